@@ -1,0 +1,3 @@
+"""Orch: one recipe becomes a fine-tuned, verified and measured model."""
+
+__version__ = "0.1.0"

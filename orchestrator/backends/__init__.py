@@ -1,0 +1,1 @@
+"""The tools that train, one file each, behind one protocol."""

@@ -1,0 +1,1 @@
+"""Data sets on their way in: readers, checks, split and ledger."""

@@ -1,0 +1,1 @@
+"""Scores become measures, comparisons and gate decisions."""

@@ -1,0 +1,1 @@
+"""Log lines become events, log tails become diagnoses."""

@@ -1,0 +1,144 @@
+"""Plan, Stage, Command and File: plain data that says everything a run will do."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+PLAN_VERSION = 1
+
+
+@dataclass(frozen=True)
+class File:
+    """A rendered file: `path` relative to the run folder, and its exact text."""
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Command:
+    """One native process: argument list, the environment that the recipe adds, working directory."""
+
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
+    cwd: str = "."
+
+
+@dataclass(frozen=True)
+class Resume:
+    """How a stage continues: `flag` and the newest complete checkpoint of `checkpoints` are appended to its argv.
+
+    `checkpoints` is a folder that holds `checkpoint-N/`; relative to the run folder.
+    """
+
+    flag: str
+    checkpoints: str
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the run. Paths are relative to the run folder unless absolute.
+
+    `inputs` are files or folders whose contents decide the result (hashed into the digest);
+    `outputs` must exist after success; `done_codes` are the exit codes that count as finished.
+    """
+
+    name: str
+    kind: str
+    title: str
+    command: Command
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    done_codes: tuple[int, ...] = (0,)
+    timeout_s: float | None = None
+    resume: Resume | None = None
+
+    @property
+    def folder(self) -> str:
+        """The stage's own folder, relative to the run folder."""
+        return f"stages/{self.name}"
+
+
+@dataclass(frozen=True)
+class Note:
+    """One translated, defaulted or chosen argument, for `orch render --explain`."""
+
+    stage: str
+    argument: str
+    value: str
+    origin: str  # recipe | translated | default | hardware | orch
+    why: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a run will do, in order. `run_dir` is absolute."""
+
+    name: str
+    run_dir: str
+    task: str
+    backend: str
+    smoke: bool
+    recipe: dict[str, Any]
+    stages: tuple[Stage, ...]
+    files: tuple[File, ...]
+    notes: tuple[Note, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+    version: int = PLAN_VERSION
+
+    def stage(self, kind: str) -> Stage | None:
+        """Return the first stage of that kind, or None."""
+        return next((stage for stage in self.stages if stage.kind == kind), None)
+
+    def file(self, path: str) -> File | None:
+        """Return the rendered file of that path, or None."""
+        return next((file for file in self.files if file.path == path), None)
+
+    def digest(self) -> str:
+        """Return a hash of all that decides what the run does."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """Return the plan as the text of plan.json."""
+        return json.dumps(asdict(self), ensure_ascii=False, indent=2, sort_keys=True) + "\n"
+
+
+def plan_from_json(text: str) -> Plan:
+    """Return the plan that `Plan.to_json` wrote. Raises KeyError, TypeError or ValueError for any other text."""
+    raw = json.loads(text)
+    stages = tuple(
+        Stage(
+            name=item["name"],
+            kind=item["kind"],
+            title=item["title"],
+            command=Command(
+                argv=tuple(item["command"]["argv"]),
+                env=tuple((key, value) for key, value in item["command"]["env"]),
+                cwd=item["command"]["cwd"],
+            ),
+            inputs=tuple(item["inputs"]),
+            outputs=tuple(item["outputs"]),
+            files=tuple(item["files"]),
+            done_codes=tuple(item["done_codes"]),
+            timeout_s=item["timeout_s"],
+            resume=Resume(**item["resume"]) if item["resume"] else None,
+        )
+        for item in raw["stages"]
+    )
+    return Plan(
+        name=raw["name"],
+        run_dir=raw["run_dir"],
+        task=raw["task"],
+        backend=raw["backend"],
+        smoke=raw["smoke"],
+        recipe=raw["recipe"],
+        stages=stages,
+        files=tuple(File(**item) for item in raw["files"]),
+        notes=tuple(Note(**item) for item in raw["notes"]),
+        versions=raw["versions"],
+        version=raw["version"],
+    )

@@ -1,0 +1,1 @@
+"""A finished run becomes a page, a picture and a JSON file."""

@@ -1,0 +1,169 @@
+"""The only place that knows a run folder's file names; its writes are atomic."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` (UTF-8, LF) to `path` by rename, so that a reader sees the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` to `path` as indented JSON, by rename. Raises ValueError for NaN and infinity."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+@dataclass(frozen=True)
+class StageDir:
+    """File names inside `stages/NN-name/`."""
+
+    root: Path
+
+    @property
+    def command_sh(self) -> Path:
+        """The stage's replayable command."""
+        return self.root / "command.sh"
+
+    @property
+    def command_json(self) -> Path:
+        """What was launched: argv, env, attempt, resumed checkpoint."""
+        return self.root / "command.json"
+
+    @property
+    def stdout_log(self) -> Path:
+        """The child's standard output, appended attempt by attempt."""
+        return self.root / "stdout.log"
+
+    @property
+    def stderr_log(self) -> Path:
+        """The child's standard error, appended attempt by attempt."""
+        return self.root / "stderr.log"
+
+    @property
+    def exit_code(self) -> Path:
+        """The child's exit code, written by its launcher even when Orch is gone."""
+        return self.root / "exit_code"
+
+    @property
+    def result_json(self) -> Path:
+        """Written last: its presence with the right digest is what "done" means."""
+        return self.root / "result.json"
+
+    @property
+    def output(self) -> Path:
+        """The backend's or worker's own folder."""
+        return self.root / "output"
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """File names inside one run folder."""
+
+    root: Path
+
+    @property
+    def recipe_yaml(self) -> Path:
+        """The recipe as given."""
+        return self.root / "recipe.yaml"
+
+    @property
+    def plan_json(self) -> Path:
+        """The plan as data."""
+        return self.root / "plan.json"
+
+    @property
+    def run_sh(self) -> Path:
+        """The whole run as a script that needs no Orch process."""
+        return self.root / "run.sh"
+
+    @property
+    def provenance_json(self) -> Path:
+        """Versions, hashes, hardware, git."""
+        return self.root / "provenance.json"
+
+    @property
+    def events_jsonl(self) -> Path:
+        """What happened, one event a line."""
+        return self.root / "events.jsonl"
+
+    @property
+    def state_json(self) -> Path:
+        """The run's state and the running stage's process identity."""
+        return self.root / "state.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held (flock) by the one supervisor of this folder."""
+        return self.root / "lock"
+
+    @property
+    def metrics_json(self) -> Path:
+        """Measures of every system, query by query, and the comparisons."""
+        return self.root / "metrics.json"
+
+    @property
+    def report_html(self) -> Path:
+        """The verdict for people."""
+        return self.root / "report.html"
+
+    @property
+    def report_json(self) -> Path:
+        """The verdict for programs."""
+        return self.root / "report.json"
+
+    @property
+    def loss_curve_png(self) -> Path:
+        """The training loss, drawn."""
+        return self.root / "loss_curve.png"
+
+    @property
+    def data(self) -> Path:
+        """Prepared data, ledger and statistics."""
+        return self.root / "data"
+
+    @property
+    def train_jsonl(self) -> Path:
+        """What the backend reads."""
+        return self.data / "train.jsonl"
+
+    @property
+    def eval_jsonl(self) -> Path:
+        """Canonical ranking groups that every system is scored on."""
+        return self.data / "eval.jsonl"
+
+    @property
+    def ledger_json(self) -> Path:
+        """Rows in = kept + each reason for dropping."""
+        return self.data / "ledger.json"
+
+    @property
+    def stats_json(self) -> Path:
+        """Statistics of the kept rows."""
+        return self.data / "stats.json"
+
+    @property
+    def model(self) -> Path:
+        """The packaged artefact."""
+        return self.root / "model"
+
+    def stage(self, name: str) -> StageDir:
+        """Return the file names of one stage."""
+        return StageDir(self.root / "stages" / name)
