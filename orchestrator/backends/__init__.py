@@ -1,1 +1,17 @@
-"""The tools that train, one file each, behind one protocol."""
+"""The tools that train: one explicit registry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.backends.flagembedding import FlagEmbedding
+
+if TYPE_CHECKING:
+    from orchestrator.backends.protocol import Backend
+
+BACKENDS: dict[str, Backend] = {"flagembedding": FlagEmbedding()}
+
+
+def find_backend(name: str) -> Backend | None:
+    """Return the backend of that name, or None."""
+    return BACKENDS.get(name)

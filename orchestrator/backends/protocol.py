@@ -1,0 +1,90 @@
+"""What a backend must offer, and what it is told about a job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from orchestrator.errors import Problem
+    from orchestrator.hardware import Hardware
+    from orchestrator.models import BaseModel
+    from orchestrator.plan import Command, File, Note, Resume
+    from orchestrator.recipe.schema import Recipe
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that decides a plan: the recipe and what was found out about the machine. No field is read from disk later."""
+
+    recipe: Recipe
+    recipe_folder: Path
+    run_dir: Path
+    model: BaseModel
+    hardware: Hardware
+    versions: dict[str, str]
+    backend_python: str
+    orch_python: str
+    workers: str
+    smoke: bool = False
+    deepspeed_text: str | None = None
+
+
+@dataclass(frozen=True)
+class Training:
+    """A backend's train stage, and what follows from its arguments."""
+
+    command: Command
+    files: tuple[File, ...]
+    notes: tuple[Note, ...]
+    outputs: tuple[str, ...]
+    lora: bool
+    lengths: dict[str, int]  # flags of the prepare stage: what the trainer will cut
+    scoring: dict[str, Any]  # how a model trained so must be scored
+    resume: Resume | None = None
+    full_batch_rows: int = 1  # rows that one optimizer step needs on all processes
+
+
+@dataclass(frozen=True)
+class SmokeScale:
+    """What `--smoke` sets: few rows and steps, short texts, nothing that a CPU cannot do."""
+
+    train: dict[str, Any] = field(default_factory=dict)
+    limit_train: int = 32
+    limit_eval: int = 12
+
+
+class Backend(Protocol):
+    """A tool that trains. One file in `backends/`, one folder in `templates/`, one writer in `data/`."""
+
+    name: str
+    extra: str  # pip install orch[extra]
+    distributions: tuple[str, ...]  # what must be installed in the backend's Python
+    data_form: str  # which writer of orchestrator.data makes its train file
+
+    def argument_names(self) -> frozenset[str]:
+        """Return every name that `train:` may hold, old spellings included."""
+        ...
+
+    def json_schema(self) -> dict[str, dict[str, Any]]:
+        """Return the JSON Schema of each name under `train:`."""
+        ...
+
+    def check_train(self, train: Mapping[str, Any]) -> list[tuple[str, Problem]]:
+        """Return what is wrong with single values under `train:`, each with its key."""
+        ...
+
+    def check_job(self, job: Job) -> list[tuple[tuple[str, ...], Problem]]:
+        """Return what does not fit together, each with the path of the key to change."""
+        ...
+
+    def smoke_scale(self, job: Job) -> SmokeScale:
+        """Return how a smoke run shrinks this job."""
+        ...
+
+    def build_training(self, job: Job, *, model: str, train_file: str, output: str) -> Training:
+        """Return the train stage for the base model at `model`; all paths absolute."""
+        ...

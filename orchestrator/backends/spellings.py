@@ -1,0 +1,111 @@
+"""Hugging Face Trainer arguments under their old and new names: each is understood and rendered as the installed version wants it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Old names that `translate` understands, with the type that a recipe gives them.
+OLD_SPELLINGS: dict[str, str] = {
+    "warmup_ratio": "float",
+    "evaluation_strategy": "str",
+    "no_cuda": "bool",
+    "overwrite_output_dir": "bool",
+    "save_safetensors": "bool",
+    "logging_dir": "str",
+    "group_by_length": "bool",
+    "per_gpu_train_batch_size": "int",
+}
+
+_RENAMED = {
+    "evaluation_strategy": ("eval_strategy", "transformers 4.46 renamed it"),
+    "no_cuda": ("use_cpu", "transformers renamed it"),
+    "per_gpu_train_batch_size": ("per_device_train_batch_size", "transformers renamed it"),
+}
+
+
+@dataclass
+class Translation:
+    """Arguments as the installed version spells them; `why` holds the reason of each one that changed."""
+
+    arguments: dict[str, Any] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)
+    why: dict[str, str] = field(default_factory=dict)
+    dropped: dict[str, str] = field(default_factory=dict)
+    problems: list[tuple[str, Problem]] = field(default_factory=list)
+
+
+def major(version: str | None) -> int:
+    """Return the first number of a version; 5 where nothing is known, the tested generation."""
+    head = (version or "").split(".")[0]
+    return int(head) if head.isdigit() else 5
+
+
+def translate(train: Mapping[str, Any], transformers_version: str | None) -> Translation:
+    """Return `train` (values already of the right types) in the installed version's spelling.
+
+    Sources: transformers' TrainingArguments of 4.57 and 5.19.
+    """
+    result = Translation()
+    modern = major(transformers_version) >= 5  # noqa: PLR2004
+    for name, value in train.items():
+        if name in _RENAMED:
+            new, why = _RENAMED[name]
+            _put(result, new, value, name, why, train)
+        elif name == "warmup_ratio":
+            _warmup_ratio(result, value, train, modern=modern)
+        elif name == "warmup_steps" and not modern and 0 < value < 1:
+            _put(result, "warmup_ratio", value, name, "before transformers 5 a ratio has a flag of its own", train)
+        elif name == "warmup_steps" and not modern:
+            result.arguments[name] = int(value)
+        elif name == "overwrite_output_dir":
+            result.dropped[name] = "every run has a fresh folder; transformers 5 dropped the flag"
+        elif name == "save_safetensors":
+            _save_safetensors(result, value)
+        elif name == "logging_dir" and modern:
+            result.env["TENSORBOARD_LOGGING_DIR"] = value
+            result.dropped[name] = "transformers 5 reads the environment variable TENSORBOARD_LOGGING_DIR instead"
+        elif name == "group_by_length" and modern:
+            if value:
+                why = "transformers 5 replaced --group_by_length"
+                _put(result, "train_sampling_strategy", "group_by_length", name, why, train)
+            else:
+                result.dropped[name] = "off is the default"
+        else:
+            result.arguments[name] = value
+    return result
+
+
+def _put(result: Translation, new: str, value: Any, old: str, why: str, train: Mapping[str, Any]) -> None:
+    if new in train:
+        result.problems.append((old, Problem(f"{old} and {new} are one setting; both are given", f"keep {new}")))
+        return
+    result.arguments[new] = value
+    result.why[new] = f"{old} in the recipe: {why}"
+
+
+def _warmup_ratio(result: Translation, value: float, train: Mapping[str, Any], *, modern: bool) -> None:
+    if not 0 <= value < 1:
+        result.problems.append(
+            ("warmup_ratio", Problem(f"warmup_ratio is a share of the steps, got {value}", "0.1 is 10 %"))
+        )
+    elif modern:
+        why = "transformers 5 dropped --warmup_ratio; a --warmup_steps below 1 is a ratio"
+        _put(result, "warmup_steps", value, "warmup_ratio", why, train)
+    else:
+        result.arguments["warmup_ratio"] = value
+
+
+def _save_safetensors(result: Translation, value: bool) -> None:  # noqa: FBT001
+    if value:
+        result.dropped["save_safetensors"] = "safetensors is the only format that is written"
+    else:
+        problem = Problem(
+            "save_safetensors: false would write pickled weights", "remove the line: pickles are never loaded"
+        )
+        result.problems.append(("save_safetensors", problem))

@@ -1,0 +1,28 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from orchestrator.hardware import Hardware
+
+set_option = click.option(
+    "--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Override one value of the recipe; may be repeated."
+)
+smoke_option = click.option("--smoke", is_flag=True, help="The same pipeline on a tiny model: no GPU, no download, minutes.")
+hardware_option = click.option(
+    "--hardware", default="auto", show_default=True, metavar="auto|cpu|gpu[:N][:fp16]", help="Plan for this hardware."
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+
+
+def resolve_hardware(text: str, *, smoke: bool) -> Hardware:
+    """Return the hardware to plan for; a smoke run always takes the CPU, so that it is the same everywhere."""
+    from orchestrator.hardware import CPU, find_hardware, parse_hardware
+
+    if smoke:
+        return CPU
+    return find_hardware() if text == "auto" else parse_hardware(text)

@@ -1,0 +1,116 @@
+"""Commands on recipes: check, render, init, schema. They run nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator.cli.options import as_json, hardware_option, resolve_hardware, set_option, smoke_option
+from orchestrator.cli.output import print_json
+from orchestrator.errors import RunFolderError
+
+if TYPE_CHECKING:
+    from orchestrator.plan import Plan
+
+
+@click.command("check")
+@click.argument("recipe", type=click.Path(path_type=Path))
+@set_option
+@hardware_option
+@as_json
+def check_command(recipe: Path, overrides: tuple[str, ...], hardware: str, as_json: bool) -> None:
+    """Check RECIPE: YAML, keys, types, files, and what does not fit together. Exit code 2 with every problem at once."""
+    plan = _plan(recipe, overrides, hardware, smoke=False, run_dir=None)
+    if as_json:
+        print_json("check", {"recipe": str(recipe), "name": plan.name, "stages": [stage.name for stage in plan.stages]})
+        return
+    click.echo(f"{recipe}: all right. {len(plan.stages)} stages: {', '.join(stage.kind for stage in plan.stages)}")
+
+
+@click.command("render")
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the files into this folder (it is the run folder).")
+@click.option("--explain", is_flag=True, help="Say of each argument where it comes from and why.")
+@set_option
+@smoke_option
+@hardware_option
+@as_json
+def render_command(
+    recipe: Path, output: Path | None, explain: bool, overrides: tuple[str, ...], smoke: bool, hardware: str, as_json: bool
+) -> None:
+    """Show every command and file that RECIPE becomes; run nothing. `bash run.sh` in the written folder does the whole job."""
+    from orchestrator.render import render_files, render_run_script
+
+    plan = _plan(recipe, overrides, hardware, smoke=smoke, run_dir=output)
+    if output is not None:
+        _write_plan(plan, output, recipe)
+    if as_json:
+        files = {file.path: file.text for file in render_files(plan) if file.path != "plan.json"}
+        print_json("render", {"plan": json.loads(plan.to_json()), "files": files})
+    elif explain:
+        _print_notes(plan)
+    elif output is not None:
+        click.echo(f"{output}: written. Run it with: bash {output}/run.sh")
+    else:
+        click.echo(render_run_script(plan), nl=False)
+        for file in plan.files:
+            click.echo(f"\n# ── {file.path}\n{file.text}", nl=False)
+
+
+@click.command("init")
+@click.argument("path", type=click.Path(path_type=Path), default=Path("recipe.yaml"))
+@click.option("--force", is_flag=True, help="Replace a file that exists.")
+def init_command(path: Path, force: bool) -> None:
+    """Write a commented starter recipe to PATH."""
+    from orchestrator.render import find_templates
+    from orchestrator.rundir import write_text
+
+    if path.exists() and not force:
+        raise RunFolderError(f"{path} exists", hint="choose another name, or say --force")
+    write_text(path, (find_templates() / "recipe" / "starter.yaml").read_text(encoding="utf-8"))
+    click.echo(f"{path}: written. Fill in the model and the data, then: orch check {path}")
+
+
+@click.command("schema")
+def schema_command() -> None:
+    """Print the recipe's JSON Schema; recipes name it in their first line for editors."""
+    from orchestrator.backends import BACKENDS
+    from orchestrator.recipe.schema import build_json_schema
+
+    arguments: dict[str, Any] = {}
+    for backend in BACKENDS.values():
+        arguments |= backend.json_schema()
+    click.echo(json.dumps(build_json_schema(arguments), ensure_ascii=False, indent=2))
+
+
+def _plan(recipe: Path, overrides: tuple[str, ...], hardware: str, *, smoke: bool, run_dir: Path | None) -> Plan:
+    from orchestrator.jobs import build_job
+    from orchestrator.load import load_recipe
+    from orchestrator.pipeline import build_plan
+
+    loaded = load_recipe(recipe, overrides)
+    folder = (run_dir or Path("runs") / loaded.recipe.name).absolute()
+    return build_plan(build_job(loaded, folder, resolve_hardware(hardware, smoke=smoke), smoke=smoke))
+
+
+def _write_plan(plan: Plan, output: Path, recipe: Path) -> None:
+    from orchestrator.render import render_files
+    from orchestrator.rundir import write_text
+
+    if output.exists() and any(output.iterdir()):
+        raise RunFolderError(f"{output} is not empty", hint="name a fresh folder: two runs never share one")
+    for file in render_files(plan):
+        write_text(output / file.path, file.text)
+    write_text(output / "recipe.yaml", recipe.read_text(encoding="utf-8-sig"))
+
+
+def _print_notes(plan: Plan) -> None:
+    rows = [asdict(note) for note in plan.notes]
+    width = max((len(row["argument"]) for row in rows), default=0)
+    for row in rows:
+        value = row["value"] if len(row["value"]) <= 40 else "…" + row["value"][-39:]  # noqa: PLR2004
+        click.echo(f"{row['stage']:<9} {row['argument']:<{width}}  {value:<40}  {row['origin']:<10}  {row['why']}")

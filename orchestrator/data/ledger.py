@@ -1,0 +1,152 @@
+"""The ledger: every row that came in is kept, moved, or dropped for a reason, and the sums are proved."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from orchestrator.data.checks import quote
+from orchestrator.data.reasons import BAD_CODES, REASONS
+
+LEDGER_VERSION = 1
+DROPPED_ROWS_LISTED = 1000
+EXAMPLES_LISTED = 5
+KEYS_LISTED = 20
+_KEYS_COUNTED = 1000
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """One file that was read to its end."""
+
+    path: str
+    sha256: str
+    rows_in: int
+
+
+@dataclass(frozen=True)
+class SideLedger:
+    """What became of one side's rows. Raises RuntimeError (a bug in Orch) when the sums do not agree."""
+
+    files: tuple[InputFile, ...]
+    rows_in: int
+    kept: int
+    moved_to_eval: int
+    dropped: dict[str, int]
+
+    def __post_init__(self) -> None:
+        """Prove the invariant."""
+        out = self.kept + self.moved_to_eval + sum(self.dropped.values())
+        if self.rows_in != out:
+            raise RuntimeError(f"the ledger does not add up: {self.rows_in} rows in, {out} accounted for")
+
+    @property
+    def bad(self) -> int:
+        """How many rows were dropped for a reason that counts against --max-dropped."""
+        return sum(count for code, count in self.dropped.items() if code in BAD_CODES)
+
+
+@dataclass(frozen=True)
+class DroppedRow:
+    """One row that was dropped."""
+
+    side: str
+    path: str
+    line: int
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Something that the user should know although it stops nothing; `examples` are places, path:line."""
+
+    code: str
+    message: str
+    count: int
+    examples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Both sides, the first dropped rows and every warning: ledger.json."""
+
+    sides: dict[str, SideLedger]
+    dropped_rows: tuple[DroppedRow, ...]
+    warnings: tuple[Warned, ...]
+
+    @property
+    def bad(self) -> int:
+        """How many rows of all sides count against --max-dropped."""
+        return sum(side.bad for side in self.sides.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the ledger in the form of ledger.json."""
+        found: dict[str, Any] = {"version": LEDGER_VERSION}
+        return found | asdict(self)
+
+
+class SideTally:
+    """Counts one side's rows while they stream by."""
+
+    def __init__(self, side: str) -> None:
+        self.side = side
+        self.files: list[InputFile] = []
+        self.rows_in = 0
+        self.kept = 0
+        self.moved_to_eval = 0
+        self.dropped: Counter[str] = Counter()
+
+    def close(self) -> SideLedger:
+        """Return the finished count. Raises RuntimeError when it does not add up."""
+        dropped = dict(sorted(self.dropped.items()))
+        return SideLedger(tuple(self.files), self.rows_in, self.kept, self.moved_to_eval, dropped)
+
+
+class Findings:
+    """Collects dropped rows and warnings of both sides, bounded however many there are."""
+
+    def __init__(self) -> None:
+        self.dropped_rows: list[DroppedRow] = []
+        self._counts: Counter[str] = Counter()
+        self._examples: dict[str, list[str]] = {}
+        self._messages: dict[str, str] = {}
+        self._unknown_keys: Counter[str] = Counter()
+
+    def drop(self, tally: SideTally, path: str, line: int, reason: str, detail: str) -> None:
+        """Count one dropped row of a side and list it if it is among the first; the reason must be in the table.
+
+        Rows over the limit are counted only: they would push out of the list what the user has to see.
+        """
+        tally.dropped[REASONS[reason].code] += 1
+        if reason != "over-limit" and len(self.dropped_rows) < DROPPED_ROWS_LISTED:
+            self.dropped_rows.append(DroppedRow(tally.side, path, line, reason, detail))
+
+    def warn(self, code: str, message: str, *, count: int = 1, example: str | None = None) -> None:
+        """Add `count` occurrences to a warning; in its message, {n} stands for the final count."""
+        self._counts[REASONS[code].code] += count
+        self._messages[code] = message
+        places = self._examples.setdefault(code, [])
+        if example is not None and len(places) < EXAMPLES_LISTED and example not in places:
+            places.append(example)
+
+    def warn_unknown_keys(self, keys: tuple[str, ...], example: str) -> None:
+        """Count the keys of one row that nothing reads."""
+        for key in keys:
+            if key in self._unknown_keys or len(self._unknown_keys) < _KEYS_COUNTED:
+                self._unknown_keys[key] += 1
+        self.warn("unknown-keys", "", example=example)
+
+    def warnings(self) -> tuple[Warned, ...]:
+        """Return every warning, in the order of the table of reasons."""
+        if self._unknown_keys:
+            listed = ", ".join(f"{quote(key)} ({n} rows)" for key, n in self._unknown_keys.most_common(KEYS_LISTED))
+            self._messages["unknown-keys"] = f"{{n}} rows have keys that are not used: {listed}"
+        return tuple(
+            Warned(
+                code, self._messages[code].replace("{n}", str(self._counts[code])), self._counts[code], tuple(places)
+            )
+            for code in REASONS
+            if (places := self._examples.get(code)) is not None
+        )

@@ -1,0 +1,112 @@
+"""What `orch data split` does: a user's own file becomes two, by query, its rows byte for byte as they were."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orchestrator.data.checks import check_query
+from orchestrator.data.digests import DigestSet, digest, query_key
+from orchestrator.data.readers import Source
+from orchestrator.data.reasons import REASONS, problem_of, refuse
+from orchestrator.data.sides import DrawRange, cut_for, draw
+from orchestrator.data.verdict import PROBLEMS_SHOWN
+from orchestrator.data.writers import FileSet
+from orchestrator.errors import DataError, Problem, Where
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from typing import BinaryIO
+
+    from orchestrator.data.readers import Row
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """Two files that were written, with their rows and their different queries."""
+
+    train: Path
+    eval: Path
+    train_rows: int
+    eval_rows: int
+    train_queries: int
+    eval_queries: int
+
+
+def split_file(path: Path, out_train: Path, out_eval: Path, eval_ratio: float, seed: int = 42) -> SplitReport:
+    """Write the rows of `path` to two new files, all rows of one query to the same one.
+
+    JSON Lines stay JSON Lines (each line's bytes kept, empty lines and the byte order mark left out), a JSON list
+    becomes two lists of the same text, row by row. Only the query of a row is looked at. Raises DataError, with
+    nothing written, when an output exists, a row has no usable query, or there is only one query.
+    """
+    for out in (out_train, out_eval):
+        if out.exists():
+            raise refuse("output-exists", "this file exists already", out)
+    if out_train.resolve() == out_eval.resolve():
+        raise refuse("output-exists", "both sides would be written here", out_train)
+    cut = cut_for(eval_ratio)
+    draws = _read_draws(path, seed)
+    if not draws.can_split:
+        raise DataError(
+            "too-few-queries: all rows have one query, so that they cannot be split",
+            hint=REASONS["too-few-queries"].remedy,
+            where=Where(str(path)),
+        )
+    mended = draws.mend(cut)
+    return _write(path, out_train, out_eval, cut if mended is None else mended, seed)
+
+
+def _read_draws(path: Path, seed: int) -> DrawRange:
+    """Draw every row's query. Raises DataError when a row has none."""
+    draws = DrawRange()
+    problems: list[Problem] = []
+    more: Counter[str] = Counter()
+    for row in Source(path).rows():
+        fault = row.fault or check_query(row.value)
+        if fault is None:
+            draws.add(draw(row.value["query"], seed))
+        elif len(problems) < PROBLEMS_SHOWN:
+            where = Where(str(path), row.line)
+            problems.append(problem_of(fault.code, fault.message, hint=fault.hint, where=where))
+        else:
+            more[fault.code] += 1
+    if more:
+        counts = ", ".join(f"{code} {count}" for code, count in sorted(more.items()))
+        problems.append(Problem(f"and {more.total()} more bad rows: {counts}"))
+    if problems:
+        raise DataError.from_problems(problems)
+    return draws
+
+
+def _write(path: Path, out_train: Path, out_eval: Path, cut: int, seed: int) -> SplitReport:
+    rows = [0, 0]
+    queries = (DigestSet(), DigestSet())
+    source = Source(path)
+    with FileSet() as files:
+        streams = (files.open(out_train), files.open(out_eval))
+        for row, side in _place(source, cut, seed):
+            _append(streams[side], row, is_first=not rows[side], in_list=source.holds_list)
+            rows[side] += 1
+            queries[side].add(digest((query_key(row.value["query"]),)))
+        if source.holds_list:
+            for stream in streams:
+                stream.write(b"\n]\n")
+        files.commit()
+    return SplitReport(out_train, out_eval, rows[0], rows[1], len(queries[0]), len(queries[1]))
+
+
+def _place(source: Source, cut: int, seed: int) -> Iterator[tuple[Row, int]]:
+    """Yield every row with its side: 0 for train, 1 for eval."""
+    for row in source.rows():
+        yield row, int(draw(row.value["query"], seed) < cut)
+
+
+def _append(stream: BinaryIO, row: Row, *, is_first: bool, in_list: bool) -> None:
+    if in_list:
+        stream.write(b"[\n" if is_first else b",\n")
+        stream.write(row.raw)
+    else:
+        stream.write(row.raw + b"\n")

@@ -1,0 +1,93 @@
+"""Reads what measuring needs from disk: the judged documents of each query, and one system's scores for them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.errors import RunFolderError, Where
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Document:
+    """One candidate of a query; a `label` above 0 means relevant, higher labels more so."""
+
+    docid: str
+    text: str
+    label: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """One query with all its candidates: the unit that is ranked, measured and resampled."""
+
+    qid: str
+    query: str
+    documents: tuple[Document, ...]
+
+    @property
+    def relevant(self) -> int:
+        """How many candidates are relevant."""
+        return sum(document.label > 0 for document in self.documents)
+
+
+def _rows(path: Path) -> Iterator[tuple[int, Any]]:
+    """Yield (line number, parsed value) of a JSONL file. Raises RunFolderError for a line that is not JSON."""
+    with path.open(encoding="utf-8") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            try:
+                yield number, json.loads(line)
+            except ValueError as error:
+                raise RunFolderError(f"not a line of JSON: {error}", where=Where(str(path), number)) from error
+
+
+def load_groups(path: Path) -> tuple[Group, ...]:
+    """Return the canonical ranking groups of data/eval.jsonl, in file order.
+
+    Raises RunFolderError where a line is not a group, or a qid comes twice.
+    """
+    groups: dict[str, Group] = {}
+    for number, row in _rows(path):
+        where = Where(str(path), number)
+        try:
+            documents = tuple(
+                Document(str(item["docid"]), str(item["text"]), int(item["label"])) for item in row["documents"]
+            )
+            group = Group(str(row["qid"]), str(row["query"]), documents)
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunFolderError(f"not a ranking group: {error!r}", where=where) from error
+        if group.qid in groups:
+            raise RunFolderError(f"the qid {group.qid} comes twice", where=where)
+        groups[group.qid] = group
+    return tuple(groups.values())
+
+
+def load_scores(path: Path, groups: tuple[Group, ...]) -> dict[str, dict[str, float]]:
+    """Return {qid: {docid: score}} of a stage's scores.jsonl.
+
+    A pair may be missing. Raises RunFolderError for a pair that the groups do not hold, or that comes twice:
+    such scores belong to other data, and a measure over them would mean nothing.
+    """
+    known: Mapping[str, frozenset[str]] = {
+        group.qid: frozenset(document.docid for document in group.documents) for group in groups
+    }
+    scores: dict[str, dict[str, float]] = {}
+    for number, row in _rows(path):
+        where = Where(str(path), number)
+        try:
+            qid, docid, score = str(row["qid"]), str(row["docid"]), float(row["score"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunFolderError(f"not a score: {error!r}", where=where) from error
+        if docid not in known.get(qid, ()):
+            raise RunFolderError(f"a score for {qid}/{docid}, which the evaluation set does not hold", where=where)
+        if docid in scores.setdefault(qid, {}):
+            raise RunFolderError(f"two scores for {qid}/{docid}", where=where)
+        scores[qid][docid] = score
+    return scores

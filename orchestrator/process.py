@@ -1,0 +1,278 @@
+"""The edge to native processes: spawn, identify, find, signal, reap. The only importer of subprocess.
+
+A stage's process outlives Orch if it must: its output goes to files, and a constant shell launcher writes its exit
+code to a file by rename. Nobody is recognised by pid alone (pids are reused): a pid counts together with its start
+time, and every process of a stage carries the stage's token in its environment, because launchers such as torchrun
+(torch/distributed/elastic/multiprocessing/subprocess_handler) start their workers in sessions of their own, where no
+signal to the launcher's group arrives.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from orchestrator import process_table
+from orchestrator.process_table import PROC, Entry
+
+TOKEN_VARIABLE = "ORCH_STAGE_TOKEN"  # noqa: S105  (a marker, not a secret)
+KILLED_CODE = 128 + signal.SIGKILL
+
+# Values arrive as "$@" only, so nothing in them is ever read as shell. The trap makes the shell wait for its child
+# where the default action would end it before it can write the exit code; children get the default action back.
+_LAUNCHER = """trap : INT TERM HUP
+__orch_exit_code=$1 __orch_cwd=$2
+shift 2
+cd -- "$__orch_cwd" && "$@"
+set -- "$?"
+printf '%s\\n' "$1" >"$__orch_exit_code.part" && /bin/mv -f -- "$__orch_exit_code.part" "$__orch_exit_code"
+exit "$1"
+"""
+_DEFAULT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A request to start a stage: the whole environment, and absolute paths."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    cwd: Path
+    stdout: Path
+    stderr: Path
+    exit_code: Path
+    token: str
+
+
+@dataclass(frozen=True)
+class Child:
+    """A started stage: its launcher's pid, group and start time, and the token that all of its processes carry."""
+
+    pid: int
+    pgid: int
+    start: str
+    token: str
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A finished probe; `exit_code` is None when it ran past its time, 127 when there is no such program."""
+
+    argv: tuple[str, ...]
+    exit_code: int | None
+    stdout: str
+    stderr: str
+
+
+class Processes(Protocol):
+    """What the supervisor needs of the operating system: this module satisfies it, tests pass a fake."""
+
+    def spawn(self, launch: Launch, /) -> Child:
+        """Start a stage."""
+        ...
+
+    def reap(self, child: Child, /) -> int | None:
+        """Return the exit code of our own child if it has just ended."""
+        ...
+
+    def is_alive(self, pid: int, start: str, /) -> bool:
+        """Tell whether that very process still runs."""
+        ...
+
+    def find_members(self, child: Child, /) -> tuple[int, ...]:
+        """Return the pids of everything that the stage started and that still runs."""
+        ...
+
+    def signal_group(self, child: Child, number: int, /) -> None:
+        """Signal the stage's process group."""
+        ...
+
+    def signal_pids(self, pids: tuple[int, ...], number: int, /) -> None:
+        """Signal processes one by one."""
+        ...
+
+    def self_identity(self) -> tuple[int, str]:
+        """Return this process's pid and start."""
+        ...
+
+    def count_oom_kills(self) -> int | None:
+        """Return how often the kernel has killed for memory here."""
+        ...
+
+
+def spawn(launch: Launch) -> Child:
+    """Start `launch` in a session of its own with nothing on stdin. Raises OSError when that cannot be done.
+
+    posix_spawn rather than Popen: signals that Orch inherited as ignored (SIGHUP under nohup, SIGINT in a shell
+    script's background) are reset for the child without running Python between fork and exec.
+    """
+    append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    argv = ["/bin/sh", "-c", _LAUNCHER, "orch-stage", str(launch.exit_code), str(launch.cwd), *launch.argv]
+    pid = os.posix_spawn(
+        argv[0],
+        argv,
+        {**launch.env, TOKEN_VARIABLE: launch.token},
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(launch.stdout), append, 0o644),
+            (os.POSIX_SPAWN_OPEN, 2, str(launch.stderr), append, 0o644),
+        ],
+        setsid=True,
+        setsigmask=[],
+        setsigdef=_DEFAULT_SIGNALS,
+    )
+    entry = _find_entry(pid)  # cannot be reused yet: it is our child and not reaped
+    return Child(pid=pid, pgid=pid, start=entry.start if entry else "", token=launch.token)
+
+
+def reap(child: Child) -> int | None:
+    """Return the exit code (128 + N for signal N) if `child` is ours and has ended; else None, once it was returned."""
+    try:
+        pid, status = os.waitpid(child.pid, os.WNOHANG)
+    except ChildProcessError:
+        return None
+    if pid == 0:
+        return None
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def is_alive(pid: int, start: str) -> bool:
+    """Tell whether the process with that pid and that start runs (a zombie does not)."""
+    entry = _find_entry(pid) if pid > 0 else None
+    return entry is not None and entry.start == start and not entry.is_zombie
+
+
+def find_members(child: Child) -> tuple[int, ...]:
+    """Return the live pids of a stage: its launcher's group, all descendants, and whoever carries its token."""
+    table = _read_table()
+    roots = _find_token_carriers(child.token, table)
+    leader = table.get(child.pid)
+    if leader and leader.start == child.start:
+        roots |= {entry.pid for entry in table.values() if entry.group == child.pgid}
+    members = process_table.with_descendants(table, roots)
+    return tuple(sorted(pid for pid in members if not table[pid].is_zombie and pid != os.getpid()))
+
+
+def signal_group(child: Child, number: int) -> None:
+    """Signal the process group of `child`, if its launcher still runs (else the group's number may be another's)."""
+    if is_alive(child.pid, child.start):
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pgid, number)
+
+
+def signal_pids(pids: tuple[int, ...], number: int) -> None:
+    """Signal each process; those that are gone or not ours are passed over."""
+    for pid in pids:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def self_identity() -> tuple[int, str]:
+    """Return the pid and the start of this process."""
+    entry = _find_entry(os.getpid())
+    return os.getpid(), entry.start if entry else ""
+
+
+def host() -> str:
+    """Return this machine's name: pids of another machine mean nothing here."""
+    return platform.node()
+
+
+def count_oom_kills() -> int | None:
+    """Return the kernel's count of out-of-memory kills in this control group, or on this machine; None if unknown.
+
+    Sources: memory.events (cgroup v2), memory.oom_control (v1), /proc/vmstat.
+    """
+    counts = (_read_oom_kills(path) for path in (*_memory_cgroup_files(), PROC / "vmstat"))
+    return next((count for count in counts if count is not None), None)
+
+
+def run(argv: tuple[str, ...], timeout_s: float, *, env: dict[str, str] | None = None, stdin: str = "") -> Completed:
+    """Run a short probe and return what it said. It and what it started are killed after `timeout_s`."""
+    try:
+        process = subprocess.Popen(
+            argv,
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            encoding="utf-8",
+            errors="replace",
+        )
+    except OSError as error:
+        return Completed(argv, 127, "", str(error))
+    with process:
+        try:
+            stdout, stderr = process.communicate(stdin, timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            stdout, stderr = process.communicate()
+            return Completed(argv, None, stdout, stderr)
+        except BaseException:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return Completed(argv, process.returncode, stdout, stderr)
+
+
+def _has_proc() -> bool:
+    return sys.platform.startswith("linux")
+
+
+def _read_table() -> dict[int, Entry]:
+    if _has_proc():
+        return process_table.read_table()
+    return process_table.parse_ps(run(("ps", "-axo", process_table.PS_COLUMNS), 10, env=_PS_ENV).stdout)
+
+
+def _find_entry(pid: int) -> Entry | None:
+    if _has_proc():
+        return process_table.read_entry(pid)
+    text = run(("ps", "-o", process_table.PS_COLUMNS, "-p", str(pid)), 10, env=_PS_ENV).stdout
+    return process_table.parse_ps(text).get(pid)
+
+
+def _find_token_carriers(token: str, table: dict[int, Entry]) -> set[int]:
+    variable = f"{TOKEN_VARIABLE}={token}"
+    if _has_proc():
+        return {pid for pid in table if process_table.carries(pid, variable.encode())}
+    lines = run(("ps", "-axwwE", "-o", "pid=,command="), 10, env=_PS_ENV).stdout.splitlines()
+    return {int(line.split(None, 1)[0]) for line in lines if variable in line} & set(table)
+
+
+_PS_ENV = {"PATH": "/bin:/usr/bin", "LC_ALL": "C"}
+
+
+def _read_oom_kills(path: Path) -> int | None:
+    try:
+        rows = dict(line.split(None, 1) for line in path.read_text(encoding="ascii").splitlines())
+        return int(rows["oom_kill"])
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def _memory_cgroup_files() -> tuple[Path, ...]:
+    try:
+        rows = (PROC / "self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ()
+    files: list[Path] = []
+    for row in rows:
+        _, controllers, path = row.split(":", 2)
+        if "memory" in controllers.split(","):
+            root = Path("/sys/fs/cgroup/memory")
+            files += [root / path.lstrip("/") / "memory.oom_control", root / "memory.oom_control"]
+        elif not controllers:
+            root = Path("/sys/fs/cgroup")
+            files += [root / path.lstrip("/") / "memory.events", root / "memory.events"]
+    return tuple(files)

@@ -1,0 +1,36 @@
+"""`python -m orchestrator.report RUN`: writes a run's report, prints the verdict, exits 8 when the gate is missed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from orchestrator.errors import GateMissedError, OrchError
+from orchestrator.report.publish import write_report
+from orchestrator.report.summary import build_lines
+from orchestrator.rundir import RunDir
+
+_USAGE = 2
+
+
+def main(argv: list[str]) -> int:
+    """Report on the run folder `argv[0]`; return 0, 8 for a missed gate, or the exit code of the error."""
+    if len(argv) != 1:
+        print("usage: python -m orchestrator.report RUN", file=sys.stderr)  # noqa: T201
+        return _USAGE
+    run = RunDir(Path(argv[0]).resolve())
+    try:
+        summary = write_report(run)
+    except OrchError as error:
+        for problem in error.problems:
+            print(f"{error.title}: {problem.message}", file=sys.stderr)  # noqa: T201
+            for note in (problem.where, problem.hint):
+                if note:
+                    print(f"  {note}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    print("\n".join([*build_lines(summary), f"report: {run.report_html}"]))  # noqa: T201
+    return GateMissedError.exit_code if summary["gate"]["passed"] is False else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,59 @@
+"""Writes the measured results into the packaged model's README, at its marker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.evaluation.measures import display_name
+from orchestrator.report.wording import best_systems, headline
+from orchestrator.rundir import write_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+OPENING = "<!-- orch:results -->"
+CLOSING = "<!-- /orch:results -->"
+
+
+def write_results(readme: Path, metrics: Mapping[str, Any]) -> bool:
+    """Put the results between the markers of a model card; return whether the card changed.
+
+    The first time there is only the opening marker. A card without it, or no card, is left alone.
+    """
+    if not readme.is_file():
+        return False
+    text = readme.read_text(encoding="utf-8")
+    before, marker, rest = text.partition(OPENING)
+    if not marker:
+        return False
+    _, closing, after = rest.partition(CLOSING)
+    card = f"{before}{OPENING}\n{build_results(metrics)}\n{CLOSING}{after if closing else rest}"
+    if card == text:
+        return False
+    write_text(readme, card)
+    return True
+
+
+def build_results(metrics: Mapping[str, Any]) -> str:
+    """Return the headline and the table of systems and metrics as Markdown, the best of each metric in bold."""
+    best = best_systems(metrics)
+    names = metrics["metrics"]
+    table = [
+        "| | " + " | ".join(display_name(name) for name in names) + " |",
+        "|---|" + "---:|" * len(names),
+    ]
+    for system in metrics["systems"]:
+        cells = [
+            f"**{system['means'][name]:.3f}**" if system["id"] in best[name] else f"{system['means'][name]:.3f}"
+            for name in names
+        ]
+        note = " (newly initialised head: ranks at random)" if system["head"] == "new" else ""
+        table.append(f"| {_cell(system['label'])}{note} | " + " | ".join(cells) + " |")
+    return "\n".join(["", f"{_cell(headline(metrics))}.", "", *table, ""])
+
+
+def _cell(text: str) -> str:
+    """Return text that Markdown shows as it is, inside a table too."""
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;")
+    return "".join(f"\\{char}" if char in "|*_`\\#" else char for char in " ".join(escaped.split()))

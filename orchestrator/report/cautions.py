@@ -1,0 +1,114 @@
+"""Says what a reader must know before trusting the numbers, and what the report could not show."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.report.curve import count_not_finite, is_dead
+from orchestrator.report.wording import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from orchestrator.report.record import RunRecord
+
+FEW_QUERIES = 30
+
+
+def build_cautions(record: RunRecord, metrics: Mapping[str, Any]) -> list[str]:
+    """Return the warnings, the gravest first."""
+    return [
+        *_about_checks(record),
+        *_about_loss(record),
+        *_about_systems(metrics),
+        *_about_evaluation(record, metrics),
+        *_about_data(record),
+    ]
+
+
+def build_gaps(record: RunRecord, metrics: Mapping[str, Any]) -> list[str]:
+    """Return what is missing from the run folder, one sentence each."""
+    gaps = list(metrics["gaps"])
+    if not any(system["role"] == "baseline" for system in metrics["systems"]):
+        gaps.append("No baseline was scored: the tuned model is not compared with anything.")
+    if not record.loss:
+        gaps.append("No training loss was logged: there is no loss curve.")
+    if not record.checks:
+        gaps.append("The packaged model was not verified: the package stage left no checks.")
+    gaps += [
+        f"{name} is missing or cannot be read."
+        for name, piece in (
+            ("data/ledger.json", record.ledger),
+            ("data/stats.json", record.stats),
+            ("provenance.json", record.provenance),
+            ("recipe.yaml", record.recipe_text),
+        )
+        if piece is None
+    ]
+    return gaps
+
+
+def _about_checks(record: RunRecord) -> Iterator[str]:
+    for check in record.checks:
+        if check.passed is False:
+            yield f"The packaged model failed a check: {check.name}. {check.detail}".strip()
+
+
+def _about_loss(record: RunRecord) -> Iterator[str]:
+    if bad := count_not_finite(record.loss):
+        yield f"The training loss is not a number at {counted(bad, 'logged step')}: the training diverged."
+    if is_dead(record.loss):
+        yield "The training loss is exactly 0 in the second half: the training diverged, or had nothing to learn."
+
+
+def _about_systems(metrics: Mapping[str, Any]) -> Iterator[str]:
+    queries = metrics["eval"]["queries"] if metrics["eval"] else 0
+    for system in metrics["systems"]:
+        label = system["label"]
+        if system["constant"]:
+            yield f"{label}: every document got the same score; the values are those of a random order."
+        if missing := len(system["missing_queries"]):
+            yield f"{label}: {missing} of {counted(queries, 'query')} have no scores and count 0."
+        if system["id"] == metrics["headline"]["baseline"] and system["head"] == "new":
+            yield (
+                f"{label}: its scoring head is newly initialised, so it ranks at random; "
+                "being better than it shows that the model learnt, not that it beats a trained reranker."
+            )
+        if tied := system["tied_queries"]:
+            sampled = system["sampled_queries"]
+            how = f"; for {sampled} of them the mean of {system['random_orders']} random orders" if sampled else ""
+            yield (
+                f"{label}: in {tied} of {counted(queries, 'query')} documents with different labels share a score; "
+                f"their values are expectations over random orders{how}."
+            )
+
+
+def _about_evaluation(record: RunRecord, metrics: Mapping[str, Any]) -> Iterator[str]:
+    if record.plan.smoke:
+        yield "This is a smoke run on a tiny model: it shows that the pipeline works, not how good the model is."
+    if metrics["eval"] is None:
+        return
+    queries, without = metrics["eval"]["queries"], metrics["eval"]["queries_without_relevant"]
+    if queries < FEW_QUERIES:
+        yield f"Only {counted(queries, 'query')} measured: the interval is wide, and a small difference cannot be seen."
+    if without:
+        yield f"{counted(without, 'query')} of {queries} have no relevant document: they count 0 for every system."
+
+
+def _about_data(record: RunRecord) -> Iterator[str]:
+    for name, side in ((record.ledger or {}).get("sides") or {}).items():
+        dropped = side.get("dropped") or {}
+        if side.get("rows_in") != side.get("kept", 0) + side.get("moved_to_eval", 0) + sum(dropped.values()):
+            yield f"The ledger of the {name} data does not add up: rows are unaccounted for."
+        if duplicates := dropped.get("duplicate"):
+            yield f"{counted(duplicates, 'row')} of the {name} data repeated another and were dropped."
+    for warning in (record.ledger or {}).get("warnings") or []:
+        yield f"{str(warning.get('message', '')).rstrip('.')}."
+    for name in ("train", "eval"):
+        tokens = ((record.stats or {}).get(name) or {}).get("tokens") or {}
+        if cut := tokens.get("tokens_cut"):
+            documents, queries = tokens.get("documents_cut", 0), tokens.get("queries_cut", 0)
+            yield (
+                f"The length limits cut {counted(cut, 'token')} from {counted(documents, 'document')} "
+                f"and {counted(queries, 'query')} of the {name} data."
+            )

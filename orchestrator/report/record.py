@@ -1,0 +1,123 @@
+"""Gathers what a finished run left in its folder; a missing or damaged piece becomes a stated gap, not a crash."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.errors import RunFolderError, Where
+from orchestrator.plan import plan_from_json
+from orchestrator.report.curve import LossPoint, load_loss_points
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from orchestrator.plan import Plan, Stage
+    from orchestrator.rundir import RunDir
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long a stage took; None while it has no result."""
+
+    stage: Stage
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of the packaged model; `passed` is None where the worker did not say."""
+
+    name: str
+    passed: bool | None
+    detail: str
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Everything that the report shows and metrics.json does not hold. An absent piece is empty or None."""
+
+    run: RunDir
+    plan: Plan
+    timings: tuple[Timing, ...]
+    loss: tuple[LossPoint, ...]
+    ledger: Mapping[str, Any] | None
+    stats: Mapping[str, Any] | None
+    provenance: Mapping[str, Any] | None
+    checks: tuple[Check, ...]
+    recipe_text: str | None
+
+
+def load_plan(run: RunDir) -> Plan:
+    """Return the run's plan. Raises RunFolderError where the folder has none that can be read."""
+    if not run.plan_json.is_file():
+        raise RunFolderError(f"{run.root} is not a run folder: it has no plan.json", where=Where(str(run.root)))
+    try:
+        return plan_from_json(run.plan_json.read_text(encoding="utf-8"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunFolderError(f"plan.json cannot be read: {error!r}", where=Where(str(run.plan_json))) from error
+
+
+def load_record(run: RunDir, plan: Plan) -> RunRecord:
+    """Return what the run left behind, apart from its scores."""
+    package = plan.stage("package")
+    verification = load_object(run.stage(package.name).output / "verification.json") if package else None
+    return RunRecord(
+        run=run,
+        plan=plan,
+        timings=tuple(Timing(stage, _seconds(run.stage(stage.name).result_json)) for stage in plan.stages),
+        loss=load_loss_points(run, plan),
+        ledger=load_object(run.ledger_json),
+        stats=load_object(run.stats_json),
+        provenance=load_object(run.provenance_json),
+        checks=parse_checks(verification or {}),
+        recipe_text=_load_text(run.recipe_yaml),
+    )
+
+
+def load_object(path: Path) -> dict[str, Any] | None:
+    """Return the JSON object in a file; None where there is none."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def parse_checks(verification: Mapping[str, Any]) -> tuple[Check, ...]:
+    """Return verification.json's checks: a list of {"name", "passed", "detail", numbers…}, or an object of them."""
+    raw = verification.get("checks")
+    if isinstance(raw, dict):
+        raw = [
+            {**value, "name": name} if isinstance(value, dict) else {"name": name, "passed": value}
+            for name, value in raw.items()
+        ]
+    items = [item for item in raw if isinstance(item, dict)] if isinstance(raw, list) else []
+    return tuple(_parse_check(item) for item in items)
+
+
+def _parse_check(item: Mapping[str, Any]) -> Check:
+    passed = item.get("passed", item.get("ok"))
+    numbers = item.get("numbers")
+    rest = {key: value for key, value in item.items() if key not in {"name", "passed", "ok", "detail", "numbers"}}
+    return Check(
+        name=str(item.get("name", "check")).replace("_", " "),
+        passed=passed if isinstance(passed, bool) else None,
+        detail=str(item.get("detail") or ""),
+        numbers={**rest, **(numbers if isinstance(numbers, dict) else {})},
+    )
+
+
+def _seconds(path: Path) -> float | None:
+    seconds = (load_object(path) or {}).get("seconds")
+    return float(seconds) if isinstance(seconds, int | float) else None
+
+
+def _load_text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None

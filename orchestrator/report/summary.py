@@ -1,0 +1,78 @@
+"""Builds report.json, the verdict for programs, and the few lines that people read on the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.evaluation.measures import display_name
+from orchestrator.report.cautions import build_cautions, build_gaps
+from orchestrator.report.wording import headline
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orchestrator.report.record import RunRecord
+
+REPORT_VERSION = 1
+
+
+def build_summary(record: RunRecord, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return report.json.
+
+    {"version": 1, "name", "task", "backend", "smoke", "verdict", "headline": sentence,
+     "metrics": {"names": […], "headline", "systems": [{"id", "role", "label", "head", "means"}]},
+     "comparisons": as in metrics.json, "gate": as in metrics.json, "eval": as in metrics.json,
+     "timings": [{"stage", "kind", "seconds"|null}], "paths": {name: path relative to the run folder},
+     "versions": {…}, "cautions": ["…"], "gaps": ["…"]}
+    """
+    run, plan = record.run, record.plan
+    paths = {
+        "report": run.report_html,
+        "metrics": run.metrics_json,
+        "loss_curve": run.loss_curve_png,
+        "model": run.model,
+        "recipe": run.recipe_yaml,
+        "commands": run.run_sh,
+    }
+    return {
+        "version": REPORT_VERSION,
+        "name": plan.name,
+        "task": plan.task,
+        "backend": plan.backend,
+        "smoke": plan.smoke,
+        "verdict": metrics["verdict"],
+        "headline": headline(metrics),
+        "metrics": {
+            "names": metrics["metrics"],
+            "headline": metrics["headline"]["metric"],
+            "systems": [
+                {key: system[key] for key in ("id", "role", "label", "head", "means")} for system in metrics["systems"]
+            ],
+        },
+        "comparisons": metrics["comparisons"],
+        "gate": metrics["gate"],
+        "eval": metrics["eval"],
+        "timings": [
+            {"stage": timing.stage.name, "kind": timing.stage.kind, "seconds": timing.seconds}
+            for timing in record.timings
+        ],
+        "paths": {name: path.name for name, path in paths.items() if path.exists()},
+        "versions": dict(plan.versions) or (record.provenance or {}).get("packages") or {},
+        "cautions": build_cautions(record, metrics),
+        "gaps": build_gaps(record, metrics),
+    }
+
+
+def build_lines(summary: Mapping[str, Any]) -> list[str]:
+    """Return the verdict in a few plain lines: word, headline, means, gate, cautions."""
+    lines = [f"{summary['name']}: {summary['verdict']}", summary["headline"]]
+    metrics = summary["metrics"]
+    for system in metrics["systems"]:
+        means = "  ".join(f"{display_name(name)} {system['means'][name]:.3f}" for name in metrics["names"])
+        lines.append(f"  {means}  {system['label']}")
+    lines += [
+        f"gate {'passed' if rule['passed'] else 'MISSED'}: {rule['sentence']}" for rule in summary["gate"]["rules"]
+    ]
+    lines += [f"caution: {caution}" for caution in summary["cautions"]]
+    lines += [f"missing: {gap}" for gap in summary["gaps"]]
+    return lines

@@ -1,0 +1,136 @@
+"""What a run's supervisor must leave on disk to be replaced: the run's state, each launch, each result."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import RunFolderError
+from orchestrator.process import Child
+from orchestrator.rundir import RunDir, StageDir, write_json
+
+STATE_VERSION = 1
+_SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY|_KEY$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class RunState:
+    """state.json. `status` is running, done, failed or interrupted; `child` is the running stage's process."""
+
+    status: str
+    started: float
+    stage: str | None = None
+    child: Child | None = None
+    reason: str | None = None
+    message: str | None = None
+    exit_code: int | None = None
+    finished: float | None = None
+    version: int = STATE_VERSION
+
+
+@dataclass(frozen=True)
+class LaunchRecord:
+    """command.json: what was launched, written before the launch. Log offsets (bytes) say where this attempt begins."""
+
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    cwd: str
+    digest: str
+    attempt: int
+    token: str
+    started: float
+    stdout_offset: int = 0
+    stderr_offset: int = 0
+    resumed_from: str | None = None
+    version: int = STATE_VERSION
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """result.json: its presence with the right digest is what "done" means."""
+
+    stage: str
+    status: str
+    exit_code: int
+    digest: str
+    started: float
+    finished: float
+    seconds: float
+    attempts: int
+    version: int = STATE_VERSION
+
+
+def read_state(run_dir: RunDir) -> RunState | None:
+    """Return the run's state, None when it never ran. Raises RunFolderError when state.json is not one."""
+    values = _load(run_dir.state_json)
+    if values is None:
+        return None
+    try:
+        child = Child(**values.pop("child")) if values.get("child") else None
+        return RunState(**{**values, "child": child})
+    except TypeError as error:
+        raise RunFolderError(f"{run_dir.state_json} was not written by this version of Orch: {error}") from error
+
+
+def write_state(run_dir: RunDir, state: RunState) -> None:
+    """Write state.json by rename."""
+    write_json(run_dir.state_json, asdict(state))
+
+
+def with_child(state: RunState, stage: str | None, child: Child | None) -> RunState:
+    """Return the state of a run whose current stage has that process."""
+    return replace(state, stage=stage, child=child)
+
+
+def load_launch(stage_dir: StageDir) -> LaunchRecord | None:
+    """Return the stage's last launch, or None when there is none that can be read."""
+    values = _load(stage_dir.command_json)
+    try:
+        if values is None:
+            return None
+        env = tuple((key, value) for key, value in values["env"])
+        return LaunchRecord(**{**values, "argv": tuple(values["argv"]), "env": env})
+    except (TypeError, KeyError, ValueError):
+        return None
+
+
+def write_launch(stage_dir: StageDir, record: LaunchRecord) -> None:
+    """Write command.json by rename, without the values of secrets."""
+    write_json(stage_dir.command_json, asdict(replace(record, env=redact(record.env))))
+
+
+def load_result(stage_dir: StageDir) -> StageResult | None:
+    """Return the stage's result, or None when it is not done."""
+    try:
+        return StageResult(**(_load(stage_dir.result_json) or {}))
+    except TypeError:
+        return None
+
+
+def write_result(stage_dir: StageDir, result: StageResult) -> None:
+    """Write result.json by rename."""
+    write_json(stage_dir.result_json, asdict(result))
+
+
+def read_exit_code(stage_dir: StageDir) -> int | None:
+    """Return the exit code that the launcher wrote, or None when it could not."""
+    try:
+        return int(stage_dir.exit_code.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+
+
+def redact(env: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    """Return the environment with the values of what looks like a secret replaced."""
+    return tuple((name, "***" if _SECRET.search(name) else value) for name, value in env)
+
+
+def _load(path: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None

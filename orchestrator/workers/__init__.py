@@ -1,0 +1,1 @@
+"""An island that runs in the backend's own Python: standard library and lazy machine-learning imports only."""

@@ -1,0 +1,133 @@
+"""Print every argument that an installed FlagEmbedding trainer accepts, as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import enum
+import importlib
+import json
+import sys
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.versions import read_versions
+
+SECRETS = ("token", "hub_token", "push_to_hub_token")  # their defaults are read from the environment
+GROUP_ORDER = ("model", "data", "training")
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One command-line argument; `type` is int, float, bool, str, list[str], dict or json (a dict or its text)."""
+
+    name: str
+    type: str
+    default: Any
+    choices: tuple[str, ...] | None
+    nargs: str | None
+    group: str
+    required: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the argument as JSON-ready data."""
+        return {**dataclasses.asdict(self), "choices": list(self.choices) if self.choices else None}
+
+
+def members(hint: Any) -> tuple[Any, ...]:
+    """Return the alternatives of a union without None, or the hint alone."""
+    if typing.get_origin(hint) in {typing.Union, types.UnionType}:
+        return tuple(part for part in typing.get_args(hint) if part is not type(None))
+    return (hint,)
+
+
+def choices_of(hint: Any, action: argparse.Action) -> tuple[str, ...] | None:
+    """Return what the trainer's parser allows; for an Enum its values."""
+    for part in members(hint):
+        if isinstance(part, type) and issubclass(part, enum.Enum):
+            return tuple(str(member.value) for member in part)
+    return tuple(str(choice) for choice in action.choices) if action.choices else None
+
+
+def type_of(hint: Any, action: argparse.Action) -> str:
+    """Return the one type name that a recipe's value should have; the parser decides what is a list and what a bool."""
+    parts = members(hint)
+    if action.nargs == "+":
+        return "list[str]"
+    if getattr(action.type, "__name__", "") == "string_to_bool":
+        return "bool"
+    if any(part is dict or typing.get_origin(part) is dict for part in parts):
+        return "json" if str in parts else "dict"
+    if str in parts:
+        return "str"
+    # float before int: `warmup_steps: float` takes 0.1 and 100
+    return next((candidate.__name__ for candidate in (float, int) if candidate in parts), "json")
+
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """Return the field's default as JSON-ready data; a secret's default is None, whatever the environment holds."""
+    if field.name in SECRETS:
+        return None
+    value = field.default
+    if value is dataclasses.MISSING:
+        value = field.default_factory() if field.default_factory is not dataclasses.MISSING else None
+    return value.value if isinstance(value, enum.Enum) else value
+
+
+def read_arguments(cls: type, group: str) -> list[Argument]:
+    """Return the arguments of one dataclass, in its own order, as the trainer's own parser takes them."""
+    from transformers import HfArgumentParser
+
+    hints = typing.get_type_hints(cls)
+    # the first action of a name takes a value; `--no_NAME` of a bool that is on by default comes after it
+    actions: dict[str, argparse.Action] = {}
+    for action in HfArgumentParser((cls,))._actions:  # noqa: SLF001  argparse has no public list of its actions
+        actions.setdefault(action.dest, action)
+    found = []
+    for field in dataclasses.fields(cls):
+        if not field.init:
+            continue
+        action, hint = actions[field.name], hints[field.name]
+        found.append(
+            Argument(
+                name=field.name,
+                type=type_of(hint, action),
+                default=default_of(field),
+                choices=choices_of(hint, action),
+                nargs="+" if action.nargs == "+" else None,
+                group=group,
+                required=action.required,
+            )
+        )
+    return found
+
+
+def read_module(module: str) -> dict[str, Any]:
+    """Return versions and arguments of a trainer package such as FlagEmbedding.finetune.reranker.decoder_only.base."""
+    package = importlib.import_module(module)
+    shared = importlib.import_module("FlagEmbedding.abc.finetune.reranker")
+    groups = {
+        "model": getattr(package, "RerankerModelArguments", shared.AbsRerankerModelArguments),
+        "data": shared.AbsRerankerDataArguments,
+        "training": shared.AbsRerankerTrainingArguments,
+    }
+    found = [argument for group, cls in groups.items() for argument in read_arguments(cls, group)]
+    found.sort(key=lambda argument: (GROUP_ORDER.index(argument.group), argument.name))
+    return {"versions": read_versions(), "module": module, "arguments": [argument.to_json() for argument in found]}
+
+
+def main(argv: list[str]) -> int:
+    """Print the JSON description of `--module`."""
+    parser = argparse.ArgumentParser(prog="workers arguments", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--module", required=True, help="such as FlagEmbedding.finetune.reranker.decoder_only.base")
+    options = parser.parse_args(argv)
+    try:
+        described = read_module(options.module)
+    except ImportError as error:
+        raise WorkerError(f"cannot import {options.module}: {error}") from error
+    json.dump(described, sys.stdout, ensure_ascii=False, indent=2)
+    sys.stdout.write("\n")
+    return 0

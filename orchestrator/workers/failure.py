@@ -1,0 +1,11 @@
+"""How a worker ends when it must: one clear line a problem, and no traceback."""
+
+from __future__ import annotations
+
+
+class WorkerError(Exception):
+    """Something is wrong that the user can put right; each problem is one line that says what and what it means."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems

@@ -1,0 +1,213 @@
+"""Build a tiny, seeded, random model of a real architecture, whose tokenizer is trained on the run's own texts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.folders import fresh_folder, write_json
+
+MAX_VOCABULARY = 2000
+MAX_TEXTS = 20_000
+MAX_CHARS = 4000
+MAX_POSITIONS = 4096
+# With the usual 0.02 a random model's logits are all but constant; with 0.2 attention outweighs the last token's embedding
+INITIALIZER_RANGE = 0.2
+# https://huggingface.co/Qwen/Qwen3-Reranker-0.6B/blob/main/tokenizer.json: the pre-tokenizer of Qwen2 and Qwen3
+QWEN_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+QWEN_SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+QWEN_MARKS = ("<think>", "</think>")
+ANSWERS = ("yes", "no", "Yes", "No")
+BERT_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+PROMPTS = (
+    "Given a query A and a passage B, determine whether the passage contains an answer to the query by providing a "
+    "prediction of either 'Yes' or 'No'.",
+    "system\nJudge whether the Document meets the requirements based on the Query and the Instruct provided. Note that "
+    'the answer can only be "yes" or "no".\nuser\n<Instruct>: Given a web search query, retrieve relevant passages that '
+    "answer the query\n<Query>: \n<Document>: \nassistant\n\n\n",
+)
+QWEN_CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+FAMILIES = {"decoder": ("qwen3", "qwen2"), "encoder": ("bert",)}
+
+
+def read_strings(value: Any) -> Iterator[str]:
+    """Yield every string inside a parsed JSON value, keys left out."""
+    if isinstance(value, str):
+        yield value[:MAX_CHARS]
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from read_strings(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from read_strings(item)
+
+
+def read_texts(paths: list[Path]) -> list[str]:
+    """Return the strings of the JSONL files, at most `MAX_TEXTS`. Raises WorkerError for a file without any."""
+    texts: list[str] = []
+    for path in paths:
+        with path.open(encoding="utf-8-sig") as stream:
+            for line in stream:
+                if line.strip() and len(texts) < MAX_TEXTS:
+                    texts.extend(read_strings(json.loads(line)))
+    if not texts:
+        raise WorkerError(f"no text in {', '.join(map(str, paths))}: a tokenizer cannot be trained on nothing")
+    return texts[:MAX_TEXTS]
+
+
+def save_qwen_tokenizer(texts: list[str], folder: Path) -> Any:
+    """Train a byte-level BPE with Qwen's rules, save it as a Qwen2Tokenizer, and return it as it loads again."""
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    core = Tokenizer(models.BPE())
+    core.normalizer = normalizers.NFC()
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(QWEN_SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=MAX_VOCABULARY - len(QWEN_SPECIAL) - len(QWEN_MARKS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    # each answer must be one token, as in Qwen's vocabulary: more frequent than any other pair of bytes
+    core.train_from_iterator([*ANSWERS * MAX_TEXTS, *PROMPTS * 4, *texts], trainer=trainer)
+    core.add_special_tokens([AddedToken(token, special=True) for token in QWEN_SPECIAL])
+    core.add_tokens([AddedToken(token, special=False, normalized=False) for token in QWEN_MARKS])
+    saved = PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        padding_side="left",
+        model_max_length=MAX_POSITIONS,
+    )
+    saved.chat_template = QWEN_CHAT_TEMPLATE
+    saved.save_pretrained(folder)
+    name_tokenizer_class(folder, "Qwen2Tokenizer")
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def save_bert_tokenizer(texts: list[str], folder: Path) -> Any:
+    """Train a WordPiece vocabulary with BERT's rules, save it as a BertTokenizer, and return it as it loads again."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    core = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # noqa: S106  a token of text
+    core.normalizer = normalizers.BertNormalizer(lowercase=True)
+    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    core.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=MAX_VOCABULARY, special_tokens=list(BERT_SPECIAL), show_progress=False
+    )
+    core.train_from_iterator(texts, trainer=trainer)
+    ids = {token: core.token_to_id(token) for token in ("[CLS]", "[SEP]")}
+    core.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=list(ids.items())
+    )
+    saved = PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        unk_token="[UNK]",
+        sep_token="[SEP]",
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        mask_token="[MASK]",
+        model_max_length=512,
+    )
+    saved.save_pretrained(folder)
+    name_tokenizer_class(folder, "BertTokenizer")
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def name_tokenizer_class(folder: Path, name: str) -> None:
+    """Say in tokenizer_config.json that the tokenizer is of the class that real models of the family name."""
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    settings.pop("backend", None)
+    write_json(path, {**settings, "tokenizer_class": name})
+
+
+def build_decoder(model_type: str, tokenizer: Any) -> Any:
+    """Return a random causal language model of two layers, hidden size 32, tied embeddings."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    settings = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": MAX_POSITIONS,
+        "tie_word_embeddings": True,
+        "initializer_range": INITIALIZER_RANGE,
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    if model_type == "qwen3":
+        settings["head_dim"] = 8
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **settings))
+
+
+def build_encoder(tokenizer: Any) -> Any:
+    """Return a random BERT of two layers, hidden size 32, without a head."""
+    from transformers import BertConfig, BertModel
+
+    settings = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=512,
+        initializer_range=INITIALIZER_RANGE,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return BertModel(settings)
+
+
+def build_tiny_model(like: str, model_type: str, texts: list[str], folder: Path, seed: int) -> None:
+    """Write tokenizer and weights into `folder`. Raises WorkerError for an unknown family."""
+    if model_type not in FAMILIES[like]:
+        raise WorkerError(f"no tiny {like} of model type {model_type!r}: known are {', '.join(FAMILIES[like])}")
+    import torch
+
+    tokenizer = save_qwen_tokenizer(texts, folder) if like == "decoder" else save_bert_tokenizer(texts, folder)
+    if like == "decoder":
+        split = [word for word in (*ANSWERS, *QWEN_MARKS) if len(tokenizer(word)["input_ids"]) != 1]
+        if split:
+            raise WorkerError(f"the tiny tokenizer splits {split}, which must be single tokens")
+    torch.manual_seed(seed)
+    model = build_decoder(model_type, tokenizer) if like == "decoder" else build_encoder(tokenizer)
+    model.save_pretrained(folder)
+
+
+def main(argv: list[str]) -> int:
+    """Write a tiny model to `--out`."""
+    parser = argparse.ArgumentParser(prog="workers tiny_model", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--like", choices=sorted(FAMILIES), required=True)
+    parser.add_argument("--model-type", help="qwen3 or qwen2 for a decoder, bert for an encoder; the first by default")
+    parser.add_argument(
+        "--texts", type=Path, nargs="+", required=True, help="JSONL files; every string in them is read"
+    )
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=42)
+    options = parser.parse_args(argv)
+    texts = read_texts(options.texts)
+    with fresh_folder(options.out) as folder:
+        build_tiny_model(options.like, options.model_type or FAMILIES[options.like][0], texts, folder, options.seed)
+    return 0
