@@ -9,7 +9,10 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _HEADER_LENGTH_BYTES = 8  # safetensors: little-endian length, JSON header, data

@@ -14,8 +14,10 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from orchestrator.plan import Plan, Stage
+if TYPE_CHECKING:
+    from orchestrator.plan import Plan, Stage
 
 DIGEST_VERSION = 1
 WHOLE_BYTES = 64 << 20
@@ -45,9 +47,7 @@ def list_inputs(plan: Plan, stage: Stage) -> tuple[str, ...]:
     outputs = [output for before in earlier for output in before.outputs]
     words = [Path(_path_part(word)) for word in stage.command.argv]
     named = [
-        output
-        for output in outputs
-        if any(word.is_absolute() and _are_nested(word, root / output) for word in words)
+        output for output in outputs if any(word.is_absolute() and _are_nested(word, root / output) for word in words)
     ]
     return tuple(sorted({*stage.inputs, *named}))
 

@@ -10,9 +10,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
-from pathlib import Path
-from typing import Any
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -163,8 +166,33 @@ def load_events(path: Path) -> Iterator[Event]:
         return
 
 
+class EventLog:
+    """Stamps events, adds them to events.jsonl and hands them to a listener.
+
+    Events are for looking at, so neither a full disk nor a listener whose terminal has gone may end a training: both
+    are let go in silence.
+    """
+
+    def __init__(self, path: Path, now: Callable[[], float], listener: Listener | None = None) -> None:
+        """Write to `path`; `now` returns unix seconds."""
+        self._path = path
+        self._now = now
+        self._listener = listener
+
+    def emit(self, event: Event) -> None:
+        """Stamp `event`, write it, and pass it on."""
+        event = replace(event, t=self._now())
+        with suppress(OSError):
+            append_event(self._path, event)
+        if self._listener:
+            try:
+                self._listener(event)
+            except OSError:
+                self._listener = None
+
+
 def append_event(path: Path, event: Event) -> None:
-    """Add one line to events.jsonl, in one write, on a line of its own even after a torn one."""
+    """Add one line to events.jsonl, in one write, on a line of its own even after a torn one. Raises OSError."""
     with path.open("ab+") as stream:
         torn = False
         if stream.tell() > 0:

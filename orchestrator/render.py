@@ -26,7 +26,10 @@ class ShellText(str):
 
 
 def quote(value: Any) -> ShellText:
-    """Return `value` as bash words: text quoted, lists expanded. Raises RenderError for what no command line carries."""
+    """Return `value` as bash words: text quoted, lists expanded.
+
+    Raises RenderError for what no command line carries.
+    """
     if isinstance(value, ShellText):
         return value
     if isinstance(value, list | tuple):
@@ -41,7 +44,10 @@ def quote(value: Any) -> ShellText:
 
 
 def flag(name: str, value: Any) -> ShellText:
-    """Return `--name value` as bash words; text that begins with a dash is bound with `=`, or argparse takes it for a flag."""
+    """Return `--name value` as bash words.
+
+    Text that begins with a dash is bound with `=`, or argparse would take it for a flag.
+    """
     option = quote(f"--{name}")
     if isinstance(value, list | tuple):
         if not value:
@@ -66,17 +72,21 @@ def find_templates() -> Path:
 
 @cache
 def _environment() -> Environment:
-    from jinja2 import FileSystemLoader, StrictUndefined
+    from jinja2 import FileSystemLoader, StrictUndefined, Undefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    def finalize(value: Any) -> ShellText:
+        # Reading a strict undefined raises with the name that is missing, which says more than "cannot hold Undefined".
+        return quote(str(value) if isinstance(value, Undefined) else value)
 
     environment = ImmutableSandboxedEnvironment(
         loader=FileSystemLoader(find_templates()),
         undefined=StrictUndefined,
-        finalize=quote,
+        finalize=finalize,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701  (shell text, not HTML: `quote` is its escape)
+        autoescape=False,  # shell text, not HTML: `quote` is its escape
     )
     environment.globals["flag"] = flag
     return environment
@@ -106,7 +116,7 @@ def format_command(command: Command) -> ShellText:
     lines = [" ".join(["env", *words])] if words else []
     line: list[str] = []
     for word in command.argv:
-        if word.startswith("--") and line:
+        if line and (word.startswith("--") or (word == "-m" and line[0].startswith("--"))):
             lines.append(" ".join(line))
             line = []
         line.append(shlex.quote(word))

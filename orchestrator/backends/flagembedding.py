@@ -306,7 +306,7 @@ def _arguments(job: Job, translation: Translation, *, model: str, train_file: st
     if job.model.trust_remote_code:
         put("trust_remote_code", True, "recipe", "model.trust_remote_code")  # noqa: FBT003
     put("train_data", [train_file], "recipe", "data.train, prepared")
-    put("cache_path", f"{output}/../cache", "orch", "keeps the data cache inside the run folder")
+    put("cache_path", output.removesuffix("/output") + "/cache", "orch", "keeps the data cache inside the run folder")
     for name in ("train_group_size", "query_max_len", "passage_max_len"):
         put(name, known[name].default, "default", "FlagEmbedding's default, shown because it cuts or groups your data")
     if job.model.family == "decoder":
@@ -342,8 +342,7 @@ def _arguments(job: Job, translation: Translation, *, model: str, train_file: st
         put("use_cpu", True, "hardware", "no GPU is used: several processes would not synchronise without it")  # noqa: FBT003
     if job.deepspeed_text:
         put("deepspeed", str(job.run_dir / _deepspeed_file(job)), "recipe", "deepspeed")
-    order = list(rendered.values())
-    return order
+    return list(rendered.values())
 
 
 def _scoring(job: Job, values: Mapping[str, Any], query_max_len: int, passage_max_len: int) -> dict[str, Any]:

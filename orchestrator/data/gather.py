@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.data.checks import check_row
 from orchestrator.data.digests import DigestSet, digest, document_key, query_key
 from orchestrator.data.ledger import Findings, InputFile, Ledger, SideTally
-from orchestrator.data.readers import Row, Source, require_readable
+from orchestrator.data.readers import Source, require_readable
 from orchestrator.data.reasons import problem_of, refuse
 from orchestrator.data.sides import DrawRange, cut_for, draw
 from orchestrator.data.statistics import SideStatistics
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from orchestrator.data.decoding import Row
     from orchestrator.data.groups import RankingGroup
 
 STATS_VERSION = 1

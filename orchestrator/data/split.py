@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-    from orchestrator.data.readers import Row
+    from orchestrator.data.decoding import Row
 
 
 @dataclass(frozen=True)

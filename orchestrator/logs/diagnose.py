@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TAIL_BYTES = 256 << 10
 KILLED_CODES = frozenset({-9, 137, 247})  # signal 9 as Python, a shell and ms-swift report it
@@ -80,8 +83,9 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "no-such-module",
-        r"No module named '?([\w.]+)'?",
-        "the backend's Python has no module named {1}",
+        r"(?:ModuleNotFoundError|ImportError|Error while finding module).*No module named '?([\w.]+)'?"
+        r"|: No module named ([\w.]+)$",
+        "the backend's Python has no module named {any}",
         "install it in the Python that runs the backend; `orch doctor` shows which one that is",
     ),
     _rule(

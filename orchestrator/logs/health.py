@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from orchestrator.events import Step
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-ZERO_LOSSES = 3
+    from orchestrator.events import Step
+
+REPORTS = 3  # a single infinite gradient is ordinary under fp16's loss scaling
 
 
 def find_loss_problem(steps: Sequence[Step]) -> str | None:
@@ -21,9 +24,11 @@ def find_loss_problem(steps: Sequence[Step]) -> str | None:
     newest = steps[-1]
     if newest.loss is not None and not math.isfinite(newest.loss):
         return f"the loss is {newest.loss}: the training has diverged (try a lower learning rate, or fp32)"
-    if newest.grad_norm is not None and not math.isfinite(newest.grad_norm):
+    last = steps[-REPORTS:]
+    if len(last) < REPORTS:
+        return None
+    if all(step.grad_norm is not None and not math.isfinite(step.grad_norm) for step in last):
         return f"the gradient norm is {newest.grad_norm}: the training has diverged (try a lower learning rate)"
-    zeros = [step for step in steps[-ZERO_LOSSES:] if step.loss == 0]
-    if len(zeros) == ZERO_LOSSES:
-        return f"the loss was exactly 0 in {ZERO_LOSSES} reports: NaN is logged so, and rows without a negative give it"
+    if all(step.loss == 0 for step in last):
+        return f"the loss was exactly 0 in {REPORTS} reports: NaN is logged so, and rows without a negative give it"
     return None

@@ -1,0 +1,39 @@
+# The verbs of the README and of CI. Everything lives in .venv, made from constraints.txt.
+PYTHON ?= python3
+BIN := .venv/bin
+RUNS ?= runs
+
+.PHONY: help setup demo test check bench golden clean
+
+help:            ## list these verbs
+	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+
+setup: .venv/ready  ## create .venv with the tested versions
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup      ## fine-tune a small real reranker on the CPU and show the verdict
+	$(BIN)/orch run recipes/demo.yaml --open
+
+test: setup      ## every test, the real backends on tiny models included
+	$(BIN)/python -m pytest
+
+check: setup     ## format, lint, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/orch schema | cmp - recipes/recipe.schema.json
+
+bench: setup     ## what the performance claims are measured with
+	$(BIN)/python benchmarks/overhead.py
+
+golden: setup    ## write golden files and the schema anew; read the diff
+	$(BIN)/python -m tests.golden.regenerate
+	$(BIN)/orch schema > recipes/recipe.schema.json
+
+clean:           ## remove the environment and all runs
+	rm -rf .venv runs

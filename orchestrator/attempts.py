@@ -1,0 +1,106 @@
+"""What a stage's next launch looks like: continue a checkpoint, or start fresh with leftovers out of the way."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orchestrator.checkpoints import find_newest_complete
+from orchestrator.runstate import LaunchRecord, load_launch
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestrator.plan import Stage
+    from orchestrator.rundir import RunDir, StageDir
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """The launch to make, and what the user should know about it."""
+
+    record: LaunchRecord
+    notes: tuple[str, ...] = ()
+
+
+def prepare_attempt(stage: Stage, run_dir: RunDir, digest: str, now: float) -> Attempt:
+    """Return the stage's next launch, after clearing what an earlier attempt left.
+
+    A checkpoint is continued only when the earlier attempt had the same digest: a backend resumes other data or
+    another learning rate without a word. A training's old output is renamed to output.attempt-N, never deleted;
+    what Orch's own stages left is removed, because a leftover would pass for a result.
+    """
+    folder = run_dir.stage(stage.name)
+    folder.root.mkdir(parents=True, exist_ok=True)
+    folder.result_json.unlink(missing_ok=True)
+    folder.exit_code.unlink(missing_ok=True)
+    earlier = load_launch(folder)
+    number = earlier.attempt + 1 if earlier else 1
+    argv, resumed_from, notes = stage.command.argv, None, []
+    if stage.resume and earlier and earlier.digest == digest:
+        found = find_newest_complete(run_dir.root / stage.resume.checkpoints)
+        notes = [f"{item.path.name} is not complete ({item.why}): passed over" for item in found.incomplete]
+        if found.newest:
+            resumed_from = str(found.newest)
+            argv = (*argv, stage.resume.flag, resumed_from)
+            notes.append(f"continues from {found.newest.name}")
+    if resumed_from is None:
+        notes += _clear(stage, run_dir, folder, number)
+    record = LaunchRecord(
+        argv=argv,
+        env=stage.command.env,
+        cwd=str(run_dir.root / stage.command.cwd),
+        digest=digest,
+        attempt=number,
+        token=str(uuid.uuid4()),
+        started=now,
+        stdout_offset=_size_of(folder.stdout_log),
+        stderr_offset=_size_of(folder.stderr_log),
+        resumed_from=resumed_from,
+    )
+    return Attempt(record, tuple(notes))
+
+
+def find_missing_outputs(stage: Stage, run_dir: RunDir) -> tuple[str, ...]:
+    """Return the outputs that the stage should have written and that are not there, or are empty folders."""
+    return tuple(output for output in stage.outputs if not _is_there(run_dir.root / output))
+
+
+def _clear(stage: Stage, run_dir: RunDir, folder: StageDir, number: int) -> list[str]:
+    notes = []
+    if stage.resume:
+        for path in {folder.output, run_dir.root / stage.resume.checkpoints}:
+            if _is_there(path):
+                aside = _free_name(path, number - 1)
+                path.rename(aside)
+                notes.append(f"the earlier output is kept as {aside.name}")
+    root = run_dir.root.resolve()
+    for path in (folder.output, *(run_dir.root / output for output in stage.outputs)):
+        if root in path.resolve().parents:
+            _remove(path)
+    return notes
+
+
+def _free_name(path: Path, number: int) -> Path:
+    aside = path.with_name(f"{path.name}.attempt-{number}")
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"{path.name}.attempt-{number}")
+    return aside
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _is_there(path: Path) -> bool:
+    return any(path.iterdir()) if path.is_dir() else path.exists()
+
+
+def _size_of(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

@@ -1,0 +1,85 @@
+"""A running stage's two log files → its events: steps know their number, progress comes at most once a second."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from orchestrator.events import Event, Message, Progress, Step
+from orchestrator.logs.follow import LogFollower
+from orchestrator.logs.health import find_loss_problem
+from orchestrator.logs.parse import parse_line
+
+if TYPE_CHECKING:
+    from orchestrator.rundir import StageDir
+
+PROGRESS_EVERY_S = 1.0
+
+
+class LiveLog:
+    """Follows stdout and stderr of one attempt.
+
+    The trainer prints its losses without a step number on stdout, and the number as a bar on stderr: a step takes the
+    newest bar's count. stderr is read first, because the bar moves before the loss is printed.
+    """
+
+    def __init__(self, stage: str, folder: StageDir, stdout_offset: int, stderr_offset: int) -> None:
+        """Follow the logs from these offsets (bytes) on."""
+        self._stage = stage
+        self._followers = (LogFollower(folder.stderr_log, stderr_offset), LogFollower(folder.stdout_log, stdout_offset))
+        self._steps: list[Step] = []
+        self._bar: Progress | None = None
+        self._unsent: Progress | None = None
+        self._sent_at = float("-inf")
+        self._said: set[str] = set()
+        self._reported_steps = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes read so far: growth is a sign of life."""
+        return sum(follower.offset for follower in self._followers)
+
+    def skip_reported(self, events: list[Event]) -> None:
+        """Do not report again what an earlier supervisor of this attempt has reported."""
+        self._reported_steps = sum(isinstance(event, Step) for event in events)
+        self._said |= {event.text for event in events if isinstance(event, Message)}
+        bars = [event for event in events if isinstance(event, Progress)]
+        self._bar = bars[-1] if bars else None
+
+    def read_events(self, now: float, *, at_end: bool = False) -> list[Event]:
+        """Return the events of what was written since the last call. `now`: monotonic seconds."""
+        events: list[Event] = []
+        for follower in self._followers:
+            for line in follower.read_lines(at_end=at_end):
+                events += self._events_of(line)
+        if self._unsent and (at_end or now - self._sent_at >= PROGRESS_EVERY_S):
+            events.append(replace(self._unsent, stage=self._stage))
+            self._unsent = None
+            self._sent_at = now
+        return events
+
+    def _events_of(self, line: str) -> list[Event]:
+        event = parse_line(line)
+        if isinstance(event, Progress):
+            if event != self._bar:
+                self._bar = self._unsent = event
+        elif isinstance(event, Step):
+            return self._events_of_step(event)
+        elif isinstance(event, Message) and event.text not in self._said:
+            self._said.add(event.text)
+            return [replace(event, stage=self._stage)]
+        return []
+
+    def _events_of_step(self, step: Step) -> list[Event]:
+        if step.step is None and self._bar:
+            step = replace(step, step=self._bar.done, max_steps=self._bar.total)
+        step = replace(step, stage=self._stage)
+        if self._reported_steps > 0:
+            self._reported_steps -= 1
+            return []
+        self._steps = [*self._steps[-9:], step]
+        problem = find_loss_problem(self._steps)
+        if problem is None or problem in self._said:
+            return [step]
+        self._said.add(problem)
+        return [step, Message("warning", problem, self._stage)]

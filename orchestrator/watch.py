@@ -1,0 +1,128 @@
+"""One running stage, followed until it ends: logs become events; time, silence and signals may end it early."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orchestrator.events import Event, Message
+from orchestrator.runlock import HEARTBEAT_S
+from orchestrator.runstate import LaunchRecord, read_exit_code
+from orchestrator.stopping import Clock, Patience, stop_stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from orchestrator.interrupts import Interrupts
+    from orchestrator.logs.live import LiveLog
+    from orchestrator.process import Child, Processes
+    from orchestrator.rundir import StageDir
+
+LINGER_S = 2.0  # what a stage's own processes may take to follow their launcher
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a stage is ended: after `timeout_s`, or after `stall_s` without a new byte in its logs. None: never."""
+
+    timeout_s: float | None = None
+    stall_s: float | None = None
+    poll_s: float = 0.2
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a stage ended. `reason`: exited, stopped (by the user), timed-out, stalled; `exit_code` None: unknown."""
+
+    reason: str
+    exit_code: int | None
+    oom_kills: int = 0
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """The edges that a watch works with, so that tests can put fakes in their place."""
+
+    processes: Processes
+    clock: Clock
+    interrupts: Interrupts
+    emit: Callable[[Event], None]
+    show_life: Callable[[], None]
+    patience: Patience
+
+
+def watch_stage(
+    stage: str, child: Child, record: LaunchRecord, folder: StageDir, log: LiveLog, limits: Limits, edges: Surroundings
+) -> Ending:
+    """Follow a launched or adopted stage to its end, and leave none of its processes behind."""
+    oom_before = edges.processes.count_oom_kills()
+    reason, code = _follow(child, record, log, limits, edges)
+    if reason == "exited":
+        _reap_strays(stage, child, edges)
+        code = _first_known(read_exit_code(folder), code)
+    else:
+        hurry = _second_signal(edges.interrupts)
+        left = stop_stage(child, processes=edges.processes, clock=edges.clock, patience=edges.patience, hurry=hurry)
+        if left:
+            edges.emit(Message("error", f"could not kill processes {_join(left)}", stage))
+        code = _first_known(read_exit_code(folder), code)
+        folder.exit_code.unlink(missing_ok=True)  # a stage that was told to stop is never done, whatever its code
+    for event in log.read_events(edges.clock.monotonic(), at_end=True):
+        edges.emit(event)
+    return Ending(reason, code, (edges.processes.count_oom_kills() or 0) - (oom_before or 0))
+
+
+def _follow(
+    child: Child, record: LaunchRecord, log: LiveLog, limits: Limits, edges: Surroundings
+) -> tuple[str, int | None]:
+    clock = edges.clock
+    grown_at = life_at = clock.monotonic()
+    size = log.size
+    while True:
+        code = edges.processes.reap(child)
+        if code is not None or not edges.processes.is_alive(child.pid, child.start):
+            return "exited", code
+        now = clock.monotonic()
+        for event in log.read_events(now):
+            edges.emit(event)
+        if log.size != size:
+            size, grown_at = log.size, now
+        if edges.interrupts.count:
+            return "stopped", None
+        if limits.timeout_s is not None and clock.time() - record.started > limits.timeout_s:
+            return "timed-out", None
+        if limits.stall_s is not None and now - grown_at > limits.stall_s:
+            return "stalled", None
+        if now - life_at > HEARTBEAT_S:
+            edges.show_life()
+            life_at = now
+        clock.sleep(limits.poll_s)
+
+
+def _reap_strays(stage: str, child: Child, edges: Surroundings) -> None:
+    """End what outlived its launcher: workers of a killed torchrun train on, and hold the GPU."""
+    end = edges.clock.monotonic() + LINGER_S
+    while (members := edges.processes.find_members(child)) and edges.clock.monotonic() < end:
+        edges.clock.sleep(0.1)
+    if members:
+        edges.emit(Message("warning", f"processes {_join(members)} outlived the stage and were ended", stage))
+        stop_stage(
+            child,
+            processes=edges.processes,
+            clock=edges.clock,
+            patience=edges.patience,
+            gently=False,
+            hurry=_second_signal(edges.interrupts),
+        )
+
+
+def _second_signal(interrupts: Interrupts) -> Callable[[], bool]:
+    return lambda: interrupts.count > 1
+
+
+def _first_known(*codes: int | None) -> int | None:
+    return next((code for code in codes if code is not None), None)
+
+
+def _join(pids: tuple[int, ...]) -> str:
+    return ", ".join(map(str, pids))

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from orchestrator.data.groups import RankingGroup
+from orchestrator.data.tokens import LengthBudget, TokenCounter, TokenizerUnusableError, load_tokenizer
+
+tokenizers = pytest.importorskip("tokenizers")
+
+
+@pytest.fixture(name="tokenizer_file")
+def _tokenizer_file(tmp_path):
+    """A tokenizer that makes one token of every word and of every line feed, saved with a training truncation."""
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({"?": 0}, unk_token="?"))
+    pattern = tokenizers.Regex(r"\n|[^\s]+")
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Split(pattern, "removed", invert=True)
+    tokenizer.enable_truncation(2)
+    path = tmp_path / "tokenizer.json"
+    tokenizer.save(str(path))
+    return path
+
+
+def group(query, *documents, prompt=None):
+    return RankingGroup(query, documents[:1], documents[1:], "a.jsonl", 1, prompt=prompt)
+
+
+def words(count):
+    return " ".join(["w"] * count)
+
+
+def count(path, budget, *groups):
+    counter = TokenCounter(load_tokenizer(path), path, budget)
+    for found in groups:
+        counter.add(found)
+    return counter.to_json()
+
+
+def test_tokens_are_counted_beyond_the_saved_truncation(tokenizer_file):
+    found = count(tokenizer_file, None, group(words(3), words(5), words(7)))
+    assert found == {
+        "query": {"p50": 3, "p95": 3, "max": 3},
+        "document": {"p50": 5, "p95": 7, "max": 7},
+        "tokenizer": str(tokenizer_file),
+    }
+
+
+def test_a_folder_with_a_tokenizer_serves_as_well(tokenizer_file):
+    assert load_tokenizer(tokenizer_file.parent)
+
+
+def cuts(path, budget, *groups):
+    found = count(path, budget, *groups)
+    return found["queries_cut"], found["documents_cut"], found["tokens_cut"]
+
+
+def test_a_query_is_cut_at_its_length_and_a_quarter_of_the_documents(tokenizer_file):
+    budget = LengthBudget(query_max_len=10, passage_max_len=40, prompt="")
+    assert cuts(tokenizer_file, budget, group(words(20), "d", "d")) == (0, 0, 0)
+    assert cuts(tokenizer_file, budget, group(words(23), "d", "d")) == (1, 0, 3)
+
+
+def test_a_document_is_cut_at_its_length_and_half_of_the_querys(tokenizer_file):
+    budget = LengthBudget(query_max_len=10, passage_max_len=40, prompt="")
+    assert cuts(tokenizer_file, budget, group(words(1), words(45), words(47))) == (0, 1, 2)
+
+
+def test_the_pair_loses_the_prompt_and_two_separators_from_the_documents_end(tokenizer_file):
+    budget = LengthBudget(query_max_len=10, passage_max_len=40, prompt=words(8))
+    # 10 + 40 - 8 - 1 = 41 tokens for query, separator and document
+    assert cuts(tokenizer_file, budget, group(words(10), words(30), words(33))) == (0, 1, 3)
+
+
+def test_a_rows_own_prompt_stands_in_for_the_default(tokenizer_file):
+    budget = LengthBudget(query_max_len=10, passage_max_len=40, prompt=words(8))
+    assert cuts(tokenizer_file, budget, group(words(10), words(30), words(33), prompt=words(5))) == (0, 0, 0)
+
+
+def test_instructions_count_as_part_of_the_texts(tokenizer_file):
+    budget = LengthBudget(10, 40, query_instruction="A: ", passage_instruction="B: ", prompt="")
+    assert cuts(tokenizer_file, budget, group(words(20), words(1), words(44))) == (1, 1, 1 + 45 - (50 - 1 - 20 - 1))
+
+
+def test_groups_beyond_one_batch_are_all_counted(tokenizer_file):
+    budget = LengthBudget(10, 40, prompt="")
+    assert cuts(tokenizer_file, budget, *[group(words(21), "d", "d")] * 2000) == (2000, 0, 2000)
+
+
+def test_a_folder_without_a_tokenizer_is_unusable(tmp_path):
+    with pytest.raises(TokenizerUnusableError, match="there is no"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_broken_tokenizer_is_unusable(tmp_path):
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(TokenizerUnusableError, match="cannot be loaded"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_missing_package_makes_every_tokenizer_unusable(tokenizer_file, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(TokenizerUnusableError, match="not installed"):
+        load_tokenizer(tokenizer_file)

@@ -1,0 +1,162 @@
+"""A recipe is read whole: every problem at once, each with its line and a way out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import RecipeError
+from orchestrator.load import load_recipe
+
+GOOD = """\
+name: toy
+task: reranker
+backend: flagembedding
+model: Qwen/Qwen3-Reranker-0.6B
+data:
+  train: train.jsonl
+  eval: eval.jsonl
+train:
+  learning_rate: 1e-4
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    (tmp_path / "train.jsonl").write_text("{}\n")
+    (tmp_path / "eval.jsonl").write_text("{}\n")
+
+    def write(text: str) -> Path:
+        path = tmp_path / "recipe.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def problems_of(path: Path, *overrides: str) -> list[tuple[int | None, str, str | None]]:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path, overrides)
+    return [(problem.where.line if problem.where else None, problem.message, problem.hint) for problem in caught.value.problems]
+
+
+def test_a_good_recipe_is_read_and_one_path_becomes_a_list(write):
+    recipe = load_recipe(write(GOOD)).recipe
+    assert recipe.data.train == ("train.jsonl",)
+    assert recipe.model.path == "Qwen/Qwen3-Reranker-0.6B"
+    assert recipe.merge is True
+
+
+def test_every_problem_is_reported_at_once_in_the_order_of_the_file(write):
+    text = GOOD.replace("name: toy", "nmae: toy").replace("learning_rate: 1e-4", "learning_rat: 1e-4") + "gate: {ndgc@10: '> baseline'}\n"
+    found = problems_of(write(text))
+    assert [line for line, _, _ in found] == sorted(line for line, _, _ in found)
+    messages = " | ".join(message for _, message, _ in found)
+    assert "unknown key 'nmae'" in messages
+    assert "name is missing" in messages
+    assert "unknown argument 'learning_rat'" in messages
+    assert "ndgc@10" in messages
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "message", "hint"),
+    [
+        ("name: toy", "nmae: toy\nname: toy", 1, "unknown key 'nmae'", "did you mean 'name'?"),
+        ("learning_rate: 1e-4", "lora_rnk: 8", 9, "unknown argument 'lora_rnk'", "did you mean 'lora_rank'?"),
+        ("learning_rate: 1e-4", "learning_rate: fast", 9, "learning_rate: expected a number", None),
+        ("learning_rate: 1e-4", "learning_rate:", 9, "learning_rate has no value", "give one"),
+        ("learning_rate: 1e-4", "learning_rate: .nan", 9, "learning_rate: expected a number", None),
+        ("learning_rate: 1e-4", "train_group_size: 1", 9, "nothing to rank", None),
+        ("learning_rate: 1e-4", "query_max_len: 0", 9, "at least 1", None),
+        ("learning_rate: 1e-4", "output_dir: /tmp/x", 9, "train.output_dir is not set here", "run folder"),
+        ("learning_rate: 1e-4", "hub_token: abc", 9, "train.hub_token is not set here", "HF_TOKEN"),
+        ("learning_rate: 1e-4", "lr_scheduler_type: cosin", 9, "'cosin' is not one of", None),
+        ("task: reranker", "task: rerank", 2, "'rerank' is not one of", "did you mean 'reranker'?"),
+        ("name: toy", "name: ../toy", 1, "cannot name a folder", "letters"),
+        ("train: train.jsonl", "train: nowhere.jsonl", 6, "no such file: nowhere.jsonl", "paths start from"),
+        ("train: train.jsonl", "train: [train.jsonl, nowhere.jsonl]", 6, "no such file: nowhere.jsonl", None),
+        ("  eval: eval.jsonl\n", "", 5, "say what to measure on", None),
+        ("eval: eval.jsonl", "eval: eval.jsonl\n  eval_ratio: 0.1", 5, "one of the two", None),
+        ("eval: eval.jsonl", "eval_ratio: 1.5", 7, "data.eval_ratio", None),
+        ("name: toy", "name: toy\nname: toy2", 2, "the key 'name' stands twice (first on line 1)", "keep one"),
+        ("data:", "merge: perhaps\ndata:", 5, "merge: expected", None),
+        ("data:", "evaluate: {metrics: [ndgc@10]}\ndata:", 5, "ndgc", None),
+        ("data:", "gate: {ndcg@10: better}\ndata:", 5, "is not a gate", None),
+        ("data:", "lora_rank: 8\ndata:", 5, "unknown key 'lora_rank'", "it belongs under train"),
+        ("data:", "launch: {nproc_per_node: 0}\ndata:", 5, "at least 1", None),
+        ("model: Qwen/Qwen3-Reranker-0.6B", "model: {path: a/b, package: c}", 4, "one of the two", None),
+    ],
+)
+def test_each_mistake_is_named_with_its_line_and_a_way_out(write, old, new, line, message, hint):
+    assert old in GOOD
+    found = problems_of(write(GOOD.replace(old, new)))
+    assert any(
+        at == line and message in said and (hint is None or hint in (way or "")) for at, said, way in found
+    ), found
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("name: [1, 2\ntask: x", 2, "not valid YAML"),
+        ("- a\n- b\n", 1, "a recipe is a mapping"),
+        ("", 1, "a recipe is a mapping"),
+        ("name:\ttoy: x", 1, "not valid YAML"),
+        ("!!python/object/apply:os.system [echo]", 1, "a recipe is a mapping"),
+        ("name: !!python/object/apply:os.system [echo]", 1, None),
+        ("a: &a [*a]\n", 1, None),
+        ("? [a]\n: b\n", 1, "a key must be plain text"),
+        ("name: 2024-13-45\n", None, "not valid YAML"),
+    ],
+)
+def test_text_that_is_no_recipe_is_refused_with_its_line(write, text, line, message):
+    found = problems_of(write(text))
+    assert line is None or found[0][0] == line
+    assert message is None or any(message in said for _, said, _ in found)
+
+
+def test_a_document_built_to_explode_is_refused(write):
+    bomb = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 30))
+    assert any("beyond reason" in message for _, message, _ in problems_of(write(bomb)))
+
+
+def test_a_missing_recipe_says_how_to_start_one(tmp_path):
+    assert "orch init" in (problems_of(tmp_path / "none.yaml")[0][2] or "")
+
+
+def test_text_that_is_not_utf8_is_refused(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes("name: 红隼".encode("gb18030"))
+    assert "not UTF-8" in problems_of(path)[0][1]
+
+
+def test_a_byte_order_mark_and_crlf_are_no_problem(write, tmp_path):
+    path = write("")
+    path.write_bytes(b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode())
+    assert load_recipe(path).recipe.name == "toy"
+
+
+def test_overrides_replace_values_and_make_missing_groups(write):
+    recipe = load_recipe(write(GOOD), ("train.learning_rate=2e-5", "launch.env.A=b", "evaluate.metrics=[mrr@5]")).recipe
+    assert recipe.train["learning_rate"] == "2e-5"
+    assert recipe.launch.env == {"A": "b"}
+    assert recipe.evaluate.metrics == ("mrr@5",)
+
+
+def test_an_override_s_mistake_points_to_the_override(write):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(write(GOOD), ("train.lora_rnk=8",))
+    assert str(caught.value.problems[0].where) == "--set train.lora_rnk=8"
+
+
+def test_an_override_without_a_value_is_refused(write):
+    assert "a.b=value" in problems_of(write(GOOD), "train.lora_rank")[0][1]
+
+
+def test_every_shipped_recipe_is_valid_and_names_its_schema(recipes):
+    paths = sorted(recipes.glob("*.yaml"))
+    assert len(paths) >= 2
+    for path in paths:
+        assert load_recipe(path).recipe.name
+        assert path.read_text(encoding="utf-8").startswith("# yaml-language-server: $schema=recipe.schema.json")
