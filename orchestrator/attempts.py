@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.checkpoints import find_newest_complete
+from orchestrator.digests import find_output
 from orchestrator.runstate import LaunchRecord, load_launch
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from orchestrator.plan import Stage
     from orchestrator.rundir import RunDir, StageDir
+
+TRAIN = "train"  # the kind of stage whose leftovers cost hours
 
 
 @dataclass(frozen=True)
@@ -65,19 +68,18 @@ def prepare_attempt(stage: Stage, run_dir: RunDir, digest: str, now: float) -> A
 
 def find_missing_outputs(stage: Stage, run_dir: RunDir) -> tuple[str, ...]:
     """Return the outputs that the stage should have written and that are not there, or are empty folders."""
-    return tuple(output for output in stage.outputs if not _is_there(run_dir.root / output))
+    return tuple(output for output in stage.outputs if not any(map(_is_there, find_output(run_dir.root, output))))
 
 
 def _clear(stage: Stage, run_dir: RunDir, folder: StageDir, number: int) -> list[str]:
     notes = []
-    if stage.resume:
-        for path in {folder.output, run_dir.root / stage.resume.checkpoints}:
-            if _is_there(path):
-                aside = _free_name(path, number - 1)
-                path.rename(aside)
-                notes.append(f"the earlier output is kept as {aside.name}")
+    if stage.kind == TRAIN and _is_there(folder.output):
+        aside = _free_name(folder.output, number - 1)
+        folder.output.rename(aside)
+        notes.append(f"the earlier output is kept as {aside.name}")
     root = run_dir.root.resolve()
-    for path in (folder.output, *(run_dir.root / output for output in stage.outputs)):
+    leftovers = [path for output in stage.outputs for path in find_output(run_dir.root, output)]
+    for path in (folder.output, *leftovers):
         if root in path.resolve().parents:
             _remove(path)
     return notes

@@ -6,6 +6,7 @@ is, holds, or lies in that output), so a stage runs again when what it reads has
 A file counts with its whole content up to 64 MiB. Of a larger one (weights) count its size, its first and last MiB, and
 256 blocks of 64 KiB spread evenly: a merge changes layers in the middle, while embeddings and norms at the two ends
 stay equal. A folder counts with the sorted relative paths and hashes of its files; links to files are followed.
+README.md in a folder does not count: it is for people, and the report adds its figures to the packaged model's.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def stage_digest(plan: Plan, stage: Stage) -> str:
         "env": sorted(stage.command.env),
         "cwd": stage.command.cwd,
         "files": {path: _text_of(plan, path) for path in sorted(stage.files)},
-        "inputs": {path: hash_path(root / path) for path in list_inputs(plan, stage)},
+        "inputs": {path: [hash_path(found) for found in find_output(root, path)] for path in list_inputs(plan, stage)},
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -45,10 +46,9 @@ def list_inputs(plan: Plan, stage: Stage) -> tuple[str, ...]:
     root = Path(plan.run_dir)
     earlier = plan.stages[: plan.stages.index(stage)]
     outputs = [output for before in earlier for output in before.outputs]
-    words = [Path(_path_part(word)) for word in stage.command.argv]
-    named = [
-        output for output in outputs if any(word.is_absolute() and _are_nested(word, root / output) for word in words)
-    ]
+    paths = [Path(_path_part(word)) for word in stage.command.argv]
+    words = [path for path in paths if path.is_absolute()]
+    named = [output for output in outputs if any(_are_nested(word, root / output) for word in words)]
     return tuple(sorted({*stage.inputs, *named}))
 
 
@@ -61,6 +61,14 @@ def hash_path(path: Path) -> str:
         return _hash_file(path)
     except FileNotFoundError:
         return "absent"
+
+
+def find_output(root: Path, output: str) -> tuple[Path, ...]:
+    """Return what there is of an output: the path, or what its last part matches where that is a pattern (`x*`)."""
+    path = root / output
+    if path.exists() or "*" not in path.name:
+        return (path,) if path.exists() else ()
+    return tuple(sorted(path.parent.glob(path.name)))
 
 
 def _path_part(word: str) -> str:
@@ -84,7 +92,7 @@ def _list_files(folder: Path) -> list[Path]:
         for root, folders, names in os.walk(folder)
         for name in [*names, *(link for link in folders if (Path(root) / link).is_symlink())]
     ]
-    return sorted(path for path in found if "__pycache__" not in path.parts and not path.is_dir())
+    return sorted(path for path in found if path.name != "README.md" and not path.is_dir())
 
 
 def _hash_file(path: Path) -> str:

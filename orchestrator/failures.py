@@ -29,7 +29,7 @@ class Failure:
 
 
 def build_failure(
-    stage: Stage, folder: StageDir, record: LaunchRecord, ending: Ending, missing: tuple[str, ...], limits: Limits
+    stage: Stage, folder: StageDir, record: LaunchRecord, ending: Ending, *, missing: tuple[str, ...], limits: Limits
 ) -> Failure:
     """Explain an ending that is not success. `missing`: outputs that a well-ended command did not write."""
     resume = f"resume it with `orch resume {folder.root.parent.parent}`"

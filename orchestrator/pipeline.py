@@ -32,13 +32,7 @@ class _Stages:
 
     def add(self, kind: str, title: str, command: Command, **fields: Any) -> Stage:
         name = f"{len(self.items) + 1:02d}-{kind}"
-        stage = Stage(
-            name=name,
-            kind=kind.split("-")[0] if kind.startswith("baseline") else kind,
-            title=title,
-            command=command,
-            **fields,
-        )
+        stage = Stage(name=name, kind=kind, title=title, command=command, **fields)
         self.items.append(stage)
         return stage
 
@@ -105,8 +99,8 @@ class _Builder:
             smoke=job.smoke,
             recipe=recipe.model_dump(mode="json"),
             stages=tuple(self.stages.items),
-            files=tuple([*self.files, *training.files]),
-            notes=tuple([*self.notes, *training.notes]),
+            files=(*self.files, *training.files),
+            notes=(*self.notes, *training.notes),
             versions=job.versions,
         )
 
@@ -117,7 +111,7 @@ class _Builder:
 
     def _baseline_names(self) -> list[str]:
         """Return the baselines to score; a model without a native format of its own is scored in the trained one."""
-        names = []
+        names: list[str] = []
         for asked in self.job.recipe.evaluate.baselines:
             name = asked if asked == "trained-format" or self._native() else "trained-format"
             if name not in names:
@@ -211,7 +205,9 @@ class _Builder:
             out=str(output),
             device="cpu" if self.job.hardware.kind == "cpu" else None,
         )
-        inputs = ("data/eval.jsonl", *((model,) if model.startswith("/") else ()))
+        # A packaged model is known by its scoring.json, which holds its hashes: its README changes with every report.
+        known_by = f"{model}/scoring.json" if scoring is None else model
+        inputs = ("data/eval.jsonl", *((known_by,) if model.startswith("/") else ()))
         outputs = (f"{output}/scores.jsonl", f"{output}/scoring.json")
         files = (scoring,) if scoring else ()
         self.stages.add(kind, title, command, inputs=inputs, outputs=outputs, files=files)
@@ -268,7 +264,7 @@ class _Builder:
         inputs = tuple(
             f"{stage.folder}/output/scores.jsonl"
             for stage in self.stages.items
-            if stage.kind in {"baseline", "evaluate"}
+            if stage.kind == "evaluate" or stage.kind.startswith("baseline-")
         )
         outputs = ("metrics.json", "report.json", "report.html")
         # 8: the report is written and the gate is missed

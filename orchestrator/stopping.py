@@ -39,6 +39,9 @@ class Patience:
     kill_s: float = 5.0
 
 
+PATIENCE = Patience()
+
+
 def stop_stage(
     child: Child,
     *,

@@ -44,7 +44,7 @@ from orchestrator.runstate import (
     write_result,
     write_state,
 )
-from orchestrator.stopping import Clock, Patience, stop_stage
+from orchestrator.stopping import PATIENCE, Clock, Patience, stop_stage
 from orchestrator.watch import Ending, Limits, Surroundings, watch_stage
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def run_plan(
     processes: Processes = process,
     listener: Listener | None = None,
     interrupts: Interrupts | None = None,
-    patience: Patience = Patience(),
+    patience: Patience = PATIENCE,
     stall_s: float | None = STALL_S,
     poll_s: float = 0.2,
 ) -> RunOutcome:
@@ -275,7 +275,7 @@ def _launch(run: _Run, stage: Stage, digest: str) -> StageOutcome:
 
 def _follow(run: _Run, stage: Stage, child: Child, record: LaunchRecord, log: LiveLog) -> StageOutcome:
     folder = run.folder.stage(stage.name)
-    ending = watch_stage(stage.name, child, record, folder, log, run.limits(stage), run.edges)
+    ending = watch_stage(stage.name, child, record, folder, log=log, limits=run.limits(stage), edges=run.edges)
     finished = run.edges.clock.time()
     seconds = finished - record.started
     if ending.reason == "stopped":
@@ -285,7 +285,8 @@ def _follow(run: _Run, stage: Stage, child: Child, record: LaunchRecord, log: Li
     if ending.reason == "exited" and ending.exit_code in stage.done_codes and not missing:
         result = _conclude(run, stage, record, ending.exit_code, finished)
         return StageOutcome(stage.name, "done", result.exit_code, result.seconds, result.attempts)
-    raise _failed(run, stage, build_failure(stage, folder, record, ending, missing, run.limits(stage)), ending, seconds)
+    failure = build_failure(stage, folder, record, ending, missing=missing, limits=run.limits(stage))
+    raise _failed(run, stage, failure, ending, seconds)
 
 
 def _failed(run: _Run, stage: Stage, failure: Failure, ending: Ending, seconds: float) -> OrchError:

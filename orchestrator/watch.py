@@ -52,7 +52,14 @@ class Surroundings:
 
 
 def watch_stage(
-    stage: str, child: Child, record: LaunchRecord, folder: StageDir, log: LiveLog, limits: Limits, edges: Surroundings
+    stage: str,
+    child: Child,
+    record: LaunchRecord,
+    folder: StageDir,
+    *,
+    log: LiveLog,
+    limits: Limits,
+    edges: Surroundings,
 ) -> Ending:
     """Follow a launched or adopted stage to its end, and leave none of its processes behind."""
     oom_before = edges.processes.count_oom_kills()

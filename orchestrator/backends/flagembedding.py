@@ -220,7 +220,7 @@ class FlagEmbedding:
             command=command,
             files=files,
             notes=tuple(notes),
-            outputs=(f"{output}/adapter_model.safetensors" if lora else f"{output}/model.safetensors*",),
+            outputs=(f"{output}/adapter_model.safetensors" if lora else f"{output}/config.json",),
             lora=lora,
             lengths={"query-max-len": query_max_len, "passage-max-len": passage_max_len},
             scoring=_scoring(job, values, query_max_len, passage_max_len),
@@ -260,7 +260,7 @@ def _lengths(job: Job) -> tuple[int, int]:
 
 
 def _deepspeed_file(job: Job) -> str:
-    return f"files/ds_{job.recipe.deepspeed if job.recipe.deepspeed in {'stage0'} else 'config'}.json"
+    return f"files/ds_{job.recipe.deepspeed if job.recipe.deepspeed == 'stage0' else 'config'}.json"
 
 
 def _check_deepspeed(job: Job) -> list[tuple[tuple[str, ...], Problem]]:
@@ -304,7 +304,7 @@ def _arguments(job: Job, translation: Translation, *, model: str, train_file: st
     put("model_name_or_path", model, "recipe", "model")
     put("model_type", job.model.family, "orch", "left out, the decoder trainer would train without its prompt")
     if job.model.trust_remote_code:
-        put("trust_remote_code", True, "recipe", "model.trust_remote_code")  # noqa: FBT003
+        put("trust_remote_code", True, "recipe", "model.trust_remote_code")
     put("train_data", [train_file], "recipe", "data.train, prepared")
     put("cache_path", output.removesuffix("/output") + "/cache", "orch", "keeps the data cache inside the run folder")
     for name in ("train_group_size", "query_max_len", "passage_max_len"):
@@ -328,7 +328,7 @@ def _arguments(job: Job, translation: Translation, *, model: str, train_file: st
     for name, value in given.items():
         if name not in rendered:
             put(name, value, "recipe", f"train.{name}")
-    put("dataloader_drop_last", True, "orch", "an incomplete last batch mixes groups or crashes")  # noqa: FBT003
+    put("dataloader_drop_last", True, "orch", "an incomplete last batch mixes groups or crashes")
     put("logging_steps", 10, "orch", "transformers' default of 500 leaves most runs without a loss curve")
     if not {"save_strategy", "save_steps"} & given.keys():
         put("save_strategy", "epoch", "orch", "a run that is interrupted continues from the last epoch")
@@ -337,9 +337,9 @@ def _arguments(job: Job, translation: Translation, *, model: str, train_file: st
     put("ddp_timeout", 1800, "orch", "a lost process is noticed after half an hour")
     precision = job.hardware.precision
     if precision in {"bf16", "fp16"} and not {"bf16", "fp16"} & given.keys():
-        put(precision, True, "hardware", f"{job.hardware}")  # noqa: FBT003
+        put(precision, True, "hardware", f"{job.hardware}")
     if job.hardware.kind == "cpu":
-        put("use_cpu", True, "hardware", "no GPU is used: several processes would not synchronise without it")  # noqa: FBT003
+        put("use_cpu", True, "hardware", "no GPU is used: several processes would not synchronise without it")
     if job.deepspeed_text:
         put("deepspeed", str(job.run_dir / _deepspeed_file(job)), "recipe", "deepspeed")
     return list(rendered.values())

@@ -60,10 +60,25 @@ class SmokeScale:
 class Backend(Protocol):
     """A tool that trains. One file in `backends/`, one folder in `templates/`, one writer in `data/`."""
 
-    name: str
-    extra: str  # pip install orch[extra]
-    distributions: tuple[str, ...]  # what must be installed in the backend's Python
-    data_form: str  # which writer of orchestrator.data makes its train file
+    @property
+    def name(self) -> str:
+        """Return the name that recipes use."""
+        ...
+
+    @property
+    def extra(self) -> str:
+        """Return what `pip install orch[extra]` installs it with."""
+        ...
+
+    @property
+    def distributions(self) -> tuple[str, ...]:
+        """Return what must be installed in the backend's Python."""
+        ...
+
+    @property
+    def data_form(self) -> str:
+        """Return which writer of orchestrator.data makes its train file."""
+        ...
 
     def argument_names(self) -> frozenset[str]:
         """Return every name that `train:` may hold, old spellings included."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -12,10 +13,16 @@ if TYPE_CHECKING:
 set_option = click.option(
     "--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Override one value of the recipe; may be repeated."
 )
-smoke_option = click.option("--smoke", is_flag=True, help="The same pipeline on a tiny model: no GPU, no download, minutes.")
+smoke_option = click.option(
+    "--smoke", is_flag=True, help="The same pipeline on a tiny model: no GPU, no download, minutes."
+)
 hardware_option = click.option(
     "--hardware", default="auto", show_default=True, metavar="auto|cpu|gpu[:N][:fp16]", help="Plan for this hardware."
 )
+runs_option = click.option(
+    "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, envvar="ORCH_RUNS",
+    help="The folder of all runs.",
+)  # fmt: skip
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.errors import OrchError, Problem
+if TYPE_CHECKING:
+    from orchestrator.errors import OrchError, Problem
 
 ENVELOPE_VERSION = 1
 

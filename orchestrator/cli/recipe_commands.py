@@ -33,14 +33,22 @@ def check_command(recipe: Path, overrides: tuple[str, ...], hardware: str, as_js
 
 @click.command("render")
 @click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the files into this folder (it is the run folder).")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Write the files into this folder (it is the run folder)."
+)
 @click.option("--explain", is_flag=True, help="Say of each argument where it comes from and why.")
 @set_option
 @smoke_option
 @hardware_option
 @as_json
 def render_command(
-    recipe: Path, output: Path | None, explain: bool, overrides: tuple[str, ...], smoke: bool, hardware: str, as_json: bool
+    recipe: Path,
+    output: Path | None,
+    explain: bool,
+    overrides: tuple[str, ...],
+    smoke: bool,
+    hardware: str,
+    as_json: bool,
 ) -> None:
     """Show every command and file that RECIPE becomes; run nothing. `bash run.sh` in the written folder does the whole job."""
     from orchestrator.render import render_files, render_run_script

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 from orchestrator.data.gather import Request, gather
 from orchestrator.data.groups import RankingGroup, build_eval_row
 from orchestrator.data.readers import require_readable
-from orchestrator.data.reasons import refuse
+from orchestrator.data.reasons import REASONS, refuse
 from orchestrator.data.tokens import DEFAULT_PROMPT, LengthBudget
 from orchestrator.data.verdict import Gathered, require_usable
 from orchestrator.data.writers import TRAIN_FORMS, FileSet, format_line, remove_files
-from orchestrator.errors import OrchError, PreflightError, Problem
+from orchestrator.errors import DataError, OrchError, PreflightError, Problem
 from orchestrator.rundir import RunDir, write_json
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class Outputs:
     folder: Path
     form: str
     max_dropped: int = 0
+    full_batch_rows: int = 1
 
 
 def prepare(request: Request, outputs: Outputs, *, on_progress: Callable[[int, int], None] | None = None) -> Gathered:
@@ -86,6 +87,7 @@ def _attempt(
             return gathered
         try:
             require_usable(gathered, outputs.max_dropped)
+            _require_full_batch(gathered, outputs.full_batch_rows)
         except OrchError:
             write_json(outputs.folder / FAILED_LEDGER_NAME, gathered.ledger.to_json())
             raise
@@ -93,6 +95,16 @@ def _attempt(
         streams[_NAMES.ledger_json.name].write(_format_json(gathered.ledger.to_json()))
         files.commit()
     return gathered
+
+
+def _require_full_batch(gathered: Gathered, rows: int) -> None:
+    """Raise DataError when the trainer, which drops an incomplete last batch, would have nothing to train on."""
+    kept = gathered.ledger.sides["train"].kept
+    if kept < rows:
+        raise DataError(
+            f"too-few-rows: {kept} training rows are left, and one step of the trainer takes {rows}",
+            hint=REASONS["too-few-rows"].remedy,
+        )
 
 
 def _train_sink(stream: BinaryIO, form: str) -> Callable[[RankingGroup], None]:
@@ -163,6 +175,7 @@ def _build_parser() -> argparse.ArgumentParser:
     add("--query-instruction", default="", metavar="TEXT", help="stands in front of every query")
     add("--passage-instruction", default="", metavar="TEXT", help="stands in front of every document")
     add("--prompt", default=DEFAULT_PROMPT, metavar="TEXT", help="stands behind every pair (FlagEmbedding's default)")
+    add("--full-batch", type=_positive, default=1, metavar="N", help="rows that one step takes on all processes")
     add("--limit-train", type=_positive, metavar="N", help="keep the first N training rows")
     add("--limit-eval", type=_positive, metavar="N", help="keep the first N eval rows")
     return parser
@@ -188,7 +201,7 @@ def _parse(argv: Sequence[str] | None) -> tuple[Request, Outputs]:
         tokenizer=given.tokenizer,
         budget=budget,
     )
-    return request, Outputs(given.out, given.form, given.max_dropped)
+    return request, Outputs(given.out, given.form, given.max_dropped, given.full_batch)
 
 
 def _describe(gathered: Gathered) -> str:

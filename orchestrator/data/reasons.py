@@ -73,6 +73,12 @@ _TABLE = (
         "give every row a prompt, or none",
     ),
     Reason("no-rows-kept", "refused", "no row of a side is left", "see what was dropped, and why"),
+    Reason(
+        "too-few-rows",
+        "refused",
+        "fewer training rows are left than one step of the trainer takes",
+        "add rows, or lower per_device_train_batch_size or nproc_per_node",
+    ),
     Reason("too-few-queries", "refused", "a split needs two different queries", "add queries, or give an eval file"),
     # One row
     Reason("not-json", "bad", "the line is not JSON (NaN and Infinity are not JSON)", "write rows with a JSON library"),

@@ -1,8 +1,9 @@
 """The tail of a failed stage's logs → why it failed, with the line that shows it and what to do.
 
 The rules are ranked from the most to the least useful: the first that matches wins, and of its matches the last line.
-Launchers bury the cause: under torchrun the last line is always `====`, and the `[rank0]:` line that says it stands some
-thirty lines above. To add a rule, provoke the failure, put the captured tail in tests/logs/captured/, and add a `Rule`.
+Launchers bury the cause: under torchrun the last line is always `====`, and the `[rank0]:` line that says it stands
+some thirty lines above. To add a rule, provoke the failure, put the captured tail in tests/logs/captured/, and add a
+`Rule`.
 """
 
 from __future__ import annotations
@@ -121,7 +122,8 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "resume-mismatch",
         r"_keys_to_ignore_on_save|Can't find a checkpoint index|Can't find a valid checkpoint"
-        r"|PytorchStreamReader failed|HeaderTooLarge|MetadataIncompleteBuffer|SafetensorError|EOFError: Ran out of input"
+        r"|PytorchStreamReader failed|HeaderTooLarge|MetadataIncompleteBuffer|SafetensorError"
+        r"|EOFError: Ran out of input"
         r"|Missing key\(s\) in state_dict|size mismatch for|failed finding central directory",
         "the checkpoint does not fit this training, or is damaged",
         "remove the newest checkpoint to continue from the one before it, or start a new run",

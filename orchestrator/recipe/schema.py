@@ -19,7 +19,7 @@ class ModelRef(_Part):
     family: Literal["decoder", "encoder"] | None = Field(
         None, description="decoder (LLM) or encoder (BERT-like); found from the model's config or name when left out"
     )
-    trust_remote_code: bool = Field(False, description="run Python code that the model folder brings along")  # noqa: FBT003
+    trust_remote_code: bool = Field(False, description="run Python code that the model folder brings along")
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelRef:
@@ -104,7 +104,7 @@ class Recipe(_Part):
     data: Data
     train: dict[str, Any] = Field(default_factory=dict, description="the backend's own arguments, under its own names")
     deepspeed: str | None = Field(None, description="stage0, or a DeepSpeed JSON file relative to the recipe")
-    merge: bool = Field(True, description="merge LoRA weights into the base model")  # noqa: FBT003
+    merge: bool = Field(True, description="merge LoRA weights into the base model")
     evaluate: Evaluate = Evaluate()
     gate: dict[str, str] = Field(default_factory=dict, description='what must hold, such as {ndcg@10: "> baseline"}')
     launch: Launch = Launch()

@@ -156,13 +156,14 @@ class _Reader:
                 self.problems.append(Problem("a key must be plain text", None, self._where(key_node)))
                 continue
             name = key_node.value
+            place: Key = (*key, name)
             if name in data:
-                first = self.places[(*key, name)].line
+                first = self.places[place].line
                 self.problems.append(
                     Problem(f"the key {name!r} stands twice (first on line {first})", "keep one", self._where(key_node))
                 )
-            self.places[(*key, name)] = self._where(key_node)
-            data[name] = self.value(value_node, (*key, name))
+            self.places[place] = self._where(key_node)
+            data[name] = self.value(value_node, place)
         return data
 
     def _where(self, node: Any) -> Where:

@@ -84,14 +84,16 @@ def _number(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def smoothed(values: Sequence[float], *, span: int) -> list[float]:
-    """Return the exponential moving average (alpha = 2 / (span + 1)), corrected for its start."""
-    alpha = 2 / (span + 1)
-    total, weight, result = 0.0, 0.0, []
-    for value in values:
-        total, weight = total * (1 - alpha) + value * alpha, weight * (1 - alpha) + alpha
-        result.append(total / weight)
-    return result
+def smoothed(values: Sequence[float]) -> list[float]:
+    """Return the centred moving average over about a twelfth of the values, narrower near both ends; few stay as is.
+
+    Centred, because a trailing average lags behind a falling loss and shows it worse than it is.
+    """
+    if len(values) < _SMOOTH_FROM:
+        return list(values)
+    reach, last = max(2, len(values) // 24), len(values) - 1
+    windows = (min(reach, place, last - place) for place in range(len(values)))
+    return [math.fsum(values[place - near : place + near + 1]) / (2 * near + 1) for place, near in enumerate(windows)]
 
 
 def draw_loss_curve(points: Sequence[LossPoint]) -> bytes | None:
@@ -106,6 +108,7 @@ def draw_loss_curve(points: Sequence[LossPoint]) -> bytes | None:
 
     with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": 8.5, "axes.linewidth": 0.8, "text.color": _INK}):
         figure = Figure(figsize=(9.12, 3.9 if rates else 3.0), dpi=_DPI, layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
         panels: Any = figure.subplots(
             2 if rates else 1, 1, sharex=True, squeeze=False, height_ratios=[3, 1] if rates else [1]
         )
@@ -124,11 +127,12 @@ def draw_loss_curve(points: Sequence[LossPoint]) -> bytes | None:
 
 
 def _draw_loss(panel: Any, losses: Sequence[tuple[int, float]]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     steps, values = [step for step, _ in losses], [loss for _, loss in losses]
-    shown = values
+    shown = smoothed(values)
     title = "Training loss"
-    if len(values) >= _SMOOTH_FROM:
-        shown = smoothed(values, span=max(5, len(values) // 12))
+    if shown != values:
         panel.plot(steps, values, color=_ACCENT, alpha=0.28, linewidth=0.9)
         title += "  (bold: moving average)"
     panel.plot(steps, shown, color=_ACCENT, linewidth=1.8, marker="o" if len(values) == 1 else None)
@@ -137,6 +141,7 @@ def _draw_loss(panel: Any, losses: Sequence[tuple[int, float]]) -> None:
                    va="center", color=_ACCENT, weight="bold", annotation_clip=False)  # fmt: skip
     panel.set_title(title, loc="left", fontsize=9.5, color=_INK, pad=8)
     panel.set_ylim(bottom=min(0.0, *values), top=max(*values, 1e-9) * 1.05)
+    panel.yaxis.set_major_locator(MaxNLocator(nbins=5))
 
 
 def _draw_rate(panel: Any, rates: Sequence[tuple[int, float]]) -> None:
@@ -145,7 +150,7 @@ def _draw_rate(panel: Any, rates: Sequence[tuple[int, float]]) -> None:
     panel.set_ylim(bottom=0)
     peak = max(rate for _, rate in rates)
     panel.set_yticks([0, peak] if peak > 0 else [0])
-    panel.yaxis.set_major_formatter(lambda value, _: f"{value:.0e}".replace("e-0", "e-") if value else "0")
+    panel.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}".replace("e-0", "e-"))
 
 
 def _bare(panel: Any) -> None:
@@ -169,9 +174,9 @@ def is_dead(points: Sequence[LossPoint]) -> bool:
     return bool(half) and all(point.loss == 0 for point in half)
 
 
-def describe_points(points: Sequence[LossPoint]) -> Mapping[str, float | int] | None:
-    """Return {"steps", "first", "last", "lowest"} of the logged losses, None where there are none."""
+def describe_points(points: Sequence[LossPoint]) -> Mapping[str, Any] | None:
+    """Return {"step", "first", "last"}: the last step, the first and the last loss; None where there is no loss."""
     losses = [point.loss for point in points if point.loss is not None]
     if not losses:
         return None
-    return {"steps": points[-1].step, "first": losses[0], "last": losses[-1], "lowest": min(losses)}
+    return {"step": points[-1].step, "first": losses[0], "last": losses[-1]}

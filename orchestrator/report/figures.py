@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 WIDTH = 912  # px, the page's text column: text in a figure has the size of text beside it
-_PLOT_LEFT, _PLOT_RIGHT = 110, 520
+_PLOT_LEFT, _PLOT_RIGHT = 110, 432
 _ROW, _GROUP_GAP, _HEADING = 28, 18, 28
 _BARS_LEFT, _BARS_HEIGHT, _MOST_BARS = 48, 190, 400
 
@@ -44,9 +44,11 @@ class IntervalRow:
 
 @dataclass(frozen=True)
 class IntervalGroup:
-    """The rows of one baseline under its name."""
+    """The rows of one baseline under its name; the grid runs from `top` to `bottom`."""
 
     y: float
+    top: float
+    bottom: float
     title: str
     rows: tuple[IntervalRow, ...]
 
@@ -57,8 +59,6 @@ class IntervalFigure:
 
     width: int
     height: float
-    top: float
-    bottom: float
     zero: float
     ticks: tuple[Tick, ...]
     groups: tuple[IntervalGroup, ...]
@@ -92,8 +92,8 @@ class BarsFigure:
 def _tick_values(low: float, high: float, most: int) -> list[float]:
     """Return round values inside [low, high], at most about `most`, 0 among them when it is inside."""
     span = high - low
-    power: float = 10.0 ** math.floor(math.log10(span / most))
-    step: float = next(power * factor for factor in (1, 2, 5, 10) if span / (power * factor) <= most)
+    power = 10.0 ** math.floor(math.log10(span / most))
+    step = next(power * factor for factor in (1, 2, 5, 10) if span / (power * factor) <= most)
     return [count * step for count in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
@@ -105,7 +105,9 @@ def build_interval_figure(comparisons: Sequence[Mapping[str, Any]], labels: Mapp
     """Return the interval plot of metrics.json's comparisons, grouped by baseline; None where there are none."""
     if not comparisons:
         return None
-    ends = [row[key] for row in comparisons for key in ("difference", "low", "high") if row[key] is not None]
+    ends: list[float] = [
+        row[key] for row in comparisons for key in ("difference", "low", "high") if row[key] is not None
+    ]
     low, high = min(0.0, *ends), max(0.0, *ends)
     pad = 0.06 * (high - low) or 0.05
     low, high = low - pad, high + pad
@@ -115,19 +117,18 @@ def build_interval_figure(comparisons: Sequence[Mapping[str, Any]], labels: Mapp
 
     groups, y = [], 0.0
     for baseline in dict.fromkeys(row["baseline"] for row in comparisons):
-        heading = y + 15
-        y += _HEADING
+        heading, top = y + 15, y + _HEADING
+        y = top
         rows = []
         for row in comparisons:
             if row["baseline"] != baseline:
                 continue
             rows.append(_interval_row(row, y + _ROW / 2, x))
             y += _ROW
-        groups.append(IntervalGroup(heading, labels.get(baseline, baseline), tuple(rows)))
+        groups.append(IntervalGroup(heading, top, y, labels.get(baseline, baseline), tuple(rows)))
         y += _GROUP_GAP
-    bottom = y - _GROUP_GAP + 4
-    ticks = tuple(Tick(x(value), _tick_label(value)) for value in _tick_values(low, high, 6))
-    return IntervalFigure(WIDTH, bottom + 24, _HEADING, bottom, x(0), ticks, tuple(groups))
+    ticks = tuple(Tick(x(value), _tick_label(value)) for value in _tick_values(low, high, 5))
+    return IntervalFigure(WIDTH, y - _GROUP_GAP + 28, x(0), ticks, tuple(groups))
 
 
 def _interval_row(row: Mapping[str, Any], y: float, x: Callable[[float], float]) -> IntervalRow:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _KANA, _HANGUL, _HAN = re.compile(r"[぀-ヿ]"), re.compile(r"[가-힯]"), re.compile(r"[㐀-鿿豈-﫿]")
-_SCRIPT_MEASURES = (("query_chars", "Query length, characters"), ("document_chars", "Document length, characters"))
+_QUANTILES = "median · 95 % · longest"
+_LENGTHS = (("query_chars", "Query characters"), ("document_chars", "Document characters"))
 
 
 @dataclass(frozen=True)
@@ -177,26 +178,24 @@ def _side_statistics(side: Mapping[str, Any]) -> dict[str, str]:
     }
     for key, name in (("positives_per_row", "Positives per row"), ("negatives_per_row", "Negatives per row")):
         if spread := side.get(key):
-            rows[name] = f"{spread['mean']:.3g} (from {spread['min']} to {spread['max']})"
-    for key, name in _SCRIPT_MEASURES:
+            alike = spread["min"] == spread["max"]
+            rows[name] = f"{spread['max']}" if alike else f"{spread['mean']:.3g} ({spread['min']} to {spread['max']})"
+    for key, name in _LENGTHS:
         if key in side:
-            rows[name] = _quantiles(side[key])
+            rows[f"{name}: {_QUANTILES}"] = _quantiles(side[key])
     if scripts := side.get("scripts"):
         rows["Scripts"] = ", ".join(f"{name} {count:,}" for name, count in scripts.items())
     tokens = side.get("tokens") or {}
     for key in ("query", "document"):
         if key in tokens:
-            rows[f"{key.capitalize()} length, tokens"] = _quantiles(tokens[key])
+            rows[f"{key.capitalize()} tokens: {_QUANTILES}"] = _quantiles(tokens[key])
     if "tokens_cut" in tokens:
-        cut = f"{wording.counted(tokens.get('documents_cut', 0), 'document')}"
-        cut += f", {wording.counted(tokens.get('queries_cut', 0), 'query')}"
-        rows["Cut by the length limits"] = f"{wording.counted(tokens['tokens_cut'], 'token')} of {cut}"
+        rows["Tokens cut by the length limits"] = f"{tokens['tokens_cut']:,}"
     return rows
 
 
 def _quantiles(spread: Mapping[str, Any]) -> str:
-    names = (("p50", "median"), ("p95", "95 %"), ("max", "longest"))
-    return ", ".join(f"{label} {spread[key]:,}" for key, label in names if key in spread)
+    return " · ".join(wording.plain(spread.get(key, "–")) for key in ("p50", "p95", "max"))
 
 
 def format_command(command: Command) -> str:

@@ -1,4 +1,4 @@
-"""Writes everything that a finished run publishes: metrics.json, loss_curve.png, report.html, model card, report.json."""
+"""Writes all that a finished run publishes: metrics.json, loss curve, HTML report, model card, report.json."""
 
 from __future__ import annotations
 

@@ -72,8 +72,8 @@ def true_token_id(tokenizer: Any, spec: ScoringSpec) -> int:
 
 def quote_jinja(text: str) -> str:
     """Return `text` as a Jinja string literal, in which no brace or quote of it means anything."""
-    # not ensure_ascii: Jinja would decode JSON's surrogate pairs one by one
-    return json.dumps(text, ensure_ascii=False)
+    # not ensure_ascii: Jinja would decode JSON's surrogate pairs one by one; the sentinel is spelt out to be seen
+    return json.dumps(text, ensure_ascii=False).replace(SENTINEL, f"\\u{ord(SENTINEL):04x}")
 
 
 def render_parts(parts: Sequence[str], expression: str) -> str:
@@ -89,9 +89,9 @@ def build_chat_template(tokenizer: Any, spec: ScoringSpec, sentinel: str = SENTI
     prompt = DEFAULT_PROMPT if spec.prompt is None else spec.prompt
     query = spec.wrap_query(TEXT_SLOT).split(TEXT_SLOT)
     document = spec.wrap_document(TEXT_SLOT).split(TEXT_SLOT)
-    start = [tokenizer.bos_token + sentinel] if has_bos(tokenizer) else [""]
     between = sentinel + SEPARATOR + sentinel
-    query[0] = start[0] + query[0]
+    if has_bos(tokenizer):
+        query[0] = tokenizer.bos_token + sentinel + query[0]
     query[-1] += between
     document[-1] += between + prompt
     role = "(messages | selectattr('role', 'equalto', '{}') | first).content"

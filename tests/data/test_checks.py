@@ -63,7 +63,7 @@ def test_a_missing_key_without_a_near_name_shows_the_shape(row):
     assert fault(value).hint == 'add "neg": a row is {"query": "…", "pos": ["…"], "neg": ["…", "…"]}'
 
 
-def test_a_chat_row_is_called_one(row):
+def test_a_chat_row_is_called_one():
     assert "chat row" in fault({"messages": []}).message
 
 
@@ -113,7 +113,9 @@ def test_a_text_that_shows_something_is_not_empty(text):
 
 
 def test_a_positive_that_differs_from_a_negative_in_white_space_only_is_among_them(row):
-    assert fault(row(1, pos=["caf\u00e9  au lait "], neg=["x", "cafe\u0301 au\nlait"])).code == "positive-among-negatives"
+    assert (
+        fault(row(1, pos=["caf\u00e9  au lait "], neg=["x", "cafe\u0301 au\nlait"])).code == "positive-among-negatives"
+    )
 
 
 def test_a_positive_that_differs_from_a_negative_in_case_is_another_document(row):

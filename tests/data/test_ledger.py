@@ -25,6 +25,7 @@ good_rows = st.fixed_dictionaries(
 any_json = st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists, max_leaves=5)
 rows = st.lists(good_rows | likely_rows | any_json, max_size=8)
 limits = st.none() | st.integers(1, 3)
+options = st.fixed_dictionaries({"limit_train": limits, "limit_eval": limits, "allow_overlap": st.booleans()})
 
 
 def test_a_side_that_does_not_add_up_is_a_bug():
@@ -65,19 +66,20 @@ def test_unknown_keys_are_listed_most_frequent_first():
     findings.warn_unknown_keys(("a", "编号", "b\n"), "a.jsonl:2")
     findings.warn_unknown_keys(("a",), "a.jsonl:3")
     [warned] = findings.warnings()
-    assert warned.message == '3 rows have keys that are not used: "a" (2 rows), "b" (1 rows), "编号" (1 rows), "b\\n" (1 rows)'
+    assert (
+        warned.message
+        == '3 rows have keys that are not used: "a" (2 rows), "b" (1 rows), "编号" (1 rows), "b\\n" (1 rows)'
+    )
 
 
 @relaxed
-@given(rows, rows, st.sampled_from(["files", "ratio", "none"]), limits, limits, st.booleans())
-def test_the_ledger_adds_up_for_any_rows(files, train, evaluation, mode, limit_train, limit_eval, allow_overlap):
+@given(rows, rows, st.sampled_from(["files", "ratio", "none"]), options)
+def test_the_ledger_adds_up_for_any_rows(files, train, evaluation, mode, options):
     request = Request(
         (files.raw("train.json", json.dumps(train)),),
         (files.raw("eval.json", json.dumps(evaluation)),) if mode == "files" else (),
         eval_ratio=0.5 if mode == "ratio" else None,
-        allow_overlap=allow_overlap,
-        limit_train=limit_train,
-        limit_eval=limit_eval,
+        **options,
     )
     handed_on = {"train": 0, "eval": 0}
 

@@ -7,7 +7,7 @@ from orchestrator.errors import DataError
 
 
 def test_a_query_is_drawn_the_same_way_for_ever():
-    assert draw("what is it?", 42) == 14313563233838098471
+    assert draw("what is it?", 42) == 5934071745042124931  # printf "42\nwhat is it?" | b2sum -l 64
 
 
 def test_equal_queries_share_their_draw():

@@ -43,7 +43,13 @@ def test_a_percentile_is_the_smallest_value_that_reaches_its_share(values):
 @pytest.mark.parametrize(
     ("text", "script"),
     [
-        *[("hello", "latin"), ("Größe", "latin"), ("世界和平", "han"), ("это да", "cyrillic"), ("ひらがなカナ漢", "kana")],
+        *[
+            ("hello", "latin"),
+            ("Größe", "latin"),
+            ("世界和平", "han"),
+            ("это да", "cyrillic"),
+            ("ひらがなカナ漢", "kana"),
+        ],
         *[("한국어", "hangul"), ("123 !?", "none"), ("", "none"), ("١٢ ؟", "none"), ("中文 GPT-4 模型说明", "han")],
     ],
 )

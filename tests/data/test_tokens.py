@@ -13,7 +13,7 @@ tokenizers = pytest.importorskip("tokenizers")
 @pytest.fixture(name="tokenizer_file")
 def _tokenizer_file(tmp_path):
     """A tokenizer that makes one token of every word and of every line feed, saved with a training truncation."""
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({"?": 0}, unk_token="?"))
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({"?": 0}, unk_token="?"))  # noqa: S106 - no password
     pattern = tokenizers.Regex(r"\n|[^\s]+")
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Split(pattern, "removed", invert=True)
     tokenizer.enable_truncation(2)

@@ -1,0 +1,169 @@
+"""What a run looks like while it runs: a live panel on a terminal, plain lines elsewhere. Writes to stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import Self
+
+from orchestrator.events import Event, Message, Progress, StageFinished, StageSkipped, StageStarted, Step
+
+if TYPE_CHECKING:
+    from orchestrator.plan import Plan
+
+_LINE_EVERY_S = 10.0
+
+
+@dataclass
+class StageView:
+    """What is known of the running stage."""
+
+    name: str
+    started: float
+    done: int = 0
+    total: int = 0
+    loss: float | None = None
+    learning_rate: float | None = None
+    first: tuple[float, int] | None = None
+
+    def update(self, event: Event) -> None:
+        """Take in one event."""
+        if isinstance(event, Progress):
+            self.done, self.total = event.done, event.total
+        elif isinstance(event, Step):
+            self.done, self.total = event.step or self.done, event.max_steps or self.total
+            self.loss = event.loss if event.loss is not None else self.loss
+            self.learning_rate = event.learning_rate if event.learning_rate is not None else self.learning_rate
+        if self.first is None and self.done:
+            self.first = (time.time(), self.done)
+
+    def seconds_left(self) -> float | None:
+        """Return the time left at the pace since the first unit of work, which leaves out start-up."""
+        if not self.first or self.done <= self.first[1] or not self.total:
+            return None
+        return (time.time() - self.first[0]) / (self.done - self.first[1]) * (self.total - self.done)
+
+    def words(self) -> str:
+        """Return progress, loss, learning rate and time left, as far as they are known."""
+        parts = [f"{self.done}/{self.total}"] if self.total else []
+        parts += [f"loss {self.loss:.4f}"] if self.loss is not None else []
+        parts += [f"lr {self.learning_rate:.2e}"] if self.learning_rate is not None else []
+        left = self.seconds_left()
+        parts += [f"{show_seconds(left)} left"] if left is not None else []
+        return "  ".join(parts)
+
+
+def show_seconds(seconds: float) -> str:
+    """Return a duration as people say it: 8s, 3m 05s, 2h 10m."""
+    whole = round(seconds)
+    if whole < 60:  # noqa: PLR2004
+        return f"{whole}s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes}m {rest:02d}s" if minutes < 60 else f"{minutes // 60}h {minutes % 60:02d}m"  # noqa: PLR2004
+
+
+@dataclass
+class PlainLines:
+    """One line when a stage starts or ends, and one every few seconds in between."""
+
+    plan: Plan
+    view: StageView | None = None
+    last: float = field(default=0.0)
+
+    def __call__(self, event: Event) -> None:
+        """Print what the event says."""
+        if isinstance(event, StageStarted):
+            title = next((stage.title for stage in self.plan.stages if stage.name == event.stage), "")
+            self.view, self.last = StageView(event.stage, time.time()), time.time()
+            self._print(f"{event.stage}: {title}")
+        elif isinstance(event, StageSkipped):
+            self._print(f"{event.stage}: done before")
+        elif isinstance(event, StageFinished):
+            self._print(f"{event.stage}: {event.status} in {show_seconds(event.seconds)}")
+        elif isinstance(event, Message):
+            self._print(f"{event.stage}: {event.text}" if event.stage else event.text)
+        elif self.view:
+            self.view.update(event)
+            if time.time() - self.last > _LINE_EVERY_S and self.view.words():
+                self.last = time.time()
+                self._print(f"{self.view.name}: {self.view.words()}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        return None
+
+    @staticmethod
+    def _print(text: str) -> None:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+
+class LivePanel:
+    """A list of stages with a bar, loss, learning rate and time left for the running one, redrawn in place."""
+
+    def __init__(self, plan: Plan) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self.plan = plan
+        self.view: StageView | None = None
+        self.marks: dict[str, tuple[str, str]] = {}
+        self.live = Live(console=Console(stderr=True), get_renderable=self._draw, refresh_per_second=4, transient=False)
+
+    def __call__(self, event: Event) -> None:
+        """Take in one event; the panel redraws by itself."""
+        if isinstance(event, StageStarted):
+            self.view = StageView(event.stage, time.time())
+        elif isinstance(event, StageSkipped):
+            self.marks[event.stage] = ("✓", "done before")
+        elif isinstance(event, StageFinished):
+            mark = "✓" if event.status == "done" else "✗"
+            words = show_seconds(event.seconds) if mark == "✓" else event.status
+            if mark == "✓" and self.view and self.view.loss is not None:
+                words += f"  loss {self.view.loss:.4f}"
+            self.marks[event.stage] = (mark, words)
+            self.view = None
+        elif isinstance(event, Message):
+            self.live.console.print(f"{event.stage}: {event.text}", markup=False, highlight=False)
+        elif self.view:
+            self.view.update(event)
+
+    def __enter__(self) -> Self:
+        self.live.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.live.__exit__(*error)
+
+    def _draw(self) -> Any:
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table.grid(padding=(0, 1))
+        for stage in self.plan.stages:
+            mark, words = self.marks.get(stage.name, ("·", ""))
+            style = {"✓": "green", "✗": "red"}.get(mark, "dim")
+            cell: Any = Text(words, style="dim")
+            if self.view and self.view.name == stage.name:
+                mark, style = "▸", "bold cyan"
+                cell = Table.grid(padding=(0, 1))
+                text = Text(self.view.words() or show_seconds(time.time() - self.view.started))
+                bar = (
+                    ProgressBar(total=self.view.total, completed=self.view.done, width=24)
+                    if self.view.total
+                    else Text("")
+                )
+                cell.add_row(bar, text)
+            table.add_row(Text(mark, style=style), Text(stage.name, style=style), Text(stage.title, style="dim"), cell)
+        return table
+
+
+def choose_listener(plan: Plan, *, quiet: bool) -> PlainLines | LivePanel:
+    """Return the live panel on a terminal, plain lines otherwise."""
+    return LivePanel(plan) if sys.stderr.isatty() and not quiet else PlainLines(plan)

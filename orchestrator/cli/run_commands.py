@@ -1,0 +1,103 @@
+"""Commands that run a plan: run and resume."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator.cli import exit_with
+from orchestrator.cli.options import as_json, hardware_option, resolve_hardware, runs_option, set_option, smoke_option
+from orchestrator.cli.output import print_json
+
+if TYPE_CHECKING:
+    from orchestrator.plan import Plan
+    from orchestrator.rundir import RunDir
+
+open_option = click.option("--open", "open_report", is_flag=True, help="Open the report in a browser at the end.")
+
+
+@click.command("run")
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The run folder (default: runs/NAME-TIME-ID).")
+@set_option
+@smoke_option
+@hardware_option
+@runs_option
+@open_option
+@as_json
+def run_command(
+    recipe: Path,
+    output: Path | None,
+    overrides: tuple[str, ...],
+    smoke: bool,
+    hardware: str,
+    runs: Path,
+    open_report: bool,
+    as_json: bool,
+) -> None:
+    """Take RECIPE from data to verdict. Exit code 8 says that the gate was missed; Ctrl-C leaves a run to resume."""
+    from orchestrator.jobs import build_job, new_run_dir
+    from orchestrator.launch import create_run
+    from orchestrator.load import load_recipe
+    from orchestrator.pipeline import build_plan
+    from orchestrator.preflight import require_ready
+
+    loaded = load_recipe(recipe, overrides)
+    folder = output.absolute() if output else new_run_dir(runs, loaded.recipe.name, smoke=smoke)
+    found = resolve_hardware(hardware, smoke=smoke)
+    job = build_job(loaded, folder, found, smoke=smoke)
+    plan = build_plan(job)
+    require_ready(job)
+    run = create_run(plan, recipe, found)
+    _supervise(plan, run, command="run", open_report=open_report, as_json=as_json)
+
+
+@click.command("resume")
+@click.argument("run", default="last")
+@runs_option
+@open_option
+@as_json
+def resume_command(run: str, runs: Path, open_report: bool, as_json: bool) -> None:
+    """Continue RUN (a folder, a name, or `last`): finished stages are skipped, training goes on from its checkpoint."""
+    from orchestrator.launch import find_run, load_plan
+
+    found = find_run(run, runs)
+    _supervise(load_plan(found), found, command="resume", open_report=open_report, as_json=as_json)
+
+
+def _supervise(plan: Plan, run: RunDir, *, command: str, open_report: bool, as_json: bool) -> None:
+    from orchestrator.cli.progress import choose_listener
+    from orchestrator.stopping import Patience
+    from orchestrator.supervise import run_plan
+
+    click.echo(f"run folder: {run.root}", err=True)
+    seconds = plan.recipe.get("launch", {}).get("stop_patience_s")
+    patience = Patience(interrupt_s=seconds) if seconds is not None else Patience()
+    with choose_listener(plan, quiet=as_json) as listener:
+        outcome = run_plan(plan, run, listener=listener, patience=patience)
+    report = _load_report(run)
+    if as_json:
+        print_json(command, {"run": str(run.root), "exit_code": outcome.exit_code, "report": report})
+    else:
+        print_verdict(run, report)
+    if open_report:
+        click.launch(str(run.report_html))
+    exit_with(outcome.exit_code)
+
+
+def _load_report(run: RunDir) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads(run.report_json.read_text(encoding="utf-8"))
+    return report
+
+
+def print_verdict(run: RunDir, report: dict[str, Any]) -> None:
+    """Print a finished run's verdict and where things lie."""
+    from orchestrator.report.summary import build_lines
+
+    click.echo("\n" + "\n".join(build_lines(report)))
+    if run.model.is_dir():
+        click.echo(f"model:  {run.model}")
+    click.echo(f"report: {run.report_html}")

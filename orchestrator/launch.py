@@ -1,0 +1,75 @@
+"""A plan → its run folder: fresh, or the same run once more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import RunFolderError
+from orchestrator.plan import Plan, plan_from_json
+from orchestrator.provenance import build_provenance
+from orchestrator.render import render_files
+from orchestrator.rundir import RunDir, write_json, write_text
+
+if TYPE_CHECKING:
+    from orchestrator.hardware import Hardware
+
+
+def create_run(plan: Plan, recipe_path: Path, hardware: Hardware) -> RunDir:
+    """Write everything that is known before the run starts.
+
+    A folder that holds the same plan is taken up again. Raises RunFolderError when it holds anything else.
+    """
+    run = RunDir(Path(plan.run_dir))
+    if run.plan_json.exists():
+        if load_plan(run).digest() != plan.digest():
+            raise RunFolderError(
+                f"{run.root} holds a run of another recipe, data path, machine or Orch version",
+                hint=f"continue that run with: orch resume {run.root}\nor start this one in a fresh folder (without -o)",
+            )
+        return run
+    if run.root.exists() and any(run.root.iterdir()):
+        raise RunFolderError(f"{run.root} is not empty, and is no run", hint="name a fresh folder")
+    try:
+        for file in render_files(plan):
+            if file.path != run.plan_json.name:
+                write_text(run.root / file.path, file.text)
+        write_text(run.recipe_yaml, recipe_path.read_text(encoding="utf-8-sig"))
+        write_json(run.provenance_json, build_provenance(plan, hardware, recipe_path))
+        write_text(run.plan_json, plan.to_json())  # last: with it the folder is a run
+    except OSError as error:
+        raise RunFolderError(
+            f"{run.root} cannot be written: {error.strerror}", hint="choose a folder with -o"
+        ) from error
+    return run
+
+
+def load_plan(run: RunDir) -> Plan:
+    """Return the plan of a run folder. Raises RunFolderError when there is none that can be read."""
+    try:
+        return plan_from_json(run.plan_json.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunFolderError(f"{run.root} is no run: it has no plan.json", hint="list runs with: orch ls") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        message = f"{run.plan_json} cannot be read: {error}"
+        raise RunFolderError(message, hint=f"start anew from {run.recipe_yaml}") from None
+
+
+def find_run(name: str, root: Path) -> RunDir:
+    """Return the run that `name` means: a folder, a name (or its beginning) under `root`, or `last`.
+
+    Raises RunFolderError when it means none, or several.
+    """
+    if (folder := Path(name)).is_dir() and (folder / "plan.json").exists():
+        return RunDir(folder.resolve())
+    runs = sorted((path.parent for path in root.glob("*/plan.json")), key=lambda path: path.stat().st_mtime)
+    if name == "last" and runs:
+        return RunDir(runs[-1].resolve())
+    found = [path for path in runs if path.name == name] or [path for path in runs if path.name.startswith(name)]
+    if len(found) == 1:
+        return RunDir(found[0].resolve())
+    if found:
+        raise RunFolderError(
+            f"{name} means {len(found)} runs", hint="one of: " + ", ".join(path.name for path in found)
+        )
+    raise RunFolderError(f"no run {name!r} in {root}", hint="list runs with: orch ls")

@@ -1,0 +1,175 @@
+"""Runs seen from outside: list them, read their logs, stop one. Reads run folders only."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from orchestrator import process
+from orchestrator.errors import RunFolderError
+from orchestrator.logs.follow import LogFollower
+from orchestrator.rundir import RunDir
+from orchestrator.runlock import held_lock, load_holder
+from orchestrator.runstate import RunState, read_state, write_state
+from orchestrator.stopping import PATIENCE, Clock, Patience, stop_stage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from orchestrator.process import Processes
+
+POLL_S = 0.3
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One row of `orch ls`.
+
+    `status`: running, done, failed, interrupted, planned (never started), or dead: it says running, but its
+    supervisor is gone (`orch resume` takes it up). Times are unix seconds.
+    """
+
+    name: str
+    path: Path
+    status: str
+    stage: str | None = None
+    started: float | None = None
+    finished: float | None = None
+    message: str | None = None
+    verdict: str | None = None
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line of a stage's log; `stream` is stdout or stderr."""
+
+    stage: str
+    stream: str
+    text: str
+
+
+def list_runs(root: Path) -> list[RunSummary]:
+    """Return the runs in the folder `root`, newest first."""
+    if not root.is_dir():
+        return []
+    folders = [RunDir(path) for path in root.iterdir() if path.is_dir()]
+    found = [summarise(folder) for folder in folders if folder.plan_json.exists() or folder.state_json.exists()]
+    return sorted(found, key=lambda run: (run.started or 0.0, run.name), reverse=True)
+
+
+def summarise(run_dir: RunDir) -> RunSummary:
+    """Return one run's summary; a folder that cannot be read is one with status "damaged"."""
+    name = run_dir.root.name
+    try:
+        state = read_state(run_dir)
+    except RunFolderError as error:
+        return RunSummary(name, run_dir.root, "damaged", message=error.problems[0].message)
+    if state is None:
+        return RunSummary(name, run_dir.root, "planned")
+    status = "dead" if state.status == "running" and not is_supervised(run_dir) else state.status
+    return RunSummary(
+        name, run_dir.root, status, state.stage, state.started, state.finished, state.message, _load_verdict(run_dir)
+    )
+
+
+def is_supervised(run_dir: RunDir) -> bool:
+    """Tell whether an `orch` process has the run in its care."""
+    holder = load_holder(run_dir)
+    return holder is not None and holder.is_alive()
+
+
+def stop_run(
+    run_dir: RunDir,
+    *,
+    now: bool = False,
+    clock: Clock = time,
+    processes: Processes = process,
+    patience: Patience = PATIENCE,
+) -> str:
+    """End a run and say in one sentence what was done. The run can be resumed.
+
+    Asks the supervisor (twice with `now`, which kills the stage at once); when there is none, ends what it left.
+    Raises RunFolderError when the supervisor is on another machine or does not end.
+    """
+    state = read_state(run_dir)
+    if state is None:
+        return "it never started"
+    if state.status == "running" and is_supervised(run_dir):
+        return _stop_supervisor(run_dir, now, clock, processes, patience)
+    with held_lock(run_dir):
+        return _stop_leftover(run_dir, state, now, clock, processes, patience)
+
+
+def follow_logs(
+    run_dir: RunDir, stage: str | None = None, *, follow: bool = True, clock: Clock = time
+) -> Iterator[LogLine]:
+    """Yield the log lines of one stage, or of all in their order; with `follow`, until the run is over.
+
+    A bar that redraws itself gives its last state only. Raises RunFolderError when there is no such stage.
+    """
+    stages = run_dir.root / "stages"
+    if stage and not (stages / stage).is_dir():
+        names = ", ".join(sorted(path.name for path in stages.iterdir())) if stages.is_dir() else "none yet"
+        raise RunFolderError(f"{run_dir.root.name} has no stage {stage}", hint=f"its stages: {names}")
+    followers: dict[tuple[str, str], LogFollower] = {}
+    while True:
+        over = not follow or not is_supervised(run_dir)  # asked before reading, so that nothing is lost in between
+        names = [stage] if stage else sorted(path.name for path in stages.glob("*"))
+        for name in names:
+            folder = run_dir.stage(name)
+            for stream, path in (("stdout", folder.stdout_log), ("stderr", folder.stderr_log)):
+                follower = followers.setdefault((name, stream), LogFollower(path))
+                yield from (LogLine(name, stream, text) for text in follower.read_lines(at_end=over))
+        if over:
+            return
+        clock.sleep(POLL_S)
+
+
+def _stop_supervisor(run_dir: RunDir, now: bool, clock: Clock, processes: Processes, patience: Patience) -> str:  # noqa: FBT001
+    holder = load_holder(run_dir)
+    if holder is None or holder.host != process.host():
+        place = holder.host if holder else "an unknown machine"
+        raise RunFolderError(f"the run is supervised on {place}", hint=f"run `orch stop {run_dir.root}` there")
+    end = clock.monotonic() + patience.interrupt_s + patience.terminate_s + patience.kill_s + 10
+    processes.signal_pids((holder.pid,), signal.SIGTERM)
+    if now:
+        clock.sleep(1)
+        processes.signal_pids((holder.pid,), signal.SIGTERM)
+    while processes.is_alive(holder.pid, holder.start):
+        if clock.monotonic() > end:
+            raise RunFolderError(
+                f"process {holder.pid} was asked to stop {run_dir.root.name} and has not ended",
+                hint="look at it with `ps`; `orch stop --now` kills the stage at once",
+            )
+        clock.sleep(POLL_S)
+    return f"stopped (process {holder.pid})"
+
+
+def _stop_leftover(
+    run_dir: RunDir, state: RunState, now: bool, clock: Clock, processes: Processes, patience: Patience
+) -> str:
+    members = processes.find_members(state.child) if state.child else ()
+    if state.child and members:
+        hurry = (lambda: True) if now else (lambda: False)
+        stop_stage(state.child, processes=processes, clock=clock, patience=patience, hurry=hurry)
+        if state.stage:
+            run_dir.stage(state.stage).exit_code.unlink(missing_ok=True)
+    if state.status == "running":
+        write_state(run_dir, replace(state, status="interrupted", child=None, finished=clock.time()))
+    if members:
+        return f"its supervisor was gone; ended the {len(members)} processes that it left"
+    return "nothing runs"
+
+
+def _load_verdict(run_dir: RunDir) -> str | None:
+    """Return the report's own one-line verdict (`verdict`, or `verdict.line`)."""
+    try:
+        report: dict[str, Any] = json.loads(run_dir.report_json.read_text(encoding="utf-8"))
+        verdict = report.get("verdict")
+        return verdict["line"] if isinstance(verdict, dict) else verdict
+    except (OSError, ValueError, KeyError, AttributeError):
+        return None

@@ -1,0 +1,63 @@
+"""Score pairs one at a time without padding: the plain oracle that every other way of scoring is held against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from orchestrator.workers.scoring import Pair
+from orchestrator.workers.scoring_spec import ScoringSpec
+from orchestrator.workers.training_format import encode_pair, encode_plain, is_cut, true_token_id
+
+
+def score_decoder(model: Any, tokenizer: Any, spec: ScoringSpec, pairs: Sequence[Pair]) -> list[float]:
+    """Return the logit of the true token at the last position of each pair's training ids."""
+    import torch
+
+    token = true_token_id(tokenizer, spec)
+    scores = []
+    for query, document in pairs:
+        ids = torch.tensor([encode_pair(tokenizer, spec, query, document)], device=model.device)
+        with torch.inference_mode():
+            scores.append(float(model(input_ids=ids, use_cache=False).logits[0, -1, token]))
+    return scores
+
+
+def encode_for_encoder(tokenizer: Any, spec: ScoringSpec, query: str, document: str) -> Any:
+    """Return a pair's tensors, cut as FlagReranker cuts: the query to its own length, then the document."""
+    wrapped = spec.wrap_query(query)
+    ids = encode_plain(tokenizer, wrapped)
+    if len(ids) > spec.effective_query_max_length:
+        wrapped = tokenizer.decode(ids[: spec.effective_query_max_length])
+    return tokenizer(
+        wrapped,
+        spec.wrap_document(document),
+        truncation="only_second",
+        max_length=spec.max_length,
+        return_tensors="pt",
+    )
+
+
+def score_encoder(model: Any, tokenizer: Any, spec: ScoringSpec, pairs: Sequence[Pair]) -> list[float]:
+    """Return the one logit of a sequence classifier for each pair."""
+    import torch
+
+    scores = []
+    for query, document in pairs:
+        features = encode_for_encoder(tokenizer, spec, query, document).to(model.device)
+        with torch.inference_mode():
+            scores.append(float(model(**features).logits[0, 0]))
+    return scores
+
+
+def is_cut_for_encoder(tokenizer: Any, spec: ScoringSpec, query: str, document: str) -> bool:
+    """Tell whether the spec's lengths take tokens from this pair."""
+    whole = tokenizer(spec.wrap_query(query), spec.wrap_document(document))["input_ids"]
+    head = encode_plain(tokenizer, spec.wrap_query(query))
+    return len(whole) > spec.max_length or len(head) > spec.effective_query_max_length
+
+
+def find_uncut(tokenizer: Any, spec: ScoringSpec, pairs: Sequence[Pair], *, decoder: bool) -> list[int]:
+    """Return the positions of the pairs that no length limit touches."""
+    cut = is_cut if decoder else is_cut_for_encoder
+    return [index for index, pair in enumerate(pairs) if not cut(tokenizer, spec, *pair)]

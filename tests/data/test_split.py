@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from orchestrator.data.split import split_file
+from orchestrator.errors import DataError
+
+
+@pytest.fixture(name="split")
+def _split(files):
+    def split(path, ratio=0.3, **options):
+        suffix = path.suffix
+        return split_file(
+            path, files.folder / f"out.train{suffix}", files.folder / f"out.eval{suffix}", ratio, **options
+        )
+
+    return split
+
+
+def test_every_line_is_kept_byte_for_byte_on_one_of_the_sides(files, split):
+    lines = [f'{{ "query":"q{number}",  "x": 1.0e0, "é": "\\u00e9"}}\r'.encode() for number in range(30)]
+    report = split(files.raw("a.jsonl", b"\xef\xbb\xbf" + b"\n".join(lines)))
+    train, evaluation = (path.read_bytes().split(b"\n") for path in (report.train, report.eval))
+    assert train.pop() == evaluation.pop() == b""
+    assert sorted(train + evaluation) == sorted(lines)
+    assert train == [line for line in lines if line in train]
+    assert (report.train_rows, report.eval_rows) == (len(train), len(evaluation))
+
+
+def test_all_rows_of_a_query_go_together(files, split, row):
+    report = split(files.lines("a.jsonl", *[row(number, query=f"Q {number % 7} ") for number in range(40)]))
+    sides = [
+        {json.loads(line)["query"] for line in path.read_text().splitlines()} for path in (report.train, report.eval)
+    ]
+    assert not sides[0] & sides[1]
+    assert (report.train_queries, report.eval_queries) == (len(sides[0]), len(sides[1]))
+    assert report.train_queries + report.eval_queries == 7
+
+
+def test_a_list_becomes_two_lists(files, split, row):
+    rows = [row(number) for number in range(30)]
+    report = split(files.raw("a.json", json.dumps(rows, indent=2)))
+    train, evaluation = (json.loads(path.read_text()) for path in (report.train, report.eval))
+    assert sorted(train + evaluation, key=rows.index) == rows
+    assert train
+    assert evaluation
+
+
+def test_the_split_is_the_one_that_prepare_makes(files, split, row):
+    from orchestrator.data.gather import Request, gather
+
+    path = files.lines("a.jsonl", *[row(number) for number in range(40)])
+    prepared: list[str] = []
+    gather(Request((path,), eval_ratio=0.3, seed=7), on_eval=lambda group: prepared.append(group.query))
+    report = split(path, 0.3, seed=7)
+    assert [json.loads(line)["query"] for line in report.eval.read_text().splitlines()] == prepared
+
+
+def test_two_queries_are_enough(files, split, row):
+    report = split(files.lines("a.jsonl", row(1), row(2)), 0.001)
+    assert (report.train_rows, report.eval_rows) == (1, 1)
+
+
+def test_one_query_is_not_enough_and_nothing_is_written(files, split, row):
+    path = files.lines("a.jsonl", row(1), row(1))
+    with pytest.raises(DataError, match=r"^too-few-queries: "):
+        split(path)
+    assert list(files.folder.iterdir()) == [path]
+
+
+def test_rows_without_a_query_are_all_named_and_nothing_is_written(files, split, row):
+    path = files.lines("a.jsonl", row(1), {"question": "q"}, [], row(2), {"query": ""}, {"query": 1})
+    with pytest.raises(DataError) as caught:
+        split(path)
+    problems = caught.value.problems
+    assert [problem.where.line for problem in problems] == [2, 3, 5, 6]
+    assert [problem.message.partition(":")[0] for problem in problems] == [
+        *("missing-key", "not-an-object", "empty-query", "wrong-type"),
+    ]
+    assert list(files.folder.iterdir()) == [path]
+
+
+def test_more_than_20_rows_without_a_query_are_counted(files, split, row):
+    with pytest.raises(DataError) as caught:
+        split(files.lines("a.jsonl", row(1), row(2), *[{}] * 25))
+    assert len(caught.value.problems) == 21
+    assert caught.value.problems[-1].message == "and 5 more bad rows: missing-key 5"
+
+
+def test_an_existing_output_is_left_alone(files, split, row):
+    kept = files.raw("out.eval.jsonl", "mine")
+    with pytest.raises(DataError, match=r"^output-exists: "):
+        split(files.lines("a.jsonl", row(1), row(2)))
+    assert kept.read_text() == "mine"
+
+
+def test_both_sides_cannot_go_to_one_file(files, row):
+    out = files.folder / "b.jsonl"
+    with pytest.raises(DataError, match=r"^output-exists: "):
+        split_file(files.lines("a.jsonl", row(1), row(2)), out, out, 0.5)
+
+
+def test_rows_of_other_tasks_can_be_split_too(files, split):
+    report = split(files.lines("a.jsonl", *[{"query": f"q{number}", "response": "r"} for number in range(20)]))
+    assert report.train_rows + report.eval_rows == 20
