@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.errors import DataError, OrchError, PreflightError, StageFailedError, StalledError, Where
+from orchestrator.errors import (
+    DataError,
+    OrchError,
+    PreflightError,
+    Problem,
+    RunFolderError,
+    StageFailedError,
+    StalledError,
+    Where,
+)
 from orchestrator.logs.diagnose import KILLED_CODES, Diagnosis, diagnose, find_line_number, read_tail
 
 if TYPE_CHECKING:
@@ -17,7 +26,10 @@ if TYPE_CHECKING:
     from orchestrator.watch import Ending, Limits
 
 _SIGNALLED_CODES = frozenset({129, 130, 143})  # HUP, INT, TERM: sent by somebody else
-_OWN_ERRORS: dict[int, type[OrchError]] = {error.exit_code: error for error in (DataError, PreflightError)}
+_OWN_ERRORS: dict[int, type[OrchError]] = {
+    error.exit_code: error for error in (DataError, PreflightError, RunFolderError)
+}
+_MOST_PROBLEMS = 20
 
 
 @dataclass(frozen=True)
@@ -43,6 +55,9 @@ def build_failure(
         message = f"{stage.name} ended with exit code {ending.exit_code} but did not write {', '.join(missing)}"
         hint = "read its log: it may have skipped its work in silence"
         return Failure("failed", StageFailedError(message, hint=hint, where=_where(folder, None)))
+    own = _own_error(stage, folder, record, ending.exit_code)
+    if own:
+        return Failure("failed", own)
     text = (
         read_tail(folder.stdout_log, record.stdout_offset) + "\n" + read_tail(folder.stderr_log, record.stderr_offset)
     )
@@ -68,8 +83,20 @@ def _error_of(stage: Stage, folder: StageDir, ending: Ending, diagnosis: Diagnos
     message = f"{stage.name} ended with {how}: {cause}"
     if diagnosis.evidence and diagnosis.evidence not in message:
         message += f"\n  {diagnosis.evidence}"
-    kind = _OWN_ERRORS.get(ending.exit_code or 0, StageFailedError) if _is_own(stage) else StageFailedError
-    return kind(message, hint=diagnosis.remedy, where=_where(folder, diagnosis.evidence))
+    return StageFailedError(message, hint=diagnosis.remedy, where=_where(folder, diagnosis.evidence))
+
+
+def _own_error(stage: Stage, folder: StageDir, record: LaunchRecord, code: int | None) -> OrchError | None:
+    """Return the error that one of Orch's own stages ended with: its exit code says which, its stderr says what."""
+    kind = _OWN_ERRORS.get(code or 0)
+    if kind is None or not _is_own(stage):
+        return None
+    said = read_tail(folder.stderr_log, record.stderr_offset).splitlines()
+    lines = [line.strip() for line in said if line.strip() and not line.startswith(("warning:", "dropped:"))]
+    if not lines:
+        return None
+    where = Where(str(folder.stderr_log))
+    return kind.from_problems([Problem(line, where=where) for line in lines[-_MOST_PROBLEMS:]])
 
 
 def _is_own(stage: Stage) -> bool:

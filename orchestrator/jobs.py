@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import sys
@@ -44,6 +45,7 @@ def build_job(loaded: LoadedRecipe, run_dir: Path, hardware: Hardware, *, smoke:
         workers=str(Path(__file__).resolve().parent / "workers"),
         smoke=smoke,
         deepspeed_text=_load_deepspeed(loaded),
+        cache_dir=str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orch"),
     )
     problems = [
         Problem(problem.message, problem.hint, loaded.source.where(key)) for key, problem in backend.check_job(job)
@@ -59,7 +61,9 @@ def _find_python(name: str | None, recipe_folder: Path) -> str:
         return sys.executable
     found = shutil.which(name) if "/" not in name else str(recipe_folder / Path(name).expanduser())
     if found is None or not Path(found).is_file():
-        raise PreflightError(f"launch.python: no such interpreter: {name}", hint="name the python of the backend's environment")
+        raise PreflightError(
+            f"launch.python: no such interpreter: {name}", hint="name the python of the backend's environment"
+        )
     return str(Path(found).absolute())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from orchestrator.recipe.source import Key, Source, apply_overrides, load_source
 if TYPE_CHECKING:
     from pathlib import Path
 
+_SECRET = re.compile(r"TOKEN$|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY|CREDENTIAL", re.IGNORECASE)
 _PARTS: dict[Key, type[BaseModel]] = {
     (): Recipe,
     ("model",): ModelRef,
@@ -52,6 +54,7 @@ def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> LoadedRecipe:
         problems += [_problem(source, item) for item in error.errors(include_url=False)]
     problems += _named_measures(source)
     problems += _train_problems(source)
+    problems += _secrets(source)
     if recipe is not None:
         problems += _missing_files(recipe, source, path.resolve().parent)
     if recipe is None or problems:
@@ -146,6 +149,17 @@ def _named_measures(source: Source) -> list[Problem]:
     for name, rule in (gate if isinstance(gate, dict) else {}).items():
         found.append((("gate", name), parse_rule(name, rule)))
     return [Problem(item.message, item.hint, source.where(key)) for key, item in found if isinstance(item, Problem)]
+
+
+def _secrets(source: Source) -> list[Problem]:
+    """Return the environment variables that hold a secret: run folders and logs would keep it."""
+    env = _value_at(source.data, ("launch", "env"))
+    hint = "remove it and set it in the environment of your shell: stages inherit that"
+    return [
+        Problem(f"launch.env.{name} looks like a secret", hint, source.where(("launch", "env", name)))
+        for name in (env if isinstance(env, dict) else {})
+        if _SECRET.search(str(name))
+    ]
 
 
 def _train_problems(source: Source) -> list[Problem]:

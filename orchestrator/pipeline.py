@@ -88,7 +88,8 @@ class _Builder:
         if training.lora and recipe.merge:
             adapter, weights = train_output, self._merge(model, train_output)
         if not training.lora or recipe.merge:
-            self._package(weights, model, adapter, trained_format)
+            label = "tuned model, packaged, in the format of its training"
+            self._package(weights, model, adapter, self._scoring_file("packaged", training.scoring, label))
             self._score("evaluate", "Score the packaged model as its user loads it", str(self.run.model), None)
         self._report()
         return Plan(

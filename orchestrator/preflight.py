@@ -64,11 +64,17 @@ def _unreachable_model(job: Job) -> list[Problem]:
             return []
     except urllib.error.HTTPError as error:
         if error.code in {401, 403}:
-            return [Problem(f"{job.model.location} is gated or private ({error.code})", "set HF_TOKEN in your environment")]
-        return [Problem(f"{job.model.location} is not on the hub ({error.code} from {endpoint})", "check the model's name")]
+            return [
+                Problem(f"{job.model.location} is gated or private ({error.code})", "set HF_TOKEN in your environment")
+            ]
+        return [
+            Problem(f"{job.model.location} is not on the hub ({error.code} from {endpoint})", "check the model's name")
+        ]
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        return [Problem(f"{job.model.location} is not on this machine, and {endpoint} cannot be reached: {reason}", hint)]
+        return [
+            Problem(f"{job.model.location} is not on this machine, and {endpoint} cannot be reached: {reason}", hint)
+        ]
 
 
 def _no_room(run_dir: Path) -> list[Problem]:

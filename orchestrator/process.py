@@ -35,6 +35,7 @@ set -- "$?"
 printf '%s\\n' "$1" >"$__orch_exit_code.part" && /bin/mv -f -- "$__orch_exit_code.part" "$__orch_exit_code"
 exit "$1"
 """
+_STDERR = 2
 _DEFAULT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE)
 
 
@@ -123,6 +124,7 @@ def spawn(launch: Launch) -> Child:
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, str(launch.stdout), append, 0o644),
             (os.POSIX_SPAWN_OPEN, 2, str(launch.stderr), append, 0o644),
+            *((os.POSIX_SPAWN_CLOSE, descriptor) for descriptor in _find_inherited()),
         ],
         setsid=True,
         setsigmask=[],
@@ -223,6 +225,16 @@ def run(argv: tuple[str, ...], timeout_s: float, *, env: dict[str, str] | None =
                 os.killpg(process.pid, signal.SIGKILL)
             raise
     return Completed(argv, process.returncode, stdout, stderr)
+
+
+def _find_inherited() -> list[int]:
+    """Return the descriptors that Orch's parent left open; a stage that kept them would hold that parent's pipes."""
+    found = []
+    for name in os.listdir("/dev/fd"):  # noqa: PTH208  (numbers, not paths)
+        with suppress(OSError):  # the listing's own descriptor is closed by now
+            if int(name) > _STDERR and os.get_inheritable(int(name)):
+                found.append(int(name))
+    return found
 
 
 def _has_proc() -> bool:

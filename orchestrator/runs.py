@@ -6,7 +6,7 @@ import json
 import signal
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from orchestrator import process
 from orchestrator.errors import RunFolderError
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from orchestrator.process import Processes
 
 POLL_S = 0.3
+_MARGIN_S = 10.0  # what a supervisor may take besides its ladder
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,16 @@ class LogLine:
     stage: str
     stream: str
     text: str
+
+
+@dataclass(frozen=True)
+class _Reach:
+    """How `stop_run` acts on processes."""
+
+    now: bool
+    clock: Clock
+    processes: Processes
+    patience: Patience
 
 
 def list_runs(root: Path) -> list[RunSummary]:
@@ -95,13 +106,14 @@ def stop_run(
     Asks the supervisor (twice with `now`, which kills the stage at once); when there is none, ends what it left.
     Raises RunFolderError when the supervisor is on another machine or does not end.
     """
+    reach = _Reach(now, clock, processes, patience)
     state = read_state(run_dir)
     if state is None:
         return "it never started"
     if state.status == "running" and is_supervised(run_dir):
-        return _stop_supervisor(run_dir, now, clock, processes, patience)
+        return _stop_supervisor(run_dir, reach)
     with held_lock(run_dir):
-        return _stop_leftover(run_dir, state, now, clock, processes, patience)
+        return _stop_leftover(run_dir, state, reach)
 
 
 def follow_logs(
@@ -109,7 +121,7 @@ def follow_logs(
 ) -> Iterator[LogLine]:
     """Yield the log lines of one stage, or of all in their order; with `follow`, until the run is over.
 
-    A bar that redraws itself gives its last state only. Raises RunFolderError when there is no such stage.
+    Raises RunFolderError when there is no such stage.
     """
     stages = run_dir.root / "stages"
     if stage and not (stages / stage).is_dir():
@@ -118,8 +130,7 @@ def follow_logs(
     followers: dict[tuple[str, str], LogFollower] = {}
     while True:
         over = not follow or not is_supervised(run_dir)  # asked before reading, so that nothing is lost in between
-        names = [stage] if stage else sorted(path.name for path in stages.glob("*"))
-        for name in names:
+        for name in [stage] if stage else sorted(path.name for path in stages.glob("*")):
             folder = run_dir.stage(name)
             for stream, path in (("stdout", folder.stdout_log), ("stderr", folder.stderr_log)):
                 follower = followers.setdefault((name, stream), LogFollower(path))
@@ -129,47 +140,49 @@ def follow_logs(
         clock.sleep(POLL_S)
 
 
-def _stop_supervisor(run_dir: RunDir, now: bool, clock: Clock, processes: Processes, patience: Patience) -> str:  # noqa: FBT001
+def _stop_supervisor(run_dir: RunDir, reach: _Reach) -> str:
     holder = load_holder(run_dir)
     if holder is None or holder.host != process.host():
         place = holder.host if holder else "an unknown machine"
         raise RunFolderError(f"the run is supervised on {place}", hint=f"run `orch stop {run_dir.root}` there")
-    end = clock.monotonic() + patience.interrupt_s + patience.terminate_s + patience.kill_s + 10
-    processes.signal_pids((holder.pid,), signal.SIGTERM)
-    if now:
-        clock.sleep(1)
-        processes.signal_pids((holder.pid,), signal.SIGTERM)
-    while processes.is_alive(holder.pid, holder.start):
-        if clock.monotonic() > end:
+    end = reach.clock.monotonic() + reach.patience.total_s + _MARGIN_S
+    reach.processes.signal_pids((holder.pid,), signal.SIGTERM)
+    if reach.now:
+        reach.clock.sleep(1)
+        reach.processes.signal_pids((holder.pid,), signal.SIGTERM)
+    while reach.processes.is_alive(holder.pid, holder.start):
+        if reach.clock.monotonic() > end:
             raise RunFolderError(
                 f"process {holder.pid} was asked to stop {run_dir.root.name} and has not ended",
-                hint="look at it with `ps`; `orch stop --now` kills the stage at once",
+                hint="`orch stop --now` kills the stage at once",
             )
-        clock.sleep(POLL_S)
+        reach.clock.sleep(POLL_S)
     return f"stopped (process {holder.pid})"
 
 
-def _stop_leftover(
-    run_dir: RunDir, state: RunState, now: bool, clock: Clock, processes: Processes, patience: Patience
-) -> str:
-    members = processes.find_members(state.child) if state.child else ()
+def _stop_leftover(run_dir: RunDir, state: RunState, reach: _Reach) -> str:
+    members = reach.processes.find_members(state.child) if state.child else ()
     if state.child and members:
-        hurry = (lambda: True) if now else (lambda: False)
-        stop_stage(state.child, processes=processes, clock=clock, patience=patience, hurry=hurry)
+        stop_stage(
+            state.child,
+            processes=reach.processes,
+            clock=reach.clock,
+            patience=reach.patience,
+            hurry=lambda: reach.now,
+        )
         if state.stage:
             run_dir.stage(state.stage).exit_code.unlink(missing_ok=True)
     if state.status == "running":
-        write_state(run_dir, replace(state, status="interrupted", child=None, finished=clock.time()))
+        write_state(run_dir, replace(state, status="interrupted", child=None, finished=reach.clock.time()))
     if members:
         return f"its supervisor was gone; ended the {len(members)} processes that it left"
     return "nothing runs"
 
 
 def _load_verdict(run_dir: RunDir) -> str | None:
-    """Return the report's own one-line verdict (`verdict`, or `verdict.line`)."""
+    """Return the report's verdict and headline as one line."""
     try:
-        report: dict[str, Any] = json.loads(run_dir.report_json.read_text(encoding="utf-8"))
-        verdict = report.get("verdict")
-        return verdict["line"] if isinstance(verdict, dict) else verdict
-    except (OSError, ValueError, KeyError, AttributeError):
+        report = json.loads(run_dir.report_json.read_text(encoding="utf-8"))
+        return ": ".join(str(report[key]) for key in ("verdict", "headline") if report.get(key)) or None
+    except (OSError, ValueError, AttributeError):
         return None

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STATE_VERSION = 1
-_SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY|_KEY$", re.IGNORECASE)
+_SECRET = re.compile(r"(?<!POSITIVE_)(?<!NEGATIVE_)TOKEN$|SECRET|PASSW|CREDENTIAL|KEY$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

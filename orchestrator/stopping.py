@@ -38,6 +38,11 @@ class Patience:
     terminate_s: float = 10.0
     kill_s: float = 5.0
 
+    @property
+    def total_s(self) -> float:
+        """The whole ladder."""
+        return self.interrupt_s + self.terminate_s + self.kill_s
+
 
 PATIENCE = Patience()
 
@@ -53,11 +58,15 @@ def stop_stage(
 ) -> tuple[int, ...]:
     """End all of a stage's processes and return the pids that are still there (none, unless the kernel holds them).
 
-    INT goes to the group, as from a keyboard: launchers pass it on to their workers. TERM and KILL go to each process,
-    whatever group it moved to. `hurry` turning true jumps to KILL; without `gently` the ladder starts at TERM.
+    INT goes to the group, as from a keyboard, and launchers pass it on; where the launcher is gone, to each process.
+    TERM and KILL go to each process, whatever group it moved to. `hurry` turning true jumps to KILL; without `gently`
+    the ladder starts at TERM.
     """
     if gently and not hurry():
-        processes.signal_group(child, signal.SIGINT)
+        if processes.is_alive(child.pid, child.start):
+            processes.signal_group(child, signal.SIGINT)
+        else:
+            processes.signal_pids(processes.find_members(child), signal.SIGINT)
         _wait(child, processes, clock, patience.interrupt_s, hurry)
     if not hurry() and (members := processes.find_members(child)):
         processes.signal_pids(members, signal.SIGTERM)

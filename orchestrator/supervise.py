@@ -277,7 +277,7 @@ def _follow(run: _Run, stage: Stage, child: Child, record: LaunchRecord, log: Li
     folder = run.folder.stage(stage.name)
     ending = watch_stage(stage.name, child, record, folder, log=log, limits=run.limits(stage), edges=run.edges)
     finished = run.edges.clock.time()
-    seconds = finished - record.started
+    seconds = round(finished - record.started, 3)
     if ending.reason == "stopped":
         run.edges.emit(StageFinished(stage.name, "stopped", ending.exit_code, seconds))
         raise _interrupted(run, stage)
@@ -336,6 +336,10 @@ def _write_script(plan: Plan, stage: Stage, folder: StageDir, record: LaunchReco
     """Write command.sh as launched, unless the plan has rendered one."""
     if plan.file(f"{stage.folder}/command.sh"):
         return
-    exports = [f"export {name}={shlex.quote(value)}" for name, value in redact(record.env)]
+    public = set(redact(record.env))
+    exports = [
+        f"export {name}={shlex.quote(value)}" if (name, value) in public else f"# {name} comes from your environment"
+        for name, value in record.env
+    ]
     lines = ["#!/bin/sh", f"cd {shlex.quote(record.cwd)} || exit", *exports, f"exec {shlex.join(record.argv)}"]
     write_text(folder.command_sh, "\n".join(lines) + "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,9 @@ from orchestrator.plan import File, Note, Resume
 from orchestrator.render import render_command
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+
+Found = tuple[tuple[str, ...], Problem]  # the path of the key to change, and what is wrong with it
 
 # Arguments that Orch sets from elsewhere in the recipe: giving them twice would let one of the two lose in silence.
 _OWNED = {
@@ -120,68 +123,19 @@ class FlagEmbedding:
                     )
         return problems
 
-    def check_job(self, job: Job) -> list[tuple[tuple[str, ...], Problem]]:
+    def check_job(self, job: Job) -> list[Found]:
         """Return what does not fit together, each with the path of the key to change."""
-        train, recipe = _typed(job.recipe.train), job.recipe
-        problems: list[tuple[tuple[str, ...], Problem]] = [
-            (("train", name), problem) for name, problem in translate(train, job.versions.get("transformers")).problems
+        train = _typed(job.recipe.train)
+        translated = translate(train, job.versions.get("transformers")).problems
+        return [
+            *((("train", name), problem) for name, problem in translated),
+            *_check_family(job, train),
+            *_check_merge(job, train),
+            *_check_evaluation(train),
+            *_check_precision(job, train),
+            *_check_lengths(job),
+            *_check_deepspeed(job),
         ]
-
-        def refuse(key: tuple[str, ...], message: str, hint: str) -> None:
-            problems.append((key, Problem(message, hint)))
-
-        if job.model.family == "encoder":
-            for name in [name for name in (*_LORA, "save_merged_lora_model", "use_flash_attn") if name in train]:
-                refuse(
-                    ("train", name),
-                    f"FlagEmbedding's encoder-only trainer has no {name}",
-                    "remove it, or train an LLM reranker",
-                )
-        if train.get("model_type", job.model.family) != job.model.family:
-            refuse(
-                ("train", "model_type"),
-                f"{job.model.name} is {job.model.family}-only",
-                "remove model_type: Orch renders it",
-            )
-        if not _uses_lora(job) and ("merge" in recipe.model_fields_set and recipe.merge):
-            refuse(("merge",), "there is no LoRA to merge: the trainer writes the full model", "say merge: false")
-        if not _uses_lora(job) and train.get("save_merged_lora_model"):
-            hint = "FlagEmbedding would train to the end and then fail: remove it"
-            refuse(("train", "save_merged_lora_model"), "there is no LoRA to merge", hint)
-        if train.get("sep_token", "\n") != "\n":
-            refuse(
-                ("train", "sep_token"),
-                "FlagEmbedding's own rerankers always separate with a newline",
-                "remove sep_token",
-            )
-        if train.get("eval_strategy", "no") != "no" or train.get("evaluation_strategy", "no") != "no":
-            name = "eval_strategy" if "eval_strategy" in train else "evaluation_strategy"
-            refuse(
-                ("train", name),
-                "FlagEmbedding's trainers do not evaluate while training",
-                "remove it: Orch measures after",
-            )
-        if train.get("load_best_model_at_end"):
-            refuse(
-                ("train", "load_best_model_at_end"),
-                "FlagEmbedding's trainers do not evaluate, so none is best",
-                "remove it",
-            )
-        for name in ("bf16", "fp16", "use_flash_attn"):
-            if train.get(name) and job.hardware.kind == "cpu" and not job.smoke:
-                refuse(
-                    ("train", name),
-                    f"{name} needs a GPU, and this machine has none",
-                    "remove it: Orch chooses by hardware",
-                )
-        if train.get("bf16") and train.get("fp16"):
-            refuse(("train", "fp16"), "bf16 and fp16 exclude each other", "keep one")
-        lengths = _lengths(job)
-        if job.model.family == "decoder" and sum(lengths) < _PROMPT_TOKENS:
-            message = f"query_max_len + passage_max_len = {sum(lengths)} leaves no room beside FlagEmbedding's prompt"
-            refuse(("train", "passage_max_len"), message, f"give at least {_PROMPT_TOKENS} together; 1024 is usual")
-        problems += _check_deepspeed(job)
-        return problems
 
     def smoke_scale(self, job: Job) -> SmokeScale:
         """Return a job of 16 short steps, with a learning rate that visibly moves a random model."""
@@ -189,7 +143,7 @@ class FlagEmbedding:
         group = min(int(train.get("train_group_size", 8)), 4)
         return SmokeScale(
             train={
-                "num_train_epochs": 1, "max_steps": -1, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 1,
+                "num_train_epochs": 1, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 1,
                 "train_group_size": group, "query_max_len": 128, "passage_max_len": 256, "learning_rate": 0.01,
                 "logging_steps": 1, "save_strategy": "steps", "save_steps": 8, "dataloader_num_workers": 0,
                 "bf16": False, "fp16": False,
@@ -222,7 +176,7 @@ class FlagEmbedding:
             notes=tuple(notes),
             outputs=(f"{output}/adapter_model.safetensors" if lora else f"{output}/config.json",),
             lora=lora,
-            lengths={"query-max-len": query_max_len, "passage-max-len": passage_max_len},
+            lengths=_prepare_flags(values, query_max_len, passage_max_len),
             scoring=_scoring(job, values, query_max_len, passage_max_len),
             # Without DeepSpeed its checkpoints cannot be resumed: the decoder's holds no base model, the encoder's
             # loader asks for `_keys_to_ignore_on_save` (FlagEmbedding issue 1144).
@@ -263,7 +217,59 @@ def _deepspeed_file(job: Job) -> str:
     return f"files/ds_{job.recipe.deepspeed if job.recipe.deepspeed == 'stage0' else 'config'}.json"
 
 
-def _check_deepspeed(job: Job) -> list[tuple[tuple[str, ...], Problem]]:
+def _check_family(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
+    family = job.model.family
+    if family == "encoder":
+        for name in (*_LORA, "save_merged_lora_model", "use_flash_attn"):
+            if name in train:
+                message = f"FlagEmbedding's encoder-only trainer has no {name}"
+                yield ("train", name), Problem(message, "remove it, or train an LLM reranker")
+    if train.get("model_type", family) != family:
+        message = f"{job.model.name} is {family}-only"
+        yield ("train", "model_type"), Problem(message, "remove model_type: Orch renders it")
+    if train.get("sep_token", "\n") != "\n":
+        message = "FlagEmbedding's own rerankers always separate with a newline"
+        yield ("train", "sep_token"), Problem(message, "remove sep_token")
+
+
+def _check_merge(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
+    if _uses_lora(job):
+        return
+    if "merge" in job.recipe.model_fields_set and job.recipe.merge:
+        message = "there is no LoRA to merge: the trainer writes the full model"
+        yield ("merge",), Problem(message, "say merge: false")
+    if train.get("save_merged_lora_model") and job.model.family == "decoder":
+        hint = "FlagEmbedding would train to the end and then fail: remove it"
+        yield ("train", "save_merged_lora_model"), Problem("there is no LoRA to merge", hint)
+
+
+def _check_evaluation(train: Mapping[str, Any]) -> Iterator[Found]:
+    for name in ("eval_strategy", "evaluation_strategy"):
+        if train.get(name, "no") != "no":
+            message = "FlagEmbedding's trainers do not evaluate while training"
+            yield ("train", name), Problem(message, "remove it: Orch measures after")
+    if train.get("load_best_model_at_end"):
+        message = "FlagEmbedding's trainers do not evaluate, so none is best"
+        yield ("train", "load_best_model_at_end"), Problem(message, "remove it")
+
+
+def _check_precision(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
+    for name in ("bf16", "fp16", "use_flash_attn"):
+        if train.get(name) and job.hardware.kind == "cpu" and not job.smoke:
+            message = f"{name} needs a GPU, and there is none"
+            yield ("train", name), Problem(message, "remove it: Orch chooses by hardware")
+    if train.get("bf16") and train.get("fp16"):
+        yield ("train", "fp16"), Problem("bf16 and fp16 exclude each other", "keep one")
+
+
+def _check_lengths(job: Job) -> Iterator[Found]:
+    total = sum(_lengths(job))
+    if job.model.family == "decoder" and total < _PROMPT_TOKENS:
+        message = f"query_max_len + passage_max_len = {total} leaves no room beside FlagEmbedding's prompt"
+        yield ("train", "passage_max_len"), Problem(message, f"give at least {_PROMPT_TOKENS} together; 1024 is usual")
+
+
+def _check_deepspeed(job: Job) -> list[Found]:
     if not job.deepspeed_text:
         return []
     try:
@@ -282,73 +288,102 @@ def _environment(job: Job) -> dict[str, str]:
     if job.model.is_local or job.smoke:
         env["HF_HUB_OFFLINE"] = "1"
     if job.hardware.kind == "cpu":
-        env |= {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
+        env["CUDA_VISIBLE_DEVICES"] = ""
+    if job.hardware.kind == "cpu" and job.deepspeed_text:
+        # On a CPU DeepSpeed compiles its communication once (deepspeed/comm/torch.py: build_shm_op). In the default
+        # folder a killed build of any tool leaves a lock on which every later run hangs; in this one Orch clears it.
+        env |= {"DS_ACCELERATOR": "cpu", "TORCH_EXTENSIONS_DIR": f"{job.cache_dir}/torch_extensions/{_build_id(job)}"}
     return env | job.recipe.launch.env
 
 
+class _Arguments:
+    """Collects the train command's arguments in reading order; what the recipe gives wins over every default."""
+
+    def __init__(self, translation: Translation) -> None:
+        self.translation = translation
+        self.items: dict[str, _Rendered] = {}
+
+    def put(self, name: str, value: Any, origin: str, why: str) -> None:
+        """Add one argument, with the recipe's value where it has one."""
+        if name in self.translation.arguments:
+            value = self.translation.arguments[name]
+            why_translated = self.translation.why.get(name)
+            origin, why = ("translated", why_translated) if why_translated else ("recipe", f"train.{name}")
+        self.items[name] = _Rendered(name, value, origin, why)
+
+    def put_defaults(self, job: Job, names: tuple[str, ...], why: str) -> None:
+        """Add arguments that would otherwise be set where nobody sees it."""
+        known = load_arguments(f"flagembedding.{job.model.family}_only")
+        for name in names:
+            self.put(name, known[name].default, "default", why)
+
+    def put_rest(self) -> None:
+        """Add what the recipe gives and nothing has asked for yet."""
+        for name, value in self.translation.arguments.items():
+            if name not in self.items:
+                self.put(name, value, "recipe", f"train.{name}")
+
+
+def _build_id(job: Job) -> str:
+    """Return what a compiled extension depends on: torch, DeepSpeed and the interpreter whose headers it includes."""
+    parts = (job.versions.get("torch", ""), job.versions.get("deepspeed", ""), job.backend_python)
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
 def _arguments(job: Job, translation: Translation, *, model: str, train_file: str, output: str) -> list[_Rendered]:
-    """Return the train command's arguments in reading order: model, data, LoRA, training, hardware."""
-    given = translation.arguments
-    known = load_arguments(
-        "flagembedding.decoder_only" if job.model.family == "decoder" else "flagembedding.encoder_only"
-    )
-    rendered: dict[str, _Rendered] = {}
-
-    def put(name: str, value: Any, origin: str, why: str) -> None:
-        if name in given:
-            translated = name in translation.why
-            origin, why = ("translated", translation.why[name]) if translated else ("recipe", f"train.{name}")
-            value = given[name]
-        rendered[name] = _Rendered(name, value, origin, why)
-
-    put("model_name_or_path", model, "recipe", "model")
-    put("model_type", job.model.family, "orch", "left out, the decoder trainer would train without its prompt")
+    """Return the train command's arguments in reading order: model, data, LoRA, training, saving, hardware."""
+    found, given = _Arguments(translation), translation.arguments
+    found.put("model_name_or_path", model, "recipe", "model")
+    found.put("model_type", job.model.family, "orch", "left out, the decoder trainer would train without its prompt")
     if job.model.trust_remote_code:
-        put("trust_remote_code", True, "recipe", "model.trust_remote_code")
-    put("train_data", [train_file], "recipe", "data.train, prepared")
-    put("cache_path", output.removesuffix("/output") + "/cache", "orch", "keeps the data cache inside the run folder")
-    for name in ("train_group_size", "query_max_len", "passage_max_len"):
-        put(name, known[name].default, "default", "FlagEmbedding's default, shown because it cuts or groups your data")
+        found.put("trust_remote_code", True, "recipe", "model.trust_remote_code")
+    found.put("train_data", [train_file], "recipe", "data.train, prepared")
+    cache = output.removesuffix("/output") + "/cache"
+    found.put("cache_path", cache, "orch", "keeps the data cache inside the run folder")
+    why = "FlagEmbedding's default, shown because it cuts or groups your data"
+    found.put_defaults(job, ("train_group_size", "query_max_len", "passage_max_len"), why)
     if job.model.family == "decoder":
         why = "FlagLLMReranker puts it in front at inference by default; training would not"
-        put("query_instruction_for_rerank", "A: ", "orch", why)
-        put("passage_instruction_for_rerank", "B: ", "orch", why)
-        if _uses_lora(job):
-            for name in ("lora_rank", "lora_alpha", "lora_dropout", "target_modules"):
-                put(name, known[name].default, "default", "FlagEmbedding's default")
-    put("output_dir", output, "orch", "a fresh folder of the run")
-    for name in (
-        "learning_rate",
-        "num_train_epochs",
-        "per_device_train_batch_size",
-        "gradient_accumulation_steps",
-        "seed",
-    ):
-        put(name, known[name].default, "default", "transformers' default")
-    for name, value in given.items():
-        if name not in rendered:
-            put(name, value, "recipe", f"train.{name}")
-    put("dataloader_drop_last", True, "orch", "an incomplete last batch mixes groups or crashes")
-    put("logging_steps", 10, "orch", "transformers' default of 500 leaves most runs without a loss curve")
+        found.put("query_instruction_for_rerank", "A: ", "orch", why)
+        found.put("passage_instruction_for_rerank", "B: ", "orch", why)
+    if _uses_lora(job):
+        names = ("lora_rank", "lora_alpha", "lora_dropout", "target_modules")
+        found.put_defaults(job, names, "FlagEmbedding's default")
+    found.put("output_dir", output, "orch", "a fresh folder of the run")
+    names = ("learning_rate", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "seed")
+    found.put_defaults(job, names, "transformers' default")
+    found.put_rest()
+    found.put("dataloader_drop_last", True, "orch", "an incomplete last batch mixes groups or crashes")
+    found.put("logging_steps", 10, "orch", "transformers' default of 500 leaves most runs without a loss curve")
     if not {"save_strategy", "save_steps"} & given.keys():
-        put("save_strategy", "epoch", "orch", "a run that is interrupted continues from the last epoch")
-    put("save_total_limit", 2, "orch", "checkpoints fill disks")
-    put("report_to", "none", "orch", "no experiment tracker unless the recipe names one")
-    put("ddp_timeout", 1800, "orch", "a lost process is noticed after half an hour")
+        found.put("save_strategy", "epoch", "orch", "a run that is interrupted continues from the last epoch")
+    found.put("save_total_limit", 2, "orch", "checkpoints fill disks")
+    found.put("report_to", "none", "orch", "no experiment tracker unless the recipe names one")
+    found.put("ddp_timeout", 1800, "orch", "a lost process is noticed after half an hour")
     precision = job.hardware.precision
     if precision in {"bf16", "fp16"} and not {"bf16", "fp16"} & given.keys():
-        put(precision, True, "hardware", f"{job.hardware}")
+        found.put(precision, True, "hardware", f"{job.hardware}")
     if job.hardware.kind == "cpu":
-        put("use_cpu", True, "hardware", "no GPU is used: several processes would not synchronise without it")
+        found.put("use_cpu", True, "hardware", "no GPU is used: several processes would not synchronise without it")
     if job.deepspeed_text:
-        put("deepspeed", str(job.run_dir / _deepspeed_file(job)), "recipe", "deepspeed")
-    return list(rendered.values())
+        found.put("deepspeed", str(job.run_dir / _deepspeed_file(job)), "recipe", "deepspeed")
+    return list(found.items.values())
+
+
+def _prepare_flags(values: Mapping[str, Any], query_max_len: int, passage_max_len: int) -> dict[str, Any]:
+    """Return what the prepare stage needs to count the tokens that the trainer will cut."""
+    flags: dict[str, Any] = {"query-max-len": query_max_len, "passage-max-len": passage_max_len}
+    for name in ("query", "passage"):
+        if instruction := values.get(f"{name}_instruction_for_rerank"):
+            flags[f"{name}-instruction"] = instruction
+    return flags
 
 
 def _scoring(job: Job, values: Mapping[str, Any], query_max_len: int, passage_max_len: int) -> dict[str, Any]:
     """Return how a model trained so must be scored: same instructions, prompt and lengths.
 
-    Lengths are those of AbsReranker*TrainDataset in FlagEmbedding 1.4.2: a query may borrow a quarter of the passage's budget.
+    Lengths are those of AbsReranker*TrainDataset in FlagEmbedding 1.4.2: a query may borrow a quarter of the
+    passage's budget.
     """
     limits = {"query_max_length": query_max_len + passage_max_len // 4, "max_length": query_max_len + passage_max_len}
     instructions = {

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that decides a plan: the recipe and what was found out about the machine. No field is read from disk later."""
+    """Everything that decides a plan: the recipe, and what was found out about the machine."""
 
     recipe: Recipe
     recipe_folder: Path
@@ -31,6 +31,7 @@ class Job:
     workers: str
     smoke: bool = False
     deepspeed_text: str | None = None
+    cache_dir: str = ""  # this user's cache of things that are built once a machine
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Training:
     notes: tuple[Note, ...]
     outputs: tuple[str, ...]
     lora: bool
-    lengths: dict[str, int]  # flags of the prepare stage: what the trainer will cut
+    lengths: dict[str, Any]  # flags of the prepare stage: what the trainer will cut
     scoring: dict[str, Any]  # how a model trained so must be scored
     resume: Resume | None = None
     full_batch_rows: int = 1  # rows that one optimizer step needs on all processes

@@ -1,4 +1,4 @@
-"""Hugging Face Trainer arguments under their old and new names: each is understood and rendered as the installed version wants it."""
+"""Old and new names of Hugging Face Trainer arguments: each is rendered as the installed version wants it."""
 
 from __future__ import annotations
 
@@ -56,56 +56,57 @@ def translate(train: Mapping[str, Any], transformers_version: str | None) -> Tra
     for name, value in train.items():
         if name in _RENAMED:
             new, why = _RENAMED[name]
-            _put(result, new, value, name, why, train)
-        elif name == "warmup_ratio":
-            _warmup_ratio(result, value, train, modern=modern)
-        elif name == "warmup_steps" and not modern and 0 < value < 1:
-            _put(result, "warmup_ratio", value, name, "before transformers 5 a ratio has a flag of its own", train)
-        elif name == "warmup_steps" and not modern:
-            result.arguments[name] = int(value)
-        elif name == "overwrite_output_dir":
-            result.dropped[name] = "every run has a fresh folder; transformers 5 dropped the flag"
-        elif name == "save_safetensors":
-            _save_safetensors(result, value)
-        elif name == "logging_dir" and modern:
-            result.env["TENSORBOARD_LOGGING_DIR"] = value
-            result.dropped[name] = "transformers 5 reads the environment variable TENSORBOARD_LOGGING_DIR instead"
-        elif name == "group_by_length" and modern:
-            if value:
-                why = "transformers 5 replaced --group_by_length"
-                _put(result, "train_sampling_strategy", "group_by_length", name, why, train)
-            else:
-                result.dropped[name] = "off is the default"
+            _put(result, train, name, (new, value), why)
+        elif name in {"warmup_ratio", "warmup_steps"}:
+            _warmup(result, name, value, train, modern=modern)
+        elif name in {"overwrite_output_dir", "save_safetensors"}:
+            _leave_out(result, name, value)
+        elif name in {"logging_dir", "group_by_length"} and modern:
+            _replace(result, name, value, train)
         else:
             result.arguments[name] = value
     return result
 
 
-def _put(result: Translation, new: str, value: Any, old: str, why: str, train: Mapping[str, Any]) -> None:
-    if new in train:
-        result.problems.append((old, Problem(f"{old} and {new} are one setting; both are given", f"keep {new}")))
+def _put(result: Translation, train: Mapping[str, Any], old: str, new: tuple[str, Any], why: str) -> None:
+    name, value = new
+    if name in train:
+        result.problems.append((old, Problem(f"{old} and {name} are one setting; both are given", f"keep {name}")))
         return
-    result.arguments[new] = value
-    result.why[new] = f"{old} in the recipe: {why}"
+    result.arguments[name] = value
+    result.why[name] = f"{old} in the recipe: {why}"
 
 
-def _warmup_ratio(result: Translation, value: float, train: Mapping[str, Any], *, modern: bool) -> None:
-    if not 0 <= value < 1:
-        result.problems.append(
-            ("warmup_ratio", Problem(f"warmup_ratio is a share of the steps, got {value}", "0.1 is 10 %"))
-        )
-    elif modern:
+def _warmup(result: Translation, name: str, value: float, train: Mapping[str, Any], *, modern: bool) -> None:
+    if name == "warmup_ratio" and not 0 <= value < 1:
+        problem = Problem(f"warmup_ratio is a share of the steps, got {value}", "0.1 is 10 %")
+        result.problems.append((name, problem))
+    elif name == "warmup_ratio" and modern:
         why = "transformers 5 dropped --warmup_ratio; a --warmup_steps below 1 is a ratio"
-        _put(result, "warmup_steps", value, "warmup_ratio", why, train)
+        _put(result, train, name, ("warmup_steps", value), why)
+    elif name == "warmup_steps" and not modern and 0 < value < 1:
+        why = "before transformers 5 a ratio has a flag of its own"
+        _put(result, train, name, ("warmup_ratio", value), why)
     else:
-        result.arguments["warmup_ratio"] = value
+        result.arguments[name] = int(value) if name == "warmup_steps" and value >= 1 else value
 
 
-def _save_safetensors(result: Translation, value: bool) -> None:  # noqa: FBT001
-    if value:
-        result.dropped["save_safetensors"] = "safetensors is the only format that is written"
+def _leave_out(result: Translation, name: str, value: bool) -> None:  # noqa: FBT001
+    if name == "overwrite_output_dir":
+        result.dropped[name] = "every run has a fresh folder; transformers 5 dropped the flag"
+    elif value:
+        result.dropped[name] = "safetensors is the only format that is written"
     else:
-        problem = Problem(
-            "save_safetensors: false would write pickled weights", "remove the line: pickles are never loaded"
-        )
-        result.problems.append(("save_safetensors", problem))
+        problem = Problem("save_safetensors: false would write pickled weights", "remove it: pickles are never loaded")
+        result.problems.append((name, problem))
+
+
+def _replace(result: Translation, name: str, value: Any, train: Mapping[str, Any]) -> None:
+    if name == "logging_dir":
+        result.env["TENSORBOARD_LOGGING_DIR"] = value
+        result.dropped[name] = "transformers 5 reads the environment variable TENSORBOARD_LOGGING_DIR instead"
+    elif value:
+        new = ("train_sampling_strategy", "group_by_length")
+        _put(result, train, name, new, "transformers 5 replaced --group_by_length")
+    else:
+        result.dropped[name] = "off is the default"

@@ -42,27 +42,26 @@ _LONGEST_QUOTE = 40
 
 
 @dataclass(frozen=True)
-class Checked:
-    """What a row became: a group, or the fault for which it is dropped; and what is worth a warning."""
+class Accepted:
+    """A good row's group, and what about it is worth a warning."""
 
-    group: RankingGroup | None = None
-    fault: Fault | None = None
+    group: RankingGroup
     unknown_keys: tuple[str, ...] = ()
     repeated_positives: int = 0
     repeated_negatives: int = 0
 
 
-def check_row(value: Any, *, source: str, line: int) -> Checked:
+def check_row(value: Any, *, source: str, line: int) -> Accepted | Fault:
     """Check one JSON value and return the group that it is, its repeated documents left out, or its first fault."""
     for check in _CHECKS:
         if fault := check(value):
-            return Checked(fault=fault)
+            return fault
     positive_keys = [document_key(text) for text in value["pos"]]
     negative_keys = [document_key(text) for text in value["neg"]]
     if shared := set(positive_keys).intersection(negative_keys):
         text = next(text for text, key in zip(value["neg"], negative_keys, strict=True) if key in shared)
         message = f"the document {quote(text)} is a positive and a negative"
-        return Checked(fault=_fault("positive-among-negatives", message))
+        return _fault("positive-among-negatives", message)
     positives = _firsts(positive_keys)
     negatives = _firsts(negative_keys)
     group = RankingGroup(
@@ -75,7 +74,7 @@ def check_row(value: Any, *, source: str, line: int) -> Checked:
         negative_scores=_pick_scores(value.get("neg_scores"), negatives),
         prompt=value.get("prompt"),
     )
-    return Checked(
+    return Accepted(
         group=group,
         unknown_keys=tuple(key for key in value if key not in KNOWN_KEYS),
         repeated_positives=len(positive_keys) - len(positives),

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.data.checks import check_row
 from orchestrator.data.digests import DigestSet, digest, document_key, query_key
 from orchestrator.data.ledger import Findings, InputFile, Ledger, SideTally
-from orchestrator.data.readers import Source, require_readable
-from orchestrator.data.reasons import problem_of, refuse
+from orchestrator.data.readers import Source, require_readable, show_path
+from orchestrator.data.reasons import Fault, problem_of, refuse
 from orchestrator.data.sides import DrawRange, cut_for, draw
 from orchestrator.data.statistics import SideStatistics
 from orchestrator.data.tokens import LengthBudget, TokenCounter, TokenizerUnusableError, load_tokenizer
@@ -159,29 +159,26 @@ class _Pass:
     def _groups(self, paths: Sequence[Path], side: _Side) -> Iterator[tuple[str, RankingGroup]]:
         """Yield the good rows of a side's files that are no duplicates; count the others."""
         for path in paths:
-            shown = str(path).encode(errors="replace").decode()
+            shown, name = show_path(path), show_path(path.name)
             source = Source(path, on_bytes=self._report)
             for row in source.rows():
                 side.tally.rows_in += 1
-                if group := self._check(shown, path.name, row, side):
+                if group := self._check(shown, name, row, side):
                     yield shown, group
             side.tally.files.append(InputFile(shown, source.sha256, source.rows_in))
             if source.has_other_form:
                 form = "a JSON list" if source.holds_list else "JSON Lines"
-                message = f"{path.name} holds {form} although its name says otherwise; it was read as such"
+                message = f"{name} holds {form} although its name says otherwise; it was read as such"
                 self.findings.warn("other-form", message, example=shown)
 
     def _check(self, path: str, name: str, row: Row, side: _Side) -> RankingGroup | None:
-        checked = check_row(row.value, source=name, line=row.line) if row.fault is None else None
-        fault = checked.fault if checked else row.fault
-        if fault:
-            self.findings.drop(side.tally, path, row.line, fault.code, fault.message)
+        checked = row.fault or check_row(row.value, source=name, line=row.line)
+        if isinstance(checked, Fault):
+            self.findings.drop(side.tally, path, row.line, checked.code, checked.message)
             if len(self.bad_rows) < PROBLEMS_SHOWN:
                 where = Where(path, row.line)
-                self.bad_rows.append(problem_of(fault.code, fault.message, hint=fault.hint, where=where))
+                self.bad_rows.append(problem_of(checked.code, checked.message, hint=checked.hint, where=where))
             return None
-        if checked is None or checked.group is None:
-            raise RuntimeError("a row is neither a group nor a fault")
         group = checked.group
         place = f"{path}:{row.line}"
         if checked.unknown_keys:
@@ -195,7 +192,7 @@ class _Pass:
             ("duplicate-negative", "negatives", checked.repeated_negatives),
         ):
             if count:
-                message = f"{{n}} {what} stand twice in their row; each is used once"
+                message = f"{what} that stand twice in their row: {{n}}; each is used once"
                 self.findings.warn(code, message, count=count, example=place)
         return group
 
@@ -215,15 +212,15 @@ class _Pass:
                 self._take_eval(path, group)
                 return
         elif self.request.eval_files and digest((query_key(group.query),)) in self.eval_queries:
-            message = "{n} training rows have a query of the eval set"
+            message = "training rows with a query of the eval set: {n}"
             example = f"{path}:{group.line}"
             if not self.request.allow_overlap:
-                message += " and were dropped: with them the result would look better than it is"
+                message += "; dropped, for with them the result would look better than it is"
                 self.findings.warn("query-also-in-eval", message, example=example)
                 detail = "the query is in the eval set"
                 self.findings.drop(self.train.tally, path, group.line, "query-also-in-eval", detail)
                 return
-            message += " and were kept, as allowed: the result will look better than it is"
+            message += "; kept, as allowed: the result will look better than it is"
             self.findings.warn("query-also-in-eval", message, example=example)
         if self.has_eval:
             self.train_positives.extend(map(_document_digest, group.positives))
@@ -271,7 +268,7 @@ class _Pass:
     def _warn_shared_documents(self) -> None:
         shared = sum(_padded(key) in self.eval_positives for key in self.train_positives)
         if shared:
-            message = "{n} training positives are positives of the eval set too, for other queries"
+            message = "training positives that are positives of the eval set too: {n}"
             self.findings.warn("document-also-in-eval", message, count=shared)
 
     def _find_empty_side(self, ledger: Ledger) -> list[Problem]:

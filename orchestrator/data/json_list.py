@@ -113,9 +113,9 @@ class _Window:
                 raise self.broken(error.msg) from error
             except (ValueError, RecursionError) as error:
                 raise self.broken(describe_syntax(error, "")[0]) from error
-            if end < len(self.text) or self._ended:
+            if len(self.text) - end > _CUT_MARGIN or self._ended:
                 return value, end
-            self._fill()  # a number may go on in the next chunk
+            self._fill()  # a number may go on in the next chunk, even from "1." or "1e+", which read as 1
 
     def broken(self, what: str) -> Exception:
         """Return the error for a syntax error at the position."""

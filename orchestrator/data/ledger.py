@@ -141,8 +141,8 @@ class Findings:
     def warnings(self) -> tuple[Warned, ...]:
         """Return every warning, in the order of the table of reasons."""
         if self._unknown_keys:
-            listed = ", ".join(f"{quote(key)} ({n} rows)" for key, n in self._unknown_keys.most_common(KEYS_LISTED))
-            self._messages["unknown-keys"] = f"{{n}} rows have keys that are not used: {listed}"
+            listed = ", ".join(f"{quote(key)} ({n})" for key, n in self._unknown_keys.most_common(KEYS_LISTED))
+            self._messages["unknown-keys"] = f"keys that are not used (in how many rows): {listed}"
         return tuple(
             Warned(
                 code, self._messages[code].replace("{n}", str(self._counts[code])), self._counts[code], tuple(places)

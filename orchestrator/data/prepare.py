@@ -10,19 +10,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.data.describe import describe_problem, describe_sums, describe_warnings
 from orchestrator.data.gather import Request, gather
 from orchestrator.data.groups import RankingGroup, build_eval_row
-from orchestrator.data.readers import require_readable
 from orchestrator.data.reasons import REASONS, refuse
 from orchestrator.data.tokens import DEFAULT_PROMPT, LengthBudget
 from orchestrator.data.verdict import Gathered, require_usable
 from orchestrator.data.writers import TRAIN_FORMS, FileSet, format_line, remove_files
-from orchestrator.errors import DataError, OrchError, PreflightError, Problem
+from orchestrator.errors import DataError, OrchError, PreflightError
 from orchestrator.rundir import RunDir, write_json
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ OUTPUT_NAMES = tuple(
     path.name for path in (_NAMES.stats_json, _NAMES.ledger_json, _NAMES.eval_jsonl, _NAMES.train_jsonl)
 )
 FAILED_LEDGER_NAME = "ledger.failed.json"
-_WARNING_EXAMPLES_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -132,10 +132,9 @@ def _format_json(value: object) -> bytes:
 
 
 def _refuse_input_as_output(request: Request, outputs: Sequence[Path]) -> None:
-    written = {path.resolve() for path in outputs}
+    written = {os.path.realpath(path) for path in outputs}
     for path in (*request.train_files, *request.eval_files):
-        require_readable(path)
-        if path.resolve() in written:
+        if os.path.realpath(path) in written:
             raise refuse("input-is-output", "this file would be overwritten by the prepared one", path)
 
 
@@ -204,32 +203,6 @@ def _parse(argv: Sequence[str] | None) -> tuple[Request, Outputs]:
     return request, Outputs(given.out, given.form, given.max_dropped, given.full_batch)
 
 
-def _describe(gathered: Gathered) -> str:
-    """Return one line a side, which adds up."""
-    lines = []
-    for name, side in gathered.ledger.sides.items():
-        parts = [f"{side.kept} kept"]
-        if side.moved_to_eval:
-            parts.append(f"{side.moved_to_eval} moved to eval")
-        parts += [f"{count} {code}" for code, count in side.dropped.items()]
-        lines.append(f"{name}: {side.rows_in} rows in = {' + '.join(parts)}\n")
-    return "".join(lines)
-
-
-def _describe_warnings(gathered: Gathered) -> str:
-    lines = [f"dropped: {_describe_problem(problem)}" for problem in gathered.bad_rows]
-    for warned in gathered.ledger.warnings:
-        places = ", ".join(warned.examples[:_WARNING_EXAMPLES_SHOWN])
-        lines.append(f"warning: {warned.code}: {warned.message}" + (f" ({places})" if places else "") + "\n")
-    return "".join(lines)
-
-
-def _describe_problem(problem: Problem) -> str:
-    """Return one line: place: reason — remedy."""
-    place = f"{problem.where}: " if problem.where else ""
-    return f"{place}{problem.message}" + (f" — {problem.hint}" if problem.hint else "") + "\n"
-
-
 def _report_progress(done: int, total: int) -> None:
     sys.stdout.write(f"orch-progress {done}/{total}\n")
     sys.stdout.flush()
@@ -241,10 +214,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         gathered = prepare(request, outputs, on_progress=_report_progress)
     except OrchError as error:
-        sys.stderr.writelines(map(_describe_problem, error.problems))
+        sys.stderr.writelines(f"{describe_problem(problem)}\n" for problem in error.problems)
         return error.exit_code
-    sys.stderr.write(_describe_warnings(gathered))
-    sys.stdout.write(_describe(gathered))
+    sys.stderr.writelines(f"dropped: {describe_problem(problem)}\n" for problem in gathered.bad_rows)
+    sys.stderr.writelines(f"{line}\n" for line in describe_warnings(gathered.ledger))
+    sys.stdout.writelines(f"{line}\n" for line in describe_sums(gathered.ledger))
     return 0
 
 

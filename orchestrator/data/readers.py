@@ -137,6 +137,11 @@ def _refuse_binary(head: bytes, path: Path) -> None:
         raise refuse("utf-16", "the file looks like UTF-16 or UTF-32", path, line=1, hint=hint)
 
 
+def show_path(path: Path | str) -> str:
+    """Return a path as text that can be written: a name that is not UTF-8 has question marks in it."""
+    return str(path).encode(errors="replace").decode()
+
+
 def require_readable(path: Path) -> int:
     """Return the size in bytes of a regular, non-empty file with a known ending. Raises DataError."""
     try:

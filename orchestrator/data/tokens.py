@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.data.readers import show_path
 from orchestrator.data.statistics import find_percentiles
 
 if TYPE_CHECKING:
@@ -129,7 +130,11 @@ class TokenCounter:
         self.queries_cut += query_kept < query
         self.tokens_cut += query - query_kept
         for document in documents:
-            kept = max(0, min(document, document_limit, pair_limit - query_kept - separator))
+            kept = min(document, document_limit)
+            excess = query_kept + separator + kept - pair_limit
+            # transformers cuts the second text only, and nothing at all where that would leave none of it.
+            if 0 < excess < separator + kept:
+                kept = max(0, kept - excess)
             self.documents_cut += kept < document
             self.tokens_cut += document - kept
 
@@ -146,4 +151,4 @@ class TokenCounter:
                 "documents_cut": self.documents_cut,
                 "tokens_cut": self.tokens_cut,
             }
-        return found | {"tokenizer": str(self._path)}
+        return found | {"tokenizer": show_path(self._path)}

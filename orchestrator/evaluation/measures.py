@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from orchestrator.evaluation.judged import Group
 
-DEFAULT_METRICS = ("ndcg@10", "mrr@10", "map")
+DEFAULT_METRICS = ("ndcg@10", "mrr@10", "map", "hit@1")
 _BATCH_DOCUMENTS = 200_000  # per call of ir_measures: bounds its memory
 
 # name: (as people write it, as ir_measures writes it, takes a cutoff)

@@ -128,14 +128,17 @@ def _measure_systems(
 
 
 def _load_scoring(path: Path) -> dict[str, Any]:
-    """Return a stage's scoring.json, empty where it has none."""
+    """Return what a stage's scoring.json says, the keys of its `spec` among the rest; empty where it has none."""
     if not path.is_file():
         return {}
     try:
         scoring = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise RunFolderError(f"not JSON: {error}", where=Where(str(path))) from error
-    return scoring if isinstance(scoring, dict) else {}
+    if not isinstance(scoring, dict):
+        return {}
+    spec = scoring.pop("spec", None)
+    return {**(spec if isinstance(spec, dict) else {}), **scoring}
 
 
 def _comparisons(tuned: System | None, baselines: list[System], metric_names: list[str]) -> list[dict[str, Any]]:

@@ -56,6 +56,12 @@ RULES: tuple[Rule, ...] = (
         "maximum lengths, turn on gradient_checkpointing, or use LoRA",
     ),
     _rule(
+        "worker-refused",  # the one line that Orch's own workers print before they end with code 1
+        r"^(?:score|merge|package|tiny_model|predict|arguments): (.+)$",
+        "{1}",
+        "put that right, then resume the run",
+    ),
+    _rule(
         "disk-full",
         r"No space left on device|ENOSPC|Disk quota exceeded"
         r"|iostream error|inline_container\.cc:\d+\] \. unexpected pos|PytorchStreamWriter failed",
@@ -120,10 +126,15 @@ RULES: tuple[Rule, ...] = (
         "`orch data check FILE` names the lines",
     ),
     _rule(
+        "resume-needs-deepspeed",  # FlagEmbedding issue 1144
+        r"has no attribute '_keys_to_ignore_on_save'|Can't find a checkpoint index",
+        "FlagEmbedding cannot continue a checkpoint that it wrote without DeepSpeed",
+        "start a new run, with `deepspeed: stage0` in the recipe if it shall be resumable",
+    ),
+    _rule(
         "resume-mismatch",
-        r"_keys_to_ignore_on_save|Can't find a checkpoint index|Can't find a valid checkpoint"
-        r"|PytorchStreamReader failed|HeaderTooLarge|MetadataIncompleteBuffer|SafetensorError"
-        r"|EOFError: Ran out of input"
+        r"Can't find a valid checkpoint|PytorchStreamReader failed|HeaderTooLarge|MetadataIncompleteBuffer"
+        r"|SafetensorError|EOFError: Ran out of input"
         r"|Missing key\(s\) in state_dict|size mismatch for|failed finding central directory",
         "the checkpoint does not fit this training, or is damaged",
         "remove the newest checkpoint to continue from the one before it, or start a new run",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,13 +15,15 @@ if TYPE_CHECKING:
     from orchestrator.rundir import StageDir
 
 PROGRESS_EVERY_S = 1.0
+_ARGUMENT = re.compile(r"(num_train_epochs|max_steps)=(-?[\d.]+),$")
 
 
 class LiveLog:
     """Follows stdout and stderr of one attempt.
 
-    The trainer prints its losses without a step number on stdout, and the number as a bar on stderr: a step takes the
-    newest bar's count. stderr is read first, because the bar moves before the loss is printed.
+    A trainer of Hugging Face prints its losses without a step number on stdout, and its bar on stderr. The number
+    follows from the epoch, the bar's total, and the epochs that the training's arguments (which FlagEmbedding logs)
+    say; where they are not known, the newest bar's count stands in: near, not exact.
     """
 
     def __init__(self, stage: str, folder: StageDir, stdout_offset: int, stderr_offset: int) -> None:
@@ -33,6 +36,7 @@ class LiveLog:
         self._sent_at = float("-inf")
         self._said: set[str] = set()
         self._reported_steps = 0
+        self._arguments: dict[str, float] = {}
 
     @property
     def size(self) -> int:
@@ -59,6 +63,9 @@ class LiveLog:
         return events
 
     def _events_of(self, line: str) -> list[Event]:
+        argument = _ARGUMENT.match(line)
+        if argument:
+            self._arguments[argument[1]] = float(argument[2])
         event = parse_line(line)
         if isinstance(event, Progress):
             if event != self._bar:
@@ -72,7 +79,7 @@ class LiveLog:
 
     def _events_of_step(self, step: Step) -> list[Event]:
         if step.step is None and self._bar:
-            step = replace(step, step=self._bar.done, max_steps=self._bar.total)
+            step = replace(step, step=self._count_steps(step, self._bar), max_steps=self._bar.total)
         step = replace(step, stage=self._stage)
         if self._reported_steps > 0:
             self._reported_steps -= 1
@@ -83,3 +90,9 @@ class LiveLog:
             return [step]
         self._said.add(problem)
         return [step, Message("warning", problem, self._stage)]
+
+    def _count_steps(self, step: Step, bar: Progress) -> int:
+        epochs = self._arguments.get("num_train_epochs")
+        if step.epoch is None or not epochs or self._arguments.get("max_steps", 0) > 0:
+            return bar.done
+        return min(bar.total, round(step.epoch * bar.total / epochs))

@@ -69,7 +69,8 @@ class Evaluate(_Part):
     )
     baselines: tuple[Literal["native", "trained-format"], ...] = Field(
         ("native", "trained-format"),
-        description="native: the base model as its authors use it; trained-format: as this recipe trains it; the first is the yardstick",
+        description="native: as the base model's authors use it; trained-format: as this recipe trains it; the first "
+        "is the yardstick",
     )
     instruction: str | None = Field(
         None, description="task sentence for base models that take one (Qwen3-Reranker's native prompt)"

@@ -104,11 +104,13 @@ def draw_loss_curve(points: Sequence[LossPoint]) -> bytes | None:
     rates = [(point.step, point.learning_rate) for point in points if point.learning_rate is not None]
     import matplotlib as mpl
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.ticker import MaxNLocator
 
     with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": 8.5, "axes.linewidth": 0.8, "text.color": _INK}):
-        figure = Figure(figsize=(9.12, 3.9 if rates else 3.0), dpi=_DPI, layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
+        figure = Figure(
+            figsize=(9.12, 3.9 if rates else 3.0), dpi=_DPI, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)
+        )
         panels: Any = figure.subplots(
             2 if rates else 1, 1, sharex=True, squeeze=False, height_ratios=[3, 1] if rates else [1]
         )

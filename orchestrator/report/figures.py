@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 WIDTH = 912  # px, the page's text column: text in a figure has the size of text beside it
 _PLOT_LEFT, _PLOT_RIGHT = 110, 432
 _ROW, _GROUP_GAP, _HEADING = 28, 18, 28
-_BARS_LEFT, _BARS_HEIGHT, _MOST_BARS = 48, 190, 400
+_BARS_LEFT, _BARS_HEIGHT, _MOST_BARS, _WIDEST_SLOT = 48, 190, 400, 40
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def build_bars_figure(rows: Sequence[tuple[str, float, float]]) -> BarsFigure | 
         high, low = 0.1, -0.1
     scale = (_BARS_HEIGHT - 16) / (high - low)
     zero = 8 + high * scale
-    slot = (WIDTH - _BARS_LEFT) / len(ordered)
+    slot = min(_WIDEST_SLOT, (WIDTH - _BARS_LEFT) / len(ordered))
     gap = 0.0 if slot < 3 else min(3.0, slot * 0.25)  # noqa: PLR2004
     bars = []
     for place, (query, before, after) in enumerate(ordered):

@@ -15,6 +15,7 @@ from orchestrator.report.cautions import build_cautions, build_gaps
 from orchestrator.report.curve import describe_points
 from orchestrator.report.examples import build_examples
 from orchestrator.report.figures import build_bars_figure, build_interval_figure
+from orchestrator.runstate import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -54,6 +55,7 @@ def render_page(record: RunRecord, metrics: Mapping[str, Any], scored: Scored, p
         duration=wording.duration,
         plain=wording.plain,
         signed=wording.signed,
+        opening=lambda text: text[:1].upper() + text[1:],
         minus=lambda text: str(text).replace("-", "−"),
         lang=find_language,
         counted=wording.counted,
@@ -200,7 +202,7 @@ def _quantiles(spread: Mapping[str, Any]) -> str:
 
 def format_command(command: Command) -> str:
     """Return a command as text to paste into bash: one `--flag` a line; values of secret variables are left out."""
-    lines = [[f"{name}={shlex.quote(wording.redacted(name, value))}"] for name, value in command.env]
+    lines = [[f"{name}={shlex.quote(value)}"] for name, value in redact(command.env)]
     lines.append([])
     for word in command.argv:
         if word.startswith("--") and lines[-1]:

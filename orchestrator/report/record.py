@@ -18,6 +18,20 @@ if TYPE_CHECKING:
     from orchestrator.rundir import RunDir
 
 
+_CHECK_NAMES = {
+    "weights": "the weights are finite and plausible",
+    "complete": "no weight is missing from the files",
+    "finite": "every score is a number",
+    "changed-weights": "training changed the weights",
+    "changed-scores": "training changed the scores",
+    "not-constant": "different texts get different scores",
+    "flagembedding": "the packaged model scores as the trained one in FlagEmbedding",
+    "sentence-transformers": "the packaged model scores alike in sentence-transformers and FlagEmbedding",
+    "merged": "the merged model scores as its adapter",
+    "merge-keeps-training": "merging kept what training changed",
+}
+
+
 @dataclass(frozen=True)
 class Timing:
     """How long a stage took; None while it has no result."""
@@ -101,12 +115,14 @@ def parse_checks(verification: Mapping[str, Any]) -> tuple[Check, ...]:
 
 def _parse_check(item: Mapping[str, Any]) -> Check:
     passed = item.get("passed", item.get("ok"))
+    name = str(item.get("name", "check"))
     numbers = item.get("numbers")
-    rest = {key: value for key, value in item.items() if key not in {"name", "passed", "ok", "detail", "numbers"}}
+    known = {"name", "passed", "ok", "detail", "failure", "numbers"}
+    rest = {key: value for key, value in item.items() if key not in known and value not in ([], {}, None)}
     return Check(
-        name=str(item.get("name", "check")).replace("_", " "),
+        name=_CHECK_NAMES.get(name, name.replace("_", " ")),
         passed=passed if isinstance(passed, bool) else None,
-        detail=str(item.get("detail") or ""),
+        detail=str(item.get("failure") or item.get("detail") or ""),
         numbers={**rest, **(numbers if isinstance(numbers, dict) else {})},
     )
 

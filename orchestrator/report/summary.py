@@ -57,7 +57,7 @@ def build_summary(record: RunRecord, metrics: Mapping[str, Any]) -> dict[str, An
             for timing in record.timings
         ],
         "paths": {name: path.name for name, path in paths.items() if path.exists()},
-        "versions": dict(plan.versions) or (record.provenance or {}).get("packages") or {},
+        "versions": dict(plan.versions) or (record.provenance or {}).get("versions") or {},
         "cautions": build_cautions(record, metrics),
         "gaps": build_gaps(record, metrics),
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.evaluation.compare import BETTER, NO_DIFFERENCE, WORSE
@@ -12,7 +11,6 @@ from orchestrator.evaluation.measures import display_name
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_KEY", re.IGNORECASE)
 _P_FLOOR = 0.001
 _MINUTE_S, _HOUR_S = 60, 3600
 
@@ -50,21 +48,18 @@ def duration(seconds: float) -> str:
 
 
 def plain(value: object) -> str:
-    """Return a JSON value as a reader wants it: short floats, lists with commas, yes and no."""
+    """Return a JSON value as a reader wants it: short floats, lists and objects with commas, yes and no."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:.4g}" if math.isfinite(value) else str(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {plain(item)}" for name, item in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(plain(item) for item in value)
     return "" if value is None else str(value)
-
-
-def redacted(name: str, value: str) -> str:
-    """Return the value of an environment variable, or an ellipsis where its name says that it is a secret."""
-    return "…" if _SECRET_NAME.search(name) else value
 
 
 def headline_comparison(metrics: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -27,11 +27,11 @@ def check_adapter(folder: Path) -> dict[str, Any]:
     if scan.problems:
         raise WorkerError(*(f"{files[0]}: {problem}" for problem in scan.problems))
     # LoRA starts with B at zero, and only training moves it
-    moved = [bool(tensor.any()) for name, tensor in read_tensors(files) if ".lora_B." in name or ".lora_embedding_B" in name]
+    moved = [bool(tensor.any()) for name, tensor in read_tensors(files) if ".lora_B." in name or "embedding_B" in name]
     if not moved:
         raise WorkerError(f"{files[0]} holds no LoRA weights: nothing to merge")
     if not any(moved):
-        raise WorkerError(f"{files[0]}: every lora_B is zero: nothing was trained, and merging would give the base model")
+        raise WorkerError(f"{files[0]}: every lora_B is zero: nothing was trained, merging would give the base")
     config: dict[str, Any] = json.loads(config_file.read_text(encoding="utf-8"))
     return config
 
@@ -48,7 +48,7 @@ def load_base(base: str, task_type: str | None, dtype: str, *, trust_remote_code
 
 
 def attach_adapter(model: Any, folder: Path) -> Any:
-    """Return the model with the adapter on top. Raises WorkerError when weights of the adapter find no place, or lack."""
+    """Return the model with the adapter on top. Raises WorkerError when the two do not fit."""
     from peft import PeftModel
 
     with warnings.catch_warnings(record=True) as caught:

@@ -25,7 +25,7 @@ class CardFacts:
 
 
 def name_base(base: str) -> tuple[str, bool]:
-    """Return how the card calls the base model, and whether that is a hub id: a local folder is called by its name."""
+    """Return how the card calls the base model, and whether that is a hub id; a folder goes by its name."""
     path = Path(base)
     return (path.resolve().name, False) if path.exists() else (base, True)
 
@@ -41,8 +41,8 @@ def build_card(facts: CardFacts) -> str:
         "\n".join([*front, "---"]),
         "# Reranker",
         (
-            f"{kind} reranker, fine-tuned from `{facts.base}` with FlagEmbedding. It gives one number a (query, document) "
-            "pair; only the order within a query means something. The base model's licence applies."
+            f"{kind} reranker, fine-tuned from `{facts.base}` with FlagEmbedding. It gives one number a "
+            "(query, document) pair; only the order within a query means something. The base model's licence applies."
         ),
         "## Use\n\nBoth ways below give the raw score" + describe_agreement(facts),
         f"### FlagEmbedding\n\n```python\n{build_flagembedding_snippet(facts)}```",
@@ -59,12 +59,12 @@ def describe_agreement(facts: CardFacts) -> str:
         return "."
     if facts.decoder and not facts.exact_template:
         return (
-            f". This tokenizer joins tokens across the parts of the prompt, so sentence-transformers only comes near: up to "
-            f"{facts.difference:.2g} away on the probes. FlagEmbedding is the exact one."
+            f". This tokenizer joins tokens across the parts of the prompt, so sentence-transformers only comes near: "
+            f"up to {facts.difference:.2g} away on the probes. FlagEmbedding is the exact one."
         )
     return (
-        f"; on probes within the length limits they agreed to {facts.difference:.2g} in float32. Texts beyond the limits "
-        "are cut at slightly different places."
+        f"; on probes within the length limits they agreed to {facts.difference:.2g} in float32. Texts beyond the "
+        "limits are cut at slightly different places."
     )
 
 

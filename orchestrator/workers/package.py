@@ -1,4 +1,4 @@
-"""Make a trained reranker a folder that describes itself, and let it appear only when it is proved to be the trained one."""
+"""Make a trained reranker a folder that describes itself and is proved to be the model that was trained."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ from orchestrator.workers.training_format import (
     sequence_length,
     true_token_id,
 )
-from orchestrator.workers.verify import Subject, check_weights, list_failures, verify
+from orchestrator.workers.verification_checks import check_weights
+from orchestrator.workers.verify import Subject, list_failures, verify
 from orchestrator.workers.versions import read_versions
 from orchestrator.workers.weights import INDEX, hash_file, require_safetensors, scan_weights
 
@@ -62,7 +63,9 @@ class Request:
 def copy_model(request: Request, folder: Path) -> None:
     """Copy config, weights (byte for byte) and tokenizer. Raises WorkerError for pickles or parts that are missing."""
     if not (request.model / "config.json").is_file():
-        raise WorkerError(f"{request.model} holds no config.json: it is not a whole model (an adapter must be merged first)")
+        raise WorkerError(
+            f"{request.model} holds no config.json: it is not a whole model (an adapter must be merged first)"
+        )
     files = require_safetensors(request.model)
     for path in files:
         shutil.copyfile(path, folder / path.name)
@@ -113,7 +116,11 @@ def write_decoder_format(folder: Path, spec: ScoringSpec, trained: Any, pairs: l
     """Write chat template, lengths and modules; tell whether the template gives exactly the ids of training."""
     update_settings(folder, model_max_length=sequence_length(trained, spec), padding_side="left")
     write_decoder_files(folder, true_token_id(trained, spec))
-    kept = {name: (folder / name).read_bytes() for name in ("tokenizer.json", "tokenizer_config.json") if (folder / name).is_file()}
+    kept = {
+        name: (folder / name).read_bytes()
+        for name in ("tokenizer.json", "tokenizer_config.json")
+        if (folder / name).is_file()
+    }
     if add_sentinel(folder, SENTINEL):
         set_chat_template(folder, build_chat_template(trained, spec))
         if renders_same_ids(folder, spec, trained, pairs):
@@ -220,7 +227,9 @@ def main(argv: list[str]) -> int:
     raw = load_raw_spec(options.scoring)
     spec = parse_spec(raw, str(options.scoring))
     if spec.scorer not in PACKAGED:
-        raise WorkerError(f"{options.scoring}: a {spec.scorer} model cannot be packaged; known are {', '.join(PACKAGED)}")
+        raise WorkerError(
+            f"{options.scoring}: a {spec.scorer} model cannot be packaged; known are {', '.join(PACKAGED)}"
+        )
     request = Request(
         model=options.model,
         base=options.base,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.ranking_groups import read_candidates
-from orchestrator.workers.scoring import Pair
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestrator.workers.scoring import Pair
 
 MAX_FROM_DATA = 16
 # a longer probe would cost more than it shows: cutting works the same
@@ -22,7 +25,7 @@ AWKWARD: tuple[Pair, ...] = (
     ("how to brew tea", "Heat the water to 80 °C.\nSteep for two minutes.\n\nServe."),
     ("trailing line break\n", "The document ends with a line break.\n"),
     (" leading spaces", "   three spaces in front, two behind  "),
-    ("who asked?!", "He asked: \"Why?\" — nobody knew…"),
+    ("who asked?!", 'He asked: "Why?" — nobody knew…'),
     ("emoji 🙂", "A document with emoji 👩‍🔬🚀"),
     ("jinja {{ query }}", "{% raw %} braces {{ 1 + 1 }} and a back\\slash {# note #}"),
     ("code", "def f(x):\n\treturn x\r\n"),

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.workers.failure import WorkerError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -31,10 +34,14 @@ def read_candidates(path: Path) -> list[Candidate]:
             group = json.loads(line)
             documents = group["documents"]
             if not documents or group["qid"] in qids:
-                raise WorkerError(f"{path}:{number}: group {group['qid']} is empty or there twice; prepare the data again")
+                raise WorkerError(
+                    f"{path}:{number}: group {group['qid']} is empty or there twice; prepare the data again"
+                )
             qids.add(group["qid"])
             if len({document["docid"] for document in documents}) != len(documents):
-                raise WorkerError(f"{path}:{number}: group {group['qid']} names a document twice; prepare the data again")
+                raise WorkerError(
+                    f"{path}:{number}: group {group['qid']} names a document twice; prepare the data again"
+                )
             found.extend(
                 Candidate(group["qid"], document["docid"], group["query"], document["text"], group.get("prompt"))
                 for document in documents

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from orchestrator.workers.scoring import Pair
-from orchestrator.workers.scoring_spec import ScoringSpec
 from orchestrator.workers.training_format import encode_pair, encode_plain, is_cut, true_token_id
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orchestrator.workers.scoring import Pair
+    from orchestrator.workers.scoring_spec import ScoringSpec
 
 
 def score_decoder(model: Any, tokenizer: Any, spec: ScoringSpec, pairs: Sequence[Pair]) -> list[float]:

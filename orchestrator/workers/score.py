@@ -6,10 +6,9 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import write_json, write_text
@@ -18,6 +17,9 @@ from orchestrator.workers.ranking_groups import Candidate, read_candidates
 from orchestrator.workers.scoring import Scorer, choose_device, load_scorer
 from orchestrator.workers.scoring_spec import load_raw_spec, parse_spec
 from orchestrator.workers.versions import read_versions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 # FlagEmbedding runs the first batch of every call twice to find a batch size that fits: calls grow until they take this
 CALL_S = 3.0
@@ -34,7 +36,8 @@ def key_of(candidate: Candidate) -> Key:
 def order_unique(candidates: Sequence[Candidate]) -> list[Key]:
     """Return the distinct pairs, one prompt after the other, the longest first: memory runs out early or never."""
     return sorted(
-        dict.fromkeys(map(key_of, candidates)), key=lambda key: (key[2] or "", -len(key[0]) - len(key[1]), key[0], key[1])
+        dict.fromkeys(map(key_of, candidates)),
+        key=lambda key: (key[2] or "", -len(key[0]) - len(key[1]), key[0], key[1]),
     )
 
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.scoring_spec import DEFAULT_INSTRUCTION, ScoringSpec
 from orchestrator.workers.training_format import quote_jinja
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 Pair = tuple[str, str]
 HEAD_SEED = 42
 
 # https://huggingface.co/Qwen/Qwen3-Reranker-0.6B#transformers-usage
 NATIVE_PREFIX = (
-    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct provided. "
-    'Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
+    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
+    'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
 )
 NATIVE_SUFFIX = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
 
@@ -97,7 +99,7 @@ def native_chat_template(instruction: str) -> str:
 
 
 def load_qwen3_native(model: str, spec: ScoringSpec, device: str) -> Scorer:
-    """Return Qwen3-Reranker as its authors use it: logit of "yes" minus logit of "no" after the official chat prompt."""
+    """Return Qwen3-Reranker as its authors use it: logit of "yes" minus logit of "no" after the official prompt."""
     from sentence_transformers import CrossEncoder
     from sentence_transformers.base.modules import Transformer
     from sentence_transformers.cross_encoder.modules import LogitScore
@@ -171,7 +173,7 @@ def load_bi_encoder(model: str, spec: ScoringSpec, device: str) -> Scorer:
             for query, document in pairs
         ]
 
-    return Scorer(score, {"dtype_used": spec.dtype, "vector_size": encoder.get_sentence_embedding_dimension()})
+    return Scorer(score, {"dtype_used": spec.dtype})
 
 
 def loading_arguments(spec: ScoringSpec) -> dict[str, Any]:
@@ -185,7 +187,10 @@ def predict_with(
     """Return a scoring function over a CrossEncoder; with `wrap`, instructions are put in front of the texts."""
 
     def score(pairs: Sequence[Pair], _prompt: str | None = None) -> list[float]:
-        texts = [(spec.wrap_query(query), spec.wrap_document(document)) if wrap else (query, document) for query, document in pairs]
+        texts = [
+            (spec.wrap_query(query), spec.wrap_document(document)) if wrap else (query, document)
+            for query, document in pairs
+        ]
         scores = encoder.predict(texts, batch_size=spec.batch_size, show_progress_bar=False)
         return [float(value) for value in scores]
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.failure import WorkerError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SCORERS = ("flag-llm-reranker", "qwen3-native", "cross-encoder", "bi-encoder")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -22,10 +24,10 @@ DEFAULT_INSTRUCTION = "Given a web search query, retrieve relevant passages that
 
 @dataclass(frozen=True)
 class ScoringSpec:
-    """How pairs are scored. Lengths are in tokens; `prompt` None is FlagEmbedding's own; instructions None are left out.
+    """How pairs are scored; lengths are in tokens; `prompt` None is FlagEmbedding's own, an instruction None left out.
 
-    `max_length` is FlagEmbedding's `max_length` for `flag-llm-reranker` (the prompt comes on top), and the length of the
-    whole input for the other scorers.
+    `max_length` is FlagEmbedding's for `flag-llm-reranker` (the prompt comes on top), and the length of the whole input
+    for the other scorers.
     """
 
     scorer: str

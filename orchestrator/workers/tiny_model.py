@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import fresh_folder, write_json
+from orchestrator.workers.scoring import NATIVE_PREFIX, NATIVE_SUFFIX
+from orchestrator.workers.scoring_spec import DEFAULT_INSTRUCTION, DEFAULT_PROMPT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MAX_VOCABULARY = 2000
 MAX_TEXTS = 20_000
 MAX_CHARS = 4000
 MAX_POSITIONS = 4096
-# With the usual 0.02 a random model's logits are all but constant; with 0.2 attention outweighs the last token's embedding
+# With the usual 0.02 a random model's scores are all but equal; with 0.2 they depend on what attention reads
 INITIALIZER_RANGE = 0.2
 # https://huggingface.co/Qwen/Qwen3-Reranker-0.6B/blob/main/tokenizer.json: the pre-tokenizer of Qwen2 and Qwen3
 QWEN_SPLIT = (
@@ -25,13 +29,15 @@ QWEN_SPLIT = (
 QWEN_SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 QWEN_MARKS = ("<think>", "</think>")
 ANSWERS = ("yes", "no", "Yes", "No")
-BERT_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+QWEN_ROLES = {"eos": "<|im_end|>", "pad": "<|endoftext|>"}
+BERT_ROLES = ("pad", "unk", "cls", "sep", "mask")
+# the tokens that every prompt costs stay few
 PROMPTS = (
-    "Given a query A and a passage B, determine whether the passage contains an answer to the query by providing a "
-    "prediction of either 'Yes' or 'No'.",
-    "system\nJudge whether the Document meets the requirements based on the Query and the Instruct provided. Note that "
-    'the answer can only be "yes" or "no".\nuser\n<Instruct>: Given a web search query, retrieve relevant passages that '
-    "answer the query\n<Query>: \n<Document>: \nassistant\n\n\n",
+    DEFAULT_PROMPT,
+    NATIVE_PREFIX,
+    f"<Instruct>: {DEFAULT_INSTRUCTION}\n<Query>: ",
+    "\n<Document>: ",
+    NATIVE_SUFFIX,
 )
 QWEN_CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
@@ -90,8 +96,7 @@ def save_qwen_tokenizer(texts: list[str], folder: Path) -> Any:
     core.add_tokens([AddedToken(token, special=False, normalized=False) for token in QWEN_MARKS])
     saved = PreTrainedTokenizerFast(
         tokenizer_object=core,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
+        **{f"{role}_token": token for role, token in QWEN_ROLES.items()},
         padding_side="left",
         model_max_length=MAX_POSITIONS,
     )
@@ -111,7 +116,7 @@ def save_bert_tokenizer(texts: list[str], folder: Path) -> Any:
     core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     core.decoder = decoders.WordPiece()
     trainer = trainers.WordPieceTrainer(
-        vocab_size=MAX_VOCABULARY, special_tokens=list(BERT_SPECIAL), show_progress=False
+        vocab_size=MAX_VOCABULARY, special_tokens=[f"[{role.upper()}]" for role in BERT_ROLES], show_progress=False
     )
     core.train_from_iterator(texts, trainer=trainer)
     ids = {token: core.token_to_id(token) for token in ("[CLS]", "[SEP]")}
@@ -120,11 +125,7 @@ def save_bert_tokenizer(texts: list[str], folder: Path) -> Any:
     )
     saved = PreTrainedTokenizerFast(
         tokenizer_object=core,
-        unk_token="[UNK]",
-        sep_token="[SEP]",
-        pad_token="[PAD]",
-        cls_token="[CLS]",
-        mask_token="[MASK]",
+        **{f"{role}_token": f"[{role.upper()}]" for role in BERT_ROLES},
         model_max_length=512,
     )
     saved.save_pretrained(folder)

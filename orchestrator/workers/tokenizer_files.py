@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.folders import write_json, write_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FILES = (
     "tokenizer.json",
@@ -64,7 +66,7 @@ def update_settings(folder: Path, **settings: Any) -> None:
 
 
 def add_sentinel(folder: Path, sentinel: str) -> bool:
-    """Make tokenizer.json split at `sentinel` and drop it; tell whether it has a pre-tokenizer that this can stand before.
+    """Make tokenizer.json split at `sentinel` and drop it; tell whether it has a pre-tokenizer to stand before.
 
     Texts without the sentinel keep their ids.
     """

@@ -1,17 +1,19 @@
 """The token ids that FlagEmbedding's decoder reranker makes of a pair, and a chat template that makes the same ones.
 
 FlagEmbedding (training and FlagLLMReranker alike) tokenizes query, separator, document, separator and prompt apart and
-joins the ids. A chat template is tokenized as one string, where a byte-level BPE would join a document's last "." with the
-separator's line break. A sentinel character that the packaged tokenizer drops, after splitting there, keeps them apart.
+joins the ids. A chat template is tokenized as one string, where a byte-level BPE joins a document's last "." with the
+separator's line break. A sentinel character, at which the packaged tokenizer splits and which it drops, parts them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.scoring_spec import DEFAULT_PROMPT, ScoringSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 SEPARATOR = "\n"
 SENTINEL = "\ue0f1"  # private use: no text has a reason to hold it, and one that does only loses it

@@ -35,6 +35,7 @@ def make_job(recipes: Path):
             workers="/orch/orchestrator/workers",
             smoke=smoke,
             deepspeed_text=_load_deepspeed(loaded),
+            cache_dir="/cache/orch",
         )
 
     return make_job

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.data.checks import check_row, is_blank, quote
+from orchestrator.data.reasons import Fault
 
 
 def check(value):
@@ -10,34 +11,30 @@ def check(value):
 
 
 def fault(value):
-    found = check(value).fault
-    assert found
+    found = check(value)
+    assert isinstance(found, Fault)
     return found
 
 
 def test_a_good_row_becomes_a_group_that_knows_where_it_came_from(row):
     group = check(row(1, prompt="Judge.")).group
-    assert group
     assert (group.query, group.positives, group.negatives) == ("question 1", ("answer 1",), ("other 1", "more 1"))
     assert (group.prompt, group.source, group.line) == ("Judge.", "a.jsonl", 7)
 
 
 def test_texts_are_kept_as_they_are(row):
     group = check(row(1, query="  A\u0065\u0301 ", pos=[" x\n"])).group
-    assert group
     assert (group.query, group.positives) == ("  A\u0065\u0301 ", (" x\n",))
 
 
 def test_teacher_scores_become_floats(row):
     group = check(row(1, pos_scores=[1], neg_scores=[0, 0.5])).group
-    assert group
     assert (group.positive_scores, group.negative_scores) == ((1.0,), (0.0, 0.5))
     assert all(isinstance(score, float) for score in group.negative_scores)
 
 
 def test_null_means_that_an_optional_key_is_absent(row):
     group = check(row(1, prompt=None, pos_scores=None, neg_scores=None)).group
-    assert group
     assert (group.prompt, group.positive_scores, group.negative_scores) == (None, None, None)
 
 
@@ -124,7 +121,6 @@ def test_a_positive_that_differs_from_a_negative_in_case_is_another_document(row
 
 def test_repeated_documents_are_used_once_with_their_first_score(row):
     checked = check(row(1, pos=["p", "p "], pos_scores=[1, 2], neg=["a", "b", " a"], neg_scores=[3, 4, 5]))
-    assert checked.group
     assert (checked.group.positives, checked.group.positive_scores) == (("p",), (1.0,))
     assert (checked.group.negatives, checked.group.negative_scores) == (("a", "b"), (3.0, 4.0))
     assert (checked.repeated_positives, checked.repeated_negatives) == (1, 1)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -229,10 +230,17 @@ def test_no_row_left_ends_with_code_3_whatever_is_allowed(stage, files, row, eva
     assert "no-rows-kept: no train row is left of 1 (query-also-in-eval 1)" in stage.stderr
 
 
+def test_fewer_rows_than_one_step_takes_end_with_code_3(stage, train):
+    assert stage("--train", train, "--full-batch", 40) == 0
+    assert stage("--train", train, "--full-batch", 41) == 3
+    assert stage.stderr.startswith("too-few-rows: 40 training rows are left, and one step of the trainer takes 41 — ")
+    assert stage.names() == ["ledger.failed.json"]
+
+
 def test_warnings_go_to_standard_error(stage, files, row):
     train = files.lines("t.jsonl", row(1, id=1))
     assert stage("--train", train) == 0
-    assert stage.stderr == f'warning: unknown-keys: 1 rows have keys that are not used: "id" (1 rows) ({train}:1)\n'
+    assert stage.stderr == f'warning: unknown-keys: keys that are not used (in how many rows): "id" (1) ({train}:1)\n'
 
 
 def test_progress_ends_with_all_bytes_of_all_files(stage, train, evaluation):
@@ -248,6 +256,18 @@ def test_an_input_is_never_overwritten(stage, train):
     assert stage("--train", inside) == 3
     assert "input-is-output: " in stage.stderr
     assert inside.read_bytes() == train.read_bytes()
+
+
+def test_a_missing_input_removes_what_an_earlier_call_prepared(stage, files, train):
+    stage("--train", train)
+    assert stage("--train", files.folder / "missing.jsonl") == 3
+    assert stage.names() == []
+
+
+def test_a_file_whose_name_is_not_utf_8_can_be_used(stage, files, row, train):
+    odd = files.lines(os.fsdecode(b"\xff.jsonl"), row(100))
+    assert stage("--train", train, "--eval", odd) == 0
+    assert stage.lines("eval.jsonl")[0]["source"] == "?.jsonl"
 
 
 def test_a_folder_that_cannot_be_written_ends_with_code_4(stage, train):

@@ -80,7 +80,13 @@ WARNINGS = {
     *("duplicate-positive", "duplicate-negative", "unknown-keys", "document-also-in-eval", "other-form"),
     *("texts-cut", "tokens-not-counted"),
 }
-OTHERS = {"same-file", "input-is-output", "output-exists", "too-few-queries"}
+OTHERS = {
+    "same-file",
+    "input-is-output",
+    "output-exists",
+    "too-few-queries",
+    "too-few-rows",
+}  # here and in test_prepare
 
 
 def test_every_reason_has_a_test_here():
@@ -202,7 +208,7 @@ def test_a_document_that_its_row_repeats_is_warned_about(files, key, code):
 
 def test_keys_that_are_not_used_are_warned_about(files):
     warned = warning(files, f"{good(1)}\n{good(2, id=1)}\n")
-    assert (warned.code, warned.message) == ("unknown-keys", '1 rows have keys that are not used: "id" (1 rows)')
+    assert (warned.code, warned.message) == ("unknown-keys", 'keys that are not used (in how many rows): "id" (1)')
 
 
 def test_a_file_whose_name_says_otherwise_is_warned_about(files):

@@ -77,6 +77,13 @@ def test_a_rows_own_prompt_stands_in_for_the_default(tokenizer_file):
     assert cuts(tokenizer_file, budget, group(words(10), words(30), words(33), prompt=words(5))) == (0, 0, 0)
 
 
+def test_a_document_is_left_whole_where_the_query_alone_fills_the_pair(tokenizer_file):
+    budget = LengthBudget(query_max_len=10, passage_max_len=40, prompt=words(32))
+    # 10 + 40 - 32 - 1 = 17 tokens, and the query may have 20: transformers then cuts nothing
+    assert cuts(tokenizer_file, budget, group(words(20), words(2), words(3))) == (0, 0, 0)
+    assert cuts(tokenizer_file, budget, group(words(16), words(2), words(3))) == (0, 2, 2 + 3)
+
+
 def test_instructions_count_as_part_of_the_texts(tokenizer_file):
     budget = LengthBudget(10, 40, query_instruction="A: ", passage_instruction="B: ", prompt="")
     assert cuts(tokenizer_file, budget, group(words(20), words(1), words(44))) == (1, 1, 1 + 45 - (50 - 1 - 20 - 1))

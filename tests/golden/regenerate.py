@@ -43,6 +43,7 @@ def build_case(name: str) -> dict[str, str]:
         workers="/orch/orchestrator/workers",
         smoke=smoke,
         deepspeed_text=_load_deepspeed(loaded),
+        cache_dir="/cache/orch",
     )
     plan = replace(build_plan(job), recipe={})  # the recipe stands in recipes/
     return {file.path: file.text for file in render_files(plan) if not file.path.endswith("command.sh")}

@@ -1,4 +1,8 @@
-"""Builds a finished run folder as the stages leave it: 60 queries in two languages, three systems, one hostile query."""
+"""Builds a finished run folder as the stages leave it: 60 queries in two languages, three systems, a hostile one.
+
+Two languages, since a report must be legible in both; the noise is seeded, so every run of the tests sees one report.
+"""
+# ruff: noqa: S311
 
 from __future__ import annotations
 
@@ -14,35 +18,31 @@ from orchestrator.plan import Command, File, Plan, Stage
 from orchestrator.rundir import RunDir, write_json, write_text
 
 HOSTILE = '<script>alert(1)</script> & "who" may sign?'
-TOPICS_EN = {
-    "backups": ("How long does {} keep old backups?", "{} keeps a copy of every volume for 35 nights; older ones are cut unless the plan says Archive, which holds them for seven years. Restore from Vault > Copies; a full restore takes about 40 minutes per 100 GB."),
-    "limits": ("Is there a cap on how many calls I can make to {} in a minute?", "The {} interface takes 600 calls a minute from one key, bursts of up to 90 a second included. Beyond that, answers carry code 429 and a wait in seconds. Limits are doubled on request for launches, for one week at most."),
-    "audit": ("Can I trace who changed a deployment in {} two months ago?", "Commands given to {} are inscribed in its book: the rank, the hand that gave it, and the difference. The past 150 days lie open; older pages arrive on request in two days."),
-    "support": ("Does anyone at {} pick up the phone on a Sunday?", "The {} desk works in three shifts from Monday 06:00 to Saturday 14:00. Outside of that, a customer with the Pilot contract can ring the standby phone, answered in 10 minutes."),
-    "billing": ("We opened three branches; can {} bill them apart?", "One {} account carries up to 30 branches, each with its own invoice and its own limit. Statements close on the fourth working day and can be merged again at any time."),
-    "export": ("How do I get all of my records out of {}?", "In {}, choose Depart > Everything and name an address. A sealed archive in plain CSV and JSON Lines is laid there within six hours, with a list of checksums."),
-}  # fmt: skip
-TOPICS_ZH = {
-    "backups": ("{}的旧备份能留多久？", "{}每晚给每个卷留一份副本，保留 35 天；开通「长藏」后可留七年。恢复在「库房 > 副本」里点，100 GB 大约 40 分钟。"),
-    "limits": ("一分钟最多能调{}多少次接口？", "{}的查询接口每分钟限 600 次，含每秒 90 次的突发；超了返回 429 和等待秒数。大促可申请翻倍，最长一周。"),
-    "audit": ("两个月前是谁改了{}的配置，查得到吗？", "在{}里，每一次改配置都会刻一条，带操作人、终端和前后值；近 150 天随时可看，更早的两天内送达。记录不能编辑。"),
-    "support": ("{}周日有人接电话吗？", "{}值班台周一 6 点到周六 14 点三班轮值；其余时间签了「领航」的客户可打备勤电话，10 分钟内接起。"),
-    "billing": ("分公司越来越多，{}的账单能分开出吗？", "{}一个主体下能挂 30 根「枝」，每枝单独出账，也能合并结清。要挂到 300 根须升级，填表后一周内切好。"),
-    "export": ("怎么把我在{}的数据全部导出来？", "在{}选「离港 > 全部」，填一个地址，六小时内放一份密封的 CSV 与 JSON Lines 归档，附校验清单。"),
-}  # fmt: skip
-PRODUCTS_EN = ("Harbor", "Juniper", "Tundra", "Lantern", "Mosaic")
-PRODUCTS_ZH = ("海港", "杜松", "苔原", "提灯", "拼图")
+TOPICS = json.loads(Path(__file__).with_name("topics.json").read_text(encoding="utf-8"))
 SYSTEMS = (  # stage, kind, label, how far a relevant document stands out, scoring
-    ("02-baseline-native", "baseline-native", "Qwen3-Reranker-0.6B, its own chat prompt", 0.9, {"scorer": "qwen3-native"}),
-    ("03-baseline-trained-format", "baseline-trained-format", "Qwen3-Reranker-0.6B, FlagEmbedding's prompt", 0.35, {"scorer": "flag-llm-reranker"}),
+    (
+        "02-baseline-native",
+        "baseline-native",
+        "Qwen3-Reranker-0.6B, its own chat prompt",
+        0.9,
+        {"scorer": "qwen3-native"},
+    ),
+    (
+        "03-baseline-trained-format",
+        "baseline-trained-format",
+        "Qwen3-Reranker-0.6B, FlagEmbedding's prompt",
+        0.35,
+        {"scorer": "flag-llm-reranker"},
+    ),
     ("07-evaluate", "evaluate", "Tuned model, FlagEmbedding's prompt", 2.6, {"scorer": "flag-llm-reranker"}),
-)  # fmt: skip
+)
 
 
 def build_groups() -> list[dict[str, object]]:
     """Return 60 canonical ranking groups: the right document, other topics of its product, other products."""
     groups = []
-    for topics, products in ((TOPICS_EN, PRODUCTS_EN), (TOPICS_ZH, PRODUCTS_ZH)):
+    for language in TOPICS.values():
+        products, topics = language["products"], language["topics"]
         for product in products:
             for topic, (question, answer) in topics.items():
                 qid = f"q{len(groups) + 1:06d}"
@@ -75,33 +75,75 @@ def write_scores(
         for item in group["documents"]
     ]
     write_lines(output / "scores.jsonl", rows)
-    write_json(output / "scoring.json", {"version": 1, "name": output.parent.name, "dtype": "float32", **scoring})
+    head = scoring.pop("head", None)
+    facts = {"device": "cuda", "dtype_used": "float32", **({"head": head} if head else {})}
+    write_json(output / "scoring.json", {"version": 1, "model": "…", "spec": {"version": 1, **scoring}, **facts})
 
 
 def build_plan(root: Path, recipe: dict[str, object]) -> Plan:
     """Return the plan of a LoRA run with the shape of a real one."""
     python = "/opt/orch/bin/python"
     train = (
-        "torchrun", "--nproc_per_node", "1", "-m", "FlagEmbedding.finetune.reranker.decoder_only.base",
-        "--model_name_or_path", "Qwen/Qwen3-Reranker-0.6B", "--model_type", "decoder", "--use_lora", "True", "--lora_rank", "8",
-        "--target_modules", "q_proj", "k_proj", "v_proj", "o_proj", "--train_data", f"{root}/data/train.jsonl",
-        "--query_instruction_for_rerank", "A: ", "--passage_instruction_for_rerank", "B: ", "--learning_rate", "2e-4",
-        "--output_dir", f"{root}/stages/04-train/output",
-    )  # fmt: skip
-    scored = ("--data", f"{root}/data/eval.jsonl")
-    stages = (
-        Stage("01-prepare", "prepare", "Prepare the data", Command((python, "-m", "orchestrator.data.prepare", "--out", f"{root}/data"))),
+        "torchrun",
+        "--nproc_per_node",
+        "1",
+        "-m",
+        "FlagEmbedding.finetune.reranker.decoder_only.base",
+        "--model_name_or_path",
+        "Qwen/Qwen3-Reranker-0.6B",
+        "--model_type",
+        "decoder",
+        "--use_lora",
+        "True",
+        "--lora_rank",
+        "8",
+        "--target_modules",
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "--train_data",
+        f"{root}/data/train.jsonl",
+        "--query_instruction_for_rerank",
+        "A: ",
+        "--passage_instruction_for_rerank",
+        "B: ",
+        "--learning_rate",
+        "2e-4",
+        "--output_dir",
+        f"{root}/stages/04-train/output",
+    )
+    score = (python, "/opt/orch/workers", "score", "--data", f"{root}/data/eval.jsonl")
+    commands = (
+        (
+            "01-prepare",
+            "prepare",
+            "Prepare the data",
+            (python, "-m", "orchestrator.data.prepare", "--out", f"{root}/data"),
+        ),
         *(
-            Stage(name, kind, label, Command((python, "/opt/orch/workers", "score", *scored, "--out", f"{root}/stages/{name}/output")))
+            (name, kind, label, (*score, "--out", f"{root}/stages/{name}/output"))
             for name, kind, label, _, _ in SYSTEMS[:2]
         ),
-        Stage("04-train", "train", "Train", Command(train, env=(("OMP_NUM_THREADS", "8"), ("HF_TOKEN", "hf_secret")))),
-        Stage("05-merge", "merge", "Merge the adapter", Command((python, "/opt/orch/workers", "merge", "--out", f"{root}/stages/05-merge/output"))),
-        Stage("06-package", "package", "Package the model", Command((python, "/opt/orch/workers", "package", "--out", f"{root}/model"))),
-        Stage("07-evaluate", "evaluate", "Score the tuned model", Command((python, "/opt/orch/workers", "score", "--model", f"{root}/model", *scored))),
-        Stage("08-report", "report", "Report", Command((python, "-m", "orchestrator.report", str(root))), done_codes=(0, 8)),
-    )  # fmt: skip
-    files = (File("files/ds_stage0.json", '{\n  "zero_optimization": {"stage": 0},\n  "bf16": {"enabled": "auto"}\n}\n'),)
+        ("04-train", "train", "Train", train),
+        ("05-merge", "merge", "Merge the adapter", (python, "/opt/orch/workers", "merge")),
+        (
+            "06-package",
+            "package",
+            "Package the model",
+            (python, "/opt/orch/workers", "package", "--out", f"{root}/model"),
+        ),
+        ("07-evaluate", "evaluate", "Score the tuned model", (*score, "--model", f"{root}/model")),
+        ("08-report", "report", "Report", (python, "-m", "orchestrator.report", str(root))),
+    )
+    secret = (("OMP_NUM_THREADS", "8"), ("HF_TOKEN", "hf_secret"))
+    stages = tuple(
+        Stage(name, kind, title, Command(argv, env=secret if kind == "train" else ()))
+        for name, kind, title, argv in commands
+    )
+    files = (
+        File("files/ds_stage0.json", '{\n  "zero_optimization": {"stage": 0},\n  "bf16": {"enabled": "auto"}\n}\n'),
+    )
     return Plan("qwen3-reranker", str(root), "reranker", "flagembedding", False, recipe, stages, files)
 
 
@@ -129,23 +171,39 @@ def write_data(run: RunDir, groups: list[dict[str, object]]) -> None:
     sides = {
         "train": {
             "files": [{"path": "datasets_example/reranker.train.jsonl", "sha256": "5f" * 32, "rows_in": 640}],
-            "rows_in": 640, "kept": 566, "moved_to_eval": 60, "dropped": {"duplicate": 9, "no-negative": 5},
+            "rows_in": 640,
+            "kept": 566,
+            "moved_to_eval": 60,
+            "dropped": {"duplicate": 9, "no-negative": 5},
         },
         "eval": {"files": [], "rows_in": 0, "kept": 0, "moved_to_eval": 0, "dropped": {}},
-    }  # fmt: skip
-    warning = {"code": "short-document", "message": "3 documents have fewer than 5 characters", "count": 3, "examples": ["n/a", "无"]}
+    }
+    warning = {
+        "code": "short-document",
+        "message": "3 documents have fewer than 5 characters",
+        "count": 3,
+        "examples": ["n/a", "无"],
+    }
     write_json(run.ledger_json, {"version": 1, "sides": sides, "dropped_rows": [], "warnings": [warning]})
     side = {
-        "rows": 566, "queries": 566, "positives": 566, "negatives": 3962,
-        "positives_per_row": {"min": 1, "mean": 1.0, "max": 1}, "negatives_per_row": {"min": 7, "mean": 7.0, "max": 7},
+        "rows": 566,
+        "queries": 566,
+        "positives": 566,
+        "negatives": 3962,
+        "positives_per_row": {"min": 1, "mean": 1.0, "max": 1},
+        "negatives_per_row": {"min": 7, "mean": 7.0, "max": 7},
         "query_chars": {"min": 9, "p50": 31, "p95": 74, "p99": 88, "max": 102},
         "document_chars": {"min": 4, "p50": 214, "p95": 342, "p99": 401, "max": 913},
         "scripts": {"latin": 301, "han": 265},
-    }  # fmt: skip
+    }
     tokens = {
-        "query": {"p50": 14, "p95": 25, "max": 38}, "document": {"p50": 74, "p95": 128, "max": 611},
-        "queries_cut": 0, "documents_cut": 4, "tokens_cut": 188, "tokenizer": "Qwen/Qwen3-Reranker-0.6B",
-    }  # fmt: skip
+        "query": {"p50": 14, "p95": 25, "max": 38},
+        "document": {"p50": 74, "p95": 128, "max": 611},
+        "queries_cut": 0,
+        "documents_cut": 4,
+        "tokens_cut": 188,
+        "tokenizer": "Qwen/Qwen3-Reranker-0.6B",
+    }
     write_json(
         run.stats_json,
         {
@@ -163,23 +221,33 @@ def write_provenance(run: RunDir) -> None:
         {
             "version": 1,
             "orch": "0.1.0",
-            "python": "3.11.9",
-            "packages": {"FlagEmbedding": "1.4.2", "transformers": "5.19.0", "peft": "0.20.0", "torch": "2.13.0"},
-            "hardware": {"gpus": ["NVIDIA H100 80GB HBM3"], "cpu_count": 16, "memory_gib": 128},
-            "git": {"commit": "9c1f0a7e4b6d", "dirty": False},
+            "plan_sha256": "9c" * 32,
+            "versions": {"python": "3.11.9", "FlagEmbedding": "1.4.2", "transformers": "5.19.0", "torch": "2.13.0"},
+            "cpu_count": 16,
+            "hardware": {"kind": "cuda", "count": 1, "names": ["NVIDIA H100 80GB HBM3"], "memory_mib": [81559]},
+            "git": {"commit": "9c1f0a7e4b6d", "changed": False},
         },
     )
 
 
 def write_verification(run: RunDir) -> None:
     """Write the package stage's checks."""
+    agreement = {"max_difference": 3.8e-06, "tolerance": 1e-3, "share_of_scale": 1e-4, "scale": 9.7, "pairs": 32}
     checks = [
-        {"name": "adapter and merged agree", "passed": True, "detail": "largest difference over 32 probes", "max_abs_difference": 3.8e-06, "tolerance": 1e-3},
-        {"name": "merged and packaged agree", "passed": True, "detail": "sentence-transformers against FlagEmbedding", "max_abs_difference": 4.1e-08, "tolerance": 1e-3},
-        {"name": "merged differs from base", "passed": True, "detail": "mean difference over 32 probes", "mean_abs_difference": 4.27},
-        {"name": "scores are finite", "passed": True, "detail": "32 of 32"},
-        {"name": "scores are not constant", "passed": True, "detail": "standard deviation", "std": 2.913},
-    ]  # fmt: skip
+        {"name": "weights", "passed": True, "tensors": 310, "parameters": 595776512},
+        {"name": "complete", "passed": True, "missing": []},
+        {"name": "finite", "passed": True, "not_finite": {"base": 0, "model": 0, "adapter": 0}},
+        {"name": "changed-scores", "passed": True, "max_difference": 4.27, "least": 1.1e-05},
+        {
+            "name": "sentence-transformers",
+            "passed": True,
+            **agreement,
+            "cut_pairs": 1,
+            "cut_max_difference": 0.02,
+            "agrees": True,
+        },
+        {"name": "merged", "passed": True, **agreement},
+    ]
     write_json(run.stage("06-package").output / "verification.json", {"version": 1, "passed": True, "checks": checks})
 
 
@@ -188,6 +256,7 @@ def build_run(root: Path, *, seed: int = 1) -> RunDir:
     run = RunDir(root)
     recipe: dict[str, object] = {
         "name": "qwen3-reranker",
+        "model": "Qwen/Qwen3-Reranker-0.6B",
         "evaluate": {"metrics": ["ndcg@10", "mrr@10", "map"], "baselines": ["native", "trained-format"]},
         "gate": {"ndcg@10": "> baseline", "mrr@10": ">= baseline + 0.02"},
     }
@@ -196,14 +265,13 @@ def build_run(root: Path, *, seed: int = 1) -> RunDir:
     write_text(
         run.recipe_yaml,
         "# LoRA fine-tuning of Qwen3-Reranker-0.6B\nname: qwen3-reranker\ntask: reranker\nbackend: flagembedding\n"
-        "model: Qwen/Qwen3-Reranker-0.6B\ntrain:\n  lora_rank: 8\n  learning_rate: 2e-4\ngate: {ndcg@10: '> baseline'}\n",
+        "model: Qwen/Qwen3-Reranker-0.6B\ntrain:\n  lora_rank: 8\n  learning_rate: 2e-4\n"
+        "gate: {ndcg@10: '> baseline'}\n",
     )
     groups = build_groups()
     write_data(run, groups)
     for number, (name, _, label, stands_out, scoring) in enumerate(SYSTEMS):
-        write_scores(
-            run.stage(name).output, groups, stands_out, {**scoring, "label": label}, seed=100 * seed + number
-        )
+        write_scores(run.stage(name).output, groups, stands_out, {**scoring, "label": label}, seed=100 * seed + number)
     write_training(run)
     write_provenance(run)
     write_verification(run)

@@ -84,6 +84,7 @@ def test_every_problem_is_reported_at_once_in_the_order_of_the_file(write):
         ("data:", "evaluate: {metrics: [ndgc@10]}\ndata:", 5, "ndgc", None),
         ("data:", "gate: {ndcg@10: better}\ndata:", 5, "is not a gate", None),
         ("data:", "lora_rank: 8\ndata:", 5, "unknown key 'lora_rank'", "it belongs under train"),
+        ("data:", "launch: {env: {HF_TOKEN: abc}}\ndata:", 5, "looks like a secret", "environment of your shell"),
         ("data:", "launch: {nproc_per_node: 0}\ndata:", 5, "at least 1", None),
         ("model: Qwen/Qwen3-Reranker-0.6B", "model: {path: a/b, package: c}", 4, "one of the two", None),
     ],

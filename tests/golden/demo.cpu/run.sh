@@ -40,7 +40,7 @@ env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARAL
 
 printf '\n[%s/%s] %s\n' 4 7 '04-train: Fine-tune with flagembedding' >&2
 mkdir -p -- stages/04-train
-env CUDA_VISIBLE_DEVICES='' DS_ACCELERATOR=cpu HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python -m torch.distributed.run \
   --standalone \
   --nproc_per_node 1 \
@@ -73,7 +73,7 @@ env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARAL
   /env/bin/python /orch/orchestrator/workers package \
   --model /runs/golden/stages/04-train/output \
   --base /models/minilm \
-  --scoring /runs/golden/files/scoring.trained-format.json \
+  --scoring /runs/golden/files/scoring.packaged.json \
   --probes /runs/golden/data/eval.jsonl \
   --out /runs/golden/model \
   --report /runs/golden/stages/05-package/output/verification.json

@@ -16,6 +16,8 @@ env PYTHONUNBUFFERED=1 \
   --seed 42 \
   --query-max-len 512 \
   --passage-max-len 512 \
+  --query-instruction 'A: ' \
+  --passage-instruction 'B: ' \
   --full-batch 8
 
 printf '\n[%s/%s] %s\n' 2 8 '02-baseline-native: Score the untouched base model in Qwen3-Reranker'"'"'s own prompt' >&2
@@ -89,7 +91,7 @@ env PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   --model /runs/golden/stages/05-merge/output \
   --base Qwen/Qwen3-Reranker-0.6B \
   --adapter /runs/golden/stages/04-train/output \
-  --scoring /runs/golden/files/scoring.trained-format.json \
+  --scoring /runs/golden/files/scoring.packaged.json \
   --probes /runs/golden/data/eval.jsonl \
   --out /runs/golden/model \
   --report /runs/golden/stages/06-package/output/verification.json

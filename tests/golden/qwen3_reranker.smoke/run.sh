@@ -16,6 +16,8 @@ env PYTHONUNBUFFERED=1 \
   --seed 42 \
   --query-max-len 128 \
   --passage-max-len 256 \
+  --query-instruction 'A: ' \
+  --passage-instruction 'B: ' \
   --full-batch 2 \
   --limit-train 32 \
   --limit-eval 12
@@ -51,7 +53,7 @@ env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARAL
 
 printf '\n[%s/%s] %s\n' 5 9 '05-train: Fine-tune with flagembedding and LoRA' >&2
 mkdir -p -- stages/05-train
-env CUDA_VISIBLE_DEVICES='' DS_ACCELERATOR=cpu HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env CUDA_VISIBLE_DEVICES='' DS_ACCELERATOR=cpu HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false TORCH_EXTENSIONS_DIR=/cache/orch/torch_extensions/fe97caadc1d6 \
   /env/bin/python -m torch.distributed.run \
   --standalone \
   --nproc_per_node 1 \
@@ -78,7 +80,6 @@ env CUDA_VISIBLE_DEVICES='' DS_ACCELERATOR=cpu HF_HUB_OFFLINE=1 PYTHONUNBUFFERED
   --warmup_steps 0.1 \
   --weight_decay 0.01 \
   --gradient_checkpointing True \
-  --max_steps -1 \
   --logging_steps 1 \
   --save_strategy steps \
   --save_steps 8 \
@@ -107,7 +108,7 @@ env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARAL
   --model /runs/golden/stages/06-merge/output \
   --base /runs/golden/stages/02-tiny-model/output \
   --adapter /runs/golden/stages/05-train/output \
-  --scoring /runs/golden/files/scoring.trained-format.json \
+  --scoring /runs/golden/files/scoring.packaged.json \
   --probes /runs/golden/data/eval.jsonl \
   --out /runs/golden/model \
   --report /runs/golden/stages/07-package/output/verification.json

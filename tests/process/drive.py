@@ -1,0 +1,24 @@
+"""Calls run_plan on RUN/plan.json in a process of its own, so that tests can kill it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from orchestrator.errors import OrchError
+from orchestrator.plan import plan_from_json
+from orchestrator.rundir import RunDir
+from orchestrator.stopping import Patience
+from orchestrator.supervise import run_plan
+
+if __name__ == "__main__":
+    run_dir = RunDir(Path(sys.argv[1]))
+    patience = Patience(float(sys.argv[2]) if len(sys.argv) > 2 else 2.0, 1.0, 3.0)
+    try:
+        outcome = run_plan(
+            plan_from_json(run_dir.plan_json.read_text()), run_dir, patience=patience, poll_s=0.05, stall_s=30
+        )
+    except OrchError as error:
+        sys.stderr.write(f"{error.problems[0].message}\n")
+        sys.exit(error.exit_code)
+    sys.exit(outcome.exit_code)

@@ -1,0 +1,246 @@
+"""The supervisor, replayed: tables of what the child and the user do, on a fake clock, and what must come of it."""
+
+# ruff: noqa: PLR0917  (pytest passes fixtures by name)
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from orchestrator.errors import InterruptedRunError, StageFailedError, StalledError
+from orchestrator.events import Message, Progress, StageFinished, StageSkipped, StageStarted, load_events
+from orchestrator.runstate import load_result, read_state
+from orchestrator.stopping import Patience
+from orchestrator.supervise import run_plan
+
+INT, TERM, KILL = signal.SIGINT, signal.SIGTERM, signal.SIGKILL
+PATIENCE = Patience(20.0, 10.0, 5.0)
+
+
+@pytest.fixture
+def replay(make_stage, make_plan, run_dir, fake, clock, interrupts):
+    def replay(history=(), user=(), *, stages=1, **more):
+        fake.history = list(history)
+        for seconds, action in user:
+            clock.at(seconds, action)
+        timeout_s = more.pop("timeout_s", None)
+        made = [make_stage(f"{n:02d}-work", timeout_s=timeout_s) for n in range(1, stages + 1)]
+        return run_plan(
+            make_plan(*made), run_dir, clock=clock, processes=fake, interrupts=interrupts, patience=PATIENCE, **more
+        )
+
+    return replay
+
+
+def writes(text="x"):
+    def act(fake):
+        path = fake.launch.cwd / fake.launch.argv[-1]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    return act
+
+
+def ends(code, **more):
+    return lambda fake: fake.end(code, **more)
+
+
+def says(text):
+    return lambda fake: fake.say(text)
+
+
+WORKS = [(1, writes()), (2, ends(0))]
+
+
+def finished(run_dir):
+    return [event.status for event in load_events(run_dir.events_jsonl) if isinstance(event, StageFinished)]
+
+
+def test_a_stage_that_ends_well_is_done(replay, run_dir):
+    outcome = replay(WORKS)
+    assert outcome.stages[0].status == "done"
+    assert 2 <= outcome.stages[0].seconds < 2.5
+    assert read_state(run_dir).status == "done"
+    assert load_result(run_dir.stage("01-work")).exit_code == 0
+
+
+def test_stages_run_one_after_the_other_and_a_second_call_skips_them(replay, run_dir, fake):
+    replay(WORKS, stages=3)
+    assert len(fake.launches) == 3
+    outcome = replay(WORKS, stages=3)
+    assert len(fake.launches) == 3
+    assert {stage.status for stage in outcome.stages} == {"skipped"}
+    assert sum(isinstance(event, StageSkipped) for event in load_events(run_dir.events_jsonl)) == 3
+
+
+def test_exit_code_0_without_the_output_is_a_failure(replay, run_dir):
+    with pytest.raises(StageFailedError, match="exit code 0 but did not write stages/01-work/output/out"):
+        replay([(1, ends(0))])
+    assert finished(run_dir) == ["failed"]
+    assert load_result(run_dir.stage("01-work")) is None
+
+
+def test_a_failed_stage_ends_the_run_and_keeps_the_evidence(replay, run_dir, fake):
+    with pytest.raises(StageFailedError) as caught:
+        replay([(1, says("KeyError: 'neg'")), (2, ends(1))], stages=2)
+    problem = caught.value.problems[0]
+    assert problem.message == "01-work ended with exit code 1: a training row has no `neg`\n  KeyError: 'neg'"
+    assert problem.where.path.endswith("01-work/stdout.log")
+    assert problem.where.line == 1
+    assert len(fake.launches) == 1
+    assert read_state(run_dir).reason == "failed"
+    assert read_state(run_dir).exit_code == 6
+
+
+@pytest.mark.parametrize(
+    ("ending", "oom_kills", "status"),
+    [
+        (ends(137), 0, "killed"),
+        (ends(137), 1, "out-of-memory"),
+        (ends(137, write=False), 0, "killed"),
+        (ends(143), 0, "killed"),
+        (ends(7), 0, "failed"),
+        (ends(7), 1, "failed"),
+    ],
+)
+def test_reasons_are_told_apart(replay, run_dir, ending, oom_kills, status):
+    def end(fake):
+        fake.oom_kills += oom_kills
+        ending(fake)
+
+    with pytest.raises(StageFailedError):
+        replay([(1, end)])
+    assert finished(run_dir) == [status]
+
+
+def test_cuda_out_of_memory_is_out_of_memory(replay, run_dir):
+    with pytest.raises(StageFailedError, match="GPU has not enough memory"):
+        replay([(1, says("torch.OutOfMemoryError: CUDA out of memory.")), (2, ends(1))])
+    assert finished(run_dir) == ["out-of-memory"]
+
+
+def test_a_stage_over_its_time_is_stopped(replay, run_dir, fake):
+    with pytest.raises(StalledError, match="longer than its limit of 5 s"):
+        replay([(100, ends(0))], timeout_s=5.0)
+    assert finished(run_dir) == ["timed-out"]
+    assert fake.signals[0][2] == INT
+
+
+def test_a_silent_stage_is_stopped_and_a_talking_one_is_not(replay, run_dir):
+    talk = [(seconds, says(f"line {seconds}")) for seconds in range(1, 60, 5)]
+    replay([*talk, (60, writes()), (61, ends(0))], stall_s=10.0)
+    assert finished(run_dir) == ["done"]
+
+
+def test_a_stalled_stage_is_stopped(replay, run_dir):
+    with pytest.raises(StalledError, match="wrote nothing for 10 s"):
+        replay([(1, says("last words"))], stall_s=10.0)
+    assert finished(run_dir) == ["stalled"]
+    assert read_state(run_dir).exit_code == 7
+
+
+@pytest.fixture
+def press(interrupts, clock):
+    return lambda: interrupts.add(INT, clock.now)
+
+
+def test_one_ctrl_c_stops_in_order(replay, run_dir, fake, press):
+    with pytest.raises(InterruptedRunError) as caught:
+        replay([], [(5, press)], stages=2)
+    assert [number for _, _, number in fake.signals] == [INT]
+    assert "orch resume" in caught.value.problems[0].hint
+    assert finished(run_dir) == ["stopped"]
+    assert read_state(run_dir).status == "interrupted"
+    assert len(fake.launches) == 1
+
+
+def test_a_child_that_ignores_signals_climbs_the_ladder(replay, fake, press):
+    fake.dies_of = (KILL,)
+    with pytest.raises(InterruptedRunError):
+        replay([], [(5, press)])
+    times = [(number, round(seconds)) for seconds, _, number in fake.signals]
+    assert times == [(INT, 5), (TERM, 25), (KILL, 35)]
+
+
+def test_a_second_ctrl_c_kills_at_once(replay, fake, press):
+    fake.dies_of = (KILL,)
+    with pytest.raises(InterruptedRunError):
+        replay([], [(5, press), (7, press)])
+    times = [(number, round(seconds)) for seconds, _, number in fake.signals]
+    assert times == [(INT, 5), (KILL, 7)]
+
+
+def test_a_hangup_right_after_a_signal_is_not_a_second_one(replay, fake, press, interrupts, clock):
+    with pytest.raises(InterruptedRunError):
+        replay([], [(5, press), (5.1, lambda: interrupts.add(signal.SIGHUP, clock.now))])
+    assert [number for _, _, number in fake.signals] == [INT]
+
+
+def test_a_stage_that_answers_ctrl_c_with_exit_code_0_is_not_done(replay, run_dir, fake, press):
+    with pytest.raises(InterruptedRunError):
+        replay([(1, writes("half")), (5.3, ends(0))], [(5, press)])
+    fake.dies_of = ()
+    assert load_result(run_dir.stage("01-work")) is None
+    assert not run_dir.stage("01-work").exit_code.exists()
+
+
+def test_ctrl_c_between_stages_starts_no_further_one(replay, fake, press):
+    with pytest.raises(InterruptedRunError, match="stopped at 02-work"):
+        replay(WORKS, [(2, press)], stages=2)
+    assert len(fake.launches) == 1
+
+
+def test_workers_that_outlive_their_launcher_are_ended_and_named(replay, run_dir, fake):
+    fake.history = []
+
+    def die(fake):
+        fake.strays.add(99)
+        fake.end(137, write=False)
+
+    with pytest.raises(StageFailedError):
+        replay([(1, die)])
+    assert fake.strays == set()
+    assert ((99,), KILL) in [(pids, number) for _, pids, number in fake.signals]
+    texts = [event.text for event in load_events(run_dir.events_jsonl) if isinstance(event, Message)]
+    assert any("99" in text and "outlived" in text for text in texts)
+
+
+def test_progress_becomes_events(replay, run_dir):
+    replay([(1, says("orch-progress 1/4")), (3, says("orch-progress 4/4")), *WORKS[:1], (4, ends(0))])
+    bars = [event for event in load_events(run_dir.events_jsonl) if isinstance(event, Progress)]
+    assert [(bar.done, bar.total, bar.stage) for bar in bars] == [(1, 4, "01-work"), (4, 4, "01-work")]
+
+
+def test_a_bug_in_a_listener_leaves_no_child_behind(replay, fake):
+    def listener(event):
+        if isinstance(event, StageStarted):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        replay([], listener=listener)
+    assert not fake.alive
+
+
+def test_a_done_code_other_than_0_counts_as_done_and_is_the_runs_code(
+    make_stage, make_plan, run_dir, fake, clock, interrupts
+):
+    fake.history = [(1, writes()), (2, ends(8))]
+    plan = make_plan(make_stage("01-report", done_codes=(0, 8)))
+    for status in ("done", "skipped"):
+        outcome = run_plan(plan, run_dir, clock=clock, processes=fake, interrupts=interrupts)
+        assert (outcome.exit_code, outcome.stages[0].status) == (8, status)
+
+
+def test_orchs_own_stages_end_with_their_own_error(make_plan, run_dir, fake, clock, interrupts):
+    from orchestrator.errors import DataError
+    from orchestrator.plan import Command, Stage
+
+    def refuse(fake):
+        fake.launch.stderr.write_text("warning: two rows are alike\ntrain.jsonl:3: no negatives — add one\n")
+        fake.end(3)
+
+    fake.history = [(1, refuse)]
+    stage = Stage("01-prepare", "prepare", "", Command(("py", "-m", "orchestrator.data.prepare")), outputs=("data",))
+    with pytest.raises(DataError) as caught:
+        run_plan(make_plan(stage), run_dir, clock=clock, processes=fake, interrupts=interrupts)
+    assert [problem.message for problem in caught.value.problems] == ["train.jsonl:3: no negatives — add one"]

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.report import wording
+
+
+def metrics(verdict="better", **changed):
+    comparison = {
+        "baseline": "native", "metric": "ndcg@10", "before": 0.412, "after": 0.873, "difference": 0.461, "low": 0.394,
+        "high": 0.531, "p": 0.00005, "queries": 100, "verdict": verdict, **changed,
+    }  # fmt: skip
+    return {"headline": {"metric": "ndcg@10"}, "comparisons": [comparison]}
+
+
+def test_the_headline_of_a_better_model_gives_both_means_and_the_evidence():
+    expected = "nDCG@10 rose from 0.412 to 0.873: +0.461 [+0.394, +0.531], p < 0.001, 100 queries"
+    assert wording.headline(metrics()) == expected
+
+
+@pytest.mark.parametrize(("verdict", "words"), [("worse", "fell from"), ("no measurable difference", "no measurable")])
+def test_the_headline_says_what_the_verdict_says(verdict, words):
+    assert words in wording.headline(metrics(verdict))
+
+
+def test_the_headline_without_an_interval_says_so():
+    assert "[no interval]" in wording.headline(metrics("no measurable difference", low=None, high=None))
+
+
+def test_the_headline_without_a_baseline_gives_the_value_and_says_why_nothing_is_compared():
+    alone = {
+        "headline": {"metric": "map"},
+        "comparisons": [],
+        "eval": {"queries": 7},
+        "systems": [{"role": "tuned", "means": {"map": 0.5}}],
+        "gaps": [],
+    }
+    assert wording.headline(alone) == "MAP is 0.500 on 7 queries: not compared, since no baseline was measured"
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.1, "+0.100"), (-0.1, "-0.100"), (0.0, "0.000"), (-0.0001, "0.000")])
+def test_a_difference_that_rounds_to_zero_has_no_sign(value, text):
+    assert wording.signed(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(2.44, "2.4 s"), (413, "6 min 53 s"), (3599.6, "1 h 00 min"), (11220, "3 h 07 min")],
+)
+def test_durations_are_written_in_the_units_that_people_use(seconds, text):
+    assert wording.duration(seconds) == text
+
+
+@pytest.mark.parametrize(("number", "text"), [(1, "1 query"), (0, "0 queries"), (1204, "1,204 queries")])
+def test_counts_agree_with_their_noun(number, text):
+    assert wording.counted(number, "query") == text
+
+
+def test_systems_that_print_the_same_mean_are_both_best():
+    systems = [{"id": name, "means": {"map": mean}} for name, mean in (("a", 0.50004), ("b", 0.50001), ("c", 0.4))]
+    assert wording.best_systems({"metrics": ["map"], "systems": systems}) == {"map": {"a", "b"}}

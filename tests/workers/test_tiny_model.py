@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from orchestrator.workers import tiny_model
+from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.weights import hash_file
+
+
+def test_the_decoder_loads_as_qwen3_with_qwens_special_words_as_single_tokens(decoder):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(decoder)
+    model = AutoModelForCausalLM.from_pretrained(decoder)
+    assert type(model).__name__ == "Qwen3ForCausalLM"
+    assert type(tokenizer).__name__.startswith("Qwen2Tokenizer")
+    for word in ("yes", "no", "Yes", "No", "<think>", "</think>", "<|im_start|>", "<|im_end|>"):
+        assert len(tokenizer(word)["input_ids"]) == 1, word
+    assert (tokenizer.padding_side, tokenizer.pad_token, tokenizer.eos_token) == ("left", "<|endoftext|>", "<|im_end|>")
+    assert len(tokenizer) <= 2000
+    assert model.config.tie_word_embeddings
+    assert tokenizer.decode(tokenizer("任何 text 🙂")["input_ids"]) == "任何 text 🙂"
+
+
+def test_the_same_seed_gives_the_same_files(decoder, train_file, eval_file, tmp_path):
+    arguments = ["--like", "decoder", "--texts", train_file, eval_file, "--out", tmp_path / "again"]
+    assert tiny_model.main([*map(str, arguments)]) == 0
+    for name in ("model.safetensors", "tokenizer.json", "config.json"):
+        assert hash_file(decoder / name) == hash_file(tmp_path / "again" / name), name
+    assert tiny_model.main([*map(str, arguments), "--seed", "43"]) == 0
+    assert hash_file(decoder / "model.safetensors") != hash_file(tmp_path / "again" / "model.safetensors")
+
+
+def test_the_encoder_takes_a_head(encoder):
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(encoder, num_labels=1)
+    assert type(model).__name__ == "BertForSequenceClassification"
+
+
+def test_no_text_or_an_unknown_family_is_refused(tmp_path, train_file):
+    (tmp_path / "empty.jsonl").write_text("")
+    out = tmp_path / "out"
+    with pytest.raises(WorkerError, match="no text"):
+        tiny_model.main(["--like", "decoder", "--texts", str(tmp_path / "empty.jsonl"), "--out", str(out)])
+    with pytest.raises(WorkerError, match="known are"):
+        tiny_model.main(["--like", "encoder", "--model-type", "x", "--texts", str(train_file), "--out", str(out)])
+    assert not out.exists()
+
+
+def test_settings_that_training_needs_are_saved(decoder):
+    config = json.loads((decoder / "config.json").read_text(encoding="utf-8"))
+    assert (config["model_type"], config["hidden_size"], config["head_dim"]) == ("qwen3", 32, 8)

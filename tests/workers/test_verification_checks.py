@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import math
+
+from orchestrator.workers.verification_checks import (
+    check_changed_scores,
+    check_changed_weights,
+    check_finite,
+    check_merge_keeps_training,
+    check_not_constant,
+    check_same,
+    check_sentence_transformers,
+    compare,
+)
+
+
+def test_scores_agree_within_a_share_of_their_spread():
+    assert compare([1.0, 2.0005], [1.0, 2.0], 1e-3)[0]
+    assert not compare([1.0, 2.002], [1.0, 2.0], 1e-3)[0]
+
+
+def test_nan_never_agrees():
+    assert not compare([math.nan, 1.0], [0.0, 1.0], 1e-3)[0]
+    assert not check_same("merged", "x", [1.0, math.nan], [1.0, 2.0], 1e-3).passed
+    assert not check_finite({"model": [math.nan, 1.0]}).passed
+
+
+def test_pairs_that_are_cut_are_reported_and_not_judged():
+    check = check_sentence_transformers([1.0, 2.0, 3.0], [1.0, 2.0, 3.5], uncut=[0, 1], exact=True)
+    assert check.passed
+    assert (check.numbers["cut_pairs"], check.numbers["cut_max_difference"]) == (1, 0.5)
+    assert not check_sentence_transformers([1.0, 2.0], [1.0, 2.5], uncut=[0, 1], exact=True).passed
+
+
+def test_an_approximate_template_passes_but_is_not_said_to_agree():
+    check = check_sentence_transformers([1.0, 2.0], [1.0, 2.5], uncut=[0, 1], exact=False)
+    assert (check.passed, check.numbers["agrees"]) == (True, False)
+
+
+def test_equal_weights_scores_or_a_constant_are_failures():
+    assert not check_changed_weights({"a": "1"}, {"a": "1", "head": "2"}).passed
+    assert not check_changed_weights({"x": "1"}, {"y": "1"}).passed
+    assert check_changed_weights({"a": "1"}, {"a": "2"}).passed
+    assert not check_changed_scores([1.0, 2.0], [1.0, 2.0]).passed
+    assert not check_not_constant([20.0, 20.0001]).passed
+    assert check_not_constant([20.0, 20.1]).passed
+
+
+def test_a_merge_that_rounds_the_training_away_is_a_failure():
+    base, adapter = [0.0, 0.0], [0.1, -0.1]
+    assert not check_merge_keeps_training(base, adapter, [0.01, -0.01]).passed
+    assert check_merge_keeps_training(base, adapter, [0.09, -0.1]).passed
