@@ -134,7 +134,7 @@ def _facts(record: RunRecord, metrics: Mapping[str, Any]) -> Iterator[tuple[str,
     """Yield the few facts under the headline, as (name, value)."""
     model = record.plan.recipe.get("model")
     if isinstance(model, dict):
-        model = model.get("path")
+        model = model.get("path") or model.get("package")
     if model:
         yield "Base model", str(model)
     if metrics["eval"]:

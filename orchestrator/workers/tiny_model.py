@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,19 +107,31 @@ def save_qwen_tokenizer(texts: list[str], folder: Path) -> Any:
     return AutoTokenizer.from_pretrained(folder)
 
 
+def build_vocabulary(words: Counter[str], special: list[str]) -> dict[str, int]:
+    """Return special tokens, every character as a beginning and as a continuation, and the most frequent words.
+
+    tokenizers' WordPieceTrainer numbers continuations in the order of a hash map, another one in every process.
+    """
+    characters = sorted({character for word in words for character in word})
+    frequent = sorted(words, key=lambda word: (-words[word], word))
+    tokens = dict.fromkeys([*special, *characters, *(f"##{one}" for one in characters), *frequent])
+    return {token: index for index, token in enumerate(list(tokens)[:MAX_VOCABULARY])}
+
+
 def save_bert_tokenizer(texts: list[str], folder: Path) -> Any:
-    """Train a WordPiece vocabulary with BERT's rules, save it as a BertTokenizer, and return it as it loads again."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    """Make a WordPiece vocabulary with BERT's rules, save it as a BertTokenizer, and return it as it loads again."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    core = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # noqa: S106  a token of text
-    core.normalizer = normalizers.BertNormalizer(lowercase=True)
-    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    words: Counter[str] = Counter()
+    for text in texts:
+        words.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    vocabulary = build_vocabulary(words, [f"[{role.upper()}]" for role in BERT_ROLES])
+    core = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token="[UNK]"))  # noqa: S106  a token of text
+    core.normalizer = normalizer
+    core.pre_tokenizer = splitter
     core.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=MAX_VOCABULARY, special_tokens=[f"[{role.upper()}]" for role in BERT_ROLES], show_progress=False
-    )
-    core.train_from_iterator(texts, trainer=trainer)
     ids = {token: core.token_to_id(token) for token in ("[CLS]", "[SEP]")}
     core.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=list(ids.items())

@@ -85,7 +85,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def train_file(place: Path) -> Path:
     rows = [
-        {"query": f"what about {name} {index}?", "pos": [text], "neg": [other for other in TOPICS.values() if other != text]}
+        {
+            "query": f"what about {name} {index}?",
+            "pos": [text],
+            "neg": [other for other in TOPICS.values() if other != text],
+        }
         for index in range(6)
         for name, text in TOPICS.items()
     ]
@@ -102,7 +106,9 @@ def eval_file(place: Path) -> Path:
             {"docid": f"q{number}.{index}", "text": text, "label": int(text == TOPICS[name])}
             for index, text in enumerate(TOPICS.values())
         ]
-        lines.append({"qid": f"q{number}", "query": f"tell me of {name}", "documents": documents, "source": "x", "line": 1})
+        lines.append(
+            {"qid": f"q{number}", "query": f"tell me of {name}", "documents": documents, "source": "x", "line": 1}
+        )
     path = place / "eval.jsonl"
     path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
     return path
@@ -112,7 +118,17 @@ def eval_file(place: Path) -> Path:
 def decoder(place: Path, train_file: Path, eval_file: Path) -> Path:
     from orchestrator.workers import tiny_model
 
-    arguments = ["--like", "decoder", "--model-type", "qwen3", "--texts", train_file, eval_file, "--out", place / "decoder"]
+    arguments = [
+        "--like",
+        "decoder",
+        "--model-type",
+        "qwen3",
+        "--texts",
+        train_file,
+        eval_file,
+        "--out",
+        place / "decoder",
+    ]
     assert tiny_model.main([*map(str, arguments)]) == 0
     return place / "decoder"
 
@@ -127,10 +143,10 @@ def encoder(place: Path, train_file: Path, eval_file: Path) -> Path:
 
 
 def save_adapter(base: Path, folder: Path, scale: float) -> None:
-    """Save a LoRA adapter whose B is random of that scale, and a tokenizer cut short as FlagEmbedding's trainer leaves it."""
+    """Save a LoRA adapter whose B is random of that scale, and a tokenizer as FlagEmbedding's trainer leaves it."""
     import torch
     from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     torch.manual_seed(3)
     settings = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"])

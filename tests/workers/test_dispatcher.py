@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.workers.__main__ import WORKERS
 from tests.workers.conftest import WORKERS as FOLDER
 from tests.workers.conftest import run_worker
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_an_unknown_worker_is_a_usage_error_that_names_the_known_ones(tmp_path):
@@ -32,9 +35,7 @@ def run_worker_with_path(folder: Path, *arguments: str):
 
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     command = [sys.executable, str(FOLDER), *arguments]
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=60
-    )
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=60)
 
 
 def test_the_workers_do_not_see_their_own_files_as_top_level_modules(tmp_path):

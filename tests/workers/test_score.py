@@ -15,7 +15,12 @@ from tests.workers.conftest import write_spec
 
 
 def score_with(folder, model, data, **spec):
-    arguments = {"model": model, "scoring": write_spec(folder / "spec.json", **spec), "data": data, "out": folder / "out"}
+    arguments = {
+        "model": model,
+        "scoring": write_spec(folder / "spec.json", **spec),
+        "data": data,
+        "out": folder / "out",
+    }
     code = score.main([part for name, value in arguments.items() for part in (f"--{name}", str(value))])
     rows = [json.loads(line) for line in (folder / "out" / "scores.jsonl").read_text().splitlines()]
     return code, rows, json.loads((folder / "out" / "scoring.json").read_text())
@@ -90,7 +95,9 @@ def test_a_bi_encoder_gives_cosines(tmp_path, encoder, eval_file):
 
 def test_equal_pairs_are_scored_once_and_calls_never_mix_prompts():
     calls = []
-    candidates = [Candidate("q", str(number), "query", "d" * (number % 3), "p" if number > 7 else None) for number in range(12)]
+    candidates = [
+        Candidate("q", str(number), "query", "d" * (number % 3), "p" if number > 7 else None) for number in range(12)
+    ]
     scores = score.score_candidates(fake(calls=calls), candidates, batch_size=2)
     assert scores == [5.0 + number % 3 for number in range(12)]
     assert sum(count for count, _ in calls) == 6
@@ -111,7 +118,9 @@ def test_a_rows_own_prompt_changes_its_score(tmp_path, decoder, eval_file):
     data.write_text("".join(json.dumps(group) + "\n" for group in groups))
     _, plain, _ = score_with(tmp_path, decoder, eval_file)
     _, prompted, _ = score_with(tmp_path, decoder, data)
-    changed = {one["qid"] for one, other in zip(plain, prompted, strict=True) if abs(one["score"] - other["score"]) > 1e-3}
+    changed = {
+        one["qid"] for one, other in zip(plain, prompted, strict=True) if abs(one["score"] - other["score"]) > 1e-3
+    }
     assert changed == {"q1"}
 
 

@@ -24,13 +24,19 @@ def test_the_decoder_loads_as_qwen3_with_qwens_special_words_as_single_tokens(de
     assert tokenizer.decode(tokenizer("任何 text 🙂")["input_ids"]) == "任何 text 🙂"
 
 
-def test_the_same_seed_gives_the_same_files(decoder, train_file, eval_file, tmp_path):
-    arguments = ["--like", "decoder", "--texts", train_file, eval_file, "--out", tmp_path / "again"]
+@pytest.mark.parametrize("like", ["decoder", "encoder"])
+def test_the_same_seed_gives_the_same_files(like, request, train_file, eval_file, tmp_path):
+    first = request.getfixturevalue(like)
+    arguments = ["--like", like, "--texts", train_file, eval_file, "--out", tmp_path / "again"]
     assert tiny_model.main([*map(str, arguments)]) == 0
     for name in ("model.safetensors", "tokenizer.json", "config.json"):
-        assert hash_file(decoder / name) == hash_file(tmp_path / "again" / name), name
-    assert tiny_model.main([*map(str, arguments), "--seed", "43"]) == 0
-    assert hash_file(decoder / "model.safetensors") != hash_file(tmp_path / "again" / "model.safetensors")
+        assert hash_file(first / name) == hash_file(tmp_path / "again" / name), name
+
+
+def test_another_seed_gives_other_weights(decoder, train_file, eval_file, tmp_path):
+    arguments = ["--like", "decoder", "--texts", train_file, eval_file, "--out", tmp_path / "other", "--seed", "43"]
+    assert tiny_model.main([*map(str, arguments)]) == 0
+    assert hash_file(decoder / "model.safetensors") != hash_file(tmp_path / "other" / "model.safetensors")
 
 
 def test_the_encoder_takes_a_head(encoder):

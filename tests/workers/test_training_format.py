@@ -58,7 +58,9 @@ def test_without_the_sentinel_texts_would_get_other_ids(tokenizers, spec):
 def test_texts_without_the_sentinel_keep_their_ids(tokenizers):
     trained, packaged = tokenizers
     texts = [text for pair in random_texts(200) for text in pair]
-    assert trained(texts, add_special_tokens=False)["input_ids"] == packaged(texts, add_special_tokens=False)["input_ids"]
+    assert (
+        trained(texts, add_special_tokens=False)["input_ids"] == packaged(texts, add_special_tokens=False)["input_ids"]
+    )
 
 
 @pytest.mark.parametrize("prompt", ["{{ 7 * 7 }} {% if x %}\"'\\n\n{# c #}", "中文🙂\u2028\x7f", "ends }}"])
@@ -99,6 +101,10 @@ def test_a_long_document_is_cut_and_the_prompt_stays(tokenizers, spec):
 def test_an_unknown_scorer_or_a_length_of_zero_is_refused():
     from orchestrator.workers.failure import WorkerError
 
-    for raw in ({"scorer": "magic"}, {"scorer": "bi-encoder", "max_length": 0}, {"scorer": "bi-encoder", "dtype": "int8"}):
+    for raw in (
+        {"scorer": "magic"},
+        {"scorer": "bi-encoder", "max_length": 0},
+        {"scorer": "bi-encoder", "dtype": "int8"},
+    ):
         with pytest.raises(WorkerError):
             parse_spec(raw, "spec.json")

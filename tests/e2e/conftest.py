@@ -1,0 +1,91 @@
+"""Real runs through the command line, shared by all tests of this folder: each costs a minute or more."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+ORCH = str(Path(sys.executable).parent / "orch")
+SECRET = "hf_thisisasecretthatmustnotbewritten"  # noqa: S105
+ENV = {**os.environ, "HF_TOKEN": SECRET, "HF_HUB_OFFLINE": "1"}
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def data(self):
+        return json.loads(self.out)["data"]
+
+
+def orch(*argv: str, cwd: Path | None = None, env: dict[str, str] | None = None, stdin: str = "") -> Done:
+    done = subprocess.run([ORCH, *argv], capture_output=True, text=True, cwd=cwd, env=env or ENV, input=stdin, check=False)
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def processes_that_name(text: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if process.pid != os.getpid() and any(text in word for word in process.info["cmdline"] or ()):
+            found.append(process)
+    return found
+
+
+def wait_for(condition, timeout_s: float) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def killed_and_resumed(recipes, tmp_path_factory) -> Path:
+    """A smoke run whose supervisor and training worker are killed (-9) after the first checkpoint, then resumed."""
+    folder = tmp_path_factory.mktemp("smoke") / "run with spaces 红隼"
+    argv = [ORCH, "run", str(recipes / "qwen3_reranker.yaml"), "--smoke", "-o", str(folder)]
+    first = subprocess.Popen(argv, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    saved = folder / "stages" / "05-train" / "output" / "checkpoint-8" / "trainer_state.json"
+    wait_for(lambda: saved.exists() or first.poll() is not None, 900)
+    assert first.poll() is None, first.communicate()[0]
+    first.send_signal(signal.SIGKILL)
+    workers = [p for p in processes_that_name("decoder_only.base") if "torch.distributed.run" not in " ".join(p.cmdline())]
+    workers = [p for p in workers if str(folder) in " ".join(p.cmdline())]
+    assert workers, "no training worker was there to kill"
+    for worker in workers:
+        worker.kill()
+    first.wait()
+    done = orch("resume", str(folder))
+    (folder / "resume.out").write_text(done.out + done.err)
+    assert done.code == 0, done.out + done.err
+    return folder
+
+
+@pytest.fixture(scope="session")
+def plain_bash(recipes, tmp_path_factory) -> Path:
+    """The same smoke run, rendered and then run by bash, with no Orch process around it."""
+    folder = tmp_path_factory.mktemp("bash") / "run"
+    rendered = orch("render", str(recipes / "qwen3_reranker.yaml"), "--smoke", "-o", str(folder))
+    assert rendered.code == 0, rendered.err
+    done = subprocess.run(["bash", str(folder / "run.sh")], env=ENV, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo(recipes, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("demo") / "run"
+    done = orch("run", str(recipes / "demo.yaml"), "-o", str(folder), "--json")
+    assert done.code == 0, done.out + done.err
+    return folder
