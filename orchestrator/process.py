@@ -87,6 +87,10 @@ class Processes(Protocol):
         """Tell whether that very process still runs."""
         ...
 
+    def find_carriers(self, variable: str, /) -> tuple[int, ...]:
+        """Return the pids that were started with `NAME=value` in their environment."""
+        ...
+
     def find_members(self, child: Child, /) -> tuple[int, ...]:
         """Return the pids of everything that the stage started and that still runs."""
         ...
@@ -152,10 +156,15 @@ def is_alive(pid: int, start: str) -> bool:
     return entry is not None and entry.start == start and not entry.is_zombie
 
 
+def find_carriers(variable: str) -> tuple[int, ...]:
+    """Return the pids that were started with `NAME=value` in their environment."""
+    return tuple(sorted(_find_carriers(variable, _read_table())))
+
+
 def find_members(child: Child) -> tuple[int, ...]:
     """Return the live pids of a stage: its launcher's group, all descendants, and whoever carries its token."""
     table = _read_table()
-    roots = _find_token_carriers(child.token, table)
+    roots = _find_carriers(f"{TOKEN_VARIABLE}={child.token}", table)
     leader = table.get(child.pid)
     if leader and leader.start == child.start:
         roots |= {entry.pid for entry in table.values() if entry.group == child.pgid}
@@ -254,8 +263,7 @@ def _find_entry(pid: int) -> Entry | None:
     return process_table.parse_ps(text).get(pid)
 
 
-def _find_token_carriers(token: str, table: dict[int, Entry]) -> set[int]:
-    variable = f"{TOKEN_VARIABLE}={token}"
+def _find_carriers(variable: str, table: dict[int, Entry]) -> set[int]:
     if _has_proc():
         return {pid for pid in table if process_table.carries(pid, variable.encode())}
     lines = run(("ps", "-axwwE", "-o", "pid=,command="), 10, env=_PS_ENV).stdout.splitlines()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @as_json
 def ls_command(runs: Path, as_json: bool) -> None:
     """List runs, newest first."""
-    from orchestrator.runs import list_runs
+    from orchestrator.supervise.runs import list_runs
 
     found = list_runs(runs)
     if as_json:
@@ -44,8 +44,8 @@ def ls_command(runs: Path, as_json: bool) -> None:
 def show_command(run: str, runs: Path, as_json: bool) -> None:
     """Show RUN (a folder, a name, or `last`): its stages, times and verdict."""
     from orchestrator.launch import find_run, load_plan
-    from orchestrator.runs import summarise
-    from orchestrator.runstate import load_result
+    from orchestrator.supervise.runs import summarise
+    from orchestrator.supervise.state import load_result
 
     folder = find_run(run, runs)
     plan, summary = load_plan(folder), summarise(folder)
@@ -84,7 +84,7 @@ def show_command(run: str, runs: Path, as_json: bool) -> None:
 def logs_command(run: str, stage: str | None, follow: bool, runs: Path) -> None:
     """Print the logs of RUN, of one STAGE (such as 04-train) or of all."""
     from orchestrator.launch import find_run
-    from orchestrator.runs import follow_logs
+    from orchestrator.supervise.runs import follow_logs
 
     current = None
     for line in follow_logs(find_run(run, runs), stage, follow=follow):
@@ -101,7 +101,7 @@ def logs_command(run: str, stage: str | None, follow: bool, runs: Path) -> None:
 def stop_command(run: str, now: bool, runs: Path) -> None:
     """Stop RUN; `orch resume` continues it."""
     from orchestrator.launch import find_run
-    from orchestrator.runs import stop_run
+    from orchestrator.supervise.runs import stop_run
 
     folder = find_run(run, runs)
     click.echo(f"{folder.root.name}: {stop_run(folder, now=now)}")

@@ -134,11 +134,11 @@ class LivePanel:
             self.view.update(event)
 
     def __enter__(self) -> Self:
-        self.live.__enter__()
+        self.live.start(refresh=True)
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.live.__exit__(*error)
+    def __exit__(self, *_error: object) -> None:
+        self.live.stop()
 
     def _draw(self) -> Any:
         from rich.progress_bar import ProgressBar

@@ -70,8 +70,8 @@ def resume_command(run: str, runs: Path, open_report: bool, as_json: bool) -> No
 
 def _supervise(plan: Plan, run: RunDir, *, command: str, open_report: bool, as_json: bool) -> None:
     from orchestrator.cli.progress import choose_listener
-    from orchestrator.stopping import Patience
-    from orchestrator.supervise import run_plan
+    from orchestrator.supervise.loop import run_plan
+    from orchestrator.supervise.stopping import Patience
 
     click.echo(f"run folder: {run.root}", err=True)
     seconds = plan.recipe.get("launch", {}).get("stop_patience_s")

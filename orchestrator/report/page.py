@@ -15,7 +15,7 @@ from orchestrator.report.cautions import build_cautions, build_gaps
 from orchestrator.report.curve import describe_points
 from orchestrator.report.examples import build_examples
 from orchestrator.report.figures import build_bars_figure, build_interval_figure
-from orchestrator.runstate import redact
+from orchestrator.supervise.state import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

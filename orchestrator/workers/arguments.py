@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import enum
 import importlib
@@ -125,7 +126,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--module", required=True, help="such as FlagEmbedding.finetune.reranker.decoder_only.base")
     options = parser.parse_args(argv)
     try:
-        described = read_module(options.module)
+        with contextlib.redirect_stdout(sys.stderr):  # libraries print while they load
+            described = read_module(options.module)
     except ImportError as error:
         raise WorkerError(f"cannot import {options.module}: {error}") from error
     json.dump(described, sys.stdout, ensure_ascii=False, indent=2)

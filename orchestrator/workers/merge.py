@@ -40,11 +40,12 @@ def load_base(base: str, task_type: str | None, dtype: str, *, trust_remote_code
     """Return the base model in the class that the adapter was trained on."""
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+    # not `dtype`, which transformers has since 4.56 only; FlagEmbedding itself says torch_dtype
     if task_type == "SEQ_CLS":
         return AutoModelForSequenceClassification.from_pretrained(
-            base, dtype=dtype, num_labels=1, trust_remote_code=trust_remote_code
+            base, torch_dtype=dtype, num_labels=1, trust_remote_code=trust_remote_code
         )
-    return AutoModelForCausalLM.from_pretrained(base, dtype=dtype, trust_remote_code=trust_remote_code)
+    return AutoModelForCausalLM.from_pretrained(base, torch_dtype=dtype, trust_remote_code=trust_remote_code)
 
 
 def attach_adapter(model: Any, folder: Path) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import sys
@@ -39,10 +40,12 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     spec = load_spec(options.model / "scoring.json")
     pairs = read_pairs(sys.stdin)
+    scores: list[float] = []
     if pairs:
-        scorer = load_scorer(str(options.model), spec, choose_device(options.device))
-        for score in scorer.score(pairs, None):
-            if not math.isfinite(score):
-                raise WorkerError("the model gives NaN or infinity")
-            sys.stdout.write(json.dumps({"score": score}) + "\n")
+        # standard output is for scores: what libraries print while they load goes to standard error
+        with contextlib.redirect_stdout(sys.stderr):
+            scores = load_scorer(str(options.model), spec, choose_device(options.device)).score(pairs, None)
+    if not all(map(math.isfinite, scores)):
+        raise WorkerError("the model gives NaN or infinity: its weights or its precision are broken")
+    sys.stdout.writelines(json.dumps({"score": score}) + "\n" for score in scores)
     return 0

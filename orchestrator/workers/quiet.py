@@ -15,7 +15,7 @@ QUIET = {
 
 
 def hush() -> None:
-    """Set the switches that the libraries read when they are imported; what the user set himself wins."""
+    """Set the switches that the libraries read when they are imported; what the user has set wins."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", category=FutureWarning)

@@ -153,7 +153,7 @@ def score_model(subject: Subject, pairs: Sequence[Pair], tokenizer: Any) -> Load
     loader = AutoModelForCausalLM if subject.decoder else AutoModelForSequenceClassification
     model, info = loader.from_pretrained(
         subject.model,
-        dtype="float32",
+        torch_dtype="float32",
         output_loading_info=True,
         trust_remote_code=subject.spec.trust_remote_code,
     )

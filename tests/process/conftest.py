@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from orchestrator import process
-from orchestrator.interrupts import Interrupts
 from orchestrator.plan import Command, Plan, Resume, Stage
 from orchestrator.process import Child, Launch
 from orchestrator.rundir import RunDir
-from orchestrator.runstate import read_state
-from orchestrator.stopping import Patience
+from orchestrator.supervise.interrupts import Interrupts
+from orchestrator.supervise.state import read_state
+from orchestrator.supervise.stopping import Patience
 
 HERE = Path(__file__).parent
 BAD = HERE / "bad_children"
@@ -217,6 +217,9 @@ class FakeProcesses:
 
     def is_alive(self, _pid, start):
         return self.alive and start == "s"
+
+    def find_carriers(self, _variable):
+        return ()
 
     def find_members(self, child):
         return ((child.pid,) if self.alive else ()) + tuple(sorted(self.strays))

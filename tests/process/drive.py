@@ -8,8 +8,8 @@ from pathlib import Path
 from orchestrator.errors import OrchError
 from orchestrator.plan import plan_from_json
 from orchestrator.rundir import RunDir
-from orchestrator.stopping import Patience
-from orchestrator.supervise import run_plan
+from orchestrator.supervise.loop import run_plan
+from orchestrator.supervise.stopping import Patience
 
 if __name__ == "__main__":
     run_dir = RunDir(Path(sys.argv[1]))

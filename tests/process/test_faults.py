@@ -19,10 +19,10 @@ from orchestrator.events import Message, StageStarted, Step, load_events
 from orchestrator.plan import Command, Stage
 from orchestrator.process_table import read_table
 from orchestrator.rundir import RunDir
-from orchestrator.runs import follow_logs, is_supervised, list_runs, stop_run, summarise
-from orchestrator.runstate import load_launch, load_result, read_state
-from orchestrator.stopping import Patience
-from orchestrator.supervise import run_plan
+from orchestrator.supervise.loop import run_plan
+from orchestrator.supervise.runs import follow_logs, is_supervised, list_runs, stop_run, summarise
+from orchestrator.supervise.state import load_launch, load_result, read_state
+from orchestrator.supervise.stopping import Patience
 
 QUICK = Patience(2.0, 1.0, 3.0)
 

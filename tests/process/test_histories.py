@@ -9,9 +9,9 @@ import pytest
 
 from orchestrator.errors import InterruptedRunError, StageFailedError, StalledError
 from orchestrator.events import Message, Progress, StageFinished, StageSkipped, StageStarted, load_events
-from orchestrator.runstate import load_result, read_state
-from orchestrator.stopping import Patience
-from orchestrator.supervise import run_plan
+from orchestrator.supervise.loop import run_plan
+from orchestrator.supervise.state import load_result, read_state
+from orchestrator.supervise.stopping import Patience
 
 INT, TERM, KILL = signal.SIGINT, signal.SIGTERM, signal.SIGKILL
 PATIENCE = Patience(20.0, 10.0, 5.0)

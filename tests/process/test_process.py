@@ -15,7 +15,7 @@ from orchestrator.logs.follow import LogFollower
 from orchestrator.logs.parse import parse_line
 from orchestrator.process import Child, Launch
 from orchestrator.process_table import PS_COLUMNS, parse_ps, parse_stat, read_entry
-from orchestrator.stopping import Patience, stop_stage
+from orchestrator.supervise.stopping import Patience, stop_stage
 
 QUICK = Patience(0.5, 0.5, 3.0)
 
@@ -236,5 +236,5 @@ def test_a_mac_finds_a_stage_by_ps_alone(spawn, monkeypatch):
     start = process._find_entry(child.pid).start
     mac = Child(child.pid, child.pgid, start, child.token)
     assert process.is_alive(mac.pid, mac.start)
-    monkeypatch.setattr(process, "_find_token_carriers", lambda _token, _table: set())  # Linux's ps has another -E
+    monkeypatch.setattr(process, "_find_carriers", lambda _token, _table: set())  # Linux's ps has another -E
     assert process.find_members(mac) == members

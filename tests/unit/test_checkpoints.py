@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from orchestrator.checkpoints import find_defect, find_newest_complete, is_whole_safetensors
+from orchestrator.supervise.checkpoints import find_defect, find_newest_complete, is_whole_safetensors
 
 
 def write_safetensors(path, floats=4):

@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.errors import RunFolderError
 from orchestrator.rundir import RunDir
-from orchestrator.runlock import held_lock, load_holder
+from orchestrator.supervise.lock import held_lock, load_holder
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pytest
 from orchestrator.errors import RunFolderError
 from orchestrator.process import Child
 from orchestrator.rundir import RunDir
-from orchestrator.runs import list_runs, stop_run, summarise
-from orchestrator.runstate import (
+from orchestrator.supervise.runs import list_runs, stop_run, summarise
+from orchestrator.supervise.state import (
     LaunchRecord,
     RunState,
     load_launch,

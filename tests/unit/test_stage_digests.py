@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.digests import WHOLE_BYTES, find_output, hash_path, list_inputs, stage_digest
 from orchestrator.plan import Command, File, Plan, Stage
+from orchestrator.supervise.digests import WHOLE_BYTES, find_output, hash_path, list_inputs, stage_digest
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from orchestrator.plan import Stage
     from orchestrator.rundir import StageDir
-    from orchestrator.runstate import LaunchRecord
-    from orchestrator.watch import Ending, Limits
+    from orchestrator.supervise.state import LaunchRecord
+    from orchestrator.supervise.watch import Ending, Limits
 
 _SIGNALLED_CODES = frozenset({129, 130, 143})  # HUP, INT, TERM: sent by somebody else
 _OWN_ERRORS: dict[int, type[OrchError]] = {

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import process
-from orchestrator.attempts import find_missing_outputs, prepare_attempt
-from orchestrator.digests import stage_digest
 from orchestrator.errors import InterruptedRunError, OrchError, RunFolderError, StageFailedError
 from orchestrator.events import (
     EventLog,
@@ -25,13 +23,16 @@ from orchestrator.events import (
     StageStarted,
     load_events,
 )
-from orchestrator.failures import Failure, build_failure
-from orchestrator.interrupts import Interrupts, counted_interrupts
 from orchestrator.logs.live import LiveLog
 from orchestrator.process import Child, Launch, Processes
 from orchestrator.rundir import RunDir, StageDir, write_text
-from orchestrator.runlock import held_lock, show_life
-from orchestrator.runstate import (
+from orchestrator.supervise.attempts import find_missing_outputs, prepare_attempt
+from orchestrator.supervise.build_locks import clear_stale_build_locks
+from orchestrator.supervise.digests import stage_digest
+from orchestrator.supervise.failures import Failure, build_failure
+from orchestrator.supervise.interrupts import Interrupts, counted_interrupts
+from orchestrator.supervise.lock import held_lock, show_life
+from orchestrator.supervise.state import (
     LaunchRecord,
     RunState,
     StageResult,
@@ -44,8 +45,8 @@ from orchestrator.runstate import (
     write_result,
     write_state,
 )
-from orchestrator.stopping import PATIENCE, Clock, Patience, stop_stage
-from orchestrator.watch import Ending, Limits, Surroundings, watch_stage
+from orchestrator.supervise.stopping import PATIENCE, Clock, Patience, stop_stage
+from orchestrator.supervise.watch import Ending, Limits, Surroundings, watch_stage
 
 if TYPE_CHECKING:
     from orchestrator.plan import Plan, Stage
@@ -250,7 +251,7 @@ def _launch(run: _Run, stage: Stage, digest: str) -> StageOutcome:
     folder = run.folder.stage(stage.name)
     write_launch(folder, record)
     _write_script(run.plan, stage, folder, record)
-    for note in attempt.notes:
+    for note in [*attempt.notes, *clear_stale_build_locks(dict(stage.command.env), edges.processes)]:
         edges.emit(Message("info", note, stage.name))
     # The token is on disk before the process is there: whoever comes after a kill at this very moment finds it.
     write_state(run.folder, _with_child(run, stage, Child(0, 0, "", record.token)))

@@ -12,9 +12,9 @@ from orchestrator import process
 from orchestrator.errors import RunFolderError
 from orchestrator.logs.follow import LogFollower
 from orchestrator.rundir import RunDir
-from orchestrator.runlock import held_lock, load_holder
-from orchestrator.runstate import RunState, read_state, write_state
-from orchestrator.stopping import PATIENCE, Clock, Patience, stop_stage
+from orchestrator.supervise.lock import held_lock, load_holder
+from orchestrator.supervise.state import RunState, read_state, write_state
+from orchestrator.supervise.stopping import PATIENCE, Clock, Patience, stop_stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.events import Event, Message
-from orchestrator.runlock import HEARTBEAT_S
-from orchestrator.runstate import LaunchRecord, read_exit_code
-from orchestrator.stopping import Clock, Patience, stop_stage
+from orchestrator.supervise.lock import HEARTBEAT_S
+from orchestrator.supervise.state import LaunchRecord, read_exit_code
+from orchestrator.supervise.stopping import Clock, Patience, stop_stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from orchestrator.interrupts import Interrupts
     from orchestrator.logs.live import LiveLog
     from orchestrator.process import Child, Processes
     from orchestrator.rundir import StageDir
+    from orchestrator.supervise.interrupts import Interrupts
 
 LINGER_S = 2.0  # what a stage's own processes may take to follow their launcher
 

@@ -7,9 +7,9 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.checkpoints import find_newest_complete
-from orchestrator.digests import find_output
-from orchestrator.runstate import LaunchRecord, load_launch
+from orchestrator.supervise.checkpoints import find_newest_complete
+from orchestrator.supervise.digests import find_output
+from orchestrator.supervise.state import LaunchRecord, load_launch
 
 if TYPE_CHECKING:
     from pathlib import Path

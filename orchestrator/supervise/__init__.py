@@ -1,0 +1,1 @@
+"""Runs a plan's stages as native processes: launch, follow, stop, adopt, resume."""
