@@ -23,10 +23,8 @@ def create_run(plan: Plan, recipe_path: Path, hardware: Hardware) -> RunDir:
     run = RunDir(Path(plan.run_dir))
     if run.plan_json.exists():
         if load_plan(run).digest() != plan.digest():
-            raise RunFolderError(
-                f"{run.root} holds a run of another recipe, data path, machine or Orch version",
-                hint=f"continue that run with: orch resume {run.root}\nor start this one in a fresh folder (without -o)",
-            )
+            hint = f"continue that run with: orch resume {run.root}\nor start this one in a fresh folder (without -o)"
+            raise RunFolderError(f"{run.root} holds a run of another recipe, machine or Orch version", hint=hint)
         return run
     if run.root.exists() and any(run.root.iterdir()):
         raise RunFolderError(f"{run.root} is not empty, and is no run", hint="name a fresh folder")

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 QWEN3_INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+# FlagLLMReranker computes the logits of every position over the whole vocabulary: 5 GB for 8 × 1024 tokens of Qwen3.
+_BATCH_SIZES = {"decoder": 8, "encoder": 32}
+_QWEN3_PROMPT_TOKENS = 128  # its chat template counts against max_length; FlagEmbedding's prompt comes on top
 _LABELS = {
     "qwen3-native": "base model in Qwen3-Reranker's own prompt",
     "cross-encoder": "base model as the cross-encoder it is",
@@ -170,7 +173,7 @@ class _Builder:
             "label": label,
             "dtype": _DTYPES[self.job.hardware.precision],
             "trust_remote_code": self.job.model.trust_remote_code,
-            "batch_size": self.job.recipe.evaluate.batch_size,
+            "batch_size": self.job.recipe.evaluate.batch_size or _BATCH_SIZES[self.job.model.family],
             **scoring,
         }
         path = f"files/scoring.{name}.json"
@@ -188,7 +191,8 @@ class _Builder:
                 max_length = training.scoring["max_length"]
                 spec: dict[str, Any] = {"scorer": native, "max_length": max_length}
                 if native == "qwen3-native":
-                    spec |= {"instruction": self.job.recipe.evaluate.instruction or QWEN3_INSTRUCTION}
+                    spec["max_length"] += _QWEN3_PROMPT_TOKENS
+                    spec["instruction"] = self.job.recipe.evaluate.instruction or QWEN3_INSTRUCTION
                 path = self._scoring_file("native", spec, _LABELS[native])
                 found.append((name, path, f"Score the untouched {_LABELS[native]}"))
             else:
@@ -284,6 +288,8 @@ class _Builder:
             env["HF_HUB_OFFLINE"] = "1"
         if job.hardware.kind == "cpu":
             env["CUDA_VISIBLE_DEVICES"] = ""
+        if job.smoke:
+            env["OMP_NUM_THREADS"] = "1"  # on tiny matrices threads only wait for one another
         env |= job.recipe.launch.env
         python, workers = job.backend_python, job.workers
         return render_command(template, env=env, cwd=str(self.run.root), python=python, workers=workers, **values)

@@ -289,6 +289,8 @@ def _environment(job: Job) -> dict[str, str]:
         env["HF_HUB_OFFLINE"] = "1"
     if job.hardware.kind == "cpu":
         env["CUDA_VISIBLE_DEVICES"] = ""
+    if job.smoke:
+        env["OMP_NUM_THREADS"] = "1"  # on tiny matrices threads only wait for one another
     if job.hardware.kind == "cpu" and job.deepspeed_text:
         # On a CPU DeepSpeed compiles its communication once (deepspeed/comm/torch.py: build_shm_op). In the default
         # folder a killed build of any tool leaves a lock on which every later run hangs; in this one Orch clears it.

@@ -36,7 +36,7 @@ def data_check_command(
     passage_max_len: int,
     as_json: bool,
 ) -> None:
-    """Check FILES as ranking data: rows that cannot be trained on, duplicates, leaks, lengths. Exit code 3 for bad rows."""
+    """Check FILES as ranking data: bad rows, duplicates, leaks, lengths. Exit code 3 when they must not be used."""
     from orchestrator.data.check import check_files
     from orchestrator.data.describe import describe_report
     from orchestrator.data.tokens import LengthBudget

@@ -69,9 +69,8 @@ def show_command(run: str, runs: Path, as_json: bool) -> None:
     width = max(len(stage.name) for stage in plan.stages)
     for stage in plan.stages:
         result = results[stage.name]
-        click.echo(
-            f"  {'✓' if result else '·'} {stage.name:<{width}}  {show_seconds(result.seconds) if result else ''}".rstrip()
-        )
+        mark, words = ("✓", show_seconds(result.seconds)) if result else ("·", "")
+        click.echo(f"  {mark} {stage.name:<{width}}  {words}".rstrip())
     if report:
         print_verdict(folder, report)
 

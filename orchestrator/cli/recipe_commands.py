@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @hardware_option
 @as_json
 def check_command(recipe: Path, overrides: tuple[str, ...], hardware: str, as_json: bool) -> None:
-    """Check RECIPE: YAML, keys, types, files, and what does not fit together. Exit code 2 with every problem at once."""
+    """Check RECIPE: YAML, keys, types, files, what does not fit together. Exit code 2 with every problem at once."""
     plan = _plan(recipe, overrides, hardware, smoke=False, run_dir=None)
     if as_json:
         print_json("check", {"recipe": str(recipe), "name": plan.name, "stages": [stage.name for stage in plan.stages]})
@@ -33,9 +33,7 @@ def check_command(recipe: Path, overrides: tuple[str, ...], hardware: str, as_js
 
 @click.command("render")
 @click.argument("recipe", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Write the files into this folder (it is the run folder)."
-)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the files here: the run folder.")
 @click.option("--explain", is_flag=True, help="Say of each argument where it comes from and why.")
 @set_option
 @smoke_option
@@ -50,7 +48,10 @@ def render_command(
     hardware: str,
     as_json: bool,
 ) -> None:
-    """Show every command and file that RECIPE becomes; run nothing. `bash run.sh` in the written folder does the whole job."""
+    """Show every command and file that RECIPE becomes; run nothing.
+
+    With -o the files are written, and `bash run.sh` in that folder does the whole job.
+    """
     from orchestrator.render import render_files, render_run_script
 
     plan = _plan(recipe, overrides, hardware, smoke=smoke, run_dir=output)

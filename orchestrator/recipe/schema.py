@@ -75,7 +75,7 @@ class Evaluate(_Part):
     instruction: str | None = Field(
         None, description="task sentence for base models that take one (Qwen3-Reranker's native prompt)"
     )
-    batch_size: int = Field(32, ge=1, description="pairs scored at once")
+    batch_size: int | None = Field(None, ge=1, description="pairs scored at once (8 for an LLM, 32 for an encoder)")
     seed: int = Field(42, description="decides bootstrap resamples and permutations")
 
 

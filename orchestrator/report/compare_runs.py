@@ -9,7 +9,8 @@ from orchestrator.errors import RunFolderError, Where
 from orchestrator.evaluation.compare import BETTER, WORSE, Comparison, compare
 from orchestrator.evaluation.measures import display_name
 from orchestrator.evaluation.metrics import METRICS_VERSION, SEED, TUNED
-from orchestrator.report.record import load_object, load_plan
+from orchestrator.launch import load_plan
+from orchestrator.report.record import load_object
 from orchestrator.report.wording import counted, interval, p_value, signed
 
 if TYPE_CHECKING:

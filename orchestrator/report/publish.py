@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.evaluation.judged import load_groups, load_scores
 from orchestrator.evaluation.metrics import build_metrics
+from orchestrator.launch import load_plan
 from orchestrator.report.card import write_results
 from orchestrator.report.curve import draw_loss_curve
 from orchestrator.report.page import Scored, render_page
-from orchestrator.report.record import load_plan, load_record
+from orchestrator.report.record import load_record
 from orchestrator.report.summary import build_summary
 from orchestrator.rundir import write_json, write_text
 

@@ -6,8 +6,6 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.errors import RunFolderError, Where
-from orchestrator.plan import plan_from_json
 from orchestrator.report.curve import LossPoint, load_loss_points
 
 if TYPE_CHECKING:
@@ -63,16 +61,6 @@ class RunRecord:
     provenance: Mapping[str, Any] | None
     checks: tuple[Check, ...]
     recipe_text: str | None
-
-
-def load_plan(run: RunDir) -> Plan:
-    """Return the run's plan. Raises RunFolderError where the folder has none that can be read."""
-    if not run.plan_json.is_file():
-        raise RunFolderError(f"{run.root} is not a run folder: it has no plan.json", where=Where(str(run.root)))
-    try:
-        return plan_from_json(run.plan_json.read_text(encoding="utf-8"))
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunFolderError(f"plan.json cannot be read: {error!r}", where=Where(str(run.plan_json))) from error
 
 
 def load_record(run: RunDir, plan: Plan) -> RunRecord:

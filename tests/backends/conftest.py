@@ -18,7 +18,15 @@ TESTED = {"python": "3.11.7", "transformers": "5.19.0", "FlagEmbedding": "1.4.2"
 
 @pytest.fixture
 def make_job(recipes: Path):
-    def make_job(*overrides: str, hardware: Hardware = GPU, versions=None, family="decoder", native="qwen3-native", smoke=False, name="qwen3_reranker") -> Job:
+    def make_job(
+        *overrides: str,
+        hardware: Hardware = GPU,
+        versions=None,
+        family="decoder",
+        native="qwen3-native",
+        smoke=False,
+        name="qwen3_reranker",
+    ) -> Job:
         loaded = load_recipe(recipes / f"{name}.yaml", overrides)
         model = BaseModel(loaded.recipe.model.name, loaded.recipe.model.name, None, family, native)
         if family == "encoder" and loaded.recipe.model.package:

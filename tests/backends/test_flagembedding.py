@@ -61,7 +61,9 @@ def test_instructions_of_the_recipe_reach_training_and_scoring_alike(make_job):
         ("5.19.0", "per_gpu_train_batch_size=3", "per_device_train_batch_size", "3"),
     ],
 )
-def test_old_and_new_spellings_are_rendered_as_the_installed_version_wants_them(make_job, transformers, given, flag, value):
+def test_old_and_new_spellings_are_rendered_as_the_installed_version_wants_them(
+    make_job, transformers, given, flag, value
+):
     job = make_job(f"train.{given}", versions={"transformers": transformers})
     name = given.split("=")[0]
     drop = {"warmup_ratio"} if name == "warmup_steps" else set()

@@ -31,16 +31,15 @@ class Done:
 
 
 def orch(*argv: str, cwd: Path | None = None, env: dict[str, str] | None = None, stdin: str = "") -> Done:
-    done = subprocess.run([ORCH, *argv], capture_output=True, text=True, cwd=cwd, env=env or ENV, input=stdin, check=False)
+    done = subprocess.run(
+        [ORCH, *argv], capture_output=True, text=True, cwd=cwd, env=env or ENV, input=stdin, check=False
+    )
     return Done(done.returncode, done.stdout, done.stderr)
 
 
 def processes_that_name(text: str) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if process.pid != os.getpid() and any(text in word for word in process.info["cmdline"] or ()):
-            found.append(process)
-    return found
+    others = (process for process in psutil.process_iter(["cmdline"]) if process.pid != os.getpid())
+    return [process for process in others if any(text in word for word in process.info["cmdline"] or ())]
 
 
 def wait_for(condition, timeout_s: float) -> None:
@@ -60,7 +59,9 @@ def killed_and_resumed(recipes, tmp_path_factory) -> Path:
     wait_for(lambda: saved.exists() or first.poll() is not None, 900)
     assert first.poll() is None, first.communicate()[0]
     first.send_signal(signal.SIGKILL)
-    workers = [p for p in processes_that_name("decoder_only.base") if "torch.distributed.run" not in " ".join(p.cmdline())]
+    workers = [
+        p for p in processes_that_name("decoder_only.base") if "torch.distributed.run" not in " ".join(p.cmdline())
+    ]
     workers = [p for p in workers if str(folder) in " ".join(p.cmdline())]
     assert workers, "no training worker was there to kill"
     for worker in workers:

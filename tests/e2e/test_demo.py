@@ -28,7 +28,10 @@ def test_the_demo_s_model_loads_in_both_libraries_with_one_score(demo):
     from FlagEmbedding import FlagReranker
     from sentence_transformers import CrossEncoder
 
-    pairs = [("Who cleared our web cache yesterday?", "Tundra writes down every thaw."), ("price of a server?", "Basalt bills by the hour.")]
+    pairs = [
+        ("Who cleared our web cache yesterday?", "Tundra writes down every thaw."),
+        ("price of a server?", "Basalt bills by the hour."),
+    ]
     native = FlagReranker(str(demo / "model"), use_fp16=False, devices="cpu").compute_score(pairs)
     portable = CrossEncoder(str(demo / "model"), device="cpu").predict(pairs).tolist()
     assert portable == pytest.approx(native, abs=1e-4)

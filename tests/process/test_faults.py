@@ -1,6 +1,5 @@
 """Whoever is killed, whenever: the next call finishes the run, repeats nothing that was done, and leaves no orphan."""
 
-# ruff: noqa: PLR0917  (pytest passes fixtures by name)
 from __future__ import annotations
 
 import fcntl

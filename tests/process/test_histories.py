@@ -1,6 +1,5 @@
 """The supervisor, replayed: tables of what the child and the user do, on a fake clock, and what must come of it."""
 
-# ruff: noqa: PLR0917  (pytest passes fixtures by name)
 from __future__ import annotations
 
 import signal

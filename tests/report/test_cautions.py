@@ -6,9 +6,10 @@ import json
 import pytest
 
 from orchestrator.evaluation.metrics import build_metrics
+from orchestrator.launch import load_plan
 from orchestrator.report.cautions import build_cautions, build_gaps
 from orchestrator.report.curve import LossPoint
-from orchestrator.report.record import Check, load_plan, load_record
+from orchestrator.report.record import Check, load_record
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import pytest
 
 from orchestrator.errors import RunFolderError
 from orchestrator.evaluation.metrics import build_metrics
+from orchestrator.launch import load_plan
 from orchestrator.report.compare_runs import compare_runs
-from orchestrator.report.record import load_plan
 from orchestrator.rundir import RunDir, write_json
 
 

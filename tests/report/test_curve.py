@@ -5,8 +5,8 @@ import struct
 
 import pytest
 
+from orchestrator.launch import load_plan
 from orchestrator.report.curve import LossPoint, draw_loss_curve, is_dead, load_loss_points, smoothed
-from orchestrator.report.record import load_plan
 
 
 def points(*losses):

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.errors import RunFolderError
-from orchestrator.report.record import load_plan, load_record, parse_checks
+from orchestrator.launch import load_plan
+from orchestrator.report.record import load_record, parse_checks
 from orchestrator.rundir import RunDir
 
 

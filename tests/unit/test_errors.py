@@ -5,7 +5,7 @@ from __future__ import annotations
 from orchestrator import errors
 
 
-def test_no_two_errors_share_an_exit_code(root):
+def test_no_two_errors_share_an_exit_code():
     classes = [errors.OrchError, *errors.OrchError.__subclasses__()]
     codes = [cls.exit_code for cls in classes]
     assert len(classes) >= 10

@@ -38,7 +38,10 @@ def write(tmp_path: Path):
 def problems_of(path: Path, *overrides: str) -> list[tuple[int | None, str, str | None]]:
     with pytest.raises(RecipeError) as caught:
         load_recipe(path, overrides)
-    return [(problem.where.line if problem.where else None, problem.message, problem.hint) for problem in caught.value.problems]
+    return [
+        (problem.where.line if problem.where else None, problem.message, problem.hint)
+        for problem in caught.value.problems
+    ]
 
 
 def test_a_good_recipe_is_read_and_one_path_becomes_a_list(write):
@@ -49,7 +52,10 @@ def test_a_good_recipe_is_read_and_one_path_becomes_a_list(write):
 
 
 def test_every_problem_is_reported_at_once_in_the_order_of_the_file(write):
-    text = GOOD.replace("name: toy", "nmae: toy").replace("learning_rate: 1e-4", "learning_rat: 1e-4") + "gate: {ndgc@10: '> baseline'}\n"
+    text = (
+        GOOD.replace("name: toy", "nmae: toy").replace("learning_rate: 1e-4", "learning_rat: 1e-4")
+        + "gate: {ndgc@10: '> baseline'}\n"
+    )
     found = problems_of(write(text))
     assert [line for line, _, _ in found] == sorted(line for line, _, _ in found)
     messages = " | ".join(message for _, message, _ in found)
@@ -92,9 +98,9 @@ def test_every_problem_is_reported_at_once_in_the_order_of_the_file(write):
 def test_each_mistake_is_named_with_its_line_and_a_way_out(write, old, new, line, message, hint):
     assert old in GOOD
     found = problems_of(write(GOOD.replace(old, new)))
-    assert any(
-        at == line and message in said and (hint is None or hint in (way or "")) for at, said, way in found
-    ), found
+    assert any(at == line and message in said and (hint is None or hint in (way or "")) for at, said, way in found), (
+        found
+    )
 
 
 @pytest.mark.parametrize(

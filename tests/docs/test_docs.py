@@ -1,0 +1,234 @@
+"""The documents say what the code says, and their commands work. `python tests/docs/test_docs.py` writes the tree."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "datasets_example").glob("*.md"),
+    ]
+)
+READMES = (ROOT / "README.md", ROOT / "README.zh-CN.md")
+TREE_PAGE = ROOT / "docs" / "architecture.md"
+# Commands of the README that other tests run, or that need a finished run: tests/e2e, CI.
+COVERED_ELSEWHERE = {
+    "make demo",
+    "make test",
+    "source .venv/bin/activate",
+    "pip install -c constraints.txt -e '.[flagembedding]'",
+    "orch run recipes/qwen3_reranker.yaml --smoke",
+    "orch resume",
+    "orch predict",
+}
+FOLDERS = "orchestrator|recipes|templates|datasets_example|docs|tests|benchmarks"
+_FENCE = re.compile(r"^```(?P<info>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\]\((?P<target>[^)\s]+)\)")
+_PATH = re.compile(rf"`(?P<path>(?:(?:{FOLDERS})/[\w./*-]*|Makefile|pyproject\.toml|constraints\.txt))`")
+
+
+def bash_blocks(page: Path) -> list[tuple[str, str]]:
+    """Return (info string, text) of every block whose language is bash."""
+    found = _FENCE.finditer(page.read_text(encoding="utf-8"))
+    return [(match["info"].strip(), match["body"]) for match in found if match["info"].split()[:1] == ["bash"]]
+
+
+def commands_of(info: str) -> list[str]:
+    """Return the commands of README.md's blocks with that info string, in order."""
+    lines = [line for kind, text in bash_blocks(READMES[0]) if kind == info for line in text.splitlines()]
+    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+
+
+def is_covered_elsewhere(command: str) -> bool:
+    return any(command == known or command.startswith(f"{known} -") for known in COVERED_ELSEWHERE)
+
+
+def build_tree() -> str:
+    """Return the annotated tree: one line a module, with the first line of its docstring."""
+
+    def place(path: Path) -> tuple[bool, tuple[str, ...], bool, str]:
+        folders = path.relative_to(ROOT / "orchestrator").parts[:-1]
+        return bool(folders), folders, path.name != "__init__.py", path.name
+
+    lines = []
+    for path in sorted((ROOT / "orchestrator").rglob("*.py"), key=place):
+        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        lines.append(f"    {path.relative_to(ROOT).as_posix()} — {docstring.split(chr(10))[0]}")
+    return "\n".join(lines)
+
+
+def split_tree_page() -> tuple[str, str, str]:
+    """Return the architecture page before the tree, the tree, and what follows."""
+    head, rest = TREE_PAGE.read_text(encoding="utf-8").split("<!-- tree -->\n\n")
+    tree, tail = rest.split("\n\n<!-- /tree -->")
+    return head, tree, tail
+
+
+def heading_anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_relative_link_leads_somewhere(page):
+    broken = []
+    for match in _LINK.finditer(_FENCE.sub("", page.read_text(encoding="utf-8"))):
+        target, _, anchor = match["target"].partition("#")
+        if re.match(r"[a-z]+:", target):
+            continue
+        goal = (page.parent / target).resolve() if target else page
+        if not goal.exists() or (anchor and anchor not in heading_anchors(goal)):
+            broken.append(match["target"])
+    assert not broken
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_path_of_the_repository_that_is_named_exists(page):
+    named = {match["path"] for match in _PATH.finditer(page.read_text(encoding="utf-8"))}
+    assert not [path for path in sorted(named) if not (any(ROOT.glob(path)) if "*" in path else (ROOT / path).exists())]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_figure_is_still_to_be_filled_in(page):
+    assert not re.findall(r"«[A-Z-]+»", page.read_text(encoding="utf-8"))
+
+
+def test_links_and_paths_were_found_at_all():
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert len(PAGES) >= 15
+    assert len(_LINK.findall(text)) > 30
+    assert len(_PATH.findall(text)) > 30
+
+
+def test_the_tree_lists_every_module_with_the_first_line_of_its_docstring():
+    expected = build_tree()
+    assert len(expected.splitlines()) > 50
+    assert split_tree_page()[1] == expected, "write it anew: python tests/docs/test_docs.py"
+
+
+def test_every_module_says_its_one_job_in_one_line():
+    lines = [line.strip() for line in build_tree().splitlines()]
+    assert not [line for line in lines if not line.endswith(".")]
+
+
+def test_every_field_of_a_recipe_stands_in_the_reference():
+    from orchestrator.recipe.schema import Data, Evaluate, Launch, ModelRef, Recipe
+
+    page = (ROOT / "docs" / "recipe-reference.md").read_text(encoding="utf-8")
+    names = [name for model in (Recipe, ModelRef, Data, Evaluate, Launch) for name in model.model_fields]
+    assert len(names) > 25
+    assert not [name for name in names if f"| `{name}` |" not in page]
+
+
+def test_every_old_spelling_and_every_refused_name_stands_in_the_reference():
+    from orchestrator.backends.flagembedding import _OWNED
+    from orchestrator.backends.spellings import OLD_SPELLINGS
+
+    page = (ROOT / "docs" / "recipe-reference.md").read_text(encoding="utf-8")
+    assert not [name for name in (*OLD_SPELLINGS, *_OWNED) if f"`{name}" not in page]
+
+
+def test_every_diagnosis_stands_in_the_troubleshooting_page():
+    from orchestrator.logs.diagnose import RULES
+
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    assert RULES
+    assert not [rule.name for rule in RULES if f"| `{rule.name}` |" not in page]
+
+
+def test_every_exit_code_stands_in_both_readmes():
+    from orchestrator.errors import OrchError
+
+    for page in READMES:
+        text = page.read_text(encoding="utf-8")
+        assert not [kind for kind in (OrchError, *OrchError.__subclasses__()) if f"| {kind.exit_code} |" not in text]
+
+
+def test_every_command_stands_in_both_readmes():
+    from orchestrator.cli import _COMMANDS
+
+    for page in READMES:
+        text = page.read_text(encoding="utf-8")
+        assert not [name for name in _COMMANDS if f"`orch {name}" not in text]
+
+
+def test_both_readmes_have_the_same_commands_in_the_same_order():
+    english, chinese = (bash_blocks(page) for page in READMES)
+    assert len(english) >= 6
+    assert english == chinese
+
+
+def test_the_heavy_commands_of_the_readme_are_known_and_covered():
+    commands = [command for _, text in bash_blocks(READMES[0]) for command in text.splitlines()]
+    covered = [command for command in commands if is_covered_elsewhere(command)]
+    assert len(covered) == len(COVERED_ELSEWHERE)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for command in covered:
+        if command.startswith("make "):
+            assert f"\n{command.removeprefix('make ')}:" in makefile
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory) -> Path:
+    """Return a folder with the data that the README's commands name, and one run that was planned."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("recipes", "datasets_example"):
+        shutil.copytree(ROOT / name, folder / name)
+    done = run_in(folder, "orch render recipes/qwen3_reranker.yaml --smoke -o runs/seed")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def run_in(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
+    """Run one command with this Python's own programs first on PATH."""
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    env.pop("ORCH_RUNS", None)
+    return subprocess.run(
+        ["bash", "-c", command], cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_every_light_command_of_the_readme_works_in_order(checkout):
+    commands = [command for command in commands_of("bash") if not is_covered_elsewhere(command)]
+    assert len(commands) >= 8
+    for command in commands:
+        assert not command.startswith(("make ", "orch run ")), command
+        done = run_in(checkout, command)
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+
+
+def test_every_gpu_command_of_the_readme_renders(checkout):
+    commands = commands_of("bash gpu")
+    assert commands
+    for command in commands:
+        assert "orch run " in command, command
+        done = run_in(checkout, command.replace("orch run ", "orch render --hardware gpu "))
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        assert "torch.distributed.run" in done.stdout
+
+
+def test_every_shipped_recipe_opens_with_commands_that_name_it():
+    found = sorted((ROOT / "recipes").glob("*.yaml"))
+    assert found
+    for recipe in found:
+        text = recipe.read_text(encoding="utf-8")
+        commands = [shlex.split(line[1:], comments=True) for line in text.splitlines() if line.startswith("#   orch ")]
+        assert commands, recipe
+        assert all(f"recipes/{recipe.name}" in words for words in commands), recipe
+
+
+if __name__ == "__main__":
+    before, _, after = split_tree_page()
+    TREE_PAGE.write_text(f"{before}<!-- tree -->\n\n{build_tree()}\n\n<!-- /tree -->{after}", encoding="utf-8")
