@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.errors import RunFolderError
+from orchestrator.errors import RunFolderError, Where
 from orchestrator.plan import Plan, plan_from_json
 from orchestrator.provenance import build_provenance
 from orchestrator.render import render_files
@@ -47,10 +47,12 @@ def load_plan(run: RunDir) -> Plan:
     try:
         return plan_from_json(run.plan_json.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RunFolderError(f"{run.root} is no run: it has no plan.json", hint="list runs with: orch ls") from None
+        message = f"{run.root} is not a run folder: it has no plan.json"
+        raise RunFolderError(message, hint="list runs with: orch ls") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        message = f"{run.plan_json} cannot be read: {error}"
-        raise RunFolderError(message, hint=f"start anew from {run.recipe_yaml}") from None
+        message = f"plan.json cannot be read: {error!r}"
+        hint = f"start anew from {run.recipe_yaml}"
+        raise RunFolderError(message, hint=hint, where=Where(str(run.plan_json))) from None
 
 
 def find_run(name: str, root: Path) -> RunDir:

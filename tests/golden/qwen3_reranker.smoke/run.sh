@@ -24,7 +24,7 @@ env PYTHONUNBUFFERED=1 \
 
 printf '\n[%s/%s] %s\n' 2 9 '02-tiny-model: Build a tiny model of the same architecture' >&2
 mkdir -p -- stages/02-tiny-model
-env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers tiny_model \
   --like decoder \
   --model-type qwen3 \
@@ -33,7 +33,7 @@ env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARAL
 
 printf '\n[%s/%s] %s\n' 3 9 '03-baseline-native: Score the untouched base model in Qwen3-Reranker'"'"'s own prompt' >&2
 mkdir -p -- stages/03-baseline-native
-env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers score \
   --model /runs/golden/stages/02-tiny-model/output \
   --scoring /runs/golden/files/scoring.native.json \
@@ -43,7 +43,7 @@ env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARAL
 
 printf '\n[%s/%s] %s\n' 4 9 '04-baseline-trained-format: Score the untouched base model in the format of the training' >&2
 mkdir -p -- stages/04-baseline-trained-format
-env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers score \
   --model /runs/golden/stages/02-tiny-model/output \
   --scoring /runs/golden/files/scoring.trained-format.json \
@@ -53,7 +53,7 @@ env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARAL
 
 printf '\n[%s/%s] %s\n' 5 9 '05-train: Fine-tune with flagembedding and LoRA' >&2
 mkdir -p -- stages/05-train
-env CUDA_VISIBLE_DEVICES='' DS_ACCELERATOR=cpu HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false TORCH_EXTENSIONS_DIR=/cache/orch/torch_extensions/fe97caadc1d6 \
+env CUDA_VISIBLE_DEVICES='' DS_ACCELERATOR=cpu HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false TORCH_EXTENSIONS_DIR=/cache/orch/torch_extensions/fe97caadc1d6 \
   /env/bin/python -m torch.distributed.run \
   --standalone \
   --nproc_per_node 1 \
@@ -95,7 +95,7 @@ env CUDA_VISIBLE_DEVICES='' DS_ACCELERATOR=cpu HF_HUB_OFFLINE=1 PYTHONUNBUFFERED
 
 printf '\n[%s/%s] %s\n' 6 9 '06-merge: Merge the LoRA weights into the base model' >&2
 mkdir -p -- stages/06-merge
-env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers merge \
   --base /runs/golden/stages/02-tiny-model/output \
   --adapter /runs/golden/stages/05-train/output \
@@ -103,7 +103,7 @@ env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARAL
 
 printf '\n[%s/%s] %s\n' 7 9 '07-package: Make the model describe itself, and verify it' >&2
 mkdir -p -- stages/07-package
-env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers package \
   --model /runs/golden/stages/06-merge/output \
   --base /runs/golden/stages/02-tiny-model/output \
@@ -115,7 +115,7 @@ env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARAL
 
 printf '\n[%s/%s] %s\n' 8 9 '08-evaluate: Score the packaged model as its user loads it' >&2
 mkdir -p -- stages/08-evaluate
-env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers score \
   --model /runs/golden/model \
   --scoring /runs/golden/model/scoring.json \
