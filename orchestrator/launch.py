@@ -51,7 +51,7 @@ def load_plan(run: RunDir) -> Plan:
         raise RunFolderError(message, hint="list runs with: orch ls") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         message = f"plan.json cannot be read: {error!r}"
-        hint = f"start anew from {run.recipe_yaml}"
+        hint = "start a new run of the recipe"
         raise RunFolderError(message, hint=hint, where=Where(str(run.plan_json))) from None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +14,11 @@ from orchestrator.evaluation.gate import parse_rule
 from orchestrator.evaluation.measures import parse_metric
 from orchestrator.recipe.schema import Data, Evaluate, Launch, ModelRef, Recipe
 from orchestrator.recipe.source import Key, Source, apply_overrides, load_source
+from orchestrator.secrets import is_secret
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_SECRET = re.compile(r"TOKEN$|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY|CREDENTIAL", re.IGNORECASE)
 _PARTS: dict[Key, type[BaseModel]] = {
     (): Recipe,
     ("model",): ModelRef,
@@ -55,8 +54,7 @@ def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> LoadedRecipe:
     problems += _named_measures(source)
     problems += _train_problems(source)
     problems += _secrets(source)
-    if recipe is not None:
-        problems += _missing_files(recipe, source, path.resolve().parent)
+    problems += _missing_files(source, path.resolve().parent)
     if recipe is None or problems:
         raise RecipeError.from_problems(sorted(problems, key=_place_in_file))
     return LoadedRecipe(recipe, path, source)
@@ -158,7 +156,7 @@ def _secrets(source: Source) -> list[Problem]:
     return [
         Problem(f"launch.env.{name} looks like a secret", hint, source.where(("launch", "env", name)))
         for name in (env if isinstance(env, dict) else {})
-        if _SECRET.search(str(name))
+        if is_secret(str(name))
     ]
 
 
@@ -173,13 +171,13 @@ def _train_problems(source: Source) -> list[Problem]:
     ]
 
 
-def _missing_files(recipe: Recipe, source: Source, folder: Path) -> list[Problem]:
+def _missing_files(source: Source, folder: Path) -> list[Problem]:
     problems = []
     for side in ("train", "eval"):
-        for index, name in enumerate(getattr(recipe.data, side) or ()):
-            if not (folder / name).expanduser().is_file():
-                key: Key = ("data", side, index) if ("data", side, index) in source.places else ("data", side)
-                problems.append(
-                    Problem(f"data.{side}: no such file: {name}", f"paths start from {folder}", source.where(key))
-                )
+        key: Key = ("data", side)
+        given = _value_at(source.data, key)
+        for index, name in enumerate(given if isinstance(given, list) else [given]):
+            if isinstance(name, str) and not (folder / name).expanduser().is_file():
+                where = source.where((*key, index))
+                problems.append(Problem(f"data.{side}: no such file: {name}", f"paths start from {folder}", where))
     return problems

@@ -60,7 +60,12 @@ def find_model(ref: ModelRef, recipe_folder: Path) -> BaseModel:
             hint="say it: model: {path: " + ref.name + ", family: decoder}  (or encoder)",
         )
     return BaseModel(
-        ref.name, location, folder, family, _native(ref.name, family, config, folder), ref.trust_remote_code
+        ref.name,
+        location,
+        folder,
+        family,
+        ref.native or _native(ref.name, family, config, folder),
+        ref.trust_remote_code,
     )
 
 

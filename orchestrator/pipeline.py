@@ -30,12 +30,12 @@ _LABELS = {
 class _Stages:
     """Collects stages and numbers them as they come."""
 
-    run_dir: str
+    timeout_s: float | None
     items: list[Stage]
 
     def add(self, kind: str, title: str, command: Command, **fields: Any) -> Stage:
         name = f"{len(self.items) + 1:02d}-{kind}"
-        stage = Stage(name=name, kind=kind, title=title, command=command, **fields)
+        stage = Stage(name=name, kind=kind, title=title, command=command, timeout_s=self.timeout_s, **fields)
         self.items.append(stage)
         return stage
 
@@ -63,7 +63,7 @@ class _Builder:
         self.job = job
         self.backend: Backend = BACKENDS[job.recipe.backend]
         self.run = RunDir(job.run_dir)
-        self.stages = _Stages(str(job.run_dir), [])
+        self.stages = _Stages(job.recipe.launch.timeout_s, [])
         self.files: list[File] = []
         self.notes: list[Note] = []
 
@@ -227,12 +227,12 @@ class _Builder:
             outputs=training.outputs,
             files=tuple(file.path for file in training.files),
             resume=training.resume,
-            timeout_s=self.job.recipe.launch.timeout_s,
         )
 
     def _merge(self, base: str, adapter: str) -> str:
         output = str(self.run.stage(f"{len(self.stages.items) + 1:02d}-merge").output)
-        command = self._worker("orch/merge.j2", base=base, adapter=adapter, out=output)
+        trust = self.job.model.trust_remote_code
+        command = self._worker("orch/merge.j2", base=base, adapter=adapter, out=output, trust_remote_code=trust)
         inputs = (f"{adapter}/adapter_model.safetensors", f"{adapter}/adapter_config.json")
         self.stages.add(
             "merge",
@@ -278,7 +278,7 @@ class _Builder:
         )
 
     def _orch(self, template: str, **values: Any) -> Command:
-        env = {"PYTHONUNBUFFERED": "1"}
+        env = {"PYTHONUNBUFFERED": "1"} | self.job.recipe.launch.env
         return render_command(template, env=env, cwd=str(self.run.root), python=self.job.orch_python, **values)
 
     def _worker(self, template: str, **values: Any) -> Command:

@@ -234,6 +234,9 @@ def _check_family(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
 
 def _check_merge(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
     if _uses_lora(job):
+        if job.recipe.gate and not job.recipe.merge:
+            message = "a gate needs a measured model, and LoRA weights are measured merged"
+            yield ("gate",), Problem(message, "say merge: true, or remove the gate")
         return
     if "merge" in job.recipe.model_fields_set and job.recipe.merge:
         message = "there is no LoRA to merge: the trainer writes the full model"

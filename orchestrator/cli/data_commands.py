@@ -67,7 +67,10 @@ def data_split_command(file: Path, eval_ratio: float, output: Path, seed: int, a
     from orchestrator.data.split import split_file
 
     output.mkdir(parents=True, exist_ok=True)
-    train, held_out = (output / f"{file.stem}.{side}{file.suffix}" for side in ("train", "eval"))
+    stem = file.stem.removesuffix(".train")
+    if stem != file.stem and output.resolve() == file.resolve().parent:
+        stem = file.stem  # or the new train file would be the old one
+    train, held_out = (output / f"{stem}.{side}{file.suffix}" for side in ("train", "eval"))
     report = split_file(file, train, held_out, eval_ratio, seed)
     if as_json:
         sides = {"train": report.train_rows, "eval": report.eval_rows}

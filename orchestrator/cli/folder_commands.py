@@ -70,6 +70,8 @@ def show_command(run: str, runs: Path, as_json: bool) -> None:
     for stage in plan.stages:
         result = results[stage.name]
         mark, words = ("✓", show_seconds(result.seconds)) if result else ("·", "")
+        if not result and stage.name == summary.stage:
+            mark, words = ("▸", "running") if summary.status == "running" else ("✗", summary.status)
         click.echo(f"  {mark} {stage.name:<{width}}  {words}".rstrip())
     if report:
         print_verdict(folder, report)

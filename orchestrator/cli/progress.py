@@ -5,9 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING, Any, Self
 
 from orchestrator.events import Event, Message, Progress, StageFinished, StageSkipped, StageStarted, Step
 

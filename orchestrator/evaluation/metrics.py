@@ -85,10 +85,10 @@ def build_metrics(run: RunDir, plan: Plan) -> dict[str, Any]:
     systems = _measure_systems(run, plan, groups, metric_names, gaps) if groups else []
     tuned = next((system for system in systems if system.system_id == TUNED), None)
     baselines = [system for system in systems if system.system_id != TUNED]
-    comparisons = _comparisons(tuned, baselines, metric_names)
+    comparisons = _comparisons(tuned, baselines, metric_names, _seed(plan))
     return {
         "version": METRICS_VERSION,
-        "seed": SEED,
+        "seed": _seed(plan),
         "eval": _describe_groups(run.eval_jsonl, groups) if groups else None,
         "metrics": metric_names,
         "headline": {"metric": metric_names[0], "baseline": baselines[0].system_id if baselines else None},
@@ -99,6 +99,12 @@ def build_metrics(run: RunDir, plan: Plan) -> dict[str, Any]:
         "gate": _decide_gate(plan, tuned, baselines),
         "gaps": gaps,
     }
+
+
+def _seed(plan: Plan) -> int:
+    """Return what decides bootstrap resamples, permutations and sampled orders of ties."""
+    seed = (plan.recipe.get("evaluate") or {}).get("seed")
+    return SEED if seed is None else int(seed)
 
 
 def _metric_names(plan: Plan) -> list[str]:
@@ -122,7 +128,7 @@ def _measure_systems(
             gaps.append(f"{_LABELS.get(name, name)}: the stage {stage.name} left no scores.")
             continue
         scores = load_scores(output / "scores.jsonl", groups)
-        measurement = measure(groups, scores, metric_names, seed=SEED)
+        measurement = measure(groups, scores, metric_names, seed=_seed(plan))
         found.append(System(name, stage, _load_scoring(output / "scoring.json"), scores, measurement))
     return sorted(found, key=lambda system: system.system_id == TUNED)
 
@@ -141,14 +147,16 @@ def _load_scoring(path: Path) -> dict[str, Any]:
     return {**(spec if isinstance(spec, dict) else {}), **scoring}
 
 
-def _comparisons(tuned: System | None, baselines: list[System], metric_names: list[str]) -> list[dict[str, Any]]:
+def _comparisons(
+    tuned: System | None, baselines: list[System], metric_names: list[str], seed: int
+) -> list[dict[str, Any]]:
     """Return the tuned system against each baseline on each metric; the headline comparison comes first."""
     if tuned is None:
         return []
     rows = []
     for baseline in baselines:
         for metric in metric_names:
-            comparison = compare(baseline.measurement.values[metric], tuned.measurement.values[metric], seed=SEED)
+            comparison = compare(baseline.measurement.values[metric], tuned.measurement.values[metric], seed=seed)
             row = {"baseline": baseline.system_id, "metric": metric, **asdict(comparison)}
             rows.append({**row, "verdict": comparison.verdict})
     return rows

@@ -93,7 +93,7 @@ RULES: tuple[Rule, ...] = (
         r"(?:ModuleNotFoundError|ImportError|Error while finding module).*No module named '?([\w.]+)'?"
         r"|: No module named ([\w.]+)$",
         "the backend's Python has no module named {any}",
-        "install it in the Python that runs the backend; `orch doctor` shows which one that is",
+        "install it in the Python that runs the backend: launch.python, or else the one that runs Orch",
     ),
     _rule(
         "rows-without-negatives",

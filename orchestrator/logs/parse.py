@@ -18,7 +18,8 @@ _OWN = re.compile(r"orch-progress (\d+)/(\d+)\s*$")
 _DICT = re.compile(r"\{('[\w/ ().%]+': .*)\}\s*$")
 _PAIR = re.compile(r"'([\w/ ().%]+)':\s*(?:'([^']*)'|([^,{}'\s]+))")
 _SLASHED = re.compile(r"(\d+)/(\d+)")
-_NEW_WEIGHTS = re.compile(r"newly initialized|MISSING\s*\|")
+_NEW_WEIGHTS = re.compile(r"\s*(\S+)\s*\|\s*MISSING\s*\|")  # transformers 5 prints a table
+_NEW_WEIGHTS_4 = re.compile(r"newly initialized: (\[.*\])")
 
 
 def parse_line(line: str) -> Event | None:
@@ -36,9 +37,8 @@ def parse_line(line: str) -> Event | None:
         return Message("info", ", ".join(f"{key} {value}" for key, value in measured.items()))
     if bar:
         return Progress(int(bar[1]), int(bar[2]))
-    if _NEW_WEIGHTS.search(text):
-        return Message("warning", text.strip())
-    return None
+    new = _NEW_WEIGHTS.match(text) or _NEW_WEIGHTS_4.search(text)
+    return Message("warning", f"starts at random, for the base model has no such weight: {new[1]}") if new else None
 
 
 def _parse_pairs(text: str) -> dict[str, str]:

@@ -19,6 +19,9 @@ class ModelRef(_Part):
     family: Literal["decoder", "encoder"] | None = Field(
         None, description="decoder (LLM) or encoder (BERT-like); found from the model's config or name when left out"
     )
+    native: Literal["qwen3-native", "cross-encoder", "bi-encoder"] | None = Field(
+        None, description="how its authors score with it; found from the model's config or name when left out"
+    )
     trust_remote_code: bool = Field(False, description="run Python code that the model folder brings along")
 
     @model_validator(mode="after")
@@ -83,10 +86,10 @@ class Launch(_Part):
     """Where and how the backend's processes run."""
 
     nproc_per_node: int | Literal["auto"] = Field("auto", description="processes; auto: one a GPU, one on a CPU")
-    env: dict[str, str] = Field(default_factory=dict, description="environment of every stage")
+    env: dict[str, str] = Field(default_factory=dict, description="environment of every stage; no secrets")
     python: str | None = Field(None, description="the backend's own Python, when it is not Orch's")
-    timeout_s: float | None = Field(None, gt=0, description="time limit of one stage, in seconds")
-    stop_patience_s: float = Field(15.0, ge=0, description="seconds between INT, TERM and KILL")
+    timeout_s: float | None = Field(None, gt=0, description="time limit of each stage, in seconds")
+    stop_patience_s: float = Field(15.0, ge=0, description="seconds that a stage has to end after INT")
 
     @model_validator(mode="after")
     def _positive(self) -> Launch:

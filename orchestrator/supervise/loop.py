@@ -122,7 +122,7 @@ def run_plan(
     if Path(plan.run_dir).resolve() != run_dir.root.resolve():
         raise RunFolderError(
             f"the plan was made for {plan.run_dir}, not for {run_dir.root}",
-            hint="its commands name that folder: move the run back, or start a new run from recipe.yaml",
+            hint="its commands name that folder: move the run back, or start a new run of the recipe",
         )
     with ExitStack() as stack:
         stack.enter_context(held_lock(run_dir))

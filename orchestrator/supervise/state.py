@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import RunFolderError
 from orchestrator.process import Child
 from orchestrator.rundir import RunDir, StageDir, write_json
+from orchestrator.secrets import is_secret
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 STATE_VERSION = 1
-_SECRET = re.compile(r"(?<!POSITIVE_)(?<!NEGATIVE_)TOKEN$|SECRET|PASSW|CREDENTIAL|KEY$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ def read_exit_code(stage_dir: StageDir) -> int | None:
 
 def redact(env: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
     """Return the environment with the values of what looks like a secret replaced."""
-    return tuple((name, "***" if _SECRET.search(name) else value) for name, value in env)
+    return tuple((name, "***" if is_secret(name) else value) for name, value in env)
 
 
 def _load(path: Path) -> dict[str, Any] | None:

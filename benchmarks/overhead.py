@@ -1,0 +1,125 @@
+"""What Orch costs: start-up, the train stage against the same native command by hand, memory, a million rows.
+
+`python benchmarks/overhead.py [startup] [train] [rows]` measures all, or what is named. Shared machines are noisy: CPU
+time is quoted where wall time cannot be trusted, and times are compared in pairs, in one run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+ORCH = str(BIN / "orch")
+
+
+def timed(argv: list[str], **options: Any) -> tuple[float, float]:
+    """Return wall and CPU seconds of one process and its children."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    begin = time.monotonic()
+    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
+    wall = time.monotonic() - begin
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, (after.ru_utime - before.ru_utime) + (after.ru_stime - before.ru_stime)
+
+
+def startup() -> None:
+    recipe = str(ROOT / "recipes" / "qwen3_reranker.yaml")
+    cases = {
+        "python -c pass": [sys.executable, "-c", "pass"],
+        "orch --help": [ORCH, "--help"],
+        "orch check": [ORCH, "check", recipe],
+        "orch render": [ORCH, "render", recipe],
+    }
+    print("\n## Start-up (median of 9, seconds)\n\n| command | wall | CPU |\n|---|---|---|")
+    for name, argv in cases.items():
+        runs = [timed(argv) for _ in range(9)]
+        wall, cpu = (statistics.median(column) for column in zip(*runs, strict=True))
+        print(f"| `{name}` | {wall:.2f} | {cpu:.2f} |")
+
+
+def train() -> None:
+    """Run one native command by hand and through `orch run`, in turn, and compare pair by pair."""
+    overrides = ["train.max_steps=12", "evaluate.baselines=[]", "gate={}", "train.save_strategy=no"]
+    flags = [word for item in overrides for word in ("--set", item)]
+    ratios, peaks = [], []
+    for number in range(3):
+        with tempfile.TemporaryDirectory() as folder:
+            run = Path(folder) / "run"
+            peak = _run_and_watch([ORCH, "run", str(ROOT / "recipes" / "demo.yaml"), *flags, "-o", str(run)])
+            plan = json.loads((run / "plan.json").read_text())
+            stage = next(item for item in plan["stages"] if item["kind"] == "train")
+            supervised = json.loads((run / "stages" / stage["name"] / "result.json").read_text())["seconds"]
+            argv = [word.replace(f"/{stage['name']}/", "/by-hand/") for word in stage["command"]["argv"]]
+            wall, _ = timed(argv, env={**os.environ, **dict(stage["command"]["env"])}, cwd=run)
+        ratios.append(supervised / wall)
+        peaks.append(peak)
+        print(f"pair {number + 1}: supervised {supervised:.1f} s, by hand {wall:.1f} s", file=sys.stderr)
+    print("\n## The train stage, supervised against by hand\n")
+    print(
+        f"ratio of wall times, 3 pairs: median {statistics.median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f}"
+    )
+    print(f"supervisor's peak memory: {max(peaks):.0f} MiB")
+
+
+def _run_and_watch(argv: list[str]) -> float:
+    """Run Orch and return its own peak resident memory in MiB, children not counted."""
+    peak = 0.0
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            try:
+                status = Path(f"/proc/{process.pid}/status").read_text()
+            except OSError:
+                break
+            found = re.search(r"VmHWM:\s+(\d+) kB", status)
+            peak = max(peak, int(found[1]) / 1024 if found else 0.0)
+            time.sleep(0.2)
+    assert process.returncode == 0, "the run failed"
+    return peak
+
+
+def rows() -> None:
+    print("\n## Rows checked and converted\n\n| rows | file | CPU | peak memory |\n|---|---|---|---|")
+    for count in (10_000, 100_000, 1_000_000):
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder) / "rows.jsonl"
+            with source.open("w") as stream:
+                for number in range(count):
+                    texts = [f"passage {number} {index} " + "about billing and storage " * 6 for index in range(4)]
+                    row = {"query": f"query {number}", "pos": texts[:1], "neg": texts[1:]}
+                    stream.write(json.dumps(row) + "\n")
+            argv = [sys.executable, "-m", "orchestrator.data.prepare", "--train", str(source), "--eval-ratio", "0.01"]
+            probe = "import resource,subprocess,sys; subprocess.run(sys.argv[1:], check=True, stdout=-3, stderr=-3); "
+            probe += "u=resource.getrusage(resource.RUSAGE_CHILDREN); print(u.ru_maxrss/1024, u.ru_utime+u.ru_stime)"
+            command = [
+                sys.executable,
+                "-c",
+                probe,
+                *argv,
+                "--form",
+                "flagembedding",
+                "--out",
+                str(Path(folder) / "out"),
+            ]
+            peak, cpu = map(float, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
+            print(f"| {count:,} | {source.stat().st_size / 1e6:,.0f} MB | {cpu:.1f} s | {peak:.0f} MiB |", flush=True)
+
+
+def main() -> None:
+    wanted = sys.argv[1:] or ["startup", "train", "rows"]
+    for name in wanted:
+        {"startup": startup, "train": train, "rows": rows}[name]()
+
+
+if __name__ == "__main__":
+    main()
