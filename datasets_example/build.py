@@ -2,6 +2,8 @@
 
 A query's negatives are hard on purpose: the same rule of other services (only the code name tells them apart) and other
 rules of the same service. Passages are split, not queries: no passage that is a positive in eval occurs in train.
+The `demo` files are the English half with random negatives for training, and for eval with candidates as a first search
+brings them: some hard, some off the topic.
 """
 
 import json
@@ -10,42 +12,72 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 EVAL_SHARE = 0.2
-SAME_ASPECT, SAME_SERVICE = 4, 3
+# Negatives a row: the same rule of other services, other rules of the same service, anything else.
+HARD, MIXED, MILD = (4, 3, 0), (2, 2, 3), (0, 0, 7)
+
+Passage = dict[str, object]
 
 
-def rows_of(passages: list[dict], corpus: list[dict], rng: random.Random) -> list[dict]:
+def load_handbook(language: str) -> list[Passage]:
+    lines = (HERE / f"handbook.{language}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def draw_negatives(passage: Passage, corpus: list[Passage], mix: tuple[int, int, int], rng: random.Random) -> list[str]:
+    """Return texts of `corpus` that do not answer, as many of each kind as `mix` says, in random order."""
+    kinds: tuple[list[Passage], ...] = ([], [], [])
+    for other in corpus:
+        same_service, same_aspect = other["service"] == passage["service"], other["aspect"] == passage["aspect"]
+        if not (same_service and same_aspect):
+            kinds[0 if same_aspect else 1 if same_service else 2].append(other)
+    texts = []
+    for kind, wanted in zip(kinds, mix, strict=True):
+        texts += [str(other["passage"]) for other in rng.sample(kind, min(wanted, len(kind)))]
+    rng.shuffle(texts)
+    return texts
+
+
+def build_rows(
+    passages: list[Passage], corpus: list[Passage], mix: tuple[int, int, int], rng: random.Random
+) -> list[dict]:
     """Return two rows a passage, {query, pos, neg}; negatives come from `corpus`."""
-    rows = []
-    for passage in passages:
-        twins = [p for p in corpus if p["aspect"] == passage["aspect"] and p["service"] != passage["service"]]
-        siblings = [p for p in corpus if p["service"] == passage["service"] and p["aspect"] != passage["aspect"]]
-        for query in passage["queries"]:
-            twin = rng.sample(twins, min(SAME_ASPECT, len(twins)))
-            sibling = rng.sample(siblings, SAME_ASPECT + SAME_SERVICE - len(twin))
-            negatives = [p["passage"] for p in twin + sibling]
-            rng.shuffle(negatives)
-            rows.append({"query": query, "pos": [passage["passage"]], "neg": negatives})
+    rows = [
+        {"query": query, "pos": [passage["passage"]], "neg": draw_negatives(passage, corpus, mix, rng)}
+        for passage in passages
+        for query in passage["queries"]
+    ]
     rng.shuffle(rows)
     return rows
 
 
+def split(handbook: list[Passage], rng: random.Random) -> tuple[list[Passage], list[Passage]]:
+    held_out = set(rng.sample(range(len(handbook)), round(len(handbook) * EVAL_SHARE)))
+    train = [passage for index, passage in enumerate(handbook) if index not in held_out]
+    return train, [passage for index, passage in enumerate(handbook) if index in held_out]
+
+
+def write_rows(name: str, rows: list[dict]) -> None:
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (HERE / name).write_text(text, encoding="utf-8")
+    print(f"{name}: {len(rows)} rows")
+
+
 def main() -> None:
-    sides: dict[str, list[dict]] = {"train": [], "eval": [], "en.train": [], "en.eval": []}
+    train_rows, eval_rows = [], []
     for language in ("en", "zh"):
-        lines = (HERE / f"handbook.{language}.jsonl").read_text(encoding="utf-8").splitlines()
-        handbook = [json.loads(line) for line in lines]
         rng = random.Random(f"orch-{language}")  # noqa: S311  (a split, not a secret)
-        held_out = set(rng.sample(range(len(handbook)), round(len(handbook) * EVAL_SHARE)))
-        train = [p for index, p in enumerate(handbook) if index not in held_out]
-        kept = [p for index, p in enumerate(handbook) if index in held_out]
-        for side, rows in (("train", rows_of(train, train, rng)), ("eval", rows_of(kept, handbook, rng))):
-            sides[side] += rows
-            if language == "en":
-                sides[f"en.{side}"] = rows
-    for name, rows in sides.items():
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (HERE / f"reranker.{name}.jsonl").write_text(text, encoding="utf-8")
-        print(f"reranker.{name}.jsonl: {len(rows)} rows")
+        handbook = load_handbook(language)
+        train, held_out = split(handbook, rng)
+        train_rows += build_rows(train, train, HARD, rng)
+        eval_rows += build_rows(held_out, handbook, HARD, rng)
+    write_rows("reranker.train.jsonl", train_rows)
+    write_rows("reranker.eval.jsonl", eval_rows)
+
+    rng = random.Random("orch-demo")  # noqa: S311
+    handbook = load_handbook("en")
+    train, held_out = split(handbook, rng)
+    write_rows("demo.train.jsonl", build_rows(train, train, MILD, rng))
+    write_rows("demo.eval.jsonl", build_rows(held_out, handbook, MIXED, rng))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 # FlagLLMReranker computes the logits of every position over the whole vocabulary: 5 GB for 8 × 1024 tokens of Qwen3.
 _BATCH_SIZES = {"decoder": 8, "encoder": 32}
 _QWEN3_PROMPT_TOKENS = 128  # its chat template counts against max_length; FlagEmbedding's prompt comes on top
+_BI_ENCODER_TOKENS = 512
 _LABELS = {
     "qwen3-native": "base model in Qwen3-Reranker's own prompt",
     "cross-encoder": "base model as the cross-encoder it is",
@@ -190,6 +191,8 @@ class _Builder:
             if name == "native" and native:
                 max_length = training.scoring["max_length"]
                 spec: dict[str, Any] = {"scorer": native, "max_length": max_length}
+                if native == "bi-encoder":  # it reads query and document apart, up to its own length
+                    spec["max_length"] = max(max_length, _BI_ENCODER_TOKENS)
                 if native == "qwen3-native":
                     spec["max_length"] += _QWEN3_PROMPT_TOKENS
                     spec["instruction"] = self.job.recipe.evaluate.instruction or QWEN3_INSTRUCTION
@@ -209,6 +212,7 @@ class _Builder:
             data=str(self.run.eval_jsonl),
             out=str(output),
             device="cpu" if self.job.hardware.kind == "cpu" else None,
+            cache=f"{self.job.cache_dir}/scores" if scoring and not self.job.smoke else None,
         )
         # A packaged model is known by its scoring.json, which holds its hashes: its README changes with every report.
         known_by = f"{model}/scoring.json" if scoring is None else model

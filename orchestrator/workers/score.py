@@ -14,6 +14,7 @@ from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import write_json, write_text
 from orchestrator.workers.progress import Progress
 from orchestrator.workers.ranking_groups import Candidate, read_candidates
+from orchestrator.workers.score_cache import copy_entry, find_entry, keep_entry
 from orchestrator.workers.scoring import Scorer, choose_device, load_scorer
 from orchestrator.workers.scoring_spec import load_raw_spec, parse_spec
 from orchestrator.workers.versions import read_versions
@@ -80,6 +81,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--batch-size", type=int, help="the spec's by default")
     parser.add_argument("--device", help="cpu or cuda; the GPU when there is one")
+    parser.add_argument("--cache", type=Path, help="folder of scores that are kept across runs")
     options = parser.parse_args(argv)
 
     raw = load_raw_spec(options.scoring)
@@ -88,6 +90,11 @@ def main(argv: list[str]) -> int:
         spec = replace(spec, batch_size=options.batch_size)
     candidates = read_candidates(options.data)
     device = choose_device(options.device)
+    effective = {**raw, "batch_size": spec.batch_size}
+    entry = find_entry(options.cache, options.model, effective, options.data, device) if options.cache else None
+    if entry and copy_entry(entry, options.out, effective):
+        print(f"scored before with the same model, data and format: {entry}", flush=True)  # noqa: T201
+        return 0
     started = time.monotonic()
     scorer = load_scorer(options.model, spec, device)
     loaded = time.monotonic()
@@ -105,7 +112,7 @@ def main(argv: list[str]) -> int:
         {
             "version": 1,
             "model": options.model,
-            "spec": {**raw, "batch_size": spec.batch_size},
+            "spec": effective,
             "device": device,
             "groups": len({candidate.qid for candidate in candidates}),
             "pairs": len(candidates),
@@ -120,4 +127,6 @@ def main(argv: list[str]) -> int:
             "versions": read_versions(),
         },
     )
+    if entry:
+        keep_entry(entry, options.out)
     return 0

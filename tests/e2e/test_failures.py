@@ -19,9 +19,7 @@ def toy(tmp_path, root):
     (tmp_path / "train.jsonl").write_text("".join(ROW % (i, i, i) for i in range(12)))
     (tmp_path / "eval.jsonl").write_text("".join(ROW % (i, i, i) for i in range(20, 24)))
     recipe = (root / "recipes" / "demo.yaml").read_text()
-    recipe = recipe.replace("../datasets_example/reranker.en.train", "train").replace(
-        "../datasets_example/reranker.en.eval", "eval"
-    )
+    recipe = recipe.replace("../datasets_example/demo.train", "train").replace("../datasets_example/demo.eval", "eval")
     (tmp_path / "recipe.yaml").write_text(recipe)
     return tmp_path
 

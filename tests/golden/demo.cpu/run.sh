@@ -8,35 +8,37 @@ printf '\n[%s/%s] %s\n' 1 7 '01-prepare: Read, check and split the data' >&2
 mkdir -p -- stages/01-prepare
 env PYTHONUNBUFFERED=1 \
   /orch/bin/python -m orchestrator.data.prepare \
-  --train /project/datasets_example/reranker.en.train.jsonl \
-  --eval /project/datasets_example/reranker.en.eval.jsonl \
+  --train /project/datasets_example/demo.train.jsonl \
+  --eval /project/datasets_example/demo.eval.jsonl \
   --form flagembedding \
   --out /runs/golden/data \
   --max-dropped 0 \
   --seed 42 \
   --query-max-len 32 \
   --passage-max-len 96 \
-  --full-batch 8
+  --full-batch 4
 
-printf '\n[%s/%s] %s\n' 2 7 '02-baseline-native: Score the untouched base model as the bi-encoder it is (cosine of its embeddings)' >&2
-mkdir -p -- stages/02-baseline-native
-env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
-  /env/bin/python /orch/orchestrator/workers score \
-  --model /models/minilm \
-  --scoring /runs/golden/files/scoring.native.json \
-  --data /runs/golden/data/eval.jsonl \
-  --out /runs/golden/stages/02-baseline-native/output \
-  --device cpu
-
-printf '\n[%s/%s] %s\n' 3 7 '03-baseline-trained-format: Score the untouched base model in the format of the training' >&2
-mkdir -p -- stages/03-baseline-trained-format
+printf '\n[%s/%s] %s\n' 2 7 '02-baseline-trained-format: Score the untouched base model in the format of the training' >&2
+mkdir -p -- stages/02-baseline-trained-format
 env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers score \
   --model /models/minilm \
   --scoring /runs/golden/files/scoring.trained-format.json \
   --data /runs/golden/data/eval.jsonl \
-  --out /runs/golden/stages/03-baseline-trained-format/output \
-  --device cpu
+  --out /runs/golden/stages/02-baseline-trained-format/output \
+  --device cpu \
+  --cache /cache/orch/scores
+
+printf '\n[%s/%s] %s\n' 3 7 '03-baseline-native: Score the untouched base model as the bi-encoder it is (cosine of its embeddings)' >&2
+mkdir -p -- stages/03-baseline-native
+env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+  /env/bin/python /orch/orchestrator/workers score \
+  --model /models/minilm \
+  --scoring /runs/golden/files/scoring.native.json \
+  --data /runs/golden/data/eval.jsonl \
+  --out /runs/golden/stages/03-baseline-native/output \
+  --device cpu \
+  --cache /cache/orch/scores
 
 printf '\n[%s/%s] %s\n' 4 7 '04-train: Fine-tune with flagembedding' >&2
 mkdir -p -- stages/04-train
@@ -53,9 +55,9 @@ env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARAL
   --query_max_len 32 \
   --passage_max_len 96 \
   --output_dir /runs/golden/stages/04-train/output \
-  --learning_rate 0.0003 \
-  --num_train_epochs 3 \
-  --per_device_train_batch_size 8 \
+  --learning_rate 0.00015 \
+  --num_train_epochs 2 \
+  --per_device_train_batch_size 4 \
   --gradient_accumulation_steps 1 \
   --seed 42 \
   --warmup_steps 0.1 \

@@ -27,7 +27,8 @@ env PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   --model Qwen/Qwen3-Reranker-0.6B \
   --scoring /runs/golden/files/scoring.native.json \
   --data /runs/golden/data/eval.jsonl \
-  --out /runs/golden/stages/02-baseline-native/output
+  --out /runs/golden/stages/02-baseline-native/output \
+  --cache /cache/orch/scores
 
 printf '\n[%s/%s] %s\n' 3 8 '03-baseline-trained-format: Score the untouched base model in the format of the training' >&2
 mkdir -p -- stages/03-baseline-trained-format
@@ -36,7 +37,8 @@ env PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   --model Qwen/Qwen3-Reranker-0.6B \
   --scoring /runs/golden/files/scoring.trained-format.json \
   --data /runs/golden/data/eval.jsonl \
-  --out /runs/golden/stages/03-baseline-trained-format/output
+  --out /runs/golden/stages/03-baseline-trained-format/output \
+  --cache /cache/orch/scores
 
 printf '\n[%s/%s] %s\n' 4 8 '04-train: Fine-tune with flagembedding and LoRA' >&2
 mkdir -p -- stages/04-train
