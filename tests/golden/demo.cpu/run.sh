@@ -15,7 +15,7 @@ env PYTHONUNBUFFERED=1 \
   --max-dropped 0 \
   --seed 42 \
   --query-max-len 32 \
-  --passage-max-len 96 \
+  --passage-max-len 112 \
   --full-batch 4
 
 printf '\n[%s/%s] %s\n' 2 7 '02-baseline-trained-format: Score the untouched base model in the format of the training' >&2
@@ -53,7 +53,7 @@ env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARAL
   --cache_path /runs/golden/stages/04-train/cache \
   --train_group_size 4 \
   --query_max_len 32 \
-  --passage_max_len 96 \
+  --passage_max_len 112 \
   --output_dir /runs/golden/stages/04-train/output \
   --learning_rate 0.00015 \
   --num_train_epochs 2 \
