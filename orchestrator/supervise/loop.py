@@ -153,9 +153,10 @@ def _run_stages(run: _Run) -> RunOutcome:
     outcomes: list[StageOutcome] = []
     for stage in run.plan.stages:
         if running and running.stage == stage:
-            outcomes.append(_adopt(run, running))
-            running = None
-            continue
+            adopted, running = _try_adopt(run, running), None
+            if adopted:
+                outcomes.append(adopted)
+                continue
         digest = stage_digest(run.plan, stage)
         done = _find_done(run, stage, digest)
         if done:
@@ -229,6 +230,16 @@ def _find_done(run: _Run, stage: Stage, digest: str) -> StageResult | None:
     if record is None or code not in stage.done_codes or record.digest != digest:
         return None
     return _conclude(run, stage, record, code, folder.exit_code.stat().st_mtime)
+
+
+def _try_adopt(run: _Run, running: _Running) -> StageOutcome | None:
+    """Follow what an earlier supervisor left; None when it fails: what killed that one may have hit both."""
+    try:
+        return _adopt(run, running)
+    except StageFailedError as error:
+        text = f"what the killed supervisor left has failed too, so it starts again: {error.problems[0].message}"
+        run.edges.emit(Message("warning", text, running.stage.name))
+        return None
 
 
 def _adopt(run: _Run, running: _Running) -> StageOutcome:

@@ -120,6 +120,21 @@ def test_orch_killed_and_the_training_ends_well_unwatched(plan, run_dir, drive, 
     assert len(started(run_dir)) == 1
 
 
+def test_orch_and_worker_killed_one_resume_is_enough(slow_plan, run_dir, drive, child_of, wait_until, resume):
+    driver = drive(slow_plan)
+    child_of()
+    wait_until(lambda: saw_checkpoint(run_dir))
+    driver.kill()
+    driver.wait()
+    os.kill(worker_pid(run_dir), signal.SIGKILL)
+
+    outcome = resume(slow_plan)
+
+    assert [stage.status for stage in outcome.stages] == ["skipped", "done", "done"]
+    assert started(run_dir)[1].resumed_from
+    assert orphans(run_dir) == []
+
+
 def test_orch_and_launcher_killed_the_worker_is_ended_and_the_checkpoint_continued(
     slow_plan, run_dir, drive, child_of, wait_until, resume
 ):
