@@ -44,7 +44,7 @@ class _Stages:
 def shrink_job(job: Job) -> tuple[Job, SmokeScale]:
     """Return the smoke version of a job: same recipe, stages and templates, on a tiny model with few rows and steps."""
     scale = BACKENDS[job.recipe.backend].smoke_scale(job)
-    train = {name: value for name, value in job.recipe.train.items() if name not in {"warmup_steps", "use_flash_attn"}}
+    train = {name: value for name, value in job.recipe.train.items() if name not in scale.leave_out}
     recipe = job.recipe.model_copy(update={"train": train | scale.train, "gate": {}})
     return replace(job, recipe=recipe, smoke=True), scale
 
@@ -286,14 +286,6 @@ class _Builder:
         return render_command(template, env=env, cwd=str(self.run.root), python=self.job.orch_python, **values)
 
     def _worker(self, template: str, **values: Any) -> Command:
-        job = self.job
-        env = {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
-        if job.model.is_local or job.smoke:
-            env["HF_HUB_OFFLINE"] = "1"
-        if job.hardware.kind == "cpu":
-            env["CUDA_VISIBLE_DEVICES"] = ""
-        if job.smoke:
-            env["OMP_NUM_THREADS"] = "1"  # on tiny matrices threads only wait for one another
-        env |= job.recipe.launch.env
+        job, env = self.job, self.job.environment()
         python, workers = job.backend_python, job.workers
         return render_command(template, env=env, cwd=str(self.run.root), python=python, workers=workers, **values)

@@ -52,6 +52,10 @@ _POSITIVE = (
     "gradient_accumulation_steps",
     "lora_rank",
 )
+_SMOKE_LEAVES_OUT = frozenset({
+    "max_steps", "save_steps", "warmup_steps", "use_flash_attn", "torch_compile", "use_liger_kernel", "tf32",
+    "per_gpu_train_batch_size",
+})  # fmt: skip
 _PROMPT_TOKENS = 64  # room that a decoder needs for FlagEmbedding's own prompt, which both lengths together must hold
 
 
@@ -138,16 +142,20 @@ class FlagEmbedding:
         ]
 
     def smoke_scale(self, job: Job) -> SmokeScale:
-        """Return a job of 16 short steps, with a learning rate that visibly moves a random model."""
+        """Return a job of two epochs of 8 short steps, with a learning rate that visibly moves a random model.
+
+        Its checkpoints stand at the ends of epochs: from there a resumed training repeats an undisturbed one exactly.
+        """
         train = _typed(job.recipe.train)
         group = min(int(train.get("train_group_size", 8)), 4)
         return SmokeScale(
             train={
-                "num_train_epochs": 1, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 1,
+                "num_train_epochs": 2, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 1,
                 "train_group_size": group, "query_max_len": 128, "passage_max_len": 256, "learning_rate": 0.01,
-                "logging_steps": 1, "save_strategy": "steps", "save_steps": 8, "dataloader_num_workers": 0,
+                "logging_steps": 1, "save_strategy": "epoch", "dataloader_num_workers": 0,
                 "bf16": False, "fp16": False,
-            }
+            },
+            leave_out=_SMOKE_LEAVES_OUT,
         )  # fmt: skip
 
     def build_training(self, job: Job, *, model: str, train_file: str, output: str) -> Training:
@@ -287,18 +295,12 @@ def _check_deepspeed(job: Job) -> list[Found]:
 
 
 def _environment(job: Job) -> dict[str, str]:
-    env = {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
-    if job.model.is_local or job.smoke:
-        env["HF_HUB_OFFLINE"] = "1"
-    if job.hardware.kind == "cpu":
-        env["CUDA_VISIBLE_DEVICES"] = ""
-    if job.smoke:
-        env["OMP_NUM_THREADS"] = "1"  # on tiny matrices threads only wait for one another
+    env = {}
     if job.hardware.kind == "cpu" and job.deepspeed_text:
         # On a CPU DeepSpeed compiles its communication once (deepspeed/comm/torch.py: build_shm_op). In the default
         # folder a killed build of any tool leaves a lock on which every later run hangs; in this one Orch clears it.
-        env |= {"DS_ACCELERATOR": "cpu", "TORCH_EXTENSIONS_DIR": f"{job.cache_dir}/torch_extensions/{_build_id(job)}"}
-    return env | job.recipe.launch.env
+        env = {"DS_ACCELERATOR": "cpu", "TORCH_EXTENSIONS_DIR": f"{job.cache_dir}/torch_extensions/{_build_id(job)}"}
+    return env | job.environment()
 
 
 class _Arguments:

@@ -26,6 +26,7 @@ from orchestrator.events import (
 from orchestrator.logs.live import LiveLog
 from orchestrator.process import Child, Launch, Processes
 from orchestrator.rundir import RunDir, StageDir, write_text
+from orchestrator.secrets import rename_hub_token
 from orchestrator.supervise.attempts import find_missing_outputs, prepare_attempt
 from orchestrator.supervise.build_locks import clear_stale_build_locks
 from orchestrator.supervise.digests import stage_digest
@@ -266,7 +267,7 @@ def _launch(run: _Run, stage: Stage, digest: str) -> StageOutcome:
         edges.emit(Message("info", note, stage.name))
     # The token is on disk before the process is there: whoever comes after a kill at this very moment finds it.
     write_state(run.folder, _with_child(run, stage, Child(0, 0, "", record.token)))
-    env = {**os.environ, **dict(stage.command.env)}
+    env = rename_hub_token({**os.environ, **dict(stage.command.env)})
     paths = (Path(record.cwd), folder.stdout_log, folder.stderr_log, folder.exit_code)
     cwd, stdout, stderr, exit_code = (path.absolute() for path in paths)
     try:

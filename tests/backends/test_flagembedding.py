@@ -180,7 +180,7 @@ def test_a_smoke_run_has_the_same_stages_and_flags_and_only_small_numbers(make_j
     assert [stage.kind for stage in smoke.stages if stage.kind != "tiny-model"] == [stage.kind for stage in full.stages]
     assert "--deepspeed" in smoke.stage("train").command.argv
     assert value_of(list(smoke.stage("train").command.argv), "lora_rank") == "8"
-    assert value_of(list(smoke.stage("train").command.argv), "num_train_epochs") == "1"
+    assert value_of(list(smoke.stage("train").command.argv), "num_train_epochs") == "2"
     assert smoke.recipe["gate"] == {}
 
 

@@ -3,6 +3,8 @@
 # One stage alone: `bash stages/<stage>/command.sh`. Exit code 8 means that the gate was missed.
 set -euo pipefail
 cd -- /runs/golden
+# FlagEmbedding would log HF_TOKEN; huggingface_hub reads this older name of it as well, and nobody logs that.
+if [ -n "${HF_TOKEN-}" ]; then export HUGGING_FACE_HUB_TOKEN="$HF_TOKEN"; unset HF_TOKEN; fi
 
 printf '\n[%s/%s] %s\n' 1 8 '01-prepare: Read, check and split the data' >&2
 mkdir -p -- stages/01-prepare

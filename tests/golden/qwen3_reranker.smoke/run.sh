@@ -3,6 +3,8 @@
 # One stage alone: `bash stages/<stage>/command.sh`. Exit code 8 means that the gate was missed.
 set -euo pipefail
 cd -- /runs/golden
+# FlagEmbedding would log HF_TOKEN; huggingface_hub reads this older name of it as well, and nobody logs that.
+if [ -n "${HF_TOKEN-}" ]; then export HUGGING_FACE_HUB_TOKEN="$HF_TOKEN"; unset HF_TOKEN; fi
 
 printf '\n[%s/%s] %s\n' 1 9 '01-prepare: Read, check and split the data' >&2
 mkdir -p -- stages/01-prepare
@@ -19,7 +21,7 @@ env PYTHONUNBUFFERED=1 \
   --query-instruction 'A: ' \
   --passage-instruction 'B: ' \
   --full-batch 2 \
-  --limit-train 32 \
+  --limit-train 16 \
   --limit-eval 12
 
 printf '\n[%s/%s] %s\n' 2 9 '02-tiny-model: Build a tiny model of the same architecture' >&2
@@ -73,7 +75,7 @@ env CUDA_VISIBLE_DEVICES='' DS_ACCELERATOR=cpu HF_HUB_OFFLINE=1 OMP_NUM_THREADS=
   --target_modules q_proj k_proj v_proj o_proj \
   --output_dir /runs/golden/stages/05-train/output \
   --learning_rate 0.01 \
-  --num_train_epochs 1 \
+  --num_train_epochs 2 \
   --per_device_train_batch_size 2 \
   --gradient_accumulation_steps 1 \
   --seed 42 \
@@ -81,8 +83,7 @@ env CUDA_VISIBLE_DEVICES='' DS_ACCELERATOR=cpu HF_HUB_OFFLINE=1 OMP_NUM_THREADS=
   --weight_decay 0.01 \
   --gradient_checkpointing True \
   --logging_steps 1 \
-  --save_strategy steps \
-  --save_steps 8 \
+  --save_strategy epoch \
   --dataloader_num_workers 0 \
   --bf16 False \
   --fp16 False \
