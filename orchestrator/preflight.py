@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import sys
 import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING
@@ -37,13 +38,18 @@ def _missing_packages(job: Job) -> list[Problem]:
         return [Problem(f"{job.backend_python} cannot be run", "launch.python names the backend's interpreter")]
     if not missing:
         return []
-    hint = f"{job.backend_python} -m pip install 'orch[{backend.extra}]'"
+    hint = (
+        f"{job.backend_python} -m pip install {' '.join(missing)}\n"
+        f"or, in Orch's checkout, with the tested versions: pip install -c constraints.txt -e '.[{backend.extra}]'"
+    )
     return [Problem(f"the backend {backend.name} is not installed: {', '.join(missing)} missing", hint)]
 
 
 def _missing_report_packages() -> list[Problem]:
     missing = [name for name in _REPORT_MODULES if importlib.util.find_spec(name) is None]
-    return [Problem(f"the report needs {', '.join(missing)}", "pip install 'orch[report]'")] if missing else []
+    names = " ".join(name.replace("_", "-") for name in missing)
+    hint = f"{sys.executable} -m pip install {names}"
+    return [Problem(f"the report needs {', '.join(missing)}", hint)] if missing else []
 
 
 def _unreachable_model(job: Job) -> list[Problem]:

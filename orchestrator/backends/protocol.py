@@ -80,7 +80,7 @@ class Backend(Protocol):
 
     @property
     def extra(self) -> str:
-        """Return what `pip install orch[extra]` installs it with."""
+        """Return the extra of pyproject.toml that installs it."""
         ...
 
     @property

@@ -51,6 +51,7 @@ def run_command(
     job = build_job(loaded, folder, found, smoke=smoke)
     plan = build_plan(job)
     require_ready(job)
+    click.echo(f"planned for: {found}", err=True)
     run = create_run(plan, recipe, found)
     _supervise(plan, run, command="run", open_report=open_report, as_json=as_json)
 

@@ -57,7 +57,7 @@ def test_a_backend_that_is_not_installed_ends_with_4_and_the_install_command(toy
         "run", str(toy / "recipe.yaml"), "--set", f"launch.python={toy}/bare/bin/python", "-o", str(toy / "run")
     )
     assert done.code == 4
-    assert "pip install 'orch[flagembedding]'" in done.err
+    assert "bin/python -m pip install FlagEmbedding torch transformers peft sentence-transformers" in done.err
     assert not (toy / "run").exists()
 
 
