@@ -42,11 +42,18 @@ def processes_that_name(text: str) -> list[psutil.Process]:
     return [process for process in others if any(text in word for word in process.info["cmdline"] or ())]
 
 
+def find_training_workers(folder: Path) -> list[psutil.Process]:
+    found = [
+        process for process in processes_that_name("decoder_only.base") if str(folder) in " ".join(process.cmdline())
+    ]
+    return [process for process in found if "torch.distributed.run" not in process.cmdline()]
+
+
 def wait_for(condition, timeout_s: float) -> None:
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
+        time.sleep(0.01)
 
 
 @pytest.fixture(scope="session")
@@ -55,17 +62,16 @@ def killed_and_resumed(recipes, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("smoke") / "run with spaces 红隼"
     argv = [ORCH, "run", str(recipes / "qwen3_reranker.yaml"), "--smoke", "-o", str(folder)]
     first = subprocess.Popen(argv, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    saved = folder / "stages" / "05-train" / "output" / "checkpoint-8" / "trainer_state.json"
-    wait_for(lambda: saved.exists() or first.poll() is not None, 900)
+    output = folder / "stages" / "05-train" / "output"
+    wait_for(lambda: output.exists() or first.poll() is not None, 900)
+    workers: list[psutil.Process] = []
+    wait_for(lambda: workers.extend(find_training_workers(folder)) or workers or first.poll() is not None, 300)
     assert first.poll() is None, first.communicate()[0]
+    saved = output / "checkpoint-8" / "trainer_state.json"
+    wait_for(lambda: saved.exists() or first.poll() is not None, 300)
     first.send_signal(signal.SIGKILL)
-    workers = [
-        p for p in processes_that_name("decoder_only.base") if "torch.distributed.run" not in " ".join(p.cmdline())
-    ]
-    workers = [p for p in workers if str(folder) in " ".join(p.cmdline())]
-    assert workers, "no training worker was there to kill"
     for worker in workers:
-        worker.kill()
+        worker.kill()  # raises when the training was over already
     first.wait()
     done = orch("resume", str(folder))
     (folder / "resume.out").write_text(done.out + done.err)

@@ -357,7 +357,7 @@ SHOW_LENGTH = """
 import os, pathlib, sys
 path = pathlib.Path(sys.argv[1])
 path.parent.mkdir()
-path.write_text(str(len(os.environ["HF_TOKEN"])))
+path.write_text(str(len(os.environ["HUGGING_FACE_HUB_TOKEN"])))
 """
 
 
