@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import tempfile
-import traceback
 from typing import Any
 
 import click
@@ -84,6 +82,9 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _report_bug(error: Exception) -> int:
+    import tempfile
+    import traceback
+
     descriptor, path = tempfile.mkstemp(prefix="orch-bug-", suffix=".txt")
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
         stream.write(f"orch {__version__}, Python {sys.version}\n{traceback.format_exc()}")

@@ -14,6 +14,7 @@ from orchestrator.cli.output import print_json
 from orchestrator.errors import RunFolderError
 
 if TYPE_CHECKING:
+    from orchestrator.backends.protocol import Job
     from orchestrator.plan import Plan
 
 
@@ -24,11 +25,18 @@ if TYPE_CHECKING:
 @as_json
 def check_command(recipe: Path, overrides: tuple[str, ...], hardware: str, as_json: bool) -> None:
     """Check RECIPE: YAML, keys, types, files, what does not fit together. Exit code 2 with every problem at once."""
-    plan = _plan(recipe, overrides, hardware, smoke=False, run_dir=None)
+    job = _job(recipe, overrides, hardware, smoke=False, run_dir=None)
+    found = {
+        "recipe": str(recipe), "name": job.recipe.name,
+        "model": job.model.location, "model_is_local": job.model.is_local,
+        "family": job.model.family, "native": job.model.native, "hardware": str(job.hardware),
+    }  # fmt: skip
     if as_json:
-        print_json("check", {"recipe": str(recipe), "name": plan.name, "stages": [stage.name for stage in plan.stages]})
+        print_json("check", found)
         return
-    click.echo(f"{recipe}: all right. {len(plan.stages)} stages: {', '.join(stage.kind for stage in plan.stages)}")
+    where = "on this machine" if job.model.is_local else "to be downloaded"
+    click.echo(f"{recipe}: all right\n  model     {job.model.location} ({job.model.family}, {where})")
+    click.echo(f"  hardware  {job.hardware}")
 
 
 @click.command("render")
@@ -52,9 +60,10 @@ def render_command(
 
     With -o the files are written, and `bash run.sh` in that folder does the whole job.
     """
+    from orchestrator.pipeline import build_plan
     from orchestrator.render import render_files, render_run_script
 
-    plan = _plan(recipe, overrides, hardware, smoke=smoke, run_dir=output)
+    plan = build_plan(_job(recipe, overrides, hardware, smoke=smoke, run_dir=output))
     if output is not None:
         _write_plan(plan, output, recipe)
     if as_json:
@@ -96,14 +105,13 @@ def schema_command() -> None:
     click.echo(json.dumps(build_json_schema(arguments), ensure_ascii=False, indent=2))
 
 
-def _plan(recipe: Path, overrides: tuple[str, ...], hardware: str, *, smoke: bool, run_dir: Path | None) -> Plan:
+def _job(recipe: Path, overrides: tuple[str, ...], hardware: str, *, smoke: bool, run_dir: Path | None) -> Job:
     from orchestrator.jobs import build_job
     from orchestrator.load import load_recipe
-    from orchestrator.pipeline import build_plan
 
     loaded = load_recipe(recipe, overrides)
     folder = (run_dir or Path("runs") / loaded.recipe.name).absolute()
-    return build_plan(build_job(loaded, folder, resolve_hardware(hardware, smoke=smoke), smoke=smoke))
+    return build_job(loaded, folder, resolve_hardware(hardware, smoke=smoke), smoke=smoke)
 
 
 def _write_plan(plan: Plan, output: Path, recipe: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 
 import pytest
 from click.testing import CliRunner
@@ -96,7 +97,7 @@ def test_a_bug_keeps_its_traceback_and_ends_with_70(monkeypatch, capsys, tmp_pat
 
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(cli.orch, "main", lambda *_args, **_kwargs: 1 / 0)
-    monkeypatch.setattr(cli.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(SystemExit) as ended:
         cli.main(["ls"])
     assert ended.value.code == 70
