@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING, Any, Self
 from orchestrator.events import Event, Message, Progress, StageFinished, StageSkipped, StageStarted, Step
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from orchestrator.plan import Plan
 
 _LINE_EVERY_S = 10.0
+_STATUS_WIDTH = 58  # bar, steps, loss, learning rate, time left
+_WIDTH_WITH_TITLES = 125
 
 
 @dataclass
@@ -104,14 +108,15 @@ class PlainLines:
 class LivePanel:
     """A list of stages with a bar, loss, learning rate and time left for the running one, redrawn in place."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, console: Console | None = None) -> None:
         from rich.console import Console
         from rich.live import Live
 
         self.plan = plan
         self.view: StageView | None = None
         self.marks: dict[str, tuple[str, str]] = {}
-        self.live = Live(console=Console(stderr=True), get_renderable=self._draw, refresh_per_second=4, transient=False)
+        self.console = console or Console(stderr=True)
+        self.live = Live(console=self.console, get_renderable=self._draw, refresh_per_second=4, transient=False)
 
     def __call__(self, event: Event) -> None:
         """Take in one event; the panel redraws by itself."""
@@ -127,7 +132,7 @@ class LivePanel:
             self.marks[event.stage] = (mark, words)
             self.view = None
         elif isinstance(event, Message):
-            self.live.console.print(f"{event.stage}: {event.text}", markup=False, highlight=False)
+            self.console.print(f"{event.stage}: {event.text}", markup=False, highlight=False)
         elif self.view:
             self.view.update(event)
 
@@ -143,7 +148,13 @@ class LivePanel:
         from rich.table import Table
         from rich.text import Text
 
+        with_titles = self.console.width >= _WIDTH_WITH_TITLES
         table = Table.grid(padding=(0, 1))
+        table.add_column(no_wrap=True, min_width=1)
+        table.add_column(no_wrap=True, min_width=max(len(stage.name) for stage in self.plan.stages))
+        if with_titles:
+            table.add_column(no_wrap=True, overflow="ellipsis", max_width=40)
+        table.add_column(no_wrap=True, min_width=_STATUS_WIDTH if with_titles else 0)
         for stage in self.plan.stages:
             mark, words = self.marks.get(stage.name, ("·", ""))
             style = {"✓": "green", "✗": "red"}.get(mark, "dim")
@@ -152,13 +163,10 @@ class LivePanel:
                 mark, style = "▸", "bold cyan"
                 cell = Table.grid(padding=(0, 1))
                 text = Text(self.view.words() or show_seconds(time.time() - self.view.started))
-                bar = (
-                    ProgressBar(total=self.view.total, completed=self.view.done, width=24)
-                    if self.view.total
-                    else Text("")
-                )
-                cell.add_row(bar, text)
-            table.add_row(Text(mark, style=style), Text(stage.name, style=style), Text(stage.title, style="dim"), cell)
+                done = ProgressBar(total=self.view.total, completed=self.view.done, width=12)
+                cell.add_row(*((done, text) if self.view.total else (text,)))
+            title = (Text(stage.title, style="dim"),) if with_titles else ()
+            table.add_row(Text(mark, style=style), Text(stage.name, style=style), *title, cell)
         return table
 
 
