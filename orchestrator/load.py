@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from orchestrator.backends import find_backend
+from orchestrator.backends import BACKENDS, find_backend
 from orchestrator.errors import Problem, RecipeError, Where
 from orchestrator.evaluation.gate import parse_rule
 from orchestrator.evaluation.measures import parse_metric
@@ -126,8 +126,7 @@ def _nearest_key(parent: Key, name: str) -> str | None:
     for other, model in _PARTS.items():
         if name in model.model_fields and other != parent:
             return f"it belongs under {'.'.join(map(str, other)) or 'the top level'}"
-    backend = find_backend("flagembedding")
-    if parent == () and backend and name in backend.argument_names():
+    if parent == () and any(name in backend.argument_names() for backend in BACKENDS.values()):
         return "it belongs under train"
     return f"known keys: {', '.join(known)}" if known else None
 

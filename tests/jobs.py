@@ -1,0 +1,43 @@
+"""One job for a machine that does not exist: plans made from it touch nothing and read the same everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.backends.protocol import Job
+from orchestrator.jobs import _load_deepspeed
+from orchestrator.load import load_recipe
+
+if TYPE_CHECKING:
+    from orchestrator.hardware import Hardware
+    from orchestrator.models import BaseModel
+
+RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+TESTED = {"transformers": "5.19.0", "FlagEmbedding": "1.4.2"}
+
+
+def build_imagined_job(
+    recipe: str,
+    model: BaseModel,
+    hardware: Hardware,
+    *,
+    overrides: tuple[str, ...] = (),
+    versions: dict[str, str] = TESTED,
+    smoke: bool = False,
+) -> Job:
+    loaded = load_recipe(RECIPES / f"{recipe}.yaml", overrides)
+    return Job(
+        recipe=loaded.recipe,
+        recipe_folder=Path("/project/recipes"),
+        run_dir=Path("/runs/golden"),
+        model=model,
+        hardware=hardware,
+        versions=versions,
+        backend_python="/env/bin/python",
+        orch_python="/orch/bin/python",
+        workers="/orch/orchestrator/workers",
+        smoke=smoke,
+        deepspeed_text=_load_deepspeed(loaded),
+        cache_dir="/cache/orch",
+    )
