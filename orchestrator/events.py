@@ -81,6 +81,16 @@ class Message:
 
 
 @dataclass(frozen=True)
+class RowsLoaded:
+    """A trainer says how many rows it has after reading them; `side` is train or validation."""
+
+    side: str
+    rows: int
+    stage: str = ""
+    t: float = 0.0
+
+
+@dataclass(frozen=True)
 class StageFinished:
     """A stage has ended: done, failed, out-of-memory, stalled, timed-out, stopped or killed."""
 
@@ -110,7 +120,18 @@ class Unknown:
     t: float = 0.0
 
 
-Event = RunStarted | StageStarted | StageSkipped | Progress | Step | Message | StageFinished | RunFinished | Unknown
+Event = (
+    RunStarted
+    | StageStarted
+    | StageSkipped
+    | Progress
+    | Step
+    | Message
+    | RowsLoaded
+    | StageFinished
+    | RunFinished
+    | Unknown
+)
 Listener = Callable[[Event], None]
 
 _TYPES: dict[str, type[Any]] = {
@@ -120,6 +141,7 @@ _TYPES: dict[str, type[Any]] = {
     "progress": Progress,
     "step": Step,
     "message": Message,
+    "rows_loaded": RowsLoaded,
     "stage_finished": StageFinished,
     "run_finished": RunFinished,
 }

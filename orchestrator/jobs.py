@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.backends import BACKENDS
-from orchestrator.backends.protocol import Job
+from orchestrator.backends.protocol import Found, Job, eval_kind
+from orchestrator.data.formats import sniff_kind
 from orchestrator.errors import PreflightError, Problem, RecipeError
+from orchestrator.evaluation.measures import check_metrics
 from orchestrator.models import find_model
 from orchestrator.provenance import find_versions
 from orchestrator.render import find_templates
@@ -44,12 +46,12 @@ def build_job(loaded: LoadedRecipe, run_dir: Path, hardware: Hardware, *, smoke:
         orch_python=sys.executable,
         workers=str(Path(__file__).resolve().parent / "workers"),
         smoke=smoke,
+        kind=_find_kind(loaded),
         deepspeed_text=_load_deepspeed(loaded),
         cache_dir=str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orch"),
     )
-    problems = [
-        Problem(problem.message, problem.hint, loaded.source.where(key)) for key, problem in backend.check_job(job)
-    ]
+    found = [*backend.check_job(job), *_check_metrics(job)]
+    problems = [Problem(problem.message, problem.hint, loaded.source.where(key)) for key, problem in found]
     if problems:
         raise RecipeError.from_problems(problems)
     return job
@@ -67,9 +69,27 @@ def _find_python(name: str | None, recipe_folder: Path) -> str:
     return str(Path(found).absolute())
 
 
+def _find_kind(loaded: LoadedRecipe) -> str:
+    """Return the kind of the recipe's data: its task decides it, and for embeddings the first row of the first file."""
+    recipe = loaded.recipe
+    if recipe.task != "embedding":
+        return {"reranker": "group", "sft": "chat"}[recipe.task]
+    path = (loaded.folder / recipe.data.train[0]).expanduser()
+    sniffed = sniff_kind(path, recipe.data.columns) if path.is_file() else None
+    by_loss = "pair" if recipe.loss is not None and recipe.loss.type != "infonce" else "group"
+    return sniffed if sniffed in {"group", "pair"} else by_loss
+
+
+def _check_metrics(job: Job) -> list[Found]:
+    """Return the metrics of the recipe and its gate that mean nothing for this kind of data."""
+    kind = eval_kind(job)
+    named = [*(job.recipe.evaluate.metrics or ()), *job.recipe.gate]
+    return [(("evaluate", "metrics"), problem) for problem in check_metrics(list(dict.fromkeys(named)), kind)]
+
+
 def _load_deepspeed(loaded: LoadedRecipe) -> str | None:
     name = loaded.recipe.deepspeed
-    if name is None:
+    if name is None or name in BACKENDS[loaded.recipe.backend].deepspeed_names:
         return None
     shipped = {path.stem: path for path in (find_templates() / "deepspeed").glob("*.json")}
     path = shipped.get(name) or (loaded.folder / Path(name).expanduser())

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from orchestrator.backends import BACKENDS, find_backend
+from orchestrator.data.hub_ids import parse_hub_id
 from orchestrator.errors import Problem, RecipeError, Where
 from orchestrator.evaluation.gate import parse_rule
 from orchestrator.evaluation.measures import parse_metric
-from orchestrator.recipe.schema import Data, Evaluate, Launch, ModelRef, Recipe
+from orchestrator.recipe.schema import Data, Evaluate, Launch, Loss, ModelRef, Recipe
 from orchestrator.recipe.source import Key, Source, apply_overrides, load_source
 from orchestrator.secrets import is_secret
 
@@ -23,6 +24,7 @@ _PARTS: dict[Key, type[BaseModel]] = {
     (): Recipe,
     ("model",): ModelRef,
     ("data",): Data,
+    ("loss",): Loss,
     ("evaluate",): Evaluate,
     ("launch",): Launch,
 }
@@ -53,6 +55,7 @@ def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> LoadedRecipe:
         problems += [_problem(source, item) for item in error.errors(include_url=False)]
     problems += _named_measures(source)
     problems += _train_problems(source)
+    problems += _task_problems(source)
     problems += _secrets(source)
     problems += _missing_files(source, path.resolve().parent)
     if recipe is None or problems:
@@ -170,13 +173,27 @@ def _train_problems(source: Source) -> list[Problem]:
     ]
 
 
+def _task_problems(source: Source) -> list[Problem]:
+    """Return that the backend does not train for the task, with those that do."""
+    name, task = source.data.get("backend"), source.data.get("task")
+    backend = find_backend(name) if isinstance(name, str) else None
+    able = [other.name for other in BACKENDS.values() if task in other.tasks]
+    if backend is None or not able or backend.name in able:
+        return []
+    return [
+        Problem(
+            f"{name} does not train for task: {task}", f"say backend: {' or '.join(able)}", source.where(("backend",))
+        )
+    ]
+
+
 def _missing_files(source: Source, folder: Path) -> list[Problem]:
     problems = []
     for side in ("train", "eval"):
         key: Key = ("data", side)
         given = _value_at(source.data, key)
         for index, name in enumerate(given if isinstance(given, list) else [given]):
-            if isinstance(name, str) and not (folder / name).expanduser().is_file():
+            if isinstance(name, str) and not (folder / name).expanduser().is_file() and parse_hub_id(name) is None:
                 where = source.where((*key, index))
                 problems.append(Problem(f"data.{side}: no such file: {name}", f"paths start from {folder}", where))
     return problems

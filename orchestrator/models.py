@@ -29,6 +29,8 @@ class BaseModel:
 
     `location` is an absolute folder or a hub id; `folder` is the folder when its files are on this machine;
     `native` is its authors' way of scoring: qwen3-native, cross-encoder, bi-encoder, or None where it has none.
+    `architectures`, `hidden_size` and `brings_code` (the folder names Python files to be run) are its config's, empty
+    while it is not on this machine; `model_type` and `template` are ms-swift's names where the recipe gives them.
     """
 
     name: str
@@ -37,6 +39,11 @@ class BaseModel:
     family: str
     native: str | None
     trust_remote_code: bool = False
+    architectures: tuple[str, ...] = ()
+    hidden_size: int | None = None
+    brings_code: bool = False
+    model_type: str | None = None
+    template: str | None = None
 
     @property
     def is_local(self) -> bool:
@@ -59,6 +66,7 @@ def find_model(ref: ModelRef, recipe_folder: Path) -> BaseModel:
             f"cannot tell whether {ref.name} is an LLM or a BERT-like encoder",
             hint="say it: model: {path: " + ref.name + ", family: decoder}  (or encoder)",
         )
+    hidden_size = config.get("hidden_size")
     return BaseModel(
         ref.name,
         location,
@@ -66,6 +74,11 @@ def find_model(ref: ModelRef, recipe_folder: Path) -> BaseModel:
         family,
         ref.native or _native(ref.name, family, config, folder),
         ref.trust_remote_code,
+        architectures=tuple(config.get("architectures") or ()),
+        hidden_size=hidden_size if isinstance(hidden_size, int) else None,
+        brings_code=bool(config.get("auto_map")),
+        model_type=ref.model_type,
+        template=ref.template,
     )
 
 
@@ -132,9 +145,9 @@ def _family(name: str, config: dict[str, Any]) -> str | None:
         return "decoder"
     if re.search(r"ForSequenceClassification|ForMaskedLM|Bert|XLMRoberta|Electra|Deberta", architectures):
         return "encoder"
-    if _ENCODER_NAMES.search(name):
+    if not _DECODER_NAMES.search(architectures) and _ENCODER_NAMES.search(name):
         return "encoder"
-    return "decoder" if _DECODER_NAMES.search(name) else None
+    return "decoder" if _DECODER_NAMES.search(f"{architectures} {name}") else None
 
 
 def _native(name: str, family: str, config: dict[str, Any], folder: Path | None) -> str | None:

@@ -7,24 +7,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.backends import BACKENDS
+from orchestrator.backends.protocol import eval_kind
+from orchestrator.data.hub_ids import parse_hub_id
+from orchestrator.measuring import build_measured
 from orchestrator.plan import Command, File, Note, Plan, Stage
 from orchestrator.render import render_command
 from orchestrator.rundir import RunDir
 
 if TYPE_CHECKING:
     from orchestrator.backends.protocol import Backend, Job, SmokeScale, Training
+    from orchestrator.measuring import System
 
-QWEN3_INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
-_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
-# FlagLLMReranker computes the logits of every position over the whole vocabulary: 5 GB for 8 × 1024 tokens of Qwen3.
-_BATCH_SIZES = {"decoder": 8, "encoder": 32}
-_QWEN3_PROMPT_TOKENS = 128  # its chat template counts against max_length; FlagEmbedding's prompt comes on top
-_BI_ENCODER_TOKENS = 512
-_LABELS = {
-    "qwen3-native": "base model in Qwen3-Reranker's own prompt",
-    "cross-encoder": "base model as the cross-encoder it is",
-    "bi-encoder": "base model as the bi-encoder it is (cosine of its embeddings)",
-}
+_TINY_MODELS = {"embedding": ("embedding", "qwen3"), "sft": ("chat", "qwen3")}
 
 
 @dataclass
@@ -34,8 +28,12 @@ class _Stages:
     timeout_s: float | None
     items: list[Stage]
 
+    def next_name(self, kind: str, after: int = 0) -> str:
+        """Return the folder name of the stage of that kind that is added once `after` others have been."""
+        return f"{len(self.items) + after + 1:02d}-{kind}"
+
     def add(self, kind: str, title: str, command: Command, **fields: Any) -> Stage:
-        name = f"{len(self.items) + 1:02d}-{kind}"
+        name = self.next_name(kind)
         stage = Stage(name=name, kind=kind, title=title, command=command, timeout_s=self.timeout_s, **fields)
         self.items.append(stage)
         return stage
@@ -71,29 +69,30 @@ class _Builder:
     def plan(self) -> Plan:
         """Return the whole plan, stage by stage in the order of the run."""
         job, recipe = self.job, self.job.recipe
+        files = {
+            side: [self._find_data(name) for name in getattr(recipe.data, side) or ()] for side in ("train", "eval")
+        }
         model = job.model.location
         if job.smoke:
-            model = str(self.run.stage("02-tiny-model").output)
-        train_output = str(self.run.stage(self._train_name()).output)
-        training = self.backend.build_training(
-            job, model=model, train_file=str(self.run.train_jsonl), output=train_output
-        )
+            model = self._output("tiny-model", after=1)
+        # The train stage's arguments name its folder, before the stages in front of it are added.
+        baselines = len(build_measured(job, self._training(model, output="")).baselines)
+        output = self._output("train", after=1 + int(job.smoke) + baselines)
+        training = self._training(model, output)
+        measured = build_measured(job, training)
+        self.notes += measured.notes
 
-        self._prepare(training)
+        self._prepare(training, files)
         if job.smoke:
             self._tiny_model()
-        trained_format = self._scoring_file(
-            "trained-format", training.scoring, "base model in the format of the training"
-        )
-        for name, scoring, title in self._baselines(training, trained_format):
-            self._score(f"baseline-{name}", title, model, scoring)
+        for system in measured.baselines:
+            self._score(f"baseline-{system.name}", system.title, model, self._scoring_file(system))
         self._train(training, model)
-        weights, adapter = train_output, None
+        weights, adapter = training.weights, None
         if training.lora and recipe.merge:
-            adapter, weights = train_output, self._merge(model, train_output)
+            adapter, weights = weights, self._merge(model, weights)
         if not training.lora or recipe.merge:
-            label = "tuned model, packaged, in the format of its training"
-            self._package(weights, model, adapter, self._scoring_file("packaged", training.scoring, label))
+            self._package(weights, model, adapter, self._scoring_file(measured.packaged))
             self._score("evaluate", "Score the packaged model as its user loads it", str(self.run.model), None)
         self._report()
         return Plan(
@@ -109,134 +108,114 @@ class _Builder:
             versions=job.versions,
         )
 
-    def _train_name(self) -> str:
-        """Return the train stage's folder name, which its own arguments hold, before the stages in front are built."""
-        before = 1 + int(self.job.smoke) + len(self._baseline_names())
-        return f"{before + 1:02d}-train"
+    def _training(self, model: str, output: str) -> Training:
+        return self.backend.build_training(self.job, model=model, data=str(self.run.data), output=output)
 
-    def _baseline_names(self) -> list[str]:
-        """Return the baselines to score; a model without a native format of its own is scored in the trained one."""
-        names: list[str] = []
-        for asked in self.job.recipe.evaluate.baselines:
-            name = asked if asked == "trained-format" or self._native() else "trained-format"
-            if name not in names:
-                names.append(name)
-        return names
+    def _output(self, kind: str, after: int = 0) -> str:
+        """Return the output folder of a stage that is added after so many others."""
+        return str(self.run.stage(self.stages.next_name(kind, after)).output)
 
-    def _native(self) -> str | None:
-        """Return the native scorer, unless it is the same as the training's own format."""
-        native = self.job.model.native
-        return None if native == "cross-encoder" else native
+    @property
+    def _corpus(self) -> str | None:
+        """The documents of the evaluation set, where a query is searched in all of them."""
+        return str(self.run.corpus_jsonl) if eval_kind(self.job) == "retrieval" else None
 
-    def _prepare(self, training: Training) -> None:
+    def _find_data(self, name: str) -> str:
+        """Return a data file's path; what is no file is a data set of a hub, which a stage of its own fetches."""
+        path = (self.job.recipe_folder / name).expanduser()
+        hub_id = None if path.is_file() else parse_hub_id(name)
+        if hub_id is None:
+            return str(path.resolve())
+        out = f"{self._output('fetch')}/rows.jsonl"
+        command = self._worker("orch/fetch.j2", id=hub_id.id, config=hub_id.config, split=hub_id.split, out=out)
+        self.stages.add("fetch", f"Fetch {hub_id}", command, outputs=(out,))
+        return out
+
+    def _prepare(self, training: Training, files: dict[str, list[str]]) -> None:
         data, job = self.job.recipe.data, self.job
-        lengths = [{"name": name, "value": value} for name, value in training.lengths.items()]
+        flags: dict[str, Any] = dict(training.prepare)
         if job.model.has_tokenizer_json and not job.smoke:
-            lengths.append({"name": "tokenizer", "value": str(job.model.folder)})
-        lengths.append({"name": "full-batch", "value": training.full_batch_rows})
+            flags["tokenizer"] = str(job.model.folder)
+        flags["full-batch"] = training.full_batch_rows
+        if self._corpus:
+            flags["corpus"] = True
         if self.scale:
-            lengths += [
-                {"name": "limit-train", "value": self.scale.limit_train},
-                {"name": "limit-eval", "value": self.scale.limit_eval},
-            ]
-        files = {
-            side: [str((job.recipe_folder / name).expanduser().resolve()) for name in getattr(data, side) or ()]
-            for side in ("train", "eval")
-        }
+            flags |= {"limit-train": self.scale.limit_train, "limit-eval": self.scale.limit_eval}
         command = self._orch(
             "orch/prepare.j2",
             data={**files, "eval_ratio": data.eval_ratio, "max_dropped": data.max_dropped, "seed": data.seed},
-            form=self.backend.data_form,
+            kind=job.kind,
+            columns=[f"{new}={old}" for new, old in data.columns.items()],
+            form=self.backend.data_form(job),
             out=str(self.run.data),
-            lengths=lengths,
+            flags=[{"name": name, "value": value} for name, value in flags.items()],
         )
-        outputs = tuple(f"data/{name}" for name in ("train.jsonl", "eval.jsonl", "ledger.json", "stats.json"))
-        inputs = (*files["train"], *files["eval"])
-        self.stages.add("prepare", "Read, check and split the data", command, inputs=inputs, outputs=outputs)
+        names = ["train.jsonl", "eval.jsonl", "ledger.json", "stats.json"]
+        names += ["corpus.jsonl"] if self._corpus else []
+        names += ["validation.jsonl"] if data.validation_ratio else []
+        self.stages.add(
+            "prepare",
+            "Read, check and split the data",
+            command,
+            inputs=(*files["train"], *files["eval"]),
+            outputs=tuple(f"data/{name}" for name in names),
+        )
 
     def _tiny_model(self) -> None:
-        stage_output = self.run.stage("02-tiny-model").output
+        encoder = ("encoder", "bert") if self.job.model.family == "encoder" else ("decoder", "qwen3")
+        like, model_type = _TINY_MODELS.get(self.job.recipe.task, encoder)
+        output = self._output("tiny-model")
+        texts = [self.run.train_jsonl, self.run.eval_jsonl, *([self.run.corpus_jsonl] if self._corpus else [])]
         command = self._worker(
-            "orch/tiny_model.j2",
-            like=self.job.model.family,
-            model_type="qwen3" if self.job.model.family == "decoder" else "bert",
-            texts=[str(self.run.train_jsonl), str(self.run.eval_jsonl)],
-            out=str(stage_output),
+            "orch/tiny_model.j2", like=like, model_type=model_type, texts=[str(path) for path in texts], out=output
         )
-        inputs = ("data/train.jsonl", "data/eval.jsonl")
+        inputs = tuple(f"data/{path.name}" for path in texts)
         self.stages.add("tiny-model", "Build a tiny model of the same architecture", command, inputs=inputs,
-                        outputs=(f"{stage_output}/config.json",))  # fmt: skip
+                        outputs=(f"{output}/config.json",))  # fmt: skip
 
-    def _scoring_file(self, name: str, scoring: dict[str, Any], label: str) -> str:
-        spec = {
-            "version": 1,
-            "name": name,
-            "label": label,
-            "dtype": _DTYPES[self.job.hardware.precision],
-            "trust_remote_code": self.job.model.trust_remote_code,
-            "batch_size": self.job.recipe.evaluate.batch_size or _BATCH_SIZES[self.job.model.family],
-            **scoring,
-        }
-        path = f"files/scoring.{name}.json"
-        self.files.append(File(path, json.dumps(spec, ensure_ascii=False, indent=2) + "\n"))
+    def _scoring_file(self, system: System) -> str:
+        path = f"files/scoring.{system.name}.json"
+        self.files.append(File(path, json.dumps(system.spec, ensure_ascii=False, indent=2) + "\n"))
         return path
-
-    def _baselines(self, training: Training, trained_format: str) -> list[tuple[str, str, str]]:
-        """Return (name, scoring file, title) of each baseline."""
-        native, found = self._native(), []
-        if native is None and "native" in self.job.recipe.evaluate.baselines:
-            why = "the base model has no way of scoring of its own, or it is the training's"
-            self.notes.append(Note("baseline", "native", "trained-format", "orch", why))
-        for name in self._baseline_names():
-            if name == "native" and native:
-                max_length = training.scoring["max_length"]
-                spec: dict[str, Any] = {"scorer": native, "max_length": max_length}
-                if native == "bi-encoder":  # it reads query and document apart, up to its own length
-                    spec["max_length"] = max(max_length, _BI_ENCODER_TOKENS)
-                if native == "qwen3-native":
-                    spec["max_length"] += _QWEN3_PROMPT_TOKENS
-                    spec["instruction"] = self.job.recipe.evaluate.instruction or QWEN3_INSTRUCTION
-                path = self._scoring_file("native", spec, _LABELS[native])
-                found.append((name, path, f"Score the untouched {_LABELS[native]}"))
-            else:
-                found.append((name, trained_format, "Score the untouched base model in the format of the training"))
-        return found
 
     def _score(self, kind: str, title: str, model: str, scoring: str | None) -> None:
         spec = scoring or "model/scoring.json"
-        output = self.run.stage(f"{len(self.stages.items) + 1:02d}-{kind}").output
+        output = self._output(kind)
         command = self._worker(
             "orch/score.j2",
             model=model,
             scoring=str(self.run.root / spec),
             data=str(self.run.eval_jsonl),
-            out=str(output),
+            corpus=self._corpus,
+            out=output,
             device="cpu" if self.job.hardware.kind == "cpu" else None,
             cache=f"{self.job.cache_dir}/scores" if scoring and not self.job.smoke else None,
         )
         # A packaged model is known by its scoring.json, which holds its hashes: its README changes with every report.
         known_by = f"{model}/scoring.json" if scoring is None else model
-        inputs = ("data/eval.jsonl", *((known_by,) if model.startswith("/") else ()))
+        inputs = ("data/eval.jsonl", *(("data/corpus.jsonl",) if self._corpus else ()))
+        inputs += (known_by,) if model.startswith("/") else ()
         outputs = (f"{output}/scores.jsonl", f"{output}/scoring.json")
         files = (scoring,) if scoring else ()
         self.stages.add(kind, title, command, inputs=inputs, outputs=outputs, files=files)
 
     def _train(self, training: Training, model: str) -> None:
         title = f"Fine-tune with {self.job.recipe.backend}" + (" and LoRA" if training.lora else "")
+        data = ["data/train.jsonl", *(["data/validation.jsonl"] if self.job.recipe.data.validation_ratio else [])]
         self.stages.add(
             "train",
             title,
             training.command,
-            inputs=("data/train.jsonl", *((model,) if model.startswith("/") else ())),
+            inputs=(*data, *((model,) if model.startswith("/") else ())),
             outputs=training.outputs,
             files=tuple(file.path for file in training.files),
             resume=training.resume,
+            counts_rows=training.counts_rows,
         )
 
     def _merge(self, base: str, adapter: str) -> str:
-        output = str(self.run.stage(f"{len(self.stages.items) + 1:02d}-merge").output)
-        trust = self.job.model.trust_remote_code
-        command = self._worker("orch/merge.j2", base=base, adapter=adapter, out=output, trust_remote_code=trust)
+        output = self._output("merge")
+        command = self.backend.build_merge(self.job, base=base, adapter=adapter, output=output)
         inputs = (f"{adapter}/adapter_model.safetensors", f"{adapter}/adapter_config.json")
         self.stages.add(
             "merge",
@@ -248,7 +227,7 @@ class _Builder:
         return output
 
     def _package(self, weights: str, base: str, adapter: str | None, scoring: str) -> None:
-        report = str(self.run.stage(f"{len(self.stages.items) + 1:02d}-package").output / "verification.json")
+        report = f"{self._output('package')}/verification.json"
         command = self._worker(
             "orch/package.j2",
             model=weights,
@@ -256,6 +235,8 @@ class _Builder:
             adapter=adapter,
             scoring=str(self.run.root / scoring),
             probes=str(self.run.eval_jsonl),
+            corpus=self._corpus,
+            test_prompt=self.job.recipe.evaluate.test_prompt,
             out=str(self.run.model),
             report=report,
         )

@@ -43,7 +43,8 @@ class Stage:
     """One step of the run. Paths are relative to the run folder unless absolute.
 
     `inputs` are files or folders whose contents decide the result (hashed into the digest);
-    `outputs` must exist after success; `done_codes` are the exit codes that count as finished.
+    `outputs` must exist after success; `done_codes` are the exit codes that count as finished. With `counts_rows` its
+    log says how many rows it has loaded, and they must be those of the ledger.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Stage:
     done_codes: tuple[int, ...] = (0,)
     timeout_s: float | None = None
     resume: Resume | None = None
+    counts_rows: bool = False
 
     @property
     def folder(self) -> str:
@@ -126,6 +128,7 @@ def plan_from_json(text: str) -> Plan:
             done_codes=tuple(item["done_codes"]),
             timeout_s=item["timeout_s"],
             resume=Resume(**item["resume"]) if item["resume"] else None,
+            counts_rows=item.get("counts_rows", False),
         )
         for item in raw["stages"]
     )

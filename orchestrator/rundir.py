@@ -150,6 +150,16 @@ class RunDir:
         return self.data / "eval.jsonl"
 
     @property
+    def validation_jsonl(self) -> Path:
+        """Rows that the trainer evaluates on while it trains, in its own form."""
+        return self.data / "validation.jsonl"
+
+    @property
+    def corpus_jsonl(self) -> Path:
+        """Documents that every query of the evaluation set is searched in."""
+        return self.data / "corpus.jsonl"
+
+    @property
     def ledger_json(self) -> Path:
         """Rows in = kept + each reason for dropping."""
         return self.data / "ledger.json"

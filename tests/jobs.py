@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.backends.protocol import Job
-from orchestrator.jobs import _load_deepspeed
+from orchestrator.jobs import _find_kind, _load_deepspeed
 from orchestrator.load import load_recipe
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from orchestrator.models import BaseModel
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
-TESTED = {"transformers": "5.19.0", "FlagEmbedding": "1.4.2"}
+TESTED = {"transformers": "5.19.0", "FlagEmbedding": "1.4.2", "ms-swift": "4.6.0"}
 
 
 def build_imagined_job(
@@ -26,6 +26,7 @@ def build_imagined_job(
     versions: dict[str, str] = TESTED,
     smoke: bool = False,
 ) -> Job:
+    """Return the job of a shipped recipe, for hardware and a model that need not be there."""
     loaded = load_recipe(RECIPES / f"{recipe}.yaml", overrides)
     return Job(
         recipe=loaded.recipe,
@@ -38,6 +39,7 @@ def build_imagined_job(
         orch_python="/orch/bin/python",
         workers="/orch/orchestrator/workers",
         smoke=smoke,
+        kind=_find_kind(loaded),
         deepspeed_text=_load_deepspeed(loaded),
         cache_dir="/cache/orch",
     )

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator.backends.flagembedding import FlagEmbedding
+from orchestrator.backends.swift import Swift
 
 if TYPE_CHECKING:
     from orchestrator.backends.protocol import Backend
 
-BACKENDS: dict[str, Backend] = {"flagembedding": FlagEmbedding()}
+BACKENDS: dict[str, Backend] = {"flagembedding": FlagEmbedding(), "swift": Swift()}
 
 
 def find_backend(name: str) -> Backend | None:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.backends.arguments import Argument, coerce, load_arguments
-from orchestrator.backends.protocol import Job, SmokeScale, Training
+from orchestrator.backends.argument_list import ArgumentList, RenderedArgument, build_notes
+from orchestrator.backends.arguments import Argument, build_schema, check_arguments, coerce_all, load_arguments
+from orchestrator.backends.protocol import Found, Job, SmokeScale, Training
 from orchestrator.backends.spellings import OLD_SPELLINGS, Translation, translate
 from orchestrator.errors import Problem
-from orchestrator.plan import File, Note, Resume
+from orchestrator.plan import File, Resume
 from orchestrator.render import render_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-Found = tuple[tuple[str, ...], Problem]  # the path of the key to change, and what is wrong with it
+    from orchestrator.plan import Command
 
 # Arguments that Orch sets from elsewhere in the recipe: giving them twice would let one of the two lose in silence.
 _OWNED = {
@@ -59,23 +58,18 @@ _SMOKE_LEAVES_OUT = frozenset({
 _PROMPT_TOKENS = 64  # room that a decoder needs for FlagEmbedding's own prompt, which both lengths together must hold
 
 
-@dataclass(frozen=True)
-class _Rendered:
-    """One argument of the train command, and where it comes from."""
-
-    name: str
-    value: Any
-    origin: str
-    why: str
-
-
 class FlagEmbedding:
     """The backend `flagembedding`."""
 
     name = "flagembedding"
     extra = "flagembedding"
     distributions = ("FlagEmbedding", "torch", "transformers", "peft", "sentence-transformers")
-    data_form = "flagembedding"
+    tasks = ("reranker",)
+    deepspeed_names = ()
+
+    def data_form(self, job: Job) -> str:  # noqa: ARG002
+        """Return which writer of orchestrator.data makes its train file."""
+        return "flagembedding"
 
     def argument_names(self) -> frozenset[str]:
         """Return every name that `train:` may hold for one of the two trainers, old spellings included."""
@@ -86,45 +80,17 @@ class FlagEmbedding:
 
     def json_schema(self) -> dict[str, dict[str, Any]]:
         """Return the JSON Schema of each name under `train:`."""
-        types = {"int": "integer", "float": "number", "bool": "boolean", "str": "string"}
-        schema: dict[str, dict[str, Any]] = {}
-        for name, argument in sorted(_all_arguments().items()):
-            if name in _OWNED:
-                continue
-            one: dict[str, Any] = {"type": types[argument.type]} if argument.type in types else {}
-            if argument.type == "list[str]":
-                one = {"type": "array", "items": {"type": "string"}}
-            if argument.choices:
-                one["enum"] = list(argument.choices)
-            if argument.type == "float":
-                one["type"] = ["number", "string"]  # YAML reads 1e-4 as text
-            if argument.default is not None and isinstance(argument.default, bool | int | float | str):
-                one["default"] = argument.default
-            schema[name] = one
-        return schema
+        return build_schema(_all_arguments(), _OWNED)
 
     def check_train(self, train: Mapping[str, Any]) -> list[tuple[str, Problem]]:
         """Return what is wrong with single values: unknown names, Orch's own names, wrong types and choices."""
-        known, problems = _all_arguments(), []
-        for name, value in train.items():
-            if name in _OWNED:
-                problems.append((name, Problem(f"train.{name} is not set here", _OWNED[name])))
-            elif name not in known:
-                near = difflib.get_close_matches(name, known.keys() - _OWNED.keys(), n=1)
-                hint = f"did you mean {near[0]!r}?" if near else "`orch schema` lists every argument"
-                problems.append(
-                    (name, Problem(f"unknown argument {name!r}: FlagEmbedding's trainers have none of that name", hint))
-                )
-            else:
-                result = coerce(known[name], value)
-                if isinstance(result, Problem):
-                    problems.append((name, result))
-                elif name in _POSITIVE and result < 1:
-                    problems.append((name, Problem(f"{name} is {result}; it must be at least 1")))
-                elif name == "train_group_size" and result < 2:  # noqa: PLR2004
-                    problems.append(
-                        (name, Problem(f"a group of {result} has nothing to rank: the loss is always 0", "8 is usual"))
-                    )
+        problems = check_arguments(train, _all_arguments(), _OWNED, whose="FlagEmbedding's trainers")
+        for name, value in _typed(train).items():
+            if name in _POSITIVE and value < 1:
+                problems.append((name, Problem(f"{name} is {value}; it must be at least 1")))
+            elif name == "train_group_size" and value < 2:  # noqa: PLR2004
+                problem = Problem(f"a group of {value} has nothing to rank: the loss is always 0", "8 is usual")
+                problems.append((name, problem))
         return problems
 
     def check_job(self, job: Job) -> list[Found]:
@@ -133,6 +99,7 @@ class FlagEmbedding:
         translated = translate(train, job.versions.get("transformers")).problems
         return [
             *((("train", name), problem) for name, problem in translated),
+            *_check_absent(job),
             *_check_family(job, train),
             *_check_merge(job, train),
             *_check_evaluation(train),
@@ -158,12 +125,13 @@ class FlagEmbedding:
             leave_out=_SMOKE_LEAVES_OUT,
         )  # fmt: skip
 
-    def build_training(self, job: Job, *, model: str, train_file: str, output: str) -> Training:
-        """Return the train stage for the base model at `model`; all paths absolute."""
+    def build_training(self, job: Job, *, model: str, data: str, output: str) -> Training:
+        """Return the train stage for the base model at `model` on the prepared folder `data`; all paths absolute."""
+        train_file = f"{data}/train.jsonl"
         translation = translate(_typed(job.recipe.train), job.versions.get("transformers"))
         arguments = _arguments(job, translation, model=model, train_file=train_file, output=output)
         values = {argument.name: argument.value for argument in arguments}
-        processes = _processes(job)
+        processes = job.processes()
         command = render_command(
             "flagembedding/train.j2",
             env=_environment(job) | translation.env,
@@ -175,21 +143,34 @@ class FlagEmbedding:
         )
         lora = _uses_lora(job)
         files = (File(_deepspeed_file(job), job.deepspeed_text),) if job.deepspeed_text else ()
-        notes = [Note("train", item.name, _shown(item.value), item.origin, item.why) for item in arguments]
-        notes += [Note("train", name, "(not rendered)", "translated", why) for name, why in translation.dropped.items()]
         query_max_len, passage_max_len = _lengths(job)
         return Training(
             command=command,
             files=files,
-            notes=tuple(notes),
+            notes=build_notes(arguments, translation),
             outputs=(f"{output}/adapter_model.safetensors" if lora else f"{output}/config.json",),
             lora=lora,
-            lengths=_prepare_flags(values, query_max_len, passage_max_len),
+            prepare=_prepare_flags(values, query_max_len, passage_max_len),
+            weights=output,
             scoring=_scoring(job, values, query_max_len, passage_max_len),
             # Without DeepSpeed its checkpoints cannot be resumed: the decoder's holds no base model, the encoder's
             # loader asks for `_keys_to_ignore_on_save` (FlagEmbedding issue 1144).
             resume=Resume("--resume_from_checkpoint", output) if job.deepspeed_text else None,
             full_batch_rows=int(values["per_device_train_batch_size"]) * processes,
+        )
+
+    def build_merge(self, job: Job, *, base: str, adapter: str, output: str) -> Command:
+        """Return Orch's own merge: FlagEmbedding merges only in memory, at the end of a training (decisions/0003)."""
+        return render_command(
+            "orch/merge.j2",
+            env=job.environment(),
+            cwd=str(job.run_dir),
+            python=job.backend_python,
+            workers=job.workers,
+            base=base,
+            adapter=adapter,
+            out=output,
+            trust_remote_code=job.model.trust_remote_code,
         )
 
 
@@ -199,21 +180,11 @@ def _all_arguments() -> dict[str, Argument]:
 
 
 def _typed(train: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of `train:` as the backend's types; wrong ones were reported by `check_train`."""
-    known = _all_arguments()
-    typed = {name: coerce(known[name], value) for name, value in train.items() if name in known}
-    return {name: value for name, value in typed.items() if not isinstance(value, Problem)}
+    return coerce_all(train, _all_arguments())
 
 
 def _uses_lora(job: Job) -> bool:
     return job.model.family == "decoder" and bool(_typed(job.recipe.train).get("use_lora", True))
-
-
-def _processes(job: Job) -> int:
-    asked = job.recipe.launch.nproc_per_node
-    if asked == "auto":
-        return job.hardware.count if job.hardware.kind == "cuda" else 1
-    return asked
 
 
 def _lengths(job: Job) -> tuple[int, int]:
@@ -223,6 +194,18 @@ def _lengths(job: Job) -> tuple[int, int]:
 
 def _deepspeed_file(job: Job) -> str:
     return f"files/ds_{job.recipe.deepspeed if job.recipe.deepspeed == 'stage0' else 'config'}.json"
+
+
+def _check_absent(job: Job) -> Iterator[Found]:
+    recipe = job.recipe
+    for key, given, hint in (
+        (("loss",), recipe.loss is not None, "remove it: these trainers take the softmax over each group"),
+        (("checkpoint",), recipe.checkpoint is not None, "remove it: the last weights are the model"),
+        (("data", "validation_ratio"), recipe.data.validation_ratio is not None, "remove it: Orch measures after"),
+        (("data", "instruction"), recipe.data.instruction is not None, "say it as train.query_instruction_for_rerank"),
+    ):
+        if given:
+            yield key, Problem(f"FlagEmbedding's trainers have no {key[-1]}", hint)
 
 
 def _check_family(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
@@ -303,43 +286,18 @@ def _environment(job: Job) -> dict[str, str]:
     return env | job.environment()
 
 
-class _Arguments:
-    """Collects the train command's arguments in reading order; what the recipe gives wins over every default."""
-
-    def __init__(self, translation: Translation) -> None:
-        self.translation = translation
-        self.items: dict[str, _Rendered] = {}
-
-    def put(self, name: str, value: Any, origin: str, why: str) -> None:
-        """Add one argument, with the recipe's value where it has one."""
-        if name in self.translation.arguments:
-            value = self.translation.arguments[name]
-            why_translated = self.translation.why.get(name)
-            origin, why = ("translated", why_translated) if why_translated else ("recipe", f"train.{name}")
-        self.items[name] = _Rendered(name, value, origin, why)
-
-    def put_defaults(self, job: Job, names: tuple[str, ...], why: str) -> None:
-        """Add arguments that would otherwise be set where nobody sees it."""
-        known = load_arguments(f"flagembedding.{job.model.family}_only")
-        for name in names:
-            self.put(name, known[name].default, "default", why)
-
-    def put_rest(self) -> None:
-        """Add what the recipe gives and nothing has asked for yet."""
-        for name, value in self.translation.arguments.items():
-            if name not in self.items:
-                self.put(name, value, "recipe", f"train.{name}")
-
-
 def _build_id(job: Job) -> str:
     """Return what a compiled extension depends on: torch, DeepSpeed and the interpreter whose headers it includes."""
     parts = (job.versions.get("torch", ""), job.versions.get("deepspeed", ""), job.backend_python)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
-def _arguments(job: Job, translation: Translation, *, model: str, train_file: str, output: str) -> list[_Rendered]:
+def _arguments(
+    job: Job, translation: Translation, *, model: str, train_file: str, output: str
+) -> list[RenderedArgument]:
     """Return the train command's arguments in reading order: model, data, LoRA, training, saving, hardware."""
-    found, given = _Arguments(translation), translation.arguments
+    found, given = ArgumentList(translation), translation.arguments
+    known = load_arguments(f"flagembedding.{job.model.family}_only")
     found.put("model_name_or_path", model, "recipe", "model")
     found.put("model_type", job.model.family, "orch", "left out, the decoder trainer would train without its prompt")
     if job.model.trust_remote_code:
@@ -348,17 +306,17 @@ def _arguments(job: Job, translation: Translation, *, model: str, train_file: st
     cache = output.removesuffix("/output") + "/cache"
     found.put("cache_path", cache, "orch", "keeps the data cache inside the run folder")
     why = "FlagEmbedding's default, shown because it cuts or groups your data"
-    found.put_defaults(job, ("train_group_size", "query_max_len", "passage_max_len"), why)
+    found.put_defaults(known, ("train_group_size", "query_max_len", "passage_max_len"), why)
     if job.model.family == "decoder":
         why = "FlagLLMReranker puts it in front at inference by default; training would not"
         found.put("query_instruction_for_rerank", "A: ", "orch", why)
         found.put("passage_instruction_for_rerank", "B: ", "orch", why)
     if _uses_lora(job):
         lora = ("lora_rank", "lora_alpha", "lora_dropout", "target_modules")
-        found.put_defaults(job, lora, "FlagEmbedding's default")
+        found.put_defaults(known, lora, "FlagEmbedding's default")
     found.put("output_dir", output, "orch", "a fresh folder of the run")
     batch = ("per_device_train_batch_size", "gradient_accumulation_steps")
-    found.put_defaults(job, ("learning_rate", "num_train_epochs", *batch, "seed"), "transformers' default")
+    found.put_defaults(known, ("learning_rate", "num_train_epochs", *batch, "seed"), "transformers' default")
     found.put_rest()
     found.put("dataloader_drop_last", True, "orch", "an incomplete last batch mixes groups or crashes")
     found.put("logging_steps", 10, "orch", "transformers' default of 500 leaves most runs without a loss curve")
@@ -374,7 +332,7 @@ def _arguments(job: Job, translation: Translation, *, model: str, train_file: st
         found.put("use_cpu", True, "hardware", "no GPU is used: several processes would not synchronise without it")
     if job.deepspeed_text:
         found.put("deepspeed", str(job.run_dir / _deepspeed_file(job)), "recipe", "deepspeed")
-    return list(found.items.values())
+    return found.items()
 
 
 def _prepare_flags(values: Mapping[str, Any], query_max_len: int, passage_max_len: int) -> dict[str, Any]:
@@ -402,7 +360,3 @@ def _scoring(job: Job, values: Mapping[str, Any], query_max_len: int, passage_ma
     if job.model.family == "decoder":
         return {"scorer": "flag-llm-reranker", "prompt": None, "true_token": "Yes", **instructions, **limits}
     return {"scorer": "cross-encoder", "prompt": None, **instructions, **limits}
-
-
-def _shown(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)

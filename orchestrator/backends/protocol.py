@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from orchestrator.errors import Problem
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from orchestrator.errors import Problem
     from orchestrator.hardware import Hardware
     from orchestrator.models import BaseModel
     from orchestrator.plan import Command, File, Note, Resume
     from orchestrator.recipe.schema import Recipe
+
+
+Found = tuple[tuple[str, ...], Problem]  # the path of the key to change, and what is wrong with it
 
 
 @dataclass(frozen=True)
@@ -30,8 +34,16 @@ class Job:
     orch_python: str
     workers: str
     smoke: bool = False
+    kind: str = "group"  # of the data: group, pair or chat
     deepspeed_text: str | None = None
     cache_dir: str = ""  # this user's cache of things that are built once a machine
+
+    def processes(self) -> int:
+        """Return how many processes train on this machine: one a GPU, one on a CPU, unless the recipe says it."""
+        asked = self.recipe.launch.nproc_per_node
+        if asked == "auto":
+            return self.hardware.count if self.hardware.kind == "cuda" else 1
+        return asked
 
     def environment(self) -> dict[str, str]:
         """Return the environment of every stage that loads a model; the recipe's own variables win."""
@@ -45,6 +57,11 @@ class Job:
         return env | self.recipe.launch.env
 
 
+def eval_kind(job: Job) -> str:
+    """Return how the job is measured: group, retrieval (a query searches the whole corpus), pair or chat."""
+    return "retrieval" if job.recipe.task == "embedding" and job.kind == "group" else job.kind
+
+
 @dataclass(frozen=True)
 class Training:
     """A backend's train stage, and what follows from its arguments."""
@@ -54,10 +71,12 @@ class Training:
     notes: tuple[Note, ...]
     outputs: tuple[str, ...]
     lora: bool
-    lengths: dict[str, Any]  # flags of the prepare stage: what the trainer will cut
+    prepare: dict[str, Any]  # flags of the prepare stage: what the trainer will cut, what its loss needs
     scoring: dict[str, Any]  # how a model trained so must be scored
+    weights: str  # the folder that holds the trained adapter, or the whole model
     resume: Resume | None = None
     full_batch_rows: int = 1  # rows that one optimizer step needs on all processes
+    counts_rows: bool = False  # whether the trainer's log says how many rows it has loaded
 
 
 @dataclass(frozen=True)
@@ -89,7 +108,16 @@ class Backend(Protocol):
         ...
 
     @property
-    def data_form(self) -> str:
+    def tasks(self) -> tuple[str, ...]:
+        """Return the tasks that it trains."""
+        ...
+
+    @property
+    def deepspeed_names(self) -> tuple[str, ...]:
+        """Return the DeepSpeed configurations that it brings along and knows by name."""
+        ...
+
+    def data_form(self, job: Job) -> str:
         """Return which writer of orchestrator.data makes its train file."""
         ...
 
@@ -105,7 +133,7 @@ class Backend(Protocol):
         """Return what is wrong with single values under `train:`, each with its key."""
         ...
 
-    def check_job(self, job: Job) -> list[tuple[tuple[str, ...], Problem]]:
+    def check_job(self, job: Job) -> list[Found]:
         """Return what does not fit together, each with the path of the key to change."""
         ...
 
@@ -113,6 +141,10 @@ class Backend(Protocol):
         """Return how a smoke run shrinks this job."""
         ...
 
-    def build_training(self, job: Job, *, model: str, train_file: str, output: str) -> Training:
-        """Return the train stage for the base model at `model`; all paths absolute."""
+    def build_training(self, job: Job, *, model: str, data: str, output: str) -> Training:
+        """Return the train stage for the base model at `model` on the prepared folder `data`; all paths absolute."""
+        ...
+
+    def build_merge(self, job: Job, *, base: str, adapter: str, output: str) -> Command:
+        """Return the command that folds the adapter into the base; `output` appears whole or not at all."""
         ...

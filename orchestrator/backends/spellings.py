@@ -54,13 +54,12 @@ def translate(train: Mapping[str, Any], transformers_version: str | None) -> Tra
     result = Translation()
     modern = major(transformers_version) >= 5  # noqa: PLR2004
     for name, value in train.items():
-        if name in _RENAMED:
-            new, why = _RENAMED[name]
-            _put(result, train, name, (new, value), why)
-        elif name in {"warmup_ratio", "warmup_steps"}:
+        if rename(result, train, name, value):
+            continue
+        if name in {"warmup_ratio", "warmup_steps"}:
             _warmup(result, name, value, train, modern=modern)
         elif name in {"overwrite_output_dir", "save_safetensors"}:
-            _leave_out(result, name, value)
+            leave_out(result, name, value)
         elif name in {"logging_dir", "group_by_length"} and modern:
             _replace(result, name, value, train)
         else:
@@ -68,7 +67,17 @@ def translate(train: Mapping[str, Any], transformers_version: str | None) -> Tra
     return result
 
 
-def _put(result: Translation, train: Mapping[str, Any], old: str, new: tuple[str, Any], why: str) -> None:
+def rename(result: Translation, train: Mapping[str, Any], name: str, value: Any) -> bool:
+    """Add an argument that transformers has renamed under its new name; return whether it is one."""
+    if name not in _RENAMED:
+        return False
+    new, why = _RENAMED[name]
+    put(result, train, name, (new, value), why)
+    return True
+
+
+def put(result: Translation, train: Mapping[str, Any], old: str, new: tuple[str, Any], why: str) -> None:
+    """Add an argument under its new name, unless the recipe gives that too."""
     name, value = new
     if name in train:
         result.problems.append((old, Problem(f"{old} and {name} are one setting; both are given", f"keep {name}")))
@@ -83,15 +92,16 @@ def _warmup(result: Translation, name: str, value: float, train: Mapping[str, An
         result.problems.append((name, problem))
     elif name == "warmup_ratio" and modern:
         why = "transformers 5 dropped --warmup_ratio; a --warmup_steps below 1 is a ratio"
-        _put(result, train, name, ("warmup_steps", value), why)
+        put(result, train, name, ("warmup_steps", value), why)
     elif name == "warmup_steps" and not modern and 0 < value < 1:
         why = "before transformers 5 a ratio has a flag of its own"
-        _put(result, train, name, ("warmup_ratio", value), why)
+        put(result, train, name, ("warmup_ratio", value), why)
     else:
         result.arguments[name] = int(value) if name == "warmup_steps" and value >= 1 else value
 
 
-def _leave_out(result: Translation, name: str, value: bool) -> None:  # noqa: FBT001
+def leave_out(result: Translation, name: str, value: bool) -> None:  # noqa: FBT001
+    """Drop an argument that no version needs any more, with the reason."""
     if name == "overwrite_output_dir":
         result.dropped[name] = "every run has a fresh folder; transformers 5 dropped the flag"
     elif value:
@@ -107,6 +117,6 @@ def _replace(result: Translation, name: str, value: Any, train: Mapping[str, Any
         result.dropped[name] = "transformers 5 reads the environment variable TENSORBOARD_LOGGING_DIR instead"
     elif value:
         new = ("train_sampling_strategy", "group_by_length")
-        _put(result, train, name, new, "transformers 5 replaced --group_by_length")
+        put(result, train, name, new, "transformers 5 replaced --group_by_length")
     else:
         result.dropped[name] = "off is the default"

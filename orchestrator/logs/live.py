@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from orchestrator.events import Event, Message, Progress, Step
+from orchestrator.events import Event, Message, Progress, RowsLoaded, Step
 from orchestrator.logs.follow import LogFollower
 from orchestrator.logs.health import find_loss_problem
 from orchestrator.logs.parse import parse_line
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from orchestrator.rundir import StageDir
 
 PROGRESS_EVERY_S = 1.0
+# ms-swift prints a dataset over several lines, after it has left out what it could not use
+_DATASET = re.compile(r".*\b(train|val)_dataset: Dataset\(\{$")
+_NUM_ROWS = re.compile(r"\s+num_rows: (\d+)$")
 _ARGUMENT = re.compile(r"(num_train_epochs|max_steps)=(-?[\d.]+),$")
 
 
@@ -37,6 +40,7 @@ class LiveLog:
         self._said: set[str] = set()
         self._reported_steps = 0
         self._arguments: dict[str, float] = {}
+        self._dataset: str | None = None
 
     @property
     def size(self) -> int:
@@ -66,6 +70,8 @@ class LiveLog:
         argument = _ARGUMENT.match(line)
         if argument:
             self._arguments[argument[1]] = float(argument[2])
+        if loaded := self._count_rows(line):
+            return [loaded]
         event = parse_line(line)
         if isinstance(event, Progress):
             if event != self._bar:
@@ -76,6 +82,17 @@ class LiveLog:
             self._said.add(event.text)
             return [replace(event, stage=self._stage)]
         return []
+
+    def _count_rows(self, line: str) -> RowsLoaded | None:
+        """Return the rows of the dataset that is being printed, once its line comes."""
+        opened = _DATASET.match(line)
+        if opened:
+            self._dataset = "train" if opened[1] == "train" else "validation"
+        rows = _NUM_ROWS.match(line)
+        if not rows or self._dataset is None:
+            return None
+        side, self._dataset = self._dataset, None
+        return RowsLoaded(side, int(rows[1]), self._stage)
 
     def _events_of_step(self, step: Step) -> list[Event]:
         if step.step is None and self._bar:

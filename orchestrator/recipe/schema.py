@@ -22,6 +22,10 @@ class ModelRef(_Part):
     native: Literal["qwen3-native", "cross-encoder", "bi-encoder"] | None = Field(
         None, description="how its authors score with it; found from the model's config or name when left out"
     )
+    model_type: str | None = Field(
+        None, min_length=1, description="ms-swift's name of the model, such as qwen3_emb; found like family"
+    )
+    template: str | None = Field(None, min_length=1, description="ms-swift's name of the prompt; found like family")
     trust_remote_code: bool = Field(False, description="run Python code that the model folder brings along")
 
     @model_validator(mode="after")
@@ -39,10 +43,21 @@ class ModelRef(_Part):
 class Data(_Part):
     """Training and evaluation files, and what may be dropped from them."""
 
-    train: tuple[str, ...] = Field(min_length=1, description="JSONL or JSON files, relative to the recipe")
+    train: tuple[str, ...] = Field(
+        min_length=1, description="JSONL, JSON, CSV, TSV or Parquet files, relative to the recipe, or owner/name:split"
+    )
     eval: tuple[str, ...] | None = Field(None, min_length=1, description="files to measure on, never trained on")
     eval_ratio: float | None = Field(
         None, gt=0, lt=1, description="instead of eval: this share of the queries is held out"
+    )
+    validation_ratio: float | None = Field(
+        None, gt=0, lt=1, description="this share of the training queries is set aside for the trainer's own evaluation"
+    )
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="new name: name in the files, such as {query: question_text}"
+    )
+    instruction: str | None = Field(
+        None, min_length=1, description="task sentence that is put in front of every query, and of no document"
     )
     max_dropped: int = Field(0, ge=0, description="bad rows that may be dropped (and counted) before the run ends")
     seed: int = Field(42, description="decides the split and the order of candidates")
@@ -64,11 +79,43 @@ class Data(_Part):
         return self
 
 
+class Loss(_Part):
+    """What the trainer minimises; each setting that the loss has is rendered, whether the recipe gives it or not."""
+
+    type: Literal["infonce", "cosine_similarity", "contrastive", "online_contrastive", "pointwise", "listwise"] = Field(
+        description="embedding: the first four; reranker: the last two"
+    )
+    temperature: float | None = Field(None, gt=0, description="infonce (0.1), listwise (1.0)")
+    use_batch: bool | None = Field(None, description="infonce: the batch's other documents are negatives too (true)")
+    hard_negatives: int | None = Field(
+        None, ge=1, description="infonce: exactly so many negatives of each row, repeated where it has fewer"
+    )
+    mask_fake_negative: bool | None = Field(
+        None, description="infonce: leave out negatives that score above the positive by fake_neg_margin (false)"
+    )
+    fake_neg_margin: float | None = Field(None, description="infonce: see mask_fake_negative (0.1)")
+    include_qq: bool | None = Field(None, description="infonce: the batch's other queries are negatives (false)")
+    include_dd: bool | None = Field(None, description="infonce: a positive's negatives are documents too (false)")
+    mrl_dims: dict[int, float] | None = Field(
+        None, min_length=1, description="embedding: Matryoshka, each size of vector and its weight"
+    )
+    min_group_size: int | None = Field(None, ge=2, description="listwise: smaller groups are left out (2)")
+    max_positives: int | None = Field(None, ge=1, description="reranker: positives drawn of a row each time (1)")
+    max_negatives: int | None = Field(None, ge=1, description="reranker: negatives drawn for a positive (7)")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sizes(cls, value: Any) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("mrl_dims"), list):
+            value = {**value, "mrl_dims": dict.fromkeys(value["mrl_dims"], 1.0)}
+        return value
+
+
 class Evaluate(_Part):
     """How models are measured."""
 
-    metrics: tuple[str, ...] = Field(
-        ("ndcg@10", "mrr@10", "map", "hit@1"), min_length=1, description="the first is the headline"
+    metrics: tuple[str, ...] | None = Field(
+        None, min_length=1, description="the first is the headline; what fits the evaluation set when left out"
     )
     baselines: tuple[Literal["native", "trained-format"], ...] = Field(
         ("native", "trained-format"),
@@ -79,6 +126,11 @@ class Evaluate(_Part):
         None, description="task sentence for base models that take one (Qwen3-Reranker's native prompt)"
     )
     batch_size: int | None = Field(None, ge=1, description="pairs scored at once (8 for an LLM, 32 for an encoder)")
+    generate: int = Field(32, ge=0, description="sft: evaluation rows that are answered by both models")
+    max_new_tokens: int = Field(128, ge=1, description="sft: the longest of these answers, in tokens")
+    test_prompt: str | None = Field(
+        None, min_length=1, description="a text that the package is tried on, before and after the merge"
+    )
     seed: int = Field(42, description="decides bootstrap resamples and permutations")
 
 
@@ -102,12 +154,18 @@ class Recipe(_Part):
     """One fine-tuning job, from data to verdict."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="names the run folder")
-    task: Literal["reranker"] = Field(description="what the model will do")
-    backend: Literal["flagembedding"] = Field(description="the tool that trains")
+    task: Literal["reranker", "embedding", "sft"] = Field(description="what the model will do")
+    backend: Literal["flagembedding", "swift"] = Field(description="the tool that trains")
     model: ModelRef = Field(description="the base model")
     data: Data
+    loss: Loss | None = Field(None, description="what the trainer minimises, and its settings")
     train: dict[str, Any] = Field(default_factory=dict, description="the backend's own arguments, under its own names")
-    deepspeed: str | None = Field(None, description="stage0, or a DeepSpeed JSON file relative to the recipe")
+    deepspeed: str | None = Field(
+        None, description="stage0 (flagembedding), zero0 to zero3 (swift), or a DeepSpeed JSON file beside the recipe"
+    )
+    checkpoint: Literal["best", "last"] | int | None = Field(
+        None, description="which checkpoint becomes the model: best by the validation loss, last, or a step"
+    )
     merge: bool = Field(True, description="merge LoRA weights into the base model")
     evaluate: Evaluate = Evaluate()
     gate: dict[str, str] = Field(default_factory=dict, description='what must hold, such as {ndcg@10: "> baseline"}')
@@ -116,8 +174,10 @@ class Recipe(_Part):
     @model_validator(mode="before")
     @classmethod
     def _short_forms(cls, value: Any) -> Any:
-        if isinstance(value, dict) and isinstance(value.get("model"), str):
-            value = {**value, "model": {"path": value["model"]}}
+        if isinstance(value, dict):
+            for key, name in (("model", "path"), ("loss", "type")):
+                if isinstance(value.get(key), str):
+                    value = {**value, key: {name: value[key]}}
         return value
 
 
@@ -131,6 +191,20 @@ def build_json_schema(train_arguments: dict[str, dict[str, Any]]) -> dict[str, A
     properties["model"] = {
         "description": properties["model"]["description"],
         "anyOf": [{"type": "string", "minLength": 1}, {"$ref": "#/$defs/ModelRef"}],
+    }
+    properties["loss"] = {
+        "description": properties["loss"]["description"],
+        "anyOf": [{"$ref": "#/$defs/Loss/properties/type"}, {"$ref": "#/$defs/Loss"}, {"type": "null"}],
+        "default": None,
+    }
+    definitions["Loss"]["properties"]["mrl_dims"] = {
+        "description": definitions["Loss"]["properties"]["mrl_dims"]["description"],
+        "anyOf": [
+            {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1},
+            {"type": "object", "additionalProperties": {"type": "number"}},
+            {"type": "null"},
+        ],
+        "default": None,
     }
     for side in ("train", "eval"):
         field = definitions["Data"]["properties"][side]

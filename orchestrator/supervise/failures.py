@@ -20,6 +20,7 @@ from orchestrator.logs.diagnose import KILLED_CODES, Diagnosis, diagnose, find_l
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from orchestrator.events import RowsLoaded
     from orchestrator.plan import Stage
     from orchestrator.rundir import StageDir
     from orchestrator.supervise.state import LaunchRecord
@@ -51,6 +52,8 @@ def build_failure(
     if ending.reason == "stalled":
         message = f"{stage.name} wrote nothing for {limits.stall_s:g} s and was stopped"
         return Failure("stalled", StalledError(message, hint=resume, where=_where(folder, None)))
+    if ending.reason == "rows-missing" and ending.rows:
+        return Failure("failed", _rows_error(stage, folder, ending.rows, limits.rows[ending.rows.side]))
     if ending.exit_code in stage.done_codes and missing:
         message = f"{stage.name} ended with exit code {ending.exit_code} but did not write {', '.join(missing)}"
         hint = "read its log: it may have skipped its work in silence"
@@ -64,6 +67,12 @@ def build_failure(
     diagnosis = diagnose(text, ending.exit_code)
     status = _status_of(ending, diagnosis)
     return Failure(status, _error_of(stage, folder, ending, diagnosis, status))
+
+
+def _rows_error(stage: Stage, folder: StageDir, loaded: RowsLoaded, expected: int) -> OrchError:
+    message = f"{stage.name} has loaded {loaded.rows} {loaded.side} rows, and {expected} were prepared: it was stopped"
+    hint = "the trainer leaves out rows that are too long or malformed: raise max_length, or see its log for the reason"
+    return DataError(message, hint=hint, where=_where(folder, f"num_rows: {loaded.rows}"))
 
 
 def _status_of(ending: Ending, diagnosis: Diagnosis) -> str:

@@ -33,6 +33,7 @@ from orchestrator.supervise.digests import stage_digest
 from orchestrator.supervise.failures import Failure, build_failure
 from orchestrator.supervise.interrupts import Interrupts, counted_interrupts
 from orchestrator.supervise.lock import held_lock, show_life
+from orchestrator.supervise.rows import load_expected_rows
 from orchestrator.supervise.state import (
     LaunchRecord,
     RunState,
@@ -100,7 +101,7 @@ class _Run:
     poll_s: float
 
     def limits(self, stage: Stage) -> Limits:
-        return Limits(stage.timeout_s, self.stall_s, self.poll_s)
+        return Limits(stage.timeout_s, self.stall_s, self.poll_s, load_expected_rows(stage, self.folder))
 
 
 def run_plan(

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from orchestrator.events import Event, Message
+from orchestrator.events import Event, Message, RowsLoaded
 from orchestrator.supervise.lock import HEARTBEAT_S
 from orchestrator.supervise.state import LaunchRecord, read_exit_code
 from orchestrator.supervise.stopping import Clock, Patience, stop_stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from orchestrator.logs.live import LiveLog
     from orchestrator.process import Child, Processes
@@ -23,20 +23,28 @@ LINGER_S = 2.0  # what a stage's own processes may take to follow their launcher
 
 @dataclass(frozen=True)
 class Limits:
-    """When a stage is ended: after `timeout_s`, or after `stall_s` without a new byte in its logs. None: never."""
+    """When a stage is ended: after `timeout_s`, or after `stall_s` without a new byte in its logs. None: never.
+
+    `rows` says how many rows of each side a trainer must load; one that says another number is ended.
+    """
 
     timeout_s: float | None = None
     stall_s: float | None = None
     poll_s: float = 0.2
+    rows: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How a stage ended. `reason`: exited, stopped (by the user), timed-out, stalled; `exit_code` None: unknown."""
+    """How a stage ended. `reason`: exited, stopped (by the user), timed-out, stalled, rows-missing.
+
+    `exit_code` None: unknown. `rows`: what the trainer said it had loaded, where that was another number.
+    """
 
     reason: str
     exit_code: int | None
     oom_kills: int = 0
+    rows: RowsLoaded | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,7 @@ def watch_stage(
 ) -> Ending:
     """Follow a launched or adopted stage to its end, and leave none of its processes behind."""
     oom_before = edges.processes.count_oom_kills()
-    reason, code = _follow(child, record, log, limits, edges)
+    reason, code, rows = _follow(child, record, log, limits, edges)
     if reason == "exited":
         _reap_strays(stage, child, edges)
         code = _first_known(read_exit_code(folder), code)
@@ -74,36 +82,48 @@ def watch_stage(
             edges.emit(Message("error", f"could not kill processes {_join(left)}", stage))
         code = _first_known(read_exit_code(folder), code)
         folder.exit_code.unlink(missing_ok=True)  # a stage that was told to stop is never done, whatever its code
-    for event in log.read_events(edges.clock.monotonic(), at_end=True):
-        edges.emit(event)
-    return Ending(reason, code, (edges.processes.count_oom_kills() or 0) - (oom_before or 0))
+    late = _emit_all(log.read_events(edges.clock.monotonic(), at_end=True), limits, edges)
+    rows = rows or late
+    if rows and reason == "exited":
+        reason = "rows-missing"
+    return Ending(reason, code, (edges.processes.count_oom_kills() or 0) - (oom_before or 0), rows)
 
 
 def _follow(
     child: Child, record: LaunchRecord, log: LiveLog, limits: Limits, edges: Surroundings
-) -> tuple[str, int | None]:
+) -> tuple[str, int | None, RowsLoaded | None]:
     clock = edges.clock
     grown_at = life_at = clock.monotonic()
     size = log.size
     while True:
         code = edges.processes.reap(child)
         if code is not None or not edges.processes.is_alive(child.pid, child.start):
-            return "exited", code
+            return "exited", code, None
         now = clock.monotonic()
-        for event in log.read_events(now):
-            edges.emit(event)
+        if rows := _emit_all(log.read_events(now), limits, edges):
+            return "rows-missing", None, rows
         if log.size != size:
             size, grown_at = log.size, now
         if edges.interrupts.count:
-            return "stopped", None
+            return "stopped", None, None
         if limits.timeout_s is not None and clock.time() - record.started > limits.timeout_s:
-            return "timed-out", None
+            return "timed-out", None, None
         if limits.stall_s is not None and now - grown_at > limits.stall_s:
-            return "stalled", None
+            return "stalled", None, None
         if now - life_at > HEARTBEAT_S:
             edges.show_life()
             life_at = now
         clock.sleep(limits.poll_s)
+
+
+def _emit_all(events: list[Event], limits: Limits, edges: Surroundings) -> RowsLoaded | None:
+    """Pass the events on; return the one that says another number of rows than there must be."""
+    wrong = None
+    for event in events:
+        edges.emit(event)
+        if isinstance(event, RowsLoaded) and limits.rows.get(event.side, event.rows) != event.rows:
+            wrong = wrong or event
+    return wrong
 
 
 def _reap_strays(stage: str, child: Child, edges: Surroundings) -> None:

@@ -1,4 +1,4 @@
-"""Print every argument that an installed FlagEmbedding trainer accepts, as JSON."""
+"""Print every argument that an installed trainer (FlagEmbedding's, ms-swift's) accepts, as JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.versions import read_versions
 
-SECRETS = ("token", "hub_token", "push_to_hub_token")  # their defaults are read from the environment
+SECRETS = ("token", "hub_token", "push_to_hub_token", "swanlab_token", "swanlab_secret", "swanlab_webhook_url")  # their defaults are read from the environment
 GROUP_ORDER = ("model", "data", "training")
 
 
@@ -50,12 +50,17 @@ def choices_of(hint: Any, action: argparse.Action) -> tuple[str, ...] | None:
     for part in members(hint):
         if isinstance(part, type) and issubclass(part, enum.Enum):
             return tuple(str(member.value) for member in part)
-    return tuple(str(choice) for choice in action.choices) if action.choices else None
+    return tuple(str(choice) for choice in action.choices if choice != "None") if action.choices else None
+
+
+def kinds_of(part: Any) -> tuple[Any, ...]:
+    """Return the types of a Literal's values, or the type alone."""
+    return tuple(map(type, typing.get_args(part))) if typing.get_origin(part) is typing.Literal else (part,)
 
 
 def type_of(hint: Any, action: argparse.Action) -> str:
     """Return the one type name that a recipe's value should have; the parser decides what is a list and what a bool."""
-    parts = members(hint)
+    parts = tuple(kind for part in members(hint) for kind in kinds_of(part))
     if action.nargs == "+":
         return "list[str]"
     if getattr(action.type, "__name__", "") == "string_to_bool":
@@ -107,7 +112,9 @@ def read_arguments(cls: type, group: str) -> list[Argument]:
 
 
 def read_module(module: str) -> dict[str, Any]:
-    """Return versions and arguments of a trainer package such as FlagEmbedding.finetune.reranker.decoder_only.base."""
+    """Return versions and arguments of a trainer package, FlagEmbedding.finetune.reranker.decoder_only.base or swift."""
+    if module == "swift":
+        return read_swift()
     package = importlib.import_module(module)
     shared = importlib.import_module("FlagEmbedding.abc.finetune.reranker")
     groups = {
@@ -120,10 +127,35 @@ def read_module(module: str) -> dict[str, Any]:
     return {"versions": read_versions(), "module": module, "arguments": [argument.to_json() for argument in found]}
 
 
+def read_swift() -> dict[str, Any]:
+    """Return what `swift sft` accepts, and the text models that ms-swift knows."""
+    from swift.arguments import SftArguments
+
+    found = sorted(read_arguments(SftArguments, "sft"), key=lambda argument: argument.name)
+    arguments = [argument.to_json() for argument in found]
+    return {"versions": read_versions(), "module": "swift", "arguments": arguments, "models": read_swift_models()}
+
+
+def read_swift_models() -> list[dict[str, Any]]:
+    """Return ms-swift's text models: type, the architectures it is told by, and templates with the hub ids they fit."""
+    from swift.model import MODEL_MAPPING
+
+    models = []
+    for model_type, meta in sorted(MODEL_MAPPING.items()):
+        if meta.is_multimodal or meta.is_reward:
+            continue
+        templates: dict[str, list[str]] = {}
+        for group in meta.model_groups:
+            ids = [model.hf_model_id for model in group.models if model.hf_model_id]
+            templates.setdefault(group.template or meta.template or "", []).extend(ids)
+        models.append({"model_type": model_type, "architectures": meta.architectures, "templates": templates})
+    return models
+
+
 def main(argv: list[str]) -> int:
     """Print the JSON description of `--module`."""
     parser = argparse.ArgumentParser(prog="workers arguments", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--module", required=True, help="such as FlagEmbedding.finetune.reranker.decoder_only.base")
+    parser.add_argument("--module", required=True, help="swift, or such as FlagEmbedding.finetune.reranker.decoder_only.base")
     options = parser.parse_args(argv)
     try:
         with contextlib.redirect_stdout(sys.stderr):  # libraries print while they load

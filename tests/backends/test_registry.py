@@ -5,7 +5,18 @@ from __future__ import annotations
 from typing import get_args
 
 from orchestrator.backends import BACKENDS
+from orchestrator.data.writers import TRAIN_FORMS
+from orchestrator.hardware import CPU
+from orchestrator.models import BaseModel
 from orchestrator.recipe.schema import Recipe
+from tests.jobs import build_imagined_job
+
+QWEN = BaseModel("Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B", None, "decoder", None)
+JOBS = {
+    "reranker": build_imagined_job("qwen3_reranker", QWEN, CPU),
+    "embedding": build_imagined_job("qwen3_embedding_lora", QWEN, CPU),
+    "sft": build_imagined_job("sft_single_gpu_test", QWEN, CPU),
+}
 
 
 def test_every_backend_has_its_file_its_templates_and_its_writer(root):
@@ -14,7 +25,8 @@ def test_every_backend_has_its_file_its_templates_and_its_writer(root):
         assert backend.name == name
         assert (root / "orchestrator" / "backends" / f"{name}.py").is_file(), f"backends/{name}.py is missing"
         assert list((root / "templates" / name).glob("*.j2")), f"templates/{name}/ is missing"
-        assert backend.data_form in (root / "orchestrator" / "data" / "writers.py").read_text(), f"no writer for {name}"
+        for task in backend.tasks:
+            assert backend.data_form(JOBS[task]) in TRAIN_FORMS, f"{name} has no writer for {task}"
 
 
 def test_the_recipe_knows_exactly_the_registered_backends():

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 
@@ -39,6 +43,49 @@ def snapshot_versions(name: str) -> dict[str, str]:
     """Return the versions that the snapshot was taken from."""
     raw = json.loads((Path(__file__).parent / f"{name}.json").read_text(encoding="utf-8"))
     return {str(key): str(value) for key, value in raw["versions"].items()}
+
+
+def build_schema(arguments: Mapping[str, Argument], owned: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Return the JSON Schema of each argument that a recipe may give; `owned` are said elsewhere in it."""
+    types = {"int": "integer", "float": "number", "bool": "boolean", "str": "string"}
+    schema: dict[str, dict[str, Any]] = {}
+    for name, argument in sorted(arguments.items()):
+        if name in owned:
+            continue
+        one: dict[str, Any] = {"type": types[argument.type]} if argument.type in types else {}
+        if argument.type == "list[str]":
+            one = {"type": "array", "items": {"type": "string"}}
+        if argument.choices:
+            one["enum"] = list(argument.choices)
+        if argument.type == "float":
+            one["type"] = ["number", "string"]  # YAML reads 1e-4 as text
+        if argument.default is not None and isinstance(argument.default, bool | int | float | str):
+            one["default"] = argument.default
+        schema[name] = one
+    return schema
+
+
+def check_arguments(
+    train: Mapping[str, Any], known: Mapping[str, Argument], owned: Mapping[str, str], *, whose: str
+) -> list[tuple[str, Problem]]:
+    """Return unknown names, names that are said elsewhere (`owned`: name → where), wrong types and choices."""
+    problems: list[tuple[str, Problem]] = []
+    for name, value in train.items():
+        if name in owned:
+            problems.append((name, Problem(f"train.{name} is not set here", owned[name])))
+        elif name not in known:
+            near = difflib.get_close_matches(name, known.keys() - owned.keys(), n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "`orch schema` lists every argument"
+            problems.append((name, Problem(f"unknown argument {name!r}: {whose} have none of that name", hint)))
+        elif isinstance(result := coerce(known[name], value), Problem):
+            problems.append((name, result))
+    return problems
+
+
+def coerce_all(train: Mapping[str, Any], known: Mapping[str, Argument]) -> dict[str, Any]:
+    """Return the values of `train:` as the backend's types; wrong ones were reported by `check_arguments`."""
+    typed = {name: coerce(known[name], value) for name, value in train.items() if name in known}
+    return {name: value for name, value in typed.items() if not isinstance(value, Problem)}
 
 
 def coerce(argument: Argument, value: Any) -> Any | Problem:

@@ -1,0 +1,305 @@
+"""ms-swift's `swift sft` and `swift export --merge_lora`: embedding models, rerankers and LLMs as rendered commands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.backends.argument_list import ArgumentList, RenderedArgument, build_notes
+from orchestrator.backends.arguments import Argument, build_schema, check_arguments, coerce_all, load_arguments
+from orchestrator.backends.protocol import Found, Job, SmokeScale, Training
+from orchestrator.backends.swift_checks import check_swift_job
+from orchestrator.backends.swift_losses import find_loss, loss_environment, loss_type, prepare_flags
+from orchestrator.backends.swift_models import SwiftModel, find_swift_model
+from orchestrator.backends.swift_scoring import GENERATIVE, build_scoring, find_task_type
+from orchestrator.backends.swift_spellings import OLD_SWIFT_SPELLINGS, translate_swift
+from orchestrator.errors import Problem, RecipeError
+from orchestrator.plan import Command, File, Note, Resume
+from orchestrator.render import render_command
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orchestrator.backends.spellings import Translation
+
+_OF_MODEL = "say it as `model: {path: …, %s: …}`"
+# Arguments that Orch sets from elsewhere in the recipe: giving them twice would let one of the two lose in silence.
+_OWNED = {
+    "model": "say it as `model:`",
+    "model_type": _OF_MODEL % "model_type",
+    "template": _OF_MODEL % "template",
+    "dataset": "say it as `data.train:`",
+    "val_dataset": "say it as `data.validation_ratio:`",
+    "split_dataset_ratio": "say it as `data.validation_ratio:`, which keeps a query on one side",
+    "columns": "say it as `data.columns:`",
+    "mrl_dims": "say it as `loss: {type: …, mrl_dims: …}`",
+    "output_dir": "the run folder decides it",
+    "add_version": "the run folder is fresh: Orch needs to know the path",
+    "create_checkpoint_symlink": "Orch sets it: `checkpoint: best` stands on it",
+    "check_model": "Orch sets it: it asks a hub about a folder on your disk",
+    "strict": "Orch sets it: rows are never left out in silence",
+    "deepspeed": "say it as `deepspeed:` at the top level",
+    "resume_from_checkpoint": "use: orch resume RUN",
+    "hub_token": "set HF_TOKEN in your environment: secrets do not belong in a recipe",
+    "swanlab_token": "set SWANLAB_API_KEY in your environment: secrets do not belong in a recipe",
+    "swanlab_secret": "set it in your environment: secrets do not belong in a recipe",
+}
+_POSITIVE = (
+    "per_device_train_batch_size",
+    "per_device_eval_batch_size",
+    "gradient_accumulation_steps",
+    "lora_rank",
+    "max_length",
+    "early_stop_interval",
+)
+_MAX_LENGTHS = {"embedding": 512, "reranker": 1024, "sft": 2048}
+_FORMS = {"embedding": "swift-embedding", "reranker": "swift-reranker", "sft": "swift-chat"}
+_SMOKE_LEAVES_OUT = frozenset({
+    "max_steps", "save_steps", "eval_steps", "warmup_steps", "attn_impl", "torch_compile", "use_liger_kernel", "tf32",
+    "torch_dtype", "packing", "padding_free", "early_stop_interval", "per_gpu_train_batch_size", "max_length",
+    "evaluation_strategy",
+})  # fmt: skip
+_SMOKE_LENGTHS = {"embedding": 256, "reranker": 512, "sft": 512}
+_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+
+
+class Swift:
+    """The backend `swift`."""
+
+    name = "swift"
+    extra = "swift"
+    distributions = ("ms-swift", "torch", "transformers", "peft", "sentence-transformers")
+    tasks = ("embedding", "reranker", "sft")
+    deepspeed_names = ("zero0", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload")
+
+    def data_form(self, job: Job) -> str:
+        """Return which writer of orchestrator.data makes its train file."""
+        return _FORMS[job.recipe.task]
+
+    def argument_names(self) -> frozenset[str]:
+        """Return every name that `train:` may hold, old spellings included."""
+        return frozenset(_all_arguments())
+
+    def json_schema(self) -> dict[str, dict[str, Any]]:
+        """Return the JSON Schema of each name under `train:`."""
+        return build_schema(_all_arguments(), _OWNED)
+
+    def check_train(self, train: Mapping[str, Any]) -> list[tuple[str, Problem]]:
+        """Return what is wrong with single values: unknown names, Orch's own names, wrong types and choices."""
+        problems = check_arguments(train, _all_arguments(), _OWNED, whose="`swift sft`")
+        for name, value in _typed(train).items():
+            if name in _POSITIVE and value < 1:
+                problems.append((name, Problem(f"{name} is {value}; it must be at least 1")))
+        return problems
+
+    def check_job(self, job: Job) -> list[Found]:
+        """Return what does not fit together, each with the path of the key to change."""
+        train = _typed(job.recipe.train)
+        translation = translate_swift(train, job.versions.get("ms-swift"))
+        problems: list[Found] = [(("train", name), problem) for name, problem in translation.problems]
+        return [*problems, *check_swift_job(job, translation.arguments)]
+
+    def smoke_scale(self, job: Job) -> SmokeScale:
+        """Return a job of two epochs of 8 short steps, with a learning rate that visibly moves a random model."""
+        full = _is_full(_translate(job).arguments)
+        return SmokeScale(
+            train={
+                "num_train_epochs": 2, "per_device_train_batch_size": 2, "per_device_eval_batch_size": 2,
+                "gradient_accumulation_steps": 1, "max_length": _SMOKE_LENGTHS[job.recipe.task],
+                "learning_rate": 1e-3 if full else 1e-2, "logging_steps": 1, "save_strategy": "epoch",
+                "eval_strategy": "epoch" if job.recipe.data.validation_ratio else "no",
+                "dataloader_num_workers": 0, "bf16": False, "fp16": False,
+            },
+            leave_out=_SMOKE_LEAVES_OUT,
+        )  # fmt: skip
+
+    def build_training(self, job: Job, *, model: str, data: str, output: str) -> Training:
+        """Return the train stage for the base model at `model` on the prepared folder `data`; all paths absolute."""
+        named = _require_named(job)
+        translation = _translate(job)
+        loss = find_loss(job) if job.recipe.task != "sft" else None
+        task_type = find_task_type(job, translation.arguments)
+        arguments = _arguments(job, translation, named, model=model, data=data, output=output)
+        values = {argument.name: argument.value for argument in arguments}
+        env = {"HF_DATASETS_CACHE": output.removesuffix("/output") + "/cache"}
+        if job.hardware.kind == "cpu" and job.processes() > 1:
+            env["ACCELERATE_USE_CPU"] = "true"  # or each process trains alone and writes the same files
+        loss_env = loss_environment(loss, generative=task_type == GENERATIVE)
+        command = render_command(
+            "swift/train.j2",
+            env=job.environment() | env | loss_env | translation.env,
+            cwd=str(job.run_dir),
+            python=job.backend_python,
+            nproc_per_node=job.processes(),
+            arguments=arguments,
+        )
+        lora = not _is_full(translation.arguments)
+        weights = f"{output}/{_checkpoint(job)}"
+        notes = build_notes(arguments, translation)
+        notes += tuple(Note("train", name, value, "recipe", "loss") for name, value in loss_env.items())
+        rows = int(values["per_device_train_batch_size"]) * job.processes()
+        return Training(
+            command=command,
+            files=(File("files/ds_config.json", job.deepspeed_text),) if job.deepspeed_text else (),
+            notes=notes,
+            outputs=(f"{weights}/adapter_model.safetensors" if lora else f"{weights}/config.json",),
+            lora=lora,
+            prepare=_prepare_flags(job, values) | prepare_flags(loss),
+            scoring=build_scoring(job, named, values, loss, task_type),
+            weights=weights,
+            resume=Resume("--resume_from_checkpoint", output),
+            full_batch_rows=rows if values.get("dataloader_drop_last") else 1,
+            counts_rows=True,
+        )
+
+    def build_merge(self, job: Job, *, base: str, adapter: str, output: str) -> Command:  # noqa: ARG002
+        """Return `swift export --merge_lora true` into a folder that appears whole or not at all."""
+        return render_command(
+            "swift/merge.j2",
+            env=job.environment(),
+            cwd=str(job.run_dir),
+            python=job.backend_python,
+            workers=job.workers,
+            adapter=adapter,
+            out=output,
+        )
+
+
+def _all_arguments() -> dict[str, Argument]:
+    old = {name: Argument(name, kind, None, None) for name, kind in OLD_SWIFT_SPELLINGS.items()}
+    return old | load_arguments("swift")
+
+
+def _typed(train: Mapping[str, Any]) -> dict[str, Any]:
+    return coerce_all(train, _all_arguments())
+
+
+def _translate(job: Job) -> Translation:
+    return translate_swift(_typed(job.recipe.train), job.versions.get("ms-swift"))
+
+
+def _is_full(arguments: Mapping[str, Any]) -> bool:
+    return arguments.get("tuner_type", arguments.get("train_type", "lora")) == "full"
+
+
+def _require_named(job: Job) -> SwiftModel:
+    named = find_swift_model(job.model, job.recipe.task)
+    if isinstance(named, Problem):  # check_job has said it already, where a recipe was checked
+        raise RecipeError(named.message, hint=named.hint)
+    return named
+
+
+def _checkpoint(job: Job) -> str:
+    """Return the name of the checkpoint that becomes the model."""
+    asked = job.recipe.checkpoint
+    if asked is None:
+        return "best" if job.recipe.data.validation_ratio else "last"
+    if isinstance(asked, int):
+        return "last" if job.smoke else f"checkpoint-{asked}"
+    return asked
+
+
+def _arguments(
+    job: Job, translation: Translation, named: SwiftModel, *, model: str, data: str, output: str
+) -> list[RenderedArgument]:
+    """Return the train command's arguments in reading order: model, task, data, tuner, steps, saving, hardware."""
+    found, given, recipe = ArgumentList(translation), translation.arguments, job.recipe
+    known, full = load_arguments("swift"), _is_full(translation.arguments)
+    found.put("model", model, "recipe", "model")
+    found.put("model_type", named.model_type, "orch", f"by {named.why}: left out, a folder's name would decide")
+    found.put("template", named.template, "orch", f"the prompt of {named.model_type}")
+    if not job.model.is_local and not job.smoke:
+        found.put("use_hf", True, "orch", "from Hugging Face, where the base model is measured from; not ModelScope")
+    task_type = find_task_type(job, given)
+    if task_type != "causal_lm":
+        found.put("task_type", task_type, "recipe", "task")
+    if recipe.task != "sft" and (loss := find_loss(job)):
+        found.put("loss_type", loss_type(loss), "recipe", "loss")
+        if loss.mrl_dims:
+            sizes = {str(size): weight for size, weight in loss.mrl_dims.items()}
+            found.put("mrl_dims", sizes, "recipe", "loss.mrl_dims")
+    found.put("dataset", [f"{data}/train.jsonl"], "recipe", "data.train, prepared")
+    if recipe.data.validation_ratio:
+        found.put("val_dataset", [f"{data}/validation.jsonl"], "recipe", "data.validation_ratio, split by query")
+    found.put("split_dataset_ratio", 0, "orch", "Orch splits by query: a query is on one side only")
+    found.put("strict", True, "orch", "a row that cannot be used is an error, not a row less")
+    found.put("max_length", _MAX_LENGTHS[recipe.task], "orch", "a limit is always shown: what is longer is refused")
+    found.put("truncation_strategy", "delete", "orch", "the data are checked for it first, so that no row goes missing")
+    found.put("tuner_type", "lora", "default", "ms-swift's default")
+    if not full:
+        lora = ("lora_rank", "lora_alpha", "lora_dropout", "target_modules")
+        found.put_defaults(known, lora, "ms-swift's default")
+    found.put("output_dir", output, "orch", "a fresh folder of the run")
+    found.put("learning_rate", 1e-5 if full else 1e-4, "default", "ms-swift's default for full and LoRA training")
+    found.put_defaults(known, ("num_train_epochs", "per_device_train_batch_size"), "transformers' default")
+    found.put("gradient_accumulation_steps", 1, "orch", "left out, ms-swift fills a batch up to 16 rows")
+    found.put_defaults(known, ("seed",), "transformers' default")
+    found.put_rest()
+    if recipe.task != "sft":
+        found.put("dataloader_drop_last", True, "orch", "the batch is part of the loss: a smaller last one weighs more")
+    _put_saving(found, job, given)
+    _put_fixed(found)
+    _put_precision(found, job, given, full=full)
+    if deepspeed := _deepspeed(job):
+        found.put("deepspeed", deepspeed, "recipe", "deepspeed")
+    return found.items()
+
+
+def _put_saving(found: ArgumentList, job: Job, given: Mapping[str, Any]) -> None:
+    """Add when to save and to evaluate: at the same steps, or the best checkpoint would be one that was not saved."""
+    if not {"save_strategy", "save_steps"} & given.keys():
+        found.put("save_strategy", "epoch", "orch", "a run that is interrupted continues from the last epoch")
+    if job.recipe.data.validation_ratio:
+        why = "with every checkpoint, so that the best one is known"
+        strategy = given.get("save_strategy", "steps" if "save_steps" in given else "epoch")
+        if not {"eval_strategy", "eval_steps"} & given.keys():
+            found.put("eval_strategy", strategy, "orch", why)
+            if strategy == "steps":
+                found.put("eval_steps", given.get("save_steps", 500), "orch", why)
+        found.put("per_device_eval_batch_size", 1, "default", "transformers' default")
+    else:
+        found.put("eval_strategy", "no", "orch", "there are no validation rows: data.validation_ratio sets some aside")
+    found.put("save_total_limit", 2, "orch", "checkpoints fill disks; the best one is always kept")
+
+
+def _put_fixed(found: ArgumentList) -> None:
+    found.put("create_checkpoint_symlink", True, "orch", "`best` and `last` name the checkpoints")
+    found.put("add_version", False, "orch", "the output folder is the run's own, also when it is resumed")
+    found.put("check_model", False, "orch", "no question to a hub about files on this disk")
+    found.put("report_to", ["none"], "orch", "no experiment tracker unless the recipe names one")
+    found.put("ddp_timeout", 1800, "orch", "a lost process is noticed after half an hour, not after 208 days")
+
+
+def _put_precision(found: ArgumentList, job: Job, given: Mapping[str, Any], *, full: bool) -> None:
+    """Add dtype and mixed precision, all three: ms-swift turns fp16 on for weights in float32."""
+    precision = job.hardware.precision
+    half = next((name for name in ("bf16", "fp16") if given.get(name)), precision if precision != "fp32" else None)
+    if {"bf16", "fp16"} & given.keys() and not (given.get("bf16") or given.get("fp16")):
+        half = None
+    why = f"{job.hardware}"
+    if full and half:
+        why = "full training: in half precision small steps would be rounded away"
+    found.put("torch_dtype", "float32" if full or half is None else _DTYPES[half], "hardware", why)
+    found.put("bf16", half == "bf16", "hardware", f"{job.hardware}")
+    found.put("fp16", half == "fp16", "hardware", f"{job.hardware}")
+    if job.hardware.kind == "cpu" and job.processes() > 1:
+        found.put("ddp_backend", "gloo", "hardware", "several processes on a CPU")
+
+
+def _deepspeed(job: Job) -> str | None:
+    if job.recipe.deepspeed is None or job.smoke:
+        return None
+    return str(job.run_dir / "files/ds_config.json") if job.deepspeed_text else job.recipe.deepspeed
+
+
+def _prepare_flags(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the prepare stage needs to know of lengths, columns, the instruction and the validation rows."""
+    data, flags = job.recipe.data, {}
+    flags["max-tokens"] = values["max_length"]
+    flags["truncation"] = {"delete": "drop", "split": "split"}.get(values["truncation_strategy"], "cut")
+    if data.instruction:
+        flags["instruction"] = data.instruction
+    if data.validation_ratio:
+        flags["validation-ratio"] = data.validation_ratio
+        if values.get("dataloader_drop_last"):
+            flags["min-validation"] = int(values["per_device_eval_batch_size"]) * job.processes()
+    return flags

@@ -1,0 +1,146 @@
+"""What does not fit together in a job for ms-swift, found before anything runs."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.backends.swift_losses import check_loss
+from orchestrator.backends.swift_models import find_swift_model
+from orchestrator.backends.swift_scoring import TASK_TYPES
+from orchestrator.errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from orchestrator.backends.protocol import Found, Job
+
+_LORA = (
+    "lora_rank",
+    "lora_alpha",
+    "lora_dropout",
+    "target_modules",
+    "lora_bias",
+    "lora_dtype",
+    "use_rslora",
+    "use_dora",
+)
+_NEEDS_VALIDATION = ("early_stop_interval", "load_best_model_at_end", "metric_for_best_model", "eval_steps")
+_SETS_ASIDE = "set some aside: data: {validation_ratio: 0.05}"
+
+
+def check_swift_job(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
+    """Yield every problem; `train` has the installed version's names and the backend's types."""
+    yield from _check_model(job)
+    yield from _check_task(job, train)
+    yield from check_loss(job)
+    yield from _check_tuner(job, train)
+    yield from _check_truncation(job, train)
+    yield from _check_validation(job, train)
+    yield from _check_checkpoint(job, train)
+    yield from _check_precision(job, train)
+    yield from _check_deepspeed(job)
+
+
+def _check_model(job: Job) -> Iterator[Found]:
+    named = find_swift_model(job.model, job.recipe.task)
+    if isinstance(named, Problem):
+        yield ("model",), named
+    if job.model.brings_code and not job.model.trust_remote_code:
+        message = f"{job.model.name} brings Python code along, and ms-swift always runs it"
+        hint = "read it, then say model: {path: …, trust_remote_code: true}; or take a model without code"
+        yield ("model",), Problem(message, hint)
+
+
+def _check_task(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
+    known = TASK_TYPES[job.recipe.task]
+    if train.get("task_type", known[0]) not in known:
+        message = f"task_type {train['task_type']!r} does not fit task: {job.recipe.task}"
+        yield ("train", "task_type"), Problem(message, f"one of {', '.join(known)}, or remove it")
+    if job.recipe.task == "sft" and job.recipe.data.instruction is not None:
+        message = "an LLM's rows hold their own instruction"
+        yield ("data", "instruction"), Problem(message, "say it as train.system, or remove it")
+    if job.recipe.task == "embedding" and train.get("system"):
+        message = "a system text would put a blank in front of the query, which no server does"
+        yield ("train", "system"), Problem(message, "say it as data.instruction")
+
+
+def _check_tuner(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
+    tuner = train.get("tuner_type", train.get("train_type", "lora"))
+    if tuner not in {"lora", "full"}:
+        message = f"tuner_type {tuner!r}: only lora and full are merged and verified"
+        yield ("train", "tuner_type"), Problem(message, "lora or full")
+    if tuner == "full":
+        for name in _LORA:
+            if name in train:
+                yield ("train", name), Problem(f"full training has no {name}", "remove it, or say tuner_type: lora")
+        if "merge" in job.recipe.model_fields_set and job.recipe.merge:
+            yield (
+                ("merge",),
+                Problem("there is no LoRA to merge: the trainer writes the full model", "say merge: false"),
+            )
+    elif job.recipe.gate and not job.recipe.merge:
+        message = "a gate needs a measured model, and LoRA weights are measured merged"
+        yield ("gate",), Problem(message, "say merge: true, or remove the gate")
+
+
+def _check_truncation(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
+    asked = train.get("truncation_strategy", "delete")
+    if job.recipe.task == "reranker" and asked != "delete":
+        message = f"truncation_strategy {asked} cuts the prompt itself: the answer would be read at another place"
+        yield ("train", "truncation_strategy"), Problem(message, "remove it, and raise max_length or shorten the texts")
+    if job.recipe.task == "embedding" and asked == "split":
+        yield ("train", "truncation_strategy"), Problem("a text cannot be split into two vectors", "remove it")
+
+
+def _check_validation(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
+    if job.recipe.data.validation_ratio is not None:
+        return
+    for name in _NEEDS_VALIDATION:
+        if train.get(name):
+            yield ("train", name), Problem(f"{name} needs validation rows, and there are none", _SETS_ASIDE)
+    for name in ("eval_strategy", "evaluation_strategy"):
+        if train.get(name, "no") != "no":
+            yield ("train", name), Problem("there are no validation rows to evaluate on", _SETS_ASIDE)
+
+
+def _check_checkpoint(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
+    asked = job.recipe.checkpoint
+    validated = job.recipe.data.validation_ratio is not None
+    if asked == "best" and not validated:
+        yield ("checkpoint",), Problem("without validation rows none is best", f"say last, or {_SETS_ASIDE}")
+    if isinstance(asked, int) and asked < 1:
+        yield ("checkpoint",), Problem(f"there is no checkpoint {asked}", "best, last or the number of a step")
+    if not validated or asked not in {None, "best"}:
+        return
+    save, evaluate = train.get("save_steps"), train.get("eval_steps")
+    if train.get("eval_strategy") == "no":
+        yield ("train", "eval_strategy"), Problem("the best checkpoint is found by evaluating", "remove it")
+    elif save and evaluate and save != evaluate:
+        message = f"it evaluates every {evaluate} steps and saves every {save}: the best one may not be saved"
+        yield ("train", "eval_steps"), Problem(message, "give both the same number, or say checkpoint: last")
+
+
+def _check_precision(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
+    for name in ("bf16", "fp16"):
+        if train.get(name) and job.hardware.kind == "cpu" and not job.smoke:
+            yield (
+                ("train", name),
+                Problem(f"{name} needs a GPU, and there is none", "remove it: Orch chooses by hardware"),
+            )
+    if train.get("bf16") and train.get("fp16"):
+        yield ("train", "fp16"), Problem("bf16 and fp16 exclude each other", "keep one")
+
+
+def _check_deepspeed(job: Job) -> Iterator[Found]:
+    if not job.deepspeed_text:
+        return
+    try:
+        config = json.loads(job.deepspeed_text)
+        clash = [part for part in ("optimizer", "scheduler") if part in config]
+    except (ValueError, TypeError) as error:
+        yield ("deepspeed",), Problem(f"not a DeepSpeed configuration: {error}", "name zero2, or a JSON file")
+        return
+    if clash:
+        message = f"ms-swift refuses a DeepSpeed file with {' and '.join(clash)}: it brings its own"
+        yield ("deepspeed",), Problem(message, "leave them out, or name zero0 to zero3")

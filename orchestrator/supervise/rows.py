@@ -1,0 +1,21 @@
+"""How many rows a trainer must load: what the ledger of the prepared data says was kept."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from orchestrator.plan import Stage
+    from orchestrator.rundir import RunDir
+
+
+def load_expected_rows(stage: Stage, run: RunDir) -> dict[str, int]:
+    """Return the kept rows of each side, for a stage whose log counts rows; nothing where there is no ledger."""
+    if not stage.counts_rows:
+        return {}
+    try:
+        sides = json.loads(run.ledger_json.read_text(encoding="utf-8"))["sides"]
+        return {name: int(side["kept"]) for name, side in sides.items()}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}

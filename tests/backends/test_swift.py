@@ -1,0 +1,322 @@
+"""`swift sft` as it is rendered: old flags in, new flags out, nothing left to ms-swift's own defaults."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from orchestrator.backends import BACKENDS
+from orchestrator.backends.swift_losses import OLD_LOSS_TYPES
+from orchestrator.errors import RecipeError
+from orchestrator.hardware import CPU, Hardware
+from orchestrator.models import BaseModel
+from orchestrator.pipeline import build_plan
+from tests.jobs import RECIPES, TESTED, build_imagined_job
+
+GPU = Hardware("cuda", 1, bf16=True, names=("NVIDIA A100",))
+SWIFT = BACKENDS["swift"]
+MODELS = {
+    "qwen3_embedding_lora": "Qwen/Qwen3-Embedding-0.6B",
+    "qwen3_embedding_full": "Qwen/Qwen3-Embedding-0.6B",
+    "qwen3_reranker_native": "Qwen/Qwen3-Reranker-0.6B",
+    "qwen3_sft_lora": "Qwen/Qwen3-4B",
+    "sft_single_gpu_test": "Qwen/Qwen3-0.6B",
+    "qwen3_sft_finance": "Qwen/Qwen3-4B",
+}
+
+
+def make_job(name, *overrides, hardware=GPU, versions=TESTED, smoke=False, **model):
+    native = "qwen3-native" if "Reranker" in MODELS[name] else None
+    found = {"name": MODELS[name], "location": MODELS[name], "folder": None, "family": "decoder", "native": native}
+    base = BaseModel(**(found | model))
+    hardware = CPU if smoke else hardware
+    return build_imagined_job(name, base, hardware, overrides=overrides, versions=versions, smoke=smoke)
+
+
+def train_stage(job):
+    stage = build_plan(job).stage("train")
+    assert stage is not None
+    return stage
+
+
+def argument(stage, name):
+    argv = list(stage.command.argv)
+    return argv[argv.index(f"--{name}") + 1]
+
+
+def problems(job):
+    return {".".join(map(str, key)): problem for key, problem in SWIFT.check_job(job)}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_shipped_recipe_fits_together(name):
+    assert problems(make_job(name)) == {}
+    assert problems(make_job(name, hardware=CPU)) == {}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_ms_swift_must_never_decide_by_itself_is_always_rendered(name):
+    stage = train_stage(make_job(name))
+    for flag in (
+        "model_type", "template", "max_length", "truncation_strategy", "gradient_accumulation_steps", "learning_rate",
+        "torch_dtype", "bf16", "fp16", "add_version", "create_checkpoint_symlink", "check_model", "strict", "report_to",
+        "save_total_limit", "split_dataset_ratio", "ddp_timeout", "seed", "eval_strategy",
+    ):  # fmt: skip
+        assert f"--{flag}" in stage.command.argv, flag
+    assert argument(stage, "strict") == "True"
+    assert argument(stage, "split_dataset_ratio") == "0"
+    assert stage.counts_rows
+
+
+def test_the_embedding_recipe_asks_for_the_numbers_it_promises():
+    stage = train_stage(make_job("qwen3_embedding_lora"))
+    expected = {
+        "task_type": "embedding", "loss_type": "infonce", "lora_rank": "16", "lora_alpha": "32", "lora_dropout": "0.1",
+        "num_train_epochs": "5", "per_device_train_batch_size": "8", "per_device_eval_batch_size": "4",
+        "gradient_accumulation_steps": "2", "learning_rate": "6e-06", "eval_steps": "200", "save_steps": "200",
+        "dataloader_drop_last": "True", "model_type": "qwen3_emb", "template": "qwen3_emb",
+    }  # fmt: skip
+    assert {name: argument(stage, name) for name in expected} == expected
+
+
+def test_the_loss_s_environment_is_explicit_and_recorded_in_the_plan():
+    plan = build_plan(make_job("qwen3_embedding_lora"))
+    env = dict(plan.stage("train").command.env)
+    assert env["INFONCE_TEMPERATURE"] == "0.05"
+    assert env["INFONCE_USE_BATCH"] == "true"
+    assert env["INFONCE_INCLUDE_QQ"] == env["INFONCE_INCLUDE_DD"] == env["INFONCE_MASK_FAKE_NEGATIVE"] == "false"
+    assert "INFONCE_HARD_NEGATIVES" not in env  # unset means all of them; 'None' would be read as a number
+    assert {note.argument for note in plan.notes} >= {"INFONCE_TEMPERATURE", "INFONCE_USE_BATCH"}
+
+
+def test_the_flags_of_ms_swift_3_come_out_as_those_of_the_installed_version():
+    job = make_job("qwen3_embedding_lora")
+    train = {"train_type": "full", "evaluation_strategy": "epoch", "save_strategy": "epoch", "loss_type": "infonce"}
+    job = replace(job, recipe=job.recipe.model_copy(update={"train": train, "loss": None}))
+    assert problems(job) == {}
+    argv = train_stage(job).command.argv
+    assert "--tuner_type" in argv
+    assert "--train_type" not in argv
+    assert "--evaluation_strategy" not in argv
+    assert argv.count("--loss_type") == 1
+
+
+def test_ms_swift_3_gets_its_own_spelling():
+    stage = train_stage(make_job("qwen3_embedding_lora", versions=TESTED | {"ms-swift": "3.12.0"}))
+    assert argument(stage, "train_type") == "lora"
+
+
+@pytest.mark.parametrize(
+    "old", sorted(name for name, new in OLD_LOSS_TYPES.items() if new in {"pointwise", "listwise"})
+)
+def test_every_old_name_of_a_reranker_s_loss_is_understood(old):
+    job = make_job("qwen3_reranker_native")
+    recipe = job.recipe.model_copy(update={"train": {**job.recipe.train, "loss_type": old}, "loss": None})
+    job = replace(job, recipe=recipe)
+    assert problems(job) == {}
+    assert argument(train_stage(job), "loss_type") == f"{OLD_LOSS_TYPES[old]}_reranker"
+
+
+def test_a_loss_that_is_given_twice_is_refused():
+    job = make_job("qwen3_embedding_lora")
+    job = replace(job, recipe=job.recipe.model_copy(update={"train": {"loss_type": "infonce"}}))
+    assert "twice" in problems(job)["train.loss_type"].message
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "key", "says"),
+    [
+        ("qwen3_embedding_lora", ["loss.type=pointwise"], "loss", "not for task: embedding"),
+        ("qwen3_reranker_native", ["loss.type=infonce", "loss.max_negatives=null"], "loss", "not for task: reranker"),
+        ("qwen3_embedding_lora", ["loss.min_group_size=3"], "loss.min_group_size", "infonce has no min_group_size"),
+        ("qwen3_embedding_lora", ["loss.use_batch=false", "loss.include_qq=true"], "loss.include_qq", "use_batch is off"),
+        ("qwen3_embedding_lora", ["checkpoint=last", "train.truncation_strategy=split"], "train.truncation_strategy", "two vectors"),
+        ("qwen3_reranker_native", ["train.truncation_strategy=right"], "train.truncation_strategy", "cuts the prompt"),
+        ("qwen3_reranker_native", ["train.task_type=embedding"], "train.task_type", "does not fit"),
+        ("qwen3_embedding_full", ["train.lora_rank=8"], "train.lora_rank", "no lora_rank"),
+        ("qwen3_embedding_full", ["merge=true"], "merge", "no LoRA to merge"),
+        ("qwen3_sft_lora", ["merge=false"], "gate", "measured merged"),
+        ("qwen3_sft_lora", ["train.tuner_type=adalora"], "train.tuner_type", "only lora and full"),
+        ("qwen3_sft_lora", ["data.instruction=Be brief"], "data.instruction", "their own instruction"),
+        ("sft_single_gpu_test", ["train.early_stop_interval=3"], "train.early_stop_interval", "needs validation rows"),
+        ("sft_single_gpu_test", ["train.eval_strategy=epoch"], "train.eval_strategy", "no validation rows"),
+        ("sft_single_gpu_test", ["checkpoint=best"], "checkpoint", "none is best"),
+        ("qwen3_sft_lora", ["train.eval_steps=20"], "train.eval_steps", "may not be saved"),
+        ("qwen3_sft_lora", ["checkpoint=0"], "checkpoint", "no checkpoint 0"),
+        ("qwen3_sft_lora", ["launch.env.INFONCE_TEMPERATURE=0.1"], "launch.env.INFONCE_TEMPERATURE", "setting of the loss"),
+        ("qwen3_sft_lora", ["train.bf16=true", "train.fp16=true"], "train.fp16", "exclude each other"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_together_is_refused_with_the_key_to_change(name, overrides, key, says):
+    found = problems(make_job(name, *overrides))
+    assert says in found[key].message
+    assert found[key].hint
+
+
+def test_an_embedding_recipe_without_a_loss_is_told_which_loss_fits_which_data():
+    found = problems(
+        replace(job := make_job("qwen3_embedding_lora"), recipe=job.recipe.model_copy(update={"loss": None}))
+    )
+    assert "contrastive" in found["task"].hint
+    assert "cosine_similarity" in found["task"].hint
+
+
+def test_matryoshka_sizes_above_the_hidden_size_are_refused():
+    found = problems(make_job("qwen3_embedding_full", hidden_size=768))
+    assert "768" in found["loss.mrl_dims"].message
+    assert problems(make_job("qwen3_embedding_full", hidden_size=1024)) == {}
+    assert json.loads(argument(train_stage(make_job("qwen3_embedding_full")), "mrl_dims")) == {
+        "1024": 1.0, "512": 1.0, "256": 1.0, "128": 1.0, "64": 1.0,
+    }  # fmt: skip
+
+
+def test_a_model_that_brings_code_is_refused_until_the_recipe_trusts_it():
+    assert "Python code" in problems(make_job("qwen3_sft_lora", brings_code=True))["model"].message
+    assert problems(make_job("qwen3_sft_lora", brings_code=True, trust_remote_code=True)) == {}
+
+
+def test_an_unknown_model_is_asked_for_with_the_candidates():
+    found = problems(make_job("qwen3_embedding_lora", name="acme/secret-model", location="acme/secret-model"))
+    assert "qwen3_emb" in found["model"].hint
+    job = make_job("qwen3_embedding_lora", name="acme/secret-model", location="acme/secret-model")
+    with pytest.raises(RecipeError):
+        build_plan(job)
+
+
+def test_a_model_is_known_by_its_architecture_and_the_task_decides_among_its_types():
+    for recipe, expected in (
+        ("qwen3_embedding_lora", "qwen3_emb"),
+        ("qwen3_reranker_native", "qwen3_reranker"),
+        ("qwen3_sft_lora", "qwen3"),
+    ):
+        job = make_job(recipe, name="/models/mine", location="/models/mine", architectures=("Qwen3ForCausalLM",))
+        assert argument(train_stage(job), "model_type") == expected
+
+
+def test_an_instruct_model_without_thinking_gets_its_own_template():
+    job = make_job("qwen3_sft_lora", name="Qwen/Qwen3-4B-Instruct-2507", location="Qwen/Qwen3-4B-Instruct-2507")
+    assert argument(train_stage(job), "template") == "qwen3_nothinking"
+    assert argument(train_stage(make_job("qwen3_sft_lora", template="qwen3_thinking")), "template") == "qwen3_thinking"
+
+
+def test_a_model_type_of_another_task_or_of_none_is_refused():
+    assert "no embedding model" in problems(make_job("qwen3_embedding_lora", model_type="qwen3"))["model"].message
+    assert (
+        "did you mean 'qwen3_emb'?" in problems(make_job("qwen3_embedding_lora", model_type="qwen3_embb"))["model"].hint
+    )
+
+
+def test_full_training_keeps_its_weights_in_float32_and_computes_in_the_hardware_s_precision():
+    full = train_stage(make_job("qwen3_embedding_full"))
+    assert [argument(full, name) for name in ("torch_dtype", "bf16", "fp16")] == ["float32", "True", "False"]
+    lora = train_stage(make_job("qwen3_embedding_lora"))
+    assert [argument(lora, name) for name in ("torch_dtype", "bf16", "fp16")] == ["bfloat16", "True", "False"]
+    cpu = train_stage(make_job("qwen3_embedding_lora", hardware=CPU))
+    assert [argument(cpu, name) for name in ("torch_dtype", "bf16", "fp16")] == ["float32", "False", "False"]
+
+
+def test_several_gpus_train_together_on_a_port_of_their_own():
+    argv = train_stage(make_job("qwen3_sft_lora", hardware=Hardware("cuda", 4, bf16=True))).command.argv
+    assert argv[1:7] == ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "4", "-m")
+    stage = train_stage(make_job("qwen3_sft_lora", "launch.nproc_per_node=2", hardware=CPU))
+    assert argument(stage, "ddp_backend") == "gloo"
+    assert dict(stage.command.env)["ACCELERATE_USE_CPU"] == "true"
+
+
+def test_deepspeed_is_named_as_ms_swift_names_it_or_given_as_a_file_without_an_optimizer(tmp_path):
+    assert argument(train_stage(make_job("qwen3_embedding_lora", "deepspeed=zero3")), "deepspeed") == "zero3"
+    mine = tmp_path / "ds.json"
+    mine.write_text('{"zero_optimization": {"stage": 2}}')
+    job = make_job("qwen3_embedding_lora", f"deepspeed={mine}")
+    assert argument(train_stage(job), "deepspeed") == "/runs/golden/files/ds_config.json"
+    clash = replace(job, deepspeed_text='{"optimizer": {}, "scheduler": {}}')
+    assert "optimizer and scheduler" in problems(clash)["deepspeed"].message
+    assert "not a DeepSpeed configuration" in problems(replace(job, deepspeed_text="{"))["deepspeed"].message
+
+
+@pytest.mark.parametrize(("asked", "folder"), [("best", "best"), ("last", "last"), ("200", "checkpoint-200")])
+def test_the_checkpoint_of_the_recipe_is_merged_packaged_and_awaited(asked, folder):
+    plan = build_plan(make_job("qwen3_embedding_lora", f"checkpoint={asked}"))
+    assert plan.stage("train").outputs[0].endswith(f"/output/{folder}/adapter_model.safetensors")
+    assert argument(plan.stage("merge"), "adapters").endswith(f"/output/{folder}")
+    assert argument(plan.stage("package"), "adapter").endswith(f"/output/{folder}")
+
+
+def test_the_merge_is_swift_export_into_a_folder_that_does_not_exist_yet():
+    argv = build_plan(make_job("qwen3_sft_lora")).stage("merge").command.argv
+    assert argv[argv.index("--") + 1 :][:1] == ("swift.cli.export",)
+    assert argv[-2:] == ("--output_dir", "{fresh}")
+    assert "--exist_ok" not in argv
+
+
+def test_the_instruction_stands_inline_in_front_of_queries_in_training_and_scoring_alike():
+    plan = build_plan(make_job("qwen3_embedding_lora"))
+    instruction = plan.recipe["data"]["instruction"]
+    assert argument(plan.stage("prepare"), "instruction") == instruction
+    assert "--system" not in plan.stage("train").command.argv
+    spec = json.loads(plan.file("files/scoring.packaged.json").text)
+    assert spec["query_prompt"] == f"Instruct: {instruction}\nQuery:"
+    assert spec["document_prompt"] == ""
+
+
+def test_an_embedding_model_without_an_instruction_is_also_measured_with_its_authors_own():
+    plan = build_plan(make_job("qwen3_embedding_lora", "data.instruction=null"))
+    assert [stage.kind for stage in plan.stages if stage.kind.startswith("baseline")] == [
+        "baseline-native",
+        "baseline-trained-format",
+    ]
+    assert "web search query" in json.loads(plan.file("files/scoring.native.json").text)["query_prompt"]
+    assert json.loads(plan.file("files/scoring.packaged.json").text)["query_prompt"] == ""
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_smoke_run_keeps_every_stage_and_needs_no_gpu(name):
+    stages = [stage.kind for stage in build_plan(make_job(name)).stages]
+    plan = build_plan(make_job(name, smoke=True))
+    smoke = [stage.kind for stage in plan.stages if stage.kind != "tiny-model"]
+    assert smoke == stages
+    assert argument(plan.stage("train"), "torch_dtype") == "float32"
+    assert "--deepspeed" not in plan.stage("train").command.argv
+
+
+def test_a_data_set_of_a_hub_is_fetched_by_a_stage_of_its_own():
+    plan = build_plan(make_job("qwen3_embedding_full", "data.train=sentence-transformers/stsb:train"))
+    fetch = plan.stages[0]
+    assert fetch.kind == "fetch"
+    assert argument(fetch, "id") == "sentence-transformers/stsb"
+    assert argument(fetch, "split") == "train"
+    assert argument(plan.stage("prepare"), "train") == fetch.outputs[0]
+    assert plan.stage("train").folder in argument(plan.stage("train"), "output_dir")
+
+
+def test_no_argument_is_rendered_that_the_tested_version_does_not_accept():
+    known = SWIFT.argument_names()
+    for name in MODELS:
+        argv = train_stage(make_job(name)).command.argv
+        flags = {word[2:].partition("=")[0] for word in argv if word.startswith("--")}
+        assert flags <= known
+        assert len(flags) > 20
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("dataset", "x"), ("add_version", True), ("hub_token", "hf_x"), ("mrl_dims", {})]
+)
+def test_what_is_said_elsewhere_in_the_recipe_is_refused_under_train(key, value):
+    (found,) = SWIFT.check_train({key: value})
+    assert found[0] == key
+    assert "is not set here" in found[1].message
+
+
+def test_a_misspelt_argument_is_met_with_the_right_one():
+    ((_, problem),) = SWIFT.check_train({"learning_rat": 1e-4})
+    assert problem.hint == "did you mean 'learning_rate'?"
+    ((_, problem),) = SWIFT.check_train({"max_length": 0})
+    assert "at least 1" in problem.message
+
+
+def test_the_snapshot_holds_no_path_of_the_machine_that_took_it():
+    snapshot = (RECIPES.parent / "orchestrator/backends/arguments/swift.json").read_text()
+    assert "/work" not in snapshot
+    assert "/home" not in snapshot
