@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import sys
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _REPORT_MODULES = ("ir_measures", "numpy", "matplotlib")
 _HUB_TIMEOUT_S = 6.0
+_MAX_CONFIG_BYTES = 1_000_000
 _MIN_FREE_BYTES = 512 * 1024**2
 
 
@@ -32,7 +34,7 @@ def require_ready(job: Job) -> None:
 
 def _missing_packages(job: Job) -> list[Problem]:
     backend = BACKENDS[job.recipe.backend]
-    needed = [*backend.distributions, *(["deepspeed"] if job.deepspeed_text else [])]
+    needed = [*backend.distributions, *(["deepspeed"] if job.recipe.deepspeed else [])]
     missing = [name for name in needed if name not in job.versions]
     if not job.versions:
         return [Problem(f"{job.backend_python} cannot be run", "launch.python names the backend's interpreter")]
@@ -62,12 +64,12 @@ def _unreachable_model(job: Job) -> list[Problem]:
     url = f"{endpoint.rstrip('/')}/{job.model.location}/resolve/main/config.json"
     if not url.startswith(("https://", "http://")):
         return [Problem(f"HF_ENDPOINT is no web address: {endpoint}", "it begins with https://")]
-    request = urllib.request.Request(url, method="HEAD")  # noqa: S310  (the scheme was checked above)
+    request = urllib.request.Request(url)  # noqa: S310  (the scheme was checked above)
     if token := os.environ.get("HF_TOKEN"):
         request.add_header("Authorization", f"Bearer {token}")
     try:
-        with urllib.request.urlopen(request, timeout=_HUB_TIMEOUT_S):  # noqa: S310
-            return []
+        with urllib.request.urlopen(request, timeout=_HUB_TIMEOUT_S) as answer:  # noqa: S310
+            return _untrusted_code(job, answer.read(_MAX_CONFIG_BYTES))
     except urllib.error.HTTPError as error:
         if error.code in {401, 403}:
             return [
@@ -81,6 +83,18 @@ def _unreachable_model(job: Job) -> list[Problem]:
         return [
             Problem(f"{job.model.location} is not on this machine, and {endpoint} cannot be reached: {reason}", hint)
         ]
+
+
+def _untrusted_code(job: Job, config: bytes) -> list[Problem]:
+    """Return that a hub model brings Python code which the recipe does not trust; ms-swift would run it unasked."""
+    try:
+        brings_code = bool(json.loads(config).get("auto_map"))
+    except (ValueError, AttributeError):
+        return []  # a page in front of the hub, or a config that the backend will complain about
+    if not brings_code or job.model.trust_remote_code:
+        return []
+    hint = "read it, then say model: {path: …, trust_remote_code: true}; or take a model without code"
+    return [Problem(f"{job.model.location} brings Python code along that would run here", hint)]
 
 
 def _no_room(run_dir: Path) -> list[Problem]:

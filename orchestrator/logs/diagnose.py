@@ -57,7 +57,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "worker-refused",  # the one line that Orch's own workers print before they end with code 1
-        r"^(?:score|merge|package|tiny_model|predict|arguments): (.+)$",
+        r"^(?:score|merge|package|tiny_model|predict|arguments|fresh|fetch): (.+)$",
         "{1}",
         "put that right, then resume the run",
     ),
@@ -73,6 +73,13 @@ RULES: tuple[Rule, ...] = (
         r"^MemoryError\b|: MemoryError\b|Cannot allocate memory|DefaultCPUAllocator: can't allocate memory",
         "the machine has not enough memory",
         "use a smaller batch, shorter lengths, fewer dataloader workers, or a machine with more memory",
+    ),
+    _rule(
+        "row-too-long",
+        r"MaxLengthError: Current length of row\((\d+)\) is larger than the max_length\((\d+)\)",
+        "a row has {1} tokens, and max_length is {2}",
+        "raise max_length, or shorten or remove the row; with the model on this machine Orch finds such rows before it "
+        "trains, with file and line",
     ),
     _rule(
         "unknown-argument",
@@ -115,9 +122,9 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "missing-eval-loss",
-        r"KeyError: 'eval_loss'",
+        r"KeyError: 'eval_loss'|KeyError: .*set to 'eval_loss', which is not found",
         "the evaluation set is smaller than one batch, so the backend dropped it",
-        "lower per_device_eval_batch_size, or use a larger evaluation set",
+        "lower per_device_eval_batch_size, or raise data.validation_ratio",
     ),
     _rule(
         "unreadable-rows",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.events import Message, Progress, Step
+from orchestrator.events import Message, Progress, RowsLoaded, Step
 from orchestrator.logs.follow import LogFollower
 from orchestrator.logs.health import find_loss_problem
 from orchestrator.logs.live import LiveLog
@@ -33,6 +33,25 @@ def test_every_logged_loss_of_a_real_training_is_read(name):
     assert all((step.grad_norm is None) == (name == "deepspeed") for step in steps)
     assert isinstance(events[-1], Message)
     assert "mean loss 1.387" in events[-1].text
+
+
+def test_the_losses_of_a_real_swift_training_know_their_steps():
+    steps = [event for event in events_of("trained.swift.stdout.log") if isinstance(event, Step)]
+    assert [(step.step, step.max_steps) for step in steps] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert [step.loss for step in steps] == [5.609, 9.017, 4.931, 4.638]
+
+
+def test_a_real_swift_training_says_how_many_rows_of_each_side_are_left(tmp_path):
+    folder = StageDir(tmp_path)
+    folder.stderr_log.write_bytes((CAPTURED / "trained.swift.stderr.log").read_bytes())
+    loaded = [event for event in LiveLog("t", folder, 0, 0).read_events(0.0) if isinstance(event, RowsLoaded)]
+    assert [(event.side, event.rows, event.stage) for event in loaded] == [("train", 22, "t"), ("validation", 24, "t")]
+
+
+def test_a_number_of_rows_that_belongs_to_no_dataset_says_nothing(tmp_path):
+    folder = StageDir(tmp_path)
+    folder.stderr_log.write_text("    num_rows: 7\n")
+    assert LiveLog("t", folder, 0, 0).read_events(0.0) == []
 
 
 def test_a_real_bar_gives_the_trainers_progress_and_no_other_bars():

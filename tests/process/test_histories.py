@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 
 import pytest
 
-from orchestrator.errors import InterruptedRunError, StageFailedError, StalledError
+from orchestrator.errors import DataError, InterruptedRunError, StageFailedError, StalledError
 from orchestrator.events import Message, Progress, StageFinished, StageSkipped, StageStarted, load_events
+from orchestrator.rundir import write_json
 from orchestrator.supervise.loop import run_plan
 from orchestrator.supervise.state import load_result, read_state
 from orchestrator.supervise.stopping import Patience
@@ -70,6 +72,40 @@ def test_stages_run_one_after_the_other_and_a_second_call_skips_them(replay, run
     assert len(fake.launches) == 3
     assert {stage.status for stage in outcome.stages} == {"skipped"}
     assert sum(isinstance(event, StageSkipped) for event in load_events(run_dir.events_jsonl)) == 3
+
+
+SWIFT_SAYS = "[INFO:swift] train_dataset: Dataset({\n    features: ['messages'],\n    num_rows: 22\n})\n"
+
+
+@pytest.fixture
+def train(make_stage, make_plan, run_dir, fake, clock, interrupts):
+    def train(history, kept):
+        fake.history = list(history)
+        write_json(run_dir.ledger_json, {"sides": {"train": {"kept": kept}}})
+        plan = make_plan(replace(make_stage("01-train"), counts_rows=True))
+        return run_plan(plan, run_dir, clock=clock, processes=fake, interrupts=interrupts, patience=PATIENCE)
+
+    return train
+
+
+def test_a_trainer_that_loads_as_many_rows_as_the_ledger_kept_goes_on(train):
+    assert train([(1, says(SWIFT_SAYS)), *WORKS], 22).stages[0].status == "done"
+
+
+def test_a_trainer_that_leaves_rows_out_is_stopped_at_once(train, fake, run_dir):
+    with pytest.raises(DataError, match="loaded 22 train rows, and 24 were prepared"):
+        train([(1, says(SWIFT_SAYS)), (3000, writes()), (3001, ends(0))], 24)
+    assert fake.signals
+    assert finished(run_dir) == ["failed"]
+
+
+def test_a_trainer_that_leaves_rows_out_and_ends_before_it_is_seen_has_failed_too(train):
+    def all_at_once(fake):
+        for act in (says(SWIFT_SAYS), writes(), ends(0)):
+            act(fake)
+
+    with pytest.raises(DataError, match="loaded 22 train rows"):
+        train([(1, all_at_once)], 24)
 
 
 def test_exit_code_0_without_the_output_is_a_failure(replay, run_dir):
