@@ -178,7 +178,7 @@ def _translate(job: Job) -> Translation:
 
 
 def _is_full(arguments: Mapping[str, Any]) -> bool:
-    return arguments.get("tuner_type", arguments.get("train_type", "lora")) == "full"
+    return str(arguments.get("tuner_type", arguments.get("train_type", "lora"))) == "full"
 
 
 def _require_named(job: Job) -> SwiftModel:
@@ -250,11 +250,10 @@ def _put_saving(found: ArgumentList, job: Job, given: Mapping[str, Any]) -> None
         found.put("save_strategy", "epoch", "orch", "a run that is interrupted continues from the last epoch")
     if job.recipe.data.validation_ratio:
         why = "with every checkpoint, so that the best one is known"
-        strategy = given.get("save_strategy", "steps" if "save_steps" in given else "epoch")
-        if not {"eval_strategy", "eval_steps"} & given.keys():
-            found.put("eval_strategy", strategy, "orch", why)
-            if strategy == "steps":
-                found.put("eval_steps", given.get("save_steps", 500), "orch", why)
+        strategy = given.get("save_strategy", "steps" if {"save_steps", "eval_steps"} & given.keys() else "epoch")
+        found.put("eval_strategy", strategy, "orch", why)
+        if strategy == "steps":
+            found.put("eval_steps", given.get("save_steps", 500), "orch", why)
         found.put("per_device_eval_batch_size", 1, "default", "transformers' default")
     else:
         found.put("eval_strategy", "no", "orch", "there are no validation rows: data.validation_ratio sets some aside")

@@ -20,13 +20,15 @@ _COMMANDS = {
     "check": ("recipe_commands", "Check a recipe: every problem at once."),
     "init": ("recipe_commands", "Write a commented starter recipe."),
     "schema": ("recipe_commands", "Print the recipe's JSON Schema, for editors."),
-    "data": ("data_commands", "Check and split data files."),
+    "data": ("data_commands", "Check, split, convert and sample data files."),
     "ls": ("folder_commands", "List runs."),
     "show": ("folder_commands", "Show one run: stages, times, verdict."),
     "logs": ("folder_commands", "Print a run's logs; -f follows them."),
     "stop": ("folder_commands", "Stop a run; it can be resumed."),
     "compare": ("folder_commands", "Compare two runs, query by query."),
-    "predict": ("folder_commands", "Score a query and documents with a run's packaged model."),
+    "predict": ("predict_command", "Ask a run's packaged model: scores, similarities or answers."),
+    "serve": ("serve_commands", "Serve a packaged model over HTTP, or check that a server gives its numbers."),
+    "merge": ("merge_command", "Merge a checkpoint of a run, or an adapter, into a whole model."),
 }
 
 
@@ -54,7 +56,7 @@ class _LazyGroup(click.Group):
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="orch")
 def orch() -> None:
-    """Fine-tune rerankers with the native tools: one recipe becomes a verified, measured model."""
+    """Fine-tune rerankers, embedding models and LLMs with the native tools: one recipe, one proven model."""
 
 
 def main(argv: list[str] | None = None) -> None:

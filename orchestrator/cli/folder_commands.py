@@ -1,9 +1,8 @@
-"""Commands on run folders: ls, show, logs, stop, compare, predict. They read the folder only, and predict scores."""
+"""Commands on run folders: ls, show, logs, stop, compare. They read the folder only."""
 
 from __future__ import annotations
 
 import json
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,6 @@ import click
 
 from orchestrator.cli.options import as_json, runs_option
 from orchestrator.cli.output import print_json
-from orchestrator.errors import RunFolderError, StageFailedError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -123,69 +121,6 @@ def compare_command(first: str, second: str, runs: Path, as_json: bool) -> None:
         print_json("compare", result.to_json())
     else:
         click.echo(result.to_text())
-
-
-@click.command("predict")
-@click.argument("run", default="last")
-@click.option("-q", "--query", help="The query.")
-@click.option("-d", "--document", "documents", multiple=True, help="A document; may be repeated.")
-@runs_option
-@as_json
-def predict_command(run: str, query: str | None, documents: tuple[str, ...], runs: Path, as_json: bool) -> None:
-    """Score documents for a query with RUN's packaged model, as a service would: best first.
-
-    Without --query, pairs are read from stdin as JSON Lines: {"query": …, "document": …}.
-    """
-    from orchestrator.launch import find_run, load_plan
-    from orchestrator.process import run as run_process
-
-    folder = find_run(run, runs)
-    if not (folder.model / "scoring.json").exists():
-        raise RunFolderError(
-            f"{folder.root.name} has no packaged model yet", hint=f"finish it: orch resume {folder.root}"
-        )
-    if query is not None and not documents:
-        raise click.UsageError("give at least one --document")
-    pairs = [{"query": query, "document": text} for text in documents] if query is not None else _read_pairs()
-    package = load_plan(folder).stage("package")
-    if package is None:
-        raise RunFolderError(f"{folder.root.name} packages no model", hint="its recipe says merge: false")
-    python, workers = package.command.argv[:2]
-    done = run_process(
-        (python, workers, "predict", "--model", str(folder.model)),
-        3600.0,
-        env=dict(package.command.env),
-        stdin="".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs),
-    )
-    if done.exit_code != 0:
-        raise StageFailedError("the model cannot be scored", hint=done.stderr.strip()[-2000:] or None)
-    scores = [json.loads(line)["score"] for line in done.stdout.splitlines() if line.startswith("{")]
-    rows = [{**pair, "score": score} for pair, score in zip(pairs, scores, strict=True)]
-    if query is not None:
-        rows.sort(key=lambda row: -float(row["score"]))
-    if as_json:
-        print_json("predict", rows)
-        return
-    for row in rows:
-        click.echo(f"{float(row['score']):10.4f}  {row['document']}")
-
-
-def _read_pairs() -> list[dict[str, Any]]:
-    from orchestrator.errors import DataError, Where
-
-    pairs = []
-    for number, line in enumerate(sys.stdin, start=1):
-        if not line.strip():
-            continue
-        try:
-            pair = json.loads(line)
-            pairs.append({"query": str(pair["query"]), "document": str(pair["document"])})
-        except (ValueError, KeyError, TypeError):
-            hint = 'a line reads {"query": "…", "document": "…"}'
-            raise DataError("not a pair", hint=hint, where=Where("<stdin>", number)) from None
-    if not pairs:
-        raise DataError("no pairs on stdin", hint="give --query and --document")
-    return pairs
 
 
 def _summary_data(run: Any) -> dict[str, Any]:

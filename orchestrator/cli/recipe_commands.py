@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -81,15 +81,16 @@ def render_command(
 
 @click.command("init")
 @click.argument("path", type=click.Path(path_type=Path), default=Path("recipe.yaml"))
+@click.option("--task", type=click.Choice(("reranker", "embedding", "sft")), default="reranker", show_default=True)
 @click.option("--force", is_flag=True, help="Replace a file that exists.")
-def init_command(path: Path, force: bool) -> None:
+def init_command(path: Path, task: str, force: bool) -> None:
     """Write a commented starter recipe to PATH."""
     from orchestrator.render import find_templates
     from orchestrator.rundir import write_text
 
     if path.exists() and not force:
         raise RunFolderError(f"{path} exists", hint="choose another name, or say --force")
-    write_text(path, (find_templates() / "recipe" / "starter.yaml").read_text(encoding="utf-8"))
+    write_text(path, (find_templates() / "recipe" / f"starter.{task}.yaml").read_text(encoding="utf-8"))
     click.echo(f"{path}: written. Fill in the model and the data, then: orch check {path}")
 
 
@@ -99,9 +100,7 @@ def schema_command() -> None:
     from orchestrator.backends import BACKENDS
     from orchestrator.recipe.schema import build_json_schema
 
-    arguments: dict[str, Any] = {}
-    for backend in BACKENDS.values():
-        arguments |= backend.json_schema()
+    arguments = {name: backend.json_schema() for name, backend in BACKENDS.items()}
     click.echo(json.dumps(build_json_schema(arguments), ensure_ascii=False, indent=2))
 
 

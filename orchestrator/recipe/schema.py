@@ -181,10 +181,11 @@ class Recipe(_Part):
         return value
 
 
-def build_json_schema(train_arguments: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def build_json_schema(train_arguments: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any]:
     """Return the recipe's JSON Schema (draft 2020-12).
 
-    `train_arguments` maps each argument that a backend accepts under `train:` to its own schema; others are errors.
+    `train_arguments` maps each backend to the arguments that it accepts under `train:`, with their own schemas; others
+    are errors.
     """
     schema = Recipe.model_json_schema()
     properties, definitions = schema["properties"], schema["$defs"]
@@ -212,5 +213,11 @@ def build_json_schema(train_arguments: dict[str, dict[str, Any]]) -> dict[str, A
             "description": field["description"],
             "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}],
         }
-    properties["train"] |= {"properties": train_arguments, "additionalProperties": False}
+    schema["allOf"] = [
+        {
+            "if": {"properties": {"backend": {"const": backend}}, "required": ["backend"]},
+            "then": {"properties": {"train": {"properties": arguments, "additionalProperties": False}}},
+        }
+        for backend, arguments in train_arguments.items()
+    ]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Orch recipe", **schema}

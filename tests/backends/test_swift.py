@@ -27,12 +27,18 @@ MODELS = {
 }
 
 
-def make_job(name, *overrides, hardware=GPU, versions=TESTED, smoke=False, **model):
-    native = "qwen3-native" if "Reranker" in MODELS[name] else None
-    found = {"name": MODELS[name], "location": MODELS[name], "folder": None, "family": "decoder", "native": native}
+def make_job(recipe_name, /, *overrides, hardware=GPU, versions=TESTED, smoke=False, **model):
+    native = "qwen3-native" if "Reranker" in MODELS[recipe_name] else None
+    found = {
+        "name": MODELS[recipe_name],
+        "location": MODELS[recipe_name],
+        "folder": None,
+        "family": "decoder",
+        "native": native,
+    }
     base = BaseModel(**(found | model))
     hardware = CPU if smoke else hardware
-    return build_imagined_job(name, base, hardware, overrides=overrides, versions=versions, smoke=smoke)
+    return build_imagined_job(recipe_name, base, hardware, overrides=overrides, versions=versions, smoke=smoke)
 
 
 def train_stage(job):
@@ -94,7 +100,7 @@ def test_the_loss_s_environment_is_explicit_and_recorded_in_the_plan():
 def test_the_flags_of_ms_swift_3_come_out_as_those_of_the_installed_version():
     job = make_job("qwen3_embedding_lora")
     train = {"train_type": "full", "evaluation_strategy": "epoch", "save_strategy": "epoch", "loss_type": "infonce"}
-    job = replace(job, recipe=job.recipe.model_copy(update={"train": train, "loss": None}))
+    job = replace(job, recipe=job.recipe.model_copy(update={"train": train, "loss": None, "merge": False}))
     assert problems(job) == {}
     argv = train_stage(job).command.argv
     assert "--tuner_type" in argv
@@ -145,7 +151,7 @@ def test_a_loss_that_is_given_twice_is_refused():
         ("sft_single_gpu_test", ["checkpoint=best"], "checkpoint", "none is best"),
         ("qwen3_sft_lora", ["train.eval_steps=20"], "train.eval_steps", "may not be saved"),
         ("qwen3_sft_lora", ["checkpoint=0"], "checkpoint", "no checkpoint 0"),
-        ("qwen3_sft_lora", ["launch.env.INFONCE_TEMPERATURE=0.1"], "launch.env.INFONCE_TEMPERATURE", "setting of the loss"),
+        ("qwen3_sft_lora", ["launch.env.INFONCE_TEMPERATURE='0.1'"], "launch.env.INFONCE_TEMPERATURE", "setting of the loss"),
         ("qwen3_sft_lora", ["train.bf16=true", "train.fp16=true"], "train.fp16", "exclude each other"),
     ],
 )  # fmt: skip

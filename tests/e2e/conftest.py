@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,10 +43,8 @@ def processes_that_name(text: str) -> list[psutil.Process]:
     return [process for process in others if any(text in word for word in process.info["cmdline"] or ())]
 
 
-def find_training_workers(folder: Path) -> list[psutil.Process]:
-    found = [
-        process for process in processes_that_name("decoder_only.base") if str(folder) in " ".join(process.cmdline())
-    ]
+def find_training_workers(folder: Path, module: str = "decoder_only.base") -> list[psutil.Process]:
+    found = [process for process in processes_that_name(module) if str(folder) in " ".join(process.cmdline())]
     return [process for process in found if "torch.distributed.run" not in process.cmdline()]
 
 
@@ -56,16 +55,14 @@ def wait_for(condition, timeout_s: float) -> None:
         time.sleep(0.01)
 
 
-@pytest.fixture(scope="session")
-def killed_and_resumed(recipes, tmp_path_factory) -> Path:
-    """A smoke run whose supervisor and training worker are killed (-9) after the first checkpoint, then resumed."""
-    folder = tmp_path_factory.mktemp("smoke") / "run with spaces 红隼"
-    argv = [ORCH, "run", str(recipes / "qwen3_reranker.yaml"), "--smoke", "-o", str(folder)]
+def run_killed_and_resumed(recipe: Path, folder: Path, stage: str, module: str) -> Path:
+    """Kill (-9) a smoke run's supervisor and its training worker after the first checkpoint, and resume it."""
+    argv = [ORCH, "run", str(recipe), "--smoke", "-o", str(folder)]
     first = subprocess.Popen(argv, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    output = folder / "stages" / "05-train" / "output"
+    output = folder / "stages" / stage / "output"
     wait_for(lambda: output.exists() or first.poll() is not None, 900)
     workers: list[psutil.Process] = []
-    wait_for(lambda: workers.extend(find_training_workers(folder)) or workers or first.poll() is not None, 300)
+    wait_for(lambda: workers.extend(find_training_workers(folder, module)) or workers or first.poll() is not None, 300)
     assert first.poll() is None, first.communicate()[0]
     saved = output / "checkpoint-8" / "trainer_state.json"
     wait_for(lambda: saved.exists() or first.poll() is not None, 300)
@@ -77,6 +74,43 @@ def killed_and_resumed(recipes, tmp_path_factory) -> Path:
     (folder / "resume.out").write_text(done.out + done.err)
     assert done.code == 0, done.out + done.err
     return folder
+
+
+@pytest.fixture(scope="session")
+def killed_and_resumed(recipes, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("smoke") / "run with spaces 红隼"
+    return run_killed_and_resumed(recipes / "qwen3_reranker.yaml", folder, "05-train", "decoder_only.base")
+
+
+SWIFT_RECIPES = (
+    "qwen3_embedding_lora",
+    "qwen3_embedding_full",
+    "qwen3_reranker_native",
+    "qwen3_sft_lora",
+    "sft_single_gpu_test",
+    "qwen3_sft_finance",
+)
+
+
+@pytest.fixture(scope="session")
+def swift_runs(recipes, tmp_path_factory) -> dict[str, Path]:
+    """Every recipe for ms-swift, from data to verdict on a tiny model; two at a time, for each keeps one core busy."""
+    root = tmp_path_factory.mktemp("swift")
+
+    def run(name: str) -> Done:
+        return orch("run", str(recipes / f"{name}.yaml"), "--smoke", "-o", str(root / name))
+
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        done = dict(zip(SWIFT_RECIPES, pool.map(run, SWIFT_RECIPES), strict=True))
+    for name, one in done.items():
+        assert one.code == 0, f"{name}\n{one.out}\n{one.err}"
+    return {name: root / name for name in SWIFT_RECIPES}
+
+
+@pytest.fixture(scope="session")
+def swift_killed_and_resumed(recipes, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("swift-killed") / "run"
+    return run_killed_and_resumed(recipes / "qwen3_embedding_lora.yaml", folder, "04-train", "swift.cli.sft")
 
 
 @pytest.fixture(scope="session")

@@ -63,9 +63,10 @@ def test_explain_says_what_was_translated_and_why(recipes):
     assert "warmup_ratio" in line
 
 
-def test_the_starter_recipe_is_valid_once_its_data_is_there(tmp_path):
+@pytest.mark.parametrize("task", ["reranker", "embedding", "sft"])
+def test_the_starter_recipe_is_valid_once_its_data_is_there(tmp_path, task):
     path = tmp_path / "recipe.yaml"
-    assert invoke("init", str(path)).exit_code == 0
+    assert invoke("init", str(path), "--task", task).exit_code == 0
     (tmp_path / "train.jsonl").write_text("{}\n")
     done = invoke("check", str(path), "--hardware", "gpu")
     assert done.exit_code == 0, done.output

@@ -1,0 +1,167 @@
+"""The command predict: a run's packaged model asked as a service would ask it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator.cli.options import as_json, runs_option
+from orchestrator.cli.output import print_json
+from orchestrator.errors import DataError, RunFolderError, StageFailedError, Where
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestrator.rundir import RunDir
+
+# What a line of stdin looks like, by what the model does.
+_SHAPES = {
+    "reranker": '{"query": "…", "document": "…"}',
+    "embedding": '{"query": "…"} or {"document": "…"}',
+    "chat": '{"prompt": "…"} or {"messages": […]}',
+}
+_KEYS = {
+    "reranker": ({"query", "document"},),
+    "embedding": ({"query"}, {"document"}),
+    "chat": ({"prompt"}, {"messages"}),
+}
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the options give."""
+
+    queries: tuple[str, ...]
+    documents: tuple[str, ...]
+    prompts: tuple[str, ...]
+
+
+@click.command("predict")
+@click.argument("run", default="last")
+@click.option("-q", "--query", "queries", multiple=True, help="A query; may be repeated.")
+@click.option("-d", "--document", "documents", multiple=True, help="A document; may be repeated.")
+@click.option("-p", "--prompt", "prompts", multiple=True, help="What an LLM is asked; may be repeated.")
+@click.option("--vectors", is_flag=True, help="An embedding model's vectors instead of similarities.")
+@runs_option
+@as_json
+def predict_command(
+    run: str,
+    queries: tuple[str, ...],
+    documents: tuple[str, ...],
+    prompts: tuple[str, ...],
+    vectors: bool,
+    runs: Path,
+    as_json: bool,
+) -> None:
+    """Ask RUN's packaged model: scores of a reranker, similarities of an embedding model, answers of an LLM.
+
+    Without options, rows are read from stdin as JSON Lines: {"query": …, "document": …} for a reranker, {"query": …}
+    and {"document": …} for an embedding model, {"prompt": …} for an LLM.
+    """
+    from orchestrator.launch import find_run
+
+    folder = find_run(run, runs)
+    kind = _find_kind(folder)
+    if vectors and kind != "embedding":
+        raise click.UsageError("--vectors is for embedding models")
+    asked = _Asked(queries, documents, prompts)
+    rows = _build_rows(kind, asked, vectors=vectors) if any((queries, documents, prompts)) else _read_rows(kind)
+    answers = _ask(folder, rows, vectors=vectors)
+    if kind == "reranker":
+        answers = [{**row, **answer} for row, answer in zip(rows, answers, strict=True)]
+    if kind != "chat" and queries and not vectors:
+        order = {query: place for place, query in enumerate(dict.fromkeys(queries))}
+        answers.sort(key=lambda row: (order[row["query"]], -float(row["score"])))
+    if as_json:
+        print_json("predict", answers)
+        return
+    _print(kind, rows, answers, vectors=vectors)
+
+
+def _find_kind(folder: RunDir) -> str:
+    """Return what the packaged model does. Raises RunFolderError when there is none."""
+    path = folder.model / "scoring.json"
+    if not path.exists():
+        hint = f"finish it: orch resume {folder.root}"
+        raise RunFolderError(f"{folder.root.name} has no packaged model yet", hint=hint)
+    scorer = json.loads(path.read_text(encoding="utf-8")).get("scorer")
+    return str(scorer) if scorer in {"embedding", "chat"} else "reranker"
+
+
+def _build_rows(kind: str, asked: _Asked, *, vectors: bool) -> list[dict[str, Any]]:
+    if kind == "chat":
+        if asked.queries or asked.documents or not asked.prompts:
+            raise click.UsageError("an LLM is asked with --prompt")
+        return [{"prompt": prompt} for prompt in asked.prompts]
+    if asked.prompts:
+        raise click.UsageError("--prompt is for LLMs; give --query and --document")
+    if not vectors and not asked.documents:
+        raise click.UsageError("give at least one --document")
+    if not vectors and not asked.queries:
+        raise click.UsageError("give at least one --query")
+    if kind == "embedding":
+        return [*({"query": text} for text in asked.queries), *({"document": text} for text in asked.documents)]
+    return [{"query": query, "document": document} for query in asked.queries for document in asked.documents]
+
+
+def _read_rows(kind: str) -> list[dict[str, Any]]:
+    rows = []
+    for number, line in enumerate(sys.stdin, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict) or not any(keys <= row.keys() for keys in _KEYS[kind]):
+            raise DataError("not such a row", hint=f"a line reads {_SHAPES[kind]}", where=Where("<stdin>", number))
+        rows.append({key: row[key] for keys in _KEYS[kind] for key in sorted(keys) if key in row})
+    if not rows:
+        raise DataError("no rows on stdin", hint=f"write lines such as {_SHAPES[kind]}, or give options")
+    return rows
+
+
+def _ask(folder: RunDir, rows: list[dict[str, Any]], *, vectors: bool) -> list[dict[str, Any]]:
+    """Return the worker's answers. Raises StageFailedError with what it said."""
+    from orchestrator.launch import load_plan
+    from orchestrator.process import run as run_process
+
+    package = load_plan(folder).stage("package")
+    if package is None:
+        raise RunFolderError(f"{folder.root.name} packages no model", hint="its recipe says merge: false")
+    python, workers = package.command.argv[:2]
+    argv = (python, workers, "predict", "--model", str(folder.model), *(["--vectors"] if vectors else []))
+    stdin = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    done = run_process(argv, 3600.0, env=dict(package.command.env), stdin=stdin)
+    if done.exit_code != 0:
+        raise StageFailedError("the model cannot be asked", hint=done.stderr.strip()[-2000:] or None)
+    answers: list[dict[str, Any]] = []
+    for line in done.stdout.splitlines():
+        if line.startswith("["):
+            answers += json.loads(line)
+        elif line.startswith("{"):
+            answers.append(json.loads(line))
+    return answers
+
+
+def _print(kind: str, rows: list[dict[str, Any]], answers: list[dict[str, Any]], *, vectors: bool) -> None:
+    if vectors:
+        for answer in answers:
+            click.echo(json.dumps(answer, ensure_ascii=False))
+    elif kind == "chat":
+        for row, answer in zip(rows, answers, strict=True):
+            if len(rows) > 1:
+                click.secho(row.get("prompt") or row["messages"][-1]["content"], bold=True)
+            click.echo(answer["answer"])
+    else:
+        several = len({row["query"] for row in answers}) > 1
+        for query, found in groupby(answers, key=lambda row: row["query"]):
+            if several:
+                click.secho(query, bold=True)
+            for row in found:
+                click.echo(f"{float(row['score']):10.4f}  {row['document']}")
