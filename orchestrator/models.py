@@ -6,7 +6,7 @@ import importlib.util
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,19 +66,27 @@ def find_model(ref: ModelRef, recipe_folder: Path) -> BaseModel:
             f"cannot tell whether {ref.name} is an LLM or a BERT-like encoder",
             hint="say it: model: {path: " + ref.name + ", family: decoder}  (or encoder)",
         )
-    hidden_size = config.get("hidden_size")
-    return BaseModel(
+    model = BaseModel(
         ref.name,
         location,
         folder,
         family,
         ref.native or _native(ref.name, family, config, folder),
         ref.trust_remote_code,
+        model_type=ref.model_type,
+        template=ref.template,
+    )
+    return learn_from_config(model, config)
+
+
+def learn_from_config(model: BaseModel, config: dict[str, Any]) -> BaseModel:
+    """Return the model with what its config.json says of it."""
+    hidden_size = config.get("hidden_size")
+    return replace(
+        model,
         architectures=tuple(config.get("architectures") or ()),
         hidden_size=hidden_size if isinstance(hidden_size, int) else None,
         brings_code=bool(config.get("auto_map")),
-        model_type=ref.model_type,
-        template=ref.template,
     )
 
 

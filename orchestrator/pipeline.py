@@ -43,7 +43,7 @@ def shrink_job(job: Job) -> tuple[Job, SmokeScale]:
     """Return the smoke version of a job: same recipe, stages and templates, on a tiny model with few rows and steps."""
     scale = BACKENDS[job.recipe.backend].smoke_scale(job)
     train = {name: value for name, value in job.recipe.train.items() if name not in scale.leave_out}
-    recipe = job.recipe.model_copy(update={"train": train | scale.train, "gate": {}})
+    recipe = job.recipe.model_copy(update={**scale.recipe, "train": train | scale.train, "gate": {}})
     return replace(job, recipe=recipe, smoke=True), scale
 
 
@@ -127,7 +127,17 @@ class _Builder:
         if hub_id is None:
             return str(path.resolve())
         out = f"{self._output('fetch')}/rows.jsonl"
-        command = self._worker("orch/fetch.j2", id=hub_id.id, config=hub_id.config, split=hub_id.split, out=out)
+        command = render_command(
+            "orch/fetch.j2",
+            env={"PYTHONUNBUFFERED": "1"} | self.job.recipe.launch.env,  # not offline, as a model on this machine is
+            cwd=str(self.run.root),
+            python=self.job.backend_python,
+            workers=self.job.workers,
+            id=hub_id.id,
+            config=hub_id.config,
+            split=hub_id.split or "train",
+            out=out,
+        )
         self.stages.add("fetch", f"Fetch {hub_id}", command, outputs=(out,))
         return out
 

@@ -9,10 +9,12 @@ import shutil
 import sys
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orchestrator.backends import BACKENDS
 from orchestrator.errors import PreflightError, Problem
+from orchestrator.models import learn_from_config
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,7 +71,7 @@ def _unreachable_model(job: Job) -> list[Problem]:
         request.add_header("Authorization", f"Bearer {token}")
     try:
         with urllib.request.urlopen(request, timeout=_HUB_TIMEOUT_S) as answer:  # noqa: S310
-            return _untrusted_code(job, answer.read(_MAX_CONFIG_BYTES))
+            return _check_config(job, answer.read(_MAX_CONFIG_BYTES))
     except urllib.error.HTTPError as error:
         if error.code in {401, 403}:
             return [
@@ -85,16 +87,16 @@ def _unreachable_model(job: Job) -> list[Problem]:
         ]
 
 
-def _untrusted_code(job: Job, config: bytes) -> list[Problem]:
-    """Return that a hub model brings Python code which the recipe does not trust; ms-swift would run it unasked."""
+def _check_config(job: Job, text: bytes) -> list[Problem]:
+    """Return what a hub model's config.json shows not to fit: too few dimensions, code that nobody trusts."""
     try:
-        brings_code = bool(json.loads(config).get("auto_map"))
-    except (ValueError, AttributeError):
-        return []  # a page in front of the hub, or a config that the backend will complain about
-    if not brings_code or job.model.trust_remote_code:
+        config = json.loads(text)
+    except ValueError:
+        return []  # a page in front of the hub
+    if not isinstance(config, dict):
         return []
-    hint = "read it, then say model: {path: …, trust_remote_code: true}; or take a model without code"
-    return [Problem(f"{job.model.location} brings Python code along that would run here", hint)]
+    seen = replace(job, model=learn_from_config(job.model, config))
+    return [problem for _, problem in BACKENDS[job.recipe.backend].check_job(seen)]
 
 
 def _no_room(run_dir: Path) -> list[Problem]:

@@ -8,7 +8,7 @@ from orchestrator.backends.argument_list import ArgumentList, RenderedArgument, 
 from orchestrator.backends.arguments import Argument, build_schema, check_arguments, coerce_all, load_arguments
 from orchestrator.backends.protocol import Found, Job, SmokeScale, Training
 from orchestrator.backends.swift_checks import check_swift_job
-from orchestrator.backends.swift_losses import find_loss, loss_environment, loss_type, prepare_flags
+from orchestrator.backends.swift_losses import find_loss, loss_environment, loss_type, prepare_flags, shrink_sizes
 from orchestrator.backends.swift_models import SwiftModel, find_swift_model
 from orchestrator.backends.swift_scoring import GENERATIVE, build_scoring, find_task_type
 from orchestrator.backends.swift_spellings import OLD_SWIFT_SPELLINGS, translate_swift
@@ -58,6 +58,7 @@ _SMOKE_LEAVES_OUT = frozenset({
     "torch_dtype", "packing", "padding_free", "early_stop_interval", "per_gpu_train_batch_size", "max_length",
     "evaluation_strategy",
 })  # fmt: skip
+_TINY_HIDDEN_SIZE = 32  # of workers/tiny_model.py
 _SMOKE_LENGTHS = {"embedding": 256, "reranker": 512, "sft": 512}
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
@@ -110,6 +111,7 @@ class Swift:
                 "dataloader_num_workers": 0, "bf16": False, "fp16": False,
             },
             leave_out=_SMOKE_LEAVES_OUT,
+            recipe={"loss": shrink_sizes(job.recipe.loss, _TINY_HIDDEN_SIZE)} if job.recipe.loss else {},
         )  # fmt: skip
 
     def build_training(self, job: Job, *, model: str, data: str, output: str) -> Training:
@@ -151,7 +153,7 @@ class Swift:
             counts_rows=True,
         )
 
-    def build_merge(self, job: Job, *, base: str, adapter: str, output: str) -> Command:  # noqa: ARG002
+    def build_merge(self, job: Job, *, base: str, adapter: str, output: str) -> Command:
         """Return `swift export --merge_lora true` into a folder that appears whole or not at all."""
         return render_command(
             "swift/merge.j2",
@@ -159,6 +161,7 @@ class Swift:
             cwd=str(job.run_dir),
             python=job.backend_python,
             workers=job.workers,
+            tokenizer_from=base if base.startswith("/") else None,
             adapter=adapter,
             out=output,
         )
@@ -191,11 +194,10 @@ def _require_named(job: Job) -> SwiftModel:
 def _checkpoint(job: Job) -> str:
     """Return the name of the checkpoint that becomes the model."""
     asked = job.recipe.checkpoint
-    if asked is None:
-        return "best" if job.recipe.data.validation_ratio else "last"
-    if isinstance(asked, int):
-        return "last" if job.smoke else f"checkpoint-{asked}"
-    return asked
+    if isinstance(asked, int) and not job.smoke:
+        return f"checkpoint-{asked}"
+    best = asked == "best" or (asked is None and job.recipe.data.validation_ratio is not None)
+    return "best" if best else "last-checkpoint"
 
 
 def _arguments(
@@ -237,6 +239,8 @@ def _arguments(
     if recipe.task != "sft":
         found.put("dataloader_drop_last", True, "orch", "the batch is part of the loss: a smaller last one weighs more")
     _put_saving(found, job, given)
+    if job.recipe.data.validation_ratio:  # without one, ms-swift fails on linking to nothing, once it has trained
+        found.put("create_checkpoint_symlink", True, "orch", "`best` names the best checkpoint")
     _put_fixed(found)
     _put_precision(found, job, given, full=full)
     if deepspeed := _deepspeed(job):
@@ -257,11 +261,13 @@ def _put_saving(found: ArgumentList, job: Job, given: Mapping[str, Any]) -> None
         found.put("per_device_eval_batch_size", 1, "default", "transformers' default")
     else:
         found.put("eval_strategy", "no", "orch", "there are no validation rows: data.validation_ratio sets some aside")
-    found.put("save_total_limit", 2, "orch", "checkpoints fill disks; the best one is always kept")
+    if isinstance(job.recipe.checkpoint, int):
+        found.put("save_total_limit", 100, "orch", f"checkpoint {job.recipe.checkpoint} must still be there at the end")
+    else:
+        found.put("save_total_limit", 2, "orch", "checkpoints fill disks; the best one is always kept")
 
 
 def _put_fixed(found: ArgumentList) -> None:
-    found.put("create_checkpoint_symlink", True, "orch", "`best` and `last` name the checkpoints")
     found.put("add_version", False, "orch", "the output folder is the run's own, also when it is resumed")
     found.put("check_model", False, "orch", "no question to a hub about files on this disk")
     found.put("report_to", ["none"], "orch", "no experiment tracker unless the recipe names one")

@@ -60,9 +60,14 @@ def _check_task(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
     if job.recipe.task == "sft" and job.recipe.data.instruction is not None:
         message = "an LLM's rows hold their own instruction"
         yield ("data", "instruction"), Problem(message, "say it as train.system, or remove it")
-    if job.recipe.task == "embedding" and train.get("system"):
-        message = "a system text would put a blank in front of the query, which no server does"
-        yield ("train", "system"), Problem(message, "say it as data.instruction")
+    if job.recipe.task != "sft":
+        for key, given in (
+            (("train", "system"), train.get("system")),
+            (("evaluate", "instruction"), job.recipe.evaluate.instruction),
+        ):
+            if given:
+                message = "the instruction is part of the training and of every later use"
+                yield key, Problem(message, "say it as data.instruction")
 
 
 def _check_tuner(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:

@@ -71,7 +71,7 @@ def find_loss(job: Job) -> Loss | None:
         return recipe.loss
     old = OLD_LOSS_TYPES.get(str(recipe.train.get("loss_type")))
     if old is not None:
-        return Loss(type=old)  # type: ignore[arg-type]  # the table's values are the field's
+        return Loss.model_validate({"type": old})
     return Loss(type="pointwise") if recipe.task == "reranker" else None
 
 
@@ -105,6 +105,15 @@ def prepare_flags(loss: Loss | None) -> dict[str, Any]:
         flags["max-positives"] = loss.max_positives or _SAMPLES["max_positives"][1]
         flags["max-negatives"] = loss.max_negatives or _SAMPLES["max_negatives"][1]
     return flags
+
+
+def shrink_sizes(loss: Loss, hidden_size: int) -> Loss:
+    """Return the loss with as many Matryoshka sizes as fit a small model: its own, half of it, and so on."""
+    if not loss.mrl_dims:
+        return loss
+    weights = [weight for _, weight in sorted(loss.mrl_dims.items(), reverse=True)]
+    sizes = {hidden_size >> place: weight for place, weight in enumerate(weights) if hidden_size >> place}
+    return loss.model_copy(update={"mrl_dims": sizes})
 
 
 def check_loss(job: Job) -> Iterator[Found]:

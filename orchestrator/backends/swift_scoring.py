@@ -13,6 +13,16 @@ if TYPE_CHECKING:
 
 GENERATIVE = "generative_reranker"
 SCORE_HEAD = "reranker"
+# What decides how ms-swift turns a conversation into tokens and which of them have a loss.
+_TEMPLATE_ARGUMENTS = (
+    "add_non_thinking_prefix",
+    "agent_template",
+    "disable_ignore_empty_think",
+    "enable_thinking",
+    "loss_scale",
+    "preserve_thinking",
+    "use_chat_template",
+)
 TASK_TYPES = {"embedding": ("embedding",), "reranker": (GENERATIVE, SCORE_HEAD), "sft": ("causal_lm",)}
 
 
@@ -54,12 +64,13 @@ def build_scoring(
         }
     if job.recipe.task == "reranker":
         scorer = "qwen3-native" if task_type == GENERATIVE else "qwen3-score-head"
-        return {"scorer": scorer, **tool, "instruction": instruction or job.recipe.evaluate.instruction}
+        return {"scorer": scorer, **tool, "instruction": instruction}
     evaluate = job.recipe.evaluate
     return {
         "scorer": "chat",
         **tool,
         "system": values.get("system"),
+        "template_args": {name: values[name] for name in _TEMPLATE_ARGUMENTS if name in values},
         "max_new_tokens": 16 if job.smoke else evaluate.max_new_tokens,
         "generate": evaluate.generate,
     }

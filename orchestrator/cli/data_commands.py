@@ -1,18 +1,42 @@
-"""Commands on data files: check and split."""
+"""Commands on data files: check, split, convert and sample."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from orchestrator.cli.options import as_json
 from orchestrator.cli.output import print_json
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+KINDS = ("group", "pair", "chat")
+FORMS = ("csv", "tsv", "parquet", "json", "jsonl", "sharegpt", "alpaca", "swift3")
+TASKS = ("reranker", "embedding", "pairs", "sft")
+map_option = click.option(
+    "--map", "columns", multiple=True, metavar="NEW=OLD", help="Read the column OLD as NEW; may be repeated."
+)
+
+
+def split_assignments(option: str, texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Return (left, right) of each KEY=VALUE. Raises BadParameter where a side is missing or a key comes twice."""
+    found: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (key and equals and value):
+            raise click.BadParameter(f"{text!r} is not of the form KEY=VALUE", param_hint=option)
+        if key in found:
+            raise click.BadParameter(f"{key!r} is given twice", param_hint=option)
+        found[key] = value
+    return tuple(found.items())
+
 
 @click.group("data")
 def data_command() -> None:
-    """Check and split data files."""
+    """Check, split and convert data files, and write samples."""
 
 
 @data_command.command("check")
@@ -26,6 +50,8 @@ def data_command() -> None:
 )
 @click.option("--query-max-len", type=click.IntRange(1), default=512, show_default=True)
 @click.option("--passage-max-len", type=click.IntRange(1), default=512, show_default=True)
+@click.option("--kind", type=click.Choice(KINDS), help="What the rows must be: ranking groups, scored pairs or chats.")
+@map_option
 @as_json
 def data_check_command(
     files: tuple[Path, ...],
@@ -34,16 +60,26 @@ def data_check_command(
     tokenizer: Path | None,
     query_max_len: int,
     passage_max_len: int,
+    kind: str | None,
+    columns: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Check FILES as ranking data: bad rows, duplicates, leaks, lengths. Exit code 3 when they must not be used."""
+    """Check FILES as training data: bad rows, duplicates, leaks, lengths. Exit code 3 when they must not be used."""
     from orchestrator.data.check import check_files
     from orchestrator.data.describe import describe_report
     from orchestrator.data.tokens import LengthBudget
     from orchestrator.errors import DataError
 
     budget = LengthBudget(query_max_len, passage_max_len) if tokenizer else None
-    report = check_files(files, eval_paths=eval_files, max_dropped=max_dropped, tokenizer=tokenizer, budget=budget)
+    report = check_files(
+        files,
+        eval_paths=eval_files,
+        max_dropped=max_dropped,
+        tokenizer=tokenizer,
+        budget=budget,
+        kind=kind,
+        columns=dict(split_assignments("--map", columns)) or None,
+    )
     if report.problems and not as_json:
         raise DataError.from_problems(list(report.problems))
     if as_json:
@@ -66,6 +102,7 @@ def data_split_command(file: Path, eval_ratio: float, output: Path, seed: int, a
     """Split FILE by query into NAME.train and NAME.eval: no query is on both sides, rows stay as they are."""
     from orchestrator.data.split import split_file
 
+    _refuse_table(file)
     output.mkdir(parents=True, exist_ok=True)
     stem = file.stem.removesuffix(".train")
     if stem != file.stem and output.resolve() == file.resolve().parent:
@@ -78,3 +115,84 @@ def data_split_command(file: Path, eval_ratio: float, output: Path, seed: int, a
         return
     click.echo(f"{train}: {report.train_rows} rows, {report.train_queries} queries")
     click.echo(f"{held_out}: {report.eval_rows} rows, {report.eval_queries} queries")
+
+
+def _refuse_table(file: Path) -> None:
+    """Raise DataError for a file that cannot be split line by line."""
+    if file.suffix.lower() in {".csv", ".tsv", ".parquet"}:
+        from orchestrator.data.reasons import refuse
+
+        hint = f"orch data convert {file} -o {file.with_suffix('.jsonl')}, then split that"
+        raise refuse("unknown-ending", "only JSON Lines and JSON lists can be split", file, hint=hint)
+
+
+@data_command.command("convert")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--from", "form", type=click.Choice(FORMS), help="What the files hold; default: by their ending.")
+@click.option("--to", type=click.Choice(["jsonl"]), default="jsonl", show_default=True)
+@map_option
+@click.option("--only-mapped", is_flag=True, help="Leave out every column that --map does not name.")
+@click.option("--constant", "constants", multiple=True, metavar="KEY=TEXT", help="Give every row one more column.")
+@click.option("--one-positive", is_flag=True, help="One row for each positive of a row.")
+@click.option("--divide-score", type=click.FloatRange(0, min_open=True), help="Divide score or label by this number.")
+@click.option("--max-dropped", type=click.IntRange(0), default=0, show_default=True, help="Bad rows that are allowed.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The new .jsonl file.")
+@as_json
+def data_convert_command(
+    files: tuple[Path, ...],
+    form: str | None,
+    to: str,  # noqa: ARG001  (one format so far, named so that scripts stay right)
+    columns: tuple[str, ...],
+    only_mapped: bool,
+    constants: tuple[str, ...],
+    one_positive: bool,
+    divide_score: float | None,
+    max_dropped: int,
+    output: Path,
+    as_json: bool,
+) -> None:
+    r"""Write the rows of FILES as JSON Lines, with columns renamed and other tools' rows rewritten.
+
+    \b
+    --from sharegpt, alpaca   become {"messages": [...]}
+    --from swift3             become {"query", "pos", "neg"}, with a label {"sentence1", "sentence2", "score"}
+
+    Example: orch data convert exam.csv --map instruction=question_text --map output=answer -o exam.jsonl
+    """
+    from orchestrator.data.convert import Conversion, convert_files
+
+    conversion = Conversion(
+        form=form,
+        columns=split_assignments("--map", columns),
+        only_mapped=only_mapped,
+        constants=split_assignments("--constant", constants),
+        divide_score=divide_score,
+        one_positive=one_positive,
+    )
+    report = convert_files(files, output, conversion, max_dropped=max_dropped)
+    if as_json:
+        rows = {"in": report.rows_in, "out": report.rows_out, "dropped": report.dropped}
+        print_json("data convert", {"output": str(output), "rows": rows})
+        return
+    dropped = "".join(f", {count} {code}" for code, count in report.dropped.items())
+    click.echo(f"{output}: {report.rows_in} rows in, {report.rows_out} rows out{dropped}")
+
+
+@data_command.command("sample")
+@click.option("--task", type=click.Choice(TASKS), required=True)
+@click.option("--n", "count", type=click.IntRange(1), default=50, show_default=True, help="How many rows.")
+@click.option("--lang", "language", type=click.Choice(["en", "zh"]), default="en", show_default=True)
+@click.option("--seed", type=int, default=42, show_default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The new .jsonl file.")
+@as_json
+def data_sample_command(task: str, count: int, language: str, seed: int, output: Path, as_json: bool) -> None:
+    """Write sample rows for a first try, each marked "sample": true; a run refuses them among real rows."""
+    from orchestrator.data.sample import LARGEST, build_samples, write_samples
+
+    if count > LARGEST:
+        raise click.BadParameter(f"there are {LARGEST} different sample rows", param_hint="--n")
+    write_samples(output, build_samples(task, count, language=language, seed=seed))
+    if as_json:
+        print_json("data sample", {"output": str(output), "rows": count, "task": task})
+        return
+    click.echo(f"{output}: {count} sample rows; they show that a run works, and say nothing about your data")

@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.data.checks import RowRules
+from orchestrator.data.formats import require_kind, sniff_shape
 from orchestrator.data.gather import Request, gather
+from orchestrator.data.tokens import LengthBudget
 from orchestrator.data.verdict import build_problems
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from orchestrator.data.ledger import Ledger
-    from orchestrator.data.tokens import LengthBudget
+    from orchestrator.data.records import Kind
+    from orchestrator.data.tokens import TokenLimit
     from orchestrator.errors import Problem
 
 REPORT_VERSION = 1
@@ -57,13 +61,25 @@ def check_files(
     eval_paths: Sequence[Path] = (),
     max_dropped: int = 0,
     tokenizer: Path | None = None,
-    budget: LengthBudget | None = None,
+    budget: LengthBudget | TokenLimit | None = None,
+    kind: str | None = None,
+    columns: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> CheckReport:
     """Check `paths` as training data, and against `eval_paths` for leaks where given.
 
+    `kind` None is that of the first file's first row. Groups need negatives, as for rerankers, unless that row is one
+    of swift's without any: embedding data. A FlagEmbedding budget is for groups only. `columns` are (new, old) names.
+
     Raises DataError when a file cannot be read at all; bad rows are in the report.
     """
-    request = Request(tuple(paths), tuple(eval_paths), tokenizer=tokenizer, budget=budget)
+    renamed = dict(columns or {})
+    given = require_kind(kind) if kind else None
+    shape = sniff_shape(paths[0], renamed, given or "group") if paths else None
+    wanted: Kind = given or (shape.kind if shape else "group")
+    rules = RowRules(wanted, needs_negatives=not (shape and shape.without_negatives), columns=renamed)
+    if wanted != "group" and isinstance(budget, LengthBudget):
+        budget = None
+    request = Request(tuple(paths), tuple(eval_paths), tokenizer=tokenizer, budget=budget, rules=rules)
     gathered = gather(request, on_progress=on_progress)
     return CheckReport(gathered.ledger, gathered.stats, tuple(build_problems(gathered, max_dropped)))

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 _EXAMPLES_SHOWN = 3
 _SCRIPTS_SHOWN = 4
+_SCORES_SHOWN = 5
 
 
 def describe_problem(problem: Problem) -> str:
@@ -26,6 +27,8 @@ def describe_sums(ledger: Ledger) -> list[str]:
         parts = [f"{side.kept} kept"]
         if side.moved_to_eval:
             parts.append(f"{side.moved_to_eval} moved to eval")
+        if side.moved_to_validation:
+            parts.append(f"{side.moved_to_validation} moved to validation")
         parts += [f"{count} {code}" for code, count in side.dropped.items()]
         lines.append(f"{name}: {side.rows_in} rows in = {' + '.join(parts)}")
     return lines
@@ -53,21 +56,57 @@ def describe_report(report: CheckReport) -> str:
 
 def _describe_statistics(stats: dict[str, Any]) -> list[str]:
     scripts = ", ".join(f"{name} {count}" for name, count in list(stats["scripts"].items())[:_SCRIPTS_SHOWN])
+    if "scores" in stats:
+        lines = _describe_pairs(stats)
+    elif "turns" in stats:
+        lines = _describe_chats(stats)
+    else:
+        lines = _describe_groups(stats)
+    lines.append(f"scripts: {scripts}")
+    if tokens := stats.get("tokens"):
+        lines.append(f"tokens: {_describe_tokens(tokens)}")
+    return lines
+
+
+def _describe_groups(stats: dict[str, Any]) -> list[str]:
     positives, negatives = (_describe_per_row(stats[f"{name}_per_row"]) for name in ("positives", "negatives"))
     query, document = (_describe_spread(name, stats[f"{name}_chars"]) for name in ("query", "document"))
-    lines = [
+    return [
         f"{stats['queries']} different queries, {stats['positives']} positives, {stats['negatives']} negatives",
         f"a row: {positives} positives, {negatives} negatives",
         f"characters: {query}; {document}",
-        f"scripts: {scripts}",
     ]
-    if tokens := stats.get("tokens"):
-        text = f"{_describe_spread('query', tokens['query'])}; {_describe_spread('document', tokens['document'])}"
-        if "tokens_cut" in tokens:
-            text += f"; cut: {tokens['queries_cut']} queries, {tokens['documents_cut']} documents, "
-            text += f"{tokens['tokens_cut']} tokens in all"
-        lines.append(f"tokens: {text}")
-    return lines
+
+
+def _describe_pairs(stats: dict[str, Any]) -> list[str]:
+    scores = stats["scores"]
+    line = f"scores: {scores['min']:g} to {scores['max']:g} (mean {scores['mean']:.2f})"
+    if scores["distinct"] and len(scores["distinct"]) <= _SCORES_SHOWN:
+        line += ": " + ", ".join(f"{found['score']:g} in {found['rows']} rows" for found in scores["distinct"])
+    return [
+        f"{stats['queries']} different first texts",
+        line,
+        f"characters: {_describe_spread('text', stats['text_chars'])}",
+    ]
+
+
+def _describe_chats(stats: dict[str, Any]) -> list[str]:
+    prompt, answer = (_describe_spread(name, stats[f"{name}_chars"]) for name in ("prompt", "answer"))
+    return [
+        f"{stats['queries']} different first questions, {stats['with_system']} rows with a system message",
+        f"a row: {_describe_per_row(stats['turns_per_row'])} answers",
+        f"characters: {prompt}; {answer}",
+    ]
+
+
+def _describe_tokens(tokens: dict[str, Any]) -> str:
+    parts = [name for name, found in tokens.items() if isinstance(found, dict)]
+    text = "; ".join(_describe_spread(name, tokens[name]) for name in parts)
+    if "tokens_cut" in tokens:
+        cut = [key for key in tokens if key.endswith("_cut") and key != "tokens_cut"]
+        text += "; cut: " + ", ".join(f"{tokens[key]} {key.removesuffix('_cut')}" for key in cut) + ", "
+        text += f"{tokens['tokens_cut']} tokens in all"
+    return text
 
 
 def _describe_per_row(found: dict[str, float]) -> str:

@@ -1,21 +1,25 @@
-"""The one pass over both sides: rows are read, checked, told apart and handed on, and everything is counted."""
+"""The one pass over all sides: rows are read, checked, told apart and handed on, and everything is counted."""
 
 from __future__ import annotations
 
 import sys
 import time
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.data.checks import check_row
+from orchestrator.data.checks import Accepted, RowRules, check_row
 from orchestrator.data.digests import DigestSet, digest, document_key, query_key
-from orchestrator.data.ledger import Findings, InputFile, Ledger, SideTally
-from orchestrator.data.readers import Source, require_readable, show_path
+from orchestrator.data.groups import RankingGroup
+from orchestrator.data.ledger import Findings, InputFile, Ledger
+from orchestrator.data.lengths import build_rule
+from orchestrator.data.loss_fit import Demands, LossFit
+from orchestrator.data.readers import open_source, require_readable, show_path
 from orchestrator.data.reasons import Fault, problem_of, refuse
-from orchestrator.data.sides import DrawRange, cut_for, draw
-from orchestrator.data.statistics import SideStatistics
-from orchestrator.data.tokens import LengthBudget, TokenCounter, TokenizerUnusableError, load_tokenizer
+from orchestrator.data.side import Samples, Side, Sink
+from orchestrator.data.sides import VALIDATION_SALT, Cuts, DrawRange, cut_for, draw
+from orchestrator.data.texts import build_fault
+from orchestrator.data.tokens import LengthBudget, TextCounter, TokenizerUnusableError, TokenLimit, load_tokenizer
 from orchestrator.data.verdict import PROBLEMS_SHOWN, Gathered
 from orchestrator.errors import Problem, Where
 
@@ -24,9 +28,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.data.decoding import Row
-    from orchestrator.data.groups import RankingGroup
+    from orchestrator.data.records import Record
+    from orchestrator.data.side import Measurements
 
 STATS_VERSION = 1
+TABLES = (".csv", ".tsv")
 _PROGRESS_EVERY_S = 1.0
 
 
@@ -42,59 +48,38 @@ class Request:
     limit_train: int | None = None
     limit_eval: int | None = None
     tokenizer: Path | None = None
-    budget: LengthBudget | None = None
+    budget: LengthBudget | TokenLimit | None = None
+    rules: RowRules = field(default_factory=RowRules)
+    demands: Demands = field(default_factory=Demands)
+    validation_ratio: float | None = None
+    min_validation: int = 1
+    takes_scores: bool = True
+    corpus: bool = False
+
+    @property
+    def limit_validation(self) -> int | None:
+        """The share of the training rows asked for, and at least what the trainer takes at once; None is no limit."""
+        if self.limit_train is None or self.validation_ratio is None:
+            return None
+        return max(self.min_validation, round(self.limit_train * self.validation_ratio), 1)
 
 
 def gather(
     request: Request,
     *,
-    cut: int | None = None,
-    on_train: Callable[[RankingGroup], None] | None = None,
-    on_eval: Callable[[RankingGroup], None] | None = None,
+    cuts: Cuts | None = None,
+    on_train: Sink | None = None,
+    on_eval: Sink | None = None,
+    on_validation: Sink | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Gathered:
-    """Read every file of the request once and hand each kept group on, eval files first.
+    """Read every file of the request once and hand each kept record on, eval files first.
 
-    `cut` stands in for the request's eval_ratio where a first pass returned a `mended_cut`: the ratio had left a side
+    `cuts` stands in for the request's ratios where an earlier pass returned `mended_cuts`: a ratio had left a side
     without queries. `on_progress` is told (bytes read, bytes in all), about once a second. Raises DataError when a file
     cannot be read at all; bad rows are counted, not raised.
     """
-    return _Pass(request, cut, on_train, on_eval, on_progress).run()
-
-
-class _Some:
-    """Which rows of a side have something that all or none must have: the first row with it, the first without."""
-
-    def __init__(self) -> None:
-        self.with_it: tuple[str, int] | None = None
-        self.without: tuple[str, int] | None = None
-
-    def note(self, path: str, line: int, *, has: bool) -> None:
-        if has:
-            self.with_it = self.with_it or (path, line)
-        else:
-            self.without = self.without or (path, line)
-
-    def problem(self, code: str, what: str) -> list[Problem]:
-        if not (self.with_it and self.without):
-            return []
-        path, line = self.without
-        message = f"this row has no {what}, and {self.with_it[0]}:{self.with_it[1]} has"
-        return [problem_of(code, message, where=Where(path, line))]
-
-
-class _Side:
-    """One side while its rows stream by."""
-
-    def __init__(self, name: str, limit: int | None, sink: Callable[[RankingGroup], None] | None) -> None:
-        self.tally = SideTally(name)
-        self.limit = limit
-        self.sink = sink
-        self.seen = DigestSet()
-        self.prompts = _Some()
-        self.scores = _Some()
-        self.tokens: TokenCounter | None = None
-        self.statistics = SideStatistics()
+    return _Pass(request, cuts, (on_train, on_eval, on_validation), on_progress).run()
 
 
 class _Pass:
@@ -103,42 +88,50 @@ class _Pass:
     def __init__(
         self,
         request: Request,
-        cut: int | None,
-        on_train: Callable[[RankingGroup], None] | None,
-        on_eval: Callable[[RankingGroup], None] | None,
+        cuts: Cuts | None,
+        sinks: tuple[Sink | None, Sink | None, Sink | None],
         on_progress: Callable[[int, int], None] | None,
     ) -> None:
         self.request = request
-        if cut is None and request.eval_ratio is not None:
-            cut = cut_for(request.eval_ratio)
-        self.cut = cut
+        self.cuts = cuts or Cuts(*map(_cut_for, (request.eval_ratio, request.validation_ratio)))
         self.draws = DrawRange()
+        self.validation_draws = DrawRange()
         self.findings = Findings()
         self.bad_rows: list[Problem] = []
-        self.train = _Side("train", request.limit_train, on_train)
-        self.eval = _Side("eval", request.limit_eval, on_eval)
+        kind = request.rules.kind
+        fit = LossFit(request.demands, takes_scores=request.takes_scores)
+        self.train = Side("train", kind, request.limit_train, sinks[0], fit)
+        self.eval = Side("eval", kind, request.limit_eval, sinks[1], None)
+        self.validation = Side("validation", kind, request.limit_validation, sinks[2], fit)
+        self.fit = fit
+        self.samples = Samples()
         self.eval_queries = DigestSet()
-        self.eval_positives = DigestSet()
+        self.eval_answers = DigestSet()
         # Where one file is split, a train positive may come before its eval twin: it is looked up at the end.
-        self.train_positives = array("Q")
+        self.train_answers = array("Q")
         self.on_progress = on_progress
         self.bytes_done = 0
         self.bytes_total = 0
         self.next_report = 0.0
 
     @property
-    def has_eval(self) -> bool:
-        return bool(self.request.eval_files) or self.cut is not None
+    def sides(self) -> list[Side]:
+        sides = [self.train]
+        if self.request.eval_files or self.cuts.eval is not None:
+            sides.append(self.eval)
+        return sides if self.cuts.validation is None else [*sides, self.validation]
 
     def run(self) -> Gathered:
         files = (*self.request.eval_files, *self.request.train_files)
         self.bytes_total = sum(require_readable(path) for path in files)
         _refuse_same_file(self.request)
         self._load_tokenizer()
-        for path, group in self._groups(self.request.eval_files, self.eval):
-            self._take_eval(path, group)
-        for path, group in self._groups(self.request.train_files, self.train):
-            self._take_train(path, group)
+        for path, record in self._records(self.request.eval_files, self.eval):
+            self._take_eval(path, record)
+        for path, record in self._records(self.request.train_files, self.train):
+            self._take_train(path, record)
+        for side in self.sides:
+            self._keep_all(side, side.flush())
         if self.on_progress:
             self.on_progress(self.bytes_done, self.bytes_total)
         return self._finish()
@@ -148,45 +141,53 @@ class _Pass:
         if path is None:
             return
         try:
-            tokenizer = load_tokenizer(path)
+            counter = TextCounter(load_tokenizer(path))
         except TokenizerUnusableError as error:
             self.findings.warn("tokens-not-counted", f"what will be cut is not known: {error}")
             return
-        for side in (self.train, self.eval):
-            side.tokens = TokenCounter(tokenizer, path, self.request.budget)
-            side.statistics = SideStatistics(side.tokens)
+        rule = build_rule(self.request.rules.kind, self.request.budget, counter)
+        for side in (self.train, self.eval, self.validation):
+            side.count_tokens(counter, rule, path)
 
-    def _groups(self, paths: Sequence[Path], side: _Side) -> Iterator[tuple[str, RankingGroup]]:
+    def _records(self, paths: Sequence[Path], side: Side) -> Iterator[tuple[str, Record]]:
         """Yield the good rows of a side's files that are no duplicates; count the others."""
         for path in paths:
             shown, name = show_path(path), show_path(path.name)
-            source = Source(path, on_bytes=self._report)
+            source = open_source(path, on_bytes=self._report)
+            numeric_text = path.suffix.lower() in TABLES
             for row in source.rows():
                 side.tally.rows_in += 1
-                if group := self._check(shown, name, row, side):
-                    yield shown, group
+                if record := self._check(shown, name, row, side, numeric_text=numeric_text):
+                    yield shown, record
             side.tally.files.append(InputFile(shown, source.sha256, source.rows_in))
             if source.has_other_form:
                 form = "a JSON list" if source.holds_list else "JSON Lines"
                 message = f"{name} holds {form} although its name says otherwise; it was read as such"
                 self.findings.warn("other-form", message, example=shown)
 
-    def _check(self, path: str, name: str, row: Row, side: _Side) -> RankingGroup | None:
-        checked = row.fault or check_row(row.value, source=name, line=row.line)
+    def _check(self, path: str, name: str, row: Row, side: Side, *, numeric_text: bool) -> Record | None:
+        checked = row.fault or check_row(
+            row.value, source=name, line=row.line, rules=self.request.rules, numeric_text=numeric_text
+        )
         if isinstance(checked, Fault):
-            self.findings.drop(side.tally, path, row.line, checked.code, checked.message)
-            if len(self.bad_rows) < PROBLEMS_SHOWN:
-                where = Where(path, row.line)
-                self.bad_rows.append(problem_of(checked.code, checked.message, hint=checked.hint, where=where))
+            self._drop_bad(side, path, row.line, checked)
             return None
-        group = checked.group
         place = f"{path}:{row.line}"
         if checked.unknown_keys:
             self.findings.warn_unknown_keys(checked.unknown_keys, place)
-        if not side.seen.add(_row_digest(group)):
-            detail = "an earlier row has the same query, positives and negatives"
-            self.findings.drop(side.tally, path, row.line, "duplicate", detail)
+        if not side.seen.add(digest(checked.record.identity)):
+            self.findings.drop(side.tally, path, row.line, "duplicate", _DUPLICATE[self.request.rules.kind])
             return None
+        self.samples.note(path, row.line, is_sample=checked.is_sample)
+        self._warn_repeats(checked, place)
+        return checked.record
+
+    def _drop_bad(self, side: Side, path: str, line: int, fault: Fault) -> None:
+        self.findings.drop(side.tally, path, line, fault.code, fault.message)
+        if len(self.bad_rows) < PROBLEMS_SHOWN:
+            self.bad_rows.append(problem_of(fault.code, fault.message, hint=fault.hint, where=Where(path, line)))
+
+    def _warn_repeats(self, checked: Accepted, place: str) -> None:
         for code, what, count in (
             ("duplicate-positive", "positives", checked.repeated_positives),
             ("duplicate-negative", "negatives", checked.repeated_negatives),
@@ -194,48 +195,74 @@ class _Pass:
             if count:
                 message = f"{what} that stand twice in their row: {{n}}; each is used once"
                 self.findings.warn(code, message, count=count, example=place)
-        return group
 
-    def _take_eval(self, path: str, group: RankingGroup) -> None:
-        self.eval_queries.add(digest((query_key(group.query),)))
-        for text in group.positives:
-            self.eval_positives.add(_padded(_document_digest(text)))
-        self._keep(path, group, self.eval)
+    def _take_eval(self, path: str, record: Record) -> None:
+        self.eval_queries.add(digest((query_key(record.split_text),)))
+        for text in record.answers:
+            self.eval_answers.add(_padded(_document_digest(text)))
+        if isinstance(record, RankingGroup) and not record.negatives and not self.request.corpus:
+            message = "eval queries without a negative: {n}; any model ranks them perfectly"
+            self.findings.warn("nothing-to-rank", message, example=f"{path}:{record.line}")
+        self._offer(self.eval, path, record)
 
-    def _take_train(self, path: str, group: RankingGroup) -> None:
-        if self.cut is not None:
-            place = draw(group.query, self.request.seed)
+    def _take_train(self, path: str, record: Record) -> None:
+        if self.cuts.eval is not None:
+            place = draw(record.split_text, self.request.seed)
             self.draws.add(place)
-            if place < self.cut:
+            if place < self.cuts.eval:
                 self.train.tally.moved_to_eval += 1
                 self.eval.tally.rows_in += 1
-                self._take_eval(path, group)
+                self._take_eval(path, record)
                 return
-        elif self.request.eval_files and digest((query_key(group.query),)) in self.eval_queries:
-            message = "training rows with a query of the eval set: {n}"
-            example = f"{path}:{group.line}"
-            if not self.request.allow_overlap:
-                message += "; dropped, for with them the result would look better than it is"
-                self.findings.warn("query-also-in-eval", message, example=example)
-                detail = "the query is in the eval set"
-                self.findings.drop(self.train.tally, path, group.line, "query-also-in-eval", detail)
+        elif self.request.eval_files and self._is_leak(path, record):
+            return
+        if len(self.sides) > 1 and self.sides[1] is self.eval:
+            self.train_answers.extend(map(_document_digest, record.answers))
+        if self.cuts.validation is not None:
+            place = draw(record.split_text, self.request.seed, salt=VALIDATION_SALT)
+            self.validation_draws.add(place)
+            if place < self.cuts.validation:
+                self.train.tally.moved_to_validation += 1
+                self.validation.tally.rows_in += 1
+                self._offer(self.validation, path, record)
                 return
+        self._offer(self.train, path, record)
+
+    def _is_leak(self, path: str, record: Record) -> bool:
+        """Whether a training row must be dropped, for its query is in the eval set; warn in any case."""
+        if digest((query_key(record.split_text),)) not in self.eval_queries:
+            return False
+        message = "training rows with a query of the eval set: {n}"
+        example = f"{path}:{record.line}"
+        if self.request.allow_overlap:
             message += "; kept, as allowed: the result will look better than it is"
             self.findings.warn("query-also-in-eval", message, example=example)
-        if self.has_eval:
-            self.train_positives.extend(map(_document_digest, group.positives))
-        self._keep(path, group, self.train)
+            return False
+        message += "; dropped, for with them the result would look better than it is"
+        self.findings.warn("query-also-in-eval", message, example=example)
+        self.findings.drop(self.train.tally, path, record.line, "query-also-in-eval", "the query is in the eval set")
+        return True
 
-    def _keep(self, path: str, group: RankingGroup, side: _Side) -> None:
-        side.prompts.note(path, group.line, has=group.prompt is not None)
-        side.scores.note(path, group.line, has=group.positive_scores is not None)
-        if side.limit is not None and side.tally.kept >= side.limit:
-            self.findings.drop(side.tally, path, group.line, "over-limit", f"only {side.limit} rows were asked for")
+    def _offer(self, side: Side, path: str, record: Record) -> None:
+        """Keep a record, at once or when its tokens are counted, unless the trainer could not use it."""
+        if side.fit and (fault := side.fit.find_fault(record)):
+            self._drop_bad(side, path, record.line, fault)
             return
-        side.tally.kept += 1
-        side.statistics.add(group)
-        if side.sink:
-            side.sink(group)
+        self._keep_all(side, side.measure(path, record))
+
+    def _keep_all(self, side: Side, measured: Measurements) -> None:
+        for path, record, lengths in measured:
+            if side.fit and lengths and lengths.texts_cut and self._drops_long:
+                limit = self.request.budget.max_tokens if isinstance(self.request.budget, TokenLimit) else 0
+                parts = ", ".join(f"{n} {part}" for part, n in lengths.cut.items() if n)
+                message = f"more than {limit} tokens: {parts} ({lengths.tokens_cut} tokens beyond)"
+                self._drop_bad(side, path, record.line, build_fault("too-long", message))
+            elif side.keep(path, record, lengths, self.findings) and side.fit:
+                side.fit.note(path, record, self.findings)
+
+    @property
+    def _drops_long(self) -> bool:
+        return isinstance(self.request.budget, TokenLimit) and self.request.budget.truncation == "drop"
 
     def _report(self, size: int) -> None:
         self.bytes_done += size
@@ -246,27 +273,37 @@ class _Pass:
             self.next_report = now + _PROGRESS_EVERY_S
 
     def _finish(self) -> Gathered:
-        sides = [self.train, self.eval] if self.has_eval else [self.train]
-        mended_cut = self.draws.mend(self.cut) if self.cut is not None else None
         refusals: list[Problem] = []
-        for side in sides:
+        for side in self.sides:
             refusals += side.prompts.problem("prompt-on-some-rows-only", "prompt")
-        refusals += self.train.scores.problem("scores-on-some-rows-only", "teacher scores")
+        if self.request.takes_scores:
+            refusals += self.train.scores.problem("scores-on-some-rows-only", "teacher scores")
+        refusals += self.fit.problems()
+        refusals += self.samples.finish(self.findings)
+        self.fit.finish(self.findings)
         self._warn_shared_documents()
-        stats: dict[str, Any] = {"version": STATS_VERSION}
-        for side in sides:
+        stats: dict[str, Any] = {"version": STATS_VERSION, "kind": self.request.rules.kind}
+        for side in self.sides:
             stats[side.tally.side] = side.statistics.to_json()
         self._warn_cut()
         ledger = Ledger(
-            {side.tally.side: side.tally.close() for side in sides},
+            {side.tally.side: side.tally.close() for side in self.sides},
             tuple(self.findings.dropped_rows),
             self.findings.warnings(),
         )
         refusals += self._find_empty_side(ledger)
-        return Gathered(ledger, stats, tuple(refusals), tuple(self.bad_rows), mended_cut)
+        return Gathered(ledger, stats, tuple(refusals), tuple(self.bad_rows), self._mend_cuts())
+
+    def _mend_cuts(self) -> Cuts | None:
+        """Return the cuts of another pass, or None; those for validation are right only when those for eval are."""
+        mended = None if self.cuts.eval is None else self.draws.mend(self.cuts.eval)
+        if mended is not None:
+            return Cuts(mended, self.cuts.validation)
+        mended = None if self.cuts.validation is None else self.validation_draws.mend(self.cuts.validation)
+        return None if mended is None else Cuts(self.cuts.eval, mended)
 
     def _warn_shared_documents(self) -> None:
-        shared = sum(_padded(key) in self.eval_positives for key in self.train_positives)
+        shared = sum(_padded(key) in self.eval_answers for key in self.train_answers)
         if shared:
             message = "training positives that are positives of the eval set too: {n}"
             self.findings.warn("document-also-in-eval", message, count=shared)
@@ -275,30 +312,36 @@ class _Pass:
         for name, found in reversed(ledger.sides.items()):
             if found.kept:
                 continue
-            if self.cut is not None and self.draws.high >= 0:
-                return [problem_of("too-few-queries", "all usable rows have one query, so that they cannot be split")]
+            split = self.validation_draws if name == "validation" else self.draws
+            if split.high >= 0 and not split.can_split:
+                why = "no validation can be split off" if name == "validation" else "they cannot be split"
+                return [problem_of("too-few-queries", f"all usable rows have one query, so that {why}")]
             why = ", ".join(f"{code} {count}" for code, count in found.dropped.items())
             message = f"no {name} row is left of {found.rows_in}" + (f" ({why})" if why else "")
             return [problem_of("no-rows-kept", message)]
         return []
 
     def _warn_cut(self) -> None:
-        cut = [side for side in (self.train, self.eval) if side.tokens and side.tokens.texts_cut]
+        tokens = [(side.tally.side, side.statistics.tokens) for side in self.sides]
+        cut = [(name, found) for name, found in tokens if found and found.texts_cut]
         if cut:
-            message = "texts are longer than the lengths allow and will be cut: " + "; ".join(
-                f"{side.tally.side} {side.tokens.queries_cut} queries, {side.tokens.documents_cut} documents, "
-                f"{side.tokens.tokens_cut} tokens in all"
-                for side in cut
-                if side.tokens
+            split = isinstance(self.request.budget, TokenLimit) and self.request.budget.truncation == "split"
+            message = (
+                f"texts are longer than the lengths allow and will be {'split' if split else 'cut'}: "
+                + "; ".join(f"{name} {found.describe_cut()}" for name, found in cut)
             )
-            self.findings.warn("texts-cut", message, count=sum(side.tokens.texts_cut for side in cut if side.tokens))
+            self.findings.warn("texts-cut", message, count=sum(found.texts_cut for _, found in cut))
 
 
-def _row_digest(group: RankingGroup) -> bytes:
-    parts = [group.query, f"{len(group.positives)} {group.prompt is not None}", *group.positives, *group.negatives]
-    if group.prompt is not None:
-        parts.append(group.prompt)
-    return digest(parts)
+_DUPLICATE = {
+    "group": "an earlier row has the same query, positives and negatives",
+    "pair": "an earlier row has the same texts and score",
+    "chat": "an earlier row has the same messages",
+}
+
+
+def _cut_for(ratio: float | None) -> int | None:
+    return None if ratio is None else cut_for(ratio)
 
 
 def _document_digest(text: str) -> int:

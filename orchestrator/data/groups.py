@@ -1,19 +1,22 @@
-"""The canonical ranking group: one query with its documents, whatever format it came from."""
+"""The canonical ranking group: one query with its documents, and its row of the eval set."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.digests import query_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @dataclass(frozen=True)
 class RankingGroup:
-    """One checked row: a query, at least one positive and one negative, and teacher scores for all or none of them.
+    """One checked row: a query, at least one positive, negatives, and teacher scores for all or none of them.
 
-    `source` is the file's name without its folder, `line` counts from 1.
+    `source` is the file's name without its folder, `line` counts from 1. Rerankers need at least one negative.
     """
 
     query: str
@@ -24,6 +27,31 @@ class RankingGroup:
     positive_scores: tuple[float, ...] | None = None
     negative_scores: tuple[float, ...] | None = None
     prompt: str | None = None
+
+    @property
+    def split_text(self) -> str:
+        """The query."""
+        return self.query
+
+    @property
+    def identity(self) -> Iterator[str]:
+        """Query, documents by their role, and prompt."""
+        yield self.query
+        yield f"{len(self.positives)} {self.prompt is not None}"
+        yield from self.positives
+        yield from self.negatives
+        if self.prompt is not None:
+            yield self.prompt
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The query and every document."""
+        return (self.query, *self.positives, *self.negatives)
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The positives."""
+        return self.positives
 
 
 def build_eval_row(group: RankingGroup, number: int, seed: int) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from orchestrator.data.checks import quote
 from orchestrator.data.reasons import BAD_CODES, REASONS
+from orchestrator.data.texts import quote
 
 LEDGER_VERSION = 1
 DROPPED_ROWS_LISTED = 1000
@@ -34,10 +34,11 @@ class SideLedger:
     kept: int
     moved_to_eval: int
     dropped: dict[str, int]
+    moved_to_validation: int = 0
 
     def __post_init__(self) -> None:
         """Prove the invariant."""
-        out = self.kept + self.moved_to_eval + sum(self.dropped.values())
+        out = self.kept + self.moved_to_eval + self.moved_to_validation + sum(self.dropped.values())
         if self.rows_in != out:
             raise RuntimeError(f"the ledger does not add up: {self.rows_in} rows in, {out} accounted for")
 
@@ -70,7 +71,7 @@ class Warned:
 
 @dataclass(frozen=True)
 class Ledger:
-    """Both sides, the first dropped rows and every warning: ledger.json."""
+    """Every side, the first dropped rows and every warning: ledger.json."""
 
     sides: dict[str, SideLedger]
     dropped_rows: tuple[DroppedRow, ...]
@@ -84,7 +85,11 @@ class Ledger:
     def to_json(self) -> dict[str, Any]:
         """Return the ledger in the form of ledger.json."""
         found: dict[str, Any] = {"version": LEDGER_VERSION}
-        return found | asdict(self)
+        found |= asdict(self)
+        if "validation" not in self.sides:
+            for side in found["sides"].values():
+                del side["moved_to_validation"]
+        return found
 
 
 class SideTally:
@@ -96,16 +101,18 @@ class SideTally:
         self.rows_in = 0
         self.kept = 0
         self.moved_to_eval = 0
+        self.moved_to_validation = 0
         self.dropped: Counter[str] = Counter()
 
     def close(self) -> SideLedger:
         """Return the finished count. Raises RuntimeError when it does not add up."""
         dropped = dict(sorted(self.dropped.items()))
-        return SideLedger(tuple(self.files), self.rows_in, self.kept, self.moved_to_eval, dropped)
+        moved = self.moved_to_validation
+        return SideLedger(tuple(self.files), self.rows_in, self.kept, self.moved_to_eval, dropped, moved)
 
 
 class Findings:
-    """Collects dropped rows and warnings of both sides, bounded however many there are."""
+    """Collects dropped rows and warnings of all sides, bounded however many there are."""
 
     def __init__(self) -> None:
         self.dropped_rows: list[DroppedRow] = []

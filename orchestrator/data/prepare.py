@@ -1,4 +1,4 @@
-"""The prepare stage: users' files become the backend's training file, the eval set, the ledger and the statistics.
+"""The prepare stage: users' files become the backend's training files, the eval set, the ledger and the statistics.
 
     python -m orchestrator.data.prepare --train FILE… [--eval FILE… | --eval-ratio R] --form flagembedding --out DIR
 
@@ -8,21 +8,24 @@ written.
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import json
 import os
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from orchestrator.data.corpus import RetrievalWriter
 from orchestrator.data.describe import describe_problem, describe_sums, describe_warnings
+from orchestrator.data.eval_rows import EvalWriter
 from orchestrator.data.gather import Request, gather
-from orchestrator.data.groups import RankingGroup, build_eval_row
+from orchestrator.data.prepare_arguments import Outputs, parse_arguments
 from orchestrator.data.reasons import REASONS, refuse
-from orchestrator.data.tokens import DEFAULT_PROMPT, LengthBudget
+from orchestrator.data.train_rows import TrainWriter
 from orchestrator.data.verdict import Gathered, require_usable
-from orchestrator.data.writers import TRAIN_FORMS, FileSet, format_line, remove_files
+from orchestrator.data.writers import FileSet, remove_files
 from orchestrator.errors import DataError, OrchError, PreflightError
 from orchestrator.rundir import RunDir, write_json
 
@@ -30,26 +33,42 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import BinaryIO
 
+    from orchestrator.data.records import Record
+    from orchestrator.data.sides import Cuts
+
 _NAMES = RunDir(Path())
+_STATS, _LEDGER = _NAMES.stats_json.name, _NAMES.ledger_json.name
+_EVAL, _CORPUS = _NAMES.eval_jsonl.name, _NAMES.corpus_jsonl.name
+_VALIDATION, _TRAIN = _NAMES.validation_jsonl.name, _NAMES.train_jsonl.name
 # In this order they get their names: what could be trained on comes last.
-OUTPUT_NAMES = tuple(
-    path.name for path in (_NAMES.stats_json, _NAMES.ledger_json, _NAMES.eval_jsonl, _NAMES.train_jsonl)
-)
+OUTPUT_NAMES = (_STATS, _LEDGER, _EVAL, _CORPUS, _VALIDATION, _TRAIN)
 FAILED_LEDGER_NAME = "ledger.failed.json"
 
 
-@dataclass(frozen=True)
-class Outputs:
-    """Where the prepared data goes, and in which backend's form."""
+class _Writer(Protocol):
+    def add(self, record: Record) -> None: ...
+    def close(self) -> None: ...
 
-    folder: Path
-    form: str
-    max_dropped: int = 0
-    full_batch_rows: int = 1
+
+@dataclass(frozen=True)
+class _Writers:
+    """Where the records of each side go."""
+
+    train: _Writer
+    eval: _Writer | None
+    validation: _Writer | None
+
+    def close(self) -> None:
+        for writer in (self.train, self.eval, self.validation):
+            if writer:
+                writer.close()
 
 
 def prepare(request: Request, outputs: Outputs, *, on_progress: Callable[[int, int], None] | None = None) -> Gathered:
-    """Write train.jsonl, eval.jsonl (where the request has an eval side), ledger.json and stats.json, or none of them.
+    """Write the files of OUTPUT_NAMES that the request asks for, or none of them.
+
+    There are always stats.json, ledger.json and train.jsonl; eval.jsonl where the request has an eval side, with
+    corpus.jsonl where it asks for one; validation.jsonl with a validation ratio.
 
     The files of an earlier call are removed first. Raises DataError when the data must not be used, and then leaves
     only ledger.failed.json; PreflightError when the folder cannot be written.
@@ -60,8 +79,8 @@ def prepare(request: Request, outputs: Outputs, *, on_progress: Callable[[int, i
     try:
         remove_files([*paths, failed])
         gathered = _attempt(request, outputs, None, on_progress)
-        if gathered.mended_cut is not None:
-            gathered = _attempt(request, outputs, gathered.mended_cut, on_progress)
+        while gathered.mended_cuts is not None:  # twice at most: the eval side's, then the validation side's
+            gathered = _attempt(request, outputs, gathered.mended_cuts, on_progress)
     except OSError as error:
         message = f"the prepared data cannot be written: {error.strerror or error}"
         raise PreflightError(message, hint=f"see to the disk and the permissions of {outputs.folder}") from error
@@ -69,62 +88,73 @@ def prepare(request: Request, outputs: Outputs, *, on_progress: Callable[[int, i
 
 
 def _attempt(
-    request: Request, outputs: Outputs, cut: int | None, on_progress: Callable[[int, int], None] | None
+    request: Request, outputs: Outputs, cuts: Cuts | None, on_progress: Callable[[int, int], None] | None
 ) -> Gathered:
-    """Make one pass and write its files, unless the cut must be mended first."""
-    with FileSet() as files:
-        has_eval = bool(request.eval_files) or request.eval_ratio is not None
-        names = [name for name in OUTPUT_NAMES if has_eval or name != _NAMES.eval_jsonl.name]
-        streams = {name: files.open(outputs.folder / name) for name in names}
+    """Make one pass and write its files, unless a cut must be mended first."""
+    with FileSet() as files, contextlib.ExitStack() as spools:
+        stats, ledger = (files.open(outputs.folder / name) for name in (_STATS, _LEDGER))
+        writers = _open_writers(request, outputs, files, spools)
         gathered = gather(
             request,
-            cut=cut,
-            on_train=_train_sink(streams[_NAMES.train_jsonl.name], outputs.form),
-            on_eval=_eval_sink(streams[_NAMES.eval_jsonl.name], request.seed) if has_eval else None,
+            cuts=cuts,
+            on_train=writers.train.add,
+            on_eval=writers.eval.add if writers.eval else None,
+            on_validation=writers.validation.add if writers.validation else None,
             on_progress=on_progress,
         )
-        if gathered.mended_cut is not None:
+        if gathered.mended_cuts is not None:
             return gathered
         try:
             require_usable(gathered, outputs.max_dropped)
-            _require_full_batch(gathered, outputs.full_batch_rows)
+            _require_rows(gathered, outputs, request)
         except OrchError:
             write_json(outputs.folder / FAILED_LEDGER_NAME, gathered.ledger.to_json())
             raise
-        streams[_NAMES.stats_json.name].write(_format_json(gathered.stats))
-        streams[_NAMES.ledger_json.name].write(_format_json(gathered.ledger.to_json()))
+        writers.close()
+        stats.write(_format_json(gathered.stats))
+        ledger.write(_format_json(gathered.ledger.to_json()))
         files.commit()
     return gathered
 
 
-def _require_full_batch(gathered: Gathered, rows: int) -> None:
+def _open_writers(request: Request, outputs: Outputs, files: FileSet, spools: contextlib.ExitStack) -> _Writers:
+    """Open the files of every side, in the order of their names in OUTPUT_NAMES."""
+
+    def open_spool() -> BinaryIO:
+        outputs.folder.mkdir(parents=True, exist_ok=True)
+        return spools.enter_context(tempfile.TemporaryFile(dir=outputs.folder))
+
+    eval_writer: _Writer | None = None
+    validation: _Writer | None = None
+    if request.eval_files or request.eval_ratio is not None:
+        eval_stream = files.open(outputs.folder / _EVAL)
+        if request.corpus:
+            corpus = files.open(outputs.folder / _CORPUS)
+            eval_writer = RetrievalWriter(eval_stream, corpus, open_spool(), request.seed)
+        else:
+            eval_writer = EvalWriter(eval_stream, request.seed)
+    if request.validation_ratio is not None:
+        stream = files.open(outputs.folder / _VALIDATION)
+        validation = TrainWriter(stream, open_spool(), outputs.form, outputs.options)
+    train = TrainWriter(files.open(outputs.folder / _TRAIN), open_spool(), outputs.form, outputs.options)
+    return _Writers(train, eval_writer, validation)
+
+
+def _require_rows(gathered: Gathered, outputs: Outputs, request: Request) -> None:
     """Raise DataError when the trainer, which drops an incomplete last batch, would have nothing to train on."""
     kept = gathered.ledger.sides["train"].kept
-    if kept < rows:
+    if kept < outputs.full_batch_rows:
         raise DataError(
-            f"too-few-rows: {kept} training rows are left, and one step of the trainer takes {rows}",
+            f"too-few-rows: {kept} training rows are left, and one step of the trainer takes {outputs.full_batch_rows}",
             hint=REASONS["too-few-rows"].remedy,
         )
-
-
-def _train_sink(stream: BinaryIO, form: str) -> Callable[[RankingGroup], None]:
-    build_row = TRAIN_FORMS[form]
-
-    def write(group: RankingGroup) -> None:
-        stream.write(format_line(build_row(group)))
-
-    return write
-
-
-def _eval_sink(stream: BinaryIO, seed: int) -> Callable[[RankingGroup], None]:
-    number = 0
-
-    def write(group: RankingGroup) -> None:
-        nonlocal number
-        number += 1
-        stream.write(format_line(build_eval_row(group, number, seed)))
-
-    return write
+    side = gathered.ledger.sides.get("validation")
+    if side and side.kept < request.min_validation:
+        raise DataError(
+            f"too-few-validation-rows: {side.kept} validation rows are left, and the trainer takes "
+            f"{request.min_validation} an evaluation batch; with fewer ms-swift dies of KeyError eval_loss",
+            hint=REASONS["too-few-validation-rows"].remedy,
+        )
 
 
 def _format_json(value: object) -> bytes:
@@ -138,71 +168,6 @@ def _refuse_input_as_output(request: Request, outputs: Sequence[Path]) -> None:
             raise refuse("input-is-output", "this file would be overwritten by the prepared one", path)
 
 
-def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
-    return number
-
-
-def _not_negative(text: str) -> int:
-    if (number := int(text)) < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
-    return number
-
-
-def _ratio(text: str) -> float:
-    if not 0 < (number := float(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return number
-
-
-def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="orchestrator.data.prepare", allow_abbrev=False, description=__doc__)
-    add = parser.add_argument
-    add("--train", nargs="+", type=Path, required=True, metavar="FILE", help="training rows, .jsonl or .json")
-    side = parser.add_mutually_exclusive_group()
-    side.add_argument("--eval", nargs="+", type=Path, default=[], metavar="FILE", help="eval rows")
-    side.add_argument("--eval-ratio", type=_ratio, metavar="R", help="share of the queries to hold out")
-    add("--form", choices=sorted(TRAIN_FORMS), required=True, help="whose training rows to write")
-    add("--out", type=Path, required=True, metavar="DIR", help="folder for the prepared files")
-    add("--max-dropped", type=_not_negative, default=0, metavar="N", help="bad rows that may be dropped (default 0)")
-    add("--allow-overlap", action="store_true", help="keep training rows whose query is in the eval set")
-    add("--seed", type=int, default=42, help="of the split and of the documents' order (default 42)")
-    add("--tokenizer", type=Path, metavar="PATH", help="tokenizer.json, or its folder: count tokens")
-    add("--query-max-len", type=_positive, metavar="N", help="with --tokenizer: say what will be cut")
-    add("--passage-max-len", type=_positive, metavar="N")
-    add("--query-instruction", default="", metavar="TEXT", help="stands in front of every query")
-    add("--passage-instruction", default="", metavar="TEXT", help="stands in front of every document")
-    add("--prompt", default=DEFAULT_PROMPT, metavar="TEXT", help="stands behind every pair (FlagEmbedding's default)")
-    add("--full-batch", type=_positive, default=1, metavar="N", help="rows that one step takes on all processes")
-    add("--limit-train", type=_positive, metavar="N", help="keep the first N training rows")
-    add("--limit-eval", type=_positive, metavar="N", help="keep the first N eval rows")
-    return parser
-
-
-def _parse(argv: Sequence[str] | None) -> tuple[Request, Outputs]:
-    parser = _build_parser()
-    given = parser.parse_args(argv)
-    lengths = (given.query_max_len, given.passage_max_len)
-    if lengths.count(None) == 1:
-        parser.error("--query-max-len and --passage-max-len go together")
-    budget = None
-    if None not in lengths:
-        budget = LengthBudget(*lengths, given.query_instruction, given.passage_instruction, given.prompt)
-    request = Request(
-        train_files=tuple(given.train),
-        eval_files=tuple(given.eval),
-        eval_ratio=given.eval_ratio,
-        seed=given.seed,
-        allow_overlap=given.allow_overlap,
-        limit_train=given.limit_train,
-        limit_eval=given.limit_eval,
-        tokenizer=given.tokenizer,
-        budget=budget,
-    )
-    return request, Outputs(given.out, given.form, given.max_dropped, given.full_batch)
-
-
 def _report_progress(done: int, total: int) -> None:
     sys.stdout.write(f"orch-progress {done}/{total}\n")
     sys.stdout.flush()
@@ -210,7 +175,7 @@ def _report_progress(done: int, total: int) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the stage; progress and the sums go to stdout, warnings and problems to stderr."""
-    request, outputs = _parse(argv)
+    request, outputs = parse_arguments(argv)
     try:
         gathered = prepare(request, outputs, on_progress=_report_progress)
     except OrchError as error:

@@ -1,4 +1,4 @@
-"""A JSON Lines or JSON list file becomes rows with line numbers, streamed.
+"""A file of JSON Lines, a JSON list, separated text or Parquet becomes rows with line numbers, streamed.
 
 Memory is bounded by the longest row, not by the file. What makes a whole file unusable (encoding, compression, a broken
 list) is raised as a DataError with its line; what spoils one line only is handed on as that row's fault.
@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, BinaryIO
 from orchestrator.data.decoding import WHITESPACE, Row, RowDecoder, describe_syntax
 from orchestrator.data.json_list import read_list
 from orchestrator.data.reasons import Fault, refuse
+from orchestrator.data.tabular import DELIMITERS, read_delimited, read_parquet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
 CHUNK_BYTES = 1 << 20
-ENDINGS = (".jsonl", ".ndjson", ".json")
+PARQUET = ".parquet"
+ENDINGS = (".jsonl", ".ndjson", ".json", *DELIMITERS, PARQUET)
 _UTF8_BOM = b"\xef\xbb\xbf"
 _WIDE_BOMS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
 _MAGIC = {
@@ -37,10 +39,19 @@ class Source:
     """One input file. `rows()` streams it once; `rows_in` and `sha256` are complete when it has ended."""
 
     def __init__(
-        self, path: Path, *, on_bytes: Callable[[int], None] | None = None, chunk_bytes: int = CHUNK_BYTES
+        self,
+        path: Path,
+        *,
+        on_bytes: Callable[[int], None] | None = None,
+        chunk_bytes: int = CHUNK_BYTES,
+        ending: str | None = None,
     ) -> None:
-        """Prepare to read `path`; `on_bytes` is told the size of each chunk read. Raises nothing yet."""
+        """Prepare to read `path`; `on_bytes` is told the size of each chunk read. Raises nothing yet.
+
+        `ending` (such as ".csv") stands in for that of the file's name.
+        """
         self.path = path
+        self.ending = (ending or path.suffix).lower()
         self.rows_in = 0
         self.holds_list = False
         self._on_bytes = on_bytes
@@ -55,18 +66,14 @@ class Source:
     @property
     def has_other_form(self) -> bool:
         """Whether the contents (a list or lines) differ from what the file's ending says."""
-        return self.holds_list != (self.path.suffix.lower() == ".json")
+        return self.holds_list != (self.ending == ".json")
 
     def rows(self) -> Iterator[Row]:
         """Yield every row. Raises DataError when the file as a whole cannot be read."""
-        require_readable(self.path)
+        require_readable(self.path, ending=self.ending)
         try:
             with self.path.open("rb") as stream:
-                chunks = self._checked_chunks(stream)
-                first = next(chunks, b"")
-                self.holds_list = first.lstrip()[:1] == b"["
-                rows = read_list(self.path, first, chunks) if self.holds_list else self._line_rows(first, chunks)
-                for row in rows:
+                for row in self._rows(stream):
                     self.rows_in += 1
                     yield row
         except OSError as error:
@@ -74,24 +81,42 @@ class Source:
         if not self.rows_in:
             raise refuse("empty-file", "the file holds no rows", self.path)
 
-    def _checked_chunks(self, stream: BinaryIO) -> Iterator[bytes]:
-        """Yield the file in chunks, without its byte order mark; refuse what cannot be UTF-8 text."""
-        lines = 0
-        at_start = True
+    def _rows(self, stream: BinaryIO) -> Iterator[Row]:
+        if self.ending == PARQUET:
+            for _ in self._chunks(stream):  # Parquet is read from its end: the hash needs a pass of its own
+                pass
+            stream.seek(0)
+            return read_parquet(self.path, stream)
+        chunks = self._checked_chunks(stream)
+        first = next(chunks, b"")
+        if delimiter := DELIMITERS.get(self.ending):
+            return read_delimited(self.path, _lines(first, chunks), delimiter)
+        self.holds_list = first.lstrip()[:1] == b"["
+        return read_list(self.path, first, chunks) if self.holds_list else self._line_rows(first, chunks)
+
+    def _chunks(self, stream: BinaryIO) -> Iterator[bytes]:
+        """Yield the file's bytes, and count and hash them."""
         while chunk := stream.read(self._chunk_bytes):
             self._hash.update(chunk)
             if self._on_bytes:
                 self._on_bytes(len(chunk))
+            yield chunk
+
+    def _checked_chunks(self, stream: BinaryIO) -> Iterator[bytes]:
+        """Yield the file in chunks, without its byte order mark; refuse what cannot be UTF-8 text."""
+        lines = 0
+        at_start = True
+        for chunk in self._chunks(stream):
             if at_start:
                 _refuse_binary(chunk, self.path)
-                chunk = chunk.removeprefix(_UTF8_BOM)
-                at_start = False
-            if (place := chunk.find(b"\0")) >= 0:
-                line = lines + chunk.count(b"\n", 0, place) + 1
+            text = chunk.removeprefix(_UTF8_BOM) if at_start else chunk
+            at_start = False
+            if (place := text.find(b"\0")) >= 0:
+                line = lines + text.count(b"\n", 0, place) + 1
                 raise refuse("nul-byte", "the file holds a NUL byte", self.path, line=line)
-            lines += chunk.count(b"\n")
-            if chunk:
-                yield chunk
+            lines += text.count(b"\n")
+            if text:
+                yield text
 
     def _line_rows(self, first: bytes, chunks: Iterator[bytes]) -> Iterator[Row]:
         decoder = RowDecoder()
@@ -109,6 +134,11 @@ class Source:
                 yield Row(line, raw, fault=Fault("not-json", *describe_syntax(error, text)))
             else:
                 yield Row(line, raw, value, decoder.find_fault())
+
+
+def open_source(path: Path, *, on_bytes: Callable[[int], None] | None = None, ending: str | None = None) -> Source:
+    """Return the source for any file that Orch reads, told by its ending or by `ending`. Raises nothing yet."""
+    return Source(path, on_bytes=on_bytes, ending=ending)
 
 
 def _lines(first: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -142,8 +172,11 @@ def show_path(path: Path | str) -> str:
     return str(path).encode(errors="replace").decode()
 
 
-def require_readable(path: Path) -> int:
-    """Return the size in bytes of a regular, non-empty file with a known ending. Raises DataError."""
+def require_readable(path: Path, *, ending: str | None = None) -> int:
+    """Return the size in bytes of a regular, non-empty file with a known ending. Raises DataError.
+
+    `ending` stands in for that of the file's name.
+    """
     try:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -155,7 +188,7 @@ def require_readable(path: Path) -> int:
     if not stat.S_ISREG(found.st_mode):
         kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or a device"
         raise refuse("not-a-file", f"this is {kind}", path)
-    if path.suffix.lower() not in ENDINGS:
+    if (ending or path.suffix).lower() not in ENDINGS:
         named = f'the ending "{path.suffix}" is not known' if path.suffix else "the file's name has no ending"
         raise refuse("unknown-ending", named, path)
     if not found.st_size:

@@ -45,7 +45,7 @@ _TABLE = (
     Reason(
         "unknown-ending",
         "refused",
-        "the file's name ends in something other than .jsonl, .ndjson or .json",
+        "the file's name ends in something other than .jsonl, .ndjson, .json, .csv, .tsv or .parquet",
         "convert it to JSON Lines, or rename it if it is JSON Lines already",
     ),
     Reason("empty-file", "refused", "the file holds no rows", "remove the file from the recipe, or fill it"),
@@ -56,9 +56,33 @@ _TABLE = (
     Reason(
         "broken-list", "refused", "a JSON list has a syntax error or does not end", "correct it, or write JSON Lines"
     ),
+    Reason("bad-header", "refused", "the first line of a table does not name its columns", "name each column, once"),
+    Reason(
+        "wrong-separator",
+        "refused",
+        "the header of a .csv has no commas, or that of a .tsv no tabs, but another separator",
+        "save .csv with commas and .tsv with tabs",
+    ),
+    Reason(
+        "broken-csv",
+        "refused",
+        "quotes in a .csv or .tsv are not closed, or text follows a closing quote",
+        "write tables with a CSV library",
+    ),
+    Reason("parquet-needs-pyarrow", "refused", "pyarrow, which reads Parquet, is not installed", "pip install pyarrow"),
+    Reason("broken-parquet", "refused", "the file is not Parquet, or is damaged", "write the file again"),
     Reason("same-file", "refused", "one file is given for both sides", "give another file, or use eval_ratio"),
     Reason("input-is-output", "refused", "a file to read would be overwritten", "choose another output folder"),
     Reason("output-exists", "refused", "a file to write exists already", "remove it, or choose another folder"),
+    Reason(
+        "unknown-column", "refused", "a column that is to be renamed is in no row of a file", "name one that is there"
+    ),
+    Reason(
+        "column-exists",
+        "refused",
+        "a column would get the name of another one of its row",
+        "rename or leave out the other one too: --map or --only-mapped",
+    ),
     # All rows of one side together
     Reason(
         "scores-on-some-rows-only",
@@ -80,29 +104,97 @@ _TABLE = (
         "add rows, or lower per_device_train_batch_size or nproc_per_node",
     ),
     Reason("too-few-queries", "refused", "a split needs two different queries", "add queries, or give an eval file"),
+    Reason(
+        "samples-mixed-in",
+        "refused",
+        "rows written by orch data sample stand among real ones",
+        'remove the rows with "sample": true, or train on samples only',
+    ),
+    Reason(
+        "too-few-validation-rows",
+        "refused",
+        "fewer validation rows than one evaluation batch takes (ms-swift then dies of KeyError eval_loss)",
+        "lower per_device_eval_batch_size, or raise the validation ratio",
+    ),
+    Reason("loss-misfit", "refused", "the data has no rows that the loss can learn from", "choose the loss that fits"),
+    Reason(
+        "score-out-of-range",
+        "refused",
+        "cosine_similarity learns scores between -1 and 1, and some lie outside",
+        "orch data convert --divide-score 5 for scores from 0 to 5",
+    ),
     # One row
     Reason("not-json", "bad", "the line is not JSON (NaN and Infinity are not JSON)", "write rows with a JSON library"),
     Reason(
         "not-an-object", "bad", "the row is not a JSON object", 'write {"query": "…", "pos": ["…"], "neg": ["…", "…"]}'
     ),
     Reason("duplicate-key", "bad", "one object names a key twice", "keep one of them"),
-    Reason("missing-key", "bad", "query, pos or neg is missing", "add it; near names are pointed out"),
+    Reason("missing-key", "bad", "a key is missing", "add it; near names are pointed out"),
+    Reason("missing-column", "bad", "a column that is to be renamed is not in the row", "correct the column map"),
+    Reason(
+        "other-kind",
+        "bad",
+        "the row is of another kind (group, pair or chat) than the task takes",
+        "give rows of one kind, or choose the task and loss for this one",
+    ),
+    Reason(
+        "label-and-negatives",
+        "bad",
+        "the row has negatives and a label other than 1",
+        "leave the label out, or make it a pair: one row a text",
+    ),
     Reason("wrong-type", "bad", "a value has the wrong type, such as a pos that is a string", "put it in a list"),
     Reason("lone-surrogate", "bad", "a text holds half of a UTF-16 pair, such as \\ud800", "repair the text"),
     Reason("empty-query", "bad", "the query is empty or white space", "fill it, or remove the row"),
     Reason("no-positive", "bad", "pos is an empty list", "add a relevant document, or remove the row"),
     Reason("no-negative", "bad", "neg is an empty list", "add documents that do not answer, or mine hard negatives"),
     Reason("empty-text", "bad", "a document is empty or white space", "fill it, or remove it from the list"),
+    Reason(
+        "several-positives",
+        "bad",
+        "the row has several positives, and swift trains on the first and ignores the others",
+        "orch data convert --one-positive",
+    ),
+    Reason(
+        "prompt-not-used",
+        "bad",
+        "the row has a prompt or system message, for which the embedding trainer has no place",
+        "leave it out, and set one instruction for all queries",
+    ),
+    Reason("not-text", "bad", "the row has images, tools or messages of tools", "give text only"),
+    Reason("unknown-role", "bad", "a message is from nobody known", "system, user (human), assistant (gpt, bot)"),
+    Reason(
+        "broken-turns",
+        "bad",
+        "the messages do not alternate between user and assistant, after one system message or none",
+        "merge or remove messages",
+    ),
+    Reason(
+        "no-answer", "bad", "the conversation does not end with the assistant", "remove what follows the last answer"
+    ),
+    Reason("empty-answer", "bad", "the last answer is empty, so that there is nothing to learn", "fill or remove it"),
+    Reason(
+        "too-long",
+        "bad",
+        "a text, or a conversation, has more tokens than the trainer takes, and truncation is drop",
+        "shorten it, raise max_length, or let the trainer cut",
+    ),
     Reason("scores-length", "bad", "the teacher scores do not match the documents one to one", "one score a document"),
-    Reason("scores-not-numbers", "bad", "a teacher score is not a finite number", "write finite numbers"),
+    Reason("scores-not-numbers", "bad", "a score is not a finite number", "write finite numbers"),
     Reason(
         "positive-among-negatives",
         "bad",
         "one document is positive and negative (same text after NFC and white space)",
         "remove it from one of the lists",
     ),
+    Reason(
+        "wrong-field-count", "bad", "a table's row has more or fewer fields than its header", "quote fields with commas"
+    ),
+    Reason(
+        "not-convertible", "bad", "orch data convert cannot read the row as the form named", "see docs/data-formats.md"
+    ),
     # Rows that are dropped without being bad
-    Reason("duplicate", "dropped", "an earlier row of the side has the same query, pos, neg and prompt", "none needed"),
+    Reason("duplicate", "dropped", "an earlier row of the side has the same texts, labels and prompt", "none needed"),
     Reason(
         "query-also-in-eval",
         "dropped",
@@ -116,7 +208,28 @@ _TABLE = (
     Reason("unknown-keys", "warning", "rows have keys that are not used", "remove or rename them"),
     Reason("document-also-in-eval", "warning", "a document is a positive on both sides", "see that this is meant"),
     Reason("other-form", "warning", "a .json holds JSON Lines, or a .jsonl a list; it is read as such", "rename it"),
+    Reason(
+        "samples-only",
+        "warning",
+        "every row is one of orch data sample: the result says nothing about real data",
+        "give data of your own",
+    ),
     Reason("texts-cut", "warning", "texts are longer than the lengths and will be cut", "raise the lengths"),
+    Reason(
+        "nothing-to-rank",
+        "warning",
+        "eval queries have no negative, so that any model ranks them perfectly",
+        "add negatives, or evaluate over a corpus",
+    ),
+    Reason("few-negatives", "warning", "rows have fewer negatives than asked for; swift repeats some", "mine more"),
+    Reason(
+        "documents-sampled",
+        "warning",
+        "rows have more documents than one step takes; swift draws anew in each epoch",
+        "raise MAX_POSITIVE_SAMPLES and MAX_NEGATIVE_SAMPLES",
+    ),
+    Reason("one-label-only", "warning", "all training pairs have one label, and contrast needs two", "add the other"),
+    Reason("scores-not-used", "warning", "the trainer takes no teacher scores; they are left out", "none needed"),
     Reason(
         "tokens-not-counted", "warning", "the tokenizer cannot be used", "give a folder with tokenizer.json, or none"
     ),

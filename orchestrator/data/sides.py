@@ -7,17 +7,22 @@ go together.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from hashlib import blake2b
 
 from orchestrator.data.digests import query_key
 from orchestrator.errors import DataError
 
 _RANGE = 1 << 64
+VALIDATION_SALT = "validation "
 
 
-def draw(query: str, seed: int) -> int:
-    """Return a query's place in 0 … 2**64 - 1; texts that `query_key` makes equal share it."""
-    data = f"{seed}\n{query_key(query)}".encode()
+def draw(query: str, seed: int, *, salt: str = "") -> int:
+    """Return a query's place in 0 … 2**64 - 1; texts that `query_key` makes equal share it.
+
+    Draws of another salt are independent: those for validation say nothing of those for eval.
+    """
+    data = f"{salt}{seed}\n{query_key(query)}".encode()
     return int.from_bytes(blake2b(data, digest_size=8).digest(), "big")
 
 
@@ -26,6 +31,14 @@ def cut_for(eval_ratio: float) -> int:
     if not (math.isfinite(eval_ratio) and 0 < eval_ratio < 1):
         raise DataError(f"eval_ratio is {eval_ratio}", hint="give a number between 0 and 1, such as 0.1")
     return int(eval_ratio * _RANGE)
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """The cuts of a pass: queries drawn below `eval` go to eval, then those below `validation`."""
+
+    eval: int | None = None
+    validation: int | None = None
 
 
 class DrawRange:

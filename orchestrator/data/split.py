@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.data.checks import check_query
+from orchestrator.data.checks import find_split_text
 from orchestrator.data.digests import DigestSet, digest, query_key
 from orchestrator.data.readers import Source
 from orchestrator.data.reasons import REASONS, problem_of, refuse
@@ -39,14 +39,18 @@ def split_file(path: Path, out_train: Path, out_eval: Path, eval_ratio: float, s
     """Write the rows of `path` to two new files, all rows of one query to the same one.
 
     JSON Lines stay JSON Lines (each line's bytes kept, empty lines and the byte order mark left out), a JSON list
-    becomes two lists of the same text, row by row. Only the query of a row is looked at. Raises DataError, with
-    nothing written, when an output exists, a row has no usable query, or there is only one query.
+    becomes two lists of the same text, row by row. Only the query of a row is looked at: its first text,
+    or its first user message. Raises DataError, with nothing written, when an output exists, a row has no usable query,
+    or there is only one query.
     """
     for out in (out_train, out_eval):
         if out.exists():
             raise refuse("output-exists", "this file exists already", out)
     if out_train.resolve() == out_eval.resolve():
         raise refuse("output-exists", "both sides would be written here", out_train)
+    if path.suffix.lower() in (".csv", ".tsv", ".parquet"):
+        hint = "orch data convert makes JSON Lines of it"
+        raise refuse("unknown-ending", "only JSON files are split row by row", path, hint=hint)
     cut = cut_for(eval_ratio)
     draws = _read_draws(path, seed)
     if not draws.can_split:
@@ -65,14 +69,14 @@ def _read_draws(path: Path, seed: int) -> DrawRange:
     problems: list[Problem] = []
     more: Counter[str] = Counter()
     for row in Source(path).rows():
-        fault = row.fault or check_query(row.value)
-        if fault is None:
-            draws.add(draw(row.value["query"], seed))
+        found = row.fault or find_split_text(row.value)
+        if isinstance(found, str):
+            draws.add(draw(found, seed))
         elif len(problems) < PROBLEMS_SHOWN:
             where = Where(str(path), row.line)
-            problems.append(problem_of(fault.code, fault.message, hint=fault.hint, where=where))
+            problems.append(problem_of(found.code, found.message, hint=found.hint, where=where))
         else:
-            more[fault.code] += 1
+            more[found.code] += 1
     if more:
         counts = ", ".join(f"{code} {count}" for code, count in sorted(more.items()))
         problems.append(Problem(f"and {more.total()} more bad rows: {counts}"))
@@ -87,10 +91,10 @@ def _write(path: Path, out_train: Path, out_eval: Path, cut: int, seed: int) -> 
     source = Source(path)
     with FileSet() as files:
         streams = (files.open(out_train), files.open(out_eval))
-        for row, side in _place(source, cut, seed):
+        for row, text, side in _place(source, cut, seed):
             _append(streams[side], row, is_first=not rows[side], in_list=source.holds_list)
             rows[side] += 1
-            queries[side].add(digest((query_key(row.value["query"]),)))
+            queries[side].add(digest((query_key(text),)))
         if source.holds_list:
             for stream in streams:
                 stream.write(b"\n]\n")
@@ -98,10 +102,12 @@ def _write(path: Path, out_train: Path, out_eval: Path, cut: int, seed: int) -> 
     return SplitReport(out_train, out_eval, rows[0], rows[1], len(queries[0]), len(queries[1]))
 
 
-def _place(source: Source, cut: int, seed: int) -> Iterator[tuple[Row, int]]:
-    """Yield every row with its side: 0 for train, 1 for eval."""
+def _place(source: Source, cut: int, seed: int) -> Iterator[tuple[Row, str, int]]:
+    """Yield every row with its query and its side: 0 for train, 1 for eval."""
     for row in source.rows():
-        yield row, int(draw(row.value["query"], seed) < cut)
+        text = find_split_text(row.value)
+        if isinstance(text, str):  # the first pass has refused all others
+            yield row, text, int(draw(text, seed) < cut)
 
 
 def _append(stream: BinaryIO, row: Row, *, is_first: bool, in_list: bool) -> None:

@@ -1,123 +1,162 @@
-"""Statistics of the kept rows: counts, exact percentiles of lengths, scripts; bounded memory however many rows."""
+"""Statistics of the kept rows of each kind; bounded memory however many rows."""
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from bisect import bisect_left
+import math
 from collections import Counter
-from dataclasses import dataclass
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.digests import DigestSet, digest, query_key
+from orchestrator.data.groups import RankingGroup
+from orchestrator.data.records import Chat, Kind, ScoredPair
+from orchestrator.data.spreads import find_percentiles, find_script
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-    from orchestrator.data.groups import RankingGroup
-    from orchestrator.data.tokens import TokenCounter
+    from orchestrator.data.records import Record
+    from orchestrator.data.tokens import Measured, TokenStatistics
 
-_SCRIPT_SAMPLE_CHARS = 32
-_ASCII_LETTER = re.compile("[A-Za-z]")
-_SCRIPT_NAMES = {"cjk": "han", "hiragana": "kana", "katakana": "kana", "halfwidth": "kana", "fullwidth": "latin"}
+_SCORES_LISTED = 20
 
 
-@dataclass(frozen=True)
-class Percentiles:
-    """Nearest-rank percentiles of whole numbers: each is a value that occurred."""
+class _GroupPart:
+    """What only ranking groups have."""
 
-    low: int
-    p50: int
-    p95: int
-    p99: int
-    high: int
-
-
-def find_percentiles(histogram: Counter[int]) -> Percentiles:
-    """Return the percentiles of a histogram (value → how often); all are 0 when it is empty."""
-    total = histogram.total()
-    if not total:
-        return Percentiles(0, 0, 0, 0, 0)
-    ordered = sorted(histogram.items())
-    reached = list(accumulate(count for _, count in ordered))
-    p50, p95, p99 = (ordered[bisect_left(reached, -(-share * total // 100))][0] for share in (50, 95, 99))
-    return Percentiles(ordered[0][0], p50, p95, p99, ordered[-1][0])
-
-
-class _ScriptOf(dict[str, str]):
-    """Character → script ("" when it is no letter), filled as characters are met."""
-
-    def __missing__(self, character: str) -> str:
-        script = ""
-        if character.isalpha():
-            first = unicodedata.name(character, "OTHER").split()[0].lower()
-            script = _SCRIPT_NAMES.get(first, first)
-        self[character] = script
-        return script
-
-
-_SCRIPT_OF = _ScriptOf()
-
-
-def find_script(text: str) -> str:
-    """Return the script of most letters in the first 32 characters, such as "latin" or "han", else "none"."""
-    sample = text[:_SCRIPT_SAMPLE_CHARS]
-    if sample.isascii():
-        return "latin" if _ASCII_LETTER.search(sample) else "none"
-    counts = Counter(map(_SCRIPT_OF.__getitem__, sample))
-    del counts[""]
-    return max(sorted(counts), key=counts.__getitem__) if counts else "none"
-
-
-class SideStatistics:
-    """Gathers the statistics of one side's kept groups."""
-
-    def __init__(self, tokens: TokenCounter | None = None) -> None:
-        """Start empty; `tokens`, where a tokenizer is given, counts this side's tokens."""
-        self.rows = 0
+    def __init__(self) -> None:
+        self._rows = 0
         self._queries = DigestSet()
         self._positives: Counter[int] = Counter()
         self._negatives: Counter[int] = Counter()
         self._query_chars: Counter[int] = Counter()
         self._document_chars: Counter[int] = Counter()
-        self._scripts: Counter[str] = Counter()
-        self._tokens = tokens
 
-    def add(self, group: RankingGroup) -> None:
-        """Count one kept group."""
-        self.rows += 1
-        self._queries.add(digest((query_key(group.query),)))
-        self._positives[len(group.positives)] += 1
-        self._negatives[len(group.negatives)] += 1
-        self._query_chars[len(group.query)] += 1
-        documents = group.positives + group.negatives
-        self._document_chars.update(map(len, documents))
-        self._scripts[find_script(group.query)] += 1
-        self._scripts.update(map(find_script, documents))
-        if self._tokens:
-            self._tokens.add(group)
+    def add(self, record: Record) -> None:
+        if not isinstance(record, RankingGroup):
+            raise TypeError(record)
+        self._rows += 1
+        self._queries.add(digest((query_key(record.query),)))
+        self._positives[len(record.positives)] += 1
+        self._negatives[len(record.negatives)] += 1
+        self._query_chars[len(record.query)] += 1
+        self._document_chars.update(map(len, record.positives + record.negatives))
 
     def to_json(self) -> dict[str, Any]:
-        """Return one side of stats.json; `scripts` counts texts (queries and documents) by their main script."""
-        found = {
-            "rows": self.rows,
+        return {
             "queries": len(self._queries),
             "positives": _total(self._positives.items()),
             "negatives": _total(self._negatives.items()),
-            "positives_per_row": self._per_row(self._positives),
-            "negatives_per_row": self._per_row(self._negatives),
+            "positives_per_row": _per_row(self._positives, self._rows),
+            "negatives_per_row": _per_row(self._negatives, self._rows),
             "query_chars": _spread(self._query_chars),
             "document_chars": _spread(self._document_chars),
-            "scripts": dict(sorted(self._scripts.items(), key=lambda item: (-item[1], item[0]))),
         }
-        return found | ({"tokens": self._tokens.to_json()} if self._tokens else {})
 
-    def _per_row(self, histogram: Counter[int]) -> dict[str, float]:
-        if not self.rows:
-            return {"min": 0, "mean": 0.0, "max": 0}
-        mean = round(_total(histogram.items()) / self.rows, 4)
-        return {"min": min(histogram), "mean": mean, "max": max(histogram)}
+
+class _PairPart:
+    """What only scored pairs have."""
+
+    def __init__(self) -> None:
+        self._queries = DigestSet()
+        self._chars: Counter[int] = Counter()
+        self._scores: Counter[float] = Counter()  # of the first distinct ones, for the histogram
+        self._many_scores = False
+        self._sum = 0.0
+        self._low, self._high, self._rows = math.inf, -math.inf, 0
+
+    def add(self, record: Record) -> None:
+        if not isinstance(record, ScoredPair):
+            raise TypeError(record)
+        self._rows += 1
+        self._queries.add(digest((query_key(record.text1),)))
+        self._chars.update((len(record.text1), len(record.text2)))
+        score = record.score
+        self._sum += score
+        self._low, self._high = min(self._low, score), max(self._high, score)
+        if score in self._scores or len(self._scores) < _SCORES_LISTED:
+            self._scores[score] += 1
+        else:
+            self._many_scores = True
+
+    def to_json(self) -> dict[str, Any]:
+        scores: dict[str, Any] = {"min": 0.0, "mean": 0.0, "max": 0.0, "distinct": []}
+        if self._rows:
+            scores = {"min": self._low, "mean": round(self._sum / self._rows, 4), "max": self._high}
+            listed = sorted(self._scores.items())
+            # With more scores than are listed, the first met would say nothing of the others.
+            scores["distinct"] = None if self._many_scores else [{"score": s, "rows": n} for s, n in listed]
+        return {"queries": len(self._queries), "scores": scores, "text_chars": _spread(self._chars)}
+
+
+class _ChatPart:
+    """What only conversations have."""
+
+    def __init__(self) -> None:
+        self._rows = 0
+        self._queries = DigestSet()
+        self._turns: Counter[int] = Counter()
+        self._systems = 0
+        self._prompt_chars: Counter[int] = Counter()
+        self._answer_chars: Counter[int] = Counter()
+
+    def add(self, record: Record) -> None:
+        if not isinstance(record, Chat):
+            raise TypeError(record)
+        self._rows += 1
+        self._queries.add(digest((query_key(record.split_text),)))
+        self._turns[sum(message.role == "assistant" for message in record.messages)] += 1
+        self._systems += record.messages[0].role == "system"
+        self._prompt_chars[sum(len(message.content) for message in record.messages[:-1])] += 1
+        self._answer_chars[len(record.messages[-1].content)] += 1
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "queries": len(self._queries),
+            "with_system": self._systems,
+            "turns": _total(self._turns.items()),
+            "turns_per_row": _per_row(self._turns, self._rows),
+            "prompt_chars": _spread(self._prompt_chars),
+            "answer_chars": _spread(self._answer_chars),
+        }
+
+
+_PARTS: dict[Kind, Callable[[], _GroupPart | _PairPart | _ChatPart]] = {
+    "group": _GroupPart,
+    "pair": _PairPart,
+    "chat": _ChatPart,
+}
+
+
+class SideStatistics:
+    """Gathers the statistics of one side's kept records."""
+
+    def __init__(self, kind: Kind = "group", tokens: TokenStatistics | None = None) -> None:
+        """Start empty; `tokens`, where a tokenizer is given, holds this side's tokens."""
+        self.rows = 0
+        self.tokens = tokens
+        self._part = _PARTS[kind]()
+        self._scripts: Counter[str] = Counter()
+
+    def add(self, record: Record, measured: Measured | None = None) -> None:
+        """Count one kept record, and its tokens where they were counted."""
+        self.rows += 1
+        self._part.add(record)
+        self._scripts.update(map(find_script, record.texts))
+        if self.tokens and measured:
+            self.tokens.add(measured)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return one side of stats.json; `scripts` counts texts by their main script."""
+        found = {"rows": self.rows} | self._part.to_json()
+        found["scripts"] = dict(sorted(self._scripts.items(), key=lambda item: (-item[1], item[0])))
+        return found | ({"tokens": self.tokens.to_json()} if self.tokens else {})
+
+
+def _per_row(histogram: Counter[int], rows: int) -> dict[str, float]:
+    if not rows:
+        return {"min": 0, "mean": 0.0, "max": 0}
+    mean = round(_total(histogram.items()) / rows, 4)
+    return {"min": min(histogram), "mean": mean, "max": max(histogram)}
 
 
 def _total(items: Iterable[tuple[int, int]]) -> int:

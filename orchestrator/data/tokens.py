@@ -1,44 +1,59 @@
-"""How many tokens the texts have, and how many of them the backend will cut in silence.
+"""How many tokens the texts have, counted in batches, and what of them the backend will cut or drop.
 
-The rule is FlagEmbedding's for LLM rerankers (AbsLLMRerankerTrainDataset.__getitem__): query_max_len is no limit of the
-query alone, and the pair loses the tokens of the prompt and of two separators from the document's end.
+What counts as a text, and when it is too long, is said by the rules of lengths.py.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from orchestrator.data.readers import show_path
-from orchestrator.data.statistics import find_percentiles
+from orchestrator.data.spreads import find_percentiles
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from tokenizers import Tokenizer
 
-    from orchestrator.data.groups import RankingGroup
+    from orchestrator.data.records import Record
 
 # FlagEmbedding/abc/finetune/reranker/AbsDataset.py
 DEFAULT_PROMPT = (
     "Given a query A and a passage B, determine whether the passage contains an answer to the query by providing a "
     "prediction of either 'Yes' or 'No'."
 )
-_SEPARATOR = "\n"
 _BATCH_TEXTS = 2048
 
 
 @dataclass(frozen=True)
 class LengthBudget:
-    """What decides how texts are cut; lengths in tokens, instructions in front of every query and every document."""
+    """What decides how FlagEmbedding cuts texts; lengths in tokens, an instruction stands in front of every text."""
 
     query_max_len: int
     passage_max_len: int
     query_instruction: str = ""
     passage_instruction: str = ""
     prompt: str = DEFAULT_PROMPT
+
+
+Truncation = Literal["cut", "drop", "split"]
+
+
+@dataclass(frozen=True)
+class TokenLimit:
+    """How many tokens a text, a pair or a conversation may have in swift, and what becomes of longer ones.
+
+    `answer_prefix` is what the chat template puts in front of each answer that does not begin with it.
+    """
+
+    max_tokens: int
+    truncation: Truncation = "cut"
+    form: str = "swift-embedding"
+    instruction: str | None = None
+    answer_prefix: str = ""
 
 
 class TokenizerUnusableError(Exception):
@@ -63,92 +78,129 @@ def load_tokenizer(path: Path) -> Tokenizer:
     return tokenizer
 
 
-class TokenCounter:
-    """Counts the tokens of one side's groups, in batches."""
+@dataclass(frozen=True)
+class Measured:
+    """One record's lengths in tokens by part, how many texts of a part are too long, and tokens beyond the limit."""
 
-    def __init__(self, tokenizer: Tokenizer, path: Path, budget: LengthBudget | None) -> None:
-        """Count with `tokenizer`, loaded from `path`; without a budget nothing is said about cuts."""
-        self.queries_cut = 0
-        self.documents_cut = 0
-        self.tokens_cut = 0
-        self._tokenizer = tokenizer
-        self._path = path
-        self._budget = budget
-        self._waiting: list[RankingGroup] = []
-        self._waiting_texts = 0
-        self._query: Counter[int] = Counter()
-        self._document: Counter[int] = Counter()
-        self._prompts: dict[str, int] = {}
+    lengths: Mapping[str, Sequence[int]]
+    cut: Mapping[str, int]
+    tokens_cut: int = 0
 
     @property
     def texts_cut(self) -> int:
-        """How many queries and documents are longer than the budget."""
-        return self.queries_cut + self.documents_cut
+        """How many texts are longer than the limit."""
+        return sum(self.cut.values())
 
-    def add(self, group: RankingGroup) -> None:
-        """Count one group, now or with the next ones."""
-        self._waiting.append(group)
-        self._waiting_texts += 1 + len(group.positives) + len(group.negatives)
-        if self._waiting_texts >= _BATCH_TEXTS:
-            self.flush()
 
-    def flush(self) -> None:
-        """Count what is waiting."""
-        budget = self._budget
-        before_query, before_document = (budget.query_instruction, budget.passage_instruction) if budget else ("", "")
-        texts: list[str] = []
-        for group in self._waiting:
-            texts.append(before_query + group.query)
-            texts.extend(before_document + text for text in group.positives + group.negatives)
-        counts = iter(self._count(texts))
-        for group in self._waiting:
-            query = next(counts)
-            documents = [next(counts) for _ in range(len(group.positives) + len(group.negatives))]
-            self._query[query] += 1
-            self._document.update(documents)
-            if budget:
-                self._cut(budget, query, documents, group.prompt)
-        self._waiting.clear()
-        self._waiting_texts = 0
+class LengthRule(Protocol):
+    """What of a record is counted, and when it is too long."""
 
-    def _count(self, texts: list[str]) -> list[int]:
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of what is counted, such as query and document."""
+
+    @property
+    def limited(self) -> bool:
+        """Whether anything can be too long."""
+
+    def texts(self, record: Record) -> list[str]:
+        """Return the texts to count, as the backend reads them."""
+
+    def measure(self, record: Record, counts: Sequence[int]) -> Measured:
+        """Return the record's lengths, given the tokens of each of its `texts`."""
+
+
+class TextCounter:
+    """Counts the tokens of texts."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        """Count with `tokenizer`, without special tokens of its own."""
+        self._tokenizer = tokenizer
+        self._known: dict[str, int] = {}
+
+    def count(self, texts: list[str]) -> list[int]:
+        """Return the tokens of each text; special tokens that stand in a text count as one."""
         return [len(found.ids) for found in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
-    def _count_prompt(self, prompt: str) -> int:
-        if prompt not in self._prompts:
-            if len(self._prompts) > _BATCH_TEXTS:
-                self._prompts.clear()
-            self._prompts[prompt] = self._count([prompt])[0]
-        return self._prompts[prompt]
+    def count_again(self, text: str) -> int:
+        """Return the tokens of a text that recurs, such as a prompt."""
+        if text not in self._known:
+            if len(self._known) > _BATCH_TEXTS:
+                self._known.clear()
+            self._known[text] = self.count([text])[0]
+        return self._known[text]
 
-    def _cut(self, budget: LengthBudget, query: int, documents: Sequence[int], prompt: str | None) -> None:
-        separator = self._count_prompt(_SEPARATOR)
-        prompt_tokens = self._count_prompt(budget.prompt if prompt is None else prompt)
-        pair_limit = budget.query_max_len + budget.passage_max_len - prompt_tokens - separator
-        query_kept = min(query, budget.query_max_len + budget.passage_max_len // 4)
-        document_limit = budget.passage_max_len + budget.query_max_len // 2
-        self.queries_cut += query_kept < query
-        self.tokens_cut += query - query_kept
-        for document in documents:
-            kept = min(document, document_limit)
-            excess = query_kept + separator + kept - pair_limit
-            # transformers cuts the second text only, and nothing at all where that would leave none of it.
-            if 0 < excess < separator + kept:
-                kept = max(0, kept - excess)
-            self.documents_cut += kept < document
-            self.tokens_cut += document - kept
+
+class MeasuringQueue:
+    """Records wait here until a batch of them is counted; they leave in the order in which they came."""
+
+    def __init__(self, counter: TextCounter, rule: LengthRule) -> None:
+        """Start empty."""
+        self._counter = counter
+        self._rule = rule
+        self._waiting: list[tuple[str, Record]] = []
+        self._texts: list[str] = []
+        self._sizes: list[int] = []
+
+    def put(self, path: str, record: Record) -> Iterator[tuple[str, Record, Measured]]:
+        """Add a record of the file `path`, and yield those that are measured thereby."""
+        texts = self._rule.texts(record)
+        self._waiting.append((path, record))
+        self._sizes.append(len(texts))
+        self._texts += texts
+        if len(self._texts) >= _BATCH_TEXTS:
+            yield from self.flush()
+
+    def flush(self) -> Iterator[tuple[str, Record, Measured]]:
+        """Measure and yield what is waiting."""
+        counts = self._counter.count(self._texts)
+        waiting, sizes = self._waiting, self._sizes
+        self._waiting, self._sizes, self._texts = [], [], []
+        start = 0
+        for (path, record), size in zip(waiting, sizes, strict=True):
+            yield path, record, self._rule.measure(record, counts[start : start + size])
+            start += size
+
+
+class TokenStatistics:
+    """Sums up the tokens of one side's kept records."""
+
+    def __init__(self, rule: LengthRule, path: Path) -> None:
+        """Start empty; `path` is the tokenizer's."""
+        self.cut: Counter[str] = Counter()
+        self.tokens_cut = 0
+        self._rule = rule
+        self._path = path
+        self._lengths: dict[str, Counter[int]] = {part: Counter() for part in rule.parts}
+
+    @property
+    def texts_cut(self) -> int:
+        """How many texts are longer than the limit."""
+        return self.cut.total()
+
+    def add(self, measured: Measured) -> None:
+        """Count one record."""
+        for part, lengths in measured.lengths.items():
+            self._lengths[part].update(lengths)
+        self.cut.update(measured.cut)
+        self.tokens_cut += measured.tokens_cut
+
+    def describe_cut(self) -> str:
+        """Return what is cut, for the warning."""
+        parts = ", ".join(f"{self.cut[part]} {_plural(part)}" for part in self._rule.parts)
+        return f"{parts}, {self.tokens_cut} tokens in all"
 
     def to_json(self) -> dict[str, Any]:
-        """Return stats.json's `tokens` of one side: lengths of queries and documents, and what is cut, if known."""
-        self.flush()
+        """Return stats.json's `tokens` of one side: the lengths of each part, and what is cut, if known."""
         found: dict[str, Any] = {}
-        for name, histogram in (("query", self._query), ("document", self._document)):
+        for name, histogram in self._lengths.items():
             spread = find_percentiles(histogram)
             found[name] = {"p50": spread.p50, "p95": spread.p95, "max": spread.high}
-        if self._budget:
-            found |= {
-                "queries_cut": self.queries_cut,
-                "documents_cut": self.documents_cut,
-                "tokens_cut": self.tokens_cut,
-            }
+        if self._rule.limited:
+            found |= {f"{_plural(part)}_cut": self.cut[part] for part in self._rule.parts}
+            found["tokens_cut"] = self.tokens_cut
         return found | {"tokenizer": show_path(self._path)}
+
+
+def _plural(part: str) -> str:
+    return {"query": "queries"}.get(part, f"{part}s")

@@ -11,6 +11,7 @@ from orchestrator.errors import DataError, Problem
 
 if TYPE_CHECKING:
     from orchestrator.data.ledger import Ledger
+    from orchestrator.data.sides import Cuts
 
 PROBLEMS_SHOWN = 20
 
@@ -23,7 +24,7 @@ class Gathered:
     stats: dict[str, Any]
     refusals: tuple[Problem, ...]
     bad_rows: tuple[Problem, ...]
-    mended_cut: int | None = None
+    mended_cuts: Cuts | None = None
 
 
 def build_problems(gathered: Gathered, max_dropped: int) -> list[Problem]:

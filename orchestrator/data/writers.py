@@ -1,4 +1,4 @@
-"""Canonical groups become the rows that a backend reads, and files that appear all together or not at all."""
+"""Canonical records become the rows that a backend reads, and files that appear all together or not at all."""
 
 from __future__ import annotations
 
@@ -8,29 +8,58 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.data.groups import RankingGroup
+from orchestrator.data.swift_rows import build_chat_row, build_embedding_row, build_reranker_row
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
     from types import TracebackType
     from typing import BinaryIO, Self
 
-    from orchestrator.data.groups import RankingGroup
+    from orchestrator.data.records import Kind, Record
 
 # Python's str.splitlines ends a line at these, and JSON leaves them as they are.
 _LINE_BREAKS = {character: f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"}
 
 
-def build_flagembedding_row(group: RankingGroup) -> dict[str, Any]:
+@dataclass(frozen=True)
+class RowOptions:
+    """What the rows of a form depend on besides the record."""
+
+    instruction: str | None = None
+    loss: str | None = None
+
+
+@dataclass(frozen=True)
+class TrainForm:
+    """A backend's form of training rows: the kinds that it can hold, how one is built, what it asks of the records."""
+
+    kinds: tuple[Kind, ...]
+    build: Callable[[Record, RowOptions], dict[str, Any]]
+    needs_negatives: bool = False
+    takes_prompt: bool = True
+    takes_scores: bool = False
+
+
+def build_flagembedding_row(record: Record, options: RowOptions = RowOptions()) -> dict[str, Any]:  # noqa: ARG001
     """Return the row that FlagEmbedding's reranker trainers read; all rows of a side have the same keys."""
-    row: dict[str, Any] = {"query": group.query, "pos": group.positives, "neg": group.negatives}
-    if group.positive_scores is not None:
-        row |= {"pos_scores": group.positive_scores, "neg_scores": group.negative_scores}
-    if group.prompt is not None:
-        row["prompt"] = group.prompt
+    if not isinstance(record, RankingGroup):
+        raise TypeError(record)
+    row: dict[str, Any] = {"query": record.query, "pos": record.positives, "neg": record.negatives}
+    if record.positive_scores is not None:
+        row |= {"pos_scores": record.positive_scores, "neg_scores": record.negative_scores}
+    if record.prompt is not None:
+        row["prompt"] = record.prompt
     return row
 
 
-TRAIN_FORMS: dict[str, Callable[[RankingGroup], dict[str, Any]]] = {"flagembedding": build_flagembedding_row}
+TRAIN_FORMS: dict[str, TrainForm] = {
+    "flagembedding": TrainForm(("group",), build_flagembedding_row, needs_negatives=True, takes_scores=True),
+    "swift-embedding": TrainForm(("group", "pair"), build_embedding_row, takes_prompt=False),
+    "swift-reranker": TrainForm(("group",), build_reranker_row, needs_negatives=True),
+    "swift-chat": TrainForm(("chat",), build_chat_row),
+}
 
 
 def format_line(row: dict[str, Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""Parses a recipe's gates ("> baseline + 0.02") and decides whether a run passes them."""
+"""Parses a recipe's gates ("> baseline + 0.02", "< baseline") and decides whether a run passes them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from orchestrator.evaluation.measures import Metric, parse_metric
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_GRAMMAR = "an operator (>, >=), then a number, or baseline, or baseline + a number, as in '>= baseline + 0.02'"
 _NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _RULE = re.compile(
-    rf"\s*(?P<operator>>=?)\s*(?:(?P<baseline>baseline)(?:\s*(?P<sign>[+-])\s*(?P<offset>{_NUMBER}))?|(?P<number>{_NUMBER}))\s*"
+    rf"\s*(?P<operator>[<>]=?)\s*(?:(?P<baseline>baseline)(?:\s*(?P<sign>[+-])\s*(?P<offset>{_NUMBER}))?|(?P<number>{_NUMBER}))\s*"
 )
-_OPERATORS = {">": operator.gt, ">=": operator.ge}
+_OPERATORS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
+_TURNED = {">": "<", "<": ">", "+": "-", "-": "+"}
 
 
 @dataclass(frozen=True)
 class Rule:
-    """The tuned model's mean of `metric` must be `operator` `offset`, counted from the baseline's if `baseline`."""
+    """The tuned model's value of `metric` must be `operator` `offset`, counted from the baseline's if `baseline`."""
 
     metric: Metric
     operator: str
@@ -44,21 +44,59 @@ class Decision:
 def parse_rule(metric_name: str, text: object) -> Rule | Problem:
     """Return one gate of the recipe, or what is wrong with it. Imports nothing heavy.
 
-    A rule is an operator (`>` or `>=`), then `baseline`, `baseline` ± a number, or a number.
+    A rule is an operator (`>` or `>=`; `<` or `<=` for metrics that are better when lower), then `baseline`,
+    `baseline` ± a number, or a number.
     """
     metric = parse_metric(metric_name)
     if isinstance(metric, Problem):
         return metric
     if isinstance(text, int | float) and not isinstance(text, bool):
-        return Problem(f"the gate {text} has no operator", hint=f"write '> {text}'")
+        return Problem(f"the gate {text} has no operator", hint=f"write '{_better(metric)} {text}'")
     found = _RULE.fullmatch(text) if isinstance(text, str) else None
     if found is None or not isinstance(text, str):
-        return Problem(f"{text!r} is not a gate", hint=f"write {_GRAMMAR}")
+        return Problem(f"{text!r} is not a gate", hint=f"write {_grammar(metric)}")
+    if found["operator"][0] != _better(metric):
+        way = "higher" if metric.higher_is_better else "lower"
+        message = f"{text!r} is passed by a worse model: {metric.display} is better when {way}"
+        return Problem(message, hint=f"write '{_turn(found)}'")
     offset = float(found["number"] or found["offset"] or 0)
     offset = -offset if found["sign"] == "-" else offset
-    if not found["baseline"] and offset > 1:
-        return Problem(f"{text!r} can never be passed: {metric.display} is at most 1", hint="measures run from 0 to 1")
-    return Rule(metric, found["operator"], bool(found["baseline"]), offset, " ".join(text.split()))
+    rule = Rule(metric, found["operator"], bool(found["baseline"]), offset, " ".join(text.split()))
+    return _out_of_range(rule) or rule
+
+
+def _better(metric: Metric) -> str:
+    return ">" if metric.higher_is_better else "<"
+
+
+def _grammar(metric: Metric) -> str:
+    better = _better(metric)
+    example = ">= baseline + 0.02" if metric.higher_is_better else "<= baseline - 0.02"
+    return f"an operator ({better}, {better}=), then a number, or baseline, or baseline ± a number, as in '{example}'"
+
+
+def _turn(found: re.Match[str]) -> str:
+    """Return a gate in the other direction; an offset that asked for more than the baseline still does."""
+    side, sign = found["operator"][0], found["sign"]
+    asks_for_more = (side, sign) in {(">", "+"), ("<", "-")}
+    right = f"{_TURNED[side]}{found['operator'][1:]} {found['baseline'] or found['number']}"
+    if sign is None:
+        return right
+    return f"{right} {_TURNED[sign] if asks_for_more else sign} {found['offset']}"
+
+
+def _out_of_range(rule: Rule) -> Problem | None:
+    """Return a problem for a threshold that no model can reach."""
+    metric = rule.metric
+    if rule.baseline:
+        return None
+    message = f"{rule.text!r} can never be passed: {metric.display} is at"
+    if metric.higher_is_better and rule.offset > metric.most:
+        return Problem(f"{message} most {metric.most:g}", hint=f"measures run from {metric.least:g} to {metric.most:g}")
+    reachable = _OPERATORS[rule.operator](metric.least, rule.offset)
+    if not metric.higher_is_better and not reachable:
+        return Problem(f"{message} least {metric.least:g}", hint="write '< baseline', or a higher number")
+    return None
 
 
 def parse_gate(gate: Mapping[str, object]) -> tuple[tuple[Rule, ...], tuple[Problem, ...]]:
@@ -69,7 +107,7 @@ def parse_gate(gate: Mapping[str, object]) -> tuple[tuple[Rule, ...], tuple[Prob
 
 
 def decide(rule: Rule, tuned: float | None, baseline: float | None) -> Decision:
-    """Hold one rule against the means; a rule whose means are missing is missed, since nothing shows that it holds."""
+    """Hold one rule against the values; one whose values are missing is missed, since nothing shows that it holds."""
     name = rule.metric.display
     if tuned is None:
         return Decision(rule, passed=False, sentence=f"{name} {rule.text}: the tuned model was not measured")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from orchestrator.errors import RunFolderError, Where
+from orchestrator.errors import RunFolderError
+from orchestrator.evaluation.lines import read_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Container, Mapping
     from pathlib import Path
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # a retrieval pool holds millions
 class Document:
     """One candidate of a query; a `label` above 0 means relevant, higher labels more so."""
 
@@ -31,21 +31,14 @@ class Group:
     documents: tuple[Document, ...]
 
     @property
+    def docids(self) -> frozenset[str]:
+        """The names of its candidates."""
+        return frozenset(document.docid for document in self.documents)
+
+    @property
     def relevant(self) -> int:
         """How many candidates are relevant."""
         return sum(document.label > 0 for document in self.documents)
-
-
-def _rows(path: Path) -> Iterator[tuple[int, Any]]:
-    """Yield (line number, parsed value) of a JSONL file. Raises RunFolderError for a line that is not JSON."""
-    with path.open(encoding="utf-8") as stream:
-        for number, line in enumerate(stream, start=1):
-            if not line.strip():
-                continue
-            try:
-                yield number, json.loads(line)
-            except ValueError as error:
-                raise RunFolderError(f"not a line of JSON: {error}", where=Where(str(path), number)) from error
 
 
 def load_groups(path: Path) -> tuple[Group, ...]:
@@ -54,8 +47,7 @@ def load_groups(path: Path) -> tuple[Group, ...]:
     Raises RunFolderError where a line is not a group, or a qid comes twice.
     """
     groups: dict[str, Group] = {}
-    for number, row in _rows(path):
-        where = Where(str(path), number)
+    for where, row in read_lines(path):
         try:
             documents = tuple(
                 Document(str(item["docid"]), str(item["text"]), int(item["label"])) for item in row["documents"]
@@ -69,18 +61,14 @@ def load_groups(path: Path) -> tuple[Group, ...]:
     return tuple(groups.values())
 
 
-def load_scores(path: Path, groups: tuple[Group, ...]) -> dict[str, dict[str, float]]:
-    """Return {qid: {docid: score}} of a stage's scores.jsonl.
+def load_scores(path: Path, known: Mapping[str, Container[str]]) -> dict[str, dict[str, float]]:
+    """Return {qid: {docid: score}} of a stage's scores.jsonl; `known` holds each query's docids.
 
-    A pair may be missing. Raises RunFolderError for a pair that the groups do not hold, or that comes twice:
-    such scores belong to other data, and a measure over them would mean nothing.
+    A pair may be missing. Raises RunFolderError for a pair that is not known, or that comes twice: such scores belong
+    to other data, and a measure over them would mean nothing.
     """
-    known: Mapping[str, frozenset[str]] = {
-        group.qid: frozenset(document.docid for document in group.documents) for group in groups
-    }
     scores: dict[str, dict[str, float]] = {}
-    for number, row in _rows(path):
-        where = Where(str(path), number)
+    for where, row in read_lines(path):
         try:
             qid, docid, score = str(row["qid"]), str(row["docid"]), float(row["score"])
         except (KeyError, TypeError, ValueError) as error:

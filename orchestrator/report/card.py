@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.evaluation.measures import display_name
-from orchestrator.report.wording import best_systems, headline
+from orchestrator.report.wording import best_systems, figure, headline, higher_is_better
 from orchestrator.rundir import write_text
 
 if TYPE_CHECKING:
@@ -40,17 +40,22 @@ def build_results(metrics: Mapping[str, Any]) -> str:
     best = best_systems(metrics)
     names = metrics["metrics"]
     table = [
-        "| | " + " | ".join(display_name(name) for name in names) + " |",
+        "| | " + " | ".join(map(_column, names)) + " |",
         "|---|" + "---:|" * len(names),
     ]
     for system in metrics["systems"]:
         cells = [
-            f"**{system['means'][name]:.3f}**" if system["id"] in best[name] else f"{system['means'][name]:.3f}"
+            f"**{figure(system['means'][name])}**" if system["id"] in best[name] else figure(system["means"][name])
             for name in names
         ]
         note = " (newly initialised head: ranks at random)" if system["head"] == "new" else ""
         table.append(f"| {_cell(system['label'])}{note} | " + " | ".join(cells) + " |")
     return "\n".join(["", f"{_cell(headline(metrics))}.", "", *table, ""])
+
+
+def _column(metric: str) -> str:
+    """Return a metric's name, and that it is better when lower: a reader takes the other way for granted."""
+    return display_name(metric) if higher_is_better(metric) else f"{display_name(metric)} (lower is better)"
 
 
 def _cell(text: str) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.report.curve import count_not_finite, is_dead
+from orchestrator.evaluation.measures import CHAT, PAIR, RETRIEVAL
+from orchestrator.report.training_log import count_not_finite, is_dead
 from orchestrator.report.wording import counted
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
     from orchestrator.report.record import RunRecord
 
-FEW_QUERIES = 30
+FEW_UNITS = 30
 
 
 def build_cautions(record: RunRecord, metrics: Mapping[str, Any]) -> list[str]:
@@ -31,7 +32,7 @@ def build_gaps(record: RunRecord, metrics: Mapping[str, Any]) -> list[str]:
     gaps = list(metrics["gaps"])
     if not any(system["role"] == "baseline" for system in metrics["systems"]):
         gaps.append("No baseline was scored: the tuned model is not compared with anything.")
-    if not record.loss:
+    if not record.training.points:
         gaps.append("No training loss was logged: there is no loss curve.")
     if not record.checks:
         gaps.append("The packaged model was not verified: the package stage left no checks.")
@@ -60,50 +61,113 @@ def _about_checks(record: RunRecord) -> Iterator[str]:
 
 
 def _about_loss(record: RunRecord) -> Iterator[str]:
-    if bad := count_not_finite(record.loss):
+    if bad := count_not_finite(record.training.points):
         yield f"The training loss is not a number at {counted(bad, 'logged step')}: the training diverged."
-    if is_dead(record.loss):
+    if bad := count_not_finite(record.training.evaluations):
+        yield f"The validation loss is not a number at {counted(bad, 'evaluation')}."
+    if is_dead(record.training.points):
         yield "The training loss is exactly 0 in the second half: the training diverged, or had nothing to learn."
 
 
 def _about_systems(metrics: Mapping[str, Any]) -> Iterator[str]:
-    queries = metrics["eval"]["queries"] if metrics["eval"] else 0
     for system in metrics["systems"]:
-        label = system["label"]
-        if system["constant"]:
-            yield f"{label}: every document got the same score; the values are those of a random order."
-        if missing := len(system["missing_queries"]):
-            yield f"{label}: {missing} of {counted(queries, 'query')} have no scores and count 0."
-        if system["id"] == metrics["headline"]["baseline"] and system["head"] == "new":
-            yield (
-                f"{label}: its scoring head is newly initialised, so it ranks at random; "
-                "being better than it shows that the model learnt, not that it beats a trained reranker."
-            )
-        if tied := system["tied_queries"]:
-            sampled = system["sampled_queries"]
-            how = f"; for {sampled} of them the mean of {system['random_orders']} random orders" if sampled else ""
-            yield (
-                f"{label}: in {tied} of {counted(queries, 'query')} documents with different labels share a score; "
-                f"their values are expectations over random orders{how}."
-            )
+        if metrics["kind"] == CHAT:
+            yield from _about_chat(system, metrics)
+        elif metrics["kind"] == PAIR:
+            yield from _about_pairs(system)
+        else:
+            yield from _about_ranking(system, metrics)
+
+
+def _about_ranking(system: Mapping[str, Any], metrics: Mapping[str, Any]) -> Iterator[str]:
+    queries, label = metrics["eval"]["units"], system["label"]
+    if system["constant"]:
+        yield f"{label}: every document got the same score; the values are those of a random order."
+    if missing := len(system["missing_queries"]):
+        yield f"{label}: {missing} of {counted(queries, 'query')} have no scores and count 0."
+    if system["id"] == metrics["headline"]["baseline"] and system["head"] == "new":
+        yield (
+            f"{label}: its scoring head is newly initialised, so it ranks at random; "
+            "being better than it shows that the model learnt, not that it beats a trained reranker."
+        )
+    if tied := system["tied_queries"]:
+        sampled = system["sampled_queries"]
+        how = f"; for {sampled} of them the mean of {system['random_orders']} random orders" if sampled else ""
+        yield (
+            f"{label}: in {tied} of {counted(queries, 'query')} documents with different labels share a score; "
+            f"their values are expectations over random orders{how}."
+        )
+
+
+def _about_pairs(system: Mapping[str, Any]) -> Iterator[str]:
+    if system["constant"]:
+        yield f"{system['label']}: every pair got the same score; a correlation is not defined, and counts 0."
+
+
+def _about_chat(system: Mapping[str, Any], metrics: Mapping[str, Any]) -> Iterator[str]:
+    rows, label, scoring = metrics["eval"]["units"], system["label"], system["scoring"]
+    if without := system["rows_without_tokens"]:
+        yield (
+            f"{label}: {without} of {counted(rows, 'row')} have no token of the reference within the length limit; "
+            "they are left out of the loss."
+        )
+    if cut := _count(scoring, "references_cut"):
+        yield f"{label}: the length limit cut the reference of {cut} of {counted(rows, 'row')}."
+    if cut := _count(scoring, "prompts_cut"):
+        yield f"{label}: the length limit cut the prompt of {cut} of {counted(rows, 'row')}."
+    generations = system["generations"]
+    if cut := _count(scoring, "hit_max_new_tokens"):
+        limit = _count(scoring, "max_new_tokens")
+        length = f" after {counted(limit, 'token')}" if limit else ""
+        yield (
+            f"{label}: {cut} of {counted(generations, 'generation')} were cut by max_new_tokens{length}; "
+            "exact match and ROUGE-L count what was written until then."
+        )
+    if empty := _count(scoring, "empty_generations"):
+        yield f"{label}: {empty} of {counted(generations, 'generation')} are empty."
+
+
+def _count(scoring: Mapping[str, Any], key: str) -> int:
+    """Return a count of scoring.json, 0 where it does not say."""
+    value = scoring.get(key)
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
 def _about_evaluation(record: RunRecord, metrics: Mapping[str, Any]) -> Iterator[str]:
     if record.plan.smoke:
         yield "This is a smoke run on a tiny model: it shows that the pipeline works, not how good the model is."
-    if metrics["eval"] is None:
+    evaluation, unit = metrics["eval"], metrics["unit"]
+    if evaluation is None:
         return
-    queries, without = metrics["eval"]["queries"], metrics["eval"]["queries_without_relevant"]
-    if queries < FEW_QUERIES:
-        yield f"Only {counted(queries, 'query')} measured: the interval is wide, and a small difference cannot be seen."
-    if without:
-        yield f"{counted(without, 'query')} of {queries} have no relevant document: they count 0 for every system."
+    units = evaluation["units"]
+    if units < FEW_UNITS:
+        yield f"Only {counted(units, unit)} measured: the interval is wide, and a small difference cannot be seen."
+    if without := evaluation.get("queries_without_relevant"):
+        yield f"{counted(without, 'query')} of {units} have no relevant document: they count 0 for every system."
+    if metrics["kind"] == RETRIEVAL:
+        yield "Documents of the corpus that nobody judged count as not relevant."
+    if evaluation.get("distinct_scores") == 1:
+        yield "Every pair of the evaluation set has the same score: no correlation is defined, and all count 0."
+    if generated := _fewest_generations(metrics):
+        yield (
+            f"{generated} of {counted(units, 'row')} have a generation: exact match and ROUGE-L are over those, "
+            "loss and perplexity over all."
+        )
+
+
+def _fewest_generations(metrics: Mapping[str, Any]) -> str | None:
+    """Return how many rows have a generation where it is not all of them, `None` or `Only 20` as a word."""
+    counts = [system["generations"] for system in metrics["systems"] if "generations" in system]
+    if not counts or min(counts) >= metrics["eval"]["units"]:
+        return None
+    return f"Only {min(counts):,}" if min(counts) else "None"
 
 
 def _about_data(record: RunRecord) -> Iterator[str]:
     for name, side in ((record.ledger or {}).get("sides") or {}).items():
         dropped = side.get("dropped") or {}
-        if side.get("rows_in") != side.get("kept", 0) + side.get("moved_to_eval", 0) + sum(dropped.values()):
+        moved = side.get("moved_to_eval", 0) + side.get("moved_to_validation", 0)
+        if side.get("rows_in") != side.get("kept", 0) + moved + sum(dropped.values()):
             yield f"The ledger of the {name} data does not add up: rows are unaccounted for."
         if duplicates := dropped.get("duplicate"):
             yield f"{counted(duplicates, 'row')} of the {name} data repeated another and were dropped."

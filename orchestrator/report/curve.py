@@ -1,87 +1,19 @@
-"""Reads the training loss that a run logged, and draws it."""
+"""Draws the loss curve: training loss, validation loss with the best checkpoint, learning rate."""
 
 from __future__ import annotations
 
 import io
-import json
 import math
-import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Sequence
 
-    from orchestrator.plan import Plan
-    from orchestrator.rundir import RunDir
+    from orchestrator.report.training_log import TrainingLog
 
-_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _SMOOTH_FROM = 40  # points; fewer are shown as they are
 _DPI = 200  # twice the usual 100, for dense screens
-_INK, _MUTED, _LINE, _ACCENT = "#1d2126", "#6d7278", "#e3e1dc", "#0b6e69"
-
-
-@dataclass(frozen=True)
-class LossPoint:
-    """One logged training step; a value that was not logged, or is not a number, is None."""
-
-    step: int
-    loss: float | None
-    learning_rate: float | None
-
-
-def load_loss_points(run: RunDir, plan: Plan) -> tuple[LossPoint, ...]:
-    """Return the logged steps in order: from the newest checkpoint that parses, else from the run's step events."""
-    stage = plan.stage("train")
-    if stage is None:
-        return ()
-    history = _newest_history(run.stage(stage.name).output) or _step_events(run.events_jsonl)
-    points = {
-        int(entry["step"]): LossPoint(int(entry["step"]), _number(entry["loss"]), _number(entry.get("learning_rate")))
-        for entry in history
-        if isinstance(entry, dict) and isinstance(entry.get("step"), int) and entry.get("loss") is not None
-    }
-    return tuple(points[step] for step in sorted(points))
-
-
-def _newest_history(output: Path) -> list[Any]:
-    """Return log_history of the newest complete checkpoint. trainer_state.json is written last, so it may be cut."""
-    found = [
-        (int(match[1]), path)
-        for path in output.rglob("checkpoint-*/trainer_state.json")
-        if (match := _CHECKPOINT.fullmatch(path.parent.name))
-    ]
-    for _, path in sorted(found, reverse=True):
-        try:
-            history = json.loads(path.read_text(encoding="utf-8"))["log_history"]
-        except (KeyError, TypeError, ValueError):
-            continue
-        if isinstance(history, list):
-            return history
-    return []
-
-
-def _step_events(path: Path) -> list[Any]:
-    """Return the step events of events.jsonl; a line cut by a crash is passed over."""
-    events = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(event, dict) and event.get("type") == "step":
-            events.append(event)
-    return events
-
-
-def _number(value: object) -> float | None:
-    """Return a logged value as a float: transformers 5 logs strings. None for what is not a finite number."""
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
+_INK, _MUTED, _LINE, _ACCENT, _OTHER = "#1d2126", "#6d7278", "#e3e1dc", "#0b6e69", "#b3470e"
 
 
 def smoothed(values: Sequence[float]) -> list[float]:
@@ -96,9 +28,11 @@ def smoothed(values: Sequence[float]) -> list[float]:
     return [math.fsum(values[place - near : place + near + 1]) / (2 * near + 1) for place, near in enumerate(windows)]
 
 
-def draw_loss_curve(points: Sequence[LossPoint]) -> bytes | None:
-    """Return a PNG of the loss over the learning rate, 1824 px wide; None where no loss is a number."""
+def draw_loss_curve(log: TrainingLog) -> bytes | None:
+    """Return a PNG of the losses over the learning rate, 1824 px wide; None where no training loss is a number."""
+    points = log.points
     losses = [(point.step, point.loss) for point in points if point.loss is not None]
+    evaluations = [(point.step, point.loss) for point in log.evaluations if point.loss is not None]
     if not losses:
         return None
     rates = [(point.step, point.learning_rate) for point in points if point.learning_rate is not None]
@@ -114,7 +48,7 @@ def draw_loss_curve(points: Sequence[LossPoint]) -> bytes | None:
         panels: Any = figure.subplots(
             2 if rates else 1, 1, sharex=True, squeeze=False, height_ratios=[3, 1] if rates else [1]
         )
-        _draw_loss(panels[0][0], losses)
+        _draw_loss(panels[0][0], losses, evaluations, log.best_step)
         if rates:
             _draw_rate(panels[1][0], rates)
         for (panel,) in panels:
@@ -122,13 +56,16 @@ def draw_loss_curve(points: Sequence[LossPoint]) -> bytes | None:
         last = panels[-1][0]
         last.set_xlabel("optimizer step", color=_MUTED, loc="right")
         last.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-        last.set_xlim(losses[0][0] - 0.5, losses[-1][0] + 0.5)
+        steps = [step for step, _ in (*losses, *evaluations)]
+        last.set_xlim(min(steps) - 0.5, max(steps) + 0.5)
         picture = io.BytesIO()
         figure.savefig(picture, format="png", metadata={"Software": None})
     return picture.getvalue()
 
 
-def _draw_loss(panel: Any, losses: Sequence[tuple[int, float]]) -> None:
+def _draw_loss(
+    panel: Any, losses: Sequence[tuple[int, float]], evaluations: Sequence[tuple[int, float]], best_step: int | None
+) -> None:
     from matplotlib.ticker import MaxNLocator
 
     steps, values = [step for step, _ in losses], [loss for _, loss in losses]
@@ -139,11 +76,39 @@ def _draw_loss(panel: Any, losses: Sequence[tuple[int, float]]) -> None:
         title += "  (bold: moving average)"
     panel.plot(steps, shown, color=_ACCENT, linewidth=1.8, marker="o" if len(values) == 1 else None)
     panel.plot(steps[-1], shown[-1], "o", color=_ACCENT, markersize=4, clip_on=False, zorder=3)
-    panel.annotate(f"{shown[-1]:.3f}", (steps[-1], shown[-1]), xytext=(7, 0), textcoords="offset points",
+    everything = [*values, *(loss for _, loss in evaluations)]
+    top = max(*everything, 1e-9) * 1.05
+    beside = _apart(shown[-1], evaluations[-1][1] if evaluations else None, 0.07 * top)
+    panel.annotate(f"{shown[-1]:.3f}", (steps[-1], shown[-1]), xytext=(7, beside), textcoords="offset points",
                    va="center", color=_ACCENT, weight="bold", annotation_clip=False)  # fmt: skip
-    panel.set_title(title, loc="left", fontsize=9.5, color=_INK, pad=8)
-    panel.set_ylim(bottom=min(0.0, *values), top=max(*values, 1e-9) * 1.05)
+    panel.set_title(title, loc="left", fontsize=9.5, color=_ACCENT if evaluations else _INK, pad=8)
+    panel.set_ylim(bottom=min(0.0, *everything), top=top)
     panel.yaxis.set_major_locator(MaxNLocator(nbins=5))
+    if evaluations:
+        _draw_evaluations(panel, evaluations, best_step, -beside)
+
+
+def _apart(one: float, other: float | None, least: float) -> float:
+    """Return how far, in points, a label moves so that it does not lie on the other curve's."""
+    if other is None or abs(one - other) >= least:
+        return 0.0
+    return 5.0 if one >= other else -5.0
+
+
+def _draw_evaluations(
+    panel: Any, evaluations: Sequence[tuple[int, float]], best_step: int | None, beside: float
+) -> None:
+    """Draw the validation loss as dots on a line; the best checkpoint's is a ring with its step."""
+    steps, values = [step for step, _ in evaluations], [loss for _, loss in evaluations]
+    panel.plot(steps, values, color=_OTHER, linewidth=1.5, marker="o", markersize=3.5, clip_on=False)
+    panel.annotate(f"{values[-1]:.3f}", (steps[-1], values[-1]), xytext=(7, beside), textcoords="offset points",
+                   va="center", color=_OTHER, weight="bold", annotation_clip=False)  # fmt: skip
+    panel.set_title("Validation loss", loc="right", fontsize=9.5, color=_OTHER, pad=8)
+    best = next((loss for step, loss in evaluations if step == best_step), None)
+    if best is not None:
+        panel.plot(best_step, best, "o", markersize=9, markerfacecolor="none", color=_OTHER, clip_on=False)
+        panel.annotate(f"best: step {best_step}", (best_step, best), xytext=(0, 10), textcoords="offset points",
+                       ha="right" if best_step == steps[-1] else "center", color=_OTHER)  # fmt: skip
 
 
 def _draw_rate(panel: Any, rates: Sequence[tuple[int, float]]) -> None:
@@ -163,22 +128,3 @@ def _bare(panel: Any) -> None:
     panel.tick_params(length=0, labelcolor=_MUTED)
     panel.grid(axis="y", color=_LINE, linewidth=0.8)
     panel.set_axisbelow(True)
-
-
-def count_not_finite(points: Sequence[LossPoint]) -> int:
-    """Return how many logged losses are not numbers."""
-    return sum(point.loss is None for point in points)
-
-
-def is_dead(points: Sequence[LossPoint]) -> bool:
-    """Return whether the last half of the losses is exactly 0: a trainer that hides NaN logs a diverged run so."""
-    half = points[len(points) // 2 :]
-    return bool(half) and all(point.loss == 0 for point in half)
-
-
-def describe_points(points: Sequence[LossPoint]) -> Mapping[str, Any] | None:
-    """Return {"step", "first", "last"}: the last step, the first and the last loss; None where there is no loss."""
-    losses = [point.loss for point in points if point.loss is not None]
-    if not losses:
-        return None
-    return {"step": points[-1].step, "first": losses[0], "last": losses[-1]}

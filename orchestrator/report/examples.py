@@ -19,13 +19,15 @@ _LONGEST_TEXT = 320  # characters of a document that the page shows
 class Top:
     """The first document of a ranking (one of `tied` that share the top score), and where the first relevant one is.
 
-    `relevant_rank` is a number, or a range such as `2–4` where a tie leaves it open; None where none was ranked.
+    `relevant_rank` is a number, or a range such as `2–4` where a tie leaves it open; None where none was ranked, which
+    `missed` says of a query that has relevant documents.
     """
 
     text: str
     relevant: bool
     tied: int
     relevant_rank: str | None
+    missed: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,7 @@ def build_examples(
     `values` is {qid: (before, after)} of the headline metric, `before` and `after` are {qid: {docid: score}}.
     """
     by_qid = {group.qid: group for group in groups if group.qid in values}
-    change = {qid: values[qid][1] - values[qid][0] for qid in by_qid}
-    improved = heapq.nlargest(MOST_EXAMPLES, (qid for qid in change if change[qid] > 0), key=lambda qid: change[qid])
-    worsened = heapq.nsmallest(MOST_EXAMPLES, (qid for qid in change if change[qid] < 0), key=lambda qid: change[qid])
+    improved, worsened = most_changed({qid: values[qid] for qid in by_qid}, most=MOST_EXAMPLES)
 
     def example(qid: str) -> Example:
         group = by_qid[qid]
@@ -72,6 +72,17 @@ def build_examples(
     return tuple(example(qid) for qid in improved), tuple(example(qid) for qid in worsened)
 
 
+def most_changed(
+    values: Mapping[str, tuple[float, float]], *, most: int, higher_is_better: bool = True
+) -> tuple[list[str], list[str]]:
+    """Return the rows of {row: (before, after)} that improved and that worsened most, at most `most` each."""
+    way = 1 if higher_is_better else -1
+    gain = {row: way * (after - before) for row, (before, after) in values.items()}
+    improved = heapq.nlargest(most, (row for row in gain if gain[row] > 0), key=lambda row: gain[row])
+    worsened = heapq.nsmallest(most, (row for row in gain if gain[row] < 0), key=lambda row: gain[row])
+    return improved, worsened
+
+
 def find_top(group: Group, scores: Mapping[str, float]) -> Top | None:
     """Return the first document of one ranking; None where nothing was scored.
 
@@ -82,7 +93,9 @@ def find_top(group: Group, scores: Mapping[str, float]) -> Top | None:
         return None
     best = max(scores[document.docid] for document in ranked)
     first = [document for document in ranked if scores[document.docid] == best]
-    return Top(clipped(first[0].text), first[0].label > 0, len(first), _first_relevant_rank(group, scores))
+    rank = _first_relevant_rank(group, scores)
+    missed = rank is None and group.relevant > 0
+    return Top(clipped(first[0].text), first[0].label > 0, len(first), rank, missed)
 
 
 def _first_relevant_rank(group: Group, scores: Mapping[str, float]) -> str | None:

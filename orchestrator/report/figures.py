@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.evaluation.measures import display_name
-from orchestrator.report.wording import interval, p_value, signed
+from orchestrator.evaluation.measures import Metric, display_name, parse_metric
+from orchestrator.report.wording import figure, interval, p_value, signed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -55,18 +55,22 @@ class IntervalGroup:
 
 @dataclass(frozen=True)
 class IntervalFigure:
-    """Differences with their 95 % intervals against a common zero line."""
+    """Differences with their 95 % intervals against a common zero line.
+
+    `shared` says that all rows have one scale; where they do not, each has its own, and only zero is on the axis.
+    """
 
     width: int
     height: float
     zero: float
     ticks: tuple[Tick, ...]
     groups: tuple[IntervalGroup, ...]
+    shared: bool = True
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One query's difference; `title` is what pointing at it shows."""
+    """One row's difference; `title` is what pointing at it shows. A win may lie below zero: a loss that fell."""
 
     x: float
     y: float
@@ -78,7 +82,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class BarsFigure:
-    """Every query's difference, largest gain first. `sampled` says that not every query has its own bar."""
+    """Every row's difference, largest gain first. `sampled` says that not every row has its own bar."""
 
     width: int
     height: float
@@ -105,9 +109,9 @@ def build_interval_figure(comparisons: Sequence[Mapping[str, Any]], labels: Mapp
     """Return the interval plot of metrics.json's comparisons, grouped by baseline; None where there are none."""
     if not comparisons:
         return None
-    ends: list[float] = [
-        row[key] for row in comparisons for key in ("difference", "low", "high") if row[key] is not None
-    ]
+    shared = all(_is_share(row["metric"]) for row in comparisons)
+    unit = {name: 1.0 if shared else _reach(comparisons, name) for name in {row["metric"] for row in comparisons}}
+    ends = [end / unit[row["metric"]] for row in comparisons for end in _ends(row)]
     low, high = min(0.0, *ends), max(0.0, *ends)
     pad = 0.06 * (high - low) or 0.05
     low, high = low - pad, high + pad
@@ -123,22 +127,39 @@ def build_interval_figure(comparisons: Sequence[Mapping[str, Any]], labels: Mapp
         for row in comparisons:
             if row["baseline"] != baseline:
                 continue
-            rows.append(_interval_row(row, y + _ROW / 2, x))
+            rows.append(_interval_row(row, y + _ROW / 2, x, unit[row["metric"]]))
             y += _ROW
         groups.append(IntervalGroup(heading, top, y, labels.get(baseline, baseline), tuple(rows)))
         y += _GROUP_GAP
-    ticks = tuple(Tick(x(value), _tick_label(value)) for value in _tick_values(low, high, 5))
-    return IntervalFigure(WIDTH, y - _GROUP_GAP + 28, x(0), ticks, tuple(groups))
+    places = _tick_values(low, high, 5) if shared else [0.0]
+    ticks = tuple(Tick(x(value), _tick_label(value)) for value in places)
+    return IntervalFigure(WIDTH, y - _GROUP_GAP + 28, x(0), ticks, tuple(groups), shared)
 
 
-def _interval_row(row: Mapping[str, Any], y: float, x: Callable[[float], float]) -> IntervalRow:
+def _is_share(name: str) -> bool:
+    """Return whether a metric runs to 1, so that differences of it can stand on one scale with others'."""
+    metric = parse_metric(name)
+    return not isinstance(metric, Metric) or metric.most == 1
+
+
+def _ends(row: Mapping[str, Any]) -> list[float]:
+    return [row[key] for key in ("difference", "low", "high") if row[key] is not None]
+
+
+def _reach(comparisons: Sequence[Mapping[str, Any]], metric: str) -> float:
+    """Return how far the differences of a metric and their intervals go from zero; 1 where they are zero."""
+    return max(abs(end) for row in comparisons if row["metric"] == metric for end in _ends(row)) or 1.0
+
+
+def _interval_row(row: Mapping[str, Any], y: float, x: Callable[[float], float], unit: float) -> IntervalRow:
+    """Lay out one comparison; `x` takes differences in units of `unit`."""
     middle = row["difference"]
     return IntervalRow(
         y=y,
         label=display_name(row["metric"]),
-        x=x(middle),
-        low=x(middle if row["low"] is None else row["low"]),
-        high=x(middle if row["high"] is None else row["high"]),
+        x=x(middle / unit),
+        low=x((middle if row["low"] is None else row["low"]) / unit),
+        high=x((middle if row["high"] is None else row["high"]) / unit),
         verdict=row["verdict"],
         difference=signed(middle),
         interval=interval(row["low"], row["high"]),
@@ -147,14 +168,15 @@ def _interval_row(row: Mapping[str, Any], y: float, x: Callable[[float], float])
     )
 
 
-def build_bars_figure(rows: Sequence[tuple[str, float, float]]) -> BarsFigure | None:
-    """Return the bars of (query, before, after); None where there are none.
+def build_bars_figure(rows: Sequence[tuple[str, float, float]], *, higher_is_better: bool = True) -> BarsFigure | None:
+    """Return the bars of (name, before, after), the largest gain first; None where there are none.
 
-    Above 400 queries the bars are an even sample of the sorted queries, so that the shape stays true.
+    Above 400 rows the bars are an even sample of the sorted rows, so that the shape stays true.
     """
     if not rows:
         return None
-    ordered = sorted(rows, key=lambda row: row[1] - row[2])
+    way = 1 if higher_is_better else -1
+    ordered = sorted(rows, key=lambda row: way * (row[1] - row[2]))
     sampled = len(ordered) > _MOST_BARS
     if sampled:
         last = len(ordered) - 1
@@ -168,19 +190,19 @@ def build_bars_figure(rows: Sequence[tuple[str, float, float]]) -> BarsFigure | 
     slot = min(_WIDEST_SLOT, (WIDTH - _BARS_LEFT) / len(ordered))
     gap = 0.0 if slot < 3 else min(3.0, slot * 0.25)  # noqa: PLR2004
     bars = []
-    for place, (query, before, after) in enumerate(ordered):
+    for place, (name, before, after) in enumerate(ordered):
         difference = after - before
-        kind = "tie" if abs(difference) < 1e-12 else "win" if difference > 0 else "loss"  # noqa: PLR2004
-        height = 2.0 if kind == "tie" else max(1.0, abs(difference) * scale)
-        top = zero - 1 if kind == "tie" else zero - height if kind == "win" else zero
+        tied = abs(difference) < 1e-12  # noqa: PLR2004
+        height = 2.0 if tied else max(1.0, abs(difference) * scale)
+        top = zero - 1 if tied else zero - height if difference > 0 else zero
         bars.append(
             Bar(
                 x=round(_BARS_LEFT + place * slot + gap / 2, 2),
                 y=round(top, 2),
                 width=round(slot - gap, 2),
                 height=round(height, 2),
-                kind=kind,
-                title=f"{signed(difference)}  ({before:.3f} → {after:.3f})  {query}",
+                kind="tie" if tied else "win" if way * difference > 0 else "loss",
+                title=f"{signed(difference)}  ({figure(before)} → {figure(after)})  {name}",
             )
         )
     ticks = tuple(Tick(round(zero - value * scale, 2), _tick_label(value)) for value in _tick_values(low, high, 5))

@@ -5,37 +5,27 @@ from __future__ import annotations
 import base64
 import re
 import shlex
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.evaluation.measures import display_name
+from orchestrator.evaluation.measures import display_name, require_metric
 from orchestrator.render import find_templates
 from orchestrator.report import wording
 from orchestrator.report.cautions import build_cautions, build_gaps
-from orchestrator.report.curve import describe_points
-from orchestrator.report.examples import build_examples
-from orchestrator.report.figures import build_bars_figure, build_interval_figure
+from orchestrator.report.data_table import build_ledger, build_statistics
+from orchestrator.report.evidence import build_evidence
+from orchestrator.report.figures import build_interval_figure
+from orchestrator.report.training_log import describe_log
 from orchestrator.supervise.state import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
-    from orchestrator.evaluation.judged import Group
+    from orchestrator.evaluation.scored import Scored
     from orchestrator.plan import Command
     from orchestrator.report.record import RunRecord
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _KANA, _HANGUL, _HAN = re.compile(r"[぀-ヿ]"), re.compile(r"[가-힯]"), re.compile(r"[㐀-鿿豈-﫿]")
-_QUANTILES = "median · 95 % · longest"
-_LENGTHS = (("query_chars", "Query characters"), ("document_chars", "Document characters"))
-
-
-@dataclass(frozen=True)
-class Scored:
-    """The evaluation set and the scores of each system, {system id: {qid: {docid: score}}}: what examples need."""
-
-    groups: tuple[Group, ...]
-    scores: Mapping[str, Mapping[str, Mapping[str, float]]]
 
 
 def render_page(record: RunRecord, metrics: Mapping[str, Any], scored: Scored, picture: bytes | None) -> str:
@@ -53,6 +43,9 @@ def render_page(record: RunRecord, metrics: Mapping[str, Any], scored: Scored, p
     environment.filters.update(
         display=display_name,
         duration=wording.duration,
+        figure=wording.figure,
+        lower_is_better=lambda name: not wording.higher_is_better(name),
+        row_lower=lambda name: not require_metric(name).row_higher_is_better,
         plain=wording.plain,
         signed=wording.signed,
         opening=lambda text: text[:1].upper() + text[1:],
@@ -69,7 +62,6 @@ def build_context(
     """Return everything that the template shows."""
     comparison = wording.headline_comparison(metrics)
     statement, evidence = wording.headline_parts(metrics)
-    improved, worsened, bars = _changes(metrics, scored)
     return {
         "plan": record.plan,
         "metrics": metrics,
@@ -81,12 +73,12 @@ def build_context(
         "intervals": build_interval_figure(
             metrics["comparisons"], {system["id"]: system["label"] for system in metrics["systems"]}
         ),
-        "bars": build_bars_figure(bars),
-        "improved": improved,
-        "worsened": worsened,
+        "units": wording.counted(2, metrics["unit"]).split()[1],
+        "shares": _shares(metrics),
+        "evidence_of_rows": build_evidence(metrics, scored),
         "picture": base64.b64encode(picture).decode() if picture else None,
-        "loss": describe_points(record.loss),
-        "ledger": list(_ledger_sides(record)),
+        "loss": describe_log(record.training),
+        "ledger": list(build_ledger(record.ledger)),
         "statistics": build_statistics(record.stats or {}),
         "cautions": build_cautions(record, metrics),
         "gaps": build_gaps(record, metrics),
@@ -115,21 +107,6 @@ def find_language(text: str) -> str | None:
     return None
 
 
-def _changes(metrics: Mapping[str, Any], scored: Scored) -> tuple[Sequence[Any], Sequence[Any], list[Any]]:
-    """Return (most improved, most worsened, every query's bar) for the headline comparison."""
-    comparison = wording.headline_comparison(metrics)
-    if comparison is None:
-        return (), (), []
-    baseline, metric = comparison["baseline"], comparison["metric"]
-    values = {
-        row["qid"]: (row["values"][baseline][metric], row["values"]["tuned"][metric]) for row in metrics["per_query"]
-    }
-    improved, worsened = build_examples(
-        scored.groups, values, scored.scores.get(baseline, {}), scored.scores.get("tuned", {})
-    )
-    return improved, worsened, [(group.query, *values[group.qid]) for group in scored.groups if group.qid in values]
-
-
 def _facts(record: RunRecord, metrics: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the few facts under the headline, as (name, value)."""
     model = record.plan.recipe.get("model")
@@ -138,9 +115,7 @@ def _facts(record: RunRecord, metrics: Mapping[str, Any]) -> Iterator[tuple[str,
     if model:
         yield "Base model", str(model)
     if metrics["eval"]:
-        evaluation = metrics["eval"]
-        candidates = counted_each(evaluation["documents"], evaluation["queries"])
-        yield "Measured on", f"{wording.counted(evaluation['queries'], 'query')}, {candidates}"
+        yield "Measured on", wording.measured_on(metrics)
     trained = (((record.ledger or {}).get("sides") or {}).get("train") or {}).get("kept")
     if trained:
         yield "Trained on", wording.counted(trained, "row")
@@ -149,55 +124,14 @@ def _facts(record: RunRecord, metrics: Mapping[str, Any]) -> Iterator[tuple[str,
         yield "Training took", wording.duration(training)
 
 
-def counted_each(documents: int, queries: int) -> str:
-    """Return `10 candidates each`, with the mean where it is not a whole number."""
-    return f"{documents / queries:.3g} candidates each"
-
-
-def _ledger_sides(record: RunRecord) -> Iterator[dict[str, Any]]:
-    """Yield each side's rows in, and where they went."""
-    for name, side in ((record.ledger or {}).get("sides") or {}).items():
-        if not side.get("rows_in"):
-            continue
-        parts = [("kept", side.get("kept", 0))]
-        parts += [("moved to eval", side["moved_to_eval"])] if side.get("moved_to_eval") else []
-        parts += [(reason.replace("-", " "), count) for reason, count in (side.get("dropped") or {}).items() if count]
-        yield {"name": name, "rows_in": side["rows_in"], "parts": parts, "files": side.get("files") or []}
-
-
-def build_statistics(stats: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Return the rows (what, train, eval) of the table of data statistics; what neither side has is left out."""
-    train, evaluation = _side_statistics(stats.get("train") or {}), _side_statistics(stats.get("eval") or {})
-    names = dict.fromkeys((*train, *evaluation))
-    return [(name, train.get(name, "–"), evaluation.get(name, "–")) for name in names]
-
-
-def _side_statistics(side: Mapping[str, Any]) -> dict[str, str]:
-    rows = {
-        name.replace("_", " ").capitalize(): f"{side[name]:,}"
-        for name in ("rows", "queries", "positives", "negatives")
-        if name in side
-    }
-    for key, name in (("positives_per_row", "Positives per row"), ("negatives_per_row", "Negatives per row")):
-        if spread := side.get(key):
-            alike = spread["min"] == spread["max"]
-            rows[name] = f"{spread['max']}" if alike else f"{spread['mean']:.3g} ({spread['min']} to {spread['max']})"
-    for key, name in _LENGTHS:
-        if key in side:
-            rows[f"{name}: {_QUANTILES}"] = _quantiles(side[key])
-    if scripts := side.get("scripts"):
-        rows["Scripts"] = ", ".join(f"{name} {count:,}" for name, count in scripts.items())
-    tokens = side.get("tokens") or {}
-    for key in ("query", "document"):
-        if key in tokens:
-            rows[f"{key.capitalize()} tokens: {_QUANTILES}"] = _quantiles(tokens[key])
-    if "tokens_cut" in tokens:
-        rows["Tokens cut by the length limits"] = f"{tokens['tokens_cut']:,}"
-    return rows
-
-
-def _quantiles(spread: Mapping[str, Any]) -> str:
-    return " · ".join(wording.plain(spread.get(key, "–")) for key in ("p50", "p95", "max"))
+def _shares(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Return {metric: {system id: length of its bar, 0 to 1}}: of the whole, or of the largest where there is none."""
+    shares = {}
+    for name in metrics["metrics"]:
+        values = {system["id"]: max(0.0, system["means"][name] or 0.0) for system in metrics["systems"]}
+        whole = max(values.values(), default=1.0) if require_metric(name).most > 1 else 1.0
+        shares[name] = {system: value / (whole or 1.0) for system, value in values.items()}
+    return shares
 
 
 def format_command(command: Command) -> str:

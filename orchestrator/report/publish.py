@@ -7,19 +7,17 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.evaluation.judged import load_groups, load_scores
 from orchestrator.evaluation.metrics import build_metrics
+from orchestrator.evaluation.scored import load_scored
 from orchestrator.launch import load_plan
 from orchestrator.report.card import write_results
 from orchestrator.report.curve import draw_loss_curve
-from orchestrator.report.page import Scored, render_page
+from orchestrator.report.page import render_page
 from orchestrator.report.record import load_record
 from orchestrator.report.summary import build_summary
 from orchestrator.rundir import write_json, write_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from orchestrator.rundir import RunDir
 
 
@@ -30,31 +28,20 @@ def write_report(run: RunDir) -> dict[str, Any]:
     are not finite.
     """
     plan = load_plan(run)
-    metrics = build_metrics(run, plan)
+    scored = load_scored(run, plan)
+    metrics = build_metrics(run, plan, scored)
     write_json(run.metrics_json, metrics)
     record = load_record(run, plan)
-    picture = draw_loss_curve(record.loss)
+    picture = draw_loss_curve(record.training)
     if picture is None:
         run.loss_curve_png.unlink(missing_ok=True)
     else:
         _write_bytes(run.loss_curve_png, picture)
-    write_text(run.report_html, render_page(record, metrics, _load_scored(run, metrics), picture))
+    write_text(run.report_html, render_page(record, metrics, scored, picture))
     write_results(run.model / "README.md", metrics)
     summary = build_summary(record, metrics)
     write_json(run.report_json, summary)
     return summary
-
-
-def _load_scored(run: RunDir, metrics: Mapping[str, Any]) -> Scored:
-    """Return the evaluation set and the scores of every system that metrics.json names."""
-    groups = load_groups(run.eval_jsonl) if metrics["systems"] else ()
-    return Scored(
-        groups,
-        {
-            system["id"]: load_scores(run.stage(system["stage"]).output / "scores.jsonl", groups)
-            for system in metrics["systems"]
-        },
-    )
 
 
 def _write_bytes(path: Path, content: bytes) -> None:

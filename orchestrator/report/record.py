@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.report.curve import LossPoint, load_loss_points
+from orchestrator.report.training_log import TrainingLog, load_training_log
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,7 +55,7 @@ class RunRecord:
     run: RunDir
     plan: Plan
     timings: tuple[Timing, ...]
-    loss: tuple[LossPoint, ...]
+    training: TrainingLog
     ledger: Mapping[str, Any] | None
     stats: Mapping[str, Any] | None
     provenance: Mapping[str, Any] | None
@@ -71,7 +71,7 @@ def load_record(run: RunDir, plan: Plan) -> RunRecord:
         run=run,
         plan=plan,
         timings=tuple(Timing(stage, _seconds(run.stage(stage.name).result_json)) for stage in plan.stages),
-        loss=load_loss_points(run, plan),
+        training=load_training_log(run, plan),
         ledger=load_object(run.ledger_json),
         stats=load_object(run.stats_json),
         provenance=load_object(run.provenance_json),

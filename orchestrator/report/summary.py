@@ -6,21 +6,23 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.evaluation.measures import display_name
 from orchestrator.report.cautions import build_cautions, build_gaps
-from orchestrator.report.wording import headline
+from orchestrator.report.wording import figure, headline
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from orchestrator.report.record import RunRecord
 
-REPORT_VERSION = 1
+REPORT_VERSION = 2
 
 
 def build_summary(record: RunRecord, metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Return report.json.
 
-    {"version": 1, "name", "task", "backend", "smoke", "verdict", "headline": sentence,
-     "metrics": {"names": […], "headline", "systems": [{"id", "role", "label", "head", "means"}]},
+    {"version": 2, "name", "task", "backend", "smoke", "verdict", "headline": sentence,
+     "kind": "group"|"retrieval"|"pair"|"chat", "unit": "query"|"pair"|"row",
+     "metrics": {"names": […], "directions": {name: "higher"|"lower"}, "headline",
+                 "systems": [{"id", "role", "label", "head", "means": {name: float | null}}]},
      "comparisons": as in metrics.json, "gate": as in metrics.json, "eval": as in metrics.json,
      "timings": [{"stage", "kind", "seconds"|null}], "paths": {name: path relative to the run folder},
      "versions": {…}, "cautions": ["…"], "gaps": ["…"]}
@@ -42,8 +44,11 @@ def build_summary(record: RunRecord, metrics: Mapping[str, Any]) -> dict[str, An
         "smoke": plan.smoke,
         "verdict": metrics["verdict"],
         "headline": headline(metrics),
+        "kind": metrics["kind"],
+        "unit": metrics["unit"],
         "metrics": {
             "names": metrics["metrics"],
+            "directions": metrics["directions"],
             "headline": metrics["headline"]["metric"],
             "systems": [
                 {key: system[key] for key in ("id", "role", "label", "head", "means")} for system in metrics["systems"]
@@ -68,7 +73,7 @@ def build_lines(summary: Mapping[str, Any]) -> list[str]:
     lines = [f"{summary['name']}: {summary['verdict']}", summary["headline"]]
     metrics = summary["metrics"]
     for system in metrics["systems"]:
-        means = "  ".join(f"{display_name(name)} {system['means'][name]:.3f}" for name in metrics["names"])
+        means = "  ".join(f"{display_name(name)} {figure(system['means'][name])}" for name in metrics["names"])
         lines.append(f"  {means}  {system['label']}")
     lines += [
         f"gate {'passed' if rule['passed'] else 'MISSED'}: {rule['sentence']}" for rule in summary["gate"]["rules"]

@@ -6,13 +6,14 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.evaluation.compare import BETTER, NO_DIFFERENCE, WORSE
-from orchestrator.evaluation.measures import display_name
+from orchestrator.evaluation.measures import GROUP, PAIR, RETRIEVAL, Metric, display_name, parse_metric
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _P_FLOOR = 0.001
 _MINUTE_S, _HOUR_S = 60, 3600
+_LARGE, _HUGE = 100, 1_000_000  # from here on one decimal, or three digits, say enough
 
 
 def counted(number: int, noun: str) -> str:
@@ -21,10 +22,19 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun if number == 1 else plural}"
 
 
+def figure(value: float | None) -> str:
+    """Return a measured value: three decimals, fewer for the large ones of a perplexity, a dash for none."""
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if abs(value) < _LARGE else f"{value:,.1f}" if abs(value) < _HUGE else f"{value:.3g}"
+
+
 def signed(value: float) -> str:
-    """Return a difference with its sign and three decimals; what rounds to zero has no sign."""
-    text = f"{value:+.3f}"
-    return text[1:] if float(text) == 0 else text
+    """Return a difference with its sign, as `figure` writes it; what rounds to zero has no sign."""
+    text = figure(value)
+    if value < 0:
+        return text if float(text.replace(",", "")) != 0 else text[1:]
+    return text if float(text.replace(",", "")) == 0 else f"+{text}"
 
 
 def interval(low: float | None, high: float | None) -> str:
@@ -63,8 +73,15 @@ def plain(value: object) -> str:
 
 
 def headline_comparison(metrics: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the comparison that the verdict rests on; None where nothing was compared."""
-    return next(iter(metrics["comparisons"]), None)
+    """Return the comparison that the verdict rests on; None where the headline metric was not compared."""
+    first = next(iter(metrics["comparisons"]), None)
+    return first if first is not None and first["metric"] == metrics["headline"]["metric"] else None
+
+
+def higher_is_better(metric: str) -> bool:
+    """Return a metric's direction; what is unknown is better when higher."""
+    found = parse_metric(metric)
+    return found.higher_is_better if isinstance(found, Metric) else True
 
 
 def tuned_system(metrics: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -78,22 +95,46 @@ def headline_parts(metrics: Mapping[str, Any]) -> tuple[str, str]:
     name = display_name(metric)
     comparison = headline_comparison(metrics)
     if comparison is None:
-        tuned = tuned_system(metrics)
-        if tuned is None:
-            return "Nothing was compared", " ".join(metrics["gaps"]) or "no model was scored."
-        queries = counted(metrics["eval"]["queries"], "query")
-        return f"{name} is {tuned['means'][metric]:.3f} on {queries}", "not compared, since no baseline was measured"
-    before, after = f"{comparison['before']:.3f}", f"{comparison['after']:.3f}"
+        return _uncompared(metrics, metric, name)
+    before, after = figure(comparison["before"]), figure(comparison["after"])
+    up, down = ("rose", "fell") if higher_is_better(metric) else ("fell", "rose")
     statement = {
-        BETTER: f"{name} rose from {before} to {after}",
-        WORSE: f"{name} fell from {before} to {after}",
+        BETTER: f"{name} {up} from {before} to {after}",
+        WORSE: f"{name} {down} from {before} to {after}",
         NO_DIFFERENCE: f"{name} shows no measurable difference, {before} before and {after} after",
     }[comparison["verdict"]]
     evidence = (
         f"{signed(comparison['difference'])} {interval(comparison['low'], comparison['high'])}, "
-        f"{p_value(comparison['p'])}, {counted(comparison['queries'], 'query')}"
+        f"{p_value(comparison['p'])}, {counted(comparison['units'], metrics['unit'])}"
     )
     return statement, evidence
+
+
+def _uncompared(metrics: Mapping[str, Any], metric: str, name: str) -> tuple[str, str]:
+    """Return what is to be said where the headline metric was not compared."""
+    tuned = tuned_system(metrics)
+    if tuned is None:
+        return "Nothing was compared", " ".join(metrics["gaps"]) or "no model was scored."
+    if tuned["means"][metric] is None:
+        return f"{name} was not measured", "no row has what it needs"
+    units = counted(metrics["eval"]["units"], metrics["unit"])
+    baseline = any(system["role"] == "baseline" for system in metrics["systems"])
+    reason = "the baseline has no value" if baseline else "no baseline was measured"
+    return f"{name} is {figure(tuned['means'][metric])} on {units}", f"not compared, since {reason}"
+
+
+def measured_on(metrics: Mapping[str, Any]) -> str:
+    """Return what the systems were measured on, as in `60 queries, 10 candidates each`."""
+    evaluation = metrics["eval"]
+    units = counted(evaluation["units"], metrics["unit"])
+    if metrics["kind"] == GROUP:
+        return f"{units}, {evaluation['documents'] / evaluation['units']:.3g} candidates each"
+    if metrics["kind"] == RETRIEVAL:
+        return f"{units}, searching {counted(evaluation['documents'], 'document')}"
+    if metrics["kind"] == PAIR:
+        return f"{units}, scored from {plain(evaluation['least'])} to {plain(evaluation['most'])}"
+    tokens = [system["tokens"] for system in metrics["systems"]]
+    return f"{units}, {counted(tokens[-1], 'token')} of answers" if tokens else units
 
 
 def headline(metrics: Mapping[str, Any]) -> str:
@@ -103,9 +144,11 @@ def headline(metrics: Mapping[str, Any]) -> str:
 
 
 def best_systems(metrics: Mapping[str, Any]) -> dict[str, set[str]]:
-    """Return for each metric the ids of the systems whose printed mean is the highest."""
+    """Return for each metric the ids of the systems whose printed value is the best one."""
     best = {}
     for metric in metrics["metrics"]:
-        printed = {system["id"]: f"{system['means'][metric]:.3f}" for system in metrics["systems"]}
-        best[metric] = {name for name, value in printed.items() if value == max(printed.values())}
+        values = {system["id"]: system["means"][metric] for system in metrics["systems"]}
+        measured = [value for value in values.values() if value is not None]
+        first = figure((max if higher_is_better(metric) else min)(measured)) if measured else None
+        best[metric] = {name for name, value in values.items() if value is not None and figure(value) == first}
     return best

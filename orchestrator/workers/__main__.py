@@ -12,7 +12,18 @@ import sys
 import types
 from pathlib import Path
 
-WORKERS = ("arguments", "merge", "package", "predict", "score", "tiny_model")
+WORKERS = (
+    "arguments",
+    "deploy_with_key",
+    "fetch",
+    "fresh",
+    "merge",
+    "package",
+    "predict",
+    "score",
+    "tiny_model",
+    "verify_merge",
+)
 
 HERE = Path(__file__).resolve().parent
 

@@ -17,7 +17,14 @@ from typing import Any
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.versions import read_versions
 
-SECRETS = ("token", "hub_token", "push_to_hub_token", "swanlab_token", "swanlab_secret", "swanlab_webhook_url")  # their defaults are read from the environment
+SECRETS = (
+    "token",
+    "hub_token",
+    "push_to_hub_token",
+    "swanlab_token",
+    "swanlab_secret",
+    "swanlab_webhook_url",
+)  # their defaults are read from the environment
 GROUP_ORDER = ("model", "data", "training")
 
 
@@ -112,7 +119,7 @@ def read_arguments(cls: type, group: str) -> list[Argument]:
 
 
 def read_module(module: str) -> dict[str, Any]:
-    """Return versions and arguments of a trainer package, FlagEmbedding.finetune.reranker.decoder_only.base or swift."""
+    """Return versions and arguments of `swift`, or of FlagEmbedding.finetune.reranker.decoder_only.base and such."""
     if module == "swift":
         return read_swift()
     package = importlib.import_module(module)
@@ -155,7 +162,9 @@ def read_swift_models() -> list[dict[str, Any]]:
 def main(argv: list[str]) -> int:
     """Print the JSON description of `--module`."""
     parser = argparse.ArgumentParser(prog="workers arguments", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--module", required=True, help="swift, or such as FlagEmbedding.finetune.reranker.decoder_only.base")
+    parser.add_argument(
+        "--module", required=True, help="swift, or such as FlagEmbedding.finetune.reranker.decoder_only.base"
+    )
     options = parser.parse_args(argv)
     try:
         with contextlib.redirect_stdout(sys.stderr):  # libraries print while they load

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
+import os
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import fresh_folder
+from orchestrator.workers.merge_trial import LOGITS, SCORES, VECTORS, explain, judge, observe
 from orchestrator.workers.scoring_spec import DTYPES
-from orchestrator.workers.tokenizer_files import copy_tokenizer, has_tokenizer
+from orchestrator.workers.tokenizer_files import copy_tokenizer, has_tokenizer, read_json
 from orchestrator.workers.weights import read_tensors, require_safetensors, scan_weights
+
+
+@dataclass(frozen=True)
+class MergeRequest:
+    """Which adapter to merge, in which dtype, where, and the prompt to try it with, if any."""
+
+    adapter: Path
+    dtype: str = "auto"
+    device: str = "cpu"
+    test_prompt: str | None = None
+    trust_remote_code: bool = False
 
 
 def check_adapter(folder: Path) -> dict[str, Any]:
@@ -36,16 +51,36 @@ def check_adapter(folder: Path) -> dict[str, Any]:
     return config
 
 
+def find_kind(adapter: Path, config: dict[str, Any]) -> str:
+    """Return what the adapter's model gives: a score, an embedding, or text."""
+    if config.get("task_type") == "SEQ_CLS":
+        return SCORES
+    # ms-swift says it in its own file only
+    trained_as = read_json(adapter / "args.json").get("task_type")
+    return VECTORS if trained_as == "embedding" or config.get("task_type") == "FEATURE_EXTRACTION" else LOGITS
+
+
+def find_base(adapter: Path, config: dict[str, Any]) -> str:
+    """Return the base model that the adapter names. Raises WorkerError when it is not there."""
+    base = config.get("base_model_name_or_path")
+    if not base:
+        raise WorkerError(f"{adapter}/adapter_config.json names no base model: give it with --base")
+    if Path(base).is_absolute() and not Path(base).is_dir():
+        raise WorkerError(f"{adapter} was trained from {base}, which is not there: give the base model with --base")
+    return str(base)
+
+
 def load_base(base: str, task_type: str | None, dtype: str, *, trust_remote_code: bool) -> Any:
     """Return the base model in the class that the adapter was trained on."""
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
     # not `dtype`, which transformers has since 4.56 only; FlagEmbedding itself says torch_dtype
     if task_type == "SEQ_CLS":
         return AutoModelForSequenceClassification.from_pretrained(
             base, torch_dtype=dtype, num_labels=1, trust_remote_code=trust_remote_code
         )
-    return AutoModelForCausalLM.from_pretrained(base, torch_dtype=dtype, trust_remote_code=trust_remote_code)
+    loader = AutoModel if task_type == "FEATURE_EXTRACTION" else AutoModelForCausalLM
+    return loader.from_pretrained(base, torch_dtype=dtype, trust_remote_code=trust_remote_code)
 
 
 def attach_adapter(model: Any, folder: Path) -> Any:
@@ -61,35 +96,70 @@ def attach_adapter(model: Any, folder: Path) -> Any:
     return adapted
 
 
-def merge(base: str, adapter: Path, folder: Path, dtype: str, *, trust_remote_code: bool) -> None:
-    """Write the merged model and the adapter's tokenizer into `folder`."""
-    config = check_adapter(adapter)
-    model = load_base(base, config.get("task_type"), dtype, trust_remote_code=trust_remote_code)
-    try:
-        merged = attach_adapter(model, adapter).merge_and_unload(safe_merge=True)
-    except ValueError as error:  # safe_merge found NaN
-        raise WorkerError(f"the adapter cannot be merged: {error}") from error
-    merged.save_pretrained(folder)
+def write_tokenizer(base: str, adapter: Path, folder: Path, *, trust_remote_code: bool) -> Any:
+    """Write the adapter's tokenizer into `folder`, or the base's when it has none, and return it."""
+    from transformers import AutoTokenizer
+
     if has_tokenizer(adapter):
         copy_tokenizer(adapter, folder)
     else:
-        from transformers import AutoTokenizer
-
         AutoTokenizer.from_pretrained(base, trust_remote_code=trust_remote_code).save_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+
+
+def save_merged(adapted: Any, folder: Path) -> None:
+    """Write the merged weights. Raises WorkerError when they are not finite."""
+    try:
+        merged = adapted.merge_and_unload(safe_merge=True)
+    except ValueError as error:  # safe_merge found NaN
+        raise WorkerError(f"the adapter cannot be merged: {error}") from error
+    merged.save_pretrained(folder)
     scan = scan_weights(require_safetensors(folder))
     if scan.problems:
         raise WorkerError(*(f"merged model: {problem}" for problem in scan.problems))
 
 
+def merge(request: MergeRequest, base: str, config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Write the merged model and a tokenizer into `folder`; return how it compares with base and adapter."""
+    kind, trust = find_kind(request.adapter, config), request.trust_remote_code
+    tokenizer = write_tokenizer(base, request.adapter, folder, trust_remote_code=trust)
+    task_type = config.get("task_type")
+    model = load_base(base, task_type, request.dtype, trust_remote_code=trust).to(request.device)
+    adapted = attach_adapter(model, request.adapter).eval()
+    before = observe(adapted, tokenizer, kind, request.test_prompt)
+    save_merged(adapted, folder)
+    del model, adapted
+    gc.collect()
+    # what is on the disk is what counts
+    saved = load_base(str(folder), task_type, "auto", trust_remote_code=trust).to(request.device).eval()
+    after = observe(saved, tokenizer, kind, request.test_prompt)
+    dtype = str(saved.dtype).removeprefix("torch.")
+    return {"dtype": dtype, **judge(kind, before, after, dtype, request.test_prompt)}
+
+
 def main(argv: list[str]) -> int:
-    """Write the merged model to `--out`, which appears whole or not at all."""
+    """Write the merged model to `--out`, which appears whole or not at all; print a JSON summary."""
     parser = argparse.ArgumentParser(prog="workers merge", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--base", required=True, help="a folder or a hub id")
+    parser.add_argument("--base", help="a folder or a hub id; what adapter_config.json names by default")
     parser.add_argument("--adapter", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--replace", action="store_true", help="put the new folder in the place of an older one")
     parser.add_argument("--dtype", choices=("auto", *DTYPES), default="auto", help="auto is the base model's own")
+    parser.add_argument("--device", default="cpu", help="cpu (the default) or cuda")
+    parser.add_argument("--test-prompt", metavar="TEXT", help="try base with adapter and the merged model on it")
     parser.add_argument("--trust-remote-code", action="store_true")
     options = parser.parse_args(argv)
+    if not options.replace and os.path.lexists(options.out):
+        raise WorkerError(f"{options.out} exists already: choose another or remove it (--replace does)")
+    request = MergeRequest(
+        options.adapter, options.dtype, options.device, options.test_prompt, options.trust_remote_code
+    )
+    config = check_adapter(request.adapter)
+    base = options.base or find_base(request.adapter, config)
     with fresh_folder(options.out) as folder:
-        merge(options.base, options.adapter, folder, options.dtype, trust_remote_code=options.trust_remote_code)
+        result = merge(request, base, config, folder)
+        found = {"version": 1, "base": base, "adapter": str(request.adapter.resolve()), "out": str(options.out)}
+        print(json.dumps({**found, **result}, ensure_ascii=False), flush=True)  # noqa: T201
+        if not result["passed"]:
+            raise WorkerError(*explain(result))
     return 0

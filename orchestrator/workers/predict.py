@@ -1,51 +1,132 @@
-"""Score pairs with a packaged model as its scoring.json says: JSONL in, JSONL out."""
+"""Ask a packaged model as its scoring.json says: a score a pair, cosines or vectors of texts, or an answer."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import json
 import math
 import sys
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.scoring import Pair, choose_device, load_scorer
-from orchestrator.workers.scoring_spec import load_spec
+from orchestrator.workers.scoring_spec import load_raw_spec, parse_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
-def read_pairs(stream: TextIO) -> list[Pair]:
-    """Return the pairs of `{"query", "document"}` lines. Raises WorkerError for any other line."""
-    pairs = []
+def read_objects(stream: TextIO, shape: str) -> list[tuple[int, dict[str, Any]]]:
+    """Return number and object of every line. Raises WorkerError, which names `shape`, for a line without one."""
+    rows = []
     for number, line in enumerate(stream, start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-            query, document = row["query"], row["document"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise WorkerError(f'line {number} is not {{"query": …, "document": …}}') from error
+        except ValueError:
+            row = None
+        if not isinstance(row, dict):
+            raise WorkerError(f"line {number} is not {shape}")
+        rows.append((number, row))
+    return rows
+
+
+def read_pairs(stream: TextIO) -> list[Pair]:
+    """Return the pairs of `{"query", "document"}` lines. Raises WorkerError for any other line."""
+    shape = '{"query": …, "document": …}'
+    pairs = []
+    for number, row in read_objects(stream, shape):
+        if "query" not in row or "document" not in row:
+            raise WorkerError(f"line {number} is not {shape}")
+        query, document = row["query"], row["document"]
         if not isinstance(query, str) or not isinstance(document, str):
             raise WorkerError(f"line {number}: query and document must be strings")
         pairs.append((query, document))
     return pairs
 
 
-def main(argv: list[str]) -> int:
-    """Read pairs from standard input and write one score a line to standard output."""
-    parser = argparse.ArgumentParser(prog="workers predict", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--model", type=Path, required=True, help="a packaged folder, which holds scoring.json")
-    parser.add_argument("--device", help="cpu or cuda; the GPU when there is one")
-    options = parser.parse_args(argv)
-    spec = load_spec(options.model / "scoring.json")
+def read_texts(stream: TextIO) -> list[tuple[str, str]]:
+    """Return (kind, text) of `{"query": …}` and `{"document": …}` lines. Raises WorkerError for any other line."""
+    texts: list[tuple[str, str]] = []
+    for number, row in read_objects(stream, '{"query": …} or {"document": …}'):
+        kinds = [kind for kind in ("query", "document") if kind in row]
+        if len(kinds) != 1 or not isinstance(row[kinds[0]], str):
+            raise WorkerError(f'line {number} is not {{"query": …}} or {{"document": …}}, one text a line')
+        texts.append((kinds[0], row[kinds[0]]))
+    return texts
+
+
+def predict_pairs(model: Path, raw: dict[str, Any], device: str | None) -> list[dict[str, Any]]:
+    """Return one score a pair of standard input."""
+    spec = parse_spec(raw, str(model / "scoring.json"))
     pairs = read_pairs(sys.stdin)
     scores: list[float] = []
     if pairs:
         # standard output is for scores: what libraries print while they load goes to standard error
         with contextlib.redirect_stdout(sys.stderr):
-            scores = load_scorer(str(options.model), spec, choose_device(options.device)).score(pairs, None)
+            scores = load_scorer(str(model), spec, choose_device(device)).score(pairs, None)
     if not all(map(math.isfinite, scores)):
         raise WorkerError("the model gives NaN or infinity: its weights or its precision are broken")
-    sys.stdout.writelines(json.dumps({"score": score}) + "\n" for score in scores)
+    return [{"score": score} for score in scores]
+
+
+def predict_vectors(model: Path, raw: dict[str, Any], device: str | None) -> tuple[list[tuple[str, str]], Any]:
+    """Return the texts of standard input and their unit vectors."""
+    embedding = importlib.import_module("orchestrator.workers.embedding_score")
+    spec = importlib.import_module("orchestrator.workers.embedding_spec").parse_spec(raw, str(model / "scoring.json"))
+    texts = read_texts(sys.stdin)
+    if not texts:
+        return [], []
+    with contextlib.redirect_stdout(sys.stderr):
+        return texts, embedding.embed_rows(model, spec, texts, device)
+
+
+def compare_all(texts: Sequence[tuple[str, str]], vectors: Any) -> list[dict[str, Any]]:
+    """Return the cosine of every query with every document, query by query."""
+    numbered: dict[str, list[int]] = {"query": [], "document": []}
+    for index, (kind, _) in enumerate(texts):
+        numbered[kind].append(index)
+    return [
+        {"query": texts[query][1], "document": texts[document][1], "score": float(vectors[query] @ vectors[document])}
+        for query in numbered["query"]
+        for document in numbered["document"]
+    ]
+
+
+def predict_answers(model: Path, raw: dict[str, Any], device: str | None) -> list[dict[str, Any]]:
+    """Return what the chat model answers to each line of standard input."""
+    chat = importlib.import_module("orchestrator.workers.chat_generate")
+    rows = [row for _, row in read_objects(sys.stdin, '{"messages": […]}')]
+    with contextlib.redirect_stdout(sys.stderr):
+        answers: list[dict[str, Any]] = chat.predict(model, raw, rows, choose_device(device))
+    return answers
+
+
+def main(argv: list[str]) -> int:
+    """Read rows from standard input and write to standard output, one JSON line a row; cosines as one JSON array."""
+    parser = argparse.ArgumentParser(prog="workers predict", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--model", type=Path, required=True, help="a packaged folder, which holds scoring.json")
+    parser.add_argument("--device", help="cpu or cuda; the GPU when there is one")
+    parser.add_argument("--vectors", action="store_true", help="an embedding model's vectors instead of cosines")
+    options = parser.parse_args(argv)
+    raw = load_raw_spec(options.model / "scoring.json")
+    scorer = raw.get("scorer")
+    if options.vectors and scorer != "embedding":
+        raise WorkerError(f"--vectors: {options.model} is no embedding model (its scorer is {scorer})")
+    if scorer == "chat":
+        rows = predict_answers(options.model, raw, options.device)
+    elif scorer == "embedding":
+        texts, vectors = predict_vectors(options.model, raw, options.device)
+        if not options.vectors:
+            json.dump(compare_all(texts, vectors), sys.stdout, ensure_ascii=False)
+            sys.stdout.write("\n")
+            return 0
+        rows = [{"text": text, "vector": vector.tolist()} for (_, text), vector in zip(texts, vectors, strict=True)]
+    else:
+        rows = predict_pairs(options.model, raw, options.device)
+    sys.stdout.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     return 0

@@ -1,8 +1,9 @@
-"""Score every (query, document) of an eval file with one model and one scoring spec."""
+"""Score an eval file with one model and one scoring spec: here each (query, document), elsewhere vectors and chats."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import math
 import time
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 # FlagEmbedding runs the first batch of every call twice to find a batch size that fits: calls grow until they take this
 CALL_S = 3.0
 MAX_CALL_BATCHES = 32
+
+# scorer → the module of this folder whose `run(options, raw)` does everything; the others score pairs, here
+RUNNERS = {"embedding": "embedding_score", "chat": "chat_score"}
 
 Key = tuple[str, str, str | None]
 
@@ -78,6 +82,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--model", required=True, help="a folder or a hub id")
     parser.add_argument("--scoring", type=Path, required=True, help="the scoring spec, JSON")
     parser.add_argument("--data", type=Path, required=True, help="the canonical eval file, JSONL")
+    parser.add_argument("--corpus", type=Path, help="the documents that a retrieval eval searches, JSONL")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--batch-size", type=int, help="the spec's by default")
     parser.add_argument("--device", help="cpu or cuda; the GPU when there is one")
@@ -85,6 +90,11 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
 
     raw = load_raw_spec(options.scoring)
+    runner = RUNNERS.get(str(raw.get("scorer")))
+    if runner is not None:
+        # by name: only this kind's imports are paid for
+        importlib.import_module(f"orchestrator.workers.{runner}").run(options, raw)
+        return 0
     spec = parse_spec(raw, str(options.scoring))
     if options.batch_size:
         spec = replace(spec, batch_size=options.batch_size)

@@ -15,7 +15,9 @@ NAMES = ("scores.jsonl", "scoring.json")
 _BLOCK = 1 << 20
 
 
-def find_entry(cache: Path, model: str, spec: dict[str, Any], data: Path, device: str) -> Path | None:
+def find_entry(  # noqa: PLR0917  the parts of a key
+    cache: Path, model: str, spec: dict[str, Any], data: Path, device: str, corpus: Path | None = None
+) -> Path | None:
     """Return the folder where these scores belong; None for a model whose files are not on this machine.
 
     Content decides, not names: a folder that was trained on, or a hub model that was updated, is another model. What
@@ -25,13 +27,15 @@ def find_entry(cache: Path, model: str, spec: dict[str, Any], data: Path, device
     if folder is None:
         return None
     deciding = {key: value for key, value in spec.items() if key not in {"name", "label"}}
-    parts = {
+    parts: dict[str, Any] = {
         "spec": deciding,
         "data": _hash_file(data),
         "model": {str(path.relative_to(folder)): _hash_file(path) for path in _list_model_files(folder)},
         "versions": read_versions(),
         "device": device,
     }
+    if corpus is not None:
+        parts["corpus"] = _hash_file(corpus)
     return cache / hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

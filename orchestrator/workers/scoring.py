@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.scoring_spec import DEFAULT_INSTRUCTION, ScoringSpec
 from orchestrator.workers.training_format import quote_jinja
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from orchestrator.workers.scoring_spec import ScoringSpec
 
 Pair = tuple[str, str]
 HEAD_SEED = 42
@@ -50,6 +51,7 @@ def load_scorer(model: str, spec: ScoringSpec, device: str) -> Scorer:
     loaders = {
         "flag-llm-reranker": load_flag_llm_reranker,
         "qwen3-native": load_qwen3_native,
+        "qwen3-score-head": load_score_head,
         "cross-encoder": load_cross_encoder,
         "bi-encoder": load_bi_encoder,
     }
@@ -98,6 +100,27 @@ def native_chat_template(instruction: str) -> str:
     return "{{ " + " ~ ".join(parts) + " }}"
 
 
+def native_arguments(spec: ScoringSpec) -> dict[str, Any]:
+    """Return what a sentence-transformers Transformer needs to read pairs in Qwen3-Reranker's prompt."""
+    return {
+        "model_kwargs": loading_arguments(spec),
+        "processor_kwargs": {
+            "model_max_length": spec.max_length,
+            "chat_template": native_chat_template(spec.effective_instruction),
+            "trust_remote_code": spec.trust_remote_code,
+        },
+        "config_kwargs": {"trust_remote_code": spec.trust_remote_code},
+    }
+
+
+def answer_ids(tokenizer: Any, model: object) -> dict[str, int]:
+    """Return the ids of "yes" and "no". Raises WorkerError when one of them is not a single token."""
+    ids = {word: tokenizer.convert_tokens_to_ids(word) for word in ("yes", "no")}
+    if None in ids.values() or tokenizer.unk_token_id in ids.values():
+        raise WorkerError(f"{model}: its tokenizer has no single token for yes or no, which qwen3-native reads")
+    return ids
+
+
 def load_qwen3_native(model: str, spec: ScoringSpec, device: str) -> Scorer:
     """Return Qwen3-Reranker as its authors use it: logit of "yes" minus logit of "no" after the official prompt."""
     from sentence_transformers import CrossEncoder
@@ -105,20 +128,8 @@ def load_qwen3_native(model: str, spec: ScoringSpec, device: str) -> Scorer:
     from sentence_transformers.cross_encoder.modules import LogitScore
     from torch import nn
 
-    transformer = Transformer(
-        model,
-        transformer_task="text-generation",
-        model_kwargs=loading_arguments(spec),
-        processor_kwargs={
-            "model_max_length": spec.max_length,
-            "chat_template": native_chat_template(spec.instruction or DEFAULT_INSTRUCTION),
-            "trust_remote_code": spec.trust_remote_code,
-        },
-        config_kwargs={"trust_remote_code": spec.trust_remote_code},
-    )
-    ids = {word: transformer.tokenizer.convert_tokens_to_ids(word) for word in ("yes", "no")}
-    if None in ids.values() or transformer.tokenizer.unk_token_id in ids.values():
-        raise WorkerError(f"{model}: its tokenizer has no single token for yes or no, which qwen3-native reads")
+    transformer = Transformer(model, transformer_task="text-generation", **native_arguments(spec))
+    ids = answer_ids(transformer.tokenizer, model)
     encoder = CrossEncoder(
         modules=[transformer, LogitScore(ids["yes"], ids["no"])], activation_fn=nn.Identity(), device=device
     )
@@ -126,17 +137,43 @@ def load_qwen3_native(model: str, spec: ScoringSpec, device: str) -> Scorer:
     return Scorer(predict_with(encoder, spec), facts)
 
 
-def load_cross_encoder(model: str, spec: ScoringSpec, device: str) -> Scorer:
-    """Return a sentence-transformers CrossEncoder's raw logits; a model without a head gets a seeded random one."""
+def load_score_head(model: str, spec: ScoringSpec, device: str) -> Scorer:
+    """Return a decoder with a head of one label after Qwen3-Reranker's prompt; without a head it gets a seeded one."""
     import torch
     from sentence_transformers import CrossEncoder
+    from sentence_transformers.base.modules import Transformer
     from torch import nn
+
+    head = name_head(model, spec)
+    torch.manual_seed(HEAD_SEED)
+    arguments = native_arguments(spec)
+    arguments["config_kwargs"]["num_labels"] = 1
+    transformer = Transformer(model, transformer_task="sequence-classification", **arguments)
+    # the logit is read at the last token that is no padding, which the model must tell apart
+    if transformer.model.config.pad_token_id is None:
+        transformer.model.config.pad_token_id = transformer.tokenizer.pad_token_id
+    encoder = CrossEncoder(modules=[transformer], activation_fn=nn.Identity(), device=device)
+    return Scorer(predict_with(encoder, spec), {"dtype_used": spec.dtype, "head": head})
+
+
+def name_head(model: str, spec: ScoringSpec) -> str:
+    """Return where a classifier's head comes from: pretrained or new. Raises WorkerError for one of several labels."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(model, trust_remote_code=spec.trust_remote_code)
     classifies = any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
     if classifies and config.num_labels != 1:
         raise WorkerError(f"{model} has a head of {config.num_labels} labels; a reranker has one")
+    return "pretrained" if classifies else "new"
+
+
+def load_cross_encoder(model: str, spec: ScoringSpec, device: str) -> Scorer:
+    """Return a sentence-transformers CrossEncoder's raw logits; a model without a head gets a seeded random one."""
+    import torch
+    from sentence_transformers import CrossEncoder
+    from torch import nn
+
+    head = name_head(model, spec)
     torch.manual_seed(HEAD_SEED)
     encoder = CrossEncoder(
         model,
@@ -147,10 +184,7 @@ def load_cross_encoder(model: str, spec: ScoringSpec, device: str) -> Scorer:
         trust_remote_code=spec.trust_remote_code,
         model_kwargs=loading_arguments(spec),
     )
-    return Scorer(
-        predict_with(encoder, spec, wrap=True),
-        {"dtype_used": spec.dtype, "head": "pretrained" if classifies else "new"},
-    )
+    return Scorer(predict_with(encoder, spec, wrap=True), {"dtype_used": spec.dtype, "head": head})
 
 
 def load_bi_encoder(model: str, spec: ScoringSpec, device: str) -> Scorer:

@@ -11,7 +11,7 @@ from orchestrator.workers.failure import WorkerError
 if TYPE_CHECKING:
     from pathlib import Path
 
-SCORERS = ("flag-llm-reranker", "qwen3-native", "cross-encoder", "bi-encoder")
+SCORERS = ("flag-llm-reranker", "qwen3-native", "qwen3-score-head", "cross-encoder", "bi-encoder")
 DTYPES = ("float32", "bfloat16", "float16")
 # FlagEmbedding/inference/reranker/decoder_only/base.py and abc/finetune/reranker/AbsDataset.py, the same in both
 DEFAULT_PROMPT = (
@@ -27,7 +27,7 @@ class ScoringSpec:
     """How pairs are scored; lengths are in tokens; `prompt` None is FlagEmbedding's own, an instruction None left out.
 
     `max_length` is FlagEmbedding's for `flag-llm-reranker` (the prompt comes on top), and the length of the whole input
-    for the other scorers.
+    for the other scorers. `instruction` is what the two Qwen3 scorers put into Qwen3-Reranker's prompt.
     """
 
     scorer: str
@@ -46,6 +46,11 @@ class ScoringSpec:
     batch_size: int = 32
     true_token: str = "Yes"  # noqa: S105  a token of text
     version: int = 1
+
+    @property
+    def effective_instruction(self) -> str:
+        """The instruction of Qwen3-Reranker's prompt; its authors' when none is given."""
+        return self.instruction or DEFAULT_INSTRUCTION
 
     @property
     def effective_query_max_length(self) -> int:

@@ -21,8 +21,11 @@ LOGIT_SCORE_FOLDER = "1_LogitScore"
 IDENTITY = "torch.nn.modules.linear.Identity"
 
 
-def write_decoder_files(folder: Path, true_token_id: int) -> None:
-    """Make the folder a causal language model whose score is one token's logit at the last position."""
+def write_decoder_files(folder: Path, true_token_id: int, false_token_id: int | None = None) -> None:
+    """Make the folder a causal language model whose score is one token's logit at the last position.
+
+    With a false token the score is how far the true token's logit is above that one's.
+    """
     logits = {"method": "forward", "method_output_name": "logits"}
     write_json(
         folder / "sentence_bert_config.json",
@@ -34,9 +37,26 @@ def write_decoder_files(folder: Path, true_token_id: int) -> None:
     )
     write_json(
         folder / LOGIT_SCORE_FOLDER / "config.json",
-        {"true_token_id": true_token_id, "false_token_id": None, "module_input_name": "causal_logits"},
+        {"true_token_id": true_token_id, "false_token_id": false_token_id, "module_input_name": "causal_logits"},
     )
     write_modules(folder, [("", TRANSFORMER), (LOGIT_SCORE_FOLDER, LOGIT_SCORE)])
+
+
+def write_score_head_files(folder: Path, pad_token_id: int | None) -> None:
+    """Make the folder a decoder with a head, whose score is its one logit at the last token of the chat template."""
+    logits = {"method": "forward", "method_output_name": "logits"}
+    write_json(
+        folder / "sentence_bert_config.json",
+        {
+            "transformer_task": "sequence-classification",
+            "modality_config": {"text": logits, "message": {**logits, "format": "flat"}},
+            "module_output_name": "scores",
+        },
+    )
+    write_modules(folder, [("", TRANSFORMER)])
+    config = read_json(folder / "config.json")
+    if config.get("pad_token_id") is None:  # without it no batch of several pairs can be scored
+        write_json(folder / "config.json", {**config, "pad_token_id": pad_token_id})
 
 
 def write_encoder_files(folder: Path) -> None:

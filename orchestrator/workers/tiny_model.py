@@ -4,47 +4,31 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.workers.end_token import append_end_token
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.folders import fresh_folder, write_json
-from orchestrator.workers.scoring import NATIVE_PREFIX, NATIVE_SUFFIX
-from orchestrator.workers.scoring_spec import DEFAULT_INSTRUCTION, DEFAULT_PROMPT
+from orchestrator.workers.folders import fresh_folder
+from orchestrator.workers.tiny_tokenizers import (
+    ANSWERS,
+    MAX_POSITIONS,
+    MAX_TEXTS,
+    QWEN3_CHAT_TEMPLATE,
+    QWEN_MARKS,
+    save_bert_tokenizer,
+    save_qwen_tokenizer,
+    use_chat_template,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MAX_VOCABULARY = 2000
-MAX_TEXTS = 20_000
 MAX_CHARS = 4000
-MAX_POSITIONS = 4096
 # With the usual 0.02 a random model's scores are all but equal; with 0.2 they depend on what attention reads
 INITIALIZER_RANGE = 0.2
-# https://huggingface.co/Qwen/Qwen3-Reranker-0.6B/blob/main/tokenizer.json: the pre-tokenizer of Qwen2 and Qwen3
-QWEN_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-QWEN_SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-QWEN_MARKS = ("<think>", "</think>")
-ANSWERS = ("yes", "no", "Yes", "No")
-QWEN_ROLES = {"eos": "<|im_end|>", "pad": "<|endoftext|>"}
-BERT_ROLES = ("pad", "unk", "cls", "sep", "mask")
-# the tokens that every prompt costs stay few
-PROMPTS = (
-    DEFAULT_PROMPT,
-    NATIVE_PREFIX,
-    f"<Instruct>: {DEFAULT_INSTRUCTION}\n<Query>: ",
-    "\n<Document>: ",
-    NATIVE_SUFFIX,
-)
-QWEN_CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-)
-FAMILIES = {"decoder": ("qwen3", "qwen2"), "encoder": ("bert",)}
+# `embedding` and `chat` are the decoder with the end token, or the chat template, of Qwen3-Embedding and Qwen3
+FAMILIES = {"decoder": ("qwen3", "qwen2"), "encoder": ("bert",), "embedding": ("qwen3",), "chat": ("qwen3",)}
 
 
 def read_strings(value: Any) -> Iterator[str]:
@@ -70,88 +54,6 @@ def read_texts(paths: list[Path]) -> list[str]:
     if not texts:
         raise WorkerError(f"no text in {', '.join(map(str, paths))}: a tokenizer cannot be trained on nothing")
     return texts[:MAX_TEXTS]
-
-
-def save_qwen_tokenizer(texts: list[str], folder: Path) -> Any:
-    """Train a byte-level BPE with Qwen's rules, save it as a Qwen2Tokenizer, and return it as it loads again."""
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
-    core = Tokenizer(models.BPE())
-    core.normalizer = normalizers.NFC()
-    core.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(QWEN_SPLIT), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    core.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=MAX_VOCABULARY - len(QWEN_SPECIAL) - len(QWEN_MARKS),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    # each answer must be one token, as in Qwen's vocabulary: more frequent than any other pair of bytes
-    core.train_from_iterator([*ANSWERS * MAX_TEXTS, *PROMPTS * 4, *texts], trainer=trainer)
-    core.add_special_tokens([AddedToken(token, special=True) for token in QWEN_SPECIAL])
-    core.add_tokens([AddedToken(token, special=False, normalized=False) for token in QWEN_MARKS])
-    saved = PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        **{f"{role}_token": token for role, token in QWEN_ROLES.items()},
-        padding_side="left",
-        model_max_length=MAX_POSITIONS,
-    )
-    saved.chat_template = QWEN_CHAT_TEMPLATE
-    saved.save_pretrained(folder)
-    name_tokenizer_class(folder, "Qwen2Tokenizer")
-    return AutoTokenizer.from_pretrained(folder)
-
-
-def build_vocabulary(words: Counter[str], special: list[str]) -> dict[str, int]:
-    """Return special tokens, every character as a beginning and as a continuation, and the most frequent words.
-
-    tokenizers' WordPieceTrainer numbers continuations in the order of a hash map, another one in every process.
-    """
-    characters = sorted({character for word in words for character in word})
-    frequent = sorted(words, key=lambda word: (-words[word], word))
-    tokens = dict.fromkeys([*special, *characters, *(f"##{one}" for one in characters), *frequent])
-    return {token: index for index, token in enumerate(list(tokens)[:MAX_VOCABULARY])}
-
-
-def save_bert_tokenizer(texts: list[str], folder: Path) -> Any:
-    """Make a WordPiece vocabulary with BERT's rules, save it as a BertTokenizer, and return it as it loads again."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
-    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
-    words: Counter[str] = Counter()
-    for text in texts:
-        words.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
-    vocabulary = build_vocabulary(words, [f"[{role.upper()}]" for role in BERT_ROLES])
-    core = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token="[UNK]"))  # noqa: S106  a token of text
-    core.normalizer = normalizer
-    core.pre_tokenizer = splitter
-    core.decoder = decoders.WordPiece()
-    ids = {token: core.token_to_id(token) for token in ("[CLS]", "[SEP]")}
-    core.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=list(ids.items())
-    )
-    saved = PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        **{f"{role}_token": f"[{role.upper()}]" for role in BERT_ROLES},
-        model_max_length=512,
-    )
-    saved.save_pretrained(folder)
-    name_tokenizer_class(folder, "BertTokenizer")
-    return AutoTokenizer.from_pretrained(folder)
-
-
-def name_tokenizer_class(folder: Path, name: str) -> None:
-    """Say in tokenizer_config.json that the tokenizer is of the class that real models of the family name."""
-    path = folder / "tokenizer_config.json"
-    settings = json.loads(path.read_text(encoding="utf-8"))
-    settings.pop("backend", None)
-    write_json(path, {**settings, "tokenizer_class": name})
 
 
 def build_decoder(model_type: str, tokenizer: Any) -> Any:
@@ -200,13 +102,18 @@ def build_tiny_model(like: str, model_type: str, texts: list[str], folder: Path,
         raise WorkerError(f"no tiny {like} of model type {model_type!r}: known are {', '.join(FAMILIES[like])}")
     import torch
 
-    tokenizer = save_qwen_tokenizer(texts, folder) if like == "decoder" else save_bert_tokenizer(texts, folder)
-    if like == "decoder":
+    decoder = like != "encoder"
+    tokenizer = save_qwen_tokenizer(texts, folder) if decoder else save_bert_tokenizer(texts, folder)
+    if decoder:
         split = [word for word in (*ANSWERS, *QWEN_MARKS) if len(tokenizer(word)["input_ids"]) != 1]
         if split:
             raise WorkerError(f"the tiny tokenizer splits {split}, which must be single tokens")
+    if like == "embedding":
+        append_end_token(folder)
+    if like == "chat":
+        use_chat_template(folder, QWEN3_CHAT_TEMPLATE)
     torch.manual_seed(seed)
-    model = build_decoder(model_type, tokenizer) if like == "decoder" else build_encoder(tokenizer)
+    model = build_decoder(model_type, tokenizer) if decoder else build_encoder(tokenizer)
     model.save_pretrained(folder)
 
 
@@ -214,7 +121,7 @@ def main(argv: list[str]) -> int:
     """Write a tiny model to `--out`."""
     parser = argparse.ArgumentParser(prog="workers tiny_model", description=__doc__, allow_abbrev=False)
     parser.add_argument("--like", choices=sorted(FAMILIES), required=True)
-    parser.add_argument("--model-type", help="qwen3 or qwen2 for a decoder, bert for an encoder; the first by default")
+    parser.add_argument("--model-type", help="qwen3 (or qwen2 for a decoder), bert for an encoder")
     parser.add_argument(
         "--texts", type=Path, nargs="+", required=True, help="JSONL files; every string in them is read"
     )

@@ -35,6 +35,11 @@ class Check:
         return {"name": self.name, "passed": self.passed, **line, **self.numbers}
 
 
+def list_failures(report: dict[str, Any]) -> list[str]:
+    """Return one line a failed check."""
+    return [f"{check['name']}: {check['failure']}" for check in report["checks"] if not check["passed"]]
+
+
 def as_number(value: float) -> float | None:
     """Return the value, or None where JSON has no word for it."""
     return value if math.isfinite(value) else None
@@ -74,9 +79,14 @@ def check_same(name: str, what: str, scores: Sequence[float], expected: Sequence
 
 
 def check_sentence_transformers(
-    native: Sequence[float], sentence: Sequence[float], uncut: Sequence[int], *, exact: bool
+    native: Sequence[float],
+    sentence: Sequence[float],
+    uncut: Sequence[int],
+    *,
+    exact: bool,
+    library: str = "FlagEmbedding",
 ) -> Check:
-    """Check that CrossEncoder agrees with FlagEmbedding on every pair that no length limit cuts.
+    """Check that CrossEncoder agrees with `library`, the one that trained, on every pair that no length limit cuts.
 
     The two cut differently, so the others are only reported; an approximate chat template (not `exact`) likewise.
     """
@@ -86,11 +96,22 @@ def check_sentence_transformers(
     numbers["cut_max_difference"] = as_number(max((abs(sentence[i] - native[i]) for i in cut), default=0.0))
     numbers["agrees"] = passed
     failure = (
-        f"the packaged model scores differently in sentence-transformers than in FlagEmbedding (up to "
+        f"the packaged model scores differently in sentence-transformers than in {library} (up to "
         f"{numbers['max_difference']}, allowed {numbers['tolerance']}): the folder would not give its users one score"
     )
     approximate = not exact and all(map(math.isfinite, sentence))
     return Check("sentence-transformers", passed or approximate, failure, numbers)
+
+
+def check_same_tokens(other: Sequence[str], pairs: int) -> Check:
+    """Check that the packaged chat template gives the token ids of training; `other` are documents where not."""
+    failure = (
+        f"the packaged chat template gives other tokens than the training for {len(other)} of {pairs} probes, such as "
+        f"{other[0][:60]!r}: the model would be asked in a form that it never saw"
+        if other
+        else ""
+    )
+    return Check("tokens", not other, failure, {"pairs": pairs, "other": len(other)})
 
 
 def check_weights(scan: WeightScan) -> Check:

@@ -105,11 +105,6 @@ def verify(subject: Subject, probes: Sequence[Probe], tokenizer: Any, scan: Weig
     }
 
 
-def list_failures(report: dict[str, Any]) -> list[str]:
-    """Return one line a failed check."""
-    return [f"{check['name']}: {check['failure']}" for check in report["checks"] if not check["passed"]]
-
-
 def release() -> None:
     """Give back the memory of models that went out of scope."""
     import torch
@@ -146,22 +141,22 @@ def score_base(subject: Subject, pairs: Sequence[Pair], tokenizer: Any) -> tuple
     return base, adapted
 
 
-def score_model(subject: Subject, pairs: Sequence[Pair], tokenizer: Any) -> Loaded:
-    """Return the trained model's scores and hashes, and the weights that its files lack."""
+def load_trained(folder: Path, spec: ScoringSpec, device: str, *, decoder: bool) -> tuple[Any, tuple[str, ...]]:
+    """Return the model in float32 and the weights that its files lack; a decoder is a causal language model."""
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    loader = AutoModelForCausalLM if subject.decoder else AutoModelForSequenceClassification
+    loader = AutoModelForCausalLM if decoder else AutoModelForSequenceClassification
     model, info = loader.from_pretrained(
-        subject.model,
-        torch_dtype="float32",
-        output_loading_info=True,
-        trust_remote_code=subject.spec.trust_remote_code,
+        folder, torch_dtype="float32", output_loading_info=True, trust_remote_code=spec.trust_remote_code
     )
-    model = model.to(subject.device).eval()
-    lacking = sorted(
-        {*map(str, info.get("missing_keys", ())), *(str(key[0]) for key in info.get("mismatched_keys", ()))}
-    )
-    loaded = Loaded(scorer_of(subject)(model, tokenizer, subject.spec, pairs), hash_parameters(model), tuple(lacking))
+    lacking = {*map(str, info.get("missing_keys", ())), *(str(key[0]) for key in info.get("mismatched_keys", ()))}
+    return model.to(device).eval(), tuple(sorted(lacking))
+
+
+def score_model(subject: Subject, pairs: Sequence[Pair], tokenizer: Any) -> Loaded:
+    """Return the trained model's scores and hashes, and the weights that its files lack."""
+    model, missing = load_trained(subject.model, subject.spec, subject.device, decoder=subject.decoder)
+    loaded = Loaded(scorer_of(subject)(model, tokenizer, subject.spec, pairs), hash_parameters(model), missing)
     del model
     release()
     return loaded
@@ -194,20 +189,25 @@ def score_natively(subject: Subject, pairs: Sequence[Pair]) -> list[float]:
 
 
 def score_with_sentence_transformers(subject: Subject, pairs: Sequence[Pair]) -> list[float]:
-    """Return the packaged folder's scores in `CrossEncoder(folder).predict`, nothing else given but the dtype."""
+    """Return the packaged folder's scores in sentence-transformers."""
+    # a decoder's instructions are in its chat template; an encoder has none, its user puts them in front
+    spec = subject.spec
+    texts = list(pairs) if subject.decoder else [(spec.wrap_query(q), spec.wrap_document(d)) for q, d in pairs]
+    return predict_with_cross_encoder(subject.packaged, spec, subject.device, texts)
+
+
+def predict_with_cross_encoder(folder: Path, spec: ScoringSpec, device: str, pairs: Sequence[Pair]) -> list[float]:
+    """Return the folder's scores in `CrossEncoder(folder).predict`, nothing else given but the dtype."""
     from sentence_transformers import CrossEncoder
 
-    spec = subject.spec
     encoder = CrossEncoder(
-        str(subject.packaged),
-        device=subject.device,
+        str(folder),
+        device=device,
         trust_remote_code=spec.trust_remote_code,
         model_kwargs={"torch_dtype": "float32"},
         local_files_only=True,
     )
-    # a decoder's instructions are in its chat template; an encoder has none, its user puts them in front
-    texts = list(pairs) if subject.decoder else [(spec.wrap_query(q), spec.wrap_document(d)) for q, d in pairs]
-    scores = [float(value) for value in encoder.predict(texts, batch_size=BATCH_SIZE, show_progress_bar=False)]
+    scores = [float(value) for value in encoder.predict(list(pairs), batch_size=BATCH_SIZE, show_progress_bar=False)]
     del encoder
     release()
     return scores

@@ -5,7 +5,16 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 
-PACKAGES = ("FlagEmbedding", "ms-swift", "transformers", "torch", "peft", "deepspeed", "accelerate", "sentence-transformers")
+PACKAGES = (
+    "FlagEmbedding",
+    "ms-swift",
+    "transformers",
+    "torch",
+    "peft",
+    "deepspeed",
+    "accelerate",
+    "sentence-transformers",
+)
 
 
 def read_versions() -> dict[str, str]:

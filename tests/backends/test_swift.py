@@ -67,7 +67,7 @@ def test_what_ms_swift_must_never_decide_by_itself_is_always_rendered(name):
     stage = train_stage(make_job(name))
     for flag in (
         "model_type", "template", "max_length", "truncation_strategy", "gradient_accumulation_steps", "learning_rate",
-        "torch_dtype", "bf16", "fp16", "add_version", "create_checkpoint_symlink", "check_model", "strict", "report_to",
+        "torch_dtype", "bf16", "fp16", "add_version", "check_model", "strict", "report_to",
         "save_total_limit", "split_dataset_ratio", "ddp_timeout", "seed", "eval_strategy",
     ):  # fmt: skip
         assert f"--{flag}" in stage.command.argv, flag
@@ -146,6 +146,8 @@ def test_a_loss_that_is_given_twice_is_refused():
         ("qwen3_sft_lora", ["merge=false"], "gate", "measured merged"),
         ("qwen3_sft_lora", ["train.tuner_type=adalora"], "train.tuner_type", "only lora and full"),
         ("qwen3_sft_lora", ["data.instruction=Be brief"], "data.instruction", "their own instruction"),
+        ("qwen3_reranker_native", ["train.system=Judge"], "train.system", "part of the training"),
+        ("qwen3_embedding_lora", ["evaluate.instruction=Find"], "evaluate.instruction", "part of the training"),
         ("sft_single_gpu_test", ["train.early_stop_interval=3"], "train.early_stop_interval", "needs validation rows"),
         ("sft_single_gpu_test", ["train.eval_strategy=epoch"], "train.eval_strategy", "no validation rows"),
         ("sft_single_gpu_test", ["checkpoint=best"], "checkpoint", "none is best"),
@@ -242,7 +244,9 @@ def test_deepspeed_is_named_as_ms_swift_names_it_or_given_as_a_file_without_an_o
     assert "not a DeepSpeed configuration" in problems(replace(job, deepspeed_text="{"))["deepspeed"].message
 
 
-@pytest.mark.parametrize(("asked", "folder"), [("best", "best"), ("last", "last"), ("200", "checkpoint-200")])
+@pytest.mark.parametrize(
+    ("asked", "folder"), [("best", "best"), ("last", "last-checkpoint"), ("200", "checkpoint-200")]
+)
 def test_the_checkpoint_of_the_recipe_is_merged_packaged_and_awaited(asked, folder):
     plan = build_plan(make_job("qwen3_embedding_lora", f"checkpoint={asked}"))
     assert plan.stage("train").outputs[0].endswith(f"/output/{folder}/adapter_model.safetensors")
@@ -326,3 +330,22 @@ def test_the_snapshot_holds_no_path_of_the_machine_that_took_it():
     snapshot = (RECIPES.parent / "orchestrator/backends/arguments/swift.json").read_text()
     assert "/work" not in snapshot
     assert "/home" not in snapshot
+
+
+def test_a_checkpoint_that_is_named_by_its_step_is_not_deleted_by_later_ones():
+    assert argument(train_stage(make_job("qwen3_sft_lora", "checkpoint=50")), "save_total_limit") == "100"
+    assert argument(train_stage(make_job("qwen3_sft_lora")), "save_total_limit") == "2"
+
+
+def test_a_fetch_may_use_the_network_although_the_model_is_on_this_machine():
+    job = make_job("qwen3_embedding_full", "data.train=sentence-transformers/stsb:train", smoke=True)
+    plan = build_plan(job)
+    assert "HF_HUB_OFFLINE" not in dict(plan.stages[0].command.env)
+    assert dict(plan.stage("train").command.env)["HF_HUB_OFFLINE"] == "1"
+
+
+def test_what_decides_an_llm_s_tokens_is_handed_to_its_scoring():
+    plan = build_plan(make_job("qwen3_sft_lora", "train.loss_scale=all"))
+    spec = json.loads(plan.file("files/scoring.packaged.json").text)
+    assert spec["template_args"] == {"loss_scale": "all"}
+    assert "system" in spec

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.data.checks import check_row, is_blank, quote
+from orchestrator.data.checks import check_row
 from orchestrator.data.reasons import Fault
+from orchestrator.data.texts import is_blank, quote
 
 
 def check(value):
@@ -17,24 +18,24 @@ def fault(value):
 
 
 def test_a_good_row_becomes_a_group_that_knows_where_it_came_from(row):
-    group = check(row(1, prompt="Judge.")).group
+    group = check(row(1, prompt="Judge.")).record
     assert (group.query, group.positives, group.negatives) == ("question 1", ("answer 1",), ("other 1", "more 1"))
     assert (group.prompt, group.source, group.line) == ("Judge.", "a.jsonl", 7)
 
 
 def test_texts_are_kept_as_they_are(row):
-    group = check(row(1, query="  A\u0065\u0301 ", pos=[" x\n"])).group
+    group = check(row(1, query="  A\u0065\u0301 ", pos=[" x\n"])).record
     assert (group.query, group.positives) == ("  A\u0065\u0301 ", (" x\n",))
 
 
 def test_teacher_scores_become_floats(row):
-    group = check(row(1, pos_scores=[1], neg_scores=[0, 0.5])).group
+    group = check(row(1, pos_scores=[1], neg_scores=[0, 0.5])).record
     assert (group.positive_scores, group.negative_scores) == ((1.0,), (0.0, 0.5))
     assert all(isinstance(score, float) for score in group.negative_scores)
 
 
 def test_null_means_that_an_optional_key_is_absent(row):
-    group = check(row(1, prompt=None, pos_scores=None, neg_scores=None)).group
+    group = check(row(1, prompt=None, pos_scores=None, neg_scores=None)).record
     assert (group.prompt, group.positive_scores, group.negative_scores) == (None, None, None)
 
 
@@ -116,13 +117,13 @@ def test_a_positive_that_differs_from_a_negative_in_white_space_only_is_among_th
 
 
 def test_a_positive_that_differs_from_a_negative_in_case_is_another_document(row):
-    assert check(row(1, pos=["Polish"], neg=["polish"])).group
+    assert check(row(1, pos=["Polish"], neg=["polish"])).record
 
 
 def test_repeated_documents_are_used_once_with_their_first_score(row):
     checked = check(row(1, pos=["p", "p "], pos_scores=[1, 2], neg=["a", "b", " a"], neg_scores=[3, 4, 5]))
-    assert (checked.group.positives, checked.group.positive_scores) == (("p",), (1.0,))
-    assert (checked.group.negatives, checked.group.negative_scores) == (("a", "b"), (3.0, 4.0))
+    assert (checked.record.positives, checked.record.positive_scores) == (("p",), (1.0,))
+    assert (checked.record.negatives, checked.record.negative_scores) == (("a", "b"), (3.0, 4.0))
     assert (checked.repeated_positives, checked.repeated_negatives) == (1, 1)
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.data.readers import Source
+from orchestrator.data.readers import Source, open_source
 from orchestrator.errors import DataError, OrchError
 
 relaxed = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -75,6 +75,17 @@ def test_a_file_that_is_what_its_name_says_is_not_remarked_on(files, name, text)
     source = Source(files.raw(name, text))
     list(source.rows())
     assert not source.has_other_form
+
+
+def test_a_given_ending_stands_in_for_that_of_the_name(files):
+    source = open_source(files.raw("rows.txt", "a,b\n1,2\n"), ending=".csv")
+    assert [row.value for row in source.rows()] == [{"a": "1", "b": "2"}]
+
+
+def test_parquet_in_a_jsonl_file_is_refused_as_ever(files):
+    problem = refusal(files.raw("a.jsonl", b"PAR1\x15\x04"))
+    assert problem.message == "compressed: the file is Parquet, not text"
+    assert problem.hint == "convert it to .jsonl"
 
 
 def test_the_hash_is_of_all_bytes(files):
@@ -248,13 +259,17 @@ def test_a_file_without_read_permission_is_refused(files):
     assert refusal(path).message.startswith("not-readable: ")
 
 
-@pytest.mark.parametrize("name", ["a.csv", "a.jsonl.gz", "rows"])
+@pytest.mark.parametrize("name", ["a.xlsx", "a.jsonl.gz", "rows"])
 def test_an_unknown_ending_is_refused(files, name):
     assert refusal(files.raw(name, "{}")).message.startswith("unknown-ending: ")
 
 
 @relaxed
-@given(st.binary(max_size=200), st.sampled_from(["a.jsonl", "a.json"]), st.sampled_from([b"", b"[", b'{"a":', b"[1,"]))
+@given(
+    st.binary(max_size=200),
+    st.sampled_from(["a.jsonl", "a.json", "a.csv", "a.tsv"]),
+    st.sampled_from([b"", b"[", b'{"a":', b"[1,", b"a,b\n", b'a\n"']),
+)
 def test_arbitrary_bytes_give_rows_or_an_error_of_ours(files, data, name, start):
     with contextlib.suppress(OrchError):
         read(files.raw(name, start + data), chunk_bytes=16)

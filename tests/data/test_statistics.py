@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.data.groups import RankingGroup
-from orchestrator.data.statistics import SideStatistics, find_percentiles, find_script
+from orchestrator.data.spreads import find_percentiles, find_script
+from orchestrator.data.statistics import SideStatistics
 
 
 def test_statistics_count_rows_queries_documents_and_lengths():

@@ -5,7 +5,17 @@ import sys
 import pytest
 
 from orchestrator.data.groups import RankingGroup
-from orchestrator.data.tokens import LengthBudget, TokenCounter, TokenizerUnusableError, load_tokenizer
+from orchestrator.data.lengths import build_rule
+from orchestrator.data.records import Chat, Message, ScoredPair
+from orchestrator.data.tokens import (
+    LengthBudget,
+    MeasuringQueue,
+    TextCounter,
+    TokenizerUnusableError,
+    TokenLimit,
+    TokenStatistics,
+    load_tokenizer,
+)
 
 tokenizers = pytest.importorskip("tokenizers")
 
@@ -30,11 +40,20 @@ def words(count):
     return " ".join(["w"] * count)
 
 
-def count(path, budget, *groups):
-    counter = TokenCounter(load_tokenizer(path), path, budget)
-    for found in groups:
-        counter.add(found)
-    return counter.to_json()
+def count(path, budget, *records, kind="group"):
+    counter = TextCounter(load_tokenizer(path))
+    rule = build_rule(kind, budget, counter)
+    queue, statistics = MeasuringQueue(counter, rule), TokenStatistics(rule, path)
+    order = []
+    for record in records:
+        for _, found, measured in queue.put("a", record):
+            order.append(found)
+            statistics.add(measured)
+    for _, found, measured in queue.flush():
+        order.append(found)
+        statistics.add(measured)
+    assert order == list(records)
+    return statistics.to_json()
 
 
 def test_tokens_are_counted_beyond_the_saved_truncation(tokenizer_file):
@@ -109,3 +128,58 @@ def test_a_missing_package_makes_every_tokenizer_unusable(tokenizer_file, monkey
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(TokenizerUnusableError, match="not installed"):
         load_tokenizer(tokenizer_file)
+
+
+def test_embedding_texts_have_an_end_token_and_the_anchor_its_instruction(tokenizer_file):
+    limit = TokenLimit(8, instruction="w w")
+    # "Instruct:", "w", "w", line feed, "Query:w", "w": 6 and the end token
+    found = count(tokenizer_file, limit, group(words(2), words(7), words(8)))
+    assert (found["query"]["max"], found["document"]["max"]) == (7, 9)
+    assert (found["queries_cut"], found["documents_cut"], found["tokens_cut"]) == (0, 1, 1)
+
+
+def test_pairs_are_counted_text_by_text(tokenizer_file):
+    found = count(tokenizer_file, TokenLimit(4), ScoredPair(words(3), words(6), 1.0, "a", 1), kind="pair")
+    assert (found["text"]["max"], found["texts_cut"], found["tokens_cut"]) == (7, 1, 3)
+
+
+def test_a_reranker_reads_query_and_document_in_one_prompt(tokenizer_file):
+    limit = TokenLimit(100, form="swift-reranker", instruction="w")
+    counter = TextCounter(load_tokenizer(tokenizer_file))
+    prompt = (
+        "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
+        'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
+        "<Instruct>: w\n<Query>: \n<Document>: <|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    )
+    room = 100 - counter.count([prompt])[0] - 5
+    found = count(tokenizer_file, limit, group(words(5), words(room), words(room + 2)))
+    assert (found["queries_cut"], found["documents_cut"], found["tokens_cut"]) == (0, 1, 2)
+
+
+def test_a_conversation_is_counted_as_a_whole(tokenizer_file):
+    chat = Chat((Message("user", "w w"), Message("assistant", "w")), "a", 1)
+    # "<|im_start|>user", LF, "w", "w<|im_end|>", LF, "<|im_start|>assistant", LF, "w<|im_end|>", LF
+    found = count(tokenizer_file, TokenLimit(8), chat, kind="chat")
+    assert (found["conversation"]["max"], found["conversations_cut"], found["tokens_cut"]) == (9, 1, 1)
+
+
+def test_what_the_template_puts_before_an_answer_counts_unless_the_answer_has_it(tokenizer_file):
+    limit = TokenLimit(99, answer_prefix="<think>\n\n</think>\n\n")
+    plain = Chat((Message("user", "w w"), Message("assistant", "w")), "a", 1)
+    thinking = Chat((Message("user", "w w"), Message("assistant", "<think> w")), "a", 1)
+    lengths = [count(tokenizer_file, limit, chat, kind="chat")["conversation"]["max"] for chat in (plain, thinking)]
+    assert lengths == [9 + 6, 10]
+
+
+def test_special_tokens_of_the_tokenizer_count_as_one(tmp_path):
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({"?": 0}, unk_token="?"))  # noqa: S106 - no password
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex("."), "isolated")
+    tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    chat = Chat((Message("user", "a"), Message("assistant", "b")), "a", 1)
+    found = count(tmp_path, None, chat, kind="chat")
+    assert found["conversation"]["max"] == len("user\na") + len("\n") + len("assistant\nb\n") + 4
+
+
+def test_without_a_limit_nothing_is_said_about_cuts(tokenizer_file):
+    assert "texts_cut" not in count(tokenizer_file, None, ScoredPair("a", "b", 1.0, "a", 1), kind="pair")

@@ -28,7 +28,9 @@ COVERED_ELSEWHERE = {
     "make demo",
     "make test",
     "source .venv/bin/activate",
-    "pip install -c constraints.txt -e '.[flagembedding]'",
+    "pip install -c constraints.txt -e '.[all]'",
+    "orch run recipes/qwen3_embedding_lora.yaml --smoke",
+    "orch run recipes/qwen3_sft_lora.yaml --smoke",
     "orch run recipes/qwen3_reranker.yaml --smoke",
     "orch resume",
     "orch predict",
@@ -124,20 +126,26 @@ def test_every_module_says_its_one_job_in_one_line():
 
 
 def test_every_field_of_a_recipe_stands_in_the_reference():
-    from orchestrator.recipe.schema import Data, Evaluate, Launch, ModelRef, Recipe
+    from orchestrator.recipe.schema import Data, Evaluate, Launch, Loss, ModelRef, Recipe
 
     page = (ROOT / "docs" / "recipe-reference.md").read_text(encoding="utf-8")
-    names = [name for model in (Recipe, ModelRef, Data, Evaluate, Launch) for name in model.model_fields]
+    names = [name for model in (Recipe, ModelRef, Data, Loss, Evaluate, Launch) for name in model.model_fields]
     assert len(names) > 25
     assert not [name for name in names if f"| `{name}` |" not in page]
 
 
 def test_every_old_spelling_and_every_refused_name_stands_in_the_reference():
-    from orchestrator.backends.flagembedding import _OWNED
+    from orchestrator.backends import flagembedding, swift
     from orchestrator.backends.spellings import OLD_SPELLINGS
+    from orchestrator.backends.swift_losses import _VARIABLES, OLD_LOSS_TYPES
+    from orchestrator.backends.swift_spellings import OLD_SWIFT_SPELLINGS
 
     page = (ROOT / "docs" / "recipe-reference.md").read_text(encoding="utf-8")
-    assert not [name for name in (*OLD_SPELLINGS, *_OWNED) if f"`{name}" not in page]
+    old = (*OLD_SPELLINGS, *OLD_SWIFT_SPELLINGS, *OLD_LOSS_TYPES)
+    variables = [variable for fields in _VARIABLES.values() for variable, _ in fields.values()]
+    names = [*old, *flagembedding._OWNED, *swift._OWNED, *variables]
+    assert len(names) > 40
+    assert not [name for name in names if f"`{name}" not in page]
 
 
 def test_every_diagnosis_stands_in_the_troubleshooting_page():

@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from orchestrator.evaluation.compare import BETTER, NO_DIFFERENCE, PERMUTATIONS, WORSE, compare
+from orchestrator.evaluation.compare import BETTER, NO_DIFFERENCE, PERMUTATIONS, WORSE, Comparison
+from orchestrator.evaluation.compare import compare as compare_paired
+from orchestrator.evaluation.measures import require_metric
+from orchestrator.evaluation.paired import PairedMeans
+from orchestrator.evaluation.pairing import pair_up
+
+# as computed when only means could be compared
+KNOWN = (0.06702668646853686, 0.015218433225256383, 0.11837343629568384, 0.012449377531123443)
+
+
+def compare(before, after, **direction) -> Comparison:
+    return compare_paired(PairedMeans(np.asarray(before), np.asarray(after), **direction), **direction)
 
 
 def noisy(count: int, shift: float, seed: int = 0) -> tuple[list[float], list[float]]:
@@ -17,7 +28,7 @@ def noisy(count: int, shift: float, seed: int = 0) -> tuple[list[float], list[fl
 
 def test_wins_losses_and_ties_are_counted_by_query():
     comparison = compare([0.5, 0.5, 0.5, 0.5], [0.9, 0.6, 0.5, 0.1])
-    assert (comparison.wins, comparison.losses, comparison.ties, comparison.queries) == (2, 1, 1, 4)
+    assert (comparison.wins, comparison.losses, comparison.ties, comparison.units) == (2, 1, 1, 4)
 
 
 def test_the_difference_is_after_minus_before():
@@ -93,6 +104,22 @@ def test_the_verdict_follows_the_interval(shift, verdict):
     assert compare(*noisy(60, shift, seed=5)).verdict == verdict
 
 
+@pytest.mark.parametrize(("shift", "verdict"), [(0.3, WORSE), (-0.3, BETTER), (0.0, NO_DIFFERENCE)])
+def test_the_verdict_turns_where_lower_is_better(shift, verdict):
+    assert compare(*noisy(60, shift, seed=5), higher_is_better=False).verdict == verdict
+
+
+def test_only_wins_losses_and_the_verdict_depend_on_the_direction():
+    higher, lower = (compare(*noisy(60, 0.1), higher_is_better=way) for way in (True, False))
+    assert (higher.wins, higher.losses) == (lower.losses, lower.wins)
+    assert (higher.difference, higher.low, higher.high, higher.p) == (lower.difference, lower.low, lower.high, lower.p)
+
+
+def test_the_numbers_of_a_known_comparison_stay_the_same_to_the_last_bit():
+    comparison = compare(*noisy(60, 0.05))
+    assert (comparison.difference, comparison.low, comparison.high, comparison.p) == KNOWN
+
+
 def test_five_unanimous_queries_are_no_evidence():
     comparison = compare([0.0] * 5, [0.5, 0.4, 0.3, 0.2, 0.1])
     assert comparison.low is not None
@@ -101,8 +128,8 @@ def test_five_unanimous_queries_are_no_evidence():
 
 
 def test_different_numbers_of_queries_are_refused():
-    with pytest.raises(ValueError, match="same queries"):
-        compare([0.1, 0.2], [0.1])
+    with pytest.raises(ValueError, match="shorter"):
+        pair_up(require_metric("map"), {"map": [0.1, 0.2]}, {"map": [0.1]})
 
 
 def test_five_thousand_queries_are_compared_within_seconds():

@@ -54,7 +54,7 @@ def test_a_rule_is_missed_when_the_tuned_model_was_not_measured():
 
 @pytest.mark.parametrize(
     "text",
-    ["baseline", "> base", "< 0.5", "== 0.5", "> baseline * 2", "> baseline + 5%", "", "> -0.5", None, True, [0.5]],
+    ["baseline", "> base", "== 0.5", "> baseline * 2", "> baseline + 5%", "", "> -0.5", None, True, [0.5]],
 )
 def test_what_the_grammar_does_not_know_is_a_problem_that_shows_the_grammar(text):
     problem = parse_rule("ndcg@10", text)
@@ -75,3 +75,60 @@ def test_a_threshold_above_one_is_a_problem():
 def test_every_problem_of_a_gate_is_reported():
     rules, problems = parse_gate({"ndcg@10": "> baseline", "ndgc@10": "> baseline", "map": "about 0.5"})
     assert ([item.metric.name for item in rules], len(problems)) == (["ndcg@10"], 2)
+
+
+@pytest.mark.parametrize(
+    ("metric", "text", "tuned", "baseline", "passed"),
+    [
+        ("loss", "< baseline", 2.0, 3.0, True),
+        ("loss", "< baseline", 3.0, 3.0, False),
+        ("loss", "<= baseline", 3.0, 3.0, True),
+        ("loss", "< baseline - 0.1", 2.95, 3.0, False),
+        ("loss", "< baseline + 0.1", 3.05, 3.0, True),
+        ("perplexity", "< 20", 19.9, None, True),
+        ("perplexity", "<= 20", 20.1, None, False),
+    ],
+)
+def test_a_rule_of_a_metric_that_is_better_when_lower_holds_it_below(metric, text, tuned, baseline, passed):
+    assert decide(rule(text, metric), tuned, baseline).passed is passed
+
+
+def test_the_sentence_of_a_rule_below_says_what_was_compared():
+    decision = decide(rule("< baseline - 0.1", "loss"), 2.04, 3.21)
+    assert decision.sentence == "Loss 2.0400 < 3.1100 (baseline - 0.1)"
+
+
+@pytest.mark.parametrize(
+    ("metric", "text", "hint"),
+    [
+        ("ndcg@10", "< baseline", "write '> baseline'"),
+        ("ndcg@10", "< 0.5", "write '> 0.5'"),
+        ("map", "<= baseline - 0.02", "write '>= baseline + 0.02'"),
+        ("map", "< baseline + 0.02", "write '> baseline + 0.02'"),
+        ("loss", "> baseline", "write '< baseline'"),
+        ("loss", ">= baseline + 0.1", "write '<= baseline - 0.1'"),
+        ("perplexity", "> 20", "write '< 20'"),
+    ],
+)
+def test_a_gate_in_the_wrong_direction_is_a_problem_with_the_right_spelling(metric, text, hint):
+    problem = parse_rule(metric, text)
+    assert isinstance(problem, Problem)
+    assert ("is passed by a worse model" in problem.message, problem.hint) == (True, hint)
+    assert isinstance(parse_rule(metric, hint.removeprefix("write ").strip("'")), Rule)
+
+
+@pytest.mark.parametrize(("metric", "text"), [("loss", "< 0"), ("perplexity", "< 1"), ("perplexity", "<= 0.5")])
+def test_a_threshold_below_what_a_metric_can_be_is_a_problem(metric, text):
+    problem = parse_rule(metric, text)
+    assert isinstance(problem, Problem)
+    assert "can never be passed" in problem.message
+
+
+def test_a_loss_above_one_can_be_asked_for():
+    assert isinstance(parse_rule("loss", "< 2.5"), Rule)
+
+
+def test_a_bare_number_for_a_loss_shows_its_operator():
+    problem = parse_rule("loss", 2)
+    assert isinstance(problem, Problem)
+    assert problem.hint == "write '< 2'"

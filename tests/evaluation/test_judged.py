@@ -5,7 +5,8 @@ import json
 import pytest
 
 from orchestrator.errors import RunFolderError
-from orchestrator.evaluation.judged import load_groups, load_scores
+from orchestrator.evaluation.groups import load_group_eval
+from orchestrator.evaluation.judged import load_groups
 
 GROUP = {"qid": "q1", "query": "为什么", "documents": [{"docid": "q1.0", "text": "因为", "label": 1}]}
 
@@ -41,13 +42,13 @@ def test_a_line_that_is_not_a_group_is_refused(tmp_path):
     ],
 )
 def test_scores_that_belong_to_other_data_are_refused(tmp_path, rows, message):
-    groups = load_groups(write(tmp_path / "eval.jsonl", GROUP))
+    evaluation = load_group_eval(write(tmp_path / "eval.jsonl", GROUP))
     with pytest.raises(RunFolderError, match=message):
-        load_scores(write(tmp_path / "scores.jsonl", *rows), groups)
+        evaluation.load_scores(write(tmp_path / "scores.jsonl", *rows))
 
 
 def test_a_file_cut_in_the_middle_of_a_line_is_refused(tmp_path):
     path = tmp_path / "scores.jsonl"
     path.write_text('{"qid": "q1", "doc', encoding="utf-8")
     with pytest.raises(RunFolderError, match="not a line of JSON"):
-        load_scores(path, load_groups(write(tmp_path / "eval.jsonl", GROUP)))
+        load_group_eval(write(tmp_path / "eval.jsonl", GROUP)).load_scores(path)

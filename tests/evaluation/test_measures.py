@@ -1,121 +1,18 @@
 from __future__ import annotations
 
-import math
 import subprocess
 import sys
-from fractions import Fraction
 
 import pytest
 
-from orchestrator.errors import Problem, StageFailedError
-from orchestrator.evaluation import ties
-from orchestrator.evaluation.measures import Metric, measure, parse_metric
+from orchestrator.errors import Problem
+from orchestrator.evaluation.measures import UNITS, Metric, check_metrics, default_metrics, parse_metric, require_metric
 
-ALL = ("ndcg@10", "mrr@10", "map", "hit@1", "precision@5", "recall@5")
-
-
-def one_query(make_group, labels, scores, *metrics):
-    measured = measure([make_group("q", *labels)], {"q": {f"q.{n}": score for n, score in enumerate(scores)}}, metrics)
-    return [measured.values[metric][0] for metric in metrics]
+RANKING = ("ndcg@10", "mrr@10", "map", "hit@1", "precision@5", "recall@5")
+OTHERS = ("spearman", "pearson", "loss", "perplexity", "exact_match", "rouge_l")
 
 
-def test_a_relevant_document_at_rank_two_has_the_textbook_values(make_group):
-    values = one_query(make_group, (0, 1, 0, 0, 0), (0.9, 0.8, 0.1, 0.0, -1.0), *ALL)
-    assert values == pytest.approx([1 / math.log2(3), 0.5, 0.5, 0.0, 0.2, 1.0])
-
-
-def test_ndcg_uses_the_graded_label_as_a_linear_gain(make_group):
-    (value,) = one_query(make_group, (1, 3), (0.9, 0.1), "ndcg@10")
-    assert value == pytest.approx((1 + 3 / math.log2(3)) / (3 + 1 / math.log2(3)))
-
-
-def test_a_cutoff_ignores_what_comes_after_it(make_group):
-    assert one_query(make_group, (0, 0, 1), (3, 2, 1), "mrr@2", "ndcg@2", "hit@2") == [0, 0, 0]
-
-
-def test_a_constant_scorer_gets_the_expected_value_of_a_random_order(make_group):
-    labels = (0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0)
-    count = len(labels)
-    ranks = range(1, 11)
-    expected = {
-        "ndcg@10": sum(1 / math.log2(rank + 1) for rank in ranks) / count,
-        "mrr@10": sum(1 / rank for rank in ranks) / count,
-        "map": sum(1 / rank for rank in range(1, count + 1)) / count,
-        "hit@1": 1 / count,
-        "precision@5": 5 / count / 5,
-        "recall@5": 5 / count,
-    }
-    assert one_query(make_group, labels, [0.5] * count, *ALL) == pytest.approx([expected[name] for name in ALL])
-
-
-def test_a_constant_scorer_with_several_relevant_documents_gets_the_hypergeometric_hit_rate(make_group):
-    (value,) = one_query(make_group, (1, 1, 1, 0, 0, 0, 0, 0), [0.0] * 8, "hit@3")
-    assert value == pytest.approx(float(1 - Fraction(math.comb(5, 3), math.comb(8, 3))))
-
-
-@pytest.mark.parametrize("labels", [(1, 0, 0), (0, 1, 0), (0, 0, 1)])
-def test_the_place_in_the_file_does_not_decide_a_tie(make_group, labels):
-    assert one_query(make_group, labels, [7.0] * 3, "mrr@10") == pytest.approx([(1 + 1 / 2 + 1 / 3) / 3])
-
-
-def test_a_tie_below_the_relevant_document_changes_nothing(make_group):
-    assert one_query(make_group, (1, 0, 0), (1.0, 0.5, 0.5), "mrr@10", "map") == [1.0, 1.0]
-
-
-def test_scores_that_differ_by_less_than_single_precision_are_not_a_tie(make_group):
-    assert one_query(make_group, (0, 1), (1.0, 1.0 + 1e-12), "mrr@10") == [1.0]
-
-
-def test_too_many_orders_are_estimated_close_to_the_true_expectation(make_group):
-    group = make_group("q", *[1] * 10, *[0] * 30)
-    measured = measure([group], {"q": {f"q.{n}": 1.0 for n in range(40)}}, ["precision@10"])
-    assert measured.sampled == 1
-    assert measured.values["precision@10"][0] == pytest.approx(0.25, abs=4 * math.sqrt(0.0144 / ties.RANDOM_ORDERS))
-
-
-def test_an_estimate_is_the_same_every_time(make_group):
-    group, scores = make_group("q", *[1] * 10, *[0] * 30), {"q": {f"q.{n}": 1.0 for n in range(40)}}
-    assert measure([group], scores, ["map"]) == measure([group], scores, ["map"])
-
-
-def test_few_orders_are_enumerated_and_not_counted_as_estimated(make_group):
-    measured = measure([make_group("q", 1, 0)], {"q": {"q.0": 1.0, "q.1": 1.0}}, ["map"])
-    assert (measured.tied, measured.sampled) == (1, 0)
-
-
-def test_a_tie_among_equal_labels_is_not_counted_as_a_tie(make_group):
-    measured = measure([make_group("q", 1, 0, 0)], {"q": {"q.0": 2.0, "q.1": 1.0, "q.2": 1.0}}, ["map"])
-    assert measured.tied == 0
-
-
-def test_a_query_without_scores_counts_zero_and_is_named(make_group):
-    groups = [make_group("q1", 1, 0), make_group("q2", 1, 0)]
-    measured = measure(groups, {"q1": {"q1.0": 1.0, "q1.1": 0.0}}, ["ndcg@10"])
-    assert (measured.values["ndcg@10"], measured.missing, measured.mean("ndcg@10")) == ((1.0, 0.0), ("q2",), 0.5)
-
-
-def test_a_relevant_document_without_a_score_counts_as_not_retrieved(make_group):
-    measured = measure([make_group("q", 1, 1)], {"q": {"q.0": 1.0}}, ["recall@5", "map"])
-    assert (measured.values["recall@5"], measured.values["map"]) == ((0.5,), (0.5,))
-
-
-def test_a_query_without_a_relevant_document_counts_zero(make_group):
-    assert one_query(make_group, (0, 0), (1.0, 0.0), *ALL) == [0.0] * 6
-
-
-def test_values_keep_the_order_of_the_groups_when_label_orders_are_shared(make_group):
-    groups = [make_group("b", 1, 0), make_group("a", 0, 1), make_group("c", 1, 0)]
-    scores = {qid: {f"{qid}.0": 2.0, f"{qid}.1": 1.0} for qid in "abc"}
-    assert measure(groups, scores, ["mrr@10"]).values["mrr@10"] == (1.0, 0.5, 1.0)
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_score_that_is_not_finite_is_an_error_that_names_the_pair(make_group, bad):
-    with pytest.raises(StageFailedError, match=r"q/q\.1"):
-        measure([make_group("q", 1, 0)], {"q": {"q.0": 1.0, "q.1": bad}}, ["map"])
-
-
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [*RANKING, *OTHERS])
 def test_every_documented_metric_is_parsed(name):
     assert isinstance(parse_metric(name), Metric)
 
@@ -133,6 +30,11 @@ def test_every_documented_metric_is_parsed(name):
         ("mrr@0", "'mrr@10'"),
         ("recall@ten", "'recall@10'"),
         ("bleu", "precision@k"),
+        ("spearmanr", "'spearman'"),
+        ("ppl", "'perplexity'"),
+        ("rouge-l", "'rouge_l'"),
+        ("ROUGE_L", "'rouge_l'"),
+        ("loss@10", "'loss'"),
     ],
 )
 def test_a_wrong_metric_name_is_a_problem_with_the_right_one(name, hint):
@@ -148,3 +50,35 @@ def test_validating_a_recipe_imports_nothing_heavy():
         "parse_gate({'map': '> 0.5'}); sys.exit(bool({'numpy', 'scipy', 'ir_measures'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("kind", UNITS)
+def test_the_defaults_of_a_kind_fit_it(kind):
+    assert check_metrics(default_metrics(kind), kind) == []
+
+
+@pytest.mark.parametrize("kind", UNITS)
+def test_every_metric_fits_the_kinds_that_it_names_and_no_other(kind):
+    for name in (*RANKING, *OTHERS):
+        assert (check_metrics([name], kind) == []) == (kind in require_metric(name).kinds)
+
+
+def test_a_metric_of_another_kind_is_a_problem_that_lists_those_that_fit():
+    (problem,) = check_metrics(["spearman", "ndcg@10"], "pair")
+    assert problem.message == "ndcg@10 does not measure scored pairs"
+    assert problem.hint == "metrics that do: spearman, pearson"
+
+
+def test_every_wrong_name_is_reported():
+    problems = check_metrics(["ndgc@10", "loss", "map"], "retrieval")
+    assert [problem.message.split()[0] for problem in problems] == ["unknown", "loss"]
+
+
+def test_only_loss_and_perplexity_are_better_when_lower():
+    lower = [name for name in (*RANKING, *OTHERS) if not require_metric(name).higher_is_better]
+    assert lower == ["loss", "perplexity"]
+
+
+def test_a_pair_has_an_error_where_its_metric_has_a_correlation():
+    metric = require_metric("spearman")
+    assert (metric.higher_is_better, metric.row_display, metric.row_higher_is_better) == (True, "Rank error", False)

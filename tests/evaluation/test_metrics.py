@@ -69,7 +69,7 @@ def test_the_verdict_is_that_of_the_headline_comparison(measured):
 def test_means_and_values_of_each_query_are_given(measured):
     metrics = measured({"02-native": 0.1, "07-evaluate": 0.9}, evaluate={"metrics": ["mrr@10"]})
     assert [system["means"]["mrr@10"] for system in metrics["systems"]] == [0.5, 1.0]
-    assert metrics["per_query"][0] == {"qid": "q0", "values": {"native": {"mrr@10": 0.5}, "tuned": {"mrr@10": 1.0}}}
+    assert metrics["rows"][0] == {"id": "q0", "values": {"native": {"mrr@10": 0.5}, "tuned": {"mrr@10": 1.0}}}
 
 
 def test_label_and_head_come_from_scoring_json(measured):

@@ -10,6 +10,7 @@ import json
 import math
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -283,6 +284,117 @@ def build_run(root: Path, *, seed: int = 1) -> RunDir:
         )
     write_text(run.model / "README.md", "# qwen3-reranker\n\n## Results\n\n<!-- orch:results -->\n\n## Use\n")
     return run
+
+
+def build_kind_run(root: Path, kind: str, **evaluate: object) -> RunDir:
+    """Write a finished run folder whose evaluation set is of another kind: `retrieval`, `pair` or `chat`."""
+    task = "sft" if kind == "chat" else "embedding"
+    stages = [
+        ("02-baseline-native", "baseline-native", "Score the base model"),
+        ("04-train", "train", "Train"),
+        ("06-package", "package", "Package the model"),
+        ("07-evaluate", "evaluate", "Score the tuned model"),
+        ("08-report", "report", "Report"),
+    ]
+    run = RunDir(root)
+    recipe: dict[str, object] = {"model": "Qwen/Qwen3-0.6B", "evaluate": {"metrics": None, **evaluate}}
+    recipe["gate"] = {"loss": "< baseline"} if kind == "chat" else {}
+    plan = Plan(f"qwen3-{task}", str(root), task, "swift", False, recipe, tuple(
+        Stage(name, stage_kind, title, Command(("true",))) for name, stage_kind, title in stages
+    ), ())  # fmt: skip
+    write_text(run.plan_json, plan.to_json())
+    groups = build_groups()
+    write_data(run, groups)
+    {"retrieval": write_retrieval, "pair": write_pairs, "chat": write_chat}[kind](run, groups)
+    log = Path(__file__).with_name("swift_logging.jsonl").read_text(encoding="utf-8")
+    write_text(run.stage("04-train").output / "logging.jsonl", log)
+    write_verification(run)
+    write_provenance(run)
+    write_text(run.recipe_yaml, f"name: {plan.name}\ntask: {task}\nbackend: swift\n")
+    write_text(run.model / "README.md", "# model\n\n<!-- orch:results -->\n")
+    return run
+
+
+SIDES = (("02-baseline-native", "Base model", 0.6), ("07-evaluate", "Tuned model", 0.1))  # stage, label, noise
+
+
+def write_retrieval(run: RunDir, groups: list[dict[str, object]]) -> None:
+    """Write queries over one corpus of every distinct document; each system found the 20 best of it."""
+    corpus = sorted({item["text"] for group in groups for item in group["documents"]})
+    random.Random(5).shuffle(corpus)
+    docids = {text: f"d{place:06d}" for place, text in enumerate(corpus)}
+    write_lines(run.data / "corpus.jsonl", [{"docid": docid, "text": text} for text, docid in docids.items()])
+    rows = [
+        {
+            "qid": group["qid"],
+            "query": group["query"],
+            "relevant": [docids[item["text"]] for item in group["documents"] if item["label"]],
+        }
+        for group in groups
+    ]
+    write_lines(run.eval_jsonl, rows)
+    for number, (stage, label, noise) in enumerate(SIDES):
+        draw = random.Random(number)
+        found = []
+        for row in rows:
+            scores = {docid: draw.gauss(0.35 * (docid in row["relevant"]), noise / 3) for docid in docids.values()}
+            best = sorted(scores, key=lambda docid: -scores[docid])[:20]
+            found += [{"qid": row["qid"], "docid": docid, "score": scores[docid]} for docid in best]
+        write_lines(run.stage(stage).output / "scores.jsonl", found)
+        write_json(run.stage(stage).output / "scoring.json", {"spec": {"scorer": "embedding", "label": label}})
+
+
+def write_pairs(run: RunDir, groups: list[dict[str, object]]) -> None:
+    """Write 120 pairs of a query and a document, scored 0 to 5."""
+    draw = random.Random(11)
+    rows = []
+    for group in groups:
+        for item in sorted(group["documents"], key=lambda item: -item["label"])[:2]:
+            score = round(min(5.0, max(0.0, draw.gauss(4 if item["label"] else 1.5, 1))), 1)
+            texts = {"text1": group["query"], "text2": item["text"]}
+            rows.append({"pid": f"p{len(rows) + 1:06d}", **texts, "score": score})
+    write_lines(run.eval_jsonl, rows)
+    for stage, label, noise in SIDES:
+        scores = [{"pid": row["pid"], "score": row["score"] / 8 + draw.gauss(0.2, noise / 2)} for row in rows]
+        write_lines(run.stage(stage).output / "scores.jsonl", scores)
+        write_json(run.stage(stage).output / "scoring.json", {"spec": {"scorer": "embedding", "label": label}})
+
+
+def write_chat(run: RunDir, groups: list[dict[str, object]]) -> None:
+    """Write 60 chat rows; the first 40 have generations, of which the base model's miss and the tuned one's come near."""
+    rows = []
+    for group in groups:
+        answer = next(item["text"] for item in group["documents"] if item["label"])
+        system = {"role": "system", "content": "Answer from the handbook."}
+        messages = [system, {"role": "user", "content": group["query"]}]
+        rows.append({"id": f"r{len(rows) + 1:06d}", "messages": messages, "reference": answer})
+    write_lines(run.eval_jsonl, rows)
+    for number, (stage, label, _) in enumerate(SIDES):
+        draw = random.Random(20 + number)
+        scores = []
+        for place, row in enumerate(rows):
+            tokens = max(4, len(row["reference"]) // 4)
+            loss = max(0.05, draw.gauss(3.2 if number == 0 else 2.1, 0.9))
+            kept = row["reference"] if draw.random() < 0.3 else row["reference"][: len(row["reference"]) // 2] + "…"
+            said = f"I am <b>not</b> sure & cannot say.\n- {row['reference'][:20]}" if number == 0 else kept
+            text = said if place < 40 else None
+            scores.append({"id": row["id"], "nll": loss * tokens, "tokens": tokens, "generation": text})
+        write_lines(run.stage(stage).output / "scores.jsonl", scores)
+        facts = {"max_new_tokens": 256, "hit_max_new_tokens": 3 * number, "references_cut": 0}
+        write_json(run.stage(stage).output / "scoring.json", {"spec": {"scorer": "chat", "label": label}, **facts})
+
+
+@pytest.fixture(scope="session", params=["retrieval", "pair", "chat"])
+def pristine_kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """(kind, a finished run folder of it that no test may change)."""
+    kind: str = request.param
+    return kind, build_kind_run(tmp_path_factory.mktemp("kinds") / kind, kind).root
+
+
+@pytest.fixture
+def make_kind(tmp_path: Path) -> Callable[..., RunDir]:
+    """Make a finished run folder of a kind, to change at will."""
+    return lambda kind, **evaluate: build_kind_run(tmp_path / kind, kind, **evaluate)
 
 
 @pytest.fixture(scope="session")

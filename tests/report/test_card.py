@@ -6,7 +6,9 @@ METRICS = {
     "headline": {"metric": "map"},
     "metrics": ["map"],
     "comparisons": [],
-    "eval": {"queries": 3},
+    "kind": "group",
+    "unit": "query",
+    "eval": {"units": 3},
     "gaps": [],
     "systems": [
         {"id": "native", "role": "baseline", "label": "Base | <b>", "head": "new", "means": {"map": 0.25}},

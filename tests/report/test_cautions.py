@@ -8,8 +8,8 @@ import pytest
 from orchestrator.evaluation.metrics import build_metrics
 from orchestrator.launch import load_plan
 from orchestrator.report.cautions import build_cautions, build_gaps
-from orchestrator.report.curve import LossPoint
 from orchestrator.report.record import Check, load_record
+from orchestrator.report.training_log import EvalPoint, LossPoint, TrainingLog
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +47,12 @@ def test_cut_tokens_are_told_once(whole):
 
 
 def test_few_queries_make_a_wide_interval(whole):
-    evaluation = {**whole[1]["eval"], "queries": 29}
+    evaluation = {**whole[1]["eval"], "units": 29}
     assert "Only 29 queries measured: the interval is wide" in cautions(whole, metrics={"eval": evaluation})
 
 
 def test_thirty_queries_are_not_few(whole):
-    assert "interval is wide" not in cautions(whole, metrics={"eval": {**whole[1]["eval"], "queries": 30}})
+    assert "interval is wide" not in cautions(whole, metrics={"eval": {**whole[1]["eval"], "units": 30}})
 
 
 def test_queries_without_a_relevant_document_are_told(whole):
@@ -85,12 +85,17 @@ def test_an_approximate_chat_template_is_told(whole):
 
 
 def test_a_diverged_training_is_told(whole):
-    text = cautions(whole, loss=(LossPoint(1, 1.0, None), LossPoint(2, None, None)))
+    text = cautions(whole, training=TrainingLog((LossPoint(1, 1.0, None), LossPoint(2, None, None))))
     assert "not a number at 1 logged step" in text
 
 
+def test_a_validation_loss_that_is_not_a_number_is_told(whole):
+    log = TrainingLog((LossPoint(1, 1.0, None),), (EvalPoint(1, None),))
+    assert "validation loss is not a number at 1 evaluation." in cautions(whole, training=log)
+
+
 def test_a_loss_stuck_at_zero_is_told(whole):
-    assert "exactly 0" in cautions(whole, loss=(LossPoint(1, 1.0, None), LossPoint(2, 0.0, None)))
+    assert "exactly 0" in cautions(whole, training=TrainingLog((LossPoint(1, 1.0, None), LossPoint(2, 0.0, None))))
 
 
 def test_a_smoke_run_says_what_it_is(whole):
@@ -110,7 +115,7 @@ def test_a_whole_run_has_no_gaps(whole):
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"loss": ()}, "no loss curve"),
+        ({"training": TrainingLog()}, "no loss curve"),
         ({"checks": ()}, "was not verified"),
         ({"stats": None}, "data/stats.json is missing"),
         ({"recipe_text": None}, "recipe.yaml is missing"),

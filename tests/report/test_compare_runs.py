@@ -29,7 +29,7 @@ def two_runs(pristine_run, tmp_path):
 
 def test_the_second_run_is_held_against_the_first(two_runs):
     comparison = compare_runs(*two_runs)
-    assert (comparison.verdict, comparison.queries, list(comparison.comparisons)) == (
+    assert (comparison.verdict, comparison.units, list(comparison.comparisons)) == (
         "worse",
         60,
         ["ndcg@10", "mrr@10", "map"],
@@ -46,7 +46,7 @@ def test_queries_are_paired_by_qid_and_not_by_place(two_runs):
     metrics = json.loads(path.read_text())
     other = RunDir(two_runs[0].root.parent / "shuffled")
     shutil.copytree(two_runs[0].root, other.root)
-    metrics["per_query"].reverse()
+    metrics["rows"].reverse()
     write_json(other.metrics_json, metrics)
     assert compare_runs(two_runs[0], other).comparisons["ndcg@10"].ties == 60
 

@@ -86,3 +86,25 @@ def test_many_queries_are_sampled_from_first_to_last():
 
 def test_without_comparisons_there_are_no_figures():
     assert (build_interval_figure([], {}), build_bars_figure([])) == (None, None)
+
+
+def test_a_gain_of_what_is_better_when_lower_comes_first_and_hangs_below_zero():
+    figure = build_bars_figure([("a", 1.0, 2.0), ("b", 3.0, 1.0)], higher_is_better=False)
+    assert figure is not None
+    win, loss = figure.bars
+    assert (win.kind, loss.kind, win.y) == ("win", "loss", pytest.approx(figure.zero))
+    assert loss.y + loss.height == pytest.approx(figure.zero)
+
+
+def test_metrics_of_different_scales_each_have_their_own():
+    figure = build_interval_figure(
+        [
+            row(metric="loss", difference=-1.0, low=-2.0, high=-0.5),
+            row(metric="perplexity", difference=-100, low=-200, high=-50),
+        ],
+        {},
+    )
+    assert figure is not None
+    loss, perplexity = figure.groups[0].rows
+    assert (figure.shared, [tick.label for tick in figure.ticks]) == (False, ["0"])
+    assert (loss.x, loss.low, loss.high) == (perplexity.x, perplexity.low, perplexity.high)

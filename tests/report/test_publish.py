@@ -137,7 +137,7 @@ def test_no_secret_reaches_any_file(written):
 
 def test_report_json_holds_the_verdict_for_programs(written):
     summary = json.loads(written.report_json.read_text())
-    assert (summary["version"], summary["verdict"], summary["gate"]["passed"]) == (1, "better", True)
+    assert (summary["version"], summary["verdict"], summary["gate"]["passed"]) == (2, "better", True)
     assert [system["id"] for system in summary["metrics"]["systems"]] == ["native", "trained-format", "tuned"]
     assert summary["paths"]["model"] == "model"
     assert summary["versions"]["FlagEmbedding"] == "1.4.2"

@@ -8,9 +8,9 @@ from orchestrator.report import wording
 def metrics(verdict="better", **changed):
     comparison = {
         "baseline": "native", "metric": "ndcg@10", "before": 0.412, "after": 0.873, "difference": 0.461, "low": 0.394,
-        "high": 0.531, "p": 0.00005, "queries": 100, "verdict": verdict, **changed,
+        "high": 0.531, "p": 0.00005, "units": 100, "verdict": verdict, **changed,
     }  # fmt: skip
-    return {"headline": {"metric": "ndcg@10"}, "comparisons": [comparison]}
+    return {"headline": {"metric": comparison["metric"]}, "unit": "query", "comparisons": [comparison], "systems": []}
 
 
 def test_the_headline_of_a_better_model_gives_both_means_and_the_evidence():
@@ -31,7 +31,8 @@ def test_the_headline_without_a_baseline_gives_the_value_and_says_why_nothing_is
     alone = {
         "headline": {"metric": "map"},
         "comparisons": [],
-        "eval": {"queries": 7},
+        "unit": "query",
+        "eval": {"units": 7},
         "systems": [{"role": "tuned", "means": {"map": 0.5}}],
         "gaps": [],
     }
@@ -59,3 +60,26 @@ def test_counts_agree_with_their_noun(number, text):
 def test_systems_that_print_the_same_mean_are_both_best():
     systems = [{"id": name, "means": {"map": mean}} for name, mean in (("a", 0.50004), ("b", 0.50001), ("c", 0.4))]
     assert wording.best_systems({"metrics": ["map"], "systems": systems}) == {"map": {"a", "b"}}
+
+
+@pytest.mark.parametrize(("verdict", "words"), [("better", "Loss fell from 3.210 to 2.040"), ("worse", "Loss rose")])
+def test_a_loss_that_falls_is_better(verdict, words):
+    changed = {"metric": "loss", "before": 3.21, "after": 2.04, "difference": -1.17, "low": -1.3, "high": -1.0}
+    assert wording.headline(metrics(verdict, **changed)).startswith(words)
+
+
+def test_the_best_loss_is_the_lowest():
+    systems = [{"id": name, "means": {"loss": mean}} for name, mean in (("a", 2.0), ("b", 3.0), ("c", None))]
+    assert wording.best_systems({"metrics": ["loss"], "systems": systems}) == {"loss": {"a"}}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.5, "0.500"), (99.4, "99.400"), (1234.56, "1,234.6"), (1e300, "1e+300"), (None, "–")]
+)
+def test_large_values_have_fewer_decimals(value, text):
+    assert wording.figure(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(1234.56, "+1,234.6"), (-1234.56, "-1,234.6"), (-1e300, "-1e+300")])
+def test_large_differences_have_a_sign_too(value, text):
+    assert wording.signed(value) == text

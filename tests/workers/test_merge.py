@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 
 import pytest
 
 from orchestrator.workers import merge
+from orchestrator.workers.chat_model import Answer
 from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.merge_trial import Observed, explain, judge
 from tests.workers.conftest import save_adapter
 
 
@@ -45,11 +49,83 @@ def test_an_adapter_with_a_weight_missing_is_refused(decoder, tmp_path):
         run_merge(decoder, tmp_path / "adapter", tmp_path / "out")
 
 
-def test_the_dtype_can_be_chosen_and_an_older_result_is_replaced(decoder, tuned_decoder, tmp_path):
+def test_the_dtype_can_be_chosen_and_an_older_result_is_replaced_on_demand(decoder, tuned_decoder, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "half a model").write_text("")
-    assert run_merge(decoder, tuned_decoder.adapter, tmp_path / "out", "--dtype", "bfloat16") == 0
+    with pytest.raises(WorkerError, match="exists already"):
+        run_merge(decoder, tuned_decoder.adapter, tmp_path / "out", "--dtype", "bfloat16")
+    assert (tmp_path / "out" / "half a model").exists()
+    assert run_merge(decoder, tuned_decoder.adapter, tmp_path / "out", "--dtype", "bfloat16", "--replace") == 0
     config = json.loads((tmp_path / "out" / "config.json").read_text(encoding="utf-8"))
     assert config["dtype"] == "bfloat16"
     assert not (tmp_path / "out" / "half a model").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_base_is_read_from_the_adapter_and_the_summary_is_one_json_line(decoder, tuned_decoder, tmp_path, capsys):
+    arguments = ["--adapter", str(tuned_decoder.adapter), "--out", str(tmp_path / "out"), "--test-prompt", "tea?"]
+    assert merge.main(arguments) == 0
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (summary["base"], summary["kind"], summary["passed"]) == (str(decoder), "generation", True)
+    assert summary["max_difference"] <= summary["tolerance"]
+    assert summary["test"]["adapter"] == summary["test"]["merged"]
+    assert summary["test"]["same"]
+
+
+def test_a_base_that_is_gone_is_named(tuned_decoder, tmp_path):
+    adapter = shutil.copytree(tuned_decoder.adapter, tmp_path / "adapter")
+    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    for base, words in (("/gone/model", "/gone/model, which is not there"), (None, "names no base model")):
+        text = json.dumps({**config, "base_model_name_or_path": base})
+        (adapter / "adapter_config.json").write_text(text, encoding="utf-8")
+        with pytest.raises(WorkerError, match=words):
+            merge.main(["--adapter", str(adapter), "--out", str(tmp_path / "out")])
+
+
+@pytest.mark.parametrize("kind", ["score", "embedding"])
+def test_scores_and_vectors_are_tried_on_a_prompt_too(decoder, tmp_path, capsys, kind):
+    adapter = save_other_adapter(decoder, tmp_path / "adapter", kind)
+    assert run_merge(decoder, adapter, tmp_path / "out", "--test-prompt", "tea?") == 0
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (summary["kind"], summary["passed"], summary["test"]["same"]) == (kind, True, True)
+    shown = summary["test"]["merged"]
+    assert isinstance(shown, float) if kind == "score" else (shown["norm"] > 0 and len(shown["first"]) == 8)
+    names = json.loads((tmp_path / "out" / "config.json").read_text(encoding="utf-8"))["architectures"]
+    assert names == [f"Qwen3For{'SequenceClassification' if kind == 'score' else 'CausalLM'}"]
+
+
+def save_other_adapter(base, folder, kind):
+    """Save an adapter as ms-swift does: a trained head for scores, a word in args.json for embeddings."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    torch.manual_seed(4)
+    if kind == "score":
+        model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1)
+        settings = LoraConfig(task_type="SEQ_CLS", r=4, target_modules=["q_proj"], modules_to_save=["score"])
+    else:
+        model = AutoModelForCausalLM.from_pretrained(base)
+        settings = LoraConfig(r=4, target_modules=["q_proj"])
+    model = get_peft_model(model, settings)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name or "modules_to_save" in name:
+            parameter.data.copy_(0.1 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    task = {"score": "reranker", "embedding": "embedding"}[kind]
+    (folder / "args.json").write_text(json.dumps({"task_type": task}), encoding="utf-8")
+    return folder
+
+
+def test_a_merge_that_changes_the_numbers_or_the_answer_is_refused():
+    first = Observed([1.0, 2.0, 3.0], [], Answer([4], ended=False, top=({4: 2.0, 5: 1.0},)), "four")
+    same = judge("generation", first, first, "float32", "x")
+    assert same["passed"]
+    assert explain(same) == []
+    other = replace(first, numbers=[1.0, 2.0, 3.5], answer=Answer([5], ended=False), text="five")
+    refused = judge("generation", first, other, "float32", "x")
+    assert not refused["passed"]
+    assert [line.split(":")[0] for line in explain(refused)] == [
+        "the merged model gives other numbers than base and adapter",
+        "the test prompt gives 'five' merged, and 'four' from base and adapter",
+    ]

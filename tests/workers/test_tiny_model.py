@@ -59,3 +59,52 @@ def test_no_text_or_an_unknown_family_is_refused(tmp_path, train_file):
 def test_settings_that_training_needs_are_saved(decoder):
     config = json.loads((decoder / "config.json").read_text(encoding="utf-8"))
     assert (config["model_type"], config["hidden_size"], config["head_dim"]) == ("qwen3", 32, 8)
+
+
+@pytest.fixture(scope="module", params=["embedding", "chat"])
+def variant(request, place, train_file, eval_file):
+    out = place / f"tiny-{request.param}"
+    arguments = ["--like", request.param, "--texts", train_file, eval_file, "--out", out]
+    assert tiny_model.main([*map(str, arguments)]) == 0
+    return out
+
+
+def test_an_embedding_or_chat_model_is_the_decoder_with_another_tokenizer(variant, decoder):
+    for name in ("model.safetensors", "config.json"):
+        assert hash_file(decoder / name) == hash_file(variant / name), name
+
+
+@pytest.mark.parametrize("variant", ["embedding"], indirect=True)
+def test_the_embedding_tokenizer_ends_a_text_once_and_a_cut_text_too(variant):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(variant)
+    end = tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    plain = tokenizer("Green tea", add_special_tokens=False)["input_ids"]
+    assert tokenizer("Green tea")["input_ids"] == [*plain, end]
+    assert tokenizer("tea " * 50, truncation=True, max_length=8)["input_ids"][-1] == end
+    tokenizer.save_pretrained(variant.parent / "tiny-embedding-again")
+    again = AutoTokenizer.from_pretrained(variant.parent / "tiny-embedding-again")
+    assert again("Green tea")["input_ids"] == [*plain, end]
+
+
+@pytest.mark.parametrize("variant", ["chat"], indirect=True)
+def test_the_chat_template_treats_thoughts_as_qwen3_does(variant):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(variant)
+    question, answer = {"role": "user", "content": "q"}, {"role": "assistant", "content": "<think>\nhm\n</think>\n\na"}
+
+    def render(messages, **options):
+        return tokenizer.apply_chat_template(messages, tokenize=False, **options)
+
+    asked, opened = "<|im_start|>user\nq<|im_end|>\n", "<|im_start|>assistant\n"
+    assert render([question], add_generation_prompt=True) == asked + opened
+    silent = render([question], add_generation_prompt=True, enable_thinking=False)
+    assert silent == f"{asked}{opened}<think>\n\n</think>\n\n"
+    assert render([question, answer]) == f"{asked}{opened}<think>\nhm\n</think>\n\na<|im_end|>\n"
+    plain = {"role": "assistant", "content": "a"}
+    assert render([question, plain]) == f"{asked}{opened}<think>\n\n</think>\n\na<|im_end|>\n"
+    assert render([question, answer, question]) == f"{asked}{opened}a<|im_end|>\n{asked}"
+    system = {"role": "system", "content": "s"}
+    assert render([system, question]) == f"<|im_start|>system\ns<|im_end|>\n{asked}"

@@ -6,6 +6,8 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.workers.probes import AWKWARD
+from orchestrator.workers.reference_scores import cut_native, encode_native
+from orchestrator.workers.scoring import NATIVE_SUFFIX, native_chat_template
 from orchestrator.workers.scoring_spec import load_spec, parse_spec
 from orchestrator.workers.training_format import build_chat_template, encode_pair, is_cut
 
@@ -108,3 +110,21 @@ def test_an_unknown_scorer_or_a_length_of_zero_is_refused():
     ):
         with pytest.raises(WorkerError):
             parse_spec(raw, "spec.json")
+
+
+def test_qwen3_rerankers_template_gives_the_ids_of_its_prompt_for_any_text(tokenizers):
+    trained, _ = tokenizers
+    spec = parse_spec({"scorer": "qwen3-native", "instruction": 'Find "laws" {{ now }}', "max_length": 4096}, "here")
+    template = native_chat_template(spec.effective_instruction)
+    pairs = [*random_texts(300), *AWKWARD]
+    other = [pair for pair in pairs if render_ids(trained, *pair, template) != encode_native(trained, spec, *pair)]
+    assert other == []
+
+
+def test_a_native_prompt_that_is_cut_keeps_its_closing_words(tokenizers):
+    trained, _ = tokenizers
+    spec = parse_spec({"scorer": "qwen3-native", "max_length": 120}, "here")
+    ids = cut_native(trained, spec, "who", "a word " * 200)
+    assert len(ids) == 120
+    assert trained.decode(ids).endswith(NATIVE_SUFFIX)
+    assert cut_native(trained, spec, "who", "a word") == encode_native(trained, spec, "who", "a word")

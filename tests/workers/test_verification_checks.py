@@ -9,6 +9,7 @@ from orchestrator.workers.verification_checks import (
     check_merge_keeps_training,
     check_not_constant,
     check_same,
+    check_same_tokens,
     check_sentence_transformers,
     compare,
 )
@@ -35,6 +36,14 @@ def test_pairs_that_are_cut_are_reported_and_not_judged():
 def test_an_approximate_template_passes_but_is_not_said_to_agree():
     check = check_sentence_transformers([1.0, 2.0], [1.0, 2.5], uncut=[0, 1], exact=False)
     assert (check.passed, check.numbers["agrees"]) == (True, False)
+
+
+def test_other_tokens_than_the_trainings_are_a_failure_that_names_a_text_and_the_library_is_named_too():
+    assert check_same_tokens([], 3).passed
+    check = check_same_tokens(["a text", "another"], 3)
+    assert not check.passed
+    assert "2 of 3 probes, such as 'a text'" in check.failure
+    assert "than in swift" in check_sentence_transformers([1.0], [2.0], [0], exact=True, library="swift").failure
 
 
 def test_equal_weights_scores_or_a_constant_are_failures():

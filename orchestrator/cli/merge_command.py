@@ -1,0 +1,141 @@
+"""The command that merges one checkpoint of a run, or any LoRA adapter, into a whole model."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator.cli.options import as_json, runs_option
+from orchestrator.cli.output import print_json
+from orchestrator.errors import InterruptedRunError, OrchError, RunFolderError, StageFailedError
+
+if TYPE_CHECKING:
+    from orchestrator.plan import Command
+
+
+@click.command("merge")
+@click.argument("run", default="last")
+@click.option("--checkpoint", metavar="N|best|last", help="Which checkpoint (default: what the run itself merges).")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="A fresh folder (default: RUN/merged/NAME).")
+@click.option(
+    "--dtype", type=click.Choice(["auto", "bfloat16", "float16", "float32"]), default="auto", show_default=True,
+    help="auto is the base model's own.",
+)  # fmt: skip
+@click.option("--base", help="The base model of an adapter folder, where its adapter_config.json is out of date.")
+@click.option("--test-prompt", metavar="TEXT", help="Try base with adapter and the merged model on it.")
+@runs_option
+@as_json
+def merge_command(
+    run: str,
+    checkpoint: str | None,
+    output: Path | None,
+    dtype: str,
+    base: str | None,
+    test_prompt: str | None,
+    runs: Path,
+    as_json: bool,
+) -> None:
+    """Merge a checkpoint of RUN (or an adapter folder) into a whole model, and compare it with base and adapter."""
+    if (Path(run) / "adapter_config.json").is_file():
+        if checkpoint:
+            raise click.UsageError("--checkpoint goes with a run; an adapter folder is one checkpoint")
+        if output is None:
+            raise click.UsageError("an adapter needs -o: the folder for the merged model")
+        result = _merge_adapter(Path(run).resolve(), _fresh(output), base=base, dtype=dtype, prompt=test_prompt)
+    else:
+        if base:
+            raise click.UsageError("--base goes with an adapter folder; a run knows its base model")
+        result = _merge_of_run(run, runs, checkpoint, output, dtype=dtype, prompt=test_prompt)
+    if as_json:
+        print_json("merge", result)
+        return
+    click.echo(f"merged: {result['out']}  ({result['dtype']})")
+    click.echo(f"as base and adapter: at most {result['max_difference']:.2g} apart, allowed {result['tolerance']:.2g}")
+    if test := result.get("test"):
+        click.echo(f"the test prompt, base and adapter: {_show(test['adapter'])}")
+        click.echo(f"the test prompt, merged:           {_show(test['merged'])}")
+
+
+def _merge_adapter(adapter: Path, out: Path, *, base: str | None, dtype: str, prompt: str | None) -> dict[str, Any]:
+    from orchestrator.serving.artefact import WORKERS
+    from orchestrator.serving.checkpoints import build_quick_merge, require_base
+
+    require_base(adapter, base)
+    command = build_quick_merge(
+        sys.executable, str(WORKERS), adapter, out, dtype=dtype, prompt=prompt, env={}, cwd=Path.cwd(), base=base
+    )
+    return _read_summary(_run(command))
+
+
+def _merge_of_run(
+    name: str, runs: Path, wanted: str | None, output: Path | None, *, dtype: str, prompt: str | None
+) -> dict[str, Any]:
+    from orchestrator.launch import find_run, load_plan
+    from orchestrator.serving.checkpoints import (
+        build_merge,
+        build_verification,
+        find_checkpoint,
+        is_native,
+        require_base,
+    )
+
+    run = find_run(name, runs)
+    plan = load_plan(run)
+    checkpoint = find_checkpoint(run, plan, wanted)
+    require_base(checkpoint.adapter, None)
+    out = _fresh(output or run.root / "merged" / checkpoint.name)
+    command = build_merge(run, plan, checkpoint, out, dtype=dtype, prompt=prompt)
+    click.echo(f"orch: merging {checkpoint.name} of {run.root.name} into {out}", err=True)
+    said = _run(command)
+    if is_native(command):
+        click.echo("orch: comparing it with base and adapter", err=True)
+        try:
+            said = _run(build_verification(run, plan, checkpoint, out, prompt))
+        except OrchError:
+            shutil.rmtree(out)  # a model that is not the one that was trained must not lie about
+            raise
+    return {"run": str(run.root), "checkpoint": checkpoint.name, **_read_summary(said)}
+
+
+def _fresh(out: Path) -> Path:
+    out = out.absolute()
+    if out.exists() or out.is_symlink():
+        raise RunFolderError(f"{out} exists already", hint="name a fresh folder with -o, or remove it")
+    return out
+
+
+def _run(command: Command) -> str:
+    """Run one command to its end and return its standard output."""
+    from orchestrator.secrets import rename_hub_token
+    from orchestrator.serving.foreground import read_tail, started, wait_until_over
+    from orchestrator.supervise.interrupts import counted_interrupts
+
+    env = rename_hub_token({**os.environ, **dict(command.env)})
+    with (
+        counted_interrupts() as interrupts,
+        started(command, env, interrupts, quiet=True, split=True) as child,
+    ):
+        code = wait_until_over(child, interrupts)
+        if code is None:
+            raise InterruptedRunError("the merge was stopped; nothing was left behind")
+        if code != 0:
+            raise StageFailedError(f"the merge ended with exit code {code}", hint=read_tail(child) or None)
+        return child.stdout.read_text(encoding="utf-8", errors="replace") if child.stdout else ""
+
+
+def _read_summary(text: str) -> dict[str, Any]:
+    for line in reversed(text.splitlines()):
+        if line.startswith("{"):
+            summary: dict[str, Any] = json.loads(line)
+            return summary
+    raise StageFailedError("the merge said nothing about what it made", hint=text[-500:] or None)
+
+
+def _show(answer: Any) -> str:
+    return answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)

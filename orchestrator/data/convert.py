@@ -1,0 +1,224 @@
+"""Any readable files become one file of JSON Lines: columns renamed, other tools' rows rewritten, scores scaled."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.data.foreign_rows import FOREIGN_FORMS, convert_row
+from orchestrator.data.readers import open_source
+from orchestrator.data.reasons import REASONS, Fault, problem_of, refuse
+from orchestrator.data.tabular import DELIMITERS, parse_cell
+from orchestrator.data.verdict import PROBLEMS_SHOWN
+from orchestrator.data.writers import FileSet, format_line
+from orchestrator.errors import DataError, Problem, Where
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+    from typing import BinaryIO
+
+    from orchestrator.data.decoding import Row
+    from orchestrator.data.readers import Source
+
+FILE_FORMS = ("csv", "tsv", "parquet", "json", "jsonl")
+FORMS = (*FILE_FORMS, *FOREIGN_FORMS)
+OUTPUT_ENDINGS = (".jsonl", ".ndjson")
+SCORE_KEYS = ("score", "label", "similarity_score")
+_KEYS_LISTED = 30
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What becomes of each row, in this order: columns renamed, constants added, form read, scores divided, split up.
+
+    `form` is one of FORMS, or None to go by each file's ending. `columns` are (new name, old name); the others are kept
+    unless `only_mapped`.
+    """
+
+    form: str | None = None
+    columns: tuple[tuple[str, str], ...] = ()
+    only_mapped: bool = False
+    constants: tuple[tuple[str, str], ...] = ()
+    divide_score: float | None = None
+    one_positive: bool = False
+
+
+@dataclass(frozen=True)
+class ConvertReport:
+    """Rows read, rows written, and bad rows left out by their reason."""
+
+    out: Path
+    rows_in: int
+    rows_out: int
+    dropped: dict[str, int]
+
+
+def convert_files(paths: Sequence[Path], out: Path, conversion: Conversion, *, max_dropped: int = 0) -> ConvertReport:
+    """Write the rows of all `paths` to the new file `out`, streamed.
+
+    Up to `max_dropped` bad rows are left out; one more, an unknown column or an existing `out` raises DataError, and
+    nothing is written.
+    """
+    if out.exists():
+        raise refuse("output-exists", "this file exists already", out)
+    if out.suffix.lower() not in OUTPUT_ENDINGS:
+        hint = f"name it {out.stem or 'rows'}.jsonl"
+        raise refuse("unknown-ending", "what is written is JSON Lines, and the name says otherwise", out, hint=hint)
+    with FileSet() as files:
+        run = _Run(conversion, out, files.open(out))
+        for path in paths:
+            run.take_file(path)
+        run.require_good(max_dropped)
+        files.commit()
+    return ConvertReport(out, run.rows_in, run.rows_out, dict(sorted(run.bad.items())))
+
+
+class _Run:
+    """State of one conversion."""
+
+    def __init__(self, conversion: Conversion, out: Path, stream: BinaryIO) -> None:
+        self.conversion = conversion
+        self.out = out
+        self.stream = stream
+        self.rows_in = 0
+        self.rows_out = 0
+        self.bad: Counter[str] = Counter()
+        self.problems: list[Problem] = []
+
+    def take_file(self, path: Path) -> None:
+        """Convert one file. Raises DataError when it cannot be read or lacks a column."""
+        form = self.conversion.form
+        source = open_source(path, ending=f".{form}" if form in FILE_FORMS else None)
+        missing = {old for _, old in self.conversion.columns}
+        seen: dict[str, None] = {}
+        for row in source.rows():
+            self.rows_in += 1
+            if isinstance(row.value, dict):
+                missing.difference_update(row.value)
+                if len(seen) < _KEYS_LISTED:
+                    seen.update(dict.fromkeys(row.value))
+            self._take_row(source, row)
+        if missing:
+            names = ", ".join(f'"{name}"' for name in sorted(missing))
+            known = ", ".join(f'"{name}"' for name in seen)
+            raise refuse("unknown-column", f"no row has {names}", path, hint=f"the columns are {known}")
+
+    def require_good(self, max_dropped: int) -> None:
+        """Raise DataError when more rows are bad than allowed, or none is left."""
+        if self.bad.total() > max_dropped:
+            if more := self.bad.total() - len(self.problems):
+                counts = ", ".join(f"{code} {count}" for code, count in sorted(self.bad.items()))
+                self.problems.append(Problem(f"and {more} more bad rows; in all: {counts}"))
+            raise DataError.from_problems(self.problems)
+        if not self.rows_out:
+            raise refuse("no-rows-kept", f"no row is left of {self.rows_in}", self.out)
+
+    def _take_row(self, source: Source, row: Row) -> None:
+        found = row.fault or self._convert(source, row)
+        lines: list[bytes] = []
+        if not isinstance(found, Fault):
+            try:
+                lines = [format_line(one) for one in found]
+            except ValueError:  # half of a UTF-16 pair cannot be written as UTF-8
+                found = Fault("lone-surrogate", "a text holds half of a UTF-16 pair", REASONS["lone-surrogate"].remedy)
+        if isinstance(found, Fault):
+            self.bad[found.code] += 1
+            if len(self.problems) < PROBLEMS_SHOWN:
+                where = Where(str(source.path), row.line)
+                self.problems.append(problem_of(found.code, found.message, hint=found.hint, where=where))
+            return
+        self.stream.writelines(lines)
+        self.rows_out += len(lines)
+
+    def _convert(self, source: Source, row: Row) -> list[dict[str, Any]] | Fault:
+        """Return the rows that one row becomes, or why it cannot. Raises DataError where two columns get one name."""
+        if not isinstance(row.value, dict):
+            message = "the row is not a JSON object"
+            return Fault("not-an-object", message, REASONS["not-an-object"].remedy)
+        value = self._rename(source, row)
+        if self.conversion.form in FOREIGN_FORMS:
+            converted = convert_row(self.conversion.form, value)
+            if isinstance(converted, Fault):
+                return converted
+            value = converted
+        if self.conversion.divide_score is not None and (fault := _divide(value, self.conversion.divide_score)):
+            return fault
+        return _split_positives(value) if self.conversion.one_positive else [value]
+
+    def _rename(self, source: Source, row: Row) -> dict[str, Any]:
+        conversion = self.conversion
+        olds = {old for _, old in conversion.columns}
+        found = {new: row.value[old] for new, old in conversion.columns if old in row.value}
+        kept = {} if conversion.only_mapped else {key: value for key, value in row.value.items() if key not in olds}
+        for new in [*found, *(key for key, _ in conversion.constants)]:
+            if new in kept:
+                hint = f'rename that one too (--map OTHER="{new}"), or keep the named ones only (--only-mapped)'
+                raise refuse("column-exists", f'the row has a "{new}" already', source.path, line=row.line, hint=hint)
+        value = found | kept | dict(conversion.constants)
+        if source.ending in DELIMITERS:
+            value = {key: _read_cell(key, cell) for key, cell in value.items()}
+        return value
+
+
+def _read_cell(key: str, cell: Any) -> Any:
+    """Return a cell of a text table as JSON has it: a list where its new name may be one, a score as a number."""
+    if not isinstance(cell, str):
+        return cell
+    if key in SCORE_KEYS:
+        number = _parse_number(cell)
+        return cell if number is None else number
+    return parse_cell(key, cell)
+
+
+def _parse_number(value: Any) -> float | None:
+    """Return the finite number that a value is or writes, or None; whole ones stay whole."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):  # a whole number beyond the range of floats
+        return None
+    if not math.isfinite(number):
+        return None
+    return int(number) if number.is_integer() and "." not in str(value) else number
+
+
+def _divide(row: dict[str, Any], divisor: float) -> Fault | None:
+    """Divide the row's scores in place, or return why that gives no similarity between -1 and 1."""
+    given = [key for key in SCORE_KEYS if key in row]
+    if not given:
+        message = f"there is no score to divide: the row has none of {', '.join(SCORE_KEYS)}"
+        return Fault("missing-key", message, "name the column: --map score=OLD")
+    for key in given:
+        number = _parse_number(row[key])
+        if number is None:
+            return Fault("wrong-type", f'"{key}" is not a finite number', "write a number")
+        divided = number / divisor
+        if not -1 <= divided <= 1:
+            message = f'"{key}" is {number:g}, and {number:g} / {divisor:g} is not between -1 and 1'
+            return Fault("score-out-of-range", message, f"divide by the largest score: --divide-score {abs(number):g}")
+        row[key] = divided
+    return None
+
+
+def _split_positives(row: dict[str, Any]) -> list[dict[str, Any]] | Fault:
+    """Return one row a positive, teacher scores with their documents; a row without a list of them stays as it is."""
+    for key in ("pos", "positive_messages"):
+        positives = row.get(key)
+        if isinstance(positives, list):
+            break
+    else:
+        return [row]
+    if not positives:
+        return Fault("no-positive", f'"{key}" is an empty list', REASONS["no-positive"].remedy)
+    scores = row.get("pos_scores")
+    if key == "pos" and isinstance(scores, list) and len(scores) != len(positives):
+        message = f'"pos_scores" holds {len(scores)} and "pos" {len(positives)}'
+        return Fault("scores-length", message, REASONS["scores-length"].remedy)
+    return [
+        row | {key: [text]} | ({"pos_scores": [scores[place]]} if isinstance(scores, list) and key == "pos" else {})
+        for place, text in enumerate(positives)
+    ]

@@ -1,0 +1,176 @@
+"""Rows that other tools write become rows that Orch documents: ShareGPT, Alpaca, and ms-swift before version 4."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.data.reasons import REASONS, Fault
+from orchestrator.data.texts import quote
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Row = dict[str, Any]
+
+_SHAREGPT_ROLES = {
+    **dict.fromkeys(("human", "user"), "user"),
+    **dict.fromkeys(("gpt", "assistant", "chatgpt", "bing", "bard", "model"), "assistant"),
+    "system": "system",
+}
+
+
+class UnfitRowError(Exception):
+    """A row is not of the form that was named; the text says why."""
+
+
+def from_sharegpt(row: Row) -> Row:
+    """Return {"messages": […]} for {"conversations": [{"from", "value"}, …], "system"?}. Raises UnfitRowError."""
+    turns = _require(row, "conversations", list)
+    if row.get("tools"):
+        raise UnfitRowError('the row has "tools", and tool calls cannot be converted')
+    messages = _system_message(row)
+    for place, turn in enumerate(turns):
+        name = f'"conversations"[{place}]'
+        if not isinstance(turn, dict):
+            raise UnfitRowError(f"{name} is not an object")
+        said_by, text = turn.get("from", turn.get("role")), turn.get("value", turn.get("content"))
+        role = _SHAREGPT_ROLES.get(said_by) if isinstance(said_by, str) else None
+        if role is None:
+            known = ", ".join(_SHAREGPT_ROLES)
+            raise UnfitRowError(f'{name} has "from": {quote(str(said_by))}, and what can be converted is {known}')
+        if not isinstance(text, str):
+            raise UnfitRowError(f'{name} has no text in "value"')
+        messages.append({"role": role, "content": text})
+    if not messages:
+        raise UnfitRowError('"conversations" is empty')
+    return {"messages": messages} | _others(row, "conversations", "system", "tools")
+
+
+def from_alpaca(row: Row) -> Row:
+    """Return {"messages": […]} for {"instruction", "input"?, "output", "system"?, "history"?}. Raises UnfitRowError."""
+    asked, answered = _require(row, "instruction", str), _require(row, "output", str)
+    messages = _system_message(row)
+    for turn in row.get("history") or ():
+        if not (isinstance(turn, list) and len(turn) == 2 and all(isinstance(text, str) for text in turn)):  # noqa: PLR2004
+            raise UnfitRowError('"history" is not a list of [question, answer]')
+        messages += _exchange(*turn)
+    more = row.get("input") or ""
+    if not isinstance(more, str):
+        raise UnfitRowError('"input" is not a string')
+    messages += _exchange(f"{asked}\n{more}" if more.strip() else asked, answered)
+    return {"messages": messages} | _others(row, "instruction", "input", "output", "system", "history")
+
+
+def from_swift3(row: Row) -> Row:
+    """Return {"query", "pos", "neg"}, or {"sentence1", "sentence2", "score"} where the row has a label.
+
+    Reads {"query", "response", "rejected_response"? , "label"?}, the same with the first two in "messages", and the
+    rows of ms-swift 4. Raises UnfitRowError.
+    """
+    query, system, positives = _read_swift_texts(row)
+    negatives = [
+        *_texts("rejected_response", row.get("rejected_response")),
+        *_answers("rejected_messages", row.get("rejected_messages")),
+        *_answers("negative_messages", row.get("negative_messages")),
+    ]
+    rest = _others(
+        row,
+        *("query", "response", "rejected_response", "messages", "rejected_messages", "label", "system", "history"),
+        *("positive_messages", "negative_messages"),
+    )
+    if row.get("history"):
+        raise UnfitRowError('the row has a "history": it is a chat, not a pair of texts')
+    if row.get("label") is None:
+        prompt = {"prompt": system} if system else {}
+        return {"query": query, "pos": positives, "neg": negatives} | prompt | rest
+    if len(positives) != 1 or negatives:
+        raise UnfitRowError(f'a row with a "label" has 2 texts, and this one {1 + len(positives) + len(negatives)}')
+    if system:
+        raise UnfitRowError("a labelled pair cannot have a system message")
+    return {"sentence1": query, "sentence2": positives[0], "score": row["label"]} | rest
+
+
+FOREIGN_FORMS: dict[str, Callable[[Row], Row]] = {
+    "sharegpt": from_sharegpt,
+    "alpaca": from_alpaca,
+    "swift3": from_swift3,
+}
+
+
+def convert_row(form: str, row: Row) -> Row | Fault:
+    """Return the row of a form of `FOREIGN_FORMS` as Orch reads it, keys that the form does not know kept."""
+    try:
+        return FOREIGN_FORMS[form](row)
+    except UnfitRowError as error:
+        return Fault("not-convertible", f"this is no {form} row: {error}", REASONS["not-convertible"].remedy)
+
+
+def _read_swift_texts(row: Row) -> tuple[str, str, list[str]]:
+    """Return query, system text ("" for none) and positive texts."""
+    system = row.get("system") or ""
+    positives = [*_texts("response", row.get("response")), *_answers("positive_messages", row.get("positive_messages"))]
+    query = row.get("query")
+    for message in _messages("messages", row.get("messages")):
+        if message["role"] == "user" and query is None:
+            query = message["content"]
+        elif message["role"] == "assistant":
+            positives.append(message["content"])
+        elif message["role"] == "system" and not system:
+            system = message["content"]
+        else:
+            raise UnfitRowError('"messages" holds more than one question')
+    if not isinstance(query, str):
+        raise UnfitRowError('there is neither a "query" nor a user message')
+    if not positives:
+        raise UnfitRowError('there is neither a "response" nor an answer in "messages"')
+    return query, system, positives
+
+
+def _require(row: Row, key: str, kind: type) -> Any:
+    if key not in row:
+        raise UnfitRowError(f'the key "{key}" is missing; the row has {", ".join(map(quote, row)) or "no keys"}')
+    if not isinstance(row[key], kind):
+        raise UnfitRowError(f'"{key}" is not a {"list" if kind is list else "string"}')
+    return row[key]
+
+
+def _others(row: Row, *used: str) -> Row:
+    return {key: value for key, value in row.items() if key not in used}
+
+
+def _exchange(asked: str, answered: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
+
+
+def _system_message(row: Row) -> list[dict[str, str]]:
+    system = row.get("system")
+    if system is not None and not isinstance(system, str):
+        raise UnfitRowError('"system" is not a string')
+    return [{"role": "system", "content": system}] if system and system.strip() else []
+
+
+def _texts(key: str, value: Any) -> list[str]:
+    """Return one text or a list of them as a list."""
+    texts = [] if value is None else [value] if isinstance(value, str) else value
+    if not (isinstance(texts, list) and all(isinstance(text, str) for text in texts)):
+        raise UnfitRowError(f'"{key}" is neither a string nor a list of strings')
+    return texts
+
+
+def _messages(key: str, value: Any) -> list[dict[str, str]]:
+    messages = value or []
+    for message in messages if isinstance(messages, list) else [None]:
+        texts = (message.get("role"), message.get("content")) if isinstance(message, dict) else (None,)
+        if not all(isinstance(text, str) for text in texts):
+            raise UnfitRowError(f'"{key}" is not a list of {{"role", "content"}}')
+    return list(messages)
+
+
+def _answers(key: str, value: Any) -> list[str]:
+    """Return the text of each document: the last message of each conversation."""
+    found = []
+    for entry in value or []:
+        conversation = _messages(key, entry if isinstance(entry, list) else [entry])
+        if conversation:
+            found.append(conversation[-1]["content"])
+    return found

@@ -1,0 +1,201 @@
+"""The known shapes of rows, told apart by their keys: one table, from which near names are pointed out too.
+
+`find_shape` says which shape a row has; field_readers.py reads it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.data.readers import open_source
+from orchestrator.data.reasons import Fault
+from orchestrator.data.records import KINDS, Kind
+from orchestrator.data.texts import LONGEST_QUOTE, build_fault, name_type, quote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Rows with every key of `needs` and `given` and none of `lacks`; for these two, null, "" and [] are no values."""
+
+    name: str
+    kind: Kind
+    needs: tuple[str, ...]
+    lacks: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
+
+    @property
+    def without_negatives(self) -> bool:
+        """Whether rows of this shape have none: those of swift without the key for them."""
+        return self.name in {"swift3", "swift4"} and not self.given
+
+
+_SWIFT_LISTS = ("positive_messages", "negative_messages")
+
+# The first that fits is the row's. Among them are all shapes that ms-swift 3 and 4 and FlagEmbedding document.
+SHAPES = (
+    Shape("ranking", "group", ("query", "pos"), (), ("neg", "pos_scores", "neg_scores", "prompt")),
+    Shape("swift4", "group", ("messages", "positive_messages"), (), ("label",), ("negative_messages",)),
+    Shape("swift4", "group", ("messages", "positive_messages"), ("label",), ("negative_messages", "label")),
+    Shape("swift3", "group", ("query", "response"), (), ("label", "system"), ("rejected_response",)),
+    Shape("swift3", "group", ("query", "response"), ("label",), ("rejected_response", "label", "system")),
+    Shape("sentences", "pair", ("sentence1", "sentence2", "score")),
+    Shape("swift4", "pair", ("messages", "positive_messages", "label"), ("negative_messages",), ("negative_messages",)),
+    Shape("swift3", "pair", ("query", "response", "label"), ("rejected_response",), ("rejected_response", "system")),
+    Shape("messages", "chat", ("messages",), (*_SWIFT_LISTS, "label"), ("system",)),
+    Shape("conversations", "chat", ("conversations",), (), ("system",)),
+    Shape("instruction", "chat", ("instruction", "output"), (), ("input", "system", "history")),
+    Shape("response", "chat", ("query", "response"), ("label", "rejected_response"), ("system", "history")),
+)  # fmt: skip
+
+EXAMPLES: dict[Kind, str] = {
+    "group": 'a row is {"query": "…", "pos": ["…"], "neg": ["…", "…"]}',
+    "pair": 'a row is {"sentence1": "…", "sentence2": "…", "score": 0.8}',
+    "chat": 'a row is {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}',
+}
+_NEAR_NAMES = {
+    "query": ("question", "queries", "q", "anchor", "query_text", "search_query", "sentence1", "input"),
+    "pos": ("positive", "positives", "pos_docs", "positive_passages", "positive_messages", "answer", "chosen", "docs"),
+    "neg": (
+        *("negative", "negatives", "negs", "neg_docs", "negative_passages", "negative_messages"),
+        *("hard_negative", "hard_negatives", "hard_neg", "rejected", "rejected_response"),
+    ),
+    "response": ("answer", "output", "completion", "reply", "positive", "document", "target"),
+    "label": ("score", "similarity", "similarity_score", "labels", "relevance", "target"),
+    "sentence1": ("text1", "text_a", "sentence_a", "sentence_1", "text_1", "premise", "anchor", "s1", "question1"),
+    "sentence2": ("text2", "text_b", "sentence_b", "sentence_2", "text_2", "hypothesis", "positive", "s2", "question2"),
+    "score": ("label", "similarity_score", "similarity", "scores", "labels", "gold_score", "relatedness_score"),
+    "messages": ("conversation", "dialog", "dialogue", "chat", "turns", "message"),
+    "conversations": ("conversation", "dialog", "dialogue", "turns"),
+    "instruction": ("prompt", "question", "task", "input"),
+    "output": ("response", "answer", "completion", "target"),
+    "positive_messages": ("positive", "positives", "pos", "positive_message"),
+}
+_ABSENT: tuple[Any, ...] = (None, "", [])
+
+
+def find_shape(row: Mapping[str, Any], wanted: Kind) -> Shape | None:
+    """Return a row's shape: one of the wanted kind where the keys allow it, else any, else None."""
+    for shapes in ([s for s in SHAPES if s.kind == wanted], [s for s in SHAPES if s.kind != wanted]):
+        for is_there in (_has_value, _has_key):
+            for shape in shapes:
+                needed = all(is_there(row, key) for key in shape.needs)
+                if (
+                    needed
+                    and all(_has_value(row, key) for key in shape.given)
+                    and not any(_has_value(row, key) for key in shape.lacks)
+                ):
+                    return shape
+    return None
+
+
+def _has_value(row: Mapping[str, Any], key: str) -> bool:
+    return key in row and row[key] not in _ABSENT
+
+
+def _has_key(row: Mapping[str, Any], key: str) -> bool:
+    return key in row
+
+
+def rename_columns(row: dict[str, Any], columns: Mapping[str, str]) -> dict[str, Any] | Fault:
+    """Return the row with its keys renamed, `columns` being {new: old}; the other keys stay as they are."""
+    if not columns:
+        return row
+    for new, old in columns.items():
+        if old not in row:
+            there = ", ".join(quote(key) for key in list(row)[:20]) or "no keys"
+            return build_fault("missing-column", f'{quote(old)}, to be read as "{new}", is missing: there are {there}')
+    taken = set(columns.values()) | set(columns)
+    kept = {key: value for key, value in row.items() if key not in taken}
+    return {new: row[old] for new, old in columns.items()} | kept
+
+
+def sniff_shape(path: Path, columns: Mapping[str, str] | None = None, wanted: Kind = "group") -> Shape | None:
+    """Return the shape of a file's first row, or None where it has none or cannot be read. Reads one row."""
+    try:
+        rows = open_source(path).rows()
+        row = next(rows, None)
+        rows.close()  # type: ignore[attr-defined]
+    except Exception:  # noqa: BLE001 - whatever is wrong with the file is for the prepare stage to say
+        return None
+    if row is None or row.fault or not isinstance(row.value, dict):
+        return None
+    value = rename_columns(row.value, columns or {})
+    return None if isinstance(value, Fault) else find_shape(value, wanted)
+
+
+def sniff_kind(path: Path, columns: Mapping[str, str] | None = None) -> Kind | None:
+    """Return the kind of a file's first row; a query and its response alone are a group. Never raises."""
+    shape = sniff_shape(path, columns)
+    return shape.kind if shape else None
+
+
+def explain_unknown(row: Mapping[str, Any], wanted: Kind) -> Fault:
+    """Return the fault of a row that has no known shape: the first key that the likeliest shape misses."""
+    shapes = [shape for shape in SHAPES if shape.kind == wanted]
+    nearest = max(shapes, key=lambda shape: sum(key in row for key in shape.needs))  # the first of equals
+    missing = next((key for key in nearest.needs if key not in row), None)
+    if missing is None:  # all are there, and so is something that makes it another shape
+        return build_fault("missing-key", f"the row has the keys of no {wanted} row", EXAMPLES[wanted])
+    return explain_missing(missing, row, wanted)
+
+
+def explain_missing(key: str, row: Mapping[str, Any], wanted: Kind) -> Fault:
+    """Return the fault of a row without `key`, with the key that may have been meant."""
+    message = f'the key "{key}" is missing'
+    near = _find_near_name(key, row)
+    if near is None:
+        return build_fault("missing-key", message, f'add "{key}": {EXAMPLES[wanted]}')
+    better = "response" if key == "pos" and isinstance(row[near], str) and "neg" not in row else key
+    hint = f'rename {quote(near)} to "{better}"'
+    return build_fault("missing-key", f"{message}, and the row has {quote(near)}", hint)
+
+
+def explain_other_kind(shape: Shape, wanted: Kind) -> Fault:
+    """Return the fault of a good-looking row that is not of the wanted kind."""
+    keys = ", ".join((*shape.needs, *shape.given))
+    message = f"this is a {shape.kind} row ({keys}), and {wanted} rows are wanted"
+    if shape.kind == "group" and wanted == "pair":
+        return build_fault("other-kind", message, 'add "label", or choose a loss that takes rows without one')
+    return build_fault("other-kind", message, f"{EXAMPLES[wanted]}; or choose the task and loss for {shape.kind} rows")
+
+
+def explain_no_object(value: Any, wanted: Kind) -> Fault:
+    """Return the fault of a row that is no JSON object."""
+    return build_fault("not-an-object", f"the row is {name_type(value)}, not a JSON object", EXAMPLES[wanted])
+
+
+def _find_near_name(key: str, row: Mapping[str, Any]) -> str | None:
+    known = {key for shape in SHAPES if shape.name == "ranking" for key in (*shape.needs, *shape.optional)}
+    candidates = [name for name in row if name not in known]
+    plain = {name.lower().strip().replace("-", "_").replace(" ", "_"): name for name in reversed(candidates)}
+    for wanted in (key, *_NEAR_NAMES.get(key, ())):
+        if wanted in plain:
+            return plain[wanted]
+    close = difflib.get_close_matches(key, [name for name in list(plain)[:50] if len(name) < LONGEST_QUOTE], n=1)
+    return plain[close[0]] if close else None
+
+
+def parse_columns(pairs: Iterable[str]) -> dict[str, str]:
+    """Return {new: old} of texts NEW=OLD. Raises ValueError with the text that is none."""
+    columns: dict[str, str] = {}
+    for text in pairs:
+        new, sign, old = text.partition("=")
+        if not (new and sign and old) or new in columns or old in columns.values():
+            raise ValueError(text)
+        columns[new] = old
+    return columns
+
+
+def require_kind(name: str) -> Kind:
+    """Return `name` as a kind. Raises ValueError for any other text."""
+    for kind in KINDS:
+        if kind == name:
+            return kind
+    raise ValueError(name)

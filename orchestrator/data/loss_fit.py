@@ -1,0 +1,149 @@
+"""Whether the loss can learn from the data: what would end well and leave a model that learnt nothing is refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from orchestrator.data.groups import RankingGroup
+from orchestrator.data.reasons import Fault, problem_of
+from orchestrator.data.records import ScoredPair
+from orchestrator.data.texts import build_fault
+from orchestrator.errors import Where
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from orchestrator.data.ledger import Findings
+    from orchestrator.data.records import Kind, Record
+    from orchestrator.errors import Problem
+
+LABEL_LOSSES = ("contrastive", "online_contrastive")
+# Loss → the kinds of rows that it can learn from.
+LOSSES: dict[str, tuple[Kind, ...]] = {
+    "infonce": ("group", "pair"),
+    "contrastive": ("pair",),
+    "online_contrastive": ("pair",),
+    "cosine_similarity": ("pair",),
+    "pointwise": ("group",),
+    "listwise": ("group",),
+}
+_OTHERS = "labels 0 and 1: contrastive or online_contrastive; other scores: cosine_similarity"
+
+
+@dataclass(frozen=True)
+class Demands:
+    """What the trainer's settings ask of the training rows."""
+
+    loss: str | None = None
+    in_batch_negatives: bool = True
+    hard_negatives: int | None = None
+    max_positives: int | None = None
+    max_negatives: int | None = None
+
+
+class LossFit:
+    """Looks at every training and validation row, and says at the end what does not fit."""
+
+    def __init__(self, demands: Demands, *, takes_scores: bool = True) -> None:
+        """Start with nothing seen; `takes_scores`: the form has a place for teacher scores."""
+        self._demands = demands
+        self._takes_scores = takes_scores
+        self._misfits: dict[tuple[str, str], tuple[Problem, int]] = {}
+        self._scores: set[float] = set()
+
+    def find_fault(self, record: Record) -> Fault | None:
+        """Return why this one row must be left out, or None."""
+        if not isinstance(record, RankingGroup):
+            return None
+        if self._demands.loss == "infonce" and len(record.positives) > 1:
+            message = f"the row has {len(record.positives)} positives; swift trains on the first and ignores the others"
+            return build_fault("several-positives", message)
+        if self._demands.loss == "listwise" and not record.negatives:
+            return build_fault("no-negative", "the row has no negatives, and a list of one has no order")
+        return None
+
+    def note(self, path: str, record: Record, findings: Findings) -> None:
+        """Look at one row that is kept."""
+        for code, reason, remedy in self._find_misfits(record):
+            known = self._misfits.get((code, remedy))  # not by the reason, which may hold the row's own score
+            problem = known[0] if known else problem_of(code, reason, hint=remedy, where=Where(path, record.line))
+            self._misfits[code, remedy] = (problem, known[1] + 1 if known else 1)
+        if isinstance(record, ScoredPair):
+            if len(self._scores) <= 1:
+                self._scores.add(record.score)
+        elif isinstance(record, RankingGroup):
+            self._warn_group(f"{path}:{record.line}", record, findings)
+
+    def problems(self) -> list[Problem]:
+        """Return one problem for each reason, at the first row that has it."""
+        return [
+            replace(problem, message=f"{problem.message} ({count} such rows)") if count > 1 else problem
+            for problem, count in self._misfits.values()
+        ]
+
+    def finish(self, findings: Findings) -> None:
+        """Warn of what only all rows together show."""
+        if self._demands.loss in LABEL_LOSSES and len(self._scores) == 1:
+            [label] = self._scores
+            message = f"every training pair has the label {label:g}: {self._demands.loss} has nothing to contrast"
+            findings.warn("one-label-only", message)
+
+    def _warn_group(self, place: str, group: RankingGroup, findings: Findings) -> None:
+        demands = self._demands
+        if not self._takes_scores and group.positive_scores is not None:
+            message = "rows with teacher scores, which this trainer does not take: {n}"
+            findings.warn("scores-not-used", message, example=place)
+        if demands.hard_negatives and 0 < len(group.negatives) < demands.hard_negatives:
+            message = f"rows with fewer negatives than {demands.hard_negatives}: {{n}}; swift repeats some of theirs"
+            findings.warn("few-negatives", message, example=place)
+        limits = ((group.positives, demands.max_positives), (group.negatives, demands.max_negatives))
+        if any(limit is not None and len(texts) > limit for texts, limit in limits):
+            shown = " and ".join(
+                f"{limit} {what}"
+                for limit, what in ((demands.max_positives, "positives"), (demands.max_negatives, "negatives"))
+                if limit is not None
+            )
+            message = f"rows with more documents than a step takes ({shown}): {{n}}; swift draws anew in each epoch"
+            findings.warn("documents-sampled", message, example=place)
+
+    def _find_misfits(self, record: Record) -> Iterator[tuple[str, str, str]]:
+        """Yield (code, reason, remedy) of whatever makes the loss unfit for a row."""
+        loss = self._demands.loss
+        if loss is None:
+            return
+        if isinstance(record, ScoredPair):
+            yield from self._find_pair_misfits(loss, record.score)
+        elif isinstance(record, RankingGroup):
+            yield from self._find_group_misfits(loss, record)
+        else:
+            yield "loss-misfit", f"{loss} takes groups or pairs, and this is a conversation", "leave the loss out"
+
+    def _find_pair_misfits(self, loss: str, score: float) -> Iterator[tuple[str, str, str]]:
+        if "pair" not in LOSSES[loss]:
+            yield "loss-misfit", f"{loss} takes queries with documents, and this is a pair with a score", _OTHERS
+        elif loss == "infonce":
+            if score != 1:
+                yield "loss-misfit", f"the row has the label {score:g}, which corrupts infonce's groups", _OTHERS
+            yield from self._find_no_negatives(loss)
+        elif loss in LABEL_LOSSES and score not in {0, 1}:
+            reason = f"the row has the label {score:g}, and {loss} knows 0 and 1 only"
+            yield "loss-misfit", reason, "cosine_similarity fits scores between -1 and 1"
+        elif loss == "cosine_similarity" and not -1 <= score <= 1:
+            reason = "the row's score lies outside -1 to 1, where no cosine can be"
+            yield "score-out-of-range", f"{reason} ({score:g})", "orch data convert --divide-score 5"
+
+    def _find_group_misfits(self, loss: str, group: RankingGroup) -> Iterator[tuple[str, str, str]]:
+        if "group" not in LOSSES[loss]:
+            reason = f"{loss} learns from labels, and the row has none"
+            yield "loss-misfit", reason, "infonce fits queries with positives and negatives"
+        elif loss == "infonce" and not group.negatives:
+            yield from self._find_no_negatives(loss)
+
+    def _find_no_negatives(self, loss: str) -> Iterator[tuple[str, str, str]]:
+        if not self._demands.in_batch_negatives:
+            reason = f"the row has no negatives, and {loss} may not take those of its batch: loss 0, gradient 0"
+            yield "loss-misfit", reason, "use in-batch negatives (INFONCE_USE_BATCH), or add negatives to every row"
+        elif self._demands.hard_negatives:  # swift/loss/embedding.py: assert negatives > 0
+            reason = f"the row has no negatives, and with INFONCE_HARD_NEGATIVES {loss} needs one at least"
+            yield "loss-misfit", reason, "unset INFONCE_HARD_NEGATIVES, or add negatives to every row"

@@ -1,0 +1,151 @@
+"""The command line of the prepare stage becomes a request and where its results go."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.data.checks import RowRules
+from orchestrator.data.formats import parse_columns, require_kind
+from orchestrator.data.gather import Request
+from orchestrator.data.loss_fit import LOSSES, Demands
+from orchestrator.data.records import KINDS
+from orchestrator.data.tokens import DEFAULT_PROMPT, LengthBudget, TokenLimit
+from orchestrator.data.writers import TRAIN_FORMS, RowOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where the prepared data goes, and in which backend's form."""
+
+    folder: Path
+    form: str
+    max_dropped: int = 0
+    full_batch_rows: int = 1
+    options: RowOptions = field(default_factory=RowOptions)
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
+    return number
+
+
+def _not_negative(text: str) -> int:
+    if (number := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return number
+
+
+def _ratio(text: str) -> float:
+    if not 0 < (number := float(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return number
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="orchestrator.data.prepare", allow_abbrev=False)
+    add = parser.add_argument
+    add("--train", nargs="+", type=Path, required=True, metavar="FILE", help="training rows")
+    side = parser.add_mutually_exclusive_group()
+    side.add_argument("--eval", nargs="+", type=Path, default=[], metavar="FILE", help="eval rows")
+    side.add_argument("--eval-ratio", type=_ratio, metavar="R", help="share of the queries to hold out")
+    add("--kind", choices=KINDS, default="group", help="what the rows are (default group)")
+    add("--columns", nargs="+", default=[], metavar="NEW=OLD", help="columns to rename, in every file")
+    add("--form", choices=sorted(TRAIN_FORMS), required=True, help="whose training rows to write")
+    add("--corpus", action="store_true", help="groups only: evaluate over a corpus of all eval documents")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder for the prepared files")
+    add("--max-dropped", type=_not_negative, default=0, metavar="N", help="bad rows that may be dropped (default 0)")
+    add("--allow-overlap", action="store_true", help="keep training rows whose query is in the eval set")
+    add("--seed", type=int, default=42, help="of the splits and of the documents' order (default 42)")
+    add("--full-batch", type=_positive, default=1, metavar="N", help="rows that one step takes on all processes")
+    add("--limit-train", type=_positive, metavar="N", help="keep the first N training rows")
+    add("--limit-eval", type=_positive, metavar="N", help="keep the first N eval rows")
+    add("--validation-ratio", type=_ratio, metavar="R", help="share of the training queries for the trainer's own eval")
+    add("--min-validation", type=_positive, metavar="N", help="rows that the trainer takes an evaluation batch")
+    _add_lengths(parser)
+    _add_loss(parser)
+    return parser
+
+
+def _add_lengths(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--tokenizer", type=Path, metavar="PATH", help="tokenizer.json, or its folder: count tokens")
+    add("--query-max-len", type=_positive, metavar="N", help="FlagEmbedding: say what will be cut")
+    add("--passage-max-len", type=_positive, metavar="N")
+    add("--query-instruction", default="", metavar="TEXT", help="FlagEmbedding: stands in front of every query")
+    add("--passage-instruction", default="", metavar="TEXT", help="FlagEmbedding: stands in front of every document")
+    add("--prompt", default=DEFAULT_PROMPT, metavar="TEXT", help="stands behind every pair (FlagEmbedding's default)")
+    add("--max-tokens", type=_positive, metavar="N", help="swift: the longest text, pair or conversation")
+    add("--answer-prefix", default="", metavar="TEXT", help="swift: what the template puts before each answer")
+    add("--truncation", choices=("cut", "drop", "split"), default="cut", help="what becomes of longer ones")
+
+
+def _add_loss(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--instruction", metavar="TEXT", help="swift: the instruction of every training query")
+    add("--loss", choices=sorted(LOSSES), help="which the data must fit")
+    add("--no-in-batch-negatives", action="store_true", help="infonce takes negatives from the row only")
+    add("--hard-negatives", type=_positive, metavar="N", help="negatives of a row that infonce uses")
+    add("--max-positives", type=_positive, metavar="N", help="positives of a row that a step takes")
+    add("--max-negatives", type=_positive, metavar="N", help="negatives for each of them")
+
+
+def parse_arguments(argv: Sequence[str] | None) -> tuple[Request, Outputs]:
+    """Return what the command line asks for. Exits with code 2 when it makes no sense."""
+    parser = _build_parser()
+    given = parser.parse_args(argv)
+    kind, form = require_kind(given.kind), TRAIN_FORMS[given.form]
+    if kind not in form.kinds:
+        parser.error(f"--form {given.form} has no place for --kind {kind}")
+    if given.corpus and kind != "group":
+        parser.error("--corpus goes with --kind group")
+    if given.min_validation and given.validation_ratio is None:
+        parser.error("--min-validation goes with --validation-ratio")
+    try:
+        columns = parse_columns(given.columns)
+    except ValueError as error:
+        parser.error(f"--columns {error}: write NEW=OLD, each name once")
+    request = Request(
+        train_files=tuple(given.train),
+        eval_files=tuple(given.eval),
+        eval_ratio=given.eval_ratio,
+        seed=given.seed,
+        allow_overlap=given.allow_overlap,
+        limit_train=given.limit_train,
+        limit_eval=given.limit_eval,
+        tokenizer=given.tokenizer,
+        budget=_parse_budget(parser, given),
+        rules=RowRules(kind, form.needs_negatives, form.takes_prompt, columns),
+        demands=Demands(
+            given.loss,
+            not given.no_in_batch_negatives,
+            given.hard_negatives,
+            given.max_positives,
+            given.max_negatives,
+        ),
+        validation_ratio=given.validation_ratio,
+        min_validation=given.min_validation or 1,
+        takes_scores=form.takes_scores,
+        corpus=given.corpus,
+    )
+    options = RowOptions(given.instruction, given.loss)
+    return request, Outputs(given.out, given.form, given.max_dropped, given.full_batch, options)
+
+
+def _parse_budget(parser: argparse.ArgumentParser, given: argparse.Namespace) -> LengthBudget | TokenLimit | None:
+    lengths = (given.query_max_len, given.passage_max_len)
+    if lengths.count(None) == 1:
+        parser.error("--query-max-len and --passage-max-len go together")
+    if None not in lengths and given.max_tokens:
+        parser.error("--max-tokens is swift's, --query-max-len and --passage-max-len are FlagEmbedding's")
+    if given.max_tokens:
+        return TokenLimit(given.max_tokens, given.truncation, given.form, given.instruction, given.answer_prefix)
+    if None in lengths:
+        return None
+    return LengthBudget(*lengths, given.query_instruction, given.passage_instruction, given.prompt)

@@ -1,0 +1,115 @@
+"""The canonical records: what every input row becomes, whatever format it came from.
+
+`RankingGroup` stands in groups.py. All records of a run are of one kind.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Kind = Literal["group", "pair", "chat"]
+KINDS: tuple[Kind, ...] = ("group", "pair", "chat")
+
+
+class Record(Protocol):
+    """What the pass over the data needs to know of a record, whatever its kind."""
+
+    @property
+    def source(self) -> str:
+        """The file's name without its folder."""
+
+    @property
+    def line(self) -> int:
+        """The row's line, from 1."""
+
+    @property
+    def split_text(self) -> str:
+        """What decides the record's side: records with the same one (as queries are the same) never part."""
+
+    @property
+    def identity(self) -> Iterator[str]:
+        """The texts that two records must share to be duplicates."""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Every text of the record."""
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The documents that must not be answers on the other side too; () where that is no leak."""
+
+
+@dataclass(frozen=True)
+class ScoredPair:
+    """Two texts and how alike they are. With a loss of two labels, `score` is 0 or 1."""
+
+    text1: str
+    text2: str
+    score: float
+    source: str
+    line: int
+
+    @property
+    def split_text(self) -> str:
+        """The first text."""
+        return self.text1
+
+    @property
+    def identity(self) -> Iterator[str]:
+        """Both texts and the score."""
+        yield self.text1
+        yield self.text2
+        yield repr(self.score)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Both texts."""
+        return (self.text1, self.text2)
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """Nothing: sentences of one pair occur in others by design."""
+        return ()
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message: `role` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A conversation: a system message or none, then user and assistant in turn; the last is the assistant's."""
+
+    messages: tuple[Message, ...]
+    source: str
+    line: int
+
+    @property
+    def split_text(self) -> str:
+        """The first user message."""
+        return next(message.content for message in self.messages if message.role == "user")
+
+    @property
+    def identity(self) -> Iterator[str]:
+        """Every role and content."""
+        for message in self.messages:
+            yield message.role
+            yield message.content
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Every content."""
+        return tuple(message.content for message in self.messages)
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """Nothing: many questions may have one short answer."""
+        return ()

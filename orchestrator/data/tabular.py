@@ -1,0 +1,189 @@
+"""A table becomes rows with line numbers, streamed: comma- or tab-separated text, or Parquet.
+
+The first line of a text table names the columns, and every cell is a string. A Parquet row's line is its number.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import decimal
+import json
+import math
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from orchestrator.data.decoding import WHITESPACE, Row
+from orchestrator.data.reasons import REASONS, Fault, refuse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+# Columns whose cells may be JSON lists; in any other, "[1, 2]" is a text, such as a model's answer.
+LIST_COLUMNS = frozenset({
+    *("pos", "neg", "pos_scores", "neg_scores", "rejected_response", "messages", "conversations", "history"),
+    *("positive_messages", "negative_messages"),
+})  # fmt: skip
+_SEPARATOR_NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
+_LONGEST_FIELD = 1 << 28  # characters; the csv module's own limit of 131,072 is shorter than long documents
+_LONGEST_NAME = 200  # characters of a column's name: a longer one is a text, and the header is missing
+_PARQUET_MAGIC = b"PAR1"
+_BATCH_ROWS = 1024
+
+
+def read_delimited(path: Path, lines: Iterator[bytes], delimiter: str) -> Iterator[Row]:
+    """Yield the rows below the header of a text table; a row's line is the one on which it begins.
+
+    Empty lines are skipped. Raises DataError for an unusable header, a broken quote, or bytes that are not UTF-8.
+    """
+    csv.field_size_limit(_LONGEST_FIELD)  # the module has one limit for the whole process
+    taken: list[bytes] = []
+    reader = csv.reader(_decode(path, lines, taken), delimiter=delimiter, strict=True)
+    header: list[str] | None = None
+    while True:
+        line = reader.line_num + 1
+        taken.clear()
+        try:
+            fields = next(reader, None)
+        except csv.Error as error:
+            raise refuse("broken-csv", _explain(error), path, line=line) from error
+        if fields is None:
+            return
+        if not fields or (len(fields) == 1 and not fields[0].strip(WHITESPACE)):
+            continue
+        if header is None:
+            header = [name.strip(WHITESPACE) for name in fields]
+            _require_header(path, header, line, delimiter)
+        elif len(fields) != len(header):
+            message = f"the row has {len(fields)} fields and the header {len(header)}"
+            fault = Fault("wrong-field-count", message, REASONS["wrong-field-count"].remedy)
+            yield Row(line, b"\n".join(taken), fault=fault)
+        else:
+            value = {name: parse_cell(name, text) for name, text in zip(header, fields, strict=True)}
+            yield Row(line, b"\n".join(taken), value)
+
+
+def parse_cell(name: str, text: str) -> Any:
+    """Return what a cell of the column `name` holds: its text, or a list where lists may stand and JSON stands."""
+    if name not in LIST_COLUMNS or not text.lstrip(WHITESPACE).startswith("["):
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _decode(path: Path, lines: Iterator[bytes], taken: list[bytes]) -> Iterator[str]:
+    """Yield each line as text, and keep its bytes in `taken`, which is emptied where a row begins."""
+    for line, raw in enumerate(lines, 1):
+        taken.append(raw)
+        try:
+            yield raw.decode() + "\n"
+        except UnicodeDecodeError as error:
+            message = f"byte {error.start + 1} of the line is not UTF-8"
+            raise refuse("bad-utf-8", message, path, line=line) from error
+
+
+def _explain(error: csv.Error) -> str:
+    text = str(error)
+    if "end of data" in text:
+        return "a quote that opens in this row is not closed before the file ends"
+    if "expected after" in text:
+        return 'text follows a closing quote in this row; a quote inside a field is written twice ("")'
+    if "field limit" in text:
+        return f"a field is longer than {_LONGEST_FIELD:,} characters: a quote is probably not closed"
+    if "new-line" in text:
+        return "a lone carriage return stands in this row; lines end with LF or CRLF"
+    return text
+
+
+def _require_header(path: Path, names: list[str], line: int, delimiter: str) -> None:
+    """Raise DataError when the first row cannot be the columns' names."""
+
+    def refuse_header(message: str, hint: str | None = None) -> Exception:
+        return refuse("bad-header", message, path, line=line, hint=hint)
+
+    if names[0][:1] in {"{", "["}:
+        raise refuse_header("the first line looks like JSON", "rename the file to .jsonl (one row a line) or .json")
+    others = [separator for separator in _SEPARATOR_NAMES if separator != delimiter and separator in names[0]]
+    if len(names) == 1 and others:
+        message = f"the header holds {_SEPARATOR_NAMES[others[0]]} and no {_SEPARATOR_NAMES[delimiter]}"
+        hint = "save .csv with commas and .tsv with tabs" + (", or rename it to .tsv" if others[0] == "\t" else "")
+        raise refuse("wrong-separator", message, path, line=line, hint=hint)
+    for place, name in enumerate(names):
+        if not name:
+            hint = "name every column; pandas leaves its index out with to_csv(…, index=False)"
+            raise refuse_header(f"column {place + 1} has no name", hint)
+        if name in names[:place]:
+            raise refuse_header(f'two columns have the name "{name}"', "rename or remove one of them")
+        if len(name) > _LONGEST_NAME or "\n" in name or _is_number(name):
+            shown = name[:40].replace("\n", " ")
+            raise refuse_header(f'the header row seems to be missing: column {place + 1} would be "{shown}"')
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def read_parquet(path: Path, stream: BinaryIO) -> Iterator[Row]:
+    """Yield the rows of a Parquet file, numbered from 1; nulls and NaN are left out, as absent keys are.
+
+    Raises DataError when pyarrow is not installed or cannot read the file.
+    """
+    if stream.read(len(_PARQUET_MAGIC)) != _PARQUET_MAGIC:
+        raise refuse("broken-parquet", "the file does not begin as Parquet files do", path)
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise refuse("parquet-needs-pyarrow", f"pyarrow cannot be imported: {error}", path) from error
+    number = 0
+    try:
+        stream.seek(0)
+        table = pq.ParquetFile(stream)
+        repeated = {name for name in table.schema_arrow.names if table.schema_arrow.names.count(name) > 1}
+        if repeated:
+            raise refuse("bad-header", f'two columns have the name "{min(repeated)}"', path)
+        for batch in table.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
+            for row in batch.to_pylist():
+                number += 1
+                yield _build_row(number, row)
+    except (pa.ArrowException, OSError) as error:
+        what = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise refuse("broken-parquet", f"pyarrow cannot read it: {what}", path) from error
+
+
+def _build_row(number: int, row: dict[str, Any]) -> Row:
+    try:
+        return Row(number, b"", _to_json(row))
+    except TypeError as error:
+        hint = "leave the column out, or write it as text"
+        return Row(number, b"", fault=Fault("wrong-type", str(error), hint))
+
+
+def _to_json(value: Any) -> Any:
+    """Return a value of pyarrow's as the JSON value it stands for. Raises TypeError when there is none."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return None if math.isnan(value) else value
+    if isinstance(value, dict):
+        found = {key: _to_json(part) for key, part in value.items()}
+        return {key: part for key, part in found.items() if part is not None}
+    if isinstance(value, list | tuple):
+        return [_to_json(part) for part in value]
+    if isinstance(value, bytes):  # older writers mark text columns as bytes
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            raise TypeError("a cell holds bytes that are no text") from None
+    if isinstance(value, decimal.Decimal):
+        return float(value)
+    if isinstance(value, dt.date | dt.time):  # a datetime is a date
+        return value.isoformat()
+    raise TypeError(f"a cell holds {type(value).__name__}, which JSON has not")

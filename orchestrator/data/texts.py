@@ -1,0 +1,75 @@
+"""What is wrong with one value or one text of a row, and how both are named in messages."""
+
+from __future__ import annotations
+
+import json
+import math
+import unicodedata
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.data.reasons import REASONS, Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_TYPE_NAMES: dict[type, str] = {
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    str: "a string",
+    list: "a list",
+    dict: "an object",
+    type(None): "null",
+}
+_INVISIBLE = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
+_LONGEST_INVISIBLE = 32
+LONGEST_QUOTE = 40
+
+
+def build_fault(code: str, message: str, hint: str | None = None) -> Fault:
+    """Return a fault whose hint defaults to the table's remedy."""
+    return Fault(code, message, hint or REASONS[code].remedy)
+
+
+def quote(text: str) -> str:
+    """Return the beginning of a user's text in quotes, on one line and printable, for a message."""
+    short = text if len(text) <= LONGEST_QUOTE else text[: LONGEST_QUOTE - 1] + "…"
+    return json.dumps(short, ensure_ascii=not short.isprintable())
+
+
+def name_type(value: Any) -> str:
+    """Return what a JSON value is, for a message; a table's file may hold others, such as dates."""
+    return _TYPE_NAMES.get(type(value)) or f"a {type(value).__name__}"
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text shows nothing: white space, or only invisible characters such as a zero-width space."""
+    if not text or text.isspace():
+        return True
+    if text.isascii() or len(text) > _LONGEST_INVISIBLE:
+        return False
+    return all(unicodedata.category(character) in _INVISIBLE for character in text)
+
+
+def is_finite_number(value: Any) -> bool:
+    """Whether a value is a number (true and false are none) that is neither NaN nor infinite, as a float too."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond the range of floats
+        return False
+
+
+def find_surrogate(texts: Iterable[tuple[str, str]]) -> Fault | None:
+    """Return the fault of the first (name, text) that UTF-8 cannot hold."""
+    for name, text in texts:
+        if text.isascii():
+            continue
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            code = f"\\u{ord(text[error.start]):04x}"
+            message = f"{name} holds {code}, half of a UTF-16 pair, at character {error.start + 1}"
+            return build_fault("lone-surrogate", message)
+    return None

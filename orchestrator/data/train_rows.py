@@ -1,0 +1,47 @@
+"""Training records become the rows of train.jsonl or validation.jsonl, in an order that the backend can read."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+from orchestrator.data.groups import RankingGroup
+from orchestrator.data.writers import TRAIN_FORMS, RowOptions, format_line
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+    from orchestrator.data.records import Record
+
+
+class TrainWriter:
+    """Writes the rows of one side; the first row with negatives goes in front of those without.
+
+    The datasets library infers a column's type from the first 10 MB: were every list of negatives there empty, the
+    first one that is not would end the training (seen with datasets 4.8).
+    """
+
+    def __init__(self, stream: BinaryIO, spool: BinaryIO, form: str, options: RowOptions) -> None:
+        """Write to `stream`, in the form of that name; `spool` is a temporary file."""
+        self._stream = stream
+        self._spool = spool
+        self._form = TRAIN_FORMS[form]
+        self._options = options
+        self._waiting = True
+
+    def add(self, record: Record) -> None:
+        """Write one record, or let it wait for one with negatives."""
+        line = format_line(self._form.build(record, self._options))
+        if self._waiting and isinstance(record, RankingGroup) and not record.negatives:
+            self._spool.write(line)
+            return
+        self._stream.write(line)
+        if self._waiting:
+            self.close()
+
+    def close(self) -> None:
+        """Write the rows that wait still."""
+        if self._waiting:
+            self._waiting = False
+            self._spool.seek(0)
+            shutil.copyfileobj(self._spool, self._stream)

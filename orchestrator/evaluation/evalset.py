@@ -1,0 +1,43 @@
+"""Opens data/eval.jsonl as the kind of evaluation set that its rows say it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import RunFolderError
+from orchestrator.evaluation.chats import load_chat_eval
+from orchestrator.evaluation.groups import load_group_eval, load_retrieval_eval
+from orchestrator.evaluation.lines import read_lines
+from orchestrator.evaluation.pairs import load_pair_eval
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestrator.evaluation.measured import EvalSet
+
+CORPUS = "corpus.jsonl"  # beside eval.jsonl
+
+
+def load_eval(path: Path) -> EvalSet | None:
+    """Return the evaluation set of a run; None where there is none, or it is empty.
+
+    Raises RunFolderError for rows of no known kind, and for damaged ones.
+    """
+    first = next(iter(read_lines(path)), None) if path.is_file() else None
+    if first is None:
+        return None
+    where, row = first
+    keys = row if isinstance(row, dict) else {}
+    if "relevant" in keys:
+        return load_retrieval_eval(path, path.with_name(CORPUS))
+    if "text1" in keys:
+        return load_pair_eval(path)
+    if "messages" in keys:
+        return load_chat_eval(path)
+    if "documents" in keys:
+        return load_group_eval(path)
+    raise RunFolderError(
+        "not a row of an evaluation set: it has none of documents, relevant, text1, messages",
+        hint="eval.jsonl is written by the prepare stage: remove that stage's result.json and run orch resume",
+        where=where,
+    )

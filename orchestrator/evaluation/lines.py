@@ -1,0 +1,25 @@
+"""Reads the JSON Lines of a run folder; a line that is not JSON is named by its place."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.errors import RunFolderError, Where
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+def read_lines(path: Path) -> Iterator[tuple[Where, Any]]:
+    """Yield (place, parsed value) of each line that is not blank. Raises RunFolderError for one that is not JSON."""
+    with path.open(encoding="utf-8") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            where = Where(str(path), number)
+            try:
+                yield where, json.loads(line)
+            except ValueError as error:
+                raise RunFolderError(f"not a line of JSON: {error}", where=where) from error

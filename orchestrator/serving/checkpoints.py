@@ -1,0 +1,207 @@
+"""Which checkpoint of a run to merge, and the run's own merge command with that checkpoint in it."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import PreflightError, RunFolderError
+from orchestrator.render import render_command
+from orchestrator.supervise.checkpoints import find_defect
+from orchestrator.supervise.state import load_result
+
+if TYPE_CHECKING:
+    from orchestrator.plan import Command, Plan, Stage
+    from orchestrator.rundir import RunDir
+
+_NAME = re.compile(r"checkpoint-(\d+)")
+_LINKS = ("best", "last")  # ms-swift makes both with --create_checkpoint_symlink
+# the arguments of `workers merge` and of `swift export`
+_ADAPTER, _OUT = ("--adapters", "--adapter"), ("--out", "--output_dir")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An adapter of a run; `name` is checkpoint-N, or last for what the trainer wrote at its end."""
+
+    name: str
+    adapter: Path
+
+
+def find_checkpoint(run: RunDir, plan: Plan, wanted: str | None) -> Checkpoint:
+    """Return the adapter that `wanted` names: N, best, last; None is what the run itself merges, else last.
+
+    Raises RunFolderError when there is none, it is not whole, or the run trained without LoRA.
+    """
+    train = plan.stage("train")
+    if train is None:
+        raise RunFolderError(f"{run.root.name} trains nothing", hint="name another run")
+    output = run.stage(train.name).output
+    numbers = list_checkpoints(output)
+    there = ", ".join(map(str, numbers)) or "none yet"
+    name = wanted or _find_planned(plan)
+    if name in _LINKS and load_result(run.stage(train.name)) is None:
+        hint = f"finish it: orch resume {run.root}\nor name one of its checkpoints with --checkpoint N: {there}"
+        raise RunFolderError(f"the training of {run.root.name} is not finished", hint=hint)
+    folder = _locate(output, name)
+    if folder is None or not folder.is_dir():
+        what = f"checkpoint {name}" if name.isdigit() else f"{name!r} checkpoint"
+        raise RunFolderError(f"{run.root.name} has no {what}", hint=f"there are: {there}")
+    if not (folder / "adapter_config.json").is_file():
+        if (folder / "config.json").is_file():
+            hint = f"load {folder} as it is, or use the packaged model: {run.model}"
+            raise RunFolderError(f"{run.root.name} was trained without LoRA: there is nothing to merge", hint=hint)
+        raise RunFolderError(f"{folder} holds no adapter_config.json", hint=f"there are: {there}")
+    if folder != output and (defect := find_defect(folder)):
+        raise RunFolderError(f"{folder.name} of {run.root.name} is not whole: {defect}", hint=f"there are: {there}")
+    return Checkpoint("last" if folder == output else folder.name, folder)
+
+
+def list_checkpoints(output: Path) -> list[int]:
+    """Return the numbers of the checkpoints that were written to their end."""
+    if not output.is_dir():
+        return []
+    found = [(int(match[1]), path) for path in output.iterdir() if (match := _NAME.fullmatch(path.name))]
+    return sorted(number for number, path in found if path.is_dir() and find_defect(path) is None)
+
+
+def _find_planned(plan: Plan) -> str:
+    """Return the checkpoint that the plan merges, by its name."""
+    merge = plan.stage("merge")
+    planned = _read_argument(merge.command.argv, _ADAPTER) if merge else None
+    name = Path(planned).name if planned else "last"
+    return name if name in _LINKS else "last"
+
+
+def _locate(output: Path, name: str) -> Path | None:
+    if name.isdigit():
+        return output / f"checkpoint-{name}"
+    if name not in _LINKS:
+        raise RunFolderError(f"no such checkpoint: {name!r}", hint="--checkpoint takes a step's number, best or last")
+    link = output / name
+    if link.is_symlink():
+        return output / link.readlink().name  # the link is absolute, and the run folder may have moved
+    # FlagEmbedding writes what it has at the end into the output folder itself, and keeps no best
+    return output if name == "last" and (output / "adapter_config.json").is_file() else None
+
+
+def build_merge(
+    run: RunDir, plan: Plan, checkpoint: Checkpoint, out: Path, *, dtype: str, prompt: str | None
+) -> Command:
+    """Return the plan's own merge command with this checkpoint, or Orch's where the recipe says merge: false."""
+    stage = plan.stage("merge")
+    if stage is None:
+        python, workers, env = find_worker(run, plan)
+        return build_quick_merge(
+            python, workers, checkpoint.adapter, out, dtype=dtype, prompt=prompt, env=env, cwd=run.root,
+            trust=_trusts(plan),
+        )  # fmt: skip
+    argv = set_argument(stage.command.argv, _ADAPTER, str(checkpoint.adapter))
+    argv = set_argument(argv, _OUT, str(out))
+    if dtype != "auto":
+        argv = _with(argv, "--torch_dtype" if is_native(stage.command) else "--dtype", dtype)
+    if prompt and not is_native(stage.command):
+        argv = _with(argv, "--test-prompt", prompt)
+    return replace(stage.command, argv=argv)
+
+
+def is_native(command: Command) -> bool:
+    """Tell whether a merge is the backend's own, which compares nothing; Orch's compares what it has merged."""
+    return "--adapters" in command.argv
+
+
+def build_quick_merge(
+    python: str,
+    workers: str,
+    adapter: Path,
+    out: Path,
+    *,
+    dtype: str,
+    prompt: str | None,
+    env: dict[str, str],
+    cwd: Path,
+    base: str | None = None,
+    trust: bool = False,
+) -> Command:
+    """Return Orch's merge of one adapter folder."""
+    return render_command(
+        "serve/merge.j2", env=env, cwd=str(cwd), python=python, workers=workers, adapter=str(adapter), out=str(out),
+        dtype=dtype, prompt=prompt, base=base, trust_remote_code=trust,
+    )  # fmt: skip
+
+
+def build_verification(run: RunDir, plan: Plan, checkpoint: Checkpoint, out: Path, prompt: str | None) -> Command:
+    """Return the command that compares a merged folder with base and adapter."""
+    python, workers, env = find_worker(run, plan)
+    return render_command(
+        "serve/verify_merge.j2", env=env, cwd=str(run.root), python=python, workers=workers,
+        adapter=str(checkpoint.adapter), merged=str(out), prompt=prompt, trust_remote_code=_trusts(plan),
+    )  # fmt: skip
+
+
+def _trusts(plan: Plan) -> bool:
+    return bool((plan.recipe.get("model") or {}).get("trust_remote_code"))
+
+
+def find_worker(run: RunDir, plan: Plan) -> tuple[str, str, dict[str, str]]:
+    """Return the backend's Python, Orch's workers and the environment of a stage that runs them."""
+
+    def runs_worker(stage: Stage) -> bool:
+        return len(stage.command.argv) > 1 and Path(stage.command.argv[1]).name == "workers"
+
+    stage = next((stage for stage in plan.stages if runs_worker(stage)), None)
+    if stage is None:
+        raise RunFolderError(
+            f"no stage of {run.root.name} runs in the backend's Python", hint="merge its adapter folder"
+        )
+    python, workers = stage.command.argv[:2]
+    return python, workers, dict(stage.command.env)
+
+
+def require_base(adapter: Path, base: str | None) -> None:
+    """Raise PreflightError when the base model that the adapter names is a folder that is not on this machine."""
+    path = adapter / "adapter_config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunFolderError(
+            f"{path} cannot be read: {error}", hint="name a folder that holds a LoRA adapter"
+        ) from None
+    found = base or config.get("base_model_name_or_path")
+    if not found:
+        raise PreflightError(f"{path} names no base model", hint="name it with --base")
+    if Path(found).is_absolute() and not (Path(found) / "config.json").is_file():
+        hint = "copy it there, or name it with --base"
+        raise PreflightError(f"the base model of {adapter} is not on this machine: {found}", hint=hint)
+
+
+def _read_argument(argv: tuple[str, ...], names: tuple[str, ...]) -> str | None:
+    for index, word in enumerate(argv):
+        name, equals, value = word.partition("=")
+        if name in names:
+            return value if equals else next(iter(argv[index + 1 : index + 2]), None)
+    return None
+
+
+def set_argument(argv: tuple[str, ...], names: tuple[str, ...], value: str) -> tuple[str, ...]:
+    """Return `argv` with the value of the first of `names` that it holds replaced.
+
+    Raises RunFolderError when it holds none: the command is not the merge that this version of Orch plans.
+    """
+    for wanted in names:
+        for index, word in enumerate(argv):
+            if word == wanted and index + 1 < len(argv):
+                return (*argv[: index + 1], value, *argv[index + 2 :])
+            if word.startswith(f"{wanted}="):
+                return (*argv[:index], f"{wanted}={value}", *argv[index + 1 :])
+    raise RunFolderError(
+        f"the run's merge command has no {' or '.join(names)}", hint="merge its adapter folder instead"
+    )
+
+
+def _with(argv: tuple[str, ...], name: str, value: str) -> tuple[str, ...]:
+    known = any(word == name or word.startswith(f"{name}=") for word in argv)
+    return set_argument(argv, (name,), value) if known else (*argv, f"{name}={value}")

@@ -1,0 +1,171 @@
+"""An artefact and a server → the server's own command, or why that server cannot give the measured numbers."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.errors import PreflightError
+from orchestrator.process import run
+from orchestrator.render import render_command
+
+if TYPE_CHECKING:
+    from orchestrator.plan import Command
+    from orchestrator.serving.artefact import Artefact
+
+BACKENDS = ("vllm", "swift")
+DISTRIBUTIONS = {"vllm": "vllm", "swift": "ms-swift"}
+# vLLM: --runner and --convert came with 0.10.1 (vllm-project/vllm pull request 21470), templates for reranking in
+# pull request 30550, which 0.14 was the first to have
+OLDEST = {"vllm": (0, 14), "swift": (4, 0)}
+KEY_VARIABLE = "ORCH_API_KEY"
+SWIFT_TASKS = {
+    "embedding": "embedding",
+    "qwen3-native": "generative_reranker",
+    "qwen3-score-head": "reranker",
+    "chat": "causal_lm",
+}
+# https://docs.vllm.ai/en/latest/models/supported_models.html: "Load the official original Qwen3 Reranker"
+_QWEN3_OVERRIDES = {
+    "architectures": ["Qwen3ForSequenceClassification"],
+    "classifier_from_token": ["no", "yes"],
+    "is_original_qwen3_reranker": True,
+}
+# of swift's arguments on its templates those that decide a prompt (swift/arguments/base_args/template_args.py)
+_TEMPLATE_ARGUMENTS = (
+    "add_non_thinking_prefix", "agent_template", "enable_thinking", "preserve_thinking", "use_chat_template",
+)  # fmt: skip
+_IN_PYTHON = "use FlagEmbedding or sentence-transformers in Python: docs/serving.md, and the README of the model"
+_PROBE = """
+import importlib.metadata as m, json, sys
+found = {}
+for name in sys.argv[1:]:
+    try: found[name] = m.version(name)
+    except m.PackageNotFoundError: pass
+print(json.dumps(found))
+"""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the server listens."""
+
+    host: str
+    port: int
+
+
+def find_server_versions(python: str) -> dict[str, str]:
+    """Return the versions of the servers that `python` has, by backend; empty when it cannot be run."""
+    probe = run((python, "-I", "-c", _PROBE, *DISTRIBUTIONS.values()), 20.0)
+    try:
+        found = json.loads(probe.stdout) if probe.exit_code == 0 else {}
+    except ValueError:
+        found = {}
+    return {backend: found[name] for backend, name in DISTRIBUTIONS.items() if name in found}
+
+
+def find_obstacle(backend: str, artefact: Artefact) -> str | None:
+    """Return why `backend` cannot serve the artefact with the measured numbers, or None when it can."""
+    if backend == "swift":
+        if artefact.scorer not in SWIFT_TASKS or artefact.spec.get("tool") != "swift":
+            return f"ms-swift has no template with the prompt of a {artefact.scorer} model"
+        missing = [key for key in ("model_type", "template") if not artefact.spec.get(key)]
+        return f"scoring.json does not say {' and '.join(missing)}, which ms-swift needs" if missing else None
+    if artefact.scorer == "flag-llm-reranker":
+        return (
+            "vLLM scores a pair by a classification head or by yes against no; "
+            "this model's score is the logit of Yes alone"
+        )
+    if artefact.scorer in ("qwen3-native", "qwen3-score-head") and find_score_template(artefact) is None:
+        return "the folder holds no chat_template.jinja over query and document, so vLLM would score bare text"
+    return None
+
+
+def find_score_template(artefact: Artefact) -> Path | None:
+    """Return the folder's template over `query` and `document` messages, which vLLM's score API fills, or None."""
+    path = artefact.folder / "chat_template.jinja"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError:
+        return None
+    return path if re.search(r"""["']document["']""", text) else None
+
+
+def choose_backend(wanted: str, artefact: Artefact, versions: dict[str, str], *, dry_run: bool = False) -> str:
+    """Return the server to use: `wanted`, or with `auto` the first that is installed, new enough and able.
+
+    Raises PreflightError with the reason of each. With `dry_run` a server that is named need not be installed.
+    """
+    reasons = {}
+    for backend in BACKENDS if wanted == "auto" else (wanted,):
+        reason = find_obstacle(backend, artefact)
+        if not reason and not (dry_run and wanted != "auto"):
+            reason = _find_version_problem(backend, artefact.python, versions)
+        if not reason:
+            return backend
+        reasons[backend] = reason
+    able = [backend for backend in BACKENDS if find_obstacle(backend, artefact) is None]
+    lacking = [DISTRIBUTIONS[backend] for backend in able if backend in reasons]
+    hint = f"install {' or '.join(lacking)} there, or name its Python with --python" if lacking else _IN_PYTHON
+    if wanted != "auto" and not lacking and able:
+        hint = f"--backend {able[0]} can serve it"
+    why = "; ".join(f"{backend}: {reason}" for backend, reason in reasons.items())
+    raise PreflightError(f"{artefact.name} cannot be served. {why}", hint=hint)
+
+
+def _find_version_problem(backend: str, python: str, versions: dict[str, str]) -> str | None:
+    name, oldest = DISTRIBUTIONS[backend], OLDEST[backend]
+    if backend not in versions:
+        return f"{name} is not installed in {python}"
+    numbers = tuple(int(part) for part in re.findall(r"\d+", versions[backend])[:2])
+    wanted = ".".join(map(str, oldest))
+    return f"{name} {versions[backend]} is older than {wanted}" if numbers < oldest else None
+
+
+def build_command(backend: str, artefact: Artefact, address: Address, *, name: str, with_key: bool) -> Command:
+    """Return the command that serves the artefact under `name`. An API key is never part of it."""
+    env = {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}  # the folder is whole: nothing has to be fetched
+    values: dict[str, Any] = {
+        "model": str(artefact.folder), "name": name, "host": address.host, "port": address.port,
+        "dtype": artefact.dtype,
+    }  # fmt: skip
+    if backend == "swift":
+        return render_command(
+            "serve/swift.j2", env=env, cwd=str(artefact.folder.parent), **values, **_swift_values(artefact, with_key)
+        )
+    return render_command("serve/vllm.j2", env=env, cwd=str(artefact.folder.parent), **values, **_vllm_values(artefact))
+
+
+def _swift_values(artefact: Artefact, with_key: bool) -> dict[str, Any]:  # noqa: FBT001
+    spec = artefact.spec
+    # swift takes a key in its arguments only, where `ps` and its own log show it: the worker hands it over in memory
+    keyed = [artefact.python, artefact.workers, "deploy_with_key"]
+    return {
+        # what `swift deploy` starts: without the launcher in between, which answers Ctrl-C with a traceback
+        "launcher": keyed if with_key else [artefact.python, "-m", "swift.cli.deploy"],
+        "model_type": spec["model_type"],
+        "chat_template": spec["template"],
+        "task_type": spec.get("task_type") or SWIFT_TASKS[artefact.scorer],
+        "is_reranker": artefact.kind == "reranker",
+        "system": spec.get("system") if artefact.kind == "chat" else None,
+        "arguments": [
+            {"name": name, "value": str(value).lower() if isinstance(value, bool) else value}
+            for name, value in sorted((spec.get("template_args") or {}).items())
+            if name in _TEMPLATE_ARGUMENTS and value is not None
+        ],
+    }
+
+
+def _vllm_values(artefact: Artefact) -> dict[str, Any]:
+    is_qwen3 = artefact.scorer in ("qwen3-native", "qwen3-score-head")
+    return {
+        "vllm": str(Path(artefact.python).with_name("vllm")),
+        "is_pooling": artefact.kind != "chat",
+        "convert": "embed" if artefact.kind == "embedding" else None,
+        "hf_overrides": _QWEN3_OVERRIDES if artefact.scorer == "qwen3-native" else None,
+        "score_template": str(find_score_template(artefact)) if is_qwen3 else None,
+        "trust_remote_code": artefact.trusts_remote_code,
+    }

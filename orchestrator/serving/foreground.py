@@ -1,0 +1,126 @@
+"""One command in the foreground: a process group of its own, its output to a log or to us, nothing of it left after."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import tempfile
+import threading
+import time
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator import process
+from orchestrator.errors import PreflightError
+from orchestrator.process import Child, Launch
+from orchestrator.supervise.stopping import Patience, stop_stage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from orchestrator.plan import Command
+    from orchestrator.supervise.interrupts import Interrupts
+
+PATIENCE = Patience(interrupt_s=15.0, terminate_s=5.0, kill_s=5.0)
+POLL_S = 0.2
+_TAIL_BYTES = 20_000
+_CHUNK_BYTES = 1 << 16
+_LAST_WORDS_S = 5.0
+_TAIL_LINES = 25
+
+
+@dataclass(frozen=True)
+class Started:
+    """A started command. `log` has what it says (None: our standard error has), `stdout` its output if kept apart."""
+
+    child: Child
+    exit_code: Path
+    log: Path | None
+    stdout: Path | None
+
+
+@contextmanager
+def started(
+    command: Command, env: dict[str, str], interrupts: Interrupts, *, quiet: bool, split: bool = False
+) -> Iterator[Started]:
+    """Run the command inside the block; nothing that it started is left afterwards.
+
+    With `quiet` its output goes to a log that lives as long as the block, else to our standard error; with `split` its
+    standard output goes to a file of its own. Raises PreflightError when it cannot be started.
+    """
+    with tempfile.TemporaryDirectory(prefix="orch-") as folder, ExitStack() as stack:
+        log = Path(folder, "output.log") if quiet else None
+        output = log or stack.enter_context(_copied_to_stderr())
+        stdout = Path(folder, "stdout.log") if split else None
+        exit_code = Path(folder, "exit_code")
+        launch = Launch(
+            argv=command.argv, env=env, cwd=Path(command.cwd), stdout=stdout or output, stderr=output,
+            exit_code=exit_code,
+            token=secrets.token_hex(8),
+        )  # fmt: skip
+        try:
+            child = process.spawn(launch)
+        except OSError as error:
+            raise PreflightError(f"{command.argv[0]} cannot be started: {error.strerror}") from error
+        try:
+            yield Started(child, exit_code, log, stdout)
+        finally:
+            stop_stage(child, processes=process, clock=time, patience=PATIENCE, hurry=lambda: interrupts.count > 1)
+
+
+@contextmanager
+def _copied_to_stderr() -> Iterator[Path]:
+    """Give a path that a child can open; what it writes there goes on to our standard error.
+
+    A pipe, for /dev/stderr cannot be opened where it is a socket, and would be overwritten where it is a file.
+    """
+    reader, writer = os.pipe()
+    copier = threading.Thread(target=_copy, args=(reader, sys.stderr.fileno()), daemon=True)
+    copier.start()
+    try:
+        yield Path(f"/dev/fd/{writer}")  # open in the child until it runs its program
+    finally:
+        os.close(writer)
+        copier.join(_LAST_WORDS_S)
+
+
+def _copy(source: int, target: int) -> None:
+    """Copy until the last writer is gone; a target that is gone swallows the rest, so that no writer ever waits."""
+    with open(source, "rb", buffering=0) as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            with suppress(OSError):
+                while chunk:
+                    chunk = chunk[os.write(target, chunk) :]
+
+
+def find_exit_code(command: Started) -> int | None:
+    """Return its exit code once it has ended, else None."""
+    code = process.reap(command.child)
+    if code is None and process.is_alive(command.child.pid, command.child.start):
+        return None
+    try:
+        return int(command.exit_code.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return code if code is not None else process.KILLED_CODE
+
+
+def read_tail(command: Started) -> str:
+    """Return the last lines that it wrote to its log."""
+    if command.log is None or not command.log.exists():
+        return ""
+    with command.log.open("rb") as stream:
+        stream.seek(max(0, command.log.stat().st_size - _TAIL_BYTES))
+        text = stream.read().decode("utf-8", errors="replace")
+    return "\n".join([line for line in text.splitlines() if line.strip()][-_TAIL_LINES:])
+
+
+def wait_until_over(command: Started, interrupts: Interrupts) -> int | None:
+    """Return its exit code when it ends by itself, None when the user stops it."""
+    while not interrupts.count:
+        if (code := find_exit_code(command)) is not None:
+            return code
+        time.sleep(POLL_S)
+    return None

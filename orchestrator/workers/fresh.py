@@ -1,0 +1,148 @@
+"""Run a Python module that writes a model folder, and give the folder its name only when it holds a whole model.
+
+ms-swift's export skips a folder that exists, and one that was killed leaves half a model behind: here it always writes
+into a folder that does not exist yet, `{fresh}` in its arguments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import runpy
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.folders import fresh_folder
+from orchestrator.workers.merge import check_adapter
+from orchestrator.workers.tokenizer_files import copy_tokenizer, has_tokenizer
+from orchestrator.workers.weights import require_safetensors, scan_weights
+
+SLOT = "{fresh}"
+WRITTEN = "written"  # what `{fresh}` stands for, inside the folder that is to be renamed
+
+
+class ModuleExitError(Exception):
+    """The module ended with this exit code, which is not 0."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"exit code {code}")
+        self.code = code
+
+
+def refuse_existing(out: Path, *, replace: bool) -> None:
+    """Raise WorkerError when `out` exists and is not to be replaced."""
+    if not replace and os.path.lexists(out):
+        raise WorkerError(f"{out} exists already: choose another or remove it (--replace does)")
+
+
+def find_adapters(arguments: list[str]) -> list[Path]:
+    """Return what follows `--adapters` and is a folder of this machine."""
+    if "--adapters" not in arguments:
+        return []
+    found = []
+    for argument in arguments[arguments.index("--adapters") + 1 :]:
+        if argument.startswith("--"):
+            break
+        found.append(Path(argument))
+    return [path for path in found if path.is_dir()]
+
+
+def name_adapter(path: Path) -> str:
+    """Return how to call an adapter folder; a link such as `best` with the checkpoint that it points to."""
+    real = path.resolve()
+    return real.name if real.name == path.name else f"{real.name} ({path.name})"
+
+
+def run_module(module: str, arguments: list[str]) -> None:
+    """Run the module as `python -m` does, in this process.
+
+    Raises ModuleExitError for another exit code than 0, and WorkerError for an exception, whose traceback is printed.
+    """
+    if importlib.util.find_spec(module.partition(".")[0]) is None:
+        raise WorkerError(f"no module {module}: {sys.executable} has no {module.partition('.')[0]} installed")
+    kept = sys.argv
+    sys.argv = [module, *arguments]
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            raise WorkerError(f"{module}: {end.code}") from end
+        if end.code:
+            raise ModuleExitError(end.code) from end
+    except Exception as error:
+        traceback.print_exc()
+        raise WorkerError(f"{module} failed: {type(error).__name__}: {error}") from error
+    finally:
+        sys.argv = kept
+
+
+def check_written(folder: Path, module: str, required: list[str]) -> None:
+    """Raise WorkerError unless the folder holds a config, whole finite weights, and every required file."""
+    if not folder.is_dir():
+        raise WorkerError(f"{module} ended without an error but wrote no folder {SLOT}: it skipped its work")
+    missing = [
+        name
+        for name in ("config.json", *required)
+        if not (folder / name).is_file() or not (folder / name).stat().st_size
+    ]
+    if missing:
+        raise WorkerError(f"{module} left {', '.join(missing)} out or empty: what it wrote is no whole model")
+    scan = scan_weights(require_safetensors(folder))
+    problems = scan.problems or (() if scan.parameters else ("there are no weights in it",))
+    if problems:
+        raise WorkerError(*(f"what {module} wrote: {problem}" for problem in problems))
+
+
+def write_fresh(out: Path, module: str, arguments: list[str], required: list[str], tokenizer: Path | None) -> None:
+    """Run the module and rename what it wrote to `out`. Nothing is left behind when it fails."""
+    for adapter in find_adapters(arguments):
+        if (adapter / "adapter_config.json").is_file():
+            check_adapter(adapter)
+        print(f"merging {name_adapter(adapter)}", flush=True)  # noqa: T201
+    with fresh_folder(out) as folder:
+        written = folder / WRITTEN
+        run_module(module, [argument.replace(SLOT, str(written)) for argument in arguments])
+        if written.is_dir() and not has_tokenizer(written) and tokenizer is not None:
+            copy_tokenizer(tokenizer, written)
+            print(f"tokenizer added from {tokenizer}", flush=True)  # noqa: T201
+        check_written(written, module, required)
+        # fresh_folder renames its own folder: what was written moves up into it
+        aside = written.rename(folder / f".{WRITTEN}")
+        for path in sorted(aside.iterdir()):
+            path.rename(folder / path.name)
+        aside.rmdir()
+
+
+def main(argv: list[str]) -> int:
+    """Run the module; return its exit code when that is not 0."""
+    parser = argparse.ArgumentParser(prog="workers fresh", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--out", type=Path, required=True, help="the folder that is to hold the model")
+    parser.add_argument("--require", nargs="+", default=[], metavar="FILE", help="files that must be in it too")
+    parser.add_argument("--tokenizer-from", type=Path, metavar="DIR", help="where a tokenizer is taken from if need be")
+    parser.add_argument("--replace", action="store_true", help="put the new folder in the place of an older one")
+    parser.add_argument("module", help="after --: the module, such as swift.cli.export")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=f"its arguments, with {SLOT} for the folder")
+    # argparse of Python 3.11 and 3.13 part a `--` from a remainder differently
+    own, rest = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
+    if {"-h", "--help"} & set(own) or not rest:
+        options = parser.parse_args(own)
+        parser.error("the module and its arguments stand after --")
+    options = parser.parse_args([*own, "--", *rest[:1]])
+    arguments = rest[1:]
+    if not any(SLOT in argument for argument in arguments):
+        raise WorkerError(f"no argument of {rest[0]} holds {SLOT}: it would not write where it is looked for")
+    if options.tokenizer_from is not None and not has_tokenizer(options.tokenizer_from):
+        raise WorkerError(f"--tokenizer-from {options.tokenizer_from}: there is no tokenizer")
+    refuse_existing(options.out, replace=options.replace)
+    started = time.monotonic()
+    try:
+        write_fresh(options.out, rest[0], arguments, options.require, options.tokenizer_from)
+    except ModuleExitError as end:
+        sys.stderr.write(f"fresh: {rest[0]} ended with {end}; nothing was kept\n")
+        return end.code
+    print(f"wrote {options.out} in {time.monotonic() - started:.1f} s", flush=True)  # noqa: T201
+    return 0

@@ -1,0 +1,79 @@
+"""Score pairs in ms-swift's own inference engine: what a model that swift trained gives in the tool that trained it."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.workers.failure import WorkerError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from orchestrator.workers.scoring import Pair
+
+BATCH_SIZE = 4
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How swift was told to read the model: its model type, task type and template, all by swift's names."""
+
+    model_type: str
+    task_type: str
+    template: str
+
+
+def open_engine(model: str | Path, settings: EngineSettings, device: str, adapter: Path | None = None) -> Any:
+    """Return swift's engine over a folder or hub id, in float32, with the adapter on top when there is one."""
+    os.environ.setdefault("LOG_LEVEL", "ERROR")  # swift's logger reads it when it is imported
+    import torch
+
+    try:
+        from swift.infer_engine import TransformersEngine
+    except ImportError as error:
+        raise WorkerError(f"ms-swift cannot be imported, and its model is verified in it: {error}") from error
+    return TransformersEngine(
+        str(model),
+        adapters=[] if adapter is None else [str(adapter)],
+        model_type=settings.model_type,
+        task_type=settings.task_type,
+        template_type=settings.template,
+        torch_dtype=torch.float32,
+        device_map=device,
+        max_batch_size=BATCH_SIZE,
+        # a sigmoid would hide how far large scores are apart
+        reranker_use_activation=False,
+    )
+
+
+def build_messages(instruction: str, pair: Pair) -> list[dict[str, str]]:
+    """Return the pair as swift's rows hold it; the reranker's template takes the instruction from a system message."""
+    query, document = pair
+    return [
+        {"role": "system", "content": instruction},
+        {"role": "user", "content": query},
+        {"role": "assistant", "content": document},
+    ]
+
+
+def score_in_engine(engine: Any, instruction: str, pairs: Sequence[Pair]) -> list[float]:
+    """Return the raw score of each pair. Raises WorkerError when swift refuses one."""
+    from swift.infer_engine import InferRequest, RequestConfig
+
+    requests = [InferRequest(messages=build_messages(instruction, pair)) for pair in pairs]
+    scores = []
+    for number, response in enumerate(engine.infer(requests, RequestConfig(), use_tqdm=False), start=1):
+        if not hasattr(response, "choices"):
+            raise WorkerError(f"swift cannot score probe {number} of {len(pairs)}: {response}")
+        content = response.choices[0].message.content
+        scores.append(float(content[0]) if isinstance(content, list) and len(content) == 1 else math.nan)
+    return scores
+
+
+def encode_in_engine(engine: Any, instruction: str, pair: Pair) -> list[int]:
+    """Return the token ids that swift feeds for the pair."""
+    return list(engine.template.encode({"messages": build_messages(instruction, pair)})["input_ids"])

@@ -1,0 +1,160 @@
+"""Train tiny tokenizers with the rules of real ones: Qwen's byte-level BPE, with what a task adds, and BERT's."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.workers.folders import write_json, write_text
+from orchestrator.workers.scoring import NATIVE_PREFIX, NATIVE_SUFFIX
+from orchestrator.workers.scoring_spec import DEFAULT_INSTRUCTION, DEFAULT_PROMPT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MAX_VOCABULARY = 2000
+MAX_TEXTS = 20_000
+MAX_POSITIONS = 4096
+# https://huggingface.co/Qwen/Qwen3-Reranker-0.6B/blob/main/tokenizer.json: the pre-tokenizer of Qwen2 and Qwen3
+QWEN_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+QWEN_SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+QWEN_MARKS = ("<think>", "</think>")
+ANSWERS = ("yes", "no", "Yes", "No")
+QWEN_ROLES = {"eos": "<|im_end|>", "pad": "<|endoftext|>"}
+BERT_ROLES = ("pad", "unk", "cls", "sep", "mask")
+# the tokens that every prompt costs stay few
+PROMPTS = (
+    DEFAULT_PROMPT,
+    NATIVE_PREFIX,
+    f"<Instruct>: {DEFAULT_INSTRUCTION}\n<Query>: ",
+    "\n<Document>: ",
+    NATIVE_SUFFIX,
+)
+QWEN_CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+# https://huggingface.co/Qwen/Qwen3-0.6B/blob/main/tokenizer_config.json without tools: earlier answers lose their
+# thoughts, the last one always has a think block, and enable_thinking=False opens the answer with an empty one
+QWEN3_CHAT_TEMPLATE = r"""{%- set ns = namespace(last_query_index=messages|length - 1) %}
+{%- for message in messages %}
+    {%- if message.role == 'user' %}
+        {%- set ns.last_query_index = loop.index0 %}
+    {%- endif %}
+{%- endfor %}
+{%- for message in messages %}
+    {%- if message.role == 'assistant' %}
+        {%- set content = message.content %}
+        {%- set reasoning_content = message.reasoning_content or '' %}
+        {%- if not reasoning_content and '</think>' in content %}
+            {%- set reasoning_content = content.split('</think>')[0].rstrip('\n').split('<think>')[-1].lstrip('\n') %}
+            {%- set content = content.split('</think>')[-1].lstrip('\n') %}
+        {%- endif %}
+        {{- '<|im_start|>assistant\n' }}
+        {%- if loop.index0 > ns.last_query_index and (loop.last or reasoning_content) %}
+            {{- '<think>\n' + reasoning_content.strip('\n') + '\n</think>\n\n' + content.lstrip('\n') }}
+        {%- else %}
+            {{- content }}
+        {%- endif %}
+        {{- '<|im_end|>\n' }}
+    {%- else %}
+        {{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\n' }}
+    {%- if enable_thinking is defined and enable_thinking is false %}
+        {{- '<think>\n\n</think>\n\n' }}
+    {%- endif %}
+{%- endif %}"""
+
+
+def save_qwen_tokenizer(texts: list[str], folder: Path) -> Any:
+    """Train a byte-level BPE with Qwen's rules, save it as a Qwen2Tokenizer, and return it as it loads again."""
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    core = Tokenizer(models.BPE())
+    core.normalizer = normalizers.NFC()
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(QWEN_SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=MAX_VOCABULARY - len(QWEN_SPECIAL) - len(QWEN_MARKS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    # each answer must be one token, as in Qwen's vocabulary: more frequent than any other pair of bytes
+    core.train_from_iterator([*ANSWERS * MAX_TEXTS, *PROMPTS * 4, *texts], trainer=trainer)
+    core.add_special_tokens([AddedToken(token, special=True) for token in QWEN_SPECIAL])
+    core.add_tokens([AddedToken(token, special=False, normalized=False) for token in QWEN_MARKS])
+    saved = PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        **{f"{role}_token": token for role, token in QWEN_ROLES.items()},
+        padding_side="left",
+        model_max_length=MAX_POSITIONS,
+    )
+    saved.chat_template = QWEN_CHAT_TEMPLATE
+    saved.save_pretrained(folder)
+    name_tokenizer_class(folder, "Qwen2Tokenizer")
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def build_vocabulary(words: Counter[str], special: list[str]) -> dict[str, int]:
+    """Return special tokens, every character as a beginning and as a continuation, and the most frequent words.
+
+    tokenizers' WordPieceTrainer numbers continuations in the order of a hash map, another one in every process.
+    """
+    characters = sorted({character for word in words for character in word})
+    frequent = sorted(words, key=lambda word: (-words[word], word))
+    tokens = dict.fromkeys([*special, *characters, *(f"##{one}" for one in characters), *frequent])
+    return {token: index for index, token in enumerate(list(tokens)[:MAX_VOCABULARY])}
+
+
+def save_bert_tokenizer(texts: list[str], folder: Path) -> Any:
+    """Make a WordPiece vocabulary with BERT's rules, save it as a BertTokenizer, and return it as it loads again."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    words: Counter[str] = Counter()
+    for text in texts:
+        words.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    vocabulary = build_vocabulary(words, [f"[{role.upper()}]" for role in BERT_ROLES])
+    core = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token="[UNK]"))  # noqa: S106  a token of text
+    core.normalizer = normalizer
+    core.pre_tokenizer = splitter
+    core.decoder = decoders.WordPiece()
+    ids = {token: core.token_to_id(token) for token in ("[CLS]", "[SEP]")}
+    core.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=list(ids.items())
+    )
+    saved = PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        **{f"{role}_token": f"[{role.upper()}]" for role in BERT_ROLES},
+        model_max_length=512,
+    )
+    saved.save_pretrained(folder)
+    name_tokenizer_class(folder, "BertTokenizer")
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def name_tokenizer_class(folder: Path, name: str) -> None:
+    """Say in tokenizer_config.json that the tokenizer is of the class that real models of the family name."""
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    settings.pop("backend", None)
+    write_json(path, {**settings, "tokenizer_class": name})
+
+
+def use_chat_template(folder: Path, template: str) -> None:
+    """Make `template` the tokenizer's chat template."""
+    write_text(folder / "chat_template.jinja", template)

@@ -1,0 +1,117 @@
+"""What the prepare stage says of data that the loss, or the trainer's settings, cannot use."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.data.checks import RowRules
+from orchestrator.data.gather import Request, gather
+from orchestrator.data.loss_fit import LOSSES, Demands
+
+
+def group(number, negatives=1, positives=1):
+    names = [f"p{number}.{place}" for place in range(positives)]
+    return {"query": f"q{number}", "pos": names, "neg": [f"n{place}" for place in range(negatives)]}
+
+
+def pair(number, score):
+    return {"sentence1": f"q{number}", "sentence2": "p", "score": score}
+
+
+def fit(files, rows, loss=None, **demands):
+    kind = "pair" if "score" in rows[0] else "group"
+    rules = RowRules(kind, needs_negatives=False)
+    path = files.lines("t.jsonl", *rows)
+    return gather(Request((path,), rules=rules, demands=Demands(loss, **demands), takes_scores=False))
+
+
+@pytest.mark.parametrize(
+    ("loss", "rows", "demands", "line", "sentence", "remedy"),
+    [
+        ("infonce", [pair(1, 1), pair(2, 0)], {}, 2, "loss-misfit: the row has the label 0, which corrupts", "contrast"),
+        ("infonce", [pair(1, 1)], {"in_batch_negatives": False}, 1, "loss-misfit: the row has no negatives", "in-batch"),
+        ("infonce", [group(1), group(2, 0)], {"in_batch_negatives": False}, 2, "loss-misfit: the row has no", "in-batch"),
+        ("infonce", [group(1, 0)], {"hard_negatives": 2}, 1, "loss-misfit: the row has no negatives", "HARD_NEG"),
+        ("contrastive", [group(1)], {}, 1, "loss-misfit: contrastive learns from labels", "infonce"),
+        ("online_contrastive", [group(1)], {}, 1, "loss-misfit: online_contrastive learns from labels", "infonce"),
+        ("contrastive", [pair(1, 0), pair(2, 0.5)], {}, 2, "loss-misfit: the row has the label 0.5", "cosine_similarity"),
+        ("cosine_similarity", [group(1)], {}, 1, "loss-misfit: cosine_similarity learns from labels", "infonce"),
+        ("cosine_similarity", [pair(1, -1), pair(2, 5)], {}, 2, "score-out-of-range: the row's score", "--divide-score"),
+        ("pointwise", [pair(1, 1)], {}, 1, "loss-misfit: pointwise takes queries with documents", "contrastive"),
+    ],
+)
+def test_data_that_a_loss_cannot_learn_from_is_refused_at_the_first_row(
+    files, loss, rows, demands, line, sentence, remedy
+):
+    [problem] = fit(files, rows, loss, **demands).refusals
+    assert problem.message.startswith(sentence)
+    assert problem.where.line == line
+    assert remedy in problem.hint
+
+
+def test_many_rows_that_do_not_fit_are_one_problem_with_their_count(files):
+    [problem] = fit(files, [pair(number, number / 100) for number in range(2, 50)], "contrastive").refusals
+    assert problem.message.endswith("(48 such rows)")
+
+
+@pytest.mark.parametrize(
+    ("loss", "rows", "demands"),
+    [
+        ("infonce", [pair(1, 1), pair(2, 1.0)], {}),
+        ("infonce", [group(1, 0), group(2, 0)], {}),
+        ("infonce", [group(1), group(2, 3)], {"in_batch_negatives": False}),
+        ("contrastive", [pair(1, 1), pair(2, 0)], {}),
+        ("online_contrastive", [pair(1, 1), pair(2, 0)], {}),
+        ("cosine_similarity", [pair(1, -1), pair(2, 0.3)], {}),
+        ("pointwise", [group(1, 2, 2)], {}),
+        ("listwise", [group(1, 2, 2)], {}),
+    ],
+)
+def test_data_that_fits_is_neither_refused_nor_warned_about(files, loss, rows, demands):
+    found = fit(files, rows, loss, **demands)
+    assert (found.refusals, found.ledger.warnings, found.ledger.bad) == ((), (), 0)
+    assert loss in LOSSES
+
+
+@pytest.mark.parametrize(
+    ("loss", "row", "code"),
+    [("infonce", group(1, positives=2), "several-positives"), ("listwise", group(1, negatives=0), "no-negative")],
+)
+def test_a_row_of_which_the_loss_would_ignore_a_part_is_bad(files, loss, row, code):
+    found = fit(files, [group(9), row], loss)
+    assert found.ledger.sides["train"].dropped == {code: 1}
+    assert found.bad_rows[0].where.line == 2
+
+
+def test_what_the_loss_asks_of_training_rows_it_does_not_ask_of_eval_rows(files):
+    train, evaluation = files.lines("t.jsonl", group(1)), files.lines("e.jsonl", group(2, positives=3))
+    request = Request((train,), (evaluation,), demands=Demands("infonce", in_batch_negatives=False))
+    found = gather(request)
+    assert (found.ledger.bad, found.refusals) == (0, ())
+
+
+@pytest.mark.parametrize(
+    ("rows", "demands", "code", "sentence"),
+    [
+        ([group(1, 1), group(2, 3)], {"hard_negatives": 2}, "few-negatives", "fewer negatives than 2: 1;"),
+        ([group(1, 8), group(2)], {"max_negatives": 7}, "documents-sampled", "(7 negatives): 1;"),
+        (
+            [group(1, 8), group(2, 1, 2)],
+            {"max_positives": 1, "max_negatives": 7},
+            "documents-sampled",
+            "(1 positives and 7 negatives): 2;",
+        ),
+        ([pair(1, 0), pair(2, 0)], {"loss": "contrastive"}, "one-label-only", "has the label 0: contrastive"),
+        (
+            [group(1) | {"pos_scores": [1], "neg_scores": [0]}, group(2)],
+            {},
+            "scores-not-used",
+            "rows with teacher scores, which this trainer does not take: 1",
+        ),
+    ],
+)
+def test_what_only_weakens_the_training_is_warned_about(files, rows, demands, code, sentence):
+    found = fit(files, rows, **demands)
+    [warned] = found.ledger.warnings
+    assert (warned.code, found.refusals) == (code, ())
+    assert sentence in warned.message

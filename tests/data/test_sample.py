@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from orchestrator.data.check import check_files
+from orchestrator.data.sample import LANGUAGES, LARGEST, SAMPLERS, SampleWatch, build_samples, write_samples
+from orchestrator.errors import DataError
+
+REAL, SAMPLE = {"query": "q", "sample": "yes"}, {"query": "q", "sample": True}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("task", SAMPLERS)
+def test_all_samples_that_there_are_differ_and_are_marked(task, language):
+    rows = build_samples(task, LARGEST, language=language)
+    assert len({json.dumps(row) for row in rows}) == len(rows) == LARGEST
+    assert len({next(iter(row.values())) for row in rows}) == LARGEST
+    assert all(row["sample"] is True for row in rows)
+    assert not any("{" in text for row in rows for text in row.values() if isinstance(text, str))
+
+
+def test_the_seed_decides_the_rows():
+    assert build_samples("sft", 20) == build_samples("sft", 20) == build_samples("sft", 40)[:20]
+    assert build_samples("sft", 20) != build_samples("sft", 20, seed=1)
+
+
+def test_pairs_have_every_grade_and_equal_questions_nowhere():
+    rows = build_samples("pairs", 200)
+    assert {row["score"] for row in rows} == {0.0, 0.5, 1.0}
+    assert all(row["sentence1"] != row["sentence2"] for row in rows)
+
+
+def test_the_wrong_documents_of_a_ranking_row_are_not_the_answer_and_differ():
+    for row in build_samples("reranker", 200):
+        assert len({*row["neg"], *row["pos"]}) == 6
+
+
+def test_samples_are_written_to_a_new_file_only(files):
+    path = files.folder / "new" / "a.jsonl"
+    write_samples(path, build_samples("reranker", 50))
+    written = path.read_bytes()
+    assert check_files([path]).ledger.sides["train"].kept == 50
+    with pytest.raises(DataError, match=r"^output-exists: "):
+        write_samples(path, build_samples("reranker", 50))
+    assert path.read_bytes() == written
+
+
+def test_a_name_that_does_not_say_json_lines_is_refused(files):
+    with pytest.raises(DataError, match=r"^unknown-ending: "):
+        write_samples(files.folder / "a.csv", [])
+
+
+def watch(*rows):
+    found = SampleWatch()
+    for line, row in enumerate(rows, 1):
+        found.note(row, "a.jsonl", line)
+    return found
+
+
+def test_samples_among_real_rows_are_refused_at_the_first_one():
+    found = watch(REAL, SAMPLE, None, SAMPLE)
+    [problem] = found.problems()
+    assert problem.message.startswith("samples-mixed-in: 2 sample rows")
+    assert "a.jsonl:1" in problem.message
+    assert str(problem.where) == "a.jsonl:2"
+    assert problem.hint
+    assert not found.warnings()
+
+
+def test_samples_alone_are_warned_about():
+    found = watch(SAMPLE, SAMPLE)
+    assert not found.problems()
+    assert [code for code, _ in found.warnings()] == ["samples-only"]
+
+
+@pytest.mark.parametrize("rows", [(), (REAL, [1], None)])
+def test_real_rows_alone_are_fine(rows):
+    assert not watch(*rows).problems()
+    assert not watch(*rows).warnings()

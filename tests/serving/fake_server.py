@@ -1,0 +1,55 @@
+"""A server that answers like ms-swift's deploy; FAKE_SERVER says how it misbehaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+MODE = os.environ.get("FAKE_SERVER", "")
+ARGUMENTS = dict(zip(sys.argv[1:], sys.argv[2:], strict=False))
+NAME = ARGUMENTS["--served_model_name"]
+
+
+class Answers(BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path == "/v1/models":
+            name = "somebody-else" if MODE == "another" else NAME
+            self.answer(200, {"object": "list", "data": [{"id": name}]})
+        else:
+            self.answer(200, {})
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        key = os.environ.get("ORCH_API_KEY")
+        if key and self.headers.get("Authorization") != f"Bearer {key}":
+            self.answer(400, {"message": "API key error", "object": "error"})
+        elif self.path == "/v1/embeddings":
+            self.answer(
+                200, {"data": [{"embedding": [3.0, 4.0 if MODE == "wrong" else 0.0, float(len(body["input"]))]}]}
+            )
+        elif ARGUMENTS["--task_type"] == "causal_lm":
+            said = body["messages"][-1]["content"].upper()
+            self.answer(200, {"choices": [{"message": {"content": "<think>\n\n</think>\n\n" + said}}]})
+        else:
+            self.answer(200, {"choices": [{"message": {"content": [0.9 if MODE == "wrong" else 0.5]}}]})
+
+    def answer(self, status, value):
+        text = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+
+if MODE == "dies":
+    sys.stdout.write("loading weights\n")
+    sys.stderr.write("RuntimeError: the weights are broken\n")
+    sys.exit(3)
+if MODE == "never":
+    time.sleep(600)
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", "left-behind-" + ARGUMENTS["--port"]])
+ThreadingHTTPServer(("127.0.0.1", int(ARGUMENTS["--port"])), Answers).serve_forever()

@@ -1,0 +1,180 @@
+"""The command of each server for each kind of model, and the reasons why there is none."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from orchestrator.errors import PreflightError, RunFolderError
+from orchestrator.serving.artefact import load_artefact
+from orchestrator.serving.commands import Address, build_command, choose_backend, find_obstacle
+
+ADDRESS = Address("127.0.0.1", 8000)
+BOTH = {"vllm": "0.18.0", "swift": "4.6.0"}
+TEMPLATE = "{{ (messages | selectattr('role', 'equalto', 'query') | first).content }}{{ 'document' }}"
+
+
+def lines(backend: str, artefact, **changes) -> list[str]:
+    command = build_command(backend, artefact, ADDRESS, name="mine", with_key=changes.get("with_key", False))
+    return list(command.argv)
+
+
+def load(folder):
+    return load_artefact(folder, "mine", "/venv/bin/python")
+
+
+def test_swift_serves_an_embedding_model_by_its_own_template(package):
+    folder = package("embedding")
+    assert lines("swift", load(folder)) == [
+        "/venv/bin/python", "-m", "swift.cli.deploy", "--model", str(folder), "--model_type", "qwen3_emb",
+        "--template", "qwen3_emb", "--task_type", "embedding", "--torch_dtype", "float32",
+        "--infer_backend", "transformers", "--served_model_name", "mine", "--host", "127.0.0.1", "--port", "8000",
+        "--verbose", "false", "--log_interval", "-1",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "task"), [("generative", "generative_reranker"), ("score-head", "reranker")])
+def test_swift_serves_a_reranker_under_a_sigmoid(package, kind, task):
+    words = lines("swift", load(package(kind)))
+    assert words[words.index("--task_type") + 1] == task
+    assert words[words.index("--reranker_use_activation") + 1] == "true"
+
+
+def test_swift_answers_with_the_system_prompt_of_the_training(package):
+    words = lines("swift", load(package("chat")))
+    assert words[words.index("--system") + 1] == "Be brief."
+    assert words[words.index("--task_type") + 1] == "causal_lm"
+
+
+def test_swift_is_told_what_of_its_template_the_training_changed(package):
+    arguments = {"enable_thinking": False, "agent_template": None, "loss_scale": "all"}
+    words = lines("swift", load(package("chat", template_args=arguments)))
+    assert words[words.index("--enable_thinking") + 1] == "false"
+    assert "--loss_scale" not in words
+    assert "--agent_template" not in words
+
+
+def test_vllm_serves_an_embedding_model_by_pooling(package):
+    folder = package("embedding")
+    assert lines("vllm", load(folder)) == [
+        "/venv/bin/vllm", "serve", str(folder), "--served-model-name", "mine", "--host", "127.0.0.1", "--port", "8000",
+        "--dtype", "float32", "--runner", "pooling", "--convert", "embed",
+    ]  # fmt: skip
+
+
+def test_vllm_reads_yes_and_no_of_a_generative_reranker_and_fills_its_template(package):
+    folder = package("generative")
+    (folder / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
+    assert lines("vllm", load(folder))[11:] == [
+        "--runner", "pooling", "--hf-overrides",
+        json.dumps(
+            {
+                "architectures": ["Qwen3ForSequenceClassification"],
+                "classifier_from_token": ["no", "yes"],
+                "is_original_qwen3_reranker": True,
+            }
+        ),
+        "--chat-template", str(folder / "chat_template.jinja"),
+    ]  # fmt: skip
+
+
+def test_vllm_takes_a_score_head_as_it_is(package):
+    folder = package("score-head")
+    (folder / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
+    words = lines("vllm", load(folder))
+    assert "--hf-overrides" not in words
+    assert words[-2:] == ["--chat-template", str(folder / "chat_template.jinja")]
+
+
+def test_vllm_serves_a_cross_encoder_and_a_chat_model_plainly(package):
+    assert lines("vllm", load(package("cross-encoder")))[-2:] == ["--runner", "pooling"]
+    assert lines("vllm", load(package("chat")))[-2:] == ["--dtype", "float32"]
+
+
+def test_vllm_without_a_score_template_is_refused(package):
+    assert "chat_template.jinja" in (find_obstacle("vllm", load(package("generative"))) or "")
+    folder = package("score-head")
+    (folder / "chat_template.jinja").write_text("{{ messages[0].content }}", encoding="utf-8")
+    assert "chat_template.jinja" in (find_obstacle("vllm", load(folder)) or "")
+
+
+def test_auto_takes_vllm_first_and_swift_where_it_is_missing_or_old(package):
+    artefact = load(package("embedding"))
+    assert choose_backend("auto", artefact, BOTH) == "vllm"
+    assert choose_backend("auto", artefact, {"swift": "4.6.0"}) == "swift"
+    assert choose_backend("auto", artefact, {"vllm": "0.9.2", "swift": "4.6.0"}) == "swift"
+
+
+def test_no_server_gives_the_score_of_a_flagembedding_decoder(package):
+    with pytest.raises(PreflightError, match="logit of Yes alone.*no template with the prompt") as caught:
+        choose_backend("auto", load(package("flag-llm-reranker")), BOTH)
+    assert "FlagEmbedding or sentence-transformers" in (caught.value.problems[0].hint or "")
+
+
+def test_a_cross_encoder_is_vllms_and_swift_is_refused(package):
+    artefact = load(package("cross-encoder"))
+    assert choose_backend("auto", artefact, BOTH) == "vllm"
+    with pytest.raises(PreflightError, match="no template") as caught:
+        choose_backend("swift", artefact, BOTH)
+    assert "--backend vllm" in (caught.value.problems[0].hint or "")
+
+
+def test_a_server_that_is_not_installed_is_refused_by_name(package):
+    artefact = load(package("chat"))
+    with pytest.raises(PreflightError, match="vllm is not installed in /venv/bin/python.*ms-swift is not"):
+        choose_backend("auto", artefact, {})
+    assert choose_backend("vllm", artefact, {}, dry_run=True) == "vllm"
+
+
+def test_a_key_never_stands_in_a_command(package, monkeypatch):
+    monkeypatch.setenv("ORCH_API_KEY", "sesame")
+    artefact = load(package("chat"))
+    command = build_command("swift", artefact, ADDRESS, name="mine", with_key=True)
+    assert command.argv[1:3] == (artefact.workers, "deploy_with_key")
+    assert "sesame" not in str(command)
+    assert "sesame" not in str(build_command("vllm", artefact, ADDRESS, name="mine", with_key=True))
+
+
+def test_the_key_reaches_each_server_under_the_name_that_it_reads(package, monkeypatch):
+    from orchestrator.serving.server import build_environment
+
+    monkeypatch.setenv("ORCH_API_KEY", "sesame")
+    artefact = load(package("chat"))
+    found = {
+        backend: build_environment(build_command(backend, artefact, ADDRESS, name="m", with_key=True), backend)
+        for backend in ("vllm", "swift")
+    }
+    assert found["vllm"]["VLLM_API_KEY"] == found["swift"]["ORCH_API_KEY"] == "sesame"
+    assert "ORCH_API_KEY" not in found["vllm"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("modeling_mine.py", ""), ("config.json", '{"auto_map": {"AutoModel": "m.M"}}'), ("1_P/pooling.py", "")],
+)
+def test_a_folder_with_code_of_its_own_is_refused_unless_it_was_trusted(package, name, text):
+    folder = package("embedding")
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text(text, encoding="utf-8")
+    with pytest.raises(PreflightError, match="code of its own"):
+        load(folder)
+    spec = folder / "scoring.json"
+    trusted = spec.read_text(encoding="utf-8").replace('"trust_remote_code": false', '"trust_remote_code": true')
+    spec.write_text(trusted, encoding="utf-8")
+    assert "--trust-remote-code" in lines("vllm", load(folder))
+
+
+def test_a_scorer_of_another_version_is_refused_with_its_file(package):
+    with pytest.raises(RunFolderError, match="'colbert' model cannot be served") as caught:
+        load(package("embedding", scorer="colbert"))
+    assert str(caught.value.problems[0].where).endswith("scoring.json")
+
+
+def test_the_worker_that_hands_over_a_key_wants_one(monkeypatch):
+    from orchestrator.workers import deploy_with_key
+    from orchestrator.workers.failure import WorkerError
+
+    monkeypatch.delenv("ORCH_API_KEY", raising=False)
+    with pytest.raises(WorkerError, match="ORCH_API_KEY is not set"):
+        deploy_with_key.main([])
