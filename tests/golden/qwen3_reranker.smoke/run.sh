@@ -12,6 +12,7 @@ env PYTHONUNBUFFERED=1 \
   /orch/bin/python -m orchestrator.data.prepare \
   --train /project/datasets_example/reranker.train.jsonl \
   --eval /project/datasets_example/reranker.eval.jsonl \
+  --kind group \
   --form flagembedding \
   --out /runs/golden/data \
   --max-dropped 0 \
@@ -100,7 +101,8 @@ env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONUNBUFFERED=
   /env/bin/python /orch/orchestrator/workers merge \
   --base /runs/golden/stages/02-tiny-model/output \
   --adapter /runs/golden/stages/05-train/output \
-  --out /runs/golden/stages/06-merge/output
+  --out /runs/golden/stages/06-merge/output \
+  --replace
 
 printf '\n[%s/%s] %s\n' 7 9 '07-package: Make the model describe itself, and verify it' >&2
 mkdir -p -- stages/07-package

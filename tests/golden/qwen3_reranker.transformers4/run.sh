@@ -12,6 +12,7 @@ env PYTHONUNBUFFERED=1 \
   /orch/bin/python -m orchestrator.data.prepare \
   --train /project/datasets_example/reranker.train.jsonl \
   --eval /project/datasets_example/reranker.eval.jsonl \
+  --kind group \
   --form flagembedding \
   --out /runs/golden/data \
   --max-dropped 0 \
@@ -86,7 +87,8 @@ env PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers merge \
   --base Qwen/Qwen3-Reranker-0.6B \
   --adapter /runs/golden/stages/04-train/output \
-  --out /runs/golden/stages/05-merge/output
+  --out /runs/golden/stages/05-merge/output \
+  --replace
 
 printf '\n[%s/%s] %s\n' 6 8 '06-package: Make the model describe itself, and verify it' >&2
 mkdir -p -- stages/06-package

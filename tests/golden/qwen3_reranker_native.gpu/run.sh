@@ -1,0 +1,121 @@
+#!/usr/bin/env bash
+# Every stage of this run, in order, with plain bash: `bash run.sh`.
+# One stage alone: `bash stages/<stage>/command.sh`. Exit code 8 means that the gate was missed.
+set -euo pipefail
+cd -- /runs/golden
+# FlagEmbedding would log HF_TOKEN; huggingface_hub reads this older name of it as well, and nobody logs that.
+if [ -n "${HF_TOKEN-}" ]; then export HUGGING_FACE_HUB_TOKEN="$HF_TOKEN"; unset HF_TOKEN; fi
+
+printf '\n[%s/%s] %s\n' 1 7 '01-prepare: Read, check and split the data' >&2
+mkdir -p -- stages/01-prepare
+env PYTHONUNBUFFERED=1 \
+  /orch/bin/python -m orchestrator.data.prepare \
+  --train /project/datasets_example/reranker.train.jsonl \
+  --eval /project/datasets_example/reranker.eval.jsonl \
+  --kind group \
+  --form swift-reranker \
+  --out /runs/golden/data \
+  --max-dropped 0 \
+  --seed 42 \
+  --max-tokens 1024 \
+  --truncation drop \
+  --validation-ratio 0.05 \
+  --min-validation 4 \
+  --loss listwise \
+  --max-positives 1 \
+  --max-negatives 7 \
+  --full-batch 4
+
+printf '\n[%s/%s] %s\n' 2 7 '02-baseline-native: Score the untouched base model in Qwen3-Reranker'"'"'s own prompt' >&2
+mkdir -p -- stages/02-baseline-native
+env PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+  /env/bin/python /orch/orchestrator/workers score \
+  --model Qwen/Qwen3-Reranker-0.6B \
+  --scoring /runs/golden/files/scoring.native.json \
+  --data /runs/golden/data/eval.jsonl \
+  --out /runs/golden/stages/02-baseline-native/output \
+  --cache /cache/orch/scores
+
+printf '\n[%s/%s] %s\n' 3 7 '03-train: Fine-tune with swift and LoRA' >&2
+mkdir -p -- stages/03-train
+env GENERATIVE_RERANKER_NEGATIVE_TOKEN=no GENERATIVE_RERANKER_POSITIVE_TOKEN=yes HF_DATASETS_CACHE=/runs/golden/stages/03-train/cache LISTWISE_RERANKER_MIN_GROUP_SIZE=2 LISTWISE_RERANKER_TEMPERATURE=1.0 MAX_NEGATIVE_SAMPLES=7 MAX_POSITIVE_SAMPLES=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+  /env/bin/python -m torch.distributed.run \
+  --standalone \
+  --nproc_per_node 2 \
+  -m swift.cli.sft \
+  --model Qwen/Qwen3-Reranker-0.6B \
+  --model_type qwen3_reranker \
+  --template qwen3_reranker \
+  --use_hf True \
+  --task_type generative_reranker \
+  --loss_type listwise_reranker \
+  --dataset /runs/golden/data/train.jsonl \
+  --val_dataset /runs/golden/data/validation.jsonl \
+  --split_dataset_ratio 0 \
+  --strict True \
+  --max_length 1024 \
+  --truncation_strategy delete \
+  --tuner_type lora \
+  --lora_rank 16 \
+  --lora_alpha 32 \
+  --lora_dropout 0.05 \
+  --target_modules all-linear \
+  --output_dir /runs/golden/stages/03-train/output \
+  --learning_rate 0.0001 \
+  --num_train_epochs 2 \
+  --per_device_train_batch_size 2 \
+  --gradient_accumulation_steps 4 \
+  --seed 42 \
+  --per_device_eval_batch_size 2 \
+  --warmup_ratio 0.05 \
+  --dataloader_drop_last True \
+  --save_strategy epoch \
+  --eval_strategy epoch \
+  --save_total_limit 2 \
+  --create_checkpoint_symlink True \
+  --add_version False \
+  --check_model False \
+  --report_to none \
+  --ddp_timeout 1800 \
+  --torch_dtype bfloat16 \
+  --bf16 True \
+  --fp16 False
+
+printf '\n[%s/%s] %s\n' 4 7 '04-merge: Merge the LoRA weights into the base model' >&2
+mkdir -p -- stages/04-merge
+env PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+  /env/bin/python /orch/orchestrator/workers fresh \
+  --out /runs/golden/stages/04-merge/output \
+  --replace \
+  --require tokenizer.json tokenizer_config.json \
+  -- swift.cli.export \
+  --adapters /runs/golden/stages/03-train/output/best \
+  --merge_lora true \
+  --output_dir '{fresh}'
+
+printf '\n[%s/%s] %s\n' 5 7 '05-package: Make the model describe itself, and verify it' >&2
+mkdir -p -- stages/05-package
+env PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+  /env/bin/python /orch/orchestrator/workers package \
+  --model /runs/golden/stages/04-merge/output \
+  --base Qwen/Qwen3-Reranker-0.6B \
+  --adapter /runs/golden/stages/03-train/output/best \
+  --scoring /runs/golden/files/scoring.packaged.json \
+  --probes /runs/golden/data/eval.jsonl \
+  --out /runs/golden/model \
+  --report /runs/golden/stages/05-package/output/verification.json
+
+printf '\n[%s/%s] %s\n' 6 7 '06-evaluate: Score the packaged model as its user loads it' >&2
+mkdir -p -- stages/06-evaluate
+env PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+  /env/bin/python /orch/orchestrator/workers score \
+  --model /runs/golden/model \
+  --scoring /runs/golden/model/scoring.json \
+  --data /runs/golden/data/eval.jsonl \
+  --out /runs/golden/stages/06-evaluate/output
+
+printf '\n[%s/%s] %s\n' 7 7 '07-report: Compare, judge and report' >&2
+mkdir -p -- stages/07-report
+env PYTHONUNBUFFERED=1 \
+  /orch/bin/python -m orchestrator.report /runs/golden
+
