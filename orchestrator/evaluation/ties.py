@@ -50,7 +50,7 @@ def build_label_orders(group: Group, scores: Mapping[str, float], *, seed: int) 
     ]
     count = math.prod(_arrangement_count(labels) for labels in tied)
     if count <= EXACT_LIMIT:
-        orders = itertools.product(*(list(_arrangements(Counter(labels))) for labels in tied))
+        orders = itertools.product(*(_orders(labels) for labels in tied))
         exact = {LabelOrder(tuple(itertools.chain.from_iterable(order)), unranked): 1 / count for order in orders}
         return LabelOrders(exact, exact=True)
     draw = random.Random(f"{seed}:{group.qid}")  # noqa: S311  # statistics, not secrets
@@ -62,8 +62,15 @@ def build_label_orders(group: Group, scores: Mapping[str, float], *, seed: int) 
     return LabelOrders(shares, exact=False)
 
 
+def _orders(labels: list[int]) -> list[tuple[int, ...]]:
+    """Return each distinct way to line up sorted labels."""
+    return [tuple(labels)] if labels[0] == labels[-1] else list(_arrangements(Counter(labels)))
+
+
 def _arrangement_count(labels: list[int]) -> int:
     """Return the multinomial coefficient: in how many distinct ways these labels can be lined up."""
+    if labels[0] == labels[-1]:  # sorted: all alike; most ties are of one document
+        return 1
     return math.factorial(len(labels)) // math.prod(math.factorial(n) for n in Counter(labels).values())
 
 

@@ -41,3 +41,34 @@ def test_leaks_are_found_against_an_eval_file(files, row):
 
 def test_allowed_bad_rows_are_no_problem(files, row):
     assert check_files([files.lines("a.jsonl", row(1), row(2, neg=[]))], max_dropped=1).ok
+
+
+def test_the_kind_is_that_of_the_first_row(files):
+    pairs = files.lines("p.jsonl", {"sentence1": "a", "sentence2": "b", "score": 0.5})
+    report = check_files([pairs])
+    assert (report.ok, report.stats["kind"]) == (True, "pair")
+    chats = files.lines("c.jsonl", {"instruction": "a", "output": "b"}, {"query": "a", "pos": ["b"]})
+    report = check_files([chats])
+    assert (report.stats["kind"], report.ledger.sides["train"].dropped) == ("chat", {"other-kind": 1})
+
+
+def test_a_given_kind_is_what_every_row_must_be(files):
+    path = files.lines("c.jsonl", {"query": "a", "response": "b"})
+    assert check_files([path]).stats["kind"] == "group"
+    assert check_files([path], kind="chat").ok
+    assert check_files([path], kind="pair").ledger.sides["train"].dropped == {"other-kind": 1}
+
+
+def test_embedding_data_needs_no_negatives_and_reranking_data_does(files):
+    bare, mined = {"query": "a", "response": "b"}, {"query": "c", "response": "d", "rejected_response": "e"}
+    assert check_files([files.lines("a.jsonl", bare, mined)]).ok
+    assert check_files([files.lines("a.jsonl", mined, bare)]).ledger.sides["train"].dropped == {"no-negative": 1}
+
+
+def test_columns_are_renamed(files):
+    path = files.raw("a.csv", "a,b,c\nx,y,0.5\n")
+    for columns in (
+        {"sentence1": "a", "sentence2": "b", "score": "c"},
+        [("query", "a"), ("response", "b"), ("label", "c")],
+    ):
+        assert check_files([path], columns=columns).stats["train"]["scores"]["max"] == 0.5

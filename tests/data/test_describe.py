@@ -20,3 +20,25 @@ def test_a_report_shows_problems_then_warnings_then_sums_then_statistics(files, 
 def test_a_side_without_rows_has_no_statistics(files, row):
     report = check_files([files.lines("a.jsonl", row(3, pos=[]))])
     assert describe_report(report).splitlines()[-1] == "train: 1 rows in = 0 kept + 1 no-positive"
+
+
+def test_pairs_are_described_by_their_scores(files):
+    rows = [{"sentence1": f"a{number}", "sentence2": "b", "score": number % 2} for number in range(4)]
+    assert describe_report(check_files([files.lines("a.jsonl", *rows)])).splitlines() == [
+        "train: 4 rows in = 4 kept",
+        "  4 different first texts",
+        "  scores: 0 to 1 (mean 0.50): 0 in 2 rows, 1 in 2 rows",
+        "  characters: text median 1, 95 % below 3, longest 2",
+        "  scripts: latin 8",
+    ]
+
+
+def test_conversations_are_described_by_their_turns(files):
+    rows = [{"instruction": "ab", "output": "c"}, {"instruction": "d", "output": "e", "history": [["f", "g"]]}]
+    assert describe_report(check_files([files.lines("a.jsonl", *rows)])).splitlines() == [
+        "train: 2 rows in = 2 kept",
+        "  2 different first questions, 0 rows with a system message",
+        "  a row: 1 to 2 (mean 1.50) answers",
+        "  characters: prompt median 2, 95 % below 4, longest 3; answer median 1, 95 % below 2, longest 1",
+        "  scripts: latin 6",
+    ]

@@ -259,8 +259,10 @@ keys = st.sampled_from(
 )
 values = st.recursive(
     st.none() | st.booleans() | st.floats() | st.sampled_from(["a", "", "\ud800", "user"]),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(["role", "content", "from", "value", "type", "text"]), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["role", "content", "from", "value", "type", "text"]), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 

@@ -51,7 +51,11 @@ def answered(number, **more):
 
 
 def scored(number, score=None):
-    return {"sentence1": f"first {number}", "sentence2": f"second {number}", "score": number % 2 if score is None else score}
+    return {
+        "sentence1": f"first {number}",
+        "sentence2": f"second {number}",
+        "score": number % 2 if score is None else score,
+    }
 
 
 def talked(number, **more):
@@ -143,14 +147,24 @@ def test_the_corpus_holds_each_document_once_and_queries_are_merged(stage, files
     assert sorted(corpus.values()) == ["here", "home", "nowhere", "there", "they"]
     assert list(corpus) == [f"d{number:06d}" for number in range(1, 6)]
     found = stage.lines("eval.jsonl")
-    assert [(row["qid"], row["query"], row["line"]) for row in found] == [("q000001", "Where?", 1), ("q000002", "who", 2)]
+    assert [(row["qid"], row["query"], row["line"]) for row in found] == [
+        ("q000001", "Where?", 1),
+        ("q000002", "who", 2),
+    ]
     assert [{corpus[docid] for docid in row["relevant"]} for row in found] == [{"here", "home"}, {"they", "there"}]
     assert stage.json("ledger.json")["sides"]["eval"]["kept"] == 3
 
 
 def test_the_order_of_the_corpus_tells_no_label_and_is_the_same_every_time(stage, files):
     rows = [{"query": f"q{n}", "pos": [f"right {n}"], "neg": [f"wrong {n}"]} for n in range(100)]
-    argv = ("--train", files.lines("t.jsonl", answered(1)), "--eval", files.lines("e.jsonl", *rows), "--corpus", *EMBEDDING)
+    argv = (
+        "--train",
+        files.lines("t.jsonl", answered(1)),
+        "--eval",
+        files.lines("e.jsonl", *rows),
+        "--corpus",
+        *EMBEDDING,
+    )
     stage(*argv)
     first = (stage.out / "corpus.jsonl").read_bytes()
     early = sum(row["text"].startswith("right") for row in stage.lines("corpus.jsonl")[:100])

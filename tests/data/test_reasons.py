@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 
 from orchestrator.data.check import check_files
+from orchestrator.data.checks import RowRules, check_row
 from orchestrator.data.gather import Request, gather
-from orchestrator.data.reasons import REASONS
+from orchestrator.data.loss_fit import LOSSES
+from orchestrator.data.reasons import REASONS, Fault
 from orchestrator.data.split import split_file
 from orchestrator.data.verdict import build_problems
+from orchestrator.data.writers import TRAIN_FORMS
 from orchestrator.errors import DataError
 
 GOOD = '{"query": "q", "pos": ["p"], "neg": ["n"]}'
@@ -52,7 +55,7 @@ BAD_ROWS = {
 
 # code → (file name, contents, line or None)
 REFUSED_FILES = {
-    "unknown-ending": ("a.csv", b"query,pos,neg\n", None),
+    "unknown-ending": ("a.txt", GOOD.encode(), None),
     "empty-file": ("a.jsonl", b"", None),
     "compressed": ("a.jsonl", gzip.compress(GOOD.encode()), 1),
     "utf-16": ("a.jsonl", GOOD.encode("utf-16"), 1),
@@ -80,21 +83,42 @@ WARNINGS = {
     *("duplicate-positive", "duplicate-negative", "unknown-keys", "document-also-in-eval", "other-form"),
     *("texts-cut", "tokens-not-counted"),
 }
-OTHERS = {
-    "same-file",
-    "input-is-output",
-    "output-exists",
-    "too-few-queries",
-    "too-few-rows",
-}  # here and in test_prepare
+# Codes that only some task or some command has → the test file that finds each.
+ELSEWHERE = {
+    "test_formats.py": {
+        *("missing-column", "other-kind", "label-and-negatives", "prompt-not-used", "not-text", "unknown-role"),
+        *("broken-turns", "no-answer", "empty-answer"),
+    },
+    "test_loss_fit.py": {
+        *("several-positives", "loss-misfit", "score-out-of-range", "few-negatives", "documents-sampled"),
+        *("one-label-only", "scores-not-used"),
+    },
+    "test_prepare_kinds.py": {
+        *("too-long", "too-few-validation-rows", "nothing-to-rank", "samples-only", "samples-mixed-in"),
+    },
+    "test_tabular.py": {
+        *("bad-header", "wrong-separator", "broken-csv", "parquet-needs-pyarrow", "broken-parquet"),
+        "wrong-field-count",
+    },
+    "test_convert.py": {"unknown-column", "column-exists", "not-convertible"},
+    "test_prepare.py": {"input-is-output", "too-few-rows"},
+}
+OTHERS = {"same-file", "output-exists", "too-few-queries"}  # here
 
 
-def test_every_reason_has_a_test_here():
-    tested = set(BAD_ROWS) | set(REFUSED_FILES) | set(REFUSED_SIDES) | DROPPED | WARNINGS | OTHERS
-    assert tested == set(REASONS)
-    assert {code for code, reason in REASONS.items() if reason.outcome == "bad"} == set(BAD_ROWS)
-    assert {code for code, reason in REASONS.items() if reason.outcome == "dropped"} == DROPPED
-    assert {code for code, reason in REASONS.items() if reason.outcome == "warning"} == WARNINGS
+def test_every_reason_has_a_test_here_or_where_it_belongs():
+    here = set(BAD_ROWS) | set(REFUSED_FILES) | set(REFUSED_SIDES) | DROPPED | WARNINGS | OTHERS
+    assert here | set().union(*ELSEWHERE.values()) == set(REASONS)
+    outcomes = {code: reason.outcome for code, reason in REASONS.items() if code in here}
+    assert {code for code, outcome in outcomes.items() if outcome == "bad"} == set(BAD_ROWS)
+    assert {code for code, outcome in outcomes.items() if outcome == "dropped"} == DROPPED
+    assert {code for code, outcome in outcomes.items() if outcome == "warning"} == WARNINGS
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_a_test_elsewhere_names_its_reasons(name):
+    text = (Path(__file__).parent / name).read_text(encoding="utf-8")
+    assert not [code for code in ELSEWHERE[name] if code not in text]
 
 
 @pytest.mark.parametrize("code", BAD_ROWS)
@@ -247,3 +271,19 @@ def test_the_documentation_lists_every_reason_as_the_table_has_it():
     text = DOCS.read_text(encoding="utf-8")
     table = re.findall(r"^\| `([a-z0-9-]+)` \| (refused|bad|dropped|warning) \| (.+?) \| (.+?) \|$", text, re.MULTILINE)
     assert table == [(reason.code, reason.outcome, reason.what, reason.remedy) for reason in REASONS.values()]
+
+
+def test_every_example_row_of_the_documentation_is_of_the_kind_it_stands_under():
+    text = DOCS.read_text(encoding="utf-8").partition("## Which loss fits")[0]
+    for title, kind, count in (("Groups", "group", 4), ("Pairs", "pair", 3), ("Conversations", "chat", 4)):
+        section = text.partition(f"### {title}\n")[2].partition("\n### ")[0]
+        blocks = re.findall(r"```json\n(.+?)```", section, re.DOTALL)
+        rows = [json.loads(row) for block in blocks for row in re.split(r"\n(?=\{)", block.strip())]
+        assert len(rows) == count
+        rules = RowRules(kind, needs_negatives=False)
+        assert not [row for row in rows if isinstance(check_row(row, source="a", line=1, rules=rules), Fault)]
+
+
+def test_the_documentation_lists_every_loss_and_every_form():
+    text = DOCS.read_text(encoding="utf-8")
+    assert not [name for name in (*LOSSES, *TRAIN_FORMS) if f"`{name}`" not in text]

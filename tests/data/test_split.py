@@ -105,3 +105,24 @@ def test_both_sides_cannot_go_to_one_file(files, row):
 def test_rows_of_other_tasks_can_be_split_too(files, split):
     report = split(files.lines("a.jsonl", *[{"query": f"q{number}", "response": "r"} for number in range(20)]))
     assert report.train_rows + report.eval_rows == 20
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda number: {"sentence1": f"a{number % 7}", "sentence2": f"b{number}", "score": 1},
+        lambda number: {"instruction": f"a{number % 7}", "output": f"b{number}"},
+        lambda number: {"messages": [{"role": "user", "content": f"a{number % 7}"}], "n": number},
+        lambda number: {"messages": f"a{number % 7}", "positive_messages": [f"b{number}"]},
+        lambda number: {"conversations": [{"from": "human", "value": f"a{number % 7}"}], "n": number},
+    ],
+)
+def test_rows_of_every_kind_are_split_by_their_first_text(files, split, build):
+    report = split(files.lines("a.jsonl", *[build(number) for number in range(40)]))
+    assert report.train_rows + report.eval_rows == 40
+    assert report.train_queries + report.eval_queries == 7
+
+
+def test_a_table_is_to_be_converted_first(files, split):
+    with pytest.raises(DataError, match=r"^unknown-ending: only JSON files are split row by row"):
+        split(files.raw("a.csv", "query,response\nq,r\n"))
