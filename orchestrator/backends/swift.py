@@ -58,6 +58,8 @@ _SMOKE_LEAVES_OUT = frozenset({
     "torch_dtype", "packing", "padding_free", "early_stop_interval", "per_gpu_train_batch_size", "max_length",
     "evaluation_strategy",
 })  # fmt: skip
+# What the template qwen3 puts in front of every answer that has no thought: it counts against max_length.
+_EMPTY_THOUGHT = "<think>\n\n</think>\n\n"
 _TINY_HIDDEN_SIZE = 32  # of workers/tiny_model.py
 _SMOKE_LENGTHS = {"embedding": 256, "reranker": 512, "sft": 512}
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
@@ -301,6 +303,8 @@ def _prepare_flags(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:
     data, flags = job.recipe.data, {}
     flags["max-tokens"] = values["max_length"]
     flags["truncation"] = {"delete": "drop", "split": "split"}.get(values["truncation_strategy"], "cut")
+    if job.recipe.task == "sft" and values["template"] == "qwen3" and values.get("add_non_thinking_prefix", True):
+        flags["answer-prefix"] = _EMPTY_THOUGHT
     if data.instruction:
         flags["instruction"] = data.instruction
     if data.validation_ratio:

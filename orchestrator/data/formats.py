@@ -54,6 +54,9 @@ SHAPES = (
     Shape("response", "chat", ("query", "response"), ("label", "rejected_response"), ("system", "history")),
 )  # fmt: skip
 
+_BY_KIND = {
+    kind: (tuple(s for s in SHAPES if s.kind == kind), tuple(s for s in SHAPES if s.kind != kind)) for kind in KINDS
+}
 EXAMPLES: dict[Kind, str] = {
     "group": 'a row is {"query": "…", "pos": ["…"], "neg": ["…", "…"]}',
     "pair": 'a row is {"sentence1": "…", "sentence2": "…", "score": 0.8}',
@@ -82,7 +85,7 @@ _ABSENT: tuple[Any, ...] = (None, "", [])
 
 def find_shape(row: Mapping[str, Any], wanted: Kind) -> Shape | None:
     """Return a row's shape: one of the wanted kind where the keys allow it, else any, else None."""
-    for shapes in ([s for s in SHAPES if s.kind == wanted], [s for s in SHAPES if s.kind != wanted]):
+    for shapes in _BY_KIND[wanted]:
         for is_there in (_has_value, _has_key):
             for shape in shapes:
                 needed = all(is_there(row, key) for key in shape.needs)

@@ -94,6 +94,7 @@ class _Pass:
     ) -> None:
         self.request = request
         self.cuts = cuts or Cuts(*map(_cut_for, (request.eval_ratio, request.validation_ratio)))
+        self.has_eval = bool(request.eval_files) or self.cuts.eval is not None
         self.draws = DrawRange()
         self.validation_draws = DrawRange()
         self.findings = Findings()
@@ -116,9 +117,7 @@ class _Pass:
 
     @property
     def sides(self) -> list[Side]:
-        sides = [self.train]
-        if self.request.eval_files or self.cuts.eval is not None:
-            sides.append(self.eval)
+        sides = [self.train, self.eval] if self.has_eval else [self.train]
         return sides if self.cuts.validation is None else [*sides, self.validation]
 
     def run(self) -> Gathered:
@@ -216,7 +215,7 @@ class _Pass:
                 return
         elif self.request.eval_files and self._is_leak(path, record):
             return
-        if len(self.sides) > 1 and self.sides[1] is self.eval:
+        if self.has_eval:
             self.train_answers.extend(map(_document_digest, record.answers))
         if self.cuts.validation is not None:
             place = draw(record.split_text, self.request.seed, salt=VALIDATION_SALT)

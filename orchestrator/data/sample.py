@@ -1,58 +1,25 @@
-"""Sample rows for a first try, made from templates and marked as samples; and the watch that keeps them apart."""
+"""Sample rows for a first try, made from templates and marked as samples."""
 
 from __future__ import annotations
 
 import random
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.data.reasons import problem_of, refuse
+from orchestrator.data.field_readers import SAMPLE_KEY
+from orchestrator.data.reasons import refuse
 from orchestrator.data.sample_texts import TOPICS, WORDS
 from orchestrator.data.writers import FileSet, format_line
-from orchestrator.errors import Where
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from orchestrator.data.sample_texts import Words
-    from orchestrator.errors import Problem
 
-MARK = "sample"
 LANGUAGES = tuple(WORDS)
 _ENDINGS = (".jsonl", ".ndjson")
 _HARD_NEGATIVES, _MIXED_NEGATIVES = 3, 2
 _RELATED, _UNRELATED = 0.5, 0.0
-
-
-class SampleWatch:
-    """Notices when rows of `orch data sample` stand among real ones; one watch sees the rows of all files of a run."""
-
-    def __init__(self) -> None:
-        self._samples = 0
-        self._first_sample: tuple[str, int] | None = None
-        self._first_real: tuple[str, int] | None = None
-
-    def note(self, row: Any, path: str, line: int) -> None:
-        """Look at one row's JSON value; its place is `path`:`line`."""
-        if isinstance(row, dict) and row.get(MARK) is True:
-            self._samples += 1
-            self._first_sample = self._first_sample or (path, line)
-        else:
-            self._first_real = self._first_real or (path, line)
-
-    def problems(self) -> list[Problem]:
-        """Return the refusal `samples-mixed-in`, at the first sample row, or nothing."""
-        if not (self._first_sample and self._first_real):
-            return []
-        path, line = self._first_real
-        message = f"{self._samples} sample rows, this the first, stand among real ones such as {path}:{line}"
-        return [problem_of("samples-mixed-in", message, where=Where(*self._first_sample))]
-
-    def warnings(self) -> list[tuple[str, str]]:
-        """Return (code, message) of each warning: `samples-only` where no row is real."""
-        if self._first_sample is None or self._first_real:
-            return []
-        return [("samples-only", "every row is a sample: this proves that the run works, and nothing about your data")]
 
 
 class _Facts:
@@ -161,7 +128,7 @@ def build_samples(task: str, count: int, *, language: str = "en", seed: int = 42
     places = _places(words)
     random.Random(f"places {seed}").shuffle(places)  # noqa: S311
     rng = random.Random(f"rows {seed} {task}")  # noqa: S311
-    return [SAMPLERS[task](facts, place, rng) | {MARK: True} for place in places[:count]]
+    return [SAMPLERS[task](facts, place, rng) | {SAMPLE_KEY: True} for place in places[:count]]
 
 
 def write_samples(out: Path, rows: list[dict[str, Any]]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import fresh_folder
 from orchestrator.workers.merge_trial import LOGITS, SCORES, VECTORS, explain, judge, observe
-from orchestrator.workers.scoring_spec import DTYPES
+from orchestrator.workers.reranker.scoring_spec import DTYPES
 from orchestrator.workers.tokenizer_files import copy_tokenizer, has_tokenizer, read_json
 from orchestrator.workers.weights import read_tensors, require_safetensors, scan_weights
 

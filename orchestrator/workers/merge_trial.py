@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.workers.chat_model import Answer, answer_greedily, choose_pad, find_stop_ids
-from orchestrator.workers.greedy_comparison import describe_divergence, find_divergence
-from orchestrator.workers.probes import AWKWARD, EXAMPLES
+from orchestrator.workers.chat.greedy_comparison import describe_divergence, find_divergence
+from orchestrator.workers.chat.model import Answer, answer_greedily, choose_pad, find_stop_ids
+from orchestrator.workers.reranker.probes import AWKWARD, EXAMPLES
 from orchestrator.workers.verification_checks import MERGE_TOLERANCE, compare
 
 TEXTS = tuple(f"{query}\n{document}" for query, document in (*EXAMPLES, *AWKWARD[:3]))

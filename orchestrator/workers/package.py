@@ -10,17 +10,17 @@ from pathlib import Path
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import fresh_folder
 from orchestrator.workers.packaging import Request
-from orchestrator.workers.scoring import choose_device
-from orchestrator.workers.scoring_spec import load_raw_spec
+from orchestrator.workers.reranker.scoring import choose_device
+from orchestrator.workers.reranker.scoring_spec import load_raw_spec
 
 # scorer → the module of this folder that packages its models
 PACKAGERS = {
-    "flag-llm-reranker": "package_reranker",
-    "cross-encoder": "package_reranker",
-    "qwen3-native": "package_swift_reranker",
-    "qwen3-score-head": "package_swift_reranker",
-    "embedding": "package_embedding",
-    "chat": "package_chat",
+    "flag-llm-reranker": "reranker.package",
+    "cross-encoder": "reranker.package",
+    "qwen3-native": "reranker.swift_package",
+    "qwen3-score-head": "reranker.swift_package",
+    "embedding": "embedding.package",
+    "chat": "chat.package",
 }
 
 

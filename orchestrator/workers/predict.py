@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.scoring import Pair, choose_device, load_scorer
-from orchestrator.workers.scoring_spec import load_raw_spec, parse_spec
+from orchestrator.workers.reranker.scoring import Pair, choose_device, load_scorer
+from orchestrator.workers.reranker.scoring_spec import load_raw_spec, parse_spec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,8 +76,8 @@ def predict_pairs(model: Path, raw: dict[str, Any], device: str | None) -> list[
 
 def predict_vectors(model: Path, raw: dict[str, Any], device: str | None) -> tuple[list[tuple[str, str]], Any]:
     """Return the texts of standard input and their unit vectors."""
-    embedding = importlib.import_module("orchestrator.workers.embedding_score")
-    spec = importlib.import_module("orchestrator.workers.embedding_spec").parse_spec(raw, str(model / "scoring.json"))
+    embedding = importlib.import_module("orchestrator.workers.embedding.score")
+    spec = importlib.import_module("orchestrator.workers.embedding.spec").parse_spec(raw, str(model / "scoring.json"))
     texts = read_texts(sys.stdin)
     if not texts:
         return [], []
@@ -99,7 +99,7 @@ def compare_all(texts: Sequence[tuple[str, str]], vectors: Any) -> list[dict[str
 
 def predict_answers(model: Path, raw: dict[str, Any], device: str | None) -> list[dict[str, Any]]:
     """Return what the chat model answers to each line of standard input."""
-    chat = importlib.import_module("orchestrator.workers.chat_generate")
+    chat = importlib.import_module("orchestrator.workers.chat.generate")
     rows = [row for _, row in read_objects(sys.stdin, '{"messages": […]}')]
     with contextlib.redirect_stdout(sys.stderr):
         answers: list[dict[str, Any]] = chat.predict(model, raw, rows, choose_device(device))

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import write_json, write_text
 from orchestrator.workers.progress import Progress
-from orchestrator.workers.ranking_groups import Candidate, read_candidates
+from orchestrator.workers.reranker.ranking_groups import Candidate, read_candidates
+from orchestrator.workers.reranker.scoring import Scorer, choose_device, load_scorer
+from orchestrator.workers.reranker.scoring_spec import load_raw_spec, parse_spec
 from orchestrator.workers.score_cache import copy_entry, find_entry, keep_entry
-from orchestrator.workers.scoring import Scorer, choose_device, load_scorer
-from orchestrator.workers.scoring_spec import load_raw_spec, parse_spec
 from orchestrator.workers.versions import read_versions
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ CALL_S = 3.0
 MAX_CALL_BATCHES = 32
 
 # scorer → the module of this folder whose `run(options, raw)` does everything; the others score pairs, here
-RUNNERS = {"embedding": "embedding_score", "chat": "chat_score"}
+RUNNERS = {"embedding": "embedding.score", "chat": "chat.score"}
 
 Key = tuple[str, str, str | None]
 

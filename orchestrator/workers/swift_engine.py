@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from orchestrator.workers.scoring import Pair
+    from orchestrator.workers.reranker.scoring import Pair
 
 BATCH_SIZE = 4
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.workers.end_token import append_end_token
+from orchestrator.workers.embedding.end_token import append_end_token
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import fresh_folder
 from orchestrator.workers.tiny_tokenizers import (

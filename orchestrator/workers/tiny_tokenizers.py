@@ -7,8 +7,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.folders import write_json, write_text
-from orchestrator.workers.scoring import NATIVE_PREFIX, NATIVE_SUFFIX
-from orchestrator.workers.scoring_spec import DEFAULT_INSTRUCTION, DEFAULT_PROMPT
+from orchestrator.workers.reranker.scoring import NATIVE_PREFIX, NATIVE_SUFFIX
+from orchestrator.workers.reranker.scoring_spec import DEFAULT_INSTRUCTION, DEFAULT_PROMPT
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -344,6 +344,12 @@ def test_a_fetch_may_use_the_network_although_the_model_is_on_this_machine():
     assert dict(plan.stage("train").command.env)["HF_HUB_OFFLINE"] == "1"
 
 
+def test_the_tokens_of_an_answer_are_counted_with_the_empty_thought_that_the_template_adds():
+    assert argument(build_plan(make_job("qwen3_sft_lora")).stage("prepare"), "answer-prefix").startswith("<think>")
+    without = build_plan(make_job("qwen3_sft_lora", template="qwen3_nothinking")).stage("prepare")
+    assert "--answer-prefix" not in without.command.argv
+
+
 def test_what_decides_an_llm_s_tokens_is_handed_to_its_scoring():
     plan = build_plan(make_job("qwen3_sft_lora", "train.loss_scale=all"))
     spec = json.loads(plan.file("files/scoring.packaged.json").text)

@@ -253,10 +253,10 @@ def test_a_table_has_a_kind_too_with_its_columns_renamed(files):
     assert sniff_kind(path, {"sentence1": "x"}) is None
 
 
-keys = st.sampled_from(
-    ["query", "pos", "neg", "response", "label", "messages", "positive_messages", "negative_messages"]
-    + ["conversations", "instruction", "output", "input", "history", "system", "sentence1", "sentence2", "score"]
-)
+keys = st.sampled_from([
+    *("query", "pos", "neg", "response", "label", "messages", "positive_messages", "negative_messages"),
+    *("conversations", "instruction", "output", "input", "history", "system", "sentence1", "sentence2", "score"),
+])  # fmt: skip
 values = st.recursive(
     st.none() | st.booleans() | st.floats() | st.sampled_from(["a", "", "\ud800", "user"]),
     lambda inner: (

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from orchestrator.data.check import check_files
-from orchestrator.data.sample import LANGUAGES, LARGEST, SAMPLERS, SampleWatch, build_samples, write_samples
+from orchestrator.data.sample import LANGUAGES, LARGEST, SAMPLERS, build_samples, write_samples
 from orchestrator.errors import DataError
 
 REAL, SAMPLE = {"query": "q", "sample": "yes"}, {"query": "q", "sample": True}
@@ -50,32 +50,3 @@ def test_samples_are_written_to_a_new_file_only(files):
 def test_a_name_that_does_not_say_json_lines_is_refused(files):
     with pytest.raises(DataError, match=r"^unknown-ending: "):
         write_samples(files.folder / "a.csv", [])
-
-
-def watch(*rows):
-    found = SampleWatch()
-    for line, row in enumerate(rows, 1):
-        found.note(row, "a.jsonl", line)
-    return found
-
-
-def test_samples_among_real_rows_are_refused_at_the_first_one():
-    found = watch(REAL, SAMPLE, None, SAMPLE)
-    [problem] = found.problems()
-    assert problem.message.startswith("samples-mixed-in: 2 sample rows")
-    assert "a.jsonl:1" in problem.message
-    assert str(problem.where) == "a.jsonl:2"
-    assert problem.hint
-    assert not found.warnings()
-
-
-def test_samples_alone_are_warned_about():
-    found = watch(SAMPLE, SAMPLE)
-    assert not found.problems()
-    assert [code for code, _ in found.warnings()] == ["samples-only"]
-
-
-@pytest.mark.parametrize("rows", [(), (REAL, [1], None)])
-def test_real_rows_alone_are_fine(rows):
-    assert not watch(*rows).problems()
-    assert not watch(*rows).warnings()

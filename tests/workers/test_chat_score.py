@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.workers import chat_generate, chat_score
-from orchestrator.workers.chat_encoding import Encoded, load_format, load_own_format
-from orchestrator.workers.chat_model import answer_all, load_chat_model, load_chat_tokenizer, take_batches
-from orchestrator.workers.chat_probes import BUILT
-from orchestrator.workers.chat_rows import read_chat_rows
-from orchestrator.workers.chat_score import cut_encoded
-from orchestrator.workers.chat_spec import parse_chat_spec
+from orchestrator.workers.chat import generate
+from orchestrator.workers.chat import score as chat_score
+from orchestrator.workers.chat.encoding import Encoded, load_format, load_own_format
+from orchestrator.workers.chat.model import answer_all, load_chat_model, load_chat_tokenizer, take_batches
+from orchestrator.workers.chat.probes import BUILT
+from orchestrator.workers.chat.rows import read_chat_rows
+from orchestrator.workers.chat.score import cut_encoded
+from orchestrator.workers.chat.spec import parse_chat_spec
 from orchestrator.workers.failure import WorkerError
 
 SPEC = {
@@ -282,11 +283,11 @@ def test_rows_of_another_kind_are_refused(tmp_path):
 def test_prompts_and_conversations_are_answered(chat_model):
     plain = {"version": 1, "scorer": "chat", "max_length": 128, "max_new_tokens": 4}
     rows = [{"prompt": "tea?"}, {"messages": [user("tea?")]}, {"messages": [user("a"), assistant("b"), user("c")]}]
-    answers = chat_generate.predict(chat_model, plain, rows, "cpu")
+    answers = generate.predict(chat_model, plain, rows, "cpu")
     assert [set(answer) for answer in answers] == [{"answer"}] * 3
     assert answers[0] == answers[1]
-    assert chat_generate.predict(chat_model, plain, [], "cpu") == []
+    assert generate.predict(chat_model, plain, [], "cpu") == []
     with pytest.raises(WorkerError, match="row 1 is not"):
-        chat_generate.predict(chat_model, plain, [{"query": "x"}], "cpu")
+        generate.predict(chat_model, plain, [{"query": "x"}], "cpu")
     with pytest.raises(WorkerError, match="where the user's is wanted"):
-        chat_generate.predict(chat_model, plain, [{"messages": [user("a"), assistant("b")]}], "cpu")
+        generate.predict(chat_model, plain, [{"messages": [user("a"), assistant("b")]}], "cpu")

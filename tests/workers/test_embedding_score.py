@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from orchestrator.workers import embedding_search, score
-from orchestrator.workers.embedding_search import find_nearest
-from orchestrator.workers.embedding_spec import parse_spec
+from orchestrator.workers import score
+from orchestrator.workers.embedding import search
+from orchestrator.workers.embedding.search import find_nearest
+from orchestrator.workers.embedding.spec import parse_spec
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.score_cache import find_entry
 from tests.workers.conftest import TOPICS
@@ -40,7 +41,7 @@ def score_with(folder, model, data, corpus=None, **changes):
     return rows, json.loads((folder / "out" / "scoring.json").read_text(encoding="utf-8"))
 
 
-def search(folder, model, data, **changes):
+def search_with(folder, model, data, **changes):
     return score_with(folder, model, data / "queries.jsonl", data / "corpus.jsonl", **changes)
 
 
@@ -49,7 +50,7 @@ def by_pair(rows):
 
 
 def test_a_bare_decoder_is_measured_at_its_end_token(tmp_path, decoder, data):
-    rows, facts = search(tmp_path, decoder, data)
+    rows, facts = search_with(tmp_path, decoder, data)
     corpus = [json.loads(line) for line in (data / "corpus.jsonl").read_text(encoding="utf-8").splitlines()]
     found = by_pair(rows)
     for index, name in enumerate(TOPICS):
@@ -64,7 +65,7 @@ def test_a_bare_decoder_is_measured_at_its_end_token(tmp_path, decoder, data):
 
 
 def test_the_documents_of_a_query_come_best_first(tmp_path, decoder, data):
-    rows, _ = search(tmp_path, decoder, data)
+    rows, _ = search_with(tmp_path, decoder, data)
     for start in range(0, 50, 10):
         block = rows[start : start + 10]
         assert len({row["qid"] for row in block}) == 1
@@ -74,12 +75,14 @@ def test_the_documents_of_a_query_come_best_first(tmp_path, decoder, data):
 def test_a_tokenizer_that_appends_the_end_token_itself_gets_it_once(tmp_path, decoder, data):
     import shutil
 
-    from orchestrator.workers.end_token import append_end_token
+    from orchestrator.workers.embedding.end_token import append_end_token
 
     # the same weights, once with the tokenizer of Qwen3 and once with that of Qwen3-Embedding
     shutil.copytree(decoder, tmp_path / "appending")
     append_end_token(tmp_path / "appending")
-    plain, appending = (search(tmp_path / str(i), m, data)[0] for i, m in enumerate((decoder, tmp_path / "appending")))
+    plain, appending = (
+        search_with(tmp_path / str(i), m, data)[0] for i, m in enumerate((decoder, tmp_path / "appending"))
+    )
     found, expected = by_pair(appending), by_pair(plain)
     assert max(abs(found[key] - expected[key]) for key in expected) < 1e-6
 
@@ -132,8 +135,8 @@ def test_a_search_in_parts_finds_what_a_search_at_once_finds(monkeypatch):
     # few different values: equal cosines everywhere
     queries, documents = (generator.integers(-1, 2, (count, 4)).astype(np.float32) for count in (5, 200))
     whole = queries @ documents.T
-    monkeypatch.setattr(embedding_search, "QUERIES_AT_ONCE", 2)
-    monkeypatch.setattr(embedding_search, "DOCUMENTS_AT_ONCE", 17)
+    monkeypatch.setattr(search, "QUERIES_AT_ONCE", 2)
+    monkeypatch.setattr(search, "DOCUMENTS_AT_ONCE", 17)
     for count in (1, 10, 50, 500):
         for row, (positions, scores) in enumerate(find_nearest(queries, documents, count)):
             expected = np.argsort(-whole[row], kind="stable")[:count]

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.workers import package, package_reranker
+from orchestrator.workers import package
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.ranking_groups import read_candidates
-from orchestrator.workers.scoring import load_scorer
-from orchestrator.workers.scoring_spec import load_spec
+from orchestrator.workers.reranker import package as reranker_package
+from orchestrator.workers.reranker.ranking_groups import read_candidates
+from orchestrator.workers.reranker.scoring import load_scorer
+from orchestrator.workers.reranker.scoring_spec import load_spec
 from orchestrator.workers.weights import hash_file
 from tests.workers.conftest import package_arguments
 
@@ -179,7 +180,7 @@ def test_an_older_artefact_stays_until_a_new_one_is_proved(tuned_encoder, eval_f
 
 
 def test_a_tokenizer_that_cannot_be_split_is_packaged_as_approximate(tuned_decoder, eval_file, tmp_path, monkeypatch):
-    monkeypatch.setattr(package_reranker, "add_sentinel", lambda _folder, _sentinel: False)
+    monkeypatch.setattr(reranker_package, "add_sentinel", lambda _folder, _sentinel: False)
     shutil.copytree(tuned_decoder.model, tmp_path / "m")
     config = tmp_path / "m" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "use_cache": False}))

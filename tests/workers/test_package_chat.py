@@ -7,17 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.workers import chat_generate, merge, package
-from orchestrator.workers.chat_checks import check_tied
-from orchestrator.workers.chat_encoding import join_turns, load_format, render_own, tokenize
-from orchestrator.workers.chat_model import Answer, load_chat_tokenizer
-from orchestrator.workers.chat_probes import BUILT, SEVERAL_TURNS, build_chat_probes
-from orchestrator.workers.chat_rows import read_chat_rows
-from orchestrator.workers.chat_spec import parse_chat_spec
-from orchestrator.workers.chat_template import choose_template
+from orchestrator.workers import merge, package
+from orchestrator.workers.chat import generate
+from orchestrator.workers.chat.checks import check_tied
+from orchestrator.workers.chat.encoding import join_turns, load_format, render_own, tokenize
+from orchestrator.workers.chat.greedy_comparison import find_divergence
+from orchestrator.workers.chat.model import Answer, load_chat_tokenizer
+from orchestrator.workers.chat.probes import BUILT, SEVERAL_TURNS, build_chat_probes
+from orchestrator.workers.chat.rows import read_chat_rows
+from orchestrator.workers.chat.spec import parse_chat_spec
+from orchestrator.workers.chat.template import choose_template
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.greedy_comparison import find_divergence
-from orchestrator.workers.model_card import RESULTS_MARK
+from orchestrator.workers.reranker.card import RESULTS_MARK
 from orchestrator.workers.weights import hash_file
 from tests.workers.conftest import package_arguments, save_adapter
 from tests.workers.test_chat_score import SPEC, assistant, user
@@ -162,7 +163,7 @@ def test_the_example_answers_are_those_of_the_package(packaged):
     described = read_scoring(packaged)
     assert len(described["probes"]) == 2
     rows = [{"messages": probe["messages"]} for probe in described["probes"]]
-    answers = chat_generate.predict(packaged, {**described, "max_new_tokens": 16}, rows, "cpu")
+    answers = generate.predict(packaged, {**described, "max_new_tokens": 16}, rows, "cpu")
     assert [answer["answer"] for answer in answers] == [probe["answer"] for probe in described["probes"]]
     assert all(probe["least_margin"] > 0 for probe in described["probes"])
 

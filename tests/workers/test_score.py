@@ -7,10 +7,10 @@ import pytest
 
 from orchestrator.workers import score
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.ranking_groups import Candidate, read_candidates
-from orchestrator.workers.reference_scores import score_decoder
-from orchestrator.workers.scoring import Scorer, native_chat_template
-from orchestrator.workers.scoring_spec import load_spec
+from orchestrator.workers.reranker.ranking_groups import Candidate, read_candidates
+from orchestrator.workers.reranker.reference_scores import score_decoder
+from orchestrator.workers.reranker.scoring import Scorer, native_chat_template
+from orchestrator.workers.reranker.scoring_spec import load_spec
 from tests.workers.conftest import write_spec
 
 

@@ -19,6 +19,11 @@ env PYTHONUNBUFFERED=1 \
   --seed 42 \
   --max-tokens 4096 \
   --truncation drop \
+  --answer-prefix '<think>
+
+</think>
+
+' \
   --validation-ratio 0.05 \
   --full-batch 1
 

@@ -1,0 +1,205 @@
+r"""The token ids of a conversation, and which of them the training puts a loss on.
+
+What ms-swift 4.6 makes of `{"messages": [user, assistant]}` with `--template qwen3` (its `Template.encode`, which is
+called here and not rebuilt):
+
+    <|im_start|>user\nQUERY<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\nANSWER<|im_end|>\n
+
+- The empty think block comes in front of every answer that does not begin with `<think>` (`add_non_thinking_prefix`),
+  in earlier turns too. There is no loss on it: for templates that can think, `+ignore_empty_think` is added to
+  `loss_scale`.
+- The loss is on the tokens of each ANSWER, on `<|im_end|>` and on the line break after it. An answer that ends with
+  `<|im_end|>` or `<|endoftext|>` gets no second one.
+- Prompt and answer are tokenized apart. White space at the beginning of an answer counts as part of the think block:
+  it has no loss, and changes the ids of the prompt's end.
+- ms-swift's own inference leaves the empty think block out of earlier turns, its training does not. Here every turn is
+  as in training. For a single turn both prompts are the same; its engine returns the think block before the answer.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.workers.failure import WorkerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from orchestrator.workers.chat.rows import Message
+    from orchestrator.workers.chat.spec import ChatSpec
+
+# an answer whose only use is that another one differs from it
+ANY_ANSWER = "a"
+# no end of a turn holds it
+MARKED_ANSWER = "0mark0"
+WITHOUT_LIMIT = 10**9
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A conversation's ids, and the positions of those of its last answer that the training puts a loss on."""
+
+    ids: list[int]
+    targets: list[int]
+
+    @property
+    def prompt(self) -> list[int]:
+        """The ids in front of the last answer."""
+        return self.ids[: self.targets[0]]
+
+
+@dataclass(frozen=True)
+class ChatFormat:
+    """`encode(messages, answer)` gives the ids; `stop_id` ends a turn; `facts` says which format it is.
+
+    `template` is ms-swift's template, or None where the format is the model's own chat template.
+    """
+
+    encode: Callable[[list[Message], str], Encoded]
+    stop_id: int | None
+    facts: dict[str, Any] = field(default_factory=dict)
+    template: Any = None
+
+    def encode_prompt(self, messages: list[Message]) -> list[int]:
+        """Return the ids in front of the answer that comes next."""
+        return self.encode(messages, ANY_ANSWER).prompt
+
+
+def load_format(tokenizer: Any, spec: ChatSpec) -> ChatFormat:
+    """Return the format of training: ms-swift's where the spec names it, else the tokenizer's own chat template."""
+    return load_swift_format(tokenizer, spec) if spec.tool == "swift" else load_own_format(tokenizer, spec.system)
+
+
+def join_turns(messages: list[Message], answer: str) -> list[Message]:
+    """Return the conversation with its last answer."""
+    return [*messages, {"role": "assistant", "content": answer}]
+
+
+def load_swift_format(tokenizer: Any, spec: ChatSpec) -> ChatFormat:
+    """Return the format of ms-swift's template. Raises WorkerError for a template that it does not know."""
+    loss_scale = resolve_loss_scale(spec)
+    template = build_swift_template(tokenizer, spec, loss_scale)
+
+    def encode_all(messages: list[Message], answer: str) -> tuple[list[int], list[int]]:
+        try:
+            encoded = template.encode({"messages": join_turns(messages, answer)})
+        except (AssertionError, ValueError, KeyError, TypeError, IndexError) as error:
+            start = messages[0]["content"][:60]
+            raise WorkerError(f"ms-swift cannot encode the conversation that begins {start!r}: {error}") from error
+        return encoded["input_ids"], encoded["labels"]
+
+    def encode(messages: list[Message], answer: str) -> Encoded:
+        ids, labels = encode_all(messages, answer)
+        start = 0
+        if any(message["role"] == "assistant" for message in messages):
+            # earlier answers have labels too: the last one begins where another answer would make a difference
+            other, _ = encode_all(messages, ANY_ANSWER)
+            start = next((i for i, (one, two) in enumerate(zip(ids, other, strict=False)) if one != two), len(ids) - 1)
+            while start > 0 and labels[start - 1] >= 0:
+                start -= 1
+        targets = [position for position in range(max(start, 1), len(ids)) if labels[position] >= 0]
+        if not targets:
+            raise WorkerError(f"an answer has no token that the training learns from: {answer[:60]!r}")
+        return Encoded(ids, targets)
+
+    meta = template.template_meta
+    facts = {
+        "format": f"ms-swift {spec.template}",
+        "default_system": meta.default_system,
+        "non_thinking_prefix": meta.non_thinking_prefix if template.add_non_thinking_prefix else "",
+        "loss_scale": loss_scale,
+    }
+    return ChatFormat(encode, meta.stop_token_id, facts, template)
+
+
+def import_swift_templates() -> Any:
+    """Return ms-swift's module of templates, whose log lines are kept to warnings. Raises WorkerError without it."""
+    try:
+        template = importlib.import_module("swift.template")
+    except ImportError as error:
+        raise WorkerError(f"the format is one of ms-swift, which cannot be imported: {error}") from error
+    logging.getLogger("swift").setLevel(logging.WARNING)
+    return template
+
+
+def resolve_loss_scale(spec: ChatSpec) -> str:
+    """Return what gets a loss, as swift/arguments/base_args/template_args.py completes it."""
+    known = import_swift_templates().TEMPLATE_MAPPING
+    if spec.template not in known:
+        raise WorkerError(f"ms-swift has no template {spec.template!r}: its list is swift.template.TEMPLATE_MAPPING")
+    meta = known[spec.template]
+    loss_scale = str(spec.template_args.get("loss_scale") or "default")
+    ignores = not spec.template_args.get("disable_ignore_empty_think")
+    if ignores and meta.is_thinking and meta.non_thinking_prefix and "ignore_empty_think" not in loss_scale:
+        loss_scale += "+ignore_empty_think"
+    return loss_scale
+
+
+def build_swift_template(tokenizer: Any, spec: ChatSpec, loss_scale: str) -> Any:
+    """Return ms-swift's template in training mode, over a tokenizer that transformers loaded."""
+    # what ms-swift hangs on a tokenizer that it loads itself; nothing else of it is read for texts
+    tokenizer.model_info = SimpleNamespace(
+        config=None, task_type="causal_lm", max_model_len=WITHOUT_LIMIT, model_dir=tokenizer.name_or_path
+    )
+    tokenizer.model_meta = SimpleNamespace(is_multimodal=False, template=spec.template, candidate_templates=[])
+    own = {"loss_scale", "disable_ignore_empty_think"}
+    # a loss on the prompt too, which "all" asks for, is no measure of an answer
+    base, *others = loss_scale.split("+")
+    measured = "+".join(["default" if base == "all" else base, *others])
+    template = import_swift_templates().get_template(
+        tokenizer,
+        default_system=spec.system,
+        max_length=WITHOUT_LIMIT,
+        template_type=spec.template,
+        loss_scale=measured,
+        **{key: value for key, value in spec.template_args.items() if value is not None and key not in own},
+    )
+    template.set_mode("train")
+    return template
+
+
+def render_own(tokenizer: Any, messages: list[Message], *, prompt: bool, **options: Any) -> str:
+    """Return the conversation in the tokenizer's chat template. Raises WorkerError when it has none or refuses."""
+    if not tokenizer.chat_template:
+        raise WorkerError(f"{tokenizer.name_or_path} has no chat template: it is not a chat model")
+    try:
+        text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt, **options)
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] != "jinja2":  # which workers do not import
+            raise
+        raise WorkerError(f"the chat template of {tokenizer.name_or_path} refuses a conversation: {error}") from error
+    return text
+
+
+def tokenize(tokenizer: Any, text: str) -> list[int]:
+    """Return the ids of a rendered text."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def add_system(messages: list[Message], system: str | None) -> list[Message]:
+    """Return the messages, with `system` in front where they have no system message."""
+    if system is None or messages[0]["role"] == "system":
+        return messages
+    return [{"role": "system", "content": system}, *messages]
+
+
+def load_own_format(tokenizer: Any, system: str | None) -> ChatFormat:
+    """Return the format of the tokenizer's own chat template, with thinking off where it has that switch."""
+
+    def encode(messages: list[Message], answer: str) -> Encoded:
+        shown = add_system(messages, system)
+        prompt = tokenize(tokenizer, render_own(tokenizer, shown, prompt=True, enable_thinking=False))
+        whole = render_own(tokenizer, join_turns(shown, MARKED_ANSWER), prompt=False, enable_thinking=False)
+        end = whole[whole.rindex(MARKED_ANSWER) + len(MARKED_ANSWER) :]
+        ids = prompt + tokenize(tokenizer, answer + end)
+        return Encoded(ids, list(range(len(prompt), len(ids))))
+
+    ending = encode([{"role": "user", "content": ANY_ANSWER}], ANY_ANSWER)
+    facts = {"format": "own chat template", "default_system": system}
+    special = [i for i in ending.ids[ending.targets[0] + 1 :] if i in tokenizer.all_special_ids]
+    return ChatFormat(encode, special[0] if special else tokenizer.eos_token_id, facts)

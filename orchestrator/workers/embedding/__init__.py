@@ -1,0 +1,1 @@
+"""Embedding models: vectors, searches, and packages that every library reads alike."""

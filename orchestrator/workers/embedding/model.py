@@ -1,0 +1,153 @@
+"""Load an embedding model in sentence-transformers, whatever its folder lacks, and turn texts into unit vectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.workers.embedding.end_token import ensure_end_token
+from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orchestrator.workers.embedding.spec import EmbeddingSpec
+
+# texts of a call: long enough for full batches, short enough for a line of progress a second
+CALL_BATCHES = 8
+TOKENIZED_AT_ONCE = 1000
+# Left to itself, sentence-transformers 6 wraps every text as a chat when the tokenizer has a chat template
+# (`Transformer.infer_modalities`), unless a modules.json stands in the folder
+TEXT_ONLY: dict[str, Any] = {
+    "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+    "module_output_name": "token_embeddings",
+}
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A loaded SentenceTransformer, the spec it is used by, and what was found while it was loaded."""
+
+    model: Any
+    spec: EmbeddingSpec
+    facts: dict[str, Any]
+
+    @property
+    def max_length(self) -> int:
+        """The longest text in tokens."""
+        return int(self.facts["max_length"])
+
+
+def load_encoder(model: str, spec: EmbeddingSpec, device: str, *, local_files_only: bool = False) -> Encoder:
+    """Return the model of a folder or hub id, with its own modules where it names them, else with the spec's.
+
+    Raises WorkerError for a model whose tokenizer cannot end texts as last-token pooling needs.
+    """
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.util.file_io import is_sentence_transformer_model
+
+    own = is_sentence_transformer_model(model, local_files_only=local_files_only)
+    options = {"trust_remote_code": spec.trust_remote_code, "local_files_only": local_files_only}
+    if own:
+        encoder = SentenceTransformer(model, device=device, model_kwargs={"torch_dtype": spec.dtype}, **options)
+        # a vector is cut by the spec, never by a setting of the folder
+        encoder.truncate_dim = None
+    else:
+        encoder = SentenceTransformer(modules=build_modules(model, spec, options), device=device)
+    pooling, tokenizer = name_pooling(encoder), encoder.tokenizer
+    if pooling == "lasttoken":
+        tokenizer.padding_side = "left"
+        # a folder that says how it pools but whose tokenizer puts its own token last is taken at its word
+        if not own or adds_nothing(tokenizer):
+            ensure_end_token(tokenizer, model)
+    longest = getattr(encoder[0].config, "max_position_embeddings", None) if hasattr(encoder[0], "config") else None
+    encoder.max_seq_length = min(spec.max_length, longest) if longest and longest > 0 else spec.max_length
+    dims = int(encoder.get_embedding_dimension())
+    if spec.truncate_dim is not None and spec.truncate_dim > dims:
+        raise WorkerError(f"{model}: truncate_dim is {spec.truncate_dim}, but its vectors have {dims} dimensions")
+    facts = {
+        "dtype_used": spec.dtype,
+        "modules": "own" if own else "built",
+        "pooling": pooling,
+        "normalize": spec.normalize or any(type(module).__name__ == "Normalize" for module in encoder),
+        "max_length": encoder.max_seq_length,
+        "prompts": {"query": spec.query_prompt, "document": spec.document_prompt},
+    }
+    return Encoder(encoder, spec, facts)
+
+
+def build_modules(model: str, spec: EmbeddingSpec, options: dict[str, Any]) -> list[Any]:
+    """Return Transformer, Pooling and (when the spec says so) Normalize over a bare language model."""
+    from sentence_transformers.base.modules import Normalize, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    if spec.pooling is None:
+        raise WorkerError(f"{model} has no modules.json that says how it pools, and neither does the scoring spec")
+    transformer = Transformer(
+        model,
+        model_kwargs={"torch_dtype": spec.dtype, **options},
+        processor_kwargs=dict(options),
+        config_kwargs=dict(options),
+        **TEXT_ONLY,
+    )
+    modules = [transformer, Pooling(transformer.get_embedding_dimension(), spec.pooling)]
+    return [*modules, Normalize()] if spec.normalize else modules
+
+
+def name_pooling(encoder: Any) -> str:
+    """Return the pooling of the loaded model, several joined by a plus, or `other` for one without that module."""
+    modes = [module.pooling_mode for module in encoder if hasattr(module, "pooling_mode")]
+    if not modes:
+        return "other"
+    return modes[0] if isinstance(modes[0], str) else "+".join(modes[0])
+
+
+def adds_nothing(tokenizer: Any) -> bool:
+    """Tell whether the tokenizer puts no special tokens around a text."""
+    return list(tokenizer("a")["input_ids"]) == list(tokenizer("a", add_special_tokens=False)["input_ids"])
+
+
+def count_tokens(tokenizer: Any, texts: Sequence[str]) -> list[int]:
+    """Return the length of each whole text in tokens, special ones included."""
+    lengths: list[int] = []
+    for start in range(0, len(texts), TOKENIZED_AT_ONCE):
+        found = tokenizer(list(texts[start : start + TOKENIZED_AT_ONCE]), truncation=False, padding=False)["input_ids"]
+        lengths.extend(map(len, found))
+    return lengths
+
+
+def encode_texts(encoder: Encoder, texts: Sequence[str], batch_size: int) -> tuple[Any, int]:
+    """Return float32 unit vectors [texts, dimensions], in order, and how many texts were cut; equal texts cost once.
+
+    The longest come first: memory runs out early or never. Raises WorkerError for NaN, infinity or a zero vector.
+    """
+    import numpy as np
+
+    unique = list(dict.fromkeys(texts))
+    lengths = count_tokens(encoder.model.tokenizer, unique)
+    order = sorted(range(len(unique)), key=lambda index: (-lengths[index], index))
+    progress = Progress(total=len(unique))
+    rows: dict[str, int] = {unique[index]: row for row, index in enumerate(order)}
+    found: list[Any] = []
+    for start in range(0, len(order), batch_size * CALL_BATCHES):
+        call = [unique[index] for index in order[start : start + batch_size * CALL_BATCHES]]
+        vectors = encoder.model.encode(call, batch_size=batch_size, prompt="", show_progress_bar=False)
+        found.append(normalize(np.asarray(vectors, dtype=np.float32)[:, : encoder.spec.truncate_dim]))
+        progress.advance(len(call))
+    matrix = np.concatenate(found)
+    bad = int((~np.isfinite(matrix).all(axis=1)).sum())
+    if bad:
+        raise WorkerError(
+            f"the model gives NaN, infinity or zero for {bad} of {len(unique)} texts: its weights or its precision are "
+            "broken"
+        )
+    return matrix[[rows[text] for text in texts]], sum(length > encoder.max_length for length in lengths)
+
+
+def normalize(vectors: Any) -> Any:
+    """Return the rows in unit length: a cosine is then a dot product. A zero row becomes NaN."""
+    import numpy as np
+
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

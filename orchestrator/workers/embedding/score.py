@@ -1,0 +1,125 @@
+"""Score an embedding model: rank a corpus for each query, or compare pairs of texts, by cosine."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.workers.embedding.data import is_pair_file, read_corpus, read_queries, read_text_pairs
+from orchestrator.workers.embedding.model import Encoder, encode_texts, load_encoder
+from orchestrator.workers.embedding.search import find_nearest
+from orchestrator.workers.embedding.spec import EmbeddingSpec, parse_spec
+from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.folders import write_json, write_text
+from orchestrator.workers.reranker.scoring import choose_device
+from orchestrator.workers.score_cache import copy_entry, find_entry, keep_entry
+from orchestrator.workers.versions import read_versions
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+    from pathlib import Path
+
+# documents of a query that are written; the measures look at fewer
+DEPTH = 1000
+# cosines that differ by less than float32 rounds away are equal
+SAME_COSINE = 1e-6
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The rows of scores.jsonl, their scores, and what was read: texts, texts that were cut, dimensions, counts."""
+
+    rows: list[dict[str, Any]]
+    scores: list[float]
+    facts: dict[str, Any]
+
+
+def score_retrieval(encoder: Encoder, data: Path, corpus: Path) -> Scored:
+    """Return the best `DEPTH` documents of the corpus for each query."""
+    spec, queries, documents = encoder.spec, read_queries(data), read_corpus(corpus)
+    texts = [spec.wrap_query(query.text) for query in queries]
+    texts += [spec.wrap_document(document.text) for document in documents]
+    vectors, cut = encode_texts(encoder, texts, spec.batch_size)
+    nearest = find_nearest(vectors[: len(queries)], vectors[len(queries) :], DEPTH)
+    rows = [
+        {"qid": query.id, "docid": documents[position].id, "score": score}
+        for query, (positions, scores) in zip(queries, nearest, strict=True)
+        for position, score in zip(positions.tolist(), scores.tolist(), strict=True)
+    ]
+    facts = {"kind": "retrieval", "queries": len(queries), "documents": len(documents), "depth": DEPTH}
+    return gather(rows, {**facts, **describe(texts, cut, vectors)})
+
+
+def score_text_pairs(encoder: Encoder, data: Path) -> Scored:
+    """Return the cosine of each pair; the first text is wrapped as a query, the second as a document."""
+    spec, pairs = encoder.spec, read_text_pairs(data)
+    texts = [spec.wrap_query(pair.text1) for pair in pairs] + [spec.wrap_document(pair.text2) for pair in pairs]
+    vectors, cut = encode_texts(encoder, texts, spec.batch_size)
+    cosines = (vectors[: len(pairs)] * vectors[len(pairs) :]).sum(axis=1)
+    rows = [{"pid": pair.id, "score": score} for pair, score in zip(pairs, cosines.tolist(), strict=True)]
+    return gather(rows, {"kind": "pair", "pairs": len(pairs), **describe(texts, cut, vectors)})
+
+
+def describe(texts: Sequence[str], cut: int, vectors: Any) -> dict[str, Any]:
+    """Return what every scoring.json says of the texts and their vectors."""
+    return {"texts": len(set(texts)), "texts_cut": cut, "dims": int(vectors.shape[1])}
+
+
+def gather(rows: list[dict[str, Any]], facts: dict[str, Any]) -> Scored:
+    """Return the rows with their scores taken out."""
+    return Scored(rows, [row["score"] for row in rows], facts)
+
+
+def run(options: argparse.Namespace, raw: dict[str, Any]) -> None:
+    """Write scores.jsonl and scoring.json into `options.out`. Raises WorkerError for data that is not an eval file."""
+    spec = parse_spec(raw, str(options.scoring))
+    if options.batch_size:
+        spec = replace(spec, batch_size=options.batch_size)
+    if options.corpus is None and not is_pair_file(options.data):
+        raise WorkerError(f"{options.data}: queries of a retrieval eval need --corpus, the documents that they search")
+    device = choose_device(options.device)
+    effective = {**raw, "batch_size": spec.batch_size}
+    entry = None
+    if options.cache:
+        entry = find_entry(options.cache, options.model, effective, options.data, device, options.corpus)
+    if entry and copy_entry(entry, options.out, effective):
+        print(f"scored before with the same model, data and format: {entry}", flush=True)  # noqa: T201
+        return
+    started = time.monotonic()
+    encoder = load_encoder(options.model, spec, device)
+    loaded = time.monotonic()
+    if options.corpus is None:
+        scored = score_text_pairs(encoder, options.data)
+    else:
+        scored = score_retrieval(encoder, options.data, options.corpus)
+    scoring_s = time.monotonic() - loaded
+    write_text(options.out / "scores.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in scored.rows))
+    write_json(
+        options.out / "scoring.json",
+        {
+            "version": 1,
+            "model": options.model,
+            "spec": effective,
+            "device": device,
+            **scored.facts,
+            "loading_s": round(loaded - started, 3),
+            "scoring_s": round(scoring_s, 3),
+            "texts_per_s": round(scored.facts["texts"] / scoring_s, 3) if scoring_s > 0 else None,
+            "min": min(scored.scores),
+            "max": max(scored.scores),
+            "constant": max(scored.scores) - min(scored.scores) <= SAME_COSINE,
+            **encoder.facts,
+            "versions": read_versions(),
+        },
+    )
+    if entry:
+        keep_entry(entry, options.out)
+
+
+def embed_rows(model: Path, spec: EmbeddingSpec, texts: Sequence[tuple[str, str]], device: str) -> Any:
+    """Return the unit vectors of (kind, text) rows, kind `query` or `document`, from a packaged folder."""
+    encoder = load_encoder(str(model), spec, choose_device(device), local_files_only=True)
+    return encode_texts(encoder, [spec.wrap(kind, text) for kind, text in texts], spec.batch_size)[0]

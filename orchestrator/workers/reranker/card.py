@@ -1,0 +1,141 @@
+"""Write the README of a packaged model: how to load it so that it scores as it was measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.workers.reranker.scoring_spec import DEFAULT_PROMPT, ScoringSpec
+
+RESULTS_MARK = "<!-- orch:results -->"
+MODEL_PATH = "path/to/this/folder"
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What the card may say. `difference` is how far sentence-transformers' scores were from FlagEmbedding's."""
+
+    base: str
+    hub_base: bool
+    spec: ScoringSpec
+    decoder: bool
+    exact_template: bool
+    max_seq_length: int
+    difference: float | None
+
+
+def name_base(base: str) -> tuple[str, bool]:
+    """Return how the card calls the base model, and whether that is a hub id; a folder goes by its name."""
+    path = Path(base)
+    return (path.resolve().name, False) if path.exists() else (base, True)
+
+
+def build_card(facts: CardFacts) -> str:
+    """Return the card's text; measured results may be written after `RESULTS_MARK`."""
+    front = ["---", "pipeline_tag: text-ranking", "library_name: sentence-transformers", "tags:", "- reranker"]
+    front += ["- cross-encoder"]
+    if facts.hub_base:
+        front += [f"base_model: {facts.base}"]
+    kind = "A decoder (causal language model)" if facts.decoder else "An encoder (sequence classifier with one label)"
+    sections = [
+        "\n".join([*front, "---"]),
+        "# Reranker",
+        (
+            f"{kind} reranker, fine-tuned from `{facts.base}` with FlagEmbedding. It gives one number a "
+            "(query, document) pair; only the order within a query means something. The base model's licence applies."
+        ),
+        "## Use\n\nBoth ways below give the raw score" + describe_agreement(facts),
+        f"### FlagEmbedding\n\n```python\n{build_flagembedding_snippet(facts)}```",
+        f"### sentence-transformers\n\n```python\n{build_sentence_transformers_snippet(facts)}```",
+        f"## Format\n\n{describe_format(facts)}",
+        RESULTS_MARK,
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def describe_agreement(facts: CardFacts) -> str:
+    """Return the end of the sentence that says how far the two libraries agree."""
+    if facts.difference is None:
+        return "."
+    if facts.decoder and not facts.exact_template:
+        return (
+            f". This tokenizer joins tokens across the parts of the prompt, so sentence-transformers only comes near: "
+            f"up to {facts.difference:.2g} away on the probes. FlagEmbedding is the exact one."
+        )
+    return (
+        f"; on probes within the length limits they agreed to {facts.difference:.2g} in float32. Texts beyond the "
+        "limits are cut at slightly different places."
+    )
+
+
+def prompt_of(spec: ScoringSpec) -> str:
+    """Return the prompt that is really used."""
+    return DEFAULT_PROMPT if spec.prompt is None else spec.prompt
+
+
+def build_flagembedding_snippet(facts: CardFacts) -> str:
+    """Return the code that scores with FlagEmbedding as in the measurements."""
+    spec = facts.spec
+    name = "FlagLLMReranker" if facts.decoder else "FlagReranker"
+    arguments = [
+        f"query_instruction_for_rerank={spec.query_instruction!r}",
+        f"query_instruction_format={spec.query_instruction_format!r}",
+        f"passage_instruction_for_rerank={spec.passage_instruction!r}",
+        f"passage_instruction_format={spec.passage_instruction_format!r}",
+    ]
+    if facts.decoder:
+        arguments += [f"prompt={prompt_of(spec)!r}"]
+    arguments += [f"query_max_length={spec.effective_query_max_length}", f"max_length={spec.max_length}"]
+    if spec.dtype == "bfloat16" and facts.decoder:
+        arguments += ["use_bf16=True"]
+    if spec.dtype == "float16":
+        arguments += ["use_fp16=True"]
+    if spec.trust_remote_code:
+        arguments += ["trust_remote_code=True"]
+    lines = [f"from FlagEmbedding import {name}", "", f"reranker = {name}(", f'    "{MODEL_PATH}",']
+    lines += [f"    {argument}," for argument in arguments]
+    lines += [")", f"scores = reranker.compute_score({example_pairs('[', ']')})", "print(scores)"]
+    return "\n".join(lines) + "\n"
+
+
+def build_sentence_transformers_snippet(facts: CardFacts) -> str:
+    """Return the code that scores with sentence-transformers as in the measurements."""
+    spec = facts.spec
+    options = [f'model_kwargs={{"torch_dtype": "{spec.dtype}"}}']
+    if spec.trust_remote_code:
+        options += ["trust_remote_code=True"]
+    lines = ["from sentence_transformers import CrossEncoder", ""]
+    lines += [f'model = CrossEncoder("{MODEL_PATH}", {", ".join(options)})']
+    pairs = example_pairs("(", ")")
+    instructed = spec.query_instruction is not None or spec.passage_instruction is not None
+    if instructed and not facts.decoder:
+        lines += [f"query, document = {spec.wrap_query('{}')!r}, {spec.wrap_document('{}')!r}"]
+        pairs = f"[(query.format(q), document.format(d)) for q, d in {pairs}]"
+    lines += [f"scores = model.predict({pairs})", "print(scores)"]
+    return "\n".join(lines) + "\n"
+
+
+def example_pairs(opening: str, closing: str) -> str:
+    """Return two pairs as Python source."""
+    query = "What is the capital of France?"
+    documents = ("Paris is the capital and largest city of France.", "Mitochondria are the power plants of the cell.")
+    return "[" + ", ".join(f'{opening}"{query}", "{document}"{closing}' for document in documents) + "]"
+
+
+def describe_format(facts: CardFacts) -> str:
+    """Return the input format as a list."""
+    spec = facts.spec
+    lines = [
+        f"- query: `{spec.wrap_query('{query}')!r}`, at most {spec.effective_query_max_length} tokens",
+        f"- document: `{spec.wrap_document('{document}')!r}`, at most {spec.max_length} tokens",
+    ]
+    if facts.decoder:
+        lines += [
+            f"- prompt after a line break: `{prompt_of(spec)!r}`",
+            f'- score: the logit of "{spec.true_token}" at the last position',
+            f"- longest input: {facts.max_seq_length} tokens; the prompt is kept when the document is cut",
+        ]
+    else:
+        lines += ["- score: the logit of the one label", f"- longest input: {facts.max_seq_length} tokens"]
+    lines += ["- `scoring.json` holds all of this for programs, with example scores and the hash of every file"]
+    return "\n".join(lines)

@@ -1,0 +1,231 @@
+"""Turn a scoring spec and a model into one callable: pairs of texts in, one number a pair out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.reranker.training_format import quote_jinja
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from orchestrator.workers.reranker.scoring_spec import ScoringSpec
+
+Pair = tuple[str, str]
+HEAD_SEED = 42
+
+# https://huggingface.co/Qwen/Qwen3-Reranker-0.6B#transformers-usage
+NATIVE_PREFIX = (
+    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
+    'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
+)
+NATIVE_SUFFIX = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """`score(pairs, prompt)` gives one number a pair, in order; `facts` says what was loaded and how.
+
+    `prompt` None is the spec's; only `flag-llm-reranker` has prompts.
+    """
+
+    score: Callable[[Sequence[Pair], str | None], list[float]]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def choose_device(wanted: str | None) -> str:
+    """Return the wanted device, else the first GPU, else the CPU."""
+    import torch
+
+    if wanted is None:
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise WorkerError(f"--device {wanted}: PyTorch sees no GPU here")
+    return "cuda:0" if wanted == "cuda" else wanted
+
+
+def load_scorer(model: str, spec: ScoringSpec, device: str) -> Scorer:
+    """Return the scorer that the spec names, with `model` (a folder or a hub id) loaded on `device`."""
+    loaders = {
+        "flag-llm-reranker": load_flag_llm_reranker,
+        "qwen3-native": load_qwen3_native,
+        "qwen3-score-head": load_score_head,
+        "cross-encoder": load_cross_encoder,
+        "bi-encoder": load_bi_encoder,
+    }
+    return loaders[spec.scorer](model, spec, device)
+
+
+def load_flag_llm_reranker(model: str, spec: ScoringSpec, device: str) -> Scorer:
+    """Return FlagEmbedding's FlagLLMReranker: the logit of "Yes" after query, document and prompt."""
+    from FlagEmbedding import FlagLLMReranker
+
+    reranker = FlagLLMReranker(
+        model,
+        use_fp16=spec.dtype == "float16",
+        use_bf16=spec.dtype == "bfloat16",
+        query_instruction_for_rerank=spec.query_instruction,
+        query_instruction_format=spec.query_instruction_format,
+        passage_instruction_for_rerank=spec.passage_instruction,
+        passage_instruction_format=spec.passage_instruction_format,
+        trust_remote_code=spec.trust_remote_code,
+        devices=[device],
+        prompt=spec.prompt,
+        batch_size=spec.batch_size,
+        query_max_length=spec.query_max_length,
+        max_length=spec.max_length,
+        normalize=False,
+    )
+
+    def score(pairs: Sequence[Pair], prompt: str | None = None) -> list[float]:
+        return [float(value) for value in reranker.compute_score([list(pair) for pair in pairs], prompt=prompt)]
+
+    # FlagEmbedding keeps float32 on a CPU when half precision is asked for
+    used = "float32" if device == "cpu" and spec.dtype == "float16" else spec.dtype
+    return Scorer(score, {"dtype_used": used, "true_token_id": reranker.yes_loc})
+
+
+def native_chat_template(instruction: str) -> str:
+    """Return Qwen3-Reranker's official prompt as a chat template over `query` and `document` messages."""
+    role = "(messages | selectattr('role', 'equalto', '{}') | first).content"
+    parts = [
+        quote_jinja(f"{NATIVE_PREFIX}<Instruct>: {instruction}\n<Query>: "),
+        role.format("query"),
+        quote_jinja("\n<Document>: "),
+        role.format("document"),
+        quote_jinja(NATIVE_SUFFIX),
+    ]
+    return "{{ " + " ~ ".join(parts) + " }}"
+
+
+def native_arguments(spec: ScoringSpec) -> dict[str, Any]:
+    """Return what a sentence-transformers Transformer needs to read pairs in Qwen3-Reranker's prompt."""
+    return {
+        "model_kwargs": loading_arguments(spec),
+        "processor_kwargs": {
+            "model_max_length": spec.max_length,
+            "chat_template": native_chat_template(spec.effective_instruction),
+            "trust_remote_code": spec.trust_remote_code,
+        },
+        "config_kwargs": {"trust_remote_code": spec.trust_remote_code},
+    }
+
+
+def answer_ids(tokenizer: Any, model: object) -> dict[str, int]:
+    """Return the ids of "yes" and "no". Raises WorkerError when one of them is not a single token."""
+    ids = {word: tokenizer.convert_tokens_to_ids(word) for word in ("yes", "no")}
+    if None in ids.values() or tokenizer.unk_token_id in ids.values():
+        raise WorkerError(f"{model}: its tokenizer has no single token for yes or no, which qwen3-native reads")
+    return ids
+
+
+def load_qwen3_native(model: str, spec: ScoringSpec, device: str) -> Scorer:
+    """Return Qwen3-Reranker as its authors use it: logit of "yes" minus logit of "no" after the official prompt."""
+    from sentence_transformers import CrossEncoder
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.cross_encoder.modules import LogitScore
+    from torch import nn
+
+    transformer = Transformer(model, transformer_task="text-generation", **native_arguments(spec))
+    ids = answer_ids(transformer.tokenizer, model)
+    encoder = CrossEncoder(
+        modules=[transformer, LogitScore(ids["yes"], ids["no"])], activation_fn=nn.Identity(), device=device
+    )
+    facts = {"dtype_used": spec.dtype, "true_token_id": ids["yes"], "false_token_id": ids["no"]}
+    return Scorer(predict_with(encoder, spec), facts)
+
+
+def load_score_head(model: str, spec: ScoringSpec, device: str) -> Scorer:
+    """Return a decoder with a head of one label after Qwen3-Reranker's prompt; without a head it gets a seeded one."""
+    import torch
+    from sentence_transformers import CrossEncoder
+    from sentence_transformers.base.modules import Transformer
+    from torch import nn
+
+    head = name_head(model, spec)
+    torch.manual_seed(HEAD_SEED)
+    arguments = native_arguments(spec)
+    arguments["config_kwargs"]["num_labels"] = 1
+    transformer = Transformer(model, transformer_task="sequence-classification", **arguments)
+    # the logit is read at the last token that is no padding, which the model must tell apart
+    if transformer.model.config.pad_token_id is None:
+        transformer.model.config.pad_token_id = transformer.tokenizer.pad_token_id
+    encoder = CrossEncoder(modules=[transformer], activation_fn=nn.Identity(), device=device)
+    return Scorer(predict_with(encoder, spec), {"dtype_used": spec.dtype, "head": head})
+
+
+def name_head(model: str, spec: ScoringSpec) -> str:
+    """Return where a classifier's head comes from: pretrained or new. Raises WorkerError for one of several labels."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(model, trust_remote_code=spec.trust_remote_code)
+    classifies = any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
+    if classifies and config.num_labels != 1:
+        raise WorkerError(f"{model} has a head of {config.num_labels} labels; a reranker has one")
+    return "pretrained" if classifies else "new"
+
+
+def load_cross_encoder(model: str, spec: ScoringSpec, device: str) -> Scorer:
+    """Return a sentence-transformers CrossEncoder's raw logits; a model without a head gets a seeded random one."""
+    import torch
+    from sentence_transformers import CrossEncoder
+    from torch import nn
+
+    head = name_head(model, spec)
+    torch.manual_seed(HEAD_SEED)
+    encoder = CrossEncoder(
+        model,
+        num_labels=1,
+        max_length=spec.max_length,
+        activation_fn=nn.Identity(),
+        device=device,
+        trust_remote_code=spec.trust_remote_code,
+        model_kwargs=loading_arguments(spec),
+    )
+    return Scorer(predict_with(encoder, spec, wrap=True), {"dtype_used": spec.dtype, "head": head})
+
+
+def load_bi_encoder(model: str, spec: ScoringSpec, device: str) -> Scorer:
+    """Return the cosine of a SentenceTransformer's query and document vectors, with the model's own prompts."""
+    from sentence_transformers import SentenceTransformer
+
+    encoder = SentenceTransformer(
+        model, device=device, trust_remote_code=spec.trust_remote_code, model_kwargs=loading_arguments(spec)
+    )
+    encoder.max_seq_length = min(spec.max_length, encoder.max_seq_length or spec.max_length)
+    options = {"batch_size": spec.batch_size, "normalize_embeddings": True, "show_progress_bar": False}
+
+    def score(pairs: Sequence[Pair], _prompt: str | None = None) -> list[float]:
+        queries = list(dict.fromkeys(spec.wrap_query(query) for query, _ in pairs))
+        documents = list(dict.fromkeys(spec.wrap_document(document) for _, document in pairs))
+        query_vectors = dict(zip(queries, encoder.encode_query(queries, **options), strict=True))
+        document_vectors = dict(zip(documents, encoder.encode_document(documents, **options), strict=True))
+        return [
+            float(query_vectors[spec.wrap_query(query)] @ document_vectors[spec.wrap_document(document)])
+            for query, document in pairs
+        ]
+
+    return Scorer(score, {"dtype_used": spec.dtype})
+
+
+def loading_arguments(spec: ScoringSpec) -> dict[str, Any]:
+    """Return what `from_pretrained` needs to load the weights in the spec's dtype."""
+    return {"torch_dtype": spec.dtype, "trust_remote_code": spec.trust_remote_code}
+
+
+def predict_with(
+    encoder: Any, spec: ScoringSpec, *, wrap: bool = False
+) -> Callable[[Sequence[Pair], str | None], list[float]]:
+    """Return a scoring function over a CrossEncoder; with `wrap`, instructions are put in front of the texts."""
+
+    def score(pairs: Sequence[Pair], _prompt: str | None = None) -> list[float]:
+        texts = [
+            (spec.wrap_query(query), spec.wrap_document(document)) if wrap else (query, document)
+            for query, document in pairs
+        ]
+        scores = encoder.predict(texts, batch_size=spec.batch_size, show_progress_bar=False)
+        return [float(value) for value in scores]
+
+    return score

@@ -1,0 +1,128 @@
+"""Package a reranker that swift trained in Qwen3-Reranker's prompt: scored by its words, or by a head of one label."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.folders import write_text
+from orchestrator.workers.packaging import (
+    Request,
+    copy_model,
+    finish_report,
+    hash_and_describe,
+    load_tokenizer,
+    restore_cache,
+    scan_copied_weights,
+)
+from orchestrator.workers.reranker.card import name_base
+from orchestrator.workers.reranker.probes import AWKWARD, EXAMPLES, build_probes
+from orchestrator.workers.reranker.scoring import answer_ids, native_chat_template
+from orchestrator.workers.reranker.scoring_spec import ScoringSpec, parse_spec
+from orchestrator.workers.reranker.sentence_transformers_files import write_decoder_files, write_score_head_files
+from orchestrator.workers.reranker.swift_card import CardFacts, build_card
+from orchestrator.workers.reranker.swift_verify import Subject, verify
+from orchestrator.workers.swift_engine import EngineSettings
+from orchestrator.workers.tokenizer_files import set_chat_template, update_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestrator.workers.reranker.scoring import Pair
+
+TASK_TYPES = {"qwen3-native": "generative_reranker", "qwen3-score-head": "reranker"}
+TEMPLATE = "qwen3_reranker"
+# what a server is held against later: the examples and one text with line breaks
+KEPT_PROBES = (*EXAMPLES, AWKWARD[0])
+
+
+def read_settings(raw: dict[str, Any], spec: ScoringSpec) -> EngineSettings:
+    """Return how swift was told to read the model. Raises WorkerError for what the spec's scorer does not fit."""
+    settings = EngineSettings(
+        model_type=raw.get("model_type", "qwen3_reranker"),
+        task_type=raw.get("task_type", TASK_TYPES[spec.scorer]),
+        template=raw.get("template") or TEMPLATE,
+    )
+    if raw.get("tool") != "swift":
+        raise WorkerError(f"the scoring spec: a {spec.scorer} model is packaged when its tool is swift")
+    if settings.task_type != TASK_TYPES[spec.scorer]:
+        raise WorkerError(
+            f"the scoring spec: task_type {settings.task_type} does not fit the scorer {spec.scorer}, whose models "
+            f"are trained with task_type {TASK_TYPES[spec.scorer]}"
+        )
+    if settings.template != TEMPLATE:
+        raise WorkerError(
+            f"the scoring spec: template {settings.template} cannot be packaged; the scorer {spec.scorer} asks in "
+            f"{TEMPLATE}"
+        )
+    return settings
+
+
+def write_format(folder: Path, spec: ScoringSpec) -> dict[str, Any]:
+    """Write prompt, lengths and modules; return the ids that scoring.json names."""
+    restore_cache(folder)
+    update_settings(folder, model_max_length=spec.max_length, padding_side="left")
+    set_chat_template(folder, native_chat_template(spec.effective_instruction))
+    tokenizer = load_tokenizer(folder, trust_remote_code=spec.trust_remote_code)
+    if spec.scorer == "qwen3-score-head":
+        write_score_head_files(folder, tokenizer.pad_token_id)
+        return {}
+    ids = answer_ids(tokenizer, folder.name)
+    write_decoder_files(folder, ids["yes"], ids["no"])
+    return {
+        "true_token": "yes",
+        "true_token_id": ids["yes"],
+        "false_token": "no",
+        "false_token_id": ids["no"],
+    }
+
+
+def describe(
+    request: Request, spec: ScoringSpec, folder: Path, report: dict[str, Any], scores: dict[Pair, float]
+) -> dict[str, Any]:
+    """Write README.md and return what scoring.json says; `scores` are the packaged folder's, of the probes."""
+    base, hub_base = name_base(request.base)
+    agreement = next(check for check in report["checks"] if check["name"] == "sentence-transformers")
+    facts = CardFacts(base=base, hub_base=hub_base, spec=spec, difference=agreement["max_difference"])
+    write_text(folder / "README.md", build_card(facts))
+    return {
+        **request.raw_spec,
+        **asdict(read_settings(request.raw_spec, spec)),
+        "instruction": spec.effective_instruction,
+        "base_model": base,
+        "max_seq_length": spec.max_length,
+        "sentence_transformers": {
+            "agrees": agreement["agrees"],
+            "max_difference": agreement["max_difference"],
+            "chat_template": report["chat_template"],
+        },
+        "probes_dtype": report["compute_dtype"],
+        "probes": [
+            {"query": query, "document": document, "score": scores[query, document]} for query, document in KEPT_PROBES
+        ],
+    }
+
+
+def package(request: Request, folder: Path) -> None:
+    """Fill `folder`, verify it and write the report. Raises WorkerError with one line a failed check."""
+    spec = parse_spec(request.raw_spec, "the scoring spec")
+    settings = read_settings(request.raw_spec, spec)
+    copy_model(request, folder, trust_remote_code=spec.trust_remote_code)
+    scan = scan_copied_weights(request, folder)
+    ids = write_format(folder, spec)
+    tokenizer = load_tokenizer(folder, trust_remote_code=spec.trust_remote_code)
+    probes = build_probes(request.probes, tokenizer, spec.max_length)
+    subject = Subject(
+        base=request.base,
+        adapter=request.adapter,
+        model=request.model,
+        packaged=folder,
+        spec=spec,
+        engine=settings,
+        device=request.device,
+    )
+    report = verify(subject, probes, tokenizer, scan)
+    finish_report(request, report)
+    scores = {probe.pair: row["sentence_transformers"] for probe, row in zip(probes, report["probes"], strict=True)}
+    hash_and_describe(folder, {**describe(request, spec, folder, report, scores), **ids})
