@@ -115,5 +115,6 @@ def _complete(job: Job, name: str, scoring: dict[str, Any], label: str) -> dict[
         "dtype": _DTYPES[job.hardware.precision],
         "trust_remote_code": job.model.trust_remote_code,
         "batch_size": job.recipe.evaluate.batch_size or default,
+        **({"base_name": "a tiny random model"} if job.smoke else {}),
         **scoring,
     }

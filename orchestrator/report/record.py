@@ -24,9 +24,21 @@ _CHECK_NAMES = {
     "changed-scores": "training changed the scores",
     "not-constant": "different texts get different scores",
     "flagembedding": "the packaged model scores as the trained one in FlagEmbedding",
-    "sentence-transformers": "the packaged model scores alike in sentence-transformers and FlagEmbedding",
-    "merged": "the merged model scores as its adapter",
+    "sentence-transformers": "the package gives the same in sentence-transformers and in the tool that trained it",
+    "merged": "the merged model gives what the base model gives with the adapter",
     "merge-keeps-training": "merging kept what training changed",
+    "swift": "the trained model gives the same in ms-swift as in a plain forward pass",
+    "tokens": "the package makes the tokens of the training",
+    "chat-template": "the chat template makes the tokens of the training",
+    "stop": "the model stops where the answers of the training end",
+    "same-answer": "adapter, merged and packaged model give the same answer to the test prompt",
+    "test-prompt": "the test prompt is answered, and not as the base model answers it",
+    "copied": "the trained weights were packaged byte for byte",
+    "tied": "weights that are shared are shared in the package too",
+    "unit-length": "every vector has length 1",
+    "changed-vectors": "training changed the vectors",
+    "transformers": "the packaged model gives the same vectors in plain transformers",
+    "reloaded": "the package gives the same vectors when it is loaded again",
 }
 
 

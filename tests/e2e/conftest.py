@@ -82,29 +82,39 @@ def killed_and_resumed(recipes, tmp_path_factory) -> Path:
     return run_killed_and_resumed(recipes / "qwen3_reranker.yaml", folder, "05-train", "decoder_only.base")
 
 
-SWIFT_RECIPES = (
-    "qwen3_embedding_lora",
-    "qwen3_embedding_full",
-    "qwen3_reranker_native",
-    "qwen3_sft_lora",
-    "sft_single_gpu_test",
-    "qwen3_sft_finance",
-)
+LABELLED = (
+    "data.train=../datasets_example/labelled_pairs.train.jsonl", "data.eval=", "data.eval_ratio=0.2",
+    "evaluate.metrics=", "gate={}",
+)  # fmt: skip
+# run: its recipe, and what is set in it
+SWIFT_RUNS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "qwen3_embedding_lora": ("qwen3_embedding_lora", ()),
+    "qwen3_embedding_full": ("qwen3_embedding_full", ()),
+    "qwen3_reranker_native": ("qwen3_reranker_native", ()),
+    "qwen3_sft_lora": ("qwen3_sft_lora", ()),
+    "sft_single_gpu_test": ("sft_single_gpu_test", ()),
+    "qwen3_sft_finance": ("qwen3_sft_finance", ()),
+    "contrastive": ("qwen3_embedding_lora", (*LABELLED, "loss=contrastive")),
+    "online_contrastive": ("qwen3_embedding_lora", (*LABELLED, "loss=online_contrastive")),
+    "score_head": ("qwen3_reranker_native", ("train.task_type=reranker", "loss=pointwise")),
+}
 
 
 @pytest.fixture(scope="session")
 def swift_runs(recipes, tmp_path_factory) -> dict[str, Path]:
-    """Every recipe for ms-swift, from data to verdict on a tiny model; two at a time, for each keeps one core busy."""
+    """Every recipe and loss for ms-swift, from data to verdict on a tiny model; two at a time, each on one core."""
     root = tmp_path_factory.mktemp("swift")
 
     def run(name: str) -> Done:
-        return orch("run", str(recipes / f"{name}.yaml"), "--smoke", "-o", str(root / name))
+        recipe, values = SWIFT_RUNS[name]
+        sets = [word for value in values for word in ("--set", value)]
+        return orch("run", str(recipes / f"{recipe}.yaml"), "--smoke", "-o", str(root / name), *sets)
 
     with ThreadPoolExecutor(max_workers=2) as pool:
-        done = dict(zip(SWIFT_RECIPES, pool.map(run, SWIFT_RECIPES), strict=True))
+        done = dict(zip(SWIFT_RUNS, pool.map(run, SWIFT_RUNS), strict=True))
     for name, one in done.items():
         assert one.code == 0, f"{name}\n{one.out}\n{one.err}"
-    return {name: root / name for name in SWIFT_RECIPES}
+    return {name: root / name for name in SWIFT_RUNS}
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Every recipe for ms-swift, end to end on a tiny model through `swift sft` and `swift export --merge_lora`."""
+"""Every recipe and loss for ms-swift, end to end on a tiny model through `swift sft` and `swift export --merge_lora`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import SECRET, SWIFT_RECIPES, orch, processes_that_name
+from tests.e2e.conftest import SECRET, SWIFT_RUNS, orch, processes_that_name
 
 pytestmark = pytest.mark.smoke
 
-LORA = tuple(name for name in SWIFT_RECIPES if name != "qwen3_embedding_full")
+LORA = tuple(name for name in SWIFT_RUNS if name != "qwen3_embedding_full")
 TEXTS = ("What does Lantern do when a beacon is late?", "灯塔的信标迟到会怎样？", "plain words")
 
 
@@ -27,7 +27,7 @@ def stage(folder: Path, kind: str):
     return next(item for item in load(folder / "plan.json")["stages"] if item["kind"] == kind)
 
 
-@pytest.mark.parametrize("name", SWIFT_RECIPES)
+@pytest.mark.parametrize("name", SWIFT_RUNS)
 def test_a_run_ends_with_a_verdict_and_a_verified_package(swift_runs, name):
     folder = swift_runs[name]
     report = load(folder / "report.json")
@@ -42,7 +42,7 @@ def test_a_run_ends_with_a_verdict_and_a_verified_package(swift_runs, name):
     assert "scoring.json" in {path.name for path in (folder / "model").iterdir()}
 
 
-@pytest.mark.parametrize("name", SWIFT_RECIPES)
+@pytest.mark.parametrize("name", SWIFT_RUNS)
 def test_what_ran_is_what_was_rendered_and_it_was_the_native_tool(swift_runs, name):
     folder = swift_runs[name]
     for item in load(folder / "plan.json")["stages"]:
@@ -54,7 +54,7 @@ def test_what_ran_is_what_was_rendered_and_it_was_the_native_tool(swift_runs, na
     assert all("swift.cli.export" in item["command"]["argv"] for item in merge)
 
 
-@pytest.mark.parametrize("name", SWIFT_RECIPES)
+@pytest.mark.parametrize("name", SWIFT_RUNS)
 def test_ms_swift_loaded_exactly_the_rows_that_the_ledger_kept(swift_runs, name):
     folder = swift_runs[name]
     loaded = {row["side"]: row["rows"] for row in rows_of(folder / "events.jsonl") if row["type"] == "rows_loaded"}
@@ -64,13 +64,40 @@ def test_ms_swift_loaded_exactly_the_rows_that_the_ledger_kept(swift_runs, name)
     assert sum(1 for _ in (folder / "data" / "train.jsonl").open()) == kept["train"]
 
 
-@pytest.mark.parametrize("name", SWIFT_RECIPES)
+@pytest.mark.parametrize("name", SWIFT_RUNS)
 def test_no_secret_and_no_process_is_left(swift_runs, name):
     folder = swift_runs[name]
     assert processes_that_name(str(folder)) == []
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert len(files) > 30
     assert not [path for path in files if SECRET.encode() in path.read_bytes()]
+
+
+@pytest.mark.parametrize(
+    ("name", "loss"),
+    [
+        ("qwen3_embedding_lora", "infonce"),
+        ("qwen3_embedding_full", "cosine_similarity"),
+        ("contrastive", "contrastive"),
+        ("online_contrastive", "online_contrastive"),
+        ("qwen3_reranker_native", "listwise_reranker"),
+        ("score_head", "pointwise_reranker"),
+    ],
+)
+def test_each_loss_moves_the_model(swift_runs, name, loss):
+    train = stage(swift_runs[name], "train")
+    argv = train["command"]["argv"]
+    assert argv[argv.index("--loss_type") + 1] == loss
+    logged = rows_of(swift_runs[name] / "stages" / train["name"] / "output" / "logging.jsonl")
+    losses = [row["loss"] for row in logged if "loss" in row]
+    assert len(losses) >= 8
+    assert any(value > 0 for value in losses)
+    assert len(set(losses)) > 3
+
+
+def test_a_new_score_head_is_measured_beside_the_model_s_own_prompt(swift_runs):
+    systems = load(swift_runs["score_head"] / "report.json")["metrics"]["systems"]
+    assert [(system["id"], system["head"]) for system in systems][:2] == [("native", None), ("trained-format", "new")]
 
 
 def test_the_environment_that_decides_a_loss_is_recorded_with_the_command(swift_runs):
@@ -146,6 +173,26 @@ def test_the_native_reranker_package_gives_the_measured_scores(swift_runs):
     predicted = {row["document"]: row["score"] for row in done.data}
     for item in group["documents"]:
         assert abs(predicted[item["text"]] - measured[item["docid"]]) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["qwen3_embedding_full", "qwen3_reranker_native", "sft_single_gpu_test"])
+def test_a_server_gives_the_numbers_of_the_package(swift_runs, name):
+    done = orch("serve", str(swift_runs[name]), "--check", "--json")
+    assert done.code == 0, done.out + done.err
+    assert done.data["probes"]
+    assert all(probe["passed"] for probe in done.data["probes"])
+    assert processes_that_name(str(swift_runs[name] / "model")) == []
+
+
+def test_an_earlier_checkpoint_is_merged_on_its_own_and_never_over_a_folder(swift_runs):
+    folder = swift_runs["qwen3_sft_lora"]
+    argv = ("merge", str(folder), "--checkpoint", "8", "--test-prompt", "What is Lantern?")
+    done = orch(*argv)
+    assert done.code == 0, done.err
+    assert (folder / "merged" / "checkpoint-8" / "model.safetensors").exists()
+    again = orch(*argv)
+    assert again.code == 9
+    assert "exists already" in again.err
 
 
 def test_the_report_of_an_llm_shows_both_models_answers_beside_the_reference(swift_runs):

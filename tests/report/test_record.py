@@ -11,7 +11,7 @@ from orchestrator.rundir import RunDir
 def test_checks_keep_their_numbers_apart_from_their_words():
     (check,) = parse_checks({"checks": [{"name": "merged", "passed": True, "max_difference": 1e-6, "missing": []}]})
     assert (check.name, check.passed, check.numbers) == (
-        "the merged model scores as its adapter",
+        "the merged model gives what the base model gives with the adapter",
         True,
         {"max_difference": 1e-6},
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.workers import merge, package
+from orchestrator.workers.card_parts import RESULTS_MARK
 from orchestrator.workers.chat import generate
 from orchestrator.workers.chat.checks import check_tied
 from orchestrator.workers.chat.encoding import join_turns, load_format, render_own, tokenize
@@ -18,7 +19,6 @@ from orchestrator.workers.chat.rows import read_chat_rows
 from orchestrator.workers.chat.spec import parse_chat_spec
 from orchestrator.workers.chat.template import choose_template
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.reranker.card import RESULTS_MARK
 from orchestrator.workers.weights import hash_file
 from tests.workers.conftest import package_arguments, save_adapter
 from tests.workers.test_chat_score import SPEC, assistant, user

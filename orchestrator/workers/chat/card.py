@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.workers.reranker.card import MODEL_PATH, RESULTS_MARK
+from orchestrator.workers.card_parts import MODEL_PATH, RESULTS_MARK
 
 if TYPE_CHECKING:
     from orchestrator.workers.chat.spec import ChatSpec

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.workers.card_parts import name_base
 from orchestrator.workers.chat.card import ChatCardFacts, build_chat_card
 from orchestrator.workers.chat.checks import check_stop, check_template
 from orchestrator.workers.chat.encoding import ChatFormat, load_format
@@ -30,7 +31,6 @@ from orchestrator.workers.packaging import (
     hash_and_describe,
     scan_copied_weights,
 )
-from orchestrator.workers.reranker.card import name_base
 from orchestrator.workers.tokenizer_files import read_json, set_chat_template, update_settings
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def describe(
     request: Request, spec: ChatSpec, folder: Path, *, chosen: Chosen, trained: ChatFormat, examples: list[Any]
 ) -> None:
     """Write README.md and scoring.json."""
-    base, hub_base = name_base(request.base)
+    base, hub_base = name_base(request.base, request.raw_spec)
     facts = ChatCardFacts(
         base=base,
         hub_base=hub_base,

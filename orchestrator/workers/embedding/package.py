@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.workers.card_parts import name_base
 from orchestrator.workers.embedding.card import CardFacts, build_card
 from orchestrator.workers.embedding.end_token import append_end_token
 from orchestrator.workers.embedding.files import read_own_modules, write_embedding_files
@@ -24,7 +25,6 @@ from orchestrator.workers.packaging import (
     load_tokenizer,
     scan_copied_weights,
 )
-from orchestrator.workers.reranker.card import name_base
 from orchestrator.workers.reranker.probes import EXAMPLES
 from orchestrator.workers.tokenizer_files import read_json, update_settings
 
@@ -104,7 +104,7 @@ def describe(
     request: Request, folder: Path, spec: EmbeddingSpec, report: dict[str, Any], known: list[dict[str, Any]]
 ) -> None:
     """Write README.md and scoring.json."""
-    base, hub_base = name_base(request.base)
+    base, hub_base = name_base(request.base, request.raw_spec)
     distances = {check["name"]: check.get("max_distance") for check in report["checks"]}
     apart = max(distances[name] for name in ("sentence-transformers", "transformers"))
     write_text(folder / "README.md", build_card(CardFacts(base, hub_base, spec, report["dims"], apart)))

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
+from orchestrator.workers.card_parts import MODEL_PATH, RESULTS_MARK
 from orchestrator.workers.reranker.scoring_spec import DEFAULT_PROMPT, ScoringSpec
-
-RESULTS_MARK = "<!-- orch:results -->"
-MODEL_PATH = "path/to/this/folder"
 
 
 @dataclass(frozen=True)
@@ -22,12 +19,6 @@ class CardFacts:
     exact_template: bool
     max_seq_length: int
     difference: float | None
-
-
-def name_base(base: str) -> tuple[str, bool]:
-    """Return how the card calls the base model, and whether that is a hub id; a folder goes by its name."""
-    path = Path(base)
-    return (path.resolve().name, False) if path.exists() else (base, True)
 
 
 def build_card(facts: CardFacts) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.workers.card_parts import name_base
 from orchestrator.workers.folders import write_text
 from orchestrator.workers.packaging import (
     Request,
@@ -15,7 +16,7 @@ from orchestrator.workers.packaging import (
     restore_cache,
     scan_copied_weights,
 )
-from orchestrator.workers.reranker.card import CardFacts, build_card, name_base
+from orchestrator.workers.reranker.card import CardFacts, build_card
 from orchestrator.workers.reranker.probes import EXAMPLES, build_probes
 from orchestrator.workers.reranker.scoring_spec import ScoringSpec, parse_spec
 from orchestrator.workers.reranker.sentence_transformers_files import write_decoder_files, write_encoder_files
@@ -78,7 +79,7 @@ def describe(request: Request, spec: ScoringSpec, folder: Path, report: dict[str
     """Write README.md and scoring.json."""
     decoder = is_decoder(spec)
     max_seq_length = sequence_length(trained, spec) if decoder else spec.max_length
-    base, hub_base = name_base(request.base)
+    base, hub_base = name_base(request.base, request.raw_spec)
     checks = {check["name"]: check for check in report["checks"]}
     agreement = checks["sentence-transformers"]
     facts = CardFacts(

@@ -7,7 +7,8 @@ import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.workers.reranker.card import MODEL_PATH, RESULTS_MARK, example_pairs
+from orchestrator.workers.card_parts import MODEL_PATH, RESULTS_MARK
+from orchestrator.workers.reranker.card import example_pairs
 from orchestrator.workers.reranker.scoring import NATIVE_PREFIX, NATIVE_SUFFIX
 
 if TYPE_CHECKING:

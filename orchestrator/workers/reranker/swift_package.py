@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.workers.card_parts import name_base
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import write_text
 from orchestrator.workers.packaging import (
@@ -16,7 +17,6 @@ from orchestrator.workers.packaging import (
     restore_cache,
     scan_copied_weights,
 )
-from orchestrator.workers.reranker.card import name_base
 from orchestrator.workers.reranker.probes import AWKWARD, EXAMPLES, build_probes
 from orchestrator.workers.reranker.scoring import answer_ids, native_chat_template
 from orchestrator.workers.reranker.scoring_spec import ScoringSpec, parse_spec
@@ -82,7 +82,7 @@ def describe(
     request: Request, spec: ScoringSpec, folder: Path, report: dict[str, Any], scores: dict[Pair, float]
 ) -> dict[str, Any]:
     """Write README.md and return what scoring.json says; `scores` are the packaged folder's, of the probes."""
-    base, hub_base = name_base(request.base)
+    base, hub_base = name_base(request.base, request.raw_spec)
     agreement = next(check for check in report["checks"] if check["name"] == "sentence-transformers")
     facts = CardFacts(base=base, hub_base=hub_base, spec=spec, difference=agreement["max_difference"])
     write_text(folder / "README.md", build_card(facts))
