@@ -1,4 +1,4 @@
-"""What the cards of all packaged models have in common: the base model's name, the folder's, the place of the results."""
+"""What the cards of all packaged models have in common: how the base is named, and where the results go."""
 
 from __future__ import annotations
 

@@ -179,8 +179,8 @@ def test_the_native_reranker_package_gives_the_measured_scores(swift_runs):
 def test_a_server_gives_the_numbers_of_the_package(swift_runs, name):
     done = orch("serve", str(swift_runs[name]), "--check", "--json")
     assert done.code == 0, done.out + done.err
-    assert done.data["probes"]
-    assert all(probe["passed"] for probe in done.data["probes"])
+    assert done.data["check"]["rows"]
+    assert all(probe["passed"] for probe in done.data["check"]["rows"])
     assert processes_that_name(str(swift_runs[name] / "model")) == []
 
 
