@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.backends import BACKENDS
 from orchestrator.backends.protocol import Found, Job, eval_kind
-from orchestrator.data.formats import sniff_kind
+from orchestrator.data.rows.formats import sniff_kind
 from orchestrator.errors import PreflightError, Problem, RecipeError
 from orchestrator.evaluation.measures import check_metrics
 from orchestrator.models import find_model

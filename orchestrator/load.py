@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from orchestrator.backends import BACKENDS, find_backend
-from orchestrator.data.hub_ids import parse_hub_id
+from orchestrator.data.reading.hub_ids import parse_hub_id
 from orchestrator.errors import Problem, RecipeError, Where
 from orchestrator.evaluation.gate import parse_rule
 from orchestrator.evaluation.measures import parse_metric

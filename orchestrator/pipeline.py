@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.backends import BACKENDS
 from orchestrator.backends.protocol import eval_kind
-from orchestrator.data.hub_ids import parse_hub_id
+from orchestrator.data.reading.hub_ids import parse_hub_id
 from orchestrator.measuring import build_measured
 from orchestrator.plan import Command, File, Note, Plan, Stage
 from orchestrator.render import render_command

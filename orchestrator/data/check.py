@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.data.checks import RowRules
-from orchestrator.data.formats import require_kind, sniff_shape
+from orchestrator.data.counting.tokens import LengthBudget
 from orchestrator.data.gather import Request, gather
-from orchestrator.data.tokens import LengthBudget
+from orchestrator.data.rows.checks import RowRules
+from orchestrator.data.rows.formats import require_kind, sniff_shape
 from orchestrator.data.verdict import build_problems
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from orchestrator.data.counting.tokens import TokenLimit
     from orchestrator.data.ledger import Ledger
-    from orchestrator.data.records import Kind
-    from orchestrator.data.tokens import TokenLimit
+    from orchestrator.data.rows.records import Kind
     from orchestrator.errors import Problem
 
 REPORT_VERSION = 1

@@ -7,12 +7,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.data.foreign_rows import FOREIGN_FORMS, convert_row
-from orchestrator.data.readers import open_source
+from orchestrator.data.reading.readers import open_source
+from orchestrator.data.reading.tabular import DELIMITERS, parse_cell
 from orchestrator.data.reasons import REASONS, Fault, problem_of, refuse
-from orchestrator.data.tabular import DELIMITERS, parse_cell
+from orchestrator.data.rows.foreign_rows import FOREIGN_FORMS, convert_row
 from orchestrator.data.verdict import PROBLEMS_SHOWN
-from orchestrator.data.writers import FileSet, format_line
+from orchestrator.data.writing.writers import FileSet, format_line
 from orchestrator.errors import DataError, Problem, Where
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-    from orchestrator.data.decoding import Row
-    from orchestrator.data.readers import Source
+    from orchestrator.data.reading.decoding import Row
+    from orchestrator.data.reading.readers import Source
 
 FILE_FORMS = ("csv", "tsv", "parquet", "json", "jsonl")
 FORMS = (*FILE_FORMS, *FOREIGN_FORMS)

@@ -8,18 +8,24 @@ from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.data.checks import Accepted, RowRules, check_row
+from orchestrator.data.counting.lengths import build_rule
+from orchestrator.data.counting.tokens import (
+    LengthBudget,
+    TextCounter,
+    TokenizerUnusableError,
+    TokenLimit,
+    load_tokenizer,
+)
 from orchestrator.data.digests import DigestSet, digest, document_key, query_key
-from orchestrator.data.groups import RankingGroup
 from orchestrator.data.ledger import Findings, InputFile, Ledger
-from orchestrator.data.lengths import build_rule
 from orchestrator.data.loss_fit import Demands, LossFit
-from orchestrator.data.readers import open_source, require_readable, show_path
+from orchestrator.data.reading.readers import open_source, require_readable, show_path
 from orchestrator.data.reasons import Fault, problem_of, refuse
+from orchestrator.data.rows.checks import Accepted, RowRules, check_row
+from orchestrator.data.rows.groups import RankingGroup
+from orchestrator.data.rows.texts import build_fault
 from orchestrator.data.side import Samples, Side, Sink
 from orchestrator.data.sides import VALIDATION_SALT, Cuts, DrawRange, cut_for, draw
-from orchestrator.data.texts import build_fault
-from orchestrator.data.tokens import LengthBudget, TextCounter, TokenizerUnusableError, TokenLimit, load_tokenizer
 from orchestrator.data.verdict import PROBLEMS_SHOWN, Gathered
 from orchestrator.errors import Problem, Where
 
@@ -27,8 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from orchestrator.data.decoding import Row
-    from orchestrator.data.records import Record
+    from orchestrator.data.reading.decoding import Row
+    from orchestrator.data.rows.records import Record
     from orchestrator.data.side import Measurements
 
 STATS_VERSION = 1

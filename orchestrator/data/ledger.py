@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from orchestrator.data.reasons import BAD_CODES, REASONS
-from orchestrator.data.texts import quote
+from orchestrator.data.rows.texts import quote
 
 LEDGER_VERSION = 1
 DROPPED_ROWS_LISTED = 1000

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from orchestrator.data.groups import RankingGroup
 from orchestrator.data.reasons import Fault, problem_of
-from orchestrator.data.records import ScoredPair
-from orchestrator.data.texts import build_fault
+from orchestrator.data.rows.groups import RankingGroup
+from orchestrator.data.rows.records import ScoredPair
+from orchestrator.data.rows.texts import build_fault
 from orchestrator.errors import Where
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from orchestrator.data.ledger import Findings
-    from orchestrator.data.records import Kind, Record
+    from orchestrator.data.rows.records import Kind, Record
     from orchestrator.errors import Problem
 
 LABEL_LOSSES = ("contrastive", "online_contrastive")

@@ -17,15 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from orchestrator.data.corpus import RetrievalWriter
 from orchestrator.data.describe import describe_problem, describe_sums, describe_warnings
-from orchestrator.data.eval_rows import EvalWriter
 from orchestrator.data.gather import Request, gather
 from orchestrator.data.prepare_arguments import Outputs, parse_arguments
 from orchestrator.data.reasons import REASONS, refuse
-from orchestrator.data.train_rows import TrainWriter
 from orchestrator.data.verdict import Gathered, require_usable
-from orchestrator.data.writers import FileSet, remove_files
+from orchestrator.data.writing.corpus import RetrievalWriter
+from orchestrator.data.writing.eval_rows import EvalWriter
+from orchestrator.data.writing.train_rows import TrainWriter
+from orchestrator.data.writing.writers import FileSet, remove_files
 from orchestrator.errors import DataError, OrchError, PreflightError
 from orchestrator.rundir import RunDir, write_json
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import BinaryIO
 
-    from orchestrator.data.records import Record
+    from orchestrator.data.rows.records import Record
     from orchestrator.data.sides import Cuts
 
 _NAMES = RunDir(Path())

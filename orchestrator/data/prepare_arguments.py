@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.data.checks import RowRules
-from orchestrator.data.formats import parse_columns, require_kind
+from orchestrator.data.counting.tokens import DEFAULT_PROMPT, LengthBudget, TokenLimit
 from orchestrator.data.gather import Request
 from orchestrator.data.loss_fit import LOSSES, Demands
-from orchestrator.data.records import KINDS
-from orchestrator.data.tokens import DEFAULT_PROMPT, LengthBudget, TokenLimit
-from orchestrator.data.writers import TRAIN_FORMS, RowOptions
+from orchestrator.data.rows.checks import RowRules
+from orchestrator.data.rows.formats import parse_columns, require_kind
+from orchestrator.data.rows.records import KINDS
+from orchestrator.data.writing.writers import TRAIN_FORMS, RowOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.data.field_readers import SAMPLE_KEY
 from orchestrator.data.reasons import refuse
+from orchestrator.data.rows.field_readers import SAMPLE_KEY
 from orchestrator.data.sample_texts import TOPICS, WORDS
-from orchestrator.data.writers import FileSet, format_line
+from orchestrator.data.writing.writers import FileSet, format_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable

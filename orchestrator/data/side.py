@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from orchestrator.data.counting.statistics import SideStatistics
+from orchestrator.data.counting.tokens import LengthRule, Measured, MeasuringQueue, TextCounter, TokenStatistics
 from orchestrator.data.digests import DigestSet
-from orchestrator.data.groups import RankingGroup
 from orchestrator.data.ledger import Findings, SideTally
 from orchestrator.data.reasons import problem_of
-from orchestrator.data.records import Kind, Record
-from orchestrator.data.statistics import SideStatistics
-from orchestrator.data.tokens import LengthRule, Measured, MeasuringQueue, TextCounter, TokenStatistics
+from orchestrator.data.rows.groups import RankingGroup
+from orchestrator.data.rows.records import Kind, Record
 from orchestrator.errors import Problem, Where
 
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.data.checks import find_split_text
 from orchestrator.data.digests import DigestSet, digest, query_key
-from orchestrator.data.readers import Source
+from orchestrator.data.reading.readers import Source
 from orchestrator.data.reasons import REASONS, problem_of, refuse
+from orchestrator.data.rows.checks import find_split_text
 from orchestrator.data.sides import DrawRange, cut_for, draw
 from orchestrator.data.verdict import PROBLEMS_SHOWN
-from orchestrator.data.writers import FileSet
+from orchestrator.data.writing.writers import FileSet
 from orchestrator.errors import DataError, Problem, Where
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-    from orchestrator.data.decoding import Row
+    from orchestrator.data.reading.decoding import Row
 
 
 @dataclass(frozen=True)

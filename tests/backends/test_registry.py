@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import get_args
 
 from orchestrator.backends import BACKENDS
-from orchestrator.data.writers import TRAIN_FORMS
+from orchestrator.data.writing.writers import TRAIN_FORMS
 from orchestrator.hardware import CPU
 from orchestrator.models import BaseModel
 from orchestrator.recipe.schema import Recipe

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.data.checks import check_row
 from orchestrator.data.reasons import Fault
-from orchestrator.data.texts import is_blank, quote
+from orchestrator.data.rows.checks import check_row
+from orchestrator.data.rows.texts import is_blank, quote
 
 
 def check(value):

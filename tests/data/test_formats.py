@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.data.checks import RowRules, check_row
-from orchestrator.data.formats import find_shape, parse_columns, sniff_kind
-from orchestrator.data.groups import RankingGroup
 from orchestrator.data.reasons import REASONS, Fault
-from orchestrator.data.records import KINDS, Chat, Message, ScoredPair
+from orchestrator.data.rows.checks import RowRules, check_row
+from orchestrator.data.rows.formats import find_shape, parse_columns, sniff_kind
+from orchestrator.data.rows.groups import RankingGroup
+from orchestrator.data.rows.records import KINDS, Chat, Message, ScoredPair
 
 OPEN = RowRules("group", needs_negatives=False)
 PAIR = RowRules("pair", takes_prompt=False)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.data.checks import RowRules
 from orchestrator.data.gather import Request, gather
 from orchestrator.data.loss_fit import LOSSES, Demands
+from orchestrator.data.rows.checks import RowRules
 
 
 def group(number, negatives=1, positives=1):

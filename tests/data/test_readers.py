@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.data.readers import Source, open_source
+from orchestrator.data.reading.readers import Source, open_source
 from orchestrator.errors import DataError, OrchError
 
 relaxed = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from orchestrator.data.check import check_files
-from orchestrator.data.checks import RowRules, check_row
 from orchestrator.data.gather import Request, gather
 from orchestrator.data.loss_fit import LOSSES
 from orchestrator.data.reasons import REASONS, Fault
+from orchestrator.data.rows.checks import RowRules, check_row
 from orchestrator.data.split import split_file
 from orchestrator.data.verdict import build_problems
-from orchestrator.data.writers import TRAIN_FORMS
+from orchestrator.data.writing.writers import TRAIN_FORMS
 from orchestrator.errors import DataError
 
 GOOD = '{"query": "q", "pos": ["p"], "neg": ["n"]}'
@@ -256,7 +256,7 @@ def test_a_positive_of_both_sides_is_warned_about(files, ratio):
 
 def test_texts_that_will_be_cut_are_warned_about(files):
     tokenizers = pytest.importorskip("tokenizers")
-    from orchestrator.data.tokens import LengthBudget
+    from orchestrator.data.counting.tokens import LengthBudget
 
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({"?": 0}, unk_token="?"))  # noqa: S106 - no password
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()

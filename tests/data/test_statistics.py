@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.data.groups import RankingGroup
-from orchestrator.data.spreads import find_percentiles, find_script
-from orchestrator.data.statistics import SideStatistics
+from orchestrator.data.counting.spreads import find_percentiles, find_script
+from orchestrator.data.counting.statistics import SideStatistics
+from orchestrator.data.rows.groups import RankingGroup
 
 
 def test_statistics_count_rows_queries_documents_and_lengths():

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.data.readers import open_source
+from orchestrator.data.reading.readers import open_source
 from orchestrator.data.reasons import REASONS
 from orchestrator.errors import DataError
 

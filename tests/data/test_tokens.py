@@ -4,10 +4,8 @@ import sys
 
 import pytest
 
-from orchestrator.data.groups import RankingGroup
-from orchestrator.data.lengths import build_rule
-from orchestrator.data.records import Chat, Message, ScoredPair
-from orchestrator.data.tokens import (
+from orchestrator.data.counting.lengths import build_rule
+from orchestrator.data.counting.tokens import (
     LengthBudget,
     MeasuringQueue,
     TextCounter,
@@ -16,6 +14,8 @@ from orchestrator.data.tokens import (
     TokenStatistics,
     load_tokenizer,
 )
+from orchestrator.data.rows.groups import RankingGroup
+from orchestrator.data.rows.records import Chat, Message, ScoredPair
 
 tokenizers = pytest.importorskip("tokenizers")
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import json
 
-from orchestrator.data.groups import RankingGroup, build_eval_row
-from orchestrator.data.writers import FileSet, build_flagembedding_row, format_line, remove_files
+from orchestrator.data.rows.groups import RankingGroup, build_eval_row
+from orchestrator.data.writing.writers import FileSet, build_flagembedding_row, format_line, remove_files
 
 GROUP = RankingGroup("q", ("p",), ("a", "b", "c", "d", "e"), "eval.jsonl", 12)
 

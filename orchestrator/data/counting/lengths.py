@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.data.groups import RankingGroup
-from orchestrator.data.records import Chat, Kind, Message, ScoredPair
-from orchestrator.data.swift_rows import build_anchor
-from orchestrator.data.tokens import LengthBudget, LengthRule, Measured, TextCounter, TokenLimit
+from orchestrator.data.counting.tokens import LengthBudget, LengthRule, Measured, TextCounter, TokenLimit
+from orchestrator.data.rows.groups import RankingGroup
+from orchestrator.data.rows.records import Chat, Kind, Message, ScoredPair
+from orchestrator.data.writing.swift_rows import build_anchor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from orchestrator.data.records import Record
+    from orchestrator.data.rows.records import Record
 
 _SEPARATOR = "\n"
 # https://huggingface.co/Qwen/Qwen3-Reranker-0.6B#transformers-usage

@@ -6,16 +6,16 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.data.counting.spreads import find_percentiles, find_script
 from orchestrator.data.digests import DigestSet, digest, query_key
-from orchestrator.data.groups import RankingGroup
-from orchestrator.data.records import Chat, Kind, ScoredPair
-from orchestrator.data.spreads import find_percentiles, find_script
+from orchestrator.data.rows.groups import RankingGroup
+from orchestrator.data.rows.records import Chat, Kind, ScoredPair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from orchestrator.data.records import Record
-    from orchestrator.data.tokens import Measured, TokenStatistics
+    from orchestrator.data.counting.tokens import Measured, TokenStatistics
+    from orchestrator.data.rows.records import Record
 
 _SCORES_LISTED = 20
 

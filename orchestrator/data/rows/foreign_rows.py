@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.reasons import REASONS, Fault
-from orchestrator.data.texts import quote
+from orchestrator.data.rows.texts import quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,7 +6,7 @@ import codecs
 import json
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.data.decoding import WHITESPACE, Row, RowDecoder, describe_syntax
+from orchestrator.data.reading.decoding import WHITESPACE, Row, RowDecoder, describe_syntax
 from orchestrator.data.reasons import refuse
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ import hashlib
 import stat
 from typing import TYPE_CHECKING, BinaryIO
 
-from orchestrator.data.decoding import WHITESPACE, Row, RowDecoder, describe_syntax
-from orchestrator.data.json_list import read_list
+from orchestrator.data.reading.decoding import WHITESPACE, Row, RowDecoder, describe_syntax
+from orchestrator.data.reading.json_list import read_list
+from orchestrator.data.reading.tabular import DELIMITERS, read_delimited, read_parquet
 from orchestrator.data.reasons import Fault, refuse
-from orchestrator.data.tabular import DELIMITERS, read_delimited, read_parquet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -9,10 +9,10 @@ import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.data.readers import open_source
+from orchestrator.data.reading.readers import open_source
 from orchestrator.data.reasons import Fault
-from orchestrator.data.records import KINDS, Kind
-from orchestrator.data.texts import LONGEST_QUOTE, build_fault, name_type, quote
+from orchestrator.data.rows.records import KINDS, Kind
+from orchestrator.data.rows.texts import LONGEST_QUOTE, build_fault, name_type, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

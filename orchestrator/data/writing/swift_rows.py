@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.data.groups import RankingGroup
-from orchestrator.data.records import Chat, ScoredPair
+from orchestrator.data.rows.groups import RankingGroup
+from orchestrator.data.rows.records import Chat, ScoredPair
 
 if TYPE_CHECKING:
-    from orchestrator.data.records import Record
-    from orchestrator.data.writers import RowOptions
+    from orchestrator.data.rows.records import Record
+    from orchestrator.data.writing.writers import RowOptions
 
 Messages = list[dict[str, str]]
 

@@ -11,13 +11,13 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from orchestrator.data.digests import digest, document_key, query_key
-from orchestrator.data.groups import RankingGroup
-from orchestrator.data.writers import format_line
+from orchestrator.data.rows.groups import RankingGroup
+from orchestrator.data.writing.writers import format_line
 
 if TYPE_CHECKING:
     from typing import BinaryIO
 
-    from orchestrator.data.records import Record
+    from orchestrator.data.rows.records import Record
 
 
 @dataclass

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.data import chat_checks, group_checks, pair_checks
-from orchestrator.data.field_readers import SAMPLE_KEY, read_fields
-from orchestrator.data.formats import (
+from orchestrator.data.reasons import Fault
+from orchestrator.data.rows import chat_checks, group_checks, pair_checks
+from orchestrator.data.rows.field_readers import SAMPLE_KEY, read_fields
+from orchestrator.data.rows.formats import (
     explain_missing,
     explain_no_object,
     explain_other_kind,
@@ -15,14 +16,13 @@ from orchestrator.data.formats import (
     find_shape,
     rename_columns,
 )
-from orchestrator.data.reasons import Fault
-from orchestrator.data.texts import build_fault, find_surrogate, is_blank, name_type
+from orchestrator.data.rows.texts import build_fault, find_surrogate, is_blank, name_type
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from orchestrator.data.field_readers import Fields
-    from orchestrator.data.records import Kind, Record
+    from orchestrator.data.rows.field_readers import Fields
+    from orchestrator.data.rows.records import Kind, Record
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.data.groups import RankingGroup
-from orchestrator.data.swift_rows import build_chat_row, build_embedding_row, build_reranker_row
+from orchestrator.data.rows.groups import RankingGroup
+from orchestrator.data.writing.swift_rows import build_chat_row, build_embedding_row, build_reranker_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import BinaryIO, Self
 
-    from orchestrator.data.records import Kind, Record
+    from orchestrator.data.rows.records import Kind, Record
 
 # Python's str.splitlines ends a line at these, and JSON leaves them as they are.
 _LINE_BREAKS = {character: f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"}

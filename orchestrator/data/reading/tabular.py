@@ -12,7 +12,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from orchestrator.data.decoding import WHITESPACE, Row
+from orchestrator.data.reading.decoding import WHITESPACE, Row
 from orchestrator.data.reasons import REASONS, Fault, refuse
 
 if TYPE_CHECKING:

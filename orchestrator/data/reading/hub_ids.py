@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from orchestrator.data.readers import ENDINGS
+from orchestrator.data.reading.readers import ENDINGS
 
 _NAME = r"[A-Za-z0-9][\w.-]*"
 # A split may be a part of one, as the datasets library slices them: train[:1000], train[10%:20%]

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.reasons import Fault
-from orchestrator.data.texts import build_fault, name_type, quote
+from orchestrator.data.rows.texts import build_fault, name_type, quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from orchestrator.data.formats import Shape
+    from orchestrator.data.rows.formats import Shape
 
 _USER = ("user", "human")
 _ASSISTANT = ("assistant", "gpt", "bot")

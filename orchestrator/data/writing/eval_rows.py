@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.data.groups import RankingGroup, build_eval_row
-from orchestrator.data.records import Chat, ScoredPair
-from orchestrator.data.writers import format_line
+from orchestrator.data.rows.groups import RankingGroup, build_eval_row
+from orchestrator.data.rows.records import Chat, ScoredPair
+from orchestrator.data.writing.writers import format_line
 
 if TYPE_CHECKING:
     from typing import BinaryIO
 
-    from orchestrator.data.records import Record
+    from orchestrator.data.rows.records import Record
 
 
 def build_pair_row(pair: ScoredPair, number: int) -> dict[str, Any]:

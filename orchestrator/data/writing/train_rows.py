@@ -5,13 +5,13 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from orchestrator.data.groups import RankingGroup
-from orchestrator.data.writers import TRAIN_FORMS, RowOptions, format_line
+from orchestrator.data.rows.groups import RankingGroup
+from orchestrator.data.writing.writers import TRAIN_FORMS, RowOptions, format_line
 
 if TYPE_CHECKING:
     from typing import BinaryIO
 
-    from orchestrator.data.records import Record
+    from orchestrator.data.rows.records import Record
 
 
 class TrainWriter:

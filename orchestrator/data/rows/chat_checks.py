@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.data.records import Chat, Message
-from orchestrator.data.texts import build_fault, find_surrogate, is_blank
+from orchestrator.data.rows.records import Chat, Message
+from orchestrator.data.rows.texts import build_fault, find_surrogate, is_blank
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from orchestrator.data.field_readers import Fields
     from orchestrator.data.reasons import Fault
+    from orchestrator.data.rows.field_readers import Fields
 
 
 def check_chat(fields: Fields, source: str, line: int) -> Chat | Fault:

@@ -9,8 +9,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from orchestrator.data.readers import show_path
-from orchestrator.data.spreads import find_percentiles
+from orchestrator.data.counting.spreads import find_percentiles
+from orchestrator.data.reading.readers import show_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tokenizers import Tokenizer
 
-    from orchestrator.data.records import Record
+    from orchestrator.data.rows.records import Record
 
 # FlagEmbedding/abc/finetune/reranker/AbsDataset.py
 DEFAULT_PROMPT = (

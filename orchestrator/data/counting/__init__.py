@@ -1,0 +1,1 @@
+"""Tokens, lengths and statistics of the records, in bounded memory."""

@@ -1,0 +1,1 @@
+"""Files become rows with line numbers, streamed, whatever their format."""
