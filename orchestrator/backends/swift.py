@@ -8,12 +8,19 @@ from orchestrator.backends.argument_list import ArgumentList, RenderedArgument, 
 from orchestrator.backends.arguments import Argument, build_schema, check_arguments, coerce_all, load_arguments
 from orchestrator.backends.protocol import Found, Job, SmokeScale, Training
 from orchestrator.backends.swift_checks import check_swift_job
-from orchestrator.backends.swift_losses import find_loss, loss_environment, loss_type, prepare_flags, shrink_sizes
+from orchestrator.backends.swift_losses import (
+    explain_environment,
+    find_loss,
+    loss_environment,
+    loss_type,
+    prepare_flags,
+    shrink_sizes,
+)
 from orchestrator.backends.swift_models import SwiftModel, find_swift_model
 from orchestrator.backends.swift_scoring import GENERATIVE, build_scoring, find_task_type
 from orchestrator.backends.swift_spellings import OLD_SWIFT_SPELLINGS, translate_swift
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.plan import Command, File, Note, Resume
+from orchestrator.plan import Command, File, Resume
 from orchestrator.render import render_command
 
 if TYPE_CHECKING:
@@ -55,7 +62,7 @@ _MAX_LENGTHS = {"embedding": 512, "reranker": 1024, "sft": 2048}
 _FORMS = {"embedding": "swift-embedding", "reranker": "swift-reranker", "sft": "swift-chat"}
 _SMOKE_LEAVES_OUT = frozenset({
     "max_steps", "save_steps", "eval_steps", "warmup_steps", "attn_impl", "torch_compile", "use_liger_kernel", "tf32",
-    "torch_dtype", "packing", "padding_free", "early_stop_interval", "per_gpu_train_batch_size", "max_length",
+    "torch_dtype", "packing", "padding_free", "per_gpu_train_batch_size", "max_length",
     "evaluation_strategy",
 })  # fmt: skip
 # What the template qwen3 puts in front of every answer that has no thought: it counts against max_length.
@@ -139,7 +146,7 @@ class Swift:
         lora = not _is_full(translation.arguments)
         weights = f"{output}/{_checkpoint(job)}"
         notes = build_notes(arguments, translation)
-        notes += tuple(Note("train", name, value, "recipe", "loss") for name, value in loss_env.items())
+        notes += explain_environment(loss, loss_env)
         rows = int(values["per_device_train_batch_size"]) * job.processes()
         return Training(
             command=command,

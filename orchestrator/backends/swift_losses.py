@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import Problem
+from orchestrator.plan import Note
 from orchestrator.recipe.schema import Loss
 
 if TYPE_CHECKING:
@@ -89,6 +90,20 @@ def loss_environment(loss: Loss | None, *, generative: bool) -> dict[str, str]:
         if value is not None:
             env[variable] = str(value).lower() if isinstance(value, bool) else str(value)
     return env
+
+
+def explain_environment(loss: Loss | None, env: Mapping[str, str]) -> tuple[Note, ...]:
+    """Return where each variable of `loss_environment` comes from, for `orch render --explain`."""
+    fields = {variable: field for field, (variable, _) in (_VARIABLES[loss.type] if loss else {}).items()}
+    notes = []
+    for variable, value in env.items():
+        field = fields.get(variable)
+        given = field is not None and getattr(loss, field) is not None
+        origin, why = (
+            ("recipe", f"loss.{field}") if given else ("default", "shown, because ms-swift records it nowhere")
+        )
+        notes.append(Note("train", variable, value, origin, why))
+    return tuple(notes)
 
 
 def prepare_flags(loss: Loss | None) -> dict[str, Any]:

@@ -94,7 +94,9 @@ def test_the_loss_s_environment_is_explicit_and_recorded_in_the_plan():
     assert env["INFONCE_USE_BATCH"] == "true"
     assert env["INFONCE_INCLUDE_QQ"] == env["INFONCE_INCLUDE_DD"] == env["INFONCE_MASK_FAKE_NEGATIVE"] == "false"
     assert "INFONCE_HARD_NEGATIVES" not in env  # unset means all of them; 'None' would be read as a number
-    assert {note.argument for note in plan.notes} >= {"INFONCE_TEMPERATURE", "INFONCE_USE_BATCH"}
+    origins = {note.argument: (note.origin, note.why) for note in plan.notes}
+    assert origins["INFONCE_TEMPERATURE"] == ("recipe", "loss.temperature")
+    assert origins["INFONCE_FAKE_NEG_MARGIN"][0] == "default"
 
 
 def test_the_flags_of_ms_swift_3_come_out_as_those_of_the_installed_version():
