@@ -15,7 +15,7 @@ def test_the_demo_is_better_than_the_untouched_cross_encoder_with_an_interval_th
     headline = [item for item in report["comparisons"] if item["metric"] == "ndcg@10"]
     assert [item["baseline"] for item in headline] == ["trained-format", "native"]
     assert headline[0]["low"] > 0.1, headline[0]
-    assert headline[0]["queries"] == 80
+    assert headline[0]["units"] == 80
 
 
 def test_the_demo_reports_what_the_model_was_made_for_too(demo):
