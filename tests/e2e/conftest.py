@@ -8,12 +8,17 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 ORCH = str(Path(sys.executable).parent / "orch")
 SECRET = "hf_thisisasecretthatmustnotbewritten"  # noqa: S105
@@ -76,10 +81,19 @@ def run_killed_and_resumed(recipe: Path, folder: Path, stage: str, module: str) 
     return folder
 
 
-@pytest.fixture(scope="session")
-def killed_and_resumed(recipes, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("smoke") / "run with spaces 红隼"
-    return run_killed_and_resumed(recipes / "qwen3_reranker.yaml", folder, "05-train", "decoder_only.base")
+def run_plain_bash(recipe: Path, folder: Path) -> Path:
+    """Render a smoke run, and let bash run it with no Orch process around it."""
+    rendered = orch("render", str(recipe), "--smoke", "-o", str(folder))
+    assert rendered.code == 0, rendered.err
+    done = subprocess.run(["bash", str(folder / "run.sh")], env=ENV, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return folder
+
+
+def run_to_the_end(recipe: Path, folder: Path, *argv: str) -> Path:
+    done = orch("run", str(recipe), "-o", str(folder), *argv)
+    assert done.code == 0, f"{folder.name}\n{done.out}\n{done.err}"
+    return folder
 
 
 LABELLED = (
@@ -101,42 +115,54 @@ SWIFT_RUNS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 @pytest.fixture(scope="session")
-def swift_runs(recipes, tmp_path_factory) -> dict[str, Path]:
-    """Every recipe and loss for ms-swift, from data to verdict on a tiny model; two at a time, each on one core."""
-    root = tmp_path_factory.mktemp("swift")
-
-    def run(name: str) -> Done:
-        recipe, values = SWIFT_RUNS[name]
-        sets = [word for value in values for word in ("--set", value)]
-        return orch("run", str(recipes / f"{recipe}.yaml"), "--smoke", "-o", str(root / name), *sets)
-
+def started(request, recipes, tmp_path_factory) -> Iterator[dict[str, Future[Path]]]:
+    """The runs that the collected tests ask for, two at a time: most of each keeps one core busy."""
+    wanted = {name for item in request.session.items for name in item.fixturenames}
+    root = tmp_path_factory.mktemp("runs")
+    reranker, embedding = recipes / "qwen3_reranker.yaml", recipes / "qwen3_embedding_lora.yaml"
+    jobs: dict[str, tuple[str, Callable[[], Path]]] = {
+        "demo": ("demo", lambda: run_to_the_end(recipes / "demo.yaml", root / "demo", "--json")),
+        "killed": (
+            "killed_and_resumed",
+            lambda: run_killed_and_resumed(reranker, root / "run with spaces 红隼", "05-train", "decoder_only.base"),
+        ),
+        "bash": ("plain_bash", lambda: run_plain_bash(reranker, root / "bash")),
+        "swift-killed": (
+            "swift_killed_and_resumed",
+            lambda: run_killed_and_resumed(embedding, root / "swift-killed", "04-train", "swift.cli.sft"),
+        ),
+    }
+    for name, (recipe, values) in SWIFT_RUNS.items():
+        sets = ["--smoke", *(word for value in values for word in ("--set", value))]
+        path, folder = recipes / f"{recipe}.yaml", root / "swift" / name
+        jobs[name] = ("swift_runs", partial(run_to_the_end, path, folder, *sets))
     with ThreadPoolExecutor(max_workers=2) as pool:
-        done = dict(zip(SWIFT_RUNS, pool.map(run, SWIFT_RUNS), strict=True))
-    for name, one in done.items():
-        assert one.code == 0, f"{name}\n{one.out}\n{one.err}"
-    return {name: root / name for name in SWIFT_RUNS}
+        yield {name: pool.submit(job) for name, (fixture, job) in jobs.items() if fixture in wanted}
 
 
 @pytest.fixture(scope="session")
-def swift_killed_and_resumed(recipes, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("swift-killed") / "run"
-    return run_killed_and_resumed(recipes / "qwen3_embedding_lora.yaml", folder, "04-train", "swift.cli.sft")
+def demo(started) -> Path:
+    return started["demo"].result()
 
 
 @pytest.fixture(scope="session")
-def plain_bash(recipes, tmp_path_factory) -> Path:
+def killed_and_resumed(started) -> Path:
+    """A smoke run whose supervisor and training worker are killed (-9) after the first checkpoint, then resumed."""
+    return started["killed"].result()
+
+
+@pytest.fixture(scope="session")
+def plain_bash(started) -> Path:
     """The same smoke run, rendered and then run by bash, with no Orch process around it."""
-    folder = tmp_path_factory.mktemp("bash") / "run"
-    rendered = orch("render", str(recipes / "qwen3_reranker.yaml"), "--smoke", "-o", str(folder))
-    assert rendered.code == 0, rendered.err
-    done = subprocess.run(["bash", str(folder / "run.sh")], env=ENV, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
-    return folder
+    return started["bash"].result()
 
 
 @pytest.fixture(scope="session")
-def demo(recipes, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("demo") / "run"
-    done = orch("run", str(recipes / "demo.yaml"), "-o", str(folder), "--json")
-    assert done.code == 0, done.out + done.err
-    return folder
+def swift_runs(started) -> dict[str, Path]:
+    """Every recipe and loss for ms-swift, from data to verdict on a tiny model."""
+    return {name: started[name].result() for name in SWIFT_RUNS}
+
+
+@pytest.fixture(scope="session")
+def swift_killed_and_resumed(started) -> Path:
+    return started["swift-killed"].result()

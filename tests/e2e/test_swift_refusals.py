@@ -38,9 +38,9 @@ def write(folder, rows):
     (folder / "train.jsonl").write_text(text)
 
 
-def run(folder, *sets):
+def run(folder, *sets, env=ENV):
     words = [word for value in sets for word in ("--set", value)]
-    return orch("run", str(folder / "recipe.yaml"), "--smoke", "-o", str(folder / "run"), *words)
+    return orch("run", str(folder / "recipe.yaml"), "--smoke", "-o", str(folder / "run"), *words, env=env)
 
 
 @pytest.mark.parametrize(
@@ -114,10 +114,9 @@ def test_a_model_that_brings_code_is_not_trained_unless_the_recipe_trusts_it(toy
     assert "trust_remote_code" in done.err
 
 
-def test_a_hub_that_cannot_be_reached_ends_the_fetch_with_a_way_out(toy, monkeypatch):
-    monkeypatch.setitem(ENV, "HF_ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setitem(ENV, "HF_HUB_OFFLINE", "0")
-    done = run(toy, "data.train=sentence-transformers/stsb:train")
+def test_a_hub_that_cannot_be_reached_ends_the_fetch_with_a_way_out(toy):
+    nowhere = {**ENV, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}
+    done = run(toy, "data.train=sentence-transformers/stsb:train", env=nowhere)
     assert done.code == 6, done.out + done.err
     assert "sentence-transformers/stsb" in done.err
     assert "HF_ENDPOINT" in done.err or "download" in done.err
