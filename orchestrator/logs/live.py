@@ -41,6 +41,7 @@ class LiveLog:
         self._reported_steps = 0
         self._arguments: dict[str, float] = {}
         self._dataset: str | None = None
+        self.has_counted_rows = False
 
     @property
     def size(self) -> int:
@@ -91,6 +92,7 @@ class LiveLog:
         rows = _NUM_ROWS.match(line)
         if not rows or self._dataset is None:
             return None
+        self.has_counted_rows = True
         side, self._dataset = self._dataset, None
         return RowsLoaded(side, int(rows[1]), self._stage)
 

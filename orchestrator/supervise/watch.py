@@ -86,6 +86,8 @@ def watch_stage(
     rows = rows or late
     if rows and reason == "exited":
         reason = "rows-missing"
+    if limits.rows and reason == "exited" and not log.has_counted_rows:
+        edges.emit(Message("warning", "its log does not say how many rows it has loaded: nobody compared them", stage))
     return Ending(reason, code, (edges.processes.count_oom_kills() or 0) - (oom_before or 0), rows)
 
 

@@ -92,6 +92,12 @@ def test_a_trainer_that_loads_as_many_rows_as_the_ledger_kept_goes_on(train):
     assert train([(1, says(SWIFT_SAYS)), *WORKS], 22).stages[0].status == "done"
 
 
+def test_a_trainer_that_never_says_how_many_rows_it_has_is_warned_about(train, run_dir):
+    train(WORKS, 22)
+    said = [event.text for event in load_events(run_dir.events_jsonl) if isinstance(event, Message)]
+    assert [text for text in said if "nobody compared them" in text]
+
+
 def test_a_trainer_that_leaves_rows_out_is_stopped_at_once(train, fake, run_dir):
     with pytest.raises(DataError, match="loaded 22 train rows, and 24 were prepared"):
         train([(1, says(SWIFT_SAYS)), (3000, writes()), (3001, ends(0))], 24)
