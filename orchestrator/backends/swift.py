@@ -159,7 +159,7 @@ class Swift:
             weights=weights,
             resume=Resume("--resume_from_checkpoint", output),
             full_batch_rows=rows if values.get("dataloader_drop_last") else 1,
-            counts_rows=True,
+            counts_rows=not _makes_other_rows(values),
         )
 
     def build_merge(self, job: Job, *, base: str, adapter: str, output: str) -> Command:
@@ -191,6 +191,11 @@ def _translate(job: Job) -> Translation:
 
 def _is_full(arguments: Mapping[str, Any]) -> bool:
     return str(arguments.get("tuner_type", arguments.get("train_type", "lora"))) == "full"
+
+
+def _makes_other_rows(values: Mapping[str, Any]) -> bool:
+    """Tell whether ms-swift trains on other rows than it reads: parts of long ones, or several packed into one."""
+    return values["truncation_strategy"] == "split" or any(values.get(name) for name in ("packing", "streaming"))
 
 
 def _require_named(job: Job) -> SwiftModel:

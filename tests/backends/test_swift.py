@@ -357,3 +357,8 @@ def test_what_decides_an_llm_s_tokens_is_handed_to_its_scoring():
     spec = json.loads(plan.file("files/scoring.packaged.json").text)
     assert spec["template_args"] == {"loss_scale": "all"}
     assert "system" in spec
+
+
+@pytest.mark.parametrize("setting", ["train.truncation_strategy=split", "train.packing=true", "train.streaming=true"])
+def test_rows_are_not_compared_where_ms_swift_makes_others_of_them(setting):
+    assert not train_stage(make_job("qwen3_sft_lora", setting)).counts_rows
