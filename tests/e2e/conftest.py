@@ -123,7 +123,9 @@ def started(request, recipes, tmp_path_factory) -> Iterator[dict[str, Future[Pat
     jobs: dict[str, tuple[str, Callable[[], Path]]] = {
         "killed": (
             "killed_and_resumed",
-            lambda: run_killed_and_resumed(reranker, root / "run with spaces 红隼", "05-train", "decoder_only.base"),
+            lambda: run_killed_and_resumed(
+                reranker, root / "killed" / "run with spaces 红隼", "05-train", "decoder_only.base"
+            ),
         ),
         "bash": ("plain_bash", lambda: run_plain_bash(reranker, root / "bash")),
         "swift-killed": (
