@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import RunFolderError
@@ -9,13 +10,12 @@ from orchestrator.evaluation.chats import load_chat_eval
 from orchestrator.evaluation.groups import load_group_eval, load_retrieval_eval
 from orchestrator.evaluation.lines import read_lines
 from orchestrator.evaluation.pairs import load_pair_eval
+from orchestrator.rundir import RunDir
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from orchestrator.evaluation.measured import EvalSet
 
-CORPUS = "corpus.jsonl"  # beside eval.jsonl
+CORPUS = RunDir(Path()).corpus_jsonl.name  # beside eval.jsonl
 
 
 def load_eval(path: Path) -> EvalSet | None:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import PreflightError, RunFolderError
 from orchestrator.render import render_command
-from orchestrator.supervise.checkpoints import find_defect
+from orchestrator.supervise.checkpoints import find_defect, list_checkpoint_folders
 from orchestrator.supervise.state import load_result
 
 if TYPE_CHECKING:
     from orchestrator.plan import Command, Plan, Stage
     from orchestrator.rundir import RunDir
 
-_NAME = re.compile(r"checkpoint-(\d+)")
-_LINKS = ("best", "last")  # ms-swift makes both with --create_checkpoint_symlink
+_LINKS = ("best", "last")  # ms-swift makes both where it has a validation set, else only last-checkpoint
 # the arguments of `workers merge` and of `swift export`
 _ADAPTER, _OUT = ("--adapters", "--adapter"), ("--out", "--output_dir")
 
@@ -62,10 +60,8 @@ def find_checkpoint(run: RunDir, plan: Plan, wanted: str | None) -> Checkpoint:
 
 def list_checkpoints(output: Path) -> list[int]:
     """Return the numbers of the checkpoints that were written to their end."""
-    if not output.is_dir():
-        return []
-    found = [(int(match[1]), path) for path in output.iterdir() if (match := _NAME.fullmatch(path.name))]
-    return sorted(number for number, path in found if path.is_dir() and find_defect(path) is None)
+    whole = [path for path in list_checkpoint_folders(output) if find_defect(path) is None]
+    return sorted(int(path.name.removeprefix("checkpoint-")) for path in whole)
 
 
 def _find_planned(plan: Plan) -> str:
@@ -81,9 +77,9 @@ def _locate(output: Path, name: str) -> Path | None:
         return output / f"checkpoint-{name}"
     if name not in _LINKS:
         raise RunFolderError(f"no such checkpoint: {name!r}", hint="--checkpoint takes a step's number, best or last")
-    link = output / name
-    if link.is_symlink():
-        return output / link.readlink().name  # the link is absolute, and the run folder may have moved
+    for link in (output / name, output / f"{name}-checkpoint"):  # ms-swift always makes last-checkpoint
+        if link.is_symlink():
+            return output / link.readlink().name  # the link may be absolute, and the run folder may have moved
     # FlagEmbedding writes what it has at the end into the output folder itself, and keeps no best
     return output if name == "last" and (output / "adapter_config.json").is_file() else None
 

@@ -38,7 +38,7 @@ class Found:
 def find_newest_complete(folder: Path) -> Found:
     """Look through `folder`/checkpoint-N, the highest N first."""
     incomplete: list[Incomplete] = []
-    for path in _list_checkpoints(folder):
+    for path in list_checkpoint_folders(folder):
         why = find_defect(path)
         if why is None:
             return Found(path, tuple(incomplete))
@@ -79,7 +79,8 @@ def is_whole_safetensors(path: Path) -> bool:
     return size == _HEADER_LENGTH_BYTES + length + max(ends, default=0)
 
 
-def _list_checkpoints(folder: Path) -> list[Path]:
+def list_checkpoint_folders(folder: Path) -> list[Path]:
+    """Return the checkpoint-N in `folder`, whole or not, the highest N first."""
     if not folder.is_dir():
         return []
     named = [(int(match[1]), path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]

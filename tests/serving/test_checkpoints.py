@@ -69,6 +69,17 @@ def test_a_checkpoint_is_named_by_number_link_or_the_plan(tmp_path, wanted, name
     assert (found.name, found.adapter.parent) == (name, run.stage("03-train").output)
 
 
+def test_without_a_validation_set_ms_swift_names_its_last_checkpoint_only(tmp_path):
+    run, plan = make_run(tmp_path)
+    output = run.stage("03-train").output
+    for name in ("best", "last"):
+        (output / name).unlink()
+    (output / "last-checkpoint").symlink_to("checkpoint-12")
+    assert find_checkpoint(run, plan, "last").adapter == output / "checkpoint-12"
+    with pytest.raises(RunFolderError, match="no 'best' checkpoint"):
+        find_checkpoint(run, plan, "best")
+
+
 def test_last_of_flagembedding_is_its_output_folder_and_best_is_unknown_there(tmp_path):
     run, plan = make_run(tmp_path, OWN)
     assert find_checkpoint(run, plan, None).adapter == run.stage("03-train").output
