@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class _Part(BaseModel):
@@ -19,7 +20,7 @@ class ModelRef(_Part):
     family: Literal["decoder", "encoder"] | None = Field(
         None, description="decoder (LLM) or encoder (BERT-like); found from the model's config or name when left out"
     )
-    native: Literal["qwen3-native", "cross-encoder", "bi-encoder"] | None = Field(
+    native: Literal["qwen3-native", "cross-encoder", "bi-encoder", "flag-llm-reranker"] | None = Field(
         None, description="how its authors score with it; found from the model's config or name when left out"
     )
     model_type: str | None = Field(
@@ -38,6 +39,16 @@ class ModelRef(_Part):
     def name(self) -> str:
         """What people call this model."""
         return self.path or self.package or ""
+
+
+class Teacher(ModelRef):
+    """A stronger model that scores the training rows before the training, and is measured beside the tuned one."""
+
+    instruction: str | None = Field(
+        None, min_length=1, description="task sentence, for teachers that take one (Qwen3-Reranker's native prompt)"
+    )
+    max_length: int = Field(512, ge=8, description="longest pair that it reads, in tokens")
+    batch_size: int | None = Field(None, ge=1, description="pairs scored at once (8 for an LLM, 32 for an encoder)")
 
 
 class Data(_Part):
@@ -59,6 +70,8 @@ class Data(_Part):
     instruction: str | None = Field(
         None, min_length=1, description="task sentence that is put in front of every query, and of no document"
     )
+    min_label: float | None = Field(None, description="graded labels: what becomes 0 (0); goes with max_label")
+    max_label: float | None = Field(None, description="graded labels: what becomes 1, such as 2 for labels 0, 1, 2")
     max_dropped: int = Field(0, ge=0, description="bad rows that may be dropped (and counted) before the run ends")
     seed: int = Field(42, description="decides the split and the order of candidates")
 
@@ -78,13 +91,38 @@ class Data(_Part):
             raise ValueError("say what to measure on: eval (files) or eval_ratio (a share of train), one of the two")
         return self
 
+    @model_validator(mode="after")
+    def _label_range(self) -> Data:
+        if self.max_label is None:
+            if self.min_label is not None:
+                raise ValueError("min_label needs max_label: labels are scaled from the one to the other")
+        elif self.max_label <= (self.min_label or 0):
+            raise ValueError("max_label must lie above min_label")
+        return self
+
 
 class Loss(_Part):
     """What the trainer minimises; each setting that the loss has is rendered, whether the recipe gives it or not."""
 
-    type: Literal["infonce", "cosine_similarity", "contrastive", "online_contrastive", "pointwise", "listwise"] = Field(
-        description="embedding: the first four; reranker: the last two"
+    type: Literal[
+        "infonce", "cosine_similarity", "contrastive", "online_contrastive",
+        "pointwise", "listwise",
+        "pointwise_bce", "pointwise_mse", "pairwise_ranknet", "listwise_ce", "lambda_loss", "list_mle", "margin_mse",
+    ] = Field(
+        description="swift: the first four for embedding, pointwise and listwise for reranker; sentence-transformers: "
+        "the others"
+    )  # fmt: skip
+    target: Literal["label", "teacher"] | None = Field(
+        None, description="sentence-transformers: what is learnt, labels or teacher scores (margin_mse: teacher)"
     )
+    graded: bool | None = Field(
+        None, description="listwise_ce: labels are a distribution, not one positive among others (false)"
+    )
+    activation: Literal["identity", "sigmoid"] | None = Field(
+        None, description="pointwise_mse, margin_mse: what the score passes before it is compared (identity)"
+    )
+    pos_weight: float | None = Field(None, gt=0, description="pointwise_bce: the weight of positives (1)")
+    k: int | None = Field(None, ge=1, description="lambda_loss: the cutoff of the nDCG that it bounds (none)")
     temperature: float | None = Field(None, gt=0, description="infonce (0.1), listwise (1.0)")
     use_batch: bool | None = Field(None, description="infonce: the batch's other documents are negatives too (true)")
     hard_negatives: int | None = Field(
@@ -111,6 +149,24 @@ class Loss(_Part):
         return value
 
 
+class Guard(_Part):
+    """Other data that a fine-tuned model must not get worse on."""
+
+    data: tuple[str, ...] = Field(min_length=1, description="files in a form that data.eval may have")
+    gate: dict[str, str] = Field(
+        default_factory=dict, description='what must hold there, such as {ndcg@10: ">= baseline - 0.02"}'
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any) -> Any:
+        if isinstance(value, str | list):
+            value = {"data": value}
+        if isinstance(value, dict) and isinstance(value.get("data"), str):
+            value = {**value, "data": [value["data"]]}
+        return value
+
+
 class Evaluate(_Part):
     """How models are measured."""
 
@@ -131,13 +187,27 @@ class Evaluate(_Part):
     test_prompt: str | None = Field(
         None, min_length=1, description="a text that the package is tried on, before and after the merge"
     )
+    guard: dict[str, Guard] = Field(
+        default_factory=dict, description="name: data on which forgetting shows, measured before and after"
+    )
     seed: int = Field(42, description="decides bootstrap resamples and permutations")
+
+    @field_validator("guard")
+    @classmethod
+    def _folder_names(cls, value: dict[str, Guard]) -> dict[str, Guard]:
+        for name in value:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}", name):
+                raise ValueError(f"guard: {name!r} cannot name a folder: use letters, digits, '_' and '-'")
+        return value
 
 
 class Launch(_Part):
     """Where and how the backend's processes run."""
 
     nproc_per_node: int | Literal["auto"] = Field("auto", description="processes; auto: one a GPU, one on a CPU")
+    strategy: Literal["ddp", "fsdp"] | None = Field(
+        None, description="how several processes share the training: ddp, or fsdp (sentence-transformers; encoders)"
+    )
     env: dict[str, str] = Field(default_factory=dict, description="environment of every stage; no secrets")
     python: str | None = Field(None, description="the backend's own Python, when it is not Orch's")
     timeout_s: float | None = Field(None, gt=0, description="time limit of each stage, in seconds")
@@ -155,13 +225,17 @@ class Recipe(_Part):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="names the run folder")
     task: Literal["reranker", "embedding", "sft"] = Field(description="what the model will do")
-    backend: Literal["flagembedding", "swift"] = Field(description="the tool that trains")
+    backend: Literal["flagembedding", "swift", "sentence-transformers"] = Field(description="the tool that trains")
     model: ModelRef = Field(description="the base model")
     data: Data
+    teacher: Teacher | None = Field(None, description="a model whose scores are learnt (distillation)")
     loss: Loss | None = Field(None, description="what the trainer minimises, and its settings")
     train: dict[str, Any] = Field(default_factory=dict, description="the backend's own arguments, under its own names")
     deepspeed: str | None = Field(
         None, description="stage0 (flagembedding), zero0 to zero3 (swift), or a DeepSpeed JSON file beside the recipe"
+    )
+    deterministic: bool = Field(
+        False, description="seeds, deterministic kernels, no TF32 and one data worker: the same run twice, bit for bit"
     )
     checkpoint: Literal["best", "last"] | int | None = Field(
         None, description="which checkpoint becomes the model: best by the validation loss, last, or a step"
@@ -175,7 +249,7 @@ class Recipe(_Part):
     @classmethod
     def _short_forms(cls, value: Any) -> Any:
         if isinstance(value, dict):
-            for key, name in (("model", "path"), ("loss", "type")):
+            for key, name in (("model", "path"), ("teacher", "path"), ("loss", "type")):
                 if isinstance(value.get(key), str):
                     value = {**value, key: {name: value[key]}}
         return value
@@ -193,6 +267,11 @@ def build_json_schema(train_arguments: dict[str, dict[str, dict[str, Any]]]) -> 
         "description": properties["model"]["description"],
         "anyOf": [{"type": "string", "minLength": 1}, {"$ref": "#/$defs/ModelRef"}],
     }
+    properties["teacher"] = {
+        "description": properties["teacher"]["description"],
+        "anyOf": [{"type": "string", "minLength": 1}, {"$ref": "#/$defs/Teacher"}, {"type": "null"}],
+        "default": None,
+    }
     properties["loss"] = {
         "description": properties["loss"]["description"],
         "anyOf": [{"$ref": "#/$defs/Loss/properties/type"}, {"$ref": "#/$defs/Loss"}, {"type": "null"}],
@@ -207,11 +286,17 @@ def build_json_schema(train_arguments: dict[str, dict[str, dict[str, Any]]]) -> 
         ],
         "default": None,
     }
+    texts = [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]
+    guard = definitions["Evaluate"]["properties"]["guard"]
+    guard["additionalProperties"] = {"anyOf": [*texts, {"$ref": "#/$defs/Guard"}]}
+    definitions["Guard"]["properties"]["data"] |= {"anyOf": texts}
+    for key in ("type", "items", "minItems"):
+        definitions["Guard"]["properties"]["data"].pop(key, None)
     for side in ("train", "eval"):
         field = definitions["Data"]["properties"][side]
         definitions["Data"]["properties"][side] = {
             "description": field["description"],
-            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}],
+            "anyOf": texts,
         }
     schema["allOf"] = [
         {
