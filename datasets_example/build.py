@@ -13,6 +13,7 @@ import random
 from chat_rows import FIRST, SECOND, build_chats, build_instructions, build_sharegpt
 from embedding_rows import build_answers, build_labelled, build_pairs
 from finance_rows import build_finance
+from graded_rows import build_graded, build_pointwise
 from handbook import HERE, LANGUAGES, Passage, alike, load_handbook, split
 
 # Negatives a row: the same rule of other services, other rules of the same service, anything else.
@@ -83,6 +84,21 @@ def build_rerankers() -> None:
     write_rows("demo.eval.jsonl", build_rows(held_out, handbook, MIXED, rng))
 
 
+def build_judgements() -> None:
+    """Passages are split as for the rerankers; the pointwise files hold the judgements of the graded ones."""
+    sides: dict[str, list[dict]] = {"train": [], "eval": []}
+    for language in LANGUAGES:
+        handbook = load_handbook(language)
+        train, held_out = split(handbook, random.Random(f"orch-{language}"))  # noqa: S311
+        rng = random.Random(f"orch-graded-{language}")  # noqa: S311
+        sides["train"] += build_graded(rng.sample(train, 150), train, rng)
+        sides["eval"] += build_graded(rng.sample(held_out, 40), handbook, rng)
+    for side, rows in sides.items():
+        random.Random(f"orch-graded-{side}").shuffle(rows)  # noqa: S311
+        write_rows(f"graded.{side}.jsonl", rows)
+        write_rows(f"pointwise.{side}.jsonl", build_pointwise(rows))
+
+
 def build_embeddings() -> None:
     """Passages are split as for the rerankers: what is measured is on rules that training does not show."""
     files: dict[str, list[dict]] = {}
@@ -126,6 +142,7 @@ def build_chat_files() -> None:
 
 def main() -> None:
     build_rerankers()
+    build_judgements()
     build_embeddings()
     build_chat_files()
 

@@ -112,6 +112,10 @@ SWIFT_RUNS: dict[str, tuple[str, tuple[str, ...]]] = {
     "online_contrastive": ("qwen3_embedding_lora", (*LABELLED, "loss=online_contrastive")),
     "score_head": ("qwen3_reranker_native", ("train.task_type=reranker", "loss=pointwise")),
 }
+# every recipe whose model is a cross-encoder, but for the demo
+CROSS_ENCODER_RUNS = (
+    "bge_reranker", "bge_pointwise", "bert_pointwise", "bert_ranknet", "llm_pointwise", "distill_llm_to_bert",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -128,6 +132,12 @@ def started(request, recipes, tmp_path_factory) -> Iterator[dict[str, Future[Pat
             ),
         ),
         "bash": ("plain_bash", lambda: run_plain_bash(reranker, root / "bash")),
+        "cross-encoder-killed": (
+            "cross_encoder_killed_and_resumed",
+            lambda: run_killed_and_resumed(
+                recipes / "bge_pointwise.yaml", root / "cross-encoder-killed", "04-train", "train_cross_encoder"
+            ),
+        ),
         "swift-killed": (
             "swift_killed_and_resumed",
             lambda: run_killed_and_resumed(embedding, root / "swift-killed", "04-train", "swift.cli.sft"),
@@ -137,6 +147,9 @@ def started(request, recipes, tmp_path_factory) -> Iterator[dict[str, Future[Pat
         sets = ["--smoke", *(word for value in values for word in ("--set", value))]
         path, folder = recipes / f"{recipe}.yaml", root / "swift" / name
         jobs[name] = ("swift_runs", partial(run_to_the_end, path, folder, *sets))
+    for name in CROSS_ENCODER_RUNS:
+        path, folder = recipes / f"{name}.yaml", root / "cross-encoder" / name
+        jobs[name] = ("cross_encoder_runs", partial(run_to_the_end, path, folder, "--smoke"))
     with ThreadPoolExecutor(max_workers=2) as pool:
         yield {name: pool.submit(job) for name, (fixture, job) in jobs.items() if fixture in wanted}
 
@@ -168,3 +181,14 @@ def swift_runs(started) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def swift_killed_and_resumed(started) -> Path:
     return started["swift-killed"].result()
+
+
+@pytest.fixture(scope="session")
+def cross_encoder_runs(started) -> dict[str, Path]:
+    """Every cross-encoder recipe, from data to verdict on a tiny model."""
+    return {name: started[name].result() for name in CROSS_ENCODER_RUNS}
+
+
+@pytest.fixture(scope="session")
+def cross_encoder_killed_and_resumed(started) -> Path:
+    return started["cross-encoder-killed"].result()
