@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from orchestrator.supervise.loop import run_plan
 from orchestrator.supervise.stopping import Patience
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup the tests would hand it down ignored
     run_dir = RunDir(Path(sys.argv[1]))
     patience = Patience(float(sys.argv[2]) if len(sys.argv) > 2 else 2.0, 1.0, 3.0)
     try:
