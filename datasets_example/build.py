@@ -13,7 +13,7 @@ import random
 from chat_rows import FIRST, SECOND, build_chats, build_instructions, build_sharegpt
 from embedding_rows import build_answers, build_labelled, build_pairs
 from finance_rows import build_finance
-from graded_rows import build_graded, build_pointwise
+from graded_rows import build_graded, build_pointwise, split_families
 from handbook import HERE, LANGUAGES, Passage, alike, load_handbook, split
 
 # Negatives a row: the same rule of other services, other rules of the same service, anything else.
@@ -85,12 +85,12 @@ def build_rerankers() -> None:
 
 
 def build_judgements() -> None:
-    """Passages are split as for the rerankers; the pointwise files hold the judgements of the graded ones."""
+    """No passage that is relevant in eval occurs in train; the two forms hold the same judgements."""
     sides: dict[str, list[dict]] = {"train": [], "eval": []}
     for language in LANGUAGES:
         handbook = load_handbook(language)
-        train, held_out = split(handbook, random.Random(f"orch-{language}"))  # noqa: S311
         rng = random.Random(f"orch-graded-{language}")  # noqa: S311
+        train, held_out = split_families(handbook, rng)
         sides["train"] += build_graded(rng.sample(train, 150), train, rng)
         sides["eval"] += build_graded(rng.sample(held_out, 40), handbook, rng)
     for side, rows in sides.items():

@@ -6,7 +6,7 @@ from handbook import Passage, alike
 
 ANSWER, RELATED, OFF = 2, 1, 0
 FEWEST, MOST = 5, 8
-MOST_RELATED = 2
+RELATED_DRAWN = 2
 SAME_TOPIC = 2  # of the passages of other services: only the code name tells them from the answer
 
 # Which topics of one service are related: who asks about one is likely to read on about the others.
@@ -19,6 +19,17 @@ FAMILIES = {
     "operation": ("support_hours", "maintenance_window", "common_error", "getting_started"),
 }
 FAMILY_OF = {topic: family for family, topics in FAMILIES.items() for topic in topics}
+HELD_OUT_SERVICES = 2  # of each family: a fifth
+
+
+def split_families(handbook: list[Passage], rng: random.Random) -> tuple[list[Passage], list[Passage]]:
+    """Return the passages for train and for eval; those of one service and family, being related, stay together."""
+    services = sorted({passage["service"] for passage in handbook})
+    held_out = {family: rng.sample(services, HELD_OUT_SERVICES) for family in FAMILIES}
+    sides: tuple[list[Passage], list[Passage]] = ([], [])
+    for passage in handbook:
+        sides[passage["service"] in held_out[FAMILY_OF[passage["aspect"]]]].append(passage)
+    return sides
 
 
 def judge(passage: Passage, other: Passage) -> int | None:
@@ -32,10 +43,10 @@ def judge(passage: Passage, other: Passage) -> int | None:
 
 
 def draw_documents(passage: Passage, corpus: list[Passage], rng: random.Random) -> list[Passage]:
-    """Return the answer, up to two related passages, and passages of other services, in random order."""
+    """Return the answer, two related passages, and passages of other services, in random order."""
     related = [other for other in corpus if judge(passage, other) == RELATED]
     off = [other for other in corpus if judge(passage, other) == OFF]
-    found = [passage, *rng.sample(related, min(MOST_RELATED, len(related)))]
+    found = [passage, *rng.sample(related, RELATED_DRAWN)]
     found += rng.sample([other for other in off if alike(other, passage)[1]], SAME_TOPIC)
     rest = [other for other in off if other not in found]
     found += rng.sample(rest, rng.randint(FEWEST, MOST) - len(found))

@@ -11,17 +11,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.backends import BACKENDS
-from orchestrator.backends.protocol import Found, Job, eval_kind
+from orchestrator.backends.protocol import Found, Job, eval_kind, guard_eval_kind
 from orchestrator.data.rows.formats import sniff_kind
 from orchestrator.errors import PreflightError, Problem, RecipeError
 from orchestrator.evaluation.measures import check_metrics
+from orchestrator.measuring import find_teacher_spec
 from orchestrator.models import find_model
 from orchestrator.provenance import find_versions
 from orchestrator.render import find_templates
+from orchestrator.rundir import RunDir
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from orchestrator.hardware import Hardware
     from orchestrator.load import LoadedRecipe
+
+_RERANKER_KINDS = {"sentence-transformers": "labelled"}
+# What a guard's rows may be; the first where its file lies on a hub, and nobody can look at it yet.
+_GUARD_KINDS = {"reranker": ("group", "labelled"), "embedding": ("group", "pair")}
 
 
 def new_run_dir(root: Path, name: str, *, smoke: bool = False) -> Path:
@@ -49,8 +57,16 @@ def build_job(loaded: LoadedRecipe, run_dir: Path, hardware: Hardware, *, smoke:
         kind=_find_kind(loaded),
         deepspeed_text=_load_deepspeed(loaded),
         cache_dir=str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orch"),
+        teacher=find_model(recipe.teacher, loaded.folder) if recipe.teacher else None,
+        guard_kinds=_find_guard_kinds(loaded),
     )
-    found = [*backend.check_job(job), *_check_metrics(job)]
+    found = [
+        *backend.check_job(job),
+        *_check_metrics(job),
+        *_check_teacher(job),
+        *_check_guards(loaded, job),
+    ]
+    found = found or _check_adapter(job)
     problems = [Problem(problem.message, problem.hint, loaded.source.where(key)) for key, problem in found]
     if problems:
         raise RecipeError.from_problems(problems)
@@ -72,19 +88,73 @@ def _find_python(name: str | None, recipe_folder: Path) -> str:
 def _find_kind(loaded: LoadedRecipe) -> str:
     """Return the kind of the recipe's data: its task decides it, and for embeddings the first row of the first file."""
     recipe = loaded.recipe
-    if recipe.task != "embedding":
-        return {"reranker": "group", "sft": "chat"}[recipe.task]
+    if recipe.task == "reranker":
+        return _RERANKER_KINDS.get(recipe.backend, "group")
+    if recipe.task == "sft":
+        return "chat"
     path = (loaded.folder / recipe.data.train[0]).expanduser()
     sniffed = sniff_kind(path, recipe.data.columns) if path.is_file() else None
     by_loss = "pair" if recipe.loss is not None and recipe.loss.type != "infonce" else "group"
     return sniffed if sniffed in {"group", "pair"} else by_loss
 
 
+def _find_guard_kinds(loaded: LoadedRecipe) -> dict[str, str]:
+    """Return the kind of each guard's rows, by the first row of its first file."""
+    known = _GUARD_KINDS.get(loaded.recipe.task, ("chat",))
+    found = {}
+    for name, guard in loaded.recipe.evaluate.guard.items():
+        sniffed = _sniff(loaded, guard.data[0])
+        found[name] = sniffed if sniffed is not None and sniffed in known else known[0]
+    return found
+
+
+def _sniff(loaded: LoadedRecipe, name: str) -> str | None:
+    path = (loaded.folder / name).expanduser()
+    return sniff_kind(path, loaded.recipe.data.columns) if path.is_file() else None
+
+
 def _check_metrics(job: Job) -> list[Found]:
-    """Return the metrics of the recipe and its gate that mean nothing for this kind of data."""
-    kind = eval_kind(job)
-    named = [*(job.recipe.evaluate.metrics or ()), *job.recipe.gate]
-    return [(("evaluate", "metrics"), problem) for problem in check_metrics(list(dict.fromkeys(named)), kind)]
+    """Return the metrics of the recipe, its gate and its guards' gates that mean nothing for this kind of data."""
+    recipe = job.recipe
+    named = dict.fromkeys([*(recipe.evaluate.metrics or ()), *recipe.gate])
+    found: list[Found] = [(("evaluate", "metrics"), problem) for problem in check_metrics(named, eval_kind(job))]
+    for name, guard in recipe.evaluate.guard.items():
+        wrong = check_metrics(guard.gate, guard_eval_kind(job, name))
+        found += [(("evaluate", "guard", name, "gate"), problem) for problem in wrong]
+    return found
+
+
+def _check_teacher(job: Job) -> Iterator[Found]:
+    """Return why the teacher cannot score; whether anybody learns from it is for the backend to say."""
+    if job.teacher is None or job.recipe.task != "reranker":
+        return
+    if isinstance(spec := find_teacher_spec(job), Problem):
+        yield ("teacher",), spec
+
+
+def _check_guards(loaded: LoadedRecipe, job: Job) -> Iterator[Found]:
+    """Return the guards that cannot be measured: of a task that has none, or with rows of another kind."""
+    known = _GUARD_KINDS.get(job.recipe.task)
+    for name, guard in job.recipe.evaluate.guard.items():
+        key = ("evaluate", "guard", name)
+        if known is None:
+            yield key, Problem("guards are measured for rerankers and embedding models only", "remove it")
+            continue
+        sniffed = _sniff(loaded, guard.data[0])
+        if sniffed is not None and sniffed not in known:
+            message = f"the guard {name} holds {sniffed} rows, and this task is measured on {' or '.join(known)} rows"
+            yield (*key, "data"), Problem(message, "name other files, or convert them: orch data convert")
+
+
+def _check_adapter(job: Job) -> list[Found]:
+    """Return that guards have no model to be measured with: an adapter that is not merged is not packaged."""
+    if not job.recipe.evaluate.guard or job.recipe.merge:
+        return []
+    model, data = job.model.location, str(RunDir(job.run_dir).data)
+    if not BACKENDS[job.recipe.backend].build_training(job, model=model, data=data, output=data).lora:
+        return []
+    hint = "say merge: true, or remove the guards"
+    return [(("merge",), Problem("guards need a measured model, and LoRA weights are measured merged", hint))]
 
 
 def _load_deepspeed(loaded: LoadedRecipe) -> str | None:

@@ -13,7 +13,7 @@ from orchestrator.data.reading.hub_ids import parse_hub_id
 from orchestrator.errors import Problem, RecipeError, Where
 from orchestrator.evaluation.gate import parse_rule
 from orchestrator.evaluation.measures import parse_metric
-from orchestrator.recipe.schema import Data, Evaluate, Launch, Loss, ModelRef, Recipe
+from orchestrator.recipe.schema import Data, Evaluate, Guard, Launch, Loss, ModelRef, Recipe, Teacher
 from orchestrator.recipe.source import Key, Source, apply_overrides, load_source
 from orchestrator.secrets import is_secret
 
@@ -27,7 +27,14 @@ _PARTS: dict[Key, type[BaseModel]] = {
     ("loss",): Loss,
     ("evaluate",): Evaluate,
     ("launch",): Launch,
+    ("teacher",): Teacher,
 }
+_GUARDS: Key = ("evaluate", "guard")
+
+
+def _part_at(key: Key) -> type[BaseModel] | None:
+    """Return what may stand at a key: a part of the recipe, or one of its guards."""
+    return Guard if len(key) == len(_GUARDS) + 1 and key[:-1] == _GUARDS else _PARTS.get(key)
 
 
 @dataclass(frozen=True)
@@ -115,19 +122,19 @@ def _value_at(data: Any, key: Key) -> Any:
 
 
 def _describe(key: Key) -> str | None:
-    part = _PARTS.get(key[:-1])
+    part = _part_at(key[:-1])
     field = part.model_fields.get(str(key[-1])) if part and key else None
     return field.description if field else None
 
 
 def _nearest_key(parent: Key, name: str) -> str | None:
-    part = _PARTS.get(parent)
+    part = _part_at(parent)
     known = list(part.model_fields) if part else []
     near = difflib.get_close_matches(name, known, n=1)
     if near:
         return f"did you mean {near[0]!r}?"
     for other, model in _PARTS.items():
-        if name in model.model_fields and other != parent:
+        if name in model.model_fields and other not in {parent, ("teacher",)}:
             return f"it belongs under {'.'.join(map(str, other)) or 'the top level'}"
     if parent == () and any(name in backend.argument_names() for backend in BACKENDS.values()):
         return "it belongs under train"
@@ -145,10 +152,16 @@ def _named_measures(source: Source) -> list[Problem]:
     metrics = _value_at(source.data, ("evaluate", "metrics"))
     for index, name in enumerate(metrics if isinstance(metrics, list) else []):
         found.append((("evaluate", "metrics", index), parse_metric(str(name))))
-    gate = source.data.get("gate")
-    for name, rule in (gate if isinstance(gate, dict) else {}).items():
-        found.append((("gate", name), parse_rule(name, rule)))
+    for gates in (("gate",), *((*_GUARDS, name, "gate") for name in _guard_names(source))):
+        gate = _value_at(source.data, gates)
+        for name, rule in (gate if isinstance(gate, dict) else {}).items():
+            found.append(((*gates, name), parse_rule(name, rule)))
     return [Problem(item.message, item.hint, source.where(key)) for key, item in found if isinstance(item, Problem)]
+
+
+def _guard_names(source: Source) -> list[str]:
+    guards = _value_at(source.data, _GUARDS)
+    return list(guards) if isinstance(guards, dict) else []
 
 
 def _secrets(source: Source) -> list[Problem]:
@@ -189,11 +202,13 @@ def _task_problems(source: Source) -> list[Problem]:
 
 def _missing_files(source: Source, folder: Path) -> list[Problem]:
     problems = []
-    for side in ("train", "eval"):
-        key: Key = ("data", side)
-        given = _value_at(source.data, key)
+    keys: list[Key] = [("data", "train"), ("data", "eval"), *((*_GUARDS, name) for name in _guard_names(source))]
+    for side in keys:
+        given = _value_at(source.data, side)
+        key = (*side, "data") if isinstance(given, dict) else side  # a guard in full, not its files alone
+        given = given.get("data") if isinstance(given, dict) else given
         for index, name in enumerate(given if isinstance(given, list) else [given]):
             if isinstance(name, str) and not (folder / name).expanduser().is_file() and parse_hub_id(name) is None:
                 where = source.where((*key, index))
-                problems.append(Problem(f"data.{side}: no such file: {name}", f"paths start from {folder}", where))
+                problems.append(Problem(f"{_dotted(key)}: no such file: {name}", f"paths start from {folder}", where))
     return problems

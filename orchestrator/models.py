@@ -21,6 +21,14 @@ _ENCODER_NAMES = re.compile(
     r"bge-reranker-(base|large|v2-m3)|bert|minilm|electra|xlm-r|gte-multilingual-reranker", re.IGNORECASE
 )
 _QWEN3_RERANKER = re.compile(r"qwen3-reranker", re.IGNORECASE)
+_FLAG_LLM_RERANKER = re.compile(r"bge-reranker-v2-gemma\b", re.IGNORECASE)
+# FlagEmbedding's classes for LLM rerankers that score from layers of their own choice: FlagLLMReranker cannot.
+_OTHER_FLAG_RERANKERS = (
+    (re.compile(r"bge-reranker-v2-minicpm", re.IGNORECASE), "LayerWiseFlagLLMReranker"),
+    (re.compile(r"bge-reranker-v2\.5-gemma2", re.IGNORECASE), "LightWeightFlagLLMReranker"),
+)
+
+_NOT_SCORED = "Orch has no way of scoring it: choose another model, such as BAAI/bge-reranker-v2-gemma"
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,8 @@ class BaseModel:
     """A base model as a plan needs it.
 
     `location` is an absolute folder or a hub id; `folder` is the folder when its files are on this machine;
-    `native` is its authors' way of scoring: qwen3-native, cross-encoder, bi-encoder, or None where it has none.
+    `native` is its authors' way of scoring: qwen3-native, flag-llm-reranker, cross-encoder, bi-encoder, or None where
+    it has none.
     `architectures`, `hidden_size` and `brings_code` (the folder names Python files to be run) are its config's, empty
     while it is not on this machine; `model_type` and `template` are ms-swift's names where the recipe gives them.
     """
@@ -64,8 +73,11 @@ def find_model(ref: ModelRef, recipe_folder: Path) -> BaseModel:
     if family is None:
         raise RecipeError(
             f"cannot tell whether {ref.name} is an LLM or a BERT-like encoder",
-            hint="say it: model: {path: " + ref.name + ", family: decoder}  (or encoder)",
+            hint="say it: {path: " + ref.name + ", family: decoder}  (or encoder)",
         )
+    other = find_other_scorer(ref.name)
+    if other and ref.native == "flag-llm-reranker":
+        raise RecipeError(f"{ref.name} is scored by FlagEmbedding's {other}, not by FlagLLMReranker", hint=_NOT_SCORED)
     model = BaseModel(
         ref.name,
         location,
@@ -77,6 +89,14 @@ def find_model(ref: ModelRef, recipe_folder: Path) -> BaseModel:
         template=ref.template,
     )
     return learn_from_config(model, config)
+
+
+def find_other_scorer(name: str) -> str | None:
+    """Return FlagEmbedding's class that a model of this name needs in order to be scored, where Orch has no such way.
+
+    FlagEmbedding/inference/reranker/model_mapping.py (1.4.2) gives these names other classes than FlagLLMReranker.
+    """
+    return next((needed for pattern, needed in _OTHER_FLAG_RERANKERS if pattern.search(name)), None)
 
 
 def learn_from_config(model: BaseModel, config: dict[str, Any]) -> BaseModel:
@@ -160,8 +180,11 @@ def _family(name: str, config: dict[str, Any]) -> str | None:
 
 def _native(name: str, family: str, config: dict[str, Any], folder: Path | None) -> str | None:
     if family == "decoder":
+        if _FLAG_LLM_RERANKER.search(name):
+            return "flag-llm-reranker"
         return "qwen3-native" if _QWEN3_RERANKER.search(name) else None
     if folder is not None and (folder / "1_Pooling").is_dir():
         return "bi-encoder"
     architectures = " ".join(config.get("architectures") or [])
-    return "cross-encoder" if "ForSequenceClassification" in architectures or "reranker" in name.lower() else None
+    scores_pairs = "ForSequenceClassification" in architectures or re.search(r"reranker|cross-encoder", name.lower())
+    return "cross-encoder" if scores_pairs else None

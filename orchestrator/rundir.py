@@ -174,6 +174,10 @@ class RunDir:
         """The packaged artefact."""
         return self.root / "model"
 
+    def guard(self, name: str) -> Path:
+        """Return the folder of a guard's prepared data, whose files are named as those of `data`."""
+        return self.data / "guard" / name
+
     def stage(self, name: str) -> StageDir:
         """Return the file names of one stage."""
         return StageDir(self.root / "stages" / name)

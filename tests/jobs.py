@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.backends.protocol import Job
-from orchestrator.jobs import _find_kind, _load_deepspeed
+from orchestrator.jobs import _find_guard_kinds, _find_kind, _load_deepspeed
 from orchestrator.load import load_recipe
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def build_imagined_job(
     overrides: tuple[str, ...] = (),
     versions: dict[str, str] = TESTED,
     smoke: bool = False,
+    teacher: BaseModel | None = None,
 ) -> Job:
     """Return the job of a shipped recipe, for hardware and a model that need not be there."""
     loaded = load_recipe(RECIPES / f"{recipe}.yaml", overrides)
@@ -42,4 +43,6 @@ def build_imagined_job(
         kind=_find_kind(loaded),
         deepspeed_text=_load_deepspeed(loaded),
         cache_dir="/cache/orch",
+        teacher=teacher,
+        guard_kinds=_find_guard_kinds(loaded),
     )

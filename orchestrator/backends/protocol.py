@@ -34,9 +34,11 @@ class Job:
     orch_python: str
     workers: str
     smoke: bool = False
-    kind: str = "group"  # of the data: group, pair or chat
+    kind: str = "group"  # of the data: group, labelled, pair or chat
     deepspeed_text: str | None = None
     cache_dir: str = ""  # this user's cache of things that are built once a machine
+    teacher: BaseModel | None = None
+    guard_kinds: Mapping[str, str] = field(default_factory=dict)  # guard → the kind of its rows
 
     def processes(self) -> int:
         """Return how many processes train on this machine: one a GPU, one on a CPU, unless the recipe says it."""
@@ -45,10 +47,10 @@ class Job:
             return self.hardware.count if self.hardware.kind == "cuda" else 1
         return asked
 
-    def environment(self) -> dict[str, str]:
-        """Return the environment of every stage that loads a model; the recipe's own variables win."""
+    def environment(self, model: BaseModel | None = None) -> dict[str, str]:
+        """Return the environment of every stage that loads the model (the base); the recipe's own variables win."""
         env = {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
-        if self.model.is_local or self.smoke:
+        if (model or self.model).is_local or self.smoke:
             env["HF_HUB_OFFLINE"] = "1"
         if self.hardware.kind == "cpu":
             env["CUDA_VISIBLE_DEVICES"] = ""
@@ -59,7 +61,18 @@ class Job:
 
 def eval_kind(job: Job) -> str:
     """Return how the job is measured: group, retrieval (a query searches the whole corpus), pair or chat."""
-    return "retrieval" if job.recipe.task == "embedding" and job.kind == "group" else job.kind
+    return _measured_as(job, job.kind)
+
+
+def guard_eval_kind(job: Job, guard: str) -> str:
+    """Return how one of the job's guards is measured, in the words of `eval_kind`."""
+    return _measured_as(job, job.guard_kinds[guard])
+
+
+def _measured_as(job: Job, kind: str) -> str:
+    if kind == "labelled":
+        return "group"
+    return "retrieval" if job.recipe.task == "embedding" and kind == "group" else kind
 
 
 @dataclass(frozen=True)

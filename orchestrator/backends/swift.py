@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.backends.argument_list import ArgumentList, RenderedArgument, build_notes
 from orchestrator.backends.arguments import Argument, build_schema, check_arguments, coerce_all, load_arguments
+from orchestrator.backends.determinism import deterministic_environment, explain_determinism, put_determinism
 from orchestrator.backends.protocol import Found, Job, SmokeScale, Training
 from orchestrator.backends.swift_checks import check_swift_job
 from orchestrator.backends.swift_losses import (
@@ -132,12 +133,13 @@ class Swift:
         arguments = _arguments(job, translation, named, model=model, data=data, output=output)
         values = {argument.name: argument.value for argument in arguments}
         env = {"HF_DATASETS_CACHE": output.removesuffix("/output") + "/cache"}
+        repeatable = deterministic_environment(job, values["seed"])
         if job.hardware.kind == "cpu" and job.processes() > 1:
             env["ACCELERATE_USE_CPU"] = "true"  # or each process trains alone and writes the same files
         loss_env = loss_environment(loss, generative=task_type == GENERATIVE)
         command = render_command(
             "swift/train.j2",
-            env=job.environment() | env | loss_env | translation.env,
+            env=repeatable | job.environment() | env | loss_env | translation.env,
             cwd=str(job.run_dir),
             python=job.backend_python,
             nproc_per_node=job.processes(),
@@ -146,7 +148,7 @@ class Swift:
         lora = not _is_full(translation.arguments)
         weights = f"{output}/{_checkpoint(job)}"
         notes = build_notes(arguments, translation)
-        notes += explain_environment(loss, loss_env)
+        notes += explain_environment(loss, loss_env) + explain_determinism(job, repeatable | job.environment())
         rows = int(values["per_device_train_batch_size"]) * job.processes()
         return Training(
             command=command,
@@ -259,6 +261,7 @@ def _arguments(
     _put_precision(found, job, given, full=full)
     if deepspeed := _deepspeed(job):
         found.put("deepspeed", deepspeed, "recipe", "deepspeed")
+    put_determinism(found, job)
     return found.items()
 
 

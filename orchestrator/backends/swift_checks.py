@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.backends.determinism import check_determinism
 from orchestrator.backends.swift_losses import check_loss
 from orchestrator.backends.swift_models import find_swift_model
 from orchestrator.backends.swift_scoring import TASK_TYPES
+from orchestrator.backends.unused_keys import check_labels, check_strategy
 from orchestrator.errors import Problem
 
 if TYPE_CHECKING:
@@ -40,6 +42,17 @@ def check_swift_job(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
     yield from _check_checkpoint(job, train)
     yield from _check_precision(job, train)
     yield from _check_deepspeed(job)
+    yield from _check_unused(job)
+    yield from check_determinism(job, train)
+
+
+def _check_unused(job: Job) -> Iterator[Found]:
+    yield from check_labels(job, "ms-swift's trainers")
+    yield from check_strategy(job, "ms-swift's trainers")
+    if job.recipe.teacher is not None:
+        message = "ms-swift's losses learn from labels and pairs, not from a teacher's scores"
+        hint = "remove it, or distil with backend: sentence-transformers or flagembedding"
+        yield ("teacher",), Problem(message, hint if job.recipe.task == "reranker" else "remove it")
 
 
 def _check_model(job: Job) -> Iterator[Found]:

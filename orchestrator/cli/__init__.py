@@ -26,6 +26,7 @@ _COMMANDS = {
     "logs": ("folder_commands", "Print a run's logs; -f follows them."),
     "stop": ("folder_commands", "Stop a run; it can be resumed."),
     "compare": ("folder_commands", "Compare two runs, query by query."),
+    "evaluate": ("evaluate_command", "Measure any models on any data, without a recipe."),
     "predict": ("predict_command", "Ask a run's packaged model: scores, similarities or answers."),
     "serve": ("serve_commands", "Serve a packaged model over HTTP, or check that a server gives its numbers."),
     "merge": ("merge_command", "Merge a checkpoint of a run, or an adapter, into a whole model."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -13,12 +13,17 @@ from orchestrator.cli.output import print_json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-KINDS = ("group", "pair", "chat")
+    from orchestrator.data.judgements import Reshaping
+
+KINDS = ("group", "labelled", "pair", "chat")
 FORMS = ("csv", "tsv", "parquet", "json", "jsonl", "sharegpt", "alpaca", "swift3")
+RANKING_OPTIONS = ("--relevant-from", "--labels-as-scores", "--drop-queries-without-both")
 TASKS = ("reranker", "embedding", "pairs", "sft")
 map_option = click.option(
     "--map", "columns", multiple=True, metavar="NEW=OLD", help="Read the column OLD as NEW; may be repeated."
 )
+min_label_option = click.option("--min-label", type=float, help="The label that becomes 0, if it is not 0.")
+max_label_option = click.option("--max-label", type=float, help="The label that becomes 1, such as 2 for 0, 1, 2.")
 
 
 def split_assignments(option: str, texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
@@ -32,6 +37,14 @@ def split_assignments(option: str, texts: Sequence[str]) -> tuple[tuple[str, str
             raise click.BadParameter(f"{key!r} is given twice", param_hint=option)
         found[key] = value
     return tuple(found.items())
+
+
+def require_label_range(min_label: float | None, max_label: float | None) -> None:
+    """Raise BadParameter for a range of labels that cannot be scaled to [0, 1]."""
+    if max_label is None and min_label is not None:
+        raise click.BadParameter("labels are scaled from it to --max-label, which is missing", param_hint="--min-label")
+    if max_label is not None and max_label <= (min_label or 0):
+        raise click.BadParameter("it must lie above --min-label", param_hint="--max-label")
 
 
 @click.group("data")
@@ -50,7 +63,9 @@ def data_command() -> None:
 )
 @click.option("--query-max-len", type=click.IntRange(1), default=512, show_default=True)
 @click.option("--passage-max-len", type=click.IntRange(1), default=512, show_default=True)
-@click.option("--kind", type=click.Choice(KINDS), help="What the rows must be: ranking groups, scored pairs or chats.")
+@click.option("--kind", type=click.Choice(KINDS), help="What the rows must be; default: what the first one is.")
+@min_label_option
+@max_label_option
 @map_option
 @as_json
 def data_check_command(
@@ -61,6 +76,8 @@ def data_check_command(
     query_max_len: int,
     passage_max_len: int,
     kind: str | None,
+    min_label: float | None,
+    max_label: float | None,
     columns: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -70,6 +87,7 @@ def data_check_command(
     from orchestrator.data.describe import describe_report
     from orchestrator.errors import DataError
 
+    require_label_range(min_label, max_label)
     budget = LengthBudget(query_max_len, passage_max_len) if tokenizer else None
     report = check_files(
         files,
@@ -78,6 +96,8 @@ def data_check_command(
         tokenizer=tokenizer,
         budget=budget,
         kind=kind,
+        min_label=min_label,
+        max_label=max_label,
         columns=dict(split_assignments("--map", columns)) or None,
     )
     if report.problems and not as_json:
@@ -129,36 +149,77 @@ def _refuse_table(file: Path) -> None:
 @data_command.command("convert")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--from", "form", type=click.Choice(FORMS), help="What the files hold; default: by their ending.")
-@click.option("--to", type=click.Choice(["jsonl"]), default="jsonl", show_default=True)
+@click.option(
+    "--to",
+    type=click.Choice(["jsonl", "pointwise", "hits", "ranking"]),
+    default="jsonl",
+    show_default=True,
+    help="jsonl keeps each row's form; the others are forms of ranking data.",
+)
 @map_option
 @click.option("--only-mapped", is_flag=True, help="Leave out every column that --map does not name.")
 @click.option("--constant", "constants", multiple=True, metavar="KEY=TEXT", help="Give every row one more column.")
 @click.option("--one-positive", is_flag=True, help="One row for each positive of a row.")
 @click.option("--divide-score", type=click.FloatRange(0, min_open=True), help="Divide score or label by this number.")
+@min_label_option
+@max_label_option
+@click.option("--relevant-from", type=float, metavar="L", help="To ranking: labels of L and more make a positive.")
+@click.option("--labels-as-scores", is_flag=True, help="To ranking: keep the labels as pos_scores and neg_scores.")
+@click.option(
+    "--drop-queries-without-both", is_flag=True, help="To ranking: leave out what has no positive or no negative."
+)
+@click.option("--drop-keys", is_flag=True, help="Leave out keys that no form knows.")
+@click.option("--drop-scores", is_flag=True, help="Leave out the scores of a teacher.")
 @click.option("--max-dropped", type=click.IntRange(0), default=0, show_default=True, help="Bad rows that are allowed.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The new .jsonl file.")
 @as_json
 def data_convert_command(
     files: tuple[Path, ...],
     form: str | None,
-    to: str,  # noqa: ARG001  (one format so far, named so that scripts stay right)
+    to: Literal["jsonl", "pointwise", "hits", "ranking"],
     columns: tuple[str, ...],
     only_mapped: bool,
     constants: tuple[str, ...],
     one_positive: bool,
     divide_score: float | None,
+    min_label: float | None,
+    max_label: float | None,
+    relevant_from: float | None,
+    labels_as_scores: bool,
+    drop_queries_without_both: bool,
+    drop_keys: bool,
+    drop_scores: bool,
     max_dropped: int,
     output: Path,
     as_json: bool,
 ) -> None:
-    r"""Write the rows of FILES as JSON Lines, with columns renamed and other tools' rows rewritten.
+    """Write the rows of FILES as JSON Lines: columns renamed, other tools' rows rewritten, ranking data reshaped.
 
     \b
     --from sharegpt, alpaca   become {"messages": [...]}
     --from swift3             become {"query", "pos", "neg"}, with a label {"sentence1", "sentence2", "score"}
+    --to pointwise            {"query", "content", "label"}
+    --to hits                 {"query", "hits": [{"content", "label"}, ...]}
+    --to ranking              {"query", "pos", "neg"}
+
+    --to reads any of its three forms, brings the rows of a query together, and refuses to lose anything: the message
+    names the option that gives it up.
 
     Example: orch data convert exam.csv --map instruction=question_text --map output=answer -o exam.jsonl
-    """
+    """  # noqa: D301 - click looks for the character itself
+    reshaping = build_reshaping(
+        to,
+        relevant_from=relevant_from,
+        labels_as_scores=labels_as_scores,
+        drop_queries_without_both=drop_queries_without_both,
+        drop_keys=drop_keys,
+        drop_scores=drop_scores,
+        min_label=min_label,
+        max_label=max_label,
+    )
+    if reshaping and (one_positive or divide_score is not None):
+        option, hint = ("--one-positive", "convert twice") if one_positive else ("--divide-score", "use --max-label")
+        raise click.BadParameter(f"it does not go together with --to {to}: {hint}", param_hint=option)
     from orchestrator.data.convert import Conversion, convert_files
 
     conversion = Conversion(
@@ -168,14 +229,44 @@ def data_convert_command(
         constants=split_assignments("--constant", constants),
         divide_score=divide_score,
         one_positive=one_positive,
+        reshaping=reshaping,
     )
     report = convert_files(files, output, conversion, max_dropped=max_dropped)
     if as_json:
         rows = {"in": report.rows_in, "out": report.rows_out, "dropped": report.dropped}
-        print_json("data convert", {"output": str(output), "rows": rows})
+        more = {}
+        if found := report.regrouped:
+            more["queries"] = {"out": found.queries, "dropped": found.queries_dropped}
+            more["documents"] = {"repeated": found.repeated}
+        print_json("data convert", {"output": str(output), "rows": rows, **more})
         return
     dropped = "".join(f", {count} {code}" for code, count in report.dropped.items())
     click.echo(f"{output}: {report.rows_in} rows in, {report.rows_out} rows out{dropped}")
+    if found := report.regrouped:
+        left_out = f", {found.queries_dropped} left out without a positive or a negative" * bool(found.queries_dropped)
+        repeated = f"; {found.repeated} repeated documents written once" * bool(found.repeated)
+        click.echo(f"{found.queries} queries{left_out}{repeated}")
+
+
+def build_reshaping(to: Literal["jsonl", "pointwise", "hits", "ranking"], **options: Any) -> Reshaping | None:
+    """Return what `--to` and its options ask for, None for rows that keep their form.
+
+    Raises BadParameter where an option has no meaning for the form.
+    """
+    from orchestrator.data.judgements import Reshaping
+
+    given = [
+        "--" + name.replace("_", "-") for name, value in options.items() if value is not None and value is not False
+    ]
+    if to == "jsonl":
+        if given:
+            raise click.BadParameter("it needs --to pointwise, hits or ranking", param_hint=given[0])
+        return None
+    for_ranking = [name for name in given if name in RANKING_OPTIONS]
+    if to != "ranking" and for_ranking:
+        raise click.BadParameter(f"it needs --to ranking, and this is --to {to}", param_hint=for_ranking[0])
+    require_label_range(options["min_label"], options["max_label"])
+    return Reshaping(to, **options)
 
 
 @data_command.command("sample")
@@ -196,3 +287,10 @@ def data_sample_command(task: str, count: int, language: str, seed: int, output:
         print_json("data sample", {"output": str(output), "rows": count, "task": task})
         return
     click.echo(f"{output}: {count} sample rows; they show that a run works, and say nothing about your data")
+
+
+# Commands of `orch data` that live in modules of their own:
+from orchestrator.cli.teacher_commands import data_mine_command, data_score_command  # noqa: E402  what they attach to
+
+data_command.add_command(data_score_command)
+data_command.add_command(data_mine_command)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.counting.tokens import LengthBudget
-from orchestrator.data.gather import Request, gather
+from orchestrator.data.gather import gather
+from orchestrator.data.request import Request
 from orchestrator.data.rows.checks import RowRules
 from orchestrator.data.rows.formats import require_kind, sniff_shape
 from orchestrator.data.verdict import build_problems
@@ -64,12 +65,15 @@ def check_files(
     budget: LengthBudget | TokenLimit | None = None,
     kind: str | None = None,
     columns: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
+    min_label: float | None = None,
+    max_label: float | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> CheckReport:
     """Check `paths` as training data, and against `eval_paths` for leaks where given.
 
     `kind` None is that of the first file's first row. Groups need negatives, as for rerankers, unless that row is one
     of swift's without any: embedding data. A FlagEmbedding budget is for groups only. `columns` are (new, old) names.
+    Labels from `min_label` (None: 0) to `max_label` (None: 1) become 0 to 1; only labelled rows have them.
 
     Raises DataError when a file cannot be read at all; bad rows are in the report.
     """
@@ -77,9 +81,17 @@ def check_files(
     given = require_kind(kind) if kind else None
     shape = sniff_shape(paths[0], renamed, given or "group") if paths else None
     wanted: Kind = given or (shape.kind if shape else "group")
-    rules = RowRules(wanted, needs_negatives=not (shape and shape.without_negatives), columns=renamed)
+    if not given and wanted == "group" and max_label is not None:
+        wanted = "labelled"  # only these have labels that a range could be of
+    rules = RowRules(
+        wanted,
+        needs_negatives=not (shape and shape.without_negatives),
+        columns=renamed,
+        min_label=min_label or 0.0,
+        max_label=1.0 if max_label is None else max_label,
+    )
     if wanted != "group" and isinstance(budget, LengthBudget):
         budget = None
-    request = Request(tuple(paths), tuple(eval_paths), tokenizer=tokenizer, budget=budget, rules=rules)
+    request = Request(tuple(paths), tuple(eval_paths), tokenizer=tokenizer, budget=budget, rules=rules, merges=True)
     gathered = gather(request, on_progress=on_progress)
     return CheckReport(gathered.ledger, gathered.stats, tuple(build_problems(gathered, max_dropped)))

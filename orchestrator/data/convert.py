@@ -1,8 +1,10 @@
-"""Any readable files become one file of JSON Lines: columns renamed, other tools' rows rewritten, scores scaled."""
+"""Any readable files become one file of JSON Lines: columns renamed, other tools' rows rewritten, rows reshaped."""
 
 from __future__ import annotations
 
+import contextlib
 import math
+import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.data.reading.readers import open_source
 from orchestrator.data.reading.tabular import DELIMITERS, parse_cell
 from orchestrator.data.reasons import REASONS, Fault, problem_of, refuse
+from orchestrator.data.regroup import Regrouped, Regrouping
 from orchestrator.data.rows.foreign_rows import FOREIGN_FORMS, convert_row
 from orchestrator.data.verdict import PROBLEMS_SHOWN
 from orchestrator.data.writing.writers import FileSet, format_line
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
+    from orchestrator.data.judgements import Reshaping
     from orchestrator.data.reading.decoding import Row
     from orchestrator.data.reading.readers import Source
 
@@ -34,6 +38,8 @@ _KEYS_LISTED = 30
 class Conversion:
     """What becomes of each row, in this order: columns renamed, constants added, form read, scores divided, split up.
 
+    With `reshaping`, these rows then become rows of another form of ranking data, those of one query together.
+
     `form` is one of FORMS, or None to go by each file's ending. `columns` are (new name, old name); the others are kept
     unless `only_mapped`.
     """
@@ -44,45 +50,56 @@ class Conversion:
     constants: tuple[tuple[str, str], ...] = ()
     divide_score: float | None = None
     one_positive: bool = False
+    reshaping: Reshaping | None = None
 
 
 @dataclass(frozen=True)
 class ConvertReport:
-    """Rows read, rows written, and bad rows left out by their reason."""
+    """Rows read, rows written, and bad rows left out by their reason; `regrouped` where rows were reshaped."""
 
     out: Path
     rows_in: int
     rows_out: int
     dropped: dict[str, int]
+    regrouped: Regrouped | None = None
 
 
 def convert_files(paths: Sequence[Path], out: Path, conversion: Conversion, *, max_dropped: int = 0) -> ConvertReport:
     """Write the rows of all `paths` to the new file `out`, streamed.
 
-    Up to `max_dropped` bad rows are left out; one more, an unknown column or an existing `out` raises DataError, and
-    nothing is written.
+    Up to `max_dropped` bad rows are left out; one more, an unknown column, an existing `out`, or anything that
+    reshaping would lose raises DataError, and nothing is written.
     """
     if out.exists():
         raise refuse("output-exists", "this file exists already", out)
     if out.suffix.lower() not in OUTPUT_ENDINGS:
         hint = f"name it {out.stem or 'rows'}.jsonl"
         raise refuse("unknown-ending", "what is written is JSON Lines, and the name says otherwise", out, hint=hint)
-    with FileSet() as files:
-        run = _Run(conversion, out, files.open(out))
+    with FileSet() as files, contextlib.ExitStack() as stack:
+        stream = files.open(out)
+        regrouping: Regrouping | None = None
+        if conversion.reshaping:
+            spool = stack.enter_context(tempfile.TemporaryFile(dir=out.parent))  # beside `out`: /tmp may be memory
+            regrouping = Regrouping(conversion.reshaping, spool)
+        run = _Run(conversion, stream, regrouping)
         for path in paths:
             run.take_file(path)
-        run.require_good(max_dropped)
+        run.require_few_bad(max_dropped)
+        regrouped = regrouping.write(stream) if regrouping else None
+        rows_out = regrouped.rows if regrouped else run.rows_out
+        if not rows_out:
+            raise refuse("no-rows-kept", f"no row is left of {run.rows_in}", out)
         files.commit()
-    return ConvertReport(out, run.rows_in, run.rows_out, dict(sorted(run.bad.items())))
+    return ConvertReport(out, run.rows_in, rows_out, dict(sorted(run.bad.items())), regrouped)
 
 
 class _Run:
     """State of one conversion."""
 
-    def __init__(self, conversion: Conversion, out: Path, stream: BinaryIO) -> None:
+    def __init__(self, conversion: Conversion, stream: BinaryIO, regrouping: Regrouping | None) -> None:
         self.conversion = conversion
-        self.out = out
         self.stream = stream
+        self.regrouping = regrouping
         self.rows_in = 0
         self.rows_out = 0
         self.bad: Counter[str] = Counter()
@@ -106,32 +123,38 @@ class _Run:
             known = ", ".join(f'"{name}"' for name in seen)
             raise refuse("unknown-column", f"no row has {names}", path, hint=f"the columns are {known}")
 
-    def require_good(self, max_dropped: int) -> None:
-        """Raise DataError when more rows are bad than allowed, or none is left."""
+    def require_few_bad(self, max_dropped: int) -> None:
+        """Raise DataError when more rows are bad than allowed."""
         if self.bad.total() > max_dropped:
             if more := self.bad.total() - len(self.problems):
                 counts = ", ".join(f"{code} {count}" for code, count in sorted(self.bad.items()))
                 self.problems.append(Problem(f"and {more} more bad rows; in all: {counts}"))
             raise DataError.from_problems(self.problems)
-        if not self.rows_out:
-            raise refuse("no-rows-kept", f"no row is left of {self.rows_in}", self.out)
 
     def _take_row(self, source: Source, row: Row) -> None:
         found = row.fault or self._convert(source, row)
-        lines: list[bytes] = []
-        if not isinstance(found, Fault):
-            try:
-                lines = [format_line(one) for one in found]
-            except ValueError:  # half of a UTF-16 pair cannot be written as UTF-8
-                found = Fault("lone-surrogate", "a text holds half of a UTF-16 pair", REASONS["lone-surrogate"].remedy)
-        if isinstance(found, Fault):
-            self.bad[found.code] += 1
+        fault: Fault | None
+        try:
+            fault = found if isinstance(found, Fault) else self._write(found, source, row)
+        except ValueError:  # half of a UTF-16 pair cannot be written as UTF-8
+            fault = Fault("lone-surrogate", "a text holds half of a UTF-16 pair", REASONS["lone-surrogate"].remedy)
+        except RecursionError:  # a few levels more than could be read
+            fault = Fault("not-json", "a value is nested too deeply", REASONS["not-json"].remedy)
+        if fault:
+            self.bad[fault.code] += 1
             if len(self.problems) < PROBLEMS_SHOWN:
                 where = Where(str(source.path), row.line)
-                self.problems.append(problem_of(found.code, found.message, hint=found.hint, where=where))
-            return
+                self.problems.append(problem_of(fault.code, fault.message, hint=fault.hint, where=where))
+
+    def _write(self, found: list[dict[str, Any]], source: Source, row: Row) -> Fault | None:
+        """Write the rows that one row became, or hand them on. Raises ValueError where UTF-8 cannot hold them."""
+        if self.regrouping:
+            faults = (self.regrouping.take(one, source.path, row.line) for one in found)
+            return next((fault for fault in faults if fault), None)
+        lines = [format_line(one) for one in found]
         self.stream.writelines(lines)
         self.rows_out += len(lines)
+        return None
 
     def _convert(self, source: Source, row: Row) -> list[dict[str, Any]] | Fault:
         """Return the rows that one row becomes, or why it cannot. Raises DataError where two columns get one name."""

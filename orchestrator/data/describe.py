@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 _EXAMPLES_SHOWN = 3
 _SCRIPTS_SHOWN = 4
 _SCORES_SHOWN = 5
+_BAR_WIDTH = 40
 
 
 def describe_problem(problem: Problem) -> str:
@@ -29,6 +31,8 @@ def describe_sums(ledger: Ledger) -> list[str]:
             parts.append(f"{side.moved_to_eval} moved to eval")
         if side.moved_to_validation:
             parts.append(f"{side.moved_to_validation} moved to validation")
+        if side.merged:
+            parts.append(f"{side.merged} merged")
         parts += [f"{count} {code}" for code, count in side.dropped.items()]
         lines.append(f"{name}: {side.rows_in} rows in = {' + '.join(parts)}")
     return lines
@@ -56,16 +60,69 @@ def describe_report(report: CheckReport) -> str:
 
 def _describe_statistics(stats: dict[str, Any]) -> list[str]:
     scripts = ", ".join(f"{name} {count}" for name, count in list(stats["scripts"].items())[:_SCRIPTS_SHOWN])
-    if "scores" in stats:
+    if "labels" in stats:
+        lines = _describe_labelled(stats)
+    elif "scores" in stats:
         lines = _describe_pairs(stats)
     elif "turns" in stats:
         lines = _describe_chats(stats)
     else:
         lines = _describe_groups(stats)
+    if "teacher" in stats:
+        lines += _describe_teacher(stats["teacher"])
     lines.append(f"scripts: {scripts}")
     if tokens := stats.get("tokens"):
         lines.append(f"tokens: {_describe_tokens(tokens)}")
     return lines
+
+
+def describe_labels(stats: dict[str, Any]) -> list[str]:
+    """Return the labels of each side of stats.json that has some, as bars."""
+    lines = []
+    for name, side in stats.items():
+        if isinstance(side, dict) and side.get("labels") and side["rows"]:
+            first, *bars = _describe_distribution(side["labels"])
+            lines += [f"{name} {first}", *bars]
+    return lines
+
+
+def _describe_distribution(labels: dict[str, Any]) -> list[str]:
+    """Return a line for the range, and one for each label or bin: it, its count, a bar."""
+    if "bins" in labels:
+        counted = [(f"{found['from']:g} to {found['to']:g}", found["count"]) for found in labels["bins"]]
+    else:
+        counted = [(f"{found['label']:.4g}", found["count"]) for found in labels["counts"]]
+    most = max(count for _, count in counted)
+    widths = max(len(name) for name, _ in counted), len(str(most))
+    bars = [
+        f"  {name:<{widths[0]}}  {count:>{widths[1]}}  {'#' * math.ceil(_BAR_WIDTH * count / most)}".rstrip()
+        for name, count in counted
+    ]
+    return [f"labels: {labels['lowest']:g} to {labels['highest']:g} (mean {labels['mean']:.2f})", *bars]
+
+
+def _describe_labelled(stats: dict[str, Any]) -> list[str]:
+    groups = stats["groups"]
+    documents = {
+        new: groups["documents"][old] for new, old in (("min", "lowest"), ("mean", "mean"), ("max", "highest"))
+    }
+    query, document = (_describe_spread(name, stats[f"{name}_chars"]) for name in ("query", "document"))
+    return [
+        f"{stats['queries']} different queries, {stats['documents']} documents",
+        f"a query: {_describe_per_row(documents)} documents",
+        f"queries whose documents all have one label: {groups['one_label']}; with one document: {groups['too_small']}",
+        *_describe_distribution(stats["labels"]),
+        f"characters: {query}; {document}",
+    ]
+
+
+def _describe_teacher(teacher: dict[str, Any]) -> list[str]:
+    false = teacher["false_negatives"]
+    line = f"teacher scores: {teacher['lowest']:.4g} to {teacher['highest']:.4g} (mean {teacher['mean']:.4g})"
+    if false["of_negatives"]:
+        line += f"; {false['negatives']} of {false['of_negatives']} negatives score above a positive of their row"
+        line += f" ({false['rows']} rows)" if false["rows"] else ""
+    return [line]
 
 
 def _describe_groups(stats: dict[str, Any]) -> list[str]:

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import tempfile
 import time
 from array import array
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.counting.lengths import build_rule
 from orchestrator.data.counting.tokens import (
-    LengthBudget,
     TextCounter,
     TokenizerUnusableError,
     TokenLimit,
     load_tokenizer,
 )
 from orchestrator.data.digests import DigestSet, digest, document_key, query_key
+from orchestrator.data.eval_fit import explain_unmeasurable
 from orchestrator.data.ledger import Findings, InputFile, Ledger
-from orchestrator.data.loss_fit import Demands, LossFit
+from orchestrator.data.loss_fit import LossFit
 from orchestrator.data.reading.readers import open_source, require_readable, show_path
-from orchestrator.data.reasons import Fault, problem_of, refuse
-from orchestrator.data.rows.checks import Accepted, RowRules, check_row
-from orchestrator.data.rows.groups import RankingGroup
+from orchestrator.data.reasons import REASONS, Fault, problem_of, refuse
+from orchestrator.data.rows.checks import check_row
+from orchestrator.data.rows.labelled import LabelledGroup
 from orchestrator.data.rows.texts import build_fault
 from orchestrator.data.side import Samples, Side, Sink
 from orchestrator.data.sides import VALIDATION_SALT, Cuts, DrawRange, cut_for, draw
@@ -34,40 +36,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.data.reading.decoding import Row
+    from orchestrator.data.request import Request
+    from orchestrator.data.rows.checks import Accepted
     from orchestrator.data.rows.records import Record
     from orchestrator.data.side import Measurements
 
 STATS_VERSION = 1
 TABLES = (".csv", ".tsv")
 _PROGRESS_EVERY_S = 1.0
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to read and how to treat it. At most one of `eval_files` and `eval_ratio` is given."""
-
-    train_files: tuple[Path, ...]
-    eval_files: tuple[Path, ...] = ()
-    eval_ratio: float | None = None
-    seed: int = 42
-    allow_overlap: bool = False
-    limit_train: int | None = None
-    limit_eval: int | None = None
-    tokenizer: Path | None = None
-    budget: LengthBudget | TokenLimit | None = None
-    rules: RowRules = field(default_factory=RowRules)
-    demands: Demands = field(default_factory=Demands)
-    validation_ratio: float | None = None
-    min_validation: int = 1
-    takes_scores: bool = True
-    corpus: bool = False
-
-    @property
-    def limit_validation(self) -> int | None:
-        """The share of the training rows asked for, and at least what the trainer takes at once; None is no limit."""
-        if self.limit_train is None or self.validation_ratio is None:
-            return None
-        return max(self.min_validation, round(self.limit_train * self.validation_ratio), 1)
+_SPOOL_BYTES = 16 << 20
 
 
 def gather(
@@ -111,6 +88,7 @@ class _Pass:
         self.eval = Side("eval", kind, request.limit_eval, sinks[1], None)
         self.validation = Side("validation", kind, request.limit_validation, sinks[2], fit)
         self.fit = fit
+        self.eval_rules = replace(request.rules, needs_scores=False)  # the teacher scores training files only
         self.samples = Samples()
         self.eval_queries = DigestSet()
         self.eval_answers = DigestSet()
@@ -123,10 +101,24 @@ class _Pass:
 
     @property
     def sides(self) -> list[Side]:
-        sides = [self.train, self.eval] if self.has_eval else [self.train]
+        sides = [self.train] if self.request.train_files else []
+        sides += [self.eval] if self.has_eval else []
         return sides if self.cuts.validation is None else [*sides, self.validation]
 
     def run(self) -> Gathered:
+        with contextlib.ExitStack() as spools:
+            self._open_mergers(spools)
+            return self._run()
+
+    def _open_mergers(self, spools: contextlib.ExitStack) -> None:
+        if self.request.rules.kind != "labelled":
+            return
+        for side in self.sides:
+            if side is self.eval or self.request.merges:
+                spool = tempfile.SpooledTemporaryFile(_SPOOL_BYTES, dir=self.request.spool_folder)  # noqa: SIM115
+                side.merge_in(spools.enter_context(spool))
+
+    def _run(self) -> Gathered:
         files = (*self.request.eval_files, *self.request.train_files)
         self.bytes_total = sum(require_readable(path) for path in files)
         _refuse_same_file(self.request)
@@ -136,6 +128,7 @@ class _Pass:
         for path, record in self._records(self.request.train_files, self.train):
             self._take_train(path, record)
         for side in self.sides:
+            self._merge(side)
             self._keep_all(side, side.flush())
         if self.on_progress:
             self.on_progress(self.bytes_done, self.bytes_total)
@@ -171,28 +164,38 @@ class _Pass:
                 self.findings.warn("other-form", message, example=shown)
 
     def _check(self, path: str, name: str, row: Row, side: Side, *, numeric_text: bool) -> Record | None:
-        checked = row.fault or check_row(
-            row.value, source=name, line=row.line, rules=self.request.rules, numeric_text=numeric_text
-        )
+        rules = self.eval_rules if side is self.eval else self.request.rules
+        checked = row.fault or check_row(row.value, source=name, line=row.line, rules=rules, numeric_text=numeric_text)
         if isinstance(checked, Fault):
             self._drop_bad(side, path, row.line, checked)
             return None
         place = f"{path}:{row.line}"
         if checked.unknown_keys:
             self.findings.warn_unknown_keys(checked.unknown_keys, place)
-        if not side.seen.add(digest(checked.record.identity)):
+        record = self._find_new(checked, side)
+        if isinstance(record, Fault):
+            self._drop_bad(side, path, row.line, record)
+            return None
+        if record is None:
             self.findings.drop(side.tally, path, row.line, "duplicate", _DUPLICATE[self.request.rules.kind])
             return None
         self.samples.note(path, row.line, is_sample=checked.is_sample)
-        self._warn_repeats(checked, place)
-        return checked.record
+        known = 0 if record is checked.record else len(checked.record.texts) - len(record.texts)
+        self._warn_repeats(checked, known, place)
+        return record
+
+    def _find_new(self, checked: Accepted, side: Side) -> Record | Fault | None:
+        """Return a row's record, of a labelled one what is new in it; None where an earlier row has said it all."""
+        if isinstance(checked.record, LabelledGroup):
+            return side.labels.take(checked.record)
+        return checked.record if side.seen.add(digest(checked.record.identity)) else None
 
     def _drop_bad(self, side: Side, path: str, line: int, fault: Fault) -> None:
         self.findings.drop(side.tally, path, line, fault.code, fault.message)
         if len(self.bad_rows) < PROBLEMS_SHOWN:
             self.bad_rows.append(problem_of(fault.code, fault.message, hint=fault.hint, where=Where(path, line)))
 
-    def _warn_repeats(self, checked: Accepted, place: str) -> None:
+    def _warn_repeats(self, checked: Accepted, known: int, place: str) -> None:
         for code, what, count in (
             ("duplicate-positive", "positives", checked.repeated_positives),
             ("duplicate-negative", "negatives", checked.repeated_negatives),
@@ -200,15 +203,21 @@ class _Pass:
             if count:
                 message = f"{what} that stand twice in their row: {{n}}; each is used once"
                 self.findings.warn(code, message, count=count, example=place)
+        if repeated := checked.repeated_documents + known:
+            message = "documents that their query has already: {n}; each is used once"
+            self.findings.warn("duplicate-document", message, count=repeated, example=place)
 
     def _take_eval(self, path: str, record: Record) -> None:
         self.eval_queries.add(digest((query_key(record.split_text),)))
         for text in record.answers:
             self.eval_answers.add(_padded(_document_digest(text)))
-        if isinstance(record, RankingGroup) and not record.negatives and not self.request.corpus:
-            message = "eval queries without a negative: {n}; any model ranks them perfectly"
-            self.findings.warn("nothing-to-rank", message, example=f"{path}:{record.line}")
         self._offer(self.eval, path, record)
+
+    def _merge(self, side: Side) -> None:
+        """Offer the groups of a side whose rows are merged, now that all of them are read."""
+        for path, group, rows in side.merger.groups() if side.merger else ():
+            side.tally.merged = (side.tally.merged or 0) + rows - 1
+            self._offer_whole(side, path, group)
 
     def _take_train(self, path: str, record: Record) -> None:
         if self.cuts.eval is not None:
@@ -249,11 +258,31 @@ class _Pass:
         return True
 
     def _offer(self, side: Side, path: str, record: Record) -> None:
+        """Keep a record, now or when all rows of its query are there."""
+        if side.merger and isinstance(record, LabelledGroup):
+            side.merger.add(path, record)
+        else:
+            self._offer_whole(side, path, record)
+
+    def _offer_whole(self, side: Side, path: str, record: Record) -> None:
         """Keep a record, at once or when its tokens are counted, unless the trainer could not use it."""
-        if side.fit and (fault := side.fit.find_fault(record)):
-            self._drop_bad(side, path, record.line, fault)
-            return
+        if side.fit:
+            if left_out := side.fit.find_useless(record):
+                self._leave_out(side, path, record.line, *left_out)
+                return
+            if fault := side.fit.find_fault(record):
+                self._drop_bad(side, path, record.line, fault)
+                return
+            record = side.fit.draw(path, record, self.findings)
+        elif useless := explain_unmeasurable(record, corpus=self.request.corpus):
+            self.findings.warn("nothing-to-rank", useless, example=f"{path}:{record.line}")
         self._keep_all(side, side.measure(path, record))
+
+    def _leave_out(self, side: Side, path: str, line: int, code: str, message: str) -> None:
+        """Drop a group that is no fault, and say so."""
+        self.findings.drop(side.tally, path, line, code, message)
+        side.statistics.leave_out(code)
+        self.findings.warn(code, f"queries left out: {{n}}; {REASONS[code].what}", example=f"{path}:{line}")
 
     def _keep_all(self, side: Side, measured: Measurements) -> None:
         for path, record, lengths in measured:
@@ -342,6 +371,7 @@ _DUPLICATE = {
     "group": "an earlier row has the same query, positives and negatives",
     "pair": "an earlier row has the same texts and score",
     "chat": "an earlier row has the same messages",
+    "labelled": "earlier rows of the query have the same documents and labels",
 }
 
 

@@ -27,7 +27,11 @@ class InputFile:
 
 @dataclass(frozen=True)
 class SideLedger:
-    """What became of one side's rows. Raises RuntimeError (a bug in Orch) when the sums do not agree."""
+    """What became of one side's rows. Raises RuntimeError (a bug in Orch) when the sums do not agree.
+
+    `merged` counts the rows that became a part of an earlier row's group, None where rows stay apart; such a group is
+    kept or dropped as one.
+    """
 
     files: tuple[InputFile, ...]
     rows_in: int
@@ -35,10 +39,12 @@ class SideLedger:
     moved_to_eval: int
     dropped: dict[str, int]
     moved_to_validation: int = 0
+    merged: int | None = None
 
     def __post_init__(self) -> None:
         """Prove the invariant."""
-        out = self.kept + self.moved_to_eval + self.moved_to_validation + sum(self.dropped.values())
+        moved = self.moved_to_eval + self.moved_to_validation + (self.merged or 0)
+        out = self.kept + moved + sum(self.dropped.values())
         if self.rows_in != out:
             raise RuntimeError(f"the ledger does not add up: {self.rows_in} rows in, {out} accounted for")
 
@@ -89,6 +95,9 @@ class Ledger:
         if "validation" not in self.sides:
             for side in found["sides"].values():
                 del side["moved_to_validation"]
+        for side in found["sides"].values():
+            if side["merged"] is None:
+                del side["merged"]
         return found
 
 
@@ -102,13 +111,21 @@ class SideTally:
         self.kept = 0
         self.moved_to_eval = 0
         self.moved_to_validation = 0
+        self.merged: int | None = None
         self.dropped: Counter[str] = Counter()
 
     def close(self) -> SideLedger:
         """Return the finished count. Raises RuntimeError when it does not add up."""
         dropped = dict(sorted(self.dropped.items()))
-        moved = self.moved_to_validation
-        return SideLedger(tuple(self.files), self.rows_in, self.kept, self.moved_to_eval, dropped, moved)
+        return SideLedger(
+            tuple(self.files),
+            self.rows_in,
+            self.kept,
+            self.moved_to_eval,
+            dropped,
+            self.moved_to_validation,
+            self.merged,
+        )
 
 
 class Findings:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from orchestrator.data.labelled_fit import LOSS_FORMS, Target, find_relevant_fault, find_score_misfits, find_useless
 from orchestrator.data.reasons import Fault, problem_of
 from orchestrator.data.rows.groups import RankingGroup
+from orchestrator.data.rows.labelled import LabelledGroup, draw_documents
 from orchestrator.data.rows.records import ScoredPair
 from orchestrator.data.rows.texts import build_fault
+from orchestrator.data.writing.cross_encoder_rows import find_targets
 from orchestrator.errors import Where
 
 if TYPE_CHECKING:
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from orchestrator.data.rows.records import Kind, Record
     from orchestrator.errors import Problem
 
+POINTWISE = ("pointwise_bce", "pointwise_mse")
 LABEL_LOSSES = ("contrastive", "online_contrastive")
 # Loss → the kinds of rows that it can learn from.
 LOSSES: dict[str, tuple[Kind, ...]] = {
@@ -27,19 +31,29 @@ LOSSES: dict[str, tuple[Kind, ...]] = {
     "cosine_similarity": ("pair",),
     "pointwise": ("group",),
     "listwise": ("group",),
+    **dict.fromkeys(LOSS_FORMS, ("labelled",)),
 }
 _OTHERS = "labels 0 and 1: contrastive or online_contrastive; other scores: cosine_similarity"
 
 
 @dataclass(frozen=True)
 class Demands:
-    """What the trainer's settings ask of the training rows."""
+    """What the trainer's settings ask of the training rows.
+
+    Of labelled groups: `target` is what is learnt, `form` how the rows are written, and of a group with more than
+    `group_size` documents so many are drawn by `seed`.
+    """
 
     loss: str | None = None
     in_batch_negatives: bool = True
     hard_negatives: int | None = None
     max_positives: int | None = None
     max_negatives: int | None = None
+    graded: bool = False
+    target: Target = "label"
+    form: str | None = None
+    group_size: int | None = None
+    seed: int = 42
 
 
 class LossFit:
@@ -54,6 +68,8 @@ class LossFit:
 
     def find_fault(self, record: Record) -> Fault | None:
         """Return why this one row must be left out, or None."""
+        if isinstance(record, LabelledGroup):
+            return find_relevant_fault(record, self._demands.loss, graded=self._demands.graded)
         if not isinstance(record, RankingGroup):
             return None
         if self._demands.loss == "infonce" and len(record.positives) > 1:
@@ -62,6 +78,21 @@ class LossFit:
         if self._demands.loss == "listwise" and not record.negatives:
             return build_fault("no-negative", "the row has no negatives, and a list of one has no order")
         return None
+
+    def find_useless(self, record: Record) -> tuple[str, str] | None:
+        """Return the code and the sentence of a record that is left out without a fault, or None."""
+        if not isinstance(record, LabelledGroup):
+            return None
+        return find_useless(record, self._demands.form, self._demands.target)
+
+    def draw(self, path: str, record: Record, findings: Findings) -> Record:
+        """Return the record with no more documents than a group of the trainer takes."""
+        size = self._demands.group_size
+        if size is None or not isinstance(record, LabelledGroup) or len(record.documents) <= size:
+            return record
+        message = f"queries with more than {size} documents: {{n}}; so many of each are drawn"
+        findings.warn("documents-drawn", message, example=f"{path}:{record.line}")
+        return draw_documents(record, size, self._demands.seed)
 
     def note(self, path: str, record: Record, findings: Findings) -> None:
         """Look at one row that is kept."""
@@ -74,6 +105,11 @@ class LossFit:
                 self._scores.add(record.score)
         elif isinstance(record, RankingGroup):
             self._warn_group(f"{path}:{record.line}", record, findings)
+        elif isinstance(record, LabelledGroup):
+            if len(self._scores) <= 1 and self._demands.loss in POINTWISE:
+                self._scores.update(find_targets(record, self._demands.target))
+            if record.scores is not None:
+                self._warn_scores(f"{path}:{record.line}", findings, "a loss of labels")
 
     def problems(self) -> list[Problem]:
         """Return one problem for each reason, at the first row that has it."""
@@ -84,16 +120,15 @@ class LossFit:
 
     def finish(self, findings: Findings) -> None:
         """Warn of what only all rows together show."""
-        if self._demands.loss in LABEL_LOSSES and len(self._scores) == 1:
+        if self._demands.loss in (*LABEL_LOSSES, *POINTWISE) and len(self._scores) == 1:
             [label] = self._scores
             message = f"every training pair has the label {label:g}: {self._demands.loss} has nothing to contrast"
             findings.warn("one-label-only", message)
 
     def _warn_group(self, place: str, group: RankingGroup, findings: Findings) -> None:
         demands = self._demands
-        if not self._takes_scores and group.positive_scores is not None:
-            message = "rows with teacher scores, which this trainer does not take: {n}"
-            findings.warn("scores-not-used", message, example=place)
+        if group.positive_scores is not None:
+            self._warn_scores(place, findings)
         if demands.hard_negatives and 0 < len(group.negatives) < demands.hard_negatives:
             message = f"rows with fewer negatives than {demands.hard_negatives}: {{n}}; swift repeats some of theirs"
             findings.warn("few-negatives", message, example=place)
@@ -107,6 +142,11 @@ class LossFit:
             message = f"rows with more documents than a step takes ({shown}): {{n}}; swift draws anew in each epoch"
             findings.warn("documents-sampled", message, example=place)
 
+    def _warn_scores(self, place: str, findings: Findings, what: str = "this trainer") -> None:
+        if not self._takes_scores:
+            message = f"rows with teacher scores, which {what} does not take: {{n}}"
+            findings.warn("scores-not-used", message, example=place)
+
     def _find_misfits(self, record: Record) -> Iterator[tuple[str, str, str]]:
         """Yield (code, reason, remedy) of whatever makes the loss unfit for a row."""
         loss = self._demands.loss
@@ -116,6 +156,8 @@ class LossFit:
             yield from self._find_pair_misfits(loss, record.score)
         elif isinstance(record, RankingGroup):
             yield from self._find_group_misfits(loss, record)
+        elif isinstance(record, LabelledGroup):
+            yield from find_score_misfits(record, loss, self._demands.target)
         else:
             yield "loss-misfit", f"{loss} takes groups or pairs, and this is a conversation", "leave the loss out"
 

@@ -83,6 +83,18 @@ _TABLE = (
         "a column would get the name of another one of its row",
         "rename or leave out the other one too: --map or --only-mapped",
     ),
+    Reason(
+        "would-be-lost",
+        "refused",
+        "orch data convert cannot keep something of a row in the form wanted",
+        "the message names the option that leaves it out",
+    ),
+    Reason(
+        "conflicting-judgements",
+        "refused",
+        "orch data convert finds two labels or two scores for one document of a query",
+        "keep one of them",
+    ),
     # All rows of one side together
     Reason(
         "scores-on-some-rows-only",
@@ -120,7 +132,7 @@ _TABLE = (
     Reason(
         "score-out-of-range",
         "refused",
-        "cosine_similarity learns scores between -1 and 1, and some lie outside",
+        "the loss learns scores between two bounds (cosine_similarity -1 and 1), and some lie outside",
         "orch data convert --divide-score 5 for scores from 0 to 5",
     ),
     # One row
@@ -134,7 +146,7 @@ _TABLE = (
     Reason(
         "other-kind",
         "bad",
-        "the row is of another kind (group, pair or chat) than the task takes",
+        "the row is of another kind (group, pair, chat or labelled) than the task takes",
         "give rows of one kind, or choose the task and loss for this one",
     ),
     Reason(
@@ -146,9 +158,34 @@ _TABLE = (
     Reason("wrong-type", "bad", "a value has the wrong type, such as a pos that is a string", "put it in a list"),
     Reason("lone-surrogate", "bad", "a text holds half of a UTF-16 pair, such as \\ud800", "repair the text"),
     Reason("empty-query", "bad", "the query is empty or white space", "fill it, or remove the row"),
+    Reason("no-documents", "bad", "hits is an empty list", "add documents, or remove the row"),
     Reason("no-positive", "bad", "pos is an empty list", "add a relevant document, or remove the row"),
     Reason("no-negative", "bad", "neg is an empty list", "add documents that do not answer, or mine hard negatives"),
     Reason("empty-text", "bad", "a document is empty or white space", "fill it, or remove it from the list"),
+    Reason(
+        "label-not-a-number",
+        "bad",
+        "a label is not a finite number",
+        "write finite numbers, such as 0, 0.5 and 1",
+    ),
+    Reason(
+        "label-out-of-range",
+        "bad",
+        "a label lies outside 0 to 1, or outside the range that was given",
+        "give the range of the labels: data.min_label and data.max_label, such as 0 and 2 for 0, 1, 2",
+    ),
+    Reason(
+        "conflicting-labels",
+        "bad",
+        "one document has two labels for one query, in one row or in two",
+        "keep the right one",
+    ),
+    Reason(
+        "not-one-relevant",
+        "bad",
+        "listwise_ce takes exactly one relevant document a query, a label of 0.5 or more",
+        "loss: {type: listwise_ce, graded: true} learns the labels as a distribution",
+    ),
     Reason(
         "several-positives",
         "bad",
@@ -158,7 +195,7 @@ _TABLE = (
     Reason(
         "prompt-not-used",
         "bad",
-        "the row has a prompt or system message, for which the embedding trainer has no place",
+        "the row has a prompt or system message, for which the trainer has no place",
         "leave it out, and set one instruction for all queries",
     ),
     Reason("not-text", "bad", "the row has images, tools or messages of tools", "give text only"),
@@ -178,6 +215,12 @@ _TABLE = (
         "bad",
         "a text, or a conversation, has more tokens than the trainer takes, and truncation is drop",
         "shorten it, raise max_length, or let the trainer cut",
+    ),
+    Reason(
+        "scores-missing",
+        "bad",
+        "the row has no teacher scores, and the training learns from them",
+        "give every row scores, or name a teacher, which gives them",
     ),
     Reason("scores-length", "bad", "the teacher scores do not match the documents one to one", "one score a document"),
     Reason("scores-not-numbers", "bad", "a score is not a finite number", "write finite numbers"),
@@ -201,10 +244,29 @@ _TABLE = (
         "the training row's query is also in the eval set (a leak); warned about too",
         "none needed; --allow-overlap keeps such rows",
     ),
+    Reason(
+        "one-document",
+        "dropped",
+        "a query has one document only: list and margin losses have nothing to compare",
+        "mine hard negatives, or choose a pointwise loss",
+    ),
+    Reason(
+        "one-label",
+        "dropped",
+        "all documents of a query have one label: list and margin losses have nothing to compare",
+        "mine hard negatives, or choose a pointwise loss",
+    ),
+    Reason(
+        "one-side",
+        "dropped",
+        "the documents of a query are all relevant (label 0.5 or more) or all not: there is no margin to learn",
+        "add documents of the other side, or choose a list loss",
+    ),
     Reason("over-limit", "dropped", "the row comes after --limit-train or --limit-eval", "none needed"),
     # Rows that are kept
     Reason("duplicate-positive", "warning", "a row lists one positive twice; the repeat is left out", "none needed"),
     Reason("duplicate-negative", "warning", "a row lists one negative twice; the repeat is left out", "none needed"),
+    Reason("duplicate-document", "warning", "a query has one document twice; the repeat is left out", "none needed"),
     Reason("unknown-keys", "warning", "rows have keys that are not used", "remove or rename them"),
     Reason("document-also-in-eval", "warning", "a document is a positive on both sides", "see that this is meant"),
     Reason("other-form", "warning", "a .json holds JSON Lines, or a .jsonl a list; it is read as such", "rename it"),
@@ -227,6 +289,12 @@ _TABLE = (
         "warning",
         "rows have more documents than one step takes; swift draws anew in each epoch",
         "raise MAX_POSITIVE_SAMPLES and MAX_NEGATIVE_SAMPLES",
+    ),
+    Reason(
+        "documents-drawn",
+        "warning",
+        "queries have more documents than train_group_size: one of the highest label, one of the lowest, others drawn",
+        "raise train_group_size",
     ),
     Reason("one-label-only", "warning", "all training pairs have one label, and contrast needs two", "add the other"),
     Reason("scores-not-used", "warning", "the trainer takes no teacher scores; they are left out", "none needed"),

@@ -9,13 +9,16 @@ from orchestrator.data.counting.statistics import SideStatistics
 from orchestrator.data.counting.tokens import LengthRule, Measured, MeasuringQueue, TextCounter, TokenStatistics
 from orchestrator.data.digests import DigestSet
 from orchestrator.data.ledger import Findings, SideTally
+from orchestrator.data.merging import KnownLabels, Merger
 from orchestrator.data.reasons import problem_of
 from orchestrator.data.rows.groups import RankingGroup
+from orchestrator.data.rows.labelled import LabelledGroup
 from orchestrator.data.rows.records import Kind, Record
 from orchestrator.errors import Problem, Where
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import IO
 
     from orchestrator.data.loss_fit import LossFit
 
@@ -73,6 +76,8 @@ class Side:
         self.tally = SideTally(name)
         self.fit = fit
         self.seen = DigestSet()
+        self.labels = KnownLabels()
+        self.merger: Merger | None = None
         self.prompts = _Some()
         self.scores = _Some()
         self.statistics = SideStatistics(kind)
@@ -80,6 +85,11 @@ class Side:
         self._limit = limit
         self._sink = sink
         self._queue: MeasuringQueue | None = None
+
+    def merge_in(self, spool: IO[bytes]) -> None:
+        """Make one group of a query's rows from now on; they wait in `spool`, a temporary file."""
+        self.merger = Merger(spool)
+        self.tally.merged = 0
 
     def count_tokens(self, counter: TextCounter, rule: LengthRule, path: Path) -> None:
         """Count tokens from now on, with the tokenizer of `path`."""
@@ -99,6 +109,8 @@ class Side:
         if isinstance(record, RankingGroup):
             self.prompts.note(path, record.line, has=record.prompt is not None)
             self.scores.note(path, record.line, has=record.positive_scores is not None)
+        elif isinstance(record, LabelledGroup):
+            self.scores.note(path, record.line, has=record.scores is not None)
         if self._limit is not None and self.tally.kept >= self._limit:
             message = f"only {self._limit} rows were asked for"
             findings.drop(self.tally, path, record.line, "over-limit", message)

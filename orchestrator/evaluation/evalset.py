@@ -1,14 +1,16 @@
-"""Opens data/eval.jsonl as the kind of evaluation set that its rows say it is."""
+"""Opens an eval.jsonl as the kind of evaluation set that its rows say it is, and describes it by counts and hash."""
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import RunFolderError
 from orchestrator.evaluation.chats import load_chat_eval
 from orchestrator.evaluation.groups import load_group_eval, load_retrieval_eval
 from orchestrator.evaluation.lines import read_lines
+from orchestrator.evaluation.measures import RETRIEVAL
 from orchestrator.evaluation.pairs import load_pair_eval
 from orchestrator.rundir import RunDir
 
@@ -41,3 +43,17 @@ def load_eval(path: Path) -> EvalSet | None:
         hint="eval.jsonl is written by the prepare stage: remove that stage's result.json and run orch resume",
         where=where,
     )
+
+
+def describe_eval(path: Path, evaluation: EvalSet, root: Path) -> dict[str, Any]:
+    """Return what metrics.json says of an evaluation set; its paths start from `root`."""
+    described: dict[str, Any] = {**_identify(path, root), "units": evaluation.size, **evaluation.describe()}
+    if evaluation.kind == RETRIEVAL:
+        described["corpus"] = _identify(path.with_name(CORPUS), root)
+    return described
+
+
+def _identify(path: Path, root: Path) -> dict[str, str]:
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return {"path": path.relative_to(root).as_posix(), "sha256": digest}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import operator
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from orchestrator.errors import Problem
+from orchestrator.errors import Problem, RecipeError
 from orchestrator.evaluation.measures import Metric, parse_metric
 
 if TYPE_CHECKING:
@@ -119,3 +119,28 @@ def decide(rule: Rule, tuned: float | None, baseline: float | None) -> Decision:
     source = f" ({rule.text.removeprefix(rule.operator).strip()})" if rule.baseline else ""
     relation = rule.operator if passed else f"is not {rule.operator}"
     return Decision(rule, passed=passed, sentence=f"{name} {tuned:.4f} {relation} {threshold:.4f}{source}")
+
+
+def decide_gate(
+    gate: Mapping[str, object],
+    tuned: Mapping[str, float | None] | None,
+    baseline: Mapping[str, float | None] | None,
+    *,
+    of: str = "",
+) -> dict[str, Any]:
+    """Hold a whole gate against the means of both systems, None for one that was not measured.
+
+    {"passed": bool | null (there are no rules), "rules": [{"metric", "rule", "passed", "sentence"}]}; sentences begin
+    with `of`, where it is given. Raises RecipeError for rules that cannot be read.
+    """
+    start = f"{of}: " if of else ""
+    rules, problems = parse_gate(gate)
+    if problems:
+        raise RecipeError.from_problems([Problem(f"{start}gate: {item.message}", item.hint) for item in problems])
+    rows = []
+    for rule in rules:
+        name = rule.metric.name
+        decision = decide(rule, tuned[name] if tuned else None, baseline[name] if baseline else None)
+        sentence = f"{start}{decision.sentence}"
+        rows.append({"metric": name, "rule": rule.text, "passed": decision.passed, "sentence": sentence})
+    return {"passed": all(row["passed"] for row in rows) if rows else None, "rules": rows}

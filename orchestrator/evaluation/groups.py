@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,12 +34,22 @@ class GroupEval:
         return len(self.groups)
 
     def describe(self) -> dict[str, Any]:
-        """Return {"queries", "documents", "relevant", "queries_without_relevant"}."""
+        """Return {"queries", "documents", "relevant", "queries_without_relevant", "labels"}.
+
+        Relevant are labels of at least 0.5; {"grades": how many different labels, "lowest", "mean", "highest"}.
+        """
+        labels = [document.label for group in self.groups for document in group.documents]
         return {
             "queries": len(self.groups),
             "documents": sum(len(group.documents) for group in self.groups),
             "relevant": sum(group.relevant for group in self.groups),
             "queries_without_relevant": sum(group.relevant == 0 for group in self.groups),
+            "labels": {
+                "grades": len(set(labels)),
+                "lowest": min(labels, default=None),
+                "mean": math.fsum(labels) / len(labels) if labels else None,
+                "highest": max(labels, default=None),
+            },
         }
 
     def load_scores(self, path: Path) -> Scores:
@@ -93,7 +104,7 @@ class RetrievalEval:
             relevant = frozenset(self.relevant[qid])
             docids = relevant.union(*(one.get(qid, ()) for one in scores.values()))
             documents = (
-                Document(docid, self.corpus[docid], int(docid in relevant))
+                Document(docid, self.corpus[docid], float(docid in relevant))
                 for docid in sorted(docids, key=place.__getitem__)
             )
             groups.append(Group(qid, query, tuple(documents)))

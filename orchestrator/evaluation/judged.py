@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,14 +13,16 @@ if TYPE_CHECKING:
     from collections.abc import Container, Mapping
     from pathlib import Path
 
+RELEVANT = 0.5  # labels from here on count as relevant wherever only yes or no is known
+
 
 @dataclass(frozen=True, slots=True)  # a retrieval pool holds millions
 class Document:
-    """One candidate of a query; a `label` above 0 means relevant, higher labels more so."""
+    """One candidate of a query; its `label` runs from 0 to 1, and from 0.5 on it is relevant."""
 
     docid: str
     text: str
-    label: int
+    label: float
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Group:
     @property
     def relevant(self) -> int:
         """How many candidates are relevant."""
-        return sum(document.label > 0 for document in self.documents)
+        return sum(document.label >= RELEVANT for document in self.documents)
 
 
 def load_groups(path: Path) -> tuple[Group, ...]:
@@ -50,7 +53,7 @@ def load_groups(path: Path) -> tuple[Group, ...]:
     for where, row in read_lines(path):
         try:
             documents = tuple(
-                Document(str(item["docid"]), str(item["text"]), int(item["label"])) for item in row["documents"]
+                Document(str(item["docid"]), str(item["text"]), _read_label(item["label"])) for item in row["documents"]
             )
             group = Group(str(row["qid"]), str(row["query"]), documents)
         except (KeyError, TypeError, ValueError) as error:
@@ -59,6 +62,14 @@ def load_groups(path: Path) -> tuple[Group, ...]:
             raise RunFolderError(f"the qid {group.qid} comes twice", where=where)
         groups[group.qid] = group
     return tuple(groups.values())
+
+
+def _read_label(value: object) -> float:
+    """Return a label. Raises ValueError or TypeError for what is none."""
+    label = float(value)  # type: ignore[arg-type]  # a TypeError is what the caller turns into words
+    if not (math.isfinite(label) and 0 <= label <= 1):
+        raise ValueError(f"the label {value} does not lie between 0 and 1")
+    return label
 
 
 def load_scores(path: Path, known: Mapping[str, Container[str]]) -> dict[str, dict[str, float]]:

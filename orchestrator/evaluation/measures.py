@@ -31,11 +31,15 @@ _RANKED, _PAIRED, _CHATTED = frozenset({GROUP, RETRIEVAL}), frozenset({PAIR}), f
 
 @dataclass(frozen=True)
 class _Family:
-    """What the metrics of one name share. `row` names one row's value where that is another thing than the metric."""
+    """What the metrics of one name share. `row` names one row's value where that is another thing than the metric.
+
+    With `graded` a label is a gain, else it says relevant (at least 0.5) or not.
+    """
 
     display: str
     kinds: frozenset[str] = _RANKED
     ir_measures: str = ""
+    graded: bool = False
     cutoff: bool = False
     higher_is_better: bool = True
     least: float = 0.0
@@ -44,7 +48,7 @@ class _Family:
 
 
 _FAMILIES = {
-    "ndcg": _Family("nDCG", ir_measures="nDCG", cutoff=True),
+    "ndcg": _Family("nDCG", ir_measures="nDCG", graded=True, cutoff=True),
     "mrr": _Family("MRR", ir_measures="RR", cutoff=True),
     "map": _Family("MAP", ir_measures="AP"),
     "hit": _Family("Hit", ir_measures="Success", cutoff=True),
@@ -89,10 +93,14 @@ class Metric:
         """The name as the field prints it, such as `nDCG@10`."""
         return _FAMILIES[self.family].display + ("" if self.cutoff is None else f"@{self.cutoff}")
 
-    @property
-    def ir_measures_name(self) -> str:
-        """The name in ir_measures' syntax, such as `RR@10`; empty for what does not measure a ranking."""
-        return _FAMILIES[self.family].ir_measures + ("" if self.cutoff is None else f"@{self.cutoff}")
+    def ir_measures_name(self, relevant: int = 1) -> str:
+        """Return the name in ir_measures' syntax, such as `RR@10`; empty for what does not measure a ranking.
+
+        Of a measure that knows relevant or not only, `RR(rel=2)@10` where grades from `relevant` = 2 on are.
+        """
+        family = _FAMILIES[self.family]
+        rel = f"(rel={relevant})" if relevant > 1 and not family.graded else ""
+        return family.ir_measures + rel + ("" if self.cutoff is None else f"@{self.cutoff}")
 
     @property
     def kinds(self) -> frozenset[str]:
@@ -129,8 +137,8 @@ def parse_metric(name: str) -> Metric | Problem:
     """Return the metric of that name, or what is wrong with the name. Imports nothing heavy.
 
     Rankings: ndcg@k (linear gain, log2 discount), mrr@k, map, hit@k (1 when a relevant document is in the first k),
-    precision@k, recall@k; k is a whole number from 1. Scored pairs: spearman, pearson. Chat: loss (nats a token),
-    perplexity, exact_match, rouge_l.
+    precision@k, recall@k; k is a whole number from 1. All but ndcg count labels of at least 0.5 as relevant. Scored
+    pairs: spearman, pearson. Chat: loss (nats a token), perplexity, exact_match, rouge_l.
     """
     family, at, cutoff = name.partition("@")
     if family not in _FAMILIES:
@@ -155,6 +163,13 @@ def require_metric(name: str) -> Metric:
 def default_metrics(kind: str) -> tuple[str, ...]:
     """Return the metrics of a kind of evaluation set, the headline metric first."""
     return _DEFAULTS[kind]
+
+
+def guess_kind(names: Iterable[str]) -> str:
+    """Return the kind that the first metric measures, where there is no evaluation set that says it."""
+    for name in names:
+        return next((kind for kind in UNITS if not check_metrics([name], kind)), GROUP)
+    return GROUP
 
 
 def check_metrics(names: Iterable[str], kind: str) -> list[Problem]:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from orchestrator.evaluation.grades import Grades, choose_grades
 from orchestrator.evaluation.measures import Metric, require_metric
 from orchestrator.evaluation.rows import require_finite
 from orchestrator.evaluation.ties import LabelOrder, LabelOrders, build_label_orders
@@ -47,6 +48,9 @@ def measure(
     (McSherry and Najork, Computing Information Retrieval Performance Measures Efficiently in the Presence of Tied
     Scores, ECIR 2008.) A query without scores counts 0, a document without one as not retrieved.
 
+    Labels are gains of nDCG; for the other measures a label of at least 0.5 is relevant. trec_eval wants whole
+    grades: labels are scaled to them, exactly where that takes at most 1000, else to 1/1000.
+
     Raises StageFailedError for a score that is not finite, ValueError for a metric that `parse_metric` refuses.
     """
     metrics = [require_metric(name) for name in metric_names]
@@ -54,7 +58,8 @@ def measure(
     orders: list[LabelOrders | None] = [
         build_label_orders(group, scores[group.qid], seed=seed) if scores.get(group.qid) else None for group in groups
     ]
-    measured = _measure_orders({order for one in orders if one for order in one.shares}, metrics)
+    grades = choose_grades(document.label for group in groups for document in group.documents)
+    measured = _measure_orders({order for one in orders if one for order in one.shares}, metrics, grades)
     return Measurement(
         qids=tuple(group.qid for group in groups),
         values={metric.name: tuple(_expectation(one, measured, metric) for one in orders) for metric in metrics},
@@ -70,15 +75,17 @@ def _expectation(orders: LabelOrders | None, measured: Mapping[tuple[LabelOrder,
     return math.fsum(share * measured[order, metric.name] for order, share in orders.shares.items())
 
 
-def _measure_orders(orders: set[LabelOrder], metrics: Sequence[Metric]) -> dict[tuple[LabelOrder, str], float]:
+def _measure_orders(
+    orders: set[LabelOrder], metrics: Sequence[Metric], grades: Grades
+) -> dict[tuple[LabelOrder, str], float]:
     """Return the value of each (label order, metric), each order measured once however many queries share it."""
     import ir_measures
 
-    names = {ir_measures.parse_measure(metric.ir_measures_name): metric.name for metric in metrics}
+    names = {ir_measures.parse_measure(metric.ir_measures_name(grades.relevant)): metric.name for metric in metrics}
     measured: dict[tuple[LabelOrder, str], float] = {}
     for batch in _batches(sorted(orders, key=lambda order: (order.ranked, order.unranked))):
         qrels = {
-            str(number): {str(rank): label for rank, label in enumerate((*order.ranked, *order.unranked))}
+            str(number): {str(rank): grades.grade(label) for rank, label in enumerate((*order.ranked, *order.unranked))}
             for number, order in enumerate(batch)
         }
         # Ranks as scores: distinct and exact, since trec_eval keeps scores in 32 bits and breaks ties by docid.

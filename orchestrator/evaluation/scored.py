@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from orchestrator.rundir import RunDir
 
 TUNED = "tuned"
+TEACHER = "teacher"
 _BASELINE = "baseline-"
 LABELS = {
     "native": "Base model in its native prompt",
     "trained-format": "Base model in the training format",
+    TEACHER: "Teacher",
     TUNED: "Tuned model",
 }
 
@@ -36,7 +38,7 @@ class Scored:
 
 
 def system_id(stage: Stage) -> str | None:
-    """Return the system that a stage scores (`native`, `trained-format`, `tuned`), None for any other stage."""
+    """Return the system that a stage scores (`native`, `trained-format`, `teacher`, `tuned`), None for any other."""
     if stage.kind == "evaluate":
         return TUNED
     return stage.kind.removeprefix(_BASELINE) if stage.kind.startswith(_BASELINE) else None

@@ -22,8 +22,8 @@ RANDOM_ORDERS = 500  # seeded random orders measured where there are more
 class LabelOrder:
     """Labels from rank 1 downwards, and the labels of the documents that were not ranked at all."""
 
-    ranked: tuple[int, ...]
-    unranked: tuple[int, ...] = ()
+    ranked: tuple[float, ...]
+    unranked: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,19 +62,19 @@ def build_label_orders(group: Group, scores: Mapping[str, float], *, seed: int) 
     return LabelOrders(shares, exact=False)
 
 
-def _orders(labels: list[int]) -> list[tuple[int, ...]]:
+def _orders(labels: list[float]) -> list[tuple[float, ...]]:
     """Return each distinct way to line up sorted labels."""
     return [tuple(labels)] if labels[0] == labels[-1] else list(_arrangements(Counter(labels)))
 
 
-def _arrangement_count(labels: list[int]) -> int:
+def _arrangement_count(labels: list[float]) -> int:
     """Return the multinomial coefficient: in how many distinct ways these labels can be lined up."""
     if labels[0] == labels[-1]:  # sorted: all alike; most ties are of one document
         return 1
     return math.factorial(len(labels)) // math.prod(math.factorial(n) for n in Counter(labels).values())
 
 
-def _arrangements(labels: Counter[int]) -> Iterator[tuple[int, ...]]:
+def _arrangements(labels: Counter[float]) -> Iterator[tuple[float, ...]]:
     """Yield each distinct way to line up a multiset of labels, once."""
     if not labels:
         yield ()

@@ -15,8 +15,8 @@ from orchestrator.events import Event, Message, Progress, Step
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _BAR = re.compile(r"\s*\d{1,3}%\|[^|]*\|\s*(\d+)/(\d+)\s*\[")
 _OWN = re.compile(r"orch-progress (\d+)/(\d+)\s*$")
-_DICT = re.compile(r"\{('[\w/ ().%]+': .*)\}\s*$")
-_PAIR = re.compile(r"'([\w/ ().%]+)':\s*(?:'([^']*)'|([^,{}'\s]+))")
+_DICT = re.compile(r"\{('[\w/ ().%@]+': .*)\}\s*$")
+_PAIR = re.compile(r"'([\w/ ().%@]+)':\s*(?:'([^']*)'|([^,{}'\s]+))")
 _SLASHED = re.compile(r"(\d+)/(\d+)")
 _NEW_WEIGHTS = re.compile(r"\s*(\S+)\s*\|\s*MISSING\s*\|")  # transformers 5 prints a table
 _NEW_WEIGHTS_4 = re.compile(r"newly initialized: (\[.*\])")

@@ -22,6 +22,7 @@ KINDS = {
     "cross-encoder": "reranker",
     "qwen3-native": "reranker",
     "qwen3-score-head": "reranker",
+    "formatted-head": "reranker",
 }
 WORKERS = Path(__file__).resolve().parent.parent / "workers"
 _GENERIC_NAMES = ("model", "output")

@@ -38,7 +38,12 @@ _QWEN3_OVERRIDES = {
 _TEMPLATE_ARGUMENTS = (
     "add_non_thinking_prefix", "agent_template", "enable_thinking", "preserve_thinking", "use_chat_template",
 )  # fmt: skip
+# scorers whose prompt is the folder's chat template, which vLLM's score API fills
+TEMPLATED = ("qwen3-native", "qwen3-score-head", "formatted-head")
 _IN_PYTHON = "use FlagEmbedding or sentence-transformers in Python: docs/serving.md, and the README of the model"
+_IN_SENTENCE_TRANSFORMERS = (
+    'use it in Python: sentence_transformers.CrossEncoder("{folder}").predict([("query", "document")])'
+)
 _PROBE = """
 import importlib.metadata as m, json, sys
 found = {}
@@ -79,7 +84,9 @@ def find_obstacle(backend: str, artefact: Artefact) -> str | None:
             "vLLM scores a pair by a classification head or by yes against no; "
             "this model's score is the logit of Yes alone"
         )
-    if artefact.scorer in ("qwen3-native", "qwen3-score-head") and find_score_template(artefact) is None:
+    if artefact.scorer == "formatted-head" and artefact.spec.get("adds_special_tokens") is not False:
+        return "its tokenizer puts tokens of its own around a text, which the training's format does without"
+    if artefact.scorer in TEMPLATED and find_score_template(artefact) is None:
         return "the folder holds no chat_template.jinja over query and document, so vLLM would score bare text"
     return None
 
@@ -109,11 +116,18 @@ def choose_backend(wanted: str, artefact: Artefact, versions: dict[str, str], *,
         reasons[backend] = reason
     able = [backend for backend in BACKENDS if find_obstacle(backend, artefact) is None]
     lacking = [DISTRIBUTIONS[backend] for backend in able if backend in reasons]
-    hint = f"install {' or '.join(lacking)} there, or name its Python with --python" if lacking else _IN_PYTHON
+    hint = (
+        f"install {' or '.join(lacking)} there, or name its Python with --python" if lacking else _in_python(artefact)
+    )
     if wanted != "auto" and not lacking and able:
         hint = f"--backend {able[0]} can serve it"
     why = "; ".join(f"{backend}: {reason}" for backend, reason in reasons.items())
     raise PreflightError(f"{artefact.name} cannot be served. {why}", hint=hint)
+
+
+def _in_python(artefact: Artefact) -> str:
+    by_cross_encoder = artefact.spec.get("tool") == "sentence-transformers"
+    return _IN_SENTENCE_TRANSFORMERS.format(folder=artefact.folder) if by_cross_encoder else _IN_PYTHON
 
 
 def _find_version_problem(backend: str, python: str, versions: dict[str, str]) -> str | None:
@@ -160,12 +174,11 @@ def _swift_values(artefact: Artefact, with_key: bool) -> dict[str, Any]:  # noqa
 
 
 def _vllm_values(artefact: Artefact) -> dict[str, Any]:
-    is_qwen3 = artefact.scorer in ("qwen3-native", "qwen3-score-head")
     return {
         "vllm": str(Path(artefact.python).with_name("vllm")),
         "is_pooling": artefact.kind != "chat",
         "convert": "embed" if artefact.kind == "embedding" else None,
         "hf_overrides": _QWEN3_OVERRIDES if artefact.scorer == "qwen3-native" else None,
-        "score_template": str(find_score_template(artefact)) if is_qwen3 else None,
+        "score_template": str(find_score_template(artefact)) if artefact.scorer in TEMPLATED else None,
         "trust_remote_code": artefact.trusts_remote_code,
     }

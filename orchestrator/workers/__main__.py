@@ -18,10 +18,13 @@ WORKERS = (
     "fetch",
     "fresh",
     "merge",
+    "mine",
     "package",
     "predict",
     "score",
+    "score_pairs",
     "tiny_model",
+    "train_cross_encoder",
     "verify_merge",
 )
 

@@ -1,4 +1,4 @@
-"""Print every argument that an installed trainer (FlagEmbedding's, ms-swift's) accepts, as JSON."""
+"""Print every argument that an installed trainer (of FlagEmbedding, ms-swift, sentence-transformers) takes, as JSON."""
 
 from __future__ import annotations
 
@@ -119,9 +119,14 @@ def read_arguments(cls: type, group: str) -> list[Argument]:
 
 
 def read_module(module: str) -> dict[str, Any]:
-    """Return versions and arguments of `swift`, or of FlagEmbedding.finetune.reranker.decoder_only.base and such."""
+    """Return versions and arguments of `swift`, `sentence_transformers`, or a module of FlagEmbedding's trainers.
+
+    Such a module is FlagEmbedding.finetune.reranker.decoder_only.base.
+    """
     if module == "swift":
         return read_swift()
+    if module == "sentence_transformers":
+        return read_sentence_transformers()
     package = importlib.import_module(module)
     shared = importlib.import_module("FlagEmbedding.abc.finetune.reranker")
     groups = {
@@ -143,6 +148,15 @@ def read_swift() -> dict[str, Any]:
     return {"versions": read_versions(), "module": "swift", "arguments": arguments, "models": read_swift_models()}
 
 
+def read_sentence_transformers() -> dict[str, Any]:
+    """Return what sentence-transformers' CrossEncoderTrainer takes."""
+    from sentence_transformers.cross_encoder import CrossEncoderTrainingArguments
+
+    found = sorted(read_arguments(CrossEncoderTrainingArguments, "training"), key=lambda argument: argument.name)
+    arguments = [argument.to_json() for argument in found]
+    return {"versions": read_versions(), "module": "sentence_transformers", "arguments": arguments}
+
+
 def read_swift_models() -> list[dict[str, Any]]:
     """Return ms-swift's text models: type, the architectures it is told by, and templates with the hub ids they fit."""
     from swift.model import MODEL_MAPPING
@@ -162,9 +176,8 @@ def read_swift_models() -> list[dict[str, Any]]:
 def main(argv: list[str]) -> int:
     """Print the JSON description of `--module`."""
     parser = argparse.ArgumentParser(prog="workers arguments", description=__doc__, allow_abbrev=False)
-    parser.add_argument(
-        "--module", required=True, help="swift, or such as FlagEmbedding.finetune.reranker.decoder_only.base"
-    )
+    which = "swift, sentence_transformers, or such as FlagEmbedding.finetune.reranker.decoder_only.base"
+    parser.add_argument("--module", required=True, help=which)
     options = parser.parse_args(argv)
     try:
         with contextlib.redirect_stdout(sys.stderr):  # libraries print while they load

@@ -17,11 +17,15 @@ from orchestrator.workers.reranker.scoring_spec import load_raw_spec
 PACKAGERS = {
     "flag-llm-reranker": "reranker.package",
     "cross-encoder": "reranker.package",
+    "formatted-head": "reranker.cross_encoder_package",
     "qwen3-native": "reranker.swift_package",
     "qwen3-score-head": "reranker.swift_package",
     "embedding": "embedding.package",
     "chat": "chat.package",
 }
+
+# an encoder by another tool is proved in FlagEmbedding, which trained it
+TRAINED_BY = {("cross-encoder", "sentence-transformers"): "reranker.cross_encoder_package"}
 
 
 def package(request: Request, out: Path) -> None:
@@ -30,7 +34,8 @@ def package(request: Request, out: Path) -> None:
     if scorer not in PACKAGERS:
         raise WorkerError(f"the scoring spec: a {scorer} model cannot be packaged; known are {', '.join(PACKAGERS)}")
     # by name: only this kind's imports are paid for
-    packager = importlib.import_module(f"orchestrator.workers.{PACKAGERS[scorer]}")
+    module = TRAINED_BY.get((scorer, str(request.raw_spec.get("tool"))), PACKAGERS[scorer])
+    packager = importlib.import_module(f"orchestrator.workers.{module}")
     request.report.unlink(missing_ok=True)
     with fresh_folder(out) as folder:
         packager.package(request, folder)

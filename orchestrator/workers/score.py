@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import math
 import time
 from dataclasses import replace
@@ -12,13 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.folders import write_json, write_text
 from orchestrator.workers.progress import Progress
 from orchestrator.workers.reranker.ranking_groups import Candidate, read_candidates
-from orchestrator.workers.reranker.scoring import Scorer, choose_device, load_scorer
+from orchestrator.workers.reranker.scoring import Scorer, load_scorer
 from orchestrator.workers.reranker.scoring_spec import load_raw_spec, parse_spec
-from orchestrator.workers.score_cache import copy_entry, find_entry, keep_entry
-from orchestrator.workers.versions import read_versions
+from orchestrator.workers.score_files import describe_range, describe_speed, open_scoring
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -99,44 +96,27 @@ def main(argv: list[str]) -> int:
     if options.batch_size:
         spec = replace(spec, batch_size=options.batch_size)
     candidates = read_candidates(options.data)
-    device = choose_device(options.device)
-    effective = {**raw, "batch_size": spec.batch_size}
-    entry = find_entry(options.cache, options.model, effective, options.data, device) if options.cache else None
-    if entry and copy_entry(entry, options.out, effective):
-        print(f"scored before with the same model, data and format: {entry}", flush=True)  # noqa: T201
+    scoring = open_scoring(options, raw, spec.batch_size)
+    if scoring.restore():
         return 0
     started = time.monotonic()
-    scorer = load_scorer(options.model, spec, device)
+    scorer = load_scorer(options.model, spec, scoring.device)
     loaded = time.monotonic()
     scores = score_candidates(scorer, candidates, spec.batch_size)
     scoring_s = time.monotonic() - loaded
-
-    rows = [
-        json.dumps({"qid": candidate.qid, "docid": candidate.docid, "score": score}, ensure_ascii=False)
-        for candidate, score in zip(candidates, scores, strict=True)
-    ]
-    write_text(options.out / "scores.jsonl", "".join(f"{row}\n" for row in rows))
     pairs = len(order_unique(candidates))
-    write_json(
-        options.out / "scoring.json",
+    scoring.write(
+        (
+            {"qid": candidate.qid, "docid": candidate.docid, "score": score}
+            for candidate, score in zip(candidates, scores, strict=True)
+        ),
         {
-            "version": 1,
-            "model": options.model,
-            "spec": effective,
-            "device": device,
             "groups": len({candidate.qid for candidate in candidates}),
             "pairs": len(candidates),
             "unique_pairs": pairs,
-            "loading_s": round(loaded - started, 3),
-            "scoring_s": round(scoring_s, 3),
-            "pairs_per_s": round(pairs / scoring_s, 3) if scoring_s > 0 else None,
-            "min": min(scores),
-            "max": max(scores),
-            "constant": min(scores) == max(scores),
+            **describe_speed("pairs", pairs, loading_s=loaded - started, scoring_s=scoring_s),
+            **describe_range(scores),
             **scorer.facts,
-            "versions": read_versions(),
         },
     )
-    if entry:
-        keep_entry(entry, options.out)
     return 0

@@ -16,27 +16,33 @@ _BLOCK = 1 << 20
 
 
 def find_entry(  # noqa: PLR0917  the parts of a key
-    cache: Path, model: str, spec: dict[str, Any], data: Path, device: str, corpus: Path | None = None
+    cache: Path, model: str, spec: dict[str, Any], data: Path | None, device: str, corpus: Path | None = None
 ) -> Path | None:
     """Return the folder where these scores belong; None for a model whose files are not on this machine.
 
     Content decides, not names: a folder that was trained on, or a hub model that was updated, is another model. What
-    only names a spec (its label) does not count.
+    only names a spec (its label) does not count. `data` None is for scores that are kept pair by pair, of any data.
     """
-    folder = _find_folder(model)
-    if folder is None:
+    files = identify_model(model)
+    if files is None:
         return None
     deciding = {key: value for key, value in spec.items() if key not in {"name", "label"}}
     parts: dict[str, Any] = {
         "spec": deciding,
-        "data": _hash_file(data),
-        "model": {str(path.relative_to(folder)): _hash_file(path) for path in _list_model_files(folder)},
+        "model": files,
         "versions": read_versions(),
         "device": device,
     }
-    if corpus is not None:
-        parts["corpus"] = _hash_file(corpus)
+    parts |= {name: _hash_file(path) for name, path in (("data", data), ("corpus", corpus)) if path is not None}
     return cache / hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def identify_model(model: str) -> dict[str, str] | None:
+    """Return the sha256 of each file that makes a model what it is; None when they are not on this machine."""
+    folder = _find_folder(model)
+    if folder is None:
+        return None
+    return {str(path.relative_to(folder)): _hash_file(path) for path in _list_model_files(folder)}
 
 
 def copy_entry(entry: Path, out: Path, spec: dict[str, Any]) -> bool:

@@ -146,11 +146,11 @@ def test_one_process_a_gpu_is_started_unless_the_recipe_says_otherwise(make_job)
 
 
 def test_every_argument_of_the_dataclasses_can_be_given(make_job):
-    from orchestrator.backends.flagembedding import _OWNED, _all_arguments
+    from orchestrator.backends.flagembedding_arguments import OWNED, all_arguments
 
     samples = {"int": 4, "float": 0.5, "bool": True, "str": "x", "list[str]": ["x"], "dict": {"a": 1}, "json": {"a": 1}}
-    for name, argument in _all_arguments().items():
-        if name in _OWNED:
+    for name, argument in all_arguments().items():
+        if name in OWNED:
             continue
         value = argument.choices[0] if argument.choices else samples[argument.type]
         assert BACKEND.check_train({name: value}) == [], name

@@ -23,7 +23,8 @@ def test_every_backend_has_its_file_its_templates_and_its_writer(root):
     assert BACKENDS
     for name, backend in BACKENDS.items():
         assert backend.name == name
-        assert (root / "orchestrator" / "backends" / f"{name}.py").is_file(), f"backends/{name}.py is missing"
+        module = f"{name.replace('-', '_')}.py"
+        assert (root / "orchestrator" / "backends" / module).is_file(), f"backends/{module} is missing"
         assert list((root / "templates" / name).glob("*.j2")), f"templates/{name}/ is missing"
         for task in backend.tasks:
             assert backend.data_form(JOBS[task]) in TRAIN_FORMS, f"{name} has no writer for {task}"

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import pytest
+from click.testing import CliRunner
 
+from orchestrator.cli import main
+from orchestrator.cli.data_commands import data_command
 from orchestrator.data.check import check_files
 from orchestrator.data.convert import Conversion, convert_files
+from orchestrator.data.judgements import Reshaping
 from orchestrator.errors import DataError
 
 
@@ -241,3 +246,185 @@ def test_bad_rows_up_to_the_limit_are_left_out_and_counted(files):
     report = convert_files([path], files.folder / "b.jsonl", Conversion(), max_dropped=3)
     assert (report.rows_in, report.rows_out) == (4, 1)
     assert report.dropped == {"lone-surrogate": 1, "not-an-object": 1, "not-json": 1}
+
+
+# Ranking data in other forms; what becomes of one query is in test_reshape.py
+
+
+def point(query, content, label=0, **more):
+    return {"query": query, "content": content, "label": label, **more}
+
+
+def test_rows_of_a_query_come_together_from_all_over_the_files_in_the_order_of_their_first(files, convert):
+    one = files.lines("1.jsonl", point("b", "1"), point("a", "2"), point("b", "3", 1))
+    two = files.lines("2.jsonl", point("c", "4"), point("a", "5", 1), point("b", "6"))
+    rows = convert(one, two, reshaping=Reshaping("hits"))
+    assert [(row["query"], [hit["content"] for hit in row["hits"]]) for row in rows] == [
+        *(("b", ["1", "3", "6"]), ("a", ["2", "5"]), ("c", ["4"])),
+    ]
+
+
+def test_rows_of_different_forms_come_together(files, convert):
+    path = files.lines("a.jsonl", {"query": "q", "pos": ["a"], "neg": ["b"]}, point("q", "c", 0.5), point("Q", "a", 1))
+    assert convert(path, reshaping=Reshaping("pointwise")) == [
+        *(point("q", "a", 1), point("q", "b"), point("q", "c", 0.5), point("Q", "a", 1)),
+    ]
+
+
+def test_queries_that_are_spelt_differently_stay_apart(files, convert):
+    path = files.lines("a.jsonl", point("Q", "a"), point("q", "b"), point("q ", "c"))
+    assert [row["query"] for row in convert(path, reshaping=Reshaping("hits"))] == ["Q", "q", "q "]
+
+
+def test_columns_are_renamed_and_numbers_of_a_table_read_before_rows_are_reshaped(files, convert):
+    path = files.raw("a.csv", "query,passage,grade\nq,a,2\nq,b,0\n")
+    columns = (("content", "passage"), ("label", "grade"))
+    [row] = convert(path, columns=columns, reshaping=Reshaping("ranking", relevant_from=1, labels_as_scores=True))
+    assert row == {"query": "q", "pos": ["a"], "neg": ["b"], "pos_scores": [2], "neg_scores": [0]}
+
+
+def test_hits_of_a_table_are_read_as_a_list(files, convert):
+    path = files.raw("a.tsv", 'query\thits\nq\t"[{""content"": ""a"", ""label"": 1}]"\n')
+    assert convert(path, reshaping=Reshaping("pointwise")) == [point("q", "a", 1)]
+
+
+def test_rows_of_swift_3_are_reshaped_after_they_are_read(files, convert):
+    path = files.lines("a.jsonl", {"query": "q", "response": "a", "rejected_response": ["b"]})
+    assert convert(path, form="swift3", reshaping=Reshaping("pointwise")) == [point("q", "a", 1), point("q", "b")]
+
+
+def test_what_would_be_lost_is_refused_with_file_and_line_and_nothing_is_written(files, refusal):
+    good, path = (
+        files.lines("a.jsonl", point("q", "a", 1), point("q", "b")),
+        files.lines("b.jsonl", {}, point("r", "c", 2)),
+    )
+    problems = refusal(good, path, max_dropped=1, reshaping=Reshaping("ranking"))
+    assert [(str(problem.where), problem.message.split(":")[0]) for problem in problems] == [
+        (f"{path}:2", "would-be-lost")
+    ]
+    assert problems[0].hint.startswith("--relevant-from L ")
+
+
+def test_two_labels_of_one_document_are_refused_with_both_places(files, refusal):
+    one, two = files.lines("1.jsonl", point("q", "a", 1)), files.lines("2.jsonl", point("q", "a", 0))
+    [problem] = refusal(one, two, reshaping=Reshaping("hits"))
+    assert problem.message.startswith("conflicting-judgements: ")
+    assert problem.message.endswith("(the first in an earlier file)")
+    assert str(problem.where) == f"{two}:1"
+
+
+def test_the_first_queries_that_are_refused_are_shown_and_the_rest_counted(files, refusal):
+    path = files.lines("a.jsonl", *(point(str(number), "a", 1) for number in range(25)))
+    problems = refusal(path, reshaping=Reshaping("ranking"))
+    assert [problem.where.line for problem in problems[:20]] == list(range(1, 21))
+    assert problems[-1].message == "and 5 more queries; in all: would-be-lost 25"
+
+
+def test_grades_do_not_stand_beside_the_1_and_0_of_ranking_rows(files, refusal, convert):
+    path = files.lines("a.jsonl", point("q", "a", 2), {"query": "r", "pos": ["b"], "neg": ["c"]})
+    [problem] = refusal(path, reshaping=Reshaping("pointwise"))
+    assert "ranking rows say 1 and 0" in problem.message
+    assert "--max-label" in problem.hint
+    assert problem.where.line == 1
+    assert len(convert(path, reshaping=Reshaping("pointwise", max_label=2))) == 3
+
+
+def test_bad_rows_up_to_the_limit_are_left_out_of_what_is_reshaped(files):
+    path = files.raw(
+        "a.jsonl", json.dumps(point("q", "a")) + '\nnope\n{"query": "\\ud800", "content": "b", "label": 1}\n'
+    )
+    report = convert_files([path], files.folder / "b.jsonl", Conversion(reshaping=Reshaping("hits")), max_dropped=2)
+    assert report.dropped == {"lone-surrogate": 1, "not-json": 1}
+    assert (report.rows_in, report.rows_out) == (3, 1)
+
+
+@pytest.mark.parametrize("to", [None, "pointwise", "hits", "ranking"])
+def test_a_value_that_is_nested_too_deeply_is_a_bad_row_wherever_that_shows(files, to):
+    deep = (
+        '{"query": "q", "pos": ["a"], "neg": ["b"], "x": ' + "[" * depth + "]" * depth + "}"
+        for depth in range(900, 1000)
+    )
+    good = '{"query": "r", "pos": ["a"], "neg": ["b"]}'
+    path = files.raw(
+        "a.jsonl",
+        "".join(f"{line}\n" for line in (good, *(row.replace('"q"', f'"{n}"') for n, row in enumerate(deep)))),
+    )
+    conversion = Conversion(reshaping=Reshaping(to) if to else None)
+    report = convert_files([path], files.folder / "b.jsonl", conversion, max_dropped=100)
+    assert set(report.dropped) <= {"not-json"}
+
+
+def test_what_is_left_out_or_said_twice_is_counted(files):
+    rows = point("q", "a", 1), point("q", "a", 1), point("q", "b"), point("r", "c")
+    conversion = Conversion(reshaping=Reshaping("ranking", drop_queries_without_both=True))
+    report = convert_files([files.lines("a.jsonl", *rows)], files.folder / "b.jsonl", conversion)
+    found = report.regrouped
+    assert (report.rows_out, found.queries, found.queries_dropped, found.repeated) == (1, 1, 1, 1)
+
+
+def test_no_file_is_written_when_no_query_is_left(files, refusal):
+    path = files.lines("a.jsonl", point("q", "a"))
+    [problem] = refusal(path, reshaping=Reshaping("ranking", drop_queries_without_both=True))
+    assert problem.message.startswith("no-rows-kept: ")
+
+
+def test_texts_wait_on_disk_and_not_in_memory(files):
+    rows = (point(f"q{number % 20}", f"{number} " + "x" * 500_000) for number in range(40))
+    path = files.lines("a.jsonl", *rows)
+    tracemalloc.start()
+    convert_files([path], files.folder / "b.jsonl", Conversion(reshaping=Reshaping("hits")))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < path.stat().st_size / 2
+
+
+def run(*argv):
+    return CliRunner().invoke(data_command, ["convert", *map(str, argv)], catch_exceptions=False)
+
+
+def test_the_command_reshapes_and_says_what_it_left_out(files):
+    path = files.lines("a.jsonl", point("q", "a", 3), point("q", "b", 1), point("q", "b", 1), point("r", "c", 1))
+    out = files.folder / "b.jsonl"
+    options = ("--relevant-from", 2, "--labels-as-scores", "--drop-queries-without-both", "--max-label", 4)
+    done = run(path, "-o", out, "--to", "ranking", *options)
+    assert done.output.splitlines() == [
+        f"{out}: 4 rows in, 1 rows out",
+        "1 queries, 1 left out without a positive or a negative; 1 repeated documents written once",
+    ]
+    assert json.loads(out.read_text()) == {
+        "query": "q", "pos": ["a"], "neg": ["b"], "pos_scores": [0.75], "neg_scores": [0.25],
+    }  # fmt: skip
+
+
+def test_the_command_counts_queries_for_programs(files):
+    path = files.lines("a.jsonl", point("q", "a", 1), point("q", "a", 1))
+    data = json.loads(run(path, "-o", files.folder / "b.jsonl", "--to", "hits", "--json").output)["data"]
+    assert data["rows"] == {"in": 2, "out": 1, "dropped": {}}
+    assert (data["queries"], data["documents"]) == ({"out": 1, "dropped": 0}, {"repeated": 1})
+
+
+def test_the_command_ends_with_3_where_something_would_be_lost(files, capsys):
+    path = files.lines("a.jsonl", point("q", "a", 0.5))
+    with pytest.raises(SystemExit) as caught:
+        main(["data", "convert", str(path), "-o", str(files.folder / "b.jsonl"), "--to", "ranking"])
+    assert caught.value.code == 3
+    assert f"{path}:1: would-be-lost: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--relevant-from", "1"], "it needs --to pointwise, hits or ranking"),
+        (["--max-label", "2"], "it needs --to pointwise, hits or ranking"),
+        (["--drop-keys"], "it needs --to pointwise, hits or ranking"),
+        (["--to", "hits", "--labels-as-scores"], "it needs --to ranking, and this is --to hits"),
+        (["--to", "hits", "--min-label", "1"], "--max-label, which is missing"),
+        (["--to", "hits", "--min-label", "2", "--max-label", "2"], "it must lie above --min-label"),
+        (["--to", "ranking", "--one-positive"], "convert twice"),
+        (["--to", "hits", "--divide-score", "5"], "use --max-label"),
+    ],
+)
+def test_an_option_without_a_meaning_for_the_form_is_refused(files, options, sentence):
+    done = run(files.lines("a.jsonl", point("q", "a")), "-o", files.folder / "b.jsonl", *options)
+    assert done.exit_code == 2
+    assert sentence in " ".join(done.output.split())

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.data.gather import Request, gather
+from orchestrator.data.gather import gather
+from orchestrator.data.request import Request
 from orchestrator.data.ledger import Findings, SideLedger, SideTally
 from orchestrator.errors import OrchError
 

@@ -12,7 +12,8 @@ CHAT = Chat((Message("system", "s"), Message("user", "q"), Message("assistant", 
 
 
 def build(form, record, *options):
-    return TRAIN_FORMS[form].build(record, RowOptions(*options))
+    [row] = TRAIN_FORMS[form].build_rows(record, RowOptions(*options))
+    return row
 
 
 def say(role, text):

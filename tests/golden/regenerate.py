@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from orchestrator.hardware import CPU, Hardware
@@ -22,35 +22,60 @@ def hub(name: str) -> BaseModel:
     return BaseModel(name, name, None, "decoder", None)
 
 
+BGE_LARGE = BaseModel("BAAI/bge-reranker-large", "BAAI/bge-reranker-large", None, "encoder", "cross-encoder")
+BGE_M3 = BaseModel("BAAI/bge-reranker-v2-m3", "BAAI/bge-reranker-v2-m3", None, "encoder", "cross-encoder")
+ROBERTA = BaseModel("hfl/chinese-roberta-wwm-ext", "hfl/chinese-roberta-wwm-ext", None, "encoder", None)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A shipped recipe, and the machine and model that it is rendered for."""
+
+    recipe: str
+    model: BaseModel
+    hardware: Hardware = GPU
+    versions: dict[str, str] = field(default_factory=lambda: TESTED)
+    smoke: bool = False
+    overrides: tuple[str, ...] = ()
+    teacher: BaseModel | None = None
+
+
 CASES = {
-    "qwen3_reranker.gpu": ("qwen3_reranker", QWEN, GPU, TESTED, False),
-    "qwen3_reranker.smoke": ("qwen3_reranker", QWEN, CPU, TESTED, True),
-    "qwen3_reranker.transformers4": (
-        "qwen3_reranker",
-        QWEN,
-        GPU,
-        {"transformers": "4.57.1", "FlagEmbedding": "1.3.5"},
-        False,
+    "qwen3_reranker.gpu": Case("qwen3_reranker", QWEN),
+    "qwen3_reranker.smoke": Case("qwen3_reranker", QWEN, CPU, smoke=True),
+    "qwen3_reranker.transformers4": Case(
+        "qwen3_reranker", QWEN, versions={"transformers": "4.57.1", "FlagEmbedding": "1.3.5"}
     ),
-    "qwen3_embedding_lora.gpu": ("qwen3_embedding_lora", hub("Qwen/Qwen3-Embedding-0.6B"), GPU, TESTED, False),
-    "qwen3_embedding_full.smoke": ("qwen3_embedding_full", hub("Qwen/Qwen3-Embedding-0.6B"), CPU, TESTED, True),
-    "qwen3_reranker_native.gpu": ("qwen3_reranker_native", QWEN, GPU, TESTED, False),
-    "qwen3_sft_lora.gpu": ("qwen3_sft_lora", hub("Qwen/Qwen3-4B"), GPU, TESTED, False),
-    "qwen3_embedding_lora.swift3": (
-        "qwen3_embedding_lora",
-        hub("Qwen/Qwen3-Embedding-0.6B"),
-        GPU,
-        TESTED | {"ms-swift": "3.12.0"},
-        False,
+    "qwen3_embedding_lora.gpu": Case("qwen3_embedding_lora", hub("Qwen/Qwen3-Embedding-0.6B")),
+    "qwen3_embedding_full.smoke": Case("qwen3_embedding_full", hub("Qwen/Qwen3-Embedding-0.6B"), CPU, smoke=True),
+    "qwen3_reranker_native.gpu": Case("qwen3_reranker_native", QWEN),
+    "qwen3_sft_lora.gpu": Case("qwen3_sft_lora", hub("Qwen/Qwen3-4B")),
+    "qwen3_embedding_lora.swift3": Case(
+        "qwen3_embedding_lora", hub("Qwen/Qwen3-Embedding-0.6B"), versions=TESTED | {"ms-swift": "3.12.0"}
     ),
-    "demo.cpu": ("demo", MINILM, CPU, TESTED, False),
+    "demo.cpu": Case("demo", MINILM, CPU),
+    "bge_pointwise.gpu": Case("bge_pointwise", BGE_LARGE),
+    "bge_pointwise.smoke": Case("bge_pointwise", BGE_LARGE, CPU, smoke=True),
+    "llm_pointwise.gpu": Case("llm_pointwise", hub("Qwen/Qwen2.5-1.5B")),
+    "bert_ranknet.fsdp": Case("bert_ranknet", ROBERTA, overrides=("launch.strategy=fsdp",)),
+    "distill_llm_to_bert.gpu": Case("distill_llm_to_bert", ROBERTA, teacher=QWEN),
+    "distill_llm_to_bert.smoke": Case("distill_llm_to_bert", ROBERTA, CPU, smoke=True, teacher=QWEN),
+    "bge_reranker.gpu": Case("bge_reranker", BGE_M3),
 }
 
 
 def build_case(name: str) -> dict[str, str]:
     """Return the files of one case: path → exact text, for a machine that does not exist."""
-    recipe, model, hardware, versions, smoke = CASES[name]
-    job = build_imagined_job(recipe, model, hardware, versions=versions, smoke=smoke)
+    case = CASES[name]
+    job = build_imagined_job(
+        case.recipe,
+        case.model,
+        case.hardware,
+        overrides=case.overrides,
+        versions=case.versions,
+        smoke=case.smoke,
+        teacher=case.teacher,
+    )
     plan = replace(build_plan(job), recipe={})  # the recipe stands in recipes/
     return {file.path: file.text for file in render_files(plan) if not file.path.endswith("command.sh")}
 

@@ -35,6 +35,18 @@ def test_every_logged_loss_of_a_real_training_is_read(name):
     assert "mean loss 1.387" in events[-1].text
 
 
+def test_a_real_cross_encoder_training_is_read_with_its_steps_and_the_rankings_of_its_validation_rows():
+    events = events_of("trained.sentence-transformers.stdout.log")
+    steps = [event for event in events if isinstance(event, Step)]
+    assert [step.loss for step in steps] == [1.083, 0.6137, 0.5514, 0.7722, 0.7756, 0.7921, 0.6506, 0.5827]
+    for step, before in zip(events[1:], events, strict=False):
+        if isinstance(step, Step):  # the progress right before it is its number
+            assert before == Progress(round(step.epoch * 12), 24)
+    measured = [event.text for event in events if isinstance(event, Message) and "eval_loss" in event.text]
+    assert len(measured) == 2
+    assert "eval_validation_ndcg@10 0.9077" in measured[0]
+
+
 def test_the_losses_of_a_real_swift_training_know_their_steps():
     steps = [event for event in events_of("trained.swift.stdout.log") if isinstance(event, Step)]
     assert [(step.step, step.max_steps) for step in steps] == [(1, 4), (2, 4), (3, 4), (4, 4)]

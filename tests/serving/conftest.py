@@ -40,6 +40,11 @@ SPECS = {
     "flag-llm-reranker": {
         "scorer": "flag-llm-reranker", "prompt": None, "examples": [{"query": "q", "document": "d", "score": 0.0}],
     },
+    "formatted-head": {
+        "scorer": "formatted-head", "tool": "sentence-transformers", "query_format": "query: {}",
+        "document_format": "document: {}", "seq": " ", "special_token": "</s>", "adds_special_tokens": False,
+        "probes": [{"query": "q", "document": "d", "score": 0.0}],
+    },
     "cross-encoder": {"scorer": "cross-encoder", "examples": [{"query": "q", "document": "d", "score": 0.0}]},
 }  # fmt: skip
 

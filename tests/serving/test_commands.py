@@ -79,8 +79,9 @@ def test_vllm_reads_yes_and_no_of_a_generative_reranker_and_fills_its_template(p
     ]  # fmt: skip
 
 
-def test_vllm_takes_a_score_head_as_it_is(package):
-    folder = package("score-head")
+@pytest.mark.parametrize("kind", ["score-head", "formatted-head"])
+def test_vllm_takes_a_head_as_it_is_and_writes_the_training_format(package, kind):
+    folder = package(kind)
     (folder / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
     words = lines("vllm", load(folder))
     assert "--hf-overrides" not in words
@@ -97,6 +98,20 @@ def test_vllm_without_a_score_template_is_refused(package):
     folder = package("score-head")
     (folder / "chat_template.jinja").write_text("{{ messages[0].content }}", encoding="utf-8")
     assert "chat_template.jinja" in (find_obstacle("vllm", load(folder)) or "")
+
+
+@pytest.mark.parametrize("adds", [True, None])
+def test_a_tokenizer_that_adds_tokens_keeps_vllm_from_a_written_format(package, adds):
+    folder = package("formatted-head", adds_special_tokens=adds)
+    (folder / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
+    assert "tokens of its own" in (find_obstacle("vllm", load(folder)) or "")
+
+
+def test_where_no_server_fits_a_written_format_the_hint_is_the_way_in_python(package):
+    folder = package("formatted-head", adds_special_tokens=True)
+    with pytest.raises(PreflightError, match="no template with the prompt of a formatted-head model") as caught:
+        choose_backend("auto", load(folder), BOTH)
+    assert f'CrossEncoder("{folder}").predict' in (caught.value.problems[0].hint or "")
 
 
 def test_auto_takes_vllm_first_and_swift_where_it_is_missing_or_old(package):

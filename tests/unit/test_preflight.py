@@ -4,25 +4,38 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
+from orchestrator.backends import BACKENDS
 from orchestrator.hardware import Hardware
 from orchestrator.models import BaseModel
-from orchestrator.preflight import _unreachable_model
+from orchestrator.preflight import _missing_packages, _unreachable_model, _unreachable_teacher
 from tests.jobs import build_imagined_job
 
 GPU = Hardware("cuda", 1, bf16=True)
 QWEN = {"architectures": ["Qwen3ForCausalLM"], "hidden_size": 1024}
 
 
+DISTILLED = """\
+name: toy
+task: reranker
+backend: sentence-transformers
+model: BAAI/bge-reranker-base
+data: {train: train.jsonl, eval: eval.jsonl}
+loss: margin_mse
+teacher: TEACHER
+"""
+
+
 @pytest.fixture
-def ask(monkeypatch):
-    """Ask a hub that answers with this code and body for the model of the full embedding recipe."""
+def serve(monkeypatch):
+    """Be a hub that answers with this code and body."""
     servers = []
 
-    def ask(code: int, body: str):
+    def serve(code: int, body: str):
         class Hub(BaseHTTPRequestHandler):
             def do_GET(self):
                 self.send_response(code)
@@ -37,15 +50,36 @@ def ask(monkeypatch):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
         monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def ask(serve):
+    """Ask such a hub for the model of the full embedding recipe."""
+
+    def ask(code: int, body: str):
+        serve(code, body)
         name = "Qwen/Qwen3-Embedding-0.6B"
         return _unreachable_model(
             build_imagined_job("qwen3_embedding_full", BaseModel(name, name, None, "decoder", None), GPU)
         )
 
-    yield ask
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    return ask
+
+
+@pytest.fixture
+def ask_teacher(serve, build_toy_job):
+    """Ask such a hub for a teacher."""
+
+    def ask_teacher(code: int, body: str, teacher: str = "{path: owner/name, family: encoder, native: cross-encoder}"):
+        serve(code, body)
+        return _unreachable_teacher(build_toy_job(DISTILLED.replace("TEACHER", teacher)))
+
+    return ask_teacher
 
 
 def test_a_model_that_fits_is_let_through(ask):
@@ -74,3 +108,52 @@ def test_a_model_that_brings_code_is_refused_before_it_is_downloaded(ask):
 def test_what_the_hub_says_of_a_model_that_it_does_not_give_is_passed_on(ask, code, says):
     (problem,) = ask(code, "")
     assert says in problem.message
+
+
+def test_a_teacher_with_a_head_is_let_through(ask_teacher):
+    assert ask_teacher(200, json.dumps({"architectures": ["BertForSequenceClassification"]})) == []
+
+
+def test_a_teacher_without_a_head_is_refused_before_it_is_downloaded(ask_teacher):
+    (problem,) = ask_teacher(200, json.dumps({"architectures": ["BertModel"]}))
+    assert "no trained head" in problem.message
+
+
+def test_a_teacher_that_brings_code_is_refused_before_it_is_downloaded(ask_teacher):
+    config = {"architectures": ["MineForSequenceClassification"], "auto_map": {"AutoModel": "mine.Model"}}
+    (problem,) = ask_teacher(200, json.dumps(config))
+    assert "the teacher owner/name brings Python code" in problem.message
+
+
+def test_a_teacher_that_is_not_on_the_hub_is_said(ask_teacher):
+    (problem,) = ask_teacher(404, "")
+    assert "owner/name is not on the hub" in problem.message
+
+
+def test_a_teacher_that_is_here_or_tiny_is_not_asked_for(monkeypatch, build_toy_job, tmp_path):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    job = build_toy_job(DISTILLED.replace("TEACHER", "Qwen/Qwen3-Reranker-4B"))
+    (problem,) = _unreachable_teacher(job)
+    assert "give a folder as teacher" in problem.hint
+    assert _unreachable_teacher(replace(job, teacher=replace(job.teacher, folder=tmp_path))) == []
+    assert _unreachable_teacher(replace(job, smoke=True)) == []
+
+
+@pytest.mark.parametrize("name", ["accelerate", "datasets", "sentence-transformers"])
+def test_a_package_that_the_trainer_lacks_is_named_with_its_command(build_toy_job, name):
+    job = build_toy_job(DISTILLED.replace("TEACHER", "Qwen/Qwen3-Reranker-4B"))
+    there = dict.fromkeys(BACKENDS["sentence-transformers"].distributions, "1")
+    assert _missing_packages(replace(job, versions=there)) == []
+    (problem,) = _missing_packages(replace(job, versions={key: "1" for key in there if key != name}))
+    assert f"{name} missing" in problem.message
+    assert f"-m pip install {name}\n" in problem.hint
+    assert "'.[sentence-transformers]'" in problem.hint
+
+
+def test_a_teacher_that_flagembedding_scores_needs_flagembedding(build_toy_job):
+    job = build_toy_job(DISTILLED.replace("TEACHER", "BAAI/bge-reranker-v2-gemma"))
+    there = dict.fromkeys(BACKENDS["sentence-transformers"].distributions, "1")
+    (problem,) = _missing_packages(replace(job, versions=there))
+    assert problem.message.startswith("the teacher is scored with FlagEmbedding")
+    assert problem.hint.endswith("-m pip install FlagEmbedding")
+    assert _missing_packages(replace(job, versions=there | {"FlagEmbedding": "1.4.2"})) == []

@@ -93,9 +93,42 @@ def test_every_problem_is_reported_at_once_in_the_order_of_the_file(write):
         ("data:", "launch: {env: {HF_TOKEN: abc}}\ndata:", 5, "looks like a secret", "environment of your shell"),
         ("data:", "launch: {nproc_per_node: 0}\ndata:", 5, "at least 1", None),
         ("model: Qwen/Qwen3-Reranker-0.6B", "model: {path: a/b, package: c}", 4, "one of the two", None),
+        ("data:", "teacher: {path: a/b, max_lenght: 9}\ndata:", 5, "unknown key 'max_lenght'", "mean 'max_length'?"),
+        ("data:", "teacher: {path: a/b, package: c}\ndata:", 5, "one of the two", None),
+        ("data:", "teacher: {path: a/b, max_length: 1}\ndata:", 5, "teacher.max_length", "longest pair"),
+        ("eval: eval.jsonl", "eval: eval.jsonl\n  min_label: 1", 5, "min_label needs max_label", None),
+        ("eval: eval.jsonl", "eval: eval.jsonl\n  max_label: 0", 5, "max_label must lie above min_label", None),
+        ("data:", "launch: {strategy: zero}\ndata:", 5, "'zero' is not one of", None),
+        ("data:", "deterministic: perhaps\ndata:", 5, "deterministic: expected", None),
+        ("data:", "loss: pointwise_bec\ndata:", 5, "'pointwise_bec' is not one of", "mean 'pointwise_bce'?"),
     ],
 )
 def test_each_mistake_is_named_with_its_line_and_a_way_out(write, old, new, line, message, hint):
+    refuse_change(write, old, new, line, message, hint)
+
+
+@pytest.mark.parametrize(
+    ("guard", "message", "hint"),
+    [
+        ("nowhere.jsonl", "evaluate.guard.general: no such file: nowhere.jsonl", "paths start from"),
+        ("[eval.jsonl, nowhere.jsonl]", "evaluate.guard.general: no such file: nowhere.jsonl", None),
+        ("{data: nowhere.jsonl}", "evaluate.guard.general.data: no such file: nowhere.jsonl", None),
+        ("{data: [eval.jsonl, nowhere.jsonl]}", "no such file: nowhere.jsonl", None),
+        ("{data: eval.jsonl, gat: {}}", "unknown key 'gat'", "did you mean 'gate'?"),
+        ("{gate: {}}", "data is missing", "files in a form"),
+        ("{data: eval.jsonl, gate: {ndgc@10: '> baseline'}}", "unknown metric 'ndgc@10'", "did you mean 'ndcg@10'?"),
+        ("{data: eval.jsonl, gate: {ndcg@10: better}}", "is not a gate", "an operator"),
+    ],
+)
+def test_a_guard_s_mistakes_are_those_of_evaluation_data_and_gates(write, guard, message, hint):
+    refuse_change(write, "data:", f"evaluate:\n  guard:\n    general: {guard}\ndata:", 7, message, hint)
+
+
+def test_a_guard_s_name_must_name_a_folder(write):
+    refuse_change(write, "data:", "evaluate: {guard: {../up: eval.jsonl}}\ndata:", 5, "cannot name a folder", None)
+
+
+def refuse_change(write, old, new, line, message, hint):
     assert old in GOOD
     found = problems_of(write(GOOD.replace(old, new)))
     assert any(at == line and message in said and (hint is None or hint in (way or "")) for at, said, way in found), (
@@ -142,6 +175,31 @@ def test_a_byte_order_mark_and_crlf_are_no_problem(write, tmp_path):
     path = write("")
     path.write_bytes(b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode())
     assert load_recipe(path).recipe.name == "toy"
+
+
+def test_teacher_and_guards_have_short_forms(write):
+    text = GOOD + "teacher: Qwen/Qwen3-Reranker-4B\nevaluate: {guard: {a: eval.jsonl, b: {data: eval.jsonl}}}\n"
+    recipe = load_recipe(write(text)).recipe
+    assert (recipe.teacher.name, recipe.teacher.max_length) == ("Qwen/Qwen3-Reranker-4B", 512)
+    assert [guard.data for guard in recipe.evaluate.guard.values()] == [("eval.jsonl",), ("eval.jsonl",)]
+
+
+def test_the_file_of_a_guard_may_lie_on_a_hub(write):
+    recipe = load_recipe(write(GOOD + "evaluate: {guard: {general: 'owner/name:test'}}\n")).recipe
+    assert recipe.evaluate.guard["general"].data == ("owner/name:test",)
+
+
+def test_a_key_that_a_teacher_has_too_is_sent_where_it_was_meant(write):
+    (found,) = problems_of(write(GOOD + "max_length: 512\n"))
+    assert found[1:] == ("unknown key 'max_length'", "it belongs under train")
+
+
+def test_an_override_may_add_a_guard_and_its_mistake_points_there(write):
+    path = write(GOOD)
+    assert load_recipe(path, ("evaluate.guard.general=eval.jsonl",)).recipe.evaluate.guard["general"].data
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path, ("evaluate.guard.general=nowhere.jsonl",))
+    assert str(caught.value.problems[0].where) == "--set evaluate.guard.general=nowhere.jsonl"
 
 
 def test_overrides_replace_values_and_make_missing_groups(write):

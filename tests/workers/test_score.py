@@ -93,6 +93,16 @@ def test_a_bi_encoder_gives_cosines(tmp_path, encoder, eval_file):
     assert len({round(row["score"], 6) for row in rows}) > 5
 
 
+def test_graded_labels_change_no_score(tmp_path, encoder, eval_file):
+    groups = [json.loads(line) for line in eval_file.read_text(encoding="utf-8").splitlines()]
+    for document in (document for group in groups for document in group["documents"]):
+        document["label"] = 0.25 + document["label"] / 2
+    graded = tmp_path / "graded.jsonl"
+    graded.write_text("".join(json.dumps(group) + "\n" for group in groups), encoding="utf-8")
+    first, second = (score_with(tmp_path, encoder, data, scorer="cross-encoder") for data in (eval_file, graded))
+    assert first[1] == second[1]
+
+
 def test_equal_pairs_are_scored_once_and_calls_never_mix_prompts():
     calls = []
     candidates = [

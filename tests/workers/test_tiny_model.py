@@ -6,6 +6,8 @@ import pytest
 
 from orchestrator.workers import tiny_model
 from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.reranker.scoring import load_scorer
+from orchestrator.workers.reranker.scoring_spec import ScoringSpec
 from orchestrator.workers.weights import hash_file
 
 
@@ -59,6 +61,32 @@ def test_no_text_or_an_unknown_family_is_refused(tmp_path, train_file):
 def test_settings_that_training_needs_are_saved(decoder):
     config = json.loads((decoder / "config.json").read_text(encoding="utf-8"))
     assert (config["model_type"], config["hidden_size"], config["head_dim"]) == ("qwen3", 32, 8)
+
+
+@pytest.fixture(scope="module")
+def pairs_file(place):
+    pairs = [("what about Paris?", "Paris is the capital of France."), ("北京", "北京是中国的首都。")]
+    rows = [{"pid": str(pid), "query": query, "document": document} for pid, (query, document) in enumerate(pairs)]
+    path = place / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("like", "model_type", "scorer"),
+    [
+        ("decoder", "qwen3", "qwen3-native"),
+        ("decoder", "qwen2", "flag-llm-reranker"),
+        ("encoder", "bert", "cross-encoder"),
+    ],
+)
+def test_a_teacher_of_each_kind_is_built_from_the_pairs_that_it_scores(like, model_type, scorer, pairs_file, tmp_path):
+    arguments = ["--like", like, "--model-type", model_type, "--texts", pairs_file, "--out", tmp_path / "m"]
+    assert tiny_model.main([*map(str, arguments), "--seed", "7"]) == 0
+    rows = [json.loads(line) for line in pairs_file.read_text(encoding="utf-8").splitlines()]
+    teacher = load_scorer(str(tmp_path / "m"), ScoringSpec(scorer, max_length=256), "cpu")
+    scores = teacher.score([(row["query"], row["document"]) for row in rows], None)
+    assert max(scores) - min(scores) > 1e-3
 
 
 @pytest.fixture(scope="module", params=["embedding", "chat"])

@@ -1,4 +1,4 @@
-"""When a text is too long: FlagEmbedding's rule for LLM rerankers, and ms-swift's for its three tasks."""
+"""When a text is too long: FlagEmbedding's rule for LLM rerankers, ms-swift's for its three tasks, cross-encoders'."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ def build_rule(kind: Kind, budget: LengthBudget | TokenLimit | None, counter: Te
     limit = budget if isinstance(budget, TokenLimit) else None
     if kind == "chat":
         return ChatRule(limit)
+    if kind == "labelled":
+        return CrossEncoderRule(limit, counter)
     if limit and limit.form == "swift-reranker":
         return RerankerRule(limit, counter)
     if kind == "pair":
@@ -148,6 +150,41 @@ class RerankerRule:
         cut = sum(document > room for document in documents)
         beyond = sum(max(0, document - room) for document in documents)
         return Measured({"query": [query], "document": documents}, {"query": 0, "document": cut}, beyond)
+
+
+@dataclass(frozen=True)
+class CrossEncoderRule:
+    """Cross-encoders: query and document as one sequence; the longer one loses a token until both fit.
+
+    An estimate for decoders, whose format puts words around both.
+    """
+
+    limit: TokenLimit | None
+    counter: TextCounter
+    parts: tuple[str, ...] = ("query", "document")
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a limit."""
+        return self.limit is not None
+
+    def texts(self, record: Record) -> list[str]:
+        """Return query and documents as they are."""
+        return list(record.texts)
+
+    def measure(self, record: Record, counts: Sequence[int]) -> Measured:  # noqa: ARG002 - the rule's signature
+        """Return the lengths of the texts; the query is cut where a pair with one document cuts it."""
+        query, *documents = counts
+        lengths = {"query": [query], "document": documents}
+        if self.limit is None:
+            return Measured(lengths, {})
+        room = self.limit.max_tokens - self.counter.pair_overhead
+        half = room // 2
+        over = [document for document in documents if query + document > room]
+        query_cut = bool(over) and query > half
+        documents_cut = sum(document > half for document in over)
+        beyond = sum(query + document - room for document in over)
+        return Measured(lengths, {"query": int(query_cut), "document": documents_cut}, beyond)
 
 
 @dataclass(frozen=True)

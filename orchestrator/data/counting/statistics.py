@@ -6,9 +6,11 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.data.counting.label_statistics import LabelCounts, QueryGroups, TeacherAudit
 from orchestrator.data.counting.spreads import find_percentiles, find_script
 from orchestrator.data.digests import DigestSet, digest, query_key
 from orchestrator.data.rows.groups import RankingGroup
+from orchestrator.data.rows.labelled import LabelledGroup
 from orchestrator.data.rows.records import Chat, Kind, ScoredPair
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ class _GroupPart:
         self._negatives: Counter[int] = Counter()
         self._query_chars: Counter[int] = Counter()
         self._document_chars: Counter[int] = Counter()
+        self._teacher = TeacherAudit()
 
     def add(self, record: Record) -> None:
         if not isinstance(record, RankingGroup):
@@ -40,9 +43,11 @@ class _GroupPart:
         self._negatives[len(record.negatives)] += 1
         self._query_chars[len(record.query)] += 1
         self._document_chars.update(map(len, record.positives + record.negatives))
+        if record.positive_scores is not None:
+            self._teacher.add(record)
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        found = {
             "queries": len(self._queries),
             "positives": _total(self._positives.items()),
             "negatives": _total(self._negatives.items()),
@@ -51,6 +56,41 @@ class _GroupPart:
             "query_chars": _spread(self._query_chars),
             "document_chars": _spread(self._document_chars),
         }
+        return found if self._teacher.empty else found | {"teacher": self._teacher.to_json()}
+
+
+class _LabelledPart:
+    """What only labelled groups have."""
+
+    def __init__(self) -> None:
+        self.left_out: Counter[str] = Counter()
+        self._groups = QueryGroups()
+        self._labels = LabelCounts()
+        self._teacher = TeacherAudit()
+        self._documents = 0
+        self._query_chars: Counter[int] = Counter()
+        self._document_chars: Counter[int] = Counter()
+
+    def add(self, record: Record) -> None:
+        if not isinstance(record, LabelledGroup):
+            raise TypeError(record)
+        self._groups.add(record)
+        self._labels.add(record.labels)
+        self._teacher.add(record)
+        self._documents += len(record.documents)
+        self._query_chars[len(record.query)] += 1
+        self._document_chars.update(map(len, record.documents))
+
+    def to_json(self) -> dict[str, Any]:
+        found = {
+            "queries": len(self._groups),
+            "documents": self._documents,
+            "labels": self._labels.to_json(),
+            "groups": self._groups.to_json(self.left_out),
+            "query_chars": _spread(self._query_chars),
+            "document_chars": _spread(self._document_chars),
+        }
+        return found if self._teacher.empty else found | {"teacher": self._teacher.to_json()}
 
 
 class _PairPart:
@@ -120,8 +160,9 @@ class _ChatPart:
         }
 
 
-_PARTS: dict[Kind, Callable[[], _GroupPart | _PairPart | _ChatPart]] = {
+_PARTS: dict[Kind, Callable[[], _GroupPart | _LabelledPart | _PairPart | _ChatPart]] = {
     "group": _GroupPart,
+    "labelled": _LabelledPart,
     "pair": _PairPart,
     "chat": _ChatPart,
 }
@@ -144,6 +185,11 @@ class SideStatistics:
         self._scripts.update(map(find_script, record.texts))
         if self.tokens and measured:
             self.tokens.add(measured)
+
+    def leave_out(self, code: str) -> None:
+        """Count one group that is not kept because nothing can be learnt from it."""
+        if isinstance(self._part, _LabelledPart):
+            self._part.left_out[code] += 1
 
     def to_json(self) -> dict[str, Any]:
         """Return one side of stats.json; `scripts` counts texts by their main script."""

@@ -44,7 +44,7 @@ Truncation = Literal["cut", "drop", "split"]
 
 @dataclass(frozen=True)
 class TokenLimit:
-    """How many tokens a text, a pair or a conversation may have in swift, and what becomes of longer ones.
+    """How many tokens a text, a pair or a conversation may have, and what becomes of longer ones.
 
     `answer_prefix` is what the chat template puts in front of each answer that does not begin with it.
     """
@@ -117,6 +117,11 @@ class TextCounter:
         """Count with `tokenizer`, without special tokens of its own."""
         self._tokenizer = tokenizer
         self._known: dict[str, int] = {}
+
+    @property
+    def pair_overhead(self) -> int:
+        """How many special tokens stand around two texts that are read as one sequence."""
+        return self._tokenizer.num_special_tokens_to_add(is_pair=True)
 
     def count(self, texts: list[str]) -> list[int]:
         """Return the tokens of each text; special tokens that stand in a text count as one."""

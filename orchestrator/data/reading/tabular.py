@@ -23,7 +23,7 @@ DELIMITERS = {".csv": ",", ".tsv": "\t"}
 # Columns whose cells may be JSON lists; in any other, "[1, 2]" is a text, such as a model's answer.
 LIST_COLUMNS = frozenset({
     *("pos", "neg", "pos_scores", "neg_scores", "rejected_response", "messages", "conversations", "history"),
-    *("positive_messages", "negative_messages"),
+    *("positive_messages", "negative_messages", "hits"),
 })  # fmt: skip
 _SEPARATOR_NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
 _LONGEST_FIELD = 1 << 28  # characters; the csv module's own limit of 131,072 is shorter than long documents

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.reasons import Fault
-from orchestrator.data.rows import chat_checks, group_checks, pair_checks
+from orchestrator.data.rows import chat_checks, group_checks, labelled_checks, pair_checks
 from orchestrator.data.rows.field_readers import SAMPLE_KEY, read_fields
 from orchestrator.data.rows.formats import (
     explain_missing,
@@ -27,12 +27,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RowRules:
-    """What rows are wanted: their kind, whether they need negatives and may have prompts, and {new: old} columns."""
+    """What rows are wanted: their kind, whether they need negatives and may have prompts, and {new: old} columns.
+
+    `min_label` and `max_label` become 0 and 1; `needs_scores`: a row without teacher scores is bad.
+    """
 
     kind: Kind = "group"
     needs_negatives: bool = True
     takes_prompt: bool = True
     columns: Mapping[str, str] = field(default_factory=dict)
+    min_label: float = 0.0
+    max_label: float = 1.0
+    needs_scores: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,7 @@ class Accepted:
     unknown_keys: tuple[str, ...] = ()
     repeated_positives: int = 0
     repeated_negatives: int = 0
+    repeated_documents: int = 0
     is_sample: bool = False
 
 
@@ -67,7 +74,21 @@ def check_row(
         found = group_checks.check_group(fields, source, line, needs_negatives=rules.needs_negatives)
         if isinstance(found, Fault):
             return found
+        if rules.needs_scores and found[0].positive_scores is None:
+            return build_fault("scores-missing", "the row has no teacher scores")
         return Accepted(found[0], fields.unknown_keys, found[1], found[2], is_sample=is_sample)
+    if rules.kind == "labelled":
+        labelled = labelled_checks.check_labelled(
+            fields,
+            source,
+            line,
+            label_range=(rules.min_label, rules.max_label),
+            numeric_text=numeric_text,
+            needs_scores=rules.needs_scores,
+        )
+        if isinstance(labelled, Fault):
+            return labelled
+        return Accepted(labelled[0], fields.unknown_keys, repeated_documents=labelled[1], is_sample=is_sample)
     if rules.kind == "pair":
         record: Record | Fault = pair_checks.check_pair(fields, source, line, numeric_text=numeric_text)
     else:
@@ -82,10 +103,11 @@ def _read_row(row: dict[str, Any], rules: RowRules) -> Fields | Fault:
         return explain_unknown(row, rules.kind)
     if shape.kind != rules.kind:
         return explain_other_kind(shape, rules.kind)
-    if shape.name == "ranking" and rules.needs_negatives and "neg" not in row:
+    if shape.name == "ranking" and rules.kind == "group" and rules.needs_negatives and "neg" not in row:
         return explain_missing("neg", row, "group")
     fields = read_fields(row, shape)
-    if isinstance(fields, Fault) or rules.takes_prompt or not fields.values.get("prompt"):
+    takes_prompt = rules.takes_prompt and rules.kind != "labelled"
+    if isinstance(fields, Fault) or takes_prompt or not fields.values.get("prompt"):
         return fields
     return build_fault("prompt-not-used", f"the row has a system message or prompt in {fields.name('prompt')}")
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.reasons import Fault
+from orchestrator.data.rows.near_names import explain_missing_in
 from orchestrator.data.rows.texts import build_fault, name_type, quote
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ _TOOL_ROLES = frozenset({
 })  # fmt: skip
 _MEDIA_KEYS = ("images", "image", "videos", "video", "audios", "audio", "objects", "tools")
 _MESSAGE_KEYS = frozenset({"role", "from", "content", "value"})
+_HIT_KEYS = frozenset({"content", "label", "score"})
+_HIT = '{"content": "…", "label": 1}'
 _LABEL_HINT = "with negatives the row is a ranking group and needs no label; without them a label makes it a pair"
 
 
@@ -30,8 +33,9 @@ class Fields:
     """Canonical fields by canonical name, and how the row itself calls them.
 
     A group has query, pos, neg, pos_scores, neg_scores and prompt as in FlagEmbedding's rows; a pair text1, text2 and
-    score; a chat messages as (role, content) and, in names, what to call each. `names` of this object holds what the
-    row calls a field, where that differs; a field in `single` is one text there, not a list.
+    score; a labelled row query and the lists documents, labels and scores, or else the fields of a group; a chat
+    messages as (role, content) and, in names, what to call each. `names` of this object holds what the row calls a
+    field, where that differs; a field in `single` is one text there, not a list.
     """
 
     values: dict[str, Any]
@@ -276,6 +280,30 @@ def _read_history(value: Any) -> list[tuple[str, str]] | Fault:
     return turns
 
 
+def _read_pointwise(row: dict[str, Any]) -> Fields:
+    values = {"query": row["query"], "documents": [row["content"]], "labels": [row["label"]]}
+    return Fields(values | {"scores": [row.get("score")]})
+
+
+def _read_hits(row: dict[str, Any]) -> Fields | Fault:
+    hits = row["hits"]
+    if not isinstance(hits, list):
+        return build_fault("wrong-type", f'"hits" is {name_type(hits)}, not a list', f'write "hits": [{_HIT}, …]')
+    if not hits:
+        return build_fault("no-documents", '"hits" is an empty list')
+    unknown: dict[str, None] = {}
+    for place, hit in enumerate(hits):
+        if not isinstance(hit, dict):
+            return build_fault("wrong-type", f'"hits"[{place}] is {name_type(hit)}, not an object', f"write {_HIT}")
+        for key in ("content", "label"):
+            if key not in hit:
+                return explain_missing_in(f'"hits"[{place}]', key, hit, f"write {_HIT}")
+        unknown |= {f"hits[].{key}": None for key in hit if key not in _HIT_KEYS}
+    values = {"query": row["query"], "documents": [hit["content"] for hit in hits]}
+    values |= {"labels": [hit["label"] for hit in hits], "scores": [hit.get("score") for hit in hits]}
+    return Fields(values, {"documents": "hits"}, unknown_keys=tuple(unknown))
+
+
 _READERS: dict[tuple[str, str], Callable[[dict[str, Any]], Fields | Fault]] = {
     ("group", "ranking"): _read_ranking,
     ("group", "swift3"): _read_swift3_group,
@@ -283,6 +311,9 @@ _READERS: dict[tuple[str, str], Callable[[dict[str, Any]], Fields | Fault]] = {
     ("pair", "sentences"): _read_sentences,
     ("pair", "swift3"): _read_swift3_pair,
     ("pair", "swift4"): _read_swift4_pair,
+    ("labelled", "pointwise"): _read_pointwise,
+    ("labelled", "hits"): _read_hits,
+    ("labelled", "ranking"): _read_ranking,
     ("chat", "messages"): _read_chat("messages"),
     ("chat", "conversations"): _read_chat("conversations"),
     ("chat", "instruction"): _read_turns(("instruction", "input"), "output"),

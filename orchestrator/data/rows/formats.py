@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.reading.readers import open_source
 from orchestrator.data.reasons import Fault
+from orchestrator.data.rows.near_names import find_near_name
 from orchestrator.data.rows.records import KINDS, Kind
-from orchestrator.data.rows.texts import LONGEST_QUOTE, build_fault, name_type, quote
+from orchestrator.data.rows.texts import build_fault, name_type, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -38,7 +38,8 @@ class Shape:
 
 _SWIFT_LISTS = ("positive_messages", "negative_messages")
 
-# The first that fits is the row's. Among them are all shapes that ms-swift 3 and 4 and FlagEmbedding document.
+# The first that fits is the row's, labelled shapes last unless these are wanted. Among them are all that ms-swift 3
+# and 4 and FlagEmbedding document.
 SHAPES = (
     Shape("ranking", "group", ("query", "pos"), (), ("neg", "pos_scores", "neg_scores", "prompt")),
     Shape("swift4", "group", ("messages", "positive_messages"), (), ("label",), ("negative_messages",)),
@@ -52,33 +53,24 @@ SHAPES = (
     Shape("conversations", "chat", ("conversations",), (), ("system",)),
     Shape("instruction", "chat", ("instruction", "output"), (), ("input", "system", "history")),
     Shape("response", "chat", ("query", "response"), ("label", "rejected_response"), ("system", "history")),
+    Shape("pointwise", "labelled", ("query", "content", "label"), (), ("score",)),
+    Shape("hits", "labelled", ("query", "hits")),
+    Shape("ranking", "labelled", ("query", "pos"), (), ("neg", "pos_scores", "neg_scores", "prompt")),
 )  # fmt: skip
 
 _BY_KIND = {
-    kind: (tuple(s for s in SHAPES if s.kind == kind), tuple(s for s in SHAPES if s.kind != kind)) for kind in KINDS
+    kind: (
+        tuple(s for s in SHAPES if s.kind == kind),
+        tuple(s for s in SHAPES if s.kind not in {kind, "labelled"}),
+        tuple(s for s in SHAPES if s.kind == "labelled" != kind),
+    )
+    for kind in KINDS
 }
 EXAMPLES: dict[Kind, str] = {
     "group": 'a row is {"query": "…", "pos": ["…"], "neg": ["…", "…"]}',
     "pair": 'a row is {"sentence1": "…", "sentence2": "…", "score": 0.8}',
+    "labelled": 'a row is {"query": "…", "content": "…", "label": 1}',
     "chat": 'a row is {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}',
-}
-_NEAR_NAMES = {
-    "query": ("question", "queries", "q", "anchor", "query_text", "search_query", "sentence1", "input"),
-    "pos": ("positive", "positives", "pos_docs", "positive_passages", "positive_messages", "answer", "chosen", "docs"),
-    "neg": (
-        *("negative", "negatives", "negs", "neg_docs", "negative_passages", "negative_messages"),
-        *("hard_negative", "hard_negatives", "hard_neg", "rejected", "rejected_response"),
-    ),
-    "response": ("answer", "output", "completion", "reply", "positive", "document", "target"),
-    "label": ("score", "similarity", "similarity_score", "labels", "relevance", "target"),
-    "sentence1": ("text1", "text_a", "sentence_a", "sentence_1", "text_1", "premise", "anchor", "s1", "question1"),
-    "sentence2": ("text2", "text_b", "sentence_b", "sentence_2", "text_2", "hypothesis", "positive", "s2", "question2"),
-    "score": ("label", "similarity_score", "similarity", "scores", "labels", "gold_score", "relatedness_score"),
-    "messages": ("conversation", "dialog", "dialogue", "chat", "turns", "message"),
-    "conversations": ("conversation", "dialog", "dialogue", "turns"),
-    "instruction": ("prompt", "question", "task", "input"),
-    "output": ("response", "answer", "completion", "target"),
-    "positive_messages": ("positive", "positives", "pos", "positive_message"),
 }
 _ABSENT: tuple[Any, ...] = (None, "", [])
 
@@ -152,7 +144,7 @@ def explain_unknown(row: Mapping[str, Any], wanted: Kind) -> Fault:
 def explain_missing(key: str, row: Mapping[str, Any], wanted: Kind) -> Fault:
     """Return the fault of a row without `key`, with the key that may have been meant."""
     message = f'the key "{key}" is missing'
-    near = _find_near_name(key, row)
+    near = find_near_name(key, row, _known_keys(wanted))
     if near is None:
         return build_fault("missing-key", message, f'add "{key}": {EXAMPLES[wanted]}')
     better = "response" if key == "pos" and isinstance(row[near], str) and "neg" not in row else key
@@ -174,15 +166,10 @@ def explain_no_object(value: Any, wanted: Kind) -> Fault:
     return build_fault("not-an-object", f"the row is {name_type(value)}, not a JSON object", EXAMPLES[wanted])
 
 
-def _find_near_name(key: str, row: Mapping[str, Any]) -> str | None:
-    known = {key for shape in SHAPES if shape.name == "ranking" for key in (*shape.needs, *shape.optional)}
-    candidates = [name for name in row if name not in known]
-    plain = {name.lower().strip().replace("-", "_").replace(" ", "_"): name for name in reversed(candidates)}
-    for wanted in (key, *_NEAR_NAMES.get(key, ())):
-        if wanted in plain:
-            return plain[wanted]
-    close = difflib.get_close_matches(key, [name for name in list(plain)[:50] if len(name) < LONGEST_QUOTE], n=1)
-    return plain[close[0]] if close else None
+def _known_keys(wanted: Kind) -> set[str]:
+    """Return the keys that are right where they are: none of them is another one's near name."""
+    names = {"ranking", "hits"} if wanted == "labelled" else {"ranking"}
+    return {key for shape in SHAPES if shape.name in names for key in (*shape.needs, *shape.optional)}
 
 
 def parse_columns(pairs: Iterable[str]) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """The canonical records: what every input row becomes, whatever format it came from.
 
-`RankingGroup` stands in groups.py. All records of a run are of one kind.
+`RankingGroup` stands in groups.py, `LabelledGroup` in labelled.py. All records of a run are of one kind.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Kind = Literal["group", "pair", "chat"]
-KINDS: tuple[Kind, ...] = ("group", "pair", "chat")
+Kind = Literal["group", "pair", "chat", "labelled"]
+KINDS: tuple[Kind, ...] = ("group", "pair", "chat", "labelled")
 
 
 class Record(Protocol):

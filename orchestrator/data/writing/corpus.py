@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.data.digests import digest, document_key, query_key
 from orchestrator.data.rows.groups import RankingGroup
+from orchestrator.data.rows.labelled import LabelledGroup
 from orchestrator.data.writing.writers import format_line
 
 if TYPE_CHECKING:
@@ -43,13 +44,13 @@ class RetrievalWriter:
 
     def add(self, record: Record) -> None:
         """Take in one group; groups of one query become one."""
-        if not isinstance(record, RankingGroup):
+        if not isinstance(record, RankingGroup | LabelledGroup):
             raise TypeError(record)
         key = digest((query_key(record.query),))
         if key not in self._queries:
             self._queries[key] = _Query(record.query, record.source, record.line)
-        self._queries[key].relevant.update(self._take(text) for text in record.positives)
-        for text in record.negatives:
+        self._queries[key].relevant.update(self._take(text) for text in record.answers)
+        for text in record.texts[1:]:  # the relevant ones among them are known already
             self._take(text)
 
     def _take(self, text: str) -> int:

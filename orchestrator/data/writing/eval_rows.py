@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.rows.groups import RankingGroup, build_eval_row
+from orchestrator.data.rows.labelled import LabelledGroup, build_labelled_eval_row
 from orchestrator.data.rows.records import Chat, ScoredPair
 from orchestrator.data.writing.writers import format_line
 
@@ -58,6 +59,8 @@ class EvalWriter:
     def _build(self, record: Record) -> dict[str, Any]:
         if isinstance(record, RankingGroup):
             return build_eval_row(record, self._number, self._seed)
+        if isinstance(record, LabelledGroup):
+            return build_labelled_eval_row(record, self._number, self._seed)
         if isinstance(record, ScoredPair):
             return build_pair_row(record, self._number)
         if isinstance(record, Chat):

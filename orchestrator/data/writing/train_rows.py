@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class TrainWriter:
-    """Writes the rows of one side; the first row with negatives goes in front of those without.
+    """Writes the rows of one side, the first row with negatives in front of those without; `lines` counts them.
 
     The datasets library infers a column's type from the first 10 MB: were every list of negatives there empty, the
     first one that is not would end the training (seen with datasets 4.8).
@@ -28,14 +28,17 @@ class TrainWriter:
         self._form = TRAIN_FORMS[form]
         self._options = options
         self._waiting = True
+        self.lines = 0
 
     def add(self, record: Record) -> None:
         """Write one record, or let it wait for one with negatives."""
-        line = format_line(self._form.build(record, self._options))
-        if self._waiting and isinstance(record, RankingGroup) and not record.negatives:
-            self._spool.write(line)
+        waits = self._waiting and isinstance(record, RankingGroup) and not record.negatives
+        stream = self._spool if waits else self._stream
+        for row in self._form.build_rows(record, self._options):
+            stream.write(format_line(row))
+            self.lines += 1
+        if waits:
             return
-        self._stream.write(line)
         if self._waiting:
             self.close()
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.rows.groups import RankingGroup
+from orchestrator.data.writing.cross_encoder_rows import build_lists, build_margins, build_pairs
 from orchestrator.data.writing.swift_rows import build_chat_row, build_embedding_row, build_reranker_row
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
     from types import TracebackType
     from typing import BinaryIO, Self
@@ -29,17 +30,23 @@ class RowOptions:
 
     instruction: str | None = None
     loss: str | None = None
+    target: str = "label"
+    seed: int = 42
 
 
 @dataclass(frozen=True)
 class TrainForm:
-    """A backend's form of training rows: the kinds that it can hold, how one is built, what it asks of the records."""
+    """A backend's form of training rows: the kinds that it can hold, how a record's are built, what it asks of them.
+
+    `merges`: the rows of a query become one record.
+    """
 
     kinds: tuple[Kind, ...]
-    build: Callable[[Record, RowOptions], dict[str, Any]]
+    build_rows: Callable[[Record, RowOptions], Iterable[dict[str, Any]]]
     needs_negatives: bool = False
     takes_prompt: bool = True
     takes_scores: bool = False
+    merges: bool = False
 
 
 def build_flagembedding_row(record: Record, options: RowOptions = RowOptions()) -> dict[str, Any]:  # noqa: ARG001
@@ -54,11 +61,21 @@ def build_flagembedding_row(record: Record, options: RowOptions = RowOptions()) 
     return row
 
 
+def _each(
+    build: Callable[[Record, RowOptions], dict[str, Any]],
+) -> Callable[[Record, RowOptions], Iterable[dict[str, Any]]]:
+    """Return what builds the one row of a record as a list."""
+    return lambda record, options: (build(record, options),)
+
+
 TRAIN_FORMS: dict[str, TrainForm] = {
-    "flagembedding": TrainForm(("group",), build_flagembedding_row, needs_negatives=True, takes_scores=True),
-    "swift-embedding": TrainForm(("group", "pair"), build_embedding_row, takes_prompt=False),
-    "swift-reranker": TrainForm(("group",), build_reranker_row, needs_negatives=True),
-    "swift-chat": TrainForm(("chat",), build_chat_row),
+    "flagembedding": TrainForm(("group",), _each(build_flagembedding_row), needs_negatives=True, takes_scores=True),
+    "swift-embedding": TrainForm(("group", "pair"), _each(build_embedding_row), takes_prompt=False),
+    "swift-reranker": TrainForm(("group",), _each(build_reranker_row), needs_negatives=True),
+    "swift-chat": TrainForm(("chat",), _each(build_chat_row)),
+    "cross-encoder-pairs": TrainForm(("labelled",), build_pairs, takes_prompt=False),
+    "cross-encoder-lists": TrainForm(("labelled",), build_lists, takes_prompt=False, merges=True),
+    "cross-encoder-margins": TrainForm(("labelled",), build_margins, takes_prompt=False, merges=True),
 }
 
 

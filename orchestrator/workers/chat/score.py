@@ -6,11 +6,9 @@ the tokens that the training puts a loss on: the answer, the token that ends the
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.chat.encoding import ChatFormat, Encoded, load_format, load_own_format
@@ -27,11 +25,8 @@ from orchestrator.workers.chat.model import (
 from orchestrator.workers.chat.rows import ChatRow, read_chat_rows
 from orchestrator.workers.chat.spec import ChatSpec, parse_chat_spec
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.folders import write_json, write_text
 from orchestrator.workers.progress import Progress
-from orchestrator.workers.reranker.scoring import choose_device
-from orchestrator.workers.score_cache import copy_entry, find_entry, keep_entry
-from orchestrator.workers.versions import read_versions
+from orchestrator.workers.score_files import open_scoring
 
 if TYPE_CHECKING:
     import argparse
@@ -107,14 +102,17 @@ def describe_answers(spec: ChatSpec, answers: list[Answer], seconds: float) -> d
     }
 
 
-def build_lines(rows: list[ChatRow], cuts: list[Cut], sums: list[float], texts: list[str]) -> str:
-    """Return scores.jsonl."""
-    lines = []
-    for index, (row, cut, nll) in enumerate(zip(rows, cuts, sums, strict=True)):
-        text = texts[index] if index < len(texts) else None
-        line = {"id": row.id, "nll": nll, "tokens": len(cut.encoded.targets), "generation": text}
-        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
-    return "".join(lines)
+def build_lines(rows: list[ChatRow], cuts: list[Cut], sums: list[float], texts: list[str]) -> list[dict[str, Any]]:
+    """Return the lines of scores.jsonl."""
+    return [
+        {
+            "id": row.id,
+            "nll": nll,
+            "tokens": len(cut.encoded.targets),
+            "generation": texts[index] if index < len(texts) else None,
+        }
+        for index, (row, cut, nll) in enumerate(zip(rows, cuts, sums, strict=True))
+    ]
 
 
 def run(options: argparse.Namespace, raw: dict[str, Any]) -> int:
@@ -126,19 +124,15 @@ def run(options: argparse.Namespace, raw: dict[str, Any]) -> int:
     if options.batch_size:
         spec = replace(spec, batch_size=options.batch_size)
     rows = read_chat_rows(options.data)
-    device = choose_device(options.device)
-    effective = {**raw, "batch_size": spec.batch_size}
-    cache = getattr(options, "cache", None)
-    entry = find_entry(cache, options.model, effective, options.data, device) if cache else None
-    if entry and copy_entry(entry, Path(options.out), effective):
-        print(f"scored before with the same model, data and format: {entry}", flush=True)  # noqa: T201
+    scoring = open_scoring(options, raw, spec.batch_size)
+    if scoring.restore():
         return 0
     started = time.monotonic()
     tokenizer = load_chat_tokenizer(options.model, trust_remote_code=spec.trust_remote_code)
     chat = load_format(tokenizer, spec)
     cuts = [cut_encoded(chat.encode(row.messages, row.reference), spec.max_length) for row in rows]
     prompts = [chat.encode_prompt(row.messages)[-spec.max_length :] for row in rows[: spec.generate]]
-    model = load_chat_model(options.model, spec.dtype, device, trust_remote_code=spec.trust_remote_code)
+    model = load_chat_model(options.model, spec.dtype, scoring.device, trust_remote_code=spec.trust_remote_code)
     stop_ids, pad = find_stop_ids(model, tokenizer, chat.stop_id), choose_pad(tokenizer)
     loaded = time.monotonic()
     progress = Progress(total=len(rows) + len(prompts))
@@ -155,15 +149,10 @@ def run(options: argparse.Namespace, raw: dict[str, Any]) -> int:
     )
     generated = time.monotonic()
     texts = [tokenizer.decode(answer.ids, skip_special_tokens=True) for answer in answers]
-    write_text(Path(options.out) / "scores.jsonl", build_lines(rows, cuts, sums, texts))
     lengths = describe_cuts(spec, cuts)
-    write_json(
-        Path(options.out) / "scoring.json",
+    scoring.write(
+        build_lines(rows, cuts, sums, texts),
         {
-            "version": 1,
-            "model": str(options.model),
-            "spec": effective,
-            "device": device,
             "dtype_used": spec.dtype,
             "rows": len(rows),
             **lengths,
@@ -174,9 +163,6 @@ def run(options: argparse.Namespace, raw: dict[str, Any]) -> int:
             **chat.facts,
             "stop_ids": stop_ids,
             "other_prompts_in_own_template": count_other_prompts(tokenizer, spec, chat, rows),
-            "versions": read_versions(),
         },
     )
-    if entry:
-        keep_entry(entry, Path(options.out))
     return 0

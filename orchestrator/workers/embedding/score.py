@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -12,10 +11,8 @@ from orchestrator.workers.embedding.model import Encoder, encode_texts, load_enc
 from orchestrator.workers.embedding.search import find_nearest
 from orchestrator.workers.embedding.spec import EmbeddingSpec, parse_spec
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.folders import write_json, write_text
 from orchestrator.workers.reranker.scoring import choose_device
-from orchestrator.workers.score_cache import copy_entry, find_entry, keep_entry
-from orchestrator.workers.versions import read_versions
+from orchestrator.workers.score_files import describe_range, describe_speed, open_scoring
 
 if TYPE_CHECKING:
     import argparse
@@ -80,43 +77,20 @@ def run(options: argparse.Namespace, raw: dict[str, Any]) -> None:
         spec = replace(spec, batch_size=options.batch_size)
     if options.corpus is None and not is_pair_file(options.data):
         raise WorkerError(f"{options.data}: queries of a retrieval eval need --corpus, the documents that they search")
-    device = choose_device(options.device)
-    effective = {**raw, "batch_size": spec.batch_size}
-    entry = None
-    if options.cache:
-        entry = find_entry(options.cache, options.model, effective, options.data, device, options.corpus)
-    if entry and copy_entry(entry, options.out, effective):
-        print(f"scored before with the same model, data and format: {entry}", flush=True)  # noqa: T201
+    scoring = open_scoring(options, raw, spec.batch_size)
+    if scoring.restore():
         return
     started = time.monotonic()
-    encoder = load_encoder(options.model, spec, device)
+    encoder = load_encoder(options.model, spec, scoring.device)
     loaded = time.monotonic()
     if options.corpus is None:
         scored = score_text_pairs(encoder, options.data)
     else:
         scored = score_retrieval(encoder, options.data, options.corpus)
     scoring_s = time.monotonic() - loaded
-    write_text(options.out / "scores.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in scored.rows))
-    write_json(
-        options.out / "scoring.json",
-        {
-            "version": 1,
-            "model": options.model,
-            "spec": effective,
-            "device": device,
-            **scored.facts,
-            "loading_s": round(loaded - started, 3),
-            "scoring_s": round(scoring_s, 3),
-            "texts_per_s": round(scored.facts["texts"] / scoring_s, 3) if scoring_s > 0 else None,
-            "min": min(scored.scores),
-            "max": max(scored.scores),
-            "constant": max(scored.scores) - min(scored.scores) <= SAME_COSINE,
-            **encoder.facts,
-            "versions": read_versions(),
-        },
-    )
-    if entry:
-        keep_entry(entry, options.out)
+    speed = describe_speed("texts", scored.facts["texts"], loading_s=loaded - started, scoring_s=scoring_s)
+    facts = {**scored.facts, **speed, **describe_range(scored.scores, SAME_COSINE), **encoder.facts}
+    scoring.write(scored.rows, facts)
 
 
 def embed_rows(model: Path, spec: EmbeddingSpec, texts: Sequence[tuple[str, str]], device: str) -> Any:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from orchestrator.workers.card_parts import MODEL_PATH, RESULTS_MARK
+from orchestrator.workers.card_parts import (
+    MODEL_PATH,
+    RESULTS_MARK,
+    build_cross_encoder_snippet,
+    build_front,
+    example_pairs,
+)
 from orchestrator.workers.reranker.scoring_spec import DEFAULT_PROMPT, ScoringSpec
 
 
@@ -23,13 +29,9 @@ class CardFacts:
 
 def build_card(facts: CardFacts) -> str:
     """Return the card's text; measured results may be written after `RESULTS_MARK`."""
-    front = ["---", "pipeline_tag: text-ranking", "library_name: sentence-transformers", "tags:", "- reranker"]
-    front += ["- cross-encoder"]
-    if facts.hub_base:
-        front += [f"base_model: {facts.base}"]
     kind = "A decoder (causal language model)" if facts.decoder else "An encoder (sequence classifier with one label)"
     sections = [
-        "\n".join([*front, "---"]),
+        build_front(facts.base, hub_base=facts.hub_base),
         "# Reranker",
         (
             f"{kind} reranker, fine-tuned from `{facts.base}` with FlagEmbedding. It gives one number a "
@@ -92,25 +94,11 @@ def build_flagembedding_snippet(facts: CardFacts) -> str:
 def build_sentence_transformers_snippet(facts: CardFacts) -> str:
     """Return the code that scores with sentence-transformers as in the measurements."""
     spec = facts.spec
-    options = [f'model_kwargs={{"torch_dtype": "{spec.dtype}"}}']
-    if spec.trust_remote_code:
-        options += ["trust_remote_code=True"]
-    lines = ["from sentence_transformers import CrossEncoder", ""]
-    lines += [f'model = CrossEncoder("{MODEL_PATH}", {", ".join(options)})']
-    pairs = example_pairs("(", ")")
-    instructed = spec.query_instruction is not None or spec.passage_instruction is not None
-    if instructed and not facts.decoder:
-        lines += [f"query, document = {spec.wrap_query('{}')!r}, {spec.wrap_document('{}')!r}"]
-        pairs = f"[(query.format(q), document.format(d)) for q, d in {pairs}]"
-    lines += [f"scores = model.predict({pairs})", "print(scores)"]
-    return "\n".join(lines) + "\n"
-
-
-def example_pairs(opening: str, closing: str) -> str:
-    """Return two pairs as Python source."""
-    query = "What is the capital of France?"
-    documents = ("Paris is the capital and largest city of France.", "Mitochondria are the power plants of the cell.")
-    return "[" + ", ".join(f'{opening}"{query}", "{document}"{closing}' for document in documents) + "]"
+    before, pairs = [], None
+    if not facts.decoder and (spec.query_instruction is not None or spec.passage_instruction is not None):
+        before = [f"query, document = {spec.wrap_query('{}')!r}, {spec.wrap_document('{}')!r}"]
+        pairs = f"[(query.format(q), document.format(d)) for q, d in {example_pairs('(', ')')}]"
+    return build_cross_encoder_snippet(spec.dtype, trust_remote_code=spec.trust_remote_code, before=before, pairs=pairs)
 
 
 def describe_format(facts: CardFacts) -> str:

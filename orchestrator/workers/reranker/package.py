@@ -18,6 +18,7 @@ from orchestrator.workers.packaging import (
 )
 from orchestrator.workers.reranker.card import CardFacts, build_card
 from orchestrator.workers.reranker.probes import EXAMPLES, build_probes
+from orchestrator.workers.reranker.report import find_agreement
 from orchestrator.workers.reranker.scoring_spec import ScoringSpec, parse_spec
 from orchestrator.workers.reranker.sentence_transformers_files import write_decoder_files, write_encoder_files
 from orchestrator.workers.reranker.training_format import (
@@ -28,7 +29,7 @@ from orchestrator.workers.reranker.training_format import (
     sequence_length,
     true_token_id,
 )
-from orchestrator.workers.reranker.verify import Subject, verify
+from orchestrator.workers.reranker.verify import name_subject, verify
 from orchestrator.workers.tokenizer_files import add_sentinel, set_chat_template, update_settings
 
 if TYPE_CHECKING:
@@ -80,8 +81,7 @@ def describe(request: Request, spec: ScoringSpec, folder: Path, report: dict[str
     decoder = is_decoder(spec)
     max_seq_length = sequence_length(trained, spec) if decoder else spec.max_length
     base, hub_base = name_base(request.base, request.raw_spec)
-    checks = {check["name"]: check for check in report["checks"]}
-    agreement = checks["sentence-transformers"]
+    agreement = find_agreement(report)
     facts = CardFacts(
         base=base,
         hub_base=hub_base,
@@ -98,9 +98,8 @@ def describe(request: Request, spec: ScoringSpec, folder: Path, report: dict[str
         described["true_token"] = spec.true_token
         described["true_token_id"] = true_token_id(trained, spec)
     described["sentence_transformers"] = {
-        "agrees": agreement["agrees"],
-        "max_difference": agreement["max_difference"],
-        "chat_template": report["chat_template"] if decoder else None,
+        **agreement,
+        "chat_template": agreement["chat_template"] if decoder else None,
     }
     described["examples_dtype"] = report["compute_dtype"]
     described["examples"] = [
@@ -125,16 +124,7 @@ def package(request: Request, folder: Path) -> None:
         exact = True
         update_settings(folder, model_max_length=spec.max_length)
         write_encoder_files(folder)
-    subject = Subject(
-        base=request.base,
-        adapter=request.adapter,
-        model=request.model,
-        packaged=folder,
-        spec=spec,
-        decoder=decoder,
-        exact_template=exact,
-        device=request.device,
-    )
-    report = verify(subject, probes, trained, scan)
+    subject = name_subject(request, folder, spec)
+    report = verify(subject, probes, trained, scan, exact_template=exact)
     finish_report(request, report)
     describe(request, spec, folder, report, trained)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.workers.reranker.formatted_head import encode_tail, format_of
 from orchestrator.workers.reranker.scoring import NATIVE_PREFIX, NATIVE_SUFFIX, answer_ids
 from orchestrator.workers.reranker.training_format import encode_pair, encode_plain, is_cut, true_token_id
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from orchestrator.workers.reranker.scoring import Pair
     from orchestrator.workers.reranker.scoring_spec import ScoringSpec
@@ -47,16 +48,26 @@ def score_native(model: Any, tokenizer: Any, spec: ScoringSpec, pairs: Sequence[
     return scores
 
 
-def score_head(model: Any, tokenizer: Any, spec: ScoringSpec, pairs: Sequence[Pair]) -> list[float]:
-    """Return the logit of a decoder's one label after each pair's native prompt cut to `max_length`."""
+def read_labels(model: Any, rows: Iterable[list[int]]) -> list[float]:
+    """Return the logit of a decoder's one label at the last token of each row of ids."""
     import torch
 
     scores = []
-    for query, document in pairs:
-        tokens = torch.tensor([cut_native(tokenizer, spec, query, document)], device=model.device)
+    for ids in rows:
+        tokens = torch.tensor([ids], device=model.device)
         with torch.inference_mode():
             scores.append(float(model(input_ids=tokens, use_cache=False).logits[0, 0]))
     return scores
+
+
+def score_head(model: Any, tokenizer: Any, spec: ScoringSpec, pairs: Sequence[Pair]) -> list[float]:
+    """Return the logit of a decoder's one label after each pair's native prompt cut to `max_length`."""
+    return read_labels(model, (cut_native(tokenizer, spec, *pair) for pair in pairs))
+
+
+def score_formatted(model: Any, tokenizer: Any, spec: ScoringSpec, pairs: Sequence[Pair]) -> list[float]:
+    """Return the logit of a decoder's one label at the end of each pair in the spec's formats, cut to `max_length`."""
+    return read_labels(model, (cut_formatted(tokenizer, spec, *pair) for pair in pairs))
 
 
 def cut_native(tokenizer: Any, spec: ScoringSpec, query: str, document: str) -> list[int]:
@@ -64,6 +75,22 @@ def cut_native(tokenizer: Any, spec: ScoringSpec, query: str, document: str) -> 
     ids = encode_native(tokenizer, spec, query, document)
     suffix = encode_plain(tokenizer, NATIVE_SUFFIX)
     return ids if len(ids) <= spec.max_length else ids[: spec.max_length - len(suffix)] + suffix
+
+
+def encode_formatted(tokenizer: Any, spec: ScoringSpec, query: str, document: str) -> list[int]:
+    """Return the ids of a pair in the spec's formats, uncut."""
+    return encode_plain(tokenizer, format_of(spec).render(query, document))
+
+
+def cut_formatted(tokenizer: Any, spec: ScoringSpec, query: str, document: str) -> list[int]:
+    """Return the ids of a pair, of which a long one loses its end and never what follows the document's text."""
+    ids, tail = encode_formatted(tokenizer, spec, query, document), encode_tail(tokenizer, format_of(spec))
+    return ids if len(ids) <= spec.max_length else ids[: spec.max_length - len(tail)] + tail
+
+
+def encode_two_texts(tokenizer: Any, spec: ScoringSpec, query: str, document: str) -> Any:
+    """Return a pair's tensors, cut as sentence-transformers cuts: a token at a time from the longer text."""
+    return tokenizer(query, document, truncation="longest_first", max_length=spec.max_length, return_tensors="pt")
 
 
 def encode_for_encoder(tokenizer: Any, spec: ScoringSpec, query: str, document: str) -> Any:
@@ -81,16 +108,25 @@ def encode_for_encoder(tokenizer: Any, spec: ScoringSpec, query: str, document: 
     )
 
 
-def score_encoder(model: Any, tokenizer: Any, spec: ScoringSpec, pairs: Sequence[Pair]) -> list[float]:
-    """Return the one logit of a sequence classifier for each pair."""
+def score_features(model: Any, rows: Iterable[Any]) -> list[float]:
+    """Return the one logit of a sequence classifier for each row of tensors."""
     import torch
 
     scores = []
-    for query, document in pairs:
-        features = encode_for_encoder(tokenizer, spec, query, document).to(model.device)
+    for features in rows:
         with torch.inference_mode():
-            scores.append(float(model(**features).logits[0, 0]))
+            scores.append(float(model(**features.to(model.device)).logits[0, 0]))
     return scores
+
+
+def score_encoder(model: Any, tokenizer: Any, spec: ScoringSpec, pairs: Sequence[Pair]) -> list[float]:
+    """Return the one logit of a sequence classifier for each pair, cut as FlagReranker cuts."""
+    return score_features(model, (encode_for_encoder(tokenizer, spec, *pair) for pair in pairs))
+
+
+def score_two_texts(model: Any, tokenizer: Any, spec: ScoringSpec, pairs: Sequence[Pair]) -> list[float]:
+    """Return the one logit of a sequence classifier for each pair, cut as sentence-transformers cuts."""
+    return score_features(model, (encode_two_texts(tokenizer, spec, *pair) for pair in pairs))
 
 
 def is_cut_for_encoder(tokenizer: Any, spec: ScoringSpec, query: str, document: str) -> bool:
@@ -103,6 +139,15 @@ def is_cut_for_encoder(tokenizer: Any, spec: ScoringSpec, query: str, document: 
 def find_uncut_native(tokenizer: Any, spec: ScoringSpec, pairs: Sequence[Pair]) -> list[int]:
     """Return the positions of the pairs whose native prompt fits into `max_length`."""
     return [index for index, pair in enumerate(pairs) if len(encode_native(tokenizer, spec, *pair)) <= spec.max_length]
+
+
+def find_within(tokenizer: Any, spec: ScoringSpec, pairs: Sequence[Pair]) -> list[int]:
+    """Return the positions of the pairs that `max_length`, counted over the whole input, leaves whole."""
+    if spec.scorer == "formatted-head":
+        lengths = [len(encode_formatted(tokenizer, spec, *pair)) for pair in pairs]
+    else:
+        lengths = [len(tokenizer(*pair)["input_ids"]) for pair in pairs]
+    return [index for index, length in enumerate(lengths) if length <= spec.max_length]
 
 
 def find_uncut(tokenizer: Any, spec: ScoringSpec, pairs: Sequence[Pair], *, decoder: bool) -> list[int]:

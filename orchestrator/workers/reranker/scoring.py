@@ -52,6 +52,7 @@ def load_scorer(model: str, spec: ScoringSpec, device: str) -> Scorer:
         "flag-llm-reranker": load_flag_llm_reranker,
         "qwen3-native": load_qwen3_native,
         "qwen3-score-head": load_score_head,
+        "formatted-head": load_formatted,
         "cross-encoder": load_cross_encoder,
         "bi-encoder": load_bi_encoder,
     }
@@ -144,7 +145,7 @@ def load_score_head(model: str, spec: ScoringSpec, device: str) -> Scorer:
     from sentence_transformers.base.modules import Transformer
     from torch import nn
 
-    head = name_head(model, spec)
+    head = name_head(model, trust_remote_code=spec.trust_remote_code)
     torch.manual_seed(HEAD_SEED)
     arguments = native_arguments(spec)
     arguments["config_kwargs"]["num_labels"] = 1
@@ -156,15 +157,32 @@ def load_score_head(model: str, spec: ScoringSpec, device: str) -> Scorer:
     return Scorer(predict_with(encoder, spec), {"dtype_used": spec.dtype, "head": head})
 
 
-def name_head(model: str, spec: ScoringSpec) -> str:
+def name_head(model: str, *, trust_remote_code: bool = False) -> str:
     """Return where a classifier's head comes from: pretrained or new. Raises WorkerError for one of several labels."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(model, trust_remote_code=spec.trust_remote_code)
+    config = AutoConfig.from_pretrained(model, trust_remote_code=trust_remote_code)
     classifies = any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
     if classifies and config.num_labels != 1:
         raise WorkerError(f"{model} has a head of {config.num_labels} labels; a reranker has one")
     return "pretrained" if classifies else "new"
+
+
+def load_formatted(model: str, spec: ScoringSpec, device: str) -> Scorer:
+    """Return a decoder with a head of one label over the spec's written formats."""
+    # here, because that module is built on this one
+    from orchestrator.workers.reranker.formatted_head import format_of, load_formatted_head
+
+    head = name_head(model, trust_remote_code=spec.trust_remote_code)
+    encoder = load_formatted_head(
+        model,
+        format_of(spec),
+        max_length=spec.max_length,
+        trust_remote_code=spec.trust_remote_code,
+        dtype=spec.dtype,
+        device=device,
+    )
+    return Scorer(predict_with(encoder, spec), {"dtype_used": spec.dtype, "head": head})
 
 
 def load_cross_encoder(model: str, spec: ScoringSpec, device: str) -> Scorer:
@@ -173,7 +191,7 @@ def load_cross_encoder(model: str, spec: ScoringSpec, device: str) -> Scorer:
     from sentence_transformers import CrossEncoder
     from torch import nn
 
-    head = name_head(model, spec)
+    head = name_head(model, trust_remote_code=spec.trust_remote_code)
     torch.manual_seed(HEAD_SEED)
     encoder = CrossEncoder(
         model,

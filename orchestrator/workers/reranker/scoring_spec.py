@@ -11,7 +11,15 @@ from orchestrator.workers.failure import WorkerError
 if TYPE_CHECKING:
     from pathlib import Path
 
-SCORERS = ("flag-llm-reranker", "qwen3-native", "qwen3-score-head", "cross-encoder", "bi-encoder")
+SCORERS = (
+    "flag-llm-reranker",
+    "qwen3-native",
+    "qwen3-score-head",
+    "formatted-head",
+    "cross-encoder",
+    "bi-encoder",
+)
+FORMAT_KEYS = ("query_format", "document_format", "seq", "special_token")
 DTYPES = ("float32", "bfloat16", "float16")
 # FlagEmbedding/inference/reranker/decoder_only/base.py and abc/finetune/reranker/AbsDataset.py, the same in both
 DEFAULT_PROMPT = (
@@ -27,7 +35,8 @@ class ScoringSpec:
     """How pairs are scored; lengths are in tokens; `prompt` None is FlagEmbedding's own, an instruction None left out.
 
     `max_length` is FlagEmbedding's for `flag-llm-reranker` (the prompt comes on top), and the length of the whole input
-    for the other scorers. `instruction` is what the two Qwen3 scorers put into Qwen3-Reranker's prompt.
+    for the other scorers. `instruction` is what the two Qwen3 scorers put into Qwen3-Reranker's prompt. The last four
+    belong to `formatted-head`, whose specs must name them all.
     """
 
     scorer: str
@@ -46,6 +55,10 @@ class ScoringSpec:
     batch_size: int = 32
     true_token: str = "Yes"  # noqa: S105  a token of text
     version: int = 1
+    query_format: str = ""
+    document_format: str = ""
+    seq: str = ""
+    special_token: str = ""
 
     @property
     def effective_instruction(self) -> str:
@@ -78,6 +91,9 @@ def parse_spec(raw: dict[str, Any], origin: str) -> ScoringSpec:
         raise WorkerError(f"{origin}: version {raw['version']} of the scoring spec is not known to this worker")
     if raw.get("scorer") not in SCORERS:
         raise WorkerError(f"{origin}: scorer is {raw.get('scorer')!r}; known are {', '.join(SCORERS)}")
+    lacking = [key for key in FORMAT_KEYS if not isinstance(raw.get(key), str)]
+    if raw["scorer"] == "formatted-head" and lacking:
+        raise WorkerError(f"{origin}: a formatted-head model needs {', '.join(lacking)} as text")
     spec = ScoringSpec(**{key: value for key, value in raw.items() if key in known})
     if spec.dtype not in DTYPES:
         raise WorkerError(f"{origin}: dtype is {spec.dtype!r}; known are {', '.join(DTYPES)}")

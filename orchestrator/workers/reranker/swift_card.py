@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.workers.card_parts import MODEL_PATH, RESULTS_MARK
-from orchestrator.workers.reranker.card import example_pairs
+from orchestrator.workers.card_parts import (
+    MODEL_PATH,
+    RESULTS_MARK,
+    build_cross_encoder_snippet,
+    build_front,
+    example_pairs,
+)
 from orchestrator.workers.reranker.scoring import NATIVE_PREFIX, NATIVE_SUFFIX
 
 if TYPE_CHECKING:
@@ -39,14 +43,11 @@ class CardFacts:
 
 def build_card(facts: CardFacts) -> str:
     """Return the card's text; measured results may be written after `RESULTS_MARK`."""
-    front = ["---", "pipeline_tag: text-ranking", "library_name: sentence-transformers", "tags:", "- reranker"]
-    front += ["- cross-encoder"]
-    if facts.hub_base:
-        front += [f"base_model: {facts.base}"]
     kind = "A causal language model" if facts.by_words else "A decoder with a head of one label"
+    snippet = build_cross_encoder_snippet(facts.spec.dtype, trust_remote_code=facts.spec.trust_remote_code)
     agreed = "" if facts.difference is None else f" On the probes they agreed to {facts.difference:.2g} in float32."
     sections = [
-        "\n".join([*front, "---"]),
+        build_front(facts.base, hub_base=facts.hub_base),
         "# Reranker",
         (
             f"{kind}, fine-tuned from `{facts.base}` with ms-swift as a reranker in Qwen3-Reranker's prompt. It gives "
@@ -54,27 +55,13 @@ def build_card(facts: CardFacts) -> str:
             "licence applies."
         ),
         f"## Use\n\nThe Python snippets give the raw score, as swift does without activation.{agreed}",
-        f"### sentence-transformers\n\n```python\n{build_sentence_transformers_snippet(facts)}```",
+        f"### sentence-transformers\n\n```python\n{snippet}```",
         f"### transformers\n\n```python\n{build_transformers_snippet(facts)}```",
         f"### vLLM\n\n{build_vllm_section(facts)}",
         f"## Format\n\n{describe_format(facts)}",
         RESULTS_MARK,
     ]
     return "\n\n".join(sections) + "\n"
-
-
-def build_sentence_transformers_snippet(facts: CardFacts) -> str:
-    """Return the code that scores with sentence-transformers."""
-    options = [f'model_kwargs={{"torch_dtype": "{facts.spec.dtype}"}}']
-    if facts.spec.trust_remote_code:
-        options += ["trust_remote_code=True"]
-    return textwrap.dedent(f"""\
-        from sentence_transformers import CrossEncoder
-
-        model = CrossEncoder("{MODEL_PATH}", {", ".join(options)})
-        scores = model.predict({example_pairs("(", ")")})
-        print(scores)
-        """)
 
 
 def build_transformers_snippet(facts: CardFacts) -> str:

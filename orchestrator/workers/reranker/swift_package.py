@@ -17,24 +17,25 @@ from orchestrator.workers.packaging import (
     restore_cache,
     scan_copied_weights,
 )
-from orchestrator.workers.reranker.probes import AWKWARD, EXAMPLES, build_probes
+from orchestrator.workers.reranker.probes import build_probes
+from orchestrator.workers.reranker.report import describe_scores, find_agreement
 from orchestrator.workers.reranker.scoring import answer_ids, native_chat_template
 from orchestrator.workers.reranker.scoring_spec import ScoringSpec, parse_spec
 from orchestrator.workers.reranker.sentence_transformers_files import write_decoder_files, write_score_head_files
 from orchestrator.workers.reranker.swift_card import CardFacts, build_card
-from orchestrator.workers.reranker.swift_verify import Subject, verify
+from orchestrator.workers.reranker.swift_verify import verify
+from orchestrator.workers.reranker.verify import name_subject
 from orchestrator.workers.swift_engine import EngineSettings
 from orchestrator.workers.tokenizer_files import set_chat_template, update_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from orchestrator.workers.reranker.scoring import Pair
+    from orchestrator.workers.reranker.probes import Probe
 
 TASK_TYPES = {"qwen3-native": "generative_reranker", "qwen3-score-head": "reranker"}
 TEMPLATE = "qwen3_reranker"
-# what a server is held against later: the examples and one text with line breaks
-KEPT_PROBES = (*EXAMPLES, AWKWARD[0])
 
 
 def read_settings(raw: dict[str, Any], spec: ScoringSpec) -> EngineSettings:
@@ -79,28 +80,17 @@ def write_format(folder: Path, spec: ScoringSpec) -> dict[str, Any]:
 
 
 def describe(
-    request: Request, spec: ScoringSpec, folder: Path, report: dict[str, Any], scores: dict[Pair, float]
+    request: Request, spec: ScoringSpec, folder: Path, report: dict[str, Any], probes: Sequence[Probe]
 ) -> dict[str, Any]:
-    """Write README.md and return what scoring.json says; `scores` are the packaged folder's, of the probes."""
+    """Write README.md and return what scoring.json says."""
     base, hub_base = name_base(request.base, request.raw_spec)
-    agreement = next(check for check in report["checks"] if check["name"] == "sentence-transformers")
-    facts = CardFacts(base=base, hub_base=hub_base, spec=spec, difference=agreement["max_difference"])
-    write_text(folder / "README.md", build_card(facts))
+    difference = find_agreement(report)["max_difference"]
+    write_text(folder / "README.md", build_card(CardFacts(base, hub_base, spec, difference)))
     return {
         **request.raw_spec,
         **asdict(read_settings(request.raw_spec, spec)),
         "instruction": spec.effective_instruction,
-        "base_model": base,
-        "max_seq_length": spec.max_length,
-        "sentence_transformers": {
-            "agrees": agreement["agrees"],
-            "max_difference": agreement["max_difference"],
-            "chat_template": report["chat_template"],
-        },
-        "probes_dtype": report["compute_dtype"],
-        "probes": [
-            {"query": query, "document": document, "score": scores[query, document]} for query, document in KEPT_PROBES
-        ],
+        **describe_scores(spec, base, report, probes),
     }
 
 
@@ -113,16 +103,6 @@ def package(request: Request, folder: Path) -> None:
     ids = write_format(folder, spec)
     tokenizer = load_tokenizer(folder, trust_remote_code=spec.trust_remote_code)
     probes = build_probes(request.probes, tokenizer, spec.max_length)
-    subject = Subject(
-        base=request.base,
-        adapter=request.adapter,
-        model=request.model,
-        packaged=folder,
-        spec=spec,
-        engine=settings,
-        device=request.device,
-    )
-    report = verify(subject, probes, tokenizer, scan)
+    report = verify(name_subject(request, folder, spec), probes, tokenizer, scan, settings)
     finish_report(request, report)
-    scores = {probe.pair: row["sentence_transformers"] for probe, row in zip(probes, report["probes"], strict=True)}
-    hash_and_describe(folder, {**describe(request, spec, folder, report, scores), **ids})
+    hash_and_describe(folder, {**describe(request, spec, folder, report, probes), **ids})

@@ -6,11 +6,11 @@ longer than `max_length` are therefore not given to swift: they are scored by th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.reranker.reference_scores import find_uncut_native, score_head, score_native
+from orchestrator.workers.reranker.report import build_report
 from orchestrator.workers.reranker.scoring import name_head
 from orchestrator.workers.reranker.verify import Loaded, load_trained, predict_with_cross_encoder, release
 from orchestrator.workers.swift_engine import EngineSettings, encode_in_engine, open_engine, score_in_engine
@@ -18,7 +18,6 @@ from orchestrator.workers.verification_checks import (
     COMPUTE_TOLERANCE,
     MERGE_TOLERANCE,
     Check,
-    as_number,
     check_changed_scores,
     check_changed_weights,
     check_complete,
@@ -38,31 +37,15 @@ if TYPE_CHECKING:
 
     from orchestrator.workers.reranker.probes import Probe
     from orchestrator.workers.reranker.scoring import Pair
-    from orchestrator.workers.reranker.scoring_spec import ScoringSpec
+    from orchestrator.workers.reranker.verify import Subject
 
 HEAD = "score.weight"
 LEAST_PROBES = 4
 
 
-@dataclass(frozen=True)
-class Subject:
-    """What is verified. `model` is the merged or fully trained folder, `packaged` the staged artefact."""
-
-    base: str
-    adapter: Path | None
-    model: Path
-    packaged: Path
-    spec: ScoringSpec
-    engine: EngineSettings
-    device: str
-
-    @property
-    def decoder(self) -> bool:
-        """Whether the score is read from the language model's own head, and not from a head of one label."""
-        return self.spec.scorer == "qwen3-native"
-
-
-def verify(subject: Subject, probes: Sequence[Probe], tokenizer: Any, scan: WeightScan) -> dict[str, Any]:
+def verify(
+    subject: Subject, probes: Sequence[Probe], tokenizer: Any, scan: WeightScan, settings: EngineSettings
+) -> dict[str, Any]:
     """Return the report: `passed`, every check and every score. `tokenizer` is the packaged folder's."""
     pairs = [probe.pair for probe in probes]
     uncut = find_uncut_native(tokenizer, subject.spec, pairs)
@@ -75,9 +58,9 @@ def verify(subject: Subject, probes: Sequence[Probe], tokenizer: Any, scan: Weig
     # before swift is imported, which changes classes of transformers
     plain = score_model(subject, pairs, tokenizer)
     sentence = predict_with_cross_encoder(subject.packaged, subject.spec, subject.device, pairs)
-    base = score_base(subject, whole)
-    adapter = None if subject.adapter is None else score_adapter(subject, subject.adapter, whole)
-    swift, same_tokens = score_trained(subject, whole, tokenizer)
+    base = score_base(subject, settings, whole)
+    adapter = None if subject.adapter is None else score_adapter(subject, settings, subject.adapter, whole)
+    swift, same_tokens = score_trained(subject, settings, whole, tokenizer)
     checks = [
         check_weights(scan),
         check_complete(plain.missing),
@@ -92,29 +75,8 @@ def verify(subject: Subject, probes: Sequence[Probe], tokenizer: Any, scan: Weig
     for name, values in (("base", base.scores), ("adapter", adapter), ("swift", swift)):
         if values is not None:
             columns[name] = spread(values, uncut, len(pairs))
-    return {
-        "version": 1,
-        "passed": all(check.passed for check in checks),
-        "checks": [check.to_json() for check in checks],
-        "compute_dtype": "float32",
-        "device": subject.device,
-        "chat_template": "exact",
-        "base_head": name_base_head(subject),
-        "weights": scan.to_json(),
-        "probes": [
-            {
-                "origin": probe.origin,
-                "query": probe.pair[0][:80],
-                "document": probe.pair[1][:80],
-                "cut": index not in uncut,
-                **{
-                    name: None if (value := values[index]) is None else as_number(value)
-                    for name, values in columns.items()
-                },
-            }
-            for index, probe in enumerate(probes)
-        ],
-    }
+    report = build_report(checks, probes, uncut, columns, scan=scan, device=subject.device, chat_template="exact")
+    return {**report, "base_head": name_base_head(subject)}
 
 
 def spread(values: Sequence[float], places: Sequence[int], count: int) -> list[float | None]:
@@ -155,16 +117,17 @@ def name_base_head(subject: Subject) -> str | None:
     """Return which head the base was scored with: its own, or the trained one where it has none; None: its words."""
     if subject.decoder:
         return None
-    return "own" if name_head(subject.base, subject.spec) == "pretrained" else "trained"
+    head = name_head(subject.base, trust_remote_code=subject.spec.trust_remote_code)
+    return "own" if head == "pretrained" else "trained"
 
 
-def score_base(subject: Subject, pairs: Sequence[Pair]) -> Loaded:
+def score_base(subject: Subject, settings: EngineSettings, pairs: Sequence[Pair]) -> Loaded:
     """Return the base model's scores in swift, and hashes of the parameters that it brings along.
 
     Any two random heads give other scores: a base without a head is scored behind the trained one, so that a difference
     means that the model behind it was trained.
     """
-    engine = open_engine(subject.base, subject.engine, subject.device)
+    engine = open_engine(subject.base, settings, subject.device)
     hashes = hash_parameters(engine.model)
     if name_base_head(subject) == "trained":
         hashes.pop(HEAD, None)
@@ -177,9 +140,9 @@ def score_base(subject: Subject, pairs: Sequence[Pair]) -> Loaded:
     return loaded
 
 
-def score_adapter(subject: Subject, adapter: Path, pairs: Sequence[Pair]) -> list[float]:
+def score_adapter(subject: Subject, settings: EngineSettings, adapter: Path, pairs: Sequence[Pair]) -> list[float]:
     """Return the scores of the adapter on its base in swift: the model as training left it."""
-    engine = open_engine(subject.base, subject.engine, subject.device, adapter)
+    engine = open_engine(subject.base, settings, subject.device, adapter)
     scores = score_in_engine(engine, subject.spec.effective_instruction, pairs)
     del engine
     release()
@@ -196,9 +159,11 @@ def score_model(subject: Subject, pairs: Sequence[Pair], tokenizer: Any) -> Load
     return loaded
 
 
-def score_trained(subject: Subject, pairs: Sequence[Pair], tokenizer: Any) -> tuple[list[float], Check]:
+def score_trained(
+    subject: Subject, settings: EngineSettings, pairs: Sequence[Pair], tokenizer: Any
+) -> tuple[list[float], Check]:
     """Return the trained model's scores in swift, and whether the packaged chat template gives swift's token ids."""
-    engine = open_engine(subject.model, subject.engine, subject.device)
+    engine = open_engine(subject.model, settings, subject.device)
     instruction = subject.spec.effective_instruction
     other = []
     for query, document in pairs:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.merge import attach_adapter, load_base
 from orchestrator.workers.reranker.reference_scores import find_uncut, score_decoder, score_encoder
+from orchestrator.workers.reranker.report import build_report
 from orchestrator.workers.reranker.scoring import HEAD_SEED, Pair, load_scorer
 from orchestrator.workers.verification_checks import (
     COMPUTE_TOLERANCE,
     MERGE_TOLERANCE,
-    as_number,
     check_changed_scores,
     check_changed_weights,
     check_complete,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from orchestrator.workers.packaging import Request
     from orchestrator.workers.reranker.probes import Probe
     from orchestrator.workers.reranker.scoring_spec import ScoringSpec
 
@@ -45,9 +46,12 @@ class Subject:
     model: Path
     packaged: Path
     spec: ScoringSpec
-    decoder: bool
-    exact_template: bool
     device: str
+
+    @property
+    def decoder(self) -> bool:
+        """Whether the score is read from the language model's own head, and not from a head of one label."""
+        return self.spec.scorer in ("flag-llm-reranker", "qwen3-native")
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,14 @@ class Loaded:
     missing: tuple[str, ...] = ()
 
 
-def verify(subject: Subject, probes: Sequence[Probe], tokenizer: Any, scan: WeightScan) -> dict[str, Any]:
+def name_subject(request: Request, folder: Path, spec: ScoringSpec) -> Subject:
+    """Return what the request asks to verify, packaged into `folder`."""
+    return Subject(request.base, request.adapter, request.model, folder, spec, request.device)
+
+
+def verify(
+    subject: Subject, probes: Sequence[Probe], tokenizer: Any, scan: WeightScan, *, exact_template: bool
+) -> dict[str, Any]:
     """Return the report: `passed`, every check and every score. `tokenizer` is the trained folder's own."""
     pairs = [probe.pair for probe in probes]
     uncut = find_uncut(tokenizer, subject.spec, pairs, decoder=subject.decoder)
@@ -77,32 +88,15 @@ def verify(subject: Subject, probes: Sequence[Probe], tokenizer: Any, scan: Weig
         check_changed_weights(base.hashes, model.hashes),
         check_changed_scores(base.scores, model.scores),
         check_same("flagembedding", "the packaged model in FlagEmbedding", native, model.scores, COMPUTE_TOLERANCE),
-        check_sentence_transformers(native, sentence, uncut, exact=subject.exact_template),
+        check_sentence_transformers(native, sentence, uncut, exact=exact_template),
         check_not_constant(native),
     ]
     if adapter is not None:
         stored = max((MERGE_TOLERANCE.get(dtype, 5e-2) for dtype in scan.dtypes), default=5e-2)
         checks.append(check_same("merged", "the merged model", model.scores, adapter, stored))
         checks.append(check_merge_keeps_training(base.scores, adapter, model.scores))
-    return {
-        "version": 1,
-        "passed": all(check.passed for check in checks),
-        "checks": [check.to_json() for check in checks],
-        "compute_dtype": "float32",
-        "device": subject.device,
-        "chat_template": "exact" if subject.exact_template else "approximate",
-        "weights": scan.to_json(),
-        "probes": [
-            {
-                "origin": probe.origin,
-                "query": probe.pair[0][:80],
-                "document": probe.pair[1][:80],
-                "cut": index not in uncut,
-                **{name: as_number(values[index]) for name, values in scores.items()},
-            }
-            for index, probe in enumerate(probes)
-        ],
-    }
+    template = "exact" if exact_template else "approximate"
+    return build_report(checks, probes, uncut, scores, scan=scan, device=subject.device, chat_template=template)
 
 
 def release() -> None:
@@ -141,13 +135,18 @@ def score_base(subject: Subject, pairs: Sequence[Pair], tokenizer: Any) -> tuple
     return base, adapted
 
 
-def load_trained(folder: Path, spec: ScoringSpec, device: str, *, decoder: bool) -> tuple[Any, tuple[str, ...]]:
-    """Return the model in float32 and the weights that its files lack; a decoder is a causal language model."""
+def load_trained(
+    folder: Path | str, spec: ScoringSpec, device: str, *, decoder: bool, **changes: Any
+) -> tuple[Any, tuple[str, ...]]:
+    """Return the model in float32 and the weights that its files lack; a decoder is a causal language model.
+
+    `changes` are settings of its config.
+    """
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     loader = AutoModelForCausalLM if decoder else AutoModelForSequenceClassification
     model, info = loader.from_pretrained(
-        folder, torch_dtype="float32", output_loading_info=True, trust_remote_code=spec.trust_remote_code
+        folder, torch_dtype="float32", output_loading_info=True, trust_remote_code=spec.trust_remote_code, **changes
     )
     lacking = {*map(str, info.get("missing_keys", ())), *(str(key[0]) for key in info.get("mismatched_keys", ()))}
     return model.to(device).eval(), tuple(sorted(lacking))

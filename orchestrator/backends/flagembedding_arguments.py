@@ -1,0 +1,67 @@
+"""What `train:` may hold for FlagEmbedding's two reranker trainers, as their own types."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.backends.arguments import Argument, check_arguments, coerce_all, load_arguments
+from orchestrator.backends.spellings import OLD_SPELLINGS
+from orchestrator.errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orchestrator.backends.protocol import Job
+
+# Arguments that Orch sets from elsewhere in the recipe: giving them twice would let one of the two lose in silence.
+OWNED = {
+    "model_name_or_path": "say it as `model:`",
+    "train_data": "say it as `data.train:`",
+    "output_dir": "the run folder decides it",
+    "deepspeed": "say it as `deepspeed:` at the top level",
+    "resume_from_checkpoint": "use: orch resume RUN",
+    "trust_remote_code": "say it as `model: {path: …, trust_remote_code: true}`",
+    "token": "set HF_TOKEN in your environment: secrets do not belong in a recipe",
+    "hub_token": "set HF_TOKEN in your environment: secrets do not belong in a recipe",
+}
+_POSITIVE = (
+    "query_max_len",
+    "passage_max_len",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "lora_rank",
+)
+
+
+def all_arguments() -> dict[str, Argument]:
+    """Return every argument of the two trainers, old spellings included."""
+    old = {name: Argument(name, kind, None, None) for name, kind in OLD_SPELLINGS.items()}
+    return old | load_arguments("flagembedding.encoder_only") | load_arguments("flagembedding.decoder_only")
+
+
+def type_all(train: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of `train:` as the trainers' types."""
+    return coerce_all(train, all_arguments())
+
+
+def check_values(train: Mapping[str, Any]) -> list[tuple[str, Problem]]:
+    """Return what is wrong with single values: unknown names, Orch's own names, wrong types and choices."""
+    problems = check_arguments(train, all_arguments(), OWNED, whose="FlagEmbedding's trainers")
+    for name, value in type_all(train).items():
+        if name in _POSITIVE and value < 1:
+            problems.append((name, Problem(f"{name} is {value}; it must be at least 1")))
+        elif name == "train_group_size" and value < 2:  # noqa: PLR2004
+            problem = Problem(f"a group of {value} has nothing to rank: the loss is always 0", "8 is usual")
+            problems.append((name, problem))
+    return problems
+
+
+def uses_lora(job: Job) -> bool:
+    """Tell whether the trainer writes an adapter: an LLM's, unless the recipe says otherwise."""
+    return job.model.family == "decoder" and bool(type_all(job.recipe.train).get("use_lora", True))
+
+
+def find_lengths(job: Job) -> tuple[int, int]:
+    """Return the longest query and the longest passage, in tokens."""
+    train, known = type_all(job.recipe.train), load_arguments("flagembedding.decoder_only")
+    return tuple(int(train.get(name, known[name].default)) for name in ("query_max_len", "passage_max_len"))  # type: ignore[return-value]

@@ -1,0 +1,262 @@
+"""sentence-transformers' CrossEncoderTrainer, for encoders and LLMs with a score head: one command and its config."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.backends.argument_list import ArgumentList, RenderedArgument, build_notes
+from orchestrator.backends.arguments import build_schema, load_arguments
+from orchestrator.backends.deepspeed import deepspeed_environment
+from orchestrator.backends.determinism import deterministic_environment, explain_determinism, put_determinism
+from orchestrator.backends.fsdp import build_fsdp_arguments
+from orchestrator.backends.protocol import Found, Job, SmokeScale, Training
+from orchestrator.backends.sentence_transformers_arguments import (
+    FORMATS,
+    OWNED,
+    WORKER_ARGUMENTS,
+    all_arguments,
+    check_values,
+    type_all,
+)
+from orchestrator.backends.sentence_transformers_checks import STABLE, check_cross_encoder_job
+from orchestrator.backends.sentence_transformers_losses import (
+    build_loss,
+    explain_loss,
+    find_form,
+    find_loss,
+    prepare_flags,
+)
+from orchestrator.backends.spellings import Translation, translate
+from orchestrator.errors import RecipeError
+from orchestrator.plan import File, Resume
+from orchestrator.render import render_command
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orchestrator.errors import Problem
+    from orchestrator.plan import Command
+
+_CONFIG = "files/train.json"
+_DEEPSPEED = "files/ds_config.json"
+_SMOKE_LEAVES_OUT = frozenset({
+    "max_steps", "save_steps", "eval_steps", "warmup_steps", "torch_compile", "use_liger_kernel", "tf32",
+    "per_gpu_train_batch_size", "evaluation_strategy", "optim", "early_stopping_patience", "early_stopping_threshold",
+})  # fmt: skip
+
+
+class SentenceTransformers:
+    """The backend `sentence-transformers`."""
+
+    name = "sentence-transformers"
+    extra = "sentence-transformers"
+    distributions = ("sentence-transformers", "torch", "transformers", "accelerate", "datasets")
+    tasks = ("reranker",)
+    deepspeed_names = ()
+
+    def data_form(self, job: Job) -> str:
+        """Return which writer of orchestrator.data makes its train file: the loss decides."""
+        return find_form(job)
+
+    def argument_names(self) -> frozenset[str]:
+        """Return every name that `train:` may hold, old spellings included."""
+        return frozenset(all_arguments())
+
+    def json_schema(self) -> dict[str, dict[str, Any]]:
+        """Return the JSON Schema of each name under `train:`."""
+        return build_schema(all_arguments(), OWNED)
+
+    def check_train(self, train: Mapping[str, Any]) -> list[tuple[str, Problem]]:
+        """Return what is wrong with single values: unknown names, Orch's own names, wrong types, choices and sizes."""
+        return check_values(train)
+
+    def check_job(self, job: Job) -> list[Found]:
+        """Return what does not fit together, each with the path of the key to change."""
+        translation = _translate(job)
+        translated: list[Found] = [(("train", name), problem) for name, problem in translation.problems]
+        return [*translated, *check_cross_encoder_job(job, translation.arguments)]
+
+    def smoke_scale(self, job: Job) -> SmokeScale:
+        """Return a job of two epochs of 8 short steps, with a learning rate that visibly moves a random model.
+
+        Its checkpoints stand at the ends of epochs. Early stopping is left out: two epochs are what a smoke run has.
+        """
+        return SmokeScale(
+            train={
+                "num_train_epochs": 2, "per_device_train_batch_size": 2, "per_device_eval_batch_size": 2,
+                "gradient_accumulation_steps": 1, "max_length": 256, "learning_rate": 1e-3, "logging_steps": 1,
+                "save_strategy": "epoch", "eval_strategy": "epoch" if job.recipe.data.validation_ratio else "no",
+                "dataloader_num_workers": 0, "bf16": False, "fp16": False,
+            },
+            leave_out=_SMOKE_LEAVES_OUT,
+        )  # fmt: skip
+
+    def build_training(self, job: Job, *, model: str, data: str, output: str) -> Training:
+        """Return the train stage for the base model at `model` on the prepared folder `data`; all paths absolute."""
+        translation, loss = _translate(job), find_loss(job)
+        arguments = _arguments(job, translation, output=output)
+        values = {argument.name: argument.value for argument in arguments}
+        env = (
+            {"HF_DATASETS_CACHE": output.removesuffix("/output") + "/cache"}
+            | ({} if job.smoke else deepspeed_environment(job))
+            | deterministic_environment(job, values["seed"])
+            | translation.env
+            | job.environment()
+        )
+        command = render_command(
+            "sentence-transformers/train.j2",
+            env=env,
+            cwd=str(job.run_dir),
+            python=job.backend_python,
+            nproc_per_node=job.processes(),
+            workers=job.workers,
+            config=str(job.run_dir / _CONFIG),
+        )
+        config = _config(job, values, model=model, data=data)
+        files = [File(_CONFIG, json.dumps(config, ensure_ascii=False, indent=2) + "\n")]
+        if job.deepspeed_text and not job.smoke:
+            files.append(File(_DEEPSPEED, job.deepspeed_text))
+        weights = f"{output}/{_checkpoint(job)}"
+        rows = int(values["per_device_train_batch_size"]) * job.processes()
+        return Training(
+            command=command,
+            files=tuple(files),
+            notes=explain_loss(job) + build_notes(arguments, translation) + explain_determinism(job, env),
+            outputs=(f"{weights}/config.json",),
+            lora=False,
+            prepare=_prepare_flags(job, values) | prepare_flags(loss, values),
+            scoring=_scoring(job, values),
+            weights=weights,
+            resume=Resume("--resume_from_checkpoint", output),
+            full_batch_rows=rows if values["dataloader_drop_last"] else 1,
+        )
+
+    def build_merge(self, job: Job, *, base: str, adapter: str, output: str) -> Command:  # noqa: ARG002
+        """Raise RecipeError: this backend trains all weights, so no plan of its has an adapter to merge."""
+        raise RecipeError("sentence-transformers trains no LoRA: there is nothing to merge", hint="say merge: false")
+
+
+def _translate(job: Job) -> Translation:
+    return translate(type_all(job.recipe.train), job.versions.get("transformers"))
+
+
+def _checkpoint(job: Job) -> str:
+    """Return the name of the checkpoint that becomes the model; the worker links `best` and `last` at its end."""
+    asked = job.recipe.checkpoint
+    if isinstance(asked, int) and not job.smoke:
+        return f"checkpoint-{asked}"
+    best = asked == "best" or (asked is None and job.recipe.data.validation_ratio is not None)
+    return "best" if best else "last"
+
+
+def _arguments(job: Job, translation: Translation, *, output: str) -> list[RenderedArgument]:
+    """Return what the worker and its trainer are told, in reading order: input, steps, saving, hardware."""
+    found, given = ArgumentList(translation), translation.arguments
+    known = load_arguments("sentence_transformers")
+    why = "shown because it cuts your data: query and document together, in tokens"
+    found.put("max_length", WORKER_ARGUMENTS["max_length"].default, "default", why)
+    if job.model.family == "decoder":
+        found.put_defaults(WORKER_ARGUMENTS, FORMATS, "how query and document are written for an LLM")
+    found.put("output_dir", output, "orch", "a fresh folder of the run")
+    batch = ("per_device_train_batch_size", "gradient_accumulation_steps")
+    found.put_defaults(known, ("learning_rate", "num_train_epochs", *batch, "seed"), "transformers' default")
+    if "stable_ratio" in given:
+        found.put("lr_scheduler_type", STABLE, "orch", "stable_ratio: up in a line, level, down in half a cosine")
+    found.put_rest()
+    several = job.processes() > 1
+    why = "sentence-transformers' own rule for several processes" if several else "the last, smaller batch counts too"
+    found.put("dataloader_drop_last", several, "default", why)
+    found.put("logging_steps", 10, "orch", "transformers' default of 500 leaves most runs without a loss curve")
+    _put_saving(found, job, given)
+    found.put("report_to", "none", "orch", "no experiment tracker unless the recipe names one")
+    found.put("ddp_timeout", 1800, "orch", "a lost process is noticed after half an hour")
+    _put_hardware(found, job, given)
+    put_determinism(found, job)
+    return found.items()
+
+
+def _put_saving(found: ArgumentList, job: Job, given: Mapping[str, Any]) -> None:
+    """Add when to save and to evaluate: at the same steps, or the best checkpoint would be one that was not saved."""
+    by_steps = {"save_steps", "eval_steps"} & given.keys()
+    strategy = given.get("save_strategy", "steps" if by_steps else "epoch")
+    why = "a run that is interrupted continues from the last epoch" if strategy == "epoch" else "as save_steps says"
+    found.put("save_strategy", strategy, "orch", why)
+    steps = given.get("save_steps", given.get("eval_steps", 500))
+    if strategy == "steps":
+        found.put("save_steps", steps, "orch", "with every evaluation, so that the best checkpoint is there")
+    if job.recipe.data.validation_ratio:
+        why = "with every checkpoint, so that the best one is known"
+        found.put("eval_strategy", strategy, "orch", why)
+        if strategy == "steps":
+            found.put("eval_steps", steps, "orch", why)
+        found.put("per_device_eval_batch_size", 8, "default", "transformers' default")
+        found.put("metric_for_best_model", "eval_loss", "orch", "the best checkpoint has the lowest validation loss")
+        found.put("greater_is_better", False, "orch", "the best checkpoint has the lowest validation loss")
+    else:
+        found.put("eval_strategy", "no", "orch", "there are no validation rows: data.validation_ratio sets some aside")
+    if isinstance(job.recipe.checkpoint, int):
+        found.put("save_total_limit", 100, "orch", f"checkpoint {job.recipe.checkpoint} must still be there at the end")
+    else:
+        found.put("save_total_limit", 2, "orch", "checkpoints fill disks; the best one is always kept")
+
+
+def _put_hardware(found: ArgumentList, job: Job, given: Mapping[str, Any]) -> None:
+    precision = job.hardware.precision
+    if precision in {"bf16", "fp16"} and not {"bf16", "fp16"} & given.keys():
+        found.put(precision, True, "hardware", f"{job.hardware}")
+    if job.hardware.kind == "cpu":
+        found.put("use_cpu", True, "hardware", "no GPU is used: several processes would not synchronise without it")
+        if job.processes() > 1:
+            found.put("ddp_backend", "gloo", "hardware", "several processes on a CPU")
+    if job.smoke:  # a tiny model on a CPU is not shared out
+        return
+    if job.deepspeed_text:
+        found.put("deepspeed", str(job.run_dir / _DEEPSPEED), "recipe", "deepspeed")
+    if job.recipe.launch.strategy == "fsdp":
+        for name, value in build_fsdp_arguments(job).items():
+            found.put(name, value, "recipe", "launch.strategy")
+
+
+def _config(job: Job, values: Mapping[str, Any], *, model: str, data: str) -> dict[str, Any]:
+    """Return files/train.json: everything that decides the training, read strictly by workers/train_cross_encoder."""
+    patience = values.get("early_stopping_patience")
+    threshold = values.get("early_stopping_threshold", 0.0)
+    decoder = job.model.family == "decoder"
+    return {
+        "version": 1,
+        "model": model,
+        "family": job.model.family,
+        "trust_remote_code": job.model.trust_remote_code,
+        "loss": build_loss(find_loss(job)),
+        "form": find_form(job),
+        "train": f"{data}/train.jsonl",
+        "validation": f"{data}/validation.jsonl" if job.recipe.data.validation_ratio else None,
+        "max_length": values["max_length"],
+        "num_labels": 1,
+        "format": {name: values[name] for name in FORMATS} if decoder else None,
+        "shuffle_ratio": values.get("shuffle_ratio", 0.0),
+        "stable_ratio": values.get("stable_ratio"),
+        "early_stopping": None if patience is None else {"patience": patience, "threshold": threshold},
+        "deterministic": job.recipe.deterministic,
+        "arguments": {name: value for name, value in values.items() if name not in WORKER_ARGUMENTS},
+    }
+
+
+def _prepare_flags(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the prepare stage needs to know of lengths and of the validation rows."""
+    flags: dict[str, Any] = {"max-tokens": values["max_length"], "truncation": "cut"}
+    if ratio := job.recipe.data.validation_ratio:
+        flags["validation-ratio"] = ratio
+        if job.processes() > 1:  # incomplete batches are dropped there too; the worker makes them small enough
+            flags["min-validation"] = job.processes()
+    return flags
+
+
+def _scoring(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how a model trained so must be scored: the same pair, or the same written formats, cut at one length."""
+    tool, max_length = "sentence-transformers", values["max_length"]
+    if job.model.family == "encoder":
+        return {"scorer": "cross-encoder", "tool": tool, "prompt": None, "max_length": max_length}
+    formats = {name: values[name] for name in FORMATS}
+    return {"scorer": "formatted-head", "tool": tool, **formats, "max_length": max_length}

@@ -1,0 +1,132 @@
+"""What `train:` may hold for sentence-transformers: its trainer's arguments, and those of the worker that starts it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.backends.arguments import Argument, check_arguments, coerce_all, load_arguments
+from orchestrator.backends.spellings import OLD_SPELLINGS
+from orchestrator.errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Arguments that Orch sets from elsewhere in the recipe: giving them twice would let one of the two lose in silence.
+OWNED = {
+    "output_dir": "the run folder decides it",
+    "deepspeed": "say it as `deepspeed:` at the top level",
+    "fsdp": "say it as `launch: {strategy: fsdp}`",
+    "fsdp_config": "say it as `launch: {strategy: fsdp}`",
+    "resume_from_checkpoint": "use: orch resume RUN",
+    "load_best_model_at_end": "say it as `checkpoint: best`",
+    "metric_for_best_model": "the best checkpoint is the one with the lowest validation loss",
+    "greater_is_better": "the best checkpoint is the one with the lowest validation loss",
+    "do_train": "it trains",
+    "do_eval": "say it as `data.validation_ratio:`",
+    "do_predict": "Orch measures after",
+    "local_rank": "torchrun sets it",
+    "full_determinism": "say it as `deterministic: true` at the top level",
+    "logging_nan_inf_filter": "Orch sets it: a loss that is no number must be seen",
+    "disable_tqdm": "Orch sets it: bars would flood the log",
+    "prompts": "write the prompt into the rows, or into query_format for an LLM",
+    "remove_unused_columns": "the prepared rows hold what the loss reads",
+    "router_mapping": "a cross-encoder has no routes",
+    "multi_dataset_batch_sampler": "there is one data set: several files are read as one",
+    "push_to_hub": "publish `model/` once it is measured: `huggingface-cli upload`",
+    "hub_token": "set HF_TOKEN in your environment: secrets do not belong in a recipe",
+    "model": "say it as `model:`",
+    "model_name_or_path": "say it as `model:`",
+    "trust_remote_code": "say it as `model: {path: …, trust_remote_code: true}`",
+    "train_dataset": "say it as `data.train:`",
+    "val_dataset": "say it as `data.eval:`, or `data.validation_ratio:` for the trainer's own evaluation",
+    "loss_type": "say it as `loss:`",
+    "max_label": "say it as `data.max_label:`",
+    "min_label": "say it as `data.min_label:`",
+    "knowledge_distillation": "say it as `loss: {type: margin_mse}`, or `loss.target: teacher`",
+}
+# The worker's own arguments: name, type, default, choices.
+WORKER_ARGUMENTS = {
+    argument.name: argument
+    for argument in (
+        Argument("max_length", "int", 512, None),
+        Argument("num_labels", "int", 1, None),
+        Argument("stable_ratio", "float", None, None),
+        Argument("shuffle_ratio", "float", 0.0, None),
+        Argument("train_group_size", "int", None, None),
+        Argument("early_stopping_patience", "int", None, None),
+        Argument("early_stopping_threshold", "float", 0.0, None),
+        Argument("query_format", "str", "query: {}", None),
+        Argument("document_format", "str", "document: {}", None),
+        Argument("seq", "str", " ", None),
+        Argument("special_token", "str", "</s>", None),
+    )
+}
+FORMATS = ("query_format", "document_format", "seq", "special_token")
+# What other tools call an argument: their scripts are where recipes come from.
+_ELSEWHERE = {
+    "lr": "learning_rate",
+    "epochs": "num_train_epochs",
+    "batch_size": "per_device_train_batch_size",
+    "max_len": "max_length",
+    "query_max_len": "max_length, of query and document together",
+    "passage_max_len": "max_length, of query and document together",
+    "warmup_proportion": "warmup_ratio",
+    "stable_proportion": "stable_ratio",
+    "save_on_epoch_end": "save_strategy: epoch, which it is when nothing is said",
+    "num_max_checkpoints": "save_total_limit",
+    "log_interval": "logging_steps",
+    "log_with": "report_to",
+    "mixed_precision": "bf16: true or fp16: true; left out, the hardware decides",
+    "shuffle_rate": "shuffle_ratio",
+    "neg_nums": "train_group_size, which counts the positive too",
+}
+_LORA = ("use_lora", "lora_rank", "lora_alpha", "lora_dropout", "target_modules", "tuner_type", "train_type")
+_AT_LEAST = {
+    "max_length": 8,
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "early_stopping_patience": 1,
+    "early_stopping_threshold": 0,
+    "train_group_size": 2,
+}
+_SHARES = ("stable_ratio", "shuffle_ratio")
+
+
+def all_arguments() -> dict[str, Argument]:
+    """Return every argument that `train:` may hold, old spellings included."""
+    old = {name: Argument(name, kind, None, None) for name, kind in OLD_SPELLINGS.items()}
+    return load_arguments("sentence_transformers") | old | WORKER_ARGUMENTS
+
+
+def type_all(train: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of `train:` as the trainer's types."""
+    return coerce_all(train, all_arguments())
+
+
+def check_values(train: Mapping[str, Any]) -> list[tuple[str, Problem]]:
+    """Return what is wrong with single values: unknown names, Orch's own names, wrong types, choices and sizes."""
+    whose = "sentence-transformers' trainer and its worker"
+    problems = []
+    for name in train:
+        if name in _ELSEWHERE:
+            problem = Problem(f"unknown argument {name!r}: {whose} have none of that name", f"say {_ELSEWHERE[name]}")
+            problems.append((name, problem))
+        elif name in _LORA:
+            message = f"{name}: this backend trains all weights and has no LoRA"
+            hint = "remove it, or say backend: flagembedding or swift, which train LLM rerankers with LoRA"
+            problems.append((name, Problem(message, hint)))
+    rest = {name: value for name, value in train.items() if name not in _ELSEWHERE and name not in _LORA}
+    problems += check_arguments(rest, all_arguments(), OWNED, whose=whose)
+    for name, value in type_all(rest).items():
+        if name in _AT_LEAST and value < _AT_LEAST[name]:
+            problems.append((name, Problem(f"{name} is {value}; it must be at least {_AT_LEAST[name]}")))
+        elif name in _SHARES and not 0 <= value <= 1:
+            problems.append((name, Problem(f"{name} is a share, from 0 to 1; got {value}", "0.1 is 10 %")))
+        elif name in {"query_format", "document_format"} and value.count("{}") != 1:
+            problem = Problem(f"{name} is {value!r}: it needs {{}} exactly once, where the text goes", "'query: {}'")
+            problems.append((name, problem))
+        elif name == "num_labels" and value != 1:
+            message = f"num_labels is {value}: a reranker gives each document one score"
+            problems.append((name, Problem(message, "remove it; grades are one label from 0 to 1: data.max_label")))
+    return problems

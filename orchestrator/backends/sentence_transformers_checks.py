@@ -1,0 +1,161 @@
+"""What does not fit together in a job for sentence-transformers, found before anything runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.backends.deepspeed import load_deepspeed, zero_stage
+from orchestrator.backends.determinism import check_determinism
+from orchestrator.backends.sentence_transformers_arguments import FORMATS
+from orchestrator.backends.sentence_transformers_losses import check_loss
+from orchestrator.errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from orchestrator.backends.protocol import Found, Job
+
+STABLE = "warmup_stable_decay"
+_SETS_ASIDE = "set some aside: data: {validation_ratio: 0.05}"
+_NEEDS_VALIDATION = ("early_stopping_patience", "early_stopping_threshold", "eval_steps", "eval_on_start", "eval_delay")
+
+
+def check_cross_encoder_job(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
+    """Yield every problem; `train` has the installed version's names and the trainer's types."""
+    yield from _check_absent(job)
+    yield from check_loss(job, train)
+    yield from _check_formats(job, train)
+    yield from _check_schedule(train)
+    yield from _check_validation(job, train)
+    yield from _check_checkpoint(job, train)
+    yield from _check_precision(job, train)
+    yield from _check_deepspeed(job)
+    yield from _check_strategy(job)
+    yield from check_determinism(job, train)
+
+
+def _check_absent(job: Job) -> Iterator[Found]:
+    recipe = job.recipe
+    if recipe.data.instruction is not None:
+        message = "a cross-encoder of sentence-transformers takes no instruction"
+        hint = "write it into train.query_format"
+        yield ("data", "instruction"), Problem(message, hint if job.model.family == "decoder" else "remove it")
+    if "merge" in recipe.model_fields_set and recipe.merge:
+        message = "there is no LoRA to merge: the trainer writes the full model"
+        yield ("merge",), Problem(message, "say merge: false, or remove it")
+    if job.model.brings_code and not job.model.trust_remote_code:
+        message = f"{job.model.name} brings Python code along, and does not load without it"
+        hint = "read it, then say model: {path: …, trust_remote_code: true}; or take a model without code"
+        yield ("model",), Problem(message, hint)
+
+
+def _check_formats(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
+    if job.model.family == "decoder":
+        return
+    for name in FORMATS:
+        if name in train:
+            message = f"an encoder reads query and document as a pair, with its own separator: it has no {name}"
+            yield ("train", name), Problem(message, "remove it; formats are for LLMs")
+
+
+def _check_schedule(train: Mapping[str, Any]) -> Iterator[Found]:
+    stable, scheduler = train.get("stable_ratio"), train.get("lr_scheduler_type")
+    if stable is None:
+        if scheduler == STABLE and "lr_scheduler_kwargs" not in train:
+            message = f"{STABLE} does not know how long the learning rate stays"
+            yield ("train", "lr_scheduler_type"), Problem(message, "say stable_ratio: 0.4, a share of the steps")
+        return
+    if scheduler not in {None, STABLE}:
+        message = f"stable_ratio is a part of {STABLE}, and lr_scheduler_type is {scheduler}"
+        yield ("train", "lr_scheduler_type"), Problem(message, "remove one of the two")
+    if "lr_scheduler_kwargs" in train:
+        message = "stable_ratio decides the schedule's steps, and lr_scheduler_kwargs gives them too"
+        yield ("train", "lr_scheduler_kwargs"), Problem(message, "remove one of the two")
+    warmup = train.get("warmup_ratio") or train.get("warmup_steps") or 0
+    if warmup < 1 and warmup + stable > 1:
+        message = f"warm-up {warmup} and stable_ratio {stable} are more than all steps"
+        yield ("train", "stable_ratio"), Problem(message, "together at most 1; what is left is the decay")
+
+
+def _check_validation(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
+    if job.recipe.data.validation_ratio is not None:
+        if "early_stopping_threshold" in train and "early_stopping_patience" not in train:
+            message = "early_stopping_threshold without early_stopping_patience stops nothing"
+            yield ("train", "early_stopping_threshold"), Problem(message, "say early_stopping_patience: 3")
+        return
+    for name in _NEEDS_VALIDATION:
+        if train.get(name):
+            yield ("train", name), Problem(f"{name} needs validation rows, and there are none", _SETS_ASIDE)
+    if train.get("eval_strategy", "no") != "no":
+        yield ("train", "eval_strategy"), Problem("there are no validation rows to evaluate on", _SETS_ASIDE)
+
+
+def _check_checkpoint(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
+    asked, save = job.recipe.checkpoint, train.get("save_strategy")
+    validated = job.recipe.data.validation_ratio is not None
+    if save in {"no", "best"}:
+        what = "saves nothing: there is no model to package" if save == "no" else "leaves nothing to continue from"
+        yield ("train", "save_strategy"), Problem(f"save_strategy {save} {what}", "say epoch or steps")
+    if train.get("save_only_model"):
+        message = "save_only_model leaves out what a training is continued with"
+        yield ("train", "save_only_model"), Problem(message, "remove it: save_total_limit keeps the disk small")
+    if asked == "best" and not validated:
+        yield ("checkpoint",), Problem("without validation rows none is best", f"say last, or {_SETS_ASIDE}")
+    if isinstance(asked, int) and asked < 1:
+        yield ("checkpoint",), Problem(f"there is no checkpoint {asked}", "best, last or the number of a step")
+    if not validated:
+        return
+    if train.get("eval_strategy") == "no":
+        yield ("train", "eval_strategy"), Problem("data.validation_ratio sets rows aside for it", "remove it")
+        return
+    strategy = save or ("steps" if "save_steps" in train else None)
+    evaluate = train.get("eval_strategy") or ("steps" if "eval_steps" in train else strategy)
+    if strategy is not None and evaluate not in {None, strategy} and asked in {None, "best"}:
+        message = f"it evaluates by {evaluate} and saves by {strategy}: the best one may not be saved"
+        yield ("train", "eval_strategy"), Problem(message, "give one of them, or say checkpoint: last")
+    steps = train.get("save_steps"), train.get("eval_steps")
+    if None not in steps and steps[0] != steps[1] and asked in {None, "best"}:
+        message = f"it evaluates every {steps[1]} steps and saves every {steps[0]}: the best one may not be saved"
+        yield ("train", "eval_steps"), Problem(message, "give both the same number, or say checkpoint: last")
+
+
+def _check_precision(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
+    for name in ("bf16", "fp16"):
+        if train.get(name) and job.hardware.kind == "cpu" and not job.smoke:
+            message = f"{name} needs a GPU, and there is none"
+            yield ("train", name), Problem(message, "remove it: Orch chooses by hardware")
+    if train.get("bf16") and train.get("fp16"):
+        yield ("train", "fp16"), Problem("bf16 and fp16 exclude each other", "keep one")
+
+
+def _check_deepspeed(job: Job) -> Iterator[Found]:
+    config = load_deepspeed(job)
+    if isinstance(config, Problem):
+        yield ("deepspeed",), config
+        return
+    if zero_stage(config) == 3:  # noqa: PLR2004
+        message = "under ZeRO-3 no process holds whole weights, and sentence-transformers would save pieces of them"
+        yield ("deepspeed",), Problem(message, "say zero2, zero1 or zero0")
+    if clash := [part for part in ("optimizer", "scheduler") if part in config]:
+        message = f"its {' and '.join(clash)} would replace those of train: in silence, warm-up and decay included"
+        yield ("deepspeed",), Problem(message, "leave them out, or name zero0, zero1 or zero2")
+
+
+def _check_strategy(job: Job) -> Iterator[Found]:
+    strategy, key = job.recipe.launch.strategy, ("launch", "strategy")
+    if strategy is None:
+        return
+    if job.recipe.deepspeed is not None:
+        yield key, Problem(f"deepspeed shares the training already; {strategy} is another way", "keep one of the two")
+    if strategy != "fsdp":
+        return
+    if job.model.family == "decoder":
+        message = "FSDP is tried with encoders only: an LLM's new head and its embeddings are not split as it expects"
+        yield key, Problem(message, "say deepspeed: zero2")
+    if job.smoke:
+        return
+    if job.hardware.kind == "cpu":
+        message = "FSDP needs GPUs: accelerate leaves it out on a CPU, and each process would train alone"
+        yield key, Problem(message, "remove it: several processes on a CPU are ddp")
+    elif job.processes() < 2:  # noqa: PLR2004
+        yield key, Problem("FSDP spreads a model over processes, and there is one", "remove it, or use more GPUs")

@@ -1,0 +1,28 @@
+"""Keys of a recipe that mean something to one backend and nothing to another: said, never ignored."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from orchestrator.backends.protocol import Found, Job
+
+_GRADED = "graded labels are trained with backend: sentence-transformers; elsewhere a document is relevant or not"
+
+
+def check_labels(job: Job, whose: str) -> Iterator[Found]:
+    """Yield the label range of a backend that reads no labels."""
+    for name in ("min_label", "max_label"):
+        if getattr(job.recipe.data, name) is not None:
+            yield ("data", name), Problem(f"{whose} read no labels to scale", f"remove it: {_GRADED}")
+
+
+def check_strategy(job: Job, whose: str) -> Iterator[Found]:
+    """Yield a way of sharing the training that this backend is not started in."""
+    if job.recipe.launch.strategy == "fsdp":
+        message = f"{whose} are not started with FSDP"
+        yield ("launch", "strategy"), Problem(message, "remove it, and say deepspeed where one GPU is too small")

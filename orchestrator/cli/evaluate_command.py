@@ -1,0 +1,141 @@
+"""The command evaluate: any models measured on any data, without a recipe."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator.cli.options import as_json, hardware_option, resolve_hardware
+from orchestrator.cli.output import print_json
+from orchestrator.scorers import FORMATS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_MAP = "--map"
+
+
+@click.command("evaluate")
+@click.option(
+    "--model", "models", multiple=True, required=True, metavar="PATH_OR_ID",
+    help="A folder, a run, a hub id or a Python package; may be repeated: the first is the one compared with.",
+)  # fmt: skip
+@click.option("--data", "files", multiple=True, required=True, type=click.Path(path_type=Path), help="Evaluation rows.")
+@click.option("--format", "form", type=click.Choice(list(FORMATS)), help="How models score that do not say it.")
+@click.option("--family", type=click.Choice(["decoder", "encoder"]), help="Where neither name nor config tells it.")
+@click.option("--max-length", type=click.IntRange(8), help="Longest input in tokens (512).")
+@click.option("--instruction", help="The task sentence of models that take one.")
+@click.option("--batch-size", type=click.IntRange(1), help="Pairs (texts) scored at once: 8 for an LLM, else 32.")
+@click.option("--min-label", type=float, help="Graded labels: what becomes 0; goes with --max-label.")
+@click.option("--max-label", type=float, help="Graded labels: what becomes 1, such as 2 for labels 0, 1, 2.")
+@click.option("--corpus", is_flag=True, help="Every query searches all documents of the data (embedding models).")
+@click.option("--metrics", help="Names with commas between, such as ndcg@10,mrr@10; the first is the headline.")
+@click.option(_MAP, "columns", multiple=True, metavar="NEW=OLD", help="Read the column OLD as NEW; may be repeated.")
+@click.option("--max-dropped", type=click.IntRange(0), default=0, show_default=True, help="Bad rows that are allowed.")
+@click.option("--limit", type=click.IntRange(1), help="Measure on the first rows only.")
+@click.option("--trust-remote-code", is_flag=True, help="Run Python code that a model's folder brings along.")
+@click.option("--python", help="The Python that runs the models (default: this one).")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="A fresh folder that keeps data and scores.")
+@hardware_option
+@as_json
+def evaluate_command(
+    models: tuple[str, ...],
+    files: tuple[Path, ...],
+    form: str | None,
+    family: str | None,
+    max_length: int | None,
+    instruction: str | None,
+    batch_size: int | None,
+    min_label: float | None,
+    max_label: float | None,
+    corpus: bool,
+    metrics: str | None,
+    columns: tuple[str, ...],
+    max_dropped: int,
+    limit: int | None,
+    trust_remote_code: bool,
+    python: str | None,
+    output: Path | None,
+    hardware: str,
+    as_json: bool,
+) -> None:
+    """Measure models on data: ranking groups, labelled documents, pairs of texts. No recipe, no training.
+
+    A packaged model is scored as its scoring.json says, any other in its authors' way or by --format. Exit codes:
+    3 the data, 4 a model, 6 the scoring.
+    """
+    from orchestrator.cli.data_commands import split_assignments
+    from orchestrator.data.prepare_eval import EvalRequest
+    from orchestrator.evaluate_model.evaluate import evaluate, find_problems
+    from orchestrator.evaluate_model.reading import sniff_data
+    from orchestrator.evaluate_model.request import SEED, Reading, Request
+
+    if min_label is not None and max_label is None:
+        raise click.UsageError("--min-label needs --max-label: labels are scaled from the one to the other")
+    if max_label is not None and max_label <= (min_label or 0):
+        raise click.UsageError("--max-label must lie above --min-label (0)")
+    renamed = dict(split_assignments(_MAP, columns))
+    kind = sniff_data(files, renamed)
+    data = EvalRequest(files, kind, renamed, min_label, max_label, corpus, SEED, limit, max_dropped)
+    request = Request(
+        models,
+        data,
+        Reading(form, family, max_length, instruction, batch_size, trust_remote_code),
+        _find_python(python),
+        resolve_hardware(hardware, smoke=False),
+        tuple(name.strip() for name in metrics.split(",")) if metrics is not None else (),
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orch" / "scores",
+    )
+    if problems := find_problems(request):
+        raise click.UsageError("; ".join(f"{item.message} ({item.hint})" for item in problems))
+    result = evaluate(request, output.absolute() if output else None, _tell)
+    if as_json:
+        print_json("evaluate", result)
+        return
+    for line in format_lines(result):
+        click.echo(line)
+    if output:
+        click.echo(f"kept:  {output}")
+
+
+def format_lines(result: Mapping[str, Any]) -> list[str]:
+    """Return the means of every model, each model's comparison with the first, and what to beware of."""
+    from orchestrator.evaluation.measures import display_name
+    from orchestrator.report.wording import figure, interval, measured_on, p_value, signed
+
+    lines = [measured_on(result)]
+    for system in result["systems"]:
+        means = "  ".join(f"{display_name(name)} {figure(system['means'][name])}" for name in result["metrics"])
+        lines.append(f"  {means}  {system['label']}")
+    lines += [
+        f"{row['system']} against {row['baseline']}: {row['verdict']}, {display_name(row['metric'])} "
+        f"{signed(row['difference'])} {interval(row['low'], row['high'])}, {p_value(row['p'])}"
+        for row in result["comparisons"]
+        if row["metric"] == result["headline"]["metric"]
+    ]
+    lines += [
+        f"caution: {system['id']} gives everything the same score" for system in result["systems"] if system["constant"]
+    ]
+    if without := result["eval"].get("queries_without_relevant"):
+        lines.append(f"caution: {without} of {result['eval']['units']} queries have no relevant document: they count 0")
+    return lines
+
+
+def _find_python(python: str | None) -> str:
+    """Return the interpreter as an absolute path that is not resolved: a venv's link is its identity."""
+    import shutil
+
+    if python is None:
+        return sys.executable
+    found = shutil.which(python)
+    if found is None:
+        raise click.UsageError(f"--python: no such interpreter: {python}")
+    return str(Path(found).absolute())
+
+
+def _tell(text: str) -> None:
+    click.echo(f"orch: {text}", err=True)

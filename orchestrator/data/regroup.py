@@ -1,0 +1,140 @@
+"""Rows of one query come together, wherever they stand: texts wait on disk, digests and offsets in memory."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.data.digests import digest
+from orchestrator.data.judgements import pack_judgements, read_judgements, unpack_judgements
+from orchestrator.data.reasons import Fault, problem_of
+from orchestrator.data.reshape import Finding, build_rows, is_beyond_ranking, merge_judgements
+from orchestrator.data.verdict import PROBLEMS_SHOWN
+from orchestrator.data.writing.writers import format_line
+from orchestrator.errors import DataError, Problem, Where
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from typing import BinaryIO
+
+    from orchestrator.data.judgements import Judgements, Place, Reshaping
+
+_NONE = 0  # no row follows: the row with number 0 is its query's first
+
+
+@dataclass(frozen=True)
+class Regrouped:
+    """What was written: rows, queries with rows; queries left out, and documents that were said twice."""
+
+    rows: int
+    queries: int
+    queries_dropped: int
+    repeated: int
+
+
+class Regrouping:
+    """Takes rows in any order, then writes them query by query.
+
+    Queries keep the order of their first rows, and documents theirs. A query costs about 200 bytes of memory and a row
+    16, whatever their length; the texts of one query at a time are in memory. Queries are one when their texts are
+    equal, letter by letter.
+    """
+
+    def __init__(self, rules: Reshaping, spool: BinaryIO) -> None:
+        """Prepare to take rows; `spool` is an empty file to write and read, for as long as this lives."""
+        self._rules = rules
+        self._spool = spool
+        self._end = 0
+        self._paths: list[Path] = []
+        self._queries: dict[bytes, int] = {}
+        self._first, self._last = array("Q"), array("Q")  # of each query, the number of a row
+        self._offsets, self._next = array("Q"), array("Q")  # of each row
+        self._mixed: Place | None = None
+        self._has_ranking = False
+
+    def take(self, row: dict[str, Any], path: Path, line: int) -> Fault | None:
+        """Take one row, or return why it is none. Raises ValueError where UTF-8 cannot hold it."""
+        if not self._paths or self._paths[-1] != path:
+            self._paths.append(path)
+        found = read_judgements(row, self._rules, (len(self._paths) - 1, line))
+        if isinstance(found, Fault):
+            return found
+        data = json.dumps(pack_judgements(found), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        number, here = len(self._offsets), len(self._queries)
+        query = self._queries.setdefault(digest((found.query,)), here)
+        if query == here:
+            self._first.append(number)
+            self._last.append(number)
+        else:
+            self._next[self._last[query]] = number
+            self._last[query] = number
+        self._offsets.append(self._end)
+        self._next.append(_NONE)
+        self._spool.write(data)
+        self._end += len(data)
+        self._has_ranking |= found.form == "ranking"
+        if self._mixed is None and is_beyond_ranking(found, self._rules):
+            self._mixed = found.place
+        return None
+
+    def write(self, stream: BinaryIO) -> Regrouped:
+        """Write all rows. Raises DataError with the first findings where something would be lost or contradicts."""
+        rows = queries = dropped = repeated = 0
+        findings: list[Finding] = []
+        counts: Counter[str] = Counter()
+        if self._mixed and self._has_ranking:
+            message = "ranking rows say 1 and 0, and among them stands a label outside of that range"
+            fault = Fault("would-be-lost", message, "scale the labels: --max-label, and --min-label if it is not 0")
+            findings.append(Finding(self._mixed, fault))
+            counts[fault.code] += 1
+        for parts in self._read_queries():
+            found = self._build(parts)
+            if isinstance(found, Finding):
+                counts[found.fault.code] += 1
+                if len(findings) < PROBLEMS_SHOWN:
+                    findings.append(found)
+                continue
+            lines, more = found
+            stream.writelines(format_line(line) for line in lines)
+            rows += len(lines)
+            queries += bool(lines)
+            dropped += not lines
+            repeated += more
+        if findings:
+            raise DataError.from_problems(self._describe(findings, counts))
+        return Regrouped(rows, queries, dropped, repeated)
+
+    def _build(self, parts: list[Judgements]) -> tuple[list[dict[str, Any]], int] | Finding:
+        merged = merge_judgements(parts)
+        if isinstance(merged, Finding):
+            return merged
+        rows = build_rows(merged[0], self._rules)
+        return rows if isinstance(rows, Finding) else (rows, merged[1])
+
+    def _read_queries(self) -> Iterator[list[Judgements]]:
+        """Yield the rows of each query."""
+        for first in self._first:
+            parts = [self._read(first)]
+            number = first
+            while (number := self._next[number]) != _NONE:
+                parts.append(self._read(number))
+            yield parts
+
+    def _read(self, number: int) -> Judgements:
+        self._spool.seek(self._offsets[number])
+        return unpack_judgements(json.loads(self._spool.readline()))
+
+    def _describe(self, findings: list[Finding], counts: Counter[str]) -> list[Problem]:
+        problems = []
+        for found in findings:
+            file, line = found.place
+            where = Where(str(self._paths[file]), line)
+            problems.append(problem_of(found.fault.code, found.fault.message, hint=found.fault.hint, where=where))
+        if more := counts.total() - len(findings):
+            shown = ", ".join(f"{code} {count}" for code, count in sorted(counts.items()))
+            problems.append(Problem(f"and {more} more queries; in all: {shown}"))
+        return problems

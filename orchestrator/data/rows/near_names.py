@@ -1,0 +1,55 @@
+"""Keys that look like the one that a row lacks: what to rename."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.data.rows.texts import LONGEST_QUOTE, build_fault, quote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from orchestrator.data.reasons import Fault
+
+_NEAR_NAMES = {
+    "query": ("question", "queries", "q", "anchor", "query_text", "search_query", "sentence1", "input"),
+    "pos": ("positive", "positives", "pos_docs", "positive_passages", "positive_messages", "answer", "chosen", "docs"),
+    "neg": (
+        *("negative", "negatives", "negs", "neg_docs", "negative_passages", "negative_messages"),
+        *("hard_negative", "hard_negatives", "hard_neg", "rejected", "rejected_response"),
+    ),
+    "response": ("answer", "output", "completion", "reply", "positive", "document", "target"),
+    "label": ("score", "similarity", "similarity_score", "labels", "relevance", "target", "grade", "rating"),
+    "sentence1": ("text1", "text_a", "sentence_a", "sentence_1", "text_1", "premise", "anchor", "s1", "question1"),
+    "sentence2": ("text2", "text_b", "sentence_b", "sentence_2", "text_2", "hypothesis", "positive", "s2", "question2"),
+    "score": ("label", "similarity_score", "similarity", "scores", "labels", "gold_score", "relatedness_score"),
+    "content": ("document", "text", "passage", "doc", "contents", "body", "paragraph", "response", "answer"),
+    "hits": ("documents", "docs", "passages", "candidates", "results", "hit"),
+    "messages": ("conversation", "dialog", "dialogue", "chat", "turns", "message"),
+    "conversations": ("conversation", "dialog", "dialogue", "turns"),
+    "instruction": ("prompt", "question", "task", "input"),
+    "output": ("response", "answer", "completion", "target"),
+    "positive_messages": ("positive", "positives", "pos", "positive_message"),
+}
+
+
+def find_near_name(key: str, row: Iterable[str], known: Iterable[str] = ()) -> str | None:
+    """Return the key of a row that may have been meant by `key`, none of `known`, or None."""
+    taken = set(known)
+    candidates = [name for name in row if name not in taken]
+    plain = {name.lower().strip().replace("-", "_").replace(" ", "_"): name for name in reversed(candidates)}
+    for wanted in (key, *_NEAR_NAMES.get(key, ())):
+        if wanted in plain:
+            return plain[wanted]
+    close = difflib.get_close_matches(key, [name for name in list(plain)[:50] if len(name) < LONGEST_QUOTE], n=1)
+    return plain[close[0]] if close else None
+
+
+def explain_missing_in(name: str, key: str, value: Mapping[str, Any], hint: str) -> Fault:
+    """Return the fault of an object `name` inside a row that lacks `key`; `hint` where no near name is there."""
+    near = find_near_name(key, value)
+    if near is None:
+        return build_fault("missing-key", f'{name} has no "{key}"', hint)
+    message = f'{name} has no "{key}", and it has {quote(near)}'
+    return build_fault("missing-key", message, f'rename {quote(near)} to "{key}"')

@@ -1,0 +1,251 @@
+"""Teacher scores: the distinct (query, document) pairs of raw training rows, and the same rows with a score each.
+
+    python -m orchestrator.data.teacher pairs --rows FILE… --out DIR            DIR/pairs.jsonl, to be scored
+    python -m orchestrator.data.teacher join --rows FILE… --scores FILE --out FILE.jsonl
+
+A pair's id is a digest of its texts, so that nothing but digests is in memory. Exit codes: 0; 3 when the rows or the
+scores cannot be used; 4 when a file cannot be written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.data.describe import describe_problem
+from orchestrator.data.digests import DIGEST_BYTES, DigestSet, digest
+from orchestrator.data.reading.readers import open_source
+from orchestrator.data.reasons import Fault, problem_of, refuse
+from orchestrator.data.row_documents import add_scores, pair_texts, read_documents, read_value
+from orchestrator.data.rows.formats import parse_columns
+from orchestrator.data.rows.texts import build_fault, is_finite_number
+from orchestrator.data.score_table import ScoreTable
+from orchestrator.data.verdict import PROBLEMS_SHOWN
+from orchestrator.data.writing.writers import FileSet, format_line
+from orchestrator.errors import DataError, OrchError, PreflightError, Problem, Where
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from orchestrator.data.reading.decoding import Row
+    from orchestrator.data.reading.readers import Source
+    from orchestrator.data.row_documents import RowDocuments
+
+PAIRS_NAME = "pairs.jsonl"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which rows: the first `limit` of all files together, columns {new: old} read under their new names.
+
+    `replace`: rows may have teacher scores already, and get new ones.
+    """
+
+    files: tuple[Path, ...]
+    columns: Mapping[str, str] = field(default_factory=dict)
+    limit: int | None = None
+    replace: bool = False
+
+
+@dataclass
+class Counts:
+    """What a pass over the rows found; bad rows by their reason, the first of them as problems."""
+
+    rows: int = 0
+    documents: int = 0
+    pairs: int = 0
+    bad: Counter[str] = field(default_factory=Counter)
+    problems: list[Problem] = field(default_factory=list)
+
+    def describe_bad(self) -> str:
+        """Return "" or how many rows are bad and why, for the end of a sentence."""
+        if not self.bad:
+            return ""
+        codes = ", ".join(f"{code} {count}" for code, count in sorted(self.bad.items()))
+        return f"; {self.bad.total()} bad ones left as they are ({codes})"
+
+
+def write_pairs(rows: Rows, out: Path) -> Counts:
+    """Write every distinct pair of the rows to `out` / pairs.jsonl: {"pid", "query", "document"}, in their order.
+
+    Bad rows are passed over and counted. Raises DataError when a row has scores already, or no row can be scored.
+    """
+    counts, seen = Counts(), DigestSet()
+    with FileSet() as files:
+        stream = files.open(out / PAIRS_NAME)
+        for _, _, _, found in _read_rows(rows, counts):
+            for query, document in pair_texts(found) if found else ():
+                counts.documents += 1
+                key = digest((query, document))
+                if seen.add(key):
+                    stream.write(format_line({"pid": key.hex(), "query": query, "document": document}))
+        counts.pairs = len(seen)
+        if not counts.pairs:
+            raise _nothing_to_score(counts)
+        files.commit()
+    return counts
+
+
+def join_scores(rows: Rows, scores: Path, out: Path) -> Counts:
+    """Write the rows to the file `out`, as they were, with their teacher scores; bad rows stay where and as they are.
+
+    Raises DataError when a score is missing or no finite number, or a row has scores already; then nothing is written.
+    """
+    if os.path.realpath(out) in {os.path.realpath(path) for path in (*rows.files, scores)}:
+        raise refuse("input-is-output", "this file would be overwritten by the rows with scores", out)
+    table, counts = _load_scores(scores), Counts()
+    with FileSet() as files:
+        stream = files.open(out)
+        for source, row, value, found in _read_rows(rows, counts):
+            if found is None:
+                stream.write(_format_bad(row, value))
+                continue
+            given = [_require_score(table, pair, source.path, row.line) for pair in pair_texts(found)]
+            counts.documents += len(given)
+            stream.write(format_line(add_scores(value, rows.columns, found, given)))
+        if not counts.documents:
+            raise _nothing_to_score(counts)
+        files.commit()
+    return counts
+
+
+def _read_rows(rows: Rows, counts: Counts) -> Iterator[tuple[Source, Row, Any, RowDocuments | None]]:
+    """Yield every row with its value and what it says, None for a bad one. Raises DataError for a row with scores."""
+    for path in rows.files:
+        source = open_source(path)
+        for row in source.rows():
+            if rows.limit is not None and counts.rows >= rows.limit:
+                return
+            counts.rows += 1
+            value = read_value(row, source, rows.columns)
+            found = (
+                row.fault or _require_writable(value) or read_documents(value, rows.columns, path=path, line=row.line)
+            )
+            if isinstance(found, Fault):
+                counts.bad[found.code] += 1
+                if len(counts.problems) < PROBLEMS_SHOWN:
+                    where = Where(str(path), row.line)
+                    counts.problems.append(problem_of(found.code, found.message, hint=found.hint, where=where))
+                yield source, row, value, None
+                continue
+            if found.has_scores and not rows.replace:
+                message = "the row has teacher scores already"
+                raise DataError(
+                    message, hint="keep them, or replace all with --replace", where=Where(str(path), row.line)
+                )
+            yield source, row, value, found
+
+
+def _require_writable(value: Any) -> Fault | None:
+    """Return the fault of a row that no line of JSON in UTF-8 can hold."""
+    try:
+        format_line(value)
+    except UnicodeEncodeError:
+        return build_fault("lone-surrogate", "a text holds half of a UTF-16 pair")
+    except ValueError:  # from a Parquet file
+        return build_fault("not-json", "a number is infinite, which JSON cannot hold")
+    return None
+
+
+def _format_bad(row: Row, value: Any) -> bytes:
+    """Return one line that is as bad as the row was: its own bytes, or its value where it comes from a table."""
+    if row.raw.strip() and (row.fault or not isinstance(value, dict)):
+        return b" ".join(row.raw.splitlines()) + b"\n"
+    if row.fault:  # a row of a Parquet file that JSON cannot hold
+        return format_line({row.fault.code: row.fault.message})
+    return json.dumps(value).encode() + b"\n"  # in ASCII: it may hold half of a UTF-16 pair
+
+
+def _load_scores(path: Path) -> ScoreTable:
+    """Return the scores of a file of {"pid", "score"} lines. Raises DataError for any other line."""
+    try:
+        with path.open("rb") as stream:
+            table = ScoreTable(sum(1 for _ in stream))
+            stream.seek(0)
+            for line, raw in enumerate(stream, 1):
+                if raw.strip():
+                    table.add(*_parse_score(raw, path, line))
+    except OSError as error:
+        raise refuse("not-readable", f"the scores cannot be read: {error.strerror}", path) from error
+    return table
+
+
+def _parse_score(raw: bytes, path: Path, line: int) -> tuple[bytes, float]:
+    try:
+        row = json.loads(raw)
+        key, score = bytes.fromhex(row["pid"]), row["score"]
+    except (ValueError, TypeError, KeyError):
+        key, score = b"", None
+    if len(key) != DIGEST_BYTES or not is_finite_number(score):
+        hint = "score the pairs that `pairs` wrote, again"
+        raise DataError('this is no {"pid", "score"} with a finite score', hint=hint, where=Where(str(path), line))
+    return key, float(score)
+
+
+def _require_score(table: ScoreTable, pair: tuple[str, str], path: Path, line: int) -> float:
+    score = table.get(digest(pair))
+    if score is None:
+        hint = "the scores are those of other rows: write the pairs of these rows, and score them"
+        raise DataError("a document of this row has no teacher score", hint=hint, where=Where(str(path), line))
+    return score
+
+
+def _nothing_to_score(counts: Counts) -> OrchError:
+    if counts.problems:
+        return DataError.from_problems(counts.problems)
+    return DataError("no-rows-kept: there is no row to score", hint="give rows with a query and documents")
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
+    return number
+
+
+def _parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Rows]:
+    parser = argparse.ArgumentParser(prog="orchestrator.data.teacher", allow_abbrev=False)
+    steps = parser.add_subparsers(dest="step", required=True)
+    for name, text in (("pairs", "write the pairs to score"), ("join", "write the rows with their scores")):
+        step = steps.add_parser(name, help=text, allow_abbrev=False)
+        step.add_argument("--rows", nargs="+", type=Path, required=True, metavar="FILE", help="training rows")
+        step.add_argument("--columns", nargs="+", default=[], metavar="NEW=OLD", help="columns to read under new names")
+        step.add_argument("--limit", type=_positive, metavar="N", help="the first N rows of all files together")
+        step.add_argument("--replace", action="store_true", help="rows may have teacher scores: they get new ones")
+        step.add_argument("--out", type=Path, required=True, metavar="DIR" if name == "pairs" else "FILE")
+    steps.choices["join"].add_argument("--scores", type=Path, required=True, metavar="FILE", help='{"pid", "score"}')
+    given = parser.parse_args(argv)
+    try:
+        columns = parse_columns(given.columns)
+    except ValueError as error:
+        parser.error(f"--columns {error}: write NEW=OLD, each name once")
+    return given, Rows(tuple(given.rows), columns, given.limit, given.replace)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one step; the sums go to stdout, bad rows and problems to stderr."""
+    given, rows = _parse_arguments(argv)
+    try:
+        try:
+            counts = (
+                write_pairs(rows, given.out) if given.step == "pairs" else join_scores(rows, given.scores, given.out)
+            )
+        except OSError as error:
+            message = f"{given.out} cannot be written: {error.strerror or error}"
+            raise PreflightError(message, hint="see to the disk and the permissions") from error
+    except OrchError as error:
+        sys.stderr.writelines(f"{describe_problem(problem)}\n" for problem in error.problems)
+        return error.exit_code
+    sys.stderr.writelines(f"bad: {describe_problem(problem)}\n" for problem in counts.problems)
+    what = f"{counts.pairs} distinct pairs" if given.step == "pairs" else f"{counts.documents} documents with scores"
+    sys.stdout.write(f"{counts.rows} rows, {what}{counts.describe_bad()}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

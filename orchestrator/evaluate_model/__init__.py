@@ -1,0 +1,1 @@
+"""Any models measured on any data, without a recipe or a training."""

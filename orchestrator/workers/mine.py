@@ -1,0 +1,250 @@
+"""Mine hard negatives with sentence-transformers' own `mine_hard_negatives`, and say of each its rank and score.
+
+Reads queries.jsonl, {"query", "positives"} with numbers of documents, and corpus.jsonl, {"text"}; writes mined.jsonl, a
+line a query, and mining.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import random
+import re
+import sys
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.folders import write_json, write_text
+from orchestrator.workers.reranker.scoring import Scorer, choose_device
+from orchestrator.workers.reranker.scoring_spec import load_raw_spec
+from orchestrator.workers.score_cache import identify_model
+from orchestrator.workers.score_pairs import Teacher
+from orchestrator.workers.versions import read_versions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orchestrator.workers.embedding.model import Encoder
+
+# what the settings hold, by mine_hard_negatives' own names
+SETTINGS = (
+    "range_min", "range_max", "max_score", "min_score", "absolute_margin", "relative_margin", "num_negatives",
+    "sampling_strategy", "batch_size",
+)  # fmt: skip
+QUERIES_AT_ONCE = 64
+# sentence_transformers/util/hard_negatives.py prints these counts and returns them nowhere
+SKIPPED = re.compile(r"Skipped ([\d,]+) potential negatives .* due to the (\w+) of")
+
+
+@dataclass(frozen=True)
+class Rescorer:
+    """A scorer with the one method of a CrossEncoder that the library calls."""
+
+    scorer: Scorer
+
+    def predict(self, pairs: Sequence[tuple[str, str]], **_: Any) -> Any:
+        """Return one score a pair, as a tensor."""
+        import torch
+
+        return torch.tensor(self.scorer.score(list(pairs), None), dtype=torch.float32)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A query and the numbers of its relevant documents."""
+
+    text: str
+    positives: list[int]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the library found for one query, best first; no `negatives` where it left the query out."""
+
+    positive_scores: list[float]
+    negatives: list[int]
+    scores: list[float]
+
+
+def read_questions(path: Path, documents: int) -> list[Question]:
+    """Return the queries. Raises WorkerError for a line that is none."""
+    questions = []
+    for number, row in enumerate(_read_rows(path), start=1):
+        text, positives = row.get("query"), row.get("positives") or [-1]
+        if (
+            not isinstance(text, str)
+            or not isinstance(positives, list)
+            or not all(_is_number(one, documents) for one in positives)
+        ):
+            raise WorkerError(f'{path}:{number}: not {{"query", "positives"}} with numbers of documents')
+        questions.append(Question(text, positives))
+    if not questions:
+        raise WorkerError(f"{path}: there is no query to mine for")
+    return questions
+
+
+def _is_number(value: Any, documents: int) -> bool:
+    return type(value) is int and 0 <= value < documents
+
+
+def read_corpus(path: Path) -> list[str]:
+    """Return the documents. Raises WorkerError for a line without a text."""
+    texts = [row.get("text") for row in _read_rows(path)]
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise WorkerError(f'{path}: not lines of {{"text"}}')
+    return [str(text) for text in texts]
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        with path.open(encoding="utf-8") as stream:
+            rows = [json.loads(line) for line in stream if line.strip()]
+    except (OSError, ValueError) as error:
+        raise WorkerError(f"{path}: cannot be read: {error}") from error
+    if not all(isinstance(row, dict) for row in rows):
+        raise WorkerError(f"{path}: not lines of JSON objects")
+    return rows
+
+
+def mine(
+    encoder: Encoder,
+    questions: Sequence[Question],
+    corpus: list[str],
+    settings: dict[str, Any],
+    *,
+    rescorer: Rescorer | None,
+    cache: Path,
+) -> tuple[list[Found], dict[str, int]]:
+    """Return what the library finds for each query, and how many candidates it says that each limit excludes.
+
+    The library leaves the vectors in `cache`. It draws with Python's `random`, which is seeded here. Raises WorkerError
+    where it refuses the settings.
+    """
+    from datasets import Dataset
+    from sentence_transformers.util import mine_hard_negatives
+
+    pairs = [(question.text, corpus[place]) for question in questions for place in question.positives]
+    dataset = Dataset.from_dict({"query": [query for query, _ in pairs], "positive": [text for _, text in pairs]})
+    said = io.StringIO()
+    random.seed(settings["seed"])
+    try:
+        with contextlib.redirect_stdout(said):
+            mined = mine_hard_negatives(
+                dataset,
+                encoder.model,
+                "query",
+                "positive",
+                corpus=corpus,
+                cross_encoder=rescorer,
+                query_prompt=encoder.spec.query_prompt,
+                corpus_prompt=encoder.spec.document_prompt,
+                output_format="labeled-list",
+                output_scores=True,
+                cache_folder=str(cache),
+                **{name: settings[name] for name in SETTINGS},
+            )
+    except ValueError as error:
+        raise WorkerError(f"mine_hard_negatives: {error}") from error
+    finally:
+        sys.stderr.write(said.getvalue())
+    skipped = {name: int(count.replace(",", "")) for count, name in SKIPPED.findall(said.getvalue())}
+    return collect(questions, corpus, mined), skipped
+
+
+def collect(questions: Sequence[Question], corpus: Sequence[str], mined: Any) -> list[Found]:
+    """Return what was found for each query: the library gives one row a positive, each with the same negatives."""
+    numbers = {text: number for number, text in enumerate(corpus)}
+    found: dict[str, Found] = {}
+    for query, texts, scores in zip(mined["query"], mined["positive"], mined["scores"], strict=True):
+        known = found.setdefault(query, Found([], [numbers[text] for text in texts[1:]], scores[1:]))
+        known.positive_scores.append(scores[0])
+    return [found.get(question.text, Found([], [], [])) for question in questions]
+
+
+def rank(encoder: Encoder, cache: Path, found: Sequence[Found]) -> list[list[int]]:
+    """Return the rank of each negative among all documents of the corpus, by the embedder's similarity, from 1."""
+    import numpy as np
+    import torch
+
+    queries, documents = (
+        torch.from_numpy(np.load(next(cache.glob(f"{name}_embeddings_*.npy")))) for name in ("query", "corpus")
+    )
+    ranks: list[list[int]] = []
+    for start in range(0, len(found), QUERIES_AT_ONCE):
+        similarities = encoder.model.similarity(queries[start : start + QUERIES_AT_ONCE], documents)
+        for row, one in zip(similarities, found[start : start + QUERIES_AT_ONCE], strict=True):
+            ranks.append([1 + int((row > row[number]).sum()) for number in one.negatives])
+    return ranks
+
+
+def load_embedder(model: str, raw: dict[str, Any], origin: str, device: str, batch_size: int) -> Encoder:
+    """Return the embedding model of the spec. Raises WorkerError for the spec of another kind of model."""
+    from orchestrator.workers.embedding.model import load_encoder
+    from orchestrator.workers.embedding.spec import parse_spec
+
+    encoder = load_encoder(model, replace(parse_spec(raw, origin), batch_size=batch_size), device)
+    encoder.model.truncate_dim = encoder.spec.truncate_dim
+    return encoder
+
+
+def main(argv: list[str]) -> int:
+    """Write mined.jsonl and mining.json into `--out`."""
+    parser = argparse.ArgumentParser(prog="workers mine", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--model", required=True, help="the embedding model that searches: a folder or a hub id")
+    parser.add_argument("--scoring", type=Path, required=True, help="its scoring spec, JSON")
+    parser.add_argument("--cross-encoder", help="a reranker that scores what was found, for the limits")
+    parser.add_argument("--cross-encoder-scoring", type=Path, help="its scoring spec, JSON")
+    parser.add_argument("--queries", type=Path, required=True)
+    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--settings", type=Path, required=True, help=f"JSON: seed, {', '.join(SETTINGS)}")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--device", help="cpu or cuda; the GPU when there is one")
+    options = parser.parse_args(argv)
+    if (options.cross_encoder is None) != (options.cross_encoder_scoring is None):
+        parser.error("--cross-encoder and --cross-encoder-scoring go together")
+
+    settings, device = load_raw_spec(options.settings), choose_device(options.device)
+    if missing := [name for name in ("seed", *SETTINGS) if name not in settings]:
+        raise WorkerError(f"{options.settings}: {', '.join(missing)} must be there, null for no limit")
+    corpus = read_corpus(options.corpus)
+    questions = read_questions(options.queries, len(corpus))
+    raw = load_raw_spec(options.scoring)
+    encoder = load_embedder(options.model, raw, str(options.scoring), device, settings["batch_size"])
+    models = {"embedder": describe_model(options.model, raw)}
+    rescorer = None
+    if options.cross_encoder:
+        other = load_raw_spec(options.cross_encoder_scoring)
+        rescorer = Rescorer(Teacher(options.cross_encoder, other, str(options.cross_encoder_scoring), device).load())
+        models["cross-encoder"] = describe_model(options.cross_encoder, other)
+    options.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=options.out) as folder:
+        cache = Path(folder)
+        found, skipped = mine(encoder, questions, corpus, settings, rescorer=rescorer, cache=cache)
+        ranks = rank(encoder, cache, found)
+    lines = [_format(one, places) for one, places in zip(found, ranks, strict=True)]
+    write_text(options.out / "mined.jsonl", "".join(lines))
+    facts = {"device": device, "excluded": skipped, "max_length": encoder.max_length, "dims": _count_dims(encoder)}
+    write_json(options.out / "mining.json", {"version": 1, "models": models, **facts, "versions": read_versions()})
+    return 0
+
+
+def describe_model(model: str, raw: dict[str, Any]) -> dict[str, Any]:
+    """Return what a ledger says of a model: its name, its scoring spec, and the hash of each of its files."""
+    return {"model": model, "scoring": raw, "files": identify_model(model)}
+
+
+def _count_dims(encoder: Encoder) -> int:
+    return int(encoder.spec.truncate_dim or encoder.model.get_embedding_dimension())
+
+
+def _format(one: Found, ranks: list[int]) -> str:
+    negatives = [
+        {"document": number, "rank": place, "score": score}
+        for number, place, score in zip(one.negatives, ranks, one.scores, strict=True)
+    ]
+    return json.dumps({"positive_scores": one.positive_scores, "negatives": negatives}) + "\n"

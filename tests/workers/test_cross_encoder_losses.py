@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from orchestrator.workers.cross_encoder.rows import load_rows
+from orchestrator.workers.cross_encoder.settings import FORMS, LossSettings
+from orchestrator.workers.failure import WorkerError
+
+LN2 = math.log(2)
+
+
+def build_scorer(scores: list[float]):
+    """A CrossEncoder whose score of a document named "2" is its parameter number 2: formulas are tested on it by hand."""
+    import torch
+    from sentence_transformers import CrossEncoder
+
+    class Table(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scores = torch.nn.Parameter(torch.tensor(scores))
+            self.calls = 0
+
+        def preprocess(self, inputs, **_):
+            return {"index": torch.tensor([int(document) for _query, document in inputs])}
+
+        def forward(self, features):
+            self.calls += 1
+            return {"scores": self.scores[features["index"]][:, None]}
+
+    return CrossEncoder(modules=[Table()], device="cpu")
+
+
+def compute(name: str, scores: list[float], inputs: list, labels: list, **changes):
+    """Return the loss as a number, and its derivative by each score."""
+    import torch
+
+    from orchestrator.workers.cross_encoder.losses import build_loss
+
+    model = build_scorer(scores)
+    loss = build_loss(model, LossSettings(name, **changes))
+    truth = [torch.tensor(row) for row in labels] if isinstance(labels[0], list) else torch.tensor(labels)
+    value = loss(inputs, truth)
+    value.backward()
+    assert model[0].calls == (2 if name == "margin_mse" else 1)
+    return value.item(), model[0].scores.grad.tolist()
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def softmax(scores: list[float]) -> list[float]:
+    total = sum(map(math.exp, scores))
+    return [math.exp(score) / total for score in scores]
+
+
+def test_pointwise_bce_is_the_cross_entropy_of_the_sigmoid_with_a_label_that_may_lie_between():
+    scores, labels = [2.0, -1.0, 0.5], [1.0, 0.0, 0.25]
+    value, gradient = compute("pointwise_bce", scores, [["q"] * 3, ["0", "1", "2"]], labels)
+    each = [
+        -label * math.log(sigmoid(score)) - (1 - label) * math.log(1 - sigmoid(score))
+        for score, label in zip(scores, labels, strict=True)
+    ]
+    assert value == pytest.approx(sum(each) / 3)
+    expected = [(sigmoid(score) - label) / 3 for score, label in zip(scores, labels, strict=True)]
+    assert gradient == pytest.approx(expected)
+
+
+def test_pos_weight_multiplies_what_positives_cost():
+    value, _ = compute("pointwise_bce", [2.0, -1.0], [["q", "q"], ["0", "1"]], [1.0, 0.0], pos_weight=3)
+    assert value == pytest.approx((-3 * math.log(sigmoid(2)) - math.log(1 - sigmoid(-1))) / 2)
+
+
+def test_pointwise_mse_is_the_mean_squared_distance_to_the_label():
+    value, gradient = compute("pointwise_mse", [2.0, -1.0], [["q", "q"], ["0", "1"]], [0.5, 0.0])
+    assert value == pytest.approx((1.5**2 + 1) / 2)
+    assert gradient == pytest.approx([1.5, -1.0])
+
+
+def test_the_sigmoid_brings_scores_into_the_range_of_labels():
+    value, _ = compute("pointwise_mse", [2.0, -1.0], [["q", "q"], ["0", "1"]], [1.0, 0.0], activation="sigmoid")
+    assert value == pytest.approx(((sigmoid(2) - 1) ** 2 + sigmoid(-1) ** 2) / 2)
+
+
+def test_ranknet_sums_the_pairs_of_a_query_by_how_far_their_labels_are_apart():
+    scores, labels = [0.5, 1.5, -1.0], [1.0, 0.0, 0.5]
+    value, gradient = compute("pairwise_ranknet", scores, [["q"], [["0", "1", "2"]]], [labels])
+    # worse before better: (1, 0) by 1, (1, 2) by a half, (2, 0) by a half
+    expected = math.log(1 + math.exp(1.0)) + 0.5 * math.log(1 + math.exp(2.5)) + 0.5 * math.log(1 + math.exp(-1.5))
+    assert value == pytest.approx(expected)
+    by_hand = [
+        -sigmoid(1.0) - 0.5 * sigmoid(-1.5),
+        sigmoid(1.0) + 0.5 * sigmoid(2.5),
+        -0.5 * sigmoid(2.5) + 0.5 * sigmoid(-1.5),
+    ]
+    assert gradient == pytest.approx(by_hand)
+
+
+def test_equal_labels_make_no_pair():
+    value, gradient = compute("pairwise_ranknet", [0.5, 1.5], [["q"], [["0", "1"]]], [[1.0, 1.0]])
+    assert value == 0
+    assert gradient == [0, 0]
+
+
+def test_listwise_ce_is_minus_the_log_of_the_positives_share():
+    scores = [0.5, 1.5, -1.0]
+    value, gradient = compute("listwise_ce", scores, [["q"], [["0", "1", "2"]]], [[0.0, 1.0, 0.0]])
+    share = softmax(scores)
+    assert value == pytest.approx(-math.log(share[1]))
+    assert gradient == pytest.approx([share[0], share[1] - 1, share[2]])
+
+
+def test_graded_listwise_ce_reads_the_labels_as_a_distribution():
+    scores, labels = [0.5, 1.5, -1.0], [1.0, 0.0, 0.5]
+    value, gradient = compute("listwise_ce", scores, [["q"], [["0", "1", "2"]]], [labels], graded=True)
+    share = softmax(scores)
+    assert value == pytest.approx(-(2 / 3) * math.log(share[0]) - (1 / 3) * math.log(share[2]))
+    assert gradient == pytest.approx([share[0] - 2 / 3, share[1], share[2] - 1 / 3])
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"), [("pairwise_ranknet", {}), ("listwise_ce", {}), ("listwise_ce", {"graded": True})]
+)
+def test_lists_of_different_lengths_are_a_mean_over_queries_without_padding(name, changes):
+    scores = [0.5, 1.5, -1.0, 0.25, 2.0]
+    lists, labels = [["0", "1", "2"], ["3", "4"]], [[1.0, 0.25, 0.0], [0.0, 1.0]]
+    both, _ = compute(name, scores, [["q", "r"], lists], labels, **changes)
+    alone = [
+        compute(name, scores, [["q"], [documents]], [truth], **changes)[0]
+        for documents, truth in zip(lists, labels, strict=True)
+    ]
+    assert both == pytest.approx(sum(alone) / 2)
+
+
+def lambda_by_hand(scores: list[float], labels: list[float], k: int | None = None) -> float:
+    """NDCGLoss2++ of Wang et al. 2018 with μ = 10, in plain numbers: the mean over pairs i above j in the labels."""
+    order = sorted(range(len(scores)), key=lambda index: -scores[index])
+    discount = [math.log2(2 + rank) for rank in range(len(scores))]
+    ideal = sorted(labels, reverse=True)[:k]
+    best = sum((2**label - 1) / discount[rank] for rank, label in enumerate(ideal))
+    gain = [(2 ** labels[index] - 1) / best for index in order]
+    total, pairs = 0.0, 0
+    for i, first in enumerate(order):
+        for j, second in enumerate(order):
+            if labels[first] <= labels[second] or (k and min(i, j) >= k):
+                continue
+            apart = abs(i - j)
+            weight = 10 * abs(1 / discount[apart - 1] - 1 / discount[apart])
+            weight += abs(1 / discount[i] - 1 / discount[j])
+            log2_sigmoid = math.log(sigmoid(scores[first] - scores[second])) / LN2
+            total -= weight * abs(gain[i] - gain[j]) * log2_sigmoid
+            pairs += 1
+    return total / pairs
+
+
+@pytest.mark.parametrize("k", [None, 1])
+def test_lambda_loss_weights_pairs_by_what_a_swap_changes_in_ndcg(k):
+    scores, labels = [0.5, 1.5, -1.0, 0.75], [1.0, 0.0, 0.5, 0.25]
+    value, gradient = compute("lambda_loss", scores, [["q"], [["0", "1", "2", "3"]]], [labels], k=k)
+    assert value == pytest.approx(lambda_by_hand(scores, labels, k), rel=1e-5)
+    assert gradient[0] < 0 < gradient[1]
+
+
+def test_lambda_loss_leaves_padding_out():
+    scores = [0.5, 1.5, -1.0, 0.25, 2.0]
+    value, _ = compute(
+        "lambda_loss", scores, [["q", "r"], [["0", "1", "2"], ["3", "4"]]], [[1.0, 0.5, 0.0], [1.0, 0.0]]
+    )
+    # a mean over the pairs of the batch: three of the first query, one of the second
+    first, second = lambda_by_hand(scores[:3], [1.0, 0.5, 0.0]), lambda_by_hand(scores[3:], [1.0, 0.0])
+    assert value == pytest.approx((3 * first + second) / 4, rel=1e-5)
+
+
+def test_list_mle_is_the_likelihood_of_the_documents_in_the_order_that_they_come_in():
+    scores = [0.5, 1.5, -1.0]
+    value, gradient = compute("list_mle", scores, [["q"], [["0", "1", "2"]]], [[1.0, 0.5, 0.0]])
+    assert value == pytest.approx(-math.log(softmax(scores)[0]) - math.log(softmax(scores[1:])[0]), rel=1e-5)
+    assert gradient[0] < 0 < gradient[2]
+    turned, _ = compute("list_mle", scores, [["q"], [["2", "1", "0"]]], [[1.0, 0.5, 0.0]])
+    again = scores[::-1]
+    assert turned == pytest.approx(-math.log(softmax(again)[0]) - math.log(softmax(again[1:])[0]), rel=1e-5)
+
+
+def test_list_mle_leaves_padding_out():
+    scores = [0.5, 1.5, -1.0, 0.25, 2.0]
+    value, _ = compute("list_mle", scores, [["q", "r"], [["0", "1", "2"], ["3", "4"]]], [[1.0, 0.5, 0.0], [1.0, 0.0]])
+    first = -math.log(softmax(scores[:3])[0]) - math.log(softmax(scores[1:3])[0])
+    assert value == pytest.approx((first - math.log(softmax(scores[3:])[0])) / 2, rel=1e-5)
+
+
+def test_margin_mse_compares_differences_of_scores_with_the_teachers():
+    scores = [2.0, 0.5, -1.0, 1.0]
+    value, gradient = compute("margin_mse", scores, [["q", "r"], ["0", "2"], ["1", "3"]], [3.0, -0.5])
+    assert value == pytest.approx(((1.5 - 3.0) ** 2 + (-2.0 + 0.5) ** 2) / 2)
+    assert gradient == pytest.approx([-1.5, 1.5, -1.5, 1.5])
+
+
+def test_margin_mse_takes_a_sigmoid_before_it_compares():
+    value, _ = compute("margin_mse", [2.0, 0.5], [["q"], ["0"], ["1"]], [1.0], activation="sigmoid")
+    assert value == pytest.approx((sigmoid(2.0) - sigmoid(0.5) - 1) ** 2)
+
+
+def test_no_loss_overflows_where_the_scores_are_far_apart():
+    for name, form in FORMS.items():
+        if form == "cross-encoder-lists":
+            value, gradient = compute(name, [-1e4, 1e4], [["q"], [["0", "1"]]], [[1.0, 0.0]])
+            assert math.isfinite(value), name
+            assert gradient[0] < 0 < gradient[1], name
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_and_says_what_to_do():
+    from orchestrator.workers.cross_encoder.losses import build_loss, guard_loss
+
+    loss = build_loss(build_scorer([float("nan"), 0.0]), LossSettings("listwise_ce"))
+    guard_loss(loss)
+    import torch
+
+    with pytest.raises(WorkerError, match=r"of a training step is nan: .* Lower learning_rate"):
+        loss([["q"], [["0", "1"]]], [torch.tensor([1.0, 0.0])])
+    loss.eval()
+    with pytest.raises(WorkerError, match="on the validation rows is nan"):
+        loss([["q"], [["0", "1"]]], [torch.tensor([1.0, 0.0])])
+
+
+PAIR = {"query": "q", "document": "d", "label": 1}
+LIST = {"query": "q", "documents": ["d", "e"], "labels": [1, 0]}
+MARGIN = {"query": "q", "positive": "d", "negative": "e", "label": 2.5}
+
+
+@pytest.mark.parametrize(
+    ("loss", "row", "words"),
+    [
+        (LossSettings("pointwise_bce"), {**PAIR, "label": 1.5}, "probabilities, from 0 to 1"),
+        (LossSettings("pointwise_mse"), {**PAIR, "label": True}, "label is True"),
+        (LossSettings("pointwise_mse"), {**PAIR, "label": float("nan")}, "finite number"),
+        (LossSettings("pointwise_mse"), {**PAIR, "document": " "}, "document must be a text that is not empty"),
+        (LossSettings("pointwise_mse"), {"query": "q", "document": "d"}, "is an object of query, document, label"),
+        (LossSettings("margin_mse"), {**MARGIN, "negative": None}, "negative must be a text"),
+        (LossSettings("lambda_loss"), {**LIST, "labels": [1]}, "a list of 2 numbers"),
+        (LossSettings("lambda_loss"), {**LIST, "labels": [1, "0"]}, "labels hold '0'"),
+        (LossSettings("lambda_loss"), {**LIST, "documents": [], "labels": []}, "at least one text"),
+        (LossSettings("list_mle"), {**LIST, "labels": [0, 1]}, "not sorted by label, highest first"),
+        (LossSettings("listwise_ce"), {**LIST, "labels": [1, 0.5]}, "2 documents are relevant"),
+        (LossSettings("listwise_ce", graded=True), {**LIST, "labels": [0, 0]}, "one must be above"),
+        (LossSettings("listwise_ce", graded=True), {**LIST, "labels": [1, -1]}, "none may be below 0"),
+    ],
+)
+def test_a_row_that_the_loss_cannot_learn_from_is_named_by_file_and_line(loss, row, words, tmp_path):
+    path = tmp_path / "train.jsonl"
+    good = {"cross-encoder-pairs": PAIR, "cross-encoder-lists": LIST, "cross-encoder-margins": MARGIN}[FORMS[loss.type]]
+    path.write_text(json.dumps(good) + "\n\n" + json.dumps(row) + "\n")
+    with pytest.raises(WorkerError) as error:
+        load_rows(path, FORMS[loss.type], loss)
+    assert len(error.value.problems) == 1
+    assert error.value.problems[0].startswith(f"{path}:3: ")
+    assert words in error.value.problems[0]
