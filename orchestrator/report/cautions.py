@@ -167,7 +167,7 @@ def _about_data(record: RunRecord) -> Iterator[str]:
     for name, side in ((record.ledger or {}).get("sides") or {}).items():
         dropped = side.get("dropped") or {}
         moved = side.get("moved_to_eval", 0) + side.get("moved_to_validation", 0)
-        if side.get("rows_in") != side.get("kept", 0) + moved + sum(dropped.values()):
+        if side.get("rows_in") != side.get("kept", 0) + side.get("merged", 0) + moved + sum(dropped.values()):
             yield f"The ledger of the {name} data does not add up: rows are unaccounted for."
         if duplicates := dropped.get("duplicate"):
             yield f"{counted(duplicates, 'row')} of the {name} data repeated another and were dropped."

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 _QUANTILES = "median · 95 % · longest"
 _MOVED_TO = ("eval", "validation")
+_OWN_PLACE = ("tokens", "labels", "groups", "teacher")  # shown in rows of their own
 
 
 def build_ledger(ledger: Mapping[str, Any] | None) -> Iterator[dict[str, Any]]:
@@ -19,6 +20,7 @@ def build_ledger(ledger: Mapping[str, Any] | None) -> Iterator[dict[str, Any]]:
         if not side.get("rows_in"):
             continue
         parts = [("kept", side.get("kept", 0))]
+        parts += [("merged with rows of their query", side["merged"])] if side.get("merged") else []
         parts += [(f"moved to {to}", side[f"moved_to_{to}"]) for to in _MOVED_TO if side.get(f"moved_to_{to}")]
         parts += [(reason.replace("-", " "), count) for reason, count in (side.get("dropped") or {}).items() if count]
         yield {"name": name, "rows_in": side["rows_in"], "parts": parts, "files": side.get("files") or []}
@@ -35,8 +37,9 @@ def _side_statistics(side: Mapping[str, Any]) -> dict[str, str]:
     """Return {name: text} of one side, in the order of stats.json; each kind of data counts what it has."""
     rows: dict[str, str] = {}
     for key, value in side.items():
-        if key != "tokens":
+        if key not in _OWN_PLACE:
             rows.update(_row(key, value))
+    rows.update(_labelled_rows(side))
     tokens = side.get("tokens") or {}
     for key, value in tokens.items():
         if isinstance(value, dict) and "p50" in value:
@@ -44,6 +47,24 @@ def _side_statistics(side: Mapping[str, Any]) -> dict[str, str]:
     if "tokens_cut" in tokens:
         rows["Tokens cut by the length limits"] = f"{tokens['tokens_cut']:,}"
     return rows
+
+
+def _labelled_rows(side: Mapping[str, Any]) -> dict[str, str]:
+    """Return what labels, groups and teacher scores say."""
+    rows: dict[str, str] = {}
+    for key, title in (("labels", "Labels"), ("teacher", "Teacher scores")):
+        if spread := side.get(key):
+            rows[f"{title}: mean (lowest to highest)"] = _spread(spread)
+    if groups := side.get("groups"):
+        rows["Documents a query: mean (fewest to most)"] = _spread(groups["documents"])
+        for key, title in (("one_label", "Queries with one label only"), ("too_small", "Queries with one document")):
+            if groups.get(key):
+                rows[title] = wording.plain(groups[key])
+    return rows
+
+
+def _spread(spread: Mapping[str, Any]) -> str:
+    return f"{wording.plain(spread['mean'])} ({wording.plain(spread['lowest'])} to {wording.plain(spread['highest'])})"
 
 
 def _row(key: str, value: object) -> dict[str, str]:

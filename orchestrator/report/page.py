@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.evaluation.measures import display_name, require_metric
 from orchestrator.render import find_templates
 from orchestrator.report import wording
+from orchestrator.report.audit import build_audit
 from orchestrator.report.cautions import build_cautions, build_gaps
 from orchestrator.report.data_table import build_ledger, build_statistics
 from orchestrator.report.evidence import build_evidence
 from orchestrator.report.figures import build_interval_figure
+from orchestrator.report.label_figure import build_label_figure
+from orchestrator.report.notes import describe_determinism, describe_teacher
 from orchestrator.report.training_log import describe_log
 from orchestrator.supervise.state import redact
 
@@ -44,6 +47,7 @@ def render_page(record: RunRecord, metrics: Mapping[str, Any], scored: Scored, p
         display=display_name,
         duration=wording.duration,
         figure=wording.figure,
+        interval_of=lambda row: wording.interval(row["low"], row["high"]),
         lower_is_better=lambda name: not wording.higher_is_better(name),
         row_lower=lambda name: not require_metric(name).row_higher_is_better,
         plain=wording.plain,
@@ -80,6 +84,9 @@ def build_context(
         "loss": describe_log(record.training),
         "ledger": list(build_ledger(record.ledger)),
         "statistics": build_statistics(record.stats or {}),
+        "labels": build_label_figure(record.stats or {}),
+        "audit": build_audit(metrics, scored, record.stats or {}),
+        "teacher": describe_teacher(metrics),
         "cautions": build_cautions(record, metrics),
         "gaps": build_gaps(record, metrics),
         "checks": record.checks,
@@ -122,6 +129,8 @@ def _facts(record: RunRecord, metrics: Mapping[str, Any]) -> Iterator[tuple[str,
     training = next((timing.seconds for timing in record.timings if timing.stage.kind == "train"), None)
     if training:
         yield "Training took", wording.duration(training)
+    if "deterministic" in record.plan.recipe:
+        yield "Deterministic", describe_determinism(record)
 
 
 def _shares(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:

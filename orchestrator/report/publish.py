@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.evaluation.metrics import build_metrics
 from orchestrator.evaluation.scored import load_scored
 from orchestrator.launch import load_plan
+from orchestrator.report.audit import build_audit
 from orchestrator.report.card import write_results
 from orchestrator.report.curve import draw_loss_curve
 from orchestrator.report.page import render_page
@@ -39,7 +40,7 @@ def write_report(run: RunDir) -> dict[str, Any]:
         _write_bytes(run.loss_curve_png, picture)
     write_text(run.report_html, render_page(record, metrics, scored, picture))
     write_results(run.model / "README.md", metrics)
-    summary = build_summary(record, metrics)
+    summary = build_summary(record, metrics, build_audit(metrics, scored, record.stats or {}))
     write_json(run.report_json, summary)
     return summary
 

@@ -5,24 +5,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.evaluation.measures import display_name
+from orchestrator.report.audit import Suspects, summarise
 from orchestrator.report.cautions import build_cautions, build_gaps
+from orchestrator.report.notes import describe_teacher, is_deterministic
 from orchestrator.report.wording import figure, headline
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from orchestrator.report.record import RunRecord
 
 REPORT_VERSION = 2
 
 
-def build_summary(record: RunRecord, metrics: Mapping[str, Any]) -> dict[str, Any]:
+def build_summary(record: RunRecord, metrics: Mapping[str, Any], audit: Sequence[Suspects] = ()) -> dict[str, Any]:
     """Return report.json.
 
     {"version": 2, "name", "task", "backend", "smoke", "verdict", "headline": sentence,
      "kind": "group"|"retrieval"|"pair"|"chat", "unit": "query"|"pair"|"row",
      "metrics": {"names": […], "directions": {name: "higher"|"lower"}, "headline",
                  "systems": [{"id", "role", "label", "head", "means": {name: float | null}}]},
+     "deterministic": bool, "teacher": sentence | null,
+     "guards": as in metrics.json, "false_negatives": [{"judge", "side": "train"|"eval", "sentence"}],
      "comparisons": as in metrics.json, "gate": as in metrics.json, "eval": as in metrics.json,
      "timings": [{"stage", "kind", "seconds"|null}], "paths": {name: path relative to the run folder},
      "versions": {…}, "cautions": ["…"], "gaps": ["…"]}
@@ -54,6 +58,10 @@ def build_summary(record: RunRecord, metrics: Mapping[str, Any]) -> dict[str, An
                 {key: system[key] for key in ("id", "role", "label", "head", "means")} for system in metrics["systems"]
             ],
         },
+        "deterministic": is_deterministic(record),
+        "teacher": describe_teacher(metrics),
+        "guards": metrics["guards"],
+        "false_negatives": summarise(audit),
         "comparisons": metrics["comparisons"],
         "gate": metrics["gate"],
         "eval": metrics["eval"],
@@ -75,9 +83,21 @@ def build_lines(summary: Mapping[str, Any]) -> list[str]:
     for system in metrics["systems"]:
         means = "  ".join(f"{display_name(name)} {figure(system['means'][name])}" for name in metrics["names"])
         lines.append(f"  {means}  {system['label']}")
+    lines += [summary["teacher"]] if summary["teacher"] else []
+    lines += [line for guard in summary["guards"] for line in _guard_lines(guard)]
     lines += [
         f"gate {'passed' if rule['passed'] else 'MISSED'}: {rule['sentence']}" for rule in summary["gate"]["rules"]
     ]
     lines += [f"caution: {caution}" for caution in summary["cautions"]]
     lines += [f"missing: {gap}" for gap in summary["gaps"]]
     return lines
+
+
+def _guard_lines(guard: Mapping[str, Any]) -> list[str]:
+    """Return one line a guard: its headline before and after, and the word for the difference."""
+    rows = guard["comparisons"][:1]
+    return [
+        f"guard {guard['name']}: {display_name(row['metric'])} {figure(row['before'])} to {figure(row['after'])}: "
+        f"{row['verdict']}"
+        for row in rows
+    ]

@@ -99,7 +99,7 @@ def test_every_tag_is_closed(page):
 def test_the_sections_come_in_reading_order(page):
     assert re.findall(r"<h2>(.*?)</h2>", page) == [
         "Systems", "Difference, tuned minus baseline", "Query by query", "Training", "Wins and losses", "Data",
-        "Cautions", "Verification of the model", "Time", "Commands", "Rendered files", "Provenance", "Recipe",
+        "Negatives in doubt", "Cautions", "Verification of the model", "Time", "Commands", "Rendered files", "Provenance", "Recipe",
     ]  # fmt: skip
 
 
