@@ -30,6 +30,7 @@ check: setup     ## format, lint, types, layers
 
 bench: setup     ## what the performance claims are measured with
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/losses.py
 
 golden: setup    ## write golden files and the schema anew; read the diff
 	$(BIN)/python -m tests.golden.regenerate

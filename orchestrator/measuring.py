@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import Problem, RecipeError
@@ -16,6 +16,7 @@ from orchestrator.scorers import (
     build_scoring,
     default_batch_size,
     find_format,
+    load_own_spec,
 )
 
 if TYPE_CHECKING:
@@ -120,9 +121,9 @@ def find_teacher_spec(job: Job) -> dict[str, Any] | Problem:
         batch_size=said.batch_size,
     )
     if isinstance(spec, Problem):
-        unknown = teacher.native is None and find_format(teacher) is None
-        hint = f"say it: teacher: {{path: {teacher.name}, native: …}}, {_NATIVES}" if unknown else spec.hint
-        return replace(spec, hint=hint)
+        unknown = load_own_spec(teacher) is None and find_format(teacher) is None
+        in_recipe = f"say it: teacher: {{path: {teacher.name}, native: …}}, {_NATIVES}"
+        return Problem(spec.message, in_recipe if unknown else spec.hint, spec.where)
     return {**spec, **({"base_name": "a tiny random model"} if job.smoke else {})}
 
 

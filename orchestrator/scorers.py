@@ -6,8 +6,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import Problem, Where
+from orchestrator.models import find_other_scorer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from orchestrator.models import BaseModel
 
 SPEC_VERSION = 1
@@ -26,7 +29,7 @@ FORMATS = {
     "cross-encoder": "as the cross-encoder it is",
     "bi-encoder": "as the bi-encoder it is (cosine of its embeddings)",
     "flag-llm-reranker": "in FlagEmbedding's prompt for LLM rerankers (logit of Yes)",
-    "embedding": "as an embedding model, with its own prompts",
+    "embedding": "as an embedding model",
 }
 # What a packaged folder may say: it is scored by these, whether a user can name them or not.
 _PACKAGED = (*FORMATS, "qwen3-score-head", "formatted-head")
@@ -92,7 +95,7 @@ def find_format(model: BaseModel) -> str | None:
     """Return a model's own way of scoring; None where its name and config do not tell it."""
     if model.native is not None:
         return model.native
-    if model.folder is not None and any(model.folder.glob("*_Pooling")):
+    if model.folder is not None and _says_pooling(model.folder):
         return "bi-encoder"
     return "cross-encoder" if _has_head(model) else None
 
@@ -128,12 +131,23 @@ def _rename(
     return {**own, "name": names[0], "label": label, "batch_size": size}
 
 
+def _says_pooling(folder: Path) -> bool:
+    return any(folder.glob("*_Pooling"))
+
+
 def _has_head(model: BaseModel) -> bool:
     return any(name.endswith(_NEED_HEAD) for name in model.architectures)
 
 
 def _find_misfit(model: BaseModel, chosen: str) -> Problem | None:
-    """Return why a model whose config is known cannot be scored so."""
+    """Return why a model cannot be scored so, as far as its name and files tell."""
+    if chosen == "bi-encoder" and model.folder is not None and not _says_pooling(model.folder):
+        message = f"{model.name} does not say how it pools its tokens into a vector (it has no modules.json)"
+        hint = "as an embedding model (embedding) it can be: an LLM by its last token, an encoder by the mean"
+        return Problem(message, hint=hint)
+    other = find_other_scorer(model.name)
+    if chosen == "flag-llm-reranker" and other:
+        return Problem(f"{model.name} is scored by FlagEmbedding's {other}, which is not called here")
     if not model.architectures:
         return None
     hint = f"formats: {', '.join(FORMATS)}"

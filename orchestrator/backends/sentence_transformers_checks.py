@@ -29,6 +29,7 @@ def check_cross_encoder_job(job: Job, train: Mapping[str, Any]) -> Iterator[Foun
     yield from _check_validation(job, train)
     yield from _check_checkpoint(job, train)
     yield from _check_precision(job, train)
+    yield from _check_processes(job, train)
     yield from _check_deepspeed(job)
     yield from _check_strategy(job)
     yield from check_determinism(job, train)
@@ -128,6 +129,12 @@ def _check_precision(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
         yield ("train", "fp16"), Problem("bf16 and fp16 exclude each other", "keep one")
 
 
+def _check_processes(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
+    if job.processes() > 1 and train.get("dataloader_drop_last") is False:
+        message = "with several processes sentence-transformers always drops the last, incomplete batch"
+        yield ("train", "dataloader_drop_last"), Problem(message, "remove it; the log says how many rows")
+
+
 def _check_deepspeed(job: Job) -> Iterator[Found]:
     config = load_deepspeed(job)
     if isinstance(config, Problem):
@@ -152,6 +159,7 @@ def _check_strategy(job: Job) -> Iterator[Found]:
     if job.model.family == "decoder":
         message = "FSDP is tried with encoders only: an LLM's new head and its embeddings are not split as it expects"
         yield key, Problem(message, "say deepspeed: zero2")
+        return
     if job.smoke:
         return
     if job.hardware.kind == "cpu":

@@ -30,12 +30,18 @@ def check_command(recipe: Path, overrides: tuple[str, ...], hardware: str, as_js
         "recipe": str(recipe), "name": job.recipe.name,
         "model": job.model.location, "model_is_local": job.model.is_local,
         "family": job.model.family, "native": job.model.native, "hardware": str(job.hardware),
+        "teacher": job.teacher.location if job.teacher else None, "guards": dict(job.guard_kinds),
     }  # fmt: skip
     if as_json:
         print_json("check", found)
         return
-    where = "on this machine" if job.model.is_local else "to be downloaded"
-    click.echo(f"{recipe}: all right\n  model     {job.model.location} ({job.model.family}, {where})")
+    click.echo(f"{recipe}: all right")
+    for role, model in (("model", job.model), ("teacher", job.teacher)):
+        if model:
+            where = "on this machine" if model.is_local else "to be downloaded"
+            click.echo(f"  {role:<8}  {model.location} ({model.family}, {where})")
+    for name, kind in job.guard_kinds.items():
+        click.echo(f"  guard     {name} ({kind} rows)")
     click.echo(f"  hardware  {job.hardware}")
 
 

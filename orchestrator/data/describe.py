@@ -76,14 +76,23 @@ def _describe_statistics(stats: dict[str, Any]) -> list[str]:
     return lines
 
 
-def describe_labels(stats: dict[str, Any]) -> list[str]:
-    """Return the labels of each side of stats.json that has some, as bars."""
-    lines = []
+def describe_supervision(stats: dict[str, Any]) -> list[str]:
+    """Return what each side of stats.json is taught by: its labels as bars, its groups, its teacher."""
+    lines: list[str] = []
     for name, side in stats.items():
-        if isinstance(side, dict) and side.get("labels") and side["rows"]:
+        if not isinstance(side, dict) or not side["rows"]:
+            continue
+        if "labels" in side:
             first, *bars = _describe_distribution(side["labels"])
-            lines += [f"{name} {first}", *bars]
+            lines += [f"{name} {first}", *bars, f"{name} {_describe_comparable(side['groups'])}"]
+        if "teacher" in side:
+            lines += [f"{name} {line}" for line in _describe_teacher(side["teacher"])]
     return lines
+
+
+def _describe_comparable(groups: dict[str, Any]) -> str:
+    one_label, too_small = groups["one_label"], groups["too_small"]
+    return f"queries whose documents all have one label: {one_label}; with one document: {too_small}"
 
 
 def _describe_distribution(labels: dict[str, Any]) -> list[str]:
@@ -110,7 +119,7 @@ def _describe_labelled(stats: dict[str, Any]) -> list[str]:
     return [
         f"{stats['queries']} different queries, {stats['documents']} documents",
         f"a query: {_describe_per_row(documents)} documents",
-        f"queries whose documents all have one label: {groups['one_label']}; with one document: {groups['too_small']}",
+        _describe_comparable(groups),
         *_describe_distribution(stats["labels"]),
         f"characters: {query}; {document}",
     ]

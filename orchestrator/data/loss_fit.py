@@ -90,7 +90,7 @@ class LossFit:
         size = self._demands.group_size
         if size is None or not isinstance(record, LabelledGroup) or len(record.documents) <= size:
             return record
-        message = f"queries with more than {size} documents: {{n}}; so many of each are drawn"
+        message = f"queries with more than {size} documents: {{n}}; {size} of each are drawn"
         findings.warn("documents-drawn", message, example=f"{path}:{record.line}")
         return draw_documents(record, size, self._demands.seed)
 

@@ -14,7 +14,7 @@ import tempfile
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from orchestrator.data.describe import describe_labels, describe_problem, describe_sums, describe_warnings
+from orchestrator.data.describe import describe_problem, describe_sums, describe_supervision, describe_warnings
 from orchestrator.data.gather import gather
 from orchestrator.data.prepare_arguments import Outputs, parse_arguments
 from orchestrator.data.reasons import REASONS
@@ -185,7 +185,7 @@ def report(attempt: Callable[[], Gathered]) -> int:
     sys.stderr.writelines(f"dropped: {describe_problem(problem)}\n" for problem in gathered.bad_rows)
     sys.stderr.writelines(f"{line}\n" for line in describe_warnings(gathered.ledger))
     sys.stdout.writelines(f"{line}\n" for line in describe_sums(gathered.ledger))
-    sys.stdout.writelines(f"{line}\n" for line in describe_labels(gathered.stats))
+    sys.stdout.writelines(f"{line}\n" for line in describe_supervision(gathered.stats))
     return 0
 
 

@@ -202,6 +202,8 @@ def check_label_range(parser: argparse.ArgumentParser, given: argparse.Namespace
         parser.error("--min-label goes with --max-label")
     if given.max_label is not None and given.max_label <= (given.min_label or 0):
         parser.error("--max-label must lie above --min-label")
+    if given.max_label is not None and not math.isfinite(given.max_label - (given.min_label or 0)):
+        parser.error("--min-label and --max-label lie too far apart")
 
 
 def _parse_budget(parser: argparse.ArgumentParser, given: argparse.Namespace) -> LengthBudget | TokenLimit | None:

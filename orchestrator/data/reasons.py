@@ -280,7 +280,7 @@ _TABLE = (
     Reason(
         "nothing-to-rank",
         "warning",
-        "eval queries have no negative, so that any model ranks them perfectly",
+        "eval queries cannot tell models apart: they have no negative, or one label only",
         "add negatives, or evaluate over a corpus",
     ),
     Reason("few-negatives", "warning", "rows have fewer negatives than asked for; swift repeats some", "mine more"),

@@ -101,7 +101,7 @@ def _find(name: str, reading: Reading) -> BaseModel:
 def _locate(name: str) -> dict[str, str]:
     """Return the reference that a name means: a run's packaged model, an installed package, else a folder or hub id."""
     folder = Path(name).expanduser()
-    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+    if (folder / "adapter_config.json").is_file():
         raise PreflightError(
             f"{folder} is a LoRA adapter, not a whole model", hint=f"merge it first: orch merge {folder} -o FOLDER"
         )

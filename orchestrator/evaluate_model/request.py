@@ -35,9 +35,11 @@ class Reading:
 
 @dataclass(frozen=True)
 class Request:
-    """`models` are folders, runs, hub ids or packages, the first is what the others are compared with.
+    """What is asked for, all of it.
 
-    With `data.corpus` every query searches all its documents. `metrics` empty are those of the data's kind, `python` runs the models, `cache` keeps scores across calls.
+    `models` are folders, runs, hub ids or packages; the first is what the others are compared with. With `data.corpus`
+    every query searches all its documents. `metrics` empty are those of the data's kind, `python` runs the models, and
+    `cache` keeps scores across calls.
     """
 
     models: tuple[str, ...]

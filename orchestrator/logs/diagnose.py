@@ -57,7 +57,8 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "worker-refused",  # the one line that Orch's own workers print before they end with code 1
-        r"^(?:score|merge|package|tiny_model|predict|arguments|fresh|fetch|train_cross_encoder|score_pairs|mine): (.+)$",
+        r"^(?:score|merge|package|tiny_model|predict|arguments|fresh|fetch|train_cross_encoder|score_pairs|mine)"
+        r": (.+)$",
         "{1}",
         "put that right, then resume the run",
     ),

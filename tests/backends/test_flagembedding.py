@@ -9,7 +9,9 @@ import pytest
 from orchestrator.backends import BACKENDS
 from orchestrator.backends.arguments import load_arguments
 from orchestrator.hardware import CPU, Hardware
+from orchestrator.models import BaseModel
 from orchestrator.pipeline import build_plan
+from tests.jobs import build_imagined_job
 
 BACKEND = BACKENDS["flagembedding"]
 
@@ -175,6 +177,44 @@ def test_resume_needs_deepspeed(make_job):
     assert build_plan(make_job("deepspeed=null")).stage("train").resume is None
 
 
+def test_an_encoder_is_continued_through_deepspeed_and_not_without():
+    assert build_plan(bge_job()).stage("train").resume.flag == "--resume_from_checkpoint"
+    assert build_plan(bge_job("deepspeed=null")).stage("train").resume is None
+
+
+def test_a_teacher_s_scores_are_needed_once_they_are_learnt():
+    plan = build_plan(bge_job("train.knowledge_distillation=true"))
+    assert value_of(list(plan.stage("train").command.argv), "knowledge_distillation") == "True"
+    assert "--needs-scores" in plan.stage("prepare").command.argv
+    assert any("logits, not probabilities" in note.why for note in plan.notes)
+    assert "--needs-scores" not in build_plan(bge_job()).stage("prepare").command.argv
+
+
+def test_a_teacher_whose_scores_nobody_learns_is_refused():
+    found = refusals(bge_job("teacher=Qwen/Qwen3-Reranker-0.6B"))
+    assert "not learnt" in found[("teacher",)]
+    assert refusals(bge_job("teacher=Qwen/Qwen3-Reranker-0.6B", "train.knowledge_distillation=true")) == {}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "message"),
+    [
+        (["data.max_label=2"], ("data", "max_label"), "no labels to scale"),
+        (["launch.strategy=fsdp"], ("launch", "strategy"), "not started with FSDP"),
+        (["loss=pairwise_ranknet"], ("loss",), "have no loss"),
+        (["train.lr_scheduler_type=cosine"], ("train", "lr_scheduler_type"), "a linear decay, would replace"),
+    ],
+)
+def test_what_an_encoder_s_training_would_ignore_is_refused(overrides, key, message):
+    assert message in refusals(bge_job(*overrides))[key]
+
+
+def test_a_deepspeed_file_without_a_scheduler_leaves_the_recipe_s_own():
+    job = bge_job("train.lr_scheduler_type=cosine", "deepspeed=zero0")
+    assert refusals(job) == {}
+    assert "files/ds_config.json" in {file.path for file in build_plan(job).files}
+
+
 def test_a_smoke_run_has_the_same_stages_and_flags_and_only_small_numbers(make_job):
     full, smoke = build_plan(make_job()), build_plan(make_job(smoke=True))
     assert [stage.kind for stage in smoke.stages if stage.kind != "tiny-model"] == [stage.kind for stage in full.stages]
@@ -182,6 +222,11 @@ def test_a_smoke_run_has_the_same_stages_and_flags_and_only_small_numbers(make_j
     assert value_of(list(smoke.stage("train").command.argv), "lora_rank") == "8"
     assert value_of(list(smoke.stage("train").command.argv), "num_train_epochs") == "2"
     assert smoke.recipe["gate"] == {}
+
+
+def bge_job(*overrides: str):
+    model = BaseModel("BAAI/bge-reranker-v2-m3", "BAAI/bge-reranker-v2-m3", None, "encoder", "cross-encoder")
+    return build_imagined_job("bge_reranker", model, Hardware("cuda", 1, bf16=True), overrides=overrides)
 
 
 def _with_train(job, train):

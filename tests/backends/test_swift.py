@@ -362,3 +362,16 @@ def test_what_decides_an_llm_s_tokens_is_handed_to_its_scoring():
 @pytest.mark.parametrize("setting", ["train.truncation_strategy=split", "train.packing=true", "train.streaming=true"])
 def test_rows_are_not_compared_where_ms_swift_makes_others_of_them(setting):
     assert not train_stage(make_job("qwen3_sft_lora", setting)).counts_rows
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "message"),
+    [
+        (["teacher=Qwen/Qwen3-Reranker-4B"], "teacher", "not from a teacher's scores"),
+        (["data.max_label=2"], "data.max_label", "no labels to scale"),
+        (["launch.strategy=fsdp"], "launch.strategy", "not started with FSDP"),
+        (["loss=pointwise_bce"], "loss", "is not for task: reranker"),
+    ],
+)
+def test_what_other_backends_understand_is_refused_and_not_ignored(overrides, key, message):
+    assert message in problems(make_job("qwen3_reranker_native", *overrides))[key].message

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from orchestrator.data.prepare import main
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -29,6 +31,34 @@ class Files:
 @pytest.fixture
 def files(tmp_path: Path) -> Files:
     return Files(tmp_path)
+
+
+class Stage:
+    """Runs the prepare stage, and reads what it wrote and said."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.out = folder / "run" / "data"
+        self._capsys = capsys
+        self.stdout = self.stderr = ""
+
+    def __call__(self, *argv: object) -> int:
+        code = main([*map(str, argv), "--out", str(self.out)])
+        self.stdout, self.stderr = self._capsys.readouterr()
+        return code
+
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.out / name).read_text(encoding="utf-8").splitlines()]
+
+    def json(self, name: str) -> Any:
+        return json.loads((self.out / name).read_text(encoding="utf-8"))
+
+    def names(self) -> list[str]:
+        return sorted(path.name for path in self.out.iterdir()) if self.out.exists() else []
+
+
+@pytest.fixture
+def stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Stage:
+    return Stage(tmp_path, capsys)
 
 
 def row(number: int = 1, **changes: Any) -> dict[str, Any]:

@@ -256,12 +256,15 @@ def test_a_table_has_a_kind_too_with_its_columns_renamed(files):
 keys = st.sampled_from([
     *("query", "pos", "neg", "response", "label", "messages", "positive_messages", "negative_messages"),
     *("conversations", "instruction", "output", "input", "history", "system", "sentence1", "sentence2", "score"),
+    *("content", "hits"),
 ])  # fmt: skip
 values = st.recursive(
     st.none() | st.booleans() | st.floats() | st.sampled_from(["a", "", "\ud800", "user"]),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["role", "content", "from", "value", "type", "text"]), inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["role", "content", "from", "value", "type", "text", "label", "score"]), inner, max_size=3
+        )
     ),
     max_leaves=6,
 )

@@ -7,8 +7,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.data.gather import gather
-from orchestrator.data.request import Request
 from orchestrator.data.ledger import Findings, SideLedger, SideTally
+from orchestrator.data.request import Request
+from orchestrator.data.rows.checks import RowRules
 from orchestrator.errors import OrchError
 
 relaxed = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -23,15 +24,32 @@ likely_rows = st.fixed_dictionaries(
 good_rows = st.fixed_dictionaries(
     {"query": st.sampled_from("abcdefgh"), "pos": st.just(["yes"]), "neg": st.lists(st.sampled_from("xyz"), min_size=1)}
 )
+hit = st.fixed_dictionaries({"content": texts, "label": st.sampled_from([0, 0.5, 1, 2])})
+labelled_rows = st.fixed_dictionaries({"query": st.sampled_from("abcA"), "hits": st.lists(hit, max_size=3)}) | (
+    st.builds(lambda query, found: {"query": query} | found, st.sampled_from("abc"), hit)
+)
 any_json = st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists, max_leaves=5)
-rows = st.lists(good_rows | likely_rows | any_json, max_size=8)
+rows = st.lists(good_rows | likely_rows | labelled_rows | any_json, max_size=8)
 limits = st.none() | st.integers(1, 3)
-options = st.fixed_dictionaries({"limit_train": limits, "limit_eval": limits, "allow_overlap": st.booleans()})
+options = st.fixed_dictionaries(
+    {
+        "limit_train": limits,
+        "limit_eval": limits,
+        "allow_overlap": st.booleans(),
+        "merges": st.booleans(),
+    }
+)
 
 
 def test_a_side_that_does_not_add_up_is_a_bug():
     with pytest.raises(RuntimeError, match="10 rows in, 9 accounted for"):
         SideLedger((), rows_in=10, kept=5, moved_to_eval=1, dropped={"duplicate": 2, "not-json": 1})
+
+
+def test_merged_rows_are_accounted_for():
+    assert SideLedger((), rows_in=10, kept=4, moved_to_eval=1, dropped={"one-label": 2}, merged=3).bad == 0
+    with pytest.raises(RuntimeError, match="10 rows in, 9 accounted for"):
+        SideLedger((), rows_in=10, kept=4, moved_to_eval=1, dropped={"one-label": 2}, merged=2)
 
 
 def test_only_bad_rows_count_as_bad():
@@ -71,12 +89,13 @@ def test_unknown_keys_are_listed_most_frequent_first():
 
 
 @relaxed
-@given(rows, rows, st.sampled_from(["files", "ratio", "none"]), options)
-def test_the_ledger_adds_up_for_any_rows(files, train, evaluation, mode, options):
+@given(rows, rows, st.sampled_from(["files", "ratio", "none"]), st.sampled_from(["group", "labelled"]), options)
+def test_the_ledger_adds_up_for_any_rows(files, train, evaluation, mode, kind, options):
     request = Request(
         (files.raw("train.json", json.dumps(train)),),
         (files.raw("eval.json", json.dumps(evaluation)),) if mode == "files" else (),
         eval_ratio=0.5 if mode == "ratio" else None,
+        rules=RowRules(kind, needs_negatives=kind == "group"),
         **options,
     )
     handed_on = {"train": 0, "eval": 0}
@@ -95,7 +114,9 @@ def test_the_ledger_adds_up_for_any_rows(files, train, evaluation, mode, options
     sides = gathered.ledger.sides
     assert set(sides) == ({"train", "eval"} if mode != "none" else {"train"})
     for name, side in sides.items():
-        assert side.rows_in == side.kept + side.moved_to_eval + sum(side.dropped.values())
+        merged = side.merged or 0
+        assert side.rows_in == side.kept + side.moved_to_eval + merged + sum(side.dropped.values())
+        assert (side.merged is not None) == (kind == "labelled" and (name == "eval" or request.merges))
         assert side.kept == handed_on[name]
     assert sides["train"].rows_in == len(train)
     if mode != "none":

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.data.gather import gather
-from orchestrator.data.request import Request
 from orchestrator.data.loss_fit import LOSSES, Demands
+from orchestrator.data.request import Request
 from orchestrator.data.rows.checks import RowRules
 
 

@@ -2,48 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-from orchestrator.data.prepare import main
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 relaxed = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 EMBEDDING = ("--form", "swift-embedding")
 PAIRS = ("--form", "swift-embedding", "--kind", "pair")
 CHATS = ("--form", "swift-chat", "--kind", "chat")
-
-
-class Stage:
-    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.out = folder / "run" / "data"
-        self._capsys = capsys
-        self.stdout = self.stderr = ""
-
-    def __call__(self, *argv: object) -> int:
-        code = main([*map(str, argv), "--out", str(self.out)])
-        self.stdout, self.stderr = self._capsys.readouterr()
-        return code
-
-    def lines(self, name: str) -> list[dict]:
-        return [json.loads(line) for line in (self.out / name).read_text(encoding="utf-8").splitlines()]
-
-    def json(self, name: str) -> dict:
-        return json.loads((self.out / name).read_text(encoding="utf-8"))
-
-    def names(self) -> list[str]:
-        return sorted(path.name for path in self.out.iterdir()) if self.out.exists() else []
-
-
-@pytest.fixture
-def stage(tmp_path, capsys):
-    return Stage(tmp_path, capsys)
 
 
 def answered(number, **more):

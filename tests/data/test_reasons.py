@@ -11,9 +11,9 @@ import pytest
 
 from orchestrator.data.check import check_files
 from orchestrator.data.gather import gather
-from orchestrator.data.request import Request
 from orchestrator.data.loss_fit import LOSSES
 from orchestrator.data.reasons import REASONS, Fault
+from orchestrator.data.request import Request
 from orchestrator.data.rows.checks import RowRules, check_row
 from orchestrator.data.split import split_file
 from orchestrator.data.verdict import build_problems
@@ -97,11 +97,23 @@ ELSEWHERE = {
     "test_prepare_kinds.py": {
         *("too-long", "too-few-validation-rows", "nothing-to-rank", "samples-only", "samples-mixed-in"),
     },
+    "test_labelled_rows.py": {
+        *("no-documents", "label-not-a-number", "label-out-of-range", "conflicting-labels", "scores-missing"),
+    },
+    "test_cross_encoder_forms.py": {
+        *("not-one-relevant", "one-document", "one-label", "one-side", "duplicate-document", "documents-drawn"),
+    },
     "test_tabular.py": {
         *("bad-header", "wrong-separator", "broken-csv", "parquet-needs-pyarrow", "broken-parquet"),
         "wrong-field-count",
     },
-    "test_convert.py": {"unknown-column", "column-exists", "not-convertible", "would-be-lost", "conflicting-judgements"},
+    "test_convert.py": {
+        "unknown-column",
+        "column-exists",
+        "not-convertible",
+        "would-be-lost",
+        "conflicting-judgements",
+    },
     "test_prepare.py": {"input-is-output", "too-few-rows"},
 }
 OTHERS = {"same-file", "output-exists", "too-few-queries"}  # here
@@ -276,7 +288,10 @@ def test_the_documentation_lists_every_reason_as_the_table_has_it():
 
 def test_every_example_row_of_the_documentation_is_of_the_kind_it_stands_under():
     text = DOCS.read_text(encoding="utf-8").partition("## Which loss fits")[0]
-    for title, kind, count in (("Groups", "group", 4), ("Pairs", "pair", 3), ("Conversations", "chat", 4)):
+    for title, kind, count in (
+        *(("Groups", "group", 4), ("Labelled rows", "labelled", 3)),
+        *(("Pairs", "pair", 3), ("Conversations", "chat", 4)),
+    ):
         section = text.partition(f"### {title}\n")[2].partition("\n### ")[0]
         blocks = re.findall(r"```json\n(.+?)```", section, re.DOTALL)
         rows = [json.loads(row) for block in blocks for row in re.split(r"\n(?=\{)", block.strip())]

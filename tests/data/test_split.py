@@ -50,7 +50,7 @@ def test_a_list_becomes_two_lists(files, split, row):
 
 def test_the_split_is_the_one_that_prepare_makes(files, split, row):
     from orchestrator.data.gather import gather
-from orchestrator.data.request import Request
+    from orchestrator.data.request import Request
 
     path = files.lines("a.jsonl", *[row(number) for number in range(40)])
     prepared: list[str] = []

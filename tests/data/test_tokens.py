@@ -15,6 +15,7 @@ from orchestrator.data.counting.tokens import (
     load_tokenizer,
 )
 from orchestrator.data.rows.groups import RankingGroup
+from orchestrator.data.rows.labelled import LabelledGroup
 from orchestrator.data.rows.records import Chat, Message, ScoredPair
 
 tokenizers = pytest.importorskip("tokenizers")
@@ -183,3 +184,49 @@ def test_special_tokens_of_the_tokenizer_count_as_one(tmp_path):
 
 def test_without_a_limit_nothing_is_said_about_cuts(tokenizer_file):
     assert "texts_cut" not in count(tokenizer_file, None, ScoredPair("a", "b", 1.0, "a", 1), kind="pair")
+
+
+def labelled(query, *documents):
+    return LabelledGroup(query, documents, (0.0,) * len(documents), None, "a.jsonl", 1)
+
+
+@pytest.mark.parametrize(
+    ("query", "documents", "queries_cut", "documents_cut", "tokens_cut"),
+    [
+        (3, (7, 6), 0, 0, 0),
+        (3, (8, 7), 0, 1, 1),
+        (6, (6,), 1, 1, 2),
+        (8, (2, 3), 1, 0, 1),
+        (9, (8, 1), 1, 1, 7),
+        (5, (20,), 0, 1, 15),
+    ],
+)
+def test_a_cross_encoder_takes_tokens_from_the_longer_of_query_and_document(
+    tokenizer_file, query, documents, queries_cut, documents_cut, tokens_cut
+):
+    record = labelled(words(query), *map(words, documents))
+    found = count(tokenizer_file, TokenLimit(10, form="cross-encoder-lists"), record, kind="labelled")
+    assert (found["queries_cut"], found["documents_cut"], found["tokens_cut"]) == (
+        queries_cut,
+        documents_cut,
+        tokens_cut,
+    )
+    assert (found["query"]["max"], found["document"]["max"]) == (query, max(documents))
+
+
+def test_a_cross_encoder_counts_the_special_tokens_of_a_pair(tokenizer_file):
+    tokenizer = tokenizers.Tokenizer.from_file(str(tokenizer_file))
+    tokenizer.add_special_tokens(["[CLS]", "[SEP]"])
+    special = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+        "[CLS] $A [SEP]", "[CLS] $A [SEP] $B [SEP]", special
+    )
+    tokenizer.save(str(tokenizer_file))
+    limit = TokenLimit(10, form="cross-encoder-pairs")
+    assert count(tokenizer_file, limit, labelled(words(3), words(4)), kind="labelled")["tokens_cut"] == 0
+    assert count(tokenizer_file, limit, labelled(words(3), words(5)), kind="labelled")["tokens_cut"] == 1
+
+
+def test_labelled_texts_are_counted_without_a_limit_too(tokenizer_file):
+    found = count(tokenizer_file, None, labelled(words(3), words(4)), kind="labelled")
+    assert (found["query"]["max"], found["document"]["max"], "tokens_cut" in found) == (3, 4, False)

@@ -47,6 +47,13 @@ def test_checking_a_recipe_loads_no_ml_library(recipes):
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_checking_a_recipe_says_which_models_and_guards_it_has(recipes):
+    done = invoke("check", str(recipes / "distill_llm_to_bert.yaml"), "--hardware", "gpu").output
+    assert "  model     hfl/chinese-roberta-wwm-ext (encoder, " in done
+    assert "  teacher   Qwen/Qwen3-Reranker-0.6B (decoder, " in done
+    assert "  guard     handbook (group rows)" in done
+
+
 def test_render_as_json_holds_the_plan_and_every_file(recipes):
     data = json.loads(invoke("render", str(recipes / "qwen3_reranker.yaml"), "--hardware", "gpu", "--json").output)[
         "data"
@@ -89,8 +96,40 @@ def test_the_shipped_recipes_fit_the_schema(recipes):
     import yaml
 
     schema = json.loads((recipes / "recipe.schema.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
     for path in sorted(recipes.glob("*.yaml")):
-        jsonschema.validate(yaml.safe_load(path.read_text(encoding="utf-8")), schema)
+        validator.validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize(
+    ("more", "fits"),
+    [
+        ({"teacher": "owner/name"}, True),
+        ({"teacher": {"path": "owner/name", "max_length": 256}}, True),
+        ({"teacher": {"path": "owner/name", "max_lenght": 256}}, False),
+        ({"evaluate": {"guard": {"general": "a.jsonl"}}}, True),
+        ({"evaluate": {"guard": {"general": ["a.jsonl", "b.jsonl"]}}}, True),
+        ({"evaluate": {"guard": {"general": {"data": "a.jsonl", "gate": {"map": ">= baseline"}}}}}, True),
+        ({"evaluate": {"guard": {"general": {"gate": {}}}}}, False),
+        ({"loss": "lambda_loss"}, True),
+        ({"loss": {"type": "lambda_loss", "k": 10}}, True),
+        ({"loss": "lambdaloss"}, False),
+        ({"deterministic": True, "launch": {"strategy": "fsdp"}}, True),
+        ({"launch": {"strategy": "zero"}}, False),
+        ({"train": {"stable_ratio": 0.4}}, True),
+        ({"train": {"lora_rank": 8}}, False),
+    ],
+)
+def test_the_schema_knows_short_forms_and_refuses_what_orch_refuses(recipes, more, fits):
+    import jsonschema
+
+    schema = json.loads((recipes / "recipe.schema.json").read_text(encoding="utf-8"))
+    recipe = {
+        "name": "toy", "task": "reranker", "backend": "sentence-transformers", "model": "owner/name",
+        "data": {"train": "a.jsonl", "eval": ["b.jsonl"], "max_label": 2},
+    }  # fmt: skip
+    assert jsonschema.Draft202012Validator(schema).is_valid({**recipe, **more}) == fits
 
 
 def test_a_bug_keeps_its_traceback_and_ends_with_70(monkeypatch, capsys, tmp_path):

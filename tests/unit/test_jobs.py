@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from orchestrator.backends.protocol import eval_kind
 from orchestrator.errors import RecipeError
 from orchestrator.hardware import CPU
 
@@ -179,3 +180,9 @@ def test_without_lora_nothing_needs_merging_for_guards(build):
 
 def test_a_gpu_is_not_needed_to_check_a_recipe(build):
     assert build(CROSS_ENCODER, CPU).hardware.kind == "cpu"
+
+
+def test_labelled_rows_are_measured_as_rankings(build, refuse):
+    assert eval_kind(build(CROSS_ENCODER + "evaluate: {metrics: [ndcg@5]}\n")) == "group"
+    _, said, _ = refuse(CROSS_ENCODER + "evaluate: {metrics: [pearson]}\n")
+    assert "pearson does not measure ranked candidates" in said

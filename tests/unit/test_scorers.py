@@ -71,6 +71,15 @@ def test_an_encoder_with_a_pooling_is_scored_as_a_bi_encoder(folder):
     assert (spec["scorer"], spec["max_length"]) == ("bi-encoder", 512)
 
 
+def test_a_bare_language_model_is_no_bi_encoder_for_nobody_says_how_it_pools(folder):
+    assert "does not say how it pools" in problem(build(read(folder("Qwen3ForCausalLM")), format="bi-encoder"))
+
+
+def test_a_reranker_that_flagembedding_scores_by_another_class_is_a_problem():
+    model = hub_model("BAAI/bge-reranker-v2-minicpm-layerwise", "decoder")
+    assert "is scored by FlagEmbedding's" in problem(build(model, format="flag-llm-reranker"))
+
+
 def test_where_vectors_are_compared_a_bi_encoder_is_an_embedding_model_with_its_own_prompts(folder):
     prompts = {"prompts": {"query": "q: ", "passage": "p: "}}
     found = folder("BertModel", **{"1_Pooling__config.json": {}, "config_sentence_transformers.json": prompts})

@@ -10,7 +10,9 @@ from orchestrator.workers.arguments import read_module
 SAVED = Path(__file__).resolve().parents[2] / "orchestrator" / "backends" / "arguments"
 
 
-@pytest.mark.parametrize("name", ["flagembedding.decoder_only", "flagembedding.encoder_only", "swift", "sentence_transformers"])
+@pytest.mark.parametrize(
+    "name", ["flagembedding.decoder_only", "flagembedding.encoder_only", "swift", "sentence_transformers"]
+)
 def test_the_saved_arguments_are_those_of_the_installed_version(name, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "a secret")
     saved = json.loads((SAVED / f"{name}.json").read_text(encoding="utf-8"))

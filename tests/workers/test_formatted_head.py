@@ -75,6 +75,28 @@ def test_losses_and_predict_are_fed_the_written_format_and_nothing_else(loaded, 
     assert [len(ids) for ids in found].count(MAX_LENGTH) == 2
 
 
+def test_a_loss_feeds_the_model_the_same_ids(loaded, tokenizer):
+    import torch
+    from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
+
+    pair_format, encoder = loaded
+    fed = []
+
+    def keep(_module, arguments, named):
+        fed.extend(arguments[0] if arguments else named["input_ids"])
+
+    hook = encoder[0].model.model.register_forward_pre_hook(keep, with_kwargs=True)
+    try:
+        queries, documents = (list(texts) for texts in zip(*PAIRS, strict=True))
+        with torch.no_grad():
+            BinaryCrossEntropyLoss(encoder)([queries, documents], torch.zeros(len(PAIRS)))
+    finally:
+        hook.remove()
+    expected = [encode(tokenizer, pair_format, *pair) for pair in PAIRS]
+    padding = encoder.tokenizer.pad_token_id
+    assert [row.tolist() for row in fed] == [ids + [padding] * (MAX_LENGTH - len(ids)) for ids in expected]
+
+
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_the_score_is_the_heads_logit_at_the_last_token_however_pairs_are_padded(loaded, tokenizer, side):
     import torch

@@ -176,6 +176,7 @@ def test_the_report_holds_every_check_and_compares_pairs_that_are_cut_as_well(pa
         *("not-constant", *(["tokens"] if formatted else [])),
     }
     assert "long" in {probe["origin"] for probe in report["probes"] if probe["cut"]}
+    assert ("</s>" if formatted else "[SEP]") in report["probes"][-1]["query"]
     assert next(check for check in report["checks"] if check["name"] == "sentence-transformers")["cut_pairs"] == 0
     for probe in report["probes"]:
         assert probe["model"] == pytest.approx(probe["sentence_transformers"], abs=1e-4)

@@ -14,7 +14,7 @@ from orchestrator.workers import train_cross_encoder
 from orchestrator.workers.cross_encoder.finish import link_checkpoints
 from orchestrator.workers.cross_encoder.rows import Rows, build_ranking_samples, shuffle_parts
 from orchestrator.workers.cross_encoder.schedule import build_decay_arguments
-from orchestrator.workers.cross_encoder.settings import FORMS, LISTS, MARGINS, PAIRS, parse_settings
+from orchestrator.workers.cross_encoder.settings import FORMS, LISTS, MARGINS, PAIRS, load_settings, parse_settings
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.weights import hash_file
 from tests.workers.conftest import TOPICS, run_worker
@@ -144,7 +144,6 @@ def test_every_loss_trains_a_model_that_loads_and_scores(loss, encoder, files, t
 
 def test_training_starts_from_the_model_that_is_measured_before(encoder, files, tmp_path):
     from orchestrator.workers.cross_encoder.model import load_model
-    from orchestrator.workers.cross_encoder.settings import load_settings
     from orchestrator.workers.reranker.scoring import load_scorer
     from orchestrator.workers.reranker.scoring_spec import ScoringSpec
 
@@ -227,7 +226,10 @@ def test_two_processes_share_the_gradient_of_one_process_with_twice_the_batch(en
     base = without_dropout(encoder, tmp_path / "base")
     # plain gradient descent: Adam makes a step of rounding where the gradient is almost 0
     alike = {"optim": "sgd", "learning_rate": 0.05}
-    options = {"validation": True, "arguments": {**alike, "per_device_train_batch_size": 2}}
+    options = {
+        "validation": True,
+        "arguments": {**alike, "per_device_train_batch_size": 2, "gradient_checkpointing": True},
+    }
     config = write_settings(tmp_path / "two", base, files, "margin_mse", **options)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
@@ -336,6 +338,13 @@ def test_gradient_checkpointing_changes_memory_and_not_the_model(encoder, files,
     assert all(torch.allclose(first[name], second[name], rtol=1e-4, atol=1e-5) for name in first)
 
 
+def test_half_precision_is_for_computing_and_weights_stay_float32(encoder, files, tmp_path):
+    import torch
+
+    output = train(tmp_path, encoder, files, "lambda_loss", arguments={"bf16": True})
+    assert {weight.dtype for weight in load_weights(output / "last").values()} == {torch.float32}
+
+
 def test_a_decoder_trains_in_its_written_format(decoder, files, tmp_path):
     from sentence_transformers import CrossEncoder
 
@@ -357,7 +366,6 @@ def test_arguments_that_transformers_does_not_know_are_refused_in_its_words(enco
 
 def test_nothing_is_reported_to_a_service_and_nan_is_never_filtered_unless_asked(encoder, files, tmp_path):
     from orchestrator.workers.cross_encoder.arguments import build_arguments
-    from orchestrator.workers.cross_encoder.settings import load_settings
 
     wanted = {"logging_nan_inf_filter": True, "disable_tqdm": False}
     arguments = build_arguments(
@@ -398,6 +406,13 @@ FORMAT = {"query_format": "{}", "document_format": "{}", "seq": "", "special_tok
 def test_settings_that_are_all_right_are_read():
     settings = parse_settings({**SETTINGS, "family": "decoder", "format": FORMAT}, "train.json")
     assert (settings.loss.k, settings.seed, str(settings.output)) == (10, 42, "/o")
+
+
+def test_the_settings_that_recipes_render_are_read(root):
+    found = sorted(root.glob("tests/golden/*/files/train.json"))
+    assert len(found) > 3
+    for path in found:
+        assert load_settings(path).loss.type in FORMS
 
 
 @pytest.mark.parametrize(

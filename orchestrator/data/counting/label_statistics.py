@@ -36,7 +36,10 @@ class _Range:
     def to_json(self) -> dict[str, float]:
         if not self._count:
             return {"lowest": 0.0, "mean": 0.0, "highest": 0.0}
-        return {"lowest": self._low, "mean": round(self._sum / self._count, 4), "highest": self._high}
+        mean = self._sum / self._count
+        if not math.isfinite(mean):  # the sum is beyond floats, and JSON has no infinity
+            mean = self._low / 2 + self._high / 2
+        return {"lowest": self._low, "mean": round(mean, 4), "highest": self._high}
 
 
 class LabelCounts:

@@ -72,6 +72,7 @@ EXAMPLES: dict[Kind, str] = {
     "labelled": 'a row is {"query": "…", "content": "…", "label": 1}',
     "chat": 'a row is {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}',
 }
+_PAIR_COLUMNS = {"sentences": "query=sentence1 content=sentence2 label=score", "swift3": "content=response"}
 _ABSENT: tuple[Any, ...] = (None, "", [])
 
 
@@ -158,6 +159,9 @@ def explain_other_kind(shape: Shape, wanted: Kind) -> Fault:
     message = f"this is a {shape.kind} row ({keys}), and {wanted} rows are wanted"
     if shape.kind == "group" and wanted == "pair":
         return build_fault("other-kind", message, 'add "label", or choose a loss that takes rows without one')
+    if wanted == "labelled" and shape.kind == "pair" and shape.name in _PAIR_COLUMNS:
+        hint = f"rename the columns: data.columns, or --map, with {_PAIR_COLUMNS[shape.name]}"
+        return build_fault("other-kind", message, hint)
     return build_fault("other-kind", message, f"{EXAMPLES[wanted]}; or choose the task and loss for {shape.kind} rows")
 
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from orchestrator.data.rows.field_readers import Fields
 
+_LARGEST = 3.4e38  # of float32, in which models are trained
+
 
 def check_labelled(
     fields: Fields,
@@ -33,8 +35,14 @@ def check_labelled(
         found = _check_ranking(fields, source, line)
     else:
         found = _check_hits(fields, source, line, label_range, numeric_text=numeric_text)
-    if not isinstance(found, Fault) and needs_scores and found[0].scores is None:
+    if isinstance(found, Fault):
+        return found
+    scores = found[0].scores
+    if needs_scores and scores is None:
         return build_fault("scores-missing", "the row has no teacher scores")
+    if beyond := [score for score in scores or () if abs(score) > _LARGEST]:
+        message = f"a teacher score is {beyond[0]:g}, which is infinite in single precision"
+        return build_fault("scores-not-numbers", message)
     return found
 
 

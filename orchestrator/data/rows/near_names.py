@@ -25,7 +25,6 @@ _NEAR_NAMES = {
     "sentence2": ("text2", "text_b", "sentence_b", "sentence_2", "text_2", "hypothesis", "positive", "s2", "question2"),
     "score": ("label", "similarity_score", "similarity", "scores", "labels", "gold_score", "relatedness_score"),
     "content": ("document", "text", "passage", "doc", "contents", "body", "paragraph", "response", "answer"),
-    "hits": ("documents", "docs", "passages", "candidates", "results", "hit"),
     "messages": ("conversation", "dialog", "dialogue", "chat", "turns", "message"),
     "conversations": ("conversation", "dialog", "dialogue", "turns"),
     "instruction": ("prompt", "question", "task", "input"),

@@ -21,7 +21,7 @@ from orchestrator.workers.packaging import (
 from orchestrator.workers.reranker.cross_encoder_card import CardFacts, build_card
 from orchestrator.workers.reranker.cross_encoder_verify import reads_format, verify
 from orchestrator.workers.reranker.formatted_head import build_format_template, choose_padding, format_of
-from orchestrator.workers.reranker.probes import build_probes
+from orchestrator.workers.reranker.probes import Probe, build_probes
 from orchestrator.workers.reranker.report import describe_scores, find_agreement
 from orchestrator.workers.reranker.scoring_spec import ScoringSpec, parse_spec
 from orchestrator.workers.reranker.sentence_transformers_files import write_encoder_files, write_score_head_files
@@ -32,8 +32,6 @@ from orchestrator.workers.tokenizer_files import read_json, set_chat_template, u
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-
-    from orchestrator.workers.reranker.probes import Probe
 
 
 def refuse_foreign(request: Request) -> None:
@@ -71,6 +69,16 @@ def adds_special_tokens(tokenizer: Any) -> bool:
     return bool(tokenizer("a")["input_ids"] != encode_plain(tokenizer, "a"))
 
 
+def build_marked_probe(tokenizer: Any, spec: ScoringSpec) -> Probe:
+    """Return a pair whose texts hold what the model's own input is made of: special tokens, its formats and their end.
+
+    Such a text must change nothing about where an input ends, how it is padded, or at which token it is read.
+    """
+    marks = " ".join(dict.fromkeys([*tokenizer.all_special_tokens[:5], spec.special_token]))
+    query = f"{marks} {spec.document_format} within".strip()
+    return Probe((query, f"ends in what ends the input {marks}{spec.special_token}"), "awkward")
+
+
 def describe(
     request: Request, spec: ScoringSpec, folder: Path, report: dict[str, Any], probes: Sequence[Probe]
 ) -> dict[str, Any]:
@@ -101,7 +109,7 @@ def package(request: Request, folder: Path) -> None:
         update_settings(folder, model_max_length=spec.max_length)
         write_encoder_files(folder)
     tokenizer = load_tokenizer(folder, trust_remote_code=spec.trust_remote_code)
-    probes = build_probes(request.probes, tokenizer, spec.max_length)
+    probes = [*build_probes(request.probes, tokenizer, spec.max_length), build_marked_probe(tokenizer, spec)]
     report = verify(name_subject(request, folder, spec), probes, tokenizer, scan)
     finish_report(request, report)
     described = describe(request, spec, folder, report, probes)

@@ -71,7 +71,7 @@ env PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   --out /runs/golden/stages/06-baseline-trained-format/output \
   --cache /cache/orch/scores
 
-printf '\n[%s/%s] %s\n' 7 13 '07-baseline-teacher: Score the teacher: Qwen/Qwen3-Reranker-0.6B' >&2
+printf '\n[%s/%s] %s\n' 7 13 '07-baseline-teacher: Score the teacher Qwen/Qwen3-Reranker-0.6B' >&2
 mkdir -p -- stages/07-baseline-teacher
 env PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers score \

@@ -94,7 +94,7 @@ env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONUNBUFFERED=
   --out /runs/golden/stages/08-baseline-trained-format/output \
   --device cpu
 
-printf '\n[%s/%s] %s\n' 9 15 '09-baseline-teacher: Score the teacher: Qwen/Qwen3-Reranker-0.6B' >&2
+printf '\n[%s/%s] %s\n' 9 15 '09-baseline-teacher: Score the teacher Qwen/Qwen3-Reranker-0.6B' >&2
 mkdir -p -- stages/09-baseline-teacher
 env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers score \

