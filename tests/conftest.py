@@ -13,6 +13,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file's tests in one process, for they share fixtures; all of tests/e2e, for they share real runs."""
+    for item in items:
+        folder = item.path.parent
+        item.add_marker(pytest.mark.xdist_group("e2e" if folder.name == "e2e" else str(item.path.relative_to(ROOT))))
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     return ROOT

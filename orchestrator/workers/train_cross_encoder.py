@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.workers.cross_encoder.arguments import build_arguments, fit_batches
 from orchestrator.workers.cross_encoder.determinism import enforce_determinism
 from orchestrator.workers.cross_encoder.finish import link_checkpoints
-from orchestrator.workers.cross_encoder.model import load_model
+from orchestrator.workers.cross_encoder.model import load_model, reported_weights
 from orchestrator.workers.cross_encoder.resume import require_resumable
 from orchestrator.workers.cross_encoder.rows import Rows, load_rows, shuffle_parts
 from orchestrator.workers.cross_encoder.settings import LISTS, Settings, load_settings
@@ -50,7 +50,9 @@ def train_model(settings: Settings, checkpoint: Path | None) -> dict[str, str] |
     train, validation = load_sides(settings, say)
     for note in fit_batches(arguments, train.count, validation.count if validation else None):
         say(note)
-    trainer = build_trainer(settings, arguments, load_model(settings), train, validation)
+    with reported_weights():
+        model = load_model(settings)
+    trainer = build_trainer(settings, arguments, model, train, validation)
     if validation and trainer.evaluator is None:
         say("validation: no query has both a relevant and another document, so only the loss is measured")
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

@@ -220,7 +220,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_says_what_to_do():
 
     with pytest.raises(WorkerError, match=r"of a training step is nan: .* Lower learning_rate"):
         loss([["q"], [["0", "1"]]], [torch.tensor([1.0, 0.0])])
-    loss.eval()
+    loss.model.eval()
     with pytest.raises(WorkerError, match="on the validation rows is nan"):
         loss([["q"], [["0", "1"]]], [torch.tensor([1.0, 0.0])])
 

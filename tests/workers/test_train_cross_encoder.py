@@ -190,6 +190,18 @@ def test_a_continued_training_ends_with_the_same_bytes(step, undisturbed, encode
     assert ends[0] == ends[1]
 
 
+def test_a_training_that_was_killed_before_its_links_gets_them_when_it_is_continued(
+    undisturbed, encoder, files, tmp_path
+):
+    output = tmp_path / "output"
+    for step in (3, 6, 9, 12):
+        shutil.copytree(undisturbed / f"checkpoint-{step}", output / f"checkpoint-{step}")
+    train(tmp_path, encoder, files, "listwise_ce", resume=output / "checkpoint-12", **LONG)
+    assert read_link(output / "last") == "checkpoint-12"
+    assert read_link(output / "best") == read_link(undisturbed / "best")
+    assert hash_file(output / "last" / "model.safetensors") == hash_file(undisturbed / "last" / "model.safetensors")
+
+
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"])
 def test_a_checkpoint_that_cannot_be_continued_exactly_is_refused(name, undisturbed, encoder, files, tmp_path):
     checkpoint = tmp_path / "output" / "checkpoint-6"
@@ -214,6 +226,7 @@ def test_a_deterministic_training_gives_the_same_bytes_in_another_process_and_ot
     config = write_settings(tmp_path / "there", encoder, files, "lambda_loss", deterministic=True)
     done = run_worker("train_cross_encoder", "--config", config, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert re.search(r"^classifier\.weight\s+\| MISSING", done.stderr, re.MULTILINE)  # what starts at random is said
     there = tmp_path / "there" / "output"
     assert hash_file(here / "last" / "model.safetensors") == hash_file(there / "last" / "model.safetensors")
     other = train(tmp_path / "other", encoder, files, "lambda_loss", deterministic=True, arguments={"seed": 7})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.cross_encoder.schedule import NAME
+from orchestrator.workers.cross_encoder.sharding import add_layers
 from orchestrator.workers.failure import WorkerError
 
 if TYPE_CHECKING:
@@ -21,7 +22,12 @@ def build_arguments(settings: Settings) -> Any:
     """Return the arguments. Raises WorkerError with transformers' own words for a name or value that it refuses."""
     from sentence_transformers.cross_encoder import CrossEncoderTrainingArguments
 
-    wanted = {**DEFAULTS, **settings.arguments, **FIXED, "full_determinism": settings.deterministic}
+    wanted = {
+        **DEFAULTS,
+        **add_layers(settings, settings.arguments),
+        **FIXED,
+        "full_determinism": settings.deterministic,
+    }
     if settings.validation:
         # without it there is no best checkpoint to link to
         wanted.setdefault("metric_for_best_model", "eval_loss")

@@ -50,7 +50,9 @@ def guard_loss(loss: Any) -> None:
 
     def check(module: Any, _inputs: Any, value: Any) -> None:
         if not torch.isfinite(value.detach()).all():
-            where = "of a training step" if module.training else "on the validation rows"
+            # the trainer turns the model to evaluation, not the loss, and under DistributedDataParallel the inner one
+            inner = getattr(module.model, "module", module.model)
+            where = "of a training step" if inner.training else "on the validation rows"
             raise WorkerError(
                 f"the loss {where} is {float(value.detach().float().mean())}: the training has diverged; nothing of it "
                 "is saved. Lower learning_rate, set max_grad_norm, or train in float32 (bf16: false, fp16: false)"

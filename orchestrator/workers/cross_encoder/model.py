@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.reranker.scoring import HEAD_SEED, name_head
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from orchestrator.workers.cross_encoder.settings import Settings
+
+
+@contextlib.contextmanager
+def reported_weights() -> Iterator[None]:
+    """Let transformers print which weights a model file lacks: they start at random, the new head and any other one."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_warning()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def load_model(settings: Settings) -> Any:

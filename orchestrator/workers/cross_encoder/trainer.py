@@ -9,6 +9,7 @@ from orchestrator.workers.cross_encoder.losses import build_loss, guard_loss
 from orchestrator.workers.cross_encoder.rows import Rows, build_ranking_samples
 from orchestrator.workers.cross_encoder.schedule import build_decay_arguments
 from orchestrator.workers.cross_encoder.settings import LISTS
+from orchestrator.workers.cross_encoder.sharding import save_whole
 
 if TYPE_CHECKING:
     from orchestrator.workers.cross_encoder.settings import Settings
@@ -39,8 +40,8 @@ def build_trainer(settings: Settings, arguments: Any, model: Any, train: Rows, v
     """Return the trainer; its loss and its checkpoints are guarded against NaN."""
     from sentence_transformers.cross_encoder import CrossEncoderTrainer
 
-    class Trainer(CrossEncoderTrainer):  # type: ignore[misc]  # the library's own way to change these two
-        """Knows how long the learning rate decays, and keeps training rows out of the checkpoints' model cards."""
+    class Trainer(CrossEncoderTrainer):  # type: ignore[misc]  # the library's own way to change these
+        """Knows how long the learning rate decays, saves sharded weights whole, keeps rows out of model cards."""
 
         def add_model_card_callback(self, _default_args_dict: dict[str, Any]) -> None:
             """Add none: it copies rows into README.md, and tokenizes single texts where a format needs pairs."""
@@ -51,6 +52,14 @@ def build_trainer(settings: Settings, arguments: Any, model: Any, train: Rows, v
                     num_training_steps, self.args.get_warmup_steps(num_training_steps), settings.stable_ratio
                 )
             return super().create_scheduler(num_training_steps, optimizer)
+
+        def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+            if not self.is_fsdp_enabled:
+                super()._save(output_dir, state_dict)
+                return
+            folder = output_dir or self.args.output_dir
+            save_whole(settings, state_dict, folder)
+            self.processing_class.save_pretrained(folder)
 
     callbacks = build_callbacks()
     if settings.early_stopping:
