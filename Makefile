@@ -19,7 +19,7 @@ demo: setup      ## fine-tune a small real reranker on the CPU and show the verd
 	$(BIN)/orch run recipes/demo.yaml --open
 
 test: setup      ## every test, the real backends on tiny models included
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not alone"
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder -m "not alone"
 	$(BIN)/python -m pytest -m alone
 
 check: setup     ## format, lint, types, layers

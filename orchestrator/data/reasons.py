@@ -172,7 +172,7 @@ _TABLE = (
         "label-out-of-range",
         "bad",
         "a label lies outside 0 to 1, or outside the range that was given",
-        "give the range of the labels: data.min_label and data.max_label, such as 0 and 2 for 0, 1, 2",
+        "give the range: data.max_label (--max-label), such as 2 for 0, 1, 2, and data.min_label",
     ),
     Reason(
         "conflicting-labels",

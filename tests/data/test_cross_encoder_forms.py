@@ -254,7 +254,7 @@ def test_a_label_outside_the_range_is_bad(stage, files):
     train = files.lines("t.jsonl", hits("a", 1, 0), hits("b", 2, 0))
     assert stage("--train", train, *LISTS) == 3
     assert f'{train}:2: label-out-of-range: "hits"[0].label is 2, outside 0 to 1 — give the range' in stage.stderr
-    assert "data.min_label and data.max_label" in stage.stderr
+    assert "data.max_label (--max-label)" in stage.stderr
     assert stage("--train", train, *LISTS, "--max-label", 2) == 0
 
 
