@@ -124,32 +124,23 @@ def started(request, recipes, tmp_path_factory) -> Iterator[dict[str, Future[Pat
     wanted = {name for item in request.session.items for name in item.fixturenames}
     root = tmp_path_factory.mktemp("runs")
     reranker, embedding = recipes / "qwen3_reranker.yaml", recipes / "qwen3_embedding_lora.yaml"
-    jobs: dict[str, tuple[str, Callable[[], Path]]] = {
-        "killed": (
-            "killed_and_resumed",
-            lambda: run_killed_and_resumed(
-                reranker, root / "killed" / "run with spaces 红隼", "05-train", "decoder_only.base"
-            ),
-        ),
-        "bash": ("plain_bash", lambda: run_plain_bash(reranker, root / "bash")),
-        "cross-encoder-killed": (
-            "cross_encoder_killed_and_resumed",
-            lambda: run_killed_and_resumed(
-                recipes / "bge_pointwise.yaml", root / "cross-encoder-killed", "04-train", "train_cross_encoder"
-            ),
-        ),
-        "swift-killed": (
-            "swift_killed_and_resumed",
-            lambda: run_killed_and_resumed(embedding, root / "swift-killed", "04-train", "swift.cli.sft"),
-        ),
-    }
+    jobs: dict[str, tuple[str, Callable[[], Path]]] = {}  # in the order in which the files of this folder ask for them
+    for name in CROSS_ENCODER_RUNS:
+        path, folder = recipes / f"{name}.yaml", root / "cross-encoder" / name
+        jobs[name] = ("cross_encoder_runs", partial(run_to_the_end, path, folder, "--smoke"))
+    folder = root / "cross-encoder-killed"
+    killed = partial(run_killed_and_resumed, recipes / "bge_pointwise.yaml", folder, "04-train", "train_cross_encoder")
+    jobs["cross-encoder-killed"] = ("cross_encoder_killed_and_resumed", killed)
+    folder = root / "killed" / "run with spaces 红隼"
+    killed = partial(run_killed_and_resumed, reranker, folder, "05-train", "decoder_only.base")
+    jobs["killed"] = ("killed_and_resumed", killed)
+    jobs["bash"] = ("plain_bash", partial(run_plain_bash, reranker, root / "bash"))
     for name, (recipe, values) in SWIFT_RUNS.items():
         sets = ["--smoke", *(word for value in values for word in ("--set", value))]
         path, folder = recipes / f"{recipe}.yaml", root / "swift" / name
         jobs[name] = ("swift_runs", partial(run_to_the_end, path, folder, *sets))
-    for name in CROSS_ENCODER_RUNS:
-        path, folder = recipes / f"{name}.yaml", root / "cross-encoder" / name
-        jobs[name] = ("cross_encoder_runs", partial(run_to_the_end, path, folder, "--smoke"))
+    killed = partial(run_killed_and_resumed, embedding, root / "swift-killed", "04-train", "swift.cli.sft")
+    jobs["swift-killed"] = ("swift_killed_and_resumed", killed)
     with ThreadPoolExecutor(max_workers=2) as pool:
         yield {name: pool.submit(job) for name, (fixture, job) in jobs.items() if fixture in wanted}
 

@@ -20,6 +20,9 @@ from orchestrator.workers.weights import hash_file
 from tests.workers.conftest import TOPICS, run_worker
 from tests.workers.conftest import WORKERS as FOLDER
 
+# once ms-swift is imported, transformers' Trainer asks for arguments that only ms-swift has
+pytestmark = pytest.mark.alone
+
 STEPS = 6  # an epoch: 24 rows in batches of 4
 
 
