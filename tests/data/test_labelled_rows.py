@@ -277,3 +277,10 @@ def test_hits_of_a_parquet_file_are_read(files):
     report = check_files([path], max_dropped=1)
     assert report.stats["kind"] == "labelled"
     assert report.ledger.sides["train"].dropped == {"missing-key": 1}  # NaN stands for an absent value there
+
+
+def test_a_labelled_row_where_groups_are_wanted_is_told_how_to_become_one():
+    fault = check_row({"query": "a", "hits": [{"content": "b", "label": 2}]}, source="x", line=1)
+    assert isinstance(fault, Fault)
+    assert fault.code == "other-kind"
+    assert "orch data convert FILE --to ranking --relevant-from" in fault.hint

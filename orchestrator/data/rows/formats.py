@@ -162,6 +162,9 @@ def explain_other_kind(shape: Shape, wanted: Kind) -> Fault:
     if wanted == "labelled" and shape.kind == "pair" and shape.name in _PAIR_COLUMNS:
         hint = f"rename the columns: data.columns, or --map, with {_PAIR_COLUMNS[shape.name]}"
         return build_fault("other-kind", message, hint)
+    if shape.kind == "labelled" and wanted == "group":
+        hint = "orch data convert FILE --to ranking --relevant-from LABEL; or say backend: sentence-transformers"
+        return build_fault("other-kind", message, hint)
     return build_fault("other-kind", message, f"{EXAMPLES[wanted]}; or choose the task and loss for {shape.kind} rows")
 
 
