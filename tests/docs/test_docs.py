@@ -126,10 +126,11 @@ def test_every_module_says_its_one_job_in_one_line():
 
 
 def test_every_field_of_a_recipe_stands_in_the_reference():
-    from orchestrator.recipe.schema import Data, Evaluate, Launch, Loss, ModelRef, Recipe
+    from orchestrator.recipe.schema import Data, Evaluate, Guard, Launch, Loss, ModelRef, Recipe, Teacher
 
     page = (ROOT / "docs" / "recipe-reference.md").read_text(encoding="utf-8")
-    names = [name for model in (Recipe, ModelRef, Data, Loss, Evaluate, Launch) for name in model.model_fields]
+    parts = (Recipe, ModelRef, Teacher, Data, Loss, Evaluate, Guard, Launch)
+    names = [name for part in parts for name in part.model_fields]
     assert len(names) > 25
     assert not [name for name in names if f"| `{name}` |" not in page]
 
