@@ -232,7 +232,9 @@ class Recipe(_Part):
     loss: Loss | None = Field(None, description="what the trainer minimises, and its settings")
     train: dict[str, Any] = Field(default_factory=dict, description="the backend's own arguments, under its own names")
     deepspeed: str | None = Field(
-        None, description="stage0 (flagembedding), zero0 to zero3 (swift), or a DeepSpeed JSON file beside the recipe"
+        None,
+        description="stage0 (flagembedding), zero0 to zero2 (all), zero3 (swift), or a DeepSpeed JSON file beside the "
+        "recipe",
     )
     deterministic: bool = Field(
         False, description="seeds, deterministic kernels, no TF32 and one data worker: the same run twice, bit for bit"
