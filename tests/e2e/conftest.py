@@ -108,7 +108,6 @@ SWIFT_RUNS: dict[str, tuple[str, tuple[str, ...]]] = {
     "qwen3_sft_lora": ("qwen3_sft_lora", ()),
     "sft_single_gpu_test": ("sft_single_gpu_test", ()),
     "qwen3_sft_finance": ("qwen3_sft_finance", ()),
-    "contrastive": ("qwen3_embedding_lora", (*LABELLED, "loss=contrastive")),
     "online_contrastive": ("qwen3_embedding_lora", (*LABELLED, "loss=online_contrastive")),
     "score_head": ("qwen3_reranker_native", ("train.task_type=reranker", "loss=pointwise")),
 }

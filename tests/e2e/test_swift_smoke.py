@@ -78,7 +78,6 @@ def test_no_secret_and_no_process_is_left(swift_runs, name):
     [
         ("qwen3_embedding_lora", "infonce"),
         ("qwen3_embedding_full", "cosine_similarity"),
-        ("contrastive", "contrastive"),
         ("online_contrastive", "online_contrastive"),
         ("qwen3_reranker_native", "listwise_reranker"),
         ("score_head", "pointwise_reranker"),

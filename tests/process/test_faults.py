@@ -111,6 +111,7 @@ def test_orch_killed_midway_its_training_is_adopted(plan, run_dir, drive, child_
 def test_orch_killed_and_the_training_ends_well_unwatched(plan, run_dir, drive, child_of, wait_until, resume):
     driver = drive(plan)
     child = child_of()
+    wait_until(lambda: started(run_dir))  # it is written after the child is known
     driver.kill()
     driver.wait()
     wait_until(lambda: not process.is_alive(child.pid, child.start))
