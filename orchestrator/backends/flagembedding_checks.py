@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.backends.deepspeed import load_deepspeed, zero_stage
 from orchestrator.backends.determinism import check_determinism
 from orchestrator.backends.flagembedding_arguments import find_lengths, uses_lora
+from orchestrator.backends.precision import check_precision
 from orchestrator.backends.unused_keys import check_labels, check_strategy
 from orchestrator.errors import Problem
 
@@ -38,7 +39,7 @@ def check_flagembedding_job(job: Job, train: Mapping[str, Any]) -> Iterator[Foun
     yield from _check_teacher(job, train)
     yield from _check_merge(job, train)
     yield from _check_evaluation(train)
-    yield from _check_precision(job, train)
+    yield from check_precision(job, train, also=("use_flash_attn",))
     yield from _check_lengths(job)
     yield from _check_deepspeed(job, train)
     yield from check_determinism(job, train)
@@ -99,15 +100,6 @@ def _check_evaluation(train: Mapping[str, Any]) -> Iterator[Found]:
     if train.get("load_best_model_at_end"):
         message = "FlagEmbedding's trainers do not evaluate, so none is best"
         yield ("train", "load_best_model_at_end"), Problem(message, "remove it")
-
-
-def _check_precision(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
-    for name in ("bf16", "fp16", "use_flash_attn"):
-        if train.get(name) and job.hardware.kind == "cpu" and not job.smoke:
-            message = f"{name} needs a GPU, and there is none"
-            yield ("train", name), Problem(message, "remove it: Orch chooses by hardware")
-    if train.get("bf16") and train.get("fp16"):
-        yield ("train", "fp16"), Problem("bf16 and fp16 exclude each other", "keep one")
 
 
 def _check_lengths(job: Job) -> Iterator[Found]:

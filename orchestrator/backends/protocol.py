@@ -75,6 +75,15 @@ def _measured_as(job: Job, kind: str) -> str:
     return "retrieval" if job.recipe.task == "embedding" and kind == "group" else kind
 
 
+def name_checkpoint(job: Job, *, last: str) -> str:
+    """Return which checkpoint of the output folder becomes the model; `last` is what the trainer calls the newest."""
+    asked = job.recipe.checkpoint
+    if isinstance(asked, int) and not job.smoke:
+        return f"checkpoint-{asked}"
+    best = asked == "best" or (asked is None and job.recipe.data.validation_ratio is not None)
+    return "best" if best else last
+
+
 @dataclass(frozen=True)
 class Training:
     """A backend's train stage, and what follows from its arguments."""

@@ -10,7 +10,7 @@ from orchestrator.backends.arguments import build_schema, load_arguments
 from orchestrator.backends.deepspeed import deepspeed_environment
 from orchestrator.backends.determinism import deterministic_environment, explain_determinism, put_determinism
 from orchestrator.backends.fsdp import build_fsdp_arguments
-from orchestrator.backends.protocol import Found, Job, SmokeScale, Training
+from orchestrator.backends.protocol import Found, Job, SmokeScale, Training, name_checkpoint
 from orchestrator.backends.sentence_transformers_arguments import (
     FORMATS,
     OWNED,
@@ -117,7 +117,7 @@ class SentenceTransformers:
         files = [File(_CONFIG, json.dumps(config, ensure_ascii=False, indent=2) + "\n")]
         if job.deepspeed_text and not job.smoke:
             files.append(File(_DEEPSPEED, job.deepspeed_text))
-        weights = f"{output}/{_checkpoint(job)}"
+        weights = f"{output}/{name_checkpoint(job, last='last')}"  # links that the worker makes at its end
         rows = int(values["per_device_train_batch_size"]) * job.processes()
         return Training(
             command=command,
@@ -139,15 +139,6 @@ class SentenceTransformers:
 
 def _translate(job: Job) -> Translation:
     return translate(type_all(job.recipe.train), job.versions.get("transformers"))
-
-
-def _checkpoint(job: Job) -> str:
-    """Return the name of the checkpoint that becomes the model; the worker links `best` and `last` at its end."""
-    asked = job.recipe.checkpoint
-    if isinstance(asked, int) and not job.smoke:
-        return f"checkpoint-{asked}"
-    best = asked == "best" or (asked is None and job.recipe.data.validation_ratio is not None)
-    return "best" if best else "last"
 
 
 def _arguments(job: Job, translation: Translation, *, output: str) -> list[RenderedArgument]:

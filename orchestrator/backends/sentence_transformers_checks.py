@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.backends.deepspeed import load_deepspeed, zero_stage
 from orchestrator.backends.determinism import check_determinism
+from orchestrator.backends.precision import check_precision
 from orchestrator.backends.sentence_transformers_arguments import FORMATS
 from orchestrator.backends.sentence_transformers_losses import check_loss
 from orchestrator.errors import Problem
@@ -28,7 +29,7 @@ def check_cross_encoder_job(job: Job, train: Mapping[str, Any]) -> Iterator[Foun
     yield from _check_schedule(train)
     yield from _check_validation(job, train)
     yield from _check_checkpoint(job, train)
-    yield from _check_precision(job, train)
+    yield from check_precision(job, train)
     yield from _check_processes(job, train)
     yield from _check_deepspeed(job)
     yield from _check_strategy(job)
@@ -118,15 +119,6 @@ def _check_checkpoint(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
     if None not in steps and steps[0] != steps[1] and asked in {None, "best"}:
         message = f"it evaluates every {steps[1]} steps and saves every {steps[0]}: the best one may not be saved"
         yield ("train", "eval_steps"), Problem(message, "give both the same number, or say checkpoint: last")
-
-
-def _check_precision(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
-    for name in ("bf16", "fp16"):
-        if train.get(name) and job.hardware.kind == "cpu" and not job.smoke:
-            message = f"{name} needs a GPU, and there is none"
-            yield ("train", name), Problem(message, "remove it: Orch chooses by hardware")
-    if train.get("bf16") and train.get("fp16"):
-        yield ("train", "fp16"), Problem("bf16 and fp16 exclude each other", "keep one")
 
 
 def _check_processes(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:

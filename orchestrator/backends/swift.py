@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.backends.argument_list import ArgumentList, RenderedArgument, build_notes
 from orchestrator.backends.arguments import Argument, build_schema, check_arguments, coerce_all, load_arguments
 from orchestrator.backends.determinism import deterministic_environment, explain_determinism, put_determinism
-from orchestrator.backends.protocol import Found, Job, SmokeScale, Training
+from orchestrator.backends.protocol import Found, Job, SmokeScale, Training, name_checkpoint
 from orchestrator.backends.swift_checks import check_swift_job
 from orchestrator.backends.swift_losses import (
     explain_environment,
@@ -146,7 +146,7 @@ class Swift:
             arguments=arguments,
         )
         lora = not _is_full(translation.arguments)
-        weights = f"{output}/{_checkpoint(job)}"
+        weights = f"{output}/{name_checkpoint(job, last='last-checkpoint')}"
         notes = build_notes(arguments, translation)
         notes += explain_environment(loss, loss_env) + explain_determinism(job, repeatable | job.environment())
         rows = int(values["per_device_train_batch_size"]) * job.processes()
@@ -205,15 +205,6 @@ def _require_named(job: Job) -> SwiftModel:
     if isinstance(named, Problem):  # check_job has said it already, where a recipe was checked
         raise RecipeError(named.message, hint=named.hint)
     return named
-
-
-def _checkpoint(job: Job) -> str:
-    """Return the name of the checkpoint that becomes the model."""
-    asked = job.recipe.checkpoint
-    if isinstance(asked, int) and not job.smoke:
-        return f"checkpoint-{asked}"
-    best = asked == "best" or (asked is None and job.recipe.data.validation_ratio is not None)
-    return "best" if best else "last-checkpoint"
 
 
 def _arguments(

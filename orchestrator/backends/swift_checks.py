@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.backends.determinism import check_determinism
+from orchestrator.backends.precision import check_precision
 from orchestrator.backends.swift_losses import check_loss
 from orchestrator.backends.swift_models import find_swift_model
 from orchestrator.backends.swift_scoring import TASK_TYPES
@@ -40,7 +41,7 @@ def check_swift_job(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
     yield from _check_truncation(job, train)
     yield from _check_validation(job, train)
     yield from _check_checkpoint(job, train)
-    yield from _check_precision(job, train)
+    yield from check_precision(job, train)
     yield from _check_deepspeed(job)
     yield from _check_unused(job)
     yield from check_determinism(job, train)
@@ -137,17 +138,6 @@ def _check_checkpoint(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
     elif save and evaluate and save != evaluate:
         message = f"it evaluates every {evaluate} steps and saves every {save}: the best one may not be saved"
         yield ("train", "eval_steps"), Problem(message, "give both the same number, or say checkpoint: last")
-
-
-def _check_precision(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
-    for name in ("bf16", "fp16"):
-        if train.get(name) and job.hardware.kind == "cpu" and not job.smoke:
-            yield (
-                ("train", name),
-                Problem(f"{name} needs a GPU, and there is none", "remove it: Orch chooses by hardware"),
-            )
-    if train.get("bf16") and train.get("fp16"):
-        yield ("train", "fp16"), Problem("bf16 and fp16 exclude each other", "keep one")
 
 
 def _check_deepspeed(job: Job) -> Iterator[Found]:

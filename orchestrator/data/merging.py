@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import struct
-from array import array
 from typing import TYPE_CHECKING
 
+from orchestrator.data.chains import Chains
 from orchestrator.data.digests import DigestMap, document_key, query_key, short_digest
 from orchestrator.data.rows.labelled import LabelledGroup, merge_groups
 from orchestrator.data.rows.texts import build_fault, quote
@@ -21,54 +21,35 @@ if TYPE_CHECKING:
 
     from orchestrator.data.reasons import Fault
 
-_NONE = (1 << 64) - 1
-
 
 class Merger:
     """Gathers labelled records, and hands on one group a query, in the order in which the queries were met."""
 
     def __init__(self, spool: IO[bytes]) -> None:
         """Start empty; `spool` is a temporary file."""
-        self._spool = spool
-        self._size = 0
+        self._chains = Chains(spool)
         self._paths: dict[str, int] = {}
         self._queries = DigestMap()
-        # Of each query its first and last record, of each record its place in the spool and the query's next record.
-        self._first, self._last = array("Q"), array("Q")
-        self._offsets, self._next = array("Q"), array("Q")
 
     def add(self, path: str, record: LabelledGroup) -> None:
         """Take in one record of the file `path`."""
-        number = len(self._offsets)
-        self._offsets.append(self._size)
-        self._next.append(_NONE)
-        query = self._queries.put(short_digest((query_key(record.query),)), len(self._first))
-        if query == len(self._first):
-            self._first.append(number)
-            self._last.append(number)
-        else:
-            self._next[self._last[query]] = number
-            self._last[query] = number
+        query = self._queries.put(short_digest((query_key(record.query),)), len(self._chains))
         place = self._paths.setdefault(path, len(self._paths))
         row = (place, record.source, record.line, record.query, record.documents, record.labels, record.scores)
-        self._size += self._spool.write(json.dumps(row).encode() + b"\n")
+        self._chains.add(query, json.dumps(row).encode() + b"\n")
 
     def groups(self) -> Iterator[tuple[str, LabelledGroup, int]]:
         """Yield each group with the path of its first row, and how many records it is made of."""
         paths = list(self._paths)
-        for first in self._first:
-            found: list[tuple[str, LabelledGroup]] = []
-            number = first
-            while number != _NONE:
-                found.append(self._read(self._offsets[number], paths))
-                number = self._next[number]
-            yield found[0][0], merge_groups([group for _, group in found]), len(found)
+        for lines in self._chains.read():
+            found = [_parse(line) for line in lines]
+            yield paths[found[0][0]], merge_groups([group for _, group in found]), len(found)
 
-    def _read(self, offset: int, paths: list[str]) -> tuple[str, LabelledGroup]:
-        self._spool.seek(offset)
-        place, source, line, query, documents, labels, scores = json.loads(self._spool.readline())
-        scored = None if scores is None else tuple(scores)
-        return paths[place], LabelledGroup(query, tuple(documents), tuple(labels), scored, source, line)
+
+def _parse(line: bytes) -> tuple[int, LabelledGroup]:
+    place, source, number, query, documents, labels, scores = json.loads(line)
+    scored = None if scores is None else tuple(scores)
+    return place, LabelledGroup(query, tuple(documents), tuple(labels), scored, source, number)
 
 
 class KnownLabels:

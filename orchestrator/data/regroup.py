@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from array import array
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.data.chains import Chains
 from orchestrator.data.digests import digest
 from orchestrator.data.judgements import pack_judgements, read_judgements, unpack_judgements
 from orchestrator.data.reasons import Fault, problem_of
@@ -17,13 +17,10 @@ from orchestrator.data.writing.writers import format_line
 from orchestrator.errors import DataError, Problem, Where
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
     from typing import BinaryIO
 
     from orchestrator.data.judgements import Judgements, Place, Reshaping
-
-_NONE = 0  # no row follows: the row with number 0 is its query's first
 
 
 @dataclass(frozen=True)
@@ -47,12 +44,9 @@ class Regrouping:
     def __init__(self, rules: Reshaping, spool: BinaryIO) -> None:
         """Prepare to take rows; `spool` is an empty file to write and read, for as long as this lives."""
         self._rules = rules
-        self._spool = spool
-        self._end = 0
+        self._chains = Chains(spool)
         self._paths: list[Path] = []
         self._queries: dict[bytes, int] = {}
-        self._first, self._last = array("Q"), array("Q")  # of each query, the number of a row
-        self._offsets, self._next = array("Q"), array("Q")  # of each row
         self._mixed: Place | None = None
         self._has_ranking = False
 
@@ -64,18 +58,7 @@ class Regrouping:
         if isinstance(found, Fault):
             return found
         data = json.dumps(pack_judgements(found), ensure_ascii=False, allow_nan=False).encode() + b"\n"
-        number, here = len(self._offsets), len(self._queries)
-        query = self._queries.setdefault(digest((found.query,)), here)
-        if query == here:
-            self._first.append(number)
-            self._last.append(number)
-        else:
-            self._next[self._last[query]] = number
-            self._last[query] = number
-        self._offsets.append(self._end)
-        self._next.append(_NONE)
-        self._spool.write(data)
-        self._end += len(data)
+        self._chains.add(self._queries.setdefault(digest((found.query,)), len(self._chains)), data)
         self._has_ranking |= found.form == "ranking"
         if self._mixed is None and is_beyond_ranking(found, self._rules):
             self._mixed = found.place
@@ -91,8 +74,8 @@ class Regrouping:
             fault = Fault("would-be-lost", message, "scale the labels: --max-label, and --min-label if it is not 0")
             findings.append(Finding(self._mixed, fault))
             counts[fault.code] += 1
-        for parts in self._read_queries():
-            found = self._build(parts)
+        for packed in self._chains.read():
+            found = self._build([unpack_judgements(json.loads(line)) for line in packed])
             if isinstance(found, Finding):
                 counts[found.fault.code] += 1
                 if len(findings) < PROBLEMS_SHOWN:
@@ -114,19 +97,6 @@ class Regrouping:
             return merged
         rows = build_rows(merged[0], self._rules)
         return rows if isinstance(rows, Finding) else (rows, merged[1])
-
-    def _read_queries(self) -> Iterator[list[Judgements]]:
-        """Yield the rows of each query."""
-        for first in self._first:
-            parts = [self._read(first)]
-            number = first
-            while (number := self._next[number]) != _NONE:
-                parts.append(self._read(number))
-            yield parts
-
-    def _read(self, number: int) -> Judgements:
-        self._spool.seek(self._offsets[number])
-        return unpack_judgements(json.loads(self._spool.readline()))
 
     def _describe(self, findings: list[Finding], counts: Counter[str]) -> list[Problem]:
         problems = []

@@ -16,11 +16,12 @@ from orchestrator.data.mining import (
     gather_for_mining,
     write_mined_rows,
 )
+from orchestrator.data.writing.outputs import format_json
 from orchestrator.data.writing.writers import FileSet
 from orchestrator.errors import DataError
 from orchestrator.teaching.foreground import run_worker
 from orchestrator.teaching.model_choice import ModelChoice, build_embedder, build_spec
-from orchestrator.teaching.work_files import build_flags, format_json, load_json, require_fresh, write_json
+from orchestrator.teaching.work_files import build_flags, load_json, require_fresh, write_json
 
 LEDGER_VERSION = 1
 

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.reasons import refuse
+from orchestrator.data.writing.outputs import format_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,11 +31,6 @@ def write_json(path: Path, value: Any) -> Path:
     """Write a value as JSON and return the path."""
     path.write_bytes(format_json(value))
     return path
-
-
-def format_json(value: Any) -> bytes:
-    """Return a value as indented JSON. Raises ValueError for NaN and infinity."""
-    return (json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n").encode()
 
 
 def load_json(path: Path) -> dict[str, Any]:
