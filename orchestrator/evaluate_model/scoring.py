@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from orchestrator.errors import InterruptedRunError, PreflightError, StageFailed
 from orchestrator.render import render_command
 from orchestrator.secrets import rename_hub_token
 from orchestrator.serving.artefact import WORKERS
-from orchestrator.serving.foreground import POLL_S, find_exit_code, read_tail, started
+from orchestrator.serving.foreground import read_tail, started, wait_until_over
 from orchestrator.supervise.interrupts import counted_interrupts
 
 if TYPE_CHECKING:
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from orchestrator.plan import Command
 
     Tell = Callable[[str], None]
-
-_PROGRESS = "orch-progress "
 
 
 def score(request: Request, candidate: Candidate, rows: EvalRows, out: Path, tell: Tell) -> None:
@@ -40,18 +37,12 @@ def score(request: Request, candidate: Candidate, rows: EvalRows, out: Path, tel
     command = _build_command(request, candidate, rows, spec, out)
     env = rename_hub_token({**os.environ, **dict(command.env)})
     with counted_interrupts() as interrupts, started(command, env, interrupts, quiet=True) as child:
-        said = ""
-        while (code := find_exit_code(child)) is None:
-            if interrupts.count:
-                raise InterruptedRunError(
-                    "the evaluation was stopped",
-                    hint="run it again: models that were scored to the end are in the cache",
-                )
-            done = next((line for line in reversed(read_tail(child).splitlines()) if line.startswith(_PROGRESS)), said)
-            if done != said:
-                tell(done.removeprefix(_PROGRESS))
-                said = done
-            time.sleep(POLL_S)
+        code = wait_until_over(child, interrupts, lambda done, total: tell(f"{done}/{total}"))
+        if code is None:
+            raise InterruptedRunError(
+                "the evaluation was stopped",
+                hint="run it again: models that were scored to the end are in the cache",
+            )
         if code != 0:
             title = f"{candidate.name} cannot be scored: the worker ended with exit code {code}"
             raise StageFailedError(title, hint=read_tail(child) or None)

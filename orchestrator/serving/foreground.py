@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import sys
 import tempfile
@@ -19,7 +20,7 @@ from orchestrator.process import Child, Launch
 from orchestrator.supervise.stopping import Patience, stop_stage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from orchestrator.plan import Command
     from orchestrator.supervise.interrupts import Interrupts
@@ -30,6 +31,7 @@ _TAIL_BYTES = 20_000
 _CHUNK_BYTES = 1 << 16
 _LAST_WORDS_S = 5.0
 _TAIL_LINES = 25
+_PROGRESS = re.compile(rb"^orch-progress (\d+)/(\d+)\s*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -117,10 +119,31 @@ def read_tail(command: Started) -> str:
     return "\n".join([line for line in text.splitlines() if line.strip()][-_TAIL_LINES:])
 
 
-def wait_until_over(command: Started, interrupts: Interrupts) -> int | None:
-    """Return its exit code when it ends by itself, None when the user stops it."""
-    while not interrupts.count:
-        if (code := find_exit_code(command)) is not None:
-            return code
+def wait_until_over(
+    command: Started, interrupts: Interrupts, on_progress: Callable[[int, int], None] | None = None
+) -> int | None:
+    """Return its exit code when it ends by itself, None when the user stops it.
+
+    `on_progress` is told (done, total) whenever it has said so (`orch-progress DONE/TOTAL`) where we can read it.
+    """
+    told = 0
+    while (code := find_exit_code(command)) is None and not interrupts.count:
+        told = _tell(command, told, on_progress)
         time.sleep(POLL_S)
-    return None
+    if code is not None:
+        _tell(command, told, on_progress)
+    return code
+
+
+def _tell(command: Started, told: int, on_progress: Callable[[int, int], None] | None) -> int:
+    """Tell the newest progress beyond the first `told` bytes of the command's output; return how many are read."""
+    output = command.stdout or command.log
+    if on_progress is None or output is None or not output.exists():
+        return told
+    with output.open("rb") as stream:
+        stream.seek(told)
+        text = stream.read()
+    whole = text[: text.rfind(b"\n") + 1]
+    if found := _PROGRESS.findall(whole):
+        on_progress(int(found[-1][0]), int(found[-1][1]))
+    return told + len(whole)
