@@ -13,7 +13,7 @@ from orchestrator.data.reading.hub_ids import parse_hub_id
 from orchestrator.errors import Problem, RecipeError, Where
 from orchestrator.evaluation.gate import parse_rule
 from orchestrator.evaluation.measures import parse_metric
-from orchestrator.recipe.schema import Data, Evaluate, Guard, Launch, Loss, ModelRef, Recipe, Teacher
+from orchestrator.recipe.schema import Data, Evaluate, Guard, Launch, Loss, ModelRef, Recipe, Teacher, Watch
 from orchestrator.recipe.source import Key, Source, apply_overrides, load_source
 from orchestrator.secrets import is_secret
 
@@ -27,6 +27,7 @@ _PARTS: dict[Key, type[BaseModel]] = {
     ("loss",): Loss,
     ("evaluate",): Evaluate,
     ("launch",): Launch,
+    ("watch",): Watch,
     ("teacher",): Teacher,
 }
 _GUARDS: Key = ("evaluate", "guard")

@@ -43,6 +43,13 @@ def format_error(error: OrchError) -> str:
     return "\n".join(lines)
 
 
+def format_advice(problem: Problem) -> str:
+    """Return one piece of advice as text, like an error's problem."""
+    prefix = f"{problem.where}: " if problem.where else ""
+    hints = [f"    → {line}" for line in (problem.hint or "").splitlines()]
+    return "\n".join([f"note: {prefix}{problem.message}", *hints])
+
+
 def _problem_data(problem: Problem) -> dict[str, Any]:
     where = problem.where
     return {

@@ -10,7 +10,7 @@ import click
 
 from orchestrator.cli import exit_with
 from orchestrator.cli.options import as_json, hardware_option, resolve_hardware, runs_option, set_option, smoke_option
-from orchestrator.cli.output import print_json
+from orchestrator.cli.output import format_advice, print_json
 
 if TYPE_CHECKING:
     from orchestrator.plan import Plan
@@ -50,8 +50,10 @@ def run_command(
     found = resolve_hardware(hardware, smoke=smoke)
     job = build_job(loaded, folder, found, smoke=smoke)
     plan = build_plan(job)
-    require_ready(job)
+    advice = require_ready(job, plan)
     click.echo(f"planned for: {found}", err=True)
+    for problem in advice:
+        click.echo(format_advice(problem), err=True)
     run = create_run(plan, recipe, found)
     _supervise(plan, run, command="run", open_report=open_report, as_json=as_json)
 

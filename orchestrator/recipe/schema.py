@@ -28,6 +28,7 @@ class ModelRef(_Part):
     )
     template: str | None = Field(None, min_length=1, description="ms-swift's name of the prompt; found like family")
     trust_remote_code: bool = Field(False, description="run Python code that the model folder brings along")
+    allow_pickle: bool = Field(False, description="load weights that are pickled: loading them runs code of their own")
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelRef:
@@ -220,6 +221,26 @@ class Launch(_Part):
         return self
 
 
+class Watch(_Part):
+    """What ends a stage that makes no progress, and what is done about a training that learns nothing."""
+
+    stall_timeout_s: float | None = Field(
+        3600.0, gt=0, description="seconds without a byte in its logs and without a step before a stage is stopped"
+    )
+    diverged: Literal["stop", "warn"] = Field(
+        "stop", description="the loss is NaN, infinite or exactly 0 in `reports` logged steps"
+    )
+    flat: Literal["stop", "warn", "ignore"] = Field(
+        "warn", description="the loss stays at that of a model that scores every document of a group alike"
+    )
+    reports: int = Field(5, ge=1, description="logged steps in a row that show it")
+    on_oom: Literal["fail", "retry"] = Field(
+        "fail",
+        description="out of memory: retry halves the batch and doubles gradient_accumulation_steps, where that leaves "
+        "the objective unchanged, and continues from the last checkpoint",
+    )
+
+
 class Recipe(_Part):
     """One fine-tuning job, from data to verdict."""
 
@@ -246,6 +267,7 @@ class Recipe(_Part):
     evaluate: Evaluate = Evaluate()
     gate: dict[str, str] = Field(default_factory=dict, description='what must hold, such as {ndcg@10: "> baseline"}')
     launch: Launch = Launch()
+    watch: Watch = Watch()
 
     @model_validator(mode="before")
     @classmethod

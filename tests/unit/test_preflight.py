@@ -12,7 +12,8 @@ import pytest
 from orchestrator.backends import BACKENDS
 from orchestrator.hardware import Hardware
 from orchestrator.models import BaseModel
-from orchestrator.preflight import _missing_packages, _unreachable_model, _unreachable_teacher
+from orchestrator.preflight.hub import _unreachable_model, _unreachable_teacher
+from orchestrator.preflight.packages import _missing_packages
 from tests.jobs import build_imagined_job
 
 GPU = Hardware("cuda", 1, bf16=True)

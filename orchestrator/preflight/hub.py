@@ -1,80 +1,33 @@
-"""What must be there before long work starts: packages, the model and its teacher, room to write."""
+"""Whether a hub gives the models that are not on this machine, and whether what it says of them fits the job."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
-import shutil
-import sys
 import urllib.error
 import urllib.request
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.backends import BACKENDS
-from orchestrator.errors import PreflightError, Problem
+from orchestrator.errors import Problem
 from orchestrator.measuring import find_teacher_spec
 from orchestrator.models import learn_from_config
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
     from orchestrator.backends.protocol import Job
+    from orchestrator.plan import Plan
 
-_REPORT_MODULES = ("ir_measures", "numpy", "matplotlib")
 _HUB_TIMEOUT_S = 6.0
 _MAX_CONFIG_BYTES = 1_000_000
-_MIN_FREE_BYTES = 512 * 1024**2
 
 
-def require_ready(job: Job) -> None:
-    """Raise PreflightError with everything that this machine lacks for the job."""
-    problems = [
-        *_missing_packages(job),
-        *_missing_report_packages(),
-        *_unreachable_model(job),
-        *_unreachable_teacher(job),
-        *_no_room(job.run_dir),
-    ]
-    if problems:
-        raise PreflightError.from_problems(problems)
-
-
-def _missing_packages(job: Job) -> list[Problem]:
-    backend = BACKENDS[job.recipe.backend]
-    needed = [*backend.distributions, *(["deepspeed"] if job.recipe.deepspeed else [])]
-    missing = [name for name in needed if name not in job.versions]
-    if not job.versions:
-        return [Problem(f"{job.backend_python} cannot be run", "launch.python names the backend's interpreter")]
-    if not missing:
-        return _missing_scorer(job)
-    hint = (
-        f"{job.backend_python} -m pip install {' '.join(missing)}\n"
-        f"or, in Orch's checkout, with the tested versions: pip install -c constraints.txt -e '.[{backend.extra}]'"
-    )
-    return [Problem(f"the backend {backend.name} is not installed: {', '.join(missing)} missing", hint)]
-
-
-def _missing_scorer(job: Job) -> list[Problem]:
-    """Return that FlagLLMReranker is not there, where the base or the teacher is scored with it."""
-    wanted = {
-        "model": job.model.native == "flag-llm-reranker" and "native" in job.recipe.evaluate.baselines,
-        "teacher": job.teacher is not None and job.teacher.native == "flag-llm-reranker",
-    }
-    named = [name for name, found in wanted.items() if found]
-    if not named or "FlagEmbedding" in job.versions:
-        return []
-    hint = f"{job.backend_python} -m pip install FlagEmbedding"
-    return [Problem(f"the {' and the '.join(named)} is scored with FlagEmbedding, which is not installed", hint)]
-
-
-def _missing_report_packages() -> list[Problem]:
-    missing = [name for name in _REPORT_MODULES if importlib.util.find_spec(name) is None]
-    names = " ".join(name.replace("_", "-") for name in missing)
-    hint = f"{sys.executable} -m pip install {names}"
-    return [Problem(f"the report needs {', '.join(missing)}", hint)] if missing else []
+def check_hub(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001
+    """Yield why the model or the teacher cannot be downloaded, and what does not fit in their config.json."""
+    yield from _unreachable_model(job)
+    yield from _unreachable_teacher(job)
 
 
 def _unreachable_model(job: Job) -> list[Problem]:
@@ -134,15 +87,3 @@ def _parse_config(text: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return config if isinstance(config, dict) else None
-
-
-def _no_room(run_dir: Path) -> list[Problem]:
-    folder = run_dir
-    while not folder.exists():
-        folder = folder.parent
-    if not os.access(folder, os.W_OK):
-        return [Problem(f"{folder} cannot be written to", "choose another folder with -o")]
-    free = shutil.disk_usage(folder).free
-    if free < _MIN_FREE_BYTES:
-        return [Problem(f"only {free // 1024**2} MiB are free under {folder}", "choose another disk with -o")]
-    return []
