@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import RunFolderError, Where
 from orchestrator.plan import Plan, plan_from_json
@@ -13,9 +13,10 @@ from orchestrator.rundir import RunDir, write_json, write_text
 
 if TYPE_CHECKING:
     from orchestrator.hardware import Hardware
+    from orchestrator.provenance import Asked
 
 
-def create_run(plan: Plan, recipe_path: Path, hardware: Hardware) -> RunDir:
+def create_run(plan: Plan, asked: Asked, hardware: Hardware) -> RunDir:
     """Write everything that is known before the run starts.
 
     A folder that holds the same plan is taken up again. Raises RunFolderError when it holds anything else.
@@ -26,14 +27,21 @@ def create_run(plan: Plan, recipe_path: Path, hardware: Hardware) -> RunDir:
             hint = f"continue that run with: orch resume {run.root}\nor start this one in a fresh folder (without -o)"
             raise RunFolderError(f"{run.root} holds a run of another recipe, machine or Orch version", hint=hint)
         return run
+    text = asked.recipe.read_text(encoding="utf-8-sig")
+    return write_run(plan, text, build_provenance(plan, hardware, asked))
+
+
+def write_run(plan: Plan, recipe_text: str, provenance: dict[str, Any]) -> RunDir:
+    """Write a fresh run folder, the plan last. Raises RunFolderError when it is not empty or cannot be written."""
+    run = RunDir(Path(plan.run_dir))
     if run.root.exists() and any(run.root.iterdir()):
         raise RunFolderError(f"{run.root} is not empty, and is no run", hint="name a fresh folder")
     try:
         for file in render_files(plan):
             if file.path != run.plan_json.name:
                 write_text(run.root / file.path, file.text)
-        write_text(run.recipe_yaml, recipe_path.read_text(encoding="utf-8-sig"))
-        write_json(run.provenance_json, build_provenance(plan, hardware, recipe_path))
+        write_text(run.recipe_yaml, recipe_text)
+        write_json(run.provenance_json, provenance)
         write_text(run.plan_json, plan.to_json())  # last: with it the folder is a run
     except OSError as error:
         raise RunFolderError(

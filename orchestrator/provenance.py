@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
 import sys
+from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import __version__
+from orchestrator.content_hash import hash_path
 from orchestrator.process import run
+from orchestrator.render import find_templates
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from orchestrator.hardware import Hardware
     from orchestrator.plan import Plan
 
+PROVENANCE_VERSION = 2
 DISTRIBUTIONS = (
     "FlagEmbedding", "ms-swift", "sentence-transformers", "transformers", "peft", "deepspeed", "accelerate",
     "datasets", "tokenizers", "safetensors", "torch", "numpy", "ir-measures",
@@ -25,6 +31,8 @@ DISTRIBUTIONS = (
 _PROBE = """
 import importlib.metadata as m, json, platform, sys
 found = {"python": platform.python_version()}
+if not sys.argv[1:]:
+    found.update(sorted((d.name.lower().replace("-", "_").replace(".", "_"), d.version) for d in m.distributions()))
 for name in sys.argv[1:]:
     try: found[name] = m.version(name)
     except m.PackageNotFoundError: pass
@@ -37,12 +45,7 @@ def find_versions(python: str) -> dict[str, str]:
     """Return the versions of the ML packages that `python` has; empty when it cannot be run."""
     if python == sys.executable:
         return _own_versions()
-    probe = run((python, "-I", "-c", _PROBE, *DISTRIBUTIONS), 20.0)
-    try:
-        found = json.loads(probe.stdout) if probe.exit_code == 0 else {}
-    except ValueError:
-        found = {}
-    return {str(key): str(value) for key, value in found.items()}
+    return _probe(python, *DISTRIBUTIONS)
 
 
 def _own_versions() -> dict[str, str]:
@@ -52,6 +55,14 @@ def _own_versions() -> dict[str, str]:
     """
     wanted = {_normal(name): name for name in DISTRIBUTIONS}
     found = {"python": platform.python_version()}
+    for name, version in _own_distributions():
+        if name in wanted:
+            found.setdefault(wanted[name], version)
+    return found
+
+
+def _own_distributions() -> Iterator[tuple[str, str]]:
+    """Yield (normalised name, version) of every dist-info folder on this interpreter's path, in its order."""
     for folder in dict.fromkeys(sys.path):
         try:
             entries = os.listdir(folder or ".")  # noqa: PTH208  (names are all that is needed)
@@ -59,25 +70,43 @@ def _own_versions() -> dict[str, str]:
             continue
         for entry in entries:
             name, dash, version = entry.removesuffix(".dist-info").rpartition("-")
-            if dash and entry.endswith(".dist-info") and _normal(name) in wanted:
-                found.setdefault(wanted[_normal(name)], version)
-    return found
+            if dash and entry.endswith(".dist-info"):
+                yield _normal(name), version
 
 
 def _normal(name: str) -> str:
     return name.lower().replace("-", "_").replace(".", "_")
 
 
-def build_provenance(plan: Plan, hardware: Hardware, recipe_path: Path) -> dict[str, Any]:
-    """Return the content of provenance.json. Environment variables are named, never copied: they may hold secrets."""
+@dataclass(frozen=True)
+class Asked:
+    """The command line that a run was asked for with: `orch reproduce` and readers of a report need it."""
+
+    recipe: Path
+    overrides: tuple[str, ...] = ()
+    hardware: str = "auto"
+
+
+def build_provenance(plan: Plan, hardware: Hardware, asked: Asked) -> dict[str, Any]:
+    """Return the content of provenance.json. Environment variables are named, never copied: they may hold secrets.
+
+    `inputs` has the hash of everything that the plan's stages read from outside the run folder: data, models.
+    """
+    recipe = asked.recipe.resolve()
     return {
-        "version": 1,
+        "version": PROVENANCE_VERSION,
         "orch": __version__,
+        "orch_sha256": _hash_sources(),
+        "templates_sha256": hash_path(find_templates()),
         "plan_sha256": plan.digest(),
-        "recipe": str(recipe_path.resolve()),
+        "recipe": str(recipe),
+        "recipe_sha256": hash_path(recipe),
+        "asked": {"smoke": plan.smoke, "hardware": asked.hardware, "set": list(asked.overrides)},
+        "inputs": hash_inputs(plan),
         "versions": plan.versions,
+        "environments": {python: find_packages(python) for python in find_interpreters(plan)},
         "platform": platform.platform(),
-        "cpu_count": os.cpu_count(),
+        "cpu": {"name": _cpu_name(), "count": os.cpu_count(), "memory_mib": _memory_mib()},
         "hardware": {
             "kind": hardware.kind,
             "count": hardware.count,
@@ -85,8 +114,66 @@ def build_provenance(plan: Plan, hardware: Hardware, recipe_path: Path) -> dict[
             "memory_mib": list(hardware.memory_mib),
             "precision": hardware.precision,
         },
-        "git": _git_state(recipe_path.resolve().parent),
+        "git": _git_state(recipe.parent),
     }
+
+
+def hash_inputs(plan: Plan) -> dict[str, str]:
+    """Return path → hash of what the stages read from outside the run folder; "absent" for what is not there."""
+    paths = sorted({path for stage in plan.stages for path in stage.inputs if Path(path).is_absolute()})
+    outside = [path for path in paths if Path(plan.run_dir) not in Path(path).parents]
+    return {path: hash_path(Path(path)) for path in outside}
+
+
+def find_interpreters(plan: Plan) -> list[str]:
+    """Return the Python of each stage, every one once: Orch's, and the backend's where it has its own."""
+    return sorted({stage.command.argv[0] for stage in plan.stages})
+
+
+@cache
+def find_packages(python: str) -> dict[str, str]:
+    """Return name and version of every distribution that an interpreter has; empty when it cannot be run."""
+    if python != sys.executable:
+        return _probe(python)
+    found: dict[str, str] = {}
+    for name, version in _own_distributions():
+        found.setdefault(name, version)
+    return dict(sorted(found.items()))
+
+
+def _probe(python: str, *names: str) -> dict[str, str]:
+    """Return the versions of the distributions of another interpreter: those named, or all."""
+    probe = run((python, "-I", "-c", _PROBE, *names), 20.0)
+    try:
+        found = json.loads(probe.stdout) if probe.exit_code == 0 else {}
+    except ValueError:
+        found = {}
+    return {str(key): str(value) for key, value in found.items()}
+
+
+def _hash_sources() -> str:
+    """Return the hash of Orch's own modules: in a checkout the version alone says little."""
+    folder = Path(__file__).resolve().parent
+    rows = [(str(path.relative_to(folder)), hash_path(path)) for path in sorted(folder.rglob("*.py"))]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def _cpu_name() -> str | None:
+    return _find_line("/proc/cpuinfo", "model name")
+
+
+def _memory_mib() -> int | None:
+    kib = (_find_line("/proc/meminfo", "MemTotal") or "").split()
+    return int(kib[0]) // 1024 if kib and kib[0].isdigit() else None
+
+
+def _find_line(path: str, name: str) -> str | None:
+    """Return the value of `name: value` in one of the kernel's files; None on other systems."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), None)
 
 
 def _git_state(folder: Path) -> dict[str, Any] | None:

@@ -135,6 +135,11 @@ class RunDir:
         return self.root / "loss_curve.png"
 
     @property
+    def reproduction_json(self) -> Path:
+        """How a run that repeats another one compares with it."""
+        return self.root / "reproduction.json"
+
+    @property
     def data(self) -> Path:
         """Prepared data, ledger and statistics."""
         return self.root / "data"

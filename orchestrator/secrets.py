@@ -1,4 +1,4 @@
-"""Which environment variables hold a secret: they are refused in recipes and never written to a run folder."""
+"""What is a secret, and text without it: tokens in the environment, passwords in URLs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 # GENERATIVE_RERANKER_POSITIVE_TOKEN and its negative name a word of the vocabulary.
 _SECRET = re.compile(
@@ -17,6 +17,30 @@ _SECRET = re.compile(
 def is_secret(name: str) -> bool:
     """Tell whether an environment variable of that name holds a secret, by the names that tools use."""
     return bool(_SECRET.search(name))
+
+
+# What may stand in front of the @ of a URL (RFC 3986, userinfo): a password behind a colon, or a token alone.
+_USER_INFO = re.compile(r"(?<=://)[^\s/@'\"<>]{1,512}(?=@)")
+_SHORTEST = 6  # characters: a shorter value would blank out words of every log
+STARS = "****"
+
+
+def has_credentials(text: str) -> bool:
+    """Tell whether a text holds a URL with a user's name or password, as in https://user:password@host."""
+    return bool(_USER_INFO.search(text))
+
+
+def find_secret_values(env: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the values of the secrets of an environment, the longest first; very short ones are no secrets."""
+    values = {value.strip() for name, value in env.items() if is_secret(name)}
+    return tuple(sorted((value for value in values if len(value) >= _SHORTEST), key=lambda value: (-len(value), value)))
+
+
+def redact_text(text: str, values: Iterable[str]) -> str:
+    """Return `text` with stars in place of each of `values`, and of what stands before the @ of a URL."""
+    for value in values:
+        text = text.replace(value, STARS)
+    return _USER_INFO.sub(STARS, text) if "://" in text else text
 
 
 def rename_hub_token(env: Mapping[str, str]) -> dict[str, str]:

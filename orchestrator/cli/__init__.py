@@ -26,6 +26,8 @@ _COMMANDS = {
     "logs": ("folder_commands", "Print a run's logs; -f follows them."),
     "stop": ("folder_commands", "Stop a run; it can be resumed."),
     "compare": ("folder_commands", "Compare two runs, query by query."),
+    "reproduce": ("reproduce_command", "Run a finished run once more, and say whether the same came out."),
+    "bundle": ("folder_commands", "Pack what an issue needs of a run into one archive, without weights."),
     "evaluate": ("evaluate_command", "Measure any models on any data, without a recipe."),
     "predict": ("predict_command", "Ask a run's packaged model: scores, similarities or answers."),
     "serve": ("serve_commands", "Serve a packaged model over HTTP, or check that a server gives its numbers."),

@@ -1,9 +1,10 @@
-"""Commands on run folders: ls, show, logs, stop, compare. They read the folder only."""
+"""Commands on run folders: ls, show, logs, stop, compare, bundle. They read the folder only."""
 
 from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +13,7 @@ from orchestrator.cli.options import as_json, runs_option
 from orchestrator.cli.output import print_json
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from orchestrator.supervise.runs import RunSummary
 
 
 @click.command("ls")
@@ -123,7 +124,34 @@ def compare_command(first: str, second: str, runs: Path, as_json: bool) -> None:
         click.echo(result.to_text())
 
 
-def _summary_data(run: Any) -> dict[str, Any]:
+@click.command("bundle")
+@click.argument("run", default="last")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The archive (default: RUN.zip, here).")
+@click.option("--with-data", is_flag=True, help="Also what quotes your rows: data, scores, report.html.")
+@runs_option
+@as_json
+def bundle_command(run: str, output: Path | None, with_data: bool, runs: Path, as_json: bool) -> None:
+    """Pack RUN for an issue: recipe, commands, logs, versions, measures; no weights, and no rows of yours."""
+    from orchestrator.bundle import write_bundle
+    from orchestrator.launch import find_run
+
+    folder = find_run(run, runs)
+    bundle = write_bundle(folder, output or Path(f"{folder.root.name}.zip"), with_data=with_data)
+    size = bundle.path.stat().st_size
+    if as_json:
+        files = [entry.path for entry in bundle.entries]
+        print_json("bundle", {"path": str(bundle.path.absolute()), "bytes": size, "files": files})
+        return
+    left = f"{bundle.left_out} files ({_megabytes(bundle.left_out_bytes)}) are left out: weights, rows, caches"
+    click.echo(f"{bundle.path}: {len(bundle.entries)} files, {_megabytes(size)}. {left}.")
+    click.echo("Trainers may quote rows in their logs: look through them before you publish it.", err=True)
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:.1f} MB"
+
+
+def _summary_data(run: RunSummary) -> dict[str, Any]:
     return {
         "name": run.name, "path": str(run.path), "status": run.status, "stage": run.stage, "started": run.started,
         "finished": run.finished, "message": run.message, "verdict": run.verdict,

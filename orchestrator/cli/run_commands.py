@@ -15,6 +15,7 @@ from orchestrator.cli.output import format_advice, print_json
 if TYPE_CHECKING:
     from orchestrator.plan import Plan
     from orchestrator.rundir import RunDir
+    from orchestrator.supervise.loop import RunOutcome
 
 open_option = click.option("--open", "open_report", is_flag=True, help="Open the report in a browser at the end.")
 
@@ -44,6 +45,7 @@ def run_command(
     from orchestrator.load import load_recipe
     from orchestrator.pipeline import build_plan
     from orchestrator.preflight import require_ready
+    from orchestrator.provenance import Asked
 
     loaded = load_recipe(recipe, overrides)
     folder = output.absolute() if output else new_run_dir(runs, loaded.recipe.name, smoke=smoke)
@@ -54,8 +56,8 @@ def run_command(
     click.echo(f"planned for: {found}", err=True)
     for problem in advice:
         click.echo(format_advice(problem), err=True)
-    run = create_run(plan, recipe, found)
-    _supervise(plan, run, command="run", open_report=open_report, as_json=as_json)
+    run = create_run(plan, Asked(recipe, overrides, hardware), found)
+    _finish(plan, run, command="run", open_report=open_report, as_json=as_json)
 
 
 @click.command("resume")
@@ -68,19 +70,11 @@ def resume_command(run: str, runs: Path, open_report: bool, as_json: bool) -> No
     from orchestrator.launch import find_run, load_plan
 
     found = find_run(run, runs)
-    _supervise(load_plan(found), found, command="resume", open_report=open_report, as_json=as_json)
+    _finish(load_plan(found), found, command="resume", open_report=open_report, as_json=as_json)
 
 
-def _supervise(plan: Plan, run: RunDir, *, command: str, open_report: bool, as_json: bool) -> None:
-    from orchestrator.cli.progress import choose_listener
-    from orchestrator.supervise.loop import run_plan
-    from orchestrator.supervise.stopping import Patience
-
-    click.echo(f"run folder: {run.root}", err=True)
-    seconds = plan.recipe.get("launch", {}).get("stop_patience_s")
-    patience = Patience(interrupt_s=seconds) if seconds is not None else Patience()
-    with choose_listener(plan, quiet=as_json) as listener:
-        outcome = run_plan(plan, run, listener=listener, patience=patience)
+def _finish(plan: Plan, run: RunDir, *, command: str, open_report: bool, as_json: bool) -> None:
+    outcome = supervise(plan, run, quiet=as_json)
     report = _load_report(run)
     if as_json:
         print_json(command, {"run": str(run.root), "exit_code": outcome.exit_code, "report": report})
@@ -89,6 +83,19 @@ def _supervise(plan: Plan, run: RunDir, *, command: str, open_report: bool, as_j
     if open_report:
         click.launch(str(run.report_html))
     exit_with(outcome.exit_code)
+
+
+def supervise(plan: Plan, run: RunDir, *, quiet: bool) -> RunOutcome:
+    """Run every stage of a plan that is not done, telling its progress unless `quiet`."""
+    from orchestrator.cli.progress import choose_listener
+    from orchestrator.supervise.loop import run_plan
+    from orchestrator.supervise.stopping import Patience
+
+    click.echo(f"run folder: {run.root}", err=True)
+    seconds = plan.recipe.get("launch", {}).get("stop_patience_s")
+    patience = Patience(interrupt_s=seconds) if seconds is not None else Patience()
+    with choose_listener(plan, quiet=quiet) as listener:
+        return run_plan(plan, run, listener=listener, patience=patience)
 
 
 def _load_report(run: RunDir) -> dict[str, Any]:

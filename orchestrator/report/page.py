@@ -94,9 +94,14 @@ def build_context(
         "total_s": sum(timing.seconds or 0 for timing in record.timings),
         "longest_s": max((timing.seconds or 0 for timing in record.timings), default=0) or 1,
         "commands": [(timing, format_command(timing.stage.command)) for timing in record.timings],
-        "provenance": list(flatten(record.provenance or {})) or list(flatten(dict(record.plan.versions))),
+        "provenance": list(flatten(_shown(record))) or list(flatten(dict(record.plan.versions))),
         "recipe_text": record.recipe_text,
     }
+
+
+def _shown(record: RunRecord) -> dict[str, Any]:
+    """Return the provenance without the hundreds of packages that decide nothing; the file has them."""
+    return {key: value for key, value in (record.provenance or {}).items() if key != "environments"}
 
 
 def _legible(value: object) -> object:

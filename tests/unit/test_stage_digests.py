@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.content_hash import WHOLE_BYTES, hash_path
 from orchestrator.plan import Command, File, Plan, Stage
-from orchestrator.supervise.digests import WHOLE_BYTES, find_output, hash_path, list_inputs, stage_digest
+from orchestrator.supervise.digests import find_output, list_inputs, stage_digest
 
 
 @pytest.fixture

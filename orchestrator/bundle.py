@@ -1,0 +1,137 @@
+"""One archive of a run to attach to an issue: what was asked, done, logged and measured, without weights and rows."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+import zipfile
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import RunFolderError
+from orchestrator.secrets import find_secret_values, redact_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from orchestrator.rundir import RunDir
+
+BUNDLE_VERSION = 1
+HEAD_BYTES = 256 << 10
+TAIL_BYTES = 2 << 20
+# Patterns of paths relative to the run folder. Whatever matches none of them stays out: a new file of a backend is more
+# likely to hold rows or weights than to help.
+_TAKEN = (
+    "recipe.yaml", "plan.json", "run.sh", "provenance.json", "events.jsonl", "state.json", "report.json",
+    "reproduction.json", "loss_curve.png", "files/*",
+    "data/ledger.json", "data/ledger.failed.json", "data/stats.json", "data/guard/*/ledger.json",
+    "stages/*/command.sh", "stages/*/command.json", "stages/*/result.json", "stages/*/exit_code",
+    "stages/*/stdout.log", "stages/*/stderr.log", "stages/*/stacks.txt",
+    "stages/*/output/verification.json", "stages/*/output/scoring.json", "stages/*/output/config.json",
+    "stages/*/output/logging.jsonl", "stages/*/output/args.json", "stages/*/output/adapter_config.json",
+    "stages/*/output/checkpoint-*/trainer_state.json", "stages/*/output/checkpoint-*/adapter_config.json",
+    "model/scoring.json", "model/config.json",
+)  # fmt: skip
+# They quote the user's rows.
+_WITH_ROWS = (
+    "report.html", "metrics.json", "data/*.jsonl", "data/guard/*/*.jsonl", "stages/*/output/scores.jsonl",
+    "stages/*/output/rows.jsonl", "stages/*/output/pairs.jsonl", "model/README.md",
+)  # fmt: skip
+_BINARY = frozenset({".png"})
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of the archive. `bytes` is its size in the run; `cut` says that its middle was left out."""
+
+    path: str
+    bytes: int
+    cut: bool = False
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An archive that was written, what it holds, and how many files and bytes were left out."""
+
+    path: Path
+    entries: tuple[Entry, ...]
+    left_out: int
+    left_out_bytes: int
+
+
+def write_bundle(run: RunDir, target: Path, *, with_data: bool = False) -> Bundle:
+    """Write the archive (zip) of a run to `target`, whole or not at all; secrets of this environment are blotted out.
+
+    Logs and JSON Lines keep their first 256 KiB and last 2 MiB. Raises RunFolderError when it cannot be written.
+    """
+    if target.exists():
+        raise RunFolderError(f"{target} exists", hint="name another file with -o")
+    taken = _TAKEN + (_WITH_ROWS if with_data else ())
+    entries: list[Entry] = []
+    left_out = left_out_bytes = 0
+    part = target.with_name(f".{target.name}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
+            for path, name in _list_files(run.root):
+                size = path.stat().st_size
+                if any(_matches(name, pattern) for pattern in taken):
+                    entries.append(_add(archive, f"{run.root.name}/{name}", path, size))
+                else:
+                    left_out, left_out_bytes = left_out + 1, left_out_bytes + size
+            manifest = {
+                "version": BUNDLE_VERSION,
+                "run": run.root.name,
+                "with_data": with_data,
+                "files": [asdict(entry) for entry in entries],
+                "left_out": {"files": left_out, "bytes": left_out_bytes},
+            }
+            archive.writestr(f"{run.root.name}/bundle.json", json.dumps(manifest, indent=2) + "\n")
+        part.replace(target)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink()
+        raise RunFolderError(f"{target} cannot be written: {error}", hint="name another file with -o") from error
+    return Bundle(target, tuple(entries), left_out, left_out_bytes)
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Tell whether a relative path fits a pattern part by part: a star does not cross a slash."""
+    parts, wanted = name.split("/"), pattern.split("/")
+    return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
+
+
+def _list_files(root: Path) -> Iterator[tuple[Path, str]]:
+    """Yield (path, path relative to the run) of every file; links are not followed, they may lead anywhere."""
+    for folder, folders, names in os.walk(root):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(folder) / name
+            if path.is_file() and not path.is_symlink():
+                yield path, path.relative_to(root).as_posix()
+
+
+def _add(archive: zipfile.ZipFile, name: str, path: Path, size: int) -> Entry:
+    if path.suffix in _BINARY:
+        archive.write(path, name)
+        return Entry(name, size)
+    cut = size > HEAD_BYTES + TAIL_BYTES and path.suffix in {".log", ".jsonl", ".txt"}
+    with path.open("rb") as stream:
+        if cut:
+            head = stream.read(HEAD_BYTES)
+            stream.seek(-TAIL_BYTES, os.SEEK_END)
+            content = head + b"\n[...]\n" + stream.read()
+        else:
+            content = stream.read()
+    archive.writestr(name, _disguise(content.decode("utf-8", errors="replace")))
+    return Entry(name, size, cut)
+
+
+def _disguise(text: str) -> str:
+    """Return the text without this environment's secrets and without the name of the home folder."""
+    public = redact_text(text, find_secret_values(os.environ))
+    home = str(Path.home())
+    return public if home == "/" else public.replace(f"{home}/", "~/")

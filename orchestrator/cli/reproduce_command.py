@@ -1,0 +1,77 @@
+"""orch reproduce: run a finished run once more, from its own plan, and compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestrator.cli import exit_with
+from orchestrator.cli.options import as_json, runs_option
+from orchestrator.cli.output import print_json
+from orchestrator.errors import GateMissedError, PreflightError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orchestrator.reproduction.comparison import Reproduction
+    from orchestrator.reproduction.differences import Difference
+
+_MOST_SHOWN = 12
+
+
+@click.command("reproduce")
+@click.argument("run", default="last")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The new run's folder (default: in the runs).")
+@click.option("--anyway", is_flag=True, help="Go on although data or model have changed since.")
+@click.option("--dry-run", is_flag=True, help="Only say what has changed since.")
+@runs_option
+@as_json
+def reproduce_command(run: str, output: Path | None, anyway: bool, dry_run: bool, runs: Path, as_json: bool) -> None:
+    """Run RUN once more, with the same commands, and say whether the same came out.
+
+    Exit code 0: the same bytes, or no measurable difference. Exit code 8: another result.
+    """
+    from orchestrator.launch import find_run, load_plan
+    from orchestrator.reproduction.rerun import begin_rerun, finish_rerun
+
+    first = find_run(run, runs)
+    rerun = begin_rerun(first, load_plan(first), output.absolute() if output else None, runs)
+    _tell(rerun.differences)
+    changed = [item for item in rerun.differences if item.is_input]
+    if dry_run:
+        if as_json:
+            print_json("reproduce", {"run": str(first.root), "differences": [str(item) for item in rerun.differences]})
+        elif not rerun.differences:
+            click.echo("nothing has changed since")
+        return
+    if changed and not anyway:
+        hint = "bring back what the run was made with, or say --anyway"
+        raise PreflightError.from_problems([Problem(f"it has changed since: {item}", hint) for item in changed])
+    from orchestrator.cli.run_commands import supervise
+
+    second = rerun.write()
+    supervise(rerun.plan, second, quiet=as_json)
+    result = finish_rerun(rerun, second)
+    if as_json:
+        print_json("reproduce", result.to_json())
+    else:
+        _print(result)
+    exit_with(0 if result.is_reproduced else GateMissedError.exit_code)
+
+
+def _tell(differences: Sequence[Difference]) -> None:
+    for item in differences[:_MOST_SHOWN]:
+        click.echo(f"changed since: {item}", err=True)
+    if len(differences) > _MOST_SHOWN:
+        click.echo(f"changed since: {len(differences) - _MOST_SHOWN} more, in reproduction.json", err=True)
+
+
+def _print(result: Reproduction) -> None:
+    words = {"identical": "the same, bit for bit", "different": "another result"}
+    click.echo(f"\nreproduced: {words.get(result.outcome, result.outcome)}")
+    width = max(len(finding.what) for finding in result.findings)
+    for finding in result.findings:
+        click.echo(f"  {'=' if finding.same else '≠'} {finding.what:<{width}}  {finding.words}")
+    click.echo(f"  first   {result.first}\n  second  {result.second}")

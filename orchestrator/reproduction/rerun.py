@@ -1,0 +1,65 @@
+"""One run once more: its plan in a fresh folder, what has changed since, and in the end the comparison."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.errors import RunFolderError
+from orchestrator.hardware import CPU, find_hardware
+from orchestrator.launch import write_run
+from orchestrator.provenance import Asked, build_provenance
+from orchestrator.report.record import load_object
+from orchestrator.reproduction.comparison import Reproduction, compare_reproduction
+from orchestrator.reproduction.differences import Difference, find_differences, require_provenance
+from orchestrator.reproduction.replay import move_plan
+from orchestrator.rundir import RunDir, write_json
+
+if TYPE_CHECKING:
+    from orchestrator.plan import Plan
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """A run that is about to be made once more: `plan` is its own, in the new folder."""
+
+    first: RunDir
+    plan: Plan
+    provenance: dict[str, Any]
+    differences: tuple[Difference, ...]
+
+    def write(self) -> RunDir:
+        """Write the new run folder, up to its plan. Raises RunFolderError when it cannot be written."""
+        text = self.first.recipe_yaml.read_text(encoding="utf-8")
+        return write_run(self.plan, text, {**self.provenance, "reproduces": str(self.first.root)})
+
+
+def begin_rerun(first: RunDir, plan: Plan, folder: Path | None, runs: Path) -> Rerun:
+    """Return the rerun of a finished run, in `folder` or a fresh one under `runs`. Raises RunFolderError."""
+    then = require_provenance(first, load_object(first.provenance_json))
+    if not first.report_json.is_file():
+        raise RunFolderError(
+            f"{first.root.name} is not finished: there is nothing to compare with",
+            hint=f"finish it first: orch resume {first.root}",
+        )
+    name = f"{plan.name}-again-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    moved = move_plan(plan, folder or runs.resolve() / name)
+    asked = then["asked"]
+    cpu = plan.smoke or asked["hardware"] == "cpu"
+    now = build_provenance(
+        moved,
+        CPU if cpu else find_hardware(),
+        Asked(Path(then["recipe"]), tuple(asked["set"]), asked["hardware"]),
+    )
+    return Rerun(first, moved, now, find_differences(then, now))
+
+
+def finish_rerun(rerun: Rerun, second: RunDir) -> Reproduction:
+    """Compare the two runs; the second run's folder keeps the answer as reproduction.json."""
+    result = compare_reproduction(rerun.first, second, rerun.plan)
+    changed = [asdict(item) for item in rerun.differences]
+    write_json(second.reproduction_json, {**result.to_json(), "differences": changed})
+    return result
