@@ -15,8 +15,10 @@ from orchestrator.errors import GateMissedError, PreflightError, Problem
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from orchestrator.plan import Plan
     from orchestrator.reproduction.comparison import Reproduction
     from orchestrator.reproduction.differences import Difference
+    from orchestrator.rundir import RunDir
 
 _MOST_SHOWN = 12
 
@@ -31,10 +33,11 @@ _MOST_SHOWN = 12
 def reproduce_command(run: str, output: Path | None, anyway: bool, dry_run: bool, runs: Path, as_json: bool) -> None:
     """Run RUN once more, with the same commands, and say whether the same came out.
 
-    Exit code 0: the same bytes, or no measurable difference. Exit code 8: another result.
+    Exit code 0: the same bytes, or no measurable difference. Exit code 8: another result. Interrupted, it goes on with
+    `orch resume`.
     """
     from orchestrator.launch import find_run, load_plan
-    from orchestrator.reproduction.rerun import begin_rerun, finish_rerun
+    from orchestrator.reproduction.rerun import begin_rerun
 
     first = find_run(run, runs)
     rerun = begin_rerun(first, load_plan(first), output.absolute() if output else None, runs)
@@ -49,11 +52,16 @@ def reproduce_command(run: str, output: Path | None, anyway: bool, dry_run: bool
     if changed and not anyway:
         hint = "bring back what the run was made with, or say --anyway"
         raise PreflightError.from_problems([Problem(f"it has changed since: {item}", hint) for item in changed])
-    from orchestrator.cli.run_commands import supervise
+    finish_again(rerun.plan, rerun.write(), as_json=as_json)
 
-    second = rerun.write()
-    supervise(rerun.plan, second, quiet=as_json)
-    result = finish_rerun(rerun, second)
+
+def finish_again(plan: Plan, second: RunDir, *, as_json: bool) -> None:
+    """Run what is not done of a run that repeats another, compare the two, and end with the code for the outcome."""
+    from orchestrator.cli.run_commands import supervise
+    from orchestrator.reproduction.rerun import finish_rerun
+
+    supervise(plan, second, quiet=as_json)
+    result = finish_rerun(second)
     if as_json:
         print_json("reproduce", result.to_json())
     else:

@@ -67,10 +67,15 @@ def run_command(
 @as_json
 def resume_command(run: str, runs: Path, open_report: bool, as_json: bool) -> None:
     """Continue RUN (a folder, a name, or `last`): finished stages are skipped, training goes on from its checkpoint."""
+    from orchestrator.cli.reproduce_command import finish_again
     from orchestrator.launch import find_run, load_plan
+    from orchestrator.reproduction.rerun import is_rerun
 
     found = find_run(run, runs)
-    _finish(load_plan(found), found, command="resume", open_report=open_report, as_json=as_json)
+    plan = load_plan(found)
+    if is_rerun(found):
+        finish_again(plan, found, as_json=as_json)
+    _finish(plan, found, command="resume", open_report=open_report, as_json=as_json)
 
 
 def _finish(plan: Plan, run: RunDir, *, command: str, open_report: bool, as_json: bool) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import RunFolderError
 from orchestrator.hardware import CPU, find_hardware
-from orchestrator.launch import write_run
+from orchestrator.launch import load_plan, write_run
 from orchestrator.provenance import Asked, build_provenance
 from orchestrator.report.record import load_object
 from orchestrator.reproduction.comparison import Reproduction, compare_reproduction
@@ -20,6 +20,8 @@ from orchestrator.rundir import RunDir, write_json
 
 if TYPE_CHECKING:
     from orchestrator.plan import Plan
+
+REPRODUCES = "reproduces"  # the key of provenance.json that says which run this one repeats
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class Rerun:
     def write(self) -> RunDir:
         """Write the new run folder, up to its plan. Raises RunFolderError when it cannot be written."""
         text = self.first.recipe_yaml.read_text(encoding="utf-8")
-        return write_run(self.plan, text, {**self.provenance, "reproduces": str(self.first.root)})
+        repeated = {"run": str(self.first.root), "differences": [asdict(item) for item in self.differences]}
+        return write_run(self.plan, text, {**self.provenance, REPRODUCES: repeated})
 
 
 def begin_rerun(first: RunDir, plan: Plan, folder: Path | None, runs: Path) -> Rerun:
@@ -57,9 +60,17 @@ def begin_rerun(first: RunDir, plan: Plan, folder: Path | None, runs: Path) -> R
     return Rerun(first, moved, now, find_differences(then, now))
 
 
-def finish_rerun(rerun: Rerun, second: RunDir) -> Reproduction:
-    """Compare the two runs; the second run's folder keeps the answer as reproduction.json."""
-    result = compare_reproduction(rerun.first, second, rerun.plan)
-    changed = [asdict(item) for item in rerun.differences]
-    write_json(second.reproduction_json, {**result.to_json(), "differences": changed})
+def is_rerun(run: RunDir) -> bool:
+    """Tell whether a run was made to repeat another one."""
+    return REPRODUCES in (load_object(run.provenance_json) or {})
+
+
+def finish_rerun(second: RunDir) -> Reproduction:
+    """Compare a finished rerun with the run that it repeats, and keep the answer in its reproduction.json.
+
+    Raises RunFolderError where that run has gone, or has no result.
+    """
+    repeated = (load_object(second.provenance_json) or {})[REPRODUCES]
+    result = compare_reproduction(RunDir(Path(repeated["run"])), second, load_plan(second))
+    write_json(second.reproduction_json, {**result.to_json(), "differences": repeated["differences"]})
     return result

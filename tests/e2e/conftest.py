@@ -60,9 +60,9 @@ def wait_for(condition, timeout_s: float) -> None:
         time.sleep(0.01)
 
 
-def run_killed_and_resumed(recipe: Path, folder: Path, stage: str, module: str) -> Path:
-    """Kill (-9) a smoke run's supervisor and its training worker after the first checkpoint, and resume it."""
-    argv = [ORCH, "run", str(recipe), "--smoke", "-o", str(folder)]
+def run_killed_and_resumed(argv: tuple[str, ...], folder: Path, stage: str, module: str) -> Path:
+    """Kill (-9) the supervisor that a command starts and its training worker after a checkpoint, and resume the run."""
+    argv = (ORCH, *argv, "-o", str(folder))
     first = subprocess.Popen(argv, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     output = folder / "stages" / stage / "output"
     wait_for(lambda: output.exists() or first.poll() is not None, 900)
@@ -79,6 +79,11 @@ def run_killed_and_resumed(recipe: Path, folder: Path, stage: str, module: str) 
     (folder / "resume.out").write_text(done.out + done.err)
     assert done.code == 0, done.out + done.err
     return folder
+
+
+def reproduce_killed_and_resumed(first: Path, folder: Path) -> Path:
+    """Repeat a finished run, killed in the middle of its training like any other, to its comparison with the first."""
+    return run_killed_and_resumed(("reproduce", str(first)), folder, "04-train", "train_cross_encoder")
 
 
 def run_plain_bash(recipe: Path, folder: Path) -> Path:
@@ -123,25 +128,33 @@ def started(request, recipes, tmp_path_factory) -> Iterator[dict[str, Future[Pat
     wanted = {name for item in request.session.items for name in item.fixturenames}
     root = tmp_path_factory.mktemp("runs")
     reranker, embedding = recipes / "qwen3_reranker.yaml", recipes / "qwen3_embedding_lora.yaml"
+    started: dict[str, Future[Path]] = {}
     jobs: dict[str, tuple[str, Callable[[], Path]]] = {}  # in the order in which the files of this folder ask for them
     for name in CROSS_ENCODER_RUNS:
         path, folder = recipes / f"{name}.yaml", root / "cross-encoder" / name
         jobs[name] = ("cross_encoder_runs", partial(run_to_the_end, path, folder, "--smoke"))
-    folder = root / "cross-encoder-killed"
-    killed = partial(run_killed_and_resumed, recipes / "bge_pointwise.yaml", folder, "04-train", "train_cross_encoder")
-    jobs["cross-encoder-killed"] = ("cross_encoder_killed_and_resumed", killed)
+    jobs["cross-encoder-killed"] = (
+        "cross_encoder_killed_and_resumed",
+        # it was submitted before, so that it is done or under way when this one is begun
+        lambda: reproduce_killed_and_resumed(started["bge_pointwise"].result(), root / "cross-encoder-killed"),
+    )
     folder = root / "killed" / "run with spaces 红隼"
-    killed = partial(run_killed_and_resumed, reranker, folder, "05-train", "decoder_only.base")
+    argv = ("run", str(reranker), "--smoke")
+    killed = partial(run_killed_and_resumed, argv, folder, "05-train", "decoder_only.base")
     jobs["killed"] = ("killed_and_resumed", killed)
     jobs["bash"] = ("plain_bash", partial(run_plain_bash, reranker, root / "bash"))
     for name, (recipe, values) in SWIFT_RUNS.items():
         sets = ["--smoke", *(word for value in values for word in ("--set", value))]
         path, folder = recipes / f"{recipe}.yaml", root / "swift" / name
         jobs[name] = ("swift_runs", partial(run_to_the_end, path, folder, *sets))
-    killed = partial(run_killed_and_resumed, embedding, root / "swift-killed", "04-train", "swift.cli.sft")
+    argv = ("run", str(embedding), "--smoke")
+    killed = partial(run_killed_and_resumed, argv, root / "swift-killed", "04-train", "swift.cli.sft")
     jobs["swift-killed"] = ("swift_killed_and_resumed", killed)
     with ThreadPoolExecutor(max_workers=2) as pool:
-        yield {name: pool.submit(job) for name, (fixture, job) in jobs.items() if fixture in wanted}
+        for name, (fixture, job) in jobs.items():
+            if fixture in wanted:
+                started[name] = pool.submit(job)
+        yield started
 
 
 @pytest.fixture(scope="session")

@@ -80,7 +80,7 @@ def test_no_secret_and_no_process_is_left(cross_encoder_runs, name):
     assert not [path for path in files if SECRET.encode() in path.read_bytes()]
 
 
-def test_a_killed_training_resumes_to_the_weights_of_an_undisturbed_one(
+def test_a_reproduction_whose_training_is_killed_resumes_to_the_bytes_of_the_run_that_it_repeats(
     cross_encoder_runs, cross_encoder_killed_and_resumed
 ):
     events = rows_of(cross_encoder_killed_and_resumed / "events.jsonl")
@@ -91,6 +91,10 @@ def test_a_killed_training_resumes_to_the_weights_of_an_undisturbed_one(
         for folder in (cross_encoder_runs["bge_pointwise"], cross_encoder_killed_and_resumed)
     ]
     assert weights[0] == weights[1]
+    answer = load(cross_encoder_killed_and_resumed / "reproduction.json")
+    assert answer["outcome"] == "identical", answer
+    assert answer["differences"] == []
+    assert "reproduced: the same, bit for bit" in (cross_encoder_killed_and_resumed / "resume.out").read_text()
 
 
 def test_the_report_says_that_the_run_was_deterministic(cross_encoder_runs):
