@@ -24,11 +24,12 @@ class Where:
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong: what, where, and what to do about it."""
+    """One thing that is wrong: what, where, and what to do about it; `name` is the same in every language."""
 
     message: str
     hint: str | None = None
     where: Where | None = None
+    name: str | None = None
 
 
 class OrchError(Exception):
@@ -37,10 +38,12 @@ class OrchError(Exception):
     exit_code = 70
     title = "error"
 
-    def __init__(self, message: str, *, hint: str | None = None, where: Where | None = None) -> None:
-        """Describe one problem; `hint` says what to do, `where` points into the user's file."""
+    def __init__(
+        self, message: str, *, hint: str | None = None, where: Where | None = None, name: str | None = None
+    ) -> None:
+        """Describe one problem; `hint` says what to do, `where` points into the user's file, `name` is for programs."""
         super().__init__(message)
-        self.problems: tuple[Problem, ...] = (Problem(message, hint, where),)
+        self.problems: tuple[Problem, ...] = (Problem(message, hint, where, name),)
 
     @classmethod
     def from_problems(cls, problems: list[Problem]) -> OrchError:

@@ -92,7 +92,7 @@ class RowsLoaded:
 
 @dataclass(frozen=True)
 class StageFinished:
-    """A stage has ended: done, failed, out-of-memory, stalled, timed-out, stopped or killed."""
+    """A stage has ended: done, failed, out-of-memory, diverged, flat, stalled, timed-out, stopped or killed."""
 
     stage: str
     status: str
@@ -174,9 +174,9 @@ def parse_event(line: str) -> Event | None:
         if kind is StageFinished:
             given.setdefault("exit_code", None)
         event: Event = kind(**given)
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
-    return event
+    return event if isinstance(event.t, float) else None
 
 
 def load_events(path: Path) -> Iterator[Event]:
@@ -186,6 +186,17 @@ def load_events(path: Path) -> Iterator[Event]:
             yield from (event for line in stream if (event := parse_event(line)))
     except FileNotFoundError:
         return
+
+
+def load_attempt_events(path: Path, stage: str) -> list[Event]:
+    """Return the events of a stage's newest attempt: those after its last start, whatever the clock did meanwhile."""
+    events: list[Event] = []
+    for event in load_events(path):
+        if isinstance(event, StageStarted) and event.stage == stage:
+            events = []
+        elif getattr(event, "stage", None) == stage:
+            events.append(event)
+    return events
 
 
 class EventLog:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from orchestrator.errors import PreflightError
 
 BF16_CAPABILITY = 8.0  # Ampere and later have bfloat16 units
+_QUERY = "index,uuid,name,compute_cap,memory.total,memory.used,driver_version"
+_LEAST_COLUMNS = 5
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,22 @@ class Hardware:
 CPU = Hardware("cpu")
 
 
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU as nvidia-smi reports it; memory in MiB, None where the driver does not say."""
+
+    index: str
+    uuid: str
+    name: str
+    capability: float | None
+    memory_mib: int | None
+    used_mib: int | None = None
+    driver: str = ""
+
+
 def parse_hardware(text: str) -> Hardware:
     """Return the hardware that `cpu`, `gpu`, `gpu:4` or `gpu:2:fp16` names. Raises PreflightError for other text."""
-    found = re.fullmatch(r"(cpu)|gpu(?::(\d+))?(?::(bf16|fp16))?", text)
+    found = re.fullmatch(r"(cpu)|gpu(?::(\d{1,4}))?(?::(bf16|fp16))?", text)
     if not found or found[2] == "0":
         raise PreflightError(f"no such hardware: {text!r}", hint="auto, cpu, gpu, gpu:4 or gpu:2:fp16")
     if found[1]:
@@ -51,31 +66,63 @@ def parse_hardware(text: str) -> Hardware:
 
 def find_hardware() -> Hardware:
     """Return this machine's hardware, as CUDA_VISIBLE_DEVICES restricts it; CPU where nvidia-smi finds nothing."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and visible.strip() in {"", "-1"}:
+        return CPU
+    return _describe(select_visible(find_gpus(), visible))
+
+
+def find_gpus() -> tuple[Gpu, ...]:
+    """Return all GPUs of this machine, whatever CUDA_VISIBLE_DEVICES says; none where nvidia-smi finds nothing."""
     from orchestrator.process import run
 
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None and not visible.strip().strip("-1"):
-        return CPU
-    probe = run(
-        ("nvidia-smi", "--query-gpu=index,uuid,name,compute_cap,memory.total", "--format=csv,noheader,nounits"), 10.0
+    probe = run(("nvidia-smi", f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits"), 10.0)
+    return parse_gpus(probe.stdout) if probe.exit_code == 0 else ()
+
+
+def parse_gpus(text: str) -> tuple[Gpu, ...]:
+    """Return the GPUs of nvidia-smi's CSV: index, uuid, name, compute capability, MiB in all, MiB in use, driver."""
+    rows = [[field.strip() for field in line.split(",")] for line in text.splitlines()]
+    return tuple(
+        Gpu(
+            index=row[0],
+            uuid=row[1],
+            name=row[2],
+            capability=float(row[3]) if _is_number(row[3]) else None,
+            memory_mib=int(row[4]) if row[4].isdigit() else None,
+            used_mib=int(row[5]) if len(row) > _LEAST_COLUMNS and row[5].isdigit() else None,
+            driver=row[6] if len(row) > _LEAST_COLUMNS + 1 else "",
+        )
+        for row in rows
+        if len(row) >= _LEAST_COLUMNS and row[0].isdigit()
     )
-    return parse_nvidia_smi(probe.stdout, visible) if probe.exit_code == 0 else CPU
 
 
-def parse_nvidia_smi(text: str, visible: str | None = None) -> Hardware:
-    """Return the GPUs of nvidia-smi's CSV (index, uuid, name, compute capability, MiB), restricted to `visible`."""
-    rows = [[field.strip() for field in line.split(",")] for line in text.splitlines() if line.count(",") == 4]  # noqa: PLR2004
-    if visible is not None:
-        wanted = [name.strip() for name in visible.split(",")]
-        rows = [row for row in rows if row[0] in wanted or any(name and row[1].startswith(name) for name in wanted)]
-    if not rows:
+def select_visible(gpus: tuple[Gpu, ...], visible: str | None) -> tuple[Gpu, ...]:
+    """Return the GPUs that a value of CUDA_VISIBLE_DEVICES names, by number or by the beginning of their UUID.
+
+    In its order, and up to the first name of none: so CUDA reads it (CUDA C++ Programming Guide, CUDA_VISIBLE_DEVICES).
+    """
+    if visible is None:
+        return gpus
+    found: list[Gpu] = []
+    for name in (part.strip() for part in visible.split(",")):
+        gpu = next((gpu for gpu in gpus if name and (gpu.index == name or gpu.uuid.startswith(name))), None)
+        if gpu is None:
+            break
+        found.append(gpu)
+    return tuple(found)
+
+
+def _describe(gpus: tuple[Gpu, ...]) -> Hardware:
+    if not gpus:
         return CPU
     return Hardware(
         "cuda",
-        len(rows),
-        all(float(row[3]) >= BF16_CAPABILITY for row in rows if _is_number(row[3])),
-        tuple(row[2] for row in rows),
-        tuple(int(row[4]) for row in rows if row[4].isdigit()),
+        len(gpus),
+        all(gpu.capability >= BF16_CAPABILITY for gpu in gpus if gpu.capability is not None),
+        tuple(gpu.name for gpu in gpus),
+        tuple(gpu.memory_mib for gpu in gpus if gpu.memory_mib is not None),
     )
 
 

@@ -7,13 +7,15 @@ import secrets
 import shutil
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.backends import BACKENDS
+from orchestrator.backends.deepspeed_keys import find_deepspeed_problems
 from orchestrator.backends.protocol import Found, Job, eval_kind, guard_eval_kind
 from orchestrator.data.rows.formats import sniff_kind
-from orchestrator.errors import PreflightError, Problem, RecipeError
+from orchestrator.errors import OrchError, PreflightError, Problem, RecipeError, RunFolderError
 from orchestrator.evaluation.measures import check_metrics
 from orchestrator.measuring import find_teacher_spec
 from orchestrator.models import find_model
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
     from orchestrator.hardware import Hardware
     from orchestrator.load import LoadedRecipe
+    from orchestrator.models import BaseModel
+    from orchestrator.recipe.schema import ModelRef
 
 _RERANKER_KINDS = {"sentence-transformers": "labelled"}
 # What a guard's rows may be; the first where its file lies on a hub, and nobody can look at it yet.
@@ -42,12 +46,13 @@ def build_job(loaded: LoadedRecipe, run_dir: Path, hardware: Hardware, *, smoke:
     """Return the job of a recipe on this hardware. Raises RecipeError with everything that does not fit together."""
     recipe = loaded.recipe
     backend = BACKENDS[recipe.backend]
-    backend_python = _find_python(recipe.launch.python, loaded.folder)
+    backend_python = _find_python(loaded)
+    _require_writable_name(run_dir)
     job = Job(
         recipe=recipe,
         recipe_folder=loaded.folder,
         run_dir=run_dir,
-        model=find_model(recipe.model, loaded.folder),
+        model=_find_model(recipe.model, loaded, "model"),
         hardware=hardware,
         versions=find_versions(backend_python),
         backend_python=backend_python,
@@ -57,7 +62,7 @@ def build_job(loaded: LoadedRecipe, run_dir: Path, hardware: Hardware, *, smoke:
         kind=_find_kind(loaded),
         deepspeed_text=_load_deepspeed(loaded),
         cache_dir=str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orch"),
-        teacher=find_model(recipe.teacher, loaded.folder) if recipe.teacher else None,
+        teacher=_find_model(recipe.teacher, loaded, "teacher") if recipe.teacher else None,
         guard_kinds=_find_guard_kinds(loaded),
     )
     found = [
@@ -73,16 +78,46 @@ def build_job(loaded: LoadedRecipe, run_dir: Path, hardware: Hardware, *, smoke:
     return job
 
 
-def _find_python(name: str | None, recipe_folder: Path) -> str:
+def _find_model(ref: ModelRef, loaded: LoadedRecipe, key: str) -> BaseModel:
+    """Return the model that the recipe names at `key`. Raises OrchError with its line where it cannot be used."""
+    try:
+        return find_model(ref, loaded.folder)
+    except OrchError as error:
+        where = loaded.source.where((key,))
+        problems = [replace(problem, where=problem.where or where) for problem in error.problems]
+        raise type(error).from_problems(problems) from None
+
+
+def _find_python(loaded: LoadedRecipe) -> str:
     """Return the backend's interpreter as an absolute path that is not resolved: a venv's link is its identity."""
+    name = loaded.recipe.launch.python
     if name is None:
         return sys.executable
-    found = shutil.which(name) if "/" not in name else str(recipe_folder / Path(name).expanduser())
-    if found is None or not Path(found).is_file():
+    found = shutil.which(name) if "/" not in name else _find_file(loaded.folder, name)
+    if found is None:
         raise PreflightError(
-            f"launch.python: no such interpreter: {name}", hint="name the python of the backend's environment"
+            f"launch.python: no such interpreter: {name}",
+            hint="name the python of the backend's environment",
+            where=loaded.source.where(("launch", "python")),
         )
     return str(Path(found).absolute())
+
+
+def _find_file(folder: Path, name: str) -> Path | None:
+    """Return the regular file that a recipe in `folder` calls `name`, None where there is none."""
+    try:
+        path = folder / Path(name).expanduser()
+        return path if path.is_file() else None
+    except (OSError, RuntimeError):  # a name that is too long, the home of nobody
+        return None
+
+
+def _require_writable_name(run_dir: Path) -> None:
+    """Raise RunFolderError for a path that no JSON file and no script can hold."""
+    try:
+        str(run_dir).encode()
+    except UnicodeEncodeError:
+        raise RunFolderError("the run folder's path is not UTF-8", hint="choose another one with -o") from None
 
 
 def _find_kind(loaded: LoadedRecipe) -> str:
@@ -162,11 +197,22 @@ def _load_deepspeed(loaded: LoadedRecipe) -> str | None:
     if name is None or name in BACKENDS[loaded.recipe.backend].deepspeed_names:
         return None
     shipped = {path.stem: path for path in (find_templates() / "deepspeed").glob("*.json")}
-    path = shipped.get(name) or (loaded.folder / Path(name).expanduser())
-    if not path.is_file():
+    path = shipped.get(name) or _find_file(loaded.folder, name)
+    where = loaded.source.where(("deepspeed",))
+    if path is None:
         raise RecipeError(
             f"deepspeed: no such configuration: {name}",
             hint=f"name one of {', '.join(sorted(shipped))}, or a JSON file beside the recipe",
-            where=loaded.source.where(("deepspeed",)),
+            where=where,
         )
-    return path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        hint = "check its permissions"
+        raise RecipeError(f"{path} cannot be read: {error.strerror}", hint=hint, where=where) from None
+    except UnicodeDecodeError:
+        raise RecipeError(f"{path} is not UTF-8 text", hint="save it as UTF-8", where=where) from None
+    if problems := find_deepspeed_problems(text):
+        found = [replace(problem, message=f"{path}: {problem.message}", where=where) for problem in problems]
+        raise RecipeError.from_problems(found)
+    return text

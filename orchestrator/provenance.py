@@ -27,6 +27,7 @@ PROVENANCE_VERSION = 2
 DISTRIBUTIONS = (
     "FlagEmbedding", "ms-swift", "sentence-transformers", "transformers", "peft", "deepspeed", "accelerate",
     "datasets", "tokenizers", "safetensors", "torch", "numpy", "ir-measures",
+    "flash-attn", "kernels", "liger-kernel",
 )  # fmt: skip
 _PROBE = """
 import importlib.metadata as m, json, platform, sys

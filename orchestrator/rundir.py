@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import secrets
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_PART = ".part"
+PART_PATTERN = f".*{_PART}"  # what `write_text` leaves when it is killed
 
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` (UTF-8, LF) to `path` by rename, so that a reader sees the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    name = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PART}")
+    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)  # as private as the umask asks for
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
+        name.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        name.unlink(missing_ok=True)
         raise
 
 
@@ -66,6 +71,11 @@ class StageDir:
     def result_json(self) -> Path:
         """Written last: its presence with the right digest is what "done" means."""
         return self.root / "result.json"
+
+    @property
+    def stacks_txt(self) -> Path:
+        """Where the processes stood each time that the stage had stalled, as py-spy saw them."""
+        return self.root / "stacks.txt"
 
     @property
     def output(self) -> Path:

@@ -20,14 +20,24 @@ def is_secret(name: str) -> bool:
 
 
 # What may stand in front of the @ of a URL (RFC 3986, userinfo): a password behind a colon, or a token alone.
-_USER_INFO = re.compile(r"(?<=://)[^\s/@'\"<>]{1,512}(?=@)")
-_SHORTEST = 6  # characters: a shorter value would blank out words of every log
+USER_INFO = re.compile(r"(?<=://)[^\s/@'\"<>]*[^\s/@'\"<>*][^\s/@'\"<>]*(?=@)")
+# Tokens that say themselves what they are: Hugging Face, GitHub, OpenAI and its like, AWS, Slack.
+TOKENS = re.compile(
+    r"\b(?:hf_[A-Za-z0-9]{30,}|gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{40,}|sk-[A-Za-z0-9_-]{32,}"
+    r"|AKIA[A-Z0-9]{16}|xox[abprs]-[A-Za-z0-9-]{20,})\b"
+)
+_SHORTEST = 8  # characters: a shorter value would blank out words of every log
 STARS = "****"
 
 
 def has_credentials(text: str) -> bool:
     """Tell whether a text holds a URL with a user's name or password, as in https://user:password@host."""
-    return bool(_USER_INFO.search(text))
+    return bool(USER_INFO.search(text))
+
+
+def has_token(text: str) -> bool:
+    """Tell whether a text holds what is a token by its form, whatever name it stands under."""
+    return bool(TOKENS.search(text))
 
 
 def find_secret_values(env: Mapping[str, str]) -> tuple[str, ...]:
@@ -37,10 +47,10 @@ def find_secret_values(env: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def redact_text(text: str, values: Iterable[str]) -> str:
-    """Return `text` with stars in place of each of `values`, and of what stands before the @ of a URL."""
+    """Return `text` with stars in place of each of `values`, of known tokens, and of what stands before a URL's @."""
     for value in values:
         text = text.replace(value, STARS)
-    return _USER_INFO.sub(STARS, text) if "://" in text else text
+    return TOKENS.sub(STARS, USER_INFO.sub(STARS, text) if "://" in text else text)
 
 
 def rename_hub_token(env: Mapping[str, str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.backends.argument_list import ArgumentList, RenderedArgument, build_notes
 from orchestrator.backends.arguments import build_schema, load_arguments
+from orchestrator.backends.batch_splitting import check_splitting
 from orchestrator.backends.deepspeed import deepspeed_environment
 from orchestrator.backends.determinism import deterministic_environment, explain_determinism, put_determinism
 from orchestrator.backends.flagembedding_arguments import (
@@ -17,8 +18,10 @@ from orchestrator.backends.flagembedding_arguments import (
     uses_lora,
 )
 from orchestrator.backends.flagembedding_checks import check_flagembedding_job
+from orchestrator.backends.flat_losses import find_flagembedding_flat_loss
 from orchestrator.backends.protocol import Found, Job, SmokeScale, Training
 from orchestrator.backends.spellings import OLD_SPELLINGS, Translation, translate
+from orchestrator.backends.version_checks import check_versions
 from orchestrator.plan import File, Note, Resume
 from orchestrator.render import render_command
 
@@ -69,9 +72,10 @@ class FlagEmbedding:
     def check_job(self, job: Job) -> list[Found]:
         """Return what does not fit together, each with the path of the key to change."""
         train = type_all(job.recipe.train)
-        translated = translate(train, job.versions.get("transformers")).problems
-        problems: list[Found] = [(("train", name), problem) for name, problem in translated]
-        return [*problems, *check_flagembedding_job(job, train)]
+        translation = translate(train, job.versions.get("transformers"))
+        problems: list[Found] = [(("train", name), problem) for name, problem in translation.problems]
+        problems += check_versions(job, f"flagembedding.{job.model.family}_only", translation.arguments)
+        return [*problems, *check_flagembedding_job(job, train), *check_splitting(job, train, None)]
 
     def smoke_scale(self, job: Job) -> SmokeScale:
         """Return a job of two epochs of 8 short steps, with a learning rate that visibly moves a random model.
@@ -114,7 +118,10 @@ class FlagEmbedding:
         return Training(
             command=command,
             files=files,
-            notes=build_notes(arguments, translation) + _explain_scores(values) + explain_determinism(job, env),
+            notes=build_notes(arguments, translation)
+            + _explain_scores(values)
+            + _explain_resume(job)
+            + explain_determinism(job, env),
             outputs=(f"{output}/adapter_model.safetensors" if lora else f"{output}/config.json",),
             lora=lora,
             prepare=_prepare_flags(values, query_max_len, passage_max_len),
@@ -124,6 +131,9 @@ class FlagEmbedding:
             # loader asks for `_keys_to_ignore_on_save` (FlagEmbedding issue 1144).
             resume=Resume("--resume_from_checkpoint", output) if job.deepspeed_text else None,
             full_batch_rows=int(values["per_device_train_batch_size"]) * processes,
+            batch=int(values["per_device_train_batch_size"]),
+            accumulation=int(values["gradient_accumulation_steps"]),
+            flat_loss=find_flagembedding_flat_loss(values),
         )
 
     def build_merge(self, job: Job, *, base: str, adapter: str, output: str) -> Command:
@@ -195,6 +205,17 @@ def _explain_scores(values: Mapping[str, Any]) -> tuple[Note, ...]:
         return ()
     why = "the loss is the positive's, plus the distance to the softmax of these: give logits, not probabilities"
     return (Note("train", "pos_scores, neg_scores", "softmax over each group", "default", why),)
+
+
+def _explain_resume(job: Job) -> tuple[Note, ...]:
+    """Return that an interrupted training starts anew, where it does."""
+    if job.deepspeed_text:
+        return ()
+    why = (
+        "FlagEmbedding cannot continue a checkpoint that it wrote without DeepSpeed: after a stop the training starts "
+        "anew; deepspeed: zero0 makes it resumable"
+    )
+    return (Note("train", "resume_from_checkpoint", "never", "default", why),)
 
 
 def _prepare_flags(values: Mapping[str, Any], query_max_len: int, passage_max_len: int) -> dict[str, Any]:

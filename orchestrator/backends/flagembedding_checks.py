@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.backends.deepspeed import load_deepspeed, zero_stage
@@ -26,6 +27,8 @@ _LORA = (
     "raw_peft",
     "use_lora",
 )
+_DECODERS = re.compile(r"ForCausalLM$")
+_ENCODERS = re.compile(r"Bert|XLMRoberta|Electra|Deberta")
 _PROMPT_TOKENS = 64  # room that a decoder needs for FlagEmbedding's own prompt, which both lengths together must hold
 _WHOSE = "FlagEmbedding's trainers"
 
@@ -41,6 +44,7 @@ def check_flagembedding_job(job: Job, train: Mapping[str, Any]) -> Iterator[Foun
     yield from _check_evaluation(train)
     yield from check_precision(job, train, also=("use_flash_attn",))
     yield from _check_lengths(job)
+    yield from _check_batches(train)
     yield from _check_deepspeed(job, train)
     yield from check_determinism(job, train)
 
@@ -59,6 +63,7 @@ def _check_absent(job: Job) -> Iterator[Found]:
 
 def _check_family(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
     family = job.model.family
+    yield from _check_architecture(job)
     if family == "encoder":
         for name in (*_LORA, "save_merged_lora_model", "use_flash_attn"):
             if name in train:
@@ -70,6 +75,21 @@ def _check_family(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
     if train.get("sep_token", "\n") != "\n":
         message = "FlagEmbedding's own rerankers always separate with a newline"
         yield ("train", "sep_token"), Problem(message, "remove sep_token")
+
+
+def _check_architecture(job: Job) -> Iterator[Found]:
+    """Yield a family that the config contradicts: each trainer loads the other's models, with a new head or none."""
+    family, other = job.model.family, "decoder" if job.model.family == "encoder" else "encoder"
+    for name in job.model.architectures:
+        if (_ENCODERS if family == "decoder" else _DECODERS).search(name):
+            message = f"{name} is no {family}, and the {family} trainer would train it all the same"
+            yield ("model", "family"), Problem(message, f"say family: {other}, or remove it")
+
+
+def _check_batches(train: Mapping[str, Any]) -> Iterator[Found]:
+    if train.get("dataloader_drop_last") is False:
+        message = "an incomplete last batch mixes the documents of different queries in FlagEmbedding's loss"
+        yield ("train", "dataloader_drop_last"), Problem(message, "remove it: what is left over is said in the ledger")
 
 
 def _check_teacher(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:

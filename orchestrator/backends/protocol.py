@@ -49,13 +49,16 @@ class Job:
 
     def environment(self, model: BaseModel | None = None) -> dict[str, str]:
         """Return the environment of every stage that loads the model (the base); the recipe's own variables win."""
-        env = {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
+        env = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", "TOKENIZERS_PARALLELISM": "false"}
         if (model or self.model).is_local or self.smoke:
             env["HF_HUB_OFFLINE"] = "1"
         if self.hardware.kind == "cpu":
             env["CUDA_VISIBLE_DEVICES"] = ""
         if self.smoke:
             env["OMP_NUM_THREADS"] = "1"  # on tiny matrices threads only wait for one another
+        teacher = self.recipe.teacher if model is not None and model == self.teacher else None
+        if (teacher or self.recipe.model).allow_pickle:
+            env["ORCH_ALLOW_PICKLE"] = "1"  # workers/pickles.py reads it
         return env | self.recipe.launch.env
 
 
@@ -99,6 +102,9 @@ class Training:
     resume: Resume | None = None
     full_batch_rows: int = 1  # rows that one optimizer step needs on all processes
     counts_rows: bool = False  # whether the trainer's log says how many rows it has loaded
+    batch: int = 1  # rows of one process's forward pass
+    accumulation: int = 1  # forward passes of one optimizer step
+    flat_loss: float | None = None  # the loss of a model that scores everything alike, where that is one number
 
 
 @dataclass(frozen=True)

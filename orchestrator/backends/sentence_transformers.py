@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.backends.argument_list import ArgumentList, RenderedArgument, build_notes
 from orchestrator.backends.arguments import build_schema, load_arguments
+from orchestrator.backends.batch_splitting import check_splitting, find_cross_encoder_obstacle
 from orchestrator.backends.deepspeed import deepspeed_environment
 from orchestrator.backends.determinism import deterministic_environment, explain_determinism, put_determinism
+from orchestrator.backends.flat_losses import find_cross_encoder_flat_loss
 from orchestrator.backends.fsdp import build_fsdp_arguments
 from orchestrator.backends.protocol import Found, Job, SmokeScale, Training, name_checkpoint
 from orchestrator.backends.sentence_transformers_arguments import (
@@ -28,6 +30,7 @@ from orchestrator.backends.sentence_transformers_losses import (
     prepare_flags,
 )
 from orchestrator.backends.spellings import Translation, translate
+from orchestrator.backends.version_checks import check_versions
 from orchestrator.errors import RecipeError
 from orchestrator.plan import File, Resume
 from orchestrator.render import render_command
@@ -75,7 +78,12 @@ class SentenceTransformers:
         """Return what does not fit together, each with the path of the key to change."""
         translation = _translate(job)
         translated: list[Found] = [(("train", name), problem) for name, problem in translation.problems]
-        return [*translated, *check_cross_encoder_job(job, translation.arguments)]
+        return [
+            *translated,
+            *check_cross_encoder_job(job, translation.arguments),
+            *check_versions(job, "sentence_transformers", translation.arguments),
+            *check_splitting(job, translation.arguments, find_cross_encoder_obstacle(find_loss(job))),
+        ]
 
     def smoke_scale(self, job: Job) -> SmokeScale:
         """Return a job of two epochs of 8 short steps, with a learning rate that visibly moves a random model.
@@ -130,6 +138,9 @@ class SentenceTransformers:
             weights=weights,
             resume=Resume("--resume_from_checkpoint", output),
             full_batch_rows=rows if values["dataloader_drop_last"] else 1,
+            batch=int(values["per_device_train_batch_size"]),
+            accumulation=int(values["gradient_accumulation_steps"]),
+            flat_loss=find_cross_encoder_flat_loss(loss, values),
         )
 
     def build_merge(self, job: Job, *, base: str, adapter: str, output: str) -> Command:  # noqa: ARG002

@@ -49,7 +49,8 @@ def major(version: str | None) -> int:
 def translate(train: Mapping[str, Any], transformers_version: str | None) -> Translation:
     """Return `train` (values already of the right types) in the installed version's spelling.
 
-    Sources: transformers' TrainingArguments of 4.57 and 5.19.
+    Sources: transformers' TrainingArguments of 4.52, 4.57, 5.14, 5.19 and 5.23. Those of 5.14 take some old
+    names with a warning; the new ones are taken by every 5.
     """
     result = Translation()
     modern = major(transformers_version) >= 5  # noqa: PLR2004
@@ -62,6 +63,8 @@ def translate(train: Mapping[str, Any], transformers_version: str | None) -> Tra
             leave_out(result, name, value)
         elif name in {"logging_dir", "group_by_length"} and modern:
             _replace(result, name, value, train)
+        elif name == "train_sampling_strategy" and not modern:
+            restore_sampling(result, train, value)
         else:
             result.arguments[name] = value
     return result
@@ -108,6 +111,18 @@ def leave_out(result: Translation, name: str, value: bool) -> None:  # noqa: FBT
         result.dropped[name] = "safetensors is the only format that is written"
     else:
         problem = Problem("save_safetensors: false would write pickled weights", "remove it: pickles are never loaded")
+        result.problems.append((name, problem))
+
+
+def restore_sampling(result: Translation, train: Mapping[str, Any], value: str) -> None:
+    """Add `train_sampling_strategy`, which transformers 5 brought, as versions before it say the same."""
+    name = "train_sampling_strategy"
+    if value == "group_by_length":
+        put(result, train, name, (value, True), "before transformers 5 it is a flag of its own")
+    elif value == "random":
+        result.dropped[name] = "random is the default, and before transformers 5 there is no such flag"
+    else:
+        problem = Problem(f"{name}: {value} needs transformers 5", "remove it, or install transformers 5")
         result.problems.append((name, problem))
 
 

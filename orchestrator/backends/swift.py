@@ -6,20 +6,22 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.backends.argument_list import ArgumentList, RenderedArgument, build_notes
 from orchestrator.backends.arguments import Argument, build_schema, check_arguments, coerce_all, load_arguments
+from orchestrator.backends.batch_splitting import check_splitting, find_swift_obstacle
 from orchestrator.backends.determinism import deterministic_environment, explain_determinism, put_determinism
+from orchestrator.backends.flat_losses import find_swift_flat_loss
 from orchestrator.backends.protocol import Found, Job, SmokeScale, Training, name_checkpoint
 from orchestrator.backends.swift_checks import check_swift_job
 from orchestrator.backends.swift_losses import (
     explain_environment,
     find_loss,
     loss_environment,
-    loss_type,
     prepare_flags,
     shrink_sizes,
 )
 from orchestrator.backends.swift_models import SwiftModel, find_swift_model
 from orchestrator.backends.swift_scoring import GENERATIVE, build_scoring, find_task_type
-from orchestrator.backends.swift_spellings import OLD_SWIFT_SPELLINGS, translate_swift
+from orchestrator.backends.swift_spellings import OLD_SWIFT_SPELLINGS, name_loss, name_tuner, translate_swift
+from orchestrator.backends.version_checks import check_swift_versions
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.plan import Command, File, Resume
 from orchestrator.render import render_command
@@ -105,9 +107,15 @@ class Swift:
     def check_job(self, job: Job) -> list[Found]:
         """Return what does not fit together, each with the path of the key to change."""
         train = _typed(job.recipe.train)
-        translation = translate_swift(train, job.versions.get("ms-swift"))
+        translation = translate_swift(train, job.versions)
         problems: list[Found] = [(("train", name), problem) for name, problem in translation.problems]
-        return [*problems, *check_swift_job(job, translation.arguments)]
+        obstacle = find_swift_obstacle(find_loss(job), train)
+        return [
+            *problems,
+            *check_swift_job(job, translation.arguments),
+            *check_swift_versions(job, translation.arguments),
+            *check_splitting(job, translation.arguments, obstacle),
+        ]
 
     def smoke_scale(self, job: Job) -> SmokeScale:
         """Return a job of two epochs of 8 short steps, with a learning rate that visibly moves a random model."""
@@ -162,6 +170,9 @@ class Swift:
             resume=Resume("--resume_from_checkpoint", output),
             full_batch_rows=rows if values.get("dataloader_drop_last") else 1,
             counts_rows=not _makes_other_rows(values),
+            batch=int(values["per_device_train_batch_size"]),
+            accumulation=int(values["gradient_accumulation_steps"]),
+            flat_loss=find_swift_flat_loss(loss, rows),
         )
 
     def build_merge(self, job: Job, *, base: str, adapter: str, output: str) -> Command:
@@ -180,7 +191,7 @@ class Swift:
 
 def _all_arguments() -> dict[str, Argument]:
     old = {name: Argument(name, kind, None, None) for name, kind in OLD_SWIFT_SPELLINGS.items()}
-    return old | load_arguments("swift")
+    return load_arguments("swift") | old
 
 
 def _typed(train: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,7 +199,7 @@ def _typed(train: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _translate(job: Job) -> Translation:
-    return translate_swift(_typed(job.recipe.train), job.versions.get("ms-swift"))
+    return translate_swift(_typed(job.recipe.train), job.versions)
 
 
 def _is_full(arguments: Mapping[str, Any]) -> bool:
@@ -201,7 +212,7 @@ def _makes_other_rows(values: Mapping[str, Any]) -> bool:
 
 
 def _require_named(job: Job) -> SwiftModel:
-    named = find_swift_model(job.model, job.recipe.task)
+    named = find_swift_model(job.model, job.recipe.task, job.versions)
     if isinstance(named, Problem):  # check_job has said it already, where a recipe was checked
         raise RecipeError(named.message, hint=named.hint)
     return named
@@ -222,7 +233,7 @@ def _arguments(
     if task_type != "causal_lm":
         found.put("task_type", task_type, "recipe", "task")
     if recipe.task != "sft" and (loss := find_loss(job)):
-        found.put("loss_type", loss_type(loss), "recipe", "loss")
+        found.put("loss_type", name_loss(loss.type, task_type, job.versions), "recipe", "loss")
         if loss.mrl_dims:
             sizes = {str(size): weight for size, weight in loss.mrl_dims.items()}
             found.put("mrl_dims", sizes, "recipe", "loss.mrl_dims")
@@ -233,7 +244,7 @@ def _arguments(
     found.put("strict", True, "orch", "a row that cannot be used is an error, not a row less")
     found.put("max_length", _MAX_LENGTHS[recipe.task], "orch", "a limit is always shown: what is longer is refused")
     found.put("truncation_strategy", "delete", "orch", "the data are checked for it first, so that no row goes missing")
-    found.put("tuner_type", "lora", "default", "ms-swift's default")
+    found.put(name_tuner(job.versions), "lora", "default", "ms-swift's default")
     if not full:
         lora = ("lora_rank", "lora_alpha", "lora_dropout", "target_modules")
         found.put_defaults(known, lora, "ms-swift's default")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.backends.deepspeed import load_deepspeed
 from orchestrator.backends.determinism import check_determinism
 from orchestrator.backends.precision import check_precision
 from orchestrator.backends.swift_losses import check_loss
@@ -57,7 +57,7 @@ def _check_unused(job: Job) -> Iterator[Found]:
 
 
 def _check_model(job: Job) -> Iterator[Found]:
-    named = find_swift_model(job.model, job.recipe.task)
+    named = find_swift_model(job.model, job.recipe.task, job.versions)
     if isinstance(named, Problem):
         yield ("model",), named
     if job.model.brings_code and not job.model.trust_remote_code:
@@ -143,12 +143,10 @@ def _check_checkpoint(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
 def _check_deepspeed(job: Job) -> Iterator[Found]:
     if not job.deepspeed_text:
         return
-    try:
-        config = json.loads(job.deepspeed_text)
-        clash = [part for part in ("optimizer", "scheduler") if part in config]
-    except (ValueError, TypeError) as error:
-        yield ("deepspeed",), Problem(f"not a DeepSpeed configuration: {error}", "name zero2, or a JSON file")
+    config = load_deepspeed(job)
+    if isinstance(config, Problem):
+        yield ("deepspeed",), config
         return
-    if clash:
+    if clash := [part for part in ("optimizer", "scheduler") if part in config]:
         message = f"ms-swift refuses a DeepSpeed file with {' and '.join(clash)}: it brings its own"
         yield ("deepspeed",), Problem(message, "leave them out, or name zero0 to zero3")

@@ -1,4 +1,4 @@
-"""`loss:` of a recipe → ms-swift's `--loss_type` and the environment variables that it reads and records nowhere.
+"""`loss:` of a recipe → the environment variables that ms-swift reads and records nowhere.
 
 Sources: swift/loss/embedding.py, swift/loss/reranker.py and the collators of swift/template/base.py, ms-swift 4.6.0.
 """
@@ -49,7 +49,6 @@ _OF_TASK = {
     "reranker": ("pointwise", "listwise"),
     "sft": (),
 }
-_LOSS_TYPES = {"pointwise": "pointwise_reranker", "listwise": "listwise_reranker"}
 # `--loss_type` as scripts write it, of ms-swift 3 and 4
 OLD_LOSS_TYPES = {
     "infonce": "infonce",
@@ -74,11 +73,6 @@ def find_loss(job: Job) -> Loss | None:
     if old is not None:
         return Loss.model_validate({"type": old})
     return Loss(type="pointwise") if recipe.task == "reranker" else None
-
-
-def loss_type(loss: Loss) -> str:
-    """Return ms-swift's name of the loss."""
-    return _LOSS_TYPES.get(loss.type, loss.type)
 
 
 def loss_environment(loss: Loss | None, *, generative: bool) -> dict[str, str]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import json
+import re
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.backends.arguments.snapshots import find_set, items_of
 from orchestrator.errors import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from orchestrator.models import BaseModel
 
@@ -51,22 +51,21 @@ class _Known:
 
 
 @cache
-def load_registry() -> dict[str, _Known]:
-    """Return ms-swift's text models by type, from the snapshot beside the argument lists."""
-    raw = json.loads((Path(__file__).parent / "arguments" / "swift.json").read_text(encoding="utf-8"))
+def _load_registry(index: int) -> dict[str, _Known]:
+    """Return the text models by type that one of the snapshot's versions of ms-swift knows."""
     return {
         item["model_type"]: _Known(
             item["model_type"],
             tuple(item["architectures"]),
             {template: tuple(ids) for template, ids in item["templates"].items()},
         )
-        for item in raw["models"]
+        for item in items_of("swift_models", index)
     }
 
 
-def find_swift_model(model: BaseModel, task: str) -> SwiftModel | Problem:
+def find_swift_model(model: BaseModel, task: str, versions: Mapping[str, str] | None = None) -> SwiftModel | Problem:
     """Return how ms-swift calls `model` for `task`: as the recipe says, by its hub id, or by its architecture."""
-    registry = load_registry()
+    registry = _load_registry(find_set("swift_models", versions).index)
     if model.model_type:
         return _given(model, task, registry)
     named = [known for known in registry.values() if known.holds(model.name)]
@@ -101,7 +100,16 @@ def _given(model: BaseModel, task: str, registry: dict[str, _Known]) -> SwiftMod
             f"model_type {name!r} is no {task} model: its prompt and pooling would be the wrong ones",
             f"one of {', '.join(list(_of_task(registry, task))[:12])}",
         )
+    meant = {_stem(architecture) for architecture in registry[name].architectures}
+    if meant and (own := {_stem(architecture) for architecture in model.architectures}) and not meant & own:
+        message = f"model_type {name!r} is for {', '.join(sorted(meant))} models, and {model.name} is {', '.join(own)}"
+        return Problem(message, "remove model_type: it is found from the model's config")
     return SwiftModel(name, model.template or registry[name].template_of(model.name), "model.model_type")
+
+
+def _stem(architecture: str) -> str:
+    """Return an architecture without its head: `Qwen3` of `Qwen3ForCausalLM`."""
+    return re.sub(r"(For\w+|Model)$", "", architecture)
 
 
 def _fits(model_type: str, task: str) -> bool:

@@ -10,7 +10,9 @@ from typing import Any
 import click
 
 from orchestrator import __version__
+from orchestrator.cli import streams
 from orchestrator.errors import InterruptedRunError, OrchError
+from orchestrator.supervise.interrupts import raise_on_stop_signals
 
 # command: (module under orchestrator.cli, one line of help). Modules load when their command runs: help stays fast.
 _COMMANDS = {
@@ -32,6 +34,8 @@ _COMMANDS = {
     "predict": ("predict_command", "Ask a run's packaged model: scores, similarities or answers."),
     "serve": ("serve_commands", "Serve a packaged model over HTTP, or check that a server gives its numbers."),
     "merge": ("merge_command", "Merge a checkpoint of a run, or an adapter, into a whole model."),
+    "doctor": ("environment_commands", "Say what this machine has for a run, and what to install."),
+    "env": ("environment_commands", "Build an environment of its own for a backend."),
 }
 
 
@@ -65,35 +69,62 @@ def orch() -> None:
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit with its code; every failure of the user's becomes one clear message."""
     arguments = sys.argv[1:] if argv is None else argv
+    # Runs hold data and logs. Whatever the shell allows, only their owner may write them; stages inherit this.
+    os.umask(os.umask(0o077) | 0o022)
+    if argv is None:
+        streams.open_missing()
+        raise_on_stop_signals()
     try:
         code = orch.main(arguments, prog_name="orch", standalone_mode=False)
     except OrchError as error:
         from orchestrator.cli.output import print_error
 
-        print_error(error, as_json="--json" in arguments)
         code = error.exit_code
+        with streams.may_be_gone():
+            print_error(error, as_json="--json" in arguments)
     except click.ClickException as error:
-        error.show()
         code = error.exit_code
+        with streams.may_be_gone():
+            error.show()
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
         code = InterruptedRunError.exit_code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at exit
-        code = 141
+        with streams.may_be_gone():
+            from orchestrator.cli.wording import INTERRUPTED
+            from orchestrator.language import current_language
+
+            click.echo(INTERRUPTED.say(current_language()), err=True)
     except Exception as error:  # noqa: BLE001  (the boundary: what is left is a bug)
-        code = _report_bug(error)
+        gone = isinstance(error, OSError) and streams.is_gone(error)
+        with streams.may_be_gone():
+            if isinstance(error, OSError) and error.filename:
+                code = _report_refusal(error, as_json="--json" in arguments)
+            else:
+                code = streams.GONE_CODE if gone else _report_bug(error)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _report_refusal(error: OSError, *, as_json: bool) -> int:
+    """Say what the operating system refuses, in the words of an error of Orch's."""
+    from orchestrator.cli.output import print_error
+    from orchestrator.errors import PreflightError, Where
+
+    hint = "check the path, its permissions and the free space"
+    refusal = PreflightError(f"{error.strerror}", hint=hint, where=Where(str(error.filename)))
+    print_error(refusal, as_json=as_json)
+    return refusal.exit_code
 
 
 def _report_bug(error: Exception) -> int:
     import tempfile
     import traceback
 
+    from orchestrator.cli.output import clean
+
     descriptor, path = tempfile.mkstemp(prefix="orch-bug-", suffix=".txt")
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        stream.write(f"orch {__version__}, Python {sys.version}\n{traceback.format_exc()}")
-    click.echo(f"a bug in Orch: {type(error).__name__}: {error}\n    the traceback is kept in {path}", err=True)
+        stream.write(clean(f"orch {__version__}, Python {sys.version}\n{traceback.format_exc()}"))
+    said = clean(f"a bug in Orch: {type(error).__name__}: {error}")
+    click.echo(f"{said}\n    the traceback is kept in {path}", err=True)
     return OrchError.exit_code
 
 

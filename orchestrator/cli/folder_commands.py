@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.options import as_json, runs_option
-from orchestrator.cli.output import print_json
+from orchestrator.cli.output import clean, print_json
 
 if TYPE_CHECKING:
     from orchestrator.supervise.runs import RunSummary
@@ -33,7 +34,7 @@ def ls_command(runs: Path, as_json: bool) -> None:
     for run in found:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.started)) if run.started else "-"
         say = run.verdict or run.message or run.stage or ""
-        click.echo(f"{run.name:<{width}}  {run.status:<11}  {when:<16}  {say}".rstrip())
+        click.echo(clean(f"{run.name:<{width}}  {run.status:<11}  {when:<16}  {say}".rstrip()))
 
 
 @click.command("show")
@@ -64,7 +65,7 @@ def show_command(run: str, runs: Path, as_json: bool) -> None:
     from orchestrator.cli.progress import show_seconds
     from orchestrator.cli.run_commands import print_verdict
 
-    click.echo(f"{summary.name}: {summary.status}" + (f" ({summary.message})" if summary.message else ""))
+    click.echo(clean(f"{summary.name}: {summary.status}" + (f" ({summary.message})" if summary.message else "")))
     width = max(len(stage.name) for stage in plan.stages)
     for stage in plan.stages:
         result = results[stage.name]
@@ -91,7 +92,7 @@ def logs_command(run: str, stage: str | None, follow: bool, runs: Path) -> None:
         if line.stage != current:
             current = line.stage
             click.echo(f"── {current}", err=True)
-        click.echo(line.text)
+        click.echo(clean(line.text) if sys.stdout.isatty() else line.text)  # a file or a pipe gets the log's own bytes
 
 
 @click.command("stop")

@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.cli.wording import NOTE, PROBLEMS, colon, say_title
+from orchestrator.language import current_language
+from orchestrator.secrets import find_secret_values, redact_text
+
 if TYPE_CHECKING:
     from orchestrator.errors import OrchError, Problem
+    from orchestrator.language import Language
 
 ENVELOPE_VERSION = 1
+# C0 and C1 controls (a terminal obeys them), controls of writing direction (they reorder a line), lone surrogates.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def make_legible(text: str) -> str:
+    """Return text from data, paths or logs as a terminal may show it: nothing in it is a command to the terminal."""
+    return _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def clean(text: str) -> str:
+    """Return text as Orch prints it: legible, and without the secrets of this environment."""
+    return make_legible(redact_text(text, find_secret_values(os.environ)))
 
 
 def print_json(command: str, data: Any) -> None:
     """Print a result's envelope on stdout."""
     envelope = {"version": ENVELOPE_VERSION, "command": command, "ok": True, "data": data}
-    click.echo(json.dumps(envelope, ensure_ascii=False, indent=2))
+    click.echo(clean(json.dumps(envelope, ensure_ascii=False, indent=2)))
 
 
 def print_error(error: OrchError, *, as_json: bool) -> None:
@@ -24,35 +43,41 @@ def print_error(error: OrchError, *, as_json: bool) -> None:
     if as_json:
         problems = [_problem_data(problem) for problem in error.problems]
         body = {"exit_code": error.exit_code, "title": error.title, "problems": problems}
-        click.echo(json.dumps({"version": ENVELOPE_VERSION, "ok": False, "error": body}, ensure_ascii=False, indent=2))
+        envelope = {"version": ENVELOPE_VERSION, "ok": False, "error": body}
+        click.echo(clean(json.dumps(envelope, ensure_ascii=False, indent=2)))
         return
-    click.echo(format_error(error), err=True)
+    click.echo(clean(format_error(error)), err=True)
 
 
-def format_error(error: OrchError) -> str:
+def format_error(error: OrchError, language: Language | None = None) -> str:
     """Return an error as text: one block a problem, the place first, the remedy indented below."""
+    language = language or current_language()
+    title = say_title(error.title, language) + colon(language)
+    several = len(error.problems) > 1
     lines = []
-    if len(error.problems) > 1:
-        lines.append(f"{error.title}: {len(error.problems)} problems")
+    if several:
+        lines.append(f"{title}{PROBLEMS.say(language).format(len(error.problems))}")
     for problem in error.problems:
         prefix = f"{problem.where}: " if problem.where else ""
-        title = "" if len(error.problems) > 1 else f"{error.title}: "
-        lines.append(f"{title}{prefix}{problem.message}")
+        lines.append(f"{'' if several else title}{prefix}{problem.message}")
         if problem.hint:
             lines += [f"    → {line}" for line in problem.hint.splitlines()]
     return "\n".join(lines)
 
 
-def format_advice(problem: Problem) -> str:
+def format_advice(problem: Problem, language: Language | None = None) -> str:
     """Return one piece of advice as text, like an error's problem."""
+    language = language or current_language()
+    note = NOTE.say(language) + colon(language)
     prefix = f"{problem.where}: " if problem.where else ""
     hints = [f"    → {line}" for line in (problem.hint or "").splitlines()]
-    return "\n".join([f"note: {prefix}{problem.message}", *hints])
+    return clean("\n".join([f"{note}{prefix}{problem.message}", *hints]))
 
 
 def _problem_data(problem: Problem) -> dict[str, Any]:
     where = problem.where
     return {
+        "name": problem.name,
         "message": problem.message,
         "hint": problem.hint,
         "where": {"path": where.path, "line": where.line, "column": where.column} if where else None,

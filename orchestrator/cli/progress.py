@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
+from orchestrator.cli.output import clean
 from orchestrator.events import Event, Message, Progress, StageFinished, StageSkipped, StageStarted, Step
 
 if TYPE_CHECKING:
@@ -101,7 +103,7 @@ class PlainLines:
 
     @staticmethod
     def _print(text: str) -> None:
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(clean(text) + "\n")
         sys.stderr.flush()
 
 
@@ -132,7 +134,7 @@ class LivePanel:
             self.marks[event.stage] = (mark, words)
             self.view = None
         elif isinstance(event, Message):
-            self.console.print(f"{event.stage}: {event.text}", markup=False, highlight=False)
+            self.console.print(clean(f"{event.stage}: {event.text}"), markup=False, highlight=False)
         elif self.view:
             self.view.update(event)
 
@@ -141,7 +143,8 @@ class LivePanel:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self.live.stop()
+        with suppress(OSError):  # the terminal was closed
+            self.live.stop()
 
     def _draw(self) -> Any:
         from rich.progress_bar import ProgressBar

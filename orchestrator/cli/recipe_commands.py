@@ -16,6 +16,7 @@ from orchestrator.errors import RunFolderError
 if TYPE_CHECKING:
     from orchestrator.backends.protocol import Job
     from orchestrator.plan import Plan
+    from orchestrator.preflight.memory_fit import PlannedMemory
 
 
 @click.command("check")
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
 def check_command(recipe: Path, overrides: tuple[str, ...], hardware: str, as_json: bool) -> None:
     """Check RECIPE: YAML, keys, types, files, what does not fit together. Exit code 2 with every problem at once."""
     job = _job(recipe, overrides, hardware, smoke=False, run_dir=None)
+    memory = _estimate_memory(job)
     found = {
         "recipe": str(recipe), "name": job.recipe.name,
         "model": job.model.location, "model_is_local": job.model.is_local,
         "family": job.model.family, "native": job.model.native, "hardware": str(job.hardware),
         "teacher": job.teacher.location if job.teacher else None, "guards": dict(job.guard_kinds),
+        "memory": memory.to_data() if memory else None,
     }  # fmt: skip
     if as_json:
         print_json("check", found)
@@ -43,6 +46,8 @@ def check_command(recipe: Path, overrides: tuple[str, ...], hardware: str, as_js
     for name, kind in job.guard_kinds.items():
         click.echo(f"  guard     {name} ({kind} rows)")
     click.echo(f"  hardware  {job.hardware}")
+    if memory:
+        click.echo(f"  memory    {memory}")
 
 
 @click.command("render")
@@ -119,10 +124,22 @@ def _job(recipe: Path, overrides: tuple[str, ...], hardware: str, *, smoke: bool
     return build_job(loaded, folder, resolve_hardware(hardware, smoke=smoke), smoke=smoke)
 
 
+def _estimate_memory(job: Job) -> PlannedMemory | None:
+    """Return the estimate of GPU memory where there can be one; nothing is planned or imported where there is none."""
+    if job.hardware.kind != "cuda" or not job.model.is_local:
+        return None
+    from orchestrator.pipeline import build_plan
+    from orchestrator.preflight.memory_fit import plan_memory
+
+    return plan_memory(job, build_plan(job))
+
+
 def _write_plan(plan: Plan, output: Path, recipe: Path) -> None:
     from orchestrator.render import render_files
     from orchestrator.rundir import write_text
 
+    if output.exists() and not output.is_dir():
+        raise RunFolderError(f"{output} is a file", hint="name a fresh folder with -o")
     if output.exists() and any(output.iterdir()):
         raise RunFolderError(f"{output} is not empty", hint="name a fresh folder: two runs never share one")
     for file in render_files(plan):

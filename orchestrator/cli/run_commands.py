@@ -10,12 +10,12 @@ import click
 
 from orchestrator.cli import exit_with
 from orchestrator.cli.options import as_json, hardware_option, resolve_hardware, runs_option, set_option, smoke_option
-from orchestrator.cli.output import format_advice, print_json
+from orchestrator.cli.output import clean, format_advice, print_json
 
 if TYPE_CHECKING:
     from orchestrator.plan import Plan
     from orchestrator.rundir import RunDir
-    from orchestrator.supervise.loop import RunOutcome
+    from orchestrator.supervise.outcomes import RunOutcome
 
 open_option = click.option("--open", "open_report", is_flag=True, help="Open the report in a browser at the end.")
 
@@ -110,9 +110,10 @@ def _load_report(run: RunDir) -> dict[str, Any]:
 
 def print_verdict(run: RunDir, report: dict[str, Any]) -> None:
     """Print a finished run's verdict and where things lie."""
+    from orchestrator.language import current_language
     from orchestrator.report.summary import build_lines
 
-    click.echo("\n" + "\n".join(build_lines(report)))
+    click.echo("\n" + clean("\n".join(build_lines(report, current_language()))))
     if run.model.is_dir():
         click.echo(f"model:  {run.model}")
     click.echo(f"report: {run.report_html}")

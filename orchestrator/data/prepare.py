@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from orchestrator.data.describe import describe_problem, describe_sums, describe_supervision, describe_warnings
 from orchestrator.data.gather import gather
+from orchestrator.data.ledger import Warned
 from orchestrator.data.prepare_arguments import Outputs, parse_arguments
 from orchestrator.data.reasons import REASONS
 from orchestrator.data.verdict import Gathered, require_usable
@@ -113,6 +114,7 @@ def _attempt(
         try:
             require_usable(gathered, outputs.max_dropped)
             _require_rows(writers, outputs, request)
+            gathered = _warn_left_over(gathered, writers.train.lines, outputs.full_batch_rows)
         except OrchError:
             write_json(outputs.folder / FAILED_LEDGER, gathered.ledger.to_json())
             raise
@@ -161,6 +163,16 @@ def _require_rows(writers: _Writers, outputs: Outputs, request: Request) -> None
             f"{request.min_validation} an evaluation batch; with fewer ms-swift dies of KeyError eval_loss",
             hint=REASONS["too-few-validation-rows"].remedy,
         )
+
+
+def _warn_left_over(gathered: Gathered, lines: int, batch: int) -> Gathered:
+    """Add to the ledger that the last batch of each epoch is not full, and dropped."""
+    if not (left := lines % batch):
+        return gathered
+    message = f"{left} of {lines} training rows do not fill a batch of {batch}: each epoch leaves out others"
+    ledger = gathered.ledger
+    warned = (*ledger.warnings, Warned("rows-left-over", message, left))
+    return replace(gathered, ledger=replace(ledger, warnings=warned))
 
 
 def report_progress(done: int, total: int) -> None:

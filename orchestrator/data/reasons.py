@@ -296,6 +296,12 @@ _TABLE = (
         "queries have more documents than train_group_size: one of the highest label, one of the lowest, others drawn",
         "raise train_group_size",
     ),
+    Reason(
+        "rows-left-over",
+        "warning",
+        "training rows are no multiple of a full batch: each epoch leaves others out (drop_last)",
+        "none needed; per_device_train_batch_size decides how many",
+    ),
     Reason("one-label-only", "warning", "all training pairs have one label, and contrast needs two", "add the other"),
     Reason("scores-not-used", "warning", "the trainer takes no teacher scores; they are left out", "none needed"),
     Reason(

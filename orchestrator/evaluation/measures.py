@@ -26,6 +26,7 @@ _NOUNS = {
     PAIR: "scored pairs",
     CHAT: "chat rows",
 }
+_MOST_DIGITS = 9  # of a cutoff: more documents than any query has
 _RANKED, _PAIRED, _CHATTED = frozenset({GROUP, RETRIEVAL}), frozenset({PAIR}), frozenset({CHAT})
 
 
@@ -147,8 +148,8 @@ def parse_metric(name: str) -> Metric | Problem:
         return Metric(name, family, None) if not at else Problem(f"{family} takes no cutoff", hint=f"write {family!r}")
     if not at:
         return Problem(f"the metric {family!r} needs a cutoff", hint=f"write '{family}@10'")
-    if not (cutoff.isascii() and cutoff.isdigit() and not cutoff.startswith("0")):
-        return Problem(f"{cutoff!r} is not a cutoff", hint=f"write a whole number from 1, as in '{family}@10'")
+    if not (cutoff.isascii() and cutoff.isdigit() and not cutoff.startswith("0") and len(cutoff) <= _MOST_DIGITS):
+        return Problem(f"{cutoff[:20]!r} is not a cutoff", hint=f"write a whole number from 1, as in '{family}@10'")
     return Metric(name, family, int(cutoff))
 
 

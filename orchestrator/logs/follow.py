@@ -1,10 +1,17 @@
-"""A growing log file → its new lines; carriage returns end lines too, so that every refresh of a bar is one."""
+"""A growing log file → its new lines, without secrets.
+
+Carriage returns end lines too, so that every refresh of a bar is one. A child may log the tokens of its environment:
+they are taken out here, before a line becomes an event or is printed.
+"""
 
 from __future__ import annotations
 
 import codecs
+import os
 import re
 from typing import TYPE_CHECKING
+
+from orchestrator.secrets import find_secret_values, redact_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +30,12 @@ class LogFollower:
         self.offset = offset
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._pending = ""
+        self._secrets = find_secret_values(os.environ)
+
+    @property
+    def unfinished(self) -> str:
+        """The line that the writer has begun."""
+        return self._pending
 
     def read_lines(self, *, at_end: bool = False) -> list[str]:
         """Return the non-empty lines that were finished since the last call.
@@ -52,4 +65,4 @@ class LogFollower:
             finished.append(pending)
             pending = ""
         self._pending = pending
-        return [line for line in finished if line.strip()]
+        return [redact_text(line, self._secrets) for line in finished if line.strip()]

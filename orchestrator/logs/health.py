@@ -1,34 +1,146 @@
-"""Logged losses → what is wrong with the training, if anything: NaN, and the 0 that transformers logs for NaN."""
+"""Logged losses → what is wrong with the training, if anything: it has diverged, or it learns nothing.
+
+A trainer of Hugging Face replaces NaN losses in its log (`logging_nan_inf_filter`), so a diverged training shows loss 0
+for ever and ends with exit code 0; the gradient norm tells the truth where it is logged. It also rounds: a tiny loss is
+logged as 0 beside a gradient that is not, and that training is well.
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from orchestrator.events import Step
 
-REPORTS = 3  # a single infinite gradient is ordinary under fp16's loss scaling
+GRADIENT_REPORTS = 20  # infinite gradients alone: fp16's loss scaling begins with some, and skips these steps
+# A loss is flat late only: with a new head, and in warm-up, every training begins there. A model that tells documents
+# apart at all has a loss that varies by more than this from report to report, whatever its mean.
+FLAT_TOLERANCE = 0.005
+FLAT_SHARE = 0.2  # of all steps: before this nothing is judged, and so long the loss must stay
+FLAT_FACTOR = 4  # times `reports`
+_LOWER = "start a new run with a lower learning_rate or a longer warm-up, max_grad_norm: 1.0, or in float32"
 
 
-def find_loss_problem(steps: Sequence[Step]) -> str | None:
-    """Return one sentence when the newest of `steps` shows a training that has diverged or learns nothing.
+@dataclass(frozen=True)
+class LossRules:
+    """What the recipe asks for: `diverged` stop or warn, `flat` stop, warn or ignore, after so many `reports`."""
 
-    A trainer of Hugging Face replaces NaN losses in its log (`logging_nan_inf_filter`), so a diverged training shows
-    loss 0 for ever and ends with exit code 0; the gradient norm tells the truth where it is logged.
-    """
-    if not steps:
+    diverged: str = "stop"
+    flat: str = "warn"
+    reports: int = 5
+    flat_loss: float | None = None
+
+
+@dataclass(frozen=True)
+class LossProblem:
+    """What the losses show. `kind`: diverged or flat; `stops`: the recipe wants the training ended for it."""
+
+    kind: str
+    message: str
+    remedy: str
+    stops: bool = False
+
+
+class LossHealth:
+    """Takes a training's logged steps one by one, and says each problem once, when it is certain."""
+
+    def __init__(self, rules: LossRules) -> None:
+        """Judge by these rules."""
+        self._rules = rules
+        self._bad: list[Step] = []  # the newest reports in a row without a usable loss
+        self._wild: list[Step] = []  # the newest reports in a row without a finite gradient norm
+        self._flat: list[Step] = []
+        self._has_learnt = False
+        self._said: set[str] = set()
+
+    def add(self, step: Step) -> LossProblem | None:
+        """Return what `step` brings to light."""
+        if step.loss is None:
+            return None
+        self._wild = [*self._wild, step] if _is_wild(step) else []
+        self._bad = [*self._bad, step] if self._is_bad(step.loss, step.grad_norm) else []
+        self._flat = [*self._flat, step] if self._is_flat(step) else []
+        self._has_learnt = self._has_learnt or (math.isfinite(step.loss) and step.loss > 0)
+        return self._find_divergence(step, step.loss) or self._find_flatness()
+
+    def _is_bad(self, loss: float, grad_norm: float | None) -> bool:
+        if not math.isfinite(loss):
+            return True
+        if loss != 0 or grad_norm is None or not math.isfinite(grad_norm):
+            return loss == 0
+        return grad_norm == 0 and not self._has_learnt  # else rounded, or every row is fitted
+
+    def _find_divergence(self, step: Step, loss: float) -> LossProblem | None:
+        reports, stops = self._rules.reports, self._rules.diverged == "stop"
+        if len(self._bad) == reports:
+            return self._say("bad", LossProblem("diverged", self._describe_bad(loss), self._remedy(), stops))
+        if len(self._wild) == GRADIENT_REPORTS:
+            return self._say("wild", LossProblem("diverged", self._describe_wild(step), _LOWER, stops))
+        if len(self._bad) == 1 and not math.isfinite(loss):
+            message = f"the loss is {loss}{_at(step)}: the training seems to diverge"
+            return self._say("first", LossProblem("diverged", message, _LOWER))
+        if len(self._wild) == reports:
+            return self._say("gradient", LossProblem("diverged", self._describe_wild(step), _LOWER))
         return None
-    newest = steps[-1]
-    if newest.loss is not None and not math.isfinite(newest.loss):
-        return f"the loss is {newest.loss}: the training has diverged (try a lower learning rate, or fp32)"
-    last = steps[-REPORTS:]
-    if len(last) < REPORTS:
-        return None
-    if all(step.grad_norm is not None and not math.isfinite(step.grad_norm) for step in last):
-        return f"the gradient norm is {newest.grad_norm}: the training has diverged (try a lower learning rate)"
-    if all(step.loss == 0 for step in last):
-        return f"the loss was exactly 0 in {REPORTS} reports: NaN is logged so, and rows without a negative give it"
-    return None
+
+    def _describe_bad(self, loss: float) -> str:
+        # NaN gradients come before the loss that is logged as 0
+        first = self._wild[0] if len(self._wild) > len(self._bad) else self._bad[0]
+        since = f"{_at(first)} on, in {len(self._bad)} reports" if first.step is not None else f"{_at(first)}"
+        if not math.isfinite(loss):
+            return f"the loss is {loss}{since}: the training has diverged"
+        if self._wild:
+            return f"the loss is logged as 0 with a gradient norm of {self._wild[-1].grad_norm}{since}: it is NaN"
+        if self._bad[-1].grad_norm == 0:
+            return f"the loss and its gradient are exactly 0{since}: nothing is learnt"
+        return f"the loss is exactly 0{since}: NaN is logged so, and rows without a negative give it"
+
+    def _describe_wild(self, step: Step) -> str:
+        first = _at(self._wild[0])
+        return f"the gradient norm is {step.grad_norm}{first} on, in {len(self._wild)} reports: the training diverges"
+
+    def _remedy(self) -> str:
+        if self._bad[-1].loss == 0 and self._bad[-1].grad_norm == 0:
+            return "give every row a negative, or let the other rows of a batch be negatives (loss: {use_batch: true})"
+        return _LOWER
+
+    def _is_flat(self, step: Step) -> bool:
+        level = self._rules.flat_loss
+        if level is None or self._rules.flat == "ignore" or step.loss is None:
+            return False
+        if step.step is None or not step.max_steps or step.step < FLAT_SHARE * step.max_steps:
+            return False
+        return abs(step.loss - level) <= FLAT_TOLERANCE * level
+
+    def _find_flatness(self) -> LossProblem | None:
+        if len(self._flat) < FLAT_FACTOR * self._rules.reports:
+            return None
+        first, last = self._flat[0], self._flat[-1]
+        if (last.step or 0) - (first.step or 0) < FLAT_SHARE * (last.max_steps or 0):
+            return None
+        message = (
+            f"the loss has stayed at {self._rules.flat_loss:.4g}{_at(first)} on, in {len(self._flat)} reports: that is "
+            "the loss of a model that scores everything alike, so nothing is learnt"
+        )
+        remedy = (
+            "raise learning_rate; with LoRA see that target_modules name layers of this model; look at the data: are "
+            "the labels right, and do positives differ from negatives?"
+        )
+        return self._say("flat", LossProblem("flat", message, remedy, self._rules.flat == "stop"))
+
+    def _say(self, what: str, problem: LossProblem) -> LossProblem | None:
+        if what in self._said:
+            return None
+        self._said.add(what)
+        return problem
+
+
+def _is_wild(step: Step) -> bool:
+    return step.grad_norm is not None and not math.isfinite(step.grad_norm)
+
+
+def _at(step: Step) -> str:
+    rate = "" if step.learning_rate is None else f" (learning rate {step.learning_rate:.3g})"
+    return rate if step.step is None else f" from step {step.step}{rate}"

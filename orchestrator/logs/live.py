@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from orchestrator.events import Event, Message, Progress, RowsLoaded, Step
 from orchestrator.logs.follow import LogFollower
-from orchestrator.logs.health import find_loss_problem
+from orchestrator.logs.health import LossHealth, LossProblem, LossRules
+from orchestrator.logs.life import LifeSigns
 from orchestrator.logs.parse import parse_line
 
 if TYPE_CHECKING:
@@ -29,11 +30,14 @@ class LiveLog:
     say; where they are not known, the newest bar's count stands in: near, not exact.
     """
 
-    def __init__(self, stage: str, folder: StageDir, stdout_offset: int, stderr_offset: int) -> None:
-        """Follow the logs from these offsets (bytes) on."""
+    def __init__(
+        self, stage: str, folder: StageDir, stdout_offset: int, stderr_offset: int, rules: LossRules | None = None
+    ) -> None:
+        """Follow the logs from these offsets (bytes) on, and judge the losses by `rules`."""
         self._stage = stage
         self._followers = (LogFollower(folder.stderr_log, stderr_offset), LogFollower(folder.stdout_log, stdout_offset))
-        self._steps: list[Step] = []
+        self._health = LossHealth(rules or LossRules())
+        self._life = LifeSigns()
         self._bar: Progress | None = None
         self._unsent: Progress | None = None
         self._sent_at = float("-inf")
@@ -42,11 +46,23 @@ class LiveLog:
         self._arguments: dict[str, float] = {}
         self._dataset: str | None = None
         self.has_counted_rows = False
+        self.advances = 0  # how often a step or a count has moved on
+        self.last_step: Step | Progress | None = None
+        self.fatal: LossProblem | None = None  # what the recipe wants the training ended for
 
     @property
-    def size(self) -> int:
-        """Bytes read so far: growth is a sign of life."""
-        return sum(follower.offset for follower in self._followers)
+    def news(self) -> int:
+        """How often the logs have said something new: a sign of life."""
+        return self._life.news
+
+    def describe_position(self) -> str:
+        """Return how far the stage has come, in words; empty when it never said."""
+        last = self.last_step
+        if isinstance(last, Progress):
+            return f"{last.done} of {last.total}"
+        if last is None or last.step is None:
+            return ""
+        return f"step {last.step}" + (f" of {last.max_steps}" if last.max_steps else "")
 
     def skip_reported(self, events: list[Event]) -> None:
         """Do not report again what an earlier supervisor of this attempt has reported."""
@@ -60,7 +76,9 @@ class LiveLog:
         events: list[Event] = []
         for follower in self._followers:
             for line in follower.read_lines(at_end=at_end):
+                self._life.see_line(line)
                 events += self._events_of(line)
+            self._life.see_unfinished(follower.path.name, follower.unfinished)
         if self._unsent and (at_end or now - self._sent_at >= PROGRESS_EVERY_S):
             events.append(replace(self._unsent, stage=self._stage))
             self._unsent = None
@@ -76,7 +94,8 @@ class LiveLog:
         event = parse_line(line)
         if isinstance(event, Progress):
             if event != self._bar:
-                self._bar = self._unsent = event
+                self.last_step = self._bar = self._unsent = event
+                self.advances += 1
         elif isinstance(event, Step):
             return self._events_of_step(event)
         elif isinstance(event, Message) and event.text not in self._said:
@@ -99,16 +118,17 @@ class LiveLog:
     def _events_of_step(self, step: Step) -> list[Event]:
         if step.step is None and self._bar:
             step = replace(step, step=self._count_steps(step, self._bar), max_steps=self._bar.total)
-        step = replace(step, stage=self._stage)
-        if self._reported_steps > 0:
-            self._reported_steps -= 1
-            return []
-        self._steps = [*self._steps[-9:], step]
-        problem = find_loss_problem(self._steps)
-        if problem is None or problem in self._said:
-            return [step]
-        self._said.add(problem)
-        return [step, Message("warning", problem, self._stage)]
+        self.last_step = step = replace(step, stage=self._stage)
+        self.advances += 1
+        problem = self._health.add(step)  # also of steps that were reported: an adopting supervisor judges all of them
+        if problem and problem.stops:
+            self.fatal = self.fatal or problem
+        events: list[Event] = [step] if self._reported_steps <= 0 else []
+        self._reported_steps -= 1
+        if problem and not problem.stops and problem.message not in self._said:
+            self._said.add(problem.message)
+            events.append(Message("warning", f"{problem.message} ({problem.remedy})", self._stage))
+        return events
 
     def _count_steps(self, step: Step, bar: Progress) -> int:
         epochs = self._arguments.get("num_train_epochs")

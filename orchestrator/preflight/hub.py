@@ -7,6 +7,8 @@ import os
 import urllib.error
 import urllib.request
 from dataclasses import replace
+from http import HTTPStatus
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.backends import BACKENDS
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 _HUB_TIMEOUT_S = 6.0
 _MAX_CONFIG_BYTES = 1_000_000
+_UNREACHABLE = (OSError, ValueError, HTTPException)  # HTTPException: an address such as http://host:none
 
 
 def check_hub(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001
@@ -64,20 +67,53 @@ def _ask_hub(job: Job, location: str, key: str, check: Callable[[dict[str, Any]]
     url = f"{endpoint.rstrip('/')}/{location}/resolve/main/config.json"
     if not url.startswith(("https://", "http://")):
         return [Problem(f"HF_ENDPOINT is no web address: {endpoint}", "it begins with https://")]
-    request = urllib.request.Request(url)  # noqa: S310  (the scheme was checked above)
-    if token := os.environ.get("HF_TOKEN"):
-        request.add_header("Authorization", f"Bearer {token}")
     try:
-        with urllib.request.urlopen(request, timeout=_HUB_TIMEOUT_S) as answer:  # noqa: S310
+        with urllib.request.urlopen(_request(url), timeout=_HUB_TIMEOUT_S) as answer:  # noqa: S310
             config = _parse_config(answer.read(_MAX_CONFIG_BYTES))
     except urllib.error.HTTPError as error:
         if error.code in {401, 403}:
             return [Problem(f"{location} is gated or private ({error.code})", "set HF_TOKEN in your environment")]
         return [Problem(f"{location} is not on the hub ({error.code} from {endpoint})", "check the model's name")]
-    except (OSError, ValueError) as error:
+    except _UNREACHABLE as error:
         reason = getattr(error, "reason", error)
         return [Problem(f"{location} is not on this machine, and {endpoint} cannot be reached: {reason}", hint)]
-    return [] if config is None else check(config)
+    if config is None:
+        return []
+    reference = job.recipe.teacher if key == "teacher" else job.recipe.model
+    pickled = (
+        reference is not None and not reference.allow_pickle and _has_only_pickles(url.removesuffix("config.json"))
+    )
+    return [*check(config), *([_refuse_pickles(location, key)] if pickled else [])]
+
+
+def _has_only_pickles(folder: str) -> bool:
+    """Tell whether a hub says that it has no safetensors of a model; any other answer is no verdict."""
+    return all(_is_absent(f"{folder}{name}") for name in ("model.safetensors", "model.safetensors.index.json"))
+
+
+def _is_absent(url: str) -> bool:
+    request = _request(url)
+    request.method = "HEAD"
+    try:
+        with urllib.request.urlopen(request, timeout=_HUB_TIMEOUT_S):  # noqa: S310
+            return False
+    except urllib.error.HTTPError as error:
+        return error.code == HTTPStatus.NOT_FOUND
+    except _UNREACHABLE:
+        return False
+
+
+def _refuse_pickles(location: str, key: str) -> Problem:
+    message = f"{location} has no safetensors on the hub: loading a pickle runs code that it brings along"
+    hint = f"take a model with safetensors, or say {key}: {{path: {location}, allow_pickle: true}}"
+    return Problem(message, hint)
+
+
+def _request(url: str) -> urllib.request.Request:
+    request = urllib.request.Request(url)  # noqa: S310  (the scheme was checked by whoever asks)
+    if token := os.environ.get("HF_TOKEN"):
+        request.add_unredirected_header("Authorization", f"Bearer {token}")  # a redirect may lead to another host
+    return request
 
 
 def _parse_config(text: bytes) -> dict[str, Any] | None:

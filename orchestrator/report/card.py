@@ -61,4 +61,4 @@ def _column(metric: str) -> str:
 def _cell(text: str) -> str:
     """Return text that Markdown shows as it is, inside a table too."""
     escaped = text.replace("&", "&amp;").replace("<", "&lt;")
-    return "".join(f"\\{char}" if char in "|*_`\\#" else char for char in " ".join(escaped.split()))
+    return "".join(f"\\{char}" if char in "|*_`\\#[]" else char for char in " ".join(escaped.split()))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from pathlib import Path
+import secrets
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.evaluation.metrics import build_metrics
@@ -19,6 +18,8 @@ from orchestrator.report.summary import build_summary
 from orchestrator.rundir import write_json, write_text
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from orchestrator.rundir import RunDir
 
 
@@ -47,12 +48,12 @@ def write_report(run: RunDir) -> dict[str, Any]:
 
 def _write_bytes(path: Path, content: bytes) -> None:
     """Write a binary file by rename."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    name = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
+        name.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        name.unlink(missing_ok=True)
         raise

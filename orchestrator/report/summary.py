@@ -8,11 +8,13 @@ from orchestrator.evaluation.measures import display_name
 from orchestrator.report.audit import Suspects, summarise
 from orchestrator.report.cautions import build_cautions, build_gaps
 from orchestrator.report.notes import describe_teacher, is_deterministic
+from orchestrator.report.verdict_text import CAUTION, GATE, GUARD, MISSING, say_headline, say_verdict
 from orchestrator.report.wording import figure, headline
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from orchestrator.language import Language
     from orchestrator.report.record import RunRecord
 
 REPORT_VERSION = 2
@@ -76,28 +78,30 @@ def build_summary(record: RunRecord, metrics: Mapping[str, Any], audit: Sequence
     }
 
 
-def build_lines(summary: Mapping[str, Any]) -> list[str]:
+def build_lines(summary: Mapping[str, Any], language: Language = "en") -> list[str]:
     """Return the verdict in a few plain lines: word, headline, means, gate, cautions."""
-    lines = [f"{summary['name']}: {summary['verdict']}", summary["headline"]]
+    lines = [f"{summary['name']}: {say_verdict(summary['verdict'], language)}", say_headline(summary, language)]
     metrics = summary["metrics"]
     for system in metrics["systems"]:
         means = "  ".join(f"{display_name(name)} {figure(system['means'][name])}" for name in metrics["names"])
         lines.append(f"  {means}  {system['label']}")
     lines += [summary["teacher"]] if summary["teacher"] else []
-    lines += [line for guard in summary["guards"] for line in _guard_lines(guard)]
-    lines += [
-        f"gate {'passed' if rule['passed'] else 'MISSED'}: {rule['sentence']}" for rule in summary["gate"]["rules"]
-    ]
-    lines += [f"caution: {caution}" for caution in summary["cautions"]]
-    lines += [f"missing: {gap}" for gap in summary["gaps"]]
+    lines += [line for guard in summary["guards"] for line in _guard_lines(guard, language)]
+    lines += [GATE[rule["passed"]].say(language).format(rule["sentence"]) for rule in summary["gate"]["rules"]]
+    lines += [CAUTION.say(language).format(caution) for caution in summary["cautions"]]
+    lines += [MISSING.say(language).format(gap) for gap in summary["gaps"]]
     return lines
 
 
-def _guard_lines(guard: Mapping[str, Any]) -> list[str]:
+def _guard_lines(guard: Mapping[str, Any], language: Language) -> list[str]:
     """Return one line a guard: its headline before and after, and the word for the difference."""
-    rows = guard["comparisons"][:1]
     return [
-        f"guard {guard['name']}: {display_name(row['metric'])} {figure(row['before'])} to {figure(row['after'])}: "
-        f"{row['verdict']}"
-        for row in rows
+        GUARD.say(language).format(
+            guard["name"],
+            display_name(row["metric"]),
+            figure(row["before"]),
+            figure(row["after"]),
+            say_verdict(row["verdict"], language),
+        )
+        for row in guard["comparisons"][:1]
     ]

@@ -50,7 +50,7 @@ class Draft:
 
     def render_orch(self, template: str, **values: Any) -> Command:
         """Return a command of Orch's own Python."""
-        env = {"PYTHONUNBUFFERED": "1"} | self.job.recipe.launch.env
+        env = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"} | self.job.recipe.launch.env
         return render_command(template, env=env, cwd=str(self.run.root), python=self.job.orch_python, **values)
 
     def render_worker(self, template: str, *, loads: BaseModel | None = None, **values: Any) -> Command:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator.backends import BACKENDS
+from orchestrator.stages.fallbacks import add_fallbacks
 
 if TYPE_CHECKING:
     from orchestrator.backends.protocol import Training
@@ -21,6 +22,7 @@ def add_train(draft: Draft, training: Training, model: str) -> None:
     """Add the training."""
     recipe = draft.job.recipe
     data = ["data/train.jsonl", *(["data/validation.jsonl"] if recipe.data.validation_ratio else [])]
+    fallbacks = add_fallbacks(draft, training, model)
     draft.add(
         "train",
         f"Fine-tune with {recipe.backend}" + (" and LoRA" if training.lora else ""),
@@ -30,6 +32,8 @@ def add_train(draft: Draft, training: Training, model: str) -> None:
         files=tuple(file.path for file in training.files),
         resume=training.resume,
         counts_rows=training.counts_rows,
+        flat_loss=training.flat_loss,
+        fallbacks=fallbacks,
     )
 
 

@@ -7,7 +7,7 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.supervise.checkpoints import find_newest_complete
+from orchestrator.supervise.checkpoints import clear_for_resume, find_newest_complete
 from orchestrator.supervise.digests import find_output
 from orchestrator.supervise.state import LaunchRecord, load_launch
 
@@ -28,8 +28,10 @@ class Attempt:
     notes: tuple[str, ...] = ()
 
 
-def prepare_attempt(stage: Stage, run_dir: RunDir, digest: str, now: float) -> Attempt:
+def prepare_attempt(stage: Stage, run_dir: RunDir, digest: str, now: float, *, fallback: int | None = None) -> Attempt:
     """Return the stage's next launch, after clearing what an earlier attempt left.
+
+    `fallback`: how many of the stage's smaller batches to go down; None stays where the earlier attempt was.
 
     A checkpoint is continued only when the earlier attempt had the same digest: a backend resumes other data or
     another learning rate without a word. A training's old output is renamed to output.attempt-N, never deleted;
@@ -41,15 +43,24 @@ def prepare_attempt(stage: Stage, run_dir: RunDir, digest: str, now: float) -> A
     folder.exit_code.unlink(missing_ok=True)
     earlier = load_launch(folder)
     number = earlier.attempt + 1 if earlier else 1
-    argv, resumed_from, notes = stage.command.argv, None, []
-    if stage.resume and earlier and earlier.digest == digest:
-        found = find_newest_complete(run_dir.root / stage.resume.checkpoints)
-        notes = [f"{item.path.name} is not complete ({item.why}): passed over" for item in found.incomplete]
+    same = earlier is not None and earlier.digest == digest
+    if fallback is None:
+        fallback = earlier.fallback if earlier and same else 0
+    fallback = min(fallback, len(stage.fallbacks))
+    argv = stage.fallbacks[fallback - 1].argv if fallback else stage.command.argv
+    resumed_from, notes = None, []
+    if stage.resume and same:
+        checkpoints = run_dir.root / stage.resume.checkpoints
+        found = find_newest_complete(checkpoints, tried=earlier.resumed_from if earlier else None)
+        notes = [f"{item.path.name} {item.why}: passed over" for item in found.incomplete]
         if found.newest:
+            clear_for_resume(checkpoints, found, aside=folder.root, attempt=number - 1)
             resumed_from = str(found.newest)
             argv = (*argv, stage.resume.flag, resumed_from)
             notes.append(f"continues from {found.newest.name}")
     if resumed_from is None:
+        if stage.kind == TRAIN and earlier:
+            notes.append(f"the training starts anew: {_why_anew(stage, same=same)}")
         notes += _clear(stage, run_dir, folder, number)
     record = LaunchRecord(
         argv=argv,
@@ -62,8 +73,15 @@ def prepare_attempt(stage: Stage, run_dir: RunDir, digest: str, now: float) -> A
         stdout_offset=_size_of(folder.stdout_log),
         stderr_offset=_size_of(folder.stderr_log),
         resumed_from=resumed_from,
+        fallback=fallback,
     )
     return Attempt(record, tuple(notes))
+
+
+def _why_anew(stage: Stage, *, same: bool) -> str:
+    if stage.resume is None:
+        return "its trainer cannot continue what it has saved"
+    return "no checkpoint of it is complete" if same else "its command or its inputs have changed"
 
 
 def find_missing_outputs(stage: Stage, run_dir: RunDir) -> tuple[str, ...]:

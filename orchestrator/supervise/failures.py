@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import (
     DataError,
@@ -15,14 +16,22 @@ from orchestrator.errors import (
     StalledError,
     Where,
 )
+from orchestrator.language import current_language
 from orchestrator.logs.diagnose import KILLED_CODES, Diagnosis, diagnose, find_line_number, read_tail
+from orchestrator.logs.patches import suggest_patch
+from orchestrator.supervise import wording
+from orchestrator.supervise.full_disk import describe_full_disk
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from orchestrator.events import RowsLoaded
+    from orchestrator.language import Text
+    from orchestrator.logs.health import LossProblem
     from orchestrator.plan import Stage
     from orchestrator.rundir import StageDir
+    from orchestrator.supervise.silence import Stall
     from orchestrator.supervise.state import LaunchRecord
     from orchestrator.supervise.watch import Ending, Limits
 
@@ -35,28 +44,44 @@ _MOST_PROBLEMS = 20
 
 @dataclass(frozen=True)
 class Failure:
-    """A stage's final status (failed, out-of-memory, stalled, timed-out, killed) and the error to raise."""
+    """A stage's final status (failed, out-of-memory, diverged, flat, stalled, …) and the error to raise."""
 
     status: str
     error: OrchError
 
+    @property
+    def by_itself(self) -> bool:
+        """Whether the stage's own process failed; else Orch ended it, or it is one of Orch's own and said why."""
+        return isinstance(self.error, StageFailedError) and self.status not in {"diverged", "flat"}
+
 
 def build_failure(
-    stage: Stage, folder: StageDir, record: LaunchRecord, ending: Ending, *, missing: tuple[str, ...], limits: Limits
+    stage: Stage,
+    folder: StageDir,
+    record: LaunchRecord,
+    ending: Ending,
+    *,
+    missing: tuple[str, ...],
+    limits: Limits,
+    recipe: Mapping[str, Any],
 ) -> Failure:
-    """Explain an ending that is not success. `missing`: outputs that a well-ended command did not write."""
-    resume = f"resume it with `orch resume {folder.root.parent.parent}`"
+    """Explain an ending that is not success.
+
+    `missing`: outputs that a well-ended command did not write. `recipe`: the plan's, for a patch to try.
+    """
+    resume = _say(wording.RESUME, folder.root.parent.parent)
     if ending.reason == "timed-out":
-        message = f"{stage.name} ran longer than its limit of {limits.timeout_s:g} s and was stopped"
+        message = _say(wording.TIMED_OUT, stage.name, limits.timeout_s)
         return Failure("timed-out", StalledError(message, hint=resume, where=Where(str(folder.stdout_log))))
-    if ending.reason == "stalled":
-        message = f"{stage.name} wrote nothing for {limits.stall_s:g} s and was stopped"
-        return Failure("stalled", StalledError(message, hint=resume, where=_where(folder, None)))
+    if ending.stall:
+        return Failure("stalled", _stall_error(stage, folder, ending, ending.stall, resume))
+    if ending.loss:
+        return Failure(ending.loss.kind, _loss_error(stage, folder, ending.loss))
     if ending.reason == "rows-missing" and ending.rows:
         return Failure("failed", _rows_error(stage, folder, ending.rows, limits.rows[ending.rows.side]))
     if ending.exit_code in stage.done_codes and missing:
-        message = f"{stage.name} ended with exit code {ending.exit_code} but did not write {', '.join(missing)}"
-        hint = "read its log: it may have skipped its work in silence"
+        message = _say(wording.OUTPUT_MISSING, stage.name, ending.exit_code, ", ".join(missing))
+        hint = _say(wording.OUTPUT_REMEDY)
         return Failure("failed", StageFailedError(message, hint=hint, where=_where(folder, None)))
     own = _own_error(stage, folder, record, ending.exit_code)
     if own:
@@ -64,15 +89,40 @@ def build_failure(
     text = (
         read_tail(folder.stdout_log, record.stdout_offset) + "\n" + read_tail(folder.stderr_log, record.stderr_offset)
     )
-    diagnosis = diagnose(text, ending.exit_code)
+    text += "\n" + describe_full_disk(folder.root)
+    diagnosis = diagnose(text, ending.exit_code, current_language())
     status = _status_of(ending, diagnosis)
-    return Failure(status, _error_of(stage, folder, ending, diagnosis, status))
+    patch = suggest_patch(diagnosis.name, recipe, stage.kind)
+    return Failure(status, _error_of(stage, folder, ending, diagnosis, status=status, patch=patch))
+
+
+def _say(text: Text, *values: object, **named: object) -> str:
+    return text.say(current_language()).format(*values, **named)
+
+
+def _stall_error(stage: Stage, folder: StageDir, ending: Ending, stall: Stall, resume: str) -> OrchError:
+    since = datetime.fromtimestamp(stall.since).astimezone().isoformat(sep=" ", timespec="seconds")
+    what = _say(wording.NOTHING_NEW if stall.kind == "news" else wording.NO_STEP)
+    message = _say(wording.STALLED, stage=stage.name, what=what, seconds=stall.seconds, since=since)
+    message += _say(wording.STALLED_AT, ending.at) if ending.at else _say(wording.STALLED_THERE)
+    for pid in ending.stacks.suspended:
+        message += f"\n  {_say(wording.SUSPENDED, pid)}"
+    stacks = ending.stacks
+    if not stacks.file:
+        return StalledError(message, hint=resume, where=_where(folder, None))
+    hint = _say(wording.STACKS, stacks.file.name, stacks.line, resume)
+    return StalledError(message, hint=hint, where=Where(str(stacks.file), stacks.line))
+
+
+def _loss_error(stage: Stage, folder: StageDir, loss: LossProblem) -> OrchError:
+    message = _say(wording.LOSS_STOPPED, stage.name, loss.message)
+    hint = _say(wording.LOSS_GOES_ON, remedy=loss.remedy, kind=loss.kind)
+    return StageFailedError(message, hint=hint, where=Where(str(folder.stdout_log)))
 
 
 def _rows_error(stage: Stage, folder: StageDir, loaded: RowsLoaded, expected: int) -> OrchError:
-    message = f"{stage.name} has loaded {loaded.rows} {loaded.side} rows, and {expected} were prepared: it was stopped"
-    hint = "the trainer leaves out rows that are too long or malformed: raise max_length, or see its log for the reason"
-    return DataError(message, hint=hint, where=_where(folder, f"num_rows: {loaded.rows}"))
+    message = _say(wording.ROWS_MISSING, stage=stage.name, rows=loaded.rows, side=loaded.side, expected=expected)
+    return DataError(message, hint=_say(wording.ROWS_REMEDY), where=_where(folder, f"num_rows: {loaded.rows}"))
 
 
 def _status_of(ending: Ending, diagnosis: Diagnosis) -> str:
@@ -84,15 +134,22 @@ def _status_of(ending: Ending, diagnosis: Diagnosis) -> str:
     return "killed" if signalled or diagnosis.name == "ended-by-signal" else "failed"
 
 
-def _error_of(stage: Stage, folder: StageDir, ending: Ending, diagnosis: Diagnosis, status: str) -> OrchError:
-    how = f"exit code {ending.exit_code}" if ending.exit_code is not None else "no exit code: its launcher was killed"
+def _error_of(
+    stage: Stage, folder: StageDir, ending: Ending, diagnosis: Diagnosis, *, status: str, patch: tuple[str, ...]
+) -> OrchError:
+    how = _say(wording.NO_EXIT_CODE) if ending.exit_code is None else _say(wording.EXIT_CODE, ending.exit_code)
+    if diagnosis.rank is not None:
+        how = _say(wording.FIRST_RANK, how=how, rank=diagnosis.rank)
     cause = diagnosis.cause
     if status == "out-of-memory" and diagnosis.name == "killed":
-        cause = "the kernel killed it because memory ran out"
-    message = f"{stage.name} ended with {how}: {cause}"
+        cause = _say(wording.KILLED_BY_KERNEL)
+    message = _say(wording.ENDED, stage=stage.name, how=how, cause=cause)
     if diagnosis.evidence and diagnosis.evidence not in message:
         message += f"\n  {diagnosis.evidence}"
-    return StageFailedError(message, hint=diagnosis.remedy, where=_where(folder, diagnosis.evidence))
+    hint = diagnosis.remedy
+    if patch:
+        hint += "\n" + _say(wording.TRY, " ".join(f"--set {item}" for item in patch))
+    return StageFailedError(message, hint=hint, where=_where(folder, diagnosis.evidence), name=diagnosis.name)
 
 
 def _own_error(stage: Stage, folder: StageDir, record: LaunchRecord, code: int | None) -> OrchError | None:
@@ -105,7 +162,9 @@ def _own_error(stage: Stage, folder: StageDir, record: LaunchRecord, code: int |
     if not lines:
         return None
     where = Where(str(folder.stderr_log))
-    return kind.from_problems([Problem(line, where=where) for line in lines[-_MOST_PROBLEMS:]])
+    # a stage writes a problem as "message — remedy"
+    parts = [line.rpartition(" — ") if " — " in line else (line, "", None) for line in lines[-_MOST_PROBLEMS:]]
+    return kind.from_problems([Problem(message, remedy, where) for message, _, remedy in parts])
 
 
 def _is_own(stage: Stage) -> bool:

@@ -1,4 +1,4 @@
-"""Signals that ask Orch to stop, counted: the first stops the stage in order, the second kills it."""
+"""Signals that ask Orch to stop: while a stage runs they are counted, before and after they end the command."""
 
 from __future__ import annotations
 
@@ -29,6 +29,17 @@ class Interrupts:
         if self.count == 0 or (number != signal.SIGHUP and at - self.last > DEBOUNCE_S):
             self.count += 1
             self.last = at
+
+
+def raise_on_stop_signals() -> None:
+    """Let TERM and HUP end a command as Ctrl-C does, with the probe that it waits for. Ignored ones stay ignored."""
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, handle)
 
 
 @contextmanager

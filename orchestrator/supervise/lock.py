@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator import process
 from orchestrator.errors import RunFolderError
+from orchestrator.rundir import PART_PATTERN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,19 +36,21 @@ class Holder:
         """Tell whether the holder runs: by its process here, by its sign of life when it is on another machine."""
         if self.host == process.host():
             return process.is_alive(self.pid, self.start)
-        return time.time() - self.seen < STALE_AFTER_S
+        # a sign of life that lies ahead is as old as one behind: the clock was set back, and nobody has renewed it
+        return abs(time.time() - self.seen) < STALE_AFTER_S
 
 
 HEARTBEAT_S = 10.0
 STALE_AFTER_S = 60.0
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_FORBIDDEN = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 
 @contextmanager
 def held_lock(run_dir: RunDir) -> Iterator[None]:
-    """Hold the run folder. Raises RunFolderError when another process holds it, or the file system has no locks."""
-    run_dir.lock.parent.mkdir(parents=True, exist_ok=True)
+    """Hold the run folder. Raises RunFolderError when another process holds it, or it cannot be written or locked."""
     holder = load_holder(run_dir)
-    descriptor = os.open(run_dir.lock, os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = _open(run_dir)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -61,16 +64,47 @@ def held_lock(run_dir: RunDir) -> Iterator[None]:
             raise _busy(run_dir, holder)
         pid, start = process.self_identity()
         content = {"pid": pid, "start": start, "host": process.host(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, json.dumps(content).encode() + b"\n")
+        try:
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, json.dumps(content).encode() + b"\n")
+            _remove_parts(run_dir)
+        except OSError as error:
+            raise explain_os_error(run_dir, error) from error
         yield
     finally:
         os.close(descriptor)
 
 
 def show_life(run_dir: RunDir) -> None:
-    """Renew the holder's sign of life; call it every `HEARTBEAT_S` seconds."""
-    os.utime(run_dir.lock)
+    """Renew the holder's sign of life; call it every `HEARTBEAT_S` seconds. Raises FileNotFoundError when it is gone.
+
+    A file system that fails for a moment, or has become read-only, is no reason to end a training here.
+    """
+    try:
+        os.utime(run_dir.lock)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return
+
+
+def is_of_folder(error: OSError) -> bool:
+    """Tell whether the error comes from the state of a disk: full, or not to be written."""
+    return error.errno in _FULL | _FORBIDDEN
+
+
+def explain_os_error(run_dir: RunDir, error: OSError) -> RunFolderError:
+    """Return what a failed read or write in a run folder means, and what to do."""
+    if error.errno == errno.ENOENT and not run_dir.root.is_dir():
+        message = f"the run folder is gone: {run_dir.root} was removed or renamed"
+        return RunFolderError(message, hint="put it back under this name and resume it, or start a new run")
+    if error.errno in _FULL:
+        hint = f"free some space, then resume: orch resume {run_dir.root}"
+    elif error.errno in _FORBIDDEN:
+        hint = "make the folder writable for this user, or start the run in another one with -o"
+    else:
+        hint = f"when that is mended, resume: orch resume {run_dir.root}"
+    return RunFolderError(f"cannot work in the run folder: {error}", hint=hint)
 
 
 def load_holder(run_dir: RunDir) -> Holder | None:
@@ -81,6 +115,21 @@ def load_holder(run_dir: RunDir) -> Holder | None:
         return Holder(int(values["pid"]), values["start"], values["host"], values["since"], seen)
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _open(run_dir: RunDir) -> int:
+    try:
+        run_dir.root.mkdir(parents=True, exist_ok=True)
+        return os.open(run_dir.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        raise explain_os_error(run_dir, error) from error
+
+
+def _remove_parts(run_dir: RunDir) -> None:
+    """Remove what a killed supervisor was just writing: nobody else writes such files while the lock is held."""
+    for folder in (run_dir.root, *run_dir.root.glob("stages/*")):
+        for path in folder.glob(PART_PATTERN):
+            path.unlink(missing_ok=True)
 
 
 def _busy(run_dir: RunDir, holder: Holder | None) -> RunFolderError:

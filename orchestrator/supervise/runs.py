@@ -12,8 +12,9 @@ from orchestrator import process
 from orchestrator.errors import RunFolderError
 from orchestrator.logs.follow import LogFollower
 from orchestrator.rundir import RunDir
+from orchestrator.supervise.leftovers import find_leftover
 from orchestrator.supervise.lock import held_lock, load_holder
-from orchestrator.supervise.state import RunState, read_state, write_state
+from orchestrator.supervise.state import RunState, find_state, read_state, write_state
 from orchestrator.supervise.stopping import PATIENCE, Clock, Patience, stop_stage
 
 if TYPE_CHECKING:
@@ -107,10 +108,10 @@ def stop_run(
     Raises RunFolderError when the supervisor is on another machine or does not end.
     """
     reach = _Reach(now, clock, processes, patience)
-    state = read_state(run_dir)
-    if state is None:
+    state = find_state(run_dir)
+    if state is None and load_holder(run_dir) is None:
         return "it never started"
-    if state.status == "running" and is_supervised(run_dir):
+    if (state is None or state.status == "running") and is_supervised(run_dir):
         return _stop_supervisor(run_dir, reach)
     with held_lock(run_dir):
         return _stop_leftover(run_dir, state, reach)
@@ -124,9 +125,10 @@ def follow_logs(
     Raises RunFolderError when there is no such stage.
     """
     stages = run_dir.root / "stages"
-    if stage and not (stages / stage).is_dir():
-        names = ", ".join(sorted(path.name for path in stages.iterdir())) if stages.is_dir() else "none yet"
-        raise RunFolderError(f"{run_dir.root.name} has no stage {stage}", hint=f"its stages: {names}")
+    known = sorted(path.name for path in stages.iterdir()) if stages.is_dir() else []
+    if stage and stage not in known:  # a name, never a path: ../.. is no stage
+        hint = f"its stages: {', '.join(known) or 'none yet'}"
+        raise RunFolderError(f"{run_dir.root.name} has no stage {stage}", hint=hint)
     followers: dict[tuple[str, str], LogFollower] = {}
     while True:
         over = not follow or not is_supervised(run_dir)  # asked before reading, so that nothing is lost in between
@@ -147,6 +149,7 @@ def _stop_supervisor(run_dir: RunDir, reach: _Reach) -> str:
         raise RunFolderError(f"the run is supervised on {place}", hint=f"run `orch stop {run_dir.root}` there")
     end = reach.clock.monotonic() + reach.patience.total_s + _MARGIN_S
     reach.processes.signal_pids((holder.pid,), signal.SIGTERM)
+    reach.processes.signal_pids((holder.pid,), signal.SIGCONT)  # one that was suspended takes it when it continues
     if reach.now:
         reach.clock.sleep(1)
         reach.processes.signal_pids((holder.pid,), signal.SIGTERM)
@@ -160,19 +163,19 @@ def _stop_supervisor(run_dir: RunDir, reach: _Reach) -> str:
     return f"stopped (process {holder.pid})"
 
 
-def _stop_leftover(run_dir: RunDir, state: RunState, reach: _Reach) -> str:
-    members = reach.processes.find_members(state.child) if state.child else ()
-    if state.child and members:
+def _stop_leftover(run_dir: RunDir, state: RunState | None, reach: _Reach) -> str:
+    left = find_leftover(run_dir, reach.processes)
+    members = reach.processes.find_members(left.child) if left else ()
+    if left and members:
         stop_stage(
-            state.child,
+            left.child,
             processes=reach.processes,
             clock=reach.clock,
             patience=reach.patience,
             hurry=lambda: reach.now,
         )
-        if state.stage:
-            run_dir.stage(state.stage).exit_code.unlink(missing_ok=True)
-    if state.status == "running":
+        run_dir.stage(left.stage).exit_code.unlink(missing_ok=True)
+    if state and state.status == "running":
         write_state(run_dir, replace(state, status="interrupted", child=None, finished=reach.clock.time()))
     if members:
         return f"its supervisor was gone; ended the {len(members)} processes that it left"

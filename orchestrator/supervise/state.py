@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from orchestrator.errors import RunFolderError
 from orchestrator.process import Child
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STATE_VERSION = 1
+_Record = TypeVar("_Record")
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class LaunchRecord:
     stdout_offset: int = 0
     stderr_offset: int = 0
     resumed_from: str | None = None
+    fallback: int = 0  # how many of the stage's fallbacks were taken before, each after memory ran out
     version: int = STATE_VERSION
 
 
@@ -66,18 +68,30 @@ class StageResult:
 
 def read_state(run_dir: RunDir) -> RunState | None:
     """Return the run's state, None when it never ran. Raises RunFolderError when state.json is not one."""
-    values = _load(run_dir.state_json)
-    if values is None:
-        return None
     try:
-        child = Child(**values.pop("child")) if values.get("child") else None
-        return RunState(**{**values, "child": child})
-    except TypeError as error:
-        raise RunFolderError(f"{run_dir.state_json} was not written by this version of Orch: {error}") from error
+        values = json.loads(run_dir.state_json.read_text(encoding="utf-8"))
+        child = values.pop("child", None)
+        return _build(RunState, {**values, "child": child and _build(Child, child)})
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise RunFolderError(
+            f"{run_dir.state_json} is damaged, or another version of Orch wrote it: {error}",
+            hint=f"orch resume {run_dir.root} writes it anew, and ends what an earlier supervisor left",
+        ) from error
+
+
+def find_state(run_dir: RunDir) -> RunState | None:
+    """Return the run's state, None also where state.json is damaged."""
+    try:
+        return read_state(run_dir)
+    except RunFolderError:
+        return None
 
 
 def write_state(run_dir: RunDir, state: RunState) -> None:
-    """Write state.json by rename."""
+    """Write state.json by rename. A run folder that was removed is not made again: raises FileNotFoundError."""
+    run_dir.root.stat()
     write_json(run_dir.state_json, asdict(state))
 
 
@@ -93,7 +107,7 @@ def load_launch(stage_dir: StageDir) -> LaunchRecord | None:
         if values is None:
             return None
         env = tuple((key, value) for key, value in values["env"])
-        return LaunchRecord(**{**values, "argv": tuple(values["argv"]), "env": env})
+        return _build(LaunchRecord, {**values, "argv": tuple(values["argv"]), "env": env})
     except (TypeError, KeyError, ValueError):
         return None
 
@@ -106,7 +120,7 @@ def write_launch(stage_dir: StageDir, record: LaunchRecord) -> None:
 def load_result(stage_dir: StageDir) -> StageResult | None:
     """Return the stage's result, or None when it is not done."""
     try:
-        return StageResult(**(_load(stage_dir.result_json) or {}))
+        return _build(StageResult, _load(stage_dir.result_json) or {})
     except TypeError:
         return None
 
@@ -127,6 +141,23 @@ def read_exit_code(stage_dir: StageDir) -> int | None:
 def redact(env: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
     """Return the environment with the values of what looks like a secret replaced."""
     return tuple((name, "***" if is_secret(name) else value) for name, value in env)
+
+
+def _build(kind: type[_Record], values: dict[str, Any]) -> _Record:
+    """Return the dataclass of a file's values. Raises TypeError for a key or a type that it does not have."""
+    kinds = get_type_hints(kind)
+    for item in fields(kind):  # type: ignore[arg-type]
+        if item.name in values and not _is_a(values[item.name], kinds[item.name]):
+            raise TypeError(f"{item.name} is {values[item.name]!r}")
+    return kind(**values)
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple)
+    return any(_is_a(value, part) for part in get_args(kind)) if get_args(kind) else isinstance(value, kind)
 
 
 def _load(path: Path) -> dict[str, Any] | None:

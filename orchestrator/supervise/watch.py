@@ -1,18 +1,21 @@
-"""One running stage, followed until it ends: logs become events; time, silence and signals may end it early."""
+"""One running stage, followed until it ends: logs become events; time, silence, losses and signals may end it early."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from orchestrator.events import Event, Message, RowsLoaded
 from orchestrator.supervise.lock import HEARTBEAT_S
+from orchestrator.supervise.silence import Silence, Stall
+from orchestrator.supervise.stacks import Inspector, Stacks, dump_stacks
 from orchestrator.supervise.state import LaunchRecord, read_exit_code
 from orchestrator.supervise.stopping import Clock, Patience, stop_stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from orchestrator.logs.health import LossProblem
     from orchestrator.logs.live import LiveLog
     from orchestrator.process import Child, Processes
     from orchestrator.rundir import StageDir
@@ -23,7 +26,7 @@ LINGER_S = 2.0  # what a stage's own processes may take to follow their launcher
 
 @dataclass(frozen=True)
 class Limits:
-    """When a stage is ended: after `timeout_s`, or after `stall_s` without a new byte in its logs. None: never.
+    """When a stage is ended: after `timeout_s`, or after `stall_s` without anything new in its logs. None: never.
 
     `rows` says how many rows of each side a trainer must load; one that says another number is ended.
     """
@@ -36,15 +39,20 @@ class Limits:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a stage ended. `reason`: exited, stopped (by the user), timed-out, stalled, rows-missing.
+    """How a stage ended. `reason`: exited, stopped (by the user), timed-out, stalled, rows-missing, or a loss's kind.
 
-    `exit_code` None: unknown. `rows`: what the trainer said it had loaded, where that was another number.
+    `exit_code` None: unknown. `rows`: what the trainer said it had loaded, where that was another number. `at`: its
+    last step in words. `loss` and `stall` say more of these reasons, `stacks` where the processes stood.
     """
 
     reason: str
     exit_code: int | None
     oom_kills: int = 0
     rows: RowsLoaded | None = None
+    at: str = ""
+    loss: LossProblem | None = None
+    stall: Stall | None = None
+    stacks: Stacks = field(default_factory=Stacks)
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,7 @@ class Surroundings:
     """The edges that a watch works with, so that tests can put fakes in their place."""
 
     processes: Processes
+    inspector: Inspector
     clock: Clock
     interrupts: Interrupts
     emit: Callable[[Event], None]
@@ -71,47 +80,57 @@ def watch_stage(
 ) -> Ending:
     """Follow a launched or adopted stage to its end, and leave none of its processes behind."""
     oom_before = edges.processes.count_oom_kills()
-    reason, code, rows = _follow(child, record, log, limits, edges)
-    if reason == "exited":
+    ending = _follow(child, record, log, limits, edges)
+    if ending.reason == "exited":
         _reap_strays(stage, child, edges)
-        code = _first_known(read_exit_code(folder), code)
+        code = _first_known(read_exit_code(folder), ending.exit_code)
     else:
+        if ending.stall:
+            ending = replace(ending, stacks=_dump_stacks(child, record, folder, edges))
         hurry = _second_signal(edges.interrupts)
         left = stop_stage(child, processes=edges.processes, clock=edges.clock, patience=edges.patience, hurry=hurry)
         if left:
             edges.emit(Message("error", f"could not kill processes {_join(left)}", stage))
-        code = _first_known(read_exit_code(folder), code)
+        code = _first_known(read_exit_code(folder), ending.exit_code)
         folder.exit_code.unlink(missing_ok=True)  # a stage that was told to stop is never done, whatever its code
     late = _emit_all(log.read_events(edges.clock.monotonic(), at_end=True), limits, edges)
-    rows = rows or late
-    if rows and reason == "exited":
-        reason = "rows-missing"
-    if limits.rows and reason == "exited" and not log.has_counted_rows:
+    ending = replace(ending, exit_code=code, rows=ending.rows or late, at=log.describe_position())
+    if ending.reason == "exited":
+        ending = _judge_end(stage, ending, log, limits, edges)
+    return replace(ending, oom_kills=(edges.processes.count_oom_kills() or 0) - (oom_before or 0))
+
+
+def _judge_end(stage: str, ending: Ending, log: LiveLog, limits: Limits, edges: Surroundings) -> Ending:
+    """Return what the last lines of a stage that ended by itself make of it."""
+    if ending.rows:
+        return replace(ending, reason="rows-missing")
+    if log.fatal and ending.exit_code == 0:  # it ended before anybody could stop it
+        return replace(ending, reason=log.fatal.kind, loss=log.fatal)
+    if limits.rows and not log.has_counted_rows:
         edges.emit(Message("warning", "its log does not say how many rows it has loaded: nobody compared them", stage))
-    return Ending(reason, code, (edges.processes.count_oom_kills() or 0) - (oom_before or 0), rows)
+    return ending
 
 
-def _follow(
-    child: Child, record: LaunchRecord, log: LiveLog, limits: Limits, edges: Surroundings
-) -> tuple[str, int | None, RowsLoaded | None]:
+def _follow(child: Child, record: LaunchRecord, log: LiveLog, limits: Limits, edges: Surroundings) -> Ending:
     clock = edges.clock
-    grown_at = life_at = clock.monotonic()
-    size = log.size
+    life_at = clock.monotonic()
+    began = clock.monotonic() - max(0.0, clock.time() - record.started)  # the clock may be set while a stage runs
+    silence = Silence(limits.stall_s, clock)
     while True:
         code = edges.processes.reap(child)
         if code is not None or not edges.processes.is_alive(child.pid, child.start):
-            return "exited", code, None
+            return Ending("exited", code)
         now = clock.monotonic()
         if rows := _emit_all(log.read_events(now), limits, edges):
-            return "rows-missing", None, rows
-        if log.size != size:
-            size, grown_at = log.size, now
+            return Ending("rows-missing", None, rows=rows)
         if edges.interrupts.count:
-            return "stopped", None, None
-        if limits.timeout_s is not None and clock.time() - record.started > limits.timeout_s:
-            return "timed-out", None, None
-        if limits.stall_s is not None and now - grown_at > limits.stall_s:
-            return "stalled", None, None
+            return Ending("stopped", None)
+        if log.fatal:
+            return Ending(log.fatal.kind, None, loss=log.fatal)
+        if limits.timeout_s is not None and now - began > limits.timeout_s:
+            return Ending("timed-out", None)
+        if stall := silence.look(log.news, log.advances):
+            return Ending("stalled", None, stall=stall)
         if now - life_at > HEARTBEAT_S:
             edges.show_life()
             life_at = now
@@ -126,6 +145,12 @@ def _emit_all(events: list[Event], limits: Limits, edges: Surroundings) -> RowsL
         if isinstance(event, RowsLoaded) and limits.rows.get(event.side, event.rows) != event.rows:
             wrong = wrong or event
     return wrong
+
+
+def _dump_stacks(child: Child, record: LaunchRecord, folder: StageDir, edges: Surroundings) -> Stacks:
+    return dump_stacks(
+        child, folder, record.argv[0], processes=edges.processes, clock=edges.clock, inspector=edges.inspector
+    )
 
 
 def _reap_strays(stage: str, child: Child, edges: Surroundings) -> None:

@@ -17,6 +17,7 @@ WORKERS = (
     "deploy_with_key",
     "fetch",
     "fresh",
+    "inspect_model",
     "merge",
     "mine",
     "package",

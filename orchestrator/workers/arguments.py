@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import enum
 import importlib
+import importlib.util
 import json
 import sys
 import types
@@ -119,14 +120,19 @@ def read_arguments(cls: type, group: str) -> list[Argument]:
 
 
 def read_module(module: str) -> dict[str, Any]:
-    """Return versions and arguments of `swift`, `sentence_transformers`, or a module of FlagEmbedding's trainers.
+    """Return versions and arguments of a module that trains or merges, or ms-swift's models for `swift_models`.
 
-    Such a module is FlagEmbedding.finetune.reranker.decoder_only.base.
+    Such a module is FlagEmbedding.finetune.reranker.decoder_only.base, swift.cli.sft or swift.cli.export; the trainer
+    that sentence_transformers has is no module that can be run.
     """
-    if module == "swift":
-        return read_swift()
-    if module == "sentence_transformers":
-        return read_sentence_transformers()
+    if module == "swift_models":
+        return {"versions": read_versions(), "module": module, "models": read_swift_models()}
+    found = _READERS.get(module.partition(".")[0], read_flagembedding)(module)
+    return {"versions": read_versions(), "module": module, "arguments": [argument.to_json() for argument in found]}
+
+
+def read_flagembedding(module: str) -> list[Argument]:
+    """Return what one of FlagEmbedding's reranker trainers accepts: its three dataclasses, in one command line."""
     package = importlib.import_module(module)
     shared = importlib.import_module("FlagEmbedding.abc.finetune.reranker")
     groups = {
@@ -135,55 +141,71 @@ def read_module(module: str) -> dict[str, Any]:
         "training": shared.AbsRerankerTrainingArguments,
     }
     found = [argument for group, cls in groups.items() for argument in read_arguments(cls, group)]
-    found.sort(key=lambda argument: (GROUP_ORDER.index(argument.group), argument.name))
-    return {"versions": read_versions(), "module": module, "arguments": [argument.to_json() for argument in found]}
+    return sorted(found, key=lambda argument: (GROUP_ORDER.index(argument.group), argument.name))
 
 
-def read_swift() -> dict[str, Any]:
-    """Return what `swift sft` accepts, and the text models that ms-swift knows."""
-    from swift.arguments import SftArguments
+def read_swift(module: str) -> list[Argument]:
+    """Return what `swift sft` or `swift export` accepts; ms-swift 3 has both in swift.llm, one as TrainArguments."""
+    name = module.rpartition(".")[2]
+    names = {"sft": ("SftArguments", "TrainArguments"), "export": ("ExportArguments",) * 2}.get(name)
+    if names is None:
+        raise ImportError(f"nothing is known of the arguments of {module}")
+    new, old = names
+    if importlib.util.find_spec("swift.arguments") is not None:
+        cls = getattr(importlib.import_module("swift.arguments"), new)
+    else:
+        cls = getattr(importlib.import_module("swift.llm"), old)
+    found = sorted(read_arguments(cls, name), key=lambda argument: argument.name)
+    losses = read_swift_losses()
+    # its parser takes any text, and the training ends with a KeyError when it looks the loss up
+    return [dataclasses.replace(one, choices=losses) if one.name == "loss_type" else one for one in found]
 
-    found = sorted(read_arguments(SftArguments, "sft"), key=lambda argument: argument.name)
-    arguments = [argument.to_json() for argument in found]
-    return {"versions": read_versions(), "module": "swift", "arguments": arguments, "models": read_swift_models()}
+
+def read_swift_losses() -> tuple[str, ...]:
+    """Return the names of the losses that ms-swift knows; its versions keep them in three places."""
+    where = "swift.loss" if importlib.util.find_spec("swift.loss") is not None else "swift.plugin.loss"
+    module = importlib.import_module(where)
+    names = ("loss_map", "loss_mapping", "LOSS_MAPPING")
+    return tuple(sorted(next(getattr(module, name) for name in names if hasattr(module, name))))
 
 
-def read_sentence_transformers() -> dict[str, Any]:
+def read_sentence_transformers(_module: str) -> list[Argument]:
     """Return what sentence-transformers' CrossEncoderTrainer takes."""
     from sentence_transformers.cross_encoder import CrossEncoderTrainingArguments
 
-    found = sorted(read_arguments(CrossEncoderTrainingArguments, "training"), key=lambda argument: argument.name)
-    arguments = [argument.to_json() for argument in found]
-    return {"versions": read_versions(), "module": "sentence_transformers", "arguments": arguments}
+    return sorted(read_arguments(CrossEncoderTrainingArguments, "training"), key=lambda argument: argument.name)
+
+
+_READERS = {"swift": read_swift, "sentence_transformers": read_sentence_transformers}
 
 
 def read_swift_models() -> list[dict[str, Any]]:
     """Return ms-swift's text models: type, the architectures it is told by, and templates with the hub ids they fit."""
-    from swift.model import MODEL_MAPPING
-
+    # ms-swift 3 has it in swift.llm, and one template for all models of a type
+    where = "swift.model" if importlib.util.find_spec("swift.model") is not None else "swift.llm"
     models = []
-    for model_type, meta in sorted(MODEL_MAPPING.items()):
+    for model_type, meta in sorted(importlib.import_module(where).MODEL_MAPPING.items()):
         if meta.is_multimodal or meta.is_reward:
             continue
         templates: dict[str, list[str]] = {}
         for group in meta.model_groups:
             ids = [model.hf_model_id for model in group.models if model.hf_model_id]
-            templates.setdefault(group.template or meta.template or "", []).extend(ids)
+            templates.setdefault(getattr(group, "template", None) or meta.template or "", []).extend(ids)
         models.append({"model_type": model_type, "architectures": meta.architectures, "templates": templates})
     return models
 
 
 def main(argv: list[str]) -> int:
-    """Print the JSON description of `--module`."""
+    """Print the description of each `--module`, one JSON document a line."""
     parser = argparse.ArgumentParser(prog="workers arguments", description=__doc__, allow_abbrev=False)
-    which = "swift, sentence_transformers, or such as FlagEmbedding.finetune.reranker.decoder_only.base"
-    parser.add_argument("--module", required=True, help=which)
+    which = "swift.cli.sft, swift.cli.export, swift_models, sentence_transformers, or one of FlagEmbedding's trainers"
+    parser.add_argument("--module", required=True, nargs="+", help=which)
     options = parser.parse_args(argv)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # libraries print while they load
-            described = read_module(options.module)
-    except ImportError as error:
-        raise WorkerError(f"cannot import {options.module}: {error}") from error
-    json.dump(described, sys.stdout, ensure_ascii=False, indent=2)
-    sys.stdout.write("\n")
+    for module in options.module:
+        try:
+            with contextlib.redirect_stdout(sys.stderr):  # libraries print while they load
+                described = read_module(module)
+        except ImportError as error:
+            raise WorkerError(f"cannot import {module}: {error}") from error
+        sys.stdout.write(json.dumps(described, ensure_ascii=False) + "\n")
     return 0

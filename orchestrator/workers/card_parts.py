@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,14 @@ def name_base(base: str, spec: Mapping[str, Any]) -> tuple[str, bool]:
         return str(spec["base_name"]), False
     path = Path(base)
     return (path.resolve().name, False) if path.exists() else (base, True)
+
+
+def code_span(text: str) -> str:
+    """Return one line of text as Markdown code that nothing in it can end: its fence is longer than its backticks."""
+    text = text.replace("\n", " ")
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence, space = "`" * (longest + 1), " " * bool(longest)
+    return f"{fence}{space}{text}{space}{fence}"
 
 
 def build_front(base: str, *, hub_base: bool) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import fresh_folder
 from orchestrator.workers.merge_trial import LOGITS, SCORES, VECTORS, explain, judge, observe
+from orchestrator.workers.pickles import weight_options
 from orchestrator.workers.reranker.scoring_spec import DTYPES
 from orchestrator.workers.tokenizer_files import copy_tokenizer, has_tokenizer, read_json
 from orchestrator.workers.weights import read_tensors, require_safetensors, scan_weights
@@ -77,10 +78,10 @@ def load_base(base: str, task_type: str | None, dtype: str, *, trust_remote_code
     # not `dtype`, which transformers has since 4.56 only; FlagEmbedding itself says torch_dtype
     if task_type == "SEQ_CLS":
         return AutoModelForSequenceClassification.from_pretrained(
-            base, torch_dtype=dtype, num_labels=1, trust_remote_code=trust_remote_code
+            base, torch_dtype=dtype, num_labels=1, trust_remote_code=trust_remote_code, **weight_options()
         )
     loader = AutoModel if task_type == "FEATURE_EXTRACTION" else AutoModelForCausalLM
-    return loader.from_pretrained(base, torch_dtype=dtype, trust_remote_code=trust_remote_code)
+    return loader.from_pretrained(base, torch_dtype=dtype, trust_remote_code=trust_remote_code, **weight_options())
 
 
 def attach_adapter(model: Any, folder: Path) -> Any:

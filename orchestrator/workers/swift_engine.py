@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import math
 import os
 from dataclasses import dataclass
@@ -32,22 +34,31 @@ def open_engine(model: str | Path, settings: EngineSettings, device: str, adapte
     os.environ.setdefault("LOG_LEVEL", "ERROR")  # swift's logger reads it when it is imported
     import torch
 
+    swift = import_engine()
+    options = {
+        "adapters": [] if adapter is None else [str(adapter)],
+        "model_type": settings.model_type,
+        "task_type": settings.task_type,
+        "torch_dtype": torch.float32,
+        "device_map": device,
+        "max_batch_size": BATCH_SIZE,
+        # a sigmoid would hide how far large scores are apart
+        "reranker_use_activation": False,
+    }
+    if hasattr(swift, "TransformersEngine"):
+        return swift.TransformersEngine(str(model), template_type=settings.template, **options)
+    engine = swift.PtEngine(str(model), **options)
+    engine.default_template = engine.template = swift.get_template(settings.template, engine.processor)
+    return engine
+
+
+def import_engine() -> Any:
+    """Return swift's module of engines: swift.infer_engine, or swift.llm of ms-swift 3, where it is called PtEngine."""
     try:
-        from swift.infer_engine import TransformersEngine
+        where = "swift.infer_engine" if importlib.util.find_spec("swift.infer_engine") is not None else "swift.llm"
+        return importlib.import_module(where)
     except ImportError as error:
         raise WorkerError(f"ms-swift cannot be imported, and its model is verified in it: {error}") from error
-    return TransformersEngine(
-        str(model),
-        adapters=[] if adapter is None else [str(adapter)],
-        model_type=settings.model_type,
-        task_type=settings.task_type,
-        template_type=settings.template,
-        torch_dtype=torch.float32,
-        device_map=device,
-        max_batch_size=BATCH_SIZE,
-        # a sigmoid would hide how far large scores are apart
-        reranker_use_activation=False,
-    )
 
 
 def build_messages(instruction: str, pair: Pair) -> list[dict[str, str]]:
@@ -62,11 +73,10 @@ def build_messages(instruction: str, pair: Pair) -> list[dict[str, str]]:
 
 def score_in_engine(engine: Any, instruction: str, pairs: Sequence[Pair]) -> list[float]:
     """Return the raw score of each pair. Raises WorkerError when swift refuses one."""
-    from swift.infer_engine import InferRequest, RequestConfig
-
-    requests = [InferRequest(messages=build_messages(instruction, pair)) for pair in pairs]
+    swift = import_engine()
+    requests = [swift.InferRequest(messages=build_messages(instruction, pair)) for pair in pairs]
     scores = []
-    for number, response in enumerate(engine.infer(requests, RequestConfig(), use_tqdm=False), start=1):
+    for number, response in enumerate(engine.infer(requests, swift.RequestConfig(), use_tqdm=False), start=1):
         if not hasattr(response, "choices"):
             raise WorkerError(f"swift cannot score probe {number} of {len(pairs)}: {response}")
         content = response.choices[0].message.content

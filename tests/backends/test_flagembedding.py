@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -117,10 +118,9 @@ def test_zero_3_is_refused(make_job, tmp_path):
     assert "empty weights" in refusals(make_job(f"deepspeed={path}"))[("deepspeed",)]
 
 
-def test_a_deepspeed_file_that_is_no_json_is_refused(make_job, tmp_path):
-    path = tmp_path / "broken.json"
-    path.write_text("{")
-    assert "not a DeepSpeed configuration" in refusals(make_job(f"deepspeed={path}"))[("deepspeed",)]
+def test_a_deepspeed_file_that_is_no_json_is_refused(make_job):
+    job = replace(make_job(), deepspeed_text="{")
+    assert "not a DeepSpeed configuration" in refusals(job)[("deepspeed",)]
 
 
 def test_half_precision_without_a_gpu_is_refused(make_job):

@@ -397,10 +397,8 @@ def test_zero_3_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"zero_optimization": 2}'])
-def test_a_deepspeed_file_that_is_none_is_refused(tmp_path, text):
-    path = tmp_path / "broken.json"
-    path.write_text(text)
-    found = problems(make_job("llm_pointwise", f"deepspeed={path}"))
+def test_a_deepspeed_file_that_is_none_is_refused(text):
+    found = problems(replace(make_job("llm_pointwise"), deepspeed_text=text))
     assert "not a DeepSpeed configuration" in found["deepspeed"].message
 
 

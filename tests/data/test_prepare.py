@@ -237,6 +237,17 @@ def test_fewer_rows_than_one_step_takes_end_with_code_3(stage, train):
     assert stage.names() == ["ledger.failed.json"]
 
 
+def test_rows_that_fill_no_batch_are_said_on_standard_error_and_in_the_ledger(stage, train):
+    assert stage("--train", train, "--full-batch", 8) == 0
+    assert stage.stderr == ""
+    assert stage("--train", train, "--full-batch", 12) == 0
+    said = "4 of 40 training rows do not fill a batch of 12: each epoch leaves out others"
+    assert stage.stderr == f"warning: rows-left-over: {said}\n"
+    assert [(one["code"], one["count"], one["message"]) for one in stage.json("ledger.json")["warnings"]] == [
+        ("rows-left-over", 4, said)
+    ]
+
+
 def test_warnings_go_to_standard_error(stage, files, row):
     train = files.lines("t.jsonl", row(1, id=1))
     assert stage("--train", train) == 0

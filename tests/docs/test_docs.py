@@ -33,6 +33,7 @@ COVERED_ELSEWHERE = {
     "orch run recipes/qwen3_sft_lora.yaml --smoke",
     "orch run recipes/qwen3_reranker.yaml --smoke",
     "orch resume",
+    "orch reproduce",
     "orch predict",
 }
 FOLDERS = "orchestrator|recipes|templates|datasets_example|docs|tests|benchmarks"

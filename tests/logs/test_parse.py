@@ -9,7 +9,6 @@ import pytest
 
 from orchestrator.events import Message, Progress, RowsLoaded, Step
 from orchestrator.logs.follow import LogFollower
-from orchestrator.logs.health import find_loss_problem
 from orchestrator.logs.live import LiveLog
 from orchestrator.logs.parse import parse_line
 from orchestrator.rundir import StageDir
@@ -85,15 +84,6 @@ def test_steps_are_numbered_from_what_the_other_stream_says(tmp_path):
     assert [event for event in events if isinstance(event, Progress)] == [Progress(12, 12, "05-train")]
 
 
-def test_a_diverged_training_that_logs_loss_0_is_noticed(tmp_path):
-    folder = StageDir(tmp_path)
-    folder.stdout_log.write_bytes((CAPTURED / "trained.diverged.stdout.log").read_bytes())
-    events = LiveLog("05-train", folder, 0, 0).read_events(0.0, at_end=True)
-    warnings = [event.text for event in events if isinstance(event, Message) and event.level == "warning"]
-    assert any("diverged" in text for text in warnings)
-    assert len(warnings) == len(set(warnings))
-
-
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
@@ -122,15 +112,6 @@ def test_losses_that_are_no_numbers_are_kept(value):
     event = parse_line("{'loss': " + value + ", 'epoch': '0.1'}")
     assert isinstance(event, Step)
     assert not math.isfinite(event.loss)
-
-
-def test_a_single_infinite_gradient_is_no_problem_under_loss_scaling():
-    steps = [Step(loss=1.0, grad_norm=math.inf), Step(loss=1.0, grad_norm=2.0), Step(loss=0.9, grad_norm=2.0)]
-    assert all(find_loss_problem(steps[: count + 1]) is None for count in range(3))
-
-
-def test_a_loss_that_is_nan_is_a_problem_at_once():
-    assert "diverged" in find_loss_problem([Step(loss=math.nan)])
 
 
 def test_an_adopting_supervisor_reports_no_step_twice(tmp_path):

@@ -24,13 +24,26 @@ def replay(make_stage, make_plan, run_dir, fake, clock, interrupts):
         fake.history = list(history)
         for seconds, action in user:
             clock.at(seconds, action)
-        timeout_s = more.pop("timeout_s", None)
-        made = [make_stage(f"{n:02d}-work", timeout_s=timeout_s) for n in range(1, stages + 1)]
-        return run_plan(
-            make_plan(*made), run_dir, clock=clock, processes=fake, interrupts=interrupts, patience=PATIENCE, **more
-        )
+        fields = {name: more.pop(name) for name in ("timeout_s", "flat_loss") if name in more}
+        plan = make_plan(*(make_stage(f"{n:02d}-work", **fields) for n in range(1, stages + 1)))
+        plan = replace(plan, recipe={"watch": more.pop("watch")} if "watch" in more else {})
+        edges = {"clock": clock, "processes": fake, "inspector": NothingToSee(), "interrupts": interrupts}
+        return run_plan(plan, run_dir, patience=PATIENCE, **edges, **more)
 
     return replay
+
+
+class NothingToSee:
+    """An inspector of processes that are not there."""
+
+    def find_suspended(self, _pids):
+        return ()
+
+    def find_spy(self, _python):
+        return None
+
+    def has_faulthandler(self, _pid):
+        return False
 
 
 def writes(text="x"):
@@ -174,10 +187,117 @@ def test_a_silent_stage_is_stopped_and_a_talking_one_is_not(replay, run_dir):
 
 
 def test_a_stalled_stage_is_stopped(replay, run_dir):
-    with pytest.raises(StalledError, match="wrote nothing for 10 s"):
+    with pytest.raises(StalledError, match="said nothing new for 10 s, since .+: it was stopped"):
         replay([(1, says("last words"))], stall_s=10.0)
     assert finished(run_dir) == ["stalled"]
     assert read_state(run_dir).exit_code == 7
+
+
+def draws(done, seconds):
+    return says(f"\r {10 * done}%|███       | {done}/10 [00:{seconds:02d}<00:07,  1.00it/s]")
+
+
+def test_a_bar_that_only_redraws_itself_is_a_stall_and_the_error_says_since_when_and_where(replay):
+    redraws = [(seconds, draws(3, seconds)) for seconds in range(5, 40)]
+    with pytest.raises(StalledError, match="said nothing new for 10 s, since .+ at 3 of 10: it was stopped"):
+        replay([(1, draws(2, 1)), *redraws, (60, writes()), (61, ends(0))], stall_s=10.0)
+
+
+def test_a_bar_that_moves_slowly_is_life(replay, run_dir):
+    moves = [(9 * done, draws(done, done)) for done in range(1, 11)]
+    replay([*moves, (95, writes()), (96, ends(0))], stall_s=10.0)
+    assert finished(run_dir) == ["done"]
+
+
+TALK = [(seconds, says("waiting for the lock")) for seconds in range(5, 300, 5)]
+
+
+def test_talk_without_a_step_is_life_for_ten_times_as_long_only(replay, clock):
+    with pytest.raises(StalledError, match="made no step for 100 s"):
+        replay([(1, draws(3, 1)), *TALK, (300, writes()), (301, ends(0))], stall_s=10.0)
+    assert 1100 < clock.now < 1110
+
+
+def test_talk_is_life_in_a_stage_that_has_no_steps(replay, run_dir):
+    replay([*TALK, (300, writes()), (301, ends(0))], stall_s=10.0)
+    assert finished(run_dir) == ["done"]
+
+
+def test_time_in_which_the_supervisor_itself_was_suspended_is_no_silence(replay, run_dir, clock):
+    def thaw():
+        clock.now += 5000
+
+    replay([(1, says("begins")), (5500, writes()), (5501, ends(0))], [(30, thaw)], watch={"stall_timeout_s": 1000})
+    assert finished(run_dir) == ["done"]
+
+
+def test_the_recipe_says_when_a_stage_has_stalled_and_may_say_never(replay, run_dir):
+    with pytest.raises(StalledError, match="for 7 s"):
+        replay([], watch={"stall_timeout_s": 7})
+    replay([(9000, writes()), (9001, ends(0))], watch={"stall_timeout_s": None}, poll_s=5)
+    assert finished(run_dir) == ["stalled", "done"]
+
+
+def test_a_plan_that_is_older_than_the_watch_has_its_defaults(replay):
+    with pytest.raises(StalledError, match="for 3600 s"):
+        replay([])
+
+
+def logs(loss, grad_norm="1.0"):
+    return says(f"{{'loss': '{loss}', 'grad_norm': '{grad_norm}', 'learning_rate': '2e-05'}}")
+
+
+DIVERGES = [(1, logs(2.1)), *((n, logs(0, "nan")) for n in range(2, 9)), (20, writes()), (21, ends(0))]
+
+
+def test_a_training_that_diverges_is_stopped_with_the_reason_and_the_remedy(replay, run_dir, fake):
+    with pytest.raises(StageFailedError, match="gradient norm of nan .learning rate 2e-05.: it is NaN") as caught:
+        replay(DIVERGES, watch={"reports": 3})
+    assert (fake.signals[0][0] < 5, fake.signals[0][2]) == (True, INT)
+    assert "lower learning_rate" in caught.value.problems[0].hint
+    assert "watch: {diverged: warn}" in caught.value.problems[0].hint
+    assert finished(run_dir) == ["diverged"]
+    assert (read_state(run_dir).reason, read_state(run_dir).exit_code) == ("diverged", 6)
+
+
+def test_a_training_that_diverged_and_ended_with_exit_code_0_before_it_is_seen_has_failed_too(replay, run_dir):
+    def all_at_once(fake):
+        for _, act in DIVERGES:
+            act(fake)
+
+    with pytest.raises(StageFailedError, match="it is NaN"):
+        replay([(1, all_at_once)])
+    assert finished(run_dir) == ["diverged"]
+
+
+def test_a_training_that_diverged_and_ended_with_exit_code_0_while_nobody_watched_is_not_done(replay, run_dir):
+    replay(WORKS)
+    folder = run_dir.stage("01-work")
+    folder.result_json.unlink()
+    folder.exit_code.write_text("0")
+    folder.stdout_log.write_text("{'loss': '0', 'grad_norm': 'nan'}\n" * 5)
+    outcome = replay(WORKS)
+    assert (outcome.stages[0].status, outcome.stages[0].attempts) == ("done", 2)
+    said = [event.text for event in load_events(run_dir.events_jsonl) if isinstance(event, Message)]
+    assert [text for text in said if text.startswith("ended unseen, and is not done: the loss is logged as 0")]
+
+
+def test_a_training_that_diverges_goes_on_where_the_recipe_only_warns(replay, run_dir):
+    replay(DIVERGES, watch={"diverged": "warn"})
+    assert finished(run_dir) == ["done"]
+    said = [event.text for event in load_events(run_dir.events_jsonl) if isinstance(event, Message)]
+    assert len([text for text in said if "it is NaN" in text]) == 1
+
+
+def learns_nothing(step):
+    return says(f"{{'loss': '2.0794', 'global_step/max_steps': '{step}/100'}}")
+
+
+def test_a_flat_training_is_stopped_where_the_recipe_says_so(replay, run_dir):
+    history = [(n, learns_nothing(n)) for n in range(1, 101)]
+    with pytest.raises(StageFailedError, match=r"stayed at 2.079 from step 20 on"):
+        replay(history, watch={"flat": "stop"}, flat_loss=2.0794415)
+    assert finished(run_dir) == ["flat"]
 
 
 @pytest.fixture
@@ -284,4 +404,5 @@ def test_orchs_own_stages_end_with_their_own_error(make_plan, run_dir, fake, clo
     stage = Stage("01-prepare", "prepare", "", Command(("py", "-m", "orchestrator.data.prepare")), outputs=("data",))
     with pytest.raises(DataError) as caught:
         run_plan(make_plan(stage), run_dir, clock=clock, processes=fake, interrupts=interrupts)
-    assert [problem.message for problem in caught.value.problems] == ["train.jsonl:3: no negatives — add one"]
+    said = [(problem.message, problem.hint) for problem in caught.value.problems]
+    assert said == [("train.jsonl:3: no negatives", "add one")]

@@ -1,11 +1,31 @@
 from __future__ import annotations
 
+import io
 import json
 import struct
+import zipfile
 
 import pytest
 
-from orchestrator.supervise.checkpoints import find_defect, find_newest_complete, is_whole_safetensors
+from orchestrator.safetensors_files import is_whole_safetensors
+from orchestrator.supervise.checkpoints import (
+    clear_for_resume,
+    find_defect,
+    find_newest_complete,
+    find_resume_defect,
+)
+
+
+def make_archive():
+    """Return what torch.save writes: an archive of files, uncompressed, with checksums."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("archive/data.pkl", b"x" * 1000)
+    return stream.getvalue()
+
+
+ARCHIVE = make_archive()
+FLIPPED = ARCHIVE[:500] + bytes([ARCHIVE[500] ^ 1]) + ARCHIVE[501:]
 
 
 def write_safetensors(path, floats=4):
@@ -21,7 +41,7 @@ def make(tmp_path):
         write_safetensors(folder / "adapter_model.safetensors")
         if deepspeed:
             (folder / f"global_step{step}").mkdir()
-            (folder / f"global_step{step}" / "mp_rank_00_model_states.pt").write_bytes(b"x")
+            (folder / f"global_step{step}" / "mp_rank_00_model_states.pt").write_bytes(ARCHIVE)
             (folder / "latest").write_text(f"global_step{step}")
         (folder / "trainer_state.json").write_text(f'{{"global_step": {step}, "best_metric": NaN}}')
         return folder
@@ -120,3 +140,89 @@ def test_a_file_or_foreign_folder_is_no_checkpoint(tmp_path):
 def test_what_is_no_safetensors_file_is_not_whole(tmp_path, content):
     (tmp_path / "x").write_bytes(content)
     assert not is_whole_safetensors(tmp_path / "x")
+
+
+def write_state_to_go_on(folder, names=("optimizer.pt", "scheduler.pt", "rng_state.pth")):
+    for name in names:
+        (folder / name).write_bytes(ARCHIVE)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_what_another_checkpoint_has_must_be_there(make, name):
+    write_state_to_go_on(make(2))
+    newer = write_state_to_go_on(make(4))
+    assert find_resume_defect(newer) is None
+    (newer / name).unlink()
+    assert find_resume_defect(newer) == f"{name} is missing"
+    assert find_defect(newer) is None  # its weights are whole: it can be merged
+
+
+def test_a_trainer_that_saves_the_weights_alone_is_taken_at_its_word(make):
+    make(2)
+    assert find_resume_defect(make(4)) is None
+
+
+@pytest.mark.parametrize(
+    ("names", "missing"),
+    [
+        (("optimizer.pt", "rng_state.pth"), "scheduler.pt"),
+        (("optimizer.pt", "scheduler.pt"), "rng_state.pth"),
+        (("scheduler.pt",), "rng_state.pth"),
+    ],
+)
+def test_a_single_checkpoint_must_have_what_goes_together(make, names, missing):
+    assert find_resume_defect(write_state_to_go_on(make(2), names)) == f"{missing} is missing"
+
+
+def test_every_process_has_its_random_state(make):
+    names = ("optimizer.pt", "scheduler.pt", "rng_state_0.pth", "rng_state_1.pth")
+    write_state_to_go_on(make(2), names)
+    newer = write_state_to_go_on(make(4), names[:3])
+    assert find_resume_defect(newer) == "rng_state_1.pth is missing"
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "is empty"),
+        (b"\0" * 100, "is damaged"),
+        (ARCHIVE[:-30], "is cut off"),
+        (ARCHIVE[:600], "is cut off"),
+        (FLIPPED, "is damaged"),
+        (b"\x80\x02a pickle of old", None),
+    ],
+)
+def test_what_torch_saved_must_be_whole(make, content, why):
+    folder = make(2, deepspeed=True)
+    file = folder / "global_step2" / "mp_rank_00_model_states.pt"
+    file.write_bytes(content)
+    found = find_resume_defect(folder)
+    assert (found is None) == (why is None)
+    assert why is None or found.endswith(why)
+
+
+def test_what_cannot_be_continued_is_moved_out_of_the_trainers_sight(tmp_path, make):
+    make(2)
+    (make(4) / "trainer_state.json").unlink()
+    (tmp_path / "last").symlink_to("checkpoint-4")
+    aside = tmp_path / "aside"
+    (aside / "checkpoint-4.attempt-1").mkdir(parents=True)
+    clear_for_resume(tmp_path, find_newest_complete(tmp_path), aside=aside, attempt=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["aside", "checkpoint-2"]
+    assert (aside / "checkpoint-4.attempt-2" / "adapter_model.safetensors").exists()
+
+
+def end(folder, step):
+    (folder / "trainer_state.json").write_text(f'{{"global_step": {step}, "max_steps": {step}}}')
+    return folder
+
+
+def test_the_end_of_a_training_is_continued_only_where_there_is_nothing_else(tmp_path, make):
+    last = end(make(4), 4)
+    assert find_newest_complete(tmp_path).newest == last
+    assert find_newest_complete(tmp_path, tried=str(last)).newest is None
+    before = make(2)
+    found = find_newest_complete(tmp_path)
+    assert found.newest == before
+    assert [item.path for item in found.incomplete] == [last]

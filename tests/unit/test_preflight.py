@@ -111,6 +111,15 @@ def test_what_the_hub_says_of_a_model_that_it_does_not_give_is_passed_on(ask, co
     assert says in problem.message
 
 
+def test_an_endpoint_that_is_no_address_is_said(monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:none")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    name = "Qwen/Qwen3-Embedding-0.6B"
+    model = BaseModel(name, name, None, "decoder", None)
+    found = _unreachable_model(build_imagined_job("qwen3_embedding_full", model, GPU))
+    assert "http://127.0.0.1:none cannot be reached" in found[0].message
+
+
 def test_a_teacher_with_a_head_is_let_through(ask_teacher):
     assert ask_teacher(200, json.dumps({"architectures": ["BertForSequenceClassification"]})) == []
 

@@ -11,6 +11,7 @@ from orchestrator.supervise.runs import list_runs, stop_run, summarise
 from orchestrator.supervise.state import (
     LaunchRecord,
     RunState,
+    find_state,
     load_launch,
     load_result,
     read_state,
@@ -21,6 +22,7 @@ from orchestrator.supervise.state import (
 
 @pytest.fixture
 def run_dir(tmp_path):
+    (tmp_path / "run").mkdir()
     return RunDir(tmp_path / "run")
 
 
@@ -52,7 +54,6 @@ def test_damaged_stage_files_mean_not_done(run_dir, text):
 
 
 def test_a_state_of_another_version_is_refused_and_listed(run_dir):
-    run_dir.root.mkdir()
     run_dir.state_json.write_text('{"status": "running", "started": 1, "colour": "red"}')
     with pytest.raises(RunFolderError):
         read_state(run_dir)
@@ -61,6 +62,7 @@ def test_a_state_of_another_version_is_refused_and_listed(run_dir):
 
 def test_runs_are_listed_newest_first_with_their_verdict(tmp_path):
     for name, started in (("old", 1.0), ("new", 2.0)):
+        (tmp_path / name).mkdir()
         write_state(RunDir(tmp_path / name), RunState("done", started))
     RunDir(tmp_path / "new").report_json.write_text(json.dumps({"verdict": "better", "headline": "+0.1 nDCG@10"}))
     (tmp_path / "not a run").mkdir()
@@ -79,6 +81,26 @@ def test_a_run_that_says_running_without_a_supervisor_is_dead_until_it_is_stoppe
     assert summarise(run_dir).status == "dead"
     assert stop_run(run_dir) == "nothing runs"
     assert summarise(run_dir).status == "interrupted"
+
+
+def test_a_run_folder_that_was_removed_is_not_made_again(run_dir):
+    run_dir.root.rmdir()
+    with pytest.raises(FileNotFoundError):
+        write_state(run_dir, RunState("running", 1.0))
+    assert not run_dir.root.exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("started", "now"), ("status", None), ("exit_code", "0"), ("child", {"pid": "7"}), ("child", [7]), ("stage", 1)],
+)
+def test_a_state_with_a_value_of_another_type_is_damaged(run_dir, key, value):
+    write_state(run_dir, RunState("running", 1.0))
+    values = json.loads(run_dir.state_json.read_text()) | {key: value}
+    run_dir.state_json.write_text(json.dumps(values))
+    with pytest.raises(RunFolderError, match="damaged"):
+        read_state(run_dir)
+    assert find_state(run_dir) is None
 
 
 def test_a_run_that_never_started_has_nothing_to_stop(run_dir):

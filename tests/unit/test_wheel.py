@@ -29,3 +29,4 @@ def test_an_installed_wheel_renders_a_recipe(tmp_path, root):
     assert str(target) in done.stderr
     assert "FlagEmbedding.finetune.reranker.decoder_only.base" in done.stdout
     assert (target / "orchestrator" / "backends" / "arguments" / "flagembedding.decoder_only.json").exists()
+    assert (target / "orchestrator" / "constraints.txt").read_bytes() == (root / "constraints.txt").read_bytes()

@@ -1,25 +1,41 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
-from orchestrator.workers.arguments import read_module
+from orchestrator.backends.arguments.snapshots import SNAPSHOT_OF, items_of, version_sets
+from orchestrator.workers.arguments import main, read_module
+from orchestrator.workers.failure import WorkerError
 
-SAVED = Path(__file__).resolve().parents[2] / "orchestrator" / "backends" / "arguments"
+
+def by_name(items):
+    return {item.get("name", item.get("model_type")): item for item in items}
 
 
-@pytest.mark.parametrize(
-    "name", ["flagembedding.decoder_only", "flagembedding.encoder_only", "swift", "sentence_transformers"]
-)
-def test_the_saved_arguments_are_those_of_the_installed_version(name, monkeypatch):
+@pytest.mark.parametrize(("module", "name"), [*SNAPSHOT_OF.items(), ("swift_models", "swift_models")])
+def test_the_saved_arguments_are_those_of_the_installed_version(module, name, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "a secret")
-    saved = json.loads((SAVED / f"{name}.json").read_text(encoding="utf-8"))
-    live = read_module(saved["module"])
-    assert live["versions"] == saved["versions"], f"take it anew: workers arguments --module {saved['module']}"
-    assert json.loads(json.dumps(live)) == saved
+    live = read_module(module)
+    anew = "take it anew: python -m tests.backends.take_snapshots PYTHON OF EACH SET"
+    tested = version_sets(name)[0]
+    assert live["versions"] == tested.versions, anew
+    saved = [{key: value for key, value in item.items() if key != "sets"} for item in items_of(name, tested.index)]
+    assert by_name(json.loads(json.dumps(live.get("arguments", live.get("models"))))) == by_name(saved), anew
+    assert len(saved) > 50
     assert "a secret" not in json.dumps(live)
+
+
+def test_several_modules_are_described_one_a_line(capsys):
+    modules = ["swift.cli.export", "sentence_transformers"]
+    assert main(["--module", *modules]) == 0
+    assert [json.loads(line)["module"] for line in capsys.readouterr().out.splitlines()] == modules
+
+
+@pytest.mark.parametrize("module", ["swift.cli.rlhf", "FlagEmbedding.finetune.nothing"])
+def test_a_module_that_nothing_is_known_of_is_said(module):
+    with pytest.raises(WorkerError, match=module):
+        main(["--module", module])
 
 
 def test_types_are_what_the_trainers_parser_takes():

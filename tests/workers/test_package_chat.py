@@ -256,6 +256,29 @@ def test_the_base_in_the_place_of_the_model_is_refused(tuned, single, tmp_path):
         package.main(arguments)
 
 
+@pytest.mark.parametrize(
+    ("layer", "change", "failed"),
+    [
+        ("down_proj", lambda one: one * float("nan"), "weights: weights are NaN or infinite"),
+        ("down_proj", lambda one: one * 1e11, "weights: weights beyond 1e"),
+        ("1.mlp.up_proj", lambda _: None, "complete: 1 weights are not in the files"),
+        ("model.norm", lambda one: one * 0, "not-constant: all "),
+    ],
+    ids=["nan", "absurd", "missing", "constant"],
+)
+def test_a_damaged_model_is_refused(tuned, single, tmp_path, layer, change, failed):
+    from safetensors.torch import load_file, save_file
+
+    model = shutil.copytree(tuned.model, tmp_path / "model")
+    tensors = load_file(model / "model.safetensors")
+    changed = {name: change(one) if layer in name else one for name, one in tensors.items()}
+    kept = {name: one for name, one in changed.items() if one is not None}
+    save_file(kept, model / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(WorkerError) as caught:
+        package.main(package_arguments(tuned, single, tmp_path / "out", model=model, adapter=None, device="cpu"))
+    assert failed in str(caught.value)
+
+
 def test_a_model_that_was_trained_whole_needs_no_adapter(tuned, single, tmp_path):
     out = tmp_path / "out"
     assert package.main(package_arguments(tuned, single, out, adapter=None, device="cpu")) == 0

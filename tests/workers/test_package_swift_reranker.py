@@ -249,6 +249,18 @@ def test_a_trained_head_on_an_untrained_model_is_refused(trained, eval_file, tmp
     assert failed == {"changed-weights", "changed-scores"}
 
 
+def test_a_head_that_gives_one_number_for_everything_is_refused(trained, eval_file, tmp_path):
+    constant = copy_with(trained[HEAD], tmp_path / "m", lambda name, one: one * 0 if name == "score.weight" else one)
+    assert "not-constant" in refuse(replace(constant, adapter=None), eval_file, tmp_path / "out")
+
+
+def test_weights_that_are_nan_are_refused(trained, eval_file, tmp_path):
+    broken = copy_with(
+        trained[WORDS], tmp_path / "m", lambda name, one: one * float("nan") if "q_proj" in name else one
+    )
+    assert refuse(broken, eval_file, tmp_path / "out") == {"weights"}
+
+
 def test_a_head_that_is_missing_is_refused(trained, eval_file, tmp_path):
     headless = copy_with(trained[HEAD], tmp_path / "m", lambda name, one: None if name == "score.weight" else one)
     assert "complete" in refuse(headless, eval_file, tmp_path / "out")

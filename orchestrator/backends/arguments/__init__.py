@@ -1,14 +1,13 @@
-"""Which arguments each backend accepts: JSON snapshots taken from the tested versions, and their reader."""
+"""Which arguments each backend accepts, by version, and whether what a recipe says of them can be used."""
 
 from __future__ import annotations
 
 import difflib
-import json
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.backends.arguments.snapshots import find_set, items_of
 from orchestrator.errors import Problem
 
 if TYPE_CHECKING:
@@ -25,24 +24,27 @@ class Argument:
     type: str
     default: Any
     choices: tuple[str, ...] | None
+    required: bool = False
+
+
+def load_arguments(name: str, versions: Mapping[str, str] | None = None) -> dict[str, Argument]:
+    """Return what the backend of these versions accepts, by the snapshot `name` (such as `swift`).
+
+    Without a snapshot of exactly these versions it is the nearest one; without versions it is the tested set's, by
+    which recipes are read before anybody knows what is installed.
+    """
+    return _load_set(name, find_set(name, versions).index)
 
 
 @cache
-def load_arguments(name: str) -> dict[str, Argument]:
-    """Return the snapshot `name` (such as `flagembedding.decoder_only`), argument by argument."""
-    raw = json.loads((Path(__file__).parent / f"{name}.json").read_text(encoding="utf-8"))
-    return {
-        item["name"]: Argument(
-            item["name"], item["type"], item["default"], tuple(map(str, item["choices"])) if item["choices"] else None
-        )
-        for item in raw["arguments"]
-    }
+def _load_set(name: str, index: int) -> dict[str, Argument]:
+    return {item["name"]: parse_argument(item) for item in items_of(name, index)}
 
 
-def snapshot_versions(name: str) -> dict[str, str]:
-    """Return the versions that the snapshot was taken from."""
-    raw = json.loads((Path(__file__).parent / f"{name}.json").read_text(encoding="utf-8"))
-    return {str(key): str(value) for key, value in raw["versions"].items()}
+def parse_argument(item: Mapping[str, Any]) -> Argument:
+    """Return one argument of a snapshot, or of what `workers arguments` prints. Raises KeyError, TypeError."""
+    choices = tuple(map(str, item["choices"])) if item["choices"] else None
+    return Argument(item["name"], item["type"], item["default"], choices, required=bool(item["required"]))
 
 
 def build_schema(arguments: Mapping[str, Argument], owned: Mapping[str, str]) -> dict[str, dict[str, Any]]:

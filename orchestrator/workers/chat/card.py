@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.workers.card_parts import MODEL_PATH, RESULTS_MARK
+from orchestrator.workers.card_parts import MODEL_PATH, RESULTS_MARK, code_span
 
 if TYPE_CHECKING:
     from orchestrator.workers.chat.spec import ChatSpec
@@ -37,7 +37,7 @@ def build_chat_card(facts: ChatCardFacts) -> str:
     sections = [
         "\n".join([*front, "---"]),
         "# Chat model",
-        f"Fine-tuned {how} from `{facts.base}` with ms-swift. The base model's licence applies.",
+        f"Fine-tuned {how} from {code_span(facts.base)} with ms-swift. The base model's licence applies.",
         f"## Use\n\n### transformers\n\n```python\n{build_transformers_snippet(facts)}```",
         f"### vLLM\n\n```bash\n{build_vllm_snippet(facts)}```",
         f"### ms-swift\n\n```bash\n{build_swift_snippet(facts)}```",

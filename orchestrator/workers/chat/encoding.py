@@ -19,6 +19,7 @@ called here and not rebuilt):
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import logging
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -110,7 +111,8 @@ def load_swift_format(tokenizer: Any, spec: ChatSpec) -> ChatFormat:
     facts = {
         "format": f"ms-swift {spec.template}",
         "default_system": meta.default_system,
-        "non_thinking_prefix": meta.non_thinking_prefix if template.add_non_thinking_prefix else "",
+        # ms-swift 3.6 has neither
+        "non_thinking_prefix": meta.non_thinking_prefix if getattr(template, "add_non_thinking_prefix", False) else "",
         "loss_scale": loss_scale,
     }
     return ChatFormat(encode, meta.stop_token_id, facts, template)
@@ -118,8 +120,9 @@ def load_swift_format(tokenizer: Any, spec: ChatSpec) -> ChatFormat:
 
 def import_swift_templates() -> Any:
     """Return ms-swift's module of templates, whose log lines are kept to warnings. Raises WorkerError without it."""
-    try:
-        template = importlib.import_module("swift.template")
+    try:  # in ms-swift 3 it is swift.llm
+        where = "swift.template" if importlib.util.find_spec("swift.template") is not None else "swift.llm"
+        template = importlib.import_module(where)
     except ImportError as error:
         raise WorkerError(f"the format is one of ms-swift, which cannot be imported: {error}") from error
     logging.getLogger("swift").setLevel(logging.WARNING)
@@ -128,12 +131,14 @@ def import_swift_templates() -> Any:
 
 def resolve_loss_scale(spec: ChatSpec) -> str:
     """Return what gets a loss, as swift/arguments/base_args/template_args.py completes it."""
-    known = import_swift_templates().TEMPLATE_MAPPING
+    swift = import_swift_templates()
+    known = swift.TEMPLATE_MAPPING
     if spec.template not in known:
         raise WorkerError(f"ms-swift has no template {spec.template!r}: its list is swift.template.TEMPLATE_MAPPING")
     meta = known[spec.template]
     loss_scale = str(spec.template_args.get("loss_scale") or "default")
-    ignores = not spec.template_args.get("disable_ignore_empty_think")
+    # ms-swift 3 adds nothing by itself
+    ignores = swift.__name__ == "swift.template" and not spec.template_args.get("disable_ignore_empty_think")
     if ignores and meta.is_thinking and meta.non_thinking_prefix and "ignore_empty_think" not in loss_scale:
         loss_scale += "+ignore_empty_think"
     return loss_scale
@@ -151,7 +156,7 @@ def build_swift_template(tokenizer: Any, spec: ChatSpec, loss_scale: str) -> Any
     base, *others = loss_scale.split("+")
     measured = "+".join(["default" if base == "all" else base, *others])
     template = import_swift_templates().get_template(
-        tokenizer,
+        processor=tokenizer,  # the first of two in ms-swift 4, the second in 3
         default_system=spec.system,
         max_length=WITHOUT_LIMIT,
         template_type=spec.template,

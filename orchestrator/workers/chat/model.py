@@ -6,6 +6,8 @@ import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.workers.pickles import weight_options
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -34,7 +36,9 @@ def load_chat_model(model: str, dtype: str, device: str, *, trust_remote_code: b
     """Return the model, ready to run."""
     from transformers import AutoModelForCausalLM
 
-    loaded = AutoModelForCausalLM.from_pretrained(model, torch_dtype=dtype, trust_remote_code=trust_remote_code)
+    loaded = AutoModelForCausalLM.from_pretrained(
+        model, torch_dtype=dtype, trust_remote_code=trust_remote_code, **weight_options()
+    )
     return loaded.to(device).eval()
 
 

@@ -15,6 +15,7 @@ from orchestrator.workers.chat.model import (
     find_stop_ids,
 )
 from orchestrator.workers.merge import attach_adapter, load_base
+from orchestrator.workers.pickles import weight_options
 from orchestrator.workers.verification_checks import (
     COMPUTE_TOLERANCE,
     MERGE_TOLERANCE,
@@ -99,7 +100,7 @@ def ask_packaged(folder: Path, tokenizer: Any, questions: Questions, device: str
     from transformers import AutoModelForCausalLM
 
     model, info = AutoModelForCausalLM.from_pretrained(
-        folder, torch_dtype="float32", output_loading_info=True, trust_remote_code=trust
+        folder, torch_dtype="float32", output_loading_info=True, trust_remote_code=trust, **weight_options()
     )
     model = model.to(device).eval()
     lacking = {*map(str, info.get("missing_keys", ())), *(str(key[0]) for key in info.get("mismatched_keys", ()))}

@@ -6,6 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.pickles import weight_options
 from orchestrator.workers.reranker.scoring import HEAD_SEED, name_head
 
 if TYPE_CHECKING:
@@ -55,7 +56,11 @@ def load_model(settings: Settings) -> Any:
         activation_fn=torch.nn.Identity(),
         device="cpu",
         trust_remote_code=settings.trust_remote_code,
-        model_kwargs={"torch_dtype": "float32", "trust_remote_code": settings.trust_remote_code},
+        model_kwargs={
+            "torch_dtype": "float32",
+            "trust_remote_code": settings.trust_remote_code,
+            **weight_options(),
+        },
     )
     positions = getattr(model.model.config, "max_position_embeddings", None)
     if positions and settings.max_length > positions:

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.workers.card_parts import MODEL_PATH, RESULTS_MARK
+from orchestrator.workers.card_parts import MODEL_PATH, RESULTS_MARK, code_span
 
 if TYPE_CHECKING:
     from orchestrator.workers.embedding.spec import EmbeddingSpec
@@ -46,8 +46,9 @@ def build_card(facts: CardFacts) -> str:
         "\n".join([*front, "---"]),
         "# Embedding model",
         (
-            f"Fine-tuned from `{facts.base}`{trainer}. It turns a text into a vector of {facts.dims} numbers of length "
-            "1: the dot product of two vectors is their cosine similarity. The base model's licence applies."
+            f"Fine-tuned from {code_span(facts.base)}{trainer}. It turns a text into a vector of {facts.dims} "
+            "numbers of length 1: the dot product of two vectors is their cosine similarity. The base model's licence "
+            "applies."
         ),
         f"## Use\n\nAll ways below give the same vectors{apart}.",
         f"### sentence-transformers\n\n```python\n{build_sentence_transformers_snippet(facts.spec)}```",
@@ -111,7 +112,10 @@ def build_vllm_snippet(spec: EmbeddingSpec) -> str:
 def describe_format(facts: CardFacts) -> str:
     """Return the input format as a list."""
     spec, pooled = facts.spec, POOLS[facts.spec.pooling or "lasttoken"][1]
-    lines = [f"query: `{(spec.query_prompt + '{query}')!r}`", f"document: `{(spec.document_prompt + '{document}')!r}`"]
+    lines = [
+        f"query: {code_span(repr(spec.query_prompt + '{query}'))}",
+        f"document: {code_span(repr(spec.document_prompt + '{document}'))}",
+    ]
     if spec.query_prompt and not spec.document_prompt:
         line = "the instruction stands in front of queries only, with nothing in between; documents stay as they are. "
         lines.append(line + "For another task, say that task in one sentence in the same place")

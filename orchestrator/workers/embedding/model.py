@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.embedding.end_token import ensure_end_token
 from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.pickles import weight_options
 from orchestrator.workers.progress import Progress
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ def load_encoder(model: str, spec: EmbeddingSpec, device: str, *, local_files_on
     own = is_sentence_transformer_model(model, local_files_only=local_files_only)
     options = {"trust_remote_code": spec.trust_remote_code, "local_files_only": local_files_only}
     if own:
-        encoder = SentenceTransformer(model, device=device, model_kwargs={"torch_dtype": spec.dtype}, **options)
+        weights = {"torch_dtype": spec.dtype, **weight_options()}
+        encoder = SentenceTransformer(model, device=device, model_kwargs=weights, **options)
         # a vector is cut by the spec, never by a setting of the folder
         encoder.truncate_dim = None
     else:
@@ -79,14 +81,14 @@ def load_encoder(model: str, spec: EmbeddingSpec, device: str, *, local_files_on
 
 def build_modules(model: str, spec: EmbeddingSpec, options: dict[str, Any]) -> list[Any]:
     """Return Transformer, Pooling and (when the spec says so) Normalize over a bare language model."""
-    from sentence_transformers.base.modules import Normalize, Transformer
-    from sentence_transformers.sentence_transformer.modules import Pooling
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling  # 5 has Normalize only here
 
     if spec.pooling is None:
         raise WorkerError(f"{model} has no modules.json that says how it pools, and neither does the scoring spec")
     transformer = Transformer(
         model,
-        model_kwargs={"torch_dtype": spec.dtype, **options},
+        model_kwargs={"torch_dtype": spec.dtype, **options, **weight_options()},
         processor_kwargs=dict(options),
         config_kwargs=dict(options),
         **TEXT_ONLY,

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.embedding.end_token import require_end_token
 from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.pickles import weight_options
 from orchestrator.workers.reranker.verify import release
-from orchestrator.workers.swift_engine import EngineSettings, open_engine
+from orchestrator.workers.swift_engine import EngineSettings, import_engine, open_engine
 from orchestrator.workers.weights import hash_parameters
 
 if TYPE_CHECKING:
@@ -56,7 +57,11 @@ def embed_plainly(
     from transformers import AutoModel
 
     loaded, info = AutoModel.from_pretrained(
-        model, torch_dtype="float32", output_loading_info=True, trust_remote_code=spec.trust_remote_code
+        model,
+        torch_dtype="float32",
+        output_loading_info=True,
+        trust_remote_code=spec.trust_remote_code,
+        **weight_options(),
     )
     loaded = loaded.to(device).eval()
     vectors, batched = [], []
@@ -101,11 +106,10 @@ def embed_in_swift(
     engine = open_engine(model, settings, device, adapter)
     # one text at a time: swift pads on the left when it infers, and a BERT's positions (and its first token) would move
     engine.max_batch_size = 1
-    from swift.infer_engine import InferRequest, RequestConfig
-
-    requests = [InferRequest(messages=[{"role": "user", "content": text}]) for text in texts]
+    swift = import_engine()
+    requests = [swift.InferRequest(messages=[{"role": "user", "content": text}]) for text in texts]
     found = []
-    for number, response in enumerate(engine.infer(requests, RequestConfig(), use_tqdm=False), start=1):
+    for number, response in enumerate(engine.infer(requests, swift.RequestConfig(), use_tqdm=False), start=1):
         if not hasattr(response, "data"):
             raise WorkerError(f"swift cannot embed probe {number} of {len(texts)}: {response}")
         vector = response.data[0].embedding

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.embedding.oracle import BATCH_SIZE, Plain, embed_in_swift, embed_plainly
 from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.pickles import weight_options
 from orchestrator.workers.reranker.verify import release
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def embed_packaged(subject: Subject, probes: Sequence[TextProbe], batch_size: in
         str(subject.packaged),
         device=subject.device,
         trust_remote_code=subject.spec.trust_remote_code,
-        model_kwargs={"torch_dtype": "float32"},
+        model_kwargs={"torch_dtype": "float32", **weight_options()},
         local_files_only=True,
     )
     vectors: Any = np.empty((len(probes), int(encoder.get_embedding_dimension() or 0)), dtype=np.float32)

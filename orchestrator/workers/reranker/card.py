@@ -9,6 +9,7 @@ from orchestrator.workers.card_parts import (
     RESULTS_MARK,
     build_cross_encoder_snippet,
     build_front,
+    code_span,
     example_pairs,
 )
 from orchestrator.workers.reranker.scoring_spec import DEFAULT_PROMPT, ScoringSpec
@@ -34,7 +35,7 @@ def build_card(facts: CardFacts) -> str:
         build_front(facts.base, hub_base=facts.hub_base),
         "# Reranker",
         (
-            f"{kind} reranker, fine-tuned from `{facts.base}` with FlagEmbedding. It gives one number a "
+            f"{kind} reranker, fine-tuned from {code_span(facts.base)} with FlagEmbedding. It gives one number a "
             "(query, document) pair; only the order within a query means something. The base model's licence applies."
         ),
         "## Use\n\nBoth ways below give the raw score" + describe_agreement(facts),
@@ -105,12 +106,12 @@ def describe_format(facts: CardFacts) -> str:
     """Return the input format as a list."""
     spec = facts.spec
     lines = [
-        f"- query: `{spec.wrap_query('{query}')!r}`, at most {spec.effective_query_max_length} tokens",
-        f"- document: `{spec.wrap_document('{document}')!r}`, at most {spec.max_length} tokens",
+        f"- query: {code_span(repr(spec.wrap_query('{query}')))}, at most {spec.effective_query_max_length} tokens",
+        f"- document: {code_span(repr(spec.wrap_document('{document}')))}, at most {spec.max_length} tokens",
     ]
     if facts.decoder:
         lines += [
-            f"- prompt after a line break: `{prompt_of(spec)!r}`",
+            f"- prompt after a line break: {code_span(repr(prompt_of(spec)))}",
             f'- score: the logit of "{spec.true_token}" at the last position',
             f"- longest input: {facts.max_seq_length} tokens; the prompt is kept when the document is cut",
         ]

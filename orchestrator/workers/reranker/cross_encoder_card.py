@@ -10,6 +10,7 @@ from orchestrator.workers.card_parts import (
     RESULTS_MARK,
     build_cross_encoder_snippet,
     build_front,
+    code_span,
     example_pairs,
 )
 from orchestrator.workers.reranker.formatted_head import format_of
@@ -46,9 +47,9 @@ def build_card(facts: CardFacts) -> str:
         build_front(facts.base, hub_base=facts.hub_base),
         "# Reranker",
         (
-            f"{kind}, fine-tuned from `{facts.base}` with sentence-transformers as a cross-encoder. It gives one "
-            "number a (query, document) pair; only the order within a query means something. The base model's licence "
-            "applies."
+            f"{kind}, fine-tuned from {code_span(facts.base)} with sentence-transformers as a cross-encoder. It gives "
+            "one number a (query, document) pair; only the order within a query means something. The base model's "
+            "licence applies."
         ),
         (
             "## Use\n\nThe score is the raw logit: no sigmoid is put over it. On the probes it was the one of plain "
@@ -86,8 +87,9 @@ def describe_format(facts: CardFacts) -> str:
     """Return the input format as a list."""
     spec = facts.spec
     if facts.formatted:
+        written = code_span(repr(format_of(spec).render("{query}", "{document}")))
         lines = [
-            f"- input: `{format_of(spec).render('{query}', '{document}')!r}`, written by the folder's chat template",
+            f"- input: {written}, written by the folder's chat template",
             "- score: the logit of the one label at the last token",
             f"- longest input: {spec.max_length} tokens; what follows the document stays when it is cut",
         ]

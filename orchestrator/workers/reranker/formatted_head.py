@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.pickles import weight_options
 from orchestrator.workers.reranker.scoring import HEAD_SEED, name_head
 from orchestrator.workers.reranker.training_format import encode_plain, quote_jinja
 
@@ -139,7 +140,7 @@ def load_formatted_head(
     transformer = Transformer(
         model,
         transformer_task="sequence-classification",
-        model_kwargs={"torch_dtype": dtype, "trust_remote_code": trust_remote_code},
+        model_kwargs={"torch_dtype": dtype, "trust_remote_code": trust_remote_code, **weight_options()},
         processor_kwargs={
             "model_max_length": max_length,
             "chat_template": template,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.pickles import weight_options
 from orchestrator.workers.reranker.training_format import quote_jinja
 
 if TYPE_CHECKING:
@@ -230,7 +231,7 @@ def load_bi_encoder(model: str, spec: ScoringSpec, device: str) -> Scorer:
 
 def loading_arguments(spec: ScoringSpec) -> dict[str, Any]:
     """Return what `from_pretrained` needs to load the weights in the spec's dtype."""
-    return {"torch_dtype": spec.dtype, "trust_remote_code": spec.trust_remote_code}
+    return {"torch_dtype": spec.dtype, "trust_remote_code": spec.trust_remote_code, **weight_options()}
 
 
 def predict_with(

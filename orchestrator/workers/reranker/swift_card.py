@@ -11,6 +11,7 @@ from orchestrator.workers.card_parts import (
     RESULTS_MARK,
     build_cross_encoder_snippet,
     build_front,
+    code_span,
     example_pairs,
 )
 from orchestrator.workers.reranker.scoring import NATIVE_PREFIX, NATIVE_SUFFIX
@@ -50,9 +51,9 @@ def build_card(facts: CardFacts) -> str:
         build_front(facts.base, hub_base=facts.hub_base),
         "# Reranker",
         (
-            f"{kind}, fine-tuned from `{facts.base}` with ms-swift as a reranker in Qwen3-Reranker's prompt. It gives "
-            "one number a (query, document) pair; only the order within a query means something. The base model's "
-            "licence applies."
+            f"{kind}, fine-tuned from {code_span(facts.base)} with ms-swift as a reranker in Qwen3-Reranker's prompt. "
+            "It gives one number a (query, document) pair; only the order within a query means something. The base "
+            "model's licence applies."
         ),
         f"## Use\n\nThe Python snippets give the raw score, as swift does without activation.{agreed}",
         f"### sentence-transformers\n\n```python\n{snippet}```",
@@ -134,8 +135,8 @@ def describe_format(facts: CardFacts) -> str:
     )
     prompt = f"{NATIVE_PREFIX}<Instruct>: {{instruction}}\n<Query>: {{query}}\n<Document>: {{document}}{NATIVE_SUFFIX}"
     lines = [
-        f"- prompt: `{prompt!r}`",
-        f"- instruction: `{facts.spec.effective_instruction!r}`",
+        f"- prompt: {code_span(repr(prompt))}",
+        f"- instruction: {code_span(repr(facts.spec.effective_instruction))}",
         f"- score: {score}",
         f"- longest input: {facts.spec.max_length} tokens with the prompt; its closing words stay when a text is cut",
         "- `scoring.json` holds all of this for programs, with scores of four pairs and the hash of every file",

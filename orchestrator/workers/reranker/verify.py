@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.merge import attach_adapter, load_base
+from orchestrator.workers.pickles import weight_options
 from orchestrator.workers.reranker.reference_scores import find_uncut, score_decoder, score_encoder
 from orchestrator.workers.reranker.report import build_report
 from orchestrator.workers.reranker.scoring import HEAD_SEED, Pair, load_scorer
@@ -146,7 +147,12 @@ def load_trained(
 
     loader = AutoModelForCausalLM if decoder else AutoModelForSequenceClassification
     model, info = loader.from_pretrained(
-        folder, torch_dtype="float32", output_loading_info=True, trust_remote_code=spec.trust_remote_code, **changes
+        folder,
+        torch_dtype="float32",
+        output_loading_info=True,
+        trust_remote_code=spec.trust_remote_code,
+        **weight_options(),
+        **changes,
     )
     lacking = {*map(str, info.get("missing_keys", ())), *(str(key[0]) for key in info.get("mismatched_keys", ()))}
     return model.to(device).eval(), tuple(sorted(lacking))
@@ -203,7 +209,7 @@ def predict_with_cross_encoder(folder: Path, spec: ScoringSpec, device: str, pai
         str(folder),
         device=device,
         trust_remote_code=spec.trust_remote_code,
-        model_kwargs={"torch_dtype": "float32"},
+        model_kwargs={"torch_dtype": "float32", **weight_options()},
         local_files_only=True,
     )
     scores = [float(value) for value in encoder.predict(list(pairs), batch_size=BATCH_SIZE, show_progress_bar=False)]

@@ -1,0 +1,114 @@
+"""Which sets of versions the snapshots were taken from, and which of them stands for what is installed."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_TRAINERS = ("FlagEmbedding", "transformers")
+_SWIFT = ("ms-swift", "transformers")
+# Each snapshot, and the packages whose versions decide it: the one that reads the command line comes first.
+DECIDING = {
+    "flagembedding.decoder_only": _TRAINERS,
+    "flagembedding.encoder_only": _TRAINERS,
+    "sentence_transformers": ("sentence-transformers", "transformers"),
+    "swift": _SWIFT,
+    "swift_export": _SWIFT,
+    "swift_models": ("ms-swift",),
+}
+# The modules that are run as a stage, and the snapshot of what each accepts.
+SNAPSHOT_OF = {
+    "FlagEmbedding.finetune.reranker.decoder_only.base": "flagembedding.decoder_only",
+    "FlagEmbedding.finetune.reranker.encoder_only.base": "flagembedding.encoder_only",
+    "sentence_transformers": "sentence_transformers",
+    "swift.cli.sft": "swift",
+    "swift.cli.export": "swift_export",
+}
+
+
+@dataclass(frozen=True)
+class VersionSet:
+    """One of the sets of versions that a snapshot holds; `index` is its number there, 0 the tested set."""
+
+    index: int
+    versions: dict[str, str]
+
+
+@cache
+def read_snapshot(name: str) -> dict[str, Any]:
+    """Return the file of a snapshot: `module`, `sets`, and `items`, each with the numbers of the sets that have it.
+
+    An argument whose type, default or choices differ stands there once for each form.
+    """
+    raw: dict[str, Any] = json.loads((Path(__file__).parent / f"{name}.json").read_text(encoding="utf-8"))
+    return raw
+
+
+def version_sets(name: str) -> tuple[VersionSet, ...]:
+    """Return every set of versions that the snapshot holds, the tested one first."""
+    return tuple(VersionSet(index, versions) for index, versions in enumerate(read_snapshot(name)["sets"]))
+
+
+def is_exact(name: str, found: VersionSet, versions: Mapping[str, str]) -> bool:
+    """Tell whether the snapshot was taken from these very versions, as far as they decide it."""
+    return all(found.versions[package] == versions.get(package) for package in DECIDING[name])
+
+
+def is_near(name: str, found: VersionSet, versions: Mapping[str, str]) -> bool:
+    """Tell whether the snapshot was taken from the same minor versions: they differ in no argument."""
+    near = [package for package in DECIDING[name] if package in versions]
+    return bool(near) and all(release(found.versions[one])[:2] == release(versions[one])[:2] for one in near)
+
+
+def find_set(name: str, versions: Mapping[str, str] | None) -> VersionSet:
+    """Return the set of exactly these versions, else the nearest; the tested one where nothing is known.
+
+    The package that reads the command line comes first, by its minor version; the others decide among equals.
+    """
+    sets = version_sets(name)
+    own, *others = DECIDING[name]
+    if versions is None or own not in versions:
+        return sets[0]
+
+    def distance(one: VersionSet) -> tuple[int, ...]:
+        return (
+            _minors_apart(one.versions[own], versions[own]),
+            *(_apart(one.versions[package], versions.get(package, one.versions[package])) for package in others),
+            _apart(one.versions[own], versions[own]),
+        )
+
+    return min(sets, key=distance)
+
+
+def items_of(name: str, index: int) -> list[dict[str, Any]]:
+    """Return what the set of that number holds: arguments, or models."""
+    return [item for item in read_snapshot(name)["items"] if index in item["sets"]]
+
+
+def describe_versions(name: str, versions: Mapping[str, str]) -> str:
+    """Return the versions that decide a snapshot as text, such as `ms-swift 4.6.0 with transformers 5.19.0`."""
+    return " with ".join(f"{package} {versions[package]}" for package in DECIDING[name] if package in versions)
+
+
+def release(version: str) -> tuple[int, int, int]:
+    """Return the first three numbers of a version; what is not there counts as 0."""
+    numbers = [int(number) for number in re.findall(r"\d+", version)[:3]]
+    major, minor, patch = (*numbers, 0, 0, 0)[:3]
+    return major, minor, patch
+
+
+def _apart(one: str, other: str) -> int:
+    (a, b, c), (d, e, f) = release(one), release(other)
+    return abs((a - d) * 1_000_000 + (b - e) * 1_000 + (c - f))
+
+
+def _minors_apart(one: str, other: str) -> int:
+    (a, b, _), (d, e, _) = release(one), release(other)
+    return abs((a - d) * 1_000 + (b - e))

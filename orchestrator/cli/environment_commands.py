@@ -1,0 +1,160 @@
+"""Commands on the machine: doctor says what it has and lacks, env builds an environment for a backend."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator.backends import BACKENDS
+from orchestrator.cli import exit_with
+from orchestrator.cli.options import as_json, runs_option, set_option
+from orchestrator.cli.output import print_json
+from orchestrator.errors import PreflightError
+
+if TYPE_CHECKING:
+    from orchestrator.doctor.finding import Finding
+    from orchestrator.environments.folder import Environment
+
+_MARKS = {"ok": "✓", "note": "!", "missing": "✗"}
+_STYLES = {"ok": "green", "note": "yellow", "missing": "bold red"}
+_PIPED_WIDTH = 160
+
+
+@click.command("doctor")
+@click.argument("recipe", type=click.Path(path_type=Path), required=False)
+@click.option("--python", help="The backends' own Python (default: launch.python of RECIPE, or all that are known).")
+@set_option
+@runs_option
+@as_json
+def doctor_command(
+    recipe: Path | None, python: str | None, overrides: tuple[str, ...], runs: Path, as_json: bool
+) -> None:
+    """Say what this machine has for a run (of RECIPE, or any) and what to install. Exit code 4: none could start."""
+    from orchestrator.doctor.examine import can_start, examine
+
+    backend = None
+    if python is not None:
+        python = _find_python(python, Path())
+    if recipe is not None:
+        from orchestrator.load import load_recipe
+
+        loaded = load_recipe(recipe, overrides)
+        backend = loaded.recipe.backend
+        if python is None and loaded.recipe.launch.python is not None:
+            python = _find_python(loaded.recipe.launch.python, loaded.folder)
+    findings = examine(runs, python=python or (sys.executable if recipe else None), backend=backend)
+    ready = can_start(findings)
+    if as_json:
+        print_json("doctor", {"ready": ready, "findings": [asdict(finding) for finding in findings]})
+    else:
+        _print_table(findings)
+        what = str(recipe) if recipe else "a run"
+        click.echo(f"{what} could start" if ready else f"{what} cannot start: see ✗")
+    if not ready:
+        exit_with(PreflightError.exit_code)
+
+
+@click.group("env")
+def env_command() -> None:
+    """Build an environment of its own for a backend, or list those that there are."""
+
+
+@env_command.command("create")
+@click.argument("backend", type=click.Choice(sorted(BACKENDS)))
+@click.option("--path", type=click.Path(path_type=Path), help="The folder (default: BACKEND in the folder of all).")
+@click.option("--python", help="The Python that it is built with (default: Orch's own).")
+@click.option("--dry-run", is_flag=True, help="Print the commands; run nothing.")
+@as_json
+def create_command(backend: str, path: Path | None, python: str | None, dry_run: bool, as_json: bool) -> None:
+    """Build an environment for BACKEND with the tested versions, in a folder of its own.
+
+    A mirror is set where pip reads it: pip config set global.index-url URL. What fails can be repeated.
+    """
+    from orchestrator.environments.create import create_environment, plan_environment
+    from orchestrator.environments.folder import environments_home
+
+    folder = (path or environments_home() / backend).expanduser().absolute()
+    plan = plan_environment(BACKENDS[backend], folder, python)
+    commands = [shlex.join(command) for command in plan.commands]
+    if dry_run:
+        if as_json:
+            print_json("env create", {**_to_data(plan.environment), "commands": commands})
+        else:
+            click.echo("\n".join([*commands, *_recipe_lines(plan.environment)]))
+        return
+    built = create_environment(plan)
+    if as_json:
+        print_json("env create", {**_to_data(built), "commands": commands})
+        return
+    for name, version in built.versions.items():
+        click.echo(f"  {name} {version}")
+    click.echo("\n".join(_recipe_lines(built)))
+
+
+@env_command.command("list")
+@as_json
+def list_command(as_json: bool) -> None:
+    """List the environments that were built in the folder of all."""
+    from orchestrator.environments.folder import environments_home, list_environments
+
+    home = environments_home()
+    found = list_environments(home)
+    if as_json:
+        print_json("env list", [_to_data(environment) for environment in found])
+        return
+    if not found:
+        click.echo(f"no environments in {home}", err=True)
+    for environment in found:
+        state = "complete" if environment.complete else "not finished: the same `orch env create` goes on"
+        click.echo(f"{environment.folder.name:<24}  {environment.backend:<22}  {state}  {environment.python}")
+
+
+def _find_python(name: str, folder: Path) -> str:
+    """Return an interpreter as the absolute path that a job names it by. Raises PreflightError."""
+    import shutil
+
+    found = shutil.which(name) if "/" not in name else str(folder / Path(name).expanduser())
+    if found is None or not Path(found).is_file():
+        raise PreflightError(f"no such interpreter: {name}", hint="name the python of the backend's environment")
+    return str(Path(found).absolute())
+
+
+def _to_data(environment: Environment) -> dict[str, Any]:
+    return {
+        "backend": environment.backend, "folder": str(environment.folder), "python": str(environment.python),
+        "complete": environment.complete, "versions": environment.versions,
+    }  # fmt: skip
+
+
+def _recipe_lines(environment: Environment) -> list[str]:
+    return ["", "# in the recipe:", "launch:", f"  python: {environment.python}"]
+
+
+def _print_table(findings: tuple[Finding, ...]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    area = None
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for finding in findings:
+        if finding.area != area:
+            area = finding.area
+            table.add_row(Text(""), Text(area, style="bold", no_wrap=True), Text(""))
+        value = Text(finding.value)
+        if finding.remedy:
+            value.append("".join(f"\n→ {line}" for line in finding.remedy.splitlines()), style="cyan")
+        table.add_row(Text(_MARKS[finding.state], style=_STYLES[finding.state]), Text(f"  {finding.name}"), value)
+    if console.is_terminal:
+        console.print(table)
+        return
+    console = Console(highlight=False, width=_PIPED_WIDTH)
+    with console.capture() as captured:
+        console.print(table)
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))

@@ -1,0 +1,40 @@
+"""Everything about a machine that decides whether a run can start, in one list."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.doctor.environments import examine_environments, find_interpreters
+from orchestrator.doctor.hub import HubProbe
+from orchestrator.doctor.machine import examine_machine
+from orchestrator.doctor.places import examine_places
+from orchestrator.environments.folder import environments_home, list_environments
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestrator.doctor.finding import Finding
+
+
+def examine(runs: Path, *, python: str | None = None, backend: str | None = None) -> tuple[Finding, ...]:
+    """Return all findings; `python` is the backends' own and `backend` the one that is wanted, where they are known.
+
+    The hub is asked first and heard last: it may take seconds.
+    """
+    hub = HubProbe()
+    built = [(f"built for {found.backend}", str(found.python)) for found in list_environments(environments_home())
+             if found.complete]  # fmt: skip
+    named = [("launch.python", python)] if python else []
+    interpreters = find_interpreters([*named, *(built if python is None else [])])
+    torch_home = python or next((found.python for found in interpreters if found.backends), interpreters[0].python)
+    return (
+        *examine_environments(interpreters, backend, python),
+        *examine_machine(torch_home),
+        *examine_places(runs),
+        hub.finding(),
+    )
+
+
+def can_start(findings: tuple[Finding, ...]) -> bool:
+    """Tell whether nothing is missing that every run needs."""
+    return all(finding.state != "missing" for finding in findings)

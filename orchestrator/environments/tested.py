@@ -1,0 +1,72 @@
+"""The tested set of versions, constraints.txt, and how an installed version stands to it."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from orchestrator.errors import PreflightError
+
+Standing = Literal["tested", "supported", "unknown"]
+
+_PIN = re.compile(r"\s*([A-Za-z0-9._-]+)\s*==\s*([^\s;#]+)")
+_SNAPSHOTS = Path(__file__).resolve().parent.parent / "backends" / "arguments"
+
+
+def find_constraints() -> Path:
+    """Return constraints.txt: inside the wheel, or beside the package in a checkout. Raises PreflightError."""
+    package = Path(__file__).resolve().parent.parent
+    for path in (package / "constraints.txt", package.parent / "constraints.txt"):
+        if path.is_file():
+            return path
+    raise PreflightError(
+        f"constraints.txt, the tested set of versions, is missing from {package}", hint="install orch-finetune again"
+    )
+
+
+@cache
+def load_tested() -> dict[str, str]:
+    """Return the tested version of each distribution, by its normalised name."""
+    lines = find_constraints().read_text(encoding="utf-8").splitlines()
+    return {normalise(found[1]): found[2] for line in lines if (found := _PIN.match(line))}
+
+
+def judge_version(name: str, version: str, minimum: str | None = None) -> Standing:
+    """Return how a version stands: tested, supported or unknown.
+
+    Supported are versions whose arguments Orch ships, and those from `minimum` (the extras') to the tested one.
+    """
+    tested = load_tested().get(normalise(name))
+    if tested is not None and _numbers(version) == _numbers(tested):
+        return "tested"
+    if _numbers(version) in _snapshot_versions().get(normalise(name), ()):
+        return "supported"
+    if minimum is None or tested is None:
+        return "unknown"
+    return "supported" if _numbers(minimum) <= _numbers(version) <= _numbers(tested) else "unknown"
+
+
+def normalise(name: str) -> str:
+    """Return a distribution's name as all spellings of it compare (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Return a version's release numbers; 2.13.0+cpu is the release 2.13.0 of another build."""
+    release = re.match(r"\d+(\.\d+)*", version)
+    return tuple(int(part) for part in release[0].split(".")) if release else ()
+
+
+@cache
+def _snapshot_versions() -> dict[str, set[tuple[int, ...]]]:
+    """Return the versions whose arguments are shipped, by normalised name."""
+    found: dict[str, set[tuple[int, ...]]] = {}
+    for path in sorted(_SNAPSHOTS.rglob("*.json")):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        for versions in content["sets"]:
+            for name, version in versions.items():
+                found.setdefault(normalise(name), set()).add(_numbers(version))
+    return found

@@ -1,0 +1,176 @@
+"""What to change in a recipe after a failure: `--set` assignments, computed from what the recipe says.
+
+Only what leaves the objective as it is: where a batch's other documents are negatives, a smaller batch is another loss,
+and no patch makes it smaller. Only arguments that the recipe's backend has; the tests hold this table against the
+backends' own lists, and every patch against every shipped recipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Recipe = Mapping[str, Any]
+Patch = tuple[str, ...]
+
+_BATCH = "per_device_train_batch_size"
+_STEPS = "gradient_accumulation_steps"
+_DEFAULT_BATCH = {"flagembedding": 8, "sentence-transformers": 8, "swift": 1}  # what the trainers take unasked
+_LENGTHS = {
+    "flagembedding": {"query_max_len": 32, "passage_max_len": 128},
+    "sentence-transformers": {"max_length": 512},
+    "swift": {},  # its max_length has no default: what is longer is refused, not cut
+}
+_SHORTEST = 16
+_SCORING_BATCH = 4  # half of what Orch scores an LLM with when the recipe does not say
+_SCORING_STAGES = ("baseline", "evaluate", "guard")
+_TRAIN_STAGE = "train"
+
+
+def suggest_patch(name: str, recipe: Recipe, stage: str = _TRAIN_STAGE) -> Patch:
+    """Return assignments for `--set` that may cure a diagnosis in that kind of stage; empty where none is known.
+
+    `recipe` is the recipe as a plan holds it: every key of the schema, and under `train` what the user wrote.
+    """
+    if name in _OUT_OF_MEMORY and stage.startswith(_SCORING_STAGES):
+        return _halve_scoring(recipe)
+    build = _PATCHES.get(name) if stage == _TRAIN_STAGE else None
+    return build(recipe) if build else ()
+
+
+def has_in_batch_negatives(recipe: Recipe) -> bool:
+    """Tell whether the loss compares a row with the rest of its batch, so that the batch is part of the objective."""
+    loss = recipe.get("loss") or {}
+    if loss.get("type") == "infonce":
+        return loss.get("use_batch") is not False
+    return loss.get("type") == "online_contrastive"  # picks the hardest pairs of its batch
+
+
+def _save_memory(recipe: Recipe) -> Patch:
+    """Halve the batch and double the steps that are added up; where that cannot be, keep fewer activations."""
+    train = recipe.get("train", {})
+    batch = _number(train, _BATCH, _DEFAULT_BATCH.get(recipe.get("backend", ""), 1))
+    if batch > 1 and not has_in_batch_negatives(recipe):
+        half = batch // 2
+        return (
+            f"train.{_BATCH}={half}",
+            f"train.{_STEPS}={_number(train, _STEPS, 1) * batch // half}",
+        )
+    if not _is_on(train.get("gradient_checkpointing")):
+        return ("train.gradient_checkpointing=true",)
+    return ()
+
+
+def _halve_scoring(recipe: Recipe) -> Patch:
+    asked = _number(recipe.get("evaluate", {}), "batch_size", 2 * _SCORING_BATCH)
+    return (f"evaluate.batch_size={asked // 2}",) if asked > 1 else ()
+
+
+def _load_in_process(recipe: Recipe) -> Patch:
+    return () if recipe.get("train", {}).get("dataloader_num_workers") == 0 else ("train.dataloader_num_workers=0",)
+
+
+def _lower_evaluation_batch(recipe: Recipe) -> Patch:
+    return (
+        ()
+        if recipe.get("train", {}).get("per_device_eval_batch_size") == 1
+        else ("train.per_device_eval_batch_size=1",)
+    )
+
+
+def _set_validation(recipe: Recipe) -> Patch:
+    return () if recipe.get("data", {}).get("validation_ratio") else ("data.validation_ratio=0.05",)
+
+
+def _align_strategies(recipe: Recipe) -> Patch:
+    train = recipe.get("train", {})
+    patch = []
+    if train.get("eval_strategy"):
+        patch.append(f"train.save_strategy={train['eval_strategy']}")
+    if train.get("eval_steps"):
+        patch.append(f"train.save_steps={train['eval_steps']}")
+    return tuple(patch)
+
+
+def _use_deepspeed(recipe: Recipe) -> Patch:
+    return ("deepspeed=stage0",) if recipe.get("backend") == "flagembedding" and not recipe.get("deepspeed") else ()
+
+
+def _drop_precision(recipe: Recipe) -> Patch:
+    return tuple(f"train.{name}=false" for name in ("bf16", "fp16") if _is_on(recipe.get("train", {}).get(name)))
+
+
+def _calm_down(recipe: Recipe) -> Patch:
+    train = recipe.get("train", {})
+    try:
+        rate = float(train["learning_rate"])
+    except (KeyError, TypeError, ValueError):
+        return ()
+    return (f"train.learning_rate={rate / 2:g}", "train.max_grad_norm=1.0")
+
+
+def _keep_fewer_checkpoints(recipe: Recipe) -> Patch:
+    return () if recipe.get("train", {}).get("save_total_limit") == 1 else ("train.save_total_limit=1",)
+
+
+def _wait_longer(recipe: Recipe) -> Patch:
+    return (f"train.ddp_timeout={2 * _number(recipe.get('train', {}), 'ddp_timeout', 1800)}",)
+
+
+def _shorten(recipe: Recipe) -> Patch:
+    train = recipe.get("train", {})
+    defaults = _LENGTHS.get(recipe.get("backend", ""), {})
+    lengths = {name: _number(train, name, default) for name, default in defaults.items()}
+    return tuple(f"train.{name}={max(_SHORTEST, length // 2)}" for name, length in lengths.items())
+
+
+def _without_flash_attention(recipe: Recipe) -> Patch:
+    if recipe.get("backend") == "swift":
+        return ("train.attn_impl=sdpa",)
+    return ("train.use_flash_attn=false",) if "use_flash_attn" in recipe.get("train", {}) else ()
+
+
+def _without_checkpointing(recipe: Recipe) -> Patch:
+    on = _is_on(recipe.get("train", {}).get("gradient_checkpointing"))
+    return ("train.gradient_checkpointing=false",) if on else ()
+
+
+def _attach_everywhere(recipe: Recipe) -> Patch:
+    return ("train.target_modules=all-linear",) if recipe.get("backend") == "swift" else ()
+
+
+def _number(values: Mapping[str, Any], name: str, default: int) -> int:
+    """Return a whole number as the recipe gives it; its text may be a number too."""
+    try:
+        return int(values[name])
+    except (KeyError, TypeError, ValueError):
+        return default
+
+
+def _is_on(value: object) -> bool:
+    return str(value).lower() == "true"
+
+
+_OUT_OF_MEMORY = ("cuda-out-of-memory", "host-out-of-memory", "killed")
+_PATCHES: Mapping[str, Callable[[Recipe], Patch]] = {
+    "cuda-out-of-memory": _save_memory,
+    "host-out-of-memory": _save_memory,
+    "killed": _save_memory,
+    "shared-memory-full": _load_in_process,
+    "too-many-open-files": _load_in_process,
+    "worker-died": _load_in_process,
+    "disk-full": _keep_fewer_checkpoints,
+    "missing-eval-loss": _lower_evaluation_batch,
+    "evaluation-without-rows": _set_validation,
+    "strategies-differ": _align_strategies,
+    "precision-not-supported": _drop_precision,
+    "flash-attention-missing": _without_flash_attention,
+    "nothing-to-train": _without_checkpointing,
+    "no-target-modules": _attach_everywhere,
+    "tracker-missing": lambda _: ("train.report_to=none",),
+    "unused-parameters": lambda _: ("train.ddp_find_unused_parameters=true",),
+    "collective-timeout": _wait_longer,
+    "longer-than-model": _shorten,
+    "not-finite": _calm_down,
+    "resume-needs-deepspeed": _use_deepspeed,
+}

@@ -1,0 +1,52 @@
+"""Memory that ran out: of the GPU, of the machine, between processes, and of file handles."""
+
+from __future__ import annotations
+
+from orchestrator.language import Text
+from orchestrator.logs.rule import rule
+
+MEMORY = (
+    rule(
+        "cuda-out-of-memory",
+        r"CUDA out of memory|OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED|CUDA error: out of memory",
+        Text("the GPU has not enough memory", "GPU 显存不足"),
+        Text(
+            "lower per_device_train_batch_size (raise gradient_accumulation_steps by as much), train_group_size or the "
+            "maximum lengths, turn on gradient_checkpointing, or use LoRA",
+            "减小 per_device_train_batch_size（同时等比增大 gradient_accumulation_steps）、train_group_size "
+            "或最大长度，开启 gradient_checkpointing，或改用 LoRA",
+        ),
+    ),
+    rule(
+        "shared-memory-full",
+        r"unable to (?:allocate|open) shared memory|Error while creating shared memory segment"
+        r"|out of shared memory|killed by signal: Bus error",
+        Text(
+            "shared memory is full: data workers hand their batches over in it",
+            "共享内存已满：数据加载进程通过它传递批次",
+        ),
+        Text(
+            "set dataloader_num_workers to 0, or give the container more of it (docker run --shm-size=8g, or "
+            "--ipc=host)",
+            "将 dataloader_num_workers 设为 0，或为容器分配更多共享内存（docker run --shm-size=8g 或 --ipc=host）",
+        ),
+    ),
+    rule(
+        "host-out-of-memory",
+        r"\bMemoryError\b|Cannot allocate memory|DefaultCPUAllocator: can't allocate memory|std::bad_alloc",
+        Text("the machine has not enough memory", "主机内存不足"),
+        Text(
+            "use a smaller batch, shorter lengths, fewer dataloader workers, or a machine with more memory",
+            "减小批大小、最大长度或 dataloader_num_workers，或换用内存更大的机器",
+        ),
+    ),
+    rule(
+        "too-many-open-files",
+        r"Too many open files|received 0 items of ancdata",
+        Text("the limit of open files is reached", "打开的文件数已达上限"),
+        Text(
+            "raise it in the shell that starts orch (`ulimit -n 65536`), or set dataloader_num_workers to 0",
+            "在启动 orch 的 shell 中调高上限（`ulimit -n 65536`），或将 dataloader_num_workers 设为 0",
+        ),
+    ),
+)

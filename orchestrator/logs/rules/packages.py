@@ -1,0 +1,93 @@
+"""The backend's Python: modules that are missing, do not fit one another, or could not be built."""
+
+from __future__ import annotations
+
+from orchestrator.language import Text
+from orchestrator.logs.rule import rule
+
+PACKAGES = (
+    rule(
+        "flash-attention-missing",
+        r"FlashAttention\d? has been toggled on, but it cannot be used|No module named '?flash_attn"
+        r"|[Ff]lash[_ ]?[Aa]tt(?:n|ention)\S* .*(?:not (?:seem to be )?installed|is not available)"
+        r"|requires the flash.?attn",
+        Text("flash attention is asked for and not installed", "要求使用 flash attention，但未安装"),
+        Text(
+            "set attn_impl (ms-swift) to sdpa, or set use_flash_attn (FlagEmbedding) to false, or install "
+            "flash-attn for"
+            " this torch and CUDA",
+            "将 attn_impl（ms-swift）设为 sdpa，或将 use_flash_attn（FlagEmbedding）设为 false，"
+            "或安装与当前 torch 和 CUDA 匹配的 flash-attn",
+        ),
+    ),
+    rule(
+        "bitsandbytes-missing",
+        r"[Bb]itsandbytes`?.* requires .*bitsandbytes|No module named '?bitsandbytes|No package metadata .*bitsandbytes"
+        r"|bitsandbytes.*not (?:available|installed)",
+        Text("quantization needs bitsandbytes, which is not installed", "量化需要 bitsandbytes，但未安装"),
+        Text(
+            "`pip install bitsandbytes` in the Python that runs the backend, or train without quant_bits",
+            "在运行后端的 Python 中 `pip install bitsandbytes`，或去掉 quant_bits",
+        ),
+    ),
+    rule(
+        "tracker-missing",
+        r"Callback requires (\w+) to be installed",
+        Text("the experiment tracker {1} is not installed", "实验跟踪工具 {1} 未安装"),
+        Text(
+            "`pip install` it in the Python that runs the backend, or set report_to to none",
+            "在运行后端的 Python 中用 `pip install` 安装，或将 report_to 设为 none",
+        ),
+    ),
+    rule(
+        "build-failed",
+        r"Error building extension '(\w+)'|CUDA_HOME does not exist|MissingCUDAException|Unable to find (?:nvcc|cl)\b"
+        r"|Ninja is required to load C\+\+ extensions|CUDAMismatchException",
+        Text(
+            "an extension of DeepSpeed or torch could not be compiled",
+            "DeepSpeed 或 torch 的扩展编译失败",
+        ),
+        Text(
+            "install a C++ compiler and ninja (and, for a GPU, the CUDA toolkit of torch's version: "
+            "CUDA_HOME), or train "
+            "without deepspeed",
+            "安装 C++ 编译器和 ninja（GPU 还需与 torch 版本一致的 CUDA toolkit，并设置 CUDA_HOME），或不使用 deepspeed",
+        ),
+    ),
+    rule(
+        "no-such-module",
+        r"(?:ModuleNotFoundError|ImportError|Error while finding module).*No module named '?([\w.]+)'?"
+        r"|: No module named ([\w.]+)$",
+        Text("the backend's Python has no module named {any}", "后端的 Python 中没有名为 {any} 的模块"),
+        Text(
+            "install it in the Python that runs the backend: launch.python, or else the one that runs Orch",
+            "在运行后端的 Python（launch.python，未设置时为运行 Orch 的 Python）中安装",
+        ),
+    ),
+    rule(
+        "versions-conflict",
+        r"ImportError: cannot import name '([^']+)'|undefined symbol: (\S+)|version `([^']+)' not found"
+        r"|ImportError: (\S+ is required for a normal functioning.*)|VersionConflict: (.+)"
+        r"|^ImportError: (\S+[<>=!]=?\S+ is required.*)",
+        Text(
+            "packages of the backend do not fit one another: {any}",
+            "后端的软件包版本互不兼容：{any}",
+        ),
+        Text(
+            "install the tested versions (constraints.txt), in an environment of their own",
+            "在独立的环境中安装经过测试的版本（constraints.txt）",
+        ),
+    ),
+    rule(
+        "python-too-old",
+        r"^SyntaxError: (.+)|requires a different Python|SyntaxError: (invalid syntax)",
+        Text(
+            "the backend's Python cannot read a source file: it is too old for it, or the file is damaged",
+            "后端的 Python 无法解析某个源文件：Python 版本过旧，或文件已损坏",
+        ),
+        Text(
+            "use Python 3.11 or newer for the backend (launch.python), or install the package again",
+            "后端改用 Python 3.11 或更新版本（launch.python），或重新安装该软件包",
+        ),
+    ),
+)

@@ -1,0 +1,16 @@
+"""What Orch's own workers say before they end with code 1: the line itself is the cause."""
+
+from __future__ import annotations
+
+from orchestrator.language import Text
+from orchestrator.logs.rule import rule
+
+WORKERS = (
+    rule(
+        "worker-refused",
+        r"^(?:score|merge|package|tiny_model|predict|arguments|fresh|fetch|train_cross_encoder|score_pairs|mine)"
+        r": (.+)$",
+        Text("{1}", "{1}"),
+        Text("put that right, then resume the run", "按提示修正后，恢复运行"),
+    ),
+)

@@ -1,0 +1,88 @@
+"""Whether a model's folder has a tokenizer that is whole and no larger than the model.
+
+ms-swift trains every text as token 0 where there is none, and ends with exit code 0.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.errors import Problem
+from orchestrator.model_weights import describe_damage
+from orchestrator.safetensors_files import is_lfs_pointer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# Each alone is a whole vocabulary: of tokenizers, of BERT, of sentencepiece, of tiktoken, of Mistral.
+_VOCABULARIES = (
+    "tokenizer.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "spm.model",
+    "bpe.codes", "tekken.json",
+)  # fmt: skip
+_PAIRED = ("vocab.json", "merges.txt")
+
+
+def find_tokenizer_problems(folder: Path, *, rows: int | None) -> Iterator[Problem]:
+    """Yield what is missing or damaged; `rows` are those of the model's token embeddings, where they are known."""
+    there = [name for name in (*_VOCABULARIES, *_PAIRED) if (folder / name).is_file()]
+    there += sorted(path.name for path in folder.glob("*.tiktoken"))
+    if not there and not _brings_tokenizer_code(folder):
+        message = f"{folder} has no tokenizer: no tokenizer.json, vocab.txt, vocab.json or sentencepiece model"
+        yield Problem(message, "copy the tokenizer's files from the model that it was made from")
+    lonely = [name for name in _PAIRED if name in there]
+    if len(lonely) == 1 and there == lonely:
+        absent = next(name for name in _PAIRED if name not in lonely)
+        yield Problem(f"{folder / absent} is not there, and {lonely[0]} is no tokenizer without it", "copy it too")
+    for name in there:
+        if name != "tokenizer.json" and is_lfs_pointer(folder / name):
+            yield describe_damage(folder / name, "")
+    if "tokenizer.json" in there:
+        yield from _check_tokenizer_json(folder / "tokenizer.json", rows)
+
+
+def find_token_beyond(folder: Path, rows: int) -> str | None:
+    """Return a token that was added to the tokenizer and has no row in the model; None where there is none."""
+    tokenizer = _load(folder / "tokenizer.json")
+    added = tokenizer.get("added_tokens") if tokenizer else None
+    if not isinstance(added, list):
+        return None
+    tokens = [(token.get("id"), token.get("content")) for token in added if isinstance(token, dict)]
+    return next((str(content) for number, content in tokens if isinstance(number, int) and number >= rows), None)
+
+
+def _check_tokenizer_json(path: Path, rows: int | None) -> Iterator[Problem]:
+    tokenizer = _load(path)
+    if tokenizer is None or not isinstance(tokenizer.get("model"), dict):
+        yield describe_damage(path, "it is no tokenizer in JSON")
+        return
+    size = _count_vocabulary(tokenizer["model"].get("vocab"))
+    if size == 0:
+        yield Problem(f"{path} has an empty vocabulary", "copy it from the model that it was made from")
+    if size is not None and rows is not None and size > rows:
+        message = f"{path} has {size} tokens, and the model has embeddings for {rows}: it is another model's"
+        yield Problem(message, "copy the tokenizer's files from the model that it was made from")
+
+
+def _count_vocabulary(vocabulary: Any) -> int | None:
+    """Return one more than the highest id: BPE and WordPiece map tokens to ids, Unigram lists them."""
+    if isinstance(vocabulary, list):
+        return len(vocabulary)
+    if not isinstance(vocabulary, dict):
+        return None
+    return max((number for number in vocabulary.values() if isinstance(number, int)), default=-1) + 1
+
+
+def _brings_tokenizer_code(folder: Path) -> bool:
+    """Tell whether the tokenizer is a Python class of the folder, which knows its own files."""
+    config = _load(folder / "tokenizer_config.json")
+    return bool(config and config.get("auto_map"))
+
+
+def _load(path: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None

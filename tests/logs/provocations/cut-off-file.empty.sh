@@ -1,0 +1,6 @@
+python - <<'END'
+import pathlib, torch
+
+pathlib.Path("optimizer.pt").touch()
+torch.load("optimizer.pt")
+END

@@ -1,0 +1,1 @@
+python -c 'import torch; torch.nn.Linear(2, 2).cuda()'

@@ -1,0 +1,5 @@
+python - <<'END'
+import torch
+
+torch.ones(2).to("cuda:0")
+END

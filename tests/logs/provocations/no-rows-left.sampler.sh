@@ -1,0 +1,5 @@
+python - <<'END'
+from torch.utils.data import DataLoader
+
+DataLoader([], shuffle=True)
+END

@@ -1,0 +1,5 @@
+cat > train.py <<'END'
+type Row = dict[str, str]
+print(Row)
+END
+python train.py

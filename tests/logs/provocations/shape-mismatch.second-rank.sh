@@ -1,0 +1,11 @@
+cat > train.py <<'END'
+import torch
+from torch import distributed
+
+distributed.init_process_group("gloo")
+distributed.all_reduce(torch.ones(4))
+if distributed.get_rank() == 1:
+    torch.nn.Linear(1024, 1)(torch.ones(4, 768))
+distributed.all_reduce(torch.ones(4))
+END
+python -m torch.distributed.run --standalone --nproc_per_node 2 train.py

@@ -1,0 +1,1 @@
+python -m torch.distributed.run --standalone --nprocs 2 train.py

@@ -1,0 +1,3 @@
+python - <<'END'
+from transformers import AdamW
+END

@@ -1,0 +1,2 @@
+mkdir adapter
+python "$ORCH/orchestrator/workers" merge --adapter adapter --out merged

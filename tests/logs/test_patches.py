@@ -1,0 +1,111 @@
+"""Patches: computed from the recipe, never for an argument that the backend lacks, never for another objective."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.backends import flagembedding_arguments, sentence_transformers_arguments
+from orchestrator.backends.arguments import load_arguments
+from orchestrator.load import load_recipe
+from orchestrator.logs.patches import _PATCHES, has_in_batch_negatives, suggest_patch
+from orchestrator.logs.rules import RULES
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+ARGUMENTS = {
+    "flagembedding": set(flagembedding_arguments.all_arguments()),
+    "sentence-transformers": set(sentence_transformers_arguments.all_arguments()),
+    "swift": set(load_arguments("swift")),
+}
+
+
+def recipe_of(backend="flagembedding", task="reranker", loss=None, **train):
+    return {"backend": backend, "task": task, "loss": loss, "train": train, "data": {}, "evaluate": {}}
+
+
+def test_every_patch_is_of_a_rule():
+    assert _PATCHES
+    assert set(_PATCHES) <= {rule.name for rule in RULES}
+
+
+def test_out_of_memory_halves_the_batch_and_doubles_what_is_added_up():
+    recipe = recipe_of(per_device_train_batch_size=4, gradient_accumulation_steps=2)
+    assert suggest_patch("cuda-out-of-memory", recipe) == (
+        "train.per_device_train_batch_size=2",
+        "train.gradient_accumulation_steps=4",
+    )
+
+
+def test_an_odd_batch_keeps_at_most_as_many_rows_a_step():
+    patch = dict(item.split("=") for item in suggest_patch("killed", recipe_of(per_device_train_batch_size=5)))
+    rows = int(patch["train.per_device_train_batch_size"]) * int(patch["train.gradient_accumulation_steps"])
+    assert 4 <= rows <= 5
+
+
+def test_a_batch_that_the_recipe_leaves_to_the_trainer_is_the_trainers():
+    assert suggest_patch("cuda-out-of-memory", recipe_of())[0] == "train.per_device_train_batch_size=4"
+
+
+def test_a_batch_of_one_keeps_fewer_activations_instead():
+    recipe = recipe_of(per_device_train_batch_size=1)
+    assert suggest_patch("cuda-out-of-memory", recipe) == ("train.gradient_checkpointing=true",)
+    recipe = recipe_of(per_device_train_batch_size=1, gradient_checkpointing=True)
+    assert suggest_patch("cuda-out-of-memory", recipe) == ()
+
+
+@pytest.mark.parametrize(
+    ("loss", "in_batch"),
+    [
+        ({"type": "infonce", "use_batch": None}, True),
+        ({"type": "infonce", "use_batch": True}, True),
+        ({"type": "infonce", "use_batch": False}, False),
+        ({"type": "online_contrastive"}, True),
+        ({"type": "cosine_similarity"}, False),
+        (None, False),
+    ],
+)
+def test_a_batch_that_is_part_of_the_objective_is_left_alone(loss, in_batch):
+    recipe = recipe_of("swift", "embedding", loss, per_device_train_batch_size=8)
+    assert has_in_batch_negatives(recipe) is in_batch
+    patch = suggest_patch("cuda-out-of-memory", recipe)
+    assert any("batch_size" in item for item in patch) is not in_batch
+    assert patch
+
+
+def test_a_scoring_stage_is_scored_in_smaller_batches():
+    recipe = recipe_of() | {"evaluate": {"batch_size": 32}}
+    assert suggest_patch("cuda-out-of-memory", recipe, "evaluate") == ("evaluate.batch_size=16",)
+    assert suggest_patch("cuda-out-of-memory", recipe_of(), "baseline") == ("evaluate.batch_size=4",)
+
+
+def test_what_no_patch_cures_has_none():
+    assert suggest_patch("permission-denied", recipe_of()) == ()
+    assert suggest_patch("no-such-rule", recipe_of()) == ()
+    assert suggest_patch("tracker-missing", recipe_of(), "merge") == ()
+
+
+def test_nothing_is_asked_that_the_recipe_has_already():
+    recipe = recipe_of(dataloader_num_workers=0, save_total_limit=1, per_device_eval_batch_size=1)
+    assert not [name for name in ("worker-died", "disk-full", "missing-eval-loss") if suggest_patch(name, recipe)]
+
+
+@pytest.mark.parametrize("backend", ARGUMENTS)
+@pytest.mark.parametrize("name", _PATCHES)
+def test_a_patch_names_only_what_the_backend_has(name, backend):
+    train = {"bf16": True, "fp16": True, "eval_steps": 5, "eval_strategy": "steps", "learning_rate": 1e-5}
+    if backend == "flagembedding":
+        train["use_flash_attn"] = True
+    for item in suggest_patch(name, recipe_of(backend, **train)):
+        part, _, key = item.partition("=")[0].partition(".")
+        assert part in {"train", "data", "deepspeed"}
+        assert part != "train" or key in ARGUMENTS[backend]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_patch_of_a_shipped_recipe_makes_a_recipe_that_is_taken(path):
+    recipe = load_recipe(path).recipe.model_dump(mode="json")
+    patches = {name: patch for name in _PATCHES if (patch := suggest_patch(name, recipe))}
+    assert len(patches) > 5
+    for patch in patches.values():
+        load_recipe(path, patch)

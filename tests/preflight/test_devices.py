@@ -1,0 +1,196 @@
+"""GPUs in use, and a torch that cannot use them: nvidia-smi's CSV as its users have published it."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import pytest
+
+from orchestrator import hardware
+from orchestrator.hardware import CPU, Hardware, find_hardware, parse_gpus, select_visible
+from orchestrator.preflight import devices
+from orchestrator.preflight.devices import (
+    TorchBuild,
+    advise_devices,
+    check_devices,
+    find_torch_build,
+    parse_gpu_users,
+)
+from orchestrator.process import Completed
+
+# index, uuid, name, compute_cap, memory.total, memory.used, driver_version
+TWO = """\
+0, GPU-b5169cef-2205-c30e-f2b3-220cfa14bafd, NVIDIA TITAN V, 7.0, 12288, 9803, 570.86.15
+1, GPU-7518f6b0-991f-ce2b-3d37-c779130d3137, NVIDIA RTX 5880 Ada Generation, 8.9, 49140, 1, 570.86.15
+"""
+# gpu_uuid, pid, process_name, used_memory
+USERS = """\
+GPU-b5169cef-2205-c30e-f2b3-220cfa14bafd, 21344, python, 9012
+GPU-b5169cef-2205-c30e-f2b3-220cfa14bafd, 21999, /opt/my, old/bin/python3, [N/A]
+"""
+VERSION = """\
+from typing import Optional
+
+__all__ = ['__version__', 'debug', 'cuda', 'git_version', 'hip', 'rocm', 'xpu']
+__version__ = '{version}'
+debug = False
+cuda: Optional[str] = {cuda}
+git_version = 'cf30153c4c131c8164ee7798e5022d810682e2cb'
+hip: Optional[str] = {hip}
+"""
+
+
+@pytest.fixture
+def smi(monkeypatch):
+    """Be an nvidia-smi that shows these GPUs and processes; torch is asked for in earnest."""
+    real = devices.run
+
+    def smi(gpus: str = TWO, users: str = USERS, code: int = 0) -> None:
+        def answer(argv, timeout_s, **more):
+            if argv[0] != "nvidia-smi":
+                return real(argv, timeout_s, **more)
+            return Completed(argv, code, users if "compute-apps" in argv[1] else gpus, "")
+
+        monkeypatch.setattr(devices, "run", answer)
+        monkeypatch.setattr("orchestrator.process.run", answer)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    return smi
+
+
+@pytest.fixture
+def gpu_job(plan_for, folder):
+    job, plan = plan_for(folder.model(), hardware=Hardware("cuda", 2, bf16=True))
+    return replace(job, backend_python=sys.executable), plan
+
+
+def test_each_gpu_is_read_with_its_memory_and_driver():
+    first, second = parse_gpus(TWO)
+    assert (first.index, first.name, first.capability) == ("0", "NVIDIA TITAN V", 7.0)
+    assert (second.memory_mib, second.used_mib, second.driver) == (49140, 1, "570.86.15")
+
+
+def test_what_a_driver_does_not_say_is_unknown():
+    (gpu,) = parse_gpus("0, GPU-1, NVIDIA GB10, 12.1, [N/A], [N/A], 580.95.05\nFailed to initialize NVML\n")
+    assert (gpu.memory_mib, gpu.used_mib) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("visible", "indices"),
+    [
+        (None, ["0", "1"]),
+        ("1", ["1"]),
+        ("0,1", ["0", "1"]),
+        ("GPU-7518", ["1"]),
+        ("5", []),
+        ("", []),
+        ("1,0", ["1", "0"]),
+        ("0,-1,1", ["0"]),
+    ],
+)
+def test_visible_gpus_are_those_that_cuda_would_see(visible, indices):
+    assert [gpu.index for gpu in select_visible(parse_gpus(TWO), visible)] == indices
+
+
+def test_the_hardware_is_that_of_the_visible_gpus(smi, monkeypatch):
+    smi()
+    assert find_hardware().count == 2
+    assert find_hardware().precision == "fp16"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert find_hardware() == Hardware(
+        "cuda", 1, bf16=True, names=("NVIDIA RTX 5880 Ada Generation",), memory_mib=(49140,)
+    )
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert find_hardware() == CPU
+
+
+def test_without_a_driver_there_is_a_cpu(smi):
+    smi(code=9)
+    assert find_hardware() == CPU
+    assert hardware.find_gpus() == ()
+
+
+def test_a_process_name_may_hold_commas():
+    first, second = parse_gpu_users(USERS + "No running processes found\n")
+    assert (first.pid, first.name, first.used_mib) == (21344, "python", 9012)
+    assert (second.pid, second.name, second.used_mib) == (21999, "/opt/my, old/bin/python3", None)
+
+
+def test_a_busy_gpu_is_named_with_who_uses_it_and_which_are_free(smi, gpu_job):
+    smi()
+    (problem,) = advise_devices(*gpu_job)
+    assert problem.message == (
+        "GPU 0 has 9803 of 12288 MiB in use by python (pid 21344), /opt/my, old/bin/python3 (pid 21999)"
+    )
+    assert problem.hint == "choose free ones: CUDA_VISIBLE_DEVICES=1"
+
+
+def test_gpus_that_the_recipe_does_not_use_may_be_busy(smi, gpu_job):
+    smi()
+    job, plan = gpu_job
+    launch = job.recipe.launch.model_copy(update={"env": {"CUDA_VISIBLE_DEVICES": "1"}})
+    chosen = replace(job, recipe=job.recipe.model_copy(update={"launch": launch}))
+    assert list(advise_devices(chosen, plan)) == []
+
+
+def test_where_every_gpu_is_busy_none_is_recommended(smi, gpu_job):
+    smi(TWO.replace(" 1, 570", " 40000, 570"), users="")
+    (problem,) = advise_devices(*gpu_job)
+    assert "GPU 0 has 9803 of 12288 MiB in use; GPU 1 has 40000 of 49140 MiB in use" in problem.message
+    assert "CUDA_VISIBLE_DEVICES" not in problem.hint
+
+
+def test_idle_gpus_and_cpus_get_no_advice(smi, gpu_job):
+    smi(TWO.replace("9803", "3"))
+    job, plan = gpu_job
+    assert list(advise_devices(job, plan)) == []
+    assert list(advise_devices(replace(job, hardware=CPU), plan)) == []
+    assert list(check_devices(replace(job, hardware=CPU), plan)) == []
+    assert list(check_devices(replace(job, smoke=True), plan)) == []
+
+
+@pytest.mark.parametrize(
+    ("version", "cuda", "hip", "cpu_only"),
+    [
+        ("2.13.0+cpu", "None", "None", True),
+        ("2.13.0+cu128", "'12.8'", "None", False),
+        ("2.13.0", "'12.8'", "None", False),
+        ("2.13.0+rocm6.4", "None", "'6.4.43482-0f2d60242'", False),
+    ],
+)
+def test_torch_says_what_it_was_built_for_without_being_imported(tmp_path, version, cuda, hip, cpu_only):
+    import subprocess
+
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("raise SystemExit('imported')")
+    (tmp_path / "torch" / "version.py").write_text(VERSION.format(version=version, cuda=cuda, hip=hip))
+    program = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{devices._PROBE}"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    import json
+
+    found = json.loads(done.stdout)
+    build = TorchBuild(found.get("__version__"), found.get("cuda"), found.get("hip"))
+    assert build.version == version
+    assert build.cpu_only is cpu_only
+
+
+def test_a_torch_that_is_not_there_is_not_blamed(tmp_path):
+    assert find_torch_build(str(tmp_path / "python")) == TorchBuild()
+    assert not TorchBuild().cpu_only
+
+
+def test_a_torch_for_the_cpu_on_a_machine_with_gpus_ends_the_run_before_it_starts(smi, gpu_job, monkeypatch):
+    smi()
+    monkeypatch.setattr(devices, "find_torch_build", lambda _python: TorchBuild("2.13.0+cpu"))
+    (problem,) = check_devices(*gpu_job)
+    assert "torch 2.13.0+cpu of " in problem.message
+    assert "built for the CPU only, and this machine has 2 GPU(s)" in problem.message
+    assert "--hardware cpu" in problem.hint
+    monkeypatch.setattr(devices, "find_torch_build", lambda _python: TorchBuild("2.13.0+cu128", "12.8"))
+    assert list(check_devices(*gpu_job)) == []
+
+
+def test_a_plan_for_gpus_made_where_there_are_none_is_let_through(smi, gpu_job):
+    smi("")
+    assert list(check_devices(*gpu_job)) == []

@@ -1,0 +1,88 @@
+"""A variable that is left in the shell may not change a training, nor let it wait for processes that nobody starts."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from orchestrator.hardware import CPU
+from orchestrator.preflight.shell_variables import check_shell_variables
+
+SWIFT = "qwen3_embedding_lora"
+
+
+@pytest.fixture
+def problems(ask, folder, monkeypatch):
+    for name in (
+        "WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "NNODES", "NODE_RANK", "LOCAL_WORLD_SIZE", "NPROC_PER_NODE",
+    ):  # fmt: skip
+        monkeypatch.delenv(name, raising=False)
+
+    def problems(*overrides, **kinds):
+        return ask(check_shell_variables, folder.model(), *overrides, **kinds)
+
+    return problems
+
+
+@pytest.mark.parametrize("recipe", ["qwen3_reranker", SWIFT])
+def test_a_clean_shell_is_let_through(problems, recipe):
+    assert problems(recipe=recipe) == []
+
+
+@pytest.mark.parametrize("recipe", ["qwen3_reranker", SWIFT])
+def test_a_setting_of_ms_swift_s_losses_is_refused_where_it_would_be_read(problems, monkeypatch, recipe):
+    monkeypatch.setenv("MAX_NEGATIVE_SAMPLES", "3")
+    found = problems(recipe=recipe)
+    assert len(found) == (recipe == SWIFT)
+    assert all("MAX_NEGATIVE_SAMPLES=3 is set" in message and "under loss:" in hint for message, hint in found)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("WORLD_SIZE", "2"),
+        ("RANK", "1"),
+        ("LOCAL_RANK", "3"),
+        ("NNODES", "2"),
+        ("NODE_RANK", "1"),
+        ("NPROC_PER_NODE", "2"),
+        ("MASTER_ADDR", "10.0.0.7"),
+    ],
+)
+def test_a_variable_that_promises_other_processes_is_refused(problems, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    ((message, hint),) = problems()
+    assert f"{name}={value} is set" in message
+    assert "wait for processes" in message
+    assert hint.startswith(f"unset {name};")
+
+
+def test_a_rank_without_a_size_is_half_of_what_a_launcher_sets(problems, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    ((message, _),) = problems()
+    assert "LOCAL_RANK=0 is set" in message
+
+
+def test_the_variables_of_a_single_process_are_let_through(problems, monkeypatch):
+    values = {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "job-master-0", "NNODES": "1"}
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    assert problems() == []
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", socket.gethostname()])
+def test_this_machine_may_be_the_master(problems, monkeypatch, host):
+    monkeypatch.setenv("MASTER_ADDR", host)
+    assert problems() == []
+
+
+def test_a_smoke_run_waits_for_other_processes_too(problems, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert len(problems(smoke=True, hardware=CPU)) == 1
+
+
+def test_the_recipes_own_environment_counts(problems):
+    ((message, hint),) = problems("launch.env.WORLD_SIZE='2'")
+    assert "WORLD_SIZE=2" in message
+    assert hint.startswith("remove it from launch.env")

@@ -1,0 +1,39 @@
+"""The standard streams of the command line when nobody reads them, or nobody has opened them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from orchestrator.cli import streams
+
+PROBE = """
+import os, sys
+from orchestrator.cli import streams
+streams.open_missing()
+number = os.open(os.devnull, os.O_RDONLY)
+print("to nobody", file=sys.stderr)
+print("to nobody")
+sys.stdout.flush()
+sys.exit(number)
+"""
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_a_closed_stream_is_opened_so_that_no_file_gets_its_number(closed):
+    argv = ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", PROBE]
+    assert subprocess.run(argv, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode > 2
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), OSError(5, "Input/output error")])
+def test_what_nobody_reads_is_lost_and_no_more(error):
+    with streams.may_be_gone():
+        raise error
+    assert streams.is_gone(error)
+
+
+def test_other_errors_are_not_hidden():
+    with pytest.raises(OSError, match="No space"), streams.may_be_gone():
+        raise OSError(28, "No space left on device")
