@@ -45,6 +45,7 @@ def test_a_loss_is_split_exactly_where_its_halves_have_the_same_mean(name):
     assert is_same == (find_cross_encoder_obstacle(Loss(type=name)) is None)
 
 
+@pytest.mark.alone
 def test_a_training_that_goes_on_in_halved_batches_has_the_same_losses(encoder, files, tmp_path):
     base = without_dropout(encoder, tmp_path / "base")
     epochs = {"num_train_epochs": 2, "logging_steps": 1, "save_strategy": "epoch"}
