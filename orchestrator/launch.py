@@ -37,7 +37,7 @@ def write_run(plan: Plan, recipe_text: str, provenance: dict[str, Any]) -> RunDi
     if run.root.exists() and not run.root.is_dir():
         raise RunFolderError(f"{run.root} is a file", hint="name a fresh folder with -o")
     if run.root.exists() and any(run.root.iterdir()):
-        raise RunFolderError(f"{run.root} is not empty, and is no run", hint="name a fresh folder")
+        raise RunFolderError(f"{run.root} is not empty", hint="name a fresh folder: two runs never share one")
     try:
         for file in render_files(plan):
             if file.path != run.plan_json.name:

@@ -71,12 +71,16 @@ def render_command(
 
     With -o the files are written, and `bash run.sh` in that folder does the whole job.
     """
+    from orchestrator.launch import write_run
     from orchestrator.pipeline import build_plan
+    from orchestrator.provenance import Asked, build_provenance
     from orchestrator.render import render_files, render_run_script
 
-    plan = build_plan(_job(recipe, overrides, hardware, smoke=smoke, run_dir=output))
+    job = _job(recipe, overrides, hardware, smoke=smoke, run_dir=output)
+    plan = build_plan(job)
     if output is not None:
-        _write_plan(plan, output, recipe)
+        provenance = build_provenance(plan, job.hardware, Asked(recipe, overrides, hardware))
+        write_run(plan, recipe.read_text(encoding="utf-8-sig"), provenance)
     if as_json:
         files = {file.path: file.text for file in render_files(plan) if file.path != "plan.json"}
         print_json("render", {"plan": json.loads(plan.to_json()), "files": files})
@@ -132,19 +136,6 @@ def _estimate_memory(job: Job) -> PlannedMemory | None:
     from orchestrator.preflight.memory_fit import plan_memory
 
     return plan_memory(job, build_plan(job))
-
-
-def _write_plan(plan: Plan, output: Path, recipe: Path) -> None:
-    from orchestrator.render import render_files
-    from orchestrator.rundir import write_text
-
-    if output.exists() and not output.is_dir():
-        raise RunFolderError(f"{output} is a file", hint="name a fresh folder with -o")
-    if output.exists() and any(output.iterdir()):
-        raise RunFolderError(f"{output} is not empty", hint="name a fresh folder: two runs never share one")
-    for file in render_files(plan):
-        write_text(output / file.path, file.text)
-    write_text(output / "recipe.yaml", recipe.read_text(encoding="utf-8-sig"))
 
 
 def _print_notes(plan: Plan) -> None:

@@ -241,7 +241,7 @@ def test_two_runs_in_one_folder(native, recipe, orch, rows, tmp_path):
     ).require_success()
     assert sorted(path.name for path in output.glob("checkpoint-*")) == ["checkpoint-1", "checkpoint-2"]
     answer = orch(recipe)
-    with pytest.raises(RunFolderError, match="is not empty, and is no run") as caught:
+    with pytest.raises(RunFolderError, match="is not empty") as caught:
         write_run(answer.plan, "", {})
     assert caught.value.exit_code == 9
 
