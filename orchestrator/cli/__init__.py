@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -14,6 +15,7 @@ from orchestrator.cli import streams
 from orchestrator.errors import InterruptedRunError, OrchError
 from orchestrator.supervise.interrupts import raise_on_stop_signals
 
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 # command: (module under orchestrator.cli, one line of help). Modules load when their command runs: help stays fast.
 _COMMANDS = {
     "run": ("run_commands", "Data → baseline → train → merge → package → evaluate → report."),
@@ -96,7 +98,7 @@ def main(argv: list[str] | None = None) -> None:
     except Exception as error:  # noqa: BLE001  (the boundary: what is left is a bug)
         gone = isinstance(error, OSError) and streams.is_gone(error)
         with streams.may_be_gone():
-            if isinstance(error, OSError) and error.filename:
+            if isinstance(error, OSError) and (error.filename or error.errno in _FULL):
                 code = _report_refusal(error, as_json="--json" in arguments)
             else:
                 code = streams.GONE_CODE if gone else _report_bug(error)
@@ -109,8 +111,10 @@ def _report_refusal(error: OSError, *, as_json: bool) -> int:
     from orchestrator.errors import PreflightError, Where
 
     hint = "check the path, its permissions and the free space"
-    refusal = PreflightError(f"{error.strerror}", hint=hint, where=Where(str(error.filename)))
-    print_error(refusal, as_json=as_json)
+    # A write that fails does not say to which file: it may be standard output, which then takes no JSON either.
+    where = Where(str(error.filename)) if error.filename else None
+    refusal = PreflightError(f"{error.strerror}", hint=hint, where=where)
+    print_error(refusal, as_json=as_json and where is not None)
     return refusal.exit_code
 
 

@@ -42,13 +42,13 @@ class StageView:
             self.loss = event.loss if event.loss is not None else self.loss
             self.learning_rate = event.learning_rate if event.learning_rate is not None else self.learning_rate
         if self.first is None and self.done:
-            self.first = (time.time(), self.done)
+            self.first = (time.monotonic(), self.done)
 
     def seconds_left(self) -> float | None:
         """Return the time left at the pace since the first unit of work, which leaves out start-up."""
         if not self.first or self.done <= self.first[1] or not self.total:
             return None
-        return (time.time() - self.first[0]) / (self.done - self.first[1]) * (self.total - self.done)
+        return (time.monotonic() - self.first[0]) / (self.done - self.first[1]) * (self.total - self.done)
 
     def words(self) -> str:
         """Return progress, loss, learning rate and time left, as far as they are known."""
@@ -81,7 +81,7 @@ class PlainLines:
         """Print what the event says."""
         if isinstance(event, StageStarted):
             title = next((stage.title for stage in self.plan.stages if stage.name == event.stage), "")
-            self.view, self.last = StageView(event.stage, time.time()), time.time()
+            self.view, self.last = StageView(event.stage, time.monotonic()), time.monotonic()
             self._print(f"{event.stage}: {title}")
         elif isinstance(event, StageSkipped):
             self._print(f"{event.stage}: done before")
@@ -91,8 +91,8 @@ class PlainLines:
             self._print(f"{event.stage}: {event.text}" if event.stage else event.text)
         elif self.view:
             self.view.update(event)
-            if time.time() - self.last > _LINE_EVERY_S and self.view.words():
-                self.last = time.time()
+            if time.monotonic() - self.last > _LINE_EVERY_S and self.view.words():
+                self.last = time.monotonic()
                 self._print(f"{self.view.name}: {self.view.words()}")
 
     def __enter__(self) -> Self:
@@ -123,7 +123,7 @@ class LivePanel:
     def __call__(self, event: Event) -> None:
         """Take in one event; the panel redraws by itself."""
         if isinstance(event, StageStarted):
-            self.view = StageView(event.stage, time.time())
+            self.view = StageView(event.stage, time.monotonic())
         elif isinstance(event, StageSkipped):
             self.marks[event.stage] = ("✓", "done before")
         elif isinstance(event, StageFinished):
@@ -165,7 +165,7 @@ class LivePanel:
             if self.view and self.view.name == stage.name:
                 mark, style = "▸", "bold cyan"
                 cell = Table.grid(padding=(0, 1))
-                text = Text(self.view.words() or show_seconds(time.time() - self.view.started))
+                text = Text(self.view.words() or show_seconds(time.monotonic() - self.view.started))
                 done = ProgressBar(total=self.view.total, completed=self.view.done, width=12)
                 cell.add_row(*((done, text) if self.view.total else (text,)))
             title = (Text(stage.title, style="dim"),) if with_titles else ()

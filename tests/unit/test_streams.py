@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from orchestrator.cli import streams
+from orchestrator.errors import PreflightError
 
 PROBE = """
 import os, sys
@@ -37,3 +40,14 @@ def test_what_nobody_reads_is_lost_and_no_more(error):
 def test_other_errors_are_not_hidden():
     with pytest.raises(OSError, match="No space"), streams.may_be_gone():
         raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("command", [("schema",), ("ls", "--json")])
+def test_a_full_disk_behind_standard_output_is_said(command, tmp_path):
+    orch = Path(sys.executable).with_name("orch")
+    env = {**os.environ, "ORCH_RUNS": str(tmp_path), "ORCH_LANG": "en"}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([orch, *command], stdout=full, stderr=subprocess.PIPE, text=True, env=env, check=False)
+    assert done.returncode == PreflightError.exit_code
+    assert "environment: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
