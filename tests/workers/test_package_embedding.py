@@ -206,6 +206,13 @@ def test_a_merge_that_gives_the_base_model_back_is_refused(adapted, data, tmp_pa
     assert {"changed-weights", "changed-vectors", "merged", "merge-keeps-training"} <= set(failed)
 
 
+def test_a_merge_that_is_not_the_adapter_on_its_base_is_refused(adapted, data, tmp_path):
+    other = with_tensors(adapted, tmp_path / "m", lambda name, one: one * 1.5 if "v_proj" in name else one)
+    failed = refuse(other, data, tmp_path / "model")
+    assert "merged" in failed
+    assert not {"changed-weights", "changed-vectors"} & set(failed)
+
+
 def test_a_pair_eval_serves_as_probes(tuned, data, tmp_path):
     arguments = tuned.arguments(data, tmp_path / "model", probes=data / "pairs.jsonl", corpus=None)
     assert package.main(arguments) == 0
