@@ -32,6 +32,8 @@ check: setup     ## format, lint, types, layers
 bench: setup     ## what the performance claims are measured with
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/losses.py
+	$(BIN)/python benchmarks/bad_input.py
+	$(BIN)/python benchmarks/faults.py
 
 golden: setup    ## write golden files and the schema anew; read the diff
 	$(BIN)/python -m tests.golden.regenerate

@@ -1,11 +1,11 @@
 """Faults that are really done to trainings, on the real backends with tiny models and on a fake trainer.
 
 `python benchmarks/faults.py [--backend NAME …] [--fault NAME …] [--work FOLDER]` prints a table, fault × backend →
-recovered, what was lost, seconds, and keeps it in benchmarks/faults.json and README.md; a part replaces its part. Each
-backend runs its recipe's smoke once, undisturbed: the reference. Then, for each fault, the training alone starts again
-in that run folder, meets the fault, and `orch resume` must end it with the reference's loss at every step and the same
-sha256 of the weights, repeat no finished stage and leave no process. Full disks, memory limits and read-only folders
-need root.
+recovered, what was lost, seconds, and keeps it in benchmarks/faults.json and the READMEs; a part replaces its part.
+Each backend runs its recipe's smoke once, undisturbed: the reference. Then, for each fault, the training alone starts
+again in that run folder, meets the fault, and `orch resume` must end it with the reference's loss at every step and the
+same sha256 of the weights, repeat no finished stage and leave no process. Full disks, memory limits and read-only
+folders need root.
 """
 
 from __future__ import annotations
@@ -34,11 +34,45 @@ from orchestrator.supervise.runs import is_supervised
 from orchestrator.supervise.state import read_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "faults.json"
-PAGE = ROOT / "benchmarks" / "README.md"
+CHINESE = {
+    "fault": "故障",
+    "fake trainer": "模拟训练器",
+    "SIGINT to orch": "给 orch 发 SIGINT",
+    "SIGTERM to orch": "给 orch 发 SIGTERM",
+    "SIGHUP to orch": "给 orch 发 SIGHUP",
+    "SIGKILL to orch": "给 orch 发 SIGKILL",
+    "SIGKILL to orch and worker": "给 orch 和训练进程发 SIGKILL",
+    "SIGTERM to the launcher": "给启动器发 SIGTERM",
+    "SIGKILL to the launcher": "给启动器发 SIGKILL",
+    "SIGTERM to the worker": "给训练进程发 SIGTERM",
+    "SIGKILL to the worker": "给训练进程发 SIGKILL",
+    "SIGKILL in a checkpoint's save": "正在存 checkpoint 时发 SIGKILL",
+    "SIGSTOP of the worker": "挂起训练进程（SIGSTOP）",
+    "terminal closed": "关闭终端",
+    "newest checkpoint cut off": "最新的 checkpoint 被截断",
+    "its optimizer cut off": "其优化器文件被截断",
+    "a bit of its optimizer flipped": "其优化器文件翻转一位",
+    "its random state lost": "丢失其随机数状态",
+    "training over, result lost": "训练已完成，结果文件丢失",
+    "state.json damaged": "state.json 损坏",
+    "disk full": "磁盘写满",
+    "memory limit": "内存超限被内核杀掉",
+    "two runs at once": "两个 orch 同时跑一个目录",
+    "run folder read-only": "运行目录变为只读",
+    "lost": "丢失",
+    "not run": "未运行",
+    "{} steps again": "重跑 {} 步",
+    "{} of {} recovered from, {} not.": "{1} 项中恢复 {0} 项，未恢复 {2} 项。",
+}
+PAGES: dict[Path, dict[str, str]] = {
+    ROOT / "benchmarks" / "README.md": {},
+    ROOT / "README.md": {},
+    ROOT / "README.zh-CN.md": CHINESE,
+}
 BEGIN, END = "<!-- faults -->", "<!-- /faults -->"
 ORCH = str(Path(sys.executable).parent / "orch")
 RECIPES = {
@@ -53,6 +87,7 @@ DEFAULT_STALL_S = 60
 WAIT_S = 300.0
 STOPPED, FAILED, STALLED, BUSY, KILLED = 130, 6, 7, 9, -signal.SIGKILL
 PAGE_BYTES = 4096
+SAVE_TRIES = 6
 MEMORY_GROUP = Path("/sys/fs/cgroup/memory")
 
 
@@ -122,7 +157,7 @@ class Case:
         check("Traceback" not in text and "a bug in Orch" not in text, f"a traceback: {said(out, err)}")
         check(words in text, f"it does not say {words!r}: {said(out, err)}")
 
-    def wait(self, condition: Callable[[], Any], what: str) -> Any:
+    def wait(self, condition: Callable[[], Any], what: str, every_s: float = 0.005) -> Any:
         end = time.monotonic() + WAIT_S
         while time.monotonic() < end:
             with contextlib.suppress(OSError, ValueError, AttributeError, StopIteration):
@@ -130,7 +165,7 @@ class Case:
                     return value
             if self.orch and self.orch.poll() is not None:
                 raise LostError(f"it ended before {what} with {self.orch.returncode}: {said(*self.orch.communicate())}")
-            time.sleep(0.005)
+            time.sleep(every_s)
         raise LostError(f"waited in vain for {what}")
 
     def wait_for_checkpoint(self, step: int | None = None) -> None:
@@ -263,17 +298,24 @@ def signal_training(target: str, number: signal.Signals) -> Callable[[Case], Non
 
 
 def kill_in_a_save(case: Case) -> None:
-    """Kill the worker while the second checkpoint is there and its trainer_state.json is not."""
-    case.start()
-    case.wait_for_checkpoint()
-    worker = case.worker()
+    """Kill the worker while the second checkpoint is there and its trainer_state.json is not.
+
+    A tiny model is saved within milliseconds: where the save was over before the kill, the training begins again.
+    """
     folder = next_checkpoint(case)
-    case.wait(lambda: any(folder.iterdir()), "the second checkpoint's first file")
-    os.kill(worker, signal.SIGSTOP)
-    caught = not (folder / "trainer_state.json").exists()
-    os.kill(worker, signal.SIGKILL)
-    case.end(FAILED, case.stage)
-    check(caught, "(the save was over before the kill: nothing was tested)")
+    for _ in range(SAVE_TRIES):
+        case.start()
+        case.wait(case.checkpoint(case.first_step).exists, "the first checkpoint")
+        worker = case.worker()
+        case.wait(folder.exists, "the second checkpoint", every_s=0.0005)
+        os.kill(worker, signal.SIGSTOP)
+        caught = not (folder / "trainer_state.json").exists()
+        os.kill(worker, signal.SIGKILL)
+        case.end(FAILED, case.stage)
+        if caught:
+            return
+        case.reset()
+    raise LostError(f"(the save was over before the kill, {SAVE_TRIES} times: nothing was tested)")
 
 
 def next_checkpoint(case: Case) -> Path:
@@ -499,35 +541,45 @@ def measure(case: Case, fault: str) -> Outcome:
 
 def write_results(outcome: Outcome) -> list[Outcome]:
     """Put this outcome in the place of an earlier one, and return all."""
-    known = [Outcome(**row) for row in json.loads(RESULTS.read_text())] if RESULTS.exists() else []
-    merged = {(row.fault, row.backend): row for row in [*known, outcome]}
+    merged = {(row.fault, row.backend): row for row in [*load_results(), outcome]}
     rows = [merged[fault, backend] for fault in FAULTS for backend in BACKENDS if (fault, backend) in merged]
     RESULTS.write_text(json.dumps([asdict(row) for row in rows], indent=1, ensure_ascii=False) + "\n")
     return rows
 
 
-def build_table(outcomes: list[Outcome]) -> str:
-    cells = {(row.fault, row.backend): show(row) for row in outcomes}
-    lines = [f"| fault | {' | '.join(BACKENDS)} |", f"|---|{'---|' * len(BACKENDS)}"]
-    lines += [
-        f"| {fault} | {' | '.join(cells.get((fault, backend), 'not run') for backend in BACKENDS)} |"
-        for fault in FAULTS
-    ]
+def build_table(outcomes: list[Outcome], words: Mapping[str, str] = {}) -> str:
+    """Return the Markdown table; `words` has the other language's for those of this one."""
+
+    def say(text: str) -> str:
+        return words.get(text, text)
+
+    def cell(fault: str, backend: str) -> str:
+        row = next((row for row in outcomes if (row.fault, row.backend) == (fault, backend)), None)
+        if row is None:
+            return say("not run")
+        if not row.recovered:
+            return f"**{say('lost')}**: {row.lost.splitlines()[0]}"
+        again = say("{} steps again").format(row.repeated_steps)
+        return f"{row.seconds:.0f} s" + (f", {again}" if row.repeated_steps else "")
+
+    lines = [f"| {say('fault')} | {' | '.join(map(say, BACKENDS))} |", f"|---|{'---|' * len(BACKENDS)}"]
+    lines += [f"| {say(fault)} | {' | '.join(cell(fault, backend) for backend in BACKENDS)} |" for fault in FAULTS]
     lost = sum(not row.recovered for row in outcomes)
-    return "\n".join([*lines, "", f"{len(outcomes) - lost} of {len(outcomes)} recovered from, {lost} not."])
+    return "\n".join(
+        [*lines, "", say("{} of {} recovered from, {} not.").format(len(outcomes) - lost, len(outcomes), lost)]
+    )
 
 
-def write_table(table: str) -> None:
-    """Put the table in its place in benchmarks/README.md."""
-    text = PAGE.read_text(encoding="utf-8")
-    head, rest = text.split(BEGIN)
-    PAGE.write_text(f"{head}{BEGIN}\n\n{table}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
+def write_tables(outcomes: list[Outcome]) -> None:
+    """Put the table in its place in the pages that have one."""
+    for page, words in PAGES.items():
+        head, rest = page.read_text(encoding="utf-8").split(BEGIN)
+        table = build_table(outcomes, words)
+        page.write_text(f"{head}{BEGIN}\n\n{table}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
 
 
-def show(row: Outcome) -> str:
-    if not row.recovered:
-        return f"**lost**: {row.lost.splitlines()[0]}"
-    return f"{row.seconds:.0f} s" + (f", {row.repeated_steps} steps again" if row.repeated_steps else "")
+def load_results() -> list[Outcome]:
+    return [Outcome(**row) for row in json.loads(RESULTS.read_text())] if RESULTS.exists() else []
 
 
 def main() -> None:
@@ -535,8 +587,12 @@ def main() -> None:
     parser.add_argument("--backend", action="append", choices=BACKENDS, help="only this one (repeatable)")
     parser.add_argument("--fault", action="append", choices=FAULTS, help="only this one (repeatable)")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "faults", help="where the runs are made, and kept")
+    parser.add_argument("--table", action="store_true", help="run nothing: write the tables of what was run")
     args = parser.parse_args()
-    outcomes: list[Outcome] = []
+    outcomes = load_results()
+    if args.table:
+        write_tables(outcomes)
+        return
     args.work.mkdir(parents=True, exist_ok=True)
     for backend in args.backend or BACKENDS:
         case = build_case(backend, args.work.resolve())
@@ -548,10 +604,10 @@ def main() -> None:
             outcome = measure(case, fault)
             outcomes = write_results(outcome)
             seconds = time.monotonic() - begin
-            print(f"{backend}: {fault}: {show(outcome)} (all in all {seconds:.0f} s)", file=sys.stderr, flush=True)
-    table = build_table(outcomes)
-    write_table(table)
-    print(table)
+            result = f"{outcome.seconds:.0f} s" if outcome.recovered else f"lost: {outcome.lost}"
+            print(f"{backend}: {fault}: {result} (all in all {seconds:.0f} s)", file=sys.stderr, flush=True)
+    write_tables(outcomes)
+    print(build_table(outcomes))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import os
 import re
 import shlex
@@ -104,6 +105,18 @@ def test_every_path_of_the_repository_that_is_named_exists(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_tables_of_faults_are_those_that_the_benchmark_kept():
+    spec = importlib.util.spec_from_file_location("faults", ROOT / "benchmarks" / "faults.py")
+    faults = importlib.util.module_from_spec(spec)
+    sys.modules["faults"] = faults
+    spec.loader.exec_module(faults)
+    outcomes = faults.load_results()
+    assert len(outcomes) == len(faults.FAULTS) * len(faults.BACKENDS)
+    assert set(READMES) < set(faults.PAGES)
+    for page, words in faults.PAGES.items():
+        assert faults.build_table(outcomes, words) in page.read_text(encoding="utf-8")
+
+
 def test_no_figure_is_still_to_be_filled_in(page):
     assert not re.findall(r"«[A-Z-]+»", page.read_text(encoding="utf-8"))
 
