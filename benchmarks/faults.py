@@ -65,6 +65,7 @@ CHINESE = {
     "run folder read-only": "运行目录变为只读",
     "lost": "丢失",
     "not run": "未运行",
+    "{} step again": "重跑 {} 步",
     "{} steps again": "重跑 {} 步",
     "{} of {} recovered from, {} not.": "{1} 项中恢复 {0} 项，未恢复 {2} 项。",
 }
@@ -559,7 +560,7 @@ def build_table(outcomes: list[Outcome], words: Mapping[str, str] = {}) -> str:
             return say("not run")
         if not row.recovered:
             return f"**{say('lost')}**: {row.lost.splitlines()[0]}"
-        again = say("{} steps again").format(row.repeated_steps)
+        again = say("{} step again" if row.repeated_steps == 1 else "{} steps again").format(row.repeated_steps)
         return f"{row.seconds:.0f} s" + (f", {again}" if row.repeated_steps else "")
 
     lines = [f"| {say('fault')} | {' | '.join(map(say, BACKENDS))} |", f"|---|{'---|' * len(BACKENDS)}"]
