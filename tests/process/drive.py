@@ -13,7 +13,9 @@ from orchestrator.supervise.loop import run_plan
 from orchestrator.supervise.stopping import Patience
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup the tests would hand it down ignored
+    # Under nohup, or in the background of a script, the tests would hand these down ignored.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     run_dir = RunDir(Path(sys.argv[1]))
     patience = Patience(float(sys.argv[2]) if len(sys.argv) > 2 else 2.0, 1.0, 3.0)
     try:
