@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
 
@@ -13,9 +12,6 @@ from orchestrator.supervise.loop import run_plan
 from orchestrator.supervise.stopping import Patience
 
 if __name__ == "__main__":
-    # Under nohup, or in the background of a script, the tests would hand these down ignored.
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     run_dir = RunDir(Path(sys.argv[1]))
     patience = Patience(float(sys.argv[2]) if len(sys.argv) > 2 else 2.0, 1.0, 3.0)
     try:
