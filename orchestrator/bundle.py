@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import RunFolderError
+from orchestrator.logs.quoted_rows import hide_rows
 from orchestrator.secrets import find_secret_values, redact_text
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ class Bundle:
 def write_bundle(run: RunDir, target: Path, *, with_data: bool = False) -> Bundle:
     """Write the archive (zip) of a run to `target`, whole or not at all; secrets of this environment are blotted out.
 
-    Logs and JSON Lines keep their first 256 KiB and last 2 MiB. Raises RunFolderError when it cannot be written.
+    Logs and JSON Lines keep their first 256 KiB and last 2 MiB; without `with_data` the rows that a trainer is known to
+    print are left out of them. Raises RunFolderError when it cannot be written.
     """
     if target.exists():
         raise RunFolderError(f"{target} exists", hint="name another file with -o")
@@ -77,11 +79,10 @@ def write_bundle(run: RunDir, target: Path, *, with_data: bool = False) -> Bundl
         target.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
             for path, name in _list_files(run.root):
-                size = path.stat().st_size
                 if any(_matches(name, pattern) for pattern in taken):
-                    entries.append(_add(archive, f"{run.root.name}/{name}", path, size))
+                    entries.append(_add(archive, f"{run.root.name}/{name}", path, with_data=with_data))
                 else:
-                    left_out, left_out_bytes = left_out + 1, left_out_bytes + size
+                    left_out, left_out_bytes = left_out + 1, left_out_bytes + path.stat().st_size
             manifest = {
                 "version": BUNDLE_VERSION,
                 "run": run.root.name,
@@ -114,7 +115,8 @@ def _list_files(root: Path) -> Iterator[tuple[Path, str]]:
                 yield path, path.relative_to(root).as_posix()
 
 
-def _add(archive: zipfile.ZipFile, name: str, path: Path, size: int) -> Entry:
+def _add(archive: zipfile.ZipFile, name: str, path: Path, *, with_data: bool) -> Entry:
+    size = path.stat().st_size
     if path.suffix in _BINARY:
         archive.write(path, name)
         return Entry(name, size)
@@ -126,7 +128,8 @@ def _add(archive: zipfile.ZipFile, name: str, path: Path, size: int) -> Entry:
             content = head + b"\n[...]\n" + stream.read()
         else:
             content = stream.read()
-    archive.writestr(name, _disguise(content.decode("utf-8", errors="replace")))
+    text = content.decode("utf-8", errors="replace")
+    archive.writestr(name, _disguise(text if with_data else hide_rows(text)))
     return Entry(name, size, cut)
 
 

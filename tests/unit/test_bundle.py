@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from orchestrator.bundle import HEAD_BYTES, TAIL_BYTES, write_bundle
 from orchestrator.cli import orch
 from orchestrator.errors import RunFolderError
+from orchestrator.logs.quoted_rows import LEFT_OUT
 from orchestrator.rundir import RunDir
 
 ROWS = "a sentence of the user's"
@@ -32,6 +33,7 @@ def run(tmp_path):
         "model/config.json": "{}",
         "model/model.safetensors": "weights",
         "stages/02-train/stdout.log": "token hf_secretsecretsecret\n" + "x" * 100,
+        "stages/02-train/stderr.log": f"[INFO:swift] [INPUT] <user>\n{ROWS}\n[INFO:swift] max_length: 64\n",
         "stages/02-train/command.json": "{}",
         "stages/02-train/output/checkpoint-8/trainer_state.json": "{}",
         "stages/02-train/output/checkpoint-8/optimizer.pt": "state",
@@ -49,11 +51,15 @@ def names(path):
         return {name.removeprefix("demo-1/") for name in archive.namelist()}
 
 
+def read(path, name):
+    return zipfile.ZipFile(path).read(f"demo-1/{name}").decode()
+
+
 def test_rows_and_weights_stay_out(run, tmp_path):
     bundle = write_bundle(run, tmp_path / "x.zip")
     assert names(bundle.path) == {
         "recipe.yaml", "plan.json", "provenance.json", "events.jsonl", "data/ledger.json", "model/config.json",
-        "stages/02-train/stdout.log", "stages/02-train/command.json",
+        "stages/02-train/stdout.log", "stages/02-train/stderr.log", "stages/02-train/command.json",
         "stages/02-train/output/checkpoint-8/trainer_state.json", "bundle.json",
     }  # fmt: skip
     assert ROWS.encode() not in b"".join(
@@ -68,6 +74,13 @@ def test_rows_come_along_when_they_are_asked_for_and_weights_never(run, tmp_path
     found = names(write_bundle(run, tmp_path / "x.zip", with_data=True).path)
     assert {"report.html", "metrics.json", "data/train.jsonl", "stages/06-evaluate/output/scores.jsonl"} <= found
     assert not {name for name in found if name.endswith((".safetensors", ".pt", "something-new.json"))}
+    assert ROWS in read(tmp_path / "x.zip", "stages/02-train/stderr.log")
+
+
+def test_what_a_trainer_prints_around_a_row_is_kept(run, tmp_path):
+    write_bundle(run, tmp_path / "x.zip")
+    text = read(tmp_path / "x.zip", "stages/02-train/stderr.log")
+    assert text == f"[INFO:swift] [INPUT] {LEFT_OUT}\n[INFO:swift] max_length: 64\n"
 
 
 def test_a_long_log_keeps_its_beginning_and_its_end(run, tmp_path):
@@ -112,9 +125,9 @@ def test_the_command_says_what_it_left_out(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(orch, ["bundle", "demo-1"])
     assert done.exit_code == 0
-    assert "demo-1.zip: 9 files" in done.stdout
+    assert "demo-1.zip: 10 files" in done.stdout
     assert "7 files (0.0 MB) are left out: weights, rows, caches" in done.stdout
     assert "look through them" in done.stderr
     data = json.loads(CliRunner().invoke(orch, ["bundle", "demo-1", "-o", "other.zip", "--json"]).stdout)["data"]
     assert data["path"] == str(tmp_path / "other.zip")
-    assert len(data["files"]) == 9
+    assert len(data["files"]) == 10
