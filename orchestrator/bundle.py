@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from orchestrator.errors import RunFolderError
 from orchestrator.logs.quoted_rows import hide_rows
 from orchestrator.secrets import find_secret_values, redact_text
+from orchestrator.user_folders import find_home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,5 +137,5 @@ def _add(archive: zipfile.ZipFile, name: str, path: Path, *, with_data: bool) ->
 def _disguise(text: str) -> str:
     """Return the text without this environment's secrets and without the name of the home folder."""
     public = redact_text(text, find_secret_values(os.environ))
-    home = str(Path.home())
+    home = str(find_home())
     return public if home == "/" else public.replace(f"{home}/", "~/")

@@ -1,16 +1,21 @@
-"""What the machine can compute on: GPUs and the precision they support, or a CPU."""
+"""What the machine can compute on: GPUs and the precision they support, or a CPU, and its memory."""
 
 from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 
 from orchestrator.errors import PreflightError
 
 BF16_CAPABILITY = 8.0  # Ampere and later have bfloat16 units
 _QUERY = "index,uuid,name,compute_cap,memory.total,memory.used,driver_version"
 _LEAST_COLUMNS = 5
+_ASK_TIMEOUT_S = 60.0  # without persistence mode the driver starts anew for each question, GPU by GPU
+_SLICE = "MIG-"  # of a GPU: nvidia-smi lists only whole ones, under other names
+_MEMINFO = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True)
@@ -72,12 +77,31 @@ def find_hardware() -> Hardware:
     return _describe(select_visible(find_gpus(), visible))
 
 
+@cache
 def find_gpus() -> tuple[Gpu, ...]:
-    """Return all GPUs of this machine, whatever CUDA_VISIBLE_DEVICES says; none where nvidia-smi finds nothing."""
+    """Return all GPUs of this machine, whatever CUDA_VISIBLE_DEVICES says; none where nvidia-smi finds nothing.
+
+    nvidia-smi is asked once a process: where nothing else holds the driver, each answer takes seconds.
+    """
     from orchestrator.process import run
 
-    probe = run(("nvidia-smi", f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits"), 10.0)
-    return parse_gpus(probe.stdout) if probe.exit_code == 0 else ()
+    # a damaged InfoROM, or one lost GPU of many, is said beside the rows and by an exit code of its own
+    return parse_gpus(
+        run(("nvidia-smi", f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits"), _ASK_TIMEOUT_S).stdout
+    )
+
+
+def find_memory() -> dict[str, int]:
+    """Return the kernel's sizes of this machine's memory in bytes, such as MemTotal; empty on other systems."""
+    try:
+        return parse_memory(_MEMINFO.read_text(encoding="ascii", errors="replace"))
+    except OSError:
+        return {}
+
+
+def parse_memory(text: str) -> dict[str, int]:
+    """Return the sizes in the text of /proc/meminfo, in bytes; rows that count something else are left out."""
+    return {found[1]: int(found[2]) * 1024 for found in re.finditer(r"^(\S+): +(\d+) kB$", text, re.MULTILINE)}
 
 
 def parse_gpus(text: str) -> tuple[Gpu, ...]:
@@ -102,9 +126,13 @@ def select_visible(gpus: tuple[Gpu, ...], visible: str | None) -> tuple[Gpu, ...
     """Return the GPUs that a value of CUDA_VISIBLE_DEVICES names, by number or by the beginning of their UUID.
 
     In its order, and up to the first name of none: so CUDA reads it (CUDA C++ Programming Guide, CUDA_VISIBLE_DEVICES).
+    Of slices of GPUs a process sees the first alone (MIG User Guide, CUDA Device Enumeration); its memory is not known.
     """
     if visible is None:
         return gpus
+    if gpus and visible.strip().startswith(_SLICE):
+        name = visible.partition(",")[0].strip()
+        return (replace(gpus[0], index=name, uuid=name, memory_mib=None, used_mib=None),)
     found: list[Gpu] = []
     for name in (part.strip() for part in visible.split(",")):
         gpu = next((gpu for gpu in gpus if name and (gpu.index == name or gpu.uuid.startswith(name))), None)

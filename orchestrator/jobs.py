@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import shutil
 import sys
 import time
 from dataclasses import replace
@@ -19,9 +17,11 @@ from orchestrator.errors import OrchError, PreflightError, Problem, RecipeError,
 from orchestrator.evaluation.measures import check_metrics
 from orchestrator.measuring import find_teacher_spec
 from orchestrator.models import find_model
+from orchestrator.named_paths import find_file, find_python
 from orchestrator.provenance import find_versions
 from orchestrator.render import find_templates
 from orchestrator.rundir import RunDir
+from orchestrator.user_folders import find_orch_cache
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +46,7 @@ def build_job(loaded: LoadedRecipe, run_dir: Path, hardware: Hardware, *, smoke:
     """Return the job of a recipe on this hardware. Raises RecipeError with everything that does not fit together."""
     recipe = loaded.recipe
     backend = BACKENDS[recipe.backend]
-    backend_python = _find_python(loaded)
+    backend_python = find_backend_python(loaded)
     _require_writable_name(run_dir)
     job = Job(
         recipe=recipe,
@@ -61,7 +61,7 @@ def build_job(loaded: LoadedRecipe, run_dir: Path, hardware: Hardware, *, smoke:
         smoke=smoke,
         kind=_find_kind(loaded),
         deepspeed_text=_load_deepspeed(loaded),
-        cache_dir=str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orch"),
+        cache_dir=str(find_orch_cache()),
         teacher=_find_model(recipe.teacher, loaded, "teacher") if recipe.teacher else None,
         guard_kinds=_find_guard_kinds(loaded),
     )
@@ -88,28 +88,26 @@ def _find_model(ref: ModelRef, loaded: LoadedRecipe, key: str) -> BaseModel:
         raise type(error).from_problems(problems) from None
 
 
-def _find_python(loaded: LoadedRecipe) -> str:
-    """Return the backend's interpreter as an absolute path that is not resolved: a venv's link is its identity."""
+def find_backend_python(loaded: LoadedRecipe) -> str:
+    """Return the absolute path of the backend's interpreter. Raises PreflightError where there is none."""
     name = loaded.recipe.launch.python
     if name is None:
         return sys.executable
-    found = shutil.which(name) if "/" not in name else _find_file(loaded.folder, name)
+    found = find_python(loaded.folder, name)
     if found is None:
         raise PreflightError(
             f"launch.python: no such interpreter: {name}",
             hint="name the python of the backend's environment",
             where=loaded.source.where(("launch", "python")),
         )
-    return str(Path(found).absolute())
+    return found
 
 
-def _find_file(folder: Path, name: str) -> Path | None:
-    """Return the regular file that a recipe in `folder` calls `name`, None where there is none."""
-    try:
-        path = folder / Path(name).expanduser()
-        return path if path.is_file() else None
-    except (OSError, RuntimeError):  # a name that is too long, the home of nobody
-        return None
+def find_downloads(loaded: LoadedRecipe) -> tuple[str, ...]:
+    """Return the hub ids of the recipe's models that are not on this machine. Raises OrchError for unusable ones."""
+    named = [(loaded.recipe.model, "model"), (loaded.recipe.teacher, "teacher")]
+    models = (_find_model(ref, loaded, key) for ref, key in named if ref is not None)
+    return tuple(dict.fromkeys(model.location for model in models if not model.is_local))
 
 
 def _require_writable_name(run_dir: Path) -> None:
@@ -197,7 +195,7 @@ def _load_deepspeed(loaded: LoadedRecipe) -> str | None:
     if name is None or name in BACKENDS[loaded.recipe.backend].deepspeed_names:
         return None
     shipped = {path.stem: path for path in (find_templates() / "deepspeed").glob("*.json")}
-    path = shipped.get(name) or _find_file(loaded.folder, name)
+    path = shipped.get(name) or find_file(loaded.folder, name)
     where = loaded.source.where(("deepspeed",))
     if path is None:
         raise RecipeError(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import Problem
+from orchestrator.file_cache import read_once
 from orchestrator.safetensors_files import Damage, Shapes, is_lfs_pointer, read_shapes
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ _PICKLES = ("pytorch_model*.bin", "model.pt", "model.pth")
 _UNFINISHED = ("*.incomplete", "*.aria2", "*.part", "*.crdownload", ".cache/huggingface/download/*.incomplete",
                "._____temp/*")  # fmt: skip
 _AGAIN = "download the model again, or copy that file from where it is whole"
+_read_header = read_once(read_shapes)  # each check of a command looks at all of them
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def _read_files(folder: Path, files: dict[str, set[str] | None]) -> Weights:
         problems.append(Problem(message, _how(folder, missing[0])))
     for name in sorted(files.keys() - set(missing)):
         path, promised = folder / name, files[name]
-        found = read_shapes(path)
+        found = _read_header(path)
         if isinstance(found, Damage):
             problems.append(describe_damage(path, found.why))
             continue
@@ -101,6 +103,7 @@ def _how(folder: Path, name: str) -> str:
     return f"download the model again: {name} is part of it"
 
 
+@read_once
 def _load_weight_map(path: Path) -> dict[str, str] | None:
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))

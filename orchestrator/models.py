@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import PreflightError, RecipeError
+from orchestrator.hub import find_hub_cache
 from orchestrator.safetensors_files import is_lfs_pointer
 
 if TYPE_CHECKING:
@@ -155,9 +155,7 @@ def _find_in_package(package: str) -> Path:
 
 def _find_in_hub_cache(hub_id: str) -> Path | None:
     """Return the snapshot of `hub_id` in the Hugging Face cache, where `from_pretrained` would find it."""
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
-    repository = cache / f"models--{hub_id.replace('/', '--')}"
+    repository = find_hub_cache() / f"models--{hub_id.replace('/', '--')}"
     try:
         revision = (repository / "refs" / "main").read_text(encoding="utf-8").strip()
     except (OSError, ValueError):

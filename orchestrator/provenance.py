@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import sys
 from dataclasses import dataclass
 from functools import cache
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import __version__
 from orchestrator.content_hash import hash_path
+from orchestrator.hardware import find_memory
 from orchestrator.process import run
 from orchestrator.render import find_templates
 
@@ -24,13 +26,18 @@ if TYPE_CHECKING:
     from orchestrator.plan import Plan
 
 PROVENANCE_VERSION = 2
+# What says that a distribution is installed; conda's packages of PyTorch have the older form, with Python's version.
+_DISTRIBUTION = re.compile(r"(.+?)-([^-]+)(?:-py[\d.]+)?\.(?:dist|egg)-info")
 DISTRIBUTIONS = (
     "FlagEmbedding", "ms-swift", "sentence-transformers", "transformers", "peft", "deepspeed", "accelerate",
     "datasets", "tokenizers", "safetensors", "torch", "numpy", "ir-measures",
     "flash-attn", "kernels", "liger-kernel",
 )  # fmt: skip
+# What PYTHONPATH adds, and the user's own packages, are there for a stage too; the working directory is not.
 _PROBE = """
-import importlib.metadata as m, json, platform, sys
+import sys
+sys.path[:] = filter(None, sys.path)
+import importlib.metadata as m, json, platform
 found = {"python": platform.python_version()}
 if not sys.argv[1:]:
     found.update(sorted((d.name.lower().replace("-", "_").replace(".", "_"), d.version) for d in m.distributions()))
@@ -63,16 +70,15 @@ def _own_versions() -> dict[str, str]:
 
 
 def _own_distributions() -> Iterator[tuple[str, str]]:
-    """Yield (normalised name, version) of every dist-info folder on this interpreter's path, in its order."""
+    """Yield (normalised name, version) of every distribution on this interpreter's path, in its order."""
     for folder in dict.fromkeys(sys.path):
         try:
             entries = os.listdir(folder or ".")  # noqa: PTH208  (names are all that is needed)
         except OSError:
             continue
         for entry in entries:
-            name, dash, version = entry.removesuffix(".dist-info").rpartition("-")
-            if dash and entry.endswith(".dist-info"):
-                yield _normal(name), version
+            if found := _DISTRIBUTION.fullmatch(entry):
+                yield _normal(found[1]), found[2]
 
 
 def _normal(name: str) -> str:
@@ -144,7 +150,7 @@ def find_packages(python: str) -> dict[str, str]:
 
 def _probe(python: str, *names: str) -> dict[str, str]:
     """Return the versions of the distributions of another interpreter: those named, or all."""
-    probe = run((python, "-I", "-c", _PROBE, *names), 20.0)
+    probe = run((python, "-c", _PROBE, *names), 20.0)
     try:
         found = json.loads(probe.stdout) if probe.exit_code == 0 else {}
     except ValueError:
@@ -160,21 +166,17 @@ def _hash_sources() -> str:
 
 
 def _cpu_name() -> str | None:
-    return _find_line("/proc/cpuinfo", "model name")
+    """Return the processor's name as the kernel says it; None on other systems."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
 
 
 def _memory_mib() -> int | None:
-    kib = (_find_line("/proc/meminfo", "MemTotal") or "").split()
-    return int(kib[0]) // 1024 if kib and kib[0].isdigit() else None
-
-
-def _find_line(path: str, name: str) -> str | None:
-    """Return the value of `name: value` in one of the kernel's files; None on other systems."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return None
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), None)
+    total = find_memory().get("MemTotal")
+    return None if total is None else total // 1024**2
 
 
 def _git_state(folder: Path) -> dict[str, Any] | None:

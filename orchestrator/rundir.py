@@ -12,23 +12,28 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _PART = ".part"
-PART_PATTERN = f".*{_PART}"  # what `write_text` leaves when it is killed
+PART_PATTERN = f".*{_PART}"  # what `write_bytes` leaves when it is killed
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `text` (UTF-8, LF) to `path` by rename, so that a reader sees the old file or the new one, never a part."""
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path` by rename, so that a reader sees the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     name = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PART}")
     descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)  # as private as the umask asks for
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         name.replace(path)
     except BaseException:
         name.unlink(missing_ok=True)
         raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` in UTF-8, its line ends as they are, by rename."""
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:

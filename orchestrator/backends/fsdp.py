@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.distributions import parse_release
+
 if TYPE_CHECKING:
     from orchestrator.backends.protocol import Job
 
@@ -29,7 +31,7 @@ def build_fsdp_arguments(job: Job) -> dict[str, Any]:
     config: dict[str, Any] = {"auto_wrap_policy": "TRANSFORMER_BASED_WRAP", "state_dict_type": "FULL_STATE_DICT"}
     if layer := _find_layer(job):
         config["transformer_layer_cls_to_wrap"] = [layer]
-    if _version(job.versions.get("transformers")) >= _MODERN:
+    if parse_release(job.versions.get("transformers") or "5.19") >= _MODERN:
         return {"fsdp": True, "fsdp_config": {"reshard_after_forward": True, **config}}
     return {"fsdp": "full_shard auto_wrap", "fsdp_config": config}
 
@@ -41,8 +43,3 @@ def _find_layer(job: Job) -> str | None:
             if architecture.startswith(start):
                 return layer
     return None
-
-
-def _version(text: str | None) -> tuple[int, ...]:
-    parts = [int(part) for part in (text or "5.19").split(".")[:2] if part.isdigit()]
-    return tuple(parts)

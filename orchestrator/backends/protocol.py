@@ -43,9 +43,17 @@ class Job:
     def processes(self) -> int:
         """Return how many processes train on this machine: one a GPU, one on a CPU, unless the recipe says it."""
         asked = self.recipe.launch.nproc_per_node
-        if asked == "auto":
-            return self.hardware.count if self.hardware.kind == "cuda" else 1
-        return asked
+        if asked != "auto":
+            return asked
+        if self.hardware.kind == "cpu":
+            return 1
+        chosen = self.chosen_gpus()
+        return self.hardware.count if chosen is None else max(1, min(len(chosen), self.hardware.count))
+
+    def chosen_gpus(self) -> tuple[str, ...] | None:
+        """Return the GPUs that the recipe's CUDA_VISIBLE_DEVICES leaves to every stage; None where it says nothing."""
+        visible = self.recipe.launch.env.get("CUDA_VISIBLE_DEVICES")
+        return None if visible is None else tuple(name for name in visible.split(",") if name.strip())
 
     def environment(self, model: BaseModel | None = None) -> dict[str, str]:
         """Return the environment of every stage that loads the model (the base); the recipe's own variables win."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.distributions import find_major
 from orchestrator.errors import Problem
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ class Translation:
 
 def major(version: str | None) -> int:
     """Return the first number of a version; 5 where nothing is known, the tested generation."""
-    head = (version or "").split(".")[0]
-    return int(head) if head.isdigit() else 5
+    found = find_major(version)
+    return 5 if found is None else found
 
 
 def translate(train: Mapping[str, Any], transformers_version: str | None) -> Translation:

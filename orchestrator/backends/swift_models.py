@@ -123,9 +123,17 @@ def _of_task(registry: Iterable[str], task: str) -> Iterable[str]:
 
 
 def _same_model(name: str, hub_id: str) -> bool:
-    # a folder that was downloaded is called like the second half of the id
-    name, hub_id = name.rstrip("/").lower(), hub_id.lower()
-    return name == hub_id or name.rpartition("/")[2] == hub_id.rpartition("/")[2]
+    return _second_half(name) == _second_half(hub_id)
+
+
+def _second_half(name: str) -> str:
+    """Return what a hub id's second half, or the folder that was downloaded for it, calls the model.
+
+    Hugging Face's cache names the folder above the snapshots, models--OWNER--NAME; ModelScope's has ___ for a dot.
+    """
+    *above, last = name.rstrip("/").lower().split("/")
+    cached = next((part for part in reversed(above) if part.startswith("models--")), None)
+    return cached.rpartition("--")[2] if cached else last.replace("___", ".")
 
 
 def _article(task: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.backends.arguments import load_arguments
-from orchestrator.backends.arguments.snapshots import describe_versions, find_set, is_near, release, version_sets
+from orchestrator.backends.arguments.snapshots import describe_versions, find_set, is_near, version_sets
+from orchestrator.distributions import parse_release
 from orchestrator.errors import Problem
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 # ms-swift 3.6 takes one positive from the last message and the negatives from `rejected_response`; 3.12 and 4 read what
 # Orch writes, `positive_messages` and `negative_messages` (RowPreprocessor.standard_keys).
-_READS_GROUPS = (3, 12, 0)
+_READS_GROUPS = (3, 12)
 
 
 def check_versions(job: Job, snapshot: str, train: Mapping[str, Any]) -> Iterator[Found]:
@@ -35,7 +36,7 @@ def check_swift_versions(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
     """Yield what ms-swift 3 cannot do: arguments, the rows of embedding models and rerankers, Matryoshka sizes."""
     yield from check_versions(job, "swift", train)
     installed = job.versions.get("ms-swift")
-    if installed is not None and release(installed) < _READS_GROUPS and job.recipe.task != "sft":
+    if installed is not None and parse_release(installed) < _READS_GROUPS and job.recipe.task != "sft":
         message = f"ms-swift {installed} reads the rows of {job.recipe.task} models in another form than Orch writes"
         yield ("task",), Problem(message, "install ms-swift 3.12 or later, such as the tested 4.6.0")
     loss = job.recipe.loss

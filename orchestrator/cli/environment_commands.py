@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,17 +36,18 @@ def doctor_command(
     """Say what this machine has for a run (of RECIPE, or any) and what to install. Exit code 4: none could start."""
     from orchestrator.doctor.examine import can_start, examine
 
-    backend = None
+    backend: str | None = None
+    downloads: tuple[str, ...] = ()
     if python is not None:
-        python = _find_python(python, Path())
+        python = _require_python(python)
     if recipe is not None:
+        from orchestrator.jobs import find_backend_python, find_downloads
         from orchestrator.load import load_recipe
 
         loaded = load_recipe(recipe, overrides)
-        backend = loaded.recipe.backend
-        if python is None and loaded.recipe.launch.python is not None:
-            python = _find_python(loaded.recipe.launch.python, loaded.folder)
-    findings = examine(runs, python=python or (sys.executable if recipe else None), backend=backend)
+        backend, downloads = loaded.recipe.backend, find_downloads(loaded)
+        python = python or find_backend_python(loaded)
+    findings = examine(runs, python=python, backend=backend, downloads=downloads)
     ready = can_start(findings)
     if as_json:
         print_json("doctor", {"ready": ready, "findings": [asdict(finding) for finding in findings]})
@@ -114,14 +114,14 @@ def list_command(as_json: bool) -> None:
         click.echo(f"{environment.folder.name:<24}  {environment.backend:<22}  {state}  {environment.python}")
 
 
-def _find_python(name: str, folder: Path) -> str:
+def _require_python(name: str) -> str:
     """Return an interpreter as the absolute path that a job names it by. Raises PreflightError."""
-    import shutil
+    from orchestrator.named_paths import find_python
 
-    found = shutil.which(name) if "/" not in name else str(folder / Path(name).expanduser())
-    if found is None or not Path(found).is_file():
+    found = find_python(Path(), name)
+    if found is None:
         raise PreflightError(f"no such interpreter: {name}", hint="name the python of the backend's environment")
-    return str(Path(found).absolute())
+    return found
 
 
 def _to_data(environment: Environment) -> dict[str, Any]:

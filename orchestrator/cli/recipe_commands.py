@@ -98,7 +98,8 @@ def render_command(
 @click.argument("path", type=click.Path(path_type=Path), default=Path("recipe.yaml"))
 @click.option("--task", type=click.Choice(("reranker", "embedding", "sft")), default="reranker", show_default=True)
 @click.option("--force", is_flag=True, help="Replace a file that exists.")
-def init_command(path: Path, task: str, force: bool) -> None:
+@as_json
+def init_command(path: Path, task: str, force: bool, as_json: bool) -> None:
     """Write a commented starter recipe to PATH."""
     from orchestrator.render import find_templates
     from orchestrator.rundir import write_text
@@ -106,6 +107,9 @@ def init_command(path: Path, task: str, force: bool) -> None:
     if path.exists() and not force:
         raise RunFolderError(f"{path} exists", hint="choose another name, or say --force")
     write_text(path, (find_templates() / "recipe" / f"starter.{task}.yaml").read_text(encoding="utf-8"))
+    if as_json:
+        print_json("init", {"path": str(path), "task": task})
+        return
     click.echo(f"{path}: written. Fill in the model and the data, then: orch check {path}")
 
 
@@ -129,8 +133,8 @@ def _job(recipe: Path, overrides: tuple[str, ...], hardware: str, *, smoke: bool
 
 
 def _estimate_memory(job: Job) -> PlannedMemory | None:
-    """Return the estimate of GPU memory where there can be one; nothing is planned or imported where there is none."""
-    if job.hardware.kind != "cuda" or not job.model.is_local:
+    """Return the estimate of memory where there can be one; nothing is planned or imported where there is none."""
+    if job.smoke or not job.model.is_local:
         return None
     from orchestrator.pipeline import build_plan
     from orchestrator.preflight.memory_fit import plan_memory

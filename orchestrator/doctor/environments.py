@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.backends import BACKENDS
+from orchestrator.distributions import normalise
 from orchestrator.doctor.finding import Finding
 from orchestrator.environments.requirements import find_minimum
-from orchestrator.environments.tested import judge_version, load_tested, normalise
+from orchestrator.environments.tested import judge_version, load_tested
+from orchestrator.preflight.packages import REPORT_MODULES, find_missing_report_modules, name_installation
 from orchestrator.provenance import DISTRIBUTIONS, find_versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-_REPORT_MODULES = ("ir_measures", "numpy", "matplotlib")
 _WORDS = {
     "tested": "{version}, tested",
     "supported": "{version}, supported (tested: {tested})",
@@ -92,10 +92,8 @@ def _judge(area: str, name: str, version: str, python: str) -> Finding:
 
 
 def _examine_report_packages() -> Iterator[Finding]:
-    missing = [name for name in _REPORT_MODULES if importlib.util.find_spec(name) is None]
-    if missing:
-        names = " ".join(name.replace("_", "-") for name in missing)
-        remedy = f"{sys.executable} -m pip install {names}"
-        yield Finding("report", "packages", "missing", f"{', '.join(missing)} missing", remedy)
+    if missing := find_missing_report_modules():
+        said = f"{', '.join(missing)} missing"
+        yield Finding("report", "packages", "missing", said, name_installation(missing))
     else:
-        yield Finding("report", "packages", "ok", ", ".join(_REPORT_MODULES))
+        yield Finding("report", "packages", "ok", ", ".join(REPORT_MODULES))

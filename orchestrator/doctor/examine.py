@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from orchestrator.doctor.finding import Finding
 
 
-def examine(runs: Path, *, python: str | None = None, backend: str | None = None) -> tuple[Finding, ...]:
+def examine(
+    runs: Path, *, python: str | None = None, backend: str | None = None, downloads: tuple[str, ...] = ()
+) -> tuple[Finding, ...]:
     """Return all findings; `python` is the backends' own and `backend` the one that is wanted, where they are known.
 
-    The hub is asked first and heard last: it may take seconds.
+    `downloads` are the hub ids that a recipe names and this machine does not have: without a hub, it cannot start. The
+    hub is asked first and heard last: it may take seconds.
     """
     hub = HubProbe()
     built = [(f"built for {found.backend}", str(found.python)) for found in list_environments(environments_home())
@@ -31,7 +34,7 @@ def examine(runs: Path, *, python: str | None = None, backend: str | None = None
         *examine_environments(interpreters, backend, python),
         *examine_machine(torch_home),
         *examine_places(runs),
-        hub.finding(),
+        hub.finding(downloads),
     )
 
 

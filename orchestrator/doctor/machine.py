@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.doctor.finding import Finding
-from orchestrator.hardware import BF16_CAPABILITY, Gpu, find_gpus
+from orchestrator.hardware import BF16_CAPABILITY, Gpu, find_gpus, find_memory
 from orchestrator.preflight.devices import (
     GpuUser,
     TorchBuild,
@@ -28,7 +28,6 @@ _LEAST_OPEN_FILES = 4096
 _LEAST_SHARED = 1024**3
 _NO_LIMIT = 1 << 60  # cgroup v1 says "none" by a number near 2^63
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-_MEMINFO = Path("/proc/meminfo")
 _SHARED = Path("/dev/shm")  # noqa: S108  (looked at, never written)
 _TOOLS = (
     ("py-spy", "shows where a stalled training stands", "pip install py-spy"),
@@ -44,7 +43,7 @@ def examine_machine(python: str) -> Iterator[Finding]:
     if gpus:
         yield describe_torch(find_torch_build(python), python, len(gpus))
     yield Finding("hardware", "processors", "ok", f"{len(os.sched_getaffinity(0))} of {os.cpu_count()}")
-    yield describe_memory(_read(_MEMINFO), [_read(Path(name)) for name in _CGROUP_LIMITS])
+    yield describe_memory(find_memory(), [_read(Path(name)) for name in _CGROUP_LIMITS])
     yield from _examine_limits()
     for name, use, remedy in _TOOLS:
         path = shutil.which(name)
@@ -75,10 +74,11 @@ def describe_torch(torch: TorchBuild, python: str, gpus: int) -> Finding:
     return Finding("hardware", "torch", "ok", built)
 
 
-def describe_memory(meminfo: str, limits: list[str]) -> Finding:
-    """Return how much memory there is, and how much of it the control group allows (/proc/meminfo, memory.max)."""
-    sizes = {name: int(rest.split()[0]) * 1024 for name, _, rest in (row.partition(":") for row in meminfo.splitlines())
-             if rest.split()}  # fmt: skip
+def describe_memory(sizes: dict[str, int], limits: list[str]) -> Finding:
+    """Return how much memory there is, and how much of it the control group allows.
+
+    `sizes` are those of `find_memory`, `limits` the texts of the group's memory.max.
+    """
     if "MemTotal" not in sizes:
         return Finding("hardware", "memory", "note", "not known: /proc/meminfo cannot be read")
     said = f"{show_gib(sizes['MemTotal'])}, {show_gib(sizes.get('MemAvailable', 0))} of it free"

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.doctor.finding import Finding
-from orchestrator.preflight.disk import find_disk_problem, find_existing, find_hub_cache
+from orchestrator.hub import find_hub_cache
+from orchestrator.preflight.disk import find_disk_problem, find_existing
 from orchestrator.preflight.memory import show_gib
 
 if TYPE_CHECKING:

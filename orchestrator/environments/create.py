@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from orchestrator.environments.folder import Environment, hold_folder, require_b
 from orchestrator.environments.requirements import find_requirements
 from orchestrator.environments.tested import find_constraints
 from orchestrator.errors import PreflightError
+from orchestrator.named_paths import find_python
 from orchestrator.process import run, run_visibly
 
 if TYPE_CHECKING:
@@ -103,8 +103,8 @@ def _import_all(plan: EnvironmentPlan) -> dict[str, str]:
 def _require_python(name: str | None) -> str:
     if name is None:
         return sys.executable
-    found = shutil.which(name) if "/" not in name else str(Path(name).expanduser().absolute())
-    if found is None or not Path(found).is_file():
+    found = find_python(Path(), name)
+    if found is None:
         raise PreflightError(f"--python: no such interpreter: {name}", hint="name a Python, such as python3.11")
     probe = run((found, "-I", "-c", "import sys; print(*sys.version_info[:2])"), 10.0)
     numbers = probe.stdout.split() if probe.exit_code == 0 else []

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.errors import PreflightError
 from orchestrator.rundir import write_json
+from orchestrator.user_folders import find_home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +38,7 @@ class Environment:
 
 def environments_home() -> Path:
     """Return the folder of all environments: orch/envs in XDG_DATA_HOME."""
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "orch" / "envs"
+    return Path(os.environ.get("XDG_DATA_HOME") or find_home() / ".local" / "share") / "orch" / "envs"
 
 
 def find_environment(folder: Path) -> Environment | None:

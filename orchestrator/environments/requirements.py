@@ -6,7 +6,7 @@ import importlib.metadata
 import re
 from typing import TYPE_CHECKING
 
-from orchestrator.environments.tested import normalise
+from orchestrator.distributions import normalise
 from orchestrator.errors import PreflightError
 
 if TYPE_CHECKING:

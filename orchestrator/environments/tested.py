@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from orchestrator.distributions import normalise, parse_release
 from orchestrator.errors import PreflightError
 
 Standing = Literal["tested", "supported", "unknown"]
@@ -40,24 +41,14 @@ def judge_version(name: str, version: str, minimum: str | None = None) -> Standi
     Supported are versions whose arguments Orch ships, and those from `minimum` (the extras') to the tested one.
     """
     tested = load_tested().get(normalise(name))
-    if tested is not None and _numbers(version) == _numbers(tested):
+    release = parse_release(version)
+    if tested is not None and release == parse_release(tested):
         return "tested"
-    if _numbers(version) in _snapshot_versions().get(normalise(name), ()):
+    if release in _snapshot_versions().get(normalise(name), ()):
         return "supported"
     if minimum is None or tested is None:
         return "unknown"
-    return "supported" if _numbers(minimum) <= _numbers(version) <= _numbers(tested) else "unknown"
-
-
-def normalise(name: str) -> str:
-    """Return a distribution's name as all spellings of it compare (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    """Return a version's release numbers; 2.13.0+cpu is the release 2.13.0 of another build."""
-    release = re.match(r"\d+(\.\d+)*", version)
-    return tuple(int(part) for part in release[0].split(".")) if release else ()
+    return "supported" if parse_release(minimum) <= release <= parse_release(tested) else "unknown"
 
 
 @cache
@@ -68,5 +59,5 @@ def _snapshot_versions() -> dict[str, set[tuple[int, ...]]]:
         content = json.loads(path.read_text(encoding="utf-8"))
         for versions in content["sets"]:
             for name, version in versions.items():
-                found.setdefault(normalise(name), set()).add(_numbers(version))
+                found.setdefault(normalise(name), set()).add(parse_release(version))
     return found

@@ -8,6 +8,7 @@ from orchestrator.errors import PreflightError, Problem
 from orchestrator.preflight.advisories import advise_known_bugs, check_known_bugs
 from orchestrator.preflight.arguments import check_arguments
 from orchestrator.preflight.conflicts import advise_precision, check_conflicts
+from orchestrator.preflight.cpu_training import advise_on_cpu
 from orchestrator.preflight.devices import advise_devices, check_devices
 from orchestrator.preflight.disk import check_disk
 from orchestrator.preflight.hub import check_hub
@@ -56,6 +57,7 @@ ADVICE: tuple[Check, ...] = (
     advise_model_files,
     advise_precision,
     advise_devices,
+    advise_on_cpu,
     advise_memory,
     advise_trust,
 )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
+from orchestrator.distributions import parse_release
 from orchestrator.errors import Problem
 from orchestrator.preflight.known_bugs import KNOWN_BUGS, Affected, KnownBug
 
@@ -44,19 +44,7 @@ def is_affected(version: str | None, affected: Affected) -> bool:
     """Tell whether an installed version lies in the range; what is not installed has no bugs."""
     if version is None:
         return False
-    number = parse_version(version)
-    if affected.since and number < parse_version(affected.since):
+    release = parse_release(version)
+    if affected.since and release < parse_release(affected.since):
         return False
-    return not affected.before or number < parse_version(affected.before)
-
-
-def parse_version(text: str) -> tuple[int, ...]:
-    """Return the numbers of a release without trailing zeros; what comes after them (rc1, +cpu, .dev0) is left out.
-
-    A release candidate counts as its release: it has the fixes.
-    """
-    found = re.match(r"\d+(\.\d+)*", text)
-    numbers = [int(part) for part in found[0].split(".")] if found else []
-    while numbers and numbers[-1] == 0:
-        numbers.pop()
-    return tuple(numbers)
+    return not affected.before or release < parse_release(affected.before)

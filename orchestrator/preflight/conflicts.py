@@ -67,14 +67,13 @@ def _check_processes(job: Job) -> Iterator[Problem]:
     if job.hardware.kind != "cuda":
         return
     asked, there = job.processes(), job.hardware.count
-    visible = job.recipe.launch.env.get("CUDA_VISIBLE_DEVICES")
-    devices = [name for name in (visible or "").split(",") if name.strip()]
-    if visible is not None and not devices:
+    chosen = job.chosen_gpus()
+    if chosen == ():
         message = "launch.env.CUDA_VISIBLE_DEVICES hides every GPU from a job that is planned for one"
         yield Problem(message, "remove it, or say --hardware cpu")
-    elif visible is not None and asked > len(devices):
-        message = f"{asked} processes, and launch.env.CUDA_VISIBLE_DEVICES={visible} leaves {len(devices)} GPUs"
-        yield Problem(message, f"say launch: {{nproc_per_node: {len(devices)}}}")
+    elif chosen is not None and asked > len(chosen):
+        message = f"{asked} processes, and launch.env.CUDA_VISIBLE_DEVICES={','.join(chosen)} leaves {len(chosen)} GPUs"
+        yield Problem(message, f"say launch: {{nproc_per_node: {len(chosen)}}}, or auto")
     elif asked > there:
         message = f"launch.nproc_per_node is {asked}, and this machine has {there} GPUs for them"
         yield Problem(message, f"give at most {there}, or auto: two processes on one GPU end with an error of NCCL")

@@ -17,9 +17,13 @@ if TYPE_CHECKING:
     from orchestrator.backends.protocol import Job
     from orchestrator.plan import Plan
 
+_ASK_TIMEOUT_S = 30.0  # the first Python of the day on a slow disk
 _BUSY_MIB = 1024  # a desktop or an idle driver takes less
 # torch/version.py names what torch was built for; importing torch to ask would take seconds.
+# It is looked for where a stage would find it: what the shell adds by PYTHONPATH and the user's own packages count.
 _PROBE = """
+import sys
+sys.path[:] = filter(None, sys.path)
 import importlib.util, json, re, pathlib
 spec = importlib.util.find_spec("torch")
 text = (pathlib.Path(spec.origin).parent / "version.py").read_text() if spec and spec.origin else ""
@@ -120,7 +124,7 @@ def parse_gpu_users(text: str) -> tuple[GpuUser, ...]:
 
 def find_torch_build(python: str) -> TorchBuild:
     """Return what a Python's torch was built for."""
-    probe = run((python, "-I", "-c", _PROBE), 10.0)
+    probe = run((python, "-c", _PROBE), _ASK_TIMEOUT_S)
     try:
         found = json.loads(probe.stdout) if probe.exit_code == 0 else {}
     except ValueError:

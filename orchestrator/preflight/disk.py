@@ -8,16 +8,18 @@ import re
 import shutil
 import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import Problem
+from orchestrator.hub import find_hub_cache
 from orchestrator.preflight.memory import show_gib
 from orchestrator.preflight.model_size import load_model_size
-from orchestrator.preflight.training_size import find_training_size, read_values
+from orchestrator.preflight.train_values import is_on, read_train_values
+from orchestrator.preflight.training_size import find_training_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from orchestrator.backends.protocol import Job
     from orchestrator.plan import Plan
@@ -64,7 +66,7 @@ def check_disk(job: Job, plan: Plan) -> Iterator[Problem]:
     if problem := find_disk_problem(job.run_dir):
         yield problem
         return
-    values, need, download = read_values(plan), estimate_need(job, plan), _estimate_download(job)
+    values, need, download = read_train_values(plan), estimate_need(job, plan), _estimate_download(job)
     runs, cache = find_existing(job.run_dir), find_existing(find_hub_cache())
     shared = download > 0 and runs.stat().st_dev == cache.stat().st_dev
     free = shutil.disk_usage(runs).free
@@ -109,17 +111,11 @@ def find_existing(path: Path) -> Path:
     return path
 
 
-def find_hub_cache() -> Path:
-    """Return the folder where Hugging Face keeps downloads."""
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    return Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
-
-
 def estimate_need(job: Job, plan: Plan) -> Need:
     """Return what the run writes; a model that is not here counts by the size in its name, such as 0.6B."""
     data = _COPIES_OF_DATA * sum(_size(job.recipe_folder / name) for name in job.recipe.data.train)
     model = load_model_size(job.model.folder) if job.model.folder and not job.smoke else None
-    values = read_values(plan)
+    values = read_train_values(plan)
     if model is None:
         parameters = 0 if job.smoke else _guess_parameters(job.model.name)
         return Need(0, 0, _count_checkpoints(values), 2 * 2 * parameters, data)
@@ -127,7 +123,7 @@ def estimate_need(job: Job, plan: Plan) -> Need:
     trained = model.parameters if training.adapter is None else training.adapter
     width = training.weight_bytes if training.adapter is None else training.trained_bytes
     optimizer = trained * (training.moment_bytes + training.master_bytes)
-    if values.get("save_only_model", "").lower() == "true":
+    if is_on(values, "save_only_model"):
         optimizer = 0
     merged = 0 if training.adapter is None else model.parameters * model.dtype_bytes
     return Need(

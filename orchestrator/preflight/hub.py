@@ -6,25 +6,43 @@ import json
 import os
 import urllib.error
 import urllib.request
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.backends import BACKENDS
 from orchestrator.errors import Problem
+from orchestrator.hub import find_endpoint, find_token, is_offline, is_web_address, open_address
 from orchestrator.measuring import find_teacher_spec
 from orchestrator.models import learn_from_config
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from orchestrator.backends.protocol import Job
     from orchestrator.plan import Plan
+    from orchestrator.recipe.schema import ModelRef
+
+    FindMisfits = Callable[[dict[str, Any]], list[Problem]]
 
 _HUB_TIMEOUT_S = 6.0
 _MAX_CONFIG_BYTES = 1_000_000
 _UNREACHABLE = (OSError, ValueError, HTTPException)  # HTTPException: an address such as http://host:none
+
+
+@dataclass(frozen=True)
+class HubQuestion:
+    """What a hub is asked about: the hub id, the variables that its downloader gets, and the ways out.
+
+    `otherwise` is what helps where the hub gives nothing. `allow` is how its user would let pickled weights be loaded;
+    None where they are allowed.
+    """
+
+    hub_id: str
+    env: Mapping[str, str]
+    otherwise: str
+    allow: str | None
 
 
 def check_hub(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001
@@ -42,48 +60,64 @@ def _unreachable_model(job: Job) -> list[Problem]:
         seen = replace(job, model=learn_from_config(job.model, config))
         return [problem for _, problem in BACKENDS[job.recipe.backend].check_job(seen)]
 
-    return _ask_hub(job, job.model.location, "model", check)
+    return find_hub_problems(_ask_for(job, job.model.location, job.recipe.model, "model"), check)
 
 
 def _unreachable_teacher(job: Job) -> list[Problem]:
-    if job.teacher is None or job.teacher.is_local or job.smoke:
+    teacher, said = job.teacher, job.recipe.teacher
+    if teacher is None or said is None or teacher.is_local or job.smoke:
         return []
-    teacher = job.teacher
 
     def check(config: dict[str, Any]) -> list[Problem]:
         """Return what does not fit: no head that scores, code that nobody trusts."""
         spec = find_teacher_spec(replace(job, teacher=learn_from_config(teacher, config)))
         return [spec] if isinstance(spec, Problem) else []
 
-    return _ask_hub(job, teacher.location, "teacher", check)
+    return find_hub_problems(_ask_for(job, teacher.location, said, "teacher"), check)
 
 
-def _ask_hub(job: Job, location: str, key: str, check: Callable[[dict[str, Any]], list[Problem]]) -> list[Problem]:
-    """Return why a hub does not give the model, or what `check` says of its config.json; `key` is the recipe's."""
-    hint = f"give a folder as {key}, set HF_ENDPOINT to a mirror such as https://hf-mirror.com, or try --smoke"
-    if os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}:
+def _ask_for(job: Job, hub_id: str, said: ModelRef, key: str) -> HubQuestion:
+    """Return the question about the model that the recipe names at `key`."""
+    otherwise = f"give a folder as {key}, set HF_ENDPOINT to a mirror such as https://hf-mirror.com, or try --smoke"
+    allow = None if said.allow_pickle else f"say {key}: {{path: {hub_id}, allow_pickle: true}}"
+    return HubQuestion(hub_id, job.recipe.launch.env, otherwise, allow)
+
+
+def find_hub_problems(question: HubQuestion, check: FindMisfits) -> list[Problem]:
+    """Return why a hub does not give the model, or what `check` says of its config.json."""
+    location, hint = question.hub_id, question.otherwise
+    if is_offline(os.environ):
         return [Problem(f"{location} is not on this machine, and HF_HUB_OFFLINE forbids a download", hint)]
-    endpoint = job.recipe.launch.env.get("HF_ENDPOINT") or os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    endpoint = find_endpoint(question.env, os.environ)
     url = f"{endpoint.rstrip('/')}/{location}/resolve/main/config.json"
-    if not url.startswith(("https://", "http://")):
+    if not is_web_address(url):
         return [Problem(f"HF_ENDPOINT is no web address: {endpoint}", "it begins with https://")]
     try:
-        with urllib.request.urlopen(_request(url), timeout=_HUB_TIMEOUT_S) as answer:  # noqa: S310
+        with open_address(_request(url), _HUB_TIMEOUT_S) as answer:
             config = _parse_config(answer.read(_MAX_CONFIG_BYTES))
     except urllib.error.HTTPError as error:
-        if error.code in {401, 403}:
-            return [Problem(f"{location} is gated or private ({error.code})", "set HF_TOKEN in your environment")]
-        return [Problem(f"{location} is not on the hub ({error.code} from {endpoint})", "check the model's name")]
+        return [_explain_refusal(location, endpoint, error.code, hint)]
     except _UNREACHABLE as error:
         reason = getattr(error, "reason", error)
         return [Problem(f"{location} is not on this machine, and {endpoint} cannot be reached: {reason}", hint)]
     if config is None:
         return []
-    reference = job.recipe.teacher if key == "teacher" else job.recipe.model
-    pickled = (
-        reference is not None and not reference.allow_pickle and _has_only_pickles(url.removesuffix("config.json"))
-    )
-    return [*check(config), *([_refuse_pickles(location, key)] if pickled else [])]
+    problems = check(config)
+    if question.allow is not None and _has_only_pickles(url.removesuffix("config.json")):
+        problems = [*problems, _refuse_pickles(location, question.allow)]
+    return problems
+
+
+def _explain_refusal(location: str, endpoint: str, code: int, otherwise: str) -> Problem:
+    """Return what a hub's HTTP status means for a model. A hub that is busy or broken says nothing about the model."""
+    if code in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+        way = "ask for access on its page, then set HF_TOKEN in your environment or run: hf auth login"
+        return Problem(f"{location} is gated or private, or there is none of that name ({code} from {endpoint})", way)
+    if code in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_TIMEOUT} or code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return Problem(
+            f"{endpoint} does not give {location} at the moment ({code})", f"try again later; or {otherwise}"
+        )
+    return Problem(f"{location} is not on the hub ({code} from {endpoint})", "check the model's name")
 
 
 def _has_only_pickles(folder: str) -> bool:
@@ -95,7 +129,7 @@ def _is_absent(url: str) -> bool:
     request = _request(url)
     request.method = "HEAD"
     try:
-        with urllib.request.urlopen(request, timeout=_HUB_TIMEOUT_S):  # noqa: S310
+        with open_address(request, _HUB_TIMEOUT_S):
             return False
     except urllib.error.HTTPError as error:
         return error.code == HTTPStatus.NOT_FOUND
@@ -103,15 +137,14 @@ def _is_absent(url: str) -> bool:
         return False
 
 
-def _refuse_pickles(location: str, key: str) -> Problem:
+def _refuse_pickles(location: str, allow: str) -> Problem:
     message = f"{location} has no safetensors on the hub: loading a pickle runs code that it brings along"
-    hint = f"take a model with safetensors, or say {key}: {{path: {location}, allow_pickle: true}}"
-    return Problem(message, hint)
+    return Problem(message, f"take a model with safetensors, or {allow}")
 
 
 def _request(url: str) -> urllib.request.Request:
     request = urllib.request.Request(url)  # noqa: S310  (the scheme was checked by whoever asks)
-    if token := os.environ.get("HF_TOKEN"):
+    if token := find_token():
         request.add_unredirected_header("Authorization", f"Bearer {token}")  # a redirect may lead to another host
     return request
 

@@ -58,6 +58,10 @@ def _runs_flagembedding(job: Job, plan: Plan) -> bool:  # noqa: ARG001
     return job.recipe.backend == "flagembedding"
 
 
+def _trains_llm_in_flagembedding(job: Job, plan: Plan) -> bool:  # noqa: ARG001
+    return job.recipe.backend == "flagembedding" and job.model.family == "decoder"
+
+
 def _scores_with_llm(job: Job, plan: Plan) -> bool:  # noqa: ARG001
     return job.recipe.task == "reranker" and job.model.family == "decoder"
 
@@ -120,6 +124,15 @@ KNOWN_BUGS: tuple[KnownBug, ...] = (
         "the trainer calls prepare_for_model, which the tokenizers of transformers 5 no longer have",
         "pip install 'FlagEmbedding>=1.4.1', or 'transformers<5'",
         "https://github.com/FlagOpen/FlagEmbedding/pull/1593",
+        severe=True,
+    ),
+    KnownBug(
+        "flagembedding-flash-attention-2",
+        (Affected("FlagEmbedding", before="1.4.0"), Affected("transformers", since="4.53.0")),
+        _trains_llm_in_flagembedding,
+        "the trainer loads the model with use_flash_attention_2, an argument that transformers 4.53 removed",
+        "pip install 'FlagEmbedding>=1.4.1', or 'transformers<4.53'",
+        "https://github.com/FlagOpen/FlagEmbedding/issues/1541",
         severe=True,
     ),
     KnownBug(

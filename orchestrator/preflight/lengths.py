@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _OFFSET_FAMILIES = frozenset(
     {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text"}
 )
+# Their positions are distances between tokens, whatever the config says (modeling_t5.py: compute_bias).
+_RELATIVE_FAMILIES = frozenset({"t5", "mt5", "umt5", "longt5", "funnel"})
 _PLAIN_ROPE = frozenset({None, "default"})
 
 
@@ -27,7 +29,8 @@ def check_lengths(job: Job, plan: Plan) -> Iterator[Problem]:
     if job.smoke:
         return
     length, names = find_longest(job, plan)
-    if job.model.folder is not None and length is not None:
+    stretched = "rope_scaling" in read_train_values(plan)  # ms-swift puts it in the place of the config's
+    if job.model.folder is not None and length is not None and not stretched:
         yield from _check(length, names, load_config(job.model.folder), job.model.name)
     teacher = job.recipe.teacher
     if teacher is not None and job.teacher is not None and job.teacher.folder is not None:
@@ -49,7 +52,11 @@ def find_positions(config: dict[str, Any]) -> int | None:
     positions = text.get("max_position_embeddings") or text.get("n_positions")
     rope = text.get("rope_scaling") or text.get("rope_parameters") or {}
     kind = rope.get("rope_type", rope.get("type")) if isinstance(rope, dict) else None
-    relative = text.get("position_embedding_type") == "alibi" or text.get("position_biased_input") is False
+    relative = (
+        text.get("position_embedding_type") == "alibi"
+        or text.get("position_biased_input") is False
+        or text.get("model_type") in _RELATIVE_FAMILIES
+    )
     if not isinstance(positions, int) or positions < 1 or relative or not _is_plain(rope, kind):
         return None
     if text.get("model_type") in _OFFSET_FAMILIES:

@@ -1,4 +1,4 @@
-"""How much GPU memory a training takes, term by term: an estimate by formula, for one process.
+"""How much memory a training takes on a GPU or a CPU, term by term: an estimate by formula, for one process.
 
 The formula, in bytes. P are the model's weights, T those that are trained (all, or the adapter's), n the processes.
 
@@ -17,7 +17,8 @@ The formula, in bytes. P are the model's weights, T those that are trained (all,
 - logits: rows x positions x vocabulary x bytes. FlagEmbedding's LLM reranker computes them at every position, to read
   one number of each row: 2, and 2 for their gradient. A causal language model's loss takes them to float32 and keeps
   the softmax: 2 + 4 + 4. ms-swift's embedding models and rerankers, and models with a head, have none.
-- reserve: 1 GiB for the CUDA context, the kernels' workspaces and what the allocator cannot join.
+- reserve: 1 GiB for the CUDA context, the kernels' workspaces and what the allocator cannot join; on a CPU, for the
+  libraries themselves.
 
 In float32 what is kept in half precision counts twice. What it leaves out: the attention's scores where attention is
 not fused, texts shorter than the limit (the longest batch decides), the evaluation.
@@ -61,7 +62,7 @@ class TrainingSize:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes on one GPU, by what takes them."""
+    """Bytes of one process, by what takes them."""
 
     weights: int
     gradients: int
@@ -75,11 +76,11 @@ class MemoryEstimate:
         """All terms together."""
         return sum(getattr(self, term.name) for term in fields(self))
 
-    def __str__(self) -> str:
-        """Return the estimate in words, the largest term first."""
+    def describe(self, what: str = "GPU memory") -> str:
+        """Return the estimate in words, the largest term first; `what` names the memory that it takes."""
         terms = sorted(((getattr(self, term.name), term.name) for term in fields(self)), reverse=True)
         parts = [f"{size / GIB:.1f} {name}" for size, name in terms if size >= GIB / 20]
-        return f"about {show_gib(self.total)} of GPU memory with the longest texts: {', '.join(parts)}"
+        return f"about {show_gib(self.total)} of {what} with the longest texts: {', '.join(parts)}"
 
     def to_data(self) -> dict[str, int]:
         """Return the terms and their sum in bytes, for programs."""

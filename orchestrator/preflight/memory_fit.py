@@ -1,4 +1,4 @@
-"""Whether a training fits into the GPUs' memory by the estimate, and what to lower, each with what it saves."""
+"""Whether a training fits into the memory of the GPUs, or of a CPU, by the estimate, and what to lower."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import Problem
+from orchestrator.hardware import find_memory
 from orchestrator.preflight.memory import GIB, MemoryEstimate, TrainingSize, estimate_memory, show_gib
 from orchestrator.preflight.model_size import ModelSize, load_model_size
-from orchestrator.preflight.training_size import ASSUMED_DOCUMENTS, assumes_documents, find_training_size, read_values
+from orchestrator.preflight.train_values import read_train_values
+from orchestrator.preflight.training_size import ASSUMED_DOCUMENTS, assumes_documents, find_training_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -31,11 +33,13 @@ class PlannedMemory:
     model: ModelSize
     training: TrainingSize
     values: Mapping[str, str]
+    kind: str = "cuda"
     assumed: str | None = None
 
     def __str__(self) -> str:
         """Return the estimate in words, with what it assumes."""
-        return f"{self.estimate}" + (f" ({self.assumed})" if self.assumed else "")
+        said = self.estimate.describe("GPU memory" if self.kind == "cuda" else "memory")
+        return said + (f" ({self.assumed})" if self.assumed else "")
 
     def to_data(self) -> dict[str, int | str | None]:
         """Return the estimate in bytes, for programs."""
@@ -43,21 +47,23 @@ class PlannedMemory:
 
 
 def plan_memory(job: Job, plan: Plan) -> PlannedMemory | None:
-    """Return the estimate; None on a CPU, and for a model whose sizes are not known: it is not here yet, or odd."""
-    if job.hardware.kind != "cuda" or job.smoke or job.model.folder is None:
+    """Return the estimate; None for a smoke run, and for a model of unknown sizes: it is not here yet, or odd."""
+    if job.smoke or job.model.folder is None:
         return None
     model = load_model_size(job.model.folder)
     if model is None:
         return None
-    values = read_values(plan)
+    values = read_train_values(plan)
     training = find_training_size(job, values, model)
     assumed = f"{ASSUMED_DOCUMENTS} documents a query assumed" if assumes_documents(job) else None
-    return PlannedMemory(estimate_memory(model, training), model, training, values, assumed)
+    return PlannedMemory(estimate_memory(model, training), model, training, values, job.hardware.kind, assumed)
 
 
 def check_memory(job: Job, plan: Plan) -> Iterator[Problem]:
     """Yield that the weights alone are more than a GPU holds: no batch is small enough."""
-    planned, there = plan_memory(job, plan), _smallest_gpu(job)
+    if job.hardware.kind != "cuda":
+        return
+    planned, there = plan_memory(job, plan), _find_room(job)
     if planned is None or there is None or planned.estimate.weights <= there:
         return
     message = (
@@ -69,18 +75,22 @@ def check_memory(job: Job, plan: Plan) -> Iterator[Problem]:
 
 def advise_memory(job: Job, plan: Plan) -> Iterator[Problem]:
     """Yield that the training may not fit, with what to lower. An estimate forbids nothing."""
-    planned, there = plan_memory(job, plan), _smallest_gpu(job)
-    if planned is None or there is None or not planned.estimate.weights <= there < planned.estimate.total:
+    planned, there = plan_memory(job, plan), _find_room(job)
+    if planned is None or there is None or planned.estimate.total <= there:
         return
+    if job.hardware.kind == "cuda" and planned.estimate.weights > there:
+        return  # check_memory has refused it
     certain = planned.estimate.total > _CLEAR_MARGIN * there
-    message = (
-        f"the training needs {planned}; "
-        f"a GPU has {show_gib(there)}: it will {'hardly' if certain else 'perhaps not'} fit"
-    )
+    has = f"a GPU has {show_gib(there)}" if job.hardware.kind == "cuda" else f"{show_gib(there)} are free here"
+    message = f"the training needs {planned}; {has}: it will {'hardly' if certain else 'perhaps not'} fit"
     yield Problem(message, "\n".join(_remedies(job, planned)) or None)
 
 
-def _smallest_gpu(job: Job) -> int | None:
+def _find_room(job: Job) -> int | None:
+    """Return the bytes that one process may take, by the smallest GPU, or what of the memory is free at the moment."""
+    if job.hardware.kind != "cuda":
+        free = find_memory().get("MemAvailable")
+        return free and free // job.processes()
     return min(job.hardware.memory_mib) * _MIB if job.hardware.memory_mib else None
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,17 +30,18 @@ _EMBEDDING = re.compile(r"(^|\.)(embed_tokens|word_embeddings|tok_embeddings|wte
 _SCORING_HEAD = re.compile(r"(^|\.)(classifier|score|classification_head|head|sequence_summary)\.")
 _ANSWER_HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output)\.")
 _LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-_WIDTHS = ("embedding_size", "word_embed_proj_dim", "hidden_size", "n_embd", "d_model", "dim")
+_SPEC = re.compile(r"files/scoring\.(?!teacher\.)[^/]+\.json")
+_WIDTHS = ("embedding_size", "input_embedding_size", "word_embed_proj_dim", "hidden_size", "n_embd", "d_model", "dim")
 _RANDOM = "the trainer would fill them with random numbers, and say so in a warning only"
 _CONFIG = "take config.json and weights from one and the same model"
 
 
-def check_model_files(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001
+def check_model_files(job: Job, plan: Plan) -> Iterator[Problem]:
     """Yield what is missing, damaged or does not fit in the folders of the models that are on this machine."""
     for key, model, allow_pickle in local_models(job):
-        yield from find_folder_problems(
-            model, key=key, allow_pickle=allow_pickle, answers=key == "model" and job.recipe.task != "embedding"
-        )
+        allow = f"say {key}: {{path: …, allow_pickle: true}}"
+        answers = key == "model" and _asks_for_words(plan)
+        yield from find_folder_problems(model, allow=allow, allow_pickle=allow_pickle, answers=answers)
 
 
 def advise_model_files(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001
@@ -70,8 +72,8 @@ def local_models(job: Job) -> list[tuple[str, BaseModel, bool]]:
     return [(key, model, allow) for key, model, allow in found if model.folder is not None]
 
 
-def find_folder_problems(model: BaseModel, *, key: str, allow_pickle: bool, answers: bool) -> Iterator[Problem]:
-    """Yield what is wrong with one model's folder; `key` is the recipe's.
+def find_folder_problems(model: BaseModel, *, allow: str, allow_pickle: bool, answers: bool) -> Iterator[Problem]:
+    """Yield what is wrong with one model's folder; `allow` is how its user would let pickled weights be loaded.
 
     `answers` says that the model's output over the vocabulary is used.
     """
@@ -87,8 +89,8 @@ def find_folder_problems(model: BaseModel, *, key: str, allow_pickle: bool, answ
         from_hub = model.location != str(folder)  # it is a snapshot in the cache, which `hf` completes
         yield replace(problem, hint=f"hf download {model.location}") if from_hub else problem
     if weights.pickles and not allow_pickle:
-        yield _refuse_pickles(folder, weights, key)
-    yield from _find_module_problems(folder, key, allow_pickle=allow_pickle)
+        yield _refuse_pickles(folder, weights, allow)
+    yield from _find_module_problems(folder, allow, allow_pickle=allow_pickle)
     table = find_embedding(weights.shapes)
     yield from find_tokenizer_problems(folder, rows=table[0] if table else None)
     if weights.shapes and not weights.problems:
@@ -121,6 +123,14 @@ def read_text_config(config: dict[str, Any]) -> dict[str, Any]:
     """Return the part of a config that describes the language model: all of it, or its text_config."""
     text = config.get("text_config")
     return text if isinstance(text, dict) else config
+
+
+def _asks_for_words(plan: Plan) -> bool:
+    """Tell whether the base model, or what it becomes, is ever asked for words: a new scoring head is not."""
+    from orchestrator.preflight.named_models import asks_for_words  # which imports this module
+
+    specs = [json.loads(file.text) for file in plan.files if _SPEC.fullmatch(file.path)]
+    return any(asks_for_words(spec["scorer"]) for spec in specs)
 
 
 def _find_absent_layers(folder: Path, config: dict[str, Any], shapes: Shapes) -> Iterator[Problem]:
@@ -160,7 +170,7 @@ def _find_absent_heads(folder: Path, config: dict[str, Any], shapes: Shapes, *, 
         yield Problem(message, "take the model's own config.json; an embedding model's files have no lm_head to answer")
 
 
-def _refuse_pickles(folder: Path, weights: Weights, key: str) -> Problem:
+def _refuse_pickles(folder: Path, weights: Weights, allow: str) -> Problem:
     names = ", ".join(path.name for path in weights.pickles[:3])
     message = f"{folder} has its weights as pickles only ({names}): loading a pickle runs code that it brings along"
     script = (
@@ -171,16 +181,12 @@ def _refuse_pickles(folder: Path, weights: Weights, key: str) -> Problem:
     )
     hint = (
         f"take the model's safetensors files; or, where you trust them, convert them once:\n"
-        f'cd {folder} && python -c "{script}"'
+        f'cd {shlex.quote(str(folder))} && python -c "{script}"'
     )
-    return Problem(message, f"{hint}\nor {_allow(key)}")
+    return Problem(message, f"{hint}\nor {allow}")
 
 
-def _allow(key: str) -> str:
-    return f"say {key}: {{path: …, allow_pickle: true}}"
-
-
-def _find_module_problems(folder: Path, key: str, *, allow_pickle: bool) -> Iterator[Problem]:
+def _find_module_problems(folder: Path, allow: str, *, allow_pickle: bool) -> Iterator[Problem]:
     """Yield which of the modules that a sentence-transformers model names is missing or pickled."""
     path = folder / "modules.json"
     if not path.is_file():
@@ -200,7 +206,7 @@ def _find_module_problems(folder: Path, key: str, *, allow_pickle: bool) -> Iter
             yield Problem(f"{module / 'config.json'} is not there: {path} names it", "download the model again")
         pickled = name and any(module.glob("*.bin")) and not any(module.glob("*.safetensors"))
         if pickled and not allow_pickle:
-            yield Problem(f"{module} has its weights as a pickle only", f"take its safetensors file, or {_allow(key)}")
+            yield Problem(f"{module} has its weights as a pickle only", f"take its safetensors file, or {allow}")
 
 
 def _group_layers(shapes: Shapes) -> dict[str, set[int]]:

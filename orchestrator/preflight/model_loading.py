@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,34 +16,57 @@ from orchestrator.process import run
 from orchestrator.rundir import write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from orchestrator.backends.protocol import Job
     from orchestrator.models import BaseModel
     from orchestrator.plan import Plan
 
-_TIMEOUT_S = 120.0
+_TIMEOUT_S = 300.0  # the imports alone take a minute on a slow disk
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack")
 _DECIDING = ("transformers", "tokenizers", "python")
+_NEEDS_CODE = "contains custom code"  # resolve_trust_remote_code of transformers/dynamic_module_utils.py (4.57, 5.19)
+
+
+@dataclass(frozen=True)
+class Loader:
+    """The Python that is to load models: its libraries, its variables, Orch's workers, and where answers are kept.
+
+    `cache_dir` is empty where they are not.
+    """
+
+    python: str
+    workers: str
+    versions: Mapping[str, str]
+    env: Mapping[str, str]
+    cache_dir: str
 
 
 def check_model_loading(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001
     """Yield what the backend's libraries say of a config or a tokenizer that does not load."""
-    for _, model, _ in local_models(job):
-        problem = _inspect(job, model)
+    for key, model, _ in local_models(job):
+        environment = job.environment(model)
+        loader = Loader(job.backend_python, job.workers, job.versions, environment, job.cache_dir)
+        problem = find_loading_problem(model, loader, trust=f"say {key}: {{path: …, trust_remote_code: true}}")
         if problem is not None:
             yield problem
 
 
-def _inspect(job: Job, model: BaseModel) -> Problem | None:
-    """Return why the folder does not load; None where it does, or did when nothing of what decides it was different."""
-    known = Path(job.cache_dir) / "models" / f"{_find_key(job, model)}.json" if job.cache_dir else None
+def find_loading_problem(model: BaseModel, loader: Loader, *, trust: str) -> Problem | None:
+    """Return why the folder does not load; None where it does, or did when nothing of what decides it was different.
+
+    `trust` is how its user would let the code run that the folder brings along.
+    """
+    known = Path(loader.cache_dir) / "models" / f"{_find_key(model, loader)}.json" if loader.cache_dir else None
     if known is not None and known.is_file():
         return None
-    trust = ("--trust-remote-code",) if model.trust_remote_code else ()
-    argv = (job.backend_python, job.workers, "inspect_model", "--model", str(model.folder), *trust)
-    env = {**os.environ, **job.environment(model)}
+    code = ("--trust-remote-code",) if model.trust_remote_code else ()
+    argv = (loader.python, loader.workers, "inspect_model", "--model", str(model.folder), *code)
+    env = {**os.environ, **loader.env}
     done = run((*argv, "--without-torch"), _TIMEOUT_S, env=env) if not model.trust_remote_code else None
+    if done is not None and _NEEDS_CODE in done.stderr:
+        hint = f"read that code, then {trust}; or take a model without code"
+        return Problem(f"{model.folder} brings Python code along, and does not load without it", hint)
     if done is None or done.exit_code != 0:  # a config or a tokenizer that does need PyTorch gets it
         done = run(argv, _TIMEOUT_S, env=env)
     if done.exit_code == 0 and (found := _parse(done.stdout)) is not None:
@@ -54,24 +78,25 @@ def _inspect(job: Job, model: BaseModel) -> Problem | None:
         return Problem(f"{model.folder} did not load within {_TIMEOUT_S:.0f} s", "is its disk slow, or not there?")
     lines = [line for line in done.stderr.splitlines() if line.strip()] or ["it says nothing"]
     reason = lines[-1].removeprefix("inspect_model: ")
-    installed = ", ".join(f"{name} {job.versions[name]}" for name in _DECIDING if name in job.versions)
-    hint = f"{job.backend_python} has {installed}: download the model again, or install the version that it asks for"
+    installed = ", ".join(f"{name} {loader.versions[name]}" for name in _DECIDING if name in loader.versions)
+    hint = f"{loader.python} has {installed}: download the model again, or install the version that it asks for"
     return Problem(reason, hint)
 
 
-def _find_key(job: Job, model: BaseModel) -> str:
+def _find_key(model: BaseModel, loader: Loader) -> str:
     """Return a hash of all that decides whether a folder loads: its small files as they are on disk, and versions."""
     folder = model.folder or Path()
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix not in _WEIGHTS)
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    versions = [job.versions.get(name) for name in _DECIDING]
-    parts: list[Any] = [str(folder), stats, versions, job.backend_python, model.trust_remote_code]
+    versions = [loader.versions.get(name) for name in _DECIDING]
+    parts: list[Any] = [str(folder), stats, versions, loader.python, model.trust_remote_code]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 def _parse(text: str) -> dict[str, Any] | None:
+    """Return what the worker printed; None for anything else. What a site's own start-up prints stands before it."""
     try:
-        found = json.loads(text)
+        found = json.loads(text.strip().rpartition("\n")[2])
     except ValueError:
         return None
     return found if isinstance(found, dict) else None

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from orchestrator.backends.protocol import Job
     from orchestrator.plan import Plan
 
-_REPORT_MODULES = ("ir_measures", "numpy", "matplotlib")
+REPORT_MODULES = ("ir_measures", "numpy", "scipy", "matplotlib")
 
 
 def check_packages(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001
@@ -54,7 +54,15 @@ def _missing_scorer(job: Job) -> list[Problem]:
 
 
 def _missing_report_packages() -> list[Problem]:
-    missing = [name for name in _REPORT_MODULES if importlib.util.find_spec(name) is None]
-    names = " ".join(name.replace("_", "-") for name in missing)
-    hint = f"{sys.executable} -m pip install {names}"
-    return [Problem(f"the report needs {', '.join(missing)}", hint)] if missing else []
+    missing = find_missing_report_modules()
+    return [Problem(f"the report needs {', '.join(missing)}", name_installation(missing))] if missing else []
+
+
+def find_missing_report_modules() -> tuple[str, ...]:
+    """Return what the report imports and Orch's own Python lacks."""
+    return tuple(name for name in REPORT_MODULES if importlib.util.find_spec(name) is None)
+
+
+def name_installation(modules: tuple[str, ...]) -> str:
+    """Return the command that installs modules of the report for Orch's own Python."""
+    return f"{sys.executable} -m pip install {' '.join(name.replace('_', '-') for name in modules)}"

@@ -1,4 +1,4 @@
-"""The run folder's path: trainers hand it to libraries that read some characters as patterns."""
+"""The run folder's path: some trainers hand it to a library that reads some characters as patterns."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ if TYPE_CHECKING:
     from orchestrator.plan import Plan
 
 # datasets: `$NAME` is expanded (utils/file_utils.py: is_relative_path), `*`, `?` and `[` match other files
-# (data_files.py: resolve_pattern), `::` and `://` part a chain of archives (fsspec).
-_PATTERNS = ("*", "?", "[", "$", "::", "://")
+# (data_files.py: resolve_pattern), `::` parts a chain of archives (fsspec).
+_PATTERNS = ("*", "?", "[", "$", "::")
+_READS_ITSELF = "sentence-transformers"  # Orch's worker opens the rows, and hands datasets what was in them
 
 
 def check_run_path(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001
     """Yield that the trainer would look for the prepared data under another name."""
+    if job.recipe.backend == _READS_ITSELF:
+        return
     path = str(job.run_dir)
     if found := [mark for mark in _PATTERNS if mark in path]:
         message = f"the run folder {path} holds {' and '.join(found)}, which would be read as a pattern of file names"

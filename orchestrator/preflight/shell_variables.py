@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import Problem
@@ -14,13 +13,15 @@ if TYPE_CHECKING:
     from orchestrator.backends.protocol import Job
     from orchestrator.plan import Plan
 
-# A process that finds one of these believes that others have been started, and waits for them for ever; the value is
-# that of a single process.
+# A process that finds one of these believes that others have been started, and waits for them for ever; the values are
+# those of a single process. torchrun takes PET_NNODES for its --nnodes (torch/distributed/argparse_util.py).
+# NPROC_PER_NODE is not among them: the launcher `swift` reads it, which Orch does not use. Nor is MASTER_ADDR: whoever
+# reads it has read a rank before, and what Orch starts without a rank meets at an address of its own.
 _ALONE = {
-    "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "NNODES": "1", "RANK": "0", "LOCAL_RANK": "0", "NODE_RANK": "0",
-    "NPROC_PER_NODE": "1",
+    "WORLD_SIZE": {"1"}, "LOCAL_WORLD_SIZE": {"1"}, "NNODES": {"1"}, "PET_NNODES": {"1", "1:1"},
+    "RANK": {"0", "-1"}, "LOCAL_RANK": {"0", "-1"}, "NODE_RANK": {"0"},
 }  # fmt: skip
-_LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S104  (compared, not bound)
+_NO_RANK = "-1"  # what trainers take for a variable that is not set (swift/utils/env.py, accelerate/state.py)
 # ms-swift reads these wherever they come from, and records them nowhere (swift/loss, swift/template/base.py).
 _LOSS = (
     "INFONCE_TEMPERATURE", "INFONCE_USE_BATCH", "INFONCE_HARD_NEGATIVES", "INFONCE_MASK_FAKE_NEGATIVE",
@@ -50,15 +51,7 @@ def check_shell_variables(job: Job, plan: Plan) -> Iterator[Problem]:
 
 def _find_group(env: Mapping[str, str]) -> list[str]:
     """Return the variables that announce other processes; the launcher of a single process sets them too."""
-    found = [name for name, alone in _ALONE.items() if env.get(name, alone) != alone]
+    found = [name for name, alone in _ALONE.items() if name in env and env[name].strip() not in alone]
     if not found and "WORLD_SIZE" not in env:  # a rank without a size: half of what a launcher sets
-        found = [name for name in ("RANK", "LOCAL_RANK") if name in env]
-    return [*found, "MASTER_ADDR"] if _names_other_host(env) else found
-
-
-def _names_other_host(env: Mapping[str, str]) -> bool:
-    host = env.get("MASTER_ADDR", "localhost").strip().lower()
-    if host in _LOCAL_HOSTS or env.get("WORLD_SIZE") == "1":
-        return False
-    name = socket.gethostname().lower()
-    return host not in {name, name.partition(".")[0]}
+        found = [name for name in ("RANK", "LOCAL_RANK") if env.get(name, _NO_RANK).strip() != _NO_RANK]
+    return found

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from orchestrator.safetensors_files import Shapes
 
 _MATRIX_DIMENSIONS = 2
-# What ms-swift replaces by the names of a kind of layers (get_target_modules in swift/pipelines/train/tuner.py).
+# What ms-swift replaces by the names of a kind of layers (get_target_modules in swift/pipelines/train/tuner.py). PEFT
+# knows all-linear in the place of a list, and not in the list that FlagEmbedding hands it.
 _KINDS = frozenset({"all-linear", "all-embedding", "all-router", "all-norm"})
 _HEADS = ("lm_head", "score", "v_head")  # tied to the embeddings or new, so that no file needs to hold them
 _PREFIXES = ("", "model.", "base_model.", "transformer.")  # what a model's class puts before the names of its files
@@ -40,13 +41,16 @@ def check_target_modules(job: Job, plan: Plan) -> Iterator[Problem]:
     if not shapes:
         return
     matrices, modules = list_modules(shapes)
+    kinds = _KINDS if job.recipe.backend == "swift" else frozenset()
     if "target_regex" in values:
         yield from _check_regex(values["target_regex"], matrices)
     else:
         for name in values["target_modules"].split():
-            yield from _check_name("target_modules", name, matrices, modules)
+            if name not in kinds:
+                yield from _check_name("target_modules", name, matrices, modules)
     for name in values.get("modules_to_save", "").split():
-        yield from _check_name("modules_to_save", name, modules, modules)
+        if name not in kinds:
+            yield from _check_name("modules_to_save", name, modules, modules)
 
 
 def list_modules(shapes: Shapes) -> tuple[frozenset[str], frozenset[str]]:
@@ -56,7 +60,7 @@ def list_modules(shapes: Shapes) -> tuple[frozenset[str], frozenset[str]]:
 
 
 def _check_name(argument: str, name: str, allowed: frozenset[str], modules: frozenset[str]) -> Iterator[Problem]:
-    if name in _KINDS or name.rpartition(".")[2] in _HEADS or _matches(name, allowed):
+    if name.rpartition(".")[2] in _HEADS or _matches(name, allowed):
         return
     if _matches(name, modules):
         message = f"train.{argument}: {name} has no matrix in this model: LoRA cannot adapt it"

@@ -6,9 +6,11 @@ ms-swift trains every text as token 0 where there is none, and ends with exit co
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import Problem
+from orchestrator.file_cache import read_once
 from orchestrator.model_weights import describe_damage
 from orchestrator.safetensors_files import is_lfs_pointer
 
@@ -18,10 +20,18 @@ if TYPE_CHECKING:
 
 # Each alone is a whole vocabulary: of tokenizers, of BERT, of sentencepiece, of tiktoken, of Mistral.
 _VOCABULARIES = (
-    "tokenizer.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "spm.model",
-    "bpe.codes", "tekken.json",
+    "tokenizer.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "sentencepiece.model", "tokenizer.model",
+    "spm.model", "bpe.codes", "tekken.json",
 )  # fmt: skip
 _PAIRED = ("vocab.json", "merges.txt")
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What a tokenizer.json says of its tokens: the highest id plus one, None where it has no list; those added."""
+
+    size: int | None
+    added: tuple[tuple[int, str], ...]
 
 
 def find_tokenizer_problems(folder: Path, *, rows: int | None) -> Iterator[Problem]:
@@ -44,25 +54,34 @@ def find_tokenizer_problems(folder: Path, *, rows: int | None) -> Iterator[Probl
 
 def find_token_beyond(folder: Path, rows: int) -> str | None:
     """Return a token that was added to the tokenizer and has no row in the model; None where there is none."""
-    tokenizer = _load(folder / "tokenizer.json")
-    added = tokenizer.get("added_tokens") if tokenizer else None
-    if not isinstance(added, list):
-        return None
-    tokens = [(token.get("id"), token.get("content")) for token in added if isinstance(token, dict)]
-    return next((str(content) for number, content in tokens if isinstance(number, int) and number >= rows), None)
+    tokens = _read_tokens(folder / "tokenizer.json")
+    return next((content for number, content in tokens.added if number >= rows), None) if tokens else None
 
 
 def _check_tokenizer_json(path: Path, rows: int | None) -> Iterator[Problem]:
-    tokenizer = _load(path)
-    if tokenizer is None or not isinstance(tokenizer.get("model"), dict):
+    tokens = _read_tokens(path)
+    if tokens is None:
         yield describe_damage(path, "it is no tokenizer in JSON")
         return
-    size = _count_vocabulary(tokenizer["model"].get("vocab"))
-    if size == 0:
+    if tokens.size == 0:
         yield Problem(f"{path} has an empty vocabulary", "copy it from the model that it was made from")
-    if size is not None and rows is not None and size > rows:
-        message = f"{path} has {size} tokens, and the model has embeddings for {rows}: it is another model's"
+    if tokens.size is not None and rows is not None and tokens.size > rows:
+        message = f"{path} has {tokens.size} tokens, and the model has embeddings for {rows}: it is another model's"
         yield Problem(message, "copy the tokenizer's files from the model that it was made from")
+
+
+@read_once  # it takes a second for 150,000 tokens
+def _read_tokens(path: Path) -> Tokens | None:
+    """Return what a tokenizer.json says of its tokens; None where it is none."""
+    tokenizer = _load(path)
+    if tokenizer is None or not isinstance(tokenizer.get("model"), dict):
+        return None
+    added = tokenizer.get("added_tokens")
+    named = [token for token in added if isinstance(token, dict)] if isinstance(added, list) else []
+    return Tokens(
+        _count_vocabulary(tokenizer["model"].get("vocab")),
+        tuple((token["id"], str(token.get("content"))) for token in named if isinstance(token.get("id"), int)),
+    )
 
 
 def _count_vocabulary(vocabulary: Any) -> int | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from orchestrator.plan import Plan
 
 _TRUE = frozenset({"true", "1", "yes", "on"})
@@ -15,6 +17,6 @@ def read_train_values(plan: Plan) -> dict[str, str]:
     return {note.argument: note.value for note in plan.notes if note.stage == "train"}
 
 
-def is_on(values: dict[str, str], name: str) -> bool:
-    """Tell whether a switch of the trainer is on."""
-    return values.get(name, "").lower() in _TRUE
+def is_on(values: Mapping[str, str], name: str, *, default: bool = False) -> bool:
+    """Tell whether a switch of the trainer is on; `default` is what the trainer does where nothing is said."""
+    return values[name].lower() in _TRUE if name in values else default

@@ -10,29 +10,24 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.backends.deepspeed import load_deepspeed, zero_stage
 from orchestrator.backends.sentence_transformers_losses import LISTS, MARGINS, find_form
 from orchestrator.backends.swift_losses import find_loss
+from orchestrator.distributions import find_major
 from orchestrator.errors import Problem
 from orchestrator.preflight.memory import TrainingSize
+from orchestrator.preflight.train_values import is_on
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from orchestrator.backends.protocol import Job
-    from orchestrator.plan import Plan
     from orchestrator.preflight.model_size import ModelSize
 
 ASSUMED_DOCUMENTS = 8  # of a query, where the rows and not the recipe decide it
 _AUTO_DTYPE = 5  # from transformers 5 on, a model is loaded in the width that its config names
-_TRUE = {"true", "1", "yes", "on"}
-
-
-def read_values(plan: Plan) -> dict[str, str]:
-    """Return the value of every rendered argument of the train command, as text."""
-    return {note.argument: note.value for note in plan.notes if note.stage == "train"}
 
 
 def find_training_size(job: Job, values: Mapping[str, str], model: ModelSize) -> TrainingSize:
     """Return what decides the memory of the job's training; `values` are the train command's arguments."""
-    half = _is_true(values, "bf16") or _is_true(values, "fp16")
+    half = is_on(values, "bf16") or is_on(values, "fp16")
     size = TrainingSize(
         rows=_whole(values, "per_device_train_batch_size", 8) * _rows_of_a_group(job, values),
         tokens=_find_tokens(values),
@@ -86,7 +81,7 @@ def _find_tokens(values: Mapping[str, str]) -> int:
 def _find_logits(job: Job, values: Mapping[str, str]) -> Any:
     if job.recipe.backend == "flagembedding":
         return "scores" if job.model.family == "decoder" else "none"
-    return "loss" if job.recipe.task == "sft" and not _is_true(values, "use_liger_kernel") else "none"
+    return "loss" if job.recipe.task == "sft" and not is_on(values, "use_liger_kernel") else "none"
 
 
 def _stored_bytes(job: Job, values: Mapping[str, str], model: ModelSize) -> int:
@@ -95,15 +90,13 @@ def _stored_bytes(job: Job, values: Mapping[str, str], model: ModelSize) -> int:
         return 4 if values.get("torch_dtype") == "float32" else 2
     if job.recipe.backend == "sentence-transformers":
         return 4  # the worker loads float32
-    if job.deepspeed_text and (_is_true(values, "bf16") or _is_true(values, "fp16")):
+    if job.deepspeed_text and (is_on(values, "bf16") or is_on(values, "fp16")):
         return 2
-    version = re.match(r"\d+", job.versions.get("transformers", ""))
-    return model.dtype_bytes if version and int(version[0]) >= _AUTO_DTYPE else 4
+    return model.dtype_bytes if (find_major(job.versions.get("transformers")) or 0) >= _AUTO_DTYPE else 4
 
 
 def _is_checkpointing(job: Job, values: Mapping[str, str]) -> bool:
-    default = "true" if job.recipe.backend == "swift" else "false"  # ms-swift's own default
-    return values.get("gradient_checkpointing", default).lower() in _TRUE
+    return is_on(values, "gradient_checkpointing", default=job.recipe.backend == "swift")  # ms-swift's own default
 
 
 def _moment_bytes(optimizer: str) -> int:
@@ -120,7 +113,7 @@ def _count_adapter(job: Job, values: Mapping[str, str], model: ModelSize) -> int
     """Return how many weights LoRA trains; None where the whole model is trained."""
     if "lora_rank" not in values or values.get("tuner_type") == "full":
         return None
-    if values.get("use_lora", "true").lower() not in _TRUE or job.model.family == "encoder":
+    if not is_on(values, "use_lora", default=True) or job.model.family == "encoder":
         return None
     widths = {
         "q_proj": model.hidden + model.query, "k_proj": model.hidden + model.key, "v_proj": model.hidden + model.key,
@@ -155,10 +148,6 @@ def _shared(job: Job, size: TrainingSize) -> TrainingSize:
 
 def _is_offloaded(value: object) -> bool:
     return isinstance(value, dict) and value.get("device") in {"cpu", "nvme"}
-
-
-def _is_true(values: Mapping[str, str], name: str) -> bool:
-    return values.get(name, "").lower() in _TRUE
 
 
 def _whole(values: Mapping[str, str], name: str, default: int) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.evaluation.metrics import build_metrics
@@ -15,11 +13,9 @@ from orchestrator.report.curve import draw_loss_curve
 from orchestrator.report.page import render_page
 from orchestrator.report.record import load_record
 from orchestrator.report.summary import build_summary
-from orchestrator.rundir import write_json, write_text
+from orchestrator.rundir import write_bytes, write_json, write_text
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from orchestrator.rundir import RunDir
 
 
@@ -38,22 +34,9 @@ def write_report(run: RunDir) -> dict[str, Any]:
     if picture is None:
         run.loss_curve_png.unlink(missing_ok=True)
     else:
-        _write_bytes(run.loss_curve_png, picture)
+        write_bytes(run.loss_curve_png, picture)
     write_text(run.report_html, render_page(record, metrics, scored, picture))
     write_results(run.model / "README.md", metrics)
     summary = build_summary(record, metrics, build_audit(metrics, scored, record.stats or {}))
     write_json(run.report_json, summary)
     return summary
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    """Write a binary file by rename."""
-    name = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-        name.replace(path)
-    except BaseException:
-        name.unlink(missing_ok=True)
-        raise

@@ -169,7 +169,7 @@ def test_a_python_that_will_not_do_is_refused(monkeypatch, tmp_path, answer, say
 
 
 def test_a_python_that_is_not_there_is_refused(tmp_path):
-    for name in ("no-such-python", "/no/such/python"):
+    for name in ("no-such-python", "/no/such/python", "~no-such-user/python", "./" + "x" * 5000):
         with pytest.raises(PreflightError, match="no such interpreter"):
             plan_environment(BACKENDS["swift"], tmp_path / "env", name)
 

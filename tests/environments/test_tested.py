@@ -7,9 +7,10 @@ import importlib.metadata
 import pytest
 
 from orchestrator.backends import BACKENDS
+from orchestrator.distributions import normalise
 from orchestrator.environments import requirements, tested
 from orchestrator.environments.requirements import find_minimum, find_requirements
-from orchestrator.environments.tested import find_constraints, judge_version, load_tested, normalise
+from orchestrator.environments.tested import find_constraints, judge_version, load_tested
 from orchestrator.errors import PreflightError
 
 

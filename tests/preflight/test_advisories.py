@@ -7,7 +7,8 @@ import re
 import pytest
 
 from orchestrator.hardware import Hardware
-from orchestrator.preflight.advisories import advise_known_bugs, check_known_bugs, find_bugs, is_affected, parse_version
+from orchestrator.models import BaseModel
+from orchestrator.preflight.advisories import advise_known_bugs, check_known_bugs, find_bugs, is_affected
 from orchestrator.preflight.known_bugs import KNOWN_BUGS, Affected
 from tests.preflight.conftest import INSTALLED
 
@@ -27,17 +28,6 @@ def ids(folder, plan_for, monkeypatch):
         return {bug.id for bug in find_bugs(*plan_for(folder.model(), *overrides, **kinds))}
 
     return ids
-
-
-@pytest.mark.parametrize(
-    ("text", "numbers"),
-    [
-        ("4.6.0", (4, 6)), ("4.6", (4, 6)), ("2.13.0+cpu", (2, 13)), ("5.0.0rc1", (5,)), ("4.6.1.dev0", (4, 6, 1)),
-        ("10.2.30", (10, 2, 30)), ("unknown", ()),
-    ],
-)  # fmt: skip
-def test_a_version_is_its_numbers(text, numbers):
-    assert parse_version(text) == numbers
 
 
 @pytest.mark.parametrize(
@@ -87,6 +77,16 @@ def test_flagembedding_with_transformers_5(ids):
     assert "flagembedding-transformers-5" not in ids(versions={"FlagEmbedding": "1.4.1"})
     assert "flagembedding-transformers-5" not in ids(versions=old | {"transformers": "4.57.1"})
     assert "flagembedding-transformers-5" not in ids(recipe=EMBEDDING, versions=old)
+
+
+def test_flagembedding_that_names_flash_attention_as_transformers_no_longer_takes_it(ids, plan_for):
+    name, old = "flagembedding-flash-attention-2", {"FlagEmbedding": "1.3.5", "transformers": "4.53.0"}
+    assert name in ids(versions=old)
+    assert name not in ids(versions=old | {"FlagEmbedding": "1.4.0"})
+    assert name not in ids(versions=old | {"transformers": "4.52.4"})
+    assert name not in ids(recipe="qwen3_reranker_native", versions=old)
+    encoder = BaseModel("BAAI/bge-reranker-v2-m3", "BAAI/bge-reranker-v2-m3", None, "encoder", "cross-encoder")
+    assert find_bugs(*plan_for(encoder, recipe="bge_reranker", versions=INSTALLED | old)) == []
 
 
 def test_an_llm_reranker_and_sentence_transformers_that_do_not_know_it(ids):

@@ -73,8 +73,18 @@ def test_more_processes_than_gpus_are_refused(problems):
     assert problems("launch.nproc_per_node=3", hardware=CPU) == []
 
 
-def test_a_recipe_that_hides_gpus_leaves_fewer_for_its_processes(problems):
-    ((message, hint),) = problems("launch.env.CUDA_VISIBLE_DEVICES='1'", hardware=TWO)
+def test_a_recipe_that_chooses_gpus_trains_on_those(problems, plan_for, folder):
+    chosen = "launch.env.CUDA_VISIBLE_DEVICES='1'"
+    assert problems(chosen, hardware=TWO) == []
+    job, plan = plan_for(folder.model(), chosen, hardware=TWO)
+    assert job.processes() == 1
+    argv = plan.stage("train").command.argv
+    assert argv[argv.index("--nproc_per_node") + 1] == "1"
+
+
+def test_more_processes_than_the_gpus_that_a_recipe_chooses_are_refused(problems):
+    chosen = ("launch.env.CUDA_VISIBLE_DEVICES='1'", "launch.nproc_per_node=2")
+    ((message, hint),) = problems(*chosen, hardware=TWO)
     assert "2 processes, and launch.env.CUDA_VISIBLE_DEVICES=1 leaves 1 GPUs" in message
     assert "nproc_per_node: 1" in hint
     assert problems("launch.env.CUDA_VISIBLE_DEVICES='0,1'", hardware=TWO) == []

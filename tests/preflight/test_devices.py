@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 
@@ -43,20 +44,26 @@ hip: Optional[str] = {hip}
 
 @pytest.fixture
 def smi(monkeypatch):
-    """Be an nvidia-smi that shows these GPUs and processes; torch is asked for in earnest."""
+    """Be an nvidia-smi that shows these GPUs and processes, and keep what it is asked; torch is asked in earnest."""
     real = devices.run
 
-    def smi(gpus: str = TWO, users: str = USERS, code: int = 0) -> None:
+    def smi(gpus: str = TWO, users: str = USERS, code: int = 0) -> list[str]:
+        asked: list[str] = []
+
         def answer(argv, timeout_s, **more):
             if argv[0] != "nvidia-smi":
                 return real(argv, timeout_s, **more)
+            asked.append(argv[1].partition("=")[0])
             return Completed(argv, code, users if "compute-apps" in argv[1] else gpus, "")
 
         monkeypatch.setattr(devices, "run", answer)
         monkeypatch.setattr("orchestrator.process.run", answer)
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        hardware.find_gpus.cache_clear()
+        return asked
 
-    return smi
+    yield smi
+    hardware.find_gpus.cache_clear()
 
 
 @pytest.fixture
@@ -105,10 +112,59 @@ def test_the_hardware_is_that_of_the_visible_gpus(smi, monkeypatch):
     assert find_hardware() == CPU
 
 
-def test_without_a_driver_there_is_a_cpu(smi):
-    smi(code=9)
+@pytest.mark.parametrize(
+    ("says", "code"),
+    [
+        ("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n", 9),
+        ("No devices were found\n", 6),
+        ("", None),  # it hangs
+    ],
+)
+def test_without_a_driver_there_is_a_cpu(smi, says, code):
+    smi(says, code=code)
     assert find_hardware() == CPU
     assert hardware.find_gpus() == ()
+
+
+@pytest.mark.parametrize(
+    ("says", "code"),
+    [
+        ("WARNING: infoROM is corrupted at gpu 0000:3B:00.0\n", 14),
+        ("Unable to determine the device handle for GPU 0000:AF:00.0: GPU is lost.  Reboot the system\n", 15),
+    ],
+)
+def test_what_is_wrong_with_one_gpu_does_not_hide_the_others(smi, says, code):
+    smi(says + TWO, code=code)
+    assert find_hardware().count == 2
+
+
+@pytest.mark.parametrize(
+    "visible",
+    [
+        "MIG-5f6f1b2c-2a11-5222-8333-944444444444",
+        "MIG-5f6f1b2c-2a11-5222-8333-944444444444,MIG-6a7b1b2c-2a11-5222-8333-955555555555",
+        "MIG-GPU-b5169cef-2205-c30e-f2b3-220cfa14bafd/1/0",
+    ],
+)
+def test_a_slice_of_a_gpu_is_one_gpu_of_unknown_memory(smi, monkeypatch, gpu_job, visible):
+    smi(TWO.replace("7.0", "8.0"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert find_hardware() == Hardware("cuda", 1, bf16=True, names=("NVIDIA TITAN V",))
+    assert list(advise_devices(*gpu_job)) == []  # what the whole GPU is used for is not this slice's load
+
+
+def test_a_torch_that_only_the_shell_s_path_leads_to_is_found(tmp_path, monkeypatch):
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("")
+    (tmp_path / "torch" / "version.py").write_text(VERSION.format(version="2.99.0+cu999", cuda="'99.9'", hip="None"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert find_torch_build(sys.executable) == TorchBuild("2.99.0+cu999", "99.9")
+
+
+def test_what_lies_in_the_working_directory_is_no_torch(tmp_path, monkeypatch):
+    (tmp_path / "json.py").write_text("raise SystemExit('imported')")
+    monkeypatch.chdir(tmp_path)
+    assert find_torch_build(sys.executable).version is not None
 
 
 def test_a_process_name_may_hold_commas():
@@ -124,6 +180,16 @@ def test_a_busy_gpu_is_named_with_who_uses_it_and_which_are_free(smi, gpu_job):
         "GPU 0 has 9803 of 12288 MiB in use by python (pid 21344), /opt/my, old/bin/python3 (pid 21999)"
     )
     assert problem.hint == "choose free ones: CUDA_VISIBLE_DEVICES=1"
+
+
+def test_one_command_asks_once_which_gpus_there_are(smi, gpu_job):
+    asked = smi()
+    found = find_hardware()
+    job, plan = gpu_job
+    job = replace(job, hardware=found)
+    for check in (check_devices, advise_devices):
+        list(check(job, plan))
+    assert asked == ["--query-gpu", "--query-compute-apps"]
 
 
 def test_gpus_that_the_recipe_does_not_use_may_be_busy(smi, gpu_job):
@@ -194,3 +260,18 @@ def test_a_torch_for_the_cpu_on_a_machine_with_gpus_ends_the_run_before_it_start
 def test_a_plan_for_gpus_made_where_there_are_none_is_let_through(smi, gpu_job):
     smi("")
     assert list(check_devices(*gpu_job)) == []
+
+
+def test_the_kernels_sizes_are_bytes_and_its_counts_are_left_out():
+    text = "MemTotal:       24689764 kB\nMemAvailable:   22846380 kB\nHugePages_Total:       0\nDirectMap4k:  many kB\n"
+    assert hardware.parse_memory(text) == {"MemTotal": 24689764 * 1024, "MemAvailable": 22846380 * 1024}
+
+
+def test_the_memory_of_this_machine_is_what_the_system_says():
+    pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    assert hardware.find_memory()["MemTotal"] == pages * page
+
+
+def test_without_the_kernels_file_the_memory_is_not_known(monkeypatch, tmp_path):
+    monkeypatch.setattr(hardware, "_MEMINFO", tmp_path / "none")
+    assert hardware.find_memory() == {}

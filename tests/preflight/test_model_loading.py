@@ -66,6 +66,11 @@ def problems(folder, plan_for, python, tmp_path):
     return problems
 
 
+def test_what_a_site_s_start_up_prints_is_no_part_of_the_answer(problems, answer):
+    answer(code=0, out="Loading module cuda/12.8\n" + LOADS["out"])
+    assert problems() == []
+
+
 def test_a_folder_that_loads_is_asked_about_once(problems, answer, calls):
     answer(**LOADS)
     assert problems() == []

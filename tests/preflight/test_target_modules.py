@@ -71,6 +71,12 @@ def test_ms_swifts_names_for_kinds_of_layers_are_let_through(problems, name):
     assert problems(f"train.target_modules=[{name}]", recipe="qwen3_embedding_lora") == []
 
 
+def test_flagembedding_has_no_names_for_kinds_of_layers(problems):
+    ((message, hint),) = problems("train.target_modules=all-linear")
+    assert "'all-linear' matches no layer" in message
+    assert "its layers are down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj" in hint
+
+
 @pytest.mark.parametrize(
     "pattern", [r".*\.q_proj", r"model\.layers\.[01]\.mlp\.(up|down)_proj", r"layers\.0\.mlp\.up_proj"]
 )

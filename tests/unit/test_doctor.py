@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -19,7 +20,9 @@ from orchestrator.doctor.environments import Interpreter, examine_environments
 from orchestrator.doctor.examine import can_start
 from orchestrator.doctor.hub import HubProbe
 from orchestrator.doctor.machine import describe_gpus, describe_memory, describe_torch
-from orchestrator.hardware import parse_gpus
+from orchestrator.errors import PreflightError
+from orchestrator.hardware import parse_gpus, parse_memory
+from orchestrator.preflight import packages
 from orchestrator.preflight.devices import GpuUser, TorchBuild
 
 if TYPE_CHECKING:
@@ -85,10 +88,38 @@ def test_a_recipes_backend_is_what_counts(recipes, tmp_path, monkeypatch):
     assert "cannot start" in done.output
 
 
+def test_a_recipe_whose_model_must_be_downloaded_cannot_start_without_a_hub(recipes, tmp_path):
+    done = invoke(str(recipes / "qwen3_reranker.yaml"), "--runs", str(tmp_path))
+    assert done.exit_code == 4
+    assert "not asked: HF_HUB_OFFLINE is set, and Qwen/Qwen3-Reranker-0.6B must be downloaded" in done.output
+    there = invoke(str(recipes / "demo.yaml"), "--runs", str(tmp_path))
+    assert there.exit_code == 0, there.output
+    assert "demo.yaml could start" in there.output
+
+
 def test_a_python_that_is_not_there_is_refused(tmp_path):
     done = invoke("--python", str(tmp_path / "python"))
     assert done.exception is not None
     assert "no such interpreter" in str(done.exception)
+
+
+@pytest.mark.parametrize("name", ["~no-such-user/python", "./" + "x" * 5000])
+def test_a_python_that_cannot_be_looked_up_is_refused_like_one_that_is_not_there(name):
+    done = invoke("--python", name)
+    assert isinstance(done.exception, PreflightError)
+    assert f"no such interpreter: {name}" in str(done.exception)
+
+
+def test_a_recipes_python_that_is_not_there_is_refused_with_its_line(recipes, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    said = "launch: {python: ~no-such-user/python}"
+    shipped = (recipes / "qwen3_reranker.yaml").read_text().replace("../", f"{recipes.parent}/")
+    recipe.write_text(re.sub(r"(?m)^launch: .*$", said, shipped))
+    done = invoke(str(recipe))
+    assert isinstance(done.exception, PreflightError)
+    (problem,) = done.exception.problems
+    assert problem.message == "launch.python: no such interpreter: ~no-such-user/python"
+    assert problem.where.line == recipe.read_text().splitlines().index(said) + 1
 
 
 def test_doctor_loads_no_ml_library():
@@ -151,7 +182,7 @@ def test_a_version_that_is_not_known_to_work_comes_with_the_tested_one():
 
 
 def test_the_reports_packages_are_needed_in_orchs_own_python(monkeypatch):
-    monkeypatch.setattr(environments, "_REPORT_MODULES", ("no_such_module",))
+    monkeypatch.setattr(packages, "REPORT_MODULES", ("no_such_module",))
     findings = tuple(examine_environments((Interpreter("Orch's Python", "/orch", ALL),), None))
     assert find(findings, "packages").remedy == f"{sys.executable} -m pip install no-such-module"
     assert not can_start(findings)
@@ -183,11 +214,11 @@ def test_a_torch_for_the_cpu_beside_gpus_is_missing():
     ],
 )
 def test_a_control_groups_limit_is_part_of_the_memory(limits, says):
-    assert describe_memory(MEMINFO, limits).value == says
+    assert describe_memory(parse_memory(MEMINFO), limits).value == says
 
 
 def test_memory_that_cannot_be_read_is_said():
-    assert describe_memory("", []).state == "note"
+    assert describe_memory({}, []).state == "note"
 
 
 def test_tight_limits_come_with_a_remedy(monkeypatch):
@@ -253,6 +284,12 @@ def test_a_hub_that_is_not_there_comes_with_a_mirror():
     finding = HubProbe({"HF_ENDPOINT": "http://127.0.0.1:9"}).finding()
     assert finding.value.startswith("cannot be reached: ")
     assert "HF_ENDPOINT" in finding.remedy
+
+
+def test_a_hub_that_is_not_there_ends_it_where_a_model_must_be_downloaded():
+    finding = HubProbe({"HF_ENDPOINT": "http://127.0.0.1:9"}).finding(("owner/model",))
+    assert finding.state == "missing"
+    assert finding.value.endswith(", and owner/model must be downloaded")
 
 
 def test_offline_mode_asks_nobody_and_says_so():

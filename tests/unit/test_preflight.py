@@ -104,7 +104,14 @@ def test_a_model_that_brings_code_is_refused_before_it_is_downloaded(ask):
 
 
 @pytest.mark.parametrize(
-    ("code", "says"), [(404, "is not on the hub"), (401, "gated or private"), (403, "gated or private")]
+    ("code", "says"),
+    [
+        (404, "is not on the hub"),
+        (401, "gated or private"),
+        (403, "gated or private"),
+        (429, "at the moment (429)"),
+        (503, "at the moment (503)"),
+    ],
 )
 def test_what_the_hub_says_of_a_model_that_it_does_not_give_is_passed_on(ask, code, says):
     (problem,) = ask(code, "")

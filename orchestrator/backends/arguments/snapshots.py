@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from orchestrator.distributions import parse_release
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,7 +65,7 @@ def is_exact(name: str, found: VersionSet, versions: Mapping[str, str]) -> bool:
 def is_near(name: str, found: VersionSet, versions: Mapping[str, str]) -> bool:
     """Tell whether the snapshot was taken from the same minor versions: they differ in no argument."""
     near = [package for package in DECIDING[name] if package in versions]
-    return bool(near) and all(release(found.versions[one])[:2] == release(versions[one])[:2] for one in near)
+    return bool(near) and all(_three(found.versions[one])[:2] == _three(versions[one])[:2] for one in near)
 
 
 def find_set(name: str, versions: Mapping[str, str] | None) -> VersionSet:
@@ -97,18 +98,17 @@ def describe_versions(name: str, versions: Mapping[str, str]) -> str:
     return " with ".join(f"{package} {versions[package]}" for package in DECIDING[name] if package in versions)
 
 
-def release(version: str) -> tuple[int, int, int]:
+def _three(version: str) -> tuple[int, int, int]:
     """Return the first three numbers of a version; what is not there counts as 0."""
-    numbers = [int(number) for number in re.findall(r"\d+", version)[:3]]
-    major, minor, patch = (*numbers, 0, 0, 0)[:3]
+    major, minor, patch = (*parse_release(version), 0, 0, 0)[:3]
     return major, minor, patch
 
 
 def _apart(one: str, other: str) -> int:
-    (a, b, c), (d, e, f) = release(one), release(other)
+    (a, b, c), (d, e, f) = _three(one), _three(other)
     return abs((a - d) * 1_000_000 + (b - e) * 1_000 + (c - f))
 
 
 def _minors_apart(one: str, other: str) -> int:
-    (a, b, _), (d, e, _) = release(one), release(other)
+    (a, b, _), (d, e, _) = _three(one), _three(other)
     return abs((a - d) * 1_000 + (b - e))
