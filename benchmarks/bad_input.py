@@ -37,6 +37,7 @@ CHINESE = {
     "recipes": "配方",
     "data files, lines and tables": "数据文件、行和表格",
     "model folders and weights": "模型目录和权重",
+    "models that commands name": "命令所指的模型",
     "DeepSpeed files": "DeepSpeed 配置",
     "paths": "路径",
     "command lines": "命令行",

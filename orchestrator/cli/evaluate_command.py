@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,9 @@ import click
 
 from orchestrator.cli.options import as_json, hardware_option, resolve_hardware
 from orchestrator.cli.output import print_json
+from orchestrator.named_paths import find_python
 from orchestrator.scorers import FORMATS
+from orchestrator.user_folders import find_orch_cache
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,6 +39,7 @@ _MAP = "--map"
 @click.option("--max-dropped", type=click.IntRange(0), default=0, show_default=True, help="Bad rows that are allowed.")
 @click.option("--limit", type=click.IntRange(1), help="Measure on the first rows only.")
 @click.option("--trust-remote-code", is_flag=True, help="Run Python code that a model's folder brings along.")
+@click.option("--allow-pickle", is_flag=True, help="Load pickled weights, which may run code too.")
 @click.option("--python", help="The Python that runs the models (default: this one).")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="A fresh folder that keeps data and scores.")
 @hardware_option
@@ -58,6 +60,7 @@ def evaluate_command(
     max_dropped: int,
     limit: int | None,
     trust_remote_code: bool,
+    allow_pickle: bool,
     python: str | None,
     output: Path | None,
     hardware: str,
@@ -84,11 +87,11 @@ def evaluate_command(
     request = Request(
         models,
         data,
-        Reading(form, family, max_length, instruction, batch_size, trust_remote_code),
+        Reading(form, family, max_length, instruction, batch_size, trust_remote_code, allow_pickle),
         _find_python(python),
         resolve_hardware(hardware, smoke=False),
         tuple(name.strip() for name in metrics.split(",")) if metrics is not None else (),
-        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orch" / "scores",
+        find_orch_cache() / "scores",
     )
     if problems := find_problems(request):
         raise click.UsageError("; ".join(f"{item.message} ({item.hint})" for item in problems))
@@ -126,15 +129,11 @@ def format_lines(result: Mapping[str, Any]) -> list[str]:
 
 
 def _find_python(python: str | None) -> str:
-    """Return the interpreter as an absolute path that is not resolved: a venv's link is its identity."""
-    import shutil
-
-    if python is None:
-        return sys.executable
-    found = shutil.which(python)
+    """Return the absolute path of the interpreter. Raises UsageError where there is none."""
+    found = find_python(Path(), python) if python is not None else sys.executable
     if found is None:
         raise click.UsageError(f"--python: no such interpreter: {python}")
-    return str(Path(found).absolute())
+    return found
 
 
 def _tell(text: str) -> None:

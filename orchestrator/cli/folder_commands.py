@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,11 +83,18 @@ def show_command(run: str, runs: Path, as_json: bool) -> None:
 @click.argument("stage", required=False)
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run is over.")
 @runs_option
-def logs_command(run: str, stage: str | None, follow: bool, runs: Path) -> None:
+@as_json
+def logs_command(run: str, stage: str | None, follow: bool, runs: Path, as_json: bool) -> None:
     """Print the logs of RUN, of one STAGE (such as 04-train) or of all."""
     from orchestrator.launch import find_run
     from orchestrator.supervise.runs import follow_logs
 
+    if as_json and follow:
+        raise click.UsageError("--json goes without --follow: its envelope is printed when every line is known")
+    if as_json:
+        lines = [asdict(line) for line in follow_logs(find_run(run, runs), stage, follow=False)]
+        print_json("logs", lines)
+        return
     current = None
     for line in follow_logs(find_run(run, runs), stage, follow=follow):
         if line.stage != current:
@@ -99,13 +107,18 @@ def logs_command(run: str, stage: str | None, follow: bool, runs: Path) -> None:
 @click.argument("run", default="last")
 @click.option("--now", is_flag=True, help="Kill the stage at once instead of asking it to end.")
 @runs_option
-def stop_command(run: str, now: bool, runs: Path) -> None:
+@as_json
+def stop_command(run: str, now: bool, runs: Path, as_json: bool) -> None:
     """Stop RUN; `orch resume` continues it."""
     from orchestrator.launch import find_run
     from orchestrator.supervise.runs import stop_run
 
     folder = find_run(run, runs)
-    click.echo(f"{folder.root.name}: {stop_run(folder, now=now)}")
+    done = stop_run(folder, now=now)
+    if as_json:
+        print_json("stop", {"run": str(folder.root), "done": done})
+        return
+    click.echo(f"{folder.root.name}: {done}")
 
 
 @click.command("compare")

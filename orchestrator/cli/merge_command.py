@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,20 @@ from orchestrator.cli.output import print_json
 from orchestrator.errors import InterruptedRunError, OrchError, RunFolderError, StageFailedError
 
 if TYPE_CHECKING:
-    from orchestrator.plan import Command
+    from orchestrator.plan import Command, Plan
+    from orchestrator.rundir import RunDir
+    from orchestrator.serving.checkpoints import Checkpoint
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the options say of an adapter's merge."""
+
+    base: str | None
+    dtype: str
+    test_prompt: str | None
+    trust_remote_code: bool
+    allow_pickle: bool
 
 
 @click.command("merge")
@@ -28,6 +42,8 @@ if TYPE_CHECKING:
     help="auto is the base model's own.",
 )  # fmt: skip
 @click.option("--base", help="The base model of an adapter folder, where its adapter_config.json is out of date.")
+@click.option("--trust-remote-code", is_flag=True, help="Run Python code that an adapter's base model brings along.")
+@click.option("--allow-pickle", is_flag=True, help="Load pickled weights of an adapter's base, which may run code too.")
 @click.option("--test-prompt", metavar="TEXT", help="Try base with adapter and the merged model on it.")
 @runs_option
 @as_json
@@ -37,6 +53,8 @@ def merge_command(
     output: Path | None,
     dtype: str,
     base: str | None,
+    trust_remote_code: bool,
+    allow_pickle: bool,
     test_prompt: str | None,
     runs: Path,
     as_json: bool,
@@ -47,10 +65,14 @@ def merge_command(
             raise click.UsageError("--checkpoint goes with a run; an adapter folder is one checkpoint")
         if output is None:
             raise click.UsageError("an adapter needs -o: the folder for the merged model")
-        result = _merge_adapter(Path(run).resolve(), _fresh(output), base=base, dtype=dtype, prompt=test_prompt)
+        asked = _Asked(base, dtype, test_prompt, trust_remote_code, allow_pickle)
+        result = _merge_adapter(Path(run).resolve(), _fresh(output), asked)
     else:
         if base:
             raise click.UsageError("--base goes with an adapter folder; a run knows its base model")
+        if trust_remote_code or allow_pickle:
+            option = "--trust-remote-code" if trust_remote_code else "--allow-pickle"
+            raise click.UsageError(f"{option} goes with an adapter folder; a run's recipe says it")
         result = _merge_of_run(run, runs, checkpoint, output, dtype=dtype, prompt=test_prompt)
     if as_json:
         print_json("merge", result)
@@ -62,14 +84,20 @@ def merge_command(
         click.echo(f"the test prompt, merged:           {_show(test['merged'])}")
 
 
-def _merge_adapter(adapter: Path, out: Path, *, base: str | None, dtype: str, prompt: str | None) -> dict[str, Any]:
+def _merge_adapter(adapter: Path, out: Path, asked: _Asked) -> dict[str, Any]:
+    from orchestrator.cli.loadable import require_base_loads
+    from orchestrator.preflight.named_models import Permissions
     from orchestrator.serving.artefact import WORKERS
-    from orchestrator.serving.checkpoints import build_quick_merge, require_base
+    from orchestrator.serving.checkpoints import build_quick_merge, require_base, require_whole_adapter
 
-    require_base(adapter, base)
+    base = require_base(adapter, asked.base)
+    require_whole_adapter(adapter)
+    permissions, trust = Permissions(asked.allow_pickle), asked.trust_remote_code
+    require_base_loads(base.location, sys.executable, permissions, trust=trust, answers=base.answers)
     command = build_quick_merge(
-        sys.executable, str(WORKERS), adapter, out, dtype=dtype, prompt=prompt, env={}, cwd=Path.cwd(), base=base
-    )
+        sys.executable, str(WORKERS), adapter, out, dtype=asked.dtype, prompt=asked.test_prompt, env=permissions.env,
+        cwd=Path.cwd(), base=asked.base, trust=trust,
+    )  # fmt: skip
     return _read_summary(_run(command))
 
 
@@ -77,19 +105,13 @@ def _merge_of_run(
     name: str, runs: Path, wanted: str | None, output: Path | None, *, dtype: str, prompt: str | None
 ) -> dict[str, Any]:
     from orchestrator.launch import find_run, load_plan
-    from orchestrator.serving.checkpoints import (
-        build_merge,
-        build_verification,
-        find_checkpoint,
-        is_native,
-        require_base,
-    )
+    from orchestrator.serving.checkpoints import build_merge, build_verification, find_checkpoint, is_native
 
     run = find_run(name, runs)
     plan = load_plan(run)
     checkpoint = find_checkpoint(run, plan, wanted)
-    require_base(checkpoint.adapter, None)
     out = _fresh(output or run.root / "merged" / checkpoint.name)
+    _require_mergeable(run, plan, checkpoint)
     command = build_merge(run, plan, checkpoint, out, dtype=dtype, prompt=prompt)
     click.echo(f"orch: merging {checkpoint.name} of {run.root.name} into {out}", err=True)
     said = _run(command)
@@ -101,6 +123,22 @@ def _merge_of_run(
             shutil.rmtree(out)  # a model that is not the one that was trained must not lie about
             raise
     return {"run": str(run.root), "checkpoint": checkpoint.name, **_read_summary(said)}
+
+
+def _require_mergeable(run: RunDir, plan: Plan, checkpoint: Checkpoint) -> None:
+    """Raise OrchError for a checkpoint that is not whole, or whose base model cannot be loaded."""
+    from orchestrator.cli.loadable import require_base_loads
+    from orchestrator.preflight.named_models import ALLOW_PICKLE, Permissions
+    from orchestrator.serving.checkpoints import find_worker, require_base, require_whole_adapter, says_of_model
+
+    base = require_base(checkpoint.adapter, None)
+    require_whole_adapter(checkpoint.adapter)
+    permissions = Permissions(
+        says_of_model(plan, "allow_pickle"), f"set {ALLOW_PICKLE}=1", "train it with trust_remote_code: true"
+    )
+    python, _, _ = find_worker(run, plan)
+    trust = says_of_model(plan, "trust_remote_code")
+    require_base_loads(base.location, python, permissions, trust=trust, answers=base.answers)
 
 
 def _fresh(out: Path) -> Path:

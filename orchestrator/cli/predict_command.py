@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import dataclass
 from itertools import groupby
@@ -12,12 +13,12 @@ import click
 
 from orchestrator.cli.options import as_json, runs_option
 from orchestrator.cli.output import print_json
-from orchestrator.errors import DataError, RunFolderError, StageFailedError, Where
+from orchestrator.errors import DataError, StageFailedError, Where
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from orchestrator.rundir import RunDir
+    from orchestrator.serving.artefact import Artefact
 
 # What a line of stdin looks like, by what the model does.
 _SHAPES = {
@@ -63,15 +64,17 @@ def predict_command(
     Without options, rows are read from stdin as JSON Lines: {"query": …, "document": …} for a reranker, {"query": …}
     and {"document": …} for an embedding model, {"prompt": …} for an LLM.
     """
-    from orchestrator.launch import find_run
+    from orchestrator.cli.loadable import require_artefact_loads
+    from orchestrator.serving.artefact import find_artefact
 
-    folder = find_run(run, runs)
-    kind = _find_kind(folder)
+    artefact = find_artefact(run, runs)
+    kind = artefact.kind
     if vectors and kind != "embedding":
         raise click.UsageError("--vectors is for embedding models")
     asked = _Asked(queries, documents, prompts)
     rows = _build_rows(kind, asked, vectors=vectors) if any((queries, documents, prompts)) else _read_rows(kind)
-    answers = _ask(folder, rows, vectors=vectors)
+    require_artefact_loads(artefact)
+    answers = _ask(artefact, rows, vectors=vectors)
     if kind == "reranker":
         answers = [{**row, **answer} for row, answer in zip(rows, answers, strict=True)]
     if kind != "chat" and queries and not vectors:
@@ -81,16 +84,6 @@ def predict_command(
         print_json("predict", answers)
         return
     _print(kind, rows, answers, vectors=vectors)
-
-
-def _find_kind(folder: RunDir) -> str:
-    """Return what the packaged model does. Raises RunFolderError when there is none."""
-    path = folder.model / "scoring.json"
-    if not path.exists():
-        hint = f"finish it: orch resume {folder.root}"
-        raise RunFolderError(f"{folder.root.name} has no packaged model yet", hint=hint)
-    scorer = json.loads(path.read_text(encoding="utf-8")).get("scorer")
-    return str(scorer) if scorer in {"embedding", "chat"} else "reranker"
 
 
 def _build_rows(kind: str, asked: _Asked, *, vectors: bool) -> list[dict[str, Any]]:
@@ -126,18 +119,16 @@ def _read_rows(kind: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _ask(folder: RunDir, rows: list[dict[str, Any]], *, vectors: bool) -> list[dict[str, Any]]:
+def _ask(artefact: Artefact, rows: list[dict[str, Any]], *, vectors: bool) -> list[dict[str, Any]]:
     """Return the worker's answers. Raises StageFailedError with what it said."""
-    from orchestrator.launch import load_plan
     from orchestrator.process import run as run_process
+    from orchestrator.secrets import rename_hub_token
 
-    package = load_plan(folder).stage("package")
-    if package is None:
-        raise RunFolderError(f"{folder.root.name} packages no model", hint="its recipe says merge: false")
-    python, workers = package.command.argv[:2]
-    argv = (python, workers, "predict", "--model", str(folder.model), *(["--vectors"] if vectors else []))
+    flags = ("--vectors",) if vectors else ()
+    argv = (artefact.python, artefact.workers, "predict", "--model", str(artefact.folder), *flags)
+    env = rename_hub_token({**os.environ, **artefact.env})
     stdin = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    done = run_process(argv, 3600.0, env=dict(package.command.env), stdin=stdin)
+    done = run_process(argv, 3600.0, env=env, stdin=stdin)
     if done.exit_code != 0:
         raise StageFailedError("the model cannot be asked", hint=done.stderr.strip()[-2000:] or None)
     answers: list[dict[str, Any]] = []

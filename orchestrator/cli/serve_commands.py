@@ -45,19 +45,23 @@ def serve_command(
 
     An API key is taken from the environment variable ORCH_API_KEY. Exit code 6: --check found other numbers.
     """
-    from orchestrator.serving.artefact import find_artefact
+    from orchestrator.cli.loadable import require_artefact_loads
+    from orchestrator.serving.artefact import find_artefact, require_trusted_code
     from orchestrator.serving.commands import KEY_VARIABLE, Address, choose_backend, find_server_versions
     from orchestrator.serving.server import find_free_port
 
     if as_json and not (dry_run or check):
         raise click.UsageError("--json goes with --dry-run or --check: a server's log is no JSON")
     artefact = find_artefact(run, runs, _absolute(python))
+    require_trusted_code(artefact)
     key = os.environ.get(KEY_VARIABLE) or None
     chosen = choose_backend(backend, artefact, find_server_versions(artefact.python), dry_run=dry_run)
     address = Address("127.0.0.1", find_free_port()) if check and not dry_run else Address(host, port)
     if dry_run:
         _print_command(artefact, chosen, address, key, as_json=as_json)
-    elif check:
+        return
+    require_artefact_loads(artefact)
+    if check:
         _check(artefact, chosen, address, key, timeout_s=timeout_s, as_json=as_json)
     else:
         _serve(artefact, chosen, address, key, timeout_s=timeout_s)

@@ -31,6 +31,7 @@ _device_option = click.option(
     "--device", metavar="cpu|cuda", help="Where the model runs (default: a GPU if there is one)."
 )
 _code_option = click.option("--trust-remote-code", is_flag=True, help="Run Python code that the model's folder brings.")
+_pickle_option = click.option("--allow-pickle", is_flag=True, help="Load pickled weights, which may run code too.")
 _family_option = click.option(
     "--family", type=click.Choice(FAMILIES), help="What the model is, where neither its config nor its name tells."
 )
@@ -39,7 +40,7 @@ _family_option = click.option(
 @click.command("score")
 @_files_argument
 @click.option(
-    "--model", required=True, help="The teacher: a folder, a hub id, or an installed package that carries one."
+    "--model", required=True, help="The teacher: a folder, a run, a hub id, or an installed package that carries one."
 )
 @click.option("--format", "form", type=click.Choice(FORMATS), help="How it scores (default: as its authors use it).")
 @click.option("--max-length", type=click.IntRange(8), default=512, show_default=True, help="Longest pair in tokens.")
@@ -50,6 +51,7 @@ _family_option = click.option(
 @_device_option
 @_family_option
 @_code_option
+@_pickle_option
 @_output_option
 @_force_option
 @as_json
@@ -65,6 +67,7 @@ def data_score_command(
     device: str | None,
     family: str | None,
     trust_remote_code: bool,
+    allow_pickle: bool,
     output: Path,
     force: bool,
     as_json: bool,
@@ -80,7 +83,7 @@ def data_score_command(
     from orchestrator.teaching.model_choice import ModelChoice
     from orchestrator.teaching.scoring import score_files
 
-    teacher = ModelChoice(model, form, family, max_length, instruction, batch_size, trust_remote_code)
+    teacher = ModelChoice(model, form, family, max_length, instruction, batch_size, trust_remote_code, allow_pickle)
     rows = Rows(files, _parse_columns(columns), replace=replace)
     progress = None if as_json else _show_progress("pairs scored")
     done = score_files(rows, teacher, output, device=device, force=force, on_progress=progress)
@@ -109,7 +112,9 @@ def data_score_command(
 
 @click.command("mine")
 @_files_argument
-@click.option("--model", required=True, help="The embedding model that searches: a folder, a hub id or a package.")
+@click.option(
+    "--model", required=True, help="The embedding model that searches: a folder, a run, a hub id or a package."
+)
 @click.option(
     "--corpus", multiple=True, type=click.Path(path_type=Path),
     help='More documents: rows of {"text"}, or a .txt of lines; may be repeated.',
@@ -140,6 +145,7 @@ def data_score_command(
 @_device_option
 @_family_option
 @_code_option
+@_pickle_option
 @_output_option
 @_force_option
 @as_json
@@ -169,6 +175,7 @@ def data_mine_command(
     device: str | None,
     family: str | None,
     trust_remote_code: bool,
+    allow_pickle: bool,
     output: Path,
     force: bool,
     as_json: bool,
@@ -202,8 +209,10 @@ def data_mine_command(
             1.0 if max_label is None else max_label,
             max_dropped,
         ),
-        embedder=ModelChoice(model, None, family, max_length, None, batch_size, trust_remote_code),
-        cross_encoder=ModelChoice(cross_encoder, None, None, max_length, None, batch_size, trust_remote_code)
+        embedder=ModelChoice(model, None, family, max_length, None, batch_size, trust_remote_code, allow_pickle),
+        cross_encoder=ModelChoice(
+            cross_encoder, None, None, max_length, None, batch_size, trust_remote_code, allow_pickle
+        )
         if cross_encoder
         else None,
         settings=MiningSettings(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import PreflightError, Problem
 from orchestrator.evaluate_model.request import MAX_LENGTH
-from orchestrator.models import BaseModel, find_model
-from orchestrator.recipe.schema import ModelRef
-from orchestrator.rundir import RunDir
+from orchestrator.model_names import find_named_model
+from orchestrator.preflight.named_models import NamedModel, Permissions, asks_for_words, require_loadable
 from orchestrator.scorers import DTYPES, build_scoring, load_own_spec
 
 if TYPE_CHECKING:
-    from orchestrator.evaluate_model.request import Reading, Request
+    from orchestrator.evaluate_model.request import Request
+    from orchestrator.models import BaseModel
 
-_LLM_FORMATS = ("qwen3-native", "flag-llm-reranker")
 _GENERIC_NAMES = ("model", "output", "merged")
 _EMBEDDING = "embedding"
 
@@ -41,31 +39,39 @@ class Candidate:
 def find_candidates(request: Request, *, vectors: bool) -> list[Candidate]:
     """Return the models in the order given; `vectors` says that the data needs embedding models.
 
-    Raises PreflightError with every model that cannot be scored.
+    Raises PreflightError with every model that cannot be found or scored.
     """
-    models = [_find(name, request.reading) for name in request.models]
+    models = _find_models(request)
     names = _tell_apart([_short_name(model.name) for model in models])
-    reading = request.reading
     found, problems = [], []
     for name, model in zip(names, models, strict=True):
-        packaged = load_own_spec(model) is not None
-        spec = build_scoring(
-            model,
-            dtype=DTYPES[request.hardware.precision],
-            name=name,
-            max_length=reading.max_length or MAX_LENGTH,
-            instruction=reading.instruction,
-            batch_size=reading.batch_size,
-            format=None if packaged else reading.format,
-            vectors=vectors,
-        )
+        spec = _build_spec(request, model, name, vectors=vectors)
         if isinstance(spec, Problem):
             problems.append(spec)
         else:
-            found.append(Candidate(name, model, spec, packaged))
+            found.append(Candidate(name, model, spec, load_own_spec(model) is not None))
     if problems:
         raise PreflightError.from_problems(problems)
     return found
+
+
+def require_candidates_load(request: Request, candidates: list[Candidate], *, vectors: bool) -> None:
+    """Raise PreflightError with everything that keeps the models from being loaded, or scored as is planned."""
+
+    def name_model(candidate: Candidate) -> NamedModel:
+        def find_misfit(seen: BaseModel) -> Problem | None:
+            spec = _build_spec(request, seen, candidate.name, vectors=vectors)
+            return spec if isinstance(spec, Problem) else None
+
+        return NamedModel(
+            candidate.model,
+            request.python,
+            permissions=Permissions(request.reading.allow_pickle),
+            answers=asks_for_words(candidate.spec["scorer"]),
+            find_misfit=find_misfit,
+        )
+
+    require_loadable([name_model(candidate) for candidate in candidates])
 
 
 def require_one_way(candidates: list[Candidate], *, vectors: bool) -> bool:
@@ -90,29 +96,40 @@ def require_one_way(candidates: list[Candidate], *, vectors: bool) -> bool:
     return not unable
 
 
-def _find(name: str, reading: Reading) -> BaseModel:
-    family = reading.family or ("decoder" if reading.format in _LLM_FORMATS else None)
-    return find_model(
-        ModelRef.model_validate({**_locate(name), "family": family, "trust_remote_code": reading.trust_remote_code}),
-        Path.cwd(),
+def _find_models(request: Request) -> list[BaseModel]:
+    """Return the models that the names mean. Raises PreflightError with every name that means none."""
+    reading = request.reading
+    found: list[BaseModel] = []
+    problems: list[Problem] = []
+    for name in request.models:
+        try:
+            found.append(
+                find_named_model(
+                    name,
+                    family=reading.family,
+                    format=reading.format,
+                    trust_remote_code=reading.trust_remote_code,
+                )
+            )
+        except PreflightError as error:
+            problems += error.problems
+    if problems:
+        raise PreflightError.from_problems(problems)
+    return found
+
+
+def _build_spec(request: Request, model: BaseModel, name: str, *, vectors: bool) -> dict[str, Any] | Problem:
+    reading = request.reading
+    return build_scoring(
+        model,
+        dtype=DTYPES[request.hardware.precision],
+        name=name,
+        max_length=reading.max_length or MAX_LENGTH,
+        instruction=reading.instruction,
+        batch_size=reading.batch_size,
+        format=None if load_own_spec(model) is not None else reading.format,
+        vectors=vectors,
     )
-
-
-def _locate(name: str) -> dict[str, str]:
-    """Return the reference that a name means: a run's packaged model, an installed package, else a folder or hub id."""
-    folder = Path(name).expanduser()
-    if (folder / "adapter_config.json").is_file():
-        raise PreflightError(
-            f"{folder} is a LoRA adapter, not a whole model", hint=f"merge it first: orch merge {folder} -o FOLDER"
-        )
-    if (folder / "plan.json").is_file():
-        packaged = RunDir(folder.absolute()).model
-        if not packaged.is_dir():
-            raise PreflightError(f"the run {folder} has no packaged model", hint=f"finish it: orch resume {folder}")
-        return {"path": str(packaged)}
-    if not folder.exists() and name.isidentifier() and importlib.util.find_spec(name) is not None:
-        return {"package": name}
-    return {"path": name}
 
 
 def _short_name(name: str) -> str:

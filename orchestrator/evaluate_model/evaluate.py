@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import DataError, Problem, RunFolderError
-from orchestrator.evaluate_model.candidates import find_candidates, require_one_way
+from orchestrator.evaluate_model.candidates import find_candidates, require_candidates_load, require_one_way
 from orchestrator.evaluate_model.reading import read_data
 from orchestrator.evaluate_model.scoring import score
 from orchestrator.evaluation.evalset import describe_eval, load_eval
@@ -62,6 +62,8 @@ def evaluate(request: Request, out: Path | None, tell: Callable[[str], None]) ->
     if request.reading.max_length or request.reading.instruction or request.reading.format:
         for name in (candidate.name for candidate in candidates if candidate.packaged):
             tell(f"{name} is a packaged model: it reads texts as its own scoring.json says")
+    _require_absent(out)
+    require_candidates_load(request, candidates, vectors=vectors)
     with _folder(out) as folder:
         rows = read_data(request.data, folder, searches=searches, tell=tell)
         for number, candidate in enumerate(candidates, start=1):
@@ -124,11 +126,14 @@ def _scores_of(folder: Path, candidate: Candidate) -> Path:
     return folder / "models" / candidate.name
 
 
+def _require_absent(out: Path | None) -> None:
+    if out is not None and (out.exists() or out.is_symlink()):
+        raise RunFolderError(f"{out} exists already", hint="name a fresh folder with -o, or remove it")
+
+
 @contextmanager
 def _folder(out: Path | None) -> Iterator[Path]:
     """Give a folder to work in that becomes `out` at the end of the block, by one rename; on errors it is removed."""
-    if out is not None and (out.exists() or out.is_symlink()):
-        raise RunFolderError(f"{out} exists already", hint="name a fresh folder with -o, or remove it")
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".orch-evaluate-", dir=out.parent if out else None))

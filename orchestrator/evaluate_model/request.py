@@ -22,7 +22,7 @@ class Reading:
     """How models read texts, the same for all that do not say it themselves; None is each model's own way.
 
     `max_length` is in tokens, see `scorers.build_scoring`. A packaged folder says itself what it reads, and of these
-    only `family`, `batch_size` and `trust_remote_code` are for it.
+    only `family`, `batch_size`, `trust_remote_code` and `allow_pickle` are for it.
     """
 
     format: str | None = None
@@ -31,6 +31,7 @@ class Reading:
     instruction: str | None = None
     batch_size: int | None = None
     trust_remote_code: bool = False
+    allow_pickle: bool = False
 
 
 @dataclass(frozen=True)

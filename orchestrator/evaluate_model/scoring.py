@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import InterruptedRunError, PreflightError, StageFailedError
+from orchestrator.preflight.named_models import Permissions
 from orchestrator.render import render_command
 from orchestrator.secrets import rename_hub_token
 from orchestrator.serving.artefact import WORKERS
@@ -54,6 +55,7 @@ def _build_command(request: Request, candidate: Candidate, rows: EvalRows, spec:
     env = {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
     env |= {"HF_HUB_OFFLINE": "1"} if candidate.model.is_local else {}
     env |= {"CUDA_VISIBLE_DEVICES": ""} if on_cpu else {}
+    env |= Permissions(request.reading.allow_pickle).env
     return render_command(
         "orch/score.j2",
         env=env,

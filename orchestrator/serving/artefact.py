@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,8 @@ from orchestrator.errors import PreflightError, RunFolderError, Where
 from orchestrator.launch import find_run, load_plan
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from orchestrator.rundir import RunDir
 
 # scorer → what a client asks the server for
@@ -30,13 +32,17 @@ _GENERIC_NAMES = ("model", "output")
 
 @dataclass(frozen=True)
 class Artefact:
-    """A packaged model: `spec` is its scoring.json; `python` runs the backend, and `workers` is Orch's folder there."""
+    """A packaged model: `spec` is its scoring.json; `python` runs the backend, and `workers` is Orch's folder there.
+
+    `env` are the variables that its run's own stages get.
+    """
 
     folder: Path
     name: str
     spec: dict[str, Any]
     python: str
     workers: str = str(WORKERS)
+    env: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def scorer(self) -> str:
@@ -62,7 +68,7 @@ class Artefact:
 def find_artefact(name: str, runs: Path, python: str | None = None) -> Artefact:
     """Return the artefact that `name` means: a packaged folder, or a run (a folder, a name under `runs`, `last`).
 
-    Raises RunFolderError when there is none, PreflightError when it must not be served.
+    Raises RunFolderError when there is none.
     """
     folder = Path(name)
     if (folder / "scoring.json").is_file():
@@ -83,28 +89,32 @@ def _find_in_run(run: RunDir, python: str | None) -> Artefact:
         raise RunFolderError(f"{run.root.name} packages no model", hint=hint)
     if not (run.model / "scoring.json").is_file():
         raise RunFolderError(f"{run.root.name} has no packaged model yet", hint=f"finish it: orch resume {run.root}")
-    return load_artefact(run.model, plan.name, python or package.command.argv[0])
+    found = load_artefact(run.model, plan.name, python or package.command.argv[0])
+    return replace(found, env=dict(package.command.env))
 
 
 def load_artefact(folder: Path, name: str, python: str) -> Artefact:
-    """Return a packaged folder as an artefact. Raises RunFolderError or PreflightError when it cannot be served."""
+    """Return a packaged folder as an artefact. Raises RunFolderError when its scoring.json names no known scorer."""
     path = folder / "scoring.json"
     try:
         spec = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         hint = "package the model again"
         raise RunFolderError(f"scoring.json cannot be read: {error}", hint=hint, where=Where(str(path))) from None
     scorer = spec.get("scorer") if isinstance(spec, dict) else None
-    if scorer not in KINDS:
+    if not isinstance(scorer, str) or scorer not in KINDS:
         hint = f"known are {', '.join(KINDS)}"
         raise RunFolderError(f"a {scorer!r} model cannot be served", hint=hint, where=Where(str(path)))
-    artefact = Artefact(folder, name, spec, python)
-    if not artefact.trusts_remote_code and (found := find_remote_code(folder)):
+    return Artefact(folder, name, spec, python)
+
+
+def require_trusted_code(artefact: Artefact) -> None:
+    """Raise PreflightError for a folder that brings code, which a server would run, where its recipe trusts none."""
+    if not artefact.trusts_remote_code and (found := find_remote_code(artefact.folder)):
         raise PreflightError(
-            f"{folder} brings code of its own ({found}), and its recipe did not trust it",
+            f"{artefact.folder} brings code of its own ({found}), and its recipe did not trust it",
             hint="read the code; then train and package with model: {…, trust_remote_code: true}",
         )
-    return artefact
 
 
 def find_remote_code(folder: Path) -> str | None:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import PreflightError, RunFolderError
+from orchestrator.model_weights import describe_damage
 from orchestrator.render import render_command
+from orchestrator.safetensors_files import Damage, read_shapes
 from orchestrator.supervise.checkpoints import find_defect, list_checkpoint_folders
 from orchestrator.supervise.state import load_result
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 _LINKS = ("best", "last")  # ms-swift makes both where it has a validation set, else only last-checkpoint
 # the arguments of `workers merge` and of `swift export`
+_NO_ADAPTER = "name a folder that holds a LoRA adapter"
 _ADAPTER, _OUT = ("--adapters", "--adapter"), ("--out", "--output_dir")
 
 
@@ -93,7 +96,7 @@ def build_merge(
         python, workers, env = find_worker(run, plan)
         return build_quick_merge(
             python, workers, checkpoint.adapter, out, dtype=dtype, prompt=prompt, env=env, cwd=run.root,
-            trust=_trusts(plan),
+            trust=says_of_model(plan, "trust_remote_code"),
         )  # fmt: skip
     argv = set_argument(stage.command.argv, _ADAPTER, str(checkpoint.adapter))
     argv = set_argument(argv, _OUT, str(out))
@@ -134,12 +137,14 @@ def build_verification(run: RunDir, plan: Plan, checkpoint: Checkpoint, out: Pat
     python, workers, env = find_worker(run, plan)
     return render_command(
         "serve/verify_merge.j2", env=env, cwd=str(run.root), python=python, workers=workers,
-        adapter=str(checkpoint.adapter), merged=str(out), prompt=prompt, trust_remote_code=_trusts(plan),
+        adapter=str(checkpoint.adapter), merged=str(out), prompt=prompt,
+        trust_remote_code=says_of_model(plan, "trust_remote_code"),
     )  # fmt: skip
 
 
-def _trusts(plan: Plan) -> bool:
-    return bool((plan.recipe.get("model") or {}).get("trust_remote_code"))
+def says_of_model(plan: Plan, key: str) -> bool:
+    """Tell whether the plan's recipe says yes to a key of its model, such as trust_remote_code."""
+    return bool((plan.recipe.get("model") or {}).get(key))
 
 
 def find_worker(run: RunDir, plan: Plan) -> tuple[str, str, dict[str, str]]:
@@ -157,21 +162,49 @@ def find_worker(run: RunDir, plan: Plan) -> tuple[str, str, dict[str, str]]:
     return python, workers, dict(stage.command.env)
 
 
-def require_base(adapter: Path, base: str | None) -> None:
-    """Raise PreflightError when the base model that the adapter names is a folder that is not on this machine."""
+@dataclass(frozen=True)
+class Base:
+    """An adapter's base model, a folder or a hub id; `answers` says that its output over the vocabulary is used."""
+
+    location: str
+    answers: bool
+
+
+def require_base(adapter: Path, base: str | None) -> Base:
+    """Return the base model of an adapter: `base`, else the one that its adapter_config.json names.
+
+    Raises RunFolderError for an adapter that cannot be read, PreflightError when there is no such base, or when it is a
+    folder that is not on this machine.
+    """
     path = adapter / "adapter_config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunFolderError(
-            f"{path} cannot be read: {error}", hint="name a folder that holds a LoRA adapter"
-        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunFolderError(f"{path} cannot be read: {error}", hint=_NO_ADAPTER) from None
+    if not isinstance(config, dict):
+        raise RunFolderError(f"{path} cannot be read: it is no JSON object", hint=_NO_ADAPTER)
     found = base or config.get("base_model_name_or_path")
-    if not found:
+    if not found or not isinstance(found, str):
         raise PreflightError(f"{path} names no base model", hint="name it with --base")
     if Path(found).is_absolute() and not (Path(found) / "config.json").is_file():
         hint = "copy it there, or name it with --base"
         raise PreflightError(f"the base model of {adapter} is not on this machine: {found}", hint=hint)
+    return Base(found, answers=config.get("task_type") == "CAUSAL_LM")
+
+
+def require_whole_adapter(adapter: Path) -> None:
+    """Raise PreflightError for an adapter whose weights are missing, cut off, or pickled."""
+    weights = adapter / "adapter_model.safetensors"
+    if weights.is_file():
+        found = read_shapes(weights)
+        if isinstance(found, Damage):
+            raise PreflightError.from_problems([describe_damage(weights, found.why)])
+    elif (adapter / "adapter_model.bin").is_file():
+        message = f"{adapter} has its weights as a pickle only: loading a pickle runs code that it brings along"
+        raise PreflightError(message, hint="save the adapter with peft, which writes adapter_model.safetensors")
+    else:
+        hint = "copy it from where the adapter is whole, or merge another checkpoint"
+        raise PreflightError(f"{weights} is not there", hint=hint)
 
 
 def _read_argument(argv: tuple[str, ...], names: tuple[str, ...]) -> str | None:

@@ -15,7 +15,7 @@ from orchestrator.serving.foreground import read_tail, started, wait_until_over
 from orchestrator.supervise.interrupts import counted_interrupts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 
 def run_worker(
@@ -23,19 +23,21 @@ def run_worker(
     arguments: Sequence[object],
     *,
     offline: bool,
+    env: Mapping[str, str] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     if_stopped: str = "nothing was left behind",
 ) -> None:
     """Run the worker of that name to its end, in this Python.
 
-    With `offline` no hub is asked. Raises StageFailedError with its last words when it fails, and InterruptedRunError
-    (whose sentence ends with `if_stopped`) when the user stops it.
+    With `offline` no hub is asked; `env` is added to our environment. Raises StageFailedError with its last words when
+    it fails, and InterruptedRunError (whose sentence ends with `if_stopped`) when the user stops it.
     """
-    env = {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"} | ({"HF_HUB_OFFLINE": "1"} if offline else {})
+    added = {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"} | ({"HF_HUB_OFFLINE": "1"} if offline else {})
+    inherited = rename_hub_token({**os.environ, **added, **(env or {})})
     command = Command((sys.executable, str(WORKERS), name, *map(str, arguments)), cwd=str(Path.cwd()))
     with (
         counted_interrupts() as interrupts,
-        started(command, rename_hub_token(dict(os.environ) | env), interrupts, quiet=True, split=True) as child,
+        started(command, inherited, interrupts, quiet=True, split=True) as child,
     ):
         code = wait_until_over(child, interrupts, on_progress)
         if code is None:

@@ -20,7 +20,7 @@ from orchestrator.data.writing.outputs import format_json
 from orchestrator.data.writing.writers import FileSet
 from orchestrator.errors import DataError
 from orchestrator.teaching.foreground import run_worker
-from orchestrator.teaching.model_choice import ModelChoice, build_embedder, build_spec
+from orchestrator.teaching.model_choice import Chosen, ModelChoice, build_embedder, build_spec, require_chosen_load
 from orchestrator.teaching.work_files import build_flags, load_json, require_fresh, write_json
 
 LEDGER_VERSION = 1
@@ -76,7 +76,9 @@ def mine_files(plan: MiningPlan, out: Path, *, force: bool = False) -> Mined:
     """
     ledger, lineage = out.with_suffix(".ledger.json"), out.with_suffix(".lineage.jsonl")
     require_fresh([out, ledger, lineage], [*plan.rows.files, *plan.rows.corpus_files], force=force)
-    arguments, is_local = _choose_models(plan)
+    embedder, cross_encoder = _choose_models(plan)
+    chosen = [embedder, cross_encoder] if cross_encoder else [embedder]
+    require_chosen_load(chosen)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
         work = Path(folder)
@@ -89,10 +91,9 @@ def mine_files(plan: MiningPlan, out: Path, *, force: bool = False) -> Mined:
             "--out": work,
             "--device": plan.device,
         }
-        for flag, value in arguments.items():
-            is_spec = isinstance(value, dict)
-            paths[flag] = write_json(work / f"{flag.strip('-')}.json", value) if is_spec else value
-        run_worker("mine", build_flags(paths), offline=is_local)
+        paths |= _describe_models(plan, embedder, cross_encoder, work)
+        env = {name: value for item in chosen for name, value in item.choice.permissions.env.items()}
+        run_worker("mine", build_flags(paths), offline=all(item.model.is_local for item in chosen), env=env)
         facts = load_json(work / "mining.json")
         with FileSet() as files:
             streams = {path: files.open(path) for path in (ledger, lineage, out)}
@@ -111,21 +112,26 @@ def mine_files(plan: MiningPlan, out: Path, *, force: bool = False) -> Mined:
     return Mined(given, made, facts["excluded"], ledger, lineage, _warn(plan, given, made))
 
 
-def _choose_models(plan: MiningPlan) -> tuple[dict[str, Any], bool]:
-    """Return the worker's arguments on its models, and whether all of them are on this machine."""
-    model, spec = build_embedder(plan.embedder)
+def _choose_models(plan: MiningPlan) -> tuple[Chosen, Chosen | None]:
+    """Return the embedder and the cross-encoder, if there is one. Raises PreflightError for one that cannot be used."""
+    reranker = build_spec(plan.cross_encoder, "cross-encoder") if plan.cross_encoder else None
+    return build_embedder(plan.embedder), reranker
+
+
+def _describe_models(plan: MiningPlan, embedder: Chosen, cross_encoder: Chosen | None, work: Path) -> dict[str, object]:
+    """Return the worker's arguments on its models; their specs are written into `work`."""
     prompts = {"query_prompt": plan.query_prompt, "document_prompt": plan.document_prompt}
-    spec |= {key: prompt for key, prompt in prompts.items() if prompt is not None}
-    if plan.cross_encoder is None:
-        return {"--model": model.location, "--scoring": spec}, model.is_local
-    other, other_spec = build_spec(plan.cross_encoder, "cross-encoder")
-    arguments = {
-        "--model": model.location,
-        "--scoring": spec,
-        "--cross-encoder": other.location,
-        "--cross-encoder-scoring": other_spec,
+    spec = embedder.spec | {key: prompt for key, prompt in prompts.items() if prompt is not None}
+    found: dict[str, object] = {
+        "--model": embedder.model.location,
+        "--scoring": write_json(work / "scoring.json", spec),
     }
-    return arguments, model.is_local and other.is_local
+    if cross_encoder is not None:
+        found |= {
+            "--cross-encoder": cross_encoder.model.location,
+            "--cross-encoder-scoring": write_json(work / "cross-encoder-scoring.json", cross_encoder.spec),
+        }
+    return found
 
 
 def _require_documents(given: MiningInput, settings: MiningSettings) -> None:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import PreflightError, Problem
 from orchestrator.hardware import find_hardware
-from orchestrator.models import find_model
-from orchestrator.recipe.schema import ModelRef
+from orchestrator.model_names import find_named_model
+from orchestrator.preflight.named_models import NamedModel, Permissions, asks_for_words, require_loadable
 from orchestrator.scorers import DTYPES, build_scoring, find_format
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from orchestrator.models import BaseModel
 
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """A model as options name it: a folder, a hub id or an installed package, and how it is scored."""
+    """A model as options name it: a folder, a run, a hub id or an installed package, and how it is scored."""
 
     name: str
     format: str | None = None
@@ -27,26 +29,29 @@ class ModelChoice:
     instruction: str | None = None
     batch_size: int | None = None
     trust_remote_code: bool = False
+    allow_pickle: bool = False
+
+    @property
+    def permissions(self) -> Permissions:
+        """What its user lets it do, beside running code."""
+        return Permissions(self.allow_pickle)
 
 
-def build_spec(choice: ModelChoice, name: str, *, wanted: str | None = None) -> tuple[BaseModel, dict[str, Any]]:
-    """Return a model and how it is scored. Raises PreflightError when there is no way."""
-    model = _find(choice)
-    spec = build_scoring(
-        model,
-        dtype=DTYPES[find_hardware().precision],
-        name=name,
-        max_length=choice.max_length,
-        instruction=choice.instruction,
-        batch_size=choice.batch_size,
-        format=wanted or choice.format,
-    )
-    if isinstance(spec, Problem):
-        raise PreflightError(spec.message, hint=spec.hint, where=spec.where)
-    return model, spec
+@dataclass(frozen=True)
+class Chosen:
+    """The model that a choice means, and its scoring spec."""
+
+    choice: ModelChoice
+    model: BaseModel
+    spec: dict[str, Any]
 
 
-def build_embedder(choice: ModelChoice) -> tuple[BaseModel, dict[str, Any]]:
+def build_spec(choice: ModelChoice, name: str) -> Chosen:
+    """Return a model and how it is scored, as `name`. Raises PreflightError when there is no way."""
+    return _choose(choice, _find(choice), name, choice.format)
+
+
+def build_embedder(choice: ModelChoice) -> Chosen:
     """Return an embedding model and its spec. Raises PreflightError for a model that makes no vectors."""
     model = _find(choice)
     hint = "name an embedding model; a reranker goes with --cross-encoder"
@@ -58,11 +63,48 @@ def build_embedder(choice: ModelChoice) -> tuple[BaseModel, dict[str, Any]]:
             raise PreflightError(
                 f"{model.name} has no modules.json that says how it makes a vector of a text", hint=hint
             )
-    return build_spec(choice, "embedder", wanted="embedding")
+    return _choose(choice, model, "embedder", "embedding")
+
+
+def require_chosen_load(chosen: Sequence[Chosen]) -> None:
+    """Raise PreflightError with everything that keeps the models from being loaded, or scored as is planned."""
+
+    def name_model(item: Chosen) -> NamedModel:
+        def find_misfit(seen: BaseModel) -> Problem | None:
+            spec = _build(item.choice, seen, item.spec["name"], item.spec["scorer"])
+            return spec if isinstance(spec, Problem) else None
+
+        return NamedModel(
+            item.model,
+            sys.executable,
+            permissions=item.choice.permissions,
+            answers=asks_for_words(item.spec["scorer"]),
+            find_misfit=find_misfit,
+        )
+
+    require_loadable([name_model(item) for item in chosen])
 
 
 def _find(choice: ModelChoice) -> BaseModel:
-    is_package = choice.name.isidentifier() and not Path(choice.name).exists()
-    source = {"package" if is_package else "path": choice.name}
-    ref = ModelRef(**source, family=choice.family, trust_remote_code=choice.trust_remote_code)
-    return find_model(ref, Path.cwd())
+    return find_named_model(
+        choice.name, family=choice.family, format=choice.format, trust_remote_code=choice.trust_remote_code
+    )
+
+
+def _choose(choice: ModelChoice, model: BaseModel, name: str, form: str | None) -> Chosen:
+    spec = _build(choice, model, name, form)
+    if isinstance(spec, Problem):
+        raise PreflightError.from_problems([spec])
+    return Chosen(choice, model, spec)
+
+
+def _build(choice: ModelChoice, model: BaseModel, name: str, form: str | None) -> dict[str, Any] | Problem:
+    return build_scoring(
+        model,
+        dtype=DTYPES[find_hardware().precision],
+        name=name,
+        max_length=choice.max_length,
+        instruction=choice.instruction,
+        batch_size=choice.batch_size,
+        format=form,
+    )

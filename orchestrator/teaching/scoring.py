@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.teacher import PAIRS_NAME, Counts, Rows, join_scores, write_pairs
 from orchestrator.teaching.foreground import run_worker
-from orchestrator.teaching.model_choice import ModelChoice, build_spec
+from orchestrator.teaching.model_choice import ModelChoice, build_spec, require_chosen_load
 from orchestrator.teaching.work_files import build_flags, load_json, require_fresh, write_json
+from orchestrator.user_folders import find_orch_cache
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,13 +40,14 @@ def score_files(
     raises.
     """
     require_fresh([out], rows.files, force=force)
-    model, spec = build_spec(teacher, "teacher")
+    chosen = build_spec(teacher, "teacher")
+    require_chosen_load([chosen])
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
         work = Path(folder)
         write_pairs(rows, work)
         files = {
-            "--scoring": write_json(work / "scoring.json", spec),
+            "--scoring": write_json(work / "scoring.json", chosen.spec),
             "--pairs": work / PAIRS_NAME,
             "--out": work / "out",
         }
@@ -54,19 +55,16 @@ def score_files(
             "score_pairs",
             [
                 "--model",
-                model.location,
+                chosen.model.location,
                 *build_flags(files),
                 "--cache",
-                _cache() / "teacher",
+                find_orch_cache() / "teacher",
                 *build_flags({"--device": device}),
             ],
-            offline=model.is_local,
+            offline=chosen.model.is_local,
+            env=teacher.permissions.env,
             on_progress=on_progress,
             if_stopped="give the same command again and it continues: the scores so far are kept",
         )
         counts = join_scores(rows, work / "out" / "scores.jsonl", out)
         return Scored(counts, load_json(work / "out" / "scoring.json"))
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orch"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from tests.bad_input import data_files, places, recipes, runs
+from tests.bad_input import data_files, models_of_commands, places, recipes, runs
 
 KINDS = {
     "recipes": recipes.CASES,
     "data files, lines and tables": data_files.CASES,
     "model folders and weights": places.MODELS + places.WEIGHTS,
+    "models that commands name": models_of_commands.CASES,
     "DeepSpeed files": places.DEEPSPEED,
     "paths": places.PATHS,
     "command lines": places.COMMANDS,

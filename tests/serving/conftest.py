@@ -1,4 +1,4 @@
-"""Packaged folders without weights, and a Python whose ms-swift is a script: what a server needs to be checked."""
+"""Packaged folders of empty weights, and a Python whose ms-swift is a script: what a server needs to be checked."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.preflight.model_folders import CONFIG, Folder, list_decoder
 
 HERE = Path(__file__).resolve().parent
 WORKERS = HERE.parents[1] / "orchestrator" / "workers"
@@ -67,26 +69,27 @@ def tiny_decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def package(tmp_path: Path) -> Callable[..., Path]:
-    """Write the folder of one kind, without weights; keyword arguments change its scoring.json."""
+    """Write the folder of one kind, whose weights are a hole; keyword arguments change its scoring.json."""
 
     def write(kind: str, **changes: object) -> Path:
         folder = tmp_path / kind / "model"
         folder.mkdir(parents=True)
         spec = {"version": 1, "dtype": "float32", "trust_remote_code": False, **SPECS[kind], **changes}
         (folder / "scoring.json").write_text(json.dumps(spec), encoding="utf-8")
-        (folder / "config.json").write_text("{}", encoding="utf-8")
-        return folder
+        (folder / "config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
+        return Folder(folder).weights(list_decoder()).tokenizer().path
 
     return write
 
 
 @pytest.fixture
 def fake_python(tmp_path: Path) -> str:
-    """Return an interpreter that has ms-swift 4.6.0, whose server answers at once and computes nothing."""
+    """Return an interpreter that has ms-swift 4.6.0, loads every model, and whose server computes nothing."""
     path = tmp_path / "python-with-swift"
     path.write_text(
         "#!/bin/sh\n"
         'if [ "$1" = -I ]; then echo \'{"ms-swift": "4.6.0"}\'; exit; fi\n'
+        'if [ "$2" = inspect_model ]; then echo "{}"; exit; fi\n'
         f'exec {sys.executable} {HERE / "fake_server.py"} "$@"\n',
         encoding="utf-8",
     )

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from orchestrator.errors import PreflightError, RunFolderError
-from orchestrator.serving.artefact import load_artefact
+from orchestrator.serving.artefact import load_artefact, require_trusted_code
 from orchestrator.serving.commands import Address, build_command, choose_backend, find_obstacle
 
 ADDRESS = Address("127.0.0.1", 8000)
@@ -173,16 +173,26 @@ def test_a_folder_with_code_of_its_own_is_refused_unless_it_was_trusted(package,
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text(text, encoding="utf-8")
     with pytest.raises(PreflightError, match="code of its own"):
-        load(folder)
+        require_trusted_code(load(folder))
     spec = folder / "scoring.json"
     trusted = spec.read_text(encoding="utf-8").replace('"trust_remote_code": false', '"trust_remote_code": true')
     spec.write_text(trusted, encoding="utf-8")
+    require_trusted_code(load(folder))
     assert "--trust-remote-code" in lines("vllm", load(folder))
 
 
 def test_a_scorer_of_another_version_is_refused_with_its_file(package):
     with pytest.raises(RunFolderError, match="'colbert' model cannot be served") as caught:
         load(package("embedding", scorer="colbert"))
+    assert str(caught.value.problems[0].where).endswith("scoring.json")
+
+
+@pytest.mark.parametrize("text", ['{"scorer": ["embedding"]}', "[" * 100_000, "{"])
+def test_a_scoring_json_that_is_none_is_refused_with_its_file(package, text):
+    folder = package("embedding")
+    (folder / "scoring.json").write_text(text, encoding="utf-8")
+    with pytest.raises(RunFolderError) as caught:
+        load(folder)
     assert str(caught.value.problems[0].where).endswith("scoring.json")
 
 

@@ -148,9 +148,12 @@ def test_a_packaged_folder_is_scored_as_it_says_on_graded_labels(capsys, graded,
 def interpreter(tmp_path):
     """Make a program that stands for the Python of the models: the worker and its options are its arguments."""
 
+    # versions, and whether a model loads, are asked of it first: Python itself answers
+    others = f'[ "$2" = score ] || exec {sys.executable} "$@"'
+
     def make(*lines):
         path = tmp_path / "python"
-        path.write_text("\n".join(["#!/bin/sh", *lines, ""]), encoding="utf-8")
+        path.write_text("\n".join(["#!/bin/sh", others, *lines, ""]), encoding="utf-8")
         path.chmod(0o755)
         return path
 
@@ -316,3 +319,22 @@ def test_an_existing_folder_is_not_written_into(capsys, groups, tmp_path):
 def test_a_file_that_is_not_there_is_an_error_of_the_data(capsys, tmp_path):
     code, out, _ = call(capsys, "--model", MINILM, "--data", tmp_path / "none.jsonl", "--json")
     assert (code, json.loads(out)["error"]["exit_code"]) == (3, 3)
+
+
+def test_models_that_cannot_be_loaded_are_refused_together_before_anything_starts(capsys, groups, bare, tmp_path):
+    keeps = ["--format", "embedding", "-o", tmp_path / "kept"]
+    code, _, err = call(
+        capsys, "--model", bare, "--model", "owner/model", "--family", "encoder", "--data", groups, *keeps
+    )
+    assert code == 4
+    assert f"{bare} holds no weights" in err
+    assert f"{bare} has no tokenizer" in err
+    assert "owner/model is not on this machine, and HF_HUB_OFFLINE forbids a download" in err
+    assert not (tmp_path / "kept").exists()
+
+
+def test_every_name_that_means_no_model_is_said(capsys, groups):
+    code, _, err = call(capsys, "--model", "./one", "--model", "./two", "--data", groups)
+    assert code == 4
+    assert "no such model folder: ./one" in err
+    assert "no such model folder: ./two" in err

@@ -9,6 +9,8 @@ import pytest
 
 from orchestrator.cli import main
 from orchestrator.plan import Command, Plan, Stage
+from orchestrator.serving import commands
+from tests.preflight.model_folders import CONFIG, Folder, list_decoder, write_safetensors
 
 
 @pytest.fixture
@@ -98,3 +100,72 @@ def test_an_existing_folder_is_not_merged_into(capsys, tmp_path):
     code, _, err = call(capsys, "merge", str(tmp_path), "-o", str(tmp_path))
     assert code == 9
     assert "exists already" in err
+
+
+def write_adapter(folder, base):
+    folder.mkdir(parents=True)
+    config = {"base_model_name_or_path": str(base), "task_type": "CAUSAL_LM"}
+    (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    write_safetensors(folder / "adapter_model.safetensors", {"x.lora_B.weight": (2, 2)})
+    return folder
+
+
+def write_base(folder):
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
+    return Folder(folder).weights(list_decoder()).tokenizer()
+
+
+def test_a_base_model_that_is_not_whole_is_refused_before_the_merge(capsys, tmp_path):
+    base = write_base(tmp_path / "base").remove("tokenizer.json").config(num_hidden_layers=3)
+    out = tmp_path / "out"
+    code, _, err = call(capsys, "merge", str(write_adapter(tmp_path / "adapter", base.path)), "-o", str(out))
+    assert code == 4
+    assert "has no tokenizer" in err
+    assert "config.json says 3 layers, and the files hold 2" in err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("option", ["--trust-remote-code", "--allow-pickle"])
+def test_what_a_recipe_says_is_no_option_of_a_runs_merge(capsys, run, option):
+    code, _, err = call(capsys, "merge", str(run), option)
+    assert code == 2
+    assert f"{option} goes with an adapter folder" in err
+
+
+def test_a_base_model_on_a_hub_is_refused_offline(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    adapter = write_adapter(tmp_path / "adapter", "owner/base")
+    code, _, err = call(capsys, "merge", str(adapter), "-o", str(tmp_path / "out"))
+    assert code == 4
+    assert "owner/base is not on this machine" in err
+
+
+@pytest.mark.parametrize("damage", ["cut", "absent", "pickled"])
+def test_an_adapter_that_is_not_whole_is_refused_before_its_base_is_looked_at(capsys, tmp_path, damage):
+    adapter = write_adapter(tmp_path / "adapter", tmp_path)
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    weights = adapter / "adapter_model.safetensors"
+    if damage == "cut":
+        weights.write_bytes(weights.read_bytes()[:-1])
+    elif damage == "absent":
+        weights.unlink()
+    else:
+        weights.rename(adapter / "adapter_model.bin")
+    code, _, err = call(capsys, "merge", str(adapter), "-o", str(tmp_path / "out"))
+    assert code == 4
+    assert {"cut": "is not whole", "absent": "is not there", "pickled": "as a pickle only"}[damage] in err
+
+
+@pytest.mark.parametrize("argv", [("predict", "-q", "a", "--vectors"), ("serve", "--check", "--backend", "swift")])
+def test_a_packaged_model_without_weights_is_refused_before_anything_is_started(capsys, run, monkeypatch, argv):
+    monkeypatch.setattr(commands, "find_server_versions", lambda _: {"swift": "4.6.0"})
+    (run / "model" / "config.json").write_text('{"model_type": "qwen3"}', encoding="utf-8")
+    code, _, err = call(capsys, argv[0], str(run), *argv[1:])
+    assert code == 4
+    assert f"{run / 'model'} holds no weights" in err
+
+
+def test_a_dry_run_asks_nothing_of_the_weights(capsys, run):
+    assert call(capsys, "serve", str(run), "--dry-run", "--backend", "swift")[0] == 0

@@ -1,0 +1,28 @@
+"""Packaged models and the bases of adapters: checked as a run checks its own models, before anything starts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.preflight.named_models import NamedModel, Permissions, asks_for_words, find_loadable, require_loadable
+
+if TYPE_CHECKING:
+    from orchestrator.serving.artefact import Artefact
+
+# A packaged model needs what its recipe has said, and no option of a command can say more.
+_PACKAGED = Permissions(
+    allow="package its run again, which writes safetensors", trust="train it with model: {…, trust_remote_code: true}"
+)
+
+
+def require_artefact_loads(artefact: Artefact) -> None:
+    """Raise PreflightError with everything that keeps a packaged model from being loaded in its Python."""
+    model = find_loadable(str(artefact.folder), trust_remote_code=artefact.trusts_remote_code)
+    answers = asks_for_words(artefact.scorer)
+    require_loadable([NamedModel(model, artefact.python, artefact.env, _PACKAGED, answers=answers)])
+
+
+def require_base_loads(base: str, python: str, permissions: Permissions, *, trust: bool, answers: bool) -> None:
+    """Raise PreflightError with everything that keeps an adapter's base model from being loaded in `python`."""
+    model = find_loadable(base, trust_remote_code=trust)
+    require_loadable([NamedModel(model, python, permissions.env, permissions, answers=answers)])
