@@ -199,6 +199,13 @@ def load_attempt_events(path: Path, stage: str) -> list[Event]:
     return events
 
 
+def load_losses(path: Path, stage: str) -> Iterator[float]:
+    """Yield every loss that a stage's attempts have logged, oldest first."""
+    for event in load_events(path):
+        if isinstance(event, Step) and event.stage == stage and event.loss is not None:
+            yield event.loss
+
+
 class EventLog:
     """Stamps events, adds them to events.jsonl and hands them to a listener.
 

@@ -111,6 +111,10 @@ class Processes(Protocol):
         """Return how often the kernel has killed for memory here."""
         ...
 
+    def count_written_bytes(self, child: Child, /) -> dict[int, int]:
+        """Return what each process of a stage has written to disks."""
+        ...
+
 
 def spawn(launch: Launch) -> Child:
     """Start `launch` in a session of its own with nothing on stdin. Raises OSError when that cannot be done.
@@ -152,8 +156,10 @@ def reap(child: Child) -> int | None:
 
 def is_alive(pid: int, start: str) -> bool:
     """Tell whether the process with that pid and that start runs (a zombie does not)."""
-    entry = _find_entry(pid) if pid > 0 else None
-    return entry is not None and entry.start == start and not entry.is_zombie
+    if pid <= 0:
+        return False
+    entry = _find_entry(pid)
+    return _answers(pid) if entry is None else entry.start == start and not entry.is_zombie
 
 
 def find_carriers(variable: str) -> tuple[int, ...]:
@@ -206,6 +212,12 @@ def count_oom_kills() -> int | None:
     return next((count for count in counts if count is not None), None)
 
 
+def count_written_bytes(child: Child) -> dict[int, int]:
+    """Return how many bytes each process of a stage has caused to be written to disks; empty where nobody counts."""
+    counts = ((pid, process_table.read_written_bytes(pid)) for pid in find_members(child))
+    return {pid: count for pid, count in counts if count is not None}
+
+
 def run(argv: tuple[str, ...], timeout_s: float, *, env: dict[str, str] | None = None, stdin: str = "") -> Completed:
     """Run a short probe and return what it said. It and what it started are killed after `timeout_s`."""
     try:
@@ -252,6 +264,15 @@ def run_visibly(argv: tuple[str, ...]) -> int:
         except BaseException:
             process.terminate()
             raise
+
+
+def _answers(pid: int) -> bool:
+    """Tell whether there is such a process of ours, also where its entry cannot be read (no file handle is left)."""
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True
 
 
 def _find_inherited() -> list[int]:

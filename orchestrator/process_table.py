@@ -78,6 +78,15 @@ def carries(pid: int, variable: bytes) -> bool:
         return False
 
 
+def read_written_bytes(pid: int) -> int | None:
+    """Return `write_bytes` of a process (proc_pid_io(5)), or None where it may not be read."""
+    try:
+        rows = (PROC / str(pid) / "io").read_text(encoding="ascii").splitlines()
+        return next(int(row.split()[1]) for row in rows if row.startswith("write_bytes:"))
+    except (OSError, ValueError, IndexError, StopIteration):
+        return None
+
+
 def with_descendants(table: dict[int, Entry], roots: set[int]) -> set[int]:
     """Return `roots` and all that descend from them, whichever group or session they moved to."""
     children: dict[int, list[int]] = {}

@@ -20,7 +20,7 @@ def is_secret(name: str) -> bool:
 
 
 # What may stand in front of the @ of a URL (RFC 3986, userinfo): a password behind a colon, or a token alone.
-USER_INFO = re.compile(r"(?<=://)[^\s/@'\"<>]*[^\s/@'\"<>*][^\s/@'\"<>]*(?=@)")
+USER_INFO = re.compile(r"(?<=://)(?!\*+@)[^\s/@'\"<>]++(?=@)")
 # Tokens that say themselves what they are: Hugging Face, GitHub, OpenAI and its like, AWS, Slack.
 TOKENS = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{30,}|gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{40,}|sk-[A-Za-z0-9_-]{32,}"

@@ -18,18 +18,17 @@ from orchestrator.logs.rules import RULES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from orchestrator.logs.ranks import Line
     from orchestrator.logs.rule import Rule
 
-TAIL_BYTES = 256 << 10
 KILLED_CODES = frozenset({-9, 137, 247})  # signal 9 as Python, a shell and ms-swift report it
 CRASHED_CODES = frozenset({-11, 139, 245, -6, 134, 250})  # SEGV and ABRT, likewise
 _FRAMES_ABOVE = 60  # a traceback of transformers under a trainer has some forty lines
 _LAUNCHER_NOISE = re.compile(
     r"ChildFailedError|SignalException|={4,}|-{4,}|^\s*(?:time|host|rank|exitcode|error_file|traceback)\s*:"
 )
+_RAISE = re.compile(r"^[\W\d]*raise\b(?! your\b)")  # a frame's source line, also in a box: `│ 20 │   raise …`
 _PROGRESS = re.compile(r"\d+%\||^\{'\w+': ")  # most of a tail: bars and metrics, which no rule reads
 
 
@@ -72,7 +71,8 @@ def diagnose(text: str, exit_code: int | None = None, language: Language = "en")
     if found is None and exit_code in KILLED_CODES:
         return _explain_code("killed", exit_code, language)
     if found is None and (line := _find_exception(groups, lines)):
-        return Diagnosis("exception", line.text.strip(), _READ_THERE.say(language), *_show(line, several=several))
+        cause = _complete(line, lines)
+        return Diagnosis("exception", cause, _READ_THERE.say(language), *_show(line, several=several))
     found = found or _match(_CONSEQUENCES, groups, lines)
     if found:
         rule, match, line = found
@@ -83,33 +83,9 @@ def diagnose(text: str, exit_code: int | None = None, language: Language = "en")
     return _fall_back([lines[number].text for number in said], exit_code, language)
 
 
-def read_tail(path: Path, offset: int = 0) -> str:
-    """Return the end of a log, at most `TAIL_BYTES`, nothing from before `offset` (an earlier attempt's text)."""
-    try:
-        with path.open("rb") as stream:
-            size = stream.seek(0, 2)
-            stream.seek(max(offset, size - TAIL_BYTES))
-            return stream.read().decode("utf-8", errors="replace")
-    except FileNotFoundError:
-        return ""
-
-
-def find_line_number(path: Path, evidence: str) -> int | None:
-    """Return the number (from 1, as editors count) of the last line that holds `evidence`."""
-    found = None
-    try:
-        with path.open(encoding="utf-8", errors="replace", newline="\n") as stream:
-            for number, line in enumerate(stream, 1):
-                if evidence in line:
-                    found = number
-    except FileNotFoundError:
-        return None
-    return found
-
-
 def _is_said(line: str) -> bool:
     """Tell whether the line is neither progress nor a traceback's frame: frames quote messages that were not raised."""
-    return not (line.startswith(("  File ", "    ")) or "raise " in line or _PROGRESS.search(line))
+    return not (line.startswith(("  File ", "    ")) or _RAISE.match(line) or _PROGRESS.search(line))
 
 
 def _match(
@@ -140,6 +116,15 @@ def _find_exception(groups: Sequence[Sequence[int]], lines: Sequence[Line]) -> L
                     continue
                 return lines[number]
     return None
+
+
+def _complete(line: Line, lines: Sequence[Line]) -> str:
+    """Return what an exception says, also where its message begins on the next line only."""
+    said = line.text.strip()
+    if not said.endswith(":"):
+        return said
+    after = (other.text.strip() for other in lines[lines.index(line) + 1 :] if other.rank == line.rank)
+    return f"{said} {next(filter(None, after), '')}".strip()
 
 
 def _fill(cause: str, match: re.Match[str]) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from orchestrator.secrets import find_secret_values, redact_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 CHUNK_BYTES = 1 << 20
@@ -28,8 +29,7 @@ class LogFollower:
         """Follow `path` from `offset` bytes on; the file need not exist yet."""
         self.path = path
         self.offset = offset
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._pending = ""
+        self._begin_anew()
         self._secrets = find_secret_values(os.environ)
 
     @property
@@ -42,19 +42,33 @@ class LogFollower:
 
         With `at_end` the writer is gone, so an unfinished last line is returned as well.
         """
-        lines: list[str] = []
-        while chunk := self._read_chunk():
-            lines += self._split(self._decoder.decode(chunk))
+        return list(self.iter_lines(at_end=at_end))
+
+    def iter_lines(self, *, at_end: bool = False, most_bytes: int | None = None) -> Iterator[str]:
+        """Yield what `read_lines` returns while the file is read: a log of gigabytes is never in memory as a whole.
+
+        After `most_bytes` it ends, and the next call goes on from there.
+        """
+        read = 0
+        while (most_bytes is None or read < most_bytes) and (chunk := self._read_chunk()):
+            read += len(chunk)
+            yield from self._split(self._decoder.decode(chunk))
         if at_end:
-            lines += self._split(self._decoder.decode(b"", final=True) + "\n")
-        return lines
+            yield from self._split(self._decoder.decode(b"", final=True) + "\n")
+
+    def _begin_anew(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._pending = ""
 
     def _read_chunk(self) -> bytes:
         try:
             with self.path.open("rb") as stream:
+                if os.fstat(stream.fileno()).st_size < self.offset:  # somebody emptied it: its writer appends anew
+                    self.offset = 0
+                    self._begin_anew()
                 stream.seek(self.offset)
                 chunk = stream.read(CHUNK_BYTES)
-        except FileNotFoundError:
+        except OSError:  # not there yet, or a network disk that fails for a moment: no reason to end a training
             return b""
         self.offset += len(chunk)
         return chunk

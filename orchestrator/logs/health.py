@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from orchestrator.events import Step
 
+ROUNDED_BELOW = 0.01  # transformers logs losses with 4 digits: one that has come below this may be 0 at the next report
 GRADIENT_REPORTS = 20  # infinite gradients alone: fp16's loss scaling begins with some, and skips these steps
 # A loss is flat late only: with a new head, and in warm-up, every training begins there. A model that tells documents
 # apart at all has a loss that varies by more than this from report to report, whatever its mean.
@@ -52,8 +55,12 @@ class LossHealth:
         self._bad: list[Step] = []  # the newest reports in a row without a usable loss
         self._wild: list[Step] = []  # the newest reports in a row without a finite gradient norm
         self._flat: list[Step] = []
-        self._has_learnt = False
+        self._lowest = math.inf  # of the losses that were above 0
         self._said: set[str] = set()
+
+    def know(self, losses: Iterable[float]) -> None:
+        """Take note of what earlier attempts have logged: who goes on from there may have nothing left to learn."""
+        self._lowest = min([self._lowest, *(loss for loss in losses if math.isfinite(loss) and loss > 0)])
 
     def add(self, step: Step) -> LossProblem | None:
         """Return what `step` brings to light."""
@@ -62,15 +69,18 @@ class LossHealth:
         self._wild = [*self._wild, step] if _is_wild(step) else []
         self._bad = [*self._bad, step] if self._is_bad(step.loss, step.grad_norm) else []
         self._flat = [*self._flat, step] if self._is_flat(step) else []
-        self._has_learnt = self._has_learnt or (math.isfinite(step.loss) and step.loss > 0)
+        if math.isfinite(step.loss) and step.loss > 0:
+            self._lowest = min(self._lowest, step.loss)
         return self._find_divergence(step, step.loss) or self._find_flatness()
 
     def _is_bad(self, loss: float, grad_norm: float | None) -> bool:
         if not math.isfinite(loss):
             return True
-        if loss != 0 or grad_norm is None or not math.isfinite(grad_norm):
+        if loss != 0 or (grad_norm is not None and not math.isfinite(grad_norm)):
             return loss == 0
-        return grad_norm == 0 and not self._has_learnt  # else rounded, or every row is fitted
+        if grad_norm is None:  # an old trainer, or max_grad_norm: 0
+            return self._lowest > ROUNDED_BELOW
+        return grad_norm == 0 and self._lowest == math.inf  # else rounded, or every row is fitted
 
     def _find_divergence(self, step: Step, loss: float) -> LossProblem | None:
         reports, stops = self._rules.reports, self._rules.diverged == "stop"

@@ -13,9 +13,12 @@ from orchestrator.logs.life import LifeSigns
 from orchestrator.logs.parse import parse_line
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from orchestrator.rundir import StageDir
 
 PROGRESS_EVERY_S = 1.0
+MOST_BYTES_A_LOOK = 4 << 20  # of each log: who adopts a training that has said gigabytes still looks at signals
 # ms-swift prints a dataset over several lines, after it has left out what it could not use
 _DATASET = re.compile(r".*\b(train|val)_dataset: Dataset\(\{$")
 _NUM_ROWS = re.compile(r"\s+num_rows: (\d+)$")
@@ -64,6 +67,10 @@ class LiveLog:
             return ""
         return f"step {last.step}" + (f" of {last.max_steps}" if last.max_steps else "")
 
+    def know_losses(self, losses: Iterable[float]) -> None:
+        """Judge the losses in the light of those that earlier attempts have logged."""
+        self._health.know(losses)
+
     def skip_reported(self, events: list[Event]) -> None:
         """Do not report again what an earlier supervisor of this attempt has reported."""
         self._reported_steps = sum(isinstance(event, Step) for event in events)
@@ -75,7 +82,7 @@ class LiveLog:
         """Return the events of what was written since the last call. `now`: monotonic seconds."""
         events: list[Event] = []
         for follower in self._followers:
-            for line in follower.read_lines(at_end=at_end):
+            for line in follower.iter_lines(at_end=at_end, most_bytes=None if at_end else MOST_BYTES_A_LOOK):
                 self._life.see_line(line)
                 events += self._events_of(line)
             self._life.see_unfinished(follower.path.name, follower.unfinished)

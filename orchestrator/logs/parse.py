@@ -15,6 +15,7 @@ from orchestrator.events import Event, Message, Progress, Step
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _BAR = re.compile(r"\s*\d{1,3}%\|[^|]*\|\s*(\d+)/(\d+)\s*\[")
 _OWN = re.compile(r"orch-progress (\d+)/(\d+)\s*$")
+_LONGEST_LINE = 1 << 13  # characters: no trainer reports more in one line, and a dataset's row may hold megabytes
 _DICT = re.compile(r"\{('[\w/ ().%@]+': .*)\}\s*$")
 _PAIR = re.compile(r"'([\w/ ().%@]+)':\s*(?:'([^']*)'|([^,{}'\s]+))")
 _SLASHED = re.compile(r"(\d+)/(\d+)")
@@ -24,7 +25,7 @@ _NEW_WEIGHTS_4 = re.compile(r"newly initialized: (\[.*\])")
 
 def parse_line(line: str) -> Event | None:
     """Return what `line` (without line ends; one tqdm refresh counts as a line) says, or None."""
-    text = _ANSI.sub("", line)
+    text = _ANSI.sub("", line[:_LONGEST_LINE])
     bar = _BAR.match(text) or _OWN.match(text)
     pairs = _parse_pairs(text)
     if "loss" in pairs:
@@ -42,7 +43,7 @@ def parse_line(line: str) -> Event | None:
 
 
 def _parse_pairs(text: str) -> dict[str, str]:
-    found = _DICT.search(text)
+    found = _DICT.search(text) if text.rstrip().endswith("}") else None
     if not found:
         return {}
     return {pair[1]: pair[3] if pair[2] is None else pair[2] for pair in _PAIR.finditer(found[1])}

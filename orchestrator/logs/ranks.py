@@ -21,6 +21,7 @@ _ROOT_CAUSE = "Root Cause (first observed failure):"
 _OTHER_FAILURES = "Failures:"
 _SUMMARY_RANK = re.compile(r"^\s+rank\s*: (\d+) ")
 _SUMMARY_END = re.compile(r"^={4,}$")
+_LONGEST_LINE = 1 << 12  # characters: a row that a message quotes; what is wrong stands at the beginning
 _INLINE_TRACEBACK = re.compile(r"^\s+traceback : (Traceback \(most recent call last\):)$")
 
 
@@ -35,7 +36,7 @@ class Line:
 
 def read_lines(text: str) -> list[Line]:
     """Return the lines of a log; a progress bar's returns end lines too."""
-    lines = [_read(line.rstrip()) for line in re.split(r"[\r\n]+", text)]
+    lines = [_read(line[:_LONGEST_LINE].rstrip()) for line in re.split(r"[\r\n]+", text)]
     return _read_summary(lines)
 
 

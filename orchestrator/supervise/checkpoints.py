@@ -182,7 +182,9 @@ def _find_missing(checkpoint: Path) -> str | None:
     here = _resume_files(checkpoint)
     others = [path for path in list_checkpoint_folders(checkpoint.parent) if path != checkpoint]
     needed = set().union(*map(_resume_files, others))
-    if here & {"optimizer.pt", "optimizer.bin", "scheduler.pt"} and not any(name.startswith("rng") for name in here):
+    if here & {"optimizer.pt", "optimizer.bin", "scheduler.pt", "latest"} and not any(
+        name.startswith("rng") for name in here
+    ):
         needed.add("rng_state.pth")
     if here & {"optimizer.pt"}:
         needed.add("scheduler.pt")

@@ -17,8 +17,9 @@ from orchestrator.errors import (
     Where,
 )
 from orchestrator.language import current_language
-from orchestrator.logs.diagnose import KILLED_CODES, Diagnosis, diagnose, find_line_number, read_tail
+from orchestrator.logs.diagnose import KILLED_CODES, Diagnosis, diagnose
 from orchestrator.logs.patches import suggest_patch
+from orchestrator.logs.tail import find_line_number, read_tail
 from orchestrator.supervise import wording
 from orchestrator.supervise.full_disk import describe_full_disk
 

@@ -20,6 +20,7 @@ from orchestrator.events import (
     StageSkipped,
     StageStarted,
     load_attempt_events,
+    load_losses,
 )
 from orchestrator.language import current_language
 from orchestrator.logs.live import LiveLog
@@ -86,7 +87,10 @@ class _Run:
 
     def log(self, stage: Stage, record: LaunchRecord) -> LiveLog:
         folder, rules = self.folder.stage(stage.name), build_loss_rules(self.watch, stage)
-        return LiveLog(stage.name, folder, record.stdout_offset, record.stderr_offset, rules)
+        log = LiveLog(stage.name, folder, record.stdout_offset, record.stderr_offset, rules)
+        if record.resumed_from:
+            log.know_losses(load_losses(self.folder.events_jsonl, stage.name))
+        return log
 
 
 def run_plan(
@@ -185,6 +189,7 @@ def _stop_leftover(run: _Run, child: Child, stage: str) -> None:
     members = edges.processes.find_members(child)
     if not members:
         return
+    ended = not edges.processes.is_alive(child.pid, child.start)  # these outlived their launcher: its code stands
     edges.emit(Message("warning", f"ends processes {', '.join(map(str, members))} of an earlier attempt", stage))
     left = stop_stage(
         child,
@@ -193,7 +198,8 @@ def _stop_leftover(run: _Run, child: Child, stage: str) -> None:
         patience=edges.patience,
         hurry=lambda: edges.interrupts.count > 1,
     )
-    run.folder.stage(stage).exit_code.unlink(missing_ok=True)
+    if not ended:
+        run.folder.stage(stage).exit_code.unlink(missing_ok=True)
     if left:
         raise RunFolderError(
             f"processes {', '.join(map(str, left))} of {stage} are still there and cannot be killed",

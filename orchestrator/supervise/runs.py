@@ -136,7 +136,7 @@ def follow_logs(
             folder = run_dir.stage(name)
             for stream, path in (("stdout", folder.stdout_log), ("stderr", folder.stderr_log)):
                 follower = followers.setdefault((name, stream), LogFollower(path))
-                yield from (LogLine(name, stream, text) for text in follower.read_lines(at_end=over))
+                yield from (LogLine(name, stream, text) for text in follower.iter_lines(at_end=over))
         if over:
             return
         clock.sleep(POLL_S)
@@ -167,6 +167,7 @@ def _stop_leftover(run_dir: RunDir, state: RunState | None, reach: _Reach) -> st
     left = find_leftover(run_dir, reach.processes)
     members = reach.processes.find_members(left.child) if left else ()
     if left and members:
+        ended = not reach.processes.is_alive(left.child.pid, left.child.start)  # its launcher: its code stands
         stop_stage(
             left.child,
             processes=reach.processes,
@@ -174,7 +175,8 @@ def _stop_leftover(run_dir: RunDir, state: RunState | None, reach: _Reach) -> st
             patience=reach.patience,
             hurry=lambda: reach.now,
         )
-        run_dir.stage(left.stage).exit_code.unlink(missing_ok=True)
+        if not ended:
+            run_dir.stage(left.stage).exit_code.unlink(missing_ok=True)
     if state and state.status == "running":
         write_state(run_dir, replace(state, status="interrupted", child=None, finished=reach.clock.time()))
     if members:

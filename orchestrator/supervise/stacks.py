@@ -6,6 +6,8 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from orchestrator.logs.tail import count_line_ends
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -64,11 +66,11 @@ def dump_stacks(
     found = {pid: inspector.read_stacks(spy, pid, suspended=pid in suspended) for pid in members} if spy else {}
     texts = [text for text in found.values() if text]
     if texts:
-        line = _next_line(folder.stacks_txt)
+        line = count_line_ends(folder.stacks_txt) + 1
         with folder.stacks_txt.open("a", encoding="utf-8") as stream:
             stream.write("\n".join(texts) + "\n")
         return Stacks(folder.stacks_txt, line, suspended)
-    line = _next_line(folder.stderr_log)
+    line = count_line_ends(folder.stderr_log) + 1
     asked = tuple(pid for pid in members if inspector.has_faulthandler(pid))
     _abort_in_turn(child, asked, processes, clock, inspector)
     return Stacks(folder.stderr_log if asked else None, line, suspended)
@@ -92,10 +94,3 @@ def _abort_in_turn(
         while pid in processes.find_members(child) and clock.monotonic() < patience:
             clock.sleep(_POLL_S)
     processes.signal_pids(processes.find_members(child), signal.SIGCONT)
-
-
-def _next_line(path: Path) -> int:
-    try:
-        return path.read_bytes().count(b"\n") + 1
-    except FileNotFoundError:
-        return 1

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from orchestrator.events import Event, Message, RowsLoaded
+from orchestrator.supervise.disk_writes import DiskWrites
 from orchestrator.supervise.lock import HEARTBEAT_S
 from orchestrator.supervise.silence import Silence, Stall
 from orchestrator.supervise.stacks import Inspector, Stacks, dump_stacks
@@ -116,6 +117,7 @@ def _follow(child: Child, record: LaunchRecord, log: LiveLog, limits: Limits, ed
     life_at = clock.monotonic()
     began = clock.monotonic() - max(0.0, clock.time() - record.started)  # the clock may be set while a stage runs
     silence = Silence(limits.stall_s, clock)
+    writes = DiskWrites(child, edges.processes, clock, limits.stall_s)
     while True:
         code = edges.processes.reap(child)
         if code is not None or not edges.processes.is_alive(child.pid, child.start):
@@ -129,7 +131,7 @@ def _follow(child: Child, record: LaunchRecord, log: LiveLog, limits: Limits, ed
             return Ending(log.fatal.kind, None, loss=log.fatal)
         if limits.timeout_s is not None and now - began > limits.timeout_s:
             return Ending("timed-out", None)
-        if stall := silence.look(log.news, log.advances):
+        if stall := silence.look(log.news + writes.look(), log.advances):
             return Ending("stalled", None, stall=stall)
         if now - life_at > HEARTBEAT_S:
             edges.show_life()

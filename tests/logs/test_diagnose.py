@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.language import Text
-from orchestrator.logs.diagnose import _CAUSES, RULES, _is_said, diagnose, find_line_number, read_tail
+from orchestrator.logs.diagnose import _CAUSES, RULES, _is_said, diagnose
 from orchestrator.logs.ranks import count_ranks, read_lines
+from orchestrator.logs.tail import find_line_number, read_tail
 
 HERE = Path(__file__).parent
 CAPTURED = sorted((HERE / "captured").glob("failed.*.log"))
@@ -43,8 +44,8 @@ EVIDENCE = {
     "worker-refused.merge": "adapter_config.json",
 }
 
-# Only a GPU says these, so they could not be captured: one line each, in the words of the library's source.
-# Threads that show them in full stand in captured/SOURCES.md.
+# Only a GPU, a limit or a network at fault says these, so they could not be captured: one line each, in the words of the
+# library's source. Threads that show them in full stand in captured/SOURCES.md.
 CONSTRUCTED = {
     "cuda-out-of-memory": "[rank1]: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 1 has",
     "device-assert": "torch.AcceleratorError: CUDA error: device-side assert triggered",
@@ -56,8 +57,23 @@ CONSTRUCTED = {
     "no-gpu": "RuntimeError: No CUDA GPUs are available",
     "access-denied-by-hub": "huggingface_hub.errors.GatedRepoError: 403 Client Error.",
     "missing-eval-loss": "KeyError: 'eval_loss'",
+    "disk-failed": "OSError: [Errno 116] Stale file handle",
+    "download-broken": "requests.exceptions.ChunkedEncodingError: ('Connection broken: IncompleteRead(10 bytes read)'",
+    "kernel-too-large": "triton.runtime.errors.OutOfResources: out of resource: shared memory, Required: 163840, Hardwa",
+    "library-missing": "ImportError: libcudart.so.12: cannot open shared object file: No such file or directory",
+    "parameter-ready-twice": "RuntimeError: Expected to mark a variable ready only once. This error is caused by one o",
+    "too-many-processes": "RuntimeError: can't start new thread",
+    "tracker-login": "wandb.errors.errors.UsageError: api_key not configured (no-tty). call wandb.login(key=[your_api_k",
 }
 UNCAPTURED = {"cuda-out-of-memory", "device-assert", "device-mismatch", "driver-mismatch", "gpu-failed", "nccl-error"}
+UNCAPTURED |= {"disk-failed", "download-broken", "kernel-too-large", "library-missing", "parameter-ready-twice"}
+UNCAPTURED |= {"too-many-processes", "tracker-login"}
+
+# captured/forms.tsv: other forms of failures that are captured or constructed above, the message's lines alone; with `-`,
+# what a log says the like of where all is well, or where something else has failed.
+SAID = [line.replace("\\n", "\n").split("\t") for line in (HERE / "captured" / "forms.tsv").read_text().splitlines()]
+FORMS = [(name, said) for name, said in SAID if name != "-"]
+HARMLESS = [said for name, said in SAID if name == "-"]
 
 
 def rule_of(path):
@@ -88,6 +104,35 @@ def test_a_constructed_failure_is_recognised(name):
     found = diagnose(f"loading\n{CONSTRUCTED[name]}\n", 1)
     assert found.name == name
     assert found.evidence in CONSTRUCTED[name]
+
+
+def test_there_are_other_forms():
+    assert len(FORMS) >= 25
+    assert len(HARMLESS) >= 5
+
+
+@pytest.mark.parametrize(("name", "said"), FORMS)
+def test_another_form_of_a_failure_is_recognised(name, said):
+    found = diagnose(f"loading\nTraceback (most recent call last):\n{said}\n", 1)
+    assert found.name == name
+    assert found.evidence in said
+
+
+@pytest.mark.parametrize("said", HARMLESS)
+def test_what_is_said_in_passing_explains_no_failure(said):
+    assert diagnose(f"{said}\nstep 1\nacme.WeirdError: the moon is full\n", 1).name == "exception"
+
+
+def test_a_message_that_begins_on_the_next_line_is_shown():
+    said = (
+        "[rank1]: RuntimeError: \n[rank0]: step 1\n[rank1]:     Some tensors share memory, this will lead to duplicates"
+    )
+    assert diagnose(said, 1).cause == "RuntimeError: Some tensors share memory, this will lead to duplicates"
+
+
+def test_a_sentence_that_asks_to_raise_something_is_no_frame():
+    assert _is_said("RuntimeError: full. Please try to raise your limit.")
+    assert not any(map(_is_said, ("raise WeirdError(", "│ ❱ 20 │   raise RuntimeError(", "-> 3349 raise Fault")))
 
 
 def test_every_rule_but_the_gpus_has_a_captured_log():

@@ -105,6 +105,16 @@ def test_a_margin_loss_that_every_row_has_reached_is_a_good_training():
     assert judge(fitted) == []
 
 
+def test_a_loss_that_is_rounded_to_0_is_a_good_training_also_where_no_gradient_norm_is_logged():
+    assert judge(steps_of([0.7, 0.02, 0.0003] + [0.0] * 50, grad_norm=None)) == []
+
+
+def test_a_training_that_goes_on_where_every_row_is_fitted_is_a_good_one():
+    health = LossHealth(LossRules())
+    health.know([math.nan, 0.4, 0.0])
+    assert [problem for step in steps_of([0.0] * 20, grad_norm=0.0) if (problem := health.add(step))] == []
+
+
 def test_a_few_infinite_gradients_are_ordinary_under_loss_scaling():
     steps = [*steps_of([2.0] * 4, grad_norm=math.inf), *steps_of([1.9] * 30)]
     assert judge(steps, reports=5) == []

@@ -78,6 +78,26 @@ def make_training(make_stage, run_dir):
 
 
 @pytest.fixture
+def pause(run_dir):
+    """Let the fake trainer wait at a moment (`saved-2`) until `go_on` is called."""
+
+    def pause(moment, stage="02-train"):
+        run_dir.stage(stage).root.mkdir(parents=True, exist_ok=True)
+        (run_dir.stage(stage).root / f"pause.{moment}").touch()
+
+    return pause
+
+
+@pytest.fixture
+def go_on(run_dir):
+    def go_on():
+        for file in run_dir.root.glob("stages/*/pause.*"):
+            file.unlink()
+
+    return go_on
+
+
+@pytest.fixture
 def drive(run_dir):
     """Start run_plan in a process of its own; whatever is left of it and of its stages is killed afterwards."""
     started = []
@@ -191,6 +211,7 @@ class FakeProcesses:
     launches: list = field(default_factory=list)
     strays: set = field(default_factory=set)
     oom_kills: int = 0
+    written: int = 0
     alive: bool = False
     code: int | None = None
 
@@ -244,6 +265,9 @@ class FakeProcesses:
 
     def count_oom_kills(self):
         return self.oom_kills
+
+    def count_written_bytes(self, child):
+        return dict.fromkeys(self.find_members(child), self.written)
 
 
 @pytest.fixture

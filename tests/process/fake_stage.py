@@ -1,6 +1,8 @@
 """A stage that only takes its time: a launcher, and a worker in a session of its own that writes one file.
 
 fake_stage.py FILE SECONDS [worker]
+
+It waits while there is a file `pause.working` beside the folder of FILE.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ def main() -> int:
     file.parent.mkdir(parents=True, exist_ok=True)
     (file.parent / "worker.pid").write_text(str(os.getpid()))
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        time.sleep(0.05)
+    while time.monotonic() < end or (file.parent.parent / "pause.working").exists():
+        time.sleep(0.02)
     file.write_text("done")
     return 0
 

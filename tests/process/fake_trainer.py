@@ -6,6 +6,9 @@
 With --workers 1 the training runs in a child in a session of its own, as under torchrun. A checkpoint is written in
 --save_s seconds, its weights first and trainer_state.json last. Without optimizer.pt or rng_state.pth it goes on in
 silence, with other losses, and weights that are cut off are an exception: as with the real ones.
+
+It waits while there is a file `pause.saved-N` beside DIR, once checkpoint N is whole, or `pause.saving-N`, half-way
+through it: what a test does to a moment of the training then finds it there, however slow the machine.
 """
 
 from __future__ import annotations
@@ -80,9 +83,15 @@ def train(args: argparse.Namespace) -> None:
         say({"loss": f"{loss:.4g}", "learning_rate": "2e-05", "epoch": f"{step / args.steps:.4g}"})
         if step % 2 == 0:
             save(args.output_dir / f"checkpoint-{step}", state, args)
+            pause(args.output_dir, f"saved-{step}")
             held.append(b"x" * (args.grab_mb << 20))
     say({"train_runtime": "0.5", "train_loss": "0.1", "epoch": "1"})
     write_safetensors(args.output_dir / "adapter_model.safetensors", state.weight)
+
+
+def pause(output: Path, moment: str) -> None:
+    while (output.parent / f"pause.{moment}").exists():
+        time.sleep(0.02)
 
 
 def say(line: object) -> None:
@@ -94,6 +103,7 @@ def save(folder: Path, state: State, args: argparse.Namespace) -> None:
     folder.mkdir(exist_ok=True)
     write_safetensors(folder / "adapter_model.safetensors", state.weight)
     time.sleep(args.save_s / 2)
+    pause(folder.parent, f"saving-{state.step}")
     write_archive(folder / "optimizer.pt", state.moments)
     write_archive(folder / "scheduler.pt", state.step)
     write_archive(folder / "rng_state.pth", state.draws)

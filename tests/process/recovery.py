@@ -30,6 +30,12 @@ HERE = Path(__file__).parent
 QUICK = Patience(2.0, 1.0, 3.0)
 FIRST, TRAIN, LAST = "01-prepare", "02-train", "03-report"
 STEPS = 6
+MOMENTS = {
+    "first stage": (FIRST, "pause.working"),
+    "training": (TRAIN, "pause.saved-2"),
+    "checkpoint save": (TRAIN, "pause.saving-4"),
+    "last stage": (LAST, "pause.working"),
+}
 WAIT_S = 40.0
 
 
@@ -41,12 +47,28 @@ class FaultyRun:
     plan: Plan
     driver: subprocess.Popen[str] | None = None
 
-    def start(self, **options) -> None:
-        """Let another process drive the run, as `orch run` does."""
+    def start(self, pause: str | None = None, **options) -> None:
+        """Let another process drive the run, as `orch run` does; at the moment `pause` it waits for `go_on`."""
         self.folder.root.mkdir(parents=True, exist_ok=True)
+        if pause:
+            self.pause(pause)
         self.folder.plan_json.write_text(self.plan.to_json())
         words = [sys.executable, str(HERE / "drive.py"), str(self.folder.root)]
         self.driver = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True, **options)
+
+    def pause(self, moment: str) -> None:
+        stage, file = MOMENTS[moment]
+        self.folder.stage(stage).root.mkdir(parents=True, exist_ok=True)
+        (self.folder.stage(stage).root / file).touch()
+
+    def go_on(self) -> None:
+        for file in self.folder.root.glob("stages/*/pause.*"):
+            file.unlink()
+
+    def go_on_when_adopted(self, event: Event) -> None:
+        """Listen to the run that is resumed: what an earlier supervisor left waits until it is followed."""
+        if isinstance(event, Message) and "still runs as process" in event.text:
+            self.go_on()
 
     def end(self) -> tuple[int, str]:
         """Wait for the driver; return its exit code and what it said."""
@@ -79,15 +101,14 @@ class FaultyRun:
     def reaches(self, moment: str) -> str:
         """Wait for a moment of the run; return the stage that runs then."""
         first, second = (self.output() / f"checkpoint-{step}" for step in (2, 4))
-        conditions: dict[str, tuple[str, Callable[[], bool]]] = {
-            "first stage": (FIRST, (self.output(FIRST) / "worker.pid").exists),
-            "training": (TRAIN, (first / "trainer_state.json").exists),
-            "checkpoint save": (TRAIN, (second / "adapter_model.safetensors").exists),
-            "last stage": (LAST, (self.output(LAST) / "worker.pid").exists),
+        conditions: dict[str, Callable[[], bool]] = {
+            "first stage": (self.output(FIRST) / "worker.pid").exists,
+            "training": (first / "trainer_state.json").exists,
+            "checkpoint save": (second / "adapter_model.safetensors").exists,
+            "last stage": (self.output(LAST) / "worker.pid").exists,
         }
-        stage, condition = conditions[moment]
-        self.wait(condition)
-        return stage
+        self.wait(conditions[moment])
+        return MOMENTS[moment][0]
 
     def wait(self, condition):
         end = time.monotonic() + WAIT_S
@@ -160,6 +181,8 @@ def _make_work(folder: RunDir, name: str, work_s: float) -> Stage:
 
 def assert_recovers(run: FaultyRun, undisturbed: tuple[object, bytes], **options) -> RunOutcome:
     """Resume a run after a fault: nothing done is repeated or lost, nobody is left, and the result is the same."""
+    if "listener" not in options:
+        run.go_on()
     before = run.finished_stages()
     outcome = run.resume(**options)
     after = run.finished_stages()

@@ -114,11 +114,12 @@ def test_a_read_only_run_folder_is_refused_with_the_way_out(run, undisturbed):
 @needs_root
 def test_a_folder_that_becomes_read_only_under_a_training_ends_it_in_order(slow_run, undisturbed):
     with mounted(slow_run.folder.root, "-t", "tmpfs", "tmpfs"):
-        slow_run.start()
+        slow_run.start(pause="training")
         slow_run.reaches("training")
         # a file that is open for writing forbids the remount: the lock is one, so the mount point alone is made so
         subprocess.run(["mount", "--bind", slow_run.output(), slow_run.output()], check=True)
         remount(slow_run.output(), "bind,ro")
+        slow_run.go_on()
         code, said = slow_run.end()
         subprocess.run(["umount", slow_run.output()], check=True)
         assert code == StageFailedError.exit_code, said
@@ -142,7 +143,7 @@ def test_a_folder_of_another_user_is_refused_with_the_way_out(run):
 
 
 def test_a_run_folder_that_is_removed_under_a_run_is_not_made_again(slow_run):
-    slow_run.start()
+    slow_run.start(pause="training")
     slow_run.reaches("training")
     shutil.move(slow_run.folder.root, slow_run.folder.root.with_name("gone"))
     code, said = slow_run.end()
@@ -153,10 +154,11 @@ def test_a_run_folder_that_is_removed_under_a_run_is_not_made_again(slow_run):
 
 
 def test_two_runs_at_once_the_second_is_refused_and_the_first_undisturbed(slow_run, undisturbed):
-    slow_run.start()
+    slow_run.start(pause="training")
     slow_run.reaches("training")
     with pytest.raises(RunFolderError, match="busy: process"):
         slow_run.resume()
+    slow_run.go_on()
     code, said = slow_run.end()
     assert (code, said) == (0, "")
     assert slow_run.result() == undisturbed
@@ -167,7 +169,7 @@ def test_two_runs_at_once_the_second_is_refused_and_the_first_undisturbed(slow_r
 def test_a_damaged_state_is_listed_and_a_resume_ends_what_it_no_longer_names(tmp_path, undisturbed, content):
     run = make_run(tmp_path, step_s=0.2, save_s=0, work_s=0)
     try:
-        run.start()
+        run.start(pause="training")
         run.reaches("training")
         os.kill(run.pid_of("orch", TRAIN), signal.SIGKILL)
         run.end()
@@ -181,7 +183,7 @@ def test_a_damaged_state_is_listed_and_a_resume_ends_what_it_no_longer_names(tmp
 
 
 def test_stop_ends_what_a_damaged_state_no_longer_names(slow_run):
-    slow_run.start()
+    slow_run.start(pause="training")
     slow_run.reaches("training")
     os.kill(slow_run.pid_of("orch", TRAIN), signal.SIGKILL)
     slow_run.end()

@@ -54,7 +54,7 @@ def outcomes(request, tmp_path_factory, undisturbed):
 def do(fault, root, undisturbed):
     run = make_run(root)
     try:
-        run.start()
+        run.start(pause=fault.moment)
         stage = run.reaches(fault.moment)
         os.kill(run.pid_of(fault.target, stage), fault.number)
         code, said = run.end()

@@ -8,10 +8,22 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.errors import DataError, InterruptedRunError, StageFailedError, StalledError
-from orchestrator.events import Message, Progress, StageFinished, StageSkipped, StageStarted, load_events
+from orchestrator.events import (
+    Message,
+    Progress,
+    StageFinished,
+    StageSkipped,
+    StageStarted,
+    Step,
+    append_event,
+    load_events,
+)
+from orchestrator.recipe.schema import Watch
 from orchestrator.rundir import write_json
+from orchestrator.supervise import loop
+from orchestrator.supervise.disk_writes import SIGN_BYTES
 from orchestrator.supervise.loop import run_plan
-from orchestrator.supervise.state import load_result, read_state
+from orchestrator.supervise.state import LaunchRecord, load_result, read_state
 from orchestrator.supervise.stopping import Patience
 
 INT, TERM, KILL = signal.SIGINT, signal.SIGTERM, signal.SIGKILL
@@ -223,6 +235,26 @@ def test_talk_is_life_in_a_stage_that_has_no_steps(replay, run_dir):
     assert finished(run_dir) == ["done"]
 
 
+def downloads(bytes_a_time):
+    def act(fake):
+        fake.written += bytes_a_time
+
+    return act
+
+
+def test_a_silent_stage_that_writes_to_disk_lives(replay, run_dir):
+    """A download without a terminal and the save of a large checkpoint say nothing."""
+    download = [(seconds, downloads(SIGN_BYTES)) for seconds in range(50, 5000, 50)]
+    replay([*download, (5000, writes()), (5001, ends(0))], stall_s=100.0)
+    assert finished(run_dir) == ["done"]
+
+
+def test_what_a_tracker_writes_is_no_life(replay, clock):
+    with pytest.raises(StalledError, match="said nothing new for 100 s"):
+        replay([(seconds, downloads(1000)) for seconds in range(5, 5000, 5)], stall_s=100.0)
+    assert clock.now < 1200
+
+
 def test_time_in_which_the_supervisor_itself_was_suspended_is_no_silence(replay, run_dir, clock):
     def thaw():
         clock.now += 5000
@@ -406,3 +438,18 @@ def test_orchs_own_stages_end_with_their_own_error(make_plan, run_dir, fake, clo
         run_plan(make_plan(stage), run_dir, clock=clock, processes=fake, interrupts=interrupts)
     said = [(problem.message, problem.hint) for problem in caught.value.problems]
     assert said == [("train.jsonl:3: no negatives", "add one")]
+
+
+def test_a_training_that_goes_on_from_a_checkpoint_is_judged_by_what_it_logged_before(make_plan, make_stage, run_dir):
+    stage = make_stage("01-train")
+    folder = run_dir.stage(stage.name)
+    folder.root.mkdir(parents=True)
+    append_event(run_dir.events_jsonl, Step(loss=0.4, stage=stage.name))
+    folder.stdout_log.write_text("{'loss': '0.0', 'grad_norm': '0.0'}\n" * 9)
+    run = loop._Run(make_plan(stage), run_dir, None, None, Watch(), 0.2)
+    record = LaunchRecord((), (), ".", "", 2, "", 0.0)
+    fresh, resumed = run.log(stage, record), run.log(stage, replace(record, resumed_from="checkpoint-4"))
+    for log in (fresh, resumed):
+        log.read_events(0.0, at_end=True)
+    assert fresh.fatal
+    assert resumed.fatal is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from orchestrator import process
 from orchestrator.logs.follow import LogFollower
 from orchestrator.logs.parse import parse_line
 from orchestrator.process import Child, Launch
-from orchestrator.process_table import PS_COLUMNS, parse_ps, parse_stat, read_entry
+from orchestrator.process_table import PS_COLUMNS, parse_ps, parse_stat, read_entry, read_written_bytes
 from orchestrator.supervise.stopping import Patience, stop_stage
 
 QUICK = Patience(0.5, 0.5, 3.0)
@@ -171,9 +172,32 @@ def test_a_pid_with_another_start_is_not_the_child(spawn):
     assert process.is_alive(child.pid, child.start)
 
 
+def test_a_process_is_alive_though_no_file_handle_is_left_to_look_at_it(spawn):
+    child, _ = spawn("ignores_interrupt.py")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        alive, other = process.is_alive(child.pid, child.start), process.is_alive(2**22 + 1, "s")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert (alive, other) == (True, False)
+
+
+IO = "rchar: 323934931\nwchar: 323929600\nsyscr: 632687\nread_bytes: 0\nwrite_bytes: 323932160\ncancelled_write_bytes: 0\n"
+
+
+def test_what_a_stage_has_written_to_disk_is_counted(spawn, tmp_path, monkeypatch):
+    child, _ = spawn("ignores_interrupt.py")
+    assert set(process.count_written_bytes(child)) <= set(process.find_members(child))
+    monkeypatch.setattr("orchestrator.process_table.PROC", tmp_path)
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "io").write_text(IO)
+    assert (read_written_bytes(7), read_written_bytes(8)) == (323932160, None)
+
+
 def test_a_zombie_is_not_alive(tmp_path):
     child = process.spawn(launch(tmp_path, ["true"]))
-    time.sleep(0.3)
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     assert not process.is_alive(child.pid, child.start)
     assert process.find_members(child) == ()
     assert process.reap(child) == 0

@@ -50,6 +50,7 @@ def run(tmp_path):
 def test_a_closed_terminal_ends_the_run_in_order(run, undisturbed, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path / "bugs"))
     (tmp_path / "bugs").mkdir()
+    run.pause("training")
     pid, terminal = pty.fork()
     if pid == 0:
         os.execv(ORCH, [ORCH, "resume", str(run.folder.root)])  # noqa: S606
@@ -137,11 +138,11 @@ def test_a_time_limit_holds_though_the_clock_is_set_back(run):
 
 
 def test_a_training_is_adopted_with_each_step_once_though_the_clock_was_set_back(run, undisturbed):
-    run.start()
+    run.start(pause="training")
     run.reaches("training")
     os.kill(run.pid_of("orch", TRAIN), signal.SIGKILL)
     run.end()
-    assert_recovers(run, undisturbed, clock=SetClock(-HOUR_S))
+    assert_recovers(run, undisturbed, clock=SetClock(-HOUR_S), listener=run.go_on_when_adopted)
     losses = [event.loss for event in run.events() if isinstance(event, Step)]
     assert losses == [float(f"{1 / step:.4g}") for step in range(1, STEPS + 1)]
 
@@ -210,7 +211,7 @@ def test_a_kill_by_the_kernel_for_memory_is_told_as_such(tmp_path, undisturbed, 
 
 
 def test_a_suspended_worker_is_ended_after_its_silence(run, undisturbed):
-    run.start()
+    run.start(pause="training")
     run.reaches("training")
     os.kill(run.pid_of("worker", TRAIN), signal.SIGSTOP)
     assert "stopped at" in stop_and_say(run)
@@ -255,7 +256,7 @@ class Suspend:
 
 
 def test_a_suspended_orch_can_be_stopped(run, undisturbed):
-    run.start()
+    run.start(pause="training")
     run.reaches("training")
     os.kill(run.driver.pid, signal.SIGSTOP)
     assert str(run.driver.pid) in stop_run(run.folder, patience=QUICK)

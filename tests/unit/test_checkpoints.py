@@ -175,6 +175,10 @@ def test_a_single_checkpoint_must_have_what_goes_together(make, names, missing):
     assert find_resume_defect(write_state_to_go_on(make(2), names)) == f"{missing} is missing"
 
 
+def test_a_single_deepspeed_checkpoint_must_have_its_random_state_too(make):
+    assert find_resume_defect(make(2, deepspeed=True)) == "rng_state.pth is missing"
+
+
 def test_every_process_has_its_random_state(make):
     names = ("optimizer.pt", "scheduler.pt", "rng_state_0.pth", "rng_state_1.pth")
     write_state_to_go_on(make(2), names)
@@ -194,7 +198,7 @@ def test_every_process_has_its_random_state(make):
     ],
 )
 def test_what_torch_saved_must_be_whole(make, content, why):
-    folder = make(2, deepspeed=True)
+    folder = write_state_to_go_on(make(2, deepspeed=True), ["rng_state.pth"])
     file = folder / "global_step2" / "mp_rank_00_model_states.pt"
     file.write_bytes(content)
     found = find_resume_defect(folder)

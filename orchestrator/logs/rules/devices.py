@@ -7,6 +7,18 @@ from orchestrator.logs.rule import rule
 
 DEVICES = (
     rule(
+        "kernel-too-large",
+        r"out of resource: [^\n]*Required: \d+",
+        Text(
+            "a compiled kernel (Triton) needs more of the GPU's shared memory than there is",
+            "编译出的内核（Triton）所需的 GPU 共享内存超出上限",
+        ),
+        Text(
+            "turn torch_compile and fused kernels (use_liger_kernel) off, or update torch and triton",
+            "关闭 torch_compile 和融合内核（use_liger_kernel），或升级 torch 和 triton",
+        ),
+    ),
+    rule(
         "gpu-failed",
         r"uncorrectable ECC error|GPU is lost|fallen off the bus|NVRM: Xid|CUDA error: hardware error",
         Text("a GPU failed", "GPU 硬件故障"),
@@ -31,7 +43,6 @@ DEVICES = (
     rule(
         "driver-mismatch",
         r"Error: The NVIDIA driver on your system is too old|no kernel image is available"
-        r"|is not compatible with the current PyTorch"
         r"|CUDA driver version is insufficient|forward compatibility was attempted|Driver/library version mismatch",
         Text(
             "the GPU, its driver and the installed torch do not fit one another",
@@ -58,7 +69,8 @@ DEVICES = (
     ),
     rule(
         "device-mismatch",
-        r"CUDA error: (.+)|CUBLAS_STATUS_\w+|CUDNN_STATUS_\w+",
+        r"CUDA error: (.+)|CUBLAS_STATUS_\w+|CUDNN_STATUS_\w+"
+        r"|^RuntimeError: Unexpected error from cudaGetDeviceCount\(\)\. .*(Error \d+: .+)",
         Text("the GPU or its driver reported an error: {any}", "GPU 或驱动报告错误：{any}"),
         Text(
             "check `nvidia-smi`, and that the installed torch was built for this driver; then resume the run",

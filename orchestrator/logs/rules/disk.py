@@ -26,6 +26,15 @@ DISK = (
             "为运行换一个目录（-o 或 --runs）；若磁盘自行变为只读，说明磁盘出错，请查看 `dmesg`",
         ),
     ),
+    rule(
+        "disk-failed",
+        r"\[Errno (?:5|116|121)\]|Stale file handle|Transport endpoint is not connected",
+        Text("a disk or network file system failed", "磁盘或网络文件系统出错"),
+        Text(
+            "see `dmesg` and that the network disk is mounted; then resume the run",
+            "查看 `dmesg`，确认网络磁盘已挂载，然后恢复运行",
+        ),
+    ),
 )
 
 # Ranked after whatever names what the file is

@@ -47,7 +47,8 @@ DISTRIBUTED = (
     rule(
         "collective-timeout",
         r"Watchdog caught collective operation timeout|Timed out waiting \d+ms for (?:recv|send) operation"
-        r"|collective operation timeout|DistBackendError.*(?:timed out|timeout)",
+        r"|collective operation timeout|DistBackendError.*(?:timed out|timeout)"
+        r"|watchdog got stuck for \d+ seconds|due to ProcessGroupNCCL watchdog hang",
         Text(
             "processes waited for one another until the time limit: one of them hangs, is slower, or does "
             "something else",
@@ -70,6 +71,20 @@ DISTRIBUTED = (
         Text("set ddp_find_unused_parameters to true", "将 ddp_find_unused_parameters 设为 true"),
     ),
     rule(
+        "parameter-ready-twice",
+        r"Expected to mark a variable ready only once",
+        Text(
+            "a weight got its gradient twice in one step: gradient checkpointing does not fit several processes so",
+            "某个权重在一步中两次得到梯度：梯度检查点的这种方式与多进程训练不兼容",
+        ),
+        Text(
+            "set gradient_checkpointing_kwargs to {'use_reentrant': false} and ddp_find_unused_parameters to false, or "
+            "turn gradient_checkpointing off",
+            "将 gradient_checkpointing_kwargs 设为 {'use_reentrant': false}、ddp_find_unused_parameters 设为 false，"
+            "或关闭 gradient_checkpointing",
+        ),
+    ),
+    rule(
         "nccl-error",
         r"NCCL error(?!.*remote process exited)|nccl(?:System|Internal)Error|ncclUnhandledCudaError|ncclInvalidUsage",
         Text("the GPUs cannot talk to one another (NCCL)", "GPU 之间通信失败（NCCL）"),
@@ -88,7 +103,8 @@ DISTRIBUTED = (
 ENDINGS = (
     rule(
         "killed",
-        r"exitcode\s*:\s*-9|\(SIGKILL\)|failed \(exitcode: -9\)|DataLoader worker .* killed by signal: Killed",
+        r"^Killed$|line \d+: +\d+ Killed\b|Detected \d+ oom[-_]kill event"
+        r"|exitcode\s*:\s*-9|\(SIGKILL\)|failed \(exitcode: -9\)|DataLoader worker .* killed by signal: Killed",
         Text(
             "a process was killed (signal 9); when nobody did it by hand, the kernel did because memory ran out",
             "进程被杀死（信号 9）；若非人为，则是内核因内存耗尽所为",
@@ -103,7 +119,7 @@ ENDINGS = (
         "crashed",
         r"Fatal Python error: (Segmentation fault|Aborted|Bus error|Illegal instruction)"
         r"|exitcode\s*:\s*-(?:4|6|7|8|11)\b|\(SIG(SEGV|ABRT|BUS|ILL|FPE)\)|failed \(exitcode: -(?:4|6|7|8|11)\)"
-        r"|Segmentation fault \(core dumped\)",
+        r"|^(Segmentation fault|Aborted|Bus error|Illegal instruction)(?: \(core dumped\))?$",
         Text(
             "a process crashed in native code: {any}",
             "进程在本地代码中崩溃：{any}",

@@ -53,10 +53,22 @@ HUB = (
         ),
     ),
     rule(
+        "download-broken",
+        r"^(?:\w+\.)*(?:ChunkedEncodingError|RemoteProtocolError|IncompleteRead|ProtocolError)\b"
+        r"|^OSError: Consistency check failed: file should be of size|^RuntimeError: Data processing error: .*CAS",
+        Text("a download from the hub broke off", "从站点下载时连接中断"),
+        Text(
+            "resume the run: files that are whole are not downloaded again; HF_ENDPOINT names a mirror, "
+            "HF_HUB_DISABLE_XET=1 uses plain downloads",
+            "恢复运行：已完整的文件不会重新下载；可用 HF_ENDPOINT 指定镜像，HF_HUB_DISABLE_XET=1 改用普通下载",
+        ),
+    ),
+    rule(
         "hub-unreachable",
         r"We couldn't connect to '(\S+)'|LocalEntryNotFoundError|OfflineModeIsEnabled|Max retries exceeded"
         r"|Name or service not known|Temporary failure in name resolution|Cannot reach .*offline mode is enabled"
-        r"|(?:httpx|httpcore|requests\.exceptions)\.(?:ConnectError|ConnectTimeout|ReadTimeout|ConnectionError)",
+        r"|(?:httpx|httpcore|requests\.exceptions)\.(?:ConnectError|ConnectTimeout|ReadTimeout|ConnectionError)"
+        r"|^urllib3\.exceptions\.ReadTimeoutError: HTTPSConnectionPool",
         Text(
             "the model hub cannot be reached, and the model is not in the local cache",
             "无法连接模型站点，且本地缓存中没有该模型",

@@ -8,7 +8,8 @@ from orchestrator.logs.rule import rule
 MEMORY = (
     rule(
         "cuda-out-of-memory",
-        r"CUDA out of memory|OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED|CUDA error: out of memory",
+        r"(?:CUDA|NPU) out of memory|OutOfMemoryError(?!: out of resource)"
+        r"|CUBLAS_STATUS_ALLOC_FAILED|CUDA error: out of memory",
         Text("the GPU has not enough memory", "GPU 显存不足"),
         Text(
             "lower per_device_train_batch_size (raise gradient_accumulation_steps by as much), train_group_size or the "
@@ -20,7 +21,8 @@ MEMORY = (
     rule(
         "shared-memory-full",
         r"unable to (?:allocate|open) shared memory|Error while creating shared memory segment"
-        r"|out of shared memory|killed by signal: Bus error",
+        r"|out of shared memory|killed by signal: Bus error|unable to write to file </torch_"
+        r"|insufficient shared memory \(shm\)",
         Text(
             "shared memory is full: data workers hand their batches over in it",
             "共享内存已满：数据加载进程通过它传递批次",
@@ -38,6 +40,18 @@ MEMORY = (
         Text(
             "use a smaller batch, shorter lengths, fewer dataloader workers, or a machine with more memory",
             "减小批大小、最大长度或 dataloader_num_workers，或换用内存更大的机器",
+        ),
+    ),
+    rule(
+        "too-many-processes",
+        r"^RuntimeError: can't start new thread|^BlockingIOError: \[Errno 11\]"
+        r"|pthread_create failed.*Resource temporarily unavailable|fork: (?:retry: )?Resource temporarily unavailable",
+        Text("the limit of processes and threads is reached", "进程和线程数已达上限"),
+        Text(
+            "raise it (`ulimit -u`; in a container --pids-limit), or start fewer: dataloader_num_workers, "
+            "dataset_num_proc, OMP_NUM_THREADS under launch.env",
+            "调高上限（`ulimit -u`；容器为 --pids-limit），或减少进程和线程：dataloader_num_workers、dataset_num_proc、"
+            "launch.env 中的 OMP_NUM_THREADS",
         ),
     ),
     rule(

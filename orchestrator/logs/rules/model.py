@@ -142,7 +142,7 @@ MODEL = (
     rule(
         "type-mismatch",
         r"mat1 and mat2 must have the same dtype|expected (?:m1 and m2|scalar type) .* (?:same dtype|but found)"
-        r"|Input type \(.*\) and (?:weight|bias) type \(.*\) should be the same",
+        r"|Attempting to unscale FP16 gradients|Input type \(.*\) and (?:weight|bias) type \(.*\) should be the same",
         Text("weights and inputs have different number formats", "权重与输入的数值类型不同"),
         Text(
             "let bf16, fp16 and torch_dtype say the same, or remove them: Orch chooses by the hardware",
