@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,13 @@ def flagembedding(tmp_path_factory: pytest.TempPathFactory, texts: Path):
 
 
 @pytest.fixture(scope="session")
+def sentence_transformers(tmp_path_factory: pytest.TempPathFactory):
+    native = Native("sentence-transformers", tmp_path_factory.mktemp("sentence-transformers"))
+    yield native
+    native.close()
+
+
+@pytest.fixture(scope="session")
 def swift(tmp_path_factory: pytest.TempPathFactory, texts: Path):
     native = Native("swift", tmp_path_factory.mktemp("swift"))
     yield native
@@ -68,6 +76,20 @@ def deepen(model: Path, folder: Path) -> Path:
     config = json.loads(path.read_text())
     config |= {"num_hidden_layers": 4, "layer_types": config["layer_types"] * 2}
     path.write_text(json.dumps(config))
+    return folder
+
+
+def refill(model: Path, folder: Path, *, ending: str, value: float) -> Path:
+    """Copy a model, one of whose float32 tensors has the same value everywhere: NaN, as flipped bits make, or 0."""
+    shutil.copytree(model, folder)
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    length = struct.unpack("<Q", content[:8])[0]
+    header = json.loads(content[8 : 8 + length])
+    (name,) = [name for name in header if name.endswith(ending)]
+    start, end = (8 + length + offset for offset in header[name]["data_offsets"])
+    content[start:end] = struct.pack("<f", value) * ((end - start) // 4)
+    path.write_bytes(content)
     return folder
 
 

@@ -18,6 +18,7 @@ from orchestrator.load import load_recipe
 from orchestrator.logs.health import LossHealth, LossProblem, LossRules
 from orchestrator.pipeline import build_plan
 from orchestrator.preflight import require_ready
+from orchestrator.rundir import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from orchestrator.backends.protocol import Job
     from orchestrator.events import Step
     from orchestrator.plan import Plan
+    from tests.traps.native import Ended, Native
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,16 @@ def ask_orch(folder: Path, recipe: dict[str, Any] | str, *, run_dir: Path | None
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
         code = prepare.main(argv[3:])
     return Answer(code, said.getvalue(), plan, job)
+
+
+def run_worker_stage(native: Native, answer: Answer, *, after: str = "", kind: str = "") -> Ended:
+    """Run one of Orch's own workers, the stage of that kind or the one after, in a fork of the warm process."""
+    for file in answer.plan.files:
+        write_text(answer.job.run_dir / file.path, file.text)
+    kinds = [stage.kind for stage in answer.plan.stages]
+    argv = answer.plan.stages[kinds.index(kind) if kind else kinds.index(after) + 1].command.argv
+    place = next(number for number, word in enumerate(argv) if word.endswith("/orchestrator/workers"))
+    return native.call("orchestrator.workers", list(argv[place + 1 :]))
 
 
 def find_loss_problem(steps: Sequence[Step]) -> LossProblem | None:

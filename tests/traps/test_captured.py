@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from orchestrator.backends import BACKENDS
 from orchestrator.hardware import CPU
 from orchestrator.models import BaseModel
+from orchestrator.supervise.checkpoints import find_newest_complete
 from tests.jobs import build_imagined_job
+from tests.traps.captured_logs import read_log, read_losses
 from tests.traps.conftest import make_groups
-
-CAPTURED = Path(__file__).with_name("captured")
-
-
-def read(name: str) -> str:
-    return (CAPTURED / name).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
     ("recipe", "flag"), [("qwen3_reranker", "--use_cpu True"), ("qwen3_embedding_lora", "--ddp_backend gloo")]
 )
 def test_two_processes_that_never_synchronise(recipe, flag):
-    log = read("two-processes-on-a-cpu.log")
+    log = read_log("two-processes-on-a-cpu.log")
     assert "exit code 0" in log
     assert log.count("distributed training: False") == log.count("'train_runtime'") == 2  # two trainings, one folder
     assert "rng_state.pth" in log
@@ -35,8 +29,23 @@ def test_two_processes_that_never_synchronise(recipe, flag):
     assert flag in " ".join(training.command.argv)
 
 
+def test_a_deepspeed_checkpoint_without_its_random_state(tmp_path):
+    undisturbed, resumed, without, _ = read_losses("a-deepspeed-training-that-is-resumed.log").values()
+    assert resumed == undisturbed[4:]
+    assert len(without) == 4
+    assert without != resumed  # another dropout and other negatives
+    folder = tmp_path / "checkpoint-4"
+    (folder / "global_step4").mkdir(parents=True)
+    (folder / "global_step4" / "mp_rank_00_model_states.pt").write_bytes(b"\x80\x02")
+    (folder / "latest").write_text("global_step4")
+    (folder / "trainer_state.json").write_text('{"global_step": 4}')
+    found = find_newest_complete(tmp_path)
+    assert found.newest is None
+    assert "rng_state.pth is missing" in found.incomplete[0].why
+
+
 def test_a_dataset_that_is_not_there(orch, rows):
-    log = read("a-dataset-that-is-not-there.log")
+    log = read_log("a-dataset-that-is-not-there.log")
     assert "Downloading the dataset from ModelScope, dataset_id: nowhere.jsonl" in log
     assert "exit code 124" in log  # still looking after 200 s
     assert "No such file" not in log

@@ -10,10 +10,12 @@ import re
 import pytest
 
 from orchestrator.backends.deepspeed_keys import TOP_LEVEL
+from orchestrator.supervise.digests import stage_digest
 from orchestrator.workers.weights import scan_weights
-from tests.traps.conftest import build_tiny, deepen, make_group, make_groups
+from tests.traps.captured_logs import read_losses
+from tests.traps.conftest import build_tiny, deepen, make_group, make_groups, refill
 from tests.traps.native import Native, spell
-from tests.traps.orch_side import find_loss_problem
+from tests.traps.orch_side import find_loss_problem, run_worker_stage
 
 DECODER = "FlagEmbedding.finetune.reranker.decoder_only.base"
 ENCODER = "FlagEmbedding.finetune.reranker.encoder_only.base"
@@ -173,6 +175,17 @@ def test_the_positive_among_the_negatives(native, recipe, orch, rows):
     assert "positive-among-negatives: the document " in answer.text
 
 
+def test_a_teachers_score_that_is_no_number(native, recipe, orch, rows):
+    scored = [group | {"pos_scores": [1.0], "neg_scores": [0.1, 0.2, 0.3]} for group in make_groups(16)]
+    scored[3]["pos_scores"] = [math.nan]
+    ended = native.train(DECODER, train_data=rows(*scored), knowledge_distillation=True).require_success()
+    assert ended.losses[-1] == 0  # from the row's batch on
+    assert scan_weights([ended.output / "adapter_model.safetensors"]).not_finite
+    answer = orch(recipe, train={"knowledge_distillation": True})
+    assert answer.code == 3
+    assert "train.jsonl:4: not-json: NaN is not JSON" in answer.text
+
+
 def test_rows_that_are_there_twice(native, recipe, orch, rows):
     data = rows(*make_groups(4), *make_groups(4))
     assert len(native.train(DECODER, train_data=data).require_success().losses) == 2  # eight rows
@@ -256,6 +269,35 @@ def test_weights_that_the_file_lacks(native, recipe, orch, rows, tmp_path):
     answer = orch(recipe, model=str(model))
     assert answer.code == 4
     assert "config.json says 4 layers, and the files hold 2" in answer.text
+
+
+def test_a_base_model_of_nan(native, recipe, orch, rows, tmp_path):
+    model = refill(
+        native.argv["model_name_or_path"], tmp_path / "flipped", ending="0.mlp.up_proj.weight", value=math.nan
+    )
+    ended = native.train(DECODER, train_data=rows(*make_groups()), model_name_or_path=model).require_success()
+    assert ended.losses == [0, 0]
+    answer = orch(recipe, model=str(model))
+    assert answer.code == 0  # no weight is read before the first stage, and that one is the baseline
+    measured = run_worker_stage(native, answer, after="prepare")
+    assert measured.code == 1
+    assert (
+        "the model gives NaN or infinity for 6 of 6 pairs: its weights or its precision are broken" in measured.stderr
+    )
+
+
+# Resuming
+
+
+def test_a_finished_training_is_resumed_with_other_data(native, recipe, orch, rows):
+    *_, finished = read_losses("a-deepspeed-training-that-is-resumed.log").values()
+    assert finished == []  # no step at all
+    digests = []
+    for groups in (make_groups(8), make_groups(9)[1:]):
+        rows(*groups)
+        plan = orch(recipe).plan
+        digests.append(stage_digest(plan, plan.stage("train")))
+    assert digests[0] != digests[1]
 
 
 # Processes

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 
 import pytest
 
+from orchestrator.evaluation.judged import Document, Group
+from orchestrator.evaluation.ranking import measure
 from orchestrator.supervise.checkpoints import find_newest_complete
 from orchestrator.supervise.digests import stage_digest
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.fresh import refuse_existing
+from orchestrator.workers.fresh import check_written, refuse_existing
+from orchestrator.workers.verification_checks import check_not_constant
 from orchestrator.workers.weights import scan_weights
-from tests.traps.conftest import build_tiny, deepen, make_group, make_groups
-from tests.traps.native import Native, find_number, spell
-from tests.traps.orch_side import find_loss_problem
+from tests.traps.conftest import build_tiny, deepen, make_group, make_groups, refill
+from tests.traps.native import Native, find_number, spell, write_rows
+from tests.traps.orch_side import find_loss_problem, run_worker_stage
 
 SFT, EXPORT = "swift.cli.sft", "swift.cli.export"
 COMMON = {
@@ -28,11 +32,24 @@ COMMON = {
 TRAIN = {"per_device_train_batch_size": 4, "max_length": 256, "target_modules": ["q_proj", "v_proj"]}
 PAIRS = [{"sentence1": f"held out {n}", "sentence2": f"text {n}", "score": n / 2} for n in range(3)]
 
+MODULES = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
+SENTENCE_TRANSFORMERS = {
+    "modules.json": json.dumps([
+        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{name}"}
+        for number, (path, name) in enumerate(MODULES.items())
+    ]),
+    "1_Pooling/config.json": json.dumps({"word_embedding_dimension": 32, "pooling_mode_lasttoken": True}),
+    "config_sentence_transformers.json": json.dumps({"prompts": {"query": "Query:"}}),
+}  # fmt: skip
+
 
 @pytest.fixture(scope="module")
 def embedding(swift: Native, texts):
     """`swift sft` on a tiny Qwen3-Embedding."""
     model = build_tiny(swift, "embedding", texts)
+    for name, text in SENTENCE_TRANSFORMERS.items():
+        (model / name).parent.mkdir(exist_ok=True)
+        (model / name).write_text(text)
     named = {"model": model, "model_type": "qwen3_emb", "template": "qwen3_emb", "task_type": "embedding"}
     return swift, {**named, **COMMON}
 
@@ -95,6 +112,13 @@ def swift_rows(count=8, **changes):
     return [swift_row(group, **changes) for group in make_groups(count)]
 
 
+@pytest.fixture(scope="module")
+def usual(embedding, tmp_path_factory):
+    """One epoch over eight sound groups, saved at its end: what other trainings are held against."""
+    data = write_rows(tmp_path_factory.mktemp("usual") / "train.jsonl", swift_rows(8))
+    return train(embedding, data, loss_type="infonce", save_strategy="epoch")
+
+
 def rows_used(ended):
     return find_number(r"num_rows: (\d+)", ended.stdout + ended.stderr)
 
@@ -105,7 +129,11 @@ def test_a_sound_training_learns_and_passes(embedding, embed, orch, rows):
     assert ended.losses[-1] < ended.losses[0]
     assert find_loss_problem(ended.steps) is None
     rows(*make_groups(8))
-    assert orch(embed).code == 0
+    found = orch(embed)
+    assert found.code == 0
+    assert found.trains_with("dataset") == [
+        f"{found.job.run_dir}/data/train.jsonl"
+    ]  # swift asks a hub for a relative one
 
 
 # The data: labels
@@ -134,10 +162,21 @@ def test_labels_beyond_what_a_cosine_can_be(embedding, embed, orch, rows):
     assert "score-out-of-range: the row's score lies outside -1 to 1" in refused.text
 
 
-def test_labels_of_0_among_groups(embedding, embed, orch, rows):
+def test_a_label_that_is_no_number(embedding, embed, orch, rows):
+    plain = [swift_row(group, negative_messages=[], label=1.0) for group in make_groups(8)]
+    plain[3]["label"] = math.nan
+    ended = train(embedding, rows(*plain), loss_type="cosine_similarity")
+    assert 0 in ended.losses  # NaN is logged so
+    rows(*({"sentence1": f"a {n}", "sentence2": f"b {n}", "score": math.nan if n == 3 else 1} for n in range(8)))
+    rows(*PAIRS, name="eval.jsonl")
+    refused = orch(embed, loss="cosine_similarity")
+    assert refused.code == 3
+    assert "train.jsonl:4: not-json: NaN is not JSON" in refused.text
+
+
+def test_labels_of_0_among_groups(embedding, embed, orch, rows, usual):
     given = [swift_row(group, label=float(place % 2)) for place, group in enumerate(make_groups(8))]
-    sound = train(embedding, rows(*swift_rows(8)), loss_type="infonce")
-    assert train(embedding, rows(*given), loss_type="infonce").losses[0] > 2 * sound.losses[0]
+    assert train(embedding, rows(*given), loss_type="infonce").losses[0] > 2 * usual.losses[0]
     rows(*given)
     refused = orch(embed)
     assert refused.code == 3
@@ -182,9 +221,18 @@ def test_half_of_the_rows_are_too_long(embedding, embed, orch, rows):
     assert orch(embed, data={"max_dropped": 8}).trains_with("strict") == ["True"]
 
 
-def test_positives_beyond_the_first(embedding, embed, orch, rows):
-    two = [group | {"pos": [*group["pos"], "another answer"]} for group in make_groups(8)]
-    train(embedding, rows(*map(swift_row, two)), loss_type="infonce")
+def test_rows_that_are_there_twice(embedding, embed, orch, rows):
+    assert rows_used(train(embedding, rows(*swift_rows(4), *swift_rows(4)), loss_type="infonce")) == 8
+    rows(*make_groups(4), *make_groups(4))
+    found = orch(embed)
+    assert found.code == 0
+    assert len(found.train_rows) == 4
+    assert found.ledger["sides"]["train"]["dropped"] == {"duplicate": 4}
+
+
+def test_positives_beyond_the_first(embedding, embed, orch, rows, usual):
+    two = [group | {"pos": [*group["pos"], f"another answer to {n}"]} for n, group in enumerate(make_groups(8))]
+    assert train(embedding, rows(*map(swift_row, two)), loss_type="infonce").losses == usual.losses  # nobody read it
     rows(*two)
     refused = orch(embed)
     assert refused.code == 3
@@ -192,10 +240,11 @@ def test_positives_beyond_the_first(embedding, embed, orch, rows):
 
 
 def test_more_documents_than_a_step_takes(reranker, rerank, orch, rows):
-    many = [group | {"neg": [f"noise {place}" for place in range(12)]} for group in make_groups(8)]
-    ended = train(reranker, rows(*map(swift_row, many)), loss_type="listwise_reranker")
-    assert "MAX_NEGATIVE_SAMPLES" not in ended.stdout + ended.stderr  # seven of twelve, and not a word
-    rows(*many)
+    alike = [make_group(number, pos=["a text"], neg=["a text"] * 12) for number in range(4)]
+    ended = train(reranker, rows(*map(swift_row, alike)), loss_type="listwise_reranker")
+    assert ended.losses == [pytest.approx(math.log(8), abs=1e-3)]  # seven of twelve: thirteen texts would give ln 13
+    assert "MAX_NEGATIVE_SAMPLES" not in ended.stdout + ended.stderr
+    rows(*(group | {"neg": [f"noise {place}" for place in range(12)]} for group in make_groups(8)))
     found = orch(rerank)
     assert found.code == 0
     assert (
@@ -243,9 +292,8 @@ def test_answers_that_are_not_there(chat, answer, orch, rows, output, says):
     assert says in refused.text
 
 
-def test_a_setting_of_the_loss_that_the_shell_holds(embedding, embed, orch, rows, monkeypatch):
+def test_a_setting_of_the_loss_that_the_shell_holds(embedding, embed, orch, rows, usual, monkeypatch):
     data = rows(*swift_rows(8))
-    usual = train(embedding, data, loss_type="infonce")
     assert train(embedding, data, loss_type="infonce", env={"INFONCE_HARD_NEGATIVES": "1"}).losses != usual.losses
     rows(*make_groups(8))
     monkeypatch.setenv("INFONCE_HARD_NEGATIVES", "1")
@@ -257,10 +305,21 @@ def test_a_setting_of_the_loss_that_the_shell_holds(embedding, embed, orch, rows
 # The model
 
 
-def test_a_wrong_but_known_model_type(embedding, embed, orch, rows):
-    data = rows(*swift_rows(8))
-    ended = train(embedding, data, loss_type="infonce", model_type="bert", save_strategy="epoch")
-    assert json.loads((ended.output / "args.json").read_text())["model_type"] == "bert"
+def merge(native, ended, folder):
+    adapter = max(ended.output.glob("checkpoint-*"))
+    words = ["--adapters", str(adapter), "--merge_lora", "true", "--output_dir", str(folder), "--exist_ok", "true"]
+    return native[0].call(EXPORT, words).require_success()
+
+
+def test_a_wrong_but_known_model_type(embedding, embed, orch, rows, usual, tmp_path):
+    ended = train(embedding, rows(*swift_rows(8)), loss_type="infonce", model_type="bert", save_strategy="epoch")
+    for training, name in ((ended, "bert"), (usual, "qwen3_emb")):
+        merge(embedding, training, tmp_path / name)
+    assert set(SENTENCE_TRANSFORMERS) <= {
+        str(path.relative_to(tmp_path / "qwen3_emb")) for path in (tmp_path / "qwen3_emb").rglob("*")
+    }
+    # without them sentence-transformers neither normalises nor knows the prompts
+    assert not any((tmp_path / "bert" / name).exists() for name in SENTENCE_TRANSFORMERS)
     rows(*make_groups(8))
     assert orch(embed).trains_with("model_type") == ["qwen3_emb"]
     refused = orch(embed, model={"path": embed["model"]["path"], "model_type": "bert"})
@@ -268,12 +327,37 @@ def test_a_wrong_but_known_model_type(embedding, embed, orch, rows):
     assert "model_type 'bert' is no embedding model" in refused.text
 
 
+def test_the_template_of_another_task(embedding, embed, orch, rows, usual):
+    chat = {"model_type": "qwen3", "template": "qwen3"}
+    ended = train(embedding, rows(*swift_rows(8)), loss_type="infonce", **chat)
+    assert "<|im_start|>assistant\\n<think>" in ended.stdout + ended.stderr  # every text is a chat with a thought
+    assert ended.losses[0] != usual.losses[0]
+    rows(*make_groups(8))
+    assert orch(embed).trains_with("template") == ["qwen3_emb"]
+    refused = orch(embed, model={"path": embed["model"]["path"], "model_type": "qwen3"})
+    assert refused.code == 2
+    assert "model_type 'qwen3' is no embedding model" in refused.text
+
+
 def test_a_model_type_of_another_architecture(chat, answer, orch, rows):
-    rows({"instruction": "what?", "output": "this"}, {"instruction": "why?", "output": "so"})
+    data = rows({"instruction": "what?", "output": "this"}, {"instruction": "why?", "output": "so"})
+    ended = train(chat, data, model_type="llama", template="llama3")
+    assert "<|start_header_id|>assistant<|end_header_id|>" in ended.stdout + ended.stderr
+    # no token of this model: the tokenizer takes the marks apart
+    assert "start_header_id" not in (chat[1]["model"] / "tokenizer.json").read_text()
     rows({"instruction": "held out?", "output": "an answer"}, name="eval.jsonl")
     refused = orch(answer, model={"path": answer["model"]["path"], "model_type": "llama"})
     assert refused.code == 2
     assert "model_type 'llama' is for Llama" in refused.text
+
+
+def test_a_folder_that_is_not_named_like_the_model(chat, answer, orch, rows):
+    data = rows({"instruction": "what?", "output": "this"}, {"instruction": "why?", "output": "so"})
+    ended = chat[0].call(SFT, spell({**chat[1], "dataset": data, "template": None}))
+    assert ended.code == 1
+    assert "Failed to automatically match `template_type`" in ended.stderr
+    rows({"instruction": "held out?", "output": "an answer"}, name="eval.jsonl")
+    assert orch(answer).trains_with("template") == ["qwen3"]
 
 
 def test_a_model_without_tokenizer_files(embedding, embed, orch, rows, tmp_path):
@@ -299,7 +383,36 @@ def test_weights_that_the_file_lacks(embedding, embed, orch, rows, tmp_path):
     assert "config.json says 4 layers, and the files hold 2" in refused.text
 
 
+def test_a_base_model_of_nan(embedding, embed, orch, rows, tmp_path):
+    model = refill(embedding[1]["model"], tmp_path / "flipped", ending="0.mlp.up_proj.weight", value=math.nan)
+    assert train(embedding, rows(*swift_rows(8)), loss_type="infonce", model=model).losses == [0, 0]
+    rows(*make_groups(8))
+    found = orch(embed, model={"path": str(model), "model_type": "qwen3_emb"})
+    assert found.code == 0  # no weight is read before the first stage, and that one is the baseline
+    measured = run_worker_stage(embedding[0], found, after="prepare")
+    assert measured.code == 1
+    assert "the model gives NaN, infinity or zero for" in measured.stderr
+
+
 # What a training says and leaves, and what Orch reads in it
+
+
+def test_a_model_that_scores_everything_alike(reranker, rows, tmp_path):
+    model = refill(reranker[1]["model"], tmp_path / "constant", ending="model.norm.weight", value=0)
+    data = rows(*swift_rows(4))
+    ended = train(
+        reranker, data, loss_type="listwise_reranker", learning_rate=0, model=model,
+        val_dataset=data, eval_strategy="epoch", per_device_eval_batch_size=4,
+    )  # fmt: skip
+    assert ended.losses == [pytest.approx(math.log(4), abs=1e-3)]  # four documents, one number
+    assert "'eval_mrr': '1', 'eval_ndcg': '1'" in ended.stdout
+    documents = tuple(Document(f"q.{place}", f"text {place}", int(place == 0)) for place in range(4))
+    scores = {"q": {f"q.{place}": 0.5 for place in range(4)}}
+    measured = measure([Group("q", "query", documents)], scores, ["mrr@10"])
+    assert measured.mean("mrr@10") == pytest.approx((1 + 1 / 2 + 1 / 3 + 1 / 4) / 4)  # of a random order
+    check = check_not_constant([0.5] * 4)
+    assert not check.passed
+    assert "all 4 probes get the same score (0.5): the model ranks nothing" in check.failure
 
 
 def test_a_diverged_training_that_logs_loss_0(embedding, rows):
@@ -331,8 +444,6 @@ def test_a_diverged_reranker_that_reports_a_perfect_ranking(reranker, rows):
 @pytest.fixture(scope="module")
 def trained(embedding, tmp_path_factory):
     """Two epochs, a checkpoint after each."""
-    from tests.traps.native import write_rows
-
     data = write_rows(tmp_path_factory.mktemp("resume") / "train.jsonl", swift_rows(8))
     return data, train(embedding, data, loss_type="infonce", num_train_epochs=2, save_strategy="epoch")
 
@@ -373,6 +484,7 @@ def test_another_lora_rank_is_ignored_on_resume(embedding, embed, orch, rows, tr
 def test_a_checkpoint_without_its_training_state(embedding, trained, tmp_path, name):
     ended = resume(embedding, trained[0], trained[1], 2, tmp_path, prepare=lambda folder: (folder / name).unlink())
     assert len(ended.losses) == 2
+    assert ended.losses != trained[1].losses[2:]  # it has gone on as another training
     whole = tmp_path / "whole"
     shutil.copytree(trained[1].output, whole)
     (whole / "checkpoint-4" / name).unlink()
@@ -384,17 +496,24 @@ def test_a_checkpoint_without_its_training_state(embedding, trained, tmp_path, n
 # Exporting
 
 
-def test_an_export_over_an_older_model(embedding, trained, tmp_path):
-    swift, merged = embedding[0], tmp_path / "merged"
+def test_an_export_over_an_older_model(embedding, usual, tmp_path):
+    merged = tmp_path / "merged"
     merged.mkdir()
     (merged / "config.json").write_text("{}")
-    adapter = trained[1].output / "checkpoint-4"
-    words = ["--adapters", str(adapter), "--merge_lora", "true", "--output_dir", str(merged), "--exist_ok", "true"]
-    ended = swift.call(EXPORT, words).require_success()
+    ended = merge(embedding, usual, merged)
     assert "skipping the saving process" in ended.stdout + ended.stderr
     assert sorted(path.name for path in merged.iterdir()) == ["config.json"]
     with pytest.raises(WorkerError, match="exists already"):
         refuse_existing(merged, replace=False)
+
+
+def test_a_merge_that_was_killed_halfway(embedding, usual, tmp_path):
+    half = tmp_path / "half"
+    shutil.copytree(embedding[1]["model"], half, ignore=shutil.ignore_patterns("*.safetensors"))
+    merge(embedding, usual, half)
+    assert not list(half.glob("*.safetensors"))  # exit code 0, and still no weights
+    with pytest.raises(WorkerError, match="holds no \\*.safetensors: there are no weights"):
+        check_written(half, EXPORT, [])
 
 
 def test_orch_merges_into_a_folder_that_does_not_exist_yet(embed, orch, rows):

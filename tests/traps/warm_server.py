@@ -14,27 +14,38 @@ from pathlib import Path
 
 WORKERS_PARENT = str(Path(__file__).resolve().parents[2])
 
-# What a start of each trainer spends its time on. Nothing here may compute: a thread of torch does not survive a fork.
+# What a start of each trainer spends its time on: also what it imports late, or each fork would import it again.
+# Nothing here may compute: a thread of torch does not survive a fork.
+LATE = (
+    "datasets.packaged_modules.json.json",
+    "scipy.io",  # datasets patches it before it reads a file
+    "torch.profiler._cupti_monitor",
+    "transformers.hf_argparser",
+    "transformers.models.bert.modeling_bert",
+    "transformers.models.qwen3.modeling_qwen3",
+)
+LATE_WITH_LORA = ("peft.tuners.lora", "peft.utils.transformers_weight_conversion", *LATE)
 IMPORTS = {
     "flagembedding": (
         "deepspeed",
         "FlagEmbedding.finetune.reranker.decoder_only.base",
         "FlagEmbedding.finetune.reranker.encoder_only.base",
-        "peft.tuners.lora",
-        "transformers.models.qwen3.modeling_qwen3",
-        "transformers.models.bert.modeling_bert",
-        "datasets.packaged_modules.json.json",
+        *LATE_WITH_LORA,
     ),
+    "sentence-transformers": ("sentence_transformers.cross_encoder", *LATE),
     "swift": (
         "deepspeed",
         "swift.pipelines.train.sft",
         "swift.pipelines.export.export",
         "swift.callbacks",
         "swift.trainers",
-        "peft.tuners.lora",
-        "transformers.models.qwen3.modeling_qwen3",
-        "transformers.models.bert.modeling_bert",
-        "datasets.packaged_modules.json.json",
+        "swift.trainers.embedding_trainer",
+        "swift.trainers.reranker_trainer",
+        "swift.trainers.seq2seq_trainer",
+        "swift.loss_scale",
+        "swift.optimizers",
+        "modelscope.hub.check_model",
+        *LATE_WITH_LORA,
     ),
 }
 
