@@ -33,9 +33,15 @@ FORMATS = {
 }
 # What a packaged folder may say: it is scored by these, whether a user can name them or not.
 _PACKAGED = (*FORMATS, "qwen3-score-head", "formatted-head")
+_ANSWERING = ("qwen3-native", "flag-llm-reranker", "chat")
 _NEED_HEAD = "ForSequenceClassification"
 _PROMPTS = "config_sentence_transformers.json"
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # in sentence-transformers' order (encode_document)
+
+
+def asks_for_words(scorer: str) -> bool:
+    """Tell whether a way of scoring reads the model's output over the vocabulary."""
+    return scorer in _ANSWERING
 
 
 def build_scoring(

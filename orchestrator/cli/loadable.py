@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.preflight.named_models import NamedModel, Permissions, asks_for_words, find_loadable, require_loadable
+from orchestrator.preflight.named_models import NamedModel, Permissions, find_loadable, require_loadable
+from orchestrator.scorers import asks_for_words
 
 if TYPE_CHECKING:
     from orchestrator.serving.artefact import Artefact

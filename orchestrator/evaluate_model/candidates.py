@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.errors import PreflightError, Problem
 from orchestrator.evaluate_model.request import MAX_LENGTH
 from orchestrator.model_names import find_named_model
-from orchestrator.preflight.named_models import NamedModel, Permissions, asks_for_words, require_loadable
-from orchestrator.scorers import DTYPES, build_scoring, load_own_spec
+from orchestrator.preflight.named_models import NamedModel, Permissions, require_loadable
+from orchestrator.scorers import DTYPES, asks_for_words, build_scoring, load_own_spec
 
 if TYPE_CHECKING:
     from orchestrator.evaluate_model.request import Request

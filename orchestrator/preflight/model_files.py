@@ -16,6 +16,7 @@ from orchestrator.errors import Problem
 from orchestrator.model_weights import Weights, describe_damage, read_weights
 from orchestrator.models import load_config
 from orchestrator.preflight.tokenizer_files import find_token_beyond, find_tokenizer_problems
+from orchestrator.scorers import asks_for_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,8 +128,6 @@ def read_text_config(config: dict[str, Any]) -> dict[str, Any]:
 
 def _asks_for_words(plan: Plan) -> bool:
     """Tell whether the base model, or what it becomes, is ever asked for words: a new scoring head is not."""
-    from orchestrator.preflight.named_models import asks_for_words  # which imports this module
-
     specs = [json.loads(file.text) for file in plan.files if _SPEC.fullmatch(file.path)]
     return any(asks_for_words(spec["scorer"]) for spec in specs)
 

@@ -23,7 +23,6 @@ ALLOW_PICKLE = "ORCH_ALLOW_PICKLE"  # workers/pickles.py reads it
 _WORKERS = str(Path(__file__).resolve().parent.parent / "workers")
 _ELSEWHERE = "name a folder, or set HF_ENDPOINT to a mirror such as https://hf-mirror.com"
 # Scorers that ask a model for words, and so need its output over the vocabulary.
-_ANSWERING = ("qwen3-native", "flag-llm-reranker", "chat")
 
 
 @dataclass(frozen=True)
@@ -80,11 +79,6 @@ def find_loadable(location: str, *, trust_remote_code: bool) -> BaseModel:
     # the family decides how a model is scored, and nothing here
     ref = ModelRef(path=location, family="decoder", trust_remote_code=trust_remote_code)
     return find_model(ref, Path.cwd())
-
-
-def asks_for_words(scorer: str) -> bool:
-    """Tell whether a way of scoring reads the model's output over the vocabulary."""
-    return scorer in _ANSWERING
 
 
 def _find_problems(named: NamedModel) -> Iterator[Problem]:

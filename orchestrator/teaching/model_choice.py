@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.errors import PreflightError, Problem
 from orchestrator.hardware import find_hardware
 from orchestrator.model_names import find_named_model
-from orchestrator.preflight.named_models import NamedModel, Permissions, asks_for_words, require_loadable
-from orchestrator.scorers import DTYPES, build_scoring, find_format
+from orchestrator.preflight.named_models import NamedModel, Permissions, require_loadable
+from orchestrator.scorers import DTYPES, asks_for_words, build_scoring, find_format
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -104,6 +104,8 @@ def save_qwen_tokenizer(texts: list[str], folder: Path) -> Any:
     )
     saved.chat_template = QWEN_CHAT_TEMPLATE
     saved.save_pretrained(folder)
+    # FlagEmbedding 1.3 asks for the slow tokenizer, which reads vocab.json and merges.txt; real folders have all three
+    core.model.save(str(folder))
     name_tokenizer_class(folder, "Qwen2Tokenizer")
     return AutoTokenizer.from_pretrained(folder)
 

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.workers.chat.template_writer import find_non_thinking_prefix
 from orchestrator.workers.failure import WorkerError
 
 if TYPE_CHECKING:
@@ -111,8 +112,7 @@ def load_swift_format(tokenizer: Any, spec: ChatSpec) -> ChatFormat:
     facts = {
         "format": f"ms-swift {spec.template}",
         "default_system": meta.default_system,
-        # ms-swift 3.6 has neither
-        "non_thinking_prefix": meta.non_thinking_prefix if getattr(template, "add_non_thinking_prefix", False) else "",
+        "non_thinking_prefix": find_non_thinking_prefix(template),
         "loss_scale": loss_scale,
     }
     return ChatFormat(encode, meta.stop_token_id, facts, template)

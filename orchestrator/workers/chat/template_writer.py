@@ -37,7 +37,7 @@ def write_template(tokenizer: Any, template: Any) -> str | None:
     # where a turn of the user ends as one of the assistant does, the rest opens the answer
     closing = separator if separator and behind.startswith(separator) else ""
     opening = behind.removeprefix(closing)
-    prefix = meta.non_thinking_prefix if template.add_non_thinking_prefix else ""
+    prefix = find_non_thinking_prefix(template)
     bos = tokenizer.bos_token if meta.auto_add_bos and has_bos(tokenizer) else ""
     start, finish = (system or "").split("{{SYSTEM}}") if system else ("", "")
     values = {
@@ -62,9 +62,18 @@ def has_bos(tokenizer: Any) -> bool:
     return bool(tokenizer.bos_token) and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
 
 
+def find_non_thinking_prefix(template: Any) -> str:
+    """Return the empty think block in front of answers without thoughts; empty where training adds none, as in 3.6."""
+    return template.template_meta.non_thinking_prefix if getattr(template, "add_non_thinking_prefix", False) else ""
+
+
 def keeps_thinking(template: Any) -> bool:
     """Tell whether earlier answers keep their think blocks in training."""
-    return bool(template._get_preserve_thinking())  # noqa: SLF001  ms-swift decides it from five settings
+    if hasattr(template, "_get_preserve_thinking"):
+        return bool(template._get_preserve_thinking())  # noqa: SLF001  ms-swift 4 decides it from five settings
+    # ms-swift 3 drops them where the last answer alone has a loss: Template of 3.12, ThinkingTemplate of 3.6
+    rule = "base_strategy" if hasattr(template.loss_scale, "base_strategy") else "name"
+    return bool(getattr(template.loss_scale, rule) != "last_round")
 
 
 _HEAD = """\
