@@ -44,7 +44,7 @@ CASES = {
     "qwen3_reranker.gpu": Case("qwen3_reranker", QWEN),
     "qwen3_reranker.smoke": Case("qwen3_reranker", QWEN, CPU, smoke=True),
     "qwen3_reranker.transformers4": Case(
-        "qwen3_reranker", QWEN, versions={"transformers": "4.57.1", "FlagEmbedding": "1.3.5"}
+        "qwen3_reranker", QWEN, versions={"transformers": "4.52.4", "FlagEmbedding": "1.3.5"}
     ),
     "qwen3_embedding_lora.gpu": Case("qwen3_embedding_lora", hub("Qwen/Qwen3-Embedding-0.6B")),
     "qwen3_embedding_full.smoke": Case("qwen3_embedding_full", hub("Qwen/Qwen3-Embedding-0.6B"), CPU, smoke=True),

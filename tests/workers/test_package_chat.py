@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,6 +19,7 @@ from orchestrator.workers.chat.probes import BUILT, SEVERAL_TURNS, build_chat_pr
 from orchestrator.workers.chat.rows import read_chat_rows
 from orchestrator.workers.chat.spec import parse_chat_spec
 from orchestrator.workers.chat.template import choose_template
+from orchestrator.workers.chat.template_writer import find_non_thinking_prefix, keeps_thinking
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.weights import hash_file
 from tests.workers.conftest import package_arguments, save_adapter
@@ -233,6 +235,25 @@ def test_a_plain_base_gets_a_template_for_each_format(tuned, multi, template, sy
         tokenizer, load_format(tokenizer, spec), build_chat_probes(read_chat_rows(multi)), turns=True
     )
     assert (chosen.kind, chosen.exact, chosen.differs) == (kind, True, {"data": 0, "built": 0, "turns": 0})
+
+
+@pytest.mark.parametrize(
+    ("template", "prefix", "keeps"),
+    [
+        # what Template has in ms-swift 3.6, then 3.12, then 4
+        ({"loss_scale": SimpleNamespace(name="default")}, "", True),
+        ({"loss_scale": SimpleNamespace(name="last_round")}, "", False),
+        ({"loss_scale": SimpleNamespace(base_strategy="default"), "add_non_thinking_prefix": True}, "<none>", True),
+        ({"loss_scale": SimpleNamespace(base_strategy="last_round"), "add_non_thinking_prefix": False}, "", False),
+        ({"_get_preserve_thinking": lambda: False, "add_non_thinking_prefix": True}, "<none>", False),
+    ],
+)
+def test_a_template_of_every_ms_swift_says_what_it_does_with_thoughts(template, prefix, keeps):
+    # 3.6 has no prefix in the meta either
+    meta = SimpleNamespace(**({"non_thinking_prefix": "<none>"} if "add_non_thinking_prefix" in template else {}))
+    found = SimpleNamespace(template_meta=meta, **template)
+    assert find_non_thinking_prefix(found) == prefix
+    assert keeps_thinking(found) is keeps
 
 
 def test_a_merge_that_is_not_the_adapters_is_refused_and_leaves_a_report_only(tuned, single, tmp_path):

@@ -41,6 +41,16 @@ def test_another_seed_gives_other_weights(decoder, train_file, eval_file, tmp_pa
     assert hash_file(decoder / "model.safetensors") != hash_file(tmp_path / "other" / "model.safetensors")
 
 
+def test_the_decoders_vocab_and_merges_make_the_tokens_of_its_tokenizer_json(decoder):
+    from tokenizers import Tokenizer, models
+
+    tokenizer = Tokenizer.from_file(str(decoder / "tokenizer.json"))
+    texts = ["任何 text 🙂 with 12 numbers", "What's\n\n the  capital?"]
+    expected = [tokenizer.encode(text).ids for text in texts]
+    tokenizer.model = models.BPE.from_file(str(decoder / "vocab.json"), str(decoder / "merges.txt"))
+    assert [tokenizer.encode(text).ids for text in texts] == expected
+
+
 def test_the_encoder_takes_a_head(encoder):
     from transformers import AutoModelForSequenceClassification
 
