@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-pytestmark = [pytest.mark.smoke, pytest.mark.alone]
+pytestmark = [pytest.mark.smoke, pytest.mark.timeout(1800)]
 
 
 def test_the_demo_is_better_than_the_untouched_cross_encoder_with_an_interval_that_excludes_zero(demo):

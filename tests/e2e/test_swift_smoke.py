@@ -1,13 +1,14 @@
-"""Every recipe and loss for ms-swift, end to end on a tiny model through `swift sft` and `swift export --merge_lora`."""
+"""Every loss for ms-swift, and its recipes, end to end on a tiny model through `swift sft` and `swift export --merge_lora`."""
 
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import SECRET, SWIFT_RUNS, orch, processes_that_name
+from tests.e2e.conftest import ENV, SECRET, SWIFT_RUNS, Done, orch, processes_that_name
 
 pytestmark = pytest.mark.smoke
 
@@ -156,7 +157,7 @@ def test_orch_predict_ranks_documents_by_similarity(swift_runs):
 
 
 def test_orch_predict_answers_with_an_llm(swift_runs):
-    done = orch("predict", str(swift_runs["sft_single_gpu_test"]), "-p", "What is Lantern?", "--json")
+    done = orch("predict", str(swift_runs["qwen3_sft_lora"]), "-p", "What is Lantern?", "--json")
     assert done.code == 0, done.err
     assert isinstance(done.data[0]["answer"], str)
 
@@ -174,24 +175,57 @@ def test_the_native_reranker_package_gives_the_measured_scores(swift_runs):
         assert abs(predicted[item["text"]] - measured[item["docid"]]) < 1e-4
 
 
-@pytest.mark.parametrize("name", ["qwen3_embedding_full", "qwen3_reranker_native", "sft_single_gpu_test"])
-def test_a_server_gives_the_numbers_of_the_package(swift_runs, name):
-    done = orch("serve", str(swift_runs[name]), "--check", "--json")
+KEYED = "qwen3_sft_finance"  # served by the worker that hands swift a key
+
+
+@pytest.fixture(scope="module")
+def served(swift_runs) -> dict[str, Done]:
+    """`orch serve --check` of a package of each kind that ms-swift serves."""
+    names = ("qwen3_embedding_full", "qwen3_reranker_native", KEYED)
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        checks = {
+            name: pool.submit(
+                orch,
+                *("serve", str(swift_runs[name]), "--check", "--json"),
+                env={**ENV, "ORCH_API_KEY": "sesame"} if name == KEYED else None,
+            )
+            for name in names
+        }
+        return {name: check.result() for name, check in checks.items()}
+
+
+@pytest.mark.parametrize("name", ["qwen3_embedding_full", "qwen3_reranker_native", KEYED])
+def test_a_server_gives_the_numbers_of_the_package(served, swift_runs, name):
+    done = served[name]
     assert done.code == 0, done.out + done.err
-    assert done.data["check"]["rows"]
+    assert done.data["check"]["passed"]
+    assert len(done.data["check"]["rows"]) >= 2
     assert all(probe["passed"] for probe in done.data["check"]["rows"])
+    assert ("deploy_with_key" in done.data["argv"]) is (name == KEYED)
+    assert "sesame" not in done.out + done.err
     assert processes_that_name(str(swift_runs[name] / "model")) == []
+
+
+def test_a_served_score_is_a_sigmoid_of_the_stored_one(served, swift_runs):
+    probes = load(swift_runs["qwen3_reranker_native"] / "model" / "scoring.json")["probes"]
+    rows = served["qwen3_reranker_native"].data["check"]["rows"]
+    assert len({row["got"] for row in rows}) > 1
+    assert all(0 < float(row["got"]) < 1 for row in rows)
+    assert any(abs(float(row["got"]) - probe["score"]) > 0.01 for row, probe in zip(rows, probes, strict=True))
 
 
 def test_an_earlier_checkpoint_is_merged_on_its_own_and_never_over_a_folder(swift_runs):
     folder = swift_runs["qwen3_sft_lora"]
-    argv = ("merge", str(folder), "--checkpoint", "8", "--test-prompt", "What is Lantern?")
+    argv = ("merge", str(folder), "--checkpoint", "8", "--test-prompt", "What is Lantern?", "--json")
     done = orch(*argv)
     assert done.code == 0, done.err
-    assert (folder / "merged" / "checkpoint-8" / "model.safetensors").exists()
+    out = folder / "merged" / "checkpoint-8"
+    assert (done.data["checkpoint"], done.data["out"], done.data["passed"]) == ("checkpoint-8", str(out), True)
+    assert done.data["test"]["adapter"] == done.data["test"]["merged"]
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in out.iterdir()}
     again = orch(*argv)
     assert again.code == 9
-    assert "exists already" in again.err
+    assert "exists already" in again.out
 
 
 def test_the_report_of_an_llm_shows_both_models_answers_beside_the_reference(swift_runs):
@@ -222,7 +256,7 @@ def test_a_killed_swift_training_continues_in_the_same_folder_and_repeats_the_un
 
 
 def test_a_finished_run_is_not_run_again(swift_runs):
-    done = orch("resume", str(swift_runs["sft_single_gpu_test"]))
+    done = orch("resume", str(swift_runs["qwen3_sft_lora"]))
     assert done.code == 0, done.err
-    events = rows_of(swift_runs["sft_single_gpu_test"] / "events.jsonl")
+    events = rows_of(swift_runs["qwen3_sft_lora"] / "events.jsonl")
     assert [event["type"] for event in events].count("stage_skipped") >= 7
