@@ -33,6 +33,7 @@ FORMATS = {
 }
 # What a packaged folder may say: it is scored by these, whether a user can name them or not.
 _PACKAGED = (*FORMATS, "qwen3-score-head", "formatted-head")
+# Scorers that ask a model for words, and so need its output over the vocabulary.
 _ANSWERING = ("qwen3-native", "flag-llm-reranker", "chat")
 _NEED_HEAD = "ForSequenceClassification"
 _PROMPTS = "config_sentence_transformers.json"

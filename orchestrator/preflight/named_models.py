@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 ALLOW_PICKLE = "ORCH_ALLOW_PICKLE"  # workers/pickles.py reads it
 _WORKERS = str(Path(__file__).resolve().parent.parent / "workers")
 _ELSEWHERE = "name a folder, or set HF_ENDPOINT to a mirror such as https://hf-mirror.com"
-# Scorers that ask a model for words, and so need its output over the vocabulary.
 
 
 @dataclass(frozen=True)
