@@ -18,6 +18,8 @@ setup: .venv/ready  ## create .venv with the tested versions
 demo: setup      ## fine-tune a small real reranker on the CPU and show the verdict
 	$(BIN)/orch run recipes/demo.yaml --open
 
+# Every test that starts a process would compile the package anew where bytecode is not written.
+test: export PYTHONDONTWRITEBYTECODE =
 test: setup      ## every test, the real backends on tiny models included
 	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder -m "not alone"
 	$(BIN)/python -m pytest -m alone

@@ -114,7 +114,7 @@ def test_a_folder_that_exists_is_kept_unless_it_is_to_be_replaced(out, decoder):
 
 
 def test_a_forgotten_tokenizer_is_added(out, decoder):
-    forgot = ["--without", "tokenizer.json", "tokenizer_config.json"]
+    forgot = ["--without", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"]
     assert run(out, decoder, *forgot, options=["--tokenizer-from", decoder, "--require", "tokenizer.json"]) == 0
     assert (out / "tokenizer.json").read_bytes() == (decoder / "tokenizer.json").read_bytes()
 
