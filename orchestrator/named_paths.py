@@ -18,7 +18,9 @@ def find_file(folder: Path, name: str) -> Path | None:
 def find_python(folder: Path, name: str) -> str | None:
     """Return an interpreter as an absolute path that is not resolved: a venv's link is its identity.
 
-    A name without a slash is looked for in PATH, and a path starts from `folder`; None where there is none.
+    A name without a slash is looked for in PATH, and a path starts from `folder`; None where there is none, or where it
+    may not be executed.
     """
-    found = shutil.which(name) if "/" not in name else find_file(folder, name)
+    path = name if "/" not in name else find_file(folder, name)
+    found = shutil.which(path) if path else None
     return str(Path(found).absolute()) if found else None

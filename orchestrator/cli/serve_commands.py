@@ -68,15 +68,15 @@ def serve_command(
 
 
 def _absolute(python: str | None) -> str | None:
-    """Return the interpreter as an absolute path that is not resolved: a venv's link is its identity."""
+    """Return the absolute path of the interpreter. Raises PreflightError where there is none."""
     if python is None:
         return None
-    import shutil
+    from orchestrator.named_paths import find_python
 
-    found = shutil.which(python)
+    found = find_python(Path(), python)
     if found is None:
         raise PreflightError(f"--python: no such interpreter: {python}", hint="name the python of an environment")
-    return str(Path(found).absolute())
+    return found
 
 
 def _print_command(artefact: Artefact, backend: str, address: Address, key: str | None, *, as_json: bool) -> None:

@@ -28,6 +28,14 @@ def test_a_name_starts_from_the_folder_the_root_or_a_home(tmp_path, monkeypatch)
     assert find_file(Path("/nowhere"), "~/there") == tmp_path / "home" / "there"
 
 
+def test_a_file_that_may_not_be_executed_is_no_interpreter(tmp_path):
+    path = tmp_path / "python"
+    path.write_text("")
+    assert find_python(tmp_path, "./python") is None
+    path.chmod(0o755)
+    assert find_python(tmp_path, "./python") == str(path)
+
+
 def test_an_interpreter_is_absolute_and_a_venvs_link_stays_one(tmp_path, monkeypatch):
     (tmp_path / "bin").mkdir()
     link = tmp_path / "bin" / "python-of-a-venv"
