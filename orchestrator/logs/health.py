@@ -59,7 +59,7 @@ class LossHealth:
         self._said: set[str] = set()
 
     def know(self, losses: Iterable[float]) -> None:
-        """Take note of what earlier attempts have logged: who goes on from there may have nothing left to learn."""
+        """Take note of losses, also of earlier attempts: who goes on from there may have nothing left to learn."""
         self._lowest = min([self._lowest, *(loss for loss in losses if math.isfinite(loss) and loss > 0)])
 
     def add(self, step: Step) -> LossProblem | None:
@@ -69,8 +69,7 @@ class LossHealth:
         self._wild = [*self._wild, step] if _is_wild(step) else []
         self._bad = [*self._bad, step] if self._is_bad(step.loss, step.grad_norm) else []
         self._flat = [*self._flat, step] if self._is_flat(step) else []
-        if math.isfinite(step.loss) and step.loss > 0:
-            self._lowest = min(self._lowest, step.loss)
+        self.know([step.loss])
         return self._find_divergence(step, step.loss) or self._find_flatness()
 
     def _is_bad(self, loss: float, grad_norm: float | None) -> bool:
