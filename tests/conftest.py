@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Answer = Callable[[str, str], tuple[int, bytes]]
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -47,3 +55,33 @@ def root() -> Path:
 @pytest.fixture(scope="session")
 def recipes(root: Path) -> Path:
     return root / "recipes"
+
+
+@pytest.fixture
+def start_hub() -> Iterator[Callable[[Answer], str]]:
+    """Start hubs on this machine and return their addresses; each says `answer(method, path)`: a status and a body."""
+    servers: list[HTTPServer] = []
+
+    def start(answer: Answer) -> str:
+        class Hub(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                code, body = answer(self.command, self.path)
+                self.send_response(code)
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(body)
+
+            do_HEAD = do_GET  # noqa: N815  (the name that http.server asks for)
+
+            def log_message(self, *words: object) -> None:
+                pass
+
+        server = HTTPServer(("127.0.0.1", 0), Hub)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
@@ -16,37 +14,20 @@ CONFIG = {"architectures": ["Qwen3ForCausalLM"], "hidden_size": 1024}
 
 
 @pytest.fixture
-def problems(ask, monkeypatch):
+def problems(ask, start_hub, monkeypatch):
     """Ask a hub that has these files; it answers with this code for every other one."""
-    servers = []
 
     def problems(*files: str, otherwise: int = 404, overrides: tuple[str, ...] = (f"model.path={NAME}",)):
-        class Hub(BaseHTTPRequestHandler):
-            def do_GET(self):
-                self.send_response(200)
-                self.end_headers()
-                self.wfile.write(json.dumps(CONFIG).encode())
+        paths = {f"/{NAME}/resolve/main/{file}" for file in files}
 
-            def do_HEAD(self):
-                self.send_response(
-                    200 if self.path in {f"/{NAME}/resolve/main/{file}" for file in files} else otherwise
-                )
-                self.end_headers()
+        def answer(method: str, path: str) -> tuple[int, bytes]:
+            return (200, json.dumps(CONFIG).encode()) if method == "GET" or path in paths else (otherwise, b"")
 
-            def log_message(self, *words):
-                pass
-
-        server = HTTPServer(("127.0.0.1", 0), Hub)
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("HF_ENDPOINT", start_hub(answer))
         monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
         return ask(check_hub, BaseModel(NAME, NAME, None, "decoder", "qwen3-native"), *overrides)
 
-    yield problems
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    return problems
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "model.safetensors.index.json"])

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
@@ -48,34 +46,18 @@ def loads(python):
 
 
 @pytest.fixture
-def hub(monkeypatch):
+def hub(start_hub, monkeypatch):
     """Start a hub that gives this config.json, and these files beside it."""
-    servers = []
 
     def start(config: dict[str, object], *files: str) -> BaseModel:
-        class Hub(BaseHTTPRequestHandler):
-            def do_GET(self):
-                self.send_response(200)
-                self.end_headers()
-                self.wfile.write(json.dumps(config).encode())
+        def answer(method: str, path: str) -> tuple[int, bytes]:
+            there = method == "GET" or path.rpartition("/")[2] in files
+            return (200, json.dumps(config).encode()) if there else (404, b"")
 
-            def do_HEAD(self):
-                self.send_response(200 if self.path.rpartition("/")[2] in files else 404)
-                self.end_headers()
-
-            def log_message(self, *words):
-                pass
-
-        server = HTTPServer(("127.0.0.1", 0), Hub)
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("HF_ENDPOINT", start_hub(answer))
         return BaseModel(HUB_ID, HUB_ID, None, "encoder", "cross-encoder")
 
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    return start
 
 
 def refuse(*named: NamedModel) -> list[tuple[str, str]]:

@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
@@ -251,28 +250,9 @@ def test_little_room_is_a_note(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def endpoint():
+def endpoint(start_hub):
     """A hub that answers with this code."""
-    servers = []
-
-    def endpoint(code: int) -> str:
-        class Hub(BaseHTTPRequestHandler):
-            def do_HEAD(self):
-                self.send_response(code)
-                self.end_headers()
-
-            def log_message(self, *words):
-                pass
-
-        server = HTTPServer(("127.0.0.1", 0), Hub)
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield endpoint
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    return lambda code: start_hub(lambda _method, _path: (code, b""))
 
 
 @pytest.mark.parametrize(("code", "state"), [(200, "ok"), (404, "ok"), (401, "ok"), (503, "note")])

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
@@ -32,30 +30,14 @@ teacher: TEACHER
 
 
 @pytest.fixture
-def serve(monkeypatch):
+def serve(start_hub, monkeypatch):
     """Be a hub that answers with this code and body."""
-    servers = []
 
     def serve(code: int, body: str):
-        class Hub(BaseHTTPRequestHandler):
-            def do_GET(self):
-                self.send_response(code)
-                self.end_headers()
-                self.wfile.write(body.encode())
-
-            def log_message(self, *words):
-                pass
-
-        server = HTTPServer(("127.0.0.1", 0), Hub)
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("HF_ENDPOINT", start_hub(lambda _method, _path: (code, body.encode())))
         monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
 
-    yield serve
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    return serve
 
 
 @pytest.fixture
