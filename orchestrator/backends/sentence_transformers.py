@@ -13,6 +13,7 @@ from orchestrator.backends.determinism import deterministic_environment, explain
 from orchestrator.backends.flat_losses import find_cross_encoder_flat_loss
 from orchestrator.backends.fsdp import build_fsdp_arguments
 from orchestrator.backends.protocol import Found, Job, SmokeScale, Training, name_checkpoint
+from orchestrator.backends.saving import find_saving, put_limit, put_saving
 from orchestrator.backends.sentence_transformers_arguments import (
     FORMATS,
     OWNED,
@@ -170,37 +171,17 @@ def _arguments(job: Job, translation: Translation, *, output: str) -> list[Rende
     why = "sentence-transformers' own rule for several processes" if several else "the last, smaller batch counts too"
     found.put("dataloader_drop_last", several, "default", why)
     found.put("logging_steps", 10, "orch", "transformers' default of 500 leaves most runs without a loss curve")
-    _put_saving(found, job, given)
+    found.put("save_strategy", find_saving(given).save_strategy, "orch", "shown: the whole training stands in one file")
+    put_saving(found, job, given, eval_batch=8)
+    if job.recipe.data.validation_ratio:
+        found.put("metric_for_best_model", "eval_loss", "orch", "the best checkpoint has the lowest validation loss")
+        found.put("greater_is_better", False, "orch", "the best checkpoint has the lowest validation loss")
+    put_limit(found, job)
     found.put("report_to", "none", "orch", "no experiment tracker unless the recipe names one")
     found.put("ddp_timeout", 1800, "orch", "a lost process is noticed after half an hour")
     _put_hardware(found, job, given)
     put_determinism(found, job)
     return found.items()
-
-
-def _put_saving(found: ArgumentList, job: Job, given: Mapping[str, Any]) -> None:
-    """Add when to save and to evaluate: at the same steps, or the best checkpoint would be one that was not saved."""
-    by_steps = {"save_steps", "eval_steps"} & given.keys()
-    strategy = given.get("save_strategy", "steps" if by_steps else "epoch")
-    why = "a run that is interrupted continues from the last epoch" if strategy == "epoch" else "as save_steps says"
-    found.put("save_strategy", strategy, "orch", why)
-    steps = given.get("save_steps", given.get("eval_steps", 500))
-    if strategy == "steps":
-        found.put("save_steps", steps, "orch", "with every evaluation, so that the best checkpoint is there")
-    if job.recipe.data.validation_ratio:
-        why = "with every checkpoint, so that the best one is known"
-        found.put("eval_strategy", strategy, "orch", why)
-        if strategy == "steps":
-            found.put("eval_steps", steps, "orch", why)
-        found.put("per_device_eval_batch_size", 8, "default", "transformers' default")
-        found.put("metric_for_best_model", "eval_loss", "orch", "the best checkpoint has the lowest validation loss")
-        found.put("greater_is_better", False, "orch", "the best checkpoint has the lowest validation loss")
-    else:
-        found.put("eval_strategy", "no", "orch", "there are no validation rows: data.validation_ratio sets some aside")
-    if isinstance(job.recipe.checkpoint, int):
-        found.put("save_total_limit", 100, "orch", f"checkpoint {job.recipe.checkpoint} must still be there at the end")
-    else:
-        found.put("save_total_limit", 2, "orch", "checkpoints fill disks; the best one is always kept")
 
 
 def _put_hardware(found: ArgumentList, job: Job, given: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.backends.deepspeed import load_deepspeed, zero_stage
 from orchestrator.backends.determinism import check_determinism
 from orchestrator.backends.precision import check_precision
+from orchestrator.backends.saving import SETS_ASIDE, check_saving
 from orchestrator.backends.sentence_transformers_arguments import FORMATS
 from orchestrator.backends.sentence_transformers_losses import check_loss
 from orchestrator.errors import Problem
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from orchestrator.backends.protocol import Found, Job
 
 STABLE = "warmup_stable_decay"
-_SETS_ASIDE = "set some aside: data: {validation_ratio: 0.05}"
 _NEEDS_VALIDATION = ("early_stopping_patience", "early_stopping_threshold", "eval_steps", "eval_on_start", "eval_delay")
 
 
@@ -28,7 +28,8 @@ def check_cross_encoder_job(job: Job, train: Mapping[str, Any]) -> Iterator[Foun
     yield from _check_formats(job, train)
     yield from _check_schedule(train)
     yield from _check_validation(job, train)
-    yield from _check_checkpoint(job, train)
+    yield from _check_resuming(train)
+    yield from check_saving(job, train)
     yield from check_precision(job, train)
     yield from _check_processes(job, train)
     yield from _check_deepspeed(job)
@@ -87,38 +88,15 @@ def _check_validation(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
         return
     for name in _NEEDS_VALIDATION:
         if train.get(name):
-            yield ("train", name), Problem(f"{name} needs validation rows, and there are none", _SETS_ASIDE)
+            yield ("train", name), Problem(f"{name} needs validation rows, and there are none", SETS_ASIDE)
     if train.get("eval_strategy", "no") != "no":
-        yield ("train", "eval_strategy"), Problem("there are no validation rows to evaluate on", _SETS_ASIDE)
+        yield ("train", "eval_strategy"), Problem("there are no validation rows to evaluate on", SETS_ASIDE)
 
 
-def _check_checkpoint(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
-    asked, save = job.recipe.checkpoint, train.get("save_strategy")
-    validated = job.recipe.data.validation_ratio is not None
-    if save in {"no", "best"}:
-        what = "saves nothing: there is no model to package" if save == "no" else "leaves nothing to continue from"
-        yield ("train", "save_strategy"), Problem(f"save_strategy {save} {what}", "say epoch or steps")
+def _check_resuming(train: Mapping[str, Any]) -> Iterator[Found]:
     if train.get("save_only_model"):
         message = "save_only_model leaves out what a training is continued with"
         yield ("train", "save_only_model"), Problem(message, "remove it: save_total_limit keeps the disk small")
-    if asked == "best" and not validated:
-        yield ("checkpoint",), Problem("without validation rows none is best", f"say last, or {_SETS_ASIDE}")
-    if isinstance(asked, int) and asked < 1:
-        yield ("checkpoint",), Problem(f"there is no checkpoint {asked}", "best, last or the number of a step")
-    if not validated:
-        return
-    if train.get("eval_strategy") == "no":
-        yield ("train", "eval_strategy"), Problem("data.validation_ratio sets rows aside for it", "remove it")
-        return
-    strategy = save or ("steps" if "save_steps" in train else None)
-    evaluate = train.get("eval_strategy") or ("steps" if "eval_steps" in train else strategy)
-    if strategy is not None and evaluate not in {None, strategy} and asked in {None, "best"}:
-        message = f"it evaluates by {evaluate} and saves by {strategy}: the best one may not be saved"
-        yield ("train", "eval_strategy"), Problem(message, "give one of them, or say checkpoint: last")
-    steps = train.get("save_steps"), train.get("eval_steps")
-    if None not in steps and steps[0] != steps[1] and asked in {None, "best"}:
-        message = f"it evaluates every {steps[1]} steps and saves every {steps[0]}: the best one may not be saved"
-        yield ("train", "eval_steps"), Problem(message, "give both the same number, or say checkpoint: last")
 
 
 def _check_processes(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:

@@ -10,6 +10,7 @@ from orchestrator.backends.batch_splitting import check_splitting, find_swift_ob
 from orchestrator.backends.determinism import deterministic_environment, explain_determinism, put_determinism
 from orchestrator.backends.flat_losses import find_swift_flat_loss
 from orchestrator.backends.protocol import Found, Job, SmokeScale, Training, name_checkpoint
+from orchestrator.backends.saving import put_limit, put_saving, wants_best
 from orchestrator.backends.swift_checks import check_swift_job
 from orchestrator.backends.swift_losses import (
     explain_environment,
@@ -256,8 +257,9 @@ def _arguments(
     found.put_rest()
     if recipe.task != "sft":
         found.put("dataloader_drop_last", True, "orch", "the batch is part of the loss: a smaller last one weighs more")
-    _put_saving(found, job, given)
-    if job.recipe.data.validation_ratio:  # without one, ms-swift fails on linking to nothing, once it has trained
+    put_saving(found, job, given, eval_batch=1)
+    put_limit(found, job)
+    if wants_best(job):  # without a best one, ms-swift fails on linking to nothing, once it has trained
         found.put("create_checkpoint_symlink", True, "orch", "`best` names the best checkpoint")
     _put_fixed(found)
     _put_precision(found, job, given, full=full)
@@ -265,25 +267,6 @@ def _arguments(
         found.put("deepspeed", deepspeed, "recipe", "deepspeed")
     put_determinism(found, job)
     return found.items()
-
-
-def _put_saving(found: ArgumentList, job: Job, given: Mapping[str, Any]) -> None:
-    """Add when to save and to evaluate: at the same steps, or the best checkpoint would be one that was not saved."""
-    if not {"save_strategy", "save_steps"} & given.keys():
-        found.put("save_strategy", "epoch", "orch", "a run that is interrupted continues from the last epoch")
-    if job.recipe.data.validation_ratio:
-        why = "with every checkpoint, so that the best one is known"
-        strategy = given.get("save_strategy", "steps" if {"save_steps", "eval_steps"} & given.keys() else "epoch")
-        found.put("eval_strategy", strategy, "orch", why)
-        if strategy == "steps":
-            found.put("eval_steps", given.get("save_steps", 500), "orch", why)
-        found.put("per_device_eval_batch_size", 1, "default", "transformers' default")
-    else:
-        found.put("eval_strategy", "no", "orch", "there are no validation rows: data.validation_ratio sets some aside")
-    if isinstance(job.recipe.checkpoint, int):
-        found.put("save_total_limit", 100, "orch", f"checkpoint {job.recipe.checkpoint} must still be there at the end")
-    else:
-        found.put("save_total_limit", 2, "orch", "checkpoints fill disks; the best one is always kept")
 
 
 def _put_fixed(found: ArgumentList) -> None:

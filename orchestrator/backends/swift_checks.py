@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.backends.deepspeed import load_deepspeed
 from orchestrator.backends.determinism import check_determinism
 from orchestrator.backends.precision import check_precision
+from orchestrator.backends.saving import SETS_ASIDE, check_saving
 from orchestrator.backends.swift_losses import check_loss
 from orchestrator.backends.swift_models import find_swift_model
 from orchestrator.backends.swift_scoring import TASK_TYPES
@@ -29,7 +30,6 @@ _LORA = (
     "use_dora",
 )
 _NEEDS_VALIDATION = ("early_stop_interval", "load_best_model_at_end", "metric_for_best_model", "eval_steps")
-_SETS_ASIDE = "set some aside: data: {validation_ratio: 0.05}"
 
 
 def check_swift_job(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
@@ -40,7 +40,7 @@ def check_swift_job(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
     yield from _check_tuner(job, train)
     yield from _check_truncation(job, train)
     yield from _check_validation(job, train)
-    yield from _check_checkpoint(job, train)
+    yield from check_saving(job, train)
     yield from check_precision(job, train)
     yield from _check_deepspeed(job)
     yield from _check_unused(job)
@@ -117,27 +117,10 @@ def _check_validation(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
         return
     for name in _NEEDS_VALIDATION:
         if train.get(name):
-            yield ("train", name), Problem(f"{name} needs validation rows, and there are none", _SETS_ASIDE)
+            yield ("train", name), Problem(f"{name} needs validation rows, and there are none", SETS_ASIDE)
     for name in ("eval_strategy", "evaluation_strategy"):
         if train.get(name, "no") != "no":
-            yield ("train", name), Problem("there are no validation rows to evaluate on", _SETS_ASIDE)
-
-
-def _check_checkpoint(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
-    asked = job.recipe.checkpoint
-    validated = job.recipe.data.validation_ratio is not None
-    if asked == "best" and not validated:
-        yield ("checkpoint",), Problem("without validation rows none is best", f"say last, or {_SETS_ASIDE}")
-    if isinstance(asked, int) and asked < 1:
-        yield ("checkpoint",), Problem(f"there is no checkpoint {asked}", "best, last or the number of a step")
-    if not validated or asked not in {None, "best"}:
-        return
-    save, evaluate = train.get("save_steps"), train.get("eval_steps")
-    if train.get("eval_strategy") == "no":
-        yield ("train", "eval_strategy"), Problem("the best checkpoint is found by evaluating", "remove it")
-    elif save and evaluate and save != evaluate:
-        message = f"it evaluates every {evaluate} steps and saves every {save}: the best one may not be saved"
-        yield ("train", "eval_steps"), Problem(message, "give both the same number, or say checkpoint: last")
+            yield ("train", name), Problem("there are no validation rows to evaluate on", SETS_ASIDE)
 
 
 def _check_deepspeed(job: Job) -> Iterator[Found]:
