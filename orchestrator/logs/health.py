@@ -57,20 +57,38 @@ class LossHealth:
         self._flat: list[Step] = []
         self._lowest = math.inf  # of the losses that were above 0
         self._said: set[str] = set()
+        self._bad_since = self._wild_since = self._look = 0
+        self._last: Step | None = None
 
     def know(self, losses: Iterable[float]) -> None:
         """Take note of losses, also of earlier attempts: who goes on from there may have nothing left to learn."""
         self._lowest = min([self._lowest, *(loss for loss in losses if math.isfinite(loss) and loss > 0)])
 
-    def add(self, step: Step) -> LossProblem | None:
-        """Return what `step` brings to light."""
+    def add(self, step: Step, look: int | None = None) -> LossProblem | None:
+        """Return what `step` brings to light.
+
+        `look` counts the looks at the log: reports that all came in one may be a text that the trainer prints, so they
+        have diverged when the next look brings another one, or at the `end`. None: each report is a look of its own.
+        """
         if step.loss is None:
             return None
-        self._wild = [*self._wild, step] if _is_wild(step) else []
-        self._bad = [*self._bad, step] if self._is_bad(step.loss, step.grad_norm) else []
+        self._look = self._look + 1 if look is None else look
+        self._last = step
+        wild, bad = _is_wild(step), self._is_bad(step.loss, step.grad_norm)
+        self._wild_since = self._wild_since if wild and self._wild else self._look
+        self._bad_since = self._bad_since if bad and self._bad else self._look
+        self._wild = _join(self._wild, step) if wild else []
+        self._bad = _join(self._bad, step) if bad else []
         self._flat = [*self._flat, step] if self._is_flat(step) else []
         self.know([step.loss])
         return self._find_divergence(step, step.loss) or self._find_flatness()
+
+    def end(self) -> LossProblem | None:
+        """Return what the last reports show once no other can come."""
+        if self._last is None or self._last.loss is None:
+            return None
+        self._look += 1
+        return self._find_divergence(self._last, self._last.loss)
 
     def _is_bad(self, loss: float, grad_norm: float | None) -> bool:
         if not math.isfinite(loss):
@@ -83,9 +101,11 @@ class LossHealth:
 
     def _find_divergence(self, step: Step, loss: float) -> LossProblem | None:
         reports, stops = self._rules.reports, self._rules.diverged == "stop"
-        if len(self._bad) == reports:
+        lasts = reports == 1 or self._bad_since < self._look
+        if len(self._bad) >= reports and lasts and "bad" not in self._said:
             return self._say("bad", LossProblem("diverged", self._describe_bad(loss), self._remedy(), stops))
-        if len(self._wild) == GRADIENT_REPORTS:
+        lasts = self._wild_since < self._look
+        if len(self._wild) >= GRADIENT_REPORTS and lasts and "wild" not in self._said:
             return self._say("wild", LossProblem("diverged", self._describe_wild(step), _LOWER, stops))
         if len(self._bad) == 1 and not math.isfinite(loss):
             message = f"the loss is {loss}{_at(step)}: the training seems to diverge"
@@ -144,6 +164,15 @@ class LossHealth:
             return None
         self._said.add(what)
         return problem
+
+
+def _join(reports: list[Step], step: Step) -> list[Step]:
+    """Return the reports with one more; one that says where it stands must stand behind the last one."""
+    if not reports:
+        return [step]
+    pairs = ((reports[-1].step, step.step), (reports[-1].epoch, step.epoch))
+    known = [after > before for before, after in pairs if before is not None and after is not None]
+    return [*reports, step] if any(known) or not known else reports
 
 
 def _is_wild(step: Step) -> bool:

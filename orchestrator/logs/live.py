@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -10,7 +11,8 @@ from orchestrator.events import Event, Message, Progress, RowsLoaded, Step
 from orchestrator.logs.follow import LogFollower
 from orchestrator.logs.health import LossHealth, LossProblem, LossRules
 from orchestrator.logs.life import LifeSigns
-from orchestrator.logs.parse import parse_line
+from orchestrator.logs.parse import COUNT, parse_line
+from orchestrator.logs.quoted_rows import QuotedRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,11 +20,12 @@ if TYPE_CHECKING:
     from orchestrator.rundir import StageDir
 
 PROGRESS_EVERY_S = 1.0
+_SHOWN_CHARS = 80
 MOST_BYTES_A_LOOK = 4 << 20  # of each log: who adopts a training that has said gigabytes still looks at signals
 # ms-swift prints a dataset over several lines, after it has left out what it could not use
 _DATASET = re.compile(r".*\b(train|val)_dataset: Dataset\(\{$")
-_NUM_ROWS = re.compile(r"\s+num_rows: (\d+)$")
-_ARGUMENT = re.compile(r"(num_train_epochs|max_steps)=(-?[\d.]+),$")
+_NUM_ROWS = re.compile(rf"\s+num_rows: ({COUNT})$")
+_ARGUMENT = re.compile(rf"(num_train_epochs|max_steps)=(-?{COUNT}(?:\.{COUNT})?),$")
 
 
 class LiveLog:
@@ -31,6 +34,9 @@ class LiveLog:
     A trainer of Hugging Face prints its losses without a step number on stdout, and its bar on stderr. The number
     follows from the epoch, the bar's total, and the epochs that the training's arguments (which FlagEmbedding logs)
     say; where they are not known, the newest bar's count stands in: near, not exact.
+
+    Rows of the data that a trainer prints are not its words, whatever they say. Some are not known as such, so no burst
+    of lines ends a training: losses must stay bad from one look to the next, and the first count of rows stands.
     """
 
     def __init__(
@@ -39,7 +45,9 @@ class LiveLog:
         """Follow the logs from these offsets (bytes) on, and judge the losses by `rules`."""
         self._stage = stage
         self._followers = (LogFollower(folder.stderr_log, stderr_offset), LogFollower(folder.stdout_log, stdout_offset))
+        self._quoted = tuple(QuotedRows() for _ in self._followers)
         self._health = LossHealth(rules or LossRules())
+        self._look = 0
         self._life = LifeSigns()
         self._bar: Progress | None = None
         self._unsent: Progress | None = None
@@ -48,7 +56,7 @@ class LiveLog:
         self._reported_steps = 0
         self._arguments: dict[str, float] = {}
         self._dataset: str | None = None
-        self.has_counted_rows = False
+        self._counted: set[str] = set()
         self.advances = 0  # how often a step or a count has moved on
         self.last_step: Step | Progress | None = None
         self.fatal: LossProblem | None = None  # what the recipe wants the training ended for
@@ -57,6 +65,11 @@ class LiveLog:
     def news(self) -> int:
         """How often the logs have said something new: a sign of life."""
         return self._life.news
+
+    @property
+    def has_counted_rows(self) -> bool:
+        """Whether the trainer has said how many rows it has loaded."""
+        return bool(self._counted)
 
     def describe_position(self) -> str:
         """Return how far the stage has come, in words; empty when it never said."""
@@ -81,16 +94,32 @@ class LiveLog:
     def read_events(self, now: float, *, at_end: bool = False) -> list[Event]:
         """Return the events of what was written since the last call. `now`: monotonic seconds."""
         events: list[Event] = []
-        for follower in self._followers:
+        self._look += 1
+        for follower, quoted in zip(self._followers, self._quoted, strict=True):
             for line in follower.iter_lines(at_end=at_end, most_bytes=None if at_end else MOST_BYTES_A_LOOK):
                 self._life.see_line(line)
-                events += self._events_of(line)
+                if not quoted.has(line):
+                    events += self._understand(line)
             self._life.see_unfinished(follower.path.name, follower.unfinished)
+        if at_end:
+            events += self._judge(self._health.end())
         if self._unsent and (at_end or now - self._sent_at >= PROGRESS_EVERY_S):
             events.append(replace(self._unsent, stage=self._stage))
             self._unsent = None
             self._sent_at = now
         return events
+
+    def _understand(self, line: str) -> list[Event]:
+        """Return what a line says. None may end the training, however odd: one that cannot be read is only noted."""
+        try:
+            return self._events_of(line)
+        except Exception as error:  # noqa: BLE001  (anybody's text may stand in a log; the fuzz tests find such lines)
+            name = type(error).__name__
+            if name in self._said:
+                return []
+            self._said.add(name)
+            said = line[:_SHOWN_CHARS]
+            return [Message("warning", f"a line of its log is passed over, for it raises {name}: {said}", self._stage)]
 
     def _events_of(self, line: str) -> list[Event]:
         argument = _ARGUMENT.match(line)
@@ -118,8 +147,10 @@ class LiveLog:
         rows = _NUM_ROWS.match(line)
         if not rows or self._dataset is None:
             return None
-        self.has_counted_rows = True
         side, self._dataset = self._dataset, None
+        if side in self._counted:  # it is the trainer's own first word, rows that are printed come later
+            return None
+        self._counted.add(side)
         return RowsLoaded(side, int(rows[1]), self._stage)
 
     def _events_of_step(self, step: Step) -> list[Event]:
@@ -127,18 +158,27 @@ class LiveLog:
             step = replace(step, step=self._count_steps(step, self._bar), max_steps=self._bar.total)
         self.last_step = step = replace(step, stage=self._stage)
         self.advances += 1
-        problem = self._health.add(step)  # also of steps that were reported: an adopting supervisor judges all of them
-        if problem and problem.stops:
-            self.fatal = self.fatal or problem
+        # also of steps that were reported: an adopting supervisor judges all of them
+        judged = self._judge(self._health.add(step, 0 if self._reported_steps > 0 else self._look))
         events: list[Event] = [step] if self._reported_steps <= 0 else []
         self._reported_steps -= 1
-        if problem and not problem.stops and problem.message not in self._said:
-            self._said.add(problem.message)
-            events.append(Message("warning", f"{problem.message} ({problem.remedy})", self._stage))
-        return events
+        return [*events, *judged]
+
+    def _judge(self, problem: LossProblem | None) -> list[Event]:
+        """Keep a problem that the recipe wants the training ended for; return a warning of any other."""
+        if problem is None:
+            return []
+        if problem.stops:
+            self.fatal = self.fatal or problem
+            return []
+        if problem.message in self._said:
+            return []
+        self._said.add(problem.message)
+        return [Message("warning", f"{problem.message} ({problem.remedy})", self._stage)]
 
     def _count_steps(self, step: Step, bar: Progress) -> int:
         epochs = self._arguments.get("num_train_epochs")
         if step.epoch is None or not epochs or self._arguments.get("max_steps", 0) > 0:
             return bar.done
-        return min(bar.total, round(step.epoch * bar.total / epochs))
+        counted = step.epoch * bar.total / epochs
+        return min(bar.total, round(counted)) if math.isfinite(counted) else bar.done

@@ -13,12 +13,14 @@ import re
 from orchestrator.events import Event, Message, Progress, Step
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-_BAR = re.compile(r"\s*\d{1,3}%\|[^|]*\|\s*(\d+)/(\d+)\s*\[")
-_OWN = re.compile(r"orch-progress (\d+)/(\d+)\s*$")
+# What is counted in a log has at most 18 digits: a longer number is no count, and int() refuses the longest ones.
+COUNT = r"[0-9]{1,18}(?![0-9])"
+_BAR = re.compile(rf"\s*\d{{1,3}}%\|[^|]*\|\s*({COUNT})/({COUNT})\s*\[")
+_OWN = re.compile(rf"orch-progress ({COUNT})/({COUNT})\s*$")
 _LONGEST_LINE = 1 << 13  # characters: no trainer reports more in one line, and a dataset's row may hold megabytes
 _DICT = re.compile(r"\{('[\w/ ().%@]+': .*)\}\s*$")
 _PAIR = re.compile(r"'([\w/ ().%@]+)':\s*(?:'([^']*)'|([^,{}'\s]+))")
-_SLASHED = re.compile(r"(\d+)/(\d+)")
+_SLASHED = re.compile(rf"({COUNT})/({COUNT})")
 _NEW_WEIGHTS = re.compile(r"\s*(\S+)\s*\|\s*MISSING\s*\|")  # transformers 5 prints a table
 _NEW_WEIGHTS_4 = re.compile(r"newly initialized: (\[.*\])")
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_PREFIX = re.compile(r"^\s*(?:\[?(?:rank|default)\d+\]?:\s?)+", re.IGNORECASE)
-_NUMBER = re.compile(r"(rank|default)(\d+)", re.IGNORECASE)
-_NCCL_RANK = re.compile(r"^\[E.*?\[(?:PG .*?)?Rank (\d+)\]")  # ProcessGroupNCCL's own lines, without a prefix
+_PREFIX = re.compile(r"^\s*(?:\[?(?:rank|default)[0-9]{1,9}\]?:\s?)+", re.IGNORECASE)
+_NUMBER = re.compile(r"(rank|default)([0-9]{1,9})", re.IGNORECASE)
+_NCCL_RANK = re.compile(r"^\[E.*?\[(?:PG .*?)?Rank ([0-9]{1,9})\]")  # ProcessGroupNCCL's own lines, without a prefix
 _ROOT_CAUSE = "Root Cause (first observed failure):"
 _OTHER_FAILURES = "Failures:"
-_SUMMARY_RANK = re.compile(r"^\s+rank\s*: (\d+) ")
+_SUMMARY_RANK = re.compile(r"^\s+rank\s*: ([0-9]{1,9}) ")
 _SUMMARY_END = re.compile(r"^={4,}$")
 _LONGEST_LINE = 1 << 12  # characters: a row that a message quotes; what is wrong stands at the beginning
 _INLINE_TRACEBACK = re.compile(r"^\s+traceback : (Traceback \(most recent call last\):)$")

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from orchestrator.plan import Plan
     from orchestrator.rundir import RunDir
 
-_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
-_PROGRESS = re.compile(r"(\d+)/\d+")
+_CHECKPOINT = re.compile(r"checkpoint-([0-9]{1,18})")
+_PROGRESS = re.compile(r"([0-9]{1,18})/[0-9]+")
 _SAME_LOSS = 1e-6  # logging.jsonl rounds to 8 digits, its best_metric does not
 
 
@@ -147,7 +147,7 @@ def _number(value: object) -> float | None:
     """Return a logged value as a float: transformers 5 logs strings. None for what is not a finite number."""
     try:
         number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
 

@@ -31,7 +31,7 @@ _TAIL_BYTES = 20_000
 _CHUNK_BYTES = 1 << 16
 _LAST_WORDS_S = 5.0
 _TAIL_LINES = 25
-_PROGRESS = re.compile(rb"^orch-progress (\d+)/(\d+)\s*$", re.MULTILINE)
+_PROGRESS = re.compile(rb"^orch-progress ([0-9]{1,18})/([0-9]{1,18})\s*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from orchestrator.safetensors_files import is_whole_safetensors
 if TYPE_CHECKING:
     from pathlib import Path
 
-_NAME = re.compile(r"checkpoint-(\d+)")
+_NAME = re.compile(r"checkpoint-([0-9]{1,18})")
 _TORCH_SUFFIXES = frozenset({".pt", ".pth", ".bin"})
 _ZIP_MAGIC, _PICKLE_MAGIC = b"PK\x03\x04", b"\x80"  # torch.save: an archive; before torch 1.6, a pickle
 _CHECKED_BYTES = 256 << 20  # of larger archives only the table of contents is read, not every checksum

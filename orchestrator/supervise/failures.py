@@ -19,6 +19,7 @@ from orchestrator.errors import (
 from orchestrator.language import current_language
 from orchestrator.logs.diagnose import KILLED_CODES, Diagnosis, diagnose
 from orchestrator.logs.patches import suggest_patch
+from orchestrator.logs.quoted_rows import hide_rows
 from orchestrator.logs.tail import find_line_number, read_tail
 from orchestrator.supervise import wording
 from orchestrator.supervise.full_disk import describe_full_disk
@@ -91,7 +92,7 @@ def build_failure(
         read_tail(folder.stdout_log, record.stdout_offset) + "\n" + read_tail(folder.stderr_log, record.stderr_offset)
     )
     text += "\n" + describe_full_disk(folder.root)
-    diagnosis = diagnose(text, ending.exit_code, current_language())
+    diagnosis = diagnose(hide_rows(text), ending.exit_code, current_language())
     status = _status_of(ending, diagnosis)
     patch = suggest_patch(diagnosis.name, recipe, stage.kind)
     return Failure(status, _error_of(stage, folder, ending, diagnosis, status=status, patch=patch))

@@ -11,7 +11,7 @@ from orchestrator.workers.failure import WorkerError
 if TYPE_CHECKING:
     from pathlib import Path
 
-_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+_CHECKPOINT = re.compile(r"checkpoint-([0-9]{1,18})")
 
 
 def link_checkpoints(output: Path, best: str | None, *, has_validation: bool) -> dict[str, str]:
