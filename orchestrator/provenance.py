@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import __version__
 from orchestrator.content_hash import hash_path
+from orchestrator.git_state import find_git_state
 from orchestrator.hardware import find_memory
 from orchestrator.process import run
 from orchestrator.render import find_templates
@@ -121,7 +122,7 @@ def build_provenance(plan: Plan, hardware: Hardware, asked: Asked) -> dict[str, 
             "memory_mib": list(hardware.memory_mib),
             "precision": hardware.precision,
         },
-        "git": _git_state(recipe.parent),
+        "git": find_git_state(recipe.parent),
     }
 
 
@@ -177,11 +178,3 @@ def _cpu_name() -> str | None:
 def _memory_mib() -> int | None:
     total = find_memory().get("MemTotal")
     return None if total is None else total // 1024**2
-
-
-def _git_state(folder: Path) -> dict[str, Any] | None:
-    commit = run(("git", "-C", str(folder), "rev-parse", "HEAD"), 10.0)
-    if commit.exit_code != 0:
-        return None
-    status = run(("git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no"), 10.0)
-    return {"commit": commit.stdout.strip(), "changed": bool(status.stdout.strip())}

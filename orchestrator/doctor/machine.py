@@ -32,7 +32,7 @@ _SHARED = Path("/dev/shm")  # noqa: S108  (looked at, never written)
 _TOOLS = (
     ("py-spy", "shows where a stalled training stands", "pip install py-spy"),
     ("g++", "DeepSpeed compiles an operation with it on a CPU", "install it: apt install g++, or its like"),
-    ("git", "its commit is kept with each run", "install it: apt install git, or its like"),
+    ("git", "it tells each run whether files differ from their commit", "install it: apt install git, or its like"),
 )
 
 
