@@ -75,7 +75,7 @@ class FlagEmbedding:
         translation = translate(train, job.versions.get("transformers"))
         problems: list[Found] = [(("train", name), problem) for name, problem in translation.problems]
         problems += check_versions(job, f"flagembedding.{job.model.family}_only", translation.arguments)
-        return [*problems, *check_flagembedding_job(job, train), *check_splitting(job, train, None)]
+        return [*problems, *check_flagembedding_job(job, train), *check_splitting(job, train)]
 
     def smoke_scale(self, job: Job) -> SmokeScale:
         """Return a job of two epochs of 8 short steps, with a learning rate that visibly moves a random model.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.backends.argument_list import ArgumentList, RenderedArgument, build_notes
 from orchestrator.backends.arguments import build_schema, load_arguments
-from orchestrator.backends.batch_splitting import check_splitting, find_cross_encoder_obstacle
+from orchestrator.backends.batch_splitting import check_splitting
 from orchestrator.backends.deepspeed import deepspeed_environment
 from orchestrator.backends.determinism import deterministic_environment, explain_determinism, put_determinism
 from orchestrator.backends.flat_losses import find_cross_encoder_flat_loss
@@ -83,7 +83,7 @@ class SentenceTransformers:
             *translated,
             *check_cross_encoder_job(job, translation.arguments),
             *check_versions(job, "sentence_transformers", translation.arguments),
-            *check_splitting(job, translation.arguments, find_cross_encoder_obstacle(find_loss(job))),
+            *check_splitting(job, translation.arguments),
         ]
 
     def smoke_scale(self, job: Job) -> SmokeScale:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.backends.argument_list import ArgumentList, RenderedArgument, build_notes
 from orchestrator.backends.arguments import Argument, build_schema, check_arguments, coerce_all, load_arguments
-from orchestrator.backends.batch_splitting import check_splitting, find_swift_obstacle
+from orchestrator.backends.batch_splitting import check_splitting
 from orchestrator.backends.determinism import deterministic_environment, explain_determinism, put_determinism
 from orchestrator.backends.flat_losses import find_swift_flat_loss
 from orchestrator.backends.protocol import Found, Job, SmokeScale, Training, name_checkpoint
@@ -110,12 +110,11 @@ class Swift:
         train = _typed(job.recipe.train)
         translation = translate_swift(train, job.versions)
         problems: list[Found] = [(("train", name), problem) for name, problem in translation.problems]
-        obstacle = find_swift_obstacle(find_loss(job), train)
         return [
             *problems,
             *check_swift_job(job, translation.arguments),
             *check_swift_versions(job, translation.arguments),
-            *check_splitting(job, translation.arguments, obstacle),
+            *check_splitting(job, translation.arguments),
         ]
 
     def smoke_scale(self, job: Job) -> SmokeScale:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import Problem
 from orchestrator.plan import Note
-from orchestrator.recipe.schema import Loss
+from orchestrator.recipe.losses import OLD_LOSS_TYPES, choose_loss
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from orchestrator.backends.protocol import Found, Job
+    from orchestrator.recipe.schema import Loss
 
 # loss: {field: (environment variable, the value that is rendered when the recipe gives none)}
 _INFONCE: dict[str, tuple[str, Any]] = {
@@ -49,30 +50,12 @@ _OF_TASK = {
     "reranker": ("pointwise", "listwise"),
     "sft": (),
 }
-# `--loss_type` as scripts write it, of ms-swift 3 and 4
-OLD_LOSS_TYPES = {
-    "infonce": "infonce",
-    "cosine_similarity": "cosine_similarity",
-    "contrastive": "contrastive",
-    "online_contrastive": "online_contrastive",
-    "reranker": "pointwise",
-    "generative_reranker": "pointwise",
-    "pointwise_reranker": "pointwise",
-    "listwise_reranker": "listwise",
-    "listwise_generative_reranker": "listwise",
-}
 _FITS = "positives only: infonce; labels 0 and 1: contrastive or online_contrastive; scores: cosine_similarity"
 
 
 def find_loss(job: Job) -> Loss | None:
     """Return the recipe's loss, from `loss:` or an old script's `loss_type`; pointwise for a reranker without one."""
-    recipe = job.recipe
-    if recipe.loss is not None:
-        return recipe.loss
-    old = OLD_LOSS_TYPES.get(str(recipe.train.get("loss_type")))
-    if old is not None:
-        return Loss.model_validate({"type": old})
-    return Loss(type="pointwise") if recipe.task == "reranker" else None
+    return choose_loss("swift", job.recipe.task, job.recipe.loss, job.recipe.train)
 
 
 def loss_environment(loss: Loss | None, *, generative: bool) -> dict[str, str]:

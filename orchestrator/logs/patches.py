@@ -1,8 +1,8 @@
 """What to change in a recipe after a failure: `--set` assignments, computed from what the recipe says.
 
-Only what leaves the objective as it is: where a batch's other documents are negatives, a smaller batch is another loss,
-and no patch makes it smaller. Only arguments that the recipe's backend has; the tests hold this table against the
-backends' own lists, and every patch against every shipped recipe.
+Only what leaves the objective as it is: where a smaller batch is another loss (recipe/losses.py, which on_oom: retry
+asks too), no patch makes it smaller. Only arguments that the recipe's backend has; the tests hold this table against
+the backends' own lists, and every patch against every shipped recipe.
 """
 
 from __future__ import annotations
@@ -10,11 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
+from orchestrator.recipe.losses import choose_loss, find_batch_obstacle
+from orchestrator.recipe.schema import Loss
+
 Recipe = Mapping[str, Any]
 Patch = tuple[str, ...]
 
 _BATCH = "per_device_train_batch_size"
 _STEPS = "gradient_accumulation_steps"
+_OTHER_BATCHES = ("auto_find_batch_size", "per_gpu_train_batch_size")  # they go before per_device_train_batch_size
 _DEFAULT_BATCH = {"flagembedding": 8, "sentence-transformers": 8, "swift": 1}  # what the trainers take unasked
 _LENGTHS = {
     "flagembedding": {"query_max_len": 32, "passage_max_len": 128},
@@ -38,19 +44,11 @@ def suggest_patch(name: str, recipe: Recipe, stage: str = _TRAIN_STAGE) -> Patch
     return build(recipe) if build else ()
 
 
-def has_in_batch_negatives(recipe: Recipe) -> bool:
-    """Tell whether the loss compares a row with the rest of its batch, so that the batch is part of the objective."""
-    loss = recipe.get("loss") or {}
-    if loss.get("type") == "infonce":
-        return loss.get("use_batch") is not False
-    return loss.get("type") == "online_contrastive"  # picks the hardest pairs of its batch
-
-
 def _save_memory(recipe: Recipe) -> Patch:
     """Halve the batch and double the steps that are added up; where that cannot be, keep fewer activations."""
     train = recipe.get("train", {})
     batch = _number(train, _BATCH, _DEFAULT_BATCH.get(recipe.get("backend", ""), 1))
-    if batch > 1 and not has_in_batch_negatives(recipe):
+    if batch > 1 and _may_be_split(recipe):
         half = batch // 2
         return (
             f"train.{_BATCH}={half}",
@@ -59,6 +57,20 @@ def _save_memory(recipe: Recipe) -> Patch:
     if not _is_on(train.get("gradient_checkpointing")):
         return ("train.gradient_checkpointing=true",)
     return ()
+
+
+def _may_be_split(recipe: Recipe) -> bool:
+    """Tell whether a smaller batch learns the same, and whether nothing else decides its size."""
+    train = recipe.get("train", {})
+    if any(train.get(name) for name in _OTHER_BATCHES):
+        return False
+    given = recipe.get("loss")
+    try:
+        loss = Loss.model_validate(given) if given else None
+    except ValidationError:  # another version of Orch wrote this plan: of its loss nothing is known
+        return False
+    chosen = choose_loss(recipe.get("backend", ""), recipe.get("task", ""), loss, train)
+    return find_batch_obstacle(chosen, train) is None
 
 
 def _halve_scoring(recipe: Recipe) -> Patch:

@@ -11,6 +11,7 @@ from orchestrator.preflight.memory import GIB, MemoryEstimate, TrainingSize, est
 from orchestrator.preflight.model_size import ModelSize, load_model_size
 from orchestrator.preflight.train_values import read_train_values
 from orchestrator.preflight.training_size import ASSUMED_DOCUMENTS, assumes_documents, find_training_size
+from orchestrator.recipe.losses import choose_loss, find_batch_obstacle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -108,7 +109,8 @@ def _remedies(job: Job, planned: PlannedMemory) -> list[str]:
     batch = int(values.get("per_device_train_batch_size", "8"))
     if batch > 1:
         lower = batch // 2
-        consider(f"per_device_train_batch_size: {lower} instead of {batch}", rows=training.rows * lower // batch)
+        smaller = f"per_device_train_batch_size: {lower} instead of {batch}{_warn_of_batch(job)}"
+        consider(smaller, rows=training.rows * lower // batch)
     group = int(values.get("train_group_size", "0"))
     if group > _SHARDED:
         less = group // 2
@@ -122,6 +124,13 @@ def _remedies(job: Job, planned: PlannedMemory) -> list[str]:
     lines = [f"{say} saves {show_gib(size)}" for size, say in worth[:_MOST_REMEDIES]]
     static = planned.estimate.weights + planned.estimate.gradients + planned.estimate.optimizer
     return lines + (_static_remedies(job, planned) if static > planned.estimate.total / 2 else [])
+
+
+def _warn_of_batch(job: Job) -> str:
+    """Return that a smaller batch is another objective, where it is."""
+    recipe = job.recipe
+    loss = choose_loss(recipe.backend, recipe.task, recipe.loss, recipe.train)
+    return " (another objective)" if find_batch_obstacle(loss, recipe.train) else ""
 
 
 def _static_remedies(job: Job, planned: PlannedMemory) -> list[str]:

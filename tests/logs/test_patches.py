@@ -9,7 +9,7 @@ import pytest
 from orchestrator.backends import flagembedding_arguments, sentence_transformers_arguments
 from orchestrator.backends.arguments import load_arguments
 from orchestrator.load import load_recipe
-from orchestrator.logs.patches import _PATCHES, has_in_batch_negatives, suggest_patch
+from orchestrator.logs.patches import _PATCHES, suggest_patch
 from orchestrator.logs.rules import RULES
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
@@ -55,21 +55,36 @@ def test_a_batch_of_one_keeps_fewer_activations_instead():
 
 
 @pytest.mark.parametrize(
-    ("loss", "in_batch"),
+    ("backend", "task", "loss", "train", "whole"),
     [
-        ({"type": "infonce", "use_batch": None}, True),
-        ({"type": "infonce", "use_batch": True}, True),
-        ({"type": "infonce", "use_batch": False}, False),
-        ({"type": "online_contrastive"}, True),
-        ({"type": "cosine_similarity"}, False),
-        (None, False),
+        ("swift", "embedding", {"type": "infonce", "use_batch": None}, {}, True),
+        ("swift", "embedding", {"type": "infonce", "use_batch": True}, {}, True),
+        ("swift", "embedding", {"type": "infonce", "use_batch": False, "mrl_dims": {"64": 1.0}}, {}, False),
+        ("swift", "embedding", {"type": "online_contrastive"}, {}, True),
+        ("swift", "embedding", {"type": "cosine_similarity"}, {}, False),
+        ("swift", "reranker", None, {}, True),  # pointwise
+        ("swift", "reranker", {"type": "pointwise"}, {}, True),
+        ("swift", "reranker", None, {"loss_type": "generative_reranker"}, True),
+        ("swift", "reranker", None, {"loss_type": "listwise_reranker"}, False),
+        ("swift", "reranker", {"type": "listwise"}, {}, False),
+        ("swift", "reranker", {"type": "listwise", "max_positives": 2}, {}, True),
+        ("swift", "reranker", {"type": "listwise", "min_group_size": 4}, {}, True),
+        ("swift", "sft", None, {}, False),
+        ("swift", "sft", None, {"router_aux_loss_coef": 0.001}, True),
+        ("swift", "sft", None, {"router_aux_loss_coef": 0}, False),
+        ("sentence-transformers", "reranker", {"type": "lambda_loss"}, {}, True),
+        ("sentence-transformers", "reranker", {"type": "list_mle"}, {}, False),
+        ("sentence-transformers", "reranker", None, {}, False),
+        ("sentence-transformers", "reranker", {"type": "of a later version"}, {}, True),
+        ("flagembedding", "reranker", None, {}, False),
+        ("flagembedding", "reranker", None, {"auto_find_batch_size": True}, True),
+        ("flagembedding", "reranker", None, {"per_gpu_train_batch_size": 8}, True),
     ],
 )
-def test_a_batch_that_is_part_of_the_objective_is_left_alone(loss, in_batch):
-    recipe = recipe_of("swift", "embedding", loss, per_device_train_batch_size=8)
-    assert has_in_batch_negatives(recipe) is in_batch
+def test_a_batch_that_is_part_of_the_objective_is_left_alone(backend, task, loss, train, whole):
+    recipe = recipe_of(backend, task, loss, per_device_train_batch_size=8, **train)
     patch = suggest_patch("cuda-out-of-memory", recipe)
-    assert any("batch_size" in item for item in patch) is not in_batch
+    assert any("batch_size" in item for item in patch) is not whole
     assert patch
 
 

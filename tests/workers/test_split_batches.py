@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.backends.batch_splitting import find_cross_encoder_obstacle
+from orchestrator.recipe.losses import find_batch_obstacle
 from orchestrator.recipe.schema import Loss
 from tests.workers.test_cross_encoder_losses import compute
 from tests.workers.test_train_cross_encoder import files, load_state, train, without_dropout
@@ -42,7 +42,7 @@ def test_a_loss_is_split_exactly_where_its_halves_have_the_same_mean(name):
     is_same = value == pytest.approx((first + second) / 2) and gradient == pytest.approx(
         [(one + other) / 2 for one, other in zip(first_gradient, second_gradient, strict=True)]
     )
-    assert is_same == (find_cross_encoder_obstacle(Loss(type=name)) is None)
+    assert is_same == (find_batch_obstacle(Loss(type=name), {}) is None)
 
 
 @pytest.mark.alone

@@ -12,10 +12,11 @@ MEMORY = (
         r"|CUBLAS_STATUS_ALLOC_FAILED|CUDA error: out of memory",
         Text("the GPU has not enough memory", "GPU 显存不足"),
         Text(
-            "lower per_device_train_batch_size (raise gradient_accumulation_steps by as much), train_group_size or the "
-            "maximum lengths, turn on gradient_checkpointing, or use LoRA",
-            "减小 per_device_train_batch_size（同时等比增大 gradient_accumulation_steps）、train_group_size "
-            "或最大长度，开启 gradient_checkpointing，或改用 LoRA",
+            "turn on gradient_checkpointing, lower the maximum lengths or train_group_size, use LoRA; where the loss "
+            "is a mean over rows (docs/watchdogs.md), lower per_device_train_batch_size and raise "
+            "gradient_accumulation_steps by as much",
+            "开启 gradient_checkpointing，减小最大长度或 train_group_size，或改用 LoRA；若损失是各行的平均"
+            "（见 docs/watchdogs.md），也可减小 per_device_train_batch_size 并等比增大 gradient_accumulation_steps",
         ),
     ),
     rule(
