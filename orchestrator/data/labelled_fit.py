@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from orchestrator.data.rows.labelled import RELEVANT
 from orchestrator.data.rows.texts import build_fault
 from orchestrator.data.writing.cross_encoder_rows import find_sides, find_targets
+from orchestrator.relevance import RELEVANT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,6 +21,7 @@ from orchestrator.data.rows.texts import build_fault, is_blank, is_finite_number
 from orchestrator.data.verdict import PROBLEMS_SHOWN
 from orchestrator.data.writing.writers import FileSet, format_line
 from orchestrator.errors import DataError, Problem, Where
+from orchestrator.relevance import is_relevant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from orchestrator.data.row_documents import RowDocuments
 
 QUERIES_NAME, CORPUS_NAME, MINED_NAME = "queries.jsonl", "corpus.jsonl", "mined.jsonl"
-RELEVANT = 0.5  # a scaled label of at least this much
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class _Gathering:
             if not lowest <= label <= highest:
                 message = f'"label" is {label:g}, and labels are between {lowest:g} and {highest:g}'
                 return build_fault("wrong-type", message, "name the range with --min-label and --max-label")
-            judged.append((label - lowest) / (highest - lowest) >= RELEVANT)
+            judged.append(is_relevant((label - lowest) / (highest - lowest)))
         return judged
 
     def _take(self, found: RowDocuments) -> Fault | None:
@@ -134,8 +134,8 @@ class _Gathering:
         if isinstance(relevant, Fault):
             return relevant
         query = self.queries.setdefault(digest((query_key(found.query),)), _Query(found.query))
-        for text, is_relevant in zip(found.documents, relevant, strict=True):
-            number, numbers = self._number(text), query.positives if is_relevant else query.negatives
+        for text, fits in zip(found.documents, relevant, strict=True):
+            number, numbers = self._number(text), query.positives if fits else query.negatives
             if number not in numbers:
                 numbers.append(number)
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.evaluation.judged import RELEVANT
+from orchestrator.relevance import is_relevant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -62,8 +62,8 @@ def find_false_negatives(
     for group in groups:
         given = scores.get(group.qid, {})
         scored = [(given[document.docid], document) for document in group.documents if document.docid in given]
-        relevant = [pair for pair in scored if pair[1].label >= RELEVANT]
-        others = [pair for pair in scored if pair[1].label < RELEVANT]
+        relevant = [pair for pair in scored if is_relevant(pair[1].label)]
+        others = [pair for pair in scored if not is_relevant(pair[1].label)]
         if not relevant or not others:
             continue
         best, positive = max(relevant, key=lambda pair: pair[0])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from orchestrator.evaluation.judged import RELEVANT
+from orchestrator.relevance import RELEVANT, is_relevant
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,7 +30,7 @@ class Grades:
     def grade(self, label: float) -> int:
         """Return a label's grade; rounding carries none over the border of what is relevant."""
         nearest = round(label * self.scale)
-        return max(nearest, self.relevant) if label >= RELEVANT else min(nearest, self.relevant - 1)
+        return max(nearest, self.relevant) if is_relevant(label) else min(nearest, self.relevant - 1)
 
 
 def choose_grades(labels: Iterable[float]) -> Grades:

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 from orchestrator.errors import RunFolderError
 from orchestrator.evaluation.lines import read_lines
+from orchestrator.relevance import is_relevant
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
     from pathlib import Path
-
-RELEVANT = 0.5  # labels from here on count as relevant wherever only yes or no is known
 
 
 @dataclass(frozen=True, slots=True)  # a retrieval pool holds millions
@@ -41,7 +40,7 @@ class Group:
     @property
     def relevant(self) -> int:
         """How many candidates are relevant."""
-        return sum(document.label >= RELEVANT for document in self.documents)
+        return sum(is_relevant(document.label) for document in self.documents)
 
 
 def load_groups(path: Path) -> tuple[Group, ...]:

@@ -6,6 +6,8 @@ import heapq
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from orchestrator.relevance import is_relevant
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -66,7 +68,7 @@ def build_examples(
         tops = find_top(group, before.get(qid, {})), find_top(group, after.get(qid, {}))
         relevant = max(group.documents, key=lambda document: document.label, default=None)
         shown = any(top is not None and top.relevant for top in tops)
-        text = None if shown or relevant is None or relevant.label <= 0 else clipped(relevant.text)
+        text = None if shown or relevant is None or not is_relevant(relevant.label) else clipped(relevant.text)
         return Example(qid, clipped(group.query), *values[qid], *tops, text)
 
     return tuple(example(qid) for qid in improved), tuple(example(qid) for qid in worsened)
@@ -95,11 +97,11 @@ def find_top(group: Group, scores: Mapping[str, float]) -> Top | None:
     first = [document for document in ranked if scores[document.docid] == best]
     rank = _first_relevant_rank(group, scores)
     missed = rank is None and group.relevant > 0
-    return Top(clipped(first[0].text), first[0].label > 0, len(first), rank, missed)
+    return Top(clipped(first[0].text), is_relevant(first[0].label), len(first), rank, missed)
 
 
 def _first_relevant_rank(group: Group, scores: Mapping[str, float]) -> str | None:
-    relevant = [scores[item.docid] for item in group.documents if item.label > 0 and item.docid in scores]
+    relevant = [scores[item.docid] for item in group.documents if is_relevant(item.label) and item.docid in scores]
     if not relevant:
         return None
     best = max(relevant)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.relevance import is_relevant
 from orchestrator.report.wording import plain
 
 if TYPE_CHECKING:
@@ -69,8 +70,8 @@ def build_label_figure(stats: Mapping[str, Any]) -> LabelFigure | None:
 def _read_counts(labels: Mapping[str, Any]) -> list[tuple[str, bool, int]]:
     """Return (label as text, whether it is relevant, how many), the lowest label first."""
     if counts := labels.get("counts"):
-        return [(plain(row["label"]), row["label"] >= 0.5, row["count"]) for row in counts]  # noqa: PLR2004 - decisions/0017
-    return [(plain(row["from"]), row["from"] >= 0.5, row["count"]) for row in labels.get("bins") or ()]  # noqa: PLR2004
+        return [(plain(row["label"]), is_relevant(row["label"]), row["count"]) for row in counts]
+    return [(plain(row["from"]), is_relevant(row["from"]), row["count"]) for row in labels.get("bins") or ()]
 
 
 def _lay_out(counts: list[tuple[str, bool, int]], left: float, width: float, total: int) -> tuple[LabelBar, ...]:

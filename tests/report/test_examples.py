@@ -42,6 +42,26 @@ def test_the_relevant_document_is_shown_where_neither_ranking_has_it_on_top():
     assert example.relevant_text == "right"
 
 
+def test_a_grade_below_a_half_is_not_relevant_and_one_of_a_half_is():
+    graded = Group("q", "query", (Document("q.0", "little", 1 / 3), Document("q.1", "half", 0.5)))
+    top = find_top(graded, {"q.0": 0.9, "q.1": 0.1})
+    assert top is not None
+    assert (top.text, top.relevant, top.relevant_rank, top.missed) == ("little", False, "2", False)
+    first = {"q": {"q.0": 3.0, "q.1": 2.0}}
+    (example,), _ = build_examples([graded], {"q": (0.1, 0.2)}, first, first)
+    assert example.relevant_text == "half"
+
+
+def test_a_query_of_low_grades_has_no_relevant_document_to_miss():
+    graded = Group("q", "query", (Document("q.0", "little", 0.3), Document("q.1", "less", 0.1)))
+    top = find_top(graded, {"q.0": 0.9, "q.1": 0.1})
+    assert top is not None
+    assert (top.relevant, top.relevant_rank, top.missed) == (False, None, False)
+    first = {"q": {"q.0": 3.0, "q.1": 2.0}}
+    (example,), _ = build_examples([graded], {"q": (0.1, 0.2)}, first, first)
+    assert example.relevant_text is None
+
+
 def test_a_long_text_is_cut_with_an_ellipsis():
     text = clipped("长" * 5000)
     assert (len(text), text[-1]) == (320, "…")

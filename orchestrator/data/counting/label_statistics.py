@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.digests import DigestMap, query_key, short_digest
 from orchestrator.data.rows.groups import RankingGroup
-from orchestrator.data.rows.labelled import RELEVANT, LabelledGroup
+from orchestrator.relevance import is_relevant
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from orchestrator.data.rows.labelled import LabelledGroup
 
 _DISTINCT = 20
 _BINS = 10
@@ -136,8 +138,8 @@ class TeacherAudit:
             if record.scores is None:
                 return
             scored = list(zip(record.labels, record.scores, record.documents, strict=True))
-            positives = [(score, text) for label, score, text in scored if label >= RELEVANT]
-            negatives = [(score, text) for label, score, text in scored if label < RELEVANT]
+            positives = [(score, text) for label, score, text in scored if is_relevant(label)]
+            negatives = [(score, text) for label, score, text in scored if not is_relevant(label)]
         self._met += 1
         self._range.add(score for score, _ in (*positives, *negatives))
         if positives and negatives:

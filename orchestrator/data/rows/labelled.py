@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.digests import query_key
+from orchestrator.relevance import is_relevant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-RELEVANT = 0.5  # a label from here on is relevant, wherever only yes or no is known
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class LabelledGroup:
     @property
     def answers(self) -> tuple[str, ...]:
         """The relevant documents."""
-        return tuple(text for text, label in zip(self.documents, self.labels, strict=True) if label >= RELEVANT)
+        return tuple(text for text, label in zip(self.documents, self.labels, strict=True) if is_relevant(label))
 
     def pick(self, places: Sequence[int]) -> LabelledGroup:
         """Return the group with the documents of these places only."""

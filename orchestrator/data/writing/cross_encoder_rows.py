@@ -9,7 +9,8 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.digests import query_key
-from orchestrator.data.rows.labelled import RELEVANT, LabelledGroup
+from orchestrator.data.rows.labelled import LabelledGroup
+from orchestrator.relevance import is_relevant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,8 +30,8 @@ def find_targets(group: LabelledGroup, target: str) -> Sequence[float]:
 
 def find_sides(group: LabelledGroup) -> tuple[list[int], list[int]]:
     """Return the places of the relevant documents, and those of the others."""
-    relevant = [place for place, label in enumerate(group.labels) if label >= RELEVANT]
-    return relevant, [place for place, label in enumerate(group.labels) if label < RELEVANT]
+    relevant = [place for place, label in enumerate(group.labels) if is_relevant(label)]
+    return relevant, [place for place, label in enumerate(group.labels) if not is_relevant(label)]
 
 
 def build_pairs(record: Record, options: RowOptions) -> Iterator[dict[str, Any]]:
