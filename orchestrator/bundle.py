@@ -6,18 +6,19 @@ import fnmatch
 import json
 import os
 import zipfile
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import RunFolderError
+from orchestrator.files import open_fresh
 from orchestrator.logs.quoted_rows import hide_rows
+from orchestrator.logs.row_texts import hide_details, hide_probes, load_row_texts
 from orchestrator.secrets import find_secret_values, redact_text
 from orchestrator.user_folders import find_home
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from orchestrator.rundir import RunDir
 
@@ -42,6 +43,9 @@ _WITH_ROWS = (
     "report.html", "metrics.json", "data/*.jsonl", "data/guard/*/*.jsonl", "stages/*/output/scores.jsonl",
     "stages/*/output/rows.jsonl", "stages/*/output/pairs.jsonl", "model/README.md",
 )  # fmt: skip
+_RENDERED = ("recipe.yaml", "plan.json", "run.sh", "files/*", "stages/*/command.sh")
+# What is known of a file that quotes rows, by the beginning of its name; all others are read as logs.
+_HIDES = {"verification.": hide_probes, "ledger.": hide_details}
 _BINARY = frozenset({".png"})
 
 
@@ -51,6 +55,14 @@ class Entry:
 
     path: str
     bytes: int
+    cut: bool = False
+
+
+@dataclass(frozen=True)
+class _File:
+    name: str
+    content: str | bytes
+    size: int
     cut: bool = False
 
 
@@ -67,23 +79,27 @@ class Bundle:
 def write_bundle(run: RunDir, target: Path, *, with_data: bool = False) -> Bundle:
     """Write the archive (zip) of a run to `target`, whole or not at all; secrets of this environment are blotted out.
 
-    Logs and JSON Lines keep their first 256 KiB and last 2 MiB; without `with_data` the rows that a trainer is known to
-    print are left out of them. Raises RunFolderError when it cannot be written.
+    Logs and JSON Lines keep their first 256 KiB and last 2 MiB. Without `with_data` no text of the prepared data is in
+    it, wherever it may stand: rows that a trainer prints, probes, problems that quote a row.
+
+    Raises RunFolderError when it cannot be written.
     """
-    if target.exists():
-        raise RunFolderError(f"{target} exists", hint="name another file with -o")
+    if os.path.lexists(target):
+        raise _exists(target)
     taken = _TAKEN + (_WITH_ROWS if with_data else ())
     entries: list[Entry] = []
     left_out = left_out_bytes = 0
-    part = target.with_name(f".{target.name}.part")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
+        with open_fresh(target, replace=False) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+            found = []
             for path, name in _list_files(run.root):
                 if any(_matches(name, pattern) for pattern in taken):
-                    entries.append(_add(archive, f"{run.root.name}/{name}", path, with_data=with_data))
+                    found.append(_read(name, path, with_data=with_data))
                 else:
                     left_out, left_out_bytes = left_out + 1, left_out_bytes + path.stat().st_size
+            for file in found if with_data else _hide_texts(found, run):
+                archive.writestr(f"{run.root.name}/{file.name}", file.content)
+                entries.append(Entry(f"{run.root.name}/{file.name}", file.size, file.cut))
             manifest = {
                 "version": BUNDLE_VERSION,
                 "run": run.root.name,
@@ -92,10 +108,9 @@ def write_bundle(run: RunDir, target: Path, *, with_data: bool = False) -> Bundl
                 "left_out": {"files": left_out, "bytes": left_out_bytes},
             }
             archive.writestr(f"{run.root.name}/bundle.json", json.dumps(manifest, indent=2) + "\n")
-        part.replace(target)
     except OSError as error:
-        with suppress(OSError):
-            part.unlink()
+        if isinstance(error, FileExistsError) and os.path.lexists(target):
+            raise _exists(target) from None
         raise RunFolderError(f"{target} cannot be written: {error}", hint="name another file with -o") from error
     return Bundle(target, tuple(entries), left_out, left_out_bytes)
 
@@ -116,11 +131,10 @@ def _list_files(root: Path) -> Iterator[tuple[Path, str]]:
                 yield path, path.relative_to(root).as_posix()
 
 
-def _add(archive: zipfile.ZipFile, name: str, path: Path, *, with_data: bool) -> Entry:
+def _read(name: str, path: Path, *, with_data: bool) -> _File:
     size = path.stat().st_size
     if path.suffix in _BINARY:
-        archive.write(path, name)
-        return Entry(name, size)
+        return _File(name, path.read_bytes(), size)
     cut = size > HEAD_BYTES + TAIL_BYTES and path.suffix in {".log", ".jsonl", ".txt"}
     with path.open("rb") as stream:
         if cut:
@@ -130,8 +144,28 @@ def _add(archive: zipfile.ZipFile, name: str, path: Path, *, with_data: bool) ->
         else:
             content = stream.read()
     text = content.decode("utf-8", errors="replace")
-    archive.writestr(name, _disguise(text if with_data else hide_rows(text)))
-    return Entry(name, size, cut)
+    if not with_data:
+        hide = next((hide for start, hide in _HIDES.items() if path.name.startswith(start)), hide_rows)
+        text = hide(text)
+    return _File(name, _disguise(text), size, cut)
+
+
+def _hide_texts(files: Sequence[_File], run: RunDir) -> Sequence[_File]:
+    """Return the files without any text of the prepared data; what the recipe itself says stays."""
+    contents = {file.name: file.content for file in files if isinstance(file.content, str)}
+    rendered = "\n".join(content for name, content in contents.items() if _is_rendered(name))
+    own = {name: content for name, content in contents.items() if not _is_rendered(name)}
+    texts = load_row_texts(run.data, list(own.values()), public=rendered)
+    return [replace(file, content=texts.hide(own[file.name])) if file.name in own else file for file in files]
+
+
+def _is_rendered(name: str) -> bool:
+    """Tell whether a file is the recipe or rendered from it: it was there before any row was read."""
+    return any(_matches(name, pattern) for pattern in _RENDERED)
+
+
+def _exists(target: Path) -> RunFolderError:
+    return RunFolderError(f"{target} exists", hint="name another file with -o")
 
 
 def _disguise(text: str) -> str:

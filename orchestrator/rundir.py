@@ -1,44 +1,16 @@
-"""The only place that knows a run folder's file names; its writes are atomic."""
+"""The only place that knows a run folder's file names."""
 
 from __future__ import annotations
 
-import json
-import os
-import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from orchestrator.files import PART_PATTERN, write_bytes, write_json, write_text
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_PART = ".part"
-PART_PATTERN = f".*{_PART}"  # what `write_bytes` leaves when it is killed
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path` by rename, so that a reader sees the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    name = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PART}")
-    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)  # as private as the umask asks for
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        name.replace(path)
-    except BaseException:
-        name.unlink(missing_ok=True)
-        raise
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` in UTF-8, its line ends as they are, by rename."""
-    write_bytes(path, text.encode())
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` to `path` as indented JSON, by rename. Raises ValueError for NaN and infinity."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+__all__ = ["PART_PATTERN", "RunDir", "StageDir", "write_bytes", "write_json", "write_text"]
 
 
 @dataclass(frozen=True)

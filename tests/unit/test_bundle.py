@@ -29,7 +29,7 @@ def run(tmp_path):
         "report.html": ROWS,
         "metrics.json": ROWS,
         "data/train.jsonl": ROWS,
-        "data/ledger.json": "{}",
+        "data/ledger.json": '{"dropped_rows": []}',
         "model/config.json": "{}",
         "model/model.safetensors": "weights",
         "stages/02-train/stdout.log": "token hf_secretsecretsecret\n" + "x" * 100,
@@ -131,3 +131,79 @@ def test_the_command_says_what_it_left_out(run, tmp_path, monkeypatch):
     data = json.loads(CliRunner().invoke(orch, ["bundle", "demo-1", "-o", "other.zip", "--json"]).stdout)["data"]
     assert data["path"] == str(tmp_path / "other.zip")
     assert len(data["files"]) == 10
+
+
+TEXTS = [
+    "How do bees make honey \\ in winter?",
+    'a text of\nseveral lines, "quoted" here and there\nand a third line of it',
+    "Wie süß: 蜜蜂在冬天怎么酿造蜂蜜，又怎么保存它们的食物呢？",
+    "\tan answer that a model has learnt by heart  ",
+]
+SYSTEM = "You are a helpful assistant of the recipe's own."
+LATE = "a document that was dropped for it is on both sides"
+
+
+@pytest.fixture
+def talkative(run):
+    """A run whose every file quotes its rows in its own way."""
+    rows = [{"query": TEXTS[0], "pos": [TEXTS[1]]}, {"messages": [{"content": SYSTEM}, {"content": TEXTS[2]}]}]
+    run.train_jsonl.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    guard = run.guard("chats")
+    guard.mkdir(parents=True)
+    (guard / "eval.jsonl").write_text(json.dumps({"document": TEXTS[3]}, ensure_ascii=False) + "\n")
+    run.recipe_yaml.write_text(f"name: demo\ntrain: {{system: {SYSTEM}}}\n")
+    package = run.stage("06-package").output
+    package.mkdir(parents=True)
+    probes = [{"origin": "data", "query": text[:80], "score": 1.5} for text in [*TEXTS, LATE]]
+    check = {"name": "tokens", "passed": False, "failure": f"other tokens, such as {TEXTS[0]!r}"}
+    report = {"passed": False, "checks": [check], "probes": probes, "test_prompt": {"text": LATE, "answer": LATE}}
+    (package / "verification.json").write_text(json.dumps(report))
+    for number, write in enumerate([str, repr, json.dumps, lambda text: json.dumps(text, ensure_ascii=False)]):
+        folder = run.stage(f"0{number}-work")
+        folder.root.mkdir(parents=True, exist_ok=True)
+        folder.stdout_log.write_text(f"asks {SYSTEM}\n" + "".join(f"| row: {write(text)} | ends\n" for text in TEXTS))
+    run.stage("00-work").stderr_log.write_text(f'dropped: train.jsonl:3: twice: the document "{LATE[:39]}…" — x\n')
+    dropped = [{"line": 3, "reason": "twice", "detail": f'the document "{LATE[:39]}…" is twice'}]
+    run.ledger_json.write_text(json.dumps({"dropped_rows": dropped}))
+    run.events_jsonl.write_text(json.dumps({"type": "message", "text": f"it said: {TEXTS[2]}"}) + "\n")
+    return run
+
+
+def test_no_text_of_the_data_is_anywhere_in_the_archive(talkative, tmp_path):
+    bundle = write_bundle(talkative, tmp_path / "x.zip")
+    with zipfile.ZipFile(bundle.path) as archive:
+        all_of_it = "\n".join(archive.read(name).decode() for name in archive.namelist())
+    for text in [*TEXTS, LATE]:
+        for line in filter(None, (line.strip() for line in text.splitlines())):
+            for form in (line, repr(line)[1:-1], json.dumps(line)[1:-1], json.dumps(line, ensure_ascii=False)[1:-1]):
+                assert form[:20] not in all_of_it, form
+    assert "several lines, " not in all_of_it
+
+
+def test_what_is_no_row_stays_in_the_archive(talkative, tmp_path):
+    path = write_bundle(talkative, tmp_path / "x.zip").path
+    assert read(path, "stages/00-work/stdout.log").startswith(f"asks {SYSTEM}\n| row: {LEFT_OUT} | ends\n")
+    report = json.loads(read(path, "stages/06-package/output/verification.json"))
+    assert report["probes"][0] == {"origin": "data", "query": LEFT_OUT, "score": 1.5}
+    assert report["checks"][0]["failure"] == f"other tokens, such as '{LEFT_OUT}'"
+    ledger = json.loads(read(path, "data/ledger.json"))
+    assert ledger["dropped_rows"][0]["detail"] == f'the document "{LEFT_OUT}" is twice'
+    assert json.loads(read(path, "events.jsonl"))["text"] == f"it said: {LEFT_OUT}"
+
+
+def test_with_data_everything_stands_as_it_is(talkative, tmp_path):
+    path = write_bundle(talkative, tmp_path / "x.zip", with_data=True).path
+    assert LATE in read(path, "stages/06-package/output/verification.json")
+    assert TEXTS[2] in read(path, "stages/00-work/stdout.log")
+
+
+def test_links_beside_the_archive_are_never_followed(run, tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / ".x.zip.part").symlink_to(victim)
+    (tmp_path / "y.zip").symlink_to(tmp_path / "nowhere")
+    write_bundle(run, tmp_path / "x.zip")
+    with pytest.raises(RunFolderError, match="exists"):
+        write_bundle(run, tmp_path / "y.zip")
+    assert victim.read_text() == "precious"
+    assert not (tmp_path / "x.zip").is_symlink()

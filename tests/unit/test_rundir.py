@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator import rundir
+from orchestrator import files
 from orchestrator.rundir import write_bytes, write_text
 
 
@@ -22,7 +22,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_part(tmp_path, monkeypatc
     def full(_descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(rundir.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     for write, content in ((write_bytes, b"new"), (write_text, "new")):
         with pytest.raises(OSError, match="No space left"):
             write(tmp_path / "curve.png", content)

@@ -1,0 +1,135 @@
+"""Takes the texts of a run's prepared data out of logs and reports that go to others, wherever they may stand.
+
+A text is told by its first 20 characters, as it is or as JSON and Python escape it, and so is each of its lines; it is
+left out as far as it goes on, so that a beginning that somebody has quoted is found too.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.logs.quoted_rows import LEFT_OUT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+SHORTEST = 20  # characters: a shorter text says little, and stands in logs by chance
+_QUOTE = re.compile(rf'"(?:[^"\\\n]|\\.){{{SHORTEST},}}"')  # as orchestrator/data quotes a text in a message
+_DROPPED = re.compile(r"^(?:dropped|bad): .*$", re.MULTILINE)
+_KEPT_WORDS = frozenset({"origin", "kind"})  # of a probe: what sort it is
+
+
+@dataclass(frozen=True)
+class RowTexts:
+    """The texts that were found, by their first `SHORTEST` characters."""
+
+    found: Mapping[str, tuple[str, ...]]
+
+    def hide(self, text: str) -> str:
+        """Return `text` with a remark in the place of each of them, and of what the reasons for dropping rows quote."""
+        text = _DROPPED.sub(lambda line: _QUOTE.sub(f'"{LEFT_OUT}"', line[0]), text)
+        kept, at = [], 0
+        for begin in _find_beginnings(text, self.found):
+            if begin >= at:
+                kept += [text[at:begin], LEFT_OUT]
+                at = max(begin + _count_same(text, begin, row) for row in self.found[text[begin : begin + SHORTEST]])
+        return "".join([*kept, text[at:]])
+
+
+def load_row_texts(data: Path, texts: Sequence[str], *, public: str) -> RowTexts:
+    """Return which texts of the JSON Lines under `data` stand in any of `texts`; what is in `public` is no secret."""
+    beginnings = {row[:SHORTEST] for row in _iter_forms(data)}
+    wanted = {text[at : at + SHORTEST] for text in texts for at in _find_beginnings(text, beginnings)}
+    wanted -= {public[at : at + SHORTEST] for at in _find_beginnings(public, wanted)}
+    found: dict[str, set[str]] = {}
+    for row in _iter_forms(data) if wanted else ():
+        if row[:SHORTEST] in wanted:
+            found.setdefault(row[:SHORTEST], set()).add(row)
+    return RowTexts({beginning: tuple(rows) for beginning, rows in found.items()})
+
+
+def hide_probes(report: str) -> str:
+    """Return a verification report with its checks and numbers, without any text that a model was asked or gave."""
+    try:
+        value = json.loads(report)
+    except (ValueError, RecursionError):
+        return LEFT_OUT
+    if not isinstance(value, dict):
+        return LEFT_OUT
+    kept = {key: _without_words(item) if isinstance(item, list | dict) else item for key, item in value.items()}
+    kept |= {key: value[key] for key in ("checks", "weights") if key in value}
+    return json.dumps(kept, ensure_ascii=False, indent=2) + "\n"
+
+
+def hide_details(ledger: str) -> str:
+    """Return a ledger without what it quotes of the rows that were dropped: these are in no prepared file."""
+    try:
+        value = json.loads(ledger)
+        for row in value["dropped_rows"]:
+            row["detail"] = _QUOTE.sub(f'"{LEFT_OUT}"', row["detail"])
+    except (ValueError, RecursionError, LookupError, TypeError):
+        return LEFT_OUT
+    return json.dumps(value, ensure_ascii=False, indent=2) + "\n"
+
+
+def _without_words(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: item if key in _KEPT_WORDS else _without_words(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_words(item) for item in value]
+    return LEFT_OUT if isinstance(value, str) else value
+
+
+def _find_beginnings(text: str, beginnings: Iterable[str]) -> Iterator[int]:
+    """Yield every place of `text` where one of `beginnings` stands."""
+    known = beginnings if isinstance(beginnings, set | dict) else set(beginnings)
+    for at in range(len(text) - SHORTEST + 1) if known else ():
+        if text[at : at + SHORTEST] in known:
+            yield at
+
+
+def _count_same(text: str, begin: int, row: str) -> int:
+    """Return for how many characters `text`, from `begin` on, says what `row` says."""
+    low, high = 0, min(len(row), len(text) - begin)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if text.startswith(row[:middle], begin) else (low, middle - 1)
+    return low
+
+
+def _iter_forms(data: Path) -> Iterator[str]:
+    """Yield every text, and every line of one, in each form in which it may be written, if it is long enough."""
+    for text in _iter_texts(data):
+        whole = text.strip()
+        for part in {whole, *(line.strip() for line in whole.splitlines())}:
+            forms = {part, _escape(part), json.dumps(part)[1:-1], repr(part)[1:-1]}
+            forms |= {_escape(form) for form in forms}  # a message that quotes it stands in a file of JSON
+            yield from (form for form in forms if len(form) >= SHORTEST)
+
+
+def _escape(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)[1:-1]
+
+
+def _iter_texts(data: Path) -> Iterator[str]:
+    for path in sorted(data.rglob("*.jsonl")):
+        if path.is_symlink() or not path.is_file():
+            continue
+        with path.open(encoding="utf-8", errors="replace") as stream:
+            for line in stream:
+                try:
+                    yield from _iter_strings(json.loads(line))
+                except (ValueError, RecursionError):
+                    yield line
+
+
+def _iter_strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _iter_strings(item)
