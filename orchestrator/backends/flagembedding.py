@@ -19,6 +19,7 @@ from orchestrator.backends.flagembedding_arguments import (
 )
 from orchestrator.backends.flagembedding_checks import check_flagembedding_job
 from orchestrator.backends.flat_losses import find_flagembedding_flat_loss
+from orchestrator.backends.parallelism import SHARING_ARGUMENTS, check_parallelism, count_step_rows
 from orchestrator.backends.protocol import Found, Job, SmokeScale, Training
 from orchestrator.backends.spellings import OLD_SPELLINGS, Translation, translate
 from orchestrator.backends.version_checks import check_versions
@@ -38,7 +39,7 @@ _MODULES = {
 _SMOKE_LEAVES_OUT = frozenset({
     "max_steps", "save_steps", "warmup_steps", "use_flash_attn", "torch_compile", "use_liger_kernel", "tf32",
     "per_gpu_train_batch_size",
-})  # fmt: skip
+}) | SHARING_ARGUMENTS  # fmt: skip
 
 
 class FlagEmbedding:
@@ -75,7 +76,12 @@ class FlagEmbedding:
         translation = translate(train, job.versions.get("transformers"))
         problems: list[Found] = [(("train", name), problem) for name, problem in translation.problems]
         problems += check_versions(job, f"flagembedding.{job.model.family}_only", translation.arguments)
-        return [*problems, *check_flagembedding_job(job, train), *check_splitting(job, train)]
+        return [
+            *problems,
+            *check_flagembedding_job(job, train),
+            *check_splitting(job, train),
+            *check_parallelism(job, train),
+        ]
 
     def smoke_scale(self, job: Job) -> SmokeScale:
         """Return a job of two epochs of 8 short steps, with a learning rate that visibly moves a random model.
@@ -130,7 +136,7 @@ class FlagEmbedding:
             # Without DeepSpeed its checkpoints cannot be resumed: the decoder's holds no base model, the encoder's
             # loader asks for `_keys_to_ignore_on_save` (FlagEmbedding issue 1144).
             resume=Resume("--resume_from_checkpoint", output) if job.deepspeed_text else None,
-            full_batch_rows=int(values["per_device_train_batch_size"]) * processes,
+            full_batch_rows=count_step_rows(job, values),
             batch=int(values["per_device_train_batch_size"]),
             accumulation=int(values["gradient_accumulation_steps"]),
             flat_loss=find_flagembedding_flat_loss(values),

@@ -12,6 +12,7 @@ from orchestrator.backends.deepspeed import deepspeed_environment
 from orchestrator.backends.determinism import deterministic_environment, explain_determinism, put_determinism
 from orchestrator.backends.flat_losses import find_cross_encoder_flat_loss
 from orchestrator.backends.fsdp import build_fsdp_arguments
+from orchestrator.backends.parallelism import SHARING_ARGUMENTS, check_parallelism, count_step_rows
 from orchestrator.backends.protocol import Found, Job, SmokeScale, Training, name_checkpoint
 from orchestrator.backends.saving import find_saving, put_limit, put_saving
 from orchestrator.backends.sentence_transformers_arguments import (
@@ -47,7 +48,7 @@ _DEEPSPEED = "files/ds_config.json"
 _SMOKE_LEAVES_OUT = frozenset({
     "max_steps", "save_steps", "eval_steps", "warmup_steps", "torch_compile", "use_liger_kernel", "tf32",
     "per_gpu_train_batch_size", "evaluation_strategy", "optim", "early_stopping_patience", "early_stopping_threshold",
-})  # fmt: skip
+}) | SHARING_ARGUMENTS  # fmt: skip
 
 
 class SentenceTransformers:
@@ -84,6 +85,7 @@ class SentenceTransformers:
             *check_cross_encoder_job(job, translation.arguments),
             *check_versions(job, "sentence_transformers", translation.arguments),
             *check_splitting(job, translation.arguments),
+            *check_parallelism(job, translation.arguments),
         ]
 
     def smoke_scale(self, job: Job) -> SmokeScale:
@@ -127,7 +129,6 @@ class SentenceTransformers:
         if job.deepspeed_text and not job.smoke:
             files.append(File(_DEEPSPEED, job.deepspeed_text))
         weights = f"{output}/{name_checkpoint(job, last='last')}"  # links that the worker makes at its end
-        rows = int(values["per_device_train_batch_size"]) * job.processes()
         return Training(
             command=command,
             files=tuple(files),
@@ -138,7 +139,7 @@ class SentenceTransformers:
             scoring=_scoring(job, values),
             weights=weights,
             resume=Resume("--resume_from_checkpoint", output),
-            full_batch_rows=rows if values["dataloader_drop_last"] else 1,
+            full_batch_rows=count_step_rows(job, values) if values["dataloader_drop_last"] else 1,
             batch=int(values["per_device_train_batch_size"]),
             accumulation=int(values["gradient_accumulation_steps"]),
             flat_loss=find_cross_encoder_flat_loss(loss, values),

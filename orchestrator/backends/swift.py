@@ -9,6 +9,12 @@ from orchestrator.backends.arguments import Argument, build_schema, check_argume
 from orchestrator.backends.batch_splitting import check_splitting
 from orchestrator.backends.determinism import deterministic_environment, explain_determinism, put_determinism
 from orchestrator.backends.flat_losses import find_swift_flat_loss
+from orchestrator.backends.parallelism import (
+    SHARING_ARGUMENTS,
+    check_parallelism,
+    count_data_ranks,
+    count_step_rows,
+)
 from orchestrator.backends.protocol import Found, Job, SmokeScale, Training, name_checkpoint
 from orchestrator.backends.saving import put_limit, put_saving, wants_best
 from orchestrator.backends.swift_checks import check_swift_job
@@ -67,8 +73,9 @@ _FORMS = {"embedding": "swift-embedding", "reranker": "swift-reranker", "sft": "
 _SMOKE_LEAVES_OUT = frozenset({
     "max_steps", "save_steps", "eval_steps", "warmup_steps", "attn_impl", "torch_compile", "use_liger_kernel", "tf32",
     "torch_dtype", "packing", "padding_free", "per_gpu_train_batch_size", "max_length",
-    "evaluation_strategy",
-})  # fmt: skip
+    "evaluation_strategy", "quant_method", "quant_bits", "hqq_axis", "bnb_4bit_compute_dtype", "bnb_4bit_quant_type",
+    "bnb_4bit_use_double_quant", "bnb_4bit_quant_storage",
+}) | SHARING_ARGUMENTS  # fmt: skip
 # What the template qwen3 puts in front of every answer that has no thought: it counts against max_length.
 _EMPTY_THOUGHT = "<think>\n\n</think>\n\n"
 _TINY_HIDDEN_SIZE = 32  # of workers/tiny_model.py
@@ -115,6 +122,7 @@ class Swift:
             *check_swift_job(job, translation.arguments),
             *check_swift_versions(job, translation.arguments),
             *check_splitting(job, translation.arguments),
+            *check_parallelism(job, translation.arguments),
         ]
 
     def smoke_scale(self, job: Job) -> SmokeScale:
@@ -157,7 +165,7 @@ class Swift:
         weights = f"{output}/{name_checkpoint(job, last='last-checkpoint')}"
         notes = build_notes(arguments, translation)
         notes += explain_environment(loss, loss_env) + explain_determinism(job, repeatable | job.environment())
-        rows = int(values["per_device_train_batch_size"]) * job.processes()
+        rows = count_step_rows(job, values)
         return Training(
             command=command,
             files=(File("files/ds_config.json", job.deepspeed_text),) if job.deepspeed_text else (),
@@ -309,5 +317,5 @@ def _prepare_flags(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:
     if data.validation_ratio:
         flags["validation-ratio"] = data.validation_ratio
         if values.get("dataloader_drop_last"):
-            flags["min-validation"] = int(values["per_device_eval_batch_size"]) * job.processes()
+            flags["min-validation"] = int(values["per_device_eval_batch_size"]) * count_data_ranks(job, values)
     return flags
