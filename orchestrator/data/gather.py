@@ -25,6 +25,7 @@ from orchestrator.data.reading.readers import open_source, require_readable, sho
 from orchestrator.data.reasons import REASONS, Fault, problem_of, refuse
 from orchestrator.data.rows.checks import check_row
 from orchestrator.data.rows.labelled import LabelledGroup
+from orchestrator.data.rows.records import Chat
 from orchestrator.data.rows.texts import build_fault
 from orchestrator.data.side import Samples, Side, Sink
 from orchestrator.data.sides import VALIDATION_SALT, Cuts, DrawRange, cut_for, draw
@@ -179,6 +180,12 @@ class _Pass:
         if record is None:
             self.findings.drop(side.tally, path, row.line, "duplicate", _DUPLICATE[self.request.rules.kind])
             return None
+        if isinstance(record, Chat):
+            self._warn_marks(record, checked.left_out_turns, place)
+            if not record.learns:
+                message = "no answer of the conversation is to be learnt"
+                self.findings.drop(side.tally, path, row.line, "nothing-to-learn", message)
+                return None
         self.samples.note(path, row.line, is_sample=checked.is_sample)
         known = 0 if record is checked.record else len(checked.record.texts) - len(record.texts)
         self._warn_repeats(checked, known, place)
@@ -206,6 +213,15 @@ class _Pass:
         if repeated := checked.repeated_documents + known:
             message = "documents that their query has already: {n}; each is used once"
             self.findings.warn("duplicate-document", message, count=repeated, example=place)
+
+    def _warn_marks(self, chat: Chat, left_out: int, place: str) -> None:
+        behind = left_out // 2  # user and assistant in turn
+        if masked := behind + sum(message.learnt is False for message in chat.messages):
+            message = "answers that are marked as not to be learnt: {n}; the trainer leaves them out of its loss"
+            self.findings.warn("answers-not-learnt", message, count=masked, example=place)
+        if left_out:
+            message = "turns behind the last answer that is learnt: {n}; they are left out"
+            self.findings.warn("turns-left-out", message, count=left_out, example=place)
 
     def _take_eval(self, path: str, record: Record) -> None:
         self.eval_queries.add(digest((query_key(record.split_text),)))

@@ -209,6 +209,12 @@ _TABLE = (
     Reason(
         "no-answer", "bad", "the conversation does not end with the assistant", "remove what follows the last answer"
     ),
+    Reason(
+        "loss-mark",
+        "bad",
+        "a mark of what is learnt cannot be obeyed: it is neither yes nor no, is on a question, or stands at the row",
+        'write "loss": true or false on messages of the assistant, or remove the mark',
+    ),
     Reason("empty-answer", "bad", "the last answer is empty, so that there is nothing to learn", "fill or remove it"),
     Reason(
         "too-long",
@@ -262,11 +268,29 @@ _TABLE = (
         "the documents of a query are all relevant (label 0.5 or more) or all not: there is no margin to learn",
         "add documents of the other side, or choose a list loss",
     ),
+    Reason(
+        "nothing-to-learn",
+        "dropped",
+        "every answer of the conversation is marked as not to be learnt",
+        "none needed",
+    ),
     Reason("over-limit", "dropped", "the row comes after --limit-train or --limit-eval", "none needed"),
     # Rows that are kept
     Reason("duplicate-positive", "warning", "a row lists one positive twice; the repeat is left out", "none needed"),
     Reason("duplicate-negative", "warning", "a row lists one negative twice; the repeat is left out", "none needed"),
     Reason("duplicate-document", "warning", "a query has one document twice; the repeat is left out", "none needed"),
+    Reason(
+        "answers-not-learnt",
+        "warning",
+        "answers are marked as not to be learnt: they are read, and have no part in training or measuring",
+        "none needed",
+    ),
+    Reason(
+        "turns-left-out",
+        "warning",
+        "turns follow the last answer of a conversation that is learnt: nothing is learnt from them",
+        "none needed",
+    ),
     Reason("unknown-keys", "warning", "rows have keys that are not used", "remove or rename them"),
     Reason("document-also-in-eval", "warning", "a document is a positive on both sides", "see that this is meant"),
     Reason("other-form", "warning", "a .json holds JSON Lines, or a .jsonl a list; it is read as such", "rename it"),

@@ -381,6 +381,14 @@ TABLES = (
 
 CONVERSATIONS = (
     _chat("role", "invents a role", {"role": "wizard", "content": "a"}, _ANSWER, says="unknown-role", remedy="system"),
+    _chat(
+        "half-learnt",
+        "weighs an answer by a half",
+        _USER,
+        _ANSWER | {"weight": 0.5},
+        says="loss-mark",
+        remedy='"loss": true or false',
+    ),
     _chat("no-answer", "ends with the user", _USER, says="no-answer", remedy="last answer"),
     _chat("two-users", "lets the user speak twice", _USER, _USER, _ANSWER, says="broken-turns", remedy="merge"),
     _chat(

@@ -220,8 +220,8 @@ def test_a_column_map_that_makes_no_sense_is_refused(text):
 
 
 def test_keys_of_messages_that_nothing_reads_are_noted():
-    row = {"messages": [user("q") | {"loss": False}, {"role": "assistant", "content": "r"}]}
-    assert check_row(row, source="a", line=1, rules=CHAT).unknown_keys == ("messages[].loss",)
+    row = {"messages": [user("q") | {"id": 1}, {"role": "assistant", "content": "r"}]}
+    assert check_row(row, source="a", line=1, rules=CHAT).unknown_keys == ("messages[].id",)
 
 
 @pytest.mark.parametrize(

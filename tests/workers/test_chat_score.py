@@ -127,6 +127,31 @@ def test_of_several_turns_only_the_last_answer_is_scored(tokenizer, trained, ans
     assert tokenizer.decode(encoded.ids).count("<think>\n\n</think>\n\n") == 2 - answer.startswith("<think>")
 
 
+def test_ms_swift_learns_what_the_prepared_marks_say(folder, tokenizer, trained, monkeypatch):
+    from swift.dataset import load_dataset
+
+    from orchestrator.data.prepare import main
+
+    monkeypatch.setenv("MODELSCOPE_CACHE", str(folder / "modelscope"))
+    turns = [user("hi"), assistant("Wrong.") | {"weight": 0}, user("no"), assistant("Right.")]
+    rows = [
+        [user("plain"), assistant("First."), user("more"), assistant("Second.")],
+        turns,
+        [user("other"), assistant("Good."), user("and"), assistant("Bad.") | {"train": False}],
+    ]
+    file, out = folder / "marked.jsonl", folder / "marked"
+    file.write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows), encoding="utf-8")
+    (folder / "held.jsonl").write_text(json.dumps({"messages": [user("e"), assistant("E.")]}), encoding="utf-8")
+    argv = ["--train", str(file), "--eval", str(folder / "held.jsonl"), "--kind", "chat", "--form", "swift-chat"]
+    assert main([*argv, "--out", str(out)]) == 0
+    data, _ = load_dataset(str(out / "train.jsonl"), num_proc=1)
+    learnt = []
+    for row in data:
+        encoded = trained.template.encode(dict(row))
+        learnt.append(tokenizer.decode([label for label in encoded["labels"] if label >= 0]))
+    assert sorted(learnt) == ["First.<|im_end|>\nSecond.<|im_end|>\n", "Good.<|im_end|>\n", "Right.<|im_end|>\n"]
+
+
 def test_the_models_own_template_gives_the_ids_of_training_with_thinking_off(tokenizer, trained):
     own = load_own_format(tokenizer, None)
     for probe in BUILT:

@@ -14,20 +14,33 @@ if TYPE_CHECKING:
     from orchestrator.data.rows.field_readers import Fields
 
 
-def check_chat(fields: Fields, source: str, line: int) -> Chat | Fault:
-    """Return the conversation, or its first fault."""
+def check_chat(fields: Fields, source: str, line: int) -> tuple[Chat, int] | Fault:
+    """Return the conversation up to the last answer that is learnt, and how many turns came after it; or its fault.
+
+    What follows the last learnt answer has no part in any loss; ms-swift would learn the end of the last turn though,
+    whatever its mark says (swift/loss_scale/base.py: marks are for the response, not for the suffix behind it).
+    """
     turns: list[tuple[str, str]] = fields.values["messages"]
     names: list[str] = fields.values["names"]
+    learnt: list[bool | None] = fields.values["learnt"]
     for (_, content), name in zip(turns, names, strict=True):
         if not isinstance(content, str):  # only of rows without messages: their one answer
             return build_fault("wrong-type", f"{name} is no string", "write one string")
     if fault := _check_order([role for role, _ in turns], names):
         return fault
+    last = max(
+        (at for at, (role, _) in enumerate(turns) if role == "assistant" and learnt[at] is not False), default=-1
+    )
+    left_out = len(turns) - 1 - last if last >= 0 else 0
+    if left_out:
+        turns, names = turns[: last + 1], names[: last + 1]
     if fault := find_surrogate((name, content) for (_, content), name in zip(turns, names, strict=True)):
         return fault
     if fault := _check_present(turns, names):
         return fault
-    return Chat(tuple(Message(role, content) for role, content in turns), source, line)
+    marks = (mark if role == "assistant" else None for (role, _), mark in zip(turns, learnt, strict=False))
+    messages = (Message(role, content, mark) for (role, content), mark in zip(turns, marks, strict=True))
+    return Chat(tuple(messages), source, line), left_out
 
 
 def _check_order(roles: Sequence[str], names: Sequence[str]) -> Fault | None:

@@ -43,13 +43,17 @@ class RowRules:
 
 @dataclass(frozen=True)
 class Accepted:
-    """A good row's record, and what about it is worth a warning; `is_sample`: `orch data sample` wrote it."""
+    """A good row's record, and what about it is worth a warning; `is_sample`: `orch data sample` wrote it.
+
+    `left_out_turns` followed the last answer of a conversation that is learnt.
+    """
 
     record: Record
     unknown_keys: tuple[str, ...] = ()
     repeated_positives: int = 0
     repeated_negatives: int = 0
     repeated_documents: int = 0
+    left_out_turns: int = 0
     is_sample: bool = False
 
 
@@ -71,12 +75,7 @@ def check_row(
         return fields
     is_sample = row.get(SAMPLE_KEY) is True
     if rules.kind == "group":
-        found = group_checks.check_group(fields, source, line, needs_negatives=rules.needs_negatives)
-        if isinstance(found, Fault):
-            return found
-        if rules.needs_scores and found[0].positive_scores is None:
-            return build_fault("scores-missing", "the row has no teacher scores")
-        return Accepted(found[0], fields.unknown_keys, found[1], found[2], is_sample=is_sample)
+        return _accept_group(fields, source, line, rules, is_sample=is_sample)
     if rules.kind == "labelled":
         labelled = labelled_checks.check_labelled(
             fields,
@@ -89,11 +88,26 @@ def check_row(
         if isinstance(labelled, Fault):
             return labelled
         return Accepted(labelled[0], fields.unknown_keys, repeated_documents=labelled[1], is_sample=is_sample)
-    if rules.kind == "pair":
-        record: Record | Fault = pair_checks.check_pair(fields, source, line, numeric_text=numeric_text)
-    else:
-        record = chat_checks.check_chat(fields, source, line)
+    if rules.kind == "chat":
+        return _accept_chat(fields, source, line, is_sample=is_sample)
+    record = pair_checks.check_pair(fields, source, line, numeric_text=numeric_text)
     return record if isinstance(record, Fault) else Accepted(record, fields.unknown_keys, is_sample=is_sample)
+
+
+def _accept_group(fields: Fields, source: str, line: int, rules: RowRules, *, is_sample: bool) -> Accepted | Fault:
+    found = group_checks.check_group(fields, source, line, needs_negatives=rules.needs_negatives)
+    if isinstance(found, Fault):
+        return found
+    if rules.needs_scores and found[0].positive_scores is None:
+        return build_fault("scores-missing", "the row has no teacher scores")
+    return Accepted(found[0], fields.unknown_keys, found[1], found[2], is_sample=is_sample)
+
+
+def _accept_chat(fields: Fields, source: str, line: int, *, is_sample: bool) -> Accepted | Fault:
+    found = chat_checks.check_chat(fields, source, line)
+    if isinstance(found, Fault):
+        return found
+    return Accepted(found[0], fields.unknown_keys, left_out_turns=found[1], is_sample=is_sample)
 
 
 def _read_row(row: dict[str, Any], rules: RowRules) -> Fields | Fault:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.reasons import Fault
+from orchestrator.data.rows.loss_marks import MARK_KEYS, find_row_mark, read_mark
 from orchestrator.data.rows.near_names import explain_missing_in
 from orchestrator.data.rows.texts import build_fault, name_type, quote
 
@@ -22,7 +23,7 @@ _TOOL_ROLES = frozenset({
     *("observation", "observations", "developer_tool"),
 })  # fmt: skip
 _MEDIA_KEYS = ("images", "image", "videos", "video", "audios", "audio", "objects", "tools")
-_MESSAGE_KEYS = frozenset({"role", "from", "content", "value"})
+_MESSAGE_KEYS = frozenset({"role", "from", "content", "value"}) | MARK_KEYS
 _HIT_KEYS = frozenset({"content", "label", "score"})
 _HIT = '{"content": "…", "label": 1}'
 _LABEL_HINT = "with negatives the row is a ranking group and needs no label; without them a label makes it a pair"
@@ -34,8 +35,8 @@ class Fields:
 
     A group has query, pos, neg, pos_scores, neg_scores and prompt as in FlagEmbedding's rows; a pair text1, text2 and
     score; a labelled row query and the lists documents, labels and scores, or else the fields of a group; a chat
-    messages as (role, content) and, in names, what to call each. `names` of this object holds what the row calls a
-    field, where that differs; a field in `single` is one text there, not a list.
+    messages as (role, content) and, of each, in names what to call it and in learnt what its marks say. `names` of this
+    object holds what the row calls a field, where that differs; a field in `single` is one text there, not a list.
     """
 
     values: dict[str, Any]
@@ -47,6 +48,15 @@ class Fields:
         """Return how messages name a field, such as `"neg"[2]`."""
         shown = f'"{self.names.get(key, key)}"'
         return shown if place is None or key in self.single else f"{shown}[{place}]"
+
+
+@dataclass(frozen=True)
+class Messages:
+    """The (role, content) of each message, whether it is learnt (None: it has no mark), and keys that nothing reads."""
+
+    turns: list[tuple[str, str]]
+    learnt: list[bool | None]
+    unknown: tuple[str, ...]
 
 
 def read_fields(row: dict[str, Any], shape: Shape) -> Fields | Fault:
@@ -140,7 +150,9 @@ def _read_anchor(messages: Any) -> tuple[str, str | None, tuple[str, ...]] | Fau
     found = read_messages(messages, "messages")
     if isinstance(found, Fault):
         return found
-    turns, unknown = found
+    if fault := _refuse_mask(found, "messages"):
+        return fault
+    turns, unknown = found.turns, found.unknown
     roles = [role for role, _ in turns]
     if roles not in (["user"], ["system", "user"]):
         message = f'"messages" holds {", ".join(roles) or "nothing"}, and a query is one user message'
@@ -162,27 +174,43 @@ def _read_documents(value: Any, name: str) -> list[str] | Fault:
         found = read_messages(item if isinstance(item, list) else [item], f"{name}[{place}]")
         if isinstance(found, Fault):
             return found
-        if len(found[0]) != 1:
-            message = f'"{name}"[{place}] holds {len(found[0])} messages, and a document is one'
+        if fault := _refuse_mask(found, name):
+            return fault
+        if len(found.turns) != 1:
+            message = f'"{name}"[{place}] holds {len(found.turns)} messages, and a document is one'
             return build_fault("broken-turns", message, "write one message a document")
-        texts.append(found[0][0][1])
+        texts.append(found.turns[0][1])
     return texts
 
 
-def read_messages(value: Any, name: str) -> tuple[list[tuple[str, str]], tuple[str, ...]] | Fault:
-    """Return the (role, content) of each message in swift's or ShareGPT's form, and keys that nothing reads."""
+def _refuse_mask(found: Messages, name: str) -> Fault | None:
+    """Return the fault of a text that is not to be learnt where no trainer has a mask: in a query or document."""
+    if False not in found.learnt:
+        return None
+    message = f'"{name}" holds a message that is marked as not to be learnt, and only conversations have such'
+    return build_fault("loss-mark", message, "remove the mark, or the row")
+
+
+def read_messages(value: Any, name: str) -> Messages | Fault:
+    """Return the messages of swift's or ShareGPT's form, or the fault of the first that is none."""
     if not isinstance(value, list):
         message = f'"{name}" is {name_type(value)}, not a list of messages'
         return build_fault("wrong-type", message, 'write [{"role": "user", "content": "…"}, …]')
     found: list[tuple[str, str]] = []
+    learnt: list[bool | None] = []
     unknown: dict[str, None] = {}
     for place, item in enumerate(value):
-        turn = _read_message(item, f'"{name}"[{place}]')
+        shown = f'"{name}"[{place}]'
+        turn = _read_message(item, shown)
         if isinstance(turn, Fault):
             return turn
+        mark = read_mark(item, turn[0], shown)
+        if isinstance(mark, Fault):
+            return mark
         found.append(turn)
+        learnt.append(mark)
         unknown |= {f"messages[].{key}": None for key in item if key not in _MESSAGE_KEYS and item[key] is not None}
-    return found, tuple(unknown)
+    return Messages(found, learnt, tuple(unknown))
 
 
 def _read_message(item: Any, name: str) -> tuple[str, str] | Fault:
@@ -228,24 +256,24 @@ def _read_chat(key: str) -> Callable[[dict[str, Any]], Fields | Fault]:
         found = read_messages(row[key], key)
         if isinstance(found, Fault):
             return found
-        turns, unknown = found
-        return _build_chat(row, turns, [f'"{key}"[{place}]' for place in range(len(turns))], unknown)
+        return _build_chat(row, found, [f'"{key}"[{place}]' for place in range(len(found.turns))])
 
     return read
 
 
-def _build_chat(
-    row: dict[str, Any], turns: list[tuple[str, str]], names: list[str], unknown: tuple[str, ...] = ()
-) -> Fields | Fault:
+def _build_chat(row: dict[str, Any], messages: Messages, names: list[str]) -> Fields | Fault:
     """Put the row's `system`, where it has one, in front; `names` says how messages name each turn."""
+    if fault := find_row_mark(row):
+        return fault
+    turns, learnt = messages.turns, messages.learnt
     system = row.get("system")
     if system is not None and not isinstance(system, str):
         return build_fault("wrong-type", f'"system" is {name_type(system)}, not a string', "write one string")
     if system and turns and turns[0][0] == "system" and turns[0][1] != system:
         return build_fault("broken-turns", 'the row has a "system" and another system message', "keep one of them")
     if system and not (turns and turns[0][0] == "system"):
-        turns, names = [("system", system), *turns], ['"system"', *names]
-    return Fields({"messages": turns, "names": names}, unknown_keys=unknown)
+        turns, names, learnt = [("system", system), *turns], ['"system"', *names], [None, *learnt]
+    return Fields({"messages": turns, "names": names, "learnt": learnt}, unknown_keys=messages.unknown)
 
 
 def _read_turns(user_keys: tuple[str, ...], answer_key: str) -> Callable[[dict[str, Any]], Fields | Fault]:
@@ -261,7 +289,8 @@ def _read_turns(user_keys: tuple[str, ...], answer_key: str) -> Callable[[dict[s
         question = "\n".join(row[key] for key in user_keys if row.get(key))
         turns = [*history, ("user", question), ("assistant", row[answer_key])]
         names = [f'"history"[{place // 2}]' for place in range(len(history))]
-        return _build_chat(row, turns, [*names, f'"{user_keys[0]}"', f'"{answer_key}"'])
+        found = Messages(turns, [None] * len(turns), ())
+        return _build_chat(row, found, [*names, f'"{user_keys[0]}"', f'"{answer_key}"'])
 
     return read
 

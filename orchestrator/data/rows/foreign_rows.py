@@ -24,7 +24,10 @@ class UnfitRowError(Exception):
 
 
 def from_sharegpt(row: Row) -> Row:
-    """Return {"messages": […]} for {"conversations": [{"from", "value"}, …], "system"?}. Raises UnfitRowError."""
+    """Return {"messages": […]} for {"conversations": [{"from", "value"}, …], "system"?}. Raises UnfitRowError.
+
+    Other keys of a turn, such as a mark that it is not to be learnt, stay on its message.
+    """
     turns = _require(row, "conversations", list)
     if row.get("tools"):
         raise UnfitRowError('the row has "tools", and tool calls cannot be converted')
@@ -40,7 +43,7 @@ def from_sharegpt(row: Row) -> Row:
             raise UnfitRowError(f'{name} has "from": {quote(str(said_by))}, and what can be converted is {known}')
         if not isinstance(text, str):
             raise UnfitRowError(f'{name} has no text in "value"')
-        messages.append({"role": role, "content": text})
+        messages.append({"role": role, "content": text} | _others(turn, "from", "role", "value", "content"))
     if not messages:
         raise UnfitRowError('"conversations" is empty')
     return {"messages": messages} | _others(row, "conversations", "system", "tools")
@@ -138,11 +141,11 @@ def _others(row: Row, *used: str) -> Row:
     return {key: value for key, value in row.items() if key not in used}
 
 
-def _exchange(asked: str, answered: str) -> list[dict[str, str]]:
+def _exchange(asked: str, answered: str) -> list[Row]:
     return [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
 
 
-def _system_message(row: Row) -> list[dict[str, str]]:
+def _system_message(row: Row) -> list[Row]:
     system = row.get("system")
     if system is not None and not isinstance(system, str):
         raise UnfitRowError('"system" is not a string')

@@ -78,15 +78,19 @@ class ScoredPair:
 
 @dataclass(frozen=True)
 class Message:
-    """One message: `role` is system, user or assistant."""
+    """One message: `role` is system, user or assistant; `learnt` is None where the data says nothing of it."""
 
     role: str
     content: str
+    learnt: bool | None = None
 
 
 @dataclass(frozen=True)
 class Chat:
-    """A conversation: a system message or none, then user and assistant in turn; the last is the assistant's."""
+    """A conversation: a system message or none, then user and assistant in turn; the last is the assistant's.
+
+    Its last answer is learnt, unless none is.
+    """
 
     messages: tuple[Message, ...]
     source: str
@@ -99,15 +103,25 @@ class Chat:
 
     @property
     def identity(self) -> Iterator[str]:
-        """Every role and content."""
+        """Every role and content, and whether it is learnt where the data says so."""
         for message in self.messages:
-            yield message.role
+            yield message.role if message.learnt is None else f"{message.role} {message.learnt}"
             yield message.content
 
     @property
     def texts(self) -> tuple[str, ...]:
         """Every content."""
         return tuple(message.content for message in self.messages)
+
+    @property
+    def learns(self) -> bool:
+        """Whether an answer is learnt."""
+        return self.messages[-1].learnt is not False
+
+    @property
+    def has_marks(self) -> bool:
+        """Whether the data says of some message that it is learnt, or is not."""
+        return any(message.learnt is not None for message in self.messages)
 
     @property
     def answers(self) -> tuple[str, ...]:

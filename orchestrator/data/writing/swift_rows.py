@@ -56,10 +56,14 @@ def build_reranker_row(record: Record, options: RowOptions) -> dict[str, Any]:
 
 
 def build_chat_row(record: Record, options: RowOptions) -> dict[str, Any]:  # noqa: ARG001 - the writers' signature
-    """Return a row for `swift sft`."""
+    """Return a row for `swift sft`; `loss` is ms-swift's own key, on messages of which the data says it."""
     if not isinstance(record, Chat):
         raise TypeError(record)
-    return {"messages": [message for turn in record.messages for message in _say(turn.role, turn.content)]}
+    messages: list[dict[str, Any]] = []
+    for turn in record.messages:
+        [message] = _say(turn.role, turn.content)
+        messages.append(message if turn.learnt is None else message | {"loss": turn.learnt})
+    return {"messages": messages}
 
 
 def _say(role: str, content: str) -> Messages:

@@ -6,6 +6,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from orchestrator.data.rows.groups import RankingGroup
+from orchestrator.data.rows.records import Chat
 from orchestrator.data.writing.writers import TRAIN_FORMS, RowOptions, format_line
 
 if TYPE_CHECKING:
@@ -15,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class TrainWriter:
-    """Writes the rows of one side, the first row with negatives in front of those without; `lines` counts them.
+    """Writes the rows of one side, the first row with all that rows may have in front; `lines` counts them.
 
-    The datasets library infers a column's type from the first 10 MB: were every list of negatives there empty, the
-    first one that is not would end the training (seen with datasets 4.8).
+    The datasets library infers a column's type from the first 10 MB: were every list of negatives there empty, or no
+    message marked with `loss`, the first one that is would end the training (seen with datasets 4.8).
     """
 
     def __init__(self, stream: BinaryIO, spool: BinaryIO, form: str, options: RowOptions) -> None:
@@ -31,8 +32,8 @@ class TrainWriter:
         self.lines = 0
 
     def add(self, record: Record) -> None:
-        """Write one record, or let it wait for one with negatives."""
-        waits = self._waiting and isinstance(record, RankingGroup) and not record.negatives
+        """Write one record, or let it wait for one with negatives or marks."""
+        waits = self._waiting and _lacks_something(record)
         stream = self._spool if waits else self._stream
         for row in self._form.build_rows(record, self._options):
             stream.write(format_line(row))
@@ -48,3 +49,10 @@ class TrainWriter:
             self._waiting = False
             self._spool.seek(0)
             shutil.copyfileobj(self._spool, self._stream)
+
+
+def _lacks_something(record: Record) -> bool:
+    """Whether other records may have what this one lacks."""
+    if isinstance(record, RankingGroup):
+        return not record.negatives
+    return isinstance(record, Chat) and not record.has_marks

@@ -1,0 +1,77 @@
+"""The marks by which data says what of a conversation is learnt, whoever's they are: yes or no, a message."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.data.rows.texts import build_fault, is_finite_number, name_type, quote
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orchestrator.data.reasons import Fault
+
+# ms-swift and XTuner (loss, loss_scale), OpenAI and Mistral (weight), LLaMA-Factory (loss_weight), axolotl (train,
+# training), slime (step_loss_mask), torchtune (masked, the other way round).
+_LEARNT = ("loss", "loss_scale", "weight", "loss_weight", "train", "training", "trainable", "step_loss_mask")
+_MASKED = ("masked",)
+# Some tools learn what is masked with 1, others leave it out; axolotl's details are ranges of characters.
+_UNCLEAR = ("mask", "loss_mask", "train_detail", "training_detail")
+MARK_KEYS = frozenset({*_LEARNT, *_MASKED, *_UNCLEAR})
+
+
+def read_mark(message: Mapping[str, Any], role: str, name: str) -> bool | Fault | None:
+    """Return whether a message is learnt as its marks say, None where it has none, or why they cannot be obeyed."""
+    found: dict[str, bool] = {}
+    for key in MARK_KEYS & message.keys():
+        value = message[key]
+        if value is None:
+            continue
+        said = _read(key, value)
+        if said is None:
+            return build_fault("loss-mark", f"{name} has {quote(key)}: {_show(value)}, {_explain(key)}")
+        found[key] = said
+    if len(set(found.values())) > 1:
+        keys = " and ".join(quote(key) for key in sorted(found))
+        return build_fault("loss-mark", f"{name} has {keys}, and one of them says the opposite of the other")
+    if not found:
+        return None
+    [learnt] = set(found.values())
+    if learnt and role != "assistant":
+        key = quote(min(found))
+        return build_fault("loss-mark", f"{name} is marked as to be learnt by {key}, and answers alone are learnt")
+    return learnt
+
+
+def find_row_mark(row: Mapping[str, Any]) -> Fault | None:
+    """Return the fault of a mark that stands at the row, outside its messages, and says anything but "learn"."""
+    for key in MARK_KEYS & row.keys():
+        value = row[key]
+        if isinstance(value, bool | int | float | list) and value != [] and _read(key, value) is not True:
+            message = f"the row itself has {quote(key)}: {_show(value)}, and marks are obeyed in messages only"
+            return build_fault("loss-mark", message)
+    return None
+
+
+def _read(key: str, value: Any) -> bool | None:
+    """Return whether a mark says "learn", or None where it says neither yes nor no."""
+    if key in _UNCLEAR or not is_yes_or_no(value):
+        return None
+    return bool(value) is (key in _LEARNT)
+
+
+def is_yes_or_no(value: Any) -> bool:
+    """Whether a value is true, false, 1 or 0."""
+    return isinstance(value, bool) or (is_finite_number(value) and value in {0, 1})
+
+
+def _show(value: Any) -> str:
+    return (
+        f"{value:g}" if is_finite_number(value) else str(value).lower() if isinstance(value, bool) else name_type(value)
+    )
+
+
+def _explain(key: str) -> str:
+    if key in _UNCLEAR:
+        return "which does not say whether a whole message is learnt or left out"
+    return "and a message is learnt or is not"
