@@ -19,6 +19,8 @@ def check_labels(job: Job, whose: str) -> Iterator[Found]:
     for name in ("min_label", "max_label"):
         if getattr(job.recipe.data, name) is not None:
             yield ("data", name), Problem(f"{whose} read no labels to scale", f"remove it: {_GRADED}")
+    if job.recipe.data.scores_as_labels:
+        yield ("data", "scores_as_labels"), Problem(f"{whose} read no labels", f"remove it: {_GRADED}")
 
 
 def check_strategy(job: Job, whose: str) -> Iterator[Found]:

@@ -25,6 +25,12 @@ map_option = click.option(
 min_label_option = click.option("--min-label", type=float, help="The label that becomes 0, if it is not 0.")
 max_label_option = click.option("--max-label", type=float, help="The label that becomes 1, such as 2 for 0, 1, 2.")
 
+scores_as_labels_option = click.option(
+    "--scores-as-labels/--no-scores-as-labels",
+    default=None,
+    help="What pos_scores and neg_scores are: labels, or a teacher's scores.",
+)
+
 
 def split_assignments(option: str, texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """Return (left, right) of each KEY=VALUE. Raises BadParameter where a side is missing or a key comes twice."""
@@ -66,6 +72,7 @@ def data_command() -> None:
 @click.option("--kind", type=click.Choice(KINDS), help="What the rows must be; default: what the first one is.")
 @min_label_option
 @max_label_option
+@scores_as_labels_option
 @map_option
 @as_json
 def data_check_command(
@@ -78,6 +85,7 @@ def data_check_command(
     kind: str | None,
     min_label: float | None,
     max_label: float | None,
+    scores_as_labels: bool | None,
     columns: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -98,6 +106,7 @@ def data_check_command(
         kind=kind,
         min_label=min_label,
         max_label=max_label,
+        scores_as_labels=scores_as_labels,
         columns=dict(split_assignments("--map", columns)) or None,
     )
     if report.problems and not as_json:
@@ -165,6 +174,7 @@ def _refuse_table(file: Path) -> None:
 @max_label_option
 @click.option("--relevant-from", type=float, metavar="L", help="To ranking: labels of L and more make a positive.")
 @click.option("--labels-as-scores", is_flag=True, help="To ranking: keep the labels as pos_scores and neg_scores.")
+@scores_as_labels_option
 @click.option(
     "--drop-queries-without-both", is_flag=True, help="To ranking: leave out what has no positive or no negative."
 )
@@ -186,6 +196,7 @@ def data_convert_command(
     max_label: float | None,
     relevant_from: float | None,
     labels_as_scores: bool,
+    scores_as_labels: bool | None,
     drop_queries_without_both: bool,
     drop_keys: bool,
     drop_scores: bool,
@@ -211,6 +222,7 @@ def data_convert_command(
         to,
         relevant_from=relevant_from,
         labels_as_scores=labels_as_scores,
+        scores_as_labels=scores_as_labels,
         drop_queries_without_both=drop_queries_without_both,
         drop_keys=drop_keys,
         drop_scores=drop_scores,

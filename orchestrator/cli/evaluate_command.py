@@ -33,6 +33,9 @@ _MAP = "--map"
 @click.option("--batch-size", type=click.IntRange(1), help="Pairs (texts) scored at once: 8 for an LLM, else 32.")
 @click.option("--min-label", type=float, help="Graded labels: what becomes 0; goes with --max-label.")
 @click.option("--max-label", type=float, help="Graded labels: what becomes 1, such as 2 for labels 0, 1, 2.")
+@click.option(
+    "--scores-as-labels/--no-scores-as-labels", default=None, help="What the rows' scores are: labels, or a teacher's."
+)
 @click.option("--corpus", is_flag=True, help="Every query searches all documents of the data (embedding models).")
 @click.option("--metrics", help="Names with commas between, such as ndcg@10,mrr@10; the first is the headline.")
 @click.option(_MAP, "columns", multiple=True, metavar="NEW=OLD", help="Read the column OLD as NEW; may be repeated.")
@@ -54,6 +57,7 @@ def evaluate_command(
     batch_size: int | None,
     min_label: float | None,
     max_label: float | None,
+    scores_as_labels: bool | None,
     corpus: bool,
     metrics: str | None,
     columns: tuple[str, ...],
@@ -83,7 +87,9 @@ def evaluate_command(
         raise click.UsageError("--max-label must lie above --min-label (0)")
     renamed = dict(split_assignments(_MAP, columns))
     kind = sniff_data(files, renamed)
-    data = EvalRequest(files, kind, renamed, min_label, max_label, corpus, SEED, limit, max_dropped)
+    if kind == "group" and (scores_as_labels or max_label is not None):
+        kind = "labelled"  # only these have labels
+    data = EvalRequest(files, kind, renamed, min_label, max_label, corpus, SEED, limit, max_dropped, scores_as_labels)
     request = Request(
         models,
         data,

@@ -140,6 +140,9 @@ def data_score_command(
 @click.option("--seed", type=int, default=42, show_default=True, help="Of the random sampling.")
 @click.option("--min-label", type=float, help="Graded labels: what becomes 0 (0); goes with --max-label.")
 @click.option("--max-label", type=float, help="Graded labels: what becomes 1; at least half of it is relevant.")
+@click.option(
+    "--scores-as-labels/--no-scores-as-labels", default=None, help="What the rows' scores are: labels, or a teacher's."
+)
 @click.option("--max-dropped", type=click.IntRange(0), default=0, show_default=True, help="Bad rows that are allowed.")
 @_map_option
 @_device_option
@@ -170,6 +173,7 @@ def data_mine_command(
     seed: int,
     min_label: float | None,
     max_label: float | None,
+    scores_as_labels: bool | None,
     max_dropped: int,
     columns: tuple[str, ...],
     device: str | None,
@@ -208,6 +212,7 @@ def data_mine_command(
             min_label or 0.0,
             1.0 if max_label is None else max_label,
             max_dropped,
+            scores_as_labels,
         ),
         embedder=ModelChoice(model, None, family, max_length, None, batch_size, trust_remote_code, allow_pickle),
         cross_encoder=ModelChoice(

@@ -67,6 +67,7 @@ def check_files(
     columns: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
     min_label: float | None = None,
     max_label: float | None = None,
+    scores_as_labels: bool | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> CheckReport:
     """Check `paths` as training data, and against `eval_paths` for leaks where given.
@@ -74,6 +75,7 @@ def check_files(
     `kind` None is that of the first file's first row. Groups need negatives, as for rerankers, unless that row is one
     of swift's without any: embedding data. A FlagEmbedding budget is for groups only. `columns` are (new, old) names.
     Labels from `min_label` (None: 0) to `max_label` (None: 1) become 0 to 1; only labelled rows have them.
+    `scores_as_labels` as in RowRules.
 
     Raises DataError when a file cannot be read at all; bad rows are in the report.
     """
@@ -81,14 +83,15 @@ def check_files(
     given = require_kind(kind) if kind else None
     shape = sniff_shape(paths[0], renamed, given or "group") if paths else None
     wanted: Kind = given or (shape.kind if shape else "group")
-    if not given and wanted == "group" and max_label is not None:
-        wanted = "labelled"  # only these have labels that a range could be of
+    if not given and wanted == "group" and (max_label is not None or scores_as_labels):
+        wanted = "labelled"  # only these have labels
     rules = RowRules(
         wanted,
         needs_negatives=not (shape and shape.without_negatives),
         columns=renamed,
         min_label=min_label or 0.0,
         max_label=1.0 if max_label is None else max_label,
+        scores_as_labels=scores_as_labels,
     )
     if wanted != "group" and isinstance(budget, LengthBudget):
         budget = None

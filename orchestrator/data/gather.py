@@ -24,6 +24,7 @@ from orchestrator.data.loss_fit import LossFit
 from orchestrator.data.reading.readers import open_source, require_readable, show_path
 from orchestrator.data.reasons import REASONS, Fault, problem_of, refuse
 from orchestrator.data.rows.checks import check_row
+from orchestrator.data.rows.graded_scores import LabelSources
 from orchestrator.data.rows.labelled import LabelledGroup
 from orchestrator.data.rows.records import Chat
 from orchestrator.data.rows.texts import build_fault
@@ -91,6 +92,7 @@ class _Pass:
         self.fit = fit
         self.eval_rules = replace(request.rules, needs_scores=False)  # the teacher scores training files only
         self.samples = Samples()
+        self.label_sources = {"train": LabelSources(), "eval": LabelSources()}  # by the files, not by the split
         self.eval_queries = DigestSet()
         self.eval_answers = DigestSet()
         # Where one file is split, a train positive may come before its eval twin: it is looked up at the end.
@@ -171,6 +173,8 @@ class _Pass:
             self._drop_bad(side, path, row.line, checked)
             return None
         place = f"{path}:{row.line}"
+        if self.request.rules.kind == "labelled":
+            self.label_sources[side.tally.side].note(checked.row, path, row.line)
         if checked.unknown_keys:
             self.findings.warn_unknown_keys(checked.unknown_keys, place)
         record = self._find_new(checked, side)
@@ -302,6 +306,8 @@ class _Pass:
 
     def _keep_all(self, side: Side, measured: Measurements) -> None:
         for path, record, lengths in measured:
+            if side is self.train:
+                self.fit.note_labels(record)
             if side.fit and lengths and lengths.texts_cut and self._drops_long:
                 limit = self.request.budget.max_tokens if isinstance(self.request.budget, TokenLimit) else 0
                 parts = ", ".join(f"{n} {part}" for part, n in lengths.cut.items() if n)
@@ -328,9 +334,9 @@ class _Pass:
             refusals += side.prompts.problem("prompt-on-some-rows-only", "prompt")
         if self.request.takes_scores:
             refusals += self.train.scores.problem("scores-on-some-rows-only", "teacher scores")
+        refusals += self._find_unclear_scores()
         refusals += self.fit.problems()
         refusals += self.samples.finish(self.findings)
-        self.fit.finish(self.findings)
         self._warn_shared_documents()
         stats: dict[str, Any] = {"version": STATS_VERSION, "kind": self.request.rules.kind}
         for side in self.sides:
@@ -343,6 +349,19 @@ class _Pass:
         )
         refusals += self._find_empty_side(ledger)
         return Gathered(ledger, stats, tuple(refusals), tuple(self.bad_rows), self._mend_cuts())
+
+    def _find_unclear_scores(self) -> list[Problem]:
+        """Return that scores may be labels, unless somebody has said what they are, or the training learns them."""
+        rules = self.request.rules
+        if rules.kind != "labelled" or rules.scores_as_labels is not None:
+            return []
+        taught = self.request.demands.target == "teacher"
+        return [
+            problem
+            for side, sources in self.label_sources.items()
+            if not (taught and side == "train")
+            for problem in sources.problem(ranged=rules.has_label_range, needs_negatives=not self.request.corpus)
+        ]
 
     def _mend_cuts(self) -> Cuts | None:
         """Return the cuts of another pass, or None; those for validation are right only when those for eval are."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from orchestrator.data.reasons import Fault
 from orchestrator.data.rows.field_readers import SAMPLE_KEY
+from orchestrator.data.rows.graded_scores import read_scores_as_labels
 from orchestrator.data.rows.texts import build_fault, is_finite_number, name_type, quote
 
 Form = Literal["pointwise", "hits", "ranking"]
@@ -34,7 +36,7 @@ class Reshaping:
     """The form to write, and what may be given up for it.
 
     `min_label` and `max_label` scale labels to [0, 1]; `relevant_from` is on the scale of the files. The labels of a
-    ranking row are 1 and 0 whatever the scale.
+    ranking row are 1 and 0 whatever the scale, unless `scores_as_labels` says that its scores are its labels.
     """
 
     to: Form
@@ -45,6 +47,7 @@ class Reshaping:
     drop_scores: bool = False
     min_label: float | None = None
     max_label: float | None = None
+    scores_as_labels: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,11 @@ class Judgements:
 def read_judgements(row: dict[str, Any], rules: Reshaping, place: Place) -> Judgements | Fault:
     """Return what a row of any of the three forms says, or why it is none of them; `null` is an absent key."""
     row = {key: value for key, value in row.items() if value is not None or key not in _NULLABLE}
+    if rules.scores_as_labels:
+        graded = read_scores_as_labels(row, *find_range(rules))
+        if isinstance(graded, Fault):
+            return graded
+        row = graded
     forms = [form for form, marks in _MARKS.items() if any(mark in row for mark in marks)]
     if len(forms) != 1:
         known = ", ".join(map(quote, list(row)[:20])) or "no keys"
@@ -98,6 +106,13 @@ def read_judgements(row: dict[str, Any], rules: Reshaping, place: Place) -> Judg
         keys = {key: value for key, value in row.items() if key not in OWN_KEYS[form]}
     found = Judgements(row["query"], keys, tuple(hits), place, form)
     return found if rules.to == "hits" else _give_to_hits(found, rules)
+
+
+def find_range(rules: Reshaping) -> tuple[float, float]:
+    """Return the lowest and the highest label; any number is a label where no range was given."""
+    if rules.max_label is None:
+        return (0, math.inf)
+    return (rules.min_label or 0, rules.max_label)
 
 
 def pack_judgements(found: Judgements) -> list[Any]:

@@ -64,7 +64,8 @@ class LossFit:
         self._demands = demands
         self._takes_scores = takes_scores
         self._misfits: dict[tuple[str, str], tuple[Problem, int]] = {}
-        self._scores: set[float] = set()
+        self._labels: set[float] = set()
+        self._scored = False
 
     def find_fault(self, record: Record) -> Fault | None:
         """Return why this one row must be left out, or None."""
@@ -94,36 +95,45 @@ class LossFit:
         findings.warn("documents-drawn", message, example=f"{path}:{record.line}")
         return draw_documents(record, size, self._demands.seed)
 
+    def note_labels(self, record: Record) -> None:
+        """Look at the labels of one training row, kept or over a limit: the whole data are to have two."""
+        if isinstance(record, ScoredPair):
+            if len(self._labels) <= 1 and self._demands.loss in LABEL_LOSSES:
+                self._labels.add(record.score)
+        elif isinstance(record, LabelledGroup):
+            self._scored |= record.scores is not None
+            if len(self._labels) <= 1 and self._demands.loss in POINTWISE:
+                self._labels.update(find_targets(record, self._demands.target))
+
     def note(self, path: str, record: Record, findings: Findings) -> None:
         """Look at one row that is kept."""
         for code, reason, remedy in self._find_misfits(record):
             known = self._misfits.get((code, remedy))  # not by the reason, which may hold the row's own score
             problem = known[0] if known else problem_of(code, reason, hint=remedy, where=Where(path, record.line))
             self._misfits[code, remedy] = (problem, known[1] + 1 if known else 1)
-        if isinstance(record, ScoredPair):
-            if len(self._scores) <= 1:
-                self._scores.add(record.score)
-        elif isinstance(record, RankingGroup):
+        if isinstance(record, RankingGroup):
             self._warn_group(f"{path}:{record.line}", record, findings)
-        elif isinstance(record, LabelledGroup):
-            if len(self._scores) <= 1 and self._demands.loss in POINTWISE:
-                self._scores.update(find_targets(record, self._demands.target))
-            if record.scores is not None:
-                self._warn_scores(f"{path}:{record.line}", findings, "a loss of labels")
+        elif isinstance(record, LabelledGroup) and record.scores is not None:
+            self._warn_scores(f"{path}:{record.line}", findings, "a loss of labels")
 
     def problems(self) -> list[Problem]:
         """Return one problem for each reason, at the first row that has it."""
-        return [
+        found = [
             replace(problem, message=f"{problem.message} ({count} such rows)") if count > 1 else problem
             for problem, count in self._misfits.values()
         ]
+        return [*found, *self._find_one_label()]
 
-    def finish(self, findings: Findings) -> None:
-        """Warn of what only all rows together show."""
-        if self._demands.loss in (*LABEL_LOSSES, *POINTWISE) and len(self._scores) == 1:
-            [label] = self._scores
-            message = f"every training pair has the label {label:g}: {self._demands.loss} has nothing to contrast"
-            findings.warn("one-label-only", message)
+    def _find_one_label(self) -> list[Problem]:
+        """Return that all training rows have one label, where the loss could only learn to say it always."""
+        if len(self._labels) != 1:
+            return []
+        [label] = self._labels
+        message = f"every training pair has the label {label:g}: {self._demands.loss} has nothing to contrast"
+        hint = "add documents with another label"
+        if self._scored and self._demands.target == "label":
+            hint += ", or read the scores as labels: data.scores_as_labels: true (--scores-as-labels)"
+        return [problem_of("one-label-only", message, hint=hint)]
 
     def _warn_group(self, place: str, group: RankingGroup, findings: Findings) -> None:
         demands = self._demands

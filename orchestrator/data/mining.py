@@ -17,6 +17,8 @@ from orchestrator.data.mining_corpus import CorpusFile
 from orchestrator.data.reading.readers import open_source
 from orchestrator.data.reasons import Fault, problem_of
 from orchestrator.data.row_documents import read_documents, read_value
+from orchestrator.data.rows.formats import rename_columns
+from orchestrator.data.rows.graded_scores import LabelSources, read_scores_as_labels
 from orchestrator.data.rows.texts import build_fault, is_blank, is_finite_number
 from orchestrator.data.verdict import PROBLEMS_SHOWN
 from orchestrator.data.writing.writers import FileSet, format_line
@@ -44,6 +46,7 @@ class MiningRows:
     min_label: float = 0.0
     max_label: float = 1.0
     max_dropped: int = 0
+    scores_as_labels: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class _Gathering:
         self.queries: dict[bytes, _Query] = {}
         self.documents: dict[bytes, int] = {}
         self.rows_in = 0
+        self.sources = LabelSources()
         self.inputs: list[dict[str, Any]] = []
         self.bad: Counter[str] = Counter()
         self.problems: list[Problem] = []
@@ -94,11 +98,22 @@ class _Gathering:
         for row in source.rows():
             self.rows_in += 1
             value = read_value(row, source, self.rows.columns)
-            found = row.fault or read_documents(value, self.rows.columns, path=path, line=row.line)
+            found = row.fault or self._read(value, path, row.line)
             fault = found if isinstance(found, Fault) else self._take(found)
             if fault:
                 self._drop(fault, path, row.line)
         self._note(path, "rows", source)
+
+    def _read(self, value: Any, path: Path, line: int) -> RowDocuments | Fault:
+        rows, columns = self.rows, self.rows.columns
+        if not isinstance(value, dict):
+            return read_documents(value, columns, path=path, line=line)
+        row = rename_columns(value, columns)
+        if isinstance(row, Fault):
+            return row
+        self.sources.note(row, str(path), line)
+        graded = read_scores_as_labels(row, rows.min_label, rows.max_label) if rows.scores_as_labels else row
+        return graded if isinstance(graded, Fault) else read_documents(graded, {}, path=path, line=line)
 
     def take_corpus(self, path: Path) -> None:
         source = CorpusFile(path)
@@ -173,6 +188,10 @@ def gather_for_mining(rows: MiningRows, folder: Path) -> MiningInput:
             gathering.take_corpus(path)
         if gathering.bad.total() > rows.max_dropped:
             raise DataError.from_problems(_sum_up(gathering.problems, gathering.bad))
+        if rows.scores_as_labels is None:
+            ranged = (rows.min_label, rows.max_label) != (0, 1)
+            if unclear := gathering.sources.problem(ranged=ranged, needs_negatives=False):
+                raise DataError.from_problems(unclear)
         found = [query for query in gathering.queries.values() if query.positives]
         if not found:
             raise DataError(

@@ -118,6 +118,7 @@ def _add_labels(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--min-label", type=finite, metavar="X", help="labelled: the label that becomes 0 (default 0)")
     add("--max-label", type=finite, metavar="Y", help="labelled: the label that becomes 1 (default 1)")
+    add("--scores-as-labels", action=argparse.BooleanOptionalAction, help="labelled: what the scores of a row are")
     add("--target", choices=("label", "teacher"), help="labelled: what is learnt (margin_mse: teacher, others: label)")
     add("--graded", action="store_true", help="listwise_ce: the labels of a query are a distribution")
     add("--train-group-size", type=_group_size, metavar="N", help="labelled: draw N documents of a larger group")
@@ -159,6 +160,7 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[Request, Outputs]:
             given.min_label or 0.0,
             1.0 if given.max_label is None else given.max_label,
             given.needs_scores or (kind == "labelled" and target == "teacher"),
+            given.scores_as_labels,
         ),
         demands=Demands(
             given.loss,
@@ -187,6 +189,8 @@ def _check_labels(parser: argparse.ArgumentParser, given: argparse.Namespace, ta
     if given.kind != "labelled" and (given.graded or given.target or given.train_group_size):
         parser.error("--target, --graded and --train-group-size go with --kind labelled")
     check_label_range(parser, given)
+    if given.scores_as_labels and target == "teacher":
+        parser.error("--scores-as-labels leaves no scores for --target teacher")
     form = LOSS_FORMS.get(given.loss)
     if given.kind == "labelled" and given.loss and form != given.form:
         parser.error(f"--loss {given.loss} goes with --form {form}" if form else f"{given.loss} takes no labelled rows")
@@ -198,6 +202,8 @@ def check_label_range(parser: argparse.ArgumentParser, given: argparse.Namespace
     """End with code 2 where --min-label and --max-label are no range, or have nothing to do with the kind."""
     if given.kind != "labelled" and (given.min_label, given.max_label) != (None, None):
         parser.error("--min-label and --max-label go with --kind labelled")
+    if given.kind != "labelled" and given.scores_as_labels:
+        parser.error("--scores-as-labels goes with --kind labelled")
     if given.min_label is not None and given.max_label is None:
         parser.error("--min-label goes with --max-label")
     if given.max_label is not None and given.max_label <= (given.min_label or 0):

@@ -60,6 +60,7 @@ class EvalRequest:
     seed: int = 42
     limit: int | None = None
     max_dropped: int = 0
+    scores_as_labels: bool | None = None
 
 
 def prepare_eval(request: EvalRequest, out: Path, *, on_progress: Callable[[int, int], None] | None = None) -> Gathered:
@@ -107,6 +108,7 @@ def _build_request(request: EvalRequest, out: Path) -> Request:
         columns=request.columns,
         min_label=request.min_label or 0.0,
         max_label=1.0 if request.max_label is None else request.max_label,
+        scores_as_labels=request.scores_as_labels,
     )
     return Request(
         train_files=(),
@@ -128,6 +130,7 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[EvalRequest, Path]:
     add("--columns", nargs="+", default=[], metavar="NEW=OLD", help="columns to rename, in every file")
     add("--min-label", type=finite, metavar="X", help="labelled: the label that becomes 0 (default 0)")
     add("--max-label", type=finite, metavar="Y", help="labelled: the label that becomes 1 (default 1)")
+    add("--scores-as-labels", action=argparse.BooleanOptionalAction, help="labelled: what the scores of a row are")
     add("--corpus", action="store_true", help="evaluate over a corpus of all documents")
     add("--out", type=Path, required=True, metavar="DIR", help="folder for the prepared files")
     add("--max-dropped", type=not_negative, default=0, metavar="N", help="bad rows that may be dropped (default 0)")
@@ -151,6 +154,7 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[EvalRequest, Path]:
         given.seed,
         given.limit_eval,
         given.max_dropped,
+        given.scores_as_labels,
     )
     return request, given.out
 

@@ -128,6 +128,18 @@ _TABLE = (
         "fewer validation rows than one evaluation batch takes (ms-swift then dies of KeyError eval_loss)",
         "lower per_device_eval_batch_size, or raise the validation ratio",
     ),
+    Reason(
+        "scores-or-labels",
+        "refused",
+        "no row has a label, scores are all that tells documents apart, and nothing says that they are labels",
+        "data.scores_as_labels (--scores-as-labels): true reads them as labels, false as a teacher's",
+    ),
+    Reason(
+        "one-label-only",
+        "refused",
+        "all training pairs have one label, and a loss that looks at one pair at a time needs two",
+        "add documents with another label",
+    ),
     Reason("loss-misfit", "refused", "the data has no rows that the loss can learn from", "choose the loss that fits"),
     Reason(
         "score-out-of-range",
@@ -326,7 +338,6 @@ _TABLE = (
         "training rows are no multiple of a full batch: each epoch leaves others out (drop_last)",
         "none needed; per_device_train_batch_size decides how many",
     ),
-    Reason("one-label-only", "warning", "all training pairs have one label, and contrast needs two", "add the other"),
     Reason("scores-not-used", "warning", "the trainer takes no teacher scores; they are left out", "none needed"),
     Reason(
         "tokens-not-counted", "warning", "the tokenizer cannot be used", "give a folder with tokenizer.json, or none"

@@ -12,6 +12,7 @@ from orchestrator.data.digests import digest
 from orchestrator.data.judgements import pack_judgements, read_judgements, unpack_judgements
 from orchestrator.data.reasons import Fault, problem_of
 from orchestrator.data.reshape import Finding, build_rows, is_beyond_ranking, merge_judgements
+from orchestrator.data.rows.graded_scores import LabelSources
 from orchestrator.data.verdict import PROBLEMS_SHOWN
 from orchestrator.data.writing.writers import format_line
 from orchestrator.errors import DataError, Problem, Where
@@ -49,6 +50,7 @@ class Regrouping:
         self._queries: dict[bytes, int] = {}
         self._mixed: Place | None = None
         self._has_ranking = False
+        self._sources = LabelSources()
 
     def take(self, row: dict[str, Any], path: Path, line: int) -> Fault | None:
         """Take one row, or return why it is none. Raises ValueError where UTF-8 cannot hold it."""
@@ -57,6 +59,7 @@ class Regrouping:
         found = read_judgements(row, self._rules, (len(self._paths) - 1, line))
         if isinstance(found, Fault):
             return found
+        self._sources.note(row if found.form == "ranking" else {}, str(path), line)
         data = json.dumps(pack_judgements(found), ensure_ascii=False, allow_nan=False).encode() + b"\n"
         self._chains.add(self._queries.setdefault(digest((found.query,)), len(self._chains)), data)
         self._has_ranking |= found.form == "ranking"
@@ -66,6 +69,10 @@ class Regrouping:
 
     def write(self, stream: BinaryIO) -> Regrouped:
         """Write all rows. Raises DataError with the first findings where something would be lost or contradicts."""
+        if self._rules.scores_as_labels is None and not self._rules.drop_scores:
+            unclear = self._sources.problem(ranged=self._rules.max_label is not None)
+            if unclear:
+                raise DataError.from_problems(unclear)
         rows = queries = dropped = repeated = 0
         findings: list[Finding] = []
         counts: Counter[str] = Counter()

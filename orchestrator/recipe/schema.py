@@ -73,6 +73,9 @@ class Data(_Part):
     )
     min_label: float | None = Field(None, description="graded labels: what becomes 0 (0); goes with max_label")
     max_label: float | None = Field(None, description="graded labels: what becomes 1, such as 2 for labels 0, 1, 2")
+    scores_as_labels: bool | None = Field(
+        None, description="what pos_scores and neg_scores are: labels (true) or a teacher's scores (false)"
+    )
     max_dropped: int = Field(0, ge=0, description="bad rows that may be dropped (and counted) before the run ends")
     seed: int = Field(42, description="decides the split and the order of candidates")
 
@@ -277,6 +280,13 @@ class Recipe(_Part):
                 if isinstance(value.get(key), str):
                     value = {**value, key: {name: value[key]}}
         return value
+
+    @model_validator(mode="after")
+    def _labels_or_teacher(self) -> Recipe:
+        target = self.loss and (self.loss.target or ("teacher" if self.loss.type == "margin_mse" else None))
+        if self.data.scores_as_labels and (self.teacher is not None or target == "teacher"):
+            raise ValueError("data.scores_as_labels: true leaves no scores for a teacher: remove it, or the teacher")
+        return self
 
 
 def build_json_schema(train_arguments: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any]:

@@ -58,11 +58,16 @@ def _find_file(draft: Draft, name: str) -> str:
 
 
 def label_range_flags(draft: Draft, kind: str) -> dict[str, Any]:
-    """Return the flags that say what is scaled to 0 and 1, for rows that have graded labels."""
+    """Return the flags that say what labels are, and which become 0 and 1, for rows that have graded ones."""
     data = draft.job.recipe.data
-    if kind != "labelled" or data.max_label is None:
+    if kind != "labelled":
         return {}
-    return {"min-label": data.min_label or 0.0, "max-label": data.max_label}
+    flags: dict[str, Any] = {}
+    if data.max_label is not None:
+        flags |= {"min-label": data.min_label or 0.0, "max-label": data.max_label}
+    if data.scores_as_labels is not None:
+        flags["scores-as-labels" if data.scores_as_labels else "no-scores-as-labels"] = True
+    return flags
 
 
 def add_prepare(draft: Draft, training: Training, files: DataFiles) -> None:

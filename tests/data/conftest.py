@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from orchestrator.cli import main as command_line
 from orchestrator.data.prepare import main
 
 if TYPE_CHECKING:
@@ -54,6 +55,23 @@ class Stage:
 
     def names(self) -> list[str]:
         return sorted(path.name for path in self.out.iterdir()) if self.out.exists() else []
+
+
+class Orch:
+    """Runs the command line, and returns its exit code and all that it said."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *argv: object) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as ended:
+            command_line([*map(str, argv)])
+        return int(ended.value.code or 0), "".join(self._capsys.readouterr())
+
+
+@pytest.fixture
+def orch(capsys: pytest.CaptureFixture[str]) -> Orch:
+    return Orch(capsys)
 
 
 @pytest.fixture

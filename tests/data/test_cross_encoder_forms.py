@@ -326,11 +326,6 @@ def test_a_score_that_stands_in_for_a_label_must_be_one(stage, files):
         assert stage("--train", train, *options, "--loss", loss, "--target", "teacher") == 0
 
 
-def test_pointwise_training_on_one_label_is_warned_about(stage, files):
-    stage("--train", files.lines("t.jsonl", hits("a", 1), hits("b", 1, 1)), *PAIRS, "--loss", "pointwise_bce")
-    assert "one-label-only: every training pair has the label 1: pointwise_bce has nothing to" in stage.stderr
-
-
 def test_the_labels_are_drawn(stage, files):
     stage("--train", files.lines("t.jsonl", hits("a", 1, 0, 0, 0), hits("b", 1, 0.5)), *LISTS)
     at = stage.stdout.splitlines().index("train labels: 0 to 1 (mean 0.42)")

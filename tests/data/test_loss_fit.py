@@ -126,6 +126,11 @@ def test_what_the_loss_asks_of_training_rows_it_does_not_ask_of_eval_rows(files)
     assert (found.ledger.bad, found.refusals) == (0, ())
 
 
+def test_pairs_with_one_label_are_refused_by_a_loss_that_contrasts_two(files):
+    [problem] = fit(files, [pair(1, 0), pair(2, 0)], "contrastive").refusals
+    assert problem.message == "one-label-only: every training pair has the label 0: contrastive has nothing to contrast"
+
+
 @pytest.mark.parametrize(
     ("rows", "demands", "code", "sentence"),
     [
@@ -137,7 +142,6 @@ def test_what_the_loss_asks_of_training_rows_it_does_not_ask_of_eval_rows(files)
             "documents-sampled",
             "(1 positives and 7 negatives): 2;",
         ),
-        ([pair(1, 0), pair(2, 0)], {"loss": "contrastive"}, "one-label-only", "has the label 0: contrastive"),
         (
             [group(1) | {"pos_scores": [1], "neg_scores": [0]}, group(2)],
             {},

@@ -100,6 +100,7 @@ def test_every_problem_is_reported_at_once_in_the_order_of_the_file(write):
         ("eval: eval.jsonl", "eval: eval.jsonl\n  max_label: 0", 5, "max_label must lie above min_label", None),
         ("data:", "launch: {strategy: zero}\ndata:", 5, "'zero' is not one of", None),
         ("data:", "deterministic: perhaps\ndata:", 5, "deterministic: expected", None),
+        ("data:", "teacher: a/b\ndata:\n  scores_as_labels: true", 1, "leaves no scores for a teacher", None),
         ("data:", "loss: pointwise_bec\ndata:", 5, "'pointwise_bec' is not one of", "mean 'pointwise_bce'?"),
     ],
 )

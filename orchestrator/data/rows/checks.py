@@ -16,6 +16,7 @@ from orchestrator.data.rows.formats import (
     find_shape,
     rename_columns,
 )
+from orchestrator.data.rows.graded_scores import read_scores_as_labels
 from orchestrator.data.rows.texts import build_fault, find_surrogate, is_blank, name_type
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 class RowRules:
     """What rows are wanted: their kind, whether they need negatives and may have prompts, and {new: old} columns.
 
-    `min_label` and `max_label` become 0 and 1; `needs_scores`: a row without teacher scores is bad.
+    `min_label` and `max_label` become 0 and 1; `needs_scores`: a row without teacher scores is bad. `scores_as_labels`:
+    the scores of a ranking row are labels (True), a teacher's (False), or nobody has said (None).
     """
 
     kind: Kind = "group"
@@ -39,13 +41,20 @@ class RowRules:
     min_label: float = 0.0
     max_label: float = 1.0
     needs_scores: bool = False
+    scores_as_labels: bool | None = None
+
+    @property
+    def has_label_range(self) -> bool:
+        """Whether labels are on another scale than 0 to 1."""
+        return (self.min_label, self.max_label) != (0, 1)
 
 
 @dataclass(frozen=True)
 class Accepted:
     """A good row's record, and what about it is worth a warning; `is_sample`: `orch data sample` wrote it.
 
-    `left_out_turns` followed the last answer of a conversation that is learnt.
+    `left_out_turns` followed the last answer of a conversation that is learnt; `row` is that of a labelled record, in
+    canonical names.
     """
 
     record: Record
@@ -55,6 +64,7 @@ class Accepted:
     repeated_documents: int = 0
     left_out_turns: int = 0
     is_sample: bool = False
+    row: Mapping[str, Any] = field(default_factory=dict)
 
 
 _ANY_GROUP = RowRules()
@@ -68,6 +78,8 @@ def check_row(
     `numeric_text`: numbers may be given as text, as in a .csv, where all cells are text.
     """
     row = rename_columns(value, rules.columns) if isinstance(value, dict) else explain_no_object(value, rules.kind)
+    if isinstance(row, dict) and rules.scores_as_labels and rules.kind == "labelled":
+        row = read_scores_as_labels(row, rules.min_label, rules.max_label)
     if isinstance(row, Fault):
         return row
     fields = _read_row(row, rules)
@@ -87,7 +99,7 @@ def check_row(
         )
         if isinstance(labelled, Fault):
             return labelled
-        return Accepted(labelled[0], fields.unknown_keys, repeated_documents=labelled[1], is_sample=is_sample)
+        return Accepted(labelled[0], fields.unknown_keys, repeated_documents=labelled[1], is_sample=is_sample, row=row)
     if rules.kind == "chat":
         return _accept_chat(fields, source, line, is_sample=is_sample)
     record = pair_checks.check_pair(fields, source, line, numeric_text=numeric_text)

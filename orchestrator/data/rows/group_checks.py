@@ -135,7 +135,13 @@ def _check_scores(row: dict[str, Any]) -> Fault | None:
     given = [key for key in ("pos_scores", "neg_scores") if row.get(key) is not None]
     if len(given) == 1 and (given == ["neg_scores"] or row.get("neg")):
         other = "neg_scores" if given == ["pos_scores"] else "pos_scores"
-        return build_fault("scores-length", f'the row has "{given[0]}" without "{other}"', "give both, or neither")
+        hint = "give both, or neither"
+        if given == ["pos_scores"]:
+            hint += (
+                "; if they are labels (negatives have the lowest), say data.scores_as_labels: true "
+                "(--scores-as-labels), which backend: sentence-transformers takes"
+            )
+        return build_fault("scores-length", f'the row has "{given[0]}" without "{other}"', hint)
     for key in given:
         scores, texts = row[key], row.get(key.removesuffix("_scores")) or []
         if len(scores) != len(texts):
