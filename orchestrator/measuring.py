@@ -38,12 +38,16 @@ _LABELS = {
     "cross-encoder": "base model as the cross-encoder it is",
     "bi-encoder": "base model as the bi-encoder it is (cosine of its embeddings)",
     "embedding": "base model with its authors' own instruction",
+    "qwen3-score-head": "base model in Qwen3-Reranker's own prompt, by its head",
+    "reward-model": "base model as the reward model it is",
+    "formatted-head": "base model in the format of its own training",
 }
 _TRAINED_LABELS = {
     "embedding": "base embedding model",
     "chat": "base LLM",
 }
-_NATIVES = "one of qwen3-native, cross-encoder, bi-encoder, flag-llm-reranker"
+_NATIVES = "one of qwen3-native, cross-encoder, bi-encoder, flag-llm-reranker, qwen3-score-head, reward-model"
+_OF_SYSTEM = ("name", "label", "dtype", "trust_remote_code", "batch_size", "base_name")
 _TUNED_LABEL = "tuned model, packaged, in the format of its training"
 
 
@@ -72,7 +76,7 @@ class Measured:
 
 def build_measured(job: Job, training: Training) -> Measured:
     """Return what is scored. A base model without a format of its own, or with the training's, has one baseline."""
-    native = _native(job, training)
+    native = _packaged_head(job) or _native(job, training)
     same = native is not None and native == training.scoring
     names: list[str] = []
     for asked in job.recipe.evaluate.baselines:
@@ -138,6 +142,12 @@ def _baseline(job: Job, training: Training, name: str, native: dict[str, Any] | 
     return System(name, _complete(job, name, training.scoring, label), f"Score the untouched {label}")
 
 
+def _packaged_head(job: Job) -> dict[str, Any] | None:
+    """Return how a packaged LLM with a head says that it is scored; None for any other base model."""
+    own = load_own_spec(job.model) if job.model.score_head and job.model.native is None else None
+    return {key: value for key, value in own.items() if key not in _OF_SYSTEM} if isinstance(own, dict) else None
+
+
 def _native(job: Job, training: Training) -> dict[str, Any] | None:
     """Return how the base model's authors score with it; None where that is unknown, or a cross-encoder's logit."""
     scorer, max_length = training.scoring["scorer"], training.scoring["max_length"]
@@ -158,7 +168,7 @@ def _native(job: Job, training: Training) -> dict[str, Any] | None:
         return (training.scoring if scorer == native else spec) | _FLAG_LLM_MARKS
     if native == "bi-encoder":  # it reads query and document apart, up to its own length
         spec["max_length"] = max(max_length, BI_ENCODER_TOKENS)
-    if native == "qwen3-native":
+    if native in {"qwen3-native", "qwen3-score-head"}:
         if training.scoring.get("tool") != "swift":  # ms-swift's length counts the prompt already
             spec["max_length"] += QWEN3_PROMPT_TOKENS
         spec["instruction"] = job.recipe.data.instruction or job.recipe.evaluate.instruction or QWEN3_INSTRUCTION

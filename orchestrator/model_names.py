@@ -9,8 +9,9 @@ from orchestrator.errors import PreflightError, RecipeError
 from orchestrator.models import BaseModel, find_model
 from orchestrator.recipe.schema import ModelRef
 from orchestrator.rundir import RunDir
+from orchestrator.score_heads import SCORE_HEAD_FORMATS
 
-_LLM_FORMATS = ("qwen3-native", "flag-llm-reranker")
+_LLM_FORMATS = ("qwen3-native", "flag-llm-reranker", *SCORE_HEAD_FORMATS)
 
 
 def find_named_model(

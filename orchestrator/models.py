@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.errors import PreflightError, RecipeError
 from orchestrator.hub import find_hub_cache
 from orchestrator.safetensors_files import is_lfs_pointer
+from orchestrator.score_heads import describes_itself, find_trained_format, has_score_head
 
 if TYPE_CHECKING:
     from orchestrator.recipe.schema import ModelRef
@@ -37,10 +38,10 @@ class BaseModel:
     """A base model as a plan needs it.
 
     `location` is an absolute folder or a hub id; `folder` is the folder when its files are on this machine;
-    `native` is its authors' way of scoring: qwen3-native, flag-llm-reranker, cross-encoder, bi-encoder, or None where
-    it has none.
-    `architectures`, `hidden_size` and `brings_code` (the folder names Python files to be run) are its config's, empty
-    while it is not on this machine; `model_type` and `template` are ms-swift's names where the recipe gives them.
+    `native` is its authors' way of scoring: one of scorers.FORMATS, or None where it has none, or nothing tells it.
+    `architectures`, `hidden_size`, `brings_code` (the folder names Python files to be run) and `score_head` (it is an
+    LLM with a head that scores) are its config's, empty while it is not on this machine; `model_type` and `template`
+    are ms-swift's names where the recipe gives them.
     """
 
     name: str
@@ -52,6 +53,7 @@ class BaseModel:
     architectures: tuple[str, ...] = ()
     hidden_size: int | None = None
     brings_code: bool = False
+    score_head: bool = False
     model_type: str | None = None
     template: str | None = None
 
@@ -70,12 +72,16 @@ def find_model(ref: ModelRef, recipe_folder: Path) -> BaseModel:
     """Resolve a recipe's model. Raises RecipeError or PreflightError when it cannot be found or told apart."""
     location, folder = _locate(ref, recipe_folder)
     config = load_config(folder) if folder else {}
-    family = ref.family or _family(ref.name, config)
+    score_head = has_score_head(config)
+    family = ref.family or ("decoder" if score_head else _family(ref.name, config))
     if family is None:
         raise RecipeError(
             f"cannot tell whether {ref.name} is an LLM or a BERT-like encoder",
             hint="say it: {path: " + ref.name + ", family: decoder}  (or encoder)",
         )
+    if score_head and family == "encoder":
+        message = f"{ref.name} is an LLM with a head that scores ({', '.join(_list_architectures(config))}), no encoder"
+        raise RecipeError(message, hint="remove family: its config tells it")
     other = find_other_scorer(ref.name)
     if other and ref.native == "flag-llm-reranker":
         raise RecipeError(f"{ref.name} is scored by FlagEmbedding's {other}, not by FlagLLMReranker", hint=_NOT_SCORED)
@@ -84,7 +90,7 @@ def find_model(ref: ModelRef, recipe_folder: Path) -> BaseModel:
         location,
         folder,
         family,
-        ref.native or _native(ref.name, family, config, folder),
+        ref.native or (_trained_format(folder) if score_head else _native(ref.name, family, config, folder)),
         ref.trust_remote_code,
         model_type=ref.model_type,
         template=ref.template,
@@ -108,6 +114,7 @@ def learn_from_config(model: BaseModel, config: dict[str, Any]) -> BaseModel:
         architectures=_list_architectures(config),
         hidden_size=hidden_size if isinstance(hidden_size, int) else None,
         brings_code=bool(config.get("auto_map")),
+        score_head=has_score_head(config),
     )
 
 
@@ -198,6 +205,13 @@ def _family(name: str, config: dict[str, Any]) -> str | None:
     if not _DECODER_NAMES.search(architectures) and _ENCODER_NAMES.search(name):
         return "encoder"
     return "decoder" if _DECODER_NAMES.search(f"{architectures} {name}") else None
+
+
+def _trained_format(folder: Path | None) -> str | None:
+    """Return how a head on an LLM was trained to be asked: its files tell, and neither its name nor its class does."""
+    if folder is None:
+        return None
+    return find_trained_format(folder) or ("cross-encoder" if describes_itself(folder) else None)
 
 
 def _native(name: str, family: str, config: dict[str, Any], folder: Path | None) -> str | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import Problem, Where
 from orchestrator.models import find_other_scorer
+from orchestrator.score_heads import SCORE_HEAD_FORMATS, has_other_head, list_score_head_formats
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,9 +31,11 @@ FORMATS = {
     "bi-encoder": "as the bi-encoder it is (cosine of its embeddings)",
     "flag-llm-reranker": "in FlagEmbedding's prompt for LLM rerankers (logit of Yes)",
     "embedding": "as an embedding model",
+    "qwen3-score-head": "in Qwen3-Reranker's own prompt, by its head",
+    "reward-model": "as a reward model (query and document as question and answer of its chat template)",
 }
 # What a packaged folder may say: it is scored by these, whether a user can name them or not.
-_PACKAGED = (*FORMATS, "qwen3-score-head", "formatted-head")
+_PACKAGED = (*FORMATS, "formatted-head")
 # Scorers that ask a model for words, and so need its output over the vocabulary.
 _ANSWERING = ("qwen3-native", "flag-llm-reranker", "chat")
 _NEED_HEAD = "ForSequenceClassification"
@@ -72,6 +75,12 @@ def build_scoring(
     if (own := load_own_spec(model)) is not None:
         return own if isinstance(own, Problem) else _rename(model, own, (name, label), batch_size, format)
     chosen = format or find_format(model)
+    if chosen is None and model.score_head:
+        return Problem(
+            f"{model.name} is an LLM with a head that scores ({', '.join(model.architectures)}), and none of its files "
+            "says in which format the head was trained",
+            hint=f"say how it is scored: {_list_fitting(model)}",
+        )
     if chosen is None:
         return Problem(
             f"{model.name} has no head that scores pairs, and no way of scoring that its name or config tells",
@@ -79,7 +88,7 @@ def build_scoring(
         )
     if vectors and chosen == "bi-encoder":
         chosen = "embedding"
-    if problem := _find_misfit(model, chosen):
+    if problem := _find_dropped_head(model, chosen) or _find_misfit(model, chosen) or _find_head_misfit(model, chosen):
         return problem
     return {
         "version": SPEC_VERSION,
@@ -104,7 +113,7 @@ def find_format(model: BaseModel) -> str | None:
         return model.native
     if model.folder is not None and _says_pooling(model.folder):
         return "bi-encoder"
-    return "cross-encoder" if _has_head(model) else None
+    return "cross-encoder" if _has_head(model) and not model.score_head else None
 
 
 def load_own_spec(model: BaseModel) -> dict[str, Any] | Problem | None:
@@ -123,7 +132,7 @@ def load_own_spec(model: BaseModel) -> dict[str, Any] | Problem | None:
     if raw.get("trust_remote_code") and not model.trust_remote_code:
         hint = "read the code; then allow it with trust_remote_code"
         return Problem(f"{model.name} asks to run Python code that its folder brings", hint=hint, where=where)
-    return dict(raw)
+    return _find_dropped_head(model, scorer, where) or dict(raw)
 
 
 def _rename(
@@ -166,9 +175,43 @@ def _find_misfit(model: BaseModel, chosen: str) -> Problem | None:
     return None
 
 
+def _find_head_misfit(model: BaseModel, chosen: str) -> Problem | None:
+    """Return why a format does not fit an LLM with a head, or a model without one; None while its config is unseen."""
+    fitting = list_score_head_formats(model.folder)
+    if model.score_head and chosen not in fitting:
+        why = (
+            "its chat template knows no query and document" if chosen == "cross-encoder" else "it has no chat template"
+        )
+        message = f"{model.name} is an LLM with a head that scores, and does not fit {chosen}: {why}"
+        return Problem(message, hint=f"say how it is scored: {_list_fitting(model)}")
+    if chosen in SCORE_HEAD_FORMATS and model.architectures and not model.score_head:
+        message = f"{model.name} is no LLM with a head that scores, which {chosen} asks"
+        return Problem(message, hint=f"formats: {', '.join(FORMATS)}")
+    return None
+
+
+def _find_dropped_head(model: BaseModel, chosen: str, where: Where | None = None) -> Problem | None:
+    """Return that a way of scoring would load the model without the head that it was trained with."""
+    speaks = asks_for_words(chosen) and has_other_head(model.architectures)
+    if not speaks and not (chosen in {"embedding", "bi-encoder"} and model.score_head):
+        return None
+    asked = "for a word" if speaks else "for vectors"
+    message = (
+        f"{chosen} asks {model.name} {asked}, and its head gives something else ({', '.join(model.architectures)})"
+    )
+    hint = f"its head would be dropped; say how it is scored: {_list_fitting(model)}"
+    if not model.score_head:
+        hint = "its head would be dropped; name a model without such a head, or another format"
+    return Problem(message, hint=hint, where=where)
+
+
+def _list_fitting(model: BaseModel) -> str:
+    return ", ".join(f"{name} ({FORMATS[name]})" for name in list_score_head_formats(model.folder))
+
+
 def _describe_format(model: BaseModel, chosen: str, max_length: int, instruction: str | None) -> dict[str, Any]:
     """Return the keys that only this scorer has."""
-    if chosen == "qwen3-native":
+    if chosen in {"qwen3-native", "qwen3-score-head"}:
         return {"max_length": max_length + QWEN3_PROMPT_TOKENS, "instruction": instruction or QWEN3_INSTRUCTION}
     if chosen == "flag-llm-reranker":  # FlagEmbedding/inference/reranker/decoder_only/base.py: its own defaults
         marks = {"query_instruction": "A: ", "passage_instruction": "B: "}

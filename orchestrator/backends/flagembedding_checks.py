@@ -9,6 +9,7 @@ from orchestrator.backends.deepspeed import load_deepspeed, zero_stage
 from orchestrator.backends.determinism import check_determinism
 from orchestrator.backends.flagembedding_arguments import find_lengths, uses_lora
 from orchestrator.backends.precision import check_precision
+from orchestrator.backends.score_head_checks import check_score_head
 from orchestrator.backends.unused_keys import check_labels, check_strategy
 from orchestrator.errors import Problem
 
@@ -39,6 +40,7 @@ def check_flagembedding_job(job: Job, train: Mapping[str, Any]) -> Iterator[Foun
     yield from check_labels(job, _WHOSE)
     yield from check_strategy(job, _WHOSE)
     yield from _check_family(job, train)
+    yield from check_score_head(job, train)
     yield from _check_teacher(job, train)
     yield from _check_merge(job, train)
     yield from _check_evaluation(train)

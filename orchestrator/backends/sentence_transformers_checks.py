@@ -8,6 +8,7 @@ from orchestrator.backends.deepspeed import load_deepspeed, zero_stage
 from orchestrator.backends.determinism import check_determinism
 from orchestrator.backends.precision import check_precision
 from orchestrator.backends.saving import SETS_ASIDE, check_saving
+from orchestrator.backends.score_head_checks import check_score_head
 from orchestrator.backends.sentence_transformers_arguments import FORMATS
 from orchestrator.backends.sentence_transformers_losses import check_loss
 from orchestrator.errors import Problem
@@ -26,6 +27,7 @@ def check_cross_encoder_job(job: Job, train: Mapping[str, Any]) -> Iterator[Foun
     yield from _check_absent(job)
     yield from check_loss(job, train)
     yield from _check_formats(job, train)
+    yield from check_score_head(job, train)
     yield from _check_schedule(train)
     yield from _check_validation(job, train)
     yield from _check_resuming(train)

@@ -8,6 +8,7 @@ from orchestrator.backends.deepspeed import load_deepspeed
 from orchestrator.backends.determinism import check_determinism
 from orchestrator.backends.precision import check_precision
 from orchestrator.backends.saving import SETS_ASIDE, check_saving
+from orchestrator.backends.score_head_checks import check_score_head
 from orchestrator.backends.swift_losses import check_loss
 from orchestrator.backends.swift_models import find_swift_model
 from orchestrator.backends.swift_scoring import TASK_TYPES
@@ -35,6 +36,7 @@ _NEEDS_VALIDATION = ("early_stop_interval", "load_best_model_at_end", "metric_fo
 def check_swift_job(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
     """Yield every problem; `train` has the installed version's names and the backend's types."""
     yield from _check_model(job)
+    yield from check_score_head(job, train)
     yield from _check_task(job, train)
     yield from check_loss(job)
     yield from _check_tuner(job, train)

@@ -79,6 +79,13 @@ def find_swift_model(model: BaseModel, task: str, versions: Mapping[str, str] | 
             if architectures & set(known.architectures) and _fits(known.model_type, task)
         ]
         why = f"its architecture {', '.join(sorted(architectures))}"
+    if not fitting and model.score_head and task == "reranker":  # ms-swift loads it as what it is (task_type reranker)
+        stems = {_stem(name) for name in model.architectures}
+        fitting = [
+            known
+            for known in registry.values()
+            if _fits(known.model_type, task) and stems & {_stem(name) for name in known.architectures}
+        ]
     if len(fitting) == 1:
         known = fitting[0]
         return SwiftModel(known.model_type, model.template or known.template_of(model.name), why)

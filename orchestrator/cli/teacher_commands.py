@@ -11,11 +11,11 @@ import click
 
 from orchestrator.cli.options import as_json
 from orchestrator.cli.output import print_json
+from orchestrator.scorers import FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-FORMATS = ("cross-encoder", "qwen3-native", "flag-llm-reranker", "bi-encoder", "embedding")
 FAMILIES = ("encoder", "decoder")
 _LINE_EVERY_S = 10.0
 
@@ -42,7 +42,9 @@ _family_option = click.option(
 @click.option(
     "--model", required=True, help="The teacher: a folder, a run, a hub id, or an installed package that carries one."
 )
-@click.option("--format", "form", type=click.Choice(FORMATS), help="How it scores (default: as its authors use it).")
+@click.option(
+    "--format", "form", type=click.Choice(list(FORMATS)), help="How it scores (default: as its authors use it)."
+)
 @click.option("--max-length", type=click.IntRange(8), default=512, show_default=True, help="Longest pair in tokens.")
 @click.option("--instruction", help="Task sentence, for teachers that take one.")
 @click.option("--batch-size", type=click.IntRange(1), help="Pairs at once (default: 8 for an LLM, 32 for an encoder).")

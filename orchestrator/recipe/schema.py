@@ -20,9 +20,15 @@ class ModelRef(_Part):
     family: Literal["decoder", "encoder"] | None = Field(
         None, description="decoder (LLM) or encoder (BERT-like); found from the model's config or name when left out"
     )
-    native: Literal["qwen3-native", "cross-encoder", "bi-encoder", "flag-llm-reranker"] | None = Field(
-        None, description="how its authors score with it; found from the model's config or name when left out"
-    )
+    native: (
+        Literal[
+            "qwen3-native", "cross-encoder", "bi-encoder", "flag-llm-reranker", "qwen3-score-head", "reward-model"
+        ] | None
+    ) = Field(
+        None,
+        description="how its authors score with it; found from the model's config or name when left out, and never "
+        "guessed for an LLM with a head that scores",
+    )  # fmt: skip
     model_type: str | None = Field(
         None, min_length=1, description="ms-swift's name of the model, such as qwen3_emb; found like family"
     )

@@ -25,6 +25,7 @@ KINDS = {
     "qwen3-native": "reranker",
     "qwen3-score-head": "reranker",
     "formatted-head": "reranker",
+    "reward-model": "reranker",
 }
 WORKERS = Path(__file__).resolve().parent.parent / "workers"
 _GENERIC_NAMES = ("model", "output")

@@ -39,7 +39,7 @@ _TEMPLATE_ARGUMENTS = (
     "add_non_thinking_prefix", "agent_template", "enable_thinking", "preserve_thinking", "use_chat_template",
 )  # fmt: skip
 # scorers whose prompt is the folder's chat template, which vLLM's score API fills
-TEMPLATED = ("qwen3-native", "qwen3-score-head", "formatted-head")
+TEMPLATED = ("qwen3-native", "qwen3-score-head", "formatted-head", "reward-model")
 _IN_PYTHON = "use FlagEmbedding or sentence-transformers in Python: docs/serving.md, and the README of the model"
 _IN_SENTENCE_TRANSFORMERS = (
     'use it in Python: sentence_transformers.CrossEncoder("{folder}").predict([("query", "document")])'

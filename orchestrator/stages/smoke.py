@@ -54,7 +54,7 @@ def count_teacher_rows(job: Job, scale: SmokeScale) -> int:
 def add_tiny_model(draft: Draft) -> str:
     """Add the stage that builds the tiny base model from the prepared texts; return its folder."""
     job, run = draft.job, draft.run
-    like, model_type = _LIKE_TASKS.get(job.recipe.task) or _LIKE_FAMILIES[job.model.family]
+    like, model_type = _find_like(job.recipe.task, job.model)
     texts = [run.train_jsonl, run.eval_jsonl, *([run.corpus_jsonl] if draft.searches_corpus else [])]
     output = draft.output("tiny-model")
     command = draft.render_worker(
@@ -75,10 +75,16 @@ def add_tiny_model(draft: Draft) -> str:
     return output
 
 
+def _find_like(task: str, model: BaseModel) -> tuple[str, str]:
+    """Return kind and model type of the tiny model in a model's place: a reward model is asked in a chat template."""
+    chats = task == "reranker" and model.native == "reward-model"
+    return _LIKE_TASKS["sft"] if chats else _LIKE_TASKS.get(task) or _LIKE_FAMILIES[model.family]
+
+
 def add_tiny_teacher(draft: Draft, teacher: BaseModel, scorer: str, pairs: str) -> str:
     """Add the stage that builds a tiny model in the teacher's place from the texts it will score; return its folder."""
     decoder = teacher.family == "decoder"
-    like, model_type = ("embedding", "qwen3") if decoder and scorer == "embedding" else _LIKE_FAMILIES[teacher.family]
+    like, model_type = ("embedding", "qwen3") if decoder and scorer == "embedding" else _find_like("reranker", teacher)
     output = draft.output("tiny-teacher")
     command = draft.render_worker(
         "orch/tiny_model.j2", like=like, model_type=model_type, texts=[pairs], out=output, seed=TEACHER_SEED

@@ -31,6 +31,10 @@ _SHARDED: Files = {
         {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
     ),
 }
+_HEAD: Files = {
+    "model/config.json": json.dumps({"architectures": ["LlamaForSequenceClassification"], "model_type": "llama"}),
+    "model/chat_template.jinja": "{{ messages[0].content }}",
+}
 _LISTED: Files = {"model/config.json": "[]"}
 
 _PACKAGE = Stage("06-package", "package", "Package", Command((sys.executable, "workers", "package")))
@@ -64,6 +68,8 @@ CASES = (
              where="model-00002-of-00002.safetensors", says="is not there", remedy="download"),
     _refused("evaluate-config", "measures a model whose config is a list", (*EVALUATE, "model"), files=_LISTED,
              where="config.json", says="no JSON object", remedy="download"),
+    _refused("evaluate-head", "asks a reward model for a word", (*EVALUATE, "model"), files=_HEAD,
+             where="model", says="its head gives something else", remedy="reward-model"),
     _refused("evaluate-file", "measures a file", (*EVALUATE, "train.jsonl"), files={},
              where="train.jsonl", says="no such model folder", remedy="owner/name"),
     _refused("evaluate-nobody", "measures a model in the home of nobody", (*EVALUATE, "~nobody-here/m"), files={},

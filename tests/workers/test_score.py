@@ -9,8 +9,8 @@ from orchestrator.workers import score
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.reranker.ranking_groups import Candidate, read_candidates
 from orchestrator.workers.reranker.reference_scores import score_decoder
-from orchestrator.workers.reranker.scoring import Scorer, native_chat_template
-from orchestrator.workers.reranker.scoring_spec import load_spec
+from orchestrator.workers.reranker.scoring import NATIVE_PREFIX, NATIVE_SUFFIX, Scorer, native_chat_template
+from orchestrator.workers.reranker.scoring_spec import DEFAULT_INSTRUCTION, load_spec
 from tests.workers.conftest import write_spec
 
 
@@ -147,3 +147,59 @@ def test_a_damaged_eval_file_is_refused(tmp_path, damage):
     (tmp_path / "eval.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(WorkerError):
         read_candidates(tmp_path / "eval.jsonl")
+
+
+@pytest.fixture(scope="module")
+def score_head(place, decoder):
+    """The tiny decoder with a trained head of one label and a chat template."""
+    import shutil
+
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    from orchestrator.workers.tokenizer_files import set_chat_template
+
+    folder = place / "score-head"
+    shutil.copytree(decoder, folder)
+    torch.manual_seed(5)
+    AutoModelForSequenceClassification.from_pretrained(decoder, num_labels=1).save_pretrained(folder)
+    chat = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    set_chat_template(folder, chat + "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
+    return folder
+
+
+def score_by_head(folder, texts):
+    """Return the head's logit at the end of each text, as transformers gives it for one alone."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    with torch.inference_mode():
+        ids = [tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"] for text in texts]
+        return [float(model(one).logits[0, 0]) for one in ids]
+
+
+def test_a_reward_model_is_asked_by_its_own_chat_template(tmp_path, score_head, eval_file):
+    plain = {"query_instruction": None, "passage_instruction": None}
+    _, rows, facts = score_with(tmp_path, score_head, eval_file, scorer="reward-model", **plain)
+    found = read_candidates(eval_file)
+    texts = [
+        f"<|im_start|>user\n{one.query}<|im_end|>\n<|im_start|>assistant\n{one.document}<|im_end|>\n" for one in found
+    ]
+    expected = score_by_head(score_head, texts)
+    assert max(abs(row["score"] - one) for row, one in zip(rows, expected, strict=True)) < 1e-4
+    assert max(expected) - min(expected) > 0.01
+    assert facts["head"] == "pretrained"
+
+
+def test_a_head_in_qwen3_reranker_s_prompt_is_the_head_and_not_the_word_yes(tmp_path, score_head, eval_file):
+    _, rows, _ = score_with(tmp_path, score_head, eval_file, scorer="qwen3-score-head", max_length=2048)
+    found = read_candidates(eval_file)[3]
+    body = f"<Instruct>: {DEFAULT_INSTRUCTION}\n<Query>: {found.query}\n<Document>: {found.document}"
+    assert abs(rows[3]["score"] - score_by_head(score_head, [NATIVE_PREFIX + body + NATIVE_SUFFIX])[0]) < 1e-4
+
+
+def test_a_scorer_that_asks_for_a_word_never_leaves_a_head_out(tmp_path, score_head, eval_file):
+    with pytest.raises(WorkerError, match="has a head that scores, and qwen3-native would leave it out"):
+        score_with(tmp_path, score_head, eval_file, scorer="qwen3-native")

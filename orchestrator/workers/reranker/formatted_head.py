@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.pickles import weight_options
-from orchestrator.workers.reranker.scoring import HEAD_SEED, name_head
+from orchestrator.workers.reranker.scoring import CHAT, HEAD_SEED, name_head
 from orchestrator.workers.reranker.training_format import encode_plain, quote_jinja
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from orchestrator.workers.reranker.scoring_spec import ScoringSpec
 
 SLOT = "{}"
-LOGITS = {"method": "forward", "method_output_name": "logits"}
 
 
 @dataclass(frozen=True)
@@ -149,8 +148,7 @@ def load_formatted_head(
             "trust_remote_code": trust_remote_code,
         },
         config_kwargs={"num_labels": 1, "trust_remote_code": trust_remote_code},
-        # said and not inferred: a vision-language template would make it read lists of parts
-        modality_config={"text": LOGITS, "message": {**LOGITS, "format": "flat"}},
+        modality_config=CHAT,
         module_output_name="scores",
     )
     tokenizer = transformer.tokenizer

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from orchestrator.workers.reranker.scoring_spec import ScoringSpec
 
 Pair = tuple[str, str]
+LOGITS = {"method": "forward", "method_output_name": "logits"}
+# said and not inferred: a vision-language template would make it read lists of parts
+CHAT = {"text": LOGITS, "message": {**LOGITS, "format": "flat"}}
 HEAD_SEED = 42
+ASKS_FOR_WORDS = ("qwen3-native", "flag-llm-reranker")
 
 # https://huggingface.co/Qwen/Qwen3-Reranker-0.6B#transformers-usage
 NATIVE_PREFIX = (
@@ -48,12 +52,21 @@ def choose_device(wanted: str | None) -> str:
 
 
 def load_scorer(model: str, spec: ScoringSpec, device: str) -> Scorer:
-    """Return the scorer that the spec names, with `model` (a folder or a hub id) loaded on `device`."""
+    """Return the scorer that the spec names, with `model` (a folder or a hub id) loaded on `device`.
+
+    Raises WorkerError for a model whose trained head the scorer would leave out.
+    """
+    if (
+        spec.scorer in ASKS_FOR_WORDS
+        and name_head(model, trust_remote_code=spec.trust_remote_code, labels=None) != "new"
+    ):
+        raise WorkerError(f"{model} has a head that scores, and {spec.scorer} would leave it out: it asks for a word")
     loaders = {
         "flag-llm-reranker": load_flag_llm_reranker,
         "qwen3-native": load_qwen3_native,
         "qwen3-score-head": load_score_head,
         "formatted-head": load_formatted,
+        "reward-model": load_reward_model,
         "cross-encoder": load_cross_encoder,
         "bi-encoder": load_bi_encoder,
     }
@@ -158,13 +171,60 @@ def load_score_head(model: str, spec: ScoringSpec, device: str) -> Scorer:
     return Scorer(predict_with(encoder, spec), {"dtype_used": spec.dtype, "head": head})
 
 
-def name_head(model: str, *, trust_remote_code: bool = False) -> str:
-    """Return where a classifier's head comes from: pretrained or new. Raises WorkerError for one of several labels."""
+def load_reward_model(model: str, spec: ScoringSpec, device: str) -> Scorer:
+    """Return an LLM's head over its own chat template: the query is asked, the document answers, nothing follows.
+
+    Raises WorkerError for a model without a chat template, or without a trained head.
+    """
+    import torch
+    from sentence_transformers import CrossEncoder
+    from sentence_transformers.base.modules import Transformer
+    from torch import nn
+    from transformers import AutoTokenizer
+
+    head = name_head(model, trust_remote_code=spec.trust_remote_code)
+    template = AutoTokenizer.from_pretrained(model, trust_remote_code=spec.trust_remote_code).chat_template
+    if not isinstance(template, str):
+        raise WorkerError(f"{model} has no chat template, which a reward model is asked in")
+    arguments = native_arguments(spec)
+    arguments["processor_kwargs"] |= {"chat_template": ask_and_answer(template), "padding_side": "right"}
+    arguments["config_kwargs"]["num_labels"] = 1
+    torch.manual_seed(HEAD_SEED)
+    transformer = Transformer(
+        model,
+        transformer_task="sequence-classification",
+        **arguments,
+        modality_config=CHAT,
+        module_output_name="scores",
+    )
+    config, tokenizer = transformer.model.config, transformer.tokenizer
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token or tokenizer.unk_token
+    if config.pad_token_id is None:
+        config.pad_token_id = tokenizer.pad_token_id
+    encoder = CrossEncoder(modules=[transformer], activation_fn=nn.Identity(), device=device)
+    return Scorer(predict_with(encoder, spec, wrap=True), {"dtype_used": spec.dtype, "head": head})
+
+
+def ask_and_answer(template: str) -> str:
+    """Return a chat template over a `query` and a `document` message that renders them as question and answer."""
+    role = "(messages | selectattr('role', 'equalto', '{}') | first).content"
+    turns = ", ".join(
+        f"{{'role': '{role_name}', 'content': {role.format(part)}}}"
+        for role_name, part in (("user", "query"), ("assistant", "document"))
+    )
+    return f"{{%- set messages = [{turns}] -%}}{template}"
+
+
+def name_head(model: str, *, trust_remote_code: bool = False, labels: int | None = 1) -> str:
+    """Return where a classifier's head comes from: pretrained or new.
+
+    Raises WorkerError for one of more than `labels` labels, where that is said.
+    """
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(model, trust_remote_code=trust_remote_code)
     classifies = any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
-    if classifies and config.num_labels != 1:
+    if classifies and labels is not None and config.num_labels != labels:
         raise WorkerError(f"{model} has a head of {config.num_labels} labels; a reranker has one")
     return "pretrained" if classifies else "new"
 

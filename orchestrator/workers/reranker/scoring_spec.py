@@ -16,6 +16,7 @@ SCORERS = (
     "qwen3-native",
     "qwen3-score-head",
     "formatted-head",
+    "reward-model",
     "cross-encoder",
     "bi-encoder",
 )
