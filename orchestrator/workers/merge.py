@@ -6,6 +6,7 @@ import argparse
 import gc
 import json
 import os
+import shutil
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,12 @@ from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import fresh_folder
 from orchestrator.workers.merge_trial import LOGITS, SCORES, VECTORS, explain, judge, observe
 from orchestrator.workers.pickles import weight_options
+from orchestrator.workers.reranker.scoring import name_head
 from orchestrator.workers.reranker.scoring_spec import DTYPES
 from orchestrator.workers.tokenizer_files import copy_tokenizer, has_tokenizer, read_json
 from orchestrator.workers.weights import read_tensors, require_safetensors, scan_weights
+
+SWIFT_ARGUMENTS = "args.json"
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,19 @@ def find_kind(adapter: Path, config: dict[str, Any]) -> str:
     if config.get("task_type") == "SEQ_CLS":
         return SCORES
     # ms-swift says it in its own file only
-    trained_as = read_json(adapter / "args.json").get("task_type")
+    trained_as = read_json(adapter / SWIFT_ARGUMENTS).get("task_type")
     return VECTORS if trained_as == "embedding" or config.get("task_type") == "FEATURE_EXTRACTION" else LOGITS
+
+
+def keep_head(base: str, config: dict[str, Any], *, trust_remote_code: bool) -> dict[str, Any]:
+    """Return the adapter's config, as one of a scoring model where the base has a trained head.
+
+    An adapter that says CAUSAL_LM, or nothing, fits such a base as well: as a causal model it would lose its head.
+    """
+    if config.get("task_type") not in {None, "CAUSAL_LM"}:
+        return config
+    scores = name_head(base, trust_remote_code=trust_remote_code, labels=None) == "pretrained"
+    return {**config, "task_type": "SEQ_CLS"} if scores else config
 
 
 def find_base(adapter: Path, config: dict[str, Any]) -> str:
@@ -86,11 +101,14 @@ def load_base(base: str, task_type: str | None, dtype: str, *, trust_remote_code
 
 def attach_adapter(model: Any, folder: Path) -> Any:
     """Return the model with the adapter on top. Raises WorkerError when the two do not fit."""
-    from peft import PeftModel
+    from peft import PeftConfig, PeftModel
 
+    config = PeftConfig.from_pretrained(folder)
+    if config.task_type == "CAUSAL_LM" and not hasattr(model, "prepare_inputs_for_generation"):
+        config.task_type = None  # the base has a head that scores, and PEFT would ask it to generate
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        adapted = PeftModel.from_pretrained(model, folder)
+        adapted = PeftModel.from_pretrained(model, folder, config=config)
     for warning in caught:
         if "adapter keys" in str(warning.message):
             raise WorkerError(f"{folder} does not fit its base model: {str(warning.message).splitlines()[0][:300]}")
@@ -98,13 +116,18 @@ def attach_adapter(model: Any, folder: Path) -> Any:
 
 
 def write_tokenizer(base: str, adapter: Path, folder: Path, *, trust_remote_code: bool) -> Any:
-    """Write the adapter's tokenizer into `folder`, or the base's when it has none, and return it."""
+    """Write the adapter's tokenizer into `folder`, or the base's when it has none, and return it.
+
+    What ms-swift says of the training goes along.
+    """
     from transformers import AutoTokenizer
 
     if has_tokenizer(adapter):
         copy_tokenizer(adapter, folder)
     else:
         AutoTokenizer.from_pretrained(base, trust_remote_code=trust_remote_code).save_pretrained(folder)
+    if (adapter / SWIFT_ARGUMENTS).is_file():  # ms-swift's own merge keeps it too: it says how the model is asked
+        shutil.copyfile(adapter / SWIFT_ARGUMENTS, folder / SWIFT_ARGUMENTS)
     return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
 
 
@@ -157,6 +180,7 @@ def main(argv: list[str]) -> int:
     )
     config = check_adapter(request.adapter)
     base = options.base or find_base(request.adapter, config)
+    config = keep_head(base, config, trust_remote_code=request.trust_remote_code)
     with fresh_folder(options.out) as folder:
         result = merge(request, base, config, folder)
         found = {"version": 1, "base": base, "adapter": str(request.adapter.resolve()), "out": str(options.out)}

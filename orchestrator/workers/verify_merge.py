@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.merge import attach_adapter, check_adapter, find_base, find_kind, load_base
+from orchestrator.workers.merge import attach_adapter, check_adapter, find_base, find_kind, keep_head, load_base
 from orchestrator.workers.merge_trial import explain, judge, observe
 from orchestrator.workers.weights import require_safetensors, scan_weights
 
@@ -18,7 +18,7 @@ def verify(base: str, adapter: Path, merged: Path, prompt: str | None, *, trust_
     """Return how the merged folder compares; both models are loaded in the precision that it was saved in."""
     from transformers import AutoTokenizer
 
-    config = check_adapter(adapter)
+    config = keep_head(base, check_adapter(adapter), trust_remote_code=trust_remote_code)
     kind, task_type = find_kind(adapter, config), config.get("task_type")
     scan = scan_weights(require_safetensors(merged))
     if scan.problems:

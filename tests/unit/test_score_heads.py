@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -22,70 +23,14 @@ HEAD = ("Qwen3ForSequenceClassification",)
 CHATS = {"chat_template": "{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}"}
 PAIRS = {"chat_template": "{{ messages | selectattr('role', 'equalto', 'query') }} and 'document'"}
 # transformers 5.19: those of its classes that read a text from both ends, or with a decoder beside
-BOTH_ENDS = [
-    "Albert",
-    "Bart",
-    "Bert",
-    "BigBird",
-    "BigBirdPegasus",
-    "Camembert",
-    "Canine",
-    "ConvBert",
-    "Data2VecText",
-    "Deberta",
-    "DebertaV2",
-    "DistilBert",
-    "Electra",
-    "Ernie",
-    "Esm",
-    "Esmc",
-    "EuroBert",
-    "FNet",
-    "Flaubert",
-    "Funnel",
-    "Gte",
-    "IBert",
-    "JinaEmbeddingsV3",
-    "LayoutLM",
-    "LayoutLMv2",
-    "LayoutLMv3",
-    "Lilt",
-    "Longformer",
-    "Luke",
-    "MBart",
-    "MPNet",
-    "MT5",
-    "MarkupLM",
-    "MegatronBert",
-    "MobileBert",
-    "ModernBert",
-    "ModernVBert",
-    "Mra",
-    "Mvp",
-    "NomicBert",
-    "Nystromformer",
-    "PLBart",
-    "Perceiver",
-    "Reformer",
-    "RemBert",
-    "RoCBert",
-    "RoFormer",
-    "Roberta",
-    "RobertaPreLayerNorm",
-    "SqueezeBert",
-    "T5",
-    "T5Gemma2",
-    "T5Gemma",
-    "Tapas",
-    "UMT5",
-    "XLM",
-    "XLMRoberta",
-    "XLMRobertaXL",
-    "XLNet",
-    "Xmod",
-    "Yosi",
-    "Yoso",
-]
+BOTH_ENDS = re.compile(
+    r"(?:Albert|Bart|Bert|BigBird|BigBirdPegasus|Camembert|Canine|ConvBert|Data2VecText|Deberta|DebertaV2|"
+    r"DistilBert|Electra|Ernie|Esm|Esmc|EuroBert|FNet|Flaubert|Funnel|Gte|IBert|JinaEmbeddingsV3|LayoutLM|"
+    r"LayoutLMv2|LayoutLMv3|Lilt|Longformer|Luke|MBart|MPNet|MT5|MarkupLM|MegatronBert|MobileBert|ModernBert|"
+    r"ModernVBert|Mra|Mvp|NomicBert|Nystromformer|PLBart|Perceiver|Reformer|RemBert|RoCBert|RoFormer|Roberta|"
+    r"RobertaPreLayerNorm|SqueezeBert|T5|T5Gemma2|T5Gemma|Tapas|UMT5|XLM|XLMRoberta|XLMRobertaXL|XLNet|Xmod|"
+    r"Yoso)ForSequenceClassification"
+)
 
 
 @pytest.fixture
@@ -120,7 +65,7 @@ def test_every_class_that_transformers_has_for_it_is_known_as_an_llm_s_or_anothe
     names = set(auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.values())
     others = {name for name in names if not has_score_head({"architectures": [name]})}
     assert len(names) > 80
-    assert others <= {f"{name}ForSequenceClassification" for name in BOTH_ENDS}
+    assert [name for name in sorted(others) if not BOTH_ENDS.fullmatch(name)] == []
     assert {f"{name}ForSequenceClassification" for name in ("Bert", "XLMRoberta", "ModernBert")} <= others
 
 

@@ -129,3 +129,25 @@ def test_a_merge_that_changes_the_numbers_or_the_answer_is_refused():
         "the merged model gives other numbers than base and adapter",
         "the test prompt gives 'five' merged, and 'four' from base and adapter",
     ]
+
+
+@pytest.mark.parametrize("task_type", [None, "CAUSAL_LM"])
+def test_a_base_with_a_trained_head_keeps_it_whatever_the_adapter_calls_itself(decoder, tmp_path, capsys, task_type):
+    from safetensors.torch import load_file
+    from transformers import AutoModelForSequenceClassification
+
+    base, adapter, out = (tmp_path / name for name in ("base", "adapter", "out"))
+    shutil.copytree(decoder, base)
+    AutoModelForSequenceClassification.from_pretrained(decoder, num_labels=1).save_pretrained(base)
+    save_adapter(decoder, adapter, scale=0.5)
+    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    (adapter / "adapter_config.json").write_text(json.dumps({**config, "task_type": task_type}), encoding="utf-8")
+    (adapter / "args.json").write_text('{"task_type": "reranker", "template": "qwen3_reranker"}', encoding="utf-8")
+    assert run_merge(base, adapter, out) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["kind"] == "score"
+    assert json.loads((out / "config.json").read_text(encoding="utf-8"))["architectures"] == [
+        "Qwen3ForSequenceClassification"
+    ]
+    before, after = load_file(base / "model.safetensors"), load_file(out / "model.safetensors")
+    assert after["score.weight"].equal(before["score.weight"])
+    assert (out / "args.json").read_bytes() == (adapter / "args.json").read_bytes()
