@@ -24,6 +24,7 @@ _ENCODER_NAMES = re.compile(
 )
 _QWEN3_RERANKER = re.compile(r"qwen3-reranker", re.IGNORECASE)
 _FLAG_LLM_RERANKER = re.compile(r"bge-reranker-v2-gemma\b", re.IGNORECASE)
+_QUANTISED_NAMES = re.compile(r"(?<![a-z])(awq|gptq|aqlm)(?![a-z])", re.IGNORECASE)
 # FlagEmbedding's classes for LLM rerankers that score from layers of their own choice: FlagLLMReranker cannot.
 _OTHER_FLAG_RERANKERS = (
     (re.compile(r"bge-reranker-v2-minicpm", re.IGNORECASE), "LayerWiseFlagLLMReranker"),
@@ -42,6 +43,7 @@ class BaseModel:
     `architectures`, `hidden_size`, `brings_code` (the folder names Python files to be run) and `score_head` (it is an
     LLM with a head that scores) are its config's, empty while it is not on this machine; `model_type` and `template`
     are ms-swift's names where the recipe gives them.
+    `quantization` is how its files are quantised, such as awq; by its config, and by its name while that is not here.
     """
 
     name: str
@@ -56,6 +58,7 @@ class BaseModel:
     score_head: bool = False
     model_type: str | None = None
     template: str | None = None
+    quantization: str | None = None
 
     @property
     def is_local(self) -> bool:
@@ -115,6 +118,7 @@ def learn_from_config(model: BaseModel, config: dict[str, Any]) -> BaseModel:
         hidden_size=hidden_size if isinstance(hidden_size, int) else None,
         brings_code=bool(config.get("auto_map")),
         score_head=has_score_head(config),
+        quantization=_find_quantization(model.name, config),
     )
 
 
@@ -188,6 +192,15 @@ def load_config(folder: Path) -> dict[str, Any]:
         message = f"{path} cannot be read: its architectures are {names!r}"
         raise PreflightError(message, hint="download the model again")
     return config
+
+
+def _find_quantization(name: str, config: dict[str, Any]) -> str | None:
+    """Return how a model's files are quantised: as its config says, else as its name does."""
+    said = config.get("quantization_config")
+    if isinstance(said, dict):
+        return str(said.get("quant_method") or "bitsandbytes").lower()
+    named = _QUANTISED_NAMES.search(name) if not config else None
+    return named[1].lower() if named else None
 
 
 def _list_architectures(config: dict[str, Any]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.backends.argument_list import ArgumentList, RenderedArgument, build_notes
+from orchestrator.backends.argument_paths import check_paths, resolve_paths
 from orchestrator.backends.arguments import build_schema, load_arguments
 from orchestrator.backends.batch_splitting import check_splitting
 from orchestrator.backends.deepspeed import deepspeed_environment
@@ -72,10 +73,10 @@ class FlagEmbedding:
 
     def check_job(self, job: Job) -> list[Found]:
         """Return what does not fit together, each with the path of the key to change."""
-        train = type_all(job.recipe.train)
-        translation = translate(train, job.versions.get("transformers"))
+        train, translation = type_all(job.recipe.train), _translate(job)
         problems: list[Found] = [(("train", name), problem) for name, problem in translation.problems]
         problems += check_versions(job, f"flagembedding.{job.model.family}_only", translation.arguments)
+        problems += check_paths(job, translation.arguments, all_arguments())
         return [
             *problems,
             *check_flagembedding_job(job, train),
@@ -103,7 +104,7 @@ class FlagEmbedding:
     def build_training(self, job: Job, *, model: str, data: str, output: str) -> Training:
         """Return the train stage for the base model at `model` on the prepared folder `data`; all paths absolute."""
         train_file = f"{data}/train.jsonl"
-        translation = translate(type_all(job.recipe.train), job.versions.get("transformers"))
+        translation = _translate(job)
         arguments = _arguments(job, translation, model=model, train_file=train_file, output=output)
         values = {argument.name: argument.value for argument in arguments}
         processes = job.processes()
@@ -155,6 +156,11 @@ class FlagEmbedding:
             out=output,
             trust_remote_code=job.model.trust_remote_code,
         )
+
+
+def _translate(job: Job) -> Translation:
+    translation = translate(type_all(job.recipe.train), job.versions.get("transformers"))
+    return resolve_paths(job, translation, all_arguments())
 
 
 def _deepspeed_file(job: Job) -> str:

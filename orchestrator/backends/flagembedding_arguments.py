@@ -16,9 +16,16 @@ if TYPE_CHECKING:
 # Arguments that Orch sets from elsewhere in the recipe: giving them twice would let one of the two lose in silence.
 OWNED = {
     "model_name_or_path": "say it as `model:`",
+    "config_name": "remove it: a model is measured, merged and packaged with its own config.json",
+    "tokenizer_name": "remove it: a model is measured, merged and packaged with its own tokenizer",
     "train_data": "say it as `data.train:`",
     "output_dir": "the run folder decides it",
     "deepspeed": "say it as `deepspeed:` at the top level",
+    "max_len": "say query_max_len and passage_max_len: these trainers read max_len nowhere",
+    "sub_batch_size": "remove it: FlagEmbedding has it in its list, and not implemented",
+    "fsdp": "these trainers are not started with FSDP: say deepspeed where one GPU is too small",
+    "fsdp_config": "these trainers are not started with FSDP: say deepspeed where one GPU is too small",
+    "local_rank": "torchrun sets it",
     "resume_from_checkpoint": "use: orch resume RUN",
     "trust_remote_code": "say it as `model: {path: …, trust_remote_code: true}`",
     "token": "set HF_TOKEN in your environment: secrets do not belong in a recipe",
@@ -46,7 +53,7 @@ def type_all(train: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_values(train: Mapping[str, Any]) -> list[tuple[str, Problem]]:
     """Return what is wrong with single values: unknown names, Orch's own names, wrong types and choices."""
-    problems = check_arguments(train, all_arguments(), OWNED, whose="FlagEmbedding's trainers")
+    problems = check_arguments(train, all_arguments(), OWNED, whose="FlagEmbedding's reranker trainers")
     for name, value in type_all(train).items():
         if name in _POSITIVE and value < 1:
             problems.append((name, Problem(f"{name} is {value}; it must be at least 1")))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.backends.conditions import COMMON, check_conditions
 from orchestrator.backends.deepspeed import load_deepspeed, zero_stage
 from orchestrator.backends.determinism import check_determinism
 from orchestrator.backends.flagembedding_arguments import find_lengths, uses_lora
 from orchestrator.backends.precision import check_precision
+from orchestrator.backends.quantized import check_quantized
 from orchestrator.backends.score_head_checks import check_score_head
 from orchestrator.backends.unused_keys import check_labels, check_strategy
 from orchestrator.errors import Problem
@@ -31,11 +34,19 @@ _LORA = (
 _DECODERS = re.compile(r"ForCausalLM$")
 _ENCODERS = re.compile(r"Bert|XLMRoberta|Electra|Deberta")
 _PROMPT_TOKENS = 64  # room that a decoder needs for FlagEmbedding's own prompt, which both lengths together must hold
-_WHOSE = "FlagEmbedding's trainers"
+_WHOSE = "FlagEmbedding's reranker trainers"
+# Without DeepSpeed no checkpoint of its can be continued, with or without the optimizer.
+_CONDITIONS = tuple(
+    replace(one, applies=lambda job, train: bool(train["save_only_model"]) and job.deepspeed_text is not None)
+    if one.name == "save_only_model"
+    else one
+    for one in COMMON
+)
 
 
 def check_flagembedding_job(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
     """Yield every problem; `train` has the names of the recipe and the trainers' types."""
+    yield from check_conditions(_CONDITIONS, job, train)
     yield from _check_absent(job)
     yield from check_labels(job, _WHOSE)
     yield from check_strategy(job, _WHOSE)
@@ -43,6 +54,7 @@ def check_flagembedding_job(job: Job, train: Mapping[str, Any]) -> Iterator[Foun
     yield from check_score_head(job, train)
     yield from _check_teacher(job, train)
     yield from _check_merge(job, train)
+    yield from check_quantized(job, lora=uses_lora(job))
     yield from _check_evaluation(train)
     yield from check_precision(job, train, also=("use_flash_attn",))
     yield from _check_lengths(job)
@@ -60,7 +72,7 @@ def _check_absent(job: Job) -> Iterator[Found]:
         (("data", "instruction"), recipe.data.instruction is not None, "say it as train.query_instruction_for_rerank"),
     ):
         if given:
-            yield key, Problem(f"FlagEmbedding's trainers have no {key[-1]}", hint)
+            yield key, Problem(f"{_WHOSE} have no {key[-1]}", hint)
 
 
 def _check_family(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.backends.argument_list import ArgumentList, RenderedArgument, build_notes
+from orchestrator.backends.argument_paths import check_paths, resolve_paths
 from orchestrator.backends.arguments import build_schema, load_arguments
 from orchestrator.backends.batch_splitting import check_splitting
 from orchestrator.backends.deepspeed import deepspeed_environment
@@ -83,6 +84,7 @@ class SentenceTransformers:
         return [
             *translated,
             *check_cross_encoder_job(job, translation.arguments),
+            *check_paths(job, translation.arguments, all_arguments()),
             *check_versions(job, "sentence_transformers", translation.arguments),
             *check_splitting(job, translation.arguments),
             *check_parallelism(job, translation.arguments),
@@ -151,7 +153,8 @@ class SentenceTransformers:
 
 
 def _translate(job: Job) -> Translation:
-    return translate(type_all(job.recipe.train), job.versions.get("transformers"))
+    translation = translate(type_all(job.recipe.train), job.versions.get("transformers"))
+    return resolve_paths(job, translation, all_arguments())
 
 
 def _arguments(job: Job, translation: Translation, *, output: str) -> list[RenderedArgument]:

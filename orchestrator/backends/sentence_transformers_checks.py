@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.backends.conditions import COMMON, check_conditions
 from orchestrator.backends.deepspeed import load_deepspeed, zero_stage
 from orchestrator.backends.determinism import check_determinism
 from orchestrator.backends.precision import check_precision
+from orchestrator.backends.quantized import check_quantized
 from orchestrator.backends.saving import SETS_ASIDE, check_saving
 from orchestrator.backends.score_head_checks import check_score_head
 from orchestrator.backends.sentence_transformers_arguments import FORMATS
@@ -19,18 +21,20 @@ if TYPE_CHECKING:
     from orchestrator.backends.protocol import Found, Job
 
 STABLE = "warmup_stable_decay"
+_REMOVE_OR_SET_ASIDE = f"remove it, or {SETS_ASIDE}"
 _NEEDS_VALIDATION = ("early_stopping_patience", "early_stopping_threshold", "eval_steps", "eval_on_start", "eval_delay")
 
 
 def check_cross_encoder_job(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
     """Yield every problem; `train` has the installed version's names and the trainer's types."""
+    yield from check_conditions(COMMON, job, train)
     yield from _check_absent(job)
+    yield from check_quantized(job, lora=False)
     yield from check_loss(job, train)
     yield from _check_formats(job, train)
     yield from check_score_head(job, train)
     yield from _check_schedule(train)
     yield from _check_validation(job, train)
-    yield from _check_resuming(train)
     yield from check_saving(job, train)
     yield from check_precision(job, train)
     yield from _check_processes(job, train)
@@ -90,15 +94,9 @@ def _check_validation(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
         return
     for name in _NEEDS_VALIDATION:
         if train.get(name):
-            yield ("train", name), Problem(f"{name} needs validation rows, and there are none", SETS_ASIDE)
+            yield ("train", name), Problem(f"{name} needs validation rows, and there are none", _REMOVE_OR_SET_ASIDE)
     if train.get("eval_strategy", "no") != "no":
-        yield ("train", "eval_strategy"), Problem("there are no validation rows to evaluate on", SETS_ASIDE)
-
-
-def _check_resuming(train: Mapping[str, Any]) -> Iterator[Found]:
-    if train.get("save_only_model"):
-        message = "save_only_model leaves out what a training is continued with"
-        yield ("train", "save_only_model"), Problem(message, "remove it: save_total_limit keeps the disk small")
+        yield ("train", "eval_strategy"), Problem("there are no validation rows to evaluate on", _REMOVE_OR_SET_ASIDE)
 
 
 def _check_processes(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:

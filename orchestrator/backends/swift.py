@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.backends.argument_list import ArgumentList, RenderedArgument, build_notes
+from orchestrator.backends.argument_paths import check_paths, resolve_paths
 from orchestrator.backends.arguments import Argument, build_schema, check_arguments, coerce_all, load_arguments
 from orchestrator.backends.batch_splitting import check_splitting
 from orchestrator.backends.determinism import deterministic_environment, explain_determinism, put_determinism
@@ -26,6 +27,7 @@ from orchestrator.backends.swift_losses import (
     shrink_sizes,
 )
 from orchestrator.backends.swift_models import SwiftModel, find_swift_model
+from orchestrator.backends.swift_reserved import OWNED
 from orchestrator.backends.swift_scoring import GENERATIVE, build_scoring, find_task_type
 from orchestrator.backends.swift_spellings import OLD_SWIFT_SPELLINGS, name_loss, name_tuner, translate_swift
 from orchestrator.backends.version_checks import check_swift_versions
@@ -38,28 +40,6 @@ if TYPE_CHECKING:
 
     from orchestrator.backends.spellings import Translation
 
-_OF_MODEL = "say it as `model: {path: …, %s: …}`"
-# Arguments that Orch sets from elsewhere in the recipe: giving them twice would let one of the two lose in silence.
-_OWNED = {
-    "model": "say it as `model:`",
-    "model_type": _OF_MODEL % "model_type",
-    "template": _OF_MODEL % "template",
-    "dataset": "say it as `data.train:`",
-    "val_dataset": "say it as `data.validation_ratio:`",
-    "split_dataset_ratio": "say it as `data.validation_ratio:`, which keeps a query on one side",
-    "columns": "say it as `data.columns:`",
-    "mrl_dims": "say it as `loss: {type: …, mrl_dims: …}`",
-    "output_dir": "the run folder decides it",
-    "add_version": "the run folder is fresh: Orch needs to know the path",
-    "create_checkpoint_symlink": "Orch sets it: `checkpoint: best` stands on it",
-    "check_model": "Orch sets it: it asks a hub about a folder on your disk",
-    "strict": "Orch sets it: rows are never left out in silence",
-    "deepspeed": "say it as `deepspeed:` at the top level",
-    "resume_from_checkpoint": "use: orch resume RUN",
-    "hub_token": "set HF_TOKEN in your environment: secrets do not belong in a recipe",
-    "swanlab_token": "set SWANLAB_API_KEY in your environment: secrets do not belong in a recipe",
-    "swanlab_secret": "set it in your environment: secrets do not belong in a recipe",
-}
 _POSITIVE = (
     "per_device_train_batch_size",
     "per_device_eval_batch_size",
@@ -102,11 +82,11 @@ class Swift:
 
     def json_schema(self) -> dict[str, dict[str, Any]]:
         """Return the JSON Schema of each name under `train:`."""
-        return build_schema(_all_arguments(), _OWNED)
+        return build_schema(_all_arguments(), OWNED)
 
     def check_train(self, train: Mapping[str, Any]) -> list[tuple[str, Problem]]:
         """Return what is wrong with single values: unknown names, Orch's own names, wrong types and choices."""
-        problems = check_arguments(train, _all_arguments(), _OWNED, whose="`swift sft`")
+        problems = check_arguments(train, _all_arguments(), OWNED, whose="`swift sft`")
         for name, value in _typed(train).items():
             if name in _POSITIVE and value < 1:
                 problems.append((name, Problem(f"{name} is {value}; it must be at least 1")))
@@ -114,12 +94,12 @@ class Swift:
 
     def check_job(self, job: Job) -> list[Found]:
         """Return what does not fit together, each with the path of the key to change."""
-        train = _typed(job.recipe.train)
-        translation = translate_swift(train, job.versions)
+        translation = _translate(job)
         problems: list[Found] = [(("train", name), problem) for name, problem in translation.problems]
         return [
             *problems,
             *check_swift_job(job, translation.arguments),
+            *check_paths(job, translation.arguments, load_arguments("swift")),
             *check_swift_versions(job, translation.arguments),
             *check_splitting(job, translation.arguments),
             *check_parallelism(job, translation.arguments),
@@ -207,7 +187,8 @@ def _typed(train: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _translate(job: Job) -> Translation:
-    return translate_swift(_typed(job.recipe.train), job.versions)
+    translation = translate_swift(_typed(job.recipe.train), job.versions, job.recipe.task)
+    return resolve_paths(job, translation, load_arguments("swift"))
 
 
 def _is_full(arguments: Mapping[str, Any]) -> bool:

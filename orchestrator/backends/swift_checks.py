@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.backends.conditions import check_conditions
 from orchestrator.backends.deepspeed import load_deepspeed
 from orchestrator.backends.determinism import check_determinism
 from orchestrator.backends.precision import check_precision
+from orchestrator.backends.quantized import check_quantized
 from orchestrator.backends.saving import SETS_ASIDE, check_saving
 from orchestrator.backends.score_head_checks import check_score_head
 from orchestrator.backends.swift_losses import check_loss
 from orchestrator.backends.swift_models import find_swift_model
+from orchestrator.backends.swift_reserved import CONDITIONS
 from orchestrator.backends.swift_scoring import TASK_TYPES
 from orchestrator.backends.unused_keys import check_labels, check_strategy
 from orchestrator.errors import Problem
@@ -31,6 +34,7 @@ _LORA = (
     "use_dora",
 )
 _NEEDS_VALIDATION = ("early_stop_interval", "load_best_model_at_end", "metric_for_best_model", "eval_steps")
+_REMOVE_OR_SET_ASIDE = f"remove it, or {SETS_ASIDE}"
 
 
 def check_swift_job(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
@@ -40,11 +44,14 @@ def check_swift_job(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
     yield from _check_task(job, train)
     yield from check_loss(job)
     yield from _check_tuner(job, train)
+    yield from check_conditions(CONDITIONS, job, train)
+    yield from check_quantized(job, lora=train.get("tuner_type", train.get("train_type")) != "full")
     yield from _check_truncation(job, train)
     yield from _check_validation(job, train)
     yield from check_saving(job, train)
     yield from check_precision(job, train)
     yield from _check_deepspeed(job)
+    yield from _check_placement(job, train)
     yield from _check_unused(job)
     yield from check_determinism(job, train)
 
@@ -117,12 +124,39 @@ def _check_truncation(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
 def _check_validation(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
     if job.recipe.data.validation_ratio is not None:
         return
+    by_evalscope = train.get("eval_use_evalscope") and train.get("eval_dataset")  # it brings its own data sets
     for name in _NEEDS_VALIDATION:
-        if train.get(name):
-            yield ("train", name), Problem(f"{name} needs validation rows, and there are none", SETS_ASIDE)
-    for name in ("eval_strategy", "evaluation_strategy"):
-        if train.get(name, "no") != "no":
-            yield ("train", name), Problem("there are no validation rows to evaluate on", SETS_ASIDE)
+        if train.get(name) and not (name == "eval_steps" and by_evalscope):
+            yield ("train", name), Problem(f"{name} needs validation rows, and there are none", _REMOVE_OR_SET_ASIDE)
+    if train.get("eval_strategy", "no") != "no" and not by_evalscope:
+        message = "there are no validation rows to evaluate on"
+        yield ("train", "eval_strategy"), Problem(message, _REMOVE_OR_SET_ASIDE)
+
+
+def _check_placement(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
+    """Yield what ms-swift refuses where a process has several GPUs: it spreads the model over them (device_map)."""
+    if job.hardware.kind != "cuda" or job.smoke:
+        return
+    chosen, processes = job.chosen_gpus(), job.processes()
+    gpus = job.hardware.count if chosen is None else len(chosen)
+    key, hint = ("launch", "nproc_per_node"), f"say launch: {{nproc_per_node: {gpus}}}, or auto"
+    fewer = ",".join((chosen or [str(number) for number in range(gpus)])[:processes])
+    hint += f"; or give it {processes} of them: launch: {{env: {{CUDA_VISIBLE_DEVICES: '{fewer}'}}}}"
+    if processes > gpus or gpus == processes:
+        return
+    if gpus % processes:
+        yield key, Problem(f"ms-swift does not share {gpus} GPUs between {processes} processes", hint)
+        return
+    for name, given in (
+        ("deepspeed", job.recipe.deepspeed is not None),
+        ("fsdp", bool(train.get("fsdp"))),
+        ("use_liger_kernel", bool(train.get("use_liger_kernel"))),
+    ):
+        if given:
+            message = (
+                f"{gpus // processes} GPUs a process: ms-swift spreads the model over them, and refuses {name} then"
+            )
+            yield key, Problem(message, f"{hint}; or remove {name}")
 
 
 def _check_deepspeed(job: Job) -> Iterator[Found]:

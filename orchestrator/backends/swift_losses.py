@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.backends.arguments import load_arguments
 from orchestrator.errors import Problem
 from orchestrator.plan import Note
 from orchestrator.recipe.losses import OLD_LOSS_TYPES, choose_loss
@@ -50,6 +51,7 @@ _OF_TASK = {
     "reranker": ("pointwise", "listwise"),
     "sft": (),
 }
+_LOSSES_OF_LLMS = ("cross_entropy", "loss_scale", "channel_loss")  # 4.6 has the first, 3.6 the others
 _FITS = "positives only: infonce; labels 0 and 1: contrastive or online_contrastive; scores: cosine_similarity"
 
 
@@ -116,8 +118,11 @@ def check_loss(job: Job) -> Iterator[Found]:
         old = str(train["loss_type"])
         if job.recipe.loss is not None:
             yield ("train", "loss_type"), Problem("the loss is given twice", "keep `loss:`")
+        elif task == "sft" and old not in _of_llms(job):
+            message = f"loss_type {old!r}: an LLM learns the next token here, and ms-swift has no such loss for it"
+            yield ("train", "loss_type"), Problem(message, "remove it; loss_scale weighs tokens")
         elif task != "sft" and old not in OLD_LOSS_TYPES:
-            yield ("train", "loss_type"), Problem(f"unknown loss_type {old!r}", "say it as `loss:`, such as infonce")
+            yield ("train", "loss_type"), Problem(f"unknown loss_type {old!r}", f"one of {', '.join(_old_names(task))}")
     yield from _check_environment(job.recipe.launch.env)
     if loss is None:
         if task == "embedding":
@@ -130,6 +135,16 @@ def check_loss(job: Job) -> Iterator[Found]:
         return
     yield from _check_fields(loss, task)
     yield from _check_sizes(loss, job.model.hidden_size)
+
+
+def _of_llms(job: Job) -> tuple[str, ...]:
+    """Return the losses of the next token that the installed version has under a name of their own."""
+    known = load_arguments("swift", job.versions)["loss_type"].choices or ()
+    return tuple(name for name in _LOSSES_OF_LLMS if name in known)
+
+
+def _old_names(task: str) -> list[str]:
+    return [old for old, new in OLD_LOSS_TYPES.items() if new in _OF_TASK[task]]
 
 
 def _check_fields(loss: Loss, task: str) -> Iterator[Found]:

@@ -51,8 +51,10 @@ def name_loss(loss: str, task_type: str, versions: Mapping[str, str]) -> str:
     return _GENERATIVE if task_type == _GENERATIVE else "reranker"
 
 
-def translate_swift(train: Mapping[str, Any], versions: Mapping[str, str]) -> Translation:
+def translate_swift(train: Mapping[str, Any], versions: Mapping[str, str], task: str) -> Translation:
     """Return `train` (values already of the right types) in the installed version's spelling.
+
+    `task` is the recipe's: but for an LLM, `loss_type` is read as `loss:`.
 
     Sources: swift/arguments of ms-swift 3.6, 3.12 and 4.6, which all take `--warmup_ratio` and `--group_by_length`.
     """
@@ -65,7 +67,7 @@ def translate_swift(train: Mapping[str, Any], versions: Mapping[str, str]) -> Tr
             continue
         elif name in {"overwrite_output_dir", "save_safetensors"}:
             leave_out(result, name, value)
-        elif name == "loss_type":
+        elif name == "loss_type" and task != "sft":
             result.dropped[name] = "understood as `loss:`, which decides the loss and its settings"
         elif name == "warmup_ratio" and not 0 <= value < 1:
             problem = Problem(f"warmup_ratio is a share of the steps, got {value}", "0.1 is 10 %")

@@ -43,7 +43,6 @@ class Need:
     """What a run writes, in bytes: `checkpoints` of one size each at the same time, and the rest."""
 
     checkpoint: int
-    optimizer: int  # the part of a checkpoint that save_only_model leaves out
     checkpoints: int
     models: int  # merge and package
     data: int
@@ -118,7 +117,7 @@ def estimate_need(job: Job, plan: Plan) -> Need:
     values = read_train_values(plan)
     if model is None:
         parameters = 0 if job.smoke else _guess_parameters(job.model.name)
-        return Need(0, 0, _count_checkpoints(values), 2 * 2 * parameters, data)
+        return Need(0, _count_checkpoints(values), 2 * 2 * parameters, data)
     training = find_training_size(job, values, model)
     trained = model.parameters if training.adapter is None else training.adapter
     width = training.weight_bytes if training.adapter is None else training.trained_bytes
@@ -128,7 +127,6 @@ def estimate_need(job: Job, plan: Plan) -> Need:
     merged = 0 if training.adapter is None else model.parameters * model.dtype_bytes
     return Need(
         checkpoint=trained * width + optimizer,
-        optimizer=optimizer,
         checkpoints=_count_checkpoints(values),
         models=merged + model.parameters * (model.dtype_bytes if merged else width),
         data=data,
@@ -160,9 +158,6 @@ def _guess_parameters(name: str) -> int:
 
 def _list_remedies(need: Need, values: Mapping[str, str]) -> list[str]:
     lines = []
-    if need.optimizer:
-        saved = need.optimizer * need.checkpoints
-        lines.append(f"train.save_only_model: true saves {show_gib(saved)}, and the run cannot be resumed")
     limit = values.get("save_total_limit", "")
     if need.checkpoint and limit.isdigit() and int(limit) > 1 and need.checkpoints > 2:  # noqa: PLR2004
         saved = need.checkpoint * (need.checkpoints - 2)

@@ -37,7 +37,7 @@ def choose_loss(backend: str, task: str, given: Loss | None, train: Mapping[str,
     """
     if given is not None:
         return given
-    old = OLD_LOSS_TYPES.get(str(train.get("loss_type"))) if backend == "swift" else None
+    old = OLD_LOSS_TYPES.get(str(train.get("loss_type"))) if backend == "swift" and task != "sft" else None
     kind = old or _DEFAULTS.get((backend, task))
     return Loss.model_validate({"type": kind}) if kind else None
 

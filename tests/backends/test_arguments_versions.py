@@ -155,7 +155,7 @@ def _named(model, model_type):
     ],
 )
 def test_ms_swift_s_arguments_are_spelt_as_its_version_takes_them(versions, given, rendered):
-    result = translate_swift(given, versions)
+    result = translate_swift(given, versions, "reranker")
     assert result.arguments == rendered
     assert result.problems == []
     known = load_arguments("swift", versions)
@@ -166,7 +166,7 @@ def test_ms_swift_s_arguments_are_spelt_as_its_version_takes_them(versions, give
 
 def test_a_sampling_that_transformers_4_cannot_do_is_refused_with_the_version_that_can():
     name = "train_sampling_strategy"
-    for result in (translate({name: "sequential"}, "4.57.6"), translate_swift({name: "sequential"}, SWIFT_3)):
+    for result in (translate({name: "sequential"}, "4.57.6"), translate_swift({name: "sequential"}, SWIFT_3, "sft")):
         ((key, problem),) = result.problems
         assert key == name
         assert "transformers 5" in problem.hint

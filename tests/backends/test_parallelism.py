@@ -103,7 +103,8 @@ def test_groups_that_the_processes_do_not_fill_are_refused_with_sizes_that_do(si
     problem = refusals(embedding_job(f"train.sequence_parallel_size={size}"))["train.sequence_parallel_size"]
     assert "one of 1, 2, 4" in problem.hint
     assert refusals(embedding_job("train.sequence_parallel_size=4")) == {}
-    assert refusals(embedding_job(f"train.sequence_parallel_size={size}", f"launch.nproc_per_node={size}")) == {}
+    enough = Hardware("cuda", size, bf16=True)
+    assert refusals(embedding_job(f"train.sequence_parallel_size={size}", hardware=enough)) == {}
 
 
 def test_one_process_has_nobody_to_share_with_but_a_smoke_run_leaves_it_out():

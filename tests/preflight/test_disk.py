@@ -80,14 +80,14 @@ def test_a_disk_that_is_too_small_is_said_with_the_numbers_and_what_to_lower(pla
     (problem,) = check_disk(*plan_here("train.save_strategy=steps", recipe="qwen3_embedding_full"))
     assert "the run writes about 22 GiB (3 checkpoints of 6.7 GiB, 2.2 GiB for merge and package" in problem.message
     assert "and 10 GiB are free under" in problem.message
-    assert "train.save_only_model: true saves 13 GiB" in problem.hint
     assert "train.save_total_limit: 1 instead of 2 saves 6.7 GiB" in problem.hint
     assert "another disk with -o" in problem.hint
 
 
 def test_save_only_model_leaves_the_optimizer_out(plan_here):
+    whole = estimate_need(*plan_here(recipe="qwen3_embedding_full"))
     need = estimate_need(*plan_here("train.save_only_model=true", recipe="qwen3_embedding_full"))
-    assert need.optimizer == 0
+    assert need.checkpoint < whole.checkpoint / 2
 
 
 def test_a_model_on_a_hub_needs_room_for_its_download(plan_here, free):
