@@ -23,6 +23,8 @@ from orchestrator import process_table
 from orchestrator.process_table import PROC, Entry
 
 TOKEN_VARIABLE = "ORCH_STAGE_TOKEN"  # noqa: S105  (a marker, not a secret)
+# Python puts the working directory first on its path for -m and -c: what lies there would pass for any module.
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 KILLED_CODE = 128 + signal.SIGKILL
 
 # Values arrive as "$@" only, so nothing in them is ever read as shell. The trap makes the shell wait for its child
@@ -127,7 +129,7 @@ def spawn(launch: Launch) -> Child:
     pid = os.posix_spawn(
         argv[0],
         argv,
-        {**launch.env, TOKEN_VARIABLE: launch.token},
+        {**SAFE_PATH, **launch.env, TOKEN_VARIABLE: launch.token},
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, str(launch.stdout), append, 0o644),
@@ -223,7 +225,7 @@ def run(argv: tuple[str, ...], timeout_s: float, *, env: dict[str, str] | None =
     try:
         process = subprocess.Popen(
             argv,
-            env=env,
+            env={**SAFE_PATH, **(os.environ if env is None else env)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -254,7 +256,7 @@ def run_visibly(argv: tuple[str, ...]) -> int:
     It stays in this process group, so that Ctrl-C ends it too. stdout is left to Orch's own results.
     """
     try:
-        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=_STDERR)
+        process = subprocess.Popen(argv, env={**SAFE_PATH, **os.environ}, stdin=subprocess.DEVNULL, stdout=_STDERR)
     except OSError as error:
         os.write(_STDERR, f"{argv[0]}: {error.strerror}\n".encode())
         return 127

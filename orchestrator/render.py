@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import RenderError
 from orchestrator.plan import Command, File, Plan, Stage
+from orchestrator.process import SAFE_PATH
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -103,11 +104,14 @@ def render_text(template: str, **values: Any) -> str:
 
 
 def render_command(template: str, *, env: dict[str, str], cwd: str, **values: Any) -> Command:
-    """Return the command that a template describes: one argument or flag a line, in bash words."""
+    """Return the command that a template describes: one argument or flag a line, in bash words.
+
+    No Python that it starts imports what lies in its working directory, unless `env` says otherwise.
+    """
     argv = tuple(shlex.split(render_text(template, **values)))
     if not argv:
         raise RenderError(f"{template} renders to an empty command")
-    return Command(argv, tuple(sorted(env.items())), cwd)
+    return Command(argv, tuple(sorted({**SAFE_PATH, **env}.items())), cwd)
 
 
 def format_command(command: Command) -> ShellText:

@@ -115,6 +115,7 @@ class FlagEmbedding:
             env=env,
             cwd=str(job.run_dir),
             python=job.backend_python,
+            workers=job.workers,
             nproc_per_node=processes,
             module=_MODULES[job.model.family],
             arguments=arguments,

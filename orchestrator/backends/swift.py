@@ -138,7 +138,9 @@ class Swift:
             env=repeatable | job.environment() | env | loss_env | translation.env,
             cwd=str(job.run_dir),
             python=job.backend_python,
+            workers=job.workers,
             nproc_per_node=job.processes(),
+            deepspeed=_deepspeed(job) is not None,
             arguments=arguments,
         )
         lora = not _is_full(translation.arguments)

@@ -16,18 +16,19 @@ if TYPE_CHECKING:
     from orchestrator.plan import Plan
 
 _VARIABLE = "MASTER_PORT"
+_LAUNCHER = "launch"
 _PORTS = range(1, 65536)
 
 
 def check_ports(job: Job, plan: Plan) -> Iterator[Problem]:
     """Yield that MASTER_PORT is no port, or in use.
 
-    Trainings of several processes meet at a free port of their own (`--standalone`) and ignore it. A single process
+    Trainings of several processes meet at a free port of their own (`workers launch`) and ignore it. A single process
     that the launcher does not start, as ms-swift's on one GPU, takes it (swift/utils/torch_utils.py).
     """
     value = job.recipe.launch.env.get(_VARIABLE) or os.environ.get(_VARIABLE)
     train = plan.stage("train")
-    if not value or train is None or "--standalone" in train.command.argv:
+    if not value or train is None or _LAUNCHER in train.command.argv:
         return
     where = "launch.env" if _VARIABLE in job.recipe.launch.env else "your shell"
     remove = f"remove {_VARIABLE} from launch.env" if where == "launch.env" else f"unset {_VARIABLE}"

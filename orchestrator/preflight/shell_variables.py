@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from orchestrator.plan import Plan
 
 # A process that finds one of these believes that others have been started, and waits for them for ever; the values are
-# those of a single process. torchrun takes PET_NNODES for its --nnodes (torch/distributed/argparse_util.py).
+# those of a single process. torchrun takes PET_NNODES for its --nnodes where none are given.
 # NPROC_PER_NODE is not among them: the launcher `swift` reads it, which Orch does not use. Nor is MASTER_ADDR: whoever
 # reads it has read a rank before, and what Orch starts without a rank meets at an address of its own.
 _ALONE = {

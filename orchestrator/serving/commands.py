@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.errors import PreflightError
 from orchestrator.process import run
 from orchestrator.render import render_command
+from orchestrator.serving.foreground import OWN_FOLDER
 
 if TYPE_CHECKING:
     from orchestrator.plan import Command
@@ -147,10 +148,8 @@ def build_command(backend: str, artefact: Artefact, address: Address, *, name: s
         "dtype": artefact.dtype,
     }  # fmt: skip
     if backend == "swift":
-        return render_command(
-            "serve/swift.j2", env=env, cwd=str(artefact.folder.parent), **values, **_swift_values(artefact, with_key)
-        )
-    return render_command("serve/vllm.j2", env=env, cwd=str(artefact.folder.parent), **values, **_vllm_values(artefact))
+        return render_command("serve/swift.j2", env=env, cwd=OWN_FOLDER, **values, **_swift_values(artefact, with_key))
+    return render_command("serve/vllm.j2", env=env, cwd=OWN_FOLDER, **values, **_vllm_values(artefact))
 
 
 def _swift_values(artefact: Artefact, with_key: bool) -> dict[str, Any]:  # noqa: FBT001

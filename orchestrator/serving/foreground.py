@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 PATIENCE = Patience(interrupt_s=15.0, terminate_s=5.0, kill_s=5.0)
 POLL_S = 0.2
+OWN_FOLDER = ""  # as a command's cwd: an empty folder that lives as long as it
 _TAIL_BYTES = 20_000
 _CHUNK_BYTES = 1 << 16
 _LAST_WORDS_S = 5.0
@@ -58,8 +59,11 @@ def started(
         output = log or stack.enter_context(_copied_to_stderr())
         stdout = Path(folder, "stdout.log") if split else None
         exit_code = Path(folder, "exit_code")
+        own = Path(folder, "work")
+        own.mkdir()
         launch = Launch(
-            argv=command.argv, env=env, cwd=Path(command.cwd), stdout=stdout or output, stderr=output,
+            argv=command.argv, env=env, cwd=Path(command.cwd) if command.cwd else own, stdout=stdout or output,
+            stderr=output,
             exit_code=exit_code,
             token=secrets.token_hex(8),
         )  # fmt: skip

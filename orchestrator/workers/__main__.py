@@ -18,6 +18,7 @@ WORKERS = (
     "fetch",
     "fresh",
     "inspect_model",
+    "launch",
     "merge",
     "mine",
     "package",
@@ -50,7 +51,8 @@ def main(argv: list[str]) -> int:
         sys.stderr.write(f"usage: workers NAME …    NAME is one of {', '.join(WORKERS)}\n")
         return 2
     adopt_package()
-    importlib.import_module("orchestrator.workers.quiet").hush()
+    if argv[0] != "launch":  # what it starts says all that it has to say
+        importlib.import_module("orchestrator.workers.quiet").hush()
     failure = importlib.import_module("orchestrator.workers.failure")
     worker = importlib.import_module(f"orchestrator.workers.{argv[0]}")
     try:

@@ -124,8 +124,8 @@ def test_every_argument_in_the_config_is_one_that_the_trainer_has(name):
 def test_the_command_is_the_worker_under_torchrun_and_continues_from_a_checkpoint():
     stage = build_plan(make_job("bert_ranknet", hardware=TWO)).stage("train")
     argv = list(stage.command.argv)
-    assert argv[:6] == ["/env/bin/python", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    assert argv[6:] == [
+    assert argv[:5] == ["/env/bin/python", "/orch/orchestrator/workers", "launch", "--nproc_per_node", "2"]
+    assert argv[5:] == [
         "/orch/orchestrator/workers",
         "train_cross_encoder",
         "--config",

@@ -229,7 +229,7 @@ def test_full_training_keeps_its_weights_in_float32_and_computes_in_the_hardware
 
 def test_several_gpus_train_together_on_a_port_of_their_own():
     argv = train_stage(make_job("qwen3_sft_lora", hardware=Hardware("cuda", 4, bf16=True))).command.argv
-    assert argv[1:7] == ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "4", "-m")
+    assert argv[1:6] == ("/orch/orchestrator/workers", "launch", "--nproc_per_node", "4", "-m")
     stage = train_stage(make_job("qwen3_sft_lora", "launch.nproc_per_node=2", hardware=CPU))
     assert argument(stage, "ddp_backend") == "gloo"
     assert dict(stage.command.env)["ACCELERATE_USE_CPU"] == "true"

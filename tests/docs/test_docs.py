@@ -240,7 +240,7 @@ def test_every_gpu_command_of_the_readme_renders(checkout):
         assert "orch run " in command, command
         done = run_in(checkout, command.replace("orch run ", "orch render --hardware gpu "))
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
-        assert "torch.distributed.run" in done.stdout
+        assert "workers launch" in done.stdout
 
 
 def test_every_shipped_recipe_opens_with_commands_that_name_it():

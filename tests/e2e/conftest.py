@@ -49,8 +49,7 @@ def processes_that_name(text: str) -> list[psutil.Process]:
 
 
 def find_training_workers(folder: Path, module: str = "decoder_only.base") -> list[psutil.Process]:
-    found = [process for process in processes_that_name(module) if str(folder) in " ".join(process.cmdline())]
-    return [process for process in found if "torch.distributed.run" not in process.cmdline()]
+    return [process for process in processes_that_name(module) if str(folder) in " ".join(process.cmdline())]
 
 
 def wait_for(condition, timeout_s: float) -> None:

@@ -59,12 +59,12 @@ def test_what_ran_is_what_was_rendered(killed_and_resumed):
         assert not extra or extra[0] == "--resume_from_checkpoint"
 
 
-def test_training_passed_through_torchrun_and_deepspeed(killed_and_resumed):
+def test_training_passed_through_the_launcher_and_deepspeed(killed_and_resumed):
     log = "".join(
         path.read_text(errors="replace") for path in (killed_and_resumed / "stages" / "05-train").glob("std*.log")
     )
     argv = load(killed_and_resumed / "stages" / "05-train" / "command.json")["argv"]
-    assert "torch.distributed.run" in argv
+    assert "launch" in argv
     assert "deepspeed" in log.lower()
     checkpoint = killed_and_resumed / "stages" / "05-train" / "output" / "checkpoint-16"
     assert list(checkpoint.glob("global_step*"))

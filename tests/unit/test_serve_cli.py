@@ -41,7 +41,7 @@ def test_a_dry_run_prints_the_command_of_a_run_and_starts_nothing(capsys, run):
     code, out, err = call(capsys, "serve", run.name[:6], "--runs", str(run.parent), "--dry-run", "--backend", "swift")
     assert code == 0
     assert out.splitlines()[:2] == [
-        "env HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 \\",
+        "env HF_HUB_OFFLINE=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 \\",
         f"  {sys.executable} -m swift.cli.deploy \\",
     ]
     assert "  --served_model_name mine \\" in out.splitlines()

@@ -247,7 +247,7 @@ def test_two_processes_share_the_gradient_of_one_process_with_twice_the_batch(en
         "arguments": {**alike, "per_device_train_batch_size": 2, "gradient_checkpointing": True},
     }
     config = write_settings(tmp_path / "two", base, files, "margin_mse", **options)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    launcher = [sys.executable, str(FOLDER), "launch", "--nproc_per_node", "2"]
     done = subprocess.run(
         [*launcher, str(FOLDER), "train_cross_encoder", "--config", str(config)],
         cwd=tmp_path,

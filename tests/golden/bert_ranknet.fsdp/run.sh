@@ -8,7 +8,7 @@ if [ -n "${HF_TOKEN-}" ]; then export HUGGING_FACE_HUB_TOKEN="$HF_TOKEN"; unset 
 
 printf '\n[%s/%s] %s\n' 1 6 '01-prepare: Read, check and split the data' >&2
 mkdir -p -- stages/01-prepare
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 \
   /orch/bin/python -m orchestrator.data.prepare \
   --train /project/datasets_example/graded.train.jsonl \
   --eval /project/datasets_example/graded.eval.jsonl \
@@ -29,7 +29,7 @@ env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 \
 
 printf '\n[%s/%s] %s\n' 2 6 '02-baseline-trained-format: Score the untouched base model in the format of the training' >&2
 mkdir -p -- stages/02-baseline-trained-format
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers score \
   --model hfl/chinese-roberta-wwm-ext \
   --scoring /runs/golden/files/scoring.trained-format.json \
@@ -39,15 +39,14 @@ env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
 
 printf '\n[%s/%s] %s\n' 3 6 '03-train: Fine-tune with sentence-transformers' >&2
 mkdir -p -- stages/03-train
-env HF_DATASETS_CACHE=/runs/golden/stages/03-train/cache PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
-  /env/bin/python -m torch.distributed.run \
-  --standalone \
+env HF_DATASETS_CACHE=/runs/golden/stages/03-train/cache PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+  /env/bin/python /orch/orchestrator/workers launch \
   --nproc_per_node 2 /orch/orchestrator/workers train_cross_encoder \
   --config /runs/golden/files/train.json
 
 printf '\n[%s/%s] %s\n' 4 6 '04-package: Make the model describe itself, and verify it' >&2
 mkdir -p -- stages/04-package
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers package \
   --model /runs/golden/stages/03-train/output/best \
   --base hfl/chinese-roberta-wwm-ext \
@@ -58,7 +57,7 @@ env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
 
 printf '\n[%s/%s] %s\n' 5 6 '05-evaluate: Score the packaged model as its user loads it' >&2
 mkdir -p -- stages/05-evaluate
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers score \
   --model /runs/golden/model \
   --scoring /runs/golden/model/scoring.json \
@@ -67,6 +66,6 @@ env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
 
 printf '\n[%s/%s] %s\n' 6 6 '06-report: Compare, judge and report' >&2
 mkdir -p -- stages/06-report
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 \
   /orch/bin/python -m orchestrator.report /runs/golden
 

@@ -8,7 +8,7 @@ if [ -n "${HF_TOKEN-}" ]; then export HUGGING_FACE_HUB_TOKEN="$HF_TOKEN"; unset 
 
 printf '\n[%s/%s] %s\n' 1 7 '01-prepare: Read, check and split the data' >&2
 mkdir -p -- stages/01-prepare
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 \
   /orch/bin/python -m orchestrator.data.prepare \
   --train /project/datasets_example/demo.train.jsonl \
   --eval /project/datasets_example/demo.eval.jsonl \
@@ -23,7 +23,7 @@ env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 \
 
 printf '\n[%s/%s] %s\n' 2 7 '02-baseline-trained-format: Score the untouched base model in the format of the training' >&2
 mkdir -p -- stages/02-baseline-trained-format
-env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers score \
   --model /models/minilm \
   --scoring /runs/golden/files/scoring.trained-format.json \
@@ -34,7 +34,7 @@ env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 PYTHONFAULTHANDLER=1 PYTHONUNBUFFER
 
 printf '\n[%s/%s] %s\n' 3 7 '03-baseline-native: Score the untouched base model as the bi-encoder it is (cosine of its embeddings)' >&2
 mkdir -p -- stages/03-baseline-native
-env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers score \
   --model /models/minilm \
   --scoring /runs/golden/files/scoring.native.json \
@@ -45,9 +45,8 @@ env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 PYTHONFAULTHANDLER=1 PYTHONUNBUFFER
 
 printf '\n[%s/%s] %s\n' 4 7 '04-train: Fine-tune with flagembedding' >&2
 mkdir -p -- stages/04-train
-env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
-  /env/bin/python -m torch.distributed.run \
-  --standalone \
+env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+  /env/bin/python /orch/orchestrator/workers launch \
   --nproc_per_node 1 \
   -m FlagEmbedding.finetune.reranker.encoder_only.base \
   --model_name_or_path /models/minilm \
@@ -74,7 +73,7 @@ env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 PYTHONFAULTHANDLER=1 PYTHONUNBUFFER
 
 printf '\n[%s/%s] %s\n' 5 7 '05-package: Make the model describe itself, and verify it' >&2
 mkdir -p -- stages/05-package
-env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers package \
   --model /runs/golden/stages/04-train/output \
   --base /models/minilm \
@@ -85,7 +84,7 @@ env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 PYTHONFAULTHANDLER=1 PYTHONUNBUFFER
 
 printf '\n[%s/%s] %s\n' 6 7 '06-evaluate: Score the packaged model as its user loads it' >&2
 mkdir -p -- stages/06-evaluate
-env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers score \
   --model /runs/golden/model \
   --scoring /runs/golden/model/scoring.json \
@@ -95,6 +94,6 @@ env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 PYTHONFAULTHANDLER=1 PYTHONUNBUFFER
 
 printf '\n[%s/%s] %s\n' 7 7 '07-report: Compare, judge and report' >&2
 mkdir -p -- stages/07-report
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 \
   /orch/bin/python -m orchestrator.report /runs/golden
 

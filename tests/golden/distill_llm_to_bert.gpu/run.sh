@@ -8,14 +8,14 @@ if [ -n "${HF_TOKEN-}" ]; then export HUGGING_FACE_HUB_TOKEN="$HF_TOKEN"; unset 
 
 printf '\n[%s/%s] %s\n' 1 13 '01-teacher-pairs: List the pairs for the teacher' >&2
 mkdir -p -- stages/01-teacher-pairs
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 \
   /orch/bin/python -m orchestrator.data.teacher pairs \
   --rows /project/datasets_example/reranker.train.jsonl \
   --out /runs/golden/stages/01-teacher-pairs/output
 
 printf '\n[%s/%s] %s\n' 2 13 '02-teacher-scores: Let the teacher score the pairs' >&2
 mkdir -p -- stages/02-teacher-scores
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers score_pairs \
   --model Qwen/Qwen3-Reranker-0.6B \
   --scoring /runs/golden/files/scoring.teacher.json \
@@ -25,7 +25,7 @@ env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
 
 printf '\n[%s/%s] %s\n' 3 13 '03-teacher: Write the teacher'"'"'s scores into the rows' >&2
 mkdir -p -- stages/03-teacher
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 \
   /orch/bin/python -m orchestrator.data.teacher join \
   --rows /project/datasets_example/reranker.train.jsonl \
   --scores /runs/golden/stages/02-teacher-scores/output/scores.jsonl \
@@ -33,7 +33,7 @@ env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 \
 
 printf '\n[%s/%s] %s\n' 4 13 '04-prepare: Read, check and split the data' >&2
 mkdir -p -- stages/04-prepare
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 \
   /orch/bin/python -m orchestrator.data.prepare \
   --train /runs/golden/stages/03-teacher/output/train.jsonl \
   --eval /project/datasets_example/reranker.eval.jsonl \
@@ -53,7 +53,7 @@ env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 \
 
 printf '\n[%s/%s] %s\n' 5 13 '05-guard-handbook-data: Read and check the guard handbook' >&2
 mkdir -p -- stages/05-guard-handbook-data
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 \
   /orch/bin/python -m orchestrator.data.prepare_eval \
   --eval /project/datasets_example/demo.eval.jsonl \
   --kind group \
@@ -63,7 +63,7 @@ env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 \
 
 printf '\n[%s/%s] %s\n' 6 13 '06-baseline-trained-format: Score the untouched base model in the format of the training' >&2
 mkdir -p -- stages/06-baseline-trained-format
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers score \
   --model hfl/chinese-roberta-wwm-ext \
   --scoring /runs/golden/files/scoring.trained-format.json \
@@ -73,7 +73,7 @@ env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
 
 printf '\n[%s/%s] %s\n' 7 13 '07-baseline-teacher: Score the teacher Qwen/Qwen3-Reranker-0.6B' >&2
 mkdir -p -- stages/07-baseline-teacher
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers score \
   --model Qwen/Qwen3-Reranker-0.6B \
   --scoring /runs/golden/files/scoring.teacher.json \
@@ -83,15 +83,14 @@ env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
 
 printf '\n[%s/%s] %s\n' 8 13 '08-train: Fine-tune with sentence-transformers' >&2
 mkdir -p -- stages/08-train
-env HF_DATASETS_CACHE=/runs/golden/stages/08-train/cache PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
-  /env/bin/python -m torch.distributed.run \
-  --standalone \
+env HF_DATASETS_CACHE=/runs/golden/stages/08-train/cache PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+  /env/bin/python /orch/orchestrator/workers launch \
   --nproc_per_node 2 /orch/orchestrator/workers train_cross_encoder \
   --config /runs/golden/files/train.json
 
 printf '\n[%s/%s] %s\n' 9 13 '09-package: Make the model describe itself, and verify it' >&2
 mkdir -p -- stages/09-package
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers package \
   --model /runs/golden/stages/08-train/output/best \
   --base hfl/chinese-roberta-wwm-ext \
@@ -102,7 +101,7 @@ env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
 
 printf '\n[%s/%s] %s\n' 10 13 '10-evaluate: Score the packaged model as its user loads it' >&2
 mkdir -p -- stages/10-evaluate
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers score \
   --model /runs/golden/model \
   --scoring /runs/golden/model/scoring.json \
@@ -111,7 +110,7 @@ env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
 
 printf '\n[%s/%s] %s\n' 11 13 '11-guard-handbook-before: Score the untouched base model on the guard handbook' >&2
 mkdir -p -- stages/11-guard-handbook-before
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers score \
   --model hfl/chinese-roberta-wwm-ext \
   --scoring /runs/golden/files/scoring.trained-format.json \
@@ -121,7 +120,7 @@ env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
 
 printf '\n[%s/%s] %s\n' 12 13 '12-guard-handbook-after: Score the packaged model on the guard handbook' >&2
 mkdir -p -- stages/12-guard-handbook-after
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers score \
   --model /runs/golden/model \
   --scoring /runs/golden/model/scoring.json \
@@ -130,6 +129,6 @@ env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
 
 printf '\n[%s/%s] %s\n' 13 13 '13-report: Compare, judge and report' >&2
 mkdir -p -- stages/13-report
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 \
   /orch/bin/python -m orchestrator.report /runs/golden
 

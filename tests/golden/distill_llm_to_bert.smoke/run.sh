@@ -8,7 +8,7 @@ if [ -n "${HF_TOKEN-}" ]; then export HUGGING_FACE_HUB_TOKEN="$HF_TOKEN"; unset 
 
 printf '\n[%s/%s] %s\n' 1 15 '01-teacher-pairs: List the pairs for the teacher' >&2
 mkdir -p -- stages/01-teacher-pairs
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 \
   /orch/bin/python -m orchestrator.data.teacher pairs \
   --rows /project/datasets_example/reranker.train.jsonl \
   --limit 40 \
@@ -16,7 +16,7 @@ env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 \
 
 printf '\n[%s/%s] %s\n' 2 15 '02-tiny-teacher: Build a tiny model of the teacher'"'"'s architecture' >&2
 mkdir -p -- stages/02-tiny-teacher
-env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers tiny_model \
   --like decoder \
   --model-type qwen3 \
@@ -26,7 +26,7 @@ env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLE
 
 printf '\n[%s/%s] %s\n' 3 15 '03-teacher-scores: Let the teacher score the pairs' >&2
 mkdir -p -- stages/03-teacher-scores
-env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers score_pairs \
   --model /runs/golden/stages/02-tiny-teacher/output \
   --scoring /runs/golden/files/scoring.teacher.json \
@@ -36,7 +36,7 @@ env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLE
 
 printf '\n[%s/%s] %s\n' 4 15 '04-teacher: Write the teacher'"'"'s scores into the rows' >&2
 mkdir -p -- stages/04-teacher
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 \
   /orch/bin/python -m orchestrator.data.teacher join \
   --rows /project/datasets_example/reranker.train.jsonl \
   --limit 40 \
@@ -45,7 +45,7 @@ env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 \
 
 printf '\n[%s/%s] %s\n' 5 15 '05-prepare: Read, check and split the data' >&2
 mkdir -p -- stages/05-prepare
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 \
   /orch/bin/python -m orchestrator.data.prepare \
   --train /runs/golden/stages/04-teacher/output/train.jsonl \
   --eval /project/datasets_example/reranker.eval.jsonl \
@@ -66,7 +66,7 @@ env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 \
 
 printf '\n[%s/%s] %s\n' 6 15 '06-guard-handbook-data: Read and check the guard handbook' >&2
 mkdir -p -- stages/06-guard-handbook-data
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 \
   /orch/bin/python -m orchestrator.data.prepare_eval \
   --eval /project/datasets_example/demo.eval.jsonl \
   --kind group \
@@ -77,7 +77,7 @@ env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 \
 
 printf '\n[%s/%s] %s\n' 7 15 '07-tiny-model: Build a tiny model of the same architecture' >&2
 mkdir -p -- stages/07-tiny-model
-env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers tiny_model \
   --like encoder \
   --model-type bert \
@@ -86,7 +86,7 @@ env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLE
 
 printf '\n[%s/%s] %s\n' 8 15 '08-baseline-trained-format: Score the untouched base model in the format of the training' >&2
 mkdir -p -- stages/08-baseline-trained-format
-env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers score \
   --model /runs/golden/stages/07-tiny-model/output \
   --scoring /runs/golden/files/scoring.trained-format.json \
@@ -96,7 +96,7 @@ env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLE
 
 printf '\n[%s/%s] %s\n' 9 15 '09-baseline-teacher: Score the teacher Qwen/Qwen3-Reranker-0.6B' >&2
 mkdir -p -- stages/09-baseline-teacher
-env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers score \
   --model /runs/golden/stages/02-tiny-teacher/output \
   --scoring /runs/golden/files/scoring.teacher.json \
@@ -106,15 +106,14 @@ env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLE
 
 printf '\n[%s/%s] %s\n' 10 15 '10-train: Fine-tune with sentence-transformers' >&2
 mkdir -p -- stages/10-train
-env CUDA_VISIBLE_DEVICES='' HF_DATASETS_CACHE=/runs/golden/stages/10-train/cache HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
-  /env/bin/python -m torch.distributed.run \
-  --standalone \
+env CUDA_VISIBLE_DEVICES='' HF_DATASETS_CACHE=/runs/golden/stages/10-train/cache HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+  /env/bin/python /orch/orchestrator/workers launch \
   --nproc_per_node 1 /orch/orchestrator/workers train_cross_encoder \
   --config /runs/golden/files/train.json
 
 printf '\n[%s/%s] %s\n' 11 15 '11-package: Make the model describe itself, and verify it' >&2
 mkdir -p -- stages/11-package
-env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers package \
   --model /runs/golden/stages/10-train/output/best \
   --base /runs/golden/stages/07-tiny-model/output \
@@ -125,7 +124,7 @@ env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLE
 
 printf '\n[%s/%s] %s\n' 12 15 '12-evaluate: Score the packaged model as its user loads it' >&2
 mkdir -p -- stages/12-evaluate
-env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers score \
   --model /runs/golden/model \
   --scoring /runs/golden/model/scoring.json \
@@ -135,7 +134,7 @@ env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLE
 
 printf '\n[%s/%s] %s\n' 13 15 '13-guard-handbook-before: Score the untouched base model on the guard handbook' >&2
 mkdir -p -- stages/13-guard-handbook-before
-env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers score \
   --model /runs/golden/stages/07-tiny-model/output \
   --scoring /runs/golden/files/scoring.trained-format.json \
@@ -145,7 +144,7 @@ env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLE
 
 printf '\n[%s/%s] %s\n' 14 15 '14-guard-handbook-after: Score the packaged model on the guard handbook' >&2
 mkdir -p -- stages/14-guard-handbook-after
-env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers score \
   --model /runs/golden/model \
   --scoring /runs/golden/model/scoring.json \
@@ -155,6 +154,6 @@ env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLE
 
 printf '\n[%s/%s] %s\n' 15 15 '15-report: Compare, judge and report' >&2
 mkdir -p -- stages/15-report
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 \
   /orch/bin/python -m orchestrator.report /runs/golden
 

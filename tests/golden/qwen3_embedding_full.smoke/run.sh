@@ -8,7 +8,7 @@ if [ -n "${HF_TOKEN-}" ]; then export HUGGING_FACE_HUB_TOKEN="$HF_TOKEN"; unset 
 
 printf '\n[%s/%s] %s\n' 1 7 '01-prepare: Read, check and split the data' >&2
 mkdir -p -- stages/01-prepare
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 \
   /orch/bin/python -m orchestrator.data.prepare \
   --train /project/datasets_example/pairs.train.csv \
   --eval /project/datasets_example/pairs.eval.csv \
@@ -28,7 +28,7 @@ env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 \
 
 printf '\n[%s/%s] %s\n' 2 7 '02-tiny-model: Build a tiny model of the same architecture' >&2
 mkdir -p -- stages/02-tiny-model
-env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers tiny_model \
   --like embedding \
   --model-type qwen3 \
@@ -37,7 +37,7 @@ env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLE
 
 printf '\n[%s/%s] %s\n' 3 7 '03-baseline-native: Score the untouched base embedding model' >&2
 mkdir -p -- stages/03-baseline-native
-env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers score \
   --model /runs/golden/stages/02-tiny-model/output \
   --scoring /runs/golden/files/scoring.native.json \
@@ -47,7 +47,7 @@ env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLE
 
 printf '\n[%s/%s] %s\n' 4 7 '04-train: Fine-tune with swift' >&2
 mkdir -p -- stages/04-train
-env CUDA_VISIBLE_DEVICES='' HF_DATASETS_CACHE=/runs/golden/stages/04-train/cache HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env CUDA_VISIBLE_DEVICES='' HF_DATASETS_CACHE=/runs/golden/stages/04-train/cache HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python -m swift.cli.sft \
   --model /runs/golden/stages/02-tiny-model/output \
   --model_type qwen3_emb \
@@ -87,7 +87,7 @@ env CUDA_VISIBLE_DEVICES='' HF_DATASETS_CACHE=/runs/golden/stages/04-train/cache
 
 printf '\n[%s/%s] %s\n' 5 7 '05-package: Make the model describe itself, and verify it' >&2
 mkdir -p -- stages/05-package
-env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers package \
   --model /runs/golden/stages/04-train/output/best \
   --base /runs/golden/stages/02-tiny-model/output \
@@ -98,7 +98,7 @@ env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLE
 
 printf '\n[%s/%s] %s\n' 6 7 '06-evaluate: Score the packaged model as its user loads it' >&2
 mkdir -p -- stages/06-evaluate
-env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers score \
   --model /runs/golden/model \
   --scoring /runs/golden/model/scoring.json \
@@ -108,6 +108,6 @@ env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLE
 
 printf '\n[%s/%s] %s\n' 7 7 '07-report: Compare, judge and report' >&2
 mkdir -p -- stages/07-report
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 \
   /orch/bin/python -m orchestrator.report /runs/golden
 

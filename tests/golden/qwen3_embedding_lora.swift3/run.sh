@@ -8,7 +8,7 @@ if [ -n "${HF_TOKEN-}" ]; then export HUGGING_FACE_HUB_TOKEN="$HF_TOKEN"; unset 
 
 printf '\n[%s/%s] %s\n' 1 7 '01-prepare: Read, check and split the data' >&2
 mkdir -p -- stages/01-prepare
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 \
   /orch/bin/python -m orchestrator.data.prepare \
   --train /project/datasets_example/embedding_hard.train.jsonl \
   --eval /project/datasets_example/embedding.eval.jsonl \
@@ -28,7 +28,7 @@ env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 \
 
 printf '\n[%s/%s] %s\n' 2 7 '02-baseline-native: Score the untouched base embedding model' >&2
 mkdir -p -- stages/02-baseline-native
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers score \
   --model Qwen/Qwen3-Embedding-0.6B \
   --scoring /runs/golden/files/scoring.native.json \
@@ -39,9 +39,8 @@ env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
 
 printf '\n[%s/%s] %s\n' 3 7 '03-train: Fine-tune with swift and LoRA' >&2
 mkdir -p -- stages/03-train
-env HF_DATASETS_CACHE=/runs/golden/stages/03-train/cache INFONCE_FAKE_NEG_MARGIN=0.1 INFONCE_INCLUDE_DD=false INFONCE_INCLUDE_QQ=false INFONCE_MASK_FAKE_NEGATIVE=false INFONCE_TEMPERATURE=0.05 INFONCE_USE_BATCH=true PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
-  /env/bin/python -m torch.distributed.run \
-  --standalone \
+env HF_DATASETS_CACHE=/runs/golden/stages/03-train/cache INFONCE_FAKE_NEG_MARGIN=0.1 INFONCE_INCLUDE_DD=false INFONCE_INCLUDE_QQ=false INFONCE_MASK_FAKE_NEGATIVE=false INFONCE_TEMPERATURE=0.05 INFONCE_USE_BATCH=true PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+  /env/bin/python /orch/orchestrator/workers launch \
   --nproc_per_node 2 \
   -m swift.cli.sft \
   --model Qwen/Qwen3-Embedding-0.6B \
@@ -84,7 +83,7 @@ env HF_DATASETS_CACHE=/runs/golden/stages/03-train/cache INFONCE_FAKE_NEG_MARGIN
 
 printf '\n[%s/%s] %s\n' 4 7 '04-merge: Merge the LoRA weights into the base model' >&2
 mkdir -p -- stages/04-merge
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers fresh \
   --out /runs/golden/stages/04-merge/output \
   --replace \
@@ -96,7 +95,7 @@ env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
 
 printf '\n[%s/%s] %s\n' 5 7 '05-package: Make the model describe itself, and verify it' >&2
 mkdir -p -- stages/05-package
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers package \
   --model /runs/golden/stages/04-merge/output \
   --base Qwen/Qwen3-Embedding-0.6B \
@@ -109,7 +108,7 @@ env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
 
 printf '\n[%s/%s] %s\n' 6 7 '06-evaluate: Score the packaged model as its user loads it' >&2
 mkdir -p -- stages/06-evaluate
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers score \
   --model /runs/golden/model \
   --scoring /runs/golden/model/scoring.json \
@@ -119,6 +118,6 @@ env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
 
 printf '\n[%s/%s] %s\n' 7 7 '07-report: Compare, judge and report' >&2
 mkdir -p -- stages/07-report
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 \
   /orch/bin/python -m orchestrator.report /runs/golden
 

@@ -8,7 +8,7 @@ if [ -n "${HF_TOKEN-}" ]; then export HUGGING_FACE_HUB_TOKEN="$HF_TOKEN"; unset 
 
 printf '\n[%s/%s] %s\n' 1 9 '01-prepare: Read, check and split the data' >&2
 mkdir -p -- stages/01-prepare
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 \
   /orch/bin/python -m orchestrator.data.prepare \
   --train /project/datasets_example/reranker.train.jsonl \
   --eval /project/datasets_example/reranker.eval.jsonl \
@@ -27,7 +27,7 @@ env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 \
 
 printf '\n[%s/%s] %s\n' 2 9 '02-tiny-model: Build a tiny model of the same architecture' >&2
 mkdir -p -- stages/02-tiny-model
-env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers tiny_model \
   --like decoder \
   --model-type qwen3 \
@@ -36,7 +36,7 @@ env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLE
 
 printf '\n[%s/%s] %s\n' 3 9 '03-baseline-native: Score the untouched base model in Qwen3-Reranker'"'"'s own prompt' >&2
 mkdir -p -- stages/03-baseline-native
-env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers score \
   --model /runs/golden/stages/02-tiny-model/output \
   --scoring /runs/golden/files/scoring.native.json \
@@ -46,7 +46,7 @@ env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLE
 
 printf '\n[%s/%s] %s\n' 4 9 '04-baseline-trained-format: Score the untouched base model in the format of the training' >&2
 mkdir -p -- stages/04-baseline-trained-format
-env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers score \
   --model /runs/golden/stages/02-tiny-model/output \
   --scoring /runs/golden/files/scoring.trained-format.json \
@@ -56,9 +56,8 @@ env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLE
 
 printf '\n[%s/%s] %s\n' 5 9 '05-train: Fine-tune with flagembedding and LoRA' >&2
 mkdir -p -- stages/05-train
-env CUDA_VISIBLE_DEVICES='' DS_ACCELERATOR=cpu HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false TORCH_EXTENSIONS_DIR=/cache/orch/torch_extensions/fe97caadc1d6 \
-  /env/bin/python -m torch.distributed.run \
-  --standalone \
+env CUDA_VISIBLE_DEVICES='' DS_ACCELERATOR=cpu HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false TORCH_EXTENSIONS_DIR=/cache/orch/torch_extensions/fe97caadc1d6 \
+  /env/bin/python /orch/orchestrator/workers launch \
   --nproc_per_node 1 \
   -m FlagEmbedding.finetune.reranker.decoder_only.base \
   --model_name_or_path /runs/golden/stages/02-tiny-model/output \
@@ -97,7 +96,7 @@ env CUDA_VISIBLE_DEVICES='' DS_ACCELERATOR=cpu HF_HUB_OFFLINE=1 OMP_NUM_THREADS=
 
 printf '\n[%s/%s] %s\n' 6 9 '06-merge: Merge the LoRA weights into the base model' >&2
 mkdir -p -- stages/06-merge
-env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers merge \
   --base /runs/golden/stages/02-tiny-model/output \
   --adapter /runs/golden/stages/05-train/output \
@@ -106,7 +105,7 @@ env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLE
 
 printf '\n[%s/%s] %s\n' 7 9 '07-package: Make the model describe itself, and verify it' >&2
 mkdir -p -- stages/07-package
-env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers package \
   --model /runs/golden/stages/06-merge/output \
   --base /runs/golden/stages/02-tiny-model/output \
@@ -118,7 +117,7 @@ env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLE
 
 printf '\n[%s/%s] %s\n' 8 9 '08-evaluate: Score the packaged model as its user loads it' >&2
 mkdir -p -- stages/08-evaluate
-env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers score \
   --model /runs/golden/model \
   --scoring /runs/golden/model/scoring.json \
@@ -128,6 +127,6 @@ env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLE
 
 printf '\n[%s/%s] %s\n' 9 9 '09-report: Compare, judge and report' >&2
 mkdir -p -- stages/09-report
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 \
   /orch/bin/python -m orchestrator.report /runs/golden
 

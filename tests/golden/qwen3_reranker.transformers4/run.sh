@@ -8,7 +8,7 @@ if [ -n "${HF_TOKEN-}" ]; then export HUGGING_FACE_HUB_TOKEN="$HF_TOKEN"; unset 
 
 printf '\n[%s/%s] %s\n' 1 8 '01-prepare: Read, check and split the data' >&2
 mkdir -p -- stages/01-prepare
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 \
   /orch/bin/python -m orchestrator.data.prepare \
   --train /project/datasets_example/reranker.train.jsonl \
   --eval /project/datasets_example/reranker.eval.jsonl \
@@ -25,7 +25,7 @@ env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 \
 
 printf '\n[%s/%s] %s\n' 2 8 '02-baseline-native: Score the untouched base model in Qwen3-Reranker'"'"'s own prompt' >&2
 mkdir -p -- stages/02-baseline-native
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers score \
   --model Qwen/Qwen3-Reranker-0.6B \
   --scoring /runs/golden/files/scoring.native.json \
@@ -35,7 +35,7 @@ env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
 
 printf '\n[%s/%s] %s\n' 3 8 '03-baseline-trained-format: Score the untouched base model in the format of the training' >&2
 mkdir -p -- stages/03-baseline-trained-format
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers score \
   --model Qwen/Qwen3-Reranker-0.6B \
   --scoring /runs/golden/files/scoring.trained-format.json \
@@ -45,9 +45,8 @@ env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
 
 printf '\n[%s/%s] %s\n' 4 8 '04-train: Fine-tune with flagembedding and LoRA' >&2
 mkdir -p -- stages/04-train
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
-  /env/bin/python -m torch.distributed.run \
-  --standalone \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+  /env/bin/python /orch/orchestrator/workers launch \
   --nproc_per_node 2 \
   -m FlagEmbedding.finetune.reranker.decoder_only.base \
   --model_name_or_path Qwen/Qwen3-Reranker-0.6B \
@@ -83,7 +82,7 @@ env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
 
 printf '\n[%s/%s] %s\n' 5 8 '05-merge: Merge the LoRA weights into the base model' >&2
 mkdir -p -- stages/05-merge
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers merge \
   --base Qwen/Qwen3-Reranker-0.6B \
   --adapter /runs/golden/stages/04-train/output \
@@ -92,7 +91,7 @@ env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
 
 printf '\n[%s/%s] %s\n' 6 8 '06-package: Make the model describe itself, and verify it' >&2
 mkdir -p -- stages/06-package
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers package \
   --model /runs/golden/stages/05-merge/output \
   --base Qwen/Qwen3-Reranker-0.6B \
@@ -104,7 +103,7 @@ env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
 
 printf '\n[%s/%s] %s\n' 7 8 '07-evaluate: Score the packaged model as its user loads it' >&2
 mkdir -p -- stages/07-evaluate
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers score \
   --model /runs/golden/model \
   --scoring /runs/golden/model/scoring.json \
@@ -113,6 +112,6 @@ env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
 
 printf '\n[%s/%s] %s\n' 8 8 '08-report: Compare, judge and report' >&2
 mkdir -p -- stages/08-report
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 \
   /orch/bin/python -m orchestrator.report /runs/golden
 

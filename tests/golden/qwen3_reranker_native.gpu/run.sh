@@ -8,7 +8,7 @@ if [ -n "${HF_TOKEN-}" ]; then export HUGGING_FACE_HUB_TOKEN="$HF_TOKEN"; unset 
 
 printf '\n[%s/%s] %s\n' 1 7 '01-prepare: Read, check and split the data' >&2
 mkdir -p -- stages/01-prepare
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 \
   /orch/bin/python -m orchestrator.data.prepare \
   --train /project/datasets_example/reranker.train.jsonl \
   --eval /project/datasets_example/reranker.eval.jsonl \
@@ -28,7 +28,7 @@ env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 \
 
 printf '\n[%s/%s] %s\n' 2 7 '02-baseline-native: Score the untouched base model in Qwen3-Reranker'"'"'s own prompt' >&2
 mkdir -p -- stages/02-baseline-native
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers score \
   --model Qwen/Qwen3-Reranker-0.6B \
   --scoring /runs/golden/files/scoring.native.json \
@@ -38,9 +38,8 @@ env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
 
 printf '\n[%s/%s] %s\n' 3 7 '03-train: Fine-tune with swift and LoRA' >&2
 mkdir -p -- stages/03-train
-env GENERATIVE_RERANKER_NEGATIVE_TOKEN=no GENERATIVE_RERANKER_POSITIVE_TOKEN=yes HF_DATASETS_CACHE=/runs/golden/stages/03-train/cache LISTWISE_RERANKER_MIN_GROUP_SIZE=2 LISTWISE_RERANKER_TEMPERATURE=1.0 MAX_NEGATIVE_SAMPLES=7 MAX_POSITIVE_SAMPLES=1 PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
-  /env/bin/python -m torch.distributed.run \
-  --standalone \
+env GENERATIVE_RERANKER_NEGATIVE_TOKEN=no GENERATIVE_RERANKER_POSITIVE_TOKEN=yes HF_DATASETS_CACHE=/runs/golden/stages/03-train/cache LISTWISE_RERANKER_MIN_GROUP_SIZE=2 LISTWISE_RERANKER_TEMPERATURE=1.0 MAX_NEGATIVE_SAMPLES=7 MAX_POSITIVE_SAMPLES=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+  /env/bin/python /orch/orchestrator/workers launch \
   --nproc_per_node 2 \
   -m swift.cli.sft \
   --model Qwen/Qwen3-Reranker-0.6B \
@@ -83,7 +82,7 @@ env GENERATIVE_RERANKER_NEGATIVE_TOKEN=no GENERATIVE_RERANKER_POSITIVE_TOKEN=yes
 
 printf '\n[%s/%s] %s\n' 4 7 '04-merge: Merge the LoRA weights into the base model' >&2
 mkdir -p -- stages/04-merge
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers fresh \
   --out /runs/golden/stages/04-merge/output \
   --replace \
@@ -95,7 +94,7 @@ env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
 
 printf '\n[%s/%s] %s\n' 5 7 '05-package: Make the model describe itself, and verify it' >&2
 mkdir -p -- stages/05-package
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers package \
   --model /runs/golden/stages/04-merge/output \
   --base Qwen/Qwen3-Reranker-0.6B \
@@ -107,7 +106,7 @@ env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
 
 printf '\n[%s/%s] %s\n' 6 7 '06-evaluate: Score the packaged model as its user loads it' >&2
 mkdir -p -- stages/06-evaluate
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers score \
   --model /runs/golden/model \
   --scoring /runs/golden/model/scoring.json \
@@ -116,6 +115,6 @@ env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
 
 printf '\n[%s/%s] %s\n' 7 7 '07-report: Compare, judge and report' >&2
 mkdir -p -- stages/07-report
-env PYTHONFAULTHANDLER=1 PYTHONUNBUFFERED=1 \
+env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 \
   /orch/bin/python -m orchestrator.report /runs/golden
 

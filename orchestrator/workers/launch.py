@@ -1,0 +1,145 @@
+"""Start the processes of one training on this machine, so that they meet where no other machine can speak to them.
+
+torchrun's own meeting place listens on every interface, asks nobody for a password, and unpickles what it is sent.
+One process runs here, in this one: whom it would meet is itself, so it meets in memory. Several are started by torchrun
+(torch.distributed.run) with a meeting place on 127.0.0.1, which keeps bytes and unpickles none. Each process has the
+environment that torchrun gives it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import runpy
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_BACKEND = "loopback"
+_ADDRESS = "127.0.0.1"
+# What a single process of torchrun finds; nobody connects to the address.
+_ALONE = {
+    "RANK": "0",
+    "LOCAL_RANK": "0",
+    "WORLD_SIZE": "1",
+    "LOCAL_WORLD_SIZE": "1",
+    "GROUP_RANK": "0",
+    "GROUP_WORLD_SIZE": "1",
+    "MASTER_ADDR": _ADDRESS,
+    "MASTER_PORT": "0",
+}
+
+
+def stay_on_loopback() -> None:
+    """Have gloo and NCCL listen on the loopback interface only; what the user has set wins."""
+    names = [name for _, name in socket.if_nameindex() if name in {"lo", "lo0"}]
+    for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        if names:
+            os.environ.setdefault(variable, names[0])
+
+
+def meet_in_memory() -> None:
+    """Give `env://`, by which libraries form a group of processes, a store that has no socket."""
+    from torch.distributed import HashStore
+
+    def handle(url: str, **options: Any) -> Iterator[tuple[HashStore, int, int]]:
+        del url, options
+        yield HashStore(), 0, 1
+
+    # torch registers a scheme once and for all (torch/distributed/rendezvous.py), and these libraries name no other
+    importlib.import_module("torch.distributed.rendezvous")._rendezvous_handlers["env"] = handle  # noqa: SLF001
+
+
+def run_here(words: list[str]) -> None:
+    """Run `-m MODULE ARGUMENT…` or `SCRIPT ARGUMENT…` as Python would, in this process."""
+    meet_in_memory()
+    os.environ.update(_ALONE)
+    if words[0] == "-m":
+        sys.argv = words[1:]
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = words
+        runpy.run_path(words[0], run_name="__main__")
+
+
+def open_store() -> Any:
+    """Return a store of bytes that listens on a free port of 127.0.0.1, until it is forgotten."""
+    from torch.distributed import TCPStore
+
+    listening = socket.create_server((_ADDRESS, 0))
+    port = listening.getsockname()[1]
+    # torch binds to every interface itself, but takes a socket that listens already
+    return TCPStore(_ADDRESS, port, None, True, wait_for_workers=False, master_listen_fd=listening.detach())
+
+
+def meet_on_loopback() -> None:
+    """Teach torchrun the meeting place `loopback`."""
+    from torch.distributed import PrefixStore
+    from torch.distributed.elastic import rendezvous
+
+    class Loopback(rendezvous.RendezvousHandler):  # type: ignore[misc]
+        """The one agent of a training: there is no other to wait for."""
+
+        def __init__(self, run_id: str) -> None:
+            self.run_id = run_id
+            self.store = open_store()
+
+        def get_backend(self) -> str:
+            return _BACKEND
+
+        @property
+        def use_agent_store(self) -> bool:
+            return True  # else rank 0 would open one of its own, on every interface
+
+        def next_rendezvous(self) -> Any:
+            address = rendezvous.RendezvousStoreInfo(_ADDRESS, self.store.port)
+            return rendezvous.RendezvousInfo(PrefixStore(self.run_id, self.store), 0, 1, address)
+
+        def is_closed(self) -> bool:
+            return False
+
+        def set_closed(self) -> None:
+            pass
+
+        def num_nodes_waiting(self) -> int:
+            return 0
+
+        def get_run_id(self) -> str:
+            return self.run_id
+
+        def shutdown(self) -> bool:
+            return True
+
+    rendezvous.rendezvous_handler_registry.register(_BACKEND, lambda given: Loopback(given.run_id))
+
+
+def run_several(processes: int, words: list[str]) -> None:
+    """Run the words in that many processes, under torchrun. It ends this process where one of them fails."""
+    from torch.distributed import run
+
+    for name in [name for name in os.environ if name.startswith("PET_")]:  # what torchrun takes for its own options
+        del os.environ[name]
+    meet_on_loopback()
+    meeting = ["--rdzv-backend", _BACKEND, "--rdzv-endpoint", f"{_ADDRESS}:0"]
+    run.main(["--nnodes", "1", *meeting, "--nproc-per-node", str(processes), *words])
+
+
+def main(argv: list[str]) -> int:
+    """Run the training to its end."""
+    parser = argparse.ArgumentParser(prog="workers launch", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--nproc_per_node", type=int, required=True, help="how many processes")
+    parser.add_argument("words", nargs=argparse.REMAINDER, help="-m MODULE ARGUMENT…, or SCRIPT ARGUMENT…")
+    options = parser.parse_args(argv[:2])
+    words = argv[2:]
+    if not words or (words[0] == "-m" and not words[1:]):
+        parser.error("what is to run stands after --nproc_per_node N: -m MODULE ARGUMENT…, or SCRIPT ARGUMENT…")
+    stay_on_loopback()
+    if options.nproc_per_node > 1:
+        run_several(options.nproc_per_node, words)
+    else:
+        run_here(words)
+    return 0
