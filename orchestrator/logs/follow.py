@@ -11,7 +11,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from orchestrator.secrets import find_secret_values, redact_text
+from orchestrator.secrets import STARS, find_secret_values, find_spans, redact_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 1 << 20
 MAX_PENDING_CHARS = 1 << 16
+_LONGEST_SECRET = 1 << 14  # characters
+_MOST_KEY_LINES = 200
+_KEY_BEGINS = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,10}-----(?!.*-----END )")
+_KEY_ENDS = "PRIVATE KEY-----"
 _LINE_END = re.compile(r"\r\n|\n|\r")
 
 
@@ -59,6 +63,7 @@ class LogFollower:
     def _begin_anew(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._pending = ""
+        self._in_key = 0
 
     def _read_chunk(self) -> bytes:
         try:
@@ -76,7 +81,29 @@ class LogFollower:
     def _split(self, text: str) -> list[str]:
         *finished, pending = _LINE_END.split(self._pending + text)
         if len(pending) > MAX_PENDING_CHARS:  # a writer that never ends a line must not fill the memory
-            finished.append(pending)
-            pending = ""
+            cut = self._find_joint(pending)
+            finished.append(pending[:cut])
+            pending = pending[cut:]
         self._pending = pending
-        return [redact_text(line, self._secrets) for line in finished if line.strip()]
+        return [self._redact(line) for line in finished if line.strip()]
+
+    def _find_joint(self, text: str) -> int:
+        """Return where a line without end may be cut: no secret stands there, and none that has only begun."""
+        cut = len(text) - _LONGEST_SECRET
+        for begin, end in find_spans(text, self._secrets):
+            if begin - len("://") < cut < end:
+                return begin - len("://") if begin > len("://") else end
+        return cut
+
+    def _redact(self, line: str) -> str:
+        """Return the line without secrets; a private key's lines show by their place alone what they are."""
+        if self._in_key:
+            self._in_key -= 1
+            if _KEY_ENDS not in line:
+                return STARS
+            self._in_key = 0
+            line = STARS + line.rpartition(_KEY_ENDS)[2]
+        redacted = redact_text(line, self._secrets)
+        if _KEY_BEGINS.search(line):
+            self._in_key = _MOST_KEY_LINES
+        return redacted

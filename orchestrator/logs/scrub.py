@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from orchestrator.secrets import TOKENS, USER_INFO, find_secret_values
+from orchestrator.secrets import find_secret_values, find_spans
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,7 +15,8 @@ if TYPE_CHECKING:
     from orchestrator.rundir import StageDir
 
 CHUNK_BYTES = 1 << 20
-_OVERLAP_BYTES = 1 << 13  # longer than any secret: one that two chunks share is found in the second
+_OVERLAP_BYTES = 1 << 14  # longer than any secret: one that two chunks share is found in the second
+_STARRED = bytes(byte if byte in b"\r\n" else ord("*") for byte in range(256))  # line numbers stay valid too
 
 
 def scrub_logs(stage: StageDir) -> None:
@@ -29,24 +29,27 @@ def scrub_logs(stage: StageDir) -> None:
 def scrub_log(path: Path, values: Iterable[str]) -> int:
     """Overwrite every secret in the file by stars and return how many there were; nothing where there is no file.
 
-    Secrets are the given `values`, tokens that can be told by their form, and what stands before the @ of a URL. A file
-    that cannot be written is left as it is: what Orch prints of it is redacted all the same.
+    What is a secret, `find_spans` says. A file that cannot be written, or is a link, is left as it is: what Orch prints
+    of it is redacted all the same.
     """
-    patterns = [re.compile(pattern.pattern.encode()) for pattern in (TOKENS, USER_INFO)]
-    patterns += [re.compile(re.escape(value.encode("utf-8", "surrogateescape"))) for value in values]
+    # bytes as letters: a secret that is not ASCII is looked for by its bytes, in a log that need not be UTF-8
+    letters = tuple(value.encode("utf-8", "surrogateescape").decode("latin-1") for value in values)
     count = 0
-    with suppress(OSError), path.open("r+b") as stream:
+    with suppress(OSError), os.fdopen(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC), "r+b") as stream:
         offset, before = 0, b""
         while chunk := stream.read(CHUNK_BYTES):
-            text, start = before + chunk, offset - len(before)
+            text, start = bytearray(before + chunk), offset - len(before)
             more = len(chunk) == CHUNK_BYTES  # a secret at the very end may go on: it is found whole in the next chunk
-            found = [match.span() for pattern in patterns for match in pattern.finditer(text)]
-            for begin, end in [span for span in found if not (more and span[1] == len(text))]:
+            spans = find_spans(text.decode("latin-1"), letters)
+            spans = [span for span in spans if not (more and span[1] == len(text))]
+            for begin, end in spans:
+                text[begin:end] = text[begin:end].translate(_STARRED)
+            if spans:
+                begin, end = spans[0][0], spans[-1][1]
                 stream.seek(start + begin)
-                stream.write(b"*" * (end - begin))
-                text = text[:begin] + b"*" * (end - begin) + text[end:]
-                count += 1
+                stream.write(text[begin:end])
+            count += len(spans)
             offset += len(chunk)
-            before = text[-_OVERLAP_BYTES:]
+            before = bytes(text[-_OVERLAP_BYTES:])
             stream.seek(offset)
     return count

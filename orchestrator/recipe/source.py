@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import re
 import stat
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from orchestrator.errors import Problem, RecipeError, Where
-from orchestrator.secrets import has_credentials, has_token
+from orchestrator.secrets import describe_secret
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,7 +86,8 @@ def parse_source(text: str, path: str) -> Source:
     if not isinstance(data, dict):
         hint = "start from: orch init recipe.yaml"
         raise RecipeError("a recipe is a mapping of keys to values", hint=hint, where=Where(path, 1))
-    return Source(path, data, reader.places, (*_find_secrets(text, path), *reader.problems))
+    found = _find_secrets(text, path) or _find_written_secrets(data, (), reader.places, Where(path))
+    return Source(path, data, reader.places, (*found, *reader.problems))
 
 
 def apply_overrides(source: Source, overrides: tuple[str, ...]) -> Source:
@@ -102,12 +104,11 @@ def apply_overrides(source: Source, overrides: tuple[str, ...]) -> Source:
         if len(keys) > MAX_DEPTH:
             problems.append(Problem("a key nested beyond reason", "see the keys with: orch schema", where))
             continue
-        if has_token(raw) or has_credentials(raw):
-            message = "the value looks like a token, or is a URL that holds a password"
-            problems.append(Problem(message, "set it in the environment of your shell", Where(f"--set {dotted}")))
+        if secret := describe_secret(text, os.environ):
+            problems.append(_build_secret_problem("the value", secret, Where(f"--set {dotted}")))
             continue
         value, found = _parse_value(raw, where)
-        problems += found
+        problems += found or _find_written_secrets(value, (), {}, Where(f"--set {dotted}"))
         target = data
         for depth, key in enumerate(keys[:-1], start=1):
             inner = target.get(key)
@@ -156,13 +157,30 @@ def _refuse_unprintable(text: str, path: str) -> None:
 
 def _find_secrets(text: str, path: str) -> list[Problem]:
     """Return the lines that hold a token or a URL with a password, comments too: a run folder keeps a copy of them."""
+    lines = enumerate(text.splitlines(), 1)
+    found = ((number, describe_secret(line, os.environ)) for number, line in lines)
+    return [_build_secret_problem("the line", secret, Where(path, number)) for number, secret in found if secret]
+
+
+def _find_written_secrets(value: Any, key: Key, places: dict[Key, Where], where: Where) -> list[Problem]:
+    """Return the values that hold a secret which no line shows: YAML may escape it, or break it over lines."""
+    where = places.get(key, where)
+    if isinstance(value, dict):
+        items = [*value.items()]
+        problems = [found for name in value for found in _find_written_secrets(name, (*key, name), places, where)]
+    elif isinstance(value, list):
+        items, problems = [*enumerate(value)], []
+    else:
+        secret = describe_secret(value, os.environ) if isinstance(value, str) else None
+        return [_build_secret_problem("the value", secret, where)] if secret else []
+    for name, item in items:
+        problems += _find_written_secrets(item, (*key, name), places, where)
+    return problems
+
+
+def _build_secret_problem(what: str, secret: str, where: Where) -> Problem:
     hint = "remove it and set it in the environment of your shell: stages inherit that"
-    found = []
-    for number, line in enumerate(text.splitlines(), 1):
-        for has, what in ((has_token, "what looks like a token"), (has_credentials, "a URL that holds a password")):
-            if has(line):
-                found.append(Problem(f"the line holds {what}", hint, Where(path, number)))
-    return found
+    return Problem(f"{what} holds {secret}", hint, where)
 
 
 def _syntax_error(error: yaml.MarkedYAMLError, text: str, path: str) -> RecipeError:

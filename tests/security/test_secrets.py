@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 
 import pytest
 
-from orchestrator.cli.output import clean
-from orchestrator.errors import StageFailedError
-from orchestrator.logs.follow import LogFollower
+from orchestrator.cli.output import clean, format_error
+from orchestrator.errors import RecipeError, StageFailedError
+from orchestrator.logs.follow import MAX_PENDING_CHARS, LogFollower
 from orchestrator.logs.scrub import CHUNK_BYTES, scrub_log
 from orchestrator.plan import Command, Plan, Stage
+from orchestrator.recipe.source import apply_overrides, parse_source
 from orchestrator.rundir import RunDir
 from orchestrator.secrets import find_secret_values, has_credentials, has_token, redact_text
 from orchestrator.supervise.loop import run_plan
@@ -105,7 +107,23 @@ def test_only_values_of_secret_names_are_secrets_and_short_ones_are_not():
         ("https://host/a@b", "https://host/a@b"),
         ("mail me@host", "mail me@host"),
         ("git+ssh://git@host/x", "git+ssh://****@host/x"),
+        ("http://u:pa/ss@proxy:80", "http://****@proxy:80"),
+        ("http://u:pa'ss@proxy", "http://****@proxy"),
+        ("https://me:p@ss@host/", "https://****@host/"),
+        ("https://me:pw@host/a@b", "https://****@host/a@b"),
+        ("https://:pw@host", "https://****@host"),
+        ("docker://registry:5000/image@sha256:00", "docker://registry:5000/image@sha256:00"),
+        ("http://[::1]:80/a@b", "http://[::1]:80/a@b"),
         (f"a {TOKEN} b", "a **** b"),
+        ("id ASIA" + "A1" * 8, "id ****"),
+        ("glpat-" + "x_-1" * 5, "****"),
+        ("AIza" + "Sy" * 17 + "a", "****"),
+        ("Bearer eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dBjftJeZ4CVP-mB92K27uhbU", "Bearer ****"),
+        ("ms-01234567-89ab-cdef-0123-456789abcdef", "****"),
+        ("dckr_pat_" + "a-B" * 9, "****"),
+        ("npm_" + "aB3" * 12, "****"),
+        ("x -----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY----- y", "x **** y"),
+        ("ms-swift npm_config AIza eyJ.eyJ glpat", "ms-swift npm_config AIza eyJ.eyJ glpat"),
         ("hf_short", "hf_short"),
     ],
 )  # fmt: skip
@@ -117,3 +135,104 @@ def test_urls_and_tokens_are_known_by_their_form(text, left):
 def test_what_is_printed_holds_no_secret_and_nothing_that_a_terminal_obeys(secrets):
     said = clean(f"a {os.environ['DB_PASSWORD']}\x1b]0;title\x07\x1b[2J\r\x9b31m\u202egnp.exe\ud800\nb\tc")
     assert said == "a ****\ufffd]0;title\ufffd\ufffd[2J\ufffd\ufffd31m\ufffdgnp.exe\ufffd\nb\tc"
+
+
+SPLIT = [
+    "correct-ho\x1b[0mrse-battery",
+    "\x1b[31mcorrect-horse-\x1b[0;1mbattery\x1b[0m",
+    "correct-\x1b]0;t\x07horse-battery",
+    "cor\x00rect-horse-batter\x08y",
+]
+
+
+@pytest.mark.parametrize("text", SPLIT)
+def test_a_secret_that_a_sequence_splits_is_found(tmp_path, secrets, text):
+    log = tmp_path / "a.log"
+    log.write_bytes(f"a {text} z\n".encode())
+    assert "battery" not in redact_text(text, [PASSWORD])
+    (line,) = LogFollower(log).read_lines()
+    assert (line[:2], line[-2:], "rse" in line) == ("a ", " z", False)
+    assert scrub_log(log, [PASSWORD]) == 1
+    assert (log.stat().st_size, b"rse" in log.read_bytes()) == (len(text.encode()) + 5, False)
+
+
+@pytest.mark.parametrize("before", [MAX_PENDING_CHARS - n for n in (-3, 0, 1, 5, 17, 30)])
+@pytest.mark.parametrize("secret", [TOKEN, PASSWORD, "https://me:pw-of-mine@mirror.example"])
+def test_a_secret_at_the_joint_of_a_line_without_end_is_found(tmp_path, secrets, before, secret):
+    log = tmp_path / "a.log"
+    follower, seen = LogFollower(log), []
+    text = "x" * (before - 1) + " " + secret + " " + "y" * 2 * MAX_PENDING_CHARS + "\n"
+    for place in range(0, len(text), 1000):
+        with log.open("a") as stream:
+            stream.write(text[place : place + 1000])
+        seen += follower.read_lines()
+    assert "".join(seen) == redact_text(text.rstrip(), [TOKEN, PASSWORD])
+    assert max(map(len, seen)) < MAX_PENDING_CHARS + 2000
+
+
+def test_a_private_key_is_taken_out_of_a_log_line_by_line(tmp_path):
+    log = tmp_path / "a.log"
+    log.write_text("a\n-----BEGIN PRIVATE KEY-----\nMIIEvQIB\nADANBg\n-----END PRIVATE KEY-----\nb\n")
+    assert LogFollower(log).read_lines() == ["a", "****", "****", "****", "****", "b"]
+    scrub_log(log, [])
+    assert (log.read_text()[:2], log.read_text()[-3:], log.read_text().count("\n")) == ("a\n", "\nb\n", 6)
+    assert "MII" not in log.read_text()
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "https://a@b ",
+        "hf_" + "a1" * 17 + " ",
+        "://u:",
+        "://",
+        "-eyJ",
+        "sk-",
+        "-----BEGIN PRIVATE KEY-----",
+        "\x1b[0m",
+        "\x1b]",
+        "correct-horse-battery ",
+    ],
+)
+def test_the_time_for_a_log_grows_with_its_length_alone(tmp_path, piece):
+    """A megabyte takes a second or two at most; the square of its length took minutes."""
+    log = tmp_path / "a.log"
+    log.write_text(piece * (1_000_000 // len(piece)))
+    begun = time.process_time()
+    scrub_log(log, [PASSWORD])
+    assert time.process_time() - begun < 8
+
+
+API_KEY = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        f"name: {API_KEY}",
+        f"name: toy # {API_KEY}",
+        f"train: {{run_name: 'x{API_KEY}y'}}",
+        'name: "0123456789abcdef0123456789abcdef\\x30\\x31234567"',
+        "name: >-\n  correct\n  horse\n  battery",
+        f"{API_KEY}: 1",
+        "data: [a, [b, {c: 'npm_" + "a1B" * 12 + "'}]]",
+    ],
+)
+def test_a_recipe_that_holds_a_secret_is_refused_wherever_it_stands(monkeypatch, written):
+    monkeypatch.setenv("WANDB_API_KEY", API_KEY)
+    monkeypatch.setenv("DB_PWD", "correct horse battery")
+    problems = parse_source(written, "r.yaml").problems
+    assert len(problems) == 1
+    assert ("secret of your environment" in problems[0].message) == ("npm_" not in written)
+    assert "your shell" in problems[0].hint
+    assert API_KEY not in f"{problems}"
+
+
+@pytest.mark.parametrize("text", [f"train.run_name={API_KEY}", "name='correct\\u002dx'", f"train.{API_KEY}=1"])
+def test_an_override_that_holds_a_secret_is_refused(monkeypatch, text):
+    monkeypatch.setenv("WANDB_API_KEY", API_KEY)
+    monkeypatch.setenv("DB_PWD", "correct-x")
+    text = text.replace("'", '"')
+    with pytest.raises(RecipeError, match="the value holds the value of [A-Z_]*, a secret") as caught:
+        apply_overrides(parse_source("name: toy", "r.yaml"), (text,))
+    assert API_KEY not in clean(format_error(caught.value))
