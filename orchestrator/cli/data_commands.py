@@ -63,6 +63,7 @@ def data_command() -> None:
 @click.option(
     "--eval", "eval_files", multiple=True, type=click.Path(path_type=Path), help="Look for its queries in FILES."
 )
+@click.option("--allow-overlap", is_flag=True, help="Keep rows whose query is in --eval, as data.overlap: keep does.")
 @click.option("--max-dropped", type=click.IntRange(0), default=0, show_default=True, help="Bad rows that are allowed.")
 @click.option(
     "--tokenizer", type=click.Path(path_type=Path), help="A model folder or tokenizer.json: count what is cut."
@@ -78,6 +79,7 @@ def data_command() -> None:
 def data_check_command(
     files: tuple[Path, ...],
     eval_files: tuple[Path, ...],
+    allow_overlap: bool,
     max_dropped: int,
     tokenizer: Path | None,
     query_max_len: int,
@@ -100,6 +102,7 @@ def data_check_command(
     report = check_files(
         files,
         eval_paths=eval_files,
+        allow_overlap=allow_overlap,
         max_dropped=max_dropped,
         tokenizer=tokenizer,
         budget=budget,

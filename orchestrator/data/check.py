@@ -68,9 +68,10 @@ def check_files(
     min_label: float | None = None,
     max_label: float | None = None,
     scores_as_labels: bool | None = None,
+    allow_overlap: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> CheckReport:
-    """Check `paths` as training data, and against `eval_paths` for leaks where given.
+    """Check `paths` as training data, and against `eval_paths` for leaks where given; `allow_overlap` keeps these.
 
     `kind` None is that of the first file's first row. Groups need negatives, as for rerankers, unless that row is one
     of swift's without any: embedding data. A FlagEmbedding budget is for groups only. `columns` are (new, old) names.
@@ -95,6 +96,14 @@ def check_files(
     )
     if wanted != "group" and isinstance(budget, LengthBudget):
         budget = None
-    request = Request(tuple(paths), tuple(eval_paths), tokenizer=tokenizer, budget=budget, rules=rules, merges=True)
+    request = Request(
+        tuple(paths),
+        tuple(eval_paths),
+        allow_overlap=allow_overlap,
+        tokenizer=tokenizer,
+        budget=budget,
+        rules=rules,
+        merges=True,
+    )
     gathered = gather(request, on_progress=on_progress)
     return CheckReport(gathered.ledger, gathered.stats, tuple(build_problems(gathered, max_dropped)))

@@ -159,7 +159,7 @@ def _describe_pairs(stats: dict[str, Any]) -> list[str]:
 def _describe_chats(stats: dict[str, Any]) -> list[str]:
     prompt, answer = (_describe_spread(name, stats[f"{name}_chars"]) for name in ("prompt", "answer"))
     return [
-        f"{stats['queries']} different first questions, {stats['with_system']} rows with a system message",
+        f"{stats['queries']} different questions, {stats['with_system']} rows with a system message",
         f"a row: {_describe_per_row(stats['turns_per_row'])} answers",
         f"characters: {prompt}; {answer}",
     ]

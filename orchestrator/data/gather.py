@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import tempfile
 import time
-from array import array
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +15,7 @@ from orchestrator.data.counting.tokens import (
     TokenLimit,
     load_tokenizer,
 )
-from orchestrator.data.digests import DigestSet, digest, document_key, query_key
+from orchestrator.data.digests import DIGEST_BYTES, DigestSet, digest, document_key, query_key
 from orchestrator.data.eval_fit import explain_unmeasurable
 from orchestrator.data.ledger import Findings, InputFile, Ledger
 from orchestrator.data.loss_fit import LossFit
@@ -95,8 +93,9 @@ class _Pass:
         self.label_sources = {"train": LabelSources(), "eval": LabelSources()}  # by the files, not by the split
         self.eval_queries = DigestSet()
         self.eval_answers = DigestSet()
-        # Where one file is split, a train positive may come before its eval twin: it is looked up at the end.
-        self.train_answers = array("Q")
+        # Where one file is split, a train text may come before its eval twin: it is looked up at the end.
+        self.train_answers = bytearray()
+        self.train_questions = bytearray()
         self.on_progress = on_progress
         self.bytes_done = 0
         self.bytes_total = 0
@@ -228,9 +227,7 @@ class _Pass:
             self.findings.warn("turns-left-out", message, count=left_out, example=place)
 
     def _take_eval(self, path: str, record: Record) -> None:
-        self.eval_queries.add(digest((query_key(record.split_text),)))
-        for text in record.answers:
-            self.eval_answers.add(_padded(_document_digest(text)))
+        self.eval_queries.add(_query_digest(record.split_text))
         self._offer(self.eval, path, record)
 
     def _merge(self, side: Side) -> None:
@@ -250,8 +247,6 @@ class _Pass:
                 return
         elif self.request.eval_files and self._is_leak(path, record):
             return
-        if self.has_eval:
-            self.train_answers.extend(map(_document_digest, record.answers))
         if self.cuts.validation is not None:
             place = draw(record.split_text, self.request.seed, salt=VALIDATION_SALT)
             self.validation_draws.add(place)
@@ -264,9 +259,12 @@ class _Pass:
 
     def _is_leak(self, path: str, record: Record) -> bool:
         """Whether a training row must be dropped, for its query is in the eval set; warn in any case."""
-        if digest((query_key(record.split_text),)) not in self.eval_queries:
+        questions = [record.split_text, *(record.earlier_questions if isinstance(record, Chat) else ())]
+        if not any(_query_digest(text) in self.eval_queries for text in questions):
             return False
         message = "training rows with a query of the eval set: {n}"
+        if isinstance(record, Chat):
+            message = "training conversations with an answer that the eval set asks for, after the same turns: {n}"
         example = f"{path}:{record.line}"
         if self.request.allow_overlap:
             message += "; kept, as allowed: the result will look better than it is"
@@ -274,7 +272,8 @@ class _Pass:
             return False
         message += "; dropped, for with them the result would look better than it is"
         self.findings.warn("query-also-in-eval", message, example=example)
-        self.findings.drop(self.train.tally, path, record.line, "query-also-in-eval", "the query is in the eval set")
+        what = "what an answer answers" if isinstance(record, Chat) else "the query"
+        self.findings.drop(self.train.tally, path, record.line, "query-also-in-eval", f"{what} is in the eval set")
         return True
 
     def _offer(self, side: Side, path: str, record: Record) -> None:
@@ -313,8 +312,22 @@ class _Pass:
                 parts = ", ".join(f"{n} {part}" for part, n in lengths.cut.items() if n)
                 message = f"more than {limit} tokens: {parts} ({lengths.tokens_cut} tokens beyond)"
                 self._drop_bad(side, path, record.line, build_fault("too-long", message))
-            elif side.keep(path, record, lengths, self.findings) and side.fit:
-                side.fit.note(path, record, self.findings)
+            elif side.keep(path, record, lengths, self.findings):
+                self._note_kept(side, record)
+                if side.fit:
+                    side.fit.note(path, record, self.findings)
+
+    def _note_kept(self, side: Side, record: Record) -> None:
+        """Take down the texts of a kept record that must not be on the other side too."""
+        if side is self.eval:
+            for text in record.answers:
+                self.eval_answers.add(_document_digest(text))
+        elif side is self.train and self.has_eval:
+            for text in record.answers:
+                self.train_answers += _document_digest(text)
+            if self.cuts.eval is not None and isinstance(record, Chat):  # with an eval file they are leaks: _is_leak
+                for text in record.earlier_questions:
+                    self.train_questions += _query_digest(text)
 
     @property
     def _drops_long(self) -> bool:
@@ -337,7 +350,7 @@ class _Pass:
         refusals += self._find_unclear_scores()
         refusals += self.fit.problems()
         refusals += self.samples.finish(self.findings)
-        self._warn_shared_documents()
+        self._warn_shared()
         stats: dict[str, Any] = {"version": STATS_VERSION, "kind": self.request.rules.kind}
         for side in self.sides:
             stats[side.tally.side] = side.statistics.to_json()
@@ -371,11 +384,13 @@ class _Pass:
         mended = None if self.cuts.validation is None else self.validation_draws.mend(self.cuts.validation)
         return None if mended is None else Cuts(self.cuts.eval, mended)
 
-    def _warn_shared_documents(self) -> None:
-        shared = sum(_padded(key) in self.eval_answers for key in self.train_answers)
-        if shared:
+    def _warn_shared(self) -> None:
+        if shared := _count_shared(self.train_answers, self.eval_answers):
             message = "training positives that are positives of the eval set too: {n}"
             self.findings.warn("document-also-in-eval", message, count=shared)
+        if shared := _count_shared(self.train_questions, self.eval_queries):
+            message = "earlier answers of training conversations that the eval set asks for, after the same turns: {n}"
+            self.findings.warn("answer-also-in-eval", message, count=shared)
 
     def _find_empty_side(self, ledger: Ledger) -> list[Problem]:
         for name, found in reversed(ledger.sides.items()):
@@ -387,7 +402,8 @@ class _Pass:
                 return [problem_of("too-few-queries", f"all usable rows have one query, so that {why}")]
             why = ", ".join(f"{code} {count}" for code, count in found.dropped.items())
             message = f"no {name} row is left of {found.rows_in}" + (f" ({why})" if why else "")
-            return [problem_of("no-rows-kept", message)]
+            hint = _KEEP_OVERLAP if "query-also-in-eval" in found.dropped else None
+            return [problem_of("no-rows-kept", message, hint=hint)]
         return []
 
     def _warn_cut(self) -> None:
@@ -402,6 +418,9 @@ class _Pass:
             self.findings.warn("texts-cut", message, count=sum(found.texts_cut for _, found in cut))
 
 
+_KEEP_OVERLAP = (
+    "give other rows to measure on, or eval_ratio; data.overlap: keep (--allow-overlap) trains on what is measured"
+)
 _DUPLICATE = {
     "group": "an earlier row has the same query, positives and negatives",
     "pair": "an earlier row has the same texts and score",
@@ -414,12 +433,17 @@ def _cut_for(ratio: float | None) -> int | None:
     return None if ratio is None else cut_for(ratio)
 
 
-def _document_digest(text: str) -> int:
-    return int.from_bytes(digest((document_key(text),))[:8], sys.byteorder)
+def _document_digest(text: str) -> bytes:
+    return digest((document_key(text),))
 
 
-def _padded(key: int) -> bytes:
-    return key.to_bytes(16, "little")
+def _query_digest(text: str) -> bytes:
+    return digest((query_key(text),))
+
+
+def _count_shared(digests: bytearray, others: DigestSet) -> int:
+    places = range(0, len(digests), DIGEST_BYTES)
+    return sum(bytes(digests[place : place + DIGEST_BYTES]) in others for place in places)
 
 
 def _refuse_same_file(request: Request) -> None:

@@ -260,7 +260,7 @@ _TABLE = (
         "query-also-in-eval",
         "dropped",
         "the training row's query is also in the eval set (a leak); warned about too",
-        "none needed; --allow-overlap keeps such rows",
+        "none needed; data.overlap: keep (--allow-overlap) keeps such rows",
     ),
     Reason(
         "one-document",
@@ -305,6 +305,12 @@ _TABLE = (
     ),
     Reason("unknown-keys", "warning", "rows have keys that are not used", "remove or rename them"),
     Reason("document-also-in-eval", "warning", "a document is a positive on both sides", "see that this is meant"),
+    Reason(
+        "answer-also-in-eval",
+        "warning",
+        "where one file is split: an earlier answer of a training conversation is one that the eval set asks for",
+        "split conversations yourself, or mark such answers as not to be learnt",
+    ),
     Reason("other-form", "warning", "a .json holds JSON Lines, or a .jsonl a list; it is read as such", "rename it"),
     Reason(
         "samples-only",

@@ -40,8 +40,8 @@ def split_file(path: Path, out_train: Path, out_eval: Path, eval_ratio: float, s
 
     JSON Lines stay JSON Lines (each line's bytes kept, empty lines and the byte order mark left out), a JSON list
     becomes two lists of the same text, row by row. Only the query of a row is looked at: its first text,
-    or its first user message. Raises DataError, with nothing written, when an output exists, a row has no usable query,
-    or there is only one query.
+    or what comes before its last answer. Raises DataError, with nothing written, when an output exists, a row has no
+    usable query, or there is only one query.
     """
     for out in (out_train, out_eval):
         if out.exists():

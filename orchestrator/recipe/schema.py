@@ -83,6 +83,9 @@ class Data(_Part):
         None, description="what pos_scores and neg_scores are: labels (true) or a teacher's scores (false)"
     )
     max_dropped: int = Field(0, ge=0, description="bad rows that may be dropped (and counted) before the run ends")
+    overlap: Literal["drop", "keep"] = Field(
+        "drop", description="training rows whose query is in eval: drop them, or keep them and measure too well"
+    )
     seed: int = Field(42, description="decides the split and the order of candidates")
 
     @model_validator(mode="before")
@@ -99,6 +102,12 @@ class Data(_Part):
     def _one_eval(self) -> Data:
         if (self.eval is None) == (self.eval_ratio is None):
             raise ValueError("say what to measure on: eval (files) or eval_ratio (a share of train), one of the two")
+        return self
+
+    @model_validator(mode="after")
+    def _no_overlap(self) -> Data:
+        if self.overlap == "keep" and self.eval is None:
+            raise ValueError("overlap: keep is about queries that eval has too; eval_ratio puts none on both sides")
         return self
 
     @model_validator(mode="after")

@@ -79,6 +79,8 @@ def add_prepare(draft: Draft, training: Training, files: DataFiles) -> None:
     flags["full-batch"] = training.full_batch_rows
     if draft.searches_corpus:
         flags["corpus"] = True
+    if data.overlap == "keep":
+        flags["allow-overlap"] = True
     if draft.scale:
         flags |= {"limit-train": draft.scale.limit_train, "limit-eval": draft.scale.limit_eval}
     command = draft.render_orch(

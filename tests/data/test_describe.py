@@ -37,7 +37,7 @@ def test_conversations_are_described_by_their_turns(files):
     rows = [{"instruction": "ab", "output": "c"}, {"instruction": "d", "output": "e", "history": [["f", "g"]]}]
     assert describe_report(check_files([files.lines("a.jsonl", *rows)])).splitlines() == [
         "train: 2 rows in = 2 kept",
-        "  2 different first questions, 0 rows with a system message",
+        "  2 different questions, 0 rows with a system message",
         "  a row: 1 to 2 (mean 1.50) answers",
         "  characters: prompt median 2, 95 % below 4, longest 3; answer median 1, 95 % below 2, longest 1",
         "  scripts: latin 6",

@@ -91,6 +91,7 @@ ELSEWHERE = {
         *("broken-turns", "no-answer", "empty-answer"),
     },
     "test_loss_marks.py": {"loss-mark", "nothing-to-learn", "answers-not-learnt", "turns-left-out"},
+    "test_chat_overlap.py": {"answer-also-in-eval"},
     "test_loss_fit.py": {
         *("several-positives", "loss-misfit", "score-out-of-range", "few-negatives", "documents-sampled"),
         *("one-label-only", "scores-not-used"),
@@ -267,6 +268,14 @@ def test_a_positive_of_both_sides_is_warned_about(files, ratio):
     gathered = gather(Request((train,), evaluation, eval_ratio=ratio))
     [warned] = gathered.ledger.warnings
     assert (warned.code, warned.count) == ("document-also-in-eval", gathered.ledger.sides["train"].kept)
+
+
+def test_a_positive_of_both_sides_is_counted_where_its_training_row_is_kept(files):
+    rows = [good(number, pos=["same"]) for number in range(4)]
+    train = files.raw("train.jsonl", "\n".join([*rows, good(9, pos=["same"], neg=["z"])]))
+    gathered = gather(Request((train,), (files.raw("eval.jsonl", good(9, pos=["same"])),), limit_train=3))
+    counts = {found.code: found.count for found in gathered.ledger.warnings}
+    assert counts == {"query-also-in-eval": 1, "document-also-in-eval": 3}
 
 
 def test_texts_that_will_be_cut_are_warned_about(files):

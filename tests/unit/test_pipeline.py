@@ -164,6 +164,13 @@ def test_a_guard_is_scored_by_the_yardstick_s_format_and_by_the_packaged_model_s
     assert {"data/guard/general/eval.jsonl", f"{run.model}/scoring.json"} <= set(after.inputs)
 
 
+def test_an_overlap_is_kept_where_the_recipe_says_so(plan_of):
+    plain = EMBEDDING.replace("evaluate: {guard: {general: guard.jsonl}}\n", "")
+    assert "--allow-overlap" not in plan_of(plain).stage("prepare").command.argv
+    kept = plan_of(plain.replace("eval: eval.jsonl", "eval: eval.jsonl, overlap: keep"))
+    assert "--allow-overlap" in kept.stage("prepare").command.argv
+
+
 def test_a_guard_s_data_are_read_as_those_of_the_evaluation(plan_of, tmp_path):
     text = GUARDED.replace("eval: eval.jsonl", "eval: eval.jsonl, max_label: 2, max_dropped: 3, seed: 7")
     stage = plan_of(text, guard=LABELLED).stage("guard-general-data")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.data.rows.records import Chat, Message
+from orchestrator.data.rows.records import Chat, Message, join_question
 from orchestrator.data.rows.texts import build_fault, find_surrogate, is_blank
 
 if TYPE_CHECKING:
@@ -28,9 +28,7 @@ def check_chat(fields: Fields, source: str, line: int) -> tuple[Chat, int] | Fau
             return build_fault("wrong-type", f"{name} is no string", "write one string")
     if fault := _check_order([role for role, _ in turns], names):
         return fault
-    last = max(
-        (at for at, (role, _) in enumerate(turns) if role == "assistant" and learnt[at] is not False), default=-1
-    )
+    last = _find_last_learnt(fields)
     left_out = len(turns) - 1 - last if last >= 0 else 0
     if left_out:
         turns, names = turns[: last + 1], names[: last + 1]
@@ -41,6 +39,22 @@ def check_chat(fields: Fields, source: str, line: int) -> tuple[Chat, int] | Fau
     marks = (mark if role == "assistant" else None for (role, _), mark in zip(turns, learnt, strict=False))
     messages = (Message(role, content, mark) for (role, content), mark in zip(turns, marks, strict=True))
     return Chat(tuple(messages), source, line), left_out
+
+
+def find_question(fields: Fields) -> str:
+    """Return what comes before the last answer that is learnt, "" where nobody asks anything."""
+    turns: list[tuple[str, str]] = fields.values["messages"]
+    last = _find_last_learnt(fields)
+    asked = turns[:last] if last >= 0 else turns
+    return join_question(asked) if any(role == "user" and not is_blank(content) for role, content in asked) else ""
+
+
+def _find_last_learnt(fields: Fields) -> int:
+    """Return the place of the last answer that is learnt, -1 where none is."""
+    turns, learnt = fields.values["messages"], fields.values["learnt"]
+    return max(
+        (at for at, (role, _) in enumerate(turns) if role == "assistant" and learnt[at] is not False), default=-1
+    )
 
 
 def _check_order(roles: Sequence[str], names: Sequence[str]) -> Fault | None:

@@ -154,8 +154,7 @@ def find_split_text(value: Any) -> str | Fault:
         if isinstance(fields, Fault):
             return fields
         if shape.kind == "chat":
-            turns = zip(fields.values["messages"], fields.values["names"], strict=True)
-            text, name = next(((content, name) for (role, content), name in turns if role == "user"), ("", "the query"))
+            text, name = chat_checks.find_question(fields), '"messages"'
         else:
             text, name = fields.values["query" if shape.kind == "group" else "text1"], '"messages"'
     if not isinstance(text, str):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 Kind = Literal["group", "pair", "chat", "labelled"]
 KINDS: tuple[Kind, ...] = ("group", "pair", "chat", "labelled")
@@ -98,8 +98,15 @@ class Chat:
 
     @property
     def split_text(self) -> str:
-        """The first user message."""
-        return next(message.content for message in self.messages if message.role == "user")
+        """All that comes before the last answer, which is the one that is measured."""
+        return join_question((message.role, message.content) for message in self.messages[:-1])
+
+    @property
+    def earlier_questions(self) -> Iterator[str]:
+        """What comes before each other answer that is learnt, as `split_text` of a conversation that ends there."""
+        for place, message in enumerate(self.messages[:-1]):
+            if message.role == "assistant" and message.learnt is not False:
+                yield join_question((earlier.role, earlier.content) for earlier in self.messages[:place])
 
     @property
     def identity(self) -> Iterator[str]:
@@ -127,3 +134,14 @@ class Chat:
     def answers(self) -> tuple[str, ...]:
         """Nothing: many questions may have one short answer."""
         return ()
+
+
+def join_question(turns: Iterable[tuple[str, str]]) -> str:
+    """Return what an answer answers as one text: of (role, content) up to there; a lone question is its own text.
+
+    However its white space is collapsed, other turns give another text: no prompt holds a NUL on purpose.
+    """
+    found = list(turns)
+    if [role for role, _ in found] == ["user"]:
+        return found[0][1]
+    return " ".join(f"\0{role}\0 {content}" for role, content in found)
