@@ -60,13 +60,18 @@ class Gpu:
 
 
 def parse_hardware(text: str) -> Hardware:
-    """Return the hardware that `cpu`, `gpu`, `gpu:4` or `gpu:2:fp16` names. Raises PreflightError for other text."""
-    found = re.fullmatch(r"(cpu)|gpu(?::(\d{1,4}))?(?::(bf16|fp16))?", text)
-    if not found or found[2] == "0":
-        raise PreflightError(f"no such hardware: {text!r}", hint="auto, cpu, gpu, gpu:4 or gpu:2:fp16")
+    """Return the hardware that a text names: `cpu`, `gpu`, `gpu:4`, `gpu:1:40g` (GiB of each) or `gpu:2:fp16`.
+
+    Raises PreflightError for other text.
+    """
+    found = re.fullmatch(r"(cpu)|gpu(?::(\d{1,4}))?(?::(\d{1,4})g)?(?::(bf16|fp16))?", text)
+    if not found or "0" in (found[2], found[3]):
+        raise PreflightError(f"no such hardware: {text!r}", hint="auto, cpu, gpu, gpu:4, gpu:1:40g or gpu:2:fp16")
     if found[1]:
         return CPU
-    return Hardware("cuda", int(found[2] or 1), found[3] != "fp16")
+    count = int(found[2] or 1)
+    memory = (int(found[3]) * 1024,) * count if found[3] else ()
+    return Hardware("cuda", count, found[4] != "fp16", memory_mib=memory)
 
 
 def find_hardware() -> Hardware:

@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 
 # Of no use to a tiny model on one CPU process, where some end the training: for the smoke runs of every backend.
 SHARING_ARGUMENTS = frozenset({
-    "sequence_parallel_size", "parallelism_config", "accelerator_config", "fsdp", "fsdp_config", "device_map",
-    "max_memory",
+    "sequence_parallel_size", "deepspeed_autotp_size", "parallelism_config", "accelerator_config", "fsdp",
+    "fsdp_config", "device_map", "max_memory",
 })  # fmt: skip
 _SEQUENCE = "sequence_parallel_size"
+_TENSOR = "deepspeed_autotp_size"
 _CONFIG = "parallelism_config"
+_SPREADING = {"auto", "balanced", "balanced_low_0", "sequential"}
 _SHARING = {"tp_size": "layers", "cp_size": "sequences", "sp_size": "sequences"}  # of accelerate's ParallelismConfig
 
 
@@ -54,6 +56,26 @@ def count_layer_parts(job: Job, values: Mapping[str, Any]) -> int:
     return min(job.processes(), math.prod(parts))
 
 
+def count_gpus_of_a_process(job: Job, values: Mapping[str, Any]) -> int:
+    """Return over how many GPUs ms-swift lays the layers of one process's model (device_map); 1 for other trainers.
+
+    Its rule (get_default_device_map, is_mp): the GPUs that are seen, divided by the processes, where nothing else
+    shares the weights and no device_map names one place.
+    """
+    if job.recipe.backend != "swift" or job.hardware.kind != "cuda" or job.smoke:
+        return 1
+    named = str(values.get("device_map") or "auto")
+    if job.recipe.deepspeed or values.get("fsdp") or named not in _SPREADING:
+        return 1
+    return max(1, count_visible_gpus(job) // job.processes())
+
+
+def count_visible_gpus(job: Job) -> int:
+    """Return how many GPUs a process of the job sees."""
+    chosen = job.chosen_gpus()
+    return job.hardware.count if chosen is None else min(len(chosen), job.hardware.count)
+
+
 def check_parallelism(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
     """Yield that the processes cannot be put into groups of the asked size: the trainer fails at its start."""
     if job.smoke:
@@ -75,7 +97,10 @@ def _find_sharing(job: Job, values: Mapping[str, Any]) -> list[tuple[tuple[str, 
         return [((_SEQUENCE, "sequences"), size)]
     found: list[tuple[tuple[str, str], int]] = []
     config = load_deepspeed(job) if job.deepspeed_text else {}
-    if isinstance(config, dict) and (size := _whole(_object(config.get("tensor_parallel")).get("autotp_size"))) > 1:
+    told = _object(config.get("tensor_parallel")) if isinstance(config, dict) else {}
+    if (size := _whole(values.get(_TENSOR))) > 1:  # ms-swift writes it into the file
+        found.append(((_TENSOR, "layers"), size))
+    elif (size := _whole(told.get("autotp_size"))) > 1:
         found.append((("autotp_size", "layers"), size))
     if job.recipe.backend != "swift":
         asked = _object(values.get(_CONFIG))

@@ -17,7 +17,11 @@ smoke_option = click.option(
     "--smoke", is_flag=True, help="The same pipeline on a tiny model: no GPU, no download, minutes."
 )
 hardware_option = click.option(
-    "--hardware", default="auto", show_default=True, metavar="auto|cpu|gpu[:N][:fp16]", help="Plan for this hardware."
+    "--hardware",
+    default="auto",
+    show_default=True,
+    metavar="auto|cpu|gpu[:N][:40g][:fp16]",
+    help="Plan for this hardware.",
 )
 runs_option = click.option(
     "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, envvar="ORCH_RUNS",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from orchestrator.backends.fsdp import find_fsdp
+from orchestrator.backends.parallelism import count_visible_gpus
 from orchestrator.errors import Problem
 from orchestrator.preflight.train_values import is_on, read_train_values
 
@@ -25,6 +27,7 @@ def check_conflicts(job: Job, plan: Plan) -> Iterator[Problem]:
         yield from _check_tf32(job, values)
         yield from _check_liger(job, values)
         yield from _check_processes(job)
+        yield from _check_device_map(job, values)
 
 
 def advise_precision(job: Job, plan: Plan) -> Iterator[Problem]:
@@ -77,3 +80,23 @@ def _check_processes(job: Job) -> Iterator[Problem]:
     elif asked > there:
         message = f"launch.nproc_per_node is {asked}, and this machine has {there} GPUs for them"
         yield Problem(message, f"give at most {there}, or auto: two processes on one GPU end with an error of NCCL")
+
+
+def _check_device_map(job: Job, values: dict[str, str]) -> Iterator[Problem]:
+    """Yield that ms-swift spreads a model over the GPUs that each process has to itself, and cannot (env.py: is_mp)."""
+    if job.recipe.backend != "swift" or job.hardware.kind != "cuda" or not (there := count_visible_gpus(job)):
+        return
+    asked = job.processes()
+    if asked > there:
+        return
+    fitting = f"say launch: {{nproc_per_node: {there}}}, or auto"
+    if there % asked:
+        message = f"{asked} processes and {there} GPUs: ms-swift gives each process as many GPUs as every other"
+        hidden = ",".join(map(str, range(asked)))
+        yield Problem(message, f"{fitting}; or hide some: launch: {{env: {{CUDA_VISIBLE_DEVICES: '{hidden}'}}}}")
+    elif there > asked and (job.recipe.deepspeed or find_fsdp(values)):
+        sharing = "deepspeed" if job.recipe.deepspeed else "fsdp"
+        message = (
+            f"{asked} of {there} GPUs have a process: ms-swift spreads the layers, which {sharing} cannot share out"
+        )
+        yield Problem(message, f"{fitting}; or remove {sharing}")

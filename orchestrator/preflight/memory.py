@@ -3,7 +3,8 @@
 The formula, in bytes. P are the model's weights, T those that are trained (all, or the adapter's), n the processes.
 
 - weights: P x their width; with autocast from float32, 2 more for each trained one: the copies in half precision that
-  autocast keeps from forward to backward (torch/amp: weight cache).
+  autocast keeps from forward to backward (torch/amp: weight cache). Quantised, those of the layers take their bits
+  (quantisation.py), embeddings and output keep their width, and one matrix at a time is whole again.
 - gradients: T x their width. Optimizer: T x 8 for Adam's two moments in float32, and 4 for the master copy that
   DeepSpeed keeps of weights in half precision (ZeRO: Memory Optimizations Toward Training Trillion Parameter Models,
   arXiv 1910.02054, section 3.1). ZeRO 1 divides the optimizer by n, ZeRO 2 the gradients too, ZeRO 3 and FSDP the
@@ -17,6 +18,9 @@ The formula, in bytes. P are the model's weights, T those that are trained (all,
 - logits: rows x positions x vocabulary x bytes. FlagEmbedding's LLM reranker computes them at every position, to read
   one number of each row: 2, and 2 for their gradient. A causal language model's loss takes them to float32 and keeps
   the softmax: 2 + 4 + 4. ms-swift's embedding models and rerankers, and models with a head, have none.
+- sharing: sequence parallelism divides activations and logits by the processes that share a sequence. A model that is
+  spread over several GPUs, by layers (ms-swift's device_map) or within them (tensor parallelism), divides all but the
+  logits, which the last GPU has alone.
 - reserve: 1 GiB for the CUDA context, the kernels' workspaces and what the allocator cannot join; on a CPU, for the
   libraries themselves.
 
@@ -58,6 +62,9 @@ class TrainingSize:
     shards: int = 0  # ZeRO's stage; FSDP is 3
     offload_optimizer: bool = False
     offload_weights: bool = False
+    bits: float | None = None  # of a weight of the layers that is quantised
+    spread: int = 1  # GPUs over which the model of one process lies
+    sequence_parts: int = 1  # processes that share each sequence
 
 
 @dataclass(frozen=True)
@@ -96,11 +103,7 @@ def show_gib(size: float) -> str:
 def estimate_memory(model: ModelSize, training: TrainingSize) -> MemoryEstimate:
     """Return the estimate for one GPU; the module's docstring has the formula and its sources."""
     trained = model.parameters if training.adapter is None else training.adapter
-    weights = model.parameters * training.weight_bytes
-    if training.adapter is not None:
-        weights += training.adapter * _ADAPTER_BYTES
-    if training.weight_bytes > training.compute_bytes:
-        weights += model.parameters * training.compute_bytes
+    weights = _weigh(model, training)
     optimizer = trained * (training.master_bytes + training.moment_bytes)
     return MemoryEstimate(
         weights=0 if training.offload_weights else _share(weights, training, _SHARDS_WEIGHTS),
@@ -111,12 +114,29 @@ def estimate_memory(model: ModelSize, training: TrainingSize) -> MemoryEstimate:
     )
 
 
+def _weigh(model: ModelSize, training: TrainingSize) -> int:
+    """Return the bytes of all weights, the adapter's too, before anything shares them."""
+    adapter = (training.adapter or 0) * _ADAPTER_BYTES
+    if training.bits is None:
+        width = training.weight_bytes
+        if training.weight_bytes > training.compute_bytes:
+            width += training.compute_bytes
+        return model.parameters * width + adapter
+    whole_again = model.hidden * max(model.intermediate, model.query) * training.compute_bytes
+    if model.stored_bytes is not None:
+        return model.stored_bytes + whole_again + adapter
+    layers = int((model.parameters - model.embedded) * training.bits / 8)
+    return layers + model.embedded * training.weight_bytes + whole_again + adapter
+
+
 def _share(size: int, training: TrainingSize, stage: int) -> int:
+    size //= training.spread
     return size // training.processes if training.shards >= stage else size
 
 
 def _estimate_activations(model: ModelSize, training: TrainingSize) -> int:
-    positions, twice = training.rows * training.tokens, training.compute_bytes // 2
+    positions = -(-training.rows * training.tokens // (training.sequence_parts * training.spread))
+    twice = training.compute_bytes // 2
     if model.gated:  # 16 of 26: the two norms, in float32 anyway
         layer = (16 + 10 * twice) * model.hidden + twice * (8 * model.intermediate + 10 * (model.query + model.key))
     else:
@@ -129,4 +149,4 @@ def _estimate_activations(model: ModelSize, training: TrainingSize) -> int:
 def _estimate_logits(model: ModelSize, training: TrainingSize) -> int:
     width = training.compute_bytes
     each = {"none": 0, "scores": 2 * width, "loss": width + 8}[training.logits]
-    return training.rows * training.tokens * model.vocabulary * each
+    return -(-training.rows * training.tokens // training.sequence_parts) * model.vocabulary * each

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from orchestrator.errors import Problem
 from orchestrator.hardware import find_memory
 from orchestrator.preflight.memory import GIB, MemoryEstimate, TrainingSize, estimate_memory, show_gib
+from orchestrator.preflight.memory_ways import find_ways
 from orchestrator.preflight.model_size import ModelSize, load_model_size
 from orchestrator.preflight.train_values import read_train_values
 from orchestrator.preflight.training_size import ASSUMED_DOCUMENTS, assumes_documents, find_training_size
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from orchestrator.backends.protocol import Job
     from orchestrator.plan import Plan
 
+_LIGHT = 0.8  # of a GPU: what weights may take where the rest shall fit too
 _CLEAR_MARGIN = 1.5  # the estimate may be this far off
 _WORTH_SAYING = 0.05  # of the estimate
 _MOST_REMEDIES = 4
@@ -71,7 +73,15 @@ def check_memory(job: Job, plan: Plan) -> Iterator[Problem]:
         f"{job.model.name}: its weights alone take {show_gib(planned.estimate.weights)} of GPU memory here, "
         f"and a GPU has {show_gib(there)}"
     )
-    yield Problem(message, "\n".join(_static_remedies(job, planned)) or "take a smaller model")
+    ways = find_ways(job, _is_light)
+    needed = show_gib(planned.estimate.weights)
+    yield Problem(message, "\n".join(ways) or f"take a smaller model, or GPUs of more than {needed}")
+
+
+def _is_light(job: Job, plan: Plan) -> bool:
+    """Tell whether a training's weights leave room on a GPU for all that is not theirs."""
+    planned, there = plan_memory(job, plan), _find_room(job)
+    return planned is not None and there is not None and planned.estimate.weights <= _LIGHT * there
 
 
 def advise_memory(job: Job, plan: Plan) -> Iterator[Problem]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.model_weights import read_weights
+from orchestrator.preflight.quantisation import find_stored_bits
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,6 +19,8 @@ _NAMES = {  # what other architectures call it
     "num_attention_heads": ("num_attention_heads", "n_heads", "n_head"),
     "intermediate_size": ("intermediate_size", "hidden_dim", "n_inner", "ffn_dim"),
 }
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+_WHOLE = "model.safetensors"
 _DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -26,6 +29,8 @@ class ModelSize:
     """Sizes of one model. `query` and `key` are the widths of all heads together; `gated` is an MLP of three matrices.
 
     `parameters` counts every weight, tied ones once; `dtype_bytes` is a weight's width as the config stores it.
+    `embedded` are those of embeddings and output, which no method quantises. Of a model whose own files are quantised
+    `stored_bits` is what one weight takes there, and `stored_bytes` what all files hold, where they are here.
     """
 
     layers: int
@@ -37,6 +42,9 @@ class ModelSize:
     gated: bool
     parameters: int
     dtype_bytes: int = 4
+    embedded: int = 0
+    stored_bits: float | None = None
+    stored_bytes: int | None = None
 
 
 def load_model_size(folder: Path) -> ModelSize | None:
@@ -47,14 +55,19 @@ def load_model_size(folder: Path) -> ModelSize | None:
         return None
     if not isinstance(config, dict):
         return None
+    if find_stored_bits(config) is not None:  # several weights are packed into one number: shapes count nothing
+        size = read_model_size(config)
+        return size and replace(size, stored_bytes=_weigh_files(folder))
     counted = sum(math.prod(shape) for shape in read_weights(folder).shapes.values())
     return read_model_size(config, counted or None)
 
 
 def read_model_size(config: dict[str, Any], counted: int | None = None) -> ModelSize | None:
     """Return the sizes in a config; `counted` weights where the files were read, else as many as the config makes."""
+    bits = find_stored_bits(config)
     inner = config.get("text_config")
     config = inner if isinstance(inner, dict) else config
+    bits = find_stored_bits(config) if bits is None else bits
     found = {name: _read_whole(config, names) for name, names in _NAMES.items()}
     layers, hidden, heads = found["num_hidden_layers"], found["hidden_size"], found["num_attention_heads"]
     vocabulary = _read_whole(config, ("vocab_size",))
@@ -75,16 +88,35 @@ def read_model_size(config: dict[str, Any], counted: int | None = None) -> Model
     )
     tied = config.get("tie_word_embeddings", True) is not False
     positions = 0 if size.gated else _read_whole(config, ("max_position_embeddings",)) or 0
-    parameters = counted or _count(size, tied=tied, positions=positions)
-    return ModelSize(**{**size.__dict__, "parameters": parameters})
+    embedded = (vocabulary * (1 if tied else 2) + positions) * hidden
+    parameters = counted or _count(size, config) + embedded
+    return replace(size, parameters=parameters, embedded=min(embedded, parameters), stored_bits=bits)
 
 
-def _count(size: ModelSize, *, tied: bool, positions: int) -> int:
-    """Return how many weights a transformer of these sizes has, norms and biases left out (below 0.1 %)."""
+def _count(size: ModelSize, config: dict[str, Any]) -> int:
+    """Return how many weights the layers of these sizes have, norms and biases left out (below 0.1 %)."""
     attention = size.hidden * (2 * size.query + 2 * size.key)
-    mlp = (3 if size.gated else 2) * size.hidden * size.intermediate
-    embeddings = (size.vocabulary * (1 if tied else 2) + positions) * size.hidden
-    return size.layers * (attention + mlp) + embeddings
+    matrices = 3 if size.gated else 2
+    experts = _read_whole(config, _EXPERTS)
+    if experts and (width := _read_whole(config, ("moe_intermediate_size",)) or size.intermediate):
+        shared = _read_whole(config, ("shared_expert_intermediate_size",)) or 0
+        return size.layers * (attention + matrices * size.hidden * (experts * width + shared))
+    return size.layers * (attention + matrices * size.hidden * size.intermediate)
+
+
+def _weigh_files(folder: Path) -> int | None:
+    """Return the bytes of the files that `from_pretrained` would load; None where they are not all here."""
+    names = {_WHOLE}
+    if not (folder / _WHOLE).is_file():
+        try:
+            index = json.loads((folder / f"{_WHOLE}.index.json").read_text(encoding="utf-8"))
+            names = {str(name) for name in index["weight_map"].values()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return None
+    try:
+        return sum((folder / name).stat().st_size for name in names) or None
+    except (OSError, ValueError):
+        return None
 
 
 def _read_whole(config: dict[str, Any], names: tuple[str, ...]) -> int | None:

@@ -8,11 +8,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.backends.deepspeed import load_deepspeed, zero_stage
+from orchestrator.backends.fsdp import find_fsdp
+from orchestrator.backends.parallelism import count_gpus_of_a_process, count_layer_parts, count_sequence_parts
 from orchestrator.backends.sentence_transformers_losses import LISTS, MARGINS, find_form
 from orchestrator.backends.swift_losses import find_loss
 from orchestrator.distributions import find_major
 from orchestrator.errors import Problem
 from orchestrator.preflight.memory import TrainingSize
+from orchestrator.preflight.quantisation import find_trained_bits
 from orchestrator.preflight.train_values import is_on
 
 if TYPE_CHECKING:
@@ -38,10 +41,21 @@ def find_training_size(job: Job, values: Mapping[str, str], model: ModelSize) ->
         logits=_find_logits(job, values),
         processes=job.processes(),
     )
-    size = _shared(job, replace(size, weight_bytes=_stored_bytes(job, values, model)))
+    size = _shared(job, values, replace(size, weight_bytes=_stored_bytes(job, values, model)))
+    bits = model.stored_bits or find_trained_bits(values)
+    size = replace(
+        size,
+        bits=bits,
+        spread=count_gpus_of_a_process(job, values) * count_layer_parts(job, values),
+        sequence_parts=count_sequence_parts(job, values),
+    )
     if adapter := _count_adapter(job, values, model):
         return replace(size, adapter=adapter, trained_bytes=4, master_bytes=0)
-    if job.deepspeed_text and half:  # DeepSpeed casts the module, and keeps float32 copies of what is trained
+    if bits is not None:  # only an adapter can be trained on quantised weights: what else is asked, nobody can count
+        return size
+    if (
+        job.deepspeed_text or job.recipe.deepspeed
+    ) and half:  # DeepSpeed casts the module, and keeps float32 copies of what is trained
         return replace(size, weight_bytes=2, trained_bytes=4 if size.shards < 2 else 2, master_bytes=4)  # noqa: PLR2004
     if size.weight_bytes < 4:  # noqa: PLR2004  (trained in half precision: the optimizer's moments are of that width)
         return replace(size, trained_bytes=2, moment_bytes=size.moment_bytes // 2)
@@ -96,6 +110,9 @@ def _stored_bytes(job: Job, values: Mapping[str, str], model: ModelSize) -> int:
 
 
 def _is_checkpointing(job: Job, values: Mapping[str, str]) -> bool:
+    fsdp = find_fsdp(values)
+    if fsdp is not None and fsdp.checkpointing:
+        return True
     return is_on(values, "gradient_checkpointing", default=job.recipe.backend == "swift")  # ms-swift's own default
 
 
@@ -126,10 +143,10 @@ def _count_adapter(job: Job, values: Mapping[str, str], model: ModelSize) -> int
     return _whole(values, "lora_rank", 8) * model.layers * sum(widths.get(name, 2 * model.hidden) for name in names)
 
 
-def _shared(job: Job, size: TrainingSize) -> TrainingSize:
+def _shared(job: Job, values: Mapping[str, str], size: TrainingSize) -> TrainingSize:
     """Return the size with how several processes share the training."""
-    if job.recipe.launch.strategy == "fsdp":
-        return replace(size, shards=3)
+    if (fsdp := find_fsdp(values)) is not None:
+        return replace(size, shards=fsdp.shards, offload_optimizer=fsdp.offload, offload_weights=fsdp.offload)
     name = job.recipe.deepspeed or ""
     if found := re.fullmatch(r"zero([0-3])(_offload)?", name):
         stage, offload = int(found[1]), bool(found[2])

@@ -47,6 +47,7 @@ def refusals(job):
         (["train.sequence_parallel_size=2"], "128", "32"),
         (["train.sequence_parallel_size=4"], "64", "16"),
         (["launch.nproc_per_node=2", "train.sequence_parallel_size=2"], "64", "16"),
+        (["train.deepspeed_autotp_size=2", "deepspeed=zero2"], "128", "32"),
         # ms-swift's own loader knows no parallelism_config
         (["train.parallelism_config={tp_size: 2}"], "256", "64"),
     ],
