@@ -10,10 +10,7 @@ from orchestrator.scorers import asks_for_words
 if TYPE_CHECKING:
     from orchestrator.serving.artefact import Artefact
 
-# A packaged model needs what its recipe has said, and no option of a command can say more.
-_PACKAGED = Permissions(
-    allow="package its run again, which writes safetensors", trust="train it with model: {…, trust_remote_code: true}"
-)
+_PACKAGED = Permissions(allow="package its run again, which writes safetensors", trust="say --trust-remote-code")
 
 
 def require_artefact_loads(artefact: Artefact) -> None:

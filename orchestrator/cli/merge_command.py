@@ -129,7 +129,8 @@ def _require_mergeable(run: RunDir, plan: Plan, checkpoint: Checkpoint) -> None:
     """Raise OrchError for a checkpoint that is not whole, or whose base model cannot be loaded."""
     from orchestrator.cli.loadable import require_base_loads
     from orchestrator.preflight.named_models import ALLOW_PICKLE, Permissions
-    from orchestrator.serving.checkpoints import find_worker, require_base, require_whole_adapter, says_of_model
+    from orchestrator.serving.artefact import says_of_model
+    from orchestrator.serving.checkpoints import find_worker, require_base, require_whole_adapter
 
     base = require_base(checkpoint.adapter, None)
     require_whole_adapter(checkpoint.adapter)

@@ -27,6 +27,9 @@ runs_option = click.option(
     "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, envvar="ORCH_RUNS",
     help="The folder of all runs.",
 )  # fmt: skip
+trust_code_option = click.option(
+    "--trust-remote-code", is_flag=True, help="Run Python code that the model's folder brings along."
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 

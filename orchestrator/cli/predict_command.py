@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import as_json, runs_option
+from orchestrator.cli.options import as_json, runs_option, trust_code_option
 from orchestrator.cli.output import print_json
 from orchestrator.errors import DataError, StageFailedError, Where
 
@@ -48,6 +48,7 @@ class _Asked:
 @click.option("-d", "--document", "documents", multiple=True, help="A document; may be repeated.")
 @click.option("-p", "--prompt", "prompts", multiple=True, help="What an LLM is asked; may be repeated.")
 @click.option("--vectors", is_flag=True, help="An embedding model's vectors instead of similarities.")
+@trust_code_option
 @runs_option
 @as_json
 def predict_command(
@@ -56,6 +57,7 @@ def predict_command(
     documents: tuple[str, ...],
     prompts: tuple[str, ...],
     vectors: bool,
+    trust_remote_code: bool,
     runs: Path,
     as_json: bool,
 ) -> None:
@@ -65,14 +67,15 @@ def predict_command(
     and {"document": …} for an embedding model, {"prompt": …} for an LLM.
     """
     from orchestrator.cli.loadable import require_artefact_loads
-    from orchestrator.serving.artefact import find_artefact
+    from orchestrator.serving.artefact import find_artefact, require_trusted_code
 
-    artefact = find_artefact(run, runs)
+    artefact = find_artefact(run, runs, trust_remote_code=trust_remote_code)
     kind = artefact.kind
     if vectors and kind != "embedding":
         raise click.UsageError("--vectors is for embedding models")
     asked = _Asked(queries, documents, prompts)
     rows = _build_rows(kind, asked, vectors=vectors) if any((queries, documents, prompts)) else _read_rows(kind)
+    require_trusted_code(artefact, is_run_anyway=False)
     require_artefact_loads(artefact)
     answers = _ask(artefact, rows, vectors=vectors)
     if kind == "reranker":
@@ -124,7 +127,10 @@ def _ask(artefact: Artefact, rows: list[dict[str, Any]], *, vectors: bool) -> li
     from orchestrator.process import run as run_process
     from orchestrator.secrets import rename_hub_token
 
-    flags = ("--vectors",) if vectors else ()
+    flags = [
+        *(["--vectors"] if vectors else []),
+        *(["--trust-remote-code"] if artefact.trusts_remote_code else []),
+    ]
     argv = (artefact.python, artefact.workers, "predict", "--model", str(artefact.folder), *flags)
     env = rename_hub_token({**os.environ, **artefact.env})
     stdin = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

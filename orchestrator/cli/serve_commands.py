@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli import exit_with
-from orchestrator.cli.options import as_json, runs_option
+from orchestrator.cli.options import as_json, runs_option, trust_code_option
 from orchestrator.cli.output import print_json
 from orchestrator.errors import InterruptedRunError, PreflightError, StageFailedError
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Print the server's command; start nothing.")
 @click.option("--check", is_flag=True, help="Start it on a free port, compare it with scoring.json, stop it.")
 @click.option("--timeout", "timeout_s", type=float, default=600.0, show_default=True, help="Seconds to wait for it.")
+@trust_code_option
 @runs_option
 @as_json
 def serve_command(
@@ -38,6 +39,7 @@ def serve_command(
     dry_run: bool,
     check: bool,
     timeout_s: float,
+    trust_remote_code: bool,
     runs: Path,
     as_json: bool,
 ) -> None:
@@ -52,8 +54,8 @@ def serve_command(
 
     if as_json and not (dry_run or check):
         raise click.UsageError("--json goes with --dry-run or --check: a server's log is no JSON")
-    artefact = find_artefact(run, runs, _absolute(python))
-    require_trusted_code(artefact)
+    artefact = find_artefact(run, runs, _absolute(python), trust_remote_code=trust_remote_code)
+    require_trusted_code(artefact, is_run_anyway=True)
     key = os.environ.get(KEY_VARIABLE) or None
     chosen = choose_backend(backend, artefact, find_server_versions(artefact.python), dry_run=dry_run)
     address = Address("127.0.0.1", find_free_port()) if check and not dry_run else Address(host, port)

@@ -14,6 +14,7 @@ from orchestrator.launch import find_run, load_plan
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from orchestrator.plan import Plan
     from orchestrator.rundir import RunDir
 
 # scorer → what a client asks the server for
@@ -35,7 +36,8 @@ _GENERIC_NAMES = ("model", "output")
 class Artefact:
     """A packaged model: `spec` is its scoring.json; `python` runs the backend, and `workers` is Orch's folder there.
 
-    `env` are the variables that its run's own stages get.
+    `env` are the variables that its run's own stages get. `trusts_remote_code` says that its user lets the Python code
+    run that the folder brings along: the folder itself is never asked.
     """
 
     folder: Path
@@ -44,6 +46,7 @@ class Artefact:
     python: str
     workers: str = str(WORKERS)
     env: Mapping[str, str] = field(default_factory=dict)
+    trusts_remote_code: bool = False
 
     @property
     def scorer(self) -> str:
@@ -60,29 +63,26 @@ class Artefact:
         """The precision that it was measured in."""
         return str(self.spec.get("dtype") or "auto")
 
-    @property
-    def trusts_remote_code(self) -> bool:
-        """Whether its recipe allowed code from the model's own folder."""
-        return bool(self.spec.get("trust_remote_code"))
 
-
-def find_artefact(name: str, runs: Path, python: str | None = None) -> Artefact:
+def find_artefact(name: str, runs: Path, python: str | None = None, *, trust_remote_code: bool = False) -> Artefact:
     """Return the artefact that `name` means: a packaged folder, or a run (a folder, a name under `runs`, `last`).
 
-    Raises RunFolderError when there is none.
+    `trust_remote_code` is what the user says; the recipe of a run says it too. Raises RunFolderError when there is
+    none.
     """
     folder = Path(name)
     if (folder / "scoring.json").is_file():
         folder = folder.resolve()
         label = folder.parent.name if folder.name in _GENERIC_NAMES else folder.name
-        return load_artefact(folder, label or "model", python or sys.executable)
+        found = load_artefact(folder, label or "model", python or sys.executable)
+        return replace(found, trusts_remote_code=trust_remote_code)
     if folder.is_dir() and not (folder / "plan.json").exists():
         hint = "name a run, or the folder that its package stage wrote (RUN/model)"
         raise RunFolderError(f"{folder} is neither a run nor a packaged model: it has no scoring.json", hint=hint)
-    return _find_in_run(find_run(name, runs), python)
+    return _find_in_run(find_run(name, runs), python, trust_remote_code=trust_remote_code)
 
 
-def _find_in_run(run: RunDir, python: str | None) -> Artefact:
+def _find_in_run(run: RunDir, python: str | None, *, trust_remote_code: bool) -> Artefact:
     plan = load_plan(run)
     package = plan.stage("package")
     if package is None:
@@ -91,7 +91,14 @@ def _find_in_run(run: RunDir, python: str | None) -> Artefact:
     if not (run.model / "scoring.json").is_file():
         raise RunFolderError(f"{run.root.name} has no packaged model yet", hint=f"finish it: orch resume {run.root}")
     found = load_artefact(run.model, plan.name, python or package.command.argv[0])
-    return replace(found, env=dict(package.command.env))
+    trusts = trust_remote_code or says_of_model(plan, "trust_remote_code")
+    return replace(found, env=dict(package.command.env), trusts_remote_code=trusts)
+
+
+def says_of_model(plan: Plan, key: str) -> bool:
+    """Tell whether the plan's recipe says yes to a key of its model, such as trust_remote_code."""
+    model = plan.recipe.get("model")
+    return isinstance(model, dict) and model.get(key) is True
 
 
 def load_artefact(folder: Path, name: str, python: str) -> Artefact:
@@ -109,12 +116,17 @@ def load_artefact(folder: Path, name: str, python: str) -> Artefact:
     return Artefact(folder, name, spec, python)
 
 
-def require_trusted_code(artefact: Artefact) -> None:
-    """Raise PreflightError for a folder that brings code, which a server would run, where its recipe trusts none."""
-    if not artefact.trusts_remote_code and (found := find_remote_code(artefact.folder)):
+def require_trusted_code(artefact: Artefact, *, is_run_anyway: bool) -> None:
+    """Raise PreflightError for a folder that brings code along which nobody trusts.
+
+    With `is_run_anyway` whatever code it brings would run, as in a server; else only what its scoring.json asks for.
+    """
+    if artefact.trusts_remote_code or not (is_run_anyway or artefact.spec.get("trust_remote_code")):
+        return
+    if found := find_remote_code(artefact.folder):
         raise PreflightError(
-            f"{artefact.folder} brings code of its own ({found}), and its recipe did not trust it",
-            hint="read the code; then train and package with model: {…, trust_remote_code: true}",
+            f"{artefact.folder} brings Python code of its own ({found}), and only you can trust it",
+            hint="read that code; then say --trust-remote-code",
         )
 
 
@@ -125,7 +137,7 @@ def find_remote_code(folder: Path) -> str | None:
     for path in sorted(folder.rglob("*config.json")):
         try:
             config = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             continue
         if isinstance(config, dict) and config.get("auto_map"):
             return f"auto_map in {path.relative_to(folder)}"

@@ -11,6 +11,7 @@ from orchestrator.errors import PreflightError, RunFolderError
 from orchestrator.model_weights import describe_damage
 from orchestrator.render import render_command
 from orchestrator.safetensors_files import Damage, read_shapes
+from orchestrator.serving.artefact import says_of_model
 from orchestrator.supervise.checkpoints import find_defect, list_checkpoint_folders
 from orchestrator.supervise.state import load_result
 
@@ -140,11 +141,6 @@ def build_verification(run: RunDir, plan: Plan, checkpoint: Checkpoint, out: Pat
         adapter=str(checkpoint.adapter), merged=str(out), prompt=prompt,
         trust_remote_code=says_of_model(plan, "trust_remote_code"),
     )  # fmt: skip
-
-
-def says_of_model(plan: Plan, key: str) -> bool:
-    """Tell whether the plan's recipe says yes to a key of its model, such as trust_remote_code."""
-    return bool((plan.recipe.get("model") or {}).get(key))
 
 
 def find_worker(run: RunDir, plan: Plan) -> tuple[str, str, dict[str, str]]:

@@ -112,8 +112,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--model", type=Path, required=True, help="a packaged folder, which holds scoring.json")
     parser.add_argument("--device", help="cpu or cuda; the GPU when there is one")
     parser.add_argument("--vectors", action="store_true", help="an embedding model's vectors instead of cosines")
+    parser.add_argument("--trust-remote-code", action="store_true", help="run Python code that the folder brings along")
     options = parser.parse_args(argv)
-    raw = load_raw_spec(options.model / "scoring.json")
+    # the folder says how its model is asked, and never what it may do
+    raw = {**load_raw_spec(options.model / "scoring.json"), "trust_remote_code": options.trust_remote_code}
     scorer = raw.get("scorer")
     if options.vectors and scorer != "embedding":
         raise WorkerError(f"--vectors: {options.model} is no embedding model (its scorer is {scorer})")

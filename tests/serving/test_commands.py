@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -168,17 +169,16 @@ def test_the_key_reaches_each_server_under_the_name_that_it_reads(package, monke
     ("name", "text"),
     [("modeling_mine.py", ""), ("config.json", '{"auto_map": {"AutoModel": "m.M"}}'), ("1_P/pooling.py", "")],
 )
-def test_a_folder_with_code_of_its_own_is_refused_unless_it_was_trusted(package, name, text):
-    folder = package("embedding")
+def test_a_folder_with_code_of_its_own_is_refused_unless_its_user_trusts_it(package, name, text):
+    folder = package("embedding", trust_remote_code=True)  # what the folder says of itself counts for nothing
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text(text, encoding="utf-8")
     with pytest.raises(PreflightError, match="code of its own"):
-        require_trusted_code(load(folder))
-    spec = folder / "scoring.json"
-    trusted = spec.read_text(encoding="utf-8").replace('"trust_remote_code": false', '"trust_remote_code": true')
-    spec.write_text(trusted, encoding="utf-8")
-    require_trusted_code(load(folder))
-    assert "--trust-remote-code" in lines("vllm", load(folder))
+        require_trusted_code(load(folder), is_run_anyway=True)
+    assert "--trust-remote-code" not in lines("vllm", load(folder))
+    trusted = replace(load(folder), trusts_remote_code=True)
+    require_trusted_code(trusted, is_run_anyway=True)
+    assert "--trust-remote-code" in lines("vllm", trusted)
 
 
 def test_a_scorer_of_another_version_is_refused_with_its_file(package):
