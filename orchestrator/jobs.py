@@ -42,8 +42,13 @@ def new_run_dir(root: Path, name: str, *, smoke: bool = False) -> Path:
     return root.resolve() / f"{label}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
 
 
-def build_job(loaded: LoadedRecipe, run_dir: Path, hardware: Hardware, *, smoke: bool = False) -> Job:
-    """Return the job of a recipe on this hardware. Raises RecipeError with everything that does not fit together."""
+def build_job(
+    loaded: LoadedRecipe, run_dir: Path, hardware: Hardware, *, smoke: bool = False, may_run: bool = True
+) -> Job:
+    """Return the job of a recipe on this hardware. Raises RecipeError with everything that does not fit together.
+
+    Without `may_run` the backend's interpreter is not started, whose versions are read from its folders.
+    """
     recipe = loaded.recipe
     backend = BACKENDS[recipe.backend]
     backend_python = find_backend_python(loaded)
@@ -54,7 +59,7 @@ def build_job(loaded: LoadedRecipe, run_dir: Path, hardware: Hardware, *, smoke:
         run_dir=run_dir,
         model=_find_model(recipe.model, loaded, "model"),
         hardware=hardware,
-        versions=find_versions(backend_python),
+        versions=find_versions(backend_python, may_run=may_run),
         backend_python=backend_python,
         orch_python=sys.executable,
         workers=str(Path(__file__).resolve().parent / "workers"),

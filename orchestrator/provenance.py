@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import platform
-import re
 import sys
 from dataclasses import dataclass
 from functools import cache
@@ -17,18 +16,15 @@ from orchestrator import __version__
 from orchestrator.content_hash import hash_path
 from orchestrator.git_state import find_git_state
 from orchestrator.hardware import find_memory
+from orchestrator.installed import find_path, list_distributions, normalise
 from orchestrator.process import run
 from orchestrator.render import find_templates
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from orchestrator.hardware import Hardware
     from orchestrator.plan import Plan
 
 PROVENANCE_VERSION = 2
-# What says that a distribution is installed; conda's packages of PyTorch have the older form, with Python's version.
-_DISTRIBUTION = re.compile(r"(.+?)-([^-]+)(?:-py[\d.]+)?\.(?:dist|egg)-info")
 DISTRIBUTIONS = (
     "FlagEmbedding", "ms-swift", "sentence-transformers", "transformers", "peft", "deepspeed", "accelerate",
     "datasets", "tokenizers", "safetensors", "torch", "numpy", "ir-measures",
@@ -50,40 +46,34 @@ print(json.dumps(found))
 
 
 @cache
-def find_versions(python: str) -> dict[str, str]:
-    """Return the versions of the ML packages that `python` has; empty when it cannot be run."""
-    if python == sys.executable:
-        return _own_versions()
-    return _probe(python, *DISTRIBUTIONS)
+def find_versions(python: str, *, may_run: bool = True) -> dict[str, str]:
+    """Return the versions of the ML packages that `python` has; empty when it cannot be told.
+
+    They are read from its folders. Where those do not tell, the interpreter is asked, unless `may_run` forbids it.
+    """
+    known = _own_path() if python == sys.executable else find_path(python)
+    if known is not None:
+        found = _choose(*known)
+        if len(found) > 1 or python == sys.executable or not may_run:  # more than Python's own version
+            return found
+    return _probe(python, *DISTRIBUTIONS) if may_run else {}
 
 
-def _own_versions() -> dict[str, str]:
-    """Return this interpreter's versions from the names of its dist-info folders.
+def _own_path() -> tuple[str, list[str]]:
+    return platform.python_version(), sys.path
+
+
+def _choose(version: str, folders: list[str]) -> dict[str, str]:
+    """Return Python's version and those of the ML packages in the folders of a path.
 
     importlib.metadata would parse each package's whole description for it, which takes longer than all of `orch check`.
     """
-    wanted = {_normal(name): name for name in DISTRIBUTIONS}
-    found = {"python": platform.python_version()}
-    for name, version in _own_distributions():
+    wanted = {normalise(name): name for name in DISTRIBUTIONS}
+    found = {"python": version}
+    for name, number in list_distributions(folders):
         if name in wanted:
-            found.setdefault(wanted[name], version)
+            found.setdefault(wanted[name], number)
     return found
-
-
-def _own_distributions() -> Iterator[tuple[str, str]]:
-    """Yield (normalised name, version) of every distribution on this interpreter's path, in its order."""
-    for folder in dict.fromkeys(sys.path):
-        try:
-            entries = os.listdir(folder or ".")  # noqa: PTH208  (names are all that is needed)
-        except OSError:
-            continue
-        for entry in entries:
-            if found := _DISTRIBUTION.fullmatch(entry):
-                yield _normal(found[1]), found[2]
-
-
-def _normal(name: str) -> str:
-    return name.lower().replace("-", "_").replace(".", "_")
 
 
 @dataclass(frozen=True)
@@ -95,9 +85,10 @@ class Asked:
     hardware: str = "auto"
 
 
-def build_provenance(plan: Plan, hardware: Hardware, asked: Asked) -> dict[str, Any]:
+def build_provenance(plan: Plan, hardware: Hardware, asked: Asked, *, may_run: bool = True) -> dict[str, Any]:
     """Return the content of provenance.json. Environment variables are named, never copied: they may hold secrets.
 
+    Without `may_run` no interpreter of the plan is started.
     `inputs` has the hash of everything that the plan's stages read from outside the run folder: data, models.
     """
     recipe = asked.recipe.resolve()
@@ -112,7 +103,7 @@ def build_provenance(plan: Plan, hardware: Hardware, asked: Asked) -> dict[str, 
         "asked": {"smoke": plan.smoke, "hardware": asked.hardware, "set": list(asked.overrides)},
         "inputs": hash_inputs(plan),
         "versions": plan.versions,
-        "environments": {python: find_packages(python) for python in find_interpreters(plan)},
+        "environments": {python: find_packages(python, may_run=may_run) for python in find_interpreters(plan)},
         "platform": platform.platform(),
         "cpu": {"name": _cpu_name(), "count": os.cpu_count(), "memory_mib": _memory_mib()},
         "hardware": {
@@ -139,12 +130,16 @@ def find_interpreters(plan: Plan) -> list[str]:
 
 
 @cache
-def find_packages(python: str) -> dict[str, str]:
-    """Return name and version of every distribution that an interpreter has; empty when it cannot be run."""
-    if python != sys.executable:
-        return _probe(python)
-    found: dict[str, str] = {}
-    for name, version in _own_distributions():
+def find_packages(python: str, *, may_run: bool = True) -> dict[str, str]:
+    """Return name and version of every distribution that an interpreter has; empty when it cannot be told.
+
+    As in `find_versions`, it is run only where its folders do not tell, and it may be.
+    """
+    known = _own_path() if python == sys.executable else find_path(python)
+    if known is None:
+        return _probe(python) if may_run else {}
+    found = {} if python == sys.executable else {"python": known[0]}
+    for name, version in list_distributions(known[1]):
         found.setdefault(name, version)
     return dict(sorted(found.items()))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.options import as_json, hardware_option, resolve_hardware, set_option, smoke_option
-from orchestrator.cli.output import print_json
+from orchestrator.cli.output import clean, print_json
 from orchestrator.errors import RunFolderError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @as_json
 def check_command(recipe: Path, overrides: tuple[str, ...], hardware: str, as_json: bool) -> None:
     """Check RECIPE: YAML, keys, types, files, what does not fit together. Exit code 2 with every problem at once."""
-    job = _job(recipe, overrides, hardware, smoke=False, run_dir=None)
+    job = _job(recipe, overrides, hardware, smoke=False, run_dir=None, may_run=True)
     memory = _estimate_memory(job)
     found = {
         "recipe": str(recipe), "name": job.recipe.name,
@@ -76,10 +76,15 @@ def render_command(
     from orchestrator.provenance import Asked, build_provenance
     from orchestrator.render import render_files, render_run_script
 
-    job = _job(recipe, overrides, hardware, smoke=smoke, run_dir=output)
+    job = _job(recipe, overrides, hardware, smoke=smoke, run_dir=output, may_run=False)
+    if not job.versions:
+        message = (
+            f"orch: what {job.backend_python} has installed is not known without starting it, which render does not"
+        )
+        click.echo(clean(f"{message}; orch check does"), err=True)
     plan = build_plan(job)
     if output is not None:
-        provenance = build_provenance(plan, job.hardware, Asked(recipe, overrides, hardware))
+        provenance = build_provenance(plan, job.hardware, Asked(recipe, overrides, hardware), may_run=False)
         write_run(plan, recipe.read_text(encoding="utf-8-sig"), provenance)
     if as_json:
         files = {file.path: file.text for file in render_files(plan) if file.path != "plan.json"}
@@ -123,13 +128,15 @@ def schema_command() -> None:
     click.echo(json.dumps(build_json_schema(arguments), ensure_ascii=False, indent=2))
 
 
-def _job(recipe: Path, overrides: tuple[str, ...], hardware: str, *, smoke: bool, run_dir: Path | None) -> Job:
+def _job(
+    recipe: Path, overrides: tuple[str, ...], hardware: str, *, smoke: bool, run_dir: Path | None, may_run: bool
+) -> Job:
     from orchestrator.jobs import build_job
     from orchestrator.load import load_recipe
 
     loaded = load_recipe(recipe, overrides)
     folder = (run_dir or Path("runs") / loaded.recipe.name).absolute()
-    return build_job(loaded, folder, resolve_hardware(hardware, smoke=smoke), smoke=smoke)
+    return build_job(loaded, folder, resolve_hardware(hardware, smoke=smoke), smoke=smoke, may_run=may_run)
 
 
 def _estimate_memory(job: Job) -> PlannedMemory | None:

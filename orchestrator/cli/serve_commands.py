@@ -57,7 +57,9 @@ def serve_command(
     artefact = find_artefact(run, runs, _absolute(python), trust_remote_code=trust_remote_code)
     require_trusted_code(artefact, is_run_anyway=True)
     key = os.environ.get(KEY_VARIABLE) or None
-    chosen = choose_backend(backend, artefact, find_server_versions(artefact.python), dry_run=dry_run)
+    chosen = choose_backend(
+        backend, artefact, find_server_versions(artefact.python, may_run=not dry_run), dry_run=dry_run
+    )
     address = Address("127.0.0.1", find_free_port()) if check and not dry_run else Address(host, port)
     if dry_run:
         _print_command(artefact, chosen, address, key, as_json=as_json)

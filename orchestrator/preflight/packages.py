@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.backends import BACKENDS
 from orchestrator.errors import Problem
+from orchestrator.process import run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from orchestrator.backends.protocol import Job
     from orchestrator.plan import Plan
 
+_TIMEOUT_S = 20.0
 REPORT_MODULES = ("ir_measures", "numpy", "scipy", "matplotlib")
 
 
@@ -30,6 +33,8 @@ def _missing_packages(job: Job) -> list[Problem]:
     missing = [name for name in needed if name not in job.versions]
     if not job.versions:
         return [Problem(f"{job.backend_python} cannot be run", "launch.python names the backend's interpreter")]
+    if not _can_be_run(job.backend_python):
+        return [Problem(f"{job.backend_python} cannot be run", "launch.python names the backend's interpreter")]
     if not missing:
         return _missing_scorer(job)
     hint = (
@@ -38,6 +43,13 @@ def _missing_packages(job: Job) -> list[Problem]:
         f"or, in an environment of its own: orch env create {backend.name}"
     )
     return [Problem(f"the backend {backend.name} is not installed: {', '.join(missing)} missing", hint)]
+
+
+def _can_be_run(python: str) -> bool:
+    """Tell whether an interpreter starts: its packages are read from its folders, which says nothing of it."""
+    if python == sys.executable or not Path(python).exists():
+        return True
+    return run((python, "-I", "-c", ""), _TIMEOUT_S).exit_code == 0
 
 
 def _missing_scorer(job: Job) -> list[Problem]:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import PreflightError
+from orchestrator.installed import normalise
 from orchestrator.process import run
+from orchestrator.provenance import find_packages
 from orchestrator.render import render_command
 from orchestrator.serving.foreground import OWN_FOLDER
 
@@ -63,14 +65,27 @@ class Address:
     port: int
 
 
-def find_server_versions(python: str) -> dict[str, str]:
-    """Return the versions of the servers that `python` has, by backend; empty when it cannot be run."""
+def find_server_versions(python: str, *, may_run: bool = True) -> dict[str, str]:
+    """Return the versions of the servers that `python` has, by backend; empty when it cannot be told.
+
+    Without `may_run` it is not started, and what its folders say counts.
+    """
+    found = _ask(python) if may_run else _read(python)
+    return {backend: found[name] for backend, name in DISTRIBUTIONS.items() if name in found}
+
+
+def _ask(python: str) -> dict[str, str]:
     probe = run((python, "-I", "-c", _PROBE, *DISTRIBUTIONS.values()), 20.0)
     try:
-        found = json.loads(probe.stdout) if probe.exit_code == 0 else {}
+        found: dict[str, str] = json.loads(probe.stdout) if probe.exit_code == 0 else {}
     except ValueError:
-        found = {}
-    return {backend: found[name] for backend, name in DISTRIBUTIONS.items() if name in found}
+        return {}
+    return found
+
+
+def _read(python: str) -> dict[str, str]:
+    packages = find_packages(python, may_run=False)
+    return {name: packages[normalise(name)] for name in DISTRIBUTIONS.values() if normalise(name) in packages}
 
 
 def find_obstacle(backend: str, artefact: Artefact) -> str | None:
