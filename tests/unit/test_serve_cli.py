@@ -160,7 +160,7 @@ def test_an_adapter_that_is_not_whole_is_refused_before_its_base_is_looked_at(ca
 
 @pytest.mark.parametrize("argv", [("predict", "-q", "a", "--vectors"), ("serve", "--check", "--backend", "swift")])
 def test_a_packaged_model_without_weights_is_refused_before_anything_is_started(capsys, run, monkeypatch, argv):
-    monkeypatch.setattr(commands, "find_server_versions", lambda _, may_run: {"swift": "4.6.0"})
+    monkeypatch.setattr(commands, "find_server_versions", lambda *_, **__: {"swift": "4.6.0"})
     (run / "model" / "config.json").write_text('{"model_type": "qwen3"}', encoding="utf-8")
     code, _, err = call(capsys, argv[0], str(run), *argv[1:])
     assert code == 4
