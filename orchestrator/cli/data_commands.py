@@ -25,6 +25,9 @@ map_option = click.option(
 min_label_option = click.option("--min-label", type=float, help="The label that becomes 0, if it is not 0.")
 max_label_option = click.option("--max-label", type=float, help="The label that becomes 1, such as 2 for 0, 1, 2.")
 
+ignore_option = click.option(
+    "--ignore", multiple=True, metavar="KEY", help="A key whose text is not needed; may be repeated."
+)
 scores_as_labels_option = click.option(
     "--scores-as-labels/--no-scores-as-labels",
     default=None,
@@ -75,6 +78,7 @@ def data_command() -> None:
 @max_label_option
 @scores_as_labels_option
 @map_option
+@ignore_option
 @as_json
 def data_check_command(
     files: tuple[Path, ...],
@@ -89,6 +93,7 @@ def data_check_command(
     max_label: float | None,
     scores_as_labels: bool | None,
     columns: tuple[str, ...],
+    ignore: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Check FILES as training data: bad rows, duplicates, leaks, lengths. Exit code 3 when they must not be used."""
@@ -110,6 +115,7 @@ def data_check_command(
         min_label=min_label,
         max_label=max_label,
         scores_as_labels=scores_as_labels,
+        ignore=ignore,
         columns=dict(split_assignments("--map", columns)) or None,
     )
     if report.problems and not as_json:
@@ -169,8 +175,10 @@ def _refuse_table(file: Path) -> None:
     help="jsonl keeps each row's form; the others are forms of ranking data.",
 )
 @map_option
+@ignore_option
 @click.option("--only-mapped", is_flag=True, help="Leave out every column that --map does not name.")
 @click.option("--constant", "constants", multiple=True, metavar="KEY=TEXT", help="Give every row one more column.")
+@click.option("--keep-reasoning", is_flag=True, help="Write a message's reasoning in front of it, in <think>.")
 @click.option("--one-positive", is_flag=True, help="One row for each positive of a row.")
 @click.option("--divide-score", type=click.FloatRange(0, min_open=True), help="Divide score or label by this number.")
 @min_label_option
@@ -191,8 +199,10 @@ def data_convert_command(
     form: str | None,
     to: Literal["jsonl", "pointwise", "hits", "ranking"],
     columns: tuple[str, ...],
+    ignore: tuple[str, ...],
     only_mapped: bool,
     constants: tuple[str, ...],
+    keep_reasoning: bool,
     one_positive: bool,
     divide_score: float | None,
     min_label: float | None,
@@ -245,6 +255,8 @@ def data_convert_command(
         divide_score=divide_score,
         one_positive=one_positive,
         reshaping=reshaping,
+        ignore=ignore,
+        keep_reasoning=keep_reasoning,
     )
     report = convert_files(files, output, conversion, max_dropped=max_dropped)
     if as_json:

@@ -39,6 +39,7 @@ _MAP = "--map"
 @click.option("--corpus", is_flag=True, help="Every query searches all documents of the data (embedding models).")
 @click.option("--metrics", help="Names with commas between, such as ndcg@10,mrr@10; the first is the headline.")
 @click.option(_MAP, "columns", multiple=True, metavar="NEW=OLD", help="Read the column OLD as NEW; may be repeated.")
+@click.option("--ignore", multiple=True, metavar="KEY", help="A key whose text is not needed; may be repeated.")
 @click.option("--max-dropped", type=click.IntRange(0), default=0, show_default=True, help="Bad rows that are allowed.")
 @click.option("--limit", type=click.IntRange(1), help="Measure on the first rows only.")
 @click.option("--trust-remote-code", is_flag=True, help="Run Python code that a model's folder brings along.")
@@ -61,6 +62,7 @@ def evaluate_command(
     corpus: bool,
     metrics: str | None,
     columns: tuple[str, ...],
+    ignore: tuple[str, ...],
     max_dropped: int,
     limit: int | None,
     trust_remote_code: bool,
@@ -89,7 +91,9 @@ def evaluate_command(
     kind = sniff_data(files, renamed)
     if kind == "group" and (scores_as_labels or max_label is not None):
         kind = "labelled"  # only these have labels
-    data = EvalRequest(files, kind, renamed, min_label, max_label, corpus, SEED, limit, max_dropped, scores_as_labels)
+    data = EvalRequest(
+        files, kind, renamed, min_label, max_label, corpus, SEED, limit, max_dropped, scores_as_labels, ignore
+    )
     request = Request(
         models,
         data,

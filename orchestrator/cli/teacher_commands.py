@@ -23,6 +23,9 @@ _files_argument = click.argument("files", nargs=-1, required=True, type=click.Pa
 _map_option = click.option(
     "--map", "columns", multiple=True, metavar="NEW=OLD", help="Read the column OLD as NEW; may be repeated."
 )
+_ignore_option = click.option(
+    "--ignore", multiple=True, metavar="KEY", help="A key whose text is not needed; may be repeated."
+)
 _output_option = click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="The new .jsonl file."
 )
@@ -49,6 +52,7 @@ _family_option = click.option(
 @click.option("--instruction", help="Task sentence, for teachers that take one.")
 @click.option("--batch-size", type=click.IntRange(1), help="Pairs at once (default: 8 for an LLM, 32 for an encoder).")
 @_map_option
+@_ignore_option
 @click.option("--replace", is_flag=True, help="Rows may have teacher scores already; they get new ones.")
 @_device_option
 @_family_option
@@ -65,6 +69,7 @@ def data_score_command(
     instruction: str | None,
     batch_size: int | None,
     columns: tuple[str, ...],
+    ignore: tuple[str, ...],
     replace: bool,
     device: str | None,
     family: str | None,
@@ -86,7 +91,7 @@ def data_score_command(
     from orchestrator.teaching.scoring import score_files
 
     teacher = ModelChoice(model, form, family, max_length, instruction, batch_size, trust_remote_code, allow_pickle)
-    rows = Rows(files, _parse_columns(columns), replace=replace)
+    rows = Rows(files, _parse_columns(columns), replace=replace, ignore=ignore)
     progress = None if as_json else _show_progress("pairs scored")
     done = score_files(rows, teacher, output, device=device, force=force, on_progress=progress)
     facts = done.scoring
@@ -147,6 +152,7 @@ def data_score_command(
 )
 @click.option("--max-dropped", type=click.IntRange(0), default=0, show_default=True, help="Bad rows that are allowed.")
 @_map_option
+@_ignore_option
 @_device_option
 @_family_option
 @_code_option
@@ -178,6 +184,7 @@ def data_mine_command(
     scores_as_labels: bool | None,
     max_dropped: int,
     columns: tuple[str, ...],
+    ignore: tuple[str, ...],
     device: str | None,
     family: str | None,
     trust_remote_code: bool,
@@ -215,6 +222,7 @@ def data_mine_command(
             1.0 if max_label is None else max_label,
             max_dropped,
             scores_as_labels,
+            ignore,
         ),
         embedder=ModelChoice(model, None, family, max_length, None, batch_size, trust_remote_code, allow_pickle),
         cross_encoder=ModelChoice(

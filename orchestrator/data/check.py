@@ -69,6 +69,7 @@ def check_files(
     max_label: float | None = None,
     scores_as_labels: bool | None = None,
     allow_overlap: bool = False,
+    ignore: Sequence[str] = (),
     on_progress: Callable[[int, int], None] | None = None,
 ) -> CheckReport:
     """Check `paths` as training data, and against `eval_paths` for leaks where given; `allow_overlap` keeps these.
@@ -76,7 +77,7 @@ def check_files(
     `kind` None is that of the first file's first row. Groups need negatives, as for rerankers, unless that row is one
     of swift's without any: embedding data. A FlagEmbedding budget is for groups only. `columns` are (new, old) names.
     Labels from `min_label` (None: 0) to `max_label` (None: 1) become 0 to 1; only labelled rows have them.
-    `scores_as_labels` as in RowRules.
+    `scores_as_labels` and `ignore` as in RowRules.
 
     Raises DataError when a file cannot be read at all; bad rows are in the report.
     """
@@ -93,6 +94,7 @@ def check_files(
         min_label=min_label or 0.0,
         max_label=1.0 if max_label is None else max_label,
         scores_as_labels=scores_as_labels,
+        ignore=tuple(ignore),
     )
     if wanted != "group" and isinstance(budget, LengthBudget):
         budget = None

@@ -13,7 +13,10 @@ from orchestrator.data.reading.readers import open_source
 from orchestrator.data.reading.tabular import DELIMITERS, parse_cell
 from orchestrator.data.reasons import REASONS, Fault, problem_of, refuse
 from orchestrator.data.regroup import Regrouped, Regrouping
-from orchestrator.data.rows.foreign_rows import FOREIGN_FORMS, convert_row
+from orchestrator.data.rows.field_readers import read_fields
+from orchestrator.data.rows.foreign_rows import FOREIGN_FORMS, FOREIGN_OPTIONAL, convert_row, keep_reasoning
+from orchestrator.data.rows.formats import find_shape
+from orchestrator.data.rows.unread_texts import UnreadTexts, find_strings, find_unread
 from orchestrator.data.verdict import PROBLEMS_SHOWN
 from orchestrator.data.writing.writers import FileSet, format_line
 from orchestrator.errors import DataError, Problem, Where
@@ -41,7 +44,8 @@ class Conversion:
     With `reshaping`, these rows then become rows of another form of ranking data, those of one query together.
 
     `form` is one of FORMS, or None to go by each file's ending. `columns` are (new name, old name); the others are kept
-    unless `only_mapped`.
+    unless `only_mapped`. A text that the new row's form does not read is refused, unless its key is in `ignore`.
+    `keep_reasoning`: what an answer's author thought stands in front of it, in <think>.
     """
 
     form: str | None = None
@@ -51,6 +55,8 @@ class Conversion:
     divide_score: float | None = None
     one_positive: bool = False
     reshaping: Reshaping | None = None
+    ignore: tuple[str, ...] = ()
+    keep_reasoning: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,8 @@ def convert_files(paths: Sequence[Path], out: Path, conversion: Conversion, *, m
         for path in paths:
             run.take_file(path)
         run.require_few_bad(max_dropped)
+        if unread := run.unread.problems():
+            raise DataError.from_problems(unread)
         regrouped = regrouping.write(stream) if regrouping else None
         rows_out = regrouped.rows if regrouped else run.rows_out
         if not rows_out:
@@ -103,6 +111,7 @@ class _Run:
         self.rows_in = 0
         self.rows_out = 0
         self.bad: Counter[str] = Counter()
+        self.unread = UnreadTexts()
         self.problems: list[Problem] = []
 
     def take_file(self, path: Path) -> None:
@@ -133,6 +142,8 @@ class _Run:
 
     def _take_row(self, source: Source, row: Row) -> None:
         found = row.fault or self._convert(source, row)
+        if not isinstance(found, Fault) and self._rewrites:
+            self._note_unread(found, str(source.path), row.line)
         fault: Fault | None
         try:
             fault = found if isinstance(found, Fault) else self._write(found, source, row)
@@ -145,6 +156,25 @@ class _Run:
             if len(self.problems) < PROBLEMS_SHOWN:
                 where = Where(str(source.path), row.line)
                 self.problems.append(problem_of(fault.code, fault.message, hint=fault.hint, where=where))
+
+    @property
+    def _rewrites(self) -> bool:
+        """Whether rows get another form; rows that keep theirs keep all they say."""
+        return self.conversion.form in FOREIGN_FORMS or self.conversion.reshaping is not None
+
+    def _note_unread(self, rows: list[dict[str, Any]], path: str, line: int) -> None:
+        reshaping = self.conversion.reshaping
+        if reshaping and reshaping.drop_keys:
+            return
+        for row in rows:
+            shape = find_shape(row, "labelled" if reshaping else "group") or find_shape(row, "chat")
+            fields = read_fields(row, shape) if shape else None
+            if shape is None or isinstance(fields, Fault) or fields is None:
+                continue  # its fault is for others to say
+            texts = [text for key in (*shape.needs, *shape.optional) for text in find_strings(row.get(key))]
+            optional = FOREIGN_OPTIONAL.get(self.conversion.form or "", shape.optional)
+            unread = find_unread(row, fields.unknown_keys, texts, optional=optional, ignore=self.conversion.ignore)
+            self.unread.note(unread, path, line)
 
     def _write(self, found: list[dict[str, Any]], source: Source, row: Row) -> Fault | None:
         """Write the rows that one row became, or hand them on. Raises ValueError where UTF-8 cannot hold them."""
@@ -162,6 +192,8 @@ class _Run:
             message = "the row is not a JSON object"
             return Fault("not-an-object", message, REASONS["not-an-object"].remedy)
         value = self._rename(source, row)
+        if self.conversion.keep_reasoning:
+            value = keep_reasoning(value)
         if self.conversion.form in FOREIGN_FORMS:
             converted = convert_row(self.conversion.form, value)
             if isinstance(converted, Fault):

@@ -22,10 +22,12 @@ from orchestrator.data.loss_fit import LossFit
 from orchestrator.data.reading.readers import open_source, require_readable, show_path
 from orchestrator.data.reasons import REASONS, Fault, problem_of, refuse
 from orchestrator.data.rows.checks import check_row
+from orchestrator.data.rows.formats import explain_unseen
 from orchestrator.data.rows.graded_scores import LabelSources
 from orchestrator.data.rows.labelled import LabelledGroup
 from orchestrator.data.rows.records import Chat
 from orchestrator.data.rows.texts import build_fault
+from orchestrator.data.rows.unread_texts import UnreadTexts
 from orchestrator.data.side import Samples, Side, Sink
 from orchestrator.data.sides import VALIDATION_SALT, Cuts, DrawRange, cut_for, draw
 from orchestrator.data.verdict import PROBLEMS_SHOWN, Gathered
@@ -90,6 +92,8 @@ class _Pass:
         self.fit = fit
         self.eval_rules = replace(request.rules, needs_scores=False)  # the teacher scores training files only
         self.samples = Samples()
+        self.unread = UnreadTexts()
+        self.unseen_columns = set(request.rules.columns.values())
         self.label_sources = {"train": LabelSources(), "eval": LabelSources()}  # by the files, not by the split
         self.eval_queries = DigestSet()
         self.eval_answers = DigestSet()
@@ -167,6 +171,8 @@ class _Pass:
 
     def _check(self, path: str, name: str, row: Row, side: Side, *, numeric_text: bool) -> Record | None:
         rules = self.eval_rules if side is self.eval else self.request.rules
+        if self.unseen_columns and isinstance(row.value, dict):
+            self.unseen_columns.difference_update(row.value)
         checked = row.fault or check_row(row.value, source=name, line=row.line, rules=rules, numeric_text=numeric_text)
         if isinstance(checked, Fault):
             self._drop_bad(side, path, row.line, checked)
@@ -174,6 +180,7 @@ class _Pass:
         place = f"{path}:{row.line}"
         if self.request.rules.kind == "labelled":
             self.label_sources[side.tally.side].note(checked.row, path, row.line)
+        self.unread.note(checked.unread, path, row.line)
         if checked.unknown_keys:
             self.findings.warn_unknown_keys(checked.unknown_keys, place)
         record = self._find_new(checked, side)
@@ -347,6 +354,8 @@ class _Pass:
             refusals += side.prompts.problem("prompt-on-some-rows-only", "prompt")
         if self.request.takes_scores:
             refusals += self.train.scores.problem("scores-on-some-rows-only", "teacher scores")
+        refusals += explain_unseen(self.unseen_columns)
+        refusals += self.unread.problems()
         refusals += self._find_unclear_scores()
         refusals += self.fit.problems()
         refusals += self.samples.finish(self.findings)

@@ -16,10 +16,11 @@ from orchestrator.data.digests import digest, document_key, query_key
 from orchestrator.data.mining_corpus import CorpusFile
 from orchestrator.data.reading.readers import open_source
 from orchestrator.data.reasons import Fault, problem_of
-from orchestrator.data.row_documents import read_documents, read_value
+from orchestrator.data.row_documents import RowDocuments, find_unread_documents, read_documents, read_value
 from orchestrator.data.rows.formats import rename_columns
 from orchestrator.data.rows.graded_scores import LabelSources, read_scores_as_labels
 from orchestrator.data.rows.texts import build_fault, is_blank, is_finite_number
+from orchestrator.data.rows.unread_texts import UnreadTexts
 from orchestrator.data.verdict import PROBLEMS_SHOWN
 from orchestrator.data.writing.writers import FileSet, format_line
 from orchestrator.errors import DataError, Problem, Where
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from orchestrator.data.reading.readers import Source
-    from orchestrator.data.row_documents import RowDocuments
 
 QUERIES_NAME, CORPUS_NAME, MINED_NAME = "queries.jsonl", "corpus.jsonl", "mined.jsonl"
 
@@ -47,6 +47,7 @@ class MiningRows:
     max_label: float = 1.0
     max_dropped: int = 0
     scores_as_labels: bool | None = None
+    ignore: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class _Gathering:
         self.documents: dict[bytes, int] = {}
         self.rows_in = 0
         self.sources = LabelSources()
+        self.unread = UnreadTexts()
         self.inputs: list[dict[str, Any]] = []
         self.bad: Counter[str] = Counter()
         self.problems: list[Problem] = []
@@ -113,7 +115,12 @@ class _Gathering:
             return row
         self.sources.note(row, str(path), line)
         graded = read_scores_as_labels(row, rows.min_label, rows.max_label) if rows.scores_as_labels else row
-        return graded if isinstance(graded, Fault) else read_documents(graded, {}, path=path, line=line)
+        if isinstance(graded, Fault):
+            return graded
+        found = read_documents(graded, {}, path=path, line=line)
+        if isinstance(found, RowDocuments):
+            self.unread.note(find_unread_documents(graded, found, rows.ignore), str(path), line)
+        return found
 
     def take_corpus(self, path: Path) -> None:
         source = CorpusFile(path)
@@ -188,6 +195,8 @@ def gather_for_mining(rows: MiningRows, folder: Path) -> MiningInput:
             gathering.take_corpus(path)
         if gathering.bad.total() > rows.max_dropped:
             raise DataError.from_problems(_sum_up(gathering.problems, gathering.bad))
+        if unread := gathering.unread.problems():
+            raise DataError.from_problems(unread)
         if rows.scores_as_labels is None:
             ranged = (rows.min_label, rows.max_label) != (0, 1)
             if unclear := gathering.sources.problem(ranged=ranged, needs_negatives=False):

@@ -74,6 +74,7 @@ def _build_parser() -> argparse.ArgumentParser:
     side.add_argument("--eval-ratio", type=_ratio, metavar="R", help="share of the queries to hold out")
     add("--kind", choices=KINDS, default="group", help="what the rows are (default group)")
     add("--columns", nargs="+", default=[], metavar="NEW=OLD", help="columns to rename, in every file")
+    add("--ignore", nargs="+", default=[], metavar="KEY", help="keys whose texts are not needed")
     add("--form", choices=sorted(TRAIN_FORMS), required=True, help="whose training rows to write")
     add("--corpus", action="store_true", help="evaluate over a corpus of all eval documents")
     add("--out", type=Path, required=True, metavar="DIR", help="folder for the prepared files")
@@ -161,6 +162,7 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[Request, Outputs]:
             1.0 if given.max_label is None else given.max_label,
             given.needs_scores or (kind == "labelled" and target == "teacher"),
             given.scores_as_labels,
+            tuple(given.ignore),
         ),
         demands=Demands(
             given.loss,

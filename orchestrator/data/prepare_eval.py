@@ -48,7 +48,8 @@ EVAL_KINDS = ("group", "labelled", "pair")
 class EvalRequest:
     """What to read as evaluation data; `columns` are {new: old}, labels from `min_label` to `max_label` become 0 to 1.
 
-    `corpus`: groups and labelled rows become queries over one corpus. Groups need no negatives.
+    `corpus`: groups and labelled rows become queries over one corpus. Groups need no negatives. `scores_as_labels` and
+    `ignore` are as in RowRules.
     """
 
     files: tuple[Path, ...]
@@ -61,6 +62,7 @@ class EvalRequest:
     limit: int | None = None
     max_dropped: int = 0
     scores_as_labels: bool | None = None
+    ignore: tuple[str, ...] = ()
 
 
 def prepare_eval(request: EvalRequest, out: Path, *, on_progress: Callable[[int, int], None] | None = None) -> Gathered:
@@ -109,6 +111,7 @@ def _build_request(request: EvalRequest, out: Path) -> Request:
         min_label=request.min_label or 0.0,
         max_label=1.0 if request.max_label is None else request.max_label,
         scores_as_labels=request.scores_as_labels,
+        ignore=request.ignore,
     )
     return Request(
         train_files=(),
@@ -128,6 +131,7 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[EvalRequest, Path]:
     add("--eval", nargs="+", type=Path, required=True, metavar="FILE", help="eval rows")
     add("--kind", choices=EVAL_KINDS, default="group", help="what the rows are (default group)")
     add("--columns", nargs="+", default=[], metavar="NEW=OLD", help="columns to rename, in every file")
+    add("--ignore", nargs="+", default=[], metavar="KEY", help="keys whose texts are not needed")
     add("--min-label", type=finite, metavar="X", help="labelled: the label that becomes 0 (default 0)")
     add("--max-label", type=finite, metavar="Y", help="labelled: the label that becomes 1 (default 1)")
     add("--scores-as-labels", action=argparse.BooleanOptionalAction, help="labelled: what the scores of a row are")
@@ -155,6 +159,7 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[EvalRequest, Path]:
         given.limit_eval,
         given.max_dropped,
         given.scores_as_labels,
+        tuple(given.ignore),
     )
     return request, given.out
 

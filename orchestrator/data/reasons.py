@@ -108,6 +108,12 @@ _TABLE = (
         "only some rows of a side have a prompt (FlagEmbedding stops mid-epoch)",
         "give every row a prompt, or none",
     ),
+    Reason(
+        "text-not-read",
+        "refused",
+        "a key holds text and no reader takes it, so that it would be left out of the training",
+        "rename it (data.columns, --map), or say that it is not needed: data.ignore, --ignore",
+    ),
     Reason("no-rows-kept", "refused", "no row of a side is left", "see what was dropped, and why"),
     Reason(
         "too-few-rows",

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.reading.tabular import DELIMITERS
 from orchestrator.data.reasons import Fault, refuse
-from orchestrator.data.rows.formats import explain_missing, explain_no_object, rename_columns
+from orchestrator.data.rows.field_readers import SAMPLE_KEY
+from orchestrator.data.rows.formats import explain_missing, explain_no_object, fold_numbered, rename_columns
 from orchestrator.data.rows.texts import build_fault, find_surrogate, is_finite_number, name_type
+from orchestrator.data.rows.unread_texts import UnreadText, find_unread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +21,12 @@ if TYPE_CHECKING:
     from orchestrator.data.reading.readers import Source
 
 _SWIFT_KEYS = ({"messages", "positive_messages"}, {"query", "response"})
+HIT_KEYS = ("content", "label", "score")
+_KNOWN = {
+    "ranking": {"query", "pos", "neg", "pos_scores", "neg_scores", "prompt", SAMPLE_KEY},
+    "hits": {"query", "hits", "prompt", SAMPLE_KEY},
+    "pointwise": {"query", *HIT_KEYS, "prompt", SAMPLE_KEY},
+}
 _ABSENT: tuple[Any, ...] = (None, "", [])
 _NUMBERS = ("label", "score")
 _LISTS = ("pos", "neg", "pos_scores", "neg_scores", "hits")
@@ -40,9 +48,11 @@ class RowDocuments:
 
 def read_value(row: Row, source: Source, columns: Mapping[str, str]) -> Any:
     """Return a row's JSON value; in a text table, lists and numbers that stand in cells as text are read."""
-    if source.ending not in DELIMITERS or not isinstance(row.value, dict):
+    if not isinstance(row.value, dict):
         return row.value
-    value = dict(row.value)
+    if source.ending not in DELIMITERS:
+        return fold_numbered(row.value)
+    value = fold_numbered(dict(row.value))
     for key in (*_NUMBERS, *_LISTS):
         name = columns.get(key, key)
         if isinstance(cell := value.get(name), str):
@@ -137,6 +147,17 @@ def _read_pointwise(row: dict[str, Any]) -> RowDocuments | Fault:
 
 
 _READERS = {"pos": _read_ranking, "hits": _read_hits, "content": _read_pointwise}
+
+
+def find_unread_documents(row: dict[str, Any], found: RowDocuments, ignore: Sequence[str]) -> tuple[UnreadText, ...]:
+    """Return the texts of a row, its keys in canonical names, that nobody reads."""
+    unknown = [key for key in row if key not in _KNOWN[found.shape]]
+    if found.shape == "hits":
+        unknown += dict.fromkeys(f"hits[].{key}" for hit in row["hits"] for key in hit if key not in HIT_KEYS)
+    if not unknown:
+        return ()
+    optional = ("neg",) if found.shape == "ranking" and not row.get("neg") else ()
+    return find_unread(row, unknown, (found.query, *found.documents), optional=optional, ignore=ignore)
 
 
 def _wrong_type(name: str, value: Any, wanted: str) -> Fault:

@@ -22,9 +22,10 @@ from orchestrator.data.describe import describe_problem
 from orchestrator.data.digests import DIGEST_BYTES, DigestSet, digest
 from orchestrator.data.reading.readers import open_source
 from orchestrator.data.reasons import Fault, problem_of, refuse
-from orchestrator.data.row_documents import add_scores, pair_texts, read_documents, read_value
-from orchestrator.data.rows.formats import parse_columns
+from orchestrator.data.row_documents import add_scores, find_unread_documents, pair_texts, read_documents, read_value
+from orchestrator.data.rows.formats import parse_columns, rename_columns
 from orchestrator.data.rows.texts import build_fault, is_finite_number
+from orchestrator.data.rows.unread_texts import UnreadTexts
 from orchestrator.data.score_table import ScoreTable
 from orchestrator.data.verdict import PROBLEMS_SHOWN
 from orchestrator.data.writing.writers import FileSet, format_line
@@ -44,13 +45,14 @@ PAIRS_NAME = "pairs.jsonl"
 class Rows:
     """Which rows: the first `limit` of all files together, columns {new: old} read under their new names.
 
-    `replace`: rows may have teacher scores already, and get new ones.
+    `replace`: rows may have teacher scores already, and get new ones; `ignore`: keys whose texts are not needed.
     """
 
     files: tuple[Path, ...]
     columns: Mapping[str, str] = field(default_factory=dict)
     limit: int | None = None
     replace: bool = False
+    ignore: tuple[str, ...] = ()
 
 
 @dataclass
@@ -62,6 +64,7 @@ class Counts:
     pairs: int = 0
     bad: Counter[str] = field(default_factory=Counter)
     problems: list[Problem] = field(default_factory=list)
+    unread: UnreadTexts = field(default_factory=UnreadTexts)
 
     def describe_bad(self) -> str:
         """Return "" or how many rows are bad and why, for the end of a sentence."""
@@ -86,6 +89,8 @@ def write_pairs(rows: Rows, out: Path) -> Counts:
                 if seen.add(key):
                     stream.write(format_line({"pid": key.hex(), "query": query, "document": document}))
         counts.pairs = len(seen)
+        if unread := counts.unread.problems():
+            raise DataError.from_problems(unread)
         if not counts.pairs:
             raise _nothing_to_score(counts)
         files.commit()
@@ -139,6 +144,9 @@ def _read_rows(rows: Rows, counts: Counts) -> Iterator[tuple[Source, Row, Any, R
                 raise DataError(
                     message, hint="keep them, or replace all with --replace", where=Where(str(path), row.line)
                 )
+            renamed = rename_columns(value, rows.columns)
+            if isinstance(renamed, dict):
+                counts.unread.note(find_unread_documents(renamed, found, rows.ignore), str(path), row.line)
             yield source, row, value, found
 
 
@@ -215,6 +223,7 @@ def _parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Ro
         step = steps.add_parser(name, help=text, allow_abbrev=False)
         step.add_argument("--rows", nargs="+", type=Path, required=True, metavar="FILE", help="training rows")
         step.add_argument("--columns", nargs="+", default=[], metavar="NEW=OLD", help="columns to read under new names")
+        step.add_argument("--ignore", nargs="+", default=[], metavar="KEY", help="keys whose texts are not needed")
         step.add_argument("--limit", type=_positive, metavar="N", help="the first N rows of all files together")
         step.add_argument("--replace", action="store_true", help="rows may have teacher scores: they get new ones")
         step.add_argument("--out", type=Path, required=True, metavar="DIR" if name == "pairs" else "FILE")
@@ -224,7 +233,7 @@ def _parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Ro
         columns = parse_columns(given.columns)
     except ValueError as error:
         parser.error(f"--columns {error}: write NEW=OLD, each name once")
-    return given, Rows(tuple(given.rows), columns, given.limit, given.replace)
+    return given, Rows(tuple(given.rows), columns, given.limit, given.replace, tuple(given.ignore))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -74,6 +74,10 @@ class Data(_Part):
     columns: dict[str, str] = Field(
         default_factory=dict, description="new name: name in the files, such as {query: question_text}"
     )
+    ignore: tuple[str, ...] = Field(
+        (),
+        description="keys of the rows that hold texts and are not needed; any other text that nothing reads is refused",
+    )
     instruction: str | None = Field(
         None, min_length=1, description="task sentence that is put in front of every query, and of no document"
     )
@@ -93,7 +97,7 @@ class Data(_Part):
     def _lists(cls, value: Any) -> Any:
         if isinstance(value, dict):
             value = {
-                key: [item] if key in {"train", "eval"} and isinstance(item, str) else item
+                key: [item] if key in {"train", "eval", "ignore"} and isinstance(item, str) else item
                 for key, item in value.items()
             }
         return value

@@ -77,6 +77,11 @@ class Draft:
         """The recipe's renamed columns, as commands take them: NEW=OLD."""
         return [f"{new}={old}" for new, old in self.job.recipe.data.columns.items()]
 
+    @property
+    def ignored(self) -> list[str]:
+        """The keys of rows whose texts the recipe does not need."""
+        return list(self.job.recipe.data.ignore)
+
     def cache(self, name: str) -> str | None:
         """Return a folder of this user's cache; a smoke run's random models leave nothing worth keeping."""
         return None if self.job.smoke else f"{self.job.cache_dir}/{name}"

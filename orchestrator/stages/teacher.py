@@ -38,7 +38,12 @@ def add_teacher(draft: Draft, teacher: BaseModel, rows: tuple[str, ...]) -> Taug
 def _add_pairs(draft: Draft, rows: tuple[str, ...], limit: int | None) -> str:
     output = draft.output("teacher-pairs")
     command = draft.render_orch(
-        "orch/teacher_pairs.j2", rows=list(rows), columns=draft.columns, limit=limit, out=output
+        "orch/teacher_pairs.j2",
+        rows=list(rows),
+        columns=draft.columns,
+        ignore=draft.ignored,
+        limit=limit,
+        out=output,
     )
     pairs = f"{output}/pairs.jsonl"
     draft.add("teacher-pairs", "List the pairs for the teacher", command, inputs=rows, outputs=(pairs,))
@@ -72,7 +77,13 @@ def _add_scores(draft: Draft, teacher: BaseModel, model: str, scoring: str, pair
 def _add_join(draft: Draft, rows: tuple[str, ...], limit: int | None, scores: str) -> str:
     out = f"{draft.output('teacher')}/train.jsonl"
     command = draft.render_orch(
-        "orch/teacher_join.j2", rows=list(rows), columns=draft.columns, limit=limit, scores=scores, out=out
+        "orch/teacher_join.j2",
+        rows=list(rows),
+        columns=draft.columns,
+        ignore=draft.ignored,
+        limit=limit,
+        scores=scores,
+        out=out,
     )
     draft.add("teacher", "Write the teacher's scores into the rows", command, inputs=(*rows, scores), outputs=(out,))
     return out

@@ -99,6 +99,7 @@ ELSEWHERE = {
     "test_prepare_kinds.py": {
         *("too-long", "too-few-validation-rows", "nothing-to-rank", "samples-only", "samples-mixed-in"),
     },
+    "test_unread_texts.py": {"text-not-read"},
     "test_scores_as_labels.py": {"scores-or-labels"},
     "test_labelled_rows.py": {
         *("no-documents", "label-not-a-number", "label-out-of-range", "conflicting-labels", "scores-missing"),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.reasons import Fault
 from orchestrator.data.rows import chat_checks, group_checks, labelled_checks, pair_checks
 from orchestrator.data.rows.field_readers import SAMPLE_KEY, read_fields
 from orchestrator.data.rows.formats import (
+    SHAPES,
     explain_missing,
     explain_no_object,
     explain_other_kind,
@@ -18,6 +19,7 @@ from orchestrator.data.rows.formats import (
 )
 from orchestrator.data.rows.graded_scores import read_scores_as_labels
 from orchestrator.data.rows.texts import build_fault, find_surrogate, is_blank, name_type
+from orchestrator.data.rows.unread_texts import UnreadText, find_unread
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +33,8 @@ class RowRules:
     """What rows are wanted: their kind, whether they need negatives and may have prompts, and {new: old} columns.
 
     `min_label` and `max_label` become 0 and 1; `needs_scores`: a row without teacher scores is bad. `scores_as_labels`:
-    the scores of a ranking row are labels (True), a teacher's (False), or nobody has said (None).
+    the scores of a ranking row are labels (True), a teacher's (False), or nobody has said (None). `ignore`: keys whose
+    texts are not needed.
     """
 
     kind: Kind = "group"
@@ -42,6 +45,7 @@ class RowRules:
     max_label: float = 1.0
     needs_scores: bool = False
     scores_as_labels: bool | None = None
+    ignore: tuple[str, ...] = ()
 
     @property
     def has_label_range(self) -> bool:
@@ -54,7 +58,7 @@ class Accepted:
     """A good row's record, and what about it is worth a warning; `is_sample`: `orch data sample` wrote it.
 
     `left_out_turns` followed the last answer of a conversation that is learnt; `row` is that of a labelled record, in
-    canonical names.
+    canonical names; `unread` are those of the unknown keys that hold texts.
     """
 
     record: Record
@@ -65,6 +69,7 @@ class Accepted:
     left_out_turns: int = 0
     is_sample: bool = False
     row: Mapping[str, Any] = field(default_factory=dict)
+    unread: tuple[UnreadText, ...] = ()
 
 
 _ANY_GROUP = RowRules()
@@ -77,6 +82,40 @@ def check_row(
 
     `numeric_text`: numbers may be given as text, as in a .csv, where all cells are text.
     """
+    found = _check(value, source, line, rules, numeric_text=numeric_text)
+    if isinstance(found, Fault):
+        return found
+    replaced = [new for new in rules.columns if new in value and new not in rules.columns.values()]
+    if not (found.unknown_keys or replaced):
+        return found
+    unread = _find_unread(value, found, replaced, rules)
+    named = {one.name for one in unread}
+    unknown = tuple(name for name in found.unknown_keys if name not in named)
+    return replace(found, unknown_keys=unknown, unread=unread)
+
+
+def _find_unread(
+    value: dict[str, Any], found: Accepted, replaced: list[str], rules: RowRules
+) -> tuple[UnreadText, ...]:
+    """Return the texts that nothing reads; `replaced` are keys of the row in whose place another column is read."""
+    row = rename_columns(value, rules.columns)
+    shape = None if isinstance(row, Fault) else find_shape(row, rules.kind)
+    if isinstance(row, Fault) or shape is None:  # the row was accepted, so that neither can be
+        return ()
+    optional = {
+        key for other in SHAPES if (other.kind, other.name) == (shape.kind, shape.name) for key in other.optional
+    }
+    free = [key for key in sorted(optional) if not row.get(key)]
+    if rules.kind in {"labelled", "pair"} or not rules.takes_prompt:
+        free = [key for key in free if key not in {"prompt", "system"}]
+    texts = found.record.texts
+    return (
+        *find_unread(row, found.unknown_keys, texts, optional=free, ignore=rules.ignore),
+        *find_unread(value, replaced, texts, ignore=rules.ignore),
+    )
+
+
+def _check(value: Any, source: str, line: int, rules: RowRules, *, numeric_text: bool) -> Accepted | Fault:
     row = rename_columns(value, rules.columns) if isinstance(value, dict) else explain_no_object(value, rules.kind)
     if isinstance(row, dict) and rules.scores_as_labels and rules.kind == "labelled":
         row = read_scores_as_labels(row, rules.min_label, rules.max_label)

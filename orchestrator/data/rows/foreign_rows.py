@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.reasons import REASONS, Fault
+from orchestrator.data.rows.near_names import plain_name
 from orchestrator.data.rows.texts import quote
+from orchestrator.data.rows.unread_texts import REASONING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 Row = dict[str, Any]
+_CHATS = ("messages", "conversations")
 
 _SHAREGPT_ROLES = {
     **dict.fromkeys(("human", "user"), "user"),
@@ -53,7 +56,8 @@ def from_alpaca(row: Row) -> Row:
     """Return {"messages": […]} for {"instruction", "input"?, "output", "system"?, "history"?}. Raises UnfitRowError."""
     asked, answered = _require(row, "instruction", str), _require(row, "output", str)
     messages = _system_message(row)
-    for turn in row.get("history") or ():
+    history = row.get("history") or []
+    for turn in history if isinstance(history, list) else [None]:
         if not (isinstance(turn, list) and len(turn) == 2 and all(isinstance(text, str) for text in turn)):  # noqa: PLR2004
             raise UnfitRowError('"history" is not a list of [question, answer]')
         messages += _exchange(*turn)
@@ -93,10 +97,38 @@ def from_swift3(row: Row) -> Row:
     return {"sentence1": query, "sentence2": positives[0], "score": row["label"]} | rest
 
 
+def keep_reasoning(row: Row) -> Row:
+    """Return the row with each message's reasoning, where it has one beside its text, in front of it in <think>."""
+    return {
+        key: [_join_reasoning(one) for one in value] if key in _CHATS and isinstance(value, list) else value
+        for key, value in row.items()
+    }
+
+
+def _join_reasoning(message: Any) -> Any:
+    """Return a message with one text for reasoning and answer, as Qwen3's and DeepSeek-R1's own answers have it."""
+    thoughts = [key for key in message if plain_name(key) in REASONING] if isinstance(message, dict) else []
+    content = "content" if thoughts and "content" in message else "value"
+    if len(thoughts) != 1 or not isinstance(message.get(content), str):
+        return message
+    [key] = thoughts
+    rest = {name: value for name, value in message.items() if name != key}
+    if not isinstance(message[key], str) or not message[key].strip():
+        return rest if message[key] in (None, "") else message
+    return rest | {content: f"<think>\n{message[key].strip()}\n</think>\n\n{message[content]}"}
+
+
 FOREIGN_FORMS: dict[str, Callable[[Row], Row]] = {
     "sharegpt": from_sharegpt,
     "alpaca": from_alpaca,
     "swift3": from_swift3,
+}
+
+# What a row of each form need not have.
+FOREIGN_OPTIONAL = {
+    "sharegpt": ("system",),
+    "alpaca": ("input", "system", "history"),
+    "swift3": ("rejected_response", "system"),
 }
 
 
@@ -172,7 +204,10 @@ def _messages(key: str, value: Any) -> list[dict[str, str]]:
 def _answers(key: str, value: Any) -> list[str]:
     """Return the text of each document: the last message of each conversation."""
     found = []
-    for entry in value or []:
+    entries = value or []
+    if not isinstance(entries, list):
+        raise UnfitRowError(f'"{key}" is not a list of messages')
+    for entry in entries:
         conversation = _messages(key, entry if isinstance(entry, list) else [entry])
         if conversation:
             found.append(conversation[-1]["content"])

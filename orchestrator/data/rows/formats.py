@@ -5,18 +5,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.reading.readers import open_source
-from orchestrator.data.reasons import Fault
-from orchestrator.data.rows.near_names import find_near_name
+from orchestrator.data.reasons import Fault, problem_of
+from orchestrator.data.rows.near_names import find_near_name, plain_name
 from orchestrator.data.rows.records import KINDS, Kind
 from orchestrator.data.rows.texts import build_fault, name_type, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from pathlib import Path
+
+    from orchestrator.errors import Problem
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,9 @@ EXAMPLES: dict[Kind, str] = {
     "labelled": 'a row is {"query": "…", "content": "…", "label": 1}',
     "chat": 'a row is {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}',
 }
+# Keys without which a row is still one, in every form that has them.
+OPTIONAL_KEYS = frozenset({"neg", "rejected_response", "negative_messages", "prompt", "system", "history", "input"})
+_NUMBERED = re.compile(r"(?:hard_)?(?:negatives?|negs?|rejected(?:_responses?)?)(?:_docs?|_passages?)?_?(\d{1,4})")
 _PAIR_COLUMNS = {"sentences": "query=sentence1 content=sentence2 label=score", "swift3": "content=response"}
 _ABSENT: tuple[Any, ...] = (None, "", [])
 
@@ -100,16 +106,47 @@ def _has_key(row: Mapping[str, Any], key: str) -> bool:
 
 
 def rename_columns(row: dict[str, Any], columns: Mapping[str, str]) -> dict[str, Any] | Fault:
-    """Return the row with its keys renamed, `columns` being {new: old}; the other keys stay as they are."""
+    """Return the row with its keys renamed, `columns` being {new: old}; the other keys stay as they are.
+
+    A column that a row may lack under its new name, it may lack under its old one. Numbered negatives become a list.
+    """
     if not columns:
-        return row
+        return fold_numbered(row)
+    columns = {new: old for new, old in columns.items() if old in row or new not in OPTIONAL_KEYS}
     for new, old in columns.items():
         if old not in row:
             there = ", ".join(quote(key) for key in list(row)[:20]) or "no keys"
             return build_fault("missing-column", f'{quote(old)}, to be read as "{new}", is missing: there are {there}')
     taken = set(columns.values()) | set(columns)
     kept = {key: value for key, value in row.items() if key not in taken}
-    return {new: row[old] for new, old in columns.items()} | kept
+    return fold_numbered({new: row[old] for new, old in columns.items()} | kept)
+
+
+def explain_unseen(columns: Collection[str]) -> list[Problem]:
+    """Return that columns which are to be renamed are in no row at all."""
+    if not columns:
+        return []
+    names = ", ".join(quote(name) for name in sorted(columns))
+    return [problem_of("unknown-column", f"no row has {names}", hint="correct data.columns (--map NEW=OLD)")]
+
+
+def fold_numbered(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the row with the texts of `negative_1`, `negative_2`, … as the list of negatives that its form has."""
+    if not any(key[-1:].isdigit() for key in row):
+        return row
+    found = {key: match for key in row if (match := _NUMBERED.fullmatch(plain_name(key)))}
+    target = "neg" if "pos" in row else "rejected_response" if "response" in row else None
+    given = [row[key] for key in found]
+    if (
+        target is None
+        or not found
+        or _has_value(row, target)
+        or not all(isinstance(text, str | None) for text in given)
+    ):
+        return row
+    ordered = sorted(found, key=lambda key: int(found[key][1] or 0))
+    texts = [row[key] for key in ordered if row[key]]
+    return {key: value for key, value in row.items() if key not in found} | {target: texts}
 
 
 def sniff_shape(path: Path, columns: Mapping[str, str] | None = None, wanted: Kind = "group") -> Shape | None:

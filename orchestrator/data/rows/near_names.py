@@ -12,13 +12,16 @@ if TYPE_CHECKING:
 
     from orchestrator.data.reasons import Fault
 
+_NEGATIVES = (  # names of negatives
+    *("negative", "negatives", "negs", "neg_doc", "neg_docs", "neg_passage", "neg_passages", "negative_doc"),
+    *("negative_docs", "negative_documents", "negative_passages", "negative_messages", "hard_negative"),
+    *("hard_negatives", "hard_neg", "hard_negs", "rejected", "rejected_response", "rejected_responses"),
+    *("rejected_answer", "rejected_answers", "rejected_messages", "distractor", "distractors", "neg"),
+)
 _NEAR_NAMES = {
     "query": ("question", "queries", "q", "anchor", "query_text", "search_query", "sentence1", "input"),
     "pos": ("positive", "positives", "pos_docs", "positive_passages", "positive_messages", "answer", "chosen", "docs"),
-    "neg": (
-        *("negative", "negatives", "negs", "neg_docs", "negative_passages", "negative_messages"),
-        *("hard_negative", "hard_negatives", "hard_neg", "rejected", "rejected_response"),
-    ),
+    "neg": _NEGATIVES,
     "response": ("answer", "output", "completion", "reply", "positive", "document", "target"),
     "label": ("score", "similarity", "similarity_score", "labels", "relevance", "target", "grade", "rating"),
     "sentence1": ("text1", "text_a", "sentence_a", "sentence_1", "text_1", "premise", "anchor", "s1", "question1"),
@@ -33,11 +36,40 @@ _NEAR_NAMES = {
 }
 
 
+# What may have been meant by a key that a row need not have.
+_OPTIONAL_NAMES = {
+    "neg": _NEGATIVES,
+    "rejected_response": _NEGATIVES,
+    "negative_messages": _NEGATIVES,
+    "input": ("inputs", "context", "contexts", "background", "passage", "document", "knowledge", "evidence", "article"),
+    "system": ("system_prompt", "system_message", "system_msg", "sys_prompt", "sysprompt", "sys", "systems", "persona"),
+    "history": ("histories", "chat_history", "conversation_history", "dialog_history", "dialogue_history"),
+    "prompt": ("system", "system_prompt", "system_message", "query_instruction", "query_prompt", "prompts"),
+}
+_CLOSE = 0.85
+
+
+def plain_name(name: str) -> str:
+    """Return a key's name without what makes no difference to people: case, hyphens, blanks."""
+    return name.lower().strip().replace("-", "_").replace(" ", "_")
+
+
+def find_optional(name: str, optional: Iterable[str]) -> str | None:
+    """Return the one of `optional` that may have been meant by the key `name`, or None."""
+    plain = plain_name(name)
+    known = [key for key in optional if key in _OPTIONAL_NAMES]
+    for key in known:
+        if plain in _OPTIONAL_NAMES[key] or plain == key:
+            return key
+    close = difflib.get_close_matches(plain, known, n=1, cutoff=_CLOSE) if len(plain) < LONGEST_QUOTE else []
+    return close[0] if close else None
+
+
 def find_near_name(key: str, row: Iterable[str], known: Iterable[str] = ()) -> str | None:
     """Return the key of a row that may have been meant by `key`, none of `known`, or None."""
     taken = set(known)
     candidates = [name for name in row if name not in taken]
-    plain = {name.lower().strip().replace("-", "_").replace(" ", "_"): name for name in reversed(candidates)}
+    plain = {plain_name(name): name for name in reversed(candidates)}
     for wanted in (key, *_NEAR_NAMES.get(key, ())):
         if wanted in plain:
             return plain[wanted]

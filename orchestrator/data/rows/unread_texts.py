@@ -1,0 +1,175 @@
+"""Texts in keys that no reader takes: they are refused until somebody says that they are not needed.
+
+A key holds a text when its name is close to one that is read, or when a string in it has some length. Numbers, and what
+is known to describe a row (ids, sources, links, scores, dates), are no texts; neither is what only repeats texts that
+are read, such as the whole prompt beside its parts.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.data.reasons import problem_of
+from orchestrator.data.rows.near_names import find_optional, plain_name
+from orchestrator.data.rows.texts import is_blank, quote
+from orchestrator.errors import Problem, Where
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+# Names of what describes a row or a document, alone or at the end of a longer name: query_id, doc_url, created_at.
+METADATA = frozenset({
+    *("id", "ids", "uuid", "guid", "uid", "idx", "index", "no", "number", "rank", "position", "hash", "md5", "sha"),
+    *("sha256", "qid", "pid", "did", "cid", "sid", "tid", "docid", "docno", "source", "src", "sources", "origin"),
+    *("url", "urls", "uri", "link", "links", "href", "path", "file", "filename", "dataset", "subset", "split"),
+    *("domain", "category", "categories", "tag", "tags", "type", "kind", "genre", "lang", "language", "locale"),
+    *("date", "time", "timestamp", "at", "year", "created", "updated", "version", "license", "author", "user"),
+    *("name", "username", "model", "generator", "annotator", "score", "scores", "label", "labels", "weight"),
+    *("weights", "confidence", "quality", "difficulty", "level", "count", "length", "len", "size", "meta"),
+    *("metadata", "info", "channel"),
+})  # fmt: skip
+REASONING = frozenset({"reasoning_content", "reasoning", "thinking", "thought", "thoughts"})
+_WORDS, _LETTERS = 4, 8  # a string with so many words, or so many letters beyond ASCII, is a text
+_NESTED = re.compile(r"(?P<list>\w+)\[\]\.(?P<key>.+)", re.DOTALL)
+_LISTS = {"hits": ("hits",), "messages": ("messages", "conversations", "positive_messages", "negative_messages")}
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+
+@dataclass(frozen=True)
+class UnreadText:
+    """A key that holds a text and is read by nobody, and what to do about it."""
+
+    name: str
+    hint: str
+
+
+def find_unread(
+    row: Mapping[str, Any],
+    unknown: Iterable[str],
+    texts: Collection[str],
+    *,
+    optional: Collection[str] = (),
+    ignore: Collection[str] = (),
+) -> tuple[UnreadText, ...]:
+    """Return those of a row's unknown keys (`context`, `hits[].title`) that hold a text which is not among `texts`.
+
+    `optional` are the keys that its form also reads; of `ignore` none is returned, by whole name or by what follows
+    the dot.
+    """
+    found = []
+    for name in unknown:
+        key = name.rpartition(".")[2]
+        if name in ignore or key in ignore:
+            continue
+        near = find_optional(key, optional) if key == name else None
+        is_reasoning = key != name and plain_name(key) in REASONING
+        strings = [text for text in find_strings(list(_values(row, name))) if not is_blank(text)]
+        if not (near or is_reasoning):
+            strings = [text for text in strings if _is_long(text)] if not is_metadata(key) else []
+        if strings and not all(_is_repeat(text, texts) for text in strings):
+            found.append(UnreadText(name, _advise(row, key, near, is_reasoning=is_reasoning)))
+    return tuple(found)
+
+
+def is_metadata(key: str) -> bool:
+    """Whether a key's name, or the last word of it, says that it describes the row."""
+    plain = plain_name(_CAMEL.sub("_", key))
+    return plain in METADATA or plain.rpartition("_")[2] in METADATA
+
+
+def _values(row: Mapping[str, Any], name: str) -> Iterator[Any]:
+    """Yield what stands under a key, of one such as `messages[].name` in every message."""
+    nested = None if name in row else _NESTED.fullmatch(name)
+    if nested is None:
+        yield row.get(name)
+        return
+    for outer in _LISTS.get(nested["list"], (nested["list"],)):
+        entries = row.get(outer)
+        for entry in entries if isinstance(entries, list) else ():
+            if isinstance(entry, dict):
+                yield entry.get(nested["key"])
+
+
+def find_strings(value: Any) -> Iterator[str]:
+    """Yield every string inside a value, but for those that a metadata key names."""
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, list):
+            waiting.extend(value)
+        elif isinstance(value, dict):
+            waiting.extend(part for key, part in value.items() if not is_metadata(key))
+
+
+def _is_long(text: str) -> bool:
+    words = sum(any(letter.isalpha() for letter in word) for word in text.split(maxsplit=4 * _WORDS))
+    if words >= _WORDS:
+        return True
+    return not text.isascii() and sum(letter > "\x7f" and letter.isalpha() for letter in text[:200]) >= _LETTERS
+
+
+def _is_repeat(text: str, texts: Collection[str]) -> bool:
+    """Whether a text is one of those that are read, or holds all of them."""
+    if any(text.strip() == one.strip() for one in texts):
+        return True
+    return all(line.strip() in text for one in texts for line in one.splitlines())
+
+
+def _advise(row: Mapping[str, Any], key: str, near: str | None, *, is_reasoning: bool) -> str:
+    ignored = f"data.ignore: [{key}] (--ignore {key}) says that it is not needed"
+    if is_reasoning:
+        return f"orch data convert FILE --keep-reasoning -o NEW.jsonl writes it in front of its answer; {ignored}"
+    if near is None:
+        return f"read it under a key that has a meaning: --map NEW={key} (data.columns: {{NEW: {key}}}); {ignored}"
+    if fits(near, row.get(key)):
+        return f"read it as {quote(near)}: --map {near}={key} (data.columns: {{{near}: {key}}}); {ignored}"
+    return f"write it as {quote(near)}: {_FORMS[near]}; {ignored}"
+
+
+_TEXTS = '["…", "…"]'
+_FORMS = {
+    **dict.fromkeys(("neg", "rejected_response"), _TEXTS),
+    **dict.fromkeys(("input", "system", "prompt"), '"…"'),
+    "negative_messages": '[[{"role": "user", "content": "…"}], …]',
+    "history": '[["a question", "its answer"], …]',
+}
+
+
+def fits(key: str, value: Any) -> bool:
+    """Whether a value may stand under an optional key as it is."""
+    if key in {"input", "system", "prompt"}:
+        return isinstance(value, str)
+    if key == "history":
+        return isinstance(value, list) and all(isinstance(turn, list) and len(turn) == 2 for turn in value)  # noqa: PLR2004
+    if key == "rejected_response" and isinstance(value, str):
+        return True
+    if key in {"neg", "rejected_response"}:
+        return isinstance(value, list) and all(isinstance(text, str) for text in value)
+    return isinstance(value, list)
+
+
+class UnreadTexts:
+    """Collects the unread texts of all rows: one problem a key, at the first row that has it."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[Problem, int]] = {}
+
+    def note(self, unread: Sequence[UnreadText], path: str, line: int) -> None:
+        """Look at what one row has."""
+        for one in unread:
+            problem, count = self._found.get(one.name, (None, 0))
+            if problem is None:
+                message = f"the row has {quote(one.name)}, which holds text and which nothing reads"
+                problem = problem_of("text-not-read", message, hint=one.hint, where=Where(path, line))
+            self._found[one.name] = (problem, count + 1)
+
+    def problems(self) -> list[Problem]:
+        """Return one problem a key, with the number of its rows."""
+        return [
+            replace(problem, message=f"{problem.message} ({count} such rows)") if count > 1 else problem
+            for problem, count in self._found.values()
+        ]
