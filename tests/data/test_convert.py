@@ -11,6 +11,8 @@ from orchestrator.cli.data_commands import data_command
 from orchestrator.data.check import check_files
 from orchestrator.data.convert import Conversion, convert_files
 from orchestrator.data.judgements import Reshaping
+from orchestrator.data.reasons import Fault
+from orchestrator.data.rows.foreign_rows import convert_row
 from orchestrator.errors import DataError
 
 
@@ -428,3 +430,20 @@ def test_an_option_without_a_meaning_for_the_form_is_refused(files, options, sen
     done = run(files.lines("a.jsonl", point("q", "a")), "-o", files.folder / "b.jsonl", *options)
     assert done.exit_code == 2
     assert sentence in " ".join(done.output.split())
+
+
+@pytest.mark.parametrize(
+    ("form", "row", "why"),
+    [
+        ("swift3", {"query": "a", "response": "b", "rejected_messages": 5}, '"rejected_messages" is not a list'),
+        ("swift3", {"query": "a", "response": "b", "negative_messages": True}, '"negative_messages" is not a list'),
+        ("swift3", {"query": "a", "positive_messages": 5}, '"positive_messages" is not a list'),
+        ("swift3", {"query": "a", "response": {"b": 1}}, '"response" is neither a string nor a list'),
+        ("alpaca", {"instruction": "a", "output": "b", "history": 5}, '"history" is not a list'),
+        ("alpaca", {"instruction": "a", "output": "b", "history": {"c": "d"}}, '"history" is not a list'),
+    ],
+)
+def test_a_value_of_another_type_is_the_row_s_fault(form, row, why):
+    found = convert_row(form, row)
+    assert isinstance(found, Fault)
+    assert (found.code, why in found.message) == ("not-convertible", True)
