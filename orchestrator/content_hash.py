@@ -2,7 +2,8 @@
 
 A file counts with its whole content up to 64 MiB. Of a larger one (weights) count its size, its first and last MiB, and
 256 blocks of 64 KiB spread evenly: a merge changes layers in the middle, while embeddings and norms at the two ends
-stay equal. A folder counts with the sorted relative paths and hashes of its files; links to files are followed.
+stay equal. A folder counts with the sorted relative paths and hashes of its files; links to files and to folders are
+followed.
 README.md in a folder does not count: it is for people, and the report adds its figures to the packaged model's.
 """
 
@@ -32,11 +33,16 @@ def hash_path(path: Path) -> str:
 
 
 def _list_files(folder: Path) -> list[Path]:
-    found = [
-        Path(root) / name
-        for root, folders, names in os.walk(folder)
-        for name in [*names, *(link for link in folders if (Path(root) / link).is_symlink())]
-    ]
+    found: list[Path] = []
+    seen: set[tuple[int, int]] = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        here = Path(root).stat()
+        if (here.st_dev, here.st_ino) in seen:  # a link that goes round in a circle, or to what is hashed already
+            folders.clear()
+            continue
+        seen.add((here.st_dev, here.st_ino))
+        folders.sort()
+        found += [Path(root) / name for name in names]
     return sorted(path for path in found if path.name != "README.md" and not path.is_dir())
 
 

@@ -15,7 +15,7 @@ _MOST_FILES = 256  # more than the shards of any model that fits on one machine
 
 
 def read_once(read: Callable[[Path], Value]) -> Callable[[Path], Value]:
-    """Return `read` so that it reads a file again only when its inode, size or time of change is another one.
+    """Return `read` so that it reads a file again only when its inode, size or a time of change is another one.
 
     All who ask get the same value: it must not be changed. A file that is not there is asked for each time.
     """
@@ -30,6 +30,6 @@ def read_once(read: Callable[[Path], Value]) -> Callable[[Path], Value]:
             found = path.stat()
         except OSError:
             return read(path)
-        return read_as(path, (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns))
+        return read_as(path, (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
 
     return read_if_changed

@@ -15,7 +15,7 @@ from orchestrator.workers.progress import Progress
 from orchestrator.workers.reranker.ranking_groups import Candidate, read_candidates
 from orchestrator.workers.reranker.scoring import Scorer, load_scorer
 from orchestrator.workers.reranker.scoring_spec import load_raw_spec, parse_spec
-from orchestrator.workers.score_files import describe_range, describe_speed, open_scoring
+from orchestrator.workers.score_files import all_scored, describe_range, describe_speed, open_scoring
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -97,7 +97,8 @@ def main(argv: list[str]) -> int:
         spec = replace(spec, batch_size=options.batch_size)
     candidates = read_candidates(options.data)
     scoring = open_scoring(options, raw, spec.batch_size)
-    if scoring.restore():
+    wanted = [(candidate.qid, candidate.docid) for candidate in candidates]
+    if scoring.restore(lambda rows: [(row["qid"], row["docid"]) for row in rows] == wanted and all_scored(rows)):
         return 0
     started = time.monotonic()
     scorer = load_scorer(options.model, spec, scoring.device)

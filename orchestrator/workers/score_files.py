@@ -14,7 +14,7 @@ from orchestrator.workers.versions import read_versions
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Scoring:
     out: Path
     entry: Path | None
 
-    def restore(self) -> bool:
-        """Copy what the cache keeps into `out`; tell whether there was anything."""
-        if self.entry is None or not copy_entry(self.entry, self.out, self.spec):
+    def restore(self, fits: Callable[[list[dict[str, Any]]], bool]) -> bool:
+        """Copy what the cache keeps into `out`, if `fits` says that its rows are right; tell whether it was done."""
+        if self.entry is None or not copy_entry(self.entry, self.out, self.spec, fits):
             return False
         print(f"scored before with the same model, data and format: {self.entry}", flush=True)  # noqa: T201
         return True
@@ -52,6 +52,11 @@ def open_scoring(options: argparse.Namespace, raw: dict[str, Any], batch_size: i
     cache, corpus = getattr(options, "cache", None), getattr(options, "corpus", None)
     entry = find_entry(cache, options.model, spec, options.data, device, corpus) if cache else None
     return Scoring(str(options.model), spec, device, Path(options.out), entry)
+
+
+def all_scored(rows: Iterable[dict[str, Any]]) -> bool:
+    """Tell whether each row has a score, which is a number."""
+    return all(isinstance(row["score"], (int, float)) for row in rows)
 
 
 def describe_speed(unit: str, count: int, *, loading_s: float, scoring_s: float) -> dict[str, Any]:

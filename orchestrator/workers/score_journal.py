@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import math
 import os
+import stat
 import sys
+import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from orchestrator.workers.score_cache import belongs_to_us
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Sequence
     from pathlib import Path
 
 NAME = "scores.jsonl"
+_OPENED = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 @dataclass
@@ -30,7 +36,7 @@ class Journal:
         self.scores.update(found)
         if self.descriptor is None:
             return
-        lines = "".join(json.dumps({"pair": key.hex(), "score": score}) + "\n" for key, score in found)
+        lines = "".join(_format(key, score) for key, score in found)
         try:
             _append_whole(self.descriptor, lines.encode())
         except OSError as error:
@@ -49,13 +55,15 @@ def open_journal(folder: Path | None, wanted: Container[bytes]) -> Iterator[Jour
     if folder is not None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            descriptor = _open(folder / NAME)
         except OSError as error:
             sys.stderr.write(f"{folder}: scores cannot be kept: {error.strerror}\n")
     try:
         yield Journal(descriptor, {} if descriptor is None else _read(descriptor, wanted))
     finally:
         if descriptor is not None:
+            with contextlib.suppress(OSError):
+                os.fsync(descriptor)
             os.close(descriptor)
 
 
@@ -75,9 +83,29 @@ def _parse(raw: bytes) -> tuple[bytes, float] | None:
     try:
         row: Any = json.loads(raw)
         key, score = bytes.fromhex(row["pair"]), row["score"]
-    except (ValueError, TypeError, KeyError):
+        whole = isinstance(score, float) and row["sum"] == _sum(key, score)
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    return (key, score) if isinstance(score, float) and math.isfinite(score) else None
+    return (key, score) if whole and math.isfinite(score) else None
+
+
+def _format(key: bytes, score: float) -> str:
+    return json.dumps({"pair": key.hex(), "score": score, "sum": _sum(key, score)}) + "\n"
+
+
+def _sum(key: bytes, score: float) -> int:
+    """Return what tells a line that was changed on the disk."""
+    return zlib.crc32(key + repr(score).encode())
+
+
+def _open(path: Path) -> int:
+    """Open a journal for reading and appending. Raises OSError for one that another user may have written."""
+    descriptor = os.open(path, _OPENED, 0o600)
+    found = os.fstat(descriptor)
+    if stat.S_ISREG(found.st_mode) and belongs_to_us(found):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EPERM, "it is another user's, or others may write it")
 
 
 def _append_whole(descriptor: int, data: bytes) -> None:

@@ -80,6 +80,16 @@ def test_a_hub_snapshot_of_links_counts_with_what_they_point_to(tmp_path):
     assert hash_path(tmp_path / "snapshot") != before
 
 
+def test_a_linked_folder_counts_with_its_files_and_a_circle_of_links_ends(tmp_path):
+    for name in ("model", "elsewhere"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "model" / "again").symlink_to(tmp_path / "model")
+    (tmp_path / "model" / "linked").symlink_to(tmp_path / "elsewhere")
+    before = hash_path(tmp_path / "model")
+    (tmp_path / "elsewhere" / "model.safetensors").write_bytes(b"weights")
+    assert hash_path(tmp_path / "model") != before
+
+
 @pytest.mark.parametrize("at", [0.0, 0.3, 0.5, 0.9, 1.0])
 def test_a_changed_layer_of_a_large_file_is_seen_wherever_it_is(tmp_path, at):
     path = tmp_path / "model.safetensors"

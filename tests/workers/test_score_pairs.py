@@ -144,14 +144,33 @@ def test_the_format_decides_where_scores_are_kept_and_the_batch_does_not(tmp_pat
 
 def test_a_line_that_a_kill_left_unfinished_is_passed_over(tmp_path):
     path = write_pairs(tmp_path / "pairs.jsonl", [("q", "a"), ("q", "bb"), ("q", "ccc")])
-    kept = [json.dumps({"pair": digest_pair("q", text).hex(), "score": 0.5}) for text in ("a", "bb")]
-    (tmp_path / "cache").mkdir()
+    with open_journal(tmp_path / "cache", {}) as kept:
+        kept.append([(digest_pair("q", "a"), 0.5), (digest_pair("q", "bb"), 0.5)])
     journal = tmp_path / "cache" / "scores.jsonl"
-    journal.write_text(kept[0] + "\nnot json\n[]\n" + kept[1][:-4])
+    first, second = journal.read_text().splitlines()
+    journal.write_text(first + "\nnot json\n[]\n" + second[:-4])
     facts, scores = score_with(fake(), path, tmp_path / "cache")
     assert (facts["scored_before"], facts["scored_now"]) == (1, 2)
     assert scores == {digest_pair("q", "a"): 0.5, digest_pair("q", "bb"): 3.0, digest_pair("q", "ccc"): 4.0}
     assert score_with(fake(), path, tmp_path / "cache")[0]["scored_before"] == 3
+
+
+@pytest.mark.parametrize("damage", ["changed", "writable by others", "a link"])
+def test_a_kept_score_that_was_changed_or_that_others_may_have_written_is_none(tmp_path, damage):
+    path = write_pairs(tmp_path / "pairs.jsonl", [("q", "a")])
+    with open_journal(tmp_path / "cache", {}) as kept:
+        kept.append([(digest_pair("q", "a"), 0.5)])
+    journal = tmp_path / "cache" / "scores.jsonl"
+    if damage == "changed":
+        journal.write_text(journal.read_text().replace("0.5", "0.6"))
+    elif damage == "a link":
+        journal.rename(tmp_path / "elsewhere")
+        journal.symlink_to(tmp_path / "elsewhere")
+    else:
+        journal.chmod(0o666)
+    facts, scores = score_with(fake(), path, tmp_path / "cache")
+    assert facts["scored_now"] == 1
+    assert scores == {digest_pair("q", "a"): 2.0}
 
 
 def append_many(folder, first):

@@ -125,7 +125,7 @@ def run(options: argparse.Namespace, raw: dict[str, Any]) -> int:
         spec = replace(spec, batch_size=options.batch_size)
     rows = read_chat_rows(options.data)
     scoring = open_scoring(options, raw, spec.batch_size)
-    if scoring.restore():
+    if scoring.restore(lambda kept: [line["id"] for line in kept] == [row.id for row in rows]):
         return 0
     started = time.monotonic()
     tokenizer = load_chat_tokenizer(options.model, trust_remote_code=spec.trust_remote_code)

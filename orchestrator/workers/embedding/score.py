@@ -12,7 +12,7 @@ from orchestrator.workers.embedding.search import find_nearest
 from orchestrator.workers.embedding.spec import EmbeddingSpec, parse_spec
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.reranker.scoring import choose_device
-from orchestrator.workers.score_files import describe_range, describe_speed, open_scoring
+from orchestrator.workers.score_files import all_scored, describe_range, describe_speed, open_scoring
 
 if TYPE_CHECKING:
     import argparse
@@ -65,6 +65,16 @@ def describe(texts: Sequence[str], cut: int, vectors: Any) -> dict[str, Any]:
     return {"texts": len(set(texts)), "texts_cut": cut, "dims": int(vectors.shape[1])}
 
 
+def fits(rows: list[dict[str, Any]], options: argparse.Namespace) -> bool:
+    """Tell whether kept rows are those of the pairs, or of the queries and documents, that are asked for."""
+    if options.corpus is None:
+        return [row["pid"] for row in rows] == [pair.id for pair in read_text_pairs(options.data)] and all_scored(rows)
+    documents = {document.id for document in read_corpus(options.corpus)}
+    queries = [query.id for query in read_queries(options.data)]
+    found = list(dict.fromkeys(row["qid"] for row in rows))
+    return found == queries and all(row["docid"] in documents for row in rows) and all_scored(rows)
+
+
 def gather(rows: list[dict[str, Any]], facts: dict[str, Any]) -> Scored:
     """Return the rows with their scores taken out."""
     return Scored(rows, [row["score"] for row in rows], facts)
@@ -78,7 +88,7 @@ def run(options: argparse.Namespace, raw: dict[str, Any]) -> None:
     if options.corpus is None and not is_pair_file(options.data):
         raise WorkerError(f"{options.data}: queries of a retrieval eval need --corpus, the documents that they search")
     scoring = open_scoring(options, raw, spec.batch_size)
-    if scoring.restore():
+    if scoring.restore(lambda rows: fits(rows, options)):
         return
     started = time.monotonic()
     encoder = load_encoder(options.model, spec, scoring.device)
