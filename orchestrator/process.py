@@ -251,15 +251,12 @@ def run(argv: tuple[str, ...], timeout_s: float, *, env: dict[str, str] | None =
 
 
 def run_visibly(argv: tuple[str, ...]) -> int:
-    """Run a command of the user's and show on stderr all that it says; return its exit code, 127 where there is none.
+    """Run a command of the user's and show on stderr all that it says; return its exit code.
 
-    It stays in this process group, so that Ctrl-C ends it too. stdout is left to Orch's own results.
+    It stays in this process group, so that Ctrl-C ends it too. stdout is left to Orch's own results. Raises OSError
+    where there is no such command.
     """
-    try:
-        process = subprocess.Popen(argv, env={**SAFE_PATH, **os.environ}, stdin=subprocess.DEVNULL, stdout=_STDERR)
-    except OSError as error:
-        os.write(_STDERR, f"{argv[0]}: {error.strerror}\n".encode())
-        return 127
+    process = subprocess.Popen(argv, env={**SAFE_PATH, **os.environ}, stdin=subprocess.DEVNULL, stdout=_STDERR)
     with process:
         try:
             return process.wait()

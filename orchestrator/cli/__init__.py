@@ -87,14 +87,15 @@ def main(argv: list[str] | None = None) -> None:
     except click.ClickException as error:
         code = error.exit_code
         with streams.may_be_gone():
-            error.show()
+            _show(error)
     except (click.Abort, KeyboardInterrupt):
         code = InterruptedRunError.exit_code
         with streams.may_be_gone():
             from orchestrator.cli.wording import INTERRUPTED
             from orchestrator.language import current_language
+            from orchestrator.terminal import say
 
-            click.echo(INTERRUPTED.say(current_language()), err=True)
+            say(INTERRUPTED.say(current_language()), err=True)
     except Exception as error:  # noqa: BLE001  (the boundary: what is left is a bug)
         gone = isinstance(error, OSError) and streams.is_gone(error)
         with streams.may_be_gone():
@@ -103,6 +104,17 @@ def main(argv: list[str] | None = None) -> None:
             else:
                 code = streams.GONE_CODE if gone else _report_bug(error)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _show(error: click.ClickException) -> None:
+    """Print what click says of a command line, which may quote names of files that others have chosen."""
+    import io
+
+    from orchestrator.terminal import say
+
+    said = io.StringIO()
+    error.show(said)
+    say(said.getvalue(), err=True, nl=False)
 
 
 def _report_refusal(error: OSError, *, as_json: bool) -> int:
@@ -122,13 +134,12 @@ def _report_bug(error: Exception) -> int:
     import tempfile
     import traceback
 
-    from orchestrator.cli.output import clean
+    from orchestrator.terminal import clean, say
 
     descriptor, path = tempfile.mkstemp(prefix="orch-bug-", suffix=".txt")
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
         stream.write(clean(f"orch {__version__}, Python {sys.version}\n{traceback.format_exc()}"))
-    said = clean(f"a bug in Orch: {type(error).__name__}: {error}")
-    click.echo(f"{said}\n    the traceback is kept in {path}", err=True)
+    say(f"a bug in Orch: {type(error).__name__}: {error}\n    the traceback is kept in {path}", err=True)
     return OrchError.exit_code
 
 

@@ -9,6 +9,7 @@ import click
 
 from orchestrator.cli.options import as_json
 from orchestrator.cli.output import print_json
+from orchestrator.terminal import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -123,7 +124,7 @@ def data_check_command(
     if as_json:
         print_json("data check", report.to_json())
     else:
-        click.echo(describe_report(report))
+        say(describe_report(report))
     if report.problems:
         from orchestrator.cli import exit_with
 
@@ -151,8 +152,8 @@ def data_split_command(file: Path, eval_ratio: float, output: Path, seed: int, a
         sides = {"train": report.train_rows, "eval": report.eval_rows}
         print_json("data split", {"train": str(train), "eval": str(held_out), "rows": sides})
         return
-    click.echo(f"{train}: {report.train_rows} rows, {report.train_queries} queries")
-    click.echo(f"{held_out}: {report.eval_rows} rows, {report.eval_queries} queries")
+    say(f"{train}: {report.train_rows} rows, {report.train_queries} queries")
+    say(f"{held_out}: {report.eval_rows} rows, {report.eval_queries} queries")
 
 
 def _refuse_table(file: Path) -> None:
@@ -268,11 +269,11 @@ def data_convert_command(
         print_json("data convert", {"output": str(output), "rows": rows, **more})
         return
     dropped = "".join(f", {count} {code}" for code, count in report.dropped.items())
-    click.echo(f"{output}: {report.rows_in} rows in, {report.rows_out} rows out{dropped}")
+    say(f"{output}: {report.rows_in} rows in, {report.rows_out} rows out{dropped}")
     if found := report.regrouped:
         left_out = f", {found.queries_dropped} left out without a positive or a negative" * bool(found.queries_dropped)
         repeated = f"; {found.repeated} repeated documents written once" * bool(found.repeated)
-        click.echo(f"{found.queries} queries{left_out}{repeated}")
+        say(f"{found.queries} queries{left_out}{repeated}")
 
 
 def build_reshaping(to: Literal["jsonl", "pointwise", "hits", "ranking"], **options: Any) -> Reshaping | None:
@@ -313,7 +314,7 @@ def data_sample_command(task: str, count: int, language: str, seed: int, output:
     if as_json:
         print_json("data sample", {"output": str(output), "rows": count, "task": task})
         return
-    click.echo(f"{output}: {count} sample rows; they show that a run works, and say nothing about your data")
+    say(f"{output}: {count} sample rows; they show that a run works, and say nothing about your data")
 
 
 # Commands of `orch data` that live in modules of their own:

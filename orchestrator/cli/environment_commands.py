@@ -14,6 +14,7 @@ from orchestrator.cli import exit_with
 from orchestrator.cli.options import as_json, runs_option, set_option
 from orchestrator.cli.output import print_json
 from orchestrator.errors import PreflightError
+from orchestrator.terminal import clean, say
 
 if TYPE_CHECKING:
     from orchestrator.doctor.finding import Finding
@@ -54,7 +55,7 @@ def doctor_command(
     else:
         _print_table(findings)
         what = str(recipe) if recipe else "a run"
-        click.echo(f"{what} could start" if ready else f"{what} cannot start: see ✗")
+        say(f"{what} could start" if ready else f"{what} cannot start: see ✗")
     if not ready:
         exit_with(PreflightError.exit_code)
 
@@ -85,15 +86,15 @@ def create_command(backend: str, path: Path | None, python: str | None, dry_run:
         if as_json:
             print_json("env create", {**_to_data(plan.environment), "commands": commands})
         else:
-            click.echo("\n".join([*commands, *_recipe_lines(plan.environment)]))
+            say("\n".join([*commands, *_recipe_lines(plan.environment)]))
         return
     built = create_environment(plan)
     if as_json:
         print_json("env create", {**_to_data(built), "commands": commands})
         return
     for name, version in built.versions.items():
-        click.echo(f"  {name} {version}")
-    click.echo("\n".join(_recipe_lines(built)))
+        say(f"  {name} {version}")
+    say("\n".join(_recipe_lines(built)))
 
 
 @env_command.command("list")
@@ -108,10 +109,10 @@ def list_command(as_json: bool) -> None:
         print_json("env list", [_to_data(environment) for environment in found])
         return
     if not found:
-        click.echo(f"no environments in {home}", err=True)
+        say(f"no environments in {home}", err=True)
     for environment in found:
         state = "complete" if environment.complete else "not finished: the same `orch env create` goes on"
-        click.echo(f"{environment.folder.name:<24}  {environment.backend:<22}  {state}  {environment.python}")
+        say(f"{environment.folder.name:<24}  {environment.backend:<22}  {state}  {environment.python}")
 
 
 def _require_python(name: str) -> str:
@@ -146,15 +147,17 @@ def _print_table(findings: tuple[Finding, ...]) -> None:
     for finding in findings:
         if finding.area != area:
             area = finding.area
-            table.add_row(Text(""), Text(area, style="bold", no_wrap=True), Text(""))
-        value = Text(finding.value)
+            table.add_row(Text(""), Text(clean(area), style="bold", no_wrap=True), Text(""))
+        value = Text(clean(finding.value))
         if finding.remedy:
-            value.append("".join(f"\n→ {line}" for line in finding.remedy.splitlines()), style="cyan")
-        table.add_row(Text(_MARKS[finding.state], style=_STYLES[finding.state]), Text(f"  {finding.name}"), value)
+            value.append(clean("".join(f"\n→ {line}" for line in finding.remedy.splitlines())), style="cyan")
+        table.add_row(
+            Text(_MARKS[finding.state], style=_STYLES[finding.state]), Text(clean(f"  {finding.name}")), value
+        )
     if console.is_terminal:
         console.print(table)
         return
     console = Console(highlight=False, width=_PIPED_WIDTH)
     with console.capture() as captured:
         console.print(table)
-    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    say("\n".join(line.rstrip() for line in captured.get().splitlines()))

@@ -12,6 +12,7 @@ from orchestrator.cli.options import as_json, hardware_option, resolve_hardware
 from orchestrator.cli.output import print_json
 from orchestrator.named_paths import find_python
 from orchestrator.scorers import FORMATS
+from orchestrator.terminal import say
 from orchestrator.user_folders import find_orch_cache
 
 if TYPE_CHECKING:
@@ -110,9 +111,9 @@ def evaluate_command(
         print_json("evaluate", result)
         return
     for line in format_lines(result):
-        click.echo(line)
+        say(line)
     if output:
-        click.echo(f"kept:  {output}")
+        say(f"kept:  {output}")
 
 
 def format_lines(result: Mapping[str, Any]) -> list[str]:
@@ -147,4 +148,4 @@ def _find_python(python: str | None) -> str:
 
 
 def _tell(text: str) -> None:
-    click.echo(f"orch: {text}", err=True)
+    say(f"orch: {text}", err=True)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.options import as_json, runs_option
-from orchestrator.cli.output import clean, print_json
+from orchestrator.cli.output import print_json
+from orchestrator.terminal import hand_on, say
 
 if TYPE_CHECKING:
     from orchestrator.supervise.runs import RunSummary
@@ -30,12 +31,12 @@ def ls_command(runs: Path, as_json: bool) -> None:
         print_json("ls", [_summary_data(run) for run in found])
         return
     if not found:
-        click.echo(f"no runs in {runs}", err=True)
+        say(f"no runs in {runs}", err=True)
     width = max((len(run.name) for run in found), default=0)
     for run in found:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.started)) if run.started else "-"
-        say = run.verdict or run.message or run.stage or ""
-        click.echo(clean(f"{run.name:<{width}}  {run.status:<11}  {when:<16}  {say}".rstrip()))
+        words = run.verdict or run.message or run.stage or ""
+        say(f"{run.name:<{width}}  {run.status:<11}  {when:<16}  {words}".rstrip())
 
 
 @click.command("show")
@@ -66,14 +67,14 @@ def show_command(run: str, runs: Path, as_json: bool) -> None:
     from orchestrator.cli.progress import show_seconds
     from orchestrator.cli.run_commands import print_verdict
 
-    click.echo(clean(f"{summary.name}: {summary.status}" + (f" ({summary.message})" if summary.message else "")))
+    say(f"{summary.name}: {summary.status}" + (f" ({summary.message})" if summary.message else ""))
     width = max(len(stage.name) for stage in plan.stages)
     for stage in plan.stages:
         result = results[stage.name]
         mark, words = ("✓", show_seconds(result.seconds)) if result else ("·", "")
         if not result and stage.name == summary.stage:
             mark, words = ("▸", "running") if summary.status == "running" else ("✗", summary.status)
-        click.echo(f"  {mark} {stage.name:<{width}}  {words}".rstrip())
+        say(f"  {mark} {stage.name:<{width}}  {words}".rstrip())
     if report:
         print_verdict(folder, report)
 
@@ -96,11 +97,12 @@ def logs_command(run: str, stage: str | None, follow: bool, runs: Path, as_json:
         print_json("logs", lines)
         return
     current = None
-    for line in follow_logs(find_run(run, runs), stage, follow=follow):
+    exact = not sys.stdout.isatty()
+    for line in follow_logs(find_run(run, runs), stage, follow=follow, exact=exact):
         if line.stage != current:
             current = line.stage
-            click.echo(f"── {current}", err=True)
-        click.echo(clean(line.text) if sys.stdout.isatty() else line.text)  # a file or a pipe gets the log's own bytes
+            say(f"── {current}", err=True)
+        hand_on(line.text, nl=not exact)  # a file or a pipe gets the log's own bytes
 
 
 @click.command("stop")
@@ -118,7 +120,7 @@ def stop_command(run: str, now: bool, runs: Path, as_json: bool) -> None:
     if as_json:
         print_json("stop", {"run": str(folder.root), "done": done})
         return
-    click.echo(f"{folder.root.name}: {done}")
+    say(f"{folder.root.name}: {done}")
 
 
 @click.command("compare")
@@ -135,7 +137,7 @@ def compare_command(first: str, second: str, runs: Path, as_json: bool) -> None:
     if as_json:
         print_json("compare", result.to_json())
     else:
-        click.echo(result.to_text())
+        say(result.to_text())
 
 
 @click.command("bundle")
@@ -157,8 +159,8 @@ def bundle_command(run: str, output: Path | None, with_data: bool, runs: Path, a
         print_json("bundle", {"path": str(bundle.path.absolute()), "bytes": size, "files": files})
         return
     left = f"{bundle.left_out} files ({_megabytes(bundle.left_out_bytes)}) are left out: weights, rows, caches"
-    click.echo(f"{bundle.path}: {len(bundle.entries)} files, {_megabytes(size)}. {left}.")
-    click.echo("Trainers may quote rows in their logs: look through them before you publish it.", err=True)
+    say(f"{bundle.path}: {len(bundle.entries)} files, {_megabytes(size)}. {left}.")
+    say("Trainers may quote rows in their logs: look through them before you publish it.", err=True)
 
 
 def _megabytes(count: int) -> str:

@@ -15,6 +15,7 @@ import click
 from orchestrator.cli.options import as_json, runs_option
 from orchestrator.cli.output import print_json
 from orchestrator.errors import InterruptedRunError, OrchError, RunFolderError, StageFailedError
+from orchestrator.terminal import say
 
 if TYPE_CHECKING:
     from orchestrator.plan import Command, Plan
@@ -77,11 +78,11 @@ def merge_command(
     if as_json:
         print_json("merge", result)
         return
-    click.echo(f"merged: {result['out']}  ({result['dtype']})")
-    click.echo(f"as base and adapter: at most {result['max_difference']:.2g} apart, allowed {result['tolerance']:.2g}")
+    say(f"merged: {result['out']}  ({result['dtype']})")
+    say(f"as base and adapter: at most {result['max_difference']:.2g} apart, allowed {result['tolerance']:.2g}")
     if test := result.get("test"):
-        click.echo(f"the test prompt, base and adapter: {_show(test['adapter'])}")
-        click.echo(f"the test prompt, merged:           {_show(test['merged'])}")
+        say(f"the test prompt, base and adapter: {_show(test['adapter'])}")
+        say(f"the test prompt, merged:           {_show(test['merged'])}")
 
 
 def _merge_adapter(adapter: Path, out: Path, asked: _Asked) -> dict[str, Any]:
@@ -113,10 +114,10 @@ def _merge_of_run(
     out = _fresh(output or run.root / "merged" / checkpoint.name)
     _require_mergeable(run, plan, checkpoint)
     command = build_merge(run, plan, checkpoint, out, dtype=dtype, prompt=prompt)
-    click.echo(f"orch: merging {checkpoint.name} of {run.root.name} into {out}", err=True)
+    say(f"orch: merging {checkpoint.name} of {run.root.name} into {out}", err=True)
     said = _run(command)
     if is_native(command):
-        click.echo("orch: comparing it with base and adapter", err=True)
+        say("orch: comparing it with base and adapter", err=True)
         try:
             said = _run(build_verification(run, plan, checkpoint, out, prompt))
         except OrchError:

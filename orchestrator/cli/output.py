@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import os
-import re
 from typing import TYPE_CHECKING, Any
-
-import click
 
 from orchestrator.cli.wording import NOTE, PROBLEMS, colon, say_title
 from orchestrator.language import current_language
-from orchestrator.secrets import find_secret_values, redact_text
+from orchestrator.terminal import clean, make_legible, print_data, say
 
 if TYPE_CHECKING:
     from orchestrator.errors import OrchError, Problem
     from orchestrator.language import Language
 
+__all__ = ["clean", "format_advice", "format_error", "make_legible", "print_error", "print_json"]
+
 ENVELOPE_VERSION = 1
-# C0 and C1 controls (a terminal obeys them), controls of writing direction (they reorder a line), lone surrogates.
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def make_legible(text: str) -> str:
-    """Return text from data, paths or logs as a terminal may show it: nothing in it is a command to the terminal."""
-    return _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", text)
-
-
-def clean(text: str) -> str:
-    """Return text as Orch prints it: legible, and without the secrets of this environment."""
-    return make_legible(redact_text(text, find_secret_values(os.environ)))
 
 
 def print_json(command: str, data: Any) -> None:
     """Print a result's envelope on stdout."""
     envelope = {"version": ENVELOPE_VERSION, "command": command, "ok": True, "data": data}
-    click.echo(clean(json.dumps(envelope, ensure_ascii=False, indent=2)))
+    print_data(envelope)
 
 
 def print_error(error: OrchError, *, as_json: bool) -> None:
@@ -44,9 +29,9 @@ def print_error(error: OrchError, *, as_json: bool) -> None:
         problems = [_problem_data(problem) for problem in error.problems]
         body = {"exit_code": error.exit_code, "title": error.title, "problems": problems}
         envelope = {"version": ENVELOPE_VERSION, "ok": False, "error": body}
-        click.echo(clean(json.dumps(envelope, ensure_ascii=False, indent=2)))
+        print_data(envelope)
         return
-    click.echo(clean(format_error(error)), err=True)
+    say(format_error(error), err=True)
 
 
 def format_error(error: OrchError, language: Language | None = None) -> str:

@@ -14,6 +14,7 @@ import click
 from orchestrator.cli.options import as_json, runs_option, trust_code_option
 from orchestrator.cli.output import print_json
 from orchestrator.errors import DataError, StageFailedError, Where
+from orchestrator.terminal import hand_on, print_data
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -149,16 +150,16 @@ def _ask(artefact: Artefact, rows: list[dict[str, Any]], *, vectors: bool) -> li
 def _print(kind: str, rows: list[dict[str, Any]], answers: list[dict[str, Any]], *, vectors: bool) -> None:
     if vectors:
         for answer in answers:
-            click.echo(json.dumps(answer, ensure_ascii=False))
+            print_data(answer, indent=None)
     elif kind == "chat":
         for row, answer in zip(rows, answers, strict=True):
             if len(rows) > 1:
-                click.secho(row.get("prompt") or row["messages"][-1]["content"], bold=True)
-            click.echo(answer["answer"])
+                hand_on(row.get("prompt") or row["messages"][-1]["content"], bold=True)
+            hand_on(answer["answer"])
     else:
         several = len({row["query"] for row in answers}) > 1
         for query, found in groupby(answers, key=lambda row: row["query"]):
             if several:
-                click.secho(query, bold=True)
+                hand_on(query, bold=True)
             for row in found:
-                click.echo(f"{float(row['score']):10.4f}  {row['document']}")
+                hand_on(f"{float(row['score']):10.4f}  {row['document']}")

@@ -8,8 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
-from orchestrator.cli.output import clean
 from orchestrator.events import Event, Message, Progress, StageFinished, StageSkipped, StageStarted, Step
+from orchestrator.terminal import clean, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -103,8 +103,7 @@ class PlainLines:
 
     @staticmethod
     def _print(text: str) -> None:
-        sys.stderr.write(clean(text) + "\n")
-        sys.stderr.flush()
+        say(text, err=True)
 
 
 class LivePanel:
@@ -161,15 +160,15 @@ class LivePanel:
         for stage in self.plan.stages:
             mark, words = self.marks.get(stage.name, ("·", ""))
             style = {"✓": "green", "✗": "red"}.get(mark, "dim")
-            cell: Any = Text(words, style="dim")
+            cell: Any = Text(clean(words), style="dim")
             if self.view and self.view.name == stage.name:
                 mark, style = "▸", "bold cyan"
                 cell = Table.grid(padding=(0, 1))
                 text = Text(self.view.words() or show_seconds(time.monotonic() - self.view.started))
                 done = ProgressBar(total=self.view.total, completed=self.view.done, width=12)
                 cell.add_row(*((done, text) if self.view.total else (text,)))
-            title = (Text(stage.title, style="dim"),) if with_titles else ()
-            table.add_row(Text(mark, style=style), Text(stage.name, style=style), *title, cell)
+            title = (Text(clean(stage.title), style="dim"),) if with_titles else ()
+            table.add_row(Text(mark, style=style), Text(clean(stage.name), style=style), *title, cell)
         return table
 
 

@@ -12,6 +12,7 @@ import click
 from orchestrator.cli.options import as_json, hardware_option, resolve_hardware, set_option, smoke_option
 from orchestrator.cli.output import clean, print_json
 from orchestrator.errors import RunFolderError
+from orchestrator.terminal import hand_on, print_data, say
 
 if TYPE_CHECKING:
     from orchestrator.backends.protocol import Job
@@ -38,16 +39,16 @@ def check_command(recipe: Path, overrides: tuple[str, ...], hardware: str, as_js
     if as_json:
         print_json("check", found)
         return
-    click.echo(f"{recipe}: all right")
+    say(f"{recipe}: all right")
     for role, model in (("model", job.model), ("teacher", job.teacher)):
         if model:
             where = "on this machine" if model.is_local else "to be downloaded"
-            click.echo(f"  {role:<8}  {model.location} ({model.family}, {where})")
+            say(f"  {role:<8}  {model.location} ({model.family}, {where})")
     for name, kind in job.guard_kinds.items():
-        click.echo(f"  guard     {name} ({kind} rows)")
-    click.echo(f"  hardware  {job.hardware}")
+        say(f"  guard     {name} ({kind} rows)")
+    say(f"  hardware  {job.hardware}")
     if memory:
-        click.echo(f"  memory    {memory}")
+        say(f"  memory    {memory}")
 
 
 @click.command("render")
@@ -92,11 +93,11 @@ def render_command(
     elif explain:
         _print_notes(plan)
     elif output is not None:
-        click.echo(f"{output}: written. Run it with: bash {output}/run.sh")
+        say(f"{output}: written. Run it with: bash {output}/run.sh")
     else:
-        click.echo(render_run_script(plan), nl=False)
+        hand_on(render_run_script(plan), nl=False)
         for file in plan.files:
-            click.echo(f"\n# ── {file.path}\n{file.text}", nl=False)
+            hand_on(f"\n# ── {file.path}\n{file.text}", nl=False)
 
 
 @click.command("init")
@@ -115,7 +116,7 @@ def init_command(path: Path, task: str, force: bool, as_json: bool) -> None:
     if as_json:
         print_json("init", {"path": str(path), "task": task})
         return
-    click.echo(f"{path}: written. Fill in the model and the data, then: orch check {path}")
+    say(f"{path}: written. Fill in the model and the data, then: orch check {path}")
 
 
 @click.command("schema")
@@ -125,7 +126,7 @@ def schema_command() -> None:
     from orchestrator.recipe.schema import build_json_schema
 
     arguments = {name: backend.json_schema() for name, backend in BACKENDS.items()}
-    click.echo(json.dumps(build_json_schema(arguments), ensure_ascii=False, indent=2))
+    print_data(build_json_schema(arguments))
 
 
 def _job(
@@ -154,4 +155,4 @@ def _print_notes(plan: Plan) -> None:
     width = max((len(row["argument"]) for row in rows), default=0)
     for row in rows:
         value = row["value"] if len(row["value"]) <= 40 else "…" + row["value"][-39:]  # noqa: PLR2004
-        click.echo(f"{row['stage']:<9} {row['argument']:<{width}}  {value:<40}  {row['origin']:<10}  {row['why']}")
+        say(f"{row['stage']:<9} {row['argument']:<{width}}  {value:<40}  {row['origin']:<10}  {row['why']}")

@@ -11,6 +11,7 @@ from orchestrator.cli import exit_with
 from orchestrator.cli.options import as_json, runs_option
 from orchestrator.cli.output import print_json
 from orchestrator.errors import GateMissedError, PreflightError, Problem
+from orchestrator.terminal import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +48,7 @@ def reproduce_command(run: str, output: Path | None, anyway: bool, dry_run: bool
         if as_json:
             print_json("reproduce", {"run": str(first.root), "differences": [str(item) for item in rerun.differences]})
         elif not rerun.differences:
-            click.echo("nothing has changed since")
+            say("nothing has changed since")
         return
     if changed and not anyway:
         hint = "bring back what the run was made with, or say --anyway"
@@ -71,15 +72,15 @@ def finish_again(plan: Plan, second: RunDir, *, as_json: bool) -> None:
 
 def _tell(differences: Sequence[Difference]) -> None:
     for item in differences[:_MOST_SHOWN]:
-        click.echo(f"changed since: {item}", err=True)
+        say(f"changed since: {item}", err=True)
     if len(differences) > _MOST_SHOWN:
-        click.echo(f"changed since: {len(differences) - _MOST_SHOWN} more, in reproduction.json", err=True)
+        say(f"changed since: {len(differences) - _MOST_SHOWN} more, in reproduction.json", err=True)
 
 
 def _print(result: Reproduction) -> None:
     words = {"identical": "the same, bit for bit", "different": "another result"}
-    click.echo(f"\nreproduced: {words.get(result.outcome, result.outcome)}")
+    say(f"\nreproduced: {words.get(result.outcome, result.outcome)}")
     width = max(len(finding.what) for finding in result.findings)
     for finding in result.findings:
-        click.echo(f"  {'=' if finding.same else '≠'} {finding.what:<{width}}  {finding.words}")
-    click.echo(f"  first   {result.first}\n  second  {result.second}")
+        say(f"  {'=' if finding.same else '≠'} {finding.what:<{width}}  {finding.words}")
+    say(f"  first   {result.first}\n  second  {result.second}")

@@ -10,7 +10,8 @@ import click
 
 from orchestrator.cli import exit_with
 from orchestrator.cli.options import as_json, hardware_option, resolve_hardware, runs_option, set_option, smoke_option
-from orchestrator.cli.output import clean, format_advice, print_json
+from orchestrator.cli.output import format_advice, print_json
+from orchestrator.terminal import say
 
 if TYPE_CHECKING:
     from orchestrator.plan import Plan
@@ -53,9 +54,9 @@ def run_command(
     job = build_job(loaded, folder, found, smoke=smoke)
     plan = build_plan(job)
     advice = require_ready(job, plan)
-    click.echo(f"planned for: {found}", err=True)
+    say(f"planned for: {found}", err=True)
     for problem in advice:
-        click.echo(format_advice(problem), err=True)
+        say(format_advice(problem), err=True)
     run = create_run(plan, Asked(recipe, overrides, hardware), found)
     _finish(plan, run, command="run", open_report=open_report, as_json=as_json)
 
@@ -96,7 +97,7 @@ def supervise(plan: Plan, run: RunDir, *, quiet: bool) -> RunOutcome:
     from orchestrator.supervise.loop import run_plan
     from orchestrator.supervise.stopping import Patience
 
-    click.echo(f"run folder: {run.root}", err=True)
+    say(f"run folder: {run.root}", err=True)
     seconds = plan.recipe.get("launch", {}).get("stop_patience_s")
     patience = Patience(interrupt_s=seconds) if seconds is not None else Patience()
     with choose_listener(plan, quiet=quiet) as listener:
@@ -113,7 +114,7 @@ def print_verdict(run: RunDir, report: dict[str, Any]) -> None:
     from orchestrator.language import current_language
     from orchestrator.report.summary import build_lines
 
-    click.echo("\n" + clean("\n".join(build_lines(report, current_language()))))
+    say("\n" + "\n".join(build_lines(report, current_language())))
     if run.model.is_dir():
-        click.echo(f"model:  {run.model}")
-    click.echo(f"report: {run.report_html}")
+        say(f"model:  {run.model}")
+    say(f"report: {run.report_html}")

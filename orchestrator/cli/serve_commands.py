@@ -12,6 +12,7 @@ from orchestrator.cli import exit_with
 from orchestrator.cli.options import as_json, runs_option, trust_code_option
 from orchestrator.cli.output import print_json
 from orchestrator.errors import InterruptedRunError, PreflightError, StageFailedError
+from orchestrator.terminal import hand_on, say
 
 if TYPE_CHECKING:
     from orchestrator.serving.artefact import Artefact
@@ -92,7 +93,7 @@ def _print_command(artefact: Artefact, backend: str, address: Address, key: str 
     if as_json:
         print_json("serve", {**_describe(artefact, backend, address), "argv": command.argv, "env": dict(command.env)})
     else:
-        click.echo(str(format_command(command)))
+        hand_on(str(format_command(command)))
 
 
 def _serve(artefact: Artefact, backend: str, address: Address, key: str | None, *, timeout_s: float) -> None:
@@ -154,12 +155,12 @@ def _check(
         print_json("serve", {**described, "check": checked.to_json()})
     else:
         for line in format_table(checked):
-            click.echo(line)
+            say(line)
         right = sum(row.passed for row in checked.rows)
-        click.echo(f"{right} of {len(checked.rows)} probes as measured (compared: {checked.scale})")
+        say(f"{right} of {len(checked.rows)} probes as measured (compared: {checked.scale})")
     if not checked.passed:
         if not as_json:
-            click.echo("    → serve it as docs/serving.md says, or package the run again", err=True)
+            say("    → serve it as docs/serving.md says, or package the run again", err=True)
         exit_with(StageFailedError.exit_code)
 
 
@@ -179,4 +180,4 @@ def _warn(address: Address, key: str | None) -> None:
 
 
 def _tell(text: str) -> None:
-    click.echo(f"orch: {text}", err=True)
+    say(f"orch: {text}", err=True)

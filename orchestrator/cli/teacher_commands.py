@@ -12,6 +12,7 @@ import click
 from orchestrator.cli.options import as_json
 from orchestrator.cli.output import print_json
 from orchestrator.scorers import FORMATS
+from orchestrator.terminal import say, say_over
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -108,13 +109,13 @@ def data_score_command(
         )
         return
     _warn_of_bad_rows(done.counts.problems)
-    click.echo(
+    say(
         f"{output}: {done.counts.rows} rows, {done.counts.documents} documents with scores from {facts['min']:.4g} to "
         f"{facts['max']:.4g}{done.counts.describe_bad()}"
     )
-    click.echo(f"{facts['scored_now']} pairs scored now, {facts['scored_before']} before")
+    say(f"{facts['scored_now']} pairs scored now, {facts['scored_before']} before")
     if facts["constant"]:
-        click.echo("every pair has the same score: nothing can be learnt from this teacher", err=True)
+        say("every pair has the same score: nothing can be learnt from this teacher", err=True)
 
 
 @click.command("mine")
@@ -243,13 +244,11 @@ def data_mine_command(
         print_json("data mine", _describe_mined(output, done))
         return
     for warning in done.warnings:
-        click.echo(f"warning: {warning}", err=True)
-    click.echo(
-        f"{output}: {done.made.rows} rows, {done.made.negatives} mined negatives of {done.given.documents} documents"
-    )
+        say(f"warning: {warning}", err=True)
+    say(f"{output}: {done.made.rows} rows, {done.made.negatives} mined negatives of {done.given.documents} documents")
     for name, count in done.excluded.items():
-        click.echo(f"--{name.replace('_', '-')} excluded {count} candidates")
-    click.echo(f"what was done: {done.ledger}; ranks and scores: {done.lineage}")
+        say(f"--{name.replace('_', '-')} excluded {count} candidates")
+    say(f"what was done: {done.ledger}; ranks and scores: {done.lineage}")
 
 
 def _describe_mined(output: Path, done: Any) -> dict[str, Any]:
@@ -282,7 +281,7 @@ def _warn_of_bad_rows(problems: Sequence[Any]) -> None:
     from orchestrator.data.describe import describe_problem
 
     for problem in problems:
-        click.echo(f"left as it is: {describe_problem(problem)}", err=True)
+        say(f"left as it is: {describe_problem(problem)}", err=True)
 
 
 def _show_progress(what: str) -> Callable[[int, int], None]:
@@ -291,9 +290,9 @@ def _show_progress(what: str) -> Callable[[int, int], None]:
 
     def show(done: int, total: int) -> None:
         if is_terminal:
-            click.echo(f"\r{done}/{total} {what} ", nl=done >= total, err=True)
+            say_over(f"{done}/{total} {what} ", last=done >= total)
         elif time.monotonic() - printed[0] >= _LINE_EVERY_S:
             printed[0] = time.monotonic()
-            click.echo(f"{done}/{total} {what}", err=True)
+            say(f"{done}/{total} {what}", err=True)
 
     return show

@@ -9,7 +9,6 @@ written.
 from __future__ import annotations
 
 import contextlib
-import sys
 import tempfile
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
@@ -36,6 +35,7 @@ from orchestrator.data.writing.train_rows import TrainWriter
 from orchestrator.data.writing.writers import FileSet, remove_files
 from orchestrator.errors import DataError, OrchError, PreflightError
 from orchestrator.rundir import write_json
+from orchestrator.terminal import say, say_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -177,8 +177,7 @@ def _warn_left_over(gathered: Gathered, lines: int, batch: int) -> Gathered:
 
 def report_progress(done: int, total: int) -> None:
     """Print a line that the supervisor reads; both in bytes."""
-    sys.stdout.write(f"orch-progress {done}/{total}\n")
-    sys.stdout.flush()
+    say(f"orch-progress {done}/{total}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -192,12 +191,11 @@ def report(attempt: Callable[[], Gathered]) -> int:
     try:
         gathered = attempt()
     except OrchError as error:
-        sys.stderr.writelines(f"{describe_problem(problem)}\n" for problem in error.problems)
+        say_lines(map(describe_problem, error.problems), err=True)
         return error.exit_code
-    sys.stderr.writelines(f"dropped: {describe_problem(problem)}\n" for problem in gathered.bad_rows)
-    sys.stderr.writelines(f"{line}\n" for line in describe_warnings(gathered.ledger))
-    sys.stdout.writelines(f"{line}\n" for line in describe_sums(gathered.ledger))
-    sys.stdout.writelines(f"{line}\n" for line in describe_supervision(gathered.stats))
+    say_lines((f"dropped: {describe_problem(problem)}" for problem in gathered.bad_rows), err=True)
+    say_lines(describe_warnings(gathered.ledger), err=True)
+    say_lines([*describe_sums(gathered.ledger), *describe_supervision(gathered.stats)])
     return 0
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +29,7 @@ from orchestrator.data.score_table import ScoreTable
 from orchestrator.data.verdict import PROBLEMS_SHOWN
 from orchestrator.data.writing.writers import FileSet, format_line
 from orchestrator.errors import DataError, OrchError, PreflightError, Problem, Where
+from orchestrator.terminal import say, say_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -248,11 +248,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             message = f"{given.out} cannot be written: {error.strerror or error}"
             raise PreflightError(message, hint="see to the disk and the permissions") from error
     except OrchError as error:
-        sys.stderr.writelines(f"{describe_problem(problem)}\n" for problem in error.problems)
+        say_lines(map(describe_problem, error.problems), err=True)
         return error.exit_code
-    sys.stderr.writelines(f"bad: {describe_problem(problem)}\n" for problem in counts.problems)
+    say_lines((f"bad: {describe_problem(problem)}" for problem in counts.problems), err=True)
     what = f"{counts.pairs} distinct pairs" if given.step == "pairs" else f"{counts.documents} documents with scores"
-    sys.stdout.write(f"{counts.rows} rows, {what}{counts.describe_bad()}\n")
+    say(f"{counts.rows} rows, {what}{counts.describe_bad()}")
     return 0
 
 

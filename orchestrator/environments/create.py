@@ -72,7 +72,12 @@ def create_environment(plan: EnvironmentPlan) -> Environment:
                 f"{environment.folder} cannot be written to: {error.strerror}", hint="name another folder with --path"
             ) from None
         for command in plan.commands[1 if _has_pip(environment) else 0 :]:
-            if (code := run_visibly(command)) != 0:
+            try:
+                code = run_visibly(command)
+            except OSError as error:
+                hint = "name another Python with --python"
+                raise PreflightError(f"{command[0]} cannot be started: {error.strerror}", hint=hint) from None
+            if code != 0:
                 hint = f"its last lines say why; then the same `orch env create` goes on in {environment.folder}"
                 raise PreflightError(f"exit code {code} from: {shlex.join(command)}", hint=hint)
         finished = replace(environment, complete=True, versions=_import_all(plan))

@@ -29,10 +29,15 @@ _LINE_END = re.compile(r"\r\n|\n|\r")
 class LogFollower:
     """Remembers how far one file was read. Characters and lines that the writer has not finished wait for the rest."""
 
-    def __init__(self, path: Path, offset: int = 0) -> None:
-        """Follow `path` from `offset` bytes on; the file need not exist yet."""
+    def __init__(self, path: Path, offset: int = 0, *, exact: bool = False) -> None:
+        """Follow `path` from `offset` bytes on; the file need not exist yet.
+
+        `exact`: lines keep their ends, empty lines are lines, and bytes that are not UTF-8 are surrogates.
+        """
         self.path = path
         self.offset = offset
+        self._exact = exact
+        self._pending = ""
         self._begin_anew()
         self._secrets = find_secret_values(os.environ)
 
@@ -58,10 +63,14 @@ class LogFollower:
             read += len(chunk)
             yield from self._split(self._decoder.decode(chunk))
         if at_end:
-            yield from self._split(self._decoder.decode(b"", final=True) + "\n")
+            yield from self._split(self._decoder.decode(b"", final=True) + "\n" * (not self._exact))
+            if self._exact and self._pending:
+                yield self._redact(self._pending)
+                self._pending = ""
 
     def _begin_anew(self) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        errors = "surrogateescape" if self._exact else "replace"
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors=errors)
         self._pending = ""
         self._in_key = 0
 
@@ -80,12 +89,15 @@ class LogFollower:
 
     def _split(self, text: str) -> list[str]:
         *finished, pending = _LINE_END.split(self._pending + text)
+        if self._exact:
+            ends = _LINE_END.findall(self._pending + text)
+            finished = [line + end for line, end in zip(finished, ends, strict=True)]
         if len(pending) > MAX_PENDING_CHARS:  # a writer that never ends a line must not fill the memory
             cut = self._find_joint(pending)
             finished.append(pending[:cut])
             pending = pending[cut:]
         self._pending = pending
-        return [self._redact(line) for line in finished if line.strip()]
+        return [self._redact(line) for line in finished if self._exact or line.strip()]
 
     def _find_joint(self, text: str) -> int:
         """Return where a line without end may be cut: no secret stands there, and none that has only begun."""
@@ -100,7 +112,7 @@ class LogFollower:
         if self._in_key:
             self._in_key -= 1
             if _KEY_ENDS not in line:
-                return STARS
+                return STARS + line[len(line.rstrip("\r\n")) :]
             self._in_key = 0
             line = STARS + line.rpartition(_KEY_ENDS)[2]
         redacted = redact_text(line, self._secrets)

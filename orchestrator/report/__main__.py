@@ -9,6 +9,7 @@ from orchestrator.errors import GateMissedError, OrchError
 from orchestrator.report.publish import write_report
 from orchestrator.report.summary import build_lines
 from orchestrator.rundir import RunDir
+from orchestrator.terminal import say
 
 _USAGE = 2
 
@@ -16,19 +17,19 @@ _USAGE = 2
 def main(argv: list[str]) -> int:
     """Report on the run folder `argv[0]`; return 0, 8 for a missed gate, or the exit code of the error."""
     if len(argv) != 1:
-        print("usage: python -m orchestrator.report RUN", file=sys.stderr)  # noqa: T201
+        say("usage: python -m orchestrator.report RUN", err=True)
         return _USAGE
     run = RunDir(Path(argv[0]).resolve())
     try:
         summary = write_report(run)
     except OrchError as error:
         for problem in error.problems:
-            print(f"{error.title}: {problem.message}", file=sys.stderr)  # noqa: T201
+            say(f"{error.title}: {problem.message}", err=True)
             for note in (problem.where, problem.hint):
                 if note:
-                    print(f"  {note}", file=sys.stderr)  # noqa: T201
+                    say(f"  {note}", err=True)
         return error.exit_code
-    print("\n".join([*build_lines(summary), f"report: {run.report_html}"]))  # noqa: T201
+    say("\n".join([*build_lines(summary), f"report: {run.report_html}"]))
     return GateMissedError.exit_code if summary["gate"]["passed"] is False else 0
 
 

@@ -118,9 +118,11 @@ def stop_run(
 
 
 def follow_logs(
-    run_dir: RunDir, stage: str | None = None, *, follow: bool = True, clock: Clock = time
+    run_dir: RunDir, stage: str | None = None, *, follow: bool = True, exact: bool = False, clock: Clock = time
 ) -> Iterator[LogLine]:
     """Yield the log lines of one stage, or of all in their order; with `follow`, until the run is over.
+
+    `exact` lines hold every byte of the log but its secrets, as `LogFollower` says.
 
     Raises RunFolderError when there is no such stage.
     """
@@ -135,7 +137,7 @@ def follow_logs(
         for name in [stage] if stage else sorted(path.name for path in stages.glob("*")):
             folder = run_dir.stage(name)
             for stream, path in (("stdout", folder.stdout_log), ("stderr", folder.stderr_log)):
-                follower = followers.setdefault((name, stream), LogFollower(path))
+                follower = followers.setdefault((name, stream), LogFollower(path, exact=exact))
                 yield from (LogLine(name, stream, text) for text in follower.iter_lines(at_end=over))
         if over:
             return
