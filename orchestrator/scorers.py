@@ -36,6 +36,10 @@ FORMATS = {
 }
 # What a packaged folder may say: it is scored by these, whether a user can name them or not.
 _PACKAGED = (*FORMATS, "formatted-head")
+# What a model is wanted for: its output over the vocabulary, the scores of its own head or of one that is new on
+# purpose, or its vectors.
+WORDS, SCORES, NEW_HEAD, VECTORS = "words", "scores", "new-head", "vectors"
+_COMPARING = ("bi-encoder", "embedding")
 # Scorers that ask a model for words, and so need its output over the vocabulary.
 _ANSWERING = ("qwen3-native", "flag-llm-reranker", "chat")
 _NEED_HEAD = "ForSequenceClassification"
@@ -46,6 +50,13 @@ _DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # in sentence-transformer
 def asks_for_words(scorer: str) -> bool:
     """Tell whether a way of scoring reads the model's output over the vocabulary."""
     return scorer in _ANSWERING
+
+
+def find_use(scorer: str) -> str:
+    """Return what a way of scoring wants a model for, in the words of workers/whole_weights.py."""
+    if asks_for_words(scorer):
+        return WORDS
+    return VECTORS if scorer in _COMPARING else SCORES
 
 
 def build_scoring(

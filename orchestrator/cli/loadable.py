@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator.preflight.named_models import NamedModel, Permissions, find_loadable, require_loadable
-from orchestrator.scorers import asks_for_words
+from orchestrator.scorers import find_use
 
 if TYPE_CHECKING:
     from orchestrator.serving.artefact import Artefact
@@ -16,11 +16,10 @@ _PACKAGED = Permissions(allow="package its run again, which writes safetensors",
 def require_artefact_loads(artefact: Artefact) -> None:
     """Raise PreflightError with everything that keeps a packaged model from being loaded in its Python."""
     model = find_loadable(str(artefact.folder), trust_remote_code=artefact.trusts_remote_code)
-    answers = asks_for_words(artefact.scorer)
-    require_loadable([NamedModel(model, artefact.python, artefact.env, _PACKAGED, answers=answers)])
+    require_loadable([NamedModel(model, artefact.python, artefact.env, _PACKAGED, find_use(artefact.scorer))])
 
 
-def require_base_loads(base: str, python: str, permissions: Permissions, *, trust: bool, answers: bool) -> None:
+def require_base_loads(base: str, python: str, permissions: Permissions, *, trust: bool, use: str) -> None:
     """Raise PreflightError with everything that keeps an adapter's base model from being loaded in `python`."""
     model = find_loadable(base, trust_remote_code=trust)
-    require_loadable([NamedModel(model, python, permissions.env, permissions, answers=answers)])
+    require_loadable([NamedModel(model, python, permissions.env, permissions, use)])

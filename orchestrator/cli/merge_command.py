@@ -94,7 +94,7 @@ def _merge_adapter(adapter: Path, out: Path, asked: _Asked) -> dict[str, Any]:
     base = require_base(adapter, asked.base)
     require_whole_adapter(adapter)
     permissions, trust = Permissions(asked.allow_pickle), asked.trust_remote_code
-    require_base_loads(base.location, sys.executable, permissions, trust=trust, answers=base.answers)
+    require_base_loads(base.location, sys.executable, permissions, trust=trust, use=base.use)
     command = build_quick_merge(
         sys.executable, str(WORKERS), adapter, out, dtype=asked.dtype, prompt=asked.test_prompt, env=permissions.env,
         cwd=Path.cwd(), base=asked.base, trust=trust,
@@ -140,7 +140,7 @@ def _require_mergeable(run: RunDir, plan: Plan, checkpoint: Checkpoint) -> None:
     )
     python, _, _ = find_worker(run, plan)
     trust = says_of_model(plan, "trust_remote_code")
-    require_base_loads(base.location, python, permissions, trust=trust, answers=base.answers)
+    require_base_loads(base.location, python, permissions, trust=trust, use=base.use)
 
 
 def _fresh(out: Path) -> Path:

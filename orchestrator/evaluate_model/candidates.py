@@ -11,7 +11,7 @@ from orchestrator.errors import PreflightError, Problem
 from orchestrator.evaluate_model.request import MAX_LENGTH
 from orchestrator.model_names import find_named_model
 from orchestrator.preflight.named_models import NamedModel, Permissions, require_loadable
-from orchestrator.scorers import DTYPES, asks_for_words, build_scoring, load_own_spec
+from orchestrator.scorers import DTYPES, build_scoring, find_use, load_own_spec
 
 if TYPE_CHECKING:
     from orchestrator.evaluate_model.request import Request
@@ -67,7 +67,7 @@ def require_candidates_load(request: Request, candidates: list[Candidate], *, ve
             candidate.model,
             request.python,
             permissions=Permissions(request.reading.allow_pickle),
-            answers=asks_for_words(candidate.spec["scorer"]),
+            use=find_use(candidate.spec["scorer"]),
             find_misfit=find_misfit,
         )
 

@@ -16,6 +16,7 @@ from orchestrator.preflight.lengths import check_lengths
 from orchestrator.preflight.memory_fit import advise_memory, check_memory
 from orchestrator.preflight.model_files import advise_model_files, check_model_files
 from orchestrator.preflight.model_loading import check_model_loading
+from orchestrator.preflight.model_tensors import check_model_tensors
 from orchestrator.preflight.packages import check_packages
 from orchestrator.preflight.ports import check_ports
 from orchestrator.preflight.resumable import advise_on_resuming
@@ -50,7 +51,7 @@ CHECKS: tuple[Check, ...] = (
     check_ports,
 )
 # What starts a process of the backend is asked last, and only where all else is in order.
-LAST_CHECKS: tuple[Check, ...] = (check_model_loading,)
+LAST_CHECKS: tuple[Check, ...] = (check_model_loading, check_model_tensors)
 ADVICE: tuple[Check, ...] = (
     advise_on_resuming,
     advise_known_bugs,

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import Problem
+from orchestrator.measuring import TEACHER
 from orchestrator.model_weights import Weights, describe_damage, read_weights
 from orchestrator.models import load_config
 from orchestrator.preflight.tokenizer_files import find_token_beyond, find_tokenizer_problems
-from orchestrator.scorers import asks_for_words
+from orchestrator.scorers import NEW_HEAD, SCORES, WORDS, find_use
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from orchestrator.backends.protocol import Job
     from orchestrator.models import BaseModel
@@ -31,7 +32,7 @@ _EMBEDDING = re.compile(r"(^|\.)(embed_tokens|word_embeddings|tok_embeddings|wte
 _SCORING_HEAD = re.compile(r"(^|\.)(classifier|score|classification_head|head|sequence_summary)\.")
 _ANSWER_HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output)\.")
 _LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-_SPEC = re.compile(r"files/scoring\.(?!teacher\.)[^/]+\.json")
+_SPEC = re.compile(r"files/scoring\.([^/]+)\.json")
 _WIDTHS = ("embedding_size", "input_embedding_size", "word_embed_proj_dim", "hidden_size", "n_embd", "d_model", "dim")
 _RANDOM = "the trainer would fill them with random numbers, and say so in a warning only"
 _CONFIG = "take config.json and weights from one and the same model"
@@ -41,8 +42,7 @@ def check_model_files(job: Job, plan: Plan) -> Iterator[Problem]:
     """Yield what is missing, damaged or does not fit in the folders of the models that are on this machine."""
     for key, model, allow_pickle in local_models(job):
         allow = f"say {key}: {{path: …, allow_pickle: true}}"
-        answers = key == "model" and _asks_for_words(plan)
-        yield from find_folder_problems(model, allow=allow, allow_pickle=allow_pickle, answers=answers)
+        yield from find_folder_problems(model, allow=allow, allow_pickle=allow_pickle, uses=find_uses(plan, key))
 
 
 def advise_model_files(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001
@@ -73,10 +73,24 @@ def local_models(job: Job) -> list[tuple[str, BaseModel, bool]]:
     return [(key, model, allow) for key, model, allow in found if model.folder is not None]
 
 
-def find_folder_problems(model: BaseModel, *, allow: str, allow_pickle: bool, answers: bool) -> Iterator[Problem]:
+def find_uses(plan: Plan, key: str) -> frozenset[str]:
+    """Return what the plan wants its base (`model`) or its `teacher` for: what measures them, and what is trained.
+
+    A base becomes what is packaged: where that scores by a head and the base has none, its head is new on purpose.
+    """
+    specs = [(match[1], json.loads(file.text)) for file in plan.files if (match := _SPEC.fullmatch(file.path))]
+    if key == TEACHER:
+        return frozenset(find_use(spec["scorer"]) for name, spec in specs if name == TEACHER)
+    uses = {find_use(spec["scorer"]) for name, spec in specs if name != TEACHER}
+    return frozenset(NEW_HEAD if use == SCORES else use for use in uses)
+
+
+def find_folder_problems(
+    model: BaseModel, *, allow: str, allow_pickle: bool, uses: Collection[str] = ()
+) -> Iterator[Problem]:
     """Yield what is wrong with one model's folder; `allow` is how its user would let pickled weights be loaded.
 
-    `answers` says that the model's output over the vocabulary is used.
+    `uses` are what the model is wanted for (`scorers.find_use`).
     """
     folder = model.folder
     if folder is None:
@@ -97,7 +111,7 @@ def find_folder_problems(model: BaseModel, *, allow: str, allow_pickle: bool, an
     if weights.shapes and not weights.problems:
         yield from _find_absent_layers(folder, config, weights.shapes)
         yield from _find_other_sizes(folder, config, weights.shapes)
-        yield from _find_absent_heads(folder, config, weights.shapes, answers=answers)
+        yield from _find_absent_heads(folder, config, weights.shapes, answers=WORDS in uses)
 
 
 def find_embedding(shapes: Shapes) -> tuple[int, int] | None:
@@ -124,12 +138,6 @@ def read_text_config(config: dict[str, Any]) -> dict[str, Any]:
     """Return the part of a config that describes the language model: all of it, or its text_config."""
     text = config.get("text_config")
     return text if isinstance(text, dict) else config
-
-
-def _asks_for_words(plan: Plan) -> bool:
-    """Tell whether the base model, or what it becomes, is ever asked for words: a new scoring head is not."""
-    specs = [json.loads(file.text) for file in plan.files if _SPEC.fullmatch(file.path)]
-    return any(asks_for_words(spec["scorer"]) for spec in specs)
 
 
 def _find_absent_layers(folder: Path, config: dict[str, Any], shapes: Shapes) -> Iterator[Problem]:

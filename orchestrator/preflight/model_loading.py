@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S = 300.0  # the imports alone take a minute on a slow disk
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack")
-_DECIDING = ("transformers", "tokenizers", "python")
+DECIDING = ("transformers", "tokenizers", "python")
 _NEEDS_CODE = "contains custom code"  # resolve_trust_remote_code of transformers/dynamic_module_utils.py (4.57, 5.19)
 
 
@@ -45,11 +45,15 @@ class Loader:
 def check_model_loading(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001
     """Yield what the backend's libraries say of a config or a tokenizer that does not load."""
     for key, model, _ in local_models(job):
-        environment = job.environment(model)
-        loader = Loader(job.backend_python, job.workers, job.versions, environment, job.cache_dir)
-        problem = find_loading_problem(model, loader, trust=f"say {key}: {{path: …, trust_remote_code: true}}")
+        trust = f"say {key}: {{path: …, trust_remote_code: true}}"
+        problem = find_loading_problem(model, find_loader(job, model), trust=trust)
         if problem is not None:
             yield problem
+
+
+def find_loader(job: Job, model: BaseModel) -> Loader:
+    """Return what a job's models are loaded in."""
+    return Loader(job.backend_python, job.workers, job.versions, job.environment(model), job.cache_dir)
 
 
 def find_loading_problem(model: BaseModel, loader: Loader, *, trust: str) -> Problem | None:
@@ -69,7 +73,7 @@ def find_loading_problem(model: BaseModel, loader: Loader, *, trust: str) -> Pro
         return Problem(f"{model.folder} brings Python code along, and does not load without it", hint)
     if done is None or done.exit_code != 0:  # a config or a tokenizer that does need PyTorch gets it
         done = run(argv, _TIMEOUT_S, env=env)
-    if done.exit_code == 0 and (found := _parse(done.stdout)) is not None:
+    if done.exit_code == 0 and (found := parse_answer(done.stdout)) is not None:
         if known is not None:
             with suppress(OSError):  # a cache that cannot be written is one that is not there
                 write_json(known, {"model": str(model.folder), **found})
@@ -78,7 +82,7 @@ def find_loading_problem(model: BaseModel, loader: Loader, *, trust: str) -> Pro
         return Problem(f"{model.folder} did not load within {_TIMEOUT_S:.0f} s", "is its disk slow, or not there?")
     lines = [line for line in done.stderr.splitlines() if line.strip()] or ["it says nothing"]
     reason = lines[-1].removeprefix("inspect_model: ")
-    installed = ", ".join(f"{name} {loader.versions[name]}" for name in _DECIDING if name in loader.versions)
+    installed = ", ".join(f"{name} {loader.versions[name]}" for name in DECIDING if name in loader.versions)
     hint = f"{loader.python} has {installed}: download the model again, or install the version that it asks for"
     return Problem(reason, hint)
 
@@ -88,12 +92,12 @@ def _find_key(model: BaseModel, loader: Loader) -> str:
     folder = model.folder or Path()
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix not in _WEIGHTS)
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    versions = [loader.versions.get(name) for name in _DECIDING]
+    versions = [loader.versions.get(name) for name in DECIDING]
     parts: list[Any] = [str(folder), stats, versions, loader.python, model.trust_remote_code]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
-def _parse(text: str) -> dict[str, Any] | None:
+def parse_answer(text: str) -> dict[str, Any] | None:
     """Return what the worker printed; None for anything else. What a site's own start-up prints stands before it."""
     try:
         found = json.loads(text.strip().rpartition("\n")[2])

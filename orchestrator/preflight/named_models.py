@@ -12,6 +12,7 @@ from orchestrator.models import BaseModel, find_model, learn_from_config
 from orchestrator.preflight.hub import HubQuestion, find_hub_problems
 from orchestrator.preflight.model_files import find_folder_problems
 from orchestrator.preflight.model_loading import Loader, find_loading_problem
+from orchestrator.preflight.model_tensors import find_tensor_problems
 from orchestrator.provenance import find_versions
 from orchestrator.recipe.schema import ModelRef
 from orchestrator.user_folders import find_orch_cache
@@ -47,16 +48,21 @@ class Permissions:
 class NamedModel:
     """A model that a command is about to load, in `python` with `env`.
 
-    `answers` says that the model's output over the vocabulary is used. `find_misfit` says what is wrong with a model
-    whose config.json is not here before a hub shows it.
+    `use` is what it is wanted for (`scorers.find_use`), None where nobody knows. `find_misfit` says what is wrong with
+    a model whose config.json is not here before a hub shows it.
     """
 
     model: BaseModel
     python: str
     env: Mapping[str, str] = field(default_factory=dict)
     permissions: Permissions = field(default_factory=Permissions)
-    answers: bool = False
+    use: str | None = None
     find_misfit: Callable[[BaseModel], Problem | None] = lambda _: None
+
+    @property
+    def uses(self) -> tuple[str, ...]:
+        """What is known of its use."""
+        return () if self.use is None else (self.use,)
 
 
 def require_loadable(named: Sequence[NamedModel]) -> None:
@@ -65,7 +71,7 @@ def require_loadable(named: Sequence[NamedModel]) -> None:
     Files are looked at, and a hub is asked; the Python that is to load the models is asked last, once a folder.
     """
     problems = [problem for item in named for problem in _find_problems(item)]
-    problems = problems or [problem for item in named if (problem := _find_loading_problem(item))]
+    problems = problems or [problem for item in named for problem in _find_loading_problems(item)]
     if problems:
         raise PreflightError.from_problems(list(dict.fromkeys(problems)))
 
@@ -84,7 +90,7 @@ def _find_problems(named: NamedModel) -> Iterator[Problem]:
     model, permissions = named.model, named.permissions
     if model.folder is not None:
         yield from find_folder_problems(
-            model, allow=permissions.allow, allow_pickle=permissions.pickles, answers=named.answers
+            model, allow=permissions.allow, allow_pickle=permissions.pickles, uses=named.uses
         )
         return
 
@@ -108,9 +114,10 @@ def _find_untrusted(model: BaseModel, permissions: Permissions) -> Problem | Non
     return Problem(f"{model.location} brings Python code along", hint)
 
 
-def _find_loading_problem(named: NamedModel) -> Problem | None:
+def _find_loading_problems(named: NamedModel) -> list[Problem]:
     if named.model.folder is None:
-        return None
+        return []
     env = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", **named.env}
     loader = Loader(named.python, _WORKERS, find_versions(named.python), env, str(find_orch_cache()))
-    return find_loading_problem(named.model, loader, trust=named.permissions.trust)
+    problem = find_loading_problem(named.model, loader, trust=named.permissions.trust)
+    return [problem] if problem is not None else find_tensor_problems(named.model, loader, named.uses)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import PreflightError, RunFolderError
 from orchestrator.model_weights import describe_damage
 from orchestrator.render import render_command
 from orchestrator.safetensors_files import Damage, read_shapes
+from orchestrator.scorers import NEW_HEAD, VECTORS, WORDS
 from orchestrator.serving.artefact import says_of_model
 from orchestrator.supervise.checkpoints import find_defect, list_checkpoint_folders
 from orchestrator.supervise.state import load_result
@@ -160,10 +161,10 @@ def find_worker(run: RunDir, plan: Plan) -> tuple[str, str, dict[str, str]]:
 
 @dataclass(frozen=True)
 class Base:
-    """An adapter's base model, a folder or a hub id; `answers` says that its output over the vocabulary is used."""
+    """An adapter's base model, a folder or a hub id, and what it is wanted for (`scorers.find_use`)."""
 
     location: str
-    answers: bool
+    use: str
 
 
 def require_base(adapter: Path, base: str | None) -> Base:
@@ -185,7 +186,18 @@ def require_base(adapter: Path, base: str | None) -> Base:
     if Path(found).is_absolute() and not (Path(found) / "config.json").is_file():
         hint = "copy it there, or name it with --base"
         raise PreflightError(f"the base model of {adapter} is not on this machine: {found}", hint=hint)
-    return Base(found, answers=config.get("task_type") == "CAUSAL_LM")
+    return Base(found, _find_use(adapter, config))
+
+
+def _find_use(adapter: Path, config: dict[str, Any]) -> str:
+    """Return what an adapter wants its base for; the head of one that scores is the adapter's own."""
+    if config.get("task_type") == "SEQ_CLS":
+        return NEW_HEAD
+    try:  # ms-swift calls every adapter of an LLM CAUSAL_LM, and says in a file of its own what it was trained as
+        trained_as = json.loads((adapter / "args.json").read_text(encoding="utf-8")).get("task_type")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        trained_as = None
+    return WORDS if config.get("task_type") == "CAUSAL_LM" and trained_as != "embedding" else VECTORS
 
 
 def require_whole_adapter(adapter: Path) -> None:

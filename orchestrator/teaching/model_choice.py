@@ -10,7 +10,7 @@ from orchestrator.errors import PreflightError, Problem
 from orchestrator.hardware import find_hardware
 from orchestrator.model_names import find_named_model
 from orchestrator.preflight.named_models import NamedModel, Permissions, require_loadable
-from orchestrator.scorers import DTYPES, asks_for_words, build_scoring, find_format
+from orchestrator.scorers import DTYPES, build_scoring, find_format, find_use
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,7 +78,7 @@ def require_chosen_load(chosen: Sequence[Chosen]) -> None:
             item.model,
             sys.executable,
             permissions=item.choice.permissions,
-            answers=asks_for_words(item.spec["scorer"]),
+            use=find_use(item.spec["scorer"]),
             find_misfit=find_misfit,
         )
 

@@ -19,6 +19,8 @@ WORKERS = (
     "fresh",
     "inspect_model",
     "launch",
+    "inspect_tensors",
+    "mend_model",
     "merge",
     "mine",
     "package",

@@ -20,6 +20,8 @@ from orchestrator.workers.reranker.scoring import name_head
 from orchestrator.workers.reranker.scoring_spec import DTYPES
 from orchestrator.workers.tokenizer_files import copy_tokenizer, has_tokenizer, read_json
 from orchestrator.workers.weights import read_tensors, require_safetensors, scan_weights
+from orchestrator.workers.whole_weights import NEW_HEAD, WORDS, require_whole
+from orchestrator.workers.whole_weights import VECTORS as FOR_VECTORS
 
 SWIFT_ARGUMENTS = "args.json"
 
@@ -86,10 +88,15 @@ def find_base(adapter: Path, config: dict[str, Any]) -> str:
     return str(base)
 
 
-def load_base(base: str, task_type: str | None, dtype: str, *, trust_remote_code: bool) -> Any:
-    """Return the base model in the class that the adapter was trained on."""
+def load_base(base: str, task_type: str | None, dtype: str, *, trust_remote_code: bool, kind: str = LOGITS) -> Any:
+    """Return the base model in the class that the adapter was trained on; `kind` is what the adapter's model gives.
+
+    Raises WorkerError where its files do not fill it.
+    """
     from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
+    use = NEW_HEAD if task_type == "SEQ_CLS" else WORDS if (task_type, kind) == ("CAUSAL_LM", LOGITS) else FOR_VECTORS
+    require_whole(base, use, trust_remote_code=trust_remote_code)
     # not `dtype`, which transformers has since 4.56 only; FlagEmbedding itself says torch_dtype
     if task_type == "SEQ_CLS":
         return AutoModelForSequenceClassification.from_pretrained(
@@ -148,14 +155,14 @@ def merge(request: MergeRequest, base: str, config: dict[str, Any], folder: Path
     kind, trust = find_kind(request.adapter, config), request.trust_remote_code
     tokenizer = write_tokenizer(base, request.adapter, folder, trust_remote_code=trust)
     task_type = config.get("task_type")
-    model = load_base(base, task_type, request.dtype, trust_remote_code=trust).to(request.device)
+    model = load_base(base, task_type, request.dtype, trust_remote_code=trust, kind=kind).to(request.device)
     adapted = attach_adapter(model, request.adapter).eval()
     before = observe(adapted, tokenizer, kind, request.test_prompt)
     save_merged(adapted, folder)
     del model, adapted
     gc.collect()
     # what is on the disk is what counts
-    saved = load_base(str(folder), task_type, "auto", trust_remote_code=trust).to(request.device).eval()
+    saved = load_base(str(folder), task_type, "auto", trust_remote_code=trust, kind=kind).to(request.device).eval()
     after = observe(saved, tokenizer, kind, request.test_prompt)
     dtype = str(saved.dtype).removeprefix("torch.")
     return {"dtype": dtype, **judge(kind, before, after, dtype, request.test_prompt)}

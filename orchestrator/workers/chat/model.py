@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.pickles import weight_options
+from orchestrator.workers.whole_weights import WORDS, require_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +37,7 @@ def load_chat_model(model: str, dtype: str, device: str, *, trust_remote_code: b
     """Return the model, ready to run."""
     from transformers import AutoModelForCausalLM
 
+    require_whole(model, WORDS, trust_remote_code=trust_remote_code)
     loaded = AutoModelForCausalLM.from_pretrained(
         model, torch_dtype=dtype, trust_remote_code=trust_remote_code, **weight_options()
     )

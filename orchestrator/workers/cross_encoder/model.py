@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.pickles import weight_options
 from orchestrator.workers.reranker.scoring import HEAD_SEED, name_head
+from orchestrator.workers.whole_weights import NEW_HEAD, require_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,6 +49,7 @@ def load_model(settings: Settings) -> Any:
     from sentence_transformers import CrossEncoder
 
     name_head(settings.model, trust_remote_code=settings.trust_remote_code)
+    require_whole(settings.model, NEW_HEAD, trust_remote_code=settings.trust_remote_code)
     torch.manual_seed(HEAD_SEED)
     model = CrossEncoder(
         settings.model,

@@ -9,6 +9,7 @@ from orchestrator.workers.embedding.end_token import ensure_end_token
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.pickles import weight_options
 from orchestrator.workers.progress import Progress
+from orchestrator.workers.whole_weights import VECTORS, require_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,6 +49,7 @@ def load_encoder(model: str, spec: EmbeddingSpec, device: str, *, local_files_on
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.util.file_io import is_sentence_transformer_model
 
+    require_whole(model, VECTORS, trust_remote_code=spec.trust_remote_code)
     own = is_sentence_transformer_model(model, local_files_only=local_files_only)
     options = {"trust_remote_code": spec.trust_remote_code, "local_files_only": local_files_only}
     if own:

@@ -14,6 +14,7 @@ from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.pickles import weight_options
 from orchestrator.workers.reranker.scoring import CHAT, HEAD_SEED, name_head
 from orchestrator.workers.reranker.training_format import encode_plain, quote_jinja
+from orchestrator.workers.whole_weights import NEW_HEAD, require_whole
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
@@ -135,6 +136,7 @@ def load_formatted_head(
 
     template = build_format_template(pair_format)
     name_head(model, trust_remote_code=trust_remote_code)
+    require_whole(model, NEW_HEAD, trust_remote_code=trust_remote_code)
     torch.manual_seed(HEAD_SEED)
     transformer = Transformer(
         model,

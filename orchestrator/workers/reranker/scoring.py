@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.pickles import weight_options
 from orchestrator.workers.reranker.training_format import quote_jinja
+from orchestrator.workers.whole_weights import NEW_HEAD, VECTORS, WORDS, require_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -77,6 +78,7 @@ def load_flag_llm_reranker(model: str, spec: ScoringSpec, device: str) -> Scorer
     """Return FlagEmbedding's FlagLLMReranker: the logit of "Yes" after query, document and prompt."""
     from FlagEmbedding import FlagLLMReranker
 
+    require_whole(model, WORDS, trust_remote_code=spec.trust_remote_code)
     reranker = FlagLLMReranker(
         model,
         use_fp16=spec.dtype == "float16",
@@ -143,6 +145,7 @@ def load_qwen3_native(model: str, spec: ScoringSpec, device: str) -> Scorer:
     from sentence_transformers.cross_encoder.modules import LogitScore
     from torch import nn
 
+    require_whole(model, WORDS, trust_remote_code=spec.trust_remote_code)
     transformer = Transformer(model, transformer_task="text-generation", **native_arguments(spec))
     ids = answer_ids(transformer.tokenizer, model)
     encoder = CrossEncoder(
@@ -160,6 +163,7 @@ def load_score_head(model: str, spec: ScoringSpec, device: str) -> Scorer:
     from torch import nn
 
     head = name_head(model, trust_remote_code=spec.trust_remote_code)
+    require_whole(model, NEW_HEAD, trust_remote_code=spec.trust_remote_code)
     torch.manual_seed(HEAD_SEED)
     arguments = native_arguments(spec)
     arguments["config_kwargs"]["num_labels"] = 1
@@ -253,6 +257,7 @@ def load_cross_encoder(model: str, spec: ScoringSpec, device: str) -> Scorer:
     from torch import nn
 
     head = name_head(model, trust_remote_code=spec.trust_remote_code)
+    require_whole(model, NEW_HEAD, trust_remote_code=spec.trust_remote_code)
     torch.manual_seed(HEAD_SEED)
     encoder = CrossEncoder(
         model,
@@ -270,6 +275,7 @@ def load_bi_encoder(model: str, spec: ScoringSpec, device: str) -> Scorer:
     """Return the cosine of a SentenceTransformer's query and document vectors, with the model's own prompts."""
     from sentence_transformers import SentenceTransformer
 
+    require_whole(model, VECTORS, trust_remote_code=spec.trust_remote_code)
     encoder = SentenceTransformer(
         model, device=device, trust_remote_code=spec.trust_remote_code, model_kwargs=loading_arguments(spec)
     )

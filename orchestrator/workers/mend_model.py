@@ -1,0 +1,217 @@
+"""Write a copy of a model's folder whose tensors have the names, or the head, that its class wants.
+
+Only headers are rewritten and bytes copied, but for a head or an adapter that is computed: any Python renames.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.folders import fresh_folder
+from orchestrator.workers.weight_names import PEFT_BODY, PEFT_COPY, PEFT_LAYER, Renaming, looks_like_head, rename
+from orchestrator.workers.weights import INDEX, require_safetensors, require_whole
+
+_CLASSIFIES = "ForSequenceClassification"
+_WEIGHTS = ("*.safetensors", INDEX, "*.bin", "*.bin.index.json", "*.pt", "*.pth")
+_LABELS = ("id2label", "label2id", "num_labels", "_num_labels")
+_BLOCK = 1 << 24
+
+
+@dataclass(frozen=True)
+class Change:
+    """What becomes of the tensors: `names` old → new, None for one that is left out; `values` new bytes and shape."""
+
+    names: dict[str, str | None] = field(default_factory=dict)
+    values: dict[str, tuple[list[int], bytes]] = field(default_factory=dict)
+
+
+def read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """Return a whole file's header and where its data begin. Raises WorkerError for one that is not whole."""
+    require_whole(path)
+    with path.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        header: dict[str, Any] = json.loads(stream.read(length))
+    return header, 8 + length
+
+
+def write_changed(path: Path, target: Path, change: Change) -> None:
+    """Write one safetensors file with the change: a tensor that it does not speak of stays as it is."""
+    header, start = read_header(path)
+    kept = sorted((entry["data_offsets"][0], name) for name, entry in header.items() if name != "__metadata__")
+    written: dict[str, Any] = {"__metadata__": {**header.get("__metadata__", {}), "format": "pt"}}
+    end = 0
+    for _, name in kept:
+        entry, new = header[name], change.names.get(name, name)
+        if new is None:
+            continue
+        first, last = entry["data_offsets"]
+        shape, size = entry["shape"], last - first
+        if name in change.values:
+            shape, size = change.values[name][0], len(change.values[name][1])
+        written[new] = {"dtype": entry["dtype"], "shape": shape, "data_offsets": [end, end + size]}
+        end += size
+    text = json.dumps(written).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("rb") as source, target.open("wb") as out:
+        out.write(struct.pack("<Q", len(text)) + text)
+        for first, name in kept:
+            if change.names.get(name, name) is None:
+                continue
+            if name in change.values:
+                out.write(change.values[name][1])
+                continue
+            source.seek(start + first)
+            left = header[name]["data_offsets"][1] - first
+            while left:
+                block = source.read(min(left, _BLOCK))
+                out.write(block)
+                left -= len(block)
+
+
+def rename_all(names: list[str], renamings: list[Renaming]) -> dict[str, str | None]:
+    """Return each name's new one. Raises WorkerError where two would become one, or none is changed."""
+    found = {name: rename(name, renamings) for name in names}
+    if len(set(found.values())) < len(found):
+        twice = next(new for new in found.values() if list(found.values()).count(new) > 1)
+        raise WorkerError(f"two tensors would be called {twice}")
+    if all(old == new for old, new in found.items()):
+        raise WorkerError("no tensor is called so: nothing would change")
+    return dict(found)
+
+
+def make_one_label(tensors: dict[str, Any]) -> Change:
+    """Return the head of two labels as one of one: the second label's logit less the first's.
+
+    Raises WorkerError where there is no such head.
+    """
+    heads = {name: tensor for name, tensor in tensors.items() if looks_like_head(name) and tensor.shape[:1] == (2,)}
+    if not heads:
+        raise WorkerError("there is no head of two labels")
+    return Change({}, {name: _pack((tensor[1:] - tensor[:1]).to(tensor.dtype)) for name, tensor in heads.items()})
+
+
+def fold_adapter(tensors: dict[str, Any], alpha: float) -> Change:
+    """Return the weights with the LoRA that lies beside them added, each times `alpha` by its rank.
+
+    Raises WorkerError where there is none, or another kind of adapter.
+    """
+    names: dict[str, str | None] = {}
+    values = {}
+    for name, tensor in tensors.items():
+        module, mark, rest = name.partition(".lora_A.")
+        if not mark:
+            continue
+        one, two = tensor.float(), tensors[f"{module}.lora_B.{rest}"].float()
+        weight = next((key for key in (f"{module}.{PEFT_LAYER}.weight", f"{module}.weight") if key in tensors), None)
+        if weight is None:
+            raise WorkerError(f"{module} has an adapter, and no weight that it belongs to")
+        base = tensors[weight]
+        values[weight] = _pack((base.float() + two @ one * (alpha / one.shape[0])).to(base.dtype))
+        names |= {name: None, f"{module}.lora_B.{rest}": None}
+    if not values:
+        raise WorkerError("there is no LoRA beside the weights")
+    renamings = [Renaming(PEFT_BODY, ""), Renaming(PEFT_LAYER)]
+    for name in tensors.keys() - names.keys():
+        if f".{PEFT_COPY}." in name:
+            names[name] = None
+        elif ".modules_to_save." in name:
+            module, _, rest = name.partition(".modules_to_save.")
+            names[name] = rename(f"{module}.{rest.partition('.')[2]}", renamings)
+        elif ".lora_" in name:
+            raise WorkerError(f"{name} is of an adapter that is not a plain LoRA: merge it with peft")
+        else:
+            names[name] = rename(name, renamings)
+    return Change(names, values)
+
+
+def write_config(folder: Path, target: Path, *, head: str) -> None:
+    """Write config.json for a head of one label (`one`), or for none (`none`)."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for key in _LABELS:
+        config.pop(key, None)
+    if head == "one":
+        config |= {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
+    else:
+        config["architectures"] = [name.replace(_CLASSIFIES, "Model") for name in config.get("architectures") or ()]
+    (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def mend(folder: Path, target: Path, options: argparse.Namespace) -> int:
+    """Write the mended copy into `target`; return how many tensors were changed. Raises WorkerError."""
+    files = require_safetensors(folder)
+    names = [name for path in files for name in read_header(path)[0] if name != "__metadata__"]
+    if options.without_head:
+        change = Change({name: None for name in names if looks_like_head(name)})
+    elif options.one_label or options.fold_lora is not None:
+        from orchestrator.workers.weights import read_tensors
+
+        tensors = dict(read_tensors(files))
+        change = make_one_label(tensors) if options.one_label else fold_adapter(tensors, options.fold_lora)
+    else:
+        change = Change(rename_all(names, options.renamings))
+    shutil.copytree(folder, target, dirs_exist_ok=True, ignore=lambda path, _: _list_weights(folder, Path(path)))
+    for path in files:
+        write_changed(path, target / path.name, change)
+    if (folder / INDEX).is_file():
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        moved = {change.names.get(name, name): file for name, file in index["weight_map"].items()}
+        index["weight_map"] = {name: file for name, file in moved.items() if name is not None}
+        (target / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    if options.one_label or options.without_head:
+        write_config(folder, target, head="one" if options.one_label else "none")
+    return len({name for name, new in change.names.items() if name != new} | change.values.keys())
+
+
+def main(argv: list[str]) -> int:
+    """Write the mended copy, which appears whole or not at all."""
+
+    class Renamed(argparse.Action):
+        def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+            old, equals, new = values.partition("=")
+            if self.dest == "rename" and not equals:
+                parser.error(f"{option_string} takes OLD=NEW")
+            namespace.renamings.append(Renaming(old, {"drop": None, "strip": ""}.get(self.dest, new)))
+
+    parser = argparse.ArgumentParser(prog="workers mend_model", description=__doc__, allow_abbrev=False)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("-o", "--out", type=Path, required=True, help="a folder that is not there yet")
+    parser.set_defaults(renamings=[])
+    parser.add_argument("--strip", action=Renamed, metavar="PREFIX", help="take PREFIX. from the front of the names")
+    parser.add_argument("--drop", action=Renamed, metavar="PART", help="take PART. out of the names, wherever it is")
+    parser.add_argument("--rename", action=Renamed, metavar="OLD=NEW", help="put NEW. in the place of OLD. in front")
+    parser.add_argument("--one-label", action="store_true", help="make one label of a head of two: second less first")
+    parser.add_argument("--without-head", action="store_true", help="leave the head out, so that a new one is trained")
+    parser.add_argument("--fold-lora", type=float, metavar="ALPHA", help="add the LoRA that lies beside the weights")
+    options = parser.parse_args(argv)
+    asked = (bool(options.renamings), options.one_label, options.without_head, options.fold_lora is not None)
+    if sum(asked) != 1:
+        parser.error("say what to change: names, --one-label, --without-head or --fold-lora")
+    if not (options.folder / "config.json").is_file():
+        raise WorkerError(f"{options.folder} is no model: it has no config.json")
+    if os.path.lexists(options.out):
+        raise WorkerError(f"{options.out} exists already: choose another")
+    with fresh_folder(options.out) as target:
+        changed = mend(options.folder, target, options)
+    print(f"wrote {options.out}: {changed} tensors changed", flush=True)  # noqa: T201
+    return 0
+
+
+def _list_weights(folder: Path, path: Path) -> set[str]:
+    """Return which files of `path` are written anew: the weights of the model itself, and not of its modules."""
+    if path != folder:
+        return set()
+    return {found.name for pattern in _WEIGHTS for found in path.glob(pattern)}
+
+
+def _pack(tensor: Any) -> tuple[list[int], bytes]:
+    import torch
+
+    return list(tensor.shape), tensor.contiguous().view(torch.uint8).numpy().tobytes()

@@ -1,0 +1,334 @@
+"""Whether the files of a model fill its architecture: every tensor's name and shape, compared on the meta device.
+
+transformers itself matches the names, as it does when it loads: with its own renamings, prefixes and tied weights. No
+weight is read. What it would fill with random numbers, with a warning and exit code 0, is refused here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.pickles import ALLOWED
+from orchestrator.workers.weight_names import (
+    ADAPTER,
+    Renaming,
+    find_swap,
+    find_wrappers,
+    looks_like_head,
+    name_command,
+    rename,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+Shapes = dict[str, tuple[int, ...]]
+
+# What a model is wanted for: its words, the scores of its own head or of one that is new on purpose, or its vectors.
+WORDS, SCORES, NEW_HEAD, VECTORS = USES = ("words", "scores", "new-head", "vectors")
+_LOADERS = {
+    WORDS: "AutoModelForCausalLM",
+    SCORES: "AutoModelForSequenceClassification",
+    NEW_HEAD: "AutoModelForSequenceClassification",
+    VECTORS: "AutoModel",
+}
+_CLASSIFIES = "ForSequenceClassification"
+_WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_PICKLE, _PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+_POOLER = re.compile(r"(^|\.)pooler\.")
+_MOST_RENAMINGS = 4
+_RANDOM = "they would be filled with random numbers"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with the weights, and what to do."""
+
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a class wants and what the files have: what is missing, what nobody takes, and what has another shape.
+
+    `lacking` is what is missing and must not be. `prefix` stands in front of all names but those of the head.
+    """
+
+    model_class: str
+    wanted: int
+    prefix: str
+    missing: Shapes = field(default_factory=dict)
+    lacking: Shapes = field(default_factory=dict)
+    unexpected: Shapes = field(default_factory=dict)
+    mismatched: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
+
+    def is_head(self, name: str) -> bool:
+        """Tell whether a tensor belongs to the head: what comes after the model that the class is built on."""
+        return bool(_POOLER.search(name)) or not name.startswith(f"{self.prefix}.")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a model is wanted for, and the class and config that load it so."""
+
+    use: str
+    loader: Any
+    config: Any
+    quantized: bool
+
+    @property
+    def may_lack_head(self) -> bool:
+        """Whether a head that is not in the files is new on purpose: the config claims none."""
+        return self.use == NEW_HEAD and not any(_CLASSIFIES in name for name in self.config.architectures or ())
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found out of a model for one use; `why_not` says why nothing could be, and is empty otherwise."""
+
+    use: str
+    faults: tuple[Fault, ...] = ()
+    new: tuple[str, ...] = ()
+    why_not: str = ""
+
+
+def require_whole(model: str | Path, use: str, *, trust_remote_code: bool = False) -> Verdict:
+    """Return what a model lacks on purpose. Raises WorkerError for one whose files do not fill it."""
+    verdict = judge_weights(model, use, trust_remote_code=trust_remote_code)
+    if verdict.faults:
+        raise WorkerError(*(f"{fault.message}; {fault.hint}" for fault in verdict.faults))
+    return verdict
+
+
+def judge_weights(model: str | Path, use: str, *, trust_remote_code: bool = False) -> Verdict:
+    """Return what is wrong with the weights of a folder or hub id for one of `USES`."""
+    try:
+        shapes = read_shapes(model)
+        if shapes is None:
+            return Verdict(use, why_not="its weights are not there to look at")
+        wish = _make_wish(model, use, trust_remote_code=trust_remote_code)
+        fit = _compare(wish, shapes)
+        renamings, left = _find_renamings(wish, shapes, fit) if fit.lacking else ((), fit)
+    except Exception as error:  # noqa: BLE001  whatever a model's own code raises on a device without numbers
+        return Verdict(use, why_not=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+    return _judge(str(model), wish, fit, renamings, left)
+
+
+def read_shapes(model: str | Path) -> Shapes | None:
+    """Return the shape of every tensor in the files that `from_pretrained` would load, None where there are none."""
+    from safetensors import safe_open
+
+    if not (paths := find_weight_files(model)):
+        return None
+    shapes: Shapes = {}
+    for path in paths:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as archive:
+                shapes |= {name: tuple(archive.get_slice(name).get_shape()) for name in archive.keys()}  # noqa: SIM118
+        else:
+            import torch
+
+            tensors = torch.load(path, map_location="meta", weights_only=True)
+            shapes |= {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    return shapes
+
+
+def find_weight_files(model: str | Path) -> list[Path]:
+    """Return the files that hold the weights of a folder or of a hub id, in the order of `from_pretrained`."""
+    pickles = ((_PICKLE, _PICKLE_INDEX),) if os.environ.get(ALLOWED) == "1" else ()
+    for whole, index in ((_WHOLE, _INDEX), *pickles):
+        if (path := _find_file(model, whole)) is not None:
+            return [path]
+        if (path := _find_file(model, index)) is not None:
+            names = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
+            return [found for name in names if (found := _find_file(model, name)) is not None]
+    return []
+
+
+def _find_file(model: str | Path, name: str) -> Path | None:
+    if Path(model).is_dir():
+        path = Path(model) / name
+        return path if path.is_file() else None
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(str(model), name))
+    except Exception:  # noqa: BLE001  a hub that does not answer is the loader's to report
+        return None
+
+
+def _make_wish(model: str | Path, use: str, *, trust_remote_code: bool) -> Wish:
+    """Return the config, and the class that loads the model for this use. Raises ValueError where there is none."""
+    import torch
+    import transformers
+
+    labels = {"num_labels": 1} if use in {SCORES, NEW_HEAD} else {}
+    config = transformers.AutoConfig.from_pretrained(model, trust_remote_code=trust_remote_code, **labels)
+    quantized = getattr(config, "quantization_config", None) is not None
+    if quantized:  # its tensors are told apart by their modules: their names and shapes are the quantizer's
+        del config.quantization_config
+    named = next(iter(config.architectures or ()), "")
+    if use == VECTORS and named.endswith("EncoderModel"):  # T5's, whose AutoModel has a decoder too
+        return Wish(use, getattr(transformers, named), config, quantized)
+    auto = getattr(transformers, _LOADERS[use])
+    try:
+        with torch.device("meta"):
+            found = type(auto.from_config(config, trust_remote_code=trust_remote_code))
+    except ValueError:  # no such class for this config: a model of pictures and words is loaded by its own name
+        if use != WORDS or not hasattr(transformers, named):
+            raise
+        found = getattr(transformers, named)
+    return Wish(use, found, config, quantized)
+
+
+def _compare(wish: Wish, shapes: Mapping[str, tuple[int, ...]]) -> Fit:
+    """Return how the tensors fit the class; transformers matches their names."""
+    import torch
+    from transformers.utils import logging
+
+    state = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    said = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        model, found = wish.loader.from_pretrained(
+            None,
+            config=wish.config,
+            state_dict=state,
+            device_map={"": "meta"},
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+    finally:
+        logging.set_verbosity(said)
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    unexpected = {name: tuple(shapes.get(name, ())) for name in map(str, found["unexpected_keys"])}
+    missing = {name: wanted.get(name, ()) for name in map(str, found["missing_keys"])}
+    mismatched = {}
+    for entry in found["mismatched_keys"]:  # a name and two shapes, of which transformers 4 says the name only
+        name = entry if isinstance(entry, str) else str(entry[0])
+        own = shapes.get(name) or next((shape for key, shape in shapes.items() if name.endswith(f".{key}")), ())
+        mismatched[name] = (own if isinstance(entry, str) else tuple(entry[1]), wanted.get(name, ()))
+    if wish.quantized:
+        modules = {name.rpartition(".")[0] for name in unexpected}
+        missing = {name: shape for name, shape in missing.items() if name.rpartition(".")[0] not in modules}
+        mismatched = {name: both for name, both in mismatched.items() if len(both[0]) == len(both[1]) == 1}
+    fit = Fit(wish.loader.__name__, len(wanted), model.base_model_prefix, missing, missing, unexpected, mismatched)
+    return replace(fit, lacking={name: shape for name, shape in missing.items() if not _may_lack(wish, fit, name)})
+
+
+def _may_lack(wish: Wish, fit: Fit, name: str) -> bool:
+    """Tell whether a tensor may be missing: of a head that is new on purpose, or of a pooler that nobody reads."""
+    return bool(_POOLER.search(name)) if wish.use == VECTORS else wish.may_lack_head and fit.is_head(name)
+
+
+def _find_renamings(wish: Wish, shapes: Shapes, fit: Fit) -> tuple[tuple[Renaming, ...], Fit]:
+    """Return the changes of names that fill most of what is missing, and how the tensors fit after them."""
+    found: tuple[Renaming, ...] = ()
+    best = fit
+    wrappers = find_wrappers(fit.unexpected, fit.missing)
+    for _ in range(_MOST_RENAMINGS):
+        swap = find_swap(best.lacking, best.unexpected)
+        tried = (*found, *(wrappers if wrappers and not found else (swap,) if swap else ()))
+        if len(tried) == len(found):
+            break
+        after = _compare(wish, {rename(name, tried): shape for name, shape in shapes.items()})
+        if len(after.lacking) >= len(best.lacking):
+            if not wrappers or found:
+                break
+            wrappers = ()
+            continue
+        found, best = tried, after
+        if not best.lacking:
+            break
+    return found, best
+
+
+def _judge(model: str, wish: Wish, fit: Fit, renamings: tuple[Renaming, ...], left: Fit) -> Verdict:
+    faults = []
+    scores = wish.use in {SCORES, NEW_HEAD}
+    heads = {name: both for name, both in fit.mismatched.items() if scores and fit.is_head(name)}
+    others = {name: both for name, both in fit.mismatched.items() if name not in heads}
+    adapters = [name for name in fit.unexpected if ADAPTER.search(name)]
+    if heads:
+        faults.append(refuse_labels(model, max(there[0] for there, _ in heads.values() if there)))
+    if others:
+        faults.append(_refuse_shapes(model, fit, others))
+    if adapters:
+        faults.append(_refuse_adapter(model, adapters))
+    elif fit.lacking:
+        faults.append(_refuse_missing(model, fit, renamings, left))
+    elif scores and (misplaced := _find_other_head(fit)):
+        old, swap = misplaced
+        message = (
+            f"{model}: its files hold {old}, which looks like a head that scores, and {fit.model_class} reads none"
+        )
+        faults.append(Fault(message, f"{swap}: {name_command(model, *swap.option)}"))
+    return Verdict(wish.use, tuple(faults), () if faults else tuple(sorted(fit.missing)))
+
+
+def refuse_labels(model: str, labels: int) -> Fault:
+    """Return why a head of several labels is no reranker's, and the ways out."""
+    message = f"{model} has a head of {labels} labels, and a reranker's has one: a score"
+    if labels == 2:  # noqa: PLR2004  the logit of "relevant" less that of "irrelevant" orders as its probability does
+        hint = f"make one label of the two, the second less the first: {name_command(model, '--one-label')}"
+        return Fault(message, f"{hint}\nor train a new head: {name_command(model, '--without-head')}")
+    return Fault(message, f"train a new head on its body: {name_command(model, '--without-head')}")
+
+
+def _refuse_shapes(model: str, fit: Fit, others: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]) -> Fault:
+    name, (there, asked) = next(iter(sorted(others.items())))
+    message = (
+        f"{model}: {len(others)} of the {fit.wanted} tensors of {fit.model_class} have another shape in its files than "
+        f"config.json says, such as {name}: {list(there)} and not {list(asked)}"
+    )
+    return Fault(message, "take config.json and weights from one and the same model")
+
+
+def _refuse_adapter(model: str, adapters: list[str]) -> Fault:
+    message = (
+        f"{model} holds an adapter that was never merged into the weights ({_name_some(adapters)}): what it has learnt "
+        "would be left out"
+    )
+    command = name_command(model, "--fold-lora", "ALPHA")
+    hint = "call merge_and_unload() before save_pretrained() in the program that wrote it"
+    return Fault(message, f"{hint}\nor, with the lora_alpha of its training: {command}")
+
+
+def _refuse_missing(model: str, fit: Fit, renamings: tuple[Renaming, ...], left: Fit) -> Fault:
+    message = (
+        f"{model}: {len(fit.lacking)} of the {fit.wanted} tensors of {fit.model_class} are not in its files, such as "
+        f"{_name_some(fit.lacking)}: {_RANDOM}"
+    )
+    if fit.unexpected:
+        message += f"; {len(fit.unexpected)} are there that it does not ask for, such as {_name_some(fit.unexpected)}"
+    if not renamings:
+        return Fault(message, "take config.json and weights from one and the same model, or save it again, whole")
+    words = ", ".join(map(str, renamings))
+    command = name_command(model, *(word for renaming in renamings for word in renaming.option))
+    more = f"\n{_name_some(left.lacking)} will still be missing: take them from where the model is whole"
+    return Fault(message, f"{words}: {command}{more if left.lacking else ''}")
+
+
+def _find_other_head(fit: Fit) -> tuple[str, Renaming] | None:
+    """Return a tensor that is called like a head, has the shape of the one that is new, and is not read."""
+    for old, shape in fit.unexpected.items():
+        if not looks_like_head(old) or len(shape) < 2:  # noqa: PLR2004
+            continue
+        new = next((name for name, wanted in fit.missing.items() if wanted == shape), None)
+        swap = find_swap({new: shape}, {old: shape}) if new else None
+        if swap is not None:
+            return old, swap
+    return None
+
+
+def _name_some(names: Iterable[str]) -> str:
+    """Return at most two names."""
+    found = sorted(names)
+    return " and ".join(found[:2]) + (" …" if len(found) > 2 else "")  # noqa: PLR2004

@@ -1,0 +1,226 @@
+"""Weights that do not fill their model are refused, by names and shapes, with the command that mends what can be."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shlex
+import shutil
+import subprocess
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from orchestrator.workers import mend_model
+from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.whole_weights import NEW_HEAD, SCORES, VECTORS, WORDS, judge_weights, require_whole
+from tests.workers.conftest import WORKERS
+
+WHOLE, BODY = "model.safetensors", "bert"
+
+
+@pytest.fixture(scope="session")
+def scorer(place, encoder):
+    """A whole cross-encoder of one label."""
+    torch.manual_seed(1)
+    folder = place / "scorer"
+    shutil.copytree(encoder, folder)
+    AutoModelForSequenceClassification.from_pretrained(encoder, num_labels=1).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def changed(tmp_path):
+    """Copy a folder with other tensors: `change` takes a name and gives another, or None to leave it out."""
+
+    def changed(source, change, **more):
+        folder = tmp_path / "changed"
+        shutil.copytree(source, folder)
+        tensors = {change(name): tensor for name, tensor in load_file(folder / WHOLE).items()} | more
+        save_file({name: tensor for name, tensor in tensors.items() if name}, folder / WHOLE, {"format": "pt"})
+        return folder
+
+    return changed
+
+
+def mended(fault, source):
+    """Follow the command of a hint; return the folder that it wrote."""
+    command = next(line for line in fault.hint.splitlines() if "mend_model" in line)
+    argv = shlex.split(command[command.index(": ") + 2 :])
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return source.with_name(f"{source.name}-mended")
+
+
+def only_fault(folder, use):
+    verdict = judge_weights(folder, use)
+    assert verdict.why_not == ""
+    (fault,) = verdict.faults
+    return fault
+
+
+@pytest.mark.parametrize(
+    ("use", "name"),
+    [(SCORES, "scorer"), (VECTORS, "scorer"), (VECTORS, "encoder"), (WORDS, "decoder"), (VECTORS, "decoder")],
+)
+def test_a_whole_model_is_let_through(request, use, name):
+    assert judge_weights(request.getfixturevalue(name), use) == require_whole(request.getfixturevalue(name), use)
+
+
+def test_a_head_that_is_new_on_purpose_is_named(encoder, decoder):
+    assert require_whole(encoder, NEW_HEAD).new == ("classifier.bias", "classifier.weight")
+    assert require_whole(decoder, NEW_HEAD).new == ("score.weight",)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda name: f"module.{name}", "strip the prefix module."),
+        (lambda name: f"_orig_mod.{name}", "strip the prefix _orig_mod."),
+        (lambda name: f"model.{name}", "strip the prefix model."),
+        (lambda name: f"base_model.model.{name}", "strip the prefix base_model.model."),
+        (lambda name: f"module._orig_mod.{name}", "strip the prefix module."),
+        (lambda name: name.replace("layer.0.", "layer.0._fsdp_wrapped_module."), "take _fsdp_wrapped_module. out"),
+        (lambda name: name.replace("query.", "query.base_layer."), "take base_layer. out of the names"),
+        (lambda name: name.replace("bert.", "backbone.").replace("classifier.", "cls."), "rename backbone. to bert."),
+        (lambda name: name.replace("classifier.", "score_layer."), "rename score_layer. to classifier."),
+    ],
+)
+def test_tensors_under_other_names_are_refused_and_the_hint_mends_them(scorer, changed, change, says):
+    folder = changed(scorer, change)
+    fault = only_fault(folder, SCORES)
+    assert "are not in its files" in fault.message
+    assert any(change(name) in fault.message for name in load_file(scorer / WHOLE) if change(name) != name)
+    assert says in fault.hint
+    found = mended(fault, folder)
+    assert judge_weights(found, SCORES).faults == ()
+    whole = load_file(scorer / WHOLE)
+    assert all(torch.equal(whole[name], tensor) for name, tensor in load_file(found / WHOLE).items())
+    assert (found / "tokenizer.json").is_file()
+
+
+@pytest.mark.parametrize("lost", ["word_embeddings", "layer.1.output.dense.weight", "classifier", "LayerNorm"])
+def test_tensors_that_are_nowhere_are_refused_by_name(scorer, changed, lost):
+    fault = only_fault(changed(scorer, lambda name: None if lost in name else name), SCORES)
+    assert lost in fault.message
+    assert "mend_model" not in fault.hint
+
+
+def test_a_base_may_lack_its_head_only(encoder, changed):
+    lost = changed(encoder, lambda name: None if "layer.1.output.dense.weight" in name else name)
+    assert "layer.1.output.dense.weight" in only_fault(lost, NEW_HEAD).message
+
+
+def test_a_classifier_without_its_head_is_no_base_whose_head_is_new(scorer, changed):
+    lost = changed(scorer, lambda name: None if "classifier" in name else name)
+    assert "classifier.weight" in only_fault(lost, NEW_HEAD).message
+
+
+def test_a_trained_head_under_another_name_is_not_passed_over(encoder, changed):
+    width = load_file(encoder / WHOLE)["embeddings.LayerNorm.weight"].shape[0]
+    folder = changed(encoder, lambda name: name, **{"score.weight": torch.ones(1, width)})
+    fault = only_fault(folder, NEW_HEAD)
+    assert "score.weight, which looks like a head" in fault.message
+    found = mended(fault, folder)
+    assert require_whole(found, NEW_HEAD).new == ("classifier.bias",)
+
+
+def test_a_pooler_is_not_missed_where_vectors_are_wanted(encoder, changed):
+    folder = changed(encoder, lambda name: None if "pooler" in name else name)
+    assert require_whole(folder, VECTORS).faults == ()
+    assert "classifier.weight" in require_whole(folder, NEW_HEAD).new
+
+
+def test_a_head_of_two_labels_becomes_one_by_the_command(place, encoder, tmp_path):
+    folder = tmp_path / "two"
+    shutil.copytree(encoder, folder)
+    AutoModelForSequenceClassification.from_pretrained(encoder, num_labels=2).save_pretrained(folder)
+    fault = only_fault(folder, SCORES)
+    assert "a head of 2 labels" in fault.message
+    found = mended(fault, folder)
+    assert judge_weights(found, SCORES).faults == ()
+    inputs = {"input_ids": torch.tensor([[2, 7, 9, 3]])}
+    with torch.inference_mode():
+        two = AutoModelForSequenceClassification.from_pretrained(folder)(**inputs).logits[0]
+        one = AutoModelForSequenceClassification.from_pretrained(found)(**inputs).logits[0]
+    assert one.tolist() == pytest.approx([float(two[1] - two[0])], abs=1e-5)
+    headless = tmp_path / "headless"
+    assert mend_model.main([str(folder), "-o", str(headless), "--without-head"]) == 0
+    assert "classifier.weight" in require_whole(headless, NEW_HEAD).new
+
+
+def test_an_adapter_beside_the_weights_is_refused_and_can_be_folded(decoder, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(2)
+    settings = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"])
+    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(decoder), settings)
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    folder = tmp_path / "unmerged"
+    shutil.copytree(decoder, folder)
+    state = {name: tensor for name, tensor in adapted.state_dict().items() if "lm_head" not in name}
+    save_file(state, folder / WHOLE, {"format": "pt"})
+    fault = only_fault(folder, WORDS)
+    assert "an adapter that was never merged" in fault.message
+    out = tmp_path / "folded"
+    assert mend_model.main([str(folder), "-o", str(out), "--fold-lora", "8"]) == 0
+    assert judge_weights(out, WORDS).faults == ()
+    merged = adapted.merge_and_unload().state_dict()
+    for name, tensor in load_file(out / WHOLE).items():
+        assert torch.allclose(tensor, merged[name], atol=1e-6), name
+
+
+def test_shards_are_renamed_with_their_index(decoder, tmp_path):
+    folder = tmp_path / "shards"
+    shutil.copytree(decoder, folder)
+    AutoModelForCausalLM.from_pretrained(decoder).save_pretrained(folder, max_shard_size="20KB")
+    (folder / WHOLE).unlink(missing_ok=True)
+    index = json.loads((folder / f"{WHOLE}.index.json").read_text())
+    assert len(set(index["weight_map"].values())) > 1
+    for path in folder.glob("*.safetensors"):
+        save_file({f"module.{name}": tensor for name, tensor in load_file(path).items()}, path, {"format": "pt"})
+    index["weight_map"] = {f"module.{name}": file for name, file in index["weight_map"].items()}
+    (folder / f"{WHOLE}.index.json").write_text(json.dumps(index))
+    assert judge_weights(mended(only_fault(folder, WORDS), folder), WORDS).faults == ()
+
+
+def test_other_shapes_are_refused(scorer, tmp_path):
+    folder = tmp_path / "wide"
+    shutil.copytree(scorer, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 48}))
+    assert "intermediate.dense" in only_fault(folder, SCORES).message
+
+
+def test_mending_overwrites_nothing_and_says_when_it_changes_nothing(scorer, tmp_path):
+    with pytest.raises(WorkerError, match="exists already"):
+        mend_model.main([str(scorer), "-o", str(tmp_path), "--strip", "module"])
+    with pytest.raises(WorkerError, match="nothing would change"):
+        mend_model.main([str(scorer), "-o", str(tmp_path / "out"), "--strip", "module"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_whatever_loads_weights_asks_first_whether_they_are_whole():
+    """A function of the workers that loads a model looks at what it lacks: by the one door, or by its loading info."""
+    loads = {"CrossEncoder", "SentenceTransformer", "FlagLLMReranker", "Transformer", "from_pretrained"}
+    checked, open_doors = 0, []
+    for path in sorted(WORKERS.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.FunctionDef):
+                continue
+            text = ast.unparse(node)
+            calls = [ast.unparse(call.func) for call in ast.walk(node) if isinstance(call, ast.Call)]
+            loaders = [call for call in calls if call.rpartition(".")[2] in loads
+                       and not call.startswith(("AutoTokenizer", "AutoConfig", "transformers.AutoConfig", "PeftModel"))]  # fmt: skip
+            if not loaders:
+                continue
+            checked += 1
+            if "require_whole(" not in text and "output_loading_info" not in text:
+                open_doors.append(f"{path.name}:{node.name}")
+    assert checked > 9
+    # the first is called behind the door; the others load what was compared tensor by tensor a moment before
+    assert open_doors == ["model.py:build_modules", "ways.py:embed_packaged", "verify.py:predict_with_cross_encoder"]
