@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import PreflightError, RunFolderError
 from orchestrator.model_weights import describe_damage
+from orchestrator.models import load_config
 from orchestrator.render import render_command
 from orchestrator.safetensors_files import Damage, read_shapes
+from orchestrator.score_heads import has_other_head
 from orchestrator.scorers import NEW_HEAD, VECTORS, WORDS
 from orchestrator.serving.artefact import says_of_model
 from orchestrator.supervise.checkpoints import find_defect, list_checkpoint_folders
@@ -186,13 +188,15 @@ def require_base(adapter: Path, base: str | None) -> Base:
     if Path(found).is_absolute() and not (Path(found) / "config.json").is_file():
         hint = "copy it there, or name it with --base"
         raise PreflightError(f"the base model of {adapter} is not on this machine: {found}", hint=hint)
-    return Base(found, _find_use(adapter, config))
+    return Base(found, _find_use(adapter, config, Path(found)))
 
 
-def _find_use(adapter: Path, config: dict[str, Any]) -> str:
-    """Return what an adapter wants its base for; the head of one that scores is the adapter's own."""
+def _find_use(adapter: Path, config: dict[str, Any], base: Path) -> str:
+    """Return what an adapter wants its base for; the head of one that scores may be the adapter's own."""
     if config.get("task_type") == "SEQ_CLS":
         return NEW_HEAD
+    if (base / "config.json").is_file() and has_other_head(load_config(base).get("architectures") or ()):
+        return NEW_HEAD  # it is merged with its head, whatever the adapter says of itself
     try:  # ms-swift calls every adapter of an LLM CAUSAL_LM, and says in a file of its own what it was trained as
         trained_as = json.loads((adapter / "args.json").read_text(encoding="utf-8")).get("task_type")
     except (OSError, ValueError, AttributeError, RecursionError):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.pickles import weight_options
 from orchestrator.workers.reranker.training_format import quote_jinja
-from orchestrator.workers.whole_weights import NEW_HEAD, VECTORS, WORDS, require_whole
+from orchestrator.workers.whole_weights import NEW_HEAD, SCORES, VECTORS, WORDS, require_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -187,6 +187,7 @@ def load_reward_model(model: str, spec: ScoringSpec, device: str) -> Scorer:
     from transformers import AutoTokenizer
 
     head = name_head(model, trust_remote_code=spec.trust_remote_code)
+    require_whole(model, SCORES, trust_remote_code=spec.trust_remote_code)
     template = AutoTokenizer.from_pretrained(model, trust_remote_code=spec.trust_remote_code).chat_template
     if not isinstance(template, str):
         raise WorkerError(f"{model} has no chat template, which a reward model is asked in")
