@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from orchestrator.data.judgements import Reshaping
 
 KINDS = ("group", "labelled", "pair", "chat")
-FORMS = ("csv", "tsv", "parquet", "json", "jsonl", "sharegpt", "alpaca", "swift3")
+FORMS = ("csv", "tsv", "parquet", "json", "jsonl", "sharegpt", "alpaca", "swift3", "lists")
 RANKING_OPTIONS = ("--relevant-from", "--labels-as-scores", "--drop-queries-without-both")
 TASKS = ("reranker", "embedding", "pairs", "sft")
 map_option = click.option(
@@ -222,6 +222,7 @@ def data_convert_command(
 
     \b
     --from sharegpt, alpaca   become {"messages": [...]}
+    --from lists              {"query", "documents": [...], "labels": [...]} becomes --to hits' form
     --from swift3             become {"query", "pos", "neg"}, with a label {"sentence1", "sentence2", "score"}
     --to pointwise            {"query", "content", "label"}
     --to hits                 {"query", "hits": [{"content", "label"}, ...]}

@@ -9,7 +9,8 @@ from orchestrator.data.counting.tokens import LengthBudget
 from orchestrator.data.gather import gather
 from orchestrator.data.request import Request
 from orchestrator.data.rows.checks import RowRules
-from orchestrator.data.rows.formats import require_kind, sniff_shape
+from orchestrator.data.rows.formats import require_kind, sniff_row, sniff_shape
+from orchestrator.data.rows.nearest import find_nearest
 from orchestrator.data.verdict import build_problems
 
 if TYPE_CHECKING:
@@ -56,6 +57,13 @@ class CheckReport:
         }
 
 
+def _guess_kind(paths: Sequence[Path], columns: Mapping[str, str]) -> Kind:
+    """Return the kind that the first row would have with its keys renamed, so that its message is about that."""
+    row = sniff_row(paths[0], columns) if paths else None
+    nearest = find_nearest(row, "group") if row else None
+    return nearest.shape.kind if nearest and not nearest.missing else "group"
+
+
 def check_files(
     paths: Sequence[Path],
     *,
@@ -84,7 +92,7 @@ def check_files(
     renamed = dict(columns or {})
     given = require_kind(kind) if kind else None
     shape = sniff_shape(paths[0], renamed, given or "group") if paths else None
-    wanted: Kind = given or (shape.kind if shape else "group")
+    wanted: Kind = given or (shape.kind if shape else _guess_kind(paths, renamed))
     if not given and wanted == "group" and (max_label is not None or scores_as_labels):
         wanted = "labelled"  # only these have labels
     rules = RowRules(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.data.reading.tabular import DELIMITERS
 from orchestrator.data.reasons import Fault, refuse
 from orchestrator.data.rows.field_readers import SAMPLE_KEY
-from orchestrator.data.rows.formats import explain_missing, explain_no_object, fold_numbered, rename_columns
+from orchestrator.data.rows.formats import SHAPES, explain_no_object, fold_numbered, rename_columns
+from orchestrator.data.rows.nearest import explain_unknown
 from orchestrator.data.rows.texts import build_fault, find_surrogate, is_finite_number, name_type
 from orchestrator.data.rows.unread_texts import UnreadText, find_unread
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from orchestrator.data.reading.decoding import Row
     from orchestrator.data.reading.readers import Source
 
+_FORMS = [shape for shape in reversed(SHAPES) if shape.kind == "labelled"]  # ranking rows are the likeliest
 _SWIFT_KEYS = ({"messages", "positive_messages"}, {"query", "response"})
 HIT_KEYS = ("content", "label", "score")
 _KNOWN = {
@@ -98,7 +100,7 @@ def _read_shape(row: dict[str, Any], path: Path, line: int) -> RowDocuments | Fa
         message = "this is a row of ms-swift, which has no place for teacher scores and mined negatives"
         hint = "orch data convert FILE --from swift3 -o NEW.jsonl makes {query, pos, neg} of it"
         raise refuse("other-kind", message, path, line=line, hint=hint)
-    return explain_missing("pos" if "query" in row else "query", row, "group")
+    return explain_unknown(row, "labelled", _FORMS)
 
 
 def _read_ranking(row: dict[str, Any]) -> RowDocuments | Fault:

@@ -52,7 +52,7 @@ def test_a_near_name_of_a_missing_key_is_pointed_out(row, key, near):
     value[near] = value.pop(key)
     found = fault(value)
     assert found.code == "missing-key"
-    assert found.hint == f'rename "{near}" to "{key}"'
+    assert found.hint.startswith(f'rename "{near}" to "{key}": --map ')
 
 
 def test_a_missing_key_without_a_near_name_shows_the_shape(row):

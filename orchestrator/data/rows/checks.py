@@ -13,11 +13,11 @@ from orchestrator.data.rows.formats import (
     explain_missing,
     explain_no_object,
     explain_other_kind,
-    explain_unknown,
     find_shape,
     rename_columns,
 )
 from orchestrator.data.rows.graded_scores import read_scores_as_labels
+from orchestrator.data.rows.nearest import explain_unknown
 from orchestrator.data.rows.texts import build_fault, find_surrogate, is_blank, name_type
 from orchestrator.data.rows.unread_texts import UnreadText, find_unread
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.reasons import REASONS, Fault
 from orchestrator.data.rows.near_names import plain_name
+from orchestrator.data.rows.nearest import find_lists
 from orchestrator.data.rows.texts import quote
 from orchestrator.data.rows.unread_texts import REASONING
 
@@ -118,10 +119,22 @@ def _join_reasoning(message: Any) -> Any:
     return rest | {content: f"<think>\n{message[key].strip()}\n</think>\n\n{message[content]}"}
 
 
+def from_lists(row: Row) -> Row:
+    """Return {"query", "hits": […]} for {"query", "documents": […], "labels": […]}. Raises UnfitRowError."""
+    query, lists = _require(row, "query", str), find_lists(row)
+    if lists is None:
+        raise UnfitRowError('there are no lists of one length in "documents" and "labels"')
+    documents, labels = lists
+    pairs = zip(row[documents], row[labels], strict=True)
+    hits = [{"content": text, "label": label} for text, label in pairs]
+    return {"query": query, "hits": hits} | _others(row, "query", documents, labels)
+
+
 FOREIGN_FORMS: dict[str, Callable[[Row], Row]] = {
     "sharegpt": from_sharegpt,
     "alpaca": from_alpaca,
     "swift3": from_swift3,
+    "lists": from_lists,
 }
 
 # What a row of each form need not have.

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -151,6 +152,12 @@ def fold_numbered(row: dict[str, Any]) -> dict[str, Any]:
 
 def sniff_shape(path: Path, columns: Mapping[str, str] | None = None, wanted: Kind = "group") -> Shape | None:
     """Return the shape of a file's first row, or None where it has none or cannot be read. Reads one row."""
+    row = sniff_row(path, columns)
+    return None if row is None else find_shape(row, wanted)
+
+
+def sniff_row(path: Path, columns: Mapping[str, str] | None = None) -> dict[str, Any] | None:
+    """Return a file's first row, its columns renamed, or None where it cannot be read. Never raises."""
     try:
         rows = open_source(path).rows()
         row = next(rows, None)
@@ -160,23 +167,13 @@ def sniff_shape(path: Path, columns: Mapping[str, str] | None = None, wanted: Ki
     if row is None or row.fault or not isinstance(row.value, dict):
         return None
     value = rename_columns(row.value, columns or {})
-    return None if isinstance(value, Fault) else find_shape(value, wanted)
+    return None if isinstance(value, Fault) else value
 
 
 def sniff_kind(path: Path, columns: Mapping[str, str] | None = None) -> Kind | None:
     """Return the kind of a file's first row; a query and its response alone are a group. Never raises."""
     shape = sniff_shape(path, columns)
     return shape.kind if shape else None
-
-
-def explain_unknown(row: Mapping[str, Any], wanted: Kind) -> Fault:
-    """Return the fault of a row that has no known shape: the first key that the likeliest shape misses."""
-    shapes = [shape for shape in SHAPES if shape.kind == wanted]
-    nearest = max(shapes, key=lambda shape: sum(key in row for key in shape.needs))  # the first of equals
-    missing = next((key for key in nearest.needs if key not in row), None)
-    if missing is None:  # all are there, and so is something that makes it another shape
-        return build_fault("missing-key", f"the row has the keys of no {wanted} row", EXAMPLES[wanted])
-    return explain_missing(missing, row, wanted)
 
 
 def explain_missing(key: str, row: Mapping[str, Any], wanted: Kind) -> Fault:
@@ -186,7 +183,7 @@ def explain_missing(key: str, row: Mapping[str, Any], wanted: Kind) -> Fault:
     if near is None:
         return build_fault("missing-key", message, f'add "{key}": {EXAMPLES[wanted]}')
     better = "response" if key == "pos" and isinstance(row[near], str) and "neg" not in row else key
-    hint = f'rename {quote(near)} to "{better}"'
+    hint = f'rename {quote(near)} to "{better}": {shlex.join(["--map", f"{better}={near}"])} (data.columns)'
     return build_fault("missing-key", f"{message}, and the row has {quote(near)}", hint)
 
 

@@ -20,14 +20,23 @@ _NEGATIVES = (  # names of negatives
 )
 _NEAR_NAMES = {
     "query": ("question", "queries", "q", "anchor", "query_text", "search_query", "sentence1", "input"),
-    "pos": ("positive", "positives", "pos_docs", "positive_passages", "positive_messages", "answer", "chosen", "docs"),
+    "pos": (
+        *("positive", "positives", "pos_doc", "pos_docs", "positive_docs", "positive_documents", "positive_passages"),
+        *("positive_messages", "answer", "answers", "chosen", "docs", "documents", "passages", "relevant"),
+    ),
     "neg": _NEGATIVES,
-    "response": ("answer", "output", "completion", "reply", "positive", "document", "target"),
+    "response": (
+        *("answer", "output", "completion", "reply", "positive", "pos", "pos_doc", "chosen", "document", "passage"),
+        "target",
+    ),
     "label": ("score", "similarity", "similarity_score", "labels", "relevance", "target", "grade", "rating"),
     "sentence1": ("text1", "text_a", "sentence_a", "sentence_1", "text_1", "premise", "anchor", "s1", "question1"),
     "sentence2": ("text2", "text_b", "sentence_b", "sentence_2", "text_2", "hypothesis", "positive", "s2", "question2"),
     "score": ("label", "similarity_score", "similarity", "scores", "labels", "gold_score", "relatedness_score"),
-    "content": ("document", "text", "passage", "doc", "contents", "body", "paragraph", "response", "answer"),
+    "content": (
+        *("document", "documents", "text", "passage", "doc", "contents", "body", "paragraph", "response", "answer"),
+        "sentence2",
+    ),
     "messages": ("conversation", "dialog", "dialogue", "chat", "turns", "message"),
     "conversations": ("conversation", "dialog", "dialogue", "turns"),
     "instruction": ("prompt", "question", "task", "input"),

@@ -1,0 +1,140 @@
+"""The known form that a row of no known form comes nearest to, as a whole, and what to rename for it."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.data.rows.formats import SHAPES, Shape, explain_missing
+from orchestrator.data.rows.near_names import find_near_name, find_optional, plain_name
+from orchestrator.data.rows.texts import build_fault, is_finite_number, quote
+from orchestrator.data.rows.unread_texts import fits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from orchestrator.data.reasons import Fault
+    from orchestrator.data.rows.records import Kind
+
+_TEXTS = frozenset({"query", "response", "instruction", "output", "content", "sentence1", "sentence2"})
+_NUMBERS = frozenset({"label", "score"})
+_DOCUMENTS = ("documents", "docs", "passages", "texts", "contents", "candidates", "sentences")
+_LABELS = ("labels", "label", "relevance", "relevances", "grades", "scores")
+_OTHER_KIND = {
+    ("labelled", "group"): "; labelled rows are taken by backend: sentence-transformers, or made groups by "
+    "orch data convert --to ranking --relevant-from LABEL",
+    ("chat", "group"): "; conversations are for task: sft",
+    ("chat", "labelled"): "; conversations are for task: sft",
+}
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """A form, the keys of a row that stand for its own under other names, and those of its own that nothing is for."""
+
+    shape: Shape
+    renamed: dict[str, str]
+    missing: tuple[str, ...]
+    exact: int
+
+
+def find_nearest(row: Mapping[str, Any], wanted: Kind, shapes: Iterable[Shape] = SHAPES) -> Nearest:
+    """Return the form that a row fills with the fewest keys left over, one of the wanted kind among equals.
+
+    Only where no form is filled, the wanted kind's forms are looked at alone, and the one with the fewest gaps is it.
+    """
+    found = [_match(row, shape) for shape in shapes]
+    if filled := [one for one in found if not one.missing]:
+        return max(filled, key=lambda one: _rank(one, wanted))
+    own = [one for one in found if one.shape.kind == wanted] or found
+    return max(own, key=lambda one: (-len(one.missing), one.exact, len(one.renamed)))
+
+
+def _rank(one: Nearest, wanted: Kind) -> tuple[int, bool, int, bool]:
+    """Return what decides among filled forms; a query with a text and a label is a judged document first."""
+    return one.exact + len(one.renamed), one.shape.kind == wanted, one.exact, one.shape.name == "pointwise"
+
+
+def _match(row: Mapping[str, Any], shape: Shape) -> Nearest:
+    needs = (*shape.needs, *shape.given)
+    exact = [key for key in needs if key in row]
+    renamed: dict[str, str] = {}
+    missing = []
+    for key in needs:
+        if key in row:
+            continue
+        free = [name for name in row if name not in exact and name not in renamed.values() and _suits(key, row[name])]
+        near = find_near_name(key, free)
+        if near is None:
+            missing.append(key)
+        else:
+            renamed[key] = near
+    for name, value in row.items():
+        if name in exact or name in renamed.values():
+            continue
+        if name in shape.optional:
+            exact.append(name)
+        else:
+            near = find_optional(name, [key for key in shape.optional if key not in row and key not in renamed])
+            if near and fits(near, value):
+                renamed[near] = name
+    blocked = [key for key in shape.lacks if key in exact or row.get(key) not in (None, "", [])]
+    return Nearest(shape, renamed, (*missing, *blocked), len(exact))
+
+
+def _suits(key: str, value: Any) -> bool:
+    """Whether a value may stand under a key that a form needs."""
+    if key in _TEXTS:
+        return isinstance(value, str)
+    if key in _NUMBERS:
+        return is_finite_number(value) or (isinstance(value, str) and value.replace(".", "", 1).isdigit())
+    if key == "pos":
+        return isinstance(value, list) and all(isinstance(text, str) for text in value)
+    return isinstance(value, list)
+
+
+def explain_unknown(row: Mapping[str, Any], wanted: Kind, shapes: Iterable[Shape] = SHAPES) -> Fault:
+    """Return the fault of a row of no known form: what to rename, else the first key that the nearest form misses."""
+    if lists := find_lists(row):
+        message = f"the documents and their labels stand in two lists, {quote(lists[0])} and {quote(lists[1])}"
+        return build_fault(
+            "missing-key", message, "orch data convert FILE --from lists -o NEW.jsonl makes rows of hits"
+        )
+    nearest = find_nearest(row, wanted, shapes)
+    gaps = [key for key in (*nearest.shape.needs, *nearest.shape.given) if key not in row]
+    if not gaps:
+        return build_fault("missing-key", f"the row has the keys of no {wanted} row", _show(nearest.shape))
+    if nearest.missing or not nearest.renamed:
+        return explain_missing(next((key for key in gaps if key in nearest.missing), gaps[0]), row, wanted)
+    message = f'the key "{gaps[0]}" is missing, and the row has {quote(nearest.renamed[gaps[0]])}'
+    renames = " and ".join(f'{quote(old)} to "{new}"' for new, old in nearest.renamed.items())
+    options = " ".join(shlex.join(["--map", f"{new}={old}"]) for new, old in nearest.renamed.items())
+    hint = f"rename {renames}: {options} (data.columns)"
+    if nearest.shape.kind != wanted:
+        message += f"; so named it is a {nearest.shape.kind} row, and {wanted} rows are wanted"
+        hint += _OTHER_KIND.get(
+            (nearest.shape.kind, wanted), f"; or choose task and loss for {nearest.shape.kind} rows"
+        )
+    return build_fault("missing-key", message, hint)
+
+
+def _show(shape: Shape) -> str:
+    return f"its form has {', '.join(shape.needs)}" + (f", and no {', '.join(shape.lacks)}" if shape.lacks else "")
+
+
+def find_lists(row: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return the keys of a row's documents and of their labels, where these are two lists of one length."""
+    if not isinstance(row.get("query", ""), str):
+        return None
+    plain = {plain_name(key): key for key in row}
+    documents = next((plain[name] for name in _DOCUMENTS if _is_list(row, plain.get(name), str)), None)
+    labels = next((plain[name] for name in _LABELS if _is_list(row, plain.get(name), int | float)), None)
+    if documents is None or labels is None or len(row[documents]) != len(row[labels]):
+        return None
+    return documents, labels
+
+
+def _is_list(row: Mapping[str, Any], key: str | None, kind: Any) -> bool:
+    value = row.get(key) if key is not None else None
+    return isinstance(value, list) and bool(value) and all(isinstance(one, kind) for one in value)

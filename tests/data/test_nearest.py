@@ -1,0 +1,85 @@
+"""A row of no known form is answered with the form that it comes nearest to as a whole, and the advice works."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import pytest
+
+from orchestrator.data.row_documents import read_documents
+from orchestrator.data.rows.checks import RowRules, check_row
+from orchestrator.data.rows.formats import SHAPES
+from orchestrator.data.rows.nearest import find_nearest
+
+SAID = "Clean it and keep it dry."
+
+# a row, --kind or none, what the message advises
+ROWS = [
+    ({"query": "q", "passage": SAID, "label": 1}, None, "--map content=passage"),
+    ({"query": "q", "documents": SAID, "relevance": 0}, None, "--map content=documents --map label=relevance"),
+    ({"text1": "a", "text2": "b", "label": 0}, "pair", "--map sentence1=text1 --map sentence2=text2 --map score=label"),
+    ({"premise": "a", "hypothesis": "b", "label": 1}, "pair", "--map sentence1=premise --map sentence2=hypothesis"),
+    ({"prompt": "q", "completion": SAID}, None, "--map instruction=prompt --map output=completion"),
+    ({"question": "q", "answer": SAID}, "chat", "--map instruction=question --map output=answer"),
+    ({"question": "q", "answer": SAID}, None, "--map query=question --map response=answer"),
+    ({"question": "q", "context": SAID, "answer": "a"}, "chat", "--map output=answer --map input=context"),
+    (
+        {"anchor": "q", "positive": "a", "negative": "b"},
+        None,
+        "--map response=positive --map rejected_response=negative",
+    ),
+    ({"question": "q", "pos_doc": SAID, "neg_doc": ["b", "c"]}, None, "--map rejected_response=neg_doc"),
+    (
+        {"question": "q", "positives": ["a"], "hard-negatives": ["b"]},
+        None,
+        "--map pos=positives --map neg=hard-negatives",
+    ),
+    ({"query": "q", "content": SAID, "score": 1}, "labelled", "--map label=score"),
+    ({"Query": "q", "Pos": ["a"], "Neg": ["b"]}, None, "--map query=Query --map pos=Pos --map neg=Neg"),
+    ({"dialogue": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}, "chat", "--map messages=dialogue"),
+]
+
+
+@pytest.mark.parametrize(("row", "kind", "advice"), ROWS, ids=lambda value: value if isinstance(value, str) else "")
+def test_what_the_nearest_form_as_a_whole_asks_for_is_all_that_it_takes(files, orch, row, kind, advice):
+    path, told = files.lines("rows.jsonl", row, row | {next(iter(row)): "another"}), ("--kind", kind) if kind else ()
+    if "dialogue" in row:
+        path = files.lines("rows.jsonl", row)
+    code, said = orch("data", "check", path, *told)
+    assert (code, advice in said) == (3, True), said
+    given = shlex.split(re.search(r"(--map .+) \(data\.columns\)", said)[1])
+    assert orch("data", "check", path, *told, *given)[0] == 0
+
+
+def test_a_row_that_is_nearer_to_another_kind_than_the_run_s_says_so():
+    found = check_row({"query": "q", "passage": SAID, "label": 1}, source="a", line=1, rules=RowRules("group"))
+    assert "so named it is a labelled row, and group rows are wanted" in found.message
+    assert "backend: sentence-transformers" in found.hint
+    found = check_row({"prompt": "q", "completion": SAID}, source="a", line=1, rules=RowRules("group"))
+    assert "so named it is a chat row" in found.message
+
+
+def test_documents_and_labels_in_two_lists_are_never_taken_for_positives(files, orch):
+    path = files.lines("rows.jsonl", {"query": "q", "docs": ["a", "b"], "labels": [1, 0]})
+    code, said = orch("data", "check", path)
+    assert (code, "orch data convert FILE --from lists -o NEW.jsonl" in said) == (3, True)
+    out = files.folder / "new.jsonl"
+    assert orch("data", "convert", path, "--from", "lists", "-o", out)[0] == 0
+    code, said = orch("data", "check", out)
+    assert (code, "labels: 0 to 1" in said) == (0, True)
+
+
+def test_scoring_and_mining_advise_a_form_that_they_read(files):
+    row = {"query": "q", "passage": SAID, "label": 1}
+    found = read_documents(row, {}, path=files.folder, line=1)
+    assert "--map content=passage" in found.hint
+    assert read_documents(row, {"content": "passage"}, path=files.folder, line=1).documents == (SAID,)
+
+
+def test_every_form_is_its_own_nearest():
+    values = {"messages": [{}], "positive_messages": [[]], "negative_messages": [[]], "pos": ["a"], "hits": [{}]}
+    for shape in SHAPES:
+        row = {key: values.get(key, 1 if key in {"label", "score"} else "a") for key in (*shape.needs, *shape.given)}
+        nearest = find_nearest(row, shape.kind)
+        assert (nearest.missing, nearest.renamed, set(nearest.shape.needs)) == ((), {}, set(shape.needs)), shape
