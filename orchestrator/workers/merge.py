@@ -14,6 +14,7 @@ from typing import Any
 
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import fresh_folder
+from orchestrator.workers.merge_modules import compare_vectors, copy_modules, find_modules
 from orchestrator.workers.merge_trial import LOGITS, SCORES, VECTORS, explain, judge, observe
 from orchestrator.workers.pickles import weight_options
 from orchestrator.workers.reranker.scoring import name_head
@@ -165,7 +166,17 @@ def merge(request: MergeRequest, base: str, config: dict[str, Any], folder: Path
     saved = load_base(str(folder), task_type, "auto", trust_remote_code=trust, kind=kind).to(request.device).eval()
     after = observe(saved, tokenizer, kind, request.test_prompt)
     dtype = str(saved.dtype).removeprefix("torch.")
-    return {"dtype": dtype, **judge(kind, before, after, dtype, request.test_prompt)}
+    result = {"dtype": dtype, **judge(kind, before, after, dtype, request.test_prompt)}
+    modules = find_modules(request.adapter, base if kind == VECTORS else None)
+    if modules is None:
+        return result
+    copy_modules(modules, folder)
+    if task_type != "FEATURE_EXTRACTION":  # sentence-transformers trains its adapters so, and loads no others
+        return result
+    del saved
+    gc.collect()
+    said = compare_vectors(modules, request.adapter, base, folder, dtype, trust_remote_code=trust)
+    return {**result, **said, "passed": result["passed"] and said["passed"]} if result["passed"] else result
 
 
 def main(argv: list[str]) -> int:

@@ -151,3 +151,58 @@ def test_a_base_with_a_trained_head_keeps_it_whatever_the_adapter_calls_itself(d
     before, after = load_file(base / "model.safetensors"), load_file(out / "model.safetensors")
     assert after["score.weight"].equal(before["score.weight"])
     assert (out / "args.json").read_bytes() == (adapter / "args.json").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def sentence_adapter(place, encoder):
+    """A SentenceTransformer that pools its first token, has prompts, and the LoRA adapter that it was trained with."""
+    import torch
+    from peft import LoraConfig, TaskType
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
+
+    transformer = Transformer(str(encoder), max_seq_length=64)
+    modules = [transformer, Pooling(transformer.get_embedding_dimension(), "cls"), Normalize()]
+    prompts = {"query": "search: ", "document": ""}
+    SentenceTransformer(modules=modules, prompts=prompts).save(str(place / "sentence-base"))
+    model = SentenceTransformer(str(place / "sentence-base"))
+    model.add_adapter(LoraConfig(task_type=TaskType.FEATURE_EXTRACTION, r=4, target_modules=["query", "value"]))
+    torch.manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.5)
+    model.save_pretrained(str(place / "sentence-adapter"))
+    return place / "sentence-adapter"
+
+
+def test_a_merged_sentence_transformer_is_whole_and_gives_the_same_vectors(sentence_adapter, tmp_path, capsys):
+    from sentence_transformers import SentenceTransformer
+
+    base, out = sentence_adapter.parent / "sentence-base", tmp_path / "out"
+    assert run_merge(base, sentence_adapter, out) == 0
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert summary["passed"]
+    merged, adapted, plain = (SentenceTransformer(str(folder)) for folder in (out, sentence_adapter, base))
+    assert merged.prompts["query"] == "search: "
+    assert [type(module).__name__ for module in merged] == ["Transformer", "Pooling", "Normalize"]
+    text = "green tea"
+    assert merged.encode_query(text) == pytest.approx(adapted.encode_query(text), abs=1e-4)
+    assert merged.encode_query(text) != pytest.approx(plain.encode_query(text), abs=1e-3)
+
+
+def test_modules_are_the_base_s_where_the_adapter_names_none(sentence_adapter, tmp_path):
+    bare = tmp_path / "bare"
+    shutil.copytree(sentence_adapter, bare, ignore=shutil.ignore_patterns("modules.json", "1_*", "2_*", "*sentence*"))
+    assert run_merge(sentence_adapter.parent / "sentence-base", bare, tmp_path / "out") == 0
+    assert (tmp_path / "out" / "1_Pooling" / "config.json").is_file()
+
+
+def test_a_module_outside_of_its_folder_is_refused(sentence_adapter, tmp_path):
+    evil = tmp_path / "evil"
+    shutil.copytree(sentence_adapter, evil)
+    modules = json.loads((evil / "modules.json").read_text())
+    modules[1]["path"] = "../../somewhere"
+    (evil / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(WorkerError, match="outside of its folder"):
+        run_merge(sentence_adapter.parent / "sentence-base", evil, tmp_path / "out")
