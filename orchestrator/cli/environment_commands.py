@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from dataclasses import asdict
 from pathlib import Path
@@ -12,13 +13,14 @@ import click
 from orchestrator.backends import BACKENDS
 from orchestrator.cli import exit_with
 from orchestrator.cli.options import as_json, runs_option, set_option
-from orchestrator.cli.output import print_json
-from orchestrator.errors import PreflightError
+from orchestrator.cli.output import print_error, print_json
+from orchestrator.errors import OrchError, PreflightError
 from orchestrator.terminal import clean, say
 
 if TYPE_CHECKING:
     from orchestrator.doctor.finding import Finding
     from orchestrator.environments.folder import Environment
+    from orchestrator.load import LoadedRecipe
 
 _MARKS = {"ok": "✓", "note": "!", "missing": "✗"}
 _STYLES = {"ok": "green", "note": "yellow", "missing": "bold red"}
@@ -34,30 +36,56 @@ _PIPED_WIDTH = 160
 def doctor_command(
     recipe: Path | None, python: str | None, overrides: tuple[str, ...], runs: Path, as_json: bool
 ) -> None:
-    """Say what this machine has for a run (of RECIPE, or any) and what to install. Exit code 4: none could start."""
+    """Say what this machine has for a run (of RECIPE, or any) and what to install. Exit code 4: none could start.
+
+    With RECIPE it ends as `orch run` would before its first stage.
+    """
     from orchestrator.doctor.examine import can_start, examine
 
     backend: str | None = None
     downloads: tuple[str, ...] = ()
+    refusal: OrchError | None = None
     if python is not None:
         python = _require_python(python)
     if recipe is not None:
         from orchestrator.jobs import find_backend_python, find_downloads
         from orchestrator.load import load_recipe
 
-        loaded = load_recipe(recipe, overrides)
+        asked = (*overrides, f"launch.python={json.dumps(python)}") if python else overrides
+        loaded = load_recipe(recipe, asked)
         backend, downloads = loaded.recipe.backend, find_downloads(loaded)
-        python = python or find_backend_python(loaded)
+        python = find_backend_python(loaded)
+        refusal = _find_refusal(loaded, runs)
     findings = examine(runs, python=python, backend=backend, downloads=downloads)
-    ready = can_start(findings)
+    ready = can_start(findings) and refusal is None
     if as_json:
-        print_json("doctor", {"ready": ready, "findings": [asdict(finding) for finding in findings]})
+        problems = [asdict(problem) for problem in refusal.problems] if refusal else []
+        found = {"ready": ready, "findings": [asdict(finding) for finding in findings], "problems": problems}
+        print_json("doctor", found)
     else:
         _print_table(findings)
         what = str(recipe) if recipe else "a run"
-        say(f"{what} could start" if ready else f"{what} cannot start: see ✗")
+        see = "what follows" if refusal else "✗"
+        say(f"{what} could start" if ready else f"{what} cannot start: see {see}")
+        if refusal:
+            print_error(refusal, as_json=False)
     if not ready:
-        exit_with(PreflightError.exit_code)
+        exit_with(refusal.exit_code if refusal else PreflightError.exit_code)
+
+
+def _find_refusal(loaded: LoadedRecipe, runs: Path) -> OrchError | None:
+    """Return what `orch run` would end with before its first stage; None where it would start."""
+    from orchestrator.hardware import find_hardware
+    from orchestrator.jobs import build_job, new_run_dir
+    from orchestrator.pipeline import build_plan
+    from orchestrator.preflight import require_runnable
+
+    try:
+        job = build_job(loaded, new_run_dir(runs, loaded.recipe.name), find_hardware())
+        require_runnable(job, build_plan(job))
+    except OrchError as error:
+        return error
+    return None
 
 
 @click.group("env")

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.options import as_json, hardware_option, resolve_hardware, set_option, smoke_option
-from orchestrator.cli.output import clean, print_json
+from orchestrator.cli.output import clean, format_advice, print_json
 from orchestrator.errors import RunFolderError
 from orchestrator.terminal import hand_on, print_data, say
 
 if TYPE_CHECKING:
     from orchestrator.backends.protocol import Job
     from orchestrator.plan import Plan
-    from orchestrator.preflight.memory_fit import PlannedMemory
 
 
 @click.command("check")
@@ -26,15 +25,25 @@ if TYPE_CHECKING:
 @hardware_option
 @as_json
 def check_command(recipe: Path, overrides: tuple[str, ...], hardware: str, as_json: bool) -> None:
-    """Check RECIPE: YAML, keys, types, files, what does not fit together. Exit code 2 with every problem at once."""
+    """Check RECIPE as `orch run` does before its first stage: every problem at once, with its exit code.
+
+    Nothing is asked of a hub; nor, with --hardware, of this machine.
+    """
+    from orchestrator.pipeline import build_plan
+    from orchestrator.preflight import require_runnable
+    from orchestrator.preflight.memory_fit import plan_memory
+
     job = _job(recipe, overrides, hardware, smoke=False, run_dir=None, may_run=True)
-    memory = _estimate_memory(job)
+    plan = build_plan(job)
+    advice = require_runnable(job, plan, this_machine=hardware == "auto", asks_hub=False)
+    memory = plan_memory(job, plan)
     found = {
         "recipe": str(recipe), "name": job.recipe.name,
         "model": job.model.location, "model_is_local": job.model.is_local,
         "family": job.model.family, "native": job.model.native, "hardware": str(job.hardware),
         "teacher": job.teacher.location if job.teacher else None, "guards": dict(job.guard_kinds),
         "memory": memory.to_data() if memory else None,
+        "advice": [{"message": problem.message, "hint": problem.hint} for problem in advice],
     }  # fmt: skip
     if as_json:
         print_json("check", found)
@@ -49,6 +58,8 @@ def check_command(recipe: Path, overrides: tuple[str, ...], hardware: str, as_js
     say(f"  hardware  {job.hardware}")
     if memory:
         say(f"  memory    {memory}")
+    for problem in advice:
+        say(format_advice(problem), err=True)
 
 
 @click.command("render")
@@ -138,16 +149,6 @@ def _job(
     loaded = load_recipe(recipe, overrides)
     folder = (run_dir or Path("runs") / loaded.recipe.name).absolute()
     return build_job(loaded, folder, resolve_hardware(hardware, smoke=smoke), smoke=smoke, may_run=may_run)
-
-
-def _estimate_memory(job: Job) -> PlannedMemory | None:
-    """Return the estimate of memory where there can be one; nothing is planned or imported where there is none."""
-    if job.smoke or not job.model.is_local:
-        return None
-    from orchestrator.pipeline import build_plan
-    from orchestrator.preflight.memory_fit import plan_memory
-
-    return plan_memory(job, build_plan(job))
 
 
 def _print_notes(plan: Plan) -> None:

@@ -45,7 +45,7 @@ def run_command(
     from orchestrator.launch import create_run
     from orchestrator.load import load_recipe
     from orchestrator.pipeline import build_plan
-    from orchestrator.preflight import require_ready
+    from orchestrator.preflight import require_runnable
     from orchestrator.provenance import Asked
 
     loaded = load_recipe(recipe, overrides)
@@ -53,7 +53,7 @@ def run_command(
     found = resolve_hardware(hardware, smoke=smoke)
     job = build_job(loaded, folder, found, smoke=smoke)
     plan = build_plan(job)
-    advice = require_ready(job, plan)
+    advice = require_runnable(job, plan)
     say(f"planned for: {found}", err=True)
     for problem in advice:
         say(format_advice(problem), err=True)

@@ -103,8 +103,9 @@ def _write(request: EvalRequest, out: Path, on_progress: Callable[[int, int], No
     return gathered
 
 
-def _build_request(request: EvalRequest, out: Path) -> Request:
-    rules = RowRules(
+def build_rules(request: EvalRequest) -> RowRules:
+    """Return what a row of the evaluation data must be."""
+    return RowRules(
         request.kind,
         needs_negatives=False,
         columns=request.columns,
@@ -113,12 +114,15 @@ def _build_request(request: EvalRequest, out: Path) -> Request:
         scores_as_labels=request.scores_as_labels,
         ignore=request.ignore,
     )
+
+
+def _build_request(request: EvalRequest, out: Path) -> Request:
     return Request(
         train_files=(),
         eval_files=request.files,
         seed=request.seed,
         limit_eval=request.limit,
-        rules=rules,
+        rules=build_rules(request),
         corpus=request.corpus,
         spool_folder=str(out),
     )

@@ -1,14 +1,18 @@
-"""Before any long work: what this machine, this environment and this model lack for a plan, all at once."""
+"""Before any long work: what a machine, an environment, a model and the data lack for a plan, all at once.
+
+One list for `orch run`, `orch check` and `orch doctor RECIPE` (decisions/0032).
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.errors import PreflightError, Problem
+from orchestrator.errors import DataError, PreflightError, Problem
 from orchestrator.preflight.advisories import advise_known_bugs, check_known_bugs
 from orchestrator.preflight.arguments import check_arguments
 from orchestrator.preflight.conflicts import advise_precision, check_conflicts
 from orchestrator.preflight.cpu_training import advise_on_cpu
+from orchestrator.preflight.data_files import check_data_files
 from orchestrator.preflight.devices import advise_devices, check_devices
 from orchestrator.preflight.disk import check_disk
 from orchestrator.preflight.hub import check_hub
@@ -26,7 +30,7 @@ from orchestrator.preflight.target_modules import check_target_modules
 from orchestrator.preflight.trust import advise_trust
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from orchestrator.backends.protocol import Job
     from orchestrator.plan import Plan
@@ -52,6 +56,13 @@ CHECKS: tuple[Check, ...] = (
 )
 # What starts a process of the backend is asked last, and only where all else is in order.
 LAST_CHECKS: tuple[Check, ...] = (check_model_loading, check_model_tensors)
+# What the first stages would find: it has the exit code of data.
+DATA_CHECKS: tuple[Check, ...] = (check_data_files,)
+# Nothing of this is known of a machine that is only named (--hardware gpu:4).
+OF_THIS_MACHINE: frozenset[Check] = frozenset({
+    check_packages, check_disk, check_run_path, check_shell_variables, check_devices, check_ports,
+})  # fmt: skip
+OF_A_HUB: frozenset[Check] = frozenset({check_hub})
 ADVICE: tuple[Check, ...] = (
     advise_on_resuming,
     advise_known_bugs,
@@ -62,12 +73,35 @@ ADVICE: tuple[Check, ...] = (
     advise_memory,
     advise_trust,
 )
+_ADVICE_ON_THIS_MACHINE: frozenset[Check] = frozenset({advise_devices, advise_on_cpu})
 
 
 def require_ready(job: Job, plan: Plan) -> tuple[Problem, ...]:
     """Raise PreflightError with everything that is missing for the plan; return the advice on it otherwise."""
-    problems = [problem for check in CHECKS for problem in check(job, plan)]
-    problems = problems or [problem for check in LAST_CHECKS for problem in check(job, plan)]
-    if problems:
+    if problems := _find_problems(job, plan, frozenset(), ()):
         raise PreflightError.from_problems(problems)
     return tuple(problem for advise in ADVICE for problem in advise(job, plan))
+
+
+def require_runnable(job: Job, plan: Plan, *, this_machine: bool = True, asks_hub: bool = True) -> tuple[Problem, ...]:
+    """Raise what `orch run` ends with before its first stage; return the advice otherwise. For run, check and doctor.
+
+    `this_machine` is False where the plan is for another machine, `asks_hub` where no network may be used. Raises
+    PreflightError, with what is wrong with the data too; DataError where that is all.
+    """
+    left_out = (frozenset() if this_machine else OF_THIS_MACHINE) | (frozenset() if asks_hub else OF_A_HUB)
+    data = [problem for check in DATA_CHECKS for problem in check(job, plan)]
+    if problems := _find_problems(job, plan, left_out, data):
+        raise PreflightError.from_problems([*problems, *data])
+    if data:
+        raise DataError.from_problems(data)
+    advice = [advise for advise in ADVICE if this_machine or advise not in _ADVICE_ON_THIS_MACHINE]
+    return tuple(problem for advise in advice for problem in advise(job, plan))
+
+
+def _find_problems(job: Job, plan: Plan, left_out: frozenset[Check], others: Sequence[Problem]) -> list[Problem]:
+    """Return what the checks find; what starts a process is asked where neither they nor `others` say anything."""
+    problems = [problem for check in CHECKS if check not in left_out for problem in check(job, plan)]
+    if problems or others or (check_packages in left_out and any(check_packages(job, plan))):
+        return problems
+    return [problem for check in LAST_CHECKS for problem in check(job, plan)]

@@ -11,6 +11,13 @@ import pytest
 from click.testing import CliRunner
 
 from orchestrator.cli import _COMMANDS, orch
+from orchestrator.errors import DataError
+
+
+def _row(task: str, number: int) -> dict:
+    if task == "sft":
+        return {"messages": [{"role": role, "content": f"{role} {number}"} for role in ("user", "assistant")]}
+    return {"query": f"q{number}", "pos": [f"a{number}"], "neg": [f"b{number}"]}
 
 
 def invoke(*argv: str):
@@ -75,6 +82,9 @@ def test_the_starter_recipe_is_valid_once_its_data_is_there(tmp_path, task):
     path = tmp_path / "recipe.yaml"
     assert invoke("init", str(path), "--task", task).exit_code == 0
     (tmp_path / "train.jsonl").write_text("{}\n")
+    refused = CliRunner().invoke(orch, ["check", str(path), "--hardware", "gpu"]).exception
+    assert isinstance(refused, DataError)
+    (tmp_path / "train.jsonl").write_text("".join(f"{json.dumps(_row(task, number))}\n" for number in range(64)))
     done = invoke("check", str(path), "--hardware", "gpu")
     assert done.exit_code == 0, done.output
 
