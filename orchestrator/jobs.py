@@ -85,8 +85,10 @@ def build_job(
 
 def _find_model(ref: ModelRef, loaded: LoadedRecipe, key: str) -> BaseModel:
     """Return the model that the recipe names at `key`. Raises OrchError with its line where it cannot be used."""
+    # ms-swift trains LLMs only, and says itself which it knows: there is nothing to ask a person about the family
+    otherwise = "decoder" if key == "model" and loaded.recipe.backend == "swift" else None
     try:
-        return find_model(ref, loaded.folder)
+        return find_model(ref, loaded.folder, otherwise=otherwise)
     except OrchError as error:
         where = loaded.source.where((key,))
         problems = [replace(problem, where=problem.where or where) for problem in error.problems]

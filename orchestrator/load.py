@@ -31,6 +31,7 @@ _PARTS: dict[Key, type[BaseModel]] = {
     ("watch",): Watch,
     ("teacher",): Teacher,
 }
+_EMBEDDING_MODEL = "model: Qwen/Qwen3-Embedding-0.6B"
 _LONGEST_SHOWN = 120  # characters of a value in a message
 _GUARDS: Key = ("evaluate", "guard")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)  # a name that every shell can set
@@ -226,11 +227,10 @@ def _task_problems(source: Source) -> list[Problem]:
     able = [other.name for other in BACKENDS.values() if task in other.tasks]
     if backend is None or not able or backend.name in able:
         return []
-    return [
-        Problem(
-            f"{name} does not train for task: {task}", f"say backend: {' or '.join(able)}", source.where(("backend",))
-        )
-    ]
+    hint = f"say backend: {' or '.join(able)}"
+    if task == "embedding":
+        hint += f", whose embedding models here are Qwen3-Embedding, such as {_EMBEDDING_MODEL}"
+    return [Problem(f"{name} does not train for task: {task}", hint, source.where(("backend",)))]
 
 
 def _missing_files(source: Source, folder: Path) -> list[Problem]:

@@ -108,7 +108,7 @@ def find_teacher_spec(job: Job) -> dict[str, Any] | Problem:
     teacher, said = job.teacher, job.recipe.teacher
     if teacher is None or said is None:
         return Problem("the recipe names no teacher", "say it: teacher: owner/name")
-    other = find_other_scorer(teacher.name)
+    other = find_other_scorer(teacher.name, teacher.architectures)
     if other and teacher.native is None:
         message = f"{teacher.name} is scored by FlagEmbedding's {other}, which Orch does not call"
         return Problem(message, "choose another teacher, such as BAAI/bge-reranker-v2-gemma")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import PreflightError, RecipeError
 from orchestrator.hub import find_hub_cache
+from orchestrator.known_models import find_known, is_llm_architecture
 from orchestrator.safetensors_files import is_lfs_pointer
 from orchestrator.score_heads import describes_itself, find_trained_format, has_score_head
 
@@ -18,17 +19,30 @@ if TYPE_CHECKING:
     from orchestrator.recipe.schema import ModelRef
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_DECODER_NAMES = re.compile(r"qwen|llama|mistral|gemma|minicpm|deepseek|internlm|gpt", re.IGNORECASE)
+_DECODER_NAMES = re.compile(
+    r"qwen|llama|mistral|gemma|minicpm|deepseek|internlm|gpt|mxbai-rerank-\w+-v2", re.IGNORECASE
+)
 _ENCODER_NAMES = re.compile(
-    r"bge-reranker-(base|large|v2-m3)|bert|minilm|electra|xlm-r|gte-multilingual-reranker", re.IGNORECASE
+    r"bge-reranker-(base|large|v2-m3)|bge-m3|bge-(small|base|large)-|bert|minilm|mpnet|electra|xlm-r|"
+    r"gte-(multilingual|small|base|large)|bce-(reranker|embedding)|e5-(small|base|large)|jina-reranker-v[12]|"
+    r"mxbai-(embed|rerank-\w+-v1)|ernie-[123]\.0",
+    re.IGNORECASE,
 )
 _QWEN3_RERANKER = re.compile(r"qwen3-reranker", re.IGNORECASE)
 _FLAG_LLM_RERANKER = re.compile(r"bge-reranker-v2-gemma\b", re.IGNORECASE)
 _QUANTISED_NAMES = re.compile(r"(?<![a-z])(awq|gptq|aqlm)(?![a-z])", re.IGNORECASE)
 # FlagEmbedding's classes for LLM rerankers that score from layers of their own choice: FlagLLMReranker cannot.
 _OTHER_FLAG_RERANKERS = (
-    (re.compile(r"bge-reranker-v2-minicpm", re.IGNORECASE), "LayerWiseFlagLLMReranker"),
-    (re.compile(r"bge-reranker-v2\.5-gemma2", re.IGNORECASE), "LightWeightFlagLLMReranker"),
+    (
+        re.compile(r"bge-reranker-v2-minicpm|minicpm-layerwise", re.IGNORECASE),
+        re.compile(r"LayerWise"),
+        "LayerWiseFlagLLMReranker",
+    ),
+    (
+        re.compile(r"bge-reranker-v2\.5-gemma2|gemma2?-lightweight", re.IGNORECASE),
+        re.compile(r"CostWise"),
+        "LightWeightFlagLLMReranker",
+    ),
 )
 
 _NOT_SCORED = "Orch has no way of scoring it: choose another model, such as BAAI/bge-reranker-v2-gemma"
@@ -71,12 +85,15 @@ class BaseModel:
         return self.folder is not None and (self.folder / "tokenizer.json").is_file()
 
 
-def find_model(ref: ModelRef, recipe_folder: Path) -> BaseModel:
-    """Resolve a recipe's model. Raises RecipeError or PreflightError when it cannot be found or told apart."""
+def find_model(ref: ModelRef, recipe_folder: Path, *, otherwise: str | None = None) -> BaseModel:
+    """Resolve a recipe's model. Raises RecipeError or PreflightError when it cannot be found or told apart.
+
+    `otherwise` is the family where neither the recipe, nor the config, nor the name tells one.
+    """
     location, folder = _locate(ref, recipe_folder)
     config = load_config(folder) if folder else {}
     score_head = has_score_head(config)
-    family = ref.family or ("decoder" if score_head else _family(ref.name, config))
+    family = ref.family or ("decoder" if score_head else _family(ref.name, config)) or otherwise
     if family is None:
         raise RecipeError(
             f"cannot tell whether {ref.name} is an LLM or a BERT-like encoder",
@@ -85,7 +102,7 @@ def find_model(ref: ModelRef, recipe_folder: Path) -> BaseModel:
     if score_head and family == "encoder":
         message = f"{ref.name} is an LLM with a head that scores ({', '.join(_list_architectures(config))}), no encoder"
         raise RecipeError(message, hint="remove family: its config tells it")
-    other = find_other_scorer(ref.name)
+    other = find_other_scorer(ref.name, _list_architectures(config))
     if other and ref.native == "flag-llm-reranker":
         raise RecipeError(f"{ref.name} is scored by FlagEmbedding's {other}, not by FlagLLMReranker", hint=_NOT_SCORED)
     model = BaseModel(
@@ -101,12 +118,19 @@ def find_model(ref: ModelRef, recipe_folder: Path) -> BaseModel:
     return learn_from_config(model, config)
 
 
-def find_other_scorer(name: str) -> str | None:
-    """Return FlagEmbedding's class that a model of this name needs in order to be scored, where Orch has no such way.
+def find_other_scorer(name: str, architectures: tuple[str, ...] = ()) -> str | None:
+    """Return FlagEmbedding's class that a model needs in order to be scored, where Orch has no such way.
 
-    FlagEmbedding/inference/reranker/model_mapping.py (1.4.2) gives these names other classes than FlagLLMReranker.
+    Its name tells it, or a class of its config. FlagEmbedding/inference/reranker/model_mapping.py (1.4.2) gives these
+    models other classes than FlagLLMReranker.
     """
-    return next((needed for pattern, needed in _OTHER_FLAG_RERANKERS if pattern.search(name)), None)
+    classes = " ".join(architectures)
+    found = (
+        needed
+        for by_name, by_class, needed in _OTHER_FLAG_RERANKERS
+        if by_name.search(name) or by_class.search(classes)
+    )
+    return next(found, None)
 
 
 def learn_from_config(model: BaseModel, config: dict[str, Any]) -> BaseModel:
@@ -210,11 +234,14 @@ def _list_architectures(config: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _family(name: str, config: dict[str, Any]) -> str | None:
-    architectures = " ".join(_list_architectures(config))
-    if "ForCausalLM" in architectures:
+    named = _list_architectures(config)
+    architectures = " ".join(named)
+    if "ForCausalLM" in architectures or any(is_llm_architecture(one) for one in named):
         return "decoder"
     if re.search(r"ForSequenceClassification|ForMaskedLM|Bert|XLMRoberta|Electra|Deberta", architectures):
         return "encoder"
+    if not named and (known := find_known(name)) is not None:
+        return known.family
     if not _DECODER_NAMES.search(architectures) and _ENCODER_NAMES.search(name):
         return "encoder"
     return "decoder" if _DECODER_NAMES.search(f"{architectures} {name}") else None

@@ -172,7 +172,7 @@ def _find_misfit(model: BaseModel, chosen: str) -> Problem | None:
         message = f"{model.name} does not say how it pools its tokens into a vector (it has no modules.json)"
         hint = "as an embedding model (embedding) it can be: an LLM by its last token, an encoder by the mean"
         return Problem(message, hint=hint)
-    other = find_other_scorer(model.name)
+    other = find_other_scorer(model.name, model.architectures)
     if chosen == "flag-llm-reranker" and other:
         return Problem(f"{model.name} is scored by FlagEmbedding's {other}, which is not called here")
     if not model.architectures:

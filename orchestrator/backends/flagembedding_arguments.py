@@ -31,6 +31,23 @@ OWNED = {
     "token": "set HF_TOKEN in your environment: secrets do not belong in a recipe",
     "hub_token": "set HF_TOKEN in your environment: secrets do not belong in a recipe",
 }
+_OF_LAYERS = ("start_layer", "head_multi", "head_type")
+_OF_EMBEDDERS = (
+    "temperature", "negatives_cross_device", "sentence_pooling_method", "normalize_embeddings", "kd_loss_type",
+    "same_dataset_within_batch", "small_threshold", "drop_threshold", "unified_finetuning", "use_self_distill",
+    "fix_encoder", "fix_position_embedding", "self_distill_start_step", "colbert_dim", "use_mrl", "mrl_dims",
+    "query_instruction_for_retrieval", "passage_instruction_for_retrieval", "retrieval_use_examples",
+    "example_query_max_len", "example_passage_max_len", "icl_suffix_str", "additional_special_tokens",
+)  # fmt: skip
+# What FlagEmbedding's other trainers have, and scripts for those hold.
+_OTHER_TRAINERS = {
+    **dict.fromkeys(
+        _OF_LAYERS,
+        "it is for FlagEmbedding's layerwise rerankers, which Orch does not train: remove it, and name a model such as "
+        "BAAI/bge-reranker-v2-gemma",
+    ),
+    **dict.fromkeys(_OF_EMBEDDERS, "it is for FlagEmbedding's embedding models, which Orch does not train: remove it"),
+}
 _POSITIVE = (
     "query_max_len",
     "passage_max_len",
@@ -53,7 +70,8 @@ def type_all(train: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_values(train: Mapping[str, Any]) -> list[tuple[str, Problem]]:
     """Return what is wrong with single values: unknown names, Orch's own names, wrong types and choices."""
-    problems = check_arguments(train, all_arguments(), OWNED, whose="FlagEmbedding's reranker trainers")
+    whose = "FlagEmbedding's reranker trainers"
+    problems = check_arguments(train, all_arguments(), OWNED, whose=whose, elsewhere=_OTHER_TRAINERS)
     for name, value in type_all(train).items():
         if name in _POSITIVE and value < 1:
             problems.append((name, Problem(f"{name} is {value}; it must be at least 1")))

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.backends.base_models import check_base_model
 from orchestrator.backends.conditions import COMMON, check_conditions
 from orchestrator.backends.deepspeed import load_deepspeed, zero_stage
 from orchestrator.backends.determinism import check_determinism
@@ -50,6 +51,7 @@ def check_flagembedding_job(job: Job, train: Mapping[str, Any]) -> Iterator[Foun
     yield from _check_absent(job)
     yield from check_labels(job, _WHOSE)
     yield from check_strategy(job, _WHOSE)
+    yield from check_base_model(job)
     yield from _check_family(job, train)
     yield from check_score_head(job, train)
     yield from _check_teacher(job, train)

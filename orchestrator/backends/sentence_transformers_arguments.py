@@ -62,24 +62,6 @@ WORKER_ARGUMENTS = {
     )
 }
 FORMATS = ("query_format", "document_format", "seq", "special_token")
-# What other tools call an argument: their scripts are where recipes come from.
-_ELSEWHERE = {
-    "lr": "learning_rate",
-    "epochs": "num_train_epochs",
-    "batch_size": "per_device_train_batch_size",
-    "max_len": "max_length",
-    "query_max_len": "max_length, of query and document together",
-    "passage_max_len": "max_length, of query and document together",
-    "warmup_proportion": "warmup_ratio",
-    "stable_proportion": "stable_ratio",
-    "save_on_epoch_end": "save_strategy: epoch, which it is when nothing is said",
-    "num_max_checkpoints": "save_total_limit",
-    "log_interval": "logging_steps",
-    "log_with": "report_to",
-    "mixed_precision": "bf16: true or fp16: true; left out, the hardware decides",
-    "shuffle_rate": "shuffle_ratio",
-    "neg_nums": "train_group_size, which counts the positive too",
-}
 _LORA = ("use_lora", "lora_rank", "lora_alpha", "lora_dropout", "target_modules", "tuner_type", "train_type")
 _AT_LEAST = {
     "max_length": 8,
@@ -109,14 +91,11 @@ def check_values(train: Mapping[str, Any]) -> list[tuple[str, Problem]]:
     whose = "sentence-transformers' trainer and its worker"
     problems = []
     for name in train:
-        if name in _ELSEWHERE:
-            problem = Problem(f"unknown argument {name!r}: {whose} have none of that name", f"say {_ELSEWHERE[name]}")
-            problems.append((name, problem))
-        elif name in _LORA:
+        if name in _LORA:
             message = f"{name}: this backend trains all weights and has no LoRA"
-            hint = "remove it, or say backend: flagembedding or swift, which train LLM rerankers with LoRA"
+            hint = "remove it; LLM rerankers have LoRA with backend: flagembedding or swift"
             problems.append((name, Problem(message, hint)))
-    rest = {name: value for name, value in train.items() if name not in _ELSEWHERE and name not in _LORA}
+    rest = {name: value for name, value in train.items() if name not in _LORA}
     problems += check_arguments(rest, all_arguments(), OWNED, whose=whose)
     for name, value in type_all(rest).items():
         if name in _AT_LEAST and value < _AT_LEAST[name]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.backends.base_models import check_base_model
 from orchestrator.backends.conditions import COMMON, check_conditions
 from orchestrator.backends.deepspeed import load_deepspeed, zero_stage
 from orchestrator.backends.determinism import check_determinism
@@ -31,6 +32,7 @@ def check_cross_encoder_job(job: Job, train: Mapping[str, Any]) -> Iterator[Foun
     yield from _check_absent(job)
     yield from check_quantized(job, lora=False)
     yield from check_loss(job, train)
+    yield from check_base_model(job)
     yield from _check_formats(job, train)
     yield from check_score_head(job, train)
     yield from _check_schedule(train)

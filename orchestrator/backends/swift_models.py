@@ -10,14 +10,41 @@ from typing import TYPE_CHECKING
 
 from orchestrator.backends.arguments.snapshots import find_set, items_of
 from orchestrator.errors import Problem
+from orchestrator.known_models import find_kind_of, find_kinds_with, find_known, plain_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from orchestrator.known_models import Kind
     from orchestrator.models import BaseModel
 
 # The types whose prompt, pooling and score Orch can package and prove equal; any type can be tuned as an LLM.
 PACKAGED = {"embedding": ("qwen3_emb",), "reranker": ("qwen3_reranker",)}
+# What Orch trains with ms-swift, in words, and models that it is.
+_SUPPORTED = {
+    "embedding": "Orch's embedding models are Qwen3-Embedding, and LLMs of Qwen3's architecture",
+    "reranker": "Orch's rerankers with ms-swift are Qwen3-Reranker, and LLMs of Qwen3's architecture",
+    "sft": "task sft trains text LLMs",
+}
+_MODELS = {
+    "embedding": "Qwen/Qwen3-Embedding-0.6B, Qwen/Qwen3-Embedding-4B or Qwen/Qwen3-Embedding-8B",
+    "reranker": "Qwen/Qwen3-Reranker-0.6B, Qwen/Qwen3-Reranker-4B or Qwen/Qwen3-Reranker-8B",
+    "sft": "an LLM, such as Qwen/Qwen3-4B",
+}
+_KINDS: dict[Kind, str] = {
+    "multimodal": "a model that sees or hears",
+    "reward": "a reward model",
+    "decision": "a model that decides",
+    "embedding": "an embedding model with a prompt and a pooling of its own",
+    "reranker": "a reranker with a prompt of its own",
+    "encoder": "a BERT-like encoder",
+}
+_SHOWN = 12
+_BERT_LIKE = re.compile(r"Bert|Roberta|Electra|Deberta")
+# What a name says of the model that another was made from, where nothing else is known of it.
+_FAMILIES = re.compile(
+    r"qwen|llama|mistral|gemma|minicpm|deepseek|internlm|phi|glm|bge|jina|stella|e5|gte|nomic|arctic"
+)
 _NOT_CHAT = ("_emb", "_gte", "reranker", "bert", "_reward", "_prm")
 
 
@@ -60,6 +87,7 @@ def _load_registry(index: int) -> dict[str, _Known]:
             {template: tuple(ids) for template, ids in item["templates"].items()},
         )
         for item in items_of("swift_models", index)
+        if "kind" not in item
     }
 
 
@@ -68,17 +96,30 @@ def find_swift_model(model: BaseModel, task: str, versions: Mapping[str, str] | 
     registry = _load_registry(find_set("swift_models", versions).index)
     if model.model_type:
         return _given(model, task, registry)
+    found, why = _find_fitting(model, task, registry)
+    if len(found) == 1:
+        return SwiftModel(found[0].model_type, model.template or found[0].template_of(model.name), why)
+    if found:
+        names = _nearest(model.name, [known.model_type for known in found])
+        message = (
+            f"ms-swift has several names for {model.name} as {_article(task)}: it would guess, and take a wrong prompt"
+        )
+        return Problem(message, f"say model: {{path: {model.name}, model_type: …}}, one of {', '.join(names)}")
+    return _explain(model, task, registry)
+
+
+def _find_fitting(model: BaseModel, task: str, registry: Mapping[str, _Known]) -> tuple[list[_Known], str]:
+    """Return ms-swift's types that a model can be for a task, and by what it was told."""
     named = [known for known in registry.values() if known.holds(model.name)]
     fitting = [known for known in named if _fits(known.model_type, task)]
-    why = "its hub id"
-    if not fitting:
-        architectures = set(model.architectures) or {name for known in named for name in known.architectures}
-        fitting = [
-            known
-            for known in registry.values()
-            if architectures & set(known.architectures) and _fits(known.model_type, task)
-        ]
-        why = f"its architecture {', '.join(sorted(architectures))}"
+    if fitting and not _contradicts(model, fitting[0]):
+        return fitting, "its hub id"
+    architectures = set(model.architectures) or {name for known in named for name in known.architectures}
+    fitting = [
+        known
+        for known in registry.values()
+        if architectures & set(known.architectures) and _fits(known.model_type, task)
+    ]
     if not fitting and model.score_head and task == "reranker":  # ms-swift loads it as what it is (task_type reranker)
         stems = {_stem(name) for name in model.architectures}
         fitting = [
@@ -86,32 +127,83 @@ def find_swift_model(model: BaseModel, task: str, versions: Mapping[str, str] | 
             for known in registry.values()
             if _fits(known.model_type, task) and stems & {_stem(name) for name in known.architectures}
         ]
-    if len(fitting) == 1:
-        known = fitting[0]
-        return SwiftModel(known.model_type, model.template or known.template_of(model.name), why)
-    candidates = [known.model_type for known in fitting] or list(_of_task(registry, task))
-    return Problem(
-        f"ms-swift has no one name for {model.name} as {_article(task)}: it would guess, and take the wrong prompt",
-        f"say model: {{path: {model.name}, model_type: …}}, one of {', '.join(candidates[:12])}",
-    )
+    return fitting, f"its architecture {', '.join(sorted(architectures))}"
 
 
 def _given(model: BaseModel, task: str, registry: dict[str, _Known]) -> SwiftModel | Problem:
     name = model.model_type or ""
     if name not in registry:
-        near = difflib.get_close_matches(name, registry, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"such as {', '.join(list(_of_task(registry, task))[:12])}"
-        return Problem(f"ms-swift knows no model_type {name!r}", hint)
+        kind = find_kind_of(name)
+        other = f"model_type {name!r} names {_KINDS[kind]}: {_SUPPORTED[task]}" if kind in _KINDS else None
+        return Problem(other or f"ms-swift knows no model_type {name!r}", _advise_type(model, task, registry))
     if not _fits(name, task):
-        return Problem(
-            f"model_type {name!r} is no {task} model: its prompt and pooling would be the wrong ones",
-            f"one of {', '.join(list(_of_task(registry, task))[:12])}",
-        )
-    meant = {_stem(architecture) for architecture in registry[name].architectures}
-    if meant and (own := {_stem(architecture) for architecture in model.architectures}) and not meant & own:
-        message = f"model_type {name!r} is for {', '.join(sorted(meant))} models, and {model.name} is {', '.join(own)}"
-        return Problem(message, "remove model_type: it is found from the model's config")
+        message = f"model_type {name!r} is no {task} model: its prompt and pooling would be the wrong ones"
+        return Problem(message, _advise_type(model, task, registry))
+    if own := _contradicts(model, registry[name]):
+        meant = sorted({_stem(architecture) for architecture in registry[name].architectures})
+        message = f"model_type {name!r} is for {', '.join(meant)} models, and {model.name} is {', '.join(sorted(own))}"
+        return Problem(message, _advise_type(model, task, registry))
     return SwiftModel(name, model.template or registry[name].template_of(model.name), "model.model_type")
+
+
+def _contradicts(model: BaseModel, known: _Known) -> set[str]:
+    """Return what a model is where a type is for others: by its config, or else by the list, its family, its name."""
+    listed = find_known(model.name)
+    named = model.architectures or (listed.architectures if listed else ())
+    own, meant = {_stem(name) for name in named}, {_stem(name) for name in known.architectures}
+    if own or not meant:
+        return own if meant and not own & meant else set()
+    if model.family == "encoder":
+        return set() if any(_BERT_LIKE.search(name) for name in meant) else {"a BERT-like encoder"}
+    words = set(_FAMILIES.findall(plain_name(model.name)))
+    packaged = any(known.model_type in types for types in PACKAGED.values())
+    return words if packaged and "qwen" not in words else set()
+
+
+def _advise_type(model: BaseModel, task: str, registry: Mapping[str, _Known]) -> str:
+    """Return what to do about a model_type that cannot be: none, another one, or another model."""
+    found, _ = _find_fitting(model, task, registry)
+    types = [known.model_type for known in found]
+    fitting = types or [one for one in _of_task(registry, task) if not _contradicts(model, registry[one])]
+    if find_kind_of(model.model_type or "") is None and (near := _find_near(model.model_type or "", fitting)):
+        return f"did you mean {near!r}?"
+    if len(found) == 1:
+        return "remove model_type: it is found from the model's name or config"
+    if found:
+        return f"say model_type: …, one of {', '.join(_nearest(model.name, types))}"
+    return _explain(model, task, registry).hint or ""
+
+
+def _explain(model: BaseModel, task: str, registry: Mapping[str, _Known]) -> Problem:
+    """Return why ms-swift has no name for a model that Orch can train for this task, and what can be done."""
+    kind = _find_kind(model, registry)
+    what = f"{model.name} is {_KINDS[kind]}" if kind in _KINDS else model.name
+    instead = f"name {_MODELS[task]}"
+    if task in PACKAGED:
+        if kind is None and not model.architectures and not _contradicts(model, registry[PACKAGED[task][0]]):
+            instead += f"; one that was made from them is told by model: {{path: …, model_type: {PACKAGED[task][0]}}}"
+        if task == "reranker" and kind in {None, "llm", "reranker", "encoder", "embedding"}:
+            instead = f"say backend: sentence-transformers or flagembedding; or {instead}"
+        return Problem(f"{what}: {_SUPPORTED[task]}", instead)
+    if kind in _KINDS:
+        return Problem(f"{what}: {_SUPPORTED[task]}", instead)
+    if model.architectures:
+        message = f"{model.name} is {', '.join(model.architectures)}, which ms-swift does not list among its text LLMs"
+        return Problem(message, f"{instead}; or say whose prompt it has: model: {{path: …, model_type: …}}")
+    message = f"{model.name} is not on ms-swift's list, and its config.json is not here to tell what it is"
+    return Problem(message, f"download it (hf download {model.name}) and name its folder; or {instead}")
+
+
+def _find_kind(model: BaseModel, registry: Mapping[str, _Known]) -> Kind | None:
+    """Return what a model is: by the list, by a class that only models of one kind have, or by its family."""
+    known = find_known(model.name)
+    if known is not None and not (model.architectures and not set(model.architectures) & set(known.architectures)):
+        return "encoder" if known.family == "encoder" else known.kind
+    if model.family == "encoder":
+        return "encoder"
+    text = {name for one in registry.values() for name in one.architectures}
+    kinds = {kind for name in model.architectures if name not in text for kind in find_kinds_with(name)}
+    return kinds.pop() if len(kinds) == 1 else None
 
 
 def _stem(architecture: str) -> str:
@@ -130,17 +222,17 @@ def _of_task(registry: Iterable[str], task: str) -> Iterable[str]:
 
 
 def _same_model(name: str, hub_id: str) -> bool:
-    return _second_half(name) == _second_half(hub_id)
+    return plain_name(name) == plain_name(hub_id)
 
 
-def _second_half(name: str) -> str:
-    """Return what a hub id's second half, or the folder that was downloaded for it, calls the model.
+def _find_near(name: str, types: list[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(name, types, n=1)), None)
 
-    Hugging Face's cache names the folder above the snapshots, models--OWNER--NAME; ModelScope's has ___ for a dot.
-    """
-    *above, last = name.rstrip("/").lower().split("/")
-    cached = next((part for part in reversed(above) if part.startswith("models--")), None)
-    return cached.rpartition("--")[2] if cached else last.replace("___", ".")
+
+def _nearest(name: str, types: list[str]) -> list[str]:
+    """Return the types that a model's name is most like, at most 12 of them."""
+    plain = plain_name(name).replace("-", "_").replace(".", "_")
+    return sorted(types, key=lambda one: -difflib.SequenceMatcher(None, plain, one).ratio())[:_SHOWN]
 
 
 def _article(task: str) -> str:

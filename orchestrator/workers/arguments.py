@@ -180,18 +180,22 @@ _READERS = {"swift": read_swift, "sentence_transformers": read_sentence_transfor
 
 
 def read_swift_models() -> list[dict[str, Any]]:
-    """Return ms-swift's text models: type, the architectures it is told by, and templates with the hub ids they fit."""
+    """Return ms-swift's models: type, the architectures it is told by, and templates with the hub ids they fit.
+
+    `kind` is there for what is no text model: multimodal, reward, or decision.
+    """
     # ms-swift 3 has it in swift.llm, and one template for all models of a type
     where = "swift.model" if importlib.util.find_spec("swift.model") is not None else "swift.llm"
     models = []
     for model_type, meta in sorted(importlib.import_module(where).MODEL_MAPPING.items()):
-        if meta.is_multimodal or meta.is_reward:
-            continue
         templates: dict[str, list[str]] = {}
         for group in meta.model_groups:
-            ids = [model.hf_model_id for model in group.models if model.hf_model_id]
+            ids = [name for model in group.models if (name := model.hf_model_id or model.ms_model_id)]
             templates.setdefault(getattr(group, "template", None) or meta.template or "", []).extend(ids)
-        models.append({"model_type": model_type, "architectures": meta.architectures, "templates": templates})
+        kind = "multimodal" if meta.is_multimodal else "reward" if meta.is_reward else None
+        kind = "decision" if getattr(meta, "task_type", None) == "decision" else kind
+        found = {"model_type": model_type, "architectures": meta.architectures, "templates": templates}
+        models.append(found | ({"kind": kind} if kind else {}))
     return models
 
 

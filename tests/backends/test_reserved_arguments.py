@@ -236,3 +236,56 @@ def test_lora_is_not_trained_on_weights_that_it_cannot_be_merged_into(config):
     assert "quantised (awq)" in problem.message
     kept = replace(job, recipe=job.recipe.model_copy(update={"merge": False, "gate": {}}))
     assert BACKENDS["swift"].check_job(kept) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "architectures"),
+    [
+        ("BAAI/bge-reranker-v2-minicpm-layerwise", ()),
+        ("BAAI/bge-reranker-v2.5-gemma2-lightweight", ()),
+        ("me/own", ("LayerWiseMiniCPMForCausalLM",)),
+        ("me/own", ("CostWiseGemmaForCausalLM",)),
+        ("Qwen/Qwen3-VL-Reranker-2B", ()),
+    ],
+)
+@pytest.mark.parametrize("recipe", ["qwen3_reranker", "llm_pointwise"])
+def test_what_the_plain_trainers_cannot_train_is_no_base_model(name, architectures, recipe):
+    job = build_shipped_job(recipe)
+    job = replace(job, model=replace(job.model, name=name, location=name, architectures=architectures, native=None))
+    found = [problem for key, problem in BACKENDS[job.recipe.backend].check_job(job) if key == ("model",)]
+    assert len(found) == 1
+    assert "such as BAAI/bge-reranker-v2" in found[0].hint
+
+
+@pytest.mark.parametrize(
+    ("backend", "name", "says"),
+    [
+        ("flagembedding", "start_layer", "layerwise rerankers"),
+        ("flagembedding", "head_type", "layerwise rerankers"),
+        ("flagembedding", "temperature", "embedding models"),
+        ("flagembedding", "kd_loss_type", "embedding models"),
+        *(
+            (backend, name, says)
+            for name, swift, flagembedding, cross_encoder in (
+                ("lora_target", "say target_modules", "say target_modules", "remove it"),
+                ("finetuning_type", "say tuner_type", "say use_lora", "remove it"),
+                ("cutoff_len", "say max_length", "say query_max_len and passage_max_len", "say max_length"),
+                ("sequence_len", "say max_length", "say query_max_len and passage_max_len", "say max_length"),
+                ("micro_batch_size", *["say per_device_train_batch_size"] * 3),
+                ("num_epochs", *["say num_train_epochs"] * 3),
+                ("lora_r", "say lora_rank", "say lora_rank", "remove it"),
+                ("val_set_size", *["say it as `data.validation_ratio:`"] * 3),
+                ("base_model", *["say it as `model:`"] * 3),
+                ("load_in_4bit", "say quant_bits: 4", "remove it", "remove it"),
+                ("flash_attention", "say attn_impl: flash_attn", "say use_flash_attn", "remove it"),
+            )
+            for backend, says in (
+                ("swift", swift), ("flagembedding", flagembedding), ("sentence-transformers", cross_encoder),
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_the_names_of_other_tools_and_trainers_are_answered_with_ours(backend, name, says):
+    ((_, problem),) = BACKENDS[backend].check_train({name: 1})
+    assert "none of that name" in problem.message
+    assert says in problem.hint

@@ -47,3 +47,5 @@ def test_a_model_of_unknown_family_is_asked_for(tmp_path):
 def test_only_flagembedding_s_other_llm_rerankers_need_another_class():
     assert find_other_scorer("BAAI/bge-reranker-v2-gemma") is None
     assert find_other_scorer("BAAI/bge-reranker-v2.5-gemma2-lightweight") == "LightWeightFlagLLMReranker"
+    assert find_other_scorer("own/reranker", ("LayerWiseMiniCPMForCausalLM",)) == "LayerWiseFlagLLMReranker"
+    assert find_other_scorer("own/reranker", ("CostWiseGemmaForCausalLM",)) == "LightWeightFlagLLMReranker"

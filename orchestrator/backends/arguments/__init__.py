@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from functools import cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.backends.arguments.snapshots import find_set, items_of
+from orchestrator.backends.foreign_names import find_own_name
 from orchestrator.errors import Problem
 
 if TYPE_CHECKING:
@@ -68,16 +69,23 @@ def build_schema(arguments: Mapping[str, Argument], owned: Mapping[str, str]) ->
 
 
 def check_arguments(
-    train: Mapping[str, Any], known: Mapping[str, Argument], owned: Mapping[str, str], *, whose: str
+    train: Mapping[str, Any],
+    known: Mapping[str, Argument],
+    owned: Mapping[str, str],
+    *,
+    whose: str,
+    elsewhere: Mapping[str, str] = MappingProxyType({}),
 ) -> list[tuple[str, Problem]]:
-    """Return unknown names, names that are said elsewhere (`owned`: name → where), wrong types and choices."""
+    """Return unknown names, names that are said elsewhere (`owned`: name → where), wrong types and choices.
+
+    `elsewhere` says what to do about names that other trainers have.
+    """
     problems: list[tuple[str, Problem]] = []
     for name, value in train.items():
         if name in owned:
             problems.append((name, Problem(f"train.{name} is not set here", owned[name])))
         elif name not in known:
-            near = difflib.get_close_matches(name, known.keys() - owned.keys(), n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "`orch schema` lists every argument"
+            hint = elsewhere.get(name) or find_own_name(name, known.keys() - owned.keys(), owned)
             problems.append((name, Problem(f"unknown argument {name!r}: {whose} have none of that name", hint)))
         elif isinstance(result := coerce(known[name], value), Problem):
             problems.append((name, result))
