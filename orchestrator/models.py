@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,6 +46,9 @@ _OTHER_FLAG_RERANKERS = (
     ),
 )
 
+# What is built once for each: a number too large is a list, or a name in a message, that fills the memory.
+_REPEATED = re.compile(r"(layers?|blocks|groups?|group_num|depths?|experts)$")
+_MOST_REPEATED, _MOST, _SHOWN = 10_000, 10**12, 10**15
 _NOT_SCORED = "Orch has no way of scoring it: choose another model, such as BAAI/bge-reranker-v2-gemma"
 
 
@@ -211,11 +215,30 @@ def load_config(folder: Path) -> dict[str, Any]:
         raise PreflightError(f"{path} cannot be read: {error}", hint="download the model again") from None
     if not isinstance(config, dict):
         raise PreflightError(f"{path} cannot be read: it is no JSON object", hint="download the model again")
+    if absurd := _find_absurd_size(config):
+        raise PreflightError(f"{path} cannot be believed: {absurd}", hint="download the model again")
     names = config.get("architectures") or []
     if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         message = f"{path} cannot be read: its architectures are {names!r}"
         raise PreflightError(message, hint="download the model again")
     return config
+
+
+def _find_absurd_size(config: dict[str, Any]) -> str | None:
+    """Return which number of a config, or of a part of it, no model has: it would be taken for a size all the same."""
+    left: list[tuple[str, Any]] = list(config.items())
+    while left:
+        key, value = left.pop()
+        if isinstance(value, dict):
+            left += [(str(name), part) for name, part in value.items()]
+        elif isinstance(value, list):
+            left += [(key, part) for part in value]
+        elif type(value) is int and not key.endswith("max_length"):  # of which some say 10^30: no limit
+            if abs(value) <= (_MOST_REPEATED if _REPEATED.search(key) else _MOST):
+                continue
+            said = f"{value:,}" if abs(value) < _SHOWN else f"a number of {int(math.log10(abs(value))) + 1} digits"
+            return f"{key[:80]} is {said}"
+    return None
 
 
 def _find_quantization(name: str, config: dict[str, Any]) -> str | None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _LENGTH_BYTES = 8
 _MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+_LONGEST_SIDE = 2**48
 _LFS_START = b"version https://git-lfs"
 
 Shapes = dict[str, tuple[int, ...]]
@@ -39,6 +40,8 @@ def read_shapes(path: Path) -> Shapes | Damage:
             header = json.loads(stream.read(length))
         end = max(_list_ends(header), default=0)
         shapes = {name: tuple(map(int, entry["shape"])) for name, entry in header.items() if name != "__metadata__"}
+        if any(not 0 <= length < _LONGEST_SIDE for shape in shapes.values() for length in shape):
+            return Damage("its safetensors header gives a tensor a size that none has")
     except OSError as error:
         return Damage(f"it cannot be read: {error.strerror or error}")
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):

@@ -16,6 +16,7 @@ from orchestrator.errors import Problem
 from orchestrator.measuring import TEACHER
 from orchestrator.model_weights import Weights, describe_damage, read_weights
 from orchestrator.models import load_config
+from orchestrator.preflight.tensor_names import find_name_problems
 from orchestrator.preflight.tokenizer_files import find_token_beyond, find_tokenizer_problems
 from orchestrator.scorers import NEW_HEAD, SCORES, WORDS, find_use
 
@@ -109,6 +110,7 @@ def find_folder_problems(
     table = find_embedding(weights.shapes)
     yield from find_tokenizer_problems(folder, rows=table[0] if table else None)
     if weights.shapes and not weights.problems:
+        yield from find_name_problems(folder, config, weights.shapes, uses)
         yield from _find_absent_layers(folder, config, weights.shapes)
         yield from _find_other_sizes(folder, config, weights.shapes)
         yield from _find_absent_heads(folder, config, weights.shapes, answers=WORDS in uses)

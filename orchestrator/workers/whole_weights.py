@@ -257,7 +257,7 @@ def _judge(model: str, wish: Wish, fit: Fit, renamings: tuple[Renaming, ...], le
     others = {name: both for name, both in fit.mismatched.items() if name not in heads}
     adapters = [name for name in fit.unexpected if ADAPTER.search(name)]
     if heads:
-        faults.append(refuse_labels(model, max(there[0] for there, _ in heads.values() if there)))
+        faults.append(_refuse_labels(model, wish.use, max(there[0] for there, _ in heads.values() if there)))
     if others:
         faults.append(_refuse_shapes(model, fit, others))
     if adapters:
@@ -273,13 +273,16 @@ def _judge(model: str, wish: Wish, fit: Fit, renamings: tuple[Renaming, ...], le
     return Verdict(wish.use, tuple(faults), () if faults else tuple(sorted(fit.missing)))
 
 
-def refuse_labels(model: str, labels: int) -> Fault:
+def _refuse_labels(model: str, use: str, labels: int) -> Fault:
     """Return why a head of several labels is no reranker's, and the ways out."""
     message = f"{model} has a head of {labels} labels, and a reranker's has one: a score"
+    ways = []
     if labels == 2:  # noqa: PLR2004  the logit of "relevant" less that of "irrelevant" orders as its probability does
-        hint = f"make one label of the two, the second less the first: {name_command(model, '--one-label')}"
-        return Fault(message, f"{hint}\nor train a new head: {name_command(model, '--without-head')}")
-    return Fault(message, f"train a new head on its body: {name_command(model, '--without-head')}")
+        ways.append(f"make one label of the two, the second less the first: {name_command(model, '--one-label')}")
+    if use == NEW_HEAD:
+        ways.append(f"train a new head on its body: {name_command(model, '--without-head')}")
+    ways.append("name a cross-encoder, whose head has one label")
+    return Fault(message, "\nor ".join(ways))
 
 
 def _refuse_shapes(model: str, fit: Fit, others: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]) -> Fault:
