@@ -15,7 +15,7 @@ from orchestrator.data.counting.tokens import (
     TokenLimit,
     load_tokenizer,
 )
-from orchestrator.data.digests import DIGEST_BYTES, DigestSet, digest, document_key, query_key
+from orchestrator.data.digests import DIGEST_BYTES, NORMALISED, DigestSet, digest, document_key, loose_key, query_key
 from orchestrator.data.eval_fit import explain_unmeasurable
 from orchestrator.data.ledger import Findings, InputFile, Ledger
 from orchestrator.data.loss_fit import LossFit
@@ -95,10 +95,12 @@ class _Pass:
         self.unread = UnreadTexts()
         self.unseen_columns = set(request.rules.columns.values())
         self.label_sources = {"train": LabelSources(), "eval": LabelSources()}  # by the files, not by the split
-        self.eval_queries = DigestSet()
-        self.eval_answers = DigestSet()
+        # Of each text what `loose_key` says, and beside it the exact text: it tells which rule found a leak.
+        self.eval_queries, self.exact_eval_queries = DigestSet(), DigestSet()
+        self.eval_answers, self.exact_eval_answers = DigestSet(), DigestSet()
+        self.loose_leaks = 0
         # Where one file is split, a train text may come before its eval twin: it is looked up at the end.
-        self.train_answers = bytearray()
+        self.train_answers, self.exact_train_answers = bytearray(), bytearray()
         self.train_questions = bytearray()
         self.on_progress = on_progress
         self.bytes_done = 0
@@ -203,9 +205,14 @@ class _Pass:
 
     def _find_new(self, checked: Accepted, side: Side) -> Record | Fault | None:
         """Return a row's record, of a labelled one what is new in it; None where an earlier row has said it all."""
-        if isinstance(checked.record, LabelledGroup):
-            return side.labels.take(checked.record)
-        return checked.record if side.seen.add(digest(checked.record.identity)) else None
+        record: Record | Fault | None = checked.record
+        if isinstance(record, LabelledGroup):
+            record = side.labels.take(record)
+        elif not side.seen.add(digest(checked.record.identity)):
+            return None
+        if record is None or isinstance(record, Fault):
+            return record
+        return side.sides.take(record) or record
 
     def _drop_bad(self, side: Side, path: str, line: int, fault: Fault) -> None:
         self.findings.drop(side.tally, path, line, fault.code, fault.message)
@@ -234,7 +241,8 @@ class _Pass:
             self.findings.warn("turns-left-out", message, count=left_out, example=place)
 
     def _take_eval(self, path: str, record: Record) -> None:
-        self.eval_queries.add(_query_digest(record.split_text))
+        self.eval_queries.add(_loose_digest(record.split_text))
+        self.exact_eval_queries.add(_query_digest(record.split_text))
         self._offer(self.eval, path, record)
 
     def _merge(self, side: Side) -> None:
@@ -267,11 +275,16 @@ class _Pass:
     def _is_leak(self, path: str, record: Record) -> bool:
         """Whether a training row must be dropped, for its query is in the eval set; warn in any case."""
         questions = [record.split_text, *(record.earlier_questions if isinstance(record, Chat) else ())]
-        if not any(_query_digest(text) in self.eval_queries for text in questions):
+        found = [text for text in questions if _loose_digest(text) in self.eval_queries]
+        if not found:
             return False
+        exact = any(_query_digest(text) in self.exact_eval_queries for text in found)
+        self.loose_leaks += not exact
         message = "training rows with a query of the eval set: {n}"
         if isinstance(record, Chat):
             message = "training conversations with an answer that the eval set asks for, after the same turns: {n}"
+        if self.loose_leaks:
+            message += f", {self.loose_leaks} of them {NORMALISED}"
         example = f"{path}:{record.line}"
         if self.request.allow_overlap:
             message += "; kept, as allowed: the result will look better than it is"
@@ -280,7 +293,8 @@ class _Pass:
         message += "; dropped, for with them the result would look better than it is"
         self.findings.warn("query-also-in-eval", message, example=example)
         what = "what an answer answers" if isinstance(record, Chat) else "the query"
-        self.findings.drop(self.train.tally, path, record.line, "query-also-in-eval", f"{what} is in the eval set")
+        detail = f"{what} is in the eval set ({'exact' if exact else NORMALISED})"
+        self.findings.drop(self.train.tally, path, record.line, "query-also-in-eval", detail)
         return True
 
     def _offer(self, side: Side, path: str, record: Record) -> None:
@@ -328,13 +342,15 @@ class _Pass:
         """Take down the texts of a kept record that must not be on the other side too."""
         if side is self.eval:
             for text in record.answers:
-                self.eval_answers.add(_document_digest(text))
+                self.eval_answers.add(_loose_digest(text))
+                self.exact_eval_answers.add(_document_digest(text))
         elif side is self.train and self.has_eval:
             for text in record.answers:
-                self.train_answers += _document_digest(text)
+                self.train_answers += _loose_digest(text)
+                self.exact_train_answers += _document_digest(text)
             if self.cuts.eval is not None and isinstance(record, Chat):  # with an eval file they are leaks: _is_leak
                 for text in record.earlier_questions:
-                    self.train_questions += _query_digest(text)
+                    self.train_questions += _loose_digest(text)
 
     @property
     def _drops_long(self) -> bool:
@@ -396,6 +412,8 @@ class _Pass:
     def _warn_shared(self) -> None:
         if shared := _count_shared(self.train_answers, self.eval_answers):
             message = "training positives that are positives of the eval set too: {n}"
+            if loose := shared - _count_shared(self.exact_train_answers, self.exact_eval_answers):
+                message += f", {loose} of them {NORMALISED}"
             self.findings.warn("document-also-in-eval", message, count=shared)
         if shared := _count_shared(self.train_questions, self.eval_queries):
             message = "earlier answers of training conversations that the eval set asks for, after the same turns: {n}"
@@ -448,6 +466,10 @@ def _document_digest(text: str) -> bytes:
 
 def _query_digest(text: str) -> bytes:
     return digest((query_key(text),))
+
+
+def _loose_digest(text: str) -> bytes:
+    return digest((loose_key(text),))
 
 
 def _count_shared(digests: bytearray, others: DigestSet) -> int:

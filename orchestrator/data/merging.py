@@ -1,6 +1,6 @@
 """Labelled rows of one query become one group, however far apart they stand.
 
-Records wait in a temporary file; memory holds a digest of each query, and two numbers of each record (about 70 bytes a
+Records wait in a temporary file; memory holds a digest of each query, and two numbers of each record (about 80 bytes a
 query and 16 a record).
 """
 
@@ -11,7 +11,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from orchestrator.data.chains import Chains
-from orchestrator.data.digests import DigestMap, document_key, query_key, short_digest
+from orchestrator.data.digests import DigestMap, digest, document_key, query_key
 from orchestrator.data.rows.labelled import LabelledGroup, merge_groups
 from orchestrator.data.rows.texts import build_fault, quote
 
@@ -33,7 +33,7 @@ class Merger:
 
     def add(self, path: str, record: LabelledGroup) -> None:
         """Take in one record of the file `path`."""
-        query = self._queries.put(short_digest((query_key(record.query),)), len(self._chains))
+        query = self._queries.put(digest((query_key(record.query),)), len(self._chains))
         place = self._paths.setdefault(path, len(self._paths))
         row = (place, record.source, record.line, record.query, record.documents, record.labels, record.scores)
         self._chains.add(query, json.dumps(row).encode() + b"\n")
@@ -53,7 +53,7 @@ def _parse(line: bytes) -> tuple[int, LabelledGroup]:
 
 
 class KnownLabels:
-    """Which documents of which queries were met, and with which label; some 40 bytes each."""
+    """Which documents of which queries were met, and with which label; some 60 bytes each."""
 
     def __init__(self) -> None:
         self._labels = DigestMap()
@@ -61,7 +61,7 @@ class KnownLabels:
     def take(self, record: LabelledGroup) -> LabelledGroup | Fault | None:
         """Return the record with the documents that are new, None where none is, or the fault of another label."""
         query = query_key(record.query)
-        keys = [short_digest((query, document_key(text))) for text in record.documents]
+        keys = [digest((query, document_key(text))) for text in record.documents]
         labels = [_LABEL.unpack(_FLOAT.pack(label))[0] for label in record.labels]
         new: list[int] = []
         for place, (key, label) in enumerate(zip(keys, labels, strict=True)):

@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.data.digests import digest, document_key, query_key
+from orchestrator.data.digests import digest, loose_key
 from orchestrator.data.mining_corpus import CorpusFile
 from orchestrator.data.reading.readers import open_source
 from orchestrator.data.reasons import Fault, problem_of
@@ -155,7 +155,7 @@ class _Gathering:
         relevant = self._judge(found)
         if isinstance(relevant, Fault):
             return relevant
-        query = self.queries.setdefault(digest((query_key(found.query),)), _Query(found.query))
+        query = self.queries.setdefault(digest((loose_key(found.query),)), _Query(found.query))
         for text, fits in zip(found.documents, relevant, strict=True):
             number, numbers = self._number(text), query.positives if fits else query.negatives
             if number not in numbers:
@@ -164,7 +164,7 @@ class _Gathering:
 
     def _number(self, text: str) -> int:
         """Return the number of a document in the corpus; a new one is written there."""
-        key = digest((document_key(text),))
+        key = digest((loose_key(text),))
         if key not in self.documents:
             self.documents[key] = len(self.documents)
             self.corpus.write(format_line({"text": text}))

@@ -195,7 +195,7 @@ _TABLE = (
     Reason(
         "conflicting-labels",
         "bad",
-        "one document has two labels for one query, in one row or in two",
+        "one document has two labels for one query, or is positive and negative, in one row or in two",
         "keep the right one",
     ),
     Reason(
@@ -251,7 +251,7 @@ _TABLE = (
     Reason(
         "positive-among-negatives",
         "bad",
-        "one document is positive and negative (same text after NFC and white space)",
+        "one document is positive and negative (the same text but for white space, width, case and what is invisible)",
         "remove it from one of the lists",
     ),
     Reason(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from orchestrator.data.contradictions import KnownSides
 from orchestrator.data.counting.statistics import SideStatistics
 from orchestrator.data.counting.tokens import LengthRule, Measured, MeasuringQueue, TextCounter, TokenStatistics
 from orchestrator.data.digests import DigestSet
@@ -77,6 +78,7 @@ class Side:
         self.fit = fit
         self.seen = DigestSet()
         self.labels = KnownLabels()
+        self.sides = KnownSides()
         self.merger: Merger | None = None
         self.prompts = _Some()
         self.scores = _Some()

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from orchestrator.data.digests import query_key
+from orchestrator.data.digests import loose_key
 from orchestrator.errors import DataError
 
 _RANGE = 1 << 64
@@ -18,11 +18,11 @@ VALIDATION_SALT = "validation "
 
 
 def draw(query: str, seed: int, *, salt: str = "") -> int:
-    """Return a query's place in 0 … 2**64 - 1; texts that `query_key` makes equal share it.
+    """Return a query's place in 0 … 2**64 - 1; texts that `loose_key` makes equal share it.
 
     Draws of another salt are independent: those for validation say nothing of those for eval.
     """
-    data = f"{salt}{seed}\n{query_key(query)}".encode()
+    data = f"{salt}{seed}\n{loose_key(query)}".encode()
     return int.from_bytes(blake2b(data, digest_size=8).digest(), "big")
 
 

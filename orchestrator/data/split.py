@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.data.digests import DigestSet, digest, query_key
+from orchestrator.data.digests import DigestSet, digest, loose_key
 from orchestrator.data.reading.readers import Source
 from orchestrator.data.reasons import REASONS, problem_of, refuse
 from orchestrator.data.rows.checks import find_split_text
@@ -94,7 +94,7 @@ def _write(path: Path, out_train: Path, out_eval: Path, cut: int, seed: int) -> 
         for row, text, side in _place(source, cut, seed):
             _append(streams[side], row, is_first=not rows[side], in_list=source.holds_list)
             rows[side] += 1
-            queries[side].add(digest((query_key(text),)))
+            queries[side].add(digest((loose_key(text),)))
         if source.holds_list:
             for stream in streams:
                 stream.write(b"\n]\n")

@@ -379,6 +379,17 @@ TABLES = (
     ),
 )
 
+CONTRADICTIONS = (
+    _rows(
+        "two-sides",
+        "has a document as positive in one row and, in wide letters, as negative in the next",
+        '{"query": "q", "pos": ["A falcon"], "neg": ["b"]}\n{"query": "q", "pos": ["c"], "neg": ["Ａ ｆａｌｃｏｎ"]}\n',
+        line=2,
+        says="conflicting-labels",
+        remedy="keep the right one",
+    ),
+)
+
 CONVERSATIONS = (
     _chat("role", "invents a role", {"role": "wizard", "content": "a"}, _ANSWER, says="unknown-role", remedy="system"),
     _chat(
@@ -428,4 +439,4 @@ CONVERSATIONS = (
     ),
 )
 
-CASES = FILES + LINES + LISTS + TABLES + CONVERSATIONS
+CASES = FILES + LINES + LISTS + TABLES + CONTRADICTIONS + CONVERSATIONS

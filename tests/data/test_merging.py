@@ -6,7 +6,7 @@ import tracemalloc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.data.digests import DigestMap, short_digest
+from orchestrator.data.digests import DigestMap, digest
 from orchestrator.data.merging import KnownLabels, Merger
 from orchestrator.data.reasons import Fault
 from orchestrator.data.rows.labelled import LabelledGroup
@@ -17,18 +17,28 @@ def row(query, *documents, line=1, scores=None, source="a.jsonl"):
     return LabelledGroup(query, texts, labels, scores, source, line)
 
 
-@given(st.lists(st.tuples(st.integers(0, 2**64 - 1) | st.integers(0, 9), st.integers(0, 2**64 - 1)), max_size=60))
+few_keys = st.integers(0, 9).map(lambda number: bytes([number % 2]) * 8 + bytes([number, *b"1234567"]))
+
+
+@given(st.lists(st.tuples(st.binary(min_size=16, max_size=16) | few_keys, st.integers(0, 2**64 - 1)), max_size=60))
 def test_a_digest_map_keeps_the_first_number_of_each_key(entries):
     found, expected = DigestMap(), {}
     for key, number in entries:
-        assert found.get(key) == expected.get(key or 1)
-        assert found.put(key, number) == expected.setdefault(key or 1, number)
+        assert found.get(key) == expected.get(key)
+        assert found.put(key, number) == expected.setdefault(key, number)
     assert len(found) == len(expected)
+
+
+def test_keys_that_share_half_of_their_bytes_are_two():
+    found = DigestMap()
+    assert [
+        found.put(key, number) for number, key in enumerate([b"a" * 16, b"a" * 8 + b"b" * 8, b"b" * 8 + b"a" * 8])
+    ] == [0, 1, 2]
 
 
 def test_a_digest_map_grows():
     found = DigestMap()
-    keys = [short_digest([str(number)]) for number in range(5000)]
+    keys = [digest([str(number)]) for number in range(5000)]
     for number, key in enumerate(keys):
         found.put(key, number)
     assert [found.get(key) for key in keys] == list(range(5000))

@@ -71,6 +71,12 @@ def test_a_document_in_another_spelling_is_the_same(tmp_path, files):
     assert queries["r"] == (["a  b"], [])
 
 
+def test_a_candidate_that_is_the_positive_in_another_width_or_case_is_no_other_document(tmp_path, files):
+    path = files.lines("train.jsonl", {"query": "q", "pos": ["Ａ b"], "neg": ["c"]})
+    given, _, texts = collect(tmp_path, path, corpus_files=(files.raw("more.txt", "a B\nA\u200b b\nd\n"),))
+    assert (given.documents, texts) == (3, ["Ａ b", "c", "d"])
+
+
 def test_labels_are_scaled_and_half_is_relevant(tmp_path, files):
     hits = [{"content": text, "label": label} for text, label in (("a", 3), ("b", 2), ("c", 1), ("d", 0))]
     path = files.lines("train.jsonl", {"query": "q", "hits": hits}, {"query": "r", "pos": ["e"], "neg": ["f"]})

@@ -8,7 +8,7 @@ from array import array
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.data.digests import DigestMap, query_key, short_digest
+from orchestrator.data.digests import DigestMap, digest, query_key
 from orchestrator.data.rows.groups import RankingGroup
 from orchestrator.relevance import is_relevant
 
@@ -75,7 +75,7 @@ class LabelCounts:
 
 
 class QueryGroups:
-    """How many documents each query has over all rows, and whether their labels differ; some 60 bytes a query."""
+    """How many documents each query has over all rows, and whether their labels differ; some 80 bytes a query."""
 
     def __init__(self) -> None:
         self._queries = DigestMap()
@@ -87,7 +87,7 @@ class QueryGroups:
 
     def add(self, group: LabelledGroup) -> None:
         """Count one record."""
-        number = self._queries.put(short_digest((query_key(group.query),)), len(self._documents))
+        number = self._queries.put(digest((query_key(group.query),)), len(self._documents))
         low, high = min(group.labels), max(group.labels)
         if number == len(self._documents):
             self._documents.append(0)
