@@ -28,6 +28,7 @@ from orchestrator.preflight.run_path import check_run_path
 from orchestrator.preflight.shell_variables import check_shell_variables
 from orchestrator.preflight.target_modules import check_target_modules
 from orchestrator.preflight.trust import advise_trust
+from orchestrator.preflight.whole_model import advise_measuring
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -71,6 +72,7 @@ ADVICE: tuple[Check, ...] = (
     advise_devices,
     advise_on_cpu,
     advise_memory,
+    advise_measuring,
     advise_trust,
 )
 _ADVICE_ON_THIS_MACHINE: frozenset[Check] = frozenset({advise_devices, advise_on_cpu})

@@ -13,6 +13,7 @@ from orchestrator.preflight.memory import GIB
 from orchestrator.preflight.memory_fit import advise_memory, check_memory, plan_memory
 from orchestrator.preflight.model_size import load_model_size
 from orchestrator.preflight.quantisation import find_stored_bits, find_trained_bits
+from orchestrator.preflight.whole_model import advise_measuring
 
 # config.json of Qwen/Qwen2.5-32B-Instruct: 32.8B weights, 31.0B of them no embeddings (its card)
 QWEN_32B = {
@@ -186,6 +187,14 @@ def test_what_does_not_fit_beside_its_weights_is_advice(plan_large):
     job, plan = plan_large(*QLORA, hardware=gpus(1, 24))
     assert list(check_memory(job, plan)) == []
     assert "hardly fit" in next(iter(advise_memory(job, plan))).message
+
+
+def test_what_is_trained_in_parts_and_measured_whole_is_told_so(plan_large):
+    (problem,) = advise_measuring(*plan_large(*QLORA, hardware=gpus(1, 40)))
+    assert "load the whole model on one GPU: 61 GiB in half precision, and a GPU has 40 GiB" in problem.message
+    followed = ("merge=false", "gate={}", "evaluate.baselines=[]")
+    assert list(advise_measuring(*plan_large(*QLORA, *followed, hardware=gpus(1, 40)))) == []
+    assert list(advise_measuring(*plan_large(*QLORA, hardware=gpus(1, 80)))) == []
 
 
 @pytest.mark.parametrize(
