@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import process
 from orchestrator.events import Step, load_events
+from orchestrator.launch import adopt_run
 from orchestrator.plan import plan_from_json
 from orchestrator.process_table import read_table, with_descendants
 from orchestrator.rundir import RunDir
@@ -328,6 +329,7 @@ def suspend_worker(case: Case) -> None:
     plan = json.loads(case.run.plan_json.read_text())
     plan["recipe"].setdefault("watch", {})["stall_timeout_s"] = STALL_S.get(case.backend, DEFAULT_STALL_S)
     case.run.plan_json.write_text(plan_from_json(json.dumps(plan)).to_json())
+    adopt_run(case.run)
     case.start()
     case.wait_for_checkpoint()
     os.kill(case.worker(), signal.SIGSTOP)
@@ -497,6 +499,7 @@ def build_case(backend: str, work: Path) -> Case:
     plan["recipe"].setdefault("launch", {})["stop_patience_s"] = 10
     plan["recipe"].pop("watch", None)
     run.plan_json.write_text(plan_from_json(json.dumps(plan)).to_json())
+    adopt_run(run)
     output = run.stage(stage["name"]).output
     kept = run.root.with_name(f"{run.root.name}.{stage['name']}")
     if not kept.exists():

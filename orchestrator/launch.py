@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import RunFolderError, Where
+from orchestrator.ownership import is_own, seal
 from orchestrator.plan import Plan, plan_from_json
 from orchestrator.provenance import build_provenance
 from orchestrator.render import render_files
@@ -16,16 +17,20 @@ if TYPE_CHECKING:
     from orchestrator.provenance import Asked
 
 
-def create_run(plan: Plan, asked: Asked, hardware: Hardware) -> RunDir:
+def create_run(plan: Plan, asked: Asked, hardware: Hardware, *, trust_run: bool = False) -> RunDir:
     """Write everything that is known before the run starts.
 
-    A folder that holds the same plan is taken up again. Raises RunFolderError when it holds anything else.
+    A folder that holds the same plan is taken up again, where this user made it or trusts it (`trust_run`). Raises
+    RunFolderError when it holds anything else.
     """
     run = RunDir(Path(plan.run_dir))
     if run.plan_json.exists():
         if load_plan(run).digest() != plan.digest():
             hint = f"continue that run with: orch resume {run.root}\nor start this one in a fresh folder (without -o)"
             raise RunFolderError(f"{run.root} holds a run of another recipe, machine or Orch version", hint=hint)
+        load_own_plan(run, trust_run=trust_run)  # its finished stages would count as ours
+        if trust_run:
+            adopt_run(run)
         return run
     text = asked.recipe.read_text(encoding="utf-8-sig")
     return write_run(plan, text, build_provenance(plan, hardware, asked))
@@ -44,6 +49,7 @@ def write_run(plan: Plan, recipe_text: str, provenance: dict[str, Any]) -> RunDi
                 write_text(run.root / file.path, file.text)
         write_text(run.recipe_yaml, recipe_text)
         write_json(run.provenance_json, provenance)
+        seal(run, plan.to_json())
         write_text(run.plan_json, plan.to_json())  # last: with it the folder is a run
     except OSError as error:
         raise RunFolderError(
@@ -53,9 +59,43 @@ def write_run(plan: Plan, recipe_text: str, provenance: dict[str, Any]) -> RunDi
 
 
 def load_plan(run: RunDir) -> Plan:
-    """Return the plan of a run folder. Raises RunFolderError when there is none that can be read."""
+    """Return the plan of a run folder, to be read. Raises RunFolderError when there is none that can be read."""
+    return _load(run)[0]
+
+
+def load_own_plan(run: RunDir, *, trust_run: bool) -> Plan:
+    """Return the plan of a run folder, to be executed: one that this user has made, or says to trust.
+
+    Raises RunFolderError for any other, and when there is none that can be read.
+    """
+    plan, text = _load(run)
+    if trust_run or is_own(run, text):
+        return plan
+    raise RunFolderError(
+        f"{run.root} was not made by you, or its plan.json was changed since: its programs would run with your rights",
+        hint=f"read its plan.json, then say --trust-run; what it has made can be used by itself: {run.model}",
+        where=Where(str(run.plan_json)),
+    )
+
+
+def is_own_run(run: RunDir) -> bool:
+    """Tell whether this user made a run. Raises RunFolderError when it has no plan that can be read."""
+    return is_own(run, _load(run)[1])
+
+
+def adopt_run(run: RunDir) -> None:
+    """Make a run that the user trusts one of their own. Raises RunFolderError when it cannot be read or written."""
     try:
-        return plan_from_json(run.plan_json.read_text(encoding="utf-8"))
+        seal(run, _load(run)[1])
+    except OSError as error:
+        message = f"{run.root} cannot be written: {error.strerror}"
+        raise RunFolderError(message, hint="make the folder writable for this user") from error
+
+
+def _load(run: RunDir) -> tuple[Plan, str]:
+    try:
+        text = run.plan_json.read_text(encoding="utf-8")
+        return plan_from_json(text), text
     except FileNotFoundError:
         message = f"{run.root} is not a run folder: it has no plan.json"
         raise RunFolderError(message, hint="list runs with: orch ls") from None

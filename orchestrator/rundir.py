@@ -77,6 +77,11 @@ class RunDir:
         return self.root / "plan.json"
 
     @property
+    def seal(self) -> Path:
+        """What tells its maker that the plan is of their own making."""
+        return self.root / "plan.seal"
+
+    @property
     def run_sh(self) -> Path:
         """The whole run as a script that needs no Orch process."""
         return self.root / "run.sh"

@@ -1,4 +1,4 @@
-"""Where programs keep their caches in a user's home, Orch its own among them (XDG Base Directory Specification)."""
+"""Where programs keep caches and settings in a user's home, Orch among them (XDG Base Directory Specification)."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ def find_home() -> Path:
 def find_cache_home() -> Path:
     """Return the folder of all caches: XDG_CACHE_HOME, or .cache in the user's home."""
     return Path(os.environ.get("XDG_CACHE_HOME") or find_home() / ".cache")
+
+
+def find_orch_config() -> Path:
+    """Return the folder of what Orch keeps for this user and cannot make a second time: orch in XDG_CONFIG_HOME."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or find_home() / ".config") / "orch"
 
 
 def find_orch_cache() -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 
 os.environ["ORCH_LANG"] = "en"  # whatever language the developer's terminal speaks
+os.environ["XDG_CONFIG_HOME"] = str(Path(tempfile.gettempdir()) / f"orch-tests-{os.getuid()}")  # no key of the user's
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Under nohup, or in the background of a script, what the tests start would inherit these as ignored, and never end.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import as_json, runs_option
+from orchestrator.cli.options import as_json, runs_option, trust_run_option
 from orchestrator.cli.output import print_json
 from orchestrator.errors import InterruptedRunError, OrchError, RunFolderError, StageFailedError
 from orchestrator.terminal import say
@@ -46,6 +46,7 @@ class _Asked:
 @click.option("--trust-remote-code", is_flag=True, help="Run Python code that an adapter's base model brings along.")
 @click.option("--allow-pickle", is_flag=True, help="Load pickled weights of an adapter's base, which may run code too.")
 @click.option("--test-prompt", metavar="TEXT", help="Try base with adapter and the merged model on it.")
+@trust_run_option
 @runs_option
 @as_json
 def merge_command(
@@ -57,6 +58,7 @@ def merge_command(
     trust_remote_code: bool,
     allow_pickle: bool,
     test_prompt: str | None,
+    trust_run: bool,
     runs: Path,
     as_json: bool,
 ) -> None:
@@ -74,7 +76,7 @@ def merge_command(
         if trust_remote_code or allow_pickle:
             option = "--trust-remote-code" if trust_remote_code else "--allow-pickle"
             raise click.UsageError(f"{option} goes with an adapter folder; a run's recipe says it")
-        result = _merge_of_run(run, runs, checkpoint, output, dtype=dtype, prompt=test_prompt)
+        result = _merge_of_run(run, runs, checkpoint, output, dtype=dtype, prompt=test_prompt, trust_run=trust_run)
     if as_json:
         print_json("merge", result)
         return
@@ -103,13 +105,13 @@ def _merge_adapter(adapter: Path, out: Path, asked: _Asked) -> dict[str, Any]:
 
 
 def _merge_of_run(
-    name: str, runs: Path, wanted: str | None, output: Path | None, *, dtype: str, prompt: str | None
+    name: str, runs: Path, wanted: str | None, output: Path | None, *, dtype: str, prompt: str | None, trust_run: bool
 ) -> dict[str, Any]:
-    from orchestrator.launch import find_run, load_plan
+    from orchestrator.launch import find_run, load_own_plan
     from orchestrator.serving.checkpoints import build_merge, build_verification, find_checkpoint, is_native
 
     run = find_run(name, runs)
-    plan = load_plan(run)
+    plan = load_own_plan(run, trust_run=trust_run)
     checkpoint = find_checkpoint(run, plan, wanted)
     out = _fresh(output or run.root / "merged" / checkpoint.name)
     _require_mergeable(run, plan, checkpoint)

@@ -30,6 +30,9 @@ runs_option = click.option(
 trust_code_option = click.option(
     "--trust-remote-code", is_flag=True, help="Run Python code that the model's folder brings along."
 )
+trust_run_option = click.option(
+    "--trust-run", is_flag=True, help="Run what a run folder says that you have not made: its programs get your rights."
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 

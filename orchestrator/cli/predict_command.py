@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import as_json, runs_option, trust_code_option
+from orchestrator.cli.options import as_json, runs_option, trust_code_option, trust_run_option
 from orchestrator.cli.output import print_json
 from orchestrator.errors import DataError, StageFailedError, Where
 from orchestrator.terminal import hand_on, print_data
@@ -50,6 +50,7 @@ class _Asked:
 @click.option("-p", "--prompt", "prompts", multiple=True, help="What an LLM is asked; may be repeated.")
 @click.option("--vectors", is_flag=True, help="An embedding model's vectors instead of similarities.")
 @trust_code_option
+@trust_run_option
 @runs_option
 @as_json
 def predict_command(
@@ -59,6 +60,7 @@ def predict_command(
     prompts: tuple[str, ...],
     vectors: bool,
     trust_remote_code: bool,
+    trust_run: bool,
     runs: Path,
     as_json: bool,
 ) -> None:
@@ -70,7 +72,7 @@ def predict_command(
     from orchestrator.cli.loadable import require_artefact_loads
     from orchestrator.serving.artefact import find_artefact, require_trusted_code
 
-    artefact = find_artefact(run, runs, trust_remote_code=trust_remote_code)
+    artefact = find_artefact(run, runs, trust_remote_code=trust_remote_code, trust_run=trust_run)
     kind = artefact.kind
     if vectors and kind != "embedding":
         raise click.UsageError("--vectors is for embedding models")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli import exit_with
-from orchestrator.cli.options import as_json, runs_option
+from orchestrator.cli.options import as_json, runs_option, trust_run_option
 from orchestrator.cli.output import print_json
 from orchestrator.errors import GateMissedError, PreflightError, Problem
 from orchestrator.terminal import say
@@ -29,19 +29,23 @@ _MOST_SHOWN = 12
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The new run's folder (default: in the runs).")
 @click.option("--anyway", is_flag=True, help="Go on although data or model have changed since.")
 @click.option("--dry-run", is_flag=True, help="Only say what has changed since.")
+@trust_run_option
 @runs_option
 @as_json
-def reproduce_command(run: str, output: Path | None, anyway: bool, dry_run: bool, runs: Path, as_json: bool) -> None:
+def reproduce_command(
+    run: str, output: Path | None, anyway: bool, dry_run: bool, trust_run: bool, runs: Path, as_json: bool
+) -> None:
     """Run RUN once more, with the same commands, and say whether the same came out.
 
     Exit code 0: the same bytes, or no measurable difference. Exit code 8: another result. Interrupted, it goes on with
     `orch resume`.
     """
-    from orchestrator.launch import find_run, load_plan
+    from orchestrator.launch import find_run, load_own_plan
     from orchestrator.reproduction.rerun import begin_rerun
 
     first = find_run(run, runs)
-    rerun = begin_rerun(first, load_plan(first), output.absolute() if output else None, runs)
+    plan = load_own_plan(first, trust_run=trust_run or dry_run)
+    rerun = begin_rerun(first, plan, output.absolute() if output else None, runs, may_run=not dry_run)
     _tell(rerun.differences)
     changed = [item for item in rerun.differences if item.is_input]
     if dry_run:

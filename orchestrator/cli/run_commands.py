@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli import exit_with
-from orchestrator.cli.options import as_json, hardware_option, resolve_hardware, runs_option, set_option, smoke_option
+from orchestrator.cli.options import (
+    as_json,
+    hardware_option,
+    resolve_hardware,
+    runs_option,
+    set_option,
+    smoke_option,
+    trust_run_option,
+)
 from orchestrator.cli.output import format_advice, print_json
 from orchestrator.terminal import say
 
@@ -27,6 +35,7 @@ open_option = click.option("--open", "open_report", is_flag=True, help="Open the
 @set_option
 @smoke_option
 @hardware_option
+@trust_run_option
 @runs_option
 @open_option
 @as_json
@@ -36,6 +45,7 @@ def run_command(
     overrides: tuple[str, ...],
     smoke: bool,
     hardware: str,
+    trust_run: bool,
     runs: Path,
     open_report: bool,
     as_json: bool,
@@ -57,23 +67,26 @@ def run_command(
     say(f"planned for: {found}", err=True)
     for problem in advice:
         say(format_advice(problem), err=True)
-    run = create_run(plan, Asked(recipe, overrides, hardware), found)
+    run = create_run(plan, Asked(recipe, overrides, hardware), found, trust_run=trust_run)
     _finish(plan, run, command="run", open_report=open_report, as_json=as_json)
 
 
 @click.command("resume")
 @click.argument("run", default="last")
+@trust_run_option
 @runs_option
 @open_option
 @as_json
-def resume_command(run: str, runs: Path, open_report: bool, as_json: bool) -> None:
+def resume_command(run: str, trust_run: bool, runs: Path, open_report: bool, as_json: bool) -> None:
     """Continue RUN (a folder, a name, or `last`): finished stages are skipped, training goes on from its checkpoint."""
     from orchestrator.cli.reproduce_command import finish_again
-    from orchestrator.launch import find_run, load_plan
+    from orchestrator.launch import adopt_run, find_run, load_own_plan
     from orchestrator.reproduction.rerun import is_rerun
 
     found = find_run(run, runs)
-    plan = load_plan(found)
+    plan = load_own_plan(found, trust_run=trust_run)
+    if trust_run:
+        adopt_run(found)
     if is_rerun(found):
         finish_again(plan, found, as_json=as_json)
     _finish(plan, found, command="resume", open_report=open_report, as_json=as_json)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli import exit_with
-from orchestrator.cli.options import as_json, runs_option, trust_code_option
+from orchestrator.cli.options import as_json, runs_option, trust_code_option, trust_run_option
 from orchestrator.cli.output import print_json
 from orchestrator.errors import InterruptedRunError, PreflightError, StageFailedError
 from orchestrator.terminal import hand_on, say
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @click.option("--check", is_flag=True, help="Start it on a free port, compare it with scoring.json, stop it.")
 @click.option("--timeout", "timeout_s", type=float, default=600.0, show_default=True, help="Seconds to wait for it.")
 @trust_code_option
+@trust_run_option
 @runs_option
 @as_json
 def serve_command(
@@ -41,6 +42,7 @@ def serve_command(
     check: bool,
     timeout_s: float,
     trust_remote_code: bool,
+    trust_run: bool,
     runs: Path,
     as_json: bool,
 ) -> None:
@@ -55,7 +57,10 @@ def serve_command(
 
     if as_json and not (dry_run or check):
         raise click.UsageError("--json goes with --dry-run or --check: a server's log is no JSON")
-    artefact = find_artefact(run, runs, _absolute(python), trust_remote_code=trust_remote_code)
+    artefact = find_artefact(
+        run, runs, _absolute(python),
+        trust_remote_code=trust_remote_code, trust_run=trust_run, is_only_read=dry_run,
+    )  # fmt: skip
     require_trusted_code(artefact, is_run_anyway=True)
     key = os.environ.get(KEY_VARIABLE) or None
     chosen = choose_backend(

@@ -40,8 +40,11 @@ class Rerun:
         return write_run(self.plan, text, {**self.provenance, REPRODUCES: repeated})
 
 
-def begin_rerun(first: RunDir, plan: Plan, folder: Path | None, runs: Path) -> Rerun:
-    """Return the rerun of a finished run, in `folder` or a fresh one under `runs`. Raises RunFolderError."""
+def begin_rerun(first: RunDir, plan: Plan, folder: Path | None, runs: Path, *, may_run: bool = True) -> Rerun:
+    """Return the rerun of a finished run, in `folder` or a fresh one under `runs`. Raises RunFolderError.
+
+    Without `may_run` no interpreter of the plan is started.
+    """
     then = require_provenance(first, load_object(first.provenance_json))
     if not first.report_json.is_file():
         raise RunFolderError(
@@ -56,6 +59,7 @@ def begin_rerun(first: RunDir, plan: Plan, folder: Path | None, runs: Path) -> R
         moved,
         CPU if cpu else find_hardware(),
         Asked(Path(then["recipe"]), tuple(asked["set"]), asked["hardware"]),
+        may_run=may_run,
     )
     return Rerun(first, moved, now, find_differences(then, now))
 

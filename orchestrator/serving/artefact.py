@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import PreflightError, RunFolderError, Where
-from orchestrator.launch import find_run, load_plan
+from orchestrator.launch import find_run, is_own_run, load_own_plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,11 +64,20 @@ class Artefact:
         return str(self.spec.get("dtype") or "auto")
 
 
-def find_artefact(name: str, runs: Path, python: str | None = None, *, trust_remote_code: bool = False) -> Artefact:
+def find_artefact(
+    name: str,
+    runs: Path,
+    python: str | None = None,
+    *,
+    trust_remote_code: bool = False,
+    trust_run: bool = False,
+    is_only_read: bool = False,
+) -> Artefact:
     """Return the artefact that `name` means: a packaged folder, or a run (a folder, a name under `runs`, `last`).
 
     `trust_remote_code` is what the user says; the recipe of a run says it too. Raises RunFolderError when there is
-    none.
+    none, and for a run that somebody else made, unless the user trusts it (`trust_run`) or nothing of it is executed
+    (`is_only_read`).
     """
     folder = Path(name)
     if (folder / "scoring.json").is_file():
@@ -79,11 +88,15 @@ def find_artefact(name: str, runs: Path, python: str | None = None, *, trust_rem
     if folder.is_dir() and not (folder / "plan.json").exists():
         hint = "name a run, or the folder that its package stage wrote (RUN/model)"
         raise RunFolderError(f"{folder} is neither a run nor a packaged model: it has no scoring.json", hint=hint)
-    return _find_in_run(find_run(name, runs), python, trust_remote_code=trust_remote_code)
+    run = find_run(name, runs)
+    is_trusted = trust_run or is_own_run(run)
+    plan = load_own_plan(run, trust_run=trust_run or is_only_read)
+    found = _find_in_run(run, plan, python)
+    trusts = trust_remote_code or (is_trusted and says_of_model(plan, "trust_remote_code"))
+    return replace(found, trusts_remote_code=trusts)
 
 
-def _find_in_run(run: RunDir, python: str | None, *, trust_remote_code: bool) -> Artefact:
-    plan = load_plan(run)
+def _find_in_run(run: RunDir, plan: Plan, python: str | None) -> Artefact:
     package = plan.stage("package")
     if package is None:
         hint = "its recipe says merge: false; merge a checkpoint with: orch merge " + run.root.name
@@ -91,8 +104,7 @@ def _find_in_run(run: RunDir, python: str | None, *, trust_remote_code: bool) ->
     if not (run.model / "scoring.json").is_file():
         raise RunFolderError(f"{run.root.name} has no packaged model yet", hint=f"finish it: orch resume {run.root}")
     found = load_artefact(run.model, plan.name, python or package.command.argv[0])
-    trusts = trust_remote_code or says_of_model(plan, "trust_remote_code")
-    return replace(found, env=dict(package.command.env), trusts_remote_code=trusts)
+    return replace(found, env=dict(package.command.env))
 
 
 def says_of_model(plan: Plan, key: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from orchestrator.ownership import seal
 from orchestrator.rundir import write_text
 from orchestrator.supervise.state import redact
 
@@ -20,6 +21,8 @@ def write_plan(plan: Plan, run_dir: RunDir) -> None:
     for name, text in texts.items():
         path = run_dir.root / name
         if not path.is_file() or path.read_bytes() != text.encode():
+            if path == run_dir.plan_json:
+                seal(run_dir, text)
             write_text(path, text)
 
 

@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from orchestrator.ownership import seal
+from orchestrator.rundir import RunDir
+
 
 @dataclass(frozen=True)
 class Special:
@@ -118,6 +121,8 @@ class BadInput:
                 path.write_bytes(content)
             elif content is not None:
                 path.write_text(content, encoding="utf-8")
+                if path.name == "plan.json" and f"{Path(name).parent}/plan.seal" not in self.files:
+                    seal(RunDir(path.parent), content)
 
     def find_faults(self, exit_code: int, output: str) -> list[str]:
         """Return what is wrong with the command's answer; nothing when the input was refused as it should be."""

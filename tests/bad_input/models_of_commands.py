@@ -93,6 +93,8 @@ CASES = (
              where="model.safetensors", says="is not whole", remedy="download"),
     BadInput("predict-scoring", "asks a packaged model whose scoring.json is cut", PREDICT, 9, "scoring.json",
              "cannot be read", "package the model again", {**_RUN, "runs/mine/model/scoring.json": "{"}),
+    BadInput("predict-foreign", "asks a run that somebody else made", PREDICT, 9, "plan.json", "was not made by you",
+             "--trust-run", {**_RUN, "runs/mine/plan.seal": "0" * 64}),
     _refused("merge-base", "merges into a base whose weights are cut", MERGE, files={**_ADAPTER, **_CUT},
              where="model.safetensors", says="is not whole", remedy="download"),
     _refused("merge-adapter", "merges an adapter that is cut", MERGE,

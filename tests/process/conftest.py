@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import process
+from orchestrator.launch import adopt_run
 from orchestrator.plan import Command, Plan, Resume, Stage
 from orchestrator.process import Child, Launch
 from orchestrator.rundir import RunDir
@@ -105,6 +106,7 @@ def drive(run_dir):
     def start(plan, *args):
         run_dir.root.mkdir(exist_ok=True)
         run_dir.plan_json.write_text(plan.to_json())
+        adopt_run(run_dir)
         driver = subprocess.Popen(
             [sys.executable, str(HERE / "drive.py"), str(run_dir.root), *map(str, args)],
             stderr=subprocess.PIPE,

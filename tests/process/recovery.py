@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.events import Event, Message, load_events
+from orchestrator.launch import adopt_run
 from orchestrator.plan import Command, Plan, Resume, Stage
 from orchestrator.process_table import read_table
 from orchestrator.rundir import RunDir
@@ -53,6 +54,7 @@ class FaultyRun:
         if pause:
             self.pause(pause)
         self.folder.plan_json.write_text(self.plan.to_json())
+        adopt_run(self.folder)
         words = [sys.executable, str(HERE / "drive.py"), str(self.folder.root)]
         self.driver = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True, **options)
 

@@ -19,6 +19,7 @@ import pytest
 from orchestrator import process
 from orchestrator.errors import InterruptedRunError, StageFailedError, StalledError
 from orchestrator.events import StageFinished, Step
+from orchestrator.launch import adopt_run
 from orchestrator.supervise.lock import STALE_AFTER_S, held_lock
 from orchestrator.supervise.runs import stop_run, summarise
 from orchestrator.supervise.state import load_result, read_state
@@ -40,6 +41,7 @@ def run(tmp_path):
     run = make_run(tmp_path, step_s=0.15, save_s=0, work_s=0)
     run.folder.root.mkdir()
     run.folder.plan_json.write_text(run.plan.to_json())
+    adopt_run(run.folder)
     yield run
     run.clean_up()
 

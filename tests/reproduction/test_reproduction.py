@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from orchestrator.errors import RunFolderError
 from orchestrator.hardware import CPU
-from orchestrator.launch import create_run, load_plan
+from orchestrator.launch import adopt_run, create_run, load_plan
 from orchestrator.plan import Command, File, Plan, Stage, plan_from_json
 from orchestrator.provenance import Asked, build_provenance, find_packages
 from orchestrator.report.publish import write_report
@@ -112,6 +112,7 @@ def copy_of(run, name, change=None):
     shutil.copytree(run.root, other.root)
     plan = move_plan(load_plan(run), other.root)
     other.plan_json.write_text(plan.to_json())
+    adopt_run(other)
     if change:
         change(other)
     return other

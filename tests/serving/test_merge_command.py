@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.launch import adopt_run
 from orchestrator.plan import Command, Plan, Stage
 from orchestrator.rundir import RunDir
 from tests.workers.conftest import save_adapter
@@ -65,6 +66,7 @@ def write_plan(run: RunDir, merge: Command) -> None:
     )
     plan = Plan("mine", str(run.root), "sft", "swift", False, {}, stages, ())
     run.plan_json.write_text(plan.to_json(), encoding="utf-8")
+    adopt_run(run)
 
 
 def test_a_merge_that_is_not_base_and_adapter_is_refused_and_removed(run, tiny_decoder, tmp_path):

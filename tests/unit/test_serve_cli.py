@@ -8,7 +8,9 @@ import sys
 import pytest
 
 from orchestrator.cli import main
+from orchestrator.launch import adopt_run
 from orchestrator.plan import Command, Plan, Stage
+from orchestrator.rundir import RunDir
 from orchestrator.serving import commands
 from tests.preflight.model_folders import CONFIG, Folder, list_decoder, write_safetensors
 
@@ -27,6 +29,7 @@ def run(tmp_path):
     package = Stage("06-package", "package", "p", Command((sys.executable, "/orch/workers", "package")))
     plan = Plan("mine", str(root), "embedding", "swift", False, {}, (package,), ())
     (root / "plan.json").write_text(plan.to_json(), encoding="utf-8")
+    adopt_run(RunDir(root))
     return root
 
 

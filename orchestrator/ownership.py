@@ -1,0 +1,105 @@
+"""Whose run folder it is: this user's own, by a seal over its plan.json that only this user's key can make.
+
+A plan.json says which programs run, with which environment. The seal travels with a copy of the folder, and all
+machines that share the user's home share the key; whoever else made or changed the plan cannot seal it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from orchestrator.rundir import write_text
+from orchestrator.user_folders import find_orch_config
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestrator.rundir import RunDir
+
+_PURPOSE = b"orch plan.json\0"
+_KEY = re.compile(r"[0-9a-f]{64}")
+_SEAL_CHARS = 64
+
+
+def seal(run: RunDir, plan_text: str) -> None:
+    """Put this user's seal into a run folder, for the plan whose text is given.
+
+    A user who can keep no key has runs without a seal. Raises OSError when the folder cannot be written.
+    """
+    key = _load_key() or _make_key()
+    if key is not None:
+        write_text(run.seal, _sign(key, plan_text) + "\n")
+
+
+def is_own(run: RunDir, plan_text: str) -> bool:
+    """Tell whether this user has made the run whose plan.json has this text."""
+    key = _load_key()
+    found = _read(run.seal)
+    return key is not None and found is not None and hmac.compare_digest(found, _sign(key, plan_text))
+
+
+def find_key() -> Path:
+    """Return where this user's key lies, whether there is one or not."""
+    return find_orch_config() / "key"
+
+
+def _sign(key: str, text: str) -> str:
+    return hmac.new(bytes.fromhex(key), _PURPOSE + text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+
+
+def _load_key() -> str | None:
+    found = _read(find_key())
+    return found if found and _KEY.fullmatch(found) else None
+
+
+def _make_key() -> str | None:
+    """Make the key, readable for its user alone; of several that are made at one moment the first stands.
+
+    Returns None where it cannot be kept.
+    """
+    path = find_key()
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as stream:
+            stream.write(secrets.token_hex(32) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        _give_name(part, path)
+    except OSError:
+        return None
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+    return _load_key()
+
+
+def _give_name(part: Path, path: Path) -> None:
+    """Rename `part`, unless a key lies there already; what is no key is replaced."""
+    if path.exists() and _load_key() is None:
+        part.replace(path)
+        return
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        return
+    except OSError:  # a file system without hard links
+        part.replace(path)
+
+
+def _read(path: Path) -> str | None:
+    """Return the first letters of a regular file."""
+    try:
+        if not path.is_file():
+            return None
+        with path.open(encoding="ascii", errors="replace") as stream:
+            return stream.read(_SEAL_CHARS)
+    except OSError:
+        return None
