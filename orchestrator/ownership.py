@@ -14,7 +14,7 @@ import secrets
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from orchestrator.rundir import write_text
+from orchestrator.files import open_fresh, write_text
 from orchestrator.user_folders import find_orch_config
 
 if TYPE_CHECKING:
@@ -64,34 +64,15 @@ def _make_key() -> str | None:
     Returns None where it cannot be kept.
     """
     path = find_key()
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-            stream.write(secrets.token_hex(32) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        _give_name(part, path)
+        # what lies there and is no key is replaced; a key that another process has just made stands
+        with suppress(FileExistsError), open_fresh(path, replace=path.exists() and _load_key() is None) as stream:
+            os.fchmod(stream.fileno(), 0o600)
+            stream.write(secrets.token_hex(32).encode() + b"\n")
     except OSError:
         return None
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
     return _load_key()
-
-
-def _give_name(part: Path, path: Path) -> None:
-    """Rename `part`, unless a key lies there already; what is no key is replaced."""
-    if path.exists() and _load_key() is None:
-        part.replace(path)
-        return
-    try:
-        os.link(part, path)
-    except FileExistsError:
-        return
-    except OSError:  # a file system without hard links
-        part.replace(path)
 
 
 def _read(path: Path) -> str | None:

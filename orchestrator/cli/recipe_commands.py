@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.options import as_json, hardware_option, resolve_hardware, set_option, smoke_option
-from orchestrator.cli.output import clean, format_advice, print_json
+from orchestrator.cli.output import format_advice, print_json
 from orchestrator.errors import RunFolderError
 from orchestrator.terminal import hand_on, print_data, say
 
@@ -93,7 +93,7 @@ def render_command(
         message = (
             f"orch: what {job.backend_python} has installed is not known without starting it, which render does not"
         )
-        click.echo(clean(f"{message}; orch check does"), err=True)
+        say(f"{message}; orch check does", err=True)
     plan = build_plan(job)
     if output is not None:
         provenance = build_provenance(plan, job.hardware, Asked(recipe, overrides, hardware), may_run=False)
