@@ -17,6 +17,7 @@ from orchestrator.data.counting.tokens import (
 )
 from orchestrator.data.digests import DIGEST_BYTES, NORMALISED, DigestSet, digest, document_key, loose_key, query_key
 from orchestrator.data.eval_fit import explain_unmeasurable
+from orchestrator.data.in_batch import InBatchNegatives
 from orchestrator.data.ledger import Findings, InputFile, Ledger
 from orchestrator.data.loss_fit import LossFit
 from orchestrator.data.reading.readers import open_source, require_readable, show_path
@@ -90,6 +91,8 @@ class _Pass:
         self.eval = Side("eval", kind, request.limit_eval, sinks[1], None)
         self.validation = Side("validation", kind, request.limit_validation, sinks[2], fit)
         self.fit = fit
+        has_batch = request.demands.loss == "infonce" and request.demands.in_batch_negatives
+        self.in_batch = InBatchNegatives() if has_batch else None
         self.eval_rules = replace(request.rules, needs_scores=False)  # the teacher scores training files only
         self.samples = Samples()
         self.unread = UnreadTexts()
@@ -328,6 +331,8 @@ class _Pass:
         for path, record, lengths in measured:
             if side is self.train:
                 self.fit.note_labels(record)
+                if self.in_batch:
+                    self.in_batch.add(record)
             if side.fit and lengths and lengths.texts_cut and self._drops_long:
                 limit = self.request.budget.max_tokens if isinstance(self.request.budget, TokenLimit) else 0
                 parts = ", ".join(f"{n} {part}" for part, n in lengths.cut.items() if n)
@@ -374,6 +379,7 @@ class _Pass:
         refusals += self.unread.problems()
         refusals += self._find_unclear_scores()
         refusals += self.fit.problems()
+        refusals += self.in_batch.finish(self.findings) if self.in_batch else []
         refusals += self.samples.finish(self.findings)
         self._warn_shared()
         stats: dict[str, Any] = {"version": STATS_VERSION, "kind": self.request.rules.kind}

@@ -148,6 +148,12 @@ _TABLE = (
     ),
     Reason("loss-misfit", "refused", "the data has no rows that the loss can learn from", "choose the loss that fits"),
     Reason(
+        "false-negatives",
+        "refused",
+        "one in 20 or more of the negatives that infonce takes from the batch answers the query",
+        "loss: {type: infonce, use_batch: false} with negatives on every row, or pairs with labels and contrastive",
+    ),
+    Reason(
         "score-out-of-range",
         "refused",
         "the loss learns scores between two bounds (cosine_similarity -1 and 1), and some lie outside",
@@ -330,6 +336,12 @@ _TABLE = (
         "warning",
         "eval queries cannot tell models apart: they have no negative, or one label only",
         "add negatives, or evaluate over a corpus",
+    ),
+    Reason(
+        "some-false-negatives",
+        "warning",
+        "one in 200 or more of the negatives that infonce takes from the batch answers the query",
+        "loss: {type: infonce, use_batch: false} takes each row's own negatives only",
     ),
     Reason("few-negatives", "warning", "rows have fewer negatives than asked for; swift repeats some", "mine more"),
     Reason(

@@ -16,7 +16,7 @@ def group(number, negatives=1, positives=1):
 
 
 def pair(number, score):
-    return {"sentence1": f"q{number}", "sentence2": "p", "score": score}
+    return {"sentence1": f"q{number}", "sentence2": f"p{number}", "score": score}
 
 
 def fit(files, rows, loss=None, **demands):
