@@ -139,14 +139,16 @@ def data_check_command(
 @as_json
 def data_split_command(file: Path, eval_ratio: float, output: Path, seed: int, as_json: bool) -> None:
     """Split FILE by query into NAME.train and NAME.eval: no query is on both sides, rows stay as they are."""
+    from orchestrator.data.reading.containers import COMPRESSED
     from orchestrator.data.split import split_file
 
-    _refuse_table(file)
+    plain = file.with_suffix("") if file.suffix.lower() in COMPRESSED else file  # what is written is not compressed
+    _refuse_table(file, plain)
     output.mkdir(parents=True, exist_ok=True)
-    stem = file.stem.removesuffix(".train")
-    if stem != file.stem and output.resolve() == file.resolve().parent:
-        stem = file.stem  # or the new train file would be the old one
-    train, held_out = (output / f"{stem}.{side}{file.suffix}" for side in ("train", "eval"))
+    stem = plain.stem.removesuffix(".train")
+    if stem != plain.stem and output.resolve() == file.resolve().parent:
+        stem = plain.stem  # or the new train file would be the old one
+    train, held_out = (output / f"{stem}.{side}{plain.suffix}" for side in ("train", "eval"))
     report = split_file(file, train, held_out, eval_ratio, seed)
     if as_json:
         sides = {"train": report.train_rows, "eval": report.eval_rows}
@@ -156,12 +158,12 @@ def data_split_command(file: Path, eval_ratio: float, output: Path, seed: int, a
     say(f"{held_out}: {report.eval_rows} rows, {report.eval_queries} queries")
 
 
-def _refuse_table(file: Path) -> None:
-    """Raise DataError for a file that cannot be split line by line."""
-    if file.suffix.lower() in {".csv", ".tsv", ".parquet"}:
+def _refuse_table(file: Path, plain: Path) -> None:
+    """Raise DataError for a file that cannot be split line by line; `plain` is its name without compression."""
+    if plain.suffix.lower() in {".csv", ".tsv", ".parquet", ".arrow", ".feather"}:
         from orchestrator.data.reasons import refuse
 
-        hint = f"orch data convert {file} -o {file.with_suffix('.jsonl')}, then split that"
+        hint = f"orch data convert {file} -o {plain.with_suffix('.jsonl')}, then split that"
         raise refuse("unknown-ending", "only JSON Lines and JSON lists can be split", file, hint=hint)
 
 
@@ -175,6 +177,8 @@ def _refuse_table(file: Path) -> None:
     show_default=True,
     help="jsonl keeps each row's form; the others are forms of ranking data.",
 )
+@click.option("--names", metavar="A,B,C", help="Names of the values of rows that are lists.")
+@click.option("--rows", "rows_key", metavar="KEY", help="Of a file that is one object: the list that holds its rows.")
 @map_option
 @ignore_option
 @click.option("--only-mapped", is_flag=True, help="Leave out every column that --map does not name.")
@@ -199,6 +203,8 @@ def data_convert_command(
     files: tuple[Path, ...],
     form: str | None,
     to: Literal["jsonl", "pointwise", "hits", "ranking"],
+    names: str | None,
+    rows_key: str | None,
     columns: tuple[str, ...],
     ignore: tuple[str, ...],
     only_mapped: bool,
@@ -259,6 +265,8 @@ def data_convert_command(
         reshaping=reshaping,
         ignore=ignore,
         keep_reasoning=keep_reasoning,
+        names=tuple(name.strip() for name in names.split(",")) if names else (),
+        rows_key=rows_key,
     )
     report = convert_files(files, output, conversion, max_dropped=max_dropped)
     if as_json:

@@ -6,7 +6,7 @@ import contextlib
 import math
 import tempfile
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.reading.readers import open_source
@@ -45,7 +45,8 @@ class Conversion:
 
     `form` is one of FORMS, or None to go by each file's ending. `columns` are (new name, old name); the others are kept
     unless `only_mapped`. A text that the new row's form does not read is refused, unless its key is in `ignore`.
-    `keep_reasoning`: what an answer's author thought stands in front of it, in <think>.
+    `names` are those of the values of rows that are lists, and `rows_key` is where the rows of a file stand that is one
+    object. `keep_reasoning`: what an answer's author thought stands in front of it, in <think>.
     """
 
     form: str | None = None
@@ -57,6 +58,8 @@ class Conversion:
     reshaping: Reshaping | None = None
     ignore: tuple[str, ...] = ()
     keep_reasoning: bool = False
+    names: tuple[str, ...] = ()
+    rows_key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -117,10 +120,12 @@ class _Run:
     def take_file(self, path: Path) -> None:
         """Convert one file. Raises DataError when it cannot be read or lacks a column."""
         form = self.conversion.form
-        source = open_source(path, ending=f".{form}" if form in FILE_FORMS else None)
+        ending = f".{form}" if form in FILE_FORMS else None
+        source = open_source(path, ending=ending, rows_key=self.conversion.rows_key)
         missing = {old for _, old in self.conversion.columns}
         seen: dict[str, None] = {}
-        for row in source.rows():
+        for found in source.rows():
+            row = self._name(found)
             self.rows_in += 1
             if isinstance(row.value, dict):
                 missing.difference_update(row.value)
@@ -202,6 +207,18 @@ class _Run:
         if self.conversion.divide_score is not None and (fault := _divide(value, self.conversion.divide_score)):
             return fault
         return _split_positives(value) if self.conversion.one_positive else [value]
+
+    def _name(self, row: Row) -> Row:
+        """Return a row that is a list as an object, its values under the names that were given."""
+        names, value = self.conversion.names, row.value
+        if not names or not isinstance(value, list):
+            return row
+        if len(names) == 1 and all(isinstance(one, dict) for one in value):  # one conversation a row
+            value = [value]
+        if len(names) != len(value):
+            message = f"the row has {len(value)} values, and {len(names)} names were given"
+            return replace(row, fault=Fault("wrong-field-count", message, "give one name a value: --names a,b,c"))
+        return replace(row, value=dict(zip(names, value, strict=True)))
 
     def _rename(self, source: Source, row: Row) -> dict[str, Any]:
         conversion = self.conversion

@@ -21,6 +21,7 @@ from orchestrator.data.in_batch import InBatchNegatives
 from orchestrator.data.ledger import Findings, InputFile, Ledger
 from orchestrator.data.loss_fit import LossFit
 from orchestrator.data.reading.readers import open_source, require_readable, show_path
+from orchestrator.data.reading.tabular import DELIMITERS
 from orchestrator.data.reasons import REASONS, Fault, problem_of, refuse
 from orchestrator.data.rows.checks import check_row
 from orchestrator.data.rows.formats import explain_unseen
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from orchestrator.data.side import Measurements
 
 STATS_VERSION = 1
-TABLES = (".csv", ".tsv")
 _PROGRESS_EVERY_S = 1.0
 _SPOOL_BYTES = 16 << 20
 
@@ -163,7 +163,7 @@ class _Pass:
         for path in paths:
             shown, name = show_path(path), show_path(path.name)
             source = open_source(path, on_bytes=self._report)
-            numeric_text = path.suffix.lower() in TABLES
+            numeric_text = source.ending in DELIMITERS
             for row in source.rows():
                 side.tally.rows_in += 1
                 if record := self._check(shown, name, row, side, numeric_text=numeric_text):

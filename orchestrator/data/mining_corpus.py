@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.data.reading.encodings import SAMPLE_BYTES, NotUtf8Error, build_encoding_error
 from orchestrator.data.reading.readers import open_source, require_readable
 from orchestrator.data.reasons import Fault, refuse
 from orchestrator.data.rows.texts import build_fault, find_surrogate, is_blank, name_type
@@ -56,8 +57,8 @@ class CorpusFile:
         try:
             return raw.decode()
         except UnicodeDecodeError as error:
-            message = f"byte {error.start + 1} of the line is not UTF-8"
-            raise refuse("bad-utf-8", message, self.path, line=line) from error
+            wrong = NotUtf8Error(line, f"byte {error.start + 1} of the line is not UTF-8", raw)
+            raise build_encoding_error(self.path, wrong, raw[:SAMPLE_BYTES]) from error
 
 
 def _read_text(value: Any) -> str | Fault:

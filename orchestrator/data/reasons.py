@@ -45,16 +45,33 @@ _TABLE = (
     Reason(
         "unknown-ending",
         "refused",
-        "the file's name ends in something other than .jsonl, .ndjson, .json, .csv, .tsv or .parquet",
+        "the file's name ends in something other than .jsonl, .ndjson, .json, .csv, .tsv, .parquet or .arrow",
         "convert it to JSON Lines, or rename it if it is JSON Lines already",
     ),
     Reason("empty-file", "refused", "the file holds no rows", "remove the file from the recipe, or fill it"),
-    Reason("compressed", "refused", "the file is compressed or in a binary format", "unpack or convert it to .jsonl"),
+    Reason(
+        "compressed",
+        "refused",
+        "the file is packed in a way that is not read, or damaged",
+        "unpack or convert it to .jsonl",
+    ),
     Reason("utf-16", "refused", "the file is UTF-16 or UTF-32", "save it as UTF-8"),
     Reason("bad-utf-8", "refused", "a byte sequence is not UTF-8", "save the file as UTF-8"),
+    Reason(
+        "row-too-large", "refused", "one row takes more than 64 MiB, or than there is memory", "split it into more rows"
+    ),
+    Reason(
+        "wrapped-rows",
+        "refused",
+        "the file is one JSON object, and its rows stand in a list under one of its keys",
+        "orch data convert FILE --rows KEY -o NEW.jsonl",
+    ),
     Reason("nul-byte", "refused", "the file holds a NUL byte, so it is damaged or binary", "write the file again"),
     Reason(
-        "broken-list", "refused", "a JSON list has a syntax error or does not end", "correct it, or write JSON Lines"
+        "broken-list",
+        "refused",
+        "JSON that spans lines has a syntax error or does not end",
+        "write JSON Lines, or correct it",
     ),
     Reason("bad-header", "refused", "the first line of a table does not name its columns", "name each column, once"),
     Reason(

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.data.digests import DigestSet, digest, loose_key
-from orchestrator.data.reading.readers import Source
+from orchestrator.data.reading.containers import find_ending
+from orchestrator.data.reading.readers import ARROW, PARQUET, Source
+from orchestrator.data.reading.tabular import DELIMITERS
 from orchestrator.data.reasons import REASONS, problem_of, refuse
 from orchestrator.data.rows.checks import find_split_text
 from orchestrator.data.sides import DrawRange, cut_for, draw
@@ -48,7 +50,7 @@ def split_file(path: Path, out_train: Path, out_eval: Path, eval_ratio: float, s
             raise refuse("output-exists", "this file exists already", out)
     if out_train.resolve() == out_eval.resolve():
         raise refuse("output-exists", "both sides would be written here", out_train)
-    if path.suffix.lower() in (".csv", ".tsv", ".parquet"):
+    if find_ending(path) in {*DELIMITERS, PARQUET, *ARROW}:
         hint = "orch data convert makes JSON Lines of it"
         raise refuse("unknown-ending", "only JSON files are split row by row", path, hint=hint)
     cut = cut_for(eval_ratio)
@@ -115,4 +117,5 @@ def _append(stream: BinaryIO, row: Row, *, is_first: bool, in_list: bool) -> Non
         stream.write(b"[\n" if is_first else b",\n")
         stream.write(row.raw)
     else:
-        stream.write(row.raw + b"\n")
+        # a row may span lines, and none of them ends inside a string
+        stream.write((row.raw.replace(b"\n", b" ") if b"\n" in row.raw else row.raw) + b"\n")

@@ -134,7 +134,7 @@ def test_both_ends_of_the_range_are_in_it(rules):
         ),
         ({"query": "q", "response": "d", "label": 1}, LABELLED, "other-kind", "a pair row", "with content=response"),
         ({"query": "q", "content": "d", "label": 1}, RowRules(), "other-kind", "this is a labelled row", ""),
-        (["q"], LABELLED, "not-an-object", "the row is a list", '"content"'),
+        (["q"], LABELLED, "not-an-object", "the row is a list", "--names NAME1"),
         ({"query": "q", "content": "d", "label": 1, "images": ["x"]}, LABELLED, "not-text", '"images"', ""),
     ],
 )

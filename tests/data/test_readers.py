@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import bz2
 import contextlib
 import gzip
 import hashlib
 import json
+import lzma
 import os
 
 import pytest
@@ -85,7 +87,7 @@ def test_a_given_ending_stands_in_for_that_of_the_name(files):
 def test_parquet_in_a_jsonl_file_is_refused_as_ever(files):
     problem = refusal(files.raw("a.jsonl", b"PAR1\x15\x04"))
     assert problem.message == "compressed: the file is Parquet, not text"
-    assert problem.hint == "convert it to .jsonl"
+    assert problem.hint.startswith("rename it: mv ")
 
 
 def test_the_hash_is_of_all_bytes(files):
@@ -182,7 +184,7 @@ def test_a_row_after_a_faulty_row_is_read_afresh(files):
     ("text", "hint"),
     [
         ("{'query': 'q'}", "JSON needs double quotes: write rows with json.dumps, not str"),
-        ('{\n"query": "q"\n}', "write each row on one line, or all rows as a JSON list"),
+        ('{\n{"query": "q"}\n}', "write each row on one line, or all rows as a JSON list"),
     ],
 )
 def test_a_line_that_is_not_json_comes_with_a_remedy_that_fits(files, text, hint):
@@ -217,10 +219,21 @@ def test_utf_16_and_utf_32_are_refused_with_the_command_that_converts(files, enc
     assert "iconv" in problem.hint
 
 
-def test_a_compressed_file_is_refused_by_its_first_bytes(files):
-    problem = refusal(files.raw("a.jsonl", gzip.compress(b"{}")))
-    assert problem.message == "compressed: the file is gzip, not text"
-    assert problem.hint == "gunzip it"
+@pytest.mark.parametrize(("ending", "pack"), [("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress)])
+def test_a_compressed_file_is_read_as_what_is_in_it_and_hashed_as_it_is(files, ending, pack):
+    rows = b'{"query": "q1"}\n{"query": "q2"}\n'
+    for name in (f"a.jsonl.{ending}", "a.jsonl"):
+        source = Source(files.raw(name, pack(rows)))
+        assert [row.value["query"] for row in source.rows()] == ["q1", "q2"]
+        assert source.sha256 == hashlib.sha256(pack(rows)).hexdigest()
+    table = list(Source(files.raw(f"a.csv.{ending}", pack(b"query,pos\nq,p\n"))).rows())
+    assert table[0].value == {"query": "q", "pos": "p"}
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_a_damaged_archive_is_refused(files, pack):
+    data = pack(b'{"query": "q"}\n' * 500)
+    assert refusal(files.raw("a.jsonl.gz", data[: len(data) // 2])).message.startswith("compressed: ")
 
 
 @pytest.mark.parametrize("data", [b"", b"\xef\xbb\xbf", b"\n \r\n\n"])
@@ -259,7 +272,7 @@ def test_a_file_without_read_permission_is_refused(files):
     assert refusal(path).message.startswith("not-readable: ")
 
 
-@pytest.mark.parametrize("name", ["a.xlsx", "a.jsonl.gz", "rows"])
+@pytest.mark.parametrize("name", ["a.xlsx", "a.txt.gz", "rows"])
 def test_an_unknown_ending_is_refused(files, name):
     assert refusal(files.raw(name, "{}")).message.startswith("unknown-ending: ")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from orchestrator.data.reading.readers import ENDINGS
+from orchestrator.data.reading.readers import FILE_ENDINGS
 
 _NAME = r"[A-Za-z0-9][\w.-]*"
 # A split may be a part of one, as the datasets library slices them: train[:1000], train[10%:20%]
@@ -33,7 +33,7 @@ def parse_hub_id(text: str) -> HubId | None:
     `data/raw/rows` is a path.
     """
     found = _ID.fullmatch(text)
-    if found is None or text.lower().endswith(ENDINGS):
+    if found is None or text.lower().endswith(FILE_ENDINGS):
         return None
     name, config, split = found.groups()
     if config and not split:

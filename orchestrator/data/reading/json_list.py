@@ -7,6 +7,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.reading.decoding import WHITESPACE, Row, RowDecoder, describe_syntax
+from orchestrator.data.reading.encodings import NotUtf8Error
+from orchestrator.data.reading.lines import LONGEST_ROW, refuse_large
 from orchestrator.data.reasons import refuse
 
 if TYPE_CHECKING:
@@ -41,6 +43,21 @@ def read_list(path: Path, first: bytes, chunks: Iterator[bytes]) -> Iterator[Row
         raise window.broken("more text follows the list's closing bracket")
 
 
+def read_values(path: Path, first: bytes, chunks: Iterator[bytes]) -> Iterator[Row]:
+    """Yield JSON values that follow each other with white space between, however many lines each takes.
+
+    Raises DataError where their syntax breaks.
+    """
+    window = _Window(path, first, chunks)
+    decoder = RowDecoder()
+    while window.peek():
+        line = window.line
+        value, end = window.decode(decoder)
+        raw = window.text[window.position : end].encode()
+        window.advance(end)
+        yield Row(line, raw, value, decoder.find_fault())
+
+
 class _Window:
     """The part of a JSON list's text that is in memory: a position in it, and that position's line in the file."""
 
@@ -61,13 +78,15 @@ class _Window:
             more = self._decoder.decode(data, final)
         except UnicodeDecodeError as error:
             before = self.text.count("\n", self.position) + error.object.count(b"\n", 0, error.start)
-            raise refuse("bad-utf-8", "a byte is not UTF-8", self._path, line=self.line + before) from error
+            raise NotUtf8Error(self.line + before, "a byte is not UTF-8", error.object) from error
         self.text = self.text[self.position :] + more
         self.position = 0
 
     def _fill(self) -> bool:
         """Read at least as much as is waiting, so that a long row costs linear time; return False at the end."""
         wanted = len(self.text) - self.position
+        if wanted > LONGEST_ROW:
+            raise refuse_large(self._path, self.line)
         read: list[bytes] = []
         size = 0
         while size <= wanted and (chunk := next(self._chunks, b"")):

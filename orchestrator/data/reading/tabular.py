@@ -13,10 +13,12 @@ import math
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from orchestrator.data.reading.decoding import WHITESPACE, Row
+from orchestrator.data.reading.encodings import NotUtf8Error
+from orchestrator.data.reading.lines import LONGEST_ROW, refuse_large
 from orchestrator.data.reasons import REASONS, Fault, refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -26,9 +28,10 @@ LIST_COLUMNS = frozenset({
     *("positive_messages", "negative_messages", "hits"),
 })  # fmt: skip
 _SEPARATOR_NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
-_LONGEST_FIELD = 1 << 28  # characters; the csv module's own limit of 131,072 is shorter than long documents
+_LONGEST_FIELD = LONGEST_ROW  # characters; the csv module's own limit of 131,072 is shorter than long documents
 _LONGEST_NAME = 200  # characters of a column's name: a longer one is a text, and the header is missing
 _PARQUET_MAGIC = b"PAR1"
+_ARROW_MAGIC = b"ARROW1"
 _BATCH_ROWS = 1024
 
 
@@ -39,7 +42,7 @@ def read_delimited(path: Path, lines: Iterator[bytes], delimiter: str) -> Iterat
     """
     csv.field_size_limit(_LONGEST_FIELD)  # the module has one limit for the whole process
     taken: list[bytes] = []
-    reader = csv.reader(_decode(path, lines, taken), delimiter=delimiter, strict=True)
+    reader = csv.reader(_decode(lines, taken), delimiter=delimiter, strict=True)
     header: list[str] | None = None
     while True:
         line = reader.line_num + 1
@@ -74,15 +77,14 @@ def parse_cell(name: str, text: str) -> Any:
         return text
 
 
-def _decode(path: Path, lines: Iterator[bytes], taken: list[bytes]) -> Iterator[str]:
+def _decode(lines: Iterator[bytes], taken: list[bytes]) -> Iterator[str]:
     """Yield each line as text, and keep its bytes in `taken`, which is emptied where a row begins."""
     for line, raw in enumerate(lines, 1):
         taken.append(raw)
         try:
             yield raw.decode() + "\n"
         except UnicodeDecodeError as error:
-            message = f"byte {error.start + 1} of the line is not UTF-8"
-            raise refuse("bad-utf-8", message, path, line=line) from error
+            raise NotUtf8Error(line, f"byte {error.start + 1} of the line is not UTF-8", raw) from error
 
 
 def _explain(error: csv.Error) -> str:
@@ -133,29 +135,74 @@ def _is_number(text: str) -> bool:
 def read_parquet(path: Path, stream: BinaryIO) -> Iterator[Row]:
     """Yield the rows of a Parquet file, numbered from 1; nulls and NaN are left out, as absent keys are.
 
-    Raises DataError when pyarrow is not installed or cannot read the file.
+    Raises DataError when pyarrow is not installed or cannot read the file, or a row is larger than one may be.
     """
     if stream.read(len(_PARQUET_MAGIC)) != _PARQUET_MAGIC:
         raise refuse("broken-parquet", "the file does not begin as Parquet files do", path)
+
+    def open_batches() -> tuple[Any, Iterator[Any]]:
+        import pyarrow.parquet as pq
+
+        stream.seek(0)
+        table = pq.ParquetFile(stream)
+        groups = [table.metadata.row_group(number) for number in range(table.metadata.num_row_groups)]
+        if any(group.num_rows and group.total_byte_size // group.num_rows > LONGEST_ROW for group in groups):
+            raise refuse_large(path, 1)  # before a small file is unpacked into more than the memory
+        return table.schema_arrow, table.iter_batches(batch_size=_BATCH_ROWS, use_threads=False)
+
+    return _read_batches(path, open_batches)
+
+
+def read_arrow(path: Path, stream: BinaryIO) -> Iterator[Row]:
+    """Yield the rows of an Arrow file (or stream, as the datasets library writes it); otherwise as `read_parquet`."""
+
+    def open_batches() -> tuple[Any, Iterator[Any]]:
+        from pyarrow import ipc
+
+        is_file = stream.read(len(_ARROW_MAGIC)) == _ARROW_MAGIC
+        stream.seek(0)
+        if not is_file:
+            reader = ipc.open_stream(stream)
+            return reader.schema, iter(reader)
+        table = ipc.open_file(stream)
+        return table.schema, (table.get_batch(number) for number in range(table.num_record_batches))
+
+    return _read_batches(path, open_batches)
+
+
+def _read_batches(path: Path, open_batches: Callable[[], tuple[Any, Iterator[Any]]]) -> Iterator[Row]:
     try:
         import pyarrow as pa
-        import pyarrow.parquet as pq
     except ImportError as error:
         raise refuse("parquet-needs-pyarrow", f"pyarrow cannot be imported: {error}", path) from error
     number = 0
     try:
-        stream.seek(0)
-        table = pq.ParquetFile(stream)
-        repeated = {name for name in table.schema_arrow.names if table.schema_arrow.names.count(name) > 1}
+        schema, batches = open_batches()
+        repeated = {name for name in schema.names if schema.names.count(name) > 1}
         if repeated:
             raise refuse("bad-header", f'two columns have the name "{min(repeated)}"', path)
-        for batch in table.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
-            for row in batch.to_pylist():
-                number += 1
-                yield _build_row(number, row)
+        for batch in batches:
+            for part in _cut(batch, path, number):
+                for row in part.to_pylist():
+                    number += 1
+                    yield _build_row(number, row)
+    except pa.ArrowMemoryError as error:
+        raise MemoryError from error
     except (pa.ArrowException, OSError) as error:
         what = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise refuse("broken-parquet", f"pyarrow cannot read it: {what}", path) from error
+
+
+def _cut(batch: Any, path: Path, before: int) -> Iterator[Any]:
+    """Yield a batch in parts that as Python's objects fit into memory. Raises DataError for a row that does not."""
+    if batch.nbytes <= LONGEST_ROW or not batch.num_rows:
+        yield batch
+    elif batch.num_rows == 1:
+        raise refuse_large(path, before + 1)
+    else:
+        half = batch.num_rows // 2
+        yield from _cut(batch.slice(0, half), path, before)
+        yield from _cut(batch.slice(half), path, before + half)
 
 
 def _build_row(number: int, row: dict[str, Any]) -> Row:

@@ -14,7 +14,7 @@ from orchestrator.data.reading.readers import open_source
 from orchestrator.data.reasons import Fault, problem_of
 from orchestrator.data.rows.near_names import find_near_name, plain_name
 from orchestrator.data.rows.records import KINDS, Kind
-from orchestrator.data.rows.texts import build_fault, name_type, quote
+from orchestrator.data.rows.texts import build_fault, is_finite_number, name_type, quote
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -79,6 +79,13 @@ EXAMPLES: dict[Kind, str] = {
 # Keys without which a row is still one, in every form that has them.
 OPTIONAL_KEYS = frozenset({"neg", "rejected_response", "negative_messages", "prompt", "system", "history", "input"})
 _NUMBERED = re.compile(r"(?:hard_)?(?:negatives?|negs?|rejected(?:_responses?)?)(?:_docs?|_passages?)?_?(\d{1,4})")
+_LIST_NAMES = {
+    ("text", "text", "number"): ("sentence1", "sentence2", "score"),
+    ("text", "text"): ("query", "response"),
+    ("text", "text", "text"): ("query", "response", "rejected_response"),
+    ("text", "text", "list"): ("query", "response", "rejected_response"),
+    ("text", "list", "list"): ("query", "pos", "neg"),
+}
 _PAIR_COLUMNS = {"sentences": "query=sentence1 content=sentence2 label=score", "swift3": "content=response"}
 _ABSENT: tuple[Any, ...] = (None, "", [])
 
@@ -203,8 +210,26 @@ def explain_other_kind(shape: Shape, wanted: Kind) -> Fault:
 
 
 def explain_no_object(value: Any, wanted: Kind) -> Fault:
-    """Return the fault of a row that is no JSON object."""
+    """Return the fault of a row that is no JSON object, with the command that makes objects of lists."""
+    if isinstance(value, list) and (names := _name_values(value)):
+        message = f"the row is a list of {len(value)} values, not a JSON object"
+        hint = f"name its values: orch data convert FILE --names {','.join(names)} -o NEW.jsonl"
+        return build_fault("not-an-object", message, hint)
     return build_fault("not-an-object", f"the row is {name_type(value)}, not a JSON object", EXAMPLES[wanted])
+
+
+def _name_values(value: list[Any]) -> tuple[str, ...]:
+    """Return the likely names of a row's values, by their types; () where there are none to name."""
+    if value and all(isinstance(one, dict) for one in value):
+        return ("messages",)
+    types = tuple(map(_classify, value))
+    return _LIST_NAMES.get(types, tuple(f"NAME{number}" for number in range(1, len(value) + 1)))
+
+
+def _classify(value: Any) -> str:
+    if isinstance(value, str):
+        return "text"
+    return "list" if isinstance(value, list) else "number" if is_finite_number(value) else ""
 
 
 def _known_keys(wanted: Kind) -> set[str]:
