@@ -31,7 +31,7 @@ from orchestrator.launch import adopt_run
 from orchestrator.plan import plan_from_json
 from orchestrator.process_table import read_table, with_descendants
 from orchestrator.rundir import RunDir
-from orchestrator.supervise.runs import is_supervised
+from orchestrator.supervise.lock import is_supervised
 from orchestrator.supervise.state import read_state
 
 if TYPE_CHECKING:

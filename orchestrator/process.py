@@ -164,6 +164,11 @@ def is_alive(pid: int, start: str) -> bool:
     return _answers(pid) if entry is None else entry.start == start and not entry.is_zombie
 
 
+def has_open(pid: int, path: Path) -> bool | None:
+    """Tell whether a process has that very file open; None where that cannot be seen."""
+    return process_table.has_open(pid, path) if _has_proc() else None
+
+
 def find_carriers(variable: str) -> tuple[int, ...]:
     """Return the pids that were started with `NAME=value` in their environment."""
     return tuple(sorted(_find_carriers(variable, _read_table())))
@@ -174,7 +179,8 @@ def find_members(child: Child) -> tuple[int, ...]:
     table = _read_table()
     roots = _find_carriers(f"{TOKEN_VARIABLE}={child.token}", table)
     leader = table.get(child.pid)
-    if leader and leader.start == child.start:
+    # a launcher carries its token, which `ps` does not always show: a record that names any other process is forged
+    if leader and leader.start == child.start and (leader.is_zombie or leader.pid in roots or not _has_proc()):
         roots |= {entry.pid for entry in table.values() if entry.group == child.pgid}
     members = process_table.with_descendants(table, roots)
     return tuple(sorted(pid for pid in members if not table[pid].is_zombie and pid != os.getpid()))

@@ -78,6 +78,26 @@ def carries(pid: int, variable: bytes) -> bool:
         return False
 
 
+def has_open(pid: int, path: Path) -> bool | None:
+    """Tell whether a process has that very file open, by whatever name; None where nobody may look, or nothing shows.
+
+    A copy of the file is another one.
+    """
+    try:
+        wanted = path.stat()
+        descriptors = list((PROC / str(pid) / "fd").iterdir())
+    except OSError:
+        return None
+    for descriptor in descriptors:
+        try:
+            found = descriptor.stat()
+        except OSError:
+            continue
+        if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
+            return True
+    return False
+
+
 def read_written_bytes(pid: int) -> int | None:
     """Return `write_bytes` of a process (proc_pid_io(5)), or None where it may not be read."""
     try:

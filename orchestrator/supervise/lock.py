@@ -107,6 +107,35 @@ def explain_os_error(run_dir: RunDir, error: OSError) -> RunFolderError:
     return RunFolderError(f"cannot work in the run folder: {error}", hint=hint)
 
 
+def is_supervised(run_dir: RunDir) -> bool:
+    """Tell whether an `orch` process has this very folder in its care: whom the lock names, and who has it open.
+
+    A copy of a folder has a copy of the lock, which nobody holds; nor does a lock that was written by hand.
+    """
+    holder = load_holder(run_dir)
+    if holder is None or not holder.is_alive():
+        return False
+    if holder.host != process.host():
+        return True
+    has_open = process.has_open(holder.pid, run_dir.lock)
+    return has_open if has_open is not None else _is_locked(run_dir)
+
+
+def _is_locked(run_dir: RunDir) -> bool:
+    """Tell whether anybody holds the lock, by trying to share it for a moment."""
+    try:
+        descriptor = os.open(run_dir.lock, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def load_holder(run_dir: RunDir) -> Holder | None:
     """Return who holds or last held the run folder, or None when nobody ever did."""
     try:

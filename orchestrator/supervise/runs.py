@@ -6,20 +6,22 @@ import json
 import signal
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator import process
 from orchestrator.errors import RunFolderError
 from orchestrator.logs.follow import LogFollower
+from orchestrator.ownership import is_own
+from orchestrator.plan import plan_from_json
 from orchestrator.rundir import RunDir
 from orchestrator.supervise.leftovers import find_leftover
-from orchestrator.supervise.lock import held_lock, load_holder
+from orchestrator.supervise.lock import held_lock, is_supervised, load_holder
 from orchestrator.supervise.state import RunState, find_state, read_state, write_state
 from orchestrator.supervise.stopping import PATIENCE, Clock, Patience, stop_stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from orchestrator.process import Processes
 
@@ -88,12 +90,6 @@ def summarise(run_dir: RunDir) -> RunSummary:
     )
 
 
-def is_supervised(run_dir: RunDir) -> bool:
-    """Tell whether an `orch` process has the run in its care."""
-    holder = load_holder(run_dir)
-    return holder is not None and holder.is_alive()
-
-
 def stop_run(
     run_dir: RunDir,
     *,
@@ -105,7 +101,8 @@ def stop_run(
     """End a run and say in one sentence what was done. The run can be resumed.
 
     Asks the supervisor (twice with `now`, which kills the stage at once); when there is none, ends what it left.
-    Raises RunFolderError when the supervisor is on another machine or does not end.
+    Raises RunFolderError when the supervisor is on another machine or does not end, and where processes are left that
+    are not this folder's to end: it is a copy, or somebody else made it.
     """
     reach = _Reach(now, clock, processes, patience)
     state = find_state(run_dir)
@@ -169,6 +166,7 @@ def _stop_leftover(run_dir: RunDir, state: RunState | None, reach: _Reach) -> st
     left = find_leftover(run_dir, reach.processes)
     members = reach.processes.find_members(left.child) if left else ()
     if left and members:
+        _require_started_here(run_dir, members)
         ended = not reach.processes.is_alive(left.child.pid, left.child.start)  # its launcher: its code stands
         stop_stage(
             left.child,
@@ -184,6 +182,25 @@ def _stop_leftover(run_dir: RunDir, state: RunState | None, reach: _Reach) -> st
     if members:
         return f"its supervisor was gone; ended the {len(members)} processes that it left"
     return "nothing runs"
+
+
+def _require_started_here(run_dir: RunDir, members: tuple[int, ...]) -> None:
+    """Raise RunFolderError unless this user's own plan for this very folder can have started these processes."""
+    try:
+        text = run_dir.plan_json.read_text(encoding="utf-8")
+        place = Path(plan_from_json(text).run_dir)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        text, place = "", run_dir.root
+    pids = ", ".join(map(str, members))
+    if place.resolve() != run_dir.root.resolve():
+        message = f"{run_dir.root} is a copy: what it names as running (process {pids}) was started in {place}"
+        raise RunFolderError(message, hint=f"to end that run: orch stop {place}")
+    if not is_own(run_dir, text):
+        message = f"{run_dir.root} was not made by you, or its plan.json was changed since"
+        raise RunFolderError(
+            f"{message}; it names processes of yours: {pids}",
+            hint=f"look what they are; to end them: kill {' '.join(map(str, members))}",
+        )
 
 
 def _load_verdict(run_dir: RunDir) -> str | None:

@@ -49,7 +49,8 @@ def processes_that_name(text: str) -> list[psutil.Process]:
 
 
 def find_training_workers(folder: Path, module: str = "decoder_only.base") -> list[psutil.Process]:
-    return [process for process in processes_that_name(module) if str(folder) in " ".join(process.cmdline())]
+    found = [process for process in processes_that_name(module) if str(folder) in " ".join(process.cmdline())]
+    return [process for process in found if "orch-stage" not in process.cmdline()]  # the shell that waits for it
 
 
 def wait_for(condition, timeout_s: float) -> None:
@@ -70,6 +71,8 @@ def run_killed_and_resumed(argv: tuple[str, ...], folder: Path, stage: str, modu
     assert first.poll() is None, first.communicate()[0]
     saved = output / "checkpoint-8" / "trainer_state.json"
     wait_for(lambda: saved.exists() or first.poll() is not None, 300)
+    found = [at for worker in workers for at in worker.net_connections("inet") if at.status == psutil.CONN_LISTEN]
+    (folder / "listening").write_text(" ".join(sorted({at.laddr.ip for at in found})))
     first.send_signal(signal.SIGKILL)
     for worker in workers:
         worker.kill()  # raises when the training was over already

@@ -59,6 +59,10 @@ def test_what_ran_is_what_was_rendered(killed_and_resumed):
         assert not extra or extra[0] == "--resume_from_checkpoint"
 
 
+def test_a_training_with_deepspeed_listens_on_the_loopback_interface_only(killed_and_resumed):
+    assert (killed_and_resumed / "listening").read_text() == "127.0.0.1"  # gloo's sockets
+
+
 def test_training_passed_through_the_launcher_and_deepspeed(killed_and_resumed):
     log = "".join(
         path.read_text(errors="replace") for path in (killed_and_resumed / "stages" / "05-train").glob("std*.log")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.e2e.conftest import ENV, SECRET, SWIFT_RUNS, Done, orch, processes_that_name
@@ -179,7 +182,13 @@ KEYED = "qwen3_sft_finance"  # served by the worker that hands swift a key
 
 
 @pytest.fixture(scope="module")
-def served(swift_runs) -> dict[str, Done]:
+def listening() -> set[str]:
+    """The addresses that the servers were seen to listen on."""
+    return set()
+
+
+@pytest.fixture(scope="module")
+def served(swift_runs, listening) -> dict[str, Done]:
     """`orch serve --check` of a package of each kind that ms-swift serves."""
     names = ("qwen3_embedding_full", "qwen3_reranker_native", KEYED)
     with ThreadPoolExecutor(max_workers=2) as pool:
@@ -191,7 +200,17 @@ def served(swift_runs) -> dict[str, Done]:
             )
             for name in names
         }
+        while not all(check.done() for check in checks.values()):
+            for server in processes_that_name("--served_model_name"):
+                with contextlib.suppress(psutil.Error):
+                    found = server.net_connections("inet")
+                    listening.update(at.laddr.ip for at in found if at.status == psutil.CONN_LISTEN)
+            time.sleep(0.2)
         return {name: check.result() for name, check in checks.items()}
+
+
+def test_a_server_listens_on_the_loopback_interface_only(served, listening):
+    assert listening == {"127.0.0.1"}
 
 
 @pytest.mark.parametrize("name", ["qwen3_embedding_full", "qwen3_reranker_native", KEYED])

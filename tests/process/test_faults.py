@@ -19,8 +19,9 @@ from orchestrator.events import Message, StageStarted, Step, load_events
 from orchestrator.plan import Command, Stage
 from orchestrator.process_table import read_table
 from orchestrator.rundir import RunDir
+from orchestrator.supervise.lock import is_supervised
 from orchestrator.supervise.loop import run_plan
-from orchestrator.supervise.runs import follow_logs, is_supervised, list_runs, stop_run, summarise
+from orchestrator.supervise.runs import follow_logs, list_runs, stop_run, summarise
 from orchestrator.supervise.state import load_launch, load_result, read_state
 from orchestrator.supervise.stopping import Patience
 
