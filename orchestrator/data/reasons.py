@@ -254,7 +254,7 @@ _TABLE = (
         "loss-mark",
         "bad",
         "a mark of what is learnt cannot be obeyed: it is neither yes nor no, is on a question, or stands at the row",
-        'write "loss": true or false on messages of the assistant, or remove the mark',
+        'write "loss": true or false on messages of the assistant; data.ignore (--ignore KEY) reads no such mark',
     ),
     Reason("empty-answer", "bad", "the last answer is empty, so that there is nothing to learn", "fill or remove it"),
     Reason(

@@ -79,6 +79,12 @@ def test_a_mark_that_cannot_be_obeyed_is_a_fault(files, row, says):
     assert '"loss": true or false' in report.problems[0].hint
 
 
+def test_a_key_that_is_no_mark_can_be_left_unread():
+    rules = RowRules("chat", ignore=("weight",))
+    found = read(corrected(weight=0.3, loss=False) | {"weight": 0.7}, rules)
+    assert [message.learnt for message in found.record.messages] == [None, False, None, None]
+
+
 def test_a_mask_where_no_trainer_has_one_is_a_fault():
     row = {"messages": [user("q")], "positive_messages": [[bot("p", loss=False)]]}
     rules = RowRules("group", needs_negatives=False)

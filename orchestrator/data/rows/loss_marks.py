@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.data.rows.texts import build_fault, is_finite_number, name_type, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from orchestrator.data.reasons import Fault
 
@@ -18,6 +18,7 @@ _MASKED = ("masked",)
 # Some tools learn what is masked with 1, others leave it out; axolotl's details are ranges of characters.
 _UNCLEAR = ("mask", "loss_mask", "train_detail", "training_detail")
 MARK_KEYS = frozenset({*_LEARNT, *_MASKED, *_UNCLEAR})
+_CONVERSATIONS = frozenset({"messages", "conversations", "positive_messages", "negative_messages"})
 
 
 def read_mark(message: Mapping[str, Any], role: str, name: str) -> bool | Fault | None:
@@ -51,6 +52,18 @@ def find_row_mark(row: Mapping[str, Any]) -> Fault | None:
             message = f"the row itself has {quote(key)}: {_show(value)}, and marks are obeyed in messages only"
             return build_fault("loss-mark", message)
     return None
+
+
+def leave_out_marks(row: dict[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    """Return the row without marks of these names, at the row and in lists of messages."""
+    kept = {key: value for key, value in row.items() if key not in keys}
+    for name in _CONVERSATIONS & kept.keys():
+        if isinstance(kept[name], list):
+            kept[name] = [
+                {key: value for key, value in one.items() if key not in keys} if isinstance(one, dict) else one
+                for one in kept[name]
+            ]
+    return kept
 
 
 def _read(key: str, value: Any) -> bool | None:
