@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.json_files import MOST_SECONDS, parse_json, require_types
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -164,7 +166,7 @@ def event_to_json(event: Event) -> str:
 def parse_event(line: str) -> Event | None:
     """Return the event of one line, or None when the line is not a whole event."""
     try:
-        values = json.loads(line)
+        values = parse_json(line)
         name = values.pop("type")
         kind = _TYPES.get(name)
         if kind is None:
@@ -174,9 +176,10 @@ def parse_event(line: str) -> Event | None:
         if kind is StageFinished:
             given.setdefault("exit_code", None)
         event: Event = kind(**given)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        require_types(event)
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None
-    return event if isinstance(event.t, float) else None
+    return event if isinstance(event.t, float) and abs(event.t) <= MOST_SECONDS else None
 
 
 def load_events(path: Path) -> Iterator[Event]:

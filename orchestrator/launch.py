@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import RunFolderError, Where
+from orchestrator.json_files import load_object, read_text
 from orchestrator.ownership import is_own, seal
 from orchestrator.plan import Plan, plan_from_json
 from orchestrator.provenance import build_provenance
@@ -13,8 +15,14 @@ from orchestrator.render import render_files
 from orchestrator.rundir import RunDir, write_json, write_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from orchestrator.hardware import Hardware
     from orchestrator.provenance import Asked
+
+
+_WRITTEN_ANEW = frozenset({"report.json", "metrics.json"})  # outputs of a stage that takes seconds
+_LONGEST = 500  # characters of a message: a file may hold megabytes where a word should be
 
 
 def create_run(plan: Plan, asked: Asked, hardware: Hardware, *, trust_run: bool = False) -> RunDir:
@@ -94,15 +102,52 @@ def adopt_run(run: RunDir) -> None:
 
 def _load(run: RunDir) -> tuple[Plan, str]:
     try:
-        text = run.plan_json.read_text(encoding="utf-8")
+        text = read_text(run.plan_json)
         return plan_from_json(text), text
     except FileNotFoundError:
         message = f"{run.root} is not a run folder: it has no plan.json"
         raise RunFolderError(message, hint="list runs with: orch ls") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         message = f"plan.json cannot be read: {error!r}"
         hint = "start a new run of the recipe"
         raise RunFolderError(message, hint=hint, where=Where(str(run.plan_json))) from None
+
+
+def load_run_object(path: Path) -> dict[str, Any]:
+    """Return the object of a file of a run folder. Raises RunFolderError where it cannot be used."""
+    try:
+        return load_object(path)
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from None
+
+
+@contextmanager
+def understood(path: Path) -> Iterator[None]:
+    """Work in this block with what a file of a run folder said. Raises RunFolderError where it says something else.
+
+    The file is JSON, but it lacks what it should hold, or holds another type: somebody has changed it, or another
+    version of Orch has written it.
+    """
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> RunFolderError:
+    said = str(error) if isinstance(error, ValueError) else getattr(error, "strerror", None) or repr(error)
+    message = f"{path.name} is damaged, or another version of Orch wrote it: {said}"
+    hint = "bring it back from a copy, or start a new run of the recipe"
+    if path.name in _WRITTEN_ANEW:
+        hint = f"remove it, and it is written anew: orch resume {path.parent}"
+    return RunFolderError(message[:_LONGEST], hint=hint, where=Where(str(path)))
+
+
+def _made_at(folder: Path) -> float:
+    try:
+        return folder.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def find_run(name: str, root: Path) -> RunDir:
@@ -112,7 +157,7 @@ def find_run(name: str, root: Path) -> RunDir:
     """
     if (folder := Path(name)).is_dir() and (folder / "plan.json").exists():
         return RunDir(folder.resolve())
-    runs = sorted((path.parent for path in root.glob("*/plan.json")), key=lambda path: path.stat().st_mtime)
+    runs = sorted((path.parent for path in root.glob("*/plan.json") if path.exists()), key=_made_at)
     if name == "last" and runs:
         return RunDir(runs[-1].resolve())
     found = [path for path in runs if path.name == name] or [path for path in runs if path.name.startswith(name)]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import Problem
 from orchestrator.file_cache import read_once
+from orchestrator.json_files import load_json
 from orchestrator.safetensors_files import Damage, Shapes, is_lfs_pointer, read_shapes
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _how(folder: Path, name: str) -> str:
 @read_once
 def _load_weight_map(path: Path) -> dict[str, str] | None:
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = load_json(path, constants=True)
         named = content["weight_map"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 import re
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import PreflightError, RecipeError
 from orchestrator.hub import find_hub_cache
+from orchestrator.json_files import load_json
 from orchestrator.known_models import find_known, is_llm_architecture
 from orchestrator.safetensors_files import is_lfs_pointer
 from orchestrator.score_heads import describes_itself, find_trained_format, has_score_head
@@ -207,7 +207,7 @@ def load_config(folder: Path) -> dict[str, Any]:
     """Return a model folder's config.json. Raises PreflightError for a file that is none."""
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = load_json(path, constants=True)
     except (OSError, ValueError, RecursionError) as error:
         if is_lfs_pointer(path):
             message = f"{path} is a git-lfs pointer, not the file itself"

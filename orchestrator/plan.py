@@ -7,6 +7,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from orchestrator.json_files import parse_json, require_types
+
 PLAN_VERSION = 1
 
 
@@ -125,34 +127,37 @@ class Plan:
 
 
 def plan_from_json(text: str) -> Plan:
-    """Return the plan that `Plan.to_json` wrote. Raises KeyError, TypeError or ValueError for any other text."""
-    raw = json.loads(text)
+    """Return the plan that `Plan.to_json` wrote.
+
+    Raises KeyError, TypeError, AttributeError or ValueError for any other text, also where a value has another type.
+    """
+    raw = parse_json(text)
     stages = tuple(
         Stage(
             name=item["name"],
             kind=item["kind"],
             title=item["title"],
             command=Command(
-                argv=tuple(item["command"]["argv"]),
-                env=tuple((key, value) for key, value in item["command"]["env"]),
+                argv=_listed(item["command"]["argv"]),
+                env=tuple((key, value) for key, value in _listed(item["command"]["env"])),
                 cwd=item["command"]["cwd"],
             ),
-            inputs=tuple(item["inputs"]),
-            outputs=tuple(item["outputs"]),
-            files=tuple(item["files"]),
-            done_codes=tuple(item["done_codes"]),
+            inputs=_listed(item["inputs"]),
+            outputs=_listed(item["outputs"]),
+            files=_listed(item["files"]),
+            done_codes=_listed(item["done_codes"]),
             timeout_s=item["timeout_s"],
             resume=Resume(**item["resume"]) if item["resume"] else None,
             counts_rows=item.get("counts_rows", False),
             flat_loss=item.get("flat_loss"),
             fallbacks=tuple(
-                Fallback(fallback["title"], tuple(fallback["argv"]), fallback["script"])
+                Fallback(fallback["title"], _listed(fallback["argv"]), fallback["script"])
                 for fallback in item.get("fallbacks", ())
             ),
         )
-        for item in raw["stages"]
+        for item in _listed(raw["stages"])
     )
-    return Plan(
+    plan = Plan(
         name=raw["name"],
         run_dir=raw["run_dir"],
         task=raw["task"],
@@ -160,8 +165,17 @@ def plan_from_json(text: str) -> Plan:
         smoke=raw["smoke"],
         recipe=raw["recipe"],
         stages=stages,
-        files=tuple(File(**item) for item in raw["files"]),
-        notes=tuple(Note(**item) for item in raw["notes"]),
+        files=tuple(File(**item) for item in _listed(raw["files"])),
+        notes=tuple(Note(**item) for item in _listed(raw["notes"])),
         versions=raw["versions"],
         version=raw["version"],
     )
+    require_types(plan)
+    return plan
+
+
+def _listed(value: Any) -> tuple[Any, ...]:
+    """Return a list as a tuple: the letters of a text, or the keys of an object, are none."""
+    if not isinstance(value, list):
+        raise TypeError(f"{type(value).__name__} is no list")
+    return tuple(value)

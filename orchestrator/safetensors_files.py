@@ -6,9 +6,10 @@ Format: eight bytes of length (little-endian), a JSON header of that length, the
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from orchestrator.json_files import parse_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +38,7 @@ def read_shapes(path: Path) -> Shapes | Damage:
             length = int.from_bytes(start, "little")
             if len(start) < _LENGTH_BYTES or not 0 < length <= min(_MAX_HEADER_BYTES, size):
                 return Damage("it has no safetensors header")
-            header = json.loads(stream.read(length))
+            header = parse_json(stream.read(length))
         end = max(_list_ends(header), default=0)
         shapes = {name: tuple(map(int, entry["shape"])) for name, entry in header.items() if name != "__metadata__"}
         if any(not 0 <= length < _LONGEST_SIDE for shape in shapes.values() for length in shape):

@@ -6,6 +6,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.json_files import load_json
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
@@ -51,7 +53,7 @@ def find_trained_format(folder: Path) -> str | None:
 def describes_itself(folder: Path) -> bool:
     """Tell whether sentence-transformers saved the folder as a CrossEncoder, which reads pairs as it was trained."""
     try:
-        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+        modules = load_json((folder / "modules.json"), constants=True)
         return any("cross_encoder" in str(module.get("type", "")) for module in modules) or (
             _read_object(folder / "config_sentence_transformers.json").get("model_type") == "CrossEncoder"
         )
@@ -105,7 +107,7 @@ def _names_of(config: dict[str, Any]) -> list[str]:
 def _read_object(path: Path) -> dict[str, Any]:
     """Return a JSON object of a file; an empty one for anything else."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = load_json(path, constants=True)
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import Problem, Where
+from orchestrator.json_files import load_json
 from orchestrator.models import find_other_scorer
 from orchestrator.score_heads import SCORE_HEAD_FORMATS, has_other_head, list_score_head_formats
 
@@ -134,7 +134,7 @@ def load_own_spec(model: BaseModel) -> dict[str, Any] | Problem | None:
         return None
     where = Where(str(path))
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = load_json(path, constants=True)
     except (OSError, ValueError) as error:
         return Problem(f"scoring.json cannot be read: {error}", hint="package the model again", where=where)
     scorer = raw.get("scorer") if isinstance(raw, dict) else None
@@ -252,7 +252,7 @@ def _own_prompts(model: BaseModel) -> tuple[str, str]:
     if model.folder is None:
         return "", ""
     try:
-        prompts = json.loads((model.folder / _PROMPTS).read_text(encoding="utf-8"))["prompts"]
+        prompts = load_json((model.folder / _PROMPTS), constants=True)["prompts"]
         query = prompts.get("query", "")
         document = next((prompts[key] for key in _DOCUMENT_PROMPTS if key in prompts), "")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -6,12 +6,12 @@ which take true and a config.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.distributions import parse_release
+from orchestrator.json_files import load_json, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,8 +66,8 @@ def _read_object(value: object) -> dict[str, Any]:
     """Return an object that is given as it is, as JSON or as a file of it; empty where it is none."""
     if isinstance(value, str):
         try:
-            value = json.loads(value if value.lstrip().startswith("{") else Path(value).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            value = parse_json(value) if value.lstrip().startswith("{") else load_json(Path(value))
+        except (OSError, ValueError):
             return {}
     return value if isinstance(value, dict) else {}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from dataclasses import asdict
@@ -45,14 +44,14 @@ def ls_command(runs: Path, as_json: bool) -> None:
 @as_json
 def show_command(run: str, runs: Path, as_json: bool) -> None:
     """Show RUN (a folder, a name, or `last`): its stages, times and verdict."""
-    from orchestrator.launch import find_run, load_plan
+    from orchestrator.launch import find_run, load_plan, load_run_object
     from orchestrator.supervise.runs import summarise
     from orchestrator.supervise.state import load_result
 
     folder = find_run(run, runs)
     plan, summary = load_plan(folder), summarise(folder)
     results = {stage.name: load_result(folder.stage(stage.name)) for stage in plan.stages}
-    report = json.loads(folder.report_json.read_text(encoding="utf-8")) if folder.report_json.exists() else None
+    report = load_run_object(folder.report_json) if folder.report_json.exists() else None
     if as_json:
         stages = [
             {
@@ -68,14 +67,14 @@ def show_command(run: str, runs: Path, as_json: bool) -> None:
     from orchestrator.cli.run_commands import print_verdict
 
     say(f"{summary.name}: {summary.status}" + (f" ({summary.message})" if summary.message else ""))
-    width = max(len(stage.name) for stage in plan.stages)
+    width = max((len(stage.name) for stage in plan.stages), default=0)
     for stage in plan.stages:
         result = results[stage.name]
         mark, words = ("✓", show_seconds(result.seconds)) if result else ("·", "")
         if not result and stage.name == summary.stage:
             mark, words = ("▸", "running") if summary.status == "running" else ("✗", summary.status)
         say(f"  {mark} {stage.name:<{width}}  {words}".rstrip())
-    if report:
+    if report is not None:
         print_verdict(folder, report)
 
 
@@ -130,10 +129,12 @@ def stop_command(run: str, now: bool, runs: Path, as_json: bool) -> None:
 @as_json
 def compare_command(first: str, second: str, runs: Path, as_json: bool) -> None:
     """Compare the tuned models of two runs that were measured on the same data, query by query."""
-    from orchestrator.launch import find_run
+    from orchestrator.launch import find_run, understood
     from orchestrator.report.compare_runs import compare_runs
 
-    result = compare_runs(find_run(first, runs), find_run(second, runs))
+    one, two = find_run(first, runs), find_run(second, runs)
+    with understood(one.metrics_json), understood(two.metrics_json):
+        result = compare_runs(one, two)
     if as_json:
         print_json("compare", result.to_json())
     else:

@@ -14,6 +14,7 @@ import click
 from orchestrator.cli.options import as_json, runs_option, trust_code_option, trust_run_option
 from orchestrator.cli.output import print_json
 from orchestrator.errors import DataError, StageFailedError, Where
+from orchestrator.json_files import DamagedJsonError, parse_json
 from orchestrator.terminal import hand_on, print_data
 
 if TYPE_CHECKING:
@@ -31,6 +32,13 @@ _KEYS = {
     "reranker": ({"query", "document"},),
     "embedding": ({"query"}, {"document"}),
     "chat": ({"prompt"}, {"messages"}),
+}
+# What each answer of the worker holds.
+_ANSWERS = {
+    "reranker": {"score"},
+    "embedding": {"query", "document", "score"},
+    "vectors": {"vector"},
+    "chat": {"answer"},
 }
 
 
@@ -140,12 +148,29 @@ def _ask(artefact: Artefact, rows: list[dict[str, Any]], *, vectors: bool) -> li
     done = run_process(argv, 3600.0, env=env, stdin=stdin)
     if done.exit_code != 0:
         raise StageFailedError("the model cannot be asked", hint=done.stderr.strip()[-2000:] or None)
+    return parse_answers(done.stdout, rows, "vectors" if vectors else artefact.kind)
+
+
+def parse_answers(text: str, rows: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    """Return the worker's answers. Raises StageFailedError where they are not answers to the rows."""
     answers: list[dict[str, Any]] = []
-    for line in done.stdout.splitlines():
-        if line.startswith("["):
-            answers += json.loads(line)
-        elif line.startswith("{"):
-            answers.append(json.loads(line))
+    hint = "ask fewer rows at once; if it stays so, package the model again"
+    try:
+        for line in text.splitlines():
+            if line.startswith("["):
+                answers += parse_json(line, constants=True)
+            elif line.startswith("{"):
+                answers.append(parse_json(line, constants=True))
+    except DamagedJsonError as error:
+        raise StageFailedError(f"the model's answers cannot be read: {error}", hint=hint) from None
+    whole = all(isinstance(answer, dict) and _ANSWERS[kind] <= answer.keys() for answer in answers)
+    if kind == "embedding":  # each query with each document
+        asked = {row["query"] for row in rows if "query" in row}
+        whole = whole and all(answer["query"] in asked for answer in answers)
+    elif len(answers) != len(rows):
+        whole = False
+    if not whole:
+        raise StageFailedError(f"the model gave {len(answers)} answers to {len(rows)} rows", hint=hint)
     return answers
 
 

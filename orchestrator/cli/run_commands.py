@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,8 +92,10 @@ def resume_command(run: str, trust_run: bool, runs: Path, open_report: bool, as_
 
 
 def _finish(plan: Plan, run: RunDir, *, command: str, open_report: bool, as_json: bool) -> None:
+    from orchestrator.launch import load_run_object
+
     outcome = supervise(plan, run, quiet=as_json)
-    report = _load_report(run)
+    report = load_run_object(run.report_json)
     if as_json:
         print_json(command, {"run": str(run.root), "exit_code": outcome.exit_code, "report": report})
     else:
@@ -117,17 +118,15 @@ def supervise(plan: Plan, run: RunDir, *, quiet: bool) -> RunOutcome:
         return run_plan(plan, run, listener=listener, patience=patience)
 
 
-def _load_report(run: RunDir) -> dict[str, Any]:
-    report: dict[str, Any] = json.loads(run.report_json.read_text(encoding="utf-8"))
-    return report
-
-
 def print_verdict(run: RunDir, report: dict[str, Any]) -> None:
     """Print a finished run's verdict and where things lie."""
     from orchestrator.language import current_language
+    from orchestrator.launch import understood
     from orchestrator.report.summary import build_lines
 
-    say("\n" + "\n".join(build_lines(report, current_language())))
+    with understood(run.report_json):
+        lines = build_lines(report, current_language())
+    say("\n" + "\n".join(lines))
     if run.model.is_dir():
         say(f"model:  {run.model}")
     say(f"report: {run.report_html}")

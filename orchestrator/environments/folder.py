@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import PreflightError
+from orchestrator.json_files import load_json
 from orchestrator.rundir import write_json
 from orchestrator.user_folders import find_home
 
@@ -44,7 +44,7 @@ def environments_home() -> Path:
 def find_environment(folder: Path) -> Environment | None:
     """Return what lies in a folder, where it is one of Orch's environments."""
     try:
-        raw = json.loads((folder / _MARKER).read_text(encoding="utf-8"))
+        raw = load_json(folder / _MARKER)
         versions = {str(name): str(version) for name, version in raw["versions"].items()}
         return Environment(folder, str(raw["backend"]), raw["complete"] is True, versions)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from functools import cache
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Literal
 
 from orchestrator.distributions import normalise, parse_release
 from orchestrator.errors import PreflightError
+from orchestrator.json_files import load_json
 
 Standing = Literal["tested", "supported", "unknown"]
 
@@ -56,7 +56,7 @@ def _snapshot_versions() -> dict[str, set[tuple[int, ...]]]:
     """Return the versions whose arguments are shipped, by normalised name."""
     found: dict[str, set[tuple[int, ...]]] = {}
     for path in sorted(_SNAPSHOTS.rglob("*.json")):
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = load_json(path)
         for versions in content["sets"]:
             for name, version in versions.items():
                 found.setdefault(normalise(name), set()).add(parse_release(version))

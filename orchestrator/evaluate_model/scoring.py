@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import InterruptedRunError, PreflightError, StageFailedError
+from orchestrator.json_files import load_json
 from orchestrator.preflight.named_models import Permissions
 from orchestrator.render import render_command
 from orchestrator.secrets import rename_hub_token
@@ -74,7 +75,7 @@ def _build_command(request: Request, candidate: Candidate, rows: EvalRows, spec:
 
 def _require_trained_head(candidate: Candidate, out: Path) -> None:
     """Refuse scores of a head that was made up while the model was loaded: nobody saw its config before."""
-    if json.loads((out / "scoring.json").read_text(encoding="utf-8")).get("head") == "new":
+    if load_json(out / "scoring.json").get("head") == "new":
         raise PreflightError(
             f"{candidate.name} has no trained head: its scores as {candidate.spec['scorer']} are random",
             hint="name a trained reranker, or another --format",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import RunFolderError, Where
+from orchestrator.json_files import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 def read_lines(path: Path) -> Iterator[tuple[Where, Any]]:
     """Yield (place, parsed value) of each line that is not blank. Raises RunFolderError for one that is not JSON."""
-    with path.open(encoding="utf-8") as stream:
+    with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             if not line.strip():
                 continue
             where = Where(str(path), number)
             try:
-                yield where, json.loads(line)
+                yield where, parse_json(line, constants=True, surrogates=True)
             except ValueError as error:
                 raise RunFolderError(f"not a line of JSON: {error}", where=where) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from orchestrator.evaluation.compare import NOT_COMPARED, compare
 from orchestrator.evaluation.measured import GOLD
 from orchestrator.evaluation.measures import UNITS, require_metric
 from orchestrator.evaluation.pairing import pair_up
+from orchestrator.json_files import load_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,7 +51,7 @@ def load_scoring(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        scoring = json.loads(path.read_text(encoding="utf-8"))
+        scoring = load_json(path)
     except ValueError as error:
         raise RunFolderError(f"not JSON: {error}", where=Where(str(path))) from error
     if not isinstance(scoring, dict):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import Problem
+from orchestrator.json_files import load_json
 from orchestrator.measuring import TEACHER
 from orchestrator.model_weights import Weights, describe_damage, read_weights
 from orchestrator.models import load_config
@@ -201,7 +202,7 @@ def _find_module_problems(folder: Path, allow: str, *, allow_pickle: bool) -> It
     if not path.is_file():
         return
     try:
-        modules = json.loads(path.read_text(encoding="utf-8"))
+        modules = load_json(path, constants=True)
         named = [(str(module["type"]), str(module["path"])) for module in modules]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         modules, named = None, []

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.json_files import load_json
 from orchestrator.model_weights import read_weights
 from orchestrator.preflight.quantisation import find_stored_bits
 
@@ -50,7 +50,7 @@ class ModelSize:
 def load_model_size(folder: Path) -> ModelSize | None:
     """Return the sizes of the model in a folder; None where its config does not say them."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = load_json((folder / "config.json"), constants=True)
     except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(config, dict):
@@ -109,7 +109,7 @@ def _weigh_files(folder: Path) -> int | None:
     names = {_WHOLE}
     if not (folder / _WHOLE).is_file():
         try:
-            index = json.loads((folder / f"{_WHOLE}.index.json").read_text(encoding="utf-8"))
+            index = load_json((folder / f"{_WHOLE}.index.json"), constants=True)
             names = {str(name) for name in index["weight_map"].values()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None

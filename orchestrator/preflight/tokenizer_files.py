@@ -5,12 +5,12 @@ ms-swift trains every text as token 0 where there is none, and ends with exit co
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import Problem
 from orchestrator.file_cache import read_once
+from orchestrator.json_files import load_json
 from orchestrator.model_weights import describe_damage
 from orchestrator.safetensors_files import is_lfs_pointer
 
@@ -101,7 +101,7 @@ def _brings_tokenizer_code(folder: Path) -> bool:
 
 def _load(path: Path) -> dict[str, Any] | None:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = load_json(path, constants=True)
     except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

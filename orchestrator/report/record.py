@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.json_files import find_object
 from orchestrator.report.training_log import TrainingLog, load_training_log
 
 if TYPE_CHECKING:
@@ -94,11 +94,7 @@ def load_record(run: RunDir, plan: Plan) -> RunRecord:
 
 def load_object(path: Path) -> dict[str, Any] | None:
     """Return the JSON object in a file; None where there is none."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
+    return find_object(path)
 
 
 def parse_checks(verification: Mapping[str, Any]) -> tuple[Check, ...]:

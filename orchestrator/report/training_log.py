@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from orchestrator.json_files import load_json, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -92,7 +93,7 @@ def _json_lines(path: Path, *, kind: str | None = None) -> list[Any]:
     found = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
         try:
-            entry = json.loads(line)
+            entry = parse_json(line, constants=True)
         except ValueError:
             continue
         if isinstance(entry, dict) and (kind is None or entry.get("type") == kind):
@@ -135,8 +136,8 @@ def _newest_state(output: Path) -> dict[str, Any]:
     ]
     for _, path in sorted(found, reverse=True):
         try:
-            state = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
+            state = load_json(path, constants=True)
+        except (OSError, ValueError):
             continue
         if isinstance(state, dict) and isinstance(state.get("log_history"), list):
             return state

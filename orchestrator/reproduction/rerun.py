@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import RunFolderError
 from orchestrator.hardware import CPU, find_hardware
-from orchestrator.launch import load_plan, write_run
+from orchestrator.launch import load_plan, understood, write_run
 from orchestrator.provenance import Asked, build_provenance
 from orchestrator.report.record import load_object
 from orchestrator.reproduction.comparison import Reproduction, compare_reproduction
@@ -45,7 +45,9 @@ def begin_rerun(first: RunDir, plan: Plan, folder: Path | None, runs: Path, *, m
 
     Without `may_run` no interpreter of the plan is started.
     """
-    then = require_provenance(first, load_object(first.provenance_json))
+    with understood(first.provenance_json):
+        then = require_provenance(first, load_object(first.provenance_json))
+        asked = Asked(Path(then["recipe"]), tuple(then["asked"]["set"]), then["asked"]["hardware"])
     if not first.report_json.is_file():
         raise RunFolderError(
             f"{first.root.name} is not finished: there is nothing to compare with",
@@ -53,15 +55,10 @@ def begin_rerun(first: RunDir, plan: Plan, folder: Path | None, runs: Path, *, m
         )
     name = f"{plan.name}-again-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     moved = move_plan(plan, folder or runs.resolve() / name)
-    asked = then["asked"]
-    cpu = plan.smoke or asked["hardware"] == "cpu"
-    now = build_provenance(
-        moved,
-        CPU if cpu else find_hardware(),
-        Asked(Path(then["recipe"]), tuple(asked["set"]), asked["hardware"]),
-        may_run=may_run,
-    )
-    return Rerun(first, moved, now, find_differences(then, now))
+    cpu = plan.smoke or asked.hardware == "cpu"
+    now = build_provenance(moved, CPU if cpu else find_hardware(), asked, may_run=may_run)
+    with understood(first.provenance_json):
+        return Rerun(first, moved, now, find_differences(then, now))
 
 
 def is_rerun(run: RunDir) -> bool:
@@ -74,7 +71,10 @@ def finish_rerun(second: RunDir) -> Reproduction:
 
     Raises RunFolderError where that run has gone, or has no result.
     """
-    repeated = (load_object(second.provenance_json) or {})[REPRODUCES]
-    result = compare_reproduction(RunDir(Path(repeated["run"])), second, load_plan(second))
-    write_json(second.reproduction_json, {**result.to_json(), "differences": repeated["differences"]})
+    with understood(second.provenance_json):
+        repeated = (load_object(second.provenance_json) or {})[REPRODUCES]
+        first, differences = RunDir(Path(repeated["run"])), repeated["differences"]
+    with understood(first.metrics_json):
+        result = compare_reproduction(first, second, load_plan(second))
+    write_json(second.reproduction_json, {**result.to_json(), "differences": differences})
     return result

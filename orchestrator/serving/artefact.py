@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import PreflightError, RunFolderError, Where
+from orchestrator.json_files import load_json
 from orchestrator.launch import find_run, is_own_run, load_own_plan
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def load_artefact(folder: Path, name: str, python: str) -> Artefact:
     """Return a packaged folder as an artefact. Raises RunFolderError when its scoring.json names no known scorer."""
     path = folder / "scoring.json"
     try:
-        spec = json.loads(path.read_text(encoding="utf-8"))
+        spec = load_json(path, constants=True)
     except (OSError, ValueError, RecursionError) as error:
         hint = "package the model again"
         raise RunFolderError(f"scoring.json cannot be read: {error}", hint=hint, where=Where(str(path))) from None
@@ -148,9 +148,18 @@ def find_remote_code(folder: Path) -> str | None:
         return str(file.relative_to(folder))
     for path in sorted(folder.rglob("*config.json")):
         try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            config = load_json(path, constants=True)
+        except (OSError, ValueError):
+            if _mentions_code(path):  # transformers may read what is unfit for us
+                return f"auto_map in {path.relative_to(folder)}"
             continue
         if isinstance(config, dict) and config.get("auto_map"):
             return f"auto_map in {path.relative_to(folder)}"
     return None
+
+
+def _mentions_code(path: Path) -> bool:
+    try:
+        return b"auto_map" in path.read_bytes()
+    except OSError:
+        return True

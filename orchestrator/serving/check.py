@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import RunFolderError, Where
+from orchestrator.json_files import load_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -100,7 +100,7 @@ def gives_raw_scores(artefact: Artefact) -> bool:
     Without one it puts a sigmoid over a single label (vllm/model_executor/layers/pooler, get_cross_encoder_act_fn).
     """
     try:
-        config = json.loads((artefact.folder / "config.json").read_text(encoding="utf-8"))
+        config = load_json((artefact.folder / "config.json"), constants=True)
         return str(config["sentence_transformers"]["activation_fn"]).endswith(".Identity")
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import PreflightError, RunFolderError
+from orchestrator.json_files import load_json
 from orchestrator.model_weights import describe_damage
 from orchestrator.models import load_config
 from orchestrator.render import render_command
@@ -177,7 +177,7 @@ def require_base(adapter: Path, base: str | None) -> Base:
     """
     path = adapter / "adapter_config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = load_json(path, constants=True)
     except (OSError, ValueError, RecursionError) as error:
         raise RunFolderError(f"{path} cannot be read: {error}", hint=_NO_ADAPTER) from None
     if not isinstance(config, dict):
@@ -198,7 +198,7 @@ def _find_use(adapter: Path, config: dict[str, Any], base: Path) -> str:
     if (base / "config.json").is_file() and has_other_head(load_config(base).get("architectures") or ()):
         return NEW_HEAD  # it is merged with its head, whatever the adapter says of itself
     try:  # ms-swift calls every adapter of an LLM CAUSAL_LM, and says in a file of its own what it was trained as
-        trained_as = json.loads((adapter / "args.json").read_text(encoding="utf-8")).get("task_type")
+        trained_as = load_json((adapter / "args.json"), constants=True).get("task_type")
     except (OSError, ValueError, AttributeError, RecursionError):
         trained_as = None
     return WORDS if config.get("task_type") == "CAUSAL_LM" and trained_as != "embedding" else VECTORS

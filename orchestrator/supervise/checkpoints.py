@@ -8,12 +8,12 @@ ends with exit code 0 and other losses: what the other checkpoints of a training
 
 from __future__ import annotations
 
-import json
 import re
 import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from orchestrator.json_files import find_object
 from orchestrator.safetensors_files import is_whole_safetensors
 
 if TYPE_CHECKING:
@@ -197,8 +197,4 @@ def _resume_files(checkpoint: Path) -> set[str]:
 
 
 def _load_object(path: Path) -> dict[str, object] | None:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
+    return find_object(path, constants=True)

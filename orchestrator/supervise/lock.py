@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator import process
 from orchestrator.errors import RunFolderError
+from orchestrator.json_files import load_object, require_types
 from orchestrator.rundir import PART_PATTERN
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Holder:
 
 HEARTBEAT_S = 10.0
 STALE_AFTER_S = 60.0
+_MOST_PID = 1 << 31
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FORBIDDEN = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
@@ -139,11 +141,13 @@ def _is_locked(run_dir: RunDir) -> bool:
 def load_holder(run_dir: RunDir) -> Holder | None:
     """Return who holds or last held the run folder, or None when nobody ever did."""
     try:
-        values = json.loads(run_dir.lock.read_text(encoding="utf-8"))
+        values = load_object(run_dir.lock)
         seen = run_dir.lock.stat().st_mtime
-        return Holder(int(values["pid"]), values["start"], values["host"], values["since"], seen)
+        holder = Holder(values["pid"], values["start"], values["host"], values["since"], seen)
+        require_types(holder)
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    return holder if 0 < holder.pid < _MOST_PID else None
 
 
 def _open(run_dir: RunDir) -> int:

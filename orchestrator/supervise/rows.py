@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
+
+from orchestrator.json_files import load_json
 
 if TYPE_CHECKING:
     from orchestrator.plan import Stage
@@ -15,7 +16,7 @@ def load_expected_rows(stage: Stage, run: RunDir) -> dict[str, int]:
     if not stage.counts_rows:
         return {}
     try:
-        sides = json.loads(run.ledger_json.read_text(encoding="utf-8"))["sides"]
+        sides = load_json(run.ledger_json)["sides"]
         return {name: int(side["kept"]) for name, side in sides.items()}
     except (OSError, ValueError, KeyError, TypeError):
         return {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import signal
 import time
 from dataclasses import dataclass, replace
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator import process
 from orchestrator.errors import RunFolderError
+from orchestrator.json_files import load_object
 from orchestrator.logs.follow import LogFollower
 from orchestrator.ownership import is_own
 from orchestrator.plan import plan_from_json
@@ -70,9 +71,16 @@ def list_runs(root: Path) -> list[RunSummary]:
     """Return the runs in the folder `root`, newest first."""
     if not root.is_dir():
         return []
-    folders = [RunDir(path) for path in root.iterdir() if path.is_dir()]
-    found = [summarise(folder) for folder in folders if folder.plan_json.exists() or folder.state_json.exists()]
+    folders = [RunDir(path) for path in root.iterdir() if _is_run(RunDir(path))]
+    found = [summarise(folder) for folder in folders]
     return sorted(found, key=lambda run: (run.started or 0.0, run.name), reverse=True)
+
+
+def _is_run(folder: RunDir) -> bool:
+    try:
+        return folder.root.is_dir() and any(map(os.path.lexists, (folder.plan_json, folder.state_json)))
+    except OSError:  # a folder that this user may not look into
+        return False
 
 
 def summarise(run_dir: RunDir) -> RunSummary:
@@ -80,11 +88,14 @@ def summarise(run_dir: RunDir) -> RunSummary:
     name = run_dir.root.name
     try:
         state = read_state(run_dir)
+        supervised = state is not None and state.status == "running" and is_supervised(run_dir)
     except RunFolderError as error:
         return RunSummary(name, run_dir.root, "damaged", message=error.problems[0].message)
+    except OSError as error:
+        return RunSummary(name, run_dir.root, "damaged", message=f"it cannot be read: {error.strerror}")
     if state is None:
         return RunSummary(name, run_dir.root, "planned")
-    status = "dead" if state.status == "running" and not is_supervised(run_dir) else state.status
+    status = "dead" if state.status == "running" and not supervised else state.status
     return RunSummary(
         name, run_dir.root, status, state.stage, state.started, state.finished, state.message, _load_verdict(run_dir)
     )
@@ -206,7 +217,7 @@ def _require_started_here(run_dir: RunDir, members: tuple[int, ...]) -> None:
 def _load_verdict(run_dir: RunDir) -> str | None:
     """Return the report's verdict and headline as one line."""
     try:
-        report = json.loads(run_dir.report_json.read_text(encoding="utf-8"))
+        report = load_object(run_dir.report_json)
         return ": ".join(str(report[key]) for key in ("verdict", "headline") if report.get(key)) or None
     except (OSError, ValueError, AttributeError):
         return None

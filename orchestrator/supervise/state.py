@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from orchestrator.errors import RunFolderError
+from orchestrator.json_files import MOST_SECONDS, find_object, is_a, load_object
 from orchestrator.process import Child
 from orchestrator.rundir import RunDir, StageDir, write_json
 from orchestrator.secrets import is_secret
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STATE_VERSION = 1
+_TIMES = frozenset({"started", "finished", "seconds"})
 _Record = TypeVar("_Record")
 
 
@@ -69,7 +70,7 @@ class StageResult:
 def read_state(run_dir: RunDir) -> RunState | None:
     """Return the run's state, None when it never ran. Raises RunFolderError when state.json is not one."""
     try:
-        values = json.loads(run_dir.state_json.read_text(encoding="utf-8"))
+        values = load_object(run_dir.state_json)
         child = values.pop("child", None)
         return _build(RunState, {**values, "child": child and _build(Child, child)})
     except FileNotFoundError:
@@ -147,22 +148,12 @@ def _build(kind: type[_Record], values: dict[str, Any]) -> _Record:
     """Return the dataclass of a file's values. Raises TypeError for a key or a type that it does not have."""
     kinds = get_type_hints(kind)
     for item in fields(kind):  # type: ignore[arg-type]
-        if item.name in values and not _is_a(values[item.name], kinds[item.name]):
-            raise TypeError(f"{item.name} is {values[item.name]!r}")
+        if item.name in values and not is_a(values[item.name], kinds[item.name]):
+            raise TypeError(f"{item.name} is {str(values[item.name])[:200]!r}")
+        if item.name in _TIMES and not abs(values.get(item.name) or 0.0) <= MOST_SECONDS:
+            raise TypeError(f"{item.name} is no time")
     return kind(**values)
 
 
-def _is_a(value: Any, kind: Any) -> bool:
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if get_origin(kind) is tuple:
-        return isinstance(value, tuple)
-    return any(_is_a(value, part) for part in get_args(kind)) if get_args(kind) else isinstance(value, kind)
-
-
 def _load(path: Path) -> dict[str, Any] | None:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
+    return find_object(path)

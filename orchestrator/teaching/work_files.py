@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.reasons import refuse
 from orchestrator.data.writing.outputs import format_json
+from orchestrator.json_files import load_object
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,8 +35,7 @@ def write_json(path: Path, value: Any) -> Path:
 
 def load_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file that a worker has written."""
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    return load_object(path)
 
 
 def build_flags(values: dict[str, Any]) -> list[str]:
