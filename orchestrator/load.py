@@ -108,11 +108,21 @@ def _problem(source: Source, item: Any) -> Problem:
             "use letters, digits, '.', '_' and '-'",
             source.where(key),
         )
+    if kind == "tuple_type":
+        return _explain_no_list(key, got, source)
     text = item["msg"].replace("Input should be", "expected").replace("valid dictionary", "mapping of keys to values")
     hint = _describe(key)
     if kind == "string_type" and isinstance(got, bool | int | float):
         hint = f"put it in quotes, for YAML reads {got} as a {'truth value' if isinstance(got, bool) else 'number'}"
     return Problem(f"{_dotted(key)}: {text[0].lower() + text[1:]}, got {_show(got)}", hint, source.where(key))
+
+
+def _explain_no_list(key: Key, got: Any, source: Source) -> Problem:
+    """Return the problem of one value where several may stand; a share in place of evaluation files is known."""
+    hint = _describe(key)
+    if key == ("data", "eval") and isinstance(got, int | float) and not isinstance(got, bool) and 0 < got < 1:
+        hint = f"to hold out a share of the training queries, say eval_ratio: {got:g} in its place"
+    return Problem(f"{_dotted(key)}: expected a name or a list of them, got {_show(got)}", hint, source.where(key))
 
 
 def _dotted(key: Key) -> str:

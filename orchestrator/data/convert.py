@@ -184,8 +184,7 @@ class _Run:
     def _write(self, found: list[dict[str, Any]], source: Source, row: Row) -> Fault | None:
         """Write the rows that one row became, or hand them on. Raises ValueError where UTF-8 cannot hold them."""
         if self.regrouping:
-            faults = (self.regrouping.take(one, source.path, row.line) for one in found)
-            return next((fault for fault in faults if fault), None)
+            return self.regrouping.take(found, source.path, row.line)
         lines = [format_line(one) for one in found]
         self.stream.writelines(lines)
         self.rows_out += len(lines)
@@ -232,7 +231,22 @@ class _Run:
         value = found | kept | dict(conversion.constants)
         if source.ending in DELIMITERS:
             value = {key: _read_cell(key, cell) for key, cell in value.items()}
-        return value
+        return {key: _read_numbers(key, part) for key, part in value.items()}
+
+
+def _read_numbers(key: str, value: Any) -> Any:
+    """Return a value with its labels and scores as numbers, where they stand there as text or as true and false."""
+    if key in SCORE_KEYS:
+        number = _parse_number(int(value) if isinstance(value, bool) else value)
+        return value if number is None else number
+    if key in {"pos_scores", "neg_scores"} and isinstance(value, list):
+        return [_read_numbers("score", one) for one in value]
+    if key == "hits" and isinstance(value, list):
+        return [
+            {name: _read_numbers(name, part) for name, part in hit.items()} if isinstance(hit, dict) else hit
+            for hit in value
+        ]
+    return value
 
 
 def _read_cell(key: str, cell: Any) -> Any:

@@ -86,7 +86,7 @@ def read_judgements(row: dict[str, Any], rules: Reshaping, place: Place) -> Judg
         known = ", ".join(map(quote, list(row)[:20])) or "no keys"
         which = "more than one form" if forms else "no form of ranking data"
         message = f"the row is of {which}; it has {known}"
-        hint = f"rename columns with --map, or write {' or '.join(EXAMPLES.values())}"
+        hint = _advise_swift(row) or f"rename columns with --map, or write {' or '.join(EXAMPLES.values())}"
         return build_fault("not-convertible", message, hint)
     form = forms[0]
     if fault := _check_query(row, form):
@@ -106,6 +106,15 @@ def read_judgements(row: dict[str, Any], rules: Reshaping, place: Place) -> Judg
         keys = {key: value for key, value in row.items() if key not in OWN_KEYS[form]}
     found = Judgements(row["query"], keys, tuple(hits), place, form)
     return found if rules.to == "hits" else _give_to_hits(found, rules)
+
+
+def _advise_swift(row: dict[str, Any]) -> str | None:
+    """Return how ms-swift's rows become ranking data, None for other rows."""
+    if {"query", "response", "label"} <= row.keys():
+        return "this is a pair of ms-swift's: --map content=response makes a pointwise row of it"
+    if {"query", "response"} <= row.keys() or {"messages", "positive_messages"} <= row.keys():
+        return "these are ms-swift's keys: --from swift3 reads them, together with --to"
+    return None
 
 
 def find_range(rules: Reshaping) -> tuple[float, float]:

@@ -52,20 +52,30 @@ class Regrouping:
         self._has_ranking = False
         self._sources = LabelSources()
 
-    def take(self, row: dict[str, Any], path: Path, line: int) -> Fault | None:
-        """Take one row, or return why it is none. Raises ValueError where UTF-8 cannot hold it."""
+    def take(self, rows: list[dict[str, Any]], path: Path, line: int) -> Fault | None:
+        """Take the rows that one row of a file became, all or none of them, or return why one of them is none.
+
+        Raises ValueError where UTF-8 cannot hold them.
+        """
         if not self._paths or self._paths[-1] != path:
             self._paths.append(path)
-        found = read_judgements(row, self._rules, (len(self._paths) - 1, line))
-        if isinstance(found, Fault):
-            return found
-        self._sources.note(row if found.form == "ranking" else {}, str(path), line)
-        data = json.dumps(pack_judgements(found), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        taken = []
+        for row in rows:
+            found = read_judgements(row, self._rules, (len(self._paths) - 1, line))
+            if isinstance(found, Fault):
+                return found
+            data = json.dumps(pack_judgements(found), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+            taken.append((row, found, data))
+        for row, found, data in taken:
+            self._sources.note(row if found.form == "ranking" else {}, str(path), line)
+            self._add(found, data)
+        return None
+
+    def _add(self, found: Judgements, data: bytes) -> None:
         self._chains.add(self._queries.setdefault(digest((found.query,)), len(self._chains)), data)
         self._has_ranking |= found.form == "ranking"
         if self._mixed is None and is_beyond_ranking(found, self._rules):
             self._mixed = found.place
-        return None
 
     def write(self, stream: BinaryIO) -> Regrouped:
         """Write all rows. Raises DataError with the first findings where something would be lost or contradicts."""

@@ -218,7 +218,7 @@ LINES = (
         remedy="max_label",
     ),
     _rows(
-        "label-text", "labels in words", _LABELLED % '"yes"', line=1, says="label-not-a-number", remedy="without quotes"
+        "label-text", "labels in words", _LABELLED % '"yes"', line=1, says="label-not-a-number", remedy="write finite numbers"
     ),
     _rows(
         "label-null", "leaves a label empty", _LABELLED % "null", line=1, says="label-not-a-number", remedy="numbers"

@@ -12,6 +12,7 @@ from orchestrator.data.check import check_files
 from orchestrator.data.convert import Conversion, convert_files
 from orchestrator.data.judgements import Reshaping
 from orchestrator.data.reasons import Fault
+from orchestrator.data.regroup import Regrouping
 from orchestrator.data.rows.foreign_rows import convert_row
 from orchestrator.errors import DataError
 
@@ -447,3 +448,53 @@ def test_a_value_of_another_type_is_the_row_s_fault(form, row, why):
     found = convert_row(form, row)
     assert isinstance(found, Fault)
     assert (found.code, why in found.message) == ("not-convertible", True)
+
+
+@pytest.mark.parametrize(
+    ("row", "kind"),
+    [
+        ({"query": "q", "content": "d", "label": "1.0"}, "labelled"),
+        ({"query": "q", "content": "d", "label": True}, "labelled"),
+        ({"query": "q", "hits": [{"content": "d", "label": "0.5", "score": "7"}]}, "labelled"),
+        ({"sentence1": "a", "sentence2": "b", "score": "0.8"}, "pair"),
+        ({"query": "q", "pos": ["p"], "neg": ["n"], "pos_scores": ["2"], "neg_scores": ["-1"]}, "group"),
+    ],
+)
+def test_labels_and_scores_that_stand_there_as_text_become_numbers(files, orch, row, kind):
+    path, out = files.lines("text.jsonl", row), files.folder / "new.jsonl"
+    code, said = orch("data", "check", path, "--kind", kind)
+    assert code == 3
+    if "pos" not in row and "hits" not in row:
+        assert "orch data convert FILE -o NEW.jsonl writes it as a number" in said
+    assert orch("data", "convert", path, "-o", out)[0] == 0
+    assert orch("data", "check", out, "--kind", kind)[0] == 0
+
+
+def test_a_label_that_is_no_number_stays_as_it_is_and_is_not_promised_to_become_one(files, orch):
+    path = files.lines("text.jsonl", {"query": "q", "content": "d", "label": "relevant"})
+    code, said = orch("data", "check", path, "--kind", "labelled")
+    assert (code, "writes it as a number" in said) == (3, False)
+
+
+@pytest.mark.parametrize(
+    ("row", "options"),
+    [
+        ({"query": "q", "response": "p", "rejected_response": ["n"]}, ("--from", "swift3")),
+        ({"messages": [{"role": "user", "content": "q"}], "positive_messages": ["p"], "negative_messages": []}, None),
+        ({"query": "q", "response": "p", "label": 1}, ("--map", "content=response")),
+    ],
+)
+def test_swift_s_rows_are_told_what_reads_them_on_the_way_to_ranking_data(files, orch, row, options):
+    path, out = files.lines("swift.jsonl", row), files.folder / "new.jsonl"
+    code, said = orch("data", "convert", path, "--to", "hits", "-o", out)
+    assert (code, " ".join(options or ("--from", "swift3")) in said) == (3, True)
+    if options:
+        assert orch("data", "convert", path, "--to", "hits", *options, "-o", out)[0] == 0
+
+
+def test_a_row_that_became_several_is_taken_whole_or_not_at_all(tmp_path):
+    with (tmp_path / "spool").open("w+b") as spool, (tmp_path / "out").open("w+b") as stream:
+        regrouping = Regrouping(Reshaping("hits"), spool)
+        good, bad = {"query": "q", "pos": ["a"], "neg": ["b"]}, {"query": "q", "pos": "c"}
+        assert regrouping.take([good, bad], tmp_path, 1) is not None
+        assert regrouping.write(stream).rows == 0

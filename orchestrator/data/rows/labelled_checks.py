@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from orchestrator.data.rows.field_readers import Fields
 
+AS_NUMBER = "orch data convert FILE -o NEW.jsonl writes it as a number"
 _LARGEST = 3.4e38  # of float32, in which models are trained
 
 
@@ -156,9 +157,16 @@ def _show(value: Any) -> str:
 
 
 def _hint(value: Any, *, numeric_text: bool) -> str | None:
-    if isinstance(value, bool):
-        return "write 1 for true and 0 for false"
-    return "write the number without quotes" if isinstance(value, str) and not numeric_text else None
+    if isinstance(value, bool) or (isinstance(value, str) and not numeric_text and _reads_as_number(value)):
+        return AS_NUMBER
+    return None
+
+
+def _reads_as_number(text: str) -> bool:
+    try:
+        return is_finite_number(float(text))
+    except ValueError:
+        return False
 
 
 def _find_firsts(fields: Fields, labels: list[float]) -> list[int] | Fault:

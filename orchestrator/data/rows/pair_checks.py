@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.reasons import Fault
+from orchestrator.data.rows.labelled_checks import AS_NUMBER
 from orchestrator.data.rows.records import ScoredPair
 from orchestrator.data.rows.texts import build_fault, find_surrogate, is_blank, is_finite_number, name_type
 
@@ -36,9 +37,7 @@ def _read_score(value: Any, name: str, *, numeric_text: bool) -> float | Fault:
             message = f'{name} is "{value[:20]}", not a number' if value else f"{name} is empty"
             return build_fault("scores-not-numbers", message, "write a finite number")
     if isinstance(value, bool) or not isinstance(value, int | float):
-        hint = "write the number without quotes" if isinstance(value, str) else "write one number"
-        if isinstance(value, bool):
-            hint = "write 1 for true and 0 for false"
+        hint = AS_NUMBER if isinstance(value, str | bool) else "write one number"
         return build_fault("wrong-type", f"{name} is {name_type(value)}, not a number", hint)
     if not is_finite_number(value):
         return build_fault("scores-not-numbers", f"{name} is not a finite number", "write a finite number")
