@@ -218,7 +218,12 @@ LINES = (
         remedy="max_label",
     ),
     _rows(
-        "label-text", "labels in words", _LABELLED % '"yes"', line=1, says="label-not-a-number", remedy="write finite numbers"
+        "label-text",
+        "labels in words",
+        _LABELLED % '"yes"',
+        line=1,
+        says="label-not-a-number",
+        remedy="write finite numbers",
     ),
     _rows(
         "label-null", "leaves a label empty", _LABELLED % "null", line=1, says="label-not-a-number", remedy="numbers"
@@ -229,7 +234,7 @@ LINES = (
         _LABELLED % "true",
         line=1,
         says="label-not-a-number",
-        remedy="write 1 for true",
+        remedy="writes it as a number",
     ),
     _rows(
         "mixed-kinds",
