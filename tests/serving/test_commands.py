@@ -28,11 +28,20 @@ def load(folder):
 def test_swift_serves_an_embedding_model_by_its_own_template(package):
     folder = package("embedding")
     assert lines("swift", load(folder)) == [
-        "/venv/bin/python", "-m", "swift.cli.deploy", "--model", str(folder), "--model_type", "qwen3_emb",
-        "--template", "qwen3_emb", "--task_type", "embedding", "--torch_dtype", "float32",
+        "/venv/bin/python", "-m", "swift.cli.deploy", "--model", str(folder), "--load_args", "false",
+        "--model_type", "qwen3_emb", "--template", "qwen3_emb", "--task_type", "embedding", "--torch_dtype", "float32",
         "--infer_backend", "transformers", "--served_model_name", "mine", "--host", "127.0.0.1", "--port", "8000",
         "--verbose", "false", "--log_interval", "-1",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["embedding", "generative", "score-head", "chat"])
+def test_swift_obeys_no_arguments_that_lie_beside_the_weights(package, kind):
+    """They may name plugins, which are Python files anywhere on the disk."""
+    folder = package(kind)
+    (folder / "args.json").write_text(json.dumps({"external_plugins": ["../evil.py"]}))
+    words = lines("swift", load(folder))
+    assert words[words.index("--load_args") + 1] == "false"
 
 
 @pytest.mark.parametrize(("kind", "task"), [("generative", "generative_reranker"), ("score-head", "reranker")])
