@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from orchestrator.cli.options import as_json
+from orchestrator.cli.options import as_json, require_label_range
 from orchestrator.cli.output import print_json
+from orchestrator.cli.teacher_commands import data_mine_command, data_score_command
 from orchestrator.terminal import say
 
 if TYPE_CHECKING:
@@ -47,14 +48,6 @@ def split_assignments(option: str, texts: Sequence[str]) -> tuple[tuple[str, str
             raise click.BadParameter(f"{key!r} is given twice", param_hint=option)
         found[key] = value
     return tuple(found.items())
-
-
-def require_label_range(min_label: float | None, max_label: float | None) -> None:
-    """Raise BadParameter for a range of labels that cannot be scaled to [0, 1]."""
-    if max_label is None and min_label is not None:
-        raise click.BadParameter("labels are scaled from it to --max-label, which is missing", param_hint="--min-label")
-    if max_label is not None and max_label <= (min_label or 0):
-        raise click.BadParameter("it must lie above --min-label", param_hint="--max-label")
 
 
 @click.group("data")
@@ -327,7 +320,5 @@ def data_sample_command(task: str, count: int, language: str, seed: int, output:
 
 
 # Commands of `orch data` that live in modules of their own:
-from orchestrator.cli.teacher_commands import data_mine_command, data_score_command  # noqa: E402  what they attach to
-
 data_command.add_command(data_score_command)
 data_command.add_command(data_mine_command)

@@ -43,3 +43,11 @@ def resolve_hardware(text: str, *, smoke: bool) -> Hardware:
     if smoke:
         return CPU
     return find_hardware() if text == "auto" else parse_hardware(text)
+
+
+def require_label_range(min_label: float | None, max_label: float | None) -> None:
+    """Raise BadParameter for a range of labels that cannot be scaled to [0, 1]."""
+    if max_label is None and min_label is not None:
+        raise click.BadParameter("labels are scaled from it to --max-label, which is missing", param_hint="--min-label")
+    if max_label is not None and max_label <= (min_label or 0):
+        raise click.BadParameter("it must lie above --min-label", param_hint="--max-label")

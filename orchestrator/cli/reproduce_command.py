@@ -62,7 +62,7 @@ def reproduce_command(
 
 def finish_again(plan: Plan, second: RunDir, *, as_json: bool) -> None:
     """Run what is not done of a run that repeats another, compare the two, and end with the code for the outcome."""
-    from orchestrator.cli.run_commands import supervise
+    from orchestrator.cli.supervising import supervise
     from orchestrator.reproduction.rerun import finish_rerun
 
     supervise(plan, second, quiet=as_json)

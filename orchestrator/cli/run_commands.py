@@ -18,12 +18,12 @@ from orchestrator.cli.options import (
     trust_run_option,
 )
 from orchestrator.cli.output import format_advice, print_json
+from orchestrator.cli.supervising import supervise
 from orchestrator.terminal import say
 
 if TYPE_CHECKING:
     from orchestrator.plan import Plan
     from orchestrator.rundir import RunDir
-    from orchestrator.supervise.outcomes import RunOutcome
 
 open_option = click.option("--open", "open_report", is_flag=True, help="Open the report in a browser at the end.")
 
@@ -103,19 +103,6 @@ def _finish(plan: Plan, run: RunDir, *, command: str, open_report: bool, as_json
     if open_report:
         click.launch(str(run.report_html))
     exit_with(outcome.exit_code)
-
-
-def supervise(plan: Plan, run: RunDir, *, quiet: bool) -> RunOutcome:
-    """Run every stage of a plan that is not done, telling its progress unless `quiet`."""
-    from orchestrator.cli.progress import choose_listener
-    from orchestrator.supervise.loop import run_plan
-    from orchestrator.supervise.stopping import Patience
-
-    say(f"run folder: {run.root}", err=True)
-    seconds = plan.recipe.get("launch", {}).get("stop_patience_s")
-    patience = Patience(interrupt_s=seconds) if seconds is not None else Patience()
-    with choose_listener(plan, quiet=quiet) as listener:
-        return run_plan(plan, run, listener=listener, patience=patience)
 
 
 def print_verdict(run: RunDir, report: dict[str, Any]) -> None:

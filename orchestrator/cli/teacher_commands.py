@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import as_json
+from orchestrator.cli.options import as_json, require_label_range
 from orchestrator.cli.output import print_json
 from orchestrator.scorers import FORMATS
 from orchestrator.terminal import say, say_over
@@ -201,7 +201,6 @@ def data_mine_command(
 
     Example: orch data mine train.jsonl --model BAAI/bge-m3 --relative-margin 0.05 -o train.mined.jsonl
     """
-    from orchestrator.cli.data_commands import require_label_range
     from orchestrator.data.mining import MiningRows
     from orchestrator.teaching.mining import MiningPlan, MiningSettings, mine_files
     from orchestrator.teaching.model_choice import ModelChoice

@@ -17,7 +17,7 @@ from orchestrator.workers.folders import fresh_folder
 from orchestrator.workers.merge_modules import compare_vectors, copy_modules, find_modules
 from orchestrator.workers.merge_trial import LOGITS, SCORES, VECTORS, explain, judge, observe
 from orchestrator.workers.pickles import weight_options
-from orchestrator.workers.reranker.scoring import name_head
+from orchestrator.workers.reranker.heads import name_head
 from orchestrator.workers.reranker.scoring_spec import DTYPES
 from orchestrator.workers.tokenizer_files import copy_tokenizer, has_tokenizer, read_json
 from orchestrator.workers.weights import read_tensors, require_safetensors, scan_weights

@@ -104,6 +104,32 @@ def test_every_path_of_the_repository_that_is_named_exists(page):
     assert not [path for path in sorted(named) if not (any(ROOT.glob(path)) if "*" in path else (ROOT / path).exists())]
 
 
+def find_tables(text):
+    """Return the tables of a Markdown page, each as its lines with their places."""
+    tables, fenced = [[]], False
+    for number, line in enumerate(text.splitlines(), 1):
+        fenced ^= line.startswith("```")
+        if line.startswith("|") and not fenced:
+            tables[-1].append((number, line))
+        elif tables[-1]:
+            tables.append([])
+    return [table for table in tables if table]
+
+
+def count_cells(line):
+    """Return how many cells a table's line has; a bar in code or behind a backslash divides none."""
+    return len(re.sub(r"`[^`]*`|\\\|", "", line).strip().strip("|").split("|"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_line_of_a_table_has_as_many_cells_as_its_head(page):
+    for table in find_tables(page.read_text(encoding="utf-8")):
+        (first, head), *rest = table
+        assert rest, f"line {first} stands alone"
+        assert set(rest[0][1]) <= set("|-: "), f"line {first} heads no table"
+        assert [number for number, line in rest if count_cells(line) != count_cells(head)] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_no_figure_is_still_to_be_filled_in(page):
     assert not re.findall(r"«[A-Z-]+»", page.read_text(encoding="utf-8"))

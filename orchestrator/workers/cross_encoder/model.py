@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.pickles import weight_options
-from orchestrator.workers.reranker.scoring import HEAD_SEED, name_head
+from orchestrator.workers.reranker.heads import HEAD_SEED, name_head
 from orchestrator.workers.whole_weights import NEW_HEAD, require_whole
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.workers.reranker.heads import HEAD_SEED
 from orchestrator.workers.reranker.reference_scores import (
     encode_formatted,
     find_uncut,
@@ -17,7 +18,6 @@ from orchestrator.workers.reranker.reference_scores import (
     score_two_texts,
 )
 from orchestrator.workers.reranker.report import build_report
-from orchestrator.workers.reranker.scoring import HEAD_SEED
 from orchestrator.workers.reranker.verify import (
     Loaded,
     load_trained,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.pickles import weight_options
-from orchestrator.workers.reranker.scoring import CHAT, HEAD_SEED, name_head
+from orchestrator.workers.reranker.heads import CHAT, HEAD_SEED, name_head
 from orchestrator.workers.reranker.training_format import encode_plain, quote_jinja
 from orchestrator.workers.whole_weights import NEW_HEAD, require_whole
 

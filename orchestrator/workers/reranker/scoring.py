@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.pickles import weight_options
+from orchestrator.workers.reranker.formatted_head import format_of, load_formatted_head
+from orchestrator.workers.reranker.heads import CHAT, HEAD_SEED, name_head
 from orchestrator.workers.reranker.training_format import quote_jinja
 from orchestrator.workers.whole_weights import NEW_HEAD, SCORES, VECTORS, WORDS, require_whole
 
@@ -16,10 +18,6 @@ if TYPE_CHECKING:
     from orchestrator.workers.reranker.scoring_spec import ScoringSpec
 
 Pair = tuple[str, str]
-LOGITS = {"method": "forward", "method_output_name": "logits"}
-# said and not inferred: a vision-language template would make it read lists of parts
-CHAT = {"text": LOGITS, "message": {**LOGITS, "format": "flat"}}
-HEAD_SEED = 42
 ASKS_FOR_WORDS = ("qwen3-native", "flag-llm-reranker")
 
 # https://huggingface.co/Qwen/Qwen3-Reranker-0.6B#transformers-usage
@@ -220,25 +218,8 @@ def ask_and_answer(template: str) -> str:
     return f"{{%- set messages = [{turns}] -%}}{template}"
 
 
-def name_head(model: str, *, trust_remote_code: bool = False, labels: int | None = 1) -> str:
-    """Return where a classifier's head comes from: pretrained or new.
-
-    Raises WorkerError for one of more than `labels` labels, where that is said.
-    """
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(model, trust_remote_code=trust_remote_code)
-    classifies = any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
-    if classifies and labels is not None and config.num_labels != labels:
-        raise WorkerError(f"{model} has a head of {config.num_labels} labels; a reranker has one")
-    return "pretrained" if classifies else "new"
-
-
 def load_formatted(model: str, spec: ScoringSpec, device: str) -> Scorer:
     """Return a decoder with a head of one label over the spec's written formats."""
-    # here, because that module is built on this one
-    from orchestrator.workers.reranker.formatted_head import format_of, load_formatted_head
-
     head = name_head(model, trust_remote_code=spec.trust_remote_code)
     encoder = load_formatted_head(
         model,

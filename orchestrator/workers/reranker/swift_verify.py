@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.reranker.heads import name_head
 from orchestrator.workers.reranker.reference_scores import find_uncut_native, score_head, score_native
 from orchestrator.workers.reranker.report import build_report
-from orchestrator.workers.reranker.scoring import name_head
 from orchestrator.workers.reranker.verify import Loaded, load_trained, predict_with_cross_encoder, release
 from orchestrator.workers.swift_engine import EngineSettings, encode_in_engine, open_engine, score_in_engine
 from orchestrator.workers.verification_checks import (

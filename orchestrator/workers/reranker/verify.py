@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.merge import attach_adapter, load_base
 from orchestrator.workers.pickles import weight_options
+from orchestrator.workers.reranker.heads import HEAD_SEED
 from orchestrator.workers.reranker.reference_scores import find_uncut, score_decoder, score_encoder
 from orchestrator.workers.reranker.report import build_report
-from orchestrator.workers.reranker.scoring import HEAD_SEED, Pair, load_scorer
+from orchestrator.workers.reranker.scoring import Pair, load_scorer
 from orchestrator.workers.verification_checks import (
     COMPUTE_TOLERANCE,
     MERGE_TOLERANCE,

@@ -1,0 +1,25 @@
+"""Running a plan's stages from the command line, with their progress on the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.terminal import say
+
+if TYPE_CHECKING:
+    from orchestrator.plan import Plan
+    from orchestrator.rundir import RunDir
+    from orchestrator.supervise.outcomes import RunOutcome
+
+
+def supervise(plan: Plan, run: RunDir, *, quiet: bool) -> RunOutcome:
+    """Run every stage of a plan that is not done, telling its progress unless `quiet`."""
+    from orchestrator.cli.progress import choose_listener
+    from orchestrator.supervise.loop import run_plan
+    from orchestrator.supervise.stopping import Patience
+
+    say(f"run folder: {run.root}", err=True)
+    seconds = plan.recipe.get("launch", {}).get("stop_patience_s")
+    patience = Patience(interrupt_s=seconds) if seconds is not None else Patience()
+    with choose_listener(plan, quiet=quiet) as listener:
+        return run_plan(plan, run, listener=listener, patience=patience)
