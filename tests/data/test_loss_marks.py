@@ -65,6 +65,8 @@ def test_sharegpt_turns_are_marked_alike():
         (corrected(loss_scale=[0, 1]), '"messages"[1] has "loss_scale": a list'),
         (corrected(mask=1), '"messages"[1] has "mask": 1, which does not say whether'),
         (corrected(train_detail=[{"begin_offset": 0, "end_offset": 4, "train": False}]), '"train_detail": a list'),
+        (corrected(compute_loss=False), '"messages"[1] has "compute_loss": false, which does not say whether'),
+        (corrected(Trainable=0), '"messages"[1] has "Trainable": 0, which does not say whether'),
         (corrected(loss=False, weight=1), '"messages"[1] has "loss" and "weight", and one of them says the opposite'),
         ({"messages": [user("q", train=True), bot("a")]}, '"messages"[0] is marked as to be learnt by "train"'),
         (corrected() | {"train": False}, 'the row itself has "train": false, and marks are obeyed in messages only'),
@@ -80,8 +82,8 @@ def test_a_mark_that_cannot_be_obeyed_is_a_fault(files, row, says):
 
 
 def test_a_key_that_is_no_mark_can_be_left_unread():
-    rules = RowRules("chat", ignore=("weight",))
-    found = read(corrected(weight=0.3, loss=False) | {"weight": 0.7}, rules)
+    rules = RowRules("chat", ignore=("weight", "train_id"))
+    found = read(corrected(weight=0.3, train_id=7, loss=False) | {"weight": 0.7}, rules)
     assert [message.learnt for message in found.record.messages] == [None, False, None, None]
 
 

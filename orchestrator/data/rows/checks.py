@@ -17,7 +17,7 @@ from orchestrator.data.rows.formats import (
     rename_columns,
 )
 from orchestrator.data.rows.graded_scores import read_scores_as_labels
-from orchestrator.data.rows.loss_marks import MARK_KEYS, leave_out_marks
+from orchestrator.data.rows.loss_marks import leave_out_marks, names_mark
 from orchestrator.data.rows.nearest import explain_unknown
 from orchestrator.data.rows.texts import build_fault, find_surrogate, is_blank, name_type
 from orchestrator.data.rows.unread_texts import UnreadText, find_unread
@@ -118,7 +118,7 @@ def _find_unread(
 
 def _check(value: Any, source: str, line: int, rules: RowRules, *, numeric_text: bool) -> Accepted | Fault:
     row = rename_columns(value, rules.columns) if isinstance(value, dict) else explain_no_object(value, rules.kind)
-    if isinstance(row, dict) and rules.ignore and (ignored := MARK_KEYS.intersection(rules.ignore)):
+    if isinstance(row, dict) and rules.ignore and (ignored := set(filter(names_mark, rules.ignore))):
         row = leave_out_marks(row, ignored)
     if isinstance(row, dict) and rules.scores_as_labels and rules.kind == "labelled":
         row = read_scores_as_labels(row, rules.min_label, rules.max_label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.rows.texts import build_fault, is_finite_number, name_type, quote
@@ -18,15 +19,18 @@ _MASKED = ("masked",)
 # Some tools learn what is masked with 1, others leave it out; axolotl's details are ranges of characters.
 _UNCLEAR = ("mask", "loss_mask", "train_detail", "training_detail")
 MARK_KEYS = frozenset({*_LEARNT, *_MASKED, *_UNCLEAR})
+# Any other name of this sort, beside true, false or a number, is a mark as well, in words that nobody here knows.
+_SPEAKS = re.compile("loss|learn|train|mask|weight|supervis", re.IGNORECASE)
+_PLAIN = frozenset({"role", "content", "from", "value"})
 _CONVERSATIONS = frozenset({"messages", "conversations", "positive_messages", "negative_messages"})
 
 
 def read_mark(message: Mapping[str, Any], role: str, name: str) -> bool | Fault | None:
     """Return whether a message is learnt as its marks say, None where it has none, or why they cannot be obeyed."""
     found: dict[str, bool] = {}
-    for key in MARK_KEYS & message.keys():
+    for key in message.keys() - _PLAIN:
         value = message[key]
-        if value is None:
+        if value is None or not (key in MARK_KEYS or (_SPEAKS.search(key) and isinstance(value, bool | int | float))):
             continue
         said = _read(key, value)
         if said is None:
@@ -54,6 +58,11 @@ def find_row_mark(row: Mapping[str, Any]) -> Fault | None:
     return None
 
 
+def names_mark(key: str) -> bool:
+    """Whether a key may be a mark, by its name."""
+    return key in MARK_KEYS or _SPEAKS.search(key) is not None
+
+
 def leave_out_marks(row: dict[str, Any], keys: Collection[str]) -> dict[str, Any]:
     """Return the row without marks of these names, at the row and in lists of messages."""
     kept = {key: value for key, value in row.items() if key not in keys}
@@ -68,7 +77,7 @@ def leave_out_marks(row: dict[str, Any], keys: Collection[str]) -> dict[str, Any
 
 def _read(key: str, value: Any) -> bool | None:
     """Return whether a mark says "learn", or None where it says neither yes nor no."""
-    if key in _UNCLEAR or not is_yes_or_no(value):
+    if not is_yes_or_no(value) or key not in (*_LEARNT, *_MASKED):
         return None
     return bool(value) is (key in _LEARNT)
 
@@ -85,6 +94,6 @@ def _show(value: Any) -> str:
 
 
 def _explain(key: str) -> str:
-    if key in _UNCLEAR:
+    if key not in (*_LEARNT, *_MASKED):
         return "which does not say whether a whole message is learnt or left out"
     return "and a message is learnt or is not"
