@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from orchestrator.data.digests import document_key
+from orchestrator.data.digests import NORMALISED, document_key, loose_key
 from orchestrator.data.judgements import QUERY_KEYS, Hit, Judgements, Place, Reshaping, canonical, is_same
 from orchestrator.data.rows.texts import build_fault, quote
 
@@ -30,7 +30,8 @@ def merge_judgements(parts: Sequence[Judgements]) -> tuple[Judgements, int] | Fi
     """Return what all rows of one query say together, and how many documents were said twice.
 
     A document repeated with the same text and keys is one; one that differs only in white space or in further keys
-    stands beside it. Two labels or scores of one document are a finding.
+    stands beside it. Two labels or scores of one document are a finding, and so is a document that is relevant and, in
+    another width or case, is not.
     """
     first = parts[0]
     for part in parts[1:]:
@@ -38,6 +39,7 @@ def merge_judgements(parts: Sequence[Judgements]) -> tuple[Judgements, int] | Fi
             return Finding(part.place, _explain_keys(first.keys, part.keys))
     kept: dict[tuple[str, str], Hit] = {}
     known: dict[str, Hit] = {}
+    sides: dict[str, Hit] = {}  # by what tells no width and no case: the data pass would refuse both sides of one
     total = 0
     for hit in (hit for part in parts for hit in part.hits):
         total += 1
@@ -49,6 +51,10 @@ def merge_judgements(parts: Sequence[Judgements]) -> tuple[Judgements, int] | Fi
             return _conflict(before, hit, "score")
         if before.score is None:
             known[name] = hit
+        if hit.relevant is not None:
+            before = sides.setdefault(loose_key(hit.content), hit)
+            if before.relevant != hit.relevant:
+                return _conflict(before, hit, "label")
         same = kept.setdefault((hit.content, canonical(hit.keys)), hit)
         if same.score is None and hit.score is not None:
             kept[hit.content, canonical(hit.keys)] = replace(same, score=hit.score)
@@ -61,6 +67,8 @@ def _conflict(one: Hit, other: Hit, key: Literal["label", "score"]) -> Finding:
         values += ", once relevant and once not"
     before = f"line {one.place[1]}" if one.place[0] == other.place[0] else "an earlier file"
     message = f"the document {quote(other.content)} has two {key}s for its query: {values} (the first in {before})"
+    if document_key(one.content) != document_key(other.content):
+        message += f" ({NORMALISED})"
     return Finding(other.place, build_fault("conflicting-judgements", message))
 
 

@@ -385,3 +385,8 @@ def test_packing_keeps_everything():
     found = read_judgements(HITS | {"id": 1}, Reshaping("hits"), (3, 9))
     assert isinstance(found, Judgements)
     assert unpack_judgements(json.loads(json.dumps(pack_judgements(found)))) == found
+
+
+def test_a_document_on_both_sides_in_another_width_or_case_is_a_conflict():
+    row = {"query": "q", "pos": ["A b"], "neg": ["ａ ｂ"]}
+    assert "1 and 0 (the first in line 1) (normalised: " in refused(row, code="conflicting-judgements", to="hits")
