@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.files import open_to_append
 from orchestrator.json_files import MOST_SECONDS, parse_json, require_types
 
 if TYPE_CHECKING:
@@ -236,7 +237,7 @@ class EventLog:
 
 def append_event(path: Path, event: Event) -> None:
     """Add one line to events.jsonl, in one write, on a line of its own even after a torn one. Raises OSError."""
-    with path.open("ab+") as stream:
+    with open_to_append(path) as stream:
         torn = False
         if stream.tell() > 0:
             stream.seek(-1, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
 import secrets
@@ -15,7 +16,21 @@ if TYPE_CHECKING:
 
 _PART = ".part"
 PART_PATTERN = f".*{_PART}"  # what `open_fresh` leaves when it is killed
+_SHOWN = 40  # characters of the name that it will have: a file system takes 255 bytes
 _MODE = 0o666  # as private as the umask asks for
+
+
+def create_part(path: Path) -> tuple[Path, int]:
+    """Return a new file beside `path`, under a random name, and its descriptor: for writing and reading."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name[:_SHOWN]}.{secrets.token_hex(8)}{_PART}")
+    return part, os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE)
+
+
+def remove_parts(path: Path) -> None:
+    """Remove what writers of `path` have left that were killed. Nobody may write it meanwhile."""
+    for part in path.parent.glob(f".{glob.escape(path.name[:_SHOWN])}.{'[0-9a-f]' * 16}{_PART}"):
+        part.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -26,9 +41,7 @@ def open_fresh(path: Path, *, replace: bool = True) -> Iterator[IO[bytes]]:
     the old file or the new one; a link at `path` is replaced. Raises FileExistsError when there is something at `path`
     and `replace` is False, also what has come there meanwhile.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}{_PART}")
-    descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE)
+    part, descriptor = create_part(path)
     try:
         with os.fdopen(descriptor, "w+b") as stream:
             yield stream

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,21 +52,52 @@ def write_run(plan: Plan, recipe_text: str, provenance: dict[str, Any]) -> RunDi
     run = RunDir(Path(plan.run_dir))
     if run.root.exists() and not run.root.is_dir():
         raise RunFolderError(f"{run.root} is a file", hint="name a fresh folder with -o")
-    if run.root.exists() and any(run.root.iterdir()):
-        raise RunFolderError(f"{run.root} is not empty", hint="name a fresh folder: two runs never share one")
     try:
-        for file in render_files(plan):
-            if file.path != run.plan_json.name:
-                write_text(run.root / file.path, file.text)
-        write_text(run.recipe_yaml, recipe_text)
-        write_json(run.provenance_json, provenance)
-        seal(run, plan.to_json())
-        write_text(run.plan_json, plan.to_json())  # last: with it the folder is a run
+        with _claimed(run):
+            _write_all(run, plan, recipe_text, provenance)
     except OSError as error:
         raise RunFolderError(
             f"{run.root} cannot be written: {error.strerror}", hint="choose a folder with -o"
         ) from error
     return run
+
+
+def _write_all(run: RunDir, plan: Plan, recipe_text: str, provenance: dict[str, Any]) -> None:
+    for file in render_files(plan):
+        if file.path != run.plan_json.name:
+            write_text(run.root / file.path, file.text)
+    write_text(run.recipe_yaml, recipe_text)
+    write_json(run.provenance_json, provenance)
+    seal(run, plan.to_json())
+    write_text(run.plan_json, plan.to_json())  # last: with it the folder is a run
+
+
+@contextmanager
+def _claimed(run: RunDir) -> Iterator[None]:
+    """Have an empty folder for oneself: of several who want it at one moment one gets it.
+
+    The lock is that of the supervisor, so that nobody writes into a run that has begun; it is gone afterwards. Raises
+    RunFolderError where the folder is another's, OSError where it cannot be written.
+    """
+    fresh = RunFolderError(f"{run.root} is not empty", hint="name a fresh folder: two runs never share one")
+    run.root.mkdir(parents=True, exist_ok=True)
+    if any(path != run.lock for path in run.root.iterdir()):
+        raise fresh
+    descriptor = os.open(run.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                message = f"{run.root} is being written by another orch"
+                raise RunFolderError(message, hint="name a fresh folder: two runs never share one") from None
+        # whoever had it before has filled it, and taken the file away that we have locked
+        if any(path != run.lock for path in run.root.iterdir()):
+            raise fresh
+        yield
+        run.lock.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
 
 
 def load_plan(run: RunDir) -> Plan:

@@ -30,11 +30,12 @@ KILLED_CODE = 128 + signal.SIGKILL
 # Values arrive as "$@" only, so nothing in them is ever read as shell. The trap makes the shell wait for its child
 # where the default action would end it before it can write the exit code; children get the default action back.
 _LAUNCHER = """trap : INT TERM HUP
-__orch_exit_code=$1 __orch_cwd=$2
-shift 2
+__orch_exit_code=$1 __orch_cwd=$2 __orch_part=${1%/*}/.exit_code.$3.part
+shift 3
 cd -- "$__orch_cwd" && "$@"
 set -- "$?"
-printf '%s\\n' "$1" >"$__orch_exit_code.part" && /bin/mv -f -- "$__orch_exit_code.part" "$__orch_exit_code"
+set -C
+printf '%s\\n' "$1" >"$__orch_part" && /bin/mv -f -- "$__orch_part" "$__orch_exit_code"
 exit "$1"
 """
 _STDERR = 2
@@ -125,15 +126,16 @@ def spawn(launch: Launch) -> Child:
     script's background) are reset for the child without running Python between fork and exec.
     """
     append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    argv = ["/bin/sh", "-c", _LAUNCHER, "orch-stage", str(launch.exit_code), str(launch.cwd), *launch.argv]
+    part = os.urandom(8).hex()
+    argv = ["/bin/sh", "-c", _LAUNCHER, "orch-stage", str(launch.exit_code), str(launch.cwd), part, *launch.argv]
     pid = os.posix_spawn(
         argv[0],
         argv,
         {**SAFE_PATH, **launch.env, TOKEN_VARIABLE: launch.token},
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, str(launch.stdout), append, 0o644),
-            (os.POSIX_SPAWN_OPEN, 2, str(launch.stderr), append, 0o644),
+            (os.POSIX_SPAWN_OPEN, 1, str(launch.stdout), append | _no_link(launch.stdout), 0o644),
+            (os.POSIX_SPAWN_OPEN, 2, str(launch.stderr), append | _no_link(launch.stderr), 0o644),
             *((os.POSIX_SPAWN_CLOSE, descriptor) for descriptor in _find_inherited()),
         ],
         setsid=True,
@@ -142,6 +144,11 @@ def spawn(launch: Launch) -> Child:
     )
     entry = _find_entry(pid)  # cannot be reused yet: it is our child and not reaped
     return Child(pid=pid, pgid=pid, start=entry.start if entry else "", token=launch.token)
+
+
+def _no_link(path: Path) -> int:
+    """Return the flag that refuses a log which is a link; the names of our own descriptors are links by nature."""
+    return 0 if path.parent == Path("/dev/fd") else os.O_NOFOLLOW
 
 
 def reap(child: Child) -> int | None:

@@ -86,7 +86,7 @@ def hold_folder(folder: Path) -> Iterator[None]:
     """Make the folder and keep every other builder out of it. Raises PreflightError when that cannot be done."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise PreflightError(
             f"{folder} cannot be written to: {error.strerror}", hint="name another folder with --path"

@@ -76,7 +76,7 @@ class LogFollower:
 
     def _read_chunk(self) -> bytes:
         try:
-            with self.path.open("rb") as stream:
+            with os.fdopen(os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as stream:
                 if os.fstat(stream.fileno()).st_size < self.offset:  # somebody emptied it: its writer appends anew
                     self.offset = 0
                     self._begin_anew()

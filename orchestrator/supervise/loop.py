@@ -33,6 +33,7 @@ from orchestrator.supervise.digests import stage_digest
 from orchestrator.supervise.failures import Failure, build_failure
 from orchestrator.supervise.interrupts import Interrupts, counted_interrupts
 from orchestrator.supervise.leftovers import find_leftover
+from orchestrator.supervise.links import refuse_links
 from orchestrator.supervise.lock import explain_os_error, held_lock, show_life
 from orchestrator.supervise.memory import explain_end, find_next
 from orchestrator.supervise.outcomes import RunOutcome, StageOutcome
@@ -119,6 +120,7 @@ def run_plan(
         )
     with ExitStack() as stack:
         stack.enter_context(held_lock(run_dir))
+        refuse_links(plan, run_dir)
         counted = interrupts or stack.enter_context(counted_interrupts())
         events = EventLog(run_dir.events_jsonl, clock.time, listener)
         edges = Surroundings(processes, inspector, clock, counted, events.emit, lambda: show_life(run_dir), patience)

@@ -6,6 +6,7 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from orchestrator.files import open_to_append
 from orchestrator.logs.tail import count_line_ends
 
 if TYPE_CHECKING:
@@ -67,8 +68,8 @@ def dump_stacks(
     texts = [text for text in found.values() if text]
     if texts:
         line = count_line_ends(folder.stacks_txt) + 1
-        with folder.stacks_txt.open("a", encoding="utf-8") as stream:
-            stream.write("\n".join(texts) + "\n")
+        with open_to_append(folder.stacks_txt) as stream:
+            stream.write(("\n".join(texts) + "\n").encode(errors="replace"))
         return Stacks(folder.stacks_txt, line, suspended)
     line = count_line_ends(folder.stderr_log) + 1
     asked = tuple(pid for pid in members if inspector.has_faulthandler(pid))

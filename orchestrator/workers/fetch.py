@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.folders import open_fresh
 from orchestrator.workers.progress import Progress
 
 HUB_TIMEOUT_S = 10.0  # for the one question that is asked before anything is loaded
@@ -119,18 +120,12 @@ def to_json(value: Any) -> Any:
 def write_rows(rows: Any, out: Path) -> None:
     """Write every row to `out`, which appears when it is complete. Raises WorkerError when a row is no JSON."""
     progress = Progress(len(rows))
-    part = out.with_name(f".{out.name}.part")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with part.open("w", encoding="utf-8") as stream:
-            for start in range(0, len(rows), BATCH_ROWS):
-                batch = rows.select(range(start, min(start + BATCH_ROWS, len(rows)))).to_list()
-                for number, row in enumerate(batch, start + 1):
-                    stream.write(format_row(row, number) + "\n")
-                progress.advance(len(batch))
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
+    with open_fresh(out) as stream:
+        for start in range(0, len(rows), BATCH_ROWS):
+            batch = rows.select(range(start, min(start + BATCH_ROWS, len(rows)))).to_list()
+            for number, row in enumerate(batch, start + 1):
+                stream.write(format_row(row, number) + "\n")
+            progress.advance(len(batch))
 
 
 def format_row(row: dict[str, Any], number: int) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,13 +47,34 @@ def replace_folder(new: Path, out: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` (UTF-8, LF) by rename."""
+    with open_fresh(path) as stream:
+        stream.write(text)
+
+
+@contextlib.contextmanager
+def open_fresh(path: Path) -> Iterator[TextIO]:
+    """Open a text file (UTF-8, LF) that becomes `path` when the block ends well, and is removed when it does not.
+
+    It lies beside `path` under a random name and is on the disk before it is renamed; a link is replaced, not followed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.part")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
-        part.write_text(text, encoding="utf-8", newline="\n")
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def replace_link(link: Path, target: str) -> None:
+    """Point `link` to its neighbour `target`, by rename."""
+    part = link.with_name(f".{link.name[:40]}.{secrets.token_hex(8)}.part")
+    part.symlink_to(target, target_is_directory=True)
+    part.replace(link)
 
 
 def write_json(path: Path, value: Any) -> None:

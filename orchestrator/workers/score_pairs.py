@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.folders import write_json
+from orchestrator.workers.folders import open_fresh, write_json
 from orchestrator.workers.pair_file import PairFile, read_pair_file
 from orchestrator.workers.progress import Progress
 from orchestrator.workers.reranker.scoring import Scorer, choose_device, load_scorer
@@ -134,15 +134,12 @@ def _finite(pairs: PairFile, places: Sequence[int], values: list[float]) -> Iter
 
 def write_scores(pairs: PairFile, scores: dict[bytes, float], out: Path) -> dict[str, Any]:
     """Write scores.jsonl whole, by rename, and return what its scores are like."""
-    out.mkdir(parents=True, exist_ok=True)
-    part = out / ".scores.jsonl.part"
     lowest, highest, total, count = math.inf, -math.inf, 0.0, 0
-    with part.open("w", encoding="utf-8", newline="\n") as stream:
+    with open_fresh(out / "scores.jsonl") as stream:
         for pid, key in pairs.identified():
             score = scores[key]
             stream.write(json.dumps({"pid": pid, "score": score}) + "\n")
             lowest, highest, total, count = min(lowest, score), max(highest, score), total + score, count + 1
-    part.replace(out / "scores.jsonl")
     return {"pairs": count, "min": lowest, "mean": total / count, "max": highest, "constant": lowest == highest}
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.data.rows.groups import RankingGroup
 from orchestrator.data.writing.cross_encoder_rows import build_lists, build_margins, build_pairs
 from orchestrator.data.writing.swift_rows import build_chat_row, build_embedding_row, build_reranker_row
+from orchestrator.files import create_part, remove_parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -115,9 +116,8 @@ class FileSet:
 
     def open(self, path: Path) -> BinaryIO:
         """Return a stream whose contents will be `path`."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.part")
-        self._parts.append(_Part(path, part, part.open("wb", buffering=1 << 20)))
+        part, descriptor = create_part(path)
+        self._parts.append(_Part(path, part, os.fdopen(descriptor, "wb", buffering=1 << 20)))
         return self._parts[-1].stream
 
     def commit(self) -> None:
@@ -135,4 +135,4 @@ def remove_files(paths: Sequence[Path]) -> None:
     """Remove files, where they exist, and what an interrupted `FileSet` left of them."""
     for path in paths:
         path.unlink(missing_ok=True)
-        path.with_name(f".{path.name}.part").unlink(missing_ok=True)
+        remove_parts(path)

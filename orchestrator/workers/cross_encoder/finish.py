@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.folders import replace_link
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,11 +39,3 @@ def link_checkpoints(output: Path, best: str | None, *, has_validation: bool) ->
     for name, target in links.items():
         replace_link(output / name, target)
     return links
-
-
-def replace_link(link: Path, target: str) -> None:
-    """Point `link` to its neighbour `target`, by rename."""
-    part = link.with_name(f".{link.name}.part")
-    part.unlink(missing_ok=True)
-    part.symlink_to(target, target_is_directory=True)
-    part.replace(link)
