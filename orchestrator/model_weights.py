@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.errors import Problem
 from orchestrator.file_cache import read_once
 from orchestrator.json_files import load_json
+from orchestrator.model_folders import find_what_it_is
 from orchestrator.safetensors_files import Damage, Shapes, is_lfs_pointer, read_shapes
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def read_weights(folder: Path) -> Weights:
     pickles = sorted({path for pattern in _PICKLES for path in folder.glob(pattern)})
     if pickles:
         return Weights(pickles=tuple(pickles))
-    return Weights(problems=(Problem(f"{folder} holds no weights: no {_WHOLE}, no {_INDEX}", _how(folder, _WHOLE)),))
+    lacking = Problem(f"{folder} holds no weights: no {_WHOLE}, no {_INDEX}", _how(folder, _WHOLE))
+    return Weights(problems=(find_what_it_is(folder) or lacking,))
 
 
 def _read_shards(folder: Path) -> Weights:

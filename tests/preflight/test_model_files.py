@@ -143,7 +143,8 @@ def test_an_adapter_is_no_model(tmp_path):
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(PreflightError) as caught:
         find_model(ModelRef(path=str(tmp_path)), tmp_path)
-    assert "LoRA adapter" in caught.value.problems[0].hint
+    assert "LoRA adapter" in caught.value.problems[0].message
+    assert "orch merge" in caught.value.problems[0].hint
 
 
 def test_more_layers_in_the_config_than_in_the_files_are_refused(folder, problems):
