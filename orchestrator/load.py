@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from orchestrator.backends import BACKENDS, find_backend
+from orchestrator.backends import BACKENDS, find_backend, swift_losses
+from orchestrator.backends import sentence_transformers_losses as cross_encoder_losses
 from orchestrator.data.reading.hub_ids import parse_hub_id
 from orchestrator.errors import Problem, RecipeError, Where
 from orchestrator.evaluation.gate import parse_rule
-from orchestrator.evaluation.measures import parse_metric
+from orchestrator.evaluation.measures import CHAT, GROUP, PAIR, RETRIEVAL, parse_metric
 from orchestrator.recipe.schema import Data, Evaluate, Guard, Launch, Loss, ModelRef, Recipe, Teacher, Watch
 from orchestrator.recipe.source import Key, Source, apply_overrides, load_source
+from orchestrator.recipe.wording import Finding, group_findings
 from orchestrator.secrets import is_secret
 
 if TYPE_CHECKING:
@@ -32,8 +34,15 @@ _PARTS: dict[Key, type[BaseModel]] = {
     ("teacher",): Teacher,
 }
 _EMBEDDING_MODEL = "model: Qwen/Qwen3-Embedding-0.6B"
+_KINDS = {"reranker": (GROUP,), "embedding": (RETRIEVAL, PAIR), "sft": (CHAT,)}  # what a task is measured on
 _LONGEST_SHOWN = 120  # characters of a value in a message
 _GUARDS: Key = ("evaluate", "guard")
+_PROCESSES = frozenset({"NPROC_PER_NODE", "PET_NPROC_PER_NODE"})
+# Variables of launchers on several machines, and the values that they have on one.
+_NODES = {
+    "NNODES": {"1"}, "PET_NNODES": {"1", "1:1"}, "NODE_RANK": {"0"}, "PET_NODE_RANK": {"0"}, "WORLD_SIZE": {"1"},
+    "RANK": {"0", "-1"}, "LOCAL_RANK": {"0", "-1"}, "LOCAL_WORLD_SIZE": {"1"},
+}  # fmt: skip
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)  # a name that every shell can set
 
 
@@ -64,7 +73,8 @@ def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> LoadedRecipe:
     try:
         recipe = Recipe.model_validate(source.data)
     except ValidationError as error:
-        problems += [_problem(source, item) for item in error.errors(include_url=False)]
+        found = group_findings(source.data, error.errors(include_url=False))
+        problems += [_problem(source, item) for item in found if not _is_rule(item)]
     problems += _named_measures(source)
     problems += _train_problems(source)
     problems += _task_problems(source)
@@ -80,49 +90,38 @@ def _place_in_file(problem: Problem) -> tuple[int, int]:
     return where.line or 0, where.column or 0
 
 
-def _problem(source: Source, item: Any) -> Problem:
-    """Return one of pydantic's errors in the words of a recipe."""
-    key: Key = tuple(part for part in item["loc"] if part != "_")
-    while key and key not in source.places and key[:-1] in source.places and item["type"] != "missing":
-        key = key[:-1]  # pydantic names union branches and validators too
-    dotted = ".".join(str(part) for part in item["loc"])
-    kind, context = item["type"], item.get("ctx", {})
-    if kind == "extra_forbidden":
-        name = str(item["loc"][-1])
-        return Problem(f"unknown key {name!r}", _nearest_key(key[:-1], name), source.where(key))
-    if kind == "missing":
-        return Problem(f"{dotted} is missing", _describe(key), source.where(key[:-1]))
-    if kind == "value_error":
-        return Problem(str(context.get("error", item["msg"])), _describe(key), source.where(key))
+def _is_rule(finding: Finding) -> bool:
+    """Tell whether a value is a gate's rule, which is read in words of its own."""
+    return finding.kind == "string_type" and "gate" in finding.path[:-1]
+
+
+def _problem(source: Source, finding: Finding) -> Problem:
+    """Return what is wrong with one value in the words of a recipe."""
+    key, where = finding.path, source.where(finding.path)
+    if finding.kind == "extra_forbidden":
+        name = str(key[-1])
+        return Problem(f"unknown key {name!r}", _nearest_key(key[:-1], name, source), where)
+    if finding.kind == "missing":
+        return Problem(f"{_dotted(key)} is missing", _describe(key), source.where(key[:-1]))
+    if finding.kind == "value_error":
+        return Problem(str(finding.context.get("error", finding.message)), _describe(key), where)
     got = _value_at(source.data, key)
-    if kind == "literal_error":
-        expected = context["expected"]
+    if finding.kind == "string_pattern_mismatch":
         return Problem(
-            f"{_dotted(key)}: {_show(got)} is not one of {expected}",
-            _nearest_word(str(got), expected) or "choose one of them",
-            source.where(key),
+            f"{_dotted(key)}: {_show(got)} cannot name a folder", "use letters, digits, '.', '_' and '-'", where
         )
-    if kind == "string_pattern_mismatch":
-        return Problem(
-            f"{_dotted(key)}: {_show(got)} cannot name a folder",
-            "use letters, digits, '.', '_' and '-'",
-            source.where(key),
-        )
-    if kind == "tuple_type":
-        return _explain_no_list(key, got, source)
-    text = item["msg"].replace("Input should be", "expected").replace("valid dictionary", "mapping of keys to values")
-    hint = _describe(key)
-    if kind == "string_type" and isinstance(got, bool | int | float):
+    near = _nearest_word(str(got), finding.choices) if finding.choices else None
+    if finding.kind == "literal_error":
+        message = f"{_dotted(key)}: {_show(got)} is not one of {finding.choices}"
+        return Problem(message, near or "choose one of them", where)
+    hint = near or _describe(key)
+    if finding.kind == "string_type" and isinstance(got, bool | int | float):
         hint = f"put it in quotes, for YAML reads {got} as a {'truth value' if isinstance(got, bool) else 'number'}"
-    return Problem(f"{_dotted(key)}: {text[0].lower() + text[1:]}, got {_show(got)}", hint, source.where(key))
-
-
-def _explain_no_list(key: Key, got: Any, source: Source) -> Problem:
-    """Return the problem of one value where several may stand; a share in place of evaluation files is known."""
-    hint = _describe(key)
+    if finding.expected == "a list" and isinstance(got, str):
+        hint = f"write [{got}]"
     if key == ("data", "eval") and isinstance(got, int | float) and not isinstance(got, bool) and 0 < got < 1:
         hint = f"to hold out a share of the training queries, say eval_ratio: {got:g} in its place"
-    return Problem(f"{_dotted(key)}: expected a name or a list of them, got {_show(got)}", hint, source.where(key))
+    return Problem(f"{_dotted(key)}: expected {finding.expected}, got {_show(got)}", hint, where)
 
 
 def _dotted(key: Key) -> str:
@@ -159,9 +158,12 @@ def _describe(key: Key) -> str:
     return "see `orch schema`, or start from: orch init recipe.yaml"
 
 
-def _nearest_key(parent: Key, name: str) -> str | None:
+def _nearest_key(parent: Key, name: str, source: Source) -> str | None:
     part = _part_at(parent)
     known = list(part.model_fields) if part else []
+    if parent == ("loss",):
+        kind = _value_at(source.data, ("loss", "type"))
+        known = ["type", *swift_losses.list_settings(str(kind)), *cross_encoder_losses.list_settings(str(kind))]
     near = difflib.get_close_matches(name, known, n=1)
     if near:
         return f"did you mean {near[0]!r}?"
@@ -181,9 +183,10 @@ def _nearest_word(word: str, expected: str) -> str | None:
 def _named_measures(source: Source) -> list[Problem]:
     """Return the problems of metric names and gates, which are words of their own."""
     found: list[tuple[Key, object]] = []
+    kinds = _KINDS.get(str(source.data.get("task")), ())
     metrics = _value_at(source.data, ("evaluate", "metrics"))
     for index, name in enumerate(metrics if isinstance(metrics, list) else []):
-        found.append((("evaluate", "metrics", index), parse_metric(str(name))))
+        found.append((("evaluate", "metrics", index), parse_metric(str(name), kinds)))
     for gates in (("gate",), *((*_GUARDS, name, "gate") for name in _guard_names(source))):
         gate = _value_at(source.data, gates)
         for name, rule in (gate if isinstance(gate, dict) else {}).items():
@@ -208,7 +211,21 @@ def _environment_problems(source: Source) -> list[Problem]:
             found.append(Problem(f"launch.env: {_show(name)} cannot name a variable", names, where))
         elif is_secret(str(name)):
             found.append(Problem(f"launch.env.{name} looks like a secret", hint, where))
+        elif problem := _find_launcher_variable(str(name), str(env[name])):
+            found.append(replace(problem, where=where))
     return found
+
+
+def _find_launcher_variable(name: str, value: str) -> Problem | None:
+    """Return what a variable for another launcher is called here: what Orch renders decides, and it would be lost."""
+    if name in _PROCESSES:
+        number = value if value.isdigit() else "…"
+        message = f"launch.env.{name}: it is for another launcher, and Orch's own number of processes would win"
+        return Problem(message, f"say launch: {{nproc_per_node: {number}}}, and remove it")
+    if name in _NODES and value not in _NODES[name]:
+        message = f"launch.env.{name}: {value}: a run is for one machine, and would wait for others, or train alone"
+        return Problem(message, "remove it; the processes of this machine are launch.nproc_per_node")
+    return None
 
 
 def _train_problems(source: Source) -> list[Problem]:

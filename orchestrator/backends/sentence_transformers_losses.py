@@ -60,6 +60,11 @@ def find_loss(job: Job) -> Loss:
     return job.recipe.loss or Loss(type=_DEFAULT)
 
 
+def list_settings(loss_type: str) -> list[str]:
+    """Return the settings of one of the cross-encoders' losses; none for another's."""
+    return ["target", *sorted(_LOSSES[loss_type].settings)] if loss_type in _LOSSES else []
+
+
 def find_form(job: Job) -> str:
     """Return which rows the loss reads; those of the default where the loss is another backend's."""
     return _LOSSES.get(find_loss(job).type, _LOSSES[_DEFAULT]).form

@@ -33,6 +33,7 @@ _LORA = (
     "use_rslora",
     "use_dora",
 )
+_CLASSIFIES = ("seq_cls", "decision", "prm")
 _NEEDS_VALIDATION = ("early_stop_interval", "load_best_model_at_end", "metric_for_best_model", "eval_steps")
 _REMOVE_OR_SET_ASIDE = f"remove it, or {SETS_ASIDE}"
 
@@ -77,7 +78,13 @@ def _check_model(job: Job) -> Iterator[Found]:
 
 def _check_task(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
     known = TASK_TYPES[job.recipe.task]
-    if train.get("task_type", known[0]) not in known:
+    if train.get("task_type") in _CLASSIFIES:
+        message = (
+            f"task_type {train['task_type']}: Orch trains rerankers, embedding models and LLMs, and no classifiers"
+        )
+        hint = "remove task_type, num_labels and problem_type: an LLM then learns to answer with the label as text"
+        yield ("train", "task_type"), Problem(message, hint)
+    elif train.get("task_type", known[0]) not in known:
         message = f"task_type {train['task_type']!r} does not fit task: {job.recipe.task}"
         yield ("train", "task_type"), Problem(message, f"one of {', '.join(known)}, or remove it")
     if job.recipe.task == "sft" and job.recipe.data.instruction is not None:

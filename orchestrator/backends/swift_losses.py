@@ -60,6 +60,12 @@ def find_loss(job: Job) -> Loss | None:
     return choose_loss("swift", job.recipe.task, job.recipe.loss, job.recipe.train)
 
 
+def list_settings(loss_type: str) -> list[str]:
+    """Return the settings of one of ms-swift's losses; none for another's."""
+    sizes = ["mrl_dims"] if loss_type in _OF_TASK["embedding"] else []
+    return [*_VARIABLES.get(loss_type, {}), *sizes]
+
+
 def loss_environment(loss: Loss | None, *, generative: bool) -> dict[str, str]:
     """Return every environment variable that decides the loss; none is left to ms-swift's own default."""
     env = dict(_ANSWERS) if generative else {}
@@ -133,7 +139,7 @@ def check_loss(job: Job) -> Iterator[Found]:
         hint = f"one of {known}" if known else "remove it: an LLM learns the next token"
         yield ("loss",), Problem(f"the loss {loss.type} is not for task: {task}", hint)
         return
-    yield from _check_fields(loss, task)
+    yield from _check_fields(loss)
     yield from _check_sizes(loss, job.model.hidden_size)
 
 
@@ -147,8 +153,8 @@ def _old_names(task: str) -> list[str]:
     return [old for old, new in OLD_LOSS_TYPES.items() if new in _OF_TASK[task]]
 
 
-def _check_fields(loss: Loss, task: str) -> Iterator[Found]:
-    allowed = {"type", *_VARIABLES[loss.type], *(["mrl_dims"] if task == "embedding" else [])}
+def _check_fields(loss: Loss) -> Iterator[Found]:
+    allowed = {"type", *list_settings(loss.type)}
     for field in sorted(loss.model_fields_set - allowed):
         if getattr(loss, field) is not None:
             others = ", ".join(sorted(allowed - {"type"})) or "none"

@@ -27,4 +27,7 @@ def check_strategy(job: Job, whose: str) -> Iterator[Found]:
     """Yield a way of sharing the training that this backend is not started in."""
     if job.recipe.launch.strategy == "fsdp":
         message = f"{whose} are not started with FSDP"
-        yield ("launch", "strategy"), Problem(message, "remove it, and say deepspeed where one GPU is too small")
+        hint = "remove it, and say deepspeed where one GPU is too small"
+        if job.recipe.backend == "swift":
+            message, hint = f"{message}: it is an argument of their own", "remove it, and say train: {fsdp: fsdp2}"
+        yield ("launch", "strategy"), Problem(message, hint)

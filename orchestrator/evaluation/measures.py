@@ -76,9 +76,9 @@ _OTHER_NAMES = {
     "eval_loss": "loss",
     "ppl": "perplexity",
     "em": "exact_match",
-    "accuracy": "exact_match",
     "rouge": "rouge_l",
 }
+_OF_CLASSIFIERS = frozenset({"accuracy", "acc", "f1", "f1_score", "auc", "auroc", "mcc"})
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,10 @@ class Metric:
         return self.higher_is_better and _FAMILIES[self.family].row is None
 
 
-def parse_metric(name: str) -> Metric | Problem:
+def parse_metric(name: str, kinds: Iterable[str] = ()) -> Metric | Problem:
     """Return the metric of that name, or what is wrong with the name. Imports nothing heavy.
+
+    `kinds` are the kinds of evaluation sets that are in question: another name is answered with what measures them.
 
     Rankings: ndcg@k (linear gain, log2 discount), mrr@k, map, hit@k (1 when a relevant document is in the first k),
     precision@k, recall@k; k is a whole number from 1. All but ndcg count labels of at least 0.5 as relevant. Scored
@@ -143,7 +145,7 @@ def parse_metric(name: str) -> Metric | Problem:
     """
     family, at, cutoff = name.partition("@")
     if family not in _FAMILIES:
-        return Problem(f"unknown metric {name!r}", hint=_nearest(family.lower(), cutoff))
+        return Problem(f"unknown metric {name!r}", hint=_nearest(family.lower(), cutoff, frozenset(kinds)))
     if not _FAMILIES[family].cutoff:
         return Metric(name, family, None) if not at else Problem(f"{family} takes no cutoff", hint=f"write {family!r}")
     if not at:
@@ -177,28 +179,33 @@ def check_metrics(names: Iterable[str], kind: str) -> list[Problem]:
     """Return a problem for every name that is no metric, or measures another kind than `kind`."""
     problems = []
     for name in names:
-        metric = parse_metric(name)
+        metric = parse_metric(name, (kind,))
         if isinstance(metric, Problem):
             problems.append(metric)
         elif kind not in metric.kinds:
             message = f"{metric.name} does not measure {_NOUNS[kind]}"
-            problems.append(Problem(message, hint=f"metrics that do: {_known(kind)}"))
+            problems.append(Problem(message, hint=f"metrics that do: {_known(frozenset({kind}))}"))
     return problems
 
 
-def _known(kind: str | None = None) -> str:
-    """Return the names of all metrics, or of those of one kind."""
-    fitting = ((name, family) for name, family in _FAMILIES.items() if kind is None or kind in family.kinds)
-    return ", ".join(f"{name}@k" if family.cutoff else name for name, family in fitting)
+def _known(kinds: frozenset[str] = frozenset()) -> str:
+    """Return the names of all metrics, or of those of some kinds."""
+    return ", ".join(f"{name}@k" if _FAMILIES[name].cutoff else name for name in _fitting(kinds))
 
 
-def _nearest(family: str, cutoff: str) -> str:
-    """Return the hint for a metric name that does not exist."""
-    written = family.replace("-", "_").replace(" ", "_")
-    matches = difflib.get_close_matches(written, _FAMILIES, n=1)
-    found = written if written in _FAMILIES else _OTHER_NAMES.get(written) or next(iter(matches), None)
-    if found is None:
-        return f"known: {_known()}"
+def _fitting(kinds: frozenset[str]) -> list[str]:
+    return [name for name, family in _FAMILIES.items() if not kinds or kinds & family.kinds]
+
+
+def _nearest(family: str, cutoff: str, kinds: frozenset[str]) -> str:
+    """Return the hint for a metric name that does not exist: what measures the same, else what there is."""
+    written, fitting = family.replace("-", "_").replace(" ", "_"), _fitting(kinds)
+    if written in _OF_CLASSIFIERS:
+        return f"it is for classifiers, which Orch does not train; known: {_known(kinds)}"
+    matches = difflib.get_close_matches(written, fitting, n=1)
+    found = written if written in fitting else _OTHER_NAMES.get(written) or next(iter(matches), None)
+    if found is None or found not in fitting:
+        return f"known: {_known(kinds)}"
     return f"did you mean '{found}@{cutoff or 10}'?" if _FAMILIES[found].cutoff else f"did you mean {found!r}?"
 
 

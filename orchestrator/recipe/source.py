@@ -23,6 +23,10 @@ MAX_BYTES = 1_000_000
 MAX_NODES = 10_000  # after aliases are followed: a "billion laughs" file stops here
 MAX_DEPTH = 40
 _MAX_INTEGER = 2**63
+# Mappings whose keys are names of the recipe's own, or a backend's: an empty value takes such a key away.
+_NAMED_FREELY: frozenset[Key] = frozenset({
+    ("train",), ("gate",), ("launch", "env"), ("data", "columns"), ("evaluate", "guard"),
+})  # fmt: skip
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # What YAML 1.1 lets stand in a file (production c-printable); its own error names a byte, not a line.
@@ -109,20 +113,28 @@ def apply_overrides(source: Source, overrides: tuple[str, ...]) -> Source:
             continue
         value, found = _parse_value(raw, where)
         problems += found or _find_written_secrets(value, (), {}, Where(f"--set {dotted}"))
-        target = data
-        for depth, key in enumerate(keys[:-1], start=1):
-            inner = target.get(key)
-            if not isinstance(inner, dict):
-                inner = target[key] = {}
-                places[keys[:depth]] = where
-            target = inner
-        target[keys[-1]] = value
-        for known in [place for place in places if place[: len(keys)] == keys]:
-            del places[known]
-        places[keys] = where
+        _set_value(data, places, keys, value, where)
     if problems:
         raise RecipeError.from_problems(problems)
     return replace(source, data=data, places=places)
+
+
+def _set_value(data: dict[str, Any], places: dict[Key, Where], keys: tuple[str, ...], value: Any, where: Where) -> None:
+    """Put a value where an override says, or take an optional key of a free mapping away; `where` is its new place."""
+    target = data
+    for depth, key in enumerate(keys[:-1], start=1):
+        inner = target.get(key)
+        if not isinstance(inner, dict):
+            inner = target[key] = {}
+            places[keys[:depth]] = where
+        target = inner
+    for known in [place for place in places if place[: len(keys)] == keys]:
+        del places[known]
+    if value is None and keys[:-1] in _NAMED_FREELY:
+        target.pop(keys[-1], None)
+        return
+    target[keys[-1]] = value
+    places[keys] = where
 
 
 def _shown(text: str) -> str:

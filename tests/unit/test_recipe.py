@@ -219,6 +219,51 @@ def test_an_override_s_mistake_points_to_the_override(write):
     assert str(caught.value.problems[0].where) == "--set train.lora_rnk=8"
 
 
+@pytest.mark.parametrize("empty", ["", "null", "  "])
+def test_an_empty_override_takes_a_key_of_the_backend_away(write, empty):
+    path = write(GOOD + "launch: {env: {A: b}}\n")
+    assert "learning_rate" in load_recipe(path).recipe.train
+    recipe = load_recipe(
+        path, (f"train.learning_rate={empty}", f"launch.env.A={empty}", f"train.unheard={empty}")
+    ).recipe
+    assert not {"learning_rate", "unheard"} & recipe.train.keys()
+    assert recipe.launch.env == {}
+
+
+@pytest.mark.parametrize(
+    ("changed", "says", "hint"),
+    [
+        ("data.train=3", "data.train: expected a name or a list of them, got 3", "relative to the recipe"),
+        ("data.train=[]", "data.train: expected at least 1 entry, got []", "relative to the recipe"),
+        ("data.seed=1.5", "data.seed: expected a whole number, got 1.5", "order of candidates"),
+        ("evaluate.metrics=ndcg@10", "evaluate.metrics: expected a list, got 'ndcg@10'", "write [ndcg@10]"),
+        ("launch.nproc_per_node=many", "launch.nproc_per_node: expected a whole number or 'auto', got 'many'", "auto"),
+        ("checkpoint=newest", "expected 'best' or 'last' or a whole number, got 'newest'", "did you mean 'best'?"),
+        ("model=3", "model: expected a hub id, a folder or a mapping, got 3", "the base model"),
+        ("merge=perhaps", "merge: expected true or false, got 'perhaps'", "merge LoRA"),
+        ("launch.env={A: 1}", "launch.env.A: expected text, got 1", "put it in quotes"),
+        ("launch.timeout_s=-1", "launch.timeout_s: expected a number above 0, got -1", "in seconds"),
+        ("gate={ndcg@10: 3}", "the gate 3 has no operator", "write '> 3'"),
+        ("loss={type: lambda_loss, weighting_scheme: x}", "unknown key 'weighting_scheme'", "known keys: type, target, k"),
+        ("evaluate.metrics=[accuracy]", "unknown metric 'accuracy'", "for classifiers"),
+        ("evaluate.metrics=[em]", "unknown metric 'em'", "known: ndcg@k"),
+        ("launch.env.NPROC_PER_NODE='2'", "another launcher", "launch: {nproc_per_node: 2}"),
+        ("launch.env.NNODES='2'", "for one machine", "launch.nproc_per_node"),
+        ("launch.env.NODE_RANK='1'", "for one machine", "launch.nproc_per_node"),
+    ],
+)  # fmt: skip
+def test_a_value_that_cannot_be_is_said_once_in_the_words_of_a_recipe(write, changed, says, hint):
+    (found,) = problems_of(write(GOOD), changed)
+    assert says in found[1]
+    assert hint in found[2]
+    assert not [word for word in ("tuple", "valid", "instance", "parse", "input") if word in found[1]]
+
+
+def test_one_machine_s_values_of_a_launcher_s_variables_are_let_through(write):
+    env = ("NNODES='1'", "NODE_RANK='0'", "MASTER_PORT='29500'")
+    assert load_recipe(write(GOOD), tuple(f"launch.env.{one}" for one in env)).recipe.launch.env["NNODES"] == "1"
+
+
 def test_an_override_without_a_value_is_refused(write):
     assert "a.b=value" in problems_of(write(GOOD), "train.lora_rank")[0][1]
 
