@@ -28,7 +28,7 @@ PROVENANCE_VERSION = 2
 DISTRIBUTIONS = (
     "FlagEmbedding", "ms-swift", "sentence-transformers", "transformers", "peft", "deepspeed", "accelerate",
     "datasets", "tokenizers", "safetensors", "torch", "numpy", "ir-measures",
-    "flash-attn", "kernels", "liger-kernel",
+    "flash-attn", "kernels", "liger-kernel", "bitsandbytes", "hqq", "eetq", "optimum-quanto",
 )  # fmt: skip
 # What PYTHONPATH adds, and the user's own packages, are there for a stage too; the working directory is not.
 _PROBE = """

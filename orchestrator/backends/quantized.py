@@ -1,20 +1,27 @@
-"""A base model whose files are quantised already: what cannot be trained on it, or merged into it."""
+"""Quantised weights: of a base model whose files are so already, and of one that ms-swift quantises as it loads it."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import Problem
 from orchestrator.known_models import find_known
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from orchestrator.backends.protocol import Found, Job
 
 # peft has no merge for the layers of these (tuners/lora/awq.py, gptq.py, aqlm.py, eetq.py of peft 0.20).
 _UNMERGED = frozenset({"awq", "gptq", "aqlm", "eetq"})
+# What each method of QuantizeArguments takes (fp8 has no choice); the last is the usual one.
+_BITS = {
+    "bnb": ("8", "4"),
+    "hqq": ("1", "2", "3", "8", "4"),
+    "eetq": ("8",),
+    "quanto": ("2", "4", "float8", "8"),
+}
 _MARK = re.compile(r"[-_](awq|gptq|aqlm|eetq|int[48]|[48]-?bits?|w[48]a16)(?=[-_]|$)", re.IGNORECASE)
 
 
@@ -32,6 +39,29 @@ def check_quantized(job: Job, *, lora: bool) -> Iterator[Found]:
     elif job.recipe.merge and method in _UNMERGED:
         message = f"{job.model.name} is quantised ({method}): LoRA can be trained on it, and not merged into it"
         yield ("model",), Problem(message, f"{other}; or say merge: false, and remove the gate")
+
+
+def check_quantising(job: Job, train: Mapping[str, Any], *, lora: bool) -> Iterator[Found]:
+    """Yield why ms-swift cannot quantise the weights as it loads them (QuantizeArguments.get_quantization_config)."""
+    method, bits = train.get("quant_method"), train.get("quant_bits")
+    if method is None:
+        if bits is not None:
+            message = f"quant_bits {bits} without quant_method quantises nothing"
+            yield ("train", "quant_bits"), Problem(message, "say quant_method: bnb, or remove it")
+        return
+    if job.model.quantization is not None:
+        message = f"{job.model.name} is quantised already ({job.model.quantization})"
+        yield ("train", "quant_method"), Problem(message, "remove quant_method and quant_bits")
+        return
+    if not lora:
+        message = "quantised weights cannot be trained, only LoRA beside them"
+        yield ("train", "quant_method"), Problem(message, "say tuner_type: lora, or remove quant_method")
+    known = _BITS.get(str(method))
+    if known is not None and str(bits) not in known:
+        message = (
+            f"{method} has no quant_bits {bits}" if bits is not None else f"quant_method {method} without quant_bits"
+        )
+        yield ("train", "quant_bits"), Problem(message, f"say quant_bits: {known[-1]}, one of {', '.join(known)}")
 
 
 def _find_whole(name: str) -> str:

@@ -8,7 +8,7 @@ from orchestrator.backends.conditions import check_conditions
 from orchestrator.backends.deepspeed import load_deepspeed
 from orchestrator.backends.determinism import check_determinism
 from orchestrator.backends.precision import check_precision
-from orchestrator.backends.quantized import check_quantized
+from orchestrator.backends.quantized import check_quantising, check_quantized
 from orchestrator.backends.saving import SETS_ASIDE, check_saving
 from orchestrator.backends.score_head_checks import check_score_head
 from orchestrator.backends.swift_losses import check_loss
@@ -46,7 +46,9 @@ def check_swift_job(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
     yield from check_loss(job)
     yield from _check_tuner(job, train)
     yield from check_conditions(CONDITIONS, job, train)
-    yield from check_quantized(job, lora=train.get("tuner_type", train.get("train_type")) != "full")
+    lora = train.get("tuner_type", train.get("train_type")) != "full"
+    yield from check_quantized(job, lora=lora)
+    yield from check_quantising(job, train, lora=lora)
     yield from _check_truncation(job, train)
     yield from _check_validation(job, train)
     yield from check_saving(job, train)

@@ -5,12 +5,13 @@ One list for `orch run`, `orch check` and `orch doctor RECIPE` (decisions/0032).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import DataError, PreflightError, Problem
 from orchestrator.preflight.advisories import advise_known_bugs, check_known_bugs
 from orchestrator.preflight.arguments import check_arguments
-from orchestrator.preflight.conflicts import advise_precision, check_conflicts
+from orchestrator.preflight.conflicts import OPTIONAL, advise_precision, check_conflicts
 from orchestrator.preflight.cpu_training import advise_on_cpu
 from orchestrator.preflight.data_files import check_data_files
 from orchestrator.preflight.devices import advise_devices, check_devices
@@ -59,6 +60,7 @@ CHECKS: tuple[Check, ...] = (
 LAST_CHECKS: tuple[Check, ...] = (check_model_loading, check_model_tensors)
 # What the first stages would find: it has the exit code of data.
 DATA_CHECKS: tuple[Check, ...] = (check_data_files,)
+_ANY_VERSION = "9999"  # of a package that another machine may have: with no bug that is known
 # Nothing of this is known of a machine that is only named (--hardware gpu:4).
 OF_THIS_MACHINE: frozenset[Check] = frozenset({
     check_packages, check_disk, check_run_path, check_shell_variables, check_devices, check_ports,
@@ -92,6 +94,7 @@ def require_runnable(job: Job, plan: Plan, *, this_machine: bool = True, asks_hu
     PreflightError, with what is wrong with the data too; DataError where that is all.
     """
     left_out = (frozenset() if this_machine else OF_THIS_MACHINE) | (frozenset() if asks_hub else OF_A_HUB)
+    job = job if this_machine else replace(job, versions=dict.fromkeys(OPTIONAL, _ANY_VERSION) | job.versions)
     data = [problem for check in DATA_CHECKS for problem in check(job, plan)]
     if problems := _find_problems(job, plan, left_out, data):
         raise PreflightError.from_problems([*problems, *data])

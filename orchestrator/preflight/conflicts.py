@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.backends.fsdp import find_fsdp
-from orchestrator.backends.parallelism import count_visible_gpus
 from orchestrator.errors import Problem
 from orchestrator.preflight.train_values import is_on, read_train_values
 
@@ -18,6 +16,10 @@ if TYPE_CHECKING:
 # What asks for flash attention, and whether the package flash-attn brings it; 3 and 4 are built by hand.
 _FLASH = {"flash_attn": True, "flash_attention_2": True, "flash_attention_3": False, "flash_attention_4": False}
 
+# Packages that a recipe's own words ask for, beside those that its backend needs.
+OPTIONAL = ("flash-attn", "kernels", "liger-kernel", "bitsandbytes", "hqq", "eetq", "optimum-quanto")
+_QUANTISERS = {"bnb": "bitsandbytes", "hqq": "hqq", "eetq": "eetq", "quanto": "optimum-quanto"}
+
 
 def check_conflicts(job: Job, plan: Plan) -> Iterator[Problem]:
     """Yield what does not go together: attention and GPUs, kernels and packages, processes and devices."""
@@ -27,7 +29,7 @@ def check_conflicts(job: Job, plan: Plan) -> Iterator[Problem]:
         yield from _check_tf32(job, values)
         yield from _check_liger(job, values)
         yield from _check_processes(job)
-        yield from _check_device_map(job, values)
+        yield from _check_quantising(job, values)
 
 
 def advise_precision(job: Job, plan: Plan) -> Iterator[Problem]:
@@ -82,21 +84,8 @@ def _check_processes(job: Job) -> Iterator[Problem]:
         yield Problem(message, f"give at most {there}, or auto: two processes on one GPU end with an error of NCCL")
 
 
-def _check_device_map(job: Job, values: dict[str, str]) -> Iterator[Problem]:
-    """Yield that ms-swift spreads a model over the GPUs that each process has to itself, and cannot (env.py: is_mp)."""
-    if job.recipe.backend != "swift" or job.hardware.kind != "cuda" or not (there := count_visible_gpus(job)):
-        return
-    asked = job.processes()
-    if asked > there:
-        return
-    fitting = f"say launch: {{nproc_per_node: {there}}}, or auto"
-    if there % asked:
-        message = f"{asked} processes and {there} GPUs: ms-swift gives each process as many GPUs as every other"
-        hidden = ",".join(map(str, range(asked)))
-        yield Problem(message, f"{fitting}; or hide some: launch: {{env: {{CUDA_VISIBLE_DEVICES: '{hidden}'}}}}")
-    elif there > asked and (job.recipe.deepspeed or find_fsdp(values)):
-        sharing = "deepspeed" if job.recipe.deepspeed else "fsdp"
-        message = (
-            f"{asked} of {there} GPUs have a process: ms-swift spreads the layers, which {sharing} cannot share out"
-        )
-        yield Problem(message, f"{fitting}; or remove {sharing}")
+def _check_quantising(job: Job, values: dict[str, str]) -> Iterator[Problem]:
+    needed = _QUANTISERS.get(values.get("quant_method", ""))
+    if needed is not None and needed not in job.versions:
+        hint = f"{job.backend_python} -m pip install {needed}, or remove it"
+        yield Problem(f"train.quant_method asks for {needed}, which is not installed", hint)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.data import prepare, prepare_eval
 from orchestrator.data.prepare_arguments import parse_arguments
+from orchestrator.data.reading.containers import find_ending
 from orchestrator.data.reading.readers import open_source, show_path
 from orchestrator.data.reasons import Fault, problem_of
 from orchestrator.data.rows.checks import check_row
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 SMALL_BYTES = 4 << 20  # read whole: some tenths of a second
 FIRST_ROWS = 1000
 _TABLES = (".csv", ".tsv")
+_PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"PAR1", b"ARROW1")  # gzip, bzip2, xz, Parquet, Arrow
+_UNPACKED = 20  # times as large, at most for texts of people
 _PREPARE, _PREPARE_EVAL = "orchestrator.data.prepare", "orchestrator.data.prepare_eval"
 
 
@@ -79,9 +82,18 @@ def _find_eval_problems(job: Job, argv: tuple[str, ...]) -> Iterator[Problem]:  
 def _are_small(files: tuple[Path, ...]) -> bool:
     """Tell whether all files are here and together small enough to be read whole, or no files at all."""
     try:
-        return sum(path.stat().st_size for path in files) <= SMALL_BYTES
+        return sum(map(_weigh, files)) <= SMALL_BYTES
     except (OSError, ValueError):
         return all(not _is_of_a_stage(path) for path in files)  # a missing file is refused by the reader itself
+
+
+def _weigh(path: Path) -> int:
+    """Return about how many bytes of text a file holds."""
+    size = path.stat().st_size
+    if not path.is_file():
+        return 0
+    with path.open("rb") as stream:
+        return size * (_UNPACKED if stream.read(8).startswith(_PACKED) else 1)
 
 
 def _is_of_a_stage(path: Path) -> bool:
@@ -105,7 +117,7 @@ def _look_at(paths: tuple[Path, ...] | list[Path], rules: RowRules, max_dropped:
 
 
 def _find_faults(path: Path, rules: RowRules) -> Iterator[Problem]:
-    shown, name, numeric_text = show_path(path), show_path(path.name), path.suffix.lower() in _TABLES
+    shown, name, numeric_text = show_path(path), show_path(path.name), find_ending(path) in _TABLES
     for row in islice(open_source(path).rows(), FIRST_ROWS):
         found = row.fault or check_row(row.value, source=name, line=row.line, rules=rules, numeric_text=numeric_text)
         if isinstance(found, Fault):

@@ -157,6 +157,10 @@ def test_a_loss_that_is_given_twice_is_refused():
         ("qwen3_sft_lora", ["checkpoint=0"], "checkpoint", "no checkpoint 0"),
         ("qwen3_sft_lora", ["launch.env.INFONCE_TEMPERATURE='0.1'"], "launch.env.INFONCE_TEMPERATURE", "setting of the loss"),
         ("qwen3_sft_lora", ["train.bf16=true", "train.fp16=true"], "train.fp16", "exclude each other"),
+        ("qwen3_sft_lora", ["train.quant_bits=4"], "train.quant_bits", "quantises nothing"),
+        ("qwen3_sft_lora", ["train.quant_method=bnb"], "train.quant_bits", "without quant_bits"),
+        ("qwen3_sft_lora", ["train.quant_method=bnb", "train.quant_bits=2"], "train.quant_bits", "has no quant_bits 2"),
+        ("qwen3_embedding_full", ["train.quant_method=bnb", "train.quant_bits=4"], "train.quant_method", "only LoRA"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_together_is_refused_with_the_key_to_change(name, overrides, key, says):

@@ -103,20 +103,16 @@ def test_bf16_without_its_units_is_told(folder, ask):
     assert ask(advise_precision, folder.model(), "train.bf16=true") == []
 
 
-@pytest.mark.parametrize("sharing", ["deepspeed=zero3", "train.fsdp=fsdp2"])
-def test_layers_that_ms_swift_spreads_over_idle_gpus_are_not_shared_out_too(problems, sharing):
-    ((message, hint),) = problems("launch.nproc_per_node=1", sharing, recipe=SWIFT, hardware=TWO)
-    assert "1 of 2 GPUs have a process" in message
-    assert "nproc_per_node: 2" in hint
-    assert problems("launch.nproc_per_node=2", sharing, recipe=SWIFT, hardware=TWO) == []
-    assert problems("launch.nproc_per_node=1", recipe=SWIFT, hardware=TWO) == []
-
-
-def test_ms_swift_gives_each_process_as_many_gpus(problems):
-    four = Hardware("cuda", 4, bf16=True)
-    ((message, hint),) = problems("launch.nproc_per_node=3", recipe=SWIFT, hardware=four)
-    assert "3 processes and 4 GPUs" in message
-    assert "CUDA_VISIBLE_DEVICES: '0,1,2'" in hint
-    visible = "launch.env.CUDA_VISIBLE_DEVICES='0,1,2'"
-    assert problems("launch.nproc_per_node=3", visible, recipe=SWIFT, hardware=four) == []
-    assert problems("launch.nproc_per_node=3", recipe="qwen3_reranker", hardware=four) == []
+@pytest.mark.parametrize(
+    ("given", "package"),
+    [
+        (["train.quant_method=bnb", "train.quant_bits=4"], "bitsandbytes"),
+        (["train.quant_method=hqq", "train.quant_bits=4"], "hqq"),
+        (["train.quant_method=quanto", "train.quant_bits=8"], "optimum-quanto"),
+    ],
+)
+def test_what_quantises_must_be_installed(problems, given, package):
+    ((message, hint),) = problems(*given, recipe=SWIFT)
+    assert f"asks for {package}, which is not installed" in message
+    assert f"pip install {package}" in hint
+    assert problems(*given, recipe=SWIFT, versions=INSTALLED | {package: "1.0"}) == []

@@ -41,8 +41,8 @@ CASES = {  # what was found in a recipe, its data and its model: files, exit cod
         2, "brings Python code along",
     ),
     "an Excel file": (data("train.xlsx", b"PK\x03\x04" + bytes(60)), 3, "unknown-ending"),
-    "an Arrow file": (data("train.arrow", b"ARROW1\0\0" + bytes(60)), 3, "unknown-ending"),
-    "a text in bzip2": (data("train.jsonl", b"BZh91AY" + bytes(60)), 3, "compressed"),
+    "an Arrow file": (data("train.arrow", b"ARROW1\0\0" + bytes(60)), 3, "cannot read it"),
+    "a broken bzip2": (data("train.jsonl", b"BZh91AY" + bytes(60)), 3, "not-readable"),
     "a table in GBK": (data("train.csv", "query,pos,neg\n红隼,一种鸟,一辆车\n".encode("gbk")), 3, "bad-utf-8"),
     "UTF-16": (data("train.jsonl", ROWS.encode("utf-16")), 3, "utf-16"),
     "a cut line": (data("train.jsonl", ROWS + "{\n"), 3, "not-json"),
@@ -107,8 +107,8 @@ def test_rows_of_large_files_are_looked_at_too(tmp_path, monkeypatch, capsys):
     write(data("train.jsonl", ROWS + "{\n"), tmp_path)
     code, said = ask("check", tmp_path, capsys)
     assert (code, "train.jsonl:9: not-json" in said) == (3, True)
-    (tmp_path / "train.jsonl").write_bytes(gzip.compress(ROWS.encode()))
-    assert "compressed" in ask("check", tmp_path, capsys)[1]
+    (tmp_path / "train.jsonl").write_bytes(gzip.compress(ROWS.replace("car", "caf\xe9").encode("latin-1")))
+    assert "bad-utf-8" in ask("check", tmp_path, capsys)[1]
     # what may be dropped is no reason to refuse
     (tmp_path / "train.jsonl").write_text(ROWS + "{\n")
     assert "not-json" not in ask("check", tmp_path, capsys, "--set", "data.max_dropped=1")[1]
@@ -121,3 +121,11 @@ def test_another_machine_is_not_asked_for_what_this_one_lacks(tmp_path, monkeypa
     monkeypatch.setattr(preflight, "LAST_CHECKS", ())
     assert "WORLD_SIZE" in ask("check", tmp_path, capsys)[1]
     assert "WORLD_SIZE" not in ask("check", tmp_path, capsys, "--hardware", "gpu")[1]
+
+
+def test_another_machine_may_have_the_packages_that_a_recipe_asks_for(tmp_path, monkeypatch, capsys):
+    write(edited("  learning_rate: 1e-4", "  learning_rate: 1e-4\n  use_flash_attn: true\n  lora_rank: 8"), tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(preflight, "LAST_CHECKS", ())
+    assert "use_flash_attn" in ask("check", tmp_path, capsys)[1]
+    assert "flash" not in ask("check", tmp_path, capsys, "--hardware", "gpu")[1]
