@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from orchestrator.backends import BACKENDS, find_backend, swift_losses
 from orchestrator.backends import sentence_transformers_losses as cross_encoder_losses
-from orchestrator.data.reading.hub_ids import parse_hub_id
+from orchestrator.data.reading.file_sets import expand_name
 from orchestrator.errors import Problem, RecipeError, Where
 from orchestrator.evaluation.gate import parse_rule
 from orchestrator.evaluation.measures import CHAT, GROUP, PAIR, RETRIEVAL, parse_metric
@@ -79,10 +79,11 @@ def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> LoadedRecipe:
     problems += _train_problems(source)
     problems += _task_problems(source)
     problems += _environment_problems(source)
-    problems += _missing_files(source, path.resolve().parent)
+    files, missing = _expand_files(source, path.resolve().parent)
+    problems += missing
     if recipe is None or problems:
         raise RecipeError.from_problems(sorted(problems, key=_place_in_file))
-    return LoadedRecipe(recipe, path, source)
+    return LoadedRecipe(_with_files(recipe, files), path, source)
 
 
 def _place_in_file(problem: Problem) -> tuple[int, int]:
@@ -260,28 +261,33 @@ def _task_problems(source: Source) -> list[Problem]:
     return [Problem(f"{name} does not train for task: {task}", hint, source.where(("backend",)))]
 
 
-def _missing_files(source: Source, folder: Path) -> list[Problem]:
+def _expand_files(source: Source, folder: Path) -> tuple[dict[Key, tuple[str, ...]], list[Problem]]:
+    """Return the files that each list of data stands for, at its key, and the problems of names that stand for none."""
+    files: dict[Key, tuple[str, ...]] = {}
     problems = []
     keys: list[Key] = [("data", "train"), ("data", "eval"), *((*_GUARDS, name) for name in _guard_names(source))]
     for side in keys:
         given = _value_at(source.data, side)
         key = (*side, "data") if isinstance(given, dict) else side  # a guard in full, not its files alone
         given = given.get("data") if isinstance(given, dict) else given
+        found: list[str] = []
         for index, name in enumerate(given if isinstance(given, list) else [given]):
-            if not isinstance(name, str) or parse_hub_id(name) is not None:
-                continue
-            what = _why_no_file(folder / name)
-            if what:
-                where, hint = source.where((*key, index)), f"paths start from {folder}"
-                problems.append(Problem(f"{_dotted(key)}: {what}: {_show_text(name)}", hint, where))
-    return problems
+            names = expand_name(folder, name) if isinstance(name, str) else ()
+            if isinstance(names, Problem):
+                where = source.where((*key, index))
+                problems.append(replace(names, message=f"{_dotted(key)}: {names.message}", where=where))
+            else:
+                found += names
+        files[side] = tuple(found)
+    return files, problems
 
 
-def _why_no_file(path: Path) -> str | None:
-    """Return why no data can be read from there, None where a file lies."""
-    try:
-        if path.is_file():
-            return None
-        return "no such file" if not path.exists() else "not a file" if not path.is_dir() else "a folder, not a file"
-    except OSError as error:  # such as a name that is too long
-        return f"no such file ({error.strerror})"
+def _with_files(recipe: Recipe, files: dict[Key, tuple[str, ...]]) -> Recipe:
+    """Return the recipe with every file named that its folders and patterns stand for."""
+    train, held_out = files["data", "train"], files["data", "eval"]
+    data = recipe.data.model_copy(update={"train": train, "eval": held_out or recipe.data.eval})
+    guards = {
+        name: guard.model_copy(update={"data": files[*_GUARDS, name]}) for name, guard in recipe.evaluate.guard.items()
+    }
+    evaluate = recipe.evaluate.model_copy(update={"guard": guards})
+    return recipe.model_copy(update={"data": data, "evaluate": evaluate})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from orchestrator.cli.options import as_json, require_label_range
+from orchestrator.cli.options import as_json, expand_files, require_label_range
 from orchestrator.cli.output import print_json
 from orchestrator.cli.teacher_commands import data_mine_command, data_score_command
 from orchestrator.terminal import say
@@ -56,9 +56,14 @@ def data_command() -> None:
 
 
 @data_command.command("check")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), callback=expand_files)
 @click.option(
-    "--eval", "eval_files", multiple=True, type=click.Path(path_type=Path), help="Look for its queries in FILES."
+    "--eval",
+    "eval_files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    callback=expand_files,
+    help="Look for its queries in FILES.",
 )
 @click.option("--allow-overlap", is_flag=True, help="Keep rows whose query is in --eval, as data.overlap: keep does.")
 @click.option("--max-dropped", type=click.IntRange(0), default=0, show_default=True, help="Bad rows that are allowed.")
@@ -161,7 +166,7 @@ def _refuse_table(file: Path, plain: Path) -> None:
 
 
 @data_command.command("convert")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), callback=expand_files)
 @click.option("--from", "form", type=click.Choice(FORMS), help="What the files hold; default: by their ending.")
 @click.option(
     "--to",

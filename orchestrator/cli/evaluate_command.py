@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import as_json, hardware_option, resolve_hardware
+from orchestrator.cli.options import as_json, expand_files, hardware_option, resolve_hardware
 from orchestrator.cli.output import print_json
 from orchestrator.named_paths import find_python
 from orchestrator.scorers import FORMATS
@@ -26,7 +26,10 @@ _MAP = "--map"
     "--model", "models", multiple=True, required=True, metavar="PATH_OR_ID",
     help="A folder, a run, a hub id or a Python package; may be repeated: the first is the one compared with.",
 )  # fmt: skip
-@click.option("--data", "files", multiple=True, required=True, type=click.Path(path_type=Path), help="Evaluation rows.")
+@click.option(
+    "--data", "files", multiple=True, required=True, type=click.Path(path_type=Path), callback=expand_files,
+    help="Evaluation rows.",
+)  # fmt: skip
 @click.option("--format", "form", type=click.Choice(list(FORMATS)), help="How models score that do not say it.")
 @click.option("--family", type=click.Choice(["decoder", "encoder"]), help="Where neither name nor config tells it.")
 @click.option("--max-length", type=click.IntRange(8), help="Longest input in tokens (512).")

@@ -36,6 +36,18 @@ trust_run_option = click.option(
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
+def expand_files(context: click.Context, option: click.Parameter, paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Return data files, with those of each folder and of each quoted pattern in its place. Raises DataError."""
+    from orchestrator.data.reading.file_sets import expand_paths
+    from orchestrator.errors import DataError, Problem
+
+    del context, option
+    found = expand_paths(paths)
+    if isinstance(found, Problem):
+        raise DataError.from_problems([found])
+    return found
+
+
 def resolve_hardware(text: str, *, smoke: bool) -> Hardware:
     """Return the hardware to plan for; a smoke run always takes the CPU, so that it is the same everywhere."""
     from orchestrator.hardware import CPU, find_hardware, parse_hardware

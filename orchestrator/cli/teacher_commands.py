@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import as_json, require_label_range
+from orchestrator.cli.options import as_json, expand_files, require_label_range
 from orchestrator.cli.output import print_json
 from orchestrator.scorers import FORMATS
 from orchestrator.terminal import say, say_over
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 FAMILIES = ("encoder", "decoder")
 _LINE_EVERY_S = 10.0
 
-_files_argument = click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+_files_argument = click.argument(
+    "files", nargs=-1, required=True, type=click.Path(path_type=Path), callback=expand_files
+)
 _map_option = click.option(
     "--map", "columns", multiple=True, metavar="NEW=OLD", help="Read the column OLD as NEW; may be repeated."
 )

@@ -97,7 +97,7 @@ def hint_for(error: Exception) -> str:
     if "onfig" in text and ("missing" in text or "not found" in text):
         return " (in a recipe: owner/name/CONFIG:split)"
     if "nknown split" in text:
-        return " (in a recipe: owner/name:SPLIT)"
+        return " (in a recipe: owner/name:SPLIT; a subset is no split: owner/name/SUBSET:SPLIT)"
     if "scripts are no longer supported" in text:
         return " (its loading code would have to run here: download its data and name the file in the recipe)"
     return ""

@@ -1,0 +1,116 @@
+"""What one name of data stands for: a file, all data files of a folder, those that a pattern matches, a hub's data set.
+
+Files come in natural order (`part-2` before `part-10`), so that they are the same ones in the same order each time.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from pathlib import Path
+
+from orchestrator.data.reading.containers import find_ending
+from orchestrator.data.reading.hub_ids import parse_hub_id
+from orchestrator.data.reading.readers import ENDINGS
+from orchestrator.errors import Problem
+
+_SIDES = (
+    re.compile(r"(?:^|[^a-z])(train|training)(?:[^a-z]|$)"),
+    re.compile(r"(?:^|[^a-z])(eval|evaluation|test|testing|dev|valid|validation|val)(?:[^a-z]|$)"),
+)
+# ms-swift's own notation: HF::owner/name:subset#1000
+_SWIFT = re.compile(r"(?:(HF|MS)::)?([\w.-]+/[\w.-]+)(?::([\w./-]+))?(?:#(\d+))?", re.ASCII | re.IGNORECASE)
+
+
+def expand_name(folder: Path, name: str) -> tuple[str, ...] | Problem:
+    """Return the names of the files that `name` stands for from `folder`; a data set of a hub stays as it is.
+
+    Returns the problem of a name that stands for none, or for files that cannot be one side of the data.
+    """
+    try:
+        path = folder / Path(name).expanduser()
+        if path.is_file():
+            return (name,)
+        if path.is_dir():
+            return _list_folder(name, path)
+        if parse_hub_id(name) is not None:
+            return (name,)
+        if glob.has_magic(name):
+            return _match(folder, name)
+        what = "not a file" if path.exists() else "no such file"
+    except (OSError, RuntimeError, ValueError) as error:  # a name that is too long, the home of nobody
+        what = f"no such file ({getattr(error, 'strerror', None) or error})"
+    return _explain_missing(folder, name, what)
+
+
+def _list_folder(name: str, path: Path) -> tuple[str, ...] | Problem:
+    children = [child for child in path.iterdir() if not child.name.startswith(".") and child.is_file()]
+    files = [f"{name.rstrip('/')}/{child.name}" for child in children if find_ending(child) in ENDINGS]
+    if files:
+        return _in_order(files, f"the folder {name}", name)
+    inner = sorted(child.name for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
+    hint = f"name one of its folders: {', '.join(inner[:5])}" if inner else f"data files end in {', '.join(ENDINGS)}"
+    return Problem(f"a folder without data files: {name}", hint)
+
+
+def _match(folder: Path, name: str) -> tuple[str, ...] | Problem:
+    pattern = str(folder / Path(name).expanduser())
+    found = [path for path in glob.glob(pattern, recursive=True) if Path(path).is_file()]  # noqa: PTH207  ** and ~
+    files = [path for path in found if find_ending(Path(path)) in ENDINGS]
+    if not files:
+        return Problem(f"no data file matches the pattern: {name}", f"paths start from {folder}")
+    relative = not (name.startswith("~") or Path(name).is_absolute())
+    shown = [os.path.relpath(path, folder) for path in files] if relative else files
+    return _in_order(shown, f"the pattern {name}", str(Path(name).parent))
+
+
+def _in_order(files: list[str], what: str, folder: str) -> tuple[str, ...] | Problem:
+    """Return the files in natural order, or why they cannot be read as one."""
+    endings = sorted({find_ending(Path(file)) for file in files})
+    if len(endings) > 1:
+        patterns = " or ".join(f"{folder.rstrip('/')}/*{ending}" for ending in endings)
+        return Problem(f"{what} holds files of several forms: {', '.join(endings)}", f"name one form: {patterns}")
+    names = [Path(file).name.lower() for file in files]
+    if all(any(side.search(name) for name in names) for side in _SIDES):
+        hint = f"name the files of one side, such as {folder.rstrip('/')}/*train*{endings[0]}"
+        return Problem(f"{what} holds files of both sides, to train on and to evaluate on", hint)
+    return tuple(sorted(files, key=_natural))
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name)]
+
+
+def _explain_missing(folder: Path, name: str, what: str) -> Problem:
+    parts = [part.strip() for part in name.split(",")]
+    if len(parts) > 1 and all(parts):
+        return Problem(f"{what}: {_shorten(name)}", f"several files are a list: [{', '.join(map(_shorten, parts))}]")
+    swift = _SWIFT.fullmatch(name)
+    if swift and (swift[1] or swift[4] or swift[3]) and not name.lower().endswith(ENDINGS):
+        subset = f"/{swift[3]}" if swift[3] else ""
+        split = f"train[:{swift[4]}]" if swift[4] else "train"
+        hint = f"that is ms-swift's notation; for the Hugging Face hub say {swift[2]}{subset}:{split}"
+        if (swift[1] or "MS").upper() == "MS":
+            hint += "; ModelScope is not asked: download from there, and name the file"
+        return Problem(f"{what}: {_shorten(name)}", hint)
+    return Problem(f"{what}: {_shorten(name)}", f"paths start from {folder}")
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 120 else text[:119] + "…"  # noqa: PLR2004  characters of a name in a message
+
+
+def expand_paths(paths: tuple[Path, ...]) -> tuple[Path, ...] | Problem:
+    """Return the files of a command line, its folders and quoted patterns expanded; what is missing stays as it is."""
+    found: list[Path] = []
+    for path in paths:
+        name = str(path)
+        if not (path.is_dir() or (glob.has_magic(name) and not path.exists())):
+            found.append(path)
+            continue
+        files = expand_name(Path(), name)
+        if isinstance(files, Problem):
+            return files
+        found += map(Path, files)
+    return tuple(found)
