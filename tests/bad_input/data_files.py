@@ -61,7 +61,7 @@ _PARQUET = _parquet({"query": ["q"], "pos": [["a"]], "neg": [["b"]]})
 
 FILES = (
     _rows("no-data", "names data that is not there", None, says="file-not-found", remedy="holds eval.jsonl"),
-    _rows("data-is-folder", "names a folder", Special("folder"), says="not-a-file", remedy="name the"),
+    _rows("data-is-folder", "names a folder", Special("folder"), says="without data files", remedy="files end in"),
     _rows("data-is-pipe", "names a pipe", Special("fifo"), says="not-a-file", remedy="name the"),
     _rows("data-is-device", "names a device", Special("link", "/dev/zero"), says="not-a-file", remedy="name the"),
     _rows("data-loop", "names a link to itself", Special("link", "rows.jsonl"), says="not-readable", remedy="check"),

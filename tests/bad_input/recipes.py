@@ -182,7 +182,7 @@ WRONG_VALUES = (
         "train.jsonl",
         "model",
         line=6,
-        says="a folder, not a file",
+        says="a model's folder, and no data",
         remedy="paths start from",
     ),
     _edit(
@@ -212,8 +212,8 @@ WRONG_VALUES = (
         "train.jsonl",
         '"*.jsonl"',
         line=6,
-        says="*.jsonl",
-        remedy="paths start from",
+        says="both sides",
+        remedy="*train*.jsonl",
     ),
     _edit(
         "data-long",

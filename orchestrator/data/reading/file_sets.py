@@ -8,12 +8,13 @@ from __future__ import annotations
 import glob
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.data.reading.containers import find_ending
 from orchestrator.data.reading.hub_ids import parse_hub_id
 from orchestrator.data.reading.readers import ENDINGS
-from orchestrator.errors import Problem
+from orchestrator.errors import Problem, Where
 
 _SIDES = (
     re.compile(r"(?:^|[^a-z])(train|training)(?:[^a-z]|$)"),
@@ -46,6 +47,8 @@ def expand_name(folder: Path, name: str) -> tuple[str, ...] | Problem:
 
 def _list_folder(name: str, path: Path) -> tuple[str, ...] | Problem:
     children = [child for child in path.iterdir() if not child.name.startswith(".") and child.is_file()]
+    if any(child.name == "config.json" for child in children):
+        return Problem(f"a model's folder, and no data: {name}", f"paths start from {path.parent}")
     files = [f"{name.rstrip('/')}/{child.name}" for child in children if find_ending(child) in ENDINGS]
     if files:
         return _in_order(files, f"the folder {name}", name)
@@ -69,11 +72,11 @@ def _in_order(files: list[str], what: str, folder: str) -> tuple[str, ...] | Pro
     """Return the files in natural order, or why they cannot be read as one."""
     endings = sorted({find_ending(Path(file)) for file in files})
     if len(endings) > 1:
-        patterns = " or ".join(f"{folder.rstrip('/')}/*{ending}" for ending in endings)
+        patterns = " or ".join(str(Path(folder, f"*{ending}")) for ending in endings)
         return Problem(f"{what} holds files of several forms: {', '.join(endings)}", f"name one form: {patterns}")
     names = [Path(file).name.lower() for file in files]
     if all(any(side.search(name) for name in names) for side in _SIDES):
-        hint = f"name the files of one side, such as {folder.rstrip('/')}/*train*{endings[0]}"
+        hint = f"name the files of one side, such as {Path(folder, f'*train*{endings[0]}')}"
         return Problem(f"{what} holds files of both sides, to train on and to evaluate on", hint)
     return tuple(sorted(files, key=_natural))
 
@@ -111,6 +114,6 @@ def expand_paths(paths: tuple[Path, ...]) -> tuple[Path, ...] | Problem:
             continue
         files = expand_name(Path(), name)
         if isinstance(files, Problem):
-            return files
+            return replace(files, where=Where(name))
         found += map(Path, files)
     return tuple(found)
