@@ -436,6 +436,7 @@ _FOREIGN = {
     "runs/broken/plan.json": "{",
     "runs/odd/plan.json": '{"stages": 5}',
     "runs/torn/plan.json": "\udcff".encode("utf-8", "surrogateescape"),
+    "runs/deep/plan.json": "[" * 100_000,
 }
 COMMANDS = (
     BadInput(
@@ -548,6 +549,16 @@ COMMANDS = (
         9,
         "plan.json",
         "cannot be read",
+        "new run",
+        _FOREIGN,
+    ),
+    BadInput(
+        "run-deep",
+        "shows a run with a plan of 100,000 brackets",
+        ("show", "runs/deep"),
+        9,
+        "plan.json",
+        "nested beyond reason",
         "new run",
         _FOREIGN,
     ),
