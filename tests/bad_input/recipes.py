@@ -540,4 +540,35 @@ WRONG_VALUES = (
     ),
 )
 
-CASES = NOT_A_RECIPE + WRONG_VALUES
+_CROSS = RECIPE.replace("backend: flagembedding", "backend: sentence-transformers\nloss: pointwise_bce").replace(
+    "./model", "{path: ./model, family: encoder}"
+)
+
+DISAGREEING = (
+    _recipe(
+        "saves-elsewhere",
+        "evaluates at other steps than it saves at",
+        _CROSS.replace("eval.jsonl", "eval.jsonl\n  validation_ratio: 0.2")
+        + "  save_strategy: epoch\n  eval_steps: 5\n",
+        says="the best one may not be saved",
+        remedy="save_strategy: steps and save_steps: 5",
+    ),
+    _recipe(
+        "saves-nothing",
+        "saves no checkpoint",
+        _CROSS + "  save_strategy: 'no'\n",
+        line=":11",
+        says="no model to package",
+        remedy="say epoch or steps",
+    ),
+    _recipe(
+        "shared-by-three",
+        "shares layers among more processes than there are",
+        RECIPE + "  parallelism_config: {tp_size: 3}\n",
+        line=":10",
+        says="tp_size 3 shares layers",
+        remedy="one of 1",
+    ),
+)
+
+CASES = NOT_A_RECIPE + WRONG_VALUES + DISAGREEING
