@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from orchestrator.data.judgements import Reshaping
 
+BACKENDS = ("flagembedding", "swift", "sentence-transformers")
 KINDS = ("group", "labelled", "pair", "chat")
 FORMS = ("csv", "tsv", "parquet", "json", "jsonl", "sharegpt", "alpaca", "swift3", "lists")
 RANKING_OPTIONS = ("--relevant-from", "--labels-as-scores", "--drop-queries-without-both")
@@ -73,6 +74,7 @@ def data_command() -> None:
 @click.option("--query-max-len", type=click.IntRange(1), default=512, show_default=True)
 @click.option("--passage-max-len", type=click.IntRange(1), default=512, show_default=True)
 @click.option("--kind", type=click.Choice(KINDS), help="What the rows must be; default: what the first one is.")
+@click.option("--backend", type=click.Choice(list(BACKENDS)), help="Who trains on them, instead of their kind.")
 @min_label_option
 @max_label_option
 @scores_as_labels_option
@@ -88,6 +90,7 @@ def data_check_command(
     query_max_len: int,
     passage_max_len: int,
     kind: str | None,
+    backend: str | None,
     min_label: float | None,
     max_label: float | None,
     scores_as_labels: bool | None,
@@ -102,6 +105,8 @@ def data_check_command(
     from orchestrator.errors import DataError
 
     require_label_range(min_label, max_label)
+    if kind and backend:
+        raise click.BadParameter("it says the kind of the rows already", param_hint="--backend")
     budget = LengthBudget(query_max_len, passage_max_len) if tokenizer else None
     report = check_files(
         files,
@@ -111,6 +116,7 @@ def data_check_command(
         tokenizer=tokenizer,
         budget=budget,
         kind=kind,
+        backend=backend,
         min_label=min_label,
         max_label=max_label,
         scores_as_labels=scores_as_labels,

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from orchestrator.data.check import check_files
 
 
@@ -72,3 +74,35 @@ def test_columns_are_renamed(files):
         [("query", "a"), ("response", "b"), ("label", "c")],
     ):
         assert check_files([path], columns=columns).stats["train"]["scores"]["max"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("row", "backend", "code"),
+    [
+        ({"query": "q", "pos": ["a"]}, "flagembedding", 3),
+        ({"query": "q", "pos": ["a"]}, "sentence-transformers", 0),
+        ({"query": "q", "response": "a"}, "flagembedding", 3),
+        ({"query": "q", "response": "a"}, "swift", 0),
+        ({"query": "q", "content": "a", "label": 1}, "flagembedding", 3),
+        ({"query": "q", "content": "a", "label": 1}, "sentence-transformers", 0),
+        ({"query": "q", "response": "a", "label": 1}, "swift", 0),
+    ],
+)
+def test_rows_are_judged_as_the_backend_takes_them(files, orch, row, backend, code):
+    assert orch("data", "check", files.lines("t.jsonl", row), "--backend", backend)[0] == code
+
+
+def test_a_row_without_negatives_is_told_who_takes_it(files, orch):
+    path = files.lines("t.jsonl", {"query": "q", "pos": ["a"]})
+    code, said = orch("data", "check", path)
+    assert (code, "backend: sentence-transformers (--backend)" in said) == (3, True)
+    path = files.lines("s.jsonl", {"query": "q", "content": "a", "score": 0.5})
+    code, said = orch("data", "check", path, "--backend", "sentence-transformers")
+    assert (code, "--map label=score" in said) == (3, True)
+
+
+def test_the_backends_of_the_option_are_those_that_there_are():
+    from orchestrator.backends import BACKENDS
+    from orchestrator.cli import data_commands
+
+    assert set(data_commands.BACKENDS) == set(BACKENDS)

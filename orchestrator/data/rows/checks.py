@@ -10,7 +10,7 @@ from orchestrator.data.rows import chat_checks, group_checks, labelled_checks, p
 from orchestrator.data.rows.field_readers import SAMPLE_KEY, read_fields
 from orchestrator.data.rows.formats import (
     SHAPES,
-    explain_missing,
+    explain_no_negatives,
     explain_no_object,
     explain_other_kind,
     find_shape,
@@ -172,7 +172,7 @@ def _read_row(row: dict[str, Any], rules: RowRules) -> Fields | Fault:
     if shape.kind != rules.kind:
         return explain_other_kind(shape, rules.kind)
     if shape.name == "ranking" and rules.kind == "group" and rules.needs_negatives and "neg" not in row:
-        return explain_missing("neg", row, "group")
+        return explain_no_negatives(row)
     fields = read_fields(row, shape)
     takes_prompt = rules.takes_prompt and rules.kind != "labelled"
     if isinstance(fields, Fault) or takes_prompt or not fields.values.get("prompt"):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.reading.readers import open_source
@@ -192,6 +192,16 @@ def explain_missing(key: str, row: Mapping[str, Any], wanted: Kind) -> Fault:
     better = "response" if key == "pos" and isinstance(row[near], str) and "neg" not in row else key
     hint = f'rename {quote(near)} to "{better}": {shlex.join(["--map", f"{better}={near}"])} (data.columns)'
     return build_fault("missing-key", f"{message}, and the row has {quote(near)}", hint)
+
+
+def explain_no_negatives(row: Mapping[str, Any]) -> Fault:
+    """Return the fault of a ranking row without the key for negatives, where the trainer needs some."""
+    found = explain_missing("neg", row, "group")
+    if "rename" in found.hint:
+        return found
+    return replace(
+        found, hint=f"{found.hint}; cross-encoders take rows without: backend: sentence-transformers (--backend)"
+    )
 
 
 def explain_other_kind(shape: Shape, wanted: Kind) -> Fault:
