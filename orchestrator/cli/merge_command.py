@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import click
 
 from orchestrator.cli.options import as_json, runs_option, trust_run_option
 from orchestrator.cli.output import print_json
-from orchestrator.errors import InterruptedRunError, OrchError, PreflightError, RunFolderError, StageFailedError
+from orchestrator.errors import OrchError, PreflightError, RunFolderError, StageFailedError
 from orchestrator.terminal import say
 
 if TYPE_CHECKING:
@@ -170,21 +169,9 @@ def _fresh(out: Path) -> Path:
 
 def _run(command: Command) -> str:
     """Run one command to its end and return its standard output."""
-    from orchestrator.secrets import rename_hub_token
-    from orchestrator.serving.foreground import read_tail, started, wait_until_over
-    from orchestrator.supervise.interrupts import counted_interrupts
+    from orchestrator.serving.worker import Words, run_worker
 
-    env = rename_hub_token({**os.environ, **dict(command.env)})
-    with (
-        counted_interrupts() as interrupts,
-        started(command, env, interrupts, quiet=True, split=True) as child,
-    ):
-        code = wait_until_over(child, interrupts)
-        if code is None:
-            raise InterruptedRunError("the merge was stopped; nothing was left behind")
-        if code != 0:
-            raise StageFailedError(f"the merge ended with exit code {code}", hint=read_tail(child) or None)
-        return child.stdout.read_text(encoding="utf-8", errors="replace") if child.stdout else ""
+    return run_worker(command, Words("the merge has failed", "the merge was stopped; nothing was left behind"))
 
 
 def _read_summary(text: str) -> dict[str, Any]:

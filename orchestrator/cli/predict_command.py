@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
+import tempfile
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,8 +19,6 @@ from orchestrator.json_files import DamagedJsonError, parse_json
 from orchestrator.terminal import hand_on, print_data
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from orchestrator.serving.artefact import Artefact
 
 # What a line of stdin looks like, by what the model does.
@@ -134,21 +133,21 @@ def _read_rows(kind: str) -> list[dict[str, Any]]:
 
 
 def _ask(artefact: Artefact, rows: list[dict[str, Any]], *, vectors: bool) -> list[dict[str, Any]]:
-    """Return the worker's answers. Raises StageFailedError with what it said."""
-    from orchestrator.process import run as run_process
-    from orchestrator.secrets import rename_hub_token
+    """Return the worker's answers. Raises what `run_worker` does."""
+    from orchestrator.plan import Command
+    from orchestrator.serving.worker import Words, run_worker
 
-    flags = [
-        *(["--vectors"] if vectors else []),
-        *(["--trust-remote-code"] if artefact.trusts_remote_code else []),
-    ]
-    argv = (artefact.python, artefact.workers, "predict", "--model", str(artefact.folder), *flags)
-    env = rename_hub_token({**os.environ, **artefact.env})
-    stdin = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    done = run_process(argv, 3600.0, env=env, stdin=stdin)
-    if done.exit_code != 0:
-        raise StageFailedError("the model cannot be asked", hint=done.stderr.strip()[-2000:] or None)
-    return parse_answers(done.stdout, rows, "vectors" if vectors else artefact.kind)
+    with tempfile.TemporaryDirectory(prefix="orch-predict-") as folder:
+        asked = Path(folder, "rows.jsonl")
+        asked.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        flags = [
+            *(["--vectors"] if vectors else []),
+            *(["--trust-remote-code"] if artefact.trusts_remote_code else []),
+        ]
+        argv = (artefact.python, artefact.workers, "predict", "--model", str(artefact.folder), "--rows", str(asked))
+        command = Command((*argv, *flags), env=tuple(artefact.env.items()), cwd=str(Path.cwd()))
+        said = run_worker(command, Words("the model cannot be asked", "the model was not asked to the end"))
+    return parse_answers(said, rows, "vectors" if vectors else artefact.kind)
 
 
 def parse_answers(text: str, rows: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:

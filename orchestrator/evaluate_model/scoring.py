@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.errors import InterruptedRunError, PreflightError, StageFailedError
+from orchestrator.errors import PreflightError
 from orchestrator.json_files import load_json
 from orchestrator.preflight.named_models import Permissions
 from orchestrator.render import render_command
-from orchestrator.secrets import rename_hub_token
 from orchestrator.serving.artefact import WORKERS
-from orchestrator.serving.foreground import read_tail, started, wait_until_over
-from orchestrator.supervise.interrupts import counted_interrupts
+from orchestrator.serving.worker import Words, run_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,24 +27,17 @@ if TYPE_CHECKING:
 def score(request: Request, candidate: Candidate, rows: EvalRows, out: Path, tell: Tell) -> None:
     """Write scores.jsonl and scoring.json of one model into `out`; `tell` hears `DONE/TOTAL` as it goes.
 
-    Raises StageFailedError with the worker's last lines, PreflightError for a model whose head was never trained,
-    InterruptedRunError where the user stops it.
+    Raises what `run_worker` does, and PreflightError for a model whose head was never trained.
     """
     out.mkdir(parents=True)
     spec = out / "spec.json"
     spec.write_text(json.dumps(candidate.spec, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     command = _build_command(request, candidate, rows, spec, out)
-    env = rename_hub_token({**os.environ, **dict(command.env)})
-    with counted_interrupts() as interrupts, started(command, env, interrupts, quiet=True) as child:
-        code = wait_until_over(child, interrupts, lambda done, total: tell(f"{done}/{total}"))
-        if code is None:
-            raise InterruptedRunError(
-                "the evaluation was stopped",
-                hint="run it again: models that were scored to the end are in the cache",
-            )
-        if code != 0:
-            title = f"{candidate.name} cannot be scored: the worker ended with exit code {code}"
-            raise StageFailedError(title, hint=read_tail(child) or None)
+    words = Words(
+        f"{candidate.name} cannot be scored",
+        "the evaluation was stopped; run it again: models that were scored to the end are in the cache",
+    )
+    run_worker(command, words, on_progress=lambda done, total: tell(f"{done}/{total}"))
     _require_trained_head(candidate, out)
 
 

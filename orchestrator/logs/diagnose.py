@@ -9,10 +9,11 @@ connection counts only where nothing else explains the end.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from orchestrator.language import Language, Text
+from orchestrator.logs.command_remedies import REMEDIES
 from orchestrator.logs.ranks import count_ranks, find_first_failed, read_lines
 from orchestrator.logs.rules import RULES
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 KILLED_CODES = frozenset({-9, 137, 247})  # signal 9 as Python, a shell and ms-swift report it
 CRASHED_CODES = frozenset({-11, 139, 245, -6, 134, 250})  # SEGV and ABRT, likewise
+FALLBACKS = frozenset({"exception", "error-line", "last-line", "silent"})  # no rule explains the end
 _FRAMES_ABOVE = 60  # a traceback of transformers under a trainer has some forty lines
 _LAUNCHER_NOISE = re.compile(
     r"ChildFailedError|SignalException|={4,}|-{4,}|^\s*(?:time|host|rank|exitcode|error_file|traceback)\s*:"
@@ -59,8 +61,19 @@ _SILENT = Text("it ended without a word", "结束时没有任何输出")
 _RUN_BY_HAND = Text("run its command.sh by hand (exit code {0})", "手动运行其 command.sh（退出码 {0}）")
 
 
-def diagnose(text: str, exit_code: int | None = None, language: Language = "en") -> Diagnosis:
-    """Return the best explanation of a failure. `text` is the end of stdout, a line end, and the end of stderr."""
+def diagnose(text: str, exit_code: int | None = None, language: Language = "en", *, in_run: bool = True) -> Diagnosis:
+    """Return the best explanation of a failure. `text` is the end of stdout, a line end, and the end of stderr.
+
+    Not `in_run`, a command has started it: the remedy speaks of no recipe and no run.
+    """
+    found = _diagnose(text, exit_code, language)
+    if in_run or found.name not in REMEDIES:
+        return found
+    remedy = REMEDIES[found.name]
+    return replace(found, remedy=remedy.say(language) if remedy else "")
+
+
+def _diagnose(text: str, exit_code: int | None, language: Language) -> Diagnosis:
     lines = read_lines(text)
     several = count_ranks(lines) > 1
     said = [number for number, line in enumerate(lines) if _is_said(line.text)]

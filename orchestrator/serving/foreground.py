@@ -28,10 +28,8 @@ if TYPE_CHECKING:
 PATIENCE = Patience(interrupt_s=15.0, terminate_s=5.0, kill_s=5.0)
 POLL_S = 0.2
 OWN_FOLDER = ""  # as a command's cwd: an empty folder that lives as long as it
-_TAIL_BYTES = 20_000
 _CHUNK_BYTES = 1 << 16
 _LAST_WORDS_S = 5.0
-_TAIL_LINES = 25
 _PROGRESS = re.compile(rb"^orch-progress ([0-9]{1,18})/([0-9]{1,18})\s*$", re.MULTILINE)
 
 
@@ -113,34 +111,18 @@ def find_exit_code(command: Started) -> int | None:
         return code if code is not None else process.KILLED_CODE
 
 
-def read_tail(command: Started) -> str:
-    """Return the last lines that it wrote to its log."""
-    if command.log is None or not command.log.exists():
-        return ""
-    with command.log.open("rb") as stream:
-        stream.seek(max(0, command.log.stat().st_size - _TAIL_BYTES))
-        text = stream.read().decode("utf-8", errors="replace")
-    return "\n".join([line for line in text.splitlines() if line.strip()][-_TAIL_LINES:])
-
-
-def wait_until_over(
-    command: Started, interrupts: Interrupts, on_progress: Callable[[int, int], None] | None = None
-) -> int | None:
-    """Return its exit code when it ends by itself, None when the user stops it.
-
-    `on_progress` is told (done, total) whenever it has said so (`orch-progress DONE/TOTAL`) where we can read it.
-    """
-    told = 0
+def wait_until_over(command: Started, interrupts: Interrupts) -> int | None:
+    """Return the exit code of a server when it ends by itself, None when the user stops it."""
     while (code := find_exit_code(command)) is None and not interrupts.count:
-        told = _tell(command, told, on_progress)
         time.sleep(POLL_S)
-    if code is not None:
-        _tell(command, told, on_progress)
     return code
 
 
-def _tell(command: Started, told: int, on_progress: Callable[[int, int], None] | None) -> int:
-    """Tell the newest progress beyond the first `told` bytes of the command's output; return how many are read."""
+def tell_progress(command: Started, told: int, on_progress: Callable[[int, int], None] | None) -> int:
+    """Tell the newest progress (`orch-progress DONE/TOTAL`) beyond the first `told` bytes of its output.
+
+    Return how many bytes are read.
+    """
     output = command.stdout or command.log
     if on_progress is None or output is None or not output.exists():
         return told

@@ -7,10 +7,11 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-from orchestrator.errors import InterruptedRunError, PreflightError, StageFailedError, StalledError
+from orchestrator.errors import InterruptedRunError, PreflightError
 from orchestrator.secrets import rename_hub_token
 from orchestrator.serving.commands import KEY_VARIABLE
-from orchestrator.serving.foreground import POLL_S, find_exit_code, read_tail
+from orchestrator.serving.foreground import POLL_S, find_exit_code
+from orchestrator.serving.worker import build_stalled, explain_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,7 +66,7 @@ def wait_until_ready(
 ) -> float:
     """Return after how many seconds the server answered.
 
-    Raises StageFailedError with the tail of its log when it ends instead, StalledError after `timeout_s`, and
+    Raises StageFailedError with the diagnosis when it ends instead, StalledError after `timeout_s`, and
     InterruptedRunError when the user does not want to wait.
     """
     begin = told = time.monotonic()
@@ -74,12 +75,10 @@ def wait_until_ready(
         if interrupts.count:
             raise InterruptedRunError("stopped before the server was ready")
         if (code := find_exit_code(server)) is not None:
-            raise StageFailedError(
-                f"the server ended with exit code {code} before it was ready", hint=read_tail(server) or None
-            )
+            raise explain_failure(server, "the server ended before it was ready", code)
         if now - begin > timeout_s:
-            hint = "\n".join(filter(None, ["give it longer with --timeout; its last words:", read_tail(server)]))
-            raise StalledError(f"the server was not ready after {timeout_s:.0f} s", hint=hint)
+            message = f"the server was not ready after {timeout_s:.0f} s"
+            raise build_stalled(server, message, "give it longer with --timeout")
         if now - told >= _TELL_EVERY_S:
             tell(f"waiting for the server: {now - begin:.0f} s")
             told = now

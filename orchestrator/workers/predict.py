@@ -60,10 +60,10 @@ def read_texts(stream: TextIO) -> list[tuple[str, str]]:
     return texts
 
 
-def predict_pairs(model: Path, raw: dict[str, Any], device: str | None) -> list[dict[str, Any]]:
+def predict_pairs(stream: TextIO, model: Path, raw: dict[str, Any], device: str | None) -> list[dict[str, Any]]:
     """Return one score a pair of standard input."""
     spec = parse_spec(raw, str(model / "scoring.json"))
-    pairs = read_pairs(sys.stdin)
+    pairs = read_pairs(stream)
     scores: list[float] = []
     if pairs:
         # standard output is for scores: what libraries print while they load goes to standard error
@@ -74,11 +74,13 @@ def predict_pairs(model: Path, raw: dict[str, Any], device: str | None) -> list[
     return [{"score": score} for score in scores]
 
 
-def predict_vectors(model: Path, raw: dict[str, Any], device: str | None) -> tuple[list[tuple[str, str]], Any]:
+def predict_vectors(
+    stream: TextIO, model: Path, raw: dict[str, Any], device: str | None
+) -> tuple[list[tuple[str, str]], Any]:
     """Return the texts of standard input and their unit vectors."""
     embedding = importlib.import_module("orchestrator.workers.embedding.score")
     spec = importlib.import_module("orchestrator.workers.embedding.spec").parse_spec(raw, str(model / "scoring.json"))
-    texts = read_texts(sys.stdin)
+    texts = read_texts(stream)
     if not texts:
         return [], []
     with contextlib.redirect_stdout(sys.stderr):
@@ -97,10 +99,10 @@ def compare_all(texts: Sequence[tuple[str, str]], vectors: Any) -> list[dict[str
     ]
 
 
-def predict_answers(model: Path, raw: dict[str, Any], device: str | None) -> list[dict[str, Any]]:
+def predict_answers(stream: TextIO, model: Path, raw: dict[str, Any], device: str | None) -> list[dict[str, Any]]:
     """Return what the chat model answers to each line of standard input."""
     chat = importlib.import_module("orchestrator.workers.chat.generate")
-    rows = [row for _, row in read_objects(sys.stdin, '{"messages": […]}')]
+    rows = [row for _, row in read_objects(stream, '{"messages": […]}')]
     with contextlib.redirect_stdout(sys.stderr):
         answers: list[dict[str, Any]] = chat.predict(model, raw, rows, choose_device(device))
     return answers
@@ -110,25 +112,27 @@ def main(argv: list[str]) -> int:
     """Read rows from standard input and write to standard output, one JSON line a row; cosines as one JSON array."""
     parser = argparse.ArgumentParser(prog="workers predict", description=__doc__, allow_abbrev=False)
     parser.add_argument("--model", type=Path, required=True, help="a packaged folder, which holds scoring.json")
+    parser.add_argument("--rows", type=Path, help="the rows, JSON Lines (default: standard input)")
     parser.add_argument("--device", help="cpu or cuda; the GPU when there is one")
     parser.add_argument("--vectors", action="store_true", help="an embedding model's vectors instead of cosines")
     parser.add_argument("--trust-remote-code", action="store_true", help="run Python code that the folder brings along")
     options = parser.parse_args(argv)
     # the folder says how its model is asked, and never what it may do
     raw = {**load_raw_spec(options.model / "scoring.json"), "trust_remote_code": options.trust_remote_code}
+    stream = options.rows.open(encoding="utf-8") if options.rows else sys.stdin
     scorer = raw.get("scorer")
     if options.vectors and scorer != "embedding":
         raise WorkerError(f"--vectors: {options.model} is no embedding model (its scorer is {scorer})")
     if scorer == "chat":
-        rows = predict_answers(options.model, raw, options.device)
+        rows = predict_answers(stream, options.model, raw, options.device)
     elif scorer == "embedding":
-        texts, vectors = predict_vectors(options.model, raw, options.device)
+        texts, vectors = predict_vectors(stream, options.model, raw, options.device)
         if not options.vectors:
             json.dump(compare_all(texts, vectors), sys.stdout, ensure_ascii=False)
             sys.stdout.write("\n")
             return 0
         rows = [{"text": text, "vector": vector.tolist()} for (_, text), vector in zip(texts, vectors, strict=True)]
     else:
-        rows = predict_pairs(options.model, raw, options.device)
+        rows = predict_pairs(stream, options.model, raw, options.device)
     sys.stdout.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     return 0

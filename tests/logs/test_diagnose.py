@@ -18,6 +18,7 @@ HEALTHY = sorted((HERE / "captured").glob("trained.*.log"))
 PROVOKED = sorted((HERE / "provocations").glob("*.sh"))
 
 EVIDENCE = {
+    "adapter-mismatch.vocabulary": "is 40, 16 in the adapter, and 32, 16 in the base",
     "damaged-weights.checkpoint": "damaged",
     "missing-column": "neg",
     "missing-column.error-file": "pos",

@@ -89,7 +89,7 @@ def fake_python(tmp_path: Path) -> str:
     path.write_text(
         "#!/bin/sh\n"
         'if [ "$1" = -I ]; then echo \'{"ms-swift": "4.6.0"}\'; exit; fi\n'
-        'if [ "$2" = inspect_model ]; then echo "{}"; exit; fi\n'
+        'if [ "$2" = inspect_model ] || [ "$2" = inspect_tensors ]; then echo "{}"; exit; fi\n'
         f'exec {sys.executable} {HERE / "fake_server.py"} "$@"\n',
         encoding="utf-8",
     )

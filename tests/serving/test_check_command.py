@@ -82,8 +82,8 @@ def test_the_whole_process_group_is_gone_after_a_check(package, fake_python):
 def test_a_server_that_dies_shows_its_last_words(package, fake_python):
     done = orch("serve", str(package("chat")), "--check", "--python", fake_python, mode="dies")
     assert done.returncode == 6
-    assert "ended with exit code 3" in done.stderr
-    assert "RuntimeError: the weights are broken" in done.stderr
+    assert "the server ended before it was ready (exit code 3): RuntimeError: the weights are broken" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_server_that_never_answers_is_stopped_at_the_limit(package, fake_python):

@@ -61,6 +61,22 @@ CHECKPOINTS = (
         frames=r"torch/(?:serialization|_weights_only_unpickler)\.py",
     ),
     rule(
+        "adapter-mismatch",
+        r"size mismatch for (base_model\.\S+): copying a param with shape torch\.Size\(\[([\d, ]+)\]\) from "
+        r"checkpoint, the shape in current model is torch\.Size\(\[([\d, ]+)\]\)",
+        Text(
+            "the adapter does not fit its base model: {1} is {2} in the adapter, and {3} in the base",
+            "适配器与基座模型不匹配：{1} 在适配器中为 {2}，在基座模型中为 {3}",
+        ),
+        Text(
+            "name the very base that it was trained on (orch merge --base FOLDER); a base whose vocabulary was "
+            "enlarged for the training is enlarged again first: model.resize_token_embeddings(N), with the adapter's "
+            "number of rows, and model.save_pretrained(FOLDER)",
+            "指定训练适配器时所用的基座模型（orch merge --base FOLDER）；若训练时扩展过词表，须先以同样方式扩展基座："
+            "以适配器的行数调用 model.resize_token_embeddings(N)，再 model.save_pretrained(FOLDER)",
+        ),
+    ),
+    rule(
         "resume-mismatch",
         r"Can't find a valid checkpoint|Missing key\(s\) in state_dict|Unexpected key\(s\) in state_dict"
         r"|size mismatch for (\S+)|loaded state dict (?:has a different number of|contains a parameter group)",

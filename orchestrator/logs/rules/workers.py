@@ -8,8 +8,8 @@ from orchestrator.logs.rule import rule
 WORKERS = (
     rule(
         "worker-refused",
-        r"^(?:score|merge|package|tiny_model|predict|arguments|fresh|fetch|train_cross_encoder|score_pairs|mine)"
-        r": (.+)$",
+        r"^(?:score|merge|verify_merge|package|tiny_model|predict|arguments|fresh|fetch|train_cross_encoder|score_pairs|mine"
+        r"|inspect_model|inspect_tensors|mend_model|deploy_with_key): (.+)$",
         Text("{1}", "{1}"),
         Text("put that right, then resume the run", "按提示修正后，恢复运行"),
     ),

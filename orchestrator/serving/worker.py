@@ -1,0 +1,164 @@
+"""The one door for workers outside runs: told while they run, ended when they stand still, explained when they fail."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator import process
+from orchestrator.errors import InterruptedRunError, PreflightError, StageFailedError, StalledError, Where
+from orchestrator.language import current_language
+from orchestrator.logs.diagnose import FALLBACKS, diagnose
+from orchestrator.logs.scrub import scrub_log
+from orchestrator.logs.tail import find_line_number, read_tail
+from orchestrator.secrets import find_secret_values, rename_hub_token
+from orchestrator.serving.foreground import POLL_S, find_exit_code, started, tell_progress
+from orchestrator.supervise.interrupts import counted_interrupts
+from orchestrator.supervise.silence import Silence
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from orchestrator.plan import Command
+    from orchestrator.serving.foreground import Started
+    from orchestrator.supervise.interrupts import Interrupts
+
+STALL_VARIABLE = "ORCH_STALL_TIMEOUT_S"
+STALL_TIMEOUT_S = 3600.0  # that of a run's stages
+_LOOK_EVERY_S = 5.0
+_MOST_LINES = 20
+_LONGER = (
+    "a chat template of the model that never ends does this, and so does a disk or a hub that does not answer; where "
+    f"it only needs longer, set {STALL_VARIABLE} to more seconds (0: wait for ever)"
+)
+
+
+@dataclass(frozen=True)
+class Words:
+    """What is said when the worker fails or stands still (`failed`), and when the user stops it (`stopped`)."""
+
+    failed: str
+    stopped: str
+
+
+def run_worker(
+    command: Command,
+    words: Words,
+    *,
+    env: Mapping[str, str] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> str:
+    """Run a worker of Orch's to its end and return its standard output; nothing that it started is left afterwards.
+
+    Its environment is ours with the command's own and `env`; `on_progress` hears (done, total). Raises StageFailedError
+    with the diagnosis, StalledError where it neither says nor writes anything for ORCH_STALL_TIMEOUT_S seconds (an
+    hour; 0 waits for ever), InterruptedRunError when the user stops it, PreflightError when it cannot be started.
+    """
+    limit_s = find_stall_timeout(os.environ)
+    inherited = rename_hub_token({**os.environ, **dict(command.env), **(env or {})})
+    with (
+        counted_interrupts() as interrupts,
+        started(command, inherited, interrupts, quiet=True, split=True) as child,
+    ):
+        code = _wait(child, interrupts, on_progress, words, limit_s)
+        if code is None:
+            raise InterruptedRunError(words.stopped)
+        if code != 0:
+            raise explain_failure(child, words.failed, code)
+        return child.stdout.read_text(encoding="utf-8", errors="replace") if child.stdout else ""
+
+
+def find_stall_timeout(environment: Mapping[str, str]) -> float | None:
+    """Return after how many seconds of silence a worker is ended, None for never.
+
+    Raises PreflightError for a value that is no number of seconds.
+    """
+    said = environment.get(STALL_VARIABLE)
+    if not said:
+        return STALL_TIMEOUT_S
+    try:
+        seconds = float(said)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise PreflightError(
+            f"{STALL_VARIABLE} is {said!r}, which is no number of seconds",
+            hint="set it to the seconds of silence after which a worker is ended (0: never), or unset it (an hour)",
+        )
+    return seconds or None
+
+
+def explain_failure(child: Started, failed: str, code: int) -> StageFailedError:
+    """Return why the command ended with that code: the cause, the line that shows it, what to do, and its kept log."""
+    text = _read_logs(child)
+    found = diagnose(text, code, current_language(), in_run=False)
+    log = _keep_log(text)
+    where = Where(str(log), find_line_number(log, found.evidence) if found.evidence else None) if log else None
+    if found.name == "worker-refused" and found.evidence:
+        name = found.evidence.partition(": ")[0]
+        said = [line.removeprefix(f"{name}: ") for line in text.splitlines() if line.startswith(f"{name}: ")]
+        causes = list(dict.fromkeys(said))[-_MOST_LINES:]
+        return StageFailedError(f"{failed}: " + "\n  ".join(causes), hint=found.remedy or None, name=found.name)
+    message = f"{failed} (exit code {code}): {found.cause}"
+    if found.evidence and found.evidence not in message:
+        message += f"\n  {found.evidence}"
+    hint = found.remedy if found.name not in FALLBACKS else (f"its whole log: {log}" if log else found.remedy)
+    return StageFailedError(message, hint=hint, where=where, name=found.name)
+
+
+def _wait(
+    child: Started,
+    interrupts: Interrupts,
+    on_progress: Callable[[int, int], None] | None,
+    words: Words,
+    limit_s: float | None,
+) -> int | None:
+    """Return the exit code, None when the user stops it. Raises StalledError when it stands still for too long."""
+    silence, told, looked_at = Silence(limit_s, time), 0, time.monotonic()
+    every_s = min(_LOOK_EVERY_S, limit_s / 4) if limit_s else _LOOK_EVERY_S
+    while (code := find_exit_code(child)) is None and not interrupts.count:
+        told = tell_progress(child, told, on_progress)
+        if time.monotonic() - looked_at >= every_s:
+            looked_at = time.monotonic()
+            if silence.look(_count_news(child), 0):
+                message = f"{words.failed}: it has neither said nor written anything for {limit_s:g} s, and was ended"
+                raise build_stalled(child, message, _LONGER)
+        time.sleep(POLL_S)
+    if code is not None:
+        tell_progress(child, told, on_progress)
+    return code
+
+
+def _count_news(child: Started) -> int:
+    """Return how many bytes it and its processes have said and written so far."""
+    said = sum(path.stat().st_size for path in (child.stdout, child.log) if path is not None and path.exists())
+    return said + sum(process.count_written_bytes(child.child).values())
+
+
+def build_stalled(child: Started, message: str, hint: str) -> StalledError:
+    """Return the error of a command that stands still, with its last line and its kept log."""
+    text = _read_logs(child)
+    last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), None)
+    log = _keep_log(text)
+    message = f"{message}\n  {last}" if last else message
+    return StalledError(message, hint=hint, where=Where(str(log)) if log else None)
+
+
+def _read_logs(child: Started) -> str:
+    return "\n".join(read_tail(path) for path in (child.stdout, child.log) if path is not None and path.exists())
+
+
+def _keep_log(text: str) -> Path | None:
+    """Return where the end of its log is kept for people, without secrets; None where it cannot be written."""
+    try:
+        descriptor, name = tempfile.mkstemp(prefix="orch-worker-", suffix=".log")
+        with open(descriptor, "w", encoding="utf-8", errors="replace") as stream:  # noqa: PTH123  a descriptor
+            stream.write(text)
+    except OSError:
+        return None
+    scrub_log(Path(name), find_secret_values(os.environ))
+    return Path(name)
