@@ -16,6 +16,7 @@ _INTERPRETER = re.compile(r"python(?P<version>3(?:\.\d+)?)?")
 _LIBRARY = re.compile(r"python(?P<version>3\.\d+)")
 _PATCH_LEVEL = re.compile(r'#define PY_VERSION\s+"([\d.]+)"')
 _SCRIPT = b"#!"
+_MOST_CHARS = 1 << 20
 
 
 def normalise(name: str) -> str:
@@ -76,8 +77,12 @@ def _read_full_version(prefix: Path, library: str) -> str:
 
 
 def _read_text(path: Path) -> str:
+    """Return the beginning of a regular file, which is all of those that are meant."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        if not path.is_file():
+            return ""
+        with path.open(encoding="utf-8", errors="replace") as stream:
+            return stream.read(_MOST_CHARS)
     except OSError:
         return ""
 
