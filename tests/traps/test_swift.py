@@ -339,6 +339,45 @@ def test_the_template_of_another_task(embedding, embed, orch, rows, usual):
     assert "model_type 'qwen3' is no embedding model" in refused.text
 
 
+def talked(number, **mark):
+    turns = [("user", f"what is {number}?"), ("assistant", "nonsense"), ("user", "no"), ("assistant", "a number")]
+    messages = [{"role": role, "content": content} for role, content in turns]
+    messages[1] |= mark
+    return {"messages": messages}
+
+
+def test_an_answer_that_other_tools_would_not_learn(chat, answer, orch, rows):
+    plain = train(chat, rows(*(talked(number) for number in range(8)))).losses
+    assert train(chat, rows(*(talked(number, weight=0) for number in range(8)))).losses == plain  # nobody read it
+    assert train(chat, rows(*(talked(number, loss=False) for number in range(8)))).losses != plain
+    rows(*(talked(number, weight=0) for number in range(8)))
+    rows(talked(99), name="eval.jsonl")
+    found = orch(answer)
+    assert found.code == 0
+    assert [row["messages"] for row in found.train_rows] == [talked(n, loss=False)["messages"] for n in range(8)]
+    [warned] = found.ledger["warnings"]
+    assert (warned["message"].partition(";")[0]) == "answers that are marked as not to be learnt: 8"
+
+
+def test_few_positives_for_many_rows(embedding, embed, orch, rows):
+    labels = ["good", "bad", "neither"]
+    groups = [
+        group | {"pos": [labels[place % 3]], "neg": labels[: place % 3] + labels[place % 3 + 1 :]}
+        for place, group in enumerate(make_groups(12))
+    ]
+    for mask in ("false", "true"):
+        env = {"INFONCE_MASK_FAKE_NEGATIVE": mask}
+        losses = train(embedding, rows(*map(swift_row, groups)), loss_type="infonce", env=env).losses
+        assert min(losses) > math.log(4) - 1e-3  # each text stands four times in the batch, once as the positive
+    rows(*groups)
+    refused = orch(embed)
+    assert refused.code == 3
+    assert (
+        "false-negatives: 33.3% of the negatives that infonce takes from a row's batch answer its query" in refused.text
+    )
+    assert orch(embed, loss={"type": "infonce", "use_batch": False}).code == 0
+
+
 def test_a_model_type_of_another_architecture(chat, answer, orch, rows):
     data = rows({"instruction": "what?", "output": "this"}, {"instruction": "why?", "output": "so"})
     ended = train(chat, data, model_type="llama", template="llama3")
