@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
@@ -41,6 +42,15 @@ def find_listening(process: psutil.Process) -> set[str]:
     return {connection.laddr.ip for connection in connections if connection.status == psutil.CONN_LISTEN}
 
 
+def list_store_keys(launcher: psutil.Process) -> list[str]:
+    """Return what a stranger who reaches the launcher's own store finds in it."""
+    from torch.distributed import TCPStore
+
+    ports = [at.laddr.port for at in launcher.net_connections("inet") if at.status == psutil.CONN_LISTEN]
+    stores = [TCPStore("127.0.0.1", port, is_master=False, timeout=timedelta(seconds=10)) for port in ports]
+    return [key for store in stores for key in store.list_keys()]
+
+
 @pytest.mark.parametrize(("processes", "said"), [(1, "1 [0]"), (2, "3 [0, 1]")])
 def test_a_group_of_processes_listens_on_the_loopback_interface_only(tmp_path, processes, said):
     (tmp_path / "train.py").write_text(SCRIPT)
@@ -54,7 +64,9 @@ def test_a_group_of_processes_listens_on_the_loopback_interface_only(tmp_path, p
                 assert child.poll() is None, "it ended"
                 assert time.monotonic() < end, "waited in vain"
                 time.sleep(0.1)
-            listening = find_listening(psutil.Process(child.pid))
+            launcher = psutil.Process(child.pid)
+            listening = find_listening(launcher)
+            keys = list_store_keys(launcher) if processes > 1 else []
         finally:
             (tmp_path / "go").touch()
         assert child.stdout is not None
@@ -62,6 +74,8 @@ def test_a_group_of_processes_listens_on_the_loopback_interface_only(tmp_path, p
         assert child.wait() == 0
     assert listening  # gloo's own sockets at least
     assert listening <= LOOPBACK
+    assert bool(keys) == (processes > 1)
+    assert [key for key in keys if "rendezvous" in key] == []  # whose values torchrun would unpickle
 
 
 def test_no_plan_starts_the_meeting_place_of_torchrun():
