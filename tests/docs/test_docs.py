@@ -10,6 +10,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -73,11 +75,25 @@ def build_tree() -> str:
     return "\n".join(lines)
 
 
-def split_tree_page() -> tuple[str, str, str]:
-    """Return the architecture page before the tree, the tree, and what follows."""
-    head, rest = TREE_PAGE.read_text(encoding="utf-8").split("<!-- tree -->\n\n")
-    tree, tail = rest.split("\n\n<!-- /tree -->")
-    return head, tree, tail
+def build_layers() -> str:
+    """Return the layers of import-linter's contract, one line a layer; a package ends with a slash."""
+    with (ROOT / "pyproject.toml").open("rb") as stream:
+        contracts = tomllib.load(stream)["tool"]["importlinter"]["contracts"]
+    (layers,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
+    lines = []
+    for layer in layers:
+        names = [name.strip() for name in layer.split("|")]
+        shown = [f"{name}/" if (ROOT / "orchestrator" / name).is_dir() else name for name in names]
+        wrapped = textwrap.wrap(" · ".join(shown), 112, subsequent_indent="  ", break_on_hyphens=False)
+        lines += [f"    {line}" for line in wrapped]
+    return "\n".join(lines)
+
+
+def split_page(what: str) -> tuple[str, str, str]:
+    """Return the architecture page before its `what` (tree or layers), that itself, and what follows."""
+    head, rest = TREE_PAGE.read_text(encoding="utf-8").split(f"<!-- {what} -->\n\n")
+    found, tail = rest.split(f"\n\n<!-- /{what} -->")
+    return head, found, tail
 
 
 def heading_anchors(page: Path) -> set[str]:
@@ -157,7 +173,13 @@ def test_links_and_paths_were_found_at_all():
 def test_the_tree_lists_every_module_with_the_first_line_of_its_docstring():
     expected = build_tree()
     assert len(expected.splitlines()) > 50
-    assert split_tree_page()[1] == expected, "write it anew: python tests/docs/test_docs.py"
+    assert split_page("tree")[1] == expected, "write it anew: python tests/docs/test_docs.py"
+
+
+def test_the_layers_are_those_of_the_import_contract():
+    expected = build_layers()
+    assert len(expected.splitlines()) > 10
+    assert split_page("layers")[1] == expected, "write it anew: python tests/docs/test_docs.py"
 
 
 def test_every_module_says_its_one_job_in_one_line():
@@ -280,5 +302,6 @@ def test_every_shipped_recipe_opens_with_commands_that_name_it():
 
 
 if __name__ == "__main__":
-    before, _, after = split_tree_page()
-    TREE_PAGE.write_text(f"{before}<!-- tree -->\n\n{build_tree()}\n\n<!-- /tree -->{after}", encoding="utf-8")
+    for part, build in (("layers", build_layers), ("tree", build_tree)):
+        before, _, after = split_page(part)
+        TREE_PAGE.write_text(f"{before}<!-- {part} -->\n\n{build()}\n\n<!-- /{part} -->{after}", encoding="utf-8")

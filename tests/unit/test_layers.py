@@ -1,9 +1,8 @@
-"""The architecture is a failing test: no hole in the contracts of pyproject.toml, no circle of imports, one picture."""
+"""The architecture is a failing test: no hole in the contracts of pyproject.toml, no circle of imports."""
 
 from __future__ import annotations
 
 import graphlib
-import re
 import tomllib
 
 import pytest
@@ -33,23 +32,11 @@ def test_no_module_imports_itself_by_way_of_others():
     graphlib.TopologicalSorter(imports).prepare()  # CycleError names the circle
 
 
-def test_workers_may_import_none_of_the_core(contracts, rooms):
-    island = contracts["Workers are an island"]
-    forbidden = {name.removeprefix("orchestrator.") for name in island["forbidden_modules"]}
-    assert rooms - {"workers"} <= forbidden
+def test_workers_may_import_none_of_the_core(contracts):
+    assert "orchestrator.*" in contracts["Workers are an island"]["forbidden_modules"]
 
 
 def test_every_room_has_its_place_in_the_layers(contracts, rooms):
     layers = contracts["The flow goes one way"]
     assert layers["exhaustive"]
     assert {name.strip() for row in layers["layers"] for name in row.split("|")} == rooms
-
-
-def test_the_picture_of_the_layers_is_that_of_the_contract(contracts, root):
-    page = (root / "docs" / "architecture.md").read_text(encoding="utf-8")
-    picture = page.partition("## Layers")[2].partition("- `workers/`")[0]
-    rows = re.findall(r"(?m)^    (\S.*)$", picture)
-    shown = re.split(r"\n", re.sub(r" ·\n", " · ", "\n".join(rows)))
-    assert [{name.strip("/ ") for name in row.split("·")} for row in shown] == [
-        {name.strip() for name in row.split("|")} for row in contracts["The flow goes one way"]["layers"]
-    ]
