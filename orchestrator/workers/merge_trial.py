@@ -122,7 +122,9 @@ def explain(result: dict[str, Any]) -> list[str]:
         return []
     problems = []
     largest, allowed = result["max_difference"], result["tolerance"]
-    if largest is None or allowed is None or largest > allowed:
+    if allowed is None:
+        problems.append("the merged model gives as many numbers as another vocabulary has: its size was changed")
+    elif largest is None or largest > allowed:
         problems.append(
             f"the merged model gives other numbers than base and adapter: up to {largest} apart, allowed {allowed}"
         )

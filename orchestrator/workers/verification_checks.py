@@ -52,7 +52,12 @@ def measure_scale(scores: Sequence[float]) -> float:
 
 
 def compare(scores: Sequence[float], expected: Sequence[float], share: float) -> tuple[bool, dict[str, Any]]:
-    """Return whether the scores agree within `share` of the scale of the expected ones, and the numbers."""
+    """Return whether the scores agree within `share` of the scale of the expected ones, and the numbers.
+
+    Where there are more of the one than of the other, as of two vocabularies, they do not.
+    """
+    if len(scores) != len(expected):
+        return False, {"max_difference": None, "tolerance": None, "pairs": [len(scores), len(expected)]}
     differences = [abs(one - other) for one, other in zip(scores, expected, strict=True)]
     scale = measure_scale(expected) if expected else 1.0
     largest = max(differences, default=0.0)

@@ -87,6 +87,23 @@ def test_a_tokenizer_that_appends_the_end_token_itself_gets_it_once(tmp_path, de
     assert max(abs(found[key] - expected[key]) for key in expected) < 1e-6
 
 
+def test_a_tokenizer_with_code_of_its_own_gets_an_end_token_where_its_code_is_trusted(tmp_path, decoder):
+    import shutil
+
+    from orchestrator.workers.embedding.end_token import append_end_token
+
+    folder = tmp_path / "mine"
+    shutil.copytree(decoder, folder)
+    code = "from transformers import PreTrainedTokenizerFast\n\n\nclass Mine(PreTrainedTokenizerFast):\n    pass\n"
+    (folder / "tokenization_mine.py").write_text(code)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    own = {"tokenizer_class": "Mine", "auto_map": {"AutoTokenizer": [None, "tokenization_mine.Mine"]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | own))
+    before = json.loads((folder / "tokenizer.json").read_text())["post_processor"]
+    append_end_token(folder, trust_remote_code=True)
+    assert json.loads((folder / "tokenizer.json").read_text())["post_processor"] != before
+
+
 def test_a_text_that_is_cut_keeps_its_end_token_and_is_counted(tmp_path, decoder):
     pairs = write_lines(tmp_path / "pairs.jsonl", [{"pid": "p0", "text1": LONG, "text2": "short", "score": 1}])
     rows, facts = score_with(tmp_path, decoder, pairs)

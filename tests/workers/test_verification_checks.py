@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+from orchestrator.workers.chat.verify import Seen, describe_probes, share_vocabulary
 from orchestrator.workers.verification_checks import (
     check_changed_scores,
     check_changed_weights,
@@ -59,3 +60,18 @@ def test_a_merge_that_rounds_the_training_away_is_a_failure():
     base, adapter = [0.0, 0.0], [0.1, -0.1]
     assert not check_merge_keeps_training(base, adapter, [0.01, -0.01]).passed
     assert check_merge_keeps_training(base, adapter, [0.09, -0.1]).passed
+
+
+def test_numbers_of_two_vocabularies_are_a_failure_and_no_crash():
+    assert compare([1.0, 2.0, 3.0], [1.0, 2.0], 1e-3)[0] is False
+    check = check_same("merged", "the merged model", [1.0, 2.0, 3.0], [1.0, 2.0], 1e-3)
+    assert not check.passed
+    assert check.to_json()["pairs"] == [3, 2]
+
+
+def test_models_of_two_vocabularies_are_compared_on_the_tokens_that_both_have():
+    base, tuned = [1.0, 2.0, 5.0, 6.0], [1.5, 2.5, 9.0, 5.5, 6.5, 9.0]
+    assert share_vocabulary(2, base, tuned) == [base, [1.5, 2.5, 5.5, 6.5]]
+    seen = {"base": Seen(base, [], {}, []), "packaged": Seen(tuned, [], {}, [])}
+    found = describe_probes(seen, [("data", "a"), ("data", "b")], 2)
+    assert [line["from_base"] for line in found] == [0.5, 0.5]

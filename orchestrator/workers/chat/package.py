@@ -143,7 +143,7 @@ def package(request: Request, folder: Path) -> None:
         seen["adapter"] = adapted
     seen["packaged"], tied = ask_packaged(folder, packaged_tokenizer, questions, request.device, trust=trust)
     wanted = bool(read_json(folder / "config.json").get("tie_word_embeddings", tied))
-    checks = build_checks(request, folder, scan, seen, tied=(wanted, tied))
+    checks = build_checks(request, folder, scan, seen, tied=(wanted, tied), count=len(probes))
     checks += [check_template(written), check_stop(trained.stop_id, stops)]
     test, examples = describe_answers(tokenizer, prompts, seen)
     heads = [(probe.origin, probe.messages[-1]["content"]) for probe in probes]

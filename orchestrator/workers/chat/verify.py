@@ -14,6 +14,7 @@ from orchestrator.workers.chat.model import (
     compute_last_logits,
     find_stop_ids,
 )
+from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.merge import attach_adapter, load_base
 from orchestrator.workers.pickles import weight_options
 from orchestrator.workers.verification_checks import (
@@ -47,12 +48,16 @@ ANSWER_TOKENS = 48
 
 @dataclass(frozen=True)
 class Questions:
-    """What every model is asked: ids of the probes, and the prompts that it answers greedily, the test prompt first."""
+    """What every model is asked: ids of the probes, and the prompts that it answers greedily, the test prompt first.
+
+    Every `step`-th logit of a vocabulary is looked at: of the same ids in models of different vocabularies.
+    """
 
     probes: list[list[int]]
     prompts: list[list[int]]
     pad: int
     stop_id: int | None
+    step: int = 1
 
 
 @dataclass(frozen=True)
@@ -67,12 +72,22 @@ class Seen:
 
 
 def ask(model: Any, tokenizer: Any, questions: Questions, *, missing: tuple[str, ...] = (), hashed: bool) -> Seen:
-    """Return what the model makes of the questions; it is asked one at a time, without padding."""
+    """Return what the model makes of the questions; it is asked one at a time, without padding.
+
+    Raises WorkerError for a model that has no embedding of one of their tokens.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    highest = max(max(ids) for ids in (*questions.probes, *questions.prompts))
+    if highest >= rows:
+        raise WorkerError(
+            f"{getattr(model.config, 'name_or_path', '') or 'the model'} has {rows} tokens, and the tokenizer gives a "
+            f"probe token {highest}: the vocabulary was enlarged in training, so the two cannot be compared"
+        )
     stop_ids = find_stop_ids(model, tokenizer, questions.stop_id)
     numbers: list[float] = []
     for ids in questions.probes:
         logits = compute_last_logits(model, [ids[:LONGEST_PROBE_TOKENS]], questions.pad, 1)[0, -1].float()
-        numbers += logits[:: max(1, len(logits) // MAX_NUMBERS)].tolist()
+        numbers += logits[:: questions.step].tolist()
     answers = [
         answer_greedily(model, [prompt], pad=questions.pad, stop_ids=stop_ids, max_new_tokens=ANSWER_TOKENS, top=True)[
             0
@@ -122,9 +137,12 @@ def release() -> None:
 
 
 def build_checks(
-    request: Request, folder: Path, scan: WeightScan, seen: dict[str, Seen], *, tied: tuple[bool, bool]
+    request: Request, folder: Path, scan: WeightScan, seen: dict[str, Seen], *, tied: tuple[bool, bool], count: int
 ) -> list[Check]:
-    """Return every check of weights, logits and answers. `tied` is what the config says, and what was loaded."""
+    """Return every check of weights, logits and answers of `count` probes.
+
+    `tied` is what the config says, and what was loaded.
+    """
     base, packaged = seen["base"], seen["packaged"]
     checks = [
         check_weights(scan),
@@ -133,14 +151,16 @@ def build_checks(
         check_tied(folder, wanted=tied[0], tied=tied[1]),
         check_finite({name: one.numbers for name, one in seen.items()}),
         check_changed_weights(base.hashes, packaged.hashes),
-        check_changed_scores(base.numbers, packaged.numbers),
+        check_changed_scores(*share_vocabulary(count, base.numbers, packaged.numbers)),
         check_not_constant(packaged.numbers),
     ]
     adapted = seen.get("adapter")
     if adapted is not None:
         share = max((MERGE_TOLERANCE.get(dtype, 5e-2) for dtype in scan.dtypes), default=COMPUTE_TOLERANCE)
         checks.append(check_same("merged", "the merged model", packaged.numbers, adapted.numbers, share))
-        checks.append(check_merge_keeps_training(base.numbers, adapted.numbers, packaged.numbers))
+        checks.append(
+            check_merge_keeps_training(*share_vocabulary(count, base.numbers, adapted.numbers, packaged.numbers))
+        )
         tolerance = share * measure_scale(adapted.numbers)
         checks.append(check_answer(adapted.answers[0], packaged.answers[0], packaged.stop_ids, tolerance))
     return checks
@@ -148,20 +168,32 @@ def build_checks(
 
 def describe_probes(seen: dict[str, Seen], heads: Sequence[tuple[str, str]], count: int) -> list[dict[str, Any]]:
     """Return, for each probe, where it comes from and how far the packaged model is from the others."""
-    packaged = seen["packaged"].numbers
+    names = list(seen)
+    shared = dict(zip(names, share_vocabulary(count, *(seen[name].numbers for name in names)), strict=True))
+    packaged = shared["packaged"]
     width = len(packaged) // count
     lines = []
     for index, (origin, prompt) in enumerate(heads):
         part = slice(index * width, (index + 1) * width)
         distances = {
             f"from_{name}": as_number(
-                max(abs(one - other) for one, other in zip(values.numbers[part], packaged[part], strict=True))
+                max(abs(one - other) for one, other in zip(values[part], packaged[part], strict=True))
             )
-            for name, values in seen.items()
+            for name, values in shared.items()
             if name != "packaged"
         }
         lines.append({"origin": origin, "prompt": prompt[:80], **distances})
     return lines
+
+
+def share_vocabulary(count: int, *numbers: list[float]) -> list[list[float]]:
+    """Return the numbers of `count` probes for the tokens that every model has: training may add some."""
+    widths = [len(found) // count for found in numbers]
+    width = min(widths)
+    return [
+        [value for index in range(count) for value in found[index * own : index * own + width]]
+        for found, own in zip(numbers, widths, strict=True)
+    ]
 
 
 def build_questions(trained: Any, tokenizer: Any, probes: Sequence[Any], prompts: Sequence[Any]) -> Questions:
@@ -171,4 +203,5 @@ def build_questions(trained: Any, tokenizer: Any, probes: Sequence[Any], prompts
         prompts=[trained.encode_prompt(messages) for messages in prompts],
         pad=choose_pad(tokenizer),
         stop_id=trained.stop_id,
+        step=max(1, len(tokenizer) // MAX_NUMBERS),
     )

@@ -64,7 +64,7 @@ def ensure_end_token(tokenizer: Any, origin: str) -> None:
         tokenizer.backend_tokenizer.post_processor = build_end_processor(require_end_token(tokenizer, origin))
 
 
-def append_end_token(folder: Path) -> None:
+def append_end_token(folder: Path, *, trust_remote_code: bool = False) -> None:
     """Make the folder's tokenizer append the end token unless it does; nothing else in tokenizer.json changes.
 
     Raises WorkerError for a folder without tokenizer.json or a tokenizer that cannot.
@@ -75,7 +75,7 @@ def append_end_token(folder: Path) -> None:
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise WorkerError(f"{folder} holds no tokenizer.json: its tokenizer cannot be made to append {END_TOKEN}")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     if appends_end_token(tokenizer, str(folder)):
         return
     core = Tokenizer.from_file(str(path))

@@ -85,7 +85,7 @@ def settle(spec: EmbeddingSpec, request: Request, folder: Path) -> EmbeddingSpec
 def write_format(folder: Path, spec: EmbeddingSpec) -> None:
     """Make tokenizer and modules those of the training."""
     if spec.pooling == "lasttoken":
-        append_end_token(folder)
+        append_end_token(folder, trust_remote_code=spec.trust_remote_code)
         update_settings(folder, model_max_length=spec.max_length, padding_side="left")
     else:
         update_settings(folder, model_max_length=spec.max_length)
