@@ -30,6 +30,11 @@ DISTRIBUTIONS = (
     "datasets", "tokenizers", "safetensors", "torch", "numpy", "ir-measures",
     "flash-attn", "kernels", "liger-kernel", "bitsandbytes", "hqq", "eetq", "optimum-quanto",
 )  # fmt: skip
+# What single arguments of a trainer ask for (preflight/argument_packages.py).
+OPTIONAL = (
+    "tensorboard", "tensorboardX", "wandb", "swanlab", "mlflow", "comet-ml", "trackio", "bitsandbytes", "hqq", "eetq",
+    "optimum-quanto", "galore-torch", "schedulefree", "lomo-optim", "apollo-torch", "evalscope", "jieba", "unsloth",
+)  # fmt: skip
 # What PYTHONPATH adds, and the user's own packages, are there for a stage too; the working directory is not.
 _PROBE = """
 import sys
@@ -56,7 +61,7 @@ def find_versions(python: str, *, may_run: bool = True) -> dict[str, str]:
         found = _choose(*known)
         if len(found) > 1 or python == sys.executable or not may_run:  # more than Python's own version
             return found
-    return _probe(python, *DISTRIBUTIONS) if may_run else {}
+    return _probe(python, *DISTRIBUTIONS, *OPTIONAL) if may_run else {}
 
 
 def _own_path() -> tuple[str, list[str]]:
@@ -68,7 +73,7 @@ def _choose(version: str, folders: list[str]) -> dict[str, str]:
 
     importlib.metadata would parse each package's whole description for it, which takes longer than all of `orch check`.
     """
-    wanted = {normalise(name): name for name in DISTRIBUTIONS}
+    wanted = {normalise(name): name for name in (*DISTRIBUTIONS, *OPTIONAL)}
     found = {"python": version}
     for name, number in list_distributions(folders):
         if name in wanted:

@@ -82,7 +82,8 @@ def check_saving(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
     validated = job.recipe.data.validation_ratio is not None
     if save in {"no", "best"}:
         what = "saves nothing: there is no model to package" if save == "no" else "leaves nothing to continue from"
-        yield ("train", "save_strategy"), Problem(f"save_strategy {save} {what}", "say epoch or steps")
+        hint = "say steps, as it evaluates" if validated and "eval_steps" in train else "say epoch or steps"
+        yield ("train", "save_strategy"), Problem(f"save_strategy {save} {what}", hint)
     if asked == "best" and not validated:
         yield ("checkpoint",), Problem("without validation rows none is best", f"say last, or {SETS_ASIDE}")
     if isinstance(asked, int) and asked < 1:

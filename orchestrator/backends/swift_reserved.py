@@ -168,19 +168,19 @@ CONDITIONS = (
         "quant_method",
         lambda _, train: _is_full(train),
         "weights in a few bits are not trained: full training needs the whole model",
-        "remove it, or say tuner_type: lora",
+        "remove it, and quant_bits; or say tuner_type: lora",
     ),
     Condition(
         "lisa_activated_layers",
         lambda _, train: train["lisa_activated_layers"] > 0 and not _is_full(train),
         "LISA is for full training",
-        "say tuner_type: full and remove the settings of LoRA, or remove it",
+        "remove it: it goes with tuner_type: full, which has no settings of LoRA and nothing to merge",
     ),
     Condition(
         "rope_scaling",
         _needs_length,
         "ms-swift does not know for which length",
-        f"one of {', '.join(_ROPE)} together with max_model_len, or a mapping of type and factor",
+        f"say {', '.join(_ROPE)} and max_model_len beside it; or a mapping of type and factor",
     ),
     Condition(
         "truncation_strategy",

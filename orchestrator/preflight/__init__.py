@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.errors import DataError, PreflightError, Problem
 from orchestrator.preflight.advisories import advise_known_bugs, check_known_bugs
+from orchestrator.preflight.argument_packages import check_argument_packages
 from orchestrator.preflight.arguments import check_arguments
 from orchestrator.preflight.conflicts import OPTIONAL, advise_precision, check_conflicts
 from orchestrator.preflight.cpu_training import advise_on_cpu
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 # A check yields what ends the run before it starts; an advice yields what the user should know and may ignore.
 CHECKS: tuple[Check, ...] = (
     check_packages,
+    check_argument_packages,
     check_arguments,
     check_hub,
     check_disk,
@@ -63,7 +65,8 @@ DATA_CHECKS: tuple[Check, ...] = (check_data_files,)
 _ANY_VERSION = "9999"  # of a package that another machine may have: with no bug that is known
 # Nothing of this is known of a machine that is only named (--hardware gpu:4).
 OF_THIS_MACHINE: frozenset[Check] = frozenset({
-    check_packages, check_disk, check_run_path, check_shell_variables, check_devices, check_ports,
+    check_packages, check_argument_packages, check_disk, check_run_path, check_shell_variables, check_devices,
+    check_ports,
 })  # fmt: skip
 OF_A_HUB: frozenset[Check] = frozenset({check_hub})
 ADVICE: tuple[Check, ...] = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -116,9 +117,7 @@ def test_no_argument_of_a_trainer_is_lost(name):
 PLUGIN = "plugins/own.py"
 
 
-@pytest.mark.parametrize(
-    ("name", "given", "key", "says"),
-    [
+REFUSED = [
         ("qwen3_sft_lora", {"loss_type": "total_nonsense"}, "loss_type", "learns the next token"),
         ("qwen3_sft_lora", {"loss_type": "infonce"}, "loss_type", "learns the next token"),
         ("qwen3_reranker_native", {"cached_dataset": ["/data/other"]}, "cached_dataset", "not set here"),
@@ -156,7 +155,7 @@ PLUGIN = "plugins/own.py"
         ("qwen3_reranker", {"tokenizer_name": "Qwen/Qwen3-0.6B"}, "tokenizer_name", "not set here"),
         ("qwen3_reranker", {"fsdp": "full_shard"}, "fsdp", "not set here"),
         ("bge_reranker", {"max_len": 512}, "max_len", "not set here"),
-        ("bge_pointwise", {"dataloader_prefetch_factor": 2}, "dataloader_prefetch_factor", "without workers"),
+        ("llm_pointwise", {"dataloader_prefetch_factor": 2}, "dataloader_prefetch_factor", "without workers"),
         *(
             (name, {key: value}, key, says)
             for name in ("qwen3_sft_lora", "qwen3_reranker", "bge_reranker")
@@ -169,13 +168,54 @@ PLUGIN = "plugins/own.py"
                 ("logging_steps", 0, "refuses"),
             )
         ),
-    ],
-)  # fmt: skip
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "given", "key", "says"), REFUSED)
 def test_what_breaks_a_promise_or_the_trainer_s_start_is_refused_with_the_reason(name, given, key, says):
     problems = refuse(give(name, **given), key)
     assert problems
     assert any(says in problem.message for problem in problems)
     assert all(problem.hint or key == "lr_scheduler_type" for problem in problems)
+
+
+@pytest.mark.parametrize(("name", "given", "key", "says"), REFUSED)
+def test_each_way_out_that_a_hint_names_is_one(name, given, key, says):
+    job = give(name, **given)
+    problem = refuse(job, key)[0]
+    ways = list(follow(problem.hint, key, job.recipe.train))
+    assert ways or key in {"lr_scheduler_type", "external_plugins", "from_peft", "quant_bits", "rope_scaling"}, (
+        problem.hint
+    )
+    for train in ways:
+        changed = replace(job, recipe=job.recipe.model_copy(update={"train": train}))
+        backend = BACKENDS[job.recipe.backend]
+        assert backend.check_train(train) == []
+        assert [one for one in backend.check_job(changed) if one[0][-1] != "tuner_type"] == [], (problem.hint, says)
+
+
+def follow(hint, key, train):
+    """Yield what `train:` becomes by each clause of a hint: the key removed or moved away, or another value of one."""
+    for clause in re.split("; |, or | or (?=remove)", hint or ""):
+        rest = {name: value for name, value in train.items() if name != key}
+        if said := re.search(r"say (\w+): (\w+)", clause):
+            full = said[2] == "full"
+            kept = {name: value for name, value in train.items() if not (full and "lora" in name)}
+            yield {**kept, said[1]: said[2]} | ({"quant_bits": 4} if said[2] == "bnb" else {})
+        elif key == "save_strategy":
+            yield from ({**train, key: one} for one in ("epoch", "steps") if one in clause)
+        elif clause.startswith("remove it, and quant_bits"):
+            yield {name: value for name, value in rest.items() if name != "quant_bits"}
+        elif clause.startswith("say max_steps"):
+            yield {**train, "max_steps": 100}
+        elif number := re.match(r"(\d+) is usual", clause):
+            yield {**train, key: int(number[1])}
+        elif listed := re.match(r"one of ([\w, ]+)$", clause):
+            yield from ({**train, key: [one] if isinstance(train[key], list) else one} for one in listed[1].split(", "))
+        elif clause.startswith(
+            ("remove it", "say it as", "say query_max_len", "name the files", "these trainers", "download")
+        ):
+            yield rest
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,40 @@
+"""A package that a single argument asks for is missed before the run, not by the trainer after the baseline."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.pipeline import build_plan
+from orchestrator.preflight import CHECKS
+from orchestrator.preflight.argument_packages import ASKED_FOR, check_argument_packages
+from orchestrator.provenance import DISTRIBUTIONS, OPTIONAL
+from tests.jobs import TESTED
+from tests.shipped import build_shipped_job
+
+
+def check(name, *overrides, installed=()):
+    job = build_shipped_job(name, *overrides, versions=TESTED | dict.fromkeys(installed, "1.0"))
+    return list(check_argument_packages(job, build_plan(job)))
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "package"),
+    [
+        ("qwen3_sft_lora", ["train.quant_method=bnb", "train.quant_bits=4"], "bitsandbytes"),
+        ("qwen3_sft_lora", ["train.report_to=[tensorboard]"], "tensorboard"),
+        ("qwen3_sft_lora", ["train.eval_metric=nlg"], "jieba"),
+        ("qwen3_reranker", ["train.report_to=wandb"], "wandb"),
+        ("bge_pointwise", ["train.optim=adamw_bnb_8bit"], "bitsandbytes"),
+    ],
+)
+def test_what_an_argument_asks_for_is_missed_before_the_run(name, given, package):
+    (problem,) = check(name, *given)
+    assert f"asks for {package}, which is not installed" in problem.message
+    assert f"-m pip install {package}" in problem.hint
+    assert check(name, *given, installed=[package]) == []
+
+
+def test_it_is_checked_before_every_run_and_every_package_is_looked_for():
+    assert check_argument_packages in CHECKS
+    assert set(ASKED_FOR) <= {*DISTRIBUTIONS, *OPTIONAL}
+    assert check("qwen3_sft_lora", "train.optim=adamw_torch") == []
