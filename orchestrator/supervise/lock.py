@@ -115,7 +115,7 @@ def is_supervised(run_dir: RunDir) -> bool:
     A copy of a folder has a copy of the lock, which nobody holds; nor does a lock that was written by hand.
     """
     holder = load_holder(run_dir)
-    if holder is None or not holder.is_alive():
+    if holder is None or not holder.is_alive() or run_dir.lock.is_symlink():
         return False
     if holder.host != process.host():
         return True

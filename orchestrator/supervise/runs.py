@@ -120,6 +120,7 @@ def stop_run(
     if state is None and load_holder(run_dir) is None:
         return "it never started"
     if (state is None or state.status == "running") and is_supervised(run_dir):
+        _require_original(run_dir)
         return _stop_supervisor(run_dir, reach)
     with held_lock(run_dir):
         return _stop_leftover(run_dir, state, reach)
@@ -195,15 +196,22 @@ def _stop_leftover(run_dir: RunDir, state: RunState | None, reach: _Reach) -> st
     return "nothing runs"
 
 
+def _require_original(run_dir: RunDir) -> None:
+    """Raise RunFolderError for a copy whose lock is the original's own file, by a hard link."""
+    text, place = _find_place(run_dir)
+    if place != run_dir.root.resolve() and place.is_dir():
+        message = f"{run_dir.root} is a copy: what runs was started in {place}"
+        raise RunFolderError(message, hint=f"to end that run: orch stop {place}")
+    if run_dir.lock.stat().st_nlink > 1 and not is_own(run_dir, text):
+        message = f"the lock of {run_dir.root} is that of another folder, and the run was not made by you"
+        raise RunFolderError(message, hint="name the folder where the run was started")
+
+
 def _require_started_here(run_dir: RunDir, members: tuple[int, ...]) -> None:
     """Raise RunFolderError unless this user's own plan for this very folder can have started these processes."""
-    try:
-        text = run_dir.plan_json.read_text(encoding="utf-8")
-        place = Path(plan_from_json(text).run_dir)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        text, place = "", run_dir.root
+    text, place = _find_place(run_dir)
     pids = ", ".join(map(str, members))
-    if place.resolve() != run_dir.root.resolve():
+    if place != run_dir.root.resolve():
         message = f"{run_dir.root} is a copy: what it names as running (process {pids}) was started in {place}"
         raise RunFolderError(message, hint=f"to end that run: orch stop {place}")
     if not is_own(run_dir, text):
@@ -212,6 +220,15 @@ def _require_started_here(run_dir: RunDir, members: tuple[int, ...]) -> None:
             f"{message}; it names processes of yours: {pids}",
             hint=f"look what they are; to end them: kill {' '.join(map(str, members))}",
         )
+
+
+def _find_place(run_dir: RunDir) -> tuple[str, Path]:
+    """Return the plan's text, and the folder that it was made for; this one where it does not say."""
+    try:
+        text = run_dir.plan_json.read_text(encoding="utf-8")
+        return text, Path(plan_from_json(text).run_dir).resolve()
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return "", run_dir.root.resolve()
 
 
 def _load_verdict(run_dir: RunDir) -> str | None:

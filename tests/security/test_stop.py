@@ -83,6 +83,30 @@ def test_the_stop_of_a_copy_leaves_the_original_alone(run, start, tmp_path):
     assert supervisor.wait(5) != 0
 
 
+def test_a_copy_by_hard_links_is_a_copy(run, start, tmp_path):
+    supervisor = start(sys.executable, "-c", HOLD, run.root)
+    assert supervisor.stdout.readline() == "held\n"
+    copy = RunDir(shutil.copytree(run.root, tmp_path / "copy", copy_function=os.link))
+    with pytest.raises(RunFolderError, match="is a copy"):
+        stop_run(copy, patience=QUICK)
+    assert supervisor.poll() is None
+    assert str(supervisor.pid) in stop_run(run, patience=QUICK)
+
+
+@pytest.mark.parametrize("make", [os.link, os.symlink])
+def test_a_foreign_folder_with_the_lock_of_ones_run_does_not_stop_it(run, start, tmp_path, make):
+    supervisor = start(sys.executable, "-c", HOLD, run.root)
+    assert supervisor.stdout.readline() == "held\n"
+    theirs = RunDir(tmp_path / "theirs")
+    theirs.root.mkdir()
+    theirs.plan_json.write_text(Plan("t", str(theirs.root), "reranker", "fake", False, {}, (), ()).to_json())
+    write_state(theirs, RunState("running", started=time.time()))
+    make(run.lock, theirs.lock)
+    with pytest.raises(RunFolderError):
+        stop_run(theirs, patience=QUICK)
+    assert supervisor.poll() is None
+
+
 def test_where_nobody_shows_who_has_a_file_open_the_lock_itself_is_tried(run, start, tmp_path, monkeypatch):
     supervisor = start(sys.executable, "-c", HOLD, run.root)
     assert supervisor.stdout.readline() == "held\n"
