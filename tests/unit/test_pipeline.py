@@ -118,6 +118,25 @@ def test_renamed_columns_reach_the_teacher_s_stages(plan_of):
         assert option(plan.stage(kind), "--columns") == "query=question"
 
 
+def test_keys_that_are_not_needed_reach_every_stage_that_reads_rows(plan_of):
+    ignoring = ", ignore: [context, id]}"
+    for text, stages in (
+        (DISTILLED, ("teacher-pairs", "teacher", "prepare")),
+        (GUARDED, ("prepare", "guard-general-data")),
+    ):
+        plan = plan_of(text.replace("eval: eval.jsonl}", f"eval: eval.jsonl{ignoring}"), guard=LABELLED)
+        assert [rows_of(plan.stage(kind), "--ignore") for kind in stages] == [("context", "id")] * len(stages)
+
+
+@pytest.mark.parametrize(("said", "flag"), [("true", "--scores-as-labels"), ("false", "--no-scores-as-labels")])
+def test_what_the_rows_scores_are_reaches_the_stages_that_read_labels(plan_of, said, flag):
+    plan = plan_of(
+        GUARDED.replace("eval: eval.jsonl}", f"eval: eval.jsonl, scores_as_labels: {said}}}"), guard=LABELLED
+    )
+    assert flag in plan.stage("prepare").command.argv
+    assert flag not in plan_of(PLAIN).stage("prepare").command.argv
+
+
 def test_a_teacher_s_scores_are_kept_across_runs_unless_it_is_tiny(plan_of):
     assert option(plan_of(DISTILLED).stage("teacher-scores"), "--cache").endswith("/orch/teacher")
     assert "--cache" not in plan_of(DISTILLED, smoke=True).stage("teacher-scores").command.argv
