@@ -140,8 +140,11 @@ def data_check_command(
 @click.option("--eval-ratio", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.1, show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path(), help="Folder for the two files.")
 @click.option("--seed", type=int, default=42, show_default=True)
+@map_option
 @as_json
-def data_split_command(file: Path, eval_ratio: float, output: Path, seed: int, as_json: bool) -> None:
+def data_split_command(
+    file: Path, eval_ratio: float, output: Path, seed: int, columns: tuple[str, ...], as_json: bool
+) -> None:
     """Split FILE by query into NAME.train and NAME.eval: no query is on both sides, rows stay as they are."""
     from orchestrator.data.reading.containers import COMPRESSED
     from orchestrator.data.split import split_file
@@ -153,7 +156,8 @@ def data_split_command(file: Path, eval_ratio: float, output: Path, seed: int, a
     if stem != plain.stem and output.resolve() == file.resolve().parent:
         stem = plain.stem  # or the new train file would be the old one
     train, held_out = (output / f"{stem}.{side}{plain.suffix}" for side in ("train", "eval"))
-    report = split_file(file, train, held_out, eval_ratio, seed)
+    renamed = dict(split_assignments("--map", columns))
+    report = split_file(file, train, held_out, eval_ratio, seed, columns=renamed)
     if as_json:
         sides = {"train": report.train_rows, "eval": report.eval_rows}
         print_json("data split", {"train": str(train), "eval": str(held_out), "rows": sides})

@@ -18,7 +18,7 @@ from orchestrator.data.writing.writers import FileSet
 from orchestrator.errors import DataError, Problem, Where
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
     from typing import BinaryIO
 
@@ -37,7 +37,15 @@ class SplitReport:
     eval_queries: int
 
 
-def split_file(path: Path, out_train: Path, out_eval: Path, eval_ratio: float, seed: int = 42) -> SplitReport:
+def split_file(
+    path: Path,
+    out_train: Path,
+    out_eval: Path,
+    eval_ratio: float,
+    seed: int = 42,
+    *,
+    columns: Mapping[str, str] | None = None,
+) -> SplitReport:
     """Write the rows of `path` to two new files, all rows of one query to the same one.
 
     JSON Lines stay JSON Lines (each line's bytes kept, empty lines and the byte order mark left out), a JSON list
@@ -54,7 +62,7 @@ def split_file(path: Path, out_train: Path, out_eval: Path, eval_ratio: float, s
         hint = "orch data convert makes JSON Lines of it"
         raise refuse("unknown-ending", "only JSON files are split row by row", path, hint=hint)
     cut = cut_for(eval_ratio)
-    draws = _read_draws(path, seed)
+    draws = _read_draws(path, seed, columns or {})
     if not draws.can_split:
         raise DataError(
             "too-few-queries: all rows have one query, so that they cannot be split",
@@ -62,16 +70,16 @@ def split_file(path: Path, out_train: Path, out_eval: Path, eval_ratio: float, s
             where=Where(str(path)),
         )
     mended = draws.mend(cut)
-    return _write(path, out_train, out_eval, cut if mended is None else mended, seed)
+    return _write(path, (out_train, out_eval), cut if mended is None else mended, seed, columns or {})
 
 
-def _read_draws(path: Path, seed: int) -> DrawRange:
+def _read_draws(path: Path, seed: int, columns: Mapping[str, str]) -> DrawRange:
     """Draw every row's query. Raises DataError when a row has none."""
     draws = DrawRange()
     problems: list[Problem] = []
     more: Counter[str] = Counter()
     for row in Source(path).rows():
-        found = row.fault or find_split_text(row.value)
+        found = row.fault or find_split_text(row.value, columns)
         if isinstance(found, str):
             draws.add(draw(found, seed))
         elif len(problems) < PROBLEMS_SHOWN:
@@ -87,13 +95,13 @@ def _read_draws(path: Path, seed: int) -> DrawRange:
     return draws
 
 
-def _write(path: Path, out_train: Path, out_eval: Path, cut: int, seed: int) -> SplitReport:
+def _write(path: Path, outs: tuple[Path, Path], cut: int, seed: int, columns: Mapping[str, str]) -> SplitReport:
     rows = [0, 0]
     queries = (DigestSet(), DigestSet())
     source = Source(path)
     with FileSet() as files:
-        streams = (files.open(out_train), files.open(out_eval))
-        for row, text, side in _place(source, cut, seed):
+        streams = (files.open(outs[0]), files.open(outs[1]))
+        for row, text, side in _place(source, cut, seed, columns):
             _append(streams[side], row, is_first=not rows[side], in_list=source.holds_list)
             rows[side] += 1
             queries[side].add(digest((loose_key(text),)))
@@ -101,13 +109,13 @@ def _write(path: Path, out_train: Path, out_eval: Path, cut: int, seed: int) -> 
             for stream in streams:
                 stream.write(b"\n]\n")
         files.commit()
-    return SplitReport(out_train, out_eval, rows[0], rows[1], len(queries[0]), len(queries[1]))
+    return SplitReport(*outs, rows[0], rows[1], len(queries[0]), len(queries[1]))
 
 
-def _place(source: Source, cut: int, seed: int) -> Iterator[tuple[Row, str, int]]:
+def _place(source: Source, cut: int, seed: int, columns: Mapping[str, str]) -> Iterator[tuple[Row, str, int]]:
     """Yield every row with its query and its side: 0 for train, 1 for eval."""
     for row in source.rows():
-        text = find_split_text(row.value)
+        text = find_split_text(row.value, columns)
         if isinstance(text, str):  # the first pass has refused all others
             yield row, text, int(draw(text, seed) < cut)
 

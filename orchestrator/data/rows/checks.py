@@ -180,10 +180,14 @@ def _read_row(row: dict[str, Any], rules: RowRules) -> Fields | Fault:
     return build_fault("prompt-not-used", f"the row has a system message or prompt in {fields.name('prompt')}")
 
 
-def find_split_text(value: Any) -> str | Fault:
-    """Return the text by which a row of any kind is placed, or why there is none; the rest is hardly looked at."""
-    if not isinstance(value, dict):
-        return explain_no_object(value, "group")
+def find_split_text(value: Any, columns: Mapping[str, str]) -> str | Fault:
+    """Return the text by which a row of any kind is placed, or why there is none; the rest is hardly looked at.
+
+    `columns` are {new: old}.
+    """
+    value = rename_columns(value, columns) if isinstance(value, dict) else explain_no_object(value, "group")
+    if isinstance(value, Fault):
+        return value
     if "query" in value:
         text, name = value["query"], '"query"'
     elif "sentence1" in value:
