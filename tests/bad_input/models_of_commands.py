@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from orchestrator.plan import Command, Plan, Stage
-from tests.bad_input.case import GOOD, BadInput
+from tests.bad_input.case import GOOD, BadInput, build_safetensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +35,17 @@ _HEAD: Files = {
     "model/config.json": json.dumps({"architectures": ["LlamaForSequenceClassification"], "model_type": "llama"}),
     "model/chat_template.jinja": "{{ messages[0].content }}",
 }
+_TENSORS = {
+    "model.embed_tokens.weight": (4, 8),
+    **{f"model.layers.0.mlp.{name}_proj.weight": (8, 8) for name in ("gate", "up", "down")},
+}
+_WRAPPED: Files = {_WEIGHTS: build_safetensors({f"module.{name}": shape for name, shape in _TENSORS.items()})}
+_UNMERGED: Files = {
+    _WEIGHTS: build_safetensors({**_TENSORS, "model.layers.0.mlp.up_proj.lora_A.default.weight": (2, 8)})
+}
+_NO_TABLE: Files = {_WEIGHTS: build_safetensors({name: shape for name, shape in _TENSORS.items() if "mlp" in name})}
+_ABSURD: Files = {"model/config.json": json.dumps({"model_type": "qwen3", "num_hidden_layers": 10**9})}
+_ZERO: Files = {_WEIGHTS: None, "model/zero_to_fp32.py": "", "model/latest": "global_step10"}
 _LISTED: Files = {"model/config.json": "[]"}
 
 _PACKAGE = Stage("06-package", "package", "Package", Command((sys.executable, "workers", "package")))
@@ -66,6 +77,16 @@ CASES = (
              where="model.safetensors", says="is not whole", remedy="download"),
     _refused("evaluate-shard", "measures one of two shards", (*EVALUATE, "model"), files=_SHARDED,
              where="model-00002-of-00002.safetensors", says="is not there", remedy="download"),
+    _refused("evaluate-wrapped", "measures weights that DistributedDataParallel has wrapped", (*EVALUATE, "model"),
+             files=_WRAPPED, where="model", says="module.model.embed_tokens.weight", remedy="--strip module"),
+    _refused("evaluate-unmerged", "measures a LoRA that was never merged", (*EVALUATE, "model"), files=_UNMERGED,
+             where="model", says="never merged", remedy="merge_and_unload"),
+    _refused("score-no-table", "scores with a model without embeddings", (*SCORE, "model"), files=_NO_TABLE,
+             where="model", says="no table of token embeddings", remedy="whole"),
+    _refused("evaluate-absurd", "measures a model of a billion layers", (*EVALUATE, "model"), files=_ABSURD,
+             where="config.json", says="num_hidden_layers is 1,000,000,000", remedy="download"),
+    _refused("merge-zero", "merges a checkpoint of DeepSpeed", ("merge", "model", "-o", "merged"), files=_ZERO,
+             where="model", says="checkpoint of DeepSpeed", remedy="zero_to_fp32"),
     _refused("evaluate-config", "measures a model whose config is a list", (*EVALUATE, "model"), files=_LISTED,
              where="config.json", says="no JSON object", remedy="download"),
     _refused("evaluate-head", "asks a reward model for a word", (*EVALUATE, "model"), files=_HEAD,
