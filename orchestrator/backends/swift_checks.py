@@ -84,7 +84,8 @@ def _check_task(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
         message = (
             f"task_type {train['task_type']}: Orch trains rerankers, embedding models and LLMs, and no classifiers"
         )
-        hint = "remove task_type, num_labels and problem_type: an LLM then learns to answer with the label as text"
+        hint = "remove task_type, num_labels and problem_type"
+        hint += ": an LLM then learns to answer with the label as text" if job.recipe.task == "sft" else ""
         yield ("train", "task_type"), Problem(message, hint)
     elif train.get("task_type", known[0]) not in known:
         message = f"task_type {train['task_type']!r} does not fit task: {job.recipe.task}"

@@ -102,6 +102,10 @@ def _alone(job: Job, train: Mapping[str, Any]) -> bool:
     return bool(train["fsdp"]) and job.hardware.kind == "cuda" and job.processes() == 1
 
 
+def _reads_as_json(text: str) -> bool:
+    return text.endswith(".json") or text.strip().startswith("{")
+
+
 def _has_deepspeed(job: Job, train: Mapping[str, Any]) -> bool:
     return bool(train["fsdp"]) and job.recipe.deepspeed is not None
 
@@ -145,6 +149,12 @@ CONDITIONS = (
         "say max_steps, or remove it: the prepared rows lie on this disk",
     ),
     Condition("fsdp", _has_deepspeed, "deepspeed shares the training already", "remove it, or remove `deepspeed:`"),
+    Condition(
+        "fsdp",
+        lambda _, train: bool(train["fsdp"]) and train["fsdp"] != "fsdp2" and not _reads_as_json(train["fsdp"]),
+        "ms-swift reads its own name, or a mapping",
+        "say fsdp: fsdp2; or name a JSON file of fsdp and fsdp_config",
+    ),
     Condition("fsdp", _alone, "it spreads a model over processes, and there is one", "remove it, or use more GPUs"),
     Condition(
         "quant_bits",
