@@ -114,13 +114,18 @@ def says_of_model(plan: Plan, key: str) -> bool:
 
 
 def load_artefact(folder: Path, name: str, python: str) -> Artefact:
-    """Return a packaged folder as an artefact. Raises RunFolderError when its scoring.json names no known scorer."""
+    """Return a packaged folder as an artefact.
+
+    Raises RunFolderError when its scoring.json names no known scorer, or cannot be read where the folder is a run's;
+    PreflightError when that of another folder cannot be read.
+    """
     path = folder / "scoring.json"
     try:
         spec = load_json(path, constants=True)
     except (OSError, ValueError, RecursionError) as error:
         hint = "package the model again"
-        raise RunFolderError(f"scoring.json cannot be read: {error}", hint=hint, where=Where(str(path))) from None
+        kind = RunFolderError if (folder.parent / "plan.json").is_file() else PreflightError
+        raise kind(f"scoring.json cannot be read: {error}", hint=hint, where=Where(str(path))) from None
     scorer = spec.get("scorer") if isinstance(spec, dict) else None
     if not isinstance(scorer, str) or scorer not in KINDS:
         hint = f"known are {', '.join(KINDS)}"

@@ -22,6 +22,7 @@ from orchestrator.launch import load_plan
 from orchestrator.models import load_config
 from orchestrator.plan import Command, Plan, Stage
 from orchestrator.rundir import RunDir
+from orchestrator.serving.artefact import load_artefact
 from orchestrator.supervise.lock import load_holder
 from orchestrator.supervise.runs import list_runs
 from orchestrator.supervise.state import load_launch, load_result
@@ -219,3 +220,17 @@ def test_answers_to_other_rows_than_asked_are_no_traceback(kind, text):
     rows = [{"query": "q", "document": "d"}, {"query": "q", "document": "e"}]
     with pytest.raises(StageFailedError, match="answers"):
         parse_answers(text, rows, kind)
+
+
+@pytest.mark.parametrize("damage", ["cut", "nested-lists", "surrogate", "1e999", "not-utf-8"])
+def test_a_damaged_scoring_json_is_the_run_s_fault_or_the_model_s(tmp_path, damage):
+    (tmp_path / "scoring.json").write_bytes(DAMAGED[damage])
+    with pytest.raises(OrchError, match="cannot be read") as caught:
+        load_artefact(tmp_path, "x", "python")
+    assert caught.value.exit_code == 4
+    model = write_run(tmp_path).model
+    model.mkdir()
+    (model / "scoring.json").write_bytes(DAMAGED[damage])
+    with pytest.raises(OrchError, match="cannot be read") as caught:
+        load_artefact(model, "x", "python")
+    assert caught.value.exit_code == 9
