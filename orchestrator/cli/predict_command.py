@@ -121,8 +121,8 @@ def _read_rows(kind: str) -> list[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except ValueError:
+            row = parse_json(line)
+        except DamagedJsonError:
             row = None
         if not isinstance(row, dict) or not any(keys <= row.keys() for keys in _KEYS[kind]):
             raise DataError("not such a row", hint=f"a line reads {_SHAPES[kind]}", where=Where("<stdin>", number))

@@ -166,6 +166,8 @@ DOORS = {
     "ownership.py": "the user's key",
     "environments/folder.py": "a lock, not through a link",
     "git_state.py": "in a temporary folder of its own",
+    "cli/predict_command.py": "in a temporary folder of its own",
+    "serving/worker.py": "what a failed worker said, by mkstemp",
 }
 WRITES = re.compile(
     r"\.write_text\((?!run)|\.write_bytes\(|\bopen\([^)]*['\"][rwaxb]*[wax+][rwaxb+]*['\"]|os\.open\([^)]*O_(?:RDWR|WRONLY)"
