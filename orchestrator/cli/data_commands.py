@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 BACKENDS = ("flagembedding", "swift", "sentence-transformers")
 KINDS = ("group", "labelled", "pair", "chat")
-FORMS = ("csv", "tsv", "parquet", "json", "jsonl", "sharegpt", "alpaca", "swift3", "lists")
+FORMS = ("csv", "tsv", "parquet", "json", "jsonl", "sharegpt", "alpaca", "swift3", "lists", "passages")
 RANKING_OPTIONS = ("--relevant-from", "--labels-as-scores", "--drop-queries-without-both")
 TASKS = ("reranker", "embedding", "pairs", "sft")
 map_option = click.option(
@@ -236,7 +236,8 @@ def data_convert_command(
 
     \b
     --from sharegpt, alpaca   become {"messages": [...]}
-    --from lists              {"query", "documents": [...], "labels": [...]} becomes --to hits' form
+    --from lists              {"query", "documents": [...], "labels": [...]} becomes hits
+    --from passages           documents that are {"title", "text"}: {"query", "pos", "neg"}
     --from swift3             become {"query", "pos", "neg"}, with a label {"sentence1", "sentence2", "score"}
     --to pointwise            {"query", "content", "label"}
     --to hits                 {"query", "hits": [{"content", "label"}, ...]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 
@@ -83,3 +84,41 @@ def test_every_form_is_its_own_nearest():
         row = {key: values.get(key, 1 if key in {"label", "score"} else "a") for key in (*shape.needs, *shape.given)}
         nearest = find_nearest(row, shape.kind)
         assert (nearest.missing, nearest.renamed, set(nearest.shape.needs)) == ((), {}, set(shape.needs)), shape
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {
+            "query": "q",
+            "positive_passages": [{"docid": "a", "title": "Kettles", "text": SAID}],
+            "negative_passages": [{"docid": "b", "title": "", "text": "n"}],
+        },
+        {
+            "question": "q",
+            "positive_ctxs": [{"title": "Kettles", "text": SAID}],
+            "hard_negative_ctxs": [{"text": "n"}],
+            "answers": ["clean it"],
+        },
+    ],
+)
+def test_documents_that_are_objects_become_texts_by_the_command_in_the_message(files, orch, row):
+    path, out = files.lines("rows.jsonl", row), files.folder / "new.jsonl"
+    code, said = orch("data", "check", path)
+    assert (code, "orch data convert FILE --from passages -o NEW.jsonl" in said) == (3, True)
+    assert orch("data", "convert", path, "--from", "passages", "-o", out)[0] == 0
+    found = json.loads(out.read_text())
+    assert (found["pos"], found["neg"]) == ([f"Kettles\n{SAID}"], ["n"])
+    assert orch("data", "check", out)[0] == 0
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": [{"role": "user", "content": "q"}], "completion": [{"role": "assistant", "content": "a"}]},
+        {"query": "q", "passages": {"passage_text": ["a"], "is_selected": [1]}},
+    ],
+)
+def test_no_renaming_is_advised_that_the_next_answer_would_undo(files, orch, row):
+    code, said = orch("data", "check", files.lines("rows.jsonl", row))
+    assert (code, "--map" in said) == (3, False)

@@ -10,7 +10,6 @@ from orchestrator.data.rows import chat_checks, group_checks, labelled_checks, p
 from orchestrator.data.rows.field_readers import SAMPLE_KEY, read_fields
 from orchestrator.data.rows.formats import (
     SHAPES,
-    explain_no_negatives,
     explain_no_object,
     explain_other_kind,
     find_shape,
@@ -18,7 +17,7 @@ from orchestrator.data.rows.formats import (
 )
 from orchestrator.data.rows.graded_scores import read_scores_as_labels
 from orchestrator.data.rows.loss_marks import leave_out_marks, names_mark
-from orchestrator.data.rows.nearest import explain_unknown
+from orchestrator.data.rows.nearest import explain_no_negatives, explain_unknown
 from orchestrator.data.rows.texts import build_fault, find_surrogate, is_blank, name_type
 from orchestrator.data.rows.unread_texts import UnreadText, find_unread
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.reasons import REASONS, Fault
 from orchestrator.data.rows.near_names import plain_name
-from orchestrator.data.rows.nearest import find_lists
+from orchestrator.data.rows.nearest import find_lists, find_passage
 from orchestrator.data.rows.texts import quote
 from orchestrator.data.rows.unread_texts import REASONING
 
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 Row = dict[str, Any]
+_PASSAGES = {
+    "pos": ("pos", "positive_passages", "positive_ctxs", "positives", "positive"),
+    "neg": ("neg", "negative_passages", "hard_negative_ctxs", "negative_ctxs", "negatives", "negative"),
+}
 _CHATS = ("messages", "conversations")
 
 _SHAREGPT_ROLES = {
@@ -130,11 +134,36 @@ def from_lists(row: Row) -> Row:
     return {"query": query, "hits": hits} | _others(row, "query", documents, labels)
 
 
+def from_passages(row: Row) -> Row:
+    """Return {"query", "pos", "neg"} for documents that are objects, as of MIRACL and DPR. Raises UnfitRowError."""
+    query = row.get("query", row.get("question"))
+    if not isinstance(query, str):
+        raise UnfitRowError('there is neither a "query" nor a "question"')
+    sides: dict[str, list[str]] = {}
+    used = {"query", "question"}
+    for side, keys in _PASSAGES.items():
+        there = [key for key in keys if row.get(key)]
+        used.update(keys)
+        sides[side] = [text for key in there for text in _passages(key, row[key])]
+    if not sides["pos"]:
+        raise UnfitRowError(f"there is none of {', '.join(_PASSAGES['pos'])}")
+    return {"query": query, **sides} | _others(row, *used)
+
+
+def _passages(key: str, value: Any) -> list[str]:
+    texts = [one if isinstance(one, str) else find_passage(one) for one in value] if isinstance(value, list) else [None]
+    found = [text for text in texts if text is not None]
+    if len(found) < len(texts):
+        raise UnfitRowError(f'"{key}" is not a list of objects with a "text"')
+    return found
+
+
 FOREIGN_FORMS: dict[str, Callable[[Row], Row]] = {
     "sharegpt": from_sharegpt,
     "alpaca": from_alpaca,
     "swift3": from_swift3,
     "lists": from_lists,
+    "passages": from_passages,
 }
 
 # What a row of each form need not have.

@@ -6,13 +6,12 @@
 from __future__ import annotations
 
 import re
-import shlex
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.reading.readers import open_source
 from orchestrator.data.reasons import Fault, problem_of
-from orchestrator.data.rows.near_names import find_near_name, plain_name
+from orchestrator.data.rows.near_names import plain_name
 from orchestrator.data.rows.records import KINDS, Kind
 from orchestrator.data.rows.texts import build_fault, is_finite_number, name_type, quote
 
@@ -183,27 +182,6 @@ def sniff_kind(path: Path, columns: Mapping[str, str] | None = None) -> Kind | N
     return shape.kind if shape else None
 
 
-def explain_missing(key: str, row: Mapping[str, Any], wanted: Kind) -> Fault:
-    """Return the fault of a row without `key`, with the key that may have been meant."""
-    message = f'the key "{key}" is missing'
-    near = find_near_name(key, row, _known_keys(wanted))
-    if near is None:
-        return build_fault("missing-key", message, f'add "{key}": {EXAMPLES[wanted]}')
-    better = "response" if key == "pos" and isinstance(row[near], str) and "neg" not in row else key
-    hint = f'rename {quote(near)} to "{better}": {shlex.join(["--map", f"{better}={near}"])} (data.columns)'
-    return build_fault("missing-key", f"{message}, and the row has {quote(near)}", hint)
-
-
-def explain_no_negatives(row: Mapping[str, Any]) -> Fault:
-    """Return the fault of a ranking row without the key for negatives, where the trainer needs some."""
-    found = explain_missing("neg", row, "group")
-    if "rename" in found.hint:
-        return found
-    return replace(
-        found, hint=f"{found.hint}; cross-encoders take rows without: backend: sentence-transformers (--backend)"
-    )
-
-
 def explain_other_kind(shape: Shape, wanted: Kind) -> Fault:
     """Return the fault of a good-looking row that is not of the wanted kind."""
     keys = ", ".join((*shape.needs, *shape.given))
@@ -240,12 +218,6 @@ def _classify(value: Any) -> str:
     if isinstance(value, str):
         return "text"
     return "list" if isinstance(value, list) else "number" if is_finite_number(value) else ""
-
-
-def _known_keys(wanted: Kind) -> set[str]:
-    """Return the keys that are right where they are: none of them is another one's near name."""
-    names = {"ranking", "hits"} if wanted == "labelled" else {"ranking"}
-    return {key for shape in SHAPES if shape.name in names for key in (*shape.needs, *shape.optional)}
 
 
 def parse_columns(pairs: Iterable[str]) -> dict[str, str]:

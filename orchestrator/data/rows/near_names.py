@@ -16,12 +16,30 @@ _NEGATIVES = (  # names of negatives
     *("negative", "negatives", "negs", "neg_doc", "neg_docs", "neg_passage", "neg_passages", "negative_doc"),
     *("negative_docs", "negative_documents", "negative_passages", "negative_messages", "hard_negative"),
     *("hard_negatives", "hard_neg", "hard_negs", "rejected", "rejected_response", "rejected_responses"),
-    *("rejected_answer", "rejected_answers", "rejected_messages", "distractor", "distractors", "neg"),
+    *(
+        "negative_ctxs",
+        "hard_negative_ctxs",
+        "rejected_answer",
+        "rejected_answers",
+        "rejected_messages",
+        "distractor",
+        "distractors",
+        "neg",
+    ),
 )
 _NEAR_NAMES = {
     "query": ("question", "queries", "q", "anchor", "query_text", "search_query", "sentence1", "input"),
     "pos": (
-        *("positive", "positives", "pos_doc", "pos_docs", "positive_docs", "positive_documents", "positive_passages"),
+        *(
+            "positive",
+            "positives",
+            "pos_doc",
+            "pos_docs",
+            "positive_docs",
+            "positive_documents",
+            "positive_passages",
+            "positive_ctxs",
+        ),
         *("positive_messages", "answer", "answers", "chosen", "docs", "documents", "passages", "relevant"),
     ),
     "neg": _NEGATIVES,
@@ -56,6 +74,7 @@ _OPTIONAL_NAMES = {
     "prompt": ("system", "system_prompt", "system_message", "query_instruction", "query_prompt", "prompts"),
 }
 _CLOSE = 0.85
+_LIKE = 0.7  # of a key that must be there: one that may be meant is worth more
 
 
 def plain_name(name: str) -> str:
@@ -82,7 +101,8 @@ def find_near_name(key: str, row: Iterable[str], known: Iterable[str] = ()) -> s
     for wanted in (key, *_NEAR_NAMES.get(key, ())):
         if wanted in plain:
             return plain[wanted]
-    close = difflib.get_close_matches(key, [name for name in list(plain)[:50] if len(name) < LONGEST_QUOTE], n=1)
+    names = [name for name in list(plain)[:50] if len(name) < LONGEST_QUOTE]
+    close = difflib.get_close_matches(key, names, n=1, cutoff=_LIKE)
     return plain[close[0]] if close else None
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.data.rows.formats import SHAPES, Shape, explain_missing
+from orchestrator.data.rows.formats import EXAMPLES, SHAPES, Shape
 from orchestrator.data.rows.near_names import find_near_name, find_optional, plain_name
 from orchestrator.data.rows.texts import build_fault, is_finite_number, quote
 from orchestrator.data.rows.unread_texts import fits
@@ -21,6 +21,8 @@ _TEXTS = frozenset({"query", "response", "instruction", "output", "content", "se
 _NUMBERS = frozenset({"label", "score"})
 _DOCUMENTS = ("documents", "docs", "passages", "texts", "contents", "candidates", "sentences")
 _LABELS = ("labels", "label", "relevance", "relevances", "grades", "scores")
+_PASSAGE_TEXTS = ("text", "content", "passage", "contents", "body")
+_READ_LISTS = ("messages", "conversations", "hits", "positive_messages", "negative_messages")
 _OTHER_KIND = {
     ("labelled", "group"): "; labelled rows are taken by backend: sentence-transformers, or made groups by "
     "orch data convert --to ranking --relevant-from LABEL",
@@ -101,6 +103,11 @@ def explain_unknown(row: Mapping[str, Any], wanted: Kind, shapes: Iterable[Shape
         return build_fault(
             "missing-key", message, "orch data convert FILE --from lists -o NEW.jsonl makes rows of hits"
         )
+    if passages := next((key for key in row if key not in _READ_LISTS and _holds_passages(row[key])), None):
+        message = f"the documents in {quote(passages)} are objects, and texts are wanted"
+        return build_fault(
+            "missing-key", message, "orch data convert FILE --from passages -o NEW.jsonl makes texts of them"
+        )
     nearest = find_nearest(row, wanted, shapes)
     gaps = [key for key in (*nearest.shape.needs, *nearest.shape.given) if key not in row]
     if not gaps:
@@ -138,3 +145,47 @@ def find_lists(row: Mapping[str, Any]) -> tuple[str, str] | None:
 def _is_list(row: Mapping[str, Any], key: str | None, kind: Any) -> bool:
     value = row.get(key) if key is not None else None
     return isinstance(value, list) and bool(value) and all(isinstance(one, kind) for one in value)
+
+
+def explain_missing(key: str, row: Mapping[str, Any], wanted: Kind) -> Fault:
+    """Return the fault of a row without `key`, with the key that may have been meant."""
+    message = f'the key "{key}" is missing'
+    near = find_near_name(key, row, _known_keys(wanted))
+    if near is None:
+        return build_fault("missing-key", message, f'add "{key}": {EXAMPLES[wanted]}')
+    if not (_suits(key, row[near]) or (key == "pos" and isinstance(row[near], str))):
+        advice = f'write what stands in {quote(near)} as "{key}": {EXAMPLES[wanted]}'
+        return build_fault("missing-key", f"{message}, and the row has {quote(near)} in another form", advice)
+    better = "response" if key == "pos" and isinstance(row[near], str) and "neg" not in row else key
+    hint = f'rename {quote(near)} to "{better}": {shlex.join(["--map", f"{better}={near}"])} (data.columns)'
+    return build_fault("missing-key", f"{message}, and the row has {quote(near)}", hint)
+
+
+def explain_no_negatives(row: Mapping[str, Any]) -> Fault:
+    """Return the fault of a ranking row without the key for negatives, where the trainer needs some."""
+    found = explain_missing("neg", row, "group")
+    if "rename" in found.hint:
+        return found
+    return replace(
+        found, hint=f"{found.hint}; cross-encoders take rows without: backend: sentence-transformers (--backend)"
+    )
+
+
+def _known_keys(wanted: Kind) -> set[str]:
+    """Return the keys that are right where they are: none of them is another one's near name."""
+    names = {"ranking", "hits"} if wanted == "labelled" else {"ranking"}
+    return {key for shape in SHAPES if shape.name in names for key in (*shape.needs, *shape.optional)}
+
+
+def _holds_passages(value: Any) -> bool:
+    """Whether a value is a list of objects with a text each, as MIRACL and DPR write documents."""
+    return isinstance(value, list) and bool(value) and all(find_passage(one) is not None for one in value)
+
+
+def find_passage(value: Any) -> str | None:
+    """Return the text of a document that is an object, its title in front; None where it has none."""
+    if not isinstance(value, dict) or "role" in value or "from" in value:  # a message is no document
+        return None
+    text = next((value[key] for key in _PASSAGE_TEXTS if isinstance(value.get(key), str)), None)
+    title = value.get("title")
+    return f"{title}\n{text}" if text is not None and isinstance(title, str) and title.strip() else text
