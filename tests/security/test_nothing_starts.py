@@ -47,9 +47,9 @@ def test_what_the_folders_say_is_what_the_interpreter_says(monkeypatch):
     python = str(Path(sys.executable).with_name("python3"))  # another name of the same, so that it is not Orch's own
     if python == sys.executable:
         python = str(Path(sys.executable).with_name("python"))
-    from orchestrator.provenance import DISTRIBUTIONS, _probe
+    from orchestrator.provenance import DISTRIBUTIONS, OPTIONAL, _probe
 
-    assert find_versions(python, may_run=False) == _probe(python, *DISTRIBUTIONS)
+    assert find_versions(python, may_run=False) == _probe(python, *DISTRIBUTIONS, *OPTIONAL)
     assert find_packages(python, may_run=False) == _probe(python)
 
 
