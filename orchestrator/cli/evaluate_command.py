@@ -121,6 +121,7 @@ def evaluate_command(
 
 def format_lines(result: Mapping[str, Any]) -> list[str]:
     """Return the means of every model, each model's comparison with the first, and what to beware of."""
+    from orchestrator.evaluation.cut_texts import describe_cut
     from orchestrator.evaluation.measures import display_name
     from orchestrator.report.wording import figure, interval, measured_on, p_value, signed
 
@@ -136,6 +137,11 @@ def format_lines(result: Mapping[str, Any]) -> list[str]:
     ]
     lines += [
         f"caution: {system['id']} gives everything the same score" for system in result["systems"] if system["constant"]
+    ]
+    lines += [
+        f"caution: {system['id']}: {cut}"
+        for system in result["systems"]
+        if (cut := describe_cut(system.get("scoring") or {}))
     ]
     if without := result["eval"].get("queries_without_relevant"):
         lines.append(f"caution: {without} of {result['eval']['units']} queries have no relevant document: they count 0")

@@ -90,6 +90,7 @@ def data_score_command(
     Example: orch data score train.jsonl --model BAAI/bge-reranker-v2-m3 -o train.scored.jsonl
     """
     from orchestrator.data.teacher import Rows
+    from orchestrator.evaluation.cut_texts import describe_cut
     from orchestrator.teaching.model_choice import ModelChoice
     from orchestrator.teaching.scoring import score_files
 
@@ -116,6 +117,8 @@ def data_score_command(
         f"{facts['max']:.4g}{done.counts.describe_bad()}"
     )
     say(f"{facts['scored_now']} pairs scored now, {facts['scored_before']} before")
+    if cut := describe_cut(facts):
+        say(f"caution: {cut}", err=True)
     if facts["constant"]:
         say("every pair has the same score: nothing can be learnt from this teacher", err=True)
 

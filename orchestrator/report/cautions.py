@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.evaluation.cut_texts import describe_cut
 from orchestrator.evaluation.measures import CHAT, PAIR, RETRIEVAL
 from orchestrator.report.training_log import count_not_finite, is_dead
 from orchestrator.report.wording import counted
@@ -71,6 +72,8 @@ def _about_loss(record: RunRecord) -> Iterator[str]:
 
 def _about_systems(metrics: Mapping[str, Any]) -> Iterator[str]:
     for system in metrics["systems"]:
+        if cut := describe_cut(system.get("scoring") or {}):
+            yield f"{system['label']}: {cut}."
         if metrics["kind"] == CHAT:
             yield from _about_chat(system, metrics)
         elif metrics["kind"] == PAIR:

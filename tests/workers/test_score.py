@@ -203,3 +203,12 @@ def test_a_head_in_qwen3_reranker_s_prompt_is_the_head_and_not_the_word_yes(tmp_
 def test_a_scorer_that_asks_for_a_word_never_leaves_a_head_out(tmp_path, score_head, eval_file):
     with pytest.raises(WorkerError, match="has a head that scores, and qwen3-native would leave it out"):
         score_with(tmp_path, score_head, eval_file, scorer="qwen3-native")
+
+
+def test_a_pair_beyond_the_positions_is_cut_and_counted(tmp_path, encoder, eval_file):
+    long = tmp_path / "long.jsonl"
+    row = json.loads(eval_file.read_text(encoding="utf-8").splitlines()[0])
+    row["documents"][0]["text"] = "tea " * 2000
+    long.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    _, _, facts = score_with(tmp_path, encoder, long, scorer="cross-encoder", max_length=4096)
+    assert (facts["pairs_counted"], facts["pairs_cut"], facts["reads_tokens"]) == (5, 1, 512)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.workers.cut_texts import count_tokens, find_longest
 from orchestrator.workers.embedding.end_token import ensure_end_token
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.pickles import weight_options
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 # texts of a call: long enough for full batches, short enough for a line of progress a second
 CALL_BATCHES = 8
-TOKENIZED_AT_ONCE = 1000
 # Left to itself, sentence-transformers 6 wraps every text as a chat when the tokenizer has a chat template
 # (`Transformer.infer_modalities`), unless a modules.json stands in the folder
 TEXT_ONLY: dict[str, Any] = {
@@ -65,7 +65,8 @@ def load_encoder(model: str, spec: EmbeddingSpec, device: str, *, local_files_on
         # a folder that says how it pools but whose tokenizer puts its own token last is taken at its word
         if not own or adds_nothing(tokenizer):
             ensure_end_token(tokenizer, model)
-    longest = getattr(encoder[0].config, "max_position_embeddings", None) if hasattr(encoder[0], "config") else None
+    config = getattr(encoder[0], "config", None)
+    longest = find_longest(config) or getattr(config, "max_position_embeddings", None)
     encoder.max_seq_length = min(spec.max_length, longest) if longest and longest > 0 else spec.max_length
     dims = int(encoder.get_embedding_dimension())
     if spec.truncate_dim is not None and spec.truncate_dim > dims:
@@ -110,15 +111,6 @@ def name_pooling(encoder: Any) -> str:
 def adds_nothing(tokenizer: Any) -> bool:
     """Tell whether the tokenizer puts no special tokens around a text."""
     return list(tokenizer("a")["input_ids"]) == list(tokenizer("a", add_special_tokens=False)["input_ids"])
-
-
-def count_tokens(tokenizer: Any, texts: Sequence[str]) -> list[int]:
-    """Return the length of each whole text in tokens, special ones included."""
-    lengths: list[int] = []
-    for start in range(0, len(texts), TOKENIZED_AT_ONCE):
-        found = tokenizer(list(texts[start : start + TOKENIZED_AT_ONCE]), truncation=False, padding=False)["input_ids"]
-        lengths.extend(map(len, found))
-    return lengths
 
 
 def encode_texts(encoder: Encoder, texts: Sequence[str], batch_size: int) -> tuple[Any, int]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.workers.cut_texts import CutPairs, count_tokens, find_longest
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.pickles import weight_options
 from orchestrator.workers.reranker.formatted_head import format_of, load_formatted_head
 from orchestrator.workers.reranker.heads import CHAT, HEAD_SEED, name_head
-from orchestrator.workers.reranker.training_format import quote_jinja
+from orchestrator.workers.reranker.training_format import is_cut, quote_jinja
 from orchestrator.workers.whole_weights import NEW_HEAD, SCORES, VECTORS, WORDS, require_whole
 
 if TYPE_CHECKING:
@@ -94,12 +95,16 @@ def load_flag_llm_reranker(model: str, spec: ScoringSpec, device: str) -> Scorer
         normalize=False,
     )
 
-    def score(pairs: Sequence[Pair], prompt: str | None = None) -> list[float]:
-        return [float(value) for value in reranker.compute_score([list(pair) for pair in pairs], prompt=prompt)]
-
     # FlagEmbedding keeps float32 on a CPU when half precision is asked for
     used = "float32" if device == "cpu" and spec.dtype == "float16" else spec.dtype
-    return Scorer(score, {"dtype_used": used, "true_token_id": reranker.yes_loc})
+    facts = {"dtype_used": used, "true_token_id": reranker.yes_loc, "pairs_counted": 0, "pairs_cut": 0}
+
+    def score(pairs: Sequence[Pair], prompt: str | None = None) -> list[float]:
+        facts["pairs_counted"] += len(pairs)
+        facts["pairs_cut"] += sum(is_cut(reranker.tokenizer, spec, *pair) for pair in pairs)
+        return [float(value) for value in reranker.compute_score([list(pair) for pair in pairs], prompt=prompt)]
+
+    return Scorer(score, facts)
 
 
 def native_chat_template(instruction: str) -> str:
@@ -150,7 +155,7 @@ def load_qwen3_native(model: str, spec: ScoringSpec, device: str) -> Scorer:
         modules=[transformer, LogitScore(ids["yes"], ids["no"])], activation_fn=nn.Identity(), device=device
     )
     facts = {"dtype_used": spec.dtype, "true_token_id": ids["yes"], "false_token_id": ids["no"]}
-    return Scorer(predict_with(encoder, spec), facts)
+    return build_scorer(encoder, spec, facts)
 
 
 def load_score_head(model: str, spec: ScoringSpec, device: str) -> Scorer:
@@ -170,7 +175,7 @@ def load_score_head(model: str, spec: ScoringSpec, device: str) -> Scorer:
     if transformer.model.config.pad_token_id is None:
         transformer.model.config.pad_token_id = transformer.tokenizer.pad_token_id
     encoder = CrossEncoder(modules=[transformer], activation_fn=nn.Identity(), device=device)
-    return Scorer(predict_with(encoder, spec), {"dtype_used": spec.dtype, "head": head})
+    return build_scorer(encoder, spec, {"dtype_used": spec.dtype, "head": head})
 
 
 def load_reward_model(model: str, spec: ScoringSpec, device: str) -> Scorer:
@@ -205,7 +210,7 @@ def load_reward_model(model: str, spec: ScoringSpec, device: str) -> Scorer:
     if config.pad_token_id is None:
         config.pad_token_id = tokenizer.pad_token_id
     encoder = CrossEncoder(modules=[transformer], activation_fn=nn.Identity(), device=device)
-    return Scorer(predict_with(encoder, spec, wrap=True), {"dtype_used": spec.dtype, "head": head})
+    return build_scorer(encoder, spec, {"dtype_used": spec.dtype, "head": head}, wrap=True)
 
 
 def ask_and_answer(template: str) -> str:
@@ -229,7 +234,7 @@ def load_formatted(model: str, spec: ScoringSpec, device: str) -> Scorer:
         dtype=spec.dtype,
         device=device,
     )
-    return Scorer(predict_with(encoder, spec), {"dtype_used": spec.dtype, "head": head})
+    return build_scorer(encoder, spec, {"dtype_used": spec.dtype, "head": head})
 
 
 def load_cross_encoder(model: str, spec: ScoringSpec, device: str) -> Scorer:
@@ -250,7 +255,10 @@ def load_cross_encoder(model: str, spec: ScoringSpec, device: str) -> Scorer:
         trust_remote_code=spec.trust_remote_code,
         model_kwargs=loading_arguments(spec),
     )
-    return Scorer(predict_with(encoder, spec, wrap=True), {"dtype_used": spec.dtype, "head": head})
+    longest = find_longest(encoder[0].model.config)
+    if longest is not None and longest < spec.max_length:  # a longer input would end in an index error
+        encoder[0].max_seq_length = longest
+    return build_scorer(encoder, spec, {"dtype_used": spec.dtype, "head": head}, wrap=True)
 
 
 def load_bi_encoder(model: str, spec: ScoringSpec, device: str) -> Scorer:
@@ -263,10 +271,14 @@ def load_bi_encoder(model: str, spec: ScoringSpec, device: str) -> Scorer:
     )
     encoder.max_seq_length = min(spec.max_length, encoder.max_seq_length or spec.max_length)
     options = {"batch_size": spec.batch_size, "normalize_embeddings": True, "show_progress_bar": False}
+    facts = {"dtype_used": spec.dtype, "texts": 0, "texts_cut": 0, "reads_tokens": encoder.max_seq_length}
 
     def score(pairs: Sequence[Pair], _prompt: str | None = None) -> list[float]:
         queries = list(dict.fromkeys(spec.wrap_query(query) for query, _ in pairs))
         documents = list(dict.fromkeys(spec.wrap_document(document) for _, document in pairs))
+        lengths = count_tokens(encoder.tokenizer, [*queries, *documents])
+        facts["texts"] += len(lengths)
+        facts["texts_cut"] += sum(length > encoder.max_seq_length for length in lengths)
         query_vectors = dict(zip(queries, encoder.encode_query(queries, **options), strict=True))
         document_vectors = dict(zip(documents, encoder.encode_document(documents, **options), strict=True))
         return [
@@ -274,12 +286,26 @@ def load_bi_encoder(model: str, spec: ScoringSpec, device: str) -> Scorer:
             for query, document in pairs
         ]
 
-    return Scorer(score, {"dtype_used": spec.dtype})
+    return Scorer(score, facts)
 
 
 def loading_arguments(spec: ScoringSpec) -> dict[str, Any]:
     """Return what `from_pretrained` needs to load the weights in the spec's dtype."""
     return {"torch_dtype": spec.dtype, "trust_remote_code": spec.trust_remote_code, **weight_options()}
+
+
+def build_scorer(encoder: Any, spec: ScoringSpec, facts: dict[str, Any], *, wrap: bool = False) -> Scorer:
+    """Return the scorer of a CrossEncoder, whose facts tell how many of the pairs it has cut so far."""
+    cuts, predict = CutPairs(encoder), predict_with(encoder, spec, wrap=wrap)
+    cuts.facts.update(facts)
+
+    def score(pairs: Sequence[Pair], prompt: str | None = None) -> list[float]:
+        cuts.add(
+            [(spec.wrap_query(query), spec.wrap_document(document)) for query, document in pairs] if wrap else pairs
+        )
+        return predict(pairs, prompt)
+
+    return Scorer(score, cuts.facts)
 
 
 def predict_with(
