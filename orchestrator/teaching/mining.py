@@ -19,6 +19,7 @@ from orchestrator.data.mining import (
 from orchestrator.data.writing.outputs import format_json
 from orchestrator.data.writing.writers import FileSet
 from orchestrator.errors import DataError
+from orchestrator.evaluation.cut_texts import describe_cut
 from orchestrator.teaching.foreground import run_worker
 from orchestrator.teaching.model_choice import Chosen, ModelChoice, build_embedder, build_spec, require_chosen_load
 from orchestrator.teaching.work_files import build_flags, load_json, require_fresh, write_json
@@ -109,7 +110,9 @@ def mine_files(plan: MiningPlan, out: Path, *, force: bool = False) -> Mined:
                 )
             streams[ledger].write(format_json(_build_ledger(plan, given, made, facts)))
             files.commit()
-    return Mined(given, made, facts["excluded"], ledger, lineage, _warn(plan, given, made))
+    cut = describe_cut(facts)
+    warnings = (*_warn(plan, given, made), *([cut] if cut else []))
+    return Mined(given, made, facts["excluded"], ledger, lineage, warnings)
 
 
 def _choose_models(plan: MiningPlan) -> tuple[Chosen, Chosen | None]:

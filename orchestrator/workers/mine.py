@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.workers.cut_texts import count_tokens
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import write_json, write_text
 from orchestrator.workers.reranker.scoring import Scorer, choose_device
@@ -229,6 +230,9 @@ def main(argv: list[str]) -> int:
     lines = [_format(one, places) for one, places in zip(found, ranks, strict=True)]
     write_text(options.out / "mined.jsonl", "".join(lines))
     facts = {"device": device, "excluded": skipped, "max_length": encoder.max_length, "dims": _count_dims(encoder)}
+    lengths = count_tokens(encoder.model.tokenizer, [*dict.fromkeys([*(one.text for one in questions), *corpus])])
+    cut = sum(length > encoder.max_length for length in lengths)
+    facts |= {"texts": len(lengths), "texts_cut": cut, "reads_tokens": encoder.max_length}
     write_json(options.out / "mining.json", {"version": 1, "models": models, **facts, "versions": read_versions()})
     return 0
 

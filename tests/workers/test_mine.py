@@ -203,3 +203,14 @@ def test_the_command_writes_rows_ledger_and_lineage(tmp_path, work):
     assert (ledger["counts"]["queries"], ledger["counts"]["mined"], ledger["settings"]["seed"]) == (6, 18, 42)
     assert len(ledger["inputs"][0]["sha256"]) == 64
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "out.ledger.json", "out.lineage.jsonl"]
+
+
+def test_texts_that_are_longer_than_is_read_are_counted(work, top):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    texts = {
+        row[key] for name, key in (("queries", "query"), ("corpus", "text")) for row in read(work / f"{name}.jsonl")
+    }
+    long = sum(len(tokenizer(text)["input_ids"]) > 32 for text in texts)
+    assert (top[1]["texts"], top[1]["texts_cut"], top[1]["reads_tokens"]) == (len(texts), long, 32)
