@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from orchestrator.backends import BACKENDS, find_backend, swift_losses
 from orchestrator.backends import sentence_transformers_losses as cross_encoder_losses
+from orchestrator.backends.foreign_names import find_own_name, is_foreign
 from orchestrator.data.reading.file_sets import expand_name
 from orchestrator.errors import Problem, RecipeError, Where
 from orchestrator.evaluation.gate import parse_rule
@@ -173,6 +174,10 @@ def _nearest_key(parent: Key, name: str, source: Source) -> str | None:
             return f"it belongs under {'.'.join(map(str, other)) or 'the top level'}"
     if parent == () and any(name in backend.argument_names() for backend in BACKENDS.values()):
         return "it belongs under train"
+    if parent == () and is_foreign(name):
+        backend = find_backend(str(source.data.get("backend")))
+        own = find_own_name(name, backend.json_schema() if backend else (), {})
+        return own if own.startswith(("say it as", "remove it")) else f"under train: {own}"
     return f"known keys: {', '.join(known)}" if known else None
 
 

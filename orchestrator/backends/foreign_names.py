@@ -94,6 +94,11 @@ _ELSEWHERE = {
 }
 
 
+def is_foreign(name: str) -> bool:
+    """Tell whether another tool calls an argument so."""
+    return name in _NAMES or name in _ELSEWHERE
+
+
 def find_own_name(name: str, known: Collection[str], owned: Mapping[str, str]) -> str:
     """Return what to say instead of a name that a trainer does not have: another tool's, or one that is near.
 

@@ -247,6 +247,8 @@ def test_an_empty_override_takes_a_key_of_the_backend_away(write, empty):
         ("loss={type: lambda_loss, weighting_scheme: x}", "unknown key 'weighting_scheme'", "known keys: type, target, k"),
         ("evaluate.metrics=[accuracy]", "unknown metric 'accuracy'", "for classifiers"),
         ("evaluate.metrics=[em]", "unknown metric 'em'", "known: ndcg@k"),
+        ("micro_batch_size=2", "unknown key 'micro_batch_size'", "under train: say per_device_train_batch_size"),
+        ("train.bf16=auto", "bf16: expected true or false, got 'auto'", "remove it"),
         ("launch.env.NPROC_PER_NODE='2'", "another launcher", "launch: {nproc_per_node: 2}"),
         ("launch.env.NNODES='2'", "for one machine", "launch.nproc_per_node"),
         ("launch.env.NODE_RANK='1'", "for one machine", "launch.nproc_per_node"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -116,14 +116,19 @@ def coerce(argument: Argument, value: Any) -> Any | Problem:
     if isinstance(value, dict | list):
         return problem
     if argument.type == "bool":
-        word = str(value).lower()
-        return word in _TRUE if word in _TRUE | _FALSE else problem
+        return _boolean(str(value).lower(), problem)
     if argument.type in {"int", "float"}:
         return _number(argument, value, problem)
     text = {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
     if argument.choices and str(text) not in argument.choices:
         return Problem(f"{argument.name}: {text!r} is not one of {', '.join(argument.choices)}")
     return str(text)
+
+
+def _boolean(word: str, problem: Problem) -> bool | Problem:
+    if word == "auto":  # axolotl's bf16: auto
+        return replace(problem, hint="remove it: left out, the trainer or the hardware decides")
+    return word in _TRUE if word in _TRUE | _FALSE else problem
 
 
 def _number(argument: Argument, value: Any, problem: Problem) -> Any | Problem:
