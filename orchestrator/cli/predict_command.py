@@ -16,11 +16,12 @@ from orchestrator.cli.options import as_json, runs_option, trust_code_option, tr
 from orchestrator.cli.output import print_json
 from orchestrator.errors import DataError, StageFailedError, Where
 from orchestrator.json_files import DamagedJsonError, parse_json
-from orchestrator.terminal import hand_on, print_data
+from orchestrator.terminal import hand_on, print_data, say
 
 if TYPE_CHECKING:
     from orchestrator.serving.artefact import Artefact
 
+_FACTS = "orch-facts "  # workers/predict.py writes them
 # What a line of stdin looks like, by what the model does.
 _SHAPES = {
     "reranker": '{"query": "…", "document": "…"}',
@@ -134,6 +135,7 @@ def _read_rows(kind: str) -> list[dict[str, Any]]:
 
 def _ask(artefact: Artefact, rows: list[dict[str, Any]], *, vectors: bool) -> list[dict[str, Any]]:
     """Return the worker's answers. Raises what `run_worker` does."""
+    from orchestrator.evaluation.cut_texts import describe_cut
     from orchestrator.plan import Command
     from orchestrator.serving.worker import Words, run_worker
 
@@ -147,6 +149,9 @@ def _ask(artefact: Artefact, rows: list[dict[str, Any]], *, vectors: bool) -> li
         argv = (artefact.python, artefact.workers, "predict", "--model", str(artefact.folder), "--rows", str(asked))
         command = Command((*argv, *flags), env=tuple(artefact.env.items()), cwd=str(Path.cwd()))
         said = run_worker(command, Words("the model cannot be asked", "the model was not asked to the end"))
+    for line in said.splitlines():
+        if line.startswith(_FACTS) and (cut := describe_cut(parse_json(line.removeprefix(_FACTS)))):
+            say(f"caution: {cut}", err=True)
     return parse_answers(said, rows, "vectors" if vectors else artefact.kind)
 
 

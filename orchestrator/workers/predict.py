@@ -68,7 +68,10 @@ def predict_pairs(stream: TextIO, model: Path, raw: dict[str, Any], device: str 
     if pairs:
         # standard output is for scores: what libraries print while they load goes to standard error
         with contextlib.redirect_stdout(sys.stderr):
-            scores = load_scorer(str(model), spec, choose_device(device)).score(pairs, None)
+            scorer = load_scorer(str(model), spec, choose_device(device))
+            scores = scorer.score(pairs, None)
+        if stream is not sys.stdin:  # for orch, which says what was cut; a pipe gets scores alone
+            sys.stdout.write(f"orch-facts {json.dumps(scorer.facts)}\n")
     if not all(map(math.isfinite, scores)):
         raise WorkerError("the model gives NaN or infinity: its weights or its precision are broken")
     return [{"score": score} for score in scores]
