@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.wording import NOTE, PROBLEMS, colon, say_title
@@ -35,17 +36,20 @@ def print_error(error: OrchError, *, as_json: bool) -> None:
 
 
 def format_error(error: OrchError, language: Language | None = None) -> str:
-    """Return an error as text: one block a problem, the place first, the remedy indented below."""
+    """Return an error as text: one line a problem, the place first, and the remedy indented below.
+
+    Problems that follow one another with the same remedy, as bad rows do, share it: it stands below the last of them.
+    """
     language = language or current_language()
     title = say_title(error.title, language) + colon(language)
     several = len(error.problems) > 1
     lines = []
     if several:
         lines.append(f"{title}{PROBLEMS.say(language).format(len(error.problems))}")
-    for problem in error.problems:
+    for problem, following in zip_longest(error.problems, error.problems[1:]):
         prefix = f"{problem.where}: " if problem.where else ""
         lines.append(f"{'' if several else title}{prefix}{problem.message}")
-        if problem.hint:
+        if problem.hint and (following is None or following.hint != problem.hint):
             lines += [f"    → {line}" for line in problem.hint.splitlines()]
     return "\n".join(lines)
 

@@ -73,6 +73,20 @@ def test_an_error_is_printed_in_the_chosen_language():
     assert output.format_advice(Problem("x"), "zh") == "提示：x"
 
 
+def test_problems_that_follow_one_another_share_a_remedy():
+    rows = [Problem(f"row {row}", "convert it") for row in (1, 2)]
+    error = OrchError.from_problems([*rows, Problem("row 3", "drop it"), Problem("row 4", "convert it")])
+    assert output.format_error(error, "en").splitlines()[1:] == [
+        "row 1",
+        "row 2",
+        "    → convert it",
+        "row 3",
+        "    → drop it",
+        "row 4",
+        "    → convert it",
+    ]
+
+
 def test_orch_lang_reaches_the_terminal(monkeypatch, capsys):
     monkeypatch.setenv("ORCH_LANG", "zh")
     output.print_error(StageFailedError("x"), as_json=False)
