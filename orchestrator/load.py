@@ -117,6 +117,8 @@ def _problem(source: Source, finding: Finding) -> Problem:
         message = f"{_dotted(key)}: {_show(got)} is not one of {finding.choices}"
         return Problem(message, near or "choose one of them", where)
     hint = near or _describe(key)
+    if finding.expected == "a name or a list of them" and isinstance(got, dict) and isinstance(got.get("path"), str):
+        hint = f"say {key[-1]}: {got['path']}; what its columns are called goes under data.columns"
     if finding.kind == "string_type" and isinstance(got, bool | int | float):
         hint = f"put it in quotes, for YAML reads {got} as a {'truth value' if isinstance(got, bool) else 'number'}"
     if finding.expected == "a list" and isinstance(got, str):

@@ -86,6 +86,7 @@ def test_every_problem_is_reported_at_once_in_the_order_of_the_file(write):
         ("eval: eval.jsonl", "eval: eval.jsonl\n  eval_ratio: 0.1", 5, "one of the two", None),
         ("eval: eval.jsonl", "eval_ratio: 0.5\n  overlap: keep", 5, "overlap: keep is about queries", None),
         ("eval: eval.jsonl", "eval: 0.1", 7, "data.eval: expected a name or a list of them", "say eval_ratio: 0.1"),
+        ("eval: eval.jsonl", "eval: {path: eval.jsonl}", 7, "data.eval: expected a name", "say eval: eval.jsonl;"),
         ("train: train.jsonl", "train: {a: b}", 6, "data.train: expected a name or a list of them", "files"),
         ("eval: eval.jsonl", "eval_ratio: 1.5", 7, "data.eval_ratio", None),
         ("name: toy", "name: toy\nname: toy2", 2, "the key 'name' stands twice (first on line 1)", "keep one"),
