@@ -16,6 +16,8 @@ from orchestrator.data.regroup import Regrouped, Regrouping
 from orchestrator.data.rows.field_readers import read_fields
 from orchestrator.data.rows.foreign_rows import FOREIGN_FORMS, FOREIGN_OPTIONAL, convert_row, keep_reasoning
 from orchestrator.data.rows.formats import find_shape
+from orchestrator.data.rows.texts import read_number
+from orchestrator.data.rows.unread_judgements import find_unread_judgements
 from orchestrator.data.rows.unread_texts import UnreadTexts, find_strings, find_unread
 from orchestrator.data.verdict import PROBLEMS_SHOWN
 from orchestrator.data.writing.writers import FileSet, format_line
@@ -179,7 +181,8 @@ class _Run:
             texts = [text for key in (*shape.needs, *shape.optional) for text in find_strings(row.get(key))]
             optional = FOREIGN_OPTIONAL.get(self.conversion.form or "", shape.optional)
             unread = find_unread(row, fields.unknown_keys, texts, optional=optional, ignore=self.conversion.ignore)
-            self.unread.note(unread, path, line)
+            judged = find_unread_judgements(row, fields.unknown_keys, shape, ignore=self.conversion.ignore)
+            self.unread.note((*unread, *judged), path, line)
 
     def _write(self, found: list[dict[str, Any]], source: Source, row: Row) -> Fault | None:
         """Write the rows that one row became, or hand them on. Raises ValueError where UTF-8 cannot hold them."""
@@ -237,8 +240,7 @@ class _Run:
 def _read_numbers(key: str, value: Any) -> Any:
     """Return a value with its labels and scores as numbers, where they stand there as text or as true and false."""
     if key in SCORE_KEYS:
-        number = _parse_number(int(value) if isinstance(value, bool) else value)
-        return value if number is None else number
+        return read_number(value)
     if key in {"pos_scores", "neg_scores"} and isinstance(value, list):
         return [_read_numbers("score", one) for one in value]
     if key == "hits" and isinstance(value, list):
@@ -254,8 +256,7 @@ def _read_cell(key: str, cell: Any) -> Any:
     if not isinstance(cell, str):
         return cell
     if key in SCORE_KEYS:
-        number = _parse_number(cell)
-        return cell if number is None else number
+        return read_number(cell)
     return parse_cell(key, cell)
 
 

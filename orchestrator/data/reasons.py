@@ -128,7 +128,7 @@ _TABLE = (
     Reason(
         "text-not-read",
         "refused",
-        "a key holds text and no reader takes it, so that it would be left out of the training",
+        "a key holds text, or labels or scores of the row's documents, and no reader takes it: it would be left out",
         "rename it (data.columns, --map), or say that it is not needed: data.ignore, --ignore",
     ),
     Reason("no-rows-kept", "refused", "no row of a side is left", "see what was dropped, and why"),

@@ -252,7 +252,7 @@ LINES = (
     _rows(
         "label-text",
         "labels in words",
-        _LABELLED % '"yes"',
+        _LABELLED % '"relevant"',
         line=1,
         says="label-not-a-number",
         remedy="write finite numbers",

@@ -149,6 +149,17 @@ def test_a_file_under_the_name_of_another_form_is_renamed_by_the_command(files):
     assert values(files.folder / "a.parquet") == ROWS
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"), ("<!DOCTYPE html>", "web page")],
+)
+def test_what_was_downloaded_in_place_of_data_is_named(files, orch, text, says):
+    path = files.folder / "rows.jsonl"
+    path.write_text(text)
+    code, said = orch("data", "check", path)
+    assert (code, says in said) == (3, True)
+
+
 @pytest.mark.parametrize("kind", ["file", "stream"])
 def test_arrow_files_are_read(files, kind):
     pa = pytest.importorskip("pyarrow")

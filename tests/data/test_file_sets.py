@@ -49,6 +49,12 @@ def test_a_folder_and_a_pattern_are_their_files_in_natural_order(shards, name):
     assert load_recipe(shards / "recipe.yaml").recipe.data.train == found
 
 
+def test_what_a_data_set_s_folder_holds_beside_its_rows_is_passed_over(shards):
+    (shards / "shards" / "dataset_info.json").write_text("{}")
+    (shards / "shards" / "state.json").write_text("{}")
+    assert expand_name(shards, "shards") == expand_name(shards, "shards/*.jsonl")
+
+
 def test_the_commands_on_data_take_folders_and_patterns_too(shards, orch):
     for name in (shards / "shards", shards / "shards" / "part-*.jsonl"):
         code, said = orch("data", "check", name, "--eval", shards / "eval.jsonl")

@@ -67,6 +67,9 @@ def test_sharegpt_turns_are_marked_alike():
         (corrected(train_detail=[{"begin_offset": 0, "end_offset": 4, "train": False}]), '"train_detail": a list'),
         (corrected(compute_loss=False), '"messages"[1] has "compute_loss": false, which does not say whether'),
         (corrected(Trainable=0), '"messages"[1] has "Trainable": 0, which does not say whether'),
+        (corrected(ignore=True), '"messages"[1] has "ignore": true, which does not say whether'),
+        (corrected(label=False), '"messages"[1] has "label": false, which does not say whether'),
+        (corrected(训练=0), '"messages"[1] has "训练": 0, which does not say whether'),
         (corrected(loss=False, weight=1), '"messages"[1] has "loss" and "weight", and one of them says the opposite'),
         ({"messages": [user("q", train=True), bot("a")]}, '"messages"[0] is marked as to be learnt by "train"'),
         (corrected() | {"train": False}, 'the row itself has "train": false, and marks are obeyed in messages only'),
@@ -79,6 +82,30 @@ def test_a_mark_that_cannot_be_obeyed_is_a_fault(files, row, says):
     assert says in report.problems[0].message
     assert report.problems[0].message.startswith("loss-mark: ")
     assert '"loss": true or false' in report.problems[0].hint
+
+
+ASKED = {"instruction": "q", "output": "a"}
+
+
+@pytest.mark.parametrize(
+    "marked",
+    [{"label": False}, {"kto_tag": False}, {"is_train": False}, {"sample_weight": 0.1}, {"excluded": True}],
+    ids=str,
+)
+@pytest.mark.parametrize("row", [ASKED, {"messages": [user("q"), bot("a")]}], ids=["alpaca", "messages"])
+def test_a_row_whose_answer_is_not_wanted_is_a_fault_until_its_mark_is_ignored(files, orch, row, marked):
+    [key] = marked
+    path = files.lines("a.jsonl", row | marked)
+    code, said = orch("data", "check", path, "--kind", "chat")
+    assert (code, f'loss-mark: the row itself has "{key}"' in said, f"--ignore {key}" in said) == (3, True, True)
+    assert orch("data", "check", path, "--kind", "chat", "--ignore", key)[0] == 0
+
+
+@pytest.mark.parametrize(
+    "marked", [{"label": True}, {"label": 3}, {"train_on_inputs": False}, {"train_id": 7}, {"skip": False}], ids=str
+)
+def test_what_only_describes_a_row_is_no_mark(files, orch, marked):
+    assert orch("data", "check", files.lines("a.jsonl", ASKED | marked))[0] == 0
 
 
 def test_a_key_that_is_no_mark_can_be_left_unread():

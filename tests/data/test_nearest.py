@@ -38,6 +38,14 @@ ROWS = [
     ),
     ({"query": "q", "content": SAID, "score": 1}, "labelled", "--map label=score"),
     ({"Query": "q", "Pos": ["a"], "Neg": ["b"]}, None, "--map query=Query --map pos=Pos --map neg=Neg"),
+    ({"问题": "q", "正例": ["a"], "负例": ["b"]}, None, "--map 'query=问题' --map 'pos=正例' --map 'neg=负例'"),
+    ({"指令": "q", "输入": "", "输出": SAID}, "chat", "--map 'instruction=指令' --map 'output=输出'"),
+    ({"句子1": "a", "句子2": "b", "标签": 0}, "pair", "--map 'score=标签'"),
+    ({"question1": "a", "question2": "b", "is_duplicate": 0}, "pair", "--map score=is_duplicate"),
+    ({"text": "a", "text_pair": "b", "label": 0}, "pair", "--map sentence1=text --map sentence2=text_pair"),
+    ({"prompt": "q", "chosen": SAID, "rejected": "b"}, None, "--map query=prompt --map response=chosen"),
+    ({"inputs": "q", "targets": SAID, "task": "x"}, "chat", "--map instruction=inputs --map output=targets"),
+    ({"input": "q", "content": SAID, "score": 9}, "chat", "--map instruction=input --map output=content"),
     ({"dialogue": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}, "chat", "--map messages=dialogue"),
 ]
 
@@ -61,14 +69,27 @@ def test_a_row_that_is_nearer_to_another_kind_than_the_run_s_says_so():
     assert "so named it is a chat row" in found.message
 
 
-def test_documents_and_labels_in_two_lists_are_never_taken_for_positives(files, orch):
-    path = files.lines("rows.jsonl", {"query": "q", "docs": ["a", "b"], "labels": [1, 0]})
+def test_a_key_of_another_form_is_nobody_s_misspelling():
+    found = check_row({"messages": [{"role": "user", "content": "q"}], "label": 1}, source="a", line=1)
+    assert "positive_messages" not in found.message + found.hint
+
+
+@pytest.mark.parametrize(
+    ("key", "labels"), [("labels", [1, 0]), ("labels", ["1", "0"]), ("relevance_scores", [True, False])], ids=str
+)
+def test_documents_and_labels_in_two_lists_are_never_taken_for_positives(files, orch, key, labels):
+    path = files.lines("rows.jsonl", {"query": "q", "docs": ["a", "b"], key: labels})
     code, said = orch("data", "check", path)
     assert (code, "orch data convert FILE --from lists -o NEW.jsonl" in said) == (3, True)
     out = files.folder / "new.jsonl"
     assert orch("data", "convert", path, "--from", "lists", "-o", out)[0] == 0
     code, said = orch("data", "check", out)
     assert (code, "labels: 0 to 1" in said) == (0, True)
+
+
+@pytest.mark.parametrize("row", [{"_id": "1", "text": SAID}, {"query-id": "1", "corpus-id": "2", "score": 1}], ids=str)
+def test_a_file_of_beir_is_told_apart(row):
+    assert "one of BEIR's files" in check_row(row, source="a", line=1).message
 
 
 def test_scoring_and_mining_advise_a_form_that_they_read(files):

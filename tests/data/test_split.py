@@ -137,3 +137,9 @@ def test_the_query_may_stand_under_another_name_and_rows_keep_theirs(files, orch
     assert orch("data", "split", path, "--map", "query=question", "-o", files.folder / "out")[0] == 0
     parts = [(files.folder / "out" / f"a.{side}.jsonl").read_text().splitlines() for side in ("train", "eval")]
     assert sorted(parts[0] + parts[1]) == sorted(path.read_text().splitlines())
+
+
+def test_conversations_with_earlier_turns_are_split_by_all_of_them(files, split):
+    rows = [{"query": "go on", "response": "a", "history": [[f"tell me of {number}", "b"]]} for number in range(40)]
+    report = split(files.lines("chats.jsonl", *rows))
+    assert report.train_queries + report.eval_queries == 40

@@ -40,6 +40,22 @@ UNREAD = [
     (GROUP | {"candidates": [{"id": 7, "text": TEXT}]}, "group", "candidates", None),
     ({"query": "q", "hits": [{"content": "a", "label": 1, "title": TEXT}]}, "labelled", "hits[].title", None),
     ({"sentence1": "a", "sentence2": "b", "score": 1, "explanation_1": TEXT}, "pair", "explanation_1", None),
+    (TASK | {"系统提示": "你是助手"}, "chat", "系统提示", "system"),
+    (TASK | {"背景": "蜂蜜不坏"}, "chat", "背景", "input"),
+    ({"query": "q", "pos": ["p"], "负例": ["n"]}, "labelled", "负例", "neg"),
+    (GROUP | {"instruction": "Find it"}, "group", "instruction", "prompt"),
+    (CHAT | {"rejected_response": "no"}, "chat", "rejected_response", None),
+    (GROUP | {"hard_negatives": ["x"]}, "group", "hard_negatives", None),
+    (TASK | {"思维链": "先想一想"}, "chat", "思维链", None),
+    # what judges documents otherwise than what is read of them
+    (PAIR | {"score": 0.1}, "group", "score", None),
+    (PAIR | {"is_relevant": False}, "group", "is_relevant", None),
+    (PAIR | {"标签": "0"}, "group", "标签", None),
+    (GROUP | {"label": 0}, "group", "label", None),
+    ({"query": "q", "pos": ["p", "r"], "labels": [1, 0]}, "labelled", "labels", None),
+    (GROUP | {"positive_score": [0.9]}, "labelled", "positive_score", None),
+    (GROUP | {"teacher_scores": [0.9, 0.1]}, "group", "teacher_scores", None),
+    ({"sentence1": "a", "sentence2": "b", "score": 0.2, "label": 1}, "pair", "label", None),
 ]
 
 
@@ -74,9 +90,24 @@ def test_a_key_with_a_text_that_nothing_reads_is_refused_until_that_is_said_to_b
     ],
 )
 def test_keys_that_describe_a_row_or_repeat_it_are_no_texts(row):
-    kind = "group" if "pos" in row else "chat"
+    kind = "chat" if {"messages", "instruction"} & row.keys() else "group"
     found = check_row(row, source="a", line=1, rules=RowRules(kind))
     assert found.unread == ()
+
+
+def test_labels_and_scores_under_other_names_are_read_as_advised(files, orch):
+    pairs = [PAIR | {"score": number, "query": f"q {number}"} for number in (0.1, 1)]
+    path = files.lines("pairs.jsonl", *pairs)
+    assert "--map label=score" in orch("data", "check", path)[1]
+    assert "scores: 0.1 to 1" in orch("data", "check", path, "--map", "label=score")[1]
+    path = files.lines("lists.jsonl", {"query": "q", "pos": ["p", "r"], "labels": [1, 0]})
+    command = re.search(r"convert FILE (.+) -o NEW", orch("data", "check", path, "--kind", "labelled")[1])[1]
+    assert orch("data", "convert", path, *shlex.split(command), "-o", files.folder / "new.jsonl")[0] == 0
+    assert "labels: 0 to 1" in orch("data", "check", files.folder / "new.jsonl")[1]
+    path = files.lines("scored.jsonl", GROUP | {"positive_score": [0.9], "negative_scores": [0.1]})
+    advised = re.findall(r"--map (\S+)", orch("data", "check", path)[1])
+    assert advised == ["pos_scores=positive_score", "neg_scores=negative_scores"]
+    assert orch("data", "check", path, *(word for one in advised for word in ("--map", one)))[0] == 0
 
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.jsonl")), ids=lambda path: path.name)
@@ -153,6 +184,14 @@ def test_reasoning_is_not_left_out_and_can_be_kept(files, orch):
         "role": "assistant",
         "content": "<think>\nBirds of prey come to mind.\n</think>\n\na falcon",
     }
+    assert orch("data", "check", out)[0] == 0
+
+
+def test_reasoning_beside_one_answer_is_kept_too(files, orch):
+    path, out = files.lines("t.jsonl", TASK | {"Complex_CoT": "Water makes rust."}), files.folder / "new.jsonl"
+    assert "--keep-reasoning" in orch("data", "check", path)[1]
+    assert orch("data", "convert", path, "--keep-reasoning", "-o", out)[0] == 0
+    assert json.loads(out.read_text())["output"] == f"<think>\nWater makes rust.\n</think>\n\n{TASK['output']}"
     assert orch("data", "check", out)[0] == 0
 
 

@@ -96,3 +96,9 @@ def refuse_container(head: bytes, path: Path) -> None:
         if head.startswith(magic):
             name, hint = describe_container(path, ending) or ("", "")
             raise refuse("compressed", f"the file is {name}, not text", path, line=1, hint=hint)
+    start = head[:200].lstrip().lower()
+    if start.startswith(b"version https://git-lfs"):
+        message = "the file is a pointer of Git LFS, and not what it points to"
+        raise refuse("compressed", message, path, line=1, hint="fetch the data: git lfs pull, in its repository")
+    if start.startswith((b"<!doctype html", b"<html")):
+        raise refuse("compressed", "the file is a web page", path, line=1, hint="download the data file itself")

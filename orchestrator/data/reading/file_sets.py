@@ -24,6 +24,10 @@ _SIDES = (
 _SWIFT = re.compile(r"(?:(HF|MS)::)?([\w.-]+/[\w.-]+)(?::([\w./-]+))?(?:#(\d+))?", re.ASCII | re.IGNORECASE)
 
 
+# What datasets.save_to_disk and the hub put beside the data.
+_BESIDE_DATA = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"})
+
+
 def expand_name(folder: Path, name: str) -> tuple[str, ...] | Problem:
     """Return the names of the files that `name` stands for from `folder`; a data set of a hub stays as it is.
 
@@ -49,7 +53,7 @@ def _list_folder(name: str, path: Path) -> tuple[str, ...] | Problem:
     children = [child for child in path.iterdir() if not child.name.startswith(".") and child.is_file()]
     if any(child.name == "config.json" for child in children):
         return Problem(f"a model's folder, and no data: {name}", f"paths start from {path.parent}")
-    files = [f"{name.rstrip('/')}/{child.name}" for child in children if find_ending(child) in ENDINGS]
+    files = [f"{name.rstrip('/')}/{child.name}" for child in children if _holds_rows(child)]
     if files:
         return _in_order(files, f"the folder {name}", name)
     inner = sorted(child.name for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
@@ -57,10 +61,14 @@ def _list_folder(name: str, path: Path) -> tuple[str, ...] | Problem:
     return Problem(f"a folder without data files: {name}", hint)
 
 
+def _holds_rows(path: Path) -> bool:
+    return find_ending(path) in ENDINGS and path.name not in _BESIDE_DATA
+
+
 def _match(folder: Path, name: str) -> tuple[str, ...] | Problem:
     pattern = str(folder / Path(name).expanduser())
     found = [path for path in glob.glob(pattern, recursive=True) if Path(path).is_file()]  # noqa: PTH207  ** and ~
-    files = [path for path in found if find_ending(Path(path)) in ENDINGS]
+    files = [path for path in found if _holds_rows(Path(path))]
     if not files:
         return Problem(f"no data file matches the pattern: {name}", f"paths start from {folder}")
     relative = not (name.startswith("~") or Path(name).is_absolute())

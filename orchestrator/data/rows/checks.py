@@ -19,6 +19,7 @@ from orchestrator.data.rows.graded_scores import read_scores_as_labels
 from orchestrator.data.rows.loss_marks import leave_out_marks, names_mark
 from orchestrator.data.rows.nearest import explain_no_negatives, explain_unknown
 from orchestrator.data.rows.texts import build_fault, find_surrogate, is_blank, name_type
+from orchestrator.data.rows.unread_judgements import find_unread_judgements
 from orchestrator.data.rows.unread_texts import UnreadText, find_unread
 
 if TYPE_CHECKING:
@@ -111,14 +112,16 @@ def _find_unread(
     texts = found.record.texts
     return (
         *find_unread(row, found.unknown_keys, texts, optional=free, ignore=rules.ignore),
+        *find_unread_judgements(row, found.unknown_keys, shape, ignore=rules.ignore),
         *find_unread(value, replaced, texts, ignore=rules.ignore),
     )
 
 
 def _check(value: Any, source: str, line: int, rules: RowRules, *, numeric_text: bool) -> Accepted | Fault:
     row = rename_columns(value, rules.columns) if isinstance(value, dict) else explain_no_object(value, rules.kind)
-    if isinstance(row, dict) and rules.ignore and (ignored := set(filter(names_mark, rules.ignore))):
-        row = leave_out_marks(row, ignored)
+    if isinstance(row, dict) and rules.ignore:
+        marks = {key for key in rules.ignore if names_mark(key) and (rules.kind == "chat" or key != "label")}
+        row = leave_out_marks(row, marks)
     if isinstance(row, dict) and rules.scores_as_labels and rules.kind == "labelled":
         row = read_scores_as_labels(row, rules.min_label, rules.max_label)
     if isinstance(row, Fault):
@@ -187,14 +190,15 @@ def find_split_text(value: Any, columns: Mapping[str, str]) -> str | Fault:
     value = rename_columns(value, columns) if isinstance(value, dict) else explain_no_object(value, "group")
     if isinstance(value, Fault):
         return value
-    if "query" in value:
+    wanted: Kind = "chat" if value.get("history") else "group"
+    if "query" in value and wanted == "group":
         text, name = value["query"], '"query"'
     elif "sentence1" in value:
         text, name = value["sentence1"], '"sentence1"'
     else:
-        shape = find_shape(value, "group")
+        shape = find_shape(value, wanted)
         if shape is None:
-            return explain_unknown(value, "group")
+            return explain_unknown(value, None)
         fields = read_fields(value, shape)
         if isinstance(fields, Fault):
             return fields

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.data.reasons import REASONS, Fault
 from orchestrator.data.rows.near_names import plain_name
 from orchestrator.data.rows.nearest import find_lists, find_passage
-from orchestrator.data.rows.texts import quote
-from orchestrator.data.rows.unread_texts import REASONING
+from orchestrator.data.rows.texts import quote, read_number
+from orchestrator.data.rows.unread_texts import ANSWERS, REASONING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,17 +103,23 @@ def from_swift3(row: Row) -> Row:
 
 
 def keep_reasoning(row: Row) -> Row:
-    """Return the row with each message's reasoning, where it has one beside its text, in front of it in <think>."""
+    """Return the row with all reasoning that stands beside an answer, in a message or in the row, in front of it."""
+    answer = next((key for key in ANSWERS if isinstance(row.get(key), str)), None)
+    if answer:
+        row = _join_reasoning(row, answer)
     return {
         key: [_join_reasoning(one) for one in value] if key in _CHATS and isinstance(value, list) else value
         for key, value in row.items()
     }
 
 
-def _join_reasoning(message: Any) -> Any:
-    """Return a message with one text for reasoning and answer, as Qwen3's and DeepSeek-R1's own answers have it."""
+def _join_reasoning(message: Any, content: str | None = None) -> Any:
+    """Return a message, or a row, with one text for reasoning and answer, as Qwen3's and DeepSeek-R1's answers have it.
+
+    The answer stands under `content`, None: under "content" or "value".
+    """
     thoughts = [key for key in message if plain_name(key) in REASONING] if isinstance(message, dict) else []
-    content = "content" if thoughts and "content" in message else "value"
+    content = content or ("content" if thoughts and "content" in message else "value")
     if len(thoughts) != 1 or not isinstance(message.get(content), str):
         return message
     [key] = thoughts
@@ -129,7 +135,7 @@ def from_lists(row: Row) -> Row:
     if lists is None:
         raise UnfitRowError('there are no lists of one length in "documents" and "labels"')
     documents, labels = lists
-    pairs = zip(row[documents], row[labels], strict=True)
+    pairs = zip(row[documents], map(read_number, row[labels]), strict=True)
     hits = [{"content": text, "label": label} for text, label in pairs]
     return {"query": query, "hits": hits} | _others(row, "query", documents, labels)
 

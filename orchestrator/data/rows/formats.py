@@ -52,7 +52,7 @@ SHAPES = (
     Shape("sentences", "pair", ("sentence1", "sentence2", "score")),
     Shape("swift4", "pair", ("messages", "positive_messages", "label"), ("negative_messages",), ("negative_messages",)),
     Shape("swift3", "pair", ("query", "response", "label"), ("rejected_response",), ("rejected_response", "system")),
-    Shape("messages", "chat", ("messages",), (*_SWIFT_LISTS, "label"), ("system",)),
+    Shape("messages", "chat", ("messages",), _SWIFT_LISTS, ("system",)),
     Shape("conversations", "chat", ("conversations",), (), ("system",)),
     Shape("instruction", "chat", ("instruction", "output"), (), ("input", "system", "history")),
     Shape("response", "chat", ("query", "response"), ("label", "rejected_response"), ("system", "history")),

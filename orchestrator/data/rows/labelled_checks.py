@@ -8,7 +8,15 @@ from orchestrator.data.digests import document_key
 from orchestrator.data.reasons import Fault
 from orchestrator.data.rows.group_checks import check_group
 from orchestrator.data.rows.labelled import LabelledGroup
-from orchestrator.data.rows.texts import build_fault, find_surrogate, is_blank, is_finite_number, name_type, quote
+from orchestrator.data.rows.texts import (
+    build_fault,
+    find_surrogate,
+    is_blank,
+    is_finite_number,
+    name_type,
+    quote,
+    read_number,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,7 +122,7 @@ def _read_label(value: Any, name: str, label_range: tuple[float, float], *, nume
         return build_fault(
             "label-not-a-number",
             f"{name} is {_show(value)}, not a finite number",
-            _hint(value, numeric_text=numeric_text),
+            advise_number(value),
         )
     if not low <= number <= high:
         return build_fault("label-out-of-range", f"{name} is {number:.12g}, outside {low:g} to {high:g}")
@@ -135,7 +143,7 @@ def _read_scores(fields: Fields, *, numeric_text: bool) -> tuple[float, ...] | F
         number = _read_number(value, numeric_text=numeric_text)
         if number is None:
             message = f"{_name(fields, 'scores', place)} is {_show(value)}, not a finite number"
-            return build_fault("scores-not-numbers", message, _hint(value, numeric_text=numeric_text))
+            return build_fault("scores-not-numbers", message, advise_number(value))
         scores.append(number)
     return tuple(scores)
 
@@ -156,17 +164,9 @@ def _show(value: Any) -> str:
     return "NaN or infinite" if isinstance(value, int | float) and not isinstance(value, bool) else name_type(value)
 
 
-def _hint(value: Any, *, numeric_text: bool) -> str | None:
-    if isinstance(value, bool) or (isinstance(value, str) and not numeric_text and _reads_as_number(value)):
-        return AS_NUMBER
-    return None
-
-
-def _reads_as_number(text: str) -> bool:
-    try:
-        return is_finite_number(float(text))
-    except ValueError:
-        return False
+def advise_number(value: Any) -> str | None:
+    """Return what makes a number of what stands for one, None where nothing does."""
+    return AS_NUMBER if isinstance(value, bool | str) and is_finite_number(read_number(value)) else None
 
 
 def _find_firsts(fields: Fields, labels: list[float]) -> list[int] | Fault:

@@ -20,7 +20,16 @@ _MASKED = ("masked",)
 _UNCLEAR = ("mask", "loss_mask", "train_detail", "training_detail")
 MARK_KEYS = frozenset({*_LEARNT, *_MASKED, *_UNCLEAR})
 # Any other name of this sort, beside true, false or a number, is a mark as well, in words that nobody here knows.
-_SPEAKS = re.compile("loss|learn|train|mask|weight|supervis", re.IGNORECASE)
+_SPEAKS = re.compile(
+    "loss|learn|train|mask|weight|supervis|ignore|exclude|skip|^(is_)?(label|target)$|训练|学习|损失|掩码|权重|忽略|跳过",
+    re.IGNORECASE,
+)
+# At the row, false says that its answer is not wanted (TRL and ms-swift: label, LLaMA-Factory: kto_tag) or is not for
+# training; of a prompt or question it says what is done anyway.
+_UNWANTED = re.compile("^(label|kto_tag|(is_)?(desirable|good|valid))$|train|learn|训练|学习", re.IGNORECASE)
+_OF_QUESTIONS = re.compile("prompt|input|question|history|user", re.IGNORECASE)
+_LEFT_OUT = frozenset({"ignore", "ignored", "exclude", "excluded", "skip", "skipped", "deleted", "discarded", "忽略"})
+_ROW_WEIGHTS = frozenset({"sample_weight", "example_weight", "row_weight", "instance_weight"})
 _PLAIN = frozenset({"role", "content", "from", "value"})
 _CONVERSATIONS = frozenset({"messages", "conversations", "positive_messages", "negative_messages"})
 
@@ -30,7 +39,7 @@ def read_mark(message: Mapping[str, Any], role: str, name: str) -> bool | Fault 
     found: dict[str, bool] = {}
     for key in message.keys() - _PLAIN:
         value = message[key]
-        if value is None or not (key in MARK_KEYS or (_SPEAKS.search(key) and isinstance(value, bool | int | float))):
+        if value is None or not (key in MARK_KEYS or _speaks(key, value)):
             continue
         said = _read(key, value)
         if said is None:
@@ -50,17 +59,33 @@ def read_mark(message: Mapping[str, Any], role: str, name: str) -> bool | Fault 
 
 def find_row_mark(row: Mapping[str, Any]) -> Fault | None:
     """Return the fault of a mark that stands at the row, outside its messages, and says anything but "learn"."""
-    for key in MARK_KEYS & row.keys():
-        value = row[key]
-        if isinstance(value, bool | int | float | list) and value != [] and _read(key, value) is not True:
-            message = f"the row itself has {quote(key)}: {_show(value)}, and marks are obeyed in messages only"
-            return build_fault("loss-mark", message)
+    for key, value in row.items():
+        if key in MARK_KEYS and isinstance(value, bool | int | float | list) and value != []:
+            if _read(key, value) is not True:
+                message = f"the row itself has {quote(key)}: {_show(value)}, and marks are obeyed in messages only"
+                return build_fault("loss-mark", message)
+        elif _is_unwanted(key, value):
+            message = f"the row itself has {quote(key)}: {_show(value)}, as if it were not to be learnt as it stands"
+            hint = f"leave such rows out; data.ignore: [{key}] (--ignore {key}) trains on all of them alike"
+            return build_fault("loss-mark", message, hint)
     return None
 
 
+def _is_unwanted(key: str, value: Any) -> bool:
+    """Whether a key of a row, no known mark, says that the row is not to be learnt, or not as others are."""
+    if value is False:
+        return bool(_UNWANTED.search(key)) and not _OF_QUESTIONS.search(key)
+    if value is True:
+        return key.lower() in _LEFT_OUT
+    return key.lower() in _ROW_WEIGHTS and is_finite_number(value) and value != 1
+
+
 def names_mark(key: str) -> bool:
-    """Whether a key may be a mark, by its name."""
-    return key in MARK_KEYS or _SPEAKS.search(key) is not None
+    """Whether a key of a conversation may be a mark, by its name."""
+    lower = key.lower()
+    return bool(
+        key in MARK_KEYS or _SPEAKS.search(key) or _UNWANTED.search(key) or lower in _LEFT_OUT or lower in _ROW_WEIGHTS
+    )
 
 
 def leave_out_marks(row: dict[str, Any], keys: Collection[str]) -> dict[str, Any]:
@@ -73,6 +98,13 @@ def leave_out_marks(row: dict[str, Any], keys: Collection[str]) -> dict[str, Any
                 for one in kept[name]
             ]
     return kept
+
+
+def _speaks(key: str, value: Any) -> bool:
+    """Whether a key, no known mark, beside such a value is one; a number as label or target is a class."""
+    if not _SPEAKS.search(key):
+        return False
+    return isinstance(value, bool if key.lower().endswith(("label", "target")) else bool | int | float)
 
 
 def _read(key: str, value: Any) -> bool | None:

@@ -7,22 +7,28 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.rows.formats import EXAMPLES, SHAPES, Shape
-from orchestrator.data.rows.near_names import find_near_name, find_optional, plain_name
-from orchestrator.data.rows.texts import build_fault, is_finite_number, quote
+from orchestrator.data.rows.near_names import (
+    find_near_name,
+    find_optional,
+    is_number_like,
+    names_negatives,
+    plain_name,
+    suits,
+)
+from orchestrator.data.rows.texts import build_fault, quote
 from orchestrator.data.rows.unread_texts import fits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from orchestrator.data.reasons import Fault
     from orchestrator.data.rows.records import Kind
 
-_TEXTS = frozenset({"query", "response", "instruction", "output", "content", "sentence1", "sentence2"})
-_NUMBERS = frozenset({"label", "score"})
-_DOCUMENTS = ("documents", "docs", "passages", "texts", "contents", "candidates", "sentences")
-_LABELS = ("labels", "label", "relevance", "relevances", "grades", "scores")
 _PASSAGE_TEXTS = ("text", "content", "passage", "contents", "body")
 _READ_LISTS = ("messages", "conversations", "hits", "positive_messages", "negative_messages")
+_DOCUMENTS = ("documents", "docs", "passages", "texts", "contents", "candidates", "sentences", "文档", "段落", "候选")
+_LABELS = ("labels", "label", "relevance", "relevances", "grades", "relevance_labels", "标签", "标注", "相关性")
+_SCORES = ("scores", "relevance_scores", "分数", "得分")
 _OTHER_KIND = {
     ("labelled", "group"): "; labelled rows are taken by backend: sentence-transformers, or made groups by "
     "orch data convert --to ranking --relevant-from LABEL",
@@ -53,9 +59,18 @@ def find_nearest(row: Mapping[str, Any], wanted: Kind, shapes: Iterable[Shape] =
     return max(own, key=lambda one: (-len(one.missing), one.exact, len(one.renamed)))
 
 
-def _rank(one: Nearest, wanted: Kind) -> tuple[int, bool, int, bool]:
-    """Return what decides among filled forms; a query with a text and a label is a judged document first."""
-    return one.exact + len(one.renamed), one.shape.kind == wanted, one.exact, one.shape.name == "pointwise"
+def _rank(one: Nearest, wanted: Kind) -> tuple[bool, int, bool, int, bool]:
+    """Return what decides among filled forms; a query with a text and a label is a judged document first.
+
+    Where conversations are wanted, what fills one is one: a score beside it is only its quality.
+    """
+    return (
+        one.shape.kind == wanted == "chat",
+        one.exact + len(one.renamed),
+        one.shape.kind == wanted,
+        one.exact,
+        one.shape.name == "pointwise",
+    )
 
 
 def _match(row: Mapping[str, Any], shape: Shape) -> Nearest:
@@ -63,10 +78,13 @@ def _match(row: Mapping[str, Any], shape: Shape) -> Nearest:
     exact = [key for key in needs if key in row]
     renamed: dict[str, str] = {}
     missing = []
+    is_preference = any(map(names_negatives, row))
     for key in needs:
         if key in row:
             continue
-        free = [name for name in row if name not in exact and name not in renamed.values() and _suits(key, row[name])]
+        free = [name for name in row if name not in exact and name not in renamed.values() and suits(key, row[name])]
+        if key == "query" and not is_preference:  # a prompt is for a model that answers, unless answers are compared
+            free = [name for name in free if plain_name(name) != "prompt"]
         near = find_near_name(key, free)
         if near is None:
             missing.append(key)
@@ -85,19 +103,14 @@ def _match(row: Mapping[str, Any], shape: Shape) -> Nearest:
     return Nearest(shape, renamed, (*missing, *blocked), len(exact))
 
 
-def _suits(key: str, value: Any) -> bool:
-    """Whether a value may stand under a key that a form needs."""
-    if key in _TEXTS:
-        return isinstance(value, str)
-    if key in _NUMBERS:
-        return is_finite_number(value) or (isinstance(value, str) and value.replace(".", "", 1).isdigit())
-    if key == "pos":
-        return isinstance(value, list) and all(isinstance(text, str) for text in value)
-    return isinstance(value, list)
+def explain_unknown(row: Mapping[str, Any], asked: Kind | None, shapes: Iterable[Shape] = SHAPES) -> Fault:
+    """Return the fault of a row of no known form: what to rename, else the first key that the nearest form misses.
 
-
-def explain_unknown(row: Mapping[str, Any], wanted: Kind, shapes: Iterable[Shape] = SHAPES) -> Fault:
-    """Return the fault of a row of no known form: what to rename, else the first key that the nearest form misses."""
+    `asked` None: a row of any kind is right.
+    """
+    wanted = asked or "group"
+    if fault := _explain_beir(row):
+        return fault
     if lists := find_lists(row):
         message = f"the documents and their labels stand in two lists, {quote(lists[0])} and {quote(lists[1])}"
         return build_fault(
@@ -118,12 +131,22 @@ def explain_unknown(row: Mapping[str, Any], wanted: Kind, shapes: Iterable[Shape
     renames = " and ".join(f'{quote(old)} to "{new}"' for new, old in nearest.renamed.items())
     options = " ".join(shlex.join(["--map", f"{new}={old}"]) for new, old in nearest.renamed.items())
     hint = f"rename {renames}: {options} (data.columns)"
-    if nearest.shape.kind != wanted:
+    if asked and nearest.shape.kind != asked:
         message += f"; so named it is a {nearest.shape.kind} row, and {wanted} rows are wanted"
         hint += _OTHER_KIND.get(
             (nearest.shape.kind, wanted), f"; or choose task and loss for {nearest.shape.kind} rows"
         )
     return build_fault("missing-key", message, hint)
+
+
+def _explain_beir(row: Mapping[str, Any]) -> Fault | None:
+    """Return the fault of a row of one of BEIR's three files, None for any other."""
+    if {"query-id", "corpus-id"} <= row.keys() or ({"_id", "text"} <= row.keys() and "query" not in row):
+        message = "this is a row of one of BEIR's files, which know each other by ids: corpus, queries and qrels"
+        return build_fault(
+            "missing-key", message, 'join them: {"query": "…", "content": "…", "label": 1}, a row a qrel'
+        )
+    return None
 
 
 def _show(shape: Shape) -> str:
@@ -135,26 +158,33 @@ def find_lists(row: Mapping[str, Any]) -> tuple[str, str] | None:
     if not isinstance(row.get("query", ""), str):
         return None
     plain = {plain_name(key): key for key in row}
-    documents = next((plain[name] for name in _DOCUMENTS if _is_list(row, plain.get(name), str)), None)
-    labels = next((plain[name] for name in _LABELS if _is_list(row, plain.get(name), int | float)), None)
+    documents = next((plain[name] for name in _DOCUMENTS if _is_list(row, plain.get(name), _is_text)), None)
+    labels = next(
+        (plain[name] for name in (*_LABELS, *_SCORES) if _is_list(row, plain.get(name), is_number_like)), None
+    )
     if documents is None or labels is None or len(row[documents]) != len(row[labels]):
         return None
     return documents, labels
 
 
-def _is_list(row: Mapping[str, Any], key: str | None, kind: Any) -> bool:
+def _is_list(row: Mapping[str, Any], key: str | None, suits_one: Callable[[Any], bool]) -> bool:
     value = row.get(key) if key is not None else None
-    return isinstance(value, list) and bool(value) and all(isinstance(one, kind) for one in value)
+    return isinstance(value, list) and bool(value) and all(map(suits_one, value))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def explain_missing(key: str, row: Mapping[str, Any], wanted: Kind) -> Fault:
     """Return the fault of a row without `key`, with the key that may have been meant."""
     message = f'the key "{key}" is missing'
+    example = EXAMPLES["chat" if key in {"messages", "conversations"} else wanted]
     near = find_near_name(key, row, _known_keys(wanted))
     if near is None:
-        return build_fault("missing-key", message, f'add "{key}": {EXAMPLES[wanted]}')
-    if not (_suits(key, row[near]) or (key == "pos" and isinstance(row[near], str))):
-        advice = f'write what stands in {quote(near)} as "{key}": {EXAMPLES[wanted]}'
+        return build_fault("missing-key", message, f'add "{key}": {example}')
+    if not (suits(key, row[near]) or (key == "pos" and isinstance(row[near], str))):
+        advice = f'write what stands in {quote(near)} as "{key}": {example}'
         return build_fault("missing-key", f"{message}, and the row has {quote(near)} in another form", advice)
     better = "response" if key == "pos" and isinstance(row[near], str) and "neg" not in row else key
     hint = f'rename {quote(near)} to "{better}": {shlex.join(["--map", f"{better}={near}"])} (data.columns)'

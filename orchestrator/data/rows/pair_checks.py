@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.reasons import Fault
-from orchestrator.data.rows.labelled_checks import AS_NUMBER
+from orchestrator.data.rows.labelled_checks import advise_number
 from orchestrator.data.rows.records import ScoredPair
 from orchestrator.data.rows.texts import build_fault, find_surrogate, is_blank, is_finite_number, name_type
 
@@ -35,9 +35,9 @@ def _read_score(value: Any, name: str, *, numeric_text: bool) -> float | Fault:
             value = float(value)
         except ValueError:
             message = f'{name} is "{value[:20]}", not a number' if value else f"{name} is empty"
-            return build_fault("scores-not-numbers", message, "write a finite number")
+            return build_fault("scores-not-numbers", message, advise_number(value) or "write a finite number")
     if isinstance(value, bool) or not isinstance(value, int | float):
-        hint = AS_NUMBER if isinstance(value, str | bool) else "write one number"
+        hint = advise_number(value) or "write one number"
         return build_fault("wrong-type", f"{name} is {name_type(value)}, not a number", hint)
     if not is_finite_number(value):
         return build_fault("scores-not-numbers", f"{name} is not a finite number", "write a finite number")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import shlex
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +39,11 @@ def quote(text: str) -> str:
     return json.dumps(short, ensure_ascii=not short.isprintable())
 
 
+def write_word(text: str) -> str:
+    """Return a text as one word of a shell's command, in quotes only where these are needed."""
+    return text if re.fullmatch(r"[\w.\[\]-]+", text) else shlex.quote(text)
+
+
 def name_type(value: Any) -> str:
     """Return what a JSON value is, for a message; a table's file may hold others, such as dates."""
     return _TYPE_NAMES.get(type(value)) or f"a {type(value).__name__}"
@@ -59,6 +66,27 @@ def is_finite_number(value: Any) -> bool:
         return math.isfinite(value)
     except OverflowError:  # a whole number beyond the range of floats
         return False
+
+
+_WORDS = {"true": 1, "false": 0, "yes": 1, "no": 0}
+
+
+def read_number(value: Any) -> Any:
+    """Return the finite number that a text or a truth value stands for, whole ones whole; any other value as it is."""
+    if isinstance(value, bool):
+        return int(value)
+    if not isinstance(value, str) or "_" in value:
+        return value
+    word = value.strip().lower()
+    if word in _WORDS:
+        return _WORDS[word]
+    try:
+        number = float(word)
+    except ValueError:
+        return value
+    if not math.isfinite(number):
+        return value
+    return int(number) if number.is_integer() and not {"."} & set(word) else number
 
 
 def find_surrogate(texts: Iterable[tuple[str, str]]) -> Fault | None:

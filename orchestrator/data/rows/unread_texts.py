@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.reasons import problem_of
-from orchestrator.data.rows.near_names import find_optional, plain_name
-from orchestrator.data.rows.texts import is_blank, quote
+from orchestrator.data.rows.near_names import find_optional, names_negatives, plain_name
+from orchestrator.data.rows.texts import is_blank, quote, write_word
 from orchestrator.errors import Problem, Where
 
 if TYPE_CHECKING:
@@ -28,9 +28,33 @@ METADATA = frozenset({
     *("date", "time", "timestamp", "at", "year", "created", "updated", "version", "license", "author", "user"),
     *("name", "username", "model", "generator", "annotator", "score", "scores", "label", "labels", "weight"),
     *("weights", "confidence", "quality", "difficulty", "level", "count", "length", "len", "size", "meta"),
-    *("metadata", "info", "channel"),
+    *("metadata", "info", "channel", "copyright", "licence", "website", "publisher", "provider", "from", "by"),
 })  # fmt: skip
-REASONING = frozenset({"reasoning_content", "reasoning", "thinking", "thought", "thoughts"})
+# The same at the end of a Chinese name: 数据来源, 文章链接.
+_METADATA_ZH = (
+    *("来源", "出处", "链接", "网址", "编号", "序号", "类别", "分类", "类型", "领域", "语言", "日期", "时间", "版本"),
+    *(
+        "作者",
+        "标签",
+        "分数",
+        "得分",
+        "评分",
+        "难度",
+        "数据集",
+        "文件名",
+        "路径",
+        "版权",
+        "许可",
+        "许可证",
+        "元数据",
+        "备注",
+    ),
+)
+REASONING = frozenset({
+    *("reasoning_content", "reasoning", "thinking", "thought", "thoughts", "think", "cot", "complex_cot"),
+    *("chain_of_thought", "reasoning_trace", "思考", "思考过程", "推理", "推理过程", "思维链"),
+})  # fmt: skip
+ANSWERS = ("output", "response")  # of rows without messages
 _WORDS, _LETTERS = 4, 8  # a string with so many words, or so many letters beyond ASCII, is a text
 _NESTED = re.compile(r"(?P<list>\w+)\[\]\.(?P<key>.+)", re.DOTALL)
 _LISTS = {"hits": ("hits",), "messages": ("messages", "conversations", "positive_messages", "negative_messages")}
@@ -39,10 +63,11 @@ _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 @dataclass(frozen=True)
 class UnreadText:
-    """A key that holds a text and is read by nobody, and what to do about it."""
+    """A key that holds a text and is read by nobody, and what to do about it; `what` else it holds."""
 
     name: str
     hint: str
+    what: str = "holds text"
 
 
 def find_unread(
@@ -64,9 +89,9 @@ def find_unread(
         if name in ignore or key in ignore:
             continue
         near = find_optional(key, optional) if key == name else None
-        is_reasoning = key != name and plain_name(key) in REASONING
+        is_reasoning = plain_name(key) in REASONING and (key != name or any(answer in row for answer in ANSWERS))
         strings = [text for text in find_strings(list(_values(row, name))) if not is_blank(text)]
-        if not (near or is_reasoning):
+        if not (near or is_reasoning or names_negatives(key)):
             strings = [text for text in strings if _is_long(text)] if not is_metadata(key) else []
         if strings and not all(_is_repeat(text, texts) for text in strings):
             found.append(UnreadText(name, _advise(row, key, near, is_reasoning=is_reasoning)))
@@ -76,7 +101,7 @@ def find_unread(
 def is_metadata(key: str) -> bool:
     """Whether a key's name, or the last word of it, says that it describes the row."""
     plain = plain_name(_CAMEL.sub("_", key))
-    return plain in METADATA or plain.rpartition("_")[2] in METADATA
+    return plain in METADATA or plain.rpartition("_")[2] in METADATA or plain.endswith(_METADATA_ZH)
 
 
 def _values(row: Mapping[str, Any], name: str) -> Iterator[Any]:
@@ -119,15 +144,34 @@ def _is_repeat(text: str, texts: Collection[str]) -> bool:
     return all(line.strip() in text for one in texts for line in one.splitlines())
 
 
+def advise_ignoring(key: str) -> str:
+    """Return how it is said that a key is not needed."""
+    return f"data.ignore: [{key}] (--ignore {write_word(key)}) says that it is not needed"
+
+
 def _advise(row: Mapping[str, Any], key: str, near: str | None, *, is_reasoning: bool) -> str:
-    ignored = f"data.ignore: [{key}] (--ignore {key}) says that it is not needed"
+    ignored = advise_ignoring(key)
     if is_reasoning:
         return f"orch data convert FILE --keep-reasoning -o NEW.jsonl writes it in front of its answer; {ignored}"
+    if near is None and names_negatives(key):
+        return f"{_advise_negatives(row, key)}; {ignored}"
     if near is None:
-        return f"read it under a key that has a meaning: --map NEW={key} (data.columns: {{NEW: {key}}}); {ignored}"
+        named = f"--map NEW={write_word(key)} (data.columns: {{NEW: {key}}})"
+        return f"read it under a key that has a meaning: {named}; {ignored}"
     if fits(near, row.get(key)):
-        return f"read it as {quote(near)}: --map {near}={key} (data.columns: {{{near}: {key}}}); {ignored}"
+        return f"read it as {quote(near)}: --map {near}={write_word(key)} (data.columns: {{{near}: {key}}}); {ignored}"
     return f"write it as {quote(near)}: {_FORMS[near]}; {ignored}"
+
+
+def _advise_negatives(row: Mapping[str, Any], name: str) -> str:
+    """Return what becomes of texts that are not wanted, where their row has no place for them, or none that is free."""
+    for key in ("neg", "rejected_response", "negative_messages"):
+        if row.get(key):
+            return f"put its texts into {quote(key)}, with those that are there"
+    learnt = "a conversation learns its own answers, and nothing from what is rejected"
+    if "messages" not in row or name not in {"rejected_response", "rejected_messages"}:
+        return learnt
+    return f"{learnt}; as a row of rerankers and embeddings: orch data convert FILE --from swift3 -o NEW.jsonl"
 
 
 _TEXTS = '["…", "…"]'
@@ -163,7 +207,7 @@ class UnreadTexts:
         for one in unread:
             problem, count = self._found.get(one.name, (None, 0))
             if problem is None:
-                message = f"the row has {quote(one.name)}, which holds text and which nothing reads"
+                message = f"the row has {quote(one.name)}, which {one.what} and which nothing reads"
                 problem = problem_of("text-not-read", message, hint=one.hint, where=Where(path, line))
             self._found[one.name] = (problem, count + 1)
 
