@@ -20,10 +20,10 @@ _WORD_TOKENS = (
 )
 _NAME = re.compile(
     rf"{_WORD_TOKENS}TOKENS?$|(^|_){_WORD_TOKENS}TOKENS?_(?!LIMIT|BUDGET|COUNT|LENGTH|IDS?$|SIZE|PARALLEL|TYPE|PER)"
-    r"|SECRET|PASSW|PASSPHRASE|(^|_|SSH)PASS$|[A-Z0-9]_?PWD$(?<!OLDPWD)|(^|_)PAT$|CREDENTIAL"
+    r"|SECRET|PASSW|PASSPHRASE|(^|_|SSH|DB|ROOT|USER|ADMIN)PASS$|[A-Z0-9]_?PWD$(?<!OLDPWD)|(_|ROOT|BIND|DB|ADMIN|USER)PW$|(^|_)PAT$|CREDENTIAL|(^|_)CREDS?$"
     r"|(^|_)KEY$|(API|ACCESS|PRIVATE|SECRET|SIGNING|ENCRYPTION)_?KEY|(?<=_)[AS]K$"
     r"|(^|_)(AUTHORIZATION|AUTH_HEADER|BASIC_AUTH|HTTP_AUTH|BEARER|COOKIES?|JWT|DSN|SAS)(_|$)"
-    r"|CONN(ECTION)?_?STR(ING)?|WEBHOOK",
+    r"|CONN(ECTION)?_?STR(ING)?|WEBHOOK|[A-Z]_AUTH$",
     re.IGNORECASE,
 )
 # Such a variable says where a secret lies, which is none itself.
@@ -48,15 +48,20 @@ USER_INFO = re.compile(
     r")"
 )
 # Tokens that say themselves what they are: Hugging Face, GitHub, GitLab, OpenAI and its like, AWS, Aliyun, Google,
-# Slack, ModelScope, Docker, npm, PyPI, Stripe, NVIDIA, Groq, Replicate; signed claims (JWT), and private keys.
+# Slack, ModelScope, Docker, npm, PyPI, Stripe, NVIDIA, Groq, Replicate, SendGrid; signed claims (JWT), what signs or
+# opens a URL in its query, hooks that post to a chat, and private keys.
 TOKENS = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{30,}|api_org_[A-Za-z0-9]{30,}|gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{40,}"
-    r"|gl(?:pat|dt|rt|ptt|cbt|ft|soat|agent)-[A-Za-z0-9_.-]{20,}|sk-[A-Za-z0-9_-]{32,}|[sr]k_(?:live|test)_[A-Za-z0-9]{16,}"
+    r"|gl(?:pat|dt|rt|ptt|cbt|ft|soat|agent)-[A-Za-z0-9_.-]{20,}|sk-(?=[A-Za-z0-9_-]{0,64}[A-Za-z0-9]{16})[A-Za-z0-9_-]{32,}|[sr]k_(?:live|test)_[A-Za-z0-9]{16,}"
     r"|A(?:KIA|SIA)[A-Z0-9]{16}|LTAI[A-Za-z0-9]{12,30}|AIza[A-Za-z0-9_-]{35}|ya29\.[A-Za-z0-9_-]{20,}"
     r"|xox[abeprs]-[A-Za-z0-9-]{20,}|xapp-[A-Za-z0-9-]{20,}"
     r"|ms-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|dckr_(?:pat|oat)_[A-Za-z0-9_-]{20,}"
     r"|npm_[A-Za-z0-9]{36}|pypi-[A-Za-z0-9_-]{50,}|nvapi-[A-Za-z0-9_-]{40,}|gsk_[A-Za-z0-9]{40,}|r8_[A-Za-z0-9]{30,}"
     r"|eyJ[A-Za-z0-9_-]{10,1000}+\.eyJ[A-Za-z0-9_-]{10,4000}+\.[A-Za-z0-9_-]{10,2000})(?![A-Za-z0-9])"
+    r"|(?<=[?&;])(?i:access_?token|api_?key|auth_?token|token|sig|signature|x-amz-signature|x-amz-security-token"
+    r"|x-goog-signature|accountkey|sharedaccesskey|client_?secret|password)=[A-Za-z0-9%+/=_.~-]{12,4000}+"
+    r"|(?<=hooks\.slack\.com/services/)[A-Za-z0-9/]{20,200}+|(?<=/open-apis/bot/v2/hook/)[A-Za-z0-9-]{20,200}+"
+    r"|\bSG\.[A-Za-z0-9_-]{16,40}+\.[A-Za-z0-9_-]{30,60}+"
     r"|-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,10}-----"
     r"(?:[^-]{0,8000}+-----END [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,10}-----)?",
     re.ASCII,

@@ -9,7 +9,8 @@ from orchestrator.secrets import describe_secret, find_secret_values, is_secret,
 NAMES = (
     "HF_TOKEN WANDB_API_KEY AWS_SECRET_ACCESS_KEY DB_PASSWORD MY_KEY DB_PWD MYSQL_PWD GITHUB_PAT SSHPASS PASSPHRASE "
     "SSH_PASSPHRASE HF_TOKENS HUGGINGFACE_TOKEN_READ AUTH_HEADER COOKIE ALIYUN_AK ALIYUN_SK SLACK_WEBHOOK_URL "
-    "AZURE_STORAGE_CONNECTION_STRING SMTP_PASS SENTRY_DSN hf_token TOKEN OPENAI_API_KEYS SSH_PRIVATE_KEY"
+    "AZURE_STORAGE_CONNECTION_STRING SMTP_PASS SENTRY_DSN hf_token TOKEN OPENAI_API_KEYS SSH_PRIVATE_KEY "
+    "LDAP_BINDPW ADMIN_PW ROOTPW DBPASS AWS_CREDS NPM_AUTH"
 )
 
 
@@ -85,3 +86,32 @@ def test_a_key_of_several_lines_is_known_by_each_of_them():
         for form in find_secret_values({"DEPLOY_KEY": value})
         if form in {"short", value.split("\n", maxsplit=1)[0]}
     ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://bucket.s3.amazonaws.com/train.jsonl?X-Amz-Signature=0123456789abcdef0123456789abcdef",
+        "https://account.blob.core.windows.net/data/train.jsonl?se=2027&sig=abcdEFGH12345678%3D",
+        "https://oapi.dingtalk.com/robot/send?access_token=0123456789abcdef0123456789abcdef",
+        "https://hooks.slack.com/services/T00000000/B00000000/XXXXXXXXXXXXXXXXXXXXXXXX",
+        "AccountName=mine;AccountKey=abcd1234abcd1234abcd1234==",
+        f"SG.{'a' * 22}.{'b' * 43}",
+        f"sk-proj-{'a1' * 20}",
+    ],
+)
+def test_what_opens_a_door_by_itself_is_known_by_its_form(text):
+    assert describe_secret(text, {}) == "what looks like a token"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/data/sk-learn-something-very-long-really-long-name",
+        "hf://datasets/owner/name@refs/convert/train.jsonl",
+        "https://mirror.example/data.jsonl?signature=v2&token=1",
+        "git+https://github.com/owner/name@main",
+    ],
+)
+def test_ordinary_paths_and_urls_are_no_secrets(text):
+    assert describe_secret(text, {}) is None
