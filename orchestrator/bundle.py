@@ -86,6 +86,8 @@ def write_bundle(run: RunDir, target: Path, *, with_data: bool = False) -> Bundl
     """
     if os.path.lexists(target):
         raise _exists(target)
+    if run.data.is_symlink() and not with_data:  # what lies there is not this run's, and may be a whole disk
+        raise RunFolderError(f"data is a link to {run.data.readlink()}", hint="put in its place what it leads to")
     taken = _TAKEN + (_WITH_ROWS if with_data else ())
     entries: list[Entry] = []
     left_out = left_out_bytes = 0

@@ -14,6 +14,8 @@ import json
 import os
 from pathlib import Path
 
+from orchestrator.regular_files import IrregularFileError, open_regular
+
 ABSENT = "absent"
 WHOLE_BYTES = 64 << 20
 _EDGE_BYTES = 1 << 20
@@ -22,13 +24,13 @@ _BLOCKS = 256
 
 
 def hash_path(path: Path) -> str:
-    """Return the hash of a file's or a folder's content; ABSENT when there is nothing."""
+    """Return the hash of a file's or a folder's content; ABSENT when there is nothing, or a pipe or device."""
     if path.is_dir():
         rows = [(str(file.relative_to(path)), hash_path(file)) for file in _list_files(path)]
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
     try:
         return _hash_file(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, IrregularFileError):
         return ABSENT
 
 
@@ -48,7 +50,7 @@ def _list_files(folder: Path) -> list[Path]:
 
 def _hash_file(path: Path) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         size = os.fstat(stream.fileno()).st_size
         digest.update(str(size).encode())
         if size <= WHOLE_BYTES:

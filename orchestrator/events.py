@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.files import open_to_append
 from orchestrator.json_files import MOST_SECONDS, parse_json, require_types
+from orchestrator.regular_files import IrregularFileError, open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -186,9 +187,10 @@ def parse_event(line: str) -> Event | None:
 def load_events(path: Path) -> Iterator[Event]:
     """Yield the events of a file, oldest first; nothing when there is no such file."""
     try:
-        with path.open(encoding="utf-8", errors="replace") as stream:
-            yield from (event for line in stream if (event := parse_event(line)))
-    except FileNotFoundError:
+        with open_regular(path) as stream:
+            lines = (line.decode("utf-8", errors="replace") for line in stream)
+            yield from (event for line in lines if (event := parse_event(line)))
+    except (FileNotFoundError, IrregularFileError):
         return
 
 

@@ -10,6 +10,8 @@ from dataclasses import is_dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_origin, get_type_hints
 
+from orchestrator.regular_files import IrregularFileError, read_regular
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -66,8 +68,10 @@ def _read(path: Path) -> bytes:
         raise DamagedJsonError("it is not a file")
     if found.st_size > MOST_BYTES:
         raise DamagedJsonError(f"it is larger than {MOST_BYTES >> 20} MiB")
-    with path.open("rb") as stream:
-        return stream.read()
+    try:
+        return read_regular(path)
+    except IrregularFileError:  # it was changed for another meanwhile
+        raise DamagedJsonError("it is not a file") from None
 
 
 def load_object(path: Path, *, constants: bool = False) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from orchestrator.hub import find_hub_cache
 from orchestrator.json_files import load_json
 from orchestrator.known_models import find_known, is_llm_architecture
 from orchestrator.model_folders import find_what_it_is
+from orchestrator.regular_files import read_regular
 from orchestrator.safetensors_files import is_lfs_pointer
 from orchestrator.score_heads import describes_itself, find_trained_format, has_score_head
 
@@ -214,7 +215,7 @@ def _find_in_hub_cache(hub_id: str) -> Path | None:
     """Return the snapshot of `hub_id` in the Hugging Face cache, where `from_pretrained` would find it."""
     repository = find_hub_cache() / f"models--{hub_id.replace('/', '--')}"
     try:
-        revision = (repository / "refs" / "main").read_text(encoding="utf-8").strip()
+        revision = read_regular(repository / "refs" / "main").decode("utf-8").strip()
     except (OSError, ValueError):
         return None
     snapshot = repository / "snapshots" / revision

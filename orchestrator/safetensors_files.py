@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.json_files import parse_json
+from orchestrator.regular_files import open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +34,7 @@ def read_shapes(path: Path) -> Shapes | Damage:
     """Return the shape of every tensor of a whole safetensors file, or why it is none."""
     try:
         size = path.stat().st_size
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             start = stream.read(_LENGTH_BYTES)
             length = int.from_bytes(start, "little")
             if len(start) < _LENGTH_BYTES or not 0 < length <= min(_MAX_HEADER_BYTES, size):
@@ -59,7 +60,7 @@ def is_whole_safetensors(path: Path) -> bool:
 def is_lfs_pointer(path: Path) -> bool:
     """Tell whether git stored a file's name here and not the file: what a clone without git-lfs leaves."""
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             return stream.read(len(_LFS_START)) == _LFS_START
     except OSError:
         return False

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.json_files import load_json
+from orchestrator.regular_files import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -79,7 +80,7 @@ def list_score_head_formats(folder: Path | None) -> tuple[str, ...]:
 def read_chat_template(folder: Path) -> str | None:
     """Return the text of a folder's chat template, or None where it has none."""
     try:
-        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+        return read_regular(folder / "chat_template.jinja").decode("utf-8")
     except (OSError, ValueError):
         template = _read_object(folder / "tokenizer_config.json").get("chat_template")
         return json.dumps(template) if isinstance(template, list) else template if isinstance(template, str) else None

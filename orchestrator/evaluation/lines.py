@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import RunFolderError, Where
 from orchestrator.json_files import parse_json
+from orchestrator.regular_files import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 def read_lines(path: Path) -> Iterator[tuple[Where, Any]]:
     """Yield (place, parsed value) of each line that is not blank. Raises RunFolderError for one that is not JSON."""
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         for number, line in enumerate(stream, start=1):
             if not line.strip():
                 continue

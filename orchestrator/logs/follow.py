@@ -11,6 +11,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
+from orchestrator.regular_files import open_regular
 from orchestrator.secrets import STARS, find_secret_values, find_spans, redact_text
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class LogFollower:
 
     def _read_chunk(self) -> bytes:
         try:
-            with os.fdopen(os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as stream:
+            with open_regular(self.path, follow=False) as stream:
                 if os.fstat(stream.fileno()).st_size < self.offset:  # somebody emptied it: its writer appends anew
                     self.offset = 0
                     self._begin_anew()

@@ -6,6 +6,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from orchestrator.regular_files import open_regular
 from orchestrator.secrets import find_secret_values, find_spans
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def scrub_log(path: Path, values: Iterable[str]) -> int:
     # bytes as letters: a secret that is not ASCII is looked for by its bytes, in a log that need not be UTF-8
     letters = tuple(value.encode("utf-8", "surrogateescape").decode("latin-1") for value in values)
     count = 0
-    with suppress(OSError), os.fdopen(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC), "r+b") as stream:
+    with suppress(OSError), open_regular(path, follow=False, write=True) as stream:
         offset, before = 0, b""
         while chunk := stream.read(CHUNK_BYTES):
             text, start = bytearray(before + chunk), offset - len(before)

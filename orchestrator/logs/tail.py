@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from orchestrator.regular_files import IrregularFileError, open_regular
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -15,12 +17,12 @@ _CHUNK_BYTES = 1 << 20
 def read_tail(path: Path, offset: int = 0) -> str:
     """Return the end of a log, at most `TAIL_BYTES`, nothing from before `offset` (an earlier attempt's text)."""
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             size = stream.seek(0, 2)
             begin = offset if offset <= size else 0  # somebody emptied the log meanwhile
             stream.seek(max(begin, size - TAIL_BYTES))
             return stream.read().decode("utf-8", errors="replace")
-    except FileNotFoundError:
+    except (FileNotFoundError, IrregularFileError):
         return ""
 
 
@@ -38,7 +40,7 @@ def count_line_ends(path: Path, most_bytes: int | None = None) -> int:
     A log of bars may hold gigabytes without one line end, so it is never read as lines.
     """
     count = 0
-    with suppress(FileNotFoundError), path.open("rb") as stream:
+    with suppress(FileNotFoundError, IrregularFileError), open_regular(path) as stream:
         left = path.stat().st_size if most_bytes is None else most_bytes
         while chunk := stream.read(min(_CHUNK_BYTES, left)):
             count += chunk.count(b"\n")

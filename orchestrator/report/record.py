@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.json_files import find_object
+from orchestrator.regular_files import read_regular
 from orchestrator.report.training_log import TrainingLog, load_training_log
 
 if TYPE_CHECKING:
@@ -130,6 +131,6 @@ def _seconds(path: Path) -> float | None:
 
 def _load_text(path: Path) -> str | None:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_regular(path).decode("utf-8")
     except (OSError, ValueError):
         return None

@@ -12,6 +12,7 @@ from orchestrator.errors import RunFolderError
 from orchestrator.hardware import CPU, find_hardware
 from orchestrator.launch import load_plan, understood, write_run
 from orchestrator.provenance import Asked, build_provenance
+from orchestrator.regular_files import read_regular
 from orchestrator.report.record import load_object
 from orchestrator.reproduction.comparison import Reproduction, compare_reproduction
 from orchestrator.reproduction.differences import Difference, find_differences, require_provenance
@@ -35,7 +36,8 @@ class Rerun:
 
     def write(self) -> RunDir:
         """Write the new run folder, up to its plan. Raises RunFolderError when it cannot be written."""
-        text = self.first.recipe_yaml.read_text(encoding="utf-8")
+        with understood(self.first.recipe_yaml):
+            text = read_regular(self.first.recipe_yaml).decode("utf-8")
         repeated = {"run": str(self.first.root), "differences": [asdict(item) for item in self.differences]}
         return write_run(self.plan, text, {**self.provenance, REPRODUCES: repeated})
 

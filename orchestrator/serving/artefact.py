@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import PreflightError, RunFolderError, Where
-from orchestrator.json_files import load_json
+from orchestrator.json_files import MOST_BYTES, load_json
 from orchestrator.launch import find_run, is_own_run, load_own_plan
+from orchestrator.regular_files import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -165,6 +166,7 @@ def find_remote_code(folder: Path) -> str | None:
 
 def _mentions_code(path: Path) -> bool:
     try:
-        return b"auto_map" in path.read_bytes()
+        content = read_regular(path, most_bytes=MOST_BYTES)
+        return b"auto_map" in content or len(content) == MOST_BYTES
     except OSError:
         return True

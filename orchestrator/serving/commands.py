@@ -12,6 +12,7 @@ from orchestrator.errors import PreflightError
 from orchestrator.installed import normalise
 from orchestrator.process import run
 from orchestrator.provenance import find_packages
+from orchestrator.regular_files import read_regular
 from orchestrator.render import render_command
 from orchestrator.serving.foreground import OWN_FOLDER
 
@@ -43,12 +44,14 @@ _TEMPLATE_ARGUMENTS = (
 )  # fmt: skip
 # scorers whose prompt is the folder's chat template, which vLLM's score API fills
 TEMPLATED = ("qwen3-native", "qwen3-score-head", "formatted-head", "reward-model")
+_LONGEST_TEMPLATE = 16 << 20  # bytes
 _IN_PYTHON = "use FlagEmbedding or sentence-transformers in Python: docs/serving.md, and the README of the model"
 _IN_SENTENCE_TRANSFORMERS = (
     'use it in Python: sentence_transformers.CrossEncoder("{folder}").predict([("query", "document")])'
 )
 _PROBE = """
 import importlib.metadata as m, json, sys
+from orchestrator.regular_files import read_regular
 found = {}
 for name in sys.argv[1:]:
     try: found[name] = m.version(name)
@@ -111,7 +114,7 @@ def find_score_template(artefact: Artefact) -> Path | None:
     """Return the folder's template over `query` and `document` messages, which vLLM's score API fills, or None."""
     path = artefact.folder / "chat_template.jinja"
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path, most_bytes=_LONGEST_TEMPLATE).decode("utf-8", errors="replace")
     except OSError:
         return None
     return path if re.search(r"""["']document["']""", text) else None

@@ -51,7 +51,7 @@ def _find_build_locks(folder: Path) -> Iterator[Path]:
 def _remove_unheld(path: Path) -> bool:
     """Remove an empty file that no process has locked; tell whether that was done."""
     with suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(descriptor).st_size == 0:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.json_files import find_object
+from orchestrator.regular_files import read_regular
 from orchestrator.safetensors_files import is_whole_safetensors
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"checkpoint-([0-9]{1,18})")
 _TORCH_SUFFIXES = frozenset({".pt", ".pth", ".bin"})
+_LONGEST_NAME = 4096  # bytes
 _ZIP_MAGIC, _PICKLE_MAGIC = b"PK\x03\x04", b"\x80"  # torch.save: an archive; before torch 1.6, a pickle
 _CHECKED_BYTES = 256 << 20  # of larger archives only the table of contents is read, not every checksum
 # what transformers' Trainer saves to go on with (Trainer._save_optimizer_and_scheduler, _save_rng_state); `latest` is
@@ -141,7 +143,7 @@ def _find_deepspeed_defect(checkpoint: Path) -> str | None:
     latest = checkpoint / "latest"
     if not latest.exists():
         return None
-    name = latest.read_text(encoding="utf-8", errors="replace").strip()
+    name = read_regular(latest, most_bytes=_LONGEST_NAME).decode("utf-8", errors="replace").strip()
     folder = checkpoint / name
     if not name or not folder.is_dir():
         return "its DeepSpeed folder is missing"

@@ -126,7 +126,7 @@ def is_supervised(run_dir: RunDir) -> bool:
 def _is_locked(run_dir: RunDir) -> bool:
     """Tell whether anybody holds the lock, by trying to share it for a moment."""
     try:
-        descriptor = os.open(run_dir.lock, os.O_RDONLY | os.O_NOFOLLOW)
+        descriptor = os.open(run_dir.lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return False
     try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator import process
 from orchestrator.errors import RunFolderError
-from orchestrator.json_files import load_object
+from orchestrator.json_files import load_object, read_text
 from orchestrator.logs.follow import LogFollower
 from orchestrator.ownership import is_own
 from orchestrator.plan import plan_from_json
@@ -225,7 +225,7 @@ def _require_started_here(run_dir: RunDir, members: tuple[int, ...]) -> None:
 def _find_place(run_dir: RunDir) -> tuple[str, Path]:
     """Return the plan's text, and the folder that it was made for; this one where it does not say."""
     try:
-        text = run_dir.plan_json.read_text(encoding="utf-8")
+        text = read_text(run_dir.plan_json)
         return text, Path(plan_from_json(text).run_dir).resolve()
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "", run_dir.root.resolve()

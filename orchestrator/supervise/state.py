@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 from orchestrator.errors import RunFolderError
 from orchestrator.json_files import MOST_SECONDS, find_object, is_a, load_object
 from orchestrator.process import Child
+from orchestrator.regular_files import read_regular
 from orchestrator.rundir import RunDir, StageDir, write_json
 from orchestrator.secrets import is_secret
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STATE_VERSION = 1
+_MOST_DIGITS = 8
 _TIMES = frozenset({"started", "finished", "seconds"})
 _Record = TypeVar("_Record")
 
@@ -134,7 +136,7 @@ def write_result(stage_dir: StageDir, result: StageResult) -> None:
 def read_exit_code(stage_dir: StageDir) -> int | None:
     """Return the exit code that the launcher wrote, or None when it could not."""
     try:
-        return int(stage_dir.exit_code.read_text(encoding="ascii"))
+        return int(read_regular(stage_dir.exit_code, most_bytes=_MOST_DIGITS))
     except (OSError, ValueError):
         return None
 

@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import re
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,10 @@ import pytest
 from click.testing import CliRunner
 
 import orchestrator
+from orchestrator.bundle import write_bundle
 from orchestrator.cli import orch
 from orchestrator.cli.predict_command import parse_answers
+from orchestrator.content_hash import ABSENT, hash_path
 from orchestrator.errors import OrchError, StageFailedError
 from orchestrator.events import load_events
 from orchestrator.json_files import DamagedJsonError, load_json, parse_json, require_types
@@ -234,3 +237,58 @@ def test_a_damaged_scoring_json_is_the_run_s_fault_or_the_model_s(tmp_path, dama
     with pytest.raises(OrchError, match="cannot be read") as caught:
         load_artefact(model, "x", "python")
     assert caught.value.exit_code == 9
+
+
+PLACES = (*FILES, "stages/01-a/stdout.log", "stages/01-a/stderr.log", "stages/01-a/exit_code", "data/eval.jsonl",
+          "model/config.json", "model/tokenizer_config.json", "model/chat_template.jinja", "plan.seal", "recipe.yaml",
+          "model/model.safetensors")  # fmt: skip
+READERS = (*COMMANDS, ("serve", "x-1/model", "--dry-run"), ("evaluate", "--model", "x-1/model", "--data", "d.jsonl"))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+@pytest.mark.parametrize("file", PLACES)
+def test_no_command_waits_for_a_pipe_or_reads_a_device_without_end(tmp_path, monkeypatch, file, kind):
+    runs = tmp_path / "runs"
+    run = write_run(runs)
+    write_run(runs, "x-2")
+    run.model.mkdir()
+    (run.model / "scoring.json").write_text('{"scorer": "chat", "tool": "swift", "model_type": "a", "template": "a"}')
+    (run.model / "config.json").write_text("{}")
+    monkeypatch.chdir(runs)
+    (runs / "d.jsonl").write_text('{"query": "a", "pos": ["b"], "neg": ["c"]}\n')
+    path = run.root / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+
+    def give_up(*_: object) -> None:
+        raise AssertionError("it hangs")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    try:
+        for argv in READERS:
+            signal.alarm(5)
+            told = [*argv, "--runs", str(runs)] if argv[0] in {name for name, *_ in COMMANDS} else list(argv)
+            error = CliRunner().invoke(orch, told, standalone_mode=False).exception
+            assert error is None or (isinstance(error, OrchError) and error.exit_code in {3, 4, 9}), (argv, error)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_pipe_among_hashed_files_is_passed_over(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert hash_path(tmp_path / "pipe") == ABSENT
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    assert hash_path(tmp_path / "zero") == ABSENT
+    hash_path(tmp_path)
+
+
+def test_a_bundle_of_a_run_whose_data_lies_elsewhere_is_refused(tmp_path):
+    run = write_run(tmp_path)
+    run.data.symlink_to("/")
+    with pytest.raises(OrchError, match="data is a link"):
+        write_bundle(run, tmp_path / "x.zip")
