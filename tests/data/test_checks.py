@@ -68,7 +68,7 @@ def test_a_chat_row_is_called_one():
 def test_a_positive_that_is_a_string_is_to_be_put_in_a_list(row):
     found = fault(row(1, pos="the answer"))
     assert found.code == "wrong-type"
-    assert found.hint == 'put it in a list: "pos": ["the answer"]'
+    assert found.hint.startswith('put it in a list: "pos": ["the answer"]; orch data convert FILE --from passages')
 
 
 @pytest.mark.parametrize(

@@ -275,3 +275,12 @@ def test_any_row_is_a_record_or_has_a_fault_of_the_table(row, kind, needs_negati
     found = check_row(row, source="a", line=1, rules=RowRules(kind, needs_negatives=needs_negatives))
     assert not isinstance(found, Fault) or REASONS[found.code].outcome == "bad"
     assert isinstance(found, Fault) or find_shape(row, kind).kind == kind
+
+
+@pytest.mark.parametrize(
+    "roles", [("System", "User", "Assistant"), ("developer", "user", "model"), ("系统", "用户", "助手")], ids=str
+)
+def test_roles_are_known_however_they_are_written(roles):
+    messages = [{"role": role, "content": "a"} for role in roles]
+    found = check_row({"messages": messages}, source="a", line=1, rules=CHAT)
+    assert [message.role for message in found.record.messages] == ["system", "user", "assistant"]

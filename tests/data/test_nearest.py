@@ -143,3 +143,13 @@ def test_documents_that_are_objects_become_texts_by_the_command_in_the_message(f
 def test_no_renaming_is_advised_that_the_next_answer_would_undo(files, orch, row):
     code, said = orch("data", "check", files.lines("rows.jsonl", row))
     assert (code, "--map" in said) == (3, False)
+
+
+@pytest.mark.parametrize("sides", [{"pos": "a", "neg": "b"}, {"pos": [{"text": "a"}], "neg": ["b"]}], ids=str)
+@pytest.mark.parametrize("kind", ["group", "labelled"])
+def test_documents_that_are_no_list_of_texts_become_one_by_the_command_in_the_message(files, orch, kind, sides):
+    path, out = files.lines("rows.jsonl", {"query": "q"} | sides), files.folder / "new.jsonl"
+    code, said = orch("data", "check", path, "--kind", kind)
+    assert (code, "orch data convert FILE --from passages -o NEW.jsonl" in said) == (3, True)
+    assert orch("data", "convert", path, "--from", "passages", "-o", out)[0] == 0
+    assert orch("data", "check", out, "--kind", kind)[0] == 0

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
     from orchestrator.data.rows.formats import Shape
 
-_USER = ("user", "human")
-_ASSISTANT = ("assistant", "gpt", "bot")
-_ROLES = {"system": "system"} | dict.fromkeys(_USER, "user") | dict.fromkeys(_ASSISTANT, "assistant")
+# However written: OpenAI's newer models call the system developer, Gemini calls the assistant model.
+_SYSTEM = ("system", "developer", "系统")
+_USER = ("user", "human", "用户")
+_ASSISTANT = ("assistant", "gpt", "bot", "model", "chatgpt", "助手")
+ROLES = dict.fromkeys(_SYSTEM, "system") | dict.fromkeys(_USER, "user") | dict.fromkeys(_ASSISTANT, "assistant")
 _TOOL_ROLES = frozenset({
     *("tool", "function", "tool_call", "tool_response", "function_call", "function_response"),
     *("observation", "observations", "developer_tool"),
@@ -225,15 +227,16 @@ def _read_message(item: Any, name: str) -> tuple[str, str] | Fault:
     role = item[role_key]
     if not isinstance(role, str):
         return build_fault("wrong-type", f"the role of {name} is {name_type(role)}, not a string", "write one string")
-    if role.replace("-", "_") in _TOOL_ROLES or item.get("tool_calls") or item.get("function_call"):
+    plain = role.lower().strip()
+    if plain.replace("-", "_") in _TOOL_ROLES or item.get("tool_calls") or item.get("function_call"):
         return build_fault("not-text", f"{name} is a tool message")
-    if role not in _ROLES:
-        known = ", ".join(_ROLES)
+    if plain not in ROLES:
+        known = ", ".join(ROLES)
         return build_fault("unknown-role", f"{name} is from {quote(role)}", f"the known names are {known}")
     if content_key not in item:
         return build_fault("missing-key", f'{name} has no "content"', 'write {"role": "user", "content": "…"}')
     content = _read_content(item[content_key], name)
-    return content if isinstance(content, Fault) else (_ROLES[role], content)
+    return content if isinstance(content, Fault) else (ROLES[plain], content)
 
 
 def _read_content(content: Any, name: str) -> str | Fault:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.reasons import REASONS, Fault
+from orchestrator.data.rows.field_readers import ROLES
 from orchestrator.data.rows.near_names import plain_name
 from orchestrator.data.rows.nearest import find_lists, find_passage
 from orchestrator.data.rows.texts import quote, read_number
@@ -20,11 +21,7 @@ _PASSAGES = {
 }
 _CHATS = ("messages", "conversations")
 
-_SHAREGPT_ROLES = {
-    **dict.fromkeys(("human", "user"), "user"),
-    **dict.fromkeys(("gpt", "assistant", "chatgpt", "bing", "bard", "model"), "assistant"),
-    "system": "system",
-}
+_SHAREGPT_ROLES = {**ROLES, **dict.fromkeys(("bing", "bard"), "assistant")}
 
 
 class UnfitRowError(Exception):
@@ -45,7 +42,7 @@ def from_sharegpt(row: Row) -> Row:
         if not isinstance(turn, dict):
             raise UnfitRowError(f"{name} is not an object")
         said_by, text = turn.get("from", turn.get("role")), turn.get("value", turn.get("content"))
-        role = _SHAREGPT_ROLES.get(said_by) if isinstance(said_by, str) else None
+        role = _SHAREGPT_ROLES.get(said_by.lower().strip()) if isinstance(said_by, str) else None
         if role is None:
             known = ", ".join(_SHAREGPT_ROLES)
             raise UnfitRowError(f'{name} has "from": {quote(str(said_by))}, and what can be converted is {known}')
@@ -157,6 +154,8 @@ def from_passages(row: Row) -> Row:
 
 
 def _passages(key: str, value: Any) -> list[str]:
+    """Return the texts of documents; one text or object alone is a list of one."""
+    value = [value] if isinstance(value, str | dict) else value
     texts = [one if isinstance(one, str) else find_passage(one) for one in value] if isinstance(value, list) else [None]
     found = [text for text in texts if text is not None]
     if len(found) < len(texts):

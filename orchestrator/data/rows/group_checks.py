@@ -87,10 +87,15 @@ def _check_types(fields: Fields) -> Fault | None:
     return None
 
 
+_FROM_PASSAGES = "orch data convert FILE --from passages -o NEW.jsonl"
+
+
 def _check_texts_type(fields: Fields, key: str) -> Fault | None:
     texts, name = fields.values[key], fields.name(key)
     if isinstance(texts, str):
         hint = f"put it in a list: {name}: [{quote(texts)}]"
+        if not fields.names:
+            hint += f"; {_FROM_PASSAGES} makes lists of texts"
         return build_fault("wrong-type", f"{name} is a string, not a list of strings", hint)
     if not isinstance(texts, list):
         message = f"{name} is {name_type(texts)}, not a list of strings"
@@ -98,7 +103,10 @@ def _check_texts_type(fields: Fields, key: str) -> Fault | None:
     for place, text in enumerate(texts):
         if not isinstance(text, str):
             message = f"{fields.name(key, place)} is {name_type(text)}, not a string"
-            return build_fault("wrong-type", message, "write the document's text itself")
+            hint = "write the document's text itself"
+            if isinstance(text, dict) and not fields.names:
+                hint += f': {_FROM_PASSAGES} does so where it stands in "text"'
+            return build_fault("wrong-type", message, hint)
     return None
 
 

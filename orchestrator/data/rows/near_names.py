@@ -19,7 +19,20 @@ _NEGATIVES = (  # names of negatives
     *("negative_ctxs", "hard_negative_ctxs"),
     *("rejected_answer", "rejected_answers", "rejected_messages", "distractor", "distractors", "neg"),
     *("dispreferred", "non_preferred_output", "dispreferred_output"),
-    *("负例", "负样本", "负向样本", "难负例", "难负样本", "困难负例", "反例", "负面样本", "不相关文档", "拒绝"),
+    *(
+        "负例",
+        "负样本",
+        "负向样本",
+        "难负例",
+        "难负样本",
+        "困难负例",
+        "反例",
+        "负面样本",
+        "不相关文档",
+        "拒绝",
+        "错误答案",
+        "错误回答",
+    ),
 )
 _NEAR_NAMES = {
     "query": (
@@ -38,7 +51,17 @@ _NEAR_NAMES = {
             "positive_ctxs",
         ),
         *("positive_messages", "answer", "answers", "chosen", "docs", "documents", "passages", "relevant"),
-        *("正例", "正样本", "正向样本", "正面样本", "相关文档", "答案"),
+        *(
+            "relevant_passages",
+            "relevant_docs",
+            "relevant_documents",
+            "正例",
+            "正样本",
+            "正向样本",
+            "正面样本",
+            "相关文档",
+        ),
+        "答案",
     ),
     "neg": _NEGATIVES,
     "response": (

@@ -28,7 +28,8 @@ METADATA = frozenset({
     *("date", "time", "timestamp", "at", "year", "created", "updated", "version", "license", "author", "user"),
     *("name", "username", "model", "generator", "annotator", "score", "scores", "label", "labels", "weight"),
     *("weights", "confidence", "quality", "difficulty", "level", "count", "length", "len", "size", "meta"),
-    *("metadata", "info", "channel", "copyright", "licence", "website", "publisher", "provider", "from", "by"),
+    *("metadata", "info", "channel", "copyright", "licence", "website", "publisher", "provider"),
+    *("from", "by", "method", "status"),
 })  # fmt: skip
 # The same at the end of a Chinese name: 数据来源, 文章链接.
 _METADATA_ZH = (
