@@ -70,7 +70,8 @@ def plain_name(name: str) -> str:
     """
     *above, last = name.rstrip("/").lower().split("/")
     cached = next((part for part in reversed(above) if part.startswith("models--")), None)
-    return cached.rpartition("--")[2] if cached else last.replace("___", ".")
+    plain = cached.rpartition("--")[2] if cached else last.replace("___", ".")
+    return re.sub(r"^meta-(?=llama-3)", "", plain)  # Meta-Llama-3.1-8B is called Llama-3.1-8B by now
 
 
 @cache

@@ -16,6 +16,7 @@ from orchestrator.data.reading.file_sets import expand_name
 from orchestrator.errors import Problem, RecipeError, Where
 from orchestrator.evaluation.gate import parse_rule
 from orchestrator.evaluation.measures import CHAT, GROUP, PAIR, RETRIEVAL, parse_metric
+from orchestrator.recipe.losses import find_own_loss
 from orchestrator.recipe.schema import Data, Evaluate, Guard, Launch, Loss, ModelRef, Recipe, Teacher, Watch
 from orchestrator.recipe.source import Key, Source, apply_overrides, load_source
 from orchestrator.recipe.wording import Finding, group_findings
@@ -113,6 +114,8 @@ def _problem(source: Source, finding: Finding) -> Problem:
             f"{_dotted(key)}: {_show(got)} cannot name a folder", "use letters, digits, '.', '_' and '-'", where
         )
     near = _nearest_word(str(got), finding.choices) if finding.choices else None
+    if key in {("loss",), ("loss", "type")}:
+        near = find_own_loss(str(got), str(_value_at(source.data, ("backend",))))
     if finding.kind == "literal_error":
         message = f"{_dotted(key)}: {_show(got)} is not one of {finding.choices}"
         return Problem(message, near or "choose one of them", where)

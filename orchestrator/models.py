@@ -31,6 +31,10 @@ _ENCODER_NAMES = re.compile(
     r"mxbai-(embed|rerank-\w+-v1)|ernie-[123]\.0",
     re.IGNORECASE,
 )
+_ENCODER_CLASSES = re.compile(
+    r"((XLM)?Roberta|(Modern|Distil|Camem)?Bert|Electra|Deberta(V2)?)(Model|ForMaskedLM|ForSequenceClassification)$"
+)
+_FAMILIES = {"decoder": "an LLM", "encoder": "a BERT-like encoder"}
 _QWEN3_RERANKER = re.compile(r"qwen3-reranker", re.IGNORECASE)
 _FLAG_LLM_RERANKER = re.compile(r"bge-reranker-v2-gemma\b", re.IGNORECASE)
 _QUANTISED_NAMES = re.compile(r"(?<![a-z])(awq|gptq|aqlm)(?![a-z])", re.IGNORECASE)
@@ -108,6 +112,8 @@ def find_model(ref: ModelRef, recipe_folder: Path, *, otherwise: str | None = No
     if score_head and family == "encoder":
         message = f"{ref.name} is an LLM with a head that scores ({', '.join(_list_architectures(config))}), no encoder"
         raise RecipeError(message, hint="remove family: its config tells it")
+    if ref.family and not score_head and (told := _is_plainly(ref.name, config)) not in {None, ref.family}:
+        raise RecipeError(f"{ref.name} is {_FAMILIES[told]}, no {ref.family}", hint="remove family: it is known")
     other = find_other_scorer(ref.name, _list_architectures(config))
     if other and ref.native == "flag-llm-reranker":
         raise RecipeError(f"{ref.name} is scored by FlagEmbedding's {other}, not by FlagLLMReranker", hint=_NOT_SCORED)
@@ -286,6 +292,15 @@ def _family(name: str, config: dict[str, Any]) -> str | None:
     if not _DECODER_NAMES.search(architectures) and _ENCODER_NAMES.search(name):
         return "encoder"
     return "decoder" if _DECODER_NAMES.search(f"{architectures} {name}") else None
+
+
+def _is_plainly(name: str, config: dict[str, Any]) -> str | None:
+    """Return the family of a model on ms-swift's list, or of an encoder's class: no recipe can change it."""
+    named = _list_architectures(config)
+    if not named:
+        known = find_known(name)
+        return known.family if known is not None and known.kind != "multimodal" else None
+    return "encoder" if any(_ENCODER_CLASSES.match(one) for one in named) else None
 
 
 def _trained_format(folder: Path | None) -> str | None:

@@ -31,7 +31,7 @@ OWNED = {
     "token": "set HF_TOKEN in your environment: secrets do not belong in a recipe",
     "hub_token": "set HF_TOKEN in your environment: secrets do not belong in a recipe",
 }
-_OF_LAYERS = ("start_layer", "head_multi", "head_type")
+_OF_LAYERS = ("start_layer", "head_multi", "head_type", "finetune_type")
 _OF_EMBEDDERS = (
     "temperature", "negatives_cross_device", "sentence_pooling_method", "normalize_embeddings", "kd_loss_type",
     "same_dataset_within_batch", "small_threshold", "drop_threshold", "unified_finetuning", "use_self_distill",

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
 _LISTED = "`orch schema` lists every argument"
+_NEAR = 0.78  # what is less alike is another word: use_badam is no use_dora
 _BATCH = ("per_device_train_batch_size",)
 _LENGTH = ("max_length", "query_max_len and passage_max_len")
 _FLASH = ("attn_impl: flash_attn", "use_flash_attn: true")
@@ -64,7 +65,11 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "save_on_epoch_end": ("save_strategy: epoch, which it is when nothing is said",),
     "num_max_checkpoints": ("save_total_limit",),
     "log_interval": ("logging_steps",),
-    **dict.fromkeys(("log_with", "wandb_project", "use_wandb"), ("report_to",)),
+    "log_with": ("report_to",),
+    **dict.fromkeys(("wandb_project", "use_wandb"), ("report_to: wandb",)),
+    "use_swanlab": ("report_to: swanlab",),
+    **dict.fromkeys(("assistant_only_loss", "completion_only_loss"), ("loss_scale: default, which it is",)),
+    "image_max_pixels": ("max_pixels",),
     "shuffle_rate": ("shuffle_ratio",),
     "neg_nums": ("train_group_size, which counts the positive too",),
 }
@@ -72,7 +77,13 @@ _NAMES: dict[str, tuple[str, ...]] = {
 _ELSEWHERE = {
     **dict.fromkeys(("model_name_or_path", "base_model", "model_id", "model_name"), "say it as `model:`"),
     "trust_remote_code": "say it as `model: {path: …, trust_remote_code: true}`",
-    **dict.fromkeys(("chat_template", "template"), "say it as `model: {path: …, template: …}`"),
+    **dict.fromkeys(("chat_template", "template", "template_type"), "say it as `model: {path: …, template: …}`"),
+    "chat_template_path": "remove it: the template is ms-swift's, by name: `model: {path: …, template: …}`",
+    **dict.fromkeys(
+        ("eos_token", "eot_tokens", "pad_token", "dataset_text_field"), "remove it: the model's template decides it"
+    ),
+    **dict.fromkeys(("infer_backend", "vllm_gpu_memory_utilization"), "remove it: it is for inference: orch serve"),
+    **dict.fromkeys(("compute_accuracy",), "remove it, and name measures: evaluate: {metrics: [loss, exact_match]}"),
     "stage": "say it as `task:` (reranker, embedding or sft)",
     **dict.fromkeys(
         ("dataset", "datasets", "train_data", "train_file", "train_dataset", "dataset_name"), "say it as `data.train:`"
@@ -114,5 +125,5 @@ def find_own_name(name: str, known: Collection[str], owned: Mapping[str, str]) -
         return _ELSEWHERE[name]
     if name in _NAMES:
         return f"remove it: this trainer has no {_NAMES[name][0].split()[0].strip(':,')}"
-    near = difflib.get_close_matches(name, sorted(known), n=1)
+    near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=_NEAR)
     return f"did you mean {near[0]!r}?" if near else _LISTED

@@ -32,7 +32,7 @@ OWNED = {
     "remove_unused_columns": "the prepared rows hold what the loss reads",
     "router_mapping": "a cross-encoder has no routes",
     "multi_dataset_batch_sampler": "there is one data set: several files are read as one",
-    "push_to_hub": "publish `model/` once it is measured: `huggingface-cli upload`",
+    "push_to_hub": "publish `model/` once it is measured: `hf upload`",
     "hub_token": "set HF_TOKEN in your environment: secrets do not belong in a recipe",
     "model": "say it as `model:`",
     "model_name_or_path": "say it as `model:`",

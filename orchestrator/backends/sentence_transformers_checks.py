@@ -98,7 +98,10 @@ def _check_validation(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
         if train.get(name):
             yield ("train", name), Problem(f"{name} needs validation rows, and there are none", _REMOVE_OR_SET_ASIDE)
     if train.get("eval_strategy", "no") != "no":
-        yield ("train", "eval_strategy"), Problem("there are no validation rows to evaluate on", _REMOVE_OR_SET_ASIDE)
+        yield (
+            ("train", "eval_strategy"),
+            Problem("eval_strategy: there are no validation rows to evaluate on", _REMOVE_OR_SET_ASIDE),
+        )
 
 
 def _check_processes(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:

@@ -86,7 +86,7 @@ class Swift:
 
     def check_train(self, train: Mapping[str, Any]) -> list[tuple[str, Problem]]:
         """Return what is wrong with single values: unknown names, Orch's own names, wrong types and choices."""
-        problems = check_arguments(train, _all_arguments(), OWNED, whose="`swift sft`")
+        problems = check_arguments(train, _all_arguments(), OWNED, whose="ms-swift's trainers")
         for name, value in _typed(train).items():
             if name in _POSITIVE and value < 1:
                 problems.append((name, Problem(f"{name} is {value}; it must be at least 1")))

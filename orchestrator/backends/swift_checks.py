@@ -139,7 +139,7 @@ def _check_validation(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
         if train.get(name) and not (name == "eval_steps" and by_evalscope):
             yield ("train", name), Problem(f"{name} needs validation rows, and there are none", _REMOVE_OR_SET_ASIDE)
     if train.get("eval_strategy", "no") != "no" and not by_evalscope:
-        message = "there are no validation rows to evaluate on"
+        message = "eval_strategy: there are no validation rows to evaluate on"
         yield ("train", "eval_strategy"), Problem(message, _REMOVE_OR_SET_ASIDE)
 
 

@@ -39,6 +39,8 @@ _KINDS: dict[Kind, str] = {
     "reranker": "a reranker with a prompt of its own",
     "encoder": "a BERT-like encoder",
 }
+# Whose first prompt fits most models that were made from them: the others are of a few models with names of their own.
+_FIRST_FITS = frozenset({"qwen3"})
 _SHOWN = 12
 _BERT_LIKE = re.compile(r"Bert|Roberta|Electra|Deberta")
 # What a name says of the model that another was made from, where nothing else is known of it.
@@ -65,12 +67,12 @@ class _Known:
     architectures: tuple[str, ...]
     templates: dict[str, tuple[str, ...]]
 
-    def template_of(self, name: str) -> str:
-        """Return the prompt of the model called `name`, else the first one."""
+    def template_of(self, name: str) -> str | None:
+        """Return the prompt of the model called `name`, else the only one; None where there are several."""
         for template, ids in self.templates.items():
             if any(_same_model(name, known) for known in ids):
                 return template
-        return next(iter(self.templates))
+        return next(iter(self.templates)) if len(self.templates) == 1 or self.model_type in _FIRST_FITS else None
 
     def holds(self, name: str) -> bool:
         """Tell whether one of its hub ids is `name`, or what the folder `name` is called."""
@@ -98,7 +100,7 @@ def find_swift_model(model: BaseModel, task: str, versions: Mapping[str, str] | 
         return _given(model, task, registry)
     found, why = _find_fitting(model, task, registry)
     if len(found) == 1:
-        return SwiftModel(found[0].model_type, model.template or found[0].template_of(model.name), why)
+        return _with_template(model, found[0], why)
     if found:
         names = _nearest(model.name, [known.model_type for known in found])
         message = (
@@ -143,7 +145,17 @@ def _given(model: BaseModel, task: str, registry: dict[str, _Known]) -> SwiftMod
         meant = sorted({_stem(architecture) for architecture in registry[name].architectures})
         message = f"model_type {name!r} is for {', '.join(meant)} models, and {model.name} is {', '.join(sorted(own))}"
         return Problem(message, _advise_type(model, task, registry))
-    return SwiftModel(name, model.template or registry[name].template_of(model.name), "model.model_type")
+    return _with_template(model, registry[name], "model.model_type")
+
+
+def _with_template(model: BaseModel, known: _Known, why: str) -> SwiftModel | Problem:
+    """Return a model of a known type with its prompt, or what to say where the type's models have several."""
+    if template := model.template or known.template_of(model.name):
+        return SwiftModel(known.model_type, template, why)
+    one_of = ", ".join(sorted(known.templates, key=lambda one: -len(known.templates[one]))[:_SHOWN])
+    message = f"ms-swift has several prompts for models of type {known.model_type}, and none by the name {model.name}"
+    hint = f"say model: {{path: {model.name}, model_type: {known.model_type}, template: …}}, one of {one_of}"
+    return Problem(message, hint)
 
 
 def _contradicts(model: BaseModel, known: _Known) -> set[str]:
@@ -191,7 +203,8 @@ def _explain(model: BaseModel, task: str, registry: Mapping[str, _Known]) -> Pro
         message = f"{model.name} is {', '.join(model.architectures)}, which ms-swift does not list among its text LLMs"
         return Problem(message, f"{instead}; or say whose prompt it has: model: {{path: …, model_type: …}}")
     message = f"{model.name} is not on ms-swift's list, and its config.json is not here to tell what it is"
-    return Problem(message, f"download it (hf download {model.name}) and name its folder; or {instead}")
+    own = f"say whose kind it is: model: {{path: {model.name}, model_type: …}}"
+    return Problem(message, f"download it (hf download {model.name}) and name its folder; or {own}; or {instead}")
 
 
 def _find_kind(model: BaseModel, registry: Mapping[str, _Known]) -> Kind | None:

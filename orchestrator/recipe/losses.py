@@ -8,6 +8,7 @@ sentence_transformers/cross_encoder/losses 6.2.0, workers/cross_encoder/list_los
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.recipe.schema import Loss
@@ -27,6 +28,22 @@ OLD_LOSS_TYPES = {
     "listwise_reranker": "listwise",
     "listwise_generative_reranker": "listwise",
 }
+# What other tools call a loss, in small letters and without its `Loss` → ours, where a backend has it.
+_FOREIGN = {
+    "binarycrossentropy": "pointwise_bce", "bce": "pointwise_bce", "point_ce": "pointwise_bce",
+    "mse": "pointwise_mse", "point_mse": "pointwise_mse", "marginmse": "margin_mse",
+    "ranknet": "pairwise_ranknet", "listnet": "{type: listwise_ce, graded: true}", "lambda": "lambda_loss",
+    "listmle": "list_mle", "multiplenegativesranking": "infonce", "cachedmultiplenegativesranking": "infonce",
+    "mnrl": "infonce", "info_nce": "infonce", "cosinesimilarity": "cosine_similarity",
+    "onlinecontrastive": "online_contrastive",
+}  # fmt: skip
+_NEAR = 0.7  # how alike two words are, of which one is meant to be the other
+_OF_BACKEND = {
+    "swift": ("infonce", "cosine_similarity", "contrastive", "online_contrastive", "pointwise", "listwise"),
+    "sentence-transformers": (
+        "pointwise_bce", "pointwise_mse", "pairwise_ranknet", "listwise_ce", "lambda_loss", "list_mle", "margin_mse",
+    ),
+}  # fmt: skip
 _DEFAULTS = {("swift", "reranker"): "pointwise", ("sentence-transformers", "reranker"): "pointwise_bce"}
 
 
@@ -40,6 +57,22 @@ def choose_loss(backend: str, task: str, given: Loss | None, train: Mapping[str,
     old = OLD_LOSS_TYPES.get(str(train.get("loss_type"))) if backend == "swift" and task != "sft" else None
     kind = old or _DEFAULTS.get((backend, task))
     return Loss.model_validate({"type": kind}) if kind else None
+
+
+def find_own_loss(name: str, backend: str) -> str | None:
+    """Return what to say for a loss that no recipe knows: another tool's name of it, or one that is near.
+
+    Only what the backend has is named; None where it has nothing of the kind.
+    """
+    own = _OF_BACKEND.get(backend, tuple(kind for kinds in _OF_BACKEND.values() for kind in kinds))
+    plain = name.lower().replace("-", "_").removesuffix("loss").rstrip("_")
+    known = _FOREIGN | OLD_LOSS_TYPES | {kind: kind for kind in own}
+    known |= {kind.removesuffix("_loss").replace("_", ""): kind for kind in own}
+    found = known.get(plain) or known.get(plain.replace("_", ""))
+    if found and any(kind in found for kind in own):
+        return f"say {found}"
+    near = difflib.get_close_matches(plain, own, n=1, cutoff=_NEAR)
+    return f"did you mean {near[0]!r}?" if near else None
 
 
 def find_batch_obstacle(loss: Loss | None, train: Mapping[str, Any]) -> str | None:

@@ -81,6 +81,8 @@ EDITS = (
     ]),
     (r"remove (model_type|family)", lambda found, recipe: [with_model(recipe, **{found[1]: None})]),
     (r"did you mean '(\w+)'", lambda found, recipe: [with_model(recipe, model_type=found[1])]),
+    (r"template: …}, one of (\w+)", lambda found, recipe: [with_model(recipe, template=found[1])]),
+    (r"say whose kind it is", lambda *_: []),
     (r"model_type: (?:…}, one of |…, one of )?([a-z][\w, ]*)", lambda found, recipe: [
         with_model(recipe, model_type=name) for name in found[1].split(", ")
     ]),

@@ -13,6 +13,7 @@ from orchestrator.errors import RecipeError
 from orchestrator.hardware import CPU, Hardware
 from orchestrator.models import BaseModel
 from orchestrator.pipeline import build_plan
+from orchestrator.recipe.losses import find_own_loss
 from tests.jobs import RECIPES, TESTED, build_imagined_job
 
 GPU = Hardware("cuda", 1, bf16=True, names=("NVIDIA A100",))
@@ -213,6 +214,38 @@ def test_an_instruct_model_without_thinking_gets_its_own_template():
     job = make_job("qwen3_sft_lora", name="Qwen/Qwen3-4B-Instruct-2507", location="Qwen/Qwen3-4B-Instruct-2507")
     assert argument(train_stage(job), "template") == "qwen3_nothinking"
     assert argument(train_stage(make_job("qwen3_sft_lora", template="qwen3_thinking")), "template") == "qwen3_thinking"
+
+
+def test_a_model_whose_type_has_several_prompts_is_asked_for_its_own():
+    mine = {"name": "./mine", "location": "/models/mine", "architectures": ("LlamaForCausalLM",), "model_type": "llama"}
+    hint = problems(make_job("qwen3_sft_lora", **mine))["model"].hint
+    assert "model_type: llama, template: …}" in hint
+    assert "llama3_2" in hint
+    assert argument(train_stage(make_job("qwen3_sft_lora", **mine, template="llama3_2")), "template") == "llama3_2"
+
+
+@pytest.mark.parametrize("name", ["meta-llama/Llama-3.1-8B-Instruct", "meta-llama/Meta-Llama-3.1-8B-Instruct"])
+def test_a_model_that_the_hub_has_renamed_has_the_prompt_of_its_old_name(name):
+    assert argument(train_stage(make_job("qwen3_sft_lora", name=name, location=name)), "template") == "llama3_2"
+
+
+@pytest.mark.parametrize("given", ["q_proj k_proj", "q_proj,k_proj", "q_proj, k_proj"])
+def test_a_list_that_is_written_as_one_text_becomes_a_list(given):
+    argv = train_stage(make_job("qwen3_sft_lora", f"train.target_modules={given}")).command.argv
+    at = argv.index("--target_modules")
+    assert argv[at + 1 : at + 3] == ("q_proj", "k_proj")
+
+
+def test_the_name_of_a_loss_s_option_in_ms_swift_is_answered_with_the_loss():
+    assert find_own_loss("listwise_reranker", "swift") == "say listwise"
+    assert find_own_loss("InfoNCE", "swift") == "say infonce"
+    assert find_own_loss("MultipleNegativesRankingLoss", "sentence-transformers") is None
+    assert find_own_loss("LambdaLoss", "swift") is None
+
+
+def test_another_tool_s_word_for_a_number_s_type_is_answered_with_ms_swift_s():
+    problem = SWIFT.check_train({"torch_dtype": "bf16"})[0][1]
+    assert (problem.hint, "None" in problem.message) == ("say bfloat16", False)
 
 
 def test_a_model_type_of_another_task_or_of_none_is_refused():

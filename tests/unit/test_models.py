@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from orchestrator.errors import RecipeError
@@ -30,6 +32,23 @@ def test_a_hub_model_s_name_tells_its_family_and_its_own_way_of_scoring(tmp_path
 def test_what_the_recipe_says_of_a_model_wins(tmp_path):
     model = find_model(ModelRef(path="owner/name", family="decoder", native="flag-llm-reranker"), tmp_path)
     assert (model.family, model.native) == ("decoder", "flag-llm-reranker")
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "family"),
+    [
+        ("BAAI/bge-reranker-v2-m3", None, "decoder"),
+        ("Qwen/Qwen3-0.6B", None, "encoder"),
+        ("./own", {"architectures": ["BertForMaskedLM"]}, "decoder"),
+    ],
+)
+def test_a_family_that_a_model_plainly_is_not_is_refused(tmp_path, name, config, family):
+    if config:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(RecipeError, match=f"no {family}"):
+        find_model(ModelRef(path=name, family=family), tmp_path)
+    assert find_model(ModelRef(path=name), tmp_path).family != family
 
 
 def test_a_model_that_flagllmreranker_cannot_score_is_refused_in_its_name(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from dataclasses import dataclass, replace
 from functools import cache
 from types import MappingProxyType
@@ -15,6 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
+_TOKENS = "new_special_tokens"  # a comma may be one of them, or a part of one
+# How other tools write a number's type.
+_DTYPES = {
+    "bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32", "float": "float32",
+    "torch.bfloat16": "bfloat16", "torch.float16": "float16", "torch.float32": "float32",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -107,22 +115,41 @@ def coerce(argument: Argument, value: Any) -> Any | Problem:
     if value is None:
         return Problem(f"{argument.name} has no value", "give one, or remove the line")
     if argument.type == "list[str]":
-        items = value if isinstance(value, list) else str(value).split()
+        apart = r"\s+" if argument.name == _TOKENS else r"[,\s]+"
+        items = value if isinstance(value, list) else [item for item in re.split(apart, str(value)) if item]
         return (
             [str(item) for item in items] if items and not any(isinstance(i, dict | list) for i in items) else problem
         )
     if argument.type in {"dict", "json"}:
         return value if isinstance(value, dict | str) else problem
     if isinstance(value, dict | list):
-        return problem
+        return _one_place(value) if argument.name == "report_to" else problem
     if argument.type == "bool":
         return _boolean(str(value).lower(), problem)
     if argument.type in {"int", "float"}:
         return _number(argument, value, problem)
-    text = {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
-    if argument.choices and str(text) not in argument.choices:
-        return Problem(f"{argument.name}: {text!r} is not one of {', '.join(argument.choices)}")
-    return str(text)
+    return _text(argument, value)
+
+
+def _text(argument: Argument, value: Any) -> str | Problem:
+    text = {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+    if argument.choices and text not in argument.choices:
+        return _refuse_choice(argument, text)
+    if argument.name == "report_to" and len(text.replace(",", " ").split()) > 1:
+        return _one_place(text)
+    return text
+
+
+def _one_place(value: Any) -> Problem:
+    return Problem(f"report_to: {value!r}: this trainer takes one name here", "keep one of them, or say all")
+
+
+def _refuse_choice(argument: Argument, text: str) -> Problem:
+    choices = [choice for choice in argument.choices or () if choice != "None"]  # Python's word for: left out
+    near = difflib.get_close_matches(text, choices, n=1)
+    own = _DTYPES.get(text) if _DTYPES.get(text) in choices else near[0] if near else None
+    hint = f"say {own}" if own else "choose one of them, or remove it"
+    return Problem(f"{argument.name}: {text!r} is not one of {', '.join(choices)}", hint)
 
 
 def _boolean(word: str, problem: Problem) -> bool | Problem:
