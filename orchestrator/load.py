@@ -113,9 +113,7 @@ def _problem(source: Source, finding: Finding) -> Problem:
         return Problem(
             f"{_dotted(key)}: {_show(got)} cannot name a folder", "use letters, digits, '.', '_' and '-'", where
         )
-    near = _nearest_word(str(got), finding.choices) if finding.choices else None
-    if key in {("loss",), ("loss", "type")}:
-        near = find_own_loss(str(got), str(_value_at(source.data, ("backend",))))
+    near = _nearest_choice(key, str(got), finding.choices, source)
     if finding.kind == "literal_error":
         message = f"{_dotted(key)}: {_show(got)} is not one of {finding.choices}"
         return Problem(message, near or "choose one of them", where)
@@ -184,6 +182,13 @@ def _nearest_key(parent: Key, name: str, source: Source) -> str | None:
         own = find_own_name(name, backend.json_schema() if backend else (), {})
         return own if own.startswith(("say it as", "remove it")) else f"under train: {own}"
     return f"known keys: {', '.join(known)}" if known else None
+
+
+def _nearest_choice(key: Key, word: str, choices: str | None, source: Source) -> str | None:
+    """Return what to say for a word that is none of the choices; losses have names in other tools too."""
+    if key in {("loss",), ("loss", "type")}:
+        return find_own_loss(word, str(_value_at(source.data, ("backend",))))
+    return _nearest_word(word, choices) if choices else None
 
 
 def _nearest_word(word: str, expected: str) -> str | None:
