@@ -33,6 +33,7 @@ LOSSES: dict[str, tuple[Kind, ...]] = {
     "listwise": ("group",),
     **dict.fromkeys(LOSS_FORMS, ("labelled",)),
 }
+_DIVIDE = "orch data convert --divide-score 5"
 _OTHERS = "labels 0 and 1: contrastive or online_contrastive; other scores: cosine_similarity"
 
 
@@ -180,10 +181,13 @@ class LossFit:
             yield from self._find_no_negatives(loss)
         elif loss in LABEL_LOSSES and score not in {0, 1}:
             reason = f"the row has the label {score:g}, and {loss} knows 0 and 1 only"
-            yield "loss-misfit", reason, "cosine_similarity fits scores between -1 and 1"
+            advice = "cosine_similarity fits scores between -1 and 1"
+            if not -1 <= score <= 1:  # a class of NLI, or a score from 0 to 5
+                advice = f"write 1 for texts that belong together and 0 for others; of scores, {advice}: {_DIVIDE}"
+            yield "loss-misfit", reason, advice
         elif loss == "cosine_similarity" and not -1 <= score <= 1:
             reason = "the row's score lies outside -1 to 1, where no cosine can be"
-            yield "score-out-of-range", f"{reason} ({score:g})", "orch data convert --divide-score 5"
+            yield "score-out-of-range", f"{reason} ({score:g})", _DIVIDE
 
     def _find_group_misfits(self, loss: str, group: RankingGroup) -> Iterator[tuple[str, str, str]]:
         if "group" not in LOSSES[loss]:

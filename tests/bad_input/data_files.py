@@ -456,7 +456,7 @@ CONVERSATIONS = (
         says="loss-mark",
         remedy='"loss": true or false',
     ),
-    _chat("no-answer", "ends with the user", _USER, says="no-answer", remedy="last answer"),
+    _chat("no-answer", "ends with the user", _USER, says="no-answer", remedy="add the answer"),
     _chat("two-users", "lets the user speak twice", _USER, _USER, _ANSWER, says="broken-turns", remedy="merge"),
     _chat(
         "empty-answer",

@@ -284,3 +284,9 @@ def test_roles_are_known_however_they_are_written(roles):
     messages = [{"role": role, "content": "a"} for role in roles]
     found = check_row({"messages": messages}, source="a", line=1, rules=CHAT)
     assert [message.role for message in found.record.messages] == ["system", "user", "assistant"]
+
+
+def test_a_conversation_without_any_answer_is_not_told_to_remove_what_follows_one():
+    row = {"conversations": [{"from": "human", "value": "q"}], "chosen": {"from": "gpt", "value": "a"}}
+    found = check_row(row, source="a", line=1, rules=CHAT)
+    assert (found.code, "add the answer" in found.hint) == ("no-answer", True)

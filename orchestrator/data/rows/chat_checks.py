@@ -67,7 +67,8 @@ def _check_order(roles: Sequence[str], names: Sequence[str]) -> Fault | None:
             return build_fault("broken-turns", message)
     if not roles or roles[-1] != "assistant":
         last = f"{names[-1]} is of the role {roles[-1]}" if roles else "there are no messages"
-        return build_fault("no-answer", f"the conversation does not end with the assistant: {last}")
+        hint = None if not roles or "assistant" in roles else "add the answer that is to be learnt, as the last message"
+        return build_fault("no-answer", f"the conversation does not end with the assistant: {last}", hint)
     return None
 
 
