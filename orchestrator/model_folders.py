@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _CHECKPOINT = re.compile(r"(?:checkpoint|global_step|step|epoch)[-_](\d+)")
 _SNAPSHOTS, _HUB = "snapshots", "models--"
-_WHOLE = ("*.safetensors", "pytorch_model*.bin", "model.pt", "model.pth")
+_WHOLE = ("*.safetensors", "pytorch_model*.bin")
 # Formats of other programs: what their files are called, what they are, and who runs them.
 _FORMATS = (
     (("*.gguf",), "a GGUF of llama.cpp", "llama-server -m {file}"),
@@ -31,6 +31,8 @@ _FORMATS = (
     (("*.mlpackage/", "*.mlmodel", "coreml/"), "an export for Core ML", "Core ML"),
     (("*.nemo",), "an archive of NeMo", "NeMo, which exports it to Hugging Face's format"),
     (("*.ckpt",), "a checkpoint of Lightning", "its own program, which can call save_pretrained()"),
+    (("model*.pt", "model*.pth", "best*.pt", "best*.pth"), "weights of PyTorch under a name of their own",
+     "the program that wrote it, which can call save_pretrained()"),
     (("consolidated*.pth", "consolidated*.safetensors"), "weights in Meta's or Mistral's own format", "their programs"),
 )  # fmt: skip
 _ORIGINAL = "take the model's own folder, with config.json and *.safetensors"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
-_PICKLES = ("pytorch_model*.bin", "model.pt", "model.pth")
+_PICKLES = ("pytorch_model*.bin",)
 # What programs that download leave behind when they are stopped; hf and modelscope keep theirs in hidden folders.
 _UNFINISHED = ("*.incomplete", "*.aria2", "*.part", "*.crdownload", ".cache/huggingface/download/*.incomplete",
                "._____temp/*")  # fmt: skip

@@ -95,11 +95,11 @@ def build_scoring(
     if chosen is None:
         return Problem(
             f"{model.name} has no head that scores pairs, and no way of scoring that its name or config tells",
-            hint=f"say how it is scored: {', '.join(FORMATS)}",
+            hint=f"say how it is scored: {', '.join(name for name in FORMATS if not _find_any_misfit(model, name))}",
         )
     if vectors and chosen == "bi-encoder":
         chosen = "embedding"
-    if problem := _find_dropped_head(model, chosen) or _find_misfit(model, chosen) or _find_head_misfit(model, chosen):
+    if problem := _find_any_misfit(model, chosen):
         return problem
     return {
         "version": SPEC_VERSION,
@@ -164,6 +164,10 @@ def _says_pooling(folder: Path) -> bool:
 
 def _has_head(model: BaseModel) -> bool:
     return any(name.endswith(_NEED_HEAD) for name in model.architectures)
+
+
+def _find_any_misfit(model: BaseModel, chosen: str) -> Problem | None:
+    return _find_dropped_head(model, chosen) or _find_misfit(model, chosen) or _find_head_misfit(model, chosen)
 
 
 def _find_misfit(model: BaseModel, chosen: str) -> Problem | None:

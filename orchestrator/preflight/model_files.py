@@ -19,7 +19,7 @@ from orchestrator.model_weights import Weights, describe_damage, read_weights
 from orchestrator.models import load_config
 from orchestrator.preflight.tensor_names import find_name_problems
 from orchestrator.preflight.tokenizer_files import find_token_beyond, find_tokenizer_problems
-from orchestrator.scorers import NEW_HEAD, SCORES, WORDS, find_use
+from orchestrator.scorers import NEW_HEAD, SCORES, VECTORS, WORDS, find_use
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -114,7 +114,7 @@ def find_folder_problems(
         yield from find_name_problems(folder, config, weights.shapes, uses)
         yield from _find_absent_layers(folder, config, weights.shapes)
         yield from _find_other_sizes(folder, config, weights.shapes)
-        yield from _find_absent_heads(folder, config, weights.shapes, answers=WORDS in uses)
+        yield from _find_absent_heads(folder, config, weights.shapes, uses)
 
 
 def find_embedding(shapes: Shapes) -> tuple[int, int] | None:
@@ -169,9 +169,16 @@ def _find_other_sizes(folder: Path, config: dict[str, Any], shapes: Shapes) -> I
         yield Problem(message, _CONFIG)
 
 
-def _find_absent_heads(folder: Path, config: dict[str, Any], shapes: Shapes, *, answers: bool) -> Iterator[Problem]:
+def _find_absent_heads(
+    folder: Path, config: dict[str, Any], shapes: Shapes, uses: Collection[str]
+) -> Iterator[Problem]:
     names = " ".join(map(str, config.get("architectures") or ()))
-    if "ForSequenceClassification" in names and not any(_SCORING_HEAD.search(name) for name in shapes):
+    answers = WORDS in uses
+    if (
+        set(uses) != {VECTORS}
+        and "ForSequenceClassification" in names
+        and not any(_SCORING_HEAD.search(name) for name in shapes)
+    ):
         message = f"{folder}: config.json names {names}, and the files hold no head that scores: its scores are random"
         yield Problem(message, "take the tuned model's own files, or name the base model in architectures")
     untied = config.get("tie_word_embeddings") is False
@@ -186,7 +193,8 @@ def _refuse_pickles(folder: Path, weights: Weights, allow: str) -> Problem:
     script = (
         "import glob, torch; from safetensors.torch import save_file; save_file({name: tensor.clone().contiguous() "
         "for file in glob.glob('pytorch_model*.bin') "
-        "for name, tensor in torch.load(file, map_location='cpu', weights_only=True).items()}, "
+        "for found in [torch.load(file, map_location='cpu', weights_only=True)] "
+        "for name, tensor in found.get('state_dict', found.get('model', found)).items()}, "
         "'model.safetensors', {'format': 'pt'})"
     )
     hint = (

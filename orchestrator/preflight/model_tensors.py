@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from orchestrator.plan import Plan
 
 _TIMEOUT_S = 600.0  # a model of many layers takes a minute, and PyTorch's imports take another on a slow disk
-_VERSION = 1  # of what the worker judges: an answer of another one is asked for again
+_VERSION = 2  # of what the worker judges: an answer of another one is asked for again
 
 
 def check_model_tensors(job: Job, plan: Plan) -> Iterator[Problem]:
@@ -55,7 +55,8 @@ def find_tensor_problems(model: BaseModel, loader: Loader, uses: Iterable[str]) 
         return [Problem(f"{model.folder}: its weights cannot be looked at in {loader.python}: {reason}")]
     verdicts = found.get("verdicts") or []
     problems = [Problem(fault["message"], fault["hint"]) for verdict in verdicts for fault in verdict["faults"]]
-    if not problems and known is not None:
+    seen = all(not verdict.get("why_not") for verdict in verdicts)
+    if seen and not problems and known is not None:
         with suppress(OSError):  # a cache that cannot be written is one that is not there
             write_json(known, {"model": str(model.folder), **found})
     return list(dict.fromkeys(problems))

@@ -60,6 +60,11 @@ class NamedModel:
     find_misfit: Callable[[BaseModel], Problem | None] = lambda _: None
 
     @property
+    def variables(self) -> dict[str, str]:
+        """What its Python is started with."""
+        return {**self.permissions.env, **self.env}
+
+    @property
     def uses(self) -> tuple[str, ...]:
         """What is known of its use."""
         return () if self.use is None else (self.use,)
@@ -100,7 +105,7 @@ def _find_problems(named: NamedModel) -> Iterator[Problem]:
         return [problem for problem in found if problem is not None]
 
     allow = None if permissions.pickles else permissions.allow
-    yield from find_hub_problems(HubQuestion(model.location, named.env, _ELSEWHERE, allow), find_misfits)
+    yield from find_hub_problems(HubQuestion(model.location, named.variables, _ELSEWHERE, allow), find_misfits)
 
 
 def _find_untrusted(model: BaseModel, permissions: Permissions) -> Problem | None:
@@ -117,7 +122,7 @@ def _find_untrusted(model: BaseModel, permissions: Permissions) -> Problem | Non
 def _find_loading_problems(named: NamedModel) -> list[Problem]:
     if named.model.folder is None:
         return []
-    env = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", **named.env}
+    env = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", **named.variables}
     loader = Loader(named.python, _WORKERS, find_versions(named.python), env, str(find_orch_cache()))
     problem = find_loading_problem(named.model, loader, trust=named.permissions.trust)
     return [problem] if problem is not None else find_tensor_problems(named.model, loader, named.uses)

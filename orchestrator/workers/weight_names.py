@@ -22,6 +22,7 @@ PEFT_BODY = "base_model.model"
 PEFT_LAYER, PEFT_COPY = "base_layer", "original_module"
 ADAPTER = re.compile(r"(^|\.)(lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector|modules_to_save|lora_[EP])(\.|$)")
 _HEAD = re.compile(r"(^|\.)(classifier|score|scorer|classification_head|cls_head|ranking_head|head|logits_proj)\.")
+TOP_HEAD = re.compile(r"(score|classifier|classification_head)(\.(dense|out_proj))?\.weight")  # and nothing in front
 _LOOKED_AT = 12  # missing names that a swap of prefixes is looked for with
 
 

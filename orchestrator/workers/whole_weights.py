@@ -6,17 +6,15 @@ weight is read. What it would fill with random numbers, with a warning and exit 
 
 from __future__ import annotations
 
-import json
-import os
 import re
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.pickles import ALLOWED
+from orchestrator.workers.tensor_files import NoTensorsError, Shapes, Tensors, read_tensor_files
 from orchestrator.workers.weight_names import (
     ADAPTER,
+    TOP_HEAD,
     Renaming,
     find_swap,
     find_wrappers,
@@ -27,8 +25,7 @@ from orchestrator.workers.weight_names import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-
-Shapes = dict[str, tuple[int, ...]]
+    from pathlib import Path
 
 # What a model is wanted for: its words, the scores of its own head or of one that is new on purpose, or its vectors.
 WORDS, SCORES, NEW_HEAD, VECTORS = USES = ("words", "scores", "new-head", "vectors")
@@ -39,11 +36,12 @@ _LOADERS = {
     VECTORS: "AutoModel",
 }
 _CLASSIFIES = "ForSequenceClassification"
-_WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
-_PICKLE, _PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 _POOLER = re.compile(r"(^|\.)pooler\.")
 _MOST_RENAMINGS = 4
+# Methods that keep scales beside the weights, by which their files are known.
+_HAVE_SCALES = frozenset({"awq", "bitsandbytes", "bitsandbytes_4bit", "bitsandbytes_8bit", "fbgemm_fp8", "fp8", "gptq"})
 _RANDOM = "they would be filled with random numbers"
+_SAME_MODEL = "take config.json and weights from one and the same model"
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,8 @@ class Fault:
 class Fit:
     """What a class wants and what the files have: what is missing, what nobody takes, and what has another shape.
 
-    `lacking` is what is missing and must not be. `prefix` stands in front of all names but those of the head.
+    `lacking` is what is missing and must not be. `unread` is what nobody takes though the module that it belongs to is
+    there. `prefix` stands in front of all names but those of the head.
     """
 
     model_class: str
@@ -67,6 +66,7 @@ class Fit:
     missing: Shapes = field(default_factory=dict)
     lacking: Shapes = field(default_factory=dict)
     unexpected: Shapes = field(default_factory=dict)
+    unread: tuple[str, ...] = ()
     mismatched: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
 
     def is_head(self, name: str) -> bool:
@@ -76,12 +76,12 @@ class Fit:
 
 @dataclass(frozen=True)
 class Wish:
-    """What a model is wanted for, and the class and config that load it so."""
+    """What a model is wanted for, and the class and config that load it so; how it is quantised, empty where not."""
 
     use: str
     loader: Any
     config: Any
-    quantized: bool
+    quantized: str
 
     @property
     def may_lack_head(self) -> bool:
@@ -110,58 +110,38 @@ def require_whole(model: str | Path, use: str, *, trust_remote_code: bool = Fals
 def judge_weights(model: str | Path, use: str, *, trust_remote_code: bool = False) -> Verdict:
     """Return what is wrong with the weights of a folder or hub id for one of `USES`."""
     try:
-        shapes = read_shapes(model)
-        if shapes is None:
+        tensors = read_tensor_files(model)
+        if tensors is None:
             return Verdict(use, why_not="its weights are not there to look at")
+        shapes = tensors.shapes
         wish = _make_wish(model, use, trust_remote_code=trust_remote_code)
         fit = _compare(wish, shapes)
         renamings, left = _find_renamings(wish, shapes, fit) if fit.lacking else ((), fit)
+    except NoTensorsError as error:
+        return Verdict(use, (Fault(*error.args),))
+    except ImportError as error:
+        message = f"{model} needs a package that this Python lacks: {' '.join(str(error).split())[:300]}"
+        return Verdict(use, (Fault(message, "install it, or name the model whose weights are not quantised"),))
     except Exception as error:  # noqa: BLE001  whatever a model's own code raises on a device without numbers
         return Verdict(use, why_not=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
-    return _judge(str(model), wish, fit, renamings, left)
+    verdict = _judge(str(model), wish, fit, renamings, left)
+    fault = _find_quantization_fault(str(model), wish, fit, tensors)
+    return verdict if fault is None else replace(verdict, faults=(fault, *verdict.faults))
 
 
-def read_shapes(model: str | Path) -> Shapes | None:
-    """Return the shape of every tensor in the files that `from_pretrained` would load, None where there are none."""
-    from safetensors import safe_open
-
-    if not (paths := find_weight_files(model)):
-        return None
-    shapes: Shapes = {}
-    for path in paths:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as archive:
-                shapes |= {name: tuple(archive.get_slice(name).get_shape()) for name in archive.keys()}  # noqa: SIM118
-        else:
-            import torch
-
-            tensors = torch.load(path, map_location="meta", weights_only=True)
-            shapes |= {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    return shapes
-
-
-def find_weight_files(model: str | Path) -> list[Path]:
-    """Return the files that hold the weights of a folder or of a hub id, in the order of `from_pretrained`."""
-    pickles = ((_PICKLE, _PICKLE_INDEX),) if os.environ.get(ALLOWED) == "1" else ()
-    for whole, index in ((_WHOLE, _INDEX), *pickles):
-        if (path := _find_file(model, whole)) is not None:
-            return [path]
-        if (path := _find_file(model, index)) is not None:
-            names = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
-            return [found for name in names if (found := _find_file(model, name)) is not None]
-    return []
-
-
-def _find_file(model: str | Path, name: str) -> Path | None:
-    if Path(model).is_dir():
-        path = Path(model) / name
-        return path if path.is_file() else None
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path(hf_hub_download(str(model), name))
-    except Exception:  # noqa: BLE001  a hub that does not answer is the loader's to report
-        return None
+def _find_quantization_fault(model: str, wish: Wish, fit: Fit, tensors: Tensors) -> Fault | None:
+    """Return that config.json and weights say different things of whether these are quantised."""
+    numbers = sorted(name for name in tensors.integers if name.endswith(".weight"))
+    if not wish.quantized and numbers:
+        message = (
+            f"{model}: {len(numbers)} of its weights are whole numbers, such as {numbers[0]}, and config.json has no "
+            "quantization_config that says how to read them"
+        )
+        return Fault(message, _SAME_MODEL)
+    if wish.quantized in _HAVE_SCALES and not numbers and not fit.unexpected:
+        message = f"{model}: config.json says that its weights are quantised ({wish.quantized}), and its files are not"
+        return Fault(message, f"remove quantization_config from config.json, or {_SAME_MODEL}")
+    return None
 
 
 def _make_wish(model: str | Path, use: str, *, trust_remote_code: bool) -> Wish:
@@ -171,9 +151,7 @@ def _make_wish(model: str | Path, use: str, *, trust_remote_code: bool) -> Wish:
 
     labels = {"num_labels": 1} if use in {SCORES, NEW_HEAD} else {}
     config = transformers.AutoConfig.from_pretrained(model, trust_remote_code=trust_remote_code, **labels)
-    quantized = getattr(config, "quantization_config", None) is not None
-    if quantized:  # its tensors are told apart by their modules: their names and shapes are the quantizer's
-        del config.quantization_config
+    quantized = _take_quantization_out(config)
     named = next(iter(config.architectures or ()), "")
     if use == VECTORS and named.endswith("EncoderModel"):  # T5's, whose AutoModel has a decoder too
         return Wish(use, getattr(transformers, named), config, quantized)
@@ -186,6 +164,28 @@ def _make_wish(model: str | Path, use: str, *, trust_remote_code: bool) -> Wish:
             raise
         found = getattr(transformers, named)
     return Wish(use, found, config, quantized)
+
+
+def _take_quantization_out(config: Any) -> str:
+    """Return how a config says that its weights are quantised, which it no longer says then; empty where it does not.
+
+    The tensors are told apart by their modules: their names and shapes are the quantizer's. Raises ImportError for a
+    quantizer whose package is not installed.
+    """
+    said = getattr(config, "quantization_config", None)
+    if said is None:
+        return ""
+    from transformers.quantizers.auto import AutoHfQuantizer
+
+    method = said.get("quant_method", "bitsandbytes") if isinstance(said, dict) else said.quant_method
+    try:
+        AutoHfQuantizer.from_config(said).validate_environment(device_map=None)
+    except ImportError:
+        raise
+    except Exception:  # noqa: BLE001, S110  what it finds of this machine, the loader says where it loads
+        pass
+    del config.quantization_config
+    return str(getattr(method, "value", method))
 
 
 def _compare(wish: Wish, shapes: Mapping[str, tuple[int, ...]]) -> Fit:
@@ -219,8 +219,21 @@ def _compare(wish: Wish, shapes: Mapping[str, tuple[int, ...]]) -> Fit:
         modules = {name.rpartition(".")[0] for name in unexpected}
         missing = {name: shape for name, shape in missing.items() if name.rpartition(".")[0] not in modules}
         mismatched = {name: both for name, both in mismatched.items() if len(both[0]) == len(both[1]) == 1}
-    fit = Fit(wish.loader.__name__, len(wanted), model.base_model_prefix, missing, missing, unexpected, mismatched)
+    prefix = model.base_model_prefix
+    unread = () if wish.quantized else _find_unread(unexpected, wanted, prefix)
+    fit = Fit(wish.loader.__name__, len(wanted), prefix, missing, missing, unexpected, unread, mismatched)
     return replace(fit, lacking={name: shape for name, shape in missing.items() if not _may_lack(wish, fit, name)})
+
+
+def _find_unread(unexpected: Iterable[str], wanted: Iterable[str], prefix: str) -> tuple[str, ...]:
+    """Return what belongs to a module that is there, such as a bias beside a weight: config.json leaves it out."""
+    modules = {name.rpartition(".")[0] for name in wanted}
+
+    def belongs(name: str) -> bool:
+        module = name.rpartition(".")[0]
+        return bool(module) and bool({module, f"{prefix}.{module}", module.removeprefix(f"{prefix}.")} & modules)
+
+    return tuple(sorted(name for name in unexpected if belongs(name)))
 
 
 def _may_lack(wish: Wish, fit: Fit, name: str) -> bool:
@@ -234,12 +247,13 @@ def _find_renamings(wish: Wish, shapes: Shapes, fit: Fit) -> tuple[tuple[Renamin
     best = fit
     wrappers = find_wrappers(fit.unexpected, fit.missing)
     for _ in range(_MOST_RENAMINGS):
-        swap = find_swap(best.lacking, best.unexpected)
+        swap = find_swap(best.lacking, _leave_output_out(best.unexpected, wish))
         tried = (*found, *(wrappers if wrappers and not found else (swap,) if swap else ()))
         if len(tried) == len(found):
             break
         after = _compare(wish, {rename(name, tried): shape for name, shape in shapes.items()})
-        if len(after.lacking) >= len(best.lacking):
+        # one that fills less than half puts a tensor in the place of another that has its shape by chance
+        if len(after.lacking) * 2 >= len(best.lacking):
             if not wrappers or found:
                 break
             wrappers = ()
@@ -248,6 +262,12 @@ def _find_renamings(wish: Wish, shapes: Shapes, fit: Fit) -> tuple[tuple[Renamin
         if not best.lacking:
             break
     return found, best
+
+
+def _leave_output_out(names: Shapes, wish: Wish) -> Shapes:
+    """Leave out the output over the vocabulary, which has the embeddings' shape, where it is another matrix."""
+    tied = getattr(wish.config.get_text_config(), "tie_word_embeddings", False)
+    return names if tied else {name: shape for name, shape in names.items() if not name.startswith("lm_head.")}
 
 
 def _judge(model: str, wish: Wish, fit: Fit, renamings: tuple[Renaming, ...], left: Fit) -> Verdict:
@@ -264,6 +284,12 @@ def _judge(model: str, wish: Wish, fit: Fit, renamings: tuple[Renaming, ...], le
         faults.append(_refuse_adapter(model, adapters))
     elif fit.lacking:
         faults.append(_refuse_missing(model, fit, renamings, left))
+    elif fit.unread and not others:
+        faults.append(_refuse_unread(model, fit))
+    elif wish.use == WORDS and (dropped := [name for name in fit.unexpected if TOP_HEAD.fullmatch(name)]):
+        message = f"{model}: its files hold {dropped[0]}, a head that scores, and {fit.model_class} would drop it"
+        hint = "name its ForSequenceClassification class in architectures of config.json, and a format that has a head"
+        faults.append(Fault(message, hint))
     elif scores and (misplaced := _find_other_head(fit)):
         old, swap = misplaced
         message = (
@@ -291,7 +317,15 @@ def _refuse_shapes(model: str, fit: Fit, others: dict[str, tuple[tuple[int, ...]
         f"{model}: {len(others)} of the {fit.wanted} tensors of {fit.model_class} have another shape in its files than "
         f"config.json says, such as {name}: {list(there)} and not {list(asked)}"
     )
-    return Fault(message, "take config.json and weights from one and the same model")
+    return Fault(message, _SAME_MODEL)
+
+
+def _refuse_unread(model: str, fit: Fit) -> Fault:
+    message = (
+        f"{model}: its files hold {len(fit.unread)} tensors of modules of {fit.model_class} that config.json leaves "
+        f"out, such as {_name_some(fit.unread)}: they would not be read"
+    )
+    return Fault(message, _SAME_MODEL)
 
 
 def _refuse_adapter(model: str, adapters: list[str]) -> Fault:
@@ -312,7 +346,7 @@ def _refuse_missing(model: str, fit: Fit, renamings: tuple[Renaming, ...], left:
     if fit.unexpected:
         message += f"; {len(fit.unexpected)} are there that it does not ask for, such as {_name_some(fit.unexpected)}"
     if not renamings:
-        return Fault(message, "take config.json and weights from one and the same model, or save it again, whole")
+        return Fault(message, f"{_SAME_MODEL}, or save it again, whole")
     words = ", ".join(map(str, renamings))
     command = name_command(model, *(word for renaming in renamings for word in renaming.option))
     more = f"\n{_name_some(left.lacking)} will still be missing: take them from where the model is whole"

@@ -163,3 +163,8 @@ def test_checking_models_imports_no_ml_library():
         "print([name for name in ('torch', 'transformers', 'numpy') if name in sys.modules])"
     )
     assert run((sys.executable, "-c", program), 120.0).stdout.strip() == "[]"
+
+
+def test_the_python_that_looks_at_pickles_is_told_that_they_are_allowed(folder):
+    allowed = NamedModel(folder.model(), "python", {"A": "1"}, Permissions(allow_pickle=True))
+    assert allowed.variables == {"A": "1", ALLOW_PICKLE: "1"}

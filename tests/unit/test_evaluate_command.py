@@ -232,7 +232,7 @@ def bare(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "say how it is scored: qwen3-native, cross-encoder, bi-encoder"),
+        ([], "say how it is scored: embedding\n"),
         (["--format", "cross-encoder"], "has no trained head"),
         (["--format", "flag-llm-reranker", "--family", "encoder"], "is no LLM"),
     ],

@@ -47,6 +47,7 @@ KINDS = {
     "distcp": ({"__0_0.distcp": "", ".metadata": ""}, "checkpoint of FSDP", "accelerate merge-weights {m} {m}-whole"),
     "megatron": ({"latest_checkpointed_iteration.txt": "10", "iter_0000010/common.pt": ""}, "checkpoint of Megatron", "megatron export"),
     "gguf": ({"model-q4.gguf": ""}, "a GGUF of llama.cpp only (model-q4.gguf)", "*.safetensors"),
+    "other-name": ({**CONFIG, "model.pt": ""}, "under a name of their own", "save_pretrained()"),
     "onnx": ({**CONFIG, "onnx/model.onnx": ""}, "an export for ONNX Runtime", "*.safetensors"),
     "openvino": ({**CONFIG, "openvino_model.xml": ""}, "OpenVINO", "*.safetensors"),
     "tensorflow": ({**CONFIG, "tf_model.h5": ""}, "TensorFlow", "*.safetensors"),

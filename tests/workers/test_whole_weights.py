@@ -196,6 +196,64 @@ def test_other_shapes_are_refused(scorer, tmp_path):
     assert "intermediate.dense" in only_fault(folder, SCORES).message
 
 
+@pytest.mark.parametrize(
+    ("more", "use", "says"),
+    [
+        ({"layer.0.attention.self.query.extra": torch.ones(4)}, SCORES, "config.json leaves out"),
+        ({"layer.0.attention.self.query.weight_scale_inv": torch.ones(1)}, VECTORS, "config.json leaves out"),
+        ({"layer.0.attention.self.query.weight": torch.ones(32, 32, dtype=torch.int8)}, SCORES, "are whole numbers"),
+    ],
+)
+def test_what_is_there_and_would_be_misread_is_refused(scorer, changed, more, use, says):
+    more = {f"bert.encoder.{name}": tensor for name, tensor in more.items()}
+    assert says in judge_weights(changed(scorer, lambda name: name, **more), use).faults[0].message
+
+
+@pytest.mark.parametrize(
+    ("quantization", "says"),
+    [({"quant_method": "fp8"}, "its files are not"), ({"quant_method": "hqq", "quant_config": {}}, "package that")],
+)
+def test_a_config_that_calls_whole_weights_quantised_is_refused(decoder, changed, quantization, says, monkeypatch):
+    folder = changed(decoder, lambda name: name)
+    config = json.loads((folder / "config.json").read_text()) | {"quantization_config": quantization}
+    (folder / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr("transformers.quantizers.quantizer_hqq.is_hqq_available", lambda: False)
+    assert says in only_fault(folder, WORDS).message
+
+
+def test_a_score_head_is_not_dropped_where_words_are_asked_for(decoder, changed):
+    width = next(iter(load_file(decoder / WHOLE).values())).shape[-1]
+    folder = changed(decoder, lambda name: name, **{"score.weight": torch.ones(1, width)})
+    assert "score.weight, a head that scores" in only_fault(folder, WORDS).message
+    assert judge_weights(folder, NEW_HEAD).faults == ()
+
+
+def test_no_renaming_is_advised_that_fills_by_chance(scorer, decoder, changed, tmp_path):
+    folder = tmp_path / "distil"
+    shutil.copytree(scorer, folder)
+    config = json.loads((folder / "config.json").read_text()) | {"model_type": "distilbert", "dim": 32}
+    (folder / "config.json").write_text(json.dumps(config | {"architectures": ["DistilBertForSequenceClassification"]}))
+    assert "mend_model" not in only_fault(folder, SCORES).hint
+    # the output over the vocabulary has the shape of the embeddings, and is another matrix where nothing ties them
+    table = next(name for name in load_file(decoder / WHOLE) if "embed_tokens" in name)
+    untied = changed(decoder, lambda name: "lm_head.weight" if name == table else name)
+    config = json.loads((untied / "config.json").read_text()) | {"tie_word_embeddings": False}
+    (untied / "config.json").write_text(json.dumps(config))
+    assert "mend_model" not in only_fault(untied, VECTORS).hint
+
+
+def test_a_checkpoint_of_a_trainers_own_is_no_file_of_weights(scorer, tmp_path, monkeypatch):
+    monkeypatch.setenv("ORCH_ALLOW_PICKLE", "1")
+    folder = tmp_path / "its own"
+    shutil.copytree(scorer, folder)
+    torch.save({"state_dict": load_file(folder / WHOLE), "epoch": 3}, folder / "pytorch_model.bin")
+    (folder / WHOLE).unlink()
+    fault = only_fault(folder, SCORES)
+    assert "holds no tensors by name" in fault.message
+    subprocess.run(["bash", "-c", fault.hint[fault.hint.index("cd ") :]], check=True)
+    assert judge_weights(folder, SCORES) == judge_weights(scorer, SCORES)
+
+
 def test_mending_overwrites_nothing_and_says_when_it_changes_nothing(scorer, tmp_path):
     with pytest.raises(WorkerError, match="exists already"):
         mend_model.main([str(scorer), "-o", str(tmp_path), "--strip", "module"])
