@@ -57,7 +57,7 @@ class LossHealth:
         self._flat: list[Step] = []
         self._lowest = math.inf  # of the losses that were above 0
         self._said: set[str] = set()
-        self._bad_since = self._wild_since = self._look = 0
+        self._bad_since = self._wild_since = self._flat_since = self._look = 0
         self._last: Step | None = None
 
     def know(self, losses: Iterable[float]) -> None:
@@ -68,7 +68,7 @@ class LossHealth:
         """Return what `step` brings to light.
 
         `look` counts the looks at the log: reports that all came in one may be a text that the trainer prints, so they
-        have diverged when the next look brings another one, or at the `end`. None: each report is a look of its own.
+        count when the next look brings another one, or at the `end`. None: each report is a look of its own.
         """
         if step.loss is None:
             return None
@@ -79,7 +79,9 @@ class LossHealth:
         self._bad_since = self._bad_since if bad and self._bad else self._look
         self._wild = _join(self._wild, step) if wild else []
         self._bad = _join(self._bad, step) if bad else []
-        self._flat = [*self._flat, step] if self._is_flat(step) else []
+        flat = self._is_flat(step)
+        self._flat_since = self._flat_since if flat and self._flat else self._look
+        self._flat = [*self._flat, step] if flat else []
         self.know([step.loss])
         return self._find_divergence(step, step.loss) or self._find_flatness()
 
@@ -88,7 +90,7 @@ class LossHealth:
         if self._last is None or self._last.loss is None:
             return None
         self._look += 1
-        return self._find_divergence(self._last, self._last.loss)
+        return self._find_divergence(self._last, self._last.loss) or self._find_flatness()
 
     def _is_bad(self, loss: float, grad_norm: float | None) -> bool:
         if not math.isfinite(loss):
@@ -144,7 +146,7 @@ class LossHealth:
         return abs(step.loss - level) <= FLAT_TOLERANCE * level
 
     def _find_flatness(self) -> LossProblem | None:
-        if len(self._flat) < FLAT_FACTOR * self._rules.reports:
+        if len(self._flat) < FLAT_FACTOR * self._rules.reports or self._flat_since == self._look:
             return None
         first, last = self._flat[0], self._flat[-1]
         if (last.step or 0) - (first.step or 0) < FLAT_SHARE * (last.max_steps or 0):

@@ -142,3 +142,20 @@ def test_the_first_count_of_rows_stands(tmp_path):
     said = "[INFO:swift] train_dataset: Dataset({\n    num_rows: 22\n})\n"
     _, events = read(StageDir(tmp_path), f"{said}a row:{DATASET}\n")
     assert [event for event in events if isinstance(event, RowsLoaded)] == [RowsLoaded("train", 22, "train")]
+
+
+def test_a_burst_of_alike_losses_is_no_flat_training(tmp_path):
+    folder = StageDir(tmp_path)
+    lines = "".join(f"{{'loss': '0.6931', 'global_step/max_steps': '{n}/100'}}\n" for n in range(50, 90))
+    folder.stdout_log.write_text(f"a row:\n{lines}{{'loss': '0.3', 'global_step/max_steps': '1/100'}}\n")
+    rules = LossRules(flat="stop", flat_loss=0.6931)
+    log = LiveLog("train", folder, 0, 0, rules)
+    log.read_events(0.0)
+    log.read_events(1.0, at_end=True)
+    assert log.fatal is None
+    folder.stdout_log.write_text(lines)
+    log = LiveLog("train", folder, 0, 0, rules)
+    log.read_events(0.0)
+    assert log.fatal is None
+    log.read_events(1.0, at_end=True)
+    assert log.fatal.kind == "flat"
