@@ -17,10 +17,13 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from orchestrator import process_table
 from orchestrator.process_table import PROC, Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 TOKEN_VARIABLE = "ORCH_STAGE_TOKEN"  # noqa: S105  (a marker, not a secret)
 # Python puts the working directory first on its path for -m and -c: what lies there would pass for any module.
@@ -131,7 +134,7 @@ def spawn(launch: Launch) -> Child:
     pid = os.posix_spawn(
         argv[0],
         argv,
-        {**SAFE_PATH, **launch.env, TOKEN_VARIABLE: launch.token},
+        {**_make_safe(launch.env), TOKEN_VARIABLE: launch.token},
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, str(launch.stdout), append | _no_link(launch.stdout), 0o644),
@@ -144,6 +147,18 @@ def spawn(launch: Launch) -> Child:
     )
     entry = _find_entry(pid)  # cannot be reused yet: it is our child and not reaped
     return Child(pid=pid, pgid=pid, start=entry.start if entry else "", token=launch.token)
+
+
+def _make_safe(env: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment in which a Python imports nothing of its working directory, unless that is named.
+
+    An empty entry of PYTHONPATH, as `$PYTHONPATH:/more` leaves it, would mean that directory too.
+    """
+    safe = {**SAFE_PATH, **env}
+    if "PYTHONPATH" in safe:
+        entries = filter(None, safe.pop("PYTHONPATH").split(os.pathsep))
+        safe |= {"PYTHONPATH": path} if (path := os.pathsep.join(entries)) else {}
+    return safe
 
 
 def _no_link(path: Path) -> int:
@@ -238,7 +253,7 @@ def run(argv: tuple[str, ...], timeout_s: float, *, env: dict[str, str] | None =
     try:
         process = subprocess.Popen(
             argv,
-            env={**SAFE_PATH, **(os.environ if env is None else env)},
+            env=_make_safe(os.environ if env is None else env),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -269,7 +284,7 @@ def run_visibly(argv: tuple[str, ...]) -> int:
     It stays in this process group, so that Ctrl-C ends it too. stdout is left to Orch's own results. Raises OSError
     where there is no such command.
     """
-    process = subprocess.Popen(argv, env={**SAFE_PATH, **os.environ}, stdin=subprocess.DEVNULL, stdout=_STDERR)
+    process = subprocess.Popen(argv, env=_make_safe(os.environ), stdin=subprocess.DEVNULL, stdout=_STDERR)
     with process:
         try:
             return process.wait()

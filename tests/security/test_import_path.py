@@ -66,6 +66,16 @@ def test_a_probe_of_an_interpreter_imports_nothing_of_the_working_directory(plan
     assert not planted.exists()
 
 
+@pytest.mark.parametrize("path", [":", "", "::{}", "{}:"])
+def test_an_empty_entry_of_the_path_is_not_the_working_directory(planted, tmp_path, monkeypatch, path):
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "extra.py").touch()
+    monkeypatch.setenv("PYTHONPATH", path.format(tmp_path / "more"))
+    wanted = "import json, random, queue" + (", extra" if "{}" in path else "")
+    assert process.run((sys.executable, "-c", wanted), 60.0).exit_code == 0
+    assert not planted.exists()
+
+
 def test_a_server_imports_nothing_that_lies_beside_its_model(planted, tmp_path, monkeypatch):
     site = tmp_path / "site"
     (site / "swift" / "cli").mkdir(parents=True)
