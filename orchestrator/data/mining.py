@@ -16,7 +16,13 @@ from orchestrator.data.digests import digest, loose_key
 from orchestrator.data.mining_corpus import CorpusFile
 from orchestrator.data.reading.readers import open_source
 from orchestrator.data.reasons import Fault, problem_of
-from orchestrator.data.row_documents import RowDocuments, find_unread_documents, read_documents, read_value
+from orchestrator.data.row_documents import (
+    RowDocuments,
+    find_unread_documents,
+    find_unread_labels,
+    read_documents,
+    read_value,
+)
 from orchestrator.data.rows.formats import rename_columns
 from orchestrator.data.rows.graded_scores import LabelSources, read_scores_as_labels
 from orchestrator.data.rows.texts import build_fault, is_blank, is_finite_number
@@ -119,7 +125,8 @@ class _Gathering:
             return graded
         found = read_documents(graded, {}, path=path, line=line)
         if isinstance(found, RowDocuments):
-            self.unread.note(find_unread_documents(graded, found, rows.ignore), str(path), line)
+            unread = find_unread_documents(graded, found, rows.ignore)
+            self.unread.note((*unread, *find_unread_labels(graded, found, rows.ignore)), str(path), line)
         return found
 
     def take_corpus(self, path: Path) -> None:

@@ -12,6 +12,7 @@ from orchestrator.data.rows.field_readers import SAMPLE_KEY
 from orchestrator.data.rows.formats import SHAPES, explain_no_object, fold_numbered, rename_columns
 from orchestrator.data.rows.nearest import explain_unknown
 from orchestrator.data.rows.texts import build_fault, find_surrogate, is_finite_number, name_type
+from orchestrator.data.rows.unread_judgements import find_unread_judgements
 from orchestrator.data.rows.unread_texts import UnreadText, find_unread
 
 if TYPE_CHECKING:
@@ -160,6 +161,15 @@ def find_unread_documents(row: dict[str, Any], found: RowDocuments, ignore: Sequ
         return ()
     optional = ("neg",) if found.shape == "ranking" and not row.get("neg") else ()
     return find_unread(row, unknown, (found.query, *found.documents), optional=optional, ignore=ignore)
+
+
+def find_unread_labels(row: dict[str, Any], found: RowDocuments, ignore: Sequence[str]) -> tuple[UnreadText, ...]:
+    """Return the keys of a ranking row that judge its documents otherwise than its two lists do."""
+    if found.shape != "ranking":
+        return ()
+    shape = next(shape for shape in _FORMS if shape.name == found.shape)
+    unknown = [key for key in row if key not in _KNOWN[found.shape]]
+    return find_unread_judgements(row, unknown, shape, ignore=ignore)
 
 
 def _wrong_type(name: str, value: Any, wanted: str) -> Fault:

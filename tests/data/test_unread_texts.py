@@ -166,6 +166,13 @@ def test_the_same_rows_are_refused_when_they_are_measured_scored_mined_and_conve
     assert gather_for_mining(MiningRows((path,), columns={"neg": "negs"}), files.folder).documents == 2
 
 
+def test_mining_takes_no_document_for_a_positive_that_its_label_denies(files):
+    path = files.lines("t.jsonl", {"query": "q", "pos": ["p", "r"], "labels": [1, 0]})
+    with pytest.raises(DataError, match="labels or scores"):
+        gather_for_mining(MiningRows((path,)), files.folder)
+    assert gather_for_mining(MiningRows((path,), ignore=("labels",)), files.folder).documents == 2
+
+
 def test_a_foreign_form_s_unread_text_is_refused_by_the_conversion(files, orch):
     path, out = files.lines("t.jsonl", TASK | {"inputs": "Kettles rust."}), files.folder / "new.jsonl"
     code, said = orch("data", "convert", path, "--from", "alpaca", "-o", out)
