@@ -11,7 +11,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import Problem
-from orchestrator.json_files import find_object
+from orchestrator.json_files import find_object, load_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -198,6 +198,26 @@ def _describe_other_format(path: Path) -> Problem | None:
     return None
 
 
+def _describe_modules(path: Path) -> Problem | None:
+    """Return what a folder of sentence-transformers is whose transformer lies not in it, but in a folder of it."""
+    try:
+        first = dict(load_json(path / "modules.json", constants=True)[0])
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
+        return None
+    if (path / "config.json").is_file():
+        return None
+    if not str(first.get("type")).endswith("Transformer"):
+        kind = str(first.get("type")).rpartition(".")[2]
+        return Problem(f"{path} is a model of sentence-transformers that begins with {kind}, which is no transformer",
+                       "name a model that is built on a transformer, with a config.json")  # fmt: skip
+    whole = str(_beside(path, "whole"))
+    script = f"from sentence_transformers import SentenceTransformer as S; S({str(path)!r}).save({whole!r})"
+    message = (
+        f"{path} is a model of sentence-transformers in its old layout: its transformer lies in {first.get('path')}"
+    )
+    return Problem(message, f"save it in today's: {shlex.join(['python', '-c', script])}\nand name {whole}")
+
+
 def _describe_parent(path: Path) -> Problem | None:
     inner = [folder for folder in sorted(path.iterdir()) if folder.is_dir() and _is_whole(folder)]
     if (path / "config.json").is_file() or not inner:
@@ -215,6 +235,7 @@ _DESCRIPTIONS: tuple[Callable[[Path], Problem | None], ...] = (
     _describe_megatron,
     _describe_trainer,
     _describe_other_format,
+    _describe_modules,
     _describe_parent,
 )
 

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import Problem
-from orchestrator.json_files import load_json
+from orchestrator.json_files import find_object, load_json
 from orchestrator.measuring import TEACHER
 from orchestrator.model_weights import Weights, describe_damage, read_weights
 from orchestrator.models import load_config
 from orchestrator.preflight.tensor_names import find_name_problems
 from orchestrator.preflight.tokenizer_files import find_token_beyond, find_tokenizer_problems
+from orchestrator.safetensors_files import Damage, read_shapes
 from orchestrator.scorers import NEW_HEAD, SCORES, VECTORS, WORDS, find_use
 
 if TYPE_CHECKING:
@@ -225,6 +226,28 @@ def _find_module_problems(folder: Path, allow: str, *, allow_pickle: bool) -> It
         pickled = name and any(module.glob("*.bin")) and not any(module.glob("*.safetensors"))
         if pickled and not allow_pickle:
             yield Problem(f"{module} has its weights as a pickle only", f"take its safetensors file, or {allow}")
+        elif not pickled and kind.startswith("sentence_transformers.") and kind.endswith("Dense"):
+            yield from _find_dense_problems(module)
+
+
+def _find_dense_problems(module: Path) -> Iterator[Problem]:
+    """Yield why a Dense module is not whole: its library would end with its own error, after a whole start."""
+    path, settings = module / "model.safetensors", find_object(module / "config.json")
+    if settings is None:
+        return
+    found = read_shapes(path) if path.is_file() else Damage("it is not there")
+    if isinstance(found, Damage):
+        yield describe_damage(path, found.why)
+        return
+    names = ("linear.weight", "linear.bias") if settings.get("bias") is True else ("linear.weight",)
+    absent = [name for name in names if name not in found]
+    asked, there = (settings.get("out_features"), settings.get("in_features")), found.get("linear.weight")
+    if absent:
+        message = f"{path} holds no {absent[0]}, but {', '.join(sorted(found)[:2]) or 'nothing'}"
+        yield Problem(message, "take the module from where the model is whole, or save the model again")
+    elif None not in asked and there != asked:
+        yield Problem(f"{path}: linear.weight is {there}, and config.json beside it says {asked}", "take both files "
+                      "from one and the same model")  # fmt: skip
 
 
 def _group_layers(shapes: Shapes) -> dict[str, set[int]]:

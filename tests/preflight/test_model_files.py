@@ -334,6 +334,24 @@ def test_a_pickled_module_is_refused_until_the_recipe_allows_it(folder, problems
     assert problems(folder) == []
 
 
+@pytest.mark.parametrize(
+    ("shapes", "said"),
+    [
+        (None, "it is not there"),
+        ({"module.linear.weight": (8, 4), "module.linear.bias": (8,)}, "holds no linear.weight"),
+        ({"linear.weight": (8, 4)}, "holds no linear.bias"),
+        ({"linear.weight": (4, 8), "linear.bias": (4,)}, "says (8, 4)"),
+        ({"linear.weight": (8, 4), "linear.bias": (8,)}, None),
+    ],
+)
+def test_a_dense_module_is_as_whole_as_the_rest(folder, problems, shapes, said):
+    folder.write("modules.json", '[{"type": "sentence_transformers.models.Dense", "path": "2_Dense"}]')
+    folder.write("2_Dense/config.json", '{"in_features": 4, "out_features": 8, "bias": true}')
+    if shapes:
+        write_safetensors(folder.path / "2_Dense" / "model.safetensors", shapes)
+    assert [said in message for message, _ in problems(folder)] == ([] if said is None else [True])
+
+
 @pytest.mark.parametrize("text", ["{", "{}", "[1]", '[{"type": "Pooling"}]'])
 def test_a_list_of_modules_that_is_none_is_refused(folder, problems, text):
     ((message, _),) = problems(folder.write("modules.json", text))
