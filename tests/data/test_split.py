@@ -143,3 +143,9 @@ def test_conversations_with_earlier_turns_are_split_by_all_of_them(files, split)
     rows = [{"query": "go on", "response": "a", "history": [[f"tell me of {number}", "b"]]} for number in range(40)]
     report = split(files.lines("chats.jsonl", *rows))
     assert report.train_queries + report.eval_queries == 40
+
+
+def test_a_history_beside_documents_is_nothing_to_split_by(files, split):
+    rows = [{"query": f"q{number}", "content": "a", "label": 1, "history": "old"} for number in range(9)]
+    report = split(files.lines("judged.jsonl", *rows))
+    assert report.train_queries + report.eval_queries == 9

@@ -190,13 +190,14 @@ def find_split_text(value: Any, columns: Mapping[str, str]) -> str | Fault:
     value = rename_columns(value, columns) if isinstance(value, dict) else explain_no_object(value, "group")
     if isinstance(value, Fault):
         return value
-    wanted: Kind = "chat" if value.get("history") else "group"
-    if "query" in value and wanted == "group":
+    turns = find_shape(value, "chat") if value.get("history") else None
+    has_turns = turns is not None and turns.kind == "chat"
+    if "query" in value and not has_turns:
         text, name = value["query"], '"query"'
     elif "sentence1" in value:
         text, name = value["sentence1"], '"sentence1"'
     else:
-        shape = find_shape(value, wanted)
+        shape = turns if has_turns else find_shape(value, "group")
         if shape is None:
             return explain_unknown(value, None)
         fields = read_fields(value, shape)
