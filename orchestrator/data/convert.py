@@ -37,6 +37,7 @@ FORMS = (*FILE_FORMS, *FOREIGN_FORMS)
 OUTPUT_ENDINGS = (".jsonl", ".ndjson")
 SCORE_KEYS = ("score", "label", "similarity_score")
 _KEYS_LISTED = 30
+_CHAT_KEYS = frozenset({"messages", "conversations", "instruction"})
 
 
 @dataclass(frozen=True)
@@ -234,6 +235,8 @@ class _Run:
         value = found | kept | dict(conversion.constants)
         if source.ending in DELIMITERS:
             value = {key: _read_cell(key, cell) for key, cell in value.items()}
+        if not value.keys().isdisjoint(_CHAT_KEYS) and "positive_messages" not in value:
+            return value  # false as the label of a conversation says that it is not wanted, and 0 would be a class
         return {key: _read_numbers(key, part) for key, part in value.items()}
 
 

@@ -166,3 +166,10 @@ def test_converting_sharegpt_keeps_the_marks(files):
     convert_files([files.lines("a.jsonl", row)], out, Conversion("sharegpt"))
     [message] = json.loads(out.read_text(encoding="utf-8"))["messages"][1:]
     assert message == bot("bad", loss=False, id=3)
+
+
+def test_converting_a_conversation_keeps_the_mark_that_it_is_not_wanted(files, orch):
+    path, out = files.lines("a.jsonl", ASKED | {"label": False}), files.folder / "new.jsonl"
+    assert orch("data", "convert", path, "--from", "alpaca", "-o", out)[0] == 0
+    code, said = orch("data", "check", out)
+    assert (code, '"label": false' in said) == (3, True)

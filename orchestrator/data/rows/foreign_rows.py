@@ -116,6 +116,8 @@ def _join_reasoning(message: Any, content: str | None = None) -> Any:
     The answer stands under `content`, None: under "content" or "value".
     """
     thoughts = [key for key in message if plain_name(key) in REASONING] if isinstance(message, dict) else []
+    if len(thoughts) > 1:
+        thoughts = [key for key in thoughts if message[key] not in (None, "")]
     content = content or ("content" if thoughts and "content" in message else "value")
     if len(thoughts) != 1 or not isinstance(message.get(content), str):
         return message
