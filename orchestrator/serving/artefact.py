@@ -31,6 +31,8 @@ KINDS = {
 }
 WORKERS = Path(__file__).resolve().parent.parent / "workers"
 _GENERIC_NAMES = ("model", "output")
+_TEXTS = ("tool", "model_type", "template", "task_type", "system", "dtype")
+_SHOWN = 80  # characters
 
 
 @dataclass(frozen=True)
@@ -121,17 +123,29 @@ def load_artefact(folder: Path, name: str, python: str) -> Artefact:
     PreflightError when that of another folder cannot be read.
     """
     path = folder / "scoring.json"
+    hint = "package the model again"
+    kind = RunFolderError if (folder.parent / "plan.json").is_file() else PreflightError
     try:
         spec = load_json(path, constants=True)
     except (OSError, ValueError, RecursionError) as error:
-        hint = "package the model again"
-        kind = RunFolderError if (folder.parent / "plan.json").is_file() else PreflightError
         raise kind(f"scoring.json cannot be read: {error}", hint=hint, where=Where(str(path))) from None
     scorer = spec.get("scorer") if isinstance(spec, dict) else None
     if not isinstance(scorer, str) or scorer not in KINDS:
         hint = f"known are {', '.join(KINDS)}"
         raise RunFolderError(f"a {scorer!r} model cannot be served", hint=hint, where=Where(str(path)))
+    if key := _find_wrong_type(spec):
+        said = f"scoring.json cannot be read: {key} is {str(spec[key])[:_SHOWN]!r}"
+        raise kind(said, hint=hint, where=Where(str(path)))
     return Artefact(folder, name, spec, python)
+
+
+def _find_wrong_type(spec: dict[str, Any]) -> str | None:
+    """Return the first key that is to be a word of a server's command and is none."""
+    if key := next((key for key in _TEXTS if not isinstance(spec.get(key), str | None)), None):
+        return key
+    arguments = spec.get("template_args") or {}
+    is_plain = isinstance(arguments, dict) and not any(isinstance(value, list | dict) for value in arguments.values())
+    return None if is_plain else "template_args"
 
 
 def require_trusted_code(artefact: Artefact, *, is_run_anyway: bool) -> None:

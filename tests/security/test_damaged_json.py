@@ -292,3 +292,22 @@ def test_a_bundle_of_a_run_whose_data_lies_elsewhere_is_refused(tmp_path):
     run.data.symlink_to("/")
     with pytest.raises(OrchError, match="data is a link"):
         write_bundle(run, tmp_path / "x.zip")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model_type", ["qwen3", "--external_plugins", "x.py"]),
+        ("template", {"a": 1}),
+        ("system", 7),
+        ("dtype", []),
+        ("template_args", True),
+        ("template_args", {"enable_thinking": ["true", "--host"]}),
+    ],
+)
+def test_a_scoring_json_whose_words_are_none_is_the_model_s_fault(tmp_path, key, value):
+    spec = {"scorer": "chat", "tool": "swift", "model_type": "a", "template": "b", key: value}
+    (tmp_path / "scoring.json").write_text(json.dumps(spec))
+    with pytest.raises(OrchError, match=f"{key} is") as caught:
+        load_artefact(tmp_path, "x", "python")
+    assert caught.value.exit_code == 4

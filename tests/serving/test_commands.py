@@ -200,7 +200,7 @@ def test_a_scorer_of_another_version_is_refused_with_its_file(package):
 def test_a_scoring_json_that_is_none_is_refused_with_its_file(package, text):
     folder = package("embedding")
     (folder / "scoring.json").write_text(text, encoding="utf-8")
-    with pytest.raises(RunFolderError) as caught:
+    with pytest.raises((RunFolderError, PreflightError)) as caught:
         load(folder)
     assert str(caught.value.problems[0].where).endswith("scoring.json")
 
