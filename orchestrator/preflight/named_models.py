@@ -86,9 +86,9 @@ def find_loadable(location: str, *, trust_remote_code: bool) -> BaseModel:
 
     Raises PreflightError where there is none.
     """
+    ref = ModelRef(path=location, trust_remote_code=trust_remote_code)
     # the family decides how a model is scored, and nothing here
-    ref = ModelRef(path=location, family="decoder", trust_remote_code=trust_remote_code)
-    return find_model(ref, Path.cwd())
+    return find_model(ref, Path.cwd(), otherwise="decoder")
 
 
 def _find_problems(named: NamedModel) -> Iterator[Problem]:

@@ -168,3 +168,9 @@ def test_checking_models_imports_no_ml_library():
 def test_the_python_that_looks_at_pickles_is_told_that_they_are_allowed(folder):
     allowed = NamedModel(folder.model(), "python", {"A": "1"}, Permissions(allow_pickle=True))
     assert allowed.variables == {"A": "1", ALLOW_PICKLE: "1"}
+
+
+@pytest.mark.parametrize("architecture", ["BertModel", "Qwen3ForCausalLM", "NobodyKnows"])
+def test_a_model_of_any_family_is_found_without_a_word_of_it(folder, architecture):
+    folder.config(architectures=[architecture], model_type=architecture[:4].lower())
+    assert find_loadable(str(folder.path), trust_remote_code=False).folder == folder.path
