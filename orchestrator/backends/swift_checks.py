@@ -103,11 +103,18 @@ def _check_task(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
                 yield key, Problem(message, "say it as data.instruction")
 
 
+# What other tools call a tuner is a setting of LoRA here.
+_TUNERS = {
+    "qlora": "say tuner_type: lora, with quant_method: bnb and quant_bits: 4",
+    "dora": "say tuner_type: lora, with use_dora: true",
+}
+
+
 def _check_tuner(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
     tuner = train.get("tuner_type", train.get("train_type", "lora"))
     if tuner not in {"lora", "full"}:
         message = f"tuner_type {tuner!r}: only lora and full are merged and verified"
-        yield ("train", "tuner_type"), Problem(message, "lora or full")
+        yield ("train", "tuner_type"), Problem(message, _TUNERS.get(str(tuner), "say tuner_type: lora, or full"))
     if tuner == "full":
         for name in _LORA:
             if name in train:

@@ -41,6 +41,8 @@ _KINDS: dict[Kind, str] = {
 }
 # Whose first prompt fits most models that were made from them: the others are of a few models with names of their own.
 _FIRST_FITS = frozenset({"qwen3"})
+# Prompts of ms-swift's that no model of its list has.
+_UNLISTED = frozenset({"default", "dummy", "deepseek_coder", "internlm3", "xcomposer2_4khd", "generic_decision"})
 _SHOWN = 12
 _BERT_LIKE = re.compile(r"Bert|Roberta|Electra|Deberta")
 # What a name says of the model that another was made from, where nothing else is known of it.
@@ -150,6 +152,8 @@ def _given(model: BaseModel, task: str, registry: dict[str, _Known]) -> SwiftMod
 
 def _with_template(model: BaseModel, known: _Known, why: str) -> SwiftModel | Problem:
     """Return a model of a known type with its prompt, or what to say where the type's models have several."""
+    if model.template and (near := _find_near_template(model.template)):
+        return Problem(f"ms-swift knows no template {model.template!r}", f"did you mean {near!r}?")
     if template := model.template or known.template_of(model.name):
         return SwiftModel(known.model_type, template, why)
     one_of = ", ".join(sorted(known.templates, key=lambda one: -len(known.templates[one]))[:_SHOWN])
@@ -236,6 +240,12 @@ def _of_task(registry: Iterable[str], task: str) -> Iterable[str]:
 
 def _same_model(name: str, hub_id: str) -> bool:
     return plain_name(name) == plain_name(hub_id)
+
+
+def _find_near_template(name: str) -> str | None:
+    """Return the prompt of a listed model that a name is nearly, None where it is one, or like none of them."""
+    templates = {template for item in items_of("swift_models", 0) for template in item["templates"]}
+    return None if name in templates | _UNLISTED else _find_near(name, sorted(templates))
 
 
 def _find_near(name: str, types: list[str]) -> str | None:

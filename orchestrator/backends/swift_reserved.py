@@ -55,6 +55,7 @@ OWNED = {
     "swanlab_secret": "set it in your environment: secrets do not belong in a recipe",
 }
 _FLASH = ("flash_attn", "flash_attention_2", "flash_attention_3", "flash_attention_4")
+_ATTENTION = (*_FLASH, "sdpa", "eager", "flex_attention")
 _TURN_ON_FLASH = "say attn_impl: flash_attn, which needs a GPU and the package flash-attn; or remove it"
 _QUANT_BITS = {"bnb": ("4", "8"), "quanto": ("2", "4", "8", "float8"), "eetq": ("8",), "hqq": ("1", "2", "3", "4", "8")}
 _ROPE = ("linear", "dynamic", "yarn")
@@ -157,10 +158,10 @@ CONDITIONS = (
     ),
     Condition("fsdp", _alone, "it spreads a model over processes, and there is one", "remove it, or use more GPUs"),
     Condition(
-        "quant_bits",
-        lambda _, train: not train.get("quant_method"),
-        "without quant_method nothing is quantised",
-        "say quant_method: bnb, or remove it",
+        "attn_impl",
+        lambda _, train: train["attn_impl"] not in _ATTENTION and "/" not in train["attn_impl"],  # a kernel of the hub
+        "transformers has no attention of that name",
+        f"say attn_impl: flash_attn, or one of {', '.join(sorted({*_ATTENTION} - {'flash_attn'}))}",
     ),
     Condition(
         "quant_method",
@@ -173,12 +174,6 @@ CONDITIONS = (
         lambda job, train: train.get("quant_method") is not None and _bits_do_not_fit(job, train),
         "quant_method has no such number of bits",
         "; ".join(f"{method}: {', '.join(bits)}" for method, bits in _QUANT_BITS.items()),
-    ),
-    Condition(
-        "quant_method",
-        lambda _, train: _is_full(train),
-        "weights in a few bits are not trained: full training needs the whole model",
-        "remove it, and quant_bits; or say tuner_type: lora",
     ),
     Condition(
         "lisa_activated_layers",

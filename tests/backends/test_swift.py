@@ -159,6 +159,8 @@ def test_a_loss_that_is_given_twice_is_refused():
         ("qwen3_sft_lora", ["launch.env.INFONCE_TEMPERATURE='0.1'"], "launch.env.INFONCE_TEMPERATURE", "setting of the loss"),
         ("qwen3_sft_lora", ["train.bf16=true", "train.fp16=true"], "train.fp16", "exclude each other"),
         ("qwen3_sft_lora", ["train.quant_bits=4"], "train.quant_bits", "quantises nothing"),
+        ("qwen3_sft_lora", ["train.attn_impl=fa2"], "train.attn_impl", "no attention of that name"),
+        ("qwen3_sft_lora", ["train.tuner_type=qlora"], "train.tuner_type", "only lora and full"),
         ("qwen3_sft_lora", ["train.quant_method=bnb"], "train.quant_bits", "without quant_bits"),
         ("qwen3_sft_lora", ["train.quant_method=bnb", "train.quant_bits=2"], "train.quant_bits", "has no quant_bits 2"),
         ("qwen3_embedding_full", ["train.quant_method=bnb", "train.quant_bits=4"], "train.quant_method", "only LoRA"),
@@ -222,6 +224,14 @@ def test_a_model_whose_type_has_several_prompts_is_asked_for_its_own():
     assert "model_type: llama, template: …}" in hint
     assert "llama3_2" in hint
     assert argument(train_stage(make_job("qwen3_sft_lora", **mine, template="llama3_2")), "template") == "llama3_2"
+
+
+def test_a_prompt_that_ms_swift_does_not_have_is_refused():
+    problem = problems(make_job("qwen3_sft_lora", template="qwen3_nothink"))["model"]
+    assert (problem.message, problem.hint) == (
+        "ms-swift knows no template 'qwen3_nothink'",
+        "did you mean 'qwen3_nothinking'?",
+    )
 
 
 @pytest.mark.parametrize("name", ["meta-llama/Llama-3.1-8B-Instruct", "meta-llama/Meta-Llama-3.1-8B-Instruct"])

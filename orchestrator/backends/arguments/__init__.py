@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 _TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 _TOKENS = "new_special_tokens"  # a comma may be one of them, or a part of one
-# How other tools write a number's type.
-_DTYPES = {
+# How other tools write a choice.
+_WORDS = {
     "bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32", "float": "float32",
-    "torch.bfloat16": "bfloat16", "torch.float16": "float16", "torch.float32": "float32",
+    "bitsandbytes": "bnb", "torch.bfloat16": "bfloat16", "torch.float16": "float16", "torch.float32": "float32",
 }  # fmt: skip
 
 
@@ -147,7 +147,7 @@ def _one_place(value: Any) -> Problem:
 def _refuse_choice(argument: Argument, text: str) -> Problem:
     choices = [choice for choice in argument.choices or () if choice != "None"]  # Python's word for: left out
     near = difflib.get_close_matches(text, choices, n=1)
-    own = _DTYPES.get(text) if _DTYPES.get(text) in choices else near[0] if near else None
+    own = _WORDS.get(text) if _WORDS.get(text) in choices else near[0] if near else None
     hint = f"say {own}" if own else "choose one of them, or remove it"
     return Problem(f"{argument.name}: {text!r} is not one of {', '.join(choices)}", hint)
 
