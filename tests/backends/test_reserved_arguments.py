@@ -140,7 +140,7 @@ REFUSED = [
     ("qwen3_sft_lora", {"quant_bits": 4}, "quant_bits", "quantises nothing"),
         ("qwen3_sft_lora", {"quant_method": "bnb"}, "quant_method", "how many bits"),
         ("qwen3_sft_lora", {"quant_method": "bnb", "quant_bits": 2}, "quant_bits", "no such number"),
-        ("qwen3_embedding_full", {"quant_method": "bnb", "quant_bits": 4}, "quant_method", "full training"),
+        ("qwen3_embedding_full", {"quant_method": "bnb", "quant_bits": 4}, "quant_method", "only LoRA beside"),
         ("qwen3_sft_lora", {"template_backend": "jinja"}, "template_backend", "ms-swift's own template"),
         ("qwen3_sft_lora", {"response_prefix": "<think>"}, "response_prefix", "without it"),
         ("qwen3_sft_lora", {"predict_with_generate": True}, "predict_with_generate", "rouge-l"),
