@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import Problem, Where
@@ -95,12 +96,12 @@ def build_scoring(
     if chosen is None:
         return Problem(
             f"{model.name} has no head that scores pairs, and no way of scoring that its name or config tells",
-            hint=f"say how it is scored: {', '.join(name for name in FORMATS if not _find_any_misfit(model, name))}",
+            hint=_list_ways(model),
         )
     if vectors and chosen == "bi-encoder":
         chosen = "embedding"
     if problem := _find_any_misfit(model, chosen):
-        return problem
+        return problem if problem.hint else replace(problem, hint=_list_ways(model))
     return {
         "version": SPEC_VERSION,
         "name": name,
@@ -170,6 +171,12 @@ def _find_any_misfit(model: BaseModel, chosen: str) -> Problem | None:
     return _find_dropped_head(model, chosen) or _find_misfit(model, chosen) or _find_head_misfit(model, chosen)
 
 
+def _list_ways(model: BaseModel) -> str:
+    """Return the advice that names the formats which a model can be scored in: none that would be refused next."""
+    ways = ", ".join(name for name in FORMATS if not _find_any_misfit(model, name))
+    return f"say how it is scored: {ways}" if ways else "name another model"
+
+
 def _find_misfit(model: BaseModel, chosen: str) -> Problem | None:
     """Return why a model cannot be scored so, as far as its name and files tell."""
     if chosen == "bi-encoder" and model.folder is not None and not _says_pooling(model.folder):
@@ -181,12 +188,11 @@ def _find_misfit(model: BaseModel, chosen: str) -> Problem | None:
         return Problem(f"{model.name} is scored by FlagEmbedding's {other}, which is not called here")
     if not model.architectures:
         return None
-    hint = f"formats: {', '.join(FORMATS)}"
     if chosen == "cross-encoder" and not _has_head(model):
         message = f"{model.name} has no trained head ({', '.join(model.architectures)}): its scores would be random"
-        return Problem(message, hint=f"name a cross-encoder, or another format; {hint}")
+        return Problem(message)
     if chosen in {"qwen3-native", "flag-llm-reranker"} and model.family != "decoder":
-        return Problem(f"{model.name} is no LLM, which {chosen} asks for a word", hint=hint)
+        return Problem(f"{model.name} is no LLM, which {chosen} asks for a word")
     return None
 
 
@@ -201,7 +207,7 @@ def _find_head_misfit(model: BaseModel, chosen: str) -> Problem | None:
         return Problem(message, hint=f"say how it is scored: {_list_fitting(model)}")
     if chosen in SCORE_HEAD_FORMATS and model.architectures and not model.score_head:
         message = f"{model.name} is no LLM with a head that scores, which {chosen} asks"
-        return Problem(message, hint=f"formats: {', '.join(FORMATS)}")
+        return Problem(message)
     return None
 
 

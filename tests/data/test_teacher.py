@@ -259,7 +259,15 @@ def test_scoring_refuses_a_model_that_no_head_scores_with(tmp_path, files, row):
     done, said = score(path, "--model", model_folder(tmp_path / "bert", "BertModel"), "-o", tmp_path / "out.jsonl")
     assert done.exception.exit_code == 4
     assert "no head" in said
-    assert "cross-encoder" in done.exception.problems[0].hint
+    assert done.exception.problems[0].hint == "say how it is scored: embedding"
+
+
+@pytest.mark.parametrize("chosen", ["cross-encoder", "qwen3-native", "flag-llm-reranker", "reward-model"])
+def test_a_format_that_a_model_does_not_fit_is_answered_with_those_that_it_fits(tmp_path, files, row, chosen):
+    path, model = files.lines("train.jsonl", row(1)), model_folder(tmp_path / "bert", "BertModel")
+    told = ("--family", "encoder", "--format", chosen)
+    done, _ = score(path, "--model", model, *told, "-o", tmp_path / "out.jsonl")
+    assert done.exception.problems[0].hint == "say how it is scored: embedding"
 
 
 def test_scoring_refuses_an_output_that_exists(tmp_path, files, row):

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.e2e.conftest import orch
+from tests.e2e.conftest import ENV, orch
 
 ROW = '{"query": "q%d", "pos": ["p%d"], "neg": ["n%d"]}\n'
 
@@ -70,6 +70,10 @@ def test_a_model_that_is_nowhere_ends_with_4_before_anything_runs(toy):
 
 @pytest.mark.smoke
 def test_a_failing_trainer_ends_with_6_and_the_cause_its_evidence_and_the_log(toy):
+    # what a removal that broke off leaves: a package that is listed, and cannot be imported
+    broken = toy / "broken" / "bitsandbytes-0.46.0.dist-info"
+    broken.mkdir(parents=True)
+    (broken / "METADATA").write_text("Metadata-Version: 2.1\nName: bitsandbytes\nVersion: 0.46.0\n")
     overrides = [
         "train.optim=adamw_bnb_8bit",
         "evaluate.baselines=[]",
@@ -77,7 +81,8 @@ def test_a_failing_trainer_ends_with_6_and_the_cause_its_evidence_and_the_log(to
         "train.per_device_train_batch_size=2",
     ]
     flags = [word for item in overrides for word in ("--set", item)]
-    done = orch("run", str(toy / "recipe.yaml"), *flags, "-o", str(toy / "run"))
+    env = {**ENV, "PYTHONPATH": str(broken.parent)}
+    done = orch("run", str(toy / "recipe.yaml"), *flags, "-o", str(toy / "run"), env=env)
     assert done.code == 6, done.out + done.err
     assert "bitsandbytes" in done.err
     assert "02-train/std" in done.err
