@@ -142,9 +142,9 @@ def _load(run: RunDir) -> tuple[Plan, str]:
         message = f"{run.root} is not a run folder: it has no plan.json"
         raise RunFolderError(message, hint="list runs with: orch ls") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        message = f"plan.json cannot be read: {error!r}"
+        said = f"it has no {error}" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
         hint = "start a new run of the recipe"
-        raise RunFolderError(message, hint=hint, where=Where(str(run.plan_json))) from None
+        raise RunFolderError(f"plan.json cannot be read: {said}", hint=hint, where=Where(str(run.plan_json))) from None
 
 
 def load_run_object(path: Path) -> dict[str, Any]:
