@@ -135,6 +135,7 @@ def format_lines(result: Mapping[str, Any]) -> list[str]:
         for row in result["comparisons"]
         if row["metric"] == result["headline"]["metric"]
     ]
+    lines += [f"caution: {gap}" for gap in result["gaps"]]
     lines += [
         f"caution: {system['id']} gives everything the same score" for system in result["systems"] if system["constant"]
     ]

@@ -108,6 +108,7 @@ def data_score_command(
                 "bad": dict(sorted(done.counts.bad.items())),
                 "documents": done.counts.documents,
                 "scoring": facts,
+                "cautions": list(done.cautions),
             },
         )
         return
@@ -117,8 +118,9 @@ def data_score_command(
         f"{facts['max']:.4g}{done.counts.describe_bad()}"
     )
     say(f"{facts['scored_now']} pairs scored now, {facts['scored_before']} before")
-    if cut := describe_cut(facts):
-        say(f"caution: {cut}", err=True)
+    for caution in (*done.cautions, describe_cut(facts)):
+        if caution:
+            say(f"caution: {caution}", err=True)
     if facts["constant"]:
         say("every pair has the same score: nothing can be learnt from this teacher", err=True)
 

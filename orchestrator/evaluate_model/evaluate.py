@@ -25,6 +25,7 @@ from orchestrator.evaluation.systems import (
     judge,
     load_scoring,
 )
+from orchestrator.preflight.model_files import find_oddities
 from orchestrator.rundir import RunDir, write_json
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def _measure(request: Request, candidates: list[Candidate], rows: EvalRows, fold
         "verdict": judge(comparisons, names[0], first.system_id),
         "gate": {"passed": None, "rules": []},
         "guards": [],
-        "gaps": [],
+        "gaps": [odd.message for candidate in candidates for odd in find_oddities(candidate.model)],
     }
 
 

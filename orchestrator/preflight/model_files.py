@@ -9,7 +9,6 @@ import json
 import re
 import shlex
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import Problem
@@ -24,6 +23,7 @@ from orchestrator.scorers import NEW_HEAD, SCORES, VECTORS, WORDS, find_use
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
+    from pathlib import Path
 
     from orchestrator.backends.protocol import Job
     from orchestrator.models import BaseModel
@@ -49,20 +49,26 @@ def check_model_files(job: Job, plan: Plan) -> Iterator[Problem]:
 
 
 def advise_model_files(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001
-    """Yield what is odd in a folder and may be meant so."""
+    """Yield what is odd in the folders of the models that are on this machine, and may be meant so."""
     for _, model, _ in local_models(job):
-        folder = model.folder or Path()
-        config = load_config(folder)
-        shapes = read_weights(folder).shapes
-        table = find_embedding(shapes)
-        beyond = find_token_beyond(folder, table[0]) if table else None
-        if beyond is not None and table is not None:
-            message = f"{folder / 'tokenizer.json'}: {beyond!r} was added beyond the {table[0]} rows of the model"
-            yield Problem(message, "a text that holds it ends the run with an index error: keep it out of the data")
-        asked, there = find_layer_count(config), count_layers(shapes)
-        if asked is not None and there > asked and not _has_more_by_design(config):
-            message = f"{folder}: config.json says {asked} layers, and the files hold {there}: the others are not used"
-            yield Problem(message, "that is right for a model that was cut on purpose")
+        yield from find_oddities(model)
+
+
+def find_oddities(model: BaseModel) -> Iterator[Problem]:
+    """Yield what is odd in a model's folder, if it lies on this machine, and may be meant so."""
+    if (folder := model.folder) is None:
+        return
+    config = load_config(folder)
+    shapes = read_weights(folder).shapes
+    table = find_embedding(shapes)
+    beyond = find_token_beyond(folder, table[0]) if table else None
+    if beyond is not None and table is not None:
+        message = f"{folder / 'tokenizer.json'}: {beyond!r} was added beyond the {table[0]} rows of the model"
+        yield Problem(message, "a text that holds it ends the run with an index error: keep it out of the data")
+    asked, there = find_layer_count(config), count_layers(shapes)
+    if asked is not None and there > asked and not _has_more_by_design(config):
+        message = f"{folder}: config.json says {asked} layers, and the files hold {there}: the others are not used"
+        yield Problem(message, "that is right for a model that was cut on purpose")
 
 
 def local_models(job: Job) -> list[tuple[str, BaseModel, bool]]:

@@ -20,6 +20,7 @@ from orchestrator.data.writing.outputs import format_json
 from orchestrator.data.writing.writers import FileSet
 from orchestrator.errors import DataError
 from orchestrator.evaluation.cut_texts import describe_cut
+from orchestrator.preflight.model_files import find_oddities
 from orchestrator.teaching.foreground import run_worker
 from orchestrator.teaching.model_choice import Chosen, ModelChoice, build_embedder, build_spec, require_chosen_load
 from orchestrator.teaching.work_files import build_flags, load_json, require_fresh, write_json
@@ -111,7 +112,8 @@ def mine_files(plan: MiningPlan, out: Path, *, force: bool = False) -> Mined:
             streams[ledger].write(format_json(_build_ledger(plan, given, made, facts)))
             files.commit()
     cut = describe_cut(facts)
-    warnings = (*_warn(plan, given, made), *([cut] if cut else []))
+    odd = [odd.message for item in chosen for odd in find_oddities(item.model)]
+    warnings = (*_warn(plan, given, made), *odd, *([cut] if cut else []))
     return Mined(given, made, facts["excluded"], ledger, lineage, warnings)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.teacher import PAIRS_NAME, Counts, Rows, join_scores, write_pairs
+from orchestrator.preflight.model_files import find_oddities
 from orchestrator.teaching.foreground import run_worker
 from orchestrator.teaching.model_choice import ModelChoice, build_spec, require_chosen_load
 from orchestrator.teaching.work_files import build_flags, load_json, require_fresh, write_json
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scored:
-    """What scoring gave: the rows, and what the worker says of the scores and of itself (its scoring.json)."""
+    """What scoring gave: the rows, what the worker says of the scores and of itself, and what is odd in the model."""
 
     counts: Counts
-    scoring: dict[str, Any]
+    scoring: dict[str, Any]  # the worker's scoring.json
+    cautions: tuple[str, ...]
 
 
 def score_files(
@@ -67,4 +69,5 @@ def score_files(
             if_stopped="give the same command again and it continues: the scores so far are kept",
         )
         counts = join_scores(rows, work / "out" / "scores.jsonl", out)
-        return Scored(counts, load_json(work / "out" / "scoring.json"))
+        cautions = tuple(odd.message for odd in find_oddities(chosen.model))
+        return Scored(counts, load_json(work / "out" / "scoring.json"), cautions)

@@ -35,7 +35,7 @@ def test_a_command_and_a_report_say_the_same():
     system = {"id": "a", "label": "A", "scoring": PAIRS, "means": {}, "constant": False}
     result = {
         "systems": [system], "metrics": [], "comparisons": [], "headline": {"metric": None}, "kind": "group",
-        "unit": "query", "eval": {"units": 2, "documents": 6},
+        "unit": "query", "eval": {"units": 2, "documents": 6}, "gaps": [],
     }  # fmt: skip
     assert f"caution: a: {SAID}" in format_lines(result)
     assert next(_about_systems(result)) == f"A: {SAID}."

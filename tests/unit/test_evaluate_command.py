@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -123,6 +124,15 @@ def test_pairs_of_texts_are_compared_by_their_vectors(capsys):
     assert data["systems"][0]["scoring"]["scorer"] == "embedding"
 
 
+def test_layers_that_a_config_leaves_out_are_said_beside_the_figures(capsys, graded, cross_encoder, tmp_path):
+    cut = Path(shutil.copytree(cross_encoder, tmp_path / "cut"))
+    config = json.loads((cut / "config.json").read_text(encoding="utf-8"))
+    (cut / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}), encoding="utf-8")
+    code, out, _ = call(capsys, "--model", cut, "--data", graded, "--max-label", 2)
+    assert code == 0
+    assert f"config.json says 1 layers, and the files hold {config['num_hidden_layers']}: the others are" in out
+
+
 def test_labels_above_the_range_are_bad_data(capsys, graded):
     code, _, err = call(capsys, "--model", MINILM, "--data", graded)
     assert code == 3
@@ -208,13 +218,14 @@ def test_the_table_names_every_model_and_its_comparison_with_the_first():
         "kind": "group", "unit": "query", "metrics": ["map"], "headline": {"metric": "map", "baseline": "a"},
         "eval": {"units": 10, "documents": 40, "queries_without_relevant": 2},
         "systems": [{"id": name, "label": f"model {name}", "means": {"map": 0.5}, "constant": name == "b"} for name in "ab"],
-        "comparisons": [comparison, {**comparison, "metric": "hit@1"}],
+        "comparisons": [comparison, {**comparison, "metric": "hit@1"}], "gaps": ["a is cut"],
     }  # fmt: skip
     assert format_lines(result) == [
         "10 queries, 4 candidates each",
         "  MAP 0.500  model a",
         "  MAP 0.500  model b",
         "b against a: better, MAP +0.250 [+0.125, +0.375], p < 0.001",
+        "caution: a is cut",
         "caution: b gives everything the same score",
         "caution: 2 of 10 queries have no relevant document: they count 0",
     ]
