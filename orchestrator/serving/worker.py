@@ -55,8 +55,9 @@ def run_worker(
     """Run a worker of Orch's to its end and return its standard output; nothing that it started is left afterwards.
 
     Its environment is ours with the command's own and `env`; `on_progress` hears (done, total). Raises StageFailedError
-    with the diagnosis, StalledError where it neither says nor writes anything for ORCH_STALL_TIMEOUT_S seconds (an
-    hour; 0 waits for ever), InterruptedRunError when the user stops it, PreflightError when it cannot be started.
+    with the diagnosis, PreflightError when it cannot be started or refuses the model, StalledError where it neither
+    says nor writes anything for ORCH_STALL_TIMEOUT_S seconds (an hour; 0 waits for ever), InterruptedRunError when the
+    user stops it.
     """
     limit_s = find_stall_timeout(os.environ)
     inherited = rename_hub_token({**os.environ, **dict(command.env), **(env or {})})
@@ -92,8 +93,11 @@ def find_stall_timeout(environment: Mapping[str, str]) -> float | None:
     return seconds or None
 
 
-def explain_failure(child: Started, failed: str, code: int) -> StageFailedError:
-    """Return why the command ended with that code: the cause, the line that shows it, what to do, and its kept log."""
+def explain_failure(child: Started, failed: str, code: int) -> PreflightError | StageFailedError:
+    """Return why the command ended with that code: the cause, the line that shows it, what to do, and its kept log.
+
+    A worker that refuses its model ends with the code of a preflight's refusal: a model of a hub is first seen there.
+    """
     text = _read_logs(child)
     found = diagnose(text, code, current_language(), in_run=False)
     log = _keep_log(text)
@@ -102,7 +106,8 @@ def explain_failure(child: Started, failed: str, code: int) -> StageFailedError:
         name = found.evidence.partition(": ")[0]
         said = [line.removeprefix(f"{name}: ") for line in text.splitlines() if line.startswith(f"{name}: ")]
         causes = list(dict.fromkeys(said))[-_MOST_LINES:]
-        return StageFailedError(f"{failed}: " + "\n  ".join(causes), hint=found.remedy or None, name=found.name)
+        kind = PreflightError if code == PreflightError.exit_code else StageFailedError
+        return kind(f"{failed}: " + "\n  ".join(causes), hint=found.remedy or None, name=found.name)
     message = f"{failed} (exit code {code}): {found.cause}"
     if found.evidence and found.evidence not in message:
         message += f"\n  {found.evidence}"

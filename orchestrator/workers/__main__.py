@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
         code: int = worker.main(argv[1:])
     except failure.WorkerError as error:
         sys.stderr.writelines(f"{argv[0]}: {problem}\n" for problem in error.problems)
-        return 1
+        return int(error.exit_code)
     return code
 
 

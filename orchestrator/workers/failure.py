@@ -6,6 +6,14 @@ from __future__ import annotations
 class WorkerError(Exception):
     """Something is wrong that the user can put right; each problem is one line that says what and what it means."""
 
+    exit_code = 1
+
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+class UnfitModelError(WorkerError):
+    """The model cannot be used as it is: what the preflight says of one that is here before a worker starts."""
+
+    exit_code = 4  # errors.PreflightError's

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.failure import UnfitModelError
 from orchestrator.workers.tensor_files import NoTensorsError, Shapes, Tensors, read_tensor_files
 from orchestrator.workers.weight_names import (
     ADAPTER,
@@ -100,10 +100,10 @@ class Verdict:
 
 
 def require_whole(model: str | Path, use: str, *, trust_remote_code: bool = False) -> Verdict:
-    """Return what a model lacks on purpose. Raises WorkerError for one whose files do not fill it."""
+    """Return what a model lacks on purpose. Raises UnfitModelError for one whose files do not fill it."""
     verdict = judge_weights(model, use, trust_remote_code=trust_remote_code)
     if verdict.faults:
-        raise WorkerError(*(f"{fault.message}; {fault.hint}" for fault in verdict.faults))
+        raise UnfitModelError(*(f"{fault.message}; {fault.hint}" for fault in verdict.faults))
     return verdict
 
 

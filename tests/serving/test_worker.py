@@ -73,6 +73,13 @@ def test_no_end_is_a_traceback(log):
         assert 'File "' not in said
 
 
+def test_a_worker_that_refuses_its_model_ends_with_the_code_of_a_preflights_refusal(tmp_path):
+    # what workers/__main__.py makes of an UnfitModelError
+    said = "score: hub/model lacks embeddings.weight; take the whole model"
+    problem = fail(f"import sys; print({said!r}, file=sys.stderr); sys.exit(4)", tmp_path, PreflightError)
+    assert problem.message == "it cannot be scored: hub/model lacks embeddings.weight; take the whole model"
+
+
 def test_an_unknown_exception_is_named_and_the_whole_log_is_kept(tmp_path):
     problem = fail("raise ZeroDivisionError('the moon is full')", tmp_path)
     assert "ZeroDivisionError: the moon is full" in problem.message

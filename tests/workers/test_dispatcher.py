@@ -4,7 +4,9 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from orchestrator.workers.__main__ import WORKERS
+from orchestrator.errors import PreflightError
+from orchestrator.workers.__main__ import WORKERS, main
+from orchestrator.workers.failure import UnfitModelError
 from tests.workers.conftest import WORKERS as FOLDER
 from tests.workers.conftest import run_worker
 
@@ -43,6 +45,15 @@ def test_the_workers_do_not_see_their_own_files_as_top_level_modules(tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith("predict: nowhere/scoring.json: the scoring spec cannot be read")
     assert "Traceback" not in done.stderr
+
+
+def test_a_worker_that_refuses_its_model_ends_with_4(monkeypatch, capsys):
+    def refuse(_):
+        raise UnfitModelError("it lacks a tensor; take the whole model")
+
+    monkeypatch.setattr("orchestrator.workers.inspect_model.main", refuse)
+    assert main(["inspect_model"]) == PreflightError.exit_code
+    assert capsys.readouterr().err == "inspect_model: it lacks a tensor; take the whole model\n"
 
 
 def test_no_worker_file_has_the_name_of_a_standard_module():
