@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -20,13 +21,16 @@ _LOOKING = (check_disk, check_model_files, check_target_modules, check_memory, a
 def opened(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Count how often each file is opened, by its name."""
     found: Counter[str] = Counter()
-    real = Path.open
 
-    def count(path: Path, *args, **more):
-        found[path.name] += 1
-        return real(path, *args, **more)
+    def counted(real):
+        def count(path, *args, **more):
+            found[Path(path).name] += 1
+            return real(path, *args, **more)
 
-    monkeypatch.setattr(Path, "open", count)
+        return count
+
+    monkeypatch.setattr(Path, "open", counted(Path.open))
+    monkeypatch.setattr(os, "open", counted(os.open))  # regular_files.py's
     return found
 
 
