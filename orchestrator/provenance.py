@@ -32,8 +32,8 @@ DISTRIBUTIONS = (
 )  # fmt: skip
 # What single arguments of a trainer ask for (preflight/argument_packages.py).
 OPTIONAL = (
-    "tensorboard", "tensorboardX", "wandb", "swanlab", "mlflow", "comet-ml", "trackio", "bitsandbytes", "hqq", "eetq",
-    "optimum-quanto", "galore-torch", "schedulefree", "lomo-optim", "apollo-torch", "evalscope", "jieba", "unsloth",
+    "tensorboard", "tensorboardX", "wandb", "swanlab", "mlflow", "comet-ml", "trackio",
+    "galore-torch", "schedulefree", "lomo-optim", "apollo-torch", "evalscope", "jieba", "unsloth",
 )  # fmt: skip
 # What PYTHONPATH adds, and the user's own packages, are there for a stage too; the working directory is not.
 _PROBE = """

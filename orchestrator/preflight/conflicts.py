@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 _FLASH = {"flash_attn": True, "flash_attention_2": True, "flash_attention_3": False, "flash_attention_4": False}
 
 # Packages that a recipe's own words ask for, beside those that its backend needs.
-OPTIONAL = ("flash-attn", "kernels", "liger-kernel", "bitsandbytes", "hqq", "eetq", "optimum-quanto")
-_QUANTISERS = {"bnb": "bitsandbytes", "hqq": "hqq", "eetq": "eetq", "quanto": "optimum-quanto"}
+OPTIONAL = ("flash-attn", "kernels", "liger-kernel")
 
 
 def check_conflicts(job: Job, plan: Plan) -> Iterator[Problem]:
@@ -29,7 +28,6 @@ def check_conflicts(job: Job, plan: Plan) -> Iterator[Problem]:
         yield from _check_tf32(job, values)
         yield from _check_liger(job, values)
         yield from _check_processes(job)
-        yield from _check_quantising(job, values)
 
 
 def advise_precision(job: Job, plan: Plan) -> Iterator[Problem]:
@@ -82,10 +80,3 @@ def _check_processes(job: Job) -> Iterator[Problem]:
     elif asked > there:
         message = f"launch.nproc_per_node is {asked}, and this machine has {there} GPUs for them"
         yield Problem(message, f"give at most {there}, or auto: two processes on one GPU end with an error of NCCL")
-
-
-def _check_quantising(job: Job, values: dict[str, str]) -> Iterator[Problem]:
-    needed = _QUANTISERS.get(values.get("quant_method", ""))
-    if needed is not None and needed not in job.versions:
-        hint = f"{job.backend_python} -m pip install {needed}, or remove it"
-        yield Problem(f"train.quant_method asks for {needed}, which is not installed", hint)

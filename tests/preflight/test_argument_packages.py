@@ -21,6 +21,8 @@ def check(name, *overrides, installed=()):
     ("name", "given", "package"),
     [
         ("qwen3_sft_lora", ["train.quant_method=bnb", "train.quant_bits=4"], "bitsandbytes"),
+        ("qwen3_sft_lora", ["train.quant_method=hqq", "train.quant_bits=4"], "hqq"),
+        ("qwen3_sft_lora", ["train.quant_method=quanto", "train.quant_bits=8"], "optimum-quanto"),
         ("qwen3_sft_lora", ["train.report_to=[tensorboard]"], "tensorboard"),
         ("qwen3_sft_lora", ["train.eval_metric=nlg"], "jieba"),
         ("qwen3_reranker", ["train.report_to=wandb"], "wandb"),

@@ -101,18 +101,3 @@ def test_bf16_without_its_units_is_told(folder, ask):
     assert "emulated" in message
     assert ask(advise_precision, folder.model(), hardware=OLD_GPU) == []
     assert ask(advise_precision, folder.model(), "train.bf16=true") == []
-
-
-@pytest.mark.parametrize(
-    ("given", "package"),
-    [
-        (["train.quant_method=bnb", "train.quant_bits=4"], "bitsandbytes"),
-        (["train.quant_method=hqq", "train.quant_bits=4"], "hqq"),
-        (["train.quant_method=quanto", "train.quant_bits=8"], "optimum-quanto"),
-    ],
-)
-def test_what_quantises_must_be_installed(problems, given, package):
-    ((message, hint),) = problems(*given, recipe=SWIFT)
-    assert f"asks for {package}, which is not installed" in message
-    assert f"pip install {package}" in hint
-    assert problems(*given, recipe=SWIFT, versions=INSTALLED | {package: "1.0"}) == []
