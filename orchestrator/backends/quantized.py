@@ -59,7 +59,9 @@ def check_quantising(job: Job, train: Mapping[str, Any], *, lora: bool) -> Itera
     known = _BITS.get(str(method))
     if known is not None and str(bits) not in known:
         message = (
-            f"{method} has no quant_bits {bits}" if bits is not None else f"quant_method {method} without quant_bits"
+            f"quant_method {method} without quant_bits"
+            if bits is None
+            else f"{method} has no quant_bits {bits}: there is no such number of bits for it"
         )
         yield ("train", "quant_bits"), Problem(message, f"say quant_bits: {known[-1]}, one of {', '.join(known)}")
 

@@ -57,7 +57,6 @@ OWNED = {
 _FLASH = ("flash_attn", "flash_attention_2", "flash_attention_3", "flash_attention_4")
 _ATTENTION = (*_FLASH, "sdpa", "eager", "flex_attention")
 _TURN_ON_FLASH = "say attn_impl: flash_attn, which needs a GPU and the package flash-attn; or remove it"
-_QUANT_BITS = {"bnb": ("4", "8"), "quanto": ("2", "4", "8", "float8"), "eetq": ("8",), "hqq": ("1", "2", "3", "4", "8")}
 _ROPE = ("linear", "dynamic", "yarn")
 # swift/callbacks/mapping.py, swift/optimizers/mapping.py and swift/metrics/mapping.py of ms-swift 4.6.0
 _NAMED = {
@@ -80,11 +79,6 @@ def _with(name: str, other: str) -> Applies:
 def _of_classification(job: Job, train: Mapping[str, Any]) -> bool:
     scores = job.recipe.task == "reranker" and train.get("task_type") == SCORE_HEAD
     return not (scores and train["num_labels"] == 1)
-
-
-def _bits_do_not_fit(_: Job, train: Mapping[str, Any]) -> bool:
-    allowed = _QUANT_BITS.get(train["quant_method"])
-    return allowed is not None and str(train.get("quant_bits")) not in allowed
 
 
 def _is_full(train: Mapping[str, Any]) -> bool:
@@ -168,12 +162,6 @@ CONDITIONS = (
         lambda _, train: not train.get("quant_bits") and train["quant_method"] != "fp8",
         "ms-swift wants to know how many bits",
         "say quant_bits: 4",
-    ),
-    Condition(
-        "quant_bits",
-        lambda job, train: train.get("quant_method") is not None and _bits_do_not_fit(job, train),
-        "quant_method has no such number of bits",
-        "; ".join(f"{method}: {', '.join(bits)}" for method, bits in _QUANT_BITS.items()),
     ),
     Condition(
         "lisa_activated_layers",
