@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
-import stat
 from dataclasses import is_dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_origin, get_type_hints
 
-from orchestrator.regular_files import IrregularFileError, read_regular
+from orchestrator.regular_files import IrregularFileError, open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,14 +63,12 @@ def read_text(path: Path) -> str:
 
 
 def _read(path: Path) -> bytes:
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):  # a pipe would wait for its writer
-        raise DamagedJsonError("it is not a file")
-    if found.st_size > MOST_BYTES:
-        raise DamagedJsonError(f"it is larger than {MOST_BYTES >> 20} MiB")
     try:
-        return read_regular(path)
-    except IrregularFileError:  # it was changed for another meanwhile
+        with open_regular(path) as stream:
+            if os.fstat(stream.fileno()).st_size > MOST_BYTES:
+                raise DamagedJsonError(f"it is larger than {MOST_BYTES >> 20} MiB")
+            return stream.read()
+    except IrregularFileError:
         raise DamagedJsonError("it is not a file") from None
 
 

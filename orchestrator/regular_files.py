@@ -21,7 +21,12 @@ def open_regular(path: Path, *, follow: bool = True, write: bool = False) -> IO[
     Raises IrregularFileError for what is no file, and OSError where it cannot be opened; without `follow` for a link.
     """
     flags = (os.O_RDWR if write else os.O_RDONLY) | os.O_NONBLOCK | os.O_CLOEXEC
-    descriptor = os.open(path, flags if follow else flags | os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(path, flags if follow else flags | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        raise IrregularFileError(errno.EINVAL, "it is not a file", str(path)) from None  # a socket
     kind = os.fstat(descriptor).st_mode
     if stat.S_ISREG(kind):
         return os.fdopen(descriptor, "r+b" if write else "rb")
