@@ -83,13 +83,6 @@ ADVICE: tuple[Check, ...] = (
 _ADVICE_ON_THIS_MACHINE: frozenset[Check] = frozenset({advise_devices, advise_on_cpu})
 
 
-def require_ready(job: Job, plan: Plan) -> tuple[Problem, ...]:
-    """Raise PreflightError with everything that is missing for the plan; return the advice on it otherwise."""
-    if problems := _find_problems(job, plan, frozenset(), ()):
-        raise PreflightError.from_problems(problems)
-    return tuple(problem for advise in ADVICE for problem in advise(job, plan))
-
-
 def require_runnable(job: Job, plan: Plan, *, this_machine: bool = True, asks_hub: bool = True) -> tuple[Problem, ...]:
     """Raise what `orch run` ends with before its first stage; return the advice otherwise. For run, check and doctor.
 

@@ -17,7 +17,7 @@ from orchestrator.jobs import build_job
 from orchestrator.load import load_recipe
 from orchestrator.logs.health import LossHealth, LossProblem, LossRules
 from orchestrator.pipeline import build_plan
-from orchestrator.preflight import require_ready
+from orchestrator.preflight import require_runnable
 from orchestrator.rundir import write_text
 
 if TYPE_CHECKING:
@@ -63,9 +63,9 @@ def ask_orch(folder: Path, recipe: dict[str, Any] | str, *, run_dir: Path | None
     try:
         job = build_job(load_recipe(path, ()), run_dir or folder / "run", CPU)
         plan = build_plan(job)
-        require_ready(job, plan)
+        require_runnable(job, plan)
     except OrchError as error:
-        return Answer(error.exit_code, "\n".join(f"{one.message}\n{one.hint}" for one in error.problems))
+        return Answer(error.exit_code, "\n".join(f"{one.where}: {one.message}\n{one.hint}" for one in error.problems))
     argv = plan.stage("prepare").command.argv
     assert argv[1:3] == ("-m", "orchestrator.data.prepare")
     said = io.StringIO()
