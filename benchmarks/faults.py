@@ -25,14 +25,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import process
-from orchestrator.events import Step, load_events
-from orchestrator.launch import adopt_run
-from orchestrator.plan import plan_from_json
-from orchestrator.process_table import read_table, with_descendants
-from orchestrator.rundir import RunDir
-from orchestrator.supervise.lock import is_supervised
-from orchestrator.supervise.state import read_state
+from orchestrator.logs.events import Step, load_events
+from orchestrator.machine import process
+from orchestrator.machine.process_table import read_table, with_descendants
+from orchestrator.machine.rundir import RunDir
+from orchestrator.plan.launch import adopt_run
+from orchestrator.recipe.plan import plan_from_json
+from orchestrator.run.lock import is_supervised
+from orchestrator.run.state import read_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -19,11 +19,11 @@ from pathlib import Path
 
 from orchestrator.backends import BACKENDS
 from orchestrator.backends.arguments.snapshots import DECIDING, version_sets
-from orchestrator.distributions import parse_release
-from orchestrator.environments.create import EnvironmentPlan, create_environment
-from orchestrator.environments.folder import Environment
-from orchestrator.provenance import find_versions
-from orchestrator.rundir import RunDir
+from orchestrator.checks.environments.create import EnvironmentPlan, create_environment
+from orchestrator.checks.environments.folder import Environment
+from orchestrator.machine.distributions import parse_release
+from orchestrator.machine.rundir import RunDir
+from orchestrator.plan.provenance import find_versions
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "versions.json"

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.backends.protocol import Job
-from orchestrator.jobs import _find_guard_kinds, _find_kind, _load_deepspeed
-from orchestrator.load import load_recipe
+from orchestrator.plan.jobs import _find_guard_kinds, _find_kind, _load_deepspeed
+from orchestrator.plan.load import load_recipe
 
 if TYPE_CHECKING:
-    from orchestrator.hardware import Hardware
-    from orchestrator.models import BaseModel
+    from orchestrator.backends.models import BaseModel
+    from orchestrator.machine.hardware import Hardware
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 TESTED = {"transformers": "5.19.0", "FlagEmbedding": "1.4.2", "ms-swift": "4.6.0"}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.hardware import CPU, Hardware
-from orchestrator.models import BaseModel
+from orchestrator.backends.models import BaseModel
+from orchestrator.machine.hardware import CPU, Hardware
 from tests.jobs import RECIPES, TESTED, build_imagined_job
 
 if TYPE_CHECKING:

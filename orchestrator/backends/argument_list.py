@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.plan import Note
+from orchestrator.recipe.plan import Note
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from orchestrator.backends.known_models import find_known
+from orchestrator.backends.models import find_other_scorer
 from orchestrator.errors import Problem
-from orchestrator.known_models import find_known
-from orchestrator.models import find_other_scorer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import Problem
-from orchestrator.plan import Note
+from orchestrator.recipe.plan import Note
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -22,16 +22,16 @@ from orchestrator.backends.flagembedding_checks import check_flagembedding_job
 from orchestrator.backends.flat_losses import find_flagembedding_flat_loss
 from orchestrator.backends.parallelism import SHARING_ARGUMENTS, check_parallelism, count_step_rows
 from orchestrator.backends.protocol import Found, Job, SmokeScale, Training
+from orchestrator.backends.render import render_command
 from orchestrator.backends.spellings import OLD_SPELLINGS, Translation, translate
 from orchestrator.backends.version_checks import check_versions
-from orchestrator.plan import File, Note, Resume
-from orchestrator.render import render_command
+from orchestrator.recipe.plan import File, Note, Resume
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from orchestrator.errors import Problem
-    from orchestrator.plan import Command
+    from orchestrator.recipe.plan import Command
 
 _MODULES = {
     "decoder": "FlagEmbedding.finetune.reranker.decoder_only.base",

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.distributions import parse_release
-from orchestrator.json_files import load_json, parse_json
+from orchestrator.machine.distributions import parse_release
+from orchestrator.machine.json_files import load_json, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from orchestrator.hardware import Hardware
-    from orchestrator.models import BaseModel
-    from orchestrator.plan import Command, File, Note, Resume
+    from orchestrator.backends.models import BaseModel
+    from orchestrator.machine.hardware import Hardware
+    from orchestrator.recipe.plan import Command, File, Note, Resume
     from orchestrator.recipe.schema import Recipe
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.backends.known_models import find_known
 from orchestrator.errors import Problem
-from orchestrator.known_models import find_known
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.backends.score_heads import list_score_head_formats
+from orchestrator.backends.scorers import load_own_spec
 from orchestrator.backends.swift_scoring import SCORE_HEAD, find_task_type
 from orchestrator.errors import Problem
-from orchestrator.score_heads import list_score_head_formats
-from orchestrator.scorers import load_own_spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -15,6 +15,7 @@ from orchestrator.backends.flat_losses import find_cross_encoder_flat_loss
 from orchestrator.backends.fsdp import build_fsdp_arguments
 from orchestrator.backends.parallelism import SHARING_ARGUMENTS, check_parallelism, count_step_rows
 from orchestrator.backends.protocol import Found, Job, SmokeScale, Training, name_checkpoint
+from orchestrator.backends.render import render_command
 from orchestrator.backends.saving import find_saving, put_limit, put_saving
 from orchestrator.backends.sentence_transformers_arguments import (
     FORMATS,
@@ -35,14 +36,13 @@ from orchestrator.backends.sentence_transformers_losses import (
 from orchestrator.backends.spellings import Translation, translate
 from orchestrator.backends.version_checks import check_versions
 from orchestrator.errors import RecipeError
-from orchestrator.plan import File, Resume
-from orchestrator.render import render_command
+from orchestrator.recipe.plan import File, Resume
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from orchestrator.errors import Problem
-    from orchestrator.plan import Command
+    from orchestrator.recipe.plan import Command
 
 _CONFIG = "files/train.json"
 _DEEPSPEED = "files/ds_config.json"

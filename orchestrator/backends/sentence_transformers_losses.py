@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.errors import Problem
-from orchestrator.plan import Note
+from orchestrator.recipe.plan import Note
 from orchestrator.recipe.schema import Loss
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.distributions import find_major
 from orchestrator.errors import Problem
+from orchestrator.machine.distributions import find_major
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -17,6 +17,7 @@ from orchestrator.backends.parallelism import (
     count_step_rows,
 )
 from orchestrator.backends.protocol import Found, Job, SmokeScale, Training, name_checkpoint
+from orchestrator.backends.render import render_command
 from orchestrator.backends.saving import put_limit, put_saving, wants_best
 from orchestrator.backends.swift_checks import check_swift_job
 from orchestrator.backends.swift_losses import (
@@ -32,8 +33,7 @@ from orchestrator.backends.swift_scoring import GENERATIVE, build_scoring, find_
 from orchestrator.backends.swift_spellings import OLD_SWIFT_SPELLINGS, name_loss, name_tuner, translate_swift
 from orchestrator.backends.version_checks import check_swift_versions
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.plan import Command, File, Resume
-from orchestrator.render import render_command
+from orchestrator.recipe.plan import Command, File, Resume
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.backends.arguments import load_arguments
 from orchestrator.errors import Problem
-from orchestrator.plan import Note
 from orchestrator.recipe.losses import OLD_LOSS_TYPES, choose_loss
+from orchestrator.recipe.plan import Note
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.backends.arguments import load_arguments
 from orchestrator.backends.arguments.snapshots import describe_versions, find_set, is_near, version_sets
-from orchestrator.distributions import parse_release
 from orchestrator.errors import Problem
+from orchestrator.machine.distributions import parse_release
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

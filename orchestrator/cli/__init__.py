@@ -13,7 +13,7 @@ import click
 from orchestrator import __version__
 from orchestrator.cli import streams
 from orchestrator.errors import InterruptedRunError, OrchError
-from orchestrator.supervise.interrupts import raise_on_stop_signals
+from orchestrator.run.interrupts import raise_on_stop_signals
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 # command: (module under orchestrator.cli, one line of help). Modules load when their command runs: help stays fast.
@@ -92,8 +92,8 @@ def main(argv: list[str] | None = None) -> None:
         code = InterruptedRunError.exit_code
         with streams.may_be_gone():
             from orchestrator.cli.wording import INTERRUPTED
-            from orchestrator.language import current_language
-            from orchestrator.terminal import say
+            from orchestrator.machine.language import current_language
+            from orchestrator.machine.terminal import say
 
             say(INTERRUPTED.say(current_language()), err=True)
     except Exception as error:  # noqa: BLE001  (the boundary: what is left is a bug)
@@ -110,7 +110,7 @@ def _show(error: click.ClickException) -> None:
     """Print what click says of a command line, which may quote names of files that others have chosen."""
     import io
 
-    from orchestrator.terminal import say
+    from orchestrator.machine.terminal import say
 
     said = io.StringIO()
     error.show(said)
@@ -134,7 +134,7 @@ def _report_bug(error: Exception) -> int:
     import tempfile
     import traceback
 
-    from orchestrator.terminal import clean, say
+    from orchestrator.machine.terminal import clean, say
 
     descriptor, path = tempfile.mkstemp(prefix="orch-bug-", suffix=".txt")
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:

@@ -10,7 +10,7 @@ import click
 from orchestrator.cli.options import as_json, expand_files, require_label_range
 from orchestrator.cli.output import print_json
 from orchestrator.cli.teacher_commands import data_mine_command, data_score_command
-from orchestrator.terminal import say
+from orchestrator.machine.terminal import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

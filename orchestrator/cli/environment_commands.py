@@ -15,12 +15,12 @@ from orchestrator.cli import exit_with
 from orchestrator.cli.options import as_json, runs_option, set_option
 from orchestrator.cli.output import print_error, print_json
 from orchestrator.errors import OrchError, PreflightError
-from orchestrator.terminal import clean, say
+from orchestrator.machine.terminal import clean, say
 
 if TYPE_CHECKING:
-    from orchestrator.doctor.finding import Finding
-    from orchestrator.environments.folder import Environment
-    from orchestrator.load import LoadedRecipe
+    from orchestrator.checks.doctor.finding import Finding
+    from orchestrator.checks.environments.folder import Environment
+    from orchestrator.plan.load import LoadedRecipe
 
 _MARKS = {"ok": "✓", "note": "!", "missing": "✗"}
 _STYLES = {"ok": "green", "note": "yellow", "missing": "bold red"}
@@ -40,7 +40,7 @@ def doctor_command(
 
     With RECIPE it ends as `orch run` would before its first stage.
     """
-    from orchestrator.doctor.examine import can_start, examine
+    from orchestrator.checks.doctor.examine import can_start, examine
 
     backend: str | None = None
     downloads: tuple[str, ...] = ()
@@ -48,8 +48,8 @@ def doctor_command(
     if python is not None:
         python = _require_python(python)
     if recipe is not None:
-        from orchestrator.jobs import find_backend_python, find_downloads
-        from orchestrator.load import load_recipe
+        from orchestrator.plan.jobs import find_backend_python, find_downloads
+        from orchestrator.plan.load import load_recipe
 
         asked = (*overrides, f"launch.python={json.dumps(python)}") if python else overrides
         loaded = load_recipe(recipe, asked)
@@ -75,10 +75,10 @@ def doctor_command(
 
 def _find_refusal(loaded: LoadedRecipe, runs: Path) -> OrchError | None:
     """Return what `orch run` would end with before its first stage; None where it would start."""
-    from orchestrator.hardware import find_hardware
-    from orchestrator.jobs import build_job, new_run_dir
-    from orchestrator.pipeline import build_plan
-    from orchestrator.preflight import require_runnable
+    from orchestrator.checks import require_runnable
+    from orchestrator.machine.hardware import find_hardware
+    from orchestrator.plan.jobs import build_job, new_run_dir
+    from orchestrator.plan.pipeline import build_plan
 
     try:
         job = build_job(loaded, new_run_dir(runs, loaded.recipe.name), find_hardware())
@@ -104,8 +104,8 @@ def create_command(backend: str, path: Path | None, python: str | None, dry_run:
 
     A mirror is set where pip reads it: pip config set global.index-url URL. What fails can be repeated.
     """
-    from orchestrator.environments.create import create_environment, plan_environment
-    from orchestrator.environments.folder import environments_home
+    from orchestrator.checks.environments.create import create_environment, plan_environment
+    from orchestrator.checks.environments.folder import environments_home
 
     folder = (path or environments_home() / backend).expanduser().absolute()
     plan = plan_environment(BACKENDS[backend], folder, python)
@@ -129,7 +129,7 @@ def create_command(backend: str, path: Path | None, python: str | None, dry_run:
 @as_json
 def list_command(as_json: bool) -> None:
     """List the environments that were built in the folder of all."""
-    from orchestrator.environments.folder import environments_home, list_environments
+    from orchestrator.checks.environments.folder import environments_home, list_environments
 
     home = environments_home()
     found = list_environments(home)
@@ -145,7 +145,7 @@ def list_command(as_json: bool) -> None:
 
 def _require_python(name: str) -> str:
     """Return an interpreter as the absolute path that a job names it by. Raises PreflightError."""
-    from orchestrator.named_paths import find_python
+    from orchestrator.machine.named_paths import find_python
 
     found = find_python(Path(), name)
     if found is None:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.backends.scorers import FORMATS
 from orchestrator.cli.options import as_json, expand_files, hardware_option, resolve_hardware
 from orchestrator.cli.output import print_json
-from orchestrator.named_paths import find_python
-from orchestrator.scorers import FORMATS
-from orchestrator.terminal import say
-from orchestrator.user_folders import find_orch_cache
+from orchestrator.machine.named_paths import find_python
+from orchestrator.machine.terminal import say
+from orchestrator.machine.user_folders import find_orch_cache
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,9 +83,9 @@ def evaluate_command(
     """
     from orchestrator.cli.data_commands import split_assignments
     from orchestrator.data.prepare_eval import EvalRequest
-    from orchestrator.evaluate_model.evaluate import evaluate, find_problems
-    from orchestrator.evaluate_model.reading import sniff_data
-    from orchestrator.evaluate_model.request import SEED, Reading, Request
+    from orchestrator.serving.evaluate_model.evaluate import evaluate, find_problems
+    from orchestrator.serving.evaluate_model.reading import sniff_data
+    from orchestrator.serving.evaluate_model.request import SEED, Reading, Request
 
     if min_label is not None and max_label is None:
         raise click.UsageError("--min-label needs --max-label: labels are scaled from the one to the other")

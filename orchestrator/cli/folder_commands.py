@@ -12,10 +12,10 @@ import click
 
 from orchestrator.cli.options import as_json, runs_option
 from orchestrator.cli.output import print_json
-from orchestrator.terminal import hand_on, say
+from orchestrator.machine.terminal import hand_on, say
 
 if TYPE_CHECKING:
-    from orchestrator.supervise.runs import RunSummary
+    from orchestrator.run.runs import RunSummary
 
 
 @click.command("ls")
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @as_json
 def ls_command(runs: Path, as_json: bool) -> None:
     """List runs, newest first."""
-    from orchestrator.supervise.runs import list_runs
+    from orchestrator.run.runs import list_runs
 
     found = list_runs(runs)
     if as_json:
@@ -44,9 +44,9 @@ def ls_command(runs: Path, as_json: bool) -> None:
 @as_json
 def show_command(run: str, runs: Path, as_json: bool) -> None:
     """Show RUN (a folder, a name, or `last`): its stages, times and verdict."""
-    from orchestrator.launch import find_run, load_plan, load_run_object
-    from orchestrator.supervise.runs import summarise
-    from orchestrator.supervise.state import load_result
+    from orchestrator.plan.launch import find_run, load_plan, load_run_object
+    from orchestrator.run.runs import summarise
+    from orchestrator.run.state import load_result
 
     folder = find_run(run, runs)
     plan, summary = load_plan(folder), summarise(folder)
@@ -86,8 +86,8 @@ def show_command(run: str, runs: Path, as_json: bool) -> None:
 @as_json
 def logs_command(run: str, stage: str | None, follow: bool, runs: Path, as_json: bool) -> None:
     """Print the logs of RUN, of one STAGE (such as 04-train) or of all."""
-    from orchestrator.launch import find_run
-    from orchestrator.supervise.runs import follow_logs
+    from orchestrator.plan.launch import find_run
+    from orchestrator.run.runs import follow_logs
 
     if as_json and follow:
         raise click.UsageError("--json goes without --follow: its envelope is printed when every line is known")
@@ -111,8 +111,8 @@ def logs_command(run: str, stage: str | None, follow: bool, runs: Path, as_json:
 @as_json
 def stop_command(run: str, now: bool, runs: Path, as_json: bool) -> None:
     """Stop RUN; `orch resume` continues it."""
-    from orchestrator.launch import find_run
-    from orchestrator.supervise.runs import stop_run
+    from orchestrator.plan.launch import find_run
+    from orchestrator.run.runs import stop_run
 
     folder = find_run(run, runs)
     done = stop_run(folder, now=now)
@@ -129,7 +129,7 @@ def stop_command(run: str, now: bool, runs: Path, as_json: bool) -> None:
 @as_json
 def compare_command(first: str, second: str, runs: Path, as_json: bool) -> None:
     """Compare the tuned models of two runs that were measured on the same data, query by query."""
-    from orchestrator.launch import find_run, understood
+    from orchestrator.plan.launch import find_run, understood
     from orchestrator.report.compare_runs import compare_runs
 
     one, two = find_run(first, runs), find_run(second, runs)
@@ -149,8 +149,8 @@ def compare_command(first: str, second: str, runs: Path, as_json: bool) -> None:
 @as_json
 def bundle_command(run: str, output: Path | None, with_data: bool, runs: Path, as_json: bool) -> None:
     """Pack RUN for an issue: recipe, commands, logs, versions, measures; no weights, and no rows of yours."""
-    from orchestrator.bundle import write_bundle
-    from orchestrator.launch import find_run
+    from orchestrator.plan.launch import find_run
+    from orchestrator.run.bundle import write_bundle
 
     folder = find_run(run, runs)
     bundle = write_bundle(folder, output or Path(f"{folder.root.name}.zip"), with_data=with_data)

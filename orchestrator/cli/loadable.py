@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.preflight.named_models import NamedModel, Permissions, find_loadable, require_loadable
-from orchestrator.scorers import find_use
+from orchestrator.backends.scorers import find_use
+from orchestrator.checks.named_models import NamedModel, Permissions, find_loadable, require_loadable
 
 if TYPE_CHECKING:
     from orchestrator.serving.artefact import Artefact

@@ -14,11 +14,11 @@ import click
 from orchestrator.cli.options import as_json, runs_option, trust_run_option
 from orchestrator.cli.output import print_json
 from orchestrator.errors import OrchError, PreflightError, RunFolderError, StageFailedError
-from orchestrator.terminal import say
+from orchestrator.machine.terminal import say
 
 if TYPE_CHECKING:
-    from orchestrator.plan import Command, Plan
-    from orchestrator.rundir import RunDir
+    from orchestrator.machine.rundir import RunDir
+    from orchestrator.recipe.plan import Command, Plan
     from orchestrator.serving.checkpoints import Checkpoint
 
 
@@ -87,8 +87,8 @@ def merge_command(
 
 
 def _merge_adapter(adapter: Path, out: Path, asked: _Asked) -> dict[str, Any]:
+    from orchestrator.checks.named_models import Permissions
     from orchestrator.cli.loadable import require_base_loads
-    from orchestrator.preflight.named_models import Permissions
     from orchestrator.serving.artefact import WORKERS
     from orchestrator.serving.checkpoints import build_quick_merge, require_base, require_whole_adapter
 
@@ -106,7 +106,7 @@ def _merge_adapter(adapter: Path, out: Path, asked: _Asked) -> dict[str, Any]:
 def _merge_of_run(
     name: str, runs: Path, wanted: str | None, output: Path | None, *, dtype: str, prompt: str | None, trust_run: bool
 ) -> dict[str, Any]:
-    from orchestrator.launch import find_run, load_own_plan
+    from orchestrator.plan.launch import find_run, load_own_plan
     from orchestrator.serving.checkpoints import build_merge, build_verification, find_checkpoint, is_native
 
     try:
@@ -132,7 +132,7 @@ def _merge_of_run(
 
 def _explain_no_run(folder: Path) -> OrchError | None:
     """Return what a name is that is no run: another kind of folder, or a path that is not there; None for a name."""
-    from orchestrator.model_folders import find_nothing_to_merge, name_nearest
+    from orchestrator.machine.model_folders import find_nothing_to_merge, name_nearest
 
     if (problem := find_nothing_to_merge(folder)) is not None:
         return PreflightError.from_problems([problem])
@@ -145,8 +145,8 @@ def _explain_no_run(folder: Path) -> OrchError | None:
 
 def _require_mergeable(run: RunDir, plan: Plan, checkpoint: Checkpoint) -> None:
     """Raise OrchError for a checkpoint that is not whole, or whose base model cannot be loaded."""
+    from orchestrator.checks.named_models import ALLOW_PICKLE, Permissions
     from orchestrator.cli.loadable import require_base_loads
-    from orchestrator.preflight.named_models import ALLOW_PICKLE, Permissions
     from orchestrator.serving.artefact import says_of_model
     from orchestrator.serving.checkpoints import find_worker, require_base, require_whole_adapter
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from orchestrator.hardware import Hardware
+    from orchestrator.machine.hardware import Hardware
 
 set_option = click.option(
     "--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Override one value of the recipe; may be repeated."
@@ -50,7 +50,7 @@ def expand_files(context: click.Context, option: click.Parameter, paths: tuple[P
 
 def resolve_hardware(text: str, *, smoke: bool) -> Hardware:
     """Return the hardware to plan for; a smoke run always takes the CPU, so that it is the same everywhere."""
-    from orchestrator.hardware import CPU, find_hardware, parse_hardware
+    from orchestrator.machine.hardware import CPU, find_hardware, parse_hardware
 
     if smoke:
         return CPU

@@ -6,12 +6,12 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.wording import NOTE, PROBLEMS, colon, say_title
-from orchestrator.language import current_language
-from orchestrator.terminal import clean, make_legible, print_data, say
+from orchestrator.machine.language import current_language
+from orchestrator.machine.terminal import clean, make_legible, print_data, say
 
 if TYPE_CHECKING:
     from orchestrator.errors import OrchError, Problem
-    from orchestrator.language import Language
+    from orchestrator.machine.language import Language
 
 __all__ = ["clean", "format_advice", "format_error", "make_legible", "print_error", "print_json"]
 

@@ -15,8 +15,8 @@ import click
 from orchestrator.cli.options import as_json, runs_option, trust_code_option, trust_run_option
 from orchestrator.cli.output import print_json
 from orchestrator.errors import DataError, StageFailedError, Where
-from orchestrator.json_files import DamagedJsonError, parse_json
-from orchestrator.terminal import hand_on, print_data, say
+from orchestrator.machine.json_files import DamagedJsonError, parse_json
+from orchestrator.machine.terminal import hand_on, print_data, say
 
 if TYPE_CHECKING:
     from orchestrator.serving.artefact import Artefact
@@ -136,7 +136,7 @@ def _read_rows(kind: str) -> list[dict[str, Any]]:
 def _ask(artefact: Artefact, rows: list[dict[str, Any]], *, vectors: bool) -> list[dict[str, Any]]:
     """Return the worker's answers. Raises what `run_worker` does."""
     from orchestrator.evaluation.cut_texts import describe_cut
-    from orchestrator.plan import Command
+    from orchestrator.recipe.plan import Command
     from orchestrator.serving.worker import Words, run_worker
 
     with tempfile.TemporaryDirectory(prefix="orch-predict-") as folder:

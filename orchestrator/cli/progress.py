@@ -8,13 +8,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
-from orchestrator.events import Event, Message, Progress, StageFinished, StageSkipped, StageStarted, Step
-from orchestrator.terminal import clean, say
+from orchestrator.logs.events import Event, Message, Progress, StageFinished, StageSkipped, StageStarted, Step
+from orchestrator.machine.terminal import clean, say
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from orchestrator.plan import Plan
+    from orchestrator.recipe.plan import Plan
 
 _LINE_EVERY_S = 10.0
 _STATUS_WIDTH = 58  # bar, steps, loss, learning rate, time left

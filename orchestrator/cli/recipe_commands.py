@@ -12,11 +12,11 @@ import click
 from orchestrator.cli.options import as_json, hardware_option, resolve_hardware, set_option, smoke_option
 from orchestrator.cli.output import format_advice, print_json
 from orchestrator.errors import RunFolderError
-from orchestrator.terminal import hand_on, print_data, say
+from orchestrator.machine.terminal import hand_on, print_data, say
 
 if TYPE_CHECKING:
     from orchestrator.backends.protocol import Job
-    from orchestrator.plan import Plan
+    from orchestrator.recipe.plan import Plan
 
 
 @click.command("check")
@@ -29,9 +29,9 @@ def check_command(recipe: Path, overrides: tuple[str, ...], hardware: str, as_js
 
     Nothing is asked of a hub; nor, with --hardware, of this machine.
     """
-    from orchestrator.pipeline import build_plan
-    from orchestrator.preflight import require_runnable
-    from orchestrator.preflight.memory_fit import plan_memory
+    from orchestrator.checks import require_runnable
+    from orchestrator.checks.memory_fit import plan_memory
+    from orchestrator.plan.pipeline import build_plan
 
     job = _job(recipe, overrides, hardware, smoke=False, run_dir=None, may_run=True)
     plan = build_plan(job)
@@ -83,10 +83,10 @@ def render_command(
 
     With -o the files are written, and `bash run.sh` in that folder does the whole job.
     """
-    from orchestrator.launch import write_run
-    from orchestrator.pipeline import build_plan
-    from orchestrator.provenance import Asked, build_provenance
-    from orchestrator.render import render_files, render_run_script
+    from orchestrator.backends.render import render_files, render_run_script
+    from orchestrator.plan.launch import write_run
+    from orchestrator.plan.pipeline import build_plan
+    from orchestrator.plan.provenance import Asked, build_provenance
 
     job = _job(recipe, overrides, hardware, smoke=smoke, run_dir=output, may_run=False)
     if not job.versions:
@@ -118,8 +118,8 @@ def render_command(
 @as_json
 def init_command(path: Path, task: str, force: bool, as_json: bool) -> None:
     """Write a commented starter recipe to PATH."""
-    from orchestrator.render import find_templates
-    from orchestrator.rundir import write_text
+    from orchestrator.backends.render import find_templates
+    from orchestrator.machine.rundir import write_text
 
     if path.exists() and not force:
         raise RunFolderError(f"{path} exists", hint="choose another name, or say --force")
@@ -143,8 +143,8 @@ def schema_command() -> None:
 def _job(
     recipe: Path, overrides: tuple[str, ...], hardware: str, *, smoke: bool, run_dir: Path | None, may_run: bool
 ) -> Job:
-    from orchestrator.jobs import build_job
-    from orchestrator.load import load_recipe
+    from orchestrator.plan.jobs import build_job
+    from orchestrator.plan.load import load_recipe
 
     loaded = load_recipe(recipe, overrides)
     folder = (run_dir or Path("runs") / loaded.recipe.name).absolute()

@@ -11,15 +11,15 @@ from orchestrator.cli import exit_with
 from orchestrator.cli.options import as_json, runs_option, trust_run_option
 from orchestrator.cli.output import print_json
 from orchestrator.errors import GateMissedError, PreflightError, Problem
-from orchestrator.terminal import say
+from orchestrator.machine.terminal import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from orchestrator.plan import Plan
-    from orchestrator.reproduction.comparison import Reproduction
-    from orchestrator.reproduction.differences import Difference
-    from orchestrator.rundir import RunDir
+    from orchestrator.machine.rundir import RunDir
+    from orchestrator.recipe.plan import Plan
+    from orchestrator.report.reproduction.comparison import Reproduction
+    from orchestrator.report.reproduction.differences import Difference
 
 _MOST_SHOWN = 12
 
@@ -40,8 +40,8 @@ def reproduce_command(
     Exit code 0: the same bytes, or no measurable difference. Exit code 8: another result. Interrupted, it goes on with
     `orch resume`.
     """
-    from orchestrator.launch import find_run, load_own_plan
-    from orchestrator.reproduction.rerun import begin_rerun
+    from orchestrator.plan.launch import find_run, load_own_plan
+    from orchestrator.report.reproduction.rerun import begin_rerun
 
     first = find_run(run, runs)
     plan = load_own_plan(first, trust_run=trust_run or dry_run)
@@ -63,7 +63,7 @@ def reproduce_command(
 def finish_again(plan: Plan, second: RunDir, *, as_json: bool) -> None:
     """Run what is not done of a run that repeats another, compare the two, and end with the code for the outcome."""
     from orchestrator.cli.supervising import supervise
-    from orchestrator.reproduction.rerun import finish_rerun
+    from orchestrator.report.reproduction.rerun import finish_rerun
 
     supervise(plan, second, quiet=as_json)
     result = finish_rerun(second)

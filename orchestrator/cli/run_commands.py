@@ -19,11 +19,11 @@ from orchestrator.cli.options import (
 )
 from orchestrator.cli.output import format_advice, print_json
 from orchestrator.cli.supervising import supervise
-from orchestrator.terminal import say
+from orchestrator.machine.terminal import say
 
 if TYPE_CHECKING:
-    from orchestrator.plan import Plan
-    from orchestrator.rundir import RunDir
+    from orchestrator.machine.rundir import RunDir
+    from orchestrator.recipe.plan import Plan
 
 open_option = click.option("--open", "open_report", is_flag=True, help="Open the report in a browser at the end.")
 
@@ -50,12 +50,12 @@ def run_command(
     as_json: bool,
 ) -> None:
     """Take RECIPE from data to verdict. Exit code 8 says that the gate was missed; Ctrl-C leaves a run to resume."""
-    from orchestrator.jobs import build_job, new_run_dir
-    from orchestrator.launch import create_run
-    from orchestrator.load import load_recipe
-    from orchestrator.pipeline import build_plan
-    from orchestrator.preflight import require_runnable
-    from orchestrator.provenance import Asked
+    from orchestrator.checks import require_runnable
+    from orchestrator.plan.jobs import build_job, new_run_dir
+    from orchestrator.plan.launch import create_run
+    from orchestrator.plan.load import load_recipe
+    from orchestrator.plan.pipeline import build_plan
+    from orchestrator.plan.provenance import Asked
 
     loaded = load_recipe(recipe, overrides)
     folder = output.absolute() if output else new_run_dir(runs, loaded.recipe.name, smoke=smoke)
@@ -79,8 +79,8 @@ def run_command(
 def resume_command(run: str, trust_run: bool, runs: Path, open_report: bool, as_json: bool) -> None:
     """Continue RUN (a folder, a name, or `last`): finished stages are skipped, training goes on from its checkpoint."""
     from orchestrator.cli.reproduce_command import finish_again
-    from orchestrator.launch import adopt_run, find_run, load_own_plan
-    from orchestrator.reproduction.rerun import is_rerun
+    from orchestrator.plan.launch import adopt_run, find_run, load_own_plan
+    from orchestrator.report.reproduction.rerun import is_rerun
 
     found = find_run(run, runs)
     plan = load_own_plan(found, trust_run=trust_run)
@@ -92,7 +92,7 @@ def resume_command(run: str, trust_run: bool, runs: Path, open_report: bool, as_
 
 
 def _finish(plan: Plan, run: RunDir, *, command: str, open_report: bool, as_json: bool) -> None:
-    from orchestrator.launch import load_run_object
+    from orchestrator.plan.launch import load_run_object
 
     outcome = supervise(plan, run, quiet=as_json)
     report = load_run_object(run.report_json)
@@ -107,8 +107,8 @@ def _finish(plan: Plan, run: RunDir, *, command: str, open_report: bool, as_json
 
 def print_verdict(run: RunDir, report: dict[str, Any]) -> None:
     """Print a finished run's verdict and where things lie."""
-    from orchestrator.language import current_language
-    from orchestrator.launch import understood
+    from orchestrator.machine.language import current_language
+    from orchestrator.plan.launch import understood
     from orchestrator.report.summary import build_lines
 
     with understood(run.report_json):

@@ -12,7 +12,7 @@ from orchestrator.cli import exit_with
 from orchestrator.cli.options import as_json, runs_option, trust_code_option, trust_run_option
 from orchestrator.cli.output import print_json
 from orchestrator.errors import InterruptedRunError, PreflightError, StageFailedError
-from orchestrator.terminal import hand_on, say
+from orchestrator.machine.terminal import hand_on, say
 
 if TYPE_CHECKING:
     from orchestrator.serving.artefact import Artefact
@@ -81,7 +81,7 @@ def _absolute(python: str | None) -> str | None:
     """Return the absolute path of the interpreter. Raises PreflightError where there is none."""
     if python is None:
         return None
-    from orchestrator.named_paths import find_python
+    from orchestrator.machine.named_paths import find_python
 
     found = find_python(Path(), python)
     if found is None:
@@ -90,7 +90,7 @@ def _absolute(python: str | None) -> str | None:
 
 
 def _print_command(artefact: Artefact, backend: str, address: Address, key: str | None, *, as_json: bool) -> None:
-    from orchestrator.render import format_command
+    from orchestrator.backends.render import format_command
     from orchestrator.serving.commands import build_command
 
     command = build_command(backend, artefact, address, name=artefact.name, with_key=bool(key))
@@ -102,11 +102,11 @@ def _print_command(artefact: Artefact, backend: str, address: Address, key: str 
 
 
 def _serve(artefact: Artefact, backend: str, address: Address, key: str | None, *, timeout_s: float) -> None:
+    from orchestrator.run.interrupts import counted_interrupts
     from orchestrator.serving.client import Client
     from orchestrator.serving.commands import build_command
     from orchestrator.serving.foreground import started, wait_until_over
     from orchestrator.serving.server import LOOPBACK, build_environment, require_free_port, wait_until_ready
-    from orchestrator.supervise.interrupts import counted_interrupts
 
     _warn(address, key)
     require_free_port(address.port)
@@ -132,12 +132,12 @@ def _serve(artefact: Artefact, backend: str, address: Address, key: str | None, 
 def _check(
     artefact: Artefact, backend: str, address: Address, key: str | None, *, timeout_s: float, as_json: bool
 ) -> None:
+    from orchestrator.run.interrupts import counted_interrupts
     from orchestrator.serving.check import check_server, format_table, load_probes
     from orchestrator.serving.client import Client
     from orchestrator.serving.commands import build_command
     from orchestrator.serving.foreground import started
     from orchestrator.serving.server import build_environment, wait_until_ready
-    from orchestrator.supervise.interrupts import counted_interrupts
 
     load_probes(artefact)  # before a model is loaded for nothing
     # a name that no other server has: what answers on the port must be ours

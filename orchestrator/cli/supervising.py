@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.terminal import say
+from orchestrator.machine.terminal import say
 
 if TYPE_CHECKING:
-    from orchestrator.plan import Plan
-    from orchestrator.rundir import RunDir
-    from orchestrator.supervise.outcomes import RunOutcome
+    from orchestrator.machine.rundir import RunDir
+    from orchestrator.recipe.plan import Plan
+    from orchestrator.run.outcomes import RunOutcome
 
 
 def supervise(plan: Plan, run: RunDir, *, quiet: bool) -> RunOutcome:
     """Run every stage of a plan that is not done, telling its progress unless `quiet`."""
     from orchestrator.cli.progress import choose_listener
-    from orchestrator.supervise.loop import run_plan
-    from orchestrator.supervise.stopping import Patience
+    from orchestrator.run.loop import run_plan
+    from orchestrator.run.stopping import Patience
 
     say(f"run folder: {run.root}", err=True)
     seconds = plan.recipe.get("launch", {}).get("stop_patience_s")

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.backends.scorers import FORMATS
 from orchestrator.cli.options import as_json, expand_files, require_label_range
 from orchestrator.cli.output import print_json
-from orchestrator.scorers import FORMATS
-from orchestrator.terminal import say, say_over
+from orchestrator.machine.terminal import say, say_over
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -91,8 +91,8 @@ def data_score_command(
     """
     from orchestrator.data.teacher import Rows
     from orchestrator.evaluation.cut_texts import describe_cut
-    from orchestrator.teaching.model_choice import ModelChoice
-    from orchestrator.teaching.scoring import score_files
+    from orchestrator.serving.teaching.model_choice import ModelChoice
+    from orchestrator.serving.teaching.scoring import score_files
 
     teacher = ModelChoice(model, form, family, max_length, instruction, batch_size, trust_remote_code, allow_pickle)
     rows = Rows(files, _parse_columns(columns), replace=replace, ignore=ignore)
@@ -209,8 +209,8 @@ def data_mine_command(
     Example: orch data mine train.jsonl --model BAAI/bge-m3 --relative-margin 0.05 -o train.mined.jsonl
     """
     from orchestrator.data.mining import MiningRows
-    from orchestrator.teaching.mining import MiningPlan, MiningSettings, mine_files
-    from orchestrator.teaching.model_choice import ModelChoice
+    from orchestrator.serving.teaching.mining import MiningPlan, MiningSettings, mine_files
+    from orchestrator.serving.teaching.model_choice import ModelChoice
 
     require_label_range(min_label, max_label)
     if num_negatives > range_max - range_min:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.language import Text
+from orchestrator.machine.language import Text
 
 if TYPE_CHECKING:
-    from orchestrator.language import Language
+    from orchestrator.machine.language import Language
 
 _TITLES = {
     "error": "错误",

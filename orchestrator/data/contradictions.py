@@ -10,7 +10,7 @@ from orchestrator.data.rows.groups import RankingGroup
 from orchestrator.data.rows.labelled import LabelledGroup
 from orchestrator.data.rows.records import ScoredPair
 from orchestrator.data.rows.texts import build_fault, quote
-from orchestrator.relevance import is_relevant
+from orchestrator.recipe.relevance import is_relevant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from orchestrator.data.rows.texts import build_fault
 from orchestrator.data.writing.cross_encoder_rows import find_sides, find_targets
-from orchestrator.relevance import RELEVANT
+from orchestrator.recipe.relevance import RELEVANT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -30,7 +30,7 @@ from orchestrator.data.rows.unread_texts import UnreadTexts
 from orchestrator.data.verdict import PROBLEMS_SHOWN
 from orchestrator.data.writing.writers import FileSet, format_line
 from orchestrator.errors import DataError, Problem, Where
-from orchestrator.relevance import is_relevant
+from orchestrator.recipe.relevance import is_relevant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -34,8 +34,8 @@ from orchestrator.data.writing.outputs import (
 from orchestrator.data.writing.train_rows import TrainWriter
 from orchestrator.data.writing.writers import FileSet, remove_files
 from orchestrator.errors import DataError, OrchError, PreflightError
-from orchestrator.rundir import write_json
-from orchestrator.terminal import say, say_lines
+from orchestrator.machine.rundir import write_json
+from orchestrator.machine.terminal import say, say_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

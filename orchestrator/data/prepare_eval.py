@@ -33,7 +33,7 @@ from orchestrator.data.writing.outputs import (
 )
 from orchestrator.data.writing.writers import FileSet, remove_files
 from orchestrator.errors import OrchError, PreflightError
-from orchestrator.rundir import write_json
+from orchestrator.machine.rundir import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -29,7 +29,7 @@ from orchestrator.data.score_table import ScoreTable
 from orchestrator.data.verdict import PROBLEMS_SHOWN
 from orchestrator.data.writing.writers import FileSet, format_line
 from orchestrator.errors import DataError, OrchError, PreflightError, Problem, Where
-from orchestrator.terminal import say, say_lines
+from orchestrator.machine.terminal import say, say_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -12,7 +12,7 @@ from orchestrator.evaluation.groups import load_group_eval, load_retrieval_eval
 from orchestrator.evaluation.lines import read_lines
 from orchestrator.evaluation.measures import RETRIEVAL
 from orchestrator.evaluation.pairs import load_pair_eval
-from orchestrator.rundir import RunDir
+from orchestrator.machine.rundir import RunDir
 
 if TYPE_CHECKING:
     from orchestrator.evaluation.measured import EvalSet

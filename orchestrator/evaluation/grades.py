@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from orchestrator.relevance import RELEVANT, is_relevant
+from orchestrator.recipe.relevance import RELEVANT, is_relevant
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from orchestrator.evaluation.measured import EvalSet, Measured
-    from orchestrator.plan import Plan
-    from orchestrator.rundir import RunDir
+    from orchestrator.machine.rundir import RunDir
+    from orchestrator.recipe.plan import Plan
 
 BEFORE, AFTER = "before", "after"
 _WORDS = {BEFORE: "the base model", AFTER: "the tuned model"}

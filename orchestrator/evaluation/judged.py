@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.errors import RunFolderError
 from orchestrator.evaluation.lines import read_lines
-from orchestrator.relevance import is_relevant
+from orchestrator.recipe.relevance import is_relevant
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import RunFolderError, Where
-from orchestrator.json_files import parse_json
-from orchestrator.regular_files import open_regular
+from orchestrator.machine.json_files import parse_json
+from orchestrator.machine.regular_files import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,8 +20,8 @@ from orchestrator.evaluation.systems import (
 )
 
 if TYPE_CHECKING:
-    from orchestrator.plan import Plan
-    from orchestrator.rundir import RunDir
+    from orchestrator.machine.rundir import RunDir
+    from orchestrator.recipe.plan import Plan
 
 METRICS_VERSION = 2
 SEED = 42

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from orchestrator.evaluation.measured import EvalSet
-    from orchestrator.plan import Plan, Stage
-    from orchestrator.rundir import RunDir
+    from orchestrator.machine.rundir import RunDir
+    from orchestrator.recipe.plan import Plan, Stage
 
 TUNED = "tuned"
 TEACHER = "teacher"

@@ -10,7 +10,7 @@ from orchestrator.evaluation.compare import NOT_COMPARED, compare
 from orchestrator.evaluation.measured import GOLD
 from orchestrator.evaluation.measures import UNITS, require_metric
 from orchestrator.evaluation.pairing import pair_up
-from orchestrator.json_files import load_json
+from orchestrator.machine.json_files import load_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.language import Text
+from orchestrator.machine.language import Text
 
 _AGAIN = Text("give the command again", "重新执行该命令")
 _OTHER_COPY = Text("copy or download that file again", "重新复制或下载该文件")

@@ -12,10 +12,10 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from orchestrator.language import Language, Text
 from orchestrator.logs.command_remedies import REMEDIES
 from orchestrator.logs.ranks import count_ranks, find_first_failed, read_lines
 from orchestrator.logs.rules import RULES
+from orchestrator.machine.language import Language, Text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

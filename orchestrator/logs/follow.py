@@ -11,8 +11,8 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from orchestrator.regular_files import open_regular
-from orchestrator.secrets import STARS, find_secret_values, find_spans, redact_text
+from orchestrator.machine.regular_files import open_regular
+from orchestrator.machine.secrets import STARS, find_secret_values, find_spans, redact_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from orchestrator.events import Step
+    from orchestrator.logs.events import Step
 
 ROUNDED_BELOW = 0.01  # transformers logs losses with 4 digits: one that has come below this may be 0 at the next report
 GRADIENT_REPORTS = 20  # infinite gradients alone: fp16's loss scaling begins with some, and skips these steps

@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from orchestrator.events import Event, Message, Progress, RowsLoaded, Step
+from orchestrator.logs.events import Event, Message, Progress, RowsLoaded, Step
 from orchestrator.logs.follow import LogFollower
 from orchestrator.logs.health import LossHealth, LossProblem, LossRules
 from orchestrator.logs.life import LifeSigns
@@ -17,7 +17,7 @@ from orchestrator.logs.quoted_rows import QuotedRows
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from orchestrator.rundir import StageDir
+    from orchestrator.machine.rundir import StageDir
 
 PROGRESS_EVERY_S = 1.0
 _SHOWN_CHARS = 80

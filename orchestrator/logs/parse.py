@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from orchestrator.events import Event, Message, Progress, Step
+from orchestrator.logs.events import Event, Message, Progress, Step
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 # What is counted in a log has at most 18 digits: a longer number is no count, and int() refuses the longest ones.

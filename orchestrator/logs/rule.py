@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from orchestrator.language import Text
+    from orchestrator.machine.language import Text
 
 
 @dataclass(frozen=True)

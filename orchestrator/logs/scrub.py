@@ -6,14 +6,14 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from orchestrator.regular_files import open_regular
-from orchestrator.secrets import find_secret_values, find_spans
+from orchestrator.machine.regular_files import open_regular
+from orchestrator.machine.secrets import find_secret_values, find_spans
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from orchestrator.rundir import StageDir
+    from orchestrator.machine.rundir import StageDir
 
 CHUNK_BYTES = 1 << 20
 _OVERLAP_BYTES = 1 << 14  # longer than any secret: one that two chunks share is found in the second

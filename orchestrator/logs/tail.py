@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from orchestrator.regular_files import IrregularFileError, open_regular
+from orchestrator.machine.regular_files import IrregularFileError, open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path

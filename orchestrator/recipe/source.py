@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from orchestrator.errors import Problem, RecipeError, Where
-from orchestrator.secrets import describe_secret
+from orchestrator.machine.secrets import describe_secret
 
 if TYPE_CHECKING:
     from pathlib import Path

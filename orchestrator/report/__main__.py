@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 from orchestrator.errors import GateMissedError, OrchError
+from orchestrator.machine.rundir import RunDir
+from orchestrator.machine.terminal import say
 from orchestrator.report.publish import write_report
 from orchestrator.report.summary import build_lines
-from orchestrator.rundir import RunDir
-from orchestrator.terminal import say
 
 _USAGE = 2
 

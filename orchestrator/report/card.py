@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.evaluation.measures import display_name
+from orchestrator.machine.rundir import write_text
 from orchestrator.report.wording import best_systems, figure, headline, higher_is_better
-from orchestrator.rundir import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,14 +12,14 @@ from orchestrator.evaluation.measures import GROUP, UNITS, display_name, require
 from orchestrator.evaluation.metrics import METRICS_VERSION, SEED
 from orchestrator.evaluation.pairing import pair_up
 from orchestrator.evaluation.scored import TUNED
-from orchestrator.launch import load_plan
+from orchestrator.plan.launch import load_plan
 from orchestrator.report.record import load_object
 from orchestrator.report.wording import counted, figure, interval, p_value, signed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from orchestrator.rundir import RunDir
+    from orchestrator.machine.rundir import RunDir
 
 
 @dataclass(frozen=True)

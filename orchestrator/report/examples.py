@@ -6,7 +6,7 @@ import heapq
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.relevance import is_relevant
+from orchestrator.recipe.relevance import is_relevant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.relevance import is_relevant
+from orchestrator.recipe.relevance import is_relevant
 from orchestrator.report.wording import plain
 
 if TYPE_CHECKING:

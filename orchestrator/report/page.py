@@ -7,8 +7,8 @@ import re
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.backends.render import find_templates
 from orchestrator.evaluation.measures import display_name, require_metric
-from orchestrator.render import find_templates
 from orchestrator.report import wording
 from orchestrator.report.audit import build_audit
 from orchestrator.report.cautions import build_cautions, build_gaps
@@ -18,13 +18,13 @@ from orchestrator.report.figures import build_interval_figure
 from orchestrator.report.label_figure import build_label_figure
 from orchestrator.report.notes import describe_determinism, describe_teacher
 from orchestrator.report.training_log import describe_log
-from orchestrator.supervise.state import redact
+from orchestrator.run.state import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from orchestrator.evaluation.scored import Scored
-    from orchestrator.plan import Command
+    from orchestrator.recipe.plan import Command
     from orchestrator.report.record import RunRecord
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")

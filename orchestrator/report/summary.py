@@ -14,7 +14,7 @@ from orchestrator.report.wording import figure, headline
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from orchestrator.language import Language
+    from orchestrator.machine.language import Language
     from orchestrator.report.record import RunRecord
 
 REPORT_VERSION = 2

@@ -7,14 +7,14 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.json_files import load_json, parse_json
+from orchestrator.machine.json_files import load_json, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from orchestrator.plan import Plan
-    from orchestrator.rundir import RunDir
+    from orchestrator.machine.rundir import RunDir
+    from orchestrator.recipe.plan import Plan
 
 _CHECKPOINT = re.compile(r"checkpoint-([0-9]{1,18})")
 _PROGRESS = re.compile(r"([0-9]{1,18})/[0-9]+")

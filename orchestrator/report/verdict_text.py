@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.evaluation.compare import BETTER, NO_DIFFERENCE, NOT_COMPARED, WORSE
 from orchestrator.evaluation.measures import display_name
-from orchestrator.language import Text
+from orchestrator.machine.language import Text
 from orchestrator.report.wording import figure, interval, p_value, signed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from orchestrator.language import Language
+    from orchestrator.machine.language import Language
 
 VERDICTS = {
     BETTER: Text(BETTER, "变好"),

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import PreflightError, RunFolderError, Where
-from orchestrator.json_files import MOST_BYTES, load_json
-from orchestrator.launch import find_run, is_own_run, load_own_plan
-from orchestrator.regular_files import read_regular
+from orchestrator.machine.json_files import MOST_BYTES, load_json
+from orchestrator.machine.own_files import WORKERS
+from orchestrator.machine.regular_files import read_regular
+from orchestrator.plan.launch import find_run, is_own_run, load_own_plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from orchestrator.plan import Plan
-    from orchestrator.rundir import RunDir
+    from orchestrator.machine.rundir import RunDir
+    from orchestrator.recipe.plan import Plan
 
 # scorer → what a client asks the server for
 KINDS = {
@@ -29,7 +30,6 @@ KINDS = {
     "formatted-head": "reranker",
     "reward-model": "reranker",
 }
-WORKERS = Path(__file__).resolve().parent.parent / "workers"
 _GENERIC_NAMES = ("model", "output")
 _TEXTS = ("tool", "model_type", "template", "task_type", "system", "dtype")
 _SHOWN = 80  # characters

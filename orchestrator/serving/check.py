@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import RunFolderError, Where
-from orchestrator.json_files import load_json
+from orchestrator.machine.json_files import load_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

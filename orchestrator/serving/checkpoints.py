@@ -6,21 +6,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.backends.models import load_config
+from orchestrator.backends.render import render_command
+from orchestrator.backends.score_heads import has_other_head
+from orchestrator.backends.scorers import NEW_HEAD, VECTORS, WORDS
 from orchestrator.errors import PreflightError, RunFolderError
-from orchestrator.json_files import load_json
-from orchestrator.model_weights import describe_damage
-from orchestrator.models import load_config
-from orchestrator.render import render_command
-from orchestrator.safetensors_files import Damage, read_shapes
-from orchestrator.score_heads import has_other_head
-from orchestrator.scorers import NEW_HEAD, VECTORS, WORDS
+from orchestrator.machine.json_files import load_json
+from orchestrator.machine.model_weights import describe_damage
+from orchestrator.machine.safetensors_files import Damage, read_shapes
+from orchestrator.run.checkpoints import find_defect, list_checkpoint_folders
+from orchestrator.run.state import load_result
 from orchestrator.serving.artefact import says_of_model
-from orchestrator.supervise.checkpoints import find_defect, list_checkpoint_folders
-from orchestrator.supervise.state import load_result
 
 if TYPE_CHECKING:
-    from orchestrator.plan import Command, Plan, Stage
-    from orchestrator.rundir import RunDir
+    from orchestrator.machine.rundir import RunDir
+    from orchestrator.recipe.plan import Command, Plan, Stage
 
 _LINKS = ("best", "last")  # ms-swift makes both where it has a validation set, else only last-checkpoint
 # the arguments of `workers merge` and of `swift export`

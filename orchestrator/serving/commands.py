@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.backends.render import render_command
 from orchestrator.errors import PreflightError
-from orchestrator.installed import normalise
-from orchestrator.process import run
-from orchestrator.provenance import find_packages
-from orchestrator.regular_files import read_regular
-from orchestrator.render import render_command
+from orchestrator.machine.installed import normalise
+from orchestrator.machine.process import run
+from orchestrator.machine.regular_files import read_regular
+from orchestrator.plan.provenance import find_packages
 from orchestrator.serving.foreground import OWN_FOLDER
 
 if TYPE_CHECKING:
-    from orchestrator.plan import Command
+    from orchestrator.recipe.plan import Command
     from orchestrator.serving.artefact import Artefact
 
 BACKENDS = ("vllm", "swift")
@@ -51,7 +51,7 @@ _IN_SENTENCE_TRANSFORMERS = (
 )
 _PROBE = """
 import importlib.metadata as m, json, sys
-from orchestrator.regular_files import read_regular
+from orchestrator.machine.regular_files import read_regular
 found = {}
 for name in sys.argv[1:]:
     try: found[name] = m.version(name)

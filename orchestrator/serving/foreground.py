@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator import process
 from orchestrator.errors import PreflightError
-from orchestrator.process import Child, Launch
-from orchestrator.supervise.stopping import Patience, stop_stage
+from orchestrator.machine import process
+from orchestrator.machine.process import Child, Launch
+from orchestrator.run.stopping import Patience, stop_stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from orchestrator.plan import Command
-    from orchestrator.supervise.interrupts import Interrupts
+    from orchestrator.recipe.plan import Command
+    from orchestrator.run.interrupts import Interrupts
 
 PATIENCE = Patience(interrupt_s=15.0, terminate_s=5.0, kill_s=5.0)
 POLL_S = 0.2

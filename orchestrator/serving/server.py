@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import InterruptedRunError, PreflightError
-from orchestrator.secrets import rename_hub_token
+from orchestrator.machine.secrets import rename_hub_token
 from orchestrator.serving.commands import KEY_VARIABLE
 from orchestrator.serving.foreground import POLL_S, find_exit_code
 from orchestrator.serving.worker import build_stalled, explain_failure
@@ -16,9 +16,9 @@ from orchestrator.serving.worker import build_stalled, explain_failure
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from orchestrator.plan import Command
+    from orchestrator.recipe.plan import Command
+    from orchestrator.run.interrupts import Interrupts
     from orchestrator.serving.foreground import Started
-    from orchestrator.supervise.interrupts import Interrupts
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _TELL_EVERY_S = 10.0

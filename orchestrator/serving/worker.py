@@ -9,23 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator import process
 from orchestrator.errors import InterruptedRunError, PreflightError, StageFailedError, StalledError, Where
-from orchestrator.language import current_language
 from orchestrator.logs.diagnose import FALLBACKS, diagnose
 from orchestrator.logs.scrub import scrub_log
 from orchestrator.logs.tail import find_line_number, read_tail
-from orchestrator.secrets import find_secret_values, rename_hub_token
+from orchestrator.machine import process
+from orchestrator.machine.language import current_language
+from orchestrator.machine.secrets import find_secret_values, rename_hub_token
+from orchestrator.run.interrupts import counted_interrupts
+from orchestrator.run.silence import Silence
 from orchestrator.serving.foreground import POLL_S, find_exit_code, started, tell_progress
-from orchestrator.supervise.interrupts import counted_interrupts
-from orchestrator.supervise.silence import Silence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from orchestrator.plan import Command
+    from orchestrator.recipe.plan import Command
+    from orchestrator.run.interrupts import Interrupts
     from orchestrator.serving.foreground import Started
-    from orchestrator.supervise.interrupts import Interrupts
 
 STALL_VARIABLE = "ORCH_STALL_TIMEOUT_S"
 STALL_TIMEOUT_S = 3600.0  # that of a run's stages

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestrator.hardware import CPU, Hardware
-from orchestrator.models import BaseModel
+from orchestrator.backends.models import BaseModel
+from orchestrator.machine.hardware import CPU, Hardware
 from tests.jobs import TESTED, build_imagined_job
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import Any
 
 from orchestrator.backends import arguments
 from orchestrator.backends.arguments.snapshots import DECIDING, SNAPSHOT_OF
-from orchestrator.process import run
+from orchestrator.machine.process import run
 
 FOLDER = Path(arguments.__file__).parent
 WORKERS = FOLDER.parents[1] / "workers"

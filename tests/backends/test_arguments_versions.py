@@ -12,9 +12,9 @@ from orchestrator.backends.arguments.snapshots import DECIDING, SNAPSHOT_OF, fin
 from orchestrator.backends.spellings import translate
 from orchestrator.backends.swift_models import find_swift_model
 from orchestrator.backends.swift_spellings import name_loss, translate_swift
+from orchestrator.checks.arguments import check_arguments, find_command
 from orchestrator.errors import Problem
-from orchestrator.pipeline import build_plan
-from orchestrator.preflight.arguments import check_arguments, find_command
+from orchestrator.plan.pipeline import build_plan
 from tests.backends.take_snapshots import FOLDER
 from tests.shipped import MODELS, NAMES, build_shipped_job
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.backends import BACKENDS
-from orchestrator.pipeline import build_plan
-from orchestrator.plan import plan_from_json
-from orchestrator.render import render_run_script
-from orchestrator.stages.fallbacks import list_batches
+from orchestrator.backends.render import render_run_script
+from orchestrator.plan.pipeline import build_plan
+from orchestrator.plan.stages.fallbacks import list_batches
+from orchestrator.recipe.plan import plan_from_json
 from tests.golden.regenerate import BGE_LARGE, GPU, MINILM, QWEN, ROBERTA, hub
 from tests.jobs import build_imagined_job
 

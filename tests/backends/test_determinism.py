@@ -7,9 +7,9 @@ import json
 import pytest
 
 from orchestrator.backends import BACKENDS
-from orchestrator.hardware import CPU, Hardware
-from orchestrator.models import BaseModel
-from orchestrator.pipeline import build_plan
+from orchestrator.backends.models import BaseModel
+from orchestrator.machine.hardware import CPU, Hardware
+from orchestrator.plan.pipeline import build_plan
 from tests.jobs import build_imagined_job
 
 GPU = Hardware("cuda", 1, bf16=True)

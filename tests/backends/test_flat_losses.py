@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from orchestrator.pipeline import build_plan
+from orchestrator.plan.pipeline import build_plan
 from tests.backends.test_batch_splitting import EMBEDDING, LLM
 from tests.golden.regenerate import BGE_LARGE, GPU, QWEN, ROBERTA
 from tests.jobs import build_imagined_job

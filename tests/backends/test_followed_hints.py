@@ -9,12 +9,12 @@ import pytest
 import yaml
 
 from orchestrator.backends.arguments.snapshots import items_of
+from orchestrator.backends.known_models import find_kind_of
+from orchestrator.backends.models import find_model
 from orchestrator.errors import OrchError
-from orchestrator.hardware import Hardware
-from orchestrator.jobs import build_job
-from orchestrator.known_models import find_kind_of
-from orchestrator.load import load_recipe
-from orchestrator.models import find_model
+from orchestrator.machine.hardware import Hardware
+from orchestrator.plan.jobs import build_job
+from orchestrator.plan.load import load_recipe
 from orchestrator.recipe.schema import ModelRef
 from tests.jobs import RECIPES
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from orchestrator.backends import BACKENDS
+from orchestrator.backends.models import BaseModel
 from orchestrator.backends.parallelism import count_data_ranks, count_sequence_parts, count_step_rows
-from orchestrator.hardware import CPU, Hardware
-from orchestrator.models import BaseModel
-from orchestrator.pipeline import build_plan
+from orchestrator.machine.hardware import CPU, Hardware
+from orchestrator.plan.pipeline import build_plan
 from tests.jobs import build_imagined_job
 
 FOUR = Hardware("cuda", 4, bf16=True, names=("NVIDIA A100",) * 4)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import get_args
 
 from orchestrator.backends import BACKENDS
+from orchestrator.backends.models import BaseModel
 from orchestrator.data.writing.writers import TRAIN_FORMS
-from orchestrator.hardware import CPU
-from orchestrator.models import BaseModel
+from orchestrator.machine.hardware import CPU
 from orchestrator.recipe.schema import Recipe
 from tests.jobs import build_imagined_job
 

@@ -10,10 +10,10 @@ import pytest
 
 from orchestrator.backends import BACKENDS
 from orchestrator.backends.arguments import load_arguments
+from orchestrator.backends.models import learn_from_config
 from orchestrator.errors import RecipeError
-from orchestrator.hardware import Hardware
-from orchestrator.models import learn_from_config
-from orchestrator.pipeline import build_plan
+from orchestrator.machine.hardware import Hardware
+from orchestrator.plan.pipeline import build_plan
 from tests.shipped import MODELS, build_shipped_job
 
 # One recipe for every trainer, task and family, and the snapshot of what its trainer takes.

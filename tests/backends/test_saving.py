@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from orchestrator.backends import BACKENDS
+from orchestrator.backends.models import BaseModel
 from orchestrator.backends.saving import find_saving
-from orchestrator.hardware import Hardware
-from orchestrator.models import BaseModel
-from orchestrator.pipeline import build_plan
-from orchestrator.preflight.train_values import read_train_values
+from orchestrator.checks.train_values import read_train_values
+from orchestrator.machine.hardware import Hardware
+from orchestrator.plan.pipeline import build_plan
 from tests.jobs import build_imagined_job
 
 GPU = Hardware("cuda", 1, bf16=True, names=("NVIDIA A100",))

@@ -9,11 +9,11 @@ import pytest
 
 from orchestrator.backends import BACKENDS
 from orchestrator.backends.arguments import load_arguments
+from orchestrator.backends.models import BaseModel
 from orchestrator.backends.sentence_transformers_arguments import OWNED, WORKER_ARGUMENTS, all_arguments
 from orchestrator.errors import RecipeError
-from orchestrator.hardware import CPU, Hardware
-from orchestrator.models import BaseModel
-from orchestrator.pipeline import build_plan
+from orchestrator.machine.hardware import CPU, Hardware
+from orchestrator.plan.pipeline import build_plan
 from tests.jobs import RECIPES, TESTED, build_imagined_job
 
 BACKEND = BACKENDS["sentence-transformers"]

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.backends import BACKENDS
+from orchestrator.backends.models import BaseModel
 from orchestrator.backends.swift_losses import OLD_LOSS_TYPES
 from orchestrator.errors import RecipeError
-from orchestrator.hardware import CPU, Hardware
-from orchestrator.models import BaseModel
-from orchestrator.pipeline import build_plan
+from orchestrator.machine.hardware import CPU, Hardware
+from orchestrator.plan.pipeline import build_plan
 from orchestrator.recipe.losses import find_own_loss
 from tests.jobs import RECIPES, TESTED, build_imagined_job
 

@@ -6,7 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from orchestrator.plan import Command, Plan, Stage
+from orchestrator.recipe.plan import Command, Plan, Stage
 from tests.bad_input.case import GOOD, BadInput, build_safetensors
 
 if TYPE_CHECKING:

@@ -15,22 +15,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.backends.deepspeed_keys import find_deepspeed_problems
+from orchestrator.backends.models import find_model
 from orchestrator.cli.output import clean, format_error
 from orchestrator.data.check import check_files
 from orchestrator.errors import OrchError, Problem
 from orchestrator.evaluation.gate import parse_rule
 from orchestrator.evaluation.measures import parse_metric
-from orchestrator.events import load_events
-from orchestrator.hardware import CPU
-from orchestrator.jobs import build_job
-from orchestrator.launch import load_plan
-from orchestrator.load import load_recipe
-from orchestrator.models import find_model
-from orchestrator.pipeline import build_plan
+from orchestrator.logs.events import load_events
+from orchestrator.machine.hardware import CPU
+from orchestrator.machine.rundir import RunDir
+from orchestrator.plan.jobs import build_job
+from orchestrator.plan.launch import load_plan
+from orchestrator.plan.load import load_recipe
+from orchestrator.plan.pipeline import build_plan
 from orchestrator.recipe.schema import ModelRef
-from orchestrator.rundir import RunDir
-from orchestrator.supervise.runs import summarise
-from orchestrator.supervise.state import load_launch, load_result
+from orchestrator.run.runs import summarise
+from orchestrator.run.state import load_launch, load_result
 from tests.bad_input.case import GOOD, RECIPE, BadInput
 
 bounded = settings(

@@ -11,7 +11,7 @@ import pytest
 from orchestrator.data.reading.file_sets import expand_name
 from orchestrator.data.reading.hub_ids import parse_hub_id
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.load import load_recipe
+from orchestrator.plan.load import load_recipe
 
 RECIPE = """\
 name: toy

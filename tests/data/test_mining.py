@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from orchestrator.cli import orch
 from orchestrator.data.mining import MiningRows, gather_for_mining, write_mined_rows
 from orchestrator.errors import DataError
-from orchestrator.teaching import mining
+from orchestrator.serving.teaching import mining
 
 
 def read(path):

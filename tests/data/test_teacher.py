@@ -12,7 +12,7 @@ from orchestrator.data.digests import digest
 from orchestrator.data.score_table import ScoreTable
 from orchestrator.data.teacher import Rows, join_scores, main, write_pairs
 from orchestrator.errors import DataError
-from orchestrator.teaching import scoring
+from orchestrator.serving.teaching import scoring
 
 GRADED = {"query": "q", "hits": [{"content": "a", "label": 2, "id": 7}, {"content": "b", "label": 0}]}
 POINT = {"query": "q", "content": "a", "label": 0.7, "from": "shop"}

@@ -13,18 +13,18 @@ import pytest
 from click.testing import CliRunner
 
 from orchestrator.backends import BACKENDS
-from orchestrator.cli import orch
-from orchestrator.environments import create
-from orchestrator.environments.create import create_environment, plan_environment
-from orchestrator.environments.folder import (
+from orchestrator.checks.environments import create
+from orchestrator.checks.environments.create import create_environment, plan_environment
+from orchestrator.checks.environments.folder import (
     Environment,
     environments_home,
     find_environment,
     hold_folder,
     write_marker,
 )
+from orchestrator.cli import orch
 from orchestrator.errors import PreflightError
-from orchestrator.process import Completed
+from orchestrator.machine.process import Completed
 
 
 class Toy:

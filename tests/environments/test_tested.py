@@ -7,11 +7,11 @@ import importlib.metadata
 import pytest
 
 from orchestrator.backends import BACKENDS
-from orchestrator.distributions import normalise
-from orchestrator.environments import requirements, tested
-from orchestrator.environments.requirements import find_minimum, find_requirements
-from orchestrator.environments.tested import find_constraints, judge_version, load_tested
+from orchestrator.checks.environments import requirements, tested
+from orchestrator.checks.environments.requirements import find_minimum, find_requirements
+from orchestrator.checks.environments.tested import find_constraints, judge_version, load_tested
 from orchestrator.errors import PreflightError
+from orchestrator.machine.distributions import normalise
 
 
 def test_the_tested_set_is_read_from_the_constraints():

@@ -8,8 +8,8 @@ import pytest
 
 from orchestrator.errors import RecipeError
 from orchestrator.evaluation.metrics import build_metrics
-from orchestrator.plan import Command, Plan, Stage
-from orchestrator.rundir import RunDir
+from orchestrator.machine.rundir import RunDir
+from orchestrator.recipe.plan import Command, Plan, Stage
 
 QUERIES = 12
 STAGES = {

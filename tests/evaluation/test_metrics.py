@@ -6,8 +6,8 @@ import pytest
 
 from orchestrator.errors import RecipeError
 from orchestrator.evaluation.metrics import build_metrics
-from orchestrator.plan import Command, Plan, Stage
-from orchestrator.rundir import RunDir
+from orchestrator.machine.rundir import RunDir
+from orchestrator.recipe.plan import Command, Plan, Stage
 
 KINDS = {"02-native": "baseline-native", "03-format": "baseline-trained-format", "07-evaluate": "evaluate"}
 QUERIES = 12

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from orchestrator.hardware import CPU, Hardware
-from orchestrator.models import BaseModel
-from orchestrator.pipeline import build_plan
-from orchestrator.render import render_files
+from orchestrator.backends.models import BaseModel
+from orchestrator.backends.render import render_files
+from orchestrator.machine.hardware import CPU, Hardware
+from orchestrator.plan.pipeline import build_plan
 from tests.jobs import TESTED, build_imagined_job
 
 HERE = Path(__file__).resolve().parent

@@ -22,7 +22,7 @@ def test_a_recipe_renders_to_its_golden_files(name):
 
 
 def test_a_plan_survives_its_json():
-    from orchestrator.plan import plan_from_json
+    from orchestrator.recipe.plan import plan_from_json
 
     text = build_case("qwen3_reranker.smoke")["plan.json"]
     assert plan_from_json(text).to_json() == text

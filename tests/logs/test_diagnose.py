@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.language import Text
 from orchestrator.logs.diagnose import _CAUSES, RULES, _is_said, diagnose
 from orchestrator.logs.ranks import count_ranks, read_lines
 from orchestrator.logs.tail import find_line_number, read_tail
+from orchestrator.machine.language import Text
 
 HERE = Path(__file__).parent
 CAPTURED = sorted((HERE / "captured").glob("failed.*.log"))

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.events import Step
+from orchestrator.logs.events import Step
 from orchestrator.logs.health import FLAT_FACTOR, GRADIENT_REPORTS, LossHealth, LossRules
 from orchestrator.logs.live import LiveLog
-from orchestrator.rundir import StageDir
+from orchestrator.machine.rundir import StageDir
 
 CAPTURED = Path(__file__).parent / "captured"
 LN8 = math.log(8)

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import orchestrator
-from orchestrator.events import Message, Progress, RowsLoaded, Step, event_to_json, parse_event
 from orchestrator.logs import live as live_module
 from orchestrator.logs.diagnose import diagnose
+from orchestrator.logs.events import Message, Progress, RowsLoaded, Step, event_to_json, parse_event
 from orchestrator.logs.health import LossRules
 from orchestrator.logs.live import LiveLog
-from orchestrator.rundir import StageDir
+from orchestrator.machine.rundir import StageDir
 
 LONG = "9" * 5000
 NUMBERS = ["1", "0", "-1", "nan", "1e999", "-inf", "1.2.3", "", "９", LONG, "9" * 18, "9" * 400, "1e308", "5e-324"]

@@ -9,7 +9,7 @@ import pytest
 from orchestrator.logs.follow import LogFollower
 from orchestrator.logs.life import LifeSigns
 from orchestrator.logs.live import LiveLog
-from orchestrator.rundir import StageDir
+from orchestrator.machine.rundir import StageDir
 
 CAPTURED = Path(__file__).parent / "captured"
 

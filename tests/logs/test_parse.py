@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.events import Message, Progress, RowsLoaded, Step
+from orchestrator.logs.events import Message, Progress, RowsLoaded, Step
 from orchestrator.logs.follow import LogFollower
 from orchestrator.logs.live import LiveLog
 from orchestrator.logs.parse import parse_line
-from orchestrator.rundir import StageDir
+from orchestrator.machine.rundir import StageDir
 
 CAPTURED = Path(__file__).parent / "captured"
 

@@ -8,9 +8,9 @@ import pytest
 
 from orchestrator.backends import flagembedding_arguments, sentence_transformers_arguments
 from orchestrator.backends.arguments import load_arguments
-from orchestrator.load import load_recipe
 from orchestrator.logs.patches import _PATCHES, suggest_patch
 from orchestrator.logs.rules import RULES
+from orchestrator.plan.load import load_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 ARGUMENTS = {

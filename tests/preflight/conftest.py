@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestrator.hardware import Hardware
-from orchestrator.pipeline import build_plan
+from orchestrator.machine.hardware import Hardware
+from orchestrator.plan.pipeline import build_plan
 from tests.jobs import build_imagined_job
 from tests.preflight.model_folders import CONFIG, Folder, list_decoder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from orchestrator.backends.models import BaseModel
     from orchestrator.backends.protocol import Job
-    from orchestrator.models import BaseModel
-    from orchestrator.plan import Plan
+    from orchestrator.recipe.plan import Plan
 
 GPU = Hardware("cuda", 1, bf16=True, names=("NVIDIA A100",))
 INSTALLED = {

@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.models import BaseModel, learn_from_config
+from orchestrator.backends.models import BaseModel, learn_from_config
 
 ROWS, WIDTH, LAYERS = 40, 8, 2
 CONFIG = {

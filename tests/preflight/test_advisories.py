@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from orchestrator.hardware import Hardware
-from orchestrator.models import BaseModel
-from orchestrator.preflight.advisories import advise_known_bugs, check_known_bugs, find_bugs, is_affected
-from orchestrator.preflight.known_bugs import KNOWN_BUGS, Affected
+from orchestrator.backends.models import BaseModel
+from orchestrator.checks.advisories import advise_known_bugs, check_known_bugs, find_bugs, is_affected
+from orchestrator.checks.known_bugs import KNOWN_BUGS, Affected
+from orchestrator.machine.hardware import Hardware
 from tests.preflight.conftest import INSTALLED
 
 OLD_GPU = Hardware("cuda", 1, bf16=False)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.pipeline import build_plan
-from orchestrator.preflight import CHECKS
-from orchestrator.preflight.argument_packages import ASKED_FOR, check_argument_packages
-from orchestrator.provenance import DISTRIBUTIONS, OPTIONAL
+from orchestrator.checks import CHECKS
+from orchestrator.checks.argument_packages import ASKED_FOR, check_argument_packages
+from orchestrator.plan.pipeline import build_plan
+from orchestrator.plan.provenance import DISTRIBUTIONS, OPTIONAL
 from tests.jobs import TESTED
 from tests.shipped import build_shipped_job
 

@@ -11,9 +11,9 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.backends.arguments.snapshots import items_of
-from orchestrator.pipeline import build_plan
-from orchestrator.preflight import CHECKS
-from orchestrator.preflight.arguments import check_arguments, find_command
+from orchestrator.checks import CHECKS
+from orchestrator.checks.arguments import check_arguments, find_command
+from orchestrator.plan.pipeline import build_plan
 from tests.jobs import TESTED
 from tests.shipped import NAMES, build_shipped_job
 

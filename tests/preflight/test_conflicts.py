@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.hardware import CPU, Hardware
-from orchestrator.preflight.conflicts import advise_precision, check_conflicts
+from orchestrator.checks.conflicts import advise_precision, check_conflicts
+from orchestrator.machine.hardware import CPU, Hardware
 from tests.preflight.conftest import INSTALLED
 
 SWIFT = "qwen3_embedding_lora"

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.hardware import CPU
-from orchestrator.models import BaseModel
-from orchestrator.preflight.cpu_training import advise_on_cpu
+from orchestrator.backends.models import BaseModel
+from orchestrator.checks.cpu_training import advise_on_cpu
+from orchestrator.machine.hardware import CPU
 from tests.preflight.test_memory import BERT, QWEN3
 
 

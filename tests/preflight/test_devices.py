@@ -8,17 +8,17 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator import hardware
-from orchestrator.hardware import CPU, Hardware, find_hardware, parse_gpus, select_visible
-from orchestrator.preflight import devices
-from orchestrator.preflight.devices import (
+from orchestrator.checks import devices
+from orchestrator.checks.devices import (
     TorchBuild,
     advise_devices,
     check_devices,
     find_torch_build,
     parse_gpu_users,
 )
-from orchestrator.process import Completed
+from orchestrator.machine import hardware
+from orchestrator.machine.hardware import CPU, Hardware, find_hardware, parse_gpus, select_visible
+from orchestrator.machine.process import Completed
 
 # index, uuid, name, compute_cap, memory.total, memory.used, driver_version
 TWO = """\
@@ -57,7 +57,7 @@ def smi(monkeypatch):
             return Completed(argv, code, users if "compute-apps" in argv[1] else gpus, "")
 
         monkeypatch.setattr(devices, "run", answer)
-        monkeypatch.setattr("orchestrator.process.run", answer)
+        monkeypatch.setattr("orchestrator.machine.process.run", answer)
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         hardware.find_gpus.cache_clear()
         return asked

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import pytest
 
-from orchestrator.models import BaseModel
-from orchestrator.preflight import disk
-from orchestrator.preflight.disk import check_disk, estimate_need, find_disk_problem
+from orchestrator.backends.models import BaseModel
+from orchestrator.checks import disk
+from orchestrator.checks.disk import check_disk, estimate_need, find_disk_problem
 from tests.preflight.test_memory import QWEN3
 
 GIB = 1024**3

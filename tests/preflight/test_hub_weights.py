@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from orchestrator.models import BaseModel
-from orchestrator.preflight.hub import check_hub
+from orchestrator.backends.models import BaseModel
+from orchestrator.checks.hub import check_hub
 
 NAME = "Qwen/Qwen3-Reranker-0.6B"
 CONFIG = {"architectures": ["Qwen3ForCausalLM"], "hidden_size": 1024}

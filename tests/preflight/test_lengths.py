@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.models import BaseModel
-from orchestrator.preflight.lengths import check_lengths, find_positions
+from orchestrator.backends.models import BaseModel
+from orchestrator.checks.lengths import check_lengths, find_positions
 
 
 @pytest.mark.parametrize(

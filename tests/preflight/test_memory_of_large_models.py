@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.hardware import Hardware, parse_hardware
-from orchestrator.models import BaseModel
-from orchestrator.preflight.memory import GIB
-from orchestrator.preflight.memory_fit import advise_memory, check_memory, plan_memory
-from orchestrator.preflight.model_size import load_model_size
-from orchestrator.preflight.quantisation import find_stored_bits, find_trained_bits
-from orchestrator.preflight.whole_model import advise_measuring
+from orchestrator.backends.models import BaseModel
+from orchestrator.checks.memory import GIB
+from orchestrator.checks.memory_fit import advise_memory, check_memory, plan_memory
+from orchestrator.checks.model_size import load_model_size
+from orchestrator.checks.quantisation import find_stored_bits, find_trained_bits
+from orchestrator.checks.whole_model import advise_measuring
+from orchestrator.machine.hardware import Hardware, parse_hardware
 
 # config.json of Qwen/Qwen2.5-32B-Instruct: 32.8B weights, 31.0B of them no embeddings (its card)
 QWEN_32B = {
@@ -212,7 +212,7 @@ def test_bits_of_a_weight_that_the_trainer_quantises(values, bits):
 
 
 def test_experts_count_where_the_files_are_not_here():
-    from orchestrator.preflight.model_size import read_model_size
+    from orchestrator.checks.model_size import read_model_size
 
     # Qwen/Qwen3-30B-A3B: 30.5B weights, 29.9B of them no embeddings (its card)
     experts = {

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import PreflightError
-from orchestrator.models import find_model, load_config
-from orchestrator.preflight.model_files import (
+from orchestrator.backends.models import find_model, load_config
+from orchestrator.checks.model_files import (
     advise_model_files,
     check_model_files,
     find_folder_problems,
 )
+from orchestrator.errors import PreflightError
 from orchestrator.recipe.schema import ModelRef
 from tests.preflight.model_folders import LAYERS, LFS_POINTER, ROWS, WIDTH, Folder, list_decoder, write_safetensors
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator import preflight
+from orchestrator import checks as preflight
+from orchestrator.checks.model_loading import check_model_loading
 from orchestrator.errors import PreflightError, Problem
-from orchestrator.preflight.model_loading import check_model_loading
 
 # Stands in for the backend's Python: it notes how it was started, and answers as the file beside it says.
 PYTHON = """\

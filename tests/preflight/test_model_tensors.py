@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.checks.model_files import find_uses
+from orchestrator.checks.model_tensors import check_model_tensors
 from orchestrator.errors import Problem
-from orchestrator.preflight.model_files import find_uses
-from orchestrator.preflight.model_tensors import check_model_tensors
 
 PYTHON = """\
 #!{python}

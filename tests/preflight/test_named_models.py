@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.backends.models import BaseModel
+from orchestrator.checks.named_models import ALLOW_PICKLE, NamedModel, Permissions, find_loadable, require_loadable
 from orchestrator.errors import PreflightError, Problem
-from orchestrator.models import BaseModel
-from orchestrator.preflight.named_models import ALLOW_PICKLE, NamedModel, Permissions, find_loadable, require_loadable
 
 HUB_ID = "owner/reranker"
 CODE = {"auto_map": {"AutoModel": "modeling_mine.Mine"}}
@@ -156,10 +156,10 @@ def test_a_folder_of_unknown_family_can_be_loaded_all_the_same(folder):
 
 
 def test_checking_models_imports_no_ml_library():
-    from orchestrator.process import run
+    from orchestrator.machine.process import run
 
     program = (
-        "import sys; import orchestrator.preflight.named_models\n"
+        "import sys; import orchestrator.checks.named_models\n"
         "print([name for name in ('torch', 'transformers', 'numpy') if name in sys.modules])"
     )
     assert run((sys.executable, "-c", program), 120.0).stdout.strip() == "[]"

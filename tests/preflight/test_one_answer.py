@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import hardware, preflight
+from orchestrator import checks as preflight
 from orchestrator.cli import main
+from orchestrator.machine import hardware
 from tests.bad_input.case import GOOD, RECIPE, ROW, ROWS, BadInput, edited
 
 ENDS_WITH = {"check": (), "doctor": (), "run": ("-o", "out")}
@@ -99,7 +100,7 @@ def test_the_disk_is_asked_by_all_three(tmp_path, monkeypatch, capsys):
 
 
 def test_rows_of_large_files_are_looked_at_too(tmp_path, monkeypatch, capsys):
-    from orchestrator.preflight import data_files
+    from orchestrator.checks import data_files
 
     monkeypatch.setattr(data_files, "SMALL_BYTES", 10)
     monkeypatch.setattr(preflight, "LAST_CHECKS", ())

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.hardware import CPU, Hardware
-from orchestrator.preflight.ports import check_ports, find_port_refusal
+from orchestrator.checks.ports import check_ports, find_port_refusal
+from orchestrator.machine.hardware import CPU, Hardware
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.hardware import CPU
-from orchestrator.preflight.shell_variables import check_shell_variables
+from orchestrator.checks.shell_variables import check_shell_variables
+from orchestrator.machine.hardware import CPU
 
 SWIFT = "qwen3_embedding_lora"
 

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import process
-from orchestrator.launch import adopt_run
-from orchestrator.plan import Command, Plan, Resume, Stage
-from orchestrator.process import Child, Launch
-from orchestrator.rundir import RunDir
-from orchestrator.supervise.interrupts import Interrupts
-from orchestrator.supervise.state import read_state
-from orchestrator.supervise.stopping import Patience
+from orchestrator.machine import process
+from orchestrator.machine.process import Child, Launch
+from orchestrator.machine.rundir import RunDir
+from orchestrator.plan.launch import adopt_run
+from orchestrator.recipe.plan import Command, Plan, Resume, Stage
+from orchestrator.run.interrupts import Interrupts
+from orchestrator.run.state import read_state
+from orchestrator.run.stopping import Patience
 
 HERE = Path(__file__).parent
 BAD = HERE / "bad_children"

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 from orchestrator.errors import OrchError
-from orchestrator.plan import plan_from_json
-from orchestrator.rundir import RunDir
-from orchestrator.supervise.loop import run_plan
-from orchestrator.supervise.stopping import Patience
+from orchestrator.machine.rundir import RunDir
+from orchestrator.recipe.plan import plan_from_json
+from orchestrator.run.loop import run_plan
+from orchestrator.run.stopping import Patience
 
 if __name__ == "__main__":
     run_dir = RunDir(Path(sys.argv[1]))

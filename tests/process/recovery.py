@@ -12,20 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.events import Event, Message, load_events
-from orchestrator.launch import adopt_run
-from orchestrator.plan import Command, Plan, Resume, Stage
-from orchestrator.process_table import read_table
-from orchestrator.rundir import RunDir
-from orchestrator.supervise.loop import run_plan
-from orchestrator.supervise.runs import summarise
-from orchestrator.supervise.state import load_result, read_state
-from orchestrator.supervise.stopping import Patience
+from orchestrator.logs.events import Event, Message, load_events
+from orchestrator.machine.process_table import read_table
+from orchestrator.machine.rundir import RunDir
+from orchestrator.plan.launch import adopt_run
+from orchestrator.recipe.plan import Command, Plan, Resume, Stage
+from orchestrator.run.loop import run_plan
+from orchestrator.run.runs import summarise
+from orchestrator.run.state import load_result, read_state
+from orchestrator.run.stopping import Patience
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from orchestrator.supervise.outcomes import RunOutcome
+    from orchestrator.run.outcomes import RunOutcome
 
 HERE = Path(__file__).parent
 QUICK = Patience(2.0, 1.0, 3.0)

@@ -7,10 +7,10 @@ import os
 import subprocess
 import sys
 
-from orchestrator import process
-from orchestrator.rundir import RunDir
-from orchestrator.supervise.build_locks import VARIABLE, clear_stale_build_locks
-from orchestrator.supervise.lock import held_lock
+from orchestrator.machine import process
+from orchestrator.machine.rundir import RunDir
+from orchestrator.run.build_locks import VARIABLE, clear_stale_build_locks
+from orchestrator.run.lock import held_lock
 
 
 def make_lock(folder):

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import StageFailedError
-from orchestrator.plan import Command, Stage
-from orchestrator.rundir import RunDir
-from orchestrator.supervise.failures import build_failure
-from orchestrator.supervise.state import LaunchRecord
-from orchestrator.supervise.watch import Ending, Limits
+from orchestrator.machine.rundir import RunDir
+from orchestrator.recipe.plan import Command, Stage
+from orchestrator.run.failures import build_failure
+from orchestrator.run.state import LaunchRecord
+from orchestrator.run.watch import Ending, Limits
 
 CAPTURED = Path(__file__).parents[1] / "logs" / "captured"
 RECIPE = {

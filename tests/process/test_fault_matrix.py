@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from orchestrator.errors import InterruptedRunError, StageFailedError
-from orchestrator.supervise.runs import summarise
+from orchestrator.run.runs import summarise
 from tests.process.recovery import assert_recovers, make_run
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)

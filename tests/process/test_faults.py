@@ -13,17 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import process
 from orchestrator.errors import RunFolderError, StageFailedError
-from orchestrator.events import Message, StageStarted, Step, load_events
-from orchestrator.plan import Command, Stage
-from orchestrator.process_table import read_table
-from orchestrator.rundir import RunDir
-from orchestrator.supervise.lock import is_supervised
-from orchestrator.supervise.loop import run_plan
-from orchestrator.supervise.runs import follow_logs, list_runs, stop_run, summarise
-from orchestrator.supervise.state import load_launch, load_result, read_state
-from orchestrator.supervise.stopping import Patience
+from orchestrator.logs.events import Message, StageStarted, Step, load_events
+from orchestrator.machine import process
+from orchestrator.machine.process_table import read_table
+from orchestrator.machine.rundir import RunDir
+from orchestrator.recipe.plan import Command, Stage
+from orchestrator.run.lock import is_supervised
+from orchestrator.run.loop import run_plan
+from orchestrator.run.runs import follow_logs, list_runs, stop_run, summarise
+from orchestrator.run.state import load_launch, load_result, read_state
+from orchestrator.run.stopping import Patience
 
 QUICK = Patience(2.0, 1.0, 3.0)
 WAIT_S = 40.0

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.errors import DataError, InterruptedRunError, StageFailedError, StalledError
-from orchestrator.events import (
+from orchestrator.logs.events import (
     Message,
     Progress,
     StageFinished,
@@ -18,13 +18,13 @@ from orchestrator.events import (
     append_event,
     load_events,
 )
+from orchestrator.machine.rundir import write_json
 from orchestrator.recipe.schema import Watch
-from orchestrator.rundir import write_json
-from orchestrator.supervise import loop
-from orchestrator.supervise.disk_writes import SIGN_BYTES
-from orchestrator.supervise.loop import run_plan
-from orchestrator.supervise.state import LaunchRecord, load_result, read_state
-from orchestrator.supervise.stopping import Patience
+from orchestrator.run import loop
+from orchestrator.run.disk_writes import SIGN_BYTES
+from orchestrator.run.loop import run_plan
+from orchestrator.run.state import LaunchRecord, load_result, read_state
+from orchestrator.run.stopping import Patience
 
 INT, TERM, KILL = signal.SIGINT, signal.SIGTERM, signal.SIGKILL
 PATIENCE = Patience(20.0, 10.0, 5.0)
@@ -426,7 +426,7 @@ def test_a_done_code_other_than_0_counts_as_done_and_is_the_runs_code(
 
 def test_orchs_own_stages_end_with_their_own_error(make_plan, run_dir, fake, clock, interrupts):
     from orchestrator.errors import DataError
-    from orchestrator.plan import Command, Stage
+    from orchestrator.recipe.plan import Command, Stage
 
     def refuse(fake):
         fake.launch.stderr.write_text("warning: two rows are alike\ntrain.jsonl:3: no negatives — add one\n")

@@ -11,12 +11,12 @@ import time
 
 import pytest
 
-from orchestrator import process
 from orchestrator.logs.follow import LogFollower
 from orchestrator.logs.parse import parse_line
-from orchestrator.process import Child, Launch
-from orchestrator.process_table import PS_COLUMNS, parse_ps, parse_stat, read_entry, read_written_bytes
-from orchestrator.supervise.stopping import Patience, stop_stage
+from orchestrator.machine import process
+from orchestrator.machine.process import Child, Launch
+from orchestrator.machine.process_table import PS_COLUMNS, parse_ps, parse_stat, read_entry, read_written_bytes
+from orchestrator.run.stopping import Patience, stop_stage
 
 QUICK = Patience(0.5, 0.5, 3.0)
 
@@ -189,7 +189,7 @@ IO = "rchar: 323934931\nwchar: 323929600\nsyscr: 632687\nread_bytes: 0\nwrite_by
 def test_what_a_stage_has_written_to_disk_is_counted(spawn, tmp_path, monkeypatch):
     child, _ = spawn("ignores_interrupt.py")
     assert set(process.count_written_bytes(child)) <= set(process.find_members(child))
-    monkeypatch.setattr("orchestrator.process_table.PROC", tmp_path)
+    monkeypatch.setattr("orchestrator.machine.process_table.PROC", tmp_path)
     (tmp_path / "7").mkdir()
     (tmp_path / "7" / "io").write_text(IO)
     assert (read_written_bytes(7), read_written_bytes(8)) == (323932160, None)

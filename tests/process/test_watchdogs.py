@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import process, process_stacks
 from orchestrator.errors import StageFailedError, StalledError
-from orchestrator.events import Message, StageFinished, StageStarted, load_events
-from orchestrator.plan import Fallback, Resume
-from orchestrator.process_table import read_table
-from orchestrator.supervise.loop import run_plan
-from orchestrator.supervise.state import load_launch, read_state
-from orchestrator.supervise.stopping import Patience
+from orchestrator.logs.events import Message, StageFinished, StageStarted, load_events
+from orchestrator.machine import process, process_stacks
+from orchestrator.machine.process_table import read_table
+from orchestrator.recipe.plan import Fallback, Resume
+from orchestrator.run.loop import run_plan
+from orchestrator.run.state import load_launch, read_state
+from orchestrator.run.stopping import Patience
 from tests.process.conftest import BAD
 
 QUICK = Patience(0.3, 0.3, 3.0)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.plan import Command, File, Plan, Stage
-from orchestrator.rundir import RunDir, write_json, write_text
+from orchestrator.machine.rundir import RunDir, write_json, write_text
+from orchestrator.recipe.plan import Command, File, Plan, Stage
 
 HOSTILE = '<script>alert(1)</script> & "who" may sign?'
 TOPICS = json.loads(Path(__file__).with_name("topics.json").read_text(encoding="utf-8"))

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from orchestrator.evaluation.metrics import build_metrics
-from orchestrator.launch import load_plan
+from orchestrator.plan.launch import load_plan
 from orchestrator.report.cautions import build_cautions, build_gaps
 from orchestrator.report.record import Check, load_record
 from orchestrator.report.training_log import EvalPoint, LossPoint, TrainingLog
@@ -14,7 +14,7 @@ from orchestrator.report.training_log import EvalPoint, LossPoint, TrainingLog
 
 @pytest.fixture(scope="module")
 def whole(pristine_run):
-    from orchestrator.rundir import RunDir
+    from orchestrator.machine.rundir import RunDir
 
     run = RunDir(pristine_run)
     plan = load_plan(run)

@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from orchestrator.launch import load_plan
+from orchestrator.plan.launch import load_plan
 from orchestrator.report.curve import draw_loss_curve, smoothed
 from orchestrator.report.training_log import (
     EvalPoint,

@@ -12,10 +12,10 @@ from html.parser import HTMLParser
 import pytest
 
 from orchestrator.errors import StageFailedError
-from orchestrator.plan import Command
+from orchestrator.machine.rundir import RunDir
+from orchestrator.recipe.plan import Command
 from orchestrator.report.page import find_language, format_command
 from orchestrator.report.publish import write_report
-from orchestrator.rundir import RunDir
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 

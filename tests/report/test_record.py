@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.errors import RunFolderError
-from orchestrator.launch import load_plan
+from orchestrator.machine.rundir import RunDir
+from orchestrator.plan.launch import load_plan
 from orchestrator.report.record import load_record, parse_checks
-from orchestrator.rundir import RunDir
 
 
 def test_checks_keep_their_numbers_apart_from_their_words():

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from orchestrator.hardware import CPU
-from orchestrator.jobs import build_job
-from orchestrator.load import load_recipe
+from orchestrator.machine.hardware import CPU
+from orchestrator.plan.jobs import build_job
+from orchestrator.plan.load import load_recipe
 from tests.bad_input.case import RECIPE, BadInput
 
 if TYPE_CHECKING:

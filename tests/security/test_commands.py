@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.backends.render import format_command, render_run_script, render_stage_script, render_text
 from orchestrator.errors import OrchError
-from orchestrator.pipeline import build_plan
-from orchestrator.plan import Command
-from orchestrator.render import format_command, render_run_script, render_stage_script, render_text
+from orchestrator.plan.pipeline import build_plan
+from orchestrator.recipe.plan import Command
 
 HOSTILE = (
     "{{ 7*7 }}", "{% for x in [1] %}", "{# no #}", "${HOME}", "$HOME", "$(touch pwned)", "`touch pwned`", "a; touch pwned",
@@ -75,8 +75,8 @@ def test_the_scripts_of_a_hostile_recipe_run_nothing_of_it(make_job, folder):
 
 def test_a_template_cannot_reach_python(tmp_path, monkeypatch):
     (tmp_path / "reach.j2").write_text("{{ value.__class__.__mro__[-1].__subclasses__() }}")
-    monkeypatch.setattr("orchestrator.render.find_templates", lambda: tmp_path)
-    from orchestrator.render import _environment
+    monkeypatch.setattr("orchestrator.backends.render.find_templates", lambda: tmp_path)
+    from orchestrator.backends.render import _environment
 
     _environment.cache_clear()
     try:
@@ -87,7 +87,7 @@ def test_a_template_cannot_reach_python(tmp_path, monkeypatch):
 
 
 def test_code_of_a_model_folder_runs_only_where_the_recipe_says_so_and_that_is_shown(make_job):
-    from orchestrator.preflight.trust import advise_trust
+    from orchestrator.checks.trust import advise_trust
 
     plain = make_job()
     assert list(advise_trust(plain, build_plan(plain))) == []

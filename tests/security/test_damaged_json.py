@@ -14,21 +14,21 @@ import pytest
 from click.testing import CliRunner
 
 import orchestrator
-from orchestrator.bundle import write_bundle
+from orchestrator.backends.models import load_config
 from orchestrator.cli import orch
 from orchestrator.cli.predict_command import parse_answers
-from orchestrator.content_hash import ABSENT, hash_path
 from orchestrator.errors import OrchError, StageFailedError
-from orchestrator.events import load_events
-from orchestrator.json_files import DamagedJsonError, load_json, parse_json, require_types
-from orchestrator.launch import load_plan
-from orchestrator.models import load_config
-from orchestrator.plan import Command, Plan, Stage
-from orchestrator.rundir import RunDir
+from orchestrator.logs.events import load_events
+from orchestrator.machine.content_hash import ABSENT, hash_path
+from orchestrator.machine.json_files import DamagedJsonError, load_json, parse_json, require_types
+from orchestrator.machine.rundir import RunDir
+from orchestrator.plan.launch import load_plan
+from orchestrator.recipe.plan import Command, Plan, Stage
+from orchestrator.run.bundle import write_bundle
+from orchestrator.run.lock import load_holder
+from orchestrator.run.runs import list_runs
+from orchestrator.run.state import load_launch, load_result
 from orchestrator.serving.artefact import load_artefact
-from orchestrator.supervise.lock import load_holder
-from orchestrator.supervise.runs import list_runs
-from orchestrator.supervise.state import load_launch, load_result
 from tests.security.test_terminal import list_modules
 
 DEEP = "[" * 100_000

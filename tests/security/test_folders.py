@@ -9,12 +9,12 @@ import pytest
 
 from orchestrator.cli import main
 from orchestrator.errors import OrchError
-from orchestrator.launch import find_run
-from orchestrator.plan import Command, Stage
-from orchestrator.rundir import RunDir, write_text
-from orchestrator.supervise.attempts import prepare_attempt
-from orchestrator.supervise.lock import held_lock
-from orchestrator.supervise.runs import follow_logs
+from orchestrator.machine.rundir import RunDir, write_text
+from orchestrator.plan.launch import find_run
+from orchestrator.recipe.plan import Command, Stage
+from orchestrator.run.attempts import prepare_attempt
+from orchestrator.run.lock import held_lock
+from orchestrator.run.runs import follow_logs
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ import threading
 
 import pytest
 
-from orchestrator import ownership
 from orchestrator.cli import main
-from orchestrator.launch import adopt_run, load_plan
-from orchestrator.ownership import find_key, is_own
-from orchestrator.plan import Command, Plan, Stage
-from orchestrator.rundir import RunDir
+from orchestrator.machine import ownership
+from orchestrator.machine.ownership import find_key, is_own
+from orchestrator.machine.rundir import RunDir
+from orchestrator.plan.launch import adopt_run, load_plan
+from orchestrator.recipe.plan import Command, Plan, Stage
 
 SPEC = {"scorer": "chat", "tool": "swift", "model_type": "qwen3", "template": "qwen3", "trust_remote_code": True}
 
@@ -115,12 +115,12 @@ def test_who_trusts_a_run_may_execute_it(foreign, trap):
 
 def test_a_run_folder_that_lay_ready_for_a_run_is_not_taken_for_ones_own(folder, capsys, monkeypatch):
     from orchestrator.errors import RunFolderError
-    from orchestrator.hardware import CPU
-    from orchestrator.jobs import build_job
-    from orchestrator.launch import create_run
-    from orchestrator.load import load_recipe
-    from orchestrator.pipeline import build_plan
-    from orchestrator.provenance import Asked
+    from orchestrator.machine.hardware import CPU
+    from orchestrator.plan.jobs import build_job
+    from orchestrator.plan.launch import create_run
+    from orchestrator.plan.load import load_recipe
+    from orchestrator.plan.pipeline import build_plan
+    from orchestrator.plan.provenance import Asked
 
     plan = build_plan(build_job(load_recipe(folder / "recipe.yaml"), folder / "run", CPU))
     asked = Asked(folder / "recipe.yaml")

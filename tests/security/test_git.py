@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from orchestrator import preflight
+from orchestrator import checks as preflight
 from orchestrator.cli import orch
-from orchestrator.git_state import find_git_state
-from orchestrator.hardware import CPU
-from orchestrator.pipeline import build_plan
-from orchestrator.provenance import Asked, build_provenance
+from orchestrator.machine.git_state import find_git_state
+from orchestrator.machine.hardware import CPU
+from orchestrator.plan.pipeline import build_plan
+from orchestrator.plan.provenance import Asked, build_provenance
 
 ENV = {**{k: v for k, v in os.environ.items() if not k.startswith("GIT_")}, "GIT_CONFIG_GLOBAL": os.devnull}
 

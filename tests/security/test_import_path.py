@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import process
-from orchestrator.pipeline import build_plan
-from orchestrator.provenance import _probe
+from orchestrator.machine import process
+from orchestrator.plan.pipeline import build_plan
+from orchestrator.plan.provenance import _probe
+from orchestrator.run.interrupts import Interrupts
 from orchestrator.serving.artefact import Artefact
 from orchestrator.serving.commands import Address, build_command
 from orchestrator.serving.foreground import started, wait_until_over
 from orchestrator.serving.server import build_environment
-from orchestrator.supervise.interrupts import Interrupts
 
 # modules that every program loads sooner or later, and those of the backends
 NAMES = ("random", "json", "queue", "datasets", "numpy", "torch", "swift", "importlib", "orchestrator", "runpy", "pip")

@@ -13,12 +13,12 @@ from orchestrator.cli.output import clean, format_error
 from orchestrator.errors import RecipeError, StageFailedError
 from orchestrator.logs.follow import MAX_PENDING_CHARS, LogFollower
 from orchestrator.logs.scrub import CHUNK_BYTES, scrub_log
-from orchestrator.plan import Command, Plan, Stage
+from orchestrator.machine.rundir import RunDir
+from orchestrator.machine.secrets import find_secret_values, has_credentials, has_token, redact_text
+from orchestrator.recipe.plan import Command, Plan, Stage
 from orchestrator.recipe.source import apply_overrides, parse_source
-from orchestrator.rundir import RunDir
-from orchestrator.secrets import find_secret_values, has_credentials, has_token, redact_text
-from orchestrator.supervise.loop import run_plan
-from orchestrator.supervise.runs import follow_logs
+from orchestrator.run.loop import run_plan
+from orchestrator.run.runs import follow_logs
 
 TOKEN = "hf_" + "Ab3" * 12
 PASSWORD = "correct-horse-battery"  # noqa: S105  (nobody's)

@@ -12,23 +12,23 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from orchestrator import process
 from orchestrator.errors import RunFolderError
-from orchestrator.launch import adopt_run
-from orchestrator.plan import Plan
-from orchestrator.process import TOKEN_VARIABLE, Child
-from orchestrator.rundir import RunDir
-from orchestrator.supervise.lock import is_supervised
-from orchestrator.supervise.runs import stop_run, summarise
-from orchestrator.supervise.state import RunState, write_state
-from orchestrator.supervise.stopping import Patience
+from orchestrator.machine import process
+from orchestrator.machine.process import TOKEN_VARIABLE, Child
+from orchestrator.machine.rundir import RunDir
+from orchestrator.plan.launch import adopt_run
+from orchestrator.recipe.plan import Plan
+from orchestrator.run.lock import is_supervised
+from orchestrator.run.runs import stop_run, summarise
+from orchestrator.run.state import RunState, write_state
+from orchestrator.run.stopping import Patience
 
 QUICK = Patience(interrupt_s=2.0, terminate_s=2.0, kill_s=2.0)
 HOLD = """
 import sys, time
 from pathlib import Path
-from orchestrator.rundir import RunDir
-from orchestrator.supervise.lock import held_lock
+from orchestrator.machine.rundir import RunDir
+from orchestrator.run.lock import held_lock
 with held_lock(RunDir(Path(sys.argv[1]))):
     print("held", flush=True)
     time.sleep(60)

@@ -17,12 +17,12 @@ from click.testing import CliRunner
 from rich.console import Console
 
 import orchestrator
-from orchestrator import terminal
 from orchestrator.cli import orch
 from orchestrator.cli.progress import LivePanel, PlainLines
-from orchestrator.events import Message, StageFinished, StageStarted
-from orchestrator.plan import Command, Plan, Stage
-from orchestrator.rundir import RunDir
+from orchestrator.logs.events import Message, StageFinished, StageStarted
+from orchestrator.machine import terminal
+from orchestrator.machine.rundir import RunDir
+from orchestrator.recipe.plan import Command, Plan, Stage
 
 ROOT = Path(orchestrator.__file__).parent
 EVIL = "d\x1b]0;owned\x07\x1b[2J\x9b31m\u202e"
@@ -214,7 +214,7 @@ def test_predict_shows_documents_queries_and_answers_cleaned(monkeypatch, kind):
 
 
 def test_progress_is_clean(hostile_run, capsys):
-    from orchestrator.launch import load_plan
+    from orchestrator.plan.launch import load_plan
 
     plan = load_plan(hostile_run)
     name = plan.stages[0].name

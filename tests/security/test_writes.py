@@ -16,14 +16,14 @@ import pytest
 import orchestrator
 from orchestrator.data.writing.writers import FileSet, remove_files
 from orchestrator.errors import RunFolderError
-from orchestrator.events import Message, append_event
-from orchestrator.files import open_fresh, write_bytes
-from orchestrator.launch import write_run
+from orchestrator.logs.events import Message, append_event
 from orchestrator.logs.follow import LogFollower
 from orchestrator.logs.scrub import scrub_log
-from orchestrator.plan import Command, Plan, Stage
-from orchestrator.rundir import RunDir
-from orchestrator.supervise.loop import run_plan
+from orchestrator.machine.files import open_fresh, write_bytes
+from orchestrator.machine.rundir import RunDir
+from orchestrator.plan.launch import write_run
+from orchestrator.recipe.plan import Command, Plan, Stage
+from orchestrator.run.loop import run_plan
 from orchestrator.workers import folders
 
 ROOT = Path(orchestrator.__file__).parent

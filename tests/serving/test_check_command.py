@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.process_table import PROC
+from orchestrator.machine.process_table import PROC
 
 ORCH = (sys.executable, "-c", "from orchestrator.cli import main; main()")
 

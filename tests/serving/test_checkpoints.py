@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.errors import PreflightError, RunFolderError
-from orchestrator.plan import Command, Plan, Stage
-from orchestrator.rundir import RunDir
+from orchestrator.machine.rundir import RunDir
+from orchestrator.recipe.plan import Command, Plan, Stage
 from orchestrator.serving.checkpoints import (
     build_merge,
     build_verification,

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.launch import adopt_run
-from orchestrator.plan import Command, Plan, Stage
-from orchestrator.rundir import RunDir
+from orchestrator.machine.rundir import RunDir
+from orchestrator.plan.launch import adopt_run
+from orchestrator.recipe.plan import Command, Plan, Stage
 from tests.workers.conftest import save_adapter
 
 pytestmark = pytest.mark.smoke

@@ -16,7 +16,7 @@ from orchestrator.logs.command_remedies import REMEDIES
 from orchestrator.logs.diagnose import diagnose
 from orchestrator.logs.rules import RULES
 from orchestrator.logs.tail import read_tail
-from orchestrator.plan import Command
+from orchestrator.recipe.plan import Command
 from orchestrator.serving.worker import STALL_TIMEOUT_S, Words, find_stall_timeout, run_worker
 
 WORDS = Words("it cannot be scored", "it was stopped")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from orchestrator.events import Step
+from orchestrator.logs.events import Step
 from orchestrator.logs.parse import parse_line
 
 CAPTURED = Path(__file__).with_name("captured")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator.events import Step
+from orchestrator.logs.events import Step
 from orchestrator.logs.parse import parse_line
 
 SERVER = Path(__file__).with_name("warm_server.py")

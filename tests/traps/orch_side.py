@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from orchestrator.checks import require_runnable
 from orchestrator.data import prepare
 from orchestrator.errors import OrchError
-from orchestrator.hardware import CPU
-from orchestrator.jobs import build_job
-from orchestrator.load import load_recipe
 from orchestrator.logs.health import LossHealth, LossProblem, LossRules
-from orchestrator.pipeline import build_plan
-from orchestrator.preflight import require_runnable
-from orchestrator.rundir import write_text
+from orchestrator.machine.hardware import CPU
+from orchestrator.machine.rundir import write_text
+from orchestrator.plan.jobs import build_job
+from orchestrator.plan.load import load_recipe
+from orchestrator.plan.pipeline import build_plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from orchestrator.backends.protocol import Job
-    from orchestrator.events import Step
-    from orchestrator.plan import Plan
+    from orchestrator.logs.events import Step
+    from orchestrator.recipe.plan import Plan
     from tests.traps.native import Ended, Native
 
 

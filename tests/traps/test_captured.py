@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.backends import BACKENDS
-from orchestrator.hardware import CPU
-from orchestrator.models import BaseModel
-from orchestrator.supervise.checkpoints import find_newest_complete
+from orchestrator.backends.models import BaseModel
+from orchestrator.machine.hardware import CPU
+from orchestrator.run.checkpoints import find_newest_complete
 from tests.jobs import build_imagined_job
 from tests.traps.captured_logs import read_log, read_losses
 from tests.traps.conftest import make_groups

@@ -10,8 +10,8 @@ import pytest
 
 from orchestrator.evaluation.judged import Document, Group
 from orchestrator.evaluation.ranking import measure
-from orchestrator.supervise.checkpoints import find_newest_complete
-from orchestrator.supervise.digests import stage_digest
+from orchestrator.run.checkpoints import find_newest_complete
+from orchestrator.run.digests import stage_digest
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.fresh import check_written, refuse_existing
 from orchestrator.workers.verification_checks import check_not_constant

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.hardware import Hardware
-from orchestrator.jobs import build_job
-from orchestrator.load import load_recipe
+from orchestrator.machine.hardware import Hardware
+from orchestrator.plan.jobs import build_job
+from orchestrator.plan.load import load_recipe
 
 RANKED = {"query": "q", "pos": ["a"], "neg": ["b"]}
 GPU = Hardware("cuda", 1, bf16=True)

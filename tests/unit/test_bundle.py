@@ -8,11 +8,11 @@ import zipfile
 import pytest
 from click.testing import CliRunner
 
-from orchestrator.bundle import HEAD_BYTES, TAIL_BYTES, write_bundle
 from orchestrator.cli import orch
 from orchestrator.errors import RunFolderError
 from orchestrator.logs.quoted_rows import LEFT_OUT
-from orchestrator.rundir import RunDir
+from orchestrator.machine.rundir import RunDir
+from orchestrator.run.bundle import HEAD_BYTES, TAIL_BYTES, write_bundle
 
 ROWS = "a sentence of the user's"
 

@@ -7,8 +7,8 @@ import zipfile
 
 import pytest
 
-from orchestrator.safetensors_files import is_whole_safetensors
-from orchestrator.supervise.checkpoints import (
+from orchestrator.machine.safetensors_files import is_whole_safetensors
+from orchestrator.run.checkpoints import (
     clear_for_resume,
     find_defect,
     find_newest_complete,

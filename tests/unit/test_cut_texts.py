@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from orchestrator.checks.lengths import find_positions
 from orchestrator.cli.evaluate_command import format_lines
 from orchestrator.evaluation.cut_texts import describe_cut
-from orchestrator.preflight.lengths import find_positions
 from orchestrator.report.cautions import _about_systems
 from orchestrator.workers.cut_texts import find_longest
 

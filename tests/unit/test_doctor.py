@@ -13,19 +13,19 @@ import pytest
 from click.testing import CliRunner
 
 from orchestrator.backends import BACKENDS
+from orchestrator.checks import packages
+from orchestrator.checks.devices import GpuUser, TorchBuild
+from orchestrator.checks.doctor import environments, hub, machine, places
+from orchestrator.checks.doctor.environments import Interpreter, examine_environments
+from orchestrator.checks.doctor.examine import can_start
+from orchestrator.checks.doctor.hub import HubProbe
+from orchestrator.checks.doctor.machine import describe_gpus, describe_memory, describe_torch
 from orchestrator.cli import orch
-from orchestrator.doctor import environments, hub, machine, places
-from orchestrator.doctor.environments import Interpreter, examine_environments
-from orchestrator.doctor.examine import can_start
-from orchestrator.doctor.hub import HubProbe
-from orchestrator.doctor.machine import describe_gpus, describe_memory, describe_torch
 from orchestrator.errors import PreflightError
-from orchestrator.hardware import parse_gpus, parse_memory
-from orchestrator.preflight import packages
-from orchestrator.preflight.devices import GpuUser, TorchBuild
+from orchestrator.machine.hardware import parse_gpus, parse_memory
 
 if TYPE_CHECKING:
-    from orchestrator.doctor.finding import Finding
+    from orchestrator.checks.doctor.finding import Finding
 
 # /proc/meminfo of Linux 6.12, its first lines
 MEMINFO = """\

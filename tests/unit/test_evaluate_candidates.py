@@ -9,8 +9,8 @@ import pytest
 
 from orchestrator.data.prepare_eval import EvalRequest
 from orchestrator.errors import PreflightError
-from orchestrator.evaluate_model.candidates import find_candidates, require_one_way
-from orchestrator.evaluate_model.request import Reading, Request
+from orchestrator.serving.evaluate_model.candidates import find_candidates, require_one_way
+from orchestrator.serving.evaluate_model.request import Reading, Request
 
 
 def make_model(folder, architecture="BertForSequenceClassification", **files):

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from orchestrator.events import (
+from orchestrator.logs.events import (
     EventLog,
     Message,
     Progress,

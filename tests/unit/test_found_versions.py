@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.environments.folder import environments_home
-from orchestrator.provenance import find_versions
-from orchestrator.user_folders import find_orch_cache
+from orchestrator.checks.environments.folder import environments_home
+from orchestrator.machine.user_folders import find_orch_cache
+from orchestrator.plan.provenance import find_versions
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.backends.protocol import eval_kind
 from orchestrator.errors import RecipeError
-from orchestrator.hardware import CPU
+from orchestrator.machine.hardware import CPU
 
 RANKED = {"query": "q", "pos": ["a"], "neg": ["b"]}
 LABELLED = {"query": "q", "content": "a", "label": 1}

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from orchestrator.cli import main
-from orchestrator.plan import Command, Plan, Stage
+from orchestrator.recipe.plan import Command, Plan, Stage
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import pytest
 
 from orchestrator.cli import output, wording
 from orchestrator.errors import OrchError, Problem, StageFailedError, Where
-from orchestrator.language import Text, choose_language, current_language
+from orchestrator.machine.language import Text, choose_language, current_language
 from orchestrator.report import verdict_text
-from orchestrator.supervise import wording as supervision
+from orchestrator.run import wording as supervision
 
 CATALOGUES = (wording, verdict_text, supervision)
 

@@ -21,14 +21,14 @@ def rooms(root):
     """Return the modules and packages right under orchestrator."""
     inside = (root / "orchestrator").iterdir()
     found = {path.stem for path in inside if path.suffix == ".py" or (path / "__init__.py").is_file()}
-    assert len(found) > 30
+    assert 10 < len(found) <= 15
     return found - {"__init__"}
 
 
 def test_no_module_imports_itself_by_way_of_others():
     graph = grimp.build_graph("orchestrator", exclude_type_checking_imports=True)
     imports = {name: graph.find_modules_directly_imported_by(name) for name in graph.modules}
-    assert len(imports) > 400
+    assert len(imports) > 200
     graphlib.TopologicalSorter(imports).prepare()  # CycleError names the circle
 
 

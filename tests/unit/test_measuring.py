@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.backends import BACKENDS
-from orchestrator.measuring import build_measured, build_teacher
+from orchestrator.plan.measuring import build_measured, build_teacher
 
 CROSS_ENCODER = """\
 name: toy

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
+from orchestrator.backends.models import find_model
 from orchestrator.cli import main
 from orchestrator.errors import PreflightError
-from orchestrator.model_folders import find_nothing_to_merge, find_what_it_is
-from orchestrator.models import find_model
+from orchestrator.machine.model_folders import find_nothing_to_merge, find_what_it_is
 from orchestrator.recipe.schema import ModelRef
 
 

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+from orchestrator.backends.model_names import find_named_model
 from orchestrator.errors import PreflightError
-from orchestrator.model_names import find_named_model
 
 
 def make_model(folder, architecture="BertForSequenceClassification"):

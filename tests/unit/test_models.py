@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from orchestrator.backends.models import find_model, find_other_scorer
 from orchestrator.errors import RecipeError
-from orchestrator.models import find_model, find_other_scorer
 from orchestrator.recipe.schema import ModelRef
 
 

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.backends.models import BaseModel
 from orchestrator.evaluation.scored import scoring_stages
-from orchestrator.hardware import CPU
-from orchestrator.models import BaseModel
-from orchestrator.pipeline import build_plan
-from orchestrator.plan import plan_from_json
-from orchestrator.rundir import RunDir
-from orchestrator.supervise.digests import list_inputs
+from orchestrator.machine.hardware import CPU
+from orchestrator.machine.rundir import RunDir
+from orchestrator.plan.pipeline import build_plan
+from orchestrator.recipe.plan import plan_from_json
+from orchestrator.run.digests import list_inputs
 
 LABELLED = {"query": "q", "content": "a", "label": 1}
 SCORED = {"sentence1": "a", "sentence2": "b", "score": 0.5}

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.backends import BACKENDS
-from orchestrator.hardware import Hardware
-from orchestrator.models import BaseModel
-from orchestrator.preflight.hub import _unreachable_model, _unreachable_teacher
-from orchestrator.preflight.packages import _missing_packages
+from orchestrator.backends.models import BaseModel
+from orchestrator.checks.hub import _unreachable_model, _unreachable_teacher
+from orchestrator.checks.packages import _missing_packages
+from orchestrator.machine.hardware import Hardware
 from tests.jobs import build_imagined_job
 
 GPU = Hardware("cuda", 1, bf16=True)

@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 
 from orchestrator.cli.progress import LivePanel, PlainLines, show_seconds
-from orchestrator.events import Message, Progress, StageFinished, StageStarted, Step
-from orchestrator.plan import plan_from_json
+from orchestrator.logs.events import Message, Progress, StageFinished, StageStarted, Step
+from orchestrator.recipe.plan import plan_from_json
 from tests.golden.regenerate import build_case
 
 

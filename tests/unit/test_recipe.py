@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import RecipeError
-from orchestrator.load import load_recipe
+from orchestrator.plan.load import load_recipe
 
 GOOD = """\
 name: toy

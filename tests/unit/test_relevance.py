@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import orchestrator
-from orchestrator.relevance import RELEVANT, is_relevant
+from orchestrator.recipe.relevance import RELEVANT, is_relevant
 from orchestrator.workers.cross_encoder import rows
 
 ROOT = Path(orchestrator.__file__).parent

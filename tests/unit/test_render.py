@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.backends.render import flag, format_command, quote, render_text
 from orchestrator.errors import RenderError
-from orchestrator.plan import Command
-from orchestrator.render import flag, format_command, quote, render_text
+from orchestrator.recipe.plan import Command
 
 HOSTILE = [
     "two words", "it's", 'say "hi"', "$(touch pwned)", "`touch pwned`", "$HOME", "a\nb", "a\\\nb", "红隼 在哪里？", "-x", "--evil",

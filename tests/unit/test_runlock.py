@@ -6,8 +6,8 @@ import os
 import pytest
 
 from orchestrator.errors import RunFolderError
-from orchestrator.rundir import RunDir
-from orchestrator.supervise.lock import held_lock, load_holder
+from orchestrator.machine.rundir import RunDir
+from orchestrator.run.lock import held_lock, load_holder
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from orchestrator.errors import RunFolderError
-from orchestrator.process import Child
-from orchestrator.rundir import RunDir
-from orchestrator.supervise.runs import list_runs, stop_run, summarise
-from orchestrator.supervise.state import (
+from orchestrator.machine.process import Child
+from orchestrator.machine.rundir import RunDir
+from orchestrator.run.runs import list_runs, stop_run, summarise
+from orchestrator.run.state import (
     LaunchRecord,
     RunState,
     find_state,

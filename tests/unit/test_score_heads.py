@@ -8,15 +8,15 @@ import re
 import pytest
 
 from orchestrator.backends import BACKENDS
+from orchestrator.backends.models import BaseModel, find_model, learn_from_config
 from orchestrator.backends.score_head_checks import check_score_head
+from orchestrator.backends.score_heads import has_score_head
+from orchestrator.backends.scorers import build_scoring
 from orchestrator.backends.swift_models import find_swift_model
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.hardware import CPU
-from orchestrator.measuring import build_measured
-from orchestrator.models import BaseModel, find_model, learn_from_config
+from orchestrator.machine.hardware import CPU
+from orchestrator.plan.measuring import build_measured
 from orchestrator.recipe.schema import ModelRef
-from orchestrator.score_heads import has_score_head
-from orchestrator.scorers import build_scoring
 from tests.jobs import build_imagined_job
 
 HEAD = ("Qwen3ForSequenceClassification",)

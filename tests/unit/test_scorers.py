@@ -6,10 +6,10 @@ import json
 
 import pytest
 
+from orchestrator.backends.models import BaseModel, find_model
+from orchestrator.backends.scorers import QWEN3_INSTRUCTION, build_scoring
 from orchestrator.errors import Problem
-from orchestrator.models import BaseModel, find_model
 from orchestrator.recipe.schema import ModelRef
-from orchestrator.scorers import QWEN3_INSTRUCTION, build_scoring
 
 ENCODER_HEAD = ("BertForSequenceClassification",)
 

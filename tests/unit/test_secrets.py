@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.secrets import describe_secret, find_secret_values, is_secret, rename_hub_token
+from orchestrator.machine.secrets import describe_secret, find_secret_values, is_secret, rename_hub_token
 
 NAMES = (
     "HF_TOKEN WANDB_API_KEY AWS_SECRET_ACCESS_KEY DB_PASSWORD MY_KEY DB_PWD MYSQL_PWD GITHUB_PAT SSHPASS PASSPHRASE "

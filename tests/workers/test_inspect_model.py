@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.models import find_model
+from orchestrator.backends.models import find_model
 from orchestrator.recipe.schema import ModelRef
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.inspect_model import PROBES, encode_probes, inspect, main
@@ -50,7 +50,7 @@ def test_a_real_folder_is_described(folder):
 
 
 def test_without_torch_it_says_the_same(folder):
-    from orchestrator.process import run
+    from orchestrator.machine.process import run
 
     argv = (sys.executable, str(WORKERS), "inspect_model", "--model", str(folder), "--without-torch")
     done = run(argv, 120.0)

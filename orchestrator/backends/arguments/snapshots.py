@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.distributions import parse_release
+from orchestrator.machine.distributions import parse_release
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

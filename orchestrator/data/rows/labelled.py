@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.digests import query_key
-from orchestrator.relevance import is_relevant
+from orchestrator.recipe.relevance import is_relevant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.data.digests import query_key
 from orchestrator.data.rows.labelled import LabelledGroup
-from orchestrator.relevance import is_relevant
+from orchestrator.recipe.relevance import is_relevant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

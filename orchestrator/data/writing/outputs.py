@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from orchestrator.data.reasons import refuse
 from orchestrator.data.writing.corpus import RetrievalWriter
 from orchestrator.data.writing.eval_rows import EvalWriter
-from orchestrator.rundir import RunDir
+from orchestrator.machine.rundir import RunDir
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.data.rows.groups import RankingGroup
 from orchestrator.data.writing.cross_encoder_rows import build_lists, build_margins, build_pairs
 from orchestrator.data.writing.swift_rows import build_chat_row, build_embedding_row, build_reranker_row
-from orchestrator.files import create_part, remove_parts
+from orchestrator.machine.files import create_part, remove_parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

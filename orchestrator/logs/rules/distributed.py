@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from orchestrator.language import Text
 from orchestrator.logs.rule import rule
+from orchestrator.machine.language import Text
 
 DISTRIBUTED = (
     rule(

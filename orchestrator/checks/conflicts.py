@@ -1,0 +1,82 @@
+"""What a job asks for that this machine, or this environment, cannot do: found before the trainer finds it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.checks.train_values import is_on, read_train_values
+from orchestrator.errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from orchestrator.backends.protocol import Job
+    from orchestrator.recipe.plan import Plan
+
+# What asks for flash attention, and whether the package flash-attn brings it; 3 and 4 are built by hand.
+_FLASH = {"flash_attn": True, "flash_attention_2": True, "flash_attention_3": False, "flash_attention_4": False}
+
+# Packages that a recipe's own words ask for, beside those that its backend needs.
+OPTIONAL = ("flash-attn", "kernels", "liger-kernel")
+
+
+def check_conflicts(job: Job, plan: Plan) -> Iterator[Problem]:
+    """Yield what does not go together: attention and GPUs, kernels and packages, processes and devices."""
+    values = read_train_values(plan)
+    if not job.smoke:
+        yield from _check_attention(job, values)
+        yield from _check_tf32(job, values)
+        yield from _check_liger(job, values)
+        yield from _check_processes(job)
+
+
+def advise_precision(job: Job, plan: Plan) -> Iterator[Problem]:
+    """Yield that bf16 is asked for on a GPU that has no units for it: PyTorch emulates it."""
+    if job.hardware.kind == "cuda" and not job.hardware.bf16 and is_on(read_train_values(plan), "bf16"):
+        yield Problem(f"bf16 on {job.hardware} is emulated, and slow", "remove bf16: Orch then takes fp16 here")
+
+
+def _check_attention(job: Job, values: dict[str, str]) -> Iterator[Problem]:
+    asked = values.get("attn_impl", "")
+    argument = "attn_impl" if asked in _FLASH else "use_flash_attn" if is_on(values, "use_flash_attn") else None
+    if argument is None:
+        return
+    if job.hardware.kind != "cuda":
+        hint = "remove it: PyTorch's own attention (sdpa) is used without it"
+        yield Problem(f"train.{argument}: flash attention needs a GPU, and there is none", hint)
+        return
+    # transformers takes the kernels package instead, where it is installed (_check_and_adjust_attn_implementation)
+    if (asked not in _FLASH or _FLASH[asked]) and not {"flash-attn", "kernels"} & job.versions.keys():
+        hint = (
+            f"{job.backend_python} -m pip install flash-attn --no-build-isolation   (it needs nvcc), "
+            "or remove it: PyTorch's own attention (sdpa) is used without it"
+        )
+        yield Problem(f"train.{argument} asks for flash-attn, which is not installed", hint)
+
+
+def _check_tf32(job: Job, values: dict[str, str]) -> Iterator[Problem]:
+    if is_on(values, "tf32") and (job.hardware.kind == "cpu" or not job.hardware.bf16):
+        message = f"train.tf32 needs a GPU of the Ampere generation or newer, and the job is for {job.hardware}"
+        yield Problem(message, "remove it: transformers would end with an error")
+
+
+def _check_liger(job: Job, values: dict[str, str]) -> Iterator[Problem]:
+    if is_on(values, "use_liger_kernel") and "liger-kernel" not in job.versions:
+        hint = f"{job.backend_python} -m pip install liger-kernel, or remove it"
+        yield Problem("train.use_liger_kernel asks for liger-kernel, which is not installed", hint)
+
+
+def _check_processes(job: Job) -> Iterator[Problem]:
+    if job.hardware.kind != "cuda":
+        return
+    asked, there = job.processes(), job.hardware.count
+    chosen = job.chosen_gpus()
+    if chosen == ():
+        message = "launch.env.CUDA_VISIBLE_DEVICES hides every GPU from a job that is planned for one"
+        yield Problem(message, "remove it, or say --hardware cpu")
+    elif chosen is not None and asked > len(chosen):
+        message = f"{asked} processes, and launch.env.CUDA_VISIBLE_DEVICES={','.join(chosen)} leaves {len(chosen)} GPUs"
+        yield Problem(message, f"say launch: {{nproc_per_node: {len(chosen)}}}, or auto")
+    elif asked > there:
+        message = f"launch.nproc_per_node is {asked}, and this machine has {there} GPUs for them"
+        yield Problem(message, f"give at most {there}, or auto: two processes on one GPU end with an error of NCCL")

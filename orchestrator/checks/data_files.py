@@ -1,0 +1,122 @@
+"""Whether the prepare stages will take the recipe's files: all rows of small ones, the first rows of large ones.
+
+The stages' own commands are read from the plan, so that what is asked here is what they will ask. Tokens are not
+counted here: a tokenizer takes longer to load than all else.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.data import prepare, prepare_eval
+from orchestrator.data.prepare_arguments import parse_arguments
+from orchestrator.data.reading.readers import open_source, show_path
+from orchestrator.data.reading.tabular import DELIMITERS
+from orchestrator.data.reasons import Fault, problem_of
+from orchestrator.data.rows.checks import check_row
+from orchestrator.data.verdict import PROBLEMS_SHOWN
+from orchestrator.errors import DataError, OrchError, Where
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from orchestrator.backends.protocol import Job
+    from orchestrator.data.rows.checks import RowRules
+    from orchestrator.errors import Problem
+    from orchestrator.recipe.plan import Plan
+
+SMALL_BYTES = 4 << 20  # read whole: some tenths of a second
+FIRST_ROWS = 1000
+_PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"PAR1", b"ARROW1")  # gzip, bzip2, xz, Parquet, Arrow
+_UNPACKED = 20  # times as large, at most for texts of people
+_PREPARE, _PREPARE_EVAL = "orchestrator.data.prepare", "orchestrator.data.prepare_eval"
+
+
+def check_data_files(job: Job, plan: Plan) -> Iterator[Problem]:
+    """Yield why a prepare stage would refuse the files that are here; a hub's, and a teacher's rows, are not yet."""
+    for stage in plan.stages:
+        argv = stage.command.argv
+        for module, find in ((_PREPARE, _find_problems), (_PREPARE_EVAL, _find_eval_problems)):
+            if module in argv:
+                yield from find(job, argv[argv.index(module) + 1 :])
+
+
+def _find_problems(job: Job, argv: tuple[str, ...]) -> Iterator[Problem]:
+    request, outputs = parse_arguments(argv)
+    if _are_small((*request.train_files, *request.eval_files)) and job.recipe.teacher is None:
+        whole = replace(request, tokenizer=None)
+        yield from _try(lambda folder: prepare.prepare(whole, replace(outputs, folder=folder)))
+        return
+    rules = replace(request.rules, needs_scores=request.rules.needs_scores and job.recipe.teacher is None)
+    trained = [(job.recipe_folder / name).expanduser() for name in job.recipe.data.train]
+    given = [path for path in trained if path.is_file()] if job.recipe.teacher else request.train_files
+    yield from _look_at(given, rules, outputs.max_dropped)
+    yield from _look_at(request.eval_files, replace(rules, needs_scores=False), outputs.max_dropped)
+
+
+def _find_eval_problems(job: Job, argv: tuple[str, ...]) -> Iterator[Problem]:  # noqa: ARG001
+    request, _ = prepare_eval.parse_arguments(argv)
+    if _are_small(request.files):
+        yield from _try(lambda folder: prepare_eval.prepare_eval(request, folder))
+    else:
+        yield from _look_at(request.files, prepare_eval.build_rules(request), request.max_dropped)
+
+
+def _try(prepare_in: Callable[[Path], object]) -> tuple[Problem, ...]:
+    """Return why a prepare stage would refuse its data; its files go to a folder that is removed at once."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="orch-check-") as folder:
+            prepare_in(Path(folder))
+    except DataError as error:
+        return error.problems
+    except (OrchError, OSError):  # that folder cannot be written: whether the run's own can, another check says
+        pass
+    return ()
+
+
+def _are_small(files: tuple[Path, ...]) -> bool:
+    """Tell whether all files are here and together small enough to be read whole, or no files at all."""
+    try:
+        return sum(map(_weigh, files)) <= SMALL_BYTES
+    except (OSError, ValueError):
+        return all(not _is_of_a_stage(path) for path in files)  # a missing file is refused by the reader itself
+
+
+def _weigh(path: Path) -> int:
+    """Return about how many bytes of text a file holds."""
+    size = path.stat().st_size
+    if not path.is_file():
+        return 0
+    with path.open("rb") as stream:
+        return size * (_UNPACKED if stream.read(8).startswith(_PACKED) else 1)
+
+
+def _is_of_a_stage(path: Path) -> bool:
+    """Tell whether another stage of the run writes the file: a fetched data set, a teacher's scores."""
+    return "stages" in path.parts and path.parent.name == "output" and not path.exists()
+
+
+def _look_at(paths: Sequence[Path], rules: RowRules, max_dropped: int) -> Iterator[Problem]:
+    """Yield what is wrong with files as a whole and, where none may be dropped, with their first rows."""
+    for path in paths:
+        if _is_of_a_stage(path):
+            continue
+        try:
+            faults = list(islice(_find_faults(path, rules), PROBLEMS_SHOWN))
+        except DataError as error:
+            yield from error.problems
+        else:
+            yield from [] if max_dropped else faults
+
+
+def _find_faults(path: Path, rules: RowRules) -> Iterator[Problem]:
+    source, shown, name = open_source(path), show_path(path), show_path(path.name)
+    numeric_text = source.ending in DELIMITERS
+    for row in islice(source.rows(), FIRST_ROWS):
+        found = row.fault or check_row(row.value, source=name, line=row.line, rules=rules, numeric_text=numeric_text)
+        if isinstance(found, Fault):
+            yield problem_of(found.code, found.message, hint=found.hint, where=Where(shown, row.line))

@@ -1,0 +1,132 @@
+"""The GPUs themselves: which are in use by others, and whether the backend's torch can use any."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import Problem
+from orchestrator.machine.hardware import Gpu, find_gpus, select_visible
+from orchestrator.machine.process import run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from orchestrator.backends.protocol import Job
+    from orchestrator.recipe.plan import Plan
+
+_ASK_TIMEOUT_S = 30.0  # the first Python of the day on a slow disk
+_BUSY_MIB = 1024  # a desktop or an idle driver takes less
+# torch/version.py names what torch was built for; importing torch to ask would take seconds.
+# It is looked for where a stage would find it: what the shell adds by PYTHONPATH and the user's own packages count.
+_PROBE = """
+import sys
+sys.path[:] = filter(None, sys.path)
+import importlib.util, json, re, pathlib
+spec = importlib.util.find_spec("torch")
+text = (pathlib.Path(spec.origin).parent / "version.py").read_text() if spec and spec.origin else ""
+found = dict(re.findall(r"^(__version__|cuda|hip)\\b[^=\\n]*= *'([^']+)'", text, re.M))
+print(json.dumps(found))
+"""
+
+
+@dataclass(frozen=True)
+class GpuUser:
+    """A process that computes on a GPU: memory in MiB, None where the driver does not say."""
+
+    uuid: str
+    pid: int
+    name: str
+    used_mib: int | None
+
+
+@dataclass(frozen=True)
+class TorchBuild:
+    """What a Python's torch was built for; all None where there is no torch."""
+
+    version: str | None = None
+    cuda: str | None = None
+    hip: str | None = None
+
+    @property
+    def cpu_only(self) -> bool:
+        """Whether it can use no GPU."""
+        return self.version is not None and self.cuda is None and self.hip is None
+
+
+def check_devices(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001
+    """Yield that there are GPUs and a torch that cannot use them: the trainer would fail or crawl on the CPU."""
+    if job.hardware.kind != "cuda" or job.smoke or not (gpus := find_gpus()):
+        return
+    torch = find_torch_build(job.backend_python)
+    if torch.cpu_only:
+        yield describe_cpu_torch(torch, job.backend_python, len(gpus))
+
+
+def advise_devices(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001
+    """Yield which GPUs are in use, by whom, and which ones are free."""
+    if job.hardware.kind != "cuda" or job.smoke:
+        return
+    gpus = find_gpus()
+    visible = job.recipe.launch.env.get("CUDA_VISIBLE_DEVICES") or os.environ.get("CUDA_VISIBLE_DEVICES")
+    busy = find_busy(select_visible(gpus, visible))
+    if not busy:
+        return
+    users = find_gpu_users()
+    taken = find_busy(gpus)
+    free = [gpu.index for gpu in gpus if gpu not in taken]
+    hint = f"choose free ones: CUDA_VISIBLE_DEVICES={','.join(free)}" if free else "wait, or end what uses them"
+    yield Problem("; ".join(describe_use(gpu, users) for gpu in busy), hint)
+
+
+def find_busy(gpus: tuple[Gpu, ...]) -> tuple[Gpu, ...]:
+    """Return the GPUs of which others use a noticeable part."""
+    return tuple(gpu for gpu in gpus if (gpu.used_mib or 0) >= _BUSY_MIB)
+
+
+def describe_use(gpu: Gpu, users: tuple[GpuUser, ...]) -> str:
+    """Return in words how much of a GPU is used, and by whom."""
+    mine = [user for user in users if user.uuid == gpu.uuid]
+    names = ", ".join(f"{user.name} (pid {user.pid})" for user in mine[:3])
+    return f"GPU {gpu.index} has {gpu.used_mib} of {gpu.memory_mib} MiB in use" + (f" by {names}" if names else "")
+
+
+def describe_cpu_torch(torch: TorchBuild, python: str, gpus: int) -> Problem:
+    """Return that torch was built without CUDA, and what to install."""
+    return Problem(
+        f"torch {torch.version} of {python} is built for the CPU only, and this machine has {gpus} GPU(s)",
+        f"{python} -m pip uninstall torch, then install the CUDA build that https://pytorch.org/get-started names\n"
+        "or plan for the CPU: --hardware cpu",
+    )
+
+
+def find_gpu_users() -> tuple[GpuUser, ...]:
+    """Return the processes that compute on GPUs, as far as nvidia-smi shows them."""
+    query = "--query-compute-apps=gpu_uuid,pid,process_name,used_memory"
+    probe = run(("nvidia-smi", query, "--format=csv,noheader,nounits"), 10.0)
+    return parse_gpu_users(probe.stdout) if probe.exit_code == 0 else ()
+
+
+def parse_gpu_users(text: str) -> tuple[GpuUser, ...]:
+    """Return the processes of nvidia-smi's CSV: uuid, pid, name (which may hold commas), MiB."""
+    found = []
+    for line in text.splitlines():
+        uuid, comma, rest = line.partition(", ")
+        pid, second, rest = rest.partition(", ")
+        name, third, used = rest.rpartition(", ")
+        if comma and second and third and pid.strip().isdigit():
+            mib = int(used) if used.strip().isdigit() else None
+            found.append(GpuUser(uuid.strip(), int(pid), name.strip(), mib))
+    return tuple(found)
+
+
+def find_torch_build(python: str) -> TorchBuild:
+    """Return what a Python's torch was built for."""
+    probe = run((python, "-c", _PROBE), _ASK_TIMEOUT_S)
+    try:
+        found = json.loads(probe.stdout) if probe.exit_code == 0 else {}
+    except ValueError:
+        found = {}
+    return TorchBuild(found.get("__version__"), found.get("cuda"), found.get("hip"))

@@ -1,0 +1,152 @@
+"""How much memory a training takes on a GPU or a CPU, term by term: an estimate by formula, for one process.
+
+The formula, in bytes. P are the model's weights, T those that are trained (all, or the adapter's), n the processes.
+
+- weights: P x their width; with autocast from float32, 2 more for each trained one: the copies in half precision that
+  autocast keeps from forward to backward (torch/amp: weight cache). Quantised, those of the layers take their bits
+  (quantisation.py), embeddings and output keep their width, and one matrix at a time is whole again.
+- gradients: T x their width. Optimizer: T x 8 for Adam's two moments in float32, and 4 for the master copy that
+  DeepSpeed keeps of weights in half precision (ZeRO: Memory Optimizations Toward Training Trillion Parameter Models,
+  arXiv 1910.02054, section 3.1). ZeRO 1 divides the optimizer by n, ZeRO 2 the gradients too, ZeRO 3 and FSDP the
+  weights too; what is offloaded takes nothing here.
+- activations: rows x tokens x layers x bytes that a layer keeps of a token for its backward pass. For an encoder that
+  is the count of Reducing Activation Recomputation in Large Transformer Models (arXiv 2205.05198, section 4.1) without
+  the attention's scores, which fused attention does not keep, and with LayerNorm in float32: 26h + 6i. For an LLM with
+  RMSNorm, which transformers computes in float32, and a gated MLP: 26h + 8i + 10(q + k). Both were held against what
+  torch.autograd.graph.saved_tensors_hooks counts on small models under autocast to bfloat16. With gradient
+  checkpointing a layer keeps its input, 2h, and one layer at a time is computed again.
+- logits: rows x positions x vocabulary x bytes. FlagEmbedding's LLM reranker computes them at every position, to read
+  one number of each row: 2, and 2 for their gradient. A causal language model's loss takes them to float32 and keeps
+  the softmax: 2 + 4 + 4. ms-swift's embedding models and rerankers, and models with a head, have none.
+- sharing: sequence parallelism divides activations and logits by the processes that share a sequence. A model that is
+  spread over several GPUs, by layers (ms-swift's device_map) or within them (tensor parallelism), divides all but the
+  logits, which the last GPU has alone.
+- reserve: 1 GiB for the CUDA context, the kernels' workspaces and what the allocator cannot join; on a CPU, for the
+  libraries themselves.
+
+In float32 what is kept in half precision counts twice. What it leaves out: the attention's scores where attention is
+not fused, texts shorter than the limit (the longest batch decides), the evaluation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from orchestrator.checks.model_size import ModelSize
+
+Logits = Literal["none", "scores", "loss"]
+
+GIB = 1024**3
+_RESERVE = 1 * GIB
+_ADAPTER_BYTES = 4  # peft keeps an adapter in float32
+_SHARDS_OPTIMIZER, _SHARDS_GRADIENTS, _SHARDS_WEIGHTS = 1, 2, 3
+
+
+@dataclass(frozen=True)
+class TrainingSize:
+    """What decides a training's memory on one GPU: widths in bytes, rows and tokens of one forward pass."""
+
+    rows: int
+    tokens: int
+    weight_bytes: int
+    compute_bytes: int  # 2 in half precision, 4 in float32
+    trained_bytes: int = 4  # of a trained weight as the optimizer sees it
+    adapter: int | None = None  # trained weights of LoRA; None: all are trained
+    master_bytes: int = 0  # of the copy that DeepSpeed keeps of a trained weight
+    moment_bytes: int = 8  # of the optimizer's own state, for one trained weight
+    checkpointing: bool = False
+    logits: Logits = "none"
+    processes: int = 1
+    shards: int = 0  # ZeRO's stage; FSDP is 3
+    offload_optimizer: bool = False
+    offload_weights: bool = False
+    bits: float | None = None  # of a weight of the layers that is quantised
+    spread: int = 1  # GPUs over which the model of one process lies
+    sequence_parts: int = 1  # processes that share each sequence
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes of one process, by what takes them."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+    reserve: int = _RESERVE
+
+    @property
+    def total(self) -> int:
+        """All terms together."""
+        return sum(getattr(self, term.name) for term in fields(self))
+
+    def describe(self, what: str = "GPU memory") -> str:
+        """Return the estimate in words, the largest term first; `what` names the memory that it takes."""
+        terms = sorted(((getattr(self, term.name), term.name) for term in fields(self)), reverse=True)
+        parts = [f"{size / GIB:.1f} {name}" for size, name in terms if size >= GIB / 20]
+        return f"about {show_gib(self.total)} of {what} with the longest texts: {', '.join(parts)}"
+
+    def to_data(self) -> dict[str, int]:
+        """Return the terms and their sum in bytes, for programs."""
+        return {**{term.name: getattr(self, term.name) for term in fields(self)}, "total": self.total}
+
+
+def show_gib(size: float) -> str:
+    """Return a size in GiB, with a decimal where it matters."""
+    gib = size / GIB
+    return f"{gib:.0f} GiB" if gib >= 10 else f"{gib:.1f} GiB"  # noqa: PLR2004
+
+
+def estimate_memory(model: ModelSize, training: TrainingSize) -> MemoryEstimate:
+    """Return the estimate for one GPU; the module's docstring has the formula and its sources."""
+    trained = model.parameters if training.adapter is None else training.adapter
+    weights = _weigh(model, training)
+    optimizer = trained * (training.master_bytes + training.moment_bytes)
+    return MemoryEstimate(
+        weights=0 if training.offload_weights else _share(weights, training, _SHARDS_WEIGHTS),
+        gradients=_share(trained * training.trained_bytes, training, _SHARDS_GRADIENTS),
+        optimizer=0 if training.offload_optimizer else _share(optimizer, training, _SHARDS_OPTIMIZER),
+        activations=_estimate_activations(model, training),
+        logits=_estimate_logits(model, training),
+    )
+
+
+def _weigh(model: ModelSize, training: TrainingSize) -> int:
+    """Return the bytes of all weights, the adapter's too, before anything shares them."""
+    adapter = (training.adapter or 0) * _ADAPTER_BYTES
+    if training.bits is None:
+        width = training.weight_bytes
+        if training.weight_bytes > training.compute_bytes:
+            width += training.compute_bytes
+        return model.parameters * width + adapter
+    whole_again = model.hidden * max(model.intermediate, model.query) * training.compute_bytes
+    if model.stored_bytes is not None:
+        return model.stored_bytes + whole_again + adapter
+    layers = int((model.parameters - model.embedded) * training.bits / 8)
+    return layers + model.embedded * training.weight_bytes + whole_again + adapter
+
+
+def _share(size: int, training: TrainingSize, stage: int) -> int:
+    size //= training.spread
+    return size // training.processes if training.shards >= stage else size
+
+
+def _estimate_activations(model: ModelSize, training: TrainingSize) -> int:
+    positions = -(-training.rows * training.tokens // (training.sequence_parts * training.spread))
+    twice = training.compute_bytes // 2
+    if model.gated:  # 16 of 26: the two norms, in float32 anyway
+        layer = (16 + 10 * twice) * model.hidden + twice * (8 * model.intermediate + 10 * (model.query + model.key))
+    else:
+        layer = (8 + 18 * twice) * model.hidden + twice * 6 * model.intermediate
+    if training.checkpointing:
+        return positions * (layer + training.compute_bytes * model.hidden * model.layers)
+    return positions * layer * model.layers
+
+
+def _estimate_logits(model: ModelSize, training: TrainingSize) -> int:
+    width = training.compute_bytes
+    each = {"none": 0, "scores": 2 * width, "loss": width + 8}[training.logits]
+    return -(-training.rows * training.tokens // training.sequence_parts) * model.vocabulary * each

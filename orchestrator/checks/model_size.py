@@ -1,0 +1,127 @@
+"""The sizes of a model that decide its memory: from its config.json, its weights counted in the files' headers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.checks.quantisation import find_stored_bits
+from orchestrator.machine.json_files import load_json
+from orchestrator.machine.model_weights import read_weights
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_NAMES = {  # what other architectures call it
+    "hidden_size": ("hidden_size", "d_model", "dim", "n_embd"),
+    "num_hidden_layers": ("num_hidden_layers", "num_layers", "n_layers", "n_layer"),
+    "num_attention_heads": ("num_attention_heads", "n_heads", "n_head"),
+    "intermediate_size": ("intermediate_size", "hidden_dim", "n_inner", "ffn_dim"),
+}
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+_WHOLE = "model.safetensors"
+_DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """Sizes of one model. `query` and `key` are the widths of all heads together; `gated` is an MLP of three matrices.
+
+    `parameters` counts every weight, tied ones once; `dtype_bytes` is a weight's width as the config stores it.
+    `embedded` are those of embeddings and output, which no method quantises. Of a model whose own files are quantised
+    `stored_bits` is what one weight takes there, and `stored_bytes` what all files hold, where they are here.
+    """
+
+    layers: int
+    hidden: int
+    intermediate: int
+    query: int
+    key: int
+    vocabulary: int
+    gated: bool
+    parameters: int
+    dtype_bytes: int = 4
+    embedded: int = 0
+    stored_bits: float | None = None
+    stored_bytes: int | None = None
+
+
+def load_model_size(folder: Path) -> ModelSize | None:
+    """Return the sizes of the model in a folder; None where its config does not say them."""
+    try:
+        config = load_json((folder / "config.json"), constants=True)
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(config, dict):
+        return None
+    if find_stored_bits(config) is not None:  # several weights are packed into one number: shapes count nothing
+        size = read_model_size(config)
+        return size and replace(size, stored_bytes=_weigh_files(folder))
+    counted = sum(math.prod(shape) for shape in read_weights(folder).shapes.values())
+    return read_model_size(config, counted or None)
+
+
+def read_model_size(config: dict[str, Any], counted: int | None = None) -> ModelSize | None:
+    """Return the sizes in a config; `counted` weights where the files were read, else as many as the config makes."""
+    bits = find_stored_bits(config)
+    inner = config.get("text_config")
+    config = inner if isinstance(inner, dict) else config
+    bits = find_stored_bits(config) if bits is None else bits
+    found = {name: _read_whole(config, names) for name, names in _NAMES.items()}
+    layers, hidden, heads = found["num_hidden_layers"], found["hidden_size"], found["num_attention_heads"]
+    vocabulary = _read_whole(config, ("vocab_size",))
+    if not (layers and hidden and heads and vocabulary):
+        return None
+    head = _read_whole(config, ("head_dim",)) or hidden // heads
+    dtype = str(config.get("dtype") or config.get("torch_dtype") or "float32").removeprefix("torch.")
+    size = ModelSize(
+        layers=layers,
+        hidden=hidden,
+        intermediate=found["intermediate_size"] or 4 * hidden,
+        query=heads * head,
+        key=(_read_whole(config, ("num_key_value_heads",)) or heads) * head,
+        vocabulary=vocabulary,
+        gated="rms_norm_eps" in config,  # every LLM with RMSNorm here has a gated MLP: Qwen, Llama, Mistral, Gemma
+        parameters=0,
+        dtype_bytes=_DTYPE_BYTES.get(dtype, 4),
+    )
+    tied = config.get("tie_word_embeddings", True) is not False
+    positions = 0 if size.gated else _read_whole(config, ("max_position_embeddings",)) or 0
+    embedded = (vocabulary * (1 if tied else 2) + positions) * hidden
+    parameters = counted or _count(size, config) + embedded
+    return replace(size, parameters=parameters, embedded=min(embedded, parameters), stored_bits=bits)
+
+
+def _count(size: ModelSize, config: dict[str, Any]) -> int:
+    """Return how many weights the layers of these sizes have, norms and biases left out (below 0.1 %)."""
+    attention = size.hidden * (2 * size.query + 2 * size.key)
+    matrices = 3 if size.gated else 2
+    experts = _read_whole(config, _EXPERTS)
+    if experts and (width := _read_whole(config, ("moe_intermediate_size",)) or size.intermediate):
+        shared = _read_whole(config, ("shared_expert_intermediate_size",)) or 0
+        return size.layers * (attention + matrices * size.hidden * (experts * width + shared))
+    return size.layers * (attention + matrices * size.hidden * size.intermediate)
+
+
+def _weigh_files(folder: Path) -> int | None:
+    """Return the bytes of the files that `from_pretrained` would load; None where they are not all here."""
+    names = {_WHOLE}
+    if not (folder / _WHOLE).is_file():
+        try:
+            index = load_json((folder / f"{_WHOLE}.index.json"), constants=True)
+            names = {str(name) for name in index["weight_map"].values()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return None
+    try:
+        return sum((folder / name).stat().st_size for name in names) or None
+    except (OSError, ValueError):
+        return None
+
+
+def _read_whole(config: dict[str, Any], names: tuple[str, ...]) -> int | None:
+    for name in names:
+        value = config.get(name)
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return value
+    return None

@@ -1,0 +1,115 @@
+"""The commit of a folder, and whether files differ from it, without obeying a word of that repository's configuration.
+
+A repository's config names commands that git runs for a mere `status` (core.fsmonitor, filters, includes of other
+files), and a bare repository among ordinary files brings one along through a clone. So Orch finds the repository and
+its commit itself, and has git compare under a configuration of Orch's own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from orchestrator.machine.process import run
+
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # SHA-1 or SHA-256
+_REF = re.compile(r"ref: (refs/\S+)")
+_MOST_CHARS = 64 << 20  # a packed-refs of half a million names
+_SHA256 = "[core]\nrepositoryformatversion = 1\n[extensions]\nobjectformat = sha256\n"
+_SHA1 = "[core]\nrepositoryformatversion = 0\n"
+_TIMEOUT_S = 10.0
+
+
+class _Repository(NamedTuple):
+    """A work tree, its git folder, and the folder that all work trees of the repository share."""
+
+    tree: Path
+    folder: Path
+    common: Path
+
+
+def find_git_state(folder: Path) -> dict[str, Any] | None:
+    """Return the commit of the work tree that holds `folder`, and whether tracked files were changed; None outside.
+
+    `changed` is None where git is not installed or cannot tell. A file that a filter of the repository rewrites (such
+    as git-lfs) may count as changed: no filter runs.
+    """
+    repository = _find_repository(folder.resolve())
+    commit = _read_commit(repository) if repository else None
+    if repository is None or commit is None:
+        return None
+    return {"commit": commit, "changed": _is_changed(repository, commit)}
+
+
+def _find_repository(folder: Path) -> _Repository | None:
+    """Return the nearest repository that has a `.git` of its own; a bare one among other files is none."""
+    for tree in (folder, *folder.parents):
+        marker = tree / ".git"
+        own = marker
+        if (text := _read(marker)) is not None:  # a linked work tree, or a submodule
+            own = tree / text.removeprefix("gitdir:").strip()
+        if (own / "HEAD").is_file():
+            return _Repository(tree, own, own / (_read(own / "commondir") or ".").strip())
+    return None
+
+
+def _read_commit(repository: _Repository) -> str | None:
+    text = (_read(repository.folder / "HEAD") or "").strip()
+    if named := _REF.fullmatch(text):
+        text = _read_ref(repository, named[1])
+    return text if _COMMIT.fullmatch(text) else None
+
+
+def _read_ref(repository: _Repository, name: str) -> str:
+    for folder in (repository.folder, repository.common):
+        if (text := _read(folder / name)) is not None:
+            return text.strip()
+    packed = (line.split(" ", 1) for line in (_read(repository.common / "packed-refs") or "").splitlines())
+    return next((row[0] for row in packed if row[1:] == [name]), "")
+
+
+def _read(path: Path) -> str | None:
+    """Return the text of a regular file; None where there is none."""
+    try:
+        if not path.is_file():
+            return None
+        with path.open(encoding="utf-8", errors="replace") as stream:
+            return stream.read(_MOST_CHARS)
+    except (OSError, ValueError):
+        return None
+
+
+def _is_changed(repository: _Repository, commit: str) -> bool | None:
+    """Compare work tree, index and commit by a git folder of Orch's own, which lends only index and objects."""
+    index = repository.folder / "index"
+    if not index.is_file():
+        return None
+    with tempfile.TemporaryDirectory(prefix="orch-git-") as name:
+        own = Path(name)
+        (own / "refs").mkdir()
+        (own / "HEAD").write_text(commit + "\n", encoding="ascii")
+        (own / "config").write_text(_SHA1 if len(commit) == len("0" * 40) else _SHA256, encoding="ascii")
+        env = {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "LC_ALL": "C",
+            "HOME": name,
+            "XDG_CONFIG_HOME": name,
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_ATTR_NOSYSTEM": "1",
+            "GIT_DIR": name,
+            "GIT_WORK_TREE": str(repository.tree),
+            "GIT_INDEX_FILE": str(index.absolute()),
+            "GIT_OBJECT_DIRECTORY": str((repository.common / "objects").absolute()),
+            "GIT_OPTIONAL_LOCKS": "0",  # the index is another's: it is not refreshed
+            "GIT_NO_REPLACE_OBJECTS": "1",
+            "GIT_NO_LAZY_FETCH": "1",
+            "GIT_ALLOW_PROTOCOL": "",
+        }
+        # a submodule has a configuration of its own, which git would read
+        argv = ("git", "status", "--porcelain", "--untracked-files=no", "--ignore-submodules=all")
+        done = run(argv, _TIMEOUT_S, env=env)
+    return bool(done.stdout.strip()) if done.exit_code == 0 else None

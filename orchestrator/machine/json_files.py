@@ -1,0 +1,154 @@
+"""Reads JSON that others may have written, cut or changed: what is unfit is one kind of error, and no traceback."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from dataclasses import is_dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_origin, get_type_hints
+
+from orchestrator.machine.regular_files import IrregularFileError, open_regular
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MOST_BYTES = 512 << 20  # the tokenizers and the measures of the largest runs have some tens of MB
+MOST_DEPTH = 100
+_MOST_DIGITS = 18
+MOST_SECONDS = 1e11  # what comes after the year 5138, or is NaN, is no time and no length of time
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class DamagedJsonError(ValueError):
+    """A text that is not JSON, or that no program should go on with: numbers beyond reason, halves of characters."""
+
+
+def parse_json(text: str | bytes, *, constants: bool = False, surrogates: bool = False) -> Any:
+    """Return the value of a text (bytes: UTF-8). Raises DamagedJsonError.
+
+    NaN and Infinity, which are no JSON, pass with `constants`: the configurations of some models hold them. Halves of
+    UTF-16 pairs pass with `surrogates`: texts of data are replaced where they are shown.
+    """
+    try:
+        if isinstance(text, bytes):
+            text = text.decode("utf-8")
+        refuse = None if constants else _refuse_constant
+        value = json.loads(text, parse_int=_parse_int, parse_float=_parse_float, parse_constant=refuse)
+    except RecursionError:
+        raise DamagedJsonError("it is nested beyond reason") from None
+    except MemoryError:
+        raise DamagedJsonError("it does not fit into the memory") from None
+    except DamagedJsonError:
+        raise
+    except ValueError as error:  # also bytes that are not UTF-8
+        raise DamagedJsonError(f"it is not JSON: {error}") from None
+    _require_usable(value, surrogates=surrogates)
+    return value
+
+
+def load_json(path: Path, *, constants: bool = False) -> Any:
+    """Return the value of a file. Raises OSError where it cannot be read, DamagedJsonError where it is unfit."""
+    return parse_json(_read(path), constants=constants)
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file. Raises OSError, and DamagedJsonError where it is none or too large."""
+    try:
+        return _read(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DamagedJsonError(f"it is not JSON: {error}") from None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with open_regular(path) as stream:
+            if os.fstat(stream.fileno()).st_size > MOST_BYTES:
+                raise DamagedJsonError(f"it is larger than {MOST_BYTES >> 20} MiB")
+            return stream.read()
+    except IrregularFileError:
+        raise DamagedJsonError("it is not a file") from None
+
+
+def load_object(path: Path, *, constants: bool = False) -> dict[str, Any]:
+    """Return the object of a file. Raises OSError, and DamagedJsonError also for any other value."""
+    value = load_json(path, constants=constants)
+    if not isinstance(value, dict):
+        raise DamagedJsonError(f"it holds {type(value).__name__}, not an object")
+    return value
+
+
+def require_types(record: Any) -> None:
+    """Raise TypeError where a field of a dataclass, or of one in it, has a value of another type than it says."""
+    for name, kind in _type_hints(record.__class__).items():
+        value = getattr(record, name)
+        if not is_a(value, kind):
+            raise TypeError(f"{name} is {str(value)[:200]!r}")
+
+
+def is_a(value: Any, kind: Any) -> bool:
+    """Tell whether a value is of a type, as annotations write it; what a tuple or a dataclass holds counts too."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is tuple and isinstance(value, tuple):
+        same = len(parts) == 2 and parts[1] is ...  # noqa: PLR2004  (tuple[x, ...])
+        return all(is_a(item, parts[0]) for item in value) if same else _are(value, parts)
+    if origin is dict and isinstance(value, dict):
+        return all(_are(pair, parts) for pair in value.items())
+    if origin is not None:
+        return origin not in (tuple, dict) and any(is_a(value, part) for part in parts)
+    if isinstance(value, bool) or kind is Any:
+        return kind in (bool, Any)
+    if is_dataclass(value) and not isinstance(value, type):
+        require_types(value)
+    return isinstance(value, int | float if kind is float else kind)
+
+
+def _are(values: tuple[Any, ...], kinds: tuple[Any, ...]) -> bool:
+    return len(values) == len(kinds) and all(map(is_a, values, kinds))
+
+
+@lru_cache(maxsize=64)
+def _type_hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def find_object(path: Path, *, constants: bool = False) -> dict[str, Any] | None:
+    """Return the object of a file, None where there is none that can be used."""
+    try:
+        return load_object(path, constants=constants)
+    except (OSError, DamagedJsonError):
+        return None
+
+
+def _parse_int(text: str) -> int:
+    if len(text) > _MOST_DIGITS + 1:
+        raise DamagedJsonError(f"a number has {len(text)} digits")
+    return int(text)
+
+
+def _parse_float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise DamagedJsonError(f"a number is too large: {text[:40]}")
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise DamagedJsonError(f"{name} is no JSON")
+
+
+def _require_usable(value: Any, *, surrogates: bool) -> None:
+    """Raise DamagedJsonError for nesting and for texts that could be read and not be written."""
+    waiting = [(value, 1)]
+    while waiting:
+        item, depth = waiting.pop()
+        if isinstance(item, str):
+            if not surrogates and not item.isascii() and _SURROGATE.search(item):
+                raise DamagedJsonError("a text holds half of a UTF-16 pair")
+        elif isinstance(item, list | dict):
+            if depth > MOST_DEPTH:
+                raise DamagedJsonError("it is nested beyond reason")
+            waiting += [(inner, depth + 1) for inner in item]
+            waiting += [(inner, depth + 1) for inner in item.values()] if isinstance(item, dict) else []

@@ -1,0 +1,364 @@
+"""The edge to native processes: spawn, identify, find, signal, reap. The only importer of subprocess.
+
+A stage's process outlives Orch if it must: its output goes to files, and a constant shell launcher writes its exit
+code to a file by rename. Nobody is recognised by pid alone (pids are reused): a pid counts together with its start
+time, and every process of a stage carries the stage's token in its environment, because launchers such as torchrun
+(torch/distributed/elastic/multiprocessing/subprocess_handler) start their workers in sessions of their own, where no
+signal to the launcher's group arrives.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from orchestrator.machine import process_table
+from orchestrator.machine.process_table import PROC, Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+TOKEN_VARIABLE = "ORCH_STAGE_TOKEN"  # noqa: S105  (a marker, not a secret)
+# Python puts the working directory first on its path for -m and -c: what lies there would pass for any module.
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}
+KILLED_CODE = 128 + signal.SIGKILL
+
+# Values arrive as "$@" only, so nothing in them is ever read as shell. The trap makes the shell wait for its child
+# where the default action would end it before it can write the exit code; children get the default action back.
+_LAUNCHER = """trap : INT TERM HUP
+__orch_exit_code=$1 __orch_cwd=$2 __orch_part=${1%/*}/.exit_code.$3.part
+shift 3
+cd -- "$__orch_cwd" && "$@"
+set -- "$?"
+set -C
+printf '%s\\n' "$1" >"$__orch_part" && /bin/mv -f -- "$__orch_part" "$__orch_exit_code"
+exit "$1"
+"""
+_STDERR = 2
+_DEFAULT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A request to start a stage: the whole environment, and absolute paths."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    cwd: Path
+    stdout: Path
+    stderr: Path
+    exit_code: Path
+    token: str
+
+
+@dataclass(frozen=True)
+class Child:
+    """A started stage: its launcher's pid, group and start time, and the token that all of its processes carry."""
+
+    pid: int
+    pgid: int
+    start: str
+    token: str
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A finished probe; `exit_code` is None when it ran past its time, 127 when there is no such program."""
+
+    argv: tuple[str, ...]
+    exit_code: int | None
+    stdout: str
+    stderr: str
+
+
+class Processes(Protocol):
+    """What the supervisor needs of the operating system: this module satisfies it, tests pass a fake."""
+
+    def spawn(self, launch: Launch, /) -> Child:
+        """Start a stage."""
+        ...
+
+    def reap(self, child: Child, /) -> int | None:
+        """Return the exit code of our own child if it has just ended."""
+        ...
+
+    def is_alive(self, pid: int, start: str, /) -> bool:
+        """Tell whether that very process still runs."""
+        ...
+
+    def find_carriers(self, variable: str, /) -> tuple[int, ...]:
+        """Return the pids that were started with `NAME=value` in their environment."""
+        ...
+
+    def find_members(self, child: Child, /) -> tuple[int, ...]:
+        """Return the pids of everything that the stage started and that still runs."""
+        ...
+
+    def signal_group(self, child: Child, number: int, /) -> None:
+        """Signal the stage's process group."""
+        ...
+
+    def signal_pids(self, pids: tuple[int, ...], number: int, /) -> None:
+        """Signal processes one by one."""
+        ...
+
+    def self_identity(self) -> tuple[int, str]:
+        """Return this process's pid and start."""
+        ...
+
+    def count_oom_kills(self) -> int | None:
+        """Return how often the kernel has killed for memory here."""
+        ...
+
+    def count_written_bytes(self, child: Child, /) -> dict[int, int]:
+        """Return what each process of a stage has written to disks."""
+        ...
+
+
+def spawn(launch: Launch) -> Child:
+    """Start `launch` in a session of its own with nothing on stdin. Raises OSError when that cannot be done.
+
+    posix_spawn rather than Popen: signals that Orch inherited as ignored (SIGHUP under nohup, SIGINT in a shell
+    script's background) are reset for the child without running Python between fork and exec.
+    """
+    append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    part = os.urandom(8).hex()
+    argv = ["/bin/sh", "-c", _LAUNCHER, "orch-stage", str(launch.exit_code), str(launch.cwd), part, *launch.argv]
+    pid = os.posix_spawn(
+        argv[0],
+        argv,
+        {**_make_safe(launch.env), TOKEN_VARIABLE: launch.token},
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(launch.stdout), append | _no_link(launch.stdout), 0o644),
+            (os.POSIX_SPAWN_OPEN, 2, str(launch.stderr), append | _no_link(launch.stderr), 0o644),
+            *((os.POSIX_SPAWN_CLOSE, descriptor) for descriptor in _find_inherited()),
+        ],
+        setsid=True,
+        setsigmask=[],
+        setsigdef=_DEFAULT_SIGNALS,
+    )
+    entry = _find_entry(pid)  # cannot be reused yet: it is our child and not reaped
+    return Child(pid=pid, pgid=pid, start=entry.start if entry else "", token=launch.token)
+
+
+def _make_safe(env: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment in which a Python imports nothing of its working directory, unless that is named.
+
+    An empty entry of PYTHONPATH, as `$PYTHONPATH:/more` leaves it, would mean that directory too.
+    """
+    safe = {**SAFE_PATH, **env}
+    if "PYTHONPATH" in safe:
+        entries = filter(None, safe.pop("PYTHONPATH").split(os.pathsep))
+        safe |= {"PYTHONPATH": path} if (path := os.pathsep.join(entries)) else {}
+    return safe
+
+
+def _no_link(path: Path) -> int:
+    """Return the flag that refuses a log which is a link; the names of our own descriptors are links by nature."""
+    return 0 if path.parent == Path("/dev/fd") else os.O_NOFOLLOW
+
+
+def reap(child: Child) -> int | None:
+    """Return the exit code (128 + N for signal N) if `child` is ours and has ended; else None, once it was returned."""
+    try:
+        pid, status = os.waitpid(child.pid, os.WNOHANG)
+    except ChildProcessError:
+        return None
+    if pid == 0:
+        return None
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def is_alive(pid: int, start: str) -> bool:
+    """Tell whether the process with that pid and that start runs (a zombie does not)."""
+    if pid <= 0:
+        return False
+    entry = _find_entry(pid)
+    return _answers(pid) if entry is None else entry.start == start and not entry.is_zombie
+
+
+def has_open(pid: int, path: Path) -> bool | None:
+    """Tell whether a process has that very file open; None where that cannot be seen."""
+    return process_table.has_open(pid, path) if _has_proc() else None
+
+
+def find_carriers(variable: str) -> tuple[int, ...]:
+    """Return the pids that were started with `NAME=value` in their environment."""
+    return tuple(sorted(_find_carriers(variable, _read_table())))
+
+
+def find_members(child: Child) -> tuple[int, ...]:
+    """Return the live pids of a stage: its launcher's group, all descendants, and whoever carries its token."""
+    table = _read_table()
+    roots = _find_carriers(f"{TOKEN_VARIABLE}={child.token}", table)
+    leader = table.get(child.pid)
+    # a launcher carries its token, which `ps` does not always show: a record that names any other process is forged
+    if leader and leader.start == child.start and (leader.is_zombie or leader.pid in roots or not _has_proc()):
+        roots |= {entry.pid for entry in table.values() if entry.group == child.pgid}
+    members = process_table.with_descendants(table, roots)
+    return tuple(sorted(pid for pid in members if not table[pid].is_zombie and pid != os.getpid()))
+
+
+def signal_group(child: Child, number: int) -> None:
+    """Signal the process group of `child`, if its launcher still runs (else the group's number may be another's)."""
+    if is_alive(child.pid, child.start):
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pgid, number)
+
+
+def signal_pids(pids: tuple[int, ...], number: int) -> None:
+    """Signal each process; those that are gone or not ours are passed over."""
+    for pid in pids:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def self_identity() -> tuple[int, str]:
+    """Return the pid and the start of this process."""
+    entry = _find_entry(os.getpid())
+    return os.getpid(), entry.start if entry else ""
+
+
+def host() -> str:
+    """Return this machine's name: pids of another machine mean nothing here."""
+    return platform.node()
+
+
+def count_oom_kills() -> int | None:
+    """Return the kernel's count of out-of-memory kills in this control group, or on this machine; None if unknown.
+
+    Sources: memory.events (cgroup v2), memory.oom_control (v1), /proc/vmstat.
+    """
+    counts = (_read_oom_kills(path) for path in (*_memory_cgroup_files(), PROC / "vmstat"))
+    return next((count for count in counts if count is not None), None)
+
+
+def count_written_bytes(child: Child) -> dict[int, int]:
+    """Return how many bytes each process of a stage has caused to be written to disks; empty where nobody counts."""
+    counts = ((pid, process_table.read_written_bytes(pid)) for pid in find_members(child))
+    return {pid: count for pid, count in counts if count is not None}
+
+
+def run(argv: tuple[str, ...], timeout_s: float, *, env: dict[str, str] | None = None, stdin: str = "") -> Completed:
+    """Run a short probe and return what it said. It and what it started are killed after `timeout_s`."""
+    try:
+        process = subprocess.Popen(
+            argv,
+            env=_make_safe(os.environ if env is None else env),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            encoding="utf-8",
+            errors="replace",
+        )
+    except OSError as error:
+        return Completed(argv, 127, "", str(error))
+    with process:
+        try:
+            stdout, stderr = process.communicate(stdin, timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            stdout, stderr = process.communicate()
+            return Completed(argv, None, stdout, stderr)
+        except BaseException:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return Completed(argv, process.returncode, stdout, stderr)
+
+
+def run_visibly(argv: tuple[str, ...]) -> int:
+    """Run a command of the user's and show on stderr all that it says; return its exit code.
+
+    It stays in this process group, so that Ctrl-C ends it too. stdout is left to Orch's own results. Raises OSError
+    where there is no such command.
+    """
+    process = subprocess.Popen(argv, env=_make_safe(os.environ), stdin=subprocess.DEVNULL, stdout=_STDERR)
+    with process:
+        try:
+            return process.wait()
+        except BaseException:
+            process.terminate()
+            raise
+
+
+def _answers(pid: int) -> bool:
+    """Tell whether there is such a process of ours, also where its entry cannot be read (no file handle is left)."""
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True
+
+
+def _find_inherited() -> list[int]:
+    """Return the descriptors that Orch's parent left open; a stage that kept them would hold that parent's pipes."""
+    found = []
+    for name in os.listdir("/dev/fd"):  # noqa: PTH208  (numbers, not paths)
+        with suppress(OSError):  # the listing's own descriptor is closed by now
+            if int(name) > _STDERR and os.get_inheritable(int(name)):
+                found.append(int(name))
+    return found
+
+
+def _has_proc() -> bool:
+    return sys.platform.startswith("linux")
+
+
+def _read_table() -> dict[int, Entry]:
+    if _has_proc():
+        return process_table.read_table()
+    return process_table.parse_ps(run(("ps", "-axo", process_table.PS_COLUMNS), 10, env=_PS_ENV).stdout)
+
+
+def _find_entry(pid: int) -> Entry | None:
+    if _has_proc():
+        return process_table.read_entry(pid)
+    text = run(("ps", "-o", process_table.PS_COLUMNS, "-p", str(pid)), 10, env=_PS_ENV).stdout
+    return process_table.parse_ps(text).get(pid)
+
+
+def _find_carriers(variable: str, table: dict[int, Entry]) -> set[int]:
+    if _has_proc():
+        return {pid for pid in table if process_table.carries(pid, variable.encode())}
+    lines = run(("ps", "-axwwE", "-o", "pid=,command="), 10, env=_PS_ENV).stdout.splitlines()
+    return {int(line.split(None, 1)[0]) for line in lines if variable in line} & set(table)
+
+
+_PS_ENV = {"PATH": "/bin:/usr/bin", "LC_ALL": "C"}
+
+
+def _read_oom_kills(path: Path) -> int | None:
+    try:
+        rows = dict(line.split(None, 1) for line in path.read_text(encoding="ascii").splitlines())
+        return int(rows["oom_kill"])
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def _memory_cgroup_files() -> tuple[Path, ...]:
+    try:
+        rows = (PROC / "self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ()
+    files: list[Path] = []
+    for row in rows:
+        _, controllers, path = row.split(":", 2)
+        if "memory" in controllers.split(","):
+            root = Path("/sys/fs/cgroup/memory")
+            files += [root / path.lstrip("/") / "memory.oom_control", root / "memory.oom_control"]
+        elif not controllers:
+            root = Path("/sys/fs/cgroup")
+            files += [root / path.lstrip("/") / "memory.events", root / "memory.events"]
+    return tuple(files)

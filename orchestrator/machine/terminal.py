@@ -1,0 +1,85 @@
+"""The one door to the standard streams: nothing of data, paths or logs that is printed commands a terminal.
+
+`say` is for people, and always clean. `hand_on` is for data, which is clean on a terminal and as it is in a file or a
+pipe. JSON is both at once: what a terminal would obey is written as an escape.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from typing import IO, TYPE_CHECKING, Any
+
+from orchestrator.machine.secrets import find_secret_values, redact_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# C0 and C1 controls (a terminal obeys them), controls of writing direction (they reorder a line), lone surrogates.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
+
+
+def make_legible(text: str) -> str:
+    """Return text from data, paths or logs as a terminal may show it: nothing in it is a command to the terminal."""
+    return _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def clean(text: str) -> str:
+    """Return text as Orch prints it: legible, and without the secrets of this environment."""
+    return make_legible(redact_text(text, find_secret_values(os.environ)))
+
+
+def say(text: str, *, err: bool = False, nl: bool = True, bold: bool = False) -> None:
+    """Print text for people: cleaned, in bold where `bold` and a terminal are. Raises OSError when it cannot be."""
+    stream, text = _choose(err=err), clean(text)
+    if bold and stream.isatty():
+        text = f"{_BOLD}{text}{_PLAIN}"
+    _write(stream, text + "\n" * nl)
+
+
+def say_over(text: str, *, last: bool = False) -> None:
+    """Print progress on stderr, over what was said before, on a line that the `last` one ends."""
+    _write(sys.stderr, "\r" + clean(text) + "\n" * last)
+
+
+def hand_on(text: str, *, nl: bool = True, bold: bool = False) -> None:
+    """Print data on stdout: cleaned on a terminal, byte for byte elsewhere (bytes that are not UTF-8 as surrogates)."""
+    if sys.stdout.isatty():
+        say(text, nl=nl, bold=bold)
+        return
+    text += "\n" * nl
+    buffer = getattr(sys.stdout, "buffer", None)
+    if buffer is None:
+        _write(sys.stdout, text)
+        return
+    sys.stdout.flush()
+    buffer.write(text.encode("utf-8", "surrogateescape"))
+    buffer.flush()
+
+
+def format_json(value: Any, *, indent: int | None = 2) -> str:
+    """Return a value as JSON without this environment's secrets, in letters that every terminal and parser may have."""
+    text = redact_text(json.dumps(value, ensure_ascii=False, indent=indent), find_secret_values(os.environ))
+    return _UNSAFE.sub(lambda letter: f"\\u{ord(letter[0]):04x}", text)
+
+
+def print_data(value: Any, *, indent: int | None = 2) -> None:
+    """Print a value as JSON on stdout."""
+    _write(sys.stdout, format_json(value, indent=indent) + "\n")
+
+
+def say_lines(lines: Iterable[str], *, err: bool = False) -> None:
+    """Print lines for people, cleaned, in one go."""
+    _write(_choose(err=err), "".join(f"{clean(line)}\n" for line in lines))
+
+
+def _choose(*, err: bool) -> IO[str]:
+    return sys.stderr if err else sys.stdout
+
+
+def _write(stream: IO[str], text: str) -> None:
+    stream.write(text)
+    stream.flush()

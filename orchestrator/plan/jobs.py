@@ -1,0 +1,224 @@
+"""A loaded recipe and a machine → a Job, or every reason why they do not fit."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.backends import BACKENDS
+from orchestrator.backends.deepspeed_keys import find_deepspeed_problems
+from orchestrator.backends.models import find_model
+from orchestrator.backends.protocol import Found, Job, eval_kind, guard_eval_kind
+from orchestrator.backends.render import find_templates
+from orchestrator.data.rows.formats import sniff_kind
+from orchestrator.errors import OrchError, PreflightError, Problem, RecipeError, RunFolderError
+from orchestrator.evaluation.measures import check_metrics
+from orchestrator.machine.named_paths import find_file, find_python
+from orchestrator.machine.own_files import WORKERS
+from orchestrator.machine.rundir import RunDir
+from orchestrator.machine.user_folders import find_orch_cache
+from orchestrator.plan.measuring import find_teacher_spec
+from orchestrator.plan.provenance import find_versions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from orchestrator.backends.models import BaseModel
+    from orchestrator.machine.hardware import Hardware
+    from orchestrator.plan.load import LoadedRecipe
+    from orchestrator.recipe.schema import ModelRef
+
+_RERANKER_KINDS = {"sentence-transformers": "labelled"}
+# What a guard's rows may be; the first where its file lies on a hub, and nobody can look at it yet.
+_GUARD_KINDS = {"reranker": ("group", "labelled"), "embedding": ("group", "pair")}
+
+
+def new_run_dir(root: Path, name: str, *, smoke: bool = False) -> Path:
+    """Return the absolute path of a run folder that does not exist yet: name, time and a short random id."""
+    label = f"{name}-smoke" if smoke else name
+    return root.resolve() / f"{label}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+
+
+def build_job(
+    loaded: LoadedRecipe, run_dir: Path, hardware: Hardware, *, smoke: bool = False, may_run: bool = True
+) -> Job:
+    """Return the job of a recipe on this hardware. Raises RecipeError with everything that does not fit together.
+
+    Without `may_run` the backend's interpreter is not started, whose versions are read from its folders.
+    """
+    recipe = loaded.recipe
+    backend = BACKENDS[recipe.backend]
+    backend_python = find_backend_python(loaded)
+    _require_writable_name(run_dir)
+    job = Job(
+        recipe=recipe,
+        recipe_folder=loaded.folder,
+        run_dir=run_dir,
+        model=_find_model(recipe.model, loaded, "model"),
+        hardware=hardware,
+        versions=find_versions(backend_python, may_run=may_run),
+        backend_python=backend_python,
+        orch_python=sys.executable,
+        workers=str(WORKERS),
+        smoke=smoke,
+        kind=_find_kind(loaded),
+        deepspeed_text=_load_deepspeed(loaded),
+        cache_dir=str(find_orch_cache()),
+        teacher=_find_model(recipe.teacher, loaded, "teacher") if recipe.teacher else None,
+        guard_kinds=_find_guard_kinds(loaded),
+    )
+    found = [
+        *backend.check_job(job),
+        *_check_metrics(job),
+        *_check_teacher(job),
+        *_check_guards(loaded, job),
+    ]
+    found = found or _check_adapter(job)
+    problems = [Problem(problem.message, problem.hint, loaded.source.where(key)) for key, problem in found]
+    if problems:
+        raise RecipeError.from_problems(problems)
+    return job
+
+
+def _find_model(ref: ModelRef, loaded: LoadedRecipe, key: str) -> BaseModel:
+    """Return the model that the recipe names at `key`. Raises OrchError with its line where it cannot be used."""
+    # ms-swift trains LLMs only, and says itself which it knows: there is nothing to ask a person about the family
+    otherwise = "decoder" if key == "model" and loaded.recipe.backend == "swift" else None
+    try:
+        return find_model(ref, loaded.folder, otherwise=otherwise)
+    except OrchError as error:
+        where = loaded.source.where((key,))
+        problems = [replace(problem, where=problem.where or where) for problem in error.problems]
+        raise type(error).from_problems(problems) from None
+
+
+def find_backend_python(loaded: LoadedRecipe) -> str:
+    """Return the absolute path of the backend's interpreter. Raises PreflightError where there is none."""
+    name = loaded.recipe.launch.python
+    if name is None:
+        return sys.executable
+    found = find_python(loaded.folder, name)
+    if found is None:
+        raise PreflightError(
+            f"launch.python: no such interpreter: {name}",
+            hint="name the python of the backend's environment",
+            where=loaded.source.where(("launch", "python")),
+        )
+    return found
+
+
+def find_downloads(loaded: LoadedRecipe) -> tuple[str, ...]:
+    """Return the hub ids of the recipe's models that are not on this machine. Raises OrchError for unusable ones."""
+    named = [(loaded.recipe.model, "model"), (loaded.recipe.teacher, "teacher")]
+    models = (_find_model(ref, loaded, key) for ref, key in named if ref is not None)
+    return tuple(dict.fromkeys(model.location for model in models if not model.is_local))
+
+
+def _require_writable_name(run_dir: Path) -> None:
+    """Raise RunFolderError for a path that no JSON file and no script can hold."""
+    try:
+        str(run_dir).encode()
+    except UnicodeEncodeError:
+        raise RunFolderError("the run folder's path is not UTF-8", hint="choose another one with -o") from None
+
+
+def _find_kind(loaded: LoadedRecipe) -> str:
+    """Return the kind of the recipe's data: its task decides it, and for embeddings the first row of the first file."""
+    recipe = loaded.recipe
+    if recipe.task == "reranker":
+        return _RERANKER_KINDS.get(recipe.backend, "group")
+    if recipe.task == "sft":
+        return "chat"
+    path = (loaded.folder / recipe.data.train[0]).expanduser()
+    sniffed = sniff_kind(path, recipe.data.columns) if path.is_file() else None
+    by_loss = "pair" if recipe.loss is not None and recipe.loss.type != "infonce" else "group"
+    return sniffed if sniffed in {"group", "pair"} else by_loss
+
+
+def _find_guard_kinds(loaded: LoadedRecipe) -> dict[str, str]:
+    """Return the kind of each guard's rows, by the first row of its first file."""
+    known = _GUARD_KINDS.get(loaded.recipe.task, ("chat",))
+    found = {}
+    for name, guard in loaded.recipe.evaluate.guard.items():
+        sniffed = _sniff(loaded, guard.data[0])
+        found[name] = sniffed if sniffed is not None and sniffed in known else known[0]
+    return found
+
+
+def _sniff(loaded: LoadedRecipe, name: str) -> str | None:
+    path = (loaded.folder / name).expanduser()
+    return sniff_kind(path, loaded.recipe.data.columns) if path.is_file() else None
+
+
+def _check_metrics(job: Job) -> list[Found]:
+    """Return the metrics of the recipe, its gate and its guards' gates that mean nothing for this kind of data."""
+    recipe = job.recipe
+    named = dict.fromkeys([*(recipe.evaluate.metrics or ()), *recipe.gate])
+    found: list[Found] = [(("evaluate", "metrics"), problem) for problem in check_metrics(named, eval_kind(job))]
+    for name, guard in recipe.evaluate.guard.items():
+        wrong = check_metrics(guard.gate, guard_eval_kind(job, name))
+        found += [(("evaluate", "guard", name, "gate"), problem) for problem in wrong]
+    return found
+
+
+def _check_teacher(job: Job) -> Iterator[Found]:
+    """Return why the teacher cannot score; whether anybody learns from it is for the backend to say."""
+    if job.teacher is None or job.recipe.task != "reranker":
+        return
+    if isinstance(spec := find_teacher_spec(job), Problem):
+        yield ("teacher",), spec
+
+
+def _check_guards(loaded: LoadedRecipe, job: Job) -> Iterator[Found]:
+    """Return the guards that cannot be measured: of a task that has none, or with rows of another kind."""
+    known = _GUARD_KINDS.get(job.recipe.task)
+    for name, guard in job.recipe.evaluate.guard.items():
+        key = ("evaluate", "guard", name)
+        if known is None:
+            yield key, Problem("guards are measured for rerankers and embedding models only", "remove it")
+            continue
+        sniffed = _sniff(loaded, guard.data[0])
+        if sniffed is not None and sniffed not in known:
+            message = f"the guard {name} holds {sniffed} rows, and this task is measured on {' or '.join(known)} rows"
+            yield (*key, "data"), Problem(message, "name other files, or convert them: orch data convert")
+
+
+def _check_adapter(job: Job) -> list[Found]:
+    """Return that guards have no model to be measured with: an adapter that is not merged is not packaged."""
+    if not job.recipe.evaluate.guard or job.recipe.merge:
+        return []
+    model, data = job.model.location, str(RunDir(job.run_dir).data)
+    if not BACKENDS[job.recipe.backend].build_training(job, model=model, data=data, output=data).lora:
+        return []
+    hint = "say merge: true, or remove the guards"
+    return [(("merge",), Problem("guards need a measured model, and LoRA weights are measured merged", hint))]
+
+
+def _load_deepspeed(loaded: LoadedRecipe) -> str | None:
+    name = loaded.recipe.deepspeed
+    if name is None or name in BACKENDS[loaded.recipe.backend].deepspeed_names:
+        return None
+    shipped = {path.stem: path for path in (find_templates() / "deepspeed").glob("*.json")}
+    path = shipped.get(name) or find_file(loaded.folder, name)
+    where = loaded.source.where(("deepspeed",))
+    if path is None:
+        raise RecipeError(
+            f"deepspeed: no such configuration: {name}",
+            hint=f"name one of {', '.join(sorted(shipped))}, or a JSON file beside the recipe",
+            where=where,
+        )
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        hint = "check its permissions"
+        raise RecipeError(f"{path} cannot be read: {error.strerror}", hint=hint, where=where) from None
+    except UnicodeDecodeError:
+        raise RecipeError(f"{path} is not UTF-8 text", hint="save it as UTF-8", where=where) from None
+    if problems := find_deepspeed_problems(text):
+        found = [replace(problem, message=f"{path}: {problem.message}", where=where) for problem in problems]
+        raise RecipeError.from_problems(found)
+    return text

@@ -1,0 +1,204 @@
+"""A plan → its run folder: fresh, or the same run once more."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.backends.render import render_files
+from orchestrator.errors import RunFolderError, Where
+from orchestrator.machine.json_files import load_object, read_text
+from orchestrator.machine.ownership import is_own, seal
+from orchestrator.machine.rundir import RunDir, write_json, write_text
+from orchestrator.plan.provenance import build_provenance
+from orchestrator.recipe.plan import Plan, plan_from_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from orchestrator.machine.hardware import Hardware
+    from orchestrator.plan.provenance import Asked
+
+
+_WRITTEN_ANEW = frozenset({"report.json", "metrics.json"})  # outputs of a stage that takes seconds
+_LONGEST = 500  # characters of a message: a file may hold megabytes where a word should be
+
+
+def create_run(plan: Plan, asked: Asked, hardware: Hardware, *, trust_run: bool = False) -> RunDir:
+    """Write everything that is known before the run starts.
+
+    A folder that holds the same plan is taken up again, where this user made it or trusts it (`trust_run`). Raises
+    RunFolderError when it holds anything else.
+    """
+    run = RunDir(Path(plan.run_dir))
+    if run.plan_json.exists():
+        if load_plan(run).digest() != plan.digest():
+            hint = f"continue that run with: orch resume {run.root}\nor start this one in a fresh folder (without -o)"
+            raise RunFolderError(f"{run.root} holds a run of another recipe, machine or Orch version", hint=hint)
+        load_own_plan(run, trust_run=trust_run)  # its finished stages would count as ours
+        if trust_run:
+            adopt_run(run)
+        return run
+    text = asked.recipe.read_text(encoding="utf-8-sig")
+    return write_run(plan, text, build_provenance(plan, hardware, asked))
+
+
+def write_run(plan: Plan, recipe_text: str, provenance: dict[str, Any]) -> RunDir:
+    """Write a fresh run folder, the plan last. Raises RunFolderError when it is not empty or cannot be written."""
+    run = RunDir(Path(plan.run_dir))
+    if run.root.exists() and not run.root.is_dir():
+        raise RunFolderError(f"{run.root} is a file", hint="name a fresh folder with -o")
+    try:
+        with _claimed(run):
+            _write_all(run, plan, recipe_text, provenance)
+    except OSError as error:
+        raise RunFolderError(
+            f"{run.root} cannot be written: {error.strerror}", hint="choose a folder with -o"
+        ) from error
+    return run
+
+
+def _write_all(run: RunDir, plan: Plan, recipe_text: str, provenance: dict[str, Any]) -> None:
+    for file in render_files(plan):
+        if file.path != run.plan_json.name:
+            write_text(run.root / file.path, file.text)
+    write_text(run.recipe_yaml, recipe_text)
+    write_json(run.provenance_json, provenance)
+    seal(run, plan.to_json())
+    write_text(run.plan_json, plan.to_json())  # last: with it the folder is a run
+
+
+@contextmanager
+def _claimed(run: RunDir) -> Iterator[None]:
+    """Have an empty folder for oneself: of several who want it at one moment one gets it.
+
+    The lock is that of the supervisor, so that nobody writes into a run that has begun; it is gone afterwards. Raises
+    RunFolderError where the folder is another's, OSError where it cannot be written.
+    """
+    fresh = RunFolderError(f"{run.root} is not empty", hint="name a fresh folder: two runs never share one")
+    run.root.mkdir(parents=True, exist_ok=True)
+    if any(path != run.lock for path in run.root.iterdir()):
+        raise fresh
+    descriptor = os.open(run.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                message = f"{run.root} is being written by another orch"
+                raise RunFolderError(message, hint="name a fresh folder: two runs never share one") from None
+        # whoever had it before has filled it, and taken the file away that we have locked
+        if any(path != run.lock for path in run.root.iterdir()):
+            raise fresh
+        yield
+        run.lock.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
+def load_plan(run: RunDir) -> Plan:
+    """Return the plan of a run folder, to be read. Raises RunFolderError when there is none that can be read."""
+    return _load(run)[0]
+
+
+def load_own_plan(run: RunDir, *, trust_run: bool) -> Plan:
+    """Return the plan of a run folder, to be executed: one that this user has made, or says to trust.
+
+    Raises RunFolderError for any other, and when there is none that can be read.
+    """
+    plan, text = _load(run)
+    if trust_run or is_own(run, text):
+        return plan
+    raise RunFolderError(
+        f"{run.root} was not made by you, or its plan.json was changed since: its programs would run with your rights",
+        hint=f"read its plan.json, then say --trust-run; what it has made can be used by itself: {run.model}",
+        where=Where(str(run.plan_json)),
+    )
+
+
+def is_own_run(run: RunDir) -> bool:
+    """Tell whether this user made a run. Raises RunFolderError when it has no plan that can be read."""
+    return is_own(run, _load(run)[1])
+
+
+def adopt_run(run: RunDir) -> None:
+    """Make a run that the user trusts one of their own. Raises RunFolderError when it cannot be read or written."""
+    try:
+        seal(run, _load(run)[1])
+    except OSError as error:
+        message = f"{run.root} cannot be written: {error.strerror}"
+        raise RunFolderError(message, hint="make the folder writable for this user") from error
+
+
+def _load(run: RunDir) -> tuple[Plan, str]:
+    try:
+        text = read_text(run.plan_json)
+        return plan_from_json(text), text
+    except FileNotFoundError:
+        message = f"{run.root} is not a run folder: it has no plan.json"
+        raise RunFolderError(message, hint="list runs with: orch ls") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        said = f"it has no {error}" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
+        hint = "start a new run of the recipe"
+        raise RunFolderError(f"plan.json cannot be read: {said}", hint=hint, where=Where(str(run.plan_json))) from None
+
+
+def load_run_object(path: Path) -> dict[str, Any]:
+    """Return the object of a file of a run folder. Raises RunFolderError where it cannot be used."""
+    try:
+        return load_object(path)
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from None
+
+
+@contextmanager
+def understood(path: Path) -> Iterator[None]:
+    """Work in this block with what a file of a run folder said. Raises RunFolderError where it says something else.
+
+    The file is JSON, but it lacks what it should hold, or holds another type: somebody has changed it, or another
+    version of Orch has written it.
+    """
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> RunFolderError:
+    said = str(error) if isinstance(error, ValueError) else getattr(error, "strerror", None) or repr(error)
+    message = f"{path.name} is damaged, or another version of Orch wrote it: {said}"
+    hint = "bring it back from a copy, or start a new run of the recipe"
+    if path.name in _WRITTEN_ANEW:
+        hint = f"remove it, and it is written anew: orch resume {path.parent}"
+    return RunFolderError(message[:_LONGEST], hint=hint, where=Where(str(path)))
+
+
+def _made_at(folder: Path) -> float:
+    try:
+        return folder.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def find_run(name: str, root: Path) -> RunDir:
+    """Return the run that `name` means: a folder, a name (or its beginning) under `root`, or `last`.
+
+    Raises RunFolderError when it means none, or several.
+    """
+    if (folder := Path(name)).is_dir() and (folder / "plan.json").exists():
+        return RunDir(folder.resolve())
+    runs = sorted((path.parent for path in root.glob("*/plan.json") if path.exists()), key=_made_at)
+    if name == "last" and runs:
+        return RunDir(runs[-1].resolve())
+    found = [path for path in runs if path.name == name] or [path for path in runs if path.name.startswith(name)]
+    if len(found) == 1:
+        return RunDir(found[0].resolve())
+    if found:
+        raise RunFolderError(
+            f"{name} means {len(found)} runs", hint="one of: " + ", ".join(path.name for path in found)
+        )
+    raise RunFolderError(f"no run {name!r} in {root}", hint="list runs with: orch ls")

@@ -1,0 +1,308 @@
+"""One recipe file and its overrides → a frozen Recipe, or every problem at once."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ValidationError
+
+from orchestrator.backends import BACKENDS, find_backend, swift_losses
+from orchestrator.backends import sentence_transformers_losses as cross_encoder_losses
+from orchestrator.backends.foreign_names import find_own_name, is_foreign
+from orchestrator.data.reading.file_sets import expand_name
+from orchestrator.errors import Problem, RecipeError, Where
+from orchestrator.evaluation.gate import parse_rule
+from orchestrator.evaluation.measures import CHAT, GROUP, PAIR, RETRIEVAL, parse_metric
+from orchestrator.machine.secrets import is_secret
+from orchestrator.recipe.losses import find_own_loss
+from orchestrator.recipe.schema import Data, Evaluate, Guard, Launch, Loss, ModelRef, Recipe, Teacher, Watch
+from orchestrator.recipe.source import Key, Source, apply_overrides, load_source
+from orchestrator.recipe.wording import Finding, group_findings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_PARTS: dict[Key, type[BaseModel]] = {
+    (): Recipe,
+    ("model",): ModelRef,
+    ("data",): Data,
+    ("loss",): Loss,
+    ("evaluate",): Evaluate,
+    ("launch",): Launch,
+    ("watch",): Watch,
+    ("teacher",): Teacher,
+}
+_EMBEDDING_MODEL = "model: Qwen/Qwen3-Embedding-0.6B"
+_KINDS = {"reranker": (GROUP,), "embedding": (RETRIEVAL, PAIR), "sft": (CHAT,)}  # what a task is measured on
+_LONGEST_SHOWN = 120  # characters of a value in a message
+_GUARDS: Key = ("evaluate", "guard")
+_PROCESSES = frozenset({"NPROC_PER_NODE", "PET_NPROC_PER_NODE"})
+# Variables of launchers on several machines, and the values that they have on one.
+_NODES = {
+    "NNODES": {"1"}, "PET_NNODES": {"1", "1:1"}, "NODE_RANK": {"0"}, "PET_NODE_RANK": {"0"}, "WORLD_SIZE": {"1"},
+    "RANK": {"0", "-1"}, "LOCAL_RANK": {"0", "-1"}, "LOCAL_WORLD_SIZE": {"1"},
+}  # fmt: skip
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)  # a name that every shell can set
+
+
+def _part_at(key: Key) -> type[BaseModel] | None:
+    """Return what may stand at a key: a part of the recipe, or one of its guards."""
+    return Guard if len(key) == len(_GUARDS) + 1 and key[:-1] == _GUARDS else _PARTS.get(key)
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """A valid recipe, the file that it came from, and where each of its values stands."""
+
+    recipe: Recipe
+    path: Path
+    source: Source
+
+    @property
+    def folder(self) -> Path:
+        """The folder that the recipe's relative paths start from."""
+        return self.path.resolve().parent
+
+
+def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> LoadedRecipe:
+    """Read and check a recipe. Raises RecipeError with every problem, in the order of the file."""
+    source = apply_overrides(load_source(path), overrides)
+    problems = list(source.problems)
+    recipe = None
+    try:
+        recipe = Recipe.model_validate(source.data)
+    except ValidationError as error:
+        found = group_findings(source.data, error.errors(include_url=False))
+        problems += [_problem(source, item) for item in found if not _is_rule(item)]
+    problems += _named_measures(source)
+    problems += _train_problems(source)
+    problems += _task_problems(source)
+    problems += _environment_problems(source)
+    files, missing = _expand_files(source, path.resolve().parent)
+    problems += missing
+    if recipe is None or problems:
+        raise RecipeError.from_problems(sorted(problems, key=_place_in_file))
+    return LoadedRecipe(_with_files(recipe, files), path, source)
+
+
+def _place_in_file(problem: Problem) -> tuple[int, int]:
+    where = problem.where or Where("")
+    return where.line or 0, where.column or 0
+
+
+def _is_rule(finding: Finding) -> bool:
+    """Tell whether a value is a gate's rule, which is read in words of its own."""
+    return finding.kind == "string_type" and "gate" in finding.path[:-1]
+
+
+def _problem(source: Source, finding: Finding) -> Problem:
+    """Return what is wrong with one value in the words of a recipe."""
+    key, where = finding.path, source.where(finding.path)
+    if finding.kind == "extra_forbidden":
+        name = str(key[-1])
+        return Problem(f"unknown key {name!r}", _nearest_key(key[:-1], name, source), where)
+    if finding.kind == "missing":
+        return Problem(f"{_dotted(key)} is missing", _describe(key), source.where(key[:-1]))
+    if finding.kind == "value_error":
+        return Problem(str(finding.context.get("error", finding.message)), _describe(key), where)
+    got = _value_at(source.data, key)
+    if finding.kind == "string_pattern_mismatch":
+        return Problem(
+            f"{_dotted(key)}: {_show(got)} cannot name a folder", "use letters, digits, '.', '_' and '-'", where
+        )
+    near = _nearest_choice(key, str(got), finding.choices, source)
+    if finding.kind == "literal_error":
+        message = f"{_dotted(key)}: {_show(got)} is not one of {finding.choices}"
+        return Problem(message, near or "choose one of them", where)
+    hint = near or _describe(key)
+    if finding.expected == "a name or a list of them" and isinstance(got, dict) and isinstance(got.get("path"), str):
+        hint = f"say {key[-1]}: {got['path']}; what its columns are called goes under data.columns"
+    if finding.kind == "string_type" and isinstance(got, bool | int | float):
+        hint = f"put it in quotes, for YAML reads {got} as a {'truth value' if isinstance(got, bool) else 'number'}"
+    if finding.expected == "a list" and isinstance(got, str):
+        hint = f"write [{got}]"
+    if key == ("data", "eval") and isinstance(got, int | float) and not isinstance(got, bool) and 0 < got < 1:
+        hint = f"to hold out a share of the training queries, say eval_ratio: {got:g} in its place"
+    return Problem(f"{_dotted(key)}: expected {finding.expected}, got {_show(got)}", hint, where)
+
+
+def _dotted(key: Key) -> str:
+    return ".".join(str(part) for part in key) or "the recipe"
+
+
+def _show(value: Any) -> str:
+    return _show_text(repr(value))
+
+
+def _show_text(text: str) -> str:
+    return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 1] + "…"
+
+
+def _value_at(data: Any, key: Key) -> Any:
+    for part in key:
+        try:
+            data = data[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return data
+
+
+def _describe(key: Key) -> str:
+    """Return what may stand at a key, or around it: its description, or the keys that it has."""
+    while key:
+        parent = _part_at(key[:-1])
+        field = parent.model_fields.get(str(key[-1])) if parent else None
+        if field and field.description:
+            return field.description
+        if part := _part_at(key):
+            return f"its keys: {', '.join(part.model_fields)}"
+        key = key[:-1]
+    return "see `orch schema`, or start from: orch init recipe.yaml"
+
+
+def _nearest_key(parent: Key, name: str, source: Source) -> str | None:
+    part = _part_at(parent)
+    known = list(part.model_fields) if part else []
+    if parent == ("loss",):
+        kind = _value_at(source.data, ("loss", "type"))
+        known = ["type", *swift_losses.list_settings(str(kind)), *cross_encoder_losses.list_settings(str(kind))]
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    for other, model in _PARTS.items():
+        if name in model.model_fields and other not in {parent, ("teacher",)}:
+            return f"it belongs under {'.'.join(map(str, other)) or 'the top level'}"
+    if parent == () and any(name in backend.argument_names() for backend in BACKENDS.values()):
+        return "it belongs under train"
+    if parent == () and is_foreign(name):
+        backend = find_backend(str(source.data.get("backend")))
+        own = find_own_name(name, backend.json_schema() if backend else (), {})
+        return own if own.startswith(("say it as", "remove it")) else f"under train: {own}"
+    return f"known keys: {', '.join(known)}" if known else None
+
+
+def _nearest_choice(key: Key, word: str, choices: str | None, source: Source) -> str | None:
+    """Return what to say for a word that is none of the choices; losses have names in other tools too."""
+    if key in {("loss",), ("loss", "type")}:
+        return find_own_loss(word, str(_value_at(source.data, ("backend",))))
+    return _nearest_word(word, choices) if choices else None
+
+
+def _nearest_word(word: str, expected: str) -> str | None:
+    near = difflib.get_close_matches(word, expected.replace("'", "").replace(" or ", ", ").split(", "), n=1)
+    return f"did you mean {near[0]!r}?" if near else None
+
+
+def _named_measures(source: Source) -> list[Problem]:
+    """Return the problems of metric names and gates, which are words of their own."""
+    found: list[tuple[Key, object]] = []
+    kinds = _KINDS.get(str(source.data.get("task")), ())
+    metrics = _value_at(source.data, ("evaluate", "metrics"))
+    for index, name in enumerate(metrics if isinstance(metrics, list) else []):
+        found.append((("evaluate", "metrics", index), parse_metric(str(name), kinds)))
+    for gates in (("gate",), *((*_GUARDS, name, "gate") for name in _guard_names(source))):
+        gate = _value_at(source.data, gates)
+        for name, rule in (gate if isinstance(gate, dict) else {}).items():
+            found.append(((*gates, name), parse_rule(name, rule)))
+    return [Problem(item.message, item.hint, source.where(key)) for key, item in found if isinstance(item, Problem)]
+
+
+def _guard_names(source: Source) -> list[str]:
+    guards = _value_at(source.data, _GUARDS)
+    return list(guards) if isinstance(guards, dict) else []
+
+
+def _environment_problems(source: Source) -> list[Problem]:
+    """Return the variables that no shell can set, and those that hold a secret: run folders and logs would keep it."""
+    env = _value_at(source.data, ("launch", "env"))
+    hint = "remove it and set it in the environment of your shell: stages inherit that"
+    found = []
+    for name in env if isinstance(env, dict) else {}:
+        where = source.where(("launch", "env", name))
+        if not _VARIABLE.fullmatch(str(name)):
+            names = "use letters, digits and '_', and begin with a letter"
+            found.append(Problem(f"launch.env: {_show(name)} cannot name a variable", names, where))
+        elif is_secret(str(name)):
+            found.append(Problem(f"launch.env.{name} looks like a secret", hint, where))
+        elif problem := _find_launcher_variable(str(name), str(env[name])):
+            found.append(replace(problem, where=where))
+    return found
+
+
+def _find_launcher_variable(name: str, value: str) -> Problem | None:
+    """Return what a variable for another launcher is called here: what Orch renders decides, and it would be lost."""
+    if name in _PROCESSES:
+        number = value if value.isdigit() else "…"
+        message = f"launch.env.{name}: it is for another launcher, and Orch's own number of processes would win"
+        return Problem(message, f"say launch: {{nproc_per_node: {number}}}, and remove it")
+    if name in _NODES and value not in _NODES[name]:
+        message = f"launch.env.{name}: {value}: a run is for one machine, and would wait for others, or train alone"
+        return Problem(message, "remove it; the processes of this machine are launch.nproc_per_node")
+    return None
+
+
+def _train_problems(source: Source) -> list[Problem]:
+    name, train = source.data.get("backend"), source.data.get("train")
+    backend = find_backend(name) if isinstance(name, str) else None
+    if backend is None or not isinstance(train, dict):
+        return []
+    schema = backend.json_schema()
+    return [
+        Problem(problem.message, problem.hint or _describe_argument(schema.get(key)), source.where(("train", key)))
+        for key, problem in backend.check_train(train)
+    ]
+
+
+def _describe_argument(schema: dict[str, Any] | None) -> str:
+    """Return what a backend's argument may be, in one sentence."""
+    if schema and "default" in schema:
+        return f"for example {schema['default']}, which is its default; `orch schema` lists every argument"
+    return "`orch schema` lists every argument with its type"
+
+
+def _task_problems(source: Source) -> list[Problem]:
+    """Return that the backend does not train for the task, with those that do."""
+    name, task = source.data.get("backend"), source.data.get("task")
+    backend = find_backend(name) if isinstance(name, str) else None
+    able = [other.name for other in BACKENDS.values() if task in other.tasks]
+    if backend is None or not able or backend.name in able:
+        return []
+    hint = f"say backend: {' or '.join(able)}"
+    if task == "embedding":
+        hint += f", whose embedding models here are Qwen3-Embedding, such as {_EMBEDDING_MODEL}"
+    return [Problem(f"{name} does not train for task: {task}", hint, source.where(("backend",)))]
+
+
+def _expand_files(source: Source, folder: Path) -> tuple[dict[Key, tuple[str, ...]], list[Problem]]:
+    """Return the files that each list of data stands for, at its key, and the problems of names that stand for none."""
+    files: dict[Key, tuple[str, ...]] = {}
+    problems = []
+    keys: list[Key] = [("data", "train"), ("data", "eval"), *((*_GUARDS, name) for name in _guard_names(source))]
+    for side in keys:
+        given = _value_at(source.data, side)
+        key = (*side, "data") if isinstance(given, dict) else side  # a guard in full, not its files alone
+        given = given.get("data") if isinstance(given, dict) else given
+        found: list[str] = []
+        for index, name in enumerate(given if isinstance(given, list) else [given]):
+            names = expand_name(folder, name) if isinstance(name, str) else ()
+            if isinstance(names, Problem):
+                where = source.where((*key, index))
+                problems.append(replace(names, message=f"{_dotted(key)}: {names.message}", where=where))
+            else:
+                found += names
+        files[side] = tuple(found)
+    return files, problems
+
+
+def _with_files(recipe: Recipe, files: dict[Key, tuple[str, ...]]) -> Recipe:
+    """Return the recipe with every file named that its folders and patterns stand for."""
+    train, held_out = files["data", "train"], files["data", "eval"]
+    data = recipe.data.model_copy(update={"train": train, "eval": held_out or recipe.data.eval})
+    guards = {
+        name: guard.model_copy(update={"data": files[*_GUARDS, name]}) for name, guard in recipe.evaluate.guard.items()
+    }
+    evaluate = recipe.evaluate.model_copy(update={"guard": guards})
+    return recipe.model_copy(update={"data": data, "evaluate": evaluate})

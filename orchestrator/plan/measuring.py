@@ -1,0 +1,190 @@
+"""Which models a run measures, and how each is scored: the baselines, the teacher, and the packaged model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.backends.models import find_other_scorer
+from orchestrator.backends.scorers import (
+    BI_ENCODER_TOKENS,
+    DTYPES,
+    QWEN3_INSTRUCTION,
+    QWEN3_PROMPT_TOKENS,
+    build_scoring,
+    default_batch_size,
+    find_format,
+    load_own_spec,
+)
+from orchestrator.errors import Problem, RecipeError
+from orchestrator.recipe.plan import Note
+
+if TYPE_CHECKING:
+    from orchestrator.backends.protocol import Job, Training
+
+TEACHER = "teacher"
+# FlagEmbedding/inference/reranker/decoder_only/base.py (1.4.2): FlagLLMReranker's own defaults
+_FLAG_LLM_MARKS = {
+    "prompt": None,
+    "true_token": "Yes",
+    "query_instruction": "A: ",
+    "passage_instruction": "B: ",
+    "query_instruction_format": "{}{}",
+    "passage_instruction_format": "{}{}",
+}
+_LABELS = {
+    "qwen3-native": "base model in Qwen3-Reranker's own prompt",
+    "flag-llm-reranker": "base model in FlagEmbedding's own prompt",
+    "cross-encoder": "base model as the cross-encoder it is",
+    "bi-encoder": "base model as the bi-encoder it is (cosine of its embeddings)",
+    "embedding": "base model with its authors' own instruction",
+    "qwen3-score-head": "base model in Qwen3-Reranker's own prompt, by its head",
+    "reward-model": "base model as the reward model it is",
+    "formatted-head": "base model in the format of its own training",
+}
+_TRAINED_LABELS = {
+    "embedding": "base embedding model",
+    "chat": "base LLM",
+}
+_NATIVES = "one of qwen3-native, cross-encoder, bi-encoder, flag-llm-reranker, qwen3-score-head, reward-model"
+_OF_SYSTEM = ("name", "label", "dtype", "trust_remote_code", "batch_size", "base_name")
+_TUNED_LABEL = "tuned model, packaged, in the format of its training"
+
+
+@dataclass(frozen=True)
+class System:
+    """One model as it is scored: its name in the plan, the whole scoring spec, and the stage's title."""
+
+    name: str
+    spec: dict[str, Any]
+    title: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The untouched model in each format that the recipe asks for, the teacher last; and the tuned one.
+
+    `yardstick` is the first baseline of the base model. It is there where the recipe asks for none, too: guards are
+    measured before and after.
+    """
+
+    baselines: tuple[System, ...]
+    packaged: System
+    yardstick: System
+    notes: tuple[Note, ...] = ()
+
+
+def build_measured(job: Job, training: Training) -> Measured:
+    """Return what is scored. A base model without a format of its own, or with the training's, has one baseline."""
+    native = _packaged_head(job) or _native(job, training)
+    same = native is not None and native == training.scoring
+    names: list[str] = []
+    for asked in job.recipe.evaluate.baselines:
+        name = asked if native is not None else "trained-format"
+        name = "native" if same else name
+        if name not in names:
+            names.append(name)
+    notes: tuple[Note, ...] = ()
+    if native is None and "native" in job.recipe.evaluate.baselines:
+        why = "the base model has no way of scoring of its own, or it is the training's"
+        notes = (Note("baseline", "native", "trained-format", "orch", why),)
+    baselines = [_baseline(job, training, name, native if name == "native" and not same else None) for name in names]
+    yardstick = baselines[0] if baselines else _baseline(job, training, "trained-format", None)
+    teachers = [build_teacher(job)] if job.teacher else []
+    packaged = System("packaged", _complete(job, "packaged", training.scoring, _TUNED_LABEL), _TUNED_LABEL)
+    return Measured((*baselines, *teachers), packaged, yardstick, notes)
+
+
+def build_teacher(job: Job) -> System:
+    """Return how the job's teacher scores pairs. Raises RecipeError for one that cannot."""
+    spec = find_teacher_spec(job)
+    if isinstance(spec, Problem):
+        raise RecipeError.from_problems([spec])
+    return System(TEACHER, spec, f"Score the teacher {job.teacher.name if job.teacher else TEACHER}")
+
+
+def find_teacher_spec(job: Job) -> dict[str, Any] | Problem:
+    """Return the scoring spec of the job's teacher, or why it has none; the job has a teacher."""
+    teacher, said = job.teacher, job.recipe.teacher
+    if teacher is None or said is None:
+        return Problem("the recipe names no teacher", "say it: teacher: owner/name")
+    other = find_other_scorer(teacher.name, teacher.architectures)
+    if other and teacher.native is None:
+        message = f"{teacher.name} is scored by FlagEmbedding's {other}, which Orch does not call"
+        return Problem(message, "choose another teacher, such as BAAI/bge-reranker-v2-gemma")
+    if teacher.brings_code and not teacher.trust_remote_code:
+        hint = "read it, then say teacher: {path: …, trust_remote_code: true}; or take a teacher without code"
+        return Problem(f"the teacher {teacher.name} brings Python code along, and does not load without it", hint)
+    spec = build_scoring(
+        teacher,
+        dtype=DTYPES[job.hardware.precision],
+        name=TEACHER,
+        label=f"teacher: {teacher.name}",
+        max_length=said.max_length,
+        instruction=said.instruction,
+        batch_size=said.batch_size,
+    )
+    if isinstance(spec, Problem):
+        unknown = load_own_spec(teacher) is None and find_format(teacher) is None
+        in_recipe = f"say it: teacher: {{path: {teacher.name}, native: …}}, {_NATIVES}"
+        return Problem(spec.message, in_recipe if unknown else spec.hint, spec.where)
+    return {**spec, **({"base_name": "a tiny random model"} if job.smoke else {})}
+
+
+def _baseline(job: Job, training: Training, name: str, native: dict[str, Any] | None) -> System:
+    if native is not None:
+        label = _LABELS[native["scorer"]]
+        return System(name, _complete(job, name, native, label), f"Score the untouched {label}")
+    scorer = training.scoring["scorer"]
+    label = _TRAINED_LABELS.get(scorer) or "base model in the format of the training"
+    if name == "native" and scorer in {"qwen3-native", "flag-llm-reranker"}:
+        label = _LABELS[scorer]
+    return System(name, _complete(job, name, training.scoring, label), f"Score the untouched {label}")
+
+
+def _packaged_head(job: Job) -> dict[str, Any] | None:
+    """Return how a packaged LLM with a head says that it is scored; None for any other base model."""
+    own = load_own_spec(job.model) if job.model.score_head and job.model.native is None else None
+    return {key: value for key, value in own.items() if key not in _OF_SYSTEM} if isinstance(own, dict) else None
+
+
+def _native(job: Job, training: Training) -> dict[str, Any] | None:
+    """Return how the base model's authors score with it; None where that is unknown, or a cross-encoder's logit."""
+    scorer, max_length = training.scoring["scorer"], training.scoring["max_length"]
+    if scorer == "chat":
+        return training.scoring
+    if scorer == "embedding":
+        prompt = training.scoring["query_prompt"]
+        if prompt or job.kind == "pair":
+            return training.scoring
+        return {**training.scoring, "query_prompt": f"Instruct: {QWEN3_INSTRUCTION}\nQuery:"}
+    native = job.model.native
+    if scorer == native == "qwen3-native":
+        return training.scoring
+    if native is None or native == "cross-encoder":
+        return None
+    spec: dict[str, Any] = {"scorer": native, "max_length": max_length}
+    if native == "flag-llm-reranker":  # with the training's lengths, where that is FlagEmbedding's too
+        return (training.scoring if scorer == native else spec) | _FLAG_LLM_MARKS
+    if native == "bi-encoder":  # it reads query and document apart, up to its own length
+        spec["max_length"] = max(max_length, BI_ENCODER_TOKENS)
+    if native in {"qwen3-native", "qwen3-score-head"}:
+        if training.scoring.get("tool") != "swift":  # ms-swift's length counts the prompt already
+            spec["max_length"] += QWEN3_PROMPT_TOKENS
+        spec["instruction"] = job.recipe.data.instruction or job.recipe.evaluate.instruction or QWEN3_INSTRUCTION
+    return spec
+
+
+def _complete(job: Job, name: str, scoring: dict[str, Any], label: str) -> dict[str, Any]:
+    """Return the spec with what every scorer needs to know."""
+    batch_size = job.recipe.evaluate.batch_size or default_batch_size(scoring["scorer"], job.model.family)
+    return {
+        "version": 1,
+        "name": name,
+        "label": label,
+        "dtype": DTYPES[job.hardware.precision],
+        "trust_remote_code": job.model.trust_remote_code,
+        "batch_size": batch_size,
+        **({"base_name": "a tiny random model"} if job.smoke else {}),
+        **scoring,
+    }

@@ -1,0 +1,118 @@
+"""A job → its plan: which stages, in which order, with which files. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from orchestrator.machine.rundir import RunDir
+from orchestrator.plan.measuring import TEACHER, build_measured
+from orchestrator.plan.stages.data import add_guard_data, add_prepare, find_data_files
+from orchestrator.plan.stages.draft import Draft
+from orchestrator.plan.stages.scoring import (
+    add_base_score,
+    add_packaged_score,
+    add_scoring_file,
+    guard_eval_files,
+    run_eval_files,
+)
+from orchestrator.plan.stages.smoke import add_tiny_model, shrink_job
+from orchestrator.plan.stages.teacher import add_teacher
+from orchestrator.plan.stages.training import add_merge, add_package, add_train, build_training
+from orchestrator.recipe.plan import Plan
+
+if TYPE_CHECKING:
+    from orchestrator.backends.protocol import Job, Training
+    from orchestrator.plan.measuring import Measured
+    from orchestrator.recipe.plan import Stage
+
+
+def build_plan(job: Job) -> Plan:
+    """Return the plan of a job: its stages in the order of the run. Raises RenderError for what cannot be rendered."""
+    draft = _start_draft(job)
+    job, recipe = draft.job, draft.job.recipe
+    files = find_data_files(draft)
+    teacher_model = None
+    if job.teacher:
+        taught = add_teacher(draft, job.teacher, files.train)
+        files, teacher_model = replace(files, train=(taught.rows,)), taught.model
+
+    model = draft.output("tiny-model", after=1 + len(files.guards)) if job.smoke else job.model.location
+    # The train stage's arguments name its folder, before the stages in front of it are added.
+    baselines = len(build_measured(job, build_training(draft, model, output="")).baselines)
+    output = draft.output("train", after=1 + len(files.guards) + int(job.smoke) + baselines)
+    training = build_training(draft, model, output)
+    measured = build_measured(job, training)
+    draft.notes += measured.notes
+
+    add_prepare(draft, training, files)
+    for guard, names in files.guards.items():  # now: a bad row must not end a run after its training
+        add_guard_data(draft, guard, names)
+    if job.smoke:
+        add_tiny_model(draft)
+    scored = _add_baselines(draft, measured, model, teacher_model)
+    add_train(draft, training, model)
+    scored += _add_tuned(draft, training, measured, model)
+    _add_report(draft, scored)
+    return Plan(
+        name=recipe.name,
+        run_dir=str(job.run_dir),
+        task=recipe.task,
+        backend=recipe.backend,
+        smoke=job.smoke,
+        recipe=recipe.model_dump(mode="json"),
+        stages=tuple(draft.stages),
+        files=(*draft.files, *training.files),
+        notes=(*draft.notes, *training.notes),
+        versions=job.versions,
+    )
+
+
+def _start_draft(job: Job) -> Draft:
+    shrunk, scale = shrink_job(job) if job.smoke else (job, None)
+    return Draft(shrunk, scale, RunDir(job.run_dir))
+
+
+def _add_baselines(draft: Draft, measured: Measured, model: str, teacher_model: str | None) -> list[Stage]:
+    """Add what is scored before the training: the untouched model, and last the teacher."""
+    data = run_eval_files(draft)
+    found = []
+    for system in measured.baselines:
+        kind = f"baseline-{system.name}"
+        if system.name == TEACHER and teacher_model:
+            found.append(add_base_score(draft, kind, system, model=teacher_model, data=data, loads=draft.job.teacher))
+        else:
+            found.append(add_base_score(draft, kind, system, model=model, data=data))
+    return found
+
+
+def _add_tuned(draft: Draft, training: Training, measured: Measured, model: str) -> list[Stage]:
+    """Add what becomes of the trained weights: merge, package, evaluation and guards; nothing for a bare adapter."""
+    weights, adapter = training.weights, None
+    if training.lora:
+        if not draft.job.recipe.merge:
+            return []
+        adapter, weights = weights, add_merge(draft, model, weights)
+    scoring = add_scoring_file(draft, measured.packaged)
+    add_package(draft, weights=weights, base=model, adapter=adapter, scoring=scoring)
+    data = run_eval_files(draft)
+    scored = [add_packaged_score(draft, "evaluate", "Score the packaged model as its user loads it", data)]
+    for guard in draft.job.guard_kinds:
+        data = guard_eval_files(draft, guard)
+        before = replace(measured.yardstick, title=f"Score the untouched base model on the guard {guard}")
+        scored.append(add_base_score(draft, f"guard-{guard}-before", before, model=model, data=data))
+        scored.append(
+            add_packaged_score(draft, f"guard-{guard}-after", f"Score the packaged model on the guard {guard}", data)
+        )
+    return scored
+
+
+def _add_report(draft: Draft, scored: list[Stage]) -> None:
+    draft.add(
+        "report",
+        "Compare, judge and report",
+        draft.render_orch("orch/report.j2", run_dir=str(draft.run.root)),
+        inputs=tuple(f"{stage.folder}/output/scores.jsonl" for stage in scored),
+        outputs=("metrics.json", "report.json", "report.html"),
+        done_codes=(0, 8),  # 8: the report is written and the gate is missed
+    )

@@ -1,0 +1,99 @@
+"""What `--smoke` makes of a job: few rows and steps, no gates, and tiny random models instead of the real ones."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from orchestrator.backends import BACKENDS
+
+if TYPE_CHECKING:
+    from orchestrator.backends.models import BaseModel
+    from orchestrator.backends.protocol import Job, SmokeScale
+    from orchestrator.plan.stages.draft import Draft
+    from orchestrator.recipe.schema import Evaluate
+
+_LIKE_TASKS = {"embedding": ("embedding", "qwen3"), "sft": ("chat", "qwen3")}
+_LIKE_FAMILIES = {"encoder": ("encoder", "bert"), "decoder": ("decoder", "qwen3")}
+TEACHER_SEED = 7  # another one than the student's, or both would be the same random model
+
+
+def shrink_job(job: Job) -> tuple[Job, SmokeScale]:
+    """Return the smoke version of a job: same recipe, stages and templates, on a tiny model with few rows and steps."""
+    scale = BACKENDS[job.recipe.backend].smoke_scale(job)
+    train = {name: value for name, value in job.recipe.train.items() if name not in scale.leave_out}
+    recipe = job.recipe.model_copy(update={**scale.recipe, "train": train | scale.train, "gate": {}})
+    if recipe.evaluate.guard:
+        recipe = recipe.model_copy(update={"evaluate": _drop_gates(recipe.evaluate)})
+    return replace(job, recipe=recipe, smoke=True), scale
+
+
+def _drop_gates(evaluate: Evaluate) -> Evaluate:
+    guards = {name: guard.model_copy(update={"gate": {}}) for name, guard in evaluate.guard.items()}
+    return evaluate.model_copy(update={"guard": guards})
+
+
+def count_teacher_rows(job: Job, scale: SmokeScale) -> int:
+    """Return how many raw rows the teacher scores, so that `prepare` finds its few rows on every side among them.
+
+    Sides are drawn by query, so that a share of few rows varies: twice as many are scored where sides are split off.
+    """
+    data = job.recipe.data
+    held_out, validation = data.eval_ratio or 0.0, data.validation_ratio or 0.0
+    if not held_out and not validation:
+        return scale.limit_train
+    wanted = [scale.limit_train / ((1 - held_out) * (1 - validation))]
+    if held_out:
+        wanted.append(scale.limit_eval / held_out)
+    if validation:
+        wanted.append(1 / (validation * (1 - held_out)))
+    return 2 * math.ceil(max(wanted))
+
+
+def add_tiny_model(draft: Draft) -> str:
+    """Add the stage that builds the tiny base model from the prepared texts; return its folder."""
+    job, run = draft.job, draft.run
+    like, model_type = _find_like(job.recipe.task, job.model)
+    texts = [run.train_jsonl, run.eval_jsonl, *([run.corpus_jsonl] if draft.searches_corpus else [])]
+    output = draft.output("tiny-model")
+    command = draft.render_worker(
+        "orch/tiny_model.j2",
+        like=like,
+        model_type=model_type,
+        texts=[str(path) for path in texts],
+        out=output,
+        seed=None,
+    )
+    draft.add(
+        "tiny-model",
+        "Build a tiny model of the same architecture",
+        command,
+        inputs=tuple(f"data/{path.name}" for path in texts),
+        outputs=(f"{output}/config.json",),
+    )
+    return output
+
+
+def _find_like(task: str, model: BaseModel) -> tuple[str, str]:
+    """Return kind and model type of the tiny model in a model's place: a reward model is asked in a chat template."""
+    chats = task == "reranker" and model.native == "reward-model"
+    return _LIKE_TASKS["sft"] if chats else _LIKE_TASKS.get(task) or _LIKE_FAMILIES[model.family]
+
+
+def add_tiny_teacher(draft: Draft, teacher: BaseModel, scorer: str, pairs: str) -> str:
+    """Add the stage that builds a tiny model in the teacher's place from the texts it will score; return its folder."""
+    decoder = teacher.family == "decoder"
+    like, model_type = ("embedding", "qwen3") if decoder and scorer == "embedding" else _find_like("reranker", teacher)
+    output = draft.output("tiny-teacher")
+    command = draft.render_worker(
+        "orch/tiny_model.j2", like=like, model_type=model_type, texts=[pairs], out=output, seed=TEACHER_SEED
+    )
+    draft.add(
+        "tiny-teacher",
+        "Build a tiny model of the teacher's architecture",
+        command,
+        inputs=(pairs,),
+        outputs=(f"{output}/config.json",),
+    )
+    return output

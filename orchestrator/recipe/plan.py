@@ -1,0 +1,181 @@
+"""Plan, Stage, Command and File: plain data that says everything a run will do."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from orchestrator.machine.json_files import parse_json, require_types
+
+PLAN_VERSION = 1
+
+
+@dataclass(frozen=True)
+class File:
+    """A rendered file: `path` relative to the run folder, and its exact text."""
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Command:
+    """One native process: argument list, the environment that the recipe adds, working directory."""
+
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
+    cwd: str = "."
+
+
+@dataclass(frozen=True)
+class Resume:
+    """How a stage continues: `flag` and the newest complete checkpoint of `checkpoints` are appended to its argv.
+
+    `checkpoints` is a folder that holds `checkpoint-N/`; relative to the run folder.
+    """
+
+    flag: str
+    checkpoints: str
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """The same training in smaller batches, for a machine whose memory ran out: as many rows a step, the same loss.
+
+    `title` says what differs from the stage's own command; `script` is that command as a rendered file of the plan.
+    """
+
+    title: str
+    argv: tuple[str, ...]
+    script: str
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the run. Paths are relative to the run folder unless absolute.
+
+    `inputs` are files or folders whose contents decide the result (hashed into the digest);
+    `outputs` must exist after success; `done_codes` are the exit codes that count as finished. With `counts_rows` its
+    log says how many rows it has loaded, and they must be those of the ledger. `flat_loss` is the loss of a model that
+    scores everything alike, where that is one number. `fallbacks` are tried in their order when memory runs out.
+    """
+
+    name: str
+    kind: str
+    title: str
+    command: Command
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    done_codes: tuple[int, ...] = (0,)
+    timeout_s: float | None = None
+    resume: Resume | None = None
+    counts_rows: bool = False
+    flat_loss: float | None = None
+    fallbacks: tuple[Fallback, ...] = ()
+
+    @property
+    def folder(self) -> str:
+        """The stage's own folder, relative to the run folder."""
+        return f"stages/{self.name}"
+
+
+@dataclass(frozen=True)
+class Note:
+    """One translated, defaulted or chosen argument, for `orch render --explain`."""
+
+    stage: str
+    argument: str
+    value: str
+    origin: str  # recipe | translated | default | hardware | orch
+    why: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a run will do, in order. `run_dir` is absolute."""
+
+    name: str
+    run_dir: str
+    task: str
+    backend: str
+    smoke: bool
+    recipe: dict[str, Any]
+    stages: tuple[Stage, ...]
+    files: tuple[File, ...]
+    notes: tuple[Note, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+    version: int = PLAN_VERSION
+
+    def stage(self, kind: str) -> Stage | None:
+        """Return the first stage of that kind, or None."""
+        return next((stage for stage in self.stages if stage.kind == kind), None)
+
+    def file(self, path: str) -> File | None:
+        """Return the rendered file of that path, or None."""
+        return next((file for file in self.files if file.path == path), None)
+
+    def digest(self) -> str:
+        """Return a hash of all that decides what the run does."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """Return the plan as the text of plan.json."""
+        return json.dumps(asdict(self), ensure_ascii=False, indent=2, sort_keys=True) + "\n"
+
+
+def plan_from_json(text: str) -> Plan:
+    """Return the plan that `Plan.to_json` wrote.
+
+    Raises KeyError, TypeError, AttributeError or ValueError for any other text, also where a value has another type.
+    """
+    raw = parse_json(text)
+    stages = tuple(
+        Stage(
+            name=item["name"],
+            kind=item["kind"],
+            title=item["title"],
+            command=Command(
+                argv=_listed(item["command"]["argv"]),
+                env=tuple((key, value) for key, value in _listed(item["command"]["env"])),
+                cwd=item["command"]["cwd"],
+            ),
+            inputs=_listed(item["inputs"]),
+            outputs=_listed(item["outputs"]),
+            files=_listed(item["files"]),
+            done_codes=_listed(item["done_codes"]),
+            timeout_s=item["timeout_s"],
+            resume=Resume(**item["resume"]) if item["resume"] else None,
+            counts_rows=item.get("counts_rows", False),
+            flat_loss=item.get("flat_loss"),
+            fallbacks=tuple(
+                Fallback(fallback["title"], _listed(fallback["argv"]), fallback["script"])
+                for fallback in item.get("fallbacks", ())
+            ),
+        )
+        for item in _listed(raw["stages"])
+    )
+    plan = Plan(
+        name=raw["name"],
+        run_dir=raw["run_dir"],
+        task=raw["task"],
+        backend=raw["backend"],
+        smoke=raw["smoke"],
+        recipe=raw["recipe"],
+        stages=stages,
+        files=tuple(File(**item) for item in _listed(raw["files"])),
+        notes=tuple(Note(**item) for item in _listed(raw["notes"])),
+        versions=raw["versions"],
+        version=raw["version"],
+    )
+    require_types(plan)
+    return plan
+
+
+def _listed(value: Any) -> tuple[Any, ...]:
+    """Return a list as a tuple: the letters of a text, or the keys of an object, are none."""
+    if not isinstance(value, list):
+        raise TypeError(f"{type(value).__name__} is no list")
+    return tuple(value)

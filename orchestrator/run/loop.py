@@ -1,0 +1,344 @@
+"""The stage loop: skip what is done, launch or adopt the rest one by one, and leave the run resumable at any moment."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import InterruptedRunError, OrchError, RunFolderError
+from orchestrator.logs.events import (
+    EventLog,
+    Listener,
+    Message,
+    RunFinished,
+    RunStarted,
+    StageFinished,
+    StageSkipped,
+    StageStarted,
+    load_attempt_events,
+    load_losses,
+)
+from orchestrator.logs.live import LiveLog
+from orchestrator.logs.scrub import scrub_logs
+from orchestrator.machine import process, process_stacks
+from orchestrator.machine.language import current_language
+from orchestrator.machine.process import Child, Processes
+from orchestrator.run import wording
+from orchestrator.run.attempts import find_missing_outputs, prepare_attempt
+from orchestrator.run.build_locks import clear_stale_build_locks
+from orchestrator.run.digests import stage_digest
+from orchestrator.run.failures import Failure, build_failure
+from orchestrator.run.interrupts import Interrupts, counted_interrupts
+from orchestrator.run.leftovers import find_leftover
+from orchestrator.run.links import refuse_links
+from orchestrator.run.lock import explain_os_error, held_lock, show_life
+from orchestrator.run.memory import explain_end, find_next
+from orchestrator.run.outcomes import RunOutcome, StageOutcome
+from orchestrator.run.rows import load_expected_rows
+from orchestrator.run.rules import build_loss_rules, load_watch
+from orchestrator.run.scripts import write_plan, write_script
+from orchestrator.run.spawning import spawn_stage
+from orchestrator.run.state import (
+    LaunchRecord,
+    RunState,
+    StageResult,
+    find_state,
+    load_launch,
+    load_result,
+    read_exit_code,
+    write_launch,
+    write_result,
+    write_state,
+)
+from orchestrator.run.stopping import PATIENCE, Clock, Patience, stop_stage
+from orchestrator.run.watch import Limits, Surroundings, watch_stage
+
+if TYPE_CHECKING:
+    from orchestrator.machine.rundir import RunDir
+    from orchestrator.recipe.plan import Plan, Stage
+    from orchestrator.recipe.schema import Watch
+    from orchestrator.run.stacks import Inspector
+
+
+@dataclass(frozen=True)
+class _Running:
+    """A stage's process that an earlier supervisor left alive."""
+
+    stage: Stage
+    child: Child
+    record: LaunchRecord
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What all steps of one `run_plan` share."""
+
+    plan: Plan
+    folder: RunDir
+    edges: Surroundings
+    state: RunState
+    watch: Watch
+    poll_s: float
+
+    def limits(self, stage: Stage) -> Limits:
+        return Limits(stage.timeout_s, self.watch.stall_timeout_s, self.poll_s, load_expected_rows(stage, self.folder))
+
+    def log(self, stage: Stage, record: LaunchRecord) -> LiveLog:
+        folder, rules = self.folder.stage(stage.name), build_loss_rules(self.watch, stage)
+        log = LiveLog(stage.name, folder, record.stdout_offset, record.stderr_offset, rules)
+        if record.resumed_from:
+            log.know_losses(load_losses(self.folder.events_jsonl, stage.name))
+        return log
+
+
+def run_plan(
+    plan: Plan,
+    run_dir: RunDir,
+    *,
+    clock: Clock = time,
+    processes: Processes = process,
+    inspector: Inspector = process_stacks,
+    listener: Listener | None = None,
+    interrupts: Interrupts | None = None,
+    patience: Patience = PATIENCE,
+    stall_s: float | None = None,
+    poll_s: float = 0.2,
+) -> RunOutcome:
+    """Run every stage of `plan` that is not done; the same call starts a run and resumes one.
+
+    Signals are caught when `interrupts` is not given; `stall_s` goes before the recipe's `watch.stall_timeout_s`.
+    Raises RunFolderError (busy, moved, not writable), StageFailedError (or DataError, PreflightError from Orch's own
+    stages), StalledError, InterruptedRunError.
+    """
+    if Path(plan.run_dir).resolve() != run_dir.root.resolve():
+        raise RunFolderError(
+            f"the plan was made for {plan.run_dir}, not for {run_dir.root}",
+            hint="its commands name that folder: move the run back, or start a new run of the recipe",
+        )
+    with ExitStack() as stack:
+        stack.enter_context(held_lock(run_dir))
+        refuse_links(plan, run_dir)
+        counted = interrupts or stack.enter_context(counted_interrupts())
+        events = EventLog(run_dir.events_jsonl, clock.time, listener)
+        edges = Surroundings(processes, inspector, clock, counted, events.emit, lambda: show_life(run_dir), patience)
+        state = RunState("running", started=clock.time())
+        watch = load_watch(plan)
+        if stall_s is not None:
+            watch = watch.model_copy(update={"stall_timeout_s": stall_s})
+        run = _Run(plan, run_dir, edges, state, watch, poll_s)
+        try:
+            outcome = _run_stages(run)
+        except OrchError as error:
+            _close(run, "interrupted" if isinstance(error, InterruptedRunError) else "failed", error)
+            raise
+        except OSError as error:
+            failure = explain_os_error(run_dir, error)
+            _close(run, "failed", failure)
+            raise failure from error
+        write_state(run_dir, replace(state, status="done", exit_code=outcome.exit_code, finished=clock.time()))
+        edges.emit(RunFinished("done", outcome.exit_code))
+        return outcome
+
+
+def _run_stages(run: _Run) -> RunOutcome:
+    write_plan(run.plan, run.folder)
+    run.edges.emit(RunStarted(run.plan.name, tuple(stage.name for stage in run.plan.stages)))
+    running = _find_running(run)
+    write_state(run.folder, _with_child(run, running.stage, running.child) if running else run.state)
+    outcomes: list[StageOutcome] = []
+    for stage in run.plan.stages:
+        if running and running.stage == stage:
+            adopted, running = _adopt(run, running), None
+            if adopted:
+                outcomes.append(adopted)
+                continue
+        digest = stage_digest(run.plan, stage)
+        done = _find_done(run, stage, digest)
+        if done:
+            run.edges.emit(StageSkipped(stage.name))
+            outcomes.append(StageOutcome(stage.name, "skipped", done.exit_code, done.seconds, done.attempts))
+            continue
+        if running:  # what it works on is about to change
+            _stop_leftover(run, running.child, running.stage.name)
+            running = None
+        if run.edges.interrupts.count:
+            raise _interrupted(run, stage)
+        outcomes.append(_launch(run, stage, digest))
+    return RunOutcome(run.folder, tuple(outcomes))
+
+
+def _find_running(run: _Run) -> _Running | None:
+    """Return the process that a killed supervisor left, if it does what the plan asks; end any other."""
+    left = find_leftover(run.folder, run.edges.processes)
+    if left is None:
+        return None
+    record = load_launch(run.folder.stage(left.stage))
+    stage = next((stage for stage in run.plan.stages if stage.name == left.stage), None)
+    alive = run.edges.processes.is_alive(left.child.pid, left.child.start)
+    if alive and stage and record and record.token == left.child.token:
+        if record.digest == stage_digest(run.plan, stage):
+            return _Running(stage, left.child, record)
+        run.edges.emit(Message("warning", "still runs with another plan or other inputs: stopped", stage.name))
+    _stop_leftover(run, left.child, left.stage)
+    return None
+
+
+def _stop_leftover(run: _Run, child: Child, stage: str) -> None:
+    edges = run.edges
+    members = edges.processes.find_members(child)
+    if not members:
+        return
+    ended = not edges.processes.is_alive(child.pid, child.start)  # these outlived their launcher: its code stands
+    edges.emit(Message("warning", f"ends processes {', '.join(map(str, members))} of an earlier attempt", stage))
+    left = stop_stage(
+        child,
+        processes=edges.processes,
+        clock=edges.clock,
+        patience=edges.patience,
+        hurry=lambda: edges.interrupts.count > 1,
+    )
+    if not ended:
+        run.folder.stage(stage).exit_code.unlink(missing_ok=True)
+    if left:
+        raise RunFolderError(
+            f"processes {', '.join(map(str, left))} of {stage} are still there and cannot be killed",
+            hint="they hang in the kernel (a dead network disk or device); resume when they are gone",
+        )
+
+
+def _find_done(run: _Run, stage: Stage, digest: str) -> StageResult | None:
+    """Return the result of a stage that is done, also when it ended well while nobody watched."""
+    folder = run.folder.stage(stage.name)
+    if find_missing_outputs(stage, run.folder):
+        return None
+    result = load_result(folder)
+    if result:
+        return result if result.digest == digest else None
+    record, code = load_launch(folder), read_exit_code(folder)
+    if record is None or code not in stage.done_codes or record.digest != digest:
+        return None
+    log = run.log(stage, record)
+    log.read_events(0.0, at_end=True)
+    if log.fatal:
+        run.edges.emit(Message("warning", f"ended unseen, and is not done: {log.fatal.message}", stage.name))
+        return None
+    return _conclude(run, stage, record, code, max(0.0, folder.exit_code.stat().st_mtime - record.started))
+
+
+def _adopt(run: _Run, running: _Running) -> StageOutcome | None:
+    """Follow what an earlier supervisor left; None when it fails: what killed that one may have hit both."""
+    stage, record = running.stage, running.record
+    log = run.log(stage, record)
+    log.skip_reported(load_attempt_events(run.folder.events_jsonl, stage.name))
+    run.edges.emit(Message("info", f"still runs as process {running.child.pid}: followed from here", stage.name))
+    ended = _follow(run, stage, running.child, record, log)
+    if isinstance(ended, StageOutcome):
+        return ended
+    if not ended.by_itself:
+        raise ended.error
+    text = f"what the killed supervisor left has failed too, so it starts again: {ended.error.problems[0].message}"
+    run.edges.emit(Message("warning", text, stage.name))
+    return None
+
+
+def _launch(run: _Run, stage: Stage, digest: str) -> StageOutcome:
+    """Run a stage, again and in smaller batches while memory runs out and the plan has them."""
+    fallback = None
+    while True:
+        record, ended = _launch_once(run, stage, digest, fallback)
+        if isinstance(ended, StageOutcome):
+            return ended
+        smaller = find_next(stage, record, ended)
+        if smaller is None:
+            raise explain_end(stage, ended)
+        fallback = record.fallback + 1
+        run.edges.emit(Message("warning", f"memory ran out: it goes on with {smaller.title}", stage.name))
+        if run.edges.interrupts.count:
+            raise _interrupted(run, stage)
+
+
+def _launch_once(
+    run: _Run, stage: Stage, digest: str, fallback: int | None
+) -> tuple[LaunchRecord, StageOutcome | Failure]:
+    edges = run.edges
+    attempt = prepare_attempt(stage, run.folder, digest, edges.clock.time(), fallback=fallback)
+    record = attempt.record
+    folder = run.folder.stage(stage.name)
+    write_launch(folder, record)
+    write_script(run.plan, stage, run.folder, record)
+    for note in [*attempt.notes, *clear_stale_build_locks(dict(stage.command.env), edges.processes)]:
+        edges.emit(Message("info", note, stage.name))
+    # The token is on disk before the process is there: whoever comes after a kill at this very moment finds it.
+    write_state(run.folder, _with_child(run, stage, Child(0, 0, "", record.token)))
+    child = spawn_stage(stage, record, folder, edges.processes)
+    try:
+        write_state(run.folder, _with_child(run, stage, child))
+        edges.emit(StageStarted(stage.name, child.pid, record.attempt, record.resumed_from))
+        return record, _follow(run, stage, child, record, run.log(stage, record))
+    except OrchError:
+        raise
+    except BaseException:  # a bug, or a run folder that cannot be written: nothing may train on unseen
+        stop_stage(child, processes=edges.processes, clock=edges.clock, patience=edges.patience, gently=False)
+        raise
+
+
+def _follow(run: _Run, stage: Stage, child: Child, record: LaunchRecord, log: LiveLog) -> StageOutcome | Failure:
+    folder, clock = run.folder.stage(stage.name), run.edges.clock
+    begun, before = clock.monotonic(), max(0.0, clock.time() - record.started)  # the clock may be set meanwhile
+    ending = watch_stage(stage.name, child, record, folder, log=log, limits=run.limits(stage), edges=run.edges)
+    scrub_logs(folder)
+    seconds = round(before + clock.monotonic() - begun, 3)
+    if ending.reason == "stopped":
+        run.edges.emit(StageFinished(stage.name, "stopped", ending.exit_code, seconds))
+        raise _interrupted(run, stage)
+    missing = find_missing_outputs(stage, run.folder)
+    if ending.reason == "exited" and ending.exit_code in stage.done_codes and not missing:
+        result = _conclude(run, stage, record, ending.exit_code, seconds)
+        return StageOutcome(stage.name, "done", result.exit_code, result.seconds, result.attempts)
+    limits, recipe = run.limits(stage), run.plan.recipe
+    failure = build_failure(stage, folder, record, ending, missing=missing, limits=limits, recipe=recipe)
+    run.edges.emit(StageFinished(stage.name, failure.status, ending.exit_code, seconds))
+    write_state(run.folder, replace(run.state, stage=stage.name, reason=failure.status))
+    return failure
+
+
+def _conclude(run: _Run, stage: Stage, record: LaunchRecord, exit_code: int, seconds: float) -> StageResult:
+    """Declare a stage done: result.json is the last thing written."""
+    scrub_logs(run.folder.stage(stage.name))  # also where it ended while nobody watched
+    seconds, finished = round(seconds, 3), record.started + seconds
+    run.edges.emit(StageFinished(stage.name, "done", exit_code, seconds))
+    write_state(run.folder, replace(run.state, stage=stage.name))
+    result = StageResult(
+        stage.name, "done", exit_code, record.digest, record.started, finished, seconds, record.attempt
+    )
+    write_result(run.folder.stage(stage.name), result)
+    return result
+
+
+def _interrupted(run: _Run, stage: Stage) -> InterruptedRunError:
+    language = current_language()
+    hint = wording.GO_ON.say(language).format(run.folder.root)
+    return InterruptedRunError(wording.STOPPED_AT.say(language).format(stage.name), hint=hint)
+
+
+def _with_child(run: _Run, stage: Stage, child: Child) -> RunState:
+    return replace(run.state, stage=stage.name, child=child)
+
+
+def _close(run: _Run, status: str, error: OrchError) -> None:
+    """Record how the run ended, as far as the disk lets us."""
+    last = find_state(run.folder) or run.state
+    message = error.problems[0].message
+    now = run.edges.clock.time()
+    try:
+        write_state(
+            run.folder,
+            replace(last, status=status, child=None, message=message, exit_code=error.exit_code, finished=now),
+        )
+    except OSError:
+        return
+    finally:
+        run.edges.emit(RunFinished(status, error.exit_code))

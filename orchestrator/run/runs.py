@@ -1,0 +1,240 @@
+"""Runs seen from outside: list them, read their logs, stop one. Reads run folders only."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import RunFolderError
+from orchestrator.logs.follow import LogFollower
+from orchestrator.machine import process
+from orchestrator.machine.json_files import load_object, read_text
+from orchestrator.machine.ownership import is_own
+from orchestrator.machine.rundir import RunDir
+from orchestrator.recipe.plan import plan_from_json
+from orchestrator.run.leftovers import find_leftover
+from orchestrator.run.lock import held_lock, is_supervised, load_holder
+from orchestrator.run.state import RunState, find_state, read_state, write_state
+from orchestrator.run.stopping import PATIENCE, Clock, Patience, stop_stage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from orchestrator.machine.process import Processes
+
+POLL_S = 0.3
+_MARGIN_S = 10.0  # what a supervisor may take besides its ladder
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One row of `orch ls`.
+
+    `status`: running, done, failed, interrupted, planned (never started), or dead: it says running, but its
+    supervisor is gone (`orch resume` takes it up). Times are unix seconds.
+    """
+
+    name: str
+    path: Path
+    status: str
+    stage: str | None = None
+    started: float | None = None
+    finished: float | None = None
+    message: str | None = None
+    verdict: str | None = None
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line of a stage's log; `stream` is stdout or stderr."""
+
+    stage: str
+    stream: str
+    text: str
+
+
+@dataclass(frozen=True)
+class _Reach:
+    """How `stop_run` acts on processes."""
+
+    now: bool
+    clock: Clock
+    processes: Processes
+    patience: Patience
+
+
+def list_runs(root: Path) -> list[RunSummary]:
+    """Return the runs in the folder `root`, newest first."""
+    if not root.is_dir():
+        return []
+    folders = [RunDir(path) for path in root.iterdir() if _is_run(RunDir(path))]
+    found = [summarise(folder) for folder in folders]
+    return sorted(found, key=lambda run: (run.started or 0.0, run.name), reverse=True)
+
+
+def _is_run(folder: RunDir) -> bool:
+    try:
+        return folder.root.is_dir() and any(map(os.path.lexists, (folder.plan_json, folder.state_json)))
+    except OSError:  # a folder that this user may not look into
+        return False
+
+
+def summarise(run_dir: RunDir) -> RunSummary:
+    """Return one run's summary; a folder that cannot be read is one with status "damaged"."""
+    name = run_dir.root.name
+    try:
+        state = read_state(run_dir)
+        supervised = state is not None and state.status == "running" and is_supervised(run_dir)
+    except RunFolderError as error:
+        return RunSummary(name, run_dir.root, "damaged", message=error.problems[0].message)
+    except OSError as error:
+        return RunSummary(name, run_dir.root, "damaged", message=f"it cannot be read: {error.strerror}")
+    if state is None:
+        return RunSummary(name, run_dir.root, "planned")
+    status = "dead" if state.status == "running" and not supervised else state.status
+    return RunSummary(
+        name, run_dir.root, status, state.stage, state.started, state.finished, state.message, _load_verdict(run_dir)
+    )
+
+
+def stop_run(
+    run_dir: RunDir,
+    *,
+    now: bool = False,
+    clock: Clock = time,
+    processes: Processes = process,
+    patience: Patience = PATIENCE,
+) -> str:
+    """End a run and say in one sentence what was done. The run can be resumed.
+
+    Asks the supervisor (twice with `now`, which kills the stage at once); when there is none, ends what it left.
+    Raises RunFolderError when the supervisor is on another machine or does not end, and where processes are left that
+    are not this folder's to end: it is a copy, or somebody else made it.
+    """
+    reach = _Reach(now, clock, processes, patience)
+    state = find_state(run_dir)
+    if state is None and load_holder(run_dir) is None:
+        return "it never started"
+    if (state is None or state.status == "running") and is_supervised(run_dir):
+        _require_original(run_dir)
+        return _stop_supervisor(run_dir, reach)
+    with held_lock(run_dir):
+        return _stop_leftover(run_dir, state, reach)
+
+
+def follow_logs(
+    run_dir: RunDir, stage: str | None = None, *, follow: bool = True, exact: bool = False, clock: Clock = time
+) -> Iterator[LogLine]:
+    """Yield the log lines of one stage, or of all in their order; with `follow`, until the run is over.
+
+    `exact` lines hold every byte of the log but its secrets, as `LogFollower` says.
+
+    Raises RunFolderError when there is no such stage.
+    """
+    stages = run_dir.root / "stages"
+    known = sorted(path.name for path in stages.iterdir()) if stages.is_dir() else []
+    if stage and stage not in known:  # a name, never a path: ../.. is no stage
+        hint = f"its stages: {', '.join(known) or 'none yet'}"
+        raise RunFolderError(f"{run_dir.root.name} has no stage {stage}", hint=hint)
+    followers: dict[tuple[str, str], LogFollower] = {}
+    while True:
+        over = not follow or not is_supervised(run_dir)  # asked before reading, so that nothing is lost in between
+        for name in [stage] if stage else sorted(path.name for path in stages.glob("*")):
+            folder = run_dir.stage(name)
+            for stream, path in (("stdout", folder.stdout_log), ("stderr", folder.stderr_log)):
+                follower = followers.setdefault((name, stream), LogFollower(path, exact=exact))
+                yield from (LogLine(name, stream, text) for text in follower.iter_lines(at_end=over))
+        if over:
+            return
+        clock.sleep(POLL_S)
+
+
+def _stop_supervisor(run_dir: RunDir, reach: _Reach) -> str:
+    holder = load_holder(run_dir)
+    if holder is None or holder.host != process.host():
+        place = holder.host if holder else "an unknown machine"
+        raise RunFolderError(f"the run is supervised on {place}", hint=f"run `orch stop {run_dir.root}` there")
+    end = reach.clock.monotonic() + reach.patience.total_s + _MARGIN_S
+    reach.processes.signal_pids((holder.pid,), signal.SIGTERM)
+    reach.processes.signal_pids((holder.pid,), signal.SIGCONT)  # one that was suspended takes it when it continues
+    if reach.now:
+        reach.clock.sleep(1)
+        reach.processes.signal_pids((holder.pid,), signal.SIGTERM)
+    while reach.processes.is_alive(holder.pid, holder.start):
+        if reach.clock.monotonic() > end:
+            raise RunFolderError(
+                f"process {holder.pid} was asked to stop {run_dir.root.name} and has not ended",
+                hint="`orch stop --now` kills the stage at once",
+            )
+        reach.clock.sleep(POLL_S)
+    return f"stopped (process {holder.pid})"
+
+
+def _stop_leftover(run_dir: RunDir, state: RunState | None, reach: _Reach) -> str:
+    left = find_leftover(run_dir, reach.processes)
+    members = reach.processes.find_members(left.child) if left else ()
+    if left and members:
+        _require_started_here(run_dir, members)
+        ended = not reach.processes.is_alive(left.child.pid, left.child.start)  # its launcher: its code stands
+        stop_stage(
+            left.child,
+            processes=reach.processes,
+            clock=reach.clock,
+            patience=reach.patience,
+            hurry=lambda: reach.now,
+        )
+        if not ended:
+            run_dir.stage(left.stage).exit_code.unlink(missing_ok=True)
+    if state and state.status == "running":
+        write_state(run_dir, replace(state, status="interrupted", child=None, finished=reach.clock.time()))
+    if members:
+        return f"its supervisor was gone; ended the {len(members)} processes that it left"
+    return "nothing runs"
+
+
+def _require_original(run_dir: RunDir) -> None:
+    """Raise RunFolderError for a copy whose lock is the original's own file, by a hard link."""
+    text, place = _find_place(run_dir)
+    if place != run_dir.root.resolve() and place.is_dir():
+        message = f"{run_dir.root} is a copy: what runs was started in {place}"
+        raise RunFolderError(message, hint=f"to end that run: orch stop {place}")
+    if run_dir.lock.stat().st_nlink > 1 and not is_own(run_dir, text):
+        message = f"the lock of {run_dir.root} is that of another folder, and the run was not made by you"
+        raise RunFolderError(message, hint="name the folder where the run was started")
+
+
+def _require_started_here(run_dir: RunDir, members: tuple[int, ...]) -> None:
+    """Raise RunFolderError unless this user's own plan for this very folder can have started these processes."""
+    text, place = _find_place(run_dir)
+    pids = ", ".join(map(str, members))
+    if place != run_dir.root.resolve():
+        message = f"{run_dir.root} is a copy: what it names as running (process {pids}) was started in {place}"
+        raise RunFolderError(message, hint=f"to end that run: orch stop {place}")
+    if not is_own(run_dir, text):
+        message = f"{run_dir.root} was not made by you, or its plan.json was changed since"
+        raise RunFolderError(
+            f"{message}; it names processes of yours: {pids}",
+            hint=f"look what they are; to end them: kill {' '.join(map(str, members))}",
+        )
+
+
+def _find_place(run_dir: RunDir) -> tuple[str, Path]:
+    """Return the plan's text, and the folder that it was made for; this one where it does not say."""
+    try:
+        text = read_text(run_dir.plan_json)
+        return text, Path(plan_from_json(text).run_dir).resolve()
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return "", run_dir.root.resolve()
+
+
+def _load_verdict(run_dir: RunDir) -> str | None:
+    """Return the report's verdict and headline as one line."""
+    try:
+        report = load_object(run_dir.report_json)
+        return ": ".join(str(report[key]) for key in ("verdict", "headline") if report.get(key)) or None
+    except (OSError, ValueError, AttributeError):
+        return None
