@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from orchestrator.backends.flagembedding import FlagEmbedding
+from orchestrator.backends.protocol import Backend
 from orchestrator.backends.sentence_transformers import SentenceTransformers
 from orchestrator.backends.swift import Swift
-
-if TYPE_CHECKING:
-    from orchestrator.backends.protocol import Backend
 
 BACKENDS: dict[str, Backend] = {
     "flagembedding": FlagEmbedding(),

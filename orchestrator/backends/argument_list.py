@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from orchestrator.backends.arguments import Argument
+from orchestrator.backends.spellings import Translation
 from orchestrator.recipe.plan import Note
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from orchestrator.backends.arguments import Argument
-    from orchestrator.backends.spellings import Translation
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from orchestrator.backends.arguments import Argument
+from orchestrator.backends.protocol import Found, Job
+from orchestrator.backends.spellings import Translation
 from orchestrator.errors import Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from orchestrator.backends.arguments import Argument
-    from orchestrator.backends.protocol import Found, Job
-    from orchestrator.backends.spellings import Translation
 
 # Each argument and how its values read where they are paths: a suffix, or every value.
 _FILES: dict[str, str] = {

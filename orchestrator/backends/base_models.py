@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from orchestrator.backends.known_models import find_known
 from orchestrator.backends.models import find_other_scorer
+from orchestrator.backends.protocol import Found, Job
 from orchestrator.errors import Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from orchestrator.backends.protocol import Found, Job
 
 _INSTEAD = {
     "flagembedding": "BAAI/bge-reranker-v2-gemma or BAAI/bge-reranker-v2-m3",

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from orchestrator.backends.deepspeed import load_deepspeed
+from orchestrator.backends.protocol import Found, Job
 from orchestrator.errors import Problem
 from orchestrator.recipe.losses import choose_loss, find_batch_obstacle
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from orchestrator.backends.protocol import Found, Job
 
 _KEY = ("watch", "on_oom")
 _OTHERWISE = "say watch: {on_oom: fail}"

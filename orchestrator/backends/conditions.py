@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from orchestrator.backends.protocol import Found, Job
 from orchestrator.errors import Problem
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-
-    from orchestrator.backends.protocol import Found, Job
-
-    Applies = Callable[[Job, Mapping[str, Any]], bool]
+Applies = Callable[[Job, Mapping[str, Any]], bool]
 
 LOWEST_LOSS = "the best checkpoint is the one with the lowest validation loss"
 PUBLISH = "remove it, and publish `model/` once it is measured: hf upload"

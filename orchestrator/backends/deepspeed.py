@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from orchestrator.backends.protocol import Job
 from orchestrator.errors import Problem
-
-if TYPE_CHECKING:
-    from orchestrator.backends.protocol import Job
 
 
 def load_deepspeed(job: Job) -> dict[str, Any] | Problem:

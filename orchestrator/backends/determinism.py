@@ -5,16 +5,13 @@ Sources: enable_full_determinism of transformers/trainer_utils.py (5.19), and Py
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+from orchestrator.backends.argument_list import ArgumentList
+from orchestrator.backends.protocol import Found, Job
 from orchestrator.errors import Problem
 from orchestrator.recipe.plan import Note
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from orchestrator.backends.argument_list import ArgumentList
-    from orchestrator.backends.protocol import Found, Job
 
 _WORKSPACES = (":4096:8", ":16:8")  # the two with which cuBLAS adds in a fixed order
 # Arguments that undo it: name, the values that do, and what they do.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from orchestrator.backends.argument_list import ArgumentList, RenderedArgument, build_notes
 from orchestrator.backends.argument_paths import check_paths, resolve_paths
@@ -25,13 +26,8 @@ from orchestrator.backends.protocol import Found, Job, SmokeScale, Training
 from orchestrator.backends.render import render_command
 from orchestrator.backends.spellings import OLD_SPELLINGS, Translation, translate
 from orchestrator.backends.version_checks import check_versions
-from orchestrator.recipe.plan import File, Note, Resume
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from orchestrator.errors import Problem
-    from orchestrator.recipe.plan import Command
+from orchestrator.errors import Problem
+from orchestrator.recipe.plan import Command, File, Note, Resume
 
 _MODULES = {
     "decoder": "FlagEmbedding.finetune.reranker.decoder_only.base",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.backends.base_models import check_base_model
 from orchestrator.backends.conditions import COMMON, check_conditions
@@ -12,15 +13,11 @@ from orchestrator.backends.deepspeed import load_deepspeed, zero_stage
 from orchestrator.backends.determinism import check_determinism
 from orchestrator.backends.flagembedding_arguments import find_lengths, uses_lora
 from orchestrator.backends.precision import check_precision
+from orchestrator.backends.protocol import Found, Job
 from orchestrator.backends.quantized import check_quantized
 from orchestrator.backends.score_head_checks import check_score_head
 from orchestrator.backends.unused_keys import check_labels, check_strategy
 from orchestrator.errors import Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from orchestrator.backends.protocol import Found, Job
 
 _LORA = (
     "lora_rank",

@@ -7,12 +7,10 @@ depends on the data, or is where a good training may end.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from orchestrator.recipe.schema import Loss
+from orchestrator.recipe.schema import Loss
 
 _LN2 = math.log(2)
 _MAX_NEGATIVES = 7  # ms-swift's default of MAX_NEGATIVE_SAMPLES, as rendered

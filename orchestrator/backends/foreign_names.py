@@ -6,10 +6,7 @@ Sources: LLaMA-Factory's examples and hparams, axolotl's config reference, TRL's
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping
 
 _LISTED = "`orch schema` lists every argument"
 _NEAR = 0.78  # what is less alike is another word: use_badam is no use_dora

@@ -6,17 +6,14 @@ which take true and a config.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from orchestrator.backends.protocol import Job
 from orchestrator.machine.distributions import parse_release
 from orchestrator.machine.json_files import load_json, parse_json
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from orchestrator.backends.protocol import Job
 
 _PRESET = "fsdp2"  # of ms-swift: config/fsdp2.json has full shards and activation checkpointing
 _MODERN = (5, 19)  # it warns that the text goes in 5.20

@@ -7,7 +7,7 @@ import importlib.util
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.backends.known_models import find_known, is_llm_architecture
 from orchestrator.backends.score_heads import describes_itself, find_trained_format, has_score_head
@@ -17,9 +17,7 @@ from orchestrator.machine.json_files import load_json
 from orchestrator.machine.model_folders import find_what_it_is
 from orchestrator.machine.regular_files import read_regular
 from orchestrator.machine.safetensors_files import is_lfs_pointer
-
-if TYPE_CHECKING:
-    from orchestrator.recipe.schema import ModelRef
+from orchestrator.recipe.schema import ModelRef
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _DECODER_NAMES = re.compile(

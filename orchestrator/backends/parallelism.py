@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from orchestrator.backends.deepspeed import load_deepspeed
+from orchestrator.backends.protocol import Found, Job
 from orchestrator.errors import Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from orchestrator.backends.protocol import Found, Job
 
 # Of no use to a tiny model on one CPU process, where some end the training: for the smoke runs of every backend.
 SHARING_ARGUMENTS = frozenset({

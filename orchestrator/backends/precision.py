@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+from orchestrator.backends.protocol import Found, Job
 from orchestrator.errors import Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from orchestrator.backends.protocol import Found, Job
 
 
 def check_precision(job: Job, train: Mapping[str, Any], *, also: tuple[str, ...] = ()) -> Iterator[Found]:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
+from orchestrator.backends.models import BaseModel
 from orchestrator.errors import Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from orchestrator.backends.models import BaseModel
-    from orchestrator.machine.hardware import Hardware
-    from orchestrator.recipe.plan import Command, File, Note, Resume
-    from orchestrator.recipe.schema import Recipe
-
+from orchestrator.machine.hardware import Hardware
+from orchestrator.recipe.plan import Command, File, Note, Resume
+from orchestrator.recipe.schema import Recipe
 
 Found = tuple[tuple[str, ...], Problem]  # the path of the key to change, and what is wrong with it
 

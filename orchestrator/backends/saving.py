@@ -6,16 +6,13 @@ recipe leaves out follows what it gives, and what it gives must agree wherever t
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from orchestrator.backends.argument_list import ArgumentList
+from orchestrator.backends.protocol import Found, Job
 from orchestrator.errors import Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from orchestrator.backends.argument_list import ArgumentList
-    from orchestrator.backends.protocol import Found, Job
 
 SETS_ASIDE = "set some aside: data: {validation_ratio: 0.05}"
 _STEPS = 500  # transformers' own default of save_steps

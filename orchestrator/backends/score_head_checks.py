@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+from orchestrator.backends.protocol import Found, Job
 from orchestrator.backends.score_heads import list_score_head_formats
 from orchestrator.backends.scorers import load_own_spec
 from orchestrator.backends.swift_scoring import SCORE_HEAD, find_task_type
 from orchestrator.errors import Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from orchestrator.backends.protocol import Found, Job
 
 
 def check_score_head(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 from orchestrator.machine.json_files import load_json
 from orchestrator.machine.regular_files import read_regular
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
 
 # How an LLM with a head may be asked, by the person who knows how it was trained.
 SCORE_HEAD_FORMATS = ("qwen3-score-head", "reward-model")

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from orchestrator.backends.models import find_other_scorer
+from orchestrator.backends.models import BaseModel, find_other_scorer
 from orchestrator.backends.score_heads import SCORE_HEAD_FORMATS, has_other_head, list_score_head_formats
 from orchestrator.errors import Problem, Where
 from orchestrator.machine.json_files import load_json
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from orchestrator.backends.models import BaseModel
 
 SPEC_VERSION = 1
 # Qwen3-Reranker's and Qwen3-Embedding's own default: https://huggingface.co/Qwen/Qwen3-Reranker-0.6B

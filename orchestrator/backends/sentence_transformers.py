@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from orchestrator.backends.argument_list import ArgumentList, RenderedArgument, build_notes
 from orchestrator.backends.argument_paths import check_paths, resolve_paths
@@ -35,14 +36,8 @@ from orchestrator.backends.sentence_transformers_losses import (
 )
 from orchestrator.backends.spellings import Translation, translate
 from orchestrator.backends.version_checks import check_versions
-from orchestrator.errors import RecipeError
-from orchestrator.recipe.plan import File, Resume
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from orchestrator.errors import Problem
-    from orchestrator.recipe.plan import Command
+from orchestrator.errors import Problem, RecipeError
+from orchestrator.recipe.plan import Command, File, Resume
 
 _CONFIG = "files/train.json"
 _DEEPSPEED = "files/ds_config.json"

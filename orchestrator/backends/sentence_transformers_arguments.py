@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from orchestrator.backends.arguments import Argument, check_arguments, coerce_all, load_arguments
 from orchestrator.backends.spellings import OLD_SPELLINGS
 from orchestrator.errors import Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 # Arguments that Orch sets from elsewhere in the recipe: giving them twice would let one of the two lose in silence.
 OWNED = {

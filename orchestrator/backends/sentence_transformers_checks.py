@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from orchestrator.backends.base_models import check_base_model
 from orchestrator.backends.conditions import COMMON, check_conditions
 from orchestrator.backends.deepspeed import load_deepspeed, zero_stage
 from orchestrator.backends.determinism import check_determinism
 from orchestrator.backends.precision import check_precision
+from orchestrator.backends.protocol import Found, Job
 from orchestrator.backends.quantized import check_quantized
 from orchestrator.backends.saving import SETS_ASIDE, check_saving
 from orchestrator.backends.score_head_checks import check_score_head
 from orchestrator.backends.sentence_transformers_arguments import FORMATS
 from orchestrator.backends.sentence_transformers_losses import check_loss
 from orchestrator.errors import Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from orchestrator.backends.protocol import Found, Job
 
 STABLE = "warmup_stable_decay"
 _REMOVE_OR_SET_ASIDE = f"remove it, or {SETS_ASIDE}"

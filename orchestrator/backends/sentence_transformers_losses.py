@@ -5,17 +5,14 @@ What each loss computes stands in docs/losses.md.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from orchestrator.backends.protocol import Found, Job
 from orchestrator.errors import Problem
 from orchestrator.recipe.plan import Note
 from orchestrator.recipe.schema import Loss
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from orchestrator.backends.protocol import Found, Job
 
 PAIRS, LISTS, MARGINS = "cross-encoder-pairs", "cross-encoder-lists", "cross-encoder-margins"
 

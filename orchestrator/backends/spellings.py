@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.errors import Problem
 from orchestrator.machine.distributions import find_major
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 # Old names that `translate` understands, with the type that a recipe gives them.
 OLD_SPELLINGS: dict[str, str] = {

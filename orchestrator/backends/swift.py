@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from orchestrator.backends.argument_list import ArgumentList, RenderedArgument, build_notes
 from orchestrator.backends.argument_paths import check_paths, resolve_paths
@@ -19,6 +20,7 @@ from orchestrator.backends.parallelism import (
 from orchestrator.backends.protocol import Found, Job, SmokeScale, Training, name_checkpoint
 from orchestrator.backends.render import render_command
 from orchestrator.backends.saving import put_limit, put_saving, wants_best
+from orchestrator.backends.spellings import Translation
 from orchestrator.backends.swift_checks import check_swift_job
 from orchestrator.backends.swift_losses import (
     explain_environment,
@@ -34,11 +36,6 @@ from orchestrator.backends.swift_spellings import OLD_SWIFT_SPELLINGS, name_loss
 from orchestrator.backends.version_checks import check_swift_versions
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.recipe.plan import Command, File, Resume
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from orchestrator.backends.spellings import Translation
 
 _POSITIVE = (
     "per_device_train_batch_size",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from orchestrator.backends.conditions import check_conditions
 from orchestrator.backends.deepspeed import load_deepspeed
 from orchestrator.backends.determinism import check_determinism
 from orchestrator.backends.precision import check_precision
+from orchestrator.backends.protocol import Found, Job
 from orchestrator.backends.quantized import check_quantising, check_quantized
 from orchestrator.backends.saving import SETS_ASIDE, check_saving
 from orchestrator.backends.score_head_checks import check_score_head
@@ -17,11 +19,6 @@ from orchestrator.backends.swift_reserved import CONDITIONS
 from orchestrator.backends.swift_scoring import TASK_TYPES
 from orchestrator.backends.unused_keys import check_labels, check_strategy
 from orchestrator.errors import Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from orchestrator.backends.protocol import Found, Job
 
 _LORA = (
     "lora_rank",

@@ -5,18 +5,15 @@ Sources: swift/loss/embedding.py, swift/loss/reranker.py and the collators of sw
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from orchestrator.backends.arguments import load_arguments
+from orchestrator.backends.protocol import Found, Job
 from orchestrator.errors import Problem
 from orchestrator.recipe.losses import OLD_LOSS_TYPES, choose_loss
 from orchestrator.recipe.plan import Note
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from orchestrator.backends.protocol import Found, Job
-    from orchestrator.recipe.schema import Loss
+from orchestrator.recipe.schema import Loss
 
 # loss: {field: (environment variable, the value that is rendered when the recipe gives none)}
 _INFONCE: dict[str, tuple[str, Any]] = {

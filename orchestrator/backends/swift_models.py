@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
 
 from orchestrator.backends.arguments.snapshots import find_set, items_of
-from orchestrator.backends.known_models import find_kind_of, find_kinds_with, find_known, plain_name
+from orchestrator.backends.known_models import Kind, find_kind_of, find_kinds_with, find_known, plain_name
+from orchestrator.backends.models import BaseModel
 from orchestrator.errors import Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from orchestrator.backends.known_models import Kind
-    from orchestrator.backends.models import BaseModel
 
 # The types whose prompt, pooling and score Orch can package and prove equal; any type can be tuned as an LLM.
 PACKAGED = {"embedding": ("qwen3_emb",), "reranker": ("qwen3_reranker",)}

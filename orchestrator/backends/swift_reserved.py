@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-from orchestrator.backends.conditions import COMMON, Condition, is_on
+from orchestrator.backends.conditions import COMMON, Applies, Condition, is_on
+from orchestrator.backends.protocol import Job
 from orchestrator.backends.swift_scoring import SCORE_HEAD
 from orchestrator.backends.swift_spellings import is_swift_4
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from orchestrator.backends.conditions import Applies
-    from orchestrator.backends.protocol import Job
 
 _OF_MODEL = "say it as `model: {path: …, %s: …}`"
 _PREPARED = "name the files under `data.train:`; rows that Orch has not prepared would be trained beside them"

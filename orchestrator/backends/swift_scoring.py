@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from orchestrator.backends.protocol import Job
-    from orchestrator.backends.swift_models import SwiftModel
-    from orchestrator.recipe.schema import Loss
+from orchestrator.backends.protocol import Job
+from orchestrator.backends.swift_models import SwiftModel
+from orchestrator.recipe.schema import Loss
 
 GENERATIVE = "generative_reranker"
 SCORE_HEAD = "reranker"

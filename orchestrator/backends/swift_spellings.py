@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from orchestrator.backends.spellings import Translation, leave_out, major, put, rename, restore_sampling
 from orchestrator.errors import Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 # Old names that `translate_swift` understands, with the type that a recipe gives them. `loss_type` is one of them: its
 # names differ from version to version, and all of them are read.

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from orchestrator.backends.arguments import load_arguments
 from orchestrator.backends.arguments.snapshots import describe_versions, find_set, is_near, version_sets
+from orchestrator.backends.protocol import Found, Job
 from orchestrator.errors import Problem
 from orchestrator.machine.distributions import parse_release
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from orchestrator.backends.protocol import Found, Job
 
 # ms-swift 3.6 takes one positive from the last message and the negatives from `rejected_response`; 3.12 and 4 read what
 # Orch writes, `positive_messages` and `negative_messages` (RowPreprocessor.standard_keys).

@@ -5,9 +5,10 @@ One list for `orch run`, `orch check` and `orch doctor RECIPE` (decisions/0032).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from orchestrator.backends.protocol import Job
 from orchestrator.checks.advisories import advise_known_bugs, check_known_bugs
 from orchestrator.checks.argument_packages import check_argument_packages
 from orchestrator.checks.arguments import check_arguments
@@ -31,14 +32,9 @@ from orchestrator.checks.target_modules import check_target_modules
 from orchestrator.checks.trust import advise_trust
 from orchestrator.checks.whole_model import advise_measuring
 from orchestrator.errors import DataError, PreflightError, Problem
+from orchestrator.recipe.plan import Plan
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from orchestrator.backends.protocol import Job
-    from orchestrator.recipe.plan import Plan
-
-    Check = Callable[[Job, Plan], Iterator[Problem]]
+Check = Callable[[Job, Plan], Iterator[Problem]]
 
 # A check yields what ends the run before it starts; an advice yields what the user should know and may ignore.
 CHECKS: tuple[Check, ...] = (

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
+from orchestrator.backends.protocol import Job
 from orchestrator.checks.known_bugs import KNOWN_BUGS, Affected, KnownBug
 from orchestrator.errors import Problem
 from orchestrator.machine.distributions import parse_release
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from orchestrator.backends.protocol import Job
-    from orchestrator.recipe.plan import Plan
+from orchestrator.recipe.plan import Plan
 
 
 def check_known_bugs(job: Job, plan: Plan) -> Iterator[Problem]:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
+from orchestrator.backends.protocol import Job
 from orchestrator.checks.train_values import read_train_values
 from orchestrator.errors import Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from orchestrator.backends.protocol import Job
-    from orchestrator.recipe.plan import Plan
+from orchestrator.recipe.plan import Plan
 
 # (argument, what its value reads like, the distributions of which one is needed). Sources: is_*_available of
 # transformers 5.19, get_optimizer_cls_and_kwargs of its trainer_optimizer.py, require_version of ms-swift 4.6.0.

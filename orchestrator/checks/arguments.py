@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.backends.arguments import Argument, coerce, load_arguments, parse_argument
 from orchestrator.backends.arguments.argv import Finding, check_argv, describe_unknown
@@ -20,15 +21,11 @@ from orchestrator.backends.arguments.snapshots import (
     is_exact,
     version_sets,
 )
+from orchestrator.backends.protocol import Job
 from orchestrator.errors import Problem
 from orchestrator.machine.process import run
 from orchestrator.machine.rundir import write_json
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from orchestrator.backends.protocol import Job
-    from orchestrator.recipe.plan import Note, Plan, Stage
+from orchestrator.recipe.plan import Note, Plan, Stage
 
 _READ_TIMEOUT_S = 300.0  # the imports alone take a minute on a slow disk
 _CROSS_ENCODER = "train_cross_encoder"

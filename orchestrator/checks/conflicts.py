@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
+from orchestrator.backends.protocol import Job
 from orchestrator.checks.train_values import is_on, read_train_values
 from orchestrator.errors import Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from orchestrator.backends.protocol import Job
-    from orchestrator.recipe.plan import Plan
+from orchestrator.recipe.plan import Plan
 
 # What asks for flash attention, and whether the package flash-attn brings it; 3 and 4 are built by hand.
 _FLASH = {"flash_attn": True, "flash_attention_2": True, "flash_attention_3": False, "flash_attention_4": False}

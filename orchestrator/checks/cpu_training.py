@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
+from orchestrator.backends.protocol import Job
 from orchestrator.checks.model_size import load_model_size
 from orchestrator.errors import Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from orchestrator.backends.protocol import Job
-    from orchestrator.recipe.plan import Plan
+from orchestrator.recipe.plan import Plan
 
 _MANY_WEIGHTS = 200_000_000  # a base-sized encoder has half as many, the smallest of the usual LLMs three times as many
 

@@ -7,27 +7,21 @@ counted here: a tokenizer takes longer to load than all else.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from orchestrator.backends.protocol import Job
 from orchestrator.data import prepare, prepare_eval
 from orchestrator.data.prepare_arguments import parse_arguments
 from orchestrator.data.reading.readers import open_source, show_path
 from orchestrator.data.reading.tabular import DELIMITERS
 from orchestrator.data.reasons import Fault, problem_of
-from orchestrator.data.rows.checks import check_row
+from orchestrator.data.rows.checks import RowRules, check_row
 from orchestrator.data.verdict import PROBLEMS_SHOWN
-from orchestrator.errors import DataError, OrchError, Where
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from orchestrator.backends.protocol import Job
-    from orchestrator.data.rows.checks import RowRules
-    from orchestrator.errors import Problem
-    from orchestrator.recipe.plan import Plan
+from orchestrator.errors import DataError, OrchError, Problem, Where
+from orchestrator.recipe.plan import Plan
 
 SMALL_BYTES = 4 << 20  # read whole: some tenths of a second
 FIRST_ROWS = 1000

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from orchestrator.backends.protocol import Job
 from orchestrator.errors import Problem
 from orchestrator.machine.hardware import Gpu, find_gpus, select_visible
 from orchestrator.machine.process import run
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from orchestrator.backends.protocol import Job
-    from orchestrator.recipe.plan import Plan
+from orchestrator.recipe.plan import Plan
 
 _ASK_TIMEOUT_S = 30.0  # the first Python of the day on a slow disk
 _BUSY_MIB = 1024  # a desktop or an idle driver takes less

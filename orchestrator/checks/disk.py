@@ -7,22 +7,18 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from orchestrator.backends.protocol import Job
 from orchestrator.checks.memory import show_gib
 from orchestrator.checks.model_size import load_model_size
 from orchestrator.checks.train_values import is_on, read_train_values
 from orchestrator.checks.training_size import find_training_size
 from orchestrator.errors import Problem
 from orchestrator.machine.hub import find_hub_cache
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
-    from orchestrator.backends.protocol import Job
-    from orchestrator.recipe.plan import Plan
+from orchestrator.recipe.plan import Plan
 
 MIN_FREE_BYTES = 512 * 1024**2
 _MIN_FREE_INODES = 2000  # a run makes some hundreds of files

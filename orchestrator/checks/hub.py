@@ -6,25 +6,22 @@ import json
 import os
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from http.client import HTTPException
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.backends import BACKENDS
 from orchestrator.backends.models import learn_from_config
+from orchestrator.backends.protocol import Job
 from orchestrator.errors import Problem
 from orchestrator.machine.hub import find_endpoint, find_token, is_offline, is_web_address, open_address
 from orchestrator.plan.measuring import find_teacher_spec
+from orchestrator.recipe.plan import Plan
+from orchestrator.recipe.schema import ModelRef
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from orchestrator.backends.protocol import Job
-    from orchestrator.recipe.plan import Plan
-    from orchestrator.recipe.schema import ModelRef
-
-    FindMisfits = Callable[[dict[str, Any]], list[Problem]]
+FindMisfits = Callable[[dict[str, Any]], list[Problem]]
 
 _HUB_TIMEOUT_S = 6.0
 _MAX_CONFIG_BYTES = 1_000_000

@@ -7,19 +7,15 @@ and where it was reported or fixed. `severe` is for a wrong model with exit code
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from orchestrator.backends.models import load_config
+from orchestrator.backends.protocol import Job
 from orchestrator.checks.model_files import local_models
 from orchestrator.checks.train_values import is_on, read_train_values
 from orchestrator.machine.model_weights import read_weights
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from orchestrator.backends.protocol import Job
-    from orchestrator.recipe.plan import Plan
+from orchestrator.recipe.plan import Plan
 
 _TIED = frozenset({"lm_head", "embed_tokens", "wte", "all-embedding"})
 

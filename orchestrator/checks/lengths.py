@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 from orchestrator.backends.models import load_config
+from orchestrator.backends.protocol import Job
 from orchestrator.checks.model_files import read_text_config
 from orchestrator.checks.train_values import read_train_values
 from orchestrator.errors import Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from orchestrator.backends.protocol import Job
-    from orchestrator.recipe.plan import Plan
+from orchestrator.recipe.plan import Plan
 
 # RoBERTa's family numbers its positions from pad_token_id + 1 (create_position_ids_from_input_ids).
 _OFFSET_FAMILIES = frozenset(

@@ -31,10 +31,9 @@ not fused, texts shorter than the limit (the longest batch decides), the evaluat
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-if TYPE_CHECKING:
-    from orchestrator.checks.model_size import ModelSize
+from orchestrator.checks.model_size import ModelSize
 
 Logits = Literal["none", "scores", "loss"]
 

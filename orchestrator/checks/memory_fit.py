@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
+from orchestrator.backends.protocol import Job
 from orchestrator.checks.memory import GIB, MemoryEstimate, TrainingSize, estimate_memory, show_gib
 from orchestrator.checks.memory_ways import find_ways
 from orchestrator.checks.model_size import ModelSize, load_model_size
@@ -13,12 +14,7 @@ from orchestrator.checks.training_size import ASSUMED_DOCUMENTS, assumes_documen
 from orchestrator.errors import Problem
 from orchestrator.machine.hardware import find_memory
 from orchestrator.recipe.losses import choose_loss, find_batch_obstacle
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from orchestrator.backends.protocol import Job
-    from orchestrator.recipe.plan import Plan
+from orchestrator.recipe.plan import Plan
 
 _LIGHT = 0.8  # of a GPU: what weights may take where the rest shall fit too
 _CLEAR_MARGIN = 1.5  # the estimate may be this far off

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.backends import BACKENDS
+from orchestrator.backends.protocol import Job
 from orchestrator.errors import OrchError
 from orchestrator.plan.pipeline import build_plan
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from orchestrator.backends.protocol import Job
-    from orchestrator.recipe.plan import Plan
+from orchestrator.recipe.plan import Plan
 
 _LORA_OF: dict[str, dict[str, Any]] = {"swift": {"tuner_type": "lora"}, "flagembedding": {"use_lora": True}}
 _OLD_TUNER = "train_type"

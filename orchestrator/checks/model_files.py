@@ -8,27 +8,22 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Collection, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from orchestrator.backends.models import load_config
+from orchestrator.backends.models import BaseModel, load_config
+from orchestrator.backends.protocol import Job
 from orchestrator.backends.scorers import NEW_HEAD, SCORES, VECTORS, WORDS, find_use
 from orchestrator.checks.tensor_names import find_name_problems
 from orchestrator.checks.tokenizer_files import find_token_beyond, find_tokenizer_problems
 from orchestrator.errors import Problem
 from orchestrator.machine.json_files import find_object, load_json
 from orchestrator.machine.model_weights import Weights, describe_damage, read_weights
-from orchestrator.machine.safetensors_files import Damage, read_shapes
+from orchestrator.machine.safetensors_files import Damage, Shapes, read_shapes
 from orchestrator.plan.measuring import TEACHER
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
-    from pathlib import Path
-
-    from orchestrator.backends.models import BaseModel
-    from orchestrator.backends.protocol import Job
-    from orchestrator.machine.safetensors_files import Shapes
-    from orchestrator.recipe.plan import Plan
+from orchestrator.recipe.plan import Plan
 
 _LAYER = re.compile(r"^(.*?\b(?:layers|layer|h|blocks))\.(\d+)\.")
 _EMBEDDING = re.compile(r"(^|\.)(embed_tokens|word_embeddings|tok_embeddings|wte|embed_in)\.weight$")

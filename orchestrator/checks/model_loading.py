@@ -5,22 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from orchestrator.backends.models import BaseModel
+from orchestrator.backends.protocol import Job
 from orchestrator.checks.model_files import local_models
 from orchestrator.errors import Problem
 from orchestrator.machine.process import run
 from orchestrator.machine.rundir import write_json
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from orchestrator.backends.models import BaseModel
-    from orchestrator.backends.protocol import Job
-    from orchestrator.recipe.plan import Plan
+from orchestrator.recipe.plan import Plan
 
 _TIMEOUT_S = 300.0  # the imports alone take a minute on a slow disk
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from orchestrator.checks.quantisation import find_stored_bits
 from orchestrator.machine.json_files import load_json
 from orchestrator.machine.model_weights import read_weights
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _NAMES = {  # what other architectures call it
     "hidden_size": ("hidden_size", "d_model", "dim", "n_embd"),

@@ -8,22 +8,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from orchestrator.backends.models import BaseModel
+from orchestrator.backends.protocol import Job
 from orchestrator.checks.model_files import find_uses, local_models
 from orchestrator.checks.model_loading import DECIDING, Loader, find_loader, parse_answer
 from orchestrator.errors import Problem
 from orchestrator.machine.process import run
 from orchestrator.machine.rundir import write_json
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from orchestrator.backends.models import BaseModel
-    from orchestrator.backends.protocol import Job
-    from orchestrator.recipe.plan import Plan
+from orchestrator.recipe.plan import Plan
 
 _TIMEOUT_S = 600.0  # a model of many layers takes a minute, and PyTorch's imports take another on a slow disk
 _VERSION = 2  # of what the worker judges: an answer of another one is asked for again

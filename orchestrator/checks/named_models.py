@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.backends.models import BaseModel, find_model, learn_from_config
 from orchestrator.checks.hub import HubQuestion, find_hub_problems
@@ -17,9 +18,6 @@ from orchestrator.machine.own_files import WORKERS
 from orchestrator.machine.user_folders import find_orch_cache
 from orchestrator.plan.provenance import find_versions
 from orchestrator.recipe.schema import ModelRef
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 ALLOW_PICKLE = "ORCH_ALLOW_PICKLE"  # workers/pickles.py reads it
 _ELSEWHERE = "name a folder, or set HF_ENDPOINT to a mirror such as https://hf-mirror.com"

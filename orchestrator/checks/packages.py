@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from orchestrator.backends import BACKENDS
+from orchestrator.backends.protocol import Job
 from orchestrator.errors import Problem
 from orchestrator.machine.process import run
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from orchestrator.backends.protocol import Job
-    from orchestrator.recipe.plan import Plan
+from orchestrator.recipe.plan import Plan
 
 _TIMEOUT_S = 20.0
 REPORT_MODULES = ("ir_measures", "numpy", "scipy", "matplotlib")

@@ -7,10 +7,8 @@ weights have a scale of 8 bits, and 256 of these one of 32.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from collections.abc import Mapping
+from typing import Any
 
 _NF4_DOUBLE = 4 + 8 / 64 + 32 / (64 * 256)
 _NF4 = 4 + 32 / 64

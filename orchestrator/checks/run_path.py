@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
+from orchestrator.backends.protocol import Job
 from orchestrator.errors import Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from orchestrator.backends.protocol import Job
-    from orchestrator.recipe.plan import Plan
+from orchestrator.recipe.plan import Plan
 
 # datasets: `$NAME` is expanded (utils/file_utils.py: is_relative_path), `*`, `?` and `[` match other files
 # (data_files.py: resolve_pattern), `::` parts a chain of archives (fsspec).

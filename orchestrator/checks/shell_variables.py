@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
 
+from orchestrator.backends.protocol import Job
 from orchestrator.errors import Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from orchestrator.backends.protocol import Job
-    from orchestrator.recipe.plan import Plan
+from orchestrator.recipe.plan import Plan
 
 # A process that finds one of these believes that others have been started, and waits for them for ever; the values are
 # those of a single process. torchrun takes PET_NNODES for its --nnodes where none are given.

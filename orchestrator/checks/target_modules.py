@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 from orchestrator.backends.models import load_config
+from orchestrator.backends.protocol import Job
 from orchestrator.checks.train_values import read_train_values
 from orchestrator.errors import Problem
 from orchestrator.machine.model_weights import read_weights
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from orchestrator.backends.protocol import Job
-    from orchestrator.machine.safetensors_files import Shapes
-    from orchestrator.recipe.plan import Plan
+from orchestrator.machine.safetensors_files import Shapes
+from orchestrator.recipe.plan import Plan
 
 _MATRIX_DIMENSIONS = 2
 # What ms-swift replaces by the names of a kind of layers (get_target_modules in swift/pipelines/train/tuner.py). PEFT

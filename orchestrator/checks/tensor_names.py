@@ -9,17 +9,14 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.backends.scorers import NEW_HEAD, SCORES
 from orchestrator.errors import Problem
 from orchestrator.machine.own_files import WORKERS
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
-
-    from orchestrator.machine.safetensors_files import Shapes
+from orchestrator.machine.safetensors_files import Shapes
 
 # What DistributedDataParallel, torch.compile, FSDP and activation checkpoints put into names (workers/weight_names.py).
 _IN_FRONT = ("module", "base_model.model", "_orig_mod", "_fsdp_wrapped_module", "_forward_module")

@@ -5,18 +5,16 @@ ms-swift trains every text as token 0 where there is none, and ends with exit co
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from orchestrator.errors import Problem
 from orchestrator.machine.file_cache import read_once
 from orchestrator.machine.json_files import load_json
 from orchestrator.machine.model_weights import describe_damage
 from orchestrator.machine.safetensors_files import is_lfs_pointer
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 # Each alone is a whole vocabulary: of tokenizers, of BERT, of sentencepiece, of tiktoken, of Mistral.
 _VOCABULARIES = (

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from orchestrator.recipe.plan import Plan
+from orchestrator.recipe.plan import Plan
 
 _TRUE = frozenset({"true", "1", "yes", "on"})
 

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.backends.deepspeed import load_deepspeed, zero_stage
 from orchestrator.backends.fsdp import find_fsdp
 from orchestrator.backends.parallelism import count_gpus_of_a_process, count_layer_parts, count_sequence_parts
+from orchestrator.backends.protocol import Job
 from orchestrator.backends.sentence_transformers_losses import LISTS, MARGINS, find_form
 from orchestrator.backends.swift_losses import find_loss
 from orchestrator.checks.memory import TrainingSize
+from orchestrator.checks.model_size import ModelSize
 from orchestrator.checks.quantisation import find_trained_bits
 from orchestrator.checks.train_values import is_on
 from orchestrator.errors import Problem
 from orchestrator.machine.distributions import find_major
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from orchestrator.backends.protocol import Job
-    from orchestrator.checks.model_size import ModelSize
 
 ASSUMED_DOCUMENTS = 8  # of a query, where the rows and not the recipe decide it
 _AUTO_DTYPE = 5  # from transformers 5 on, a model is loaded in the width that its config names

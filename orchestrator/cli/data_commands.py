@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import click
 
 from orchestrator.cli.options import as_json, expand_files, require_label_range
 from orchestrator.cli.output import print_json
 from orchestrator.cli.teacher_commands import data_mine_command, data_score_command
+from orchestrator.data.judgements import Reshaping
 from orchestrator.machine.terminal import say
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from orchestrator.data.judgements import Reshaping
 
 BACKENDS = ("flagembedding", "swift", "sentence-transformers")
 KINDS = ("group", "labelled", "pair", "chat")

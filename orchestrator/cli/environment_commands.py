@@ -6,21 +6,19 @@ import json
 import shlex
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from orchestrator.backends import BACKENDS
+from orchestrator.checks.doctor.finding import Finding
+from orchestrator.checks.environments.folder import Environment
 from orchestrator.cli import exit_with
 from orchestrator.cli.options import as_json, runs_option, set_option
 from orchestrator.cli.output import print_error, print_json
 from orchestrator.errors import OrchError, PreflightError
 from orchestrator.machine.terminal import clean, say
-
-if TYPE_CHECKING:
-    from orchestrator.checks.doctor.finding import Finding
-    from orchestrator.checks.environments.folder import Environment
-    from orchestrator.plan.load import LoadedRecipe
+from orchestrator.plan.load import LoadedRecipe
 
 _MARKS = {"ok": "✓", "note": "!", "missing": "✗"}
 _STYLES = {"ok": "green", "note": "yellow", "missing": "bold red"}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -14,9 +15,6 @@ from orchestrator.cli.output import print_json
 from orchestrator.machine.named_paths import find_python
 from orchestrator.machine.terminal import say
 from orchestrator.machine.user_folders import find_orch_cache
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _MAP = "--map"
 

@@ -6,16 +6,14 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from orchestrator.cli.options import as_json, runs_option
 from orchestrator.cli.output import print_json
 from orchestrator.machine.terminal import hand_on, say
-
-if TYPE_CHECKING:
-    from orchestrator.run.runs import RunSummary
+from orchestrator.run.runs import RunSummary
 
 
 @click.command("ls")

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from orchestrator.backends.scorers import find_use
 from orchestrator.checks.named_models import NamedModel, Permissions, find_loadable, require_loadable
-
-if TYPE_CHECKING:
-    from orchestrator.serving.artefact import Artefact
+from orchestrator.serving.artefact import Artefact
 
 _PACKAGED = Permissions(allow="package its run again, which writes safetensors", trust="say --trust-remote-code")
 

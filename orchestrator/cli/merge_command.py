@@ -7,19 +7,17 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from orchestrator.cli.options import as_json, runs_option, trust_run_option
 from orchestrator.cli.output import print_json
 from orchestrator.errors import OrchError, PreflightError, RunFolderError, StageFailedError
+from orchestrator.machine.rundir import RunDir
 from orchestrator.machine.terminal import say
-
-if TYPE_CHECKING:
-    from orchestrator.machine.rundir import RunDir
-    from orchestrator.recipe.plan import Command, Plan
-    from orchestrator.serving.checkpoints import Checkpoint
+from orchestrator.recipe.plan import Command, Plan
+from orchestrator.serving.checkpoints import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ def merge_command(
 def _merge_adapter(adapter: Path, out: Path, asked: _Asked) -> dict[str, Any]:
     from orchestrator.checks.named_models import Permissions
     from orchestrator.cli.loadable import require_base_loads
-    from orchestrator.serving.artefact import WORKERS
+    from orchestrator.machine.own_files import WORKERS
     from orchestrator.serving.checkpoints import build_quick_merge, require_base, require_whole_adapter
 
     base = require_base(adapter, asked.base)

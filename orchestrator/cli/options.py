@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from orchestrator.machine.hardware import Hardware
+from orchestrator.machine.hardware import Hardware
 
 set_option = click.option(
     "--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Override one value of the recipe; may be repeated."

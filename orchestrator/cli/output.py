@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.cli.wording import NOTE, PROBLEMS, colon, say_title
-from orchestrator.machine.language import current_language
+from orchestrator.errors import OrchError, Problem
+from orchestrator.machine.language import Language, current_language
 from orchestrator.machine.terminal import clean, make_legible, print_data, say
-
-if TYPE_CHECKING:
-    from orchestrator.errors import OrchError, Problem
-    from orchestrator.machine.language import Language
 
 __all__ = ["clean", "format_advice", "format_error", "make_legible", "print_error", "print_json"]
 

@@ -8,7 +8,7 @@ import tempfile
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -17,9 +17,7 @@ from orchestrator.cli.output import print_json
 from orchestrator.errors import DataError, StageFailedError, Where
 from orchestrator.machine.json_files import DamagedJsonError, parse_json
 from orchestrator.machine.terminal import hand_on, print_data, say
-
-if TYPE_CHECKING:
-    from orchestrator.serving.artefact import Artefact
+from orchestrator.serving.artefact import Artefact
 
 _FACTS = "orch-facts "  # workers/predict.py writes them
 # What a line of stdin looks like, by what the model does.

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from orchestrator.logs.events import Event, Message, Progress, StageFinished, StageSkipped, StageStarted, Step
 from orchestrator.machine.terminal import clean, say
+from orchestrator.recipe.plan import Plan
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from orchestrator.recipe.plan import Plan
 
 _LINE_EVERY_S = 10.0
 _STATUS_WIDTH = 58  # bar, steps, loss, learning rate, time left

@@ -5,18 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from orchestrator.backends.protocol import Job
 from orchestrator.cli.options import as_json, hardware_option, resolve_hardware, set_option, smoke_option
 from orchestrator.cli.output import format_advice, print_json
 from orchestrator.errors import RunFolderError
 from orchestrator.machine.terminal import hand_on, print_data, say
-
-if TYPE_CHECKING:
-    from orchestrator.backends.protocol import Job
-    from orchestrator.recipe.plan import Plan
+from orchestrator.recipe.plan import Plan
 
 
 @click.command("check")

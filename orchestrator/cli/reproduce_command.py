@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -11,15 +11,11 @@ from orchestrator.cli import exit_with
 from orchestrator.cli.options import as_json, runs_option, trust_run_option
 from orchestrator.cli.output import print_json
 from orchestrator.errors import GateMissedError, PreflightError, Problem
+from orchestrator.machine.rundir import RunDir
 from orchestrator.machine.terminal import say
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from orchestrator.machine.rundir import RunDir
-    from orchestrator.recipe.plan import Plan
-    from orchestrator.report.reproduction.comparison import Reproduction
-    from orchestrator.report.reproduction.differences import Difference
+from orchestrator.recipe.plan import Plan
+from orchestrator.report.reproduction.comparison import Reproduction
+from orchestrator.report.reproduction.differences import Difference
 
 _MOST_SHOWN = 12
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -19,11 +19,9 @@ from orchestrator.cli.options import (
 )
 from orchestrator.cli.output import format_advice, print_json
 from orchestrator.cli.supervising import supervise
+from orchestrator.machine.rundir import RunDir
 from orchestrator.machine.terminal import say
-
-if TYPE_CHECKING:
-    from orchestrator.machine.rundir import RunDir
-    from orchestrator.recipe.plan import Plan
+from orchestrator.recipe.plan import Plan
 
 open_option = click.option("--open", "open_report", is_flag=True, help="Open the report in a browser at the end.")
 

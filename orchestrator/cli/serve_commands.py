@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -13,10 +13,8 @@ from orchestrator.cli.options import as_json, runs_option, trust_code_option, tr
 from orchestrator.cli.output import print_json
 from orchestrator.errors import InterruptedRunError, PreflightError, StageFailedError
 from orchestrator.machine.terminal import hand_on, say
-
-if TYPE_CHECKING:
-    from orchestrator.serving.artefact import Artefact
-    from orchestrator.serving.commands import Address
+from orchestrator.serving.artefact import Artefact
+from orchestrator.serving.commands import Address
 
 
 @click.command("serve")

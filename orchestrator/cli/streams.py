@@ -9,11 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 GONE_CODE = 141  # what a shell says of a program that SIGPIPE ended
 _GONE = frozenset({errno.EPIPE, errno.EIO})

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from orchestrator.machine.rundir import RunDir
 from orchestrator.machine.terminal import say
-
-if TYPE_CHECKING:
-    from orchestrator.machine.rundir import RunDir
-    from orchestrator.recipe.plan import Plan
-    from orchestrator.run.outcomes import RunOutcome
+from orchestrator.recipe.plan import Plan
+from orchestrator.run.outcomes import RunOutcome
 
 
 def supervise(plan: Plan, run: RunDir, *, quiet: bool) -> RunOutcome:

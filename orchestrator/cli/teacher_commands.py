@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -13,9 +14,6 @@ from orchestrator.backends.scorers import FORMATS
 from orchestrator.cli.options import as_json, expand_files, require_label_range
 from orchestrator.cli.output import print_json
 from orchestrator.machine.terminal import say, say_over
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 FAMILIES = ("encoder", "decoder")
 _LINE_EVERY_S = 10.0

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from orchestrator.machine.language import Text
-
-if TYPE_CHECKING:
-    from orchestrator.machine.language import Language
+from orchestrator.machine.language import Language, Text
 
 _TITLES = {
     "error": "错误",

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import IO
+from collections.abc import Iterator
+from typing import IO
 
 _NONE = (1 << 64) - 1
 

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from orchestrator.data.counting.tokens import LengthBudget
+from orchestrator.data.counting.tokens import LengthBudget, TokenLimit
 from orchestrator.data.gather import gather
+from orchestrator.data.ledger import Ledger
 from orchestrator.data.request import Request
 from orchestrator.data.rows.checks import RowRules
 from orchestrator.data.rows.formats import require_kind, sniff_row, sniff_shape
 from orchestrator.data.rows.nearest import find_nearest
+from orchestrator.data.rows.records import Kind
 from orchestrator.data.verdict import build_problems
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from pathlib import Path
-
-    from orchestrator.data.counting.tokens import TokenLimit
-    from orchestrator.data.ledger import Ledger
-    from orchestrator.data.rows.records import Kind
-    from orchestrator.errors import Problem
+from orchestrator.errors import Problem
 
 REPORT_VERSION = 1
 # What a backend trains on that takes one kind of rows; ms-swift takes three, told apart by the rows.

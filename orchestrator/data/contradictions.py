@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from hashlib import blake2b
-from typing import TYPE_CHECKING
 
 from orchestrator.data.digests import DIGEST_BYTES, NORMALISED, DigestMap, digest, loose_key
+from orchestrator.data.reasons import Fault
 from orchestrator.data.rows.groups import RankingGroup
 from orchestrator.data.rows.labelled import LabelledGroup
-from orchestrator.data.rows.records import ScoredPair
+from orchestrator.data.rows.records import Record, ScoredPair
 from orchestrator.data.rows.texts import build_fault, quote
 from orchestrator.recipe.relevance import is_relevant
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from orchestrator.data.reasons import Fault
-    from orchestrator.data.rows.records import Record
 
 _SIDES = ("negative", "positive")
 _BITS = (1 << 64) - 1

@@ -6,10 +6,14 @@ import contextlib
 import math
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
-from orchestrator.data.reading.readers import open_source
+from orchestrator.data.judgements import Reshaping
+from orchestrator.data.reading.decoding import Row
+from orchestrator.data.reading.readers import Source, open_source
 from orchestrator.data.reading.tabular import DELIMITERS, parse_cell
 from orchestrator.data.reasons import REASONS, Fault, problem_of, refuse
 from orchestrator.data.regroup import Regrouped, Regrouping
@@ -22,15 +26,6 @@ from orchestrator.data.rows.unread_texts import UnreadTexts, find_strings, find_
 from orchestrator.data.verdict import PROBLEMS_SHOWN
 from orchestrator.data.writing.writers import FileSet, format_line
 from orchestrator.errors import DataError, Problem, Where
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-    from typing import BinaryIO
-
-    from orchestrator.data.judgements import Reshaping
-    from orchestrator.data.reading.decoding import Row
-    from orchestrator.data.reading.readers import Source
 
 FILE_FORMS = ("csv", "tsv", "parquet", "json", "jsonl")
 FORMS = (*FILE_FORMS, *FOREIGN_FORMS)

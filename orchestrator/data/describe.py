@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from orchestrator.data.check import CheckReport
-    from orchestrator.data.ledger import Ledger
-    from orchestrator.errors import Problem
+from orchestrator.data.check import CheckReport
+from orchestrator.data.ledger import Ledger
+from orchestrator.errors import Problem
 
 _EXAMPLES_SHOWN = 3
 _SCRIPTS_SHOWN = 4

@@ -5,12 +5,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from array import array
+from collections.abc import Iterable
 from hashlib import blake2b
 from struct import Struct
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 DIGEST_BYTES = 16
 NORMALISED = "normalised: width, case and invisible characters set aside"  # how `loose_key` compares, for messages

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from orchestrator.data.rows.groups import RankingGroup
 from orchestrator.data.rows.labelled import LabelledGroup
-
-if TYPE_CHECKING:
-    from orchestrator.data.rows.records import Record
+from orchestrator.data.rows.records import Record
 
 
 def explain_unmeasurable(record: Record, *, corpus: bool) -> str | None:

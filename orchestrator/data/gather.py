@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from orchestrator.data.counting.lengths import build_rule
 from orchestrator.data.counting.tokens import (
@@ -20,30 +22,22 @@ from orchestrator.data.eval_fit import explain_unmeasurable
 from orchestrator.data.in_batch import InBatchNegatives
 from orchestrator.data.ledger import Findings, InputFile, Ledger
 from orchestrator.data.loss_fit import LossFit
+from orchestrator.data.reading.decoding import Row
 from orchestrator.data.reading.readers import open_source, require_readable, show_path
 from orchestrator.data.reading.tabular import DELIMITERS
 from orchestrator.data.reasons import REASONS, Fault, problem_of, refuse
-from orchestrator.data.rows.checks import check_row
+from orchestrator.data.request import Request
+from orchestrator.data.rows.checks import Accepted, check_row
 from orchestrator.data.rows.formats import explain_unseen
 from orchestrator.data.rows.graded_scores import LabelSources
 from orchestrator.data.rows.labelled import LabelledGroup
-from orchestrator.data.rows.records import Chat
+from orchestrator.data.rows.records import Chat, Record
 from orchestrator.data.rows.texts import build_fault
 from orchestrator.data.rows.unread_texts import UnreadTexts
-from orchestrator.data.side import Samples, Side, Sink
+from orchestrator.data.side import Measurements, Samples, Side, Sink
 from orchestrator.data.sides import VALIDATION_SALT, Cuts, DrawRange, cut_for, draw
 from orchestrator.data.verdict import PROBLEMS_SHOWN, Gathered
 from orchestrator.errors import Problem, Where
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
-
-    from orchestrator.data.reading.decoding import Row
-    from orchestrator.data.request import Request
-    from orchestrator.data.rows.checks import Accepted
-    from orchestrator.data.rows.records import Record
-    from orchestrator.data.side import Measurements
 
 STATS_VERSION = 1
 _PROGRESS_EVERY_S = 1.0

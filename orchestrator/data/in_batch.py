@@ -10,17 +10,13 @@ from __future__ import annotations
 
 from array import array
 from struct import Struct
-from typing import TYPE_CHECKING
 
 from orchestrator.data.digests import DigestMap, DigestSet, digest, document_key, query_key
+from orchestrator.data.ledger import Findings
 from orchestrator.data.reasons import problem_of
 from orchestrator.data.rows.groups import RankingGroup
-from orchestrator.data.rows.records import ScoredPair
-
-if TYPE_CHECKING:
-    from orchestrator.data.ledger import Findings
-    from orchestrator.data.rows.records import Record
-    from orchestrator.errors import Problem
+from orchestrator.data.rows.records import Record, ScoredPair
+from orchestrator.errors import Problem
 
 _PAIR = Struct("<QQ")  # as long as a digest
 # decisions/0029

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator
+from typing import Literal
 
+from orchestrator.data.reasons import Fault
+from orchestrator.data.rows.labelled import LabelledGroup
 from orchestrator.data.rows.texts import build_fault
 from orchestrator.data.writing.cross_encoder_rows import find_sides, find_targets
 from orchestrator.recipe.relevance import RELEVANT
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from orchestrator.data.reasons import Fault
-    from orchestrator.data.rows.labelled import LabelledGroup
 
 Target = Literal["label", "teacher"]
 PAIRS, LISTS, MARGINS = "cross-encoder-pairs", "cross-encoder-lists", "cross-encoder-margins"

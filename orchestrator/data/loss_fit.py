@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from orchestrator.data.labelled_fit import LOSS_FORMS, Target, find_relevant_fault, find_score_misfits, find_useless
+from orchestrator.data.ledger import Findings
 from orchestrator.data.reasons import Fault, problem_of
 from orchestrator.data.rows.groups import RankingGroup
 from orchestrator.data.rows.labelled import LabelledGroup, draw_documents
-from orchestrator.data.rows.records import ScoredPair
+from orchestrator.data.rows.records import Kind, Record, ScoredPair
 from orchestrator.data.rows.texts import build_fault
 from orchestrator.data.writing.cross_encoder_rows import find_targets
-from orchestrator.errors import Where
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from orchestrator.data.ledger import Findings
-    from orchestrator.data.rows.records import Kind, Record
-    from orchestrator.errors import Problem
+from orchestrator.errors import Problem, Where
 
 POINTWISE = ("pointwise_bce", "pointwise_mse")
 LABEL_LOSSES = ("contrastive", "online_contrastive")

@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import IO
 
 from orchestrator.data.chains import Chains
 from orchestrator.data.digests import DigestMap, digest, document_key, query_key
+from orchestrator.data.reasons import Fault
 from orchestrator.data.rows.labelled import LabelledGroup, merge_groups
 from orchestrator.data.rows.texts import build_fault, quote
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import IO
-
-    from orchestrator.data.reasons import Fault
 
 
 class Merger:

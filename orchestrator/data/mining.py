@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 from array import array
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 from orchestrator.data.digests import digest, loose_key
 from orchestrator.data.mining_corpus import CorpusFile
-from orchestrator.data.reading.readers import open_source
+from orchestrator.data.reading.readers import Source, open_source
 from orchestrator.data.reasons import Fault, problem_of
 from orchestrator.data.row_documents import (
     RowDocuments,
@@ -31,13 +33,6 @@ from orchestrator.data.verdict import PROBLEMS_SHOWN
 from orchestrator.data.writing.writers import FileSet, format_line
 from orchestrator.errors import DataError, Problem, Where
 from orchestrator.recipe.relevance import is_relevant
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
-    from typing import BinaryIO
-
-    from orchestrator.data.reading.readers import Source
 
 QUERIES_NAME, CORPUS_NAME, MINED_NAME = "queries.jsonl", "corpus.jsonl", "mined.jsonl"
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from orchestrator.data.reading.encodings import SAMPLE_BYTES, NotUtf8Error, build_encoding_error
 from orchestrator.data.reading.readers import open_source, require_readable
 from orchestrator.data.reasons import Fault, refuse
 from orchestrator.data.rows.texts import build_fault, find_surrogate, is_blank, name_type
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 PLAIN = ".txt"
 _BOM = b"\xef\xbb\xbf"

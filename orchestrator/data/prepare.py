@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import BinaryIO, Protocol
 
 from orchestrator.data.describe import describe_problem, describe_sums, describe_supervision, describe_warnings
 from orchestrator.data.gather import gather
 from orchestrator.data.ledger import Warned
 from orchestrator.data.prepare_arguments import Outputs, parse_arguments
 from orchestrator.data.reasons import REASONS
+from orchestrator.data.request import Request
+from orchestrator.data.rows.records import Record
+from orchestrator.data.sides import Cuts
 from orchestrator.data.verdict import Gathered, require_usable
 from orchestrator.data.writing.outputs import (
     CORPUS,
@@ -36,14 +40,6 @@ from orchestrator.data.writing.writers import FileSet, remove_files
 from orchestrator.errors import DataError, OrchError, PreflightError
 from orchestrator.machine.rundir import write_json
 from orchestrator.machine.terminal import say, say_lines
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import BinaryIO
-
-    from orchestrator.data.request import Request
-    from orchestrator.data.rows.records import Record
-    from orchestrator.data.sides import Cuts
 
 # In this order they get their names: what could be trained on comes last.
 OUTPUT_NAMES = (STATS, LEDGER, EVAL, CORPUS, VALIDATION, TRAIN)

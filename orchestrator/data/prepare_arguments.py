@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from orchestrator.data.counting.tokens import DEFAULT_PROMPT, LengthBudget, TokenLimit
 from orchestrator.data.labelled_fit import LOSS_FORMS, MARGINS, Target
@@ -15,10 +15,8 @@ from orchestrator.data.request import Request
 from orchestrator.data.rows.checks import RowRules
 from orchestrator.data.rows.formats import parse_columns, require_kind
 from orchestrator.data.rows.records import KINDS
-from orchestrator.data.writing.writers import TRAIN_FORMS, RowOptions
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from orchestrator.data.writing.row_options import RowOptions
+from orchestrator.data.writing.writers import TRAIN_FORMS
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from orchestrator.data.gather import gather
 from orchestrator.data.prepare import report, report_progress
@@ -20,7 +21,8 @@ from orchestrator.data.prepare_arguments import check_label_range, finite, not_n
 from orchestrator.data.request import Request
 from orchestrator.data.rows.checks import RowRules
 from orchestrator.data.rows.formats import parse_columns, require_kind
-from orchestrator.data.verdict import require_usable
+from orchestrator.data.rows.records import Kind
+from orchestrator.data.verdict import Gathered, require_usable
 from orchestrator.data.writing.outputs import (
     CORPUS,
     EVAL,
@@ -34,12 +36,6 @@ from orchestrator.data.writing.outputs import (
 from orchestrator.data.writing.writers import FileSet, remove_files
 from orchestrator.errors import OrchError, PreflightError
 from orchestrator.machine.rundir import write_json
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from orchestrator.data.rows.records import Kind
-    from orchestrator.data.verdict import Gathered
 
 EVAL_KINDS = ("group", "labelled", "pair")
 

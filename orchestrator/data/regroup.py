@@ -5,23 +5,25 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 from orchestrator.data.chains import Chains
 from orchestrator.data.digests import digest
-from orchestrator.data.judgements import pack_judgements, read_judgements, unpack_judgements
+from orchestrator.data.judgements import (
+    Judgements,
+    Place,
+    Reshaping,
+    pack_judgements,
+    read_judgements,
+    unpack_judgements,
+)
 from orchestrator.data.reasons import Fault, problem_of
 from orchestrator.data.reshape import Finding, build_rows, is_beyond_ranking, merge_judgements
 from orchestrator.data.rows.graded_scores import LabelSources
 from orchestrator.data.verdict import PROBLEMS_SHOWN
 from orchestrator.data.writing.writers import format_line
 from orchestrator.errors import DataError, Problem, Where
-
-if TYPE_CHECKING:
-    from pathlib import Path
-    from typing import BinaryIO
-
-    from orchestrator.data.judgements import Judgements, Place, Reshaping
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from orchestrator.data.counting.tokens import LengthBudget, TokenLimit
 from orchestrator.data.loss_fit import Demands
 from orchestrator.data.rows.checks import RowRules
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from orchestrator.data.counting.tokens import LengthBudget, TokenLimit
 
 
 @dataclass(frozen=True)

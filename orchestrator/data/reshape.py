@@ -5,17 +5,14 @@ What a form cannot hold is a finding that names the option which gives it up; no
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from orchestrator.data.digests import NORMALISED, document_key, loose_key
 from orchestrator.data.judgements import QUERY_KEYS, Hit, Judgements, Place, Reshaping, canonical, is_same
+from orchestrator.data.reasons import Fault
 from orchestrator.data.rows.texts import build_fault, quote
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from orchestrator.data.reasons import Fault
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+from orchestrator.data.reading.decoding import Row
+from orchestrator.data.reading.readers import Source
 from orchestrator.data.reading.tabular import DELIMITERS
 from orchestrator.data.reasons import Fault, refuse
 from orchestrator.data.rows.field_readers import SAMPLE_KEY
@@ -14,13 +18,6 @@ from orchestrator.data.rows.nearest import explain_unknown
 from orchestrator.data.rows.texts import build_fault, find_surrogate, is_finite_number, name_type
 from orchestrator.data.rows.unread_judgements import find_unread_judgements
 from orchestrator.data.rows.unread_texts import UnreadText, find_unread
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from orchestrator.data.reading.decoding import Row
-    from orchestrator.data.reading.readers import Source
 
 _FORMS = [shape for shape in reversed(SHAPES) if shape.kind == "labelled"]  # ranking rows are the likeliest
 _SWIFT_KEYS = ({"messages", "positive_messages"}, {"query", "response"})

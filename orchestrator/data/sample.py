@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from orchestrator.data.reasons import refuse
 from orchestrator.data.rows.field_readers import SAMPLE_KEY
-from orchestrator.data.sample_texts import TOPICS, WORDS
+from orchestrator.data.sample_texts import TOPICS, WORDS, Words
 from orchestrator.data.writing.writers import FileSet, format_line
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from orchestrator.data.sample_texts import Words
 
 LANGUAGES = tuple(WORDS)
 _ENDINGS = (".jsonl", ".ndjson")

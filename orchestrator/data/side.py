@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import IO
 
 from orchestrator.data.contradictions import KnownSides
 from orchestrator.data.counting.statistics import SideStatistics
 from orchestrator.data.counting.tokens import LengthRule, Measured, MeasuringQueue, TextCounter, TokenStatistics
 from orchestrator.data.digests import DigestSet
 from orchestrator.data.ledger import Findings, SideTally
+from orchestrator.data.loss_fit import LossFit
 from orchestrator.data.merging import KnownLabels, Merger
 from orchestrator.data.reasons import problem_of
 from orchestrator.data.rows.groups import RankingGroup
 from orchestrator.data.rows.labelled import LabelledGroup
 from orchestrator.data.rows.records import Kind, Record
 from orchestrator.errors import Problem, Where
-
-if TYPE_CHECKING:
-    from pathlib import Path
-    from typing import IO
-
-    from orchestrator.data.loss_fit import LossFit
 
 Sink = Callable[[Record], None]
 Measurements = Iterable[tuple[str, Record, Measured | None]]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import BinaryIO
 
 from orchestrator.data.digests import DigestSet, digest, loose_key
 from orchestrator.data.reading.containers import find_ending
+from orchestrator.data.reading.decoding import Row
 from orchestrator.data.reading.readers import ARROW, PARQUET, Source
 from orchestrator.data.reading.tabular import DELIMITERS
 from orchestrator.data.reasons import REASONS, problem_of, refuse
@@ -16,13 +19,6 @@ from orchestrator.data.sides import DrawRange, cut_for, draw
 from orchestrator.data.verdict import PROBLEMS_SHOWN
 from orchestrator.data.writing.writers import FileSet
 from orchestrator.errors import DataError, Problem, Where
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-    from typing import BinaryIO
-
-    from orchestrator.data.reading.decoding import Row
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,24 @@ import argparse
 import json
 import os
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.data.describe import describe_problem
 from orchestrator.data.digests import DIGEST_BYTES, DigestSet, digest
-from orchestrator.data.reading.readers import open_source
+from orchestrator.data.reading.decoding import Row
+from orchestrator.data.reading.readers import Source, open_source
 from orchestrator.data.reasons import Fault, problem_of, refuse
-from orchestrator.data.row_documents import add_scores, find_unread_documents, pair_texts, read_documents, read_value
+from orchestrator.data.row_documents import (
+    RowDocuments,
+    add_scores,
+    find_unread_documents,
+    pair_texts,
+    read_documents,
+    read_value,
+)
 from orchestrator.data.rows.formats import parse_columns, rename_columns
 from orchestrator.data.rows.texts import build_fault, is_finite_number
 from orchestrator.data.rows.unread_texts import UnreadTexts
@@ -30,13 +39,6 @@ from orchestrator.data.verdict import PROBLEMS_SHOWN
 from orchestrator.data.writing.writers import FileSet, format_line
 from orchestrator.errors import DataError, OrchError, PreflightError, Problem, Where
 from orchestrator.machine.terminal import say, say_lines
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from orchestrator.data.reading.decoding import Row
-    from orchestrator.data.reading.readers import Source
-    from orchestrator.data.row_documents import RowDocuments
 
 PAIRS_NAME = "pairs.jsonl"
 

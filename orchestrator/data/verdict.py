@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from orchestrator.data.ledger import Ledger
 from orchestrator.data.reasons import BAD_CODES
+from orchestrator.data.sides import Cuts
 from orchestrator.errors import DataError, Problem
-
-if TYPE_CHECKING:
-    from orchestrator.data.ledger import Ledger
-    from orchestrator.data.sides import Cuts
 
 PROBLEMS_SHOWN = 20
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from orchestrator.errors import RunFolderError
 from orchestrator.evaluation.lines import read_lines
@@ -13,11 +15,7 @@ from orchestrator.evaluation.overlap import exact_match, rouge_l
 from orchestrator.evaluation.ratios import perplexity
 from orchestrator.evaluation.rows import require_all, require_finite
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    Scores = Mapping[str, "ChatScore"]
+Scores = Mapping[str, "ChatScore"]
 _COMPARED = {"exact_match": exact_match, "rouge_l": rouge_l}
 
 

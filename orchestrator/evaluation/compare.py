@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from orchestrator.evaluation.paired import ROUNDING
-
-if TYPE_CHECKING:
-    from orchestrator.evaluation.paired import Array, Paired
+from orchestrator.evaluation.paired import ROUNDING, Array, Paired
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000

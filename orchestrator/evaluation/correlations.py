@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
-from orchestrator.evaluation.paired import ROUNDING, row_differences
-
-if TYPE_CHECKING:
-    from orchestrator.evaluation.paired import Array
+from orchestrator.evaluation.paired import ROUNDING, Array, row_differences
 
 
 @dataclass(frozen=True)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.errors import RunFolderError
 from orchestrator.evaluation.chats import load_chat_eval
 from orchestrator.evaluation.groups import load_group_eval, load_retrieval_eval
 from orchestrator.evaluation.lines import read_lines
+from orchestrator.evaluation.measured import EvalSet
 from orchestrator.evaluation.measures import RETRIEVAL
 from orchestrator.evaluation.pairs import load_pair_eval
 from orchestrator.machine.rundir import RunDir
-
-if TYPE_CHECKING:
-    from orchestrator.evaluation.measured import EvalSet
 
 CORPUS = RunDir(Path()).corpus_jsonl.name  # beside eval.jsonl
 

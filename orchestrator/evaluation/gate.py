@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import operator
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.evaluation.measures import Metric, parse_metric
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _RULE = re.compile(

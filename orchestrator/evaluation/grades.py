@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 from orchestrator.recipe.relevance import RELEVANT, is_relevant
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 FINEST = 1000  # grades a unit; trec_eval keeps one count a grade
 _SAME = 1e-9  # labels were divided by a range: 2 / 3 is meant by every float this close to it

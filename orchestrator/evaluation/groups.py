@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from orchestrator.errors import RunFolderError
 from orchestrator.evaluation.judged import Document, Group, load_groups, load_scores
@@ -14,11 +16,7 @@ from orchestrator.evaluation.measures import GROUP, RETRIEVAL
 from orchestrator.evaluation.ranking import Measurement, measure
 from orchestrator.evaluation.ties import RANDOM_ORDERS
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    Scores = Mapping[str, Mapping[str, float]]  # {qid: {docid: score}}
+Scores = Mapping[str, Mapping[str, float]]  # {qid: {docid: score}}
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.errors import RecipeError
 from orchestrator.evaluation.evalset import describe_eval, load_eval
 from orchestrator.evaluation.gate import decide_gate
+from orchestrator.evaluation.measured import EvalSet, Measured
 from orchestrator.evaluation.measures import check_metrics, default_metrics, guess_kind
 from orchestrator.evaluation.systems import compare_measured, describe_kind, judge
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from orchestrator.evaluation.measured import EvalSet, Measured
-    from orchestrator.machine.rundir import RunDir
-    from orchestrator.recipe.plan import Plan
+from orchestrator.machine.rundir import RunDir
+from orchestrator.recipe.plan import Plan
 
 BEFORE, AFTER = "before", "after"
 _WORDS = {BEFORE: "the base model", AFTER: "the tuned model"}

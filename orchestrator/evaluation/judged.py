@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from orchestrator.errors import RunFolderError
 from orchestrator.evaluation.lines import read_lines
 from orchestrator.recipe.relevance import is_relevant
-
-if TYPE_CHECKING:
-    from collections.abc import Container, Mapping
-    from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)  # a retrieval pool holds millions

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 from orchestrator.errors import RunFolderError, Where
 from orchestrator.machine.json_files import parse_json
 from orchestrator.machine.regular_files import open_regular
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 
 def read_lines(path: Path) -> Iterator[tuple[Where, Any]]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    Columns = Mapping[str, Sequence[float | None]]
+Columns = Mapping[str, Sequence[float | None]]
 
 GOLD = "gold"  # the one column that belongs to the evaluation set and not to a system
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from orchestrator.errors import Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 GROUP, RETRIEVAL, PAIR, CHAT = "group", "retrieval", "pair", "chat"
 UNITS = {GROUP: "query", RETRIEVAL: "query", PAIR: "pair", CHAT: "row"}  # what is measured and resampled

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.errors import RecipeError
 from orchestrator.evaluation.evalset import describe_eval
@@ -18,10 +18,8 @@ from orchestrator.evaluation.systems import (
     judge,
     load_scoring,
 )
-
-if TYPE_CHECKING:
-    from orchestrator.machine.rundir import RunDir
-    from orchestrator.recipe.plan import Plan
+from orchestrator.machine.rundir import RunDir
+from orchestrator.recipe.plan import Plan
 
 METRICS_VERSION = 2
 SEED = 42

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from orchestrator.evaluation.correlations import PairedCorrelations
-from orchestrator.evaluation.measured import GOLD
-from orchestrator.evaluation.paired import PairedMeans
+from orchestrator.evaluation.measured import GOLD, Columns
+from orchestrator.evaluation.measures import Metric
+from orchestrator.evaluation.paired import Array, Paired, PairedMeans
 from orchestrator.evaluation.ratios import PairedRatios
-
-if TYPE_CHECKING:
-    from orchestrator.evaluation.measured import Columns
-    from orchestrator.evaluation.measures import Metric
-    from orchestrator.evaluation.paired import Array, Paired
 
 
 def pair_up(metric: Metric, before: Columns, after: Columns) -> Paired | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from orchestrator.errors import RunFolderError
 from orchestrator.evaluation.correlations import correlation, pair_errors
@@ -13,11 +15,7 @@ from orchestrator.evaluation.measured import GOLD, Measured
 from orchestrator.evaluation.measures import PAIR
 from orchestrator.evaluation.rows import require_all, require_finite
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    Scores = Mapping[str, float]  # {pid: score}
+Scores = Mapping[str, float]  # {pid: score}
 
 
 @dataclass(frozen=True)

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from orchestrator.evaluation.grades import Grades, choose_grades
+from orchestrator.evaluation.judged import Group
 from orchestrator.evaluation.measures import Metric, require_metric
 from orchestrator.evaluation.rows import require_finite
 from orchestrator.evaluation.ties import LabelOrder, LabelOrders, build_label_orders
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from orchestrator.evaluation.judged import Group
 
 _BATCH_DOCUMENTS = 200_000  # per call of ir_measures: bounds its memory
 

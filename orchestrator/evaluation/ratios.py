@@ -5,13 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
-from orchestrator.evaluation.paired import row_differences
-
-if TYPE_CHECKING:
-    from orchestrator.evaluation.paired import Array
-
+from orchestrator.evaluation.paired import Array, row_differences
 
 _HIGHEST_EXPONENT = 300.0  # the loss of a diverged model can be far above; squares of exp(300) are still finite
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Container, Mapping, Sequence
+from pathlib import Path
 
 from orchestrator.errors import RunFolderError, StageFailedError, Where
-
-if TYPE_CHECKING:
-    from collections.abc import Container, Mapping, Sequence
-    from pathlib import Path
 
 
 def require_all(path: Path, scored: Container[str], ids: Sequence[str], unit: str) -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.evaluation.evalset import load_eval
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from orchestrator.evaluation.measured import EvalSet
-    from orchestrator.machine.rundir import RunDir
-    from orchestrator.recipe.plan import Plan, Stage
+from orchestrator.evaluation.measured import EvalSet
+from orchestrator.machine.rundir import RunDir
+from orchestrator.recipe.plan import Plan, Stage
 
 TUNED = "tuned"
 TEACHER = "teacher"

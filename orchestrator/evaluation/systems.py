@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from orchestrator.errors import RunFolderError, Where
 from orchestrator.evaluation.compare import NOT_COMPARED, compare
-from orchestrator.evaluation.measured import GOLD
+from orchestrator.evaluation.measured import GOLD, Measured
 from orchestrator.evaluation.measures import UNITS, require_metric
 from orchestrator.evaluation.pairing import pair_up
 from orchestrator.machine.json_files import load_json
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from orchestrator.evaluation.measured import Measured
 
 
 @dataclass(frozen=True)

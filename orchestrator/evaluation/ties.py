@@ -6,13 +6,10 @@ import itertools
 import math
 import random
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from orchestrator.evaluation.judged import Group
+from orchestrator.evaluation.judged import Group
 
 EXACT_LIMIT = 2_000  # distinct label orders of one query up to which every one is measured
 RANDOM_ORDERS = 500  # seeded random orders measured where there are more

@@ -9,19 +9,14 @@ connection counts only where nothing else explains the end.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from orchestrator.logs.command_remedies import REMEDIES
-from orchestrator.logs.ranks import count_ranks, find_first_failed, read_lines
+from orchestrator.logs.ranks import Line, count_ranks, find_first_failed, read_lines
+from orchestrator.logs.rule import Rule
 from orchestrator.logs.rules import RULES
 from orchestrator.machine.language import Language, Text
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from orchestrator.logs.ranks import Line
-    from orchestrator.logs.rule import Rule
 
 KILLED_CODES = frozenset({-9, 137, 247})  # signal 9 as Python, a shell and ms-swift report it
 CRASHED_CODES = frozenset({-11, 139, 245, -6, 134, 250})  # SEGV and ABRT, likewise

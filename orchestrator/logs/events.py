@@ -12,14 +12,12 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from orchestrator.machine.files import open_to_append
 from orchestrator.machine.json_files import MOST_SECONDS, parse_json, require_types
 from orchestrator.machine.regular_files import IrregularFileError, open_regular
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,11 @@ from __future__ import annotations
 import codecs
 import os
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 from orchestrator.machine.regular_files import open_regular
 from orchestrator.machine.secrets import STARS, find_secret_values, find_spans, redact_text
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 CHUNK_BYTES = 1 << 20
 MAX_PENDING_CHARS = 1 << 16

@@ -8,13 +8,10 @@ logged as 0 beside a gradient that is not, and that training is well.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from orchestrator.logs.events import Step
+from orchestrator.logs.events import Step
 
 ROUNDED_BELOW = 0.01  # transformers logs losses with 4 digits: one that has come below this may be 0 at the next report
 GRADIENT_REPORTS = 20  # infinite gradients alone: fp16's loss scaling begins with some, and skips these steps

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from orchestrator.logs.events import Event, Message, Progress, RowsLoaded, Step
 from orchestrator.logs.follow import LogFollower
@@ -13,11 +13,7 @@ from orchestrator.logs.health import LossHealth, LossProblem, LossRules
 from orchestrator.logs.life import LifeSigns
 from orchestrator.logs.parse import COUNT, parse_line
 from orchestrator.logs.quoted_rows import QuotedRows
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from orchestrator.machine.rundir import StageDir
+from orchestrator.machine.rundir import StageDir
 
 PROGRESS_EVERY_S = 1.0
 _SHOWN_CHARS = 80

@@ -8,11 +8,8 @@ root cause in its summary at the end, and puts the traceback of an error file th
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _PREFIX = re.compile(r"^\s*(?:\[?(?:rank|default)[0-9]{1,9}\]?:\s?)+", re.IGNORECASE)
 _NUMBER = re.compile(r"(rank|default)([0-9]{1,9})", re.IGNORECASE)

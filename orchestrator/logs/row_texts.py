@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from orchestrator.logs.quoted_rows import LEFT_OUT
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
 SHORTEST = 20  # characters: a shorter text says little, and stands in logs by chance
 _QUOTE = re.compile(rf'"(?:[^"\\\n]|\\.){{{SHORTEST},}}"')  # as orchestrator/data quotes a text in a message

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from orchestrator.machine.language import Text
+from orchestrator.machine.language import Text
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from orchestrator.machine.regular_files import open_regular
+from orchestrator.machine.rundir import StageDir
 from orchestrator.machine.secrets import find_secret_values, find_spans
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
-
-    from orchestrator.machine.rundir import StageDir
 
 CHUNK_BYTES = 1 << 20
 _OVERLAP_BYTES = 1 << 14  # longer than any secret: one that two chunks share is found in the second

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from orchestrator.machine.regular_files import IrregularFileError, open_regular
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 TAIL_BYTES = 256 << 10
 _CHUNK_BYTES = 1 << 20

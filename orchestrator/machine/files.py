@@ -7,12 +7,10 @@ import glob
 import json
 import os
 import secrets
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+from pathlib import Path
+from typing import IO, Any
 
 _PART = ".part"
 PART_PATTERN = f".*{_PART}"  # what `open_fresh` leaves when it is killed

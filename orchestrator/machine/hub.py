@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from http.client import HTTPResponse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from urllib.request import Request
 
 from orchestrator.machine.user_folders import find_cache_home
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from http.client import HTTPResponse
-    from urllib.request import Request
 
 _ENDPOINT = "https://huggingface.co"
 _TRUE = frozenset({"1", "true", "yes", "on"})  # ENV_VARS_TRUE_VALUES of huggingface_hub/constants.py

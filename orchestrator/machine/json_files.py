@@ -8,12 +8,10 @@ import os
 import re
 from dataclasses import is_dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_origin, get_type_hints
+from pathlib import Path
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 from orchestrator.machine.regular_files import IrregularFileError, open_regular
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 MOST_BYTES = 512 << 20  # the tokenizers and the measures of the largest runs have some tens of MB
 MOST_DEPTH = 100

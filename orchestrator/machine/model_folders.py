@@ -8,14 +8,11 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 from orchestrator.errors import Problem
 from orchestrator.machine.json_files import find_object, load_json
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 _CHECKPOINT = re.compile(r"(?:checkpoint|global_step|step|epoch)[-_](\d+)")
 _SNAPSHOTS, _HUB = "snapshots", "models--"

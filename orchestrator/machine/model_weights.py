@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from orchestrator.errors import Problem
 from orchestrator.machine.file_cache import read_once
 from orchestrator.machine.json_files import load_json
 from orchestrator.machine.model_folders import find_what_it_is
 from orchestrator.machine.safetensors_files import Damage, Shapes, is_lfs_pointer, read_shapes
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLES = ("pytorch_model*.bin",)

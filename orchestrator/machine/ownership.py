@@ -12,15 +12,11 @@ import os
 import re
 import secrets
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from orchestrator.machine.files import open_fresh, write_text
+from orchestrator.machine.rundir import RunDir
 from orchestrator.machine.user_folders import find_orch_config
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from orchestrator.machine.rundir import RunDir
 
 _PURPOSE = b"orch plan.json\0"
 _KEY = re.compile(r"[0-9a-f]{64}")

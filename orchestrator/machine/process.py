@@ -14,16 +14,14 @@ import platform
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from orchestrator.machine import process_table
 from orchestrator.machine.process_table import PROC, Entry
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 TOKEN_VARIABLE = "ORCH_STAGE_TOKEN"  # noqa: S105  (a marker, not a secret)
 # Python puts the working directory first on its path for -m and -c: what lies there would pass for any module.

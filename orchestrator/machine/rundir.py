@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from orchestrator.machine.files import PART_PATTERN, write_bytes, write_json, write_text
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = ["PART_PATTERN", "RunDir", "StageDir", "write_bytes", "write_json", "write_text"]
 

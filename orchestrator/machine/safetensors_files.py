@@ -7,13 +7,11 @@ Format: eight bytes of length (little-endian), a JSON header of that length, the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from orchestrator.machine.json_files import parse_json
 from orchestrator.machine.regular_files import open_regular
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _LENGTH_BYTES = 8
 _MAX_HEADER_BYTES = 100_000_000  # the format's own limit

@@ -6,12 +6,9 @@ import json
 import os
 import re
 from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING
 from urllib.parse import quote
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
 
 STARS = "****"
 # GENERATIVE_RERANKER_POSITIVE_TOKEN names a word of the vocabulary, MAX_NEW_TOKENS a number.

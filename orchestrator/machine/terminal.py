@@ -10,12 +10,10 @@ import json
 import os
 import re
 import sys
-from typing import IO, TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import IO, Any
 
 from orchestrator.machine.secrets import find_secret_values, redact_text
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 # C0 and C1 controls (a terminal obeys them), controls of writing direction (they reorder a line), lone surrogates.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")

@@ -5,32 +5,27 @@ from __future__ import annotations
 import secrets
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from orchestrator.backends import BACKENDS
 from orchestrator.backends.deepspeed_keys import find_deepspeed_problems
-from orchestrator.backends.models import find_model
+from orchestrator.backends.models import BaseModel, find_model
 from orchestrator.backends.protocol import Found, Job, eval_kind, guard_eval_kind
 from orchestrator.backends.render import find_templates
 from orchestrator.data.rows.formats import sniff_kind
 from orchestrator.errors import OrchError, PreflightError, Problem, RecipeError, RunFolderError
 from orchestrator.evaluation.measures import check_metrics
+from orchestrator.machine.hardware import Hardware
 from orchestrator.machine.named_paths import find_file, find_python
 from orchestrator.machine.own_files import WORKERS
 from orchestrator.machine.rundir import RunDir
 from orchestrator.machine.user_folders import find_orch_cache
+from orchestrator.plan.load import LoadedRecipe
 from orchestrator.plan.measuring import find_teacher_spec
 from orchestrator.plan.provenance import find_versions
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from orchestrator.backends.models import BaseModel
-    from orchestrator.machine.hardware import Hardware
-    from orchestrator.plan.load import LoadedRecipe
-    from orchestrator.recipe.schema import ModelRef
+from orchestrator.recipe.schema import ModelRef
 
 _RERANKER_KINDS = {"sentence-transformers": "labelled"}
 # What a guard's rows may be; the first where its file lies on a hub, and nobody can look at it yet.

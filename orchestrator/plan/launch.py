@@ -5,24 +5,19 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.backends.render import render_files
 from orchestrator.errors import RunFolderError, Where
+from orchestrator.machine.hardware import Hardware
 from orchestrator.machine.json_files import load_object, read_text
 from orchestrator.machine.ownership import is_own, seal
 from orchestrator.machine.rundir import RunDir, write_json, write_text
-from orchestrator.plan.provenance import build_provenance
+from orchestrator.plan.provenance import Asked, build_provenance
 from orchestrator.recipe.plan import Plan, plan_from_json
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from orchestrator.machine.hardware import Hardware
-    from orchestrator.plan.provenance import Asked
-
 
 _WRITTEN_ANEW = frozenset({"report.json", "metrics.json"})  # outputs of a stage that takes seconds
 _LONGEST = 500  # characters of a message: a file may hold megabytes where a word should be

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -21,9 +22,6 @@ from orchestrator.recipe.losses import find_own_loss
 from orchestrator.recipe.schema import Data, Evaluate, Guard, Launch, Loss, ModelRef, Recipe, Teacher, Watch
 from orchestrator.recipe.source import Key, Source, apply_overrides, load_source
 from orchestrator.recipe.wording import Finding, group_findings
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _PARTS: dict[Key, type[BaseModel]] = {
     (): Recipe,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.backends.models import find_other_scorer
+from orchestrator.backends.protocol import Job, Training
 from orchestrator.backends.scorers import (
     BI_ENCODER_TOKENS,
     DTYPES,
@@ -18,9 +19,6 @@ from orchestrator.backends.scorers import (
 )
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.recipe.plan import Note
-
-if TYPE_CHECKING:
-    from orchestrator.backends.protocol import Job, Training
 
 TEACHER = "teacher"
 # FlagEmbedding/inference/reranker/decoder_only/base.py (1.4.2): FlagLLMReranker's own defaults

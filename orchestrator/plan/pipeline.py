@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from orchestrator.backends.protocol import Job, Training
 from orchestrator.machine.rundir import RunDir
-from orchestrator.plan.measuring import TEACHER, build_measured
+from orchestrator.plan.measuring import TEACHER, Measured, build_measured
 from orchestrator.plan.stages.data import add_guard_data, add_prepare, find_data_files
 from orchestrator.plan.stages.draft import Draft
 from orchestrator.plan.stages.scoring import (
@@ -19,12 +19,7 @@ from orchestrator.plan.stages.scoring import (
 from orchestrator.plan.stages.smoke import add_tiny_model, shrink_job
 from orchestrator.plan.stages.teacher import add_teacher
 from orchestrator.plan.stages.training import add_merge, add_package, add_train, build_training
-from orchestrator.recipe.plan import Plan
-
-if TYPE_CHECKING:
-    from orchestrator.backends.protocol import Job, Training
-    from orchestrator.plan.measuring import Measured
-    from orchestrator.recipe.plan import Stage
+from orchestrator.recipe.plan import Plan, Stage
 
 
 def build_plan(job: Job) -> Plan:

@@ -10,20 +10,17 @@ import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator import __version__
 from orchestrator.backends.render import find_templates
 from orchestrator.machine.content_hash import hash_path
 from orchestrator.machine.git_state import find_git_state
-from orchestrator.machine.hardware import find_memory
+from orchestrator.machine.hardware import Hardware, find_memory
 from orchestrator.machine.installed import find_path, list_distributions, normalise
 from orchestrator.machine.own_files import PACKAGE
 from orchestrator.machine.process import run
-
-if TYPE_CHECKING:
-    from orchestrator.machine.hardware import Hardware
-    from orchestrator.recipe.plan import Plan
+from orchestrator.recipe.plan import Plan
 
 PROVENANCE_VERSION = 2
 DISTRIBUTIONS = (

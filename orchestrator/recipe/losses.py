@@ -9,12 +9,10 @@ sentence_transformers/cross_encoder/losses 6.2.0, workers/cross_encoder/list_los
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from orchestrator.recipe.schema import Loss
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 # `--loss_type` as scripts for ms-swift 3 and 4 write it
 OLD_LOSS_TYPES = {

@@ -7,15 +7,13 @@ import os
 import re
 import stat
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import yaml
 
 from orchestrator.errors import Problem, RecipeError, Where
 from orchestrator.machine.secrets import describe_secret
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 Key = tuple[str | int, ...]
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.evaluation.false_negatives import find_false_negatives
 from orchestrator.evaluation.measures import GROUP
-from orchestrator.evaluation.scored import TUNED
+from orchestrator.evaluation.scored import TUNED, Scored
 from orchestrator.report.notes import TEACHER
 from orchestrator.report.wording import counted
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from orchestrator.evaluation.scored import Scored
 
 _SHOWN = 5
 

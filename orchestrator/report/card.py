@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from orchestrator.evaluation.measures import display_name
 from orchestrator.machine.rundir import write_text
 from orchestrator.report.wording import best_systems, figure, headline, higher_is_better
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
 
 OPENING = "<!-- orch:results -->"
 CLOSING = "<!-- /orch:results -->"

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from orchestrator.evaluation.cut_texts import describe_cut
 from orchestrator.evaluation.measures import CHAT, PAIR, RETRIEVAL
+from orchestrator.report.record import RunRecord
 from orchestrator.report.training_log import count_not_finite, is_dead
 from orchestrator.report.wording import counted
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from orchestrator.report.record import RunRecord
 
 FEW_UNITS = 30
 

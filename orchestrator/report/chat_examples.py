@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from orchestrator.evaluation.chats import ChatRow, ChatScore
 from orchestrator.report.examples import most_changed
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from orchestrator.evaluation.chats import ChatRow, ChatScore
 
 MOST_OF_EACH = 4  # most improved, most worsened, and the first: 12 at most
 _LONGEST_TEXT = 1_500  # characters of a text that the page shows

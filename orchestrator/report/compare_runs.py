@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.errors import RunFolderError, Where
 from orchestrator.evaluation.compare import BETTER, WORSE, Comparison, compare
@@ -12,14 +13,10 @@ from orchestrator.evaluation.measures import GROUP, UNITS, display_name, require
 from orchestrator.evaluation.metrics import METRICS_VERSION, SEED
 from orchestrator.evaluation.pairing import pair_up
 from orchestrator.evaluation.scored import TUNED
+from orchestrator.machine.rundir import RunDir
 from orchestrator.plan.launch import load_plan
 from orchestrator.report.record import load_object
 from orchestrator.report.wording import counted, figure, interval, p_value, signed
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from orchestrator.machine.rundir import RunDir
 
 
 @dataclass(frozen=True)

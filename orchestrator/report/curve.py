@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import io
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from orchestrator.report.training_log import TrainingLog
+from orchestrator.report.training_log import TrainingLog
 
 _SMOOTH_FROM = 40  # points; fewer are shown as they are
 _DPI = 200  # twice the usual 100, for dense screens

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from orchestrator.report import wording
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 _QUANTILES = "median · 95 % · longest"
 _MOVED_TO = ("eval", "validation")

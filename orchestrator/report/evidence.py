@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.evaluation.chats import ChatEval
 from orchestrator.evaluation.groups import GroupEval, RetrievalEval
+from orchestrator.evaluation.measured import EvalSet
 from orchestrator.evaluation.measures import require_metric
 from orchestrator.evaluation.pairs import PairEval
-from orchestrator.evaluation.scored import TUNED
+from orchestrator.evaluation.scored import TUNED, Scored
 from orchestrator.report.chat_examples import build_chat_examples
 from orchestrator.report.examples import build_examples
 from orchestrator.report.figures import BarsFigure, build_bars_figure
 from orchestrator.report.pair_examples import build_pair_examples
 from orchestrator.report.wording import counted, headline_comparison
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from orchestrator.evaluation.measured import EvalSet
-    from orchestrator.evaluation.scored import Scored
 
 
 @dataclass(frozen=True)

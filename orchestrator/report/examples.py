@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from orchestrator.evaluation.judged import Group
 from orchestrator.recipe.relevance import is_relevant
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from orchestrator.evaluation.judged import Group
 
 MOST_EXAMPLES = 5
 _LONGEST_TEXT = 320  # characters of a document that the page shows

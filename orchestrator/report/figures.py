@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.evaluation.measures import Metric, display_name, parse_metric
 from orchestrator.report.wording import figure, interval, p_value, signed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
 
 WIDTH = 912  # px, the page's text column: text in a figure has the size of text beside it
 _PLOT_LEFT, _PLOT_RIGHT = 110, 432

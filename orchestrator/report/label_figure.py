@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.recipe.relevance import is_relevant
 from orchestrator.report.wording import plain
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 WIDTH, HEIGHT = 1000, 190
 _GAP, _TOP, _BOTTOM = 60.0, 46.0, 30.0  # between the two panels; above the bars; below them

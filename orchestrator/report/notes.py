@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from orchestrator.evaluation.measures import display_name, require_metric
 from orchestrator.evaluation.scored import TUNED
+from orchestrator.report.record import RunRecord
 from orchestrator.report.wording import figure
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from orchestrator.report.record import RunRecord
 
 TEACHER = "teacher"
 _LEAST_GAP = 0.005  # of the headline metric: a share of less says nothing

@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import re
 import shlex
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from orchestrator.backends.render import find_templates
 from orchestrator.evaluation.measures import display_name, require_metric
+from orchestrator.evaluation.scored import Scored
+from orchestrator.recipe.plan import Command
 from orchestrator.report import wording
 from orchestrator.report.audit import build_audit
 from orchestrator.report.cautions import build_cautions, build_gaps
@@ -17,15 +20,9 @@ from orchestrator.report.evidence import build_evidence
 from orchestrator.report.figures import build_interval_figure
 from orchestrator.report.label_figure import build_label_figure
 from orchestrator.report.notes import describe_determinism, describe_teacher
+from orchestrator.report.record import RunRecord
 from orchestrator.report.training_log import describe_log
 from orchestrator.run.state import redact
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from orchestrator.evaluation.scored import Scored
-    from orchestrator.recipe.plan import Command
-    from orchestrator.report.record import RunRecord
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _KANA, _HANGUL, _HAN = re.compile(r"[぀-ヿ]"), re.compile(r"[가-힯]"), re.compile(r"[㐀-鿿豈-﫿]")

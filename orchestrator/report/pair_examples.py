@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from orchestrator.evaluation.pairs import Pair
 from orchestrator.report.examples import MOST_EXAMPLES, clipped, most_changed
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from orchestrator.evaluation.pairs import Pair
 
 
 @dataclass(frozen=True)

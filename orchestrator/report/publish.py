@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.evaluation.metrics import build_metrics
 from orchestrator.evaluation.scored import load_scored
-from orchestrator.machine.rundir import write_bytes, write_json, write_text
+from orchestrator.machine.rundir import RunDir, write_bytes, write_json, write_text
 from orchestrator.plan.launch import load_plan
 from orchestrator.report.audit import build_audit
 from orchestrator.report.card import write_results
@@ -14,9 +14,6 @@ from orchestrator.report.curve import draw_loss_curve
 from orchestrator.report.page import render_page
 from orchestrator.report.record import load_record
 from orchestrator.report.summary import build_summary
-
-if TYPE_CHECKING:
-    from orchestrator.machine.rundir import RunDir
 
 
 def write_report(run: RunDir) -> dict[str, Any]:

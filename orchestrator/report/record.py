@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from orchestrator.machine.json_files import find_object
 from orchestrator.machine.regular_files import read_regular
+from orchestrator.machine.rundir import RunDir
+from orchestrator.recipe.plan import Plan, Stage
 from orchestrator.report.training_log import TrainingLog, load_training_log
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from orchestrator.machine.rundir import RunDir
-    from orchestrator.recipe.plan import Plan, Stage
-
 
 _CHECK_NAMES = {
     "weights": "the weights are finite and plausible",

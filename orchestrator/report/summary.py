@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from orchestrator.evaluation.measures import display_name
+from orchestrator.machine.language import Language
 from orchestrator.report.audit import Suspects, summarise
 from orchestrator.report.cautions import build_cautions, build_gaps
 from orchestrator.report.notes import describe_teacher, is_deterministic
+from orchestrator.report.record import RunRecord
 from orchestrator.report.verdict_text import CAUTION, GATE, GUARD, MISSING, say_headline, say_verdict
 from orchestrator.report.wording import figure, headline
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from orchestrator.machine.language import Language
-    from orchestrator.report.record import RunRecord
 
 REPORT_VERSION = 2
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from orchestrator.machine.json_files import load_json, parse_json
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from orchestrator.machine.rundir import RunDir
-    from orchestrator.recipe.plan import Plan
+from orchestrator.machine.rundir import RunDir
+from orchestrator.recipe.plan import Plan
 
 _CHECKPOINT = re.compile(r"checkpoint-([0-9]{1,18})")
 _PROGRESS = re.compile(r"([0-9]{1,18})/[0-9]+")

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from orchestrator.evaluation.compare import BETTER, NO_DIFFERENCE, NOT_COMPARED, WORSE
 from orchestrator.evaluation.measures import display_name
-from orchestrator.machine.language import Text
+from orchestrator.machine.language import Language, Text
 from orchestrator.report.wording import figure, interval, p_value, signed
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from orchestrator.machine.language import Language
 
 VERDICTS = {
     BETTER: Text(BETTER, "变好"),

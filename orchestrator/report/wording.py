@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from orchestrator.evaluation.compare import BETTER, NO_DIFFERENCE, WORSE
 from orchestrator.evaluation.measures import GROUP, PAIR, RETRIEVAL, Metric, display_name, parse_metric
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _P_FLOOR = 0.001
 _MINUTE_S, _HOUR_S = 60, 3600

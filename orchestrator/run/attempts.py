@@ -5,17 +5,13 @@ from __future__ import annotations
 import shutil
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from orchestrator.machine.rundir import RunDir, StageDir
+from orchestrator.recipe.plan import Stage
 from orchestrator.run.checkpoints import clear_for_resume, find_newest_complete
 from orchestrator.run.digests import find_output
 from orchestrator.run.state import LaunchRecord, load_launch
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from orchestrator.machine.rundir import RunDir, StageDir
-    from orchestrator.recipe.plan import Stage
 
 TRAIN = "train"  # the kind of stage whose leftovers cost hours
 

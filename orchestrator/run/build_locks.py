@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from orchestrator.machine.process import Processes
+from orchestrator.machine.process import Processes
 
 VARIABLE = "TORCH_EXTENSIONS_DIR"
 # Where torch and DeepSpeed build (torch/utils/cpp_extension.py): EXTENSION, or PYTHON_AND_CUDA/EXTENSION.

@@ -6,21 +6,17 @@ import fnmatch
 import json
 import os
 import zipfile
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from orchestrator.errors import RunFolderError
 from orchestrator.logs.quoted_rows import hide_rows
 from orchestrator.logs.row_texts import hide_details, hide_probes, load_row_texts
 from orchestrator.machine.files import open_fresh
+from orchestrator.machine.rundir import RunDir
 from orchestrator.machine.secrets import find_secret_values, redact_text
 from orchestrator.machine.user_folders import find_home
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from orchestrator.machine.rundir import RunDir
 
 BUNDLE_VERSION = 1
 HEAD_BYTES = 256 << 10

@@ -11,14 +11,11 @@ from __future__ import annotations
 import re
 import zipfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from orchestrator.machine.json_files import find_object
 from orchestrator.machine.regular_files import read_regular
 from orchestrator.machine.safetensors_files import is_whole_safetensors
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _NAME = re.compile(r"checkpoint-([0-9]{1,18})")
 _TORCH_SUFFIXES = frozenset({".pt", ".pth", ".bin"})

@@ -9,12 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from orchestrator.machine.content_hash import hash_path
-
-if TYPE_CHECKING:
-    from orchestrator.recipe.plan import Plan, Stage
+from orchestrator.recipe.plan import Plan, Stage
 
 DIGEST_VERSION = 1
 

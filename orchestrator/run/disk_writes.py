@@ -6,11 +6,8 @@ a save has come. A training that hangs writes next to nothing: a tracker's few k
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from orchestrator.machine.process import Child, Processes
-    from orchestrator.run.stopping import Clock
+from orchestrator.machine.process import Child, Processes
+from orchestrator.run.stopping import Clock
 
 SIGN_BYTES = 16 << 20
 _LOOKS = 20  # within the time that a stage may be silent

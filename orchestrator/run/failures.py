@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from orchestrator.errors import (
     DataError,
@@ -17,25 +19,19 @@ from orchestrator.errors import (
     Where,
 )
 from orchestrator.logs.diagnose import KILLED_CODES, Diagnosis, diagnose
+from orchestrator.logs.events import RowsLoaded
+from orchestrator.logs.health import LossProblem
 from orchestrator.logs.patches import suggest_patch
 from orchestrator.logs.quoted_rows import hide_rows
 from orchestrator.logs.tail import find_line_number, read_tail
-from orchestrator.machine.language import current_language
+from orchestrator.machine.language import Text, current_language
+from orchestrator.machine.rundir import StageDir
+from orchestrator.recipe.plan import Stage
 from orchestrator.run import wording
 from orchestrator.run.full_disk import describe_full_disk
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from orchestrator.logs.events import RowsLoaded
-    from orchestrator.logs.health import LossProblem
-    from orchestrator.machine.language import Text
-    from orchestrator.machine.rundir import StageDir
-    from orchestrator.recipe.plan import Stage
-    from orchestrator.run.silence import Stall
-    from orchestrator.run.state import LaunchRecord
-    from orchestrator.run.watch import Ending, Limits
+from orchestrator.run.silence import Stall
+from orchestrator.run.state import LaunchRecord
+from orchestrator.run.watch import Ending, Limits
 
 _SIGNALLED_CODES = frozenset({129, 130, 143})  # HUP, INT, TERM: sent by somebody else
 _OWN_ERRORS: dict[int, type[OrchError]] = {

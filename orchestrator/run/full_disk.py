@@ -5,10 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
 
 _FULL_BELOW_BYTES = 1 << 20  # a trainer that failed to write a checkpoint has left no room for a log's page
 

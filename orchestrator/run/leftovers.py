@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from orchestrator.machine.process import Child
+from orchestrator.machine.process import Child, Processes
+from orchestrator.machine.rundir import RunDir
 from orchestrator.run.state import find_state, load_launch
-
-if TYPE_CHECKING:
-    from orchestrator.machine.process import Processes
-    from orchestrator.machine.rundir import RunDir
 
 
 @dataclass(frozen=True)

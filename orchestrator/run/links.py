@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from orchestrator.errors import RunFolderError, Where
-
-if TYPE_CHECKING:
-    from orchestrator.machine.rundir import RunDir
-    from orchestrator.recipe.plan import Plan
+from orchestrator.machine.rundir import RunDir
+from orchestrator.recipe.plan import Plan
 
 
 def refuse_links(plan: Plan, run_dir: RunDir) -> None:

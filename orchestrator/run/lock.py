@@ -7,20 +7,15 @@ import fcntl
 import json
 import os
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from orchestrator.errors import RunFolderError
 from orchestrator.machine import process
 from orchestrator.machine.json_files import load_object, require_types
-from orchestrator.machine.rundir import PART_PATTERN
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from orchestrator.machine.rundir import RunDir
+from orchestrator.machine.rundir import PART_PATTERN, RunDir
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from orchestrator.errors import InterruptedRunError, OrchError, RunFolderError
 from orchestrator.logs.events import (
@@ -26,6 +25,9 @@ from orchestrator.logs.scrub import scrub_logs
 from orchestrator.machine import process, process_stacks
 from orchestrator.machine.language import current_language
 from orchestrator.machine.process import Child, Processes
+from orchestrator.machine.rundir import RunDir
+from orchestrator.recipe.plan import Plan, Stage
+from orchestrator.recipe.schema import Watch
 from orchestrator.run import wording
 from orchestrator.run.attempts import find_missing_outputs, prepare_attempt
 from orchestrator.run.build_locks import clear_stale_build_locks
@@ -41,6 +43,7 @@ from orchestrator.run.rows import load_expected_rows
 from orchestrator.run.rules import build_loss_rules, load_watch
 from orchestrator.run.scripts import write_plan, write_script
 from orchestrator.run.spawning import spawn_stage
+from orchestrator.run.stacks import Inspector
 from orchestrator.run.state import (
     LaunchRecord,
     RunState,
@@ -55,12 +58,6 @@ from orchestrator.run.state import (
 )
 from orchestrator.run.stopping import PATIENCE, Clock, Patience, stop_stage
 from orchestrator.run.watch import Limits, Surroundings, watch_stage
-
-if TYPE_CHECKING:
-    from orchestrator.machine.rundir import RunDir
-    from orchestrator.recipe.plan import Plan, Stage
-    from orchestrator.recipe.schema import Watch
-    from orchestrator.run.stacks import Inspector
 
 
 @dataclass(frozen=True)

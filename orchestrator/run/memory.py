@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from orchestrator.errors import StageFailedError
-
-if TYPE_CHECKING:
-    from orchestrator.errors import OrchError
-    from orchestrator.recipe.plan import Fallback, Stage
-    from orchestrator.run.failures import Failure
-    from orchestrator.run.state import LaunchRecord
+from orchestrator.errors import OrchError, StageFailedError
+from orchestrator.recipe.plan import Fallback, Stage
+from orchestrator.run.failures import Failure
+from orchestrator.run.state import LaunchRecord
 
 OUT_OF_MEMORY = "out-of-memory"
 

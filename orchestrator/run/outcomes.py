@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from orchestrator.machine.rundir import RunDir
+from orchestrator.machine.rundir import RunDir
 
 
 @dataclass(frozen=True)

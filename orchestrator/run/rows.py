@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from orchestrator.machine.json_files import load_json
-
-if TYPE_CHECKING:
-    from orchestrator.machine.rundir import RunDir
-    from orchestrator.recipe.plan import Stage
+from orchestrator.machine.rundir import RunDir
+from orchestrator.recipe.plan import Stage
 
 
 def load_expected_rows(stage: Stage, run: RunDir) -> dict[str, int]:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pydantic import ValidationError
 
 from orchestrator.errors import RunFolderError
 from orchestrator.logs.health import LossRules
+from orchestrator.recipe.plan import Plan, Stage
 from orchestrator.recipe.schema import Watch
-
-if TYPE_CHECKING:
-    from orchestrator.recipe.plan import Plan, Stage
 
 
 def load_watch(plan: Plan) -> Watch:

@@ -5,26 +5,22 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from orchestrator.errors import RunFolderError
 from orchestrator.logs.follow import LogFollower
 from orchestrator.machine import process
 from orchestrator.machine.json_files import load_object, read_text
 from orchestrator.machine.ownership import is_own
+from orchestrator.machine.process import Processes
 from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import plan_from_json
 from orchestrator.run.leftovers import find_leftover
 from orchestrator.run.lock import held_lock, is_supervised, load_holder
 from orchestrator.run.state import RunState, find_state, read_state, write_state
 from orchestrator.run.stopping import PATIENCE, Clock, Patience, stop_stage
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from orchestrator.machine.process import Processes
 
 POLL_S = 0.3
 _MARGIN_S = 10.0  # what a supervisor may take besides its ladder

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
 
 from orchestrator.machine.ownership import seal
-from orchestrator.machine.rundir import write_text
-from orchestrator.run.state import redact
-
-if TYPE_CHECKING:
-    from orchestrator.machine.rundir import RunDir
-    from orchestrator.recipe.plan import Plan, Stage
-    from orchestrator.run.state import LaunchRecord
+from orchestrator.machine.rundir import RunDir, write_text
+from orchestrator.recipe.plan import Plan, Stage
+from orchestrator.run.state import LaunchRecord, redact
 
 
 def write_plan(plan: Plan, run_dir: RunDir) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from orchestrator.run.stopping import Clock
+from orchestrator.run.stopping import Clock
 
 # Lines that are no steps (an evaluation, a save, a warning that repeats) show that the process lives, not that it
 # trains: for a while they count, and for good in a stage that has never shown a step.

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from orchestrator.errors import StageFailedError
-from orchestrator.machine.process import Launch
+from orchestrator.machine.process import Child, Launch, Processes
+from orchestrator.machine.rundir import StageDir
 from orchestrator.machine.secrets import rename_hub_token
+from orchestrator.recipe.plan import Stage
 from orchestrator.run.lock import is_of_folder
-
-if TYPE_CHECKING:
-    from orchestrator.machine.process import Child, Processes
-    from orchestrator.machine.rundir import StageDir
-    from orchestrator.recipe.plan import Stage
-    from orchestrator.run.state import LaunchRecord
+from orchestrator.run.state import LaunchRecord
 
 
 def spawn_stage(stage: Stage, record: LaunchRecord, folder: StageDir, processes: Processes) -> Child:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import signal
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import Protocol
 
 from orchestrator.logs.tail import count_line_ends
 from orchestrator.machine.files import open_to_append
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from orchestrator.machine.process import Child, Processes
-    from orchestrator.machine.rundir import StageDir
-    from orchestrator.run.stopping import Clock
+from orchestrator.machine.process import Child, Processes
+from orchestrator.machine.rundir import StageDir
+from orchestrator.run.stopping import Clock
 
 WRITING_S = 2.0  # what one process may take to write its stacks and die
 ALL_S = 20.0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
 
 from orchestrator.errors import RunFolderError
 from orchestrator.machine.json_files import MOST_SECONDS, find_object, is_a, load_object
@@ -11,9 +12,6 @@ from orchestrator.machine.process import Child
 from orchestrator.machine.regular_files import read_regular
 from orchestrator.machine.rundir import RunDir, StageDir, write_json
 from orchestrator.machine.secrets import is_secret
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 STATE_VERSION = 1
 _MOST_DIGITS = 8

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from orchestrator.machine.process import Child, Processes
+from orchestrator.machine.process import Child, Processes
 
 POLL_S = 0.1
 

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from orchestrator.logs.events import Event, Message, RowsLoaded
+from orchestrator.logs.health import LossProblem
+from orchestrator.logs.live import LiveLog
+from orchestrator.machine.process import Child, Processes
+from orchestrator.machine.rundir import StageDir
 from orchestrator.run.disk_writes import DiskWrites
+from orchestrator.run.interrupts import Interrupts
 from orchestrator.run.lock import HEARTBEAT_S
 from orchestrator.run.silence import Silence, Stall
 from orchestrator.run.stacks import Inspector, Stacks, dump_stacks
 from orchestrator.run.state import LaunchRecord, read_exit_code
 from orchestrator.run.stopping import Clock, Patience, stop_stage
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from orchestrator.logs.health import LossProblem
-    from orchestrator.logs.live import LiveLog
-    from orchestrator.machine.process import Child, Processes
-    from orchestrator.machine.rundir import StageDir
-    from orchestrator.run.interrupts import Interrupts
 
 LINGER_S = 2.0  # what a stage's own processes may take to follow their launcher
 

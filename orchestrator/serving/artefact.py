@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.errors import PreflightError, RunFolderError, Where
 from orchestrator.machine.json_files import MOST_BYTES, load_json
 from orchestrator.machine.own_files import WORKERS
 from orchestrator.machine.regular_files import read_regular
+from orchestrator.machine.rundir import RunDir
 from orchestrator.plan.launch import find_run, is_own_run, load_own_plan
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from orchestrator.machine.rundir import RunDir
-    from orchestrator.recipe.plan import Plan
+from orchestrator.recipe.plan import Plan
 
 # scorer → what a client asks the server for
 KINDS = {

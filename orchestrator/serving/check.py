@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.errors import RunFolderError, Where
 from orchestrator.machine.json_files import load_json
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from orchestrator.serving.artefact import Artefact
-    from orchestrator.serving.client import Client
+from orchestrator.serving.artefact import Artefact
+from orchestrator.serving.client import Client
 
 MIN_COSINE = 1 - 1e-4
 # score ± absolute + relative, in raw logits; half precision keeps two to three digits

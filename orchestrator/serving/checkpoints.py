@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.backends.models import load_config
 from orchestrator.backends.render import render_command
@@ -13,14 +13,12 @@ from orchestrator.backends.scorers import NEW_HEAD, VECTORS, WORDS
 from orchestrator.errors import PreflightError, RunFolderError
 from orchestrator.machine.json_files import load_json
 from orchestrator.machine.model_weights import describe_damage
+from orchestrator.machine.rundir import RunDir
 from orchestrator.machine.safetensors_files import Damage, read_shapes
+from orchestrator.recipe.plan import Command, Plan, Stage
 from orchestrator.run.checkpoints import find_defect, list_checkpoint_folders
 from orchestrator.run.state import load_result
 from orchestrator.serving.artefact import says_of_model
-
-if TYPE_CHECKING:
-    from orchestrator.machine.rundir import RunDir
-    from orchestrator.recipe.plan import Command, Plan, Stage
 
 _LINKS = ("best", "last")  # ms-swift makes both where it has a validation set, else only last-checkpoint
 # the arguments of `workers merge` and of `swift export`

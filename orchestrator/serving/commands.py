@@ -6,7 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.backends.render import render_command
 from orchestrator.errors import PreflightError
@@ -14,11 +14,9 @@ from orchestrator.machine.installed import normalise
 from orchestrator.machine.process import run
 from orchestrator.machine.regular_files import read_regular
 from orchestrator.plan.provenance import find_packages
+from orchestrator.recipe.plan import Command
+from orchestrator.serving.artefact import Artefact
 from orchestrator.serving.foreground import OWN_FOLDER
-
-if TYPE_CHECKING:
-    from orchestrator.recipe.plan import Command
-    from orchestrator.serving.artefact import Artefact
 
 BACKENDS = ("vllm", "swift")
 DISTRIBUTIONS = {"vllm": "vllm", "swift": "ms-swift"}

@@ -9,21 +9,17 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from orchestrator.errors import PreflightError
 from orchestrator.machine import process
 from orchestrator.machine.process import Child, Launch
+from orchestrator.recipe.plan import Command
+from orchestrator.run.interrupts import Interrupts
 from orchestrator.run.stopping import Patience, stop_stage
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from orchestrator.recipe.plan import Command
-    from orchestrator.run.interrupts import Interrupts
 
 PATIENCE = Patience(interrupt_s=15.0, terminate_s=5.0, kill_s=5.0)
 POLL_S = 0.2

@@ -5,20 +5,15 @@ from __future__ import annotations
 import os
 import socket
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from orchestrator.errors import InterruptedRunError, PreflightError
 from orchestrator.machine.secrets import rename_hub_token
+from orchestrator.recipe.plan import Command
+from orchestrator.run.interrupts import Interrupts
 from orchestrator.serving.commands import KEY_VARIABLE
-from orchestrator.serving.foreground import POLL_S, find_exit_code
+from orchestrator.serving.foreground import POLL_S, Started, find_exit_code
 from orchestrator.serving.worker import build_stalled, explain_failure
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from orchestrator.recipe.plan import Command
-    from orchestrator.run.interrupts import Interrupts
-    from orchestrator.serving.foreground import Started
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _TELL_EVERY_S = 10.0

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from orchestrator.errors import InterruptedRunError, PreflightError, StageFailedError, StalledError, Where
 from orchestrator.logs.diagnose import FALLBACKS, diagnose
@@ -16,16 +16,10 @@ from orchestrator.logs.tail import find_line_number, read_tail
 from orchestrator.machine import process
 from orchestrator.machine.language import current_language
 from orchestrator.machine.secrets import find_secret_values, rename_hub_token
-from orchestrator.run.interrupts import counted_interrupts
+from orchestrator.recipe.plan import Command
+from orchestrator.run.interrupts import Interrupts, counted_interrupts
 from orchestrator.run.silence import Silence
-from orchestrator.serving.foreground import POLL_S, find_exit_code, started, tell_progress
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from orchestrator.recipe.plan import Command
-    from orchestrator.run.interrupts import Interrupts
-    from orchestrator.serving.foreground import Started
+from orchestrator.serving.foreground import POLL_S, Started, find_exit_code, started, tell_progress
 
 STALL_VARIABLE = "ORCH_STALL_TIMEOUT_S"
 STALL_TIMEOUT_S = 3600.0  # that of a run's stages

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from collections.abc import Sequence
+from typing import Any
 
 # RoBERTa's family numbers its positions from pad_token_id + 1 (create_position_ids_from_input_ids)
 _OFFSET_FAMILIES = frozenset(

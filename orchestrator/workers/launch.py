@@ -14,10 +14,8 @@ import os
 import runpy
 import socket
 import sys
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from collections.abc import Iterator
+from typing import Any
 
 _BACKEND = "loopback"
 _ADDRESS = "127.0.0.1"

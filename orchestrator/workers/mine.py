@@ -14,6 +14,7 @@ import random
 import re
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,8 +29,6 @@ from orchestrator.workers.score_pairs import Teacher
 from orchestrator.workers.versions import read_versions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from orchestrator.workers.embedding.model import Encoder
 
 # what the settings hold, by mine_hard_negatives' own names

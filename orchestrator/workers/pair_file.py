@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from array import array
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, BinaryIO
+from pathlib import Path
+from typing import Any, BinaryIO
 
 from orchestrator.workers.failure import WorkerError
-
-if TYPE_CHECKING:
-    from collections.abc import Container, Iterator
-    from pathlib import Path
 
 DIGEST_BYTES = 16
 

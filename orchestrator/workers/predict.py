@@ -8,15 +8,13 @@ import importlib
 import json
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.reranker.scoring import Pair, choose_device, load_scorer
 from orchestrator.workers.reranker.scoring_spec import load_raw_spec, parse_spec
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 def read_objects(stream: TextIO, shape: str) -> list[tuple[int, dict[str, Any]]]:

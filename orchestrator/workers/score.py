@@ -6,9 +6,10 @@ import argparse
 import importlib
 import math
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.progress import Progress
@@ -16,9 +17,6 @@ from orchestrator.workers.reranker.ranking_groups import Candidate, read_candida
 from orchestrator.workers.reranker.scoring import Scorer, load_scorer
 from orchestrator.workers.reranker.scoring_spec import load_raw_spec, parse_spec
 from orchestrator.workers.score_files import all_scored, describe_range, describe_speed, open_scoring
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 # FlagEmbedding runs the first batch of every call twice to find a batch size that fits: calls grow until they take this
 CALL_S = 3.0

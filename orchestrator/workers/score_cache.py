@@ -13,6 +13,7 @@ import os
 import shutil
 import stat
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,6 @@ from orchestrator.workers.pickles import weight_options
 from orchestrator.workers.versions import read_versions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     Fits = Callable[[list[dict[str, Any]]], bool]
 
 NAMES = ("scores.jsonl", "scoring.json")

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.workers.folders import write_json, write_text
 from orchestrator.workers.reranker.scoring import choose_device
 from orchestrator.workers.score_cache import copy_entry, find_entry, keep_entry
 from orchestrator.workers.versions import read_versions
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Callable, Iterable, Sequence
 
 
 @dataclass(frozen=True)

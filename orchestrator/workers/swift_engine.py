@@ -6,15 +6,14 @@ import importlib
 import importlib.util
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.failure import WorkerError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
     from orchestrator.workers.reranker.scoring import Pair
 
 BATCH_SIZE = 4

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.workers.embedding.end_token import append_end_token
 from orchestrator.workers.failure import WorkerError
@@ -20,9 +21,6 @@ from orchestrator.workers.tiny_tokenizers import (
     save_qwen_tokenizer,
     use_chat_template,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 MAX_CHARS = 4000
 # With the usual 0.02 a random model's scores are all but equal; with 0.2 they depend on what attention reads

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from orchestrator.workers.folders import write_json, write_text
 from orchestrator.workers.reranker.scoring import NATIVE_PREFIX, NATIVE_SUFFIX
 from orchestrator.workers.reranker.scoring_spec import DEFAULT_INSTRUCTION, DEFAULT_PROMPT
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 MAX_VOCABULARY = 2000
 MAX_TEXTS = 20_000

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from orchestrator.workers.folders import write_json, write_text
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 FILES = (
     "tokenizer.json",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.workers.cross_encoder.arguments import build_arguments, fit_batches
 from orchestrator.workers.cross_encoder.determinism import enforce_determinism
@@ -15,9 +16,6 @@ from orchestrator.workers.cross_encoder.resume import require_resumable
 from orchestrator.workers.cross_encoder.rows import Rows, load_rows, shuffle_parts
 from orchestrator.workers.cross_encoder.settings import LISTS, Settings, load_settings
 from orchestrator.workers.cross_encoder.trainer import build_trainer
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def describe_rows(side: str, rows: Rows) -> str:

@@ -6,13 +6,12 @@ import re
 import shlex
 import sys
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
     Shapes = Mapping[str, tuple[int, ...]]
 
 # What DistributedDataParallel, torch.compile, FSDP, activation checkpoints and DeepSpeed put into a name, anywhere.

@@ -7,8 +7,10 @@ weight is read. What it would fill with random numbers, with a warning and exit 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from orchestrator.workers.failure import UnfitModelError
 from orchestrator.workers.tensor_files import NoTensorsError, Shapes, Tensors, read_tensor_files
@@ -22,10 +24,6 @@ from orchestrator.workers.weight_names import (
     name_command,
     rename,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
 # What a model is wanted for: its words, the scores of its own head or of one that is new on purpose, or its vectors.
 WORDS, SCORES, NEW_HEAD, VECTORS = USES = ("words", "scores", "new-head", "vectors")

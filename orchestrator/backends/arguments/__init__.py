@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.backends.arguments.snapshots import find_set, items_of
 from orchestrator.backends.foreign_names import find_own_name
 from orchestrator.errors import Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 _TOKENS = "new_special_tokens"  # a comma may be one of them, or a part of one

@@ -5,13 +5,10 @@ from __future__ import annotations
 import difflib
 import json
 import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from orchestrator.backends.arguments import Argument
+from orchestrator.backends.arguments import Argument
 
 # string_to_bool of transformers/hf_argparser.py
 _BOOLEANS = frozenset({"yes", "true", "t", "y", "1", "no", "false", "f", "n", "0"})

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.machine.distributions import parse_release
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _TRAINERS = ("FlagEmbedding", "transformers")
 _SWIFT = ("ms-swift", "transformers")

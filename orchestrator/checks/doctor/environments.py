@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from orchestrator.backends import BACKENDS
 from orchestrator.checks.doctor.finding import Finding
@@ -13,9 +13,6 @@ from orchestrator.checks.environments.tested import judge_version, load_tested
 from orchestrator.checks.packages import REPORT_MODULES, find_missing_report_modules, name_installation
 from orchestrator.machine.distributions import normalise
 from orchestrator.plan.provenance import DISTRIBUTIONS, find_versions
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 _WORDS = {
     "tested": "{version}, tested",

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from orchestrator.checks.doctor.environments import examine_environments, find_interpreters
+from orchestrator.checks.doctor.finding import Finding
 from orchestrator.checks.doctor.hub import HubProbe
 from orchestrator.checks.doctor.machine import examine_machine
 from orchestrator.checks.doctor.places import examine_places
 from orchestrator.checks.environments.folder import environments_home, list_environments
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from orchestrator.checks.doctor.finding import Finding
 
 
 def examine(

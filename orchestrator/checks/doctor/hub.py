@@ -7,16 +7,11 @@ import os
 import threading
 import urllib.error
 import urllib.request
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
-from orchestrator.checks.doctor.finding import Finding
+from orchestrator.checks.doctor.finding import Finding, State
 from orchestrator.machine.hub import find_endpoint, is_offline, is_web_address, open_address
 from orchestrator.machine.secrets import redact_text
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from orchestrator.checks.doctor.finding import State
 
 HUB_TIMEOUT_S = 3.0
 _MIRROR = "a mirror: export HF_ENDPOINT=https://hf-mirror.com; or download elsewhere, and give a folder as model"

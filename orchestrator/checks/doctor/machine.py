@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from orchestrator.checks.devices import (
     GpuUser,
@@ -20,9 +20,6 @@ from orchestrator.checks.devices import (
 from orchestrator.checks.doctor.finding import Finding
 from orchestrator.checks.memory import show_gib
 from orchestrator.machine.hardware import BF16_CAPABILITY, Gpu, find_gpus, find_memory
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _LEAST_OPEN_FILES = 4096
 _LEAST_SHARED = 1024**3

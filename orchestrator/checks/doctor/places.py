@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from orchestrator.checks.disk import find_disk_problem, find_existing
 from orchestrator.checks.doctor.finding import Finding
 from orchestrator.checks.memory import show_gib
 from orchestrator.machine.hub import find_hub_cache
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _AMPLE = 20 * 1024**3
 

@@ -7,17 +7,14 @@ import shlex
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from orchestrator.backends.protocol import Backend
 from orchestrator.checks.environments.folder import Environment, hold_folder, require_buildable, write_marker
 from orchestrator.checks.environments.requirements import find_requirements
 from orchestrator.checks.environments.tested import find_constraints
 from orchestrator.errors import PreflightError
 from orchestrator.machine.named_paths import find_python
 from orchestrator.machine.process import run, run_visibly
-
-if TYPE_CHECKING:
-    from orchestrator.backends.protocol import Backend
 
 _MODULES = {"ms-swift": "swift", "sentence-transformers": "sentence_transformers"}  # where it is not the name
 _IMPORT_TIMEOUT_S = 300.0

@@ -5,17 +5,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from orchestrator.errors import PreflightError
 from orchestrator.machine.json_files import load_json
 from orchestrator.machine.rundir import write_json
 from orchestrator.machine.user_folders import find_home
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _MARKER = "orch-env.json"
 _LOCK = "orch-env.lock"

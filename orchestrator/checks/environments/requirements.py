@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
-from typing import TYPE_CHECKING
 
+from orchestrator.backends.protocol import Backend
 from orchestrator.errors import PreflightError
 from orchestrator.machine.distributions import normalise
-
-if TYPE_CHECKING:
-    from orchestrator.backends.protocol import Backend
 
 _ORCH = "orch-finetune"
 _REPORT = "report"  # runs in Orch's own Python

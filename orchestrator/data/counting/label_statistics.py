@@ -6,16 +6,13 @@ import heapq
 import math
 from array import array
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from orchestrator.data.digests import DigestMap, digest, query_key
 from orchestrator.data.rows.groups import RankingGroup
+from orchestrator.data.rows.labelled import LabelledGroup
 from orchestrator.recipe.relevance import is_relevant
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from orchestrator.data.rows.labelled import LabelledGroup
 
 _DISTINCT = 20
 _BINS = 10

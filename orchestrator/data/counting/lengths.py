@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from orchestrator.data.counting.tokens import LengthBudget, LengthRule, Measured, TextCounter, TokenLimit
 from orchestrator.data.rows.groups import RankingGroup
-from orchestrator.data.rows.records import Chat, Kind, Message, ScoredPair
+from orchestrator.data.rows.records import Chat, Kind, Message, Record, ScoredPair
 from orchestrator.data.writing.swift_rows import build_anchor
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from orchestrator.data.rows.records import Record
 
 _SEPARATOR = "\n"
 # https://huggingface.co/Qwen/Qwen3-Reranker-0.6B#transformers-usage

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from orchestrator.data.counting.label_statistics import LabelCounts, QueryGroups, TeacherAudit
 from orchestrator.data.counting.spreads import find_percentiles, find_script
+from orchestrator.data.counting.tokens import Measured, TokenStatistics
 from orchestrator.data.digests import DigestSet, digest, query_key
 from orchestrator.data.rows.groups import RankingGroup
 from orchestrator.data.rows.labelled import LabelledGroup
-from orchestrator.data.rows.records import Chat, Kind, ScoredPair
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from orchestrator.data.counting.tokens import Measured, TokenStatistics
-    from orchestrator.data.rows.records import Record
+from orchestrator.data.rows.records import Chat, Kind, Record, ScoredPair
 
 _SCORES_LISTED = 20
 

@@ -6,19 +6,17 @@ What counts as a text, and when it is too long, is said by the rules of lengths.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from orchestrator.data.counting.spreads import find_percentiles
 from orchestrator.data.reading.readers import show_path
+from orchestrator.data.rows.records import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
-
     from tokenizers import Tokenizer
-
-    from orchestrator.data.rows.records import Record
 
 # FlagEmbedding/abc/finetune/reranker/AbsDataset.py
 DEFAULT_PROMPT = (

@@ -8,13 +8,11 @@ import io
 import lzma
 import shlex
 import zlib
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 from orchestrator.data.reasons import refuse
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 COMPRESSED = (".gz", ".bz2", ".xz")
 BROKEN = (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError)

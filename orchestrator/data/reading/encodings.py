@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from orchestrator.data.reading.containers import COMPRESSED
 from orchestrator.data.reasons import refuse
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from orchestrator.errors import DataError
+from orchestrator.errors import DataError
 
 SAMPLE_BYTES = 1 << 16
 _WIDE = {

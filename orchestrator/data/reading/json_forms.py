@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Iterator
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from orchestrator.data.reading.decoding import Row
 from orchestrator.data.reading.tabular import LIST_COLUMNS
 from orchestrator.data.reasons import refuse
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from orchestrator.errors import DataError
+from orchestrator.errors import DataError
 
 
 def find_json_form(first: bytes) -> Literal["lines", "list", "values"]:

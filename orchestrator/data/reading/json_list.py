@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import codecs
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 from orchestrator.data.reading.decoding import WHITESPACE, Row, RowDecoder, describe_syntax
 from orchestrator.data.reading.encodings import NotUtf8Error
 from orchestrator.data.reading.lines import LONGEST_ROW, refuse_large
 from orchestrator.data.reasons import refuse
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 _CUT_MARGIN = 16  # no JSON token but a string is longer: an error this near to the end may be due to the cut
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 from orchestrator.data.reasons import refuse
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from orchestrator.errors import DataError
+from orchestrator.errors import DataError
 
 LONGEST_ROW = 64 << 20  # bytes: parsed, a row takes several times as many
 

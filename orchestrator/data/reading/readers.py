@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from typing import TYPE_CHECKING, BinaryIO
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
 
 from orchestrator.data.reading.containers import (
     BROKEN,
@@ -32,10 +34,6 @@ from orchestrator.data.reading.json_list import read_list, read_values
 from orchestrator.data.reading.lines import split_lines
 from orchestrator.data.reading.tabular import DELIMITERS, read_arrow, read_delimited, read_parquet
 from orchestrator.data.reasons import Fault, refuse
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 CHUNK_BYTES = 1 << 20
 PARQUET = ".parquet"

@@ -10,16 +10,14 @@ import datetime as dt
 import decimal
 import json
 import math
-from typing import TYPE_CHECKING, Any, BinaryIO
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
 
 from orchestrator.data.reading.decoding import WHITESPACE, Row
 from orchestrator.data.reading.encodings import NotUtf8Error
 from orchestrator.data.reading.lines import LONGEST_ROW, refuse_large
 from orchestrator.data.reasons import REASONS, Fault, refuse
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 # Columns whose cells may be JSON lists; in any other, "[1, 2]" is a text, such as a model's answer.

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
+from orchestrator.data.reasons import Fault
+from orchestrator.data.rows.field_readers import Fields
 from orchestrator.data.rows.records import Chat, Message, join_question
 from orchestrator.data.rows.texts import build_fault, find_surrogate, is_blank
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from orchestrator.data.reasons import Fault
-    from orchestrator.data.rows.field_readers import Fields
 
 
 def check_chat(fields: Fields, source: str, line: int) -> tuple[Chat, int] | Fault:

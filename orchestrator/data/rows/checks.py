@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.data.reasons import Fault
 from orchestrator.data.rows import chat_checks, group_checks, labelled_checks, pair_checks
-from orchestrator.data.rows.field_readers import SAMPLE_KEY, read_fields
+from orchestrator.data.rows.field_readers import SAMPLE_KEY, Fields, read_fields
 from orchestrator.data.rows.formats import (
     SHAPES,
     explain_no_object,
@@ -18,15 +19,10 @@ from orchestrator.data.rows.formats import (
 from orchestrator.data.rows.graded_scores import read_scores_as_labels
 from orchestrator.data.rows.loss_marks import leave_out_marks, names_mark
 from orchestrator.data.rows.nearest import explain_no_negatives, explain_unknown
+from orchestrator.data.rows.records import Kind, Record
 from orchestrator.data.rows.texts import build_fault, find_surrogate, is_blank, name_type
 from orchestrator.data.rows.unread_judgements import find_unread_judgements
 from orchestrator.data.rows.unread_texts import UnreadText, find_unread
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from orchestrator.data.rows.field_readers import Fields
-    from orchestrator.data.rows.records import Kind, Record
 
 
 @dataclass(frozen=True)

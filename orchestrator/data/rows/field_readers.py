@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.data.reasons import Fault
+from orchestrator.data.rows.formats import Shape
 from orchestrator.data.rows.loss_marks import MARK_KEYS, find_row_mark, read_mark
 from orchestrator.data.rows.near_names import explain_missing_in
 from orchestrator.data.rows.texts import build_fault, name_type, quote
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from orchestrator.data.rows.formats import Shape
 
 # However written: OpenAI's newer models call the system developer, Gemini calls the assistant model.
 _SYSTEM = ("system", "developer", "系统")

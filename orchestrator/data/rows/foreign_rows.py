@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from orchestrator.data.reasons import REASONS, Fault
 from orchestrator.data.rows.field_readers import ROLES
@@ -10,9 +11,6 @@ from orchestrator.data.rows.near_names import plain_name
 from orchestrator.data.rows.nearest import find_lists, find_passage
 from orchestrator.data.rows.texts import quote, read_number
 from orchestrator.data.rows.unread_texts import ANSWERS, REASONING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 Row = dict[str, Any]
 _PASSAGES = {

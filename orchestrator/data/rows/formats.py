@@ -6,20 +6,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from orchestrator.data.reading.readers import open_source
 from orchestrator.data.reasons import Fault, problem_of
 from orchestrator.data.rows.near_names import plain_name
 from orchestrator.data.rows.records import KINDS, Kind
 from orchestrator.data.rows.texts import build_fault, is_finite_number, name_type, quote
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
-    from pathlib import Path
-
-    from orchestrator.errors import Problem
+from orchestrator.errors import Problem
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from orchestrator.data.reasons import Fault, problem_of
 from orchestrator.data.rows.texts import build_fault, is_finite_number
 from orchestrator.errors import Problem, Where
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _SIDES = ("pos", "neg")
 _ASK = (

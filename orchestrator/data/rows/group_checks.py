@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 from orchestrator.data.digests import document_key
+from orchestrator.data.reasons import Fault
+from orchestrator.data.rows.field_readers import Fields
 from orchestrator.data.rows.groups import RankingGroup
 from orchestrator.data.rows.texts import build_fault, find_surrogate, is_blank, is_finite_number, name_type, quote
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from orchestrator.data.reasons import Fault
-    from orchestrator.data.rows.field_readers import Fields
 
 _LISTS = ("pos", "neg")
 

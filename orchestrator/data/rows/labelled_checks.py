@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 from orchestrator.data.digests import document_key
 from orchestrator.data.reasons import Fault
+from orchestrator.data.rows.field_readers import Fields
 from orchestrator.data.rows.group_checks import check_group
 from orchestrator.data.rows.labelled import LabelledGroup
 from orchestrator.data.rows.texts import (
@@ -17,11 +19,6 @@ from orchestrator.data.rows.texts import (
     quote,
     read_number,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from orchestrator.data.rows.field_readers import Fields
 
 AS_NUMBER = "orch data convert FILE -o NEW.jsonl writes it as a number"
 _LARGEST = 3.4e38  # of float32, in which models are trained

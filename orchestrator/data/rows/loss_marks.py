@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping
+from typing import Any
 
+from orchestrator.data.reasons import Fault
 from orchestrator.data.rows.texts import build_fault, is_finite_number, name_type, quote
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-
-    from orchestrator.data.reasons import Fault
 
 # ms-swift and XTuner (loss, loss_scale), OpenAI and Mistral (weight), LLaMA-Factory (loss_weight), axolotl (train,
 # training), slime (step_loss_mask), torchtune (masked, the other way round).

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import Any
 
+from orchestrator.data.reasons import Fault
 from orchestrator.data.rows.texts import LONGEST_QUOTE, build_fault, is_finite_number, quote, read_number
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from orchestrator.data.reasons import Fault
 
 _NEGATIVES = (  # names of negatives
     *("negative", "negatives", "negs", "neg_doc", "neg_docs", "neg_passage", "neg_passages", "negative_doc"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from orchestrator.data.reasons import Fault
 from orchestrator.data.rows.formats import EXAMPLES, SHAPES, Shape
 from orchestrator.data.rows.near_names import (
     find_near_name,
@@ -15,14 +17,9 @@ from orchestrator.data.rows.near_names import (
     plain_name,
     suits,
 )
+from orchestrator.data.rows.records import Kind
 from orchestrator.data.rows.texts import build_fault, quote
 from orchestrator.data.rows.unread_texts import fits
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-
-    from orchestrator.data.reasons import Fault
-    from orchestrator.data.rows.records import Kind
 
 _PASSAGE_TEXTS = ("text", "content", "passage", "contents", "body")
 _READ_LISTS = ("messages", "conversations", "hits", "positive_messages", "negative_messages")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.data.reasons import Fault
+from orchestrator.data.rows.field_readers import Fields
 from orchestrator.data.rows.labelled_checks import advise_number
 from orchestrator.data.rows.records import ScoredPair
 from orchestrator.data.rows.texts import build_fault, find_surrogate, is_blank, is_finite_number, name_type
-
-if TYPE_CHECKING:
-    from orchestrator.data.rows.field_readers import Fields
 
 
 def check_pair(fields: Fields, source: str, line: int, *, numeric_text: bool) -> ScoredPair | Fault:

@@ -5,11 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+from typing import Literal, Protocol
 
 Kind = Literal["group", "pair", "chat", "labelled"]
 KINDS: tuple[Kind, ...] = ("group", "pair", "chat", "labelled")

@@ -7,12 +7,10 @@ import math
 import re
 import shlex
 import unicodedata
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
 from orchestrator.data.reasons import REASONS, Fault
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _TYPE_NAMES: dict[type, str] = {
     bool: "true or false",

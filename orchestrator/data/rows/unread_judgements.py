@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import re
 import shlex
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
+from orchestrator.data.rows.formats import Shape
 from orchestrator.data.rows.near_names import is_number_like, plain_name
 from orchestrator.data.rows.texts import read_number, write_word
 from orchestrator.data.rows.unread_texts import UnreadText, advise_ignoring
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
-
-    from orchestrator.data.rows.formats import Shape
 
 _LABELS = frozenset({
     *("label", "labels", "relevant", "is_relevant", "relevance", "relevances", "is_positive", "is_match"),

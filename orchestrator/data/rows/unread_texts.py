@@ -8,16 +8,14 @@ are read, such as the whole prompt beside its parts.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.data.reasons import problem_of
 from orchestrator.data.rows.near_names import find_optional, names_negatives, plain_name
 from orchestrator.data.rows.texts import is_blank, quote, write_word
 from orchestrator.errors import Problem, Where
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 # Names of what describes a row or a document, alone or at the end of a longer name: query_id, doc_url, created_at.
 METADATA = frozenset({

@@ -8,17 +8,13 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import BinaryIO
 
 from orchestrator.data.digests import digest, document_key, query_key
 from orchestrator.data.rows.groups import RankingGroup
 from orchestrator.data.rows.labelled import LabelledGroup
+from orchestrator.data.rows.records import Record
 from orchestrator.data.writing.writers import format_line
-
-if TYPE_CHECKING:
-    from typing import BinaryIO
-
-    from orchestrator.data.rows.records import Record
 
 
 @dataclass

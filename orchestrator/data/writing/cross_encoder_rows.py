@@ -6,17 +6,14 @@ Numbers are always written as floats: the reader infers a column's type from the
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from orchestrator.data.digests import query_key
 from orchestrator.data.rows.labelled import LabelledGroup
+from orchestrator.data.rows.records import Record
+from orchestrator.data.writing.row_options import RowOptions
 from orchestrator.recipe.relevance import is_relevant
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from orchestrator.data.rows.records import Record
-    from orchestrator.data.writing.writers import RowOptions
 
 
 def find_targets(group: LabelledGroup, target: str) -> Sequence[float]:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, BinaryIO
 
 from orchestrator.data.rows.groups import RankingGroup, build_eval_row
 from orchestrator.data.rows.labelled import LabelledGroup, build_labelled_eval_row
-from orchestrator.data.rows.records import Chat, ScoredPair
+from orchestrator.data.rows.records import Chat, Record, ScoredPair
 from orchestrator.data.writing.writers import format_line
-
-if TYPE_CHECKING:
-    from typing import BinaryIO
-
-    from orchestrator.data.rows.records import Record
 
 
 def build_pair_row(pair: ScoredPair, number: int) -> dict[str, Any]:

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import BinaryIO
 
 from orchestrator.data.reasons import refuse
 from orchestrator.data.writing.corpus import RetrievalWriter
 from orchestrator.data.writing.eval_rows import EvalWriter
+from orchestrator.data.writing.writers import FileSet
 from orchestrator.machine.rundir import RunDir
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from typing import BinaryIO
-
-    from orchestrator.data.writing.writers import FileSet
 
 _NAMES = RunDir(Path())
 STATS, LEDGER = _NAMES.stats_json.name, _NAMES.ledger_json.name

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.data.rows.groups import RankingGroup
-from orchestrator.data.rows.records import Chat, ScoredPair
-
-if TYPE_CHECKING:
-    from orchestrator.data.rows.records import Record
-    from orchestrator.data.writing.writers import RowOptions
+from orchestrator.data.rows.records import Chat, Record, ScoredPair
+from orchestrator.data.writing.row_options import RowOptions
 
 Messages = list[dict[str, str]]
 

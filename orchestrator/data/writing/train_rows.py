@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING
+from typing import BinaryIO
 
 from orchestrator.data.rows.groups import RankingGroup
-from orchestrator.data.rows.records import Chat
-from orchestrator.data.writing.writers import TRAIN_FORMS, RowOptions, format_line
-
-if TYPE_CHECKING:
-    from typing import BinaryIO
-
-    from orchestrator.data.rows.records import Record
+from orchestrator.data.rows.records import Chat, Record
+from orchestrator.data.writing.row_options import RowOptions
+from orchestrator.data.writing.writers import TRAIN_FORMS, format_line
 
 
 class TrainWriter:

@@ -5,34 +5,21 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
 
 from orchestrator.data.rows.groups import RankingGroup
+from orchestrator.data.rows.records import Kind, Record
 from orchestrator.data.writing.cross_encoder_rows import build_lists, build_margins, build_pairs
+from orchestrator.data.writing.row_options import RowOptions
 from orchestrator.data.writing.swift_rows import build_chat_row, build_embedding_row, build_reranker_row
 from orchestrator.machine.files import create_part, remove_parts
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-    from pathlib import Path
-    from types import TracebackType
-    from typing import BinaryIO, Self
-
-    from orchestrator.data.rows.records import Kind, Record
-
 # Python's str.splitlines ends a line at these, and JSON leaves them as they are.
 _LINE_BREAKS = {character: f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"}
-
-
-@dataclass(frozen=True)
-class RowOptions:
-    """What the rows of a form depend on besides the record."""
-
-    instruction: str | None = None
-    loss: str | None = None
-    target: str = "label"
-    seed: int = 42
 
 
 @dataclass(frozen=True)
@@ -50,7 +37,10 @@ class TrainForm:
     merges: bool = False
 
 
-def build_flagembedding_row(record: Record, options: RowOptions = RowOptions()) -> dict[str, Any]:  # noqa: ARG001
+_DEFAULTS = RowOptions()
+
+
+def build_flagembedding_row(record: Record, options: RowOptions = _DEFAULTS) -> dict[str, Any]:  # noqa: ARG001
     """Return the row that FlagEmbedding's reranker trainers read; all rows of a side have the same keys."""
     if not isinstance(record, RankingGroup):
         raise TypeError(record)

@@ -7,8 +7,7 @@ docs/troubleshooting.md. The tests hold the rules against every captured log.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from orchestrator.logs.rule import Rule
 from orchestrator.logs.rules.arguments import ARGUMENTS
 from orchestrator.logs.rules.checkpoints import CHECKPOINTS
 from orchestrator.logs.rules.data import DATA
@@ -20,9 +19,6 @@ from orchestrator.logs.rules.memory import MEMORY
 from orchestrator.logs.rules.model import MODEL
 from orchestrator.logs.rules.packages import PACKAGES
 from orchestrator.logs.rules.workers import WORKERS
-
-if TYPE_CHECKING:
-    from orchestrator.logs.rule import Rule
 
 RULES: tuple[Rule, ...] = (
     *MEMORY,

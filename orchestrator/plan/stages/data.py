@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.backends import BACKENDS
-from orchestrator.backends.protocol import guard_eval_kind
+from orchestrator.backends.protocol import Training, guard_eval_kind
 from orchestrator.data.reading.hub_ids import parse_hub_id
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from orchestrator.backends.protocol import Training
-    from orchestrator.plan.stages.draft import Draft
+from orchestrator.plan.stages.draft import Draft
 
 
 @dataclass(frozen=True)

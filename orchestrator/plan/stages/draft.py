@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from orchestrator.backends.protocol import eval_kind
+from orchestrator.backends.models import BaseModel
+from orchestrator.backends.protocol import Job, SmokeScale, eval_kind
 from orchestrator.backends.render import render_command
+from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import Command, File, Note, Stage
-
-if TYPE_CHECKING:
-    from orchestrator.backends.models import BaseModel
-    from orchestrator.backends.protocol import Job, SmokeScale
-    from orchestrator.machine.rundir import RunDir
 
 
 @dataclass

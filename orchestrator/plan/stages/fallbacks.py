@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from orchestrator.backends import BACKENDS
+from orchestrator.backends.protocol import Training
 from orchestrator.backends.render import format_command, render_text
+from orchestrator.plan.stages.draft import Draft
 from orchestrator.recipe.plan import Command, Fallback
-
-if TYPE_CHECKING:
-    from orchestrator.backends.protocol import Training
-    from orchestrator.plan.stages.draft import Draft
 
 
 def list_batches(batch: int, accumulation: int) -> list[tuple[int, int]]:

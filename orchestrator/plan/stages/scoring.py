@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from orchestrator.backends.models import BaseModel
 from orchestrator.backends.protocol import guard_eval_kind
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from orchestrator.backends.models import BaseModel
-    from orchestrator.plan.measuring import System
-    from orchestrator.plan.stages.draft import Draft
-    from orchestrator.recipe.plan import Command, Stage
+from orchestrator.plan.measuring import System
+from orchestrator.plan.stages.draft import Draft
+from orchestrator.recipe.plan import Command, Stage
 
 
 @dataclass(frozen=True)

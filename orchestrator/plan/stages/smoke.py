@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from orchestrator.backends import BACKENDS
-
-if TYPE_CHECKING:
-    from orchestrator.backends.models import BaseModel
-    from orchestrator.backends.protocol import Job, SmokeScale
-    from orchestrator.plan.stages.draft import Draft
-    from orchestrator.recipe.schema import Evaluate
+from orchestrator.backends.models import BaseModel
+from orchestrator.backends.protocol import Job, SmokeScale
+from orchestrator.plan.stages.draft import Draft
+from orchestrator.recipe.schema import Evaluate
 
 _LIKE_TASKS = {"embedding": ("embedding", "qwen3"), "sft": ("chat", "qwen3")}
 _LIKE_FAMILIES = {"encoder": ("encoder", "bert"), "decoder": ("decoder", "qwen3")}

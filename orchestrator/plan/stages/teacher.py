@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from orchestrator.backends.models import BaseModel
 from orchestrator.plan.measuring import build_teacher
+from orchestrator.plan.stages.draft import Draft
 from orchestrator.plan.stages.scoring import add_scoring_file
 from orchestrator.plan.stages.smoke import add_tiny_teacher, count_teacher_rows
-
-if TYPE_CHECKING:
-    from orchestrator.backends.models import BaseModel
-    from orchestrator.plan.stages.draft import Draft
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from orchestrator.backends import BACKENDS
+from orchestrator.backends.protocol import Training
+from orchestrator.plan.stages.draft import Draft
 from orchestrator.plan.stages.fallbacks import add_fallbacks
-
-if TYPE_CHECKING:
-    from orchestrator.backends.protocol import Training
-    from orchestrator.plan.stages.draft import Draft
 
 
 def build_training(draft: Draft, model: str, output: str) -> Training:

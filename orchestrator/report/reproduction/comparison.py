@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from orchestrator.errors import RunFolderError
 from orchestrator.evaluation.compare import NO_DIFFERENCE
 from orchestrator.evaluation.measures import display_name
 from orchestrator.evaluation.scored import TUNED, scoring_stages
 from orchestrator.machine.content_hash import ABSENT, hash_path
+from orchestrator.machine.rundir import RunDir
+from orchestrator.recipe.plan import Plan
 from orchestrator.report.compare_runs import compare_runs
 from orchestrator.report.training_log import load_training_log
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from orchestrator.machine.rundir import RunDir
-    from orchestrator.recipe.plan import Plan
 
 REPRODUCTION_VERSION = 1
 IDENTICAL = "identical"

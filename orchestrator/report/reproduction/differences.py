@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.errors import RunFolderError, Where
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from orchestrator.machine.rundir import RunDir
+from orchestrator.machine.rundir import RunDir
 
 _MIN_VERSION = 2  # the first that hashes the inputs
 _SURROUNDINGS = ("orch", "orch_sha256", "templates_sha256", "platform")

@@ -5,17 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.backends.model_names import find_named_model
+from orchestrator.backends.models import BaseModel
 from orchestrator.backends.scorers import DTYPES, build_scoring, find_use, load_own_spec
 from orchestrator.checks.named_models import NamedModel, Permissions, require_loadable
 from orchestrator.errors import PreflightError, Problem
-from orchestrator.serving.evaluate_model.request import MAX_LENGTH
-
-if TYPE_CHECKING:
-    from orchestrator.backends.models import BaseModel
-    from orchestrator.serving.evaluate_model.request import Request
+from orchestrator.serving.evaluate_model.request import MAX_LENGTH, Request
 
 _GENERIC_NAMES = ("model", "output", "merged")
 _EMBEDDING = "embedding"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.checks.model_files import find_oddities
 from orchestrator.errors import DataError, Problem, RunFolderError
@@ -24,16 +25,15 @@ from orchestrator.evaluation.systems import (
     load_scoring,
 )
 from orchestrator.machine.rundir import RunDir, write_json
-from orchestrator.serving.evaluate_model.candidates import find_candidates, require_candidates_load, require_one_way
-from orchestrator.serving.evaluate_model.reading import read_data
+from orchestrator.serving.evaluate_model.candidates import (
+    Candidate,
+    find_candidates,
+    require_candidates_load,
+    require_one_way,
+)
+from orchestrator.serving.evaluate_model.reading import EvalRows, read_data
+from orchestrator.serving.evaluate_model.request import Request
 from orchestrator.serving.evaluate_model.scoring import score
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from orchestrator.serving.evaluate_model.candidates import Candidate
-    from orchestrator.serving.evaluate_model.reading import EvalRows
-    from orchestrator.serving.evaluate_model.request import Request
 
 MODEL = "model"  # the role of a system that is compared with the first
 

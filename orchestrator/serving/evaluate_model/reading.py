@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from orchestrator.data.describe import describe_problem, describe_warnings
-from orchestrator.data.prepare_eval import EVAL_KINDS, prepare_eval
+from orchestrator.data.prepare_eval import EVAL_KINDS, EvalRequest, prepare_eval
 from orchestrator.data.rows.formats import require_kind, sniff_kind
+from orchestrator.data.rows.records import Kind
 from orchestrator.errors import DataError
 from orchestrator.machine.rundir import RunDir
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from orchestrator.data.prepare_eval import EvalRequest
-    from orchestrator.data.rows.records import Kind
 
 _NAMES = RunDir(Path())
 

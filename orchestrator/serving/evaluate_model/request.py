@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from orchestrator.machine.hardware import CPU
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from orchestrator.data.prepare_eval import EvalRequest
-    from orchestrator.machine.hardware import Hardware
+from orchestrator.data.prepare_eval import EvalRequest
+from orchestrator.machine.hardware import CPU, Hardware
 
 MAX_LENGTH = 512
 SEED = 42

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from orchestrator.backends.render import render_command
 from orchestrator.checks.named_models import Permissions
 from orchestrator.errors import PreflightError
 from orchestrator.machine.json_files import load_json
-from orchestrator.serving.artefact import WORKERS
+from orchestrator.machine.own_files import WORKERS
+from orchestrator.recipe.plan import Command
+from orchestrator.serving.evaluate_model.candidates import Candidate
+from orchestrator.serving.evaluate_model.reading import EvalRows
+from orchestrator.serving.evaluate_model.request import Request
 from orchestrator.serving.worker import Words, run_worker
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from orchestrator.recipe.plan import Command
-    from orchestrator.serving.evaluate_model.candidates import Candidate
-    from orchestrator.serving.evaluate_model.reading import EvalRows
-    from orchestrator.serving.evaluate_model.request import Request
-
-    Tell = Callable[[str], None]
+Tell = Callable[[str], None]
 
 
 def score(request: Request, candidate: Candidate, rows: EvalRows, out: Path, tell: Tell) -> None:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from orchestrator.machine.own_files import WORKERS
 from orchestrator.recipe.plan import Command
 from orchestrator.serving import worker
-from orchestrator.serving.artefact import WORKERS
 from orchestrator.serving.worker import Words
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
 
 
 def run_worker(

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.backends.model_names import find_named_model
+from orchestrator.backends.models import BaseModel
 from orchestrator.backends.scorers import DTYPES, build_scoring, find_format, find_use
 from orchestrator.checks.named_models import NamedModel, Permissions, require_loadable
 from orchestrator.errors import PreflightError, Problem
 from orchestrator.machine.hardware import find_hardware
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from orchestrator.backends.models import BaseModel
 
 
 @dataclass(frozen=True)

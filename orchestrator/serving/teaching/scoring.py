@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.checks.model_files import find_oddities
 from orchestrator.data.teacher import PAIRS_NAME, Counts, Rows, join_scores, write_pairs
@@ -13,9 +14,6 @@ from orchestrator.machine.user_folders import find_orch_cache
 from orchestrator.serving.teaching.foreground import run_worker
 from orchestrator.serving.teaching.model_choice import ModelChoice, build_spec, require_chosen_load
 from orchestrator.serving.teaching.work_files import build_flags, load_json, require_fresh, write_json
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 @dataclass(frozen=True)

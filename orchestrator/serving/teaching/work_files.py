@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from orchestrator.data.reasons import refuse
 from orchestrator.data.writing.outputs import format_json
 from orchestrator.machine.json_files import load_object
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 
 def require_fresh(outs: Sequence[Path], inputs: Sequence[Path], *, force: bool) -> None:

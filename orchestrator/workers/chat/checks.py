@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.chat.greedy_comparison import describe_divergence, find_divergence
@@ -9,8 +10,6 @@ from orchestrator.workers.verification_checks import Check
 from orchestrator.workers.weights import hash_file, read_tensors, require_safetensors
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from orchestrator.workers.chat.model import Answer
 
 

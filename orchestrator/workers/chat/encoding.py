@@ -21,6 +21,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -29,8 +30,6 @@ from orchestrator.workers.chat.template_writer import find_non_thinking_prefix
 from orchestrator.workers.failure import WorkerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from orchestrator.workers.chat.rows import Message
     from orchestrator.workers.chat.spec import ChatSpec
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from orchestrator.workers.chat.encoding import load_own_format
 from orchestrator.workers.chat.model import (
@@ -15,9 +16,6 @@ from orchestrator.workers.chat.model import (
 from orchestrator.workers.chat.rows import Message, parse_messages
 from orchestrator.workers.chat.spec import parse_chat_spec
 from orchestrator.workers.failure import WorkerError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def read_messages(row: dict[str, Any], number: int) -> list[Message]:

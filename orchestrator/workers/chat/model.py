@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,6 @@ from orchestrator.workers.pickles import weight_options
 from orchestrator.workers.whole_weights import WORDS, require_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
     from orchestrator.workers.chat.encoding import Encoded
 
 # numbers that one batch may hold as logits: 1 GiB in float32

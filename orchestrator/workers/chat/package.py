@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from orchestrator.workers.card_parts import name_base
 from orchestrator.workers.chat.card import ChatCardFacts, build_chat_card
@@ -32,9 +33,6 @@ from orchestrator.workers.packaging import (
     scan_copied_weights,
 )
 from orchestrator.workers.tokenizer_files import read_json, set_chat_template, update_settings
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PROBE_TOKENS = 16
 

@@ -6,10 +6,11 @@ the tokens that the training puts a loss on: the answer, the token that ends the
 
 from __future__ import annotations
 
+import argparse
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.workers.chat.encoding import ChatFormat, Encoded, load_format, load_own_format
 from orchestrator.workers.chat.model import (
@@ -27,9 +28,6 @@ from orchestrator.workers.chat.spec import ChatSpec, parse_chat_spec
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.progress import Progress
 from orchestrator.workers.score_files import open_scoring
-
-if TYPE_CHECKING:
-    import argparse
 
 
 @dataclass(frozen=True)

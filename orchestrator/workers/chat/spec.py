@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.reranker.scoring_spec import DTYPES, load_raw_spec
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SCORER = "chat"
 # what decides the ids and labels of a conversation in ms-swift besides template and system, under its own names

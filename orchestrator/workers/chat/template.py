@@ -5,6 +5,7 @@ Rendered with nothing but the messages, as vLLM and transformers do for a user w
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,6 @@ from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.reranker.training_format import quote_jinja
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from orchestrator.workers.chat.encoding import ChatFormat
     from orchestrator.workers.chat.probes import ChatProbe
 

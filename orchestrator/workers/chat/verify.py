@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.chat.checks import check_answer, check_copied, check_tied
@@ -35,9 +37,6 @@ from orchestrator.workers.verification_checks import (
 from orchestrator.workers.weights import WeightScan, hash_parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
     from orchestrator.workers.packaging import Request
 
 LONGEST_PROBE_TOKENS = 1024

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import replace_link
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _CHECKPOINT = re.compile(r"checkpoint-([0-9]{1,18})")
 

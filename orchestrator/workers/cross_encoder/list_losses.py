@@ -5,11 +5,10 @@ A formula takes one query's scores and labels, both of shape (documents,), and g
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor
 
 

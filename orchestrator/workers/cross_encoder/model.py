@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.failure import WorkerError
@@ -11,8 +12,6 @@ from orchestrator.workers.reranker.heads import HEAD_SEED, name_head
 from orchestrator.workers.whole_weights import NEW_HEAD, require_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from orchestrator.workers.cross_encoder.settings import Settings
 
 

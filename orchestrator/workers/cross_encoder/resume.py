@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from orchestrator.workers.failure import WorkerError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def require_resumable(checkpoint: Path, arguments: Any) -> None:

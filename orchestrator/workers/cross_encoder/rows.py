@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from orchestrator.workers.cross_encoder.settings import LISTS, MARGINS, PAIRS, LossSettings
 from orchestrator.workers.failure import WorkerError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 # the order of the keys is the order of the columns, which the losses go by
 KEYS = {

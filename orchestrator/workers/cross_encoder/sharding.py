@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.cross_encoder.model import load_model
 from orchestrator.workers.failure import WorkerError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
     from orchestrator.workers.cross_encoder.settings import Settings
 
 LAYERS = "transformer_layer_cls_to_wrap"

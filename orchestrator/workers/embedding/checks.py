@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from orchestrator.workers.verification_checks import Check, as_number
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 # Allowed cosine distance of two ways to one vector. It is half the square of the angle: 1e-6 is an angle of 0.0014.
 # Everything is computed in float32; what a merge rounds away depends on the dtype that its weights are stored in.

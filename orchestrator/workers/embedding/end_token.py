@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import write_json
 from orchestrator.workers.tokenizer_files import read_json
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 # what Qwen3-Embedding ends every text with, and swift's template qwen3_emb
 END_TOKEN = "<|endoftext|>"  # noqa: S105  a token of text

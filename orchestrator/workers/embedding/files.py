@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.folders import write_json
@@ -15,8 +16,6 @@ from orchestrator.workers.tokenizer_files import read_json
 from orchestrator.workers.versions import read_versions
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from orchestrator.workers.embedding.spec import EmbeddingSpec
 
 MODULES = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))

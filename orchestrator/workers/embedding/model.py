@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,6 @@ from orchestrator.workers.progress import Progress
 from orchestrator.workers.whole_weights import VECTORS, require_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from orchestrator.workers.embedding.spec import EmbeddingSpec
 
 # texts of a call: long enough for full batches, short enough for a line of progress a second

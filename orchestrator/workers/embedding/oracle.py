@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.embedding.end_token import require_end_token
@@ -13,9 +15,6 @@ from orchestrator.workers.swift_engine import EngineSettings, import_engine, ope
 from orchestrator.workers.weights import hash_parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
     from orchestrator.workers.embedding.spec import EmbeddingSpec
 
 BATCH_SIZE = 4

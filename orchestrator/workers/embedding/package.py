@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.workers.card_parts import name_base
 from orchestrator.workers.embedding.card import CardFacts, build_card
@@ -27,9 +28,6 @@ from orchestrator.workers.packaging import (
 )
 from orchestrator.workers.reranker.probes import EXAMPLES
 from orchestrator.workers.tokenizer_files import read_json, update_settings
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 SHOWN_NUMBERS = 8
 # what a server of this model is asked to see that it serves this model

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from orchestrator.workers.embedding.data import is_pair_file, read_corpus, read_queries, read_text_pairs
 from orchestrator.workers.reranker.probes import AWKWARD, EXAMPLES, FILLER, LONGEST_PROBE_TOKENS
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 MAX_A_SIDE = 8
 # a text that fills a context window would cost more than it shows

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from orchestrator.workers.embedding.data import is_pair_file, read_corpus, read_queries, read_text_pairs
 from orchestrator.workers.embedding.model import Encoder, encode_texts, load_encoder
@@ -13,11 +16,6 @@ from orchestrator.workers.embedding.spec import EmbeddingSpec, parse_spec
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.reranker.scoring import choose_device
 from orchestrator.workers.score_files import all_scored, describe_range, describe_speed, open_scoring
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Sequence
-    from pathlib import Path
 
 # documents of a query that are written; the measures look at fewer
 DEPTH = 1000

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.reranker.scoring_spec import DTYPES, load_raw_spec
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SCORER = "embedding"
 POOLINGS = ("lasttoken", "cls", "mean")

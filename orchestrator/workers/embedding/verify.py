@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.embedding.checks import (
@@ -28,8 +29,6 @@ from orchestrator.workers.verification_checks import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from orchestrator.workers.embedding.probes import TextProbe
     from orchestrator.workers.weights import WeightScan
 

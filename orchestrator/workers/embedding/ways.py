@@ -6,6 +6,7 @@ swift cuts a long text at its end, end token and all, while sentence-transformer
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,6 @@ from orchestrator.workers.pickles import weight_options
 from orchestrator.workers.reranker.verify import release
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from orchestrator.workers.embedding.probes import TextProbe
     from orchestrator.workers.embedding.spec import EmbeddingSpec
 

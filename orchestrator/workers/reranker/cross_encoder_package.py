@@ -5,7 +5,9 @@ What is packaged is a checkpoint: of it only weights, config and tokenizer are t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from orchestrator.workers.card_parts import name_base
 from orchestrator.workers.failure import WorkerError
@@ -28,10 +30,6 @@ from orchestrator.workers.reranker.sentence_transformers_files import write_enco
 from orchestrator.workers.reranker.training_format import encode_plain
 from orchestrator.workers.reranker.verify import name_subject
 from orchestrator.workers.tokenizer_files import read_json, set_chat_template, update_settings
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 
 def refuse_foreign(request: Request) -> None:

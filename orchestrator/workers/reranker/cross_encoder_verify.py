@@ -7,6 +7,8 @@ in batches. Both cut a long pair alike, so every probe is compared.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.reranker.heads import HEAD_SEED
@@ -41,9 +43,6 @@ from orchestrator.workers.verification_checks import (
 from orchestrator.workers.weights import WeightScan, hash_parameters, read_tensors, require_safetensors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
     from orchestrator.workers.reranker.probes import Probe
     from orchestrator.workers.reranker.scoring import Pair
     from orchestrator.workers.reranker.scoring_spec import ScoringSpec

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.card_parts import name_base
@@ -33,8 +34,6 @@ from orchestrator.workers.reranker.verify import name_subject, verify
 from orchestrator.workers.tokenizer_files import add_sentinel, set_chat_template, update_settings
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from orchestrator.workers.reranker.scoring import Pair
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.reranker.ranking_groups import read_candidates
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from orchestrator.workers.reranker.scoring import Pair
 
 MAX_FROM_DATA = 16

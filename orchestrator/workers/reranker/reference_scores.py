@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.reranker.formatted_head import encode_tail, format_of
@@ -9,8 +10,6 @@ from orchestrator.workers.reranker.scoring import NATIVE_PREFIX, NATIVE_SUFFIX, 
 from orchestrator.workers.reranker.training_format import encode_pair, encode_plain, is_cut, true_token_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from orchestrator.workers.reranker.scoring import Pair
     from orchestrator.workers.reranker.scoring_spec import ScoringSpec
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.reranker.probes import AWKWARD, EXAMPLES
 from orchestrator.workers.verification_checks import as_number
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from orchestrator.workers.reranker.probes import Probe
     from orchestrator.workers.reranker.scoring_spec import ScoringSpec
     from orchestrator.workers.verification_checks import Check

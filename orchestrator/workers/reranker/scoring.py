@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,6 @@ from orchestrator.workers.reranker.training_format import is_cut, quote_jinja
 from orchestrator.workers.whole_weights import NEW_HEAD, SCORES, VECTORS, WORDS, require_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from orchestrator.workers.reranker.scoring_spec import ScoringSpec
 
 Pair = tuple[str, str]

@@ -5,14 +5,12 @@ Written as `CrossEncoder.save_pretrained` of 6.2 writes them, without loading an
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from orchestrator.workers.folders import write_json
 from orchestrator.workers.tokenizer_files import read_json
 from orchestrator.workers.versions import read_versions
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 TRANSFORMER = "sentence_transformers.base.modules.transformer.Transformer"
 LOGIT_SCORE = "sentence_transformers.cross_encoder.modules.logit_score.LogitScore"

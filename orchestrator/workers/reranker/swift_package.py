@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.card_parts import name_base
@@ -29,9 +31,6 @@ from orchestrator.workers.swift_engine import EngineSettings
 from orchestrator.workers.tokenizer_files import set_chat_template, update_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
     from orchestrator.workers.reranker.probes import Probe
 
 TASK_TYPES = {"qwen3-native": "generative_reranker", "qwen3-score-head": "reranker"}

@@ -6,6 +6,8 @@ longer than `max_length` are therefore not given to swift: they are scored by th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.failure import WorkerError
@@ -32,9 +34,6 @@ from orchestrator.workers.verification_checks import (
 from orchestrator.workers.weights import WeightScan, hash_parameters, read_tensors, require_safetensors
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
     from orchestrator.workers.reranker.probes import Probe
     from orchestrator.workers.reranker.scoring import Pair
     from orchestrator.workers.reranker.verify import Subject

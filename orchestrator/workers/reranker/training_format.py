@@ -8,12 +8,10 @@ separator's line break. A sentinel character, at which the packaged tokenizer sp
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from orchestrator.workers.reranker.scoring_spec import DEFAULT_PROMPT, ScoringSpec
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 SEPARATOR = "\n"
 SENTINEL = "\ue0f1"  # private use: no text has a reason to hold it, and one that does only loses it

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.merge import attach_adapter, load_base
@@ -28,9 +30,6 @@ from orchestrator.workers.verification_checks import (
 from orchestrator.workers.weights import WeightScan, hash_parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
     from orchestrator.workers.packaging import Request
     from orchestrator.workers.reranker.probes import Probe
     from orchestrator.workers.reranker.scoring_spec import ScoringSpec
