@@ -103,14 +103,14 @@ def data_score_command(
             {
                 "output": str(output),
                 "rows": done.counts.rows,
-                "bad": dict(sorted(done.counts.bad.items())),
+                "bad": dict(sorted(done.counts.bad.counts.items())),
                 "documents": done.counts.documents,
                 "scoring": facts,
                 "cautions": list(done.cautions),
             },
         )
         return
-    _warn_of_bad_rows(done.counts.problems)
+    _warn_of_bad_rows(done.counts.bad.problems)
     say(
         f"{output}: {done.counts.rows} rows, {done.counts.documents} documents with scores from {facts['min']:.4g} to "
         f"{facts['max']:.4g}{done.counts.describe_bad()}"

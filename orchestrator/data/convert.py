@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import tempfile
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from orchestrator.data.judgements import Reshaping
 from orchestrator.data.reading.decoding import Row
 from orchestrator.data.reading.readers import Source, open_source
 from orchestrator.data.reading.tabular import DELIMITERS, parse_cell
-from orchestrator.data.reasons import REASONS, Fault, problem_of, refuse
+from orchestrator.data.reasons import REASONS, Fault, refuse
 from orchestrator.data.regroup import Regrouped, Regrouping
 from orchestrator.data.rows.field_readers import read_fields
 from orchestrator.data.rows.foreign_rows import FOREIGN_FORMS, FOREIGN_OPTIONAL, convert_row, keep_reasoning
@@ -23,9 +22,9 @@ from orchestrator.data.rows.formats import find_shape
 from orchestrator.data.rows.texts import read_number
 from orchestrator.data.rows.unread_judgements import find_unread_judgements
 from orchestrator.data.rows.unread_texts import UnreadTexts, find_strings, find_unread
-from orchestrator.data.verdict import PROBLEMS_SHOWN
+from orchestrator.data.verdict import BadRows
 from orchestrator.data.writing.writers import FileSet, format_line
-from orchestrator.errors import DataError, Problem, Where
+from orchestrator.errors import DataError
 
 FILE_FORMS = ("csv", "tsv", "parquet", "json", "jsonl")
 FORMS = (*FILE_FORMS, *FOREIGN_FORMS)
@@ -91,7 +90,7 @@ def convert_files(paths: Sequence[Path], out: Path, conversion: Conversion, *, m
         run = _Run(conversion, stream, regrouping)
         for path in paths:
             run.take_file(path)
-        run.require_few_bad(max_dropped)
+        run.bad.require_few(max_dropped)
         if unread := run.unread.problems():
             raise DataError.from_problems(unread)
         regrouped = regrouping.write(stream) if regrouping else None
@@ -99,7 +98,7 @@ def convert_files(paths: Sequence[Path], out: Path, conversion: Conversion, *, m
         if not rows_out:
             raise refuse("no-rows-kept", f"no row is left of {run.rows_in}", out)
         files.commit()
-    return ConvertReport(out, run.rows_in, rows_out, dict(sorted(run.bad.items())), regrouped)
+    return ConvertReport(out, run.rows_in, rows_out, dict(sorted(run.bad.counts.items())), regrouped)
 
 
 class _Run:
@@ -111,9 +110,8 @@ class _Run:
         self.regrouping = regrouping
         self.rows_in = 0
         self.rows_out = 0
-        self.bad: Counter[str] = Counter()
+        self.bad = BadRows()
         self.unread = UnreadTexts()
-        self.problems: list[Problem] = []
 
     def take_file(self, path: Path) -> None:
         """Convert one file. Raises DataError when it cannot be read or lacks a column."""
@@ -135,14 +133,6 @@ class _Run:
             known = ", ".join(f'"{name}"' for name in seen)
             raise refuse("unknown-column", f"no row has {names}", path, hint=f"the columns are {known}")
 
-    def require_few_bad(self, max_dropped: int) -> None:
-        """Raise DataError when more rows are bad than allowed."""
-        if self.bad.total() > max_dropped:
-            if more := self.bad.total() - len(self.problems):
-                counts = ", ".join(f"{code} {count}" for code, count in sorted(self.bad.items()))
-                self.problems.append(Problem(f"and {more} more bad rows; in all: {counts}"))
-            raise DataError.from_problems(self.problems)
-
     def _take_row(self, source: Source, row: Row) -> None:
         found = row.fault or self._convert(source, row)
         if not isinstance(found, Fault) and self._rewrites:
@@ -155,10 +145,7 @@ class _Run:
         except RecursionError:  # a few levels more than could be read
             fault = Fault("not-json", "a value is nested too deeply", REASONS["not-json"].remedy)
         if fault:
-            self.bad[fault.code] += 1
-            if len(self.problems) < PROBLEMS_SHOWN:
-                where = Where(str(source.path), row.line)
-                self.problems.append(problem_of(fault.code, fault.message, hint=fault.hint, where=where))
+            self.bad.add(fault, source.path, row.line)
 
     @property
     def _rewrites(self) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any, BinaryIO
 from orchestrator.data.digests import digest, loose_key
 from orchestrator.data.mining_corpus import CorpusFile
 from orchestrator.data.reading.readers import Source, open_source
-from orchestrator.data.reasons import Fault, problem_of
+from orchestrator.data.reasons import Fault
 from orchestrator.data.row_documents import (
     RowDocuments,
     find_unread_documents,
@@ -29,9 +28,9 @@ from orchestrator.data.rows.formats import rename_columns
 from orchestrator.data.rows.graded_scores import LabelSources, read_scores_as_labels
 from orchestrator.data.rows.texts import build_fault, is_blank, is_finite_number
 from orchestrator.data.rows.unread_texts import UnreadTexts
-from orchestrator.data.verdict import PROBLEMS_SHOWN
+from orchestrator.data.verdict import BadRows
 from orchestrator.data.writing.writers import FileSet, format_line
-from orchestrator.errors import DataError, Problem, Where
+from orchestrator.errors import DataError
 from orchestrator.recipe.relevance import is_relevant
 
 QUERIES_NAME, CORPUS_NAME, MINED_NAME = "queries.jsonl", "corpus.jsonl", "mined.jsonl"
@@ -93,8 +92,7 @@ class _Gathering:
         self.sources = LabelSources()
         self.unread = UnreadTexts()
         self.inputs: list[dict[str, Any]] = []
-        self.bad: Counter[str] = Counter()
-        self.problems: list[Problem] = []
+        self.bad = BadRows()
 
     def take_rows(self, path: Path) -> None:
         source = open_source(path)
@@ -104,7 +102,7 @@ class _Gathering:
             found = row.fault or self._read(value, path, row.line)
             fault = found if isinstance(found, Fault) else self._take(found)
             if fault:
-                self._drop(fault, path, row.line)
+                self.bad.add(fault, path, row.line)
         self._note(path, "rows", source)
 
     def _read(self, value: Any, path: Path, line: int) -> RowDocuments | Fault:
@@ -128,7 +126,7 @@ class _Gathering:
         source = CorpusFile(path)
         for line, text in source.texts():
             if isinstance(text, Fault):
-                self._drop(text, path, line)
+                self.bad.add(text, path, line)
             else:
                 self._number(text)
         self._note(path, "corpus", source)
@@ -172,12 +170,6 @@ class _Gathering:
             self.corpus.write(format_line({"text": text}))
         return self.documents[key]
 
-    def _drop(self, fault: Fault, path: Path, line: int) -> None:
-        self.bad[fault.code] += 1
-        if len(self.problems) < PROBLEMS_SHOWN:
-            where = Where(str(path), line)
-            self.problems.append(problem_of(fault.code, fault.message, hint=fault.hint, where=where))
-
     def _note(self, path: Path, role: str, source: Source | CorpusFile) -> None:
         self.inputs.append({"path": str(path), "role": role, "rows": source.rows_in, "sha256": source.sha256})
 
@@ -195,8 +187,7 @@ def gather_for_mining(rows: MiningRows, folder: Path) -> MiningInput:
             gathering.take_rows(path)
         for path in rows.corpus_files:
             gathering.take_corpus(path)
-        if gathering.bad.total() > rows.max_dropped:
-            raise DataError.from_problems(_sum_up(gathering.problems, gathering.bad))
+        gathering.bad.require_few(rows.max_dropped)
         if unread := gathering.unread.problems():
             raise DataError.from_problems(unread)
         if rows.scores_as_labels is None:
@@ -219,16 +210,9 @@ def gather_for_mining(rows: MiningRows, folder: Path) -> MiningInput:
         without_positive=len(gathering.queries) - len(found),
         documents=len(gathering.documents),
         rows=gathering.rows_in,
-        dropped=dict(sorted(gathering.bad.items())),
+        dropped=dict(sorted(gathering.bad.counts.items())),
         inputs=tuple(gathering.inputs),
     )
-
-
-def _sum_up(problems: list[Problem], bad: Counter[str]) -> list[Problem]:
-    if more := bad.total() - len(problems):
-        counts = ", ".join(f"{code} {count}" for code, count in sorted(bad.items()))
-        return [*problems, Problem(f"and {more} more bad rows; in all: {counts}")]
-    return problems
 
 
 def write_mined_rows(

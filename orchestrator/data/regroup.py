@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,12 +17,12 @@ from orchestrator.data.judgements import (
     read_judgements,
     unpack_judgements,
 )
-from orchestrator.data.reasons import Fault, problem_of
+from orchestrator.data.reasons import Fault
 from orchestrator.data.reshape import Finding, build_rows, is_beyond_ranking, merge_judgements
 from orchestrator.data.rows.graded_scores import LabelSources
-from orchestrator.data.verdict import PROBLEMS_SHOWN
+from orchestrator.data.verdict import BadRows, sum_up
 from orchestrator.data.writing.writers import format_line
-from orchestrator.errors import DataError, Problem, Where
+from orchestrator.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -86,19 +85,15 @@ class Regrouping:
             if unclear:
                 raise DataError.from_problems(unclear)
         rows = queries = dropped = repeated = 0
-        findings: list[Finding] = []
-        counts: Counter[str] = Counter()
+        bad = BadRows()
         if self._mixed and self._has_ranking:
             message = "ranking rows say 1 and 0, and among them stands a label outside of that range"
             fault = Fault("would-be-lost", message, "scale the labels: --max-label, and --min-label if it is not 0")
-            findings.append(Finding(self._mixed, fault))
-            counts[fault.code] += 1
+            self._note(bad, Finding(self._mixed, fault))
         for packed in self._chains.read():
             found = self._build([unpack_judgements(json.loads(line)) for line in packed])
             if isinstance(found, Finding):
-                counts[found.fault.code] += 1
-                if len(findings) < PROBLEMS_SHOWN:
-                    findings.append(found)
+                self._note(bad, found)
                 continue
             lines, more = found
             stream.writelines(format_line(line) for line in lines)
@@ -106,8 +101,8 @@ class Regrouping:
             queries += bool(lines)
             dropped += not lines
             repeated += more
-        if findings:
-            raise DataError.from_problems(self._describe(findings, counts))
+        if bad.problems:
+            raise DataError.from_problems(sum_up(bad.problems, bad.counts, "queries"))
         return Regrouped(rows, queries, dropped, repeated)
 
     def _build(self, parts: list[Judgements]) -> tuple[list[dict[str, Any]], int] | Finding:
@@ -117,13 +112,6 @@ class Regrouping:
         rows = build_rows(merged[0], self._rules)
         return rows if isinstance(rows, Finding) else (rows, merged[1])
 
-    def _describe(self, findings: list[Finding], counts: Counter[str]) -> list[Problem]:
-        problems = []
-        for found in findings:
-            file, line = found.place
-            where = Where(str(self._paths[file]), line)
-            problems.append(problem_of(found.fault.code, found.fault.message, hint=found.fault.hint, where=where))
-        if more := counts.total() - len(findings):
-            shown = ", ".join(f"{code} {count}" for code, count in sorted(counts.items()))
-            problems.append(Problem(f"and {more} more queries; in all: {shown}"))
-        return problems
+    def _note(self, bad: BadRows, found: Finding) -> None:
+        file, line = found.place
+        bad.add(found.fault, self._paths[file], line)

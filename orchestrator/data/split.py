@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,12 @@ from orchestrator.data.reading.containers import find_ending
 from orchestrator.data.reading.decoding import Row
 from orchestrator.data.reading.readers import ARROW, PARQUET, Source
 from orchestrator.data.reading.tabular import DELIMITERS
-from orchestrator.data.reasons import REASONS, problem_of, refuse
+from orchestrator.data.reasons import REASONS, refuse
 from orchestrator.data.rows.checks import find_split_text
 from orchestrator.data.sides import DrawRange, cut_for, draw
-from orchestrator.data.verdict import PROBLEMS_SHOWN
+from orchestrator.data.verdict import BadRows
 from orchestrator.data.writing.writers import FileSet
-from orchestrator.errors import DataError, Problem, Where
+from orchestrator.errors import DataError, Where
 
 
 @dataclass(frozen=True)
@@ -72,22 +71,14 @@ def split_file(
 def _read_draws(path: Path, seed: int, columns: Mapping[str, str]) -> DrawRange:
     """Draw every row's query. Raises DataError when a row has none."""
     draws = DrawRange()
-    problems: list[Problem] = []
-    more: Counter[str] = Counter()
+    bad = BadRows()
     for row in Source(path).rows():
         found = row.fault or find_split_text(row.value, columns)
         if isinstance(found, str):
             draws.add(draw(found, seed))
-        elif len(problems) < PROBLEMS_SHOWN:
-            where = Where(str(path), row.line)
-            problems.append(problem_of(found.code, found.message, hint=found.hint, where=where))
         else:
-            more[found.code] += 1
-    if more:
-        counts = ", ".join(f"{code} {count}" for code, count in sorted(more.items()))
-        problems.append(Problem(f"and {more.total()} more bad rows: {counts}"))
-    if problems:
-        raise DataError.from_problems(problems)
+            bad.add(found, path, row.line)
+    bad.require_few()
     return draws
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +21,7 @@ from orchestrator.data.describe import describe_problem
 from orchestrator.data.digests import DIGEST_BYTES, DigestSet, digest
 from orchestrator.data.reading.decoding import Row
 from orchestrator.data.reading.readers import Source, open_source
-from orchestrator.data.reasons import Fault, problem_of, refuse
+from orchestrator.data.reasons import Fault, refuse
 from orchestrator.data.row_documents import (
     RowDocuments,
     add_scores,
@@ -35,9 +34,9 @@ from orchestrator.data.rows.formats import parse_columns, rename_columns
 from orchestrator.data.rows.texts import build_fault, is_finite_number
 from orchestrator.data.rows.unread_texts import UnreadTexts
 from orchestrator.data.score_table import ScoreTable
-from orchestrator.data.verdict import PROBLEMS_SHOWN
+from orchestrator.data.verdict import BadRows, describe_counts
 from orchestrator.data.writing.writers import FileSet, format_line
-from orchestrator.errors import DataError, OrchError, PreflightError, Problem, Where
+from orchestrator.errors import DataError, OrchError, PreflightError, Where
 from orchestrator.machine.terminal import say, say_lines
 
 PAIRS_NAME = "pairs.jsonl"
@@ -59,21 +58,18 @@ class Rows:
 
 @dataclass
 class Counts:
-    """What a pass over the rows found; bad rows by their reason, the first of them as problems."""
+    """What a pass over the rows found."""
 
     rows: int = 0
     documents: int = 0
     pairs: int = 0
-    bad: Counter[str] = field(default_factory=Counter)
-    problems: list[Problem] = field(default_factory=list)
+    bad: BadRows = field(default_factory=BadRows)
     unread: UnreadTexts = field(default_factory=UnreadTexts)
 
     def describe_bad(self) -> str:
         """Return "" or how many rows are bad and why, for the end of a sentence."""
-        if not self.bad:
-            return ""
-        codes = ", ".join(f"{code} {count}" for code, count in sorted(self.bad.items()))
-        return f"; {self.bad.total()} bad ones left as they are ({codes})"
+        count = self.bad.counts.total()
+        return f"; {count} bad ones left as they are ({describe_counts(self.bad.counts)})" if count else ""
 
 
 def write_pairs(rows: Rows, out: Path) -> Counts:
@@ -135,10 +131,7 @@ def _read_rows(rows: Rows, counts: Counts) -> Iterator[tuple[Source, Row, Any, R
                 row.fault or _require_writable(value) or read_documents(value, rows.columns, path=path, line=row.line)
             )
             if isinstance(found, Fault):
-                counts.bad[found.code] += 1
-                if len(counts.problems) < PROBLEMS_SHOWN:
-                    where = Where(str(path), row.line)
-                    counts.problems.append(problem_of(found.code, found.message, hint=found.hint, where=where))
+                counts.bad.add(found, path, row.line)
                 yield source, row, value, None
                 continue
             if found.has_scores and not rows.replace:
@@ -207,8 +200,8 @@ def _require_score(table: ScoreTable, pair: tuple[str, str], path: Path, line: i
 
 
 def _nothing_to_score(counts: Counts) -> OrchError:
-    if counts.problems:
-        return DataError.from_problems(counts.problems)
+    if counts.bad.problems:
+        return DataError.from_problems(counts.bad.problems)
     return DataError("no-rows-kept: there is no row to score", hint="give rows with a query and documents")
 
 
@@ -252,7 +245,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OrchError as error:
         say_lines(map(describe_problem, error.problems), err=True)
         return error.exit_code
-    say_lines((f"bad: {describe_problem(problem)}" for problem in counts.problems), err=True)
+    say_lines((f"bad: {describe_problem(problem)}" for problem in counts.bad.problems), err=True)
     what = f"{counts.pairs} distinct pairs" if given.step == "pairs" else f"{counts.documents} documents with scores"
     say(f"{counts.rows} rows, {what}{counts.describe_bad()}")
     return 0

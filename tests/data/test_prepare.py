@@ -204,7 +204,7 @@ def test_the_first_20_bad_rows_are_shown_and_the_rest_counted_by_reason(stage, f
     stage("--train", files.lines("t.jsonl", row(99), *rows))
     shown = stage.stderr.splitlines()
     assert len(shown) == 21
-    assert shown[-1] == "and 8 more bad rows: no-negative 5, wrong-type 3"
+    assert shown[-1] == "and 8 more bad rows; in all: no-negative 25, wrong-type 3"
 
 
 def test_as_many_bad_rows_as_allowed_are_dropped_and_said(stage, files, row):

@@ -87,7 +87,7 @@ def test_more_than_20_rows_without_a_query_are_counted(files, split, row):
     with pytest.raises(DataError) as caught:
         split(files.lines("a.jsonl", row(1), row(2), *[{}] * 25))
     assert len(caught.value.problems) == 21
-    assert caught.value.problems[-1].message == "and 5 more bad rows: missing-key 5"
+    assert caught.value.problems[-1].message == "and 5 more bad rows; in all: missing-key 25"
 
 
 def test_an_existing_output_is_left_alone(files, split, row):

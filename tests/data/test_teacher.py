@@ -115,7 +115,7 @@ def test_bad_rows_stay_where_and_as_they_are(tmp_path, files, row, capsys):
     broken = '{"query": "q", "pos": "a"}\nnot json\n{"query": "q", "query": "r", "pos": ["a"]}\n[1]\n'
     path = files.raw("train.jsonl", json.dumps(row(1)) + "\n" + broken + json.dumps(row(2)) + "\n")
     counts, pairs = pair_up(tmp_path, path)
-    assert counts.bad == {"wrong-type": 1, "not-json": 1, "duplicate-key": 1, "not-an-object": 1}
+    assert counts.bad.counts == {"wrong-type": 1, "not-json": 1, "duplicate-key": 1, "not-an-object": 1}
     join_scores(Rows((path,)), score_all(tmp_path, pairs), tmp_path / "joined.jsonl")
     lines = (tmp_path / "joined.jsonl").read_text().splitlines()
     assert len(lines) == 6
@@ -137,7 +137,7 @@ def test_a_bad_row_of_a_table_is_one_bad_line(tmp_path, files):
 def test_a_text_that_utf_8_cannot_hold_makes_a_bad_row_that_stays(tmp_path, files, row):
     path = files.raw("train.jsonl", '{"query": "\\ud800", "pos": ["a"], "neg": []}\n' + json.dumps(row(1)) + "\n")
     counts, rows = teach(tmp_path, path)
-    assert counts.bad == {"lone-surrogate": 1}
+    assert counts.bad.counts == {"lone-surrogate": 1}
     assert rows[0]["query"] == "\ud800"
     assert "pos_scores" not in rows[0]
 
