@@ -97,8 +97,8 @@ def data_check_command(
 ) -> None:
     """Check FILES as training data: bad rows, duplicates, leaks, lengths. Exit code 3 when they must not be used."""
     from orchestrator.data.check import check_files
-    from orchestrator.data.counting.tokens import LengthBudget
     from orchestrator.data.describe import describe_report
+    from orchestrator.data.tokens import LengthBudget
     from orchestrator.errors import DataError
 
     require_label_range(min_label, max_label)

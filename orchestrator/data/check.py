@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.data.counting.tokens import LengthBudget, TokenLimit
 from orchestrator.data.gather import gather
 from orchestrator.data.ledger import Ledger
 from orchestrator.data.request import Request
@@ -15,6 +14,7 @@ from orchestrator.data.rows.checks import RowRules
 from orchestrator.data.rows.formats import require_kind, sniff_row, sniff_shape
 from orchestrator.data.rows.nearest import find_nearest
 from orchestrator.data.rows.records import Kind
+from orchestrator.data.tokens import LengthBudget, TokenLimit
 from orchestrator.data.verdict import build_problems
 from orchestrator.errors import Problem
 

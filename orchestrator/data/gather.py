@@ -10,13 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.data.counting.lengths import build_rule
-from orchestrator.data.counting.tokens import (
-    TextCounter,
-    TokenizerUnusableError,
-    TokenLimit,
-    load_tokenizer,
-)
 from orchestrator.data.digests import DIGEST_BYTES, NORMALISED, DigestSet, digest, document_key, loose_key, query_key
 from orchestrator.data.eval_fit import explain_unmeasurable
 from orchestrator.data.in_batch import InBatchNegatives
@@ -36,6 +29,7 @@ from orchestrator.data.rows.texts import build_fault
 from orchestrator.data.rows.unread_texts import UnreadTexts
 from orchestrator.data.side import Measurements, Samples, Side, Sink
 from orchestrator.data.sides import VALIDATION_SALT, Cuts, DrawRange, cut_for, draw
+from orchestrator.data.tokens import TextCounter, TokenizerUnusableError, TokenLimit, build_rule, load_tokenizer
 from orchestrator.data.verdict import PROBLEMS_SHOWN, Gathered
 from orchestrator.errors import Problem, Where
 

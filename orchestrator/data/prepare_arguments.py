@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.data.counting.tokens import DEFAULT_PROMPT, LengthBudget, TokenLimit
 from orchestrator.data.labelled_fit import LOSS_FORMS, MARGINS, Target
 from orchestrator.data.loss_fit import LOSSES, Demands
 from orchestrator.data.request import Request
 from orchestrator.data.rows.checks import RowRules
 from orchestrator.data.rows.formats import parse_columns, require_kind
 from orchestrator.data.rows.records import KINDS
+from orchestrator.data.tokens import DEFAULT_PROMPT, LengthBudget, TokenLimit
 from orchestrator.data.writing.row_options import RowOptions
 from orchestrator.data.writing.writers import TRAIN_FORMS
 

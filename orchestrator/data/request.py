@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.data.counting.tokens import LengthBudget, TokenLimit
 from orchestrator.data.loss_fit import Demands
 from orchestrator.data.rows.checks import RowRules
+from orchestrator.data.tokens import LengthBudget, TokenLimit
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import IO
 
 from orchestrator.data.contradictions import KnownSides
-from orchestrator.data.counting.statistics import SideStatistics
-from orchestrator.data.counting.tokens import LengthRule, Measured, MeasuringQueue, TextCounter, TokenStatistics
 from orchestrator.data.digests import DigestSet
 from orchestrator.data.ledger import Findings, SideTally
 from orchestrator.data.loss_fit import LossFit
@@ -17,6 +15,8 @@ from orchestrator.data.reasons import problem_of
 from orchestrator.data.rows.groups import RankingGroup
 from orchestrator.data.rows.labelled import LabelledGroup
 from orchestrator.data.rows.records import Kind, Record
+from orchestrator.data.stats import SideStatistics, TokenStatistics
+from orchestrator.data.tokens import LengthRule, Measured, MeasuringQueue, TextCounter
 from orchestrator.errors import Problem, Where
 
 Sink = Callable[[Record], None]

@@ -7,10 +7,10 @@ from collections import Counter
 import pytest
 
 from orchestrator.data.check import check_files
-from orchestrator.data.counting.label_statistics import LabelCounts, QueryGroups, TeacherAudit
 from orchestrator.data.describe import describe_report, describe_supervision
 from orchestrator.data.rows.groups import RankingGroup
 from orchestrator.data.rows.labelled import LabelledGroup
+from orchestrator.data.stats import LabelCounts, QueryGroups, TeacherAudit
 
 
 def group(query, labels, scores=None, line=1):

@@ -282,7 +282,7 @@ def test_a_positive_of_both_sides_is_counted_where_its_training_row_is_kept(file
 
 def test_texts_that_will_be_cut_are_warned_about(files):
     tokenizers = pytest.importorskip("tokenizers")
-    from orchestrator.data.counting.tokens import LengthBudget
+    from orchestrator.data.tokens import LengthBudget
 
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({"?": 0}, unk_token="?"))  # noqa: S106 - no password
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.data.counting.spreads import find_percentiles, find_script
-from orchestrator.data.counting.statistics import SideStatistics
 from orchestrator.data.rows.groups import RankingGroup
+from orchestrator.data.stats import SideStatistics, find_percentiles, find_script
 
 
 def test_statistics_count_rows_queries_documents_and_lengths():
@@ -36,9 +35,9 @@ def test_statistics_of_nothing_are_zeros():
 def test_a_percentile_is_the_smallest_value_that_reaches_its_share(values):
     found = find_percentiles(Counter(values))
     ordered = sorted(values)
-    for share, value in ((50, found.p50), (95, found.p95), (99, found.p99)):
+    for share, value in ((50, found["p50"]), (95, found["p95"]), (99, found["p99"])):
         assert value == ordered[-(-share * len(values) // 100) - 1]
-    assert (found.low, found.high) == (ordered[0], ordered[-1])
+    assert (found["min"], found["max"]) == (ordered[0], ordered[-1])
 
 
 @pytest.mark.parametrize(

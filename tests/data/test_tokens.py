@@ -4,19 +4,19 @@ import sys
 
 import pytest
 
-from orchestrator.data.counting.lengths import build_rule
-from orchestrator.data.counting.tokens import (
+from orchestrator.data.rows.groups import RankingGroup
+from orchestrator.data.rows.labelled import LabelledGroup
+from orchestrator.data.rows.records import Chat, Message, ScoredPair
+from orchestrator.data.stats import TokenStatistics
+from orchestrator.data.tokens import (
     LengthBudget,
     MeasuringQueue,
     TextCounter,
     TokenizerUnusableError,
     TokenLimit,
-    TokenStatistics,
+    build_rule,
     load_tokenizer,
 )
-from orchestrator.data.rows.groups import RankingGroup
-from orchestrator.data.rows.labelled import LabelledGroup
-from orchestrator.data.rows.records import Chat, Message, ScoredPair
 
 tokenizers = pytest.importorskip("tokenizers")
 

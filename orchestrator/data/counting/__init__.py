@@ -1,1 +1,0 @@
-"""Tokens, lengths and statistics of the records, in bounded memory."""

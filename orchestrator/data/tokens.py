@@ -1,0 +1,297 @@
+"""How many tokens the texts have, counted in batches, and what of them the backend will cut or drop.
+
+Rules say what counts as a text and when it is too long: FlagEmbedding's for LLM rerankers, ms-swift's for its three
+tasks, and that of cross-encoders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from orchestrator.data.rows.groups import RankingGroup
+from orchestrator.data.rows.records import Chat, Kind, Message, Record
+from orchestrator.data.writing.swift_rows import build_anchor
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+# FlagEmbedding/abc/finetune/reranker/AbsDataset.py
+DEFAULT_PROMPT = (
+    "Given a query A and a passage B, determine whether the passage contains an answer to the query by providing a "
+    "prediction of either 'Yes' or 'No'."
+)
+_BATCH_TEXTS = 2048
+_PAIR = ("query", "document")
+_SEPARATOR = "\n"  # between the texts of FlagEmbedding's pairs
+# https://huggingface.co/Qwen/Qwen3-Reranker-0.6B#transformers-usage
+_RERANKER_PREFIX = (
+    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
+    'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
+)
+_RERANKER_SUFFIX = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+_RERANKER_INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
+
+
+@dataclass(frozen=True)
+class LengthBudget:
+    """What decides how FlagEmbedding cuts texts; lengths in tokens, an instruction stands in front of every text."""
+
+    query_max_len: int
+    passage_max_len: int
+    query_instruction: str = ""
+    passage_instruction: str = ""
+    prompt: str = DEFAULT_PROMPT
+
+
+Truncation = Literal["cut", "drop", "split"]
+
+
+@dataclass(frozen=True)
+class TokenLimit:
+    """How many tokens a text, a pair or a conversation may have, and what becomes of longer ones.
+
+    `answer_prefix` is what the chat template puts in front of each answer that does not begin with it.
+    """
+
+    max_tokens: int
+    truncation: Truncation = "cut"
+    form: str = "swift-embedding"
+    instruction: str | None = None
+    answer_prefix: str = ""
+
+
+class TokenizerUnusableError(Exception):
+    """The tokens cannot be counted; the message says why. Never leaves this package: it becomes a warning."""
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Load `path`, a tokenizer.json or the folder that holds one. Raises TokenizerUnusableError."""
+    file = path / "tokenizer.json" if path.is_dir() else path
+    if not file.is_file():
+        raise TokenizerUnusableError(f"there is no {file}")
+    try:
+        from tokenizers import Tokenizer  # an optional package: only whoever asks for tokens needs it
+    except ImportError as error:
+        raise TokenizerUnusableError("the Python package tokenizers is not installed here") from error
+    try:
+        tokenizer: Tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # the Rust side raises bare Exception
+        raise TokenizerUnusableError(f"{file} cannot be loaded: {error}") from error
+    tokenizer.no_truncation()  # FlagEmbedding saves its training truncation into tokenizer.json
+    tokenizer.no_padding()
+    return tokenizer
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One record's lengths in tokens by part, how many texts of a part are too long, and tokens beyond the limit."""
+
+    lengths: Mapping[str, Sequence[int]]
+    cut: Mapping[str, int]
+    tokens_cut: int = 0
+
+    @property
+    def texts_cut(self) -> int:
+        """How many texts are longer than the limit."""
+        return sum(self.cut.values())
+
+
+Lengths = dict[str, list[int]]
+
+
+@dataclass(frozen=True)
+class LengthRule:
+    """What of a record is counted, and when it is too long.
+
+    `parts` are the names of what is counted: query and document, or one name for all. `texts` gives the texts as the
+    backend reads them; `find_cut` says how many of each part are too long, and by how many tokens in all (None: nothing
+    can be). `end_tokens` is what the backend adds to every text.
+    """
+
+    parts: tuple[str, ...]
+    texts: Callable[[Record], list[str]]
+    find_cut: Callable[[Record, Lengths], tuple[dict[str, int], int]] | None
+    end_tokens: int = 0
+
+    def measure(self, record: Record, counts: Sequence[int]) -> Measured:
+        """Return the record's lengths, given the tokens of each of its texts."""
+        ended = [count + self.end_tokens for count in counts]
+        is_pair = len(self.parts) > 1
+        lengths = {"query": ended[:1], "document": ended[1:]} if is_pair else {self.parts[0]: ended}
+        return Measured(lengths, *self.find_cut(record, lengths)) if self.find_cut else Measured(lengths, {})
+
+
+class TextCounter:
+    """Counts the tokens of texts."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        """Count with `tokenizer`, without special tokens of its own."""
+        self._tokenizer = tokenizer
+        self._known: dict[str, int] = {}
+
+    @property
+    def pair_overhead(self) -> int:
+        """How many special tokens stand around two texts that are read as one sequence."""
+        return self._tokenizer.num_special_tokens_to_add(is_pair=True)
+
+    def count(self, texts: list[str]) -> list[int]:
+        """Return the tokens of each text; special tokens that stand in a text count as one."""
+        return [len(found.ids) for found in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def count_again(self, text: str) -> int:
+        """Return the tokens of a text that recurs, such as a prompt."""
+        if text not in self._known:
+            if len(self._known) > _BATCH_TEXTS:
+                self._known.clear()
+            self._known[text] = self.count([text])[0]
+        return self._known[text]
+
+
+class MeasuringQueue:
+    """Records wait here until a batch of them is counted; they leave in the order in which they came."""
+
+    def __init__(self, counter: TextCounter, rule: LengthRule) -> None:
+        """Start empty."""
+        self._counter = counter
+        self._rule = rule
+        self._waiting: list[tuple[str, Record]] = []
+        self._texts: list[str] = []
+        self._sizes: list[int] = []
+
+    def put(self, path: str, record: Record) -> Iterator[tuple[str, Record, Measured]]:
+        """Add a record of the file `path`, and yield those that are measured thereby."""
+        texts = self._rule.texts(record)
+        self._waiting.append((path, record))
+        self._sizes.append(len(texts))
+        self._texts += texts
+        if len(self._texts) >= _BATCH_TEXTS:
+            yield from self.flush()
+
+    def flush(self) -> Iterator[tuple[str, Record, Measured]]:
+        """Measure and yield what is waiting."""
+        counts = self._counter.count(self._texts)
+        waiting, sizes = self._waiting, self._sizes
+        self._waiting, self._sizes, self._texts = [], [], []
+        start = 0
+        for (path, record), size in zip(waiting, sizes, strict=True):
+            yield path, record, self._rule.measure(record, counts[start : start + size])
+            start += size
+
+
+def build_rule(kind: Kind, budget: LengthBudget | TokenLimit | None, counter: TextCounter) -> LengthRule:
+    """Return the rule for records of `kind`; without a budget, lengths are counted and nothing is too long."""
+    limit = budget if isinstance(budget, TokenLimit) else None
+    cut_each = partial(_cut_each, limit) if limit else None
+    if kind == "chat":
+        return LengthRule(("conversation",), partial(_render_chat, limit.answer_prefix if limit else ""), cut_each)
+    if kind == "labelled":
+        return LengthRule(_PAIR, _own_texts, partial(_cut_cross_encoder, limit, counter) if limit else None)
+    if limit and limit.form == "swift-reranker":
+        return LengthRule(_PAIR, _own_texts, partial(_cut_swift_reranker, limit, counter))
+    if kind == "pair" or limit:
+        parts = ("text",) if kind == "pair" else _PAIR
+        # swift's embedding: every text for itself, with the end token that its template appends
+        return LengthRule(parts, partial(_anchor_texts, limit.instruction if limit else None), cut_each, end_tokens=1)
+    if isinstance(budget, LengthBudget):
+        return LengthRule(_PAIR, partial(_flag_texts, budget), partial(_cut_flag, budget, counter))
+    return LengthRule(_PAIR, _own_texts, None)
+
+
+def _own_texts(record: Record) -> list[str]:
+    return list(record.texts)
+
+
+def _flag_texts(budget: LengthBudget, record: Record) -> list[str]:
+    first, *others = record.texts
+    return [budget.query_instruction + first, *(budget.passage_instruction + text for text in others)]
+
+
+def _anchor_texts(instruction: str | None, record: Record) -> list[str]:
+    first, *others = record.texts
+    return [build_anchor(first, instruction), *others]
+
+
+def _render_chat(prefix: str, record: Record) -> list[str]:
+    """Return the conversation in ChatML, as swift's templates qwen3 and qwen3_nothinking write it.
+
+    There is a line feed behind its last end too.
+    """
+    if not isinstance(record, Chat):
+        raise TypeError(record)
+
+    def render(message: Message) -> str:
+        # swift/template/base.py, _add_non_thinking_prefix: an answer with thoughts of its own gets no empty ones.
+        has_own = not prefix or message.content.startswith(prefix.split("\n", 1)[0])
+        added = "" if has_own or message.role != "assistant" else prefix
+        return f"<|im_start|>{message.role}\n{added}{message.content}<|im_end|>\n"
+
+    return ["".join(map(render, record.messages))]
+
+
+def _prompt_of(record: Record) -> str | None:
+    return record.prompt if isinstance(record, RankingGroup) else None
+
+
+def _cut_each(limit: TokenLimit, _: Record, lengths: Lengths) -> tuple[dict[str, int], int]:
+    """Return what is cut where every text has the limit for itself."""
+    cut = {part: sum(count > limit.max_tokens for count in counts) for part, counts in lengths.items()}
+    return cut, sum(max(0, count - limit.max_tokens) for counts in lengths.values() for count in counts)
+
+
+def _cut_flag(
+    budget: LengthBudget, counter: TextCounter, record: Record, lengths: Lengths
+) -> tuple[dict[str, int], int]:
+    """Return what FlagEmbedding's LLM rerankers cut (AbsLLMRerankerTrainDataset.__getitem__).
+
+    query_max_len is no limit of the query alone, and the pair loses the tokens of the prompt and of two separators from
+    the document's end.
+    """
+    [query] = lengths["query"]
+    prompt = _prompt_of(record)
+    separator = counter.count_again(_SEPARATOR)
+    prompt_tokens = counter.count_again(budget.prompt if prompt is None else prompt)
+    pair_limit = budget.query_max_len + budget.passage_max_len - prompt_tokens - separator
+    query_kept = min(query, budget.query_max_len + budget.passage_max_len // 4)
+    document_limit = budget.passage_max_len + budget.query_max_len // 2
+    documents_cut = 0
+    tokens_cut = query - query_kept
+    for document in lengths["document"]:
+        kept = min(document, document_limit)
+        excess = query_kept + separator + kept - pair_limit
+        # transformers cuts the second text only, and nothing at all where that would leave none of it.
+        if 0 < excess < separator + kept:
+            kept = max(0, kept - excess)
+        documents_cut += kept < document
+        tokens_cut += document - kept
+    return {"query": int(query_kept < query), "document": documents_cut}, tokens_cut
+
+
+def _cut_swift_reranker(
+    limit: TokenLimit, counter: TextCounter, record: Record, lengths: Lengths
+) -> tuple[dict[str, int], int]:
+    """Return what swift's reranker cuts: query and document are together in Qwen3-Reranker's official prompt."""
+    instruction = _prompt_of(record) or limit.instruction or _RERANKER_INSTRUCTION
+    frame = f"{_RERANKER_PREFIX}<Instruct>: {instruction}\n<Query>: \n<Document>: {_RERANKER_SUFFIX}"
+    room = limit.max_tokens - lengths["query"][0] - counter.count_again(frame)
+    beyond = [document - room for document in lengths["document"] if document > room]
+    return {"query": 0, "document": len(beyond)}, sum(beyond)
+
+
+def _cut_cross_encoder(
+    limit: TokenLimit, counter: TextCounter, _: Record, lengths: Lengths
+) -> tuple[dict[str, int], int]:
+    """Return what cross-encoders cut: query and document are one sequence; the longer loses a token until both fit.
+
+    An estimate for decoders, whose format puts words around both. The query is cut where a pair with one document cuts
+    it.
+    """
+    [query] = lengths["query"]
+    room = limit.max_tokens - counter.pair_overhead
+    half = room // 2
+    over = [document for document in lengths["document"] if query + document > room]
+    cut = {"query": int(bool(over) and query > half), "document": sum(document > half for document in over)}
+    return cut, sum(query + document - room for document in over)
