@@ -8,15 +8,20 @@ connection counts only where nothing else explains the end.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from orchestrator.logs.command_remedies import REMEDIES
-from orchestrator.logs.ranks import Line, count_ranks, find_first_failed, read_lines
-from orchestrator.logs.rule import Rule
-from orchestrator.logs.rules import RULES
+import msgspec
+
+from orchestrator.logs.tail import Line, count_ranks, find_first_failed, read_lines
 from orchestrator.machine.language import Language, Text
+from orchestrator.machine.tables import load_table
+
+RULES = Path(__file__).with_name("rules.yaml")
 
 KILLED_CODES = frozenset({-9, 137, 247})  # signal 9 as Python, a shell and ms-swift report it
 CRASHED_CODES = frozenset({-11, 139, 245, -6, 134, 250})  # SEGV and ABRT, likewise
@@ -27,6 +32,25 @@ _LAUNCHER_NOISE = re.compile(
 )
 _RAISE = re.compile(r"^[\W\d]*raise\b(?! your\b)")  # a frame's source line, also in a box: `│ 20 │   raise …`
 _PROGRESS = re.compile(r"\d+%\||^\{'\w+': ")  # most of a tail: bars and metrics, which no rule reads
+
+
+class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A row of rules.yaml, which says what its keys mean."""
+
+    name: str
+    pattern: re.Pattern[str]
+    cause: Text
+    remedy: Text
+    frames: re.Pattern[str] | None = None
+    secondary: bool = False
+    outside_run: Text | None = None
+    capture: str | None = None
+
+
+@functools.cache
+def load_rules(path: Path = RULES) -> tuple[Rule, ...]:
+    """Return the rules of a file, ranked."""
+    return load_table(path, Rule)
 
 
 @dataclass(frozen=True)
@@ -44,9 +68,6 @@ class Diagnosis:
     rank: int | None = None
 
 
-_CAUSES = tuple(rule for rule in RULES if not rule.secondary)
-_CONSEQUENCES = tuple(rule for rule in RULES if rule.secondary)
-
 # The fallbacks: an exception's own line. A frame's source line is indented, an exception's line is not.
 _EXCEPTION = re.compile(r"^(?:[\w]+\.)*[A-Z]\w*(?:Error|Exception|Warning|Interrupt|Failed|Invalid\w*)\b(?::.*)?$")
 _SAYS_ERROR = re.compile(r"\b(?:error|fatal|cannot|failed)\b", re.IGNORECASE)
@@ -56,42 +77,49 @@ _SILENT = Text("it ended without a word", "结束时没有任何输出")
 _RUN_BY_HAND = Text("run its command.sh by hand (exit code {0})", "手动运行其 command.sh（退出码 {0}）")
 
 
-def diagnose(text: str, exit_code: int | None = None, language: Language = "en", *, in_run: bool = True) -> Diagnosis:
+def diagnose(
+    text: str,
+    exit_code: int | None = None,
+    language: Language = "en",
+    *,
+    in_run: bool = True,
+    rules: Sequence[Rule] | None = None,
+) -> Diagnosis:
     """Return the best explanation of a failure. `text` is the end of stdout, a line end, and the end of stderr.
 
-    Not `in_run`, a command has started it: the remedy speaks of no recipe and no run.
+    Not `in_run`, a command has started it: the remedy speaks of no recipe and no run. `rules` stand in for rules.yaml.
     """
-    found = _diagnose(text, exit_code, language)
-    if in_run or found.name not in REMEDIES:
-        return found
-    remedy = REMEDIES[found.name]
-    return replace(found, remedy=remedy.say(language) if remedy else "")
-
-
-def _diagnose(text: str, exit_code: int | None, language: Language) -> Diagnosis:
+    rules = load_rules() if rules is None else rules
+    consequences = [rule for rule in rules if rule.secondary]
     lines = read_lines(text)
     several = count_ranks(lines) > 1
-    said = [number for number, line in enumerate(lines) if _is_said(line.text)]
+    said = [number for number, line in enumerate(lines) if is_said(line.text)]
     groups = [said]
     if several and (first := find_first_failed(lines)) is not None:
         groups = [[number for number in said if lines[number].rank in {first, None}], said]
-    found = _match(_CAUSES, groups, lines)
+
+    def explain(rule: Rule, cause: str, *shown: Any) -> Diagnosis:
+        remedy = rule.remedy if in_run or rule.outside_run is None else rule.outside_run
+        return Diagnosis(rule.name, cause, remedy.say(language), *shown)
+
+    def explain_code(name: str) -> Diagnosis:
+        rule = next(rule for rule in rules if rule.name == name)
+        return explain(rule, rule.cause.say(language).replace("{any}", str(exit_code)))
+
+    found = _match([rule for rule in rules if not rule.secondary], groups, lines)
     if found is None and exit_code in KILLED_CODES:
-        return _explain_code("killed", exit_code, language)
-    if found is None and (line := _find_exception(groups, lines)):
-        cause = _complete(line, lines)
-        return Diagnosis("exception", cause, _READ_THERE.say(language), *_show(line, several=several))
-    found = found or _match(_CONSEQUENCES, groups, lines)
-    if found:
+        return explain_code("killed")
+    if found is None and (line := _find_exception(groups, lines, consequences)):
+        return Diagnosis("exception", _complete(line, lines), _READ_THERE.say(language), *_show(line, several=several))
+    if found := found or _match(consequences, groups, lines):
         rule, match, line = found
-        cause = _fill(rule.cause.say(language), match)
-        return Diagnosis(rule.name, cause, rule.remedy.say(language), *_show(line, several=several))
+        return explain(rule, _fill(rule.cause.say(language), match), *_show(line, several=several))
     if exit_code in CRASHED_CODES:
-        return _explain_code("crashed", exit_code, language)
+        return explain_code("crashed")
     return _fall_back([lines[number].text for number in said], exit_code, language)
 
 
-def _is_said(line: str) -> bool:
+def is_said(line: str) -> bool:
     """Tell whether the line is neither progress nor a traceback's frame: frames quote messages that were not raised."""
     return not (line.startswith(("  File ", "    ")) or _RAISE.match(line) or _PROGRESS.search(line))
 
@@ -114,14 +142,15 @@ def _has_frames(rule: Rule, above: Sequence[Line]) -> bool:
     return rule.frames is None or any(rule.frames.search(line.text) for line in above)
 
 
-def _find_exception(groups: Sequence[Sequence[int]], lines: Sequence[Line]) -> Line | None:
+def _find_exception(
+    groups: Sequence[Sequence[int]], lines: Sequence[Line], consequences: Sequence[Rule]
+) -> Line | None:
     """Return the last line that is an exception's, and no mere consequence."""
     for group in groups:
         for number in reversed(group):
             text = lines[number].text
-            if _EXCEPTION.search(text) and not _LAUNCHER_NOISE.search(text):
-                if any(rule.pattern.search(text) for rule in _CONSEQUENCES):
-                    continue
+            own = _EXCEPTION.search(text) and not _LAUNCHER_NOISE.search(text)
+            if own and not any(rule.pattern.search(text) for rule in consequences):
                 return lines[number]
     return None
 
@@ -147,12 +176,6 @@ def _fill(cause: str, match: re.Match[str]) -> str:
 def _show(line: Line, *, several: bool) -> tuple[str, int | None]:
     """Return the evidence and its rank; of one process alone the rank says nothing."""
     return (line.raw.strip(), line.rank) if several else (line.text.strip(), None)
-
-
-def _explain_code(name: str, exit_code: int | None, language: Language) -> Diagnosis:
-    rule = next(rule for rule in RULES if rule.name == name)
-    cause = rule.cause.say(language).replace("{any}", str(exit_code))
-    return Diagnosis(rule.name, cause, rule.remedy.say(language))
 
 
 def _fall_back(said: Sequence[str], exit_code: int | None, language: Language) -> Diagnosis:

@@ -8,8 +8,8 @@ import pytest
 
 from orchestrator.backends import flagembedding_arguments, sentence_transformers_arguments
 from orchestrator.backends.arguments import load_arguments
+from orchestrator.logs.diagnose import load_rules
 from orchestrator.logs.patches import _PATCHES, suggest_patch
-from orchestrator.logs.rules import RULES
 from orchestrator.plan.load import load_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
@@ -26,7 +26,7 @@ def recipe_of(backend="flagembedding", task="reranker", loss=None, **train):
 
 def test_every_patch_is_of_a_rule():
     assert _PATCHES
-    assert set(_PATCHES) <= {rule.name for rule in RULES}
+    assert set(_PATCHES) <= {rule.name for rule in load_rules()}
 
 
 def test_out_of_memory_halves_the_batch_and_doubles_what_is_added_up():

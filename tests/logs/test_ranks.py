@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.logs.diagnose import diagnose
-from orchestrator.logs.ranks import count_ranks, find_first_failed, read_lines
-from orchestrator.logs.tail import find_line_number, read_tail
+from orchestrator.logs.tail import count_ranks, find_first_failed, find_line_number, read_lines, read_tail
 
 CAPTURED = Path(__file__).parent / "captured"
 
