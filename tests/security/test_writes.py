@@ -154,18 +154,18 @@ def test_the_exit_code_of_a_stage_is_written_past_planted_links(tmp_path):
 # Who opens files for writing in the core: the door, and those who write where nobody else can. Workers write into fresh
 # folders that are renamed when they are whole.
 DOORS = {
-    "files.py": "the core's door",
+    "machine/files.py": "the core's door",
     "data/writing/writers.py": "several files at once, by the door's names",
     "cli/__init__.py": "a report of a bug, by mkstemp",
     "cli/streams.py": "the standard streams",
     "logs/scrub.py": "overwrites a log in its place, not through a link",
-    "teaching/work_files.py": "in a temporary folder of its own",
-    "evaluate_model/scoring.py": "in a temporary folder of its own",
-    "supervise/lock.py": "the lock, not through a link",
-    "launch.py": "the lock, not through a link",
-    "ownership.py": "the user's key",
-    "environments/folder.py": "a lock, not through a link",
-    "git_state.py": "in a temporary folder of its own",
+    "serving/teaching/work_files.py": "in a temporary folder of its own",
+    "serving/evaluate_model/scoring.py": "in a temporary folder of its own",
+    "run/lock.py": "the lock, not through a link",
+    "plan/launch.py": "the lock, not through a link",
+    "machine/ownership.py": "the user's key",
+    "checks/environments/folder.py": "a lock, not through a link",
+    "machine/git_state.py": "in a temporary folder of its own",
     "cli/predict_command.py": "in a temporary folder of its own",
     "serving/worker.py": "what a failed worker said, by mkstemp",
 }
@@ -194,4 +194,4 @@ def test_no_temporary_name_can_be_guessed():
         for path in ROOT.rglob("*.py")
         if names.search(path.read_text(encoding="utf-8"))
     }
-    assert found <= {"files.py", "workers/folders.py"}
+    assert found <= {"machine/files.py", "workers/folders.py"}
