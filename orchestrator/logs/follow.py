@@ -1,7 +1,8 @@
-"""A growing log file → its new lines, without secrets.
+"""Logs without secrets: a growing file → its new lines, and a finished file in place.
 
 Carriage returns end lines too, so that every refresh of a bar is one. A child may log the tokens of its environment:
-they are taken out here, before a line becomes an event or is printed.
+they are taken out before a line becomes an event or is printed. In a finished log they are blanked out at their own
+length, so that offsets into it stay valid.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 import codecs
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from orchestrator.machine.regular_files import open_regular
+from orchestrator.machine.rundir import StageDir
 from orchestrator.machine.secrets import STARS, find_secret_values, find_spans, redact_text
 
 CHUNK_BYTES = 1 << 20
@@ -22,6 +25,8 @@ _MOST_KEY_LINES = 200
 _KEY_BEGINS = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,10}-----(?!.*-----END )")
 _KEY_ENDS = "PRIVATE KEY-----"
 _LINE_END = re.compile(r"\r\n|\n|\r")
+_OVERLAP_BYTES = 1 << 14  # longer than any secret: one that two chunks share is found in the second
+_STARRED = bytes(byte if byte in b"\r\n" else ord("*") for byte in range(256))  # line numbers stay valid too
 
 
 class LogFollower:
@@ -117,3 +122,39 @@ class LogFollower:
         if _KEY_BEGINS.search(line):
             self._in_key = _MOST_KEY_LINES
         return redacted
+
+
+def scrub_logs(stage: StageDir) -> None:
+    """Take the secrets of this environment, which the stage inherited, out of its logs."""
+    values = find_secret_values(os.environ)
+    for path in (stage.stdout_log, stage.stderr_log):
+        scrub_log(path, values)
+
+
+def scrub_log(path: Path, values: Iterable[str]) -> int:
+    """Overwrite every secret in the file by stars and return how many there were; nothing where there is no file.
+
+    What is a secret, `find_spans` says. A file that cannot be written, or is a link, is left as it is: what Orch prints
+    of it is redacted all the same.
+    """
+    # bytes as letters: a secret that is not ASCII is looked for by its bytes, in a log that need not be UTF-8
+    letters = tuple(value.encode("utf-8", "surrogateescape").decode("latin-1") for value in values)
+    count = 0
+    with suppress(OSError), open_regular(path, follow=False, write=True) as stream:
+        offset, before = 0, b""
+        while chunk := stream.read(CHUNK_BYTES):
+            text, start = bytearray(before + chunk), offset - len(before)
+            more = len(chunk) == CHUNK_BYTES  # a secret at the very end may go on: it is found whole in the next chunk
+            spans = find_spans(text.decode("latin-1"), letters)
+            spans = [span for span in spans if not (more and span[1] == len(text))]
+            for begin, end in spans:
+                text[begin:end] = text[begin:end].translate(_STARRED)
+            if spans:
+                begin, end = spans[0][0], spans[-1][1]
+                stream.seek(start + begin)
+                stream.write(text[begin:end])
+            count += len(spans)
+            offset += len(chunk)
+            before = bytes(text[-_OVERLAP_BYTES:])
+            stream.seek(offset)
+    return count

@@ -10,9 +10,8 @@ from dataclasses import replace
 from orchestrator.logs.events import Event, Message, Progress, RowsLoaded, Step
 from orchestrator.logs.follow import LogFollower
 from orchestrator.logs.health import LossHealth, LossProblem, LossRules
-from orchestrator.logs.life import LifeSigns
-from orchestrator.logs.parse import COUNT, parse_line
-from orchestrator.logs.quoted_rows import QuotedRows
+from orchestrator.logs.parse import COUNT, Activity, parse_line
+from orchestrator.logs.row_texts import QuotedRows
 from orchestrator.machine.rundir import StageDir
 
 PROGRESS_EVERY_S = 1.0
@@ -44,7 +43,7 @@ class LiveLog:
         self._quoted = tuple(QuotedRows() for _ in self._followers)
         self._health = LossHealth(rules or LossRules())
         self._look = 0
-        self._life = LifeSigns()
+        self._activity = Activity()
         self._bar: Progress | None = None
         self._unsent: Progress | None = None
         self._sent_at = float("-inf")
@@ -60,7 +59,7 @@ class LiveLog:
     @property
     def news(self) -> int:
         """How often the logs have said something new: a sign of life."""
-        return self._life.news
+        return self._activity.new_output
 
     @property
     def has_counted_rows(self) -> bool:
@@ -93,10 +92,10 @@ class LiveLog:
         self._look += 1
         for follower, quoted in zip(self._followers, self._quoted, strict=True):
             for line in follower.iter_lines(at_end=at_end, most_bytes=None if at_end else MOST_BYTES_A_LOOK):
-                self._life.see_line(line)
+                self._activity.see_line(line)
                 if not quoted.has(line):
                     events += self._understand(line)
-            self._life.see_unfinished(follower.path.name, follower.unfinished)
+            self._activity.see_unfinished(follower.path.name, follower.unfinished)
         if at_end:
             events += self._judge(self._health.end())
         if self._unsent and (at_end or now - self._sent_at >= PROGRESS_EVERY_S):

@@ -1,4 +1,4 @@
-"""One line of a backend's log → the event that it reports, or None.
+"""One line of a backend's log → the event that it reports, or None; and whether it shows that the stage lives.
 
 Understands what Hugging Face trainers, ms-swift and Orch's own workers print: the dicts of loss and of the end (whose
 values are strings since transformers 5 and were numbers before), tqdm bars without a description, and
@@ -23,6 +23,12 @@ _PAIR = re.compile(r"'([\w/ ().%@]+)':\s*(?:'([^']*)'|([^,{}'\s]+))")
 _SLASHED = re.compile(rf"({COUNT})/({COUNT})")
 _NEW_WEIGHTS = re.compile(r"\s*(\S+)\s*\|\s*MISSING\s*\|")  # transformers 5 prints a table
 _NEW_WEIGHTS_4 = re.compile(r"newly initialized: (\[.*\])")
+# tqdm: `name:  40%|████      | 4/10 [00:01<00:02, 2.50it/s]`, and without a total `name: 4it [00:01, 2.50it/s]`
+_DRAWN = re.compile(r"(?P<name>.*?)\d{1,3}%\|[^|]*\|\s*(?P<count>[^\s/]{1,32}/[^\s/]{1,32})\s*\[[^\]]*\]?(?P<rest>.*)")
+_COUNTER = re.compile(r"(?P<name>.*?)(?<![\d.])(?P<count>[\d.]+\w?it) \[[^\]]*\]?(?P<rest>.*)")
+_TORN_BAR = re.compile(r"\d{1,3}%(?:\|[^|]*)?\|?[^\[]*$")
+_MOST_BARS = 1000
+_LONGEST_BAR = 1 << 12  # characters: no bar is longer, and expressions that search for one would take minutes
 
 
 def parse_line(line: str) -> Event | None:
@@ -68,3 +74,39 @@ def _parse_number(text: str | None) -> float | None:
         return None if text is None else float(text)
     except ValueError:
         return None
+
+
+class Activity:
+    """Counts what is new in a log: all but a bar drawn again at the count where it stood, as bars are by a timer."""
+
+    def __init__(self) -> None:
+        """Begin with nothing seen."""
+        self.new_output = 0
+        self._counts: dict[str, str] = {}
+        self._unfinished: dict[str, str] = {}
+
+    def see_line(self, line: str) -> None:
+        """Take a finished line; a refresh of a bar is one."""
+        text = _ANSI.sub("", line[:_LONGEST_BAR])
+        bar = _DRAWN.match(text) or _COUNTER.match(text)
+        if bar is None:
+            self.new_output += 1
+            return
+        # the bars of a training and of its evaluation have no name: their totals tell them apart
+        name = f"{bar['name'].strip()}/{bar['count'].partition('/')[2]}"
+        if self._counts.get(name) == bar["count"] and not bar["rest"].strip():
+            return
+        if len(self._counts) >= _MOST_BARS:  # names that carry numbers must not fill the memory
+            self._counts.clear()
+        self._counts[name] = bar["count"]
+        self.new_output += 1
+
+    def see_unfinished(self, log: str, text: str) -> None:
+        """Take the line that is being written to that log: most bars are, for only the next one ends them."""
+        if (
+            text.strip()
+            and text != self._unfinished.get(log)
+            and not _TORN_BAR.search(_ANSI.sub("", text[-_LONGEST_BAR:]))
+        ):
+            self.see_line(text)
+        self._unfinished[log] = text

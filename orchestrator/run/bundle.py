@@ -11,8 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from orchestrator.errors import RunFolderError
-from orchestrator.logs.quoted_rows import hide_rows
-from orchestrator.logs.row_texts import hide_details, hide_probes, load_row_texts
+from orchestrator.logs.row_texts import hide_details, hide_probes, hide_rows, load_row_texts
 from orchestrator.machine.files import open_fresh
 from orchestrator.machine.rundir import RunDir
 from orchestrator.machine.secrets import find_secret_values, redact_text

@@ -22,7 +22,7 @@ from orchestrator.logs.diagnose import KILLED_CODES, Diagnosis, diagnose
 from orchestrator.logs.events import RowsLoaded
 from orchestrator.logs.health import LossProblem
 from orchestrator.logs.patches import suggest_patch
-from orchestrator.logs.quoted_rows import hide_rows
+from orchestrator.logs.row_texts import hide_rows
 from orchestrator.logs.tail import find_line_number, read_tail
 from orchestrator.machine.language import Text, current_language
 from orchestrator.machine.rundir import StageDir

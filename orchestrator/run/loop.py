@@ -20,8 +20,8 @@ from orchestrator.logs.events import (
     load_attempt_events,
     load_losses,
 )
+from orchestrator.logs.follow import scrub_logs
 from orchestrator.logs.live import LiveLog
-from orchestrator.logs.scrub import scrub_logs
 from orchestrator.machine import process, process_stacks
 from orchestrator.machine.language import current_language
 from orchestrator.machine.process import Child, Processes

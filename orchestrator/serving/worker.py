@@ -11,7 +11,7 @@ from pathlib import Path
 
 from orchestrator.errors import InterruptedRunError, PreflightError, StageFailedError, StalledError, Where
 from orchestrator.logs.diagnose import FALLBACKS, diagnose
-from orchestrator.logs.scrub import scrub_log
+from orchestrator.logs.follow import scrub_log
 from orchestrator.logs.tail import find_line_number, read_tail
 from orchestrator.machine import process
 from orchestrator.machine.language import current_language

@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 
 from orchestrator.logs.follow import LogFollower
-from orchestrator.logs.life import LifeSigns
 from orchestrator.logs.live import LiveLog
+from orchestrator.logs.parse import Activity
 from orchestrator.machine.rundir import StageDir
 
 CAPTURED = Path(__file__).parent / "captured"
 
 
 def news_of(*lines):
-    life = LifeSigns()
+    life = Activity()
     for line in lines:
         life.see_line(line)
-    return life.news
+    return life.new_output
 
 
 def bar(done, seconds, name="", total=12):

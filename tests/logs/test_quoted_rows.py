@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.logs.quoted_rows import LEFT_OUT, hide_rows
+from orchestrator.logs.row_texts import LEFT_OUT, hide_rows
 
 CAPTURED = Path(__file__).parent / "captured"
 

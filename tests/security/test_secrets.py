@@ -11,8 +11,7 @@ import pytest
 
 from orchestrator.cli.output import clean, format_error
 from orchestrator.errors import RecipeError, StageFailedError
-from orchestrator.logs.follow import MAX_PENDING_CHARS, LogFollower
-from orchestrator.logs.scrub import CHUNK_BYTES, scrub_log
+from orchestrator.logs.follow import CHUNK_BYTES, MAX_PENDING_CHARS, LogFollower, scrub_log
 from orchestrator.machine.rundir import RunDir
 from orchestrator.machine.secrets import find_secret_values, has_credentials, has_token, redact_text
 from orchestrator.recipe.plan import Command, Plan, Stage

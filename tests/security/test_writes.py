@@ -17,8 +17,7 @@ import orchestrator
 from orchestrator.data.writing.writers import FileSet, remove_files
 from orchestrator.errors import RunFolderError
 from orchestrator.logs.events import Message, append_event
-from orchestrator.logs.follow import LogFollower
-from orchestrator.logs.scrub import scrub_log
+from orchestrator.logs.follow import LogFollower, scrub_log
 from orchestrator.machine.files import open_fresh, write_bytes
 from orchestrator.machine.rundir import RunDir
 from orchestrator.plan.launch import write_run
@@ -158,7 +157,7 @@ DOORS = {
     "data/writing/writers.py": "several files at once, by the door's names",
     "cli/__init__.py": "a report of a bug, by mkstemp",
     "cli/streams.py": "the standard streams",
-    "logs/scrub.py": "overwrites a log in its place, not through a link",
+    "logs/follow.py": "overwrites a log in its place, not through a link",
     "serving/teaching/work_files.py": "in a temporary folder of its own",
     "serving/evaluate_model/scoring.py": "in a temporary folder of its own",
     "run/lock.py": "the lock, not through a link",

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from orchestrator.cli import orch
 from orchestrator.errors import RunFolderError
-from orchestrator.logs.quoted_rows import LEFT_OUT
+from orchestrator.logs.row_texts import LEFT_OUT
 from orchestrator.machine.rundir import RunDir
 from orchestrator.run.bundle import HEAD_BYTES, TAIL_BYTES, write_bundle
 
