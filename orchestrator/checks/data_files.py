@@ -14,10 +14,10 @@ from pathlib import Path
 
 from orchestrator.backends.protocol import Job
 from orchestrator.data import prepare, prepare_eval
-from orchestrator.data.prepare_arguments import parse_arguments
 from orchestrator.data.reading.readers import open_source, show_path
 from orchestrator.data.reading.tabular import DELIMITERS
 from orchestrator.data.reasons import Fault, problem_of
+from orchestrator.data.request import parse_arguments
 from orchestrator.data.rows.checks import RowRules, check_row
 from orchestrator.data.verdict import PROBLEMS_SHOWN
 from orchestrator.errors import DataError, OrchError, Problem, Where

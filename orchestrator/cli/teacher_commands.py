@@ -273,7 +273,7 @@ def _describe_mined(output: Path, done: Any) -> dict[str, Any]:
 
 
 def _parse_columns(pairs: Sequence[str]) -> dict[str, str]:
-    from orchestrator.data.rows.formats import parse_columns
+    from orchestrator.data.rows.shapes import parse_columns
 
     try:
         return parse_columns(pairs)

@@ -11,9 +11,9 @@ from orchestrator.data.gather import gather
 from orchestrator.data.ledger import Ledger
 from orchestrator.data.request import Request
 from orchestrator.data.rows.checks import RowRules
-from orchestrator.data.rows.formats import require_kind, sniff_row, sniff_shape
 from orchestrator.data.rows.nearest import find_nearest
 from orchestrator.data.rows.records import Kind
+from orchestrator.data.rows.shapes import require_kind, sniff_row, sniff_shape
 from orchestrator.data.tokens import LengthBudget, TokenLimit
 from orchestrator.data.verdict import build_problems
 from orchestrator.errors import Problem

@@ -11,17 +11,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from orchestrator.data.judgements import Reshaping
-from orchestrator.data.reading.decoding import Row
+from orchestrator.data.reading.json_rows import Row
 from orchestrator.data.reading.readers import Source, open_source
 from orchestrator.data.reading.tabular import DELIMITERS, parse_cell
 from orchestrator.data.reasons import REASONS, Fault, refuse
 from orchestrator.data.regroup import Regrouped, Regrouping
-from orchestrator.data.rows.field_readers import read_fields
 from orchestrator.data.rows.foreign_rows import FOREIGN_FORMS, FOREIGN_OPTIONAL, convert_row, keep_reasoning
-from orchestrator.data.rows.formats import find_shape
+from orchestrator.data.rows.shapes import find_shape, read_fields
 from orchestrator.data.rows.texts import read_number
-from orchestrator.data.rows.unread_judgements import find_unread_judgements
-from orchestrator.data.rows.unread_texts import UnreadTexts, find_strings, find_unread
+from orchestrator.data.rows.unread import UnreadTexts, find_strings, find_unread, find_unread_judgements
 from orchestrator.data.verdict import BadRows
 from orchestrator.data.writing.writers import FileSet, format_line
 from orchestrator.errors import DataError

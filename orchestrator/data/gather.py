@@ -11,24 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.data.digests import DIGEST_BYTES, NORMALISED, DigestSet, digest, document_key, loose_key, query_key
-from orchestrator.data.eval_fit import explain_unmeasurable
+from orchestrator.data.fit import LossFit, explain_unmeasurable
 from orchestrator.data.in_batch import InBatchNegatives
 from orchestrator.data.ledger import Findings, InputFile, Ledger
-from orchestrator.data.loss_fit import LossFit
-from orchestrator.data.reading.decoding import Row
+from orchestrator.data.reading.json_rows import Row
 from orchestrator.data.reading.readers import open_source, require_readable, show_path
 from orchestrator.data.reading.tabular import DELIMITERS
 from orchestrator.data.reasons import REASONS, Fault, problem_of, refuse
 from orchestrator.data.request import Request
 from orchestrator.data.rows.checks import Accepted, check_row
-from orchestrator.data.rows.formats import explain_unseen
-from orchestrator.data.rows.graded_scores import LabelSources
-from orchestrator.data.rows.labelled import LabelledGroup
-from orchestrator.data.rows.records import Chat, Record
+from orchestrator.data.rows.records import Chat, LabelledGroup, Record
+from orchestrator.data.rows.shapes import LabelSources, explain_unseen
 from orchestrator.data.rows.texts import build_fault
-from orchestrator.data.rows.unread_texts import UnreadTexts
-from orchestrator.data.side import Measurements, Samples, Side, Sink
-from orchestrator.data.sides import VALIDATION_SALT, Cuts, DrawRange, cut_for, draw
+from orchestrator.data.rows.unread import UnreadTexts
+from orchestrator.data.sides import VALIDATION_SALT, Cuts, DrawRange, Measurements, Samples, Side, Sink, cut_for, draw
 from orchestrator.data.tokens import TextCounter, TokenizerUnusableError, TokenLimit, build_rule, load_tokenizer
 from orchestrator.data.verdict import PROBLEMS_SHOWN, Gathered
 from orchestrator.errors import Problem, Where

@@ -14,8 +14,7 @@ from struct import Struct
 from orchestrator.data.digests import DigestMap, DigestSet, digest, document_key, query_key
 from orchestrator.data.ledger import Findings
 from orchestrator.data.reasons import problem_of
-from orchestrator.data.rows.groups import RankingGroup
-from orchestrator.data.rows.records import Record, ScoredPair
+from orchestrator.data.rows.records import RankingGroup, Record, ScoredPair
 from orchestrator.errors import Problem
 
 _PAIR = Struct("<QQ")  # as long as a digest

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from orchestrator.data.reasons import Fault
-from orchestrator.data.rows.field_readers import SAMPLE_KEY
-from orchestrator.data.rows.graded_scores import read_scores_as_labels
+from orchestrator.data.rows.shapes import SAMPLE_KEY, read_scores_as_labels
 from orchestrator.data.rows.texts import build_fault, is_finite_number, name_type, quote
 
 Form = Literal["pointwise", "hits", "ranking"]

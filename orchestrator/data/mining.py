@@ -24,10 +24,9 @@ from orchestrator.data.row_documents import (
     read_documents,
     read_value,
 )
-from orchestrator.data.rows.formats import rename_columns
-from orchestrator.data.rows.graded_scores import LabelSources, read_scores_as_labels
+from orchestrator.data.rows.shapes import LabelSources, read_scores_as_labels, rename_columns
 from orchestrator.data.rows.texts import build_fault, is_blank, is_finite_number
-from orchestrator.data.rows.unread_texts import UnreadTexts
+from orchestrator.data.rows.unread import UnreadTexts
 from orchestrator.data.verdict import BadRows
 from orchestrator.data.writing.writers import FileSet, format_line
 from orchestrator.errors import DataError

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.data.reading.encodings import SAMPLE_BYTES, NotUtf8Error, build_encoding_error
-from orchestrator.data.reading.readers import open_source, require_readable
+from orchestrator.data.reading.json_rows import NotUtf8Error
+from orchestrator.data.reading.readers import SAMPLE_BYTES, build_encoding_error, open_source, require_readable
 from orchestrator.data.reasons import Fault, refuse
 from orchestrator.data.rows.texts import build_fault, find_surrogate, is_blank, name_type
 

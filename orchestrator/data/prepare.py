@@ -17,13 +17,14 @@ from typing import BinaryIO, Protocol
 from orchestrator.data.describe import describe_problem, describe_sums, describe_supervision, describe_warnings
 from orchestrator.data.gather import gather
 from orchestrator.data.ledger import Warned
-from orchestrator.data.prepare_arguments import Outputs, parse_arguments
 from orchestrator.data.reasons import REASONS
-from orchestrator.data.request import Request
+from orchestrator.data.request import Outputs, Request, parse_arguments
 from orchestrator.data.rows.records import Record
 from orchestrator.data.sides import Cuts
 from orchestrator.data.verdict import Gathered, require_usable
-from orchestrator.data.writing.outputs import (
+from orchestrator.data.writing.eval_rows import open_eval
+from orchestrator.data.writing.forms import TrainWriter
+from orchestrator.data.writing.writers import (
     CORPUS,
     EVAL,
     FAILED_LEDGER,
@@ -31,12 +32,11 @@ from orchestrator.data.writing.outputs import (
     STATS,
     TRAIN,
     VALIDATION,
+    FileSet,
     format_json,
-    open_eval,
     refuse_input_as_output,
+    remove_files,
 )
-from orchestrator.data.writing.train_rows import TrainWriter
-from orchestrator.data.writing.writers import FileSet, remove_files
 from orchestrator.errors import DataError, OrchError, PreflightError
 from orchestrator.machine.rundir import write_json
 from orchestrator.machine.terminal import say, say_lines

@@ -17,23 +17,23 @@ from typing import BinaryIO
 
 from orchestrator.data.gather import gather
 from orchestrator.data.prepare import report, report_progress
-from orchestrator.data.prepare_arguments import check_label_range, finite, not_negative, positive
-from orchestrator.data.request import Request
+from orchestrator.data.request import Request, check_label_range, finite, not_negative, positive
 from orchestrator.data.rows.checks import RowRules
-from orchestrator.data.rows.formats import parse_columns, require_kind
 from orchestrator.data.rows.records import Kind
+from orchestrator.data.rows.shapes import parse_columns, require_kind
 from orchestrator.data.verdict import Gathered, require_usable
-from orchestrator.data.writing.outputs import (
+from orchestrator.data.writing.eval_rows import open_eval
+from orchestrator.data.writing.writers import (
     CORPUS,
     EVAL,
     FAILED_LEDGER,
     LEDGER,
     STATS,
+    FileSet,
     format_json,
-    open_eval,
     refuse_input_as_output,
+    remove_files,
 )
-from orchestrator.data.writing.writers import FileSet, remove_files
 from orchestrator.errors import OrchError, PreflightError
 from orchestrator.machine.rundir import write_json
 

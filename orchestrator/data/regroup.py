@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from orchestrator.data.chains import Chains
 from orchestrator.data.digests import digest
+from orchestrator.data.earlier_rows import Chains
 from orchestrator.data.judgements import (
     Judgements,
     Place,
@@ -19,7 +19,7 @@ from orchestrator.data.judgements import (
 )
 from orchestrator.data.reasons import Fault
 from orchestrator.data.reshape import Finding, build_rows, is_beyond_ranking, merge_judgements
-from orchestrator.data.rows.graded_scores import LabelSources
+from orchestrator.data.rows.shapes import LabelSources
 from orchestrator.data.verdict import BadRows, sum_up
 from orchestrator.data.writing.writers import format_line
 from orchestrator.errors import DataError

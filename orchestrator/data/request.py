@@ -1,13 +1,19 @@
-"""What a pass over the data reads, and how it treats it."""
+"""What a pass over the data reads and how it treats it, and the command line of the prepare stage that says so."""
 
 from __future__ import annotations
 
+import argparse
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.data.loss_fit import Demands
+from orchestrator.data.fit import LOSS_FORMS, LOSSES, MARGINS, Demands, Target
 from orchestrator.data.rows.checks import RowRules
-from orchestrator.data.tokens import LengthBudget, TokenLimit
+from orchestrator.data.rows.records import KINDS
+from orchestrator.data.rows.shapes import parse_columns, require_kind
+from orchestrator.data.tokens import DEFAULT_PROMPT, LengthBudget, TokenLimit
+from orchestrator.data.writing.forms import TRAIN_FORMS, RowOptions
 
 
 @dataclass(frozen=True)
@@ -42,3 +48,209 @@ class Request:
         if self.limit_train is None or self.validation_ratio is None:
             return None
         return max(self.min_validation, round(self.limit_train * self.validation_ratio), 1)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where the prepared data goes, and in which backend's form."""
+
+    folder: Path
+    form: str
+    max_dropped: int = 0
+    full_batch_rows: int = 1
+    options: RowOptions = field(default_factory=RowOptions)
+
+
+def positive(text: str) -> int:
+    """Return a whole number of 1 or more."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
+    return number
+
+
+def not_negative(text: str) -> int:
+    """Return a whole number of 0 or more."""
+    if (number := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return number
+
+
+def _ratio(text: str) -> float:
+    if not 0 < (number := float(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return number
+
+
+def finite(text: str) -> float:
+    """Return a number that is neither NaN nor infinite."""
+    if not math.isfinite(number := float(text)):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
+    return number
+
+
+def _group_size(text: str) -> int:
+    if (number := int(text)) < 2:  # noqa: PLR2004 - one document of the highest label and one of the lowest
+        raise argparse.ArgumentTypeError(f"a group of {text} has nothing to compare")
+    return number
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="orchestrator.data.prepare", allow_abbrev=False)
+    add = parser.add_argument
+    add("--train", nargs="+", type=Path, required=True, metavar="FILE", help="training rows")
+    side = parser.add_mutually_exclusive_group()
+    side.add_argument("--eval", nargs="+", type=Path, default=[], metavar="FILE", help="eval rows")
+    side.add_argument("--eval-ratio", type=_ratio, metavar="R", help="share of the queries to hold out")
+    add("--kind", choices=KINDS, default="group", help="what the rows are (default group)")
+    add("--columns", nargs="+", default=[], metavar="NEW=OLD", help="columns to rename, in every file")
+    add("--ignore", nargs="+", default=[], metavar="KEY", help="keys whose texts are not needed")
+    add("--form", choices=sorted(TRAIN_FORMS), required=True, help="whose training rows to write")
+    add("--corpus", action="store_true", help="evaluate over a corpus of all eval documents")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder for the prepared files")
+    add("--max-dropped", type=not_negative, default=0, metavar="N", help="bad rows that may be dropped (default 0)")
+    add("--allow-overlap", action="store_true", help="keep training rows whose query is in the eval set")
+    add("--seed", type=int, default=42, help="of the splits and of the documents' order (default 42)")
+    add("--full-batch", type=positive, default=1, metavar="N", help="rows that one step takes on all processes")
+    add("--limit-train", type=positive, metavar="N", help="keep the first N training rows")
+    add("--limit-eval", type=positive, metavar="N", help="keep the first N eval rows")
+    add("--validation-ratio", type=_ratio, metavar="R", help="share of the training queries for the trainer's own eval")
+    add("--min-validation", type=positive, metavar="N", help="rows that the trainer takes an evaluation batch")
+    _add_lengths(parser)
+    _add_loss(parser)
+    _add_labels(parser)
+    return parser
+
+
+def _add_lengths(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--tokenizer", type=Path, metavar="PATH", help="tokenizer.json, or its folder: count tokens")
+    add("--query-max-len", type=positive, metavar="N", help="FlagEmbedding: say what will be cut")
+    add("--passage-max-len", type=positive, metavar="N")
+    add("--query-instruction", default="", metavar="TEXT", help="FlagEmbedding: stands in front of every query")
+    add("--passage-instruction", default="", metavar="TEXT", help="FlagEmbedding: stands in front of every document")
+    add("--prompt", default=DEFAULT_PROMPT, metavar="TEXT", help="stands behind every pair (FlagEmbedding's default)")
+    add("--max-tokens", type=positive, metavar="N", help="the longest text, pair or conversation")
+    add("--answer-prefix", default="", metavar="TEXT", help="swift: what the template puts before each answer")
+    add("--truncation", choices=("cut", "drop", "split"), default="cut", help="what becomes of longer ones")
+
+
+def _add_loss(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--instruction", metavar="TEXT", help="swift: the instruction of every training query")
+    add("--loss", choices=sorted(LOSSES), help="which the data must fit")
+    add("--no-in-batch-negatives", action="store_true", help="infonce takes negatives from the row only")
+    add("--hard-negatives", type=positive, metavar="N", help="negatives of a row that infonce uses")
+    add("--max-positives", type=positive, metavar="N", help="positives of a row that a step takes")
+    add("--max-negatives", type=positive, metavar="N", help="negatives for each of them")
+
+
+def _add_labels(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--min-label", type=finite, metavar="X", help="labelled: the label that becomes 0 (default 0)")
+    add("--max-label", type=finite, metavar="Y", help="labelled: the label that becomes 1 (default 1)")
+    add("--scores-as-labels", action=argparse.BooleanOptionalAction, help="labelled: what the scores of a row are")
+    add("--target", choices=("label", "teacher"), help="labelled: what is learnt (margin_mse: teacher, others: label)")
+    add("--graded", action="store_true", help="listwise_ce: the labels of a query are a distribution")
+    add("--train-group-size", type=_group_size, metavar="N", help="labelled: draw N documents of a larger group")
+    add("--needs-scores", action="store_true", help="a row without teacher scores is bad")
+
+
+def parse_arguments(argv: Sequence[str] | None) -> tuple[Request, Outputs]:
+    """Return what the command line asks for. Exits with code 2 when it makes no sense."""
+    parser = _build_parser()
+    given = parser.parse_args(argv)
+    kind, form = require_kind(given.kind), TRAIN_FORMS[given.form]
+    if kind not in form.kinds:
+        parser.error(f"--form {given.form} has no place for --kind {kind}")
+    if given.corpus and kind not in {"group", "labelled"}:
+        parser.error("--corpus goes with --kind group or labelled")
+    if given.min_validation and given.validation_ratio is None:
+        parser.error("--min-validation goes with --validation-ratio")
+    try:
+        columns = parse_columns(given.columns)
+    except ValueError as error:
+        parser.error(f"--columns {error}: write NEW=OLD, each name once")
+    target: Target = given.target or ("teacher" if given.form == MARGINS else "label")
+    _check_labels(parser, given, target)
+    request = Request(
+        train_files=tuple(given.train),
+        eval_files=tuple(given.eval),
+        eval_ratio=given.eval_ratio,
+        seed=given.seed,
+        allow_overlap=given.allow_overlap,
+        limit_train=given.limit_train,
+        limit_eval=given.limit_eval,
+        tokenizer=given.tokenizer,
+        budget=_parse_budget(parser, given),
+        rules=RowRules(
+            kind,
+            form.needs_negatives,
+            form.takes_prompt,
+            columns,
+            given.min_label or 0.0,
+            1.0 if given.max_label is None else given.max_label,
+            given.needs_scores or (kind == "labelled" and target == "teacher"),
+            given.scores_as_labels,
+            tuple(given.ignore),
+        ),
+        demands=Demands(
+            given.loss,
+            not given.no_in_batch_negatives,
+            given.hard_negatives,
+            given.max_positives,
+            given.max_negatives,
+            given.graded,
+            target,
+            given.form,
+            given.train_group_size,
+            given.seed,
+        ),
+        validation_ratio=given.validation_ratio,
+        min_validation=given.min_validation or 1,
+        takes_scores=form.takes_scores or (kind == "labelled" and target == "teacher"),
+        corpus=given.corpus,
+        merges=form.merges,
+    )
+    options = RowOptions(given.instruction, given.loss, target, given.seed)
+    return request, Outputs(given.out, given.form, given.max_dropped, given.full_batch, options)
+
+
+def _check_labels(parser: argparse.ArgumentParser, given: argparse.Namespace, target: str) -> None:
+    """End with code 2 where the options of labels do not fit the kind, the form or each other."""
+    if given.kind != "labelled" and (given.graded or given.target or given.train_group_size):
+        parser.error("--target, --graded and --train-group-size go with --kind labelled")
+    check_label_range(parser, given)
+    if given.scores_as_labels and target == "teacher":
+        parser.error("--scores-as-labels leaves no scores for --target teacher")
+    form = LOSS_FORMS.get(given.loss)
+    if given.kind == "labelled" and given.loss and form != given.form:
+        parser.error(f"--loss {given.loss} goes with --form {form}" if form else f"{given.loss} takes no labelled rows")
+    if given.loss == "listwise_ce" and target == "teacher" and not given.graded:
+        parser.error("--loss listwise_ce with --target teacher goes with --graded: scores are a distribution")
+
+
+def check_label_range(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    """End with code 2 where --min-label and --max-label are no range, or have nothing to do with the kind."""
+    if given.kind != "labelled" and (given.min_label, given.max_label) != (None, None):
+        parser.error("--min-label and --max-label go with --kind labelled")
+    if given.kind != "labelled" and given.scores_as_labels:
+        parser.error("--scores-as-labels goes with --kind labelled")
+    if given.min_label is not None and given.max_label is None:
+        parser.error("--min-label goes with --max-label")
+    if given.max_label is not None and given.max_label <= (given.min_label or 0):
+        parser.error("--max-label must lie above --min-label")
+    if given.max_label is not None and not math.isfinite(given.max_label - (given.min_label or 0)):
+        parser.error("--min-label and --max-label lie too far apart")
+
+
+def _parse_budget(parser: argparse.ArgumentParser, given: argparse.Namespace) -> LengthBudget | TokenLimit | None:
+    lengths = (given.query_max_len, given.passage_max_len)
+    if lengths.count(None) == 1:
+        parser.error("--query-max-len and --passage-max-len go together")
+    if None not in lengths and given.max_tokens:
+        parser.error("--max-tokens is swift's, --query-max-len and --passage-max-len are FlagEmbedding's")
+    if given.max_tokens:
+        return TokenLimit(given.max_tokens, given.truncation, given.form, given.instruction, given.answer_prefix)
+    if None in lengths:
+        return None
+    return LengthBudget(*lengths, given.query_instruction, given.passage_instruction, given.prompt)

@@ -8,16 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.data.reading.decoding import Row
+from orchestrator.data.reading.json_rows import Row
 from orchestrator.data.reading.readers import Source
 from orchestrator.data.reading.tabular import DELIMITERS
 from orchestrator.data.reasons import Fault, refuse
-from orchestrator.data.rows.field_readers import SAMPLE_KEY
-from orchestrator.data.rows.formats import SHAPES, explain_no_object, fold_numbered, rename_columns
 from orchestrator.data.rows.nearest import explain_unknown
+from orchestrator.data.rows.shapes import SAMPLE_KEY, SHAPES, explain_no_object, fold_numbered, rename_columns
 from orchestrator.data.rows.texts import build_fault, find_surrogate, is_finite_number, name_type
-from orchestrator.data.rows.unread_judgements import find_unread_judgements
-from orchestrator.data.rows.unread_texts import UnreadText, find_unread
+from orchestrator.data.rows.unread import UnreadText, find_unread, find_unread_judgements
 
 _FORMS = [shape for shape in reversed(SHAPES) if shape.kind == "labelled"]  # ranking rows are the likeliest
 _SWIFT_KEYS = ({"messages", "positive_messages"}, {"query", "response"})

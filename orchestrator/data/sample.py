@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.data.reasons import refuse
-from orchestrator.data.rows.field_readers import SAMPLE_KEY
+from orchestrator.data.rows.shapes import SAMPLE_KEY
 from orchestrator.data.sample_texts import TOPICS, WORDS, Words
 from orchestrator.data.writing.writers import FileSet, format_line
 

@@ -1,4 +1,4 @@
-"""Which side a query belongs to when one file is split: a seeded hash of the query, compared with a cut.
+"""One side of the data while its records stream by, and which side a query belongs to when one file is split.
 
 A query's side depends on the seed and the query only: not on the other rows, not on their order. All rows of one query
 go together.
@@ -7,11 +7,21 @@ go together.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
+from pathlib import Path
+from typing import IO
 
-from orchestrator.data.digests import loose_key
-from orchestrator.errors import DataError
+from orchestrator.data.digests import DigestSet, loose_key
+from orchestrator.data.earlier_rows import KnownLabels, KnownSides, Merger
+from orchestrator.data.fit import LossFit
+from orchestrator.data.ledger import Findings, SideTally
+from orchestrator.data.reasons import problem_of
+from orchestrator.data.rows.records import Kind, LabelledGroup, RankingGroup, Record
+from orchestrator.data.stats import SideStatistics, TokenStatistics
+from orchestrator.data.tokens import LengthRule, Measured, MeasuringQueue, TextCounter
+from orchestrator.errors import DataError, Problem, Where
 
 _RANGE = 1 << 64
 VALIDATION_SALT = "validation "
@@ -63,3 +73,104 @@ class DrawRange:
         if not self.can_split or self.low < cut <= self.high:
             return None
         return self.low + 1 if self.low >= cut else self.high
+
+
+Sink = Callable[[Record], None]
+Measurements = Iterable[tuple[str, Record, Measured | None]]
+
+
+class _Some:
+    """Which rows of a side have something that all or none must have: the first row with it, the first without."""
+
+    def __init__(self) -> None:
+        self.with_it: tuple[str, int] | None = None
+        self.without: tuple[str, int] | None = None
+
+    def note(self, path: str, line: int, *, has: bool) -> None:
+        if has:
+            self.with_it = self.with_it or (path, line)
+        else:
+            self.without = self.without or (path, line)
+
+    def problem(self, code: str, what: str) -> list[Problem]:
+        if not (self.with_it and self.without):
+            return []
+        path, line = self.without
+        message = f"this row has no {what}, and {self.with_it[0]}:{self.with_it[1]} has"
+        return [problem_of(code, message, where=Where(path, line))]
+
+
+class Samples:
+    """Rows of `orch data sample` among the others: all or none."""
+
+    def __init__(self) -> None:
+        self._some = _Some()
+
+    def note(self, path: str, line: int, *, is_sample: bool) -> None:
+        """Look at one row."""
+        self._some.note(path, line, has=is_sample)
+
+    def finish(self, findings: Findings) -> list[Problem]:
+        """Return the problem of a mixture; warn when every row is a sample."""
+        real, sample = self._some.without, self._some.with_it
+        if sample and not real:
+            findings.warn("samples-only", "every row was written by orch data sample; nothing real is measured")
+        if not (sample and real):
+            return []
+        message = f"this row was written by orch data sample, and {real[0]}:{real[1]} was not"
+        return [problem_of("samples-mixed-in", message, where=Where(*sample))]
+
+
+class Side:
+    """One side of the data; `fit` is there where the trainer reads it."""
+
+    def __init__(self, name: str, kind: Kind, limit: int | None, sink: Sink | None, fit: LossFit | None) -> None:
+        """Start empty; of the records beyond `limit` none is kept, and the others go to `sink`."""
+        self.tally = SideTally(name)
+        self.fit = fit
+        self.seen = DigestSet()
+        self.labels = KnownLabels()
+        self.sides = KnownSides()
+        self.merger: Merger | None = None
+        self.prompts = _Some()
+        self.scores = _Some()
+        self.statistics = SideStatistics(kind)
+        self._kind = kind
+        self._limit = limit
+        self._sink = sink
+        self._queue: MeasuringQueue | None = None
+
+    def merge_in(self, spool: IO[bytes]) -> None:
+        """Make one group of a query's rows from now on; they wait in `spool`, a temporary file."""
+        self.merger = Merger(spool)
+        self.tally.merged = 0
+
+    def count_tokens(self, counter: TextCounter, rule: LengthRule, path: Path) -> None:
+        """Count tokens from now on, with the tokenizer of `path`."""
+        self._queue = MeasuringQueue(counter, rule)
+        self.statistics = SideStatistics(self._kind, TokenStatistics(rule, path))
+
+    def measure(self, path: str, record: Record) -> Measurements:
+        """Yield the records whose tokens are known now: this one at once where none are counted."""
+        return self._queue.put(path, record) if self._queue else [(path, record, None)]
+
+    def flush(self) -> Measurements:
+        """Yield the records that wait."""
+        return self._queue.flush() if self._queue else []
+
+    def keep(self, path: str, record: Record, measured: Measured | None, findings: Findings) -> bool:
+        """Keep a record unless enough are kept; return whether it was."""
+        if isinstance(record, RankingGroup):
+            self.prompts.note(path, record.line, has=record.prompt is not None)
+            self.scores.note(path, record.line, has=record.positive_scores is not None)
+        elif isinstance(record, LabelledGroup):
+            self.scores.note(path, record.line, has=record.scores is not None)
+        if self._limit is not None and self.tally.kept >= self._limit:
+            message = f"only {self._limit} rows were asked for"
+            findings.drop(self.tally, path, record.line, "over-limit", message)
+            return False
+        self.tally.kept += 1
+        self.statistics.add(record, measured)
+        if self._sink:
+            self._sink(record)
+        return True

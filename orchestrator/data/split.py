@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from orchestrator.data.digests import DigestSet, digest, loose_key
-from orchestrator.data.reading.containers import find_ending
-from orchestrator.data.reading.decoding import Row
-from orchestrator.data.reading.readers import ARROW, PARQUET, Source
+from orchestrator.data.reading.json_rows import Row
+from orchestrator.data.reading.readers import ARROW, PARQUET, Source, find_ending
 from orchestrator.data.reading.tabular import DELIMITERS
 from orchestrator.data.reasons import REASONS, refuse
 from orchestrator.data.rows.checks import find_split_text

@@ -19,7 +19,7 @@ from typing import Any
 
 from orchestrator.data.describe import describe_problem
 from orchestrator.data.digests import DIGEST_BYTES, DigestSet, digest
-from orchestrator.data.reading.decoding import Row
+from orchestrator.data.reading.json_rows import Row
 from orchestrator.data.reading.readers import Source, open_source
 from orchestrator.data.reasons import Fault, refuse
 from orchestrator.data.row_documents import (
@@ -30,9 +30,9 @@ from orchestrator.data.row_documents import (
     read_documents,
     read_value,
 )
-from orchestrator.data.rows.formats import parse_columns, rename_columns
+from orchestrator.data.rows.shapes import parse_columns, rename_columns
 from orchestrator.data.rows.texts import build_fault, is_finite_number
-from orchestrator.data.rows.unread_texts import UnreadTexts
+from orchestrator.data.rows.unread import UnreadTexts
 from orchestrator.data.score_table import ScoreTable
 from orchestrator.data.verdict import BadRows, describe_counts
 from orchestrator.data.writing.writers import FileSet, format_line

@@ -6,7 +6,7 @@ from typing import get_args
 
 from orchestrator.backends import BACKENDS
 from orchestrator.backends.models import BaseModel
-from orchestrator.data.writing.writers import TRAIN_FORMS
+from orchestrator.data.writing.forms import TRAIN_FORMS
 from orchestrator.machine.hardware import CPU
 from orchestrator.recipe.schema import Recipe
 from tests.jobs import build_imagined_job

@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.data.check import check_files
-from orchestrator.data.reading import lines, tabular
-from orchestrator.data.reading.encodings import guess_encoding
-from orchestrator.data.reading.readers import Source
+from orchestrator.data.reading import json_rows, tabular
+from orchestrator.data.reading.readers import Source, guess_encoding
 from orchestrator.errors import DataError, Problem
 
 ROWS = [{"query": f"which bird {number}", "pos": ["a falcon"], "neg": ["a car"]} for number in range(3)]
@@ -185,9 +184,8 @@ def test_a_compressed_file_is_split_into_plain_ones(files, orch):
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "b.json", "a.csv", "a.parquet"])
 def test_a_row_that_is_too_large_is_refused_and_not_held_in_memory(files, monkeypatch, name):
-    monkeypatch.setattr(lines, "LONGEST_ROW", 5000)
-    for module in ("json_list", "tabular"):
-        monkeypatch.setattr(f"orchestrator.data.reading.{module}.LONGEST_ROW", 5000)
+    monkeypatch.setattr(json_rows, "LONGEST_ROW", 5000)
+    monkeypatch.setattr(tabular, "LONGEST_ROW", 5000)
     monkeypatch.setattr(tabular, "_LONGEST_FIELD", 5000)
     text = "x" * 20000
     if name == "a.parquet":
@@ -212,6 +210,6 @@ def test_one_cell_that_fills_the_memory_is_refused_before_it_is_unpacked(files):
     import pyarrow.parquet as pq
 
     path = files.folder / "bomb.parquet"
-    pq.write_table(pa.Table.from_pylist([{"query": "x" * (lines.LONGEST_ROW + 1)}]), path, use_dictionary=False)
+    pq.write_table(pa.Table.from_pylist([{"query": "x" * (json_rows.LONGEST_ROW + 1)}]), path, use_dictionary=False)
     assert path.stat().st_size < 10_000_000
     assert refusal(path).message.startswith("row-too-large")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.data.labelled_fit import LOSS_FORMS
+from orchestrator.data.fit import LOSS_FORMS
 
 relaxed = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 PAIRS = ("--kind", "labelled", "--form", "cross-encoder-pairs")

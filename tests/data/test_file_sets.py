@@ -8,8 +8,7 @@ import shutil
 
 import pytest
 
-from orchestrator.data.reading.file_sets import expand_name
-from orchestrator.data.reading.hub_ids import parse_hub_id
+from orchestrator.data.reading.file_sets import expand_name, parse_hub_id
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.plan.load import load_recipe
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.data.reading.hub_ids import HubId, parse_hub_id
+from orchestrator.data.reading.file_sets import HubId, parse_hub_id
 
 
 @pytest.mark.parametrize(

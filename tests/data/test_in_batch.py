@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from orchestrator.data.fit import Demands
 from orchestrator.data.gather import gather
-from orchestrator.data.loss_fit import Demands
 from orchestrator.data.request import Request
 from orchestrator.data.rows.checks import RowRules
 

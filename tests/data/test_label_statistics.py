@@ -8,8 +8,7 @@ import pytest
 
 from orchestrator.data.check import check_files
 from orchestrator.data.describe import describe_report, describe_supervision
-from orchestrator.data.rows.groups import RankingGroup
-from orchestrator.data.rows.labelled import LabelledGroup
+from orchestrator.data.rows.records import LabelledGroup, RankingGroup
 from orchestrator.data.stats import LabelCounts, QueryGroups, TeacherAudit
 
 

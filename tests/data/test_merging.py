@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.data.digests import DigestMap, digest
-from orchestrator.data.merging import KnownLabels, Merger
+from orchestrator.data.earlier_rows import KnownLabels, Merger
 from orchestrator.data.reasons import Fault
-from orchestrator.data.rows.labelled import LabelledGroup
+from orchestrator.data.rows.records import LabelledGroup
 
 
 def row(query, *documents, line=1, scores=None, source="a.jsonl"):

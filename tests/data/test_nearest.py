@@ -10,8 +10,8 @@ import pytest
 
 from orchestrator.data.row_documents import read_documents
 from orchestrator.data.rows.checks import RowRules, check_row
-from orchestrator.data.rows.formats import SHAPES
 from orchestrator.data.rows.nearest import find_nearest
+from orchestrator.data.rows.shapes import SHAPES
 
 SAID = "Clean it and keep it dry."
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from orchestrator.data.check import check_files
+from orchestrator.data.fit import LOSSES
 from orchestrator.data.gather import gather
-from orchestrator.data.loss_fit import LOSSES
 from orchestrator.data.reasons import REASONS, Fault
 from orchestrator.data.request import Request
 from orchestrator.data.rows.checks import RowRules, check_row
 from orchestrator.data.split import split_file
 from orchestrator.data.verdict import build_problems
-from orchestrator.data.writing.writers import TRAIN_FORMS
+from orchestrator.data.writing.forms import TRAIN_FORMS
 from orchestrator.errors import DataError
 
 GOOD = '{"query": "q", "pos": ["p"], "neg": ["n"]}'

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.data.rows.groups import RankingGroup
+from orchestrator.data.rows.records import RankingGroup
 from orchestrator.data.stats import SideStatistics, find_percentiles, find_script
 
 

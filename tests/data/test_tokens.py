@@ -4,9 +4,7 @@ import sys
 
 import pytest
 
-from orchestrator.data.rows.groups import RankingGroup
-from orchestrator.data.rows.labelled import LabelledGroup
-from orchestrator.data.rows.records import Chat, Message, ScoredPair
+from orchestrator.data.rows.records import Chat, LabelledGroup, Message, RankingGroup, ScoredPair
 from orchestrator.data.stats import TokenStatistics
 from orchestrator.data.tokens import (
     LengthBudget,

@@ -13,7 +13,7 @@ from orchestrator.data.check import check_files
 from orchestrator.data.mining import MiningRows, gather_for_mining
 from orchestrator.data.prepare_eval import EvalRequest, prepare_eval
 from orchestrator.data.rows.checks import RowRules, check_row
-from orchestrator.data.rows.groups import RankingGroup
+from orchestrator.data.rows.records import RankingGroup
 from orchestrator.data.teacher import Rows, write_pairs
 from orchestrator.errors import DataError
 

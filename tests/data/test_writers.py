@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 
-from orchestrator.data.rows.groups import RankingGroup, build_eval_row
-from orchestrator.data.writing.writers import FileSet, build_flagembedding_row, format_line, remove_files
+from orchestrator.data.rows.records import RankingGroup
+from orchestrator.data.writing.eval_rows import build_eval_row
+from orchestrator.data.writing.forms import build_flagembedding_row
+from orchestrator.data.writing.writers import FileSet, format_line, remove_files
 
 GROUP = RankingGroup("q", ("p",), ("a", "b", "c", "d", "e"), "eval.jsonl", 12)
 

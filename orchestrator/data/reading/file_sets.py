@@ -8,12 +8,10 @@ from __future__ import annotations
 import glob
 import os
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from orchestrator.data.reading.containers import find_ending
-from orchestrator.data.reading.hub_ids import parse_hub_id
-from orchestrator.data.reading.readers import ENDINGS
+from orchestrator.data.reading.readers import ENDINGS, FILE_ENDINGS, find_ending
 from orchestrator.errors import Problem, Where
 
 _SIDES = (
@@ -125,3 +123,37 @@ def expand_paths(paths: tuple[Path, ...]) -> tuple[Path, ...] | Problem:
             return replace(files, where=Where(name))
         found += map(Path, files)
     return tuple(found)
+
+
+_NAME = r"[A-Za-z0-9][\w.-]*"
+# A split may be a part of one, as the datasets library slices them: train[:1000], train[10%:20%]
+_ID = re.compile(rf"({_NAME}/{_NAME})(?:/({_NAME}))?(?::(\w[\w.]*(?:\[[\d%:+-]*\])?))?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class HubId:
+    """A data set, and where they are named its config and its split."""
+
+    id: str
+    config: str | None = None
+    split: str | None = None
+
+    def __str__(self) -> str:
+        """Return the name as recipes write it."""
+        config = f"/{self.config}" if self.config else ""
+        return f"{self.id}{config}" + (f":{self.split}" if self.split else "")
+
+
+def parse_hub_id(text: str) -> HubId | None:
+    """Return the data set that `text` names, or None where it names a file or nothing.
+
+    Whether a file of that name exists is for the caller to look up first. A config is only read together with a split:
+    `data/raw/rows` is a path.
+    """
+    found = _ID.fullmatch(text)
+    if found is None or text.lower().endswith(FILE_ENDINGS):
+        return None
+    name, config, split = found.groups()
+    if config and not split:
+        return None
+    return HubId(name, config, split)

@@ -14,17 +14,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from orchestrator.data.reading.decoding import WHITESPACE, Row
-from orchestrator.data.reading.encodings import NotUtf8Error
-from orchestrator.data.reading.lines import LONGEST_ROW, refuse_large
+from orchestrator.data.reading.json_rows import LIST_COLUMNS, LONGEST_ROW, WHITESPACE, NotUtf8Error, Row, refuse_large
 from orchestrator.data.reasons import REASONS, Fault, refuse
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
-# Columns whose cells may be JSON lists; in any other, "[1, 2]" is a text, such as a model's answer.
-LIST_COLUMNS = frozenset({
-    *("pos", "neg", "pos_scores", "neg_scores", "rejected_response", "messages", "conversations", "history"),
-    *("positive_messages", "negative_messages", "hits"),
-})  # fmt: skip
 _SEPARATOR_NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
 _LONGEST_FIELD = LONGEST_ROW  # characters; the csv module's own limit of 131,072 is shorter than long documents
 _LONGEST_NAME = 200  # characters of a column's name: a longer one is a text, and the header is missing

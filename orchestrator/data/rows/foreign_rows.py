@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from orchestrator.data.reasons import REASONS, Fault
-from orchestrator.data.rows.field_readers import ROLES
 from orchestrator.data.rows.near_names import plain_name
 from orchestrator.data.rows.nearest import find_lists, find_passage
+from orchestrator.data.rows.shapes import ROLES
 from orchestrator.data.rows.texts import quote, read_number
-from orchestrator.data.rows.unread_texts import ANSWERS, REASONING
+from orchestrator.data.rows.unread import ANSWERS, REASONING
 
 Row = dict[str, Any]
 _PASSAGES = {

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.data.reasons import Fault
-from orchestrator.data.rows.formats import EXAMPLES, SHAPES, Shape
 from orchestrator.data.rows.near_names import (
     find_near_name,
     find_optional,
@@ -18,8 +17,9 @@ from orchestrator.data.rows.near_names import (
     suits,
 )
 from orchestrator.data.rows.records import Kind
+from orchestrator.data.rows.shapes import EXAMPLES, SHAPES, Shape
 from orchestrator.data.rows.texts import build_fault, quote
-from orchestrator.data.rows.unread_texts import fits
+from orchestrator.data.rows.unread import fits
 
 _PASSAGE_TEXTS = ("text", "content", "passage", "contents", "body")
 _READ_LISTS = ("messages", "conversations", "hits", "positive_messages", "negative_messages")

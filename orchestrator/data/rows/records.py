@@ -1,13 +1,14 @@
-"""The canonical records: what every input row becomes, whatever format it came from.
-
-`RankingGroup` stands in groups.py, `LabelledGroup` in labelled.py. All records of a run are of one kind.
-"""
+"""The canonical records: what every input row becomes, whatever format it came from; all of a run are of one kind."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import random
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
+
+from orchestrator.data.digests import query_key
+from orchestrator.recipe.relevance import is_relevant
 
 Kind = Literal["group", "pair", "chat", "labelled"]
 KINDS: tuple[Kind, ...] = ("group", "pair", "chat", "labelled")
@@ -143,3 +144,129 @@ def join_question(turns: Iterable[tuple[str, str]]) -> str:
     if [role for role, _ in found] == ["user"]:
         return found[0][1]
     return " ".join(f"\0{role}\0 {content}" for role, content in found)
+
+
+@dataclass(frozen=True)
+class RankingGroup:
+    """One checked row: a query, at least one positive, negatives, and teacher scores for all or none of them.
+
+    `source` is the file's name without its folder, `line` counts from 1. Rerankers need at least one negative.
+    """
+
+    query: str
+    positives: tuple[str, ...]
+    negatives: tuple[str, ...]
+    source: str
+    line: int
+    positive_scores: tuple[float, ...] | None = None
+    negative_scores: tuple[float, ...] | None = None
+    prompt: str | None = None
+
+    @property
+    def split_text(self) -> str:
+        """The query."""
+        return self.query
+
+    @property
+    def identity(self) -> Iterator[str]:
+        """Query, documents by their role, and prompt."""
+        yield self.query
+        yield f"{len(self.positives)} {self.prompt is not None}"
+        yield from self.positives
+        yield from self.negatives
+        if self.prompt is not None:
+            yield self.prompt
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The query and every document."""
+        return (self.query, *self.positives, *self.negatives)
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The positives."""
+        return self.positives
+
+
+@dataclass(frozen=True)
+class LabelledGroup:
+    """One checked row: a query and its documents, no two the same, each with a label from 0 to 1.
+
+    `scores` are the teacher's, for all documents or None. `source` is the file's name without its folder, `line` counts
+    from 1. A group that was merged has the place of its first row.
+    """
+
+    query: str
+    documents: tuple[str, ...]
+    labels: tuple[float, ...]
+    scores: tuple[float, ...] | None
+    source: str
+    line: int
+
+    @property
+    def split_text(self) -> str:
+        """The query."""
+        return self.query
+
+    @property
+    def identity(self) -> Iterator[str]:
+        """Query, documents and labels."""
+        yield self.query
+        for text, label in zip(self.documents, self.labels, strict=True):
+            yield text
+            yield repr(label)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The query and every document."""
+        return (self.query, *self.documents)
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The relevant documents."""
+        return tuple(text for text, label in zip(self.documents, self.labels, strict=True) if is_relevant(label))
+
+    def pick(self, places: Sequence[int]) -> LabelledGroup:
+        """Return the group with the documents of these places only."""
+        return LabelledGroup(
+            self.query,
+            tuple(self.documents[place] for place in places),
+            tuple(self.labels[place] for place in places),
+            None if self.scores is None else tuple(self.scores[place] for place in places),
+            self.source,
+            self.line,
+        )
+
+
+def merge_groups(groups: Sequence[LabelledGroup]) -> LabelledGroup:
+    """Return one group of all documents, at the first one's place; scores where all groups have them."""
+    first = groups[0]
+    if len(groups) == 1:
+        return first
+    scores = [group.scores for group in groups if group.scores is not None]
+    return LabelledGroup(
+        first.query,
+        tuple(text for group in groups for text in group.documents),
+        tuple(label for group in groups for label in group.labels),
+        tuple(score for found in scores for score in found) if len(scores) == len(groups) else None,
+        first.source,
+        first.line,
+    )
+
+
+def draw_documents(group: LabelledGroup, size: int, seed: int) -> LabelledGroup:
+    """Return a group of at most `size` (2 or more) documents: one of the highest label, one of the lowest, and others.
+
+    What is drawn depends on the seed and the group only; the order stays.
+    """
+    count = len(group.documents)
+    if count <= size:
+        return group
+    rng = random.Random(f"{seed}:{query_key(group.query)}")  # noqa: S311 - not for secrets
+    places = list(range(count))
+    rng.shuffle(places)
+    highest = max(places, key=group.labels.__getitem__)
+    places.remove(highest)
+    lowest = min(places, key=group.labels.__getitem__)
+    places.remove(lowest)
+    return group.pick(sorted((highest, lowest, *places[: size - 2])))

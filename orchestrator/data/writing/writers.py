@@ -1,73 +1,22 @@
-"""Canonical records become the rows that a backend reads, and files that appear all together or not at all."""
+"""Lines of JSON, and files that appear all together or not at all; the names of prepared files."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-from orchestrator.data.rows.groups import RankingGroup
-from orchestrator.data.rows.records import Kind, Record
-from orchestrator.data.writing.cross_encoder_rows import build_lists, build_margins, build_pairs
-from orchestrator.data.writing.row_options import RowOptions
-from orchestrator.data.writing.swift_rows import build_chat_row, build_embedding_row, build_reranker_row
+from orchestrator.data.reasons import refuse
 from orchestrator.machine.files import create_part, remove_parts
+from orchestrator.machine.rundir import RunDir
 
 # Python's str.splitlines ends a line at these, and JSON leaves them as they are.
 _LINE_BREAKS = {character: f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"}
-
-
-@dataclass(frozen=True)
-class TrainForm:
-    """A backend's form of training rows: the kinds that it can hold, how a record's are built, what it asks of them.
-
-    `merges`: the rows of a query become one record.
-    """
-
-    kinds: tuple[Kind, ...]
-    build_rows: Callable[[Record, RowOptions], Iterable[dict[str, Any]]]
-    needs_negatives: bool = False
-    takes_prompt: bool = True
-    takes_scores: bool = False
-    merges: bool = False
-
-
-_DEFAULTS = RowOptions()
-
-
-def build_flagembedding_row(record: Record, options: RowOptions = _DEFAULTS) -> dict[str, Any]:  # noqa: ARG001
-    """Return the row that FlagEmbedding's reranker trainers read; all rows of a side have the same keys."""
-    if not isinstance(record, RankingGroup):
-        raise TypeError(record)
-    row: dict[str, Any] = {"query": record.query, "pos": record.positives, "neg": record.negatives}
-    if record.positive_scores is not None:
-        row |= {"pos_scores": record.positive_scores, "neg_scores": record.negative_scores}
-    if record.prompt is not None:
-        row["prompt"] = record.prompt
-    return row
-
-
-def _each(
-    build: Callable[[Record, RowOptions], dict[str, Any]],
-) -> Callable[[Record, RowOptions], Iterable[dict[str, Any]]]:
-    """Return what builds the one row of a record as a list."""
-    return lambda record, options: (build(record, options),)
-
-
-TRAIN_FORMS: dict[str, TrainForm] = {
-    "flagembedding": TrainForm(("group",), _each(build_flagembedding_row), needs_negatives=True, takes_scores=True),
-    "swift-embedding": TrainForm(("group", "pair"), _each(build_embedding_row), takes_prompt=False),
-    "swift-reranker": TrainForm(("group",), _each(build_reranker_row), needs_negatives=True),
-    "swift-chat": TrainForm(("chat",), _each(build_chat_row)),
-    "cross-encoder-pairs": TrainForm(("labelled",), build_pairs, takes_prompt=False),
-    "cross-encoder-lists": TrainForm(("labelled",), build_lists, takes_prompt=False, merges=True),
-    "cross-encoder-margins": TrainForm(("labelled",), build_margins, takes_prompt=False, merges=True),
-}
 
 
 def format_line(row: dict[str, Any]) -> bytes:
@@ -126,3 +75,23 @@ def remove_files(paths: Sequence[Path]) -> None:
     for path in paths:
         path.unlink(missing_ok=True)
         remove_parts(path)
+
+
+_NAMES = RunDir(Path())
+STATS, LEDGER = _NAMES.stats_json.name, _NAMES.ledger_json.name
+EVAL, CORPUS = _NAMES.eval_jsonl.name, _NAMES.corpus_jsonl.name
+VALIDATION, TRAIN = _NAMES.validation_jsonl.name, _NAMES.train_jsonl.name
+FAILED_LEDGER = "ledger.failed.json"
+
+
+def format_json(value: object) -> bytes:
+    """Return a JSON file's bytes, the same for the same value."""
+    return (json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n").encode()
+
+
+def refuse_input_as_output(inputs: Iterable[Path], outputs: Iterable[Path]) -> None:
+    """Raise DataError where a file to read would be overwritten."""
+    written = {os.path.realpath(path) for path in outputs}
+    for path in inputs:
+        if os.path.realpath(path) in written:
+            raise refuse("input-is-output", "this file would be overwritten by the prepared one", path)

@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.backends import BACKENDS
 from orchestrator.backends.protocol import Training, guard_eval_kind
-from orchestrator.data.reading.hub_ids import parse_hub_id
+from orchestrator.data.reading.file_sets import parse_hub_id
 from orchestrator.plan.stages.draft import Draft
 
 

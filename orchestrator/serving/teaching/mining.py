@@ -17,8 +17,7 @@ from orchestrator.data.mining import (
     gather_for_mining,
     write_mined_rows,
 )
-from orchestrator.data.writing.outputs import format_json
-from orchestrator.data.writing.writers import FileSet
+from orchestrator.data.writing.writers import FileSet, format_json
 from orchestrator.errors import DataError
 from orchestrator.evaluation.cut_texts import describe_cut
 from orchestrator.serving.teaching.foreground import run_worker

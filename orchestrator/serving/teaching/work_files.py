@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.data.reasons import refuse
-from orchestrator.data.writing.outputs import format_json
+from orchestrator.data.writing.writers import format_json
 from orchestrator.machine.json_files import load_object
 
 

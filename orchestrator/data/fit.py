@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
-from orchestrator.data.labelled_fit import LOSS_FORMS, Target, find_relevant_fault, find_score_misfits, find_useless
 from orchestrator.data.ledger import Findings
 from orchestrator.data.reasons import Fault, problem_of
-from orchestrator.data.rows.groups import RankingGroup
-from orchestrator.data.rows.labelled import LabelledGroup, draw_documents
-from orchestrator.data.rows.records import Kind, Record, ScoredPair
+from orchestrator.data.rows.records import Kind, LabelledGroup, RankingGroup, Record, ScoredPair, draw_documents
 from orchestrator.data.rows.texts import build_fault
-from orchestrator.data.writing.cross_encoder_rows import find_targets
+from orchestrator.data.writing.forms import find_sides, find_targets
 from orchestrator.errors import Problem, Where
+from orchestrator.recipe.relevance import RELEVANT
 
+Target = Literal["label", "teacher"]
+PAIRS, LISTS, MARGINS = "cross-encoder-pairs", "cross-encoder-lists", "cross-encoder-margins"
+# Loss → the form of rows that it reads.
+LOSS_FORMS = {
+    "pointwise_bce": PAIRS,
+    "pointwise_mse": PAIRS,
+    "pairwise_ranknet": LISTS,
+    "listwise_ce": LISTS,
+    "lambda_loss": LISTS,
+    "list_mle": LISTS,
+    "margin_mse": MARGINS,
+}
 POINTWISE = ("pointwise_bce", "pointwise_mse")
 LABEL_LOSSES = ("contrastive", "online_contrastive")
 # Loss → the kinds of rows that it can learn from.
@@ -197,3 +208,65 @@ class LossFit:
         elif self._demands.hard_negatives:  # swift/loss/embedding.py: assert negatives > 0
             reason = f"the row has no negatives, and with INFONCE_HARD_NEGATIVES {loss} needs one at least"
             yield "loss-misfit", reason, "unset INFONCE_HARD_NEGATIVES, or add negatives to every row"
+
+
+# What a teacher's scores must be where they stand in for labels: the lowest, the highest, and why.
+_BOUNDS: dict[str, tuple[float, float, str]] = {
+    "pointwise_bce": (0, 1, "learns a probability, from 0 to 1"),
+    "listwise_ce": (0, float("inf"), "makes a distribution of them, and none may be negative"),
+    "lambda_loss": (0, float("inf"), "takes 2 to their power as gain, and none may be negative"),
+}
+
+
+def find_useless(group: LabelledGroup, form: str | None, target: Target) -> tuple[str, str] | None:
+    """Return the code and the sentence of a group that a list or margin loss can learn nothing from, or None."""
+    if form not in {LISTS, MARGINS}:
+        return None
+    if len(group.documents) == 1:
+        return "one-document", "the query has one document, and there is nothing to compare it with"
+    if form == LISTS:
+        targets = find_targets(group, target)
+        if len(set(targets)) == 1:
+            what = "label" if target == "label" else "teacher score"
+            return "one-label", f"all documents of the query have the {what} {targets[0]:g}"
+        return None
+    if len(set(group.labels)) == 1:
+        return "one-label", f"all documents of the query have the label {group.labels[0]:g}"
+    if not all(find_sides(group)):
+        return "one-side", f"the labels of the query's documents all lie on one side of {RELEVANT:g}"
+    return None
+
+
+def find_relevant_fault(group: LabelledGroup, loss: str | None, *, graded: bool) -> Fault | None:
+    """Return the fault of a group without exactly one relevant document, where the loss asks for that."""
+    if loss != "listwise_ce" or graded:
+        return None
+    relevant = len(find_sides(group)[0])
+    if relevant == 1:
+        return None
+    message = f"the query has {relevant} relevant documents (label {RELEVANT:g} or more), and listwise_ce takes one"
+    return build_fault("not-one-relevant", message)
+
+
+def find_score_misfits(group: LabelledGroup, loss: str, target: Target) -> Iterator[tuple[str, str, str]]:
+    """Yield (code, reason, remedy) where the teacher's scores cannot be what the loss learns."""
+    if target != "teacher" or group.scores is None or loss not in _BOUNDS:
+        return
+    low, high, why = _BOUNDS[loss]
+    outside = next((score for score in group.scores if not low <= score <= high), None)
+    if outside is not None:
+        reason = f"the row has the teacher score {outside:g}, and {loss} {why}"
+        yield "score-out-of-range", reason, "pointwise_mse, pairwise_ranknet and list_mle take any scores"
+
+
+def explain_unmeasurable(record: Record, *, corpus: bool) -> str | None:
+    """Return the warning about a query that all models rank equally well, or None; in it {n} counts the queries."""
+    if isinstance(record, RankingGroup) and not record.negatives and not corpus:
+        return "eval queries without a negative: {n}; any model ranks them perfectly"
+    if not isinstance(record, LabelledGroup):
+        return None
+    if corpus:
+        return None if record.answers else "eval queries without a relevant document: {n}; no model finds any"
+    if len(set(record.labels)) == 1:
+        return "eval queries whose documents all have one label: {n}; every model ranks them alike"
+    return None

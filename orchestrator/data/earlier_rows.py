@@ -1,0 +1,180 @@
+"""What a pass remembers of earlier rows: the labels and sides of documents, and rows that wait to be merged."""
+
+from __future__ import annotations
+
+import json
+import struct
+from array import array
+from collections.abc import Iterator
+from hashlib import blake2b
+from typing import IO
+
+from orchestrator.data.digests import DIGEST_BYTES, NORMALISED, DigestMap, digest, document_key, loose_key, query_key
+from orchestrator.data.reasons import Fault
+from orchestrator.data.rows.records import LabelledGroup, RankingGroup, Record, ScoredPair, merge_groups
+from orchestrator.data.rows.texts import build_fault, quote
+from orchestrator.recipe.relevance import is_relevant
+
+_NONE = (1 << 64) - 1
+
+
+class Chains:
+    """Chains of lines, numbered from 0; 16 bytes of memory a chain and 16 a line, whatever a line's length."""
+
+    def __init__(self, spool: IO[bytes]) -> None:
+        """Start empty; `spool` is an empty file to write and read, for as long as this lives."""
+        self._spool = spool
+        self._size = 0
+        # Of each chain its first and last line, of each line its place in the spool and the chain's next line.
+        self._first, self._last = array("Q"), array("Q")
+        self._offsets, self._next = array("Q"), array("Q")
+
+    def __len__(self) -> int:
+        return len(self._first)
+
+    def add(self, chain: int, line: bytes) -> None:
+        """Append a line, which ends with a line feed, to a chain; the number `len(self)` begins a new one."""
+        number = len(self._offsets)
+        if chain == len(self):
+            self._first.append(number)
+            self._last.append(number)
+        else:
+            self._next[self._last[chain]] = number
+            self._last[chain] = number
+        self._offsets.append(self._size)
+        self._next.append(_NONE)
+        self._size += self._spool.write(line)
+
+    def read(self) -> Iterator[list[bytes]]:
+        """Yield the lines of each chain: chains in the order of their numbers, lines in that of their coming."""
+        for number in self._first:
+            lines = []
+            while number != _NONE:
+                self._spool.seek(self._offsets[number])
+                lines.append(self._spool.readline())
+                number = self._next[number]  # noqa: PLW2901  the chain is followed
+            yield lines
+
+
+class Merger:
+    """Gathers labelled records, and hands on one group a query, in the order in which the queries were met."""
+
+    def __init__(self, spool: IO[bytes]) -> None:
+        """Start empty; `spool` is a temporary file."""
+        self._chains = Chains(spool)
+        self._paths: dict[str, int] = {}
+        self._queries = DigestMap()
+
+    def add(self, path: str, record: LabelledGroup) -> None:
+        """Take in one record of the file `path`."""
+        query = self._queries.put(digest((query_key(record.query),)), len(self._chains))
+        place = self._paths.setdefault(path, len(self._paths))
+        row = (place, record.source, record.line, record.query, record.documents, record.labels, record.scores)
+        self._chains.add(query, json.dumps(row).encode() + b"\n")
+
+    def groups(self) -> Iterator[tuple[str, LabelledGroup, int]]:
+        """Yield each group with the path of its first row, and how many records it is made of."""
+        paths = list(self._paths)
+        for lines in self._chains.read():
+            found = [_parse(line) for line in lines]
+            yield paths[found[0][0]], merge_groups([group for _, group in found]), len(found)
+
+
+def _parse(line: bytes) -> tuple[int, LabelledGroup]:
+    place, source, number, query, documents, labels, scores = json.loads(line)
+    scored = None if scores is None else tuple(scores)
+    return place, LabelledGroup(query, tuple(documents), tuple(labels), scored, source, number)
+
+
+class KnownLabels:
+    """Which documents of which queries were met, and with which label; some 60 bytes each."""
+
+    def __init__(self) -> None:
+        self._labels = DigestMap()
+
+    def take(self, record: LabelledGroup) -> LabelledGroup | Fault | None:
+        """Return the record with the documents that are new, None where none is, or the fault of another label."""
+        query = query_key(record.query)
+        keys = [digest((query, document_key(text))) for text in record.documents]
+        labels = [_LABEL.unpack(_FLOAT.pack(label))[0] for label in record.labels]
+        new: list[int] = []
+        for place, (key, label) in enumerate(zip(keys, labels, strict=True)):
+            known = self._labels.get(key)
+            if known is None:
+                new.append(place)
+            elif known != label:
+                [earlier] = _FLOAT.unpack(_LABEL.pack(known))
+                message = (
+                    f"the document {quote(record.documents[place])} has the label {record.labels[place]:g} here, "
+                    f"and {earlier:g} in an earlier row of this query"
+                )
+                return build_fault("conflicting-labels", message)
+        for place in new:
+            self._labels.put(keys[place], labels[place])
+        if len(new) == len(keys):
+            return record
+        return record.pick(new) if new else None
+
+
+_FLOAT = struct.Struct("<d")
+_LABEL = struct.Struct("<Q")
+
+
+_SIDES = ("negative", "positive")
+_BITS = (1 << 64) - 1
+
+
+class KnownSides:
+    """Which documents of which queries were met, and on which side; some 60 bytes each.
+
+    Queries and documents are one when `loose_key` makes them so. What is kept of a document is its side, and as much of
+    a hash of the exact texts as fits beside it: it tells which rule found a contradiction.
+    """
+
+    def __init__(self) -> None:
+        self._numbers = DigestMap()
+
+    def take(self, record: Record) -> Fault | None:
+        """Note the documents of a record, or return the fault of one that is on the other side too."""
+        if isinstance(record, RankingGroup):
+            # a document may answer a query under one instruction and not under another
+            query = record.query if record.prompt is None else f"{record.query} \0{record.prompt}"
+        elif isinstance(record, LabelledGroup):
+            query = record.query
+        elif isinstance(record, ScoredPair):
+            query = record.text1
+        else:
+            return None
+        loose = digest((loose_key(query),))
+        row: dict[bytes, int] = {}
+        for text, positive in _judged(record):
+            key = blake2b(loose_key(text).encode(), digest_size=DIGEST_BYTES, key=loose).digest()
+            number = (hash((query, text)) << 1 | positive) & _BITS
+            known = row.setdefault(key, number)
+            if (known ^ number) & 1:
+                code = "conflicting-labels" if isinstance(record, LabelledGroup) else "positive-among-negatives"
+                return build_fault(
+                    code, f"the document {quote(text)} is a positive and a negative{_name_rule(known, number)}"
+                )
+            known = self._numbers.put(key, number)
+            if (known ^ number) & 1:
+                here, there = _SIDES[number & 1], _SIDES[known & 1]
+                message = f"the document {quote(text)} is a {here} here, and a {there} in an earlier row of this query"
+                return build_fault("conflicting-labels", message + _name_rule(known, number))
+        return None
+
+
+def _judged(record: RankingGroup | LabelledGroup | ScoredPair) -> Iterator[tuple[str, bool]]:
+    """Yield each document, and whether it is relevant."""
+    if isinstance(record, RankingGroup):
+        yield from ((text, True) for text in record.positives)
+        yield from ((text, False) for text in record.negatives)
+    elif isinstance(record, LabelledGroup):
+        yield from zip(record.documents, map(is_relevant, record.labels), strict=True)
+    else:
+        yield record.text2, is_relevant(record.score)
+
+
+def _name_rule(known: int, number: int) -> str:
+    """Return what to say of the rule by which two mentions of a document are one: nothing where their texts agree."""
+    return "" if known == number ^ 1 else f" ({NORMALISED})"
