@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from orchestrator.backends.protocol import Job
-from orchestrator.checks.advisories import advise_known_bugs, check_known_bugs
 from orchestrator.checks.argument_packages import check_argument_packages
 from orchestrator.checks.arguments import check_arguments
 from orchestrator.checks.conflicts import OPTIONAL, advise_precision, check_conflicts
@@ -18,6 +17,7 @@ from orchestrator.checks.data_files import check_data_files
 from orchestrator.checks.devices import advise_devices, check_devices
 from orchestrator.checks.disk import check_disk
 from orchestrator.checks.hub import check_hub
+from orchestrator.checks.known_bugs import advise_known_bugs, check_known_bugs
 from orchestrator.checks.lengths import check_lengths
 from orchestrator.checks.memory_fit import advise_memory, check_memory
 from orchestrator.checks.model_files import advise_model_files, check_model_files
