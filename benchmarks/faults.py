@@ -29,10 +29,9 @@ from orchestrator.logs.events import Step, load_events
 from orchestrator.machine import process
 from orchestrator.machine.process_table import read_table, with_descendants
 from orchestrator.machine.rundir import RunDir
-from orchestrator.plan.launch import adopt_run
 from orchestrator.recipe.plan import plan_from_json
-from orchestrator.run.lock import is_supervised
-from orchestrator.run.state import read_state
+from orchestrator.run.folder import adopt_run
+from orchestrator.run.state import is_supervised, read_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

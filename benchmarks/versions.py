@@ -21,9 +21,8 @@ from orchestrator.backends import BACKENDS
 from orchestrator.backends.arguments.snapshots import DECIDING, version_sets
 from orchestrator.checks.environments.create import EnvironmentPlan, create_environment
 from orchestrator.checks.environments.folder import Environment
-from orchestrator.machine.distributions import parse_release
+from orchestrator.machine.packages import find_versions, parse_release
 from orchestrator.machine.rundir import RunDir
-from orchestrator.plan.provenance import find_versions
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "versions.json"

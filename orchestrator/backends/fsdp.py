@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.backends.protocol import Job
-from orchestrator.machine.distributions import parse_release
 from orchestrator.machine.json_files import load_json, parse_json
+from orchestrator.machine.packages import parse_release
 
 _PRESET = "fsdp2"  # of ms-swift: config/fsdp2.json has full shards and activation checkpointing
 _MODERN = (5, 19)  # it warns that the text goes in 5.20

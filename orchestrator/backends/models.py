@@ -12,11 +12,11 @@ from typing import Any
 from orchestrator.backends.known_models import find_known, is_llm_architecture
 from orchestrator.backends.score_heads import describes_itself, find_trained_format, has_score_head
 from orchestrator.errors import PreflightError, Problem, RecipeError
+from orchestrator.machine.files import read_regular
 from orchestrator.machine.hub import find_hub_cache
 from orchestrator.machine.json_files import load_json
 from orchestrator.machine.model_folders import find_what_it_is
-from orchestrator.machine.regular_files import read_regular
-from orchestrator.machine.safetensors_files import is_lfs_pointer
+from orchestrator.machine.weights import is_lfs_pointer
 from orchestrator.recipe.schema import ModelRef
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import RenderError
-from orchestrator.machine.own_files import find_beside
+from orchestrator.machine.places import find_beside
 from orchestrator.machine.process import SAFE_PATH
 from orchestrator.recipe.plan import Command, File, Plan, Stage
 

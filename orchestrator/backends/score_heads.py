@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from orchestrator.machine.files import read_regular
 from orchestrator.machine.json_files import load_json
-from orchestrator.machine.regular_files import read_regular
 
 # How an LLM with a head may be asked, by the person who knows how it was trained.
 SCORE_HEAD_FORMATS = ("qwen3-score-head", "reward-model")

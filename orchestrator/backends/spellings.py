@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.errors import Problem
-from orchestrator.machine.distributions import find_major
+from orchestrator.machine.packages import find_major
 
 # Old names that `translate` understands, with the type that a recipe gives them.
 OLD_SPELLINGS: dict[str, str] = {

@@ -9,7 +9,7 @@ from orchestrator.backends.arguments import load_arguments
 from orchestrator.backends.arguments.snapshots import describe_versions, find_set, is_near, version_sets
 from orchestrator.backends.protocol import Found, Job
 from orchestrator.errors import Problem
-from orchestrator.machine.distributions import parse_release
+from orchestrator.machine.packages import parse_release
 
 # ms-swift 3.6 takes one positive from the last message and the negatives from `rejected_response`; 3.12 and 4 read what
 # Orch writes, `positive_messages` and `negative_messages` (RowPreprocessor.standard_keys).

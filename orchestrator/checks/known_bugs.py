@@ -17,9 +17,9 @@ from orchestrator.backends.protocol import Job
 from orchestrator.checks.model_files import local_models
 from orchestrator.checks.train_values import is_on, read_train_values
 from orchestrator.errors import Problem
-from orchestrator.machine.distributions import parse_release
-from orchestrator.machine.model_weights import read_weights
+from orchestrator.machine.packages import parse_release
 from orchestrator.machine.tables import load_table
+from orchestrator.machine.weights import read_weights
 from orchestrator.recipe.plan import Plan
 
 _TIED = frozenset({"lm_head", "embed_tokens", "wte", "all-embedding"})

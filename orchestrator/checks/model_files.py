@@ -20,8 +20,7 @@ from orchestrator.checks.tensor_names import find_name_problems
 from orchestrator.checks.tokenizer_files import find_token_beyond, find_tokenizer_problems
 from orchestrator.errors import Problem
 from orchestrator.machine.json_files import find_object, load_json
-from orchestrator.machine.model_weights import Weights, describe_damage, read_weights
-from orchestrator.machine.safetensors_files import Damage, Shapes, read_shapes
+from orchestrator.machine.weights import Damage, Shapes, Weights, describe_damage, read_shapes, read_weights
 from orchestrator.plan.measuring import TEACHER
 from orchestrator.recipe.plan import Plan
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestrator.checks.quantisation import find_stored_bits
 from orchestrator.machine.json_files import load_json
-from orchestrator.machine.model_weights import read_weights
+from orchestrator.machine.weights import read_weights
 
 _NAMES = {  # what other architectures call it
     "hidden_size": ("hidden_size", "d_model", "dim", "n_embd"),

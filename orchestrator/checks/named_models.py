@@ -14,9 +14,8 @@ from orchestrator.checks.model_files import find_folder_problems
 from orchestrator.checks.model_loading import Loader, find_loading_problem
 from orchestrator.checks.model_tensors import find_tensor_problems
 from orchestrator.errors import PreflightError, Problem
-from orchestrator.machine.own_files import WORKERS
-from orchestrator.machine.user_folders import find_orch_cache
-from orchestrator.plan.provenance import find_versions
+from orchestrator.machine.packages import find_versions
+from orchestrator.machine.places import WORKERS, find_orch_cache
 from orchestrator.recipe.schema import ModelRef
 
 ALLOW_PICKLE = "ORCH_ALLOW_PICKLE"  # workers/pickles.py reads it

@@ -14,8 +14,7 @@ from orchestrator.backends.models import load_config
 from orchestrator.backends.protocol import Job
 from orchestrator.checks.train_values import read_train_values
 from orchestrator.errors import Problem
-from orchestrator.machine.model_weights import read_weights
-from orchestrator.machine.safetensors_files import Shapes
+from orchestrator.machine.weights import Shapes, read_weights
 from orchestrator.recipe.plan import Plan
 
 _MATRIX_DIMENSIONS = 2

@@ -15,8 +15,8 @@ from typing import Any
 
 from orchestrator.backends.scorers import NEW_HEAD, SCORES
 from orchestrator.errors import Problem
-from orchestrator.machine.own_files import WORKERS
-from orchestrator.machine.safetensors_files import Shapes
+from orchestrator.machine.places import WORKERS
+from orchestrator.machine.weights import Shapes
 
 # What DistributedDataParallel, torch.compile, FSDP and activation checkpoints put into names (workers/weight_names.py).
 _IN_FRONT = ("module", "base_model.model", "_orig_mod", "_fsdp_wrapped_module", "_forward_module")

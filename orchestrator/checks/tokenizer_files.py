@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import Problem
-from orchestrator.machine.file_cache import read_once
+from orchestrator.machine.files import read_once
 from orchestrator.machine.json_files import load_json
-from orchestrator.machine.model_weights import describe_damage
-from orchestrator.machine.safetensors_files import is_lfs_pointer
+from orchestrator.machine.weights import describe_damage, is_lfs_pointer
 
 # Each alone is a whole vocabulary: of tokenizers, of BERT, of sentencepiece, of tiktoken, of Mistral.
 _VOCABULARIES = (

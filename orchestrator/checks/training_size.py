@@ -19,7 +19,7 @@ from orchestrator.checks.model_size import ModelSize
 from orchestrator.checks.quantisation import find_trained_bits
 from orchestrator.checks.train_values import is_on
 from orchestrator.errors import Problem
-from orchestrator.machine.distributions import find_major
+from orchestrator.machine.packages import find_major
 
 ASSUMED_DOCUMENTS = 8  # of a query, where the rows and not the recipe decide it
 _AUTO_DTYPE = 5  # from transformers 5 on, a model is loaded in the width that its config names

@@ -143,7 +143,7 @@ def list_command(as_json: bool) -> None:
 
 def _require_python(name: str) -> str:
     """Return an interpreter as the absolute path that a job names it by. Raises PreflightError."""
-    from orchestrator.machine.named_paths import find_python
+    from orchestrator.machine.places import find_python
 
     found = find_python(Path(), name)
     if found is None:

@@ -12,9 +12,8 @@ import click
 from orchestrator.backends.scorers import FORMATS
 from orchestrator.cli.options import as_json, expand_files, hardware_option, resolve_hardware
 from orchestrator.cli.output import print_json
-from orchestrator.machine.named_paths import find_python
+from orchestrator.machine.places import find_orch_cache, find_python
 from orchestrator.machine.terminal import say
-from orchestrator.machine.user_folders import find_orch_cache
 
 _MAP = "--map"
 

@@ -42,7 +42,7 @@ def ls_command(runs: Path, as_json: bool) -> None:
 @as_json
 def show_command(run: str, runs: Path, as_json: bool) -> None:
     """Show RUN (a folder, a name, or `last`): its stages, times and verdict."""
-    from orchestrator.plan.launch import find_run, load_plan, load_run_object
+    from orchestrator.run.folder import find_run, load_plan, load_run_object
     from orchestrator.run.runs import summarise
     from orchestrator.run.state import load_result
 
@@ -84,7 +84,7 @@ def show_command(run: str, runs: Path, as_json: bool) -> None:
 @as_json
 def logs_command(run: str, stage: str | None, follow: bool, runs: Path, as_json: bool) -> None:
     """Print the logs of RUN, of one STAGE (such as 04-train) or of all."""
-    from orchestrator.plan.launch import find_run
+    from orchestrator.run.folder import find_run
     from orchestrator.run.runs import follow_logs
 
     if as_json and follow:
@@ -109,7 +109,7 @@ def logs_command(run: str, stage: str | None, follow: bool, runs: Path, as_json:
 @as_json
 def stop_command(run: str, now: bool, runs: Path, as_json: bool) -> None:
     """Stop RUN; `orch resume` continues it."""
-    from orchestrator.plan.launch import find_run
+    from orchestrator.run.folder import find_run
     from orchestrator.run.runs import stop_run
 
     folder = find_run(run, runs)
@@ -127,8 +127,8 @@ def stop_command(run: str, now: bool, runs: Path, as_json: bool) -> None:
 @as_json
 def compare_command(first: str, second: str, runs: Path, as_json: bool) -> None:
     """Compare the tuned models of two runs that were measured on the same data, query by query."""
-    from orchestrator.plan.launch import find_run, understood
     from orchestrator.report.compare_runs import compare_runs
+    from orchestrator.run.folder import find_run, understood
 
     one, two = find_run(first, runs), find_run(second, runs)
     with understood(one.metrics_json), understood(two.metrics_json):
@@ -147,8 +147,8 @@ def compare_command(first: str, second: str, runs: Path, as_json: bool) -> None:
 @as_json
 def bundle_command(run: str, output: Path | None, with_data: bool, runs: Path, as_json: bool) -> None:
     """Pack RUN for an issue: recipe, commands, logs, versions, measures; no weights, and no rows of yours."""
-    from orchestrator.plan.launch import find_run
     from orchestrator.run.bundle import write_bundle
+    from orchestrator.run.folder import find_run
 
     folder = find_run(run, runs)
     bundle = write_bundle(folder, output or Path(f"{folder.root.name}.zip"), with_data=with_data)

@@ -87,7 +87,7 @@ def merge_command(
 def _merge_adapter(adapter: Path, out: Path, asked: _Asked) -> dict[str, Any]:
     from orchestrator.checks.named_models import Permissions
     from orchestrator.cli.loadable import require_base_loads
-    from orchestrator.machine.own_files import WORKERS
+    from orchestrator.machine.places import WORKERS
     from orchestrator.serving.checkpoints import build_quick_merge, require_base, require_whole_adapter
 
     base = require_base(adapter, asked.base)
@@ -104,7 +104,7 @@ def _merge_adapter(adapter: Path, out: Path, asked: _Asked) -> dict[str, Any]:
 def _merge_of_run(
     name: str, runs: Path, wanted: str | None, output: Path | None, *, dtype: str, prompt: str | None, trust_run: bool
 ) -> dict[str, Any]:
-    from orchestrator.plan.launch import find_run, load_own_plan
+    from orchestrator.run.folder import find_run, load_own_plan
     from orchestrator.serving.checkpoints import build_merge, build_verification, find_checkpoint, is_native
 
     try:

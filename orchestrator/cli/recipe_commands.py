@@ -81,9 +81,9 @@ def render_command(
     With -o the files are written, and `bash run.sh` in that folder does the whole job.
     """
     from orchestrator.backends.render import render_files, render_run_script
-    from orchestrator.plan.launch import write_run
     from orchestrator.plan.pipeline import build_plan
-    from orchestrator.plan.provenance import Asked, build_provenance
+    from orchestrator.run.folder import write_run
+    from orchestrator.run.provenance import Asked, build_provenance
 
     job = _job(recipe, overrides, hardware, smoke=smoke, run_dir=output, may_run=False)
     if not job.versions:

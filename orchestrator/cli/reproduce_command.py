@@ -36,8 +36,8 @@ def reproduce_command(
     Exit code 0: the same bytes, or no measurable difference. Exit code 8: another result. Interrupted, it goes on with
     `orch resume`.
     """
-    from orchestrator.plan.launch import find_run, load_own_plan
     from orchestrator.report.reproduction.rerun import begin_rerun
+    from orchestrator.run.folder import find_run, load_own_plan
 
     first = find_run(run, runs)
     plan = load_own_plan(first, trust_run=trust_run or dry_run)

@@ -50,10 +50,10 @@ def run_command(
     """Take RECIPE from data to verdict. Exit code 8 says that the gate was missed; Ctrl-C leaves a run to resume."""
     from orchestrator.checks import require_runnable
     from orchestrator.plan.jobs import build_job, new_run_dir
-    from orchestrator.plan.launch import create_run
     from orchestrator.plan.load import load_recipe
     from orchestrator.plan.pipeline import build_plan
-    from orchestrator.plan.provenance import Asked
+    from orchestrator.run.folder import create_run
+    from orchestrator.run.provenance import Asked
 
     loaded = load_recipe(recipe, overrides)
     folder = output.absolute() if output else new_run_dir(runs, loaded.recipe.name, smoke=smoke)
@@ -77,8 +77,8 @@ def run_command(
 def resume_command(run: str, trust_run: bool, runs: Path, open_report: bool, as_json: bool) -> None:
     """Continue RUN (a folder, a name, or `last`): finished stages are skipped, training goes on from its checkpoint."""
     from orchestrator.cli.reproduce_command import finish_again
-    from orchestrator.plan.launch import adopt_run, find_run, load_own_plan
     from orchestrator.report.reproduction.rerun import is_rerun
+    from orchestrator.run.folder import adopt_run, find_run, load_own_plan
 
     found = find_run(run, runs)
     plan = load_own_plan(found, trust_run=trust_run)
@@ -90,7 +90,7 @@ def resume_command(run: str, trust_run: bool, runs: Path, open_report: bool, as_
 
 
 def _finish(plan: Plan, run: RunDir, *, command: str, open_report: bool, as_json: bool) -> None:
-    from orchestrator.plan.launch import load_run_object
+    from orchestrator.run.folder import load_run_object
 
     outcome = supervise(plan, run, quiet=as_json)
     report = load_run_object(run.report_json)
@@ -106,8 +106,8 @@ def _finish(plan: Plan, run: RunDir, *, command: str, open_report: bool, as_json
 def print_verdict(run: RunDir, report: dict[str, Any]) -> None:
     """Print a finished run's verdict and where things lie."""
     from orchestrator.machine.language import current_language
-    from orchestrator.plan.launch import understood
     from orchestrator.report.summary import build_lines
+    from orchestrator.run.folder import understood
 
     with understood(run.report_json):
         lines = build_lines(report, current_language())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from orchestrator.machine.rundir import RunDir
 from orchestrator.machine.terminal import say
 from orchestrator.recipe.plan import Plan
-from orchestrator.run.outcomes import RunOutcome
+from orchestrator.run.loop import RunOutcome
 
 
 def supervise(plan: Plan, run: RunDir, *, quiet: bool) -> RunOutcome:

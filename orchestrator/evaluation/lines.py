@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import RunFolderError, Where
+from orchestrator.machine.files import open_regular
 from orchestrator.machine.json_files import parse_json
-from orchestrator.machine.regular_files import open_regular
 
 
 def read_lines(path: Path) -> Iterator[tuple[Where, Any]]:

@@ -15,9 +15,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.machine.files import open_to_append
+from orchestrator.machine.files import IrregularFileError, open_regular, open_to_append
 from orchestrator.machine.json_files import MOST_SECONDS, parse_json, require_types
-from orchestrator.machine.regular_files import IrregularFileError, open_regular
 
 
 @dataclass(frozen=True)

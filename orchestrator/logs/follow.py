@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from orchestrator.machine.regular_files import open_regular
+from orchestrator.machine.files import open_regular
 from orchestrator.machine.rundir import StageDir
 from orchestrator.machine.secrets import STARS, find_secret_values, find_spans, redact_text
 

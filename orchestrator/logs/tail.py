@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.machine.regular_files import IrregularFileError, open_regular
+from orchestrator.machine.files import IrregularFileError, open_regular
 
 TAIL_BYTES = 256 << 10
 _CHUNK_BYTES = 1 << 20

@@ -1,16 +1,22 @@
-"""Writes files whole or not at all, and adds to logs: never through a link or under a name that can be guessed."""
+"""Files: opened without waiting on a pipe, written whole or not at all, hashed, read once while they stay the same.
+
+Never through a link or under a name that can be guessed.
+"""
 
 from __future__ import annotations
 
 import errno
 import glob
+import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache, wraps
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 _PART = ".part"
 PART_PATTERN = f".*{_PART}"  # what `open_fresh` leaves when it is killed
@@ -90,3 +96,110 @@ def open_to_append(path: Path) -> Iterator[IO[bytes]]:
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(path, flags, _MODE), "ab+") as stream:
         yield stream
+
+
+class IrregularFileError(OSError):
+    """What lies there is a pipe, a device or a socket."""
+
+
+def open_regular(path: Path, *, follow: bool = True, write: bool = False) -> IO[bytes]:
+    """Open a file to read its bytes, with `write` to overwrite some of them as well.
+
+    Raises IrregularFileError for what is no file, and OSError where it cannot be opened; without `follow` for a link.
+    """
+    flags = (os.O_RDWR if write else os.O_RDONLY) | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags if follow else flags | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        raise IrregularFileError(errno.EINVAL, "it is not a file", str(path)) from None  # a socket
+    kind = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(kind):
+        return os.fdopen(descriptor, "r+b" if write else "rb")
+    os.close(descriptor)
+    if stat.S_ISDIR(kind):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise IrregularFileError(errno.EINVAL, "it is not a file", str(path))
+
+
+def read_regular(path: Path, *, most_bytes: int = -1) -> bytes:
+    """Return the bytes of a file, or its first `most_bytes`. Raises as `open_regular` does."""
+    with open_regular(path) as stream:
+        return stream.read(most_bytes)
+
+
+Value = TypeVar("Value")
+
+_MOST_FILES = 256  # more than the shards of any model that fits on one machine
+
+
+def read_once(read: Callable[[Path], Value]) -> Callable[[Path], Value]:
+    """Return `read` so that it reads a file again only when its inode, size or a time of change is another one.
+
+    All who ask get the same value: it must not be changed. A file that is not there is asked for each time.
+    """
+
+    @lru_cache(maxsize=_MOST_FILES)
+    def read_as(path: Path, stamp: tuple[int, ...]) -> Value:  # noqa: ARG001  (what the value is kept by)
+        return read(path)
+
+    @wraps(read)
+    def read_if_changed(path: Path) -> Value:
+        try:
+            found = path.stat()
+        except OSError:
+            return read(path)
+        return read_as(path, (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
+
+    return read_if_changed
+
+
+ABSENT = "absent"
+WHOLE_BYTES = 64 << 20
+_EDGE_BYTES = 1 << 20
+_BLOCK_BYTES = 64 << 10
+_BLOCKS = 256
+
+
+def hash_path(path: Path) -> str:
+    """Return the hash of a file's or a folder's content; ABSENT when there is nothing, or a pipe or device."""
+    if path.is_dir():
+        rows = [(str(file.relative_to(path)), hash_path(file)) for file in _list_files(path)]
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    try:
+        return _hash_file(path)
+    except (FileNotFoundError, IrregularFileError):
+        return ABSENT
+
+
+def _list_files(folder: Path) -> list[Path]:
+    found: list[Path] = []
+    seen: set[tuple[int, int]] = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        here = Path(root).stat()
+        if (here.st_dev, here.st_ino) in seen:  # a link that goes round in a circle, or to what is hashed already
+            folders.clear()
+            continue
+        seen.add((here.st_dev, here.st_ino))
+        folders.sort()
+        found += [Path(root) / name for name in names]
+    return sorted(path for path in found if path.name != "README.md" and not path.is_dir())
+
+
+def _hash_file(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open_regular(path) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        digest.update(str(size).encode())
+        if size <= WHOLE_BYTES:
+            for block in iter(lambda: stream.read(_EDGE_BYTES), b""):
+                digest.update(block)
+            return digest.hexdigest()
+        digest.update(stream.read(_EDGE_BYTES))
+        for number in range(_BLOCKS):
+            stream.seek(size * number // _BLOCKS)
+            digest.update(stream.read(_BLOCK_BYTES))
+        stream.seek(-_EDGE_BYTES, os.SEEK_END)
+        digest.update(stream.read(_EDGE_BYTES))
+    return digest.hexdigest()

@@ -8,7 +8,7 @@ from http.client import HTTPResponse
 from pathlib import Path
 from urllib.request import Request
 
-from orchestrator.machine.user_folders import find_cache_home
+from orchestrator.machine.places import find_cache_home
 
 _ENDPOINT = "https://huggingface.co"
 _TRUE = frozenset({"1", "true", "yes", "on"})  # ENV_VARS_TRUE_VALUES of huggingface_hub/constants.py

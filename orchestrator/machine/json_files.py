@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
-from orchestrator.machine.regular_files import IrregularFileError, open_regular
+from orchestrator.machine.files import IrregularFileError, open_regular
 
 MOST_BYTES = 512 << 20  # the tokenizers and the measures of the largest runs have some tens of MB
 MOST_DEPTH = 100

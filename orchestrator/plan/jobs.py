@@ -18,13 +18,11 @@ from orchestrator.data.rows.shapes import sniff_kind
 from orchestrator.errors import OrchError, PreflightError, Problem, RecipeError, RunFolderError
 from orchestrator.evaluation.measures import check_metrics
 from orchestrator.machine.hardware import Hardware
-from orchestrator.machine.named_paths import find_file, find_python
-from orchestrator.machine.own_files import WORKERS
+from orchestrator.machine.packages import find_versions
+from orchestrator.machine.places import WORKERS, find_file, find_orch_cache, find_python
 from orchestrator.machine.rundir import RunDir
-from orchestrator.machine.user_folders import find_orch_cache
 from orchestrator.plan.load import LoadedRecipe
 from orchestrator.plan.measuring import find_teacher_spec
-from orchestrator.plan.provenance import find_versions
 from orchestrator.recipe.schema import ModelRef
 
 _RERANKER_KINDS = {"sentence-transformers": "labelled"}

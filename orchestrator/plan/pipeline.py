@@ -6,19 +6,24 @@ from dataclasses import replace
 
 from orchestrator.backends.protocol import Job, Training
 from orchestrator.machine.rundir import RunDir
+from orchestrator.plan.draft import Draft
 from orchestrator.plan.measuring import TEACHER, Measured, build_measured
-from orchestrator.plan.stages.data import add_guard_data, add_prepare, find_data_files
-from orchestrator.plan.stages.draft import Draft
-from orchestrator.plan.stages.scoring import (
+from orchestrator.plan.smoke import add_tiny_model, shrink_job
+from orchestrator.plan.stages import (
     add_base_score,
+    add_guard_data,
+    add_merge,
+    add_package,
     add_packaged_score,
+    add_prepare,
     add_scoring_file,
+    add_teacher,
+    add_train,
+    build_training,
+    find_data_files,
     guard_eval_files,
     run_eval_files,
 )
-from orchestrator.plan.stages.smoke import add_tiny_model, shrink_job
-from orchestrator.plan.stages.teacher import add_teacher
-from orchestrator.plan.stages.training import add_merge, add_package, add_train, build_training
 from orchestrator.recipe.plan import Plan, Stage
 
 

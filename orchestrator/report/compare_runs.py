@@ -14,9 +14,9 @@ from orchestrator.evaluation.metrics import METRICS_VERSION, SEED
 from orchestrator.evaluation.pairing import pair_up
 from orchestrator.evaluation.scored import TUNED
 from orchestrator.machine.rundir import RunDir
-from orchestrator.plan.launch import load_plan
 from orchestrator.report.record import load_object
 from orchestrator.report.wording import counted, figure, interval, p_value, signed
+from orchestrator.run.folder import load_plan
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from typing import Any
 from orchestrator.evaluation.metrics import build_metrics
 from orchestrator.evaluation.scored import load_scored
 from orchestrator.machine.rundir import RunDir, write_bytes, write_json, write_text
-from orchestrator.plan.launch import load_plan
 from orchestrator.report.audit import build_audit
 from orchestrator.report.card import write_results
 from orchestrator.report.curve import draw_loss_curve
 from orchestrator.report.page import render_page
 from orchestrator.report.record import load_record
 from orchestrator.report.summary import build_summary
+from orchestrator.run.folder import load_plan
 
 
 def write_report(run: RunDir) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from orchestrator.machine.files import read_regular
 from orchestrator.machine.json_files import find_object
-from orchestrator.machine.regular_files import read_regular
 from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import Plan, Stage
 from orchestrator.report.training_log import TrainingLog, load_training_log

@@ -13,9 +13,9 @@ from pathlib import Path
 from orchestrator.errors import RunFolderError
 from orchestrator.logs.row_texts import hide_details, hide_probes, hide_rows, load_row_texts
 from orchestrator.machine.files import open_fresh
+from orchestrator.machine.places import find_home
 from orchestrator.machine.rundir import RunDir
 from orchestrator.machine.secrets import find_secret_values, redact_text
-from orchestrator.machine.user_folders import find_home
 
 BUNDLE_VERSION = 1
 HEAD_BYTES = 256 << 10

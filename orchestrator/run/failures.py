@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,12 +29,9 @@ from orchestrator.logs.row_texts import hide_rows
 from orchestrator.logs.tail import find_line_number, read_tail
 from orchestrator.machine.language import Text, current_language
 from orchestrator.machine.rundir import StageDir
-from orchestrator.recipe.plan import Stage
-from orchestrator.run import wording
-from orchestrator.run.full_disk import describe_full_disk
-from orchestrator.run.silence import Stall
+from orchestrator.recipe.plan import Fallback, Stage
 from orchestrator.run.state import LaunchRecord
-from orchestrator.run.watch import Ending, Limits
+from orchestrator.run.watch import Ending, Limits, Stall
 
 _SIGNALLED_CODES = frozenset({129, 130, 143})  # HUP, INT, TERM: sent by somebody else
 _OWN_ERRORS: dict[int, type[OrchError]] = {
@@ -67,9 +67,9 @@ def build_failure(
 
     `missing`: outputs that a well-ended command did not write. `recipe`: the plan's, for a patch to try.
     """
-    resume = _say(wording.RESUME, folder.root.parent.parent)
+    resume = _say(RESUME, folder.root.parent.parent)
     if ending.reason == "timed-out":
-        message = _say(wording.TIMED_OUT, stage.name, limits.timeout_s)
+        message = _say(TIMED_OUT, stage.name, limits.timeout_s)
         return Failure("timed-out", StalledError(message, hint=resume, where=Where(str(folder.stdout_log))))
     if ending.stall:
         return Failure("stalled", _stall_error(stage, folder, ending, ending.stall, resume))
@@ -78,8 +78,8 @@ def build_failure(
     if ending.reason == "rows-missing" and ending.rows:
         return Failure("failed", _rows_error(stage, folder, ending.rows, limits.rows[ending.rows.side]))
     if ending.exit_code in stage.done_codes and missing:
-        message = _say(wording.OUTPUT_MISSING, stage.name, ending.exit_code, ", ".join(missing))
-        hint = _say(wording.OUTPUT_REMEDY)
+        message = _say(OUTPUT_MISSING, stage.name, ending.exit_code, ", ".join(missing))
+        hint = _say(OUTPUT_REMEDY)
         return Failure("failed", StageFailedError(message, hint=hint, where=_where(folder, None)))
     own = _own_error(stage, folder, record, ending.exit_code)
     if own:
@@ -100,27 +100,27 @@ def _say(text: Text, *values: object, **named: object) -> str:
 
 def _stall_error(stage: Stage, folder: StageDir, ending: Ending, stall: Stall, resume: str) -> OrchError:
     since = datetime.fromtimestamp(stall.since).astimezone().isoformat(sep=" ", timespec="seconds")
-    what = _say(wording.NOTHING_NEW if stall.kind == "news" else wording.NO_STEP)
-    message = _say(wording.STALLED, stage=stage.name, what=what, seconds=stall.seconds, since=since)
-    message += _say(wording.STALLED_AT, ending.at) if ending.at else _say(wording.STALLED_THERE)
+    what = _say(NOTHING_NEW if stall.kind == "news" else NO_STEP)
+    message = _say(STALLED, stage=stage.name, what=what, seconds=stall.seconds, since=since)
+    message += _say(STALLED_AT, ending.at) if ending.at else _say(STALLED_THERE)
     for pid in ending.stacks.suspended:
-        message += f"\n  {_say(wording.SUSPENDED, pid)}"
+        message += f"\n  {_say(SUSPENDED, pid)}"
     stacks = ending.stacks
     if not stacks.file:
         return StalledError(message, hint=resume, where=_where(folder, None))
-    hint = _say(wording.STACKS, stacks.file.name, stacks.line, resume)
+    hint = _say(STACKS, stacks.file.name, stacks.line, resume)
     return StalledError(message, hint=hint, where=Where(str(stacks.file), stacks.line))
 
 
 def _loss_error(stage: Stage, folder: StageDir, loss: LossProblem) -> OrchError:
-    message = _say(wording.LOSS_STOPPED, stage.name, loss.message)
-    hint = _say(wording.LOSS_GOES_ON, remedy=loss.remedy, kind=loss.kind)
+    message = _say(LOSS_STOPPED, stage.name, loss.message)
+    hint = _say(LOSS_GOES_ON, remedy=loss.remedy, kind=loss.kind)
     return StageFailedError(message, hint=hint, where=Where(str(folder.stdout_log)))
 
 
 def _rows_error(stage: Stage, folder: StageDir, loaded: RowsLoaded, expected: int) -> OrchError:
-    message = _say(wording.ROWS_MISSING, stage=stage.name, rows=loaded.rows, side=loaded.side, expected=expected)
-    return DataError(message, hint=_say(wording.ROWS_REMEDY), where=_where(folder, f"num_rows: {loaded.rows}"))
+    message = _say(ROWS_MISSING, stage=stage.name, rows=loaded.rows, side=loaded.side, expected=expected)
+    return DataError(message, hint=_say(ROWS_REMEDY), where=_where(folder, f"num_rows: {loaded.rows}"))
 
 
 def _status_of(ending: Ending, diagnosis: Diagnosis) -> str:
@@ -135,18 +135,18 @@ def _status_of(ending: Ending, diagnosis: Diagnosis) -> str:
 def _error_of(
     stage: Stage, folder: StageDir, ending: Ending, diagnosis: Diagnosis, *, status: str, patch: tuple[str, ...]
 ) -> OrchError:
-    how = _say(wording.NO_EXIT_CODE) if ending.exit_code is None else _say(wording.EXIT_CODE, ending.exit_code)
+    how = _say(NO_EXIT_CODE) if ending.exit_code is None else _say(EXIT_CODE, ending.exit_code)
     if diagnosis.rank is not None:
-        how = _say(wording.FIRST_RANK, how=how, rank=diagnosis.rank)
+        how = _say(FIRST_RANK, how=how, rank=diagnosis.rank)
     cause = diagnosis.cause
     if status == "out-of-memory" and diagnosis.name == "killed":
-        cause = _say(wording.KILLED_BY_KERNEL)
-    message = _say(wording.ENDED, stage=stage.name, how=how, cause=cause)
+        cause = _say(KILLED_BY_KERNEL)
+    message = _say(ENDED, stage=stage.name, how=how, cause=cause)
     if diagnosis.evidence and diagnosis.evidence not in message:
         message += f"\n  {diagnosis.evidence}"
     hint = diagnosis.remedy
     if patch:
-        hint += "\n" + _say(wording.TRY, " ".join(f"--set {item}" for item in patch))
+        hint += "\n" + _say(TRY, " ".join(f"--set {item}" for item in patch))
     return StageFailedError(message, hint=hint, where=_where(folder, diagnosis.evidence), name=diagnosis.name)
 
 
@@ -188,3 +188,71 @@ def _written_at(path: Path) -> tuple[bool, float]:
         return (False, 0.0)
     status = path.stat()
     return (status.st_size > 0, status.st_mtime)
+
+
+_FULL_BELOW_BYTES = 1 << 20  # a trainer that failed to write a checkpoint has left no room for a log's page
+
+
+def describe_full_disk(folder: Path) -> str:
+    """Return the words that a log would end with if it could, or nothing when there is room."""
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:
+        return ""
+    return f"{os.strerror(errno.ENOSPC)}: {folder} ({free} bytes are free)\n" if free < _FULL_BELOW_BYTES else ""
+
+
+OUT_OF_MEMORY = "out-of-memory"
+
+
+def find_next(stage: Stage, record: LaunchRecord, failure: Failure) -> Fallback | None:
+    """Return what the stage tries after that launch; None when memory is not its trouble, or nothing is left."""
+    if failure.status != OUT_OF_MEMORY or record.fallback >= len(stage.fallbacks):
+        return None
+    return stage.fallbacks[record.fallback]
+
+
+def explain_end(stage: Stage, failure: Failure) -> OrchError:
+    """Return the failure's error; it also says what was tried, where memory ran out with every batch of the plan."""
+    if failure.status != OUT_OF_MEMORY or not stage.fallbacks:
+        return failure.error
+    problem = failure.error.problems[0]
+    tried = "; ".join(fallback.title for fallback in stage.fallbacks)
+    message = f"{problem.message}\n  smaller batches were tried, to no avail: {tried}"
+    return StageFailedError(message, hint=problem.hint, where=problem.where, name=problem.name)
+
+
+ENDED = Text("{stage} ended with {how}: {cause}", "{stage} 异常结束（{how}）：{cause}")
+EXIT_CODE = Text("exit code {0}", "退出码 {0}")
+NO_EXIT_CODE = Text("no exit code: its launcher was killed", "无退出码：启动器被杀死")
+FIRST_RANK = Text("{how}, rank {rank} failed first", "{how}，rank {rank} 最先失败")
+KILLED_BY_KERNEL = Text("the kernel killed it because memory ran out", "内存耗尽，进程被内核杀死")
+TRY = Text("try: orch run RECIPE {0}", "可尝试：orch run RECIPE {0}")
+RESUME = Text("resume it with `orch resume {0}`", "用 `orch resume {0}` 恢复运行")
+TIMED_OUT = Text("{0} ran longer than its limit of {1:g} s and was stopped", "{0} 运行时间超过上限 {1:g} 秒，已被停止")
+NOTHING_NEW = Text("said nothing new", "没有新的输出")
+NO_STEP = Text("made no step", "没有前进一步")
+STALLED = Text("{stage} {what} for {seconds:g} s, since {since}", "{stage} 已有 {seconds:g} 秒{what}（自 {since} 起）")
+STALLED_AT = Text(" at {0}: it was stopped", "，停在 {0}：已被停止")
+STALLED_THERE = Text(": it was stopped", "：已被停止")
+SUSPENDED = Text("process {0} is stopped (state T): somebody suspended it", "进程 {0} 处于停止状态（T）：有人将其挂起")
+STACKS = Text(
+    "{0} shows from line {1} on where its processes stood; {2}", "{0} 从第 {1} 行起记录了各进程当时的位置；{2}"
+)
+LOSS_STOPPED = Text("{0} was stopped: {1}", "{0} 已被停止：{1}")
+LOSS_GOES_ON = Text(
+    "{remedy}; `watch: {{{kind}: warn}}` in the recipe lets it go on",
+    "{remedy}；在配方中设置 `watch: {{{kind}: warn}}` 可让训练继续",
+)
+ROWS_MISSING = Text(
+    "{stage} has loaded {rows} {side} rows, and {expected} were prepared: it was stopped",
+    "{stage} 加载了 {rows} 条 {side} 数据，而准备了 {expected} 条：已被停止",
+)
+ROWS_REMEDY = Text(
+    "the trainer leaves out rows that are too long or malformed: raise max_length, or see its log for the reason",
+    "训练器会丢弃过长或格式错误的数据：增大 max_length，或查看其日志中的原因",
+)
+OUTPUT_MISSING = Text("{0} ended with exit code {1} but did not write {2}", "{0} 以退出码 {1} 结束，但没有写出 {2}")
+OUTPUT_REMEDY = Text("read its log: it may have skipped its work in silence", "查看其日志：可能悄悄跳过了工作")
+STOPPED_AT = Text("stopped at {0}", "已停在 {0}")
+GO_ON = Text("go on with `orch resume {0}`", "用 `orch resume {0}` 继续")

@@ -1,4 +1,4 @@
-"""The stage loop: skip what is done, launch or adopt the rest one by one, and leave the run resumable at any moment."""
+"""Runs a plan's stages, one by one, and leaves the run resumable at any moment."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from orchestrator.errors import InterruptedRunError, OrchError, RunFolderError
 from orchestrator.logs.events import (
@@ -21,43 +23,86 @@ from orchestrator.logs.events import (
     load_losses,
 )
 from orchestrator.logs.follow import scrub_logs
+from orchestrator.logs.health import LossRules
 from orchestrator.logs.live import LiveLog
 from orchestrator.machine import process, process_stacks
+from orchestrator.machine.json_files import load_json
 from orchestrator.machine.language import current_language
 from orchestrator.machine.process import Child, Processes
 from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import Plan, Stage
 from orchestrator.recipe.schema import Watch
-from orchestrator.run import wording
-from orchestrator.run.attempts import find_missing_outputs, prepare_attempt
-from orchestrator.run.build_locks import clear_stale_build_locks
-from orchestrator.run.digests import stage_digest
-from orchestrator.run.failures import Failure, build_failure
-from orchestrator.run.interrupts import Interrupts, counted_interrupts
-from orchestrator.run.leftovers import find_leftover
-from orchestrator.run.links import refuse_links
-from orchestrator.run.lock import explain_os_error, held_lock, show_life
-from orchestrator.run.memory import explain_end, find_next
-from orchestrator.run.outcomes import RunOutcome, StageOutcome
-from orchestrator.run.rows import load_expected_rows
-from orchestrator.run.rules import build_loss_rules, load_watch
-from orchestrator.run.scripts import write_plan, write_script
-from orchestrator.run.spawning import spawn_stage
-from orchestrator.run.stacks import Inspector
+from orchestrator.run.failures import GO_ON, STOPPED_AT, Failure, build_failure, explain_end, find_next
+from orchestrator.run.folder import refuse_links
+from orchestrator.run.launching import clear_stale_build_locks, spawn_stage, write_plan, write_script
+from orchestrator.run.resume import find_missing_outputs, prepare_attempt, stage_digest
 from orchestrator.run.state import (
     LaunchRecord,
     RunState,
     StageResult,
+    explain_os_error,
+    find_leftover,
     find_state,
+    held_lock,
     load_launch,
     load_result,
     read_exit_code,
+    show_life,
     write_launch,
     write_result,
     write_state,
 )
-from orchestrator.run.stopping import PATIENCE, Clock, Patience, stop_stage
+from orchestrator.run.stopping import PATIENCE, Clock, Inspector, Interrupts, Patience, counted_interrupts, stop_stage
 from orchestrator.run.watch import Limits, Surroundings, watch_stage
+
+
+@dataclass(frozen=True)
+class StageOutcome:
+    """How a stage came to be done in this call: `status` is done, or skipped when it was done before."""
+
+    name: str
+    status: str
+    exit_code: int
+    seconds: float
+    attempts: int
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """A finished run. `exit_code` is 0, or the other done code that a stage ended with (8: the gate was missed)."""
+
+    run_dir: RunDir
+    stages: tuple[StageOutcome, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """The last code of a stage that is not 0."""
+        return next((stage.exit_code for stage in reversed(self.stages) if stage.exit_code), 0)
+
+
+def load_expected_rows(stage: Stage, run: RunDir) -> dict[str, int]:
+    """Return the kept rows of each side, for a stage whose log counts rows; nothing where there is no ledger."""
+    if not stage.counts_rows:
+        return {}
+    try:
+        sides = load_json(run.ledger_json)["sides"]
+        return {name: int(side["kept"]) for name, side in sides.items()}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def load_watch(plan: Plan) -> Watch:
+    """Return `watch:` of the plan's recipe; the defaults for a plan that is older than this key."""
+    try:
+        return Watch.model_validate(plan.recipe.get("watch") or {})
+    except ValidationError as error:
+        message = f"`watch` in plan.json is not what Orch writes: {error.errors()[0]['msg']}"
+        raise RunFolderError(message, hint="start a new run of the recipe") from error
+
+
+def build_loss_rules(watch: Watch, stage: Stage) -> LossRules:
+    """Return how the losses of that stage are judged."""
+    return LossRules(watch.diverged, watch.flat, watch.reports, stage.flat_loss)
 
 
 @dataclass(frozen=True)
@@ -317,8 +362,8 @@ def _conclude(run: _Run, stage: Stage, record: LaunchRecord, exit_code: int, sec
 
 def _interrupted(run: _Run, stage: Stage) -> InterruptedRunError:
     language = current_language()
-    hint = wording.GO_ON.say(language).format(run.folder.root)
-    return InterruptedRunError(wording.STOPPED_AT.say(language).format(stage.name), hint=hint)
+    hint = GO_ON.say(language).format(run.folder.root)
+    return InterruptedRunError(STOPPED_AT.say(language).format(stage.name), hint=hint)
 
 
 def _with_child(run: _Run, stage: Stage, child: Child) -> RunState:

@@ -13,13 +13,20 @@ from orchestrator.errors import RunFolderError
 from orchestrator.logs.follow import LogFollower
 from orchestrator.machine import process
 from orchestrator.machine.json_files import load_object, read_text
-from orchestrator.machine.ownership import is_own
 from orchestrator.machine.process import Processes
 from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import plan_from_json
-from orchestrator.run.leftovers import find_leftover
-from orchestrator.run.lock import held_lock, is_supervised, load_holder
-from orchestrator.run.state import RunState, find_state, read_state, write_state
+from orchestrator.run.folder import is_own
+from orchestrator.run.state import (
+    RunState,
+    find_leftover,
+    find_state,
+    held_lock,
+    is_supervised,
+    load_holder,
+    read_state,
+    write_state,
+)
 from orchestrator.run.stopping import PATIENCE, Clock, Patience, stop_stage
 
 POLL_S = 0.3

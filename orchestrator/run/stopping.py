@@ -1,13 +1,21 @@
-"""The stop ladder: INT, then TERM, then KILL, until nothing that the stage started is left."""
+"""Stopping: the signals that ask for it, the ladder INT, TERM, KILL, and where a stalled stage stood before."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
 from typing import Protocol
 
+from orchestrator.logs.tail import count_line_ends
+from orchestrator.machine.files import open_to_append
 from orchestrator.machine.process import Child, Processes
+from orchestrator.machine.rundir import StageDir
 
 POLL_S = 0.1
 
@@ -88,3 +96,138 @@ def _wait(child: Child, processes: Processes, clock: Clock, seconds: float, hurr
         if not processes.find_members(child):
             return
         clock.sleep(POLL_S)
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+DEBOUNCE_S = 0.3  # a closing terminal or a service manager sends two signals at once
+
+
+@dataclass
+class Interrupts:
+    """How often the user has asked to stop: 0 go on, 1 stop, 2 or more kill at once."""
+
+    count: int = 0
+    last: float = 0.0
+
+    def add(self, number: int, at: float) -> None:
+        """Count one signal at that time (seconds, any origin); a hangup never counts as the second."""
+        if self.count == 0 or (number != signal.SIGHUP and at - self.last > DEBOUNCE_S):
+            self.count += 1
+            self.last = at
+
+
+def raise_on_stop_signals() -> None:
+    """Let TERM and HUP end a command as Ctrl-C does, with the probe that it waits for. Ignored ones stay ignored."""
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, handle)
+
+
+@contextmanager
+def counted_interrupts() -> Iterator[Interrupts]:
+    """Count the stop signals inside the block. Signals that were ignored outside (nohup) stay so.
+
+    Only the main thread can catch signals; elsewhere nothing is counted.
+    """
+    interrupts = Interrupts()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupts
+        return
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        interrupts.add(number, time.monotonic())
+
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, handle)
+    try:
+        yield interrupts
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+WRITING_S = 2.0  # what one process may take to write its stacks and die
+ALL_S = 20.0
+_POLL_S = 0.05
+
+
+class Inspector(Protocol):
+    """What is asked of the operating system; orchestrator.machine.process_stacks satisfies it."""
+
+    def find_suspended(self, pids: tuple[int, ...], /) -> tuple[int, ...]:
+        """Return those that are stopped by a signal."""
+        ...
+
+    def find_spy(self, python: str, /) -> str | None:
+        """Return the program py-spy."""
+        ...
+
+    def read_stacks(self, spy: str, pid: int, /, *, suspended: bool) -> str | None:
+        """Return what py-spy says of a process."""
+        ...
+
+    def has_faulthandler(self, pid: int, /) -> bool:
+        """Tell whether SIGABRT makes the process write its stacks."""
+        ...
+
+    def forbid_core(self, pid: int, /) -> None:
+        """Keep an aborting process from writing its memory to the disk."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stacks:
+    """What was found: the file and line from which on the stacks stand, and who had been suspended before."""
+
+    file: Path | None = None
+    line: int = 1
+    suspended: tuple[int, ...] = ()
+
+
+def dump_stacks(
+    child: Child, folder: StageDir, python: str, *, processes: Processes, clock: Clock, inspector: Inspector
+) -> Stacks:
+    """Write down the stacks of every Python process of a stage; `python` is the one that runs it.
+
+    py-spy's go to stacks.txt. Where it finds nothing, the processes write their own to stderr.log, and do not survive.
+    """
+    members = processes.find_members(child)
+    suspended = inspector.find_suspended(members)
+    spy = inspector.find_spy(python)
+    found = {pid: inspector.read_stacks(spy, pid, suspended=pid in suspended) for pid in members} if spy else {}
+    texts = [text for text in found.values() if text]
+    if texts:
+        line = count_line_ends(folder.stacks_txt) + 1
+        with open_to_append(folder.stacks_txt) as stream:
+            stream.write(("\n".join(texts) + "\n").encode(errors="replace"))
+        return Stacks(folder.stacks_txt, line, suspended)
+    line = count_line_ends(folder.stderr_log) + 1
+    asked = tuple(pid for pid in members if inspector.has_faulthandler(pid))
+    _abort_in_turn(child, asked, processes, clock, inspector)
+    return Stacks(folder.stderr_log if asked else None, line, suspended)
+
+
+def _abort_in_turn(
+    child: Child, asked: tuple[int, ...], processes: Processes, clock: Clock, inspector: Inspector
+) -> None:
+    """Let each process write its stacks while the others stand still.
+
+    All write to one file, and a launcher ends the others as soon as one has died.
+    """
+    members = processes.find_members(child)
+    processes.signal_pids(members, signal.SIGSTOP)
+    end = clock.monotonic() + ALL_S
+    for pid in asked:
+        inspector.forbid_core(pid)
+        processes.signal_pids((pid,), signal.SIGABRT)
+        processes.signal_pids((pid,), signal.SIGCONT)
+        patience = min(clock.monotonic() + WRITING_S, end)
+        while pid in processes.find_members(child) and clock.monotonic() < patience:
+            clock.sleep(_POLL_S)
+    processes.signal_pids(processes.find_members(child), signal.SIGCONT)

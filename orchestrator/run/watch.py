@@ -10,13 +10,98 @@ from orchestrator.logs.health import LossProblem
 from orchestrator.logs.live import LiveLog
 from orchestrator.machine.process import Child, Processes
 from orchestrator.machine.rundir import StageDir
-from orchestrator.run.disk_writes import DiskWrites
-from orchestrator.run.interrupts import Interrupts
-from orchestrator.run.lock import HEARTBEAT_S
-from orchestrator.run.silence import Silence, Stall
-from orchestrator.run.stacks import Inspector, Stacks, dump_stacks
-from orchestrator.run.state import LaunchRecord, read_exit_code
-from orchestrator.run.stopping import Clock, Patience, stop_stage
+from orchestrator.run.state import HEARTBEAT_S, LaunchRecord, read_exit_code
+from orchestrator.run.stopping import Clock, Inspector, Interrupts, Patience, Stacks, dump_stacks, stop_stage
+
+# Lines that are no steps (an evaluation, a save, a warning that repeats) show that the process lives, not that it
+# trains: for a while they count, and for good in a stage that has never shown a step.
+TALK_FACTOR = 10
+MAX_GAP_S = 60.0  # Orch itself was suspended for what lies above: nobody knows what the stage did meanwhile
+
+
+@dataclass(frozen=True)
+class Stall:
+    """A stage that does not come on. `seconds` without (`kind`) news or steps, `since` that unix time."""
+
+    kind: str
+    seconds: float
+    since: float
+
+
+class Silence:
+    """Measures, look by look, how long a stage has said nothing new and how long it has made no step."""
+
+    def __init__(self, timeout_s: float | None, clock: Clock) -> None:
+        """Call it a stall after `timeout_s`; never when None."""
+        self._timeout_s = timeout_s
+        self._clock = clock
+        self._looked_at = clock.monotonic()
+        self._news = _Wait(clock.time())
+        self._steps = _Wait(clock.time())
+
+    def look(self, news: int, steps: int) -> Stall | None:
+        """Return the stall, if it is one by now. `news`, `steps`: how many of each the logs have shown so far."""
+        now = self._clock.monotonic()
+        gap, self._looked_at = min(now - self._looked_at, MAX_GAP_S), now
+        unix = self._clock.time()
+        self._news = self._news.after(gap, news, unix)
+        self._steps = self._steps.after(gap, steps, unix)
+        if self._timeout_s is None:
+            return None
+        if self._news.seconds > self._timeout_s:
+            return Stall("news", self._timeout_s, self._news.since)
+        if steps and self._steps.seconds > TALK_FACTOR * self._timeout_s:
+            return Stall("steps", TALK_FACTOR * self._timeout_s, self._steps.since)
+        return None
+
+
+@dataclass(frozen=True)
+class _Wait:
+    """So long a count has stood still, since that unix time."""
+
+    since: float
+    seconds: float = 0.0
+    count: int = 0
+
+    def after(self, gap: float, count: int, unix: float) -> _Wait:
+        if count != self.count:
+            return _Wait(unix, 0.0, count)
+        return _Wait(self.since, self.seconds + gap, count)
+
+
+SIGN_BYTES = 16 << 20
+_LOOKS = 20  # within the time that a stage may be silent
+_LEAST_S = 10.0  # a look reads the process table
+
+
+class DiskWrites:
+    """Counts signs of life: one whenever a stage's processes have written `SIGN_BYTES` or more since the last."""
+
+    def __init__(self, child: Child, processes: Processes, clock: Clock, timeout_s: float | None) -> None:
+        """Look some times within `timeout_s`; never when None."""
+        self._child = child
+        self._processes = processes
+        self._clock = clock
+        self._every_s = None if timeout_s is None else max(timeout_s / _LOOKS, _LEAST_S)
+        self._looked_at = clock.monotonic()
+        self._before: dict[int, int] = {}
+        self._unsigned = 0
+        self._signs = 0
+
+    def look(self) -> int:
+        """Return how many signs there have been."""
+        now = self._clock.monotonic()
+        if self._every_s is None or now - self._looked_at < self._every_s:
+            return self._signs
+        self._looked_at = now
+        written = self._processes.count_written_bytes(self._child)
+        self._unsigned += sum(max(0, count - self._before.get(pid, 0)) for pid, count in written.items())
+        self._before = written
+        if self._unsigned >= SIGN_BYTES:
+            self._unsigned = 0
+            self._signs += 1
+        return self._signs
+
 
 LINGER_S = 2.0  # what a stage's own processes may take to follow their launcher
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import PreflightError, RunFolderError, Where
+from orchestrator.machine.files import read_regular
 from orchestrator.machine.json_files import MOST_BYTES, load_json
-from orchestrator.machine.own_files import WORKERS
-from orchestrator.machine.regular_files import read_regular
+from orchestrator.machine.places import WORKERS
 from orchestrator.machine.rundir import RunDir
-from orchestrator.plan.launch import find_run, is_own_run, load_own_plan
 from orchestrator.recipe.plan import Plan
+from orchestrator.run.folder import find_run, is_own_run, load_own_plan
 
 # scorer → what a client asks the server for
 KINDS = {

@@ -12,11 +12,10 @@ from orchestrator.backends.score_heads import has_other_head
 from orchestrator.backends.scorers import NEW_HEAD, VECTORS, WORDS
 from orchestrator.errors import PreflightError, RunFolderError
 from orchestrator.machine.json_files import load_json
-from orchestrator.machine.model_weights import describe_damage
 from orchestrator.machine.rundir import RunDir
-from orchestrator.machine.safetensors_files import Damage, read_shapes
+from orchestrator.machine.weights import Damage, describe_damage, read_shapes
 from orchestrator.recipe.plan import Command, Plan, Stage
-from orchestrator.run.checkpoints import find_defect, list_checkpoint_folders
+from orchestrator.run.resume import find_defect, list_checkpoint_folders
 from orchestrator.run.state import load_result
 from orchestrator.serving.artefact import says_of_model
 

@@ -10,10 +10,9 @@ from typing import Any
 
 from orchestrator.backends.render import render_command
 from orchestrator.errors import PreflightError
-from orchestrator.machine.installed import normalise
+from orchestrator.machine.files import read_regular
+from orchestrator.machine.packages import find_packages, spell
 from orchestrator.machine.process import run
-from orchestrator.machine.regular_files import read_regular
-from orchestrator.plan.provenance import find_packages
 from orchestrator.recipe.plan import Command
 from orchestrator.serving.artefact import Artefact
 from orchestrator.serving.foreground import OWN_FOLDER
@@ -49,7 +48,7 @@ _IN_SENTENCE_TRANSFORMERS = (
 )
 _PROBE = """
 import importlib.metadata as m, json, sys
-from orchestrator.machine.regular_files import read_regular
+from orchestrator.machine.files import read_regular
 found = {}
 for name in sys.argv[1:]:
     try: found[name] = m.version(name)
@@ -86,7 +85,7 @@ def _ask(python: str) -> dict[str, str]:
 
 def _read(python: str) -> dict[str, str]:
     packages = find_packages(python, may_run=False)
-    return {name: packages[normalise(name)] for name in DISTRIBUTIONS.values() if normalise(name) in packages}
+    return {name: packages[spell(name)] for name in DISTRIBUTIONS.values() if spell(name) in packages}
 
 
 def find_obstacle(backend: str, artefact: Artefact) -> str | None:

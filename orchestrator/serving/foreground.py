@@ -18,8 +18,7 @@ from orchestrator.errors import PreflightError
 from orchestrator.machine import process
 from orchestrator.machine.process import Child, Launch
 from orchestrator.recipe.plan import Command
-from orchestrator.run.interrupts import Interrupts
-from orchestrator.run.stopping import Patience, stop_stage
+from orchestrator.run.stopping import Interrupts, Patience, stop_stage
 
 PATIENCE = Patience(interrupt_s=15.0, terminate_s=5.0, kill_s=5.0)
 POLL_S = 0.2

@@ -17,8 +17,8 @@ from orchestrator.machine import process
 from orchestrator.machine.language import current_language
 from orchestrator.machine.secrets import find_secret_values, rename_hub_token
 from orchestrator.recipe.plan import Command
-from orchestrator.run.interrupts import Interrupts, counted_interrupts
-from orchestrator.run.silence import Silence
+from orchestrator.run.stopping import Interrupts, counted_interrupts
+from orchestrator.run.watch import Silence
 from orchestrator.serving.foreground import POLL_S, Started, find_exit_code, started, tell_progress
 
 STALL_VARIABLE = "ORCH_STALL_TIMEOUT_S"

@@ -10,7 +10,7 @@ import pytest
 from orchestrator.backends import BACKENDS
 from orchestrator.backends.render import render_run_script
 from orchestrator.plan.pipeline import build_plan
-from orchestrator.plan.stages.fallbacks import list_batches
+from orchestrator.plan.stages import list_batches
 from orchestrator.recipe.plan import plan_from_json
 from tests.golden.regenerate import BGE_LARGE, GPU, MINILM, QWEN, ROBERTA, hub
 from tests.jobs import build_imagined_job

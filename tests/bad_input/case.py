@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.machine.ownership import seal
 from orchestrator.machine.rundir import RunDir
+from orchestrator.run.folder import seal
 
 
 @dataclass(frozen=True)

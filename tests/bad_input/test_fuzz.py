@@ -25,10 +25,10 @@ from orchestrator.logs.events import load_events
 from orchestrator.machine.hardware import CPU
 from orchestrator.machine.rundir import RunDir
 from orchestrator.plan.jobs import build_job
-from orchestrator.plan.launch import load_plan
 from orchestrator.plan.load import load_recipe
 from orchestrator.plan.pipeline import build_plan
 from orchestrator.recipe.schema import ModelRef
+from orchestrator.run.folder import load_plan
 from orchestrator.run.runs import summarise
 from orchestrator.run.state import load_launch, load_result
 from tests.bad_input.case import GOOD, RECIPE, BadInput

@@ -11,8 +11,8 @@ from orchestrator.checks.environments import requirements, tested
 from orchestrator.checks.environments.requirements import find_minimum, find_requirements
 from orchestrator.checks.environments.tested import find_constraints, judge_version, load_tested
 from orchestrator.errors import PreflightError
-from orchestrator.machine import own_files
-from orchestrator.machine.distributions import normalise
+from orchestrator.machine import places
+from orchestrator.machine.packages import normalise
 
 
 def test_the_tested_set_is_read_from_the_constraints():
@@ -22,7 +22,7 @@ def test_the_tested_set_is_read_from_the_constraints():
 
 
 def test_constraints_that_are_not_there_are_said(monkeypatch, tmp_path):
-    monkeypatch.setattr(own_files, "PACKAGE", tmp_path / "a")
+    monkeypatch.setattr(places, "PACKAGE", tmp_path / "a")
     with pytest.raises(PreflightError, match=r"constraints\.txt"):
         find_constraints()
     (tmp_path / "a").mkdir()

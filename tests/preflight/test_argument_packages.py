@@ -6,8 +6,8 @@ import pytest
 
 from orchestrator.checks import CHECKS
 from orchestrator.checks.argument_packages import ASKED_FOR, check_argument_packages
+from orchestrator.machine.packages import DISTRIBUTIONS, OPTIONAL
 from orchestrator.plan.pipeline import build_plan
-from orchestrator.plan.provenance import DISTRIBUTIONS, OPTIONAL
 from tests.jobs import TESTED
 from tests.shipped import build_shipped_job
 

@@ -16,11 +16,10 @@ import pytest
 from orchestrator.machine import process
 from orchestrator.machine.process import Child, Launch
 from orchestrator.machine.rundir import RunDir
-from orchestrator.plan.launch import adopt_run
 from orchestrator.recipe.plan import Command, Plan, Resume, Stage
-from orchestrator.run.interrupts import Interrupts
+from orchestrator.run.folder import adopt_run
 from orchestrator.run.state import read_state
-from orchestrator.run.stopping import Patience
+from orchestrator.run.stopping import Interrupts, Patience
 
 HERE = Path(__file__).parent
 BAD = HERE / "bad_children"

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from orchestrator.logs.events import Event, Message, load_events
 from orchestrator.machine.process_table import read_table
 from orchestrator.machine.rundir import RunDir
-from orchestrator.plan.launch import adopt_run
 from orchestrator.recipe.plan import Command, Plan, Resume, Stage
+from orchestrator.run.folder import adopt_run
 from orchestrator.run.loop import run_plan
 from orchestrator.run.runs import summarise
 from orchestrator.run.state import load_result, read_state
@@ -25,7 +25,7 @@ from orchestrator.run.stopping import Patience
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from orchestrator.run.outcomes import RunOutcome
+    from orchestrator.run.loop import RunOutcome
 
 HERE = Path(__file__).parent
 QUICK = Patience(2.0, 1.0, 3.0)

@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import RunFolderError, StageFailedError
-from orchestrator.run.lock import explain_os_error
 from orchestrator.run.runs import list_runs, stop_run, summarise
-from orchestrator.run.state import read_state
+from orchestrator.run.state import explain_os_error, read_state
 from tests.process.recovery import FIRST, LAST, QUICK, STEPS, TRAIN, assert_recovers, make_run
 
 needs_root = pytest.mark.skipif(

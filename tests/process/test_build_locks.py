@@ -9,8 +9,8 @@ import sys
 
 from orchestrator.machine import process
 from orchestrator.machine.rundir import RunDir
-from orchestrator.run.build_locks import VARIABLE, clear_stale_build_locks
-from orchestrator.run.lock import held_lock
+from orchestrator.run.launching import VARIABLE, clear_stale_build_locks
+from orchestrator.run.state import held_lock
 
 
 def make_lock(folder):

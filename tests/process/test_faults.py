@@ -19,10 +19,9 @@ from orchestrator.machine import process
 from orchestrator.machine.process_table import read_table
 from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import Command, Stage
-from orchestrator.run.lock import is_supervised
 from orchestrator.run.loop import run_plan
 from orchestrator.run.runs import follow_logs, list_runs, stop_run, summarise
-from orchestrator.run.state import load_launch, load_result, read_state
+from orchestrator.run.state import is_supervised, load_launch, load_result, read_state
 from orchestrator.run.stopping import Patience
 
 QUICK = Patience(2.0, 1.0, 3.0)

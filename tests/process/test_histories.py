@@ -21,10 +21,10 @@ from orchestrator.logs.events import (
 from orchestrator.machine.rundir import write_json
 from orchestrator.recipe.schema import Watch
 from orchestrator.run import loop
-from orchestrator.run.disk_writes import SIGN_BYTES
 from orchestrator.run.loop import run_plan
 from orchestrator.run.state import LaunchRecord, load_result, read_state
 from orchestrator.run.stopping import Patience
+from orchestrator.run.watch import SIGN_BYTES
 
 INT, TERM, KILL = signal.SIGINT, signal.SIGTERM, signal.SIGKILL
 PATIENCE = Patience(20.0, 10.0, 5.0)

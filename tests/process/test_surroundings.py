@@ -19,10 +19,9 @@ import pytest
 from orchestrator.errors import InterruptedRunError, StageFailedError, StalledError
 from orchestrator.logs.events import StageFinished, Step
 from orchestrator.machine import process
-from orchestrator.plan.launch import adopt_run
-from orchestrator.run.lock import STALE_AFTER_S, held_lock
+from orchestrator.run.folder import adopt_run
 from orchestrator.run.runs import stop_run, summarise
-from orchestrator.run.state import load_result, read_state
+from orchestrator.run.state import STALE_AFTER_S, held_lock, load_result, read_state
 from tests.process.recovery import QUICK, STEPS, TRAIN, assert_recovers, make_run
 
 ORCH = str(Path(sys.executable).parent / "orch")
@@ -270,7 +269,7 @@ def test_a_suspended_orch_can_be_stopped(run, undisturbed):
 def test_a_command_that_is_told_to_end_takes_its_probe_along(tmp_path):
     """TERM and HUP outside a stage: nothing that was started to look around may stay."""
     script = (
-        "import sys; from orchestrator.machine import process; from orchestrator.run.interrupts import "
+        "import sys; from orchestrator.machine import process; from orchestrator.run.stopping import "
         "raise_on_stop_signals as r; r(); print('ready', flush=True); process.run(('sleep', '987.125'), 60)"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as orch:

@@ -6,10 +6,10 @@ import json
 import pytest
 
 from orchestrator.evaluation.metrics import build_metrics
-from orchestrator.plan.launch import load_plan
 from orchestrator.report.cautions import build_cautions, build_gaps
 from orchestrator.report.record import Check, load_record
 from orchestrator.report.training_log import EvalPoint, LossPoint, TrainingLog
+from orchestrator.run.folder import load_plan
 
 
 @pytest.fixture(scope="module")

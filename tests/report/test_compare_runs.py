@@ -8,8 +8,8 @@ import pytest
 from orchestrator.errors import RunFolderError
 from orchestrator.evaluation.metrics import build_metrics
 from orchestrator.machine.rundir import RunDir, write_json
-from orchestrator.plan.launch import load_plan
 from orchestrator.report.compare_runs import compare_runs
+from orchestrator.run.folder import load_plan
 
 
 @pytest.fixture

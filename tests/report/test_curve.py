@@ -5,7 +5,6 @@ import struct
 
 import pytest
 
-from orchestrator.plan.launch import load_plan
 from orchestrator.report.curve import draw_loss_curve, smoothed
 from orchestrator.report.training_log import (
     EvalPoint,
@@ -15,6 +14,7 @@ from orchestrator.report.training_log import (
     is_dead,
     load_training_log,
 )
+from orchestrator.run.folder import load_plan
 
 
 def points(*losses):

@@ -10,13 +10,13 @@ import pytest
 from orchestrator.evaluation.groups import GroupEval
 from orchestrator.evaluation.scored import Scored
 from orchestrator.machine.rundir import write_json, write_text
-from orchestrator.plan.launch import load_plan
 from orchestrator.recipe.plan import Command, Stage
 from orchestrator.report.audit import build_audit
 from orchestrator.report.label_figure import WIDTH, build_label_figure
 from orchestrator.report.notes import describe_teacher
 from orchestrator.report.publish import write_report
 from orchestrator.report.summary import build_lines
+from orchestrator.run.folder import load_plan
 from tests.report.conftest import HOSTILE, build_groups, write_lines, write_scores
 
 LABELS = {

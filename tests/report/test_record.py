@@ -4,8 +4,8 @@ import pytest
 
 from orchestrator.errors import RunFolderError
 from orchestrator.machine.rundir import RunDir
-from orchestrator.plan.launch import load_plan
 from orchestrator.report.record import load_record, parse_checks
+from orchestrator.run.folder import load_plan
 
 
 def test_checks_keep_their_numbers_apart_from_their_words():

@@ -19,15 +19,14 @@ from orchestrator.cli import orch
 from orchestrator.cli.predict_command import parse_answers
 from orchestrator.errors import OrchError, StageFailedError
 from orchestrator.logs.events import load_events
-from orchestrator.machine.content_hash import ABSENT, hash_path
+from orchestrator.machine.files import ABSENT, hash_path
 from orchestrator.machine.json_files import DamagedJsonError, load_json, parse_json, require_types
 from orchestrator.machine.rundir import RunDir
-from orchestrator.plan.launch import load_plan
 from orchestrator.recipe.plan import Command, Plan, Stage
 from orchestrator.run.bundle import write_bundle
-from orchestrator.run.lock import load_holder
+from orchestrator.run.folder import load_plan
 from orchestrator.run.runs import list_runs
-from orchestrator.run.state import load_launch, load_result
+from orchestrator.run.state import load_holder, load_launch, load_result
 from orchestrator.serving.artefact import load_artefact
 from tests.security.test_terminal import list_modules
 

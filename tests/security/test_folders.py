@@ -10,11 +10,11 @@ import pytest
 from orchestrator.cli import main
 from orchestrator.errors import OrchError
 from orchestrator.machine.rundir import RunDir, write_text
-from orchestrator.plan.launch import find_run
 from orchestrator.recipe.plan import Command, Stage
-from orchestrator.run.attempts import prepare_attempt
-from orchestrator.run.lock import held_lock
+from orchestrator.run.folder import find_run
+from orchestrator.run.resume import prepare_attempt
 from orchestrator.run.runs import follow_logs
+from orchestrator.run.state import held_lock
 
 
 @pytest.fixture

@@ -13,11 +13,10 @@ import threading
 import pytest
 
 from orchestrator.cli import main
-from orchestrator.machine import ownership
-from orchestrator.machine.ownership import find_key, is_own
 from orchestrator.machine.rundir import RunDir
-from orchestrator.plan.launch import adopt_run, load_plan
 from orchestrator.recipe.plan import Command, Plan, Stage
+from orchestrator.run import folder
+from orchestrator.run.folder import adopt_run, find_key, is_own, load_plan
 
 SPEC = {"scorer": "chat", "tool": "swift", "model_type": "qwen3", "template": "qwen3", "trust_remote_code": True}
 
@@ -117,10 +116,10 @@ def test_a_run_folder_that_lay_ready_for_a_run_is_not_taken_for_ones_own(folder,
     from orchestrator.errors import RunFolderError
     from orchestrator.machine.hardware import CPU
     from orchestrator.plan.jobs import build_job
-    from orchestrator.plan.launch import create_run
     from orchestrator.plan.load import load_recipe
     from orchestrator.plan.pipeline import build_plan
-    from orchestrator.plan.provenance import Asked
+    from orchestrator.run.folder import create_run
+    from orchestrator.run.provenance import Asked
 
     plan = build_plan(build_job(load_recipe(folder / "recipe.yaml"), folder / "run", CPU))
     asked = Asked(folder / "recipe.yaml")
@@ -172,7 +171,7 @@ def test_of_keys_that_are_made_at_one_moment_the_first_stands(config):
 
     def make() -> None:
         barrier.wait()
-        made.append(ownership._make_key())
+        made.append(folder._make_key())
 
     threads = [threading.Thread(target=make) for _ in range(8)]
     for thread in threads:

@@ -11,10 +11,9 @@ from click.testing import CliRunner
 
 from orchestrator import checks as preflight
 from orchestrator.cli import orch
-from orchestrator.machine.git_state import find_git_state
 from orchestrator.machine.hardware import CPU
 from orchestrator.plan.pipeline import build_plan
-from orchestrator.plan.provenance import Asked, build_provenance
+from orchestrator.run.provenance import Asked, build_provenance, find_git_state
 
 ENV = {**{k: v for k, v in os.environ.items() if not k.startswith("GIT_")}, "GIT_CONFIG_GLOBAL": os.devnull}
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli import main
-from orchestrator.machine.installed import find_path
-from orchestrator.plan.provenance import find_packages, find_versions
+from orchestrator.machine.packages import find_packages, find_path, find_versions
 
 
 @pytest.fixture
@@ -47,7 +46,7 @@ def test_what_the_folders_say_is_what_the_interpreter_says(monkeypatch):
     python = str(Path(sys.executable).with_name("python3"))  # another name of the same, so that it is not Orch's own
     if python == sys.executable:
         python = str(Path(sys.executable).with_name("python"))
-    from orchestrator.plan.provenance import DISTRIBUTIONS, OPTIONAL, _probe
+    from orchestrator.machine.packages import DISTRIBUTIONS, OPTIONAL, _probe
 
     assert find_versions(python, may_run=False) == _probe(python, *DISTRIBUTIONS, *OPTIONAL)
     assert find_packages(python, may_run=False) == _probe(python)

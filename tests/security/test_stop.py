@@ -16,11 +16,10 @@ from orchestrator.errors import RunFolderError
 from orchestrator.machine import process
 from orchestrator.machine.process import TOKEN_VARIABLE, Child
 from orchestrator.machine.rundir import RunDir
-from orchestrator.plan.launch import adopt_run
 from orchestrator.recipe.plan import Plan
-from orchestrator.run.lock import is_supervised
+from orchestrator.run.folder import adopt_run
 from orchestrator.run.runs import stop_run, summarise
-from orchestrator.run.state import RunState, write_state
+from orchestrator.run.state import RunState, is_supervised, write_state
 from orchestrator.run.stopping import Patience
 
 QUICK = Patience(interrupt_s=2.0, terminate_s=2.0, kill_s=2.0)
@@ -28,7 +27,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from orchestrator.machine.rundir import RunDir
-from orchestrator.run.lock import held_lock
+from orchestrator.run.state import held_lock
 with held_lock(RunDir(Path(sys.argv[1]))):
     print("held", flush=True)
     time.sleep(60)

@@ -214,7 +214,7 @@ def test_predict_shows_documents_queries_and_answers_cleaned(monkeypatch, kind):
 
 
 def test_progress_is_clean(hostile_run, capsys):
-    from orchestrator.plan.launch import load_plan
+    from orchestrator.run.folder import load_plan
 
     plan = load_plan(hostile_run)
     name = plan.stages[0].name

@@ -20,8 +20,8 @@ from orchestrator.logs.events import Message, append_event
 from orchestrator.logs.follow import LogFollower, scrub_log
 from orchestrator.machine.files import open_fresh, write_bytes
 from orchestrator.machine.rundir import RunDir
-from orchestrator.plan.launch import write_run
 from orchestrator.recipe.plan import Command, Plan, Stage
+from orchestrator.run.folder import write_run
 from orchestrator.run.loop import run_plan
 from orchestrator.workers import folders
 

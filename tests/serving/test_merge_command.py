@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.machine.rundir import RunDir
-from orchestrator.plan.launch import adopt_run
 from orchestrator.recipe.plan import Command, Plan, Stage
+from orchestrator.run.folder import adopt_run
 from tests.workers.conftest import save_adapter
 
 pytestmark = pytest.mark.smoke

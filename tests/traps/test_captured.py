@@ -7,7 +7,7 @@ import pytest
 from orchestrator.backends import BACKENDS
 from orchestrator.backends.models import BaseModel
 from orchestrator.machine.hardware import CPU
-from orchestrator.run.checkpoints import find_newest_complete
+from orchestrator.run.resume import find_newest_complete
 from tests.jobs import build_imagined_job
 from tests.traps.captured_logs import read_log, read_losses
 from tests.traps.conftest import make_groups

@@ -10,7 +10,7 @@ import re
 import pytest
 
 from orchestrator.backends.deepspeed_keys import TOP_LEVEL
-from orchestrator.run.digests import stage_digest
+from orchestrator.run.resume import stage_digest
 from orchestrator.workers.weights import scan_weights
 from tests.traps.captured_logs import read_losses
 from tests.traps.conftest import build_tiny, deepen, make_group, make_groups, refill
@@ -245,7 +245,7 @@ def test_a_run_folder_whose_name_datasets_rewrites(recipe, orch, rows, tmp_path,
 
 def test_two_runs_in_one_folder(native, recipe, orch, rows, tmp_path):
     from orchestrator.errors import RunFolderError
-    from orchestrator.plan.launch import write_run
+    from orchestrator.run.folder import write_run
 
     data, output = rows(*make_groups(4)), tmp_path / "output"
     native.train(DECODER, train_data=data, output_dir=output, save_strategy="epoch").require_success()

@@ -10,8 +10,7 @@ import pytest
 
 from orchestrator.evaluation.judged import Document, Group
 from orchestrator.evaluation.ranking import measure
-from orchestrator.run.checkpoints import find_newest_complete
-from orchestrator.run.digests import stage_digest
+from orchestrator.run.resume import find_newest_complete, stage_digest
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.fresh import check_written, refuse_existing
 from orchestrator.workers.verification_checks import check_not_constant

@@ -7,8 +7,8 @@ import zipfile
 
 import pytest
 
-from orchestrator.machine.safetensors_files import is_whole_safetensors
-from orchestrator.run.checkpoints import (
+from orchestrator.machine.weights import is_whole_safetensors
+from orchestrator.run.resume import (
     clear_for_resume,
     find_defect,
     find_newest_complete,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.machine.distributions import find_major, normalise, parse_release
+from orchestrator.machine.packages import find_major, normalise, parse_release
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.machine.file_cache import read_once
+from orchestrator.machine.files import read_once
 
 
 class Reader:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.checks.environments.folder import environments_home
-from orchestrator.machine.user_folders import find_orch_cache
-from orchestrator.plan.provenance import find_versions
+from orchestrator.machine.packages import find_versions
+from orchestrator.machine.places import find_orch_cache
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from orchestrator.cli import output, wording
 from orchestrator.errors import OrchError, Problem, StageFailedError, Where
 from orchestrator.machine.language import Text, choose_language, current_language
 from orchestrator.report import verdict_text
-from orchestrator.run import wording as supervision
+from orchestrator.run import failures as supervision
 
 CATALOGUES = (wording, verdict_text, supervision)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.machine.named_paths import find_file, find_python
+from orchestrator.machine.places import find_file, find_python
 
 
 @pytest.mark.parametrize("name", ["none", "folder", "~no-such-user/file", "x" * 5000, f"./{'x' * 5000}"])

@@ -12,7 +12,7 @@ from orchestrator.machine.hardware import CPU
 from orchestrator.machine.rundir import RunDir
 from orchestrator.plan.pipeline import build_plan
 from orchestrator.recipe.plan import plan_from_json
-from orchestrator.run.digests import list_inputs
+from orchestrator.run.resume import list_inputs
 
 LABELLED = {"query": "q", "content": "a", "label": 1}
 SCORED = {"sentence1": "a", "sentence2": "b", "score": 0.5}

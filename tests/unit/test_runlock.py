@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.errors import RunFolderError
 from orchestrator.machine.rundir import RunDir
-from orchestrator.run.lock import held_lock, load_holder
+from orchestrator.run.state import held_lock, load_holder
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from orchestrator.machine.safetensors_files import Damage, is_lfs_pointer, is_whole_safetensors, read_shapes
+from orchestrator.machine.weights import Damage, is_lfs_pointer, is_whole_safetensors, read_shapes
 
 
 def write(path, header, data=b""):

@@ -9,8 +9,8 @@ import pytest
 
 from orchestrator.cli import main
 from orchestrator.machine.rundir import RunDir
-from orchestrator.plan.launch import adopt_run
 from orchestrator.recipe.plan import Command, Plan, Stage
+from orchestrator.run.folder import adopt_run
 from orchestrator.serving import commands
 from tests.preflight.model_folders import CONFIG, Folder, list_decoder, write_safetensors
 

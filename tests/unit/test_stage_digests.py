@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.machine.content_hash import WHOLE_BYTES, hash_path
+from orchestrator.machine.files import WHOLE_BYTES, hash_path
 from orchestrator.recipe.plan import Command, File, Plan, Stage
-from orchestrator.run.digests import find_output, list_inputs, stage_digest
+from orchestrator.run.resume import find_output, list_inputs, stage_digest
 
 
 @pytest.fixture

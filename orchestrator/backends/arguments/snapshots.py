@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from orchestrator.machine.distributions import parse_release
+from orchestrator.machine.packages import parse_release
 
 _TRAINERS = ("FlagEmbedding", "transformers")
 _SWIFT = ("ms-swift", "transformers")

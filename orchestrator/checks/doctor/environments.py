@@ -11,8 +11,7 @@ from orchestrator.checks.doctor.finding import Finding
 from orchestrator.checks.environments.requirements import find_minimum
 from orchestrator.checks.environments.tested import judge_version, load_tested
 from orchestrator.checks.packages import REPORT_MODULES, find_missing_report_modules, name_installation
-from orchestrator.machine.distributions import normalise
-from orchestrator.plan.provenance import DISTRIBUTIONS, find_versions
+from orchestrator.machine.packages import DISTRIBUTIONS, find_versions, normalise
 
 _WORDS = {
     "tested": "{version}, tested",

@@ -13,7 +13,7 @@ from orchestrator.checks.environments.folder import Environment, hold_folder, re
 from orchestrator.checks.environments.requirements import find_requirements
 from orchestrator.checks.environments.tested import find_constraints
 from orchestrator.errors import PreflightError
-from orchestrator.machine.named_paths import find_python
+from orchestrator.machine.places import find_python
 from orchestrator.machine.process import run, run_visibly
 
 _MODULES = {"ms-swift": "swift", "sentence-transformers": "sentence_transformers"}  # where it is not the name

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from orchestrator.errors import PreflightError
 from orchestrator.machine.json_files import load_json
+from orchestrator.machine.places import find_home
 from orchestrator.machine.rundir import write_json
-from orchestrator.machine.user_folders import find_home
 
 _MARKER = "orch-env.json"
 _LOCK = "orch-env.lock"

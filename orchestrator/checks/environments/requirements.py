@@ -7,7 +7,7 @@ import re
 
 from orchestrator.backends.protocol import Backend
 from orchestrator.errors import PreflightError
-from orchestrator.machine.distributions import normalise
+from orchestrator.machine.packages import normalise
 
 _ORCH = "orch-finetune"
 _REPORT = "report"  # runs in Orch's own Python

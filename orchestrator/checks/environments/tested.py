@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from orchestrator.errors import PreflightError
-from orchestrator.machine.distributions import normalise, parse_release
 from orchestrator.machine.json_files import load_json
-from orchestrator.machine.own_files import PACKAGE, find_beside
+from orchestrator.machine.packages import normalise, parse_release
+from orchestrator.machine.places import PACKAGE, find_beside
 
 Standing = Literal["tested", "supported", "unknown"]
 

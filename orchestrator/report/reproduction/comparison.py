@@ -11,7 +11,7 @@ from orchestrator.errors import RunFolderError
 from orchestrator.evaluation.compare import NO_DIFFERENCE
 from orchestrator.evaluation.measures import display_name
 from orchestrator.evaluation.scored import TUNED, scoring_stages
-from orchestrator.machine.content_hash import ABSENT, hash_path
+from orchestrator.machine.files import ABSENT, hash_path
 from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import Plan
 from orchestrator.report.compare_runs import compare_runs

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import RunFolderError
+from orchestrator.machine.files import read_regular
 from orchestrator.machine.hardware import CPU, find_hardware
-from orchestrator.machine.regular_files import read_regular
 from orchestrator.machine.rundir import RunDir, write_json
-from orchestrator.plan.launch import load_plan, understood, write_run
-from orchestrator.plan.provenance import Asked, build_provenance
 from orchestrator.recipe.plan import Plan
 from orchestrator.report.record import load_object
 from orchestrator.report.reproduction.comparison import Reproduction, compare_reproduction
 from orchestrator.report.reproduction.differences import Difference, find_differences, require_provenance
 from orchestrator.report.reproduction.replay import move_plan
+from orchestrator.run.folder import load_plan, understood, write_run
+from orchestrator.run.provenance import Asked, build_provenance
 
 REPRODUCES = "reproduces"  # the key of provenance.json that says which run this one repeats
 

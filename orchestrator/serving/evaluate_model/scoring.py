@@ -10,7 +10,7 @@ from orchestrator.backends.render import render_command
 from orchestrator.checks.named_models import Permissions
 from orchestrator.errors import PreflightError
 from orchestrator.machine.json_files import load_json
-from orchestrator.machine.own_files import WORKERS
+from orchestrator.machine.places import WORKERS
 from orchestrator.recipe.plan import Command
 from orchestrator.serving.evaluate_model.candidates import Candidate
 from orchestrator.serving.evaluate_model.reading import EvalRows

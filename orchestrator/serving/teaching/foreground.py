@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from orchestrator.machine.own_files import WORKERS
+from orchestrator.machine.places import WORKERS
 from orchestrator.recipe.plan import Command
 from orchestrator.serving import worker
 from orchestrator.serving.worker import Words

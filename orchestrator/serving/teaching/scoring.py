@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.checks.model_files import find_oddities
 from orchestrator.data.teacher import PAIRS_NAME, Counts, Rows, join_scores, write_pairs
-from orchestrator.machine.user_folders import find_orch_cache
+from orchestrator.machine.places import find_orch_cache
 from orchestrator.serving.teaching.foreground import run_worker
 from orchestrator.serving.teaching.model_choice import ModelChoice, build_spec, require_chosen_load
 from orchestrator.serving.teaching.work_files import build_flags, load_json, require_fresh, write_json

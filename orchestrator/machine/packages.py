@@ -1,12 +1,33 @@
-"""Which distributions an interpreter has, read from its folders: no interpreter is started for it."""
+"""Python distributions: their names and versions as they compare, and which of them an interpreter has.
+
+What an interpreter has is read from its folders: none is started for it where they tell. `packaging.version` is not
+used: it refuses what vendors append to a version (2.4.0-nv24.07), and it orders a release candidate before its release,
+whose fixes it has.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import platform
 import re
+import sys
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
+from orchestrator.machine.process import run
+
+DISTRIBUTIONS = (
+    "FlagEmbedding", "ms-swift", "sentence-transformers", "transformers", "peft", "deepspeed", "accelerate",
+    "datasets", "tokenizers", "safetensors", "torch", "numpy", "ir-measures",
+    "flash-attn", "kernels", "liger-kernel", "bitsandbytes", "hqq", "eetq", "optimum-quanto",
+)  # fmt: skip
+# What single arguments of a trainer ask for (preflight/argument_packages.py).
+OPTIONAL = (
+    "tensorboard", "tensorboardX", "wandb", "swanlab", "mlflow", "comet-ml", "trackio",
+    "galore-torch", "schedulefree", "lomo-optim", "apollo-torch", "evalscope", "jieba", "unsloth",
+)  # fmt: skip
 # What says that a distribution is installed; conda's packages of PyTorch have the older form, with Python's version.
 _DISTRIBUTION = re.compile(r"(.+?)-([^-]+)(?:-py[\d.]+)?\.(?:dist|egg)-info")
 _INTERPRETER = re.compile(r"python(?P<version>3(?:\.\d+)?)?")
@@ -14,11 +35,108 @@ _LIBRARY = re.compile(r"python(?P<version>3\.\d+)")
 _PATCH_LEVEL = re.compile(r'#define PY_VERSION\s+"([\d.]+)"')
 _SCRIPT = b"#!"
 _MOST_CHARS = 1 << 20
+_NUMBERS = re.compile(r"\d+(?:\.\d+)*")
+# What PYTHONPATH adds, and the user's own packages, are there for a stage too; the working directory is not.
+_PROBE = """
+import sys
+sys.path[:] = filter(None, sys.path)
+import importlib.metadata as m, json, platform
+found = {"python": platform.python_version()}
+if not sys.argv[1:]:
+    found.update(sorted((d.name.lower().replace("-", "_").replace(".", "_"), d.version) for d in m.distributions()))
+for name in sys.argv[1:]:
+    try: found[name] = m.version(name)
+    except m.PackageNotFoundError: pass
+print(json.dumps(found))
+"""
 
 
 def normalise(name: str) -> str:
-    """Return a distribution's name as the folders spell it."""
-    return name.lower().replace("-", "_").replace(".", "_")
+    """Return a distribution's name as all spellings of it compare (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def parse_release(version: str) -> tuple[int, ...]:
+    """Return the numbers of a release without trailing zeros, so that 5.0 is 5.0.0; empty where there are none.
+
+    What comes after them (rc1, .dev0, +cpu) is left out: a release candidate counts as its release, and a build for
+    another device as the same one.
+    """
+    numbers = _read_numbers(version)
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    return tuple(numbers)
+
+
+def find_major(version: str | None) -> int | None:
+    """Return the first number of a version; None where it is not known."""
+    return next(iter(_read_numbers(version or "")), None)
+
+
+def _read_numbers(version: str) -> list[int]:
+    found = _NUMBERS.match(version)
+    return [int(number) for number in found[0].split(".")] if found else []
+
+
+@cache
+def find_versions(python: str, *, may_run: bool = True) -> dict[str, str]:
+    """Return the versions of the ML packages that `python` has; empty when it cannot be told.
+
+    They are read from its folders. Where those do not tell, the interpreter is asked, unless `may_run` forbids it.
+    """
+    known = _own_path() if python == sys.executable else find_path(python)
+    if known is not None:
+        found = _choose(*known)
+        if len(found) > 1 or python == sys.executable or not may_run:  # more than Python's own version
+            return found
+    return _probe(python, *DISTRIBUTIONS, *OPTIONAL) if may_run else {}
+
+
+def _own_path() -> tuple[str, list[str]]:
+    return platform.python_version(), sys.path
+
+
+def _choose(version: str, folders: list[str]) -> dict[str, str]:
+    """Return Python's version and those of the ML packages in the folders of a path.
+
+    importlib.metadata would parse each package's whole description for it, which takes longer than all of `orch check`.
+    """
+    wanted = {spell(name): name for name in (*DISTRIBUTIONS, *OPTIONAL)}
+    found = {"python": version}
+    for name, number in list_distributions(folders):
+        if name in wanted:
+            found.setdefault(wanted[name], number)
+    return found
+
+
+@cache
+def find_packages(python: str, *, may_run: bool = True) -> dict[str, str]:
+    """Return name and version of every distribution that an interpreter has; empty when it cannot be told.
+
+    As in `find_versions`, it is run only where its folders do not tell, and it may be.
+    """
+    known = _own_path() if python == sys.executable else find_path(python)
+    if known is None:
+        return _probe(python) if may_run else {}
+    found = {} if python == sys.executable else {"python": known[0]}
+    for name, version in list_distributions(known[1]):
+        found.setdefault(name, version)
+    return dict(sorted(found.items()))
+
+
+def _probe(python: str, *names: str) -> dict[str, str]:
+    """Return the versions of the distributions of another interpreter: those named, or all."""
+    probe = run((python, "-c", _PROBE, *names), 20.0)
+    try:
+        found = json.loads(probe.stdout) if probe.exit_code == 0 else {}
+    except ValueError:
+        found = {}
+    return {str(key): str(value) for key, value in found.items()}
+
+
+def spell(name: str) -> str:
+    """Return a distribution's name as folders of packages spell it, and as provenance.json has it."""
+    return normalise(name).replace("-", "_")
 
 
 def list_distributions(folders: Iterable[str | Path]) -> Iterator[tuple[str, str]]:
@@ -26,7 +144,7 @@ def list_distributions(folders: Iterable[str | Path]) -> Iterator[tuple[str, str
     for folder in dict.fromkeys(map(str, folders)):
         for entry in _list_names(folder or "."):
             if found := _DISTRIBUTION.fullmatch(entry):
-                yield normalise(found[1]), found[2]
+                yield spell(found[1]), found[2]
 
 
 def find_path(python: str) -> tuple[str, list[str]] | None:

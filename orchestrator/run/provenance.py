@@ -1,4 +1,4 @@
-"""The commit of a folder, and whether files differ from it, without obeying a word of that repository's configuration.
+"""What a run was made with: versions, hardware, platform, hashes, and the state of the recipe's git repository.
 
 A repository's config names commands that git runs for a mere `status` (core.fsmonitor, filters, includes of other
 files), and a bare repository among ordinary files brings one along through a clone. So Orch finds the repository and
@@ -7,13 +7,100 @@ its commit itself, and has git compare under a configuration of Orch's own.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import platform
 import re
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from orchestrator import __version__
+from orchestrator.backends.render import find_templates
+from orchestrator.machine.files import hash_path
+from orchestrator.machine.hardware import Hardware, find_memory
+from orchestrator.machine.packages import find_packages
+from orchestrator.machine.places import PACKAGE
 from orchestrator.machine.process import run
+from orchestrator.recipe.plan import Plan
+
+PROVENANCE_VERSION = 2
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The command line that a run was asked for with: `orch reproduce` and readers of a report need it."""
+
+    recipe: Path
+    overrides: tuple[str, ...] = ()
+    hardware: str = "auto"
+
+
+def build_provenance(plan: Plan, hardware: Hardware, asked: Asked, *, may_run: bool = True) -> dict[str, Any]:
+    """Return the content of provenance.json. Environment variables are named, never copied: they may hold secrets.
+
+    Without `may_run` no interpreter of the plan is started.
+    `inputs` has the hash of everything that the plan's stages read from outside the run folder: data, models.
+    """
+    recipe = asked.recipe.resolve()
+    return {
+        "version": PROVENANCE_VERSION,
+        "orch": __version__,
+        "orch_sha256": _hash_sources(),
+        "templates_sha256": hash_path(find_templates()),
+        "plan_sha256": plan.digest(),
+        "recipe": str(recipe),
+        "recipe_sha256": hash_path(recipe),
+        "asked": {"smoke": plan.smoke, "hardware": asked.hardware, "set": list(asked.overrides)},
+        "inputs": hash_inputs(plan),
+        "versions": plan.versions,
+        "environments": {python: find_packages(python, may_run=may_run) for python in find_interpreters(plan)},
+        "platform": platform.platform(),
+        "cpu": {"name": _cpu_name(), "count": os.cpu_count(), "memory_mib": _memory_mib()},
+        "hardware": {
+            "kind": hardware.kind,
+            "count": hardware.count,
+            "names": list(hardware.names),
+            "memory_mib": list(hardware.memory_mib),
+            "precision": hardware.precision,
+        },
+        "git": find_git_state(recipe.parent),
+    }
+
+
+def hash_inputs(plan: Plan) -> dict[str, str]:
+    """Return path → hash of what the stages read from outside the run folder; "absent" for what is not there."""
+    paths = sorted({path for stage in plan.stages for path in stage.inputs if Path(path).is_absolute()})
+    outside = [path for path in paths if Path(plan.run_dir) not in Path(path).parents]
+    return {path: hash_path(Path(path)) for path in outside}
+
+
+def find_interpreters(plan: Plan) -> list[str]:
+    """Return the Python of each stage, every one once: Orch's, and the backend's where it has its own."""
+    return sorted({stage.command.argv[0] for stage in plan.stages})
+
+
+def _hash_sources() -> str:
+    """Return the hash of Orch's own modules: in a checkout the version alone says little."""
+    rows = [(str(path.relative_to(PACKAGE)), hash_path(path)) for path in sorted(PACKAGE.rglob("*.py"))]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def _cpu_name() -> str | None:
+    """Return the processor's name as the kernel says it; None on other systems."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
+
+
+def _memory_mib() -> int | None:
+    total = find_memory().get("MemTotal")
+    return None if total is None else total // 1024**2
+
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # SHA-1 or SHA-256
 _REF = re.compile(r"ref: (refs/\S+)")

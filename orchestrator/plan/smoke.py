@@ -8,7 +8,7 @@ from dataclasses import replace
 from orchestrator.backends import BACKENDS
 from orchestrator.backends.models import BaseModel
 from orchestrator.backends.protocol import Job, SmokeScale
-from orchestrator.plan.stages.draft import Draft
+from orchestrator.plan.draft import Draft
 from orchestrator.recipe.schema import Evaluate
 
 _LIKE_TASKS = {"embedding": ("embedding", "qwen3"), "sft": ("chat", "qwen3")}

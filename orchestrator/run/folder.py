@@ -1,23 +1,32 @@
-"""A plan → its run folder: fresh, or the same run once more."""
+"""A run folder as a whole: written fresh, found by name, read as a plan, and whose it is.
+
+A plan.json says which programs run, with which environment. So its maker seals it with a key that only they have; the
+seal travels with a copy of the folder, and all machines that share the user's home share the key.
+"""
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
+import hmac
 import os
+import re
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from orchestrator.backends.render import render_files
 from orchestrator.errors import RunFolderError, Where
+from orchestrator.machine.files import open_fresh, write_text
 from orchestrator.machine.hardware import Hardware
 from orchestrator.machine.json_files import load_object, read_text
-from orchestrator.machine.ownership import is_own, seal
-from orchestrator.machine.rundir import RunDir, write_json, write_text
-from orchestrator.plan.provenance import Asked, build_provenance
+from orchestrator.machine.places import find_orch_config
+from orchestrator.machine.rundir import RunDir, write_json
 from orchestrator.recipe.plan import Plan, plan_from_json
+from orchestrator.run.provenance import Asked, build_provenance
 
 _WRITTEN_ANEW = frozenset({"report.json", "metrics.json"})  # outputs of a stage that takes seconds
 _LONGEST = 500  # characters of a message: a file may hold megabytes where a word should be
@@ -197,3 +206,86 @@ def find_run(name: str, root: Path) -> RunDir:
             f"{name} means {len(found)} runs", hint="one of: " + ", ".join(path.name for path in found)
         )
     raise RunFolderError(f"no run {name!r} in {root}", hint="list runs with: orch ls")
+
+
+_PURPOSE = b"orch plan.json\0"
+_KEY = re.compile(r"[0-9a-f]{64}")
+_SEAL_CHARS = 64
+
+
+def seal(run: RunDir, plan_text: str) -> None:
+    """Put this user's seal into a run folder, for the plan whose text is given.
+
+    A user who can keep no key has runs without a seal. Raises OSError when the folder cannot be written.
+    """
+    key = _load_key() or _make_key()
+    if key is not None:
+        write_text(run.seal, _sign(key, plan_text) + "\n")
+
+
+def is_own(run: RunDir, plan_text: str) -> bool:
+    """Tell whether this user has made the run whose plan.json has this text."""
+    key = _load_key()
+    found = _read(run.seal)
+    return key is not None and found is not None and hmac.compare_digest(found, _sign(key, plan_text))
+
+
+def find_key() -> Path:
+    """Return where this user's key lies, whether there is one or not."""
+    return find_orch_config() / "key"
+
+
+def _sign(key: str, text: str) -> str:
+    return hmac.new(bytes.fromhex(key), _PURPOSE + text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+
+
+def _load_key() -> str | None:
+    found = _read(find_key())
+    return found if found and _KEY.fullmatch(found) else None
+
+
+def _make_key() -> str | None:
+    """Make the key, readable for its user alone; of several that are made at one moment the first stands.
+
+    Returns None where it cannot be kept.
+    """
+    path = find_key()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # what lies there and is no key is replaced; a key that another process has just made stands
+        with suppress(FileExistsError), open_fresh(path, replace=path.exists() and _load_key() is None) as stream:
+            os.fchmod(stream.fileno(), 0o600)
+            stream.write(secrets.token_hex(32).encode() + b"\n")
+    except OSError:
+        return None
+    return _load_key()
+
+
+def _read(path: Path) -> str | None:
+    """Return the first letters of a regular file."""
+    try:
+        if not path.is_file():
+            return None
+        with path.open(encoding="ascii", errors="replace") as stream:
+            return stream.read(_SEAL_CHARS)
+    except OSError:
+        return None
+
+
+def refuse_links(plan: Plan, run_dir: RunDir) -> None:
+    """Raise RunFolderError where a folder that Orch writes into, or a log that it adds to, is a link.
+
+    Files that are replaced by rename may be links: the link is replaced, never followed.
+    """
+    paths = [run_dir.root / name for name in ("stages", "files")] + [run_dir.data, run_dir.events_jsonl]
+    for stage in plan.stages:
+        folder = run_dir.stage(stage.name)
+        paths += [folder.root, folder.stdout_log, folder.stderr_log, folder.stacks_txt]
+    for path in paths:
+        if path.is_symlink():
+            name = path.relative_to(run_dir.root)
+            raise RunFolderError(
+                f"{name} is a link to {path.readlink()}: a run writes into its own folder only",
+                hint="remove the link, or put in its place what it leads to",
+                where=Where(str(path)),
+            )
