@@ -15,6 +15,7 @@ from orchestrator.workers.reranker.scoring import load_scorer
 from orchestrator.workers.reranker.scoring_spec import load_spec
 from orchestrator.workers.weights import hash_file
 from tests.workers.conftest import package_arguments
+from tests.workers.pinned import check_pinned
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +90,11 @@ def test_the_artefact_carries_nothing_of_the_training_machinery(packaged_decoder
     assert hash_file(packaged_decoder / "model.safetensors") == hash_file(tuned_decoder.model / "model.safetensors")
 
 
+def test_what_is_written_is_what_is_pinned(packaged_decoder, packaged_encoder):
+    for name, folder in (("flag-decoder", packaged_decoder), ("flag-encoder", packaged_encoder)):
+        check_pinned(name, folder, folder.with_name(f"{folder.name}.verification.json"))
+
+
 def test_the_report_holds_every_check_and_every_score(packaged_decoder):
     report = json.loads(packaged_decoder.with_name("packaged-decoder.verification.json").read_text(encoding="utf-8"))
     assert report["passed"]
@@ -138,6 +144,7 @@ def test_the_base_model_in_place_of_the_trained_one_is_refused(tuned_decoder, ev
     problems = refuse(replace(tuned_decoder, model=tuned_decoder.base), eval_file, tmp_path / "refused")
     failed = {problem.split(":")[0] for problem in problems}
     assert {"changed-weights", "changed-scores", "merged", "merge-keeps-training"} <= failed
+    check_pinned("flag-decoder.base", None, tmp_path / "refused.verification.json")
 
 
 def test_weights_that_are_nan_are_refused_before_anything_is_loaded(tuned_decoder, eval_file, tmp_path):
@@ -145,12 +152,14 @@ def test_weights_that_are_nan_are_refused_before_anything_is_loaded(tuned_decode
     problems = refuse(broken, eval_file, tmp_path / "refused")
     assert "NaN" in problems[0]
     assert not json.loads((tmp_path / "refused.verification.json").read_text(encoding="utf-8"))["passed"]
+    check_pinned("flag-decoder.nan", None, tmp_path / "refused.verification.json")
 
 
 def test_a_weight_that_is_missing_is_refused(tuned_encoder, eval_file, tmp_path):
     headless = copy_with(tuned_encoder, tmp_path / "m", lambda name, one: None if name == "classifier.weight" else one)
     problems = refuse(headless, eval_file, tmp_path / "refused")
     assert any(problem.startswith("complete: 1 weights are not in the files") for problem in problems)
+    check_pinned("flag-encoder.headless", None, tmp_path / "refused.verification.json")
 
 
 def test_a_scorer_that_gives_one_number_for_everything_is_refused(tuned_encoder, eval_file, tmp_path):
@@ -192,3 +201,4 @@ def test_a_tokenizer_that_cannot_be_split_is_packaged_as_approximate(tuned_decod
     assert "FlagEmbedding is the exact one" in (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
     # the trainer saves use_cache off, which would slow generation
     assert json.loads((tmp_path / "model" / "config.json").read_text())["use_cache"] is True
+    check_pinned("flag-decoder.approximate", tmp_path / "model", tmp_path / "model.verification.json")

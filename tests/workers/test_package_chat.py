@@ -23,6 +23,7 @@ from orchestrator.workers.chat.template_writer import find_non_thinking_prefix, 
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.weights import hash_file
 from tests.workers.conftest import package_arguments, save_adapter
+from tests.workers.pinned import check_pinned
 from tests.workers.test_chat_score import SPEC, assistant, user
 
 
@@ -132,6 +133,10 @@ def test_the_package_is_whole_and_every_check_passed(packaged, tuned):
     }
 
 
+def test_what_is_written_is_what_is_pinned(packaged):
+    check_pinned("chat-adapter", packaged, packaged.with_name("packaged.verification.json"))
+
+
 def test_the_report_holds_the_answers_of_base_adapter_and_package(packaged):
     test = read_report(packaged)["test_prompt"]
     assert test["messages"] == [user("tell me of tea")]
@@ -206,6 +211,7 @@ def test_conversations_of_several_turns_get_a_template_that_keeps_the_think_bloc
     out = tmp_path / "out"
     assert package.main(package_arguments(tuned, multi, out, device="cpu")) == 0
     assert "written after ms-swift's template" in read_scoring(out)["chat_template_note"]
+    check_pinned("chat-turns", out, tmp_path / "out.verification.json")
     tokenizer = load_chat_tokenizer(str(out), trust_remote_code=False)
     trained = load_format(load_chat_tokenizer(str(tuned.base), trust_remote_code=False), parse_chat_spec(SPEC, "x"))
     for probe in (*BUILT, *SEVERAL_TURNS):
@@ -269,6 +275,7 @@ def test_a_merge_that_is_not_the_adapters_is_refused_and_leaves_a_report_only(tu
         package.main(package_arguments(tuned, single, out, model=model, device="cpu"))
     assert not out.exists()
     assert not read_report(out)["passed"]
+    check_pinned("chat-adapter.tampered", None, tmp_path / "out.verification.json")
 
 
 def test_the_base_in_the_place_of_the_model_is_refused(tuned, single, tmp_path):
@@ -306,6 +313,7 @@ def test_a_model_that_was_trained_whole_needs_no_adapter(tuned, single, tmp_path
     names = {check["name"] for check in read_report(out)["checks"]}
     assert {"complete", "changed-weights", "chat-template"} <= names
     assert not {"merged", "same-answer"} & names
+    check_pinned("chat-full", out, tmp_path / "out.verification.json")
 
 
 def test_two_output_embeddings_where_one_is_said_are_found(tuned, tmp_path):

@@ -19,6 +19,7 @@ from orchestrator.workers.reranker.scoring import load_scorer
 from orchestrator.workers.reranker.scoring_spec import load_spec
 from orchestrator.workers.weights import hash_file
 from tests.workers.conftest import Trained, package_arguments
+from tests.workers.pinned import check_pinned
 
 ENCODER, DECODER = "cross-encoder", "formatted-head"
 FORMAT = PairFormat("query: {}", "document: {}", " ", "</s>")
@@ -168,6 +169,11 @@ def test_the_folder_describes_format_and_probes(packaged):
         assert described["adds_special_tokens"] is False
 
 
+def test_what_is_written_is_what_is_pinned(packaged):
+    folder = packaged.folder
+    check_pinned(f"st-{folder.name}", folder, folder.with_name(f"{folder.name}.verification.json"))
+
+
 def test_the_report_holds_every_check_and_compares_pairs_that_are_cut_as_well(packaged):
     report, formatted = packaged.report, packaged.described["scorer"] == DECODER
     assert report["passed"]
@@ -221,6 +227,7 @@ def test_a_model_that_was_not_trained_behind_its_head_is_refused(scorer, trained
     load_untrained(base, scorer).save_pretrained(str(tmp_path / "m"))
     problems = refuse(replace(trained[scorer], model=tmp_path / "m"), eval_file, tmp_path / "out")
     assert {problem.split(":")[0] for problem in problems} == {"changed-weights", "changed-scores"}
+    check_pinned(f"st-{scorer}.base", None, tmp_path / "out.verification.json")
 
 
 def test_a_base_with_a_head_of_its_own_is_compared_with_it(trained, eval_file, tmp_path):

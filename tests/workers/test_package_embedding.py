@@ -21,6 +21,7 @@ from tests.workers.embedding_runs import (
     with_tensors,
     write_eval_files,
 )
+from tests.workers.pinned import check_pinned
 
 TEST_PROMPT = "which leaves are steamed?"
 
@@ -104,6 +105,10 @@ def test_the_adapter_in_swift_the_merged_and_the_packaged_model_give_the_same_ve
     }
     assert {probe["origin"] for probe in report["probes"] if probe["cut"]} == {"cut"}
     assert max(probe["distances"]["base"] for probe in report["probes"]) > 1e-4
+
+
+def test_what_is_written_is_what_is_pinned(packaged):
+    check_pinned("embedding-adapter", packaged, packaged.with_name("model.report.json"))
 
 
 def test_the_test_prompt_comes_back_with_its_nearest_probes(packaged):
@@ -190,6 +195,7 @@ def test_a_fully_trained_model_is_held_against_swift_too(tuned, data, tmp_path):
     assert "merged" not in checks
     assert "the first 8, 16 numbers" in (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
     assert read(tmp_path / "model" / "scoring.json")["mrl_dims"] == [8, 16]
+    check_pinned("embedding-full", tmp_path / "model", tmp_path / "model.report.json")
 
 
 def test_a_merge_in_half_precision_is_allowed_what_it_rounds_away(adapted, data, tmp_path):
@@ -204,6 +210,7 @@ def test_a_merge_in_half_precision_is_allowed_what_it_rounds_away(adapted, data,
 def test_a_merge_that_gives_the_base_model_back_is_refused(adapted, data, tmp_path):
     failed = refuse(replace(adapted, model=adapted.base), data, tmp_path / "model")
     assert {"changed-weights", "changed-vectors", "merged", "merge-keeps-training"} <= set(failed)
+    check_pinned("embedding-adapter.base", None, tmp_path / "model.report.json")
 
 
 def test_a_merge_that_is_not_the_adapter_on_its_base_is_refused(adapted, data, tmp_path):
@@ -248,6 +255,7 @@ def test_an_encoder_keeps_the_pooling_of_its_base(encoder, data, tmp_path):
     expected = load(trained.model).encode(["Paris", "tea"], normalize_embeddings=True)
     assert np.abs(vectors - expected).max() < 1e-5
     assert read(tmp_path / "model" / "scoring.json")["pooling"] == "mean"
+    check_pinned("embedding-mean", tmp_path / "model", tmp_path / "model.report.json")
 
 
 def test_an_adapter_without_the_tool_that_made_it_is_refused(adapted, data, tmp_path):

@@ -16,6 +16,7 @@ from orchestrator.workers.reranker.scoring_spec import ScoringSpec, load_spec
 from orchestrator.workers.swift_engine import EngineSettings, open_engine, score_in_engine
 from orchestrator.workers.weights import hash_file
 from tests.workers.conftest import Trained, package_arguments
+from tests.workers.pinned import check_pinned
 
 pytest.importorskip("swift")
 
@@ -117,6 +118,12 @@ def test_batches_give_the_scores_of_single_pairs_in_the_worker_too(packaged, tra
 
 
 @pytest.mark.parametrize("task_type", [WORDS, HEAD])
+def test_what_is_written_is_what_is_pinned(packaged, task_type):
+    folder = packaged[task_type]
+    check_pinned(f"swift-{task_type}", folder, folder.with_name(f"{task_type}.verification.json"))
+
+
+@pytest.mark.parametrize("task_type", [WORDS, HEAD])
 def test_the_report_holds_every_check_and_gives_swift_no_pair_that_is_cut(packaged, task_type):
     path = packaged[task_type].with_name(f"{task_type}.verification.json")
     report = json.loads(path.read_text(encoding="utf-8"))
@@ -201,6 +208,7 @@ def test_a_fully_trained_model_without_pad_token_and_cache_is_packaged_fit_for_b
     packaged = json.loads((tmp_path / "model" / "config.json").read_text(encoding="utf-8"))
     assert packaged["pad_token_id"] is not None
     assert packaged["use_cache"] is True
+    check_pinned("swift-reranker.full", tmp_path / "model", tmp_path / "model.verification.json")
 
 
 def test_a_base_without_a_head_gets_the_same_new_one_each_time(decoder, trained):
@@ -238,6 +246,7 @@ def test_a_weight_changed_after_the_merge_is_refused(trained, eval_file, tmp_pat
 def test_the_base_in_place_of_the_trained_model_is_refused(trained, eval_file, tmp_path):
     failed = refuse(replace(trained[WORDS], model=trained[WORDS].base), eval_file, tmp_path / "out")
     assert {"changed-weights", "changed-scores", "merged", "merge-keeps-training"} <= failed
+    check_pinned("swift-generative_reranker.base", None, tmp_path / "out.verification.json")
 
 
 def test_a_trained_head_on_an_untrained_model_is_refused(trained, eval_file, tmp_path):
