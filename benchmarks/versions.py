@@ -19,8 +19,7 @@ from pathlib import Path
 
 from orchestrator.backends import BACKENDS
 from orchestrator.backends.arguments.snapshots import DECIDING, version_sets
-from orchestrator.checks.environments.create import EnvironmentPlan, create_environment
-from orchestrator.checks.environments.folder import Environment
+from orchestrator.checks.environments import Environment, EnvironmentPlan, create_environment
 from orchestrator.machine.packages import find_versions, parse_release
 from orchestrator.machine.rundir import RunDir
 

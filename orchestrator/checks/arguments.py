@@ -23,8 +23,8 @@ from orchestrator.backends.arguments.snapshots import (
 )
 from orchestrator.backends.protocol import Job
 from orchestrator.errors import Problem
+from orchestrator.machine.files import write_json
 from orchestrator.machine.process import run
-from orchestrator.machine.rundir import write_json
 from orchestrator.recipe.plan import Note, Plan, Stage
 
 _READ_TIMEOUT_S = 300.0  # the imports alone take a minute on a slow disk

@@ -15,8 +15,8 @@ from orchestrator.backends.models import BaseModel
 from orchestrator.backends.protocol import Job
 from orchestrator.checks.model_files import local_models
 from orchestrator.errors import Problem
+from orchestrator.machine.files import write_json
 from orchestrator.machine.process import run
-from orchestrator.machine.rundir import write_json
 from orchestrator.recipe.plan import Plan
 
 _TIMEOUT_S = 300.0  # the imports alone take a minute on a slow disk

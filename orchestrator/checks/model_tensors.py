@@ -18,8 +18,8 @@ from orchestrator.backends.protocol import Job
 from orchestrator.checks.model_files import find_uses, local_models
 from orchestrator.checks.model_loading import DECIDING, Loader, find_loader, parse_answer
 from orchestrator.errors import Problem
+from orchestrator.machine.files import write_json
 from orchestrator.machine.process import run
-from orchestrator.machine.rundir import write_json
 from orchestrator.recipe.plan import Plan
 
 _TIMEOUT_S = 600.0  # a model of many layers takes a minute, and PyTorch's imports take another on a slow disk

@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from orchestrator.backends import BACKENDS
-from orchestrator.checks.doctor.finding import Finding
-from orchestrator.checks.environments.folder import Environment
+from orchestrator.checks.doctor import Finding
+from orchestrator.checks.environments import Environment
 from orchestrator.cli import exit_with
 from orchestrator.cli.options import as_json, runs_option, set_option
 from orchestrator.cli.output import print_error, print_json
@@ -38,7 +38,7 @@ def doctor_command(
 
     With RECIPE it ends as `orch run` would before its first stage.
     """
-    from orchestrator.checks.doctor.examine import can_start, examine
+    from orchestrator.checks.doctor import can_start, examine
 
     backend: str | None = None
     downloads: tuple[str, ...] = ()
@@ -102,8 +102,7 @@ def create_command(backend: str, path: Path | None, python: str | None, dry_run:
 
     A mirror is set where pip reads it: pip config set global.index-url URL. What fails can be repeated.
     """
-    from orchestrator.checks.environments.create import create_environment, plan_environment
-    from orchestrator.checks.environments.folder import environments_home
+    from orchestrator.checks.environments import create_environment, environments_home, plan_environment
 
     folder = (path or environments_home() / backend).expanduser().absolute()
     plan = plan_environment(BACKENDS[backend], folder, python)
@@ -127,7 +126,7 @@ def create_command(backend: str, path: Path | None, python: str | None, dry_run:
 @as_json
 def list_command(as_json: bool) -> None:
     """List the environments that were built in the folder of all."""
-    from orchestrator.checks.environments.folder import environments_home, list_environments
+    from orchestrator.checks.environments import environments_home, list_environments
 
     home = environments_home()
     found = list_environments(home)

@@ -13,13 +13,14 @@ import pytest
 from click.testing import CliRunner
 
 from orchestrator.backends import BACKENDS
-from orchestrator.checks.environments import create
-from orchestrator.checks.environments.create import create_environment, plan_environment
-from orchestrator.checks.environments.folder import (
+from orchestrator.checks import environments as create
+from orchestrator.checks.environments import (
     Environment,
+    create_environment,
     environments_home,
     find_environment,
     hold_folder,
+    plan_environment,
     write_marker,
 )
 from orchestrator.cli import orch

@@ -7,9 +7,14 @@ import importlib.metadata
 import pytest
 
 from orchestrator.backends import BACKENDS
-from orchestrator.checks.environments import requirements, tested
-from orchestrator.checks.environments.requirements import find_minimum, find_requirements
-from orchestrator.checks.environments.tested import find_constraints, judge_version, load_tested
+from orchestrator.checks import environments
+from orchestrator.checks.environments import (
+    find_constraints,
+    find_minimum,
+    find_requirements,
+    judge_version,
+    load_tested,
+)
 from orchestrator.errors import PreflightError
 from orchestrator.machine import places
 from orchestrator.machine.packages import normalise
@@ -51,18 +56,18 @@ def test_a_version_is_tested_supported_or_unknown(name, version, minimum, standi
 
 def test_a_version_whose_arguments_are_shipped_is_supported(monkeypatch, tmp_path):
     (tmp_path / "old.json").write_text('{"sets": [{"ms-swift": "3.6.4"}, {"ms-swift": "4.6.0"}]}')
-    monkeypatch.setattr(tested, "_SNAPSHOTS", tmp_path)
-    tested._snapshot_versions.cache_clear()
+    monkeypatch.setattr(environments, "_SNAPSHOTS", tmp_path)
+    environments._snapshot_versions.cache_clear()
     try:
         assert judge_version("ms-swift", "3.6.4", "4.0") == "supported"
         assert judge_version("ms-swift", "3.6.5", "4.0") == "unknown"
     finally:
-        tested._snapshot_versions.cache_clear()
+        environments._snapshot_versions.cache_clear()
 
 
 @pytest.mark.parametrize("name", BACKENDS)
 def test_a_backends_environment_holds_all_that_it_asks_for_and_not_orch(name):
-    names = {normalise(requirements._name(line)) for line in find_requirements(BACKENDS[name])}
+    names = {normalise(environments._name(line)) for line in find_requirements(BACKENDS[name])}
     assert {normalise(needed) for needed in BACKENDS[name].distributions} <= names
     assert "orch-finetune" not in names
     assert "matplotlib" not in names  # the report runs in Orch's own Python
@@ -71,7 +76,7 @@ def test_a_backends_environment_holds_all_that_it_asks_for_and_not_orch(name):
 def test_every_requirement_is_one_of_the_tested_set():
     for backend in BACKENDS.values():
         for line in find_requirements(backend):
-            assert requirements._name(line) in load_tested(), line
+            assert environments._name(line) in load_tested(), line
 
 
 def test_the_extras_are_the_source_of_what_is_needed(monkeypatch):

@@ -162,7 +162,7 @@ DOORS = {
     "serving/evaluate_model/scoring.py": "in a temporary folder of its own",
     "run/state.py": "the lock, not through a link",
     "run/folder.py": "the lock, not through a link; the user's key",
-    "checks/environments/folder.py": "a lock, not through a link",
+    "checks/environments.py": "a lock, not through a link",
     "run/provenance.py": "in a temporary folder of its own",
     "cli/predict_command.py": "in a temporary folder of its own",
     "serving/worker.py": "what a failed worker said, by mkstemp",

@@ -7,25 +7,26 @@ import re
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
 
 from orchestrator.backends import BACKENDS
-from orchestrator.checks import packages
+from orchestrator.checks import doctor, packages
 from orchestrator.checks.devices import GpuUser, TorchBuild
-from orchestrator.checks.doctor import environments, hub, machine, places
-from orchestrator.checks.doctor.environments import Interpreter, examine_environments
-from orchestrator.checks.doctor.examine import can_start
-from orchestrator.checks.doctor.hub import HubProbe
-from orchestrator.checks.doctor.machine import describe_gpus, describe_memory, describe_torch
+from orchestrator.checks.doctor import (
+    Finding,
+    HubProbe,
+    Interpreter,
+    can_start,
+    describe_gpus,
+    describe_memory,
+    describe_torch,
+    examine_environments,
+)
 from orchestrator.cli import orch
 from orchestrator.errors import PreflightError
 from orchestrator.machine.hardware import parse_gpus, parse_memory
-
-if TYPE_CHECKING:
-    from orchestrator.checks.doctor.finding import Finding
 
 # /proc/meminfo of Linux 6.12, its first lines
 MEMINFO = """\
@@ -80,7 +81,7 @@ def test_programs_get_the_same_in_the_envelope(tmp_path):
 
 
 def test_a_recipes_backend_is_what_counts(recipes, tmp_path, monkeypatch):
-    monkeypatch.setattr(environments, "find_versions", lambda _python: {"python": "3.11.7", "torch": "2.13.0"})
+    monkeypatch.setattr(doctor, "find_versions", lambda _python: {"python": "3.11.7", "torch": "2.13.0"})
     done = invoke(str(recipes / "qwen3_reranker.yaml"), "--runs", str(tmp_path))
     assert done.exit_code == 4
     assert "orch env create flagembedding" in done.output
@@ -221,30 +222,28 @@ def test_memory_that_cannot_be_read_is_said():
 
 
 def test_tight_limits_come_with_a_remedy(monkeypatch):
-    monkeypatch.setattr(machine.resource, "getrlimit", lambda _which: (1024, 524288))
-    monkeypatch.setattr(
-        machine.shutil, "disk_usage", lambda _path: machine.shutil._ntuple_diskusage(64 * 1024**2, 0, 0)
-    )
-    monkeypatch.setattr(machine.shutil, "which", lambda _name: None)
-    findings = list(machine.examine_machine(sys.executable))
+    monkeypatch.setattr(doctor.resource, "getrlimit", lambda _which: (1024, 524288))
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _path: doctor.shutil._ntuple_diskusage(64 * 1024**2, 0, 0))
+    monkeypatch.setattr(doctor.shutil, "which", lambda _name: None)
+    findings = list(doctor.examine_machine(sys.executable))
     assert "--shm-size" in find(findings, "/dev/shm").remedy
     assert find(findings, "open files").remedy == "ulimit -n 65536"
     assert find(findings, "py-spy").remedy == "pip install py-spy"
-    monkeypatch.setattr(machine.resource, "getrlimit", lambda _which: (1024, 1024))
-    assert "limits.conf" in find(machine.examine_machine(sys.executable), "open files").remedy
+    monkeypatch.setattr(doctor.resource, "getrlimit", lambda _which: (1024, 1024))
+    assert "limits.conf" in find(doctor.examine_machine(sys.executable), "open files").remedy
 
 
 def test_a_runs_folder_that_cannot_be_written_stops_a_run(tmp_path):
     (tmp_path / "runs").write_text("")
-    findings = tuple(places.examine_places(tmp_path / "runs"))
+    findings = tuple(doctor.examine_places(tmp_path / "runs"))
     assert find(findings, "runs").state == "missing"
     assert not can_start(findings)
 
 
 def test_little_room_is_a_note(tmp_path, monkeypatch):
-    usage = places.shutil._ntuple_diskusage(10**12, 0, 3 * 1024**3)
-    monkeypatch.setattr(places.shutil, "disk_usage", lambda _path: usage)
-    runs = find(places.examine_places(tmp_path), "runs")
+    usage = doctor.shutil._ntuple_diskusage(10**12, 0, 3 * 1024**3)
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _path: usage)
+    runs = find(doctor.examine_places(tmp_path), "runs")
     assert runs.state == "note"
     assert "3.0 GiB of 931 GiB free" in runs.value
 
@@ -284,14 +283,14 @@ def test_an_endpoint_that_is_no_web_address_is_said():
 
 
 def test_a_hub_that_never_answers_is_left_behind(monkeypatch):
-    monkeypatch.setattr(hub, "HUB_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(doctor, "HUB_TIMEOUT_S", 0.01)
     done = threading.Event()
 
     def hang(*_args, **_more):
         done.wait(30)
         raise OSError
 
-    monkeypatch.setattr(hub.urllib.request, "urlopen", hang)
+    monkeypatch.setattr(doctor.urllib.request, "urlopen", hang)
     assert "no answer within" in HubProbe({}).finding().value
     done.set()
 

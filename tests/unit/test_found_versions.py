@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.checks.environments.folder import environments_home
+from orchestrator.checks.environments import environments_home
 from orchestrator.machine.packages import find_versions
 from orchestrator.machine.places import find_orch_cache
 
