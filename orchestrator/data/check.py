@@ -13,7 +13,8 @@ from orchestrator.data.request import Request
 from orchestrator.data.rows.checks import RowRules
 from orchestrator.data.rows.nearest import find_nearest
 from orchestrator.data.rows.records import Kind
-from orchestrator.data.rows.shapes import require_kind, sniff_row, sniff_shape
+from orchestrator.data.rows.shapes import require_kind
+from orchestrator.data.sniffing import sniff_row, sniff_shape
 from orchestrator.data.tokens import LengthBudget, TokenLimit
 from orchestrator.data.verdict import build_problems
 from orchestrator.errors import Problem

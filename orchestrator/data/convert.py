@@ -17,8 +17,8 @@ from orchestrator.data.reading.tabular import DELIMITERS, parse_cell
 from orchestrator.data.reasons import REASONS, Fault, refuse
 from orchestrator.data.regroup import Regrouped, Regrouping
 from orchestrator.data.rows.foreign_rows import FOREIGN_FORMS, FOREIGN_OPTIONAL, convert_row, keep_reasoning
-from orchestrator.data.rows.shapes import find_shape, read_fields
-from orchestrator.data.rows.texts import read_number
+from orchestrator.data.rows.shapes import find_shape, read_fields, rewrite
+from orchestrator.data.rows.texts import BadRowError, read_number
 from orchestrator.data.rows.unread import UnreadTexts, find_strings, find_unread, find_unread_judgements
 from orchestrator.data.verdict import BadRows
 from orchestrator.data.writing.writers import FileSet, format_line
@@ -156,8 +156,11 @@ class _Run:
             return
         for row in rows:
             shape = find_shape(row, "labelled" if reshaping else "group") or find_shape(row, "chat")
-            fields = read_fields(row, shape) if shape else None
-            if shape is None or isinstance(fields, Fault) or fields is None:
+            if shape is None:
+                continue
+            try:
+                fields = read_fields(row, shape)
+            except BadRowError:
                 continue  # its fault is for others to say
             texts = [text for key in (*shape.needs, *shape.optional) for text in find_strings(row.get(key))]
             optional = FOREIGN_OPTIONAL.get(self.conversion.form or "", shape.optional)
@@ -187,6 +190,11 @@ class _Run:
             if isinstance(converted, Fault):
                 return converted
             value = converted
+        elif self.conversion.reshaping:
+            rewritten = rewrite(value)
+            if isinstance(rewritten, Fault):
+                return rewritten
+            value = rewritten
         if self.conversion.divide_score is not None and (fault := _divide(value, self.conversion.divide_score)):
             return fault
         return _split_positives(value) if self.conversion.one_positive else [value]

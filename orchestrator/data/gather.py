@@ -21,10 +21,20 @@ from orchestrator.data.reasons import REASONS, Fault, problem_of, refuse
 from orchestrator.data.request import Request
 from orchestrator.data.rows.checks import Accepted, check_row
 from orchestrator.data.rows.records import Chat, LabelledGroup, Record
-from orchestrator.data.rows.shapes import LabelSources, explain_unseen
-from orchestrator.data.rows.texts import build_fault
+from orchestrator.data.rows.texts import build_fault, quote
 from orchestrator.data.rows.unread import UnreadTexts
-from orchestrator.data.sides import VALIDATION_SALT, Cuts, DrawRange, Measurements, Samples, Side, Sink, cut_for, draw
+from orchestrator.data.sides import (
+    VALIDATION_SALT,
+    Cuts,
+    DrawRange,
+    LabelSources,
+    Measurements,
+    Samples,
+    Side,
+    Sink,
+    cut_for,
+    draw,
+)
 from orchestrator.data.tokens import TextCounter, TokenizerUnusableError, TokenLimit, build_rule, load_tokenizer
 from orchestrator.data.verdict import PROBLEMS_SHOWN, Gathered
 from orchestrator.errors import Problem, Where
@@ -359,7 +369,7 @@ class _Pass:
             refusals += side.prompts.problem("prompt-on-some-rows-only", "prompt")
         if self.request.takes_scores:
             refusals += self.train.scores.problem("scores-on-some-rows-only", "teacher scores")
-        refusals += explain_unseen(self.unseen_columns)
+        refusals += self._find_unseen_columns()
         refusals += self.unread.problems()
         refusals += self._find_unclear_scores()
         refusals += self.fit.problems()
@@ -377,6 +387,14 @@ class _Pass:
         )
         refusals += self._find_empty_side(ledger)
         return Gathered(ledger, stats, tuple(refusals), tuple(self.bad_rows), self._mend_cuts())
+
+    def _find_unseen_columns(self) -> list[Problem]:
+        """Return that columns which are to be renamed are in no row at all."""
+        if not self.unseen_columns:
+            return []
+        names = ", ".join(quote(name) for name in sorted(self.unseen_columns))
+        hint = "correct data.columns (--map NEW=OLD)"
+        return [problem_of("unknown-column", f"no row has {names}", hint=hint)]
 
     def _find_unclear_scores(self) -> list[Problem]:
         """Return that scores may be labels, unless somebody has said what they are, or the training learns them."""

@@ -24,9 +24,10 @@ from orchestrator.data.row_documents import (
     read_documents,
     read_value,
 )
-from orchestrator.data.rows.shapes import LabelSources, read_scores_as_labels, rename_columns
+from orchestrator.data.rows.shapes import normalise, read_scores_as_labels
 from orchestrator.data.rows.texts import build_fault, is_blank, is_finite_number
 from orchestrator.data.rows.unread import UnreadTexts
+from orchestrator.data.sides import LabelSources
 from orchestrator.data.verdict import BadRows
 from orchestrator.data.writing.writers import FileSet, format_line
 from orchestrator.errors import DataError
@@ -108,7 +109,7 @@ class _Gathering:
         rows, columns = self.rows, self.rows.columns
         if not isinstance(value, dict):
             return read_documents(value, columns, path=path, line=line)
-        row = rename_columns(value, columns)
+        row = normalise(value, columns)
         if isinstance(row, Fault):
             return row
         self.sources.note(row, str(path), line)

@@ -19,7 +19,7 @@ from orchestrator.data.judgements import (
 )
 from orchestrator.data.reasons import Fault
 from orchestrator.data.reshape import Finding, build_rows, is_beyond_ranking, merge_judgements
-from orchestrator.data.rows.shapes import LabelSources
+from orchestrator.data.sides import LabelSources
 from orchestrator.data.verdict import BadRows, sum_up
 from orchestrator.data.writing.writers import format_line
 from orchestrator.errors import DataError

@@ -13,7 +13,7 @@ from orchestrator.data.reading.readers import Source
 from orchestrator.data.reading.tabular import DELIMITERS
 from orchestrator.data.reasons import Fault, refuse
 from orchestrator.data.rows.nearest import explain_unknown
-from orchestrator.data.rows.shapes import SAMPLE_KEY, SHAPES, explain_no_object, fold_numbered, rename_columns
+from orchestrator.data.rows.shapes import SAMPLE_KEY, SHAPES, explain_no_object, fold_numbered, normalise, rewrite
 from orchestrator.data.rows.texts import build_fault, find_surrogate, is_finite_number, name_type
 from orchestrator.data.rows.unread import UnreadText, find_unread, find_unread_judgements
 
@@ -49,13 +49,19 @@ def read_value(row: Row, source: Source, columns: Mapping[str, str]) -> Any:
     if not isinstance(row.value, dict):
         return row.value
     if source.ending not in DELIMITERS:
-        return fold_numbered(row.value)
+        return _rewrite(fold_numbered(row.value))
     value = fold_numbered(dict(row.value))
     for key in (*_NUMBERS, *_LISTS):
         name = columns.get(key, key)
         if isinstance(cell := value.get(name), str):
             value[name] = _read_cell(cell, key)
-    return value
+    return _rewrite(value)
+
+
+def _rewrite(value: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of a foreign shape as one that has a place for scores; whose cannot be read stays as it is."""
+    found = rewrite(value)
+    return value if isinstance(found, Fault) else found
 
 
 def _read_cell(cell: str, key: str) -> Any:
@@ -75,7 +81,7 @@ def read_documents(value: Any, columns: Mapping[str, str], *, path: Path, line: 
 
     Raises DataError for the rows of ms-swift, which have no place for scores.
     """
-    row = rename_columns(value, columns) if isinstance(value, dict) else explain_no_object(value, "group")
+    row = normalise(value, columns) if isinstance(value, dict) else explain_no_object(value, "group")
     if isinstance(row, Fault):
         return row
     found = _read_shape(row, path, line)

@@ -7,11 +7,11 @@ go together.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from orchestrator.data.digests import DigestSet, loose_key
 from orchestrator.data.earlier_rows import KnownLabels, KnownSides, Merger
@@ -98,6 +98,46 @@ class _Some:
         path, line = self.without
         message = f"this row has no {what}, and {self.with_it[0]}:{self.with_it[1]} has"
         return [problem_of(code, message, where=Where(path, line))]
+
+
+_ASK = (
+    "if the scores are labels, say data.scores_as_labels: true (--scores-as-labels); "
+    "if they are a teacher's, false (--no-scores-as-labels)"
+)
+
+
+class LabelSources:
+    """What the rows of one side know of their documents' labels: real labels, sides, or scores beside the sides."""
+
+    def __init__(self) -> None:
+        self._labelled = self._has_negatives = False
+        self._scored: tuple[str, int] | None = None
+
+    def note(self, row: Mapping[str, Any], path: str, line: int) -> None:
+        """Look at one row, with its keys in canonical names."""
+        if "pos" not in row:
+            self._labelled = True
+            return
+        self._has_negatives |= bool(row.get("neg"))
+        if self._scored is None and row.get("pos_scores") is not None:
+            self._scored = (path, line)
+
+    def problem(self, *, ranged: bool, needs_negatives: bool = True) -> list[Problem]:
+        """Return that nobody has said whether scores are labels, where only they could be such.
+
+        `ranged`: a range of labels was given; `needs_negatives`: rows of positives alone have nothing to tell apart.
+        """
+        if self._labelled or self._scored is None:
+            return []
+        if ranged:
+            why = "a range of labels was given, and no row has a label"
+        elif needs_negatives and not self._has_negatives:
+            why = "every document is a positive"
+        else:
+            return []
+        path, line = self._scored
+        message = f'{why}, but rows have "pos_scores": nothing says whether these are labels'
+        return [problem_of("scores-or-labels", message, hint=_ASK, where=Where(path, line))]
 
 
 class Samples:

@@ -30,7 +30,7 @@ from orchestrator.data.row_documents import (
     read_documents,
     read_value,
 )
-from orchestrator.data.rows.shapes import parse_columns, rename_columns
+from orchestrator.data.rows.shapes import normalise, parse_columns
 from orchestrator.data.rows.texts import build_fault, is_finite_number
 from orchestrator.data.rows.unread import UnreadTexts
 from orchestrator.data.score_table import ScoreTable
@@ -139,7 +139,7 @@ def _read_rows(rows: Rows, counts: Counts) -> Iterator[tuple[Source, Row, Any, R
                 raise DataError(
                     message, hint="keep them, or replace all with --replace", where=Where(str(path), row.line)
                 )
-            renamed = rename_columns(value, rows.columns)
+            renamed = normalise(value, rows.columns)
             if isinstance(renamed, dict):
                 counts.unread.note(find_unread_documents(renamed, found, rows.ignore), str(path), row.line)
             yield source, row, value, found

@@ -12,13 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator.data.reasons import REASONS, Fault, refuse
+from orchestrator.data.rows.shapes import list_columns
 from orchestrator.errors import DataError
 
-# Columns whose cells may be JSON lists; in any other, "[1, 2]" is a text, such as a model's answer.
-LIST_COLUMNS = frozenset({
-    *("pos", "neg", "pos_scores", "neg_scores", "rejected_response", "messages", "conversations", "history"),
-    *("positive_messages", "negative_messages", "hits"),
-})  # fmt: skip
 WHITESPACE = " \t\r\n"
 
 
@@ -297,7 +293,7 @@ def unwrap(rows: Iterator[Row], path: Path, key: str | None) -> Iterator[Row]:
 
 def _find_lists(value: dict[str, Any]) -> list[str]:
     """Return the keys of an object's lists of objects, none where it is a row itself."""
-    if not LIST_COLUMNS.isdisjoint(value):
+    if not list_columns().isdisjoint(value):
         return []
     return [key for key, part in value.items() if isinstance(part, list) and part and isinstance(part[0], dict)]
 

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from orchestrator.data.reading.json_rows import LIST_COLUMNS, LONGEST_ROW, WHITESPACE, NotUtf8Error, Row, refuse_large
+from orchestrator.data.reading.json_rows import LONGEST_ROW, WHITESPACE, NotUtf8Error, Row, refuse_large
 from orchestrator.data.reasons import REASONS, Fault, refuse
+from orchestrator.data.rows.shapes import list_columns
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _SEPARATOR_NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
@@ -60,7 +61,7 @@ def read_delimited(path: Path, lines: Iterator[bytes], delimiter: str) -> Iterat
 
 def parse_cell(name: str, text: str) -> Any:
     """Return what a cell of the column `name` holds: its text, or a list where lists may stand and JSON stands."""
-    if name not in LIST_COLUMNS or not text.lstrip(WHITESPACE).startswith("["):
+    if name not in list_columns() or not text.lstrip(WHITESPACE).startswith("["):
         return text
     try:
         return json.loads(text)

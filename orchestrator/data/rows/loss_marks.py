@@ -6,8 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from orchestrator.data.reasons import Fault
-from orchestrator.data.rows.texts import build_fault, is_finite_number, name_type, quote
+from orchestrator.data.rows.texts import bad_row, is_finite_number, name_type, quote
 
 # ms-swift and XTuner (loss, loss_scale), OpenAI and Mistral (weight), LLaMA-Factory (loss_weight), axolotl (train,
 # training), slime (step_loss_mask), torchtune (masked, the other way round).
@@ -31,8 +30,11 @@ _PLAIN = frozenset({"role", "content", "from", "value"})
 _CONVERSATIONS = frozenset({"messages", "conversations", "positive_messages", "negative_messages"})
 
 
-def read_mark(message: Mapping[str, Any], role: str, name: str) -> bool | Fault | None:
-    """Return whether a message is learnt as its marks say, None where it has none, or why they cannot be obeyed."""
+def read_mark(message: Mapping[str, Any], role: str, name: str) -> bool | None:
+    """Return whether a message is learnt as its marks say, None where it has none.
+
+    Raises BadRowError where they cannot be obeyed.
+    """
     found: dict[str, bool] = {}
     for key in message.keys() - _PLAIN:
         value = message[key]
@@ -40,32 +42,31 @@ def read_mark(message: Mapping[str, Any], role: str, name: str) -> bool | Fault 
             continue
         said = _read(key, value)
         if said is None:
-            return build_fault("loss-mark", f"{name} has {quote(key)}: {_show(value)}, {_explain(key)}")
+            raise bad_row("loss-mark", f"{name} has {quote(key)}: {_show(value)}, {_explain(key)}")
         found[key] = said
     if len(set(found.values())) > 1:
         keys = " and ".join(quote(key) for key in sorted(found))
-        return build_fault("loss-mark", f"{name} has {keys}, and one of them says the opposite of the other")
+        raise bad_row("loss-mark", f"{name} has {keys}, and one of them says the opposite of the other")
     if not found:
         return None
     [learnt] = set(found.values())
     if learnt and role != "assistant":
         key = quote(min(found))
-        return build_fault("loss-mark", f"{name} is marked as to be learnt by {key}, and answers alone are learnt")
+        raise bad_row("loss-mark", f"{name} is marked as to be learnt by {key}, and answers alone are learnt")
     return learnt
 
 
-def find_row_mark(row: Mapping[str, Any]) -> Fault | None:
-    """Return the fault of a mark that stands at the row, outside its messages, and says anything but "learn"."""
+def require_no_row_mark(row: Mapping[str, Any]) -> None:
+    """Raise BadRowError for a mark that stands at the row, outside its messages, and says anything but "learn"."""
     for key, value in row.items():
         if key in MARK_KEYS and isinstance(value, bool | int | float | list) and value != []:
             if _read(key, value) is not True:
                 message = f"the row itself has {quote(key)}: {_show(value)}, and marks are obeyed in messages only"
-                return build_fault("loss-mark", message)
+                raise bad_row("loss-mark", message)
         elif _is_unwanted(key, value):
             message = f"the row itself has {quote(key)}: {_show(value)}, as if it were not to be learnt as it stands"
             hint = f"leave such rows out; data.ignore: [{key}] (--ignore {key}) trains on all of them alike"
-            return build_fault("loss-mark", message, hint)
-    return None
+            raise bad_row("loss-mark", message, hint)
 
 
 def _is_unwanted(key: str, value: Any) -> bool:

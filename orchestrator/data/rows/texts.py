@@ -31,6 +31,19 @@ def build_fault(code: str, message: str, hint: str | None = None) -> Fault:
     return Fault(code, message, hint or REASONS[code].remedy)
 
 
+class BadRowError(Exception):
+    """A row cannot be used, for its fault. Never leaves this package: the row is counted as bad."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.message)
+        self.fault = fault
+
+
+def bad_row(code: str, message: str, hint: str | None = None) -> BadRowError:
+    """Return the error for a row with such a fault."""
+    return BadRowError(build_fault(code, message, hint))
+
+
 def quote(text: str) -> str:
     """Return the beginning of a user's text in quotes, on one line and printable, for a message."""
     short = text if len(text) <= LONGEST_QUOTE else text[: LONGEST_QUOTE - 1] + "…"

@@ -9,7 +9,8 @@ from pathlib import Path
 from orchestrator.data.describe import describe_problem, describe_warnings
 from orchestrator.data.prepare_eval import EVAL_KINDS, EvalRequest, prepare_eval
 from orchestrator.data.rows.records import Kind
-from orchestrator.data.rows.shapes import require_kind, sniff_kind
+from orchestrator.data.rows.shapes import require_kind
+from orchestrator.data.sniffing import sniff_kind
 from orchestrator.errors import DataError
 from orchestrator.machine.rundir import RunDir
 
