@@ -33,9 +33,8 @@ TEACHER = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def distilled(run):
-    """The finished run with a teacher, one guard that got worse, graded labels and `deterministic: true`."""
+def distil(run):
+    """Give a finished run a teacher, one guard that got worse, graded labels and `deterministic: true`."""
     plan = load_plan(run)
     groups = build_groups()
     added = [("03-baseline-teacher", "baseline-teacher", "teacher: Qwen3-Reranker-4B", 4.0, groups)]
@@ -58,6 +57,11 @@ def distilled(run):
     stats["eval"] |= {"labels": LABELS}
     write_json(run.stats_json, stats)
     return run
+
+
+@pytest.fixture
+def distilled(run):
+    return distil(run)
 
 
 @pytest.fixture
