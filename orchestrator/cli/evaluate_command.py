@@ -118,8 +118,8 @@ def evaluate_command(
 
 def format_lines(result: Mapping[str, Any]) -> list[str]:
     """Return the means of every model, each model's comparison with the first, and what to beware of."""
-    from orchestrator.evaluation.cut_texts import describe_cut
     from orchestrator.evaluation.measures import display_name
+    from orchestrator.evaluation.metrics import describe_cut
     from orchestrator.report.wording import figure, interval, measured_on, p_value, signed
 
     lines = [measured_on(result)]

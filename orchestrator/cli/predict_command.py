@@ -133,7 +133,7 @@ def _read_rows(kind: str) -> list[dict[str, Any]]:
 
 def _ask(artefact: Artefact, rows: list[dict[str, Any]], *, vectors: bool) -> list[dict[str, Any]]:
     """Return the worker's answers. Raises what `run_worker` does."""
-    from orchestrator.evaluation.cut_texts import describe_cut
+    from orchestrator.evaluation.metrics import describe_cut
     from orchestrator.recipe.plan import Command
     from orchestrator.serving.worker import Words, run_worker
 

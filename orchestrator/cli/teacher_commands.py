@@ -88,7 +88,7 @@ def data_score_command(
     Example: orch data score train.jsonl --model BAAI/bge-reranker-v2-m3 -o train.scored.jsonl
     """
     from orchestrator.data.teacher import Rows
-    from orchestrator.evaluation.cut_texts import describe_cut
+    from orchestrator.evaluation.metrics import describe_cut
     from orchestrator.serving.teaching.model_choice import ModelChoice
     from orchestrator.serving.teaching.scoring import score_files
 

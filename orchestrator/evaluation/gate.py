@@ -30,15 +30,6 @@ class Rule:
     text: str
 
 
-@dataclass(frozen=True)
-class Decision:
-    """Whether one rule holds, and the sentence that says so."""
-
-    rule: Rule
-    passed: bool
-    sentence: str
-
-
 def parse_rule(metric_name: str, text: object) -> Rule | Problem:
     """Return one gate of the recipe, or what is wrong with it. Imports nothing heavy.
 
@@ -104,19 +95,22 @@ def parse_gate(gate: Mapping[str, object]) -> tuple[tuple[Rule, ...], tuple[Prob
     return rules, tuple(item for item in parsed if isinstance(item, Problem))
 
 
-def decide(rule: Rule, tuned: float | None, baseline: float | None) -> Decision:
-    """Hold one rule against the values; one whose values are missing is missed, since nothing shows that it holds."""
+def decide(rule: Rule, tuned: float | None, baseline: float | None) -> tuple[bool, str]:
+    """Return whether a rule holds, and the sentence that says so.
+
+    One whose values are missing is missed, since nothing shows that it holds.
+    """
     name = rule.metric.display
     if tuned is None:
-        return Decision(rule, passed=False, sentence=f"{name} {rule.text}: the tuned model was not measured")
+        return False, f"{name} {rule.text}: the tuned model was not measured"
     if rule.baseline and baseline is None:
-        return Decision(rule, passed=False, sentence=f"{name} {rule.text}: no baseline was measured")
+        return False, f"{name} {rule.text}: no baseline was measured"
     threshold = rule.offset + (baseline or 0.0 if rule.baseline else 0.0)
     # 12 digits: 0.1 + 0.2 must count as 0.3.
     passed = bool(_OPERATORS[rule.operator](round(tuned, 12), round(threshold, 12)))
     source = f" ({rule.text.removeprefix(rule.operator).strip()})" if rule.baseline else ""
     relation = rule.operator if passed else f"is not {rule.operator}"
-    return Decision(rule, passed=passed, sentence=f"{name} {tuned:.4f} {relation} {threshold:.4f}{source}")
+    return passed, f"{name} {tuned:.4f} {relation} {threshold:.4f}{source}"
 
 
 def decide_gate(
@@ -135,10 +129,9 @@ def decide_gate(
     rules, problems = parse_gate(gate)
     if problems:
         raise RecipeError.from_problems([Problem(f"{start}gate: {item.message}", item.hint) for item in problems])
-    rows = []
+    rows: list[dict[str, Any]] = []
     for rule in rules:
         name = rule.metric.name
-        decision = decide(rule, tuned[name] if tuned else None, baseline[name] if baseline else None)
-        sentence = f"{start}{decision.sentence}"
-        rows.append({"metric": name, "rule": rule.text, "passed": decision.passed, "sentence": sentence})
+        passed, sentence = decide(rule, tuned[name] if tuned else None, baseline[name] if baseline else None)
+        rows.append({"metric": name, "rule": rule.text, "passed": passed, "sentence": f"{start}{sentence}"})
     return {"passed": all(row["passed"] for row in rows) if rows else None, "rules": rows}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from orchestrator.errors import Problem
+from orchestrator.evaluation.overlap import exact_match, rouge_l
 
 GROUP, RETRIEVAL, PAIR, CHAT = "group", "retrieval", "pair", "chat"
 UNITS = {GROUP: "query", RETRIEVAL: "query", PAIR: "pair", CHAT: "row"}  # what is measured and resampled
@@ -24,40 +26,69 @@ _NOUNS = {
     CHAT: "chat rows",
 }
 _MOST_DIGITS = 9  # of a cutoff: more documents than any query has
-_RANKED, _PAIRED, _CHATTED = frozenset({GROUP, RETRIEVAL}), frozenset({PAIR}), frozenset({CHAT})
+RANKED, PAIRED, CHATTED = frozenset({GROUP, RETRIEVAL}), frozenset({PAIR}), frozenset({CHAT})
+
+Statistic = Literal["mean", "ratio", "exponential", "correlation", "rank correlation"]
 
 
 @dataclass(frozen=True)
-class _Family:
-    """What the metrics of one name share. `row` names one row's value where that is another thing than the metric.
+class Metric:
+    """One measure: an entry of `METRICS`, and with `name` (as in `ndcg@10`) and `cutoff` the one that a recipe names.
 
-    With `graded` a label is a gain, else it says relevant (at least 0.5) or not.
+    `kinds` are the evaluation sets that it measures, and `statistic` says how its value comes from the rows: a mean of
+    their values, a ratio of sums (`nll` a token) or its exponential, a correlation with the gold scores. A ranking is
+    measured by `ir_measures`; with `graded` a label is a gain, else it says relevant (at least 0.5) or not. `of_texts`
+    takes (generation, reference). `row` names one row's value where that is another thing than the metric: an error,
+    which is better when lower. Values lie between `least` and `most`.
     """
 
     display: str
-    kinds: frozenset[str] = _RANKED
+    kinds: frozenset[str] = RANKED
+    statistic: Statistic = "mean"
     ir_measures: str = ""
     graded: bool = False
-    cutoff: bool = False
+    takes_cutoff: bool = False
+    of_texts: Callable[[str, str], float] | None = None
     higher_is_better: bool = True
     least: float = 0.0
     most: float = 1.0
     row: str | None = None
+    name: str = ""
+    cutoff: int | None = None
+
+    def ir_measures_name(self, relevant: int = 1) -> str:
+        """Return the name in ir_measures' syntax, such as `RR@10`; empty for what does not measure a ranking.
+
+        Of a measure that knows relevant or not only, `RR(rel=2)@10` where grades from `relevant` = 2 on are.
+        """
+        rel = f"(rel={relevant})" if relevant > 1 and not self.graded else ""
+        return self.ir_measures + rel + ("" if self.cutoff is None else f"@{self.cutoff}")
+
+    @property
+    def row_display(self) -> str:
+        """What one row's value is called: a correlation has none for a single pair, its rank error stands in."""
+        return self.row or self.display
+
+    @property
+    def row_higher_is_better(self) -> bool:
+        """The direction of one row's value: errors are better when lower, whatever the metric's direction."""
+        return self.higher_is_better and self.row is None
 
 
-_FAMILIES = {
-    "ndcg": _Family("nDCG", ir_measures="nDCG", graded=True, cutoff=True),
-    "mrr": _Family("MRR", ir_measures="RR", cutoff=True),
-    "map": _Family("MAP", ir_measures="AP"),
-    "hit": _Family("Hit", ir_measures="Success", cutoff=True),
-    "precision": _Family("Precision", ir_measures="P", cutoff=True),
-    "recall": _Family("Recall", ir_measures="R", cutoff=True),
-    "spearman": _Family("Spearman", _PAIRED, least=-1.0, row="Rank error"),
-    "pearson": _Family("Pearson", _PAIRED, least=-1.0, row="Standardised error"),
-    "loss": _Family("Loss", _CHATTED, higher_is_better=False, most=math.inf),
-    "perplexity": _Family("Perplexity", _CHATTED, higher_is_better=False, least=1.0, most=math.inf),
-    "exact_match": _Family("Exact match", _CHATTED),
-    "rouge_l": _Family("ROUGE-L", _CHATTED),
+# A new metric is one entry here.
+METRICS = {
+    "ndcg": Metric("nDCG", ir_measures="nDCG", graded=True, takes_cutoff=True),
+    "mrr": Metric("MRR", ir_measures="RR", takes_cutoff=True),
+    "map": Metric("MAP", ir_measures="AP"),
+    "hit": Metric("Hit", ir_measures="Success", takes_cutoff=True),
+    "precision": Metric("Precision", ir_measures="P", takes_cutoff=True),
+    "recall": Metric("Recall", ir_measures="R", takes_cutoff=True),
+    "spearman": Metric("Spearman", PAIRED, "rank correlation", least=-1.0, row="Rank error"),
+    "pearson": Metric("Pearson", PAIRED, "correlation", least=-1.0, row="Standardised error"),
+    "loss": Metric("Loss", CHATTED, "ratio", higher_is_better=False, most=math.inf),
+    "perplexity": Metric("Perplexity", CHATTED, "exponential", higher_is_better=False, least=1.0, most=math.inf),
+    "exact_match": Metric("Exact match", CHATTED, of_texts=exact_match),
+    "rouge_l": Metric("ROUGE-L", CHATTED, of_texts=rouge_l),
 }
 _OTHER_NAMES = {
     "rr": "mrr",
@@ -78,59 +109,6 @@ _OTHER_NAMES = {
 _OF_CLASSIFIERS = frozenset({"accuracy", "acc", "f1", "f1_score", "auc", "auroc", "mcc"})
 
 
-@dataclass(frozen=True)
-class Metric:
-    """One measure. `name` is the recipe's spelling, such as `ndcg@10`."""
-
-    name: str
-    family: str
-    cutoff: int | None
-
-    @property
-    def display(self) -> str:
-        """The name as the field prints it, such as `nDCG@10`."""
-        return _FAMILIES[self.family].display + ("" if self.cutoff is None else f"@{self.cutoff}")
-
-    def ir_measures_name(self, relevant: int = 1) -> str:
-        """Return the name in ir_measures' syntax, such as `RR@10`; empty for what does not measure a ranking.
-
-        Of a measure that knows relevant or not only, `RR(rel=2)@10` where grades from `relevant` = 2 on are.
-        """
-        family = _FAMILIES[self.family]
-        rel = f"(rel={relevant})" if relevant > 1 and not family.graded else ""
-        return family.ir_measures + rel + ("" if self.cutoff is None else f"@{self.cutoff}")
-
-    @property
-    def kinds(self) -> frozenset[str]:
-        """The kinds of evaluation set that it measures: `group`, `retrieval`, `pair`, `chat`."""
-        return _FAMILIES[self.family].kinds
-
-    @property
-    def higher_is_better(self) -> bool:
-        """The direction; False for loss and perplexity."""
-        return _FAMILIES[self.family].higher_is_better
-
-    @property
-    def least(self) -> float:
-        """The lowest value that it can have."""
-        return _FAMILIES[self.family].least
-
-    @property
-    def most(self) -> float:
-        """The highest value that it can have, infinity where there is none."""
-        return _FAMILIES[self.family].most
-
-    @property
-    def row_display(self) -> str:
-        """What one row's value is called: a correlation has none for a single pair, its rank error stands in."""
-        return _FAMILIES[self.family].row or self.display
-
-    @property
-    def row_higher_is_better(self) -> bool:
-        """The direction of one row's value: errors are better when lower, whatever the metric's direction."""
-        return self.higher_is_better and _FAMILIES[self.family].row is None
-
-
 def parse_metric(name: str, kinds: Iterable[str] = ()) -> Metric | Problem:
     """Return the metric of that name, or what is wrong with the name. Imports nothing heavy.
 
@@ -141,15 +119,16 @@ def parse_metric(name: str, kinds: Iterable[str] = ()) -> Metric | Problem:
     pairs: spearman, pearson. Chat: loss (nats a token), perplexity, exact_match, rouge_l.
     """
     family, at, cutoff = name.partition("@")
-    if family not in _FAMILIES:
+    if family not in METRICS:
         return Problem(f"unknown metric {name!r}", hint=_nearest(family.lower(), cutoff, frozenset(kinds)))
-    if not _FAMILIES[family].cutoff:
-        return Metric(name, family, None) if not at else Problem(f"{family} takes no cutoff", hint=f"write {family!r}")
+    found = METRICS[family]
+    if not found.takes_cutoff:
+        return replace(found, name=name) if not at else Problem(f"{family} takes no cutoff", hint=f"write {family!r}")
     if not at:
         return Problem(f"the metric {family!r} needs a cutoff", hint=f"write '{family}@10'")
     if not (cutoff.isascii() and cutoff.isdigit() and not cutoff.startswith("0") and len(cutoff) <= _MOST_DIGITS):
         return Problem(f"{cutoff[:20]!r} is not a cutoff", hint=f"write a whole number from 1, as in '{family}@10'")
-    return Metric(name, family, int(cutoff))
+    return replace(found, name=name, cutoff=int(cutoff), display=f"{found.display}@{cutoff}")
 
 
 def require_metric(name: str) -> Metric:
@@ -187,11 +166,11 @@ def check_metrics(names: Iterable[str], kind: str) -> list[Problem]:
 
 def _known(kinds: frozenset[str] = frozenset()) -> str:
     """Return the names of all metrics, or of those of some kinds."""
-    return ", ".join(f"{name}@k" if _FAMILIES[name].cutoff else name for name in _fitting(kinds))
+    return ", ".join(f"{name}@k" if METRICS[name].takes_cutoff else name for name in _fitting(kinds))
 
 
 def _fitting(kinds: frozenset[str]) -> list[str]:
-    return [name for name, family in _FAMILIES.items() if not kinds or kinds & family.kinds]
+    return [name for name, family in METRICS.items() if not kinds or kinds & family.kinds]
 
 
 def _nearest(family: str, cutoff: str, kinds: frozenset[str]) -> str:
@@ -203,7 +182,7 @@ def _nearest(family: str, cutoff: str, kinds: frozenset[str]) -> str:
     found = written if written in fitting else _OTHER_NAMES.get(written) or next(iter(matches), None)
     if found is None or found not in fitting:
         return f"known: {_known(kinds)}"
-    return f"did you mean '{found}@{cutoff or 10}'?" if _FAMILIES[found].cutoff else f"did you mean {found!r}?"
+    return f"did you mean '{found}@{cutoff or 10}'?" if METRICS[found].takes_cutoff else f"did you mean {found!r}?"
 
 
 def display_name(name: str) -> str:

@@ -2,28 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import RecipeError
-from orchestrator.evaluation.evalset import describe_eval
+from orchestrator.errors import RecipeError, RunFolderError, Where
+from orchestrator.evaluation.eval_sets import GOLD, EvalSet, Measured, describe_eval, load_eval
 from orchestrator.evaluation.gate import decide_gate
-from orchestrator.evaluation.guards import build_guards
-from orchestrator.evaluation.measures import check_metrics, default_metrics, guess_kind
-from orchestrator.evaluation.scored import LABELS, TEACHER, TUNED, Scored, load_scored, scoring_stages
-from orchestrator.evaluation.systems import (
-    System,
-    build_rows,
-    compare_measured,
-    describe_kind,
-    judge,
-    load_scoring,
-)
+from orchestrator.evaluation.measures import UNITS, check_metrics, default_metrics, guess_kind, require_metric
+from orchestrator.evaluation.paired import NOT_COMPARED, compare_columns
+from orchestrator.machine.json_files import load_json
 from orchestrator.machine.rundir import RunDir
-from orchestrator.recipe.plan import Plan
+from orchestrator.recipe.plan import Plan, Stage
 
 METRICS_VERSION = 2
 SEED = 42
-BASELINE = "baseline"
+BASELINE, TEACHER, TUNED = "baseline", "teacher", "tuned"
+BEFORE, AFTER = "before", "after"  # the sides of a guard
+LABELS = {
+    "native": "Base model in its native prompt",
+    "trained-format": "Base model in the training format",
+    TEACHER: "Teacher",
+    TUNED: "Tuned model",
+}
+_SIDES = {BEFORE: "the base model", AFTER: "the tuned model"}
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A run's evaluation set (None: it has none) and {system id: its scores}, baselines in the plan's order first.
+
+    `missing` names what was not scored.
+    """
+
+    evaluation: EvalSet | None
+    scores: Mapping[str, Any]
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class System:
+    """One measured model: its id and role, the stage that scored it, that stage's scoring.json, and its values."""
+
+    system_id: str
+    role: str
+    stage: str | None
+    label: str
+    scoring: Mapping[str, Any]
+    measured: Measured
+
+    def describe(self) -> dict[str, Any]:
+        """Return the system's entry in metrics.json."""
+        return {
+            "id": self.system_id,
+            "role": self.role,
+            "stage": self.stage,
+            "label": self.scoring.get("label") or self.label,
+            "head": self.scoring.get("head"),
+            "scoring": dict(self.scoring),
+            "means": dict(self.measured.means),
+            **self.measured.facts,
+            # the worker's word counts too: cosines of one vector differ in their last bits
+            "constant": self.measured.facts["constant"] or self.scoring.get("constant") is True,
+        }
 
 
 def build_metrics(run: RunDir, plan: Plan, scored: Scored | None = None) -> dict[str, Any]:
@@ -46,10 +88,12 @@ def build_metrics(run: RunDir, plan: Plan, scored: Scored | None = None) -> dict
      "verdict": "better" | "worse" | "no measurable difference" | "not compared"   of the headline comparison,
      "gate": {"passed": bool | null, "rules": [{"metric", "rule", "passed", "sentence", ["guard"]}]}
                                                null: the recipe has none; the guards' rules are the last,
-     "guards": [as `guards.build_guards` says],
+     "guards": [{"name", "kind", "unit", "eval", "metrics", "directions", "verdict", "gate"   as above,
+                 "means": {"before": {metric: float | null} | null, "after": …},
+                 "comparisons": [{"baseline": "before", "metric", …}]}]   the packaged model against the base,
      "gaps": ["…"]}
 
-    The yardstick is the first baseline; the teacher, another model, never is.
+    The headline's baseline is the first one; the teacher, another model, never is.
 
     Version 1 had rankings only: `per_query` with `qid` for `rows`, and `queries` for `units`.
 
@@ -57,15 +101,15 @@ def build_metrics(run: RunDir, plan: Plan, scored: Scored | None = None) -> dict
     are not finite, RecipeError for a metric or gate that does not exist or does not fit the evaluation set.
     """
     scored = load_scored(run, plan) if scored is None else scored
-    kind = (
-        scored.evaluation.kind
-        if scored.evaluation
-        else guess_kind((plan.recipe.get("evaluate") or {}).get("metrics") or ())
-    )
-    names, seed = _metric_names(plan, kind), _seed(plan)
-    systems = _measure_systems(run, plan, scored, names)
+    asked, gate = plan.recipe.get("evaluate") or {}, plan.recipe.get("gate") or {}
+    kind = scored.evaluation.kind if scored.evaluation else guess_kind(asked.get("metrics") or ())
+    names = list(dict.fromkeys((*(asked.get("metrics") or default_metrics(kind)), *gate)))
+    if problems := check_metrics(names, kind):
+        raise RecipeError.from_problems(problems)
+    seed = SEED if asked.get("seed") is None else int(asked["seed"])  # of resamples, permutations and orders of ties
+    systems = _measure_systems(run, plan, scored, names, seed)
     tuned = next((system for system in systems if system.role == TUNED), None)
-    yardstick = next((system for system in systems if system.role == BASELINE), None)
+    reference = next((system for system in systems if system.role == BASELINE), None)
     comparisons = [
         {"baseline": system.system_id, **row}
         for role in (BASELINE, TEACHER)
@@ -73,14 +117,12 @@ def build_metrics(run: RunDir, plan: Plan, scored: Scored | None = None) -> dict
         if tuned is not None and system.role == role
         for row in compare_measured(system.measured, tuned.measured, names, seed)
     ]
-    guards = build_guards(run, plan, seed)
-    gate = decide_gate(
-        plan.recipe.get("gate") or {},
-        tuned.measured.means if tuned else None,
-        yardstick.measured.means if yardstick else None,
+    guards = [_measure_guard(run, plan, name, guard, seed) for name, guard in (asked.get("guard") or {}).items()]
+    decided = decide_gate(
+        gate, tuned.measured.means if tuned else None, reference.measured.means if reference else None
     )
-    rules = [*gate["rules"], *guards.rules]
-    first = yardstick.system_id if yardstick else None
+    rules = [*decided["rules"], *(rule for entry, _ in guards for rule in entry["gate"]["rules"])]
+    first = reference.system_id if reference else None
     return {
         "version": METRICS_VERSION,
         "seed": seed,
@@ -92,31 +134,44 @@ def build_metrics(run: RunDir, plan: Plan, scored: Scored | None = None) -> dict
         "comparisons": comparisons,
         "verdict": judge(comparisons, names[0], first),
         "gate": {"passed": all(rule["passed"] for rule in rules) if rules else None, "rules": rules},
-        "guards": list(guards.entries),
-        "gaps": [*scored.gaps, *guards.gaps],
+        "guards": [entry for entry, _ in guards],
+        "gaps": [*scored.missing, *(sentence for _, missing in guards for sentence in missing)],
     }
 
 
-def _seed(plan: Plan) -> int:
-    """Return what decides bootstrap resamples, permutations and sampled orders of ties."""
-    seed = (plan.recipe.get("evaluate") or {}).get("seed")
-    return SEED if seed is None else int(seed)
+def scoring_stages(plan: Plan) -> dict[str, Stage]:
+    """Return {system id (`native`, `trained-format`, `teacher`, `tuned`): the stage that scores it}, the tuned last."""
+    baselines = {
+        stage.kind.removeprefix("baseline-"): stage for stage in plan.stages if stage.kind.startswith("baseline-")
+    }
+    evaluate = next((stage for stage in plan.stages if stage.kind == "evaluate"), None)
+    return {**baselines, TUNED: evaluate} if evaluate else baselines
 
 
-def _metric_names(plan: Plan, kind: str) -> list[str]:
-    """Return the recipe's metrics, or the kind's own, then those that only its gate names."""
-    evaluate = plan.recipe.get("evaluate") or {}
-    names = list(dict.fromkeys((*(evaluate.get("metrics") or default_metrics(kind)), *(plan.recipe.get("gate") or {}))))
-    if problems := check_metrics(names, kind):
-        raise RecipeError.from_problems(problems)
-    return names
+def load_scored(run: RunDir, plan: Plan) -> Scored:
+    """Return what the stages of a run folder scored. Raises RunFolderError for files that belong to other data."""
+    evaluation = load_eval(run.eval_jsonl)
+    if evaluation is None:
+        return Scored(None, {}, ("The run has no evaluation set: nothing was measured.",))
+    stages = scoring_stages(plan)
+    scores = _load_scores(run, evaluation, stages)
+    missing = (
+        f"{LABELS.get(name, name)}: the stage {stage.name} left no scores."
+        for name, stage in stages.items()
+        if name not in scores
+    )
+    return Scored(evaluation, scores, tuple(missing))
 
 
-def _measure_systems(run: RunDir, plan: Plan, scored: Scored, names: list[str]) -> list[System]:
+def _load_scores(run: RunDir, evaluation: EvalSet, stages: Mapping[str, Stage | None]) -> dict[str, Any]:
+    """Return {name: the scores that its stage left}."""
+    paths = {name: run.stage(stage.name).output / "scores.jsonl" for name, stage in stages.items() if stage}
+    return {name: evaluation.load_scores(path) for name, path in paths.items() if path.is_file()}
+
+
+def _measure_systems(run: RunDir, plan: Plan, scored: Scored, names: Sequence[str], seed: int) -> list[System]:
     """Return the scored systems, baselines in the plan's order first."""
-    if scored.evaluation is None:
-        return []
-    measured = scored.evaluation.measure(scored.scores, names, seed=_seed(plan))
+    measured = scored.evaluation.measure(scored.scores, names, seed=seed) if scored.evaluation else {}
     return [
         System(
             name,
@@ -128,4 +183,118 @@ def _measure_systems(run: RunDir, plan: Plan, scored: Scored, names: list[str]) 
         )
         for name, stage in scoring_stages(plan).items()
         if name in measured
+    ]
+
+
+def _measure_guard(
+    run: RunDir, plan: Plan, name: str, guard: Mapping[str, Any], seed: int
+) -> tuple[dict[str, Any], list[str]]:
+    """Return a guard's entry in metrics.json, and a sentence for what of it was not scored.
+
+    Its metrics are the recipe's that fit its data, else its kind's own; then those that only its gate names.
+    """
+    path = run.guard(name) / run.eval_jsonl.name
+    evaluation = load_eval(path)
+    gate, asked = guard.get("gate") or {}, (plan.recipe.get("evaluate") or {}).get("metrics") or ()
+    kind = evaluation.kind if evaluation else guess_kind((*gate, *asked))
+    fitting = [metric for metric in asked if not check_metrics([metric], kind)]
+    names = list(dict.fromkeys((*(fitting or default_metrics(kind)), *gate)))
+    if problems := check_metrics(names, kind):
+        raise RecipeError(f"guard {name}: {problems[0].message}", hint=problems[0].hint)
+    measured: dict[str, Measured] = {}
+    missing = [f"Guard {name}: its data was not prepared, so nothing was measured on it."]
+    if evaluation is not None:
+        stages = {side: plan.stage(f"guard-{name}-{side}") for side in _SIDES}
+        measured = evaluation.measure(_load_scores(run, evaluation, stages), names, seed=seed)
+        missing = [f"Guard {name}: {_SIDES[side]} was not scored on it." for side in _SIDES if side not in measured]
+    before, after = measured.get(BEFORE), measured.get(AFTER)
+    compared = compare_measured(before, after, names, seed) if before and after else ()
+    comparisons = [{"baseline": BEFORE, **row} for row in compared]
+    decided = decide_gate(gate, after.means if after else None, before.means if before else None, of=f"guard {name}")
+    entry = {
+        "name": name,
+        **describe_kind(kind, names),
+        "eval": describe_eval(path, evaluation, run.root) if evaluation else None,
+        "means": {side: dict(measured[side].means) if side in measured else None for side in _SIDES},
+        "comparisons": comparisons,
+        "verdict": judge(comparisons, names[0], BEFORE),
+        "gate": {**decided, "rules": [{**rule, "guard": name} for rule in decided["rules"]]},
+    }
+    return entry, missing
+
+
+def load_scoring(path: Path) -> dict[str, Any]:
+    """Return what a stage's scoring.json says, the keys of its `spec` among the rest; empty where it has none."""
+    if not path.is_file():
+        return {}
+    try:
+        scoring = load_json(path)
+    except ValueError as error:
+        raise RunFolderError(f"not JSON: {error}", where=Where(str(path))) from error
+    if not isinstance(scoring, dict):
+        return {}
+    spec = scoring.pop("spec", None)
+    return {**(spec if isinstance(spec, dict) else {}), **scoring}
+
+
+def describe_cut(scoring: Mapping[str, Any]) -> str | None:
+    """Return the sentence about a scoring.json's texts that were cut; None where none was, or nobody counted."""
+    for unit, of, cut in (("pairs", "pairs_counted", "pairs_cut"), ("texts", "texts", "texts_cut")):
+        count, whole = scoring.get(cut), scoring.get(of)
+        if isinstance(count, int) and isinstance(whole, int) and 0 < count <= whole:
+            limit = scoring.get("reads_tokens") or scoring.get("max_length")
+            share = f"{100 * count / whole:.0f} %" if count * 200 >= whole else "less than 1 %"
+            return f"{count} of {whole} {unit} ({share}) are longer than the {limit} tokens that it reads, and were cut"
+    return None
+
+
+def compare_measured(before: Measured, after: Measured, metrics: Sequence[str], seed: int) -> list[dict[str, Any]]:
+    """Return one comparison a metric, in their order.
+
+    A metric that both have on no row, such as ROUGE-L where nothing was generated, is not compared.
+    """
+    compared = {
+        name: compare_columns(require_metric(name), before.columns, after.columns, seed=seed) for name in metrics
+    }
+    return [
+        {"metric": name, **asdict(comparison), "verdict": comparison.verdict}
+        for name, comparison in compared.items()
+        if comparison is not None
+    ]
+
+
+def judge(comparisons: Iterable[Mapping[str, Any]], metric: str, baseline: str | None) -> str:
+    """Return the verdict of the headline comparison: of `metric`, against the reference `baseline`."""
+    found = (row for row in comparisons if row["metric"] == metric and row["baseline"] == baseline)
+    return next((str(row["verdict"]) for row in found), NOT_COMPARED)
+
+
+def describe_kind(kind: str, metrics: Sequence[str]) -> dict[str, Any]:
+    """Return what metrics.json says of a kind of evaluation set and its metrics."""
+    return {
+        "kind": kind,
+        "unit": UNITS[kind],
+        "metrics": list(metrics),
+        "directions": {name: "higher" if require_metric(name).higher_is_better else "lower" for name in metrics},
+    }
+
+
+def build_rows(systems: Sequence[System]) -> list[dict[str, Any]]:
+    """Return every row's values of every system, and its gold score where it has one."""
+    if not systems:
+        return []
+    first = systems[0].measured
+    gold = first.columns.get(GOLD)
+    return [
+        {
+            "id": row,
+            **({"gold": gold[place]} if gold else {}),
+            "values": {
+                system.system_id: {
+                    name: values[place] for name, values in system.measured.columns.items() if name != GOLD
+                }
+                for system in systems
+            },
+        }
+        for place, row in enumerate(first.ids)
     ]

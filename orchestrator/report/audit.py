@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.evaluation.false_negatives import find_false_negatives
-from orchestrator.evaluation.measures import GROUP
-from orchestrator.evaluation.scored import TUNED, Scored
+from orchestrator.evaluation.eval_sets import GroupEval
+from orchestrator.evaluation.metrics import TUNED, Scored
+from orchestrator.report.false_negatives import find_false_negatives
 from orchestrator.report.notes import TEACHER
 from orchestrator.report.wording import counted
 
@@ -73,9 +73,9 @@ def _by_teacher(stats: Mapping[str, Any]) -> Iterator[Suspects]:
 
 
 def _by_systems(metrics: Mapping[str, Any], scored: Scored) -> Iterator[Suspects]:
-    if metrics["kind"] != GROUP or scored.evaluation is None:
+    if not isinstance(scored.evaluation, GroupEval):
         return
-    groups = scored.evaluation.pool(scored.scores)  # type: ignore[attr-defined]
+    groups = scored.evaluation.groups
     for system in _choose_judges(metrics):
         found = find_false_negatives(groups, scored.scores[system["id"]], shown=_SHOWN)
         if not found.of_queries:

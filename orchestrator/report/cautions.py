@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from orchestrator.evaluation.cut_texts import describe_cut
 from orchestrator.evaluation.measures import CHAT, PAIR, RETRIEVAL
+from orchestrator.evaluation.metrics import describe_cut
 from orchestrator.report.record import RunRecord
 from orchestrator.report.training_log import count_not_finite, is_dead
 from orchestrator.report.wording import counted

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.evaluation.chats import ChatRow, ChatScore
+from orchestrator.evaluation.eval_rows import ChatRow, ChatScore
 from orchestrator.report.examples import most_changed
 
 MOST_OF_EACH = 4  # most improved, most worsened, and the first: 12 at most

@@ -7,12 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from orchestrator.errors import RunFolderError, Where
-from orchestrator.evaluation.compare import BETTER, WORSE, Comparison, compare
-from orchestrator.evaluation.measured import GOLD
+from orchestrator.evaluation.eval_sets import GOLD
 from orchestrator.evaluation.measures import GROUP, UNITS, display_name, require_metric
-from orchestrator.evaluation.metrics import METRICS_VERSION, SEED
-from orchestrator.evaluation.pairing import pair_up
-from orchestrator.evaluation.scored import TUNED
+from orchestrator.evaluation.metrics import METRICS_VERSION, SEED, TUNED
+from orchestrator.evaluation.paired import BETTER, WORSE, Comparison, compare_columns
 from orchestrator.machine.rundir import RunDir
 from orchestrator.report.record import load_object
 from orchestrator.report.wording import counted, figure, interval, p_value, signed
@@ -89,11 +87,12 @@ def compare_runs(first: RunDir, second: RunDir) -> RunComparison:
     one, two = _load_metrics(first), _load_metrics(second)
     _require_same_data(one["eval"], two["eval"], one["unit"], second)
     shared = [metric for metric in one["metrics"] if metric in two["metrics"]]
-    before, after = _tuned_columns(one), _tuned_columns(two)
+    before = _tuned_columns(one)
+    after = {name: _reordered(two, column, one) for name, column in _tuned_columns(two).items()}
     comparisons = {}
     for metric in map(require_metric, shared):
-        if paired := pair_up(metric, before, {name: _reordered(two, column, one) for name, column in after.items()}):
-            comparisons[metric.name] = compare(paired, higher_is_better=metric.higher_is_better, seed=SEED)
+        if compared := compare_columns(metric, before, after, seed=SEED):
+            comparisons[metric.name] = compared
     if not comparisons:
         raise RunFolderError(
             f"the two runs share no metric: {', '.join(one['metrics'])} and {', '.join(two['metrics'])}",

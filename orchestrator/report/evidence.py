@@ -6,12 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.evaluation.chats import ChatEval
-from orchestrator.evaluation.groups import GroupEval, RetrievalEval
-from orchestrator.evaluation.measured import EvalSet
+from orchestrator.evaluation.eval_sets import ChatEval, GroupEval, PairEval, RetrievalEval
 from orchestrator.evaluation.measures import require_metric
-from orchestrator.evaluation.pairs import PairEval
-from orchestrator.evaluation.scored import TUNED, Scored
+from orchestrator.evaluation.metrics import TUNED, Scored
 from orchestrator.report.chat_examples import build_chat_examples
 from orchestrator.report.examples import build_examples
 from orchestrator.report.figures import BarsFigure, build_bars_figure
@@ -42,7 +39,7 @@ def build_evidence(metrics: Mapping[str, Any], scored: Scored) -> Evidence:
     metric = require_metric(metrics["headline"]["metric"])
     comparison = headline_comparison(metrics)
     values = _values(metrics, comparison["baseline"]) if comparison else {}
-    names = _names(scored.evaluation) if values else {}
+    names = scored.evaluation.row_texts() if scored.evaluation and values else {}
     bars = [(names[row], *values[row]) for row in names if row in values]
     return Evidence(
         build_bars_figure(bars, higher_is_better=metric.row_higher_is_better),
@@ -69,17 +66,6 @@ def _values(metrics: Mapping[str, Any], baseline: str) -> dict[str, tuple[float,
     metric = metrics["headline"]["metric"]
     pairs = {row["id"]: (row["values"][baseline][metric], row["values"][TUNED][metric]) for row in metrics["rows"]}
     return {row: pair for row, pair in pairs.items() if None not in pair}
-
-
-def _names(evaluation: EvalSet | None) -> dict[str, str]:
-    """Return {row: the text that a reader knows it by}."""
-    if isinstance(evaluation, ChatEval):
-        return {row.row: row.messages[-1].content if row.messages else row.reference for row in evaluation.rows}
-    if isinstance(evaluation, PairEval):
-        return {pair.pid: f"{pair.text1} | {pair.text2}" for pair in evaluation.pairs}
-    if isinstance(evaluation, RetrievalEval):
-        return dict(evaluation.queries)
-    return {group.qid: group.query for group in evaluation.groups} if isinstance(evaluation, GroupEval) else {}
 
 
 def _sections(

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.evaluation.judged import Group
+from orchestrator.evaluation.eval_rows import Group
 from orchestrator.recipe.relevance import is_relevant
 
 MOST_EXAMPLES = 5

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.evaluation.measures import display_name, require_metric
-from orchestrator.evaluation.scored import TUNED
+from orchestrator.evaluation.metrics import TUNED
 from orchestrator.report.record import RunRecord
 from orchestrator.report.wording import figure
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.backends.render import find_templates
 from orchestrator.evaluation.measures import display_name, require_metric
-from orchestrator.evaluation.scored import Scored
+from orchestrator.evaluation.metrics import Scored
 from orchestrator.recipe.plan import Command
 from orchestrator.report import wording
 from orchestrator.report.audit import build_audit

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.evaluation.pairs import Pair
+from orchestrator.evaluation.eval_rows import Pair
 from orchestrator.report.examples import MOST_EXAMPLES, clipped, most_changed
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.evaluation.metrics import build_metrics
-from orchestrator.evaluation.scored import load_scored
+from orchestrator.evaluation.metrics import build_metrics, load_scored
 from orchestrator.machine.rundir import RunDir, write_bytes, write_json, write_text
 from orchestrator.report.audit import build_audit
 from orchestrator.report.card import write_results

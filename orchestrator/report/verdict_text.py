@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.evaluation.compare import BETTER, NO_DIFFERENCE, NOT_COMPARED, WORSE
 from orchestrator.evaluation.measures import display_name
+from orchestrator.evaluation.paired import BETTER, NO_DIFFERENCE, NOT_COMPARED, WORSE
 from orchestrator.machine.language import Language, Text
 from orchestrator.report.wording import figure, interval, p_value, signed
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.evaluation.compare import BETTER, NO_DIFFERENCE, WORSE
 from orchestrator.evaluation.measures import GROUP, PAIR, RETRIEVAL, Metric, display_name, parse_metric
+from orchestrator.evaluation.paired import BETTER, NO_DIFFERENCE, WORSE
 
 _P_FLOOR = 0.001
 _MINUTE_S, _HOUR_S = 60, 3600

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from orchestrator.evaluation.judged import Document, Group
+from orchestrator.evaluation.eval_rows import Document, Group
 
 MakeGroup = Callable[..., Group]
 

@@ -6,7 +6,8 @@ import math
 import pytest
 
 from orchestrator.errors import RunFolderError, StageFailedError
-from orchestrator.evaluation.chats import ChatScore, load_chat_eval
+from orchestrator.evaluation.eval_rows import ChatScore
+from orchestrator.evaluation.eval_sets import load_eval
 
 ASK = [{"role": "user", "content": "?"}]
 ROWS = [{"id": f"r{n}", "messages": ASK, "reference": text} for n, text in enumerate(("Yes", "备份 保留", "no"))]
@@ -20,7 +21,7 @@ def write(path, rows):
 
 @pytest.fixture
 def load(tmp_path):
-    return lambda rows=ROWS: load_chat_eval(write(tmp_path / "eval.jsonl", rows))
+    return lambda rows=ROWS: load_eval(write(tmp_path / "eval.jsonl", rows))
 
 
 def measure(evaluation, *scores, names=NAMES):

@@ -6,18 +6,24 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from orchestrator.evaluation.compare import BETTER, NO_DIFFERENCE, PERMUTATIONS, WORSE, Comparison
-from orchestrator.evaluation.compare import compare as compare_paired
 from orchestrator.evaluation.measures import require_metric
-from orchestrator.evaluation.paired import PairedMeans
-from orchestrator.evaluation.pairing import pair_up
+from orchestrator.evaluation.paired import (
+    BETTER,
+    NO_DIFFERENCE,
+    PERMUTATIONS,
+    WORSE,
+    Comparison,
+    pair_columns,
+    pair_means,
+)
+from orchestrator.evaluation.paired import compare as compare_paired
 
 # as computed when only means could be compared
 KNOWN = (0.06702668646853686, 0.015218433225256383, 0.11837343629568384, 0.012449377531123443)
 
 
 def compare(before, after, **direction) -> Comparison:
-    return compare_paired(PairedMeans(np.asarray(before), np.asarray(after), **direction), **direction)
+    return compare_paired(pair_means(np.asarray(before), np.asarray(after), **direction), **direction)
 
 
 def noisy(count: int, shift: float, seed: int = 0) -> tuple[list[float], list[float]]:
@@ -129,7 +135,7 @@ def test_five_unanimous_queries_are_no_evidence():
 
 def test_different_numbers_of_queries_are_refused():
     with pytest.raises(ValueError, match="shorter"):
-        pair_up(require_metric("map"), {"map": [0.1, 0.2]}, {"map": [0.1]})
+        pair_columns(require_metric("map"), {"map": [0.1, 0.2]}, {"map": [0.1]})
 
 
 def test_five_thousand_queries_are_compared_within_seconds():

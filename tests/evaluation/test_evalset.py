@@ -5,7 +5,7 @@ import json
 import pytest
 
 from orchestrator.errors import RunFolderError
-from orchestrator.evaluation.evalset import load_eval
+from orchestrator.evaluation.eval_sets import load_eval
 
 ROWS = {
     "group": {"qid": "q", "query": "?", "documents": [{"docid": "d", "text": "t", "label": 1}]},
@@ -21,7 +21,7 @@ def test_the_rows_say_of_which_kind_an_evaluation_set_is(tmp_path, kind):
     (tmp_path / "corpus.jsonl").write_text('{"docid": "d", "text": "t"}\n')
     evaluation = load_eval(tmp_path / "eval.jsonl")
     assert evaluation is not None
-    assert (evaluation.kind, evaluation.size) == (kind, 1)
+    assert (evaluation.kind, len(evaluation.row_texts())) == (kind, 1)
 
 
 @pytest.mark.parametrize("row", ['{"text": "x"}', "[1]", "3"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.evaluation.false_negatives import find_false_negatives
+from orchestrator.report.false_negatives import find_false_negatives
 
 
 def scored(*queries):

@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 
 from orchestrator.errors import RunFolderError
-from orchestrator.evaluation.grades import FINEST, choose_grades
-from orchestrator.evaluation.groups import load_group_eval
-from orchestrator.evaluation.ranking import measure
+from orchestrator.evaluation.eval_sets import load_eval, measure_ranking
+from orchestrator.evaluation.ranking import FINEST, choose_grades
 
 BINARY = ("mrr@10", "map", "hit@1", "precision@2", "recall@2")
 
 
 def values(make_group, labels, metrics, scores=None):
     scores = scores or range(len(labels), 0, -1)
-    measured = measure([make_group("q", *labels)], {"q": {f"q.{n}": float(s) for n, s in enumerate(scores)}}, metrics)
-    return [measured.values[metric][0] for metric in metrics]
+    measured = measure_ranking(
+        [make_group("q", *labels)], {"q": {f"q.{n}": float(s) for n, s in enumerate(scores)}}, metrics
+    )
+    return [measured.columns[metric][0] for metric in metrics]
 
 
 def dcg(labels):
@@ -61,10 +62,10 @@ def test_graded_values_are_those_of_ir_measures(make_group):
     groups = [make_group(qid, *(row / 4).tolist()) for qid, row in grades.items()]
     run = {qid: {f"{qid}.{n}": float(score) for n, score in enumerate(draw.normal(size=20))} for qid in grades}
     qrels = {qid: {f"{qid}.{n}": int(grade) for n, grade in enumerate(row)} for qid, row in grades.items()}
-    measured = measure(groups, run, list(names))
+    measured = measure_ranking(groups, run, list(names))
     theirs = {name: ir_measures.parse_measure(text) for name, text in names.items()}
     oracle = ir_measures.calc_aggregate(list(theirs.values()), qrels, run)
-    assert {name: measured.mean(name) for name in names} == pytest.approx({n: oracle[m] for n, m in theirs.items()})
+    assert {name: measured.means[name] for name in names} == pytest.approx({n: oracle[m] for n, m in theirs.items()})
 
 
 def test_a_tie_of_two_grades_has_the_mean_of_both_orders(make_group):
@@ -91,7 +92,7 @@ def test_a_graded_set_says_how_many_grades_it_has_and_counts_from_one_half_on(tm
     documents = [{"docid": f"d{n}", "text": "t", "label": label} for n, label in enumerate((0, 0.25, 0.5, 1))]
     path = tmp_path / "eval.jsonl"
     path.write_text(json.dumps({"qid": "q", "query": "?", "documents": documents}) + "\n", encoding="utf-8")
-    described = load_group_eval(path).describe()
+    described = load_eval(path).describe()
     assert (described["relevant"], described["labels"]) == (
         2,
         {"grades": 4, "lowest": 0, "mean": 0.4375, "highest": 1},
@@ -104,5 +105,5 @@ def test_a_label_outside_0_to_1_is_refused_with_its_line(tmp_path, label):
     path = tmp_path / "eval.jsonl"
     path.write_text(json.dumps(row) + "\n", encoding="utf-8")
     with pytest.raises(RunFolderError, match="not a ranking group") as raised:
-        load_group_eval(path)
+        load_eval(path)
     assert str(raised.value.problems[0].where).endswith("eval.jsonl:1")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from orchestrator.errors import RunFolderError
-from orchestrator.evaluation.groups import load_retrieval_eval
+from orchestrator.evaluation.eval_sets import load_eval
 
 CORPUS = [{"docid": f"d{number}", "text": f"text {number}"} for number in range(6)]
 QUERIES = [{"qid": "q1", "query": "one", "relevant": ["d1", "d4"]}, {"qid": "q2", "query": "two", "relevant": ["d0"]}]
@@ -21,7 +21,8 @@ def write(path, rows):
 @pytest.fixture
 def load(tmp_path):
     def load(queries=QUERIES, corpus=CORPUS):
-        return load_retrieval_eval(write(tmp_path / "eval.jsonl", queries), write(tmp_path / "corpus.jsonl", corpus))
+        write(tmp_path / "corpus.jsonl", corpus)
+        return load_eval(write(tmp_path / "eval.jsonl", queries))
 
     return load
 
@@ -82,7 +83,7 @@ def test_an_evaluation_set_that_does_not_hold_together_is_refused(load, queries,
 
 def test_a_missing_corpus_is_refused(tmp_path):
     with pytest.raises(RunFolderError, match="is missing"):
-        load_retrieval_eval(write(tmp_path / "eval.jsonl", QUERIES), tmp_path / "corpus.jsonl")
+        load_eval(write(tmp_path / "eval.jsonl", QUERIES))
 
 
 @pytest.mark.parametrize(

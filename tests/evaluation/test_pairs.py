@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from orchestrator.errors import RunFolderError, StageFailedError
-from orchestrator.evaluation.pairs import load_pair_eval
+from orchestrator.evaluation.eval_sets import load_eval
 
 ROWS = [{"pid": f"p{n}", "text1": "a", "text2": "b", "score": score} for n, score in enumerate((0.0, 2.5, 5.0, 2.5))]
 
@@ -20,7 +20,7 @@ def write(path, rows):
 
 @pytest.fixture
 def load(tmp_path):
-    return lambda rows=ROWS: load_pair_eval(write(tmp_path / "eval.jsonl", rows))
+    return lambda rows=ROWS: load_eval(write(tmp_path / "eval.jsonl", rows))
 
 
 def measure(evaluation, scores, names=("spearman", "pearson")):

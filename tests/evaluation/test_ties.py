@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from orchestrator.evaluation.ties import EXACT_LIMIT, RANDOM_ORDERS, LabelOrder, build_label_orders
+from orchestrator.evaluation.ranking import EXACT_LIMIT, RANDOM_ORDERS, LabelOrder, build_label_orders
 
 
 def test_without_ties_there_is_one_order(make_group):

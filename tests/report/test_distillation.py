@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.evaluation.groups import GroupEval
-from orchestrator.evaluation.scored import Scored
+from orchestrator.evaluation.eval_sets import GroupEval
+from orchestrator.evaluation.metrics import Scored
 from orchestrator.machine.rundir import write_json, write_text
 from orchestrator.recipe.plan import Command, Stage
 from orchestrator.report.audit import build_audit

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from orchestrator.evaluation.judged import Document, Group
+from orchestrator.evaluation.eval_rows import Document, Group
 from orchestrator.report.examples import build_examples, clipped, find_top
 
 GROUP = Group("q", "query", (Document("q.0", "wrong", 0), Document("q.1", "right", 1), Document("q.2", "other", 0)))

@@ -8,8 +8,8 @@ import shutil
 
 import pytest
 
-from orchestrator.evaluation.judged import Document, Group
-from orchestrator.evaluation.ranking import measure
+from orchestrator.evaluation.eval_rows import Document, Group
+from orchestrator.evaluation.eval_sets import measure_ranking
 from orchestrator.run.resume import find_newest_complete, stage_digest
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.fresh import check_written, refuse_existing
@@ -446,8 +446,8 @@ def test_a_model_that_scores_everything_alike(reranker, rows, tmp_path):
     assert "'eval_mrr': '1', 'eval_ndcg': '1'" in ended.stdout
     documents = tuple(Document(f"q.{place}", f"text {place}", int(place == 0)) for place in range(4))
     scores = {"q": {f"q.{place}": 0.5 for place in range(4)}}
-    measured = measure([Group("q", "query", documents)], scores, ["mrr@10"])
-    assert measured.mean("mrr@10") == pytest.approx((1 + 1 / 2 + 1 / 3 + 1 / 4) / 4)  # of a random order
+    measured = measure_ranking([Group("q", "query", documents)], scores, ["mrr@10"])
+    assert measured.means["mrr@10"] == pytest.approx((1 + 1 / 2 + 1 / 3 + 1 / 4) / 4)  # of a random order
     check = check_not_constant([0.5] * 4)
     assert not check.passed
     assert "all 4 probes get the same score (0.5): the model ranks nothing" in check.failure

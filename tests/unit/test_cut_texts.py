@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.checks.lengths import find_positions
 from orchestrator.cli.evaluate_command import format_lines
-from orchestrator.evaluation.cut_texts import describe_cut
+from orchestrator.evaluation.metrics import describe_cut
 from orchestrator.report.cautions import _about_systems
 from orchestrator.workers.cut_texts import find_longest
 

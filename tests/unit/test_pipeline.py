@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.backends.models import BaseModel
-from orchestrator.evaluation.scored import scoring_stages
+from orchestrator.evaluation.metrics import scoring_stages
 from orchestrator.machine.hardware import CPU
 from orchestrator.machine.rundir import RunDir
 from orchestrator.plan.pipeline import build_plan

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import RunFolderError
-from orchestrator.evaluation.compare import NO_DIFFERENCE
 from orchestrator.evaluation.measures import display_name
-from orchestrator.evaluation.scored import TUNED, scoring_stages
+from orchestrator.evaluation.metrics import TUNED, scoring_stages
+from orchestrator.evaluation.paired import NO_DIFFERENCE
 from orchestrator.machine.files import ABSENT, hash_path
 from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import Plan

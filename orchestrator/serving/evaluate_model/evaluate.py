@@ -13,10 +13,11 @@ from typing import Any
 
 from orchestrator.checks.model_files import find_oddities
 from orchestrator.errors import DataError, Problem, RunFolderError
-from orchestrator.evaluation.evalset import describe_eval, load_eval
+from orchestrator.evaluation.eval_sets import describe_eval, load_eval
 from orchestrator.evaluation.measures import GROUP, PAIR, check_metrics, default_metrics
-from orchestrator.evaluation.metrics import BASELINE, METRICS_VERSION
-from orchestrator.evaluation.systems import (
+from orchestrator.evaluation.metrics import (
+    BASELINE,
+    METRICS_VERSION,
     System,
     build_rows,
     compare_measured,

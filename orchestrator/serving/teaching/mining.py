@@ -19,7 +19,7 @@ from orchestrator.data.mining import (
 )
 from orchestrator.data.writing.writers import FileSet, format_json
 from orchestrator.errors import DataError
-from orchestrator.evaluation.cut_texts import describe_cut
+from orchestrator.evaluation.metrics import describe_cut
 from orchestrator.serving.teaching.foreground import run_worker
 from orchestrator.serving.teaching.model_choice import (
     Chosen,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from orchestrator.evaluation.judged import Group
+from orchestrator.evaluation.eval_rows import Group
 from orchestrator.recipe.relevance import is_relevant
 
 SHOWN = 10
