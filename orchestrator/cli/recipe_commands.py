@@ -116,7 +116,7 @@ def render_command(
 def init_command(path: Path, task: str, force: bool, as_json: bool) -> None:
     """Write a commented starter recipe to PATH."""
     from orchestrator.backends.render import find_templates
-    from orchestrator.machine.rundir import write_text
+    from orchestrator.machine.files import write_text
 
     if path.exists() and not force:
         raise RunFolderError(f"{path} exists", hint="choose another name, or say --force")

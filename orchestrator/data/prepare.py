@@ -38,7 +38,7 @@ from orchestrator.data.writing.writers import (
     remove_files,
 )
 from orchestrator.errors import DataError, OrchError, PreflightError
-from orchestrator.machine.rundir import write_json
+from orchestrator.machine.files import write_json
 from orchestrator.machine.terminal import say, say_lines
 
 # In this order they get their names: what could be trained on comes last.

@@ -35,7 +35,7 @@ from orchestrator.data.writing.writers import (
     remove_files,
 )
 from orchestrator.errors import OrchError, PreflightError
-from orchestrator.machine.rundir import write_json
+from orchestrator.machine.files import write_json
 
 EVAL_KINDS = ("group", "labelled", "pair")
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from orchestrator.machine.files import IrregularFileError, open_regular, open_to_append
-from orchestrator.machine.json_files import MOST_SECONDS, parse_json, require_types
+from orchestrator.machine.json_files import build_record, parse_json
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,8 @@ class StageFinished:
 
     stage: str
     status: str
-    exit_code: int | None
-    seconds: float
+    exit_code: int | None = None
+    seconds: float = 0.0
     t: float = 0.0
 
 
@@ -136,18 +137,10 @@ Event = (
 Listener = Callable[[Event], None]
 
 _TYPES: dict[str, type[Any]] = {
-    "run_started": RunStarted,
-    "stage_started": StageStarted,
-    "stage_skipped": StageSkipped,
-    "progress": Progress,
-    "step": Step,
-    "message": Message,
-    "rows_loaded": RowsLoaded,
-    "stage_finished": StageFinished,
-    "run_finished": RunFinished,
+    re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower(): kind for kind in get_args(Event) if kind is not Unknown
 }
 _NAMES = {kind: name for name, kind in _TYPES.items()}
-_FLOATS = frozenset({"t", "epoch", "loss", "learning_rate", "grad_norm", "seconds"})
+_NUMBERS = frozenset({"epoch", "loss", "learning_rate", "grad_norm"})  # NaN and infinity stand as words
 
 
 def event_to_json(event: Event) -> str:
@@ -169,16 +162,13 @@ def parse_event(line: str) -> Event | None:
         name = values.pop("type")
         kind = _TYPES.get(name)
         if kind is None:
-            return Unknown(name, stage=values.pop("stage", ""), t=float(values.pop("t", 0.0)), values=values)
-        known = {item.name for item in fields(kind)}
-        given = {key: _typed(key, value) for key, value in values.items() if key in known}
-        if kind is StageFinished:
-            given.setdefault("exit_code", None)
-        event: Event = kind(**given)
-        require_types(event)
+            known = {key: values.pop(key) for key in ("stage", "t") if key in values}
+            return build_record(Unknown, {"type": name, "values": values, **known})
+        plain = {key: float(value) if key in _NUMBERS else value for key, value in values.items() if value is not None}
+        event: Event = build_record(kind, plain)
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
-    return event if isinstance(event.t, float) and abs(event.t) <= MOST_SECONDS else None
+    return event
 
 
 def load_events(path: Path) -> Iterator[Event]:
@@ -248,9 +238,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return list(value) if isinstance(value, tuple) else value
-
-
-def _typed(key: str, value: Any) -> Any:
-    if key in _FLOATS and value is not None:
-        return float(value)
-    return tuple(value) if isinstance(value, list) else value

@@ -6,10 +6,8 @@ import json
 import math
 import os
 import re
-from dataclasses import is_dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, NoReturn, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, TypeVar
 
 from orchestrator.machine.files import IrregularFileError, open_regular
 
@@ -17,7 +15,10 @@ MOST_BYTES = 512 << 20  # the tokenizers and the measures of the largest runs ha
 MOST_DEPTH = 100
 _MOST_DIGITS = 18
 MOST_SECONDS = 1e11  # what comes after the year 5138, or is NaN, is no time and no length of time
+_TIMES = frozenset({"t", "started", "finished", "seconds", "seen"})  # fields of records, in seconds
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+Record = TypeVar("Record")
 
 
 class DamagedJsonError(ValueError):
@@ -78,38 +79,21 @@ def load_object(path: Path, *, constants: bool = False) -> dict[str, Any]:
     return value
 
 
-def require_types(record: Any) -> None:
-    """Raise TypeError where a field of a dataclass, or of one in it, has a value of another type than it says."""
-    for name, kind in _type_hints(record.__class__).items():
-        value = getattr(record, name)
-        if not is_a(value, kind):
-            raise TypeError(f"{name} is {str(value)[:200]!r}")
+def build_record(kind: type[Record], value: Any) -> Record:
+    """Return the frozen dataclass that a value of JSON stands for; keys that it does not have are left out.
 
+    Raises DamagedJsonError where a key is missing, or a value has another type or is no time.
+    """
+    import msgspec
 
-def is_a(value: Any, kind: Any) -> bool:
-    """Tell whether a value is of a type, as annotations write it; what a tuple or a dataclass holds counts too."""
-    origin, parts = get_origin(kind), get_args(kind)
-    if origin is tuple and isinstance(value, tuple):
-        same = len(parts) == 2 and parts[1] is ...  # noqa: PLR2004  (tuple[x, ...])
-        return all(is_a(item, parts[0]) for item in value) if same else _are(value, parts)
-    if origin is dict and isinstance(value, dict):
-        return all(_are(pair, parts) for pair in value.items())
-    if origin is not None:
-        return origin not in (tuple, dict) and any(is_a(value, part) for part in parts)
-    if isinstance(value, bool) or kind is Any:
-        return kind in (bool, Any)
-    if is_dataclass(value) and not isinstance(value, type):
-        require_types(value)
-    return isinstance(value, int | float if kind is float else kind)
-
-
-def _are(values: tuple[Any, ...], kinds: tuple[Any, ...]) -> bool:
-    return len(values) == len(kinds) and all(map(is_a, values, kinds))
-
-
-@lru_cache(maxsize=64)
-def _type_hints(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind)
+    try:
+        record = msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise DamagedJsonError(str(error)) from None
+    for name in _TIMES & value.keys():
+        if not abs(value[name] or 0.0) <= MOST_SECONDS:
+            raise DamagedJsonError(f"{name} is no time")
+    return record
 
 
 def find_object(path: Path, *, constants: bool = False) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from orchestrator.machine.json_files import parse_json, require_types
+from orchestrator.machine.json_files import build_record, parse_json
 
 PLAN_VERSION = 1
 
@@ -127,55 +127,5 @@ class Plan:
 
 
 def plan_from_json(text: str) -> Plan:
-    """Return the plan that `Plan.to_json` wrote.
-
-    Raises KeyError, TypeError, AttributeError or ValueError for any other text, also where a value has another type.
-    """
-    raw = parse_json(text)
-    stages = tuple(
-        Stage(
-            name=item["name"],
-            kind=item["kind"],
-            title=item["title"],
-            command=Command(
-                argv=_listed(item["command"]["argv"]),
-                env=tuple((key, value) for key, value in _listed(item["command"]["env"])),
-                cwd=item["command"]["cwd"],
-            ),
-            inputs=_listed(item["inputs"]),
-            outputs=_listed(item["outputs"]),
-            files=_listed(item["files"]),
-            done_codes=_listed(item["done_codes"]),
-            timeout_s=item["timeout_s"],
-            resume=Resume(**item["resume"]) if item["resume"] else None,
-            counts_rows=item.get("counts_rows", False),
-            flat_loss=item.get("flat_loss"),
-            fallbacks=tuple(
-                Fallback(fallback["title"], _listed(fallback["argv"]), fallback["script"])
-                for fallback in item.get("fallbacks", ())
-            ),
-        )
-        for item in _listed(raw["stages"])
-    )
-    plan = Plan(
-        name=raw["name"],
-        run_dir=raw["run_dir"],
-        task=raw["task"],
-        backend=raw["backend"],
-        smoke=raw["smoke"],
-        recipe=raw["recipe"],
-        stages=stages,
-        files=tuple(File(**item) for item in _listed(raw["files"])),
-        notes=tuple(Note(**item) for item in _listed(raw["notes"])),
-        versions=raw["versions"],
-        version=raw["version"],
-    )
-    require_types(plan)
-    return plan
-
-
-def _listed(value: Any) -> tuple[Any, ...]:
-    """Return a list as a tuple: the letters of a text, or the keys of an object, are none."""
-    if not isinstance(value, list):
-        raise TypeError(f"{type(value).__name__} is no list")
-    return tuple(value)
+    """Return the plan that `Plan.to_json` wrote. Raises DamagedJsonError for any other text."""
+    return build_record(Plan, parse_json(text))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.evaluation.measures import display_name
-from orchestrator.machine.rundir import write_text
+from orchestrator.machine.files import write_text
 from orchestrator.report.wording import best_systems, figure, headline, higher_is_better
 
 OPENING = "<!-- orch:results -->"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from orchestrator.evaluation.metrics import build_metrics, load_scored
-from orchestrator.machine.rundir import RunDir, write_bytes, write_json, write_text
+from orchestrator.machine.files import write_bytes, write_json, write_text
+from orchestrator.machine.rundir import RunDir
 from orchestrator.report.audit import build_audit
 from orchestrator.report.card import write_results
 from orchestrator.report.curve import draw_loss_curve

@@ -20,11 +20,11 @@ from typing import Any
 
 from orchestrator.backends.render import render_files
 from orchestrator.errors import RunFolderError, Where
-from orchestrator.machine.files import open_fresh, write_text
+from orchestrator.machine.files import open_fresh, write_json, write_text
 from orchestrator.machine.hardware import Hardware
 from orchestrator.machine.json_files import load_object, read_text
 from orchestrator.machine.places import find_orch_config
-from orchestrator.machine.rundir import RunDir, write_json
+from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import Plan, plan_from_json
 from orchestrator.run.provenance import Asked, build_provenance
 

@@ -10,8 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from orchestrator.errors import StageFailedError
+from orchestrator.machine.files import write_text
 from orchestrator.machine.process import Child, Launch, Processes
-from orchestrator.machine.rundir import RunDir, StageDir, write_text
+from orchestrator.machine.rundir import RunDir, StageDir
 from orchestrator.machine.secrets import rename_hub_token
 from orchestrator.recipe.plan import Plan, Stage
 from orchestrator.run.folder import seal

@@ -11,20 +11,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
 
 from orchestrator.errors import RunFolderError
 from orchestrator.machine import process
-from orchestrator.machine.files import read_regular
-from orchestrator.machine.json_files import MOST_SECONDS, find_object, is_a, load_object, require_types
+from orchestrator.machine.files import PART_PATTERN, read_regular, write_json
+from orchestrator.machine.json_files import DamagedJsonError, Record, build_record, load_object
 from orchestrator.machine.process import Child, Processes
-from orchestrator.machine.rundir import PART_PATTERN, RunDir, StageDir, write_json
+from orchestrator.machine.rundir import RunDir, StageDir
 from orchestrator.machine.secrets import is_secret
 
 STATE_VERSION = 1
 _MOST_DIGITS = 8
-_TIMES = frozenset({"started", "finished", "seconds"})
-_Record = TypeVar("_Record")
 
 
 @dataclass(frozen=True)
@@ -78,12 +75,10 @@ class StageResult:
 def read_state(run_dir: RunDir) -> RunState | None:
     """Return the run's state, None when it never ran. Raises RunFolderError when state.json is not one."""
     try:
-        values = load_object(run_dir.state_json)
-        child = values.pop("child", None)
-        return _build(RunState, {**values, "child": child and _build(Child, child)})
+        return _read(RunState, run_dir.state_json)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         raise RunFolderError(
             f"{run_dir.state_json} is damaged, or another version of Orch wrote it: {error}",
             hint=f"orch resume {run_dir.root} writes it anew, and ends what an earlier supervisor left",
@@ -111,14 +106,7 @@ def with_child(state: RunState, stage: str | None, child: Child | None) -> RunSt
 
 def load_launch(stage_dir: StageDir) -> LaunchRecord | None:
     """Return the stage's last launch, or None when there is none that can be read."""
-    values = _load(stage_dir.command_json)
-    try:
-        if values is None:
-            return None
-        env = tuple((key, value) for key, value in values["env"])
-        return _build(LaunchRecord, {**values, "argv": tuple(values["argv"]), "env": env})
-    except (TypeError, KeyError, ValueError):
-        return None
+    return _find(LaunchRecord, stage_dir.command_json)
 
 
 def write_launch(stage_dir: StageDir, record: LaunchRecord) -> None:
@@ -128,10 +116,7 @@ def write_launch(stage_dir: StageDir, record: LaunchRecord) -> None:
 
 def load_result(stage_dir: StageDir) -> StageResult | None:
     """Return the stage's result, or None when it is not done."""
-    try:
-        return _build(StageResult, _load(stage_dir.result_json) or {})
-    except TypeError:
-        return None
+    return _find(StageResult, stage_dir.result_json)
 
 
 def write_result(stage_dir: StageDir, result: StageResult) -> None:
@@ -152,19 +137,19 @@ def redact(env: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
     return tuple((name, "***" if is_secret(name) else value) for name, value in env)
 
 
-def _build(kind: type[_Record], values: dict[str, Any]) -> _Record:
-    """Return the dataclass of a file's values. Raises TypeError for a key or a type that it does not have."""
-    kinds = get_type_hints(kind)
-    for item in fields(kind):  # type: ignore[arg-type]
-        if item.name in values and not is_a(values[item.name], kinds[item.name]):
-            raise TypeError(f"{item.name} is {str(values[item.name])[:200]!r}")
-        if item.name in _TIMES and not abs(values.get(item.name) or 0.0) <= MOST_SECONDS:
-            raise TypeError(f"{item.name} is no time")
-    return kind(**values)
+def _read(kind: type[Record], path: Path) -> Record:
+    """Return the record of a file. Raises OSError, and DamagedJsonError also for keys of another version."""
+    values = load_object(path)
+    if unknown := values.keys() - {item.name for item in fields(kind)}:  # type: ignore[arg-type]
+        raise DamagedJsonError(f"it has the unknown key {min(unknown)}")
+    return build_record(kind, values)
 
 
-def _load(path: Path) -> dict[str, Any] | None:
-    return find_object(path)
+def _find(kind: type[Record], path: Path) -> Record | None:
+    try:
+        return _read(kind, path)
+    except (OSError, ValueError):
+        return None
 
 
 @dataclass(frozen=True)
@@ -285,11 +270,8 @@ def _is_locked(run_dir: RunDir) -> bool:
 def load_holder(run_dir: RunDir) -> Holder | None:
     """Return who holds or last held the run folder, or None when nobody ever did."""
     try:
-        values = load_object(run_dir.lock)
-        seen = run_dir.lock.stat().st_mtime
-        holder = Holder(values["pid"], values["start"], values["host"], values["since"], seen)
-        require_types(holder)
-    except (OSError, ValueError, KeyError, TypeError):
+        holder = build_record(Holder, {**load_object(run_dir.lock), "seen": run_dir.lock.stat().st_mtime})
+    except (OSError, ValueError):
         return None
     return holder if 0 < holder.pid < _MOST_PID else None
 

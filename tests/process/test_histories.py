@@ -18,7 +18,7 @@ from orchestrator.logs.events import (
     append_event,
     load_events,
 )
-from orchestrator.machine.rundir import write_json
+from orchestrator.machine.files import write_json
 from orchestrator.recipe.schema import Watch
 from orchestrator.run import loop
 from orchestrator.run.loop import run_plan

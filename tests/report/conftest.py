@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.machine.rundir import RunDir, write_json, write_text
+from orchestrator.machine.files import write_json, write_text
+from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import Command, File, Plan, Stage
 
 HOSTILE = '<script>alert(1)</script> & "who" may sign?'

@@ -7,7 +7,8 @@ import pytest
 
 from orchestrator.errors import RunFolderError
 from orchestrator.evaluation.metrics import build_metrics
-from orchestrator.machine.rundir import RunDir, write_json
+from orchestrator.machine.files import write_json
+from orchestrator.machine.rundir import RunDir
 from orchestrator.report.compare_runs import compare_runs
 from orchestrator.run.folder import load_plan
 

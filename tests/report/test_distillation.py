@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.evaluation.eval_sets import GroupEval
 from orchestrator.evaluation.metrics import Scored
-from orchestrator.machine.rundir import write_json, write_text
+from orchestrator.machine.files import write_json, write_text
 from orchestrator.recipe.plan import Command, Stage
 from orchestrator.report.audit import build_audit
 from orchestrator.report.label_figure import WIDTH, build_label_figure

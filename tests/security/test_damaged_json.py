@@ -7,7 +7,7 @@ import json
 import os
 import re
 import signal
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ from orchestrator.cli.predict_command import parse_answers
 from orchestrator.errors import OrchError, StageFailedError
 from orchestrator.logs.events import load_events
 from orchestrator.machine.files import ABSENT, hash_path
-from orchestrator.machine.json_files import DamagedJsonError, load_json, parse_json, require_types
+from orchestrator.machine.json_files import DamagedJsonError, build_record, load_json, parse_json
 from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import Command, Plan, Stage
 from orchestrator.run.bundle import write_bundle
@@ -174,22 +174,24 @@ class _Record:
 @pytest.mark.parametrize(
     ("values", "fits"),
     [
-        ((("x",), 1, {"k": 1}, (1, "x")), True),
-        (((), None, {}, (1, "x")), True),
-        ((["x"], 1, {}, (1, "x")), False),
-        (((1,), 1, {}, (1, "x")), False),
-        (((), True, {}, (1, "x")), False),
-        (((), 1, {"k": "v"}, (1, "x")), False),
-        (((), 1, {}, (1, 2)), False),
-        (((), 1, {}, (1,)), False),
+        ((["x"], 1, {"k": 1}, [1, "x"]), True),
+        (([], None, {}, [1, "x"]), True),
+        (("x", 1, {}, [1, "x"]), False),
+        (({"x": 1}, 1, {}, [1, "x"]), False),
+        (([1], 1, {}, [1, "x"]), False),
+        (([], True, {}, [1, "x"]), False),
+        (([], 1, {"k": "v"}, [1, "x"]), False),
+        (([], 1, {}, [1, 2]), False),
+        (([], 1, {}, [1]), False),
     ],
 )
 def test_types_are_required_as_they_are_written(values, fits):
+    raw = dict(zip("abcd", values, strict=True))
     if fits:
-        require_types(_Record(*values))
+        assert json.loads(json.dumps(asdict(build_record(_Record, raw)))) == raw
     else:
-        with pytest.raises(TypeError):
-            require_types(_Record(*values))
+        with pytest.raises(DamagedJsonError):
+            build_record(_Record, raw)
 
 
 def test_nobody_reads_a_file_of_json_past_the_door():

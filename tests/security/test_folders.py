@@ -9,7 +9,8 @@ import pytest
 
 from orchestrator.cli import main
 from orchestrator.errors import OrchError
-from orchestrator.machine.rundir import RunDir, write_text
+from orchestrator.machine.files import write_text
+from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import Command, Stage
 from orchestrator.run.folder import find_run
 from orchestrator.run.resume import prepare_attempt

@@ -14,8 +14,8 @@ from orchestrator.checks import require_runnable
 from orchestrator.data import prepare
 from orchestrator.errors import OrchError
 from orchestrator.logs.health import LossHealth, LossProblem, LossRules
+from orchestrator.machine.files import write_text
 from orchestrator.machine.hardware import CPU
-from orchestrator.machine.rundir import write_text
 from orchestrator.plan.jobs import build_job
 from orchestrator.plan.load import load_recipe
 from orchestrator.plan.pipeline import build_plan

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.machine import files
-from orchestrator.machine.rundir import write_bytes, write_text
+from orchestrator.machine.files import write_bytes, write_text
 
 
 def test_bytes_and_text_are_written_as_they_are(tmp_path):

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import RunFolderError
-from orchestrator.machine.files import read_regular
+from orchestrator.machine.files import read_regular, write_json
 from orchestrator.machine.hardware import CPU, find_hardware
-from orchestrator.machine.rundir import RunDir, write_json
+from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import Plan
 from orchestrator.report.record import load_object
 from orchestrator.report.reproduction.comparison import Reproduction, compare_reproduction

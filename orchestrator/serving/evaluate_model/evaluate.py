@@ -25,7 +25,8 @@ from orchestrator.evaluation.metrics import (
     judge,
     load_scoring,
 )
-from orchestrator.machine.rundir import RunDir, write_json
+from orchestrator.machine.files import write_json
+from orchestrator.machine.rundir import RunDir
 from orchestrator.serving.evaluate_model.candidates import (
     Candidate,
     find_candidates,
