@@ -21,12 +21,11 @@ from orchestrator.data.rows.shapes import find_shape, read_fields, rewrite
 from orchestrator.data.rows.texts import BadRowError, read_number
 from orchestrator.data.rows.unread import UnreadTexts, find_strings, find_unread, find_unread_judgements
 from orchestrator.data.verdict import BadRows
-from orchestrator.data.writing.writers import FileSet, format_line
+from orchestrator.data.writing.writers import FileSet, format_line, require_new_rows
 from orchestrator.errors import DataError
 
 FILE_FORMS = ("csv", "tsv", "parquet", "json", "jsonl")
 FORMS = (*FILE_FORMS, *FOREIGN_FORMS)
-OUTPUT_ENDINGS = (".jsonl", ".ndjson")
 SCORE_KEYS = ("score", "label", "similarity_score")
 _KEYS_LISTED = 30
 _CHAT_KEYS = frozenset({"messages", "conversations", "instruction"})
@@ -74,11 +73,7 @@ def convert_files(paths: Sequence[Path], out: Path, conversion: Conversion, *, m
     Up to `max_dropped` bad rows are left out; one more, an unknown column, an existing `out`, or anything that
     reshaping would lose raises DataError, and nothing is written.
     """
-    if out.exists():
-        raise refuse("output-exists", "this file exists already", out)
-    if out.suffix.lower() not in OUTPUT_ENDINGS:
-        hint = f"name it {out.stem or 'rows'}.jsonl"
-        raise refuse("unknown-ending", "what is written is JSON Lines, and the name says otherwise", out, hint=hint)
+    require_new_rows([out])
     with FileSet() as files, contextlib.ExitStack() as stack:
         stream = files.open(out)
         regrouping: Regrouping | None = None

@@ -95,3 +95,20 @@ def refuse_input_as_output(inputs: Iterable[Path], outputs: Iterable[Path]) -> N
     for path in inputs:
         if os.path.realpath(path) in written:
             raise refuse("input-is-output", "this file would be overwritten by the prepared one", path)
+
+
+def require_new_rows(outs: Sequence[Path], inputs: Iterable[Path] = (), *, force: bool | None = None) -> None:
+    """Raise DataError for an output that is read, is there already (without `force`), or is not named JSON Lines.
+
+    The first of `outs` holds the rows. `force` None: the command has no such option.
+    """
+    read = {os.path.realpath(path) for path in inputs}
+    for out in outs:
+        if os.path.realpath(out) in read:
+            raise refuse("input-is-output", "this file is read, and would be overwritten", out)
+        if (out.exists() or out.is_symlink()) and not force:
+            hint = None if force is None else "name another one, or give --force"
+            raise refuse("output-exists", "this file exists already", out, hint=hint)
+    if outs[0].suffix.lower() not in {".jsonl", ".ndjson"}:
+        hint = f"name it {outs[0].stem or 'rows'}.jsonl"
+        raise refuse("unknown-ending", "what is written is JSON Lines, and the name says otherwise", outs[0], hint=hint)
