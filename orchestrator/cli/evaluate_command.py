@@ -80,9 +80,8 @@ def evaluate_command(
     """
     from orchestrator.cli.data_commands import split_assignments
     from orchestrator.data.prepare_eval import EvalRequest
-    from orchestrator.serving.evaluate_model.evaluate import evaluate, find_problems
-    from orchestrator.serving.evaluate_model.reading import sniff_data
-    from orchestrator.serving.evaluate_model.request import SEED, Reading, Request
+    from orchestrator.serving.chosen_models import Reading
+    from orchestrator.serving.evaluate_model import SEED, Request, evaluate, find_problems, sniff_data
 
     if min_label is not None and max_label is None:
         raise click.UsageError("--min-label needs --max-label: labels are scaled from the one to the other")

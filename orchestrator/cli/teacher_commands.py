@@ -89,13 +89,13 @@ def data_score_command(
     """
     from orchestrator.data.teacher import Rows
     from orchestrator.evaluation.metrics import describe_cut
-    from orchestrator.serving.teaching.model_choice import ModelChoice
-    from orchestrator.serving.teaching.scoring import score_files
+    from orchestrator.serving.chosen_models import Reading
+    from orchestrator.serving.teach import score_files
 
-    teacher = ModelChoice(model, form, family, max_length, instruction, batch_size, trust_remote_code, allow_pickle)
+    reading = Reading(form, family, max_length, instruction, batch_size, trust_remote_code, allow_pickle)
     rows = Rows(files, _parse_columns(columns), replace=replace, ignore=ignore)
     progress = None if as_json else _show_progress("pairs scored")
-    done = score_files(rows, teacher, output, device=device, force=force, on_progress=progress)
+    done = score_files(rows, model, reading, output, device=device, force=force, on_progress=progress)
     facts = done.scoring
     if as_json:
         print_json(
@@ -207,8 +207,8 @@ def data_mine_command(
     Example: orch data mine train.jsonl --model BAAI/bge-m3 --relative-margin 0.05 -o train.mined.jsonl
     """
     from orchestrator.data.mining import MiningRows
-    from orchestrator.serving.teaching.mining import MiningPlan, MiningSettings, mine_files
-    from orchestrator.serving.teaching.model_choice import ModelChoice
+    from orchestrator.serving.chosen_models import Reading
+    from orchestrator.serving.teach import MiningPlan, MiningSettings, mine_files
 
     require_label_range(min_label, max_label)
     if num_negatives > range_max - range_min:
@@ -229,12 +229,9 @@ def data_mine_command(
             scores_as_labels,
             ignore,
         ),
-        embedder=ModelChoice(model, None, family, max_length, None, batch_size, trust_remote_code, allow_pickle),
-        cross_encoder=ModelChoice(
-            cross_encoder, None, None, max_length, None, batch_size, trust_remote_code, allow_pickle
-        )
-        if cross_encoder
-        else None,
+        embedder=model,
+        reading=Reading(None, family, max_length, None, batch_size, trust_remote_code, allow_pickle),
+        cross_encoder=cross_encoder,
         settings=MiningSettings(
             num_negatives, range_min, range_max, *limits, sampling_strategy=sampling, batch_size=batch_size, seed=seed
         ),

@@ -48,7 +48,8 @@ class _Facts:
         service, topic, plan, _ = place
         services = rng.sample([one for one in range(len(self.services)) if one != service], _HARD_NEGATIVES)
         topics = rng.sample([one for one in _TOPICS if one != topic], _MIXED_NEGATIVES)
-        texts = [self.answer(one, topic, plan) for one in services] + [self.answer(service, one, plan) for one in topics]
+        texts = [self.answer(one, topic, plan) for one in services]
+        texts += [self.answer(service, one, plan) for one in topics]
         rng.shuffle(texts)
         return texts
 

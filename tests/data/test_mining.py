@@ -11,7 +11,6 @@ from click.testing import CliRunner
 from orchestrator.cli import orch
 from orchestrator.data.mining import MiningRows, gather_for_mining, write_mined_rows
 from orchestrator.errors import DataError
-from orchestrator.serving.teaching import mining
 
 
 def read(path):
@@ -211,7 +210,7 @@ def embedder(path, *, modules=True, architecture="BertModel"):
 
 
 def test_a_corpus_smaller_than_what_is_passed_over_is_refused(tmp_path, files, row, monkeypatch):
-    monkeypatch.setattr(mining, "require_chosen_load", lambda _: None)  # the folder has no weights
+    monkeypatch.setattr("orchestrator.serving.teach.require_chosen_load", lambda _: None)  # the folder has no weights
     done, said = mine(files.lines("t.jsonl", row(1)), "--model", embedder(tmp_path / "m"), "-o", tmp_path / "out.jsonl")
     assert "the corpus has 3 documents, and the 10 nearest" in said
     assert "--range-min" in done.exception.problems[0].hint

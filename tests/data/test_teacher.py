@@ -12,7 +12,6 @@ from orchestrator.data.digests import digest
 from orchestrator.data.score_table import ScoreTable
 from orchestrator.data.teacher import Rows, join_scores, main, write_pairs
 from orchestrator.errors import DataError
-from orchestrator.serving.teaching import scoring
 
 GRADED = {"query": "q", "hits": [{"content": "a", "label": 2, "id": 7}, {"content": "b", "label": 0}]}
 POINT = {"query": "q", "content": "a", "label": 0.7, "from": "shop"}
@@ -289,7 +288,7 @@ def test_scoring_refuses_another_ending(tmp_path, files, row):
 
 
 def test_scoring_says_that_there_is_no_such_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(scoring, "require_chosen_load", lambda _: None)  # the folder has no weights
+    monkeypatch.setattr("orchestrator.serving.teach.require_chosen_load", lambda _: None)  # the folder has no weights
     model = model_folder(tmp_path / "reranker", "BertForSequenceClassification")
     done, said = score(tmp_path / "none.jsonl", "--model", model, "-o", tmp_path / "out.jsonl")
     assert "file-not-found" in said

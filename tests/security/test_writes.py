@@ -158,8 +158,6 @@ DOORS = {
     "cli/__init__.py": "a report of a bug, by mkstemp",
     "cli/streams.py": "the standard streams",
     "logs/follow.py": "overwrites a log in its place, not through a link",
-    "serving/teaching/work_files.py": "in a temporary folder of its own",
-    "serving/evaluate_model/scoring.py": "in a temporary folder of its own",
     "run/state.py": "the lock, not through a link",
     "run/folder.py": "the lock, not through a link; the user's key",
     "checks/environments.py": "a lock, not through a link",

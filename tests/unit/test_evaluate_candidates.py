@@ -9,8 +9,8 @@ import pytest
 
 from orchestrator.data.prepare_eval import EvalRequest
 from orchestrator.errors import PreflightError
-from orchestrator.serving.evaluate_model.candidates import find_candidates, require_one_way
-from orchestrator.serving.evaluate_model.request import Reading, Request
+from orchestrator.serving.chosen_models import Reading
+from orchestrator.serving.evaluate_model import Request, find_candidates, require_one_way
 
 
 def make_model(folder, architecture="BertForSequenceClassification", **files):

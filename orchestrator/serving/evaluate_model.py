@@ -1,0 +1,325 @@
+"""Any models measured on any data, without a recipe or a training: read, score, measure on the same rows, compare."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from orchestrator.backends.models import BaseModel
+from orchestrator.backends.scorers import load_own_spec
+from orchestrator.checks.model_files import find_oddities
+from orchestrator.data.describe import describe_problem, describe_warnings
+from orchestrator.data.prepare_eval import EVAL_KINDS, EvalRequest, prepare_eval
+from orchestrator.data.rows.records import Kind
+from orchestrator.data.rows.shapes import require_kind
+from orchestrator.data.sniffing import sniff_kind
+from orchestrator.errors import DataError, PreflightError, Problem, RunFolderError
+from orchestrator.evaluation.eval_sets import describe_eval, load_eval
+from orchestrator.evaluation.measures import GROUP, PAIR, check_metrics, default_metrics
+from orchestrator.evaluation.metrics import (
+    BASELINE,
+    METRICS_VERSION,
+    System,
+    build_rows,
+    compare_measured,
+    describe_kind,
+    judge,
+    load_scoring,
+)
+from orchestrator.machine.files import write_json
+from orchestrator.machine.hardware import CPU, Hardware
+from orchestrator.machine.json_files import load_json
+from orchestrator.machine.rundir import RunDir
+from orchestrator.serving.chosen_models import (
+    ChosenModel,
+    Reading,
+    choose_model,
+    find_model,
+    require_chosen_load,
+    run_on_models,
+)
+from orchestrator.serving.worker import Words
+
+SEED = 42
+MODEL = "model"  # the role of a system that is compared with the first
+_GENERIC_NAMES = ("model", "output", "merged")
+_NAMES = RunDir(Path())
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for, all of it.
+
+    `models` are folders, runs, hub ids or packages; the first is what the others are compared with. With `data.corpus`
+    every query searches all its documents. `metrics` empty are those of the data's kind, `python` runs the models, and
+    `cache` keeps scores across calls.
+    """
+
+    models: tuple[str, ...]
+    data: EvalRequest
+    reading: Reading
+    python: str
+    hardware: Hardware = CPU
+    metrics: tuple[str, ...] = ()
+    cache: Path | None = None
+    seed: int = SEED
+
+
+@dataclass(frozen=True)
+class _EvalRows:
+    """An evaluation set on disk; `corpus` is what its queries search, where they search one."""
+
+    path: Path
+    corpus: Path | None
+
+
+def sniff_data(files: Sequence[Path], columns: Mapping[str, str]) -> Kind:
+    """Return the kind of the rows: group, labelled or pair; what cannot be told is read as groups, which says why.
+
+    Raises DataError for rows that measure something else.
+    """
+    kind = sniff_kind(files[0], columns) or "group"
+    if kind not in EVAL_KINDS:
+        raise DataError(
+            f"{files[0]} holds {kind} rows: an LLM's answers are measured by the run that trains it",
+            hint="give ranking groups, labelled documents of a query, or scored pairs of texts",
+        )
+    return require_kind(kind)
+
+
+def find_problems(request: Request) -> list[Problem]:
+    """Return what in the request does not fit the kind of its data."""
+    kind = request.data.kind
+    problems = check_metrics(request.metrics, PAIR if kind == PAIR else GROUP)
+    if kind == PAIR and request.data.corpus:
+        problems.append(Problem("pairs of texts have no corpus to search", hint="leave --corpus out"))
+    return problems
+
+
+def evaluate(request: Request, out: Path | None, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Return metrics.json of the models on the data, and keep it with the scores in `out` where that is given.
+
+    It is that of a run (`evaluation.metrics.build_metrics`) with systems of the roles baseline (the first model) and
+    model, and a `system` in every comparison. The folder holds eval.jsonl (and corpus.jsonl), ledger.json, stats.json,
+    metrics.json and models/NAME/{spec.json,scores.jsonl,scoring.json}; it is there when all is done, or not at all.
+
+    Raises DataError, PreflightError (a model), StageFailedError (scoring), RunFolderError (a folder that exists).
+    """
+    pairs = request.data.kind == PAIR
+    vectors = pairs or request.data.corpus
+    candidates = find_candidates(request, vectors=vectors)
+    searches = require_one_way(candidates, vectors=vectors) and not pairs
+    if request.reading.max_length or request.reading.instruction or request.reading.format:
+        for name in (candidate.name for candidate in candidates if candidate.packaged):
+            tell(f"{name} is a packaged model: it reads texts as its own scoring.json says")
+    _require_absent(out)
+    require_chosen_load(candidates, request.python)
+    with _folder(out) as folder:
+        rows = _read_data(request.data, folder, searches=searches, tell=tell)
+        for number, candidate in enumerate(candidates, start=1):
+            tell(f"scoring {candidate.name} ({number} of {len(candidates)})")
+            _score(request, candidate, rows, _scores_of(folder, candidate), tell)
+        metrics = _measure(request, candidates, rows, folder)
+        write_json(RunDir(folder).metrics_json, metrics)
+    return metrics
+
+
+def find_candidates(request: Request, *, vectors: bool) -> list[ChosenModel]:
+    """Return the models in the order given; `vectors` says that the data needs embedding models.
+
+    Raises PreflightError with every model that cannot be found, else with every one that cannot be scored.
+    """
+    models: list[BaseModel] = []
+    problems: list[Problem] = []
+    for name in request.models:
+        try:
+            models.append(find_model(name, request.reading))
+        except PreflightError as error:
+            problems += error.problems
+    if problems:
+        raise PreflightError.from_problems(problems)
+    found = []
+    for name, model in zip(_make_unique([_short_name(model.name) for model in models]), models, strict=True):
+        is_packaged = load_own_spec(model) is not None
+        reading = replace(request.reading, format=None) if is_packaged else request.reading
+        chosen = choose_model(model, name, reading, precision=request.hardware.precision, vectors=vectors)
+        if isinstance(chosen, Problem):
+            problems.append(chosen)
+        else:
+            found.append(chosen)
+    if problems:
+        raise PreflightError.from_problems(problems)
+    return found
+
+
+def require_one_way(candidates: list[ChosenModel], *, vectors: bool) -> bool:
+    """Return whether every model compares vectors. Raises PreflightError where some do and others cannot.
+
+    With `vectors` (pairs of texts, or a corpus to search) all must.
+    """
+    able = [candidate for candidate in candidates if candidate.compares_vectors]
+    unable = [candidate for candidate in candidates if not candidate.compares_vectors]
+    if unable and vectors:
+        raise PreflightError(
+            f"{unable[0].name} is scored as {unable[0].spec['scorer']}, which ranks the candidates of a query: it "
+            "gives no vectors to search a corpus or to compare pairs of texts with",
+            hint="name an embedding model, or give ranking groups without --corpus",
+        )
+    if able and unable:
+        raise PreflightError(
+            f"{able[0].name} would search a corpus and {unable[0].name} would rank the candidates of a query: their "
+            "numbers cannot be compared",
+            hint="evaluate them apart, or rank with both: --format bi-encoder for an embedding model",
+        )
+    return not unable
+
+
+def _read_data(data: EvalRequest, folder: Path, *, searches: bool, tell: Callable[[str], None]) -> _EvalRows:
+    """Write the evaluation set into `folder`, with a corpus where queries search; `tell` hears what was left out.
+
+    Raises DataError when the data must not be used.
+    """
+    gathered = prepare_eval(replace(data, corpus=searches), folder)
+    for problem in gathered.bad_rows:
+        tell(f"dropped: {describe_problem(problem)}")
+    for line in describe_warnings(gathered.ledger):
+        tell(line)
+    corpus = folder / _NAMES.corpus_jsonl.name
+    return _EvalRows(folder / _NAMES.eval_jsonl.name, corpus if searches else None)
+
+
+def _score(request: Request, candidate: ChosenModel, rows: _EvalRows, out: Path, tell: Callable[[str], None]) -> None:
+    """Write scores.jsonl and scoring.json of one model into `out`; `tell` hears how far it is.
+
+    Raises what `run_on_models` does, and PreflightError for a model whose head was never trained.
+    """
+    out.mkdir(parents=True)
+    write_json(out / "spec.json", candidate.spec)
+    on_cpu = request.hardware.kind == "cpu"
+    options = {
+        "model": candidate.model.location,
+        "scoring": out / "spec.json",
+        "data": rows.path,
+        "corpus": rows.corpus,
+        "out": out,
+        "device": "cpu" if on_cpu else None,
+        "cache": request.cache,
+    }
+    words = Words(
+        f"{candidate.name} cannot be scored",
+        "the evaluation was stopped; run it again: models that were scored to the end are in the cache",
+    )
+    run_on_models(
+        "score",
+        options,
+        [candidate],
+        words,
+        python=request.python,
+        env={"CUDA_VISIBLE_DEVICES": ""} if on_cpu else None,
+        on_progress=lambda done, total: tell(f"scoring {candidate.name}: {done}/{total}"),
+    )
+    # a head that was made up while the model was loaded: nobody saw its config before
+    if load_json(out / "scoring.json").get("head") == "new":
+        raise PreflightError(
+            f"{candidate.name} has no trained head: its scores as {candidate.spec['scorer']} are random",
+            hint="name a trained reranker, or another --format",
+        )
+
+
+def _measure(request: Request, candidates: list[ChosenModel], rows: _EvalRows, folder: Path) -> dict[str, Any]:
+    evaluation = load_eval(rows.path)
+    if evaluation is None:
+        raise DataError("no row is left to measure on", hint="orch data check says why")
+    names = request.metrics or default_metrics(evaluation.kind)
+    scores = {
+        candidate.name: evaluation.load_scores(_scores_of(folder, candidate) / "scores.jsonl")
+        for candidate in candidates
+    }
+    measured = evaluation.measure(scores, names, seed=request.seed)
+    systems = [
+        System(
+            candidate.name,
+            MODEL if number else BASELINE,
+            None,
+            candidate.name,
+            load_scoring(_scores_of(folder, candidate) / "scoring.json"),
+            measured[candidate.name],
+        )
+        for number, candidate in enumerate(candidates)
+    ]
+    first, *others = systems
+    comparisons = [
+        {"system": system.system_id, "baseline": first.system_id, **row}
+        for system in others
+        for row in compare_measured(first.measured, system.measured, names, request.seed)
+    ]
+    return {
+        "version": METRICS_VERSION,
+        "seed": request.seed,
+        **describe_kind(evaluation.kind, names),
+        "eval": {**describe_eval(rows.path, evaluation, folder), "files": [str(file) for file in request.data.files]},
+        "headline": {"metric": names[0], "baseline": first.system_id},
+        "systems": [system.describe() for system in systems],
+        "rows": build_rows(systems),
+        "comparisons": comparisons,
+        "verdict": judge(comparisons, names[0], first.system_id),
+        "gate": {"passed": None, "rules": []},
+        "guards": [],
+        "gaps": [odd.message for candidate in candidates for odd in find_oddities(candidate.model)],
+    }
+
+
+def _scores_of(folder: Path, candidate: ChosenModel) -> Path:
+    return folder / "models" / candidate.name
+
+
+def _require_absent(out: Path | None) -> None:
+    if out is not None and (out.exists() or out.is_symlink()):
+        raise RunFolderError(f"{out} exists already", hint="name a fresh folder with -o, or remove it")
+
+
+@contextmanager
+def _folder(out: Path | None) -> Iterator[Path]:
+    """Give a folder to work in that becomes `out` at the end of the block, by one rename; on errors it is removed."""
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".orch-evaluate-", dir=out.parent if out else None))
+    try:
+        yield folder
+        if out is not None:
+            folder.chmod(0o777 & ~_umask())
+            folder.rename(out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _short_name(name: str) -> str:
+    """Return the last part of a path or hub id that says something, in letters that a file name may have."""
+    parts = [part for part in Path(name).parts if re.search(r"\w", part)]
+    while len(parts) > 1 and parts[-1] in _GENERIC_NAMES:
+        parts.pop()
+    return re.sub(r"[^\w.-]+", "-", parts[-1] if parts else "model")
+
+
+def _make_unique(names: list[str]) -> list[str]:
+    """Return the names; those that come again get a number."""
+    told: list[str] = []
+    for name in names:
+        number, unique = 1, name
+        while unique in told:
+            number, unique = number + 1, f"{name}-{number + 1}"
+        told.append(unique)
+    return told

@@ -1,1 +1,0 @@
-"""Any models measured on any data, without a recipe or a training."""

@@ -1,0 +1,277 @@
+"""What a model does to training rows before a training: it scores their documents, or finds them harder ones."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from orchestrator.backends.models import BaseModel
+from orchestrator.backends.scorers import find_format
+from orchestrator.checks.model_files import find_oddities
+from orchestrator.data.mining import (
+    CORPUS_NAME,
+    QUERIES_NAME,
+    MiningInput,
+    MiningOutput,
+    MiningRows,
+    gather_for_mining,
+    write_mined_rows,
+)
+from orchestrator.data.teacher import PAIRS_NAME, Counts, Rows, join_scores, write_pairs
+from orchestrator.data.writing.writers import FileSet, format_json, require_new_rows
+from orchestrator.errors import DataError, PreflightError, Problem
+from orchestrator.evaluation.metrics import describe_cut
+from orchestrator.machine.files import write_json
+from orchestrator.machine.hardware import find_hardware
+from orchestrator.machine.json_files import load_object
+from orchestrator.machine.places import find_orch_cache
+from orchestrator.serving.chosen_models import (
+    ChosenModel,
+    Reading,
+    choose_model,
+    find_model,
+    require_chosen_load,
+    run_on_models,
+)
+from orchestrator.serving.worker import Words
+
+LEDGER_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What scoring gave: the rows, what the worker says of the scores and of itself, and what is odd in the model."""
+
+    counts: Counts
+    scoring: dict[str, Any]  # the worker's scoring.json
+    cautions: tuple[str, ...]
+
+
+def score_files(
+    rows: Rows,
+    teacher: str,
+    reading: Reading,
+    out: Path,
+    *,
+    device: str | None = None,
+    force: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Scored:
+    """Write the rows to the new file `out` with a teacher's score a document; a stop costs little, for scores are kept.
+
+    Raises DataError for rows that cannot be scored, PreflightError for a model that cannot score, and what
+    `run_on_models` raises.
+    """
+    require_new_rows([out], rows.files, force=force)
+    chosen = _choose(find_model(teacher, reading), "teacher", reading)
+    require_chosen_load([chosen])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+        work = Path(folder)
+        write_pairs(rows, work)
+        write_json(work / "scoring.json", chosen.spec)
+        options = {
+            "model": chosen.model.location,
+            "scoring": work / "scoring.json",
+            "pairs": work / PAIRS_NAME,
+            "out": work / "out",
+            "cache": find_orch_cache() / "teacher",
+            "device": device,
+        }
+        kept = "give the same command again and it continues: the scores so far are kept"
+        words = Words("score_pairs has failed", f"score_pairs was stopped; {kept}")
+        run_on_models("score_pairs", options, [chosen], words, on_progress=on_progress)
+        counts = join_scores(rows, work / "out" / "scores.jsonl", out)
+        cautions = tuple(odd.message for odd in find_oddities(chosen.model))
+        return Scored(counts, load_object(work / "out" / "scoring.json"), cautions)
+
+
+@dataclass(frozen=True)
+class MiningSettings:
+    """The settings of sentence-transformers' mine_hard_negatives, under its own names; None is no limit."""
+
+    num_negatives: int = 5
+    range_min: int = 10
+    range_max: int = 100
+    max_score: float | None = None
+    min_score: float | None = None
+    absolute_margin: float | None = None
+    relative_margin: float | None = None
+    sampling_strategy: str = "top"
+    batch_size: int = 32
+    seed: int = 42
+
+
+@dataclass(frozen=True)
+class MiningPlan:
+    """What to mine, with which models; `query_prompt` and `document_prompt` None are the embedder's own.
+
+    `reading` is that of both models, but that `family` is the embedder's.
+    """
+
+    rows: MiningRows
+    embedder: str
+    reading: Reading
+    cross_encoder: str | None = None
+    settings: MiningSettings = field(default_factory=MiningSettings)
+    query_prompt: str | None = None
+    document_prompt: str | None = None
+    keep_negatives: bool = False
+    device: str | None = None
+
+
+@dataclass(frozen=True)
+class Mined:
+    """What mining gave, the files that were written, and what is worth knowing about the result."""
+
+    given: MiningInput
+    made: MiningOutput
+    excluded: dict[str, int]
+    ledger: Path
+    lineage: Path
+    warnings: tuple[str, ...]
+
+
+def mine_files(plan: MiningPlan, out: Path, *, force: bool = False) -> Mined:
+    """Write {"query", "pos", "neg"} rows to the new file `out`, its lineage and its ledger beside it.
+
+    Raises DataError for rows that cannot be used, a corpus that is smaller than what is skipped, or when nothing is
+    found; PreflightError for a model that cannot search; and what `run_on_models` raises.
+    """
+    ledger, lineage = out.with_suffix(".ledger.json"), out.with_suffix(".lineage.jsonl")
+    require_new_rows([out, ledger, lineage], [*plan.rows.files, *plan.rows.corpus_files], force=force)
+    chosen = _choose_miners(plan)
+    require_chosen_load(chosen)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+        work = Path(folder)
+        given = gather_for_mining(plan.rows, work)
+        _require_documents(given, plan.settings)
+        words = Words("mine has failed", "mine was stopped; nothing was left behind")
+        run_on_models("mine", _build_options(plan, chosen, work), chosen, words)
+        facts = load_object(work / "mining.json")
+        with FileSet() as files:
+            streams = {path: files.open(path) for path in (ledger, lineage, out)}
+            made = write_mined_rows(
+                work,
+                (streams[out], streams[lineage]),
+                wanted=plan.settings.num_negatives,
+                keep_negatives=plan.keep_negatives,
+            )
+            if not made.negatives:
+                raise DataError(
+                    "no negative was found for any query", hint="lower --range-min, or loosen the margins and scores"
+                )
+            streams[ledger].write(format_json(_build_ledger(plan, given, made, facts)))
+            files.commit()
+    cut = describe_cut(facts)
+    odd = [odd.message for item in chosen for odd in find_oddities(item.model)]
+    warnings = (*_warn(plan, given, made), *odd, *([cut] if cut else []))
+    return Mined(given, made, facts["excluded"], ledger, lineage, warnings)
+
+
+def _choose(model: BaseModel, name: str, reading: Reading) -> ChosenModel:
+    """Return the model as `name`. Raises PreflightError where it cannot be scored so."""
+    chosen = choose_model(model, name, reading, precision=find_hardware().precision)
+    if isinstance(chosen, Problem):
+        raise PreflightError.from_problems([chosen])
+    return chosen
+
+
+def _choose_miners(plan: MiningPlan) -> list[ChosenModel]:
+    """Return the embedder, and the cross-encoder if there is one. Raises PreflightError for one that cannot be used."""
+    others: list[ChosenModel] = []
+    if plan.cross_encoder:
+        reading = replace(plan.reading, family=None)
+        others = [_choose(find_model(plan.cross_encoder, reading), "cross-encoder", reading)]
+    model = find_model(plan.embedder, plan.reading)
+    hint = "name an embedding model; a reranker goes with --cross-encoder"
+    is_packaged = model.folder is not None and (model.folder / "scoring.json").is_file()
+    if not is_packaged:
+        if find_format(model) not in {None, "bi-encoder"}:
+            raise PreflightError(f"{model.name} scores pairs and makes no vectors to search with", hint=hint)
+        if model.folder is not None and not (model.folder / "modules.json").is_file():
+            message = f"{model.name} has no modules.json that says how it makes a vector of a text"
+            raise PreflightError(message, hint=hint)
+    return [_choose(model, "embedder", replace(plan.reading, format="embedding")), *others]
+
+
+def _build_options(plan: MiningPlan, chosen: list[ChosenModel], work: Path) -> dict[str, object]:
+    """Return the worker's options; its settings and the models' specs are written into `work`."""
+    embedder, *rerankers = chosen
+    prompts = {"query_prompt": plan.query_prompt, "document_prompt": plan.document_prompt}
+    spec = embedder.spec | {key: prompt for key, prompt in prompts.items() if prompt is not None}
+    contents = {"settings": asdict(plan.settings), "scoring": spec}
+    options: dict[str, object] = {
+        "queries": work / QUERIES_NAME,
+        "corpus": work / CORPUS_NAME,
+        "out": work,
+        "device": plan.device,
+        "model": embedder.model.location,
+    }
+    if rerankers:
+        contents["cross-encoder-scoring"] = rerankers[0].spec
+        options["cross-encoder"] = rerankers[0].model.location
+    for name, content in contents.items():
+        write_json(work / f"{name}.json", content)
+        options[name] = work / f"{name}.json"
+    return options
+
+
+def _require_documents(given: MiningInput, settings: MiningSettings) -> None:
+    """Raise DataError where the documents that are skipped are all there are."""
+    if given.documents - 1 <= settings.range_min:  # one at least is the query's own positive
+        raise DataError(
+            f"the corpus has {given.documents} documents, and the {settings.range_min} nearest of each query (its "
+            "positives not counted) are skipped: none is left",
+            hint="add documents with --corpus, or lower --range-min",
+        )
+
+
+def _warn(plan: MiningPlan, given: MiningInput, made: MiningOutput) -> tuple[str, ...]:
+    found = []
+    if given.documents <= plan.settings.range_max:
+        found.append(
+            f"the corpus has {given.documents} documents, fewer than --range-max {plan.settings.range_max}: every "
+            "document is a candidate, however far it is"
+        )
+    if made.with_too_few:
+        found.append(f"{made.with_too_few} queries have fewer than {plan.settings.num_negatives} negatives")
+    if made.with_none:
+        what = "keep their own" if plan.keep_negatives else "are left out"
+        found.append(f"{made.with_none} queries have no mined negative, and {what}")
+    if given.without_positive:
+        found.append(f"{given.without_positive} queries have no positive, and are left out")
+    return tuple(found)
+
+
+def _build_ledger(plan: MiningPlan, given: MiningInput, made: MiningOutput, facts: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "version": LEDGER_VERSION,
+        "settings": {**asdict(plan.settings), "keep_negatives": plan.keep_negatives},
+        "labels": {"min": plan.rows.min_label, "max": plan.rows.max_label},
+        "columns": dict(plan.rows.columns),
+        "models": facts["models"],
+        "scored_by": "cross-encoder" if plan.cross_encoder else "embedder",
+        "ranked_by": "embedder",
+        "device": facts["device"],
+        "versions": facts["versions"],
+        "inputs": list(given.inputs),
+        "counts": {
+            "rows": given.rows,
+            "dropped": given.dropped,
+            "documents": given.documents,
+            "queries": given.queries,
+            "queries_without_positive": given.without_positive,
+            "rows_written": made.rows,
+            "mined": made.negatives,
+            "queries_with_too_few": made.with_too_few,
+            "queries_with_none": made.with_none,
+            "positives_removed": made.positives_removed,
+            # the library counts what an earlier limit has excluded for min_score once more
+            "candidates_excluded": facts["excluded"],
+        },
+    }
