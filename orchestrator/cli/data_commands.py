@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
-from orchestrator.cli.options import as_json, expand_files, require_label_range
+from orchestrator.cli.options import (
+    as_json,
+    data_files_argument,
+    expand_files,
+    ignore_option,
+    map_option,
+    max_dropped_option,
+    max_label_option,
+    min_label_option,
+    new_rows_option,
+    parse_pairs,
+    require_label_range,
+    scores_as_labels_option,
+)
 from orchestrator.cli.output import print_json
 from orchestrator.cli.teacher_commands import data_mine_command, data_score_command
 from orchestrator.data.judgements import Reshaping
@@ -17,35 +29,9 @@ from orchestrator.machine.terminal import say
 BACKENDS = ("flagembedding", "swift", "sentence-transformers")
 KINDS = ("group", "labelled", "pair", "chat")
 FORMS = ("csv", "tsv", "parquet", "json", "jsonl", "sharegpt", "alpaca", "swift3", "lists", "passages")
-RANKING_OPTIONS = ("--relevant-from", "--labels-as-scores", "--drop-queries-without-both")
+RANKING_OPTIONS = ("relevant_from", "labels_as_scores", "drop_queries_without_both")
+RESHAPING_OPTIONS = (*RANKING_OPTIONS, "scores_as_labels", "drop_keys", "drop_scores", "min_label", "max_label")
 TASKS = ("reranker", "embedding", "pairs", "sft")
-map_option = click.option(
-    "--map", "columns", multiple=True, metavar="NEW=OLD", help="Read the column OLD as NEW; may be repeated."
-)
-min_label_option = click.option("--min-label", type=float, help="The label that becomes 0, if it is not 0.")
-max_label_option = click.option("--max-label", type=float, help="The label that becomes 1, such as 2 for 0, 1, 2.")
-
-ignore_option = click.option(
-    "--ignore", multiple=True, metavar="KEY", help="A key whose text is not needed; may be repeated."
-)
-scores_as_labels_option = click.option(
-    "--scores-as-labels/--no-scores-as-labels",
-    default=None,
-    help="What pos_scores and neg_scores are: labels, or a teacher's scores.",
-)
-
-
-def split_assignments(option: str, texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Return (left, right) of each KEY=VALUE. Raises BadParameter where a side is missing or a key comes twice."""
-    found: dict[str, str] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not (key and equals and value):
-            raise click.BadParameter(f"{text!r} is not of the form KEY=VALUE", param_hint=option)
-        if key in found:
-            raise click.BadParameter(f"{key!r} is given twice", param_hint=option)
-        found[key] = value
-    return tuple(found.items())
 
 
 @click.group("data")
@@ -54,7 +40,7 @@ def data_command() -> None:
 
 
 @data_command.command("check")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), callback=expand_files)
+@data_files_argument
 @click.option(
     "--eval",
     "eval_files",
@@ -64,7 +50,7 @@ def data_command() -> None:
     help="Look for its queries in FILES.",
 )
 @click.option("--allow-overlap", is_flag=True, help="Keep rows whose query is in --eval, as data.overlap: keep does.")
-@click.option("--max-dropped", type=click.IntRange(0), default=0, show_default=True, help="Bad rows that are allowed.")
+@max_dropped_option
 @click.option(
     "--tokenizer", type=click.Path(path_type=Path), help="A model folder or tokenizer.json: count what is cut."
 )
@@ -81,19 +67,11 @@ def data_command() -> None:
 def data_check_command(
     files: tuple[Path, ...],
     eval_files: tuple[Path, ...],
-    allow_overlap: bool,
-    max_dropped: int,
     tokenizer: Path | None,
     query_max_len: int,
     passage_max_len: int,
-    kind: str | None,
-    backend: str | None,
-    min_label: float | None,
-    max_label: float | None,
-    scores_as_labels: bool | None,
-    columns: tuple[str, ...],
-    ignore: tuple[str, ...],
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Check FILES as training data: bad rows, duplicates, leaks, lengths. Exit code 3 when they must not be used."""
     from orchestrator.data.check import check_files
@@ -101,25 +79,11 @@ def data_check_command(
     from orchestrator.data.tokens import LengthBudget
     from orchestrator.errors import DataError
 
-    require_label_range(min_label, max_label)
-    if kind and backend:
+    require_label_range(options["min_label"], options["max_label"])
+    if options["kind"] and options["backend"]:
         raise click.BadParameter("it says the kind of the rows already", param_hint="--backend")
     budget = LengthBudget(query_max_len, passage_max_len) if tokenizer else None
-    report = check_files(
-        files,
-        eval_paths=eval_files,
-        allow_overlap=allow_overlap,
-        max_dropped=max_dropped,
-        tokenizer=tokenizer,
-        budget=budget,
-        kind=kind,
-        backend=backend,
-        min_label=min_label,
-        max_label=max_label,
-        scores_as_labels=scores_as_labels,
-        ignore=ignore,
-        columns=dict(split_assignments("--map", columns)) or None,
-    )
+    report = check_files(files, eval_paths=eval_files, tokenizer=tokenizer, budget=budget, **options)
     if report.problems and not as_json:
         raise DataError.from_problems(list(report.problems))
     if as_json:
@@ -140,7 +104,7 @@ def data_check_command(
 @map_option
 @as_json
 def data_split_command(
-    file: Path, eval_ratio: float, output: Path, seed: int, columns: tuple[str, ...], as_json: bool
+    file: Path, eval_ratio: float, output: Path, seed: int, columns: dict[str, str], as_json: bool
 ) -> None:
     """Split FILE by query into NAME.train and NAME.eval: no query is on both sides, rows stay as they are."""
     from orchestrator.data.reading.readers import COMPRESSED
@@ -153,8 +117,7 @@ def data_split_command(
     if stem != plain.stem and output.resolve() == file.resolve().parent:
         stem = plain.stem  # or the new train file would be the old one
     train, held_out = (output / f"{stem}.{side}{plain.suffix}" for side in ("train", "eval"))
-    renamed = dict(split_assignments("--map", columns))
-    report = split_file(file, train, held_out, eval_ratio, seed, columns=renamed)
+    report = split_file(file, train, held_out, eval_ratio, seed, columns=columns)
     if as_json:
         sides = {"train": report.train_rows, "eval": report.eval_rows}
         print_json("data split", {"train": str(train), "eval": str(held_out), "rows": sides})
@@ -173,7 +136,7 @@ def _refuse_table(file: Path, plain: Path) -> None:
 
 
 @data_command.command("convert")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), callback=expand_files)
+@data_files_argument
 @click.option("--from", "form", type=click.Choice(FORMS), help="What the files hold; default: by their ending.")
 @click.option(
     "--to",
@@ -187,7 +150,10 @@ def _refuse_table(file: Path, plain: Path) -> None:
 @map_option
 @ignore_option
 @click.option("--only-mapped", is_flag=True, help="Leave out every column that --map does not name.")
-@click.option("--constant", "constants", multiple=True, metavar="KEY=TEXT", help="Give every row one more column.")
+@click.option(
+    "--constant", "constants", multiple=True, metavar="KEY=TEXT", callback=parse_pairs,
+    help="Give every row one more column.",
+)  # fmt: skip
 @click.option("--keep-reasoning", is_flag=True, help="Write a message's reasoning in front of it, in <think>.")
 @click.option("--one-positive", is_flag=True, help="One row for each positive of a row.")
 @click.option("--divide-score", type=click.FloatRange(0, min_open=True), help="Divide score or label by this number.")
@@ -201,33 +167,19 @@ def _refuse_table(file: Path, plain: Path) -> None:
 )
 @click.option("--drop-keys", is_flag=True, help="Leave out keys that no form knows.")
 @click.option("--drop-scores", is_flag=True, help="Leave out the scores of a teacher.")
-@click.option("--max-dropped", type=click.IntRange(0), default=0, show_default=True, help="Bad rows that are allowed.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The new .jsonl file.")
+@max_dropped_option
+@new_rows_option
 @as_json
 def data_convert_command(
     files: tuple[Path, ...],
-    form: str | None,
     to: Literal["jsonl", "pointwise", "hits", "ranking"],
     names: str | None,
-    rows_key: str | None,
-    columns: tuple[str, ...],
-    ignore: tuple[str, ...],
-    only_mapped: bool,
-    constants: tuple[str, ...],
-    keep_reasoning: bool,
-    one_positive: bool,
-    divide_score: float | None,
-    min_label: float | None,
-    max_label: float | None,
-    relevant_from: float | None,
-    labels_as_scores: bool,
-    scores_as_labels: bool | None,
-    drop_queries_without_both: bool,
-    drop_keys: bool,
-    drop_scores: bool,
+    columns: dict[str, str],
+    constants: dict[str, str],
     max_dropped: int,
     output: Path,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Write the rows of FILES as JSON Lines: columns renamed, other tools' rows rewritten, ranking data reshaped.
 
@@ -245,34 +197,19 @@ def data_convert_command(
 
     Example: orch data convert exam.csv --map instruction=question_text --map output=answer -o exam.jsonl
     """  # noqa: D301 - click looks for the character itself
-    reshaping = build_reshaping(
-        to,
-        relevant_from=relevant_from,
-        labels_as_scores=labels_as_scores,
-        scores_as_labels=scores_as_labels,
-        drop_queries_without_both=drop_queries_without_both,
-        drop_keys=drop_keys,
-        drop_scores=drop_scores,
-        min_label=min_label,
-        max_label=max_label,
-    )
-    if reshaping and (one_positive or divide_score is not None):
-        option, hint = ("--one-positive", "convert twice") if one_positive else ("--divide-score", "use --max-label")
-        raise click.BadParameter(f"it does not go together with --to {to}: {hint}", param_hint=option)
     from orchestrator.data.convert import Conversion, convert_files
 
+    reshaping = build_reshaping(to, **{name: options.pop(name) for name in RESHAPING_OPTIONS})
+    if reshaping and (options["one_positive"] or options["divide_score"] is not None):
+        once = options["one_positive"]
+        option, hint = ("--one-positive", "convert twice") if once else ("--divide-score", "use --max-label")
+        raise click.BadParameter(f"it does not go together with --to {to}: {hint}", param_hint=option)
     conversion = Conversion(
-        form=form,
-        columns=split_assignments("--map", columns),
-        only_mapped=only_mapped,
-        constants=split_assignments("--constant", constants),
-        divide_score=divide_score,
-        one_positive=one_positive,
-        reshaping=reshaping,
-        ignore=ignore,
-        keep_reasoning=keep_reasoning,
+        columns=tuple(columns.items()),
+        constants=tuple(constants.items()),
         names=tuple(name.strip() for name in names.split(",")) if names else (),
-        rows_key=rows_key,
+        reshaping=reshaping,
+        **options,
     )
     report = convert_files(files, output, conversion, max_dropped=max_dropped)
     if as_json:
@@ -298,18 +235,20 @@ def build_reshaping(to: Literal["jsonl", "pointwise", "hits", "ranking"], **opti
     """
     from orchestrator.data.judgements import Reshaping
 
-    given = [
-        "--" + name.replace("_", "-") for name, value in options.items() if value is not None and value is not False
-    ]
+    given = [name for name, value in options.items() if value is not None and value is not False]
     if to == "jsonl":
         if given:
-            raise click.BadParameter("it needs --to pointwise, hits or ranking", param_hint=given[0])
+            raise click.BadParameter("it needs --to pointwise, hits or ranking", param_hint=_flag_of(given[0]))
         return None
-    for_ranking = [name for name in given if name in RANKING_OPTIONS]
-    if to != "ranking" and for_ranking:
-        raise click.BadParameter(f"it needs --to ranking, and this is --to {to}", param_hint=for_ranking[0])
+    if to != "ranking" and (for_ranking := [name for name in given if name in RANKING_OPTIONS]):
+        hint = _flag_of(for_ranking[0])
+        raise click.BadParameter(f"it needs --to ranking, and this is --to {to}", param_hint=hint)
     require_label_range(options["min_label"], options["max_label"])
     return Reshaping(to, **options)
+
+
+def _flag_of(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 @data_command.command("sample")
@@ -317,7 +256,7 @@ def build_reshaping(to: Literal["jsonl", "pointwise", "hits", "ranking"], **opti
 @click.option("--n", "count", type=click.IntRange(1), default=50, show_default=True, help="How many rows.")
 @click.option("--lang", "language", type=click.Choice(["en", "zh"]), default="en", show_default=True)
 @click.option("--seed", type=int, default=42, show_default=True)
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The new .jsonl file.")
+@new_rows_option
 @as_json
 def data_sample_command(task: str, count: int, language: str, seed: int, output: Path, as_json: bool) -> None:
     """Write sample rows for a first try, each marked "sample": true; a run refuses them among real rows."""

@@ -10,12 +10,24 @@ from typing import Any
 import click
 
 from orchestrator.backends.scorers import FORMATS
-from orchestrator.cli.options import as_json, expand_files, hardware_option, resolve_hardware
+from orchestrator.cli.options import (
+    allow_pickle_option,
+    as_json,
+    expand_files,
+    family_option,
+    hardware_option,
+    ignore_option,
+    map_option,
+    max_dropped_option,
+    max_label_option,
+    min_label_option,
+    resolve_hardware,
+    scores_as_labels_option,
+    trust_code_option,
+)
 from orchestrator.cli.output import print_json
 from orchestrator.machine.places import find_orch_cache, find_python
 from orchestrator.machine.terminal import say
-
-_MAP = "--map"
 
 
 @click.command("evaluate")
@@ -28,23 +40,21 @@ _MAP = "--map"
     help="Evaluation rows.",
 )  # fmt: skip
 @click.option("--format", "form", type=click.Choice(list(FORMATS)), help="How models score that do not say it.")
-@click.option("--family", type=click.Choice(["decoder", "encoder"]), help="Where neither name nor config tells it.")
+@family_option
 @click.option("--max-length", type=click.IntRange(8), help="Longest input in tokens (512).")
 @click.option("--instruction", help="The task sentence of models that take one.")
 @click.option("--batch-size", type=click.IntRange(1), help="Pairs (texts) scored at once: 8 for an LLM, else 32.")
-@click.option("--min-label", type=float, help="Graded labels: what becomes 0; goes with --max-label.")
-@click.option("--max-label", type=float, help="Graded labels: what becomes 1, such as 2 for labels 0, 1, 2.")
-@click.option(
-    "--scores-as-labels/--no-scores-as-labels", default=None, help="What the rows' scores are: labels, or a teacher's."
-)
+@min_label_option
+@max_label_option
+@scores_as_labels_option
 @click.option("--corpus", is_flag=True, help="Every query searches all documents of the data (embedding models).")
 @click.option("--metrics", help="Names with commas between, such as ndcg@10,mrr@10; the first is the headline.")
-@click.option(_MAP, "columns", multiple=True, metavar="NEW=OLD", help="Read the column OLD as NEW; may be repeated.")
-@click.option("--ignore", multiple=True, metavar="KEY", help="A key whose text is not needed; may be repeated.")
-@click.option("--max-dropped", type=click.IntRange(0), default=0, show_default=True, help="Bad rows that are allowed.")
+@map_option
+@ignore_option
+@max_dropped_option
 @click.option("--limit", type=click.IntRange(1), help="Measure on the first rows only.")
-@click.option("--trust-remote-code", is_flag=True, help="Run Python code that a model's folder brings along.")
-@click.option("--allow-pickle", is_flag=True, help="Load pickled weights, which may run code too.")
+@trust_code_option
+@allow_pickle_option
 @click.option("--python", help="The Python that runs the models (default: this one).")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="A fresh folder that keeps data and scores.")
 @hardware_option
@@ -62,7 +72,7 @@ def evaluate_command(
     scores_as_labels: bool | None,
     corpus: bool,
     metrics: str | None,
-    columns: tuple[str, ...],
+    columns: dict[str, str],
     ignore: tuple[str, ...],
     max_dropped: int,
     limit: int | None,
@@ -78,7 +88,6 @@ def evaluate_command(
     A packaged model is scored as its scoring.json says, any other in its authors' way or by --format. Exit codes:
     3 the data, 4 a model, 6 the scoring.
     """
-    from orchestrator.cli.data_commands import split_assignments
     from orchestrator.data.prepare_eval import EvalRequest
     from orchestrator.serving.chosen_models import Reading
     from orchestrator.serving.evaluate_model import SEED, Request, evaluate, find_problems, sniff_data
@@ -87,12 +96,11 @@ def evaluate_command(
         raise click.UsageError("--min-label needs --max-label: labels are scaled from the one to the other")
     if max_label is not None and max_label <= (min_label or 0):
         raise click.UsageError("--max-label must lie above --min-label (0)")
-    renamed = dict(split_assignments(_MAP, columns))
-    kind = sniff_data(files, renamed)
+    kind = sniff_data(files, columns)
     if kind == "group" and (scores_as_labels or max_label is not None):
         kind = "labelled"  # only these have labels
     data = EvalRequest(
-        files, kind, renamed, min_label, max_label, corpus, SEED, limit, max_dropped, scores_as_labels, ignore
+        files, kind, columns, min_label, max_label, corpus, SEED, limit, max_dropped, scores_as_labels, ignore
     )
     request = Request(
         models,

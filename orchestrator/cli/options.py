@@ -31,6 +31,25 @@ trust_code_option = click.option(
 trust_run_option = click.option(
     "--trust-run", is_flag=True, help="Run what a run folder says that you have not made: its programs get your rights."
 )
+allow_pickle_option = click.option("--allow-pickle", is_flag=True, help="Load pickled weights, which may run code too.")
+family_option = click.option(
+    "--family",
+    type=click.Choice(["encoder", "decoder"]),
+    help="What a model is, where neither its config nor its name tells.",
+)
+min_label_option = click.option("--min-label", type=float, help="The label that becomes 0, if it is not 0.")
+max_label_option = click.option("--max-label", type=float, help="The label that becomes 1, such as 2 for 0, 1, 2.")
+scores_as_labels_option = click.option(
+    "--scores-as-labels/--no-scores-as-labels",
+    default=None,
+    help="What the rows' scores are: labels, or a teacher's.",
+)
+ignore_option = click.option(
+    "--ignore", multiple=True, metavar="KEY", help="A key whose text is not needed; may be repeated."
+)
+max_dropped_option = click.option(
+    "--max-dropped", type=click.IntRange(0), default=0, show_default=True, help="Bad rows that are allowed."
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
@@ -44,6 +63,36 @@ def expand_files(context: click.Context, option: click.Parameter, paths: tuple[P
     if isinstance(found, Problem):
         raise DataError.from_problems([found])
     return found
+
+
+def parse_pairs(context: click.Context, option: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:
+    """Return {left: right} of texts such as NEW=OLD. Raises BadParameter for other texts, or a left one twice."""
+    del context
+    found: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (key and equals and value):
+            raise click.BadParameter(f"{text} is not {option.metavar}")
+        if key in found:
+            raise click.BadParameter(f"{key!r} is given twice")
+        found[key] = value
+    return found
+
+
+data_files_argument = click.argument(
+    "files", nargs=-1, required=True, type=click.Path(path_type=Path), callback=expand_files
+)
+map_option = click.option(
+    "--map",
+    "columns",
+    multiple=True,
+    metavar="NEW=OLD",
+    callback=parse_pairs,
+    help="Read the column OLD as NEW; may be repeated.",
+)
+new_rows_option = click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="The new .jsonl file."
+)
 
 
 def resolve_hardware(text: str, *, smoke: bool) -> Hardware:

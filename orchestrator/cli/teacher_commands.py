@@ -5,80 +5,69 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import click
 
 from orchestrator.backends.scorers import FORMATS
-from orchestrator.cli.options import as_json, expand_files, require_label_range
+from orchestrator.cli.options import (
+    allow_pickle_option,
+    as_json,
+    data_files_argument,
+    family_option,
+    ignore_option,
+    map_option,
+    max_dropped_option,
+    max_label_option,
+    min_label_option,
+    new_rows_option,
+    require_label_range,
+    scores_as_labels_option,
+    trust_code_option,
+)
 from orchestrator.cli.output import print_json
 from orchestrator.machine.terminal import say, say_over
 
-FAMILIES = ("encoder", "decoder")
 _LINE_EVERY_S = 10.0
 
-_files_argument = click.argument(
-    "files", nargs=-1, required=True, type=click.Path(path_type=Path), callback=expand_files
-)
-_map_option = click.option(
-    "--map", "columns", multiple=True, metavar="NEW=OLD", help="Read the column OLD as NEW; may be repeated."
-)
-_ignore_option = click.option(
-    "--ignore", multiple=True, metavar="KEY", help="A key whose text is not needed; may be repeated."
-)
-_output_option = click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, help="The new .jsonl file."
-)
 _force_option = click.option("--force", is_flag=True, help="Replace the output where it exists.")
 _device_option = click.option(
     "--device", metavar="cpu|cuda", help="Where the model runs (default: a GPU if there is one)."
 )
-_code_option = click.option("--trust-remote-code", is_flag=True, help="Run Python code that the model's folder brings.")
-_pickle_option = click.option("--allow-pickle", is_flag=True, help="Load pickled weights, which may run code too.")
-_family_option = click.option(
-    "--family", type=click.Choice(FAMILIES), help="What the model is, where neither its config nor its name tells."
-)
 
 
 @click.command("score")
-@_files_argument
+@data_files_argument
 @click.option(
     "--model", required=True, help="The teacher: a folder, a run, a hub id, or an installed package that carries one."
 )
-@click.option(
-    "--format", "form", type=click.Choice(list(FORMATS)), help="How it scores (default: as its authors use it)."
-)
+@click.option("--format", type=click.Choice(list(FORMATS)), help="How it scores (default: as its authors use it).")
 @click.option("--max-length", type=click.IntRange(8), default=512, show_default=True, help="Longest pair in tokens.")
 @click.option("--instruction", help="Task sentence, for teachers that take one.")
 @click.option("--batch-size", type=click.IntRange(1), help="Pairs at once (default: 8 for an LLM, 32 for an encoder).")
-@_map_option
-@_ignore_option
+@map_option
+@ignore_option
 @click.option("--replace", is_flag=True, help="Rows may have teacher scores already; they get new ones.")
 @_device_option
-@_family_option
-@_code_option
-@_pickle_option
-@_output_option
+@family_option
+@trust_code_option
+@allow_pickle_option
+@new_rows_option
 @_force_option
 @as_json
 def data_score_command(
     files: tuple[Path, ...],
     model: str,
-    form: str | None,
-    max_length: int,
-    instruction: str | None,
-    batch_size: int | None,
-    columns: tuple[str, ...],
+    columns: dict[str, str],
     ignore: tuple[str, ...],
     replace: bool,
     device: str | None,
-    family: str | None,
-    trust_remote_code: bool,
-    allow_pickle: bool,
     output: Path,
     force: bool,
     as_json: bool,
+    **reading: Any,
 ) -> None:
     """Write FILES' rows with a teacher's score for every document: pos_scores and neg_scores, or score.
 
@@ -92,10 +81,9 @@ def data_score_command(
     from orchestrator.serving.chosen_models import Reading
     from orchestrator.serving.teach import score_files
 
-    reading = Reading(form, family, max_length, instruction, batch_size, trust_remote_code, allow_pickle)
-    rows = Rows(files, _parse_columns(columns), replace=replace, ignore=ignore)
+    rows = Rows(files, _require_each_once(columns), replace=replace, ignore=ignore)
     progress = None if as_json else _show_progress("pairs scored")
-    done = score_files(rows, model, reading, output, device=device, force=force, on_progress=progress)
+    done = score_files(rows, model, Reading(**reading), output, device=device, force=force, on_progress=progress)
     facts = done.scoring
     if as_json:
         print_json(
@@ -124,7 +112,7 @@ def data_score_command(
 
 
 @click.command("mine")
-@_files_argument
+@data_files_argument
 @click.option(
     "--model", required=True, help="The embedding model that searches: a folder, a run, a hub id or a package."
 )
@@ -143,7 +131,12 @@ def data_score_command(
 @click.option("--absolute-margin", type=float, help="Only documents that score this much below every positive.")
 @click.option("--relative-margin", type=float, help="The same as a share of the positive's score, such as 0.05.")
 @click.option(
-    "--sampling", type=click.Choice(["top", "random"]), default="top", show_default=True, help="Which to take."
+    "--sampling",
+    "sampling_strategy",
+    type=click.Choice(["top", "random"]),
+    default="top",
+    show_default=True,
+    help="Which to take.",
 )
 @click.option("--keep-negatives", is_flag=True, help="Keep the rows' own negatives, in front of the mined ones.")
 @click.option("--query-prompt", help="What stands in front of every query (default: the model's own).")
@@ -151,19 +144,17 @@ def data_score_command(
 @click.option("--max-length", type=click.IntRange(8), default=512, show_default=True, help="Longest text in tokens.")
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Texts, or pairs, at once.")
 @click.option("--seed", type=int, default=42, show_default=True, help="Of the random sampling.")
-@click.option("--min-label", type=float, help="Graded labels: what becomes 0 (0); goes with --max-label.")
-@click.option("--max-label", type=float, help="Graded labels: what becomes 1; at least half of it is relevant.")
-@click.option(
-    "--scores-as-labels/--no-scores-as-labels", default=None, help="What the rows' scores are: labels, or a teacher's."
-)
-@click.option("--max-dropped", type=click.IntRange(0), default=0, show_default=True, help="Bad rows that are allowed.")
-@_map_option
-@_ignore_option
+@min_label_option
+@max_label_option
+@scores_as_labels_option
+@max_dropped_option
+@map_option
+@ignore_option
 @_device_option
-@_family_option
-@_code_option
-@_pickle_option
-@_output_option
+@family_option
+@trust_code_option
+@allow_pickle_option
+@new_rows_option
 @_force_option
 @as_json
 def data_mine_command(
@@ -171,33 +162,13 @@ def data_mine_command(
     model: str,
     corpus: tuple[Path, ...],
     cross_encoder: str | None,
-    num_negatives: int,
-    range_min: int,
-    range_max: int,
-    max_score: float | None,
-    min_score: float | None,
-    absolute_margin: float | None,
-    relative_margin: float | None,
-    sampling: str,
-    keep_negatives: bool,
-    query_prompt: str | None,
-    document_prompt: str | None,
-    max_length: int,
-    batch_size: int,
-    seed: int,
     min_label: float | None,
     max_label: float | None,
-    scores_as_labels: bool | None,
-    max_dropped: int,
-    columns: tuple[str, ...],
-    ignore: tuple[str, ...],
-    device: str | None,
-    family: str | None,
-    trust_remote_code: bool,
-    allow_pickle: bool,
+    columns: dict[str, str],
     output: Path,
     force: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Find hard negatives for FILES' queries among all documents, with sentence-transformers' mine_hard_negatives.
 
@@ -211,34 +182,31 @@ def data_mine_command(
     from orchestrator.serving.teach import MiningPlan, MiningSettings, mine_files
 
     require_label_range(min_label, max_label)
-    if num_negatives > range_max - range_min:
-        message = f"between rank {range_min} and {range_max} there are fewer than {num_negatives} documents"
+    settings = MiningSettings(**{field.name: options[field.name] for field in fields(MiningSettings)})
+    if settings.num_negatives > settings.range_max - settings.range_min:
+        between = f"between rank {settings.range_min} and {settings.range_max}"
+        message = f"{between} there are fewer than {settings.num_negatives} documents"
         raise click.BadParameter(message, param_hint="--range-max")
-    limits = (max_score, min_score, absolute_margin, relative_margin)
+    limits = (settings.max_score, settings.min_score, settings.absolute_margin, settings.relative_margin)
     if cross_encoder and limits == (None,) * len(limits):
         message = "its scores count for --max-score, --min-score and the margins only: give at least one of these"
         raise click.BadParameter(message, param_hint="--cross-encoder")
+    rows = MiningRows(
+        files,
+        corpus,
+        _require_each_once(columns),
+        min_label or 0.0,
+        1.0 if max_label is None else max_label,
+        **{name: options[name] for name in ("max_dropped", "scores_as_labels", "ignore")},
+    )
+    reading = ("family", "max_length", "batch_size", "trust_remote_code", "allow_pickle")
     plan = MiningPlan(
-        rows=MiningRows(
-            files,
-            corpus,
-            _parse_columns(columns),
-            min_label or 0.0,
-            1.0 if max_label is None else max_label,
-            max_dropped,
-            scores_as_labels,
-            ignore,
-        ),
-        embedder=model,
-        reading=Reading(None, family, max_length, None, batch_size, trust_remote_code, allow_pickle),
-        cross_encoder=cross_encoder,
-        settings=MiningSettings(
-            num_negatives, range_min, range_max, *limits, sampling_strategy=sampling, batch_size=batch_size, seed=seed
-        ),
-        query_prompt=query_prompt,
-        document_prompt=document_prompt,
-        keep_negatives=keep_negatives,
-        device=device,
+        rows,
+        model,
+        Reading(**{name: options[name] for name in reading}),
+        cross_encoder,
+        settings,
+        **{name: options[name] for name in ("query_prompt", "document_prompt", "keep_negatives", "device")},
     )
     done = mine_files(plan, output, force=force)
     if as_json:
@@ -269,13 +237,12 @@ def _describe_mined(output: Path, done: Any) -> dict[str, Any]:
     }
 
 
-def _parse_columns(pairs: Sequence[str]) -> dict[str, str]:
-    from orchestrator.data.rows.shapes import parse_columns
-
-    try:
-        return parse_columns(pairs)
-    except ValueError as error:
-        raise click.BadParameter(f"{error} is not NEW=OLD with each name once", param_hint="--map") from None
+def _require_each_once(columns: dict[str, str]) -> dict[str, str]:
+    """Return the columns. Raises BadParameter where one column would get two names."""
+    for place, old in enumerate(columns.values()):
+        if old in list(columns.values())[:place]:
+            raise click.BadParameter(f"{old} would get two names", param_hint="--map")
+    return columns
 
 
 def _warn_of_bad_rows(problems: Sequence[Any]) -> None:

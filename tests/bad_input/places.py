@@ -578,7 +578,7 @@ COMMANDS = (
         ("data", "check", "train.jsonl", "--map", "query"),
         2,
         "",
-        "KEY=VALUE",
+        "NEW=OLD",
         "Try 'orch",
     ),
     BadInput(

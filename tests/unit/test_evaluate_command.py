@@ -306,7 +306,7 @@ def test_bad_rows_are_refused_with_file_and_line(capsys, tmp_path):
         (["--max-label", 0], "must lie above"),
         (["--format", "colbert"], "colbert"),
         (["--python", "no-such-python"], "no such interpreter"),
-        (["--map", "query"], "KEY=VALUE"),
+        (["--map", "query"], "NEW=OLD"),
     ],
 )
 def test_options_that_make_no_sense_are_an_error_of_usage(capsys, groups, options, message):
