@@ -21,8 +21,7 @@ from orchestrator.checks.known_bugs import advise_known_bugs, check_known_bugs
 from orchestrator.checks.lengths import check_lengths
 from orchestrator.checks.memory_fit import advise_memory, check_memory
 from orchestrator.checks.model_files import advise_model_files, check_model_files
-from orchestrator.checks.model_loading import check_model_loading
-from orchestrator.checks.model_tensors import check_model_tensors
+from orchestrator.checks.model_loading import check_model_loading, check_model_tensors
 from orchestrator.checks.packages import check_packages
 from orchestrator.checks.ports import check_ports
 from orchestrator.checks.resumable import advise_on_resuming

@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.backends.models import load_config
 from orchestrator.backends.protocol import Job
-from orchestrator.checks.model_files import read_text_config
+from orchestrator.checks.tensor_names import read_text_config
 from orchestrator.checks.train_values import read_train_values
 from orchestrator.errors import Problem
 from orchestrator.recipe.plan import Plan

@@ -1,6 +1,7 @@
 """Whether the folders of the base model and of the teacher are complete: weights, config and tokenizer fit together.
 
-A tensor that a file lacks is filled with random numbers by every trainer, with a warning and exit code 0.
+A tensor that a file lacks is filled with random numbers by every trainer, with a warning and exit code 0; where there
+is no tokenizer ms-swift trains every text as token 0, and ends with exit code 0.
 """
 
 from __future__ import annotations
@@ -9,30 +10,28 @@ import json
 import re
 import shlex
 from collections.abc import Collection, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from orchestrator.backends.models import BaseModel, load_config
 from orchestrator.backends.protocol import Job
-from orchestrator.backends.scorers import NEW_HEAD, SCORES, VECTORS, WORDS, find_use
-from orchestrator.checks.tensor_names import find_name_problems
-from orchestrator.checks.tokenizer_files import find_token_beyond, find_tokenizer_problems
+from orchestrator.backends.scorers import NEW_HEAD, SCORES, find_use
+from orchestrator.checks.tensor_names import count_layers, find_embedding, find_layer_count, find_shape_problems
 from orchestrator.errors import Problem
+from orchestrator.machine.files import read_once
 from orchestrator.machine.json_files import find_object, load_json
-from orchestrator.machine.weights import Damage, Shapes, Weights, describe_damage, read_shapes, read_weights
+from orchestrator.machine.weights import Damage, Weights, describe_damage, is_lfs_pointer, read_shapes, read_weights
 from orchestrator.plan.measuring import TEACHER
 from orchestrator.recipe.plan import Plan
 
-_LAYER = re.compile(r"^(.*?\b(?:layers|layer|h|blocks))\.(\d+)\.")
-_EMBEDDING = re.compile(r"(^|\.)(embed_tokens|word_embeddings|tok_embeddings|wte|embed_in)\.weight$")
-_SCORING_HEAD = re.compile(r"(^|\.)(classifier|score|classification_head|head|sequence_summary)\.")
-_ANSWER_HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output)\.")
-_LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _SPEC = re.compile(r"files/scoring\.([^/]+)\.json")
-_WIDTHS = ("embedding_size", "input_embedding_size", "word_embed_proj_dim", "hidden_size", "n_embd", "d_model", "dim")
-_RANDOM = "the trainer would fill them with random numbers, and say so in a warning only"
-_CONFIG = "take config.json and weights from one and the same model"
+# Each alone is a whole vocabulary: of tokenizers, of BERT, of sentencepiece, of tiktoken, of Mistral.
+_VOCABULARIES = (
+    "tokenizer.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "sentencepiece.model", "tokenizer.model",
+    "spm.model", "bpe.codes", "tekken.json",
+)  # fmt: skip
+_PAIRED = ("vocab.json", "merges.txt")
 
 
 def check_model_files(job: Job, plan: Plan) -> Iterator[Problem]:
@@ -112,80 +111,7 @@ def find_folder_problems(
     table = find_embedding(weights.shapes)
     yield from find_tokenizer_problems(folder, rows=table[0] if table else None)
     if weights.shapes and not weights.problems:
-        yield from find_name_problems(folder, config, weights.shapes, uses)
-        yield from _find_absent_layers(folder, config, weights.shapes)
-        yield from _find_other_sizes(folder, config, weights.shapes)
-        yield from _find_absent_heads(folder, config, weights.shapes, uses)
-
-
-def find_embedding(shapes: Shapes) -> tuple[int, int] | None:
-    """Return rows and width of the table of token embeddings; None where no tensor, or more than one, is called so."""
-    found = {shape for name, shape in shapes.items() if _EMBEDDING.search(name)}
-    shape = found.pop() if len(found) == 1 else ()
-    return (shape[0], shape[1]) if len(shape) == 2 else None  # noqa: PLR2004
-
-
-def find_layer_count(config: dict[str, Any]) -> int | None:
-    """Return how many layers a config asks for; None where it does not say, or shares them."""
-    config = read_text_config(config)
-    if config.get("is_encoder_decoder") or "num_hidden_groups" in config:  # ALBERT runs one layer many times
-        return None
-    return next((config[name] for name in _LAYER_COUNTS if isinstance(config.get(name), int)), None)
-
-
-def count_layers(shapes: Shapes) -> int:
-    """Return how many layers the longest list of layers has."""
-    return max((len(numbers) for numbers in _group_layers(shapes).values()), default=0)
-
-
-def read_text_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the part of a config that describes the language model: all of it, or its text_config."""
-    text = config.get("text_config")
-    return text if isinstance(text, dict) else config
-
-
-def _find_absent_layers(folder: Path, config: dict[str, Any], shapes: Shapes) -> Iterator[Problem]:
-    asked, layers = find_layer_count(config), _group_layers(shapes)
-    if asked is None or not layers:
-        return
-    name, longest = max(layers.items(), key=lambda item: len(item[1]))
-    absent = sorted(set(range(asked)) - longest)
-    if absent:
-        message = (
-            f"{folder}: config.json says {asked} layers, and the files hold {len(longest)} (no {name}.{absent[0]})"
-        )
-        yield Problem(f"{message}: {_RANDOM}", _CONFIG)
-
-
-def _find_other_sizes(folder: Path, config: dict[str, Any], shapes: Shapes) -> Iterator[Problem]:
-    table = find_embedding(shapes)
-    if table is None or "quantization_config" in config:
-        return
-    width, rows = _find_width(config), read_text_config(config).get("vocab_size")
-    if width is not None and table[1] != width:
-        message = f"{folder}: config.json says vectors of {width} numbers, and the embeddings have {table[1]}"
-        yield Problem(message, _CONFIG)
-    if isinstance(rows, int) and table[0] != rows:
-        message = f"{folder}: config.json says a vocabulary of {rows}, and the embeddings have {table[0]} rows"
-        yield Problem(message, _CONFIG)
-
-
-def _find_absent_heads(
-    folder: Path, config: dict[str, Any], shapes: Shapes, uses: Collection[str]
-) -> Iterator[Problem]:
-    names = " ".join(map(str, config.get("architectures") or ()))
-    answers = WORDS in uses
-    if (
-        set(uses) != {VECTORS}
-        and "ForSequenceClassification" in names
-        and not any(_SCORING_HEAD.search(name) for name in shapes)
-    ):
-        message = f"{folder}: config.json names {names}, and the files hold no head that scores: its scores are random"
-        yield Problem(message, "take the tuned model's own files, or name the base model in architectures")
-    untied = config.get("tie_word_embeddings") is False
-    if answers and untied and "ForCausalLM" in names and not any(_ANSWER_HEAD.search(name) for name in shapes):
-        message = f"{folder}: config.json says tie_word_embeddings: false, and the files hold no lm_head: it is random"
-        yield Problem(message, "take the model's own config.json; an embedding model's files have no lm_head to answer")
+        yield from find_shape_problems(folder, config, weights.shapes, uses)
 
 
 def _refuse_pickles(folder: Path, weights: Weights, allow: str) -> Problem:
@@ -250,20 +176,78 @@ def _find_dense_problems(module: Path) -> Iterator[Problem]:
                       "from one and the same model")  # fmt: skip
 
 
-def _group_layers(shapes: Shapes) -> dict[str, set[int]]:
-    """Return the numbers of the layers by what stands before them, such as model.layers."""
-    found: dict[str, set[int]] = {}
-    for name in shapes:
-        if match := _LAYER.match(name):
-            found.setdefault(match[1], set()).add(int(match[2]))
-    return found
-
-
-def _find_width(config: dict[str, Any]) -> int | None:
-    config = read_text_config(config)
-    return next((config[name] for name in _WIDTHS if isinstance(config.get(name), int)), None)
-
-
 def _has_more_by_design(config: dict[str, Any]) -> bool:
     """Tell whether the extra layers predict further tokens: they are there for serving, and never trained."""
     return bool(config.get("num_nextn_predict_layers"))
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What a tokenizer.json says of its tokens: the highest id plus one, None where it has no list; those added."""
+
+    size: int | None
+    added: tuple[tuple[int, str], ...]
+
+
+def find_tokenizer_problems(folder: Path, *, rows: int | None) -> Iterator[Problem]:
+    """Yield what is missing or damaged; `rows` are those of the model's token embeddings, where they are known."""
+    there = [name for name in (*_VOCABULARIES, *_PAIRED) if (folder / name).is_file()]
+    there += sorted(path.name for path in folder.glob("*.tiktoken"))
+    if not there and not _brings_tokenizer_code(folder):
+        message = f"{folder} has no tokenizer: no tokenizer.json, vocab.txt, vocab.json or sentencepiece model"
+        yield Problem(message, "copy the tokenizer's files from the model that it was made from")
+    lonely = [name for name in _PAIRED if name in there]
+    if len(lonely) == 1 and there == lonely:
+        absent = next(name for name in _PAIRED if name not in lonely)
+        yield Problem(f"{folder / absent} is not there, and {lonely[0]} is no tokenizer without it", "copy it too")
+    for name in there:
+        if name != "tokenizer.json" and is_lfs_pointer(folder / name):
+            yield describe_damage(folder / name, "")
+    if "tokenizer.json" in there:
+        yield from _check_tokenizer_json(folder / "tokenizer.json", rows)
+
+
+def find_token_beyond(folder: Path, rows: int) -> str | None:
+    """Return a token that was added to the tokenizer and has no row in the model; None where there is none."""
+    tokens = _read_tokens(folder / "tokenizer.json")
+    return next((content for number, content in tokens.added if number >= rows), None) if tokens else None
+
+
+def _check_tokenizer_json(path: Path, rows: int | None) -> Iterator[Problem]:
+    tokens = _read_tokens(path)
+    if tokens is None:
+        yield describe_damage(path, "it is no tokenizer in JSON")
+        return
+    if tokens.size == 0:
+        yield Problem(f"{path} has an empty vocabulary", "copy it from the model that it was made from")
+    if tokens.size is not None and rows is not None and tokens.size > rows:
+        message = f"{path} has {tokens.size} tokens, and the model has embeddings for {rows}: it is another model's"
+        yield Problem(message, "copy the tokenizer's files from the model that it was made from")
+
+
+@read_once  # it takes a second for 150,000 tokens
+def _read_tokens(path: Path) -> Tokens | None:
+    """Return what a tokenizer.json says of its tokens; None where it is none."""
+    tokenizer = find_object(path, constants=True)
+    if tokenizer is None or not isinstance(tokenizer.get("model"), dict):
+        return None
+    added = tokenizer.get("added_tokens")
+    named = [token for token in added if isinstance(token, dict)] if isinstance(added, list) else []
+    return Tokens(
+        _count_vocabulary(tokenizer["model"].get("vocab")),
+        tuple((token["id"], str(token.get("content"))) for token in named if isinstance(token.get("id"), int)),
+    )
+
+
+def _count_vocabulary(vocabulary: Any) -> int | None:
+    """Return one more than the highest id: BPE and WordPiece map tokens to ids, Unigram lists them."""
+    if isinstance(vocabulary, list):
+        return len(vocabulary)
+    if not isinstance(vocabulary, dict):
+        return None
+    return max((number for number in vocabulary.values() if isinstance(number, int)), default=-1) + 1
+
+
+def _brings_tokenizer_code(folder: Path) -> bool:
+    """Tell whether the tokenizer is a Python class of the folder, which knows its own files."""
+    return bool((find_object(folder / "tokenizer_config.json", constants=True) or {}).get("auto_map"))

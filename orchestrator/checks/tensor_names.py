@@ -1,7 +1,8 @@
-"""What the names and shapes in a model's files tell of it without any library: wrapped, never merged, without a table.
+"""What the names and shapes in a model's files tell of it without any library.
 
-`find_name_problems` is pure: what config.json says and which tensors there are in, problems out. What only the model's
-own class can tell is asked of the backend's Python afterwards (`model_tensors`).
+Names that are wrapped, adapters never merged, no table of embeddings, absent layers and heads, other sizes than
+config.json says. All is pure: what config.json says and which tensors there are in, problems out. What only the model's
+own class can tell is asked of the backend's Python afterwards (`model_loading`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.backends.scorers import NEW_HEAD, SCORES
+from orchestrator.backends.scorers import NEW_HEAD, SCORES, VECTORS, WORDS
 from orchestrator.errors import Problem
 from orchestrator.machine.places import WORKERS
 from orchestrator.machine.weights import Shapes
@@ -27,6 +28,23 @@ _NO_TABLE = re.compile(r"position|type_emb|segment|relative|rotary|patch|norm|vi
 _HEAD = re.compile(r"(^|\.)(classifier|score|classification_head|logits_proj)(\.out_proj)?\.weight$")
 _CLASSIFIES = "ForSequenceClassification"
 _RANDOM = "every library would fill them with random numbers, and say so in a warning only"
+_LAYER = re.compile(r"^(.*?\b(?:layers|layer|h|blocks))\.(\d+)\.")
+_EMBEDDING = re.compile(r"(^|\.)(embed_tokens|word_embeddings|tok_embeddings|wte|embed_in)\.weight$")
+_SCORING_HEAD = re.compile(r"(^|\.)(classifier|score|classification_head|head|sequence_summary)\.")
+_ANSWER_HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output)\.")
+_LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_WIDTHS = ("embedding_size", "input_embedding_size", "word_embed_proj_dim", "hidden_size", "n_embd", "d_model", "dim")
+_CONFIG = "take config.json and weights from one and the same model"
+
+
+def find_shape_problems(
+    folder: Path, config: Mapping[str, Any], shapes: Shapes, uses: Collection[str]
+) -> Iterator[Problem]:
+    """Yield all that names and shapes show to be wrong; `uses` are what the folder is wanted for."""
+    yield from find_name_problems(folder, config, shapes, uses)
+    yield from _find_absent_layers(folder, config, shapes)
+    yield from _find_other_sizes(folder, config, shapes)
+    yield from _find_absent_heads(folder, config, shapes, uses)
 
 
 def find_name_problems(
@@ -71,8 +89,7 @@ def _find_wrappers(shapes: Shapes) -> list[str]:
 
 def _has_table(config: Mapping[str, Any], shapes: Shapes) -> bool:
     """Tell whether any tensor may be the table of token embeddings: by its rows, or by its name."""
-    text = config.get("text_config")
-    rows = (text if isinstance(text, dict) else config).get("vocab_size")
+    rows = read_text_config(config).get("vocab_size")
     tables = {name: shape for name, shape in shapes.items() if len(shape) == 2}  # noqa: PLR2004
     return not tables or any(
         (rows in shape and isinstance(rows, int)) or (_TABLE.search(name) and not _NO_TABLE.search(name))
@@ -102,3 +119,87 @@ def _find_labels(folder: Path, config: Mapping[str, Any], shapes: Shapes, uses: 
 def _mend(folder: Path, *options: str) -> str:
     """Return the command that writes a mended copy of the folder beside it; any Python runs it."""
     return shlex.join([sys.executable, str(WORKERS), "mend_model", str(folder), "-o", f"{folder}-mended", *options])
+
+
+def find_embedding(shapes: Shapes) -> tuple[int, int] | None:
+    """Return rows and width of the table of token embeddings; None where no tensor, or more than one, is called so."""
+    found = {shape for name, shape in shapes.items() if _EMBEDDING.search(name)}
+    shape = found.pop() if len(found) == 1 else ()
+    return (shape[0], shape[1]) if len(shape) == 2 else None  # noqa: PLR2004
+
+
+def find_layer_count(config: Mapping[str, Any]) -> int | None:
+    """Return how many layers a config asks for; None where it does not say, or shares them."""
+    config = read_text_config(config)
+    if config.get("is_encoder_decoder") or "num_hidden_groups" in config:  # ALBERT runs one layer many times
+        return None
+    return next((config[name] for name in _LAYER_COUNTS if isinstance(config.get(name), int)), None)
+
+
+def count_layers(shapes: Shapes) -> int:
+    """Return how many layers the longest list of layers has."""
+    return max((len(numbers) for numbers in _group_layers(shapes).values()), default=0)
+
+
+def read_text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the part of a config that describes the language model: all of it, or its text_config."""
+    text = config.get("text_config")
+    return text if isinstance(text, dict) else config
+
+
+def _find_absent_layers(folder: Path, config: Mapping[str, Any], shapes: Shapes) -> Iterator[Problem]:
+    asked, layers = find_layer_count(config), _group_layers(shapes)
+    if asked is None or not layers:
+        return
+    name, longest = max(layers.items(), key=lambda item: len(item[1]))
+    absent = sorted(set(range(asked)) - longest)
+    if absent:
+        message = (
+            f"{folder}: config.json says {asked} layers, and the files hold {len(longest)} (no {name}.{absent[0]})"
+        )
+        yield Problem(f"{message}: {_RANDOM}", _CONFIG)
+
+
+def _find_other_sizes(folder: Path, config: Mapping[str, Any], shapes: Shapes) -> Iterator[Problem]:
+    table = find_embedding(shapes)
+    if table is None or "quantization_config" in config:
+        return
+    width, rows = _find_width(config), read_text_config(config).get("vocab_size")
+    if width is not None and table[1] != width:
+        message = f"{folder}: config.json says vectors of {width} numbers, and the embeddings have {table[1]}"
+        yield Problem(message, _CONFIG)
+    if isinstance(rows, int) and table[0] != rows:
+        message = f"{folder}: config.json says a vocabulary of {rows}, and the embeddings have {table[0]} rows"
+        yield Problem(message, _CONFIG)
+
+
+def _find_absent_heads(
+    folder: Path, config: Mapping[str, Any], shapes: Shapes, uses: Collection[str]
+) -> Iterator[Problem]:
+    names = " ".join(map(str, config.get("architectures") or ()))
+    answers = WORDS in uses
+    if (
+        set(uses) != {VECTORS}
+        and "ForSequenceClassification" in names
+        and not any(_SCORING_HEAD.search(name) for name in shapes)
+    ):
+        message = f"{folder}: config.json names {names}, and the files hold no head that scores: its scores are random"
+        yield Problem(message, "take the tuned model's own files, or name the base model in architectures")
+    untied = config.get("tie_word_embeddings") is False
+    if answers and untied and "ForCausalLM" in names and not any(_ANSWER_HEAD.search(name) for name in shapes):
+        message = f"{folder}: config.json says tie_word_embeddings: false, and the files hold no lm_head: it is random"
+        yield Problem(message, "take the model's own config.json; an embedding model's files have no lm_head to answer")
+
+
+def _group_layers(shapes: Shapes) -> dict[str, set[int]]:
+    """Return the numbers of the layers by what stands before them, such as model.layers."""
+    found: dict[str, set[int]] = {}
+    for name in shapes:
+        if match := _LAYER.match(name):
+            found.setdefault(match[1], set()).add(int(match[2]))
+    return found
+
+
+def _find_width(config: Mapping[str, Any]) -> int | None:
+    config = read_text_config(config)
+    return next((config[name] for name in _WIDTHS if isinstance(config.get(name), int)), None)

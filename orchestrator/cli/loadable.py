@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.backends.scorers import find_use
-from orchestrator.checks.named_models import NamedModel, Permissions, find_loadable, require_loadable
+from orchestrator.checks.model_loading import NamedModel, Permissions, find_loadable, require_loadable
 from orchestrator.serving.artefact import Artefact
 
 _PACKAGED = Permissions(allow="package its run again, which writes safetensors", trust="say --trust-remote-code")

@@ -85,7 +85,7 @@ def merge_command(
 
 
 def _merge_adapter(adapter: Path, out: Path, asked: _Asked) -> dict[str, Any]:
-    from orchestrator.checks.named_models import Permissions
+    from orchestrator.checks.model_loading import Permissions
     from orchestrator.cli.loadable import require_base_loads
     from orchestrator.machine.places import WORKERS
     from orchestrator.serving.checkpoints import build_quick_merge, require_base, require_whole_adapter
@@ -143,7 +143,7 @@ def _explain_no_run(folder: Path) -> OrchError | None:
 
 def _require_mergeable(run: RunDir, plan: Plan, checkpoint: Checkpoint) -> None:
     """Raise OrchError for a checkpoint that is not whole, or whose base model cannot be loaded."""
-    from orchestrator.checks.named_models import ALLOW_PICKLE, Permissions
+    from orchestrator.checks.model_loading import ALLOW_PICKLE, Permissions
     from orchestrator.cli.loadable import require_base_loads
     from orchestrator.serving.artefact import says_of_model
     from orchestrator.serving.checkpoints import find_worker, require_base, require_whole_adapter

@@ -11,7 +11,7 @@ from typing import Any
 from orchestrator.backends.model_names import find_named_model
 from orchestrator.backends.models import BaseModel
 from orchestrator.backends.scorers import DTYPES, build_scoring, find_use, load_own_spec
-from orchestrator.checks.named_models import NamedModel, Permissions, require_loadable
+from orchestrator.checks.model_loading import NamedModel, Permissions, require_loadable
 from orchestrator.errors import Problem
 from orchestrator.machine.places import WORKERS
 from orchestrator.recipe.plan import Command

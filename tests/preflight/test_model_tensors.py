@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.checks.model_files import find_uses
-from orchestrator.checks.model_tensors import check_model_tensors
+from orchestrator.checks.model_loading import check_model_tensors
 from orchestrator.errors import Problem
 
 PYTHON = """\

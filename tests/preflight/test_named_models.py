@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.backends.models import BaseModel
-from orchestrator.checks.named_models import ALLOW_PICKLE, NamedModel, Permissions, find_loadable, require_loadable
+from orchestrator.checks.model_loading import ALLOW_PICKLE, NamedModel, Permissions, find_loadable, require_loadable
 from orchestrator.errors import PreflightError, Problem
 
 HUB_ID = "owner/reranker"
@@ -159,7 +159,7 @@ def test_checking_models_imports_no_ml_library():
     from orchestrator.machine.process import run
 
     program = (
-        "import sys; import orchestrator.checks.named_models\n"
+        "import sys; import orchestrator.checks.model_loading\n"
         "print([name for name in ('torch', 'transformers', 'numpy') if name in sys.modules])"
     )
     assert run((sys.executable, "-c", program), 120.0).stdout.strip() == "[]"
