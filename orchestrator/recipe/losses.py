@@ -3,7 +3,7 @@
 A batch may be split into smaller ones whose gradients are accumulated only where the objective stays. It stays where
 the loss of a batch is the mean over its rows, each row's loss without the others: then the mean over 4 rows is the mean
 of the means over 2 and 2. Sources: AbsRerankerModel.forward of FlagEmbedding 1.4.2, swift/loss of ms-swift 4.6.0,
-sentence_transformers/cross_encoder/losses 6.2.0, workers/cross_encoder/list_losses.py.
+sentence_transformers/cross_encoder/losses 6.2.0, workers/cross_encoder/losses.py.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-RELEVANT = 0.5  # of labels from 0 to 1; workers/cross_encoder/rows.py has the same, for workers import nothing of this
+RELEVANT = 0.5  # of labels from 0 to 1; workers/cross_encoder/losses.py has it too: it imports nothing of this
 
 
 def is_relevant(label: float) -> bool:

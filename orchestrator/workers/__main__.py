@@ -10,27 +10,29 @@ import importlib
 import importlib.machinery
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 
-WORKERS = (
-    "arguments",
-    "deploy_with_key",
-    "fetch",
-    "fresh",
-    "inspect_model",
-    "launch",
-    "inspect_tensors",
-    "mend_model",
-    "merge",
-    "mine",
-    "package",
-    "predict",
-    "score",
-    "score_pairs",
-    "tiny_model",
-    "train_cross_encoder",
-    "verify_merge",
-)
+# name → the module that it is in, and its function where that is not `main`
+WORKERS = {
+    "arguments": "arguments",
+    "deploy_with_key": "deploy_with_key",
+    "fetch": "fetch",
+    "fresh": "export_model",
+    "inspect_model": "inspect_model",
+    "inspect_tensors": "inspect_model:inspect_tensors",
+    "launch": "launch",
+    "mend_model": "mend_model",
+    "merge": "merge",
+    "mine": "mine",
+    "package": "package",
+    "predict": "predict",
+    "score": "score",
+    "score_pairs": "score_pairs",
+    "tiny_model": "tiny_model",
+    "train_cross_encoder": "train_cross_encoder",
+    "verify_merge": "merge:verify",
+}
 
 HERE = Path(__file__).resolve().parent
 
@@ -47,6 +49,15 @@ def adopt_package() -> None:
     sys.modules["orchestrator"] = stub
 
 
+def load_worker(name: str) -> Callable[[list[str]], int]:
+    """Return the worker of that name: it takes the words behind its name, and returns its exit code."""
+    module, _, function = WORKERS[name].partition(":")
+    worker: Callable[[list[str]], int] = getattr(
+        importlib.import_module(f"orchestrator.workers.{module}"), function or "main"
+    )
+    return worker
+
+
 def main(argv: list[str]) -> int:
     """Run the worker that `argv[0]` names with the rest of `argv`; return its exit code."""
     if not argv or argv[0] not in WORKERS:
@@ -54,15 +65,13 @@ def main(argv: list[str]) -> int:
         return 2
     adopt_package()
     if argv[0] != "launch":  # what it starts says all that it has to say
-        importlib.import_module("orchestrator.workers.quiet").hush()
+        importlib.import_module("orchestrator.workers.environment").suppress_output()
     failure = importlib.import_module("orchestrator.workers.failure")
-    worker = importlib.import_module(f"orchestrator.workers.{argv[0]}")
     try:
-        code: int = worker.main(argv[1:])
+        return load_worker(argv[0])(argv[1:])
     except failure.WorkerError as error:
         sys.stderr.writelines(f"{argv[0]}: {problem}\n" for problem in error.problems)
         return int(error.exit_code)
-    return code
 
 
 if __name__ == "__main__":

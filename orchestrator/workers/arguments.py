@@ -15,8 +15,8 @@ import typing
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.workers.environment import read_versions
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.versions import read_versions
 
 SECRETS = (
     "token",

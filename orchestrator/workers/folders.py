@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all: written under a `.part` name, then renamed."""
+"""Files and folders of a worker: JSON is read by one door, and what is written appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,9 +8,44 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
+
+from orchestrator.workers.failure import WorkerError
+
+
+def read_object(path: Path, what: str) -> dict[str, Any]:
+    """Return the JSON object in a file; `what` names it. Raises WorkerError where it cannot be read, or is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise WorkerError(f"{path}: {what} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise WorkerError(f"{path}: not a JSON object, as {what} must be")
+    return found
+
+
+def read_rows(path: Path, shape: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield where it stands, and the JSON object, of every line. Raises WorkerError, which says the wanted `shape`."""
+    try:
+        with path.open(encoding="utf-8") as stream:
+            yield from parse_rows(stream, f"{path}:", shape)
+    except (OSError, UnicodeDecodeError) as error:
+        raise WorkerError(f"{path}: cannot be read: {error}") from error
+
+
+def parse_rows(lines: Iterable[str], place: str, shape: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield `place` with the line's number, and the JSON object, of every line. Raises WorkerError for any other."""
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                row = None
+            if not isinstance(row, dict):
+                raise WorkerError(f"{place}{number}: not {shape}")
+            yield f"{place}{number}", row
 
 
 @contextlib.contextmanager

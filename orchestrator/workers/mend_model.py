@@ -1,79 +1,43 @@
-"""Write a copy of a model's folder whose tensors have the names, or the head, that its class wants.
-
-Only headers are rewritten and bytes copied, but for a head or an adapter that is computed: any Python renames.
-"""
+"""Write a copy of a model's folder whose tensors have the names, or the head, that its class wants."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
-import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.folders import fresh_folder
+from orchestrator.workers.folders import fresh_folder, read_object, write_json
 from orchestrator.workers.weight_names import PEFT_BODY, PEFT_COPY, PEFT_LAYER, Renaming, looks_like_head, rename
-from orchestrator.workers.weights import INDEX, require_safetensors, require_whole
+from orchestrator.workers.weights import INDEX, list_names, open_weights, read_tensors, require_safetensors
 
 _CLASSIFIES = "ForSequenceClassification"
 _WEIGHTS = ("*.safetensors", INDEX, "*.bin", "*.bin.index.json", "*.pt", "*.pth")
 _LABELS = ("id2label", "label2id", "num_labels", "_num_labels")
-_BLOCK = 1 << 24
 
 
 @dataclass(frozen=True)
 class Change:
-    """What becomes of the tensors: `names` old → new, None for one that is left out; `values` new bytes and shape."""
+    """What becomes of the tensors: `names` old → new, None for one left out; `values` new ones by old name."""
 
     names: dict[str, str | None] = field(default_factory=dict)
-    values: dict[str, tuple[list[int], bytes]] = field(default_factory=dict)
-
-
-def read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """Return a whole file's header and where its data begin. Raises WorkerError for one that is not whole."""
-    require_whole(path)
-    with path.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        header: dict[str, Any] = json.loads(stream.read(length))
-    return header, 8 + length
+    values: dict[str, Any] = field(default_factory=dict)
 
 
 def write_changed(path: Path, target: Path, change: Change) -> None:
     """Write one safetensors file with the change: a tensor that it does not speak of stays as it is."""
-    header, start = read_header(path)
-    kept = sorted((entry["data_offsets"][0], name) for name, entry in header.items() if name != "__metadata__")
-    written: dict[str, Any] = {"__metadata__": {**header.get("__metadata__", {}), "format": "pt"}}
-    end = 0
-    for _, name in kept:
-        entry, new = header[name], change.names.get(name, name)
-        if new is None:
-            continue
-        first, last = entry["data_offsets"]
-        shape, size = entry["shape"], last - first
-        if name in change.values:
-            shape, size = change.values[name][0], len(change.values[name][1])
-        written[new] = {"dtype": entry["dtype"], "shape": shape, "data_offsets": [end, end + size]}
-        end += size
-    text = json.dumps(written).encode()
-    text += b" " * (-len(text) % 8)
-    with path.open("rb") as source, target.open("wb") as out:
-        out.write(struct.pack("<Q", len(text)) + text)
-        for first, name in kept:
-            if change.names.get(name, name) is None:
-                continue
-            if name in change.values:
-                out.write(change.values[name][1])
-                continue
-            source.seek(start + first)
-            left = header[name]["data_offsets"][1] - first
-            while left:
-                block = source.read(min(left, _BLOCK))
-                out.write(block)
-                left -= len(block)
+    from safetensors.torch import save_file
+
+    with open_weights(path) as archive:
+        kept = {
+            new: change.values[name] if name in change.values else archive.get_tensor(name)
+            for name in archive.keys()  # noqa: SIM118  a safe_open is no mapping
+            if (new := change.names.get(name, name)) is not None
+        }
+        save_file(kept, target, {**(archive.metadata() or {}), "format": "pt"})
 
 
 def rename_all(names: list[str], renamings: list[Renaming]) -> dict[str, str | None]:
@@ -95,7 +59,7 @@ def make_one_label(tensors: dict[str, Any]) -> Change:
     heads = {name: tensor for name, tensor in tensors.items() if looks_like_head(name) and tensor.shape[:1] == (2,)}
     if not heads:
         raise WorkerError("there is no head of two labels")
-    return Change({}, {name: _pack((tensor[1:] - tensor[:1]).to(tensor.dtype)) for name, tensor in heads.items()})
+    return Change({}, {name: (tensor[1:] - tensor[:1]).to(tensor.dtype) for name, tensor in heads.items()})
 
 
 def fold_adapter(tensors: dict[str, Any], alpha: float) -> Change:
@@ -114,7 +78,7 @@ def fold_adapter(tensors: dict[str, Any], alpha: float) -> Change:
         if weight is None:
             raise WorkerError(f"{module} has an adapter, and no weight that it belongs to")
         base = tensors[weight]
-        values[weight] = _pack((base.float() + two @ one * (alpha / one.shape[0])).to(base.dtype))
+        values[weight] = (base.float() + two @ one * (alpha / one.shape[0])).to(base.dtype)
         names |= {name: None, f"{module}.lora_B.{rest}": None}
     if not values:
         raise WorkerError("there is no LoRA beside the weights")
@@ -134,25 +98,23 @@ def fold_adapter(tensors: dict[str, Any], alpha: float) -> Change:
 
 def write_config(folder: Path, target: Path, *, head: str) -> None:
     """Write config.json for a head of one label (`one`), or for none (`none`)."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_object(folder / "config.json", "the model's config")
     for key in _LABELS:
         config.pop(key, None)
     if head == "one":
         config |= {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
     else:
         config["architectures"] = [name.replace(_CLASSIFIES, "Model") for name in config.get("architectures") or ()]
-    (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_json(target / "config.json", config)
 
 
 def mend(folder: Path, target: Path, options: argparse.Namespace) -> int:
     """Write the mended copy into `target`; return how many tensors were changed. Raises WorkerError."""
     files = require_safetensors(folder)
-    names = [name for path in files for name in read_header(path)[0] if name != "__metadata__"]
+    names = [name for path in files for name in list_names(path)]
     if options.without_head:
         change = Change({name: None for name in names if looks_like_head(name)})
     elif options.one_label or options.fold_lora is not None:
-        from orchestrator.workers.weights import read_tensors
-
         tensors = dict(read_tensors(files))
         change = make_one_label(tensors) if options.one_label else fold_adapter(tensors, options.fold_lora)
     else:
@@ -161,10 +123,10 @@ def mend(folder: Path, target: Path, options: argparse.Namespace) -> int:
     for path in files:
         write_changed(path, target / path.name, change)
     if (folder / INDEX).is_file():
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        index = read_object(folder / INDEX, "the index of the weights")
         moved = {change.names.get(name, name): file for name, file in index["weight_map"].items()}
         index["weight_map"] = {name: file for name, file in moved.items() if name is not None}
-        (target / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        write_json(target / INDEX, index)
     if options.one_label or options.without_head:
         write_config(folder, target, head="one" if options.one_label else "none")
     return len({name for name, new in change.names.items() if name != new} | change.values.keys())
@@ -209,9 +171,3 @@ def _list_weights(folder: Path, path: Path) -> set[str]:
     if path != folder:
         return set()
     return {found.name for pattern in _WEIGHTS for found in path.glob(pattern)}
-
-
-def _pack(tensor: Any) -> tuple[list[int], bytes]:
-    import torch
-
-    return list(tensor.shape), tensor.contiguous().view(torch.uint8).numpy().tobytes()

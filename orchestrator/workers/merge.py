@@ -1,4 +1,4 @@
-"""Fold a LoRA adapter into its base model and save the result as a whole folder."""
+"""Fold a LoRA adapter into its base model and save the result as a whole folder; compare such a folder with both."""
 
 from __future__ import annotations
 
@@ -12,15 +12,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.workers.environment import weight_options
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.folders import fresh_folder
-from orchestrator.workers.merge_modules import compare_vectors, copy_modules, find_modules
-from orchestrator.workers.merge_trial import LOGITS, SCORES, VECTORS, explain, judge, observe
-from orchestrator.workers.pickles import weight_options
+from orchestrator.workers.folders import fresh_folder, read_object
+from orchestrator.workers.merge_trial import (
+    LOGITS,
+    SCORES,
+    VECTORS,
+    Observed,
+    compare_vectors,
+    copy_modules,
+    explain,
+    find_modules,
+    judge,
+    observe,
+)
 from orchestrator.workers.reranker.heads import name_head
 from orchestrator.workers.reranker.scoring_spec import DTYPES
 from orchestrator.workers.tokenizer_files import copy_tokenizer, has_tokenizer, read_json
-from orchestrator.workers.weights import read_tensors, require_safetensors, scan_weights
+from orchestrator.workers.weights import read_tensors, require_safetensors, require_sound, scan_weights
 from orchestrator.workers.whole_weights import NEW_HEAD, WORDS, require_whole
 from orchestrator.workers.whole_weights import VECTORS as FOR_VECTORS
 
@@ -28,14 +38,48 @@ SWIFT_ARGUMENTS = "args.json"
 
 
 @dataclass(frozen=True)
-class MergeRequest:
-    """Which adapter to merge, in which dtype, where, and the prompt to try it with, if any."""
+class Merge:
+    """An adapter with its config and its base, what its model gives (`kind`), and how both are loaded and tried."""
 
+    base: str
     adapter: Path
-    dtype: str = "auto"
-    device: str = "cpu"
-    test_prompt: str | None = None
-    trust_remote_code: bool = False
+    config: dict[str, Any]
+    kind: str
+    device: str
+    prompt: str | None
+    trust_remote_code: bool
+
+    @property
+    def task_type(self) -> str | None:
+        """The class of model that the adapter was trained on, in PEFT's words."""
+        found: str | None = self.config.get("task_type")
+        return found
+
+    def load(self, model: str | Path, dtype: str) -> Any:
+        """Return the base, or what was merged, in that class."""
+        trust = self.trust_remote_code
+        found = load_base(str(model), self.task_type, dtype, trust_remote_code=trust, kind=self.kind)
+        return found.to(self.device)
+
+    def load_adapted(self, dtype: str) -> Any:
+        """Return the base with the adapter on top."""
+        return attach_adapter(self.load(self.base, dtype), self.adapter).eval()
+
+    def observe(self, model: Any, tokenizer: Any) -> Observed:
+        """Return what a model makes of the built-in texts and of the prompt."""
+        return observe(model, tokenizer, self.kind, self.prompt)
+
+
+def open_merge(options: argparse.Namespace) -> Merge:
+    """Return what the options ask for. Raises WorkerError for an adapter or a base that cannot be used."""
+    adapter, trust = options.adapter, options.trust_remote_code
+    config = check_adapter(adapter)
+    base = options.base or find_base(adapter, config)
+    # what says CAUSAL_LM, or nothing, fits a base with a trained head too: as a causal model it would lose it
+    says_words = config.get("task_type") in {None, "CAUSAL_LM"}
+    if says_words and name_head(base, trust_remote_code=trust, labels=None) == "pretrained":
+        config = {**config, "task_type": "SEQ_CLS"}
+    return Merge(base, adapter, config, find_kind(adapter, config), options.device, options.test_prompt, trust)
 
 
 def check_adapter(folder: Path) -> dict[str, Any]:
@@ -55,8 +99,7 @@ def check_adapter(folder: Path) -> dict[str, Any]:
         raise WorkerError(f"{files[0]} holds no LoRA weights: nothing to merge")
     if not any(moved):
         raise WorkerError(f"{files[0]}: every lora_B is zero: nothing was trained, merging would give the base")
-    config: dict[str, Any] = json.loads(config_file.read_text(encoding="utf-8"))
-    return config
+    return read_object(config_file, "the adapter's config")
 
 
 def find_kind(adapter: Path, config: dict[str, Any]) -> str:
@@ -66,17 +109,6 @@ def find_kind(adapter: Path, config: dict[str, Any]) -> str:
     # ms-swift says it in its own file only
     trained_as = read_json(adapter / SWIFT_ARGUMENTS).get("task_type")
     return VECTORS if trained_as == "embedding" or config.get("task_type") == "FEATURE_EXTRACTION" else LOGITS
-
-
-def keep_head(base: str, config: dict[str, Any], *, trust_remote_code: bool) -> dict[str, Any]:
-    """Return the adapter's config, as one of a scoring model where the base has a trained head.
-
-    An adapter that says CAUSAL_LM, or nothing, fits such a base as well: as a causal model it would lose its head.
-    """
-    if config.get("task_type") not in {None, "CAUSAL_LM"}:
-        return config
-    scores = name_head(base, trust_remote_code=trust_remote_code, labels=None) == "pretrained"
-    return {**config, "task_type": "SEQ_CLS"} if scores else config
 
 
 def find_base(adapter: Path, config: dict[str, Any]) -> str:
@@ -90,7 +122,7 @@ def find_base(adapter: Path, config: dict[str, Any]) -> str:
 
 
 def load_base(base: str, task_type: str | None, dtype: str, *, trust_remote_code: bool, kind: str = LOGITS) -> Any:
-    """Return the base model in the class that the adapter was trained on; `kind` is what the adapter's model gives.
+    """Return a whole model in the class that the adapter was trained on; `kind` is what the adapter's model gives.
 
     Raises WorkerError where its files do not fill it.
     """
@@ -99,12 +131,11 @@ def load_base(base: str, task_type: str | None, dtype: str, *, trust_remote_code
     use = NEW_HEAD if task_type == "SEQ_CLS" else WORDS if (task_type, kind) == ("CAUSAL_LM", LOGITS) else FOR_VECTORS
     require_whole(base, use, trust_remote_code=trust_remote_code)
     # not `dtype`, which transformers has since 4.56 only; FlagEmbedding itself says torch_dtype
+    options = {"torch_dtype": dtype, "trust_remote_code": trust_remote_code, **weight_options()}
     if task_type == "SEQ_CLS":
-        return AutoModelForSequenceClassification.from_pretrained(
-            base, torch_dtype=dtype, num_labels=1, trust_remote_code=trust_remote_code, **weight_options()
-        )
+        return AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, **options)
     loader = AutoModel if task_type == "FEATURE_EXTRACTION" else AutoModelForCausalLM
-    return loader.from_pretrained(base, torch_dtype=dtype, trust_remote_code=trust_remote_code, **weight_options())
+    return loader.from_pretrained(base, **options)
 
 
 def attach_adapter(model: Any, folder: Path) -> Any:
@@ -123,20 +154,21 @@ def attach_adapter(model: Any, folder: Path) -> Any:
     return adapted
 
 
-def write_tokenizer(base: str, adapter: Path, folder: Path, *, trust_remote_code: bool) -> Any:
+def write_tokenizer(merge: Merge, folder: Path) -> Any:
     """Write the adapter's tokenizer into `folder`, or the base's when it has none, and return it.
 
     What ms-swift says of the training goes along.
     """
     from transformers import AutoTokenizer
 
-    if has_tokenizer(adapter):
-        copy_tokenizer(adapter, folder)
+    trust = {"trust_remote_code": merge.trust_remote_code}
+    if has_tokenizer(merge.adapter):
+        copy_tokenizer(merge.adapter, folder)
     else:
-        AutoTokenizer.from_pretrained(base, trust_remote_code=trust_remote_code).save_pretrained(folder)
-    if (adapter / SWIFT_ARGUMENTS).is_file():  # ms-swift's own merge keeps it too: it says how the model is asked
-        shutil.copyfile(adapter / SWIFT_ARGUMENTS, folder / SWIFT_ARGUMENTS)
-    return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        AutoTokenizer.from_pretrained(merge.base, **trust).save_pretrained(folder)
+    if (merge.adapter / SWIFT_ARGUMENTS).is_file():  # ms-swift's own merge keeps it too: it says how the model is asked
+        shutil.copyfile(merge.adapter / SWIFT_ARGUMENTS, folder / SWIFT_ARGUMENTS)
+    return AutoTokenizer.from_pretrained(folder, **trust)
 
 
 def save_merged(adapted: Any, folder: Path) -> None:
@@ -146,63 +178,90 @@ def save_merged(adapted: Any, folder: Path) -> None:
     except ValueError as error:  # safe_merge found NaN
         raise WorkerError(f"the adapter cannot be merged: {error}") from error
     merged.save_pretrained(folder)
-    scan = scan_weights(require_safetensors(folder))
-    if scan.problems:
-        raise WorkerError(*(f"merged model: {problem}" for problem in scan.problems))
+    require_sound(folder, "merged model")
 
 
-def merge(request: MergeRequest, base: str, config: dict[str, Any], folder: Path) -> dict[str, Any]:
+def merge_into(merge: Merge, dtype: str, folder: Path) -> dict[str, Any]:
     """Write the merged model and a tokenizer into `folder`; return how it compares with base and adapter."""
-    kind, trust = find_kind(request.adapter, config), request.trust_remote_code
-    tokenizer = write_tokenizer(base, request.adapter, folder, trust_remote_code=trust)
-    task_type = config.get("task_type")
-    model = load_base(base, task_type, request.dtype, trust_remote_code=trust, kind=kind).to(request.device)
-    adapted = attach_adapter(model, request.adapter).eval()
-    before = observe(adapted, tokenizer, kind, request.test_prompt)
+    tokenizer = write_tokenizer(merge, folder)
+    adapted = merge.load_adapted(dtype)
+    before = merge.observe(adapted, tokenizer)
     save_merged(adapted, folder)
-    del model, adapted
+    del adapted
     gc.collect()
     # what is on the disk is what counts
-    saved = load_base(str(folder), task_type, "auto", trust_remote_code=trust, kind=kind).to(request.device).eval()
-    after = observe(saved, tokenizer, kind, request.test_prompt)
-    dtype = str(saved.dtype).removeprefix("torch.")
-    result = {"dtype": dtype, **judge(kind, before, after, dtype, request.test_prompt)}
-    modules = find_modules(request.adapter, base if kind == VECTORS else None)
+    saved = merge.load(folder, "auto").eval()
+    after, used = merge.observe(saved, tokenizer), str(saved.dtype).removeprefix("torch.")
+    result = {"dtype": used, **judge(merge.kind, before, after, used, merge.prompt)}
+    modules = find_modules(merge.adapter, merge.base if merge.kind == VECTORS else None)
     if modules is None:
         return result
     copy_modules(modules, folder)
-    if task_type != "FEATURE_EXTRACTION":  # sentence-transformers trains its adapters so, and loads no others
+    # sentence-transformers trains its adapters so, and loads no others
+    if merge.task_type != "FEATURE_EXTRACTION" or not result["passed"]:
         return result
     del saved
     gc.collect()
-    said = compare_vectors(modules, request.adapter, base, folder, dtype, trust_remote_code=trust)
-    return {**result, **said, "passed": result["passed"] and said["passed"]} if result["passed"] else result
+    compared = compare_vectors(
+        modules, merge.adapter, merge.base, folder, used, trust_remote_code=merge.trust_remote_code
+    )
+    return {**result, **compared}
+
+
+def compare_merged(merge: Merge, merged: Path) -> dict[str, Any]:
+    """Return how the merged folder compares; both models are loaded in the precision that it was saved in."""
+    from transformers import AutoTokenizer
+
+    require_sound(merged, "merged model")
+    tokenizer = AutoTokenizer.from_pretrained(merged, trust_remote_code=merge.trust_remote_code)
+    saved = merge.load(merged, "auto").eval()
+    after, used = merge.observe(saved, tokenizer), str(saved.dtype).removeprefix("torch.")
+    del saved
+    gc.collect()
+    before = merge.observe(merge.load_adapted(used), tokenizer)
+    return {"dtype": used, **judge(merge.kind, before, after, used, merge.prompt)}
+
+
+def finish(merge: Merge, out: Path, result: dict[str, Any]) -> None:
+    """Print the comparison as JSON. Raises WorkerError when the two differ."""
+    found = {"version": 1, "base": merge.base, "adapter": str(merge.adapter.resolve()), "out": str(out)}
+    print(json.dumps({**found, **result}, ensure_ascii=False), flush=True)  # noqa: T201
+    if not result["passed"]:
+        raise WorkerError(*explain(result))
+
+
+def build_parser(name: str, description: str) -> argparse.ArgumentParser:
+    """Return the parser of what both workers take."""
+    parser = argparse.ArgumentParser(prog=f"workers {name}", description=description, allow_abbrev=False)
+    parser.add_argument("--base", help="a folder or a hub id; what adapter_config.json names by default")
+    parser.add_argument("--adapter", type=Path, required=True)
+    parser.add_argument("--test-prompt", metavar="TEXT", help="try base with adapter and the merged model on it")
+    parser.add_argument("--trust-remote-code", action="store_true")
+    return parser
 
 
 def main(argv: list[str]) -> int:
     """Write the merged model to `--out`, which appears whole or not at all; print a JSON summary."""
-    parser = argparse.ArgumentParser(prog="workers merge", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--base", help="a folder or a hub id; what adapter_config.json names by default")
-    parser.add_argument("--adapter", type=Path, required=True)
+    parser = build_parser("merge", "Fold a LoRA adapter into its base model and save the result as a whole folder.")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--replace", action="store_true", help="put the new folder in the place of an older one")
     parser.add_argument("--dtype", choices=("auto", *DTYPES), default="auto", help="auto is the base model's own")
     parser.add_argument("--device", default="cpu", help="cpu (the default) or cuda")
-    parser.add_argument("--test-prompt", metavar="TEXT", help="try base with adapter and the merged model on it")
-    parser.add_argument("--trust-remote-code", action="store_true")
     options = parser.parse_args(argv)
     if not options.replace and os.path.lexists(options.out):
         raise WorkerError(f"{options.out} exists already: choose another or remove it (--replace does)")
-    request = MergeRequest(
-        options.adapter, options.dtype, options.device, options.test_prompt, options.trust_remote_code
-    )
-    config = check_adapter(request.adapter)
-    base = options.base or find_base(request.adapter, config)
-    config = keep_head(base, config, trust_remote_code=request.trust_remote_code)
+    merge = open_merge(options)
     with fresh_folder(options.out) as folder:
-        result = merge(request, base, config, folder)
-        found = {"version": 1, "base": base, "adapter": str(request.adapter.resolve()), "out": str(options.out)}
-        print(json.dumps({**found, **result}, ensure_ascii=False), flush=True)  # noqa: T201
-        if not result["passed"]:
-            raise WorkerError(*explain(result))
+        finish(merge, options.out, merge_into(merge, options.dtype, folder))
+    return 0
+
+
+def verify(argv: list[str]) -> int:
+    """Print how `--merged` compares with base and adapter. Raises WorkerError when it differs."""
+    parser = build_parser("verify_merge", "Compare a merged folder with its base and adapter: numbers, and an answer.")
+    parser.add_argument("--merged", type=Path, required=True)
+    parser.set_defaults(device="cpu")
+    options = parser.parse_args(argv)
+    merge = open_merge(options)
+    finish(merge, options.merged, compare_merged(merge, options.merged))
     return 0

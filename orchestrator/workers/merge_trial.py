@@ -1,20 +1,36 @@
-"""Try a merged model against base and adapter: the same numbers on built-in texts, the same answer to a prompt."""
+"""Try a merged model against base and adapter: the same numbers on built-in texts, the same answer to a prompt.
+
+A merged SentenceTransformer gets its modules, prompts and settings, and must give the same vectors by them.
+"""
 
 from __future__ import annotations
 
+import json
+import shutil
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from orchestrator.workers.chat.greedy_comparison import describe_divergence, find_divergence
 from orchestrator.workers.chat.model import Answer, answer_greedily, choose_pad, find_stop_ids
+from orchestrator.workers.environment import weight_options
+from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.reranker.probes import AWKWARD, EXAMPLES
+from orchestrator.workers.tokenizer_files import copy_tokenizer, read_json
 from orchestrator.workers.verification_checks import MERGE_TOLERANCE, compare
+from orchestrator.workers.whole_weights import VECTORS as FOR_VECTORS
+from orchestrator.workers.whole_weights import require_whole
 
 TEXTS = tuple(f"{query}\n{document}" for query, document in (*EXAMPLES, *AWKWARD[:3]))
 # of a vocabulary of 150 000, these many logits tell two models apart as well
 MAX_NUMBERS = 512
 ANSWER_TOKENS = 32
 SHOWN_NUMBERS = 8
+
+MODULES = "modules.json"
+_SETTINGS = ("config_sentence_transformers.json", "sentence_*_config.json")
+_ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 
 SCORES, VECTORS, LOGITS = "score", "embedding", "generation"
 
@@ -92,13 +108,17 @@ def describe_trial(kind: str, observed: Observed) -> Any:
     return {"norm": norm, "first": [value / norm for value in observed.trial[:SHOWN_NUMBERS]] if norm else None}
 
 
+def compare_merged_numbers(found: list[float], expected: list[float], dtype: str) -> dict[str, Any]:
+    """Return whether the numbers agree within what merging in `dtype` rounds away, and how far they are apart."""
+    passed, numbers = compare(found, expected, MERGE_TOLERANCE.get(dtype, max(MERGE_TOLERANCE.values())))
+    return {"passed": passed, **{key: numbers[key] for key in ("max_difference", "tolerance")}}
+
+
 def judge(kind: str, adapted: Observed, merged: Observed, dtype: str, prompt: str | None) -> dict[str, Any]:
     """Return the comparison: `passed`, the largest difference and the allowed one, and both models' answers."""
-    share = MERGE_TOLERANCE.get(dtype, max(MERGE_TOLERANCE.values()))
-    passed, numbers = compare(merged.numbers, adapted.numbers, share)
-    tolerance = numbers["tolerance"] or 0.0
-    result: dict[str, Any] = {"kind": kind, "passed": passed, "texts": len(TEXTS)}
-    result |= {key: numbers[key] for key in ("max_difference", "tolerance")}
+    numbers = compare_merged_numbers(merged.numbers, adapted.numbers, dtype)
+    tolerance, passed = numbers["tolerance"] or 0.0, numbers["passed"]
+    result: dict[str, Any] = {"kind": kind, "texts": len(TEXTS), **numbers}
     if prompt is None:
         return result
     result["test"] = {
@@ -134,3 +154,69 @@ def explain(result: dict[str, Any]) -> list[str]:
             f"the test prompt gives {test['merged']!r} merged, and {test['adapter']!r} from base and adapter"
         )
     return problems
+
+
+def find_modules(adapter: Path, base: str | None) -> Path | None:
+    """Return the folder that says which modules follow the transformer: the adapter's, else the base's, or None."""
+    if (adapter / MODULES).is_file():
+        return adapter
+    if base is None:
+        return None
+    if Path(base).is_dir():
+        return Path(base) if (Path(base) / MODULES).is_file() else None
+    from huggingface_hub import snapshot_download
+
+    small = [MODULES, *_SETTINGS, "*/config.json", "[0-9]_*/*.safetensors"]
+    try:
+        found = Path(snapshot_download(base, allow_patterns=small))
+    except Exception:  # noqa: BLE001  no hub, no such model: what loads the base says so
+        return None
+    return found if (found / MODULES).is_file() else None
+
+
+def copy_modules(source: Path, target: Path) -> None:
+    """Copy modules.json, the folders that it names and the prompts. Raises WorkerError for what is not there."""
+    modules = json.loads((source / MODULES).read_text(encoding="utf-8"))
+    for module in modules:
+        named = PurePosixPath(str(module.get("path", "")))
+        if named.is_absolute() or ".." in named.parts:
+            raise WorkerError(f"{source / MODULES} names {named}, which is outside of its folder")
+        if named.parts and (source / named).is_dir():  # Normalize has no files, and hubs keep no empty folders
+            shutil.copytree(source / named, target / named, dirs_exist_ok=True)
+    shutil.copyfile(source / MODULES, target / MODULES)
+    for pattern in _SETTINGS:
+        for path in source.glob(pattern):
+            shutil.copyfile(path, target / path.name)
+
+
+def compare_vectors(
+    modules: Path, adapter: Path, base: str, merged: Path, dtype: str, *, trust_remote_code: bool
+) -> dict[str, Any]:
+    """Return how the vectors of the merged folder compare with those of base and adapter under the same modules."""
+    with tempfile.TemporaryDirectory(prefix="orch-merge-") as place:
+        adapted = Path(place)  # the adapter's own folder names a base, which may be another than the one that was asked
+        copy_modules(modules, adapted)
+        copy_tokenizer(merged, adapted)
+        shutil.copyfile(adapter / _ADAPTER[1], adapted / _ADAPTER[1])
+        named = str(Path(base).resolve()) if Path(base).is_dir() else base
+        config = {**read_json(adapter / _ADAPTER[0]), "base_model_name_or_path": named}
+        (adapted / _ADAPTER[0]).write_text(json.dumps(config), encoding="utf-8")
+        expected = _embed(adapted, dtype, trust_remote_code=trust_remote_code)
+    found = _embed(merged, dtype, trust_remote_code=trust_remote_code)
+    return compare_merged_numbers(found, expected, dtype)
+
+
+def _embed(folder: Path, dtype: str, *, trust_remote_code: bool) -> list[float]:
+    """Return the vectors of the texts as queries and as documents, one number after the other."""
+    from sentence_transformers import SentenceTransformer
+
+    require_whole(folder, FOR_VECTORS, trust_remote_code=trust_remote_code)
+    model = SentenceTransformer(
+        str(folder),
+        device="cpu",
+        trust_remote_code=trust_remote_code,
+        model_kwargs={"torch_dtype": dtype, **weight_options()},
+    )
+    options = {"show_progress_bar": False, "convert_to_numpy": True}
+    vectors = [*model.encode_query(list(TEXTS), **options), *model.encode_document(list(TEXTS), **options)]
+    return [float(value) for vector in vectors for value in vector]

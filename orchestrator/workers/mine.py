@@ -17,19 +17,18 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.workers.cut_texts import count_tokens
+from orchestrator.workers.embedding.model import Encoder, load_encoder
+from orchestrator.workers.embedding.spec import parse_spec
+from orchestrator.workers.environment import read_versions
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.folders import write_json, write_text
+from orchestrator.workers.folders import read_object, read_rows, write_json, write_text
+from orchestrator.workers.model_identity import identify_model
 from orchestrator.workers.reranker.scoring import Scorer, choose_device
 from orchestrator.workers.reranker.scoring_spec import load_raw_spec
-from orchestrator.workers.score_cache import identify_model
 from orchestrator.workers.score_pairs import Teacher
-from orchestrator.workers.versions import read_versions
-
-if TYPE_CHECKING:
-    from orchestrator.workers.embedding.model import Encoder
 
 # what the settings hold, by mine_hard_negatives' own names
 SETTINGS = (
@@ -73,42 +72,25 @@ class Found:
 
 def read_questions(path: Path, documents: int) -> list[Question]:
     """Return the queries. Raises WorkerError for a line that is none."""
+    shape = '{"query", "positives"} with numbers of documents'
     questions = []
-    for number, row in enumerate(_read_rows(path), start=1):
-        text, positives = row.get("query"), row.get("positives") or [-1]
-        if (
-            not isinstance(text, str)
-            or not isinstance(positives, list)
-            or not all(_is_number(one, documents) for one in positives)
-        ):
-            raise WorkerError(f'{path}:{number}: not {{"query", "positives"}} with numbers of documents')
+    for where, row in read_rows(path, shape):
+        text, positives = row.get("query"), row.get("positives")
+        numbered = isinstance(positives, list) and all(type(one) is int and 0 <= one < documents for one in positives)
+        if not isinstance(text, str) or not positives or not numbered:
+            raise WorkerError(f"{where}: not {shape}")
         questions.append(Question(text, positives))
     if not questions:
         raise WorkerError(f"{path}: there is no query to mine for")
     return questions
 
 
-def _is_number(value: Any, documents: int) -> bool:
-    return type(value) is int and 0 <= value < documents
-
-
 def read_corpus(path: Path) -> list[str]:
     """Return the documents. Raises WorkerError for a line without a text."""
-    texts = [row.get("text") for row in _read_rows(path)]
+    texts = [row.get("text") for _, row in read_rows(path, '{"text"}')]
     if not texts or not all(isinstance(text, str) for text in texts):
         raise WorkerError(f'{path}: not lines of {{"text"}}')
     return [str(text) for text in texts]
-
-
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    try:
-        with path.open(encoding="utf-8") as stream:
-            rows = [json.loads(line) for line in stream if line.strip()]
-    except (OSError, ValueError) as error:
-        raise WorkerError(f"{path}: cannot be read: {error}") from error
-    if not all(isinstance(row, dict) for row in rows):
-        raise WorkerError(f"{path}: not lines of JSON objects")
-    return rows
 
 
 def mine(
@@ -182,16 +164,6 @@ def rank(encoder: Encoder, cache: Path, found: Sequence[Found]) -> list[list[int
     return ranks
 
 
-def load_embedder(model: str, raw: dict[str, Any], origin: str, device: str, batch_size: int) -> Encoder:
-    """Return the embedding model of the spec. Raises WorkerError for the spec of another kind of model."""
-    from orchestrator.workers.embedding.model import load_encoder
-    from orchestrator.workers.embedding.spec import parse_spec
-
-    encoder = load_encoder(model, replace(parse_spec(raw, origin), batch_size=batch_size), device)
-    encoder.model.truncate_dim = encoder.spec.truncate_dim
-    return encoder
-
-
 def main(argv: list[str]) -> int:
     """Write mined.jsonl and mining.json into `--out`."""
     parser = argparse.ArgumentParser(prog="workers mine", description=__doc__, allow_abbrev=False)
@@ -208,13 +180,15 @@ def main(argv: list[str]) -> int:
     if (options.cross_encoder is None) != (options.cross_encoder_scoring is None):
         parser.error("--cross-encoder and --cross-encoder-scoring go together")
 
-    settings, device = load_raw_spec(options.settings), choose_device(options.device)
+    settings, device = read_object(options.settings, "the settings of mining"), choose_device(options.device)
     if missing := [name for name in ("seed", *SETTINGS) if name not in settings]:
         raise WorkerError(f"{options.settings}: {', '.join(missing)} must be there, null for no limit")
     corpus = read_corpus(options.corpus)
     questions = read_questions(options.queries, len(corpus))
     raw = load_raw_spec(options.scoring)
-    encoder = load_embedder(options.model, raw, str(options.scoring), device, settings["batch_size"])
+    spec = replace(parse_spec(raw, str(options.scoring)), batch_size=settings["batch_size"])
+    encoder = load_encoder(options.model, spec, device)
+    encoder.model.truncate_dim = spec.truncate_dim
     models = {"embedder": describe_model(options.model, raw)}
     rescorer = None
     if options.cross_encoder:
@@ -226,12 +200,18 @@ def main(argv: list[str]) -> int:
         cache = Path(folder)
         found, skipped = mine(encoder, questions, corpus, settings, rescorer=rescorer, cache=cache)
         ranks = rank(encoder, cache, found)
-    lines = [_format(one, places) for one, places in zip(found, ranks, strict=True)]
-    write_text(options.out / "mined.jsonl", "".join(lines))
-    facts = {"device": device, "excluded": skipped, "max_length": encoder.max_length, "dims": _count_dims(encoder)}
-    lengths = count_tokens(encoder.model.tokenizer, [*dict.fromkeys([*(one.text for one in questions), *corpus])])
-    cut = sum(length > encoder.max_length for length in lengths)
-    facts |= {"texts": len(lengths), "texts_cut": cut, "reads_tokens": encoder.max_length}
+    write_text(options.out / "mined.jsonl", "".join(map(_format, found, ranks)))
+    texts = list(dict.fromkeys([*(one.text for one in questions), *corpus]))
+    lengths = count_tokens(encoder.model.tokenizer, texts)
+    facts = {
+        "device": device,
+        "excluded": skipped,
+        "max_length": encoder.max_length,
+        "dims": int(spec.truncate_dim or encoder.model.get_embedding_dimension()),
+        "texts": len(texts),
+        "texts_cut": sum(length > encoder.max_length for length in lengths),
+        "reads_tokens": encoder.max_length,
+    }
     write_json(options.out / "mining.json", {"version": 1, "models": models, **facts, "versions": read_versions()})
     return 0
 
@@ -239,10 +219,6 @@ def main(argv: list[str]) -> int:
 def describe_model(model: str, raw: dict[str, Any]) -> dict[str, Any]:
     """Return what a ledger says of a model: its name, its scoring spec, and the hash of each of its files."""
     return {"model": model, "scoring": raw, "files": identify_model(model)}
-
-
-def _count_dims(encoder: Encoder) -> int:
-    return int(encoder.spec.truncate_dim or encoder.model.get_embedding_dimension())
 
 
 def _format(one: Found, ranks: list[int]) -> str:

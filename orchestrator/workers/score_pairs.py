@@ -12,22 +12,20 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, BinaryIO
 
+from orchestrator.workers.embedding.model import load_encoder, normalize
+from orchestrator.workers.embedding.spec import parse_spec as parse_embedding_spec
+from orchestrator.workers.eval_files import pick_texts
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import open_fresh, write_json
-from orchestrator.workers.pair_file import PairFile, read_pair_file
 from orchestrator.workers.progress import Progress
+from orchestrator.workers.reranker.score import Key, take_calls
 from orchestrator.workers.reranker.scoring import Scorer, choose_device, load_scorer
 from orchestrator.workers.reranker.scoring_spec import load_raw_spec, parse_spec
-from orchestrator.workers.score import take_calls
-from orchestrator.workers.score_cache import find_entry
-from orchestrator.workers.score_journal import Journal, open_journal
-from orchestrator.workers.versions import read_versions
-
-if TYPE_CHECKING:
-    from orchestrator.workers.score import Key
+from orchestrator.workers.score_store import FACTS, SCORES, Journal, describe_scoring, find_entry, open_journal
 
 BLOCK = 8192
 _SHOWN = 60
@@ -54,12 +52,14 @@ class Teacher:
         spec = replace(parse_spec(self.raw, self.origin), batch_size=self.batch_size)
         return load_scorer(self.model, spec, self.device)
 
+    def find_journal(self, cache: Path) -> Path | None:
+        """Return the folder of its scores. The batch size does not count: batches differ from run to run."""
+        deciding = {key: value for key, value in self.raw.items() if key != "batch_size"}
+        return find_entry(cache, self.model, deciding, None, self.device)
+
 
 def load_cosines(model: str, raw: dict[str, Any], origin: str, device: str) -> Scorer:
     """Return the cosine of an embedding model's query and document vectors."""
-    from orchestrator.workers.embedding.model import load_encoder, normalize
-    from orchestrator.workers.embedding.spec import parse_spec as parse_embedding_spec
-
     spec = parse_embedding_spec(raw, origin)
     encoder = load_encoder(model, spec, device)
 
@@ -76,28 +76,87 @@ def load_cosines(model: str, raw: dict[str, Any], origin: str, device: str) -> S
     return Scorer(score, encoder.facts)
 
 
-def take_places(
-    pairs: PairFile, places: Sequence[int], batch_size: int
-) -> Iterator[tuple[Sequence[int], list[tuple[str, str]]]]:
-    """Yield the places and the texts of each call to the scorer; `BLOCK` pairs are in memory."""
-    for first in range(0, len(places), BLOCK):
-        block, start = places[first : first + BLOCK], 0
-        keys: list[Key] = [(*pairs.read(place), None) for place in block]
-        for call in take_calls(keys, batch_size):
-            yield block[start : start + len(call)], [(query, document) for query, document, _ in call]
-            start += len(call)
+@dataclass(frozen=True)
+class PairFile:
+    """The pairs of an open file, whose texts stay on disk: by digest the length and the place of each one's first line.
+
+    Texts decide what a pair is, not the id that a file gives it.
+    """
+
+    path: Path
+    stream: BinaryIO
+    firsts: dict[bytes, tuple[int, int]]
+
+    def read(self, digest: bytes) -> dict[str, str]:
+        """Return pid, query and document of a pair's first line."""
+        self.stream.seek(self.firsts[digest][1])
+        row: dict[str, str] = json.loads(self.stream.readline())
+        return row
+
+    def where(self, digest: bytes) -> str:
+        """Return the place of a pair's first line, for a message."""
+        self.stream.seek(0)
+        above = self.stream.read(self.firsts[digest][1]).count(b"\n")
+        return f"{self.path}:{above + 1}: pair {self.read(digest)['pid']}"
+
+    def identified(self) -> Iterator[tuple[str, bytes]]:
+        """Yield id and digest of every pair, in the order of the file."""
+        self.stream.seek(0)
+        for raw in self.stream:
+            if raw.strip():
+                row = json.loads(raw)
+                yield row["pid"], digest_pair(row["query"], row["document"])
+
+
+def read_pair_file(path: Path) -> PairFile:
+    """Return the pairs of a file. Raises WorkerError for a line that holds none, or a file without any."""
+    try:
+        stream = path.open("rb")
+    except OSError as error:
+        raise WorkerError(f"{path}: the pairs cannot be read: {error.strerror}") from error
+    firsts: dict[bytes, tuple[int, int]] = {}
+    offset = 0
+    for number, raw in enumerate(stream, start=1):
+        if raw.strip():
+            query, document = parse_pair(raw, f"{path}:{number}")
+            firsts.setdefault(digest_pair(query, document), (len(query) + len(document), offset))
+        offset += len(raw)
+    if not firsts:
+        raise WorkerError(f"{path}: nothing to score")
+    return PairFile(path, stream, firsts)
+
+
+def parse_pair(raw: bytes, where: str) -> tuple[str, str]:
+    """Return query and document of one line. Raises WorkerError for any other line."""
+    try:
+        row = json.loads(raw)
+    except ValueError:
+        row = None
+    texts = pick_texts(row, ("pid", "query", "document")) if isinstance(row, dict) else None
+    if texts is None:
+        raise WorkerError(f'{where}: not {{"pid", "query", "document"}} with three texts; write the pairs again')
+    return texts[1], texts[2]
+
+
+def digest_pair(query: str, document: str) -> bytes:
+    """Return what a pair's score is kept under."""
+    state = blake2b(digest_size=16)
+    for text in (query, document):
+        data = text.encode(errors="surrogatepass")
+        state.update(len(data).to_bytes(8, "little") + data)
+    return state.digest()
 
 
 def score_missing(teacher: Teacher, pairs: PairFile, journal: Journal, scorer: Scorer | None) -> dict[str, Any]:
     """Score every pair that the journal has no score for, and return what the scorer says of itself and the times.
 
-    The teacher is loaded, unless `scorer` is it, when there is something to score.
-
-    Raises WorkerError, which names the pair, for NaN or infinity.
+    The longest come first: memory runs out early or never. The teacher is loaded, unless `scorer` is it, when there is
+    something to score. `BLOCK` pairs are in memory. Raises WorkerError, which names the pair, for NaN or infinity.
     """
-    missing = pairs.order_longest_first(journal.scores)
-    scored_before = len(pairs.digests) - len(missing)
-    progress = Progress(total=len(pairs.digests))
+    missing = [digest for digest in pairs.firsts if digest not in journal.scores]
+    missing.sort(key=lambda digest: (-pairs.firsts[digest][0], pairs.firsts[digest][1]))
+    scored_before = len(pairs.firsts) - len(missing)
+    progress = Progress(total=len(pairs.firsts))
     if scored_before:
         progress.advance(scored_before)
     facts: dict[str, Any] = {"scored_before": scored_before, "scored_now": len(missing)}
@@ -106,10 +165,16 @@ def score_missing(teacher: Teacher, pairs: PairFile, journal: Journal, scorer: S
     started = time.monotonic()
     scorer = scorer or teacher.load()
     loaded = time.monotonic()
-    for places, texts in take_places(pairs, missing, teacher.batch_size):
-        values = scorer.score(texts, None)
-        journal.append([(pairs.digest(place), score) for place, score in _finite(pairs, places, values)])
-        progress.advance(len(places))
+    for first in range(0, len(missing), BLOCK):
+        digests = iter(missing[first : first + BLOCK])
+        rows = map(pairs.read, missing[first : first + BLOCK])
+        keys: list[Key] = [(row["query"], row["document"], None) for row in rows]
+        for call in take_calls(keys, teacher.batch_size):
+            scores = scorer.score([(query, document) for query, document, _ in call], None)
+            found = [(next(digests), score) for score in scores]
+            require_finite(pairs, found)
+            journal.append(found)
+            progress.advance(len(call))
     scoring_s = time.monotonic() - loaded
     return {
         **facts,
@@ -120,23 +185,23 @@ def score_missing(teacher: Teacher, pairs: PairFile, journal: Journal, scorer: S
     }
 
 
-def _finite(pairs: PairFile, places: Sequence[int], values: list[float]) -> Iterator[tuple[int, float]]:
-    for place, value in zip(places, values, strict=True):
-        if not math.isfinite(value):
-            query, document = (text[:_SHOWN] for text in pairs.read(place))
+def require_finite(pairs: PairFile, found: Sequence[tuple[bytes, float]]) -> None:
+    """Raise WorkerError for a score of NaN or infinity."""
+    for digest, score in found:
+        if not math.isfinite(score):
+            row = pairs.read(digest)
             raise WorkerError(
-                f"{pairs.where(place)}: the teacher gives {value} for the query {query!r} and the document "
-                f"{document!r}: its weights or its precision are broken"
+                f"{pairs.where(digest)}: the teacher gives {score} for the query {row['query'][:_SHOWN]!r} and the "
+                f"document {row['document'][:_SHOWN]!r}: its weights or its precision are broken"
             )
-        yield place, value
 
 
 def write_scores(pairs: PairFile, scores: dict[bytes, float], out: Path) -> dict[str, Any]:
     """Write scores.jsonl whole, by rename, and return what its scores are like."""
     lowest, highest, total, count = math.inf, -math.inf, 0.0, 0
-    with open_fresh(out / "scores.jsonl") as stream:
-        for pid, key in pairs.identified():
-            score = scores[key]
+    with open_fresh(out / SCORES) as stream:
+        for pid, digest in pairs.identified():
+            score = scores[digest]
             stream.write(json.dumps({"pid": pid, "score": score}) + "\n")
             lowest, highest, total, count = min(lowest, score), max(highest, score), total + score, count + 1
     return {"pairs": count, "min": lowest, "mean": total / count, "max": highest, "constant": lowest == highest}
@@ -162,32 +227,14 @@ def main(argv: list[str]) -> int:
     teacher = Teacher(options.model, raw, str(options.scoring), choose_device(options.device))
     pairs = read_pair_file(options.pairs)
     entry, scorer = None, None
-    if options.cache and (entry := find_journal(options.cache, teacher)) is None:
+    if options.cache and (entry := teacher.find_journal(options.cache)) is None:
         scorer = teacher.load()  # which fetches a hub's model: now its content is known
-        entry = find_journal(options.cache, teacher)
-    with open_journal(entry, pairs.digests) as journal:
+        entry = teacher.find_journal(options.cache)
+    with open_journal(entry, pairs.firsts) as journal:
         facts = score_missing(teacher, pairs, journal, scorer)
         spread = write_scores(pairs, journal.scores, options.out)
     if facts.get("head") == "new":
         sys.stderr.write(f"{options.model} has no trained head: its scores are random\n")
-    write_json(
-        options.out / "scoring.json",
-        {
-            "version": 1,
-            "model": options.model,
-            "spec": raw,
-            "device": teacher.device,
-            "unique_pairs": len(pairs.digests),
-            **spread,
-            **facts,
-            "versions": read_versions(),
-            "cache": str(entry) if entry else None,
-        },
-    )
+    facts |= {"unique_pairs": len(pairs.firsts), "cache": str(entry) if entry else None}
+    write_json(options.out / FACTS, {**describe_scoring(teacher.model, raw, teacher.device), **spread, **facts})
     return 0
-
-
-def find_journal(cache: Path, teacher: Teacher) -> Path | None:
-    """Return the folder of this teacher's scores. The batch size does not count: batches differ from run to run."""
-    deciding = {key: value for key, value in teacher.raw.items() if key != "batch_size"}
-    return find_entry(cache, teacher.model, deciding, None, teacher.device)

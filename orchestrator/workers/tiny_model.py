@@ -1,32 +1,98 @@
-"""Build a tiny, seeded, random model of a real architecture, whose tokenizer is trained on the run's own texts."""
+"""Build a tiny, seeded, random model of a real architecture, whose tokenizer is trained on the run's own texts.
+
+The tokenizers follow the rules of real ones: Qwen's byte-level BPE, and BERT's word pieces.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestrator.workers.embedding.end_token import append_end_token
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.folders import fresh_folder
-from orchestrator.workers.tiny_tokenizers import (
-    ANSWERS,
-    MAX_POSITIONS,
-    MAX_TEXTS,
-    QWEN3_CHAT_TEMPLATE,
-    QWEN_MARKS,
-    save_bert_tokenizer,
-    save_qwen_tokenizer,
-    use_chat_template,
-)
+from orchestrator.workers.folders import fresh_folder, read_object, write_json, write_text
+from orchestrator.workers.reranker.scoring import NATIVE_PREFIX, NATIVE_SUFFIX
+from orchestrator.workers.reranker.scoring_spec import DEFAULT_INSTRUCTION, DEFAULT_PROMPT
 
 MAX_CHARS = 4000
-# With the usual 0.02 a random model's scores are all but equal; with 0.2 they depend on what attention reads
-INITIALIZER_RANGE = 0.2
-# `embedding` and `chat` are the decoder with the end token, or the chat template, of Qwen3-Embedding and Qwen3
-FAMILIES = {"decoder": ("qwen3", "qwen2"), "encoder": ("bert",), "embedding": ("qwen3",), "chat": ("qwen3",)}
+MAX_VOCABULARY = 2000
+MAX_TEXTS = 20_000
+MAX_POSITIONS = 4096
+# https://huggingface.co/Qwen/Qwen3-Reranker-0.6B/blob/main/tokenizer.json: the pre-tokenizer of Qwen2 and Qwen3
+QWEN_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+QWEN_SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+QWEN_MARKS = ("<think>", "</think>")
+ANSWERS = ("yes", "no", "Yes", "No")
+QWEN_ROLES = {"eos": "<|im_end|>", "pad": "<|endoftext|>"}
+BERT_ROLES = ("pad", "unk", "cls", "sep", "mask")
+# the tokens that every prompt costs stay few
+PROMPTS = (
+    DEFAULT_PROMPT,
+    NATIVE_PREFIX,
+    f"<Instruct>: {DEFAULT_INSTRUCTION}\n<Query>: ",
+    "\n<Document>: ",
+    NATIVE_SUFFIX,
+)
+QWEN_CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+# https://huggingface.co/Qwen/Qwen3-0.6B/blob/main/tokenizer_config.json without tools: earlier answers lose their
+# thoughts, the last one always has a think block, and enable_thinking=False opens the answer with an empty one
+QWEN3_CHAT_TEMPLATE = r"""{%- set ns = namespace(last_query_index=messages|length - 1) %}
+{%- for message in messages %}
+    {%- if message.role == 'user' %}
+        {%- set ns.last_query_index = loop.index0 %}
+    {%- endif %}
+{%- endfor %}
+{%- for message in messages %}
+    {%- if message.role == 'assistant' %}
+        {%- set content = message.content %}
+        {%- set reasoning_content = message.reasoning_content or '' %}
+        {%- if not reasoning_content and '</think>' in content %}
+            {%- set reasoning_content = content.split('</think>')[0].rstrip('\n').split('<think>')[-1].lstrip('\n') %}
+            {%- set content = content.split('</think>')[-1].lstrip('\n') %}
+        {%- endif %}
+        {{- '<|im_start|>assistant\n' }}
+        {%- if loop.index0 > ns.last_query_index and (loop.last or reasoning_content) %}
+            {{- '<think>\n' + reasoning_content.strip('\n') + '\n</think>\n\n' + content.lstrip('\n') }}
+        {%- else %}
+            {{- content }}
+        {%- endif %}
+        {{- '<|im_end|>\n' }}
+    {%- else %}
+        {{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\n' }}
+    {%- if enable_thinking is defined and enable_thinking is false %}
+        {{- '<think>\n\n</think>\n\n' }}
+    {%- endif %}
+{%- endif %}"""
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of tiny model: its model types with settings of their own, its tokenizer, and what is added to that.
+
+    `roles` are the tokenizer's tokens that the config names.
+    """
+
+    types: dict[str, dict[str, Any]]
+    loader: str
+    save_tokenizer: Callable[[list[str], Path], Any]
+    settings: dict[str, Any]
+    roles: tuple[str, ...] = ("eos_token_id", "pad_token_id")
+    finish: Callable[[Path], None] | None = None
 
 
 def read_strings(value: Any) -> Iterator[str]:
@@ -54,65 +120,142 @@ def read_texts(paths: list[Path]) -> list[str]:
     return texts[:MAX_TEXTS]
 
 
-def build_decoder(model_type: str, tokenizer: Any) -> Any:
-    """Return a random causal language model of two layers, hidden size 32, tied embeddings."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+def save_qwen_tokenizer(texts: list[str], folder: Path) -> Any:
+    """Train a byte-level BPE with Qwen's rules, save it as a Qwen2Tokenizer, and return it as it loads again."""
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    settings = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": MAX_POSITIONS,
-        "tie_word_embeddings": True,
-        "initializer_range": INITIALIZER_RANGE,
-        "bos_token_id": None,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    if model_type == "qwen3":
-        settings["head_dim"] = 8
-    return AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **settings))
-
-
-def build_encoder(tokenizer: Any) -> Any:
-    """Return a random BERT of two layers, hidden size 32, without a head."""
-    from transformers import BertConfig, BertModel
-
-    settings = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=512,
-        initializer_range=INITIALIZER_RANGE,
-        pad_token_id=tokenizer.pad_token_id,
+    core = Tokenizer(models.BPE())
+    core.normalizer = normalizers.NFC()
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(QWEN_SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
-    return BertModel(settings)
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=MAX_VOCABULARY - len(QWEN_SPECIAL) - len(QWEN_MARKS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    # each answer must be one token, as in Qwen's vocabulary: more frequent than any other pair of bytes
+    core.train_from_iterator([*ANSWERS * MAX_TEXTS, *PROMPTS * 4, *texts], trainer=trainer)
+    core.add_special_tokens([AddedToken(token, special=True) for token in QWEN_SPECIAL])
+    core.add_tokens([AddedToken(token, special=False, normalized=False) for token in QWEN_MARKS])
+    saved = PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        **{f"{role}_token": token for role, token in QWEN_ROLES.items()},
+        padding_side="left",
+        model_max_length=MAX_POSITIONS,
+    )
+    saved.chat_template = QWEN_CHAT_TEMPLATE
+    saved.save_pretrained(folder)
+    # FlagEmbedding 1.3 asks for the slow tokenizer, which reads vocab.json and merges.txt; real folders have all three
+    core.model.save(str(folder))
+    name_tokenizer_class(folder, "Qwen2Tokenizer")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if split := [word for word in (*ANSWERS, *QWEN_MARKS) if len(tokenizer(word)["input_ids"]) != 1]:
+        raise WorkerError(f"the tiny tokenizer splits {split}, which must be single tokens")
+    return tokenizer
 
 
-def build_tiny_model(like: str, model_type: str, texts: list[str], folder: Path, seed: int) -> None:
-    """Write tokenizer and weights into `folder`. Raises WorkerError for an unknown family."""
-    if model_type not in FAMILIES[like]:
-        raise WorkerError(f"no tiny {like} of model type {model_type!r}: known are {', '.join(FAMILIES[like])}")
+def build_vocabulary(words: Counter[str], special: list[str]) -> dict[str, int]:
+    """Return special tokens, every character as a beginning and as a continuation, and the most frequent words.
+
+    tokenizers' WordPieceTrainer numbers continuations in the order of a hash map, another one in every process.
+    """
+    characters = sorted({character for word in words for character in word})
+    frequent = sorted(words, key=lambda word: (-words[word], word))
+    tokens = dict.fromkeys([*special, *characters, *(f"##{one}" for one in characters), *frequent])
+    return {token: index for index, token in enumerate(list(tokens)[:MAX_VOCABULARY])}
+
+
+def save_bert_tokenizer(texts: list[str], folder: Path) -> Any:
+    """Make a WordPiece vocabulary with BERT's rules, save it as a BertTokenizer, and return it as it loads again."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    words: Counter[str] = Counter()
+    for text in texts:
+        words.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    vocabulary = build_vocabulary(words, [f"[{role.upper()}]" for role in BERT_ROLES])
+    core = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token="[UNK]"))  # noqa: S106  a token of text
+    core.normalizer = normalizer
+    core.pre_tokenizer = splitter
+    core.decoder = decoders.WordPiece()
+    ids = {token: core.token_to_id(token) for token in ("[CLS]", "[SEP]")}
+    core.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=list(ids.items())
+    )
+    saved = PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        **{f"{role}_token": f"[{role.upper()}]" for role in BERT_ROLES},
+        model_max_length=512,
+    )
+    saved.save_pretrained(folder)
+    name_tokenizer_class(folder, "BertTokenizer")
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def name_tokenizer_class(folder: Path, name: str) -> None:
+    """Say in tokenizer_config.json that the tokenizer is of the class that real models of the family name."""
+    path = folder / "tokenizer_config.json"
+    settings = read_object(path, "the tokenizer's settings")
+    settings.pop("backend", None)
+    write_json(path, {**settings, "tokenizer_class": name})
+
+
+def use_qwen3_template(folder: Path) -> None:
+    """Give the tokenizer Qwen3's chat template."""
+    write_text(folder / "chat_template.jinja", QWEN3_CHAT_TEMPLATE)
+
+
+_SIZES: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    # with the usual 0.02 a random model's scores are all but equal; with 0.2 they depend on what attention reads
+    "initializer_range": 0.2,
+}
+_DECODER = {
+    **_SIZES,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": MAX_POSITIONS,
+    "tie_word_embeddings": True,
+    "bos_token_id": None,
+}
+_QWEN3: dict[str, dict[str, Any]] = {"qwen3": {"head_dim": 8}}
+# `embedding` and `chat` are the decoder with the end token, or the chat template, of Qwen3-Embedding and Qwen3
+_CAUSAL = ("AutoModelForCausalLM", save_qwen_tokenizer, _DECODER)
+FAMILIES = {
+    "decoder": Family({**_QWEN3, "qwen2": {}}, *_CAUSAL),
+    "encoder": Family(
+        {"bert": {}}, "AutoModel", save_bert_tokenizer, {**_SIZES, "max_position_embeddings": 512}, ("pad_token_id",)
+    ),
+    "embedding": Family(_QWEN3, *_CAUSAL, finish=append_end_token),
+    "chat": Family(_QWEN3, *_CAUSAL, finish=use_qwen3_template),
+}
+
+
+def build_tiny_model(like: str, model_type: str | None, texts: list[str], folder: Path, seed: int) -> None:
+    """Write tokenizer and weights into `folder`; no `model_type` is the first of `like`. Raises WorkerError."""
+    family = FAMILIES[like]
+    kind = model_type or next(iter(family.types))
+    if kind not in family.types:
+        raise WorkerError(f"no tiny {like} of model type {kind!r}: known are {', '.join(family.types)}")
     import torch
+    import transformers
 
-    decoder = like != "encoder"
-    tokenizer = save_qwen_tokenizer(texts, folder) if decoder else save_bert_tokenizer(texts, folder)
-    if decoder:
-        split = [word for word in (*ANSWERS, *QWEN_MARKS) if len(tokenizer(word)["input_ids"]) != 1]
-        if split:
-            raise WorkerError(f"the tiny tokenizer splits {split}, which must be single tokens")
-    if like == "embedding":
-        append_end_token(folder)
-    if like == "chat":
-        use_chat_template(folder, QWEN3_CHAT_TEMPLATE)
+    tokenizer = family.save_tokenizer(texts, folder)
+    if family.finish:
+        family.finish(folder)
+    ids = {"vocab_size": len(tokenizer), **{role: getattr(tokenizer, role) for role in family.roles}}
+    config = transformers.AutoConfig.for_model(kind, **family.settings, **family.types[kind], **ids)
     torch.manual_seed(seed)
-    model = build_decoder(model_type, tokenizer) if decoder else build_encoder(tokenizer)
-    model.save_pretrained(folder)
+    getattr(transformers, family.loader).from_config(config).save_pretrained(folder)
 
 
 def main(argv: list[str]) -> int:
@@ -128,5 +271,5 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     texts = read_texts(options.texts)
     with fresh_folder(options.out) as folder:
-        build_tiny_model(options.like, options.model_type or FAMILIES[options.like][0], texts, folder, options.seed)
+        build_tiny_model(options.like, options.model_type, texts, folder, options.seed)
     return 0

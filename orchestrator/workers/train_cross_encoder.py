@@ -4,48 +4,45 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from orchestrator.workers.cross_encoder.arguments import build_arguments, fit_batches
-from orchestrator.workers.cross_encoder.determinism import enforce_determinism
-from orchestrator.workers.cross_encoder.finish import link_checkpoints
+from orchestrator.workers.cross_encoder.checkpoints import link_checkpoints, require_resumable
+from orchestrator.workers.cross_encoder.losses import LISTS
 from orchestrator.workers.cross_encoder.model import load_model, reported_weights
-from orchestrator.workers.cross_encoder.resume import require_resumable
 from orchestrator.workers.cross_encoder.rows import Rows, load_rows, shuffle_parts
-from orchestrator.workers.cross_encoder.settings import LISTS, Settings, load_settings
-from orchestrator.workers.cross_encoder.trainer import build_trainer
+from orchestrator.workers.cross_encoder.settings import Settings, load_settings
+from orchestrator.workers.cross_encoder.trainer import build_arguments, build_trainer, fit_batches
 
 
 def describe_rows(side: str, rows: Rows) -> str:
     """Return the log's line about what was loaded."""
     documents = f" with {rows.documents} documents" if rows.form == LISTS else ""
     shuffled = f", the parts of {rows.shuffled} documents changed places" if rows.shuffled else ""
-    return f"{side}: {rows.count} rows{documents}, {rows.queries} queries{shuffled}"
+    return f"{side}: {rows.count} rows{documents}, {len(set(rows.columns['query']))} queries{shuffled}"
 
 
-def load_sides(settings: Settings, say: Callable[[str], None]) -> tuple[Rows, Rows | None]:
-    """Return training and validation rows, and say what they are."""
-    train = load_rows(settings.train, settings.form, settings.loss)
-    train = shuffle_parts(train, settings.shuffle_ratio, settings.seed)
-    say(describe_rows("train", train))
-    if settings.validation is None:
-        return train, None
-    validation = load_rows(settings.validation, settings.form, settings.loss)
-    say(describe_rows("validation", validation))
-    return train, validation
-
-
-def train_model(settings: Settings, checkpoint: Path | None) -> dict[str, str] | None:
-    """Train, from `checkpoint` on when there is one; return the links, or None in a process that makes none."""
+def train_model(settings: Settings, checkpoint: Path | None) -> dict[str, str]:
+    """Train, from `checkpoint` on when there is one; return the links, none in a process that makes none."""
     if settings.deterministic:
-        enforce_determinism(settings.seed)
+        # transformers does the same when its trainer is made, but CUDA reads CUBLAS_WORKSPACE_CONFIG when it starts:
+        # before a model is loaded. Results are equal on the same hardware with the same versions, numbers of processes
+        # and threads, and not elsewhere.
+        from transformers.trainer_utils import enable_full_determinism
+
+        enable_full_determinism(settings.seed)
     arguments = build_arguments(settings)
-    say = speak if arguments.process_index == 0 else be_silent
+
+    def say(text: str) -> None:
+        if arguments.process_index == 0:
+            print(text, flush=True)  # noqa: T201
+
     if checkpoint:
         require_resumable(checkpoint, arguments)
-    train, validation = load_sides(settings, say)
+    train = shuffle_parts(load_rows(settings.train, settings.loss), settings.shuffle_ratio, settings.seed)
+    say(describe_rows("train", train))
+    validation = load_rows(settings.validation, settings.loss) if settings.validation else None
+    if validation:
+        say(describe_rows("validation", validation))
     for note in fit_batches(arguments, train.count, validation.count if validation else None):
         say(note)
     with reported_weights():
@@ -56,18 +53,8 @@ def train_model(settings: Settings, checkpoint: Path | None) -> dict[str, str] |
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.accelerator.wait_for_everyone()
     if not trainer.is_world_process_zero():
-        return None
+        return {}
     return link_checkpoints(settings.output, trainer.state.best_model_checkpoint, has_validation=validation is not None)
-
-
-def speak(text: str) -> None:
-    """Print a line of the log at once."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
-def be_silent(_text: Any) -> None:
-    """Print nothing: another process says it."""
 
 
 def main(argv: list[str]) -> int:
@@ -78,7 +65,6 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(line_buffering=True)  # losses are read while they come
-    links = train_model(load_settings(options.config), options.resume_from_checkpoint)
-    for name, target in (links or {}).items():
-        speak(f"{name}: {target}")
+    for name, target in train_model(load_settings(options.config), options.resume_from_checkpoint).items():
+        print(f"{name}: {target}", flush=True)  # noqa: T201
     return 0

@@ -1,21 +1,48 @@
-"""Check saved weights: whole safetensors files, every tensor finite, none empty, none absurd."""
+"""Saved weights: which files hold them, what is in these, and whether every tensor is sound.
+
+safetensors itself reads the headers, and refuses a file that is longer or shorter than its header says.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
-import struct
+import shlex
+import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from orchestrator.workers.environment import may_load_pickles
 from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.folders import read_object
 
-INDEX = "model.safetensors.index.json"
+Shapes = dict[str, tuple[int, ...]]
+
+WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+_PICKLE, _PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+_FLOATS = ("F", "BF", "C")  # how safetensors calls its types
 # a diverged run can end with finite weights up to 1e11
 MAX_MAGNITUDE = 1e8
-LONGEST_HEADER_BYTES = 100_000_000
+# Run in the folder: the tensors of a checkpoint of a trainer's own, which lie under one of its keys.
+_UNPACK = (
+    "import torch; from safetensors.torch import save_file; found = torch.load({file!r}, map_location='cpu', "
+    "weights_only=True)[{key!r}]; save_file({{name: tensor.clone().contiguous() for name, tensor in found.items()}}, "
+    "'model.safetensors', {{'format': 'pt'}})"
+)
+
+
+class NoTensorsError(Exception):
+    """A file of weights that is none: the message, and as second argument what to do."""
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """The shape of every tensor by name, and the names of those that hold integers."""
+
+    shapes: Shapes = field(default_factory=dict)
+    integers: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -34,27 +61,19 @@ class WeightScan:
     @property
     def problems(self) -> tuple[str, ...]:
         """One line a kind of damage."""
-        lines = []
-        if self.not_finite:
-            lines.append(f"weights are NaN or infinite in {name_some(self.not_finite)}: the training diverged")
-        if self.empty:
-            lines.append(
-                f"weights are empty in {name_some(self.empty)}: the checkpoint was not gathered when it was saved"
-            )
-        if self.absurd:
-            lines.append(f"weights beyond {MAX_MAGNITUDE:g} in {name_some(self.absurd)}: the training diverged")
-        return tuple(lines)
+        kinds = (
+            (self.not_finite, "NaN or infinite in", "the training diverged"),
+            (self.empty, "empty in", "the checkpoint was not gathered when it was saved"),
+            (self.absurd, f"beyond {MAX_MAGNITUDE:g} in", "the training diverged"),
+        )
+        return tuple(f"weights are {found} {_name_some(names)}: {why}" for names, found, why in kinds if names)
 
     def to_json(self) -> dict[str, Any]:
         """Return the scan as JSON-ready data (an infinite magnitude as None)."""
-        found = asdict(self)
-        if self.not_finite:
-            found["max_magnitude"] = None
-        return found
+        return asdict(self) | ({"max_magnitude": None} if self.not_finite else {})
 
 
-def name_some(names: tuple[str, ...]) -> str:
-    """Return at most three names and how many more there are."""
+def _name_some(names: tuple[str, ...]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""  # noqa: PLR2004
     return ", ".join(names[:3]) + more
 
@@ -62,50 +81,121 @@ def name_some(names: tuple[str, ...]) -> str:
 def require_safetensors(folder: Path) -> list[Path]:
     """Return the folder's safetensors files. Raises WorkerError when there are none or an index names a missing one."""
     found = sorted(folder.glob("*.safetensors"))
-    index = folder / INDEX
-    if index.is_file():
-        named = {folder / name for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
-        missing = sorted(path.name for path in named if not path.is_file())
-        if missing:
+    if (folder / INDEX).is_file():
+        named = {folder / name for name in _read_weight_map(folder / INDEX).values()}
+        if missing := sorted(path.name for path in named if not path.is_file()):
             raise WorkerError(
                 f"{folder}: {INDEX} names {', '.join(missing)}, which is not there: the save is incomplete"
             )
         found = sorted(named)
     if found:
         return found
-    pickles = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
-    if pickles:
+    if pickles := sorted(path.name for path in folder.glob("pytorch_model*.bin")):
         raise WorkerError(f"{folder} has its weights as pickles ({', '.join(pickles)}): only safetensors are packaged")
     raise WorkerError(f"{folder} holds no *.safetensors: there are no weights to package")
 
 
-def require_whole(path: Path) -> None:
-    """Raise WorkerError unless header and length of the safetensors file agree (a truncated file has less)."""
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        prefix = stream.read(8)
-        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else LONGEST_HEADER_BYTES  # noqa: PLR2004
-        if length >= LONGEST_HEADER_BYTES or 8 + length > size:
-            raise WorkerError(f"{path} is truncated: {size} bytes do not hold its header")
-        try:
-            header = json.loads(stream.read(length))
-        except ValueError as error:
-            raise WorkerError(f"{path} has a damaged header: {error}") from error
-    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    expected = 8 + length + max(ends, default=0)
-    if expected != size:
-        raise WorkerError(f"{path} is truncated or padded: its header asks for {expected} bytes, it has {size}")
+def find_weight_files(model: str | Path) -> list[Path]:
+    """Return the files that hold the weights of a folder or of a hub id, in the order of `from_pretrained`."""
+    pickles = ((_PICKLE, _PICKLE_INDEX),) if may_load_pickles() else ()
+    for whole, index in ((WHOLE, INDEX), *pickles):
+        if (path := _find_file(model, whole)) is not None:
+            return [path]
+        if (path := _find_file(model, index)) is not None:
+            names = sorted(set(_read_weight_map(path).values()))
+            return [found for name in names if (found := _find_file(model, name)) is not None]
+    return []
+
+
+def _read_weight_map(index: Path) -> dict[str, str]:
+    found: dict[str, str] = read_object(index, "the index of the weights")["weight_map"]
+    return found
+
+
+def _find_file(model: str | Path, name: str) -> Path | None:
+    if Path(model).is_dir():
+        path = Path(model) / name
+        return path if path.is_file() else None
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(str(model), name))
+    except Exception:  # noqa: BLE001  a hub that does not answer is the loader's to report
+        return None
+
+
+@contextlib.contextmanager
+def open_weights(path: Path) -> Iterator[Any]:
+    """Give the open archive of a safetensors file. Raises WorkerError for a file that is not whole."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        archive = safe_open(path, framework="pt")
+    except SafetensorError as error:
+        raise WorkerError(
+            f"{path} is truncated or damaged: its {path.stat().st_size} bytes do not fit its header ({error})"
+        ) from error
+    with archive:
+        yield archive
+
+
+def list_names(path: Path) -> list[str]:
+    """Return the names of a file's tensors. Raises WorkerError for a file that is not whole."""
+    with open_weights(path) as archive:
+        return list(archive.keys())
 
 
 def read_tensors(files: list[Path]) -> Iterator[tuple[str, Any]]:
     """Yield name and tensor of every weight, one at a time. Raises WorkerError for a file that is not whole."""
-    from safetensors import safe_open
-
     for path in files:
-        require_whole(path)
-        with safe_open(path, framework="pt") as archive:
+        with open_weights(path) as archive:
             for name in archive.keys():  # noqa: SIM118  a safe_open is no mapping
                 yield name, archive.get_tensor(name)
+
+
+def read_shapes(model: str | Path) -> Tensors | None:
+    """Return what the files hold that `from_pretrained` would load, None where there are none.
+
+    Raises NoTensorsError for a pickle that holds something else than tensors by name.
+    """
+    if not (paths := find_weight_files(model)):
+        return None
+    shapes: Shapes = {}
+    integers: set[str] = set()
+    for path in paths:
+        if path.suffix == ".safetensors":
+            with open_weights(path) as archive:
+                for name in archive.keys():  # noqa: SIM118  no mapping
+                    part = archive.get_slice(name)
+                    shapes[name] = tuple(part.get_shape())
+                    if not part.get_dtype().startswith(_FLOATS):
+                        integers.add(name)
+        else:
+            import torch
+
+            tensors = torch.load(path, map_location="meta", weights_only=True)
+            if not _are_tensors(tensors):
+                raise NoTensorsError(*_describe_no_tensors(path, tensors))
+            shapes |= {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+            integers |= {name for name, tensor in tensors.items() if not tensor.is_floating_point()}
+    return Tensors(shapes, frozenset(integers))
+
+
+def _are_tensors(content: Any) -> bool:
+    import torch
+
+    return isinstance(content, dict) and all(isinstance(value, torch.Tensor) for value in content.values())
+
+
+def _describe_no_tensors(path: Path, content: Any) -> tuple[str, str]:
+    """Return what is wrong with a pickle, and what to do: to take its tensors out, where they lie one key deeper."""
+    message = f"{path} holds no tensors by name, as a model's file does: nothing of it would be loaded"
+    for key, value in content.items() if isinstance(content, dict) else ():
+        if value and _are_tensors(value):
+            command = shlex.join([sys.executable, "-c", _UNPACK.format(file=path.name, key=key)])
+            where = shlex.quote(str(path.parent))
+            return message, f"its weights lie under {key!r}; take them out: cd {where} && {command}"
+    return message, "call save_pretrained() in the program that wrote it"
 
 
 def scan_weights(files: list[Path]) -> WeightScan:
@@ -142,6 +232,14 @@ def scan_weights(files: list[Path]) -> WeightScan:
     )
 
 
+def require_sound(folder: Path, what: str) -> WeightScan:
+    """Return the scan of a folder's weights. Raises WorkerError, which begins with `what`, where they are damaged."""
+    scan = scan_weights(require_safetensors(folder))
+    if scan.problems:
+        raise WorkerError(*(f"{what}: {problem}" for problem in scan.problems))
+    return scan
+
+
 def hash_parameters(model: Any) -> dict[str, str]:
     """Return a hash of each parameter's values in float32, so that dtypes can be compared across."""
     return {
@@ -151,9 +249,6 @@ def hash_parameters(model: Any) -> dict[str, str]:
 
 
 def hash_file(path: Path) -> str:
-    """Return the sha256 of a file."""
+    """Return the sha256 of a file's content."""
     with path.open("rb") as stream:
-        digest = hashlib.sha256()
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()

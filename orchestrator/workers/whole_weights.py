@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.workers.failure import UnfitModelError
-from orchestrator.workers.tensor_files import NoTensorsError, Shapes, Tensors, read_tensor_files
 from orchestrator.workers.weight_names import (
     ADAPTER,
     TOP_HEAD,
@@ -24,6 +23,7 @@ from orchestrator.workers.weight_names import (
     name_command,
     rename,
 )
+from orchestrator.workers.weights import NoTensorsError, Shapes, Tensors, read_shapes
 
 # What a model is wanted for: its words, the scores of its own head or of one that is new on purpose, or its vectors.
 WORDS, SCORES, NEW_HEAD, VECTORS = USES = ("words", "scores", "new-head", "vectors")
@@ -108,7 +108,7 @@ def require_whole(model: str | Path, use: str, *, trust_remote_code: bool = Fals
 def judge_weights(model: str | Path, use: str, *, trust_remote_code: bool = False) -> Verdict:
     """Return what is wrong with the weights of a folder or hub id for one of `USES`."""
     try:
-        tensors = read_tensor_files(model)
+        tensors = read_shapes(model)
         if tensors is None:
             return Verdict(use, why_not="its weights are not there to look at")
         shapes = tensors.shapes

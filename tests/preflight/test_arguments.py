@@ -14,6 +14,8 @@ from orchestrator.backends.arguments.snapshots import items_of
 from orchestrator.checks import CHECKS
 from orchestrator.checks.arguments import check_arguments, find_command
 from orchestrator.plan.pipeline import build_plan
+from orchestrator.workers.__main__ import WORKERS as NAMED
+from orchestrator.workers.__main__ import load_worker
 from tests.jobs import TESTED
 from tests.shipped import NAMES, build_shipped_job
 
@@ -238,7 +240,9 @@ def test_orch_s_own_stages_have_command_lines_that_their_own_parsers_take(monkey
                 if module == "orchestrator.report":  # takes a folder and has no parser
                     assert len(words) == 1
                     continue
+                worker = module.removeprefix("orchestrator.workers.")
+                main = load_worker(worker) if worker in NAMED else importlib.import_module(module).main
                 with pytest.raises(Parsed):
-                    importlib.import_module(module).main(list(words))
+                    main(list(words))
     assert len(seen) >= 9
     assert {"orchestrator.workers.fresh", "orchestrator.workers.score", "orchestrator.data.prepare"} <= seen

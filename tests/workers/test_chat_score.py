@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.workers.chat import generate
+from orchestrator.workers import score
 from orchestrator.workers.chat import score as chat_score
 from orchestrator.workers.chat.encoding import Encoded, load_format, load_own_format
 from orchestrator.workers.chat.model import answer_all, load_chat_model, load_chat_tokenizer, take_batches
 from orchestrator.workers.chat.probes import BUILT
-from orchestrator.workers.chat.rows import read_chat_rows
 from orchestrator.workers.chat.score import cut_encoded
 from orchestrator.workers.chat.spec import parse_chat_spec
+from orchestrator.workers.eval_files import read_chat_rows
 from orchestrator.workers.failure import WorkerError
 
 SPEC = {
@@ -86,8 +86,8 @@ def trained(tokenizer):
 
 
 def run(model, data, out, spec=SPEC, **more):
-    options = argparse.Namespace(model=str(model), data=data, out=out, device="cpu", batch_size=None, **more)
-    chat_score.run(options, spec)
+    given = {"scoring": "spec.json", "device": "cpu", "batch_size": None, "cache": None, "corpus": None, **more}
+    score.run(argparse.Namespace(model=str(model), data=data, out=out, **given), spec)
     scores = [json.loads(line) for line in (out / "scores.jsonl").read_text(encoding="utf-8").splitlines()]
     return scores, json.loads((out / "scoring.json").read_text(encoding="utf-8"))
 
@@ -301,18 +301,22 @@ def test_rows_of_another_kind_are_refused(tmp_path):
     with pytest.raises(WorkerError, match="eval.jsonl:1: not"):
         read_chat_rows(path)
     path.write_text("\n")
-    with pytest.raises(WorkerError, match="holds no rows"):
+    with pytest.raises(WorkerError, match="nothing to score"):
         read_chat_rows(path)
 
 
 def test_prompts_and_conversations_are_answered(chat_model):
     plain = {"version": 1, "scorer": "chat", "max_length": 128, "max_new_tokens": 4}
     rows = [{"prompt": "tea?"}, {"messages": [user("tea?")]}, {"messages": [user("a"), assistant("b"), user("c")]}]
-    answers = generate.predict(chat_model, plain, rows, "cpu")
+
+    def ask(*rows):
+        return chat_score.predict(chat_model, plain, [(f"line {n}", row) for n, row in enumerate(rows, 1)], "cpu")[0]
+
+    answers = ask(*rows)
     assert [set(answer) for answer in answers] == [{"answer"}] * 3
     assert answers[0] == answers[1]
-    assert generate.predict(chat_model, plain, [], "cpu") == []
-    with pytest.raises(WorkerError, match="row 1 is not"):
-        generate.predict(chat_model, plain, [{"query": "x"}], "cpu")
+    assert ask() == []
+    with pytest.raises(WorkerError, match="line 1: not"):
+        ask({"query": "x"})
     with pytest.raises(WorkerError, match="where the user's is wanted"):
-        generate.predict(chat_model, plain, [{"messages": [user("a"), assistant("b")]}], "cpu")
+        ask({"messages": [user("a"), assistant("b")]})

@@ -5,8 +5,8 @@ import math
 
 import pytest
 
+from orchestrator.workers.cross_encoder.losses import LOSSES, LossSettings, guard_loss
 from orchestrator.workers.cross_encoder.rows import load_rows
-from orchestrator.workers.cross_encoder.settings import FORMS, LossSettings
 from orchestrator.workers.failure import WorkerError
 
 LN2 = math.log(2)
@@ -37,10 +37,8 @@ def compute(name: str, scores: list[float], inputs: list, labels: list, **change
     """Return the loss as a number, and its derivative by each score."""
     import torch
 
-    from orchestrator.workers.cross_encoder.losses import build_loss
-
     model = build_scorer(scores)
-    loss = build_loss(model, LossSettings(name, **changes))
+    loss = LOSSES[name].build(model, LossSettings(name, **changes))
     truth = [torch.tensor(row) for row in labels] if isinstance(labels[0], list) else torch.tensor(labels)
     value = loss(inputs, truth)
     value.backward()
@@ -204,17 +202,15 @@ def test_margin_mse_takes_a_sigmoid_before_it_compares():
 
 
 def test_no_loss_overflows_where_the_scores_are_far_apart():
-    for name, form in FORMS.items():
-        if form == "cross-encoder-lists":
+    for name, one in LOSSES.items():
+        if one.form == "cross-encoder-lists":
             value, gradient = compute(name, [-1e4, 1e4], [["q"], [["0", "1"]]], [[1.0, 0.0]])
             assert math.isfinite(value), name
             assert gradient[0] < 0 < gradient[1], name
 
 
 def test_a_loss_that_is_not_finite_ends_the_training_and_says_what_to_do():
-    from orchestrator.workers.cross_encoder.losses import build_loss, guard_loss
-
-    loss = build_loss(build_scorer([float("nan"), 0.0]), LossSettings("listwise_ce"))
+    loss = LOSSES["listwise_ce"].build(build_scorer([float("nan"), 0.0]), LossSettings("listwise_ce"))
     guard_loss(loss)
     import torch
 
@@ -250,10 +246,12 @@ MARGIN = {"query": "q", "positive": "d", "negative": "e", "label": 2.5}
 )
 def test_a_row_that_the_loss_cannot_learn_from_is_named_by_file_and_line(loss, row, words, tmp_path):
     path = tmp_path / "train.jsonl"
-    good = {"cross-encoder-pairs": PAIR, "cross-encoder-lists": LIST, "cross-encoder-margins": MARGIN}[FORMS[loss.type]]
+    good = {"cross-encoder-pairs": PAIR, "cross-encoder-lists": LIST, "cross-encoder-margins": MARGIN}[
+        LOSSES[loss.type].form
+    ]
     path.write_text(json.dumps(good) + "\n\n" + json.dumps(row) + "\n")
     with pytest.raises(WorkerError) as error:
-        load_rows(path, FORMS[loss.type], loss)
+        load_rows(path, loss)
     assert len(error.value.problems) == 1
     assert error.value.problems[0].startswith(f"{path}:3: ")
     assert words in error.value.problems[0]

@@ -10,7 +10,7 @@ from orchestrator.workers.embedding import search
 from orchestrator.workers.embedding.search import find_nearest
 from orchestrator.workers.embedding.spec import parse_spec
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.score_cache import find_entry
+from orchestrator.workers.score_store import find_entry
 from tests.workers.conftest import TOPICS
 from tests.workers.embedding_runs import (
     INSTRUCTION,
@@ -179,7 +179,7 @@ def test_queries_without_a_corpus_and_rows_of_another_kind_are_refused(tmp_path,
     with pytest.raises(WorkerError, match='eval.jsonl:1: not an object with the texts "docid", "text"'):
         score_with(tmp_path, decoder, data / "queries.jsonl", eval_file)
     twice = write_lines(tmp_path / "twice.jsonl", [{"docid": "d", "text": "a"}, {"docid": "d", "text": "b"}])
-    with pytest.raises(WorkerError, match="twice.jsonl:2: docid d is there twice"):
+    with pytest.raises(WorkerError, match="twice.jsonl:2: docid d appears twice"):
         score_with(tmp_path, decoder, data / "queries.jsonl", twice)
 
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.workers import package
+from orchestrator.workers.eval_files import read_candidates
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.reranker import package as reranker_package
-from orchestrator.workers.reranker.ranking_groups import read_candidates
 from orchestrator.workers.reranker.scoring import load_scorer
 from orchestrator.workers.reranker.scoring_spec import load_spec
 from orchestrator.workers.weights import hash_file

@@ -16,10 +16,10 @@ from orchestrator.workers.chat.encoding import join_turns, load_format, render_o
 from orchestrator.workers.chat.greedy_comparison import find_divergence
 from orchestrator.workers.chat.model import Answer, load_chat_tokenizer
 from orchestrator.workers.chat.probes import BUILT, SEVERAL_TURNS, build_chat_probes
-from orchestrator.workers.chat.rows import read_chat_rows
 from orchestrator.workers.chat.spec import parse_chat_spec
 from orchestrator.workers.chat.template import choose_template
 from orchestrator.workers.chat.template_writer import find_non_thinking_prefix, keeps_thinking
+from orchestrator.workers.eval_files import read_chat_rows
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.weights import hash_file
 from tests.workers.conftest import package_arguments, save_adapter

@@ -56,7 +56,7 @@ def test_no_rows_give_no_rows(packaged, ask):
 
 @pytest.mark.parametrize("row", [{"query": "a", "document": "b"}, {"text": "a"}, {"query": 3}, ["a"]])
 def test_a_row_that_is_not_one_text_is_refused_with_its_line(packaged, ask, row):
-    with pytest.raises(WorkerError, match="line 2 is not"):
+    with pytest.raises(WorkerError, match="line 2: not"):
         ask(packaged, [ROWS[0], row])
 
 

@@ -6,9 +6,10 @@ import math
 import pytest
 
 from orchestrator.workers import score
+from orchestrator.workers.eval_files import Candidate, read_candidates
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.reranker.ranking_groups import Candidate, read_candidates
 from orchestrator.workers.reranker.reference_scores import score_decoder
+from orchestrator.workers.reranker.score import score_candidates
 from orchestrator.workers.reranker.scoring import NATIVE_PREFIX, NATIVE_SUFFIX, Scorer, native_chat_template
 from orchestrator.workers.reranker.scoring_spec import DEFAULT_INSTRUCTION, load_spec
 from tests.workers.conftest import write_spec
@@ -108,7 +109,7 @@ def test_equal_pairs_are_scored_once_and_calls_never_mix_prompts():
     candidates = [
         Candidate("q", str(number), "query", "d" * (number % 3), "p" if number > 7 else None) for number in range(12)
     ]
-    scores = score.score_candidates(fake(calls=calls), candidates, batch_size=2)
+    scores = score_candidates(fake(calls=calls), candidates, batch_size=2)
     assert scores == [5.0 + number % 3 for number in range(12)]
     assert sum(count for count, _ in calls) == 6
     assert {prompt for _, prompt in calls} == {None, "p"}
@@ -118,7 +119,7 @@ def test_nan_scores_are_refused_with_their_number():
     candidates = [Candidate("q", str(number), "query", "d" * number) for number in range(5)]
     broken = fake(value=lambda text: math.nan if len(text) > 7 else 1.0)
     with pytest.raises(WorkerError, match="NaN or infinity for 2 of 5 pairs"):
-        score.score_candidates(broken, candidates, batch_size=4)
+        score_candidates(broken, candidates, batch_size=4)
 
 
 def test_a_rows_own_prompt_changes_its_score(tmp_path, decoder, eval_file):

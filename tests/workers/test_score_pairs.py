@@ -16,10 +16,10 @@ import pytest
 
 from orchestrator.workers import score_pairs
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.pair_file import digest_pair, read_pair_file
 from orchestrator.workers.reranker.scoring import Scorer, load_scorer
 from orchestrator.workers.reranker.scoring_spec import load_spec
-from orchestrator.workers.score_journal import open_journal
+from orchestrator.workers.score_pairs import digest_pair, read_pair_file
+from orchestrator.workers.score_store import open_journal
 from tests.workers.conftest import TOPICS, WORKERS, write_spec
 
 PLAIN = {"query_instruction": None, "passage_instruction": None, "max_length": 192}
@@ -51,7 +51,7 @@ def run(folder, model, scoring, pairs, **more):
 def score_with(scorer, path, cache=None):
     teacher = score_pairs.Teacher("a model", {"batch_size": 2}, "spec.json", "cpu")
     pairs = read_pair_file(path)
-    with open_journal(cache, pairs.digests) as journal:
+    with open_journal(cache, pairs.firsts) as journal:
         facts = score_pairs.score_missing(teacher, pairs, journal, scorer)
         return facts, dict(journal.scores)
 
@@ -136,13 +136,13 @@ def test_nothing_is_loaded_when_every_score_is_kept(tmp_path, tuned_encoder):
 def test_the_format_decides_where_scores_are_kept_and_the_batch_does_not(tmp_path, tuned_encoder):
     def place(**changes):
         raw = {"scorer": "cross-encoder", "max_length": 64, "batch_size": 8, **changes}
-        return score_pairs.find_journal(tmp_path, score_pairs.Teacher(str(tuned_encoder.model), raw, "", "cpu"))
+        return score_pairs.Teacher(str(tuned_encoder.model), raw, "", "cpu").find_journal(tmp_path)
 
     assert place() == place(batch_size=4, label="other")
     assert place() != place(max_length=65)
 
 
-def test_a_line_that_a_kill_left_unfinished_is_passed_over(tmp_path):
+def test_a_line_that_a_kill_left_unfinished_is_skipped(tmp_path):
     path = write_pairs(tmp_path / "pairs.jsonl", [("q", "a"), ("q", "bb"), ("q", "ccc")])
     with open_journal(tmp_path / "cache", {}) as kept:
         kept.append([(digest_pair("q", "a"), 0.5), (digest_pair("q", "bb"), 0.5)])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from orchestrator.workers.cross_encoder.settings import PAIRS, parse_settings
-from orchestrator.workers.cross_encoder.sharding import LAYERS, add_layers, save_whole
+from orchestrator.workers.cross_encoder.losses import PAIRS
+from orchestrator.workers.cross_encoder.model import LAYERS, load_model, name_layers, save_whole
+from orchestrator.workers.cross_encoder.settings import parse_settings
 from orchestrator.workers.failure import WorkerError
 
 
@@ -21,25 +24,27 @@ def settings(encoder, tmp_path_factory):
     return parse_settings(raw, "train.json")
 
 
+def name_layers_of(settings, arguments):
+    return name_layers(replace(settings, arguments=arguments))
+
+
 def test_the_layers_of_a_model_are_named_where_the_recipe_could_not(settings):
-    found = add_layers(settings, {"fsdp": True, "fsdp_config": {"state_dict_type": "FULL_STATE_DICT"}})
+    found = name_layers_of(settings, {"fsdp": True, "fsdp_config": {"state_dict_type": "FULL_STATE_DICT"}})
     assert found["fsdp_config"] == {"state_dict_type": "FULL_STATE_DICT", LAYERS: ["BertEmbeddings", "BertLayer"]}
 
 
 def test_layers_that_are_named_already_stay(settings):
     given = {"fsdp": True, "fsdp_config": {LAYERS: ["BertLayer"]}}
-    assert add_layers(settings, given) == given
+    assert name_layers_of(settings, given) == given
 
 
 def test_without_fsdp_nothing_is_added(settings):
-    assert add_layers(settings, {"learning_rate": 1e-5}) == {"learning_rate": 1e-5}
+    assert name_layers_of(settings, {"learning_rate": 1e-5}) == {"learning_rate": 1e-5}
 
 
 def test_gathered_weights_are_saved_whole_as_a_model_that_loads(settings, tmp_path):
     import torch
     from sentence_transformers import CrossEncoder
-
-    from orchestrator.workers.cross_encoder.model import load_model
 
     gathered = {name: tensor.clone() for name, tensor in load_model(settings).state_dict().items()}
     gathered = {name: tensor + 0.5 if tensor.is_floating_point() else tensor for name, tensor in gathered.items()}
@@ -50,8 +55,6 @@ def test_gathered_weights_are_saved_whole_as_a_model_that_loads(settings, tmp_pa
 
 
 def test_weights_that_are_not_the_whole_model_are_refused(settings, tmp_path):
-    from orchestrator.workers.cross_encoder.model import load_model
-
     gathered = load_model(settings).state_dict()
     gathered.pop(next(iter(gathered)))
     with pytest.raises(WorkerError, match="not the model's"):

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from orchestrator.workers import train_cross_encoder
-from orchestrator.workers.cross_encoder.finish import link_checkpoints
+from orchestrator.workers.cross_encoder.checkpoints import link_checkpoints
+from orchestrator.workers.cross_encoder.losses import LISTS, LOSSES, MARGINS, PAIRS
 from orchestrator.workers.cross_encoder.rows import Rows, build_ranking_samples, shuffle_parts
-from orchestrator.workers.cross_encoder.schedule import build_decay_arguments
-from orchestrator.workers.cross_encoder.settings import FORMS, LISTS, MARGINS, PAIRS, load_settings, parse_settings
+from orchestrator.workers.cross_encoder.settings import load_settings, parse_settings
+from orchestrator.workers.cross_encoder.trainer import build_arguments, build_decay_arguments
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.weights import hash_file
 from tests.workers.conftest import TOPICS, run_worker
@@ -68,7 +69,7 @@ def write_settings(out: Path, base: Path, files: dict[str, Path], loss: str, **c
     validation = changes.pop("validation", False)
     if validation:
         arguments["eval_strategy"] = "epoch"
-    form = FORMS[loss]
+    form = LOSSES[loss].form
     settings = {
         "version": 1,
         "model": str(base),
@@ -125,7 +126,7 @@ def without_dropout(base: Path, folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("loss", FORMS)
+@pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_trains_a_model_that_loads_and_scores(loss, encoder, files, tmp_path, capsys):
     from sentence_transformers import CrossEncoder
 
@@ -381,8 +382,6 @@ def test_arguments_that_transformers_does_not_know_are_refused_in_its_words(enco
 
 
 def test_nothing_is_reported_to_a_service_and_nan_is_never_filtered_unless_asked(encoder, files, tmp_path):
-    from orchestrator.workers.cross_encoder.arguments import build_arguments
-
     wanted = {"logging_nan_inf_filter": True, "disable_tqdm": False}
     arguments = build_arguments(
         load_settings(write_settings(tmp_path, encoder, files, "pointwise_bce", arguments=wanted))
@@ -428,25 +427,25 @@ def test_the_settings_that_recipes_render_are_read(root):
     found = sorted(root.glob("tests/golden/*/files/train.json"))
     assert len(found) > 3
     for path in found:
-        assert load_settings(path).loss.type in FORMS
+        assert load_settings(path).loss.type in LOSSES
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"epochs": 3}, "epochs is no setting"),
+        ({"epochs": 3}, "epochs is not a setting"),
         ({"version": 2}, "version 2"),
         ({"family": "both"}, "family is 'both'"),
         ({"num_labels": 3}, "num_labels is 3"),
         ({"max_length": 0}, "max_length must be"),
-        ({"train": ""}, "train must be a text"),
-        ({"validation": 3}, "validation must be a text or null"),
+        ({"train": ""}, "train must be a text that is not empty"),
+        ({"validation": 3}, "validation must be a text that is not empty or null"),
         ({"deterministic": 1}, "deterministic must be true or false"),
         ({"shuffle_ratio": 2}, "shuffle_ratio must be"),
         ({"stable_ratio": float("nan")}, "stable_ratio must be"),
         ({"form": PAIRS}, "lambda_loss learns from cross-encoder-lists"),
         ({"loss": {"type": "infonce"}}, "loss.type is 'infonce'; known are pointwise_bce"),
-        ({"loss": {"type": "lambda_loss", "temperature": 1}}, "loss.temperature is no setting"),
+        ({"loss": {"type": "lambda_loss", "temperature": 1}}, "loss.temperature is not a setting"),
         ({"loss": {"type": "lambda_loss", "graded": True}}, "loss.graded is a setting of listwise_ce"),
         ({"loss": {"type": "lambda_loss", "k": 0}}, "loss.k must be"),
         ({"loss": {"type": "pointwise_bce", "pos_weight": -1}, "form": PAIRS}, "loss.pos_weight must be"),
@@ -455,8 +454,8 @@ def test_the_settings_that_recipes_render_are_read(root):
         ({"family": "decoder", "format": {**FORMAT, "seq": 1}}, "format.seq must be a text"),
         ({"format": FORMAT}, "format belongs to decoders"),
         ({"early_stopping": {"patience": 2}}, "early_stopping needs validation rows"),
-        ({"early_stopping": {"patience": 0}, "validation": "/v"}, "patience is a whole number"),
-        ({"early_stopping": {"epochs": 2}, "validation": "/v"}, "early_stopping needs patience"),
+        ({"early_stopping": {"patience": 0}, "validation": "/v"}, "early_stopping.patience must be a whole number"),
+        ({"early_stopping": {"epochs": 2}, "validation": "/v"}, "early_stopping.patience is missing"),
         ({"arguments": {}}, "with output_dir"),
         ({"arguments": {"output_dir": "/o", "save_strategy": "no"}}, "would leave no model"),
     ],

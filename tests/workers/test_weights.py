@@ -5,7 +5,7 @@ import json
 import pytest
 
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.weights import require_safetensors, require_whole, scan_weights
+from orchestrator.workers.weights import read_tensors, require_safetensors, scan_weights
 
 
 def save(path, **tensors):
@@ -50,7 +50,7 @@ def test_a_file_cut_short_is_refused(tmp_path, torch):
     for length in (0, 4, 40, len(content) - 1):
         path.write_bytes(content[:length])
         with pytest.raises(WorkerError, match="truncated"):
-            require_whole(path)
+            dict(read_tensors([path]))
 
 
 def test_pickles_are_refused_and_so_is_an_incomplete_index(tmp_path):

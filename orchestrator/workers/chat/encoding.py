@@ -30,8 +30,8 @@ from orchestrator.workers.chat.template_writer import find_non_thinking_prefix
 from orchestrator.workers.failure import WorkerError
 
 if TYPE_CHECKING:
-    from orchestrator.workers.chat.rows import Message
     from orchestrator.workers.chat.spec import ChatSpec
+    from orchestrator.workers.eval_files import Message
 
 # an answer whose only use is that another one differs from it
 ANY_ANSWER = "a"

@@ -11,7 +11,6 @@ from orchestrator.workers.chat.checks import check_stop, check_template
 from orchestrator.workers.chat.encoding import ChatFormat, load_format
 from orchestrator.workers.chat.model import load_chat_tokenizer
 from orchestrator.workers.chat.probes import BUILT, build_chat_probes
-from orchestrator.workers.chat.rows import ChatRow, Message, read_chat_rows
 from orchestrator.workers.chat.spec import TEMPLATE_ARGUMENTS, ChatSpec, parse_chat_spec
 from orchestrator.workers.chat.template import Chosen, choose_template
 from orchestrator.workers.chat.verify import (
@@ -22,6 +21,7 @@ from orchestrator.workers.chat.verify import (
     build_questions,
     describe_probes,
 )
+from orchestrator.workers.eval_files import ChatRow, Message, read_chat_rows
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import write_json, write_text
 from orchestrator.workers.packaging import (

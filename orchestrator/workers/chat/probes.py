@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from orchestrator.workers.chat.rows import ChatRow, Message
+    from orchestrator.workers.eval_files import ChatRow, Message
 
 MAX_FROM_DATA = 16
 # a longer probe would cost more than it shows

@@ -7,9 +7,12 @@ the tokens that the training puts a loss on: the answer, the token that ends the
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from orchestrator.workers.chat.encoding import ChatFormat, Encoded, load_format, load_own_format
@@ -23,11 +26,12 @@ from orchestrator.workers.chat.model import (
     sum_nll,
     take_batches,
 )
-from orchestrator.workers.chat.rows import ChatRow, read_chat_rows
 from orchestrator.workers.chat.spec import ChatSpec, parse_chat_spec
+from orchestrator.workers.eval_files import ChatRow, Message, parse_messages, read_chat_rows
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.progress import Progress
-from orchestrator.workers.score_files import open_scoring
+from orchestrator.workers.reranker.scoring import choose_device
+from orchestrator.workers.score import Scored
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,17 @@ class Cut:
 
     encoded: Encoded
     taken_from: str | None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model with its tokenizer and format, the conversations within `max_length`, and the prompts to answer."""
+
+    model: Any
+    tokenizer: Any
+    chat: ChatFormat
+    cuts: list[Cut]
+    prompts: list[list[int]]
 
 
 def cut_encoded(encoded: Encoded, max_length: int) -> Cut:
@@ -100,67 +115,105 @@ def describe_answers(spec: ChatSpec, answers: list[Answer], seconds: float) -> d
     }
 
 
-def build_lines(rows: list[ChatRow], cuts: list[Cut], sums: list[float], texts: list[str]) -> list[dict[str, Any]]:
-    """Return the lines of scores.jsonl."""
-    return [
-        {
-            "id": row.id,
-            "nll": nll,
-            "tokens": len(cut.encoded.targets),
-            "generation": texts[index] if index < len(texts) else None,
-        }
-        for index, (row, cut, nll) in enumerate(zip(rows, cuts, sums, strict=True))
-    ]
+@dataclass(frozen=True)
+class ChatJob:
+    """The conversations of an eval file, in its order."""
 
+    spec: ChatSpec
+    rows: list[ChatRow]
 
-def run(options: argparse.Namespace, raw: dict[str, Any]) -> int:
-    """Write scores.jsonl and scoring.json (last) into `options.out`.
+    @property
+    def batch_size(self) -> int:
+        """Conversations of one batch."""
+        return self.spec.batch_size
 
-    `options` has model, data, out, device and batch_size (None: the spec's). Raises WorkerError.
-    """
-    spec = parse_chat_spec(raw, str(getattr(options, "scoring", "the scoring spec")))
-    if options.batch_size:
-        spec = replace(spec, batch_size=options.batch_size)
-    rows = read_chat_rows(options.data)
-    scoring = open_scoring(options, raw, spec.batch_size)
-    if scoring.restore(lambda kept: [line["id"] for line in kept] == [row.id for row in rows]):
-        return 0
-    started = time.monotonic()
-    tokenizer = load_chat_tokenizer(options.model, trust_remote_code=spec.trust_remote_code)
-    chat = load_format(tokenizer, spec)
-    cuts = [cut_encoded(chat.encode(row.messages, row.reference), spec.max_length) for row in rows]
-    prompts = [chat.encode_prompt(row.messages)[-spec.max_length :] for row in rows[: spec.generate]]
-    model = load_chat_model(options.model, spec.dtype, scoring.device, trust_remote_code=spec.trust_remote_code)
-    stop_ids, pad = find_stop_ids(model, tokenizer, chat.stop_id), choose_pad(tokenizer)
-    loaded = time.monotonic()
-    progress = Progress(total=len(rows) + len(prompts))
-    sums = score_rows(model, cuts, pad, spec.batch_size, progress)
-    scored = time.monotonic()
-    answers = answer_all(
-        model,
-        prompts,
-        pad=pad,
-        stop_ids=stop_ids,
-        max_new_tokens=spec.max_new_tokens,
-        batch_size=spec.batch_size,
-        advance=progress.advance,
-    )
-    generated = time.monotonic()
-    texts = [tokenizer.decode(answer.ids, skip_special_tokens=True) for answer in answers]
-    lengths = describe_cuts(spec, cuts)
-    scoring.write(
-        build_lines(rows, cuts, sums, texts),
-        {
-            "dtype_used": spec.dtype,
+    def fits(self, rows: list[dict[str, Any]]) -> bool:
+        """Tell whether the lines are those of the conversations."""
+        return [line["id"] for line in rows] == [row.id for row in self.rows]
+
+    def load(self, model: str, device: str) -> Loaded:
+        """Return the model, and the conversations in the ids that it reads."""
+        spec = self.spec
+        tokenizer = load_chat_tokenizer(model, trust_remote_code=spec.trust_remote_code)
+        chat = load_format(tokenizer, spec)
+        cuts = [cut_encoded(chat.encode(row.messages, row.reference), spec.max_length) for row in self.rows]
+        prompts = [chat.encode_prompt(row.messages)[-spec.max_length :] for row in self.rows[: spec.generate]]
+        language_model = load_chat_model(model, spec.dtype, device, trust_remote_code=spec.trust_remote_code)
+        return Loaded(language_model, tokenizer, chat, cuts, prompts)
+
+    def score(self, loaded: Loaded) -> Scored:
+        """Return -log p of each reference, and the model's own answers to the first prompts."""
+        model, tokenizer, chat, cuts = loaded.model, loaded.tokenizer, loaded.chat, loaded.cuts
+        stop_ids, pad = find_stop_ids(model, tokenizer, chat.stop_id), choose_pad(tokenizer)
+        progress = Progress(total=len(self.rows) + len(loaded.prompts))
+        started = time.monotonic()
+        sums = score_rows(model, cuts, pad, self.batch_size, progress)
+        scored = time.monotonic()
+        answers = answer_all(
+            model,
+            loaded.prompts,
+            pad=pad,
+            stop_ids=stop_ids,
+            max_new_tokens=self.spec.max_new_tokens,
+            batch_size=self.batch_size,
+            advance=progress.advance,
+        )
+        generating_s = time.monotonic() - scored
+        texts = [tokenizer.decode(answer.ids, skip_special_tokens=True) for answer in answers]
+        rows = [
+            {"id": row.id, "nll": nll, "tokens": len(cut.encoded.targets), "generation": text}
+            for row, cut, nll, text in itertools.zip_longest(self.rows, cuts, sums, texts)
+        ]
+        lengths = describe_cuts(self.spec, cuts)
+        facts = {
+            "dtype_used": self.spec.dtype,
             "rows": len(rows),
             **lengths,
             "loss": sum(sums) / lengths["tokens"],
-            **describe_answers(spec, answers, generated - scored),
-            "loading_s": round(loaded - started, 3),
-            "scoring_s": round(scored - loaded, 3),
+            **describe_answers(self.spec, answers, generating_s),
+            "scoring_s": round(scored - started, 3),
             **chat.facts,
             "stop_ids": stop_ids,
-            "other_prompts_in_own_template": count_other_prompts(tokenizer, spec, chat, rows),
-        },
+            "other_prompts_in_own_template": count_other_prompts(tokenizer, self.spec, chat, self.rows),
+        }
+        return Scored(rows, facts)
+
+
+def open_job(raw: dict[str, Any], options: argparse.Namespace) -> ChatJob:
+    """Return the job. Raises WorkerError for a bad spec or eval file."""
+    return ChatJob(parse_chat_spec(raw, str(options.scoring)), read_chat_rows(options.data))
+
+
+def read_messages(where: str, row: dict[str, Any]) -> list[Message]:
+    """Return the conversation of one row, `{"prompt": text}` or `{"messages": […]}`. Raises WorkerError."""
+    if isinstance(row.get("prompt"), str):
+        return [{"role": "user", "content": row["prompt"]}]
+    messages = parse_messages(row.get("messages"))
+    if messages is None:
+        raise WorkerError(f'{where}: not {{"prompt": TEXT}} or {{"messages": [{{"role", "content"}}, …]}}')
+    if messages[-1]["role"] != "user":
+        raise WorkerError(f"{where}: its last message is the {messages[-1]['role']}'s, where the user's is wanted")
+    return messages
+
+
+def predict(
+    model: Path, raw: dict[str, Any], rows: Sequence[tuple[str, dict[str, Any]]], device: str | None
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return `{"answer": text}` for each row, greedy, in the folder's own chat template. Raises WorkerError."""
+    spec = parse_chat_spec(raw, str(model / "scoring.json"))
+    conversations = [read_messages(*row) for row in rows]
+    if not conversations:
+        return [], {}
+    tokenizer = load_chat_tokenizer(str(model), trust_remote_code=spec.trust_remote_code)
+    chat = load_own_format(tokenizer, spec.system)
+    prompts = [chat.encode_prompt(messages)[-spec.max_length :] for messages in conversations]
+    loaded = load_chat_model(str(model), spec.dtype, choose_device(device), trust_remote_code=spec.trust_remote_code)
+    answers = answer_all(
+        loaded,
+        prompts,
+        pad=choose_pad(tokenizer),
+        stop_ids=find_stop_ids(loaded, tokenizer, chat.stop_id),
+        max_new_tokens=spec.max_new_tokens,
+        batch_size=spec.batch_size,
     )
-    return 0
+    return [{"answer": tokenizer.decode(answer.ids, skip_special_tokens=True)} for answer in answers], {}

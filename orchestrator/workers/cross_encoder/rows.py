@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from orchestrator.workers.cross_encoder.settings import LISTS, MARGINS, PAIRS, LossSettings
+from orchestrator.workers.cross_encoder.losses import LISTS, LOSSES, MARGINS, PAIRS, RELEVANT, LossSettings
 from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.settings import is_number
 
 # the order of the keys is the order of the columns, which the losses go by
 KEYS = {
@@ -21,7 +21,6 @@ KEYS = {
     MARGINS: ("query", "positive", "negative", "label"),
 }
 TEXTS = {PAIRS: ("document",), LISTS: ("documents",), MARGINS: ("positive", "negative")}
-RELEVANT = 0.5  # a label of at least this counts as relevant where only yes or no is known
 MAX_PROBLEMS = 10
 SHUFFLED_FROM_CHARS = 100  # FlagEmbedding/abc/finetune/reranker/AbsDataset.py: a document of more is cut
 SHUFFLED_ORDERS = ((0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
@@ -41,104 +40,75 @@ class Rows:
         return len(self.columns["query"])
 
     @property
-    def queries(self) -> int:
-        """How many different queries there are."""
-        return len(set(self.columns["query"]))
-
-    @property
     def documents(self) -> int:
         """How many documents there are, in all rows together."""
-        if self.form == LISTS:
-            return sum(map(len, self.columns["documents"]))
-        return self.count * len(TEXTS[self.form])
+        return sum(len(documents) for _, documents, _ in self.lists())
+
+    def lists(self) -> Iterator[tuple[str, list[str], list[float]]]:
+        """Yield query, documents and labels of every row; a positive has the label 1, a negative 0."""
+        for query, *texts in zip(*self.columns.values(), strict=True):
+            if self.form == LISTS:
+                yield query, *texts
+            elif self.form == PAIRS:
+                yield query, texts[:1], texts[1:]
+            else:
+                yield query, texts[:2], [1.0, 0.0]
 
 
-def load_rows(path: Path, form: str, loss: LossSettings) -> Rows:
+def load_rows(path: Path, loss: LossSettings) -> Rows:
     """Return a file's rows, labels as floats. Raises WorkerError with the first `MAX_PROBLEMS` bad lines."""
-    columns: dict[str, list[Any]] = {key: [] for key in KEYS[form]}
+    form = LOSSES[loss.type].form
+    rows: list[dict[str, Any]] = []
     problems: list[str] = []
     try:
         with path.open(encoding="utf-8-sig") as stream:
             for number, line in enumerate(stream, start=1):
                 if not line.strip():
                     continue
-                row, problem = parse_row(line, form, loss)
-                if problem:
-                    problems.append(f"{path}:{number}: {problem}")
+                try:
+                    rows.append(parse_row(line, form, loss))
+                except ValueError as error:
+                    problems.append(f"{path}:{number}: {error}")
                     if len(problems) == MAX_PROBLEMS:
                         break
-                for key, column in columns.items():
-                    column.append(row.get(key))
     except (OSError, UnicodeDecodeError) as error:
         raise WorkerError(f"{path}: the rows cannot be read: {error}") from error
     if problems:
         raise WorkerError(*problems)
-    if not columns["query"]:
+    if not rows:
         raise WorkerError(f"{path}: there is no row to learn from")
-    return Rows(columns, form)
+    return Rows({key: [row[key] for row in rows] for key in KEYS[form]}, form)
 
 
-def parse_row(line: str, form: str, loss: LossSettings) -> tuple[dict[str, Any], str | None]:
-    """Return a line's row and None, or what is wrong with it."""
+def parse_row(line: str, form: str, loss: LossSettings) -> dict[str, Any]:
+    """Return a line's row. Raises ValueError, which says what is wrong with it."""
     try:
         row = json.loads(line)
     except ValueError as error:
-        return {}, f"not JSON: {error}"
+        raise ValueError(f"not JSON: {error}") from error
     if not isinstance(row, dict) or set(row) != set(KEYS[form]):
-        return {}, f"a row of {form} is an object of {', '.join(KEYS[form])}"
-    problem = _find_text_problem(row, form)
-    if problem:
-        return row, problem
-    return (_list_row if form == LISTS else _pair_row)(row, loss)
+        raise ValueError(f"a row of {form} is an object of {', '.join(KEYS[form])}")
+    if form == LISTS and not (isinstance(row["documents"], list) and row["documents"]):
+        raise ValueError("documents must be a list of at least one text")
+    for name, text in _name_texts(row, form):
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"{name} must be a text that is not empty")
+    key = "labels" if form == LISTS else "label"
+    labels = row[key] if form == LISTS else [row[key]]
+    if not isinstance(labels, list) or (form == LISTS and len(labels) != len(row["documents"])):
+        raise ValueError(f"labels must be a list of {len(row['documents'])} numbers, one a document")
+    if bad := [label for label in labels if not is_number(label) or not math.isfinite(label)]:
+        raise ValueError(f"{key} {'hold' if form == LISTS else 'is'} {bad[0]!r}; it must be a finite number")
+    labels = [float(label) for label in labels]
+    if problem := LOSSES[loss.type].check(labels, loss):
+        raise ValueError(problem)
+    return {**row, key: labels if form == LISTS else labels[0]}
 
 
-def _find_text_problem(row: dict[str, Any], form: str) -> str | None:
-    texts = [("query", row["query"])]
-    for key in TEXTS[form]:
-        value = row[key]
-        if form == LISTS:
-            if not isinstance(value, list) or not value:
-                return "documents must be a list of at least one text"
-            texts += [(f"documents[{index}]", text) for index, text in enumerate(value)]
-        else:
-            texts.append((key, value))
-    bad = [name for name, text in texts if not isinstance(text, str) or not text.strip()]
-    return f"{bad[0]} must be a text that is not empty" if bad else None
-
-
-def _pair_row(row: dict[str, Any], loss: LossSettings) -> tuple[dict[str, Any], str | None]:
-    if not _is_finite(row["label"]):
-        return row, f"label is {row['label']!r}; it must be a finite number"
-    if loss.type == "pointwise_bce" and not 0 <= row["label"] <= 1:
-        return row, f"label is {row['label']}; pointwise_bce learns probabilities, from 0 to 1"
-    return {**row, "label": float(row["label"])}, None
-
-
-def _list_row(row: dict[str, Any], loss: LossSettings) -> tuple[dict[str, Any], str | None]:
-    labels = row["labels"]
-    if not isinstance(labels, list) or len(labels) != len(row["documents"]):
-        return row, f"labels must be a list of {len(row['documents'])} numbers, one a document"
-    bad = [label for label in labels if not _is_finite(label)]
-    if bad:
-        return row, f"labels hold {bad[0]!r}; each must be a finite number"
-    problem = _find_list_problem([float(label) for label in labels], loss)
-    return {**row, "labels": [float(label) for label in labels]}, problem
-
-
-def _find_list_problem(labels: list[float], loss: LossSettings) -> str | None:
-    if loss.type == "list_mle" and any(first < second for first, second in pairwise(labels)):
-        return "list_mle learns the order of the documents, and they are not sorted by label, highest first"
-    if loss.type == "listwise_ce" and loss.graded and (min(labels) < 0 or not sum(labels) > 0):
-        return "labels are read as a distribution: none may be below 0, and one must be above"
-    if loss.type == "listwise_ce" and not loss.graded:
-        relevant = sum(label >= RELEVANT for label in labels)
-        if relevant != 1:
-            return f"{relevant} documents are relevant; listwise_ce needs exactly one, or loss.graded: true"
-    return None
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def _name_texts(row: dict[str, Any], form: str) -> list[tuple[str, Any]]:
+    if form == LISTS:
+        return [("query", row["query"]), *((f"documents[{i}]", text) for i, text in enumerate(row["documents"]))]
+    return [(key, row[key]) for key in ("query", *TEXTS[form])]
 
 
 def shuffle_parts(rows: Rows, ratio: float, seed: int) -> Rows:
@@ -175,36 +145,15 @@ def build_ranking_samples(rows: Rows) -> list[dict[str, Any]]:
     Rows of one query are put together. There are none where a label lies outside [0, 1]: a teacher's scores say nothing
     of what is relevant.
     """
-    positives: dict[str, list[str]] = {}
-    negatives: dict[str, list[str]] = {}
-    for query, document, is_relevant in _judge(rows):
-        side = positives if is_relevant else negatives
-        known = side.setdefault(query, [])
-        if document not in known:
-            known.append(document)
+    relevant: dict[str, dict[str, None]] = {}
+    others: dict[str, dict[str, None]] = {}
+    for query, documents, labels in rows.lists():
+        for document, label in zip(documents, labels, strict=True):
+            if not 0 <= label <= 1:
+                return []
+            (relevant if label >= RELEVANT else others).setdefault(query, {})[document] = None
     return [
-        {"query": query, "positive": relevant, "negative": negatives[query]}
-        for query, relevant in positives.items()
-        if query in negatives
-    ]
-
-
-def _judge(rows: Rows) -> list[tuple[str, str, bool]]:
-    queries: Sequence[str] = rows.columns["query"]
-    if rows.form == MARGINS:
-        sides = (("positive", True), ("negative", False))
-        return [
-            (query, document, is_relevant)
-            for key, is_relevant in sides
-            for query, document in zip(queries, rows.columns[key], strict=True)
-        ]
-    lists = rows.form == LISTS
-    documents = rows.columns["documents"] if lists else [[text] for text in rows.columns["document"]]
-    labels = rows.columns["labels"] if lists else [[label] for label in rows.columns["label"]]
-    if any(not 0 <= label <= 1 for row in labels for label in row):
-        return []
-    return [
-        (query, document, label >= RELEVANT)
-        for query, texts, values in zip(queries, documents, labels, strict=True)
-        for document, label in zip(texts, values, strict=True)
+        {"query": query, "positive": list(documents), "negative": list(others[query])}
+        for query, documents in relevant.items()
+        if query in others
     ]

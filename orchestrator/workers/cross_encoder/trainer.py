@@ -1,18 +1,134 @@
-"""Settings, rows and model → the library's trainer, ready to train."""
+"""Settings, rows and model → the library's trainer, with what must hold for every training here."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from orchestrator.workers.cross_encoder.callbacks import build_callbacks, build_early_stopping
-from orchestrator.workers.cross_encoder.losses import build_loss, guard_loss
+from orchestrator.workers.cross_encoder.losses import LISTS, LOSSES, guard_loss
+from orchestrator.workers.cross_encoder.model import name_layers, save_whole
 from orchestrator.workers.cross_encoder.rows import Rows, build_ranking_samples
-from orchestrator.workers.cross_encoder.schedule import build_decay_arguments
-from orchestrator.workers.cross_encoder.settings import LISTS
-from orchestrator.workers.cross_encoder.sharding import save_whole
+from orchestrator.workers.cross_encoder.settings import Settings
+from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.progress import Progress
 
-if TYPE_CHECKING:
-    from orchestrator.workers.cross_encoder.settings import Settings
+# transformers looks for unused parameters unless told not to, and finds all of them unused: what a CrossEncoder returns
+# hides its tensors from DistributedDataParallel, which then ends with "mark a variable ready only once"
+DEFAULTS = {"report_to": "none", "ddp_find_unused_parameters": False}
+# what train.json may not turn: a loss of NaN must be seen, and bars would flood the log
+FIXED = {"logging_nan_inf_filter": False, "disable_tqdm": True}
+STABLE_SCHEDULE = "warmup_stable_decay"
+
+
+def build_arguments(settings: Settings) -> Any:
+    """Return the arguments. Raises WorkerError with transformers' own words for a name or value that it refuses."""
+    from sentence_transformers.cross_encoder import CrossEncoderTrainingArguments
+
+    wanted = {**DEFAULTS, **name_layers(settings), **FIXED, "full_determinism": settings.deterministic}
+    evaluates = wanted.get("eval_strategy", "no") != "no"
+    if settings.validation:
+        # without it there is no best checkpoint to link to
+        wanted.setdefault("metric_for_best_model", "eval_loss")
+        if not evaluates:
+            raise WorkerError("there are validation rows, and eval_strategy is no; set eval_strategy to steps or epoch")
+    elif evaluates:
+        raise WorkerError("eval_strategy is set, and there are no validation rows; set data.validation_ratio")
+    if settings.stable_ratio is not None:
+        given = wanted.setdefault("lr_scheduler_type", STABLE_SCHEDULE)
+        if given != STABLE_SCHEDULE:
+            raise WorkerError(f"stable_ratio belongs to lr_scheduler_type {STABLE_SCHEDULE}, not {given}")
+    try:
+        arguments = CrossEncoderTrainingArguments(**wanted)
+    except (TypeError, ValueError, ImportError, RuntimeError) as error:
+        raise WorkerError(f"the training's arguments are refused: {' '.join(str(error).split())}") from error
+    if arguments.world_size == 1:
+        # started by torchrun, one process counts as distributed, and the library then drops the last incomplete batch
+        arguments.dataloader_drop_last = bool(wanted.get("dataloader_drop_last", False))
+    return arguments
+
+
+def fit_batches(arguments: Any, train_rows: int, validation_rows: int | None) -> list[str]:
+    """Make every set fill at least one batch; return what the log must say about rows that are left out.
+
+    With several processes, or `dataloader_drop_last`, incomplete batches are dropped. Raises WorkerError where none
+    would be left.
+    """
+    if not arguments.dataloader_drop_last:
+        return []
+    processes = arguments.world_size
+    per_step = arguments.train_batch_size * processes
+    if train_rows < per_step:
+        raise WorkerError(
+            f"{train_rows} training rows are fewer than one batch of {arguments.train_batch_size} for each of "
+            f"{processes} processes, and incomplete batches are dropped; lower per_device_train_batch_size"
+        )
+    notes = []
+    if train_rows % per_step:
+        notes.append(f"each epoch leaves out {train_rows % per_step} training rows, which fill no batch of {per_step}")
+    if validation_rows is None:
+        return notes
+    if validation_rows < processes:
+        raise WorkerError(f"{validation_rows} validation rows are fewer than the {processes} processes")
+    if validation_rows < arguments.eval_batch_size * processes:
+        arguments.per_device_eval_batch_size = max(1, validation_rows // processes // max(1, arguments.n_gpu))
+        notes.append(f"validation runs in batches of {arguments.eval_batch_size}: it has {validation_rows} rows")
+    if unused := validation_rows % (arguments.eval_batch_size * processes):
+        notes.append(f"the validation loss leaves out {unused} rows, which fill no batch")
+    return notes
+
+
+def build_decay_arguments(total_steps: int, warmup_steps: int, stable_ratio: float) -> dict[str, int]:
+    """Return transformers' `lr_scheduler_kwargs` for linear warm-up, a constant part, and a cosine decay to 0.
+
+    transformers.optimization.get_wsd_schedule makes the stable part of what warm-up and decay leave. Raises WorkerError
+    when warm-up and stable part are longer than the training.
+    """
+    decay = total_steps - warmup_steps - round(stable_ratio * total_steps)
+    if decay < 0:
+        raise WorkerError(
+            f"warm-up takes {warmup_steps} of {total_steps} steps and stable_ratio {stable_ratio} more than are left; "
+            "lower one of the two"
+        )
+    return {"num_decay_steps": decay}
+
+
+def build_callbacks(settings: Settings) -> list[Any]:
+    """Return the callbacks; they stand behind the one that decides when to log and save, and see its decision."""
+    import torch
+    from transformers import EarlyStoppingCallback, TrainerCallback
+
+    class ProgressLines(TrainerCallback):  # type: ignore[misc]  # the trainer calls nothing else
+        """Prints `orch-progress STEP/STEPS`, also right before each line of losses, which has no number of its own."""
+
+        progress: Progress | None = None
+
+        def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+            if state.is_world_process_zero:
+                self.progress = Progress(total=state.max_steps, done=state.global_step)
+
+        def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
+            if self.progress is None:
+                return
+            if control.should_log:
+                self.progress = Progress(total=state.max_steps, done=state.global_step - 1)
+            self.progress.advance(state.global_step - self.progress.done)
+
+    class FiniteWeights(TrainerCallback):  # type: ignore[misc]
+        """Ends the training before a checkpoint of NaN: the step before may have had a finite loss."""
+
+        def on_step_end(self, _args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+            if control.should_save:
+                broken = [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
+                if broken:
+                    raise WorkerError(
+                        f"after step {state.global_step} {len(broken)} weights hold NaN or infinity ({broken[0]} …): "
+                        "the training has diverged; nothing of it is saved. Lower learning_rate"
+                    )
+
+        on_epoch_end = on_step_end
+
+    stopping = settings.early_stopping
+    more = [EarlyStoppingCallback(stopping.patience, stopping.threshold)] if stopping else []
+    return [ProgressLines(), FiniteWeights(), *more]
 
 
 def build_dataset(rows: Rows) -> Any:
@@ -61,11 +177,7 @@ def build_trainer(settings: Settings, arguments: Any, model: Any, train: Rows, v
             save_whole(settings, state_dict, folder)
             self.processing_class.save_pretrained(folder)
 
-    callbacks = build_callbacks()
-    if settings.early_stopping:
-        stopping = settings.early_stopping
-        callbacks.append(build_early_stopping(stopping.patience, stopping.threshold))
-    loss = build_loss(model, settings.loss)
+    loss = LOSSES[settings.loss.type].build(model, settings.loss)
     guard_loss(loss)
     return Trainer(
         model=model,
@@ -74,5 +186,5 @@ def build_trainer(settings: Settings, arguments: Any, model: Any, train: Rows, v
         eval_dataset=build_dataset(validation) if validation else None,
         loss=loss,
         evaluator=build_evaluator(validation, arguments) if validation else None,
-        callbacks=callbacks,
+        callbacks=build_callbacks(settings),
     )

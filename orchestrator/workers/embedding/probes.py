@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.workers.embedding.data import is_pair_file, read_corpus, read_queries, read_text_pairs
+from orchestrator.workers.eval_files import is_pair_file, read_corpus, read_queries, read_text_pairs
 from orchestrator.workers.reranker.probes import AWKWARD, EXAMPLES, FILLER, LONGEST_PROBE_TOKENS
 
 MAX_A_SIDE = 8

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.workers.reranker.ranking_groups import read_candidates
+from orchestrator.workers.eval_files import read_candidates
 
 if TYPE_CHECKING:
     from orchestrator.workers.reranker.scoring import Pair

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from orchestrator.workers.score_cache import copy_entry, find_entry, keep_entry
+from orchestrator.workers.score_store import copy_entry, find_entry, keep_entry
 
 SPEC = {"scorer": "cross-encoder", "max_length": 64, "label": "a", "name": "native"}
 

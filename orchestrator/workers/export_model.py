@@ -19,7 +19,7 @@ from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import fresh_folder
 from orchestrator.workers.merge import check_adapter
 from orchestrator.workers.tokenizer_files import copy_tokenizer, has_tokenizer
-from orchestrator.workers.weights import require_safetensors, scan_weights
+from orchestrator.workers.weights import require_sound
 
 SLOT = "{fresh}"
 WRITTEN = "written"  # what `{fresh}` stands for, inside the folder that is to be renamed
@@ -91,13 +91,11 @@ def check_written(folder: Path, module: str, required: list[str]) -> None:
     ]
     if missing:
         raise WorkerError(f"{module} left {', '.join(missing)} out or empty: what it wrote is no whole model")
-    scan = scan_weights(require_safetensors(folder))
-    problems = scan.problems or (() if scan.parameters else ("there are no weights in it",))
-    if problems:
-        raise WorkerError(*(f"what {module} wrote: {problem}" for problem in problems))
+    if not require_sound(folder, f"what {module} wrote").parameters:
+        raise WorkerError(f"what {module} wrote: there are no weights in it")
 
 
-def write_fresh(out: Path, module: str, arguments: list[str], required: list[str], tokenizer: Path | None) -> None:
+def export_model(out: Path, module: str, arguments: list[str], required: list[str], tokenizer: Path | None) -> None:
     """Run the module and rename what it wrote to `out`. Nothing is left behind when it fails."""
     for adapter in find_adapters(arguments):
         if (adapter / "adapter_config.json").is_file():
@@ -140,7 +138,7 @@ def main(argv: list[str]) -> int:
     refuse_existing(options.out, replace=options.replace)
     started = time.monotonic()
     try:
-        write_fresh(options.out, rest[0], arguments, options.require, options.tokenizer_from)
+        export_model(options.out, rest[0], arguments, options.require, options.tokenizer_from)
     except ModuleExitError as end:
         sys.stderr.write(f"fresh: {rest[0]} ended with {end}; nothing was kept\n")
         return end.code

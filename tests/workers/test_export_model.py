@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from orchestrator.workers import fresh
+from orchestrator.workers import export_model
 from orchestrator.workers.failure import WorkerError
 from tests.workers.conftest import run_worker, save_adapter
 
@@ -51,7 +51,7 @@ def out(tmp_path):
 
 def run(out, source, *more, options=()):
     written = ["folder_writer", "--from", str(source), "--output_dir", "{fresh}", *more]
-    return fresh.main(["--out", str(out), *map(str, options), "--", *written])
+    return export_model.main(["--out", str(out), *map(str, options), "--", *written])
 
 
 def test_a_module_writes_into_a_folder_that_gets_its_name_at_the_end(out, decoder):
@@ -121,17 +121,19 @@ def test_a_forgotten_tokenizer_is_added(out, decoder):
 
 def test_the_arguments_must_name_the_folder_and_the_module_must_be_there(out, decoder):
     with pytest.raises(WorkerError, match="holds {fresh}"):
-        fresh.main(["--out", str(out), "--", "folder_writer", "--output_dir", "x"])
+        export_model.main(["--out", str(out), "--", "folder_writer", "--output_dir", "x"])
     with pytest.raises(WorkerError, match="no module not_installed.cli"):
-        fresh.main(["--out", str(out), "--", "not_installed.cli", "{fresh}"])
+        export_model.main(["--out", str(out), "--", "not_installed.cli", "{fresh}"])
     with pytest.raises(SystemExit):
-        fresh.main(["--out", str(out)])
+        export_model.main(["--out", str(out)])
 
 
 def test_an_untrained_adapter_is_refused_before_anything_runs(out, decoder, tmp_path):
     save_adapter(decoder, tmp_path / "checkpoint-1", scale=0)
     with pytest.raises(WorkerError, match="every lora_B is zero"):
-        fresh.main(["--out", str(out), "--", "folder_writer", "--adapters", str(tmp_path / "checkpoint-1"), "{fresh}"])
+        export_model.main(
+            ["--out", str(out), "--", "folder_writer", "--adapters", str(tmp_path / "checkpoint-1"), "{fresh}"]
+        )
     assert not out.exists()
 
 

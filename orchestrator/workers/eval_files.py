@@ -1,0 +1,148 @@
+"""Read the prepared eval files: groups to rank, queries and the corpus that they search, pairs of texts, chats."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.folders import read_rows
+
+T = TypeVar("T")
+Message = dict[str, str]
+
+GROUP = '{"qid", "query", "documents": [{"docid", "text"}, …]}, with each docid once'
+CHAT = '{"id": …, "messages": […], "reference": …}, a chat row'
+
+
+class Candidate(NamedTuple):
+    """One (query, document) to score; `prompt` None is the spec's."""
+
+    qid: str
+    docid: str
+    query: str
+    document: str
+    prompt: str | None = None
+
+
+class Text(NamedTuple):
+    """A query or a document: its id and its words."""
+
+    id: str
+    text: str
+
+
+class TextPair(NamedTuple):
+    """Two texts that are compared; the first is the query's side."""
+
+    id: str
+    text1: str
+    text2: str
+
+
+@dataclass(frozen=True)
+class ChatRow:
+    """One conversation up to the answer that is wanted, and that answer."""
+
+    id: str
+    messages: list[Message]
+    reference: str
+
+    @property
+    def several_turns(self) -> bool:
+        """Whether an answer comes before the one that is wanted."""
+        return any(message["role"] == "assistant" for message in self.messages)
+
+
+def read_unique(path: Path, shape: str, key: str, parse: Callable[[dict[str, Any]], T | None]) -> list[T]:
+    """Return what `parse` makes of each row, in file order.
+
+    Raises WorkerError for no rows, one that `parse` makes nothing of, and a `key` that comes twice.
+    """
+    found: dict[Any, T] = {}
+    for where, row in read_rows(path, shape):
+        one = parse(row)
+        if one is None:
+            raise WorkerError(f"{where}: not {shape}; prepare the data again")
+        if row[key] in found:
+            raise WorkerError(f"{where}: {key} {row[key]} appears twice; prepare the data again")
+        found[row[key]] = one
+    if not found:
+        raise WorkerError(f"{path}: nothing to score")
+    return list(found.values())
+
+
+def pick_texts(row: dict[str, Any], names: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Return the named texts of a row, or None where one is missing."""
+    texts = tuple(text for name in names if isinstance(text := row.get(name), str))
+    return texts if len(texts) == len(names) else None
+
+
+def read_texts(path: Path, *names: str) -> list[tuple[str, ...]]:
+    """Return the named texts of every row; the first name is an id."""
+    shape = f"an object with the texts {', '.join(map(json.dumps, names))}"
+    return read_unique(path, shape, names[0], lambda row: pick_texts(row, names))
+
+
+def read_queries(path: Path) -> list[Text]:
+    """Return the queries of a retrieval eval file in file order."""
+    return [Text(*row) for row in read_texts(path, "qid", "query")]
+
+
+def read_corpus(path: Path) -> list[Text]:
+    """Return the documents in the order of their ids: equal scores are ranked in that order."""
+    return sorted((Text(*row) for row in read_texts(path, "docid", "text")), key=lambda found: found.id)
+
+
+def read_text_pairs(path: Path) -> list[TextPair]:
+    """Return the pairs of a pair eval file in file order."""
+    return [TextPair(*row) for row in read_texts(path, "pid", "text1", "text2")]
+
+
+def is_pair_file(path: Path) -> bool:
+    """Tell whether the first row is a pair of texts."""
+    first = next(read_rows(path, "a row of an eval file"), ("", {}))[1]
+    return pick_texts(first, ("pid", "text1", "text2")) is not None
+
+
+def read_candidates(path: Path) -> list[Candidate]:
+    """Return every candidate of the groups in file order."""
+    return [*itertools.chain.from_iterable(read_unique(path, GROUP, "qid", _parse_group))]
+
+
+def _parse_group(row: dict[str, Any]) -> list[Candidate] | None:
+    texts = pick_texts(row, ("qid", "query"))
+    documents = row.get("documents")
+    if texts is None or not isinstance(documents, list):
+        return None
+    found = [pick_texts(one, ("docid", "text")) for one in documents if isinstance(one, dict)]
+    named = {one[0]: one for one in found if one}
+    if not documents or len(named) != len(documents):
+        return None
+    return [Candidate(texts[0], docid, texts[1], text, row.get("prompt")) for docid, text in named.values()]
+
+
+def read_chat_rows(path: Path) -> list[ChatRow]:
+    """Return the rows of a chat eval file."""
+    return read_unique(path, CHAT, "id", _parse_chat)
+
+
+def _parse_chat(row: dict[str, Any]) -> ChatRow | None:
+    messages, reference = parse_messages(row.get("messages")), row.get("reference")
+    if messages is None or not isinstance(reference, str) or "id" not in row:
+        return None
+    return ChatRow(str(row["id"]), messages, reference)
+
+
+def parse_messages(value: Any) -> list[Message] | None:
+    """Return the messages with role and content only, or None where they are not a conversation."""
+    if not isinstance(value, list) or not value or not all(isinstance(message, dict) for message in value):
+        return None
+    messages = [{"role": message.get("role"), "content": message.get("content")} for message in value]
+    if all(one["role"] in {"system", "user", "assistant"} and isinstance(one["content"], str) for one in messages):
+        return messages
+    return None

@@ -1,0 +1,292 @@
+"""Scores on disk: what every scoring leaves, what is kept of it across runs, and single scores as they come.
+
+The same model, data, format and versions give the same scores. An entry that is damaged, that another user wrote, or
+that holds other rows than are asked for, counts as absent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import math
+import os
+import shutil
+import stat
+import sys
+import tempfile
+import zlib
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator.workers.environment import read_versions, weight_options
+from orchestrator.workers.folders import write_json, write_text
+from orchestrator.workers.model_identity import identify_model
+from orchestrator.workers.reranker.scoring import choose_device
+from orchestrator.workers.weights import hash_file
+
+Fits = Callable[[list[dict[str, Any]]], bool]
+
+SCORES, FACTS = NAMES = ("scores.jsonl", "scoring.json")
+_SUMS = "sums.json"  # the bytes and the sha256 of each of the two
+_LARGEST_BYTES = 1 << 31
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_APPEND = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """One model scored by one spec into `out`; `entry` is where the cache keeps it, None without one."""
+
+    model: str
+    spec: dict[str, Any]
+    device: str
+    out: Path
+    entry: Path | None
+
+    def restore(self, fits: Fits) -> bool:
+        """Copy what the cache keeps into `out`, if `fits` says that its rows are right; tell whether it was done."""
+        if self.entry is None or not copy_entry(self.entry, self.out, self.spec, fits):
+            return False
+        print(f"scored before with the same model, data and format: {self.entry}", flush=True)  # noqa: T201
+        return True
+
+    def write(self, rows: Iterable[dict[str, Any]], facts: dict[str, Any]) -> None:
+        """Write the rows and, last, what was scored and how; keep both in the cache."""
+        write_text(self.out / SCORES, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        write_json(self.out / FACTS, {**describe_scoring(self.model, self.spec, self.device), **facts})
+        if self.entry is not None:
+            keep_entry(self.entry, self.out)
+
+
+def open_scoring(options: argparse.Namespace, spec: dict[str, Any]) -> Scoring:
+    """Return what `options` ask for: model, data, out, device, and cache and corpus where they are given.
+
+    Raises WorkerError for a device that is not there.
+    """
+    device, cache = choose_device(options.device), options.cache
+    entry = find_entry(cache, options.model, spec, options.data, device, options.corpus) if cache else None
+    return Scoring(str(options.model), spec, device, Path(options.out), entry)
+
+
+def describe_scoring(model: str, spec: dict[str, Any], device: str) -> dict[str, Any]:
+    """Return how every scoring.json begins."""
+    return {"version": 1, "model": model, "spec": spec, "device": device, "versions": read_versions()}
+
+
+def all_scored(rows: Iterable[dict[str, Any]]) -> bool:
+    """Tell whether each row has a score, which is a number."""
+    return all(isinstance(row["score"], (int, float)) for row in rows)
+
+
+def describe_range(scores: Sequence[float], same: float = 0.0) -> dict[str, Any]:
+    """Return the facts about the scores; they are constant when they differ by no more than `same`."""
+    lowest, highest = min(scores), max(scores)
+    return {"min": lowest, "max": highest, "constant": highest - lowest <= same}
+
+
+def find_entry(  # noqa: PLR0917  the parts of a key
+    cache: Path, model: str, spec: dict[str, Any], data: Path | None, device: str, corpus: Path | None = None
+) -> Path | None:
+    """Return the folder where these scores belong; None for a model whose content nobody can tell from here.
+
+    Content decides, not names: a folder that was trained on, or a hub model that was updated, is another model. What
+    only names a spec (its label) does not count. `data` None is for scores that are kept pair by pair, of any data.
+    """
+    files = identify_model(model)
+    if files is None:
+        return None
+    parts: dict[str, Any] = {
+        "spec": {key: value for key, value in spec.items() if key not in {"name", "label"}},
+        "model": files,
+        "loading": weight_options(),
+        "versions": read_versions(),
+        "device": device,
+    }
+    parts |= {name: hash_file(path) for name, path in (("data", data), ("corpus", corpus)) if path is not None}
+    return cache / hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def copy_entry(entry: Path, out: Path, spec: dict[str, Any], fits: Fits = bool) -> bool:
+    """Copy kept scores to `out`, with this run's spec; return False where there are none.
+
+    `fits` says whether the rows are those that are asked for.
+    """
+    try:
+        kept = _read_entry(entry)
+        rows = [_parse(line) for line in kept[SCORES].splitlines()]
+        facts = _parse(kept[FACTS])
+        if not fits(rows):
+            return False
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+    write_text(out / SCORES, kept[SCORES])
+    write_json(out / FACTS, {**facts, "spec": spec, "from_cache": str(entry)})
+    return True
+
+
+def keep_entry(entry: Path, out: Path) -> None:
+    """Keep the scores in `out`, in the place of a damaged entry; a cache that cannot be written is no failure."""
+    with contextlib.suppress(OSError):
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(dir=entry.parent, prefix=f".{entry.name[:16]}."))
+        try:
+            sums = {name: _write_synced(part / name, (out / name).read_bytes()) for name in NAMES}
+            _write_synced(part / _SUMS, json.dumps(sums).encode())
+            if os.path.lexists(entry):
+                entry.rename(part / "old")
+            part.rename(entry)
+            _sync_folder(entry.parent)
+            shutil.rmtree(entry / "old", ignore_errors=True)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+@dataclass
+class Journal:
+    """The known scores by the digest of a pair, and the file that new ones are appended to, or None."""
+
+    descriptor: int | None = None
+    scores: dict[bytes, float] = field(default_factory=dict)
+
+    def append(self, found: Sequence[tuple[bytes, float]]) -> None:
+        """Keep new scores; a file that cannot be written any more costs only what a stop would lose."""
+        self.scores.update(found)
+        if self.descriptor is None:
+            return
+        rows = ({"pair": key.hex(), "score": score, "sum": _sum(key, score)} for key, score in found)
+        try:
+            _append_whole(self.descriptor, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        except OSError as error:
+            sys.stderr.write(f"scores are no longer kept: {error.strerror}\n")
+            self.descriptor = None
+
+
+@contextlib.contextmanager
+def open_journal(folder: Path | None, wanted: Container[bytes]) -> Iterator[Journal]:
+    """Give the journal of a folder with the kept scores of the wanted pairs; without a folder nothing is kept.
+
+    Several processes may append at once: each writes whole lines under a lock. A line that a killed one left unfinished
+    is skipped.
+    """
+    journal = Journal()
+    if folder is not None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            journal.descriptor = _open_own(folder / SCORES, _APPEND)
+        except OSError as error:
+            sys.stderr.write(f"{folder}: scores cannot be kept: {error.strerror}\n")
+    if (descriptor := journal.descriptor) is None:
+        yield journal
+        return
+    try:
+        with open(os.dup(descriptor), "rb") as stream:  # noqa: PTH123  a descriptor
+            stream.seek(0)
+            for found in filter(None, map(_parse_kept, stream)):
+                if found[0] in wanted:
+                    journal.scores.setdefault(*found)
+        yield journal
+    finally:
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+        os.close(descriptor)
+
+
+def _parse_kept(raw: bytes) -> tuple[bytes, float] | None:
+    """Return digest and score of a line; None for one that a kill or a damage has left."""
+    try:
+        row = _parse(raw)
+        key, score = bytes.fromhex(row["pair"]), row["score"]
+        return (key, score) if isinstance(score, float) and row["sum"] == _sum(key, score) else None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+def _sum(key: bytes, score: float) -> int:
+    """Return what tells a line that was changed on the disk."""
+    return zlib.crc32(key + repr(score).encode())
+
+
+def _append_whole(descriptor: int, data: bytes) -> None:
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        size = os.fstat(descriptor).st_size
+        if size and os.pread(descriptor, 1, size - 1) != b"\n":  # a killed process stopped within a line
+            data = b"\n" + data
+        while data:
+            data = data[os.write(descriptor, data) :]
+    finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def _read_entry(entry: Path) -> dict[str, str]:
+    """Return the text of an entry's files. Raises OSError, ValueError, KeyError or TypeError for a damaged one."""
+    if not stat.S_ISDIR((found := entry.lstat()).st_mode) or not _is_own(found):
+        raise OSError(f"{entry} is another's")
+    sums = _parse(_read(entry / _SUMS))
+    kept = {}
+    for name in NAMES:
+        data = _read(entry / name)
+        if _measure(data) != sums[name]:
+            raise ValueError(f"{entry / name} is damaged")
+        kept[name] = data.decode()
+    return kept
+
+
+def _read(path: Path) -> bytes:
+    with open(_open_own(path, _READ), "rb") as stream:
+        if os.fstat(stream.fileno()).st_size > _LARGEST_BYTES:
+            raise OSError(f"{path} is too large")
+        return stream.read()
+
+
+def _open_own(path: Path, flags: int) -> int:
+    """Open a file of the cache. Raises OSError for one that another user may have written."""
+    descriptor = os.open(path, flags, 0o600)
+    found = os.fstat(descriptor)
+    if stat.S_ISREG(found.st_mode) and _is_own(found):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EPERM, "it is another user's, or others may write it")
+
+
+def _is_own(found: os.stat_result) -> bool:
+    """Tell whether nobody else may have written a file or a folder of the cache."""
+    return found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _parse(text: str | bytes) -> dict[str, Any]:
+    """Return a JSON object. Raises TypeError or ValueError for anything else, and for NaN and infinity in it."""
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise TypeError("not a JSON object")
+    if any(isinstance(value, float) and not math.isfinite(value) for value in found.values()):
+        raise ValueError("a number is not finite")
+    return found
+
+
+def _write_synced(path: Path, data: bytes) -> list[int | str]:
+    """Write a file to the disk; return its length and its sha256."""
+    with path.open("xb") as stream:
+        os.fchmod(stream.fileno(), 0o600)
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    return _measure(data)
+
+
+def _measure(data: bytes) -> list[int | str]:
+    return [len(data), hashlib.sha256(data).hexdigest()]
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
