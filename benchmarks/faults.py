@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.logs.events import Step, load_events
 from orchestrator.machine import process
-from orchestrator.machine.process_table import read_table, with_descendants
+from orchestrator.machine.process import read_table, with_descendants
 from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import plan_from_json
 from orchestrator.run.folder import adopt_run

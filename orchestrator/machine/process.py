@@ -5,23 +5,25 @@ code to a file by rename. Nobody is recognised by pid alone (pids are reused): a
 time, and every process of a stage carries the stage's token in its environment, because launchers such as torchrun
 (torch/distributed/elastic/multiprocessing/subprocess_handler) start their workers in sessions of their own, where no
 signal to the launcher's group arrives.
+
+A process that was started with PYTHONFAULTHANDLER=1 writes the stacks of its threads to its stderr on SIGABRT, and dies
+of it. py-spy reads them from outside, where it is installed and the kernel lets it (ptrace).
 """
 
 from __future__ import annotations
 
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Protocol
-
-from orchestrator.machine import process_table
-from orchestrator.machine.process_table import PROC, Entry
 
 TOKEN_VARIABLE = "ORCH_STAGE_TOKEN"  # noqa: S105  (a marker, not a secret)
 # Python puts the working directory first on its path for -m and -c: what lies there would pass for any module.
@@ -41,6 +43,10 @@ exit "$1"
 """
 _STDERR = 2
 _DEFAULT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE)
+SPY_S = 10.0
+_PROC = Path("/proc")
+_START_FIELD = 19  # of /proc/PID/stat: the 22nd, the 20th after the name
+_ON_LINUX = sys.platform.startswith("linux")
 
 
 @dataclass(frozen=True)
@@ -76,48 +82,61 @@ class Completed:
     stderr: str
 
 
+@dataclass(frozen=True)
+class Entry:
+    """One process. `start` is opaque: equal pid and equal start mean the same process, whatever has died between."""
+
+    pid: int
+    parent: int
+    group: int
+    is_zombie: bool
+    start: str
+
+
 class Processes(Protocol):
     """What the supervisor needs of the operating system: this module satisfies it, tests pass a fake."""
 
     def spawn(self, launch: Launch, /) -> Child:
         """Start a stage."""
-        ...
 
     def reap(self, child: Child, /) -> int | None:
         """Return the exit code of our own child if it has just ended."""
-        ...
 
     def is_alive(self, pid: int, start: str, /) -> bool:
         """Tell whether that very process still runs."""
-        ...
 
-    def find_carriers(self, variable: str, /) -> tuple[int, ...]:
+    def find_with_env(self, variable: str, /) -> tuple[int, ...]:
         """Return the pids that were started with `NAME=value` in their environment."""
-        ...
 
     def find_members(self, child: Child, /) -> tuple[int, ...]:
         """Return the pids of everything that the stage started and that still runs."""
-        ...
 
     def signal_group(self, child: Child, number: int, /) -> None:
         """Signal the stage's process group."""
-        ...
 
     def signal_pids(self, pids: tuple[int, ...], number: int, /) -> None:
         """Signal processes one by one."""
-        ...
-
-    def self_identity(self) -> tuple[int, str]:
-        """Return this process's pid and start."""
-        ...
 
     def count_oom_kills(self) -> int | None:
         """Return how often the kernel has killed for memory here."""
-        ...
 
     def count_written_bytes(self, child: Child, /) -> dict[int, int]:
         """Return what each process of a stage has written to disks."""
-        ...
+
+    def find_suspended(self, pids: tuple[int, ...], /) -> tuple[int, ...]:
+        """Return those that are stopped by a signal or a debugger."""
+
+    def find_spy(self, python: str, /) -> str | None:
+        """Return the program py-spy."""
+
+    def read_stacks(self, spy: str, pid: int, /, *, suspended: bool) -> str | None:
+        """Return what py-spy says of a process."""
+
+    def has_faulthandler(self, pid: int, /) -> bool:
+        """Tell whether SIGABRT makes the process write its stacks."""
+
+    def forbid_core(self, pid: int, /) -> None:
+        """Keep an aborting process from writing its memory to the disk."""
 
 
 def spawn(launch: Launch) -> Child:
@@ -143,7 +162,7 @@ def spawn(launch: Launch) -> Child:
         setsigmask=[],
         setsigdef=_DEFAULT_SIGNALS,
     )
-    entry = _find_entry(pid)  # cannot be reused yet: it is our child and not reaped
+    entry = read_entry(pid)  # cannot be reused yet: it is our child and not reaped
     return Child(pid=pid, pgid=pid, start=entry.start if entry else "", token=launch.token)
 
 
@@ -180,29 +199,108 @@ def is_alive(pid: int, start: str) -> bool:
     """Tell whether the process with that pid and that start runs (a zombie does not)."""
     if pid <= 0:
         return False
-    entry = _find_entry(pid)
+    entry = read_entry(pid)
     return _answers(pid) if entry is None else entry.start == start and not entry.is_zombie
 
 
+def read_entry(pid: int) -> Entry | None:
+    """Return one process, or None when there is none of that pid."""
+    if _ON_LINUX:  # all of it in one read, and a start that no clock changes
+        with suppress(OSError, ValueError):
+            return parse_stat((_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace"))
+        return None
+    import psutil
+
+    with suppress(psutil.Error, OSError):
+        found = psutil.Process(pid)
+        is_zombie = found.status() == psutil.STATUS_ZOMBIE
+        return Entry(pid, found.ppid(), os.getpgid(pid), is_zombie, str(found.create_time()))
+    return None
+
+
+def parse_stat(text: str) -> Entry | None:
+    """Return the process of one /proc/PID/stat line (proc_pid_stat(5)); its name may hold spaces and parentheses."""
+    head, separator, tail = text.rpartition(")")
+    fields = tail.split()
+    if not separator or len(fields) <= _START_FIELD:
+        return None
+    start = f"{_boot_id()}:{fields[_START_FIELD]}"
+    return Entry(int(head.split(None, 1)[0]), int(fields[1]), int(fields[2]), fields[0] in ("Z", "X", "x"), start)
+
+
+@cache
+def _boot_id() -> str:
+    try:
+        return (_PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()[:8]
+    except OSError:
+        return "boot"
+
+
+def read_table() -> dict[int, Entry]:
+    """Return every process that can be seen, by its pid."""
+    import psutil
+
+    return {pid: entry for pid in psutil.pids() if (entry := read_entry(pid))}
+
+
+def with_descendants(table: dict[int, Entry], roots: set[int]) -> set[int]:
+    """Return `roots` and all that descend from them, whichever group or session they moved to."""
+    children: dict[int, list[int]] = {}
+    for entry in table.values():
+        children.setdefault(entry.parent, []).append(entry.pid)
+    found: set[int] = set()
+    todo = list(roots)
+    while todo:
+        pid = todo.pop()
+        if pid not in found:
+            found.add(pid)
+            todo.extend(children.get(pid, ()))
+    return found
+
+
+def has_env(pid: int, variable: str) -> bool:
+    """Tell whether a process was started with `NAME=value` in its environment (False when that may not be read)."""
+    import psutil
+
+    name, _, value = variable.partition("=")
+    with suppress(psutil.Error, OSError):
+        return bool(psutil.Process(pid).environ().get(name) == value)
+    return False
+
+
 def has_open(pid: int, path: Path) -> bool | None:
-    """Tell whether a process has that very file open; None where that cannot be seen."""
-    return process_table.has_open(pid, path) if _has_proc() else None
+    """Tell whether a process has that very file open, by whatever name; None where nobody may look, or nothing shows.
+
+    A copy of the file is another one.
+    """
+    try:
+        wanted = path.stat()
+        descriptors = list((_PROC / str(pid) / "fd").iterdir())
+    except OSError:
+        return None
+    for descriptor in descriptors:
+        with suppress(OSError):
+            if os.path.samestat(descriptor.stat(), wanted):
+                return True
+    return False
 
 
-def find_carriers(variable: str) -> tuple[int, ...]:
+def find_with_env(variable: str) -> tuple[int, ...]:
     """Return the pids that were started with `NAME=value` in their environment."""
-    return tuple(sorted(_find_carriers(variable, _read_table())))
+    import psutil
+
+    return tuple(pid for pid in sorted(psutil.pids()) if has_env(pid, variable))
 
 
 def find_members(child: Child) -> tuple[int, ...]:
     """Return the live pids of a stage: its launcher's group, all descendants, and whoever carries its token."""
-    table = _read_table()
-    roots = _find_carriers(f"{TOKEN_VARIABLE}={child.token}", table)
+    table = read_table()
+    roots = {pid for pid in table if has_env(pid, f"{TOKEN_VARIABLE}={child.token}")}
     leader = table.get(child.pid)
-    # a launcher carries its token, which `ps` does not always show: a record that names any other process is forged
-    if leader and leader.start == child.start and (leader.is_zombie or leader.pid in roots or not _has_proc()):
+    # a launcher carries its token: a record that names any other process is forged
+    if leader and leader.start == child.start and (leader.is_zombie or leader.pid in roots):
         roots |= {entry.pid for entry in table.values() if entry.group == child.pgid}
-    members = process_table.with_descendants(table, roots)
+    members = with_descendants(table, roots)
     return tuple(sorted(pid for pid in members if not table[pid].is_zombie and pid != os.getpid()))
 
 
@@ -214,7 +312,7 @@ def signal_group(child: Child, number: int) -> None:
 
 
 def signal_pids(pids: tuple[int, ...], number: int) -> None:
-    """Signal each process; those that are gone or not ours are passed over."""
+    """Signal each process; those that are gone or not ours are skipped."""
     for pid in pids:
         with suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
@@ -222,7 +320,7 @@ def signal_pids(pids: tuple[int, ...], number: int) -> None:
 
 def self_identity() -> tuple[int, str]:
     """Return the pid and the start of this process."""
-    entry = _find_entry(os.getpid())
+    entry = read_entry(os.getpid())
     return os.getpid(), entry.start if entry else ""
 
 
@@ -236,14 +334,19 @@ def count_oom_kills() -> int | None:
 
     Sources: memory.events (cgroup v2), memory.oom_control (v1), /proc/vmstat.
     """
-    counts = (_read_oom_kills(path) for path in (*_memory_cgroup_files(), PROC / "vmstat"))
+    counts = (_read_oom_kills(path) for path in (*_memory_cgroup_files(), _PROC / "vmstat"))
     return next((count for count in counts if count is not None), None)
 
 
 def count_written_bytes(child: Child) -> dict[int, int]:
     """Return how many bytes each process of a stage has caused to be written to disks; empty where nobody counts."""
-    counts = ((pid, process_table.read_written_bytes(pid)) for pid in find_members(child))
-    return {pid: count for pid, count in counts if count is not None}
+    import psutil
+
+    counts = {}
+    for pid in find_members(child):
+        with suppress(psutil.Error, OSError, AttributeError):  # macOS counts nothing
+            counts[pid] = psutil.Process(pid).io_counters().write_bytes
+    return counts
 
 
 def run(argv: tuple[str, ...], timeout_s: float, *, env: dict[str, str] | None = None, stdin: str = "") -> Completed:
@@ -291,6 +394,49 @@ def run_visibly(argv: tuple[str, ...]) -> int:
             raise
 
 
+def find_suspended(pids: tuple[int, ...]) -> tuple[int, ...]:
+    """Return those that are stopped by a signal (SIGSTOP, SIGTSTP) or a debugger."""
+    import psutil
+
+    def is_suspended(pid: int) -> bool:
+        with suppress(psutil.Error, OSError):
+            return psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+        return False
+
+    return tuple(filter(is_suspended, pids))
+
+
+def find_spy(python: str) -> str | None:
+    """Return the program py-spy: on PATH, or beside a backend's Python."""
+    beside = Path(python).with_name("py-spy")
+    return str(beside) if beside.is_file() else shutil.which("py-spy")
+
+
+def read_stacks(spy: str, pid: int, *, suspended: bool) -> str | None:
+    """Return what py-spy says of a process; None for one that is no Python, or that may not be looked into."""
+    # it halts the process while it looks, which never returns for one that is halted already
+    argv = (spy, "dump", "--pid", str(pid), *(["--nonblocking"] if suspended else []))
+    said = run(argv, SPY_S)
+    return said.stdout if said.exit_code == 0 and said.stdout.strip() else None
+
+
+def has_faulthandler(pid: int) -> bool:
+    """Tell whether SIGABRT makes the process write its stacks: Python, started with PYTHONFAULTHANDLER=1."""
+    import psutil
+
+    with suppress(psutil.Error, OSError):
+        return Path(psutil.Process(pid).exe()).name.startswith("python") and has_env(pid, "PYTHONFAULTHANDLER=1")
+    return False
+
+
+def forbid_core(pid: int) -> None:
+    """Keep a process that is about to abort from writing its memory (all of a model) to the disk."""
+    import psutil
+
+    with suppress(psutil.Error, OSError, ValueError, AttributeError):  # macOS limits only its own process
+        psutil.Process(pid).rlimit(psutil.RLIMIT_CORE, (0, 0))
+
+
 def _answers(pid: int) -> bool:
     """Tell whether there is such a process of ours, also where its entry cannot be read (no file handle is left)."""
     try:
@@ -310,33 +456,6 @@ def _find_inherited() -> list[int]:
     return found
 
 
-def _has_proc() -> bool:
-    return sys.platform.startswith("linux")
-
-
-def _read_table() -> dict[int, Entry]:
-    if _has_proc():
-        return process_table.read_table()
-    return process_table.parse_ps(run(("ps", "-axo", process_table.PS_COLUMNS), 10, env=_PS_ENV).stdout)
-
-
-def _find_entry(pid: int) -> Entry | None:
-    if _has_proc():
-        return process_table.read_entry(pid)
-    text = run(("ps", "-o", process_table.PS_COLUMNS, "-p", str(pid)), 10, env=_PS_ENV).stdout
-    return process_table.parse_ps(text).get(pid)
-
-
-def _find_carriers(variable: str, table: dict[int, Entry]) -> set[int]:
-    if _has_proc():
-        return {pid for pid in table if process_table.carries(pid, variable.encode())}
-    lines = run(("ps", "-axwwE", "-o", "pid=,command="), 10, env=_PS_ENV).stdout.splitlines()
-    return {int(line.split(None, 1)[0]) for line in lines if variable in line} & set(table)
-
-
-_PS_ENV = {"PATH": "/bin:/usr/bin", "LC_ALL": "C"}
-
-
 def _read_oom_kills(path: Path) -> int | None:
     try:
         rows = dict(line.split(None, 1) for line in path.read_text(encoding="ascii").splitlines())
@@ -347,7 +466,7 @@ def _read_oom_kills(path: Path) -> int | None:
 
 def _memory_cgroup_files() -> tuple[Path, ...]:
     try:
-        rows = (PROC / "self/cgroup").read_text(encoding="utf-8").splitlines()
+        rows = (_PROC / "self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
         return ()
     files: list[Path] = []

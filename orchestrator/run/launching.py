@@ -35,7 +35,7 @@ def clear_stale_build_locks(env: dict[str, str], processes: Processes) -> list[s
     if not folder:
         return []
     locks = list(_find_build_locks(Path(folder)))
-    if not locks or processes.find_carriers(f"{VARIABLE}={folder}"):
+    if not locks or processes.find_with_env(f"{VARIABLE}={folder}"):
         return []
     return [f"removed the lock that a killed compilation left: {path}" for path in locks if _remove_unheld(path)]
 

@@ -25,7 +25,7 @@ from orchestrator.logs.events import (
 from orchestrator.logs.follow import scrub_logs
 from orchestrator.logs.health import LossRules
 from orchestrator.logs.live import LiveLog
-from orchestrator.machine import process, process_stacks
+from orchestrator.machine import process
 from orchestrator.machine.json_files import load_json
 from orchestrator.machine.language import current_language
 from orchestrator.machine.process import Child, Processes
@@ -52,7 +52,7 @@ from orchestrator.run.state import (
     write_result,
     write_state,
 )
-from orchestrator.run.stopping import PATIENCE, Clock, Inspector, Interrupts, Patience, counted_interrupts, stop_stage
+from orchestrator.run.stopping import PATIENCE, Clock, Interrupts, Patience, counted_interrupts, stop_stage
 from orchestrator.run.watch import Limits, Surroundings, watch_stage
 
 
@@ -142,7 +142,6 @@ def run_plan(
     *,
     clock: Clock = time,
     processes: Processes = process,
-    inspector: Inspector = process_stacks,
     listener: Listener | None = None,
     interrupts: Interrupts | None = None,
     patience: Patience = PATIENCE,
@@ -165,7 +164,7 @@ def run_plan(
         refuse_links(plan, run_dir)
         counted = interrupts or stack.enter_context(counted_interrupts())
         events = EventLog(run_dir.events_jsonl, clock.time, listener)
-        edges = Surroundings(processes, inspector, clock, counted, events.emit, lambda: show_life(run_dir), patience)
+        edges = Surroundings(processes, clock, counted, events.emit, lambda: show_life(run_dir), patience)
         state = RunState("running", started=clock.time())
         watch = load_watch(plan)
         if stall_s is not None:

@@ -11,7 +11,7 @@ from orchestrator.logs.live import LiveLog
 from orchestrator.machine.process import Child, Processes
 from orchestrator.machine.rundir import StageDir
 from orchestrator.run.state import HEARTBEAT_S, LaunchRecord, read_exit_code
-from orchestrator.run.stopping import Clock, Inspector, Interrupts, Patience, Stacks, dump_stacks, stop_stage
+from orchestrator.run.stopping import Clock, Interrupts, Patience, Stacks, dump_stacks, stop_stage
 
 # Lines that are no steps (an evaluation, a save, a warning that repeats) show that the process lives, not that it
 # trains: for a while they count, and for good in a stage that has never shown a step.
@@ -142,7 +142,6 @@ class Surroundings:
     """The edges that a watch works with, so that tests can put fakes in their place."""
 
     processes: Processes
-    inspector: Inspector
     clock: Clock
     interrupts: Interrupts
     emit: Callable[[Event], None]
@@ -231,9 +230,7 @@ def _emit_all(events: list[Event], limits: Limits, edges: Surroundings) -> RowsL
 
 
 def _dump_stacks(child: Child, record: LaunchRecord, folder: StageDir, edges: Surroundings) -> Stacks:
-    return dump_stacks(
-        child, folder, record.argv[0], processes=edges.processes, clock=edges.clock, inspector=edges.inspector
-    )
+    return dump_stacks(child, folder, record.argv[0], processes=edges.processes, clock=edges.clock)
 
 
 def _reap_strays(stage: str, child: Child, edges: Surroundings) -> None:

@@ -240,7 +240,7 @@ class FakeProcesses:
     def is_alive(self, _pid, start):
         return self.alive and start == "s"
 
-    def find_carriers(self, _variable):
+    def find_with_env(self, _variable):
         return ()
 
     def find_members(self, child):
@@ -261,14 +261,20 @@ class FakeProcesses:
         if self.alive and number in self.dies_of:
             self.end(128 + number, write=number != signal.SIGKILL)
 
-    def self_identity(self):
-        return 1, "s"
-
     def count_oom_kills(self):
         return self.oom_kills
 
     def count_written_bytes(self, child):
         return dict.fromkeys(self.find_members(child), self.written)
+
+    def find_suspended(self, _pids):
+        return ()
+
+    def find_spy(self, _python):
+        return None
+
+    def has_faulthandler(self, _pid):
+        return False
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.logs.events import Event, Message, load_events
-from orchestrator.machine.process_table import read_table
+from orchestrator.machine.process import read_table
 from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import Command, Plan, Resume, Stage
 from orchestrator.run.folder import adopt_run

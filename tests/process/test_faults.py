@@ -16,7 +16,7 @@ import pytest
 from orchestrator.errors import RunFolderError, StageFailedError
 from orchestrator.logs.events import Message, StageStarted, Step, load_events
 from orchestrator.machine import process
-from orchestrator.machine.process_table import read_table
+from orchestrator.machine.process import read_table
 from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import Command, Stage
 from orchestrator.run.loop import run_plan

@@ -39,23 +39,10 @@ def replay(make_stage, make_plan, run_dir, fake, clock, interrupts):
         fields = {name: more.pop(name) for name in ("timeout_s", "flat_loss") if name in more}
         plan = make_plan(*(make_stage(f"{n:02d}-work", **fields) for n in range(1, stages + 1)))
         plan = replace(plan, recipe={"watch": more.pop("watch")} if "watch" in more else {})
-        edges = {"clock": clock, "processes": fake, "inspector": NothingToSee(), "interrupts": interrupts}
+        edges = {"clock": clock, "processes": fake, "interrupts": interrupts}
         return run_plan(plan, run_dir, patience=PATIENCE, **edges, **more)
 
     return replay
-
-
-class NothingToSee:
-    """An inspector of processes that are not there."""
-
-    def find_suspended(self, _pids):
-        return ()
-
-    def find_spy(self, _python):
-        return None
-
-    def has_faulthandler(self, _pid):
-        return False
 
 
 def writes(text="x"):

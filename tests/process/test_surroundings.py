@@ -285,7 +285,7 @@ def test_a_command_that_is_told_to_end_takes_its_probe_along(tmp_path):
 
 def find_sleepers():
     found = []
-    for pid in process._read_table():
+    for pid in process.read_table():
         with contextlib.suppress(OSError):
             if b"987.125" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
                 found.append(pid)

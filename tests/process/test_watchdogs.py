@@ -12,8 +12,8 @@ import pytest
 
 from orchestrator.errors import StageFailedError, StalledError
 from orchestrator.logs.events import Message, StageFinished, StageStarted, load_events
-from orchestrator.machine import process, process_stacks
-from orchestrator.machine.process_table import read_table
+from orchestrator.machine import process
+from orchestrator.machine.process import read_table
 from orchestrator.recipe.plan import Fallback, Resume
 from orchestrator.run.loop import run_plan
 from orchestrator.run.state import load_launch, read_state
@@ -54,7 +54,7 @@ def hangs(run_dir):
         log = run_dir.stage("01-train").stderr_log
         if not child or not child.pid or not log.exists() or "3/" not in log.read_text():
             return False
-        return bool(process_stacks.find_suspended(process.find_members(child)))
+        return bool(process.find_suspended(process.find_members(child)))
 
     return hangs
 
@@ -69,10 +69,10 @@ def watch(run_dir, hangs):
 
 
 class WithoutSpy:
-    """The real inspector on a machine without py-spy."""
+    """The real processes on a machine without py-spy."""
 
     def __getattr__(self, name):
-        return getattr(process_stacks, name)
+        return getattr(process, name)
 
     def find_spy(self, _python):
         return None
@@ -91,7 +91,7 @@ def test_a_hanging_stage_shows_where_it_hangs_and_who_is_suspended_and_leaves_no
     watch, hanging, make_plan, run_dir, args
 ):
     with pytest.raises(StalledError) as caught:
-        watch(make_plan(hanging(*args)), inspector=WithoutSpy())
+        watch(make_plan(hanging(*args)), processes=WithoutSpy())
     problem = caught.value.problems[0]
     said = run_dir.stage("01-train").stderr_log.read_bytes().decode()
     assert "01-train said nothing new for 50 s, since 2" in problem.message
@@ -126,7 +126,7 @@ def test_py_spy_is_asked_where_it_is_installed_and_kills_nobody(watch, hanging, 
             return str(spy)
 
     with pytest.raises(StalledError) as caught:
-        watch(make_plan(hanging()), inspector=WithSpy())
+        watch(make_plan(hanging()), processes=WithSpy())
     stacks = run_dir.stage("01-train").stacks_txt
     assert "python hangs.py" in stacks.read_text()
     assert caught.value.problems[0].where.path == str(stacks)
@@ -136,7 +136,7 @@ def test_py_spy_is_asked_where_it_is_installed_and_kills_nobody(watch, hanging, 
 def test_py_spy_is_found_beside_the_backends_python(tmp_path):
     spy = tmp_path / "py-spy"
     spy.write_text("")
-    assert process_stacks.find_spy(str(tmp_path / "python")) == str(spy)
+    assert process.find_spy(str(tmp_path / "python")) == str(spy)
 
 
 def test_a_suspended_trainer_is_stopped_and_goes_on_where_it_was(watch, make_training, make_plan, run_dir):
@@ -144,7 +144,7 @@ def test_a_suspended_trainer_is_stopped_and_goes_on_where_it_was(watch, make_tra
     argv = (sys.executable, str(BAD / "suspends_itself.py"), *stage.command.argv[2:])
     plan = make_plan(replace(stage, command=replace(stage.command, argv=argv)))
     with pytest.raises(StalledError, match=r"is stopped \(state T\)"):
-        watch(plan, inspector=WithoutSpy())
+        watch(plan, processes=WithoutSpy())
     assert watch(plan).exit_code == 0
     starts = [event for event in load_events(run_dir.events_jsonl) if isinstance(event, StageStarted)]
     assert [start.resumed_from and start.resumed_from[-1] for start in starts] == [None, "4"]

@@ -64,7 +64,7 @@ def run(tmp_path) -> RunDir:
 
 
 def identify(child: subprocess.Popen[str]) -> dict[str, object]:
-    entry = process._find_entry(child.pid)
+    entry = process.read_entry(child.pid)
     assert entry is not None
     return {"pid": child.pid, "start": entry.start}
 

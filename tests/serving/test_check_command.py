@@ -13,8 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.machine.process_table import PROC
-
 ORCH = (sys.executable, "-c", "from orchestrator.cli import main; main()")
 
 
@@ -28,7 +26,7 @@ def orch(*argv: str, mode: str = "", **env: str) -> subprocess.CompletedProcess[
 def running(marker: str) -> list[str]:
     """Return the command lines of live processes that hold `marker`."""
     found = []
-    for path in PROC.glob("[0-9]*/cmdline"):
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             text = path.read_bytes().replace(b"\0", b" ").decode()
         except OSError:
