@@ -43,21 +43,36 @@ class LossProblem:
     stops: bool = False
 
 
+class _Streak:
+    """The newest reports in a row that show one thing, and the look at the log that brought the first of them."""
+
+    def __init__(self) -> None:
+        self.reports: list[Step] = []
+        self.since = 0
+
+    def take(self, step: Step, look: int, *, shown: bool) -> None:
+        """Lengthen the row by a report that shows it, or end it."""
+        if not (shown and self.reports):
+            self.reports, self.since = [step] if shown else [], look
+        elif _is_behind(step, self.reports[-1]):
+            self.reports.append(step)
+
+
 class LossHealth:
     """Takes a training's logged steps one by one, and says each problem once, when it is certain."""
 
     def __init__(self, rules: LossRules) -> None:
         """Judge by these rules."""
         self._rules = rules
-        self._bad: list[Step] = []  # the newest reports in a row without a usable loss
-        self._wild: list[Step] = []  # the newest reports in a row without a finite gradient norm
-        self._flat: list[Step] = []
+        self._bad = _Streak()  # without a usable loss
+        self._wild = _Streak()  # without a finite gradient norm
+        self._flat = _Streak()
         self._lowest = math.inf  # of the losses that were above 0
         self._said: set[str] = set()
-        self._bad_since = self._wild_since = self._flat_since = self._look = 0
+        self._look = 0
         self._last: Step | None = None
 
-    def know(self, losses: Iterable[float]) -> None:
+    def remember(self, losses: Iterable[float]) -> None:
         """Take note of losses, also of earlier attempts: who goes on from there may have nothing left to learn."""
         self._lowest = min([self._lowest, *(loss for loss in losses if math.isfinite(loss) and loss > 0)])
 
@@ -71,15 +86,10 @@ class LossHealth:
             return None
         self._look = self._look + 1 if look is None else look
         self._last = step
-        wild, bad = _is_wild(step), self._is_bad(step.loss, step.grad_norm)
-        self._wild_since = self._wild_since if wild and self._wild else self._look
-        self._bad_since = self._bad_since if bad and self._bad else self._look
-        self._wild = _join(self._wild, step) if wild else []
-        self._bad = _join(self._bad, step) if bad else []
-        flat = self._is_flat(step)
-        self._flat_since = self._flat_since if flat and self._flat else self._look
-        self._flat = [*self._flat, step] if flat else []
-        self.know([step.loss])
+        self._wild.take(step, self._look, shown=_is_wild(step))
+        self._bad.take(step, self._look, shown=self._is_bad(step.loss, step.grad_norm))
+        self._flat.take(step, self._look, shown=self._is_flat(step))
+        self.remember([step.loss])
         return self._find_divergence(step, step.loss) or self._find_flatness()
 
     def end(self) -> LossProblem | None:
@@ -100,37 +110,37 @@ class LossHealth:
 
     def _find_divergence(self, step: Step, loss: float) -> LossProblem | None:
         reports, stops = self._rules.reports, self._rules.diverged == "stop"
-        lasts = reports == 1 or self._bad_since < self._look
-        if len(self._bad) >= reports and lasts and "bad" not in self._said:
+        bad, wild = self._bad.reports, self._wild.reports
+        if len(bad) >= reports and (reports == 1 or self._bad.since < self._look) and "bad" not in self._said:
             return self._say("bad", LossProblem("diverged", self._describe_bad(loss), self._remedy(), stops))
-        lasts = self._wild_since < self._look
-        if len(self._wild) >= GRADIENT_REPORTS and lasts and "wild" not in self._said:
+        if len(wild) >= GRADIENT_REPORTS and self._wild.since < self._look and "wild" not in self._said:
             return self._say("wild", LossProblem("diverged", self._describe_wild(step), _LOWER, stops))
-        if len(self._bad) == 1 and not math.isfinite(loss):
+        if len(bad) == 1 and not math.isfinite(loss):
             message = f"the loss is {loss}{_at(step)}: the training seems to diverge"
             return self._say("first", LossProblem("diverged", message, _LOWER))
-        if len(self._wild) == reports:
+        if len(wild) == reports:
             return self._say("gradient", LossProblem("diverged", self._describe_wild(step), _LOWER))
         return None
 
     def _describe_bad(self, loss: float) -> str:
-        # NaN gradients come before the loss that is logged as 0
-        first = self._wild[0] if len(self._wild) > len(self._bad) else self._bad[0]
-        since = f"{_at(first)} on, in {len(self._bad)} reports" if first.step is not None else f"{_at(first)}"
+        bad, wild = self._bad.reports, self._wild.reports
+        first = wild[0] if len(wild) > len(bad) else bad[0]  # NaN gradients come before the loss that is logged as 0
+        since = f"{_at(first)} on, in {len(bad)} reports" if first.step is not None else f"{_at(first)}"
         if not math.isfinite(loss):
             return f"the loss is {loss}{since}: the training has diverged"
-        if self._wild:
-            return f"the loss is logged as 0 with a gradient norm of {self._wild[-1].grad_norm}{since}: it is NaN"
-        if self._bad[-1].grad_norm == 0:
+        if wild:
+            return f"the loss is logged as 0 with a gradient norm of {wild[-1].grad_norm}{since}: it is NaN"
+        if bad[-1].grad_norm == 0:
             return f"the loss and its gradient are exactly 0{since}: nothing is learnt"
         return f"the loss is exactly 0{since}: NaN is logged so, and rows without a negative give it"
 
     def _describe_wild(self, step: Step) -> str:
-        first = _at(self._wild[0])
-        return f"the gradient norm is {step.grad_norm}{first} on, in {len(self._wild)} reports: the training diverges"
+        wild = self._wild.reports
+        return f"the gradient norm is {step.grad_norm}{_at(wild[0])} on, in {len(wild)} reports: the training diverges"
 
     def _remedy(self) -> str:
-        if self._bad[-1].loss == 0 and self._bad[-1].grad_norm == 0:
+        last = self._bad.reports[-1]
+        if last.loss == 0 and last.grad_norm == 0:
             return "give every row a negative, or let the other rows of a batch be negatives (loss: {use_batch: true})"
         return _LOWER
 
@@ -143,13 +153,14 @@ class LossHealth:
         return abs(step.loss - level) <= FLAT_TOLERANCE * level
 
     def _find_flatness(self) -> LossProblem | None:
-        if len(self._flat) < FLAT_FACTOR * self._rules.reports or self._flat_since == self._look:
+        flat = self._flat.reports
+        if len(flat) < FLAT_FACTOR * self._rules.reports or self._flat.since == self._look:
             return None
-        first, last = self._flat[0], self._flat[-1]
+        first, last = flat[0], flat[-1]
         if (last.step or 0) - (first.step or 0) < FLAT_SHARE * (last.max_steps or 0):
             return None
         message = (
-            f"the loss has stayed at {self._rules.flat_loss:.4g}{_at(first)} on, in {len(self._flat)} reports: that is "
+            f"the loss has stayed at {self._rules.flat_loss:.4g}{_at(first)} on, in {len(flat)} reports: that is "
             "the loss of a model that scores everything alike, so nothing is learnt"
         )
         remedy = (
@@ -165,13 +176,11 @@ class LossHealth:
         return problem
 
 
-def _join(reports: list[Step], step: Step) -> list[Step]:
-    """Return the reports with one more; one that says where it stands must stand behind the last one."""
-    if not reports:
-        return [step]
-    pairs = ((reports[-1].step, step.step), (reports[-1].epoch, step.epoch))
+def _is_behind(step: Step, last: Step) -> bool:
+    """Tell whether a report stands behind the last one, as one that says where it stands must."""
+    pairs = ((last.step, step.step), (last.epoch, step.epoch))
     known = [after > before for before, after in pairs if before is not None and after is not None]
-    return [*reports, step] if any(known) or not known else reports
+    return any(known) or not known
 
 
 def _is_wild(step: Step) -> bool:

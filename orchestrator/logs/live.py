@@ -52,12 +52,12 @@ class LiveLog:
         self._arguments: dict[str, float] = {}
         self._dataset: str | None = None
         self._counted: set[str] = set()
-        self.advances = 0  # how often a step or a count has moved on
+        self.progress_count = 0  # how often a step or a count has moved on
         self.last_step: Step | Progress | None = None
         self.fatal: LossProblem | None = None  # what the recipe wants the training ended for
 
     @property
-    def news(self) -> int:
+    def new_output(self) -> int:
         """How often the logs have said something new: a sign of life."""
         return self._activity.new_output
 
@@ -75,9 +75,9 @@ class LiveLog:
             return ""
         return f"step {last.step}" + (f" of {last.max_steps}" if last.max_steps else "")
 
-    def know_losses(self, losses: Iterable[float]) -> None:
+    def remember_losses(self, losses: Iterable[float]) -> None:
         """Judge the losses in the light of those that earlier attempts have logged."""
-        self._health.know(losses)
+        self._health.remember(losses)
 
     def skip_reported(self, events: list[Event]) -> None:
         """Do not report again what an earlier supervisor of this attempt has reported."""
@@ -126,7 +126,7 @@ class LiveLog:
         if isinstance(event, Progress):
             if event != self._bar:
                 self.last_step = self._bar = self._unsent = event
-                self.advances += 1
+                self.progress_count += 1
         elif isinstance(event, Step):
             return self._events_of_step(event)
         elif isinstance(event, Message) and event.text not in self._said:
@@ -152,7 +152,7 @@ class LiveLog:
         if step.step is None and self._bar:
             step = replace(step, step=self._count_steps(step, self._bar), max_steps=self._bar.total)
         self.last_step = step = replace(step, stage=self._stage)
-        self.advances += 1
+        self.progress_count += 1
         # also of steps that were reported: an adopting supervisor judges all of them
         judged = self._judge(self._health.add(step, 0 if self._reported_steps > 0 else self._look))
         events: list[Event] = [step] if self._reported_steps <= 0 else []

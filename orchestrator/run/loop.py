@@ -132,7 +132,7 @@ class _Run:
         folder, rules = self.folder.stage(stage.name), build_loss_rules(self.watch, stage)
         log = LiveLog(stage.name, folder, record.stdout_offset, record.stderr_offset, rules)
         if record.resumed_from:
-            log.know_losses(load_losses(self.folder.events_jsonl, stage.name))
+            log.remember_losses(load_losses(self.folder.events_jsonl, stage.name))
         return log
 
 

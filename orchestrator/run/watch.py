@@ -211,7 +211,7 @@ def _follow(child: Child, record: LaunchRecord, log: LiveLog, limits: Limits, ed
             return Ending(log.fatal.kind, None, loss=log.fatal)
         if limits.timeout_s is not None and now - began > limits.timeout_s:
             return Ending("timed-out", None)
-        if stall := silence.look(log.news + writes.look(), log.advances):
+        if stall := silence.look(log.new_output + writes.look(), log.progress_count):
             return Ending("stalled", None, stall=stall)
         if now - life_at > HEARTBEAT_S:
             edges.show_life()

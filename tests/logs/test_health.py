@@ -111,7 +111,7 @@ def test_a_loss_that_is_rounded_to_0_is_a_good_training_also_where_no_gradient_n
 
 def test_a_training_that_goes_on_where_every_row_is_fitted_is_a_good_one():
     health = LossHealth(LossRules())
-    health.know([math.nan, 0.4, 0.0])
+    health.remember([math.nan, 0.4, 0.0])
     assert [problem for step in steps_of([0.0] * 20, grad_norm=0.0) if (problem := health.add(step))] == []
 
 

@@ -99,7 +99,7 @@ DATASET = "\n[x] train_dataset: Dataset({\n    num_rows: 3"
 def test_a_row_that_swift_prints_says_nothing_of_the_training(tmp_path, name, row):
     text = f"[INFO:swift] [{name}_IDS] [1, 2]\n[INFO:swift] [{name}] a chat about a log{row}\n[INFO:swift] max: 3\n"
     log, events = read(StageDir(tmp_path), text)
-    assert (log.fatal, events, log.advances) == (None, [], 0)
+    assert (log.fatal, events, log.progress_count) == (None, [], 0)
 
 
 def test_a_training_speaks_again_behind_its_rows(tmp_path):

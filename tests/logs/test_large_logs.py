@@ -81,7 +81,7 @@ def test_a_line_of_megabytes_holds_nobody_up(tmp_path, name, alarm):
     scrub_log(folder.stdout_log, ())
     diagnose(read_tail(folder.stdout_log), 1)
     assert [event.loss for event in events if isinstance(event, Step)] == [0.5]
-    assert log.news >= 2
+    assert log.new_output >= 2
 
 
 def test_a_line_that_only_grows_is_a_sign_of_life(tmp_path):
@@ -91,7 +91,7 @@ def test_a_line_that_only_grows_is_a_sign_of_life(tmp_path):
         with folder.stdout_log.open("a") as stream:
             stream.write("." * 10_000)
         log.read_events(0.0)
-        news.append(log.news)
+        news.append(log.new_output)
     assert news == [1, 2, 3]
 
 

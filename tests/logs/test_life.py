@@ -64,9 +64,9 @@ def test_a_line_that_is_still_written_counts_like_a_whole_one(tmp_path, written,
     folder.stderr_log.write_text("\r" + bar(3, 1))
     log = LiveLog("t", folder, 0, 0)
     log.read_events(0.0)
-    before = log.news
+    before = log.new_output
     with folder.stderr_log.open("a") as stream:
         stream.write(written)
     for now in range(3):
         log.read_events(float(now))
-    assert log.news - before == news
+    assert log.new_output - before == news
