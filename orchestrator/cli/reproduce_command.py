@@ -14,8 +14,7 @@ from orchestrator.errors import GateMissedError, PreflightError, Problem
 from orchestrator.machine.rundir import RunDir
 from orchestrator.machine.terminal import say
 from orchestrator.recipe.plan import Plan
-from orchestrator.report.reproduction.comparison import Reproduction
-from orchestrator.report.reproduction.differences import Difference
+from orchestrator.report.reproduction import Difference, Reproduction
 
 _MOST_SHOWN = 12
 
@@ -36,7 +35,7 @@ def reproduce_command(
     Exit code 0: the same bytes, or no measurable difference. Exit code 8: another result. Interrupted, it goes on with
     `orch resume`.
     """
-    from orchestrator.report.reproduction.rerun import begin_rerun
+    from orchestrator.report.reproduction import begin_rerun
     from orchestrator.run.folder import find_run, load_own_plan
 
     first = find_run(run, runs)
@@ -59,7 +58,7 @@ def reproduce_command(
 def finish_again(plan: Plan, second: RunDir, *, as_json: bool) -> None:
     """Run what is not done of a run that repeats another, compare the two, and end with the code for the outcome."""
     from orchestrator.cli.supervising import supervise
-    from orchestrator.report.reproduction.rerun import finish_rerun
+    from orchestrator.report.reproduction import finish_rerun
 
     supervise(plan, second, quiet=as_json)
     result = finish_rerun(second)

@@ -77,7 +77,7 @@ def run_command(
 def resume_command(run: str, trust_run: bool, runs: Path, open_report: bool, as_json: bool) -> None:
     """Continue RUN (a folder, a name, or `last`): finished stages are skipped, training goes on from its checkpoint."""
     from orchestrator.cli.reproduce_command import finish_again
-    from orchestrator.report.reproduction.rerun import is_rerun
+    from orchestrator.report.reproduction import is_rerun
     from orchestrator.run.folder import adopt_run, find_run, load_own_plan
 
     found = find_run(run, runs)
@@ -106,7 +106,7 @@ def _finish(plan: Plan, run: RunDir, *, command: str, open_report: bool, as_json
 def print_verdict(run: RunDir, report: dict[str, Any]) -> None:
     """Print a finished run's verdict and where things lie."""
     from orchestrator.machine.language import current_language
-    from orchestrator.report.summary import build_lines
+    from orchestrator.report.publish import build_lines
     from orchestrator.run.folder import understood
 
     with understood(run.report_json):

@@ -8,8 +8,7 @@ from pathlib import Path
 from orchestrator.errors import GateMissedError, OrchError
 from orchestrator.machine.rundir import RunDir
 from orchestrator.machine.terminal import say
-from orchestrator.report.publish import write_report
-from orchestrator.report.summary import build_lines
+from orchestrator.report.publish import build_lines, write_report
 
 _USAGE = 2
 

@@ -1,4 +1,4 @@
-"""Gathers negatives that a model scores above the positive of their query: often they are no negatives."""
+"""Gathers negatives that a model scores above the positive of their query: often their label is wrong."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.evaluation.eval_rows import Group
 from orchestrator.evaluation.eval_sets import GroupEval
-from orchestrator.evaluation.metrics import TUNED, Scored
-from orchestrator.report.false_negatives import find_false_negatives
-from orchestrator.report.notes import TEACHER
+from orchestrator.evaluation.metrics import TEACHER, TUNED, Scored
+from orchestrator.recipe.relevance import is_relevant
 from orchestrator.report.wording import counted
 
-_SHOWN = 5
+SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Suspect:
-    """One negative that lies above a positive of its query, and both scores."""
+class FalseNegative:
+    """A negative that lies above a positive of its query, both scores, and where it is: FILE:LINE, or the qid."""
 
     query: str
     positive: str
@@ -29,12 +29,26 @@ class Suspect:
 
 @dataclass(frozen=True)
 class Suspects:
-    """What one judge found on one side of the data; `rows` of `of_rows` have such a negative."""
+    """What one judge found on one side of the data, `train` or `eval`."""
 
     judge: str
     side: str
     sentence: str
-    examples: tuple[Suspect, ...]
+    examples: tuple[FalseNegative, ...]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """`negatives` of `of_negatives` (labels below 0.5) lie above, in `queries` of `of_queries`; the widest gaps first.
+
+    Counted are queries with a scored relevant document and a scored negative. `examples` holds at most one of a query.
+    """
+
+    queries: int
+    of_queries: int
+    negatives: int
+    of_negatives: int
+    examples: tuple[FalseNegative, ...]
 
 
 def build_audit(metrics: Mapping[str, Any], scored: Scored, stats: Mapping[str, Any]) -> list[Suspects]:
@@ -42,15 +56,10 @@ def build_audit(metrics: Mapping[str, Any], scored: Scored, stats: Mapping[str, 
 
     The tuned model is no judge: it was trained to agree with these labels. Nor is a head that ranks at random.
     """
-    return [*_by_teacher(stats), *_by_systems(metrics, scored)]
+    return [*_judge_training(stats), *_judge_evaluation(metrics, scored)]
 
 
-def summarise(audit: Sequence[Suspects]) -> list[dict[str, Any]]:
-    """Return the audit for report.json: {"judge", "side", "sentence"}."""
-    return [{"judge": found.judge, "side": found.side, "sentence": found.sentence} for found in audit]
-
-
-def _by_teacher(stats: Mapping[str, Any]) -> Iterator[Suspects]:
+def _judge_training(stats: Mapping[str, Any]) -> Iterator[Suspects]:
     found = ((stats.get("train") or {}).get("teacher") or {}).get("false_negatives")
     if not found:
         return
@@ -58,37 +67,25 @@ def _by_teacher(stats: Mapping[str, Any]) -> Iterator[Suspects]:
         f"{counted(found['negatives'], 'negative')} of {found['of_negatives']:,} in the training data "
         f"({counted(found['rows'], 'row')}) have a higher teacher score than a positive of their row."
     )
+    keys = ("query", "positive", "positive_score", "negative", "negative_score")
     examples = tuple(
-        Suspect(
-            row["query"],
-            row["positive"],
-            row["positive_score"],
-            row["negative"],
-            row["negative_score"],
-            f"{row['source']}:{row['line']}",
-        )
-        for row in found["examples"][:_SHOWN]
+        FalseNegative(**{key: row[key] for key in keys}, where=f"{row['source']}:{row['line']}")
+        for row in found["examples"][:SHOWN]
     )
     yield Suspects("the teacher", "train", sentence, examples)
 
 
-def _by_systems(metrics: Mapping[str, Any], scored: Scored) -> Iterator[Suspects]:
+def _judge_evaluation(metrics: Mapping[str, Any], scored: Scored) -> Iterator[Suspects]:
     if not isinstance(scored.evaluation, GroupEval):
         return
-    groups = scored.evaluation.groups
     for system in _choose_judges(metrics):
-        found = find_false_negatives(groups, scored.scores[system["id"]], shown=_SHOWN)
-        if not found.of_queries:
-            continue
-        sentence = (
-            f"{counted(found.negatives, 'negative')} of {found.of_negatives:,} in the evaluation set "
-            f"({found.queries:,} of {counted(found.of_queries, 'query')}) lie above every relevant document."
-        )
-        examples = tuple(
-            Suspect(item.query, item.positive, item.positive_score, item.negative, item.negative_score, item.qid)
-            for item in found.examples
-        )
-        yield Suspects(system["label"], "eval", sentence, examples)
+        found = find_false_negatives(scored.evaluation.groups, scored.scores[system["id"]])
+        if found.of_queries:
+            sentence = (
+                f"{counted(found.negatives, 'negative')} of {found.of_negatives:,} in the evaluation set "
+                f"({found.queries:,} of {counted(found.of_queries, 'query')}) lie above every relevant document."
+            )
+            yield Suspects(system["label"], "eval", sentence, found.examples)
 
 
 def _choose_judges(metrics: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -99,9 +96,32 @@ def _choose_judges(metrics: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         if system["id"] != TUNED and system["head"] != "new" and not system["constant"]
     ]
     headline = metrics["headline"]["metric"]
-    base = max(
-        (system for system in able if system["id"] != TEACHER),
-        key=lambda system: system["means"][headline] or 0.0,
-        default=None,
-    )
+    bases = (system for system in able if system["id"] != TEACHER)
+    base = max(bases, key=lambda system: system["means"][headline] or 0.0, default=None)
     return [*([base] if base else []), *(system for system in able if system["id"] == TEACHER)]
+
+
+def find_false_negatives(
+    groups: Sequence[Group], scores: Mapping[str, Mapping[str, float]], *, shown: int = SHOWN
+) -> Audit:
+    """Return the negatives that `scores` ({qid: {docid: score}}) puts above the highest relevant document.
+
+    An equal score is not above. Documents without a score take no part.
+    """
+    of_queries = negatives = of_negatives = 0
+    widest: list[FalseNegative] = []
+    for group in groups:
+        given = scores.get(group.qid, {})
+        scored = [(given[document.docid], document) for document in group.documents if document.docid in given]
+        relevant = [pair for pair in scored if is_relevant(pair[1].label)]
+        others = [pair for pair in scored if not is_relevant(pair[1].label)]
+        if not relevant or not others:
+            continue
+        best, positive = max(relevant, key=lambda pair: pair[0])
+        above = [pair for pair in others if pair[0] > best]
+        of_queries, of_negatives, negatives = of_queries + 1, of_negatives + len(others), negatives + len(above)
+        if above:
+            score, negative = max(above, key=lambda pair: pair[0])
+            widest.append(FalseNegative(group.query, positive.text, best, negative.text, score, group.qid))
+    widest.sort(key=lambda found: found.positive_score - found.negative_score)
+    return Audit(len(widest), of_queries, negatives, of_negatives, tuple(widest[:shown]))

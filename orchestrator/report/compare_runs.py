@@ -11,8 +11,8 @@ from orchestrator.evaluation.eval_sets import GOLD
 from orchestrator.evaluation.measures import GROUP, UNITS, display_name, require_metric
 from orchestrator.evaluation.metrics import METRICS_VERSION, SEED, TUNED
 from orchestrator.evaluation.paired import BETTER, WORSE, Comparison, compare_columns
+from orchestrator.machine.json_files import find_object
 from orchestrator.machine.rundir import RunDir
-from orchestrator.report.record import load_object
 from orchestrator.report.wording import counted, figure, interval, p_value, signed
 from orchestrator.run.folder import load_plan
 
@@ -125,7 +125,7 @@ def _require_same_data(one: Mapping[str, Any], two: Mapping[str, Any], unit: str
 def _load_metrics(run: RunDir) -> dict[str, Any]:
     """Return a run's metrics.json in the newest form. Raises RunFolderError where it holds no tuned model."""
     load_plan(run)
-    metrics = load_object(run.metrics_json)
+    metrics = find_object(run.metrics_json)
     where = Where(str(run.metrics_json))
     if metrics is None:
         raise RunFolderError(

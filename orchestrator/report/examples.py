@@ -1,90 +1,144 @@
-"""Picks the queries that changed most, with the document that came first before and after."""
+"""Picks the rows that the page shows: a bar for each, and the queries, pairs and answers that changed most."""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from orchestrator.evaluation.eval_rows import Group
+from orchestrator.evaluation.eval_rows import ChatRow, ChatScore, Group, Pair
+from orchestrator.evaluation.eval_sets import ChatEval, PairEval
+from orchestrator.evaluation.measures import require_metric
+from orchestrator.evaluation.metrics import TUNED, Scored
 from orchestrator.recipe.relevance import is_relevant
+from orchestrator.report.figures import build_bars_figure
+from orchestrator.report.wording import counted, headline_comparison
 
 MOST_EXAMPLES = 5
+MOST_CHATS = 4  # most improved, most worsened, and the first: 12 at most
 _LONGEST_TEXT = 320  # characters of a document that the page shows
+_LONGEST_ANSWER = 1_500
+_MOST_TURNS = 8  # of a conversation: the system's and the latest
+
+Values = Mapping[str, tuple[float, float]]  # {row: the headline metric's value before and after}
+Example = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Top:
-    """The first document of a ranking (one of `tied` that share the top score), and where the first relevant one is.
+def build_evidence(metrics: Mapping[str, Any], scored: Scored) -> dict[str, Any]:
+    """Return what the rows of a run show; nothing of what was not compared, but chat answers are there to read.
 
-    `relevant_rank` is a number, or a range such as `2–4` where a tie leaves it open; None where none was ranked, which
-    `missed` says of a query that has relevant documents.
+    {"bars": as `build_bars_figure` says | null, "row_name": what one row's value is called,
+     "sections": [{"title", "items": the examples of the evaluation set's kind}], "note": sentence | null}
     """
+    metric = require_metric(metrics["headline"]["metric"])
+    comparison = headline_comparison(metrics)
+    values: dict[str, tuple[float, float]] = {}
+    for row in metrics["rows"] if comparison else ():
+        sides = row["values"][metrics["headline"]["baseline"]][metric.name], row["values"][TUNED][metric.name]
+        if None not in sides:
+            values[row["id"]] = sides
+    names = scored.evaluation.row_texts() if scored.evaluation and values else {}
+    bars = [(name, *values[row]) for row, name in names.items() if row in values]
+    return {
+        "bars": build_bars_figure(bars, higher_is_better=metric.row_higher_is_better),
+        "row_name": metric.row_display,
+        "sections": _build_sections(metrics, scored, comparison, values),
+        "note": _describe_generations(metrics),
+    }
 
-    text: str
-    relevant: bool
-    tied: int
-    relevant_rank: str | None
-    missed: bool = False
+
+def _build_sections(
+    metrics: Mapping[str, Any], scored: Scored, comparison: Mapping[str, Any] | None, values: Values
+) -> list[dict[str, Any]]:
+    evaluation, unit = scored.evaluation, metrics["unit"]
+    before, after = scored.scores.get(metrics["headline"]["baseline"], {}), scored.scores.get(TUNED, {})
+    if isinstance(evaluation, ChatEval):
+        better, worse, first = build_chat_examples(evaluation.rows, before, after) if after else ([], [], [])
+        titles = ("Most improved", "Most worsened", "The first other rows" if better or worse else "The first rows")
+        found = zip(titles, (better, worse, first), strict=True)
+        return [{"title": title, "items": items} for title, items in found if items]
+    if comparison is None or evaluation is None:
+        return []
+    if isinstance(evaluation, PairEval):
+        better, worse = build_pair_examples(evaluation.pairs, values, before, after)
+    else:
+        better, worse = build_examples(evaluation.pool(scored.scores), values, before, after)
+    down = "Most worsened" if comparison["losses"] > len(worse) else "All that worsened"
+    return [
+        {"title": "Most improved" if better else f"No {unit} improved", "items": better},
+        {"title": down if worse else f"No {unit} worsened", "items": worse},
+    ]
 
 
-@dataclass(frozen=True)
-class Example:
-    """One query's change. `relevant_text` is its relevant document, given where neither ranking has one on top."""
+def _describe_generations(metrics: Mapping[str, Any]) -> str | None:
+    """Return how many rows the chat examples are chosen from, where not every row has an answer."""
+    fewest = fewest_generations(metrics)
+    if fewest is None:
+        return None
+    if not fewest:
+        return "No answers were generated: only the losses can be compared."
+    return f"Answers were generated for {fewest:,} of {counted(metrics['eval']['units'], 'row')}; these are of them."
 
-    qid: str
-    query: str
-    before_value: float
-    after_value: float
-    before: Top | None
-    after: Top | None
-    relevant_text: str | None
 
-    @property
-    def difference(self) -> float:
-        """How much the value changed."""
-        return self.after_value - self.before_value
+def fewest_generations(metrics: Mapping[str, Any]) -> int | None:
+    """Return how many chat rows every system has answered, None where it is all of them."""
+    counts = [system["generations"] for system in metrics["systems"] if "generations" in system]
+    return min(counts) if counts and min(counts) < metrics["eval"]["units"] else None
+
+
+def most_changed(values: Values, *, most: int, higher_is_better: bool = True) -> tuple[list[str], list[str]]:
+    """Return the rows that improved and that worsened most, at most `most` each."""
+    way = 1 if higher_is_better else -1
+    gain = {row: way * (after - before) for row, (before, after) in values.items()}
+    improved = heapq.nlargest(most, (row for row in gain if gain[row] > 0), key=gain.__getitem__)
+    worsened = heapq.nsmallest(most, (row for row in gain if gain[row] < 0), key=gain.__getitem__)
+    return improved, worsened
+
+
+def _changed_most(
+    values: Values, describe: Callable[[str], Example], *, higher_is_better: bool
+) -> tuple[list[Example], list[Example]]:
+    """Return the examples that improved and that worsened most, each with its values."""
+
+    def example(row: str) -> Example:
+        before, after = values[row]
+        return {"id": row, "before_value": before, "after_value": after, "difference": after - before, **describe(row)}
+
+    improved, worsened = most_changed(values, most=MOST_EXAMPLES, higher_is_better=higher_is_better)
+    return list(map(example, improved)), list(map(example, worsened))
 
 
 def build_examples(
     groups: Sequence[Group],
-    values: Mapping[str, tuple[float, float]],
+    values: Values,
     before: Mapping[str, Mapping[str, float]],
     after: Mapping[str, Mapping[str, float]],
-) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """Return (most improved, most worsened), at most 5 each.
+) -> tuple[list[Example], list[Example]]:
+    """Return (most improved, most worsened) queries, at most 5 each; `before` and `after` are {qid: {docid: score}}.
 
-    `values` is {qid: (before, after)} of the headline metric, `before` and `after` are {qid: {docid: score}}.
+    Each is {"id", "before_value", "after_value", "difference", "query", "before", "after": as `find_top` says,
+    "relevant_text": its relevant document, given where neither ranking has one on top}.
     """
     by_qid = {group.qid: group for group in groups if group.qid in values}
-    improved, worsened = most_changed({qid: values[qid] for qid in by_qid}, most=MOST_EXAMPLES)
 
-    def example(qid: str) -> Example:
+    def describe(qid: str) -> Example:
         group = by_qid[qid]
-        tops = find_top(group, before.get(qid, {})), find_top(group, after.get(qid, {}))
+        tops = [find_top(group, scores.get(qid, {})) for scores in (before, after)]
         relevant = max(group.documents, key=lambda document: document.label, default=None)
-        shown = any(top is not None and top.relevant for top in tops)
+        shown = any(top is not None and top["relevant"] for top in tops)
         text = None if shown or relevant is None or not is_relevant(relevant.label) else clipped(relevant.text)
-        return Example(qid, clipped(group.query), *values[qid], *tops, text)
+        return {"query": clipped(group.query), "before": tops[0], "after": tops[1], "relevant_text": text}
 
-    return tuple(example(qid) for qid in improved), tuple(example(qid) for qid in worsened)
-
-
-def most_changed(
-    values: Mapping[str, tuple[float, float]], *, most: int, higher_is_better: bool = True
-) -> tuple[list[str], list[str]]:
-    """Return the rows of {row: (before, after)} that improved and that worsened most, at most `most` each."""
-    way = 1 if higher_is_better else -1
-    gain = {row: way * (after - before) for row, (before, after) in values.items()}
-    improved = heapq.nlargest(most, (row for row in gain if gain[row] > 0), key=lambda row: gain[row])
-    worsened = heapq.nsmallest(most, (row for row in gain if gain[row] < 0), key=lambda row: gain[row])
-    return improved, worsened
+    return _changed_most({qid: values[qid] for qid in by_qid}, describe, higher_is_better=True)
 
 
-def find_top(group: Group, scores: Mapping[str, float]) -> Top | None:
-    """Return the first document of one ranking; None where nothing was scored.
+def find_top(group: Group, scores: Mapping[str, float]) -> dict[str, Any] | None:
+    """Return the first document of one ranking, {"text", "relevant", …}; None where nothing was scored.
 
-    Of several with the top score the first in the file stands for all: the file's order carries no label.
+    It is one of "tied" that share the top score: the first in the file stands for all, since the file's order carries
+    no label. "relevant_rank" is the rank of the first relevant document: a number, or a range such as `2–4` where a
+    tie leaves it open; None where none was ranked, which "missed" says of a query that has relevant documents.
     """
     ranked = [document for document in group.documents if document.docid in scores]
     if not ranked:
@@ -92,8 +146,13 @@ def find_top(group: Group, scores: Mapping[str, float]) -> Top | None:
     best = max(scores[document.docid] for document in ranked)
     first = [document for document in ranked if scores[document.docid] == best]
     rank = _first_relevant_rank(group, scores)
-    missed = rank is None and group.relevant > 0
-    return Top(clipped(first[0].text), is_relevant(first[0].label), len(first), rank, missed)
+    return {
+        "text": clipped(first[0].text),
+        "relevant": is_relevant(first[0].label),
+        "tied": len(first),
+        "relevant_rank": rank,
+        "missed": rank is None and group.relevant > 0,
+    }
 
 
 def _first_relevant_rank(group: Group, scores: Mapping[str, float]) -> str | None:
@@ -106,7 +165,91 @@ def _first_relevant_rank(group: Group, scores: Mapping[str, float]) -> str | Non
     return f"{above + 1}–{above + 1 + wrong_beside}" if wrong_beside else str(above + 1)
 
 
+def build_pair_examples(
+    pairs: Sequence[Pair], values: Values, before: Mapping[str, float], after: Mapping[str, float]
+) -> tuple[list[Example], list[Example]]:
+    """Return (most improved, most worsened) pairs, at most 5 each; `values` are their errors, lower is better.
+
+    Each is {"id", "before_value", "after_value", "difference", "text1", "text2", "pairs": how many there are, and
+    "gold", "before", "after": {"score", "rank"}; 1 is the most alike, equal scores share the best rank of theirs}.
+    """
+    by_pid = {pair.pid: pair for pair in pairs}
+    sides = {"gold": {pair.pid: pair.gold for pair in pairs}, "before": before, "after": after}
+    ascending = {side: sorted(scores.values()) for side, scores in sides.items()}
+
+    def describe(pid: str) -> Example:
+        places = {
+            side: {"score": scores[pid], "rank": len(scores) - bisect_right(ascending[side], scores[pid]) + 1}
+            for side, scores in sides.items()
+        }
+        pair = by_pid[pid]
+        return {"text1": clipped(pair.text1), "text2": clipped(pair.text2), "pairs": len(pairs), **places}
+
+    return _changed_most(values, describe, higher_is_better=False)
+
+
+def build_chat_examples(
+    rows: Sequence[ChatRow], before: Mapping[str, ChatScore], after: Mapping[str, ChatScore]
+) -> tuple[list[Example], list[Example], list[Example]]:
+    """Return (most improved, most worsened, the first rows): at most 4 each, no row twice.
+
+    Where some rows have both models' answers, only those are looked at: a loss alone is nothing to read. Without a
+    baseline (`before` is empty) only the first rows are shown.
+
+    Each is {"id", "turns": [{"role", "text"}], "left_out": how many turns are not shown, "reference", "before",
+    "after": the answers, null where none was generated, "before_loss", "after_loss": nats a token, "difference"}.
+    """
+    by_row = {row.row: row for row in rows}
+
+    def is_answered(row: str) -> bool:
+        return all(row in side and side[row].generation is not None for side in (before, after) if side)
+
+    losses = {
+        row: tuple(_loss(side.get(row)) for side in (before, after))
+        for row in [row for row in by_row if is_answered(row)] or by_row
+    }
+    values = {row: (one, two) for row, (one, two) in losses.items() if one is not None and two is not None}
+    improved, worsened = most_changed(values, higher_is_better=False, most=MOST_CHATS)
+    first = [row for row in losses if row not in {*improved, *worsened}][:MOST_CHATS]
+
+    def example(name: str) -> Example:
+        row, one, two = by_row[name], before.get(name), after.get(name)
+        earliest = len(row.messages) - _MOST_TURNS
+        turns = [
+            {"role": message.role, "text": shortened(message.content)}
+            for place, message in enumerate(row.messages)
+            if message.role == "system" or place >= earliest
+        ]
+        return {
+            "id": name,
+            "turns": turns,
+            "left_out": len(row.messages) - len(turns),
+            "reference": shortened(row.reference),
+            "before": _answer(one),
+            "after": _answer(two),
+            "before_loss": _loss(one),
+            "after_loss": _loss(two),
+            "difference": values[name][1] - values[name][0] if name in values else None,
+        }
+
+    return list(map(example, improved)), list(map(example, worsened)), list(map(example, first))
+
+
+def _loss(score: ChatScore | None) -> float | None:
+    return score.nll / score.tokens if score is not None and score.tokens > 0 else None
+
+
+def _answer(score: ChatScore | None) -> str | None:
+    return None if score is None or score.generation is None else shortened(score.generation)
+
+
 def clipped(text: str) -> str:
     """Return the text's beginning on one line."""
     line = " ".join(text[: 4 * _LONGEST_TEXT].split())
     return line if len(line) <= _LONGEST_TEXT else line[: _LONGEST_TEXT - 1].rstrip() + "…"
+
+
+def shortened(text: str) -> str:
+    """Return the text's beginning with its lines: an answer's form is part of it."""
+    clean = text.strip()
+    return clean if len(clean) <= _LONGEST_ANSWER else clean[: _LONGEST_ANSWER - 1].rstrip() + "…"

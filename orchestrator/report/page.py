@@ -13,23 +13,35 @@ from orchestrator.evaluation.measures import display_name, require_metric
 from orchestrator.evaluation.metrics import Scored
 from orchestrator.recipe.plan import Command
 from orchestrator.report import wording
-from orchestrator.report.audit import build_audit
-from orchestrator.report.cautions import build_cautions, build_gaps
-from orchestrator.report.data_table import build_ledger, build_statistics
-from orchestrator.report.evidence import build_evidence
-from orchestrator.report.figures import build_interval_figure
-from orchestrator.report.label_figure import build_label_figure
-from orchestrator.report.notes import describe_determinism, describe_teacher
-from orchestrator.report.record import RunRecord
-from orchestrator.report.training_log import describe_log
+from orchestrator.report.audit import Suspects
+from orchestrator.report.examples import build_evidence
+from orchestrator.report.figures import build_interval_figure, build_label_figure
+from orchestrator.report.record import RunRecord, describe_log
 from orchestrator.run.state import redact
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _KANA, _HANGUL, _HAN = re.compile(r"[぀-ヿ]"), re.compile(r"[가-힯]"), re.compile(r"[㐀-鿿豈-﫿]")
+_DETERMINISM = {
+    True: "the same weights, bit for bit, on the same versions, hardware and number of processes",
+    False: "not asked for (deterministic: true)",
+}
+_QUANTILES = "median · 95 % · longest"
+_OWN_PLACE = ("tokens", "labels", "groups", "teacher")  # of stats.json: shown in rows of their own
 
 
-def render_page(record: RunRecord, metrics: Mapping[str, Any], scored: Scored, picture: bytes | None) -> str:
-    """Return the HTML of the report. All that comes from data is escaped by the template engine."""
+def render_page(
+    record: RunRecord,
+    metrics: Mapping[str, Any],
+    *,
+    summary: Mapping[str, Any],
+    scored: Scored,
+    audit: list[Suspects],
+    picture: bytes | None,
+) -> str:
+    """Return the HTML of the report: what report.json (`summary`) says, and what it rests on.
+
+    All that comes from data is escaped by the template engine.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -41,64 +53,54 @@ def render_page(record: RunRecord, metrics: Mapping[str, Any], scored: Scored, p
         finalize=_legible,
     )
     environment.filters.update(
+        counted=wording.counted,
         display=display_name,
         duration=wording.duration,
         figure=wording.figure,
         interval_of=lambda row: wording.interval(row["low"], row["high"]),
-        lower_is_better=lambda name: not wording.higher_is_better(name),
-        row_lower=lambda name: not require_metric(name).row_higher_is_better,
-        plain=wording.plain,
-        signed=wording.signed,
-        opening=lambda text: text[:1].upper() + text[1:],
-        minus=lambda text: str(text).replace("-", "−"),
         lang=find_language,
-        counted=wording.counted,
+        lower_is_better=lambda name: not wording.higher_is_better(name),
+        minus=lambda text: str(text).replace("-", "−"),
+        opening=lambda text: text[:1].upper() + text[1:],
+        p=lambda value: wording.p_value(value).removeprefix("p ").removeprefix("= "),
+        plain=wording.plain,
+        plural=wording.plural,
+        row_lower=lambda name: not require_metric(name).row_higher_is_better,
+        signed=wording.signed,
     )
-    return environment.get_template("page.html.j2").render(build_context(record, metrics, scored, picture))
-
-
-def build_context(
-    record: RunRecord, metrics: Mapping[str, Any], scored: Scored, picture: bytes | None
-) -> dict[str, Any]:
-    """Return everything that the template shows."""
-    comparison = wording.headline_comparison(metrics)
     statement, evidence = wording.headline_parts(metrics)
-    return {
-        "plan": record.plan,
-        "metrics": metrics,
-        "comparison": comparison,
-        "statement": statement,
-        "evidence": evidence,
-        "facts": list(_facts(record, metrics)),
-        "best": wording.best_systems(metrics),
-        "intervals": build_interval_figure(
-            metrics["comparisons"], {system["id"]: system["label"] for system in metrics["systems"]}
-        ),
-        "units": wording.counted(2, metrics["unit"]).split()[1],
-        "shares": _shares(metrics),
-        "evidence_of_rows": build_evidence(metrics, scored),
-        "picture": base64.b64encode(picture).decode() if picture else None,
-        "loss": describe_log(record.training),
-        "ledger": list(build_ledger(record.ledger)),
-        "statistics": build_statistics(record.stats or {}),
-        "labels": build_label_figure(record.stats or {}),
-        "audit": build_audit(metrics, scored, record.stats or {}),
-        "teacher": describe_teacher(metrics),
-        "cautions": build_cautions(record, metrics),
-        "gaps": build_gaps(record, metrics),
-        "checks": record.checks,
-        "timings": record.timings,
-        "total_s": sum(timing.seconds or 0 for timing in record.timings),
-        "longest_s": max((timing.seconds or 0 for timing in record.timings), default=0) or 1,
-        "commands": [(timing, format_command(timing.stage.command)) for timing in record.timings],
-        "provenance": list(flatten(_shown(record))) or list(flatten(dict(record.plan.versions))),
-        "recipe_text": record.recipe_text,
-    }
+    stats = record.stats or {}
+    labels = {system["id"]: system["label"] for system in metrics["systems"]}
+    return environment.get_template("page.html.j2").render(
+        record=record,
+        plan=record.plan,
+        metrics=metrics,
+        summary=summary,
+        comparison=wording.headline_comparison(metrics),
+        statement=statement,
+        evidence=evidence,
+        facts=list(_facts(record, metrics)),
+        best=wording.best_systems(metrics),
+        shares=_shares(metrics),
+        intervals=build_interval_figure(metrics["comparisons"], labels),
+        rows=build_evidence(metrics, scored),
+        picture=base64.b64encode(picture).decode() if picture else None,
+        loss=describe_log(record.training),
+        ledger=list(_ledger_sums(record.ledger or {})),
+        statistics=_statistics(stats),
+        labels=build_label_figure(stats),
+        audit=audit,
+        total_s=sum(timing.seconds or 0 for timing in record.timings),
+        longest_s=max((timing.seconds or 0 for timing in record.timings), default=0) or 1,
+        commands=[(timing, format_command(timing.stage.command)) for timing in record.timings],
+        provenance=list(_provenance(record)),
+    )
 
 
-def _shown(record: RunRecord) -> dict[str, Any]:
-    """Return the provenance without the hundreds of packages that decide nothing; the file has them."""
-    return {key: value for key, value in (record.provenance or {}).items() if key != "environments"}
+def _provenance(record: RunRecord) -> Iterator[tuple[str, str]]:
+    """Yield the provenance without the hundreds of packages that decide nothing; the file has them."""
+    shown = {key: value for key, value in (record.provenance or {}).items() if key != "environments"}
+    return flatten(shown or dict(record.plan.versions))
 
 
 def _legible(value: object) -> object:
@@ -132,7 +134,7 @@ def _facts(record: RunRecord, metrics: Mapping[str, Any]) -> Iterator[tuple[str,
     if training:
         yield "Training took", wording.duration(training)
     if "deterministic" in record.plan.recipe:
-        yield "Deterministic", describe_determinism(record)
+        yield "Deterministic", _DETERMINISM[record.is_deterministic]
 
 
 def _shares(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
@@ -166,3 +168,79 @@ def flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, s
             yield from flatten({str(place): entry for place, entry in enumerate(item)}, f"{name}.")
         else:
             yield name, wording.plain(item)
+
+
+def _ledger_sums(ledger: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield each side's rows in, and where they went."""
+    for name, side in (ledger.get("sides") or {}).items():
+        if not side.get("rows_in"):
+            continue
+        parts = [("kept", side.get("kept", 0))]
+        parts += [("merged with rows of their query", side["merged"])] if side.get("merged") else []
+        moved = ((to, side.get(f"moved_to_{to}")) for to in ("eval", "validation"))
+        parts += [(f"moved to {to}", count) for to, count in moved if count]
+        parts += [(reason.replace("-", " "), count) for reason, count in (side.get("dropped") or {}).items() if count]
+        yield {"name": name, "rows_in": side["rows_in"], "parts": parts, "files": side.get("files") or []}
+
+
+def _statistics(stats: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return the rows (what, train, eval) of the table of data statistics; what neither side has is left out."""
+    train, evaluation = _side_statistics(stats.get("train") or {}), _side_statistics(stats.get("eval") or {})
+    names = dict.fromkeys((*train, *evaluation))
+    return [(name, train.get(name, "–"), evaluation.get(name, "–")) for name in names]
+
+
+def _side_statistics(side: Mapping[str, Any]) -> dict[str, str]:
+    """Return {name: text} of one side, in the order of stats.json; each kind of data counts what it has."""
+    rows: dict[str, str] = {}
+    for key, value in side.items():
+        if key not in _OWN_PLACE:
+            rows.update(_row(key, value))
+    rows.update(_labelled_rows(side))
+    tokens = side.get("tokens") or {}
+    for key, value in tokens.items():
+        if isinstance(value, dict) and "p50" in value:
+            rows[f"{_named(key)} tokens: {_QUANTILES}"] = _quantiles(value)
+    if "tokens_cut" in tokens:
+        rows["Tokens cut by the length limits"] = f"{tokens['tokens_cut']:,}"
+    return rows
+
+
+def _labelled_rows(side: Mapping[str, Any]) -> dict[str, str]:
+    """Return what labels, groups and teacher scores say."""
+    rows: dict[str, str] = {}
+    for key, title in (("labels", "Labels"), ("teacher", "Teacher scores")):
+        if spread := side.get(key):
+            rows[f"{title}: mean (lowest to highest)"] = _spread(spread)
+    if groups := side.get("groups"):
+        rows["Documents a query: mean (fewest to most)"] = _spread(groups["documents"])
+        for key, title in (("one_label", "Queries with one label only"), ("too_small", "Queries with one document")):
+            if groups.get(key):
+                rows[title] = wording.plain(groups[key])
+    return rows
+
+
+def _spread(spread: Mapping[str, Any]) -> str:
+    return f"{wording.plain(spread['mean'])} ({wording.plain(spread['lowest'])} to {wording.plain(spread['highest'])})"
+
+
+def _row(key: str, value: object) -> dict[str, str]:
+    """Return the row of one entry: a count, a spread, quantiles or counts by name; none for anything else."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return {_named(key): wording.plain(value)}
+    if not isinstance(value, dict) or not value:
+        return {}
+    if "p50" in value:
+        return {f"{_named(key.replace('_chars', '_characters'))}: {_QUANTILES}": _quantiles(value)}
+    if {"min", "mean", "max"} <= value.keys():
+        least, mean, most = value["min"], value["mean"], value["max"]
+        return {_named(key): f"{most}" if least == most else f"{mean:.3g} ({least} to {most})"}
+    return {_named(key): wording.plain(value)}
+
+
+def _named(key: str) -> str:
+    return key.replace("_", " ").capitalize()
+
+
+def _quantiles(spread: Mapping[str, Any]) -> str:
+    return " · ".join(wording.plain(spread.get(key, "–")) for key in ("p50", "p95", "max"))

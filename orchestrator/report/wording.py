@@ -1,4 +1,4 @@
-"""Puts numbers and the verdict into words: one spelling for the page, the terminal, the model card and report.json."""
+"""Puts numbers and the verdict into words: the same for the page, the terminal, the model card and report.json."""
 
 from __future__ import annotations
 
@@ -6,18 +6,37 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.evaluation.measures import GROUP, PAIR, RETRIEVAL, Metric, display_name, parse_metric
-from orchestrator.evaluation.paired import BETTER, NO_DIFFERENCE, WORSE
+from orchestrator.evaluation.measures import GROUP, PAIR, RETRIEVAL, Metric, display_name, parse_metric, require_metric
+from orchestrator.evaluation.metrics import BASELINE, TEACHER, TUNED
+from orchestrator.evaluation.paired import BETTER, NO_DIFFERENCE, NOT_COMPARED, WORSE
+from orchestrator.machine.language import Language, Text
 
 _P_FLOOR = 0.001
 _MINUTE_S, _HOUR_S = 60, 3600
 _LARGE, _HUGE = 100, 1_000_000  # from here on one decimal, or three digits, say enough
+_LEAST_GAP = 0.005  # of the headline metric, from the base model to its teacher: a share of less says nothing
+
+VERDICTS = {
+    BETTER: Text(BETTER, "变好"),
+    WORSE: Text(WORSE, "变差"),
+    NO_DIFFERENCE: Text(NO_DIFFERENCE, "无可测差异"),
+    NOT_COMPARED: Text(NOT_COMPARED, "未比较"),
+}
+GATE = {True: Text("gate passed: {0}", "门槛通过：{0}"), False: Text("gate MISSED: {0}", "未达门槛：{0}")}
+GUARD = Text("guard {0}: {1} {2} to {3}: {4}", "防退化检查 {0}：{1} 由 {2} 到 {3}：{4}")
+WARNING = Text("caution: {0}", "注意：{0}")
+MISSING = Text("missing: {0}", "缺失：{0}")
+_UNITS = {"query": "个查询", "pair": "个句对", "row": "行"}
 
 
 def counted(number: int, noun: str) -> str:
     """Return `1 query`, `60 queries`, `1,204 rows`."""
-    plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
-    return f"{number:,} {noun if number == 1 else plural}"
+    return f"{number:,} {noun if number == 1 else plural(noun)}"
+
+
+def plural(noun: str) -> str:
+    """Return `queries` for `query`, `rows` for `row`."""
+    return noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
 
 
 def figure(value: float | None) -> str:
@@ -29,10 +48,8 @@ def figure(value: float | None) -> str:
 
 def signed(value: float) -> str:
     """Return a difference with its sign, as `figure` writes it; what rounds to zero has no sign."""
-    text = figure(value)
-    if value < 0:
-        return text if float(text.replace(",", "")) != 0 else text[1:]
-    return text if float(text.replace(",", "")) == 0 else f"+{text}"
+    text = figure(abs(value))
+    return text if float(text.replace(",", "")) == 0 else f"{'-' if value < 0 else '+'}{text}"
 
 
 def interval(low: float | None, high: float | None) -> str:
@@ -70,21 +87,16 @@ def plain(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def headline_comparison(metrics: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the comparison that the verdict rests on; None where the headline metric was not compared."""
-    first = next(iter(metrics["comparisons"]), None)
-    return first if first is not None and first["metric"] == metrics["headline"]["metric"] else None
-
-
 def higher_is_better(metric: str) -> bool:
     """Return a metric's direction; what is unknown is better when higher."""
     found = parse_metric(metric)
     return found.higher_is_better if isinstance(found, Metric) else True
 
 
-def tuned_system(metrics: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the tuned system's entry of metrics.json; None where it was not scored."""
-    return next((system for system in metrics["systems"] if system["role"] == "tuned"), None)
+def headline_comparison(metrics: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the comparison that the verdict rests on; None where the headline metric was not compared."""
+    first = next(iter(metrics["comparisons"]), None)
+    return first if first is not None and first["metric"] == metrics["headline"]["metric"] else None
 
 
 def headline_parts(metrics: Mapping[str, Any]) -> tuple[str, str]:
@@ -93,7 +105,7 @@ def headline_parts(metrics: Mapping[str, Any]) -> tuple[str, str]:
     name = display_name(metric)
     comparison = headline_comparison(metrics)
     if comparison is None:
-        return _uncompared(metrics, metric, name)
+        return _explain_not_compared(metrics, metric, name)
     before, after = figure(comparison["before"]), figure(comparison["after"])
     up, down = ("rose", "fell") if higher_is_better(metric) else ("fell", "rose")
     statement = {
@@ -101,24 +113,49 @@ def headline_parts(metrics: Mapping[str, Any]) -> tuple[str, str]:
         WORSE: f"{name} {down} from {before} to {after}",
         NO_DIFFERENCE: f"{name} shows no measurable difference, {before} before and {after} after",
     }[comparison["verdict"]]
-    evidence = (
+    found = (
         f"{signed(comparison['difference'])} {interval(comparison['low'], comparison['high'])}, "
         f"{p_value(comparison['p'])}, {counted(comparison['units'], metrics['unit'])}"
     )
-    return statement, evidence
+    return statement, found
 
 
-def _uncompared(metrics: Mapping[str, Any], metric: str, name: str) -> tuple[str, str]:
-    """Return what is to be said where the headline metric was not compared."""
-    tuned = tuned_system(metrics)
+def _explain_not_compared(metrics: Mapping[str, Any], metric: str, name: str) -> tuple[str, str]:
+    tuned = next((system for system in metrics["systems"] if system["role"] == TUNED), None)
     if tuned is None:
         return "Nothing was compared", " ".join(metrics["gaps"]) or "no model was scored."
     if tuned["means"][metric] is None:
         return f"{name} was not measured", "no row has what it needs"
     units = counted(metrics["eval"]["units"], metrics["unit"])
-    baseline = any(system["role"] == "baseline" for system in metrics["systems"])
+    baseline = any(system["role"] == BASELINE for system in metrics["systems"])
     reason = "the baseline has no value" if baseline else "no baseline was measured"
     return f"{name} is {figure(tuned['means'][metric])} on {units}", f"not compared, since {reason}"
+
+
+def headline(metrics: Mapping[str, Any]) -> str:
+    """Return the verdict as one sentence, as in `nDCG@10 rose from 0.412 to 0.873: +0.461 [+0.394, +0.531], …`."""
+    return ": ".join(headline_parts(metrics))
+
+
+def translate_headline(summary: Mapping[str, Any], language: Language) -> str:
+    """Return the headline of a report.json; what was not compared is told in English, as the report has it."""
+    first = next(iter(summary["comparisons"]), None)
+    english: str = summary["headline"]
+    if language == "en" or first is None or first["metric"] != summary["metrics"]["headline"]:
+        return english
+    name, before, after = display_name(first["metric"]), figure(first["before"]), figure(first["after"])
+    found = (
+        f"{signed(first['difference'])} {interval(first['low'], first['high'])}，{p_value(first['p'])}，"
+        f"{first['units']:,} {_UNITS[summary['unit']]}"
+    )
+    if first["verdict"] == NO_DIFFERENCE:
+        return f"{name} 无可测差异，微调前 {before}，微调后 {after}：{found}"
+    return f"{name} 由 {before} {'升至' if first['difference'] > 0 else '降至'} {after}：{found}"
+
+
+def translate_verdict(word: str, language: Language) -> str:
+    """Return the one word of a comparison; one without a translation stays as it is."""
+    return VERDICTS.get(word, Text(word, word)).say(language)
 
 
 def measured_on(metrics: Mapping[str, Any]) -> str:
@@ -135,12 +172,6 @@ def measured_on(metrics: Mapping[str, Any]) -> str:
     return f"{units}, {counted(tokens[-1], 'token')} of answers" if tokens else units
 
 
-def headline(metrics: Mapping[str, Any]) -> str:
-    """Return the verdict as one sentence, as in `nDCG@10 rose from 0.412 to 0.873: +0.461 [+0.394, +0.531], …`."""
-    statement, evidence = headline_parts(metrics)
-    return f"{statement}: {evidence}"
-
-
 def best_systems(metrics: Mapping[str, Any]) -> dict[str, set[str]]:
     """Return for each metric the ids of the systems whose printed value is the best one."""
     best = {}
@@ -150,3 +181,18 @@ def best_systems(metrics: Mapping[str, Any]) -> dict[str, set[str]]:
         first = figure((max if higher_is_better(metric) else min)(measured)) if measured else None
         best[metric] = {name for name, value in values.items() if value is not None and figure(value) == first}
     return best
+
+
+def describe_teacher(metrics: Mapping[str, Any]) -> str | None:
+    """Return how much of the way from the untouched model to its teacher was made; None without a teacher."""
+    metric = require_metric(metrics["headline"]["metric"])
+    means = {system["id"]: system["means"][metric.name] for system in metrics["systems"]}
+    start, goal, now = means.get(metrics["headline"]["baseline"]), means.get(TEACHER), means.get(TUNED)
+    if start is None or goal is None or now is None or metrics["headline"]["baseline"] == TEACHER:
+        return None
+    sign = 1 if metric.higher_is_better else -1
+    gap, made = sign * (goal - start), sign * (now - start)
+    values = f"{metric.display}: {figure(start)} untouched, {figure(now)} tuned, {figure(goal)} teacher"
+    if gap < _LEAST_GAP:
+        return f"{values}. The teacher is no better than the untouched model: there was nothing to learn from it."
+    return f"{values}. {100 * made / gap:.0f} % of the way to the teacher."

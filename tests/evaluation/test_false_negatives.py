@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from orchestrator.report.false_negatives import find_false_negatives
+from dataclasses import asdict
+
+from orchestrator.report.audit import find_false_negatives
 
 
 def scored(*queries):
@@ -39,9 +41,9 @@ def test_the_widest_gaps_come_first_and_one_of_a_query(make_group):
     groups = [make_group(qid, 1, 0, 0) for qid in "abc"]
     audit = find_false_negatives(groups, scored(("a", [0, 1, 2]), ("b", [0, 5, 4]), ("c", [9, 1, 2])), shown=1)
     assert (audit.queries, audit.negatives) == (2, 4)
-    assert [(found.qid, found.negative_score) for found in audit.examples] == [("b", 5)]
+    assert [(found.where, found.negative_score) for found in audit.examples] == [("b", 5)]
 
 
 def test_the_audit_can_be_written_as_json(make_group):
     audit = find_false_negatives([make_group("q", 1, 0)], scored(("q", [0.2, 0.9])))
-    assert audit.to_json()["examples"][0]["negative_score"] == 0.9
+    assert asdict(audit)["examples"][0]["negative_score"] == 0.9

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from orchestrator.report.card import write_results
+from orchestrator.report.publish import write_results
 
 METRICS = {
     "headline": {"metric": "map"},

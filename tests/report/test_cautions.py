@@ -6,9 +6,8 @@ import json
 import pytest
 
 from orchestrator.evaluation.metrics import build_metrics
-from orchestrator.report.cautions import build_cautions, build_gaps
-from orchestrator.report.record import Check, load_record
-from orchestrator.report.training_log import EvalPoint, LossPoint, TrainingLog
+from orchestrator.report.record import Check, LossPoint, TrainingLog, load_record
+from orchestrator.report.warning_texts import build_missing, build_warnings
 from orchestrator.run.folder import load_plan
 
 
@@ -23,7 +22,7 @@ def whole(pristine_run):
 
 def cautions(whole, *, metrics=None, **changed):
     record, measured = whole
-    return "\n".join(build_cautions(dataclasses.replace(record, **changed), {**measured, **(metrics or {})}))
+    return "\n".join(build_warnings(dataclasses.replace(record, **changed), {**measured, **(metrics or {})}))
 
 
 def with_system(whole, **changed):
@@ -90,7 +89,7 @@ def test_a_diverged_training_is_told(whole):
 
 
 def test_a_validation_loss_that_is_not_a_number_is_told(whole):
-    log = TrainingLog((LossPoint(1, 1.0, None),), (EvalPoint(1, None),))
+    log = TrainingLog((LossPoint(1, 1.0, None),), (LossPoint(1, None),))
     assert "validation loss is not a number at 1 evaluation." in cautions(whole, training=log)
 
 
@@ -109,7 +108,7 @@ def test_a_ledger_that_does_not_add_up_is_told(whole):
 
 
 def test_a_whole_run_has_no_gaps(whole):
-    assert build_gaps(*whole) == []
+    assert build_missing(*whole) == []
 
 
 @pytest.mark.parametrize(
@@ -122,4 +121,4 @@ def test_a_whole_run_has_no_gaps(whole):
     ],
 )
 def test_a_missing_piece_is_a_stated_gap(whole, changed, words):
-    assert words in "\n".join(build_gaps(dataclasses.replace(whole[0], **changed), whole[1]))
+    assert words in "\n".join(build_missing(dataclasses.replace(whole[0], **changed), whole[1]))

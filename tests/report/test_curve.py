@@ -5,13 +5,11 @@ import struct
 
 import pytest
 
-from orchestrator.report.curve import draw_loss_curve, smoothed
-from orchestrator.report.training_log import (
-    EvalPoint,
+from orchestrator.report.figures import draw_loss_curve, smoothed
+from orchestrator.report.record import (
     LossPoint,
     TrainingLog,
     describe_log,
-    is_dead,
     load_training_log,
 )
 from orchestrator.run.folder import load_plan
@@ -62,11 +60,11 @@ def test_a_loss_that_is_nan_is_kept_as_a_step_without_a_number(run):
 
 
 def test_a_loss_of_zero_to_the_end_is_called_dead():
-    assert is_dead(points(1.2, 0.8, 0.0, 0.0, 0.0))
+    assert TrainingLog(tuple(points(1.2, 0.8, 0.0, 0.0, 0.0))).is_dead
 
 
 def test_a_loss_that_touches_zero_once_is_not_dead():
-    assert not is_dead(points(1.2, 0.8, 0.0, 0.1))
+    assert not TrainingLog(tuple(points(1.2, 0.8, 0.0, 0.1))).is_dead
 
 
 def test_the_moving_average_begins_and_ends_on_the_curve():
@@ -121,7 +119,7 @@ def test_the_log_that_ms_swift_wrote_is_read(make_kind):
     run = make_kind("chat")
     log = load_training_log(run, load_plan(run))
     assert [point.step for point in log.points] == [1, 2, 4, 6, 8, 10, 12, 14, 16, 18]
-    assert log.evaluations == (EvalPoint(6, 3.8954103), EvalPoint(12, 3.25637984), EvalPoint(18, 3.12199521))
+    assert log.evaluations == (LossPoint(6, 3.8954103), LossPoint(12, 3.25637984), LossPoint(18, 3.12199521))
     assert (log.points[0].learning_rate, log.best_step) == (0.00992404, 18)
 
 
@@ -174,17 +172,17 @@ def test_evaluations_of_a_checkpoint_are_read_with_the_best_one(run):
     history = [{"step": 200, "loss": 1.0}, {"step": 200, "eval_loss": 1.5}, {"step": 400, "eval_loss": "nan"}]
     state.write_text(json.dumps({"best_model_checkpoint": "/x/checkpoint-200", "log_history": history}))
     log = load_training_log(run, load_plan(run))
-    assert (log.evaluations, log.best_step) == ((EvalPoint(200, 1.5), EvalPoint(400, None)), 200)
+    assert (log.evaluations, log.best_step) == ((LossPoint(200, 1.5), LossPoint(400, None)), 200)
 
 
 def test_the_last_evaluation_is_described_where_none_is_known_to_be_best():
-    log = TrainingLog(tuple(points(2.0, 1.0)), (EvalPoint(1, 2.5), EvalPoint(2, 1.5)))
+    log = TrainingLog(tuple(points(2.0, 1.0)), (LossPoint(1, 2.5), LossPoint(2, 1.5)))
     assert describe_log(log) == {
-        "step": 2, "first": 2.0, "last": 1.0, "evaluation": {"step": 2, "loss": 1.5}, "best_step": None,
+        "step": 2, "first": 2.0, "last": 1.0, "evaluation": LossPoint(2, 1.5), "best_step": None,
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("best_step", [None, 1, 2, 9])
 def test_evaluations_can_be_drawn(best_step):
-    log = TrainingLog(tuple(points(2.0, 1.0)), (EvalPoint(1, 2.5), EvalPoint(2, None), EvalPoint(3, 1.0)), best_step)
+    log = TrainingLog(tuple(points(2.0, 1.0)), (LossPoint(1, 2.5), LossPoint(2, None), LossPoint(3, 1.0)), best_step)
     assert draw_loss_curve(log) is not None

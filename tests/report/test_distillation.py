@@ -12,10 +12,9 @@ from orchestrator.evaluation.metrics import Scored
 from orchestrator.machine.files import write_json, write_text
 from orchestrator.recipe.plan import Command, Stage
 from orchestrator.report.audit import build_audit
-from orchestrator.report.label_figure import WIDTH, build_label_figure
-from orchestrator.report.notes import describe_teacher
-from orchestrator.report.publish import write_report
-from orchestrator.report.summary import build_lines
+from orchestrator.report.figures import LABELS_WIDTH, build_label_figure
+from orchestrator.report.publish import build_lines, write_report
+from orchestrator.report.wording import describe_teacher
 from orchestrator.run.folder import load_plan
 from tests.report.conftest import HOSTILE, build_groups, write_lines, write_scores
 
@@ -135,19 +134,22 @@ def test_a_random_head_judges_nothing():
 
 def test_every_label_has_a_bar_inside_the_figure_and_the_upper_half_counts_as_relevant():
     figure = build_label_figure({"train": {"labels": LABELS}, "eval": {"labels": LABELS}})
-    assert [len(panel.bars) for panel in figure.panels] == [3, 3]
-    for panel in figure.panels:
-        assert [bar.relevant for bar in panel.bars] == [False, True, True]
-        assert all(panel.left <= bar.x and bar.x + bar.width <= min(panel.right, WIDTH) for bar in panel.bars)
-        assert panel.bars[0].height > panel.bars[1].height > panel.bars[2].height > 0
+    assert [len(panel["bars"]) for panel in figure["panels"]] == [3, 3]
+    for panel in figure["panels"]:
+        assert [bar["relevant"] for bar in panel["bars"]] == [False, True, True]
+        assert all(
+            panel["left"] <= bar["x"] and bar["x"] + bar["width"] <= min(panel["right"], LABELS_WIDTH)
+            for bar in panel["bars"]
+        )
+        assert panel["bars"][0]["height"] > panel["bars"][1]["height"] > panel["bars"][2]["height"] > 0
 
 
 def test_continuous_labels_are_drawn_as_bins():
     bins = [{"from": n / 10, "to": (n + 1) / 10, "count": n} for n in range(10)]
     figure = build_label_figure({"train": {"labels": {"lowest": 0, "mean": 0.6, "highest": 1, "bins": bins}}})
-    [panel] = figure.panels
-    assert [bar.relevant for bar in panel.bars] == [False] * 5 + [True] * 5
-    assert panel.bars[0].height == 0
+    [panel] = figure["panels"]
+    assert [bar["relevant"] for bar in panel["bars"]] == [False] * 5 + [True] * 5
+    assert panel["bars"][0]["height"] == 0
 
 
 def test_data_without_labels_has_no_figure():

@@ -16,9 +16,15 @@ from orchestrator.machine.packages import find_packages
 from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import Command, File, Plan, Stage, plan_from_json
 from orchestrator.report.publish import write_report
-from orchestrator.report.reproduction.comparison import DIFFERENT, IDENTICAL, WITHIN_NOISE, compare_reproduction
-from orchestrator.report.reproduction.differences import find_differences, require_provenance
-from orchestrator.report.reproduction.replay import move_plan
+from orchestrator.report.reproduction import (
+    DIFFERENT,
+    IDENTICAL,
+    WITHIN_NOISE,
+    compare_reproduction,
+    find_differences,
+    move_plan,
+    require_provenance,
+)
 from orchestrator.run.folder import adopt_run, create_run, load_plan
 from orchestrator.run.provenance import Asked, build_provenance
 from tests.report.conftest import build_run

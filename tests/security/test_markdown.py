@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from orchestrator.report.card import _cell
+from orchestrator.report.publish import escape_markdown
 from orchestrator.workers.card_parts import code_span
 
 HOSTILE = (
@@ -37,8 +37,8 @@ def test_a_code_span_without_backticks_is_as_people_write_it():
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_a_cell_holds_no_markup(text):
-    cell = _cell(text)
+def test_aescape_markdown_holds_no_markup(text):
+    cell = escape_markdown(text)
     assert re.search(r"(?<!\\)[\[\]|`*#]", cell) is None
     assert "<" not in cell
     assert "\n" not in cell

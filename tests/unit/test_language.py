@@ -11,10 +11,10 @@ import pytest
 from orchestrator.cli import output, wording
 from orchestrator.errors import OrchError, Problem, StageFailedError, Where
 from orchestrator.machine.language import Text, choose_language, current_language
-from orchestrator.report import verdict_text
+from orchestrator.report import wording as report_wording
 from orchestrator.run import failures as supervision
 
-CATALOGUES = (wording, verdict_text, supervision)
+CATALOGUES = (wording, report_wording, supervision)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ SUMMARY = {
 
 
 def test_the_verdict_is_told_in_chinese():
-    from orchestrator.report.summary import build_lines
+    from orchestrator.report.publish import build_lines
 
     assert build_lines(SUMMARY, "zh") == [
         "demo: 变好",

@@ -7,14 +7,14 @@ from typing import Any
 
 from orchestrator.evaluation.measures import CHAT, PAIR, RETRIEVAL
 from orchestrator.evaluation.metrics import describe_cut
+from orchestrator.report.examples import fewest_generations
 from orchestrator.report.record import RunRecord
-from orchestrator.report.training_log import count_not_finite, is_dead
 from orchestrator.report.wording import counted
 
 FEW_UNITS = 30
 
 
-def build_cautions(record: RunRecord, metrics: Mapping[str, Any]) -> list[str]:
+def build_warnings(record: RunRecord, metrics: Mapping[str, Any]) -> list[str]:
     """Return the warnings, the gravest first."""
     return [
         *_about_checks(record),
@@ -25,16 +25,16 @@ def build_cautions(record: RunRecord, metrics: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def build_gaps(record: RunRecord, metrics: Mapping[str, Any]) -> list[str]:
+def build_missing(record: RunRecord, metrics: Mapping[str, Any]) -> list[str]:
     """Return what is missing from the run folder, one sentence each."""
-    gaps = list(metrics["gaps"])
+    missing = list(metrics["gaps"])
     if not any(system["role"] == "baseline" for system in metrics["systems"]):
-        gaps.append("No baseline was scored: the tuned model is not compared with anything.")
+        missing.append("No baseline was scored: the tuned model is not compared with anything.")
     if not record.training.points:
-        gaps.append("No training loss was logged: there is no loss curve.")
+        missing.append("No training loss was logged: there is no loss curve.")
     if not record.checks:
-        gaps.append("The packaged model was not verified: the package stage left no checks.")
-    gaps += [
+        missing.append("The packaged model was not verified: the package stage left no checks.")
+    missing += [
         f"{name} is missing or cannot be read."
         for name, piece in (
             ("data/ledger.json", record.ledger),
@@ -44,7 +44,7 @@ def build_gaps(record: RunRecord, metrics: Mapping[str, Any]) -> list[str]:
         )
         if piece is None
     ]
-    return gaps
+    return missing
 
 
 def _about_checks(record: RunRecord) -> Iterator[str]:
@@ -59,11 +59,11 @@ def _about_checks(record: RunRecord) -> Iterator[str]:
 
 
 def _about_loss(record: RunRecord) -> Iterator[str]:
-    if bad := count_not_finite(record.training.points):
+    if bad := sum(point.loss is None for point in record.training.points):
         yield f"The training loss is not a number at {counted(bad, 'logged step')}: the training diverged."
-    if bad := count_not_finite(record.training.evaluations):
+    if bad := sum(point.loss is None for point in record.training.evaluations):
         yield f"The validation loss is not a number at {counted(bad, 'evaluation')}."
-    if is_dead(record.training.points):
+    if record.training.is_dead:
         yield "The training loss is exactly 0 in the second half: the training diverged, or had nothing to learn."
 
 
@@ -74,7 +74,8 @@ def _about_systems(metrics: Mapping[str, Any]) -> Iterator[str]:
         if metrics["kind"] == CHAT:
             yield from _about_chat(system, metrics)
         elif metrics["kind"] == PAIR:
-            yield from _about_pairs(system)
+            if system["constant"]:
+                yield f"{system['label']}: every pair got the same score; a correlation is not defined, and counts 0."
         else:
             yield from _about_ranking(system, metrics)
 
@@ -99,11 +100,6 @@ def _about_ranking(system: Mapping[str, Any], metrics: Mapping[str, Any]) -> Ite
         )
 
 
-def _about_pairs(system: Mapping[str, Any]) -> Iterator[str]:
-    if system["constant"]:
-        yield f"{system['label']}: every pair got the same score; a correlation is not defined, and counts 0."
-
-
 def _about_chat(system: Mapping[str, Any], metrics: Mapping[str, Any]) -> Iterator[str]:
     rows, label, scoring = metrics["eval"]["units"], system["label"], system["scoring"]
     if without := system["rows_without_tokens"]:
@@ -111,10 +107,9 @@ def _about_chat(system: Mapping[str, Any], metrics: Mapping[str, Any]) -> Iterat
             f"{label}: {without} of {counted(rows, 'row')} have no token of the reference within the length limit; "
             "they are left out of the loss."
         )
-    if cut := _count(scoring, "references_cut"):
-        yield f"{label}: the length limit cut the reference of {cut} of {counted(rows, 'row')}."
-    if cut := _count(scoring, "prompts_cut"):
-        yield f"{label}: the length limit cut the prompt of {cut} of {counted(rows, 'row')}."
+    for side in ("reference", "prompt"):
+        if cut := _count(scoring, f"{side}s_cut"):
+            yield f"{label}: the length limit cut the {side} of {cut} of {counted(rows, 'row')}."
     generations = system["generations"]
     if cut := _count(scoring, "hit_max_new_tokens"):
         limit = _count(scoring, "max_new_tokens")
@@ -148,19 +143,11 @@ def _about_evaluation(record: RunRecord, metrics: Mapping[str, Any]) -> Iterator
         yield "Documents of the corpus that nobody judged count as not relevant."
     if evaluation.get("distinct_scores") == 1:
         yield "Every pair of the evaluation set has the same score: no correlation is defined, and all count 0."
-    if generated := _fewest_generations(metrics):
+    if (generated := fewest_generations(metrics)) is not None:
         yield (
-            f"{generated} of {counted(units, 'row')} have a generation: exact match and ROUGE-L are over those, "
-            "loss and perplexity over all."
+            f"{f'Only {generated:,}' if generated else 'None'} of {counted(units, 'row')} have a generation: "
+            "exact match and ROUGE-L are over those, loss and perplexity over all."
         )
-
-
-def _fewest_generations(metrics: Mapping[str, Any]) -> str | None:
-    """Return how many rows have a generation where it is not all of them, `None` or `Only 20` as a word."""
-    counts = [system["generations"] for system in metrics["systems"] if "generations" in system]
-    if not counts or min(counts) >= metrics["eval"]["units"]:
-        return None
-    return f"Only {min(counts):,}" if min(counts) else "None"
 
 
 def _about_data(record: RunRecord) -> Iterator[str]:
@@ -171,9 +158,10 @@ def _about_data(record: RunRecord) -> Iterator[str]:
             yield f"The ledger of the {name} data does not add up: rows are unaccounted for."
         if duplicates := dropped.get("duplicate"):
             yield f"{counted(duplicates, 'row')} of the {name} data repeated another and were dropped."
-    for warning in (record.ledger or {}).get("warnings") or []:
+    warnings = (record.ledger or {}).get("warnings") or []
+    for warning in warnings:
         yield f"{str(warning.get('message', '')).rstrip('.')}."
-    if any(warning.get("code") == "texts-cut" for warning in (record.ledger or {}).get("warnings") or []):
+    if any(warning.get("code") == "texts-cut" for warning in warnings):
         return
     for name in ("train", "eval"):
         tokens = ((record.stats or {}).get(name) or {}).get("tokens") or {}

@@ -1,1 +1,0 @@
-"""Runs a finished run once more, and says whether the same came out."""
