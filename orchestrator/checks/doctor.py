@@ -17,15 +17,6 @@ from pathlib import Path
 from typing import Literal
 
 from orchestrator.backends import BACKENDS
-from orchestrator.checks.devices import (
-    GpuUser,
-    TorchBuild,
-    describe_cpu_torch,
-    describe_use,
-    find_busy,
-    find_gpu_users,
-    find_torch_build,
-)
 from orchestrator.checks.disk import find_disk_problem, find_existing
 from orchestrator.checks.environments import (
     environments_home,
@@ -33,6 +24,15 @@ from orchestrator.checks.environments import (
     judge_version,
     list_environments,
     load_tested,
+)
+from orchestrator.checks.machine import (
+    GpuUser,
+    TorchBuild,
+    describe_cpu_torch,
+    describe_use,
+    find_busy,
+    find_gpu_users,
+    find_torch_build,
 )
 from orchestrator.checks.memory import show_gib
 from orchestrator.checks.packages import REPORT_MODULES, find_missing_report_modules, name_installation

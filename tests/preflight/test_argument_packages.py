@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.checks import CHECKS
-from orchestrator.checks.argument_packages import ASKED_FOR, check_argument_packages
+from orchestrator.checks.settings import ASKED_FOR, check_argument_packages
 from orchestrator.machine.packages import DISTRIBUTIONS, OPTIONAL
 from orchestrator.plan.pipeline import build_plan
 from tests.jobs import TESTED

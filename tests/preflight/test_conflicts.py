@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.checks.conflicts import advise_precision, check_conflicts
+from orchestrator.checks.settings import advise_precision, check_conflicts
 from orchestrator.machine.hardware import CPU, Hardware
 from tests.preflight.conftest import INSTALLED
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.checks import devices
-from orchestrator.checks.devices import (
+from orchestrator.checks import machine as devices
+from orchestrator.checks.machine import (
     TorchBuild,
     advise_devices,
     check_devices,

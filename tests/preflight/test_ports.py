@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.checks.ports import check_ports, find_port_refusal
+from orchestrator.checks.machine import check_ports, find_port_refusal
 from orchestrator.machine.hardware import CPU, Hardware
 
 

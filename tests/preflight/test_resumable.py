@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.checks.resumable import advise_on_resuming
+from orchestrator.checks.settings import advise_on_resuming
 from orchestrator.plan.pipeline import build_plan
 from tests.golden.regenerate import BGE_LARGE, GPU, MINILM, QWEN
 from tests.jobs import build_imagined_job

@@ -87,7 +87,7 @@ def test_a_template_cannot_reach_python(tmp_path, monkeypatch):
 
 
 def test_code_of_a_model_folder_runs_only_where_the_recipe_says_so_and_that_is_shown(make_job):
-    from orchestrator.checks.trust import advise_trust
+    from orchestrator.checks.settings import advise_trust
 
     plain = make_job()
     assert list(advise_trust(plain, build_plan(plain))) == []

@@ -13,7 +13,6 @@ from click.testing import CliRunner
 
 from orchestrator.backends import BACKENDS
 from orchestrator.checks import doctor, packages
-from orchestrator.checks.devices import GpuUser, TorchBuild
 from orchestrator.checks.doctor import (
     Finding,
     HubProbe,
@@ -24,6 +23,7 @@ from orchestrator.checks.doctor import (
     describe_torch,
     examine_environments,
 )
+from orchestrator.checks.machine import GpuUser, TorchBuild
 from orchestrator.cli import orch
 from orchestrator.errors import PreflightError
 from orchestrator.machine.hardware import parse_gpus, parse_memory

@@ -1,7 +1,11 @@
-"""What a job asks for that this machine, or this environment, cannot do: found before the trainer finds it."""
+"""What a recipe asks for that its machine or its packages cannot give, and what its user should know before it runs.
+
+All is read from the plan's notes, which are the same for every backend, before the trainer would find it.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from orchestrator.backends.protocol import Job
@@ -14,6 +18,30 @@ _FLASH = {"flash_attn": True, "flash_attention_2": True, "flash_attention_3": Fa
 
 # Packages that a recipe's own words ask for, beside those that its backend needs.
 OPTIONAL = ("flash-attn", "kernels", "liger-kernel")
+# (argument, what its value reads like, the distributions of which one is needed). Sources: is_*_available of
+# transformers 5.19, get_optimizer_cls_and_kwargs of its trainer_optimizer.py, require_version of ms-swift 4.6.0.
+_NEEDS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("report_to", r"\btensorboard\b", ("tensorboard", "tensorboardX")),
+    ("report_to", r"\bwandb\b", ("wandb",)),
+    ("report_to", r"\bswanlab\b", ("swanlab",)),
+    ("report_to", r"\bmlflow\b", ("mlflow",)),
+    ("report_to", r"\bcomet_ml\b", ("comet-ml",)),
+    ("report_to", r"\btrackio\b", ("trackio",)),
+    ("quant_method", r"^bnb$", ("bitsandbytes",)),
+    ("quant_method", r"^hqq$", ("hqq",)),
+    ("quant_method", r"^eetq$", ("eetq",)),
+    ("quant_method", r"^quanto$", ("optimum-quanto",)),
+    ("optim", r"^(adamw_8bit|adamw_bnb_8bit|lion_8bit|paged_.*|rmsprop_bnb.*|ademamix.*)$", ("bitsandbytes",)),
+    ("optim", r"^galore_", ("galore-torch",)),
+    ("optim", r"^schedule_free_", ("schedulefree",)),
+    ("optim", r"^(ada)?lomo$", ("lomo-optim",)),
+    ("optim", r"^apollo_", ("apollo-torch",)),
+    ("eval_use_evalscope", r"(?i)^true$", ("evalscope",)),
+    ("eval_metric", r"^nlg$", ("jieba",)),
+    ("predict_with_generate", r"(?i)^true$", ("jieba",)),
+    ("tuner_backend", r"^unsloth$", ("unsloth",)),
+)
+ASKED_FOR = tuple(dict.fromkeys(name for _, _, names in _NEEDS for name in names))
 
 
 def check_conflicts(job: Job, plan: Plan) -> Iterator[Problem]:
@@ -76,3 +104,37 @@ def _check_processes(job: Job) -> Iterator[Problem]:
     elif asked > there:
         message = f"launch.nproc_per_node is {asked}, and this machine has {there} GPUs for them"
         yield Problem(message, f"give at most {there}, or auto: two processes on one GPU end with an error of NCCL")
+
+
+def check_argument_packages(job: Job, plan: Plan) -> Iterator[Problem]:
+    """Yield every argument that asks for a package which is not installed, with the command that installs it."""
+    if not job.versions:
+        return  # an interpreter that cannot be run: another check says so
+    values = read_train_values(plan)
+    for argument, pattern, names in _NEEDS:
+        given = values.get(argument, "")
+        if re.search(pattern, given) and not set(names) & job.versions.keys():
+            hint = f"{job.backend_python} -m pip install {names[0]}, or remove it"
+            yield Problem(f"train.{argument}: {given} asks for {names[0]}, which is not installed", hint)
+
+
+def advise_trust(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001  (every advice takes both)
+    """Yield what code of others the run executes with the user's rights."""
+    for key, ref in (("model", job.recipe.model), ("teacher", job.recipe.teacher)):
+        if ref and ref.trust_remote_code:
+            message = f"{key} {ref.name}: the Python code that it brings along will run (trust_remote_code)"
+            yield Problem(message, "read that code first: it may do whatever you may do")
+        if ref and ref.allow_pickle:
+            message = f"{key} {ref.name}: pickled weights will be loaded (allow_pickle)"
+            yield Problem(message, "take only files of people whom you trust: a pickle can run code")
+
+
+def advise_on_resuming(job: Job, plan: Plan) -> Iterator[Problem]:
+    """Yield that an interrupted training starts anew. A smoke run is over before anybody would mind."""
+    train = plan.stage("train")
+    if train and not train.resume and not job.smoke:
+        yield Problem(
+            f"if it is interrupted, {train.name} starts anew: {job.recipe.backend} cannot continue what it saves "
+            "without DeepSpeed",
+            "say deepspeed: zero0 in the recipe (it needs the package deepspeed), or accept it",
+        )
