@@ -23,7 +23,7 @@ from orchestrator.cli.options import (
 )
 from orchestrator.cli.output import print_json
 from orchestrator.cli.teacher_commands import data_mine_command, data_score_command
-from orchestrator.data.judgements import Reshaping
+from orchestrator.data.reshape import Reshaping
 from orchestrator.machine.terminal import say
 
 BACKENDS = ("flagembedding", "swift", "sentence-transformers")
@@ -233,7 +233,7 @@ def build_reshaping(to: Literal["jsonl", "pointwise", "hits", "ranking"], **opti
 
     Raises BadParameter where an option has no meaning for the form.
     """
-    from orchestrator.data.judgements import Reshaping
+    from orchestrator.data.reshape import Reshaping
 
     given = [name for name, value in options.items() if value is not None and value is not False]
     if to == "jsonl":

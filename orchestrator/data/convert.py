@@ -10,15 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from orchestrator.data.judgements import Reshaping
-from orchestrator.data.reading.json_rows import Row
+from orchestrator.data.judged import SCORE_KEYS, bring_to_form, read_cell
+from orchestrator.data.reading.json_rows import Row as Line
 from orchestrator.data.reading.readers import Source, open_source
-from orchestrator.data.reading.tabular import DELIMITERS, parse_cell
-from orchestrator.data.reasons import REASONS, Fault, refuse
-from orchestrator.data.regroup import Regrouped, Regrouping
+from orchestrator.data.reading.tabular import DELIMITERS
+from orchestrator.data.reasons import Fault, refuse
+from orchestrator.data.reshape import Regrouped, Regrouping, Reshaping
 from orchestrator.data.rows.foreign_rows import FOREIGN_FORMS, FOREIGN_OPTIONAL, convert_row, keep_reasoning
-from orchestrator.data.rows.shapes import find_shape, read_fields, rewrite
-from orchestrator.data.rows.texts import BadRowError, read_number
+from orchestrator.data.rows.shapes import Row, find_shape, read_fields
+from orchestrator.data.rows.texts import BadRowError, bad_row, build_fault, read_number
 from orchestrator.data.rows.unread import UnreadTexts, find_strings, find_unread, find_unread_judgements
 from orchestrator.data.verdict import BadRows
 from orchestrator.data.writing.writers import FileSet, format_line, require_new_rows
@@ -26,7 +26,6 @@ from orchestrator.errors import DataError
 
 FILE_FORMS = ("csv", "tsv", "parquet", "json", "jsonl")
 FORMS = (*FILE_FORMS, *FOREIGN_FORMS)
-SCORE_KEYS = ("score", "label", "similarity_score")
 _KEYS_LISTED = 30
 _CHAT_KEYS = frozenset({"messages", "conversations", "instruction"})
 
@@ -126,26 +125,25 @@ class _Run:
             known = ", ".join(f'"{name}"' for name in seen)
             raise refuse("unknown-column", f"no row has {names}", path, hint=f"the columns are {known}")
 
-    def _take_row(self, source: Source, row: Row) -> None:
-        found = row.fault or self._convert(source, row)
-        if not isinstance(found, Fault) and self._rewrites:
-            self._note_unread(found, str(source.path), row.line)
-        fault: Fault | None
+    def _take_row(self, source: Source, row: Line) -> None:
         try:
-            fault = found if isinstance(found, Fault) else self._write(found, source, row)
+            rows = self._convert(source, row)
+            if self._rewrites:
+                self._note_unread(rows, str(source.path), row.line)
+            self._write(rows, source, row)
+        except BadRowError as error:
+            self.bad.add(error.fault, source.path, row.line)
         except ValueError:  # half of a UTF-16 pair cannot be written as UTF-8
-            fault = Fault("lone-surrogate", "a text holds half of a UTF-16 pair", REASONS["lone-surrogate"].remedy)
+            self.bad.add(build_fault("lone-surrogate", "a text holds half of a UTF-16 pair"), source.path, row.line)
         except RecursionError:  # a few levels more than could be read
-            fault = Fault("not-json", "a value is nested too deeply", REASONS["not-json"].remedy)
-        if fault:
-            self.bad.add(fault, source.path, row.line)
+            self.bad.add(build_fault("not-json", "a value is nested too deeply"), source.path, row.line)
 
     @property
     def _rewrites(self) -> bool:
         """Whether rows get another form; rows that keep theirs keep all they say."""
         return self.conversion.form in FOREIGN_FORMS or self.conversion.reshaping is not None
 
-    def _note_unread(self, rows: list[dict[str, Any]], path: str, line: int) -> None:
+    def _note_unread(self, rows: list[Row], path: str, line: int) -> None:
         reshaping = self.conversion.reshaping
         if reshaping and reshaping.drop_keys:
             return
@@ -163,38 +161,36 @@ class _Run:
             judged = find_unread_judgements(row, fields.unknown_keys, shape, ignore=self.conversion.ignore)
             self.unread.note((*unread, *judged), path, line)
 
-    def _write(self, found: list[dict[str, Any]], source: Source, row: Row) -> Fault | None:
+    def _write(self, rows: list[Row], source: Source, row: Line) -> None:
         """Write the rows that one row became, or hand them on. Raises ValueError where UTF-8 cannot hold them."""
         if self.regrouping:
-            return self.regrouping.take(found, source.path, row.line)
-        lines = [format_line(one) for one in found]
+            self.regrouping.take(rows, source.path, row.line)
+            return
+        lines = [format_line(one) for one in rows]
         self.stream.writelines(lines)
         self.rows_out += len(lines)
-        return None
 
-    def _convert(self, source: Source, row: Row) -> list[dict[str, Any]] | Fault:
-        """Return the rows that one row becomes, or why it cannot. Raises DataError where two columns get one name."""
+    def _convert(self, source: Source, row: Line) -> list[Row]:
+        """Return the rows that one row becomes. Raises BadRowError, and DataError where two columns get one name."""
+        if row.fault:
+            raise BadRowError(row.fault)
         if not isinstance(row.value, dict):
-            message = "the row is not a JSON object"
-            return Fault("not-an-object", message, REASONS["not-an-object"].remedy)
+            raise bad_row("not-an-object", "the row is not a JSON object")
         value = self._rename(source, row)
         if self.conversion.keep_reasoning:
             value = keep_reasoning(value)
         if self.conversion.form in FOREIGN_FORMS:
             converted = convert_row(self.conversion.form, value)
             if isinstance(converted, Fault):
-                return converted
+                raise BadRowError(converted)
             value = converted
         elif self.conversion.reshaping:
-            rewritten = rewrite(value)
-            if isinstance(rewritten, Fault):
-                return rewritten
-            value = rewritten
-        if self.conversion.divide_score is not None and (fault := _divide(value, self.conversion.divide_score)):
-            return fault
+            value = bring_to_form(value)
+        if self.conversion.divide_score is not None:
+            _divide(value, self.conversion.divide_score)
         return _split_positives(value) if self.conversion.one_positive else [value]
 
-    def _name(self, row: Row) -> Row:
+    def _name(self, row: Line) -> Line:
         """Return a row that is a list as an object, its values under the names that were given."""
         names, value = self.conversion.names, row.value
         if not names or not isinstance(value, list):
@@ -206,7 +202,7 @@ class _Run:
             return replace(row, fault=Fault("wrong-field-count", message, "give one name a value: --names a,b,c"))
         return replace(row, value=dict(zip(names, value, strict=True)))
 
-    def _rename(self, source: Source, row: Row) -> dict[str, Any]:
+    def _rename(self, source: Source, row: Line) -> Row:
         conversion = self.conversion
         olds = {old for _, old in conversion.columns}
         found = {new: row.value[old] for new, old in conversion.columns if old in row.value}
@@ -217,7 +213,7 @@ class _Run:
                 raise refuse("column-exists", f'the row has a "{new}" already', source.path, line=row.line, hint=hint)
         value = found | kept | dict(conversion.constants)
         if source.ending in DELIMITERS:
-            value = {key: _read_cell(key, cell) for key, cell in value.items()}
+            value = {key: read_cell(key, cell) for key, cell in value.items()}
         if not value.keys().isdisjoint(_CHAT_KEYS) and "positive_messages" not in value:
             return value  # false as the label of a conversation says that it is not wanted, and 0 would be a class
         return {key: _read_numbers(key, part) for key, part in value.items()}
@@ -237,15 +233,6 @@ def _read_numbers(key: str, value: Any) -> Any:
     return value
 
 
-def _read_cell(key: str, cell: Any) -> Any:
-    """Return a cell of a text table as JSON has it: a list where its new name may be one, a score as a number."""
-    if not isinstance(cell, str):
-        return cell
-    if key in SCORE_KEYS:
-        return read_number(cell)
-    return parse_cell(key, cell)
-
-
 def _parse_number(value: Any) -> float | None:
     """Return the finite number that a value is or writes, or None; whole ones stay whole."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
@@ -259,39 +246,36 @@ def _parse_number(value: Any) -> float | None:
     return int(number) if number.is_integer() and "." not in str(value) else number
 
 
-def _divide(row: dict[str, Any], divisor: float) -> Fault | None:
-    """Divide the row's scores in place, or return why that gives no similarity between -1 and 1."""
+def _divide(row: Row, divisor: float) -> None:
+    """Divide the row's scores in place. Raises BadRowError where that gives no similarity between -1 and 1."""
     given = [key for key in SCORE_KEYS if key in row]
     if not given:
         message = f"there is no score to divide: the row has none of {', '.join(SCORE_KEYS)}"
-        return Fault("missing-key", message, "name the column: --map score=OLD")
+        raise bad_row("missing-key", message, "name the column: --map score=OLD")
     for key in given:
         number = _parse_number(row[key])
         if number is None:
-            return Fault("wrong-type", f'"{key}" is not a finite number', "write a number")
+            raise bad_row("wrong-type", f'"{key}" is not a finite number', "write a number")
         divided = number / divisor
         if not -1 <= divided <= 1:
             message = f'"{key}" is {number:g}, and {number:g} / {divisor:g} is not between -1 and 1'
-            return Fault("score-out-of-range", message, f"divide by the largest score: --divide-score {abs(number):g}")
+            raise bad_row("score-out-of-range", message, f"divide by the largest score: --divide-score {abs(number):g}")
         row[key] = divided
-    return None
 
 
-def _split_positives(row: dict[str, Any]) -> list[dict[str, Any]] | Fault:
-    """Return one row a positive, teacher scores with their documents; a row without a list of them stays as it is."""
-    for key in ("pos", "positive_messages"):
-        positives = row.get(key)
-        if isinstance(positives, list):
-            break
-    else:
+def _split_positives(row: Row) -> list[Row]:
+    """Return one row a positive, teacher scores with their documents; a row without a list of them stays as it is.
+
+    Raises BadRowError.
+    """
+    key = next((key for key in ("pos", "positive_messages") if isinstance(row.get(key), list)), None)
+    if key is None:
         return [row]
+    positives, scores = row[key], row.get("pos_scores") if key == "pos" else None
     if not positives:
-        return Fault("no-positive", f'"{key}" is an empty list', REASONS["no-positive"].remedy)
-    scores = row.get("pos_scores")
-    if key == "pos" and isinstance(scores, list) and len(scores) != len(positives):
-        message = f'"pos_scores" holds {len(scores)} and "pos" {len(positives)}'
-        return Fault("scores-length", message, REASONS["scores-length"].remedy)
-    return [
-        row | {key: [text]} | ({"pos_scores": [scores[place]]} if isinstance(scores, list) and key == "pos" else {})
-        for place, text in enumerate(positives)
-    ]
+        raise bad_row("no-positive", f'"{key}" is an empty list')
+    if not isinstance(scores, list):
+        return [row | {key: [text]} for text in positives]
+    if len(scores) != len(positives):
+        raise bad_row("scores-length", f'"pos_scores" holds {len(scores)} and "pos" {len(positives)}')
+    return [row | {key: [text], "pos_scores": [score]} for text, score in zip(positives, scores, strict=True)]

@@ -6,6 +6,7 @@ whatever row and spelling, can come back as its negative.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,18 +15,30 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from orchestrator.data.digests import digest, loose_key
-from orchestrator.data.mining_corpus import CorpusFile
-from orchestrator.data.reading.readers import Source, open_source
-from orchestrator.data.reasons import Fault
-from orchestrator.data.row_documents import (
-    RowDocuments,
-    find_unread_documents,
+from orchestrator.data.judged import (
+    Judged,
+    find_unread_keys,
     find_unread_labels,
-    read_documents,
-    read_value,
+    read_raw_row,
+    require_judged,
+    require_row,
+    scale_label,
 )
-from orchestrator.data.rows.shapes import normalise, read_scores_as_labels
-from orchestrator.data.rows.texts import build_fault, is_blank, is_finite_number
+from orchestrator.data.reading.json_rows import NotUtf8Error
+from orchestrator.data.reading.json_rows import Row as Line
+from orchestrator.data.reading.readers import SAMPLE_BYTES, build_encoding_error, open_source, require_readable
+from orchestrator.data.reading.tabular import DELIMITERS
+from orchestrator.data.reasons import Fault, refuse
+from orchestrator.data.rows.shapes import Row, read_scores_as_labels
+from orchestrator.data.rows.texts import (
+    BadRowError,
+    bad_row,
+    build_fault,
+    find_surrogate,
+    is_blank,
+    is_finite_number,
+    name_type,
+)
 from orchestrator.data.rows.unread import UnreadTexts
 from orchestrator.data.sides import LabelSources
 from orchestrator.data.verdict import BadRows
@@ -33,6 +46,7 @@ from orchestrator.data.writing.writers import FileSet, format_line
 from orchestrator.errors import DataError
 from orchestrator.recipe.relevance import is_relevant
 
+_BOM = b"\xef\xbb\xbf"
 QUERIES_NAME, CORPUS_NAME, MINED_NAME = "queries.jsonl", "corpus.jsonl", "mined.jsonl"
 
 
@@ -96,30 +110,32 @@ class _Gathering:
 
     def take_rows(self, path: Path) -> None:
         source = open_source(path)
-        for row in source.rows():
+        is_table = source.ending in DELIMITERS
+        for line in source.rows():
             self.rows_in += 1
-            value = read_value(row, source, self.rows.columns)
-            found = row.fault or self._read(value, path, row.line)
-            fault = found if isinstance(found, Fault) else self._take(found)
-            if fault:
-                self.bad.add(fault, path, row.line)
-        self._note(path, "rows", source)
+            try:
+                self._take(self._read(line, path, is_table=is_table))
+            except BadRowError as error:
+                self.bad.add(error.fault, path, line.line)
+        self._note(path, "rows", source.rows_in, source.sha256)
 
-    def _read(self, value: Any, path: Path, line: int) -> RowDocuments | Fault:
-        rows, columns = self.rows, self.rows.columns
-        if not isinstance(value, dict):
-            return read_documents(value, columns, path=path, line=line)
-        row = normalise(value, columns)
-        if isinstance(row, Fault):
-            return row
-        self.sources.note(row, str(path), line)
-        graded = read_scores_as_labels(row, rows.min_label, rows.max_label) if rows.scores_as_labels else row
-        if isinstance(graded, Fault):
-            return graded
-        found = read_documents(graded, {}, path=path, line=line)
-        if isinstance(found, RowDocuments):
-            unread = find_unread_documents(graded, found, rows.ignore)
-            self.unread.note((*unread, *find_unread_labels(graded, found, rows.ignore)), str(path), line)
+    def _read(self, line: Line, path: Path, *, is_table: bool) -> Judged:
+        """Return what a row says of its documents. Raises BadRowError, and DataError for a row of ms-swift."""
+        if line.fault:
+            raise BadRowError(line.fault)
+        rules, value = self.rows, line.value
+        if isinstance(value, dict):
+            value = read_raw_row(value, rules.columns, is_table=is_table)
+        row = require_row(value, rules.columns)
+        self.sources.note(row, str(path), line.line)
+        if rules.scores_as_labels:
+            graded = read_scores_as_labels(row, rules.min_label, rules.max_label)
+            if isinstance(graded, Fault):
+                raise BadRowError(graded)
+            row = graded
+        found = require_judged(row, path, line.line)
+        unread = (*find_unread_keys(row, found, rules.ignore), *find_unread_labels(row, found, rules.ignore))
+        self.unread.note(unread, str(path), line.line)
         return found
 
     def take_corpus(self, path: Path) -> None:
@@ -129,38 +145,27 @@ class _Gathering:
                 self.bad.add(text, path, line)
             else:
                 self._number(text)
-        self._note(path, "corpus", source)
+        self._note(path, "corpus", source.rows_in, source.sha256)
 
-    def _judge(self, found: RowDocuments) -> list[bool] | Fault:
-        """Return of each document whether it is relevant, or the row's first fault."""
+    def _is_relevant(self, hit: Row, found: Judged) -> bool:
+        if found.form == "ranking":  # its labels are 1 and 0 whatever the scale of others
+            return bool(hit["label"])
+        if not is_finite_number(hit.get("label")):
+            raise bad_row("missing-key", 'a document has no number as its "label"', 'write "label": 1 or 0')
+        return is_relevant(scale_label(hit["label"], "", self.rows.min_label, self.rows.max_label))
+
+    def _take(self, found: Judged) -> None:
+        """Note what a row says of its query. Raises BadRowError where it cannot be used."""
         if is_blank(found.query):
-            return build_fault("empty-query", '"query" is empty or white space')
-        if any(map(is_blank, found.documents)):
-            return build_fault("empty-text", "a document is empty or white space")
-        if found.shape == "ranking":  # its labels are 1 and 0 whatever the scale of others
-            return [label == 1 for label in found.labels]
-        lowest, highest = self.rows.min_label, self.rows.max_label
-        judged = []
-        for label in found.labels:
-            if not is_finite_number(label):
-                return build_fault("missing-key", 'a document has no number as its "label"', 'write "label": 1 or 0')
-            if not lowest <= label <= highest:
-                message = f'"label" is {label:g}, and labels are between {lowest:g} and {highest:g}'
-                return build_fault("wrong-type", message, "name the range with --min-label and --max-label")
-            judged.append(is_relevant((label - lowest) / (highest - lowest)))
-        return judged
-
-    def _take(self, found: RowDocuments) -> Fault | None:
-        """Note what a row says of its query; return its fault where it cannot be used."""
-        relevant = self._judge(found)
-        if isinstance(relevant, Fault):
-            return relevant
+            raise bad_row("empty-query", '"query" is empty or white space')
+        if any(map(is_blank, found.texts)):
+            raise bad_row("empty-text", "a document is empty or white space")
+        relevant = [self._is_relevant(hit, found) for hit in found.hits]
         query = self.queries.setdefault(digest((loose_key(found.query),)), _Query(found.query))
-        for text, fits in zip(found.documents, relevant, strict=True):
+        for text, fits in zip(found.texts, relevant, strict=True):
             number, numbers = self._number(text), query.positives if fits else query.negatives
             if number not in numbers:
                 numbers.append(number)
-        return None
 
     def _number(self, text: str) -> int:
         """Return the number of a document in the corpus; a new one is written there."""
@@ -170,8 +175,8 @@ class _Gathering:
             self.corpus.write(format_line({"text": text}))
         return self.documents[key]
 
-    def _note(self, path: Path, role: str, source: Source | CorpusFile) -> None:
-        self.inputs.append({"path": str(path), "role": role, "rows": source.rows_in, "sha256": source.sha256})
+    def _note(self, path: Path, role: str, rows: int, sha256: str) -> None:
+        self.inputs.append({"path": str(path), "role": role, "rows": rows, "sha256": sha256})
 
 
 def gather_for_mining(rows: MiningRows, folder: Path) -> MiningInput:
@@ -273,3 +278,56 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
     with path.open("rb") as stream:
         for raw in stream:
             yield json.loads(raw)
+
+
+@dataclass
+class CorpusFile:
+    """One file of documents; `rows_in` and `sha256` are complete when `texts` has ended."""
+
+    path: Path
+    rows_in: int = 0
+    sha256: str = ""
+
+    def texts(self) -> Iterator[tuple[int, str | Fault]]:
+        """Yield line and text, or why a row has none. Raises DataError when the file cannot be read."""
+        if self.path.suffix.lower() == ".txt":
+            yield from self._plain_lines()
+            return
+        source = open_source(self.path)
+        for row in source.rows():
+            yield row.line, row.fault or _read_text(row.value)
+        self.rows_in, self.sha256 = source.rows_in, source.sha256
+
+    def _plain_lines(self) -> Iterator[tuple[int, str | Fault]]:
+        """Yield the lines that are not empty; each is one document."""
+        require_readable(self.path, ending=".jsonl")
+        state = hashlib.sha256()
+        try:
+            with self.path.open("rb") as stream:
+                for line, raw in enumerate(stream, 1):
+                    state.update(raw)
+                    text = self._decode(raw.removeprefix(_BOM), line).strip()
+                    if not is_blank(text):
+                        self.rows_in += 1
+                        yield line, text
+        except OSError as error:
+            raise refuse("not-readable", f"the file cannot be read: {error.strerror}", self.path) from error
+        self.sha256 = state.hexdigest()
+
+    def _decode(self, raw: bytes, line: int) -> str:
+        try:
+            return raw.decode()
+        except UnicodeDecodeError as error:
+            wrong = NotUtf8Error(line, f"byte {error.start + 1} of the line is not UTF-8", raw)
+            raise build_encoding_error(self.path, wrong, raw[:SAMPLE_BYTES]) from error
+
+
+def _read_text(value: Any) -> str | Fault:
+    text = value.get("text") if isinstance(value, dict) else value
+    if isinstance(value, dict) and "text" not in value:
+        return build_fault("missing-key", 'the key "text" is missing', 'a row is {"text": "…"}')
+    if not isinstance(text, str):
+        return build_fault("wrong-type", f'"text" is {name_type(text)}, not a string', 'a row is {"text": "…"}')
+    if fault := find_surrogate([('"text"', text)]):
+        return fault
+    return build_fault("empty-text", '"text" is empty or white space') if is_blank(text) else text

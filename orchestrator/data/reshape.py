@@ -1,64 +1,226 @@
-"""What the rows of one query say together, and its row or rows in another form.
+"""Ranking data in another form: rows of one query come together, wherever they stand, and are written as one.
 
-What a form cannot hold is a finding that names the option which gives it up; nothing is left out in silence.
+Texts wait on disk; memory holds a digest of each query and a number of each row. What the new form cannot hold is
+refused with the option that gives it up; nothing is left out in silence.
 """
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
 
-from orchestrator.data.digests import NORMALISED, document_key, loose_key
-from orchestrator.data.judgements import QUERY_KEYS, Hit, Judgements, Place, Reshaping, canonical, is_same
+from orchestrator.data.digests import NORMALISED, digest, document_key, loose_key
+from orchestrator.data.earlier_rows import Chains
+from orchestrator.data.judged import (
+    EXAMPLES,
+    HIT_KEYS,
+    OWN_KEYS,
+    QUERY_KEYS,
+    Form,
+    Judged,
+    advise_form,
+    drop_nulls,
+    find_form,
+    list_keys,
+    read_judged,
+    require_number,
+    scale_label,
+)
 from orchestrator.data.reasons import Fault
-from orchestrator.data.rows.texts import build_fault, quote
+from orchestrator.data.rows.shapes import Row, read_scores_as_labels
+from orchestrator.data.rows.texts import BadRowError, bad_row, build_fault, quote
+from orchestrator.data.sides import LabelSources
+from orchestrator.data.verdict import BadRows, sum_up
+from orchestrator.data.writing.writers import format_line
+from orchestrator.errors import DataError
+
+Place = tuple[int, int]  # the number of a file among those given, and a line
 
 
 @dataclass(frozen=True)
-class Finding:
-    """Why a query cannot be written, and the row that is at fault."""
+class Reshaping:
+    """The form to write, and what may be given up for it.
 
+    `min_label` and `max_label` scale labels to [0, 1]; `relevant_from` is on the scale of the files. The labels of a
+    ranking row are 1 and 0 whatever the scale, unless `scores_as_labels` says that its scores are its labels.
+    """
+
+    to: Form
+    relevant_from: float | None = None
+    labels_as_scores: bool = False
+    drop_queries_without_both: bool = False
+    drop_keys: bool = False
+    drop_scores: bool = False
+    min_label: float | None = None
+    max_label: float | None = None
+    scores_as_labels: bool | None = None
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A document of a query. `relevant` None: a grade of which nobody has said what counts; `score` the teacher's."""
+
+    content: str
+    label: float
+    relevant: bool | None
+    score: float | None
+    keys: Row
     place: Place
-    fault: Fault
+
+    def write(self) -> Row:
+        """Return it as one of the hits of a row."""
+        score = {} if self.score is None else {"score": self.score}
+        return {"content": self.content, "label": self.label, **score, **self.keys}
 
 
-def merge_judgements(parts: Sequence[Judgements]) -> tuple[Judgements, int] | Finding:
+@dataclass(frozen=True)
+class Judgements:
+    """What one row, or all rows of a query, say of its documents; `keys` belong to the query."""
+
+    query: str
+    keys: Row
+    hits: tuple[Hit, ...]
+    place: Place
+    form: Form
+
+    def pack(self) -> bytes:
+        """Return one line of JSON. Raises ValueError where UTF-8 cannot hold a text."""
+        hits = [[hit.content, hit.label, hit.relevant, hit.score, hit.keys] for hit in self.hits]
+        value = [self.query, self.keys, hits, self.place, self.form]
+        return json.dumps(value, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def unpack(line: bytes) -> Judgements:
+    """Return the judgements of a line that `pack` has made; all hits of a row stand in its place."""
+    query, keys, packed, (file, number), form = json.loads(line)
+    place = (file, number)
+    hits = (Hit(content, label, relevant, score, own, place) for content, label, relevant, score, own in packed)
+    return Judgements(query, keys, tuple(hits), place, form)
+
+
+class LossError(BadRowError):
+    """A query cannot be written without a loss, or its rows contradict each other; `place` is the row at fault."""
+
+    def __init__(self, place: Place, code: str, message: str, hint: str | None = None) -> None:
+        super().__init__(build_fault(code, message, hint))
+        self.place = place
+
+
+def read_judgements(row: Row, rules: Reshaping, place: Place) -> Judgements:
+    """Return what a row of any of the three forms says. Raises BadRowError where it is none of them."""
+    if rules.scores_as_labels:
+        low, high = (0, math.inf) if rules.max_label is None else (rules.min_label or 0, rules.max_label)
+        graded = read_scores_as_labels(drop_nulls(row), low, high)
+        if isinstance(graded, Fault):
+            raise BadRowError(graded)
+        row = graded
+    form = find_form(row)
+    if form is None:
+        message = f"the row is of no form of ranking data; it has {list_keys(row)}"
+        raise bad_row("not-convertible", message, _advise_swift(row) or advise_form())
+    judged = read_judged(row, form, scores=True)
+    names = [f'"hits"[{at}] ' if form == "hits" else "" for at in range(len(judged.hits))]
+    hits = [_read_hit(judged, hit, name, rules, place) for hit, name in zip(judged.hits, names, strict=True)]
+    keys = {key: value for key, value in judged.keys.items() if key in QUERY_KEYS or not rules.drop_keys}
+    found = Judgements(judged.query, keys, tuple(hits), place, form)
+    return found if rules.to == "hits" else _give_keys_to_hits(found, rules)
+
+
+def _advise_swift(row: Row) -> str | None:
+    """Return how ms-swift's rows become ranking data, None for other rows."""
+    if {"query", "response", "label"} <= row.keys():
+        return "this is a pair of ms-swift's: --map content=response makes a pointwise row of it"
+    if {"query", "response"} <= row.keys() or {"messages", "positive_messages"} <= row.keys():
+        return "these are ms-swift's keys: --from swift3 reads them, together with --to"
+    return None
+
+
+def _read_hit(judged: Judged, hit: Row, name: str, rules: Reshaping, place: Place) -> Hit:
+    """Return a document with its label, scaled; `name` opens what is said of it."""
+    if hit.get("label") is None:
+        raise bad_row("missing-key", f'{name}"label" is missing', f"write {EXAMPLES['hits']}")
+    label, score = hit["label"], hit.get("score")
+    require_number(label, "label", name)
+    if score is not None:
+        require_number(score, "score", name)
+    scaled, relevant = label, None
+    if judged.form == "ranking":
+        relevant = bool(label)
+    else:
+        if rules.max_label is not None:
+            scaled = scale_label(label, name, rules.min_label or 0, rules.max_label)
+            scaled = int(scaled) if scaled in (0, 1) else scaled
+        if rules.relevant_from is not None:
+            relevant = float(label) >= rules.relevant_from
+        elif scaled in (0, 1):
+            relevant = scaled == 1
+    keys = {} if rules.drop_keys else {key: value for key, value in hit.items() if key not in HIT_KEYS}
+    return Hit(hit["content"], scaled, relevant, None if rules.drop_scores else score, keys, place)
+
+
+def _give_keys_to_hits(found: Judgements, rules: Reshaping) -> Judgements:
+    """Return judgements whose documents carry the keys of the query, for forms without a place for both."""
+    own = OWN_KEYS[rules.to]
+    for hit in found.hits:
+        for key in found.keys:
+            if key in hit.keys and not is_same(found.keys[key], hit.keys[key]):
+                message = f"{quote(key)} stands in the row and, with another value, in one of its hits"
+                raise bad_row("would-be-lost", message, "rename one of them, or leave both out with --drop-keys")
+    if taken := [key for hit in found.hits for key in (*found.keys, *hit.keys) if key in own]:
+        message = f"{quote(taken[0])} is a key of {rules.to} rows, and would be overwritten"
+        raise bad_row("would-be-lost", message, "rename it, or leave it out with --drop-keys")
+    return replace(found, keys={}, hits=tuple(replace(hit, keys=found.keys | hit.keys) for hit in found.hits))
+
+
+def is_same(one: Any, other: Any) -> bool:
+    """Whether two values are the same in a file: 1, 1.0 and true are equal in Python, and not there."""
+    return _canonical(one) == _canonical(other)
+
+
+def _canonical(value: Any) -> str:
+    """Return the same text for the same value, whatever the order of its keys."""
+    return json.dumps(value, sort_keys=True)
+
+
+def merge_judgements(parts: Sequence[Judgements]) -> tuple[Judgements, int]:
     """Return what all rows of one query say together, and how many documents were said twice.
 
     A document repeated with the same text and keys is one; one that differs only in white space or in further keys
-    stands beside it. Two labels or scores of one document are a finding, and so is a document that is relevant and, in
-    another width or case, is not.
+    stands beside it. Raises LossError for two labels or scores of one document, and for a document that is relevant
+    and, in another width or case, is not.
     """
     first = parts[0]
     for part in parts[1:]:
-        if not is_same(part.keys, first.keys):
-            return Finding(part.place, _explain_keys(first.keys, part.keys))
+        _require_same_keys(part.place, first.keys, part.keys)
     kept: dict[tuple[str, str], Hit] = {}
     known: dict[str, Hit] = {}
     sides: dict[str, Hit] = {}  # by what tells no width and no case: the data pass would refuse both sides of one
-    total = 0
-    for hit in (hit for part in parts for hit in part.hits):
-        total += 1
+    hits = [hit for part in parts for hit in part.hits]
+    for hit in hits:
         name = document_key(hit.content)
         before = known.setdefault(name, hit)
         if (before.label, before.relevant) != (hit.label, hit.relevant):
-            return _conflict(before, hit, "label")
+            raise _conflict(before, hit, "label")
         if None not in (before.score, hit.score) and before.score != hit.score:
-            return _conflict(before, hit, "score")
+            raise _conflict(before, hit, "score")
         if before.score is None:
             known[name] = hit
         if hit.relevant is not None:
             before = sides.setdefault(loose_key(hit.content), hit)
             if before.relevant != hit.relevant:
-                return _conflict(before, hit, "label")
-        same = kept.setdefault((hit.content, canonical(hit.keys)), hit)
+                raise _conflict(before, hit, "label")
+        identity = (hit.content, _canonical(hit.keys))
+        same = kept.setdefault(identity, hit)
         if same.score is None and hit.score is not None:
-            kept[hit.content, canonical(hit.keys)] = replace(same, score=hit.score)
-    return replace(first, hits=tuple(kept.values())), total - len(kept)
+            kept[identity] = replace(same, score=hit.score)
+    return replace(first, hits=tuple(kept.values())), len(hits) - len(kept)
 
 
-def _conflict(one: Hit, other: Hit, key: Literal["label", "score"]) -> Finding:
+def _conflict(one: Hit, other: Hit, key: Literal["label", "score"]) -> LossError:
     values = f"{getattr(one, key):g} and {getattr(other, key):g}"
     if one.label == other.label and key == "label":
         values += ", once relevant and once not"
@@ -66,81 +228,140 @@ def _conflict(one: Hit, other: Hit, key: Literal["label", "score"]) -> Finding:
     message = f"the document {quote(other.content)} has two {key}s for its query: {values} (the first in {before})"
     if document_key(one.content) != document_key(other.content):
         message += f" ({NORMALISED})"
-    return Finding(other.place, build_fault("conflicting-judgements", message))
+    return LossError(other.place, "conflicting-judgements", message)
 
 
-def _explain_keys(one: dict[str, Any], other: dict[str, Any]) -> Fault:
-    key = next(key for key in (*one, *other) if key not in one or key not in other or not is_same(one[key], other[key]))
-    message = f"{quote(key)} is not the same on all rows of the query, and the new row has one place for it"
-    if key in QUERY_KEYS:
-        return build_fault("would-be-lost", message, "give all rows of the query the same one")
-    return build_fault("would-be-lost", message, "leave all further keys out with --drop-keys")
+def _require_same_keys(place: Place, one: Row, other: Row) -> None:
+    for key in (*one, *other):
+        if key not in one or key not in other or not is_same(one[key], other[key]):
+            message = f"{quote(key)} is not the same on all rows of the query, and the new row has one place for it"
+            hint = "leave all further keys out with --drop-keys"
+            if key in QUERY_KEYS:
+                hint = "give all rows of the query the same one"
+            raise LossError(place, "would-be-lost", message, hint)
 
 
-def build_rows(found: Judgements, rules: Reshaping) -> list[dict[str, Any]] | Finding:
-    """Return the rows of one query in the form wanted; none where the query is to be dropped."""
+def build_rows(found: Judgements, rules: Reshaping) -> list[Row]:
+    """Return the rows of one query in the form wanted; none where the query is to be dropped. Raises LossError."""
     if rules.to == "pointwise":
-        return [{"query": found.query, **_write_hit(hit)} for hit in found.hits]
+        return [{"query": found.query, **hit.write()} for hit in found.hits]
     if rules.to == "hits":
-        return [{"query": found.query, "hits": [_write_hit(hit) for hit in found.hits], **found.keys}]
-    return _build_ranking(found, rules)
-
-
-def _write_hit(hit: Hit) -> dict[str, Any]:
-    score = {} if hit.score is None else {"score": hit.score}
-    return {"content": hit.content, "label": hit.label, **score, **hit.keys}
-
-
-def _build_ranking(found: Judgements, rules: Reshaping) -> list[dict[str, Any]] | Finding:
+        return [{"query": found.query, "hits": [hit.write() for hit in found.hits], **found.keys}]
     if grade := next((hit for hit in found.hits if hit.relevant is None), None):
         message = f"the label {grade.label:g} is a grade, and a ranking row knows only relevant and not relevant"
         hint = "--relevant-from L makes labels of L and more relevant; --labels-as-scores keeps the labels as scores"
-        return Finding(grade.place, build_fault("would-be-lost", message, hint))
-    pos, neg = ([hit for hit in found.hits if hit.relevant is side] for side in (True, False))
-    if not (pos and neg):
+        raise LossError(grade.place, "would-be-lost", message, hint)
+    sides = {"pos": [hit for hit in found.hits if hit.relevant], "neg": [hit for hit in found.hits if not hit.relevant]}
+    if not all(sides.values()):
         if rules.drop_queries_without_both:
             return []
-        message = f"the query {quote(found.query)} has no {'negative' if pos else 'positive'}: it is no ranking row"
+        missing = "negative" if sides["pos"] else "positive"
+        message = f"the query {quote(found.query)} has no {missing}: it is no ranking row"
         hint = "--drop-queries-without-both leaves such queries out"
-        return Finding(found.place, build_fault("would-be-lost", message, hint))
-    scored = [hit for hit in found.hits if hit.score is not None]
-    if fault := _check_scores(found, scored, rules):
-        return fault
-    row: dict[str, Any] = {
-        "query": found.query,
-        "pos": [hit.content for hit in pos],
-        "neg": [hit.content for hit in neg],
-    }
-    if scored or rules.labels_as_scores:
-        for key, side in (("pos_scores", pos), ("neg_scores", neg)):
-            row[key] = [hit.label if rules.labels_as_scores else hit.score for hit in side]
-    keys = _find_common_keys(found.hits)
-    return keys if isinstance(keys, Finding) else [row | keys]
+        raise LossError(found.place, "would-be-lost", message, hint)
+    has_scores = _require_all_scores(found.hits, rules)
+    row: Row = {"query": found.query} | {side: [hit.content for hit in hits] for side, hits in sides.items()}
+    if has_scores or rules.labels_as_scores:
+        for side, hits in sides.items():
+            row[f"{side}_scores"] = [hit.label if rules.labels_as_scores else hit.score for hit in hits]
+    for hit in found.hits[1:]:  # a ranking row has a place for the keys on which all documents agree, and no others
+        _require_same_keys(hit.place, found.hits[0].keys, hit.keys)
+    return [row | found.hits[0].keys]
 
 
-def _check_scores(found: Judgements, scored: list[Hit], rules: Reshaping) -> Finding | None:
+def _require_all_scores(hits: Sequence[Hit], rules: Reshaping) -> bool:
+    """Return whether the documents have scores. Raises LossError where some have, or labels would take their place."""
+    scored = [hit for hit in hits if hit.score is not None]
     if scored and rules.labels_as_scores:
         message = "the document has a score already, where --labels-as-scores puts its label"
-        return Finding(scored[0].place, build_fault("would-be-lost", message, "--drop-scores leaves the scores out"))
-    if scored and len(scored) < len(found.hits):
-        bare = next(hit for hit in found.hits if hit.score is None)
+        raise LossError(scored[0].place, "would-be-lost", message, "--drop-scores leaves the scores out")
+    if scored and len(scored) < len(hits):
+        bare = next(hit for hit in hits if hit.score is None)
         message = "this document has no score, and others of its query have: a ranking row has all scores or none"
         hint = "score all of them, or leave the scores out with --drop-scores"
-        return Finding(bare.place, build_fault("would-be-lost", message, hint))
-    return None
+        raise LossError(bare.place, "would-be-lost", message, hint)
+    return bool(scored)
 
 
-def _find_common_keys(hits: Sequence[Hit]) -> dict[str, Any] | Finding:
-    """Return the keys on which all documents agree: a ranking row has a place for no others."""
-    first = hits[0].keys
-    for hit in hits[1:]:
-        if not is_same(hit.keys, first):
-            return Finding(hit.place, _explain_keys(first, hit.keys))
-    return first
+@dataclass(frozen=True)
+class Regrouped:
+    """What was written: rows, queries with rows; queries left out, and documents that were said twice."""
+
+    rows: int
+    queries: int
+    queries_dropped: int
+    repeated: int
 
 
-def is_beyond_ranking(found: Judgements, rules: Reshaping) -> bool:
-    """Whether a label lies outside [0, 1], so that it cannot be written beside the 1 and 0 of ranking rows."""
-    if found.form == "ranking" or (rules.to == "ranking" and not rules.labels_as_scores):
-        return False
-    return any(not 0 <= hit.label <= 1 for hit in found.hits)
+class Regrouping:
+    """Takes rows in any order, then writes them query by query.
+
+    Queries keep the order of their first rows, and documents theirs. A query costs about 200 bytes of memory and a row
+    16, whatever their length; the texts of one query at a time are in memory. Queries are one when their texts are
+    equal, letter by letter.
+    """
+
+    def __init__(self, rules: Reshaping, spool: BinaryIO) -> None:
+        """Prepare to take rows; `spool` is an empty file to write and read, for as long as this lives."""
+        self._rules = rules
+        self._chains = Chains(spool)
+        self._paths: list[Path] = []
+        self._queries: dict[bytes, int] = {}
+        self._beyond_ranking: Place | None = None
+        self._has_ranking = False
+        self._sources = LabelSources()
+
+    def take(self, rows: list[Row], path: Path, line: int) -> None:
+        """Take the rows that one row of a file became, all or none of them.
+
+        Raises BadRowError where one of them is none, ValueError where UTF-8 cannot hold them.
+        """
+        if not self._paths or self._paths[-1] != path:
+            self._paths.append(path)
+        found = [read_judgements(row, self._rules, (len(self._paths) - 1, line)) for row in rows]
+        packed = [one.pack() for one in found]
+        for row, one, data in zip(rows, found, packed, strict=True):
+            is_ranking = one.form == "ranking"
+            self._sources.note(row if is_ranking else {}, str(path), line)
+            self._chains.add(self._queries.setdefault(digest((one.query,)), len(self._chains)), data)
+            self._has_ranking |= is_ranking
+            if self._beyond_ranking is None and self._is_beyond_ranking(one):
+                self._beyond_ranking = one.place
+
+    def _is_beyond_ranking(self, found: Judgements) -> bool:
+        """Whether a label lies outside [0, 1], so that it cannot be written beside the 1 and 0 of ranking rows."""
+        if found.form == "ranking" or (self._rules.to == "ranking" and not self._rules.labels_as_scores):
+            return False
+        return any(not 0 <= hit.label <= 1 for hit in found.hits)
+
+    def write(self, stream: BinaryIO) -> Regrouped:
+        """Write all rows. Raises DataError with the first findings where something would be lost or contradicts."""
+        if self._rules.scores_as_labels is None and not self._rules.drop_scores:
+            unclear = self._sources.problem(ranged=self._rules.max_label is not None)
+            if unclear:
+                raise DataError.from_problems(unclear)
+        bad = BadRows()
+        if self._beyond_ranking and self._has_ranking:
+            message = "ranking rows say 1 and 0, and among them stands a label outside of that range"
+            hint = "scale the labels: --max-label, and --min-label if it is not 0"
+            self._note(bad, LossError(self._beyond_ranking, "would-be-lost", message, hint))
+        rows = queries = dropped = repeated = 0
+        for packed in self._chains.read():
+            try:
+                merged, more = merge_judgements([unpack(line) for line in packed])
+                found = build_rows(merged, self._rules)
+            except LossError as error:
+                self._note(bad, error)
+                continue
+            stream.writelines(format_line(row) for row in found)
+            rows += len(found)
+            queries += bool(found)
+            dropped += not found
+            repeated += more
+        if bad.problems:
+            raise DataError.from_problems(sum_up(bad.problems, bad.counts, "queries"))
+        return Regrouped(rows, queries, dropped, repeated)
+
+    def _note(self, bad: BadRows, error: LossError) -> None:
+        file, line = error.place
+        bad.add(error.fault, self._paths[file], line)

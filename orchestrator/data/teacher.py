@@ -12,34 +12,29 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from orchestrator.data.describe import describe_problem
-from orchestrator.data.digests import DIGEST_BYTES, DigestSet, digest
-from orchestrator.data.reading.json_rows import Row
-from orchestrator.data.reading.readers import Source, open_source
-from orchestrator.data.reasons import Fault, refuse
-from orchestrator.data.row_documents import (
-    RowDocuments,
-    add_scores,
-    find_unread_documents,
-    pair_texts,
-    read_documents,
-    read_value,
-)
-from orchestrator.data.rows.shapes import normalise, parse_columns
-from orchestrator.data.rows.texts import build_fault, is_finite_number
+from orchestrator.data.digests import DIGEST_BYTES, DigestMap, DigestSet, digest
+from orchestrator.data.judged import Judged, add_scores, find_unread_keys, read_raw_row, require_judged, require_row
+from orchestrator.data.reading.json_rows import Row as Line
+from orchestrator.data.reading.readers import open_source
+from orchestrator.data.reading.tabular import DELIMITERS
+from orchestrator.data.reasons import refuse
+from orchestrator.data.rows.shapes import parse_columns
+from orchestrator.data.rows.texts import BadRowError, bad_row, is_finite_number
 from orchestrator.data.rows.unread import UnreadTexts
-from orchestrator.data.score_table import ScoreTable
 from orchestrator.data.verdict import BadRows, describe_counts
 from orchestrator.data.writing.writers import FileSet, format_line
 from orchestrator.errors import DataError, OrchError, PreflightError, Where
 from orchestrator.machine.terminal import say, say_lines
 
 PAIRS_NAME = "pairs.jsonl"
+_FLOAT, _BITS = struct.Struct("<d"), struct.Struct("<Q")
 
 
 @dataclass(frozen=True)
@@ -80,8 +75,8 @@ def write_pairs(rows: Rows, out: Path) -> Counts:
     counts, seen = Counts(), DigestSet()
     with FileSet() as files:
         stream = files.open(out / PAIRS_NAME)
-        for _, _, _, found in _read_rows(rows, counts):
-            for query, document in pair_texts(found) if found else ():
+        for row in _read_rows(rows, counts):
+            for query, document in row.pairs:
                 counts.documents += 1
                 key = digest((query, document))
                 if seen.add(key):
@@ -105,58 +100,77 @@ def join_scores(rows: Rows, scores: Path, out: Path) -> Counts:
     table, counts = _load_scores(scores), Counts()
     with FileSet() as files:
         stream = files.open(out)
-        for source, row, value, found in _read_rows(rows, counts):
-            if found is None:
-                stream.write(_format_bad(row, value))
+        for row in _read_rows(rows, counts):
+            if row.found is None:
+                stream.write(_format_bad(row.line, row.value))
                 continue
-            given = [_require_score(table, pair, source.path, row.line) for pair in pair_texts(found)]
+            given = [_require_score(table, pair, row) for pair in row.pairs]
             counts.documents += len(given)
-            stream.write(format_line(add_scores(value, rows.columns, found, given)))
+            stream.write(format_line(add_scores(row.value, rows.columns, row.found, given)))
         if not counts.documents:
             raise _nothing_to_score(counts)
         files.commit()
     return counts
 
 
-def _read_rows(rows: Rows, counts: Counts) -> Iterator[tuple[Source, Row, Any, RowDocuments | None]]:
-    """Yield every row with its value and what it says, None for a bad one. Raises DataError for a row with scores."""
+@dataclass(frozen=True)
+class _TeacherRow:
+    """A row of `path` under its own names, and what it says; None for a bad one."""
+
+    path: Path
+    line: Line
+    value: Any
+    found: Judged | None
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """The query with each document."""
+        return [(self.found.query, text) for text in self.found.texts] if self.found else []
+
+
+def _read_rows(rows: Rows, counts: Counts) -> Iterator[_TeacherRow]:
+    """Yield every row. Raises DataError for a row with scores."""
     for path in rows.files:
         source = open_source(path)
-        for row in source.rows():
+        for line in source.rows():
             if rows.limit is not None and counts.rows >= rows.limit:
                 return
             counts.rows += 1
-            value = read_value(row, source, rows.columns)
-            found = (
-                row.fault or _require_writable(value) or read_documents(value, rows.columns, path=path, line=row.line)
-            )
-            if isinstance(found, Fault):
-                counts.bad.add(found, path, row.line)
-                yield source, row, value, None
-                continue
-            if found.has_scores and not rows.replace:
-                message = "the row has teacher scores already"
-                raise DataError(
-                    message, hint="keep them, or replace all with --replace", where=Where(str(path), row.line)
-                )
-            renamed = normalise(value, rows.columns)
-            if isinstance(renamed, dict):
-                counts.unread.note(find_unread_documents(renamed, found, rows.ignore), str(path), row.line)
-            yield source, row, value, found
+            value = line.value
+            if isinstance(value, dict):
+                value = read_raw_row(value, rows.columns, is_table=source.ending in DELIMITERS)
+            try:
+                found = _read_row(line, value, rows, counts, path)
+            except BadRowError as error:
+                counts.bad.add(error.fault, path, line.line)
+                found = None
+            yield _TeacherRow(path, line, value, found)
 
 
-def _require_writable(value: Any) -> Fault | None:
-    """Return the fault of a row that no line of JSON in UTF-8 can hold."""
+def _read_row(line: Line, value: Any, rows: Rows, counts: Counts, path: Path) -> Judged:
+    if line.fault:
+        raise BadRowError(line.fault)
+    _require_writable(value)
+    row = require_row(value, rows.columns)
+    found = require_judged(row, path, line.line)
+    if found.has_scores and not rows.replace:
+        hint = "keep them, or replace all with --replace"
+        raise DataError("the row has teacher scores already", hint=hint, where=Where(str(path), line.line))
+    counts.unread.note(find_unread_keys(row, found, rows.ignore), str(path), line.line)
+    return found
+
+
+def _require_writable(value: Any) -> None:
+    """Raise BadRowError for a row that no line of JSON in UTF-8 can hold."""
     try:
         format_line(value)
     except UnicodeEncodeError:
-        return build_fault("lone-surrogate", "a text holds half of a UTF-16 pair")
+        raise bad_row("lone-surrogate", "a text holds half of a UTF-16 pair") from None
     except ValueError:  # from a Parquet file
-        return build_fault("not-json", "a number is infinite, which JSON cannot hold")
-    return None
+        raise bad_row("not-json", "a number is infinite, which JSON cannot hold") from None
 
 
-def _format_bad(row: Row, value: Any) -> bytes:
+def _format_bad(row: Line, value: Any) -> bytes:
     """Return one line that is as bad as the row was: its own bytes, or its value where it comes from a table."""
     if row.raw.strip() and (row.fault or not isinstance(value, dict)):
         return b" ".join(row.raw.splitlines()) + b"\n"
@@ -165,15 +179,15 @@ def _format_bad(row: Row, value: Any) -> bytes:
     return json.dumps(value).encode() + b"\n"  # in ASCII: it may hold half of a UTF-16 pair
 
 
-def _load_scores(path: Path) -> ScoreTable:
-    """Return the scores of a file of {"pid", "score"} lines. Raises DataError for any other line."""
+def _load_scores(path: Path) -> DigestMap:
+    """Return the scores of a file of {"pid", "score"} lines, as bits. Raises DataError for any other line."""
+    table = DigestMap()
     try:
         with path.open("rb") as stream:
-            table = ScoreTable(sum(1 for _ in stream))
-            stream.seek(0)
             for line, raw in enumerate(stream, 1):
                 if raw.strip():
-                    table.add(*_parse_score(raw, path, line))
+                    key, score = _parse_score(raw, path, line)
+                    table.put(key, *_BITS.unpack(_FLOAT.pack(score)))
     except OSError as error:
         raise refuse("not-readable", f"the scores cannot be read: {error.strerror}", path) from error
     return table
@@ -191,12 +205,14 @@ def _parse_score(raw: bytes, path: Path, line: int) -> tuple[bytes, float]:
     return key, float(score)
 
 
-def _require_score(table: ScoreTable, pair: tuple[str, str], path: Path, line: int) -> float:
-    score = table.get(digest(pair))
-    if score is None:
+def _require_score(table: DigestMap, pair: tuple[str, str], row: _TeacherRow) -> float:
+    bits = table.get(digest(pair))
+    if bits is None:
         hint = "the scores are those of other rows: write the pairs of these rows, and score them"
-        raise DataError("a document of this row has no teacher score", hint=hint, where=Where(str(path), line))
-    return score
+        where = Where(str(row.path), row.line.line)
+        raise DataError("a document of this row has no teacher score", hint=hint, where=where)
+    [score] = _FLOAT.unpack(_BITS.pack(bits))
+    return float(score)
 
 
 def _nothing_to_score(counts: Counts) -> OrchError:

@@ -10,10 +10,10 @@ from orchestrator.cli import main
 from orchestrator.cli.data_commands import data_command
 from orchestrator.data.check import check_files
 from orchestrator.data.convert import Conversion, convert_files
-from orchestrator.data.judgements import Reshaping
 from orchestrator.data.reasons import Fault
-from orchestrator.data.regroup import Regrouping
+from orchestrator.data.reshape import Regrouping, Reshaping
 from orchestrator.data.rows.foreign_rows import convert_row
+from orchestrator.data.rows.texts import BadRowError
 from orchestrator.errors import DataError
 
 
@@ -496,5 +496,6 @@ def test_a_row_that_became_several_is_taken_whole_or_not_at_all(tmp_path):
     with (tmp_path / "spool").open("w+b") as spool, (tmp_path / "out").open("w+b") as stream:
         regrouping = Regrouping(Reshaping("hits"), spool)
         good, bad = {"query": "q", "pos": ["a"], "neg": ["b"]}, {"query": "q", "pos": "c"}
-        assert regrouping.take([good, bad], tmp_path, 1) is not None
+        with pytest.raises(BadRowError):
+            regrouping.take([good, bad], tmp_path, 1)
         assert regrouping.write(stream).rows == 0

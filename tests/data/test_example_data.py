@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.data.convert import Conversion, convert_files
-from orchestrator.data.judgements import Reshaping
+from orchestrator.data.reshape import Reshaping
 
 FOLDER = Path(__file__).parents[2] / "datasets_example"
 

@@ -8,10 +8,11 @@ import shlex
 
 import pytest
 
-from orchestrator.data.row_documents import read_documents
+from orchestrator.data.judged import require_judged, require_row
 from orchestrator.data.rows.checks import RowRules, check_row
 from orchestrator.data.rows.nearest import find_nearest
 from orchestrator.data.rows.shapes import SHAPES
+from orchestrator.data.rows.texts import BadRowError
 
 SAID = "Clean it and keep it dry."
 
@@ -94,9 +95,10 @@ def test_a_file_of_beir_is_told_apart(row):
 
 def test_scoring_and_mining_advise_a_form_that_they_read(files):
     row = {"query": "q", "passage": SAID, "label": 1}
-    found = read_documents(row, {}, path=files.folder, line=1)
-    assert "--map content=passage" in found.hint
-    assert read_documents(row, {"content": "passage"}, path=files.folder, line=1).documents == (SAID,)
+    with pytest.raises(BadRowError) as error:
+        require_judged(row, files.folder, 1)
+    assert "--map content=passage" in error.value.fault.hint
+    assert require_judged(require_row(row, {"content": "passage"}), files.folder, 1).texts == (SAID,)
 
 
 def test_every_form_is_its_own_nearest():

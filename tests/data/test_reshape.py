@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from orchestrator.data.convert import Conversion, convert_files
 from orchestrator.data.digests import document_key
-from orchestrator.data.judgements import Judgements, Reshaping, pack_judgements, read_judgements, unpack_judgements
-from orchestrator.data.reasons import Fault
-from orchestrator.data.reshape import Finding, build_rows, merge_judgements
+from orchestrator.data.reshape import LossError, Reshaping, build_rows, merge_judgements, read_judgements, unpack
+from orchestrator.data.rows.texts import BadRowError
 
 POINT = {"query": "q", "content": "a", "label": 1}
 HITS = {"query": "q", "hits": [{"content": "a", "label": 1}, {"content": "b", "label": 0}]}
@@ -20,32 +19,26 @@ RANKING = {"query": "q", "pos": ["a"], "neg": ["b"]}
 
 
 def reshape(*rows, **rules):
-    """Return the rows that rows of one query become, or the first fault or finding."""
+    """Return the rows that rows of one query become."""
     reshaping = Reshaping(**rules)
-    parts = []
-    for line, row in enumerate(rows, 1):
-        found = read_judgements(row, reshaping, (0, line))
-        if isinstance(found, Fault):
-            return found
-        parts.append(unpack_judgements(json.loads(json.dumps(pack_judgements(found)))))
-    merged = merge_judgements(parts)
-    return merged if isinstance(merged, Finding) else build_rows(merged[0], reshaping)
+    parts = [unpack(read_judgements(row, reshaping, (0, line)).pack()) for line, row in enumerate(rows, 1)]
+    return build_rows(merge_judgements(parts)[0], reshaping)
 
 
 def refused(*rows, line=1, code="would-be-lost", **rules):
     """Return sentence and hint of the finding that must be there, at this line."""
-    found = reshape(*rows, **rules)
-    assert isinstance(found, Finding)
-    assert found.place == (0, line)
-    assert found.fault.code == code
-    return f"{found.fault.message} → {found.fault.hint}"
+    with pytest.raises(LossError) as error:
+        reshape(*rows, **rules)
+    assert error.value.place == (0, line)
+    assert error.value.fault.code == code
+    return f"{error.value.fault.message} → {error.value.fault.hint}"
 
 
 def bad(row, code, **rules):
-    found = read_judgements(row, Reshaping(**{"to": "hits"} | rules), (0, 1))
-    assert isinstance(found, Fault)
-    assert found.code == code
-    return f"{found.message} → {found.hint}"
+    with pytest.raises(BadRowError) as error:
+        read_judgements(row, Reshaping(**{"to": "hits"} | rules), (0, 1))
+    assert error.value.fault.code == code
+    return f"{error.value.fault.message} → {error.value.fault.hint}"
 
 
 # From any form to any other
@@ -136,7 +129,7 @@ def test_the_labels_of_a_ranking_row_are_1_and_0_whatever_the_scale():
 
 def test_a_label_outside_the_scale_is_bad():
     sentence = bad(GRADED, "label-out-of-range", min_label=1, max_label=2)
-    assert sentence.startswith('"hits"[2] "label" is 0, which is not between 1 and 2 → ')
+    assert sentence.startswith('"hits"[2] "label" is 0, and labels are between 1 and 2 → ')
     assert "--max-label" in sentence
 
 
@@ -214,7 +207,7 @@ def test_true_and_1_are_different_keys_of_a_query():
 def test_a_further_key_never_overwrites_one_of_the_form(row, to, key):
     sentence = bad(row, "would-be-lost", to=to)
     assert sentence.startswith(f'"{key}" is a key of {to} rows')
-    assert not isinstance(read_judgements(row, Reshaping(to, drop_keys=True), (0, 1)), Fault)
+    assert read_judgements(row, Reshaping(to, drop_keys=True), (0, 1)).query == "q"
 
 
 def test_a_key_that_row_and_hit_have_with_different_values_cannot_be_told_apart():
@@ -297,8 +290,8 @@ def test_a_document_on_both_sides_of_a_ranking_row_is_a_conflict():
         (POINT | {"score": "x"}, "scores-not-numbers", '"score" is a string'),
         ({"query": "q", "hits": "a"}, "wrong-type", '"hits" is a string'),
         ({"query": "q", "hits": ["a"]}, "wrong-type", '"hits"[0] is a string'),
-        ({"query": "q", "pos": "a"}, "wrong-type", '"pos" is not a list of strings'),
-        ({"query": "q", "pos": ["a"], "neg": [1]}, "wrong-type", '"neg" is not a list of strings'),
+        ({"query": "q", "pos": "a"}, "wrong-type", '"pos" is a string, not a list of strings'),
+        ({"query": "q", "pos": ["a"], "neg": [1]}, "wrong-type", '"neg"[0] is a number, not a string'),
         (RANKING | {"pos_scores": ["x"], "neg_scores": [1]}, "scores-not-numbers", '"pos_scores" is not'),
         (RANKING | {"pos_scores": [1]}, "scores-length", '"neg_scores" holds 0 and "neg" 1'),
         ({"query": "q", "hits": []}, "no-documents", "no documents"),
@@ -383,8 +376,7 @@ def test_ranking_rows_come_back_from_the_other_forms(rows, way):
 
 def test_packing_keeps_everything():
     found = read_judgements(HITS | {"id": 1}, Reshaping("hits"), (3, 9))
-    assert isinstance(found, Judgements)
-    assert unpack_judgements(json.loads(json.dumps(pack_judgements(found)))) == found
+    assert unpack(found.pack()) == found
 
 
 def test_a_document_on_both_sides_in_another_width_or_case_is_a_conflict():

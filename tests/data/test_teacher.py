@@ -9,7 +9,6 @@ from click.testing import CliRunner
 
 from orchestrator.cli import orch
 from orchestrator.data.digests import digest
-from orchestrator.data.score_table import ScoreTable
 from orchestrator.data.teacher import Rows, join_scores, main, write_pairs
 from orchestrator.errors import DataError
 
@@ -229,14 +228,12 @@ def test_a_folder_that_cannot_be_written_ends_with_code_4(tmp_path, files, row, 
     assert "cannot be written" in capsys.readouterr().err
 
 
-def test_the_score_table_holds_every_score_and_the_first_of_two():
-    keys = [digest((str(number),)) for number in range(3000)]
-    table = ScoreTable(len(keys))
-    for number, key in enumerate(keys):
-        table.add(key, number + 0.5)
-    table.add(keys[0], 9.0)
-    assert [table.get(key) for key in keys] == [number + 0.5 for number in range(3000)]
-    assert table.get(digest(("none",))) is None
+def test_thousands_of_scores_are_told_apart_and_the_first_of_two_counts(tmp_path, files):
+    path = files.lines("train.jsonl", {"query": "q", "pos": [str(number) for number in range(3000)]})
+    pairs = [{"pid": digest(("q", str(number))).hex(), "score": number + 0.5} for number in range(3000)]
+    scores = files.lines("scores.jsonl", *pairs, pairs[0] | {"score": 9})
+    join_scores(Rows((path,)), scores, tmp_path / "joined.jsonl")
+    assert read(tmp_path / "joined.jsonl")[0]["pos_scores"] == [number + 0.5 for number in range(3000)]
 
 
 # orch data score, as far as no model is loaded

@@ -8,14 +8,17 @@ import pytest
 
 from orchestrator.data.check import check_files
 from orchestrator.data.convert import Conversion, convert_files
-from orchestrator.data.judgements import Reshaping
 from orchestrator.data.mining import MiningRows, gather_for_mining
 from orchestrator.data.prepare import main as prepare
+from orchestrator.data.prepare_eval import EvalRequest
 from orchestrator.data.prepare_eval import main as prepare_eval
+from orchestrator.data.prepare_eval import prepare_eval as prepare_eval_files
+from orchestrator.data.reshape import Reshaping
 from orchestrator.data.rows import shapes
 from orchestrator.data.rows.shapes import Fields, Shape
 from orchestrator.data.split import split_file
 from orchestrator.data.teacher import Rows, join_scores, write_pairs
+from orchestrator.serving.evaluate_model import sniff_data
 
 
 def read_exam(row):
@@ -83,7 +86,6 @@ def test_a_fault_is_told_in_the_words_of_the_row(exam, path):
     assert ('"wrong"' if exam is READ else '"neg"') in problem.message
 
 
-@pytest.mark.parametrize("exam", [REWRITTEN], indirect=True, ids=["rewritten"])
 def test_rows_of_it_are_converted_scored_and_mined(exam, path, tmp_path):
     hits = tmp_path / "hits.jsonl"
     convert_files([path], hits, Conversion(reshaping=Reshaping("hits")))
@@ -96,3 +98,10 @@ def test_rows_of_it_are_converted_scored_and_mined(exam, path, tmp_path):
     join_scores(Rows((path,)), scores, tmp_path / "scored.jsonl")
     assert read_lines(tmp_path / "scored.jsonl")[0]["neg_scores"] == [0.5, 0.5]
     assert gather_for_mining(MiningRows((path,)), tmp_path).queries == 20
+
+
+def test_models_are_evaluated_on_rows_of_it(exam, path, tmp_path):
+    request = EvalRequest((path,), sniff_data([path], {}))
+    assert request.kind == "group"
+    assert prepare_eval_files(request, tmp_path).ledger.sides["eval"].kept == 20
+    assert {document["label"] for document in read_lines(tmp_path / "eval.jsonl")[0]["documents"]} == {0, 1}

@@ -1,0 +1,302 @@
+"""What one row of ranking data says of the documents of its query, in whichever form: convert, score and mine read it.
+
+There are three forms: pointwise, hits and ranking. Rows of a registered shape become one of them first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from orchestrator.data.reading.tabular import parse_cell
+from orchestrator.data.reasons import Fault, refuse
+from orchestrator.data.rows.nearest import explain_unknown
+from orchestrator.data.rows.shapes import (
+    SAMPLE_KEY,
+    SHAPES,
+    Row,
+    explain_no_object,
+    find_shape,
+    fold_numbered,
+    normalise,
+    read_fields,
+    rewrite,
+)
+from orchestrator.data.rows.texts import (
+    BadRowError,
+    bad_row,
+    find_surrogate,
+    is_finite_number,
+    name_type,
+    quote,
+    read_number,
+)
+from orchestrator.data.rows.unread import UnreadText, find_unread, find_unread_judgements
+
+Form = Literal["pointwise", "hits", "ranking"]
+
+EXAMPLES: dict[Form, str] = {
+    "pointwise": '{"query": "…", "content": "…", "label": 1}',
+    "hits": '{"query": "…", "hits": [{"content": "…", "label": 1}, …]}',
+    "ranking": '{"query": "…", "pos": ["…"], "neg": ["…", "…"]}',
+}
+SCORE_KEYS = ("score", "label", "similarity_score")
+HIT_KEYS = ("content", "label", "score")
+OWN_KEYS: dict[Form, tuple[str, ...]] = {
+    "pointwise": ("query", *HIT_KEYS),
+    "hits": ("query", "hits"),
+    "ranking": ("query", "pos", "neg", "pos_scores", "neg_scores"),
+}
+QUERY_KEYS = ("prompt", SAMPLE_KEY)  # what they say is said of a query, in every form
+_MARKS: dict[Form, tuple[str, ...]] = {"pointwise": ("content",), "hits": ("hits",), "ranking": ("pos", "neg")}
+_NEEDS: dict[Form, str] = {"pointwise": "content", "hits": "hits", "ranking": "pos"}
+_NULLABLE = {"prompt", *(key for keys in OWN_KEYS.values() for key in keys)}
+_ABSENT: tuple[Any, ...] = (None, "", [])
+_SWIFT_KEYS = ({"messages", "positive_messages"}, {"query", "response"})
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A query and its documents in their order, positives first.
+
+    Each of `hits` is an object: `content`, a string, and of `label`, `score` and further keys what the row has, as it
+    stands there; in ranking rows the labels are 1 and 0. `keys` are further keys of the row itself.
+    """
+
+    form: Form
+    query: str
+    hits: tuple[Row, ...]
+    keys: Row
+    has_scores: bool
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The documents."""
+        return tuple(hit["content"] for hit in self.hits)
+
+
+def read_cell(key: str, cell: Any) -> Any:
+    """Return a cell of a text table as JSON has it: a list where the column may hold one, a score as a number."""
+    if not isinstance(cell, str):
+        return cell
+    return read_number(cell) if key in SCORE_KEYS else parse_cell(key, cell)
+
+
+def read_raw_row(value: Row, columns: Mapping[str, str], *, is_table: bool) -> Row:
+    """Return a row under its own names ({new: old} is `columns`) in one of the three forms, where it can be."""
+    value = fold_numbered(value)
+    if is_table:
+        names = {old: new for new, old in columns.items()}
+        value = {name: read_cell(names.get(name, name), cell) for name, cell in value.items()}
+    try:
+        return bring_to_form(value)
+    except BadRowError:  # for whoever reads it to say
+        return value
+
+
+def bring_to_form(row: Row) -> Row:
+    """Return a row of another registered shape as one of the three forms. Raises BadRowError where it cannot be read.
+
+    ms-swift's rows stay as they are: they have no place for what a verb would write.
+    """
+    found = rewrite(row)
+    if isinstance(found, Fault):
+        raise BadRowError(found)
+    if any(mark in found for marks in _MARKS.values() for mark in marks):
+        return found
+    shape = find_shape(found, "labelled")
+    if shape is None or shape.kind not in {"group", "labelled"} or shape.name.startswith("swift"):
+        return found
+    fields = read_fields(found, shape)
+    values = {key: value for key, value in fields.values.items() if value is not None}
+    if "documents" in values:
+        lists = (values.pop(key) for key in ("documents", "labels", "scores"))
+        hits = [dict(zip(HIT_KEYS, hit, strict=True)) for hit in zip(*lists, strict=True)]
+        values["hits"] = [{key: value for key, value in hit.items() if value is not None} for hit in hits]
+    return values | {key: found[key] for key in (*fields.unknown_keys, SAMPLE_KEY) if key in found}
+
+
+def find_form(row: Row) -> Form | None:
+    """Return the form of a row by its keys; one with a value says more than one without. Raises BadRowError for two."""
+    for absent in (_ABSENT, (None,)):
+        forms = [form for form, keys in _MARKS.items() if any(row.get(key) not in absent for key in keys)]
+        if len(forms) == 1:
+            return forms[0]
+        if forms:
+            message = f"the row is of more than one form; it has {list_keys(row)}"
+            raise bad_row("not-convertible", message, advise_form())
+    return None
+
+
+def drop_nulls(row: Row) -> Row:
+    """Return a row without the keys of the three forms that are null."""
+    return {key: value for key, value in row.items() if value is not None or key not in _NULLABLE}
+
+
+def list_keys(row: Row) -> str:
+    """Return the first keys of a row, for a message."""
+    return ", ".join(map(quote, list(row)[:20])) or "no keys"
+
+
+def advise_form() -> str:
+    """Return how a row becomes ranking data."""
+    return f"rename columns with --map, or write {' or '.join(EXAMPLES.values())}"
+
+
+def read_judged(row: Row, form: Form, *, scores: bool = False) -> Judged:
+    """Return what a row of that form says; null is an absent key. With `scores` those of a ranking row are read too.
+
+    Raises BadRowError for a row without query or documents, and for texts that are no strings.
+    """
+    others = {mark for other, marks in _MARKS.items() if other != form for mark in marks}
+    row = drop_nulls({key: value for key, value in row.items() if key not in others or value not in _ABSENT})
+    for key in ("query", _NEEDS[form]):
+        if key not in row:
+            raise bad_row("missing-key", f'the key "{key}" is missing', f"write {EXAMPLES[form]}")
+    if not isinstance(row["query"], str):
+        raise _wrong_type('"query"', row["query"], "a string")
+    if form == "ranking":
+        hits = _read_ranking(row, scores=scores)
+        has_scores = any(f"{side}_scores" in row for side in ("pos", "neg"))
+    else:
+        hits = _read_hits(row) if form == "hits" else [_read_pointwise(row)]
+        has_scores = any(hit.get("score") is not None for hit in hits)
+    if not hits:
+        raise bad_row("no-documents", "the row has no documents")
+    is_further = QUERY_KEYS.__contains__ if form == "pointwise" else lambda key: key not in OWN_KEYS[form]
+    return Judged(form, row["query"], tuple(hits), {key: row[key] for key in row if is_further(key)}, has_scores)
+
+
+def _read_pointwise(row: Row) -> Row:
+    """Return the row's document; its further keys belong to it."""
+    _require_content(row, "")
+    return {key: value for key, value in row.items() if key != "query" and key not in QUERY_KEYS}
+
+
+def _read_hits(row: Row) -> list[Row]:
+    hits: Any = row["hits"]
+    if not isinstance(hits, list):
+        raise _wrong_type('"hits"', hits, "a list", EXAMPLES["hits"])
+    for place, hit in enumerate(hits):
+        if not isinstance(hit, dict):
+            raise _wrong_type(f'"hits"[{place}]', hit, "an object", EXAMPLES["hits"])
+        _require_content(hit, f'"hits"[{place}] ')
+    return [{key: value for key, value in hit.items() if value is not None or key not in HIT_KEYS} for hit in hits]
+
+
+def _require_content(hit: Row, name: str) -> None:
+    if hit.get("content") is None:
+        raise bad_row("missing-key", f'{name}"content" is missing', f"write {EXAMPLES['hits']}")
+    if not isinstance(hit["content"], str):
+        raise _wrong_type(f'{name}"content"', hit["content"], "a string")
+
+
+def _read_ranking(row: Row, *, scores: bool) -> list[Row]:
+    hits: list[Row] = []
+    scored = scores and any(f"{side}_scores" in row for side in ("pos", "neg"))
+    for side, label in (("pos", 1), ("neg", 0)):
+        texts: Any = row.get(side, [])
+        if not isinstance(texts, list):
+            raise _wrong_type(f'"{side}"', texts, "a list of strings", EXAMPLES["ranking"])
+        for place, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise _wrong_type(f'"{side}"[{place}]', text, "a string", EXAMPLES["ranking"])
+        found: list[Row] = [{"content": text, "label": label} for text in texts]
+        if scored:
+            given: Any = row.get(f"{side}_scores", [])
+            if not isinstance(given, list) or not all(is_finite_number(score) for score in given):
+                raise bad_row("scores-not-numbers", f'"{side}_scores" is not a list of finite numbers')
+            if len(given) != len(texts):
+                raise bad_row("scores-length", f'"{side}_scores" holds {len(given)} and "{side}" {len(texts)}')
+            found = [hit | {"score": score} for hit, score in zip(found, given, strict=True)]
+        hits += found
+    return hits
+
+
+def _wrong_type(name: str, value: Any, wanted: str, example: str | None = None) -> BadRowError:
+    return bad_row("wrong-type", f"{name} is {name_type(value)}, not {wanted}", f"write {example or wanted}")
+
+
+def find_unread_keys(row: Row, found: Judged, ignore: Sequence[str]) -> tuple[UnreadText, ...]:
+    """Return the texts of a row, its keys in canonical names, that nobody reads."""
+    inner = dict.fromkeys(key for hit in found.hits for key in hit if key not in HIT_KEYS)
+    unknown = [key for key in found.keys if key not in QUERY_KEYS]
+    unknown += inner if found.form == "pointwise" else (f"hits[].{key}" for key in inner)
+    optional = ("neg",) if found.form == "ranking" and not row.get("neg") else ()
+    return find_unread(row, unknown, (found.query, *found.texts), optional=optional, ignore=ignore) if unknown else ()
+
+
+def find_unread_labels(row: Row, found: Judged, ignore: Sequence[str]) -> tuple[UnreadText, ...]:
+    """Return the keys of a ranking row that judge its documents otherwise than its two lists do."""
+    if found.form != "ranking":
+        return ()
+    shape = next(shape for shape in SHAPES if (shape.kind, shape.name) == ("labelled", "ranking"))
+    return find_unread_judgements(row, [key for key in found.keys if key not in QUERY_KEYS], shape, ignore=ignore)
+
+
+def scale_label(label: Any, name: str, low: float, high: float) -> float:
+    """Return (label - low) / (high - low); `name` opens what is said of it. Raises BadRowError outside of [0, 1]."""
+    require_number(label, "label", name)
+    if not low <= label <= high:
+        message = f'{name}"label" is {label:g}, and labels are between {low:g} and {high:g}'
+        raise bad_row("label-out-of-range", message, "correct the label, or --min-label and --max-label")
+    return float((label - low) / (high - low))
+
+
+def require_number(value: Any, key: Literal["label", "score"], name: str) -> None:
+    """Raise BadRowError for a label or score that is no finite number."""
+    if not is_finite_number(value):
+        code = "label-not-a-number" if key == "label" else "scores-not-numbers"
+        raise bad_row(code, f'{name}"{key}" is {name_type(value)}, not a finite number', "write a number")
+
+
+# As score and mine want a row
+
+
+def require_row(value: Any, columns: Mapping[str, str]) -> Row:
+    """Return a row with its keys in canonical names. Raises BadRowError."""
+    row = normalise(value, columns) if isinstance(value, dict) else explain_no_object(value, "group")
+    if isinstance(row, Fault):
+        raise BadRowError(row)
+    return row
+
+
+def require_judged(row: Row, path: Path, line: int) -> Judged:
+    """Return what a row, its keys in canonical names, says: texts that can be scored and searched for.
+
+    Raises BadRowError where there are none, and DataError for the rows of ms-swift, which have no place for scores.
+    """
+    form = find_form(row) if "query" in row else None
+    if form is None:
+        if any(keys <= row.keys() for keys in _SWIFT_KEYS):
+            message = "this is a row of ms-swift, which has no place for teacher scores and mined negatives"
+            hint = "orch data convert FILE --from swift3 -o NEW.jsonl makes {query, pos, neg} of it"
+            raise refuse("other-kind", message, path, line=line, hint=hint)
+        labelled = [shape for shape in reversed(SHAPES) if shape.kind == "labelled"]  # ranking rows are the likeliest
+        raise BadRowError(explain_unknown(row, "labelled", labelled))
+    found = read_judged(row, form)
+    if form == "ranking" and not any(hit["label"] for hit in found.hits):
+        raise bad_row("no-positive", '"pos" is an empty list')
+    if fault := find_surrogate([("the query", found.query), *(("a document", text) for text in found.texts)]):
+        raise BadRowError(fault)
+    return found
+
+
+def add_scores(value: Row, columns: Mapping[str, str], found: Judged, scores: Sequence[float]) -> Row:
+    """Return the row, under its own keys, with one score a document (in the order of `found.hits`)."""
+
+    def name(key: str) -> str:
+        return columns.get(key, key)
+
+    if found.form == "pointwise":
+        return value | {name("score"): scores[0]}
+    if found.form == "hits":
+        hits = value[name("hits")]
+        return value | {name("hits"): [hit | {"score": score} for hit, score in zip(hits, scores, strict=True)]}
+    count = len(value[name("pos")])
+    added = {name("pos_scores"): list(scores[:count])}
+    if value.get(name("neg")) is not None:
+        added[name("neg_scores")] = list(scores[count:])
+    return {key: kept for key, kept in value.items() if key != name("neg_scores")} | added
