@@ -62,7 +62,7 @@ class Job:
             env["OMP_NUM_THREADS"] = "1"  # on tiny matrices threads only wait for one another
         teacher = self.recipe.teacher if model is not None and model == self.teacher else None
         if (teacher or self.recipe.model).allow_pickle:
-            env["ORCH_ALLOW_PICKLE"] = "1"  # workers/pickles.py reads it
+            env["ORCH_ALLOW_PICKLE"] = "1"  # workers/environment.py reads it
         return env | self.recipe.launch.env
 
 

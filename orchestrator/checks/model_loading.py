@@ -28,7 +28,7 @@ from orchestrator.machine.process import Completed, run
 from orchestrator.recipe.plan import Plan
 from orchestrator.recipe.schema import ModelRef
 
-ALLOW_PICKLE = "ORCH_ALLOW_PICKLE"  # workers/pickles.py reads it
+ALLOW_PICKLE = "ORCH_ALLOW_PICKLE"  # workers/environment.py reads it
 _LOADING_TIMEOUT_S = 300.0  # the imports alone take a minute on a slow disk
 _TENSORS_TIMEOUT_S = 600.0  # a model of many layers takes a minute, and PyTorch's imports take another on a slow disk
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack")

@@ -26,9 +26,10 @@ def load_part(part: str, folder: Path, *, trust_remote_code: bool) -> Any:
     """Return the folder's config or tokenizer. Raises WorkerError with the library's own reason in one line."""
     import transformers
 
-    loader = transformers.AutoConfig if part == "config" else transformers.AutoTokenizer
     try:
-        return loader.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        if part == "config":
+            return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except Exception as error:
         raise WorkerError(f"{folder}: its {part} does not load: {first_line(error)}") from error
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.workers.engines.transformers import name_head
 from orchestrator.workers.environment import weight_options
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import fresh_folder, read_object
@@ -27,7 +28,6 @@ from orchestrator.workers.merge_trial import (
     judge,
     observe,
 )
-from orchestrator.workers.reranker.heads import name_head
 from orchestrator.workers.reranker.scoring_spec import DTYPES
 from orchestrator.workers.tokenizer_files import copy_tokenizer, has_tokenizer, read_json
 from orchestrator.workers.weights import read_tensors, require_safetensors, require_sound, scan_weights
@@ -131,11 +131,11 @@ def load_base(base: str, task_type: str | None, dtype: str, *, trust_remote_code
     use = NEW_HEAD if task_type == "SEQ_CLS" else WORDS if (task_type, kind) == ("CAUSAL_LM", LOGITS) else FOR_VECTORS
     require_whole(base, use, trust_remote_code=trust_remote_code)
     # not `dtype`, which transformers has since 4.56 only; FlagEmbedding itself says torch_dtype
-    options = {"torch_dtype": dtype, "trust_remote_code": trust_remote_code, **weight_options()}
+    options = {"torch_dtype": dtype, "trust_remote_code": trust_remote_code}
     if task_type == "SEQ_CLS":
-        return AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, **options)
+        return AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, **options, **weight_options())
     loader = AutoModel if task_type == "FEATURE_EXTRACTION" else AutoModelForCausalLM
-    return loader.from_pretrained(base, **options)
+    return loader.from_pretrained(base, **options, **weight_options())
 
 
 def attach_adapter(model: Any, folder: Path) -> Any:

@@ -16,7 +16,7 @@ from orchestrator.workers.chat.greedy_comparison import describe_divergence, fin
 from orchestrator.workers.chat.model import Answer, answer_greedily, choose_pad, find_stop_ids
 from orchestrator.workers.environment import weight_options
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.reranker.probes import AWKWARD, EXAMPLES
+from orchestrator.workers.kinds.probes import AWKWARD, EXAMPLES
 from orchestrator.workers.tokenizer_files import copy_tokenizer, read_json
 from orchestrator.workers.verification_checks import MERGE_TOLERANCE, compare
 from orchestrator.workers.whole_weights import VECTORS as FOR_VECTORS

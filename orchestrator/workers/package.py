@@ -7,40 +7,54 @@ import importlib
 import os
 from pathlib import Path
 
-from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.folders import fresh_folder
-from orchestrator.workers.packaging import Request
+from orchestrator.workers.folders import fresh_folder, write_text
+from orchestrator.workers.kinds import Kind, Request, load_kind
+from orchestrator.workers.model_card import build_card, name_base
+from orchestrator.workers.packaging import copy_model, finish_report, hash_and_describe, scan_copied_weights
 from orchestrator.workers.reranker.scoring import choose_device
 from orchestrator.workers.reranker.scoring_spec import load_raw_spec
+from orchestrator.workers.verification_checks import check_complete, check_weights
 
-# scorer → the module of this folder that packages its models
-PACKAGERS = {
-    "flag-llm-reranker": "reranker.package",
-    "cross-encoder": "reranker.package",
-    "formatted-head": "reranker.cross_encoder_package",
-    "qwen3-native": "reranker.swift_package",
-    "qwen3-score-head": "reranker.swift_package",
-    "embedding": "embedding.package",
-    "chat": "chat.package",
-}
-
-# an encoder by another tool is proved in FlagEmbedding, which trained it
-TRAINED_BY = {("cross-encoder", "sentence-transformers"): "reranker.cross_encoder_package"}
+# kinds that have not come to kinds/ yet: the module that packages them
+PACKAGERS = {"embedding": "embedding.package", "chat": "chat.package"}
 
 
 def package(request: Request, out: Path) -> None:
     """Write the packaged model to `out`. Raises WorkerError for a scorer whose models cannot be packaged."""
-    scorer = request.raw_spec.get("scorer")
-    if scorer not in PACKAGERS:
-        raise WorkerError(f"the scoring spec: a {scorer} model cannot be packaged; known are {', '.join(PACKAGERS)}")
-    # by name: only this kind's imports are paid for
-    module = TRAINED_BY.get((scorer, str(request.raw_spec.get("tool"))), PACKAGERS[scorer])
-    packager = importlib.import_module(f"orchestrator.workers.{module}")
+    kind = load_kind(request.raw_spec)
     request.report.unlink(missing_ok=True)
     with fresh_folder(out) as folder:
-        packager.package(request, folder)
+        older = PACKAGERS.get(str(request.raw_spec["scorer"]))
+        if older is not None:
+            importlib.import_module(f"orchestrator.workers.{older}").package(request, folder)
+        else:
+            fill(kind, request, folder)
         for path in folder.rglob("*"):
             path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def fill(kind: Kind, request: Request, folder: Path) -> None:
+    """Write the package into `folder` and the report to its place. Raises WorkerError with one line a failed check."""
+    spec = kind.parse(request)
+    copy_model(request, folder, trust_remote_code=spec.trust_remote_code)
+    scan = scan_copied_weights(request, folder)
+    subject = kind.prepare(request, spec, folder)
+    seen = kind.observe(subject)
+    checks = [check_weights(scan), check_complete(seen.missing), *kind.compare(subject, seen, scan)]
+    report = {
+        "version": 1,
+        "passed": all(check.passed for check in checks),
+        "checks": [check.to_json() for check in checks],
+        "compute_dtype": "float32",
+        "device": request.device,
+        "weights": scan.to_json(),
+        **kind.report(subject, seen),
+    }
+    finish_report(request, report)
+    described = kind.describe(subject, seen, report)
+    base, hub_base = name_base(request.base, request.raw_spec)
+    write_text(folder / "README.md", build_card(described.card, base, described.facts, hub_base=hub_base))
+    hash_and_describe(folder, {**request.raw_spec, "base_model": base, **described.scoring})
 
 
 def main(argv: list[str]) -> int:

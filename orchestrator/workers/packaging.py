@@ -3,36 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.workers.environment import read_versions
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import write_json
+from orchestrator.workers.kinds import Request
 from orchestrator.workers.tokenizer_files import copy_tokenizer, has_tokenizer, read_json
 from orchestrator.workers.verification_checks import check_weights, list_failures
-from orchestrator.workers.versions import read_versions
 from orchestrator.workers.weights import INDEX, WeightScan, hash_file, require_safetensors, scan_weights
 
 NOT_HASHED = ("README.md", "scoring.json")
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to package: the trained folder, where it came from, how it is scored, where the report goes.
-
-    `base` is a folder or a hub id. `probes` is the canonical eval file, `corpus` the documents that it searches.
-    """
-
-    model: Path
-    base: str
-    adapter: Path | None
-    raw_spec: dict[str, Any]
-    probes: Path
-    report: Path
-    device: str
-    test_prompt: str | None = None
-    corpus: Path | None = None
 
 
 def copy_model(request: Request, folder: Path, *, trust_remote_code: bool = False) -> None:
@@ -66,13 +48,6 @@ def find_tokenizer(request: Request) -> Path:
         if folder is not None and has_tokenizer(folder):
             return folder
     raise WorkerError(f"{request.model} holds no tokenizer")
-
-
-def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
-    """Return the folder's tokenizer."""
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
 
 
 def scan_copied_weights(request: Request, folder: Path) -> WeightScan:

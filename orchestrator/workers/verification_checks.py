@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from orchestrator.workers.weights import WeightScan
+from orchestrator.workers.weights import WeightScan
 
 # Allowed difference of two ways to the same score, as a share of the score scale. Everything is computed in float32;
 # what the merge rounds away depends on the dtype that the merged weights are stored in.
@@ -17,6 +16,11 @@ MERGE_TOLERANCE = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 5e-2}
 # scores that differ by less than this share of the largest are equal
 CONSTANT_SHARE = 1e-4
 CHANGED_SHARE = 1e-6
+
+
+def merge_tolerance(dtypes: Sequence[str], allowed: Mapping[str, float]) -> float:
+    """Return what a merge may round away: what is allowed of the coarsest dtype that the weights are stored in."""
+    return max((allowed.get(dtype, allowed["bfloat16"]) for dtype in dtypes), default=allowed["bfloat16"])
 
 
 @dataclass(frozen=True)

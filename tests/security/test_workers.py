@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from orchestrator.workers.pickles import ALLOWED, weight_options
+from orchestrator.workers.environment import ALLOW_PICKLE, weight_options
 
 WORKERS = Path(__file__).resolve().parents[2] / "orchestrator" / "workers"
 NO_WEIGHTS = {"AutoTokenizer", "AutoConfig", "AutoProcessor", "PeftConfig", "PreTrainedTokenizerFast"}
@@ -14,7 +14,7 @@ ADAPTERS = {
     "PeftModel"
 }  # peft reads pickled adapters by torch's unpickler of weights only (peft/utils/save_and_load.py)
 
-GIVEN = {"loading_arguments(spec)", "native_arguments(spec)", "weights", "arguments"}
+GIVEN = {"loading_arguments(spec)", "weights", "arguments"}
 
 
 def calls() -> Iterator[tuple[str, ast.Call]]:
@@ -45,7 +45,7 @@ def test_every_model_of_sentence_transformers_is_loaded_with_the_options_for_wei
         if ast.unparse(call.func) not in {"CrossEncoder", "SentenceTransformer", "Transformer"} or "modules" in given:
             continue
         seen += 1
-        # loading_arguments, and native_arguments by it, call weight_options; `weights` and `arguments` hold what they gave
+        # loading_arguments calls weight_options; `weights` and `arguments` hold what they gave
         text = ast.unparse(given["model_kwargs"] if "model_kwargs" in given else given[None])
         missing += [place] * (text not in GIVEN and "weight_options()" not in text)
     assert seen >= 5
@@ -63,7 +63,7 @@ def test_no_worker_unpickles_by_itself():
 
 
 def test_pickles_are_refused_unless_the_environment_of_the_command_allows_them(monkeypatch):
-    monkeypatch.delenv(ALLOWED, raising=False)
+    monkeypatch.delenv(ALLOW_PICKLE, raising=False)
     assert weight_options() == {"use_safetensors": True}
-    monkeypatch.setenv(ALLOWED, "1")
+    monkeypatch.setenv(ALLOW_PICKLE, "1")
     assert weight_options() == {}

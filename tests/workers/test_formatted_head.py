@@ -8,8 +8,8 @@ import shutil
 import pytest
 
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.reranker.formatted_head import PairFormat, build_format_template, load_formatted_head
-from orchestrator.workers.reranker.scoring import load_scorer
+from orchestrator.workers.reranker.formats import PairFormat, build_format_template
+from orchestrator.workers.reranker.scoring import load_formatted_head, load_scorer
 from orchestrator.workers.reranker.scoring_spec import parse_spec
 
 PLAIN = PairFormat("query: {}", "document: {}", " ", "</s>")

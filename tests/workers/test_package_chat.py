@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import pytest
 
 from orchestrator.workers import merge, package
-from orchestrator.workers.card_parts import RESULTS_MARK
 from orchestrator.workers.chat import generate
 from orchestrator.workers.chat.checks import check_tied
 from orchestrator.workers.chat.encoding import join_turns, load_format, render_own, tokenize
@@ -184,7 +183,7 @@ def test_every_file_but_card_and_description_is_hashed(packaged):
 def test_the_card_says_how_to_ask_and_its_code_runs(packaged):
     card = (packaged / "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\npipeline_tag: text-generation\n")
-    assert RESULTS_MARK in card
+    assert "<!-- orch:results -->" in card
     assert "vllm serve" in card
     assert "swift deploy --model path/to/this/folder --model_type qwen3 --template qwen3 " in card
     code = card.split("```python\n")[1].split("```", maxsplit=1)[0].replace("path/to/this/folder", str(packaged))

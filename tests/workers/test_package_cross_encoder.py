@@ -12,10 +12,10 @@ import pytest
 
 from orchestrator.workers import package, predict
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.reranker import cross_encoder_verify
-from orchestrator.workers.reranker.formatted_head import PairFormat, load_formatted_head
-from orchestrator.workers.reranker.probes import AWKWARD, EXAMPLES
-from orchestrator.workers.reranker.scoring import load_scorer
+from orchestrator.workers.kinds import reranker as reranker_kind
+from orchestrator.workers.kinds.probes import AWKWARD, EXAMPLES
+from orchestrator.workers.reranker.formats import PairFormat
+from orchestrator.workers.reranker.scoring import load_formatted_head, load_scorer
 from orchestrator.workers.reranker.scoring_spec import load_spec
 from orchestrator.workers.weights import hash_file
 from tests.workers.conftest import Trained, package_arguments
@@ -205,7 +205,7 @@ def test_the_cards_snippets_give_the_stored_scores(packaged, capsys):
 
 
 def test_without_flagembedding_the_card_does_not_speak_of_it(trained, eval_file, tmp_path, monkeypatch):
-    monkeypatch.setattr(cross_encoder_verify.importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setattr(reranker_kind.importlib.util, "find_spec", lambda _name: None)
     assert package.main(package_arguments(trained[ENCODER], eval_file, tmp_path / "m", device="cpu")) == 0
     assert "FlagEmbedding" not in (tmp_path / "m" / "README.md").read_text(encoding="utf-8")
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.workers import merge, package
+from orchestrator.workers.engines.swift import EngineSettings, open_engine, score_in_engine
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.reranker.probes import AWKWARD, EXAMPLES
+from orchestrator.workers.kinds.probes import AWKWARD, EXAMPLES
 from orchestrator.workers.reranker.scoring import load_scorer
 from orchestrator.workers.reranker.scoring_spec import ScoringSpec, load_spec
-from orchestrator.workers.swift_engine import EngineSettings, open_engine, score_in_engine
 from orchestrator.workers.weights import hash_file
 from tests.workers.conftest import Trained, package_arguments
 from tests.workers.pinned import check_pinned

@@ -8,9 +8,9 @@ import pytest
 from orchestrator.workers import score
 from orchestrator.workers.eval_files import Candidate, read_candidates
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.reranker.reference_scores import score_decoder
+from orchestrator.workers.reranker.formats import NATIVE_PREFIX, NATIVE_SUFFIX, REFERENCES, native_chat_template
 from orchestrator.workers.reranker.score import score_candidates
-from orchestrator.workers.reranker.scoring import NATIVE_PREFIX, NATIVE_SUFFIX, Scorer, native_chat_template
+from orchestrator.workers.reranker.scoring import Scorer
 from orchestrator.workers.reranker.scoring_spec import DEFAULT_INSTRUCTION, load_spec
 from tests.workers.conftest import write_spec
 
@@ -45,7 +45,9 @@ def test_flagembedding_scores_equal_the_oracle_in_file_order(tmp_path, decoder, 
     assert [(row["qid"], row["docid"]) for row in rows] == [(found.qid, found.docid) for found in candidates]
     spec = load_spec(tmp_path / "spec.json")
     model, tokenizer = AutoModelForCausalLM.from_pretrained(decoder), AutoTokenizer.from_pretrained(decoder)
-    expected = score_decoder(model, tokenizer, spec, [(found.query, found.document) for found in candidates])
+    expected = REFERENCES["flag-llm-reranker", "flagembedding"].score(
+        model, tokenizer, spec, [(found.query, found.document) for found in candidates]
+    )
     assert max(abs(row["score"] - one) for row, one in zip(rows, expected, strict=True)) < 1e-4
     assert max(expected) - min(expected) > 0.1
     assert (facts["groups"], facts["pairs"], facts["spec"]["name"]) == (5, 25, "trained-format")

@@ -5,11 +5,17 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.workers.reranker.probes import AWKWARD
-from orchestrator.workers.reranker.reference_scores import cut_native, encode_native
-from orchestrator.workers.reranker.scoring import NATIVE_SUFFIX, native_chat_template
+from orchestrator.workers.kinds.probes import AWKWARD
+from orchestrator.workers.reranker.formats import (
+    NATIVE_SUFFIX,
+    build_chat_template,
+    cut_native,
+    encode_native,
+    encode_pair,
+    is_cut,
+    native_chat_template,
+)
 from orchestrator.workers.reranker.scoring_spec import load_spec, parse_spec
-from orchestrator.workers.reranker.training_format import build_chat_template, encode_pair, is_cut
 
 PIECES = [
     *"abcXYZ 012.,!?;:'\"()[]{}<>/\\|-_=+*&^%$#@~` \n\n\t\r",

@@ -280,5 +280,9 @@ def test_whatever_loads_weights_asks_first_whether_they_are_whole():
             if "require_whole(" not in text and "output_loading_info" not in text:
                 open_doors.append(f"{path.name}:{node.name}")
     assert checked > 9
-    # the first is called behind the door; the others load what was compared tensor by tensor a moment before
-    assert open_doors == ["model.py:build_modules", "ways.py:embed_packaged", "verify.py:predict_with_cross_encoder"]
+    # The first is called behind the door, and the last is given what was loaded behind it; the others load what was
+    # compared tensor by tensor a moment before.
+    assert open_doors == [
+        *("model.py:build_modules", "ways.py:embed_packaged", "sentence_transformers.py:predict"),
+        "scoring.py:build_encoder",
+    ]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.workers.pickles import weight_options
+from orchestrator.workers.environment import weight_options
 from orchestrator.workers.whole_weights import WORDS, require_whole
 
 if TYPE_CHECKING:

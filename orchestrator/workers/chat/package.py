@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from orchestrator.workers.card_parts import name_base
 from orchestrator.workers.chat.card import ChatCardFacts, build_chat_card
 from orchestrator.workers.chat.checks import check_stop, check_template
 from orchestrator.workers.chat.encoding import ChatFormat, load_format
@@ -24,8 +23,9 @@ from orchestrator.workers.chat.verify import (
 from orchestrator.workers.eval_files import ChatRow, Message, read_chat_rows
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import write_json, write_text
+from orchestrator.workers.kinds import Request
+from orchestrator.workers.model_card import name_base
 from orchestrator.workers.packaging import (
-    Request,
     copy_model,
     find_tokenizer,
     finish_report,

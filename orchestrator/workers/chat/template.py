@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.workers.chat.encoding import join_turns, render_own, tokenize
 from orchestrator.workers.chat.template_writer import write_template
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.reranker.training_format import quote_jinja
+from orchestrator.workers.reranker.formats import quote_jinja
 
 if TYPE_CHECKING:
     from orchestrator.workers.chat.encoding import ChatFormat

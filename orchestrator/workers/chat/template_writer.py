@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.workers.reranker.training_format import quote_jinja
+from orchestrator.workers.reranker.formats import quote_jinja
 
 
 def as_text(tokenizer: Any, parts: list[Any] | None) -> str | None:

@@ -16,9 +16,9 @@ from orchestrator.workers.chat.model import (
     compute_last_logits,
     find_stop_ids,
 )
+from orchestrator.workers.environment import weight_options
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.merge import attach_adapter, load_base
-from orchestrator.workers.pickles import weight_options
 from orchestrator.workers.verification_checks import (
     COMPUTE_TOLERANCE,
     MERGE_TOLERANCE,
@@ -37,7 +37,7 @@ from orchestrator.workers.verification_checks import (
 from orchestrator.workers.weights import WeightScan, hash_parameters
 
 if TYPE_CHECKING:
-    from orchestrator.workers.packaging import Request
+    from orchestrator.workers.kinds import Request
 
 LONGEST_PROBE_TOKENS = 1024
 # logits of a probe that are held against each other: at the last position, every n-th of the vocabulary

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.workers.cross_encoder.settings import Settings
+from orchestrator.workers.engines.transformers import HEAD_SEED, name_head
 from orchestrator.workers.environment import weight_options
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.reranker.formatted_head import load_formatted_head
-from orchestrator.workers.reranker.heads import HEAD_SEED, name_head
+from orchestrator.workers.reranker.scoring import load_formatted_head
 from orchestrator.workers.whole_weights import NEW_HEAD, require_whole
 
 LAYERS = "transformer_layer_cls_to_wrap"

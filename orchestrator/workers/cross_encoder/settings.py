@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from orchestrator.workers.cross_encoder.losses import LOSSES, LossSettings
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import read_object
-from orchestrator.workers.reranker.formatted_head import PairFormat
+from orchestrator.workers.reranker.formats import PairFormat
 from orchestrator.workers.settings import (
     AMOUNT,
     COUNT,

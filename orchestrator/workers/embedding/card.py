@@ -6,7 +6,10 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.workers.card_parts import MODEL_PATH, RESULTS_MARK, code_span
+from orchestrator.workers.model_card import MODEL_PATH, code_span
+
+RESULTS_MARK = "<!-- orch:results -->"
+
 
 if TYPE_CHECKING:
     from orchestrator.workers.embedding.spec import EmbeddingSpec

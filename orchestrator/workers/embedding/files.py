@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.workers.environment import read_versions
 from orchestrator.workers.folders import write_json
 from orchestrator.workers.tokenizer_files import read_json
-from orchestrator.workers.versions import read_versions
 
 if TYPE_CHECKING:
     from orchestrator.workers.embedding.spec import EmbeddingSpec

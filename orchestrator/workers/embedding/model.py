@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.cut_texts import count_tokens, find_longest
 from orchestrator.workers.embedding.end_token import ensure_end_token
+from orchestrator.workers.environment import weight_options
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.pickles import weight_options
 from orchestrator.workers.progress import Progress
 from orchestrator.workers.whole_weights import VECTORS, require_whole
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.embedding.end_token import require_end_token
+from orchestrator.workers.engines.swift import EngineSettings, import_engine, open_engine
+from orchestrator.workers.engines.transformers import release
+from orchestrator.workers.environment import weight_options
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.pickles import weight_options
-from orchestrator.workers.reranker.verify import release
-from orchestrator.workers.swift_engine import EngineSettings, import_engine, open_engine
 from orchestrator.workers.weights import hash_parameters
 
 if TYPE_CHECKING:

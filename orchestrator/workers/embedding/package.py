@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.workers.card_parts import name_base
 from orchestrator.workers.embedding.card import CardFacts, build_card
 from orchestrator.workers.embedding.end_token import append_end_token
 from orchestrator.workers.embedding.files import read_own_modules, write_embedding_files
@@ -15,18 +14,19 @@ from orchestrator.workers.embedding.probes import TextProbe, build_probes
 from orchestrator.workers.embedding.spec import EmbeddingSpec, parse_spec
 from orchestrator.workers.embedding.verify import verify
 from orchestrator.workers.embedding.ways import Subject, find_folder
+from orchestrator.workers.engines.transformers import load_tokenizer
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import write_text
+from orchestrator.workers.kinds import Request
+from orchestrator.workers.kinds.probes import EXAMPLES
+from orchestrator.workers.model_card import name_base
 from orchestrator.workers.packaging import (
-    Request,
     copy_model,
     find_tokenizer,
     finish_report,
     hash_and_describe,
-    load_tokenizer,
     scan_copied_weights,
 )
-from orchestrator.workers.reranker.probes import EXAMPLES
 from orchestrator.workers.tokenizer_files import read_json, update_settings
 
 SHOWN_NUMBERS = 8

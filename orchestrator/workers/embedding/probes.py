@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.workers.eval_files import is_pair_file, read_corpus, read_queries, read_text_pairs
-from orchestrator.workers.reranker.probes import AWKWARD, EXAMPLES, FILLER, LONGEST_PROBE_TOKENS
+from orchestrator.workers.kinds.probes import AWKWARD, EXAMPLES, FILLER, LONGEST_PROBE_TOKENS
 
 MAX_A_SIDE = 8
 # a text that fills a context window would cost more than it shows

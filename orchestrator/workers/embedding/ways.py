@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.embedding.oracle import BATCH_SIZE, Plain, embed_in_swift, embed_plainly
+from orchestrator.workers.engines.transformers import release
+from orchestrator.workers.environment import weight_options
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.pickles import weight_options
-from orchestrator.workers.reranker.verify import release
 
 if TYPE_CHECKING:
     from orchestrator.workers.embedding.probes import TextProbe

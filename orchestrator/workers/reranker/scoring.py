@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.cut_texts import CutPairs, count_tokens, find_longest
+from orchestrator.workers.engines import flagembedding
+from orchestrator.workers.engines.sentence_transformers import CHAT
+from orchestrator.workers.engines.transformers import HEAD_SEED, load_tokenizer, name_head
+from orchestrator.workers.environment import weight_options
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.pickles import weight_options
-from orchestrator.workers.reranker.formatted_head import format_of, load_formatted_head
-from orchestrator.workers.reranker.heads import CHAT, HEAD_SEED, name_head
-from orchestrator.workers.reranker.training_format import is_cut, quote_jinja
+from orchestrator.workers.reranker.formats import (
+    DOCUMENT,
+    QUERY,
+    Pair,
+    PairFormat,
+    answer_ids,
+    build_format_template,
+    choose_padding,
+    format_of,
+    is_cut,
+    native_chat_template,
+    require_room,
+)
+from orchestrator.workers.reranker.scoring_spec import ScoringSpec
 from orchestrator.workers.whole_weights import NEW_HEAD, SCORES, VECTORS, WORDS, require_whole
 
 if TYPE_CHECKING:
-    from orchestrator.workers.reranker.scoring_spec import ScoringSpec
+    from sentence_transformers import CrossEncoder
 
-Pair = tuple[str, str]
 ASKS_FOR_WORDS = ("qwen3-native", "flag-llm-reranker")
-
-# https://huggingface.co/Qwen/Qwen3-Reranker-0.6B#transformers-usage
-NATIVE_PREFIX = (
-    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
-    'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
-)
-NATIVE_SUFFIX = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+Facts = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -55,194 +62,160 @@ def load_scorer(model: str, spec: ScoringSpec, device: str) -> Scorer:
 
     Raises WorkerError for a model whose trained head the scorer would leave out.
     """
-    if (
-        spec.scorer in ASKS_FOR_WORDS
-        and name_head(model, trust_remote_code=spec.trust_remote_code, labels=None) != "new"
-    ):
-        raise WorkerError(f"{model} has a head that scores, and {spec.scorer} would leave it out: it asks for a word")
-    loaders = {
-        "flag-llm-reranker": load_flag_llm_reranker,
-        "qwen3-native": load_qwen3_native,
-        "qwen3-score-head": load_score_head,
-        "formatted-head": load_formatted,
-        "reward-model": load_reward_model,
-        "cross-encoder": load_cross_encoder,
-        "bi-encoder": load_bi_encoder,
-    }
-    return loaders[spec.scorer](model, spec, device)
+    facts: Facts = {"dtype_used": spec.dtype}
+    if spec.scorer in ASKS_FOR_WORDS:
+        if name_head(model, trust_remote_code=spec.trust_remote_code, labels=None) != "new":
+            raise WorkerError(
+                f"{model} has a head that scores, and {spec.scorer} would leave it out: it asks for a word"
+            )
+    elif spec.scorer != "bi-encoder":
+        facts["head"] = name_head(model, trust_remote_code=spec.trust_remote_code)
+    return LOADERS[spec.scorer](model, spec, device, facts)
 
 
-def load_flag_llm_reranker(model: str, spec: ScoringSpec, device: str) -> Scorer:
+def load_flag_llm_reranker(model: str, spec: ScoringSpec, device: str, facts: Facts) -> Scorer:
     """Return FlagEmbedding's FlagLLMReranker: the logit of "Yes" after query, document and prompt."""
-    from FlagEmbedding import FlagLLMReranker
-
-    require_whole(model, WORDS, trust_remote_code=spec.trust_remote_code)
-    reranker = FlagLLMReranker(
-        model,
-        use_fp16=spec.dtype == "float16",
-        use_bf16=spec.dtype == "bfloat16",
-        query_instruction_for_rerank=spec.query_instruction,
-        query_instruction_format=spec.query_instruction_format,
-        passage_instruction_for_rerank=spec.passage_instruction,
-        passage_instruction_format=spec.passage_instruction_format,
-        trust_remote_code=spec.trust_remote_code,
-        devices=[device],
-        prompt=spec.prompt,
-        batch_size=spec.batch_size,
-        query_max_length=spec.query_max_length,
-        max_length=spec.max_length,
-        normalize=False,
-    )
-
+    reranker = flagembedding.open_reranker(model, spec, device)
     # FlagEmbedding keeps float32 on a CPU when half precision is asked for
     used = "float32" if device == "cpu" and spec.dtype == "float16" else spec.dtype
-    facts = {"dtype_used": used, "true_token_id": reranker.yes_loc, "pairs_counted": 0, "pairs_cut": 0}
+    facts |= {"dtype_used": used, "true_token_id": reranker.yes_loc, "pairs_counted": 0, "pairs_cut": 0}
 
     def score(pairs: Sequence[Pair], prompt: str | None = None) -> list[float]:
         facts["pairs_counted"] += len(pairs)
         facts["pairs_cut"] += sum(is_cut(reranker.tokenizer, spec, *pair) for pair in pairs)
-        return [float(value) for value in reranker.compute_score([list(pair) for pair in pairs], prompt=prompt)]
+        return flagembedding.score_pairs(reranker, pairs, prompt)
 
     return Scorer(score, facts)
 
 
-def native_chat_template(instruction: str) -> str:
-    """Return Qwen3-Reranker's official prompt as a chat template over `query` and `document` messages."""
-    role = "(messages | selectattr('role', 'equalto', '{}') | first).content"
-    parts = [
-        quote_jinja(f"{NATIVE_PREFIX}<Instruct>: {instruction}\n<Query>: "),
-        role.format("query"),
-        quote_jinja("\n<Document>: "),
-        role.format("document"),
-        quote_jinja(NATIVE_SUFFIX),
-    ]
-    return "{{ " + " ~ ".join(parts) + " }}"
+def open_decoder(
+    model: str, spec: ScoringSpec, template: str, *, use: str = NEW_HEAD, flat: bool = False, **processor: Any
+) -> Any:
+    """Return sentence-transformers' module over a decoder that reads pairs in the chat template.
 
-
-def native_arguments(spec: ScoringSpec) -> dict[str, Any]:
-    """Return what a sentence-transformers Transformer needs to read pairs in Qwen3-Reranker's prompt."""
-    return {
-        "model_kwargs": loading_arguments(spec),
-        "processor_kwargs": {
-            "model_max_length": spec.max_length,
-            "chat_template": native_chat_template(spec.effective_instruction),
-            "trust_remote_code": spec.trust_remote_code,
-        },
-        "config_kwargs": {"trust_remote_code": spec.trust_remote_code},
-    }
-
-
-def answer_ids(tokenizer: Any, model: object) -> dict[str, int]:
-    """Return the ids of "yes" and "no". Raises WorkerError when one of them is not a single token."""
-    ids = {word: tokenizer.convert_tokens_to_ids(word) for word in ("yes", "no")}
-    if None in ids.values() or tokenizer.unk_token_id in ids.values():
-        raise WorkerError(f"{model}: its tokenizer has no single token for yes or no, which qwen3-native reads")
-    return ids
-
-
-def load_qwen3_native(model: str, spec: ScoringSpec, device: str) -> Scorer:
-    """Return Qwen3-Reranker as its authors use it: logit of "yes" minus logit of "no" after the official prompt."""
-    from sentence_transformers import CrossEncoder
-    from sentence_transformers.base.modules import Transformer
-    from sentence_transformers.cross_encoder.modules import LogitScore
-    from torch import nn
-
-    require_whole(model, WORDS, trust_remote_code=spec.trust_remote_code)
-    transformer = Transformer(model, transformer_task="text-generation", **native_arguments(spec))
-    ids = answer_ids(transformer.tokenizer, model)
-    encoder = CrossEncoder(
-        modules=[transformer, LogitScore(ids["yes"], ids["no"])], activation_fn=nn.Identity(), device=device
-    )
-    facts = {"dtype_used": spec.dtype, "true_token_id": ids["yes"], "false_token_id": ids["no"]}
-    return build_scorer(encoder, spec, facts)
-
-
-def load_score_head(model: str, spec: ScoringSpec, device: str) -> Scorer:
-    """Return a decoder with a head of one label after Qwen3-Reranker's prompt; without a head it gets a seeded one."""
+    `use` says what the model's files must fill: its words, or a head of one label, which a NEW_HEAD is seeded for where
+    there is none. `flat` says the shape of a message rather than have it inferred; `processor` are settings of the
+    tokenizer. Raises WorkerError for a model whose files do not fill it.
+    """
     import torch
-    from sentence_transformers import CrossEncoder
     from sentence_transformers.base.modules import Transformer
+
+    require_whole(model, use, trust_remote_code=spec.trust_remote_code)
+    trust = {"trust_remote_code": spec.trust_remote_code}
+    torch.manual_seed(HEAD_SEED)
+    return Transformer(
+        model,
+        transformer_task="text-generation" if use == WORDS else "sequence-classification",
+        model_kwargs=loading_arguments(spec),
+        processor_kwargs={"model_max_length": spec.max_length, "chat_template": template, **processor, **trust},
+        config_kwargs={**trust, **({} if use == WORDS else {"num_labels": 1})},
+        **({"modality_config": CHAT, "module_output_name": "scores"} if flat else {}),
+    )
+
+
+def build_encoder(modules: list[Any], device: str | None) -> CrossEncoder:
+    """Return the modules as a CrossEncoder of raw logits."""
+    from sentence_transformers import CrossEncoder
     from torch import nn
 
-    head = name_head(model, trust_remote_code=spec.trust_remote_code)
-    require_whole(model, NEW_HEAD, trust_remote_code=spec.trust_remote_code)
-    torch.manual_seed(HEAD_SEED)
-    arguments = native_arguments(spec)
-    arguments["config_kwargs"]["num_labels"] = 1
-    transformer = Transformer(model, transformer_task="sequence-classification", **arguments)
+    return CrossEncoder(modules=modules, activation_fn=nn.Identity(), device=device)
+
+
+def load_qwen3_native(model: str, spec: ScoringSpec, device: str, facts: Facts) -> Scorer:
+    """Return Qwen3-Reranker as its authors use it: logit of "yes" minus logit of "no" after the official prompt."""
+    from sentence_transformers.cross_encoder.modules import LogitScore
+
+    transformer = open_decoder(model, spec, native_chat_template(spec.effective_instruction), use=WORDS)
+    ids = answer_ids(transformer.tokenizer, model)
+    encoder = build_encoder([transformer, LogitScore(ids["yes"], ids["no"])], device)
+    return build_scorer(encoder, spec, {**facts, "true_token_id": ids["yes"], "false_token_id": ids["no"]})
+
+
+def load_score_head(model: str, spec: ScoringSpec, device: str, facts: Facts) -> Scorer:
+    """Return a decoder with a head of one label after Qwen3-Reranker's prompt; without a head it gets a seeded one."""
+    transformer = open_decoder(model, spec, native_chat_template(spec.effective_instruction))
     # the logit is read at the last token that is no padding, which the model must tell apart
     if transformer.model.config.pad_token_id is None:
         transformer.model.config.pad_token_id = transformer.tokenizer.pad_token_id
-    encoder = CrossEncoder(modules=[transformer], activation_fn=nn.Identity(), device=device)
-    return build_scorer(encoder, spec, {"dtype_used": spec.dtype, "head": head})
+    return build_scorer(build_encoder([transformer], device), spec, facts)
 
 
-def load_reward_model(model: str, spec: ScoringSpec, device: str) -> Scorer:
+def load_reward_model(model: str, spec: ScoringSpec, device: str, facts: Facts) -> Scorer:
     """Return an LLM's head over its own chat template: the query is asked, the document answers, nothing follows.
 
     Raises WorkerError for a model without a chat template, or without a trained head.
     """
-    import torch
-    from sentence_transformers import CrossEncoder
-    from sentence_transformers.base.modules import Transformer
-    from torch import nn
-    from transformers import AutoTokenizer
-
-    head = name_head(model, trust_remote_code=spec.trust_remote_code)
-    require_whole(model, SCORES, trust_remote_code=spec.trust_remote_code)
-    template = AutoTokenizer.from_pretrained(model, trust_remote_code=spec.trust_remote_code).chat_template
+    template = load_tokenizer(model, trust_remote_code=spec.trust_remote_code).chat_template
     if not isinstance(template, str):
         raise WorkerError(f"{model} has no chat template, which a reward model is asked in")
-    arguments = native_arguments(spec)
-    arguments["processor_kwargs"] |= {"chat_template": ask_and_answer(template), "padding_side": "right"}
-    arguments["config_kwargs"]["num_labels"] = 1
-    torch.manual_seed(HEAD_SEED)
-    transformer = Transformer(
-        model,
-        transformer_task="sequence-classification",
-        **arguments,
-        modality_config=CHAT,
-        module_output_name="scores",
-    )
+    chat = ask_and_answer(template)
+    transformer = open_decoder(model, spec, chat, use=SCORES, flat=True, padding_side="right")
     config, tokenizer = transformer.model.config, transformer.tokenizer
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token or tokenizer.unk_token
     if config.pad_token_id is None:
         config.pad_token_id = tokenizer.pad_token_id
-    encoder = CrossEncoder(modules=[transformer], activation_fn=nn.Identity(), device=device)
-    return build_scorer(encoder, spec, {"dtype_used": spec.dtype, "head": head}, wrap=True)
+    return build_scorer(build_encoder([transformer], device), spec, facts, wrap=True)
 
 
 def ask_and_answer(template: str) -> str:
     """Return a chat template over a `query` and a `document` message that renders them as question and answer."""
-    role = "(messages | selectattr('role', 'equalto', '{}') | first).content"
-    turns = ", ".join(
-        f"{{'role': '{role_name}', 'content': {role.format(part)}}}"
-        for role_name, part in (("user", "query"), ("assistant", "document"))
-    )
+    turns = f"{{'role': 'user', 'content': {QUERY}}}, {{'role': 'assistant', 'content': {DOCUMENT}}}"
     return f"{{%- set messages = [{turns}] -%}}{template}"
 
 
-def load_formatted(model: str, spec: ScoringSpec, device: str) -> Scorer:
+def load_formatted(model: str, spec: ScoringSpec, device: str, facts: Facts) -> Scorer:
     """Return a decoder with a head of one label over the spec's written formats."""
-    head = name_head(model, trust_remote_code=spec.trust_remote_code)
-    encoder = load_formatted_head(
-        model,
-        format_of(spec),
-        max_length=spec.max_length,
-        trust_remote_code=spec.trust_remote_code,
-        dtype=spec.dtype,
-        device=device,
+    return build_scorer(open_formatted_head(model, spec, device), spec, facts)
+
+
+def open_formatted_head(model: str, spec: ScoringSpec, device: str | None) -> CrossEncoder:
+    """Return the model as a CrossEncoder of raw logits; a base without a head gets a seeded one of one label.
+
+    `max_length` is in tokens and counts the whole input; of a longer one the end goes, and never `special_token`.
+    Padding is on the right, where no token of a causal model can see it. Raises WorkerError for a bad format, a
+    `max_length` without room for the texts, or a `special_token` that is all there is to pad with.
+    """
+    pair_format = format_of(spec)
+    template = build_format_template(pair_format)
+    transformer = open_decoder(model, spec, template, flat=True, padding_side="right", truncation_side="right")
+    tokenizer = transformer.tokenizer
+    require_room(tokenizer, pair_format, spec.max_length)
+    tokenizer.pad_token = choose_padding(tokenizer, pair_format)
+    transformer.model.config.pad_token_id = tokenizer.pad_token_id
+    return build_encoder([transformer], device)
+
+
+def load_formatted_head(
+    model: str,
+    pair_format: PairFormat,
+    *,
+    max_length: int,
+    trust_remote_code: bool = False,
+    dtype: str = "float32",
+    device: str | None = None,
+) -> CrossEncoder:
+    """Return `open_formatted_head` of a model whose head, where it has one, is whole and has one label.
+
+    Raises WorkerError for any other head, and as `open_formatted_head` does.
+    """
+    spec = ScoringSpec(
+        "formatted-head",
+        dtype=dtype,
+        trust_remote_code=trust_remote_code,
+        max_length=max_length,
+        **asdict(pair_format),
     )
-    return build_scorer(encoder, spec, {"dtype_used": spec.dtype, "head": head})
+    build_format_template(pair_format)  # a format that cannot be is said first
+    name_head(model, trust_remote_code=trust_remote_code)
+    return open_formatted_head(model, spec, device)
 
 
-def load_cross_encoder(model: str, spec: ScoringSpec, device: str) -> Scorer:
+def load_cross_encoder(model: str, spec: ScoringSpec, device: str, facts: Facts) -> Scorer:
     """Return a sentence-transformers CrossEncoder's raw logits; a model without a head gets a seeded random one."""
     import torch
     from sentence_transformers import CrossEncoder
     from torch import nn
 
-    head = name_head(model, trust_remote_code=spec.trust_remote_code)
     require_whole(model, NEW_HEAD, trust_remote_code=spec.trust_remote_code)
     torch.manual_seed(HEAD_SEED)
     encoder = CrossEncoder(
@@ -257,10 +230,10 @@ def load_cross_encoder(model: str, spec: ScoringSpec, device: str) -> Scorer:
     longest = find_longest(encoder[0].model.config)
     if longest is not None and longest < spec.max_length:  # a longer input would end in an index error
         encoder[0].max_seq_length = longest
-    return build_scorer(encoder, spec, {"dtype_used": spec.dtype, "head": head}, wrap=True)
+    return build_scorer(encoder, spec, facts, wrap=True)
 
 
-def load_bi_encoder(model: str, spec: ScoringSpec, device: str) -> Scorer:
+def load_bi_encoder(model: str, spec: ScoringSpec, device: str, facts: Facts) -> Scorer:
     """Return the cosine of a SentenceTransformer's query and document vectors, with the model's own prompts."""
     from sentence_transformers import SentenceTransformer
 
@@ -270,22 +243,30 @@ def load_bi_encoder(model: str, spec: ScoringSpec, device: str) -> Scorer:
     )
     encoder.max_seq_length = min(spec.max_length, encoder.max_seq_length or spec.max_length)
     options = {"batch_size": spec.batch_size, "normalize_embeddings": True, "show_progress_bar": False}
-    facts = {"dtype_used": spec.dtype, "texts": 0, "texts_cut": 0, "reads_tokens": encoder.max_seq_length}
+    facts |= {"texts": 0, "texts_cut": 0, "reads_tokens": encoder.max_seq_length}
 
     def score(pairs: Sequence[Pair], _prompt: str | None = None) -> list[float]:
-        queries = list(dict.fromkeys(spec.wrap_query(query) for query, _ in pairs))
-        documents = list(dict.fromkeys(spec.wrap_document(document) for _, document in pairs))
+        wrapped = wrap_pairs(spec, pairs)
+        queries, documents = (list(dict.fromkeys(texts)) for texts in zip(*wrapped, strict=True))
         lengths = count_tokens(encoder.tokenizer, [*queries, *documents])
         facts["texts"] += len(lengths)
         facts["texts_cut"] += sum(length > encoder.max_seq_length for length in lengths)
         query_vectors = dict(zip(queries, encoder.encode_query(queries, **options), strict=True))
         document_vectors = dict(zip(documents, encoder.encode_document(documents, **options), strict=True))
-        return [
-            float(query_vectors[spec.wrap_query(query)] @ document_vectors[spec.wrap_document(document)])
-            for query, document in pairs
-        ]
+        return [float(query_vectors[query] @ document_vectors[document]) for query, document in wrapped]
 
     return Scorer(score, facts)
+
+
+LOADERS: dict[str, Callable[[str, ScoringSpec, str, Facts], Scorer]] = {
+    "flag-llm-reranker": load_flag_llm_reranker,
+    "qwen3-native": load_qwen3_native,
+    "qwen3-score-head": load_score_head,
+    "formatted-head": load_formatted,
+    "reward-model": load_reward_model,
+    "cross-encoder": load_cross_encoder,
+    "bi-encoder": load_bi_encoder,
+}
 
 
 def loading_arguments(spec: ScoringSpec) -> dict[str, Any]:
@@ -293,31 +274,22 @@ def loading_arguments(spec: ScoringSpec) -> dict[str, Any]:
     return {"torch_dtype": spec.dtype, "trust_remote_code": spec.trust_remote_code, **weight_options()}
 
 
-def build_scorer(encoder: Any, spec: ScoringSpec, facts: dict[str, Any], *, wrap: bool = False) -> Scorer:
-    """Return the scorer of a CrossEncoder, whose facts tell how many of the pairs it has cut so far."""
-    cuts, predict = CutPairs(encoder), predict_with(encoder, spec, wrap=wrap)
+def wrap_pairs(spec: ScoringSpec, pairs: Sequence[Pair]) -> list[Pair]:
+    """Return the pairs with their instructions in front."""
+    return [(spec.wrap_query(query), spec.wrap_document(document)) for query, document in pairs]
+
+
+def build_scorer(encoder: Any, spec: ScoringSpec, facts: Facts, *, wrap: bool = False) -> Scorer:
+    """Return the scorer of a CrossEncoder, whose facts tell how many of the pairs it has cut so far.
+
+    With `wrap`, instructions are put in front of the texts.
+    """
+    cuts = CutPairs(encoder)
     cuts.facts.update(facts)
 
-    def score(pairs: Sequence[Pair], prompt: str | None = None) -> list[float]:
-        cuts.add(
-            [(spec.wrap_query(query), spec.wrap_document(document)) for query, document in pairs] if wrap else pairs
-        )
-        return predict(pairs, prompt)
+    def score(pairs: Sequence[Pair], _prompt: str | None = None) -> list[float]:
+        texts = wrap_pairs(spec, pairs) if wrap else list(pairs)
+        cuts.add(texts)
+        return [float(value) for value in encoder.predict(texts, batch_size=spec.batch_size, show_progress_bar=False)]
 
     return Scorer(score, cuts.facts)
-
-
-def predict_with(
-    encoder: Any, spec: ScoringSpec, *, wrap: bool = False
-) -> Callable[[Sequence[Pair], str | None], list[float]]:
-    """Return a scoring function over a CrossEncoder; with `wrap`, instructions are put in front of the texts."""
-
-    def score(pairs: Sequence[Pair], _prompt: str | None = None) -> list[float]:
-        texts = [
-            (spec.wrap_query(query), spec.wrap_document(document)) if wrap else (query, document)
-            for query, document in pairs
-        ]
-        scores = encoder.predict(texts, batch_size=spec.batch_size, show_progress_bar=False)
-        return [float(value) for value in scores]
-
-    return score

@@ -60,6 +60,11 @@ class ScoringSpec:
     special_token: str = ""
 
     @property
+    def effective_prompt(self) -> str:
+        """The prompt behind a pair of `flag-llm-reranker`; FlagEmbedding's own when none is given."""
+        return DEFAULT_PROMPT if self.prompt is None else self.prompt
+
+    @property
     def effective_instruction(self) -> str:
         """The instruction of Qwen3-Reranker's prompt; its authors' when none is given."""
         return self.instruction or DEFAULT_INSTRUCTION

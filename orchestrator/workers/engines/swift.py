@@ -1,4 +1,4 @@
-"""Score pairs in ms-swift's own inference engine: what a model that swift trained gives in the tool that trained it."""
+"""Ask a model in ms-swift's own inference engine: what one that swift trained gives in the tool that trained it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.workers.failure import WorkerError
 
-if TYPE_CHECKING:
-    from orchestrator.workers.reranker.scoring import Pair
-
 BATCH_SIZE = 4
+Pair = tuple[str, str]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,41 @@
+"""Score pairs in FlagEmbedding: what a reranker that it trained gives in the tool that trained it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from orchestrator.workers.reranker.scoring_spec import ScoringSpec
+from orchestrator.workers.whole_weights import WORDS, require_whole
+
+
+def open_reranker(model: str, spec: ScoringSpec, device: str) -> Any:
+    """Return FlagLLMReranker, or FlagReranker for the spec of an encoder, over a folder or hub id, with raw scores.
+
+    Raises WorkerError for a decoder whose files do not fill it.
+    """
+    import FlagEmbedding
+
+    options: dict[str, Any] = {
+        "query_instruction_for_rerank": spec.query_instruction,
+        "query_instruction_format": spec.query_instruction_format,
+        "passage_instruction_for_rerank": spec.passage_instruction,
+        "passage_instruction_format": spec.passage_instruction_format,
+        "use_fp16": spec.dtype == "float16",
+        "trust_remote_code": spec.trust_remote_code,
+        "devices": [device],
+        "batch_size": spec.batch_size,
+        "query_max_length": spec.query_max_length,
+        "max_length": spec.max_length,
+        "normalize": False,
+    }
+    if spec.scorer == "cross-encoder":
+        return FlagEmbedding.FlagReranker(model, **options)
+    require_whole(model, WORDS, trust_remote_code=spec.trust_remote_code)
+    return FlagEmbedding.FlagLLMReranker(model, prompt=spec.prompt, use_bf16=spec.dtype == "bfloat16", **options)
+
+
+def score_pairs(reranker: Any, pairs: Sequence[tuple[str, str]], prompt: str | None = None) -> list[float]:
+    """Return one number a pair; `prompt` None is the reranker's own."""
+    more = {} if prompt is None else {"prompt": prompt}
+    return [float(value) for value in reranker.compute_score([list(pair) for pair in pairs], **more)]

@@ -1,0 +1,553 @@
+"""Rerankers: the folder around their weights, and their scores by every way of every tool that trains them.
+
+Everything is held against plain transformers, one pair at a time without padding, and against `CrossEncoder.predict`
+over the packaged folder. The tool that trained the model is asked as well: FlagEmbedding about the packaged folder,
+ms-swift about base, adapter and trained model. swift cuts a long prompt at its end, closing words and all, while
+sentence-transformers keeps them, so pairs longer than `max_length` are not given to swift. sentence-transformers cuts
+as the plain way does, so that of its models every probe is compared.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from orchestrator.workers.engines import flagembedding, sentence_transformers, swift
+from orchestrator.workers.engines.transformers import HEAD_SEED, load_float32, load_tokenizer, name_head, release
+from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.folders import write_json
+from orchestrator.workers.kinds import Described, Request
+from orchestrator.workers.kinds.probes import AWKWARD, EXAMPLES, Pair, PairProbe, build_pair_probes
+from orchestrator.workers.merge import attach_adapter, load_base
+from orchestrator.workers.packaging import find_tokenizer, restore_cache
+from orchestrator.workers.reranker.formats import (
+    NATIVE_PREFIX,
+    NATIVE_SUFFIX,
+    REFERENCES,
+    SENTINEL,
+    Reference,
+    answer_ids,
+    build_chat_template,
+    build_format_template,
+    choose_padding,
+    encode_formatted,
+    encode_pair,
+    encode_plain,
+    format_of,
+    is_cut,
+    native_chat_template,
+    sequence_length,
+    true_token_id,
+)
+from orchestrator.workers.reranker.scoring import wrap_pairs
+from orchestrator.workers.reranker.scoring_spec import ScoringSpec, parse_spec
+from orchestrator.workers.tokenizer_files import add_sentinel, read_json, set_chat_template, update_settings
+from orchestrator.workers.verification_checks import (
+    COMPUTE_TOLERANCE,
+    MERGE_TOLERANCE,
+    Check,
+    as_number,
+    check_changed_scores,
+    check_changed_weights,
+    check_finite,
+    check_merge_keeps_training,
+    check_not_constant,
+    check_same,
+    check_same_tokens,
+    check_sentence_transformers,
+    merge_tolerance,
+)
+from orchestrator.workers.verification_checks import (
+    compare as compare_scores,
+)
+from orchestrator.workers.weights import WeightScan, hash_parameters, read_tensors, require_safetensors
+
+FLAG, SENTENCE, SWIFT = "flagembedding", "sentence-transformers", "swift"
+# what sentence-transformers' scores are held against, by name
+LIBRARIES = {FLAG: "FlagEmbedding", SENTENCE: "transformers", SWIFT: "swift"}
+TASK_TYPES = {"qwen3-native": "generative_reranker", "qwen3-score-head": "reranker"}
+SWIFT_TEMPLATE = "qwen3_reranker"
+LEAST_PROBES = 4
+# what a server is held against later: the examples and one text with line breaks
+KEPT_PROBES = (*EXAMPLES, AWKWARD[0])
+
+
+@dataclass(frozen=True)
+class RerankerSpec(ScoringSpec):
+    """A scoring spec, and the tool that trained the model; `engine` is how swift was told to read it."""
+
+    tool: str = FLAG
+    engine: swift.EngineSettings | None = None
+
+
+def parse(request: Request) -> RerankerSpec:
+    """Return the spec. Raises WorkerError for one that is wrong, or whose model its tool did not train."""
+    raw, found = request.raw_spec, asdict(parse_spec(request.raw_spec, "the scoring spec"))
+    scorer, tool = found["scorer"], raw.get("tool")
+    if scorer == "flag-llm-reranker" or (scorer == "cross-encoder" and tool != SENTENCE):
+        return RerankerSpec(**found)
+    if scorer in TASK_TYPES:
+        return RerankerSpec(**found, tool=SWIFT, engine=read_engine(raw, scorer))
+    if tool != SENTENCE:
+        raise WorkerError(f"the scoring spec: a {scorer} model is packaged when its tool is {SENTENCE}, not {tool!r}")
+    if request.adapter is not None:
+        raise WorkerError(
+            f"--adapter {request.adapter}: sentence-transformers trains whole models, so there is no adapter to package"
+        )
+    return RerankerSpec(**found, tool=SENTENCE)
+
+
+def read_engine(raw: Mapping[str, Any], scorer: str) -> swift.EngineSettings:
+    """Return how swift was told to read the model. Raises WorkerError for what the spec's scorer does not fit."""
+    engine = swift.EngineSettings(
+        model_type=raw.get("model_type", "qwen3_reranker"),
+        task_type=raw.get("task_type", TASK_TYPES[scorer]),
+        template=raw.get("template") or SWIFT_TEMPLATE,
+    )
+    if raw.get("tool") != SWIFT:
+        raise WorkerError(f"the scoring spec: a {scorer} model is packaged when its tool is swift")
+    if engine.task_type != TASK_TYPES[scorer]:
+        raise WorkerError(
+            f"the scoring spec: task_type {engine.task_type} does not fit the scorer {scorer}, whose models are "
+            f"trained with task_type {TASK_TYPES[scorer]}"
+        )
+    if engine.template != SWIFT_TEMPLATE:
+        raise WorkerError(
+            f"the scoring spec: template {engine.template} cannot be packaged; the scorer {scorer} asks in "
+            f"{SWIFT_TEMPLATE}"
+        )
+    return engine
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is verified: `folder` is the package, `tokenizer` encodes the texts for every model but the package.
+
+    `uncut` are the places of the probes that no length limit touches; `chat_template` is "exact" where the package's
+    gives the ids of training, "approximate" where only nearly, None where it has none. `ids` are the tokens and lengths
+    that scoring.json names.
+    """
+
+    request: Request
+    spec: RerankerSpec
+    folder: Path
+    reference: Reference
+    tokenizer: Any
+    probes: Sequence[PairProbe]
+    uncut: list[int]
+    chat_template: str | None
+    ids: Mapping[str, Any]
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """The pairs of the probes."""
+        return [probe.pair for probe in self.probes]
+
+
+def prepare(request: Request, spec: RerankerSpec, folder: Path) -> Subject:
+    """Write format, lengths and modules for sentence-transformers. Raises WorkerError for a format that cannot be."""
+    reference, trust = REFERENCES[spec.scorer, spec.tool], spec.trust_remote_code
+    ids: dict[str, Any] = {"max_seq_length": spec.max_length}
+    template: str | None = "exact"
+    if spec.tool == FLAG:
+        tokenizer = load_tokenizer(find_tokenizer(request), trust_remote_code=trust)
+    elif spec.scorer == "formatted-head":
+        write_format(folder, spec)
+    elif spec.tool == SWIFT:
+        ids |= write_native_prompt(folder, spec)
+    if spec.scorer == "cross-encoder":
+        template = None if spec.tool == SENTENCE else "exact"
+        update_settings(folder, model_max_length=spec.max_length)
+        sentence_transformers.write_encoder_files(folder)
+    if spec.tool != FLAG:
+        tokenizer = load_tokenizer(folder, trust_remote_code=trust)
+    probes = build_pair_probes(request.probes, tokenizer, spec.max_length)
+    if spec.scorer == "flag-llm-reranker":
+        token = true_token_id(tokenizer, spec)
+        ids = {
+            "max_seq_length": sequence_length(tokenizer, spec),
+            "true_token": spec.true_token,
+            "true_token_id": token,
+        }
+        template = write_flagembedding_format(folder, spec, tokenizer, [probe.pair for probe in probes])
+    elif spec.tool == SENTENCE:
+        probes.append(build_marked_probe(tokenizer, spec))
+        if spec.scorer == "formatted-head":
+            # the training's format does without the tokens that a tokenizer may put around a text
+            ids["adds_special_tokens"] = bool(tokenizer("a")["input_ids"] != encode_plain(tokenizer, "a"))
+    uncut = reference.find_uncut(tokenizer, spec, [probe.pair for probe in probes])
+    if spec.tool == SWIFT and len(uncut) < LEAST_PROBES:
+        raise WorkerError(
+            f"max_length {spec.max_length} cuts {len(probes) - len(uncut)} of {len(probes)} probes, which it counts "
+            "with their prompt: too few are left to compare; raise max_length"
+        )
+    return Subject(request, spec, folder, reference, tokenizer, probes, uncut, template, ids)
+
+
+def write_flagembedding_format(folder: Path, spec: ScoringSpec, trained: Any, pairs: list[Pair]) -> str:
+    """Write chat template, lengths and modules; tell whether the template gives exactly the ids of training."""
+    restore_cache(folder)
+    update_settings(folder, model_max_length=sequence_length(trained, spec), padding_side="left")
+    sentence_transformers.write_words_files(folder, true_token_id(trained, spec))
+    kept = {
+        name: (folder / name).read_bytes()
+        for name in ("tokenizer.json", "tokenizer_config.json")
+        if (folder / name).is_file()
+    }
+    if add_sentinel(folder, SENTINEL):
+        set_chat_template(folder, build_chat_template(trained, spec))
+        if renders_same_ids(folder, spec, trained, pairs):
+            return "exact"
+        for name, content in kept.items():
+            (folder / name).write_bytes(content)
+    set_chat_template(folder, build_chat_template(trained, spec, sentinel=""))
+    return "exact" if renders_same_ids(folder, spec, trained, pairs) else "approximate"
+
+
+def renders_same_ids(folder: Path, spec: ScoringSpec, trained: Any, pairs: list[Pair]) -> bool:
+    """Tell whether the packaged tokenizer and chat template give the ids of training, for every pair that fits."""
+    packaged = load_tokenizer(folder, trust_remote_code=spec.trust_remote_code)
+    return all(
+        encode_pair(trained, spec, *pair) == encode_pair(packaged, spec, *pair) == render_ids(packaged, pair)
+        for pair in pairs
+        if not is_cut(trained, spec, *pair)
+    )
+
+
+def render_ids(tokenizer: Any, pair: Pair) -> list[int]:
+    """Return the ids of the pair in the tokenizer's own chat template."""
+    messages = [{"role": role, "content": text} for role, text in zip(("query", "document"), pair, strict=True)]
+    return list(tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True)["input_ids"])
+
+
+def write_native_prompt(folder: Path, spec: ScoringSpec) -> dict[str, Any]:
+    """Write Qwen3-Reranker's prompt, lengths and modules; return the ids that scoring.json names."""
+    restore_cache(folder)
+    update_settings(folder, model_max_length=spec.max_length, padding_side="left")
+    set_chat_template(folder, native_chat_template(spec.effective_instruction))
+    tokenizer = load_tokenizer(folder, trust_remote_code=spec.trust_remote_code)
+    if spec.scorer == "qwen3-score-head":
+        sentence_transformers.write_head_files(folder, tokenizer.pad_token_id)
+        return {}
+    yes, no = answer_ids(tokenizer, folder.name).values()
+    sentence_transformers.write_words_files(folder, yes, no)
+    return {"true_token": "yes", "true_token_id": yes, "false_token": "no", "false_token_id": no}
+
+
+def write_format(folder: Path, spec: ScoringSpec) -> None:
+    """Write the two formats of a decoder's pairs, its padding, lengths and modules.
+
+    The padding is written even when the checkpoint has one: it decides at which token the logit is read.
+    """
+    pair_format = format_of(spec)
+    tokenizer = load_tokenizer(folder, trust_remote_code=spec.trust_remote_code)
+    padding = choose_padding(tokenizer, pair_format)
+    update_settings(
+        folder, model_max_length=spec.max_length, padding_side="right", truncation_side="right", pad_token=padding
+    )
+    set_chat_template(folder, build_format_template(pair_format))
+    pad_token_id = tokenizer.convert_tokens_to_ids(padding)
+    write_json(folder / "config.json", {**read_json(folder / "config.json"), "pad_token_id": pad_token_id})
+    sentence_transformers.write_head_files(folder, pad_token_id)
+
+
+def build_marked_probe(tokenizer: Any, spec: ScoringSpec) -> PairProbe:
+    """Return a pair whose texts hold what the model's own input is made of: special tokens, its formats and their end.
+
+    Such a text must change nothing about where an input ends, how it is padded, or at which token it is read.
+    """
+    marks = " ".join(dict.fromkeys([*tokenizer.all_special_tokens[:5], spec.special_token]))
+    query = f"{marks} {spec.document_format} within".strip()
+    return PairProbe((query, f"ends in what ends the input {marks}{spec.special_token}"), "awkward")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The scores of the probes by every way, and hashes of the parameters of base and trained model.
+
+    `plain` (the trained folder) and `sentence` (the package) have one score a probe; the others are of the probes at
+    `places`. `base`, `adapter` and `trained` are one way over three models; `native` is the tool that trained.
+    `other_tokens` are documents that the package's chat template writes otherwise than the training.
+    """
+
+    plain: list[float]
+    hashes: dict[str, str]
+    missing: tuple[str, ...]
+    sentence: list[float]
+    places: Sequence[int]
+    base: list[float]
+    base_hashes: dict[str, str]
+    trained: list[float]
+    adapter: list[float] | None = None
+    native: list[float] | None = None
+    other_tokens: list[str] | None = None
+    facts: Mapping[str, Any] | None = None
+
+
+def observe(subject: Subject) -> Seen:
+    """Score the probes by every way, one model in memory at a time."""
+    request, spec, pairs = subject.request, subject.spec, subject.pairs
+    model, missing = load_trained(subject, request.model)
+    plain, hashes = score(subject, model), hash_parameters(model)
+    del model
+    release()
+    # a decoder's instructions are in its chat template; an encoder has none, its user puts them in front
+    texts = wrap_pairs(spec, pairs) if (spec.scorer, spec.tool) == ("cross-encoder", FLAG) else pairs
+    sentence = sentence_transformers.predict(
+        subject.folder, texts, request.device, trust_remote_code=spec.trust_remote_code
+    )
+    common = {"plain": plain, "hashes": hashes, "missing": missing, "sentence": sentence}
+    # swift comes last: importing it changes classes of transformers
+    by_tool = {FLAG: observe_flagembedding, SENTENCE: observe_sentence_transformers, SWIFT: observe_swift}
+    return by_tool[spec.tool](subject, common)
+
+
+def load_trained(subject: Subject, folder: Path | str, **changes: Any) -> tuple[Any, tuple[str, ...]]:
+    """Return the model in float32 and the weights that its files lack; `changes` are settings of its config."""
+    loader = "AutoModelForCausalLM" if subject.reference.by_words else "AutoModelForSequenceClassification"
+    trust = subject.spec.trust_remote_code
+    return load_float32(loader, folder, subject.request.device, trust_remote_code=trust, **changes)
+
+
+def score(subject: Subject, model: Any) -> list[float]:
+    """Return the probes' scores by the plain way."""
+    return subject.reference.score(model, subject.tokenizer, subject.spec, subject.pairs)
+
+
+def observe_flagembedding(subject: Subject, common: dict[str, Any]) -> Seen:
+    """Add base and adapter in plain transformers, and the packaged folder in FlagEmbedding."""
+    import torch
+
+    request, spec = subject.request, subject.spec
+    torch.manual_seed(HEAD_SEED)
+    task_type = "CAUSAL_LM" if subject.reference.by_words else "SEQ_CLS"
+    model = load_base(request.base, task_type, "float32", trust_remote_code=spec.trust_remote_code)
+    model = model.to(request.device).eval()
+    base, hashes, adapter = score(subject, model), hash_parameters(model), None
+    if request.adapter is not None:
+        adapter = score(subject, attach_adapter(model, request.adapter).eval())
+    del model
+    release()
+    native, every = ask_flagembedding(subject, subject.pairs), range(len(subject.probes))
+    return Seen(
+        **common, places=every, base=base, base_hashes=hashes, trained=common["plain"], adapter=adapter, native=native
+    )
+
+
+def ask_flagembedding(subject: Subject, pairs: Sequence[Pair]) -> list[float]:
+    """Return the packaged folder's scores in FlagEmbedding."""
+    # it computes the logits of every position over the whole vocabulary
+    spec = replace(subject.spec, dtype="float32", batch_size=4)
+    reranker = flagembedding.open_reranker(str(subject.folder), spec, subject.request.device)
+    scores = flagembedding.score_pairs(reranker, pairs)
+    del reranker
+    release()
+    return scores
+
+
+def observe_sentence_transformers(subject: Subject, common: dict[str, Any]) -> Seen:
+    """Add the base in plain transformers, and for an encoder what FlagEmbedding makes of the packaged folder.
+
+    Any two random heads give other scores: what a base lacks (its head, and the pooler of a masked language model) is
+    taken from the trained model, so that a difference means that the model behind the head was trained.
+    """
+    import torch
+
+    request, formatted = subject.request, subject.spec.scorer == "formatted-head"
+    torch.manual_seed(HEAD_SEED)  # for what the trained files lack as well, which the check for completeness reports
+    model, lacking = load_trained(subject, request.base, num_labels=1)
+    tensors = read_tensors(require_safetensors(request.model))
+    model.load_state_dict({name: tensor for name, tensor in tensors if name in lacking}, strict=False)
+    hashes = {name: digest for name, digest in hash_parameters(model).items() if name not in lacking}
+    base = score(subject, model)
+    del model
+    release()
+    other = None
+    if formatted:
+        other = [
+            pair[1]
+            for pair in subject.pairs
+            if render_ids(subject.tokenizer, pair) != encode_formatted(subject.tokenizer, subject.spec, *pair)
+        ]
+    flag = None if formatted else compare_with_flagembedding(subject, common["sentence"])
+    facts = {"base_head": "trained" if lacking else "own", "flagembedding": flag}
+    return Seen(
+        **common,
+        places=range(len(subject.probes)),
+        base=base,
+        base_hashes=hashes,
+        trained=common["plain"],
+        other_tokens=other,
+        facts=facts,
+    )
+
+
+def compare_with_flagembedding(subject: Subject, sentence: Sequence[float]) -> dict[str, Any] | None:
+    """Return how far FlagReranker is from CrossEncoder on the probes that neither cuts; None where it is not installed.
+
+    Nothing depends on it but what the card may say, so a FlagEmbedding that cannot load the folder is only reported.
+    """
+    if importlib.util.find_spec("FlagEmbedding") is None:
+        return None
+    by_flagembedding = REFERENCES["cross-encoder", FLAG]
+    whole = by_flagembedding.find_uncut(subject.tokenizer, subject.spec, subject.pairs)
+    try:
+        found = ask_flagembedding(subject, [subject.pairs[index] for index in whole])
+    except Exception as error:  # noqa: BLE001  whatever an optional library throws
+        return {"agrees": False, "max_difference": None, "error": f"{type(error).__name__}: {error}"}
+    agrees, numbers = compare_scores(found, [sentence[index] for index in whole], COMPUTE_TOLERANCE)
+    return {"agrees": agrees, "max_difference": numbers["max_difference"]}
+
+
+def observe_swift(subject: Subject, common: dict[str, Any]) -> Seen:
+    """Add base, adapter on base, and trained model in swift's engine.
+
+    A base without a head is scored behind the trained one, so that a difference means that the model behind it was
+    trained.
+    """
+    request, instruction = subject.request, subject.spec.effective_instruction
+    pairs = [subject.pairs[index] for index in subject.uncut]
+    head, weight = name_base_head(subject), "score.weight"
+    engine = open_swift(subject, request.base)
+    hashes = hash_parameters(engine.model)
+    if head == "trained":
+        hashes.pop(weight, None)
+        trained_head = dict(read_tensors(require_safetensors(request.model))).get(weight)
+        if trained_head is not None:  # the check for completeness says when it is missing
+            engine.model.score.weight.data.copy_(trained_head)
+    base, adapter = swift.score_in_engine(engine, instruction, pairs), None
+    del engine
+    release()
+    if request.adapter is not None:
+        adapter = swift.score_in_engine(open_swift(subject, request.base, request.adapter), instruction, pairs)
+        release()
+    engine = open_swift(subject, request.model)
+    other = [
+        pair[1]
+        for pair in pairs
+        if render_ids(subject.tokenizer, pair) != swift.encode_in_engine(engine, instruction, pair)
+    ]
+    trained = swift.score_in_engine(engine, instruction, pairs)
+    del engine
+    release()
+    return Seen(
+        **common,
+        places=subject.uncut,
+        base=base,
+        base_hashes=hashes,
+        trained=trained,
+        adapter=adapter,
+        native=trained,
+        other_tokens=other,
+        facts={"base_head": head},
+    )
+
+
+def open_swift(subject: Subject, model: Path | str, adapter: Path | None = None) -> Any:
+    """Return swift's engine over the model."""
+    assert subject.spec.engine is not None  # noqa: S101  parse gives every swift model one
+    return swift.open_engine(model, subject.spec.engine, subject.request.device, adapter)
+
+
+def name_base_head(subject: Subject) -> str | None:
+    """Return which head the base was scored with: its own, or the trained one where it has none; None: its words."""
+    if subject.reference.by_words:
+        return None
+    head = name_head(subject.request.base, trust_remote_code=subject.spec.trust_remote_code)
+    return "own" if head == "pretrained" else "trained"
+
+
+def compare(subject: Subject, seen: Seen, scan: WeightScan) -> list[Check]:
+    """Return the checks that hold the ways of scoring against each other."""
+    tool, count = subject.spec.tool, len(subject.probes)
+    in_tool = dict(zip(seen.places, seen.native or (), strict=False))
+    trained = [in_tool.get(index, one) for index, one in enumerate(seen.plain)]
+    checks = [] if seen.other_tokens is None else [check_same_tokens(seen.other_tokens, len(seen.places))]
+    checks += [
+        check_finite({name: list(scores.values()) for name, scores in name_columns(subject, seen).items()}),
+        check_changed_weights(seen.base_hashes, seen.hashes),
+        check_changed_scores(seen.base, seen.trained),
+    ]
+    if seen.native is not None:
+        what = f"the {'packaged ' if tool == FLAG else ''}model in {LIBRARIES[tool]}"
+        checks.append(
+            check_same(tool, what, seen.native, [seen.plain[index] for index in seen.places], COMPUTE_TOLERANCE)
+        )
+    exact = subject.chat_template != "approximate"
+    uncut = range(count) if tool == SENTENCE else subject.uncut
+    checks += [
+        check_sentence_transformers(trained, seen.sentence, uncut, exact=exact, library=LIBRARIES[tool]),
+        check_not_constant(seen.sentence if seen.native is None else seen.native),
+    ]
+    if seen.adapter is not None:
+        share = merge_tolerance(scan.dtypes, MERGE_TOLERANCE)
+        checks.append(check_same("merged", "the merged model", seen.trained, seen.adapter, share))
+        checks.append(check_merge_keeps_training(seen.base, seen.adapter, seen.trained))
+    return checks
+
+
+def name_columns(subject: Subject, seen: Seen) -> dict[str, dict[int, float]]:
+    """Return the scores of every way under the name that reports give it, by the place of the probe."""
+    every = range(len(subject.probes))
+    columns = {
+        "base": dict(zip(seen.places, seen.base, strict=True)),
+        "model": dict(zip(every, seen.plain, strict=True)),
+    }
+    for name, scores in (("adapter", seen.adapter), (subject.spec.tool, seen.native)):
+        if scores is not None:
+            columns[name] = dict(zip(seen.places, scores, strict=True))
+    return {**columns, "sentence_transformers": dict(zip(every, seen.sentence, strict=True))}
+
+
+def report(subject: Subject, seen: Seen) -> dict[str, Any]:
+    """Return every score of every probe, None where a way was not asked, and how exact the chat template is."""
+    columns = name_columns(subject, seen)
+    probes = [
+        {
+            "origin": probe.origin,
+            "query": probe.pair[0][:80],
+            "document": probe.pair[1][:80],
+            "cut": index not in subject.uncut,
+            **{name: as_number(scores[index]) if index in scores else None for name, scores in columns.items()},
+        }
+        for index, probe in enumerate(subject.probes)
+    ]
+    return {"chat_template": subject.chat_template, "probes": probes, **(seen.facts or {})}
+
+
+def describe(subject: Subject, seen: Seen, report: Mapping[str, Any]) -> Described:
+    """Return the card of the tool, and what scoring.json says: lengths, ids, agreement, and scores of known pairs."""
+    spec, check = subject.spec, next(one for one in report["checks"] if one["name"] == "sentence-transformers")
+    flag, decoder = spec.tool == FLAG, spec.scorer != "cross-encoder"
+    facts = {
+        "spec": spec,
+        "decoder": decoder,
+        "by_words": subject.reference.by_words,
+        "exact": subject.chat_template == "exact",
+        "max_seq_length": subject.ids["max_seq_length"],
+        "difference": check["max_difference"],
+        "flagembedding": (report.get("flagembedding") or {}).get("max_difference"),
+        "pair_format": format_of(spec) if spec.scorer == "formatted-head" else None,
+        "prefix": NATIVE_PREFIX,
+        "suffix": NATIVE_SUFFIX,
+    }
+    if not (report.get("flagembedding") or {}).get("agrees"):
+        facts["flagembedding"] = None
+    agreement = {
+        "agrees": check["agrees"],
+        "max_difference": check["max_difference"],
+        "chat_template": subject.chat_template if decoder else None,
+    }
+    scores = dict(zip(subject.pairs, (seen.native if flag else None) or seen.sentence, strict=True))
+    known = [
+        {"query": query, "document": document, "score": as_number(scores[query, document])}
+        for query, document in (EXAMPLES if flag else KEPT_PROBES)
+    ]
+    kept = "examples" if flag else "probes"
+    scoring = {**subject.ids, "sentence_transformers": agreement, f"{kept}_dtype": report["compute_dtype"], kept: known}
+    if spec.engine is not None:
+        scoring |= {**asdict(spec.engine), "instruction": spec.effective_instruction}
+    return Described(f"reranker-{spec.tool}", facts, scoring)

@@ -1,0 +1,346 @@
+"""How a (query, document) becomes token ids, scorer by scorer, and chat templates that give the same ids.
+
+FlagEmbedding (training and FlagLLMReranker alike) tokenizes query, separator, document, separator and prompt apart and
+joins the ids. A chat template is tokenized as one string, where a byte-level BPE joins a document's last "." with the
+separator's line break. A sentinel character, at which the packaged tokenizer splits and which it drops, parts them.
+
+Every other decoder reads one string, rendered by a chat template and tokenized without special tokens of the
+tokenizer's own: Qwen3-Reranker's prompt, or the two written formats of a `PairFormat`. The same template is what
+sentence-transformers' losses, `CrossEncoder.predict` and the packaged folder read, so that all three see the same ids.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.reranker.scoring_spec import ScoringSpec
+
+Pair = tuple[str, str]
+
+SEPARATOR = "\n"
+SENTINEL = "\ue0f1"  # private use: no text has a reason to hold it, and one that does only loses it
+TEXT_SLOT = "\ue0f2"
+SLOT = "{}"
+# the two messages that CrossEncoder makes of a pair
+QUERY, DOCUMENT = (
+    f"(messages | selectattr('role', 'equalto', '{role}') | first).content" for role in ("query", "document")
+)
+
+# https://huggingface.co/Qwen/Qwen3-Reranker-0.6B#transformers-usage
+NATIVE_PREFIX = (
+    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
+    'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
+)
+NATIVE_SUFFIX = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+
+
+def encode_plain(tokenizer: Any, text: str, max_length: int | None = None) -> list[int]:
+    """Return the ids of one text without special tokens, cut to `max_length` tokens on the right."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids if max_length is None else ids[:max_length]
+
+
+def cut_before(ids: list[int], tail: list[int], max_length: int) -> list[int]:
+    """Return the ids, of which an input that is too long loses its end and never the `tail`."""
+    return ids if len(ids) <= max_length else ids[: max_length - len(tail)] + tail
+
+
+def quote_jinja(text: str) -> str:
+    """Return `text` as a Jinja string literal, in which no brace or quote of it means anything."""
+    # not ensure_ascii: Jinja would decode JSON's surrogate pairs one by one; the sentinel is spelt out to be seen
+    return json.dumps(text, ensure_ascii=False).replace(SENTINEL, f"\\u{ord(SENTINEL):04x}")
+
+
+def render_pair(before: str, between: str, after: str) -> str:
+    """Return the Jinja output of a query and a document message with these texts around them."""
+    return f"{{{{ {quote_jinja(before)} ~ {QUERY} ~ {quote_jinja(between)} ~ {DOCUMENT} ~ {quote_jinja(after)} }}}}"
+
+
+# FlagEmbedding's decoders
+
+
+def has_bos(tokenizer: Any) -> bool:
+    """Tell whether FlagEmbedding puts a beginning-of-sequence token in front."""
+    return tokenizer.bos_token_id is not None and tokenizer.bos_token_id != tokenizer.pad_token_id
+
+
+def encode_prompt(tokenizer: Any, spec: ScoringSpec) -> list[int]:
+    """Return the ids that follow the document: separator and prompt."""
+    return encode_plain(tokenizer, SEPARATOR) + encode_plain(tokenizer, spec.effective_prompt)
+
+
+def encode_pair(tokenizer: Any, spec: ScoringSpec, query: str, document: str) -> list[int]:
+    """Return the ids of one pair, cut as FlagLLMReranker cuts: query, document, then the document once more."""
+    head = encode_plain(tokenizer, spec.wrap_query(query), spec.effective_query_max_length)
+    if has_bos(tokenizer):
+        head = [tokenizer.bos_token_id, *head]
+    body = encode_plain(tokenizer, SEPARATOR) + encode_plain(tokenizer, spec.wrap_document(document), spec.max_length)
+    tail = encode_prompt(tokenizer, spec)
+    excess = len(head) + len(body) - (spec.max_length + len(tail))
+    if 0 < excess < len(body):
+        body = body[:-excess]
+    return head + body + tail
+
+
+def is_cut(tokenizer: Any, spec: ScoringSpec, query: str, document: str) -> bool:
+    """Tell whether the spec's lengths take tokens from this pair."""
+    uncut = (
+        int(has_bos(tokenizer))
+        + len(encode_plain(tokenizer, spec.wrap_query(query)))
+        + len(encode_plain(tokenizer, SEPARATOR))
+        + len(encode_plain(tokenizer, spec.wrap_document(document)))
+        + len(encode_prompt(tokenizer, spec))
+    )
+    return uncut != len(encode_pair(tokenizer, spec, query, document))
+
+
+def sequence_length(tokenizer: Any, spec: ScoringSpec) -> int:
+    """Return the most tokens that FlagLLMReranker feeds for one pair whose query is not longer than allowed."""
+    return spec.max_length + 2 * len(encode_prompt(tokenizer, spec))
+
+
+def true_token_id(tokenizer: Any, spec: ScoringSpec) -> int:
+    """Return the id whose logit is the score: the first token of "Yes", as FlagLLMReranker takes it."""
+    return encode_plain(tokenizer, spec.true_token)[0]
+
+
+def build_chat_template(tokenizer: Any, spec: ScoringSpec, sentinel: str = SENTINEL) -> str:
+    """Return the chat template over a `query` and a `document` message, the roles that CrossEncoder gives a pair.
+
+    With `sentinel` empty the parts are not kept apart.
+    """
+    query = spec.wrap_query(TEXT_SLOT).split(TEXT_SLOT)
+    document = spec.wrap_document(TEXT_SLOT).split(TEXT_SLOT)
+    between = sentinel + SEPARATOR + sentinel
+    if has_bos(tokenizer):
+        query[0] = tokenizer.bos_token + sentinel + query[0]
+    query[-1] += between
+    document[-1] += between + spec.effective_prompt
+    # an instruction's format may name the text any number of times
+    return "".join(
+        "{{ " + f" ~ {role} ~ ".join(map(quote_jinja, parts)) + " }}"
+        for parts, role in ((query, QUERY), (document, DOCUMENT))
+    )
+
+
+# Qwen3-Reranker's prompt
+
+
+def native_chat_template(instruction: str) -> str:
+    """Return Qwen3-Reranker's official prompt as a chat template over `query` and `document` messages."""
+    return render_pair(f"{NATIVE_PREFIX}<Instruct>: {instruction}\n<Query>: ", "\n<Document>: ", NATIVE_SUFFIX)
+
+
+def encode_native(tokenizer: Any, spec: ScoringSpec, query: str, document: str) -> list[int]:
+    """Return the ids of Qwen3-Reranker's own prompt around a pair, uncut."""
+    body = f"<Instruct>: {spec.effective_instruction}\n<Query>: {query}\n<Document>: {document}"
+    return encode_plain(tokenizer, NATIVE_PREFIX + body + NATIVE_SUFFIX)
+
+
+def cut_native(tokenizer: Any, spec: ScoringSpec, query: str, document: str) -> list[int]:
+    """Return the ids of the native prompt, of which a long pair loses its end and never the closing words."""
+    ids = encode_native(tokenizer, spec, query, document)
+    return cut_before(ids, encode_plain(tokenizer, NATIVE_SUFFIX), spec.max_length)
+
+
+def answer_ids(tokenizer: Any, model: object) -> dict[str, int]:
+    """Return the ids of "yes" and "no". Raises WorkerError when one of them is not a single token."""
+    ids = {word: tokenizer.convert_tokens_to_ids(word) for word in ("yes", "no")}
+    if None in ids.values() or tokenizer.unk_token_id in ids.values():
+        raise WorkerError(f"{model}: its tokenizer has no single token for yes or no, which qwen3-native reads")
+    return ids
+
+
+# a decoder with a head over two written formats
+
+
+@dataclass(frozen=True)
+class PairFormat:
+    """How a pair is written: query_format(q) + seq + document_format(d) + special_token.
+
+    `{}` in a format is where the text goes, and every other brace means itself. The score is the head's logit at the
+    last token of `special_token`, which may be several tokens of the vocabulary.
+    """
+
+    query_format: str
+    document_format: str
+    seq: str
+    special_token: str
+
+    @property
+    def literals(self) -> tuple[str, str, str]:
+        """What stands before the query, between the two texts, and behind the document, which truncation keeps.
+
+        Raises WorkerError for a format without exactly one `{}`.
+        """
+        before, after = split_format("query_format", self.query_format)
+        opening, closing = split_format("document_format", self.document_format)
+        return before, after + self.seq + opening, closing + self.special_token
+
+    def render(self, query: str, document: str) -> str:
+        """Return the text that is tokenized; neither text is read as anything but itself."""
+        before, between, tail = self.literals
+        return before + query + between + document + tail
+
+
+def format_of(spec: ScoringSpec) -> PairFormat:
+    """Return the format of a `formatted-head` scoring spec."""
+    return PairFormat(spec.query_format, spec.document_format, spec.seq, spec.special_token)
+
+
+def split_format(name: str, written: str) -> tuple[str, str]:
+    """Return what stands before and after the text. Raises WorkerError unless `{}` is there exactly once."""
+    before, slot, after = written.partition(SLOT)
+    if not slot or SLOT in after:
+        raise WorkerError(f"{name} is {written!r}: it needs {SLOT} exactly once, where the text goes")
+    return before, after
+
+
+def build_format_template(pair_format: PairFormat) -> str:
+    """Return the chat template over a `query` and a `document` message that renders `pair_format`.
+
+    A text alone is rendered as it is: sentence-transformers' trainer counts the tokens of single columns for its card.
+    Raises WorkerError for a format without exactly one `{}`.
+    """
+    alone = "{% if messages | length == 1 %}{{ messages[0].content }}"
+    return f"{alone}{{% else %}}{render_pair(*pair_format.literals)}{{% endif %}}"
+
+
+def encode_formatted(tokenizer: Any, spec: ScoringSpec, query: str, document: str) -> list[int]:
+    """Return the ids of a pair in the spec's formats, uncut."""
+    return encode_plain(tokenizer, format_of(spec).render(query, document))
+
+
+def cut_formatted(tokenizer: Any, spec: ScoringSpec, query: str, document: str) -> list[int]:
+    """Return the ids of a pair, of which a long one loses its end and never what follows the document's text."""
+    ids = encode_formatted(tokenizer, spec, query, document)
+    return cut_before(ids, encode_tail(tokenizer, format_of(spec)), spec.max_length)
+
+
+def encode_tail(tokenizer: Any, pair_format: PairFormat) -> list[int]:
+    """Return the ids of what follows the document's text: behind a text, where no tokenizer marks a beginning."""
+    ids = encode_plain(tokenizer, "0" + pair_format.literals[-1])
+    return ids[len(encode_plain(tokenizer, "0")) :]
+
+
+def choose_padding(tokenizer: Any, pair_format: PairFormat) -> str:
+    """Return the token to pad with: the tokenizer's own unless the input ends in it, else another of its special ones.
+
+    transformers reads the logit at the last token that is not the padding token, which must be the last of the input.
+    Raises WorkerError when nothing is left.
+    """
+    ending = encode_tail(tokenizer, pair_format)[-1:]
+    for token in (tokenizer.pad_token, tokenizer.unk_token, tokenizer.eos_token, tokenizer.bos_token):
+        if token is not None and [tokenizer.convert_tokens_to_ids(token)] != ending:
+            return str(token)
+    raise WorkerError(
+        f"special_token {pair_format.special_token!r} is the only token that this tokenizer could pad with, so the end "
+        "of an input could not be told from padding; choose another special_token"
+    )
+
+
+def require_room(tokenizer: Any, pair_format: PairFormat, max_length: int) -> None:
+    """Raise WorkerError when `max_length` tokens cannot hold the format's own words and one token of each text."""
+    needed = len(encode_plain(tokenizer, pair_format.render("0", "0")))
+    if max_length < needed:
+        raise WorkerError(
+            f"max_length {max_length} is less than the {needed} tokens that the format takes with texts of one letter; "
+            "raise max_length or shorten query_format and document_format"
+        )
+
+
+# encoders, which read two texts
+
+
+def encode_two_texts(tokenizer: Any, spec: ScoringSpec, query: str, document: str) -> Any:
+    """Return a pair's tensors, cut as sentence-transformers cuts: a token at a time from the longer text."""
+    return tokenizer(query, document, truncation="longest_first", max_length=spec.max_length, return_tensors="pt")
+
+
+def encode_for_flagembedding(tokenizer: Any, spec: ScoringSpec, query: str, document: str) -> Any:
+    """Return a pair's tensors, cut as FlagReranker cuts: the query to its own length, then the document."""
+    wrapped = spec.wrap_query(query)
+    ids = encode_plain(tokenizer, wrapped)
+    if len(ids) > spec.effective_query_max_length:
+        wrapped = tokenizer.decode(ids[: spec.effective_query_max_length])
+    texts = (wrapped, spec.wrap_document(document))
+    return tokenizer(*texts, truncation="only_second", max_length=spec.max_length, return_tensors="pt")
+
+
+def fits_flagembedding(tokenizer: Any, spec: ScoringSpec, query: str, document: str) -> bool:
+    """Tell whether FlagReranker's lengths leave this pair of an encoder whole."""
+    whole = tokenizer(spec.wrap_query(query), spec.wrap_document(document))["input_ids"]
+    head = encode_plain(tokenizer, spec.wrap_query(query))
+    return len(whole) <= spec.max_length and len(head) <= spec.effective_query_max_length
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The plain way of one scorer: what every other way of scoring is held against.
+
+    `encode` gives the ids, or an encoder's tensors, of a pair as training cuts them; `fits` says that nothing is cut.
+    `by_words` is a score from the language model's own words, and not from a head of one label.
+    """
+
+    encode: Callable[[Any, ScoringSpec, str, str], Any]
+    fits: Callable[[Any, ScoringSpec, str, str], bool]
+    by_words: bool = False
+
+    def score(self, model: Any, tokenizer: Any, spec: ScoringSpec, pairs: Sequence[Pair]) -> list[float]:
+        """Return one number a pair from a plain transformers model: one pair at a time, without padding."""
+        import torch
+
+        words = find_words(tokenizer, spec) if self.by_words else ()
+        # of a vocabulary's logits at every position, the last are enough
+        more = {"logits_to_keep": 1} if spec.scorer == "qwen3-native" else {}
+        scores = []
+        for query, document in pairs:
+            found = self.encode(tokenizer, spec, query, document)
+            if isinstance(found, list):
+                inputs = {"input_ids": torch.tensor([found], device=model.device), "use_cache": False, **more}
+            else:
+                inputs = found.to(model.device)
+            with torch.inference_mode():
+                logits = model(**inputs).logits
+            if not words:
+                scores.append(float(logits[0, 0]))
+            else:
+                last = logits[0, -1]
+                scores.append(float(last[words[0]] - last[words[1]] if words[1:] else last[words[0]]))
+        return scores
+
+    def find_uncut(self, tokenizer: Any, spec: ScoringSpec, pairs: Sequence[Pair]) -> list[int]:
+        """Return the positions of the pairs that no length limit touches."""
+        return [index for index, pair in enumerate(pairs) if self.fits(tokenizer, spec, *pair)]
+
+
+def find_words(tokenizer: Any, spec: ScoringSpec) -> tuple[int, ...]:
+    """Return the ids whose logits make the score: of the true token, and of the false one where there is one."""
+    if spec.scorer == "flag-llm-reranker":
+        return (true_token_id(tokenizer, spec),)
+    return tuple(answer_ids(tokenizer, "the trained model").values())
+
+
+def fits_length(
+    encode: Callable[[Any, ScoringSpec, str, str], list[int]],
+) -> Callable[[Any, ScoringSpec, str, str], bool]:
+    """Return whether a pair's ids, uncut, are at most `max_length`."""
+    return lambda tokenizer, spec, query, document: len(encode(tokenizer, spec, query, document)) <= spec.max_length
+
+
+_NATIVE_FITS = fits_length(encode_native)
+# (scorer, tool that trained it) → the plain way
+REFERENCES = {
+    ("flag-llm-reranker", "flagembedding"): Reference(encode_pair, lambda *pair: not is_cut(*pair), by_words=True),
+    ("cross-encoder", "flagembedding"): Reference(encode_for_flagembedding, fits_flagembedding),
+    ("cross-encoder", "sentence-transformers"): Reference(
+        encode_two_texts, fits_length(lambda tokenizer, _, *pair: tokenizer(*pair)["input_ids"])
+    ),
+    ("formatted-head", "sentence-transformers"): Reference(cut_formatted, fits_length(encode_formatted)),
+    ("qwen3-native", "swift"): Reference(cut_native, _NATIVE_FITS, by_words=True),
+    ("qwen3-score-head", "swift"): Reference(cut_native, _NATIVE_FITS),
+}
