@@ -273,7 +273,7 @@ def test_whatever_loads_weights_asks_first_whether_they_are_whole():
             text = ast.unparse(node)
             calls = [ast.unparse(call.func) for call in ast.walk(node) if isinstance(call, ast.Call)]
             loaders = [call for call in calls if call.rpartition(".")[2] in loads
-                       and not call.startswith(("AutoTokenizer", "AutoConfig", "transformers.AutoConfig", "Peft"))]  # fmt: skip
+                       and not call.startswith(("AutoTokenizer", "AutoConfig", "transformers.AutoConfig", "transformers.AutoTokenizer", "Peft"))]  # fmt: skip
             if not loaders:
                 continue
             checked += 1
