@@ -1,19 +1,7 @@
-"""The tools that train: one explicit registry."""
+"""The tools that train: a descriptor each, and what the trainers have in common. recipe/registry.py lists them."""
 
 from __future__ import annotations
 
-from orchestrator.backends.flagembedding import FlagEmbedding
-from orchestrator.backends.protocol import Backend
-from orchestrator.backends.sentence_transformers import SentenceTransformers
-from orchestrator.backends.swift import Swift
+from orchestrator.backends.protocol import BACKENDS, Backend, find_backend
 
-BACKENDS: dict[str, Backend] = {
-    "flagembedding": FlagEmbedding(),
-    "swift": Swift(),
-    "sentence-transformers": SentenceTransformers(),
-}
-
-
-def find_backend(name: str) -> Backend | None:
-    """Return the backend of that name, or None."""
-    return BACKENDS.get(name)
+__all__ = ["BACKENDS", "Backend", "find_backend"]

@@ -8,7 +8,7 @@ from typing import Any
 from orchestrator.backends.deepspeed import load_deepspeed
 from orchestrator.backends.protocol import Found, Job
 from orchestrator.errors import Problem
-from orchestrator.recipe.losses import choose_loss, find_batch_obstacle
+from orchestrator.recipe.losses import find_batch_obstacle
 
 _KEY = ("watch", "on_oom")
 _OTHERWISE = "say watch: {on_oom: fail}"
@@ -20,8 +20,7 @@ def check_splitting(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
     recipe = job.recipe
     if recipe.watch.on_oom != "retry":
         return
-    loss = choose_loss(recipe.backend, recipe.task, recipe.loss, recipe.train)
-    if obstacle := find_batch_obstacle(loss, train):
+    if obstacle := find_batch_obstacle(job.loss, train):
         message = f"on_oom: retry halves the batch, and that would change what is learnt: {obstacle}"
         yield _KEY, Problem(message, f"{_OTHERWISE}, or choose a batch that fits; gradient_checkpointing saves memory")
     if train.get("auto_find_batch_size"):

@@ -7,12 +7,13 @@ from typing import Any
 
 from orchestrator.backends.argument_list import ArgumentList, RenderedArgument, build_notes
 from orchestrator.backends.argument_paths import check_paths, resolve_paths
-from orchestrator.backends.arguments import build_schema, load_arguments
+from orchestrator.backends.arguments import load_arguments
 from orchestrator.backends.batch_splitting import check_splitting
 from orchestrator.backends.deepspeed import deepspeed_environment
 from orchestrator.backends.determinism import deterministic_environment, explain_determinism, put_determinism
 from orchestrator.backends.flagembedding_arguments import (
-    OWNED,
+    OTHER_TRAINERS,
+    RESERVED,
     all_arguments,
     check_values,
     find_lengths,
@@ -20,14 +21,14 @@ from orchestrator.backends.flagembedding_arguments import (
     uses_lora,
 )
 from orchestrator.backends.flagembedding_checks import check_flagembedding_job
-from orchestrator.backends.flat_losses import find_flagembedding_flat_loss
 from orchestrator.backends.parallelism import SHARING_ARGUMENTS, check_parallelism, count_step_rows
-from orchestrator.backends.protocol import Found, Job, SmokeScale, Training
+from orchestrator.backends.protocol import Backend, Found, Job, SmokeScale, Training
 from orchestrator.backends.render import render_command
-from orchestrator.backends.spellings import OLD_SPELLINGS, Translation, translate
+from orchestrator.backends.spellings import Translation, translate
 from orchestrator.backends.version_checks import check_versions
-from orchestrator.errors import Problem
-from orchestrator.recipe.plan import Command, File, Note, Resume
+from orchestrator.logs.patches import Remedies
+from orchestrator.recipe.losses import log_of
+from orchestrator.recipe.plan import File, Note, Resume
 
 _MODULES = {
     "decoder": "FlagEmbedding.finetune.reranker.decoder_only.base",
@@ -39,120 +40,80 @@ _SMOKE_LEAVES_OUT = frozenset({
 }) | SHARING_ARGUMENTS  # fmt: skip
 
 
-class FlagEmbedding:
-    """The backend `flagembedding`."""
+def _check_job(job: Job) -> list[Found]:
+    """Return what does not fit together, each with the path of the key to change."""
+    train, translation = type_all(job.recipe.train), _translate(job)
+    problems: list[Found] = [(("train", name), problem) for name, problem in translation.problems]
+    problems += check_versions(job, f"flagembedding.{job.model.family}_only", translation.arguments)
+    problems += check_paths(job, translation.arguments, all_arguments())
+    return [
+        *problems,
+        *check_flagembedding_job(job, train),
+        *check_splitting(job, train),
+        *check_parallelism(job, train),
+    ]
 
-    name = "flagembedding"
-    extra = "flagembedding"
-    distributions = ("FlagEmbedding", "torch", "transformers", "peft", "sentence-transformers")
-    tasks = ("reranker",)
-    deepspeed_names = ()
 
-    def data_form(self, job: Job) -> str:  # noqa: ARG002
-        """Return which writer of orchestrator.data makes its train file."""
-        return "flagembedding"
+def _smoke_scale(job: Job) -> SmokeScale:
+    """Return a job of two epochs of 8 short steps, with a learning rate that visibly moves a random model.
 
-    def argument_names(self) -> frozenset[str]:
-        """Return every name that `train:` may hold for one of the two trainers, old spellings included."""
-        names = (
-            load_arguments("flagembedding.decoder_only").keys() | load_arguments("flagembedding.encoder_only").keys()
-        )
-        return frozenset(names | OLD_SPELLINGS.keys())
+    Its checkpoints stand at the ends of epochs: from there a resumed training repeats an undisturbed one exactly.
+    """
+    train = type_all(job.recipe.train)
+    group = min(int(train.get("train_group_size", 8)), 4)
+    return SmokeScale(
+        train={
+            "num_train_epochs": 2, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 1,
+            "train_group_size": group, "query_max_len": 128, "passage_max_len": 256, "learning_rate": 0.01,
+            "logging_steps": 1, "save_strategy": "epoch", "dataloader_num_workers": 0,
+            "bf16": False, "fp16": False,
+        },
+        leave_out=_SMOKE_LEAVES_OUT,
+    )  # fmt: skip
 
-    def json_schema(self) -> dict[str, dict[str, Any]]:
-        """Return the JSON Schema of each name under `train:`."""
-        return build_schema(all_arguments(), OWNED)
 
-    def check_train(self, train: Mapping[str, Any]) -> list[tuple[str, Problem]]:
-        """Return what is wrong with single values: unknown names, Orch's own names, wrong types and choices."""
-        return check_values(train)
-
-    def check_job(self, job: Job) -> list[Found]:
-        """Return what does not fit together, each with the path of the key to change."""
-        train, translation = type_all(job.recipe.train), _translate(job)
-        problems: list[Found] = [(("train", name), problem) for name, problem in translation.problems]
-        problems += check_versions(job, f"flagembedding.{job.model.family}_only", translation.arguments)
-        problems += check_paths(job, translation.arguments, all_arguments())
-        return [
-            *problems,
-            *check_flagembedding_job(job, train),
-            *check_splitting(job, train),
-            *check_parallelism(job, train),
-        ]
-
-    def smoke_scale(self, job: Job) -> SmokeScale:
-        """Return a job of two epochs of 8 short steps, with a learning rate that visibly moves a random model.
-
-        Its checkpoints stand at the ends of epochs: from there a resumed training repeats an undisturbed one exactly.
-        """
-        train = type_all(job.recipe.train)
-        group = min(int(train.get("train_group_size", 8)), 4)
-        return SmokeScale(
-            train={
-                "num_train_epochs": 2, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 1,
-                "train_group_size": group, "query_max_len": 128, "passage_max_len": 256, "learning_rate": 0.01,
-                "logging_steps": 1, "save_strategy": "epoch", "dataloader_num_workers": 0,
-                "bf16": False, "fp16": False,
-            },
-            leave_out=_SMOKE_LEAVES_OUT,
-        )  # fmt: skip
-
-    def build_training(self, job: Job, *, model: str, data: str, output: str) -> Training:
-        """Return the train stage for the base model at `model` on the prepared folder `data`; all paths absolute."""
-        train_file = f"{data}/train.jsonl"
-        translation = _translate(job)
-        arguments = _arguments(job, translation, model=model, train_file=train_file, output=output)
-        values = {argument.name: argument.value for argument in arguments}
-        processes = job.processes()
-        env = deepspeed_environment(job) | deterministic_environment(job, values["seed"])
-        env |= job.environment() | translation.env
-        command = render_command(
-            "flagembedding/train.j2",
-            env=env,
-            cwd=str(job.run_dir),
-            python=job.backend_python,
-            workers=job.workers,
-            nproc_per_node=processes,
-            module=_MODULES[job.model.family],
-            arguments=arguments,
-        )
-        lora = uses_lora(job)
-        files = (File(_deepspeed_file(job), job.deepspeed_text),) if job.deepspeed_text else ()
-        query_max_len, passage_max_len = find_lengths(job)
-        return Training(
-            command=command,
-            files=files,
-            notes=build_notes(arguments, translation)
-            + _explain_scores(values)
-            + _explain_resume(job)
-            + explain_determinism(job, env),
-            outputs=(f"{output}/adapter_model.safetensors" if lora else f"{output}/config.json",),
-            lora=lora,
-            prepare=_prepare_flags(values, query_max_len, passage_max_len),
-            weights=output,
-            scoring=_scoring(job, values, query_max_len, passage_max_len),
-            # Without DeepSpeed its checkpoints cannot be resumed: the decoder's holds no base model, the encoder's
-            # loader asks for `_keys_to_ignore_on_save` (FlagEmbedding issue 1144).
-            resume=Resume("--resume_from_checkpoint", output) if job.deepspeed_text else None,
-            full_batch_rows=count_step_rows(job, values),
-            batch=int(values["per_device_train_batch_size"]),
-            accumulation=int(values["gradient_accumulation_steps"]),
-            flat_loss=find_flagembedding_flat_loss(values),
-        )
-
-    def build_merge(self, job: Job, *, base: str, adapter: str, output: str) -> Command:
-        """Return Orch's own merge: FlagEmbedding merges only in memory, at the end of a training (decisions/0003)."""
-        return render_command(
-            "orch/merge.j2",
-            env=job.environment(),
-            cwd=str(job.run_dir),
-            python=job.backend_python,
-            workers=job.workers,
-            base=base,
-            adapter=adapter,
-            out=output,
-            trust_remote_code=job.model.trust_remote_code,
-        )
+def _build_training(job: Job, *, model: str, data: str, output: str) -> Training:
+    """Return the train stage for the base model at `model` on the prepared folder `data`; all paths absolute."""
+    train_file = f"{data}/train.jsonl"
+    translation = _translate(job)
+    arguments = _arguments(job, translation, model=model, train_file=train_file, output=output)
+    values = {argument.name: argument.value for argument in arguments}
+    processes = job.processes()
+    env = deepspeed_environment(job) | deterministic_environment(job, values["seed"])
+    env |= job.environment() | translation.env
+    command = render_command(
+        "flagembedding/train.j2",
+        env=env,
+        cwd=str(job.run_dir),
+        python=job.backend_python,
+        workers=job.workers,
+        nproc_per_node=processes,
+        module=_MODULES[job.model.family],
+        arguments=arguments,
+    )
+    lora = uses_lora(job)
+    files = (File(_deepspeed_file(job), job.deepspeed_text),) if job.deepspeed_text else ()
+    query_max_len, passage_max_len = find_lengths(job)
+    return Training(
+        command=command,
+        files=files,
+        notes=build_notes(arguments, translation)
+        + _explain_scores(values)
+        + _explain_resume(job)
+        + explain_determinism(job, env),
+        outputs=(f"{output}/adapter_model.safetensors" if lora else f"{output}/config.json",),
+        lora=lora,
+        prepare=_prepare_flags(values, query_max_len, passage_max_len),
+        weights=output,
+        scoring=_scoring(job, values, query_max_len, passage_max_len),
+        # Without DeepSpeed its checkpoints cannot be resumed: the decoder's holds no base model, the encoder's
+        # loader asks for `_keys_to_ignore_on_save` (FlagEmbedding issue 1144).
+        resume=Resume("--resume_from_checkpoint", output) if job.deepspeed_text else None,
+        full_batch_rows=count_step_rows(job, values),
+        batch=int(values["per_device_train_batch_size"]),
+        accumulation=int(values["gradient_accumulation_steps"]),
+        flat_loss=None if values.get("knowledge_distillation") else log_of(int(values["train_group_size"])),
+    )
 
 
 def _translate(job: Job) -> Translation:
@@ -254,3 +215,34 @@ def _scoring(job: Job, values: Mapping[str, Any], query_max_len: int, passage_ma
     if job.model.family == "decoder":
         return {"scorer": "flag-llm-reranker", "prompt": None, "true_token": "Yes", **instructions, **limits}
     return {"scorer": "cross-encoder", "prompt": None, **instructions, **limits}
+
+
+BACKEND = Backend(
+    name="flagembedding",
+    title="FlagEmbedding",
+    trainers="FlagEmbedding's reranker trainers",
+    distributions=("FlagEmbedding", "torch", "transformers", "peft", "sentence-transformers"),
+    tasks=("reranker",),
+    kind="group",
+    needs_negatives=True,
+    lengths=("query_max_len", "passage_max_len"),
+    lora={"use_lora": True},
+    scores_vocabulary=True,
+    remedies=Remedies(
+        batch=8,
+        lengths={"query_max_len": 32, "passage_max_len": 128},
+        cures={
+            "resume-needs-deepspeed": ("deepspeed=stage0",),
+            "flash-attention-missing": ("train.use_flash_attn=false",),
+        },
+    ),
+    known=all_arguments,
+    reserved=RESERVED,
+    others=OTHER_TRAINERS,
+    check_values=check_values,
+    trains_lora=uses_lora,
+    data_form=lambda _: "flagembedding",
+    check_job=_check_job,
+    smoke_scale=_smoke_scale,
+    build_training=_build_training,
+)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from orchestrator.backends.arguments import Argument, check_arguments, coerce_all, load_arguments
+from orchestrator.backends.arguments import Argument, coerce_all, load_arguments
 from orchestrator.backends.protocol import Job
 from orchestrator.backends.spellings import OLD_SPELLINGS
 from orchestrator.errors import Problem
 
 # Arguments that Orch sets from elsewhere in the recipe: giving them twice would let one of the two lose in silence.
-OWNED = {
+RESERVED = {
     "model_name_or_path": "say it as `model:`",
     "config_name": "remove it: a model is measured, merged and packaged with its own config.json",
     "tokenizer_name": "remove it: a model is measured, merged and packaged with its own tokenizer",
@@ -37,7 +37,7 @@ _OF_EMBEDDERS = (
     "example_query_max_len", "example_passage_max_len", "icl_suffix_str", "additional_special_tokens",
 )  # fmt: skip
 # What FlagEmbedding's other trainers have, and scripts for those hold.
-_OTHER_TRAINERS = {
+OTHER_TRAINERS = {
     **dict.fromkeys(
         _OF_LAYERS,
         "it is for FlagEmbedding's layerwise rerankers, which Orch does not train: remove it, and name a model such as "
@@ -65,17 +65,13 @@ def type_all(train: Mapping[str, Any]) -> dict[str, Any]:
     return coerce_all(train, all_arguments())
 
 
-def check_values(train: Mapping[str, Any]) -> list[tuple[str, Problem]]:
-    """Return what is wrong with single values: unknown names, Orch's own names, wrong types and choices."""
-    whose = "FlagEmbedding's reranker trainers"
-    problems = check_arguments(train, all_arguments(), OWNED, whose=whose, elsewhere=_OTHER_TRAINERS)
-    for name, value in type_all(train).items():
+def check_values(train: Mapping[str, Any]) -> Iterator[tuple[str, Problem]]:
+    """Yield the sizes that these trainers cannot work with; `train` has their types."""
+    for name, value in train.items():
         if name in _POSITIVE and value < 1:
-            problems.append((name, Problem(f"{name} is {value}; it must be at least 1")))
+            yield name, Problem(f"{name} is {value}; it must be at least 1")
         elif name == "train_group_size" and value < 2:  # noqa: PLR2004
-            problem = Problem(f"a group of {value} has nothing to rank: the loss is always 0", "8 is usual")
-            problems.append((name, problem))
-    return problems
+            yield name, Problem(f"a group of {value} has nothing to rank: the loss is always 0", "8 is usual")
 
 
 def uses_lora(job: Job) -> bool:

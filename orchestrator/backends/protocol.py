@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
+from orchestrator.backends.arguments import Argument, build_schema, check_arguments, coerce_all
 from orchestrator.backends.models import BaseModel
-from orchestrator.errors import Problem
+from orchestrator.backends.render import render_command
+from orchestrator.errors import Problem, RecipeError
+from orchestrator.logs.patches import Remedies
 from orchestrator.machine.hardware import Hardware
+from orchestrator.recipe.losses import list_variables
 from orchestrator.recipe.plan import Command, File, Note, Resume
-from orchestrator.recipe.schema import Recipe
+from orchestrator.recipe.registry import TOOLS
+from orchestrator.recipe.schema import Loss, Recipe, choose_loss
 
 Found = tuple[tuple[str, ...], Problem]  # the path of the key to change, and what is wrong with it
 
@@ -35,6 +41,17 @@ class Job:
     cache_dir: str = ""  # this user's cache of things that are built once a machine
     teacher: BaseModel | None = None
     guard_kinds: Mapping[str, str] = field(default_factory=dict)  # guard → the kind of its rows
+
+    @property
+    def backend(self) -> Backend:
+        """The tool that trains it."""
+        return BACKENDS[self.recipe.backend]
+
+    @property
+    def loss(self) -> Loss | None:
+        """What is minimised, said or not; None where the trainer has but one loss."""
+        recipe = self.recipe
+        return choose_loss(recipe.backend, recipe.task, recipe.loss, recipe.train)
 
     def processes(self) -> int:
         """Return how many processes train on this machine: one a GPU, one on a CPU, unless the recipe says it."""
@@ -122,62 +139,121 @@ class SmokeScale:
     limit_eval: int = 12
 
 
-class Backend(Protocol):
-    """A tool that trains. One file in `backends/`, one folder in `templates/`, one writer in `data/`."""
+class BuildTraining(Protocol):
+    """Builds a train stage."""
 
-    @property
-    def name(self) -> str:
-        """Return the name that recipes use."""
-        ...
-
-    @property
-    def extra(self) -> str:
-        """Return the extra of pyproject.toml that installs it."""
-        ...
-
-    @property
-    def distributions(self) -> tuple[str, ...]:
-        """Return what must be installed in the backend's Python."""
-        ...
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """Return the tasks that it trains."""
-        ...
-
-    @property
-    def deepspeed_names(self) -> tuple[str, ...]:
-        """Return the DeepSpeed configurations that it brings along and knows by name."""
-        ...
-
-    def data_form(self, job: Job) -> str:
-        """Return which writer of orchestrator.data makes its train file."""
-        ...
-
-    def argument_names(self) -> frozenset[str]:
-        """Return every name that `train:` may hold, old spellings included."""
-        ...
-
-    def json_schema(self) -> dict[str, dict[str, Any]]:
-        """Return the JSON Schema of each name under `train:`."""
-        ...
-
-    def check_train(self, train: Mapping[str, Any]) -> list[tuple[str, Problem]]:
-        """Return what is wrong with single values under `train:`, each with its key."""
-        ...
-
-    def check_job(self, job: Job) -> list[Found]:
-        """Return what does not fit together, each with the path of the key to change."""
-        ...
-
-    def smoke_scale(self, job: Job) -> SmokeScale:
-        """Return how a smoke run shrinks this job."""
-        ...
-
-    def build_training(self, job: Job, *, model: str, data: str, output: str) -> Training:
+    def __call__(self, job: Job, *, model: str, data: str, output: str) -> Training:
         """Return the train stage for the base model at `model` on the prepared folder `data`; all paths absolute."""
         ...
 
+
+def _merge_by_orch(job: Job, base: str, adapter: str, output: str) -> Command:
+    """Return Orch's own merge, for tools that merge only in memory, at the end of a training (decisions/0003)."""
+    return render_command(
+        "orch/merge.j2",
+        env=job.environment(),
+        cwd=str(job.run_dir),
+        python=job.backend_python,
+        workers=job.workers,
+        base=base,
+        adapter=adapter,
+        out=output,
+        trust_remote_code=job.model.trust_remote_code,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backend:
+    """A tool that trains: everything that Orch knows of it. Whoever wants to know asks here, and never for its name.
+
+    A new one is a module of this folder with its `BACKEND`, its folder in `templates/`, a snapshot of its arguments,
+    and one line of recipe/registry.py; its losses stand in recipe/losses.py.
+    """
+
+    name: str  # as recipes say it, and the extra of pyproject.toml that installs it
+    title: str  # as people call it
+    trainers: str  # who has the arguments of `train:`, in messages
+    distributions: tuple[str, ...]  # what its Python must have; the tool itself comes first
+    tasks: tuple[str, ...]
+    deepspeed_names: tuple[str, ...] = ()  # configurations that it brings along and knows by name
+    kind: str | None = None  # of the rows that it trains on, where it takes but one
+    needs_negatives: bool = False  # whether every row must have one
+    family: str | None = None  # of every model that it trains, where nothing tells it
+    lengths: tuple[str, ...] = ("max_length",)  # the arguments that together bound the tokens of a text
+    length_counts_prompt: bool = False  # whether they count the prompt of a model that has one
+    lora: Mapping[str, Any] = field(default_factory=dict)  # the arguments that turn LoRA on; empty: it has none
+    layer_kinds: frozenset[str] = frozenset()  # what `target_modules` may hold besides names of layers
+    loads: str = ""  # the weights' width: `float32`, the argument that says it, or the config's (empty)
+    scores_vocabulary: bool = False  # whether it computes an LLM's logits over the vocabulary to score a pair
+    checkpointing: bool = False  # whether gradient checkpointing is on where nobody says it
+    spreads_layers: bool = False  # whether it lays one process's layers over several GPUs (device_map)
+    reads_patterns: bool = True  # whether it hands paths to a library that reads some characters as patterns
+    own_variables: tuple[str, ...] = ()  # environment variables besides its losses' that it reads unasked
+    remedies: Remedies = field(default_factory=Remedies)
+    known: Callable[[], dict[str, Argument]]  # every argument that `train:` may hold, old spellings included
+    reserved: Mapping[str, str]  # arguments that Orch sets: where a recipe says them instead
+    others: Mapping[str, str | Problem] = field(default_factory=dict)  # other trainers' arguments: what to say
+    check_values: Callable[[Mapping[str, Any]], Iterable[tuple[str, Problem]]]  # of typed values
+    trains_lora: Callable[[Job], bool] = lambda _: False
+    data_form: Callable[[Job], str]  # the writer of orchestrator.data that makes its train file
+    check_job: Callable[[Job], list[Found]]  # what does not fit together, each with the path of the key to change
+    smoke_scale: Callable[[Job], SmokeScale]
+    build_training: BuildTraining
+    merge: Callable[[Job, str, str, str], Command] = _merge_by_orch  # of the folders base, adapter and output
+
+    def argument_names(self) -> frozenset[str]:
+        """Return every name that `train:` may hold, old spellings included."""
+        return frozenset(self.known())
+
+    def json_schema(self) -> dict[str, dict[str, Any]]:
+        """Return the JSON Schema of each name under `train:`."""
+        return build_schema(self.known(), self.reserved)
+
+    def type_all(self, train: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values of `train:` as the trainer's own types."""
+        return coerce_all(train, self.known())
+
+    def check_train(self, train: Mapping[str, Any]) -> list[tuple[str, Problem]]:
+        """Return what is wrong with single values: unknown names, Orch's own, wrong types, choices and sizes."""
+        problems = check_arguments(train, self.known(), self.reserved, whose=self.trainers, elsewhere=self.others)
+        return [*problems, *self.check_values(self.type_all(train))]
+
     def build_merge(self, job: Job, *, base: str, adapter: str, output: str) -> Command:
-        """Return the command that folds the adapter into the base; `output` appears whole or not at all."""
-        ...
+        """Return the command that folds an adapter into its base; `output` appears whole or not at all.
+
+        Raises RecipeError where the tool trains no adapters.
+        """
+        if not self.lora:
+            raise RecipeError(f"{self.title} trains no LoRA: there is nothing to merge", hint="say merge: false")
+        return self.merge(job, base, adapter, output)
+
+    def describe_lora(self) -> str:
+        """Return the arguments that turn LoRA on as a recipe says them."""
+        return ", ".join(f"{name}: {str(value).lower()}" for name, value in self.lora.items())
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The environment variables that it reads wherever they come from, and records nowhere."""
+        return (*list_variables(self.name), *self.own_variables)
+
+
+class _Registry(Mapping[str, Backend]):
+    """The tools of recipe/registry.py; the module of each is imported when somebody asks for it."""
+
+    def __getitem__(self, name: str) -> Backend:
+        found: Backend = import_module(TOOLS[name]).BACKEND
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(TOOLS)
+
+    def __len__(self) -> int:
+        return len(TOOLS)
+
+
+BACKENDS: Mapping[str, Backend] = _Registry()
+
+
+def find_backend(name: str) -> Backend | None:
+    """Return the backend of that name, or None."""
+    return BACKENDS.get(name)

@@ -8,19 +8,19 @@ from typing import Any
 
 from orchestrator.backends.argument_list import ArgumentList, RenderedArgument, build_notes
 from orchestrator.backends.argument_paths import check_paths, resolve_paths
-from orchestrator.backends.arguments import build_schema, load_arguments
+from orchestrator.backends.arguments import load_arguments
 from orchestrator.backends.batch_splitting import check_splitting
 from orchestrator.backends.deepspeed import deepspeed_environment
 from orchestrator.backends.determinism import deterministic_environment, explain_determinism, put_determinism
-from orchestrator.backends.flat_losses import find_cross_encoder_flat_loss
 from orchestrator.backends.fsdp import build_fsdp_arguments
 from orchestrator.backends.parallelism import SHARING_ARGUMENTS, check_parallelism, count_step_rows
-from orchestrator.backends.protocol import Found, Job, SmokeScale, Training, name_checkpoint
+from orchestrator.backends.protocol import Backend, Found, Job, SmokeScale, Training, name_checkpoint
 from orchestrator.backends.render import render_command
 from orchestrator.backends.saving import find_saving, put_limit, put_saving
 from orchestrator.backends.sentence_transformers_arguments import (
     FORMATS,
-    OWNED,
+    LORA,
+    RESERVED,
     WORKER_ARGUMENTS,
     all_arguments,
     check_values,
@@ -36,8 +36,9 @@ from orchestrator.backends.sentence_transformers_losses import (
 )
 from orchestrator.backends.spellings import Translation, translate
 from orchestrator.backends.version_checks import check_versions
-from orchestrator.errors import Problem, RecipeError
-from orchestrator.recipe.plan import Command, File, Resume
+from orchestrator.logs.patches import Remedies
+from orchestrator.recipe.losses import find_constant_loss
+from orchestrator.recipe.plan import File, Resume
 
 _CONFIG = "files/train.json"
 _DEEPSPEED = "files/ds_config.json"
@@ -47,104 +48,77 @@ _SMOKE_LEAVES_OUT = frozenset({
 }) | SHARING_ARGUMENTS  # fmt: skip
 
 
-class SentenceTransformers:
-    """The backend `sentence-transformers`."""
+def _check_job(job: Job) -> list[Found]:
+    """Return what does not fit together, each with the path of the key to change."""
+    translation = _translate(job)
+    translated: list[Found] = [(("train", name), problem) for name, problem in translation.problems]
+    return [
+        *translated,
+        *check_cross_encoder_job(job, translation.arguments),
+        *check_paths(job, translation.arguments, all_arguments()),
+        *check_versions(job, "sentence_transformers", translation.arguments),
+        *check_splitting(job, translation.arguments),
+        *check_parallelism(job, translation.arguments),
+    ]
 
-    name = "sentence-transformers"
-    extra = "sentence-transformers"
-    distributions = ("sentence-transformers", "torch", "transformers", "accelerate", "datasets")
-    tasks = ("reranker",)
-    deepspeed_names = ()
 
-    def data_form(self, job: Job) -> str:
-        """Return which writer of orchestrator.data makes its train file: the loss decides."""
-        return find_form(job)
+def _smoke_scale(job: Job) -> SmokeScale:
+    """Return a job of two epochs of 8 short steps, with a learning rate that visibly moves a random model.
 
-    def argument_names(self) -> frozenset[str]:
-        """Return every name that `train:` may hold, old spellings included."""
-        return frozenset(all_arguments())
+    Its checkpoints stand at the ends of epochs. Early stopping is left out: two epochs are what a smoke run has.
+    """
+    return SmokeScale(
+        train={
+            "num_train_epochs": 2, "per_device_train_batch_size": 2, "per_device_eval_batch_size": 2,
+            "gradient_accumulation_steps": 1, "max_length": 256, "learning_rate": 1e-3, "logging_steps": 1,
+            "save_strategy": "epoch", "eval_strategy": "epoch" if job.recipe.data.validation_ratio else "no",
+            "dataloader_num_workers": 0, "bf16": False, "fp16": False,
+        },
+        leave_out=_SMOKE_LEAVES_OUT,
+    )  # fmt: skip
 
-    def json_schema(self) -> dict[str, dict[str, Any]]:
-        """Return the JSON Schema of each name under `train:`."""
-        return build_schema(all_arguments(), OWNED)
 
-    def check_train(self, train: Mapping[str, Any]) -> list[tuple[str, Problem]]:
-        """Return what is wrong with single values: unknown names, Orch's own names, wrong types, choices and sizes."""
-        return check_values(train)
-
-    def check_job(self, job: Job) -> list[Found]:
-        """Return what does not fit together, each with the path of the key to change."""
-        translation = _translate(job)
-        translated: list[Found] = [(("train", name), problem) for name, problem in translation.problems]
-        return [
-            *translated,
-            *check_cross_encoder_job(job, translation.arguments),
-            *check_paths(job, translation.arguments, all_arguments()),
-            *check_versions(job, "sentence_transformers", translation.arguments),
-            *check_splitting(job, translation.arguments),
-            *check_parallelism(job, translation.arguments),
-        ]
-
-    def smoke_scale(self, job: Job) -> SmokeScale:
-        """Return a job of two epochs of 8 short steps, with a learning rate that visibly moves a random model.
-
-        Its checkpoints stand at the ends of epochs. Early stopping is left out: two epochs are what a smoke run has.
-        """
-        return SmokeScale(
-            train={
-                "num_train_epochs": 2, "per_device_train_batch_size": 2, "per_device_eval_batch_size": 2,
-                "gradient_accumulation_steps": 1, "max_length": 256, "learning_rate": 1e-3, "logging_steps": 1,
-                "save_strategy": "epoch", "eval_strategy": "epoch" if job.recipe.data.validation_ratio else "no",
-                "dataloader_num_workers": 0, "bf16": False, "fp16": False,
-            },
-            leave_out=_SMOKE_LEAVES_OUT,
-        )  # fmt: skip
-
-    def build_training(self, job: Job, *, model: str, data: str, output: str) -> Training:
-        """Return the train stage for the base model at `model` on the prepared folder `data`; all paths absolute."""
-        translation, loss = _translate(job), find_loss(job)
-        arguments = _arguments(job, translation, output=output)
-        values = {argument.name: argument.value for argument in arguments}
-        env = (
-            {"HF_DATASETS_CACHE": output.removesuffix("/output") + "/cache"}
-            | ({} if job.smoke else deepspeed_environment(job))
-            | deterministic_environment(job, values["seed"])
-            | translation.env
-            | job.environment()
-        )
-        command = render_command(
-            "sentence-transformers/train.j2",
-            env=env,
-            cwd=str(job.run_dir),
-            python=job.backend_python,
-            nproc_per_node=job.processes(),
-            workers=job.workers,
-            config=str(job.run_dir / _CONFIG),
-        )
-        config = _config(job, values, model=model, data=data)
-        files = [File(_CONFIG, json.dumps(config, ensure_ascii=False, indent=2) + "\n")]
-        if job.deepspeed_text and not job.smoke:
-            files.append(File(_DEEPSPEED, job.deepspeed_text))
-        weights = f"{output}/{name_checkpoint(job, last='last')}"  # links that the worker makes at its end
-        return Training(
-            command=command,
-            files=tuple(files),
-            notes=explain_loss(job) + build_notes(arguments, translation) + explain_determinism(job, env),
-            outputs=(f"{weights}/config.json",),
-            lora=False,
-            prepare=_prepare_flags(job, values) | prepare_flags(loss, values),
-            scoring=_scoring(job, values),
-            weights=weights,
-            resume=Resume("--resume_from_checkpoint", output),
-            full_batch_rows=count_step_rows(job, values) if values["dataloader_drop_last"] else 1,
-            batch=int(values["per_device_train_batch_size"]),
-            accumulation=int(values["gradient_accumulation_steps"]),
-            flat_loss=find_cross_encoder_flat_loss(loss, values),
-        )
-
-    def build_merge(self, job: Job, *, base: str, adapter: str, output: str) -> Command:  # noqa: ARG002
-        """Raise RecipeError: this backend trains all weights, so no plan of its has an adapter to merge."""
-        raise RecipeError("sentence-transformers trains no LoRA: there is nothing to merge", hint="say merge: false")
+def _build_training(job: Job, *, model: str, data: str, output: str) -> Training:
+    """Return the train stage for the base model at `model` on the prepared folder `data`; all paths absolute."""
+    translation, loss = _translate(job), find_loss(job)
+    arguments = _arguments(job, translation, output=output)
+    values = {argument.name: argument.value for argument in arguments}
+    env = (
+        {"HF_DATASETS_CACHE": output.removesuffix("/output") + "/cache"}
+        | ({} if job.smoke else deepspeed_environment(job))
+        | deterministic_environment(job, values["seed"])
+        | translation.env
+        | job.environment()
+    )
+    command = render_command(
+        "sentence-transformers/train.j2",
+        env=env,
+        cwd=str(job.run_dir),
+        python=job.backend_python,
+        nproc_per_node=job.processes(),
+        workers=job.workers,
+        config=str(job.run_dir / _CONFIG),
+    )
+    config = _config(job, values, model=model, data=data)
+    files = [File(_CONFIG, json.dumps(config, ensure_ascii=False, indent=2) + "\n")]
+    if job.deepspeed_text and not job.smoke:
+        files.append(File(_DEEPSPEED, job.deepspeed_text))
+    weights = f"{output}/{name_checkpoint(job, last='last')}"  # links that the worker makes at its end
+    return Training(
+        command=command,
+        files=tuple(files),
+        notes=explain_loss(job) + build_notes(arguments, translation) + explain_determinism(job, env),
+        outputs=(f"{weights}/config.json",),
+        lora=False,
+        prepare=_prepare_flags(job, values) | prepare_flags(loss, values),
+        scoring=_scoring(job, values),
+        weights=weights,
+        resume=Resume("--resume_from_checkpoint", output),
+        full_batch_rows=count_step_rows(job, values) if values["dataloader_drop_last"] else 1,
+        batch=int(values["per_device_train_batch_size"]),
+        accumulation=int(values["gradient_accumulation_steps"]),
+        flat_loss=find_constant_loss(loss, values, rows=1),
+    )
 
 
 def _translate(job: Job) -> Translation:
@@ -242,3 +216,24 @@ def _scoring(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:
         return {"scorer": "cross-encoder", "tool": tool, "prompt": None, "max_length": max_length}
     formats = {name: values[name] for name in FORMATS}
     return {"scorer": "formatted-head", "tool": tool, **formats, "max_length": max_length}
+
+
+BACKEND = Backend(
+    name="sentence-transformers",
+    title="sentence-transformers",
+    trainers="sentence-transformers' trainer and its worker",
+    distributions=("sentence-transformers", "torch", "transformers", "accelerate", "datasets"),
+    tasks=("reranker",),
+    kind="labelled",
+    loads="float32",
+    reads_patterns=False,  # Orch's worker opens the rows, and hands datasets what was in them
+    remedies=Remedies(batch=8, lengths={"max_length": 512}),
+    known=all_arguments,
+    reserved=RESERVED,
+    others=LORA,
+    check_values=check_values,
+    data_form=find_form,
+    check_job=_check_job,
+    smoke_scale=_smoke_scale,
+    build_training=_build_training,
+)

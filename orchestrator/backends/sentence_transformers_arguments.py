@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from orchestrator.backends.arguments import Argument, check_arguments, coerce_all, load_arguments
+from orchestrator.backends.arguments import Argument, coerce_all, load_arguments
 from orchestrator.backends.spellings import OLD_SPELLINGS
 from orchestrator.errors import Problem
 
 # Arguments that Orch sets from elsewhere in the recipe: giving them twice would let one of the two lose in silence.
-OWNED = {
+RESERVED = {
     "output_dir": "the run folder decides it",
     "deepspeed": "say it as `deepspeed:` at the top level",
     "fsdp": "say it as `launch: {strategy: fsdp}`",
@@ -60,7 +60,13 @@ WORKER_ARGUMENTS = {
     )
 }
 FORMATS = ("query_format", "document_format", "seq", "special_token")
-_LORA = ("use_lora", "lora_rank", "lora_alpha", "lora_dropout", "target_modules", "tuner_type", "train_type")
+LORA = {
+    name: Problem(
+        f"{name}: this backend trains all weights and has no LoRA",
+        "remove it; LLM rerankers have LoRA with backend: flagembedding or swift",
+    )
+    for name in ("use_lora", "lora_rank", "lora_alpha", "lora_dropout", "target_modules", "tuner_type", "train_type")
+}
 _AT_LEAST = {
     "max_length": 8,
     "per_device_train_batch_size": 1,
@@ -84,26 +90,16 @@ def type_all(train: Mapping[str, Any]) -> dict[str, Any]:
     return coerce_all(train, all_arguments())
 
 
-def check_values(train: Mapping[str, Any]) -> list[tuple[str, Problem]]:
-    """Return what is wrong with single values: unknown names, Orch's own names, wrong types, choices and sizes."""
-    whose = "sentence-transformers' trainer and its worker"
-    problems = []
-    for name in train:
-        if name in _LORA:
-            message = f"{name}: this backend trains all weights and has no LoRA"
-            hint = "remove it; LLM rerankers have LoRA with backend: flagembedding or swift"
-            problems.append((name, Problem(message, hint)))
-    rest = {name: value for name, value in train.items() if name not in _LORA}
-    problems += check_arguments(rest, all_arguments(), OWNED, whose=whose)
-    for name, value in type_all(rest).items():
+def check_values(train: Mapping[str, Any]) -> Iterator[tuple[str, Problem]]:
+    """Yield the sizes and texts that the trainer or its worker cannot work with; `train` has their types."""
+    for name, value in train.items():
         if name in _AT_LEAST and value < _AT_LEAST[name]:
-            problems.append((name, Problem(f"{name} is {value}; it must be at least {_AT_LEAST[name]}")))
+            yield name, Problem(f"{name} is {value}; it must be at least {_AT_LEAST[name]}")
         elif name in _SHARES and not 0 <= value <= 1:
-            problems.append((name, Problem(f"{name} is a share, from 0 to 1; got {value}", "0.1 is 10 %")))
+            yield name, Problem(f"{name} is a share, from 0 to 1; got {value}", "0.1 is 10 %")
         elif name in {"query_format", "document_format"} and value.count("{}") != 1:
-            problem = Problem(f"{name} is {value!r}: it needs {{}} exactly once, where the text goes", "'query: {}'")
-            problems.append((name, problem))
+            message = f"{name} is {value!r}: it needs {{}} exactly once, where the text goes"
+            yield name, Problem(message, "'query: {}'")
         elif name == "num_labels" and value != 1:
             message = f"num_labels is {value}: a reranker gives each document one score"
-            problems.append((name, Problem(message, "remove it; grades are one label from 0 to 1: data.max_label")))
-    return problems
+            yield name, Problem(message, "remove it; grades are one label from 0 to 1: data.max_label")

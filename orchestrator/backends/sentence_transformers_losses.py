@@ -6,43 +6,15 @@ What each loss computes stands in docs/losses.md.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from orchestrator.backends.protocol import Found, Job
 from orchestrator.errors import Problem
+from orchestrator.recipe.losses import LISTS, LOSSES, LossType, find_target, list_losses
 from orchestrator.recipe.plan import Note
 from orchestrator.recipe.schema import Loss
 
-PAIRS, LISTS, MARGINS = "cross-encoder-pairs", "cross-encoder-lists", "cross-encoder-margins"
-
-
-@dataclass(frozen=True)
-class _LossFacts:
-    """The rows that a loss reads, the settings that it has beside `target`, and what a teacher's score may be to it."""
-
-    form: str
-    settings: frozenset[str] = frozenset()
-    reads_logits: bool = True  # whether targets may lie outside 0 to 1, as a teacher's scores do
-
-
-_LOSSES = {
-    "pointwise_bce": _LossFacts(PAIRS, frozenset({"pos_weight"}), reads_logits=False),
-    "pointwise_mse": _LossFacts(PAIRS, frozenset({"activation"})),
-    "pairwise_ranknet": _LossFacts(LISTS),
-    "listwise_ce": _LossFacts(LISTS, frozenset({"graded"}), reads_logits=False),
-    "lambda_loss": _LossFacts(LISTS, frozenset({"k"}), reads_logits=False),
-    "list_mle": _LossFacts(LISTS),
-    "margin_mse": _LossFacts(MARGINS, frozenset({"activation"})),
-}
-_SETTINGS: dict[str, Any] = {"graded": False, "activation": "identity", "pos_weight": None, "k": None}
-_EFFECTS = {
-    "graded": "one relevant document among others, not a distribution",
-    "activation": "the raw score is compared",
-    "pos_weight": "positives weigh as much as the others",
-    "k": "the whole list counts, not its first k places",
-}
-_DEFAULT: Literal["pointwise_bce"] = "pointwise_bce"
+_DEFAULT = "pointwise_bce"
 _HARD_TO_REACH = "margin_mse, pointwise_mse (both with activation: identity), pairwise_ranknet and list_mle learn them"
 # What fields of other backends' losses are called here.
 _HINTS = {
@@ -54,31 +26,26 @@ _HINTS = {
 
 def find_loss(job: Job) -> Loss:
     """Return the recipe's loss; a recipe without one has each document judged alone."""
-    return job.recipe.loss or Loss(type=_DEFAULT)
-
-
-def list_settings(loss_type: str) -> list[str]:
-    """Return the settings of one of the cross-encoders' losses; none for another's."""
-    return ["target", *sorted(_LOSSES[loss_type].settings)] if loss_type in _LOSSES else []
+    return job.loss or Loss(type=_DEFAULT)
 
 
 def find_form(job: Job) -> str:
     """Return which rows the loss reads; those of the default where the loss is another backend's."""
-    return _LOSSES.get(find_loss(job).type, _LOSSES[_DEFAULT]).form
-
-
-def find_target(loss: Loss) -> str:
-    """Return what is learnt: label or teacher."""
-    return loss.target or ("teacher" if loss.type == "margin_mse" else "label")
+    facts = find_loss(job).facts
+    return (facts if facts.backend == job.recipe.backend else LOSSES[_DEFAULT]).form
 
 
 def build_loss(loss: Loss) -> dict[str, Any]:
-    """Return the loss as the worker reads it, every setting with its value."""
-    given = {name: getattr(loss, name) for name in _SETTINGS}
-    return {
-        "type": loss.type,
-        **{name: default if given[name] is None else given[name] for name, default in _SETTINGS.items()},
+    """Return the loss as the worker reads it, every setting of its losses with its value."""
+    known = {name: setting for one in _own_losses() for name, setting in one.settings.items()}
+    given = {name: getattr(loss, name) for name in Loss.model_fields if name in known}
+    return {"type": loss.type} | {
+        name: known[name].default if value is None else value for name, value in given.items()
     }
+
+
+def _own_losses() -> list[LossType]:
+    return [LOSSES[name] for name in list_losses("sentence-transformers")]
 
 
 def explain_loss(job: Job) -> tuple[Note, ...]:
@@ -89,9 +56,9 @@ def explain_loss(job: Job) -> tuple[Note, ...]:
     given = loss.target is not None
     why = "loss.target" if given else "what this loss usually learns"
     notes.append(Note("train", "loss.target", find_target(loss), "recipe" if given else "default", why))
-    for name in sorted(_LOSSES[loss.type].settings):
+    for name, setting in sorted(loss.facts.settings.items()):
         given = getattr(loss, name) is not None
-        origin, why = ("recipe", f"loss.{name}") if given else ("default", _EFFECTS[name])
+        origin, why = ("recipe", f"loss.{name}") if given else ("default", setting.meaning)
         notes.append(Note("train", f"loss.{name}", str(built[name]), origin, why))
     return tuple(notes)
 
@@ -102,23 +69,23 @@ def prepare_flags(loss: Loss, train: Mapping[str, Any]) -> dict[str, Any]:
     target = find_target(loss)
     if loss.graded:
         flags["graded"] = True
-    if target == "teacher" or loss.type == "margin_mse":
+    if target == "teacher" or loss.facts.learns == "teacher":
         flags["target"] = target
     if target == "teacher":
         flags["needs-scores"] = True
-    if _LOSSES[loss.type].form == LISTS and "train_group_size" in train:
+    if loss.facts.form == LISTS and "train_group_size" in train:
         flags["train-group-size"] = train["train_group_size"]
     return flags
 
 
 def check_loss(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
     """Yield what is wrong with the loss: another backend's, settings that it does not have, a target that it cannot."""
-    loss = find_loss(job)
-    if loss.type not in _LOSSES:
+    loss, known = find_loss(job), list_losses(job.recipe.backend)
+    if loss.type not in known:
         message = f"the loss {loss.type} is not one of sentence-transformers' cross-encoders"
-        yield ("loss",), Problem(message, f"one of {', '.join(_LOSSES)}; left out, it is {_DEFAULT}")
+        yield ("loss",), Problem(message, f"one of {', '.join(known)}; left out, it is {_DEFAULT}")
         return
-    facts = _LOSSES[loss.type]
+    facts = loss.facts
     allowed = {"type", "target", *facts.settings}
     for field in sorted(loss.model_fields_set - allowed):
         if getattr(loss, field) is not None:
@@ -127,10 +94,10 @@ def check_loss(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
     if "train_group_size" in train and facts.form != LISTS:
         message = f"{loss.type} learns no lists: there is no group to bound"
         yield ("train", "train_group_size"), Problem(message, "remove it, or take a loss over lists")
-    yield from _check_teacher(job, loss, facts)
+    yield from _check_teacher(job, loss)
 
 
-def _check_teacher(job: Job, loss: Loss, facts: _LossFacts) -> Iterator[Found]:
+def _check_teacher(job: Job, loss: Loss) -> Iterator[Found]:
     if find_target(loss) != "teacher":
         if job.recipe.teacher is not None:
             message = "the teacher's scores would be computed and not learnt: the loss learns labels"
@@ -139,7 +106,7 @@ def _check_teacher(job: Job, loss: Loss, facts: _LossFacts) -> Iterator[Found]:
     if loss.type == "listwise_ce" and not loss.graded:
         message = "a teacher's scores are no single positive, which listwise_ce learns unless it is graded"
         yield ("loss", "target"), Problem(message, _HARD_TO_REACH)
-    elif job.recipe.teacher is not None and not facts.reads_logits:
+    elif job.recipe.teacher is not None and not loss.facts.reads_logits:
         message = f"a teacher's scores are logits, of any size, and {loss.type} learns numbers from 0 to 1"
         yield ("loss", "target"), Problem(message, _HARD_TO_REACH)
     if job.recipe.teacher is not None and loss.activation == "sigmoid":

@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from orchestrator.backends.argument_list import ArgumentList, RenderedArgument, build_notes
 from orchestrator.backends.argument_paths import check_paths, resolve_paths
-from orchestrator.backends.arguments import Argument, build_schema, check_arguments, coerce_all, load_arguments
+from orchestrator.backends.arguments import Argument, coerce_all, load_arguments
 from orchestrator.backends.batch_splitting import check_splitting
 from orchestrator.backends.determinism import deterministic_environment, explain_determinism, put_determinism
-from orchestrator.backends.flat_losses import find_swift_flat_loss
 from orchestrator.backends.parallelism import (
     SHARING_ARGUMENTS,
     check_parallelism,
     count_data_ranks,
     count_step_rows,
 )
-from orchestrator.backends.protocol import Found, Job, SmokeScale, Training, name_checkpoint
+from orchestrator.backends.protocol import Backend, Found, Job, SmokeScale, Training, name_checkpoint
 from orchestrator.backends.render import render_command
 from orchestrator.backends.saving import put_limit, put_saving, wants_best
 from orchestrator.backends.spellings import Translation
 from orchestrator.backends.swift_checks import check_swift_job
 from orchestrator.backends.swift_losses import (
+    ANSWERS,
     explain_environment,
-    find_loss,
     loss_environment,
     prepare_flags,
     shrink_sizes,
 )
 from orchestrator.backends.swift_models import SwiftModel, find_swift_model
-from orchestrator.backends.swift_reserved import OWNED
+from orchestrator.backends.swift_reserved import RESERVED
 from orchestrator.backends.swift_scoring import GENERATIVE, build_scoring, find_task_type
 from orchestrator.backends.swift_spellings import OLD_SWIFT_SPELLINGS, name_loss, name_tuner, translate_swift
 from orchestrator.backends.version_checks import check_swift_versions
 from orchestrator.errors import Problem, RecipeError
+from orchestrator.logs.patches import Remedies
+from orchestrator.recipe.losses import find_constant_loss
 from orchestrator.recipe.plan import Command, File, Resume
 
 _POSITIVE = (
@@ -60,120 +61,100 @@ _SMOKE_LENGTHS = {"embedding": 256, "reranker": 512, "sft": 512}
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
-class Swift:
-    """The backend `swift`."""
+def _check_values(train: Mapping[str, Any]) -> Iterator[tuple[str, Problem]]:
+    for name, value in train.items():
+        if name in _POSITIVE and value < 1:
+            yield name, Problem(f"{name} is {value}; it must be at least 1")
 
-    name = "swift"
-    extra = "swift"
-    distributions = ("ms-swift", "torch", "transformers", "peft", "sentence-transformers")
-    tasks = ("embedding", "reranker", "sft")
-    deepspeed_names = ("zero0", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload")
 
-    def data_form(self, job: Job) -> str:
-        """Return which writer of orchestrator.data makes its train file."""
-        return _FORMS[job.recipe.task]
+def _check_job(job: Job) -> list[Found]:
+    """Return what does not fit together, each with the path of the key to change."""
+    translation = _translate(job)
+    problems: list[Found] = [(("train", name), problem) for name, problem in translation.problems]
+    return [
+        *problems,
+        *check_swift_job(job, translation.arguments),
+        *check_paths(job, translation.arguments, load_arguments("swift")),
+        *check_swift_versions(job, translation.arguments),
+        *check_splitting(job, translation.arguments),
+        *check_parallelism(job, translation.arguments),
+    ]
 
-    def argument_names(self) -> frozenset[str]:
-        """Return every name that `train:` may hold, old spellings included."""
-        return frozenset(_all_arguments())
 
-    def json_schema(self) -> dict[str, dict[str, Any]]:
-        """Return the JSON Schema of each name under `train:`."""
-        return build_schema(_all_arguments(), OWNED)
+def _smoke_scale(job: Job) -> SmokeScale:
+    """Return a job of two epochs of 8 short steps, with a learning rate that visibly moves a random model."""
+    full = _is_full(_translate(job).arguments)
+    return SmokeScale(
+        train={
+            "num_train_epochs": 2, "per_device_train_batch_size": 2, "per_device_eval_batch_size": 2,
+            "gradient_accumulation_steps": 1, "max_length": _SMOKE_LENGTHS[job.recipe.task],
+            "learning_rate": 1e-3 if full else 1e-2, "logging_steps": 1, "save_strategy": "epoch",
+            "eval_strategy": "epoch" if job.recipe.data.validation_ratio else "no",
+            "dataloader_num_workers": 0, "bf16": False, "fp16": False,
+        },
+        leave_out=_SMOKE_LEAVES_OUT,
+        recipe={"loss": shrink_sizes(job.recipe.loss, _TINY_HIDDEN_SIZE)} if job.recipe.loss else {},
+    )  # fmt: skip
 
-    def check_train(self, train: Mapping[str, Any]) -> list[tuple[str, Problem]]:
-        """Return what is wrong with single values: unknown names, Orch's own names, wrong types and choices."""
-        problems = check_arguments(train, _all_arguments(), OWNED, whose="ms-swift's trainers")
-        for name, value in _typed(train).items():
-            if name in _POSITIVE and value < 1:
-                problems.append((name, Problem(f"{name} is {value}; it must be at least 1")))
-        return problems
 
-    def check_job(self, job: Job) -> list[Found]:
-        """Return what does not fit together, each with the path of the key to change."""
-        translation = _translate(job)
-        problems: list[Found] = [(("train", name), problem) for name, problem in translation.problems]
-        return [
-            *problems,
-            *check_swift_job(job, translation.arguments),
-            *check_paths(job, translation.arguments, load_arguments("swift")),
-            *check_swift_versions(job, translation.arguments),
-            *check_splitting(job, translation.arguments),
-            *check_parallelism(job, translation.arguments),
-        ]
+def _build_training(job: Job, *, model: str, data: str, output: str) -> Training:
+    """Return the train stage for the base model at `model` on the prepared folder `data`; all paths absolute."""
+    named = _require_named(job)
+    translation = _translate(job)
+    loss = job.loss if job.recipe.task != "sft" else None
+    task_type = find_task_type(job, translation.arguments)
+    arguments = _arguments(job, translation, named, model=model, data=data, output=output)
+    values = {argument.name: argument.value for argument in arguments}
+    env = {"HF_DATASETS_CACHE": output.removesuffix("/output") + "/cache"}
+    repeatable = deterministic_environment(job, values["seed"])
+    if job.hardware.kind == "cpu" and job.processes() > 1:
+        env["ACCELERATE_USE_CPU"] = "true"  # or each process trains alone and writes the same files
+    loss_env = loss_environment(loss, generative=task_type == GENERATIVE)
+    command = render_command(
+        "swift/train.j2",
+        env=repeatable | job.environment() | env | loss_env | translation.env,
+        cwd=str(job.run_dir),
+        python=job.backend_python,
+        workers=job.workers,
+        nproc_per_node=job.processes(),
+        deepspeed=_deepspeed(job) is not None,
+        arguments=arguments,
+    )
+    lora = not _is_full(translation.arguments)
+    weights = f"{output}/{name_checkpoint(job, last='last-checkpoint')}"
+    notes = build_notes(arguments, translation)
+    notes += explain_environment(loss, loss_env) + explain_determinism(job, repeatable | job.environment())
+    rows = count_step_rows(job, values)
+    return Training(
+        command=command,
+        files=(File("files/ds_config.json", job.deepspeed_text),) if job.deepspeed_text else (),
+        notes=notes,
+        outputs=(f"{weights}/adapter_model.safetensors" if lora else f"{weights}/config.json",),
+        lora=lora,
+        prepare=_prepare_flags(job, values) | prepare_flags(loss),
+        scoring=build_scoring(job, named, values, loss, task_type),
+        weights=weights,
+        resume=Resume("--resume_from_checkpoint", output),
+        full_batch_rows=rows if values.get("dataloader_drop_last") else 1,
+        counts_rows=not _makes_other_rows(values),
+        batch=int(values["per_device_train_batch_size"]),
+        accumulation=int(values["gradient_accumulation_steps"]),
+        flat_loss=find_constant_loss(loss, values, rows),
+    )
 
-    def smoke_scale(self, job: Job) -> SmokeScale:
-        """Return a job of two epochs of 8 short steps, with a learning rate that visibly moves a random model."""
-        full = _is_full(_translate(job).arguments)
-        return SmokeScale(
-            train={
-                "num_train_epochs": 2, "per_device_train_batch_size": 2, "per_device_eval_batch_size": 2,
-                "gradient_accumulation_steps": 1, "max_length": _SMOKE_LENGTHS[job.recipe.task],
-                "learning_rate": 1e-3 if full else 1e-2, "logging_steps": 1, "save_strategy": "epoch",
-                "eval_strategy": "epoch" if job.recipe.data.validation_ratio else "no",
-                "dataloader_num_workers": 0, "bf16": False, "fp16": False,
-            },
-            leave_out=_SMOKE_LEAVES_OUT,
-            recipe={"loss": shrink_sizes(job.recipe.loss, _TINY_HIDDEN_SIZE)} if job.recipe.loss else {},
-        )  # fmt: skip
 
-    def build_training(self, job: Job, *, model: str, data: str, output: str) -> Training:
-        """Return the train stage for the base model at `model` on the prepared folder `data`; all paths absolute."""
-        named = _require_named(job)
-        translation = _translate(job)
-        loss = find_loss(job) if job.recipe.task != "sft" else None
-        task_type = find_task_type(job, translation.arguments)
-        arguments = _arguments(job, translation, named, model=model, data=data, output=output)
-        values = {argument.name: argument.value for argument in arguments}
-        env = {"HF_DATASETS_CACHE": output.removesuffix("/output") + "/cache"}
-        repeatable = deterministic_environment(job, values["seed"])
-        if job.hardware.kind == "cpu" and job.processes() > 1:
-            env["ACCELERATE_USE_CPU"] = "true"  # or each process trains alone and writes the same files
-        loss_env = loss_environment(loss, generative=task_type == GENERATIVE)
-        command = render_command(
-            "swift/train.j2",
-            env=repeatable | job.environment() | env | loss_env | translation.env,
-            cwd=str(job.run_dir),
-            python=job.backend_python,
-            workers=job.workers,
-            nproc_per_node=job.processes(),
-            deepspeed=_deepspeed(job) is not None,
-            arguments=arguments,
-        )
-        lora = not _is_full(translation.arguments)
-        weights = f"{output}/{name_checkpoint(job, last='last-checkpoint')}"
-        notes = build_notes(arguments, translation)
-        notes += explain_environment(loss, loss_env) + explain_determinism(job, repeatable | job.environment())
-        rows = count_step_rows(job, values)
-        return Training(
-            command=command,
-            files=(File("files/ds_config.json", job.deepspeed_text),) if job.deepspeed_text else (),
-            notes=notes,
-            outputs=(f"{weights}/adapter_model.safetensors" if lora else f"{weights}/config.json",),
-            lora=lora,
-            prepare=_prepare_flags(job, values) | prepare_flags(loss),
-            scoring=build_scoring(job, named, values, loss, task_type),
-            weights=weights,
-            resume=Resume("--resume_from_checkpoint", output),
-            full_batch_rows=rows if values.get("dataloader_drop_last") else 1,
-            counts_rows=not _makes_other_rows(values),
-            batch=int(values["per_device_train_batch_size"]),
-            accumulation=int(values["gradient_accumulation_steps"]),
-            flat_loss=find_swift_flat_loss(loss, rows),
-        )
-
-    def build_merge(self, job: Job, *, base: str, adapter: str, output: str) -> Command:
-        """Return `swift export --merge_lora true` into a folder that appears whole or not at all."""
-        return render_command(
-            "swift/merge.j2",
-            env=job.environment(),
-            cwd=str(job.run_dir),
-            python=job.backend_python,
-            workers=job.workers,
-            tokenizer_from=base if base.startswith("/") else None,
-            adapter=adapter,
-            out=output,
-        )
+def _merge(job: Job, base: str, adapter: str, output: str) -> Command:
+    """Return `swift export --merge_lora true` into a folder that appears whole or not at all."""
+    return render_command(
+        "swift/merge.j2",
+        env=job.environment(),
+        cwd=str(job.run_dir),
+        python=job.backend_python,
+        workers=job.workers,
+        tokenizer_from=base if base.startswith("/") else None,
+        adapter=adapter,
+        out=output,
+    )
 
 
 def _all_arguments() -> dict[str, Argument]:
@@ -220,7 +201,7 @@ def _arguments(
     task_type = find_task_type(job, given)
     if task_type != "causal_lm":
         found.put("task_type", task_type, "recipe", "task")
-    if recipe.task != "sft" and (loss := find_loss(job)):
+    if recipe.task != "sft" and (loss := job.loss):
         found.put("loss_type", name_loss(loss.type, task_type, job.versions), "recipe", "loss")
         if loss.mrl_dims:
             sizes = {str(size): weight for size, weight in loss.mrl_dims.items()}
@@ -299,3 +280,38 @@ def _prepare_flags(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:
         if values.get("dataloader_drop_last"):
             flags["min-validation"] = int(values["per_device_eval_batch_size"]) * count_data_ranks(job, values)
     return flags
+
+
+BACKEND = Backend(
+    name="swift",
+    title="ms-swift",
+    trainers="ms-swift's trainers",
+    distributions=("ms-swift", "torch", "transformers", "peft", "sentence-transformers"),
+    tasks=("embedding", "reranker", "sft"),
+    deepspeed_names=("zero0", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload"),
+    family="decoder",  # it trains LLMs only, and says itself which it knows
+    length_counts_prompt=True,
+    lora={"tuner_type": "lora"},
+    # replaced by the names of a kind of layers (get_target_modules in swift/pipelines/train/tuner.py); PEFT knows
+    # all-linear in the place of a list, and not in the list that FlagEmbedding hands it
+    layer_kinds=frozenset({"all-linear", "all-embedding", "all-router", "all-norm"}),
+    loads="torch_dtype",
+    checkpointing=True,
+    spreads_layers=True,
+    own_variables=tuple(ANSWERS),
+    remedies=Remedies(
+        cures={
+            "flash-attention-missing": ("train.attn_impl=sdpa",),
+            "no-target-modules": ("train.target_modules=all-linear",),
+        },
+    ),
+    known=_all_arguments,
+    reserved=RESERVED,
+    check_values=_check_values,
+    trains_lora=lambda job: not _is_full(_translate(job).arguments),
+    data_form=lambda job: _FORMS[job.recipe.task],
+    check_job=_check_job,
+    smoke_scale=_smoke_scale,
+    build_training=_build_training,
+    merge=_merge,
+)

@@ -15,7 +15,7 @@ _PREPARED = "name the files under `data.train:`; rows that Orch has not prepared
 _ONE_SET = "remove it: there is one data set, for Orch reads several files as one"
 _NO_RAY = "remove it: Orch starts the processes itself, on this machine"
 # Arguments that Orch sets from elsewhere in the recipe: giving them twice would let one of the two lose in silence.
-OWNED = {
+RESERVED = {
     "model": "say it as `model:`",
     "model_type": _OF_MODEL % "model_type",
     "template": _OF_MODEL % "template",

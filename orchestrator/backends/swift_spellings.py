@@ -7,6 +7,7 @@ from typing import Any
 
 from orchestrator.backends.spellings import Translation, leave_out, major, put, rename, restore_sampling
 from orchestrator.errors import Problem
+from orchestrator.recipe.losses import LOSSES
 
 # Old names that `translate_swift` understands, with the type that a recipe gives them. `loss_type` is one of them: its
 # names differ from version to version, and all of them are read.
@@ -23,6 +24,7 @@ OLD_SWIFT_SPELLINGS: dict[str, str] = {
 _TUNER = "ms-swift 4 renamed it, and has no alias"
 _BEFORE = "before ms-swift 4 it has this name"
 _GENERATIVE = "generative_reranker"
+_POINTWISE = "pointwise_reranker"  # from ms-swift 4 on
 
 
 def is_swift_4(versions: Mapping[str, str]) -> bool:
@@ -40,12 +42,9 @@ def name_loss(loss: str, task_type: str, versions: Mapping[str, str]) -> str:
 
     Sources: swift/loss/mapping.py of ms-swift 4.6.0, swift/plugin/loss.py of 3.12.6.
     """
-    if loss == "listwise":
-        return "listwise_reranker"
-    if loss != "pointwise":
-        return loss
-    if is_swift_4(versions):
-        return "pointwise_reranker"
+    native = LOSSES[loss].native or loss
+    if native != _POINTWISE or is_swift_4(versions):
+        return native
     return _GENERATIVE if task_type == _GENERATIVE else "reranker"
 
 

@@ -104,14 +104,14 @@ def find_requirements(backend: Backend) -> tuple[str, ...]:
     """
     extras = _load_extras()
     report = {_name(line) for line in extras.get(_REPORT, ())}
-    named = [line for line in extras.get(backend.extra, ()) if _name(line) not in {*report, _ORCH}]
+    named = [line for line in extras.get(backend.name, ()) if _name(line) not in {*report, _ORCH}]
     there = {_name(line) for line in named}
     return (*named, *(name for name in backend.distributions if normalise(name) not in there))
 
 
 def find_minimum(backend: Backend, distribution: str) -> str | None:
     """Return the lowest version of a distribution that the backend's extra allows, where it names one."""
-    for line in _load_extras().get(backend.extra, ()):
+    for line in _load_extras().get(backend.name, ()):
         if _name(line) == normalise(distribution) and (found := _MINIMUM.search(line)):
             return found[1]
     return None

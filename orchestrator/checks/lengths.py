@@ -36,8 +36,7 @@ def check_lengths(job: Job, plan: Plan) -> Iterator[Problem]:
 
 def find_longest(job: Job, plan: Plan) -> tuple[int | None, str]:
     """Return how many tokens the trainer reads at most, and the arguments that say so."""
-    values = read_train_values(plan)
-    names = ("query_max_len", "passage_max_len") if job.recipe.backend == "flagembedding" else ("max_length",)
+    values, names = read_train_values(plan), job.backend.lengths
     found = [values.get(name, "") for name in names]
     known = all(value.isdigit() for value in found)
     return (sum(map(int, found)) if known else None), " + ".join(f"train.{name}" for name in names)

@@ -13,7 +13,7 @@ from orchestrator.checks.train_values import read_train_values
 from orchestrator.checks.training_size import ASSUMED_DOCUMENTS, assumes_documents, find_training_size
 from orchestrator.errors import Problem
 from orchestrator.machine.hardware import find_memory
-from orchestrator.recipe.losses import choose_loss, find_batch_obstacle
+from orchestrator.recipe.losses import find_batch_obstacle
 from orchestrator.recipe.plan import Plan
 
 _LIGHT = 0.8  # of a GPU: what weights may take where the rest shall fit too
@@ -134,17 +134,15 @@ def _remedies(job: Job, planned: PlannedMemory) -> list[str]:
 
 def _warn_of_batch(job: Job) -> str:
     """Return that a smaller batch is another objective, where it is."""
-    recipe = job.recipe
-    loss = choose_loss(recipe.backend, recipe.task, recipe.loss, recipe.train)
-    return " (another objective)" if find_batch_obstacle(loss, recipe.train) else ""
+    return " (another objective)" if find_batch_obstacle(job.loss, job.recipe.train) else ""
 
 
 def _static_remedies(job: Job, planned: PlannedMemory) -> list[str]:
     """Return what lowers weights, gradients and optimizer: other methods, and more GPUs."""
     training, lines = planned.training, []
-    if training.adapter is None and job.recipe.backend != "sentence-transformers" and job.model.family == "decoder":
-        lines.append("train LoRA: tuner_type: lora" if job.recipe.backend == "swift" else "train LoRA: use_lora: true")
-    if training.processes > 1 and training.shards < _ALL_SHARDED and job.recipe.backend == "swift":
+    if training.adapter is None and job.backend.lora and job.model.family == "decoder":
+        lines.append(f"train LoRA: {job.backend.describe_lora()}")
+    if training.processes > 1 and training.shards < _ALL_SHARDED and "zero3" in job.backend.deepspeed_names:
         lines.append("deepspeed: zero3 shares the weights between the GPUs")
     elif training.processes > 1 and training.shards < _SHARDED and training.adapter is None:
         lines.append("deepspeed: zero2 shares optimizer and gradients between the GPUs")

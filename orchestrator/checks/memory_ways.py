@@ -12,7 +12,6 @@ from orchestrator.errors import OrchError
 from orchestrator.plan.pipeline import build_plan
 from orchestrator.recipe.plan import Plan
 
-_LORA_OF: dict[str, dict[str, Any]] = {"swift": {"tuner_type": "lora"}, "flagembedding": {"use_lora": True}}
 _OLD_TUNER = "train_type"
 _MOST = 3
 
@@ -41,24 +40,23 @@ def find_ways(job: Job, fits: Callable[[Job, Plan], bool]) -> list[str]:
 
 def _list_ways(job: Job) -> Iterator[Way]:
     """Yield what may be tried: sharing the weights, LoRA, quantised weights, and these together."""
-    swift = job.recipe.backend == "swift"
-    several = job.processes() > 1
-    able = job.model.family == "decoder" and job.recipe.backend in _LORA_OF
-    lora: dict[str, Any] = _LORA_OF[job.recipe.backend] if able and not _is_lora(job) else {}
+    backend, several = job.backend, job.processes() > 1
+    able = job.model.family == "decoder" and bool(backend.lora)
+    lora = backend.lora if able and not backend.trains_lora(job) else {}
     shared = Way("deepspeed: zero3 shares the weights between the GPUs", {}, deepspeed="zero3")
-    if swift and several:
+    shares = "zero3" in backend.deepspeed_names and several
+    if shares:
         yield shared
+    if backend.spreads_layers and several:
         yield Way("launch: {nproc_per_node: 1} spreads the layers over the GPUs, without deepspeed", {}, processes=1)
     if lora:
-        say = ", ".join(f"{name}: {str(value).lower()}" for name, value in lora.items())
+        say = backend.describe_lora()
         yield Way(f"train LoRA: {say}", lora)
-        if swift and several:
+        if shares:
             yield replace(shared, say=f"train LoRA: {say}, with deepspeed: zero3", train=lora)
-    if swift and able:
-        if lora:
-            say = "train QLoRA: tuner_type: lora, quant_method: bnb, quant_bits: "
-        else:
-            say = "train QLoRA: quant_method: bnb, quant_bits: "
+    if "quant_method" in backend.argument_names() and able:
+        say = f"train QLoRA: {backend.describe_lora()}, " if lora else "train QLoRA: "
+        say += "quant_method: bnb, quant_bits: "
         for bits in (8, 4):
             train = {**lora, "quant_method": "bnb", "quant_bits": bits}
             yield Way(f"{say}{bits} (it needs the package bitsandbytes)", train)
@@ -67,13 +65,6 @@ def _list_ways(job: Job) -> Iterator[Way]:
             yield Way(
                 f"{say}4 (it needs the package bitsandbytes), and launch: {{nproc_per_node: 1}}", train, processes=1
             )
-
-
-def _is_lora(job: Job) -> bool:
-    train = job.recipe.train
-    if job.recipe.backend == "swift":
-        return str(train.get("tuner_type", train.get(_OLD_TUNER, "lora"))) != "full"
-    return job.recipe.backend == "flagembedding" and (str(train.get("use_lora", "")).lower() == "true")
 
 
 def _change(job: Job, way: Way) -> tuple[Job, Plan] | None:

@@ -35,7 +35,7 @@ def _missing_packages(job: Job) -> list[Problem]:
         return _missing_scorer(job)
     hint = (
         f"{job.backend_python} -m pip install {' '.join(missing)}\n"
-        f"or, in Orch's checkout, with the tested versions: pip install -c constraints.txt -e '.[{backend.extra}]'\n"
+        f"or, in Orch's checkout, with the tested versions: pip install -c constraints.txt -e '.[{backend.name}]'\n"
         f"or, in an environment of its own: orch env create {backend.name}"
     )
     return [Problem(f"the backend {backend.name} is not installed: {', '.join(missing)} missing", hint)]

@@ -11,12 +11,11 @@ from orchestrator.recipe.plan import Plan
 # datasets: `$NAME` is expanded (utils/file_utils.py: is_relative_path), `*`, `?` and `[` match other files
 # (data_files.py: resolve_pattern), `::` parts a chain of archives (fsspec).
 _PATTERNS = ("*", "?", "[", "$", "::")
-_READS_ITSELF = "sentence-transformers"  # Orch's worker opens the rows, and hands datasets what was in them
 
 
 def check_run_path(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001
     """Yield that the trainer would look for the prepared data under another name."""
-    if job.recipe.backend == _READS_ITSELF:
+    if not job.backend.reads_patterns:
         return
     path = str(job.run_dir)
     if found := [mark for mark in _PATTERNS if mark in path]:

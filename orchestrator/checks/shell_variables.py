@@ -18,13 +18,6 @@ _ALONE = {
     "RANK": {"0", "-1"}, "LOCAL_RANK": {"0", "-1"}, "NODE_RANK": {"0"},
 }  # fmt: skip
 _NO_RANK = "-1"  # what trainers take for a variable that is not set (swift/utils/env.py, accelerate/state.py)
-# ms-swift reads these wherever they come from, and records them nowhere (swift/loss, swift/template/base.py).
-_LOSS = (
-    "INFONCE_TEMPERATURE", "INFONCE_USE_BATCH", "INFONCE_HARD_NEGATIVES", "INFONCE_MASK_FAKE_NEGATIVE",
-    "INFONCE_FAKE_NEG_MARGIN", "INFONCE_INCLUDE_QQ", "INFONCE_INCLUDE_DD", "LISTWISE_RERANKER_TEMPERATURE",
-    "LISTWISE_RERANKER_MIN_GROUP_SIZE", "GENERATIVE_RERANKER_POSITIVE_TOKEN", "GENERATIVE_RERANKER_NEGATIVE_TOKEN",
-    "MAX_POSITIVE_SAMPLES", "MAX_NEGATIVE_SAMPLES",
-)  # fmt: skip
 
 
 def check_shell_variables(job: Job, plan: Plan) -> Iterator[Problem]:
@@ -37,11 +30,9 @@ def check_shell_variables(job: Job, plan: Plan) -> Iterator[Problem]:
         message = f"{name}={env[name]} is set: every stage would wait for processes that nobody starts"
         where = "remove it from launch.env" if name in recipe else f"unset {name}"
         yield Problem(message, f"{where}; say launch: {{nproc_per_node: …}} for several processes")
-    if job.recipe.backend != "swift":
-        return
-    for name in _LOSS:
+    for name in job.backend.variables:
         if env.get(name):
-            message = f"{name}={env[name]} is set in your shell, and ms-swift's loss would read it"
+            message = f"{name}={env[name]} is set in your shell, and {job.backend.title}'s loss would read it"
             yield Problem(message, f"unset {name}, and say it under loss: in the recipe")
 
 

@@ -18,9 +18,6 @@ from orchestrator.machine.weights import Shapes, read_weights
 from orchestrator.recipe.plan import Plan
 
 _MATRIX_DIMENSIONS = 2
-# What ms-swift replaces by the names of a kind of layers (get_target_modules in swift/pipelines/train/tuner.py). PEFT
-# knows all-linear in the place of a list, and not in the list that FlagEmbedding hands it.
-_KINDS = frozenset({"all-linear", "all-embedding", "all-router", "all-norm"})
 _HEADS = ("lm_head", "score", "v_head")  # tied to the embeddings or new, so that no file needs to hold them
 _PREFIXES = ("", "model.", "base_model.", "transformer.")  # what a model's class puts before the names of its files
 
@@ -37,15 +34,14 @@ def check_target_modules(job: Job, plan: Plan) -> Iterator[Problem]:
     if not shapes:
         return
     matrices, modules = list_modules(shapes)
-    kinds = _KINDS if job.recipe.backend == "swift" else frozenset()
     if "target_regex" in values:
         yield from _check_regex(values["target_regex"], matrices)
     else:
         for name in values["target_modules"].split():
-            if name not in kinds:
+            if name not in job.backend.layer_kinds:
                 yield from _check_name("target_modules", name, matrices, modules)
     for name in values.get("modules_to_save", "").split():
-        if name not in kinds:
+        if name not in job.backend.layer_kinds:
             yield from _check_name("modules_to_save", name, modules, modules)
 
 

@@ -12,8 +12,6 @@ from orchestrator.backends.deepspeed import load_deepspeed, zero_stage
 from orchestrator.backends.fsdp import find_fsdp
 from orchestrator.backends.parallelism import count_gpus_of_a_process, count_layer_parts, count_sequence_parts
 from orchestrator.backends.protocol import Job
-from orchestrator.backends.sentence_transformers_losses import LISTS, MARGINS, find_form
-from orchestrator.backends.swift_losses import find_loss
 from orchestrator.checks.memory import TrainingSize
 from orchestrator.checks.model_size import ModelSize
 from orchestrator.checks.quantisation import find_trained_bits
@@ -61,26 +59,17 @@ def find_training_size(job: Job, values: Mapping[str, str], model: ModelSize) ->
 
 def assumes_documents(job: Job) -> bool:
     """Tell whether the rows and not the recipe decide how many documents a query has."""
-    if job.recipe.backend == "sentence-transformers":
-        return find_form(job) == LISTS and "train_group_size" not in job.recipe.train
-    loss = find_loss(job) if job.recipe.backend == "swift" and job.recipe.task == "embedding" else None
-    return loss is not None and loss.type == "infonce" and loss.hard_negatives is None
+    loss = job.loss
+    return loss is not None and loss.facts.texts(loss) is None and "train_group_size" not in job.recipe.train
 
 
 def _rows_of_a_group(job: Job, values: Mapping[str, str]) -> int:
     """Return how many texts one row of the data puts through the model."""
     if assumes_documents(job):
         return ASSUMED_DOCUMENTS + (1 if job.recipe.task == "embedding" else 0)
-    if job.recipe.backend == "flagembedding" or "train_group_size" in values:
+    if "train_group_size" in values:
         return _whole(values, "train_group_size", ASSUMED_DOCUMENTS)
-    if job.recipe.backend == "sentence-transformers":
-        return 2 if find_form(job) == MARGINS else 1
-    loss = find_loss(job)
-    if loss is None:
-        return 1
-    if job.recipe.task == "embedding":
-        return 2 + (loss.hard_negatives or 0)
-    return (loss.max_positives or 1) * (1 + (7 if loss.max_negatives is None else loss.max_negatives))
+    return (job.loss and job.loss.facts.texts(job.loss)) or 1
 
 
 def _find_tokens(values: Mapping[str, str]) -> int:
@@ -90,17 +79,15 @@ def _find_tokens(values: Mapping[str, str]) -> int:
 
 
 def _find_logits(job: Job, values: Mapping[str, str]) -> Any:
-    if job.recipe.backend == "flagembedding":
+    if job.backend.scores_vocabulary:
         return "scores" if job.model.family == "decoder" else "none"
     return "loss" if job.recipe.task == "sft" and not is_on(values, "use_liger_kernel") else "none"
 
 
 def _stored_bytes(job: Job, values: Mapping[str, str], model: ModelSize) -> int:
     """Return the width of the weights as the trainer loads them."""
-    if job.recipe.backend == "swift":
-        return 4 if values.get("torch_dtype") == "float32" else 2
-    if job.recipe.backend == "sentence-transformers":
-        return 4  # the worker loads float32
+    if loads := job.backend.loads:
+        return 4 if "float32" in {loads, values.get(loads)} else 2
     if job.deepspeed_text and (is_on(values, "bf16") or is_on(values, "fp16")):
         return 2
     return model.dtype_bytes if (find_major(job.versions.get("transformers")) or 0) >= _AUTO_DTYPE else 4
@@ -110,7 +97,7 @@ def _is_checkpointing(job: Job, values: Mapping[str, str]) -> bool:
     fsdp = find_fsdp(values)
     if fsdp is not None and fsdp.checkpointing:
         return True
-    return is_on(values, "gradient_checkpointing", default=job.recipe.backend == "swift")  # ms-swift's own default
+    return is_on(values, "gradient_checkpointing", default=job.backend.checkpointing)
 
 
 def _moment_bytes(optimizer: str) -> int:

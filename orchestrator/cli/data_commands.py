@@ -25,8 +25,8 @@ from orchestrator.cli.output import print_json
 from orchestrator.cli.teacher_commands import data_mine_command, data_score_command
 from orchestrator.data.reshape import Reshaping
 from orchestrator.machine.terminal import say
+from orchestrator.recipe.registry import TOOLS
 
-BACKENDS = ("flagembedding", "swift", "sentence-transformers")
 KINDS = ("group", "labelled", "pair", "chat")
 FORMS = ("csv", "tsv", "parquet", "json", "jsonl", "sharegpt", "alpaca", "swift3", "lists", "passages")
 RANKING_OPTIONS = ("relevant_from", "labels_as_scores", "drop_queries_without_both")
@@ -57,7 +57,7 @@ def data_command() -> None:
 @click.option("--query-max-len", type=click.IntRange(1), default=512, show_default=True)
 @click.option("--passage-max-len", type=click.IntRange(1), default=512, show_default=True)
 @click.option("--kind", type=click.Choice(KINDS), help="What the rows must be; default: what the first one is.")
-@click.option("--backend", type=click.Choice(list(BACKENDS)), help="Who trains on them, instead of their kind.")
+@click.option("--backend", type=click.Choice(list(TOOLS)), help="Who trains on them, instead of their kind.")
 @min_label_option
 @max_label_option
 @scores_as_labels_option
@@ -74,15 +74,19 @@ def data_check_command(
     **options: Any,
 ) -> None:
     """Check FILES as training data: bad rows, duplicates, leaks, lengths. Exit code 3 when they must not be used."""
+    from orchestrator.backends import BACKENDS
     from orchestrator.data.check import check_files
     from orchestrator.data.describe import describe_report
     from orchestrator.data.tokens import LengthBudget
     from orchestrator.errors import DataError
 
     require_label_range(options["min_label"], options["max_label"])
-    if options["kind"] and options["backend"]:
+    backend = options.pop("backend")
+    if options["kind"] and backend:
         raise click.BadParameter("it says the kind of the rows already", param_hint="--backend")
     budget = LengthBudget(query_max_len, passage_max_len) if tokenizer else None
+    if backend:
+        options |= {"kind": BACKENDS[backend].kind, "needs_negatives": BACKENDS[backend].needs_negatives}
     report = check_files(files, eval_paths=eval_files, tokenizer=tokenizer, budget=budget, **options)
     if report.problems and not as_json:
         raise DataError.from_problems(list(report.problems))

@@ -20,8 +20,6 @@ from orchestrator.data.verdict import build_problems
 from orchestrator.errors import Problem
 
 REPORT_VERSION = 1
-# What a backend trains on that takes one kind of rows; ms-swift takes three, told apart by the rows.
-_BACKEND_KINDS: dict[str, Kind] = {"flagembedding": "group", "sentence-transformers": "labelled"}
 
 
 @dataclass(frozen=True)
@@ -77,28 +75,28 @@ def check_files(
     scores_as_labels: bool | None = None,
     allow_overlap: bool = False,
     ignore: Sequence[str] = (),
-    backend: str | None = None,
+    needs_negatives: bool | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> CheckReport:
     """Check `paths` as training data, and against `eval_paths` for leaks where given; `allow_overlap` keeps these.
 
     `kind` None is that of the first file's first row. Groups need negatives, as for rerankers, unless that row is one
-    of swift's without any: embedding data. A FlagEmbedding budget is for groups only. `columns` are (new, old) names.
-    `backend`: the kind that it trains on stands in for the first row's, where it has but one.
+    of swift's without any (embedding data), or `needs_negatives` says it. A FlagEmbedding budget is for groups only.
+    `columns` are (new, old) names.
     Labels from `min_label` (None: 0) to `max_label` (None: 1) become 0 to 1; only labelled rows have them.
     `scores_as_labels` and `ignore` as in RowRules.
 
     Raises DataError when a file cannot be read at all; bad rows are in the report.
     """
     renamed = dict(columns or {})
-    given = require_kind(kind) if kind else _BACKEND_KINDS.get(backend or "")
+    given = require_kind(kind) if kind else None
     shape = sniff_shape(paths[0], renamed, given or "group") if paths else None
     wanted: Kind = given or (shape.kind if shape else _guess_kind(paths, renamed))
     if not given and wanted == "group" and (max_label is not None or scores_as_labels):
         wanted = "labelled"  # only these have labels
     rules = RowRules(
         wanted,
-        needs_negatives=backend == "flagembedding" or not (shape and shape.without_negatives),
+        needs_negatives=needs_negatives or not (shape and shape.without_negatives),
         columns=renamed,
         min_label=min_label or 0.0,
         max_label=1.0 if max_label is None else max_label,

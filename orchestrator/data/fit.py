@@ -8,36 +8,14 @@ from typing import Literal
 
 from orchestrator.data.ledger import Findings
 from orchestrator.data.reasons import Fault, problem_of
-from orchestrator.data.rows.records import Kind, LabelledGroup, RankingGroup, Record, ScoredPair, draw_documents
+from orchestrator.data.rows.records import LabelledGroup, RankingGroup, Record, ScoredPair, draw_documents
 from orchestrator.data.rows.texts import build_fault
 from orchestrator.data.writing.forms import find_sides, find_targets
 from orchestrator.errors import Problem, Where
+from orchestrator.recipe.losses import LISTS, LOSSES, MARGINS, LossType
 from orchestrator.recipe.relevance import RELEVANT
 
 Target = Literal["label", "teacher"]
-PAIRS, LISTS, MARGINS = "cross-encoder-pairs", "cross-encoder-lists", "cross-encoder-margins"
-# Loss → the form of rows that it reads.
-LOSS_FORMS = {
-    "pointwise_bce": PAIRS,
-    "pointwise_mse": PAIRS,
-    "pairwise_ranknet": LISTS,
-    "listwise_ce": LISTS,
-    "lambda_loss": LISTS,
-    "list_mle": LISTS,
-    "margin_mse": MARGINS,
-}
-POINTWISE = ("pointwise_bce", "pointwise_mse")
-LABEL_LOSSES = ("contrastive", "online_contrastive")
-# Loss → the kinds of rows that it can learn from.
-LOSSES: dict[str, tuple[Kind, ...]] = {
-    "infonce": ("group", "pair"),
-    "contrastive": ("pair",),
-    "online_contrastive": ("pair",),
-    "cosine_similarity": ("pair",),
-    "pointwise": ("group",),
-    "listwise": ("group",),
-    **dict.fromkeys(LOSS_FORMS, ("labelled",)),
-}
 _DIVIDE = "orch data convert --divide-score 5"
 _OTHERS = "labels 0 and 1: contrastive or online_contrastive; other scores: cosine_similarity"
 
@@ -68,6 +46,7 @@ class LossFit:
     def __init__(self, demands: Demands, *, takes_scores: bool = True) -> None:
         """Start with nothing seen; `takes_scores`: the form has a place for teacher scores."""
         self._demands = demands
+        self._loss: LossType | None = LOSSES.get(demands.loss or "")
         self._takes_scores = takes_scores
         self._misfits: dict[tuple[str, str], tuple[Problem, int]] = {}
         self._labels: set[float] = set()
@@ -79,10 +58,11 @@ class LossFit:
             return find_relevant_fault(record, self._demands.loss, graded=self._demands.graded)
         if not isinstance(record, RankingGroup):
             return None
-        if self._demands.loss == "infonce" and len(record.positives) > 1:
+        loss = self._loss
+        if loss and loss.most_positives == 1 and len(record.positives) > 1:
             message = f"the row has {len(record.positives)} positives; swift trains on the first and ignores the others"
             return build_fault("several-positives", message)
-        if self._demands.loss == "listwise" and not record.negatives:
+        if loss and loss.needs_negatives and not record.negatives:
             return build_fault("no-negative", "the row has no negatives, and a list of one has no order")
         return None
 
@@ -103,12 +83,13 @@ class LossFit:
 
     def note_labels(self, record: Record) -> None:
         """Look at the labels of one training row, kept or over a limit: the whole data are to have two."""
+        contrasts = self._loss is not None and self._loss.contrasts
         if isinstance(record, ScoredPair):
-            if len(self._labels) <= 1 and self._demands.loss in LABEL_LOSSES:
+            if len(self._labels) <= 1 and contrasts:
                 self._labels.add(record.score)
         elif isinstance(record, LabelledGroup):
             self._scored |= record.scores is not None
-            if len(self._labels) <= 1 and self._demands.loss in POINTWISE:
+            if len(self._labels) <= 1 and contrasts:
                 self._labels.update(find_targets(record, self._demands.target))
 
     def note(self, path: str, record: Record, findings: Findings) -> None:
@@ -178,13 +159,13 @@ class LossFit:
             yield "loss-misfit", f"{loss} takes groups or pairs, and this is a conversation", "leave the loss out"
 
     def _find_pair_misfits(self, loss: str, score: float) -> Iterator[tuple[str, str, str]]:
-        if "pair" not in LOSSES[loss]:
+        if "pair" not in LOSSES[loss].kinds:
             yield "loss-misfit", f"{loss} takes queries with documents, and this is a pair with a score", _OTHERS
         elif loss == "infonce":
             if score != 1:
                 yield "loss-misfit", f"the row has the label {score:g}, which corrupts infonce's groups", _OTHERS
             yield from self._find_no_negatives(loss)
-        elif loss in LABEL_LOSSES and score not in {0, 1}:
+        elif LOSSES[loss].labels == (0, 1) and score not in {0, 1}:
             reason = f"the row has the label {score:g}, and {loss} knows 0 and 1 only"
             advice = "cosine_similarity fits scores between -1 and 1"
             if not -1 <= score <= 1:  # a class of NLI, or a score from 0 to 5
@@ -195,7 +176,7 @@ class LossFit:
             yield "score-out-of-range", f"{reason} ({score:g})", _DIVIDE
 
     def _find_group_misfits(self, loss: str, group: RankingGroup) -> Iterator[tuple[str, str, str]]:
-        if "group" not in LOSSES[loss]:
+        if "group" not in LOSSES[loss].kinds:
             reason = f"{loss} learns from labels, and the row has none"
             yield "loss-misfit", reason, "infonce fits queries with positives and negatives"
         elif loss == "infonce" and not group.negatives:
@@ -208,14 +189,6 @@ class LossFit:
         elif self._demands.hard_negatives:  # swift/loss/embedding.py: assert negatives > 0
             reason = f"the row has no negatives, and with INFONCE_HARD_NEGATIVES {loss} needs one at least"
             yield "loss-misfit", reason, "unset INFONCE_HARD_NEGATIVES, or add negatives to every row"
-
-
-# What a teacher's scores must be where they stand in for labels: the lowest, the highest, and why.
-_BOUNDS: dict[str, tuple[float, float, str]] = {
-    "pointwise_bce": (0, 1, "learns a probability, from 0 to 1"),
-    "listwise_ce": (0, float("inf"), "makes a distribution of them, and none may be negative"),
-    "lambda_loss": (0, float("inf"), "takes 2 to their power as gain, and none may be negative"),
-}
 
 
 def find_useless(group: LabelledGroup, form: str | None, target: Target) -> tuple[str, str] | None:
@@ -250,9 +223,10 @@ def find_relevant_fault(group: LabelledGroup, loss: str | None, *, graded: bool)
 
 def find_score_misfits(group: LabelledGroup, loss: str, target: Target) -> Iterator[tuple[str, str, str]]:
     """Yield (code, reason, remedy) where the teacher's scores cannot be what the loss learns."""
-    if target != "teacher" or group.scores is None or loss not in _BOUNDS:
+    bounds = LOSSES[loss].scores
+    if target != "teacher" or group.scores is None or bounds is None:
         return
-    low, high, why = _BOUNDS[loss]
+    low, high, why = bounds
     outside = next((score for score in group.scores if not low <= score <= high), None)
     if outside is not None:
         reason = f"the row has the teacher score {outside:g}, and {loss} {why}"

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.data.fit import LOSS_FORMS, LOSSES, MARGINS, Demands, Target
+from orchestrator.data.fit import Demands, Target
 from orchestrator.data.rows.checks import RowRules
 from orchestrator.data.rows.records import KINDS
 from orchestrator.data.rows.shapes import parse_columns, require_kind
 from orchestrator.data.tokens import DEFAULT_PROMPT, LengthBudget, TokenLimit
 from orchestrator.data.writing.forms import TRAIN_FORMS, RowOptions
+from orchestrator.recipe.losses import LOSSES, MARGINS
 
 
 @dataclass(frozen=True)
@@ -222,7 +223,7 @@ def _check_labels(parser: argparse.ArgumentParser, given: argparse.Namespace, ta
     check_label_range(parser, given)
     if given.scores_as_labels and target == "teacher":
         parser.error("--scores-as-labels leaves no scores for --target teacher")
-    form = LOSS_FORMS.get(given.loss)
+    form = LOSSES[given.loss].form if given.loss and "labelled" in LOSSES[given.loss].kinds else None
     if given.kind == "labelled" and given.loss and form != given.form:
         parser.error(f"--loss {given.loss} goes with --form {form}" if form else f"{given.loss} takes no labelled rows")
     if given.loss == "listwise_ce" and target == "teacher" and not given.graded:

@@ -8,12 +8,13 @@ the backends' own lists, and every patch against every shipped recipe.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
 
-from orchestrator.recipe.losses import choose_loss, find_batch_obstacle
-from orchestrator.recipe.schema import Loss
+from orchestrator.recipe.losses import find_batch_obstacle
+from orchestrator.recipe.schema import Loss, choose_loss
 
 Recipe = Mapping[str, Any]
 Patch = tuple[str, ...]
@@ -21,33 +22,55 @@ Patch = tuple[str, ...]
 _BATCH = "per_device_train_batch_size"
 _STEPS = "gradient_accumulation_steps"
 _OTHER_BATCHES = ("auto_find_batch_size", "per_gpu_train_batch_size")  # they go before per_device_train_batch_size
-_DEFAULT_BATCH = {"flagembedding": 8, "sentence-transformers": 8, "swift": 1}  # what the trainers take unasked
-_LENGTHS = {
-    "flagembedding": {"query_max_len": 32, "passage_max_len": 128},
-    "sentence-transformers": {"max_length": 512},
-    "swift": {},  # its max_length has no default: what is longer is refused, not cut
-}
 _SHORTEST = 16
 _SCORING_BATCH = 4  # half of what Orch scores an LLM with when the recipe does not say
 _SCORING_STAGES = ("baseline", "evaluate", "guard")
 _TRAIN_STAGE = "train"
 
 
-def suggest_patch(name: str, recipe: Recipe, stage: str = _TRAIN_STAGE) -> Patch:
+@dataclass(frozen=True)
+class Remedies:
+    """What a tool's trainer takes unasked, and assignments that cure a diagnosis in this tool only.
+
+    `lengths` maps the arguments that cut texts to their defaults. An assignment that turns an argument off is said only
+    where the recipe has it, and one of the top level only where the recipe says nothing of the key.
+    """
+
+    batch: int = 1
+    lengths: Mapping[str, int] = field(default_factory=dict)
+    cures: Mapping[str, Patch] = field(default_factory=dict)
+
+
+def suggest_patch(name: str, recipe: Recipe, stage: str = _TRAIN_STAGE, of_tool: Remedies | None = None) -> Patch:
     """Return assignments for `--set` that may cure a diagnosis in that kind of stage; empty where none is known.
 
     `recipe` is the recipe as a plan holds it: every key of the schema, and under `train` what the user wrote.
     """
     if name in _OUT_OF_MEMORY and stage.startswith(_SCORING_STAGES):
         return _halve_scoring(recipe)
-    build = _PATCHES.get(name) if stage == _TRAIN_STAGE else None
+    if stage != _TRAIN_STAGE:
+        return ()
+    of_tool = of_tool or Remedies()
+    if name in of_tool.cures:
+        return tuple(one for one in of_tool.cures[name] if _fits(one, recipe))
+    if name in _TOOLS_OWN:
+        return _TOOLS_OWN[name](recipe, of_tool)
+    build = _PATCHES.get(name)
     return build(recipe) if build else ()
 
 
-def _save_memory(recipe: Recipe) -> Patch:
+def _fits(assignment: str, recipe: Recipe) -> bool:
+    key, _, value = assignment.partition("=")
+    part, _, name = key.rpartition(".")
+    if value == "false":
+        return name in recipe.get(part, {})
+    return bool(part) or not recipe.get(name)
+
+
+def _save_memory(recipe: Recipe, of_tool: Remedies) -> Patch:
     """Halve the batch and double the steps that are added up; where that cannot be, keep fewer activations."""
     train = recipe.get("train", {})
-    batch = _number(train, _BATCH, _DEFAULT_BATCH.get(recipe.get("backend", ""), 1))
+    batch = _number(train, _BATCH, of_tool.batch)
     if batch > 1 and _may_be_split(recipe):
         half = batch // 2
         return (
@@ -104,10 +127,6 @@ def _align_strategies(recipe: Recipe) -> Patch:
     return tuple(patch)
 
 
-def _use_deepspeed(recipe: Recipe) -> Patch:
-    return ("deepspeed=stage0",) if recipe.get("backend") == "flagembedding" and not recipe.get("deepspeed") else ()
-
-
 def _drop_precision(recipe: Recipe) -> Patch:
     return tuple(f"train.{name}=false" for name in ("bf16", "fp16") if _is_on(recipe.get("train", {}).get(name)))
 
@@ -129,26 +148,15 @@ def _wait_longer(recipe: Recipe) -> Patch:
     return (f"train.ddp_timeout={2 * _number(recipe.get('train', {}), 'ddp_timeout', 1800)}",)
 
 
-def _shorten(recipe: Recipe) -> Patch:
+def _shorten(recipe: Recipe, of_tool: Remedies) -> Patch:
     train = recipe.get("train", {})
-    defaults = _LENGTHS.get(recipe.get("backend", ""), {})
-    lengths = {name: _number(train, name, default) for name, default in defaults.items()}
+    lengths = {name: _number(train, name, default) for name, default in of_tool.lengths.items()}
     return tuple(f"train.{name}={max(_SHORTEST, length // 2)}" for name, length in lengths.items())
-
-
-def _without_flash_attention(recipe: Recipe) -> Patch:
-    if recipe.get("backend") == "swift":
-        return ("train.attn_impl=sdpa",)
-    return ("train.use_flash_attn=false",) if "use_flash_attn" in recipe.get("train", {}) else ()
 
 
 def _without_checkpointing(recipe: Recipe) -> Patch:
     on = _is_on(recipe.get("train", {}).get("gradient_checkpointing"))
     return ("train.gradient_checkpointing=false",) if on else ()
-
-
-def _attach_everywhere(recipe: Recipe) -> Patch:
-    return ("train.target_modules=all-linear",) if recipe.get("backend") == "swift" else ()
 
 
 def _number(values: Mapping[str, Any], name: str, default: int) -> int:
@@ -164,10 +172,11 @@ def _is_on(value: object) -> bool:
 
 
 _OUT_OF_MEMORY = ("cuda-out-of-memory", "host-out-of-memory", "killed")
+_TOOLS_OWN: Mapping[str, Callable[[Recipe, Remedies], Patch]] = {
+    **dict.fromkeys(_OUT_OF_MEMORY, _save_memory),
+    "longer-than-model": _shorten,
+}
 _PATCHES: Mapping[str, Callable[[Recipe], Patch]] = {
-    "cuda-out-of-memory": _save_memory,
-    "host-out-of-memory": _save_memory,
-    "killed": _save_memory,
     "shared-memory-full": _load_in_process,
     "too-many-open-files": _load_in_process,
     "worker-died": _load_in_process,
@@ -176,15 +185,11 @@ _PATCHES: Mapping[str, Callable[[Recipe], Patch]] = {
     "evaluation-without-rows": _set_validation,
     "strategies-differ": _align_strategies,
     "precision-not-supported": _drop_precision,
-    "flash-attention-missing": _without_flash_attention,
     "nothing-to-train": _without_checkpointing,
-    "no-target-modules": _attach_everywhere,
     "tracker-login": lambda _: ("train.report_to=none",),
     "tracker-missing": lambda _: ("train.report_to=none",),
     "parameter-ready-twice": _without_checkpointing,
     "unused-parameters": lambda _: ("train.ddp_find_unused_parameters=true",),
     "collective-timeout": _wait_longer,
-    "longer-than-model": _shorten,
     "not-finite": _calm_down,
-    "resume-needs-deepspeed": _use_deepspeed,
 }

@@ -25,7 +25,6 @@ from orchestrator.plan.load import LoadedRecipe
 from orchestrator.plan.measuring import find_teacher_spec
 from orchestrator.recipe.schema import ModelRef
 
-_RERANKER_KINDS = {"sentence-transformers": "labelled"}
 # What a guard's rows may be; the first where its file lies on a hub, and nobody can look at it yet.
 _GUARD_KINDS = {"reranker": ("group", "labelled"), "embedding": ("group", "pair")}
 
@@ -79,8 +78,7 @@ def build_job(
 
 def _find_model(ref: ModelRef, loaded: LoadedRecipe, key: str) -> BaseModel:
     """Return the model that the recipe names at `key`. Raises OrchError with its line where it cannot be used."""
-    # ms-swift trains LLMs only, and says itself which it knows: there is nothing to ask a person about the family
-    otherwise = "decoder" if key == "model" and loaded.recipe.backend == "swift" else None
+    otherwise = BACKENDS[loaded.recipe.backend].family if key == "model" else None
     try:
         return find_model(ref, loaded.folder, otherwise=otherwise)
     except OrchError as error:
@@ -123,12 +121,12 @@ def _find_kind(loaded: LoadedRecipe) -> str:
     """Return the kind of the recipe's data: its task decides it, and for embeddings the first row of the first file."""
     recipe = loaded.recipe
     if recipe.task == "reranker":
-        return _RERANKER_KINDS.get(recipe.backend, "group")
+        return BACKENDS[recipe.backend].kind or "group"
     if recipe.task == "sft":
         return "chat"
     path = (loaded.folder / recipe.data.train[0]).expanduser()
     sniffed = sniff_kind(path, recipe.data.columns) if path.is_file() else None
-    by_loss = "pair" if recipe.loss is not None and recipe.loss.type != "infonce" else "group"
+    by_loss = "pair" if recipe.loss is not None and "group" not in recipe.loss.facts.kinds else "group"
     return sniffed if sniffed in {"group", "pair"} else by_loss
 
 

@@ -10,15 +10,14 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from orchestrator.backends import BACKENDS, find_backend, swift_losses
-from orchestrator.backends import sentence_transformers_losses as cross_encoder_losses
+from orchestrator.backends import BACKENDS, find_backend
 from orchestrator.backends.foreign_names import find_own_name, is_foreign
 from orchestrator.data.reading.file_sets import expand_name
 from orchestrator.errors import Problem, RecipeError, Where
 from orchestrator.evaluation.gate import parse_rule
 from orchestrator.evaluation.measures import CHAT, GROUP, PAIR, RETRIEVAL, parse_metric
 from orchestrator.machine.secrets import is_secret
-from orchestrator.recipe.losses import find_own_loss
+from orchestrator.recipe.losses import find_own_loss, list_settings
 from orchestrator.recipe.schema import Data, Evaluate, Guard, Launch, Loss, ModelRef, Recipe, Teacher, Watch
 from orchestrator.recipe.source import Key, Source, apply_overrides, load_source
 from orchestrator.recipe.wording import Finding, group_findings
@@ -165,8 +164,7 @@ def _nearest_key(parent: Key, name: str, source: Source) -> str | None:
     part = _part_at(parent)
     known = list(part.model_fields) if part else []
     if parent == ("loss",):
-        kind = _value_at(source.data, ("loss", "type"))
-        known = ["type", *swift_losses.list_settings(str(kind)), *cross_encoder_losses.list_settings(str(kind))]
+        known = ["type", *list_settings(str(_value_at(source.data, ("loss", "type"))))]
     near = difflib.get_close_matches(name, known, n=1)
     if near:
         return f"did you mean {near[0]!r}?"

@@ -167,7 +167,7 @@ def _native(job: Job, training: Training) -> dict[str, Any] | None:
     if native == "bi-encoder":  # it reads query and document apart, up to its own length
         spec["max_length"] = max(max_length, BI_ENCODER_TOKENS)
     if native in {"qwen3-native", "qwen3-score-head"}:
-        if training.scoring.get("tool") != "swift":  # ms-swift's length counts the prompt already
+        if not job.backend.length_counts_prompt:
             spec["max_length"] += QWEN3_PROMPT_TOKENS
         spec["instruction"] = job.recipe.data.instruction or job.recipe.evaluate.instruction or QWEN3_INSTRUCTION
     return spec

@@ -1,4 +1,7 @@
-"""What is true of a recipe's loss, whoever asks: which it is where nothing is said, and whether its batch may be split.
+"""Every loss in one registry: whose it is, which rows it reads, its settings, and what is true of its value.
+
+A new loss is one entry of `LOSSES`; where the library has none, its code stands in workers/cross_encoder/losses.py.
+What each loss computes stands in docs/losses.md.
 
 A batch may be split into smaller ones whose gradients are accumulated only where the objective stays. It stays where
 the loss of a batch is the mean over its rows, each row's loss without the others: then the mean over 4 rows is the mean
@@ -9,52 +12,193 @@ sentence_transformers/cross_encoder/losses 6.2.0, workers/cross_encoder/losses.p
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.recipe.schema import Loss
-
-# `--loss_type` as scripts for ms-swift 3 and 4 write it
-OLD_LOSS_TYPES = {
-    "infonce": "infonce",
-    "cosine_similarity": "cosine_similarity",
-    "contrastive": "contrastive",
-    "online_contrastive": "online_contrastive",
-    "reranker": "pointwise",
-    "generative_reranker": "pointwise",
-    "pointwise_reranker": "pointwise",
-    "listwise_reranker": "listwise",
-    "listwise_generative_reranker": "listwise",
-}
-# What other tools call a loss, in small letters and without its `Loss` → ours, where a backend has it.
-_FOREIGN = {
-    "binarycrossentropy": "pointwise_bce", "bce": "pointwise_bce", "point_ce": "pointwise_bce",
-    "mse": "pointwise_mse", "point_mse": "pointwise_mse", "marginmse": "margin_mse",
-    "ranknet": "pairwise_ranknet", "listnet": "{type: listwise_ce, graded: true}", "lambda": "lambda_loss",
-    "listmle": "list_mle", "multiplenegativesranking": "infonce", "cachedmultiplenegativesranking": "infonce",
-    "mnrl": "infonce", "info_nce": "infonce", "cosinesimilarity": "cosine_similarity",
-    "onlinecontrastive": "online_contrastive",
-}  # fmt: skip
+PAIRS, LISTS, MARGINS = "cross-encoder-pairs", "cross-encoder-lists", "cross-encoder-margins"
+Given = Any  # what a recipe says under `loss:`, a Loss of recipe/schema.py: here nothing needs pydantic
 _NEAR = 0.7  # how alike two words are, of which one is meant to be the other
-_OF_BACKEND = {
-    "swift": ("infonce", "cosine_similarity", "contrastive", "online_contrastive", "pointwise", "listwise"),
-    "sentence-transformers": (
-        "pointwise_bce", "pointwise_mse", "pairwise_ranknet", "listwise_ce", "lambda_loss", "list_mle", "margin_mse",
-    ),
-}  # fmt: skip
-_DEFAULTS = {("swift", "reranker"): "pointwise", ("sentence-transformers", "reranker"): "pointwise_bce"}
+_INFINITE = float("inf")
 
 
-def choose_loss(backend: str, task: str, given: Loss | None, train: Mapping[str, Any]) -> Loss | None:
-    """Return the loss that is minimised: the recipe's, an old script's `loss_type`, or the backend's default.
+@dataclass(frozen=True)
+class Setting:
+    """A setting of a loss: its value where the recipe gives none, what that means, the variable that carries it."""
 
-    None where a trainer has only one loss, and for an embedding model without one, which is refused.
+    default: Any
+    meaning: str = "shown, because ms-swift records it nowhere"
+    variable: str = ""
+
+
+@dataclass(frozen=True)
+class LossType:
+    """One loss.
+
+    `kinds` are the rows that it can learn from, `form` the writer of its rows. `obstacle` says why a smaller batch
+    would change what is learnt (None: it would not). `candidates` is among how many a model without knowledge chooses,
+    whose loss is then the logarithm of it; None where the loss is no such number. `texts` is how many texts one row
+    puts through the model; None where the rows decide. Both take the loss, the train command's arguments, and how many
+    rows one step has. `scores` are the bounds of a teacher's scores in place of labels, and why. `native` is its name
+    in `--loss_type`, `scripts` are those that older scripts write there, `aliases` what other tools call it.
     """
-    if given is not None:
-        return given
-    old = OLD_LOSS_TYPES.get(str(train.get("loss_type"))) if backend == "swift" and task != "sft" else None
-    kind = old or _DEFAULTS.get((backend, task))
-    return Loss.model_validate({"type": kind}) if kind else None
+
+    backend: str
+    task: str
+    kinds: tuple[str, ...]
+    form: str
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+    obstacle: str | Callable[[Given], str | None] | None = None
+    candidates: Callable[[Given, Mapping[str, Any], int], int | None] = lambda *_: None
+    texts: Callable[[Given], int | None] = lambda _: 2
+    scores: tuple[float, float, str] | None = None
+    reads_logits: bool = True  # whether targets may lie outside 0 to 1, as a teacher's scores do
+    learns: str = "label"  # where the recipe does not say: label or teacher
+    contrasts: bool = False  # with one label in all rows there is nothing to learn
+    labels: tuple[float, ...] = ()  # of pairs; empty: any
+    most_positives: int | None = None
+    needs_negatives: bool = False
+    native: str = ""
+    scripts: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+
+
+def _use_batch(loss: Given) -> str | None:
+    return None if loss.use_batch is False else "the other rows of a batch are the negatives of infonce (use_batch)"
+
+
+def _infonce_candidates(loss: Given, _: Mapping[str, Any], rows: int) -> int | None:
+    if not loss.hard_negatives or loss.mrl_dims or loss.include_qq or loss.include_dd:
+        return None
+    return int(1 + loss.hard_negatives) * (1 if loss.use_batch is False else rows)
+
+
+def _split_groups(loss: Given) -> str | None:
+    if (loss.max_positives or 1) > 1:
+        return "with max_positives a row is several groups, and listwise is the mean over a batch's groups"
+    if (loss.min_group_size or 0) > 2:  # noqa: PLR2004  (a positive and one negative: what every row has)
+        return "min_group_size leaves groups out, and listwise is the mean over the others of a batch"
+    return None
+
+
+def _sampled_texts(loss: Given) -> int:
+    return int(loss.max_positives or 1) * int(1 + (loss.max_negatives or _SAMPLES["max_negatives"].default))
+
+
+def _one_positive(loss: Given, train: Mapping[str, Any], _: int) -> int | None:
+    labels = find_target(loss) == "label" and not loss.graded
+    return int(train["train_group_size"]) if labels and "train_group_size" in train else None
+
+
+# The value that ms-swift 4.6 has is rendered where the recipe gives none: temperature was 0.01 before 3.12.
+_INFONCE = {
+    "temperature": Setting(0.1, variable="INFONCE_TEMPERATURE"),
+    "use_batch": Setting(True, variable="INFONCE_USE_BATCH"),
+    "hard_negatives": Setting(None, variable="INFONCE_HARD_NEGATIVES"),  # unset is all; int('None') would be its value
+    "mask_fake_negative": Setting(False, variable="INFONCE_MASK_FAKE_NEGATIVE"),
+    "fake_neg_margin": Setting(0.1, variable="INFONCE_FAKE_NEG_MARGIN"),
+    "include_qq": Setting(False, variable="INFONCE_INCLUDE_QQ"),
+    "include_dd": Setting(False, variable="INFONCE_INCLUDE_DD"),
+}
+_SIZES = {"mrl_dims": Setting(None)}
+_SAMPLES = {
+    "max_positives": Setting(1, variable="MAX_POSITIVE_SAMPLES"),
+    "max_negatives": Setting(7, variable="MAX_NEGATIVE_SAMPLES"),
+}
+_LISTWISE = {
+    "temperature": Setting(1.0, variable="LISTWISE_RERANKER_TEMPERATURE"),
+    "min_group_size": Setting(2, variable="LISTWISE_RERANKER_MIN_GROUP_SIZE"),
+}
+_ACTIVATION = {"activation": Setting("identity", "the raw score is compared")}
+_EMBEDDING = ("swift", "embedding")
+_RERANKER = ("swift", "reranker")
+_CROSS_ENCODER = ("sentence-transformers", "reranker", ("labelled",))
+_PAIRS_ONLY = (*_EMBEDDING, ("pair",), "swift-embedding", _SIZES)
+
+LOSSES: dict[str, LossType] = {
+    "infonce": LossType(
+        *_EMBEDDING, ("group", "pair"), "swift-embedding", _INFONCE | _SIZES,
+        obstacle=_use_batch, candidates=_infonce_candidates, labels=(1,), most_positives=1,
+        texts=lambda loss: None if loss.hard_negatives is None else 2 + loss.hard_negatives,
+        scripts=("infonce",),
+        aliases=("multiplenegativesranking", "cachedmultiplenegativesranking", "mnrl", "info_nce"),
+    ),
+    "cosine_similarity": LossType(*_PAIRS_ONLY, scripts=("cosine_similarity",), aliases=("cosinesimilarity",)),
+    "contrastive": LossType(*_PAIRS_ONLY, contrasts=True, labels=(0, 1), scripts=("contrastive",)),
+    "online_contrastive": LossType(
+        *_PAIRS_ONLY, contrasts=True, labels=(0, 1),
+        obstacle="online_contrastive picks the hard pairs of a batch, and sums them",
+        scripts=("online_contrastive",), aliases=("onlinecontrastive",),
+    ),
+    "pointwise": LossType(
+        *_RERANKER, ("group",), "swift-reranker", _SAMPLES,
+        obstacle="pointwise is the mean over a batch's documents, of which rows have different numbers",
+        candidates=lambda *_: 2, texts=_sampled_texts, native="pointwise_reranker",
+        scripts=("reranker", "generative_reranker", "pointwise_reranker"),
+    ),
+    "listwise": LossType(
+        *_RERANKER, ("group",), "swift-reranker", _LISTWISE | _SAMPLES,
+        obstacle=_split_groups, candidates=lambda loss, *_: 1 + (loss.max_negatives or 7), texts=_sampled_texts,
+        needs_negatives=True, native="listwise_reranker",
+        scripts=("listwise_reranker", "listwise_generative_reranker"),
+    ),
+    "pointwise_bce": LossType(
+        *_CROSS_ENCODER, PAIRS, {"pos_weight": Setting(None, "positives weigh as much as the others")},
+        texts=lambda _: 1, reads_logits=False, contrasts=True,
+        candidates=lambda loss, *_: 2 if loss.target != "teacher" and loss.pos_weight in {None, 1} else None,
+        scores=(0, 1, "learns a probability, from 0 to 1"), aliases=("binarycrossentropy", "bce", "point_ce"),
+    ),
+    "pointwise_mse": LossType(
+        *_CROSS_ENCODER, PAIRS, _ACTIVATION, texts=lambda _: 1, contrasts=True, aliases=("mse", "point_mse"),
+    ),
+    "pairwise_ranknet": LossType(*_CROSS_ENCODER, LISTS, texts=lambda _: None, aliases=("ranknet",)),
+    "listwise_ce": LossType(
+        *_CROSS_ENCODER, LISTS, {"graded": Setting(False, "one relevant document among others, not a distribution")},
+        texts=lambda _: None, reads_logits=False, candidates=_one_positive,
+        scores=(0, _INFINITE, "makes a distribution of them, and none may be negative"),
+    ),
+    "lambda_loss": LossType(
+        *_CROSS_ENCODER, LISTS, {"k": Setting(None, "the whole list counts, not its first k places")},
+        obstacle="lambda_loss is the mean over all pairs of documents in a batch, of which queries have different "
+        "numbers",
+        texts=lambda _: None, reads_logits=False, aliases=("lambda",),
+        scores=(0, _INFINITE, "takes 2 to their power as gain, and none may be negative"),
+    ),
+    "list_mle": LossType(*_CROSS_ENCODER, LISTS, texts=lambda _: None, aliases=("listmle",)),
+    "margin_mse": LossType(*_CROSS_ENCODER, MARGINS, _ACTIVATION, learns="teacher", aliases=("marginmse",)),
+}  # fmt: skip
+DEFAULT_LOSSES = {("swift", "reranker"): "pointwise", ("sentence-transformers", "reranker"): "pointwise_bce"}
+_PHRASES = {"listnet": "{type: listwise_ce, graded: true}"}  # what is a loss of its own in other tools
+
+
+def list_losses(backend: str, task: str | None = None) -> tuple[str, ...]:
+    """Return the names of a backend's losses, for one task or for all."""
+    return tuple(name for name, facts in LOSSES.items() if facts.backend == backend and task in {None, facts.task})
+
+
+def list_settings(loss_type: str) -> list[str]:
+    """Return the settings of a loss, `target` first where there is a choice; none for a name that is none."""
+    facts = LOSSES.get(loss_type)
+    if facts is None:
+        return []
+    return [*(["target"] if "labelled" in facts.kinds else []), *facts.settings]
+
+
+def list_variables(backend: str) -> dict[str, str]:
+    """Return the environment variables that carry settings of a backend's losses, each with the setting's name."""
+    settings = (item for name in list_losses(backend) for item in LOSSES[name].settings.items())
+    return {setting.variable: name for name, setting in settings if setting.variable}
+
+
+def list_script_names(backend: str, task: str | None = None) -> dict[str, str]:
+    """Return what older scripts write as `--loss_type` of a backend → the loss."""
+    return {old: name for name in list_losses(backend, task) for old in LOSSES[name].scripts}
+
+
+def find_target(loss: Given) -> str:
+    """Return what is learnt: label or teacher."""
+    return loss.target or LOSSES[loss.type].learns
 
 
 def find_own_loss(name: str, backend: str) -> str | None:
@@ -62,9 +206,10 @@ def find_own_loss(name: str, backend: str) -> str | None:
 
     Only what the backend has is named; None where it has nothing of the kind.
     """
-    own = _OF_BACKEND.get(backend, tuple(kind for kinds in _OF_BACKEND.values() for kind in kinds))
+    own = list_losses(backend) or tuple(LOSSES)
     plain = name.lower().replace("-", "_").removesuffix("loss").rstrip("_")
-    known = _FOREIGN | OLD_LOSS_TYPES | {kind: kind for kind in own}
+    known = _PHRASES | {alias: kind for kind, facts in LOSSES.items() for alias in (*facts.aliases, *facts.scripts)}
+    known |= {kind: kind for kind in own}
     known |= {kind.removesuffix("_loss").replace("_", ""): kind for kind in own}
     found = known.get(plain) or known.get(plain.replace("_", ""))
     if found and any(kind in found for kind in own):
@@ -73,14 +218,31 @@ def find_own_loss(name: str, backend: str) -> str | None:
     return f"did you mean {near[0]!r}?" if near else None
 
 
-def find_batch_obstacle(loss: Loss | None, train: Mapping[str, Any]) -> str | None:
+def find_batch_obstacle(loss: Given | None, train: Mapping[str, Any]) -> str | None:
     """Return why a smaller batch would change what is learnt, as a sentence; None where it would not.
 
     Without a loss: FlagEmbedding's softmax over each group, and an LLM's mean over the tokens of a whole step.
     """
     if _is_positive(train.get("router_aux_loss_coef")):
         return "router_aux_loss_coef balances the experts over the rows of a batch"
-    return _OBSTACLES[loss.type](loss) if loss else None
+    if loss is None:
+        return None
+    obstacle = LOSSES[loss.type].obstacle
+    return obstacle(loss) if callable(obstacle) else obstacle
+
+
+def find_constant_loss(loss: Given | None, train: Mapping[str, Any], rows: int) -> float | None:
+    """Return the loss of a model that scores everything alike, where that is one number: ln of the candidates.
+
+    None for losses that measure distances, that learn a teacher's scores, or whose groups differ in size: there the
+    number depends on the data, or is where a good training may end. `rows` are those of one step's batch.
+    """
+    return log_of(LOSSES[loss.type].candidates(loss, train, rows)) if loss else None
+
+
+def log_of(candidates: int | None) -> float | None:
+    """Return the logarithm of a number of candidates, None where there is no choice between them."""
+    return math.log(candidates) if candidates and candidates > 1 else None
 
 
 def _is_positive(value: object) -> bool:
@@ -88,39 +250,3 @@ def _is_positive(value: object) -> bool:
         return float(str(value)) > 0
     except ValueError:
         return False
-
-
-def _always(reason: str | None) -> Callable[[Loss], str | None]:
-    return lambda _: reason
-
-
-def _of_infonce(loss: Loss) -> str | None:
-    return None if loss.use_batch is False else "the other rows of a batch are the negatives of infonce (use_batch)"
-
-
-def _of_listwise(loss: Loss) -> str | None:
-    if (loss.max_positives or 1) > 1:
-        return "with max_positives a row is several groups, and listwise is the mean over a batch's groups"
-    if (loss.min_group_size or 0) > 2:  # noqa: PLR2004  (a positive and one negative: what every row has)
-        return "min_group_size leaves groups out, and listwise is the mean over the others of a batch"
-    return None
-
-
-# Every loss of the schema stands here: what is not known to be a mean over rows is never split unasked.
-_OBSTACLES: dict[str, Callable[[Loss], str | None]] = {
-    "infonce": _of_infonce,
-    "cosine_similarity": _always(None),  # a row is a pair
-    "contrastive": _always(None),
-    "online_contrastive": _always("online_contrastive picks the hard pairs of a batch, and sums them"),
-    "pointwise": _always("pointwise is the mean over a batch's documents, of which rows have different numbers"),
-    "listwise": _of_listwise,
-    "pointwise_bce": _always(None),
-    "pointwise_mse": _always(None),
-    "pairwise_ranknet": _always(None),  # each list has a mean of its own
-    "listwise_ce": _always(None),
-    "lambda_loss": _always(
-        "lambda_loss is the mean over all pairs of documents in a batch, of which queries have different numbers"
-    ),
-    "list_mle": _always(None),
-    "margin_mse": _always(None),
-}

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from orchestrator.recipe.losses import DEFAULT_LOSSES, LOSSES, LossType, find_target, list_losses, list_script_names
+from orchestrator.recipe.registry import TOOLS, OneOf
 
 
 class _Part(BaseModel):
@@ -127,14 +131,10 @@ class Data(_Part):
 class Loss(_Part):
     """What the trainer minimises; each setting that the loss has is rendered, whether the recipe gives it or not."""
 
-    type: Literal[
-        "infonce", "cosine_similarity", "contrastive", "online_contrastive",
-        "pointwise", "listwise",
-        "pointwise_bce", "pointwise_mse", "pairwise_ranknet", "listwise_ce", "lambda_loss", "list_mle", "margin_mse",
-    ] = Field(
+    type: Annotated[str, OneOf(LOSSES)] = Field(
         description="swift: the first four for embedding, pointwise and listwise for reranker; sentence-transformers: "
         "the others"
-    )  # fmt: skip
+    )
     target: Literal["label", "teacher"] | None = Field(
         None, description="sentence-transformers: what is learnt, labels or teacher scores (margin_mse: teacher)"
     )
@@ -170,6 +170,23 @@ class Loss(_Part):
         if isinstance(value, dict) and isinstance(value.get("mrl_dims"), list):
             value = {**value, "mrl_dims": dict.fromkeys(value["mrl_dims"], 1.0)}
         return value
+
+    @property
+    def facts(self) -> LossType:
+        """What is known of its type."""
+        return LOSSES[self.type]
+
+
+def choose_loss(backend: str, task: str, given: Loss | None, train: Mapping[str, Any]) -> Loss | None:
+    """Return the loss that is minimised: the recipe's, an old script's `loss_type`, or the backend's default.
+
+    None where a trainer has only one loss, and for an embedding model without one, which is refused.
+    """
+    if given is not None:
+        return given
+    old = list_script_names(backend).get(str(train.get("loss_type"))) if list_losses(backend, task) else None
+    kind = old or DEFAULT_LOSSES.get((backend, task))
+    return Loss.model_validate({"type": kind}) if kind else None
 
 
 class Guard(_Part):
@@ -268,7 +285,7 @@ class Recipe(_Part):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="names the run folder")
     task: Literal["reranker", "embedding", "sft"] = Field(description="what the model will do")
-    backend: Literal["flagembedding", "swift", "sentence-transformers"] = Field(description="the tool that trains")
+    backend: Annotated[str, OneOf(TOOLS)] = Field(description="the tool that trains")
     model: ModelRef = Field(description="the base model")
     data: Data
     teacher: Teacher | None = Field(None, description="a model whose scores are learnt (distillation)")
@@ -302,8 +319,8 @@ class Recipe(_Part):
 
     @model_validator(mode="after")
     def _labels_or_teacher(self) -> Recipe:
-        target = self.loss and (self.loss.target or ("teacher" if self.loss.type == "margin_mse" else None))
-        if self.data.scores_as_labels and (self.teacher is not None or target == "teacher"):
+        by_teacher = self.loss is not None and find_target(self.loss) == "teacher"
+        if self.data.scores_as_labels and (self.teacher is not None or by_teacher):
             raise ValueError("data.scores_as_labels: true leaves no scores for a teacher: remove it, or the teacher")
         return self
 

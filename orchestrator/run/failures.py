@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from orchestrator.backends.protocol import find_backend
 from orchestrator.errors import (
     DataError,
     OrchError,
@@ -90,7 +91,8 @@ def build_failure(
     text += "\n" + describe_full_disk(folder.root)
     diagnosis = diagnose(hide_rows(text), ending.exit_code, current_language())
     status = _status_of(ending, diagnosis)
-    patch = suggest_patch(diagnosis.name, recipe, stage.kind)
+    tool = find_backend(str(recipe.get("backend")))
+    patch = suggest_patch(diagnosis.name, recipe, stage.kind, tool.remedies if tool else None)
     return Failure(status, _error_of(stage, folder, ending, diagnosis, status=status, patch=patch))
 
 

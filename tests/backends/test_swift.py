@@ -9,15 +9,15 @@ import pytest
 
 from orchestrator.backends import BACKENDS
 from orchestrator.backends.models import BaseModel
-from orchestrator.backends.swift_losses import OLD_LOSS_TYPES
 from orchestrator.errors import RecipeError
 from orchestrator.machine.hardware import CPU, Hardware
 from orchestrator.plan.pipeline import build_plan
-from orchestrator.recipe.losses import find_own_loss
+from orchestrator.recipe.losses import find_own_loss, list_script_names
 from tests.jobs import RECIPES, TESTED, build_imagined_job
 
 GPU = Hardware("cuda", 1, bf16=True, names=("NVIDIA A100",))
 SWIFT = BACKENDS["swift"]
+OLD_LOSS_TYPES = list_script_names("swift")
 MODELS = {
     "qwen3_embedding_lora": "Qwen/Qwen3-Embedding-0.6B",
     "qwen3_embedding_full": "Qwen/Qwen3-Embedding-0.6B",

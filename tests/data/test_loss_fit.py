@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.data.fit import LOSSES, Demands
+from orchestrator.data.fit import Demands
 from orchestrator.data.gather import gather
 from orchestrator.data.request import Request
 from orchestrator.data.rows.checks import RowRules
+from orchestrator.recipe.losses import LOSSES
 
 
 def group(number, negatives=1, positives=1):

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from orchestrator.data.check import check_files
-from orchestrator.data.fit import LOSSES
 from orchestrator.data.gather import gather
 from orchestrator.data.reasons import REASONS, Fault
 from orchestrator.data.request import Request
@@ -18,6 +17,7 @@ from orchestrator.data.split import split_file
 from orchestrator.data.verdict import build_problems
 from orchestrator.data.writing.forms import TRAIN_FORMS
 from orchestrator.errors import DataError
+from orchestrator.recipe.losses import LOSSES
 
 GOOD = '{"query": "q", "pos": ["p"], "neg": ["n"]}'
 DOCS = Path(__file__).parents[2] / "docs" / "data-formats.md"

@@ -202,16 +202,15 @@ def test_every_field_of_a_recipe_stands_in_the_reference():
 
 
 def test_every_old_spelling_and_every_refused_name_stands_in_the_reference():
-    from orchestrator.backends import swift_reserved
-    from orchestrator.backends.flagembedding_arguments import OWNED
+    from orchestrator.backends import BACKENDS
     from orchestrator.backends.spellings import OLD_SPELLINGS
-    from orchestrator.backends.swift_losses import _VARIABLES, OLD_LOSS_TYPES
     from orchestrator.backends.swift_spellings import OLD_SWIFT_SPELLINGS
+    from orchestrator.recipe.losses import list_script_names, list_variables
 
     page = (ROOT / "docs" / "recipe-reference.md").read_text(encoding="utf-8")
-    old = (*OLD_SPELLINGS, *OLD_SWIFT_SPELLINGS, *OLD_LOSS_TYPES)
-    variables = [variable for fields in _VARIABLES.values() for variable, _ in fields.values()]
-    names = [*old, *OWNED, *swift_reserved.OWNED, *variables]
+    names = [*OLD_SPELLINGS, *OLD_SWIFT_SPELLINGS]
+    for name, backend in BACKENDS.items():
+        names += [*backend.reserved, *list_script_names(name), *list_variables(name)]
     assert len(names) > 40
     assert not [name for name in names if f"`{name}" not in page]
 

@@ -6,18 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.backends import flagembedding_arguments, sentence_transformers_arguments
+from orchestrator.backends import BACKENDS
 from orchestrator.backends.arguments import load_arguments
 from orchestrator.logs.diagnose import load_rules
-from orchestrator.logs.patches import _PATCHES, suggest_patch
+from orchestrator.logs.patches import _PATCHES, _TOOLS_OWN
+from orchestrator.logs.patches import suggest_patch as suggest
 from orchestrator.plan.load import load_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
-ARGUMENTS = {
-    "flagembedding": set(flagembedding_arguments.all_arguments()),
-    "sentence-transformers": set(sentence_transformers_arguments.all_arguments()),
-    "swift": set(load_arguments("swift")),
-}
+ARGUMENTS = {name: set(backend.known()) for name, backend in BACKENDS.items()} | {"swift": set(load_arguments("swift"))}
+NAMES = {*_PATCHES, *_TOOLS_OWN, *(name for backend in BACKENDS.values() for name in backend.remedies.cures)}
+
+
+def suggest_patch(name, recipe, stage="train"):
+    return suggest(name, recipe, stage, BACKENDS[recipe["backend"]].remedies)
 
 
 def recipe_of(backend="flagembedding", task="reranker", loss=None, **train):
@@ -25,8 +27,8 @@ def recipe_of(backend="flagembedding", task="reranker", loss=None, **train):
 
 
 def test_every_patch_is_of_a_rule():
-    assert _PATCHES
-    assert set(_PATCHES) <= {rule.name for rule in load_rules()}
+    assert NAMES
+    assert {rule.name for rule in load_rules()} >= NAMES
 
 
 def test_out_of_memory_halves_the_batch_and_doubles_what_is_added_up():
@@ -106,7 +108,7 @@ def test_nothing_is_asked_that_the_recipe_has_already():
 
 
 @pytest.mark.parametrize("backend", ARGUMENTS)
-@pytest.mark.parametrize("name", _PATCHES)
+@pytest.mark.parametrize("name", sorted(NAMES))
 def test_a_patch_names_only_what_the_backend_has(name, backend):
     train = {"bf16": True, "fp16": True, "eval_steps": 5, "eval_strategy": "steps", "learning_rate": 1e-5}
     if backend == "flagembedding":
@@ -120,7 +122,7 @@ def test_a_patch_names_only_what_the_backend_has(name, backend):
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_patch_of_a_shipped_recipe_makes_a_recipe_that_is_taken(path):
     recipe = load_recipe(path).recipe.model_dump(mode="json")
-    patches = {name: patch for name in _PATCHES if (patch := suggest_patch(name, recipe))}
+    patches = {name: patch for name in NAMES if (patch := suggest_patch(name, recipe))}
     assert len(patches) > 5
     for patch in patches.values():
         load_recipe(path, patch)

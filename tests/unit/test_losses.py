@@ -1,12 +1,32 @@
-"""What is known of every loss of the schema, in one place."""
+"""What is known of every loss, in one place: the schema, the writers and the worker have the same ones."""
 
 from __future__ import annotations
 
-from typing import get_args
-
-from orchestrator.recipe.losses import _OBSTACLES
+from orchestrator.backends import BACKENDS
+from orchestrator.data.rows.records import KINDS
+from orchestrator.data.writing.writers import TRAIN_FORMS
+from orchestrator.recipe.losses import LOSSES
 from orchestrator.recipe.schema import Loss
+from orchestrator.workers.cross_encoder.settings import FORMS
 
 
-def test_of_every_loss_it_is_known_whether_its_batch_may_be_split():
-    assert set(_OBSTACLES) == set(get_args(Loss.model_fields["type"].annotation))
+def test_every_loss_is_of_a_backend_a_task_a_writer_and_kinds_of_rows_that_there_are():
+    for name, facts in LOSSES.items():
+        assert facts.task in BACKENDS[facts.backend].tasks, name
+        assert set(facts.kinds) <= {*KINDS}, name
+        assert set(facts.kinds) <= {*TRAIN_FORMS[facts.form].kinds}, name
+        assert set(facts.settings) <= Loss.model_fields.keys() - {"type", "target"}, name
+
+
+def test_every_setting_of_the_schema_is_some_loss_s():
+    known = {name for facts in LOSSES.values() for name in facts.settings}
+    assert known == Loss.model_fields.keys() - {"type", "target"}
+
+
+def test_the_schema_offers_every_loss():
+    assert Loss.model_json_schema()["properties"]["type"]["enum"] == list(LOSSES)
+
+
+def test_the_worker_trains_every_loss_of_cross_encoders_from_the_same_rows():
+    own = {name: facts.form for name, facts in LOSSES.items() if facts.backend == "sentence-transformers"}
+    assert own == FORMS

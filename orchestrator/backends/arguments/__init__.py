@@ -80,19 +80,20 @@ def check_arguments(
     owned: Mapping[str, str],
     *,
     whose: str,
-    elsewhere: Mapping[str, str] = MappingProxyType({}),
+    elsewhere: Mapping[str, str | Problem] = MappingProxyType({}),
 ) -> list[tuple[str, Problem]]:
     """Return unknown names, names that are said elsewhere (`owned`: name → where), wrong types and choices.
 
-    `elsewhere` says what to do about names that other trainers have.
+    `elsewhere` says what to do about names that other trainers have, or the whole problem.
     """
     problems: list[tuple[str, Problem]] = []
     for name, value in train.items():
         if name in owned:
             problems.append((name, Problem(f"train.{name} is not set here", owned[name])))
         elif name not in known:
-            hint = elsewhere.get(name) or find_own_name(name, known.keys() - owned.keys(), owned)
-            problems.append((name, Problem(f"unknown argument {name!r}: {whose} have none of that name", hint)))
+            other = elsewhere.get(name) or find_own_name(name, known.keys() - owned.keys(), owned)
+            unknown = f"unknown argument {name!r}: {whose} have none of that name"
+            problems.append((name, other if isinstance(other, Problem) else Problem(unknown, other)))
         elif isinstance(result := coerce(known[name], value), Problem):
             problems.append((name, result))
     return problems
