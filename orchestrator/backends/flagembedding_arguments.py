@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from orchestrator.backends.arguments import Argument, coerce_all, load_arguments
@@ -54,6 +55,7 @@ _POSITIVE = (
 )
 
 
+@cache
 def all_arguments() -> dict[str, Argument]:
     """Return every argument of the two trainers, old spellings included."""
     old = {name: Argument(name, kind, None, None) for name, kind in OLD_SPELLINGS.items()}

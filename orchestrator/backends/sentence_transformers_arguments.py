@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from orchestrator.backends.arguments import Argument, coerce_all, load_arguments
@@ -79,6 +80,7 @@ _AT_LEAST = {
 _SHARES = ("stable_ratio", "shuffle_ratio")
 
 
+@cache
 def all_arguments() -> dict[str, Argument]:
     """Return every argument that `train:` may hold, old spellings included."""
     old = {name: Argument(name, kind, None, None) for name, kind in OLD_SPELLINGS.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from orchestrator.backends.argument_list import ArgumentList, RenderedArgument, build_notes
@@ -157,6 +158,7 @@ def _merge(job: Job, base: str, adapter: str, output: str) -> Command:
     )
 
 
+@cache
 def _all_arguments() -> dict[str, Argument]:
     old = {name: Argument(name, kind, None, None) for name, kind in OLD_SWIFT_SPELLINGS.items()}
     return load_arguments("swift") | old

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orchestrator.backends import BACKENDS
 from orchestrator.data.rows.records import KINDS
-from orchestrator.data.writing.writers import TRAIN_FORMS
+from orchestrator.data.writing.forms import TRAIN_FORMS
 from orchestrator.recipe.losses import LOSSES
 from orchestrator.recipe.schema import Loss
 from orchestrator.workers.cross_encoder.settings import FORMS
