@@ -7,7 +7,7 @@ import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from http import HTTPStatus
 from http.client import HTTPException
 from typing import Any
@@ -19,7 +19,6 @@ from orchestrator.errors import Problem
 from orchestrator.machine.hub import find_endpoint, find_token, is_offline, is_web_address, open_address
 from orchestrator.plan.measuring import find_teacher_spec
 from orchestrator.recipe.plan import Plan
-from orchestrator.recipe.schema import ModelRef
 
 FindMisfits = Callable[[dict[str, Any]], list[Problem]]
 
@@ -28,80 +27,59 @@ _MAX_CONFIG_BYTES = 1_000_000
 _UNREACHABLE = (OSError, ValueError, HTTPException)  # HTTPException: an address such as http://host:none
 
 
-@dataclass(frozen=True)
-class HubQuestion:
-    """What a hub is asked about: the hub id, the variables that its downloader gets, and the ways out.
-
-    `otherwise` is what helps where the hub gives nothing. `allow` is how its user would let pickled weights be loaded;
-    None where they are allowed.
-    """
-
-    hub_id: str
-    env: Mapping[str, str]
-    otherwise: str
-    allow: str | None
-
-
 def check_hub(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001
     """Yield why the model or the teacher cannot be downloaded, and what does not fit in their config.json."""
-    yield from _unreachable_model(job)
-    yield from _unreachable_teacher(job)
 
-
-def _unreachable_model(job: Job) -> list[Problem]:
-    if job.model.is_local or job.smoke:
-        return []
-
-    def check(config: dict[str, Any]) -> list[Problem]:
+    def check_model(config: dict[str, Any]) -> list[Problem]:
         """Return what does not fit: too few dimensions, code that nobody trusts."""
         seen = replace(job, model=learn_from_config(job.model, config))
         return [problem for _, problem in BACKENDS[job.recipe.backend].check_job(seen)]
 
-    return find_hub_problems(_ask_for(job, job.model.location, job.recipe.model, "model"), check)
-
-
-def _unreachable_teacher(job: Job) -> list[Problem]:
-    teacher, said = job.teacher, job.recipe.teacher
-    if teacher is None or said is None or teacher.is_local or job.smoke:
-        return []
-
-    def check(config: dict[str, Any]) -> list[Problem]:
+    def check_teacher(config: dict[str, Any]) -> list[Problem]:
         """Return what does not fit: no head that scores, code that nobody trusts."""
-        spec = find_teacher_spec(replace(job, teacher=learn_from_config(teacher, config)))
+        seen = replace(job, teacher=job.teacher and learn_from_config(job.teacher, config))
+        spec = find_teacher_spec(seen)
         return [spec] if isinstance(spec, Problem) else []
 
-    return find_hub_problems(_ask_for(job, teacher.location, said, "teacher"), check)
+    for key, model, said, check in (
+        ("model", job.model, job.recipe.model, check_model),
+        ("teacher", job.teacher, job.recipe.teacher, check_teacher),
+    ):
+        if model is not None and said is not None and not model.is_local and not job.smoke:
+            name = model.location
+            way = f"give a folder as {key}, set HF_ENDPOINT to a mirror such as https://hf-mirror.com, or try --smoke"
+            allow = None if said.allow_pickle else f"say {key}: {{path: {name}, allow_pickle: true}}"
+            yield from find_hub_problems(name, check, env=job.recipe.launch.env, otherwise=way, allow=allow)
 
 
-def _ask_for(job: Job, hub_id: str, said: ModelRef, key: str) -> HubQuestion:
-    """Return the question about the model that the recipe names at `key`."""
-    otherwise = f"give a folder as {key}, set HF_ENDPOINT to a mirror such as https://hf-mirror.com, or try --smoke"
-    allow = None if said.allow_pickle else f"say {key}: {{path: {hub_id}, allow_pickle: true}}"
-    return HubQuestion(hub_id, job.recipe.launch.env, otherwise, allow)
+def find_hub_problems(
+    hub_id: str, check: FindMisfits, *, env: Mapping[str, str], otherwise: str, allow: str | None
+) -> list[Problem]:
+    """Return why a hub does not give the model, or what `check` says of its config.json.
 
-
-def find_hub_problems(question: HubQuestion, check: FindMisfits) -> list[Problem]:
-    """Return why a hub does not give the model, or what `check` says of its config.json."""
-    location, hint = question.hub_id, question.otherwise
+    `env` are the variables that its downloader gets, `otherwise` what helps where the hub gives nothing, `allow` how
+    its user would let pickled weights be loaded; None where they are allowed.
+    """
     if is_offline(os.environ):
-        return [Problem(f"{location} is not on this machine, and HF_HUB_OFFLINE forbids a download", hint)]
-    endpoint = find_endpoint(question.env, os.environ)
-    url = f"{endpoint.rstrip('/')}/{location}/resolve/main/config.json"
+        return [Problem(f"{hub_id} is not on this machine, and HF_HUB_OFFLINE forbids a download", otherwise)]
+    endpoint = find_endpoint(env, os.environ)
+    url = f"{endpoint.rstrip('/')}/{hub_id}/resolve/main/config.json"
     if not is_web_address(url):
         return [Problem(f"HF_ENDPOINT is no web address: {endpoint}", "it begins with https://")]
     try:
         with open_address(_request(url), _HUB_TIMEOUT_S) as answer:
             config = _parse_config(answer.read(_MAX_CONFIG_BYTES))
     except urllib.error.HTTPError as error:
-        return [_explain_refusal(location, endpoint, error.code, hint)]
+        return [_explain_refusal(hub_id, endpoint, error.code, otherwise)]
     except _UNREACHABLE as error:
         reason = getattr(error, "reason", error)
-        return [Problem(f"{location} is not on this machine, and {endpoint} cannot be reached: {reason}", hint)]
+        return [Problem(f"{hub_id} is not on this machine, and {endpoint} cannot be reached: {reason}", otherwise)]
     if config is None:
         return []
     problems = check(config)
-    if question.allow is not None and _has_only_pickles(url.removesuffix("config.json")):
-        problems = [*problems, _refuse_pickles(location, question.allow)]
+    if allow is not None and _has_only_pickles(url.removesuffix("config.json")):
+        message = f"{hub_id} has no safetensors on the hub: loading a pickle runs code that it brings along"
+        problems = [*problems, Problem(message, f"take a model with safetensors, or {allow}")]
     return problems
 
 
@@ -132,11 +110,6 @@ def _is_absent(url: str) -> bool:
         return error.code == HTTPStatus.NOT_FOUND
     except _UNREACHABLE:
         return False
-
-
-def _refuse_pickles(location: str, allow: str) -> Problem:
-    message = f"{location} has no safetensors on the hub: loading a pickle runs code that it brings along"
-    return Problem(message, f"take a model with safetensors, or {allow}")
 
 
 def _request(url: str) -> urllib.request.Request:

@@ -18,7 +18,7 @@ from typing import Any
 
 from orchestrator.backends.models import BaseModel, find_model, learn_from_config
 from orchestrator.backends.protocol import Job
-from orchestrator.checks.hub import HubQuestion, find_hub_problems
+from orchestrator.checks.hub import find_hub_problems
 from orchestrator.checks.model_files import find_folder_problems, find_uses, local_models
 from orchestrator.errors import PreflightError, Problem
 from orchestrator.machine.files import write_json
@@ -165,7 +165,8 @@ def _find_problems(named: NamedModel) -> Iterator[Problem]:
         return [problem for problem in found if problem is not None]
 
     allow = None if permissions.pickles else permissions.allow
-    yield from find_hub_problems(HubQuestion(model.location, named.variables, _ELSEWHERE, allow), find_misfits)
+    env = named.variables
+    yield from find_hub_problems(model.location, find_misfits, env=env, otherwise=_ELSEWHERE, allow=allow)
 
 
 def _find_untrusted(model: BaseModel, permissions: Permissions) -> Problem | None:

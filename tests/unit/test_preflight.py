@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from orchestrator.backends import BACKENDS
 from orchestrator.backends.models import BaseModel
-from orchestrator.checks.hub import _unreachable_model, _unreachable_teacher
+from orchestrator.checks.hub import check_hub
 from orchestrator.checks.packages import _missing_packages
 from orchestrator.machine.hardware import Hardware
 from tests.jobs import build_imagined_job
@@ -47,9 +48,8 @@ def ask(serve):
     def ask(code: int, body: str):
         serve(code, body)
         name = "Qwen/Qwen3-Embedding-0.6B"
-        return _unreachable_model(
-            build_imagined_job("qwen3_embedding_full", BaseModel(name, name, None, "decoder", None), GPU)
-        )
+        model = BaseModel(name, name, None, "decoder", None)
+        return list(check_hub(build_imagined_job("qwen3_embedding_full", model, GPU), None))
 
     return ask
 
@@ -60,7 +60,8 @@ def ask_teacher(serve, build_toy_job):
 
     def ask_teacher(code: int, body: str, teacher: str = "{path: owner/name, family: encoder, native: cross-encoder}"):
         serve(code, body)
-        return _unreachable_teacher(build_toy_job(DISTILLED.replace("TEACHER", teacher)))
+        job = build_toy_job(DISTILLED.replace("TEACHER", teacher))
+        return list(check_hub(replace(job, model=replace(job.model, folder=Path())), None))
 
     return ask_teacher
 
@@ -105,7 +106,7 @@ def test_an_endpoint_that_is_no_address_is_said(monkeypatch):
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     name = "Qwen/Qwen3-Embedding-0.6B"
     model = BaseModel(name, name, None, "decoder", None)
-    found = _unreachable_model(build_imagined_job("qwen3_embedding_full", model, GPU))
+    found = list(check_hub(build_imagined_job("qwen3_embedding_full", model, GPU), None))
     assert "http://127.0.0.1:none cannot be reached" in found[0].message
 
 
@@ -132,10 +133,11 @@ def test_a_teacher_that_is_not_on_the_hub_is_said(ask_teacher):
 def test_a_teacher_that_is_here_or_tiny_is_not_asked_for(monkeypatch, build_toy_job, tmp_path):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     job = build_toy_job(DISTILLED.replace("TEACHER", "Qwen/Qwen3-Reranker-4B"))
-    (problem,) = _unreachable_teacher(job)
+    job = replace(job, model=replace(job.model, folder=tmp_path))
+    (problem,) = check_hub(job, None)
     assert "give a folder as teacher" in problem.hint
-    assert _unreachable_teacher(replace(job, teacher=replace(job.teacher, folder=tmp_path))) == []
-    assert _unreachable_teacher(replace(job, smoke=True)) == []
+    assert list(check_hub(replace(job, teacher=replace(job.teacher, folder=tmp_path)), None)) == []
+    assert list(check_hub(replace(job, smoke=True), None)) == []
 
 
 @pytest.mark.parametrize("name", ["accelerate", "datasets", "sentence-transformers"])
