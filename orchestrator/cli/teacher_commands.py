@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -210,31 +210,28 @@ def data_mine_command(
     )
     done = mine_files(plan, output, force=force)
     if as_json:
-        print_json("data mine", _describe_mined(output, done))
+        given, made = asdict(done.given), asdict(done.made)
+        print_json(
+            "data mine",
+            {
+                "output": str(output),
+                "ledger": str(done.ledger),
+                "lineage": str(done.lineage),
+                **{name: given[name] for name in ("queries", "documents", "dropped")},
+                "rows": made["rows_written"],
+                **{name: made[name] for name in ("mined", "queries_with_too_few", "queries_with_none")},
+                "candidates_excluded": done.excluded,
+                "warnings": list(done.warnings),
+            },
+        )
         return
     for warning in done.warnings:
         say(f"warning: {warning}", err=True)
-    say(f"{output}: {done.made.rows} rows, {done.made.negatives} mined negatives of {done.given.documents} documents")
+    found = f"{done.made.mined} mined negatives of {done.given.documents} documents"
+    say(f"{output}: {done.made.rows_written} rows, {found}")
     for name, count in done.excluded.items():
         say(f"--{name.replace('_', '-')} excluded {count} candidates")
     say(f"what was done: {done.ledger}; ranks and scores: {done.lineage}")
-
-
-def _describe_mined(output: Path, done: Any) -> dict[str, Any]:
-    return {
-        "output": str(output),
-        "ledger": str(done.ledger),
-        "lineage": str(done.lineage),
-        "queries": done.given.queries,
-        "documents": done.given.documents,
-        "dropped": done.given.dropped,
-        "rows": done.made.rows,
-        "mined": done.made.negatives,
-        "queries_with_too_few": done.made.with_too_few,
-        "queries_with_none": done.made.with_none,
-        "candidates_excluded": done.excluded,
-        "warnings": list(done.warnings),
-    }
 
 
 def _require_each_once(columns: dict[str, str]) -> dict[str, str]:

@@ -25,14 +25,11 @@ def describe_sums(ledger: Ledger) -> list[str]:
     """Return one line a side, which adds up."""
     lines = []
     for name, side in ledger.sides.items():
-        parts = [f"{side.kept} kept"]
-        if side.moved_to_eval:
-            parts.append(f"{side.moved_to_eval} moved to eval")
-        if side.moved_to_validation:
-            parts.append(f"{side.moved_to_validation} moved to validation")
-        if side.merged:
-            parts.append(f"{side.merged} merged")
-        parts += [f"{count} {code}" for code, count in side.dropped.items()]
+        moved = {"moved to eval": side.moved_to_eval, "moved to validation": side.moved_to_validation}
+        counts = {what: count for what, count in (moved | {"merged": side.merged}).items() if count} | dict(
+            side.dropped
+        )
+        parts = [f"{side.kept} kept", *(f"{count} {what}" for what, count in counts.items())]
         lines.append(f"{name}: {side.rows_in} rows in = {' + '.join(parts)}")
     return lines
 
@@ -58,17 +55,34 @@ def describe_report(report: CheckReport) -> str:
 
 
 def _describe_statistics(stats: dict[str, Any]) -> list[str]:
-    scripts = ", ".join(f"{name} {count}" for name, count in list(stats["scripts"].items())[:_SCRIPTS_SHOWN])
     if "labels" in stats:
-        lines = _describe_labelled(stats)
+        groups = stats["groups"]
+        found = groups["documents"]
+        documents = {"min": found["lowest"], "mean": found["mean"], "max": found["highest"]}
+        lines = [
+            f"{stats['queries']} different queries, {stats['documents']} documents",
+            f"a query: {_describe_per_row(documents)} documents",
+            _describe_comparable(groups),
+            *_describe_distribution(stats["labels"]),
+        ]
     elif "scores" in stats:
-        lines = _describe_pairs(stats)
+        lines = [f"{stats['queries']} different first texts", _describe_scores(stats["scores"])]
     elif "turns" in stats:
-        lines = _describe_chats(stats)
+        lines = [
+            f"{stats['queries']} different questions, {stats['with_system']} rows with a system message",
+            f"a row: {_describe_per_row(stats['turns_per_row'])} answers",
+        ]
     else:
-        lines = _describe_groups(stats)
+        positives, negatives = (_describe_per_row(stats[f"{name}_per_row"]) for name in ("positives", "negatives"))
+        lines = [
+            f"{stats['queries']} different queries, {stats['positives']} positives, {stats['negatives']} negatives",
+            f"a row: {positives} positives, {negatives} negatives",
+        ]
+    chars = [(key.removesuffix("_chars"), found) for key, found in stats.items() if key.endswith("_chars")]
+    lines.append("characters: " + "; ".join(_describe_spread(name, found) for name, found in chars))
     if "teacher" in stats:
-        lines += _describe_teacher(stats["teacher"])
+        lines.append(_describe_teacher(stats["teacher"]))
+    scripts = ", ".join(f"{name} {count}" for name, count in list(stats["scripts"].items())[:_SCRIPTS_SHOWN])
     lines.append(f"scripts: {scripts}")
     if tokens := stats.get("tokens"):
         lines.append(f"tokens: {_describe_tokens(tokens)}")
@@ -85,7 +99,7 @@ def describe_supervision(stats: dict[str, Any]) -> list[str]:
             first, *bars = _describe_distribution(side["labels"])
             lines += [f"{name} {first}", *bars, f"{name} {_describe_comparable(side['groups'])}"]
         if "teacher" in side:
-            lines += [f"{name} {line}" for line in _describe_teacher(side["teacher"])]
+            lines.append(f"{name} {_describe_teacher(side['teacher'])}")
     return lines
 
 
@@ -109,59 +123,20 @@ def _describe_distribution(labels: dict[str, Any]) -> list[str]:
     return [f"labels: {labels['lowest']:g} to {labels['highest']:g} (mean {labels['mean']:.2f})", *bars]
 
 
-def _describe_labelled(stats: dict[str, Any]) -> list[str]:
-    groups = stats["groups"]
-    documents = {
-        new: groups["documents"][old] for new, old in (("min", "lowest"), ("mean", "mean"), ("max", "highest"))
-    }
-    query, document = (_describe_spread(name, stats[f"{name}_chars"]) for name in ("query", "document"))
-    return [
-        f"{stats['queries']} different queries, {stats['documents']} documents",
-        f"a query: {_describe_per_row(documents)} documents",
-        _describe_comparable(groups),
-        *_describe_distribution(stats["labels"]),
-        f"characters: {query}; {document}",
-    ]
-
-
-def _describe_teacher(teacher: dict[str, Any]) -> list[str]:
-    false = teacher["false_negatives"]
-    line = f"teacher scores: {teacher['lowest']:.4g} to {teacher['highest']:.4g} (mean {teacher['mean']:.4g})"
-    if false["of_negatives"]:
-        line += f"; {false['negatives']} of {false['of_negatives']} negatives score above a positive of their row"
-        line += f" ({false['rows']} rows)" if false["rows"] else ""
-    return [line]
-
-
-def _describe_groups(stats: dict[str, Any]) -> list[str]:
-    positives, negatives = (_describe_per_row(stats[f"{name}_per_row"]) for name in ("positives", "negatives"))
-    query, document = (_describe_spread(name, stats[f"{name}_chars"]) for name in ("query", "document"))
-    return [
-        f"{stats['queries']} different queries, {stats['positives']} positives, {stats['negatives']} negatives",
-        f"a row: {positives} positives, {negatives} negatives",
-        f"characters: {query}; {document}",
-    ]
-
-
-def _describe_pairs(stats: dict[str, Any]) -> list[str]:
-    scores = stats["scores"]
+def _describe_scores(scores: dict[str, Any]) -> str:
     line = f"scores: {scores['min']:g} to {scores['max']:g} (mean {scores['mean']:.2f})"
     if scores["distinct"] and len(scores["distinct"]) <= _SCORES_SHOWN:
         line += ": " + ", ".join(f"{found['score']:g} in {found['rows']} rows" for found in scores["distinct"])
-    return [
-        f"{stats['queries']} different first texts",
-        line,
-        f"characters: {_describe_spread('text', stats['text_chars'])}",
-    ]
+    return line
 
 
-def _describe_chats(stats: dict[str, Any]) -> list[str]:
-    prompt, answer = (_describe_spread(name, stats[f"{name}_chars"]) for name in ("prompt", "answer"))
-    return [
-        f"{stats['queries']} different questions, {stats['with_system']} rows with a system message",
-        f"a row: {_describe_per_row(stats['turns_per_row'])} answers",
-        f"characters: {prompt}; {answer}",
-    ]
+def _describe_teacher(teacher: dict[str, Any]) -> str:
+    above = teacher["false_negatives"]
+    line = f"teacher scores: {teacher['lowest']:.4g} to {teacher['highest']:.4g} (mean {teacher['mean']:.4g})"
+    if above["of_negatives"]:
+        line += f"; {above['negatives']} of {above['of_negatives']} negatives score above a positive of their row"
+        line += f" ({above['rows']} rows)" if above["rows"] else ""
+    return line
 
 
 def _describe_tokens(tokens: dict[str, Any]) -> str:

@@ -33,7 +33,6 @@ from orchestrator.data.rows.shapes import Row, read_scores_as_labels
 from orchestrator.data.rows.texts import (
     BadRowError,
     bad_row,
-    build_fault,
     find_surrogate,
     is_blank,
     is_finite_number,
@@ -46,6 +45,7 @@ from orchestrator.data.writing.writers import FileSet, format_line
 from orchestrator.errors import DataError
 from orchestrator.recipe.relevance import is_relevant
 
+_TEXT_ROW = 'a row is {"text": "…"}'
 _BOM = b"\xef\xbb\xbf"
 QUERIES_NAME, CORPUS_NAME, MINED_NAME = "queries.jsonl", "corpus.jsonl", "mined.jsonl"
 
@@ -66,25 +66,25 @@ class MiningRows:
 
 @dataclass(frozen=True)
 class MiningInput:
-    """What the files hold: counts, and each file with its hash."""
+    """What the files hold, by the names of the ledger's counts, and each file with its hash."""
 
-    queries: int
-    without_positive: int
-    documents: int
     rows: int
     dropped: dict[str, int]
+    documents: int
+    queries: int
+    queries_without_positive: int
     inputs: tuple[dict[str, Any], ...]
 
 
-@dataclass(frozen=True)
+@dataclass
 class MiningOutput:
-    """What was written: rows, and the queries that have fewer mined negatives than asked for, or none at all."""
+    """What was written, by the names of the ledger's counts; too few mined negatives are fewer than asked for."""
 
-    rows: int
-    negatives: int
-    with_too_few: int
-    with_none: int
-    positives_removed: int
+    rows_written: int = 0
+    mined: int = 0
+    queries_with_too_few: int = 0
+    queries_with_none: int = 0
+    positives_removed: int = 0
 
 
 @dataclass
@@ -139,13 +139,33 @@ class _Gathering:
         return found
 
     def take_corpus(self, path: Path) -> None:
-        source = CorpusFile(path)
-        for line, text in source.texts():
-            if isinstance(text, Fault):
-                self.bad.add(text, path, line)
-            else:
-                self._number(text)
+        """Take every text of rows of {"text"}, or the lines of a .txt file that are not empty."""
+        if path.suffix.lower() == ".txt":
+            self._note(path, "corpus", *self._take_lines(path))
+            return
+        source = open_source(path)
+        for line in source.rows():
+            try:
+                self._number(_read_text(line))
+            except BadRowError as error:
+                self.bad.add(error.fault, path, line.line)
         self._note(path, "corpus", source.rows_in, source.sha256)
+
+    def _take_lines(self, path: Path) -> tuple[int, str]:
+        """Return the number of texts and the file's hash. Raises DataError when the file cannot be read."""
+        require_readable(path, ending=".jsonl")
+        rows, state = 0, hashlib.sha256()
+        try:
+            with path.open("rb") as stream:
+                for line, raw in enumerate(stream, 1):
+                    state.update(raw)
+                    text = _decode(raw.removeprefix(_BOM), path, line).strip()
+                    if not is_blank(text):
+                        rows += 1
+                        self._number(text)
+        except OSError as error:
+            raise refuse("not-readable", f"the file cannot be read: {error.strerror}", path) from error
+        return rows, state.hexdigest()
 
     def _is_relevant(self, hit: Row, found: Judged) -> bool:
         if found.form == "ranking":  # its labels are 1 and 0 whatever the scale of others
@@ -211,12 +231,12 @@ def gather_for_mining(rows: MiningRows, folder: Path) -> MiningInput:
             queries.write(format_line(line))
         files.commit()
     return MiningInput(
-        queries=len(found),
-        without_positive=len(gathering.queries) - len(found),
-        documents=len(gathering.documents),
-        rows=gathering.rows_in,
-        dropped=dict(sorted(gathering.bad.counts.items())),
-        inputs=tuple(gathering.inputs),
+        gathering.rows_in,
+        dict(sorted(gathering.bad.counts.items())),
+        len(gathering.documents),
+        len(found),
+        len(gathering.queries) - len(found),
+        tuple(gathering.inputs),
     )
 
 
@@ -228,16 +248,16 @@ def write_mined_rows(
     `folder` holds what `gather_for_mining` wrote and what the search found (mined.jsonl); `streams` are those of the
     rows and of their lineage. A query without any negative is left out.
     """
-    rows, negatives, too_few, none, removed = 0, 0, 0, 0, 0
+    made = MiningOutput()
     with (folder / CORPUS_NAME).open("rb") as corpus:
         texts = _Texts(corpus)
         for query, finds in zip(_lines(folder / QUERIES_NAME), _lines(folder / MINED_NAME), strict=True):
             kept = query["negatives"] if keep_negatives else []
             found = [find for find in finds["negatives"] if find["document"] not in query["positives"]]
-            removed += len(finds["negatives"]) - len(found)
+            made.positives_removed += len(finds["negatives"]) - len(found)
             new = [find for find in found if find["document"] not in kept]
-            too_few += 0 < len(found) < wanted
-            none += not found
+            made.queries_with_too_few += 0 < len(found) < wanted
+            made.queries_with_none += not found
             if not kept and not new:
                 continue
             numbers = [*kept, *(find["document"] for find in new)]
@@ -250,8 +270,9 @@ def write_mined_rows(
             }
             streams[0].write(format_line(row))
             streams[1].write(format_line(lineage))
-            rows, negatives = rows + 1, negatives + len(new)
-    return MiningOutput(rows, negatives, too_few, none, removed)
+            made.rows_written += 1
+            made.mined += len(new)
+    return made
 
 
 class _Texts:
@@ -280,54 +301,27 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(raw)
 
 
-@dataclass
-class CorpusFile:
-    """One file of documents; `rows_in` and `sha256` are complete when `texts` has ended."""
-
-    path: Path
-    rows_in: int = 0
-    sha256: str = ""
-
-    def texts(self) -> Iterator[tuple[int, str | Fault]]:
-        """Yield line and text, or why a row has none. Raises DataError when the file cannot be read."""
-        if self.path.suffix.lower() == ".txt":
-            yield from self._plain_lines()
-            return
-        source = open_source(self.path)
-        for row in source.rows():
-            yield row.line, row.fault or _read_text(row.value)
-        self.rows_in, self.sha256 = source.rows_in, source.sha256
-
-    def _plain_lines(self) -> Iterator[tuple[int, str | Fault]]:
-        """Yield the lines that are not empty; each is one document."""
-        require_readable(self.path, ending=".jsonl")
-        state = hashlib.sha256()
-        try:
-            with self.path.open("rb") as stream:
-                for line, raw in enumerate(stream, 1):
-                    state.update(raw)
-                    text = self._decode(raw.removeprefix(_BOM), line).strip()
-                    if not is_blank(text):
-                        self.rows_in += 1
-                        yield line, text
-        except OSError as error:
-            raise refuse("not-readable", f"the file cannot be read: {error.strerror}", self.path) from error
-        self.sha256 = state.hexdigest()
-
-    def _decode(self, raw: bytes, line: int) -> str:
-        try:
-            return raw.decode()
-        except UnicodeDecodeError as error:
-            wrong = NotUtf8Error(line, f"byte {error.start + 1} of the line is not UTF-8", raw)
-            raise build_encoding_error(self.path, wrong, raw[:SAMPLE_BYTES]) from error
+def _decode(raw: bytes, path: Path, line: int) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        wrong = NotUtf8Error(line, f"byte {error.start + 1} of the line is not UTF-8", raw)
+        raise build_encoding_error(path, wrong, raw[:SAMPLE_BYTES]) from error
 
 
-def _read_text(value: Any) -> str | Fault:
-    text = value.get("text") if isinstance(value, dict) else value
-    if isinstance(value, dict) and "text" not in value:
-        return build_fault("missing-key", 'the key "text" is missing', 'a row is {"text": "…"}')
+def _read_text(line: Line) -> str:
+    """Return the text of a row of a corpus. Raises BadRowError."""
+    if line.fault:
+        raise BadRowError(line.fault)
+    text = line.value
+    if isinstance(text, dict):
+        if "text" not in text:
+            raise bad_row("missing-key", 'the key "text" is missing', _TEXT_ROW)
+        text = text["text"]
     if not isinstance(text, str):
-        return build_fault("wrong-type", f'"text" is {name_type(text)}, not a string', 'a row is {"text": "…"}')
+        raise bad_row("wrong-type", f'"text" is {name_type(text)}, not a string', _TEXT_ROW)
     if fault := find_surrogate([('"text"', text)]):
-        return fault
-    return build_fault("empty-text", '"text" is empty or white space') if is_blank(text) else text
+        raise BadRowError(fault)
+    if is_blank(text):
+        raise bad_row("empty-text", '"text" is empty or white space')
+    return text

@@ -161,7 +161,7 @@ def mine_files(plan: MiningPlan, out: Path, *, force: bool = False) -> Mined:
                 wanted=plan.settings.num_negatives,
                 keep_negatives=plan.keep_negatives,
             )
-            if not made.negatives:
+            if not made.mined:
                 raise DataError(
                     "no negative was found for any query", hint="lower --range-min, or loosen the margins and scores"
                 )
@@ -238,17 +238,18 @@ def _warn(plan: MiningPlan, given: MiningInput, made: MiningOutput) -> tuple[str
             f"the corpus has {given.documents} documents, fewer than --range-max {plan.settings.range_max}: every "
             "document is a candidate, however far it is"
         )
-    if made.with_too_few:
-        found.append(f"{made.with_too_few} queries have fewer than {plan.settings.num_negatives} negatives")
-    if made.with_none:
+    if made.queries_with_too_few:
+        found.append(f"{made.queries_with_too_few} queries have fewer than {plan.settings.num_negatives} negatives")
+    if made.queries_with_none:
         what = "keep their own" if plan.keep_negatives else "are left out"
-        found.append(f"{made.with_none} queries have no mined negative, and {what}")
-    if given.without_positive:
-        found.append(f"{given.without_positive} queries have no positive, and are left out")
+        found.append(f"{made.queries_with_none} queries have no mined negative, and {what}")
+    if given.queries_without_positive:
+        found.append(f"{given.queries_without_positive} queries have no positive, and are left out")
     return tuple(found)
 
 
 def _build_ledger(plan: MiningPlan, given: MiningInput, made: MiningOutput, facts: dict[str, Any]) -> dict[str, Any]:
+    counts = {name: value for name, value in asdict(given).items() if name != "inputs"}
     return {
         "version": LEDGER_VERSION,
         "settings": {**asdict(plan.settings), "keep_negatives": plan.keep_negatives},
@@ -260,18 +261,6 @@ def _build_ledger(plan: MiningPlan, given: MiningInput, made: MiningOutput, fact
         "device": facts["device"],
         "versions": facts["versions"],
         "inputs": list(given.inputs),
-        "counts": {
-            "rows": given.rows,
-            "dropped": given.dropped,
-            "documents": given.documents,
-            "queries": given.queries,
-            "queries_without_positive": given.without_positive,
-            "rows_written": made.rows,
-            "mined": made.negatives,
-            "queries_with_too_few": made.with_too_few,
-            "queries_with_none": made.with_none,
-            "positives_removed": made.positives_removed,
-            # the library counts what an earlier limit has excluded for min_score once more
-            "candidates_excluded": facts["excluded"],
-        },
+        # the library counts what an earlier limit has excluded for min_score once more
+        "counts": {**counts, **asdict(made), "candidates_excluded": facts["excluded"]},
     }

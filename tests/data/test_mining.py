@@ -86,7 +86,7 @@ def test_labels_are_scaled_and_half_is_relevant(tmp_path, files):
 def test_a_query_without_a_positive_is_counted_and_left_out(tmp_path, files, row):
     path = files.lines("train.jsonl", row(1), {"query": "q", "content": "a", "label": 0})
     given, queries, texts = collect(tmp_path, path)
-    assert (given.without_positive, list(queries)) == (1, ["question 1"])
+    assert (given.queries_without_positive, list(queries)) == (1, ["question 1"])
     assert "a" in texts
 
 
@@ -167,7 +167,7 @@ def test_finds_become_rows_with_their_lineage(tmp_path, files, row):
         "query": "question 1", "positive_scores": [0.9], "kept": 0,
         "mined": [{"rank": 6, "score": 0.5}, {"rank": 5, "score": 0.5}],
     }  # fmt: skip
-    assert (made.rows, made.negatives, made.with_too_few, made.with_none) == (2, 3, 1, 0)
+    assert (made.rows_written, made.mined, made.queries_with_too_few, made.queries_with_none) == (2, 3, 1, 0)
 
 
 def test_the_rows_own_negatives_are_kept_in_front_and_not_repeated(tmp_path, files, row):
@@ -176,14 +176,14 @@ def test_the_rows_own_negatives_are_kept_in_front_and_not_repeated(tmp_path, fil
     assert rows[0]["neg"] == ["other 1", "more 1", "other 2"]
     assert (lineage[0]["kept"], len(lineage[0]["mined"])) == (2, 1)
     assert rows[1]["neg"] == ["other 2", "more 2"]
-    assert (made.negatives, made.with_none) == (1, 1)
+    assert (made.mined, made.queries_with_none) == (1, 1)
 
 
 def test_a_query_without_any_negative_is_left_out_and_counted(tmp_path, files, row):
     collect(tmp_path, files.lines("train.jsonl", row(1), row(2)))
     rows, lineage, made = join(tmp_path, [[], [1, 2]])
     assert [found["query"] for found in rows] == [found["query"] for found in lineage] == ["question 2"]
-    assert made.with_none == 1
+    assert made.queries_with_none == 1
 
 
 def test_a_positive_that_a_search_returns_is_taken_out(tmp_path, files, row):
