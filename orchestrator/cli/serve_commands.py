@@ -100,7 +100,7 @@ def _print_command(artefact: Artefact, backend: str, address: Address, key: str 
 
 
 def _serve(artefact: Artefact, backend: str, address: Address, key: str | None, *, timeout_s: float) -> None:
-    from orchestrator.run.stopping import counted_interrupts
+    from orchestrator.run.interrupts import counted_interrupts
     from orchestrator.serving.client import Client
     from orchestrator.serving.commands import build_command
     from orchestrator.serving.foreground import started, wait_until_over
@@ -130,7 +130,7 @@ def _serve(artefact: Artefact, backend: str, address: Address, key: str | None, 
 def _check(
     artefact: Artefact, backend: str, address: Address, key: str | None, *, timeout_s: float, as_json: bool
 ) -> None:
-    from orchestrator.run.stopping import counted_interrupts
+    from orchestrator.run.interrupts import counted_interrupts
     from orchestrator.serving.check import check_server, format_table, load_probes
     from orchestrator.serving.client import Client
     from orchestrator.serving.commands import build_command

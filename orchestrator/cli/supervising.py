@@ -12,10 +12,10 @@ def supervise(plan: Plan, run: RunDir, *, quiet: bool) -> RunOutcome:
     """Run every stage of a plan that is not done, telling its progress unless `quiet`."""
     from orchestrator.cli.progress import choose_listener
     from orchestrator.run.loop import run_plan
-    from orchestrator.run.stopping import Patience
+    from orchestrator.run.stopping import StopTimeouts
 
     say(f"run folder: {run.root}", err=True)
     seconds = plan.recipe.get("launch", {}).get("stop_patience_s")
-    patience = Patience(interrupt_s=seconds) if seconds is not None else Patience()
+    timeouts = StopTimeouts(interrupt_s=seconds) if seconds is not None else StopTimeouts()
     with choose_listener(plan, quiet=quiet) as listener:
-        return run_plan(plan, run, listener=listener, patience=patience)
+        return run_plan(plan, run, listener=listener, timeouts=timeouts)

@@ -163,7 +163,14 @@ _BLOCKS = 256
 
 
 def hash_path(path: Path) -> str:
-    """Return the hash of a file's or a folder's content; ABSENT when there is nothing, or a pipe or device."""
+    """Return the hash of a file's or a folder's content; ABSENT when there is nothing, or a pipe or device.
+
+    Times never count. A file counts with its whole content up to 64 MiB. Of a larger one (weights) count its size, its
+    first and last MiB, and 256 blocks of 64 KiB spread evenly: a merge changes layers in the middle, while embeddings
+    and norms at the two ends stay equal. A folder counts with the sorted relative paths and hashes of its files; links
+    are followed. README.md in a folder does not count: it is for people, and the report adds its figures to the
+    packaged model's.
+    """
     if path.is_dir():
         rows = [(str(file.relative_to(path)), hash_path(file)) for file in _list_files(path)]
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()

@@ -102,7 +102,7 @@ def _say(text: Text, *values: object, **named: object) -> str:
 
 def _stall_error(stage: Stage, folder: StageDir, ending: Ending, stall: Stall, resume: str) -> OrchError:
     since = datetime.fromtimestamp(stall.since).astimezone().isoformat(sep=" ", timespec="seconds")
-    what = _say(NOTHING_NEW if stall.kind == "news" else NO_STEP)
+    what = _say(NOTHING_NEW if stall.kind == "output" else NO_STEP)
     message = _say(STALLED, stage=stage.name, what=what, seconds=stall.seconds, since=since)
     message += _say(STALLED_AT, ending.at) if ending.at else _say(STALLED_THERE)
     for pid in ending.stacks.suspended:
@@ -220,7 +220,7 @@ def explain_end(stage: Stage, failure: Failure) -> OrchError:
         return failure.error
     problem = failure.error.problems[0]
     tried = "; ".join(fallback.title for fallback in stage.fallbacks)
-    message = f"{problem.message}\n  smaller batches were tried, to no avail: {tried}"
+    message = f"{problem.message}\n  smaller batches were tried, and failed too: {tried}"
     return StageFailedError(message, hint=problem.hint, where=problem.where, name=problem.name)
 
 

@@ -27,6 +27,8 @@ _BUILD = "build.ninja"
 def clear_stale_build_locks(env: dict[str, str], processes: Processes) -> list[str]:
     """Remove the locks of builds in the folder that `env` names, unless a live process works with that folder.
 
+    torch/utils/file_baton.py marks a build with a file named `lock` that nobody owns: whoever is killed while PyTorch
+    or DeepSpeed compiles an extension leaves it, and the next process polls for its removal without end.
     Only a folder that the plan itself names is touched: in it nobody but Orch's stages builds. Other files are called
     `lock` too: only an empty one beside a build's own file goes, and none that somebody holds. Returns a sentence for
     each lock that was removed.

@@ -34,6 +34,7 @@ from orchestrator.recipe.plan import Plan, Stage
 from orchestrator.recipe.schema import Watch
 from orchestrator.run.failures import GO_ON, STOPPED_AT, Failure, build_failure, explain_end, find_next
 from orchestrator.run.folder import refuse_links
+from orchestrator.run.interrupts import Interrupts, counted_interrupts
 from orchestrator.run.launching import clear_stale_build_locks, spawn_stage, write_plan, write_script
 from orchestrator.run.resume import find_missing_outputs, prepare_attempt, stage_digest
 from orchestrator.run.state import (
@@ -41,19 +42,19 @@ from orchestrator.run.state import (
     RunState,
     StageResult,
     explain_os_error,
-    find_leftover,
+    find_orphan,
     find_state,
     held_lock,
     load_launch,
     load_result,
     read_exit_code,
-    show_life,
+    touch_heartbeat,
     write_launch,
     write_result,
     write_state,
 )
-from orchestrator.run.stopping import PATIENCE, Clock, Interrupts, Patience, counted_interrupts, stop_stage
-from orchestrator.run.watch import Limits, Surroundings, watch_stage
+from orchestrator.run.stopping import Clock, StopTimeouts, SupervisorDeps, end_orphan, stop_stage
+from orchestrator.run.watch import Limits, watch_stage
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class _Run:
 
     plan: Plan
     folder: RunDir
-    edges: Surroundings
+    deps: SupervisorDeps
     state: RunState
     watch: Watch
     poll_s: float
@@ -144,7 +145,7 @@ def run_plan(
     processes: Processes = process,
     listener: Listener | None = None,
     interrupts: Interrupts | None = None,
-    patience: Patience = PATIENCE,
+    timeouts: StopTimeouts | None = None,
     stall_s: float | None = None,
     poll_s: float = 0.2,
 ) -> RunOutcome:
@@ -164,12 +165,14 @@ def run_plan(
         refuse_links(plan, run_dir)
         counted = interrupts or stack.enter_context(counted_interrupts())
         events = EventLog(run_dir.events_jsonl, clock.time, listener)
-        edges = Surroundings(processes, clock, counted, events.emit, lambda: show_life(run_dir), patience)
+        deps = SupervisorDeps(
+            processes, clock, counted, timeouts or StopTimeouts(), events.emit, lambda: touch_heartbeat(run_dir)
+        )
         state = RunState("running", started=clock.time())
         watch = load_watch(plan)
         if stall_s is not None:
             watch = watch.model_copy(update={"stall_timeout_s": stall_s})
-        run = _Run(plan, run_dir, edges, state, watch, poll_s)
+        run = _Run(plan, run_dir, deps, state, watch, poll_s)
         try:
             outcome = _run_stages(run)
         except OrchError as error:
@@ -180,13 +183,13 @@ def run_plan(
             _close(run, "failed", failure)
             raise failure from error
         write_state(run_dir, replace(state, status="done", exit_code=outcome.exit_code, finished=clock.time()))
-        edges.emit(RunFinished("done", outcome.exit_code))
+        deps.emit(RunFinished("done", outcome.exit_code))
         return outcome
 
 
 def _run_stages(run: _Run) -> RunOutcome:
     write_plan(run.plan, run.folder)
-    run.edges.emit(RunStarted(run.plan.name, tuple(stage.name for stage in run.plan.stages)))
+    run.deps.emit(RunStarted(run.plan.name, tuple(stage.name for stage in run.plan.stages)))
     running = _find_running(run)
     write_state(run.folder, _with_child(run, running.stage, running.child) if running else run.state)
     outcomes: list[StageOutcome] = []
@@ -199,13 +202,13 @@ def _run_stages(run: _Run) -> RunOutcome:
         digest = stage_digest(run.plan, stage)
         done = _find_done(run, stage, digest)
         if done:
-            run.edges.emit(StageSkipped(stage.name))
+            run.deps.emit(StageSkipped(stage.name))
             outcomes.append(StageOutcome(stage.name, "skipped", done.exit_code, done.seconds, done.attempts))
             continue
         if running:  # what it works on is about to change
-            _stop_leftover(run, running.child, running.stage.name)
+            _end_orphan(run, running.child, running.stage.name)
             running = None
-        if run.edges.interrupts.count:
+        if run.deps.interrupts.count:
             raise _interrupted(run, stage)
         outcomes.append(_launch(run, stage, digest))
     return RunOutcome(run.folder, tuple(outcomes))
@@ -213,37 +216,26 @@ def _run_stages(run: _Run) -> RunOutcome:
 
 def _find_running(run: _Run) -> _Running | None:
     """Return the process that a killed supervisor left, if it does what the plan asks; end any other."""
-    left = find_leftover(run.folder, run.edges.processes)
+    left = find_orphan(run.folder, run.deps.processes)
     if left is None:
         return None
     record = load_launch(run.folder.stage(left.stage))
     stage = next((stage for stage in run.plan.stages if stage.name == left.stage), None)
-    alive = run.edges.processes.is_alive(left.child.pid, left.child.start)
+    alive = run.deps.processes.is_alive(left.child.pid, left.child.start)
     if alive and stage and record and record.token == left.child.token:
         if record.digest == stage_digest(run.plan, stage):
             return _Running(stage, left.child, record)
-        run.edges.emit(Message("warning", "still runs with another plan or other inputs: stopped", stage.name))
-    _stop_leftover(run, left.child, left.stage)
+        run.deps.emit(Message("warning", "still runs with another plan or other inputs: stopped", stage.name))
+    _end_orphan(run, left.child, left.stage)
     return None
 
 
-def _stop_leftover(run: _Run, child: Child, stage: str) -> None:
-    edges = run.edges
-    members = edges.processes.find_members(child)
+def _end_orphan(run: _Run, child: Child, stage: str) -> None:
+    members = run.deps.processes.find_members(child)
     if not members:
         return
-    ended = not edges.processes.is_alive(child.pid, child.start)  # these outlived their launcher: its code stands
-    edges.emit(Message("warning", f"ends processes {', '.join(map(str, members))} of an earlier attempt", stage))
-    left = stop_stage(
-        child,
-        processes=edges.processes,
-        clock=edges.clock,
-        patience=edges.patience,
-        hurry=lambda: edges.interrupts.count > 1,
-    )
-    if not ended:
-        run.folder.stage(stage).exit_code.unlink(missing_ok=True)
-    if left:
+    run.deps.emit(Message("warning", f"ends processes {', '.join(map(str, members))} of an earlier attempt", stage))
+    if left := end_orphan(child, run.folder.stage(stage), run.deps):
         raise RunFolderError(
             f"processes {', '.join(map(str, left))} of {stage} are still there and cannot be killed",
             hint="they hang in the kernel (a dead network disk or device); resume when they are gone",
@@ -264,7 +256,7 @@ def _find_done(run: _Run, stage: Stage, digest: str) -> StageResult | None:
     log = run.log(stage, record)
     log.read_events(0.0, at_end=True)
     if log.fatal:
-        run.edges.emit(Message("warning", f"ended unseen, and is not done: {log.fatal.message}", stage.name))
+        run.deps.emit(Message("warning", f"ended unseen, and is not done: {log.fatal.message}", stage.name))
         return None
     return _conclude(run, stage, record, code, max(0.0, folder.exit_code.stat().st_mtime - record.started))
 
@@ -274,14 +266,14 @@ def _adopt(run: _Run, running: _Running) -> StageOutcome | None:
     stage, record = running.stage, running.record
     log = run.log(stage, record)
     log.skip_reported(load_attempt_events(run.folder.events_jsonl, stage.name))
-    run.edges.emit(Message("info", f"still runs as process {running.child.pid}: followed from here", stage.name))
+    run.deps.emit(Message("info", f"still runs as process {running.child.pid}: followed from here", stage.name))
     ended = _follow(run, stage, running.child, record, log)
     if isinstance(ended, StageOutcome):
         return ended
     if not ended.by_itself:
         raise ended.error
     text = f"what the killed supervisor left has failed too, so it starts again: {ended.error.problems[0].message}"
-    run.edges.emit(Message("warning", text, stage.name))
+    run.deps.emit(Message("warning", text, stage.name))
     return None
 
 
@@ -296,44 +288,44 @@ def _launch(run: _Run, stage: Stage, digest: str) -> StageOutcome:
         if smaller is None:
             raise explain_end(stage, ended)
         fallback = record.fallback + 1
-        run.edges.emit(Message("warning", f"memory ran out: it goes on with {smaller.title}", stage.name))
-        if run.edges.interrupts.count:
+        run.deps.emit(Message("warning", f"memory ran out: it goes on with {smaller.title}", stage.name))
+        if run.deps.interrupts.count:
             raise _interrupted(run, stage)
 
 
 def _launch_once(
     run: _Run, stage: Stage, digest: str, fallback: int | None
 ) -> tuple[LaunchRecord, StageOutcome | Failure]:
-    edges = run.edges
-    attempt = prepare_attempt(stage, run.folder, digest, edges.clock.time(), fallback=fallback)
+    deps = run.deps
+    attempt = prepare_attempt(stage, run.folder, digest, deps.clock.time(), fallback=fallback)
     record = attempt.record
     folder = run.folder.stage(stage.name)
     write_launch(folder, record)
     write_script(run.plan, stage, run.folder, record)
-    for note in [*attempt.notes, *clear_stale_build_locks(dict(stage.command.env), edges.processes)]:
-        edges.emit(Message("info", note, stage.name))
-    # The token is on disk before the process is there: whoever comes after a kill at this very moment finds it.
+    for note in [*attempt.notes, *clear_stale_build_locks(dict(stage.command.env), deps.processes)]:
+        deps.emit(Message("info", note, stage.name))
+    # The token is on disk before the process is there, so that a restart after a kill at this moment finds it.
     write_state(run.folder, _with_child(run, stage, Child(0, 0, "", record.token)))
-    child = spawn_stage(stage, record, folder, edges.processes)
+    child = spawn_stage(stage, record, folder, deps.processes)
     try:
         write_state(run.folder, _with_child(run, stage, child))
-        edges.emit(StageStarted(stage.name, child.pid, record.attempt, record.resumed_from))
+        deps.emit(StageStarted(stage.name, child.pid, record.attempt, record.resumed_from))
         return record, _follow(run, stage, child, record, run.log(stage, record))
     except OrchError:
         raise
     except BaseException:  # a bug, or a run folder that cannot be written: nothing may train on unseen
-        stop_stage(child, processes=edges.processes, clock=edges.clock, patience=edges.patience, gently=False)
+        stop_stage(child, deps, graceful=False)
         raise
 
 
 def _follow(run: _Run, stage: Stage, child: Child, record: LaunchRecord, log: LiveLog) -> StageOutcome | Failure:
-    folder, clock = run.folder.stage(stage.name), run.edges.clock
+    folder, clock = run.folder.stage(stage.name), run.deps.clock
     begun, before = clock.monotonic(), max(0.0, clock.time() - record.started)  # the clock may be set meanwhile
-    ending = watch_stage(stage.name, child, record, folder, log=log, limits=run.limits(stage), edges=run.edges)
+    ending = watch_stage(stage.name, child, record, folder, log=log, limits=run.limits(stage), deps=run.deps)
     scrub_logs(folder)
     seconds = round(before + clock.monotonic() - begun, 3)
     if ending.reason == "stopped":
-        run.edges.emit(StageFinished(stage.name, "stopped", ending.exit_code, seconds))
+        run.deps.emit(StageFinished(stage.name, "stopped", ending.exit_code, seconds))
         raise _interrupted(run, stage)
     missing = find_missing_outputs(stage, run.folder)
     if ending.reason == "exited" and ending.exit_code in stage.done_codes and not missing:
@@ -341,7 +333,7 @@ def _follow(run: _Run, stage: Stage, child: Child, record: LaunchRecord, log: Li
         return StageOutcome(stage.name, "done", result.exit_code, result.seconds, result.attempts)
     limits, recipe = run.limits(stage), run.plan.recipe
     failure = build_failure(stage, folder, record, ending, missing=missing, limits=limits, recipe=recipe)
-    run.edges.emit(StageFinished(stage.name, failure.status, ending.exit_code, seconds))
+    run.deps.emit(StageFinished(stage.name, failure.status, ending.exit_code, seconds))
     write_state(run.folder, replace(run.state, stage=stage.name, reason=failure.status))
     return failure
 
@@ -350,7 +342,7 @@ def _conclude(run: _Run, stage: Stage, record: LaunchRecord, exit_code: int, sec
     """Declare a stage done: result.json is the last thing written."""
     scrub_logs(run.folder.stage(stage.name))  # also where it ended while nobody watched
     seconds, finished = round(seconds, 3), record.started + seconds
-    run.edges.emit(StageFinished(stage.name, "done", exit_code, seconds))
+    run.deps.emit(StageFinished(stage.name, "done", exit_code, seconds))
     write_state(run.folder, replace(run.state, stage=stage.name))
     result = StageResult(
         stage.name, "done", exit_code, record.digest, record.started, finished, seconds, record.attempt
@@ -373,7 +365,7 @@ def _close(run: _Run, status: str, error: OrchError) -> None:
     """Record how the run ended, as far as the disk lets us."""
     last = find_state(run.folder) or run.state
     message = error.problems[0].message
-    now = run.edges.clock.time()
+    now = run.deps.clock.time()
     try:
         write_state(
             run.folder,
@@ -382,4 +374,4 @@ def _close(run: _Run, status: str, error: OrchError) -> None:
     except OSError:
         return
     finally:
-        run.edges.emit(RunFinished(status, error.exit_code))
+        run.deps.emit(RunFinished(status, error.exit_code))

@@ -1,4 +1,10 @@
-"""What a stage's next launch looks like: which checkpoint it continues, what its digest is, what is out of the way."""
+"""What a stage's next launch looks like: which checkpoint it continues, what its digest is, what is out of the way.
+
+No trainer saves atomically, and none falls back to an older checkpoint by itself, so a truncated one ends the resumed
+run. `trainer_state.json` is written last, but a full disk can leave it empty beside files that look whole. What a
+trainer does not find in a checkpoint (optimizer.pt, scheduler.pt, rng_state.pth) it starts afresh without a word, and
+ends with exit code 0 and other losses: what the other checkpoints of a training have, each must have.
+"""
 
 from __future__ import annotations
 
@@ -204,7 +210,11 @@ DIGEST_VERSION = 1
 
 
 def stage_digest(plan: Plan, stage: Stage) -> str:
-    """Return the digest of `stage` with the inputs as they are on disk now."""
+    """Return what decides a stage's result, as one hash: its command, its rendered files, its inputs on disk now.
+
+    Inputs are the paths that the stage declares, and every earlier stage's output that its command names (an argument
+    that is, holds, or lies in that output), so a stage runs again when what it reads has changed.
+    """
     root = Path(plan.run_dir)
     content = {
         "version": DIGEST_VERSION,

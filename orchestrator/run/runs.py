@@ -17,9 +17,10 @@ from orchestrator.machine.process import Processes
 from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import plan_from_json
 from orchestrator.run.folder import is_own
+from orchestrator.run.interrupts import Interrupts
 from orchestrator.run.state import (
     RunState,
-    find_leftover,
+    find_orphan,
     find_state,
     held_lock,
     is_supervised,
@@ -27,7 +28,7 @@ from orchestrator.run.state import (
     read_state,
     write_state,
 )
-from orchestrator.run.stopping import PATIENCE, Clock, Patience, stop_stage
+from orchestrator.run.stopping import Clock, StopTimeouts, SupervisorDeps, end_orphan
 
 POLL_S = 0.3
 _MARGIN_S = 10.0  # what a supervisor may take besides its ladder
@@ -58,16 +59,6 @@ class LogLine:
     stage: str
     stream: str
     text: str
-
-
-@dataclass(frozen=True)
-class _Reach:
-    """How `stop_run` acts on processes."""
-
-    now: bool
-    clock: Clock
-    processes: Processes
-    patience: Patience
 
 
 def list_runs(root: Path) -> list[RunSummary]:
@@ -110,7 +101,7 @@ def stop_run(
     now: bool = False,
     clock: Clock = time,
     processes: Processes = process,
-    patience: Patience = PATIENCE,
+    timeouts: StopTimeouts | None = None,
 ) -> str:
     """End a run and say in one sentence what was done. The run can be resumed.
 
@@ -118,15 +109,15 @@ def stop_run(
     Raises RunFolderError when the supervisor is on another machine or does not end, and where processes are left that
     are not this folder's to end: it is a copy, or somebody else made it.
     """
-    reach = _Reach(now, clock, processes, patience)
+    deps = SupervisorDeps(processes, clock, Interrupts(2 if now else 0), timeouts or StopTimeouts())
     state = find_state(run_dir)
     if state is None and load_holder(run_dir) is None:
         return "it never started"
     if (state is None or state.status == "running") and is_supervised(run_dir):
         _require_original(run_dir)
-        return _stop_supervisor(run_dir, reach)
+        return _stop_supervisor(run_dir, deps)
     with held_lock(run_dir):
-        return _stop_leftover(run_dir, state, reach)
+        return _stop_orphan(run_dir, state, deps)
 
 
 def follow_logs(
@@ -156,44 +147,35 @@ def follow_logs(
         clock.sleep(POLL_S)
 
 
-def _stop_supervisor(run_dir: RunDir, reach: _Reach) -> str:
+def _stop_supervisor(run_dir: RunDir, deps: SupervisorDeps) -> str:
     holder = load_holder(run_dir)
     if holder is None or holder.host != process.host():
         place = holder.host if holder else "an unknown machine"
         raise RunFolderError(f"the run is supervised on {place}", hint=f"run `orch stop {run_dir.root}` there")
-    end = reach.clock.monotonic() + reach.patience.total_s + _MARGIN_S
-    reach.processes.signal_pids((holder.pid,), signal.SIGTERM)
-    reach.processes.signal_pids((holder.pid,), signal.SIGCONT)  # one that was suspended takes it when it continues
-    if reach.now:
-        reach.clock.sleep(1)
-        reach.processes.signal_pids((holder.pid,), signal.SIGTERM)
-    while reach.processes.is_alive(holder.pid, holder.start):
-        if reach.clock.monotonic() > end:
+    end = deps.clock.monotonic() + deps.timeouts.total_s + _MARGIN_S
+    deps.processes.signal_pids((holder.pid,), signal.SIGTERM)
+    deps.processes.signal_pids((holder.pid,), signal.SIGCONT)  # one that was suspended takes it when it continues
+    if deps.is_forced():
+        deps.clock.sleep(1)
+        deps.processes.signal_pids((holder.pid,), signal.SIGTERM)
+    while deps.processes.is_alive(holder.pid, holder.start):
+        if deps.clock.monotonic() > end:
             raise RunFolderError(
                 f"process {holder.pid} was asked to stop {run_dir.root.name} and has not ended",
                 hint="`orch stop --now` kills the stage at once",
             )
-        reach.clock.sleep(POLL_S)
+        deps.clock.sleep(POLL_S)
     return f"stopped (process {holder.pid})"
 
 
-def _stop_leftover(run_dir: RunDir, state: RunState | None, reach: _Reach) -> str:
-    left = find_leftover(run_dir, reach.processes)
-    members = reach.processes.find_members(left.child) if left else ()
+def _stop_orphan(run_dir: RunDir, state: RunState | None, deps: SupervisorDeps) -> str:
+    left = find_orphan(run_dir, deps.processes)
+    members = deps.processes.find_members(left.child) if left else ()
     if left and members:
         _require_started_here(run_dir, members)
-        ended = not reach.processes.is_alive(left.child.pid, left.child.start)  # its launcher: its code stands
-        stop_stage(
-            left.child,
-            processes=reach.processes,
-            clock=reach.clock,
-            patience=reach.patience,
-            hurry=lambda: reach.now,
-        )
-        if not ended:
-            run_dir.stage(left.stage).exit_code.unlink(missing_ok=True)
+        end_orphan(left.child, run_dir.stage(left.stage), deps)
     if state and state.status == "running":
-        write_state(run_dir, replace(state, status="interrupted", child=None, finished=reach.clock.time()))
+        write_state(run_dir, replace(state, status="interrupted", child=None, finished=deps.clock.time()))
     if members:
         return f"its supervisor was gone; ended the {len(members)} processes that it left"
     return "nothing runs"

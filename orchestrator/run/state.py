@@ -99,11 +99,6 @@ def write_state(run_dir: RunDir, state: RunState) -> None:
     write_json(run_dir.state_json, asdict(state))
 
 
-def with_child(state: RunState, stage: str | None, child: Child | None) -> RunState:
-    """Return the state of a run whose current stage has that process."""
-    return replace(state, stage=stage, child=child)
-
-
 def load_launch(stage_dir: StageDir) -> LaunchRecord | None:
     """Return the stage's last launch, or None when there is none that can be read."""
     return _find(LaunchRecord, stage_dir.command_json)
@@ -206,7 +201,7 @@ def held_lock(run_dir: RunDir) -> Iterator[None]:
         os.close(descriptor)
 
 
-def show_life(run_dir: RunDir) -> None:
+def touch_heartbeat(run_dir: RunDir) -> None:
     """Renew the holder's sign of life; call it every `HEARTBEAT_S` seconds. Raises FileNotFoundError when it is gone.
 
     A file system that fails for a moment, or has become read-only, is no reason to end a training here.
@@ -304,21 +299,21 @@ def _busy(run_dir: RunDir, holder: Holder | None) -> RunFolderError:
 
 
 @dataclass(frozen=True)
-class Leftover:
+class Orphan:
     """A stage that may still run. Where only its token is known, `child.pid` is 0."""
 
     stage: str
     child: Child
 
 
-def find_leftover(run_dir: RunDir, processes: Processes) -> Leftover | None:
+def find_orphan(run_dir: RunDir, processes: Processes) -> Orphan | None:
     """Return the process that state.json names, alive or not; without it, a stage whose token somebody carries."""
     state = find_state(run_dir)
     if state:
-        return Leftover(state.stage, state.child) if state.stage and state.child else None
+        return Orphan(state.stage, state.child) if state.stage and state.child else None
     for folder in sorted(run_dir.root.glob("stages/*")):
         record = load_launch(run_dir.stage(folder.name))
         child = Child(0, 0, "", record.token) if record else None
         if child and processes.find_members(child):
-            return Leftover(folder.name, child)
+            return Orphan(folder.name, child)
     return None

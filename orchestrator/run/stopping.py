@@ -1,23 +1,26 @@
-"""Stopping: the signals that ask for it, the ladder INT, TERM, KILL, and where a stalled stage stood before."""
+"""Stopping a stage: the ladder INT, TERM, KILL, and where its processes stood before, where it had stalled."""
 
 from __future__ import annotations
 
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Protocol
 
+from orchestrator.logs.events import Event
 from orchestrator.logs.tail import count_line_ends
+from orchestrator.machine import process
 from orchestrator.machine.files import open_to_append
 from orchestrator.machine.process import Child, Processes
 from orchestrator.machine.rundir import StageDir
+from orchestrator.run.interrupts import Interrupts
 
 POLL_S = 0.1
+WRITING_S = 2.0  # what one process may take to write its stacks and die
+ALL_S = 20.0
+_STACKS_POLL_S = 0.05
 
 
 class Clock(Protocol):
@@ -25,19 +28,16 @@ class Clock(Protocol):
 
     def time(self) -> float:
         """Return unix seconds."""
-        ...
 
     def monotonic(self) -> float:
         """Return seconds that never jump."""
-        ...
 
     def sleep(self, seconds: float, /) -> None:
         """Wait."""
-        ...
 
 
 @dataclass(frozen=True)
-class Patience:
+class StopTimeouts:
     """How long each rung of the ladder is given (seconds). torchrun takes up to 30 s to end its workers itself."""
 
     interrupt_s: float = 20.0
@@ -50,35 +50,41 @@ class Patience:
         return self.interrupt_s + self.terminate_s + self.kill_s
 
 
-PATIENCE = Patience()
+@dataclass(frozen=True)
+class SupervisorDeps:
+    """What a supervisor works with, so that tests can put fakes in their place."""
+
+    processes: Processes = process
+    clock: Clock = time
+    interrupts: Interrupts = field(default_factory=Interrupts)
+    timeouts: StopTimeouts = field(default_factory=StopTimeouts)
+    emit: Callable[[Event], None] = lambda _event: None
+    touch_heartbeat: Callable[[], None] = lambda: None
+
+    def is_forced(self) -> bool:
+        """Tell whether the user has asked a second time: kill at once."""
+        return self.interrupts.count > 1
 
 
-def stop_stage(
-    child: Child,
-    *,
-    processes: Processes,
-    clock: Clock,
-    patience: Patience,
-    hurry: Callable[[], bool] = lambda: False,
-    gently: bool = True,
-) -> tuple[int, ...]:
+def stop_stage(child: Child, deps: SupervisorDeps, *, graceful: bool = True) -> tuple[int, ...]:
     """End all of a stage's processes and return the pids that are still there (none, unless the kernel holds them).
 
     INT goes to the group, as from a keyboard, and launchers pass it on; where the launcher is gone, to each process.
-    TERM and KILL go to each process, whatever group it moved to. `hurry` turning true jumps to KILL; without `gently`
+    TERM and KILL go to each process, whatever group it moved to. A second interrupt jumps to KILL; without `graceful`
     the ladder starts at TERM.
     """
-    if gently and not hurry():
+    processes, clock, timeouts = deps.processes, deps.clock, deps.timeouts
+    if graceful and not deps.is_forced():
         if processes.is_alive(child.pid, child.start):
             processes.signal_group(child, signal.SIGINT)
         else:
             processes.signal_pids(processes.find_members(child), signal.SIGINT)
-        _wait(child, processes, clock, patience.interrupt_s, hurry)
-    if not hurry() and (members := processes.find_members(child)):
+        _wait(child, deps, timeouts.interrupt_s)
+    if not deps.is_forced() and (members := processes.find_members(child)):
         processes.signal_pids(members, signal.SIGTERM)
         processes.signal_pids(members, signal.SIGCONT)  # a suspended process takes its TERM when it continues
-        _wait(child, processes, clock, patience.terminate_s, hurry)
-    end = clock.monotonic() + patience.kill_s
+        _wait(child, deps, timeouts.terminate_s)
+    end = clock.monotonic() + timeouts.kill_s
     while members := processes.find_members(child):  # again and again: one may have forked before it died
         processes.signal_pids(members, signal.SIGKILL)
         processes.reap(child)
@@ -89,72 +95,25 @@ def stop_stage(
     return members
 
 
-def _wait(child: Child, processes: Processes, clock: Clock, seconds: float, hurry: Callable[[], bool]) -> None:
-    end = clock.monotonic() + seconds
-    while clock.monotonic() < end and not hurry():
-        processes.reap(child)
-        if not processes.find_members(child):
+def _wait(child: Child, deps: SupervisorDeps, seconds: float) -> None:
+    end = deps.clock.monotonic() + seconds
+    while deps.clock.monotonic() < end and not deps.is_forced():
+        deps.processes.reap(child)
+        if not deps.processes.find_members(child):
             return
-        clock.sleep(POLL_S)
+        deps.clock.sleep(POLL_S)
 
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-DEBOUNCE_S = 0.3  # a closing terminal or a service manager sends two signals at once
+def end_orphan(child: Child, folder: StageDir, deps: SupervisorDeps) -> tuple[int, ...]:
+    """End what a killed supervisor left of a stage; return the pids that are still there.
 
-
-@dataclass
-class Interrupts:
-    """How often the user has asked to stop: 0 go on, 1 stop, 2 or more kill at once."""
-
-    count: int = 0
-    last: float = 0.0
-
-    def add(self, number: int, at: float) -> None:
-        """Count one signal at that time (seconds, any origin); a hangup never counts as the second."""
-        if self.count == 0 or (number != signal.SIGHUP and at - self.last > DEBOUNCE_S):
-            self.count += 1
-            self.last = at
-
-
-def raise_on_stop_signals() -> None:
-    """Let TERM and HUP end a command as Ctrl-C does, with the probe that it waits for. Ignored ones stay ignored."""
-
-    def handle(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) == signal.SIG_DFL:
-            signal.signal(number, handle)
-
-
-@contextmanager
-def counted_interrupts() -> Iterator[Interrupts]:
-    """Count the stop signals inside the block. Signals that were ignored outside (nohup) stay so.
-
-    Only the main thread can catch signals; elsewhere nothing is counted.
+    The exit code of a launcher that had ended by itself stands; that of one which is stopped here means nothing.
     """
-    interrupts = Interrupts()
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupts
-        return
-
-    def handle(number: int, _frame: FrameType | None) -> None:
-        interrupts.add(number, time.monotonic())
-
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:
-            signal.signal(number, handle)
-    try:
-        yield interrupts
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-WRITING_S = 2.0  # what one process may take to write its stacks and die
-ALL_S = 20.0
-_POLL_S = 0.05
+    ended = not deps.processes.is_alive(child.pid, child.start)
+    left = stop_stage(child, deps)
+    if not ended:
+        folder.exit_code.unlink(missing_ok=True)
+    return left
 
 
 @dataclass(frozen=True)
@@ -166,11 +125,12 @@ class Stacks:
     suspended: tuple[int, ...] = ()
 
 
-def dump_stacks(child: Child, folder: StageDir, python: str, *, processes: Processes, clock: Clock) -> Stacks:
+def dump_stacks(child: Child, folder: StageDir, python: str, deps: SupervisorDeps) -> Stacks:
     """Write down the stacks of every Python process of a stage; `python` is the one that runs it.
 
     py-spy's go to stacks.txt. Where it finds nothing, the processes write their own to stderr.log, and do not survive.
     """
+    processes = deps.processes
     members = processes.find_members(child)
     suspended = processes.find_suspended(members)
     spy = processes.find_spy(python)
@@ -183,7 +143,7 @@ def dump_stacks(child: Child, folder: StageDir, python: str, *, processes: Proce
         return Stacks(folder.stacks_txt, line, suspended)
     line = count_line_ends(folder.stderr_log) + 1
     asked = tuple(pid for pid in members if processes.has_faulthandler(pid))
-    _abort_in_turn(child, asked, processes, clock)
+    _abort_in_turn(child, asked, processes, deps.clock)
     return Stacks(folder.stderr_log if asked else None, line, suspended)
 
 
@@ -192,14 +152,13 @@ def _abort_in_turn(child: Child, asked: tuple[int, ...], processes: Processes, c
 
     All write to one file, and a launcher ends the others as soon as one has died.
     """
-    members = processes.find_members(child)
-    processes.signal_pids(members, signal.SIGSTOP)
+    processes.signal_pids(processes.find_members(child), signal.SIGSTOP)
     end = clock.monotonic() + ALL_S
     for pid in asked:
         processes.forbid_core(pid)
         processes.signal_pids((pid,), signal.SIGABRT)
         processes.signal_pids((pid,), signal.SIGCONT)
-        patience = min(clock.monotonic() + WRITING_S, end)
-        while pid in processes.find_members(child) and clock.monotonic() < patience:
-            clock.sleep(_POLL_S)
+        deadline = min(clock.monotonic() + WRITING_S, end)
+        while pid in processes.find_members(child) and clock.monotonic() < deadline:
+            clock.sleep(_STACKS_POLL_S)
     processes.signal_pids(processes.find_members(child), signal.SIGCONT)

@@ -18,9 +18,10 @@ from orchestrator.errors import PreflightError
 from orchestrator.machine import process
 from orchestrator.machine.process import Child, Launch
 from orchestrator.recipe.plan import Command
-from orchestrator.run.stopping import Interrupts, Patience, stop_stage
+from orchestrator.run.interrupts import Interrupts
+from orchestrator.run.stopping import StopTimeouts, SupervisorDeps, stop_stage
 
-PATIENCE = Patience(interrupt_s=15.0, terminate_s=5.0, kill_s=5.0)
+STOP_TIMEOUTS = StopTimeouts(interrupt_s=15.0, terminate_s=5.0, kill_s=5.0)
 POLL_S = 0.2
 OWN_FOLDER = ""  # as a command's cwd: an empty folder that lives as long as it
 _CHUNK_BYTES = 1 << 16
@@ -67,7 +68,7 @@ def started(
         try:
             yield Started(child, exit_code, log, stdout)
         finally:
-            stop_stage(child, processes=process, clock=time, patience=PATIENCE, hurry=lambda: interrupts.count > 1)
+            stop_stage(child, SupervisorDeps(interrupts=interrupts, timeouts=STOP_TIMEOUTS))
 
 
 @contextmanager

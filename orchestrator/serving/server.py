@@ -10,7 +10,7 @@ from collections.abc import Callable
 from orchestrator.errors import InterruptedRunError, PreflightError
 from orchestrator.machine.secrets import rename_hub_token
 from orchestrator.recipe.plan import Command
-from orchestrator.run.stopping import Interrupts
+from orchestrator.run.interrupts import Interrupts
 from orchestrator.serving.commands import KEY_VARIABLE
 from orchestrator.serving.foreground import POLL_S, Started, find_exit_code
 from orchestrator.serving.worker import build_stalled, explain_failure

@@ -17,8 +17,8 @@ from orchestrator.machine import process
 from orchestrator.machine.language import current_language
 from orchestrator.machine.secrets import find_secret_values, rename_hub_token
 from orchestrator.recipe.plan import Command
-from orchestrator.run.stopping import Interrupts, counted_interrupts
-from orchestrator.run.watch import Silence
+from orchestrator.run.interrupts import Interrupts, counted_interrupts
+from orchestrator.run.watch import StallDetector
 from orchestrator.serving.foreground import POLL_S, Started, find_exit_code, started, tell_progress
 
 STALL_VARIABLE = "ORCH_STALL_TIMEOUT_S"
@@ -117,13 +117,13 @@ def _wait(
     limit_s: float | None,
 ) -> int | None:
     """Return the exit code, None when the user stops it. Raises StalledError when it stands still for too long."""
-    silence, told, looked_at = Silence(limit_s, time), 0, time.monotonic()
+    stalls, told, looked_at = StallDetector(limit_s, time), 0, time.monotonic()
     every_s = min(_LOOK_EVERY_S, limit_s / 4) if limit_s else _LOOK_EVERY_S
     while (code := find_exit_code(child)) is None and not interrupts.count:
         told = tell_progress(child, told, on_progress)
         if time.monotonic() - looked_at >= every_s:
             looked_at = time.monotonic()
-            if silence.look(_count_news(child), 0):
+            if stalls.look(_count_output(child), 0):
                 message = f"{words.failed}: it has neither said nor written anything for {limit_s:g} s, and was ended"
                 raise build_stalled(child, message, _LONGER)
         time.sleep(POLL_S)
@@ -132,7 +132,7 @@ def _wait(
     return code
 
 
-def _count_news(child: Started) -> int:
+def _count_output(child: Started) -> int:
     """Return how many bytes it and its processes have said and written so far."""
     said = sum(path.stat().st_size for path in (child.stdout, child.log) if path is not None and path.exists())
     return said + sum(process.count_written_bytes(child.child).values())

@@ -9,14 +9,14 @@ from orchestrator.errors import OrchError
 from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import plan_from_json
 from orchestrator.run.loop import run_plan
-from orchestrator.run.stopping import Patience
+from orchestrator.run.stopping import StopTimeouts
 
 if __name__ == "__main__":
     run_dir = RunDir(Path(sys.argv[1]))
-    patience = Patience(float(sys.argv[2]) if len(sys.argv) > 2 else 2.0, 1.0, 3.0)
+    patience = StopTimeouts(float(sys.argv[2]) if len(sys.argv) > 2 else 2.0, 1.0, 3.0)
     try:
         outcome = run_plan(
-            plan_from_json(run_dir.plan_json.read_text()), run_dir, patience=patience, poll_s=0.05, stall_s=30
+            plan_from_json(run_dir.plan_json.read_text()), run_dir, timeouts=patience, poll_s=0.05, stall_s=30
         )
     except OrchError as error:
         sys.stderr.write(f"{error.problems[0].message}\n")

@@ -20,7 +20,7 @@ from orchestrator.run.folder import adopt_run
 from orchestrator.run.loop import run_plan
 from orchestrator.run.runs import summarise
 from orchestrator.run.state import load_result, read_state
-from orchestrator.run.stopping import Patience
+from orchestrator.run.stopping import StopTimeouts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from orchestrator.run.loop import RunOutcome
 
 HERE = Path(__file__).parent
-QUICK = Patience(2.0, 1.0, 3.0)
+QUICK = StopTimeouts(2.0, 1.0, 3.0)
 FIRST, TRAIN, LAST = "01-prepare", "02-train", "03-report"
 STEPS = 6
 MOMENTS = {
@@ -79,7 +79,7 @@ class FaultyRun:
         return self.driver.returncode, said
 
     def resume(self, **options) -> RunOutcome:
-        return run_plan(self.plan, self.folder, patience=QUICK, poll_s=0.05, **options)
+        return run_plan(self.plan, self.folder, timeouts=QUICK, poll_s=0.05, **options)
 
     def output(self, stage: str = TRAIN) -> Path:
         return self.folder.stage(stage).output

@@ -101,7 +101,7 @@ def test_a_read_only_run_folder_is_refused_with_the_way_out(run, undisturbed):
             run.folder.stage(stage).result_json.unlink()
             run.folder.stage(stage).exit_code.unlink()
         remount(run.folder.root, "ro")
-        for act in (run.resume, lambda: stop_run(run.folder, patience=QUICK)):
+        for act in (run.resume, lambda: stop_run(run.folder, timeouts=QUICK)):
             with pytest.raises(RunFolderError, match="Read-only file system") as caught:
                 act()
             assert "writable" in caught.value.problems[0].hint
@@ -187,7 +187,7 @@ def test_stop_ends_what_a_damaged_state_no_longer_names(slow_run):
     os.kill(slow_run.pid_of("orch", TRAIN), signal.SIGKILL)
     slow_run.end()
     slow_run.folder.state_json.write_text("{")
-    assert "ended the" in stop_run(slow_run.folder, patience=QUICK)
+    assert "ended the" in stop_run(slow_run.folder, timeouts=QUICK)
     assert slow_run.processes() == []
 
 

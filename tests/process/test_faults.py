@@ -22,9 +22,9 @@ from orchestrator.recipe.plan import Command, Stage
 from orchestrator.run.loop import run_plan
 from orchestrator.run.runs import follow_logs, list_runs, stop_run, summarise
 from orchestrator.run.state import is_supervised, load_launch, load_result, read_state
-from orchestrator.run.stopping import Patience
+from orchestrator.run.stopping import StopTimeouts
 
-QUICK = Patience(2.0, 1.0, 3.0)
+QUICK = StopTimeouts(2.0, 1.0, 3.0)
 WAIT_S = 40.0
 
 
@@ -49,7 +49,7 @@ def resume(run_dir, go_on):
     def resume(plan, **more):
         if "listener" not in more:
             go_on()
-        return run_plan(plan, run_dir, patience=QUICK, poll_s=0.05, **more)
+        return run_plan(plan, run_dir, timeouts=QUICK, poll_s=0.05, **more)
 
     return resume
 
@@ -162,7 +162,7 @@ def test_a_stage_that_ended_well_unwatched_is_done_though_it_left_somebody(
     wait_until(lambda: not process.is_alive(child.pid, child.start))
     assert len(process.find_members(child)) == 1
     if stopped_first:
-        assert "ended the 1 processes" in stop_run(run_dir, patience=QUICK)
+        assert "ended the 1 processes" in stop_run(run_dir, timeouts=QUICK)
     outcome = resume(plan)
     assert [stage.status for stage in outcome.stages] == ["skipped", "done"]
     assert process.find_members(child) == ()
@@ -300,7 +300,7 @@ def test_stop_run_ends_what_a_dead_supervisor_left(plan, run_dir, drive_paused, 
     wait_until(lambda: worker_pid(run_dir))
     driver.kill()
     driver.wait()
-    assert "ended the 3 processes" in stop_run(run_dir, patience=QUICK)
+    assert "ended the 3 processes" in stop_run(run_dir, timeouts=QUICK)
     assert orphans(run_dir) == []
     assert summarise(run_dir).status == "interrupted"
 

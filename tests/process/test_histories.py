@@ -23,11 +23,11 @@ from orchestrator.recipe.schema import Watch
 from orchestrator.run import loop
 from orchestrator.run.loop import run_plan
 from orchestrator.run.state import LaunchRecord, load_result, read_state
-from orchestrator.run.stopping import Patience
-from orchestrator.run.watch import SIGN_BYTES
+from orchestrator.run.stopping import StopTimeouts
+from orchestrator.run.watch import WRITTEN_BYTES
 
 INT, TERM, KILL = signal.SIGINT, signal.SIGTERM, signal.SIGKILL
-PATIENCE = Patience(20.0, 10.0, 5.0)
+PATIENCE = StopTimeouts(20.0, 10.0, 5.0)
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def replay(make_stage, make_plan, run_dir, fake, clock, interrupts):
         plan = make_plan(*(make_stage(f"{n:02d}-work", **fields) for n in range(1, stages + 1)))
         plan = replace(plan, recipe={"watch": more.pop("watch")} if "watch" in more else {})
         edges = {"clock": clock, "processes": fake, "interrupts": interrupts}
-        return run_plan(plan, run_dir, patience=PATIENCE, **edges, **more)
+        return run_plan(plan, run_dir, timeouts=PATIENCE, **edges, **more)
 
     return replay
 
@@ -95,7 +95,7 @@ def train(make_stage, make_plan, run_dir, fake, clock, interrupts):
         fake.history = list(history)
         write_json(run_dir.ledger_json, {"sides": {"train": {"kept": kept}}})
         plan = make_plan(replace(make_stage("01-train"), counts_rows=True))
-        return run_plan(plan, run_dir, clock=clock, processes=fake, interrupts=interrupts, patience=PATIENCE)
+        return run_plan(plan, run_dir, clock=clock, processes=fake, interrupts=interrupts, timeouts=PATIENCE)
 
     return train
 
@@ -231,7 +231,7 @@ def downloads(bytes_a_time):
 
 def test_a_silent_stage_that_writes_to_disk_lives(replay, run_dir):
     """A download without a terminal and the save of a large checkpoint say nothing."""
-    download = [(seconds, downloads(SIGN_BYTES)) for seconds in range(50, 5000, 50)]
+    download = [(seconds, downloads(WRITTEN_BYTES)) for seconds in range(50, 5000, 50)]
     replay([*download, (5000, writes()), (5001, ends(0))], stall_s=100.0)
     assert finished(run_dir) == ["done"]
 

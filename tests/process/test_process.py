@@ -16,13 +16,14 @@ from orchestrator.logs.follow import LogFollower
 from orchestrator.logs.parse import parse_line
 from orchestrator.machine import process
 from orchestrator.machine.process import Child, Launch, parse_stat, read_entry
-from orchestrator.run.stopping import Patience, stop_stage
+from orchestrator.run.interrupts import Interrupts
+from orchestrator.run.stopping import StopTimeouts, SupervisorDeps, stop_stage
 
-QUICK = Patience(0.5, 0.5, 3.0)
+QUICK = StopTimeouts(0.5, 0.5, 3.0)
 
 
-def stop(child, patience=QUICK, **more):
-    return stop_stage(child, processes=process, clock=time, patience=patience, **more)
+def stop(child, timeouts=QUICK, *, signals=0, **more):
+    return stop_stage(child, SupervisorDeps(interrupts=Interrupts(signals), timeouts=timeouts), **more)
 
 
 def wait_for_end(child, timeout_s=10):
@@ -129,17 +130,17 @@ def test_the_exit_code_survives_an_interrupt_to_the_group(spawn):
     assert request.exit_code.read_text() == "143\n"
 
 
-def test_hurry_kills_at_once(spawn):
+def test_a_second_signal_kills_at_once(spawn):
     child, _ = spawn("ignores_interrupt_and_terminate.py")
     begun = time.monotonic()
-    assert stop(child, Patience(30, 30, 3), hurry=lambda: True) == ()
+    assert stop(child, StopTimeouts(30, 30, 3), signals=2) == ()
     assert time.monotonic() - begun < 2
 
 
 def test_a_stopped_child_can_be_stopped(spawn):
     child, _ = spawn("ignores_interrupt.py")
     process.signal_group(child, signal.SIGSTOP)
-    assert stop(child, Patience(0.2, 3.0, 3.0)) == ()
+    assert stop(child, StopTimeouts(0.2, 3.0, 3.0)) == ()
 
 
 def test_a_worker_in_a_session_of_its_own_is_found_and_ended(spawn):
@@ -158,7 +159,7 @@ def test_a_worker_is_found_by_its_token_when_its_launcher_was_killed(spawn):
     assert len(members) == 1
     stranger = Child(child.pid, child.pgid, child.start, "another-token")
     assert process.find_members(stranger) == ()
-    assert stop(child, gently=False) == ()
+    assert stop(child, graceful=False) == ()
 
 
 def test_a_pid_with_another_start_is_not_the_child(spawn):

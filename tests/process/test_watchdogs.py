@@ -17,10 +17,10 @@ from orchestrator.machine.process import read_table
 from orchestrator.recipe.plan import Fallback, Resume
 from orchestrator.run.loop import run_plan
 from orchestrator.run.state import load_launch, read_state
-from orchestrator.run.stopping import Patience
+from orchestrator.run.stopping import StopTimeouts
 from tests.process.conftest import BAD
 
-QUICK = Patience(0.3, 0.3, 3.0)
+QUICK = StopTimeouts(0.3, 0.3, 3.0)
 POLL_S = 0.02
 STALL_S = 50.0
 DUMPS = ("PYTHONFAULTHANDLER", "1")
@@ -63,7 +63,7 @@ def hangs(run_dir):
 def watch(run_dir, hangs):
     def watch(plan, **more):
         clock = ClockThatLeapsWhen(hangs)
-        return run_plan(plan, run_dir, patience=QUICK, poll_s=POLL_S, stall_s=STALL_S, clock=clock, **more)
+        return run_plan(plan, run_dir, timeouts=QUICK, poll_s=POLL_S, stall_s=STALL_S, clock=clock, **more)
 
     return watch
 

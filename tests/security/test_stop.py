@@ -20,9 +20,9 @@ from orchestrator.recipe.plan import Plan
 from orchestrator.run.folder import adopt_run
 from orchestrator.run.runs import stop_run, summarise
 from orchestrator.run.state import RunState, is_supervised, write_state
-from orchestrator.run.stopping import Patience
+from orchestrator.run.stopping import StopTimeouts
 
-QUICK = Patience(interrupt_s=2.0, terminate_s=2.0, kill_s=2.0)
+QUICK = StopTimeouts(interrupt_s=2.0, terminate_s=2.0, kill_s=2.0)
 HOLD = """
 import sys, time
 from pathlib import Path
@@ -76,9 +76,9 @@ def test_the_stop_of_a_copy_leaves_the_original_alone(run, start, tmp_path):
     assert is_supervised(run)
     assert not is_supervised(copy)
     assert summarise(copy).status == "dead"
-    assert stop_run(copy, patience=QUICK) == "nothing runs"
+    assert stop_run(copy, timeouts=QUICK) == "nothing runs"
     assert supervisor.poll() is None
-    assert str(supervisor.pid) in stop_run(run, patience=QUICK)
+    assert str(supervisor.pid) in stop_run(run, timeouts=QUICK)
     assert supervisor.wait(5) != 0
 
 
@@ -87,9 +87,9 @@ def test_a_copy_by_hard_links_is_a_copy(run, start, tmp_path):
     assert supervisor.stdout.readline() == "held\n"
     copy = RunDir(shutil.copytree(run.root, tmp_path / "copy", copy_function=os.link))
     with pytest.raises(RunFolderError, match="is a copy"):
-        stop_run(copy, patience=QUICK)
+        stop_run(copy, timeouts=QUICK)
     assert supervisor.poll() is None
-    assert str(supervisor.pid) in stop_run(run, patience=QUICK)
+    assert str(supervisor.pid) in stop_run(run, timeouts=QUICK)
 
 
 @pytest.mark.parametrize("make", [os.link, os.symlink])
@@ -102,7 +102,7 @@ def test_a_foreign_folder_with_the_lock_of_ones_run_does_not_stop_it(run, start,
     write_state(theirs, RunState("running", started=time.time()))
     make(run.lock, theirs.lock)
     with pytest.raises(RunFolderError):
-        stop_run(theirs, patience=QUICK)
+        stop_run(theirs, timeouts=QUICK)
     assert supervisor.poll() is None
 
 
@@ -119,7 +119,7 @@ def test_a_process_that_a_foreign_lock_names_is_left_alone(run, start):
     bystander = start("sleep", "60")
     run.lock.write_text(json.dumps({**identify(bystander), "host": process.host(), "since": "today"}))
     assert not is_supervised(run)
-    assert stop_run(run, patience=QUICK) == "nothing runs"
+    assert stop_run(run, timeouts=QUICK) == "nothing runs"
     assert bystander.poll() is None
 
 
@@ -129,7 +129,7 @@ def test_a_process_that_a_foreign_lock_names_is_left_alone_though_another_holds_
     assert holder.stdout.readline() == "held\n"
     run.lock.write_text(json.dumps({**identify(bystander), "host": process.host(), "since": "today"}))
     with pytest.raises(RunFolderError, match="busy"):
-        stop_run(run, patience=QUICK)
+        stop_run(run, timeouts=QUICK)
     assert bystander.poll() is None
 
 
@@ -138,7 +138,7 @@ def test_a_process_that_a_foreign_state_names_is_left_alone(run, start):
     known = identify(bystander)
     child = Child(bystander.pid, bystander.pid, str(known["start"]), "guessed")
     write_state(run, RunState("running", started=time.time(), stage="01-a", child=child))
-    assert stop_run(run, patience=QUICK) == "nothing runs"
+    assert stop_run(run, timeouts=QUICK) == "nothing runs"
     assert bystander.poll() is None
 
 
@@ -153,10 +153,10 @@ def test_what_a_dead_supervisor_left_is_ended_from_its_own_folder_and_from_no_co
     write_state(run, build_left(run, stage))
     copy = RunDir(shutil.copytree(run.root, tmp_path / "copy"))
     with pytest.raises(RunFolderError, match="is a copy") as refused:
-        stop_run(copy, patience=QUICK)
+        stop_run(copy, timeouts=QUICK)
     assert refused.value.problems[0].hint == f"to end that run: orch stop {run.root}"
     assert stage.poll() is None
-    assert "ended the 1 processes" in stop_run(run, patience=QUICK)
+    assert "ended the 1 processes" in stop_run(run, timeouts=QUICK)
     assert stage.wait(5) is not None
 
 
@@ -165,6 +165,6 @@ def test_a_folder_of_somebody_else_ends_nothing_though_it_knows_the_token(run, s
     write_state(run, build_left(run, stage))
     run.seal.write_text("0" * 64)
     with pytest.raises(RunFolderError, match="was not made by you") as refused:
-        stop_run(run, patience=QUICK)
+        stop_run(run, timeouts=QUICK)
     assert f"kill {stage.pid}" in refused.value.problems[0].hint
     assert stage.poll() is None
