@@ -10,18 +10,20 @@ from dataclasses import replace
 
 from orchestrator.backends.protocol import Job
 from orchestrator.checks.arguments import check_arguments
-from orchestrator.checks.cpu_training import advise_on_cpu
 from orchestrator.checks.data_files import check_data_files
-from orchestrator.checks.disk import check_disk
+from orchestrator.checks.disk import check_disk, check_run_path
 from orchestrator.checks.hub import check_hub
 from orchestrator.checks.known_bugs import advise_known_bugs, check_known_bugs
-from orchestrator.checks.lengths import check_lengths
-from orchestrator.checks.machine import advise_devices, check_devices, check_ports
-from orchestrator.checks.memory_fit import advise_memory, check_memory
+from orchestrator.checks.machine import (
+    advise_devices,
+    check_devices,
+    check_packages,
+    check_ports,
+    check_shell_variables,
+)
+from orchestrator.checks.memory_fit import advise_measuring, advise_memory, advise_on_cpu, check_memory
 from orchestrator.checks.model_files import advise_model_files, check_model_files
 from orchestrator.checks.model_loading import check_model_loading, check_model_tensors
-from orchestrator.checks.packages import check_packages
-from orchestrator.checks.run_path import check_run_path
 from orchestrator.checks.settings import (
     OPTIONAL,
     advise_on_resuming,
@@ -29,10 +31,9 @@ from orchestrator.checks.settings import (
     advise_trust,
     check_argument_packages,
     check_conflicts,
+    check_lengths,
+    check_target_modules,
 )
-from orchestrator.checks.shell_variables import check_shell_variables
-from orchestrator.checks.target_modules import check_target_modules
-from orchestrator.checks.whole_model import advise_measuring
 from orchestrator.errors import DataError, PreflightError, Problem
 from orchestrator.recipe.plan import Plan
 

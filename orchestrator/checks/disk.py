@@ -1,4 +1,4 @@
-"""Room for what a run writes: checkpoints, merge, package and data on its disk, the download in the hub's cache."""
+"""Room for what a run writes, on its own disk and in the hub's cache, and a path that trainers can read."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.backends.protocol import Job
-from orchestrator.checks.memory import show_gib
+from orchestrator.checks.memory import find_training_size, show_gib
 from orchestrator.checks.model_size import load_model_size
-from orchestrator.checks.train_values import is_on, read_train_values
-from orchestrator.checks.training_size import find_training_size
+from orchestrator.checks.settings import is_on, read_train_values
 from orchestrator.errors import Problem
 from orchestrator.machine.hub import find_hub_cache
 from orchestrator.recipe.plan import Plan
@@ -32,6 +31,9 @@ _REFUSALS = {
     errno.EPERM: "you may not write there",
 }
 _BILLIONS = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)\s?b(?![a-z])", re.IGNORECASE)
+# datasets: `$NAME` is expanded (utils/file_utils.py: is_relative_path), `*`, `?` and `[` match other files
+# (data_files.py: resolve_pattern), `::` parts a chain of archives (fsspec).
+_PATTERNS = ("*", "?", "[", "$", "::")
 
 
 @dataclass(frozen=True)
@@ -166,3 +168,13 @@ def _size(path: Path) -> int:
         return path.expanduser().stat().st_size
     except OSError:
         return 0
+
+
+def check_run_path(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001
+    """Yield that the trainer would look for the prepared data under another name."""
+    if not job.backend.reads_patterns:
+        return
+    path = str(job.run_dir)
+    if found := [mark for mark in _PATTERNS if mark in path]:
+        message = f"the run folder {path} holds {' and '.join(found)}, which would be read as a pattern of file names"
+        yield Problem(message, "choose a folder without it with -o")

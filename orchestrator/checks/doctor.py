@@ -26,16 +26,18 @@ from orchestrator.checks.environments import (
     load_tested,
 )
 from orchestrator.checks.machine import (
+    REPORT_MODULES,
     GpuUser,
     TorchBuild,
     describe_cpu_torch,
     describe_use,
     find_busy,
     find_gpu_users,
+    find_missing_report_modules,
     find_torch_build,
+    name_installation,
 )
 from orchestrator.checks.memory import show_gib
-from orchestrator.checks.packages import REPORT_MODULES, find_missing_report_modules, name_installation
 from orchestrator.machine.hardware import BF16_CAPABILITY, Gpu, find_gpus, find_memory
 from orchestrator.machine.hub import find_endpoint, find_hub_cache, is_offline, is_web_address, open_address
 from orchestrator.machine.packages import DISTRIBUTIONS, find_versions, normalise

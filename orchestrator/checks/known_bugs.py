@@ -15,7 +15,7 @@ import msgspec
 from orchestrator.backends.models import load_config
 from orchestrator.backends.protocol import Job
 from orchestrator.checks.model_files import local_models
-from orchestrator.checks.train_values import is_on, read_train_values
+from orchestrator.checks.settings import is_on, read_train_values
 from orchestrator.errors import Problem
 from orchestrator.machine.packages import parse_release
 from orchestrator.machine.tables import load_table

@@ -1,20 +1,26 @@
-"""Devices and ports of this machine: GPUs in use, a torch that can use none, and the port that processes meet at."""
+"""This machine, and the Python of the backend: packages, GPUs, ports, and the variables of the user's shell."""
 
 from __future__ import annotations
 
 import errno
+import importlib.util
 import json
 import os
 import socket
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from orchestrator.backends import BACKENDS
 from orchestrator.backends.protocol import Job
 from orchestrator.errors import Problem
 from orchestrator.machine.hardware import Gpu, find_gpus, select_visible
 from orchestrator.machine.process import run
 from orchestrator.recipe.plan import Plan
 
+_TIMEOUT_S = 20.0
+REPORT_MODULES = ("ir_measures", "numpy", "scipy", "matplotlib")
 _ASK_TIMEOUT_S = 30.0  # the first Python of the day on a slow disk
 _BUSY_MIB = 1024  # a desktop or an idle driver takes less
 # torch/version.py names what torch was built for; importing torch to ask would take seconds.
@@ -31,6 +37,74 @@ print(json.dumps(found))
 _VARIABLE = "MASTER_PORT"
 _LAUNCHER = "launch"
 _PORTS = range(1, 65536)
+# A process that finds one of these believes that others have been started, and waits for them for ever; the values are
+# those of a single process. torchrun takes PET_NNODES for its --nnodes where none are given.
+# NPROC_PER_NODE is not among them: the launcher `swift` reads it, which Orch does not use. Nor is MASTER_ADDR: whoever
+# reads it has read a rank before, and what Orch starts without a rank meets at an address of its own.
+_ALONE = {
+    "WORLD_SIZE": {"1"}, "LOCAL_WORLD_SIZE": {"1"}, "NNODES": {"1"}, "PET_NNODES": {"1", "1:1"},
+    "RANK": {"0", "-1"}, "LOCAL_RANK": {"0", "-1"}, "NODE_RANK": {"0"},
+}  # fmt: skip
+_NO_RANK = "-1"  # what trainers take for a variable that is not set (swift/utils/env.py, accelerate/state.py)
+
+
+def check_packages(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001
+    """Yield what is not installed, with the command that installs it."""
+    yield from _missing_packages(job)
+    yield from _missing_report_packages()
+
+
+def _missing_packages(job: Job) -> list[Problem]:
+    backend = BACKENDS[job.recipe.backend]
+    needed = [*backend.distributions, *(["deepspeed"] if job.recipe.deepspeed else [])]
+    missing = [name for name in needed if name not in job.versions]
+    if not job.versions:
+        return [Problem(f"{job.backend_python} cannot be run", "launch.python names the backend's interpreter")]
+    if not _can_be_run(job.backend_python):
+        return [Problem(f"{job.backend_python} cannot be run", "launch.python names the backend's interpreter")]
+    if not missing:
+        return _missing_scorer(job)
+    hint = (
+        f"{job.backend_python} -m pip install {' '.join(missing)}\n"
+        f"or, in Orch's checkout, with the tested versions: pip install -c constraints.txt -e '.[{backend.name}]'\n"
+        f"or, in an environment of its own: orch env create {backend.name}"
+    )
+    return [Problem(f"the backend {backend.name} is not installed: {', '.join(missing)} missing", hint)]
+
+
+def _can_be_run(python: str) -> bool:
+    """Tell whether an interpreter starts: its packages are read from its folders, which says nothing of it."""
+    if python == sys.executable or not Path(python).exists():
+        return True
+    return run((python, "-I", "-c", ""), _TIMEOUT_S).exit_code == 0
+
+
+def _missing_scorer(job: Job) -> list[Problem]:
+    """Return that FlagLLMReranker is not there, where the base or the teacher is scored with it."""
+    wanted = {
+        "model": job.model.native == "flag-llm-reranker" and "native" in job.recipe.evaluate.baselines,
+        "teacher": job.teacher is not None and job.teacher.native == "flag-llm-reranker",
+    }
+    named = [name for name, found in wanted.items() if found]
+    if not named or "FlagEmbedding" in job.versions:
+        return []
+    hint = f"{job.backend_python} -m pip install FlagEmbedding"
+    return [Problem(f"the {' and the '.join(named)} is scored with FlagEmbedding, which is not installed", hint)]
+
+
+def _missing_report_packages() -> list[Problem]:
+    missing = find_missing_report_modules()
+    return [Problem(f"the report needs {', '.join(missing)}", name_installation(missing))] if missing else []
+
+
+def find_missing_report_modules() -> tuple[str, ...]:
+    """Return what the report imports and Orch's own Python lacks."""
+    return tuple(name for name in REPORT_MODULES if importlib.util.find_spec(name) is None)
+
+
+def name_installation(modules: tuple[str, ...]) -> str:
+    """Return the command that installs modules of the report for Orch's own Python."""
+    return f"{sys.executable} -m pip install {' '.join(name.replace('_', '-') for name in modules)}"
 
 
 @dataclass(frozen=True)
@@ -162,3 +236,27 @@ def find_port_refusal(port: int) -> str | None:
                 return "another program listens on that port"
             return f"it cannot be listened on: {error.strerror}"
     return None
+
+
+def check_shell_variables(job: Job, plan: Plan) -> Iterator[Problem]:
+    """Yield the variables of the shell (or of launch.env) that every stage inherits, where the plan sets no others."""
+    train = plan.stage("train")
+    recipe = job.recipe.launch.env
+    planned = {name for name, _ in train.command.env if name not in recipe} if train else set()
+    env = {name: value for name, value in {**os.environ, **recipe}.items() if name not in planned}
+    for name in _find_group(env):
+        message = f"{name}={env[name]} is set: every stage would wait for processes that nobody starts"
+        where = "remove it from launch.env" if name in recipe else f"unset {name}"
+        yield Problem(message, f"{where}; say launch: {{nproc_per_node: …}} for several processes")
+    for name in job.backend.variables:
+        if env.get(name):
+            message = f"{name}={env[name]} is set in your shell, and {job.backend.title}'s loss would read it"
+            yield Problem(message, f"unset {name}, and say it under loss: in the recipe")
+
+
+def _find_group(env: Mapping[str, str]) -> list[str]:
+    """Return the variables that announce other processes; the launcher of a single process sets them too."""
+    found = [name for name, alone in _ALONE.items() if name in env and env[name].strip() not in alone]
+    if not found and "WORLD_SIZE" not in env:  # a rank without a size: half of what a launcher sets
+        found = [name for name in ("RANK", "LOCAL_RANK") if env.get(name, _NO_RANK).strip() != _NO_RANK]
+    return found

@@ -1,18 +1,32 @@
-"""Whether a training fits into the memory of the GPUs, or of a CPU, by the estimate, and what to lower."""
+"""Whether a training fits into the memory of the GPUs, or of a CPU, by the estimate, and what would make it fit.
+
+What to lower is named with what it saves; of other ways of training only those that Orch takes and whose own estimate
+fits. The stages beside the training load the whole model on one GPU, however the training fits.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
+from orchestrator.backends import BACKENDS
 from orchestrator.backends.protocol import Job
-from orchestrator.checks.memory import GIB, MemoryEstimate, TrainingSize, estimate_memory, show_gib
-from orchestrator.checks.memory_ways import find_ways
+from orchestrator.checks.memory import (
+    ASSUMED_DOCUMENTS,
+    GIB,
+    MemoryEstimate,
+    TrainingSize,
+    assumes_documents,
+    estimate_memory,
+    find_training_size,
+    show_gib,
+)
 from orchestrator.checks.model_size import ModelSize, load_model_size
-from orchestrator.checks.train_values import read_train_values
-from orchestrator.checks.training_size import ASSUMED_DOCUMENTS, assumes_documents, find_training_size
-from orchestrator.errors import Problem
+from orchestrator.checks.settings import read_train_values
+from orchestrator.errors import OrchError, Problem
 from orchestrator.machine.hardware import find_memory
+from orchestrator.plan.pipeline import build_plan
 from orchestrator.recipe.losses import find_batch_obstacle
 from orchestrator.recipe.plan import Plan
 
@@ -22,6 +36,11 @@ _WORTH_SAYING = 0.05  # of the estimate
 _MOST_REMEDIES = 4
 _MIB = 1024**2
 _SHARDED, _ALL_SHARDED = 2, 3
+_OLD_TUNER = "train_type"
+_MOST_WAYS = 3
+_HALF = 2  # bytes of a weight as models are measured on a GPU
+_LOADING = ("baseline", "package", "evaluate", "guard")
+_MANY_WEIGHTS = 200_000_000  # a base-sized encoder has half as many, the smallest of the usual LLMs three times as many
 
 
 @dataclass(frozen=True)
@@ -147,3 +166,113 @@ def _static_remedies(job: Job, planned: PlannedMemory) -> list[str]:
     elif training.processes > 1 and training.shards < _SHARDED and training.adapter is None:
         lines.append("deepspeed: zero2 shares optimizer and gradients between the GPUs")
     return lines
+
+
+@dataclass(frozen=True)
+class Way:
+    """Changes of a recipe, and how they are said; `deepspeed` and `processes` are left as they are where None."""
+
+    say: str
+    train: Mapping[str, Any]
+    deepspeed: str | None = None
+    processes: int | None = None
+
+
+def find_ways(job: Job, fits: Callable[[Job, Plan], bool]) -> list[str]:
+    """Return at most three changes of the recipe, the smallest first, after each of which `fits` says yes."""
+    found: list[str] = []
+    for way in _list_ways(job):
+        changed = _change(job, way)
+        if changed is not None and fits(*changed):
+            found.append(way.say)
+        if len(found) == _MOST_WAYS:
+            break
+    return found
+
+
+def _list_ways(job: Job) -> Iterator[Way]:
+    """Yield what may be tried: sharing the weights, LoRA, quantised weights, and these together."""
+    backend, several = job.backend, job.processes() > 1
+    able = job.model.family == "decoder" and bool(backend.lora)
+    lora = backend.lora if able and not backend.trains_lora(job) else {}
+    shared = Way("deepspeed: zero3 shares the weights between the GPUs", {}, deepspeed="zero3")
+    shares = "zero3" in backend.deepspeed_names and several
+    if shares:
+        yield shared
+    if backend.spreads_layers and several:
+        yield Way("launch: {nproc_per_node: 1} spreads the layers over the GPUs, without deepspeed", {}, processes=1)
+    if lora:
+        say = backend.describe_lora()
+        yield Way(f"train LoRA: {say}", lora)
+        if shares:
+            yield replace(shared, say=f"train LoRA: {say}, with deepspeed: zero3", train=lora)
+    if "quant_method" in backend.argument_names() and able:
+        say = f"train QLoRA: {backend.describe_lora()}, " if lora else "train QLoRA: "
+        say += "quant_method: bnb, quant_bits: "
+        for bits in (8, 4):
+            train = {**lora, "quant_method": "bnb", "quant_bits": bits}
+            yield Way(f"{say}{bits} (it needs the package bitsandbytes)", train)
+        if several:
+            train = {**lora, "quant_method": "bnb", "quant_bits": 4}
+            yield Way(
+                f"{say}4 (it needs the package bitsandbytes), and launch: {{nproc_per_node: 1}}", train, processes=1
+            )
+
+
+def _change(job: Job, way: Way) -> tuple[Job, Plan] | None:
+    """Return the job and the plan of the changed recipe; None where that recipe is refused."""
+    recipe = job.recipe
+    train = {name: value for name, value in recipe.train.items() if name != _OLD_TUNER or "tuner_type" not in way.train}
+    launch = recipe.launch
+    if way.processes is not None:
+        launch = launch.model_copy(update={"nproc_per_node": way.processes})
+    shared = None if way.processes == 1 else way.deepspeed or recipe.deepspeed
+    text = job.deepspeed_text if shared == recipe.deepspeed else None
+    recipe = recipe.model_copy(update={"train": {**train, **way.train}, "launch": launch, "deepspeed": shared})
+    changed = replace(job, recipe=recipe, deepspeed_text=text)
+    try:
+        if BACKENDS[recipe.backend].check_job(changed):
+            return None
+        return changed, build_plan(changed)
+    except OrchError:
+        return None
+
+
+def advise_measuring(job: Job, plan: Plan) -> Iterator[Problem]:
+    """Yield that a model which is trained quantised or shared is measured whole, and does not fit so."""
+    if job.hardware.kind != "cuda" or not job.hardware.memory_mib:
+        return
+    planned, there = plan_memory(job, plan), min(job.hardware.memory_mib) * _MIB
+    if planned is None or planned.model.stored_bits is not None or planned.estimate.weights > there:
+        return
+    whole = planned.model.parameters * _HALF
+    stages = [
+        stage.name for stage in plan.stages if stage.kind.startswith(_LOADING) and not stage.kind.endswith("-data")
+    ]
+    if whole <= there or not stages:
+        return
+    message = (
+        f"the training fits, and {', '.join(stages)} load the whole model on one GPU: {show_gib(whole)} in half "
+        f"precision, and a GPU has {show_gib(there)}"
+    )
+    hint = (
+        "train the adapter alone here: merge: false, evaluate: {baselines: []} and no gate; "
+        "then `orch merge` and `orch evaluate` where there is room"
+    )
+    yield Problem(message, hint)
+
+
+def advise_on_cpu(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001
+    """Yield that there is no GPU for a model of many weights; an LLM that is not here yet counts as one."""
+    if job.hardware.kind == "cuda" or job.smoke:
+        return
+    size = load_model_size(job.model.folder) if job.model.folder else None
+    if size is None and job.model.family != "decoder":
+        return
+    if size is not None and size.parameters < _MANY_WEIGHTS:
+        return
+    weights = f" with its {size.parameters / 1e9:.1f} billion weights" if size else ""
+    yield Problem(
+        f"no GPU is used: {job.model.name}{weights} is trained on the CPU, in float32, which takes very long",
+        "orch doctor shows why there is none; --smoke tries the recipe with a tiny model",
+    )

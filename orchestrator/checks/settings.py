@@ -1,18 +1,25 @@
-"""What a recipe asks for that its machine or its packages cannot give, and what its user should know before it runs.
+"""What a recipe asks for that its machine, its packages or its model cannot give, and what its user should know.
 
-All is read from the plan's notes, which are the same for every backend, before the trainer would find it.
+All is read from the plan's notes, which are the same for every backend, and held against config.json and the names in
+the weight files. PEFT adapts those of `target_modules` that match and says nothing of the others
+(peft/tuners/tuners_utils.py: inject).
 """
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+from orchestrator.backends.models import load_config
 from orchestrator.backends.protocol import Job
-from orchestrator.checks.train_values import is_on, read_train_values
+from orchestrator.checks.tensor_names import read_text_config
 from orchestrator.errors import Problem
+from orchestrator.machine.weights import Shapes, read_weights
 from orchestrator.recipe.plan import Plan
 
+_TRUE = frozenset({"true", "1", "yes", "on"})
 # What asks for flash attention, and whether the package flash-attn brings it; 3 and 4 are built by hand.
 _FLASH = {"flash_attn": True, "flash_attention_2": True, "flash_attention_3": False, "flash_attention_4": False}
 
@@ -42,6 +49,26 @@ _NEEDS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("tuner_backend", r"^unsloth$", ("unsloth",)),
 )
 ASKED_FOR = tuple(dict.fromkeys(name for _, _, names in _NEEDS for name in names))
+# RoBERTa's family numbers its positions from pad_token_id + 1 (create_position_ids_from_input_ids).
+_OFFSET_FAMILIES = frozenset(
+    {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text"}
+)
+# Their positions are distances between tokens, whatever the config says (modeling_t5.py: compute_bias).
+_RELATIVE_FAMILIES = frozenset({"t5", "mt5", "umt5", "longt5", "funnel"})
+_PLAIN_ROPE = frozenset({None, "default"})
+_MATRIX_DIMENSIONS = 2
+_HEADS = ("lm_head", "score", "v_head")  # tied to the embeddings or new, so that no file needs to hold them
+_PREFIXES = ("", "model.", "base_model.", "transformer.")  # what a model's class puts before the names of its files
+
+
+def read_train_values(plan: Plan) -> dict[str, str]:
+    """Return every argument of the train stage, given or default; lists are words with spaces between them."""
+    return {note.argument: note.value for note in plan.notes if note.stage == "train"}
+
+
+def is_on(values: Mapping[str, str], name: str, *, default: bool = False) -> bool:
+    """Tell whether a switch of the trainer is on; `default` is what the trainer does where nothing is said."""
+    return values[name].lower() in _TRUE if name in values else default
 
 
 def check_conflicts(job: Job, plan: Plan) -> Iterator[Problem]:
@@ -138,3 +165,134 @@ def advise_on_resuming(job: Job, plan: Plan) -> Iterator[Problem]:
             "without DeepSpeed",
             "say deepspeed: zero0 in the recipe (it needs the package deepspeed), or accept it",
         )
+
+
+def check_lengths(job: Job, plan: Plan) -> Iterator[Problem]:
+    """Yield the lengths beyond the last position that the model, or the teacher, knows."""
+    if job.smoke:
+        return
+    length, names = find_longest(job, plan)
+    stretched = "rope_scaling" in read_train_values(plan)  # ms-swift puts it in the place of the config's
+    if job.model.folder is not None and length is not None and not stretched:
+        yield from _check(length, names, load_config(job.model.folder), job.model.name)
+    teacher = job.recipe.teacher
+    if teacher is not None and job.teacher is not None and job.teacher.folder is not None:
+        yield from _check(teacher.max_length, "teacher.max_length", load_config(job.teacher.folder), job.teacher.name)
+
+
+def find_longest(job: Job, plan: Plan) -> tuple[int | None, str]:
+    """Return how many tokens the trainer reads at most, and the arguments that say so."""
+    values, names = read_train_values(plan), job.backend.lengths
+    found = [values.get(name, "") for name in names]
+    known = all(value.isdigit() for value in found)
+    return (sum(map(int, found)) if known else None), " + ".join(f"train.{name}" for name in names)
+
+
+def find_positions(config: dict[str, Any]) -> int | None:
+    """Return how many tokens a text may have; None where the config sets no end, or stretches it."""
+    text = read_text_config(config)
+    positions = text.get("max_position_embeddings") or text.get("n_positions")
+    rope = text.get("rope_scaling") or text.get("rope_parameters") or {}
+    kind = rope.get("rope_type", rope.get("type")) if isinstance(rope, dict) else None
+    relative = (
+        text.get("position_embedding_type") == "alibi"
+        or text.get("position_biased_input") is False
+        or text.get("model_type") in _RELATIVE_FAMILIES
+    )
+    if not isinstance(positions, int) or positions < 1 or relative or not _is_plain(rope, kind):
+        return None
+    if text.get("model_type") in _OFFSET_FAMILIES:
+        padding = text.get("pad_token_id", 1)
+        return positions - (padding if isinstance(padding, int) else 1) - 1
+    return positions
+
+
+def _is_plain(rope: Any, kind: Any) -> bool:
+    """Tell whether the positions are those of the config; Gemma gives each kind of layer its own rope_parameters."""
+    if isinstance(rope, dict) and any(isinstance(value, dict) for value in rope.values()):
+        return all(value.get("rope_type") in _PLAIN_ROPE for value in rope.values() if isinstance(value, dict))
+    return kind in _PLAIN_ROPE
+
+
+def _check(length: int, names: str, config: dict[str, Any], model: str) -> Iterator[Problem]:
+    positions = find_positions(config)
+    if positions is not None and length > positions:
+        message = f"{names} is {length}, and {model} reads {positions} tokens at most"
+        yield Problem(message, f"give at most {positions}: longer texts end in an index error, or in noise")
+
+
+def check_target_modules(job: Job, plan: Plan) -> Iterator[Problem]:
+    """Yield every name and every pattern that matches no layer of a model that is on this machine."""
+    values = read_train_values(plan)
+    if job.smoke or job.model.folder is None or "target_modules" not in values:
+        return
+    config = load_config(job.model.folder)
+    if "quantization_config" in config or _has_fused_experts(config):
+        return  # the names in the files are not those of the loaded model
+    shapes = read_weights(job.model.folder).shapes
+    if not shapes:
+        return
+    matrices, modules = list_modules(shapes)
+    if "target_regex" in values:
+        yield from _check_regex(values["target_regex"], matrices)
+    else:
+        for name in values["target_modules"].split():
+            if name not in job.backend.layer_kinds:
+                yield from _check_name("target_modules", name, matrices, modules)
+    for name in values.get("modules_to_save", "").split():
+        if name not in job.backend.layer_kinds:
+            yield from _check_name("modules_to_save", name, modules, modules)
+
+
+def list_modules(shapes: Shapes) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the layers that have a matrix, which LoRA adapts, and all layers, by the names in the weight files."""
+    matrices = {name.rpartition(".")[0] for name, shape in shapes.items() if len(shape) >= _MATRIX_DIMENSIONS}
+    return frozenset(matrices), frozenset(name.rpartition(".")[0] for name in shapes)
+
+
+def _check_name(argument: str, name: str, allowed: frozenset[str], modules: frozenset[str]) -> Iterator[Problem]:
+    if name.rpartition(".")[2] in _HEADS or _matches(name, allowed):
+        return
+    if _matches(name, modules):
+        message = f"train.{argument}: {name} has no matrix in this model: LoRA cannot adapt it"
+        yield Problem(message, f"remove it; layers with one are {_name_layers(allowed)}")
+        return
+    near = difflib.get_close_matches(name, sorted(_short_names(allowed)), n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    yield Problem(
+        f"train.{argument}: {name!r} matches no layer of this model, and would be left out in silence",
+        f"{hint}its layers are {_name_layers(allowed)}",
+    )
+
+
+def _check_regex(pattern: str, modules: frozenset[str]) -> Iterator[Problem]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        yield Problem(f"train.target_regex is no regular expression: {error}", f"got {pattern!r}")
+        return
+    names = [prefix + name for name in modules for prefix in _PREFIXES]
+    names += [name.partition(".")[2] for name in modules]
+    if not any(compiled.fullmatch(name) for name in names):
+        example = min(modules, default="")
+        hint = f"it must match a whole name, such as {example}: begin with .*"
+        yield Problem(f"train.target_regex {pattern!r} matches no layer of this model", hint)
+
+
+def _matches(name: str, modules: frozenset[str]) -> bool:
+    """Tell whether PEFT finds `name`: as a whole name, or as its last parts."""
+    return any(module == name or module.endswith(f".{name}") or name.endswith(f".{module}") for module in modules)
+
+
+def _short_names(modules: frozenset[str]) -> set[str]:
+    return {name.rpartition(".")[2] for name in modules} - {""}
+
+
+def _name_layers(modules: frozenset[str]) -> str:
+    inner = {name for name in modules if re.search(r"\.\d+\.", name)}
+    return ", ".join(sorted(_short_names(frozenset(inner)) or _short_names(modules)))
+
+
+def _has_fused_experts(config: dict[str, Any]) -> bool:
+    """Tell whether transformers joins the matrices of experts when it loads them, under names of their own."""
+    return any(config.get(name) for name in ("num_experts", "num_local_experts", "n_routed_experts"))

@@ -9,7 +9,7 @@ import pytest
 from orchestrator.backends import BACKENDS
 from orchestrator.backends.models import BaseModel
 from orchestrator.backends.saving import find_saving
-from orchestrator.checks.train_values import read_train_values
+from orchestrator.checks.settings import read_train_values
 from orchestrator.machine.hardware import Hardware
 from orchestrator.plan.pipeline import build_plan
 from tests.jobs import build_imagined_job

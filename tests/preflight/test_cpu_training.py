@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.backends.models import BaseModel
-from orchestrator.checks.cpu_training import advise_on_cpu
+from orchestrator.checks.memory_fit import advise_on_cpu
 from orchestrator.machine.hardware import CPU
 from tests.preflight.test_memory import BERT, QWEN3
 

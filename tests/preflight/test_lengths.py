@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.backends.models import BaseModel
-from orchestrator.checks.lengths import check_lengths, find_positions
+from orchestrator.checks.settings import check_lengths, find_positions
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,10 @@ import pytest
 
 from orchestrator.backends.models import BaseModel
 from orchestrator.checks import memory_fit
-from orchestrator.checks.memory import GIB, TrainingSize, estimate_memory
+from orchestrator.checks.memory import GIB, TrainingSize, estimate_memory, find_training_size
 from orchestrator.checks.memory_fit import advise_memory, check_memory, plan_memory
 from orchestrator.checks.model_size import ModelSize, load_model_size, read_model_size
-from orchestrator.checks.train_values import read_train_values
-from orchestrator.checks.training_size import find_training_size
+from orchestrator.checks.settings import read_train_values
 from orchestrator.machine.hardware import CPU, Hardware
 
 # config.json of Qwen/Qwen3-0.6B, with the rows of its tokenizer; its card says 0.6B, 0.44B of them no embeddings

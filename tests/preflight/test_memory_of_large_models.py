@@ -9,10 +9,8 @@ import pytest
 
 from orchestrator.backends.models import BaseModel
 from orchestrator.checks.memory import GIB
-from orchestrator.checks.memory_fit import advise_memory, check_memory, plan_memory
-from orchestrator.checks.model_size import load_model_size
-from orchestrator.checks.quantisation import find_stored_bits, find_trained_bits
-from orchestrator.checks.whole_model import advise_measuring
+from orchestrator.checks.memory_fit import advise_measuring, advise_memory, check_memory, plan_memory
+from orchestrator.checks.model_size import find_stored_bits, find_trained_bits, load_model_size
 from orchestrator.machine.hardware import Hardware, parse_hardware
 
 # config.json of Qwen/Qwen2.5-32B-Instruct: 32.8B weights, 31.0B of them no embeddings (its card)

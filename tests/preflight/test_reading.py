@@ -11,7 +11,7 @@ import pytest
 from orchestrator.checks.disk import check_disk
 from orchestrator.checks.memory_fit import advise_memory, check_memory
 from orchestrator.checks.model_files import advise_model_files, check_model_files
-from orchestrator.checks.target_modules import check_target_modules
+from orchestrator.checks.settings import check_target_modules
 from tests.preflight.model_folders import Folder, list_decoder
 
 _LOOKING = (check_disk, check_model_files, check_target_modules, check_memory, advise_model_files, advise_memory)

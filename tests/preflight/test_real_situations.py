@@ -14,11 +14,9 @@ import pytest
 from orchestrator.backends import BACKENDS
 from orchestrator.backends.models import BaseModel, find_model
 from orchestrator.backends.swift_models import SwiftModel, find_swift_model
-from orchestrator.checks.lengths import check_lengths
 from orchestrator.checks.memory_fit import advise_memory, check_memory
 from orchestrator.checks.model_files import advise_model_files, check_model_files
-from orchestrator.checks.settings import check_conflicts
-from orchestrator.checks.target_modules import check_target_modules
+from orchestrator.checks.settings import check_conflicts, check_lengths, check_target_modules
 from orchestrator.recipe.schema import ModelRef
 from tests.preflight.model_folders import CONFIG, LAYERS, ROWS, WIDTH, Folder, list_decoder
 

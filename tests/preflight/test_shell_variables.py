@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.checks.shell_variables import check_shell_variables
+from orchestrator.checks.machine import check_shell_variables
 from orchestrator.machine.hardware import CPU
 
 SWIFT = "qwen3_embedding_lora"

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestrator.checks.lengths import find_positions
+from orchestrator.checks.settings import find_positions
 from orchestrator.cli.evaluate_command import format_lines
 from orchestrator.evaluation.metrics import describe_cut
 from orchestrator.report.warning_texts import _about_systems

@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from orchestrator.backends import BACKENDS
-from orchestrator.checks import doctor, packages
+from orchestrator.checks import doctor
+from orchestrator.checks import machine as packages
 from orchestrator.checks.doctor import (
     Finding,
     HubProbe,

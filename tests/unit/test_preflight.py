@@ -11,7 +11,7 @@ import pytest
 from orchestrator.backends import BACKENDS
 from orchestrator.backends.models import BaseModel
 from orchestrator.checks.hub import check_hub
-from orchestrator.checks.packages import _missing_packages
+from orchestrator.checks.machine import _missing_packages
 from orchestrator.machine.hardware import Hardware
 from tests.jobs import build_imagined_job
 
