@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from orchestrator.cli.options import (
     max_dropped_option,
     max_label_option,
     min_label_option,
+    require_label_range,
     resolve_hardware,
     scores_as_labels_option,
     trust_code_option,
@@ -39,7 +41,7 @@ from orchestrator.machine.terminal import say
     "--data", "files", multiple=True, required=True, type=click.Path(path_type=Path), callback=expand_files,
     help="Evaluation rows.",
 )  # fmt: skip
-@click.option("--format", "form", type=click.Choice(list(FORMATS)), help="How models score that do not say it.")
+@click.option("--format", type=click.Choice(list(FORMATS)), help="How models score that do not say it.")
 @family_option
 @click.option("--max-length", type=click.IntRange(8), help="Longest input in tokens (512).")
 @click.option("--instruction", help="The task sentence of models that take one.")
@@ -62,26 +64,13 @@ from orchestrator.machine.terminal import say
 def evaluate_command(
     models: tuple[str, ...],
     files: tuple[Path, ...],
-    form: str | None,
-    family: str | None,
-    max_length: int | None,
-    instruction: str | None,
-    batch_size: int | None,
-    min_label: float | None,
-    max_label: float | None,
-    scores_as_labels: bool | None,
-    corpus: bool,
-    metrics: str | None,
     columns: dict[str, str],
-    ignore: tuple[str, ...],
-    max_dropped: int,
-    limit: int | None,
-    trust_remote_code: bool,
-    allow_pickle: bool,
+    metrics: str | None,
     python: str | None,
     output: Path | None,
     hardware: str,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Measure models on data: ranking groups, labelled documents, pairs of texts. No recipe, no training.
 
@@ -92,20 +81,15 @@ def evaluate_command(
     from orchestrator.serving.chosen_models import Reading
     from orchestrator.serving.evaluate_model import SEED, Request, evaluate, find_problems, sniff_data
 
-    if min_label is not None and max_label is None:
-        raise click.UsageError("--min-label needs --max-label: labels are scaled from the one to the other")
-    if max_label is not None and max_label <= (min_label or 0):
-        raise click.UsageError("--max-label must lie above --min-label (0)")
+    require_label_range(options["min_label"], options["max_label"])
     kind = sniff_data(files, columns)
-    if kind == "group" and (scores_as_labels or max_label is not None):
+    if kind == "group" and (options["scores_as_labels"] or options["max_label"] is not None):
         kind = "labelled"  # only these have labels
-    data = EvalRequest(
-        files, kind, columns, min_label, max_label, corpus, SEED, limit, max_dropped, scores_as_labels, ignore
-    )
+    reading = {field.name: options.pop(field.name) for field in fields(Reading)}
     request = Request(
         models,
-        data,
-        Reading(form, family, max_length, instruction, batch_size, trust_remote_code, allow_pickle),
+        EvalRequest(files, kind, columns, seed=SEED, **options),
+        Reading(**reading),
         _find_python(python),
         resolve_hardware(hardware, smoke=False),
         tuple(name.strip() for name in metrics.split(",")) if metrics is not None else (),

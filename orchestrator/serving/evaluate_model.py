@@ -20,6 +20,7 @@ from orchestrator.data.prepare_eval import EVAL_KINDS, EvalRequest, prepare_eval
 from orchestrator.data.rows.records import Kind
 from orchestrator.data.rows.shapes import require_kind
 from orchestrator.data.sniffing import sniff_kind
+from orchestrator.data.writing.writers import CORPUS, EVAL
 from orchestrator.errors import DataError, PreflightError, Problem, RunFolderError
 from orchestrator.evaluation.eval_sets import describe_eval, load_eval
 from orchestrator.evaluation.measures import GROUP, PAIR, check_metrics, default_metrics
@@ -50,7 +51,6 @@ from orchestrator.serving.worker import Words
 SEED = 42
 MODEL = "model"  # the role of a system that is compared with the first
 _GENERIC_NAMES = ("model", "output", "merged")
-_NAMES = RunDir(Path())
 
 
 @dataclass(frozen=True)
@@ -70,14 +70,6 @@ class Request:
     metrics: tuple[str, ...] = ()
     cache: Path | None = None
     seed: int = SEED
-
-
-@dataclass(frozen=True)
-class _EvalRows:
-    """An evaluation set on disk; `corpus` is what its queries search, where they search one."""
-
-    path: Path
-    corpus: Path | None
 
 
 def sniff_data(files: Sequence[Path], columns: Mapping[str, str]) -> Kind:
@@ -122,11 +114,15 @@ def evaluate(request: Request, out: Path | None, tell: Callable[[str], None]) ->
     _require_absent(out)
     require_chosen_load(candidates, request.python)
     with _folder(out) as folder:
-        rows = _read_data(request.data, folder, searches=searches, tell=tell)
+        gathered = prepare_eval(replace(request.data, corpus=searches), folder)
+        for problem in gathered.bad_rows:
+            tell(f"dropped: {describe_problem(problem)}")
+        for line in describe_warnings(gathered.ledger):
+            tell(line)
         for number, candidate in enumerate(candidates, start=1):
             tell(f"scoring {candidate.name} ({number} of {len(candidates)})")
-            _score(request, candidate, rows, _scores_of(folder, candidate), tell)
-        metrics = _measure(request, candidates, rows, folder)
+            _score(request, candidate, folder, tell, searches=searches)
+        metrics = _measure(request, candidates, folder)
         write_json(RunDir(folder).metrics_json, metrics)
     return metrics
 
@@ -181,33 +177,22 @@ def require_one_way(candidates: list[ChosenModel], *, vectors: bool) -> bool:
     return not unable
 
 
-def _read_data(data: EvalRequest, folder: Path, *, searches: bool, tell: Callable[[str], None]) -> _EvalRows:
-    """Write the evaluation set into `folder`, with a corpus where queries search; `tell` hears what was left out.
-
-    Raises DataError when the data must not be used.
-    """
-    gathered = prepare_eval(replace(data, corpus=searches), folder)
-    for problem in gathered.bad_rows:
-        tell(f"dropped: {describe_problem(problem)}")
-    for line in describe_warnings(gathered.ledger):
-        tell(line)
-    corpus = folder / _NAMES.corpus_jsonl.name
-    return _EvalRows(folder / _NAMES.eval_jsonl.name, corpus if searches else None)
-
-
-def _score(request: Request, candidate: ChosenModel, rows: _EvalRows, out: Path, tell: Callable[[str], None]) -> None:
-    """Write scores.jsonl and scoring.json of one model into `out`; `tell` hears how far it is.
+def _score(
+    request: Request, candidate: ChosenModel, folder: Path, tell: Callable[[str], None], *, searches: bool
+) -> None:
+    """Write scores.jsonl and scoring.json of one model; `tell` hears how far it is.
 
     Raises what `run_on_models` does, and PreflightError for a model whose head was never trained.
     """
+    out = _scores_of(folder, candidate)
     out.mkdir(parents=True)
     write_json(out / "spec.json", candidate.spec)
     on_cpu = request.hardware.kind == "cpu"
     options = {
         "model": candidate.model.location,
         "scoring": out / "spec.json",
-        "data": rows.path,
-        "corpus": rows.corpus,
+        "data": folder / EVAL,
+        "corpus": folder / CORPUS if searches else None,
         "out": out,
         "device": "cpu" if on_cpu else None,
         "cache": request.cache,
@@ -233,8 +218,8 @@ def _score(request: Request, candidate: ChosenModel, rows: _EvalRows, out: Path,
         )
 
 
-def _measure(request: Request, candidates: list[ChosenModel], rows: _EvalRows, folder: Path) -> dict[str, Any]:
-    evaluation = load_eval(rows.path)
+def _measure(request: Request, candidates: list[ChosenModel], folder: Path) -> dict[str, Any]:
+    evaluation = load_eval(folder / EVAL)
     if evaluation is None:
         raise DataError("no row is left to measure on", hint="orch data check says why")
     names = request.metrics or default_metrics(evaluation.kind)
@@ -264,7 +249,10 @@ def _measure(request: Request, candidates: list[ChosenModel], rows: _EvalRows, f
         "version": METRICS_VERSION,
         "seed": request.seed,
         **describe_kind(evaluation.kind, names),
-        "eval": {**describe_eval(rows.path, evaluation, folder), "files": [str(file) for file in request.data.files]},
+        "eval": {
+            **describe_eval(folder / EVAL, evaluation, folder),
+            "files": [str(file) for file in request.data.files],
+        },
         "headline": {"metric": names[0], "baseline": first.system_id},
         "systems": [system.describe() for system in systems],
         "rows": build_rows(systems),

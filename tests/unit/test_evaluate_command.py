@@ -302,7 +302,7 @@ def test_bad_rows_are_refused_with_file_and_line(capsys, tmp_path):
     [
         (["--metrics", "ndcg"], "needs a cutoff"),
         (["--metrics", "spearman"], "does not measure ranked candidates"),
-        (["--min-label", 1], "--min-label needs --max-label"),
+        (["--min-label", 1], "--max-label, which is missing"),
         (["--max-label", 0], "must lie above"),
         (["--format", "colbert"], "colbert"),
         (["--python", "no-such-python"], "no such interpreter"),
