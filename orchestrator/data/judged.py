@@ -219,21 +219,22 @@ def _wrong_type(name: str, value: Any, wanted: str, example: str | None = None) 
     return bad_row("wrong-type", f"{name} is {name_type(value)}, not {wanted}", f"write {example or wanted}")
 
 
-def find_unread_keys(row: Row, found: Judged, ignore: Sequence[str]) -> tuple[UnreadText, ...]:
-    """Return the texts of a row, its keys in canonical names, that nobody reads."""
+def find_unread_keys(
+    row: Row, found: Judged, ignore: Sequence[str], *, judgements: bool = False
+) -> tuple[UnreadText, ...]:
+    """Return the texts of a row, its keys in canonical names, that nobody reads.
+
+    With `judgements` also those keys of a ranking row that judge its documents otherwise than its two lists do.
+    """
+    own = [key for key in found.keys if key not in QUERY_KEYS]
     inner = dict.fromkeys(key for hit in found.hits for key in hit if key not in HIT_KEYS)
-    unknown = [key for key in found.keys if key not in QUERY_KEYS]
-    unknown += inner if found.form == "pointwise" else (f"hits[].{key}" for key in inner)
+    unknown = [*own, *(inner if found.form == "pointwise" else (f"hits[].{key}" for key in inner))]
     optional = ("neg",) if found.form == "ranking" and not row.get("neg") else ()
-    return find_unread(row, unknown, (found.query, *found.texts), optional=optional, ignore=ignore) if unknown else ()
-
-
-def find_unread_labels(row: Row, found: Judged, ignore: Sequence[str]) -> tuple[UnreadText, ...]:
-    """Return the keys of a ranking row that judge its documents otherwise than its two lists do."""
-    if found.form != "ranking":
-        return ()
+    unread = find_unread(row, unknown, (found.query, *found.texts), optional=optional, ignore=ignore)
+    if not judgements or found.form != "ranking":
+        return unread
     shape = next(shape for shape in SHAPES if (shape.kind, shape.name) == ("labelled", "ranking"))
-    return find_unread_judgements(row, [key for key in found.keys if key not in QUERY_KEYS], shape, ignore=ignore)
+    return (*unread, *find_unread_judgements(row, own, shape, ignore=ignore))
 
 
 def scale_label(label: Any, name: str, low: float, high: float) -> float:

@@ -18,7 +18,6 @@ from orchestrator.data.digests import digest, loose_key
 from orchestrator.data.judged import (
     Judged,
     find_unread_keys,
-    find_unread_labels,
     read_raw_row,
     require_judged,
     require_row,
@@ -134,8 +133,7 @@ class _Gathering:
                 raise BadRowError(graded)
             row = graded
         found = require_judged(row, path, line.line)
-        unread = (*find_unread_keys(row, found, rules.ignore), *find_unread_labels(row, found, rules.ignore))
-        self.unread.note(unread, str(path), line.line)
+        self.unread.note(find_unread_keys(row, found, rules.ignore, judgements=True), str(path), line.line)
         return found
 
     def take_corpus(self, path: Path) -> None:
