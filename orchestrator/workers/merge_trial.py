@@ -12,8 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from orchestrator.workers.chat.greedy_comparison import describe_divergence, find_divergence
-from orchestrator.workers.chat.model import Answer, answer_greedily, choose_pad, find_stop_ids
+from orchestrator.workers.chat.model import (
+    Answer,
+    answer_greedily,
+    choose_pad,
+    describe_divergence,
+    find_divergence,
+    find_stop_ids,
+)
 from orchestrator.workers.environment import weight_options
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.kinds.probes import AWKWARD, EXAMPLES

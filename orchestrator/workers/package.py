@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
+import shutil
 from pathlib import Path
+from typing import Any
 
-from orchestrator.workers.folders import fresh_folder, write_text
+from orchestrator.workers.environment import read_versions
+from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.folders import fresh_folder, write_json, write_text
 from orchestrator.workers.kinds import Kind, Request, load_kind
 from orchestrator.workers.model_card import build_card, name_base
-from orchestrator.workers.packaging import copy_model, finish_report, hash_and_describe, scan_copied_weights
 from orchestrator.workers.reranker.scoring import choose_device
 from orchestrator.workers.reranker.scoring_spec import load_raw_spec
-from orchestrator.workers.verification_checks import check_complete, check_weights
+from orchestrator.workers.tokenizer_files import copy_tokenizer
+from orchestrator.workers.verification_checks import check_complete, check_weights, list_failures
+from orchestrator.workers.weights import INDEX, WeightScan, hash_file, require_safetensors, scan_weights
 
-# kinds that have not come to kinds/ yet: the module that packages them
-PACKAGERS = {"embedding": "embedding.package", "chat": "chat.package"}
+NOT_HASHED = ("README.md", "scoring.json")
 
 
 def package(request: Request, out: Path) -> None:
@@ -24,11 +27,7 @@ def package(request: Request, out: Path) -> None:
     kind = load_kind(request.raw_spec)
     request.report.unlink(missing_ok=True)
     with fresh_folder(out) as folder:
-        older = PACKAGERS.get(str(request.raw_spec["scorer"]))
-        if older is not None:
-            importlib.import_module(f"orchestrator.workers.{older}").package(request, folder)
-        else:
-            fill(kind, request, folder)
+        fill(kind, request, folder)
         for path in folder.rglob("*"):
             path.chmod(0o755 if path.is_dir() else 0o644)
 
@@ -55,6 +54,52 @@ def fill(kind: Kind, request: Request, folder: Path) -> None:
     base, hub_base = name_base(request.base, request.raw_spec)
     write_text(folder / "README.md", build_card(described.card, base, described.facts, hub_base=hub_base))
     hash_and_describe(folder, {**request.raw_spec, "base_model": base, **described.scoring})
+
+
+def copy_model(request: Request, folder: Path, *, trust_remote_code: bool = False) -> None:
+    """Copy config, weights (byte for byte) and tokenizer. Raises WorkerError for pickles or parts that are missing."""
+    if not (request.model / "config.json").is_file():
+        raise WorkerError(
+            f"{request.model} holds no config.json: it is not a whole model (an adapter must be merged first)"
+        )
+    files = require_safetensors(request.model)
+    for path in files:
+        shutil.copyfile(path, folder / path.name)
+    extra = ["config.json", "generation_config.json", INDEX]
+    if trust_remote_code:
+        extra += [path.name for path in request.model.glob("*.py")]
+    for name in extra:
+        if (request.model / name).is_file():
+            shutil.copyfile(request.model / name, folder / name)
+    copy_tokenizer(request.find_tokenizer(), folder)
+
+
+def scan_copied_weights(request: Request, folder: Path) -> WeightScan:
+    """Return what the copied weights are like. Raises WorkerError, and reports, when they are broken."""
+    scan = scan_weights(require_safetensors(folder))
+    if scan.problems:  # nothing else is worth computing
+        checks = [check_weights(scan).to_json()]
+        write_json(request.report, {"version": 1, "passed": False, "checks": checks, "weights": scan.to_json()})
+        raise WorkerError(*(f"weights: {problem}" for problem in scan.problems))
+    return scan
+
+
+def finish_report(request: Request, report: dict[str, Any]) -> None:
+    """Write the report, with versions, where the request wants it. Raises WorkerError with one line a failed check."""
+    write_json(request.report, {**report, "versions": read_versions()})
+    failures = list_failures(report)
+    if failures:
+        raise WorkerError(*failures)
+
+
+def hash_and_describe(folder: Path, described: dict[str, Any]) -> None:
+    """Write scoring.json, the last file: `described`, versions, and the hash of every file but itself and the card."""
+    files = {
+        path.relative_to(folder).as_posix(): hash_file(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in NOT_HASHED
+    }
+    write_json(folder / "scoring.json", {**described, "versions": read_versions(), "files": files})
 
 
 def main(argv: list[str]) -> int:

@@ -10,12 +10,13 @@ import pytest
 from orchestrator.workers import score
 from orchestrator.workers.chat import score as chat_score
 from orchestrator.workers.chat.encoding import Encoded, load_format, load_own_format
-from orchestrator.workers.chat.model import answer_all, load_chat_model, load_chat_tokenizer, take_batches
-from orchestrator.workers.chat.probes import BUILT
+from orchestrator.workers.chat.model import answer_all, load_chat_model, take_batches
 from orchestrator.workers.chat.score import cut_encoded
 from orchestrator.workers.chat.spec import parse_chat_spec
+from orchestrator.workers.engines.transformers import load_tokenizer
 from orchestrator.workers.eval_files import read_chat_rows
 from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.kinds.probes import BUILT
 
 SPEC = {
     "version": 1,
@@ -77,7 +78,7 @@ def rows_file(folder):
 
 @pytest.fixture(scope="module")
 def tokenizer(chat_model):
-    return load_chat_tokenizer(str(chat_model), trust_remote_code=False)
+    return load_tokenizer(str(chat_model), trust_remote_code=False)
 
 
 @pytest.fixture(scope="module")

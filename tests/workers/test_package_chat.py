@@ -10,16 +10,15 @@ import pytest
 
 from orchestrator.workers import merge, package
 from orchestrator.workers.chat import generate
-from orchestrator.workers.chat.checks import check_tied
-from orchestrator.workers.chat.encoding import join_turns, load_format, render_own, tokenize
-from orchestrator.workers.chat.greedy_comparison import find_divergence
-from orchestrator.workers.chat.model import Answer, load_chat_tokenizer
-from orchestrator.workers.chat.probes import BUILT, SEVERAL_TURNS, build_chat_probes
+from orchestrator.workers.chat.encoding import find_non_thinking_prefix, join_turns, load_format, render_own, tokenize
+from orchestrator.workers.chat.model import Answer, find_divergence
 from orchestrator.workers.chat.spec import parse_chat_spec
-from orchestrator.workers.chat.template import choose_template
-from orchestrator.workers.chat.template_writer import find_non_thinking_prefix, keeps_thinking
+from orchestrator.workers.chat.template import choose_template, keeps_thinking
+from orchestrator.workers.engines.transformers import load_tokenizer
 from orchestrator.workers.eval_files import read_chat_rows
 from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.kinds.chat import check_tied
+from orchestrator.workers.kinds.probes import BUILT, SEVERAL_TURNS, build_chat_probes
 from orchestrator.workers.weights import hash_file
 from tests.workers.conftest import package_arguments, save_adapter
 from tests.workers.pinned import check_pinned
@@ -154,8 +153,8 @@ def test_the_packaged_template_asks_as_in_training_when_nothing_is_said_of_think
     described = read_scoring(packaged)
     assert (described["chat_template"], described["trained_format"]) == ("orch", "ms-swift qwen3")
     assert "thinking is off" in described["chat_template_note"]
-    tokenizer = load_chat_tokenizer(str(packaged), trust_remote_code=False)
-    trained = load_format(load_chat_tokenizer(str(tuned.base), trust_remote_code=False), parse_chat_spec(SPEC, "x"))
+    tokenizer = load_tokenizer(str(packaged), trust_remote_code=False)
+    trained = load_format(load_tokenizer(str(tuned.base), trust_remote_code=False), parse_chat_spec(SPEC, "x"))
     for probe in BUILT:
         prompt = render_own(tokenizer, probe.messages, prompt=True)
         assert tokenize(tokenizer, prompt) == trained.encode_prompt(probe.messages)
@@ -192,7 +191,7 @@ def test_the_card_says_how_to_ask_and_its_code_runs(packaged):
 
 def test_generation_stops_where_training_ends_a_turn(packaged, tuned):
     stops = json.loads((packaged / "generation_config.json").read_text(encoding="utf-8"))["eos_token_id"]
-    tokenizer = load_chat_tokenizer(str(tuned.base), trust_remote_code=False)
+    tokenizer = load_tokenizer(str(tuned.base), trust_remote_code=False)
     assert tokenizer.convert_tokens_to_ids("<|im_end|>") in (stops if isinstance(stops, list) else [stops])
 
 
@@ -202,7 +201,7 @@ def test_a_base_that_stops_elsewhere_gets_the_end_of_a_turn_too(tuned, single, t
     out = tmp_path / "out"
     assert package.main(package_arguments(tuned, single, out, model=model, device="cpu")) == 0
     config = json.loads((out / "generation_config.json").read_text(encoding="utf-8"))
-    end = load_chat_tokenizer(str(out), trust_remote_code=False).convert_tokens_to_ids("<|im_end|>")
+    end = load_tokenizer(str(out), trust_remote_code=False).convert_tokens_to_ids("<|im_end|>")
     assert (config["eos_token_id"], config["temperature"]) == ([end, 5], 0.6)
 
 
@@ -211,8 +210,8 @@ def test_conversations_of_several_turns_get_a_template_that_keeps_the_think_bloc
     assert package.main(package_arguments(tuned, multi, out, device="cpu")) == 0
     assert "written after ms-swift's template" in read_scoring(out)["chat_template_note"]
     check_pinned("chat-turns", out, tmp_path / "out.verification.json")
-    tokenizer = load_chat_tokenizer(str(out), trust_remote_code=False)
-    trained = load_format(load_chat_tokenizer(str(tuned.base), trust_remote_code=False), parse_chat_spec(SPEC, "x"))
+    tokenizer = load_tokenizer(str(out), trust_remote_code=False)
+    trained = load_format(load_tokenizer(str(tuned.base), trust_remote_code=False), parse_chat_spec(SPEC, "x"))
     for probe in (*BUILT, *SEVERAL_TURNS):
         whole = render_own(tokenizer, join_turns(probe.messages, probe.answer), prompt=False)
         assert tokenize(tokenizer, whole) == trained.encode(probe.messages, probe.answer).ids
@@ -230,7 +229,7 @@ def test_conversations_of_several_turns_get_a_template_that_keeps_the_think_bloc
     ],
 )
 def test_a_plain_base_gets_a_template_for_each_format(tuned, multi, template, system, kind):
-    tokenizer = load_chat_tokenizer(str(tuned.base), trust_remote_code=False)
+    tokenizer = load_tokenizer(str(tuned.base), trust_remote_code=False)
     tokenizer.chat_template = (
         "{% for message in messages %}{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
         "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"

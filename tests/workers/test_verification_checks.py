@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import math
 
-from orchestrator.workers.chat.verify import Seen, describe_probes, share_vocabulary
+import numpy as np
+
+from orchestrator.workers.kinds.chat import describe_probes, share_vocabulary
+from orchestrator.workers.kinds.embedding import check_changed_vectors, check_same_vectors, check_test_prompt
+from orchestrator.workers.kinds.probes import ChatProbe
 from orchestrator.workers.verification_checks import (
     check_changed_scores,
     check_changed_weights,
@@ -70,8 +74,16 @@ def test_numbers_of_two_vocabularies_are_a_failure_and_no_crash():
 
 
 def test_models_of_two_vocabularies_are_compared_on_the_tokens_that_both_have():
-    base, tuned = [1.0, 2.0, 5.0, 6.0], [1.5, 2.5, 9.0, 5.5, 6.5, 9.0]
-    assert share_vocabulary(2, base, tuned) == [base, [1.5, 2.5, 5.5, 6.5]]
-    seen = {"base": Seen(base, [], {}, []), "packaged": Seen(tuned, [], {}, [])}
-    found = describe_probes(seen, [("data", "a"), ("data", "b")], 2)
+    base, tuned = [[1.0, 2.0], [5.0, 6.0]], [[1.5, 2.5, 9.0], [5.5, 6.5, 9.0]]
+    assert share_vocabulary(base, tuned) == [base, [[1.5, 2.5], [5.5, 6.5]]]
+    probes = [ChatProbe([{"role": "user", "content": text}], "", "data") for text in ("a", "b")]
+    found = describe_probes({"base": base, "packaged": tuned}, probes)
     assert [line["from_base"] for line in found] == [0.5, 0.5]
+
+
+def test_vectors_of_two_widths_are_a_failure_and_no_crash():
+    short, long = np.zeros((2, 3), dtype=np.float32), np.zeros((2, 4), dtype=np.float32)
+    assert not check_same_vectors("reloaded", "differs", short, long).passed
+    assert check_same_vectors("reloaded", "differs", short, long).to_json()["max_distance"] is None
+    assert check_changed_vectors(short, long).passed
+    assert not check_test_prompt(short[0], long[0]).passed

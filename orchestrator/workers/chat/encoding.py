@@ -24,14 +24,11 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from orchestrator.workers.chat.template_writer import find_non_thinking_prefix
+from orchestrator.workers.chat.spec import ChatSpec
+from orchestrator.workers.eval_files import Message
 from orchestrator.workers.failure import WorkerError
-
-if TYPE_CHECKING:
-    from orchestrator.workers.chat.spec import ChatSpec
-    from orchestrator.workers.eval_files import Message
 
 # an answer whose only use is that another one differs from it
 ANY_ANSWER = "a"
@@ -115,6 +112,11 @@ def load_swift_format(tokenizer: Any, spec: ChatSpec) -> ChatFormat:
         "loss_scale": loss_scale,
     }
     return ChatFormat(encode, meta.stop_token_id, facts, template)
+
+
+def find_non_thinking_prefix(template: Any) -> str:
+    """Return the empty think block in front of answers without thoughts; empty where training adds none, as in 3.6."""
+    return template.template_meta.non_thinking_prefix if getattr(template, "add_non_thinking_prefix", False) else ""
 
 
 def import_swift_templates() -> Any:

@@ -1,17 +1,15 @@
-"""Run a causal language model over token ids: log probabilities of chosen tokens, and greedy answers."""
+"""Run a causal language model over token ids: log probabilities of tokens, greedy answers, and where two part."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from orchestrator.workers.chat.encoding import Encoded
 from orchestrator.workers.environment import weight_options
 from orchestrator.workers.whole_weights import WORDS, require_whole
-
-if TYPE_CHECKING:
-    from orchestrator.workers.chat.encoding import Encoded
 
 # numbers that one batch may hold as logits: 1 GiB in float32
 MAX_LOGITS = 2**28
@@ -41,13 +39,6 @@ def load_chat_model(model: str, dtype: str, device: str, *, trust_remote_code: b
         model, torch_dtype=dtype, trust_remote_code=trust_remote_code, **weight_options()
     )
     return loaded.to(device).eval()
-
-
-def load_chat_tokenizer(model: str, *, trust_remote_code: bool) -> Any:
-    """Return the model's tokenizer."""
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(model, trust_remote_code=trust_remote_code)
 
 
 def pad_left(model: Any, rows: Sequence[list[int]], pad: int) -> dict[str, Any]:
@@ -183,3 +174,43 @@ def answer_all(
 def choose_pad(tokenizer: Any) -> int:
     """Return an id to fill short rows with; the mask hides it."""
     return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Where two answers part: the token's position, and how far the first model's two tokens are apart in logits.
+
+    `margin` is None where the first model does not rank the second one's token among its best: no near tie.
+    """
+
+    position: int
+    margin: float | None
+
+    def is_tie(self, tolerance: float) -> bool:
+        """Tell whether rounding explains it: the two tokens are nearer than the logits agree."""
+        return self.margin is not None and self.margin <= tolerance
+
+
+def find_divergence(answer: Answer, other: Answer, stop_ids: list[int]) -> Divergence | None:
+    """Return where the answers part first, or None for equal ones. `answer` needs its top logits."""
+    # an answer that ended has one more token, any of those that end it
+    first, second = ([*one.ids, *([-1] if one.ended else [])] for one in (answer, other))
+    for position, (one, two) in enumerate(zip(first, second, strict=False)):
+        if one != two:
+            largest = answer.top[position]
+            wanted = [two] if two != -1 else stop_ids
+            rivals = [largest[token] for token in wanted if token in largest]
+            return Divergence(position, max(largest.values()) - max(rivals) if rivals else None)
+    return None if len(first) == len(second) else Divergence(min(len(first), len(second)), None)
+
+
+def describe_divergence(divergence: Divergence | None, tolerance: float) -> dict[str, Any]:
+    """Return the facts for a report."""
+    if divergence is None:
+        return {"same": True}
+    return {
+        "same": False,
+        "first_difference": divergence.position,
+        "margin": divergence.margin,
+        "tie": divergence.is_tie(tolerance),
+    }

@@ -22,11 +22,11 @@ from orchestrator.workers.chat.model import (
     choose_pad,
     find_stop_ids,
     load_chat_model,
-    load_chat_tokenizer,
     sum_nll,
     take_batches,
 )
 from orchestrator.workers.chat.spec import ChatSpec, parse_chat_spec
+from orchestrator.workers.engines.transformers import load_tokenizer
 from orchestrator.workers.eval_files import ChatRow, Message, parse_messages, read_chat_rows
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.progress import Progress
@@ -134,7 +134,7 @@ class ChatJob:
     def load(self, model: str, device: str) -> Loaded:
         """Return the model, and the conversations in the ids that it reads."""
         spec = self.spec
-        tokenizer = load_chat_tokenizer(model, trust_remote_code=spec.trust_remote_code)
+        tokenizer = load_tokenizer(model, trust_remote_code=spec.trust_remote_code)
         chat = load_format(tokenizer, spec)
         cuts = [cut_encoded(chat.encode(row.messages, row.reference), spec.max_length) for row in self.rows]
         prompts = [chat.encode_prompt(row.messages)[-spec.max_length :] for row in self.rows[: spec.generate]]
@@ -204,7 +204,7 @@ def predict(
     conversations = [read_messages(*row) for row in rows]
     if not conversations:
         return [], {}
-    tokenizer = load_chat_tokenizer(str(model), trust_remote_code=spec.trust_remote_code)
+    tokenizer = load_tokenizer(str(model), trust_remote_code=spec.trust_remote_code)
     chat = load_own_format(tokenizer, spec.system)
     prompts = [chat.encode_prompt(messages)[-spec.max_length :] for messages in conversations]
     loaded = load_chat_model(str(model), spec.dtype, choose_device(device), trust_remote_code=spec.trust_remote_code)

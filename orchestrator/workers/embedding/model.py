@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.workers.cut_texts import count_tokens, find_longest
 from orchestrator.workers.embedding.end_token import ensure_end_token
+from orchestrator.workers.embedding.spec import EmbeddingSpec
 from orchestrator.workers.environment import weight_options
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.progress import Progress
 from orchestrator.workers.whole_weights import VECTORS, require_whole
-
-if TYPE_CHECKING:
-    from orchestrator.workers.embedding.spec import EmbeddingSpec
 
 # texts of a call: long enough for full batches, short enough for a line of progress a second
 CALL_BATCHES = 8

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.workers.engines.transformers import release
 from orchestrator.workers.failure import WorkerError
 
 BATCH_SIZE = 4
@@ -84,3 +85,33 @@ def score_in_engine(engine: Any, instruction: str, pairs: Sequence[Pair]) -> lis
 def encode_in_engine(engine: Any, instruction: str, pair: Pair) -> list[int]:
     """Return the token ids that swift feeds for the pair."""
     return list(engine.template.encode({"messages": build_messages(instruction, pair)})["input_ids"])
+
+
+def embed(
+    model: str | Path, settings: EngineSettings, texts: Sequence[str], device: str, adapter: Path | None = None
+) -> Any:
+    """Return float32 vectors [texts, dimensions], one text as one user message.
+
+    Raises WorkerError when swift refuses a text, and for a model that it does not read as an embedding model.
+    """
+    import numpy as np
+
+    engine = open_engine(model, settings, device, adapter)
+    # one text at a time: swift pads on the left when it infers, and a BERT's positions (and its first token) would move
+    engine.max_batch_size = 1
+    swift = import_engine()
+    requests = [swift.InferRequest(messages=[{"role": "user", "content": text}]) for text in texts]
+    found = []
+    for number, response in enumerate(engine.infer(requests, swift.RequestConfig(), use_tqdm=False), start=1):
+        if not hasattr(response, "data"):
+            raise WorkerError(f"swift cannot embed probe {number} of {len(texts)}: {response}")
+        vector = response.data[0].embedding
+        # PEFT calls a causal model inside its own wrapper past the hook by which swift pools
+        if not isinstance(vector[0], float):
+            raise WorkerError(
+                f"{adapter or model}: swift gives a vector a token: it was not trained as an embedding model"
+            )
+        found.append(vector)
+    del engine
+    release()
+    return np.asarray(found, dtype=np.float32)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.tokenizer_files import has_tokenizer
 from orchestrator.workers.verification_checks import Check
 from orchestrator.workers.weights import WeightScan
 
@@ -45,6 +46,13 @@ class Request:
     device: str
     test_prompt: str | None = None
     corpus: Path | None = None
+
+    def find_tokenizer(self) -> Path:
+        """Return the first folder that holds a tokenizer: the model's, else the adapter's, else the base model's."""
+        for folder in (self.model, self.adapter, Path(self.base)):
+            if folder is not None and has_tokenizer(folder):
+                return folder
+        raise WorkerError(f"{self.model} holds no tokenizer")
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ from orchestrator.workers.folders import write_json
 from orchestrator.workers.kinds import Described, Request
 from orchestrator.workers.kinds.probes import AWKWARD, EXAMPLES, Pair, PairProbe, build_pair_probes
 from orchestrator.workers.merge import attach_adapter, load_base
-from orchestrator.workers.packaging import find_tokenizer, restore_cache
 from orchestrator.workers.reranker.formats import (
     NATIVE_PREFIX,
     NATIVE_SUFFIX,
@@ -153,7 +152,7 @@ def prepare(request: Request, spec: RerankerSpec, folder: Path) -> Subject:
     ids: dict[str, Any] = {"max_seq_length": spec.max_length}
     template: str | None = "exact"
     if spec.tool == FLAG:
-        tokenizer = load_tokenizer(find_tokenizer(request), trust_remote_code=trust)
+        tokenizer = load_tokenizer(request.find_tokenizer(), trust_remote_code=trust)
     elif spec.scorer == "formatted-head":
         write_format(folder, spec)
     elif spec.tool == SWIFT:
@@ -185,6 +184,13 @@ def prepare(request: Request, spec: RerankerSpec, folder: Path) -> Subject:
             "with their prompt: too few are left to compare; raise max_length"
         )
     return Subject(request, spec, folder, reference, tokenizer, probes, uncut, template, ids)
+
+
+def restore_cache(folder: Path) -> None:
+    """Turn a decoder's cache on again: trainers save it off, and generation is needlessly slow without."""
+    config = read_json(folder / "config.json")
+    if config.get("use_cache") is False:
+        write_json(folder / "config.json", {**config, "use_cache": True})
 
 
 def write_flagembedding_format(folder: Path, spec: ScoringSpec, trained: Any, pairs: list[Pair]) -> str:

@@ -1,0 +1,384 @@
+"""Chat models: the chat template that asks as in training, and the logits and answers of base, adapter and package.
+
+Every model is asked in float32, one conversation at a time, without padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.workers.chat.encoding import ChatFormat, load_format
+from orchestrator.workers.chat.model import (
+    Answer,
+    answer_greedily,
+    choose_pad,
+    compute_last_logits,
+    describe_divergence,
+    find_divergence,
+    find_stop_ids,
+)
+from orchestrator.workers.chat.spec import TEMPLATE_ARGUMENTS, ChatSpec, parse_chat_spec
+from orchestrator.workers.chat.template import Chosen, choose_template
+from orchestrator.workers.engines.transformers import load_float32, load_tokenizer, release
+from orchestrator.workers.eval_files import ChatRow, Message, read_chat_rows
+from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.folders import write_json
+from orchestrator.workers.kinds import Described, Request
+from orchestrator.workers.kinds.probes import BUILT, EXAMPLES, ChatProbe, build_chat_probes
+from orchestrator.workers.merge import attach_adapter, load_base
+from orchestrator.workers.tokenizer_files import read_json, set_chat_template, update_settings
+from orchestrator.workers.verification_checks import (
+    MERGE_TOLERANCE,
+    Check,
+    as_number,
+    check_changed_scores,
+    check_changed_weights,
+    check_finite,
+    check_merge_keeps_training,
+    check_not_constant,
+    check_same,
+    measure_scale,
+    merge_tolerance,
+)
+from orchestrator.workers.weights import WeightScan, hash_file, hash_parameters, read_tensors, require_safetensors
+
+LONGEST_PROBE_TOKENS = 1024
+# logits of a probe that are held against each other: at the last position, every n-th of the vocabulary
+MAX_NUMBERS = 512
+ANSWER_TOKENS = 48
+PROBE_TOKENS = 16
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is verified: `folder` is the package, `tokenizer` the training's and `packaged` the package's own.
+
+    `chosen` is the chat template that was written, and `written` the same once more from the files: what is on the disk
+    is what a user loads. `stops` are the tokens at which the package stops.
+    """
+
+    request: Request
+    spec: ChatSpec
+    folder: Path
+    trained: ChatFormat
+    tokenizer: Any
+    packaged: Any
+    probes: Sequence[ChatProbe]
+    prompts: list[list[Message]]
+    chosen: Chosen
+    written: Chosen
+    stops: list[int]
+
+
+def parse(request: Request) -> ChatSpec:
+    """Return the scoring spec. Raises WorkerError for one that is wrong."""
+    return parse_chat_spec(request.raw_spec, "the scoring spec")
+
+
+def prepare(request: Request, spec: ChatSpec, folder: Path) -> Subject:
+    """Write the chat template that renders what was trained, and where to stop. Raises WorkerError."""
+    rows, trust = read_chat_rows(request.probes), spec.trust_remote_code
+    tokenizer = load_tokenizer(request.find_tokenizer(), trust_remote_code=trust)
+    trained = load_format(tokenizer, spec)
+    require_trained_format(request, spec, trained)
+    probes, turns = build_chat_probes(rows), any(row.several_turns for row in rows)
+    chosen = choose_template(tokenizer, trained, probes, turns=turns)
+    set_chat_template(folder, chosen.text)
+    update_settings(folder, padding_side="left")
+    stops = keep_stopping(folder, trained.stop_id)
+    packaged = load_tokenizer(folder, trust_remote_code=trust)
+    written = choose_template(packaged, trained, probes, turns=turns)
+    prompts = choose_prompts(request, rows)
+    return Subject(request, spec, folder, trained, tokenizer, packaged, probes, prompts, chosen, written, stops)
+
+
+def require_trained_format(request: Request, spec: ChatSpec, trained: ChatFormat) -> None:
+    """Raise WorkerError when ms-swift's own record of the training names another format than the spec."""
+    recorded: dict[str, Any] = {}
+    for folder in (request.adapter, request.model):
+        if folder is not None and not recorded:
+            recorded = read_json(folder / "args.json")
+    if spec.tool != "swift" or not recorded:
+        return
+    wanted = {**TEMPLATE_ARGUMENTS, **spec.template_args, "template": spec.template, "system": spec.system}
+    wanted["loss_scale"] = trained.facts["loss_scale"]
+    other = [
+        f"{name} {recorded[name]!r} in training, {value!r} in the scoring spec"
+        for name, value in wanted.items()
+        # ms-swift fills agent_template in, which only decides how tools are written
+        if name in recorded and name != "agent_template" and recorded[name] != value
+    ]
+    if other:
+        raise WorkerError(*(f"the scoring spec is not the format of the training: {line}" for line in other))
+
+
+def keep_stopping(folder: Path, stop_id: int | None) -> list[int]:
+    """Make generation_config.json stop at the token that ends a trained turn; return all that it stops at."""
+    config = read_json(folder / "generation_config.json")
+    eos = config.get("eos_token_id", read_json(folder / "config.json").get("eos_token_id"))
+    known = [one for one in (eos if isinstance(eos, list) else [eos]) if one is not None]
+    stops = list(dict.fromkeys([*([] if stop_id is None else [stop_id]), *known]))
+    if stops and config.get("eos_token_id") != stops:
+        write_json(
+            folder / "generation_config.json", {**config, "eos_token_id": stops[0] if len(stops) == 1 else stops}
+        )
+    return stops
+
+
+def choose_prompts(request: Request, rows: list[ChatRow]) -> list[list[Message]]:
+    """Return the test prompt (the user's, else the first eval row's) and one that every run has."""
+    first = rows[0].messages
+    if request.test_prompt is not None:
+        first = [{"role": "user", "content": request.test_prompt}]
+    return [first, BUILT[0].messages]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What one model made of the questions: `numbers` are the logits of each probe that are looked at."""
+
+    numbers: list[list[float]]
+    answers: list[Answer]
+    hashes: dict[str, str]
+    stop_ids: list[int]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What every model made of the questions; `tied` says that the package's input and output embeddings are one."""
+
+    models: dict[str, Asked]
+    missing: tuple[str, ...]
+    tied: bool
+
+    @property
+    def base(self) -> Asked:
+        """The base model's."""
+        return self.models["base"]
+
+    @property
+    def packaged(self) -> Asked:
+        """The packaged model's."""
+        return self.models["packaged"]
+
+
+def observe(subject: Subject) -> Seen:
+    """Ask base, adapter on its base, and package, one model in memory at a time."""
+    request, trust = subject.request, subject.spec.trust_remote_code
+    model = load_base(request.base, "CAUSAL_LM", "float32", trust_remote_code=trust).to(request.device).eval()
+    models = {"base": ask(model, subject, subject.tokenizer)}
+    if request.adapter is not None:
+        model = attach_adapter(model, request.adapter).eval()
+        models["adapter"] = ask(model.get_base_model(), subject, subject.tokenizer, hashed=False)
+    del model
+    release()
+    model, missing = load_float32("AutoModelForCausalLM", subject.folder, request.device, trust_remote_code=trust)
+    models["packaged"] = ask(model, subject, subject.packaged)
+    output = model.get_output_embeddings()
+    tied = output is not None and output.weight is model.get_input_embeddings().weight
+    del model, output
+    release()
+    return Seen(models, missing, tied)
+
+
+def ask(model: Any, subject: Subject, tokenizer: Any, *, hashed: bool = True) -> Asked:
+    """Return what the model makes of the probes with their answers, and its own answers to the prompts.
+
+    Of a vocabulary's logits only some are looked at, of the same ids in models of different vocabularies. Raises
+    WorkerError for a model that has no embedding of one of the tokens.
+    """
+    trained = subject.trained
+    probes = [trained.encode(probe.messages, probe.answer).ids for probe in subject.probes]
+    prompts = [trained.encode_prompt(messages) for messages in subject.prompts]
+    rows, highest = model.get_input_embeddings().weight.shape[0], max(max(ids) for ids in (*probes, *prompts))
+    if highest >= rows:
+        raise WorkerError(
+            f"{getattr(model.config, 'name_or_path', '') or 'the model'} has {rows} tokens, and the tokenizer gives a "
+            f"probe token {highest}: the vocabulary was enlarged in training, so the two cannot be compared"
+        )
+    pad, step = choose_pad(subject.tokenizer), max(1, len(subject.tokenizer) // MAX_NUMBERS)
+    numbers = [
+        compute_last_logits(model, [ids[:LONGEST_PROBE_TOKENS]], pad, 1)[0, -1].float()[::step].tolist()
+        for ids in probes
+    ]
+    stop_ids = find_stop_ids(model, tokenizer, trained.stop_id)
+    answers = [
+        *(
+            answer_greedily(model, [ids], pad=pad, stop_ids=stop_ids, max_new_tokens=ANSWER_TOKENS, top=True)[0]
+            for ids in prompts
+        )
+    ]
+    return Asked(numbers, answers, hash_parameters(model) if hashed else {}, stop_ids)
+
+
+def share_vocabulary(*numbers: list[list[float]]) -> list[list[list[float]]]:
+    """Return each model's numbers for the tokens that every model has: training may add some."""
+    width = min(len(rows[0]) for rows in numbers)
+    return [[row[:width] for row in rows] for rows in numbers]
+
+
+def flatten(rows: list[list[float]]) -> list[float]:
+    """Return the numbers of all probes as one list."""
+    return [value for row in rows for value in row]
+
+
+def compare(subject: Subject, seen: Seen, scan: WeightScan) -> list[Check]:
+    """Return the checks of files, logits, answers, chat template and the end of a turn."""
+    base, packaged, adapted = seen.base, seen.packaged, seen.models.get("adapter")
+    numbers = flatten(packaged.numbers)
+    wanted = bool(read_json(subject.folder / "config.json").get("tie_word_embeddings", seen.tied))
+    checks = [
+        check_copied(subject.request.model, subject.folder),
+        check_tied(subject.folder, wanted=wanted, tied=seen.tied),
+        check_finite({name: flatten(one.numbers) for name, one in seen.models.items()}),
+        check_changed_weights(base.hashes, packaged.hashes),
+        check_changed_scores(*map(flatten, share_vocabulary(base.numbers, packaged.numbers))),
+        check_not_constant(numbers),
+    ]
+    if adapted is not None:
+        share, expected = merge_tolerance(scan.dtypes, MERGE_TOLERANCE), flatten(adapted.numbers)
+        shared = share_vocabulary(base.numbers, adapted.numbers, packaged.numbers)
+        checks += [
+            check_same("merged", "the merged model", numbers, expected, share),
+            check_merge_keeps_training(*map(flatten, shared)),
+            check_answer(adapted.answers[0], packaged.answers[0], packaged.stop_ids, share * measure_scale(expected)),
+        ]
+    return [*checks, check_template(subject.written), check_stop(subject.trained.stop_id, subject.stops)]
+
+
+def check_copied(model: Path, folder: Path) -> Check:
+    """Check that config and weights are the trained folder's, byte for byte: then the two are one model."""
+    names = ["config.json", *(path.name for path in require_safetensors(model))]
+    other = [
+        name for name in names if not (folder / name).is_file() or hash_file(folder / name) != hash_file(model / name)
+    ]
+    failure = f"{', '.join(other)} of the package differ from the trained folder's: the copy is damaged"
+    return Check("copied", not other, failure, {"files": len(names)})
+
+
+def check_tied(folder: Path, *, wanted: bool, tied: bool) -> Check:
+    """Check that the embeddings are shared as the config says, and that the files hold no second, other output."""
+    import torch
+
+    tensors = [
+        tensor
+        for name, tensor in read_tensors(require_safetensors(folder))
+        if name.endswith(("embed_tokens.weight", "lm_head.weight"))
+    ]
+    twice = len(tensors) == 2  # noqa: PLR2004
+    differ = wanted and twice and not torch.equal(tensors[0], tensors[1])
+    failure = (
+        "the config ties input and output embeddings, the files hold two different ones: one of them is ignored"
+        if differ
+        else f"the config says tie_word_embeddings {wanted}, the loaded model says {tied}"
+    )
+    return Check(
+        "tied", wanted == tied and not differ, failure, {"tie_word_embeddings": wanted, "both_in_files": twice}
+    )
+
+
+def check_answer(adapted: Answer, packaged: Answer, stop_ids: list[int], tolerance: float) -> Check:
+    """Check that the packaged model writes the adapter's answer, up to a tie that rounding may turn."""
+    divergence = find_divergence(adapted, packaged, stop_ids)
+    facts = describe_divergence(divergence, tolerance)
+    failure = (
+        f"the packaged model answers the test prompt differently from base and adapter, from token "
+        f"{facts.get('first_difference')} on (margin {facts.get('margin')}, explained up to {tolerance:.3g})"
+    )
+    passed = divergence is None or divergence.is_tie(tolerance)
+    return Check("same-answer", passed, failure, {**facts, "tokens": len(adapted.ids)})
+
+
+def check_template(chosen: Chosen) -> Check:
+    """Check that the packaged chat template renders the ids of training."""
+    failure = (
+        f"the packaged chat template renders other ids than the training: {chosen.differs} probes of each origin; "
+        "the model would be asked in a format that it was not trained in"
+    )
+    return Check("chat-template", chosen.exact, failure, {"chat_template": chosen.source, "differs": chosen.differs})
+
+
+def check_stop(stop_id: int | None, kept: list[int]) -> Check:
+    """Check that the packaged generation_config ends where the training ends a turn."""
+    failure = f"generation_config.json does not stop at {stop_id}, which ends every trained answer: it never would stop"
+    return Check("stop", stop_id is None or stop_id in kept, failure, {"stop_ids": kept})
+
+
+def report(subject: Subject, seen: Seen) -> dict[str, Any]:
+    """Return the template, every model's answer to the test prompt, and each probe's distances to the package."""
+    test = {
+        name: subject.tokenizer.decode(one.answers[0].ids, skip_special_tokens=True)
+        for name, one in seen.models.items()
+    }
+    return {
+        "chat_template": subject.chosen.source,
+        "chat_template_note": subject.chosen.note,
+        "test_prompt": {"messages": subject.prompts[0], **test},
+        "probes": describe_probes({name: one.numbers for name, one in seen.models.items()}, subject.probes),
+    }
+
+
+def describe_probes(numbers: Mapping[str, list[list[float]]], probes: Sequence[ChatProbe]) -> list[dict[str, Any]]:
+    """Return, for each probe, where it comes from and how far the packaged model is from the others."""
+    shared = dict(zip(numbers, share_vocabulary(*numbers.values()), strict=True))
+    packaged = shared.pop("packaged")
+    return [
+        {
+            "origin": probe.origin,
+            "prompt": probe.messages[-1]["content"][:80],
+            **{
+                f"from_{name}": as_number(
+                    max(abs(one - other) for one, other in zip(rows[index], packaged[index], strict=True))
+                )
+                for name, rows in shared.items()
+            },
+        }
+        for index, probe in enumerate(probes)
+    ]
+
+
+def describe(subject: Subject, seen: Seen, report: Mapping[str, Any]) -> Described:
+    """Return the card, and what scoring.json says: the format of training, and the package's first tokens."""
+    trained, chosen = subject.trained, subject.chosen
+    examples = [describe_answer(subject, *pair) for pair in zip(subject.prompts, seen.packaged.answers, strict=True)]
+    facts = {
+        "spec": subject.spec,
+        "template": chosen,
+        "system": trained.facts.get("default_system") or subject.spec.system,
+        "thinks": bool(trained.facts.get("non_thinking_prefix")),
+        "adapter": subject.request.adapter is not None,
+        "prompt": examples[0]["messages"][-1]["content"],
+        "answer": examples[0]["answer"],
+        "question": EXAMPLES[0][0],
+    }
+    scoring = {
+        "chat_template": report["chat_template"],
+        "chat_template_note": report["chat_template_note"],
+        **{key: value for key, value in trained.facts.items() if key != "format"},
+        "trained_format": trained.facts["format"],
+        "probes": examples,
+    }
+    return Described("chat", facts, scoring)
+
+
+def describe_answer(subject: Subject, messages: list[Message], answer: Answer) -> dict[str, Any]:
+    """Return the first tokens of the package's answer, which a server is held against later."""
+    ids, tops = answer.ids[:PROBE_TOKENS], answer.top[:PROBE_TOKENS]
+    return {
+        "messages": messages,
+        "answer": subject.tokenizer.decode(ids, skip_special_tokens=True),
+        "token_ids": ids,
+        "max_new_tokens": PROBE_TOKENS,
+        "ended": answer.ended and len(answer.ids) < PROBE_TOKENS,
+        # the least lead of a chosen token: what is below the serving side's rounding may turn out otherwise
+        "least_margin": min((lead(top) for top in tops), default=None),
+    }
+
+
+def lead(top: dict[int, float]) -> float:
+    """Return how far the largest logit is ahead of the next."""
+    first, second, *_ = sorted(top.values(), reverse=True)
+    return first - second

@@ -1,0 +1,501 @@
+"""Embedding models: the folder around their weights, and their vectors by every way that users load them.
+
+Everything is held against plain transformers, one text at a time: padded batches of it, `SentenceTransformer` over the
+packaged folder in batches and one by one, and ms-swift's engine where that trained the model. swift cuts a long text at
+its end, end token and all, while sentence-transformers keeps the end token, so texts longer than `max_length` are not
+given to swift.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from orchestrator.workers.embedding.end_token import append_end_token, require_end_token
+from orchestrator.workers.embedding.spec import EmbeddingSpec, parse_spec
+from orchestrator.workers.engines import sentence_transformers, swift
+from orchestrator.workers.engines.transformers import load_float32, load_tokenizer, release
+from orchestrator.workers.environment import weight_options
+from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.folders import write_json
+from orchestrator.workers.kinds import Described, Request
+from orchestrator.workers.kinds.probes import EXAMPLES, TextProbe, build_text_probes
+from orchestrator.workers.tokenizer_files import read_json, update_settings
+from orchestrator.workers.verification_checks import (
+    Check,
+    as_number,
+    check_changed_weights,
+    check_finite,
+    check_merge_keeps_training,
+    merge_tolerance,
+)
+from orchestrator.workers.weights import WeightScan, hash_parameters
+
+BATCH_SIZE = 4
+SHOWN_NUMBERS = 8
+NEAREST = 3
+# what a server of this model is asked to see that it serves this model
+KNOWN_TEXTS = (
+    ("query", EXAMPLES[0][0]),
+    ("document", EXAMPLES[0][1]),
+    ("document", EXAMPLES[1][1]),
+    ("query", EXAMPLES[2][0]),
+)
+
+# Allowed cosine distance of two ways to one vector. It is half the square of the angle: 1e-6 is an angle of 0.0014.
+# Everything is computed in float32; what a merge rounds away depends on the dtype that its weights are stored in.
+COMPUTE_DISTANCE = 1e-6
+MERGE_DISTANCE = {"float32": 1e-6, "float16": 1e-5, "bfloat16": 1e-3}
+# vectors that are nearer to each other than this are one
+CONSTANT_DISTANCE = 1e-6
+NORM_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is verified: `folder` is the package, `trained` the tokenizer of the training and `packaged` the package's.
+
+    `base` is the base model's folder; `whole` are the places of the probes that `max_length` does not cut.
+    """
+
+    request: Request
+    spec: EmbeddingSpec
+    folder: Path
+    base: str
+    trained: Any
+    packaged: Any
+    probes: Sequence[TextProbe]
+    whole: list[int]
+
+    @property
+    def texts(self) -> list[str]:
+        """The probes as the model reads them."""
+        return [self.spec.wrap(probe.kind, probe.text) for probe in self.probes]
+
+
+def parse(request: Request) -> EmbeddingSpec:
+    """Return the scoring spec. Raises WorkerError for one that is wrong, or an adapter that swift did not train."""
+    spec = parse_spec(request.raw_spec, "the scoring spec")
+    if request.adapter is not None and spec.tool != "swift":
+        raise WorkerError('the adapter of an embedding model is verified in swift: the spec must say "tool": "swift"')
+    return spec
+
+
+def prepare(request: Request, spec: EmbeddingSpec, folder: Path) -> Subject:
+    """Make tokenizer and modules those of the training, whatever the base folder lacked.
+
+    The weights stay as swift saves them, byte for byte, as Qwen3ForCausalLM with a head: AutoModel (and with it
+    sentence-transformers) drops the `model.` in front of names and leaves out a head; vLLM knows Qwen3-Embedding by
+    that very architecture, and makes a pooling model of it. A rewrite would only be one more thing to go wrong.
+    """
+    base = find_folder(request.base)
+    spec = settle(spec, request.base, read_own_modules(Path(base)), read_json(folder / "config.json"))
+    trust = spec.trust_remote_code
+    trained = load_tokenizer(request.find_tokenizer(), trust_remote_code=trust)
+    update_settings(folder, model_max_length=spec.max_length)
+    if spec.pooling == "lasttoken":
+        append_end_token(folder, trust_remote_code=trust)
+        update_settings(folder, padding_side="left")
+    # no text was ever wrapped as a chat, and a server that finds a chat template may do it
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    write_modules(folder, spec)
+    packaged = load_tokenizer(folder, trust_remote_code=trust)
+    probes = build_text_probes(request.probes, request.corpus, trained, spec.max_length, request.test_prompt)
+    lengths = [len(packaged(spec.wrap(one.kind, one.text), truncation=False)["input_ids"]) for one in probes]
+    whole = [index for index, length in enumerate(lengths) if length <= spec.max_length]
+    return Subject(request, spec, folder, base, trained, packaged, probes, whole)
+
+
+def find_folder(model: str) -> str:
+    """Return the folder of a model that is on this machine: swift would ask another hub than the one it came from.
+
+    Raises WorkerError for a hub id that was never downloaded.
+    """
+    if Path(model).is_dir():
+        return model
+    from huggingface_hub import snapshot_download
+
+    try:
+        return str(snapshot_download(model, local_files_only=True))
+    except (OSError, ValueError) as error:
+        raise WorkerError(
+            f"{model} is neither a folder nor in the Hugging Face cache of this machine: give the folder that training "
+            "started from"
+        ) from error
+
+
+# in this order: older vLLM takes the first that is true, and include_prompt is always
+POOLING_KEYS = {
+    "cls": "pooling_mode_cls_token",
+    "mean": "pooling_mode_mean_tokens",
+    "max": "pooling_mode_max_tokens",
+    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
+    "weightedmean": "pooling_mode_weightedmean_tokens",
+    "lasttoken": "pooling_mode_lasttoken",
+}
+MODULES = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
+
+
+@dataclass(frozen=True)
+class OwnModules:
+    """What a folder's modules.json says: its pooling, and modules that are none of `MODULES`."""
+
+    pooling: str | None = None
+    others: tuple[str, ...] = ()
+
+
+def read_own_modules(folder: Path) -> OwnModules:
+    """Return what the folder says of itself; nothing for one without modules.json."""
+    modules: Any = read_json(folder / "modules.json")
+    kinds = {module["type"].rsplit(".", 1)[-1]: module["path"] for module in modules}
+    others = tuple(kind for kind in kinds if kind not in {name for _, name in MODULES})
+    config = read_json(folder / kinds["Pooling"] / "config.json") if "Pooling" in kinds else {}
+    pooling = config.get("pooling_mode") or next((name for name, key in POOLING_KEYS.items() if config.get(key)), None)
+    return OwnModules(pooling if isinstance(pooling, str) else None, others)
+
+
+def settle(spec: EmbeddingSpec, base: str, own: OwnModules, config: Mapping[str, Any]) -> EmbeddingSpec:
+    """Return the spec with the pooling and the length that the packaged folder will have.
+
+    Raises WorkerError for a base whose modules do more than pool and normalise: swift does not save what they do.
+    """
+    longest, dims = config.get("max_position_embeddings"), config.get("hidden_size")
+    if isinstance(longest, int) and 0 < longest < spec.max_length:
+        spec = replace(spec, max_length=longest)
+    wrong = [dim for dim in (*spec.mrl_dims, spec.truncate_dim or 1) if isinstance(dims, int) and dim > dims]
+    if wrong:
+        raise WorkerError(f"the scoring spec asks for {wrong[0]} dimensions, but the model's vectors have {dims}")
+    if own.others:
+        raise WorkerError(f"{base} has the module {own.others[0]}, which cannot be packaged")
+    if spec.pooling is None and own.pooling is None:
+        raise WorkerError(f"neither the scoring spec nor {base} says how the model pools")
+    return replace(spec, pooling=spec.pooling or own.pooling)
+
+
+def write_modules(folder: Path, spec: EmbeddingSpec) -> None:
+    """Make the folder give normalised vectors with the spec's pooling, prompts and length.
+
+    Written as the folder of Qwen3-Embedding has it, in the names of before sentence-transformers 6: version 6 reads
+    these too, older ones and vLLM (`get_pooling_config` in vllm/transformers_utils/config.py) read no others.
+    """
+    modes = {key: name == spec.pooling for name, key in POOLING_KEYS.items()}
+    dims = read_json(folder / "config.json")["hidden_size"]
+    settings: dict[str, dict[str, Any]] = {
+        "1_Pooling/config.json": {"word_embedding_dimension": dims, **modes, "include_prompt": True},
+        # it has no settings, but a folder that modules.json names is there
+        "2_Normalize/config.json": {},
+        "sentence_bert_config.json": {"max_seq_length": spec.max_length, "do_lower_case": False},
+    }
+    for name, value in settings.items():
+        write_json(folder / name, value)
+    sentence_transformers.write_modules(
+        folder,
+        [(path, f"sentence_transformers.models.{kind}") for path, kind in MODULES],
+        prompts={"query": spec.query_prompt, "document": spec.document_prompt},
+        similarity_fn_name="cosine",
+    )
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Float32 vectors [probes, dimensions] by every way; `swift` and `adapter` are of the whole probes only.
+
+    `model` and `base` are plain transformers, one text at a time, and `batched` is `model` in padded batches.
+    """
+
+    base: Any
+    base_hashes: dict[str, str]
+    model: Any
+    batched: Any
+    hashes: dict[str, str]
+    missing: tuple[str, ...]
+    packaged: Any
+    reloaded: Any
+    swift: Any = None
+    adapter: Any = None
+
+
+def observe(subject: Subject) -> Seen:
+    """Embed the probes by every way, one model in memory at a time."""
+    request, spec = subject.request, subject.spec
+    # before swift is imported, which changes classes of transformers
+    base, _, base_hashes, _ = embed_plainly(subject, subject.base)
+    model, batched, hashes, missing = embed_plainly(subject, subject.folder, batches=True)
+    packaged, reloaded = (embed_packaged(subject, batch_size) for batch_size in (BATCH_SIZE, 1))
+    in_swift = adapter = None
+    # a model with made-up weights is refused without asking anybody else
+    if spec.tool == "swift" and not missing:
+        settings = swift.EngineSettings(model_type=spec.model_type, task_type="embedding", template=spec.template)
+        whole = [subject.texts[index] for index in subject.whole]
+        in_swift = swift.embed(request.model, settings, whole, request.device)
+        if request.adapter is not None:
+            adapter = swift.embed(subject.base, settings, whole, request.device, request.adapter)
+    return Seen(base, base_hashes, model, batched, hashes, missing, packaged, reloaded, in_swift, adapter)
+
+
+def encode_ids(tokenizer: Any, spec: EmbeddingSpec, text: str) -> list[int]:
+    """Return the ids of training: the text's own, cut from the right, then the end token when it is what is pooled."""
+    if spec.pooling == "lasttoken":
+        ids = tokenizer(text, add_special_tokens=False, truncation=False)["input_ids"]
+        return [*ids[: spec.max_length - 1], require_end_token(tokenizer, "the trained model")]
+    return list(tokenizer(text, truncation=True, max_length=spec.max_length, padding=False)["input_ids"])
+
+
+def pool(hidden: Any, mask: Any, pooling: str | None) -> Any:
+    """Return one unit vector a row of `hidden` [texts, tokens, dimensions], as the second snippet of the card does."""
+    from torch.nn.functional import normalize
+
+    if pooling == "lasttoken":  # padded on the left
+        return normalize(hidden[:, -1], dim=1)
+    if pooling == "cls":
+        return normalize(hidden[:, 0], dim=1)
+    return normalize((hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True), dim=1)
+
+
+def embed_plainly(
+    subject: Subject, model: Path | str, *, batches: bool = False
+) -> tuple[Any, Any, dict[str, str], tuple[str, ...]]:
+    """Return AutoModel's vectors of single texts and (if asked) of padded batches, hashes, and the missing weights."""
+    import torch
+
+    spec, device, texts = subject.spec, subject.request.device, subject.texts
+    loaded, missing = load_float32("AutoModel", model, device, trust_remote_code=spec.trust_remote_code)
+
+    def run(model: Any, inputs: Mapping[str, Any]) -> Any:
+        return pool(model(**inputs).last_hidden_state, inputs["attention_mask"], spec.pooling)
+
+    with torch.inference_mode():
+        rows = [torch.tensor([encode_ids(subject.trained, spec, text)], device=device) for text in texts]
+        single = [run(loaded, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}) for ids in rows]
+        options = {"padding": True, "truncation": True, "max_length": spec.max_length, "return_tensors": "pt"}
+        batched = [
+            run(loaded, subject.packaged(texts[start : start + BATCH_SIZE], **options).to(device))
+            for start in range(0, len(texts) if batches else 0, BATCH_SIZE)
+        ]
+    # a pooler is no part of the vector: BERT folders often come without its weights
+    hashes = {name: value for name, value in hash_parameters(loaded).items() if not name.startswith("pooler.")}
+    del loaded
+    release()
+    vectors, of_batches = (torch.cat(found).float().cpu().numpy() if found else None for found in (single, batched))
+    return vectors, of_batches, hashes, tuple(name for name in missing if not name.startswith("pooler."))
+
+
+def embed_packaged(subject: Subject, batch_size: int) -> Any:
+    """Return the vectors of `SentenceTransformer(folder)` with its own prompts, nothing else given but float32."""
+    import numpy as np
+    from sentence_transformers import SentenceTransformer
+
+    encoder = SentenceTransformer(
+        str(subject.folder),
+        device=subject.request.device,
+        trust_remote_code=subject.spec.trust_remote_code,
+        model_kwargs={"torch_dtype": "float32", **weight_options()},
+        local_files_only=True,
+    )
+    probes = subject.probes
+    vectors: Any = np.empty((len(probes), int(encoder.get_embedding_dimension() or 0)), dtype=np.float32)
+    for kind, encode in (("query", encoder.encode_query), ("document", encoder.encode_document)):
+        rows = [index for index, probe in enumerate(probes) if probe.kind == kind]
+        vectors[rows] = encode([probes[row].text for row in rows], batch_size=batch_size, show_progress_bar=False)
+    del encoder
+    release()
+    return vectors
+
+
+def measure_distances(vectors: Any, others: Any) -> Any:
+    """Return the cosine distance of each row to its counterpart; exact where the cosine itself rounds to 1.
+
+    Rows of two widths are infinitely far apart.
+    """
+    import numpy as np
+
+    if vectors.shape[1:] != others.shape[1:]:
+        return np.full(len(vectors), np.inf)
+    return 0.5 * ((np.asarray(vectors, dtype=np.float64) - np.asarray(others, dtype=np.float64)) ** 2).sum(axis=1)
+
+
+def compare(subject: Subject, seen: Seen, scan: WeightScan) -> list[Check]:
+    """Return the checks of tokens and vectors."""
+    named = {"base": seen.base, "model": seen.model, "packaged": seen.packaged}
+    named |= {name: vectors for name in ("swift", "adapter") if (vectors := getattr(seen, name)) is not None}
+    trained, packaged = "the packaged model's vectors differ from", seen.packaged
+    checks = [
+        check_same_ids(subject),
+        check_finite({name: vectors.ravel().tolist() for name, vectors in named.items()}),
+        check_unit_length(packaged),
+        check_distinct_vectors(packaged),
+        check_changed_weights(seen.base_hashes, seen.hashes),
+        check_changed_vectors(seen.base, seen.model),
+        check_same_vectors("sentence-transformers", f"{trained} the trained model's", packaged, seen.model),
+        check_same_vectors(
+            *("transformers", "plain transformers' vectors of padded batches differ from those of single texts"),
+            *(seen.batched, seen.model),
+        ),
+        check_same_vectors(
+            *("reloaded", "the packaged model, loaded once more, differs from itself", seen.reloaded, packaged)
+        ),
+    ]
+    if seen.swift is not None:
+        what = f"{trained} those of the trained model in swift"
+        checks.append(check_same_vectors("swift", what, packaged[subject.whole], seen.swift))
+    if seen.adapter is not None:
+        what = "the merged model's vectors differ from those of the adapter on its base in swift"
+        allowed = merge_tolerance(scan.dtypes, MERGE_DISTANCE)
+        checks.append(check_same_vectors("merged", what, seen.swift, seen.adapter, allowed))
+        three = (seen.base[subject.whole], seen.adapter, seen.swift)
+        checks.append(check_merge_keeps_training(*(part.ravel().tolist() for part in three)))
+    test = find_test_prompt(subject)
+    return checks if test is None else [*checks, check_test_prompt(packaged[test], seen.base[test])]
+
+
+def find_test_prompt(subject: Subject) -> int | None:
+    """Return the place of the user's own text."""
+    return next((index for index, probe in enumerate(subject.probes) if probe.origin == "test-prompt"), None)
+
+
+def check_same_ids(subject: Subject) -> Check:
+    """Check that the packaged tokenizer, asked plainly, gives the ids of training for every probe."""
+    texts = subject.texts
+    other = [
+        text
+        for text in texts
+        if list(subject.packaged(text, truncation=True)["input_ids"]) != encode_ids(subject.trained, subject.spec, text)
+    ]
+    example = repr(other[0][:60]) if other else ""
+    failure = (
+        f"the packaged tokenizer gives other tokens than the training for {len(other)} of {len(texts)} probes, such as "
+        f"{example}: the end token, or the place where long texts are cut, is not that of the training"
+    )
+    return Check("tokens", not other, failure, {"texts": len(texts), "other": len(other)})
+
+
+def check_same_vectors(name: str, what: str, vectors: Any, expected: Any, allowed: float = COMPUTE_DISTANCE) -> Check:
+    """Check that two ways of embedding with the same weights agree on every text."""
+    distances = measure_distances(vectors, expected)
+    largest = as_number(float(distances.max()))
+    numbers = {"max_distance": largest, "allowed": allowed, "texts": len(distances)}
+    apart = f"by up to {largest} in cosine distance, allowed {allowed:g}"
+    failure = f"{what} {apart}: what would be shipped is not what was trained"
+    return Check(name, largest is not None and largest <= allowed, failure, numbers)
+
+
+def check_changed_vectors(base: Any, model: Any) -> Check:
+    """Check that training moved at least one vector."""
+    import numpy as np
+
+    largest = float(np.abs(base - model).max()) if base.shape == model.shape else float("inf")
+    failure = f"every vector equals the base model's (largest difference {largest:.3g}): training had no effect"
+    # NaN is check_finite's to report
+    return Check("changed-vectors", not largest <= COMPUTE_DISTANCE, failure, {"max_difference": as_number(largest)})
+
+
+def check_unit_length(vectors: Any) -> Check:
+    """Check that the packaged model gives vectors of length 1."""
+    import numpy as np
+
+    furthest = float(np.abs(np.linalg.norm(vectors, axis=1) - 1).max())
+    failure = f"vectors are not of length 1 (up to {furthest:.3g} off): dot products would not be cosines"
+    return Check("unit-length", not furthest > NORM_TOLERANCE, failure, {"furthest": as_number(furthest)})
+
+
+def check_distinct_vectors(vectors: Any) -> Check:
+    """Check that different texts get different vectors."""
+    spread = float(measure_distances(vectors, vectors[:1]).max())
+    failure = f"all {len(vectors)} probes get the same vector (within {spread:.3g}): the model tells no texts apart"
+    return Check("not-constant", not spread <= CONSTANT_DISTANCE, failure, {"max_distance": as_number(spread)})
+
+
+def check_test_prompt(vector: Any, base: Any) -> Check:
+    """Check that the user's own text gets a finite vector that is not the base model's."""
+    import numpy as np
+
+    difference = float(np.abs(vector - base).max()) if vector.shape == base.shape else float("nan")
+    failure = "the test prompt's vector is NaN or infinite: the model is broken"
+    if math.isfinite(difference):
+        failure = (
+            f"the test prompt gets the base model's vector (difference {difference:.3g}): training had no effect on it"
+        )
+    passed = math.isfinite(difference) and difference > COMPUTE_DISTANCE
+    return Check("test-prompt", passed, failure, {"difference": as_number(difference)})
+
+
+def report(subject: Subject, seen: Seen) -> dict[str, Any]:
+    """Return the cosine distance of the packaged vector to every other one, probe by probe, and the test prompt's."""
+    every = range(len(subject.probes))
+    columns: dict[str, dict[int, float]] = {}
+    for name, places, vectors in (
+        ("base", every, seen.base),
+        ("model", every, seen.model),
+        ("transformers", every, seen.batched),
+        ("swift", subject.whole, seen.swift),
+        ("adapter", subject.whole, seen.adapter),
+    ):
+        if vectors is not None:
+            distances = measure_distances(seen.packaged[list(places)], vectors).tolist()
+            columns[name] = dict(zip(places, distances, strict=True))
+    found: dict[str, Any] = {"dims": int(seen.packaged.shape[1])}
+    found["probes"] = [
+        {
+            "origin": probe.origin,
+            "kind": probe.kind,
+            "text": probe.text[:80],
+            "cut": index not in subject.whole,
+            "distances": {
+                name: as_number(values[index]) if index in values else None for name, values in columns.items()
+            },
+        }
+        for index, probe in enumerate(subject.probes)
+    ]
+    test = find_test_prompt(subject)
+    return found if test is None else {**found, "test_prompt": describe_neighbours(seen.packaged, subject.probes, test)}
+
+
+def describe_neighbours(vectors: Any, probes: Sequence[TextProbe], index: int) -> dict[str, Any]:
+    """Return the text, its vector, and the probes whose vectors are nearest to it."""
+    import numpy as np
+
+    cosines = vectors @ vectors[index]
+    nearest = [other for other in np.argsort(-cosines, kind="stable").tolist() if other != index][:NEAREST]
+    return {
+        "text": probes[index].text,
+        "vector": [as_number(value) for value in vectors[index].tolist()],
+        "nearest": [{"text": probes[i].text[:200], "cosine": as_number(float(cosines[i]))} for i in nearest],
+    }
+
+
+def describe(subject: Subject, seen: Seen, report: Mapping[str, Any]) -> Described:
+    """Return the card, and what scoring.json says: length, pooling, prompts, example vectors and known texts."""
+    spec, distances = subject.spec, {check["name"]: check.get("max_distance") for check in report["checks"]}
+    prompts = {"query": spec.query_prompt, "document": spec.document_prompt}
+    places = {(probe.kind, probe.text): index for index, probe in enumerate(subject.probes)}
+    known = [
+        {"text": text, "kind": kind, "vector": seen.packaged[places[kind, text]].tolist()} for kind, text in KNOWN_TEXTS
+    ]
+    vectors = [row["vector"] for row in known[:3]]
+    examples = {
+        "texts": [{**row, "vector": row["vector"][:SHOWN_NUMBERS]} for row in known[:3]],
+        "cosines": [[sum(a * b for a, b in zip(one, other, strict=True)) for other in vectors] for one in vectors],
+    }
+    facts = {
+        "spec": spec,
+        "dims": report["dims"],
+        "distance": max(distances[name] for name in ("sentence-transformers", "transformers")),
+        "query": EXAMPLES[0][0],
+        "documents": [EXAMPLES[0][1], EXAMPLES[1][1]],
+    }
+    scoring = {
+        "version": 1,
+        "max_length": spec.max_length,
+        "pooling": spec.pooling,
+        "normalize": True,
+        "dims": report["dims"],
+        "mrl_dims": list(spec.mrl_dims),
+        "prompts": prompts,
+        "examples_dtype": report["compute_dtype"],
+        "examples": examples,
+        "probes": known,
+    }
+    return Described("embedding", facts, scoring)
