@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from orchestrator.workers import merge, package
-from orchestrator.workers.chat import generate
 from orchestrator.workers.chat.encoding import find_non_thinking_prefix, join_turns, load_format, render_own, tokenize
 from orchestrator.workers.chat.model import Answer, find_divergence
+from orchestrator.workers.chat.score import predict
 from orchestrator.workers.chat.spec import parse_chat_spec
 from orchestrator.workers.chat.template import choose_template, keeps_thinking
 from orchestrator.workers.engines.transformers import load_tokenizer
@@ -167,8 +167,8 @@ def test_the_packaged_template_asks_as_in_training_when_nothing_is_said_of_think
 def test_the_example_answers_are_those_of_the_package(packaged):
     described = read_scoring(packaged)
     assert len(described["probes"]) == 2
-    rows = [{"messages": probe["messages"]} for probe in described["probes"]]
-    answers = generate.predict(packaged, {**described, "max_new_tokens": 16}, rows, "cpu")
+    rows = [("a row", {"messages": probe["messages"]}) for probe in described["probes"]]
+    answers, _ = predict(packaged, {**described, "max_new_tokens": 16}, rows, "cpu")
     assert [answer["answer"] for answer in answers] == [probe["answer"] for probe in described["probes"]]
     assert all(probe["least_margin"] > 0 for probe in described["probes"])
 
