@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from orchestrator.cli.options import (
     max_dropped_option,
     max_label_option,
     min_label_option,
+    pick,
     require_label_range,
     resolve_hardware,
     scores_as_labels_option,
@@ -85,11 +85,10 @@ def evaluate_command(
     kind = sniff_data(files, columns)
     if kind == "group" and (options["scores_as_labels"] or options["max_label"] is not None):
         kind = "labelled"  # only these have labels
-    reading = {field.name: options.pop(field.name) for field in fields(Reading)}
     request = Request(
         models,
-        EvalRequest(files, kind, columns, seed=SEED, **options),
-        Reading(**reading),
+        EvalRequest(files, kind, columns, seed=SEED, **pick(options, EvalRequest)),
+        Reading(**pick(options, Reading)),
         _find_python(python),
         resolve_hardware(hardware, smoke=False),
         tuple(name.strip() for name in metrics.split(",")) if metrics is not None else (),

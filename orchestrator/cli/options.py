@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -102,6 +104,11 @@ def resolve_hardware(text: str, *, smoke: bool) -> Hardware:
     if smoke:
         return CPU
     return find_hardware() if text == "auto" else parse_hardware(text)
+
+
+def pick(options: dict[str, Any], record: type) -> dict[str, Any]:
+    """Return those of a command's options that are fields of `record`, a dataclass."""
+    return {field.name: options[field.name] for field in fields(record) if field.name in options}
 
 
 def require_label_range(min_label: float | None, max_label: float | None) -> None:

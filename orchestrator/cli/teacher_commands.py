@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from orchestrator.cli.options import (
     max_label_option,
     min_label_option,
     new_rows_option,
+    pick,
     require_label_range,
     scores_as_labels_option,
     trust_code_option,
@@ -162,8 +163,6 @@ def data_mine_command(
     model: str,
     corpus: tuple[Path, ...],
     cross_encoder: str | None,
-    min_label: float | None,
-    max_label: float | None,
     columns: dict[str, str],
     output: Path,
     force: bool,
@@ -181,8 +180,8 @@ def data_mine_command(
     from orchestrator.serving.chosen_models import Reading
     from orchestrator.serving.teach import MiningPlan, MiningSettings, mine_files
 
-    require_label_range(min_label, max_label)
-    settings = MiningSettings(**{field.name: options[field.name] for field in fields(MiningSettings)})
+    require_label_range(options["min_label"], options["max_label"])
+    settings = MiningSettings(**pick(options, MiningSettings))
     if settings.num_negatives > settings.range_max - settings.range_min:
         between = f"between rank {settings.range_min} and {settings.range_max}"
         message = f"{between} there are fewer than {settings.num_negatives} documents"
@@ -191,23 +190,9 @@ def data_mine_command(
     if cross_encoder and limits == (None,) * len(limits):
         message = "its scores count for --max-score, --min-score and the margins only: give at least one of these"
         raise click.BadParameter(message, param_hint="--cross-encoder")
-    rows = MiningRows(
-        files,
-        corpus,
-        _require_each_once(columns),
-        min_label or 0.0,
-        1.0 if max_label is None else max_label,
-        **{name: options[name] for name in ("max_dropped", "scores_as_labels", "ignore")},
-    )
-    reading = ("family", "max_length", "batch_size", "trust_remote_code", "allow_pickle")
-    plan = MiningPlan(
-        rows,
-        model,
-        Reading(**{name: options[name] for name in reading}),
-        cross_encoder,
-        settings,
-        **{name: options[name] for name in ("query_prompt", "document_prompt", "keep_negatives", "device")},
-    )
+    rows = MiningRows(files, corpus, _require_each_once(columns), **pick(options, MiningRows))
+    reading = Reading(**pick(options, Reading))
+    plan = MiningPlan(rows, model, reading, cross_encoder, settings, **pick(options, MiningPlan))
     done = mine_files(plan, output, force=force)
     if as_json:
         given, made = asdict(done.given), asdict(done.made)

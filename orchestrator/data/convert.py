@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from orchestrator.data.reasons import Fault, refuse
 from orchestrator.data.reshape import Regrouped, Regrouping, Reshaping
 from orchestrator.data.rows.foreign_rows import FOREIGN_FORMS, FOREIGN_OPTIONAL, convert_row, keep_reasoning
 from orchestrator.data.rows.shapes import Row, find_shape, read_fields
-from orchestrator.data.rows.texts import BadRowError, bad_row, build_fault, read_number
+from orchestrator.data.rows.texts import BadRowError, bad_row, build_fault, is_finite_number, read_number
 from orchestrator.data.rows.unread import UnreadTexts, find_strings, find_unread, find_unread_judgements
 from orchestrator.data.verdict import BadRows
 from orchestrator.data.writing.writers import FileSet, format_line, require_new_rows
@@ -233,19 +232,6 @@ def _read_numbers(key: str, value: Any) -> Any:
     return value
 
 
-def _parse_number(value: Any) -> float | None:
-    """Return the finite number that a value is or writes, or None; whole ones stay whole."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):  # a whole number beyond the range of floats
-        return None
-    if not math.isfinite(number):
-        return None
-    return int(number) if number.is_integer() and "." not in str(value) else number
-
-
 def _divide(row: Row, divisor: float) -> None:
     """Divide the row's scores in place. Raises BadRowError where that gives no similarity between -1 and 1."""
     given = [key for key in SCORE_KEYS if key in row]
@@ -253,8 +239,8 @@ def _divide(row: Row, divisor: float) -> None:
         message = f"there is no score to divide: the row has none of {', '.join(SCORE_KEYS)}"
         raise bad_row("missing-key", message, "name the column: --map score=OLD")
     for key in given:
-        number = _parse_number(row[key])
-        if number is None:
+        number = row[key] if isinstance(row[key], bool) else read_number(row[key])
+        if not is_finite_number(number):
             raise bad_row("wrong-type", f'"{key}" is not a finite number', "write a number")
         divided = number / divisor
         if not -1 <= divided <= 1:

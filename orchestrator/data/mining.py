@@ -51,16 +51,21 @@ QUERIES_NAME, CORPUS_NAME, MINED_NAME = "queries.jsonl", "corpus.jsonl", "mined.
 
 @dataclass(frozen=True)
 class MiningRows:
-    """Where queries, positives and documents come from; a label is scaled: (label - min_label) / (max - min)."""
+    """Where queries, positives and documents come from; `min_label` (None: 0) and `max_label` (1) become 0 and 1."""
 
     files: tuple[Path, ...]
     corpus_files: tuple[Path, ...] = ()
     columns: Mapping[str, str] = field(default_factory=dict)
-    min_label: float = 0.0
-    max_label: float = 1.0
+    min_label: float | None = None
+    max_label: float | None = None
     max_dropped: int = 0
     scores_as_labels: bool | None = None
     ignore: tuple[str, ...] = ()
+
+    @property
+    def label_range(self) -> tuple[float, float]:
+        """The lowest and the highest label."""
+        return self.min_label or 0.0, 1.0 if self.max_label is None else self.max_label
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,7 @@ class _Gathering:
         row = require_row(value, rules.columns)
         self.sources.note(row, str(path), line.line)
         if rules.scores_as_labels:
-            graded = read_scores_as_labels(row, rules.min_label, rules.max_label)
+            graded = read_scores_as_labels(row, *rules.label_range)
             if isinstance(graded, Fault):
                 raise BadRowError(graded)
             row = graded
@@ -170,7 +175,7 @@ class _Gathering:
             return bool(hit["label"])
         if not is_finite_number(hit.get("label")):
             raise bad_row("missing-key", 'a document has no number as its "label"', 'write "label": 1 or 0')
-        return is_relevant(scale_label(hit["label"], "", self.rows.min_label, self.rows.max_label))
+        return is_relevant(scale_label(hit["label"], "", *self.rows.label_range))
 
     def _take(self, found: Judged) -> None:
         """Note what a row says of its query. Raises BadRowError where it cannot be used."""
@@ -214,7 +219,7 @@ def gather_for_mining(rows: MiningRows, folder: Path) -> MiningInput:
         if unread := gathering.unread.problems():
             raise DataError.from_problems(unread)
         if rows.scores_as_labels is None:
-            ranged = (rows.min_label, rows.max_label) != (0, 1)
+            ranged = rows.label_range != (0, 1)
             if unclear := gathering.sources.problem(ranged=ranged, needs_negatives=False):
                 raise DataError.from_problems(unclear)
         found = [query for query in gathering.queries.values() if query.positives]

@@ -253,7 +253,7 @@ def _build_ledger(plan: MiningPlan, given: MiningInput, made: MiningOutput, fact
     return {
         "version": LEDGER_VERSION,
         "settings": {**asdict(plan.settings), "keep_negatives": plan.keep_negatives},
-        "labels": {"min": plan.rows.min_label, "max": plan.rows.max_label},
+        "labels": dict(zip(("min", "max"), plan.rows.label_range, strict=True)),
         "columns": dict(plan.rows.columns),
         "models": facts["models"],
         "scored_by": "cross-encoder" if plan.cross_encoder else "embedder",
