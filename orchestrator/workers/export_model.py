@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import os
+import itertools
 import runpy
 import sys
 import time
@@ -16,7 +16,7 @@ import traceback
 from pathlib import Path
 
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.folders import fresh_folder
+from orchestrator.workers.folders import fresh_folder, refuse_existing
 from orchestrator.workers.merge import check_adapter
 from orchestrator.workers.tokenizer_files import copy_tokenizer, has_tokenizer
 from orchestrator.workers.weights import require_sound
@@ -33,28 +33,11 @@ class ModuleExitError(Exception):
         self.code = code
 
 
-def refuse_existing(out: Path, *, replace: bool) -> None:
-    """Raise WorkerError when `out` exists and is not to be replaced."""
-    if not replace and os.path.lexists(out):
-        raise WorkerError(f"{out} exists already: choose another or remove it (--replace does)")
-
-
 def find_adapters(arguments: list[str]) -> list[Path]:
     """Return what follows `--adapters` and is a folder of this machine."""
-    if "--adapters" not in arguments:
-        return []
-    found = []
-    for argument in arguments[arguments.index("--adapters") + 1 :]:
-        if argument.startswith("--"):
-            break
-        found.append(Path(argument))
-    return [path for path in found if path.is_dir()]
-
-
-def name_adapter(path: Path) -> str:
-    """Return how to call an adapter folder; a link such as `best` with the checkpoint that it points to."""
-    real = path.resolve()
-    return real.name if real.name == path.name else f"{real.name} ({path.name})"
+    after = arguments[arguments.index("--adapters") + 1 :] if "--adapters" in arguments else []
+    named = itertools.takewhile(lambda argument: not argument.startswith("--"), after)
+    return [path for path in map(Path, named) if path.is_dir()]
 
 
 def run_module(module: str, arguments: list[str]) -> None:
@@ -100,7 +83,8 @@ def export_model(out: Path, module: str, arguments: list[str], required: list[st
     for adapter in find_adapters(arguments):
         if (adapter / "adapter_config.json").is_file():
             check_adapter(adapter)
-        print(f"merging {name_adapter(adapter)}", flush=True)  # noqa: T201
+        real = adapter.resolve().name  # a link such as `best` is named with the checkpoint that it points to
+        print(f"merging {real if real == adapter.name else f'{real} ({adapter.name})'}", flush=True)  # noqa: T201
     with fresh_folder(out) as folder:
         written = folder / WRITTEN
         run_module(module, [argument.replace(SLOT, str(written)) for argument in arguments])

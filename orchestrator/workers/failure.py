@@ -17,3 +17,9 @@ class UnfitModelError(WorkerError):
     """The model cannot be used as it is: what the preflight says of one that is here before a worker starts."""
 
     exit_code = 4  # errors.PreflightError's
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of a library's message, at most 300 characters, and its type where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

@@ -7,11 +7,12 @@ import datetime as dt
 import json
 import math
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
-from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.failure import WorkerError, first_line
 from orchestrator.workers.folders import open_fresh
 from orchestrator.workers.progress import Progress
 
@@ -23,6 +24,14 @@ WAY_OUT = (
     "set HF_ENDPOINT to a mirror that can be reached; or download the data where the hub can be reached, "
     "and name the .jsonl, .csv or .parquet file in the recipe"
 )
+HINTS = (
+    (r"(?=.*onfig).*(missing|not found)", " (in a recipe: owner/name/CONFIG:split)"),
+    ("nknown split", " (in a recipe: owner/name:SPLIT; a subset is no split: owner/name/SUBSET:SPLIT)"),
+    (
+        "scripts are no longer supported",
+        " (its loading code would have to run here: download its data and name the file in the recipe)",
+    ),
+)
 
 
 def is_offline() -> bool:
@@ -30,39 +39,26 @@ def is_offline() -> bool:
     return any(os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"} for name in OFFLINE)
 
 
-def first_line(error: Exception) -> str:
-    """Return an error as one line."""
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
-
-
 def require_data_set(name: str, revision: str | None) -> None:
     """Ask the hub for the data set once, because load_dataset asks six times before it gives up. Raises WorkerError."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HFValidationError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import HfApi, errors
 
+    known = (  # a gated repository is one that is not found, for the library
+        (errors.HFValidationError, "this is no folder and no name of a data set: {error}"),
+        (errors.GatedRepoError, "the data set is gated: accept its conditions on the hub, then set HF_TOKEN"),
+        (errors.RevisionNotFoundError, f"the data set has no revision {revision}"),
+        (
+            errors.RepositoryNotFoundError,
+            "the hub has no such data set; check its spelling, and set HF_TOKEN if it is private",
+        ),
+    )
     try:
         HfApi().dataset_info(name, revision=revision, timeout=HUB_TIMEOUT_S)
-    except HFValidationError as error:
-        raise WorkerError(f"{name}: this is no folder and no name of a data set: {first_line(error)}") from error
-    except GatedRepoError as error:
-        raise WorkerError(
-            f"{name}: the data set is gated: accept its conditions on the hub, then set HF_TOKEN"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise WorkerError(f"{name}: the data set has no revision {revision}") from error
-    except RepositoryNotFoundError as error:
-        raise WorkerError(
-            f"{name}: the hub has no such data set; check its spelling, and set HF_TOKEN if it is private"
-        ) from error
     except Exception as error:  # the hub library's HTTP client, and so its errors, change between versions
         hub = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
-        raise WorkerError(f"{name}: the hub {hub} cannot be reached ({first_line(error)}): {WAY_OUT}") from error
+        unknown = f"the hub {hub} cannot be reached ({{error}}): {WAY_OUT}"
+        words = next((words for kind, words in known if isinstance(error, kind)), unknown)
+        raise WorkerError(f"{name}: " + words.replace("{error}", first_line(error))) from error
 
 
 def load_split(name: str, config: str | None, split: str, revision: str | None) -> Any:
@@ -94,13 +90,7 @@ def load_split(name: str, config: str | None, split: str, revision: str | None) 
 def hint_for(error: Exception) -> str:
     """Return what to do about an error of load_dataset, or nothing."""
     text = str(error)
-    if "onfig" in text and ("missing" in text or "not found" in text):
-        return " (in a recipe: owner/name/CONFIG:split)"
-    if "nknown split" in text:
-        return " (in a recipe: owner/name:SPLIT; a subset is no split: owner/name/SUBSET:SPLIT)"
-    if "scripts are no longer supported" in text:
-        return " (its loading code would have to run here: download its data and name the file in the recipe)"
-    return ""
+    return next((hint for pattern, hint in HINTS if re.search(pattern, text, re.DOTALL)), "")
 
 
 def to_json(value: Any) -> Any:

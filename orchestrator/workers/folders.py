@@ -48,6 +48,12 @@ def parse_rows(lines: Iterable[str], place: str, shape: str) -> Iterator[tuple[s
             yield f"{place}{number}", row
 
 
+def refuse_existing(out: Path, *, replace: bool) -> None:
+    """Raise WorkerError when `out` exists and is not to be replaced."""
+    if not replace and os.path.lexists(out):
+        raise WorkerError(f"{out} exists already: choose another or remove it (--replace does)")
+
+
 @contextlib.contextmanager
 def fresh_folder(out: Path) -> Iterator[Path]:
     """Give an empty sibling of `out` that takes its place when the block ends well, and is removed when it does not.
@@ -78,21 +84,21 @@ def replace_folder(new: Path, out: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `text` (UTF-8, LF) by rename."""
-    with open_fresh(path) as stream:
+def write_text(path: Path, text: str, mode: int = 0o666) -> None:
+    """Write `text` (UTF-8, LF) by rename; `mode` as of os.open, for a new file."""
+    with open_fresh(path, mode) as stream:
         stream.write(text)
 
 
 @contextlib.contextmanager
-def open_fresh(path: Path) -> Iterator[TextIO]:
+def open_fresh(path: Path, mode: int = 0o666) -> Iterator[TextIO]:
     """Open a text file (UTF-8, LF) that becomes `path` when the block ends well, and is removed when it does not.
 
     It lies beside `path` under a random name and is on the disk before it is renamed; a link is replaced, not followed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.part")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as stream:
             yield stream

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.failure import WorkerError, first_line
 from orchestrator.workers.whole_weights import USES, judge_weights
 
 PROBES = ("Orch reads this.", "这是另一句话。", "12 + 34")
@@ -58,12 +58,6 @@ def inspect(folder: Path, *, trust_remote_code: bool) -> dict[str, Any]:
         "vocabulary": len(tokenizer),
         "highest_id": max(max(tokens) for tokens in encoded),
     }
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of a library's message, and its type where it has none."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
 
 
 def hide_torch() -> None:

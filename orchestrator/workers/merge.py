@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import os
 import shutil
 import warnings
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 from orchestrator.workers.engines.transformers import name_head
 from orchestrator.workers.environment import weight_options
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.folders import fresh_folder, read_object
+from orchestrator.workers.folders import fresh_folder, read_object, refuse_existing
 from orchestrator.workers.merge_trial import (
     LOGITS,
     SCORES,
@@ -248,8 +247,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--dtype", choices=("auto", *DTYPES), default="auto", help="auto is the base model's own")
     parser.add_argument("--device", default="cpu", help="cpu (the default) or cuda")
     options = parser.parse_args(argv)
-    if not options.replace and os.path.lexists(options.out):
-        raise WorkerError(f"{options.out} exists already: choose another or remove it (--replace does)")
+    refuse_existing(options.out, replace=options.replace)
     merge = open_merge(options)
     with fresh_folder(options.out) as folder:
         finish(merge, options.out, merge_into(merge, options.dtype, folder))

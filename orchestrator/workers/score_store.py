@@ -14,10 +14,8 @@ import hashlib
 import json
 import math
 import os
-import shutil
 import stat
 import sys
-import tempfile
 import zlib
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -32,8 +30,7 @@ from orchestrator.workers.weights import hash_file
 
 Fits = Callable[[list[dict[str, Any]]], bool]
 
-SCORES, FACTS = NAMES = ("scores.jsonl", "scoring.json")
-_SUMS = "sums.json"  # the bytes and the sha256 of each of the two
+SCORES, FACTS = "scores.jsonl", "scoring.json"
 _LARGEST_BYTES = 1 << 31
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _APPEND = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -70,8 +67,8 @@ def open_scoring(options: argparse.Namespace, spec: dict[str, Any]) -> Scoring:
     Raises WorkerError for a device that is not there.
     """
     device, cache = choose_device(options.device), options.cache
-    entry = find_entry(cache, options.model, spec, options.data, device, options.corpus) if cache else None
-    return Scoring(str(options.model), spec, device, Path(options.out), entry)
+    place = find_entry(cache, options.model, spec, options.data, device, options.corpus) if cache else None
+    return Scoring(str(options.model), spec, device, Path(options.out), place and place.with_suffix(".jsonl"))
 
 
 def describe_scoring(model: str, spec: dict[str, Any], device: str) -> dict[str, Any]:
@@ -93,7 +90,7 @@ def describe_range(scores: Sequence[float], same: float = 0.0) -> dict[str, Any]
 def find_entry(  # noqa: PLR0917  the parts of a key
     cache: Path, model: str, spec: dict[str, Any], data: Path | None, device: str, corpus: Path | None = None
 ) -> Path | None:
-    """Return the folder where these scores belong; None for a model whose content nobody can tell from here.
+    """Return the place where these scores belong; None for a model whose content nobody can tell from here.
 
     Content decides, not names: a folder that was trained on, or a hub model that was updated, is another model. What
     only names a spec (its label) does not count. `data` None is for scores that are kept pair by pair, of any data.
@@ -118,33 +115,29 @@ def copy_entry(entry: Path, out: Path, spec: dict[str, Any], fits: Fits = bool) 
     `fits` says whether the rows are those that are asked for.
     """
     try:
-        kept = _read_entry(entry)
-        rows = [_parse(line) for line in kept[SCORES].splitlines()]
-        facts = _parse(kept[FACTS])
-        if not fits(rows):
+        digest, _, content = _read(entry).decode().partition("\n")
+        if hashlib.sha256(content.encode()).hexdigest() != digest:
+            return False
+        facts, _, scores = content.partition("\n")
+        found = _parse(facts)
+        if not fits([_parse(line) for line in scores.split("\n") if line]):
             return False
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
-    write_text(out / SCORES, kept[SCORES])
-    write_json(out / FACTS, {**facts, "spec": spec, "from_cache": str(entry)})
+    write_text(out / SCORES, scores)
+    write_json(out / FACTS, {**found, "spec": spec, "from_cache": str(entry)})
     return True
 
 
 def keep_entry(entry: Path, out: Path) -> None:
-    """Keep the scores in `out`, in the place of a damaged entry; a cache that cannot be written is no failure."""
+    """Keep the scores in `out` as one file: the sha256 of the rest, the facts in one line, and the scores.
+
+    A damaged one is replaced; a cache that cannot be written is no failure.
+    """
     with contextlib.suppress(OSError):
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(dir=entry.parent, prefix=f".{entry.name[:16]}."))
-        try:
-            sums = {name: _write_synced(part / name, (out / name).read_bytes()) for name in NAMES}
-            _write_synced(part / _SUMS, json.dumps(sums).encode())
-            if os.path.lexists(entry):
-                entry.rename(part / "old")
-            part.rename(entry)
-            _sync_folder(entry.parent)
-            shutil.rmtree(entry / "old", ignore_errors=True)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+        facts = json.dumps(json.loads((out / FACTS).read_text(encoding="utf-8")))
+        content = f"{facts}\n{(out / SCORES).read_text(encoding='utf-8')}"
+        write_text(entry, f"{hashlib.sha256(content.encode()).hexdigest()}\n{content}", mode=0o600)
 
 
 @dataclass
@@ -224,20 +217,6 @@ def _append_whole(descriptor: int, data: bytes) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
-def _read_entry(entry: Path) -> dict[str, str]:
-    """Return the text of an entry's files. Raises OSError, ValueError, KeyError or TypeError for a damaged one."""
-    if not stat.S_ISDIR((found := entry.lstat()).st_mode) or not _is_own(found):
-        raise OSError(f"{entry} is another's")
-    sums = _parse(_read(entry / _SUMS))
-    kept = {}
-    for name in NAMES:
-        data = _read(entry / name)
-        if _measure(data) != sums[name]:
-            raise ValueError(f"{entry / name} is damaged")
-        kept[name] = data.decode()
-    return kept
-
-
 def _read(path: Path) -> bytes:
     with open(_open_own(path, _READ), "rb") as stream:
         if os.fstat(stream.fileno()).st_size > _LARGEST_BYTES:
@@ -268,25 +247,3 @@ def _parse(text: str | bytes) -> dict[str, Any]:
     if any(isinstance(value, float) and not math.isfinite(value) for value in found.values()):
         raise ValueError("a number is not finite")
     return found
-
-
-def _write_synced(path: Path, data: bytes) -> list[int | str]:
-    """Write a file to the disk; return its length and its sha256."""
-    with path.open("xb") as stream:
-        os.fchmod(stream.fileno(), 0o600)
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    return _measure(data)
-
-
-def _measure(data: bytes) -> list[int | str]:
-    return [len(data), hashlib.sha256(data).hexdigest()]
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,8 +11,9 @@ import pytest
 from orchestrator.evaluation.eval_rows import Document, Group
 from orchestrator.evaluation.eval_sets import measure_ranking
 from orchestrator.run.resume import find_newest_complete, stage_digest
-from orchestrator.workers.export_model import check_written, refuse_existing
+from orchestrator.workers.export_model import check_written
 from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.folders import refuse_existing
 from orchestrator.workers.verification_checks import check_not_constant
 from orchestrator.workers.weights import scan_weights
 from tests.traps.conftest import build_tiny, deepen, make_group, make_groups, refill

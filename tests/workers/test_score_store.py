@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 
@@ -103,21 +104,19 @@ def test_what_was_kept_comes_back_with_the_spec_of_the_run(place, kept):
     assert facts["from_cache"] == str(kept)
 
 
-def change(kept, name, content):
-    (kept / name).write_bytes(content)
+def change(kept, old, new):
+    kept.write_bytes(kept.read_bytes().replace(old, new))
 
 
 DAMAGES = {
-    "an empty scoring.json": lambda kept: change(kept, "scoring.json", b""),
-    "a scoring.json that is no text": lambda kept: change(kept, "scoring.json", b"\xff\xfe"),
-    "a nested scoring.json": lambda kept: change(kept, "scoring.json", b"[" * 100_000),
-    "scores that are cut": lambda kept: change(kept, "scores.jsonl", b'{"qid": "q", "do'),
-    "other scores": lambda kept: change(kept, "scores.jsonl", b'{"qid": "q", "docid": "d", "score": 2.0}\n'),
-    "sums that are cut": lambda kept: change(kept, "sums.json", b'{"scores'),
-    "nested sums": lambda kept: change(kept, "sums.json", b'{"a":' * 100_000),
-    "a file that is gone": lambda kept: (kept / "scores.jsonl").unlink(),
-    "a folder that others may write": lambda kept: kept.chmod(0o777),
-    "a file that others may write": lambda kept: (kept / "scores.jsonl").chmod(0o666),
+    "nothing in it": lambda kept: kept.write_bytes(b""),
+    "facts that are no text": lambda kept: change(kept, b"spec", b"\xff\xfe"),
+    "nested facts": lambda kept: kept.write_bytes(b"[" * 100_000),
+    "scores that are cut": lambda kept: kept.write_bytes(kept.read_bytes()[:-9]),
+    "other scores": lambda kept: change(kept, b'"score": 1.0', b'"score": 2.0'),
+    "a sum that is cut": lambda kept: kept.write_bytes(kept.read_bytes()[9:]),
+    "a file that is gone": lambda kept: kept.unlink(),
+    "a file that others may write": lambda kept: kept.chmod(0o666),
     "a link to another entry": lambda kept: (kept.rename(kept.with_name("x")), kept.symlink_to(kept.with_name("x"))),
 }
 
@@ -130,6 +129,24 @@ def test_a_damaged_entry_is_one_that_is_not_there_and_is_replaced(place, kept, d
     keep_entry(kept, place / "out")
     assert copy_entry(kept, place / "again", SPEC, asked)
     assert [path.name for path in kept.parent.glob(".*")] == []
+
+
+@pytest.mark.parametrize("score", ["1e999", "NaN"])
+def test_a_kept_score_that_is_not_finite_is_not_taken(place, kept, score):
+    lines = kept.read_text().replace("1.0}", f"{score}}}").split("\n", 1)[1]
+    kept.write_text(f"{hashlib.sha256(lines.encode()).hexdigest()}\n{lines}")
+    assert not copy_entry(kept, place / "again", SPEC, asked)
+
+
+def test_a_line_break_of_another_alphabet_does_not_end_a_row(place, kept):
+    row = json.dumps({"qid": "q", "docid": "d", "score": 1.0, "generation": "one\u2028two"}, ensure_ascii=False)
+    (place / "out" / "scores.jsonl").write_text(row + "\n", encoding="utf-8")
+    keep_entry(kept, place / "out")
+    assert copy_entry(kept, place / "again", SPEC, asked)
+
+
+def test_nobody_else_may_read_what_is_kept(kept):
+    assert kept.stat().st_mode & 0o777 == 0o600
 
 
 def test_an_entry_of_another_user_is_one_that_is_not_there(place, kept, monkeypatch):

@@ -1,13 +1,13 @@
-"""The losses of a cross-encoder, one function each: the library's own, and the two that it does not have.
+"""The losses of a cross-encoder in one table: the library's own, and the two over a query's documents that it lacks.
 
-To add one, write a function under `@loss`: its name is what recipes say, it returns the module, and its decorator says
-which form of rows it reads, which settings it has, and what it cannot learn from.
+To add one, write its line in `LOSSES`: which form of rows it reads, what makes its module, which settings it has, and
+what of a row's labels it cannot learn from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,31 +36,18 @@ class LossSettings:
 
 
 Labels = Sequence[float]
-Formula = Callable[["Tensor", "Tensor"], "Tensor"]
-LabelCheck = Callable[[Labels, LossSettings], str | None]  # what of a row's labels cannot be learnt from
+Formula = Callable[["Tensor", "Tensor", LossSettings], "Tensor"]
+Build = Callable[[Any, LossSettings], Any]  # a CrossEncoder of one label, settings → the torch module of the loss
 
 
 @dataclass(frozen=True)
 class Loss:
-    """One loss: `build(model, settings)` makes the module over a CrossEncoder of one label."""
+    """One loss; `check` says what of a row's labels cannot be learnt from, or None."""
 
-    build: Callable[[Any, LossSettings], Any]
     form: str
-    settings: tuple[str, ...]
-    check: LabelCheck
-
-
-LOSSES: dict[str, Loss] = {}
-
-
-def loss(form: str, *settings: str, check: LabelCheck = lambda _labels, _settings: None) -> Callable[[Any], Any]:
-    """Register the function under its name, as a loss that reads rows of `form` and has these settings."""
-
-    def register(build: Callable[[Any, LossSettings], Any]) -> Callable[[Any, LossSettings], Any]:
-        LOSSES[build.__name__] = Loss(build, form, settings, check)
-        return build
-
-    return register
+    build: Build
+    settings: tuple[str, ...] = ()
+    check: Callable[[Labels, LossSettings], str | None] = field(default=lambda _labels, _settings: None)
 
 
 def require_probabilities(labels: Labels, _settings: LossSettings) -> str | None:
@@ -88,58 +75,21 @@ def require_distribution(labels: Labels, settings: LossSettings) -> str | None:
     return None
 
 
-@loss(PAIRS, "pos_weight", check=require_probabilities)
-def pointwise_bce(model: Any, settings: LossSettings) -> Any:
-    """Return the cross-entropy of the sigmoid with the label."""
+def of_library(name: str, **options: Callable[[LossSettings], Any]) -> Build:
+    """Return what makes the library's loss of this class; each of its options is taken from the settings."""
+
+    def build(model: Any, settings: LossSettings) -> Any:
+        from sentence_transformers.cross_encoder import losses
+
+        return getattr(losses, name)(model, **{key: take(settings) for key, take in options.items()})
+
+    return build
+
+
+def _weigh_positives(settings: LossSettings) -> Tensor | None:
     import torch
-    from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 
-    weight = None if settings.pos_weight is None else torch.tensor(float(settings.pos_weight))
-    return BinaryCrossEntropyLoss(model, pos_weight=weight)
-
-
-@loss(PAIRS, "activation")
-def pointwise_mse(model: Any, settings: LossSettings) -> Any:
-    """Return the squared distance of score and label."""
-    from sentence_transformers.cross_encoder.losses import MSELoss
-
-    return MSELoss(model, activation_fn=_choose_activation(settings))
-
-
-@loss(LISTS)
-def pairwise_ranknet(model: Any, _settings: LossSettings) -> Any:
-    """Return RankNet over a query's documents."""
-    return build_list_loss(model, ranknet)
-
-
-@loss(LISTS, "graded", check=require_distribution)
-def listwise_ce(model: Any, settings: LossSettings) -> Any:
-    """Return the cross-entropy of the softmax over a query's documents."""
-    return build_list_loss(model, softmax_of_grades if settings.graded else softmax_of_one)
-
-
-@loss(LISTS, "k")
-def lambda_loss(model: Any, settings: LossSettings) -> Any:
-    """Return the library's LambdaLoss with NDCGLoss2++."""
-    from sentence_transformers.cross_encoder.losses import LambdaLoss, NDCGLoss2PPScheme
-
-    return LambdaLoss(model, weighting_scheme=NDCGLoss2PPScheme(), k=settings.k, mini_batch_size=ALL_AT_ONCE)
-
-
-@loss(LISTS, check=require_order)
-def list_mle(model: Any, _settings: LossSettings) -> Any:
-    """Return the likelihood of the documents in the order that they come in."""
-    from sentence_transformers.cross_encoder.losses import ListMLELoss
-
-    return ListMLELoss(model, mini_batch_size=ALL_AT_ONCE, respect_input_order=True)
-
-
-@loss(MARGINS, "activation")
-def margin_mse(model: Any, settings: LossSettings) -> Any:
-    """Return the squared distance of the scores' difference and the teacher's."""
-    from sentence_transformers.cross_encoder.losses import MarginMSELoss
-
-    return MarginMSELoss(model, activation_fn=_choose_activation(settings))
+    return None if settings.pos_weight is None else torch.tensor(float(settings.pos_weight))
 
 
 def _choose_activation(settings: LossSettings) -> Any:
@@ -148,7 +98,13 @@ def _choose_activation(settings: LossSettings) -> Any:
     return nn.Sigmoid() if settings.activation == "sigmoid" else nn.Identity()
 
 
-def ranknet(scores: Tensor, labels: Tensor) -> Tensor:
+def _weigh_by_ndcg(_settings: LossSettings) -> Any:
+    from sentence_transformers.cross_encoder.losses import NDCGLoss2PPScheme
+
+    return NDCGLoss2PPScheme()
+
+
+def ranknet(scores: Tensor, labels: Tensor, _settings: LossSettings) -> Tensor:
     """Return the sum over pairs with r_i < r_j of (r_j - r_i) · log(1 + exp(s_i - s_j)).
 
     Scores and labels of one query have the shape (documents,). RankNet (Burges et al. 2005,
@@ -162,26 +118,27 @@ def ranknet(scores: Tensor, labels: Tensor) -> Tensor:
     return (gaps.clamp(min=0) * losses).sum()
 
 
-def softmax_of_one(scores: Tensor, labels: Tensor) -> Tensor:
-    """Return the cross-entropy of softmax(s) with the one positive: the document of the highest label."""
-    from torch.nn.functional import cross_entropy
+def listwise_softmax(scores: Tensor, labels: Tensor, settings: LossSettings) -> Tensor:
+    """Return the cross-entropy of softmax(s) with the one positive, which is the document of the highest label.
 
-    return cross_entropy(scores[None], labels.argmax()[None])
-
-
-def softmax_of_grades(scores: Tensor, labels: Tensor) -> Tensor:
-    """Return the cross-entropy of softmax(s) with the labels divided by their sum (labels ≥ 0, one of them above)."""
-    from torch.nn.functional import cross_entropy
-
-    return cross_entropy(scores[None], (labels / labels.sum())[None])
-
-
-def build_list_loss(model: Any, formula: Formula) -> Any:
-    """Return a loss for CrossEncoderTrainer: `formula` of each query's documents, the mean over queries.
-
-    Its inputs are those of the library's list losses: queries, lists of documents of any length, and lists of labels.
-    All documents of a batch pass the model at once, which is what DistributedDataParallel expects of a step.
+    `graded`: with the labels divided by their sum (labels ≥ 0, one of them above).
     """
+    from torch.nn.functional import cross_entropy
+
+    target = labels / labels.sum() if settings.graded else labels.argmax()
+    return cross_entropy(scores[None], target[None])
+
+
+def of_formula(formula: Formula) -> Build:
+    """Return what makes a loss of a formula over one query's documents: the mean over queries.
+
+    The module's inputs are those of the library's list losses: queries, lists of documents of any length, and lists of
+    labels. All documents of a batch pass the model at once, which is what DistributedDataParallel expects of a step.
+    """
+    return lambda model, settings: _build_list_loss(model, formula, settings)
+
+
+def _build_list_loss(model: Any, formula: Formula, settings: LossSettings) -> Any:
     import torch
     from sentence_transformers.util import batch_to_device
 
@@ -201,7 +158,8 @@ def build_list_loss(model: Any, formula: Formula) -> Any:
             features = batch_to_device(self.model.preprocess(pairs, prompt=prompt, task=task), self.model.device)
             # float32 also under autocast: differences of half precision scores are too coarse
             scores = self.model(features)["scores"].view(-1).float().split([len(texts) for texts in lists])
-            losses = [formula(own, truth.to(own.device).float()) for own, truth in zip(scores, labels, strict=True)]
+            truths = [truth.to(own.device).float() for own, truth in zip(scores, labels, strict=True)]
+            losses = [formula(own, truth, settings) for own, truth in zip(scores, truths, strict=True)]
             return torch.stack(losses).mean()
 
         def get_config_dict(self) -> dict[str, str]:
@@ -209,6 +167,35 @@ def build_list_loss(model: Any, formula: Formula) -> Any:
             return {"formula": formula.__name__}
 
     return ListLoss()
+
+
+LOSSES = {
+    "pointwise_bce": Loss(
+        PAIRS,
+        of_library("BinaryCrossEntropyLoss", pos_weight=_weigh_positives),
+        ("pos_weight",),
+        require_probabilities,
+    ),
+    "pointwise_mse": Loss(PAIRS, of_library("MSELoss", activation_fn=_choose_activation), ("activation",)),
+    "pairwise_ranknet": Loss(LISTS, of_formula(ranknet)),
+    "listwise_ce": Loss(LISTS, of_formula(listwise_softmax), ("graded",), require_distribution),
+    "lambda_loss": Loss(
+        LISTS,
+        of_library(
+            "LambdaLoss",
+            weighting_scheme=_weigh_by_ndcg,
+            k=lambda settings: settings.k,
+            mini_batch_size=lambda _: ALL_AT_ONCE,
+        ),
+        ("k",),
+    ),
+    "list_mle": Loss(
+        LISTS,
+        of_library("ListMLELoss", mini_batch_size=lambda _: ALL_AT_ONCE, respect_input_order=lambda _: True),
+        check=require_order,
+    ),
+    "margin_mse": Loss(MARGINS, of_library("MarginMSELoss", activation_fn=_choose_activation), ("activation",)),
+}
 
 
 def guard_loss(module: Any) -> None:
