@@ -62,11 +62,11 @@ class WeightScan:
     def problems(self) -> tuple[str, ...]:
         """One line a kind of damage."""
         kinds = (
-            (self.not_finite, "NaN or infinite in", "the training diverged"),
-            (self.empty, "empty in", "the checkpoint was not gathered when it was saved"),
-            (self.absurd, f"beyond {MAX_MAGNITUDE:g} in", "the training diverged"),
+            (self.not_finite, "weights are NaN or infinite in", "the training diverged"),
+            (self.empty, "weights are empty in", "the checkpoint was not gathered when it was saved"),
+            (self.absurd, f"weights beyond {MAX_MAGNITUDE:g} in", "the training diverged"),
         )
-        return tuple(f"weights are {found} {_name_some(names)}: {why}" for names, found, why in kinds if names)
+        return tuple(f"{found} {_name_some(names)}: {why}" for names, found, why in kinds if names)
 
     def to_json(self) -> dict[str, Any]:
         """Return the scan as JSON-ready data (an infinite magnitude as None)."""
