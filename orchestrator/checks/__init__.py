@@ -5,8 +5,9 @@ One list for `orch run`, `orch check` and `orch doctor RECIPE` (decisions/0032).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from orchestrator.backends.protocol import Job
 from orchestrator.checks.arguments import check_arguments
@@ -37,49 +38,55 @@ from orchestrator.checks.settings import (
 from orchestrator.errors import DataError, PreflightError, Problem
 from orchestrator.recipe.plan import Plan
 
-Check = Callable[[Job, Plan], Iterator[Problem]]
-
-# A check yields what ends the run before it starts; an advice yields what the user should know and may ignore.
-CHECKS: tuple[Check, ...] = (
-    check_packages,
-    check_argument_packages,
-    check_arguments,
-    check_hub,
-    check_disk,
-    check_run_path,
-    check_shell_variables,
-    check_conflicts,
-    check_known_bugs,
-    check_model_files,
-    check_lengths,
-    check_target_modules,
-    check_devices,
-    check_memory,
-    check_ports,
-)
-# What starts a process of the backend is asked last, and only where all else is in order.
-LAST_CHECKS: tuple[Check, ...] = (check_model_loading, check_model_tensors)
-# What the first stages would find: it has the exit code of data.
-DATA_CHECKS: tuple[Check, ...] = (check_data_files,)
 _ANY_VERSION = "9999"  # of a package that another machine may have: with no bug that is known
-# Nothing of this is known of a machine that is only named (--hardware gpu:4).
-OF_THIS_MACHINE: frozenset[Check] = frozenset({
-    check_packages, check_argument_packages, check_disk, check_run_path, check_shell_variables, check_devices,
-    check_ports,
-})  # fmt: skip
-OF_A_HUB: frozenset[Check] = frozenset({check_hub})
-ADVICE: tuple[Check, ...] = (
-    advise_on_resuming,
-    advise_known_bugs,
-    advise_model_files,
-    advise_precision,
-    advise_devices,
-    advise_on_cpu,
-    advise_memory,
-    advise_measuring,
-    advise_trust,
+Find = Callable[[Job, Plan], Iterator[Problem]]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question about a plan, and when it is asked.
+
+    `kind`: refuse ends a run before it starts; data does so too, with the exit code of the stages that would find it;
+    ask starts a process of the backend, last and only where all else is in order; advise says what the user should know
+    and may ignore. `here`: nothing of it is known of a machine that is only named (--hardware gpu:4). `hub`: a network
+    is asked.
+    """
+
+    find: Find
+    kind: Literal["refuse", "data", "ask", "advise"] = "refuse"
+    here: bool = False
+    hub: bool = False
+
+
+CHECKS: tuple[Check, ...] = (
+    Check(check_packages, here=True),
+    Check(check_argument_packages, here=True),
+    Check(check_arguments),
+    Check(check_hub, hub=True),
+    Check(check_disk, here=True),
+    Check(check_run_path, here=True),
+    Check(check_shell_variables, here=True),
+    Check(check_conflicts),
+    Check(check_known_bugs),
+    Check(check_model_files),
+    Check(check_lengths),
+    Check(check_target_modules),
+    Check(check_devices, here=True),
+    Check(check_memory),
+    Check(check_ports, here=True),
+    Check(check_data_files, "data"),
+    Check(check_model_loading, "ask"),
+    Check(check_model_tensors, "ask"),
+    Check(advise_on_resuming, "advise"),
+    Check(advise_known_bugs, "advise"),
+    Check(advise_model_files, "advise"),
+    Check(advise_precision, "advise"),
+    Check(advise_devices, "advise", here=True),
+    Check(advise_on_cpu, "advise", here=True),
+    Check(advise_memory, "advise"),
+    Check(advise_measuring, "advise"),
+    Check(advise_trust, "advise"),
 )
-_ADVICE_ON_THIS_MACHINE: frozenset[Check] = frozenset({advise_devices, advise_on_cpu})
 
 
 def require_runnable(job: Job, plan: Plan, *, this_machine: bool = True, asks_hub: bool = True) -> tuple[Problem, ...]:
@@ -88,20 +95,18 @@ def require_runnable(job: Job, plan: Plan, *, this_machine: bool = True, asks_hu
     `this_machine` is False where the plan is for another machine, `asks_hub` where no network may be used. Raises
     PreflightError, with what is wrong with the data too; DataError where that is all.
     """
-    left_out = (frozenset() if this_machine else OF_THIS_MACHINE) | (frozenset() if asks_hub else OF_A_HUB)
     job = job if this_machine else replace(job, versions=dict.fromkeys(OPTIONAL, _ANY_VERSION) | job.versions)
-    data = [problem for check in DATA_CHECKS for problem in check(job, plan)]
-    if problems := _find_problems(job, plan, left_out, data):
+
+    def find(kind: str) -> list[Problem]:
+        asked = [check for check in CHECKS if check.kind == kind]
+        asked = [check for check in asked if (this_machine or not check.here) and (asks_hub or not check.hub)]
+        return [problem for check in asked for problem in check.find(job, plan)]
+
+    data, problems = find("data"), find("refuse")
+    if not data and not problems and (this_machine or not any(check_packages(job, plan))):
+        problems = find("ask")
+    if problems:
         raise PreflightError.from_problems([*problems, *data])
     if data:
         raise DataError.from_problems(data)
-    advice = [advise for advise in ADVICE if this_machine or advise not in _ADVICE_ON_THIS_MACHINE]
-    return tuple(problem for advise in advice for problem in advise(job, plan))
-
-
-def _find_problems(job: Job, plan: Plan, left_out: frozenset[Check], others: Sequence[Problem]) -> list[Problem]:
-    """Return what the checks find; what starts a process is asked where neither they nor `others` say anything."""
-    problems = [problem for check in CHECKS if check not in left_out for problem in check(job, plan)]
-    if problems or others or (check_packages in left_out and any(check_packages(job, plan))):
-        return problems
-    return [problem for check in LAST_CHECKS for problem in check(job, plan)]
+    return tuple(find("advise"))

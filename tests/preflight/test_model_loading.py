@@ -156,12 +156,10 @@ def test_nothing_is_loaded_where_the_files_are_refused_already(monkeypatch, plan
     def load(job, plan):
         yield Problem("does not load")
 
-    monkeypatch.setattr(preflight, "LAST_CHECKS", (load,))
-    monkeypatch.setattr(preflight, "DATA_CHECKS", ())
-    monkeypatch.setattr(preflight, "CHECKS", (no_files,))
+    monkeypatch.setattr(preflight, "CHECKS", (preflight.Check(load, "ask"), preflight.Check(no_files)))
     with pytest.raises(PreflightError, match="no tokenizer") as caught:
         preflight.require_runnable(*plan_for(folder.model()))
     assert len(caught.value.problems) == 1
-    monkeypatch.setattr(preflight, "CHECKS", ())
+    monkeypatch.setattr(preflight, "CHECKS", (preflight.Check(load, "ask"),))
     with pytest.raises(PreflightError, match="does not load"):
         preflight.require_runnable(*plan_for(folder.model()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import json
 import shutil
 from pathlib import Path
@@ -103,7 +104,7 @@ def test_rows_of_large_files_are_looked_at_too(tmp_path, monkeypatch, capsys):
     from orchestrator.checks import data_files
 
     monkeypatch.setattr(data_files, "SMALL_BYTES", 10)
-    monkeypatch.setattr(preflight, "LAST_CHECKS", ())
+    monkeypatch.setattr(preflight, "CHECKS", [check for check in preflight.CHECKS if check.kind != "ask"])
     monkeypatch.chdir(tmp_path)
     write(data("train.jsonl", ROWS + "{\n"), tmp_path)
     code, said = ask("check", tmp_path, capsys)
@@ -119,7 +120,7 @@ def test_another_machine_is_not_asked_for_what_this_one_lacks(tmp_path, monkeypa
     write({}, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(preflight, "LAST_CHECKS", ())
+    monkeypatch.setattr(preflight, "CHECKS", [check for check in preflight.CHECKS if check.kind != "ask"])
     assert "WORLD_SIZE" in ask("check", tmp_path, capsys)[1]
     assert "WORLD_SIZE" not in ask("check", tmp_path, capsys, "--hardware", "gpu")[1]
 
@@ -127,6 +128,21 @@ def test_another_machine_is_not_asked_for_what_this_one_lacks(tmp_path, monkeypa
 def test_another_machine_may_have_the_packages_that_a_recipe_asks_for(tmp_path, monkeypatch, capsys):
     write(edited("  learning_rate: 1e-4", "  learning_rate: 1e-4\n  use_flash_attn: true\n  lora_rank: 8"), tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(preflight, "LAST_CHECKS", ())
+    monkeypatch.setattr(preflight, "CHECKS", [check for check in preflight.CHECKS if check.kind != "ask"])
     assert "use_flash_attn" in ask("check", tmp_path, capsys)[1]
     assert "flash" not in ask("check", tmp_path, capsys, "--hardware", "gpu")[1]
+
+
+def test_every_check_and_every_advice_of_the_room_is_asked_once():
+    written = set()
+    for path in Path(preflight.__file__).parent.glob("*.py"):
+        module = importlib.import_module(
+            f"orchestrator.checks.{path.stem}" if path.stem != "__init__" else "orchestrator.checks"
+        )
+        names = [name for name in vars(module) if name.startswith(("check_", "advise_"))]
+        found = [getattr(module, name) for name in names]
+        written |= {one for one in found if getattr(one, "__module__", "").startswith("orchestrator.checks")}
+    asked = [check.find for check in preflight.CHECKS]
+    assert len(asked) > 20
+    assert len(set(asked)) == len(asked)
+    assert set(asked) == written
