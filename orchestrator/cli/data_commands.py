@@ -115,8 +115,6 @@ def data_split_command(
     from orchestrator.data.split import split_file
 
     plain = file.with_suffix("") if file.suffix.lower() in COMPRESSED else file  # what is written is not compressed
-    _refuse_table(file, plain)
-    output.mkdir(parents=True, exist_ok=True)
     stem = plain.stem.removesuffix(".train")
     if stem != plain.stem and output.resolve() == file.resolve().parent:
         stem = plain.stem  # or the new train file would be the old one
@@ -128,15 +126,6 @@ def data_split_command(
         return
     say(f"{train}: {report.train_rows} rows, {report.train_queries} queries")
     say(f"{held_out}: {report.eval_rows} rows, {report.eval_queries} queries")
-
-
-def _refuse_table(file: Path, plain: Path) -> None:
-    """Raise DataError for a file that cannot be split line by line; `plain` is its name without compression."""
-    if plain.suffix.lower() in {".csv", ".tsv", ".parquet", ".arrow", ".feather"}:
-        from orchestrator.data.reasons import refuse
-
-        hint = f"orch data convert {file} -o {plain.with_suffix('.jsonl')}, then split that"
-        raise refuse("unknown-ending", "only JSON Lines and JSON lists can be split", file, hint=hint)
 
 
 @data_command.command("convert")

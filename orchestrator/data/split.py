@@ -53,8 +53,8 @@ def split_file(
     if out_train.resolve() == out_eval.resolve():
         raise refuse("output-exists", "both sides would be written here", out_train)
     if find_ending(path) in {*DELIMITERS, PARQUET, *ARROW}:
-        hint = "orch data convert makes JSON Lines of it"
-        raise refuse("unknown-ending", "only JSON files are split row by row", path, hint=hint)
+        hint = f"orch data convert {path} -o {path.with_suffix('.jsonl')}, then split that"
+        raise refuse("unknown-ending", "only JSON Lines and JSON lists can be split", path, hint=hint)
     cut = cut_for(eval_ratio)
     draws = _read_draws(path, seed, columns or {})
     if not draws.can_split:

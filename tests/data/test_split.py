@@ -125,7 +125,7 @@ def test_rows_of_every_kind_are_split_by_their_first_text(files, split, build):
 
 
 def test_a_table_is_to_be_converted_first(files, split):
-    with pytest.raises(DataError, match=r"^unknown-ending: only JSON files are split row by row"):
+    with pytest.raises(DataError, match=r"^unknown-ending: only JSON Lines and JSON lists can be split"):
         split(files.raw("a.csv", "query,response\nq,r\n"))
 
 
