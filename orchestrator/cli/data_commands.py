@@ -186,7 +186,7 @@ def data_convert_command(
     --to ranking              {"query", "pos", "neg"}
 
     --to reads any of its three forms, brings the rows of a query together, and refuses to lose anything: the message
-    names the option that gives it up.
+    names the option that allows it.
 
     Example: orch data convert exam.csv --map instruction=question_text --map output=answer -o exam.jsonl
     """  # noqa: D301 - click looks for the character itself

@@ -125,7 +125,7 @@ def data_score_command(
     "--cross-encoder", metavar="MODEL", help="A reranker that scores what is found; margins then use its scores."
 )
 @click.option("--num-negatives", type=click.IntRange(1), default=5, show_default=True, help="Negatives of a query.")
-@click.option("--range-min", type=click.IntRange(0), default=10, show_default=True, help="Nearest to pass over.")
+@click.option("--range-min", type=click.IntRange(0), default=10, show_default=True, help="Nearest to skip.")
 @click.option("--range-max", type=click.IntRange(1), default=100, show_default=True, help="Last rank to look at.")
 @click.option("--max-score", type=float, help="Only documents that score no more.")
 @click.option("--min-score", type=float, help="Only documents that score no less.")

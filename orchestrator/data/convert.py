@@ -153,7 +153,7 @@ class _Run:
             try:
                 fields = read_fields(row, shape)
             except BadRowError:
-                continue  # its fault is for others to say
+                continue  # its fault is reported where it is read
             texts = [text for key in (*shape.needs, *shape.optional) for text in find_strings(row.get(key))]
             optional = FOREIGN_OPTIONAL.get(self.conversion.form or "", shape.optional)
             unread = find_unread(row, fields.unknown_keys, texts, optional=optional, ignore=self.conversion.ignore)

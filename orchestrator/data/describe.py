@@ -90,7 +90,7 @@ def _describe_statistics(stats: dict[str, Any]) -> list[str]:
 
 
 def describe_supervision(stats: dict[str, Any]) -> list[str]:
-    """Return what each side of stats.json is taught by: its labels as bars, its groups, its teacher."""
+    """Return what each side of stats.json learns from: its labels as bars, its groups, its teacher."""
     lines: list[str] = []
     for name, side in stats.items():
         if not isinstance(side, dict) or not side["rows"]:

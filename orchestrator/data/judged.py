@@ -61,8 +61,8 @@ _SWIFT_KEYS = ({"messages", "positive_messages"}, {"query", "response"})
 class Judged:
     """A query and its documents in their order, positives first.
 
-    Each of `hits` is an object: `content`, a string, and of `label`, `score` and further keys what the row has, as it
-    stands there; in ranking rows the labels are 1 and 0. `keys` are further keys of the row itself.
+    Each of `hits` is an object: `content`, a string, and what the row has of `label`, `score` and further keys,
+    unchanged; in ranking rows the labels are 1 and 0. `keys` are further keys of the row itself.
     """
 
     form: Form
@@ -92,7 +92,7 @@ def read_raw_row(value: Row, columns: Mapping[str, str], *, is_table: bool) -> R
         value = {name: read_cell(names.get(name, name), cell) for name, cell in value.items()}
     try:
         return bring_to_form(value)
-    except BadRowError:  # for whoever reads it to say
+    except BadRowError:  # reported where the row is read
         return value
 
 
@@ -148,7 +148,7 @@ def advise_form() -> str:
 def read_judged(row: Row, form: Form, *, scores: bool = False) -> Judged:
     """Return what a row of that form says; null is an absent key. With `scores` those of a ranking row are read too.
 
-    Raises BadRowError for a row without query or documents, and for texts that are no strings.
+    Raises BadRowError for a row without query or documents, and for texts that are not strings.
     """
     others = {mark for other, marks in _MARKS.items() if other != form for mark in marks}
     row = drop_nulls({key: value for key, value in row.items() if key not in others or value not in _ABSENT})
@@ -222,7 +222,7 @@ def _wrong_type(name: str, value: Any, wanted: str, example: str | None = None) 
 def find_unread_keys(
     row: Row, found: Judged, ignore: Sequence[str], *, judgements: bool = False
 ) -> tuple[UnreadText, ...]:
-    """Return the texts of a row, its keys in canonical names, that nobody reads.
+    """Return the texts of a row, its keys in canonical names, that are not read.
 
     With `judgements` also those keys of a ranking row that judge its documents otherwise than its two lists do.
     """
@@ -247,7 +247,7 @@ def scale_label(label: Any, name: str, low: float, high: float) -> float:
 
 
 def require_number(value: Any, key: Literal["label", "score"], name: str) -> None:
-    """Raise BadRowError for a label or score that is no finite number."""
+    """Raise BadRowError for a label or score that is not a finite number."""
     if not is_finite_number(value):
         code = "label-not-a-number" if key == "label" else "scores-not-numbers"
         raise bad_row(code, f'{name}"{key}" is {name_type(value)}, not a finite number', "write a number")

@@ -1,7 +1,7 @@
 """Ranking data in another form: rows of one query come together, wherever they stand, and are written as one.
 
 Texts wait on disk; memory holds a digest of each query and a number of each row. What the new form cannot hold is
-refused with the option that gives it up; nothing is left out in silence.
+refused with the option that allows the loss; nothing is left out without a message.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Reshaping:
 
 @dataclass(frozen=True)
 class Hit:
-    """A document of a query. `relevant` None: a grade of which nobody has said what counts; `score` the teacher's."""
+    """A document of a query. `relevant` None: a grade, and no threshold was given; `score` the teacher's."""
 
     content: str
     label: float
@@ -111,7 +111,7 @@ class LossError(BadRowError):
 
 
 def read_judgements(row: Row, rules: Reshaping, place: Place) -> Judgements:
-    """Return what a row of any of the three forms says. Raises BadRowError where it is none of them."""
+    """Return what a row of one of the three forms says. Raises BadRowError for any other row."""
     if rules.scores_as_labels:
         low, high = (0, math.inf) if rules.max_label is None else (rules.min_label or 0, rules.max_label)
         graded = read_scores_as_labels(drop_nulls(row), low, high)
@@ -198,7 +198,7 @@ def merge_judgements(parts: Sequence[Judgements]) -> tuple[Judgements, int]:
         _require_same_keys(part.place, first.keys, part.keys)
     kept: dict[tuple[str, str], Hit] = {}
     known: dict[str, Hit] = {}
-    sides: dict[str, Hit] = {}  # by what tells no width and no case: the data pass would refuse both sides of one
+    sides: dict[str, Hit] = {}  # without width and case, as the data pass compares: it refuses a text on both sides
     hits = [hit for part in parts for hit in part.hits]
     for hit in hits:
         name = document_key(hit.content)
@@ -256,7 +256,7 @@ def build_rows(found: Judgements, rules: Reshaping) -> list[Row]:
         if rules.drop_queries_without_both:
             return []
         missing = "negative" if sides["pos"] else "positive"
-        message = f"the query {quote(found.query)} has no {missing}: it is no ranking row"
+        message = f"the query {quote(found.query)} has no {missing}: it is not a ranking row"
         hint = "--drop-queries-without-both leaves such queries out"
         raise LossError(found.place, "would-be-lost", message, hint)
     has_scores = _require_all_scores(found.hits, rules)

@@ -350,7 +350,7 @@ _SCRIPT_NAMES = {"cjk": "han", "hiragana": "kana", "katakana": "kana", "halfwidt
 
 
 class _ScriptOf(dict[str, str]):
-    """Character → script ("" when it is no letter), filled as characters are met."""
+    """Character → script ("" when it is not a letter), filled as characters are met."""
 
     def __missing__(self, character: str) -> str:
         script = ""

@@ -70,7 +70,7 @@ class Counts:
 def write_pairs(rows: Rows, out: Path) -> Counts:
     """Write every distinct pair of the rows to `out` / pairs.jsonl: {"pid", "query", "document"}, in their order.
 
-    Bad rows are passed over and counted. Raises DataError when a row has scores already, or no row can be scored.
+    Bad rows are skipped and counted. Raises DataError when a row has scores already, or no row can be scored.
     """
     counts, seen = Counts(), DigestSet()
     with FileSet() as files:
@@ -201,7 +201,7 @@ def _parse_score(raw: bytes, path: Path, line: int) -> tuple[bytes, float]:
         key, score = b"", None
     if len(key) != DIGEST_BYTES or not is_finite_number(score):
         hint = "score the pairs that `pairs` wrote, again"
-        raise DataError('this is no {"pid", "score"} with a finite score', hint=hint, where=Where(str(path), line))
+        raise DataError('this is not {"pid", "score"} with a finite score', hint=hint, where=Where(str(path), line))
     return key, float(score)
 
 

@@ -73,7 +73,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
     if not file.is_file():
         raise TokenizerUnusableError(f"there is no {file}")
     try:
-        from tokenizers import Tokenizer  # an optional package: only whoever asks for tokens needs it
+        from tokenizers import Tokenizer  # an optional package: only counting tokens needs it
     except ImportError as error:
         raise TokenizerUnusableError("the Python package tokenizers is not installed here") from error
     try:
@@ -246,7 +246,7 @@ def _cut_flag(
 ) -> tuple[dict[str, int], int]:
     """Return what FlagEmbedding's LLM rerankers cut (AbsLLMRerankerTrainDataset.__getitem__).
 
-    query_max_len is no limit of the query alone, and the pair loses the tokens of the prompt and of two separators from
+    query_max_len does not limit the query alone, and the pair loses the tokens of the prompt and of two separators from
     the document's end.
     """
     [query] = lengths["query"]

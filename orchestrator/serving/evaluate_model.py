@@ -180,7 +180,7 @@ def require_one_way(candidates: list[ChosenModel], *, vectors: bool) -> bool:
 def _score(
     request: Request, candidate: ChosenModel, folder: Path, tell: Callable[[str], None], *, searches: bool
 ) -> None:
-    """Write scores.jsonl and scoring.json of one model; `tell` hears how far it is.
+    """Write scores.jsonl and scoring.json of one model; `tell` is told how far it is.
 
     Raises what `run_on_models` does, and PreflightError for a model whose head was never trained.
     """
@@ -210,7 +210,7 @@ def _score(
         env={"CUDA_VISIBLE_DEVICES": ""} if on_cpu else None,
         on_progress=lambda done, total: tell(f"scoring {candidate.name}: {done}/{total}"),
     )
-    # a head that was made up while the model was loaded: nobody saw its config before
+    # the head was created while the model was loaded: its config was not seen before
     if load_json(out / "scoring.json").get("head") == "new":
         raise PreflightError(
             f"{candidate.name} has no trained head: its scores as {candidate.spec['scorer']} are random",
