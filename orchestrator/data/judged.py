@@ -104,16 +104,16 @@ def bring_to_form(row: Row) -> Row:
     found = rewrite(row)
     if isinstance(found, Fault):
         raise BadRowError(found)
-    if any(mark in found for marks in _MARKS.values() for mark in marks):
-        return found
     shape = find_shape(found, "labelled")
-    if shape is None or shape.kind not in {"group", "labelled"} or shape.name.startswith("swift"):
+    is_other = shape and shape.kind in {"group", "labelled"} and shape.name not in _MARKS
+    if shape is None or not is_other or shape.name.startswith("swift"):
         return found
     fields = read_fields(found, shape)
     values = {key: value for key, value in fields.values.items() if value is not None}
     if "documents" in values:
-        lists = (values.pop(key) for key in ("documents", "labels", "scores"))
-        hits = [dict(zip(HIT_KEYS, hit, strict=True)) for hit in zip(*lists, strict=True)]
+        documents, labels = values.pop("documents"), values.pop("labels")
+        scores = values.pop("scores", [None] * len(documents))
+        hits = [dict(zip(HIT_KEYS, hit, strict=True)) for hit in zip(documents, labels, scores, strict=True)]
         values["hits"] = [{key: value for key, value in hit.items() if value is not None} for hit in hits]
     return values | {key: found[key] for key in (*fields.unknown_keys, SAMPLE_KEY) if key in found}
 

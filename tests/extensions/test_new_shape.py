@@ -105,3 +105,24 @@ def test_models_are_evaluated_on_rows_of_it(exam, path, tmp_path):
     assert request.kind == "group"
     assert prepare_eval_files(request, tmp_path).ledger.sides["eval"].kept == 20
     assert {document["label"] for document in read_lines(tmp_path / "eval.jsonl")[0]["documents"]} == {0, 1}
+
+
+def read_votes(row):
+    """{"task", "answers", "votes"}: a question, its answers, and a grade each."""
+    names = {"query": "task", "documents": "answers", "labels": "votes"}
+    return Fields({"query": row["task"], "documents": row["answers"], "labels": row["votes"]}, names)
+
+
+def test_graded_rows_of_a_new_shape_are_converted_and_mined_too(tmp_path):
+    votes = Shape("votes", "labelled", ("task", "answers", "votes"), read_votes, lists=("answers", "votes"))
+    path, hits = tmp_path / "votes.jsonl", tmp_path / "hits.jsonl"
+    path.write_text(json.dumps({"task": "q", "answers": ["a", "b"], "votes": [1, 0], "id": 7}) + "\n")
+    shapes.register(votes)
+    try:
+        convert_files([path], hits, Conversion(reshaping=Reshaping("hits")))
+        assert gather_for_mining(MiningRows((path,)), tmp_path).queries == 1
+    finally:
+        shapes.SHAPES.remove(votes)
+        shapes.forget_order()
+    judged = [{"content": "a", "label": 1}, {"content": "b", "label": 0}]
+    assert read_lines(hits) == [{"query": "q", "hits": judged, "id": 7}]
