@@ -44,6 +44,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     frames: re.Pattern[str] | None = None
     secondary: bool = False
     outside_run: Text | None = None
+    patch: tuple[str, ...] | str = ()
     capture: str | None = None
 
 
@@ -51,6 +52,11 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def load_rules(path: Path = RULES) -> tuple[Rule, ...]:
     """Return the rules of a file, ranked."""
     return load_table(path, Rule)
+
+
+def find_rule(name: str) -> Rule | None:
+    """Return the rule of that name; None for a fallback, or where a later version has named it."""
+    return next((rule for rule in load_rules() if rule.name == name), None)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""What to change in a recipe after a failure: `--set` assignments, computed from what the recipe says.
+"""What to change in a recipe after a failure: `--set` assignments, by the rule's `patch` and by what the recipe says.
 
 Only what leaves the objective as it is: where a smaller batch is another loss (recipe/losses.py, which on_oom: retry
-asks too), no patch makes it smaller. Only arguments that the recipe's backend has; the tests hold this table against
-the backends' own lists, and every patch against every shipped recipe.
+asks too), no patch makes it smaller. Only arguments that the recipe's backend has; the tests hold every patch against
+the backends' own lists, and against every shipped recipe.
 """
 
 from __future__ import annotations
@@ -32,8 +32,7 @@ _TRAIN_STAGE = "train"
 class Remedies:
     """What a tool's trainer takes unasked, and assignments that cure a diagnosis in this tool only.
 
-    `lengths` maps the arguments that cut texts to their defaults. An assignment that turns an argument off is said only
-    where the recipe has it, and one of the top level only where the recipe says nothing of the key.
+    `lengths` maps the arguments that cut texts to their defaults.
     """
 
     batch: int = 1
@@ -46,45 +45,44 @@ def suggest_patch(name: str, recipe: Recipe, stage: str = _TRAIN_STAGE, of_tool:
 
     `recipe` is the recipe as a plan holds it: every key of the schema, and under `train` what the user wrote.
     """
-    if name in _OUT_OF_MEMORY and stage.startswith(_SCORING_STAGES):
+    from orchestrator.logs.diagnose import find_rule  # backends import this module, and no plan needs the rules
+
+    of_tool, rule = of_tool or Remedies(), find_rule(name)
+    patch = of_tool.cures.get(name, rule.patch if rule else ())
+    if patch == "save_memory" and stage.startswith(_SCORING_STAGES):
         return _halve_scoring(recipe)
     if stage != _TRAIN_STAGE:
         return ()
-    of_tool = of_tool or Remedies()
-    if name in of_tool.cures:
-        return tuple(one for one in of_tool.cures[name] if _fits(one, recipe))
-    if name in _TOOLS_OWN:
-        return _TOOLS_OWN[name](recipe, of_tool)
-    build = _PATCHES.get(name)
-    return build(recipe) if build else ()
+    if isinstance(patch, str):
+        return COMPUTED[patch](recipe, recipe.get("train", {}), of_tool)
+    return tuple(assignment for assignment in patch if _changes(assignment, recipe))
 
 
-def _fits(assignment: str, recipe: Recipe) -> bool:
+def _changes(assignment: str, recipe: Recipe) -> bool:
+    """Tell whether an assignment is worth saying.
+
+    Not where the recipe says the same, to turn off what is not on, or outside `train` where it says anything.
+    """
     key, _, value = assignment.partition("=")
     part, _, name = key.rpartition(".")
+    said = (recipe.get(part, {}) if part else recipe).get(name)
     if value == "false":
-        return name in recipe.get(part, {})
-    return bool(part) or not recipe.get(name)
+        return _is_on(said)
+    return str(said).lower() != value if part == "train" else not said
 
 
-def _save_memory(recipe: Recipe, of_tool: Remedies) -> Patch:
+def _save_memory(recipe: Recipe, train: Recipe, of_tool: Remedies) -> Patch:
     """Halve the batch and double the steps that are added up; where that cannot be, keep fewer activations."""
-    train = recipe.get("train", {})
     batch = _number(train, _BATCH, of_tool.batch)
-    if batch > 1 and _may_be_split(recipe):
+    if batch > 1 and _may_be_split(recipe, train):
         half = batch // 2
-        return (
-            f"train.{_BATCH}={half}",
-            f"train.{_STEPS}={_number(train, _STEPS, 1) * batch // half}",
-        )
-    if not _is_on(train.get("gradient_checkpointing")):
-        return ("train.gradient_checkpointing=true",)
-    return ()
+        steps = _number(train, _STEPS, 1) * batch // half
+        return (f"train.{_BATCH}={half}", f"train.{_STEPS}={steps}")
+    return () if _is_on(train.get("gradient_checkpointing")) else ("train.gradient_checkpointing=true",)
 
 
-def _may_be_split(recipe: Recipe) -> bool:
+def _may_be_split(recipe: Recipe, train: Recipe) -> bool:
     """Tell whether a smaller batch learns the same, and whether nothing else decides its size."""
-    train = recipe.get("train", {})
     if any(train.get(name) for name in _OTHER_BATCHES):
         return False
     given = recipe.get("loss")
@@ -101,38 +99,13 @@ def _halve_scoring(recipe: Recipe) -> Patch:
     return (f"evaluate.batch_size={asked // 2}",) if asked > 1 else ()
 
 
-def _load_in_process(recipe: Recipe) -> Patch:
-    return () if recipe.get("train", {}).get("dataloader_num_workers") == 0 else ("train.dataloader_num_workers=0",)
-
-
-def _lower_evaluation_batch(recipe: Recipe) -> Patch:
-    return (
-        ()
-        if recipe.get("train", {}).get("per_device_eval_batch_size") == 1
-        else ("train.per_device_eval_batch_size=1",)
+def _align_strategies(recipe: Recipe, train: Recipe, of_tool: Remedies) -> Patch:  # noqa: ARG001
+    return tuple(
+        f"train.save_{name}={train[f'eval_{name}']}" for name in ("strategy", "steps") if train.get(f"eval_{name}")
     )
 
 
-def _set_validation(recipe: Recipe) -> Patch:
-    return () if recipe.get("data", {}).get("validation_ratio") else ("data.validation_ratio=0.05",)
-
-
-def _align_strategies(recipe: Recipe) -> Patch:
-    train = recipe.get("train", {})
-    patch = []
-    if train.get("eval_strategy"):
-        patch.append(f"train.save_strategy={train['eval_strategy']}")
-    if train.get("eval_steps"):
-        patch.append(f"train.save_steps={train['eval_steps']}")
-    return tuple(patch)
-
-
-def _drop_precision(recipe: Recipe) -> Patch:
-    return tuple(f"train.{name}=false" for name in ("bf16", "fp16") if _is_on(recipe.get("train", {}).get(name)))
-
-
-def _calm_down(recipe: Recipe) -> Patch:
-    train = recipe.get("train", {})
+def _calm_down(recipe: Recipe, train: Recipe, of_tool: Remedies) -> Patch:  # noqa: ARG001
     try:
         rate = float(train["learning_rate"])
     except (KeyError, TypeError, ValueError):
@@ -140,26 +113,16 @@ def _calm_down(recipe: Recipe) -> Patch:
     return (f"train.learning_rate={rate / 2:g}", "train.max_grad_norm=1.0")
 
 
-def _keep_fewer_checkpoints(recipe: Recipe) -> Patch:
-    return () if recipe.get("train", {}).get("save_total_limit") == 1 else ("train.save_total_limit=1",)
+def _wait_longer(recipe: Recipe, train: Recipe, of_tool: Remedies) -> Patch:  # noqa: ARG001
+    return (f"train.ddp_timeout={2 * _number(train, 'ddp_timeout', 1800)}",)
 
 
-def _wait_longer(recipe: Recipe) -> Patch:
-    return (f"train.ddp_timeout={2 * _number(recipe.get('train', {}), 'ddp_timeout', 1800)}",)
-
-
-def _shorten(recipe: Recipe, of_tool: Remedies) -> Patch:
-    train = recipe.get("train", {})
+def _shorten(recipe: Recipe, train: Recipe, of_tool: Remedies) -> Patch:  # noqa: ARG001
     lengths = {name: _number(train, name, default) for name, default in of_tool.lengths.items()}
     return tuple(f"train.{name}={max(_SHORTEST, length // 2)}" for name, length in lengths.items())
 
 
-def _without_checkpointing(recipe: Recipe) -> Patch:
-    on = _is_on(recipe.get("train", {}).get("gradient_checkpointing"))
-    return ("train.gradient_checkpointing=false",) if on else ()
-
-
-def _number(values: Mapping[str, Any], name: str, default: int) -> int:
+def _number(values: Recipe, name: str, default: int) -> int:
     """Return a whole number as the recipe gives it; its text may be a number too."""
     try:
         return int(values[name])
@@ -171,25 +134,11 @@ def _is_on(value: object) -> bool:
     return str(value).lower() == "true"
 
 
-_OUT_OF_MEMORY = ("cuda-out-of-memory", "host-out-of-memory", "killed")
-_TOOLS_OWN: Mapping[str, Callable[[Recipe, Remedies], Patch]] = {
-    **dict.fromkeys(_OUT_OF_MEMORY, _save_memory),
-    "longer-than-model": _shorten,
-}
-_PATCHES: Mapping[str, Callable[[Recipe], Patch]] = {
-    "shared-memory-full": _load_in_process,
-    "too-many-open-files": _load_in_process,
-    "worker-died": _load_in_process,
-    "disk-full": _keep_fewer_checkpoints,
-    "missing-eval-loss": _lower_evaluation_batch,
-    "evaluation-without-rows": _set_validation,
-    "strategies-differ": _align_strategies,
-    "precision-not-supported": _drop_precision,
-    "nothing-to-train": _without_checkpointing,
-    "tracker-login": lambda _: ("train.report_to=none",),
-    "tracker-missing": lambda _: ("train.report_to=none",),
-    "parameter-ready-twice": _without_checkpointing,
-    "unused-parameters": lambda _: ("train.ddp_find_unused_parameters=true",),
-    "collective-timeout": _wait_longer,
-    "not-finite": _calm_down,
+# What a rule's `patch` names, where the assignments depend on what the recipe says.
+COMPUTED: Mapping[str, Callable[[Recipe, Recipe, Remedies], Patch]] = {
+    "save_memory": _save_memory,
+    "align_strategies": _align_strategies,
+    "calm_down": _calm_down,
+    "wait_longer": _wait_longer,
+    "shorten": _shorten,
 }

@@ -9,13 +9,14 @@ import pytest
 from orchestrator.backends import BACKENDS
 from orchestrator.backends.arguments import load_arguments
 from orchestrator.logs.diagnose import load_rules
-from orchestrator.logs.patches import _PATCHES, _TOOLS_OWN
+from orchestrator.logs.patches import COMPUTED
 from orchestrator.logs.patches import suggest_patch as suggest
 from orchestrator.plan.load import load_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 ARGUMENTS = {name: set(backend.known()) for name, backend in BACKENDS.items()} | {"swift": set(load_arguments("swift"))}
-NAMES = {*_PATCHES, *_TOOLS_OWN, *(name for backend in BACKENDS.values() for name in backend.remedies.cures)}
+CURES = {name for backend in BACKENDS.values() for name in backend.remedies.cures}
+NAMES = {rule.name for rule in load_rules() if rule.patch} | CURES
 
 
 def suggest_patch(name, recipe, stage="train"):
@@ -27,8 +28,12 @@ def recipe_of(backend="flagembedding", task="reranker", loss=None, **train):
 
 
 def test_every_patch_is_of_a_rule():
-    assert NAMES
-    assert {rule.name for rule in load_rules()} >= NAMES
+    assert len(NAMES) > 20
+    assert {rule.name for rule in load_rules()} >= CURES
+
+
+def test_every_function_that_a_rule_names_is_there_and_used():
+    assert {rule.patch for rule in load_rules() if isinstance(rule.patch, str)} == set(COMPUTED)
 
 
 def test_out_of_memory_halves_the_batch_and_doubles_what_is_added_up():
@@ -105,6 +110,14 @@ def test_what_no_patch_cures_has_none():
 def test_nothing_is_asked_that_the_recipe_has_already():
     recipe = recipe_of(dataloader_num_workers=0, save_total_limit=1, per_device_eval_batch_size=1)
     assert not [name for name in ("worker-died", "disk-full", "missing-eval-loss") if suggest_patch(name, recipe)]
+
+
+def test_what_is_not_on_is_not_turned_off_and_what_the_recipe_says_outside_train_is_left():
+    assert suggest_patch("precision-not-supported", recipe_of(bf16=True, fp16="false")) == ("train.bf16=false",)
+    assert suggest_patch("flash-attention-missing", recipe_of()) == ()
+    assert suggest_patch("nothing-to-train", recipe_of(gradient_checkpointing=False)) == ()
+    assert suggest_patch("evaluation-without-rows", recipe_of() | {"data": {"validation_ratio": 0.1}}) == ()
+    assert suggest_patch("resume-needs-deepspeed", recipe_of() | {"deepspeed": "zero2"}) == ()
 
 
 @pytest.mark.parametrize("backend", ARGUMENTS)
