@@ -6,7 +6,6 @@ import errno
 import importlib
 import os
 import sys
-from typing import Any
 
 import click
 
@@ -25,17 +24,17 @@ _COMMANDS = {
     "init": ("recipe_commands", "Write a commented starter recipe."),
     "schema": ("recipe_commands", "Print the recipe's JSON Schema, for editors."),
     "data": ("data_commands", "Check, split, convert and sample data files."),
-    "ls": ("folder_commands", "List runs."),
-    "show": ("folder_commands", "Show one run: stages, times, verdict."),
-    "logs": ("folder_commands", "Print a run's logs; -f follows them."),
-    "stop": ("folder_commands", "Stop a run; it can be resumed."),
-    "compare": ("folder_commands", "Compare two runs, query by query."),
-    "reproduce": ("reproduce_command", "Run a finished run once more, and say whether the same came out."),
-    "bundle": ("folder_commands", "Pack what an issue needs of a run into one archive, without weights."),
-    "evaluate": ("evaluate_command", "Measure any models on any data, without a recipe."),
-    "predict": ("predict_command", "Ask a run's packaged model: scores, similarities or answers."),
-    "serve": ("serve_commands", "Serve a packaged model over HTTP, or check that a server gives its numbers."),
-    "merge": ("merge_command", "Merge a checkpoint of a run, or an adapter, into a whole model."),
+    "ls": ("run_commands", "List runs."),
+    "show": ("run_commands", "Show one run: stages, times, verdict."),
+    "logs": ("run_commands", "Print a run's logs; -f follows them."),
+    "stop": ("run_commands", "Stop a run; it can be resumed."),
+    "compare": ("run_commands", "Compare two runs, query by query."),
+    "reproduce": ("run_commands", "Run a finished run once more, and say whether the same came out."),
+    "bundle": ("run_commands", "Pack what an issue needs of a run into one archive, without weights."),
+    "evaluate": ("model_commands", "Measure any models on any data, without a recipe."),
+    "predict": ("model_commands", "Ask a run's packaged model: scores, similarities or answers."),
+    "serve": ("model_commands", "Serve a packaged model over HTTP, or check that a server gives its numbers."),
+    "merge": ("model_commands", "Merge a checkpoint of a run, or an adapter, into a whole model."),
     "doctor": ("environment_commands", "Say what this machine has for a run, and what to install."),
     "env": ("environment_commands", "Build an environment of its own for a backend."),
 }
@@ -91,7 +90,7 @@ def main(argv: list[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         code = InterruptedRunError.exit_code
         with streams.may_be_gone():
-            from orchestrator.cli.wording import INTERRUPTED
+            from orchestrator.cli.output import INTERRUPTED
             from orchestrator.machine.language import current_language
             from orchestrator.machine.terminal import say
 
@@ -141,8 +140,3 @@ def _report_bug(error: Exception) -> int:
         stream.write(clean(f"orch {__version__}, Python {sys.version}\n{traceback.format_exc()}"))
     say(f"a bug in Orch: {type(error).__name__}: {error}\n    the traceback is kept in {path}", err=True)
     return OrchError.exit_code
-
-
-def exit_with(code: int) -> Any:
-    """End the current command with an exit code."""
-    raise click.exceptions.Exit(code)

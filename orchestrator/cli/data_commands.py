@@ -95,9 +95,7 @@ def data_check_command(
     else:
         say(describe_report(report))
     if report.problems:
-        from orchestrator.cli import exit_with
-
-        exit_with(DataError.exit_code)
+        raise click.exceptions.Exit(DataError.exit_code)
 
 
 @data_command.command("split")

@@ -13,15 +13,13 @@ import click
 from orchestrator.backends import BACKENDS
 from orchestrator.checks.doctor import Finding
 from orchestrator.checks.environments import Environment
-from orchestrator.cli import exit_with
-from orchestrator.cli.options import as_json, runs_option, set_option
-from orchestrator.cli.output import print_error, print_json
+from orchestrator.cli.options import runs_option, set_option
+from orchestrator.cli.output import Result, print_error, prints
 from orchestrator.errors import OrchError, PreflightError
-from orchestrator.machine.terminal import clean, say
+from orchestrator.machine.terminal import clean, say, say_lines
 from orchestrator.plan.load import LoadedRecipe
 
-_MARKS = {"ok": "✓", "note": "!", "missing": "✗"}
-_STYLES = {"ok": "green", "note": "yellow", "missing": "bold red"}
+_MARKS = {"ok": ("✓", "green"), "note": ("!", "yellow"), "missing": ("✗", "bold red")}
 _PIPED_WIDTH = 160
 
 
@@ -30,10 +28,8 @@ _PIPED_WIDTH = 160
 @click.option("--python", help="The backends' own Python (default: launch.python of RECIPE, or all that are known).")
 @set_option
 @runs_option
-@as_json
-def doctor_command(
-    recipe: Path | None, python: str | None, overrides: tuple[str, ...], runs: Path, as_json: bool
-) -> None:
+@prints("doctor")
+def doctor_command(recipe: Path | None, python: str | None, overrides: tuple[str, ...], runs: Path) -> Result:
     """Say what this machine has for a run (of RECIPE, or any) and what to install. Exit code 4: none could start.
 
     With RECIPE it ends as `orch run` would before its first stage.
@@ -56,19 +52,18 @@ def doctor_command(
         refusal = _find_refusal(loaded, runs)
     findings = examine(runs, python=python, backend=backend, downloads=downloads)
     ready = can_start(findings) and refusal is None
-    if as_json:
-        problems = [asdict(problem) for problem in refusal.problems] if refusal else []
-        found = {"ready": ready, "findings": [asdict(finding) for finding in findings], "problems": problems}
-        print_json("doctor", found)
-    else:
+
+    def show() -> None:
         _print_table(findings)
         what = str(recipe) if recipe else "a run"
         see = "what follows" if refusal else "✗"
         say(f"{what} could start" if ready else f"{what} cannot start: see {see}")
         if refusal:
             print_error(refusal, as_json=False)
-    if not ready:
-        exit_with(refusal.exit_code if refusal else PreflightError.exit_code)
+
+    problems = [asdict(problem) for problem in refusal.problems] if refusal else []
+    data = {"ready": ready, "findings": [asdict(finding) for finding in findings], "problems": problems}
+    return Result(data, show, 0 if ready else (refusal or PreflightError).exit_code)
 
 
 def _find_refusal(loaded: LoadedRecipe, runs: Path) -> OrchError | None:
@@ -86,60 +81,6 @@ def _find_refusal(loaded: LoadedRecipe, runs: Path) -> OrchError | None:
     return None
 
 
-@click.group("env")
-def env_command() -> None:
-    """Build an environment of its own for a backend, or list those that there are."""
-
-
-@env_command.command("create")
-@click.argument("backend", type=click.Choice(sorted(BACKENDS)))
-@click.option("--path", type=click.Path(path_type=Path), help="The folder (default: BACKEND in the folder of all).")
-@click.option("--python", help="The Python that it is built with (default: Orch's own).")
-@click.option("--dry-run", is_flag=True, help="Print the commands; run nothing.")
-@as_json
-def create_command(backend: str, path: Path | None, python: str | None, dry_run: bool, as_json: bool) -> None:
-    """Build an environment for BACKEND with the tested versions, in a folder of its own.
-
-    A mirror is set where pip reads it: pip config set global.index-url URL. What fails can be repeated.
-    """
-    from orchestrator.checks.environments import create_environment, environments_home, plan_environment
-
-    folder = (path or environments_home() / backend).expanduser().absolute()
-    plan = plan_environment(BACKENDS[backend], folder, python)
-    commands = [shlex.join(command) for command in plan.commands]
-    if dry_run:
-        if as_json:
-            print_json("env create", {**_to_data(plan.environment), "commands": commands})
-        else:
-            say("\n".join([*commands, *_recipe_lines(plan.environment)]))
-        return
-    built = create_environment(plan)
-    if as_json:
-        print_json("env create", {**_to_data(built), "commands": commands})
-        return
-    for name, version in built.versions.items():
-        say(f"  {name} {version}")
-    say("\n".join(_recipe_lines(built)))
-
-
-@env_command.command("list")
-@as_json
-def list_command(as_json: bool) -> None:
-    """List the environments that were built in the folder of all."""
-    from orchestrator.checks.environments import environments_home, list_environments
-
-    home = environments_home()
-    found = list_environments(home)
-    if as_json:
-        print_json("env list", [_to_data(environment) for environment in found])
-        return
-    if not found:
-        say(f"no environments in {home}", err=True)
-    for environment in found:
-        state = "complete" if environment.complete else "not finished: the same `orch env create` goes on"
-        say(f"{environment.folder.name:<24}  {environment.backend:<22}  {state}  {environment.python}")
-
-
 def _require_python(name: str) -> str:
     """Return an interpreter as the absolute path that a job names it by. Raises PreflightError."""
     from orchestrator.machine.places import find_python
@@ -148,17 +89,6 @@ def _require_python(name: str) -> str:
     if found is None:
         raise PreflightError(f"no such interpreter: {name}", hint="name the python of the backend's environment")
     return found
-
-
-def _to_data(environment: Environment) -> dict[str, Any]:
-    return {
-        "backend": environment.backend, "folder": str(environment.folder), "python": str(environment.python),
-        "complete": environment.complete, "versions": environment.versions,
-    }  # fmt: skip
-
-
-def _recipe_lines(environment: Environment) -> list[str]:
-    return ["", "# in the recipe:", "launch:", f"  python: {environment.python}"]
 
 
 def _print_table(findings: tuple[Finding, ...]) -> None:
@@ -176,13 +106,61 @@ def _print_table(findings: tuple[Finding, ...]) -> None:
         value = Text(clean(finding.value))
         if finding.remedy:
             value.append(clean("".join(f"\n→ {line}" for line in finding.remedy.splitlines())), style="cyan")
-        table.add_row(
-            Text(_MARKS[finding.state], style=_STYLES[finding.state]), Text(clean(f"  {finding.name}")), value
-        )
+        mark, style = _MARKS[finding.state]
+        table.add_row(Text(mark, style=style), Text(clean(f"  {finding.name}")), value)
     if console.is_terminal:
         console.print(table)
         return
     console = Console(highlight=False, width=_PIPED_WIDTH)
     with console.capture() as captured:
         console.print(table)
-    say("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    say_lines(line.rstrip() for line in captured.get().splitlines())
+
+
+@click.group("env")
+def env_command() -> None:
+    """Build an environment of its own for a backend, or list those that there are."""
+
+
+@env_command.command("create")
+@click.argument("backend", type=click.Choice(sorted(BACKENDS)))
+@click.option("--path", type=click.Path(path_type=Path), help="The folder (default: BACKEND in the folder of all).")
+@click.option("--python", help="The Python that it is built with (default: Orch's own).")
+@click.option("--dry-run", is_flag=True, help="Print the commands; run nothing.")
+@prints("env create")
+def create_command(backend: str, path: Path | None, python: str | None, dry_run: bool) -> Result:
+    """Build an environment for BACKEND with the tested versions, in a folder of its own.
+
+    A mirror is set where pip reads it: pip config set global.index-url URL. What fails can be repeated.
+    """
+    from orchestrator.checks.environments import create_environment, environments_home, plan_environment
+
+    folder = (path or environments_home() / backend).expanduser().absolute()
+    plan = plan_environment(BACKENDS[backend], folder, python)
+    commands = [shlex.join(command) for command in plan.commands]
+    built = plan.environment if dry_run else create_environment(plan)
+    lines = commands if dry_run else [f"  {name} {version}" for name, version in built.versions.items()]
+    recipe = ["", "# in the recipe:", "launch:", f"  python: {built.python}"]
+    return Result({**_to_data(built), "commands": commands}, [*lines, *recipe])
+
+
+@env_command.command("list")
+@prints("env list")
+def list_command() -> Result:
+    """List the environments that were built in the folder of all."""
+    from orchestrator.checks.environments import environments_home, list_environments
+
+    home = environments_home()
+    found = list_environments(home)
+    if not found:
+        return Result([], lambda: say(f"no environments in {home}", err=True))
+    states = {True: "complete", False: "not finished: the same `orch env create` goes on"}
+    lines = [f"{one.folder.name:<24}  {one.backend:<22}  {states[one.complete]}  {one.python}" for one in found]
+    return Result([_to_data(environment) for environment in found], lines)
+
+
+def _to_data(environment: Environment) -> dict[str, Any]:
+    return {
+        "backend": environment.backend, "folder": str(environment.folder), "python": str(environment.python),
+        "complete": environment.complete, "versions": environment.versions,
+    }  # fmt: skip

@@ -23,6 +23,7 @@ hardware_option = click.option(
     metavar="auto|cpu|gpu[:N][:40g][:fp16]",
     help="Plan for this hardware.",
 )
+run_argument = click.argument("run", default="last")
 runs_option = click.option(
     "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, envvar="ORCH_RUNS",
     help="The folder of all runs.",
@@ -109,6 +110,17 @@ def resolve_hardware(text: str, *, smoke: bool) -> Hardware:
 def pick(options: dict[str, Any], record: type) -> dict[str, Any]:
     """Return those of a command's options that are fields of `record`, a dataclass."""
     return {field.name: options[field.name] for field in fields(record) if field.name in options}
+
+
+def find_named_python(context: click.Context, option: click.Parameter, python: str | None) -> str | None:
+    """Return the absolute path of an interpreter. Raises UsageError where there is none."""
+    from orchestrator.machine.places import find_python
+
+    del context, option
+    found = find_python(Path(), python) if python is not None else None
+    if python is not None and found is None:
+        raise click.UsageError(f"--python: no such interpreter: {python}")
+    return found
 
 
 def require_label_range(min_label: float | None, max_label: float | None) -> None:

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from orchestrator.backends.protocol import Job
-from orchestrator.cli.options import as_json, hardware_option, resolve_hardware, set_option, smoke_option
-from orchestrator.cli.output import format_advice, print_json
+from orchestrator.cli.options import hardware_option, resolve_hardware, set_option, smoke_option
+from orchestrator.cli.output import Result, format_advice, prints, tell
 from orchestrator.errors import RunFolderError
 from orchestrator.machine.terminal import hand_on, print_data, say
 from orchestrator.recipe.plan import Plan
+
+_WIDEST_VALUE = 40
 
 
 @click.command("check")
 @click.argument("recipe", type=click.Path(path_type=Path))
 @set_option
 @hardware_option
-@as_json
-def check_command(recipe: Path, overrides: tuple[str, ...], hardware: str, as_json: bool) -> None:
+@prints("check")
+def check_command(recipe: Path, overrides: tuple[str, ...], hardware: str) -> Result:
     """Check RECIPE as `orch run` does before its first stage: every problem at once, with its exit code.
 
     Nothing is asked of a hub; nor, with --hardware, of this machine.
@@ -30,11 +33,26 @@ def check_command(recipe: Path, overrides: tuple[str, ...], hardware: str, as_js
     from orchestrator.checks.memory_fit import plan_memory
     from orchestrator.plan.pipeline import build_plan
 
-    job = _job(recipe, overrides, hardware, smoke=False, run_dir=None, may_run=True)
+    job = _build_job(recipe, overrides, hardware, smoke=False, run_dir=None, may_run=True)
     plan = build_plan(job)
     advice = require_runnable(job, plan, this_machine=hardware == "auto", asks_hub=False)
     memory = plan_memory(job, plan)
-    found = {
+
+    def show() -> None:
+        say(f"{recipe}: all right")
+        for role, model in (("model", job.model), ("teacher", job.teacher)):
+            if model:
+                where = "on this machine" if model.is_local else "to be downloaded"
+                say(f"  {role:<8}  {model.location} ({model.family}, {where})")
+        for name, kind in job.guard_kinds.items():
+            say(f"  guard     {name} ({kind} rows)")
+        say(f"  hardware  {job.hardware}")
+        if memory:
+            say(f"  memory    {memory}")
+        for problem in advice:
+            say(format_advice(problem), err=True)
+
+    data = {
         "recipe": str(recipe), "name": job.recipe.name,
         "model": job.model.location, "model_is_local": job.model.is_local,
         "family": job.model.family, "native": job.model.native, "hardware": str(job.hardware),
@@ -42,21 +60,7 @@ def check_command(recipe: Path, overrides: tuple[str, ...], hardware: str, as_js
         "memory": memory.to_data() if memory else None,
         "advice": [{"message": problem.message, "hint": problem.hint} for problem in advice],
     }  # fmt: skip
-    if as_json:
-        print_json("check", found)
-        return
-    say(f"{recipe}: all right")
-    for role, model in (("model", job.model), ("teacher", job.teacher)):
-        if model:
-            where = "on this machine" if model.is_local else "to be downloaded"
-            say(f"  {role:<8}  {model.location} ({model.family}, {where})")
-    for name, kind in job.guard_kinds.items():
-        say(f"  guard     {name} ({kind} rows)")
-    say(f"  hardware  {job.hardware}")
-    if memory:
-        say(f"  memory    {memory}")
-    for problem in advice:
-        say(format_advice(problem), err=True)
+    return Result(data, show)
 
 
 @click.command("render")
@@ -66,16 +70,10 @@ def check_command(recipe: Path, overrides: tuple[str, ...], hardware: str, as_js
 @set_option
 @smoke_option
 @hardware_option
-@as_json
+@prints("render")
 def render_command(
-    recipe: Path,
-    output: Path | None,
-    explain: bool,
-    overrides: tuple[str, ...],
-    smoke: bool,
-    hardware: str,
-    as_json: bool,
-) -> None:
+    recipe: Path, output: Path | None, explain: bool, overrides: tuple[str, ...], smoke: bool, hardware: str
+) -> Result:
     """Show every command and file that RECIPE becomes; run nothing.
 
     With -o the files are written, and `bash run.sh` in that folder does the whole job.
@@ -85,35 +83,35 @@ def render_command(
     from orchestrator.run.folder import write_run
     from orchestrator.run.provenance import Asked, build_provenance
 
-    job = _job(recipe, overrides, hardware, smoke=smoke, run_dir=output, may_run=False)
+    job = _build_job(recipe, overrides, hardware, smoke=smoke, run_dir=output, may_run=False)
     if not job.versions:
-        message = (
-            f"orch: what {job.backend_python} has installed is not known without starting it, which render does not"
+        tell(
+            f"what {job.backend_python} has installed is not known without starting it, which render does not; "
+            "orch check does"
         )
-        say(f"{message}; orch check does", err=True)
     plan = build_plan(job)
     if output is not None:
         provenance = build_provenance(plan, job.hardware, Asked(recipe, overrides, hardware), may_run=False)
         write_run(plan, recipe.read_text(encoding="utf-8-sig"), provenance)
-    if as_json:
-        files = {file.path: file.text for file in render_files(plan) if file.path != "plan.json"}
-        print_json("render", {"plan": json.loads(plan.to_json()), "files": files})
-    elif explain:
-        _print_notes(plan)
-    elif output is not None:
-        say(f"{output}: written. Run it with: bash {output}/run.sh")
-    else:
+
+    def show() -> None:
         hand_on(render_run_script(plan), nl=False)
         for file in plan.files:
             hand_on(f"\n# ── {file.path}\n{file.text}", nl=False)
+
+    files = {file.path: file.text for file in render_files(plan) if file.path != "plan.json"}
+    data = {"plan": json.loads(plan.to_json()), "files": files}
+    if explain:
+        return Result(data, _explain_arguments(plan))
+    return Result(data, show if output is None else (f"{output}: written. Run it with: bash {output}/run.sh",))
 
 
 @click.command("init")
 @click.argument("path", type=click.Path(path_type=Path), default=Path("recipe.yaml"))
 @click.option("--task", type=click.Choice(("reranker", "embedding", "sft")), default="reranker", show_default=True)
 @click.option("--force", is_flag=True, help="Replace a file that exists.")
-@as_json
-def init_command(path: Path, task: str, force: bool, as_json: bool) -> None:
+@prints("init")
+def init_command(path: Path, task: str, force: bool) -> Result:
     """Write a commented starter recipe to PATH."""
     from orchestrator.backends.render import find_templates
     from orchestrator.machine.files import write_text
@@ -121,10 +119,8 @@ def init_command(path: Path, task: str, force: bool, as_json: bool) -> None:
     if path.exists() and not force:
         raise RunFolderError(f"{path} exists", hint="choose another name, or say --force")
     write_text(path, (find_templates() / "recipe" / f"starter.{task}.yaml").read_text(encoding="utf-8"))
-    if as_json:
-        print_json("init", {"path": str(path), "task": task})
-        return
-    say(f"{path}: written. Fill in the model and the data, then: orch check {path}")
+    text = f"{path}: written. Fill in the model and the data, then: orch check {path}"
+    return Result({"path": str(path), "task": task}, (text,))
 
 
 @click.command("schema")
@@ -137,7 +133,7 @@ def schema_command() -> None:
     print_data(build_json_schema(arguments))
 
 
-def _job(
+def _build_job(
     recipe: Path, overrides: tuple[str, ...], hardware: str, *, smoke: bool, run_dir: Path | None, may_run: bool
 ) -> Job:
     from orchestrator.plan.jobs import build_job
@@ -148,9 +144,10 @@ def _job(
     return build_job(loaded, folder, resolve_hardware(hardware, smoke=smoke), smoke=smoke, may_run=may_run)
 
 
-def _print_notes(plan: Plan) -> None:
+def _explain_arguments(plan: Plan) -> Iterator[str]:
+    """Yield one line an argument: its stage, name, value, origin and why."""
     rows = [asdict(note) for note in plan.notes]
     width = max((len(row["argument"]) for row in rows), default=0)
     for row in rows:
-        value = row["value"] if len(row["value"]) <= 40 else "…" + row["value"][-39:]  # noqa: PLR2004
-        say(f"{row['stage']:<9} {row['argument']:<{width}}  {value:<40}  {row['origin']:<10}  {row['why']}")
+        value = row["value"] if len(row["value"]) <= _WIDEST_VALUE else "…" + row["value"][1 - _WIDEST_VALUE :]
+        yield f"{row['stage']:<9} {row['argument']:<{width}}  {value:<40}  {row['origin']:<10}  {row['why']}"

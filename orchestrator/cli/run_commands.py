@@ -1,27 +1,33 @@
-"""Commands that run a plan: run and resume."""
+"""Commands on runs: run, resume, reproduce, stop; and what only reads a run folder: ls, show, logs, compare, bundle."""
 
 from __future__ import annotations
 
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from orchestrator.cli import exit_with
 from orchestrator.cli.options import (
-    as_json,
     hardware_option,
     resolve_hardware,
+    run_argument,
     runs_option,
     set_option,
     smoke_option,
     trust_run_option,
 )
-from orchestrator.cli.output import format_advice, print_json
-from orchestrator.cli.supervising import supervise
+from orchestrator.cli.output import Result, format_advice, prints
+from orchestrator.errors import GateMissedError, PreflightError, Problem
 from orchestrator.machine.rundir import RunDir
-from orchestrator.machine.terminal import say
+from orchestrator.machine.terminal import hand_on, say
 from orchestrator.recipe.plan import Plan
+
+_MOST_SHOWN = 12  # differences
+_OUTCOMES = {"identical": "the same, bit for bit", "different": "another result"}
 
 open_option = click.option("--open", "open_report", is_flag=True, help="Open the report in a browser at the end.")
 
@@ -35,7 +41,7 @@ open_option = click.option("--open", "open_report", is_flag=True, help="Open the
 @trust_run_option
 @runs_option
 @open_option
-@as_json
+@prints("run")
 def run_command(
     recipe: Path,
     output: Path | None,
@@ -46,7 +52,7 @@ def run_command(
     runs: Path,
     open_report: bool,
     as_json: bool,
-) -> None:
+) -> Result:
     """Take RECIPE from data to verdict. Exit code 8 says that the gate was missed; Ctrl-C leaves a run to resume."""
     from orchestrator.checks import require_runnable
     from orchestrator.plan.jobs import build_job, new_run_dir
@@ -65,18 +71,17 @@ def run_command(
     for problem in advice:
         say(format_advice(problem), err=True)
     run = create_run(plan, Asked(recipe, overrides, hardware), found, trust_run=trust_run)
-    _finish(plan, run, command="run", open_report=open_report, as_json=as_json)
+    return _finish(plan, run, open_report=open_report, quiet=as_json)
 
 
 @click.command("resume")
-@click.argument("run", default="last")
+@run_argument
 @trust_run_option
 @runs_option
 @open_option
-@as_json
-def resume_command(run: str, trust_run: bool, runs: Path, open_report: bool, as_json: bool) -> None:
+@prints("resume")
+def resume_command(run: str, trust_run: bool, runs: Path, open_report: bool, as_json: bool) -> Result:
     """Continue RUN (a folder, a name, or `last`): finished stages are skipped, training goes on from its checkpoint."""
-    from orchestrator.cli.reproduce_command import finish_again
     from orchestrator.report.reproduction import is_rerun
     from orchestrator.run.folder import adopt_run, find_run, load_own_plan
 
@@ -85,33 +90,248 @@ def resume_command(run: str, trust_run: bool, runs: Path, open_report: bool, as_
     if trust_run:
         adopt_run(found)
     if is_rerun(found):
-        finish_again(plan, found, as_json=as_json)
-    _finish(plan, found, command="resume", open_report=open_report, as_json=as_json)
+        return _finish_rerun(plan, found, quiet=as_json)
+    return _finish(plan, found, open_report=open_report, quiet=as_json)
 
 
-def _finish(plan: Plan, run: RunDir, *, command: str, open_report: bool, as_json: bool) -> None:
+@click.command("reproduce")
+@run_argument
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The new run's folder (default: in the runs).")
+@click.option("--anyway", is_flag=True, help="Go on although data or model have changed since.")
+@click.option("--dry-run", is_flag=True, help="Only say what has changed since.")
+@trust_run_option
+@runs_option
+@prints("reproduce")
+def reproduce_command(
+    run: str, output: Path | None, anyway: bool, dry_run: bool, trust_run: bool, runs: Path, as_json: bool
+) -> Result:
+    """Run RUN once more, with the same commands, and say whether the same came out.
+
+    Exit code 0: the same bytes, or no measurable difference. Exit code 8: another result. Interrupted, it goes on with
+    `orch resume`.
+    """
+    from orchestrator.report.reproduction import begin_rerun
+    from orchestrator.run.folder import find_run, load_own_plan
+
+    first = find_run(run, runs)
+    plan = load_own_plan(first, trust_run=trust_run or dry_run)
+    rerun = begin_rerun(first, plan, output.absolute() if output else None, runs, may_run=not dry_run)
+    differences = rerun.differences
+    for item in differences[:_MOST_SHOWN]:
+        say(f"changed since: {item}", err=True)
+    if len(differences) > _MOST_SHOWN:
+        say(f"changed since: {len(differences) - _MOST_SHOWN} more, in reproduction.json", err=True)
+    if dry_run:
+        data = {"run": str(first.root), "differences": list(map(str, differences))}
+        return Result(data, () if differences else ("nothing has changed since",))
+    changed = [item for item in differences if item.is_input]
+    if changed and not anyway:
+        hint = "bring back what the run was made with, or say --anyway"
+        raise PreflightError.from_problems([Problem(f"it has changed since: {item}", hint) for item in changed])
+    return _finish_rerun(rerun.plan, rerun.write(), quiet=as_json)
+
+
+def _supervise(plan: Plan, run: RunDir, *, quiet: bool) -> int:
+    """Run every stage of a plan that is not done, telling its progress unless `quiet`; return the exit code."""
+    from orchestrator.cli.progress import choose_listener
+    from orchestrator.run.loop import run_plan
+    from orchestrator.run.stopping import StopTimeouts
+
+    say(f"run folder: {run.root}", err=True)
+    seconds = plan.recipe.get("launch", {}).get("stop_patience_s")
+    timeouts = StopTimeouts(interrupt_s=seconds) if seconds is not None else StopTimeouts()
+    with choose_listener(plan, quiet=quiet) as listener:
+        return run_plan(plan, run, listener=listener, timeouts=timeouts).exit_code
+
+
+def _finish(plan: Plan, run: RunDir, *, open_report: bool, quiet: bool) -> Result:
     from orchestrator.run.folder import load_run_object
 
-    outcome = supervise(plan, run, quiet=as_json)
+    exit_code = _supervise(plan, run, quiet=quiet)
     report = load_run_object(run.report_json)
-    if as_json:
-        print_json(command, {"run": str(run.root), "exit_code": outcome.exit_code, "report": report})
-    else:
-        print_verdict(run, report)
     if open_report:
         click.launch(str(run.report_html))
-    exit_with(outcome.exit_code)
+    data = {"run": str(run.root), "exit_code": exit_code, "report": report}
+    return Result(data, _verdict_lines(run, report), exit_code)
 
 
-def print_verdict(run: RunDir, report: dict[str, Any]) -> None:
-    """Print a finished run's verdict and where things lie."""
+def _finish_rerun(plan: Plan, second: RunDir, *, quiet: bool) -> Result:
+    """Run what is not done of a run that repeats another, and compare the two."""
+    from orchestrator.report.reproduction import finish_rerun
+
+    _supervise(plan, second, quiet=quiet)
+    result = finish_rerun(second)
+    width = max(len(finding.what) for finding in result.findings)
+    lines = [
+        f"\nreproduced: {_OUTCOMES.get(result.outcome, result.outcome)}",
+        *(f"  {'=' if item.same else '≠'} {item.what:<{width}}  {item.words}" for item in result.findings),
+        f"  first   {result.first}\n  second  {result.second}",
+    ]
+    return Result(result.to_json(), lines, 0 if result.is_reproduced else GateMissedError.exit_code)
+
+
+def _verdict_lines(run: RunDir, report: dict[str, Any]) -> Iterator[str]:
+    """Yield a finished run's verdict and where things are."""
     from orchestrator.machine.language import current_language
     from orchestrator.report.publish import build_lines
     from orchestrator.run.folder import understood
 
     with understood(run.report_json):
         lines = build_lines(report, current_language())
-    say("\n" + "\n".join(lines))
+    yield "\n" + "\n".join(lines)
     if run.model.is_dir():
-        say(f"model:  {run.model}")
-    say(f"report: {run.report_html}")
+        yield f"model:  {run.model}"
+    yield f"report: {run.report_html}"
+
+
+@click.command("ls")
+@runs_option
+@prints("ls")
+def ls_command(runs: Path) -> Result:
+    """List runs, newest first."""
+    from orchestrator.run.runs import list_runs
+
+    found = list_runs(runs)
+
+    def lines() -> Iterator[str]:
+        width = max((len(run.name) for run in found), default=0)
+        for run in found:
+            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.started)) if run.started else "-"
+            words = run.verdict or run.message or run.stage or ""
+            yield f"{run.name:<{width}}  {run.status:<11}  {when:<16}  {words}".rstrip()
+
+    if not found:
+        return Result([], lambda: say(f"no runs in {runs}", err=True))
+    return Result([_summary_data(run) for run in found], lines())
+
+
+@click.command("show")
+@run_argument
+@runs_option
+@prints("show")
+def show_command(run: str, runs: Path) -> Result:
+    """Show RUN (a folder, a name, or `last`): its stages, times and verdict."""
+    from orchestrator.cli.progress import show_seconds
+    from orchestrator.run.folder import find_run, load_plan, load_run_object
+    from orchestrator.run.runs import summarise
+    from orchestrator.run.state import load_result
+
+    folder = find_run(run, runs)
+    plan, summary = load_plan(folder), summarise(folder)
+    results = {stage.name: load_result(folder.stage(stage.name)) for stage in plan.stages}
+    report = load_run_object(folder.report_json) if folder.report_json.exists() else None
+
+    def lines() -> Iterator[str]:
+        yield f"{summary.name}: {summary.status}" + (f" ({summary.message})" if summary.message else "")
+        width = max((len(stage.name) for stage in plan.stages), default=0)
+        for name, result in results.items():
+            mark, words = ("✓", show_seconds(result.seconds)) if result else ("·", "")
+            if not result and name == summary.stage:
+                mark, words = ("▸", "running") if summary.status == "running" else ("✗", summary.status)
+            yield f"  {mark} {name:<{width}}  {words}".rstrip()
+        if report is not None:
+            yield from _verdict_lines(folder, report)
+
+    stages = [
+        {
+            "name": stage.name,
+            "title": stage.title,
+            "seconds": result.seconds if (result := results[stage.name]) else None,
+        }
+        for stage in plan.stages
+    ]
+    return Result({**_summary_data(summary), "stages": stages, "report": report}, lines())
+
+
+@click.command("logs")
+@run_argument
+@click.argument("stage", required=False)
+@click.option("-f", "--follow", is_flag=True, help="Go on until the run is over.")
+@runs_option
+@prints("logs")
+def logs_command(run: str, stage: str | None, follow: bool, runs: Path, as_json: bool) -> Result:
+    """Print the logs of RUN, of one STAGE (such as 04-train) or of all."""
+    from orchestrator.run.folder import find_run
+    from orchestrator.run.runs import follow_logs
+
+    if as_json and follow:
+        raise click.UsageError("--json goes without --follow: its envelope is printed when every line is known")
+    folder = find_run(run, runs)
+    if as_json:
+        return Result([asdict(line) for line in follow_logs(folder, stage, follow=False)])
+
+    def show() -> None:
+        current = None
+        exact = not sys.stdout.isatty()
+        for line in follow_logs(folder, stage, follow=follow, exact=exact):
+            if line.stage != current:
+                current = line.stage
+                say(f"── {current}", err=True)
+            hand_on(line.text, nl=not exact)  # a file or a pipe gets the log's own bytes
+
+    return Result(None, show)
+
+
+@click.command("stop")
+@run_argument
+@click.option("--now", is_flag=True, help="Kill the stage at once instead of asking it to end.")
+@runs_option
+@prints("stop")
+def stop_command(run: str, now: bool, runs: Path) -> Result:
+    """Stop RUN; `orch resume` continues it."""
+    from orchestrator.run.folder import find_run
+    from orchestrator.run.runs import stop_run
+
+    folder = find_run(run, runs)
+    done = stop_run(folder, now=now)
+    return Result({"run": str(folder.root), "done": done}, (f"{folder.root.name}: {done}",))
+
+
+@click.command("compare")
+@click.argument("first")
+@click.argument("second")
+@runs_option
+@prints("compare")
+def compare_command(first: str, second: str, runs: Path) -> Result:
+    """Compare the tuned models of two runs that were measured on the same data, query by query."""
+    from orchestrator.report.compare_runs import compare_runs
+    from orchestrator.run.folder import find_run, understood
+
+    one, two = find_run(first, runs), find_run(second, runs)
+    with understood(one.metrics_json), understood(two.metrics_json):
+        result = compare_runs(one, two)
+    return Result(result.to_json(), (result.to_text(),))
+
+
+@click.command("bundle")
+@run_argument
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The archive (default: RUN.zip, here).")
+@click.option("--with-data", is_flag=True, help="Also what quotes your rows: data, scores, report.html.")
+@runs_option
+@prints("bundle")
+def bundle_command(run: str, output: Path | None, with_data: bool, runs: Path) -> Result:
+    """Pack RUN for an issue: recipe, commands, logs, versions, measures; no weights, and no rows of yours."""
+    from orchestrator.run.bundle import write_bundle
+    from orchestrator.run.folder import find_run
+
+    folder = find_run(run, runs)
+    bundle = write_bundle(folder, output or Path(f"{folder.root.name}.zip"), with_data=with_data)
+    size = bundle.path.stat().st_size
+
+    def show() -> None:
+        left = f"{bundle.left_out} files ({_megabytes(bundle.left_out_bytes)}) are left out: weights, rows, caches"
+        say(f"{bundle.path}: {len(bundle.entries)} files, {_megabytes(size)}. {left}.")
+        say("Trainers may quote rows in their logs: look through them before you publish it.", err=True)
+
+    files = [entry.path for entry in bundle.entries]
+    return Result({"path": str(bundle.path.absolute()), "bytes": size, "files": files}, show)
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:.1f} MB"
+
+
+def _summary_data(run: Any) -> dict[str, Any]:
+    """Return a `runs.RunSummary` for programs."""
+    keys = ("name", "path", "status", "stage", "started", "finished", "message", "verdict")
+    return {key: str(run.path) if key == "path" else getattr(run, key) for key in keys}

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from orchestrator.backends.scorers import find_use
+from orchestrator.checks.model_loading import NamedModel, Permissions, find_loadable, require_loadable
 from orchestrator.errors import PreflightError, RunFolderError, Where
 from orchestrator.machine.files import read_regular
 from orchestrator.machine.json_files import MOST_BYTES, load_json
@@ -157,6 +159,16 @@ def require_trusted_code(artefact: Artefact, *, is_run_anyway: bool) -> None:
             f"{artefact.folder} brings Python code of its own ({found}), and only you can trust it",
             hint="read that code; then say --trust-remote-code",
         )
+
+
+def require_artefact_loads(artefact: Artefact) -> None:
+    """Raise PreflightError with everything that keeps a packaged model from being loaded in its Python.
+
+    It is checked as a run checks its own models, before anything starts.
+    """
+    permissions = Permissions(allow="package its run again, which writes safetensors", trust="say --trust-remote-code")
+    model = find_loadable(str(artefact.folder), trust_remote_code=artefact.trusts_remote_code)
+    require_loadable([NamedModel(model, artefact.python, artefact.env, permissions, find_use(artefact.scorer))])
 
 
 def find_remote_code(folder: Path) -> str | None:

@@ -1,16 +1,28 @@
-"""Compare what a running server says to a packaged model's probes with the numbers that scoring.json keeps."""
+"""Compares what a running server says to a packaged model's probes with the numbers that scoring.json keeps."""
 
 from __future__ import annotations
 
+import http.client
+import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from orchestrator.errors import RunFolderError, Where
+from orchestrator.errors import InterruptedRunError, RunFolderError, StageFailedError, Where
 from orchestrator.machine.json_files import load_json
+from orchestrator.run.interrupts import Interrupts, counted_interrupts
 from orchestrator.serving.artefact import Artefact
-from orchestrator.serving.client import Client
+from orchestrator.serving.server import (
+    LOOPBACK,
+    Address,
+    build_command,
+    build_environment,
+    require_free_port,
+    wait_until_ready,
+)
+from orchestrator.serving.worker import Started, started, wait_until_over
 
 MIN_COSINE = 1 - 1e-4
 # score ± absolute + relative, in raw logits; half precision keeps two to three digits
@@ -20,6 +32,89 @@ _MAX_NEW_TOKENS = 64
 _SHOWN_CHARS = 48
 # Qwen3's template answers with an empty thought where thinking is off; swift returns it, transformers' callers drop it
 _EMPTY_THOUGHT = "<think>\n\n</think>\n\n"
+_SHORT_S = 5.0  # of waiting for a health check
+_SAID_CHARS = 500
+_OK = 200
+
+
+@dataclass(frozen=True)
+class Client:
+    """Where a server listens, under which name it serves its model, and the key that it wants.
+
+    It is asked over plain HTTP on this machine, through no proxy.
+    """
+
+    host: str
+    port: int
+    model: str
+    key: str | None = None
+    timeout_s: float = 300.0
+
+    def is_ready(self) -> bool:
+        """Tell whether the server answers its health check and serves our model."""
+        try:
+            if self._request("GET", "/health", None, _SHORT_S)[0] != _OK:
+                return False
+            status, text = self._request("GET", "/v1/models", None, _SHORT_S)
+            return status == _OK and self.model in [row["id"] for row in json.loads(text)["data"]]
+        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+            return False
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        """Return the server's JSON answer. Raises StageFailedError with what it said instead."""
+        try:
+            status, text = self._request("POST", path, {"model": self.model, **body}, self.timeout_s)
+            answer = json.loads(text) if status == _OK else None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise StageFailedError(f"POST {path} got no answer: {error!r}") from error
+        if status != _OK or (isinstance(answer, dict) and answer.get("object") == "error"):
+            raise StageFailedError(f"POST {path} was answered with {status}: {text[:_SAID_CHARS]}")
+        return answer
+
+    def embed(self, text: str) -> list[float]:
+        """Return the vector of one text."""
+        answer = self.post("/v1/embeddings", {"input": text, "encoding_format": "float"})
+        return [float(number) for number in _dig(answer, "data", 0, "embedding")]
+
+    def chat(self, messages: list[dict[str, str]], max_tokens: int) -> str:
+        """Return the most likely answer to a conversation, token by token."""
+        body = {"messages": messages, "temperature": 0, "max_tokens": max_tokens}
+        return str(_dig(self.post("/v1/chat/completions", body), "choices", 0, "message", "content"))
+
+    def score_as_chat(self, query: str, document: str, instruction: str | None) -> float:
+        """Return the score of a pair from swift: the document is the assistant's turn, the instruction the system's."""
+        messages = [{"role": "system", "content": instruction}] if instruction else []
+        messages += [{"role": "user", "content": query}, {"role": "assistant", "content": document}]
+        answer = self.post("/v1/chat/completions", {"messages": messages})
+        return float(_dig(answer, "choices", 0, "message", "content", 0))
+
+    def rerank(self, query: str, document: str) -> float:
+        """Return the score of a pair from the rerank API that vLLM shares with Jina and Cohere."""
+        answer = self.post("/v1/rerank", {"query": query, "documents": [document]})
+        return float(_dig(answer, "results", 0, "relevance_score"))
+
+    def _request(self, method: str, path: str, body: Any, timeout_s: float) -> tuple[int, str]:
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout_s)
+        headers = {"Content-Type": "application/json"}
+        if self.key:
+            headers["Authorization"] = f"Bearer {self.key}"
+        try:
+            connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+            response = connection.getresponse()
+            return response.status, response.read().decode("utf-8", errors="replace")
+        finally:
+            connection.close()
+
+
+def _dig(answer: Any, *keys: str | int) -> Any:
+    value = answer
+    for key in keys:
+        try:
+            value = value[key]
+        except (KeyError, IndexError, TypeError):
+            said = json.dumps(answer, ensure_ascii=False)[:_SAID_CHARS]
+            raise StageFailedError(f"the server's answer holds no {'.'.join(map(str, keys))}: {said}") from None
+    return value
 
 
 @dataclass(frozen=True)
@@ -55,6 +150,70 @@ class Checked:
     def to_json(self) -> dict[str, Any]:
         """Return the check as data."""
         return {"passed": self.passed, "scale": self.scale, "rows": [asdict(row) for row in self.rows]}
+
+
+@contextmanager
+def _running(
+    artefact: Artefact,
+    backend: str,
+    client: Client,
+    host: str,
+    *,
+    timeout_s: float,
+    tell: Callable[[str], None],
+    quiet: bool,
+) -> Iterator[tuple[Started, Interrupts, float]]:
+    """Run a server inside the block, once it answers `client`; with after how many seconds it did."""
+    address = Address(host, client.port)
+    command = build_command(backend, artefact, address, name=client.model, with_key=bool(client.key))
+    with (
+        counted_interrupts() as interrupts,
+        started(command, build_environment(command, backend), interrupts, quiet=quiet) as server,
+    ):
+        seconds = wait_until_ready(server, client.is_ready, interrupts, timeout_s=timeout_s, tell=tell)
+        yield server, interrupts, seconds
+
+
+def serve(
+    artefact: Artefact,
+    backend: str,
+    address: Address,
+    key: str | None,
+    *,
+    timeout_s: float,
+    tell: Callable[[str], None],
+) -> None:
+    """Serve a packaged model until the user stops it. Raises StageFailedError when the server ends by itself."""
+    require_free_port(address.port)
+    here = address.host if address.host in LOOPBACK else "127.0.0.1"
+    client = Client(here, address.port, artefact.name, key)
+    tell(f"{artefact.name} with {backend}; Ctrl-C stops it")
+    try:
+        with _running(artefact, backend, client, address.host, timeout_s=timeout_s, tell=tell, quiet=False) as (
+            server,
+            interrupts,
+            seconds,
+        ):
+            tell(f"ready after {seconds:.0f} s: http://{address.host}:{address.port} serves {artefact.name}")
+            code = wait_until_over(server, interrupts)
+            if code is not None:
+                raise StageFailedError(f"the server ended with exit code {code}", hint="its last words are above")
+    except InterruptedRunError:
+        return
+    tell("stopped")
+
+
+def check_serving(
+    artefact: Artefact, backend: str, client: Client, *, timeout_s: float, tell: Callable[[str], None]
+) -> tuple[Checked, float]:
+    """Start a server for a client, ask it every probe and stop it.
+
+    Return what it gave, and the seconds until it was ready. Raises what `check_server` and `wait_until_ready` do.
+    """
+    load_probes(artefact)  # before a model is loaded for nothing
+    tell(f"checking {artefact.name} with {backend} on port {client.port}")
+    with _running(artefact, backend, client, client.host, timeout_s=timeout_s, tell=tell, quiet=True) as (*_, seconds):
+        return check_server(artefact, backend, client), seconds
 
 
 def load_probes(artefact: Artefact) -> list[dict[str, Any]]:
@@ -205,15 +364,11 @@ def _shorten(text: str) -> str:
 
 def format_table(checked: Checked) -> list[str]:
     """Return the check as lines of text, one a probe."""
-    columns: tuple[tuple[str, Callable[[Row], str]], ...] = (
-        ("probe", lambda row: row.probe),
-        ("stored", lambda row: row.expected),
-        ("served", lambda row: row.got),
-        ("difference", lambda row: f"{row.difference:.2g}"),
-        ("allowed", lambda row: f"{row.allowed:.2g}"),
-    )
-    cells = [[title for title, _ in columns], *([show(row) for _, show in columns] for row in checked.rows)]
-    widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
+    cells = [
+        ("probe", "stored", "served", "difference", "allowed"),
+        *((row.probe, row.expected, row.got, f"{row.difference:.2g}", f"{row.allowed:.2g}") for row in checked.rows),
+    ]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     marks = [" ", *("✓" if row.passed else "✗" for row in checked.rows)]
     return [
         f"{mark} " + "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()

@@ -1,22 +1,209 @@
-"""What a server needs around it: a port, its environment with the key, and patience until it answers."""
+"""A packaged model and a server → the server's own command, its port and environment, and the wait until it answers."""
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from orchestrator.backends.render import render_command
 from orchestrator.errors import InterruptedRunError, PreflightError
+from orchestrator.machine.files import read_regular
+from orchestrator.machine.packages import find_packages, spell
+from orchestrator.machine.process import run
 from orchestrator.machine.secrets import rename_hub_token
 from orchestrator.recipe.plan import Command
 from orchestrator.run.interrupts import Interrupts
-from orchestrator.serving.commands import KEY_VARIABLE
-from orchestrator.serving.foreground import POLL_S, Started, find_exit_code
-from orchestrator.serving.worker import build_stalled, explain_failure
+from orchestrator.serving.artefact import Artefact
+from orchestrator.serving.worker import OWN_FOLDER, POLL_S, Started, build_stalled, explain_failure, find_exit_code
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _TELL_EVERY_S = 10.0
+BACKENDS = ("vllm", "swift")
+DISTRIBUTIONS = {"vllm": "vllm", "swift": "ms-swift"}
+# vLLM: --runner and --convert came with 0.10.1 (vllm-project/vllm pull request 21470), templates for reranking in
+# pull request 30550, which 0.14 was the first to have
+OLDEST = {"vllm": (0, 14), "swift": (4, 0)}
+KEY_VARIABLE = "ORCH_API_KEY"
+SWIFT_TASKS = {
+    "embedding": "embedding",
+    "qwen3-native": "generative_reranker",
+    "qwen3-score-head": "reranker",
+    "chat": "causal_lm",
+}
+# https://docs.vllm.ai/en/latest/models/supported_models.html: "Load the official original Qwen3 Reranker"
+_QWEN3_OVERRIDES = {
+    "architectures": ["Qwen3ForSequenceClassification"],
+    "classifier_from_token": ["no", "yes"],
+    "is_original_qwen3_reranker": True,
+}
+# of swift's arguments on its templates those that decide a prompt (swift/arguments/base_args/template_args.py)
+_TEMPLATE_ARGUMENTS = (
+    "add_non_thinking_prefix", "agent_template", "enable_thinking", "preserve_thinking", "use_chat_template",
+)  # fmt: skip
+# scorers whose prompt is the folder's chat template, which vLLM's score API fills
+TEMPLATED = ("qwen3-native", "qwen3-score-head", "formatted-head", "reward-model")
+_LONGEST_TEMPLATE = 16 << 20  # bytes
+_IN_PYTHON = "use FlagEmbedding or sentence-transformers in Python: docs/serving.md, and the README of the model"
+_IN_SENTENCE_TRANSFORMERS = (
+    'use it in Python: sentence_transformers.CrossEncoder("{folder}").predict([("query", "document")])'
+)
+_PROBE = """
+import importlib.metadata as m, json, sys
+from orchestrator.machine.files import read_regular
+found = {}
+for name in sys.argv[1:]:
+    try: found[name] = m.version(name)
+    except m.PackageNotFoundError: pass
+print(json.dumps(found))
+"""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the server listens."""
+
+    host: str
+    port: int
+
+
+def find_server_versions(python: str, *, may_run: bool = True) -> dict[str, str]:
+    """Return the versions of the servers that `python` has, by backend; empty when it cannot be told.
+
+    Without `may_run` it is not started, and what its folders say counts.
+    """
+    found = _ask(python) if may_run else _read(python)
+    return {backend: found[name] for backend, name in DISTRIBUTIONS.items() if name in found}
+
+
+def _ask(python: str) -> dict[str, str]:
+    probe = run((python, "-I", "-c", _PROBE, *DISTRIBUTIONS.values()), 20.0)
+    try:
+        found: dict[str, str] = json.loads(probe.stdout) if probe.exit_code == 0 else {}
+    except ValueError:
+        return {}
+    return found
+
+
+def _read(python: str) -> dict[str, str]:
+    packages = find_packages(python, may_run=False)
+    return {name: packages[spell(name)] for name in DISTRIBUTIONS.values() if spell(name) in packages}
+
+
+def find_obstacle(backend: str, artefact: Artefact) -> str | None:
+    """Return why `backend` cannot serve the artefact with the measured numbers, or None when it can."""
+    if backend == "swift":
+        if artefact.scorer not in SWIFT_TASKS or artefact.spec.get("tool") != "swift":
+            return f"ms-swift has no template with the prompt of a {artefact.scorer} model"
+        missing = [key for key in ("model_type", "template") if not artefact.spec.get(key)]
+        return f"scoring.json does not say {' and '.join(missing)}, which ms-swift needs" if missing else None
+    if artefact.scorer == "flag-llm-reranker":
+        return (
+            "vLLM scores a pair by a classification head or by yes against no; "
+            "this model's score is the logit of Yes alone"
+        )
+    if artefact.scorer == "formatted-head" and artefact.spec.get("adds_special_tokens") is not False:
+        return "its tokenizer puts tokens of its own around a text, which the training's format does without"
+    if artefact.scorer in TEMPLATED and find_score_template(artefact) is None:
+        return "the folder holds no chat_template.jinja over query and document, so vLLM would score bare text"
+    return None
+
+
+def find_score_template(artefact: Artefact) -> Path | None:
+    """Return the folder's template over `query` and `document` messages, which vLLM's score API fills, or None."""
+    path = artefact.folder / "chat_template.jinja"
+    try:
+        text = read_regular(path, most_bytes=_LONGEST_TEMPLATE).decode("utf-8", errors="replace")
+    except OSError:
+        return None
+    return path if re.search(r"""["']document["']""", text) else None
+
+
+def choose_backend(wanted: str, artefact: Artefact, versions: dict[str, str], *, dry_run: bool = False) -> str:
+    """Return the server to use: `wanted`, or with `auto` the first that is installed, new enough and able.
+
+    Raises PreflightError with the reason of each. With `dry_run` a server that is named need not be installed.
+    """
+    reasons = {}
+    for backend in BACKENDS if wanted == "auto" else (wanted,):
+        reason = find_obstacle(backend, artefact)
+        if not reason and not (dry_run and wanted != "auto"):
+            reason = _find_version_problem(backend, artefact.python, versions)
+        if not reason:
+            return backend
+        reasons[backend] = reason
+    able = [backend for backend in BACKENDS if find_obstacle(backend, artefact) is None]
+    lacking = [DISTRIBUTIONS[backend] for backend in able if backend in reasons]
+    hint = (
+        f"install {' or '.join(lacking)} there, or name its Python with --python" if lacking else _in_python(artefact)
+    )
+    if wanted != "auto" and not lacking and able:
+        hint = f"--backend {able[0]} can serve it"
+    why = "; ".join(f"{backend}: {reason}" for backend, reason in reasons.items())
+    raise PreflightError(f"{artefact.name} cannot be served. {why}", hint=hint)
+
+
+def _in_python(artefact: Artefact) -> str:
+    by_cross_encoder = artefact.spec.get("tool") == "sentence-transformers"
+    return _IN_SENTENCE_TRANSFORMERS.format(folder=artefact.folder) if by_cross_encoder else _IN_PYTHON
+
+
+def _find_version_problem(backend: str, python: str, versions: dict[str, str]) -> str | None:
+    name, oldest = DISTRIBUTIONS[backend], OLDEST[backend]
+    if backend not in versions:
+        return f"{name} is not installed in {python}"
+    numbers = tuple(int(part) for part in re.findall(r"\d+", versions[backend])[:2])
+    wanted = ".".join(map(str, oldest))
+    return f"{name} {versions[backend]} is older than {wanted}" if numbers < oldest else None
+
+
+def build_command(backend: str, artefact: Artefact, address: Address, *, name: str, with_key: bool) -> Command:
+    """Return the command that serves the artefact under `name`. An API key is never part of it."""
+    env = {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}  # the folder is whole: nothing has to be fetched
+    values: dict[str, Any] = {
+        "model": str(artefact.folder), "name": name, "host": address.host, "port": address.port,
+        "dtype": artefact.dtype,
+    }  # fmt: skip
+    if backend == "swift":
+        return render_command("serve/swift.j2", env=env, cwd=OWN_FOLDER, **values, **_swift_values(artefact, with_key))
+    return render_command("serve/vllm.j2", env=env, cwd=OWN_FOLDER, **values, **_vllm_values(artefact))
+
+
+def _swift_values(artefact: Artefact, with_key: bool) -> dict[str, Any]:  # noqa: FBT001
+    spec = artefact.spec
+    # swift takes a key in its arguments only, where `ps` and its own log show it: the worker hands it over in memory
+    keyed = [artefact.python, artefact.workers, "deploy_with_key"]
+    return {
+        # what `swift deploy` starts: without the launcher in between, which answers Ctrl-C with a traceback
+        "launcher": keyed if with_key else [artefact.python, "-m", "swift.cli.deploy"],
+        "model_type": spec["model_type"],
+        "chat_template": spec["template"],
+        "task_type": spec.get("task_type") or SWIFT_TASKS[artefact.scorer],
+        "is_reranker": artefact.kind == "reranker",
+        "system": spec.get("system") if artefact.kind == "chat" else None,
+        "arguments": [
+            {"name": name, "value": str(value).lower() if isinstance(value, bool) else value}
+            for name, value in sorted((spec.get("template_args") or {}).items())
+            if name in _TEMPLATE_ARGUMENTS and value is not None
+        ],
+    }
+
+
+def _vllm_values(artefact: Artefact) -> dict[str, Any]:
+    return {
+        "vllm": str(Path(artefact.python).with_name("vllm")),
+        "is_pooling": artefact.kind != "chat",
+        "convert": "embed" if artefact.kind == "embedding" else None,
+        "hf_overrides": _QWEN3_OVERRIDES if artefact.scorer == "qwen3-native" else None,
+        "score_template": str(find_score_template(artefact)) if artefact.scorer in TEMPLATED else None,
+        "trust_remote_code": artefact.trusts_remote_code,
+    }
 
 
 def find_free_port() -> int:

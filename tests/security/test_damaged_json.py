@@ -16,7 +16,6 @@ from click.testing import CliRunner
 import orchestrator
 from orchestrator.backends.models import load_config
 from orchestrator.cli import orch
-from orchestrator.cli.predict_command import parse_answers
 from orchestrator.errors import OrchError, StageFailedError
 from orchestrator.logs.events import load_events
 from orchestrator.machine.files import ABSENT, hash_path
@@ -28,6 +27,7 @@ from orchestrator.run.folder import load_plan
 from orchestrator.run.runs import list_runs
 from orchestrator.run.state import load_holder, load_launch, load_result
 from orchestrator.serving.artefact import load_artefact
+from orchestrator.serving.predict import parse_answers
 from tests.security.test_terminal import list_modules
 
 DEEP = "[" * 100_000

@@ -14,9 +14,8 @@ from orchestrator.machine.packages import _probe
 from orchestrator.plan.pipeline import build_plan
 from orchestrator.run.interrupts import Interrupts
 from orchestrator.serving.artefact import Artefact
-from orchestrator.serving.commands import Address, build_command
-from orchestrator.serving.foreground import started, wait_until_over
-from orchestrator.serving.server import build_environment
+from orchestrator.serving.server import Address, build_command, build_environment
+from orchestrator.serving.worker import started, wait_until_over
 
 # modules that every program loads sooner or later, and those of the backends
 NAMES = ("random", "json", "queue", "datasets", "numpy", "torch", "swift", "importlib", "orchestrator", "runpy", "pip")

@@ -194,7 +194,7 @@ ANSWERS = {
 
 @pytest.mark.parametrize("kind", ANSWERS)
 def test_predict_shows_documents_queries_and_answers_cleaned(monkeypatch, kind):
-    from orchestrator.cli.predict_command import _print
+    from orchestrator.cli.model_commands import show_answers
 
     class Terminal(io.StringIO):
         def isatty(self):
@@ -204,12 +204,12 @@ def test_predict_shows_documents_queries_and_answers_cleaned(monkeypatch, kind):
     if kind == "reranker":
         answers = [{**row, **answer} for row, answer in zip(rows, answers, strict=True)]
     monkeypatch.setattr(sys, "stdout", Terminal())
-    _print(kind, rows, answers, vectors=False)
+    show_answers(kind, rows, answers, vectors=False)
     shown = sys.stdout.getvalue().replace("\x1b[1m", "").replace("\x1b[0m", "")
     assert "owned" in shown
     assert not OBEYED.search(shown)
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO()))
-    _print(kind, rows, answers, vectors=False)
+    show_answers(kind, rows, answers, vectors=False)
     assert EVIL.encode() in sys.stdout.buffer.getvalue()
 
 

@@ -10,7 +10,7 @@ import pytest
 from orchestrator.errors import PreflightError, RunFolderError
 from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import Command, Plan, Stage
-from orchestrator.serving.checkpoints import (
+from orchestrator.serving.merge import (
     build_merge,
     build_verification,
     find_checkpoint,

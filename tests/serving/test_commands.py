@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.errors import PreflightError, RunFolderError
 from orchestrator.serving.artefact import load_artefact, require_trusted_code
-from orchestrator.serving.commands import Address, build_command, choose_backend, find_obstacle
+from orchestrator.serving.server import Address, build_command, choose_backend, find_obstacle
 
 ADDRESS = Address("127.0.0.1", 8000)
 BOTH = {"vllm": "0.18.0", "swift": "4.6.0"}

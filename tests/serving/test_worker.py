@@ -140,7 +140,7 @@ def test_every_worker_outside_a_run_is_started_by_this_door():
         str(path.relative_to(root))
         for path in root.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.ImportFrom) and node.module == "orchestrator.serving.foreground"
+        if isinstance(node, ast.ImportFrom) and node.module == "orchestrator.serving.worker"
         and "started" in [alias.name for alias in node.names]
     }  # fmt: skip
-    assert users == {"serving/worker.py", "cli/serve_commands.py"}
+    assert users == {"serving/check.py"}

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from orchestrator.checks.settings import find_positions
-from orchestrator.cli.evaluate_command import format_lines
+from orchestrator.cli.model_commands import format_evaluation
 from orchestrator.evaluation.metrics import describe_cut
 from orchestrator.report.warning_texts import _about_systems
 from orchestrator.workers.cut_texts import find_longest
@@ -37,7 +37,7 @@ def test_a_command_and_a_report_say_the_same():
         "systems": [system], "metrics": [], "comparisons": [], "headline": {"metric": None}, "kind": "group",
         "unit": "query", "eval": {"units": 2, "documents": 6}, "gaps": [],
     }  # fmt: skip
-    assert f"caution: a: {SAID}" in format_lines(result)
+    assert f"caution: a: {SAID}" in format_evaluation(result)
     assert next(_about_systems(result)) == f"A: {SAID}."
 
 

@@ -11,7 +11,7 @@ from orchestrator.cli import main
 from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import Command, Plan, Stage
 from orchestrator.run.folder import adopt_run
-from orchestrator.serving import commands
+from orchestrator.serving import server
 from tests.preflight.model_folders import CONFIG, Folder, list_decoder, write_safetensors
 
 
@@ -163,7 +163,7 @@ def test_an_adapter_that_is_not_whole_is_refused_before_its_base_is_looked_at(ca
 
 @pytest.mark.parametrize("argv", [("predict", "-q", "a", "--vectors"), ("serve", "--check", "--backend", "swift")])
 def test_a_packaged_model_without_weights_is_refused_before_anything_is_started(capsys, run, monkeypatch, argv):
-    monkeypatch.setattr(commands, "find_server_versions", lambda *_, **__: {"swift": "4.6.0"})
+    monkeypatch.setattr(server, "find_server_versions", lambda *_, **__: {"swift": "4.6.0"})
     (run / "model" / "config.json").write_text('{"model_type": "qwen3"}', encoding="utf-8")
     code, _, err = call(capsys, argv[0], str(run), *argv[1:])
     assert code == 4

@@ -1,7 +1,11 @@
-"""Which checkpoint of a run to merge, and the run's own merge command with that checkpoint in it."""
+"""Merges a checkpoint of a run, with the run's own merge command, or any LoRA adapter, into a whole model."""
 
 from __future__ import annotations
 
+import json
+import shutil
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +14,19 @@ from orchestrator.backends.models import load_config
 from orchestrator.backends.render import render_command
 from orchestrator.backends.score_heads import has_other_head
 from orchestrator.backends.scorers import NEW_HEAD, VECTORS, WORDS
-from orchestrator.errors import PreflightError, RunFolderError
+from orchestrator.checks.model_loading import ALLOW_PICKLE, NamedModel, Permissions, find_loadable, require_loadable
+from orchestrator.errors import OrchError, PreflightError, RunFolderError, StageFailedError
 from orchestrator.machine.json_files import load_json
+from orchestrator.machine.model_folders import find_nothing_to_merge, name_nearest
+from orchestrator.machine.places import WORKERS
 from orchestrator.machine.rundir import RunDir
 from orchestrator.machine.weights import Damage, describe_damage, read_shapes
 from orchestrator.recipe.plan import Command, Plan, Stage
+from orchestrator.run.folder import find_run, load_own_plan
 from orchestrator.run.resume import find_defect, list_checkpoint_folders
 from orchestrator.run.state import load_result
 from orchestrator.serving.artefact import says_of_model
+from orchestrator.serving.worker import Words, run_worker
 
 _LINKS = ("best", "last")  # ms-swift makes both where it has a validation set, else only last-checkpoint
 # the arguments of `workers merge` and of `swift export`
@@ -243,3 +252,112 @@ def set_argument(argv: tuple[str, ...], names: tuple[str, ...], value: str) -> t
 def _with(argv: tuple[str, ...], name: str, value: str) -> tuple[str, ...]:
     known = any(word == name or word.startswith(f"{name}=") for word in argv)
     return set_argument(argv, (name,), value) if known else (*argv, f"{name}={value}")
+
+
+@dataclass(frozen=True)
+class MergeOptions:
+    """How to merge: `dtype` (auto: the base model's own), and a prompt to try base with adapter and the merge on.
+
+    `base`, `trust_remote_code` and `allow_pickle` are of an adapter folder's base model; a run's recipe says them.
+    """
+
+    dtype: str = "auto"
+    test_prompt: str | None = None
+    base: str | None = None
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
+
+
+def merge_adapter(adapter: Path, out: Path, options: MergeOptions) -> dict[str, Any]:
+    """Merge an adapter folder into a fresh folder and return what the worker says of it.
+
+    {"out", "dtype", "max_difference", "tolerance", "test": {"adapter", "merged"}, …}. Raises OrchError for an adapter
+    that is not whole or whose base model cannot be loaded, and what `run_worker` does.
+    """
+    _require_fresh(out)
+    permissions, trust = Permissions(options.allow_pickle), options.trust_remote_code
+    _require_mergeable(adapter, options.base, sys.executable, permissions, trust=trust)
+    command = build_quick_merge(
+        sys.executable, str(WORKERS), adapter, out, dtype=options.dtype, prompt=options.test_prompt,
+        env=permissions.env, cwd=Path.cwd(), base=options.base, trust=trust,
+    )  # fmt: skip
+    return _read_summary(_run(command))
+
+
+def merge_checkpoint(
+    name: str,
+    runs: Path,
+    wanted: str | None,
+    out: Path | None,
+    options: MergeOptions,
+    *,
+    trust_run: bool,
+    tell: Callable[[str], None],
+) -> dict[str, Any]:
+    """Merge a checkpoint of a run with the run's own command, compare it with base and adapter, and say how it went.
+
+    {"run", "checkpoint", … as `merge_adapter` says}. Raises OrchError as `merge_adapter` and `find_checkpoint` do; a
+    merge that is not the model that was trained is removed.
+    """
+    try:
+        run = find_run(name, runs)
+    except RunFolderError as error:
+        raise _explain_no_run(Path(name).expanduser()) or error from None
+    plan = load_own_plan(run, trust_run=trust_run)
+    checkpoint = find_checkpoint(run, plan, wanted)
+    out = (out or run.root / "merged" / checkpoint.name).absolute()
+    _require_fresh(out)
+    permissions = Permissions(
+        says_of_model(plan, "allow_pickle"), f"set {ALLOW_PICKLE}=1", "train it with trust_remote_code: true"
+    )
+    python, _, _ = find_worker(run, plan)
+    trust = says_of_model(plan, "trust_remote_code")
+    _require_mergeable(checkpoint.adapter, None, python, permissions, trust=trust)
+    command = build_merge(run, plan, checkpoint, out, dtype=options.dtype, prompt=options.test_prompt)
+    tell(f"merging {checkpoint.name} of {run.root.name} into {out}")
+    said = _run(command)
+    if is_native(command):
+        tell("comparing it with base and adapter")
+        try:
+            said = _run(build_verification(run, plan, checkpoint, out, options.test_prompt))
+        except OrchError:
+            shutil.rmtree(out)  # a model that is not the one that was trained must not lie about
+            raise
+    return {"run": str(run.root), "checkpoint": checkpoint.name, **_read_summary(said)}
+
+
+def _explain_no_run(folder: Path) -> OrchError | None:
+    """Return what a name is that is no run: another kind of folder, or a path that is not there; None for a name."""
+    if (problem := find_nothing_to_merge(folder)) is not None:
+        return PreflightError.from_problems([problem])
+    if len(folder.parts) == 1:
+        return None
+    near = name_nearest(folder)
+    hint = f"did you mean {near}?" if near else "name a folder that holds adapter_config.json, or a run: orch ls"
+    return PreflightError(f"no such folder: {folder}", hint=hint)
+
+
+def _require_fresh(out: Path) -> None:
+    if out.exists() or out.is_symlink():
+        raise RunFolderError(f"{out} exists already", hint="name a fresh folder with -o, or remove it")
+
+
+def _require_mergeable(adapter: Path, base: str | None, python: str, permissions: Permissions, *, trust: bool) -> None:
+    """Raise OrchError for an adapter that is not whole, or whose base model cannot be loaded in `python`."""
+    found = require_base(adapter, base)
+    require_whole_adapter(adapter)
+    model = find_loadable(found.location, trust_remote_code=trust)
+    require_loadable([NamedModel(model, python, permissions.env, permissions, found.use)])
+
+
+def _run(command: Command) -> str:
+    """Run one command to its end and return its standard output."""
+    return run_worker(command, Words("the merge has failed", "the merge was stopped; nothing was left behind"))
+
+
+def _read_summary(text: str) -> dict[str, Any]:
+    for line in reversed(text.splitlines()):
+        if line.startswith("{"):
+            summary: dict[str, Any] = json.loads(line)
+            return summary
+    raise StageFailedError("the merge said nothing about what it made", hint=text[-500:] or None)

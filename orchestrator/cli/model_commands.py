@@ -1,0 +1,359 @@
+"""Commands on models: evaluate any on any data; predict, serve and merge what a run has made."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import click
+
+from orchestrator.backends.scorers import FORMATS
+from orchestrator.cli.options import (
+    allow_pickle_option,
+    expand_files,
+    family_option,
+    find_named_python,
+    hardware_option,
+    ignore_option,
+    map_option,
+    max_dropped_option,
+    max_label_option,
+    min_label_option,
+    pick,
+    require_label_range,
+    resolve_hardware,
+    run_argument,
+    runs_option,
+    scores_as_labels_option,
+    trust_code_option,
+    trust_run_option,
+)
+from orchestrator.cli.output import Result, prints, tell
+from orchestrator.errors import PreflightError, StageFailedError
+from orchestrator.machine.places import find_orch_cache
+from orchestrator.machine.terminal import hand_on, print_data, say, say_lines
+
+_DTYPES = ("auto", "bfloat16", "float16", "float32")
+
+
+@click.command("evaluate")
+@click.option(
+    "--model", "models", multiple=True, required=True, metavar="PATH_OR_ID",
+    help="A folder, a run, a hub id or a Python package; may be repeated: the first is the one compared with.",
+)  # fmt: skip
+@click.option(
+    "--data", "files", multiple=True, required=True, type=click.Path(path_type=Path), callback=expand_files,
+    help="Evaluation rows.",
+)  # fmt: skip
+@click.option("--format", type=click.Choice(list(FORMATS)), help="How models score that do not say it.")
+@family_option
+@click.option("--max-length", type=click.IntRange(8), help="Longest input in tokens (512).")
+@click.option("--instruction", help="The task sentence of models that take one.")
+@click.option("--batch-size", type=click.IntRange(1), help="Pairs (texts) scored at once: 8 for an LLM, else 32.")
+@min_label_option
+@max_label_option
+@scores_as_labels_option
+@click.option("--corpus", is_flag=True, help="Every query searches all documents of the data (embedding models).")
+@click.option("--metrics", help="Names with commas between, such as ndcg@10,mrr@10; the first is the headline.")
+@map_option
+@ignore_option
+@max_dropped_option
+@click.option("--limit", type=click.IntRange(1), help="Measure on the first rows only.")
+@trust_code_option
+@allow_pickle_option
+@click.option("--python", callback=find_named_python, help="The Python that runs the models (default: this one).")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="A fresh folder that keeps data and scores.")
+@hardware_option
+@prints("evaluate")
+def evaluate_command(
+    models: tuple[str, ...],
+    files: tuple[Path, ...],
+    metrics: str | None,
+    columns: dict[str, str],
+    python: str | None,
+    output: Path | None,
+    hardware: str,
+    **options: Any,
+) -> Result:
+    """Measure models on data: ranking groups, labelled documents, pairs of texts. No recipe, no training.
+
+    A packaged model is scored as its scoring.json says, any other in its authors' way or by --format. Exit codes:
+    3 the data, 4 a model, 6 the scoring.
+    """
+    from orchestrator.data.prepare_eval import EvalRequest
+    from orchestrator.serving.chosen_models import Reading
+    from orchestrator.serving.evaluate_model import SEED, Request, evaluate, find_problems, sniff_data
+
+    require_label_range(options["min_label"], options["max_label"])
+    kind = sniff_data(files, columns)
+    if kind == "group" and (options["scores_as_labels"] or options["max_label"] is not None):
+        kind = "labelled"  # only these have labels
+    request = Request(
+        models,
+        EvalRequest(files, kind, columns, seed=SEED, **pick(options, EvalRequest)),
+        Reading(**pick(options, Reading)),
+        python or sys.executable,
+        resolve_hardware(hardware, smoke=False),
+        tuple(name.strip() for name in metrics.split(",")) if metrics is not None else (),
+        find_orch_cache() / "scores",
+    )
+    if problems := find_problems(request):
+        raise click.UsageError("; ".join(f"{item.message} ({item.hint})" for item in problems))
+    result = evaluate(request, output.absolute() if output else None, tell)
+    return Result(result, [*format_evaluation(result), *([f"kept:  {output}"] if output else [])])
+
+
+def format_evaluation(result: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the means of every model, each model's comparison with the first, and what to beware of."""
+    from orchestrator.evaluation.measures import display_name
+    from orchestrator.evaluation.metrics import describe_cut
+    from orchestrator.report.wording import figure, interval, measured_on, p_value, signed
+
+    yield measured_on(result)
+    for system in result["systems"]:
+        means = "  ".join(f"{display_name(name)} {figure(system['means'][name])}" for name in result["metrics"])
+        yield f"  {means}  {system['label']}"
+    for row in result["comparisons"]:
+        if row["metric"] == result["headline"]["metric"]:
+            evidence = f"{signed(row['difference'])} {interval(row['low'], row['high'])}, {p_value(row['p'])}"
+            words = f"{row['verdict']}, {display_name(row['metric'])} {evidence}"
+            yield f"{row['system']} against {row['baseline']}: {words}"
+    for missing in result["gaps"]:
+        yield f"caution: {missing}"
+    for system in result["systems"]:
+        if system["constant"]:
+            yield f"caution: {system['id']} gives everything the same score"
+    for system in result["systems"]:
+        if cut := describe_cut(system.get("scoring") or {}):
+            yield f"caution: {system['id']}: {cut}"
+    if without := result["eval"].get("queries_without_relevant"):
+        yield f"caution: {without} of {result['eval']['units']} queries have no relevant document: they count 0"
+
+
+@click.command("predict")
+@run_argument
+@click.option("-q", "--query", "queries", multiple=True, help="A query; may be repeated.")
+@click.option("-d", "--document", "documents", multiple=True, help="A document; may be repeated.")
+@click.option("-p", "--prompt", "prompts", multiple=True, help="What an LLM is asked; may be repeated.")
+@click.option("--vectors", is_flag=True, help="An embedding model's vectors instead of similarities.")
+@trust_code_option
+@trust_run_option
+@runs_option
+@prints("predict")
+def predict_command(
+    run: str,
+    queries: tuple[str, ...],
+    documents: tuple[str, ...],
+    prompts: tuple[str, ...],
+    vectors: bool,
+    trust_remote_code: bool,
+    trust_run: bool,
+    runs: Path,
+) -> Result:
+    """Ask RUN's packaged model: scores of a reranker, similarities of an embedding model, answers of an LLM.
+
+    Without options, rows are read from stdin as JSON Lines: {"query": …, "document": …} for a reranker, {"query": …}
+    and {"document": …} for an embedding model, {"prompt": …} for an LLM.
+    """
+    from orchestrator.serving.artefact import find_artefact, require_artefact_loads, require_trusted_code
+    from orchestrator.serving.predict import ask_model, read_rows
+
+    artefact = find_artefact(run, runs, trust_remote_code=trust_remote_code, trust_run=trust_run)
+    kind = artefact.kind
+    if vectors and kind != "embedding":
+        raise click.UsageError("--vectors is for embedding models")
+    if queries or documents or prompts:
+        rows = _build_rows(kind, queries, documents, prompts, vectors=vectors)
+    else:
+        rows = read_rows(kind, sys.stdin)
+    require_trusted_code(artefact, is_run_anyway=False)
+    require_artefact_loads(artefact)
+    answers = ask_model(artefact, rows, vectors=vectors, tell=lambda text: say(f"caution: {text}", err=True))
+    if kind != "chat" and queries and not vectors:
+        order = {query: place for place, query in enumerate(dict.fromkeys(queries))}
+        answers.sort(key=lambda row: (order[row["query"]], -float(row["score"])))
+    return Result(answers, lambda: show_answers(kind, rows, answers, vectors=vectors))
+
+
+def _build_rows(
+    kind: str, queries: tuple[str, ...], documents: tuple[str, ...], prompts: tuple[str, ...], *, vectors: bool
+) -> list[dict[str, Any]]:
+    """Return what the options ask. Raises UsageError for those that the kind of model does not take."""
+    if kind == "chat":
+        if queries or documents or not prompts:
+            raise click.UsageError("an LLM is asked with --prompt")
+        return [{"prompt": prompt} for prompt in prompts]
+    if prompts:
+        raise click.UsageError("--prompt is for LLMs; give --query and --document")
+    if not vectors and not documents:
+        raise click.UsageError("give at least one --document")
+    if not vectors and not queries:
+        raise click.UsageError("give at least one --query")
+    if kind == "embedding":
+        return [*({"query": text} for text in queries), *({"document": text} for text in documents)]
+    return [{"query": query, "document": document} for query in queries for document in documents]
+
+
+def show_answers(kind: str, rows: list[dict[str, Any]], answers: list[dict[str, Any]], *, vectors: bool) -> None:
+    """Print answers as data: a line of JSON a vector, an answer a prompt, a score a document under its query."""
+    if vectors:
+        for answer in answers:
+            print_data(answer, indent=None)
+    elif kind == "chat":
+        for row, answer in zip(rows, answers, strict=True):
+            if len(rows) > 1:
+                hand_on(row.get("prompt") or row["messages"][-1]["content"], bold=True)
+            hand_on(answer["answer"])
+    else:
+        several = len({row["query"] for row in answers}) > 1
+        for query, found in groupby(answers, key=lambda row: row["query"]):
+            if several:
+                hand_on(query, bold=True)
+            for row in found:
+                hand_on(f"{float(row['score']):10.4f}  {row['document']}")
+
+
+@click.command("serve")
+@run_argument
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
+@click.option("--backend", type=click.Choice(["auto", "vllm", "swift"]), default="auto", show_default=True)
+@click.option("--python", help="The Python that has the server (default: the run's own).")
+@click.option("--dry-run", is_flag=True, help="Print the server's command; start nothing.")
+@click.option("--check", is_flag=True, help="Start it on a free port, compare it with scoring.json, stop it.")
+@click.option("--timeout", "timeout_s", type=float, default=600.0, show_default=True, help="Seconds to wait for it.")
+@trust_code_option
+@trust_run_option
+@runs_option
+@prints("serve")
+def serve_command(
+    run: str,
+    host: str,
+    port: int,
+    backend: str,
+    python: str | None,
+    dry_run: bool,
+    check: bool,
+    timeout_s: float,
+    trust_remote_code: bool,
+    trust_run: bool,
+    runs: Path,
+    as_json: bool,
+) -> Result:
+    """Serve RUN's packaged model (or a packaged folder) over HTTP until Ctrl-C, with vLLM or else ms-swift.
+
+    An API key is taken from the environment variable ORCH_API_KEY. Exit code 6: --check found other numbers.
+    """
+    from orchestrator.backends.render import format_command
+    from orchestrator.serving import check as serving
+    from orchestrator.serving import server
+    from orchestrator.serving.artefact import find_artefact, require_artefact_loads, require_trusted_code
+
+    if as_json and not (dry_run or check):
+        raise click.UsageError("--json goes with --dry-run or --check: a server's log is no JSON")
+    named = _require_python(python) if python is not None else None
+    trust = {"trust_remote_code": trust_remote_code, "trust_run": trust_run}
+    artefact = find_artefact(run, runs, named, **trust, is_only_read=dry_run)
+    require_trusted_code(artefact, is_run_anyway=True)
+    key = os.environ.get(server.KEY_VARIABLE) or None
+    versions = server.find_server_versions(artefact.python, may_run=not dry_run)
+    chosen = server.choose_backend(backend, artefact, versions, dry_run=dry_run)
+    is_checked = check and not dry_run
+    address = server.Address("127.0.0.1", server.find_free_port()) if is_checked else server.Address(host, port)
+    if not is_checked and host not in server.LOOPBACK and not key:
+        tell(f"{host} is reached from other machines and there is no API key: set ORCH_API_KEY, or put a gateway in "
+             "front")  # fmt: skip
+    # a name that no other server has: what answers on the port must be ours
+    name = f"{artefact.name}-{os.getpid()}" if is_checked else artefact.name
+    command = server.build_command(chosen, artefact, address, name=name, with_key=bool(key))
+    data = {
+        "model": str(artefact.folder), "name": artefact.name, "kind": artefact.kind, "backend": chosen,
+        "host": address.host, "port": address.port, "argv": command.argv,
+    }  # fmt: skip
+    if dry_run:
+        return Result({**data, "env": dict(command.env)}, lambda: hand_on(str(format_command(command))))
+    require_artefact_loads(artefact)
+    if not check:
+        serving.serve(artefact, chosen, address, key, timeout_s=timeout_s, tell=tell)
+        return Result(None)
+    checked, seconds = serving.check_serving(
+        artefact, chosen, serving.Client(address.host, address.port, name, key), timeout_s=timeout_s, tell=tell
+    )
+
+    def show() -> None:
+        right = sum(row.passed for row in checked.rows)
+        summary = f"{right} of {len(checked.rows)} probes as measured (compared: {checked.scale})"
+        say_lines([*serving.format_table(checked), summary])
+        if not checked.passed:
+            say("    → serve it as docs/serving.md says, or package the run again", err=True)
+
+    data |= {"seconds_to_start": round(seconds, 1), "check": checked.to_json()}
+    return Result(data, show, 0 if checked.passed else StageFailedError.exit_code)
+
+
+def _require_python(python: str) -> str:
+    from orchestrator.machine.places import find_python
+
+    found = find_python(Path(), python)
+    if found is None:
+        raise PreflightError(f"--python: no such interpreter: {python}", hint="name the python of an environment")
+    return found
+
+
+@click.command("merge")
+@run_argument
+@click.option("--checkpoint", metavar="N|best|last", help="Which checkpoint (default: what the run itself merges).")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="A fresh folder (default: RUN/merged/NAME).")
+@click.option(
+    "--dtype", type=click.Choice(_DTYPES), default="auto", show_default=True, help="auto is the base model's own."
+)
+@click.option("--base", help="The base model of an adapter folder, where its adapter_config.json is out of date.")
+@click.option("--trust-remote-code", is_flag=True, help="Run Python code that an adapter's base model brings along.")
+@click.option("--allow-pickle", is_flag=True, help="Load pickled weights of an adapter's base, which may run code too.")
+@click.option("--test-prompt", metavar="TEXT", help="Try base with adapter and the merged model on it.")
+@trust_run_option
+@runs_option
+@prints("merge")
+def merge_command(
+    run: str,
+    checkpoint: str | None,
+    output: Path | None,
+    trust_run: bool,
+    runs: Path,
+    **options: Any,
+) -> Result:
+    """Merge a checkpoint of RUN (or an adapter folder) into a whole model, and compare it with base and adapter."""
+    from orchestrator.serving.merge import MergeOptions, merge_adapter, merge_checkpoint
+
+    asked = MergeOptions(**options)
+    if (Path(run) / "adapter_config.json").is_file():
+        if checkpoint:
+            raise click.UsageError("--checkpoint goes with a run; an adapter folder is one checkpoint")
+        if output is None:
+            raise click.UsageError("an adapter needs -o: the folder for the merged model")
+        result = merge_adapter(Path(run).resolve(), output.absolute(), asked)
+    else:
+        if asked.base:
+            raise click.UsageError("--base goes with an adapter folder; a run knows its base model")
+        if asked.trust_remote_code or asked.allow_pickle:
+            option = "--trust-remote-code" if asked.trust_remote_code else "--allow-pickle"
+            raise click.UsageError(f"{option} goes with an adapter folder; a run's recipe says it")
+        result = merge_checkpoint(run, runs, checkpoint, output, asked, trust_run=trust_run, tell=tell)
+    return Result(result, _merge_lines(result))
+
+
+def _merge_lines(result: Mapping[str, Any]) -> Iterator[str]:
+    yield f"merged: {result['out']}  ({result['dtype']})"
+    yield f"as base and adapter: at most {result['max_difference']:.2g} apart, allowed {result['tolerance']:.2g}"
+    if test := result.get("test"):
+        adapter, merged = (
+            answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
+            for answer in (test["adapter"], test["merged"])
+        )
+        yield f"the test prompt, base and adapter: {adapter}"
+        yield f"the test prompt, merged:           {merged}"
