@@ -22,8 +22,6 @@ from orchestrator.cli.options import (
     scores_as_labels_option,
 )
 from orchestrator.cli.output import print_json
-from orchestrator.cli.teacher_commands import data_mine_command, data_score_command
-from orchestrator.data.reshape import Reshaping
 from orchestrator.machine.terminal import say
 from orchestrator.recipe.registry import TOOLS
 
@@ -31,10 +29,26 @@ KINDS = ("group", "labelled", "pair", "chat")
 FORMS = ("csv", "tsv", "parquet", "json", "jsonl", "sharegpt", "alpaca", "swift3", "lists", "passages")
 RANKING_OPTIONS = ("relevant_from", "labels_as_scores", "drop_queries_without_both")
 RESHAPING_OPTIONS = (*RANKING_OPTIONS, "scores_as_labels", "drop_keys", "drop_scores", "min_label", "max_label")
+MODEL_COMMANDS = ("score", "mine")  # in teacher_commands.py
 TASKS = ("reranker", "embedding", "pairs", "sft")
 
 
-@click.group("data")
+class _DataGroup(click.Group):
+    """A group that imports the commands which start a model when they are used: the others stay fast."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), *MODEL_COMMANDS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in MODEL_COMMANDS:
+            return super().get_command(ctx, cmd_name)
+        from orchestrator.cli import teacher_commands
+
+        command: click.Command = getattr(teacher_commands, f"data_{cmd_name}_command")
+        return command
+
+
+@click.group("data", cls=_DataGroup)
 def data_command() -> None:
     """Check, split and convert data files, and write samples."""
 
@@ -74,7 +88,6 @@ def data_check_command(
     **options: Any,
 ) -> None:
     """Check FILES as training data: bad rows, duplicates, leaks, lengths. Exit code 3 when they must not be used."""
-    from orchestrator.backends import BACKENDS
     from orchestrator.data.check import check_files
     from orchestrator.data.describe import describe_report
     from orchestrator.data.tokens import LengthBudget
@@ -86,6 +99,8 @@ def data_check_command(
         raise click.BadParameter("it says the kind of the rows already", param_hint="--backend")
     budget = LengthBudget(query_max_len, passage_max_len) if tokenizer else None
     if backend:
+        from orchestrator.backends import BACKENDS
+
         options |= {"kind": BACKENDS[backend].kind, "needs_negatives": BACKENDS[backend].needs_negatives}
     report = check_files(files, eval_paths=eval_files, tokenizer=tokenizer, budget=budget, **options)
     if report.problems and not as_json:
@@ -219,8 +234,8 @@ def data_convert_command(
         say(f"{found.queries} queries{left_out}{repeated}")
 
 
-def build_reshaping(to: Literal["jsonl", "pointwise", "hits", "ranking"], **options: Any) -> Reshaping | None:
-    """Return what `--to` and its options ask for, None for rows that keep their form.
+def build_reshaping(to: Literal["jsonl", "pointwise", "hits", "ranking"], **options: Any) -> Any:
+    """Return the Reshaping that `--to` and its options ask for, None for rows that keep their form.
 
     Raises BadParameter where an option has no meaning for the form.
     """
@@ -260,8 +275,3 @@ def data_sample_command(task: str, count: int, language: str, seed: int, output:
         print_json("data sample", {"output": str(output), "rows": count, "task": task})
         return
     say(f"{output}: {count} sample rows; they show that a run works, and say nothing about your data")
-
-
-# Commands of `orch data` that live in modules of their own:
-data_command.add_command(data_score_command)
-data_command.add_command(data_mine_command)
