@@ -5,11 +5,20 @@ from __future__ import annotations
 import json
 import struct
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from typing import IO
 
-from orchestrator.data.digests import DIGEST_BYTES, NORMALISED, DigestMap, digest, document_key, loose_key, query_key
+from orchestrator.data.digests import (
+    DIGEST_BYTES,
+    NORMALISED,
+    DigestMap,
+    DigestSet,
+    digest,
+    document_key,
+    loose_key,
+    query_key,
+)
 from orchestrator.data.reasons import Fault
 from orchestrator.data.rows.records import LabelledGroup, RankingGroup, Record, ScoredPair, merge_groups
 from orchestrator.data.rows.texts import build_fault, quote
@@ -178,3 +187,41 @@ def _judged(record: RankingGroup | LabelledGroup | ScoredPair) -> Iterator[tuple
 def _name_rule(known: int, number: int) -> str:
     """Return what to say of the rule by which two mentions of a document are one: nothing where their texts agree."""
     return "" if known == number ^ 1 else f" ({NORMALISED})"
+
+
+class EarlierRows:
+    """Finds rows that were said before, and documents that a query has on both sides.
+
+    Only a query that comes again makes its rows comparable: of its first row nothing is kept but where it stands, and
+    it is read again when the second one comes. That takes 36 to 72 bytes, where digests of all its documents would take
+    that much each, and most of the pass's time.
+    """
+
+    def __init__(self) -> None:
+        self._spots = DigestMap()  # of each query that one row has so far, where that stands; 0: its rows are known
+        self._rows = DigestSet()
+        self._sides = KnownSides()
+
+    def take(self, record: Record, spot: int | None, reread: Callable[[int], Record | None]) -> Record | Fault | None:
+        """Return the record, None where an earlier row said the same, or the fault of a document on both sides.
+
+        `spot` is from where `reread` reads the record again; None: it cannot be, or must be compared with itself.
+        """
+        if not isinstance(record, RankingGroup | ScoredPair):
+            return record if self._rows.add(digest(record.identity)) else None
+        key = digest((loose_key(record.split_text),))
+        earlier = self._spots.get(key)
+        if earlier is None:
+            self._spots.put(key, spot or 0)
+            if spot:
+                return record
+        elif earlier:
+            self._spots.change(key, 0)
+            if first := reread(earlier):
+                self._note(first)
+        return self._note(record)
+
+    def _note(self, record: Record) -> Record | Fault | None:
+        if not self._rows.add(digest(record.identity)):
+            return None
+        return self._sides.take(record) or record

@@ -5,22 +5,24 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from orchestrator.data.digests import DIGEST_BYTES, NORMALISED, DigestSet, digest, document_key, loose_key, query_key
+from orchestrator.data.digests import NORMALISED, DigestSet, digest, document_key, loose_key, query_key
 from orchestrator.data.fit import LossFit, explain_unmeasurable
 from orchestrator.data.in_batch import InBatchNegatives
 from orchestrator.data.ledger import Findings, InputFile, Ledger
 from orchestrator.data.reading.json_rows import Row
-from orchestrator.data.reading.readers import open_source, require_readable, show_path
+from orchestrator.data.reading.readers import Source, open_source, require_readable, show_path
 from orchestrator.data.reading.tabular import DELIMITERS
 from orchestrator.data.reasons import REASONS, Fault, problem_of, refuse
 from orchestrator.data.request import Request
 from orchestrator.data.rows.checks import Accepted, check_row
-from orchestrator.data.rows.records import Chat, LabelledGroup, Record
+from orchestrator.data.rows.records import Chat, LabelledGroup, Record, ScoredPair
 from orchestrator.data.rows.texts import build_fault, quote
 from orchestrator.data.rows.unread import UnreadTexts
 from orchestrator.data.sides import (
@@ -42,6 +44,8 @@ from orchestrator.errors import Problem, Where
 STATS_VERSION = 1
 _PROGRESS_EVERY_S = 1.0
 _SPOOL_BYTES = 16 << 20
+_OFFSET_BITS = 48  # of where a row stands; the bits above are the number of its file
+_OFFSETS = (1 << _OFFSET_BITS) - 1
 
 
 def gather(
@@ -89,16 +93,17 @@ class _Pass:
         self.in_batch = InBatchNegatives() if has_batch else None
         self.eval_rules = replace(request.rules, needs_scores=False)  # the teacher scores training files only
         self.samples = Samples()
+        self.sources: list[tuple[Source, str]] = []  # those that were opened so far
         self.unread = UnreadTexts()
         self.unseen_columns = set(request.rules.columns.values())
         self.label_sources = {"train": LabelSources(), "eval": LabelSources()}  # by the files, not by the split
         # Of each text what `loose_key` says, and beside it the exact text: it tells which rule found a leak.
         self.eval_queries, self.exact_eval_queries = DigestSet(), DigestSet()
-        self.eval_answers, self.exact_eval_answers = DigestSet(), DigestSet()
+        # Only their number is told, so that a hash of 64 bits will do.
+        self.eval_answers, self.exact_eval_answers, self.eval_questions = set[int](), set[int](), set[int]()
         self.loose_leaks = 0
         # Where one file is split, a train text may come before its eval twin: it is looked up at the end.
-        self.train_answers, self.exact_train_answers = bytearray(), bytearray()
-        self.train_questions = bytearray()
+        self.train_answers, self.exact_train_answers, self.train_questions = array("q"), array("q"), array("q")
         self.on_progress = on_progress
         self.bytes_done = 0
         self.bytes_total = 0
@@ -157,6 +162,7 @@ class _Pass:
         for path in paths:
             shown, name = show_path(path), show_path(path.name)
             source = open_source(path, on_bytes=self._report)
+            self.sources.append((source, name))
             numeric_text = source.ending in DELIMITERS
             for row in source.rows():
                 side.tally.rows_in += 1
@@ -182,7 +188,7 @@ class _Pass:
         self.unread.note(checked.unread, path, row.line)
         if checked.unknown_keys:
             self.findings.warn_unknown_keys(checked.unknown_keys, place)
-        record = self._find_new(checked, side)
+        record = self._find_new(checked, side, row)
         if isinstance(record, Fault):
             self._drop_bad(side, path, row.line, record)
             return None
@@ -200,16 +206,25 @@ class _Pass:
         self._warn_repeats(checked, known, place)
         return record
 
-    def _find_new(self, checked: Accepted, side: Side) -> Record | Fault | None:
+    def _find_new(self, checked: Accepted, side: Side, row: Row) -> Record | Fault | None:
         """Return a row's record, of a labelled one what is new in it; None where an earlier row has said it all."""
-        record: Record | Fault | None = checked.record
+        record = checked.record
         if isinstance(record, LabelledGroup):
-            record = side.labels.take(record)
-        elif not side.seen.add(digest(checked.record.identity)):
-            return None
-        if record is None or isinstance(record, Fault):
-            return record
-        return side.sides.take(record) or record
+            new = side.labels.take(record)
+            return (side.sides.take(new) or new) if isinstance(new, LabelledGroup) else new
+        is_plain = checked.has_distinct_documents or isinstance(record, ScoredPair)
+        spot = None
+        if is_plain and row.offset is not None:
+            spot = (len(self.sources) << _OFFSET_BITS) + row.offset  # never 0: sources count from 1
+        return side.earlier.take(record, spot, partial(self._reread, side))
+
+    def _reread(self, side: Side, spot: int) -> Record | None:
+        """Return the record of an earlier row, None where its file has changed meanwhile."""
+        source, name = self.sources[(spot >> _OFFSET_BITS) - 1]
+        row = source.reread(spot & _OFFSETS)
+        rules = self.eval_rules if side is self.eval else self.request.rules
+        checked = check_row(row.value, source=name, line=0, rules=rules) if row else None
+        return checked.record if isinstance(checked, Accepted) else None
 
     def _drop_bad(self, side: Side, path: str, line: int, fault: Fault) -> None:
         self.findings.drop(side.tally, path, line, fault.code, fault.message)
@@ -239,6 +254,8 @@ class _Pass:
 
     def _take_eval(self, path: str, record: Record) -> None:
         self.eval_queries.add(_loose_digest(record.split_text))
+        if isinstance(record, Chat):
+            self.eval_questions.add(hash(loose_key(record.split_text)))
         self.exact_eval_queries.add(_query_digest(record.split_text))
         self._offer(self.eval, path, record)
 
@@ -341,15 +358,15 @@ class _Pass:
         """Take down the texts of a kept record that must not be on the other side too."""
         if side is self.eval:
             for text in record.answers:
-                self.eval_answers.add(_loose_digest(text))
-                self.exact_eval_answers.add(_document_digest(text))
+                self.eval_answers.add(hash(loose_key(text)))
+                self.exact_eval_answers.add(hash(document_key(text)))
         elif side is self.train and self.has_eval:
             for text in record.answers:
-                self.train_answers += _loose_digest(text)
-                self.exact_train_answers += _document_digest(text)
+                self.train_answers.append(hash(loose_key(text)))
+                self.exact_train_answers.append(hash(document_key(text)))
             if self.cuts.eval is not None and isinstance(record, Chat):  # with an eval file they are leaks: _is_leak
                 for text in record.earlier_questions:
-                    self.train_questions += _loose_digest(text)
+                    self.train_questions.append(hash(loose_key(text)))
 
     @property
     def _drops_long(self) -> bool:
@@ -423,7 +440,7 @@ class _Pass:
             if loose := shared - _count_shared(self.exact_train_answers, self.exact_eval_answers):
                 message += f", {loose} of them {NORMALISED}"
             self.findings.warn("document-also-in-eval", message, count=shared)
-        if shared := _count_shared(self.train_questions, self.eval_queries):
+        if shared := _count_shared(self.train_questions, self.eval_questions):
             message = "earlier answers of training conversations that the eval set asks for, after the same turns: {n}"
             self.findings.warn("answer-also-in-eval", message, count=shared)
 
@@ -468,10 +485,6 @@ def _cut_for(ratio: float | None) -> int | None:
     return None if ratio is None else cut_for(ratio)
 
 
-def _document_digest(text: str) -> bytes:
-    return digest((document_key(text),))
-
-
 def _query_digest(text: str) -> bytes:
     return digest((query_key(text),))
 
@@ -480,9 +493,8 @@ def _loose_digest(text: str) -> bytes:
     return digest((loose_key(text),))
 
 
-def _count_shared(digests: bytearray, others: DigestSet) -> int:
-    places = range(0, len(digests), DIGEST_BYTES)
-    return sum(bytes(digests[place : place + DIGEST_BYTES]) in others for place in places)
+def _count_shared(hashes: Iterable[int], others: Collection[int]) -> int:
+    return sum(one in others for one in hashes)
 
 
 def _refuse_same_file(request: Request) -> None:

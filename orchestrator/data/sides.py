@@ -13,8 +13,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Any
 
-from orchestrator.data.digests import DigestSet, loose_key
-from orchestrator.data.earlier_rows import KnownLabels, KnownSides, Merger
+from orchestrator.data.digests import loose_key
+from orchestrator.data.earlier_rows import EarlierRows, KnownLabels, KnownSides, Merger
 from orchestrator.data.fit import LossFit
 from orchestrator.data.ledger import Findings, SideTally
 from orchestrator.data.reasons import problem_of
@@ -168,9 +168,9 @@ class Side:
         """Start empty; of the records beyond `limit` none is kept, and the others go to `sink`."""
         self.tally = SideTally(name)
         self.fit = fit
-        self.seen = DigestSet()
         self.labels = KnownLabels()
         self.sides = KnownSides()
+        self.earlier = EarlierRows()
         self.merger: Merger | None = None
         self.prompts = _Some()
         self.scores = _Some()

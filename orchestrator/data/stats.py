@@ -83,9 +83,17 @@ class SideStatistics:
             self._scores.add((record.score,))
         elif isinstance(record, Chat):
             self._systems += record.messages[0].role == "system"
-        self._scripts.update(map(find_script, record.texts))
+        self._count_scripts(record.texts)
         if self.tokens and measured:
             self.tokens.add(measured)
+
+    def _count_scripts(self, texts: Sequence[str]) -> None:
+        if "".join([text[:_SCRIPT_SAMPLE_CHARS] for text in texts]).isascii():
+            first = "".join([text[:1] for text in texts])
+            if first.isalpha() and len(first) == len(texts):  # as most English rows are
+                self._scripts["latin"] += len(texts)
+                return
+        self._scripts.update(map(find_script, texts))
 
     def leave_out(self, code: str) -> None:
         """Count one group that is not kept because nothing can be learnt from it."""
@@ -346,6 +354,7 @@ def _plural(part: str) -> str:
 
 _SCRIPT_SAMPLE_CHARS = 32
 _ASCII_LETTER = re.compile("[A-Za-z]")
+_HAN = re.compile("[\u4e00-\u9fef]+")
 _SCRIPT_NAMES = {"cjk": "han", "hiragana": "kana", "katakana": "kana", "halfwidth": "kana", "fullwidth": "latin"}
 
 
@@ -369,6 +378,8 @@ def find_script(text: str) -> str:
     sample = text[:_SCRIPT_SAMPLE_CHARS]
     if sample.isascii():
         return "latin" if _ASCII_LETTER.search(sample) else "none"
+    if 2 * sum(map(len, _HAN.findall(sample))) > len(sample):
+        return "han"
     counts = Counter(map(_SCRIPT_OF.__getitem__, sample))
     del counts[""]
     return max(sorted(counts), key=counts.__getitem__) if counts else "none"

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.data.digests import _INVISIBLE, DigestSet, digest, document_key, loose_key, query_key
+from orchestrator.data.digests import (
+    _INVISIBLE,
+    DigestMap,
+    DigestSet,
+    are_distinct,
+    digest,
+    document_key,
+    loose_key,
+    query_key,
+)
 
 
 @pytest.mark.parametrize("other", ["WHAT is  it?", " what is it?\n", "what\u00a0is\u3000it?"])
@@ -37,6 +46,17 @@ def test_the_fast_ways_to_a_loose_key_lead_to_the_same(text):
     assert loose_key(text) == " ".join(unicodedata.normalize("NFKC", folded).split())
 
 
+@given(
+    st.lists(
+        st.text(st.sampled_from("aAＡeé\u0301 \u3000\u200b。中\u00ad\n")) | st.text("ab ", min_size=28, max_size=36)
+    ),
+    st.text("ab中 ", min_size=25, max_size=34),
+)
+def test_texts_are_told_apart_as_their_loose_keys_are(texts, start):
+    for found in (texts, [start + text for text in texts], [start, f" {start}", f"{start}\u0301", *texts]):
+        assert are_distinct(found) == (len(set(map(loose_key, found))) == len(found))
+
+
 def test_a_digest_tells_where_one_text_ends_and_the_next_begins():
     assert digest(["ab", "c"]) != digest(["a", "bc"])
     assert digest(["a"]) != digest(["a", ""])
@@ -63,3 +83,18 @@ def test_a_digest_set_keeps_its_members_while_it_grows():
     assert all(found.add(key) for key in keys)
     assert all(key in found for key in keys)
     assert not any(found.add(key) for key in keys)
+
+
+@pytest.fixture(params=[0, 3, 1 << 16])
+def few(request, monkeypatch):
+    monkeypatch.setattr("orchestrator.data.digests._FEW", request.param)
+
+
+@pytest.mark.usefixtures("few")
+def test_a_digest_map_is_the_same_in_a_dict_and_in_a_table():
+    found = DigestMap()
+    keys = [bytes(16), *(digest([str(number)]) for number in range(3000))]
+    assert [found.put(key, number) for number, key in enumerate(keys)] == list(range(3001))
+    found.change(keys[7], 1 << 63)
+    assert [found.put(key, 5) for key in keys[6:9]] == [6, 1 << 63, 8]
+    assert (len(found), found.get(b"x" * 16), keys[0] in found) == (3001, None, True)

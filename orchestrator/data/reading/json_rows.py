@@ -11,6 +11,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
+
 from orchestrator.data.reasons import REASONS, Fault, refuse
 from orchestrator.data.rows.shapes import list_columns
 from orchestrator.errors import DataError
@@ -28,14 +30,18 @@ class NotUtf8Error(Exception):
         self.raw = raw
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Row:
-    """One row of a file: its first line (from 1), its bytes as they stand there, and its JSON value or its fault."""
+    """One row of a file: its first line (from 1), its bytes as they stand there, and its JSON value or its fault.
+
+    `offset` is where it stands in a file of JSON Lines that `Source.reread` can read again, None elsewhere.
+    """
 
     line: int
     raw: bytes
     value: Any = None
     fault: Fault | None = None
+    offset: int | None = None
 
 
 class RowDecoder:
@@ -52,6 +58,25 @@ class RowDecoder:
             names = [name for name, _ in pairs]
             self._repeated.extend(name for name in found if names.count(name) > 1)
         return found
+
+    def decode_line(self, raw: bytes, line: int, offset: int | None = None) -> Row | None:
+        """Return the row that a line holds, None for an empty one. Raises NotUtf8Error."""
+        try:
+            value = _decode_json(raw)
+            if _count_strings(value) * 2 == _count_quotes(raw):  # else a key stands there twice: which, is told below
+                return Row(line, raw, value, None, offset)
+        except (ValueError, RecursionError):
+            pass
+        try:
+            text = raw.decode().removeprefix("\ufeff").strip(WHITESPACE)
+        except UnicodeDecodeError as error:
+            raise NotUtf8Error(line, f"byte {error.start + 1} of the line is not UTF-8", raw) from error
+        if not text:
+            return None
+        try:
+            return Row(line, raw, self.decode_all(text), self.find_fault(), offset)
+        except (ValueError, RecursionError) as error:
+            return Row(line, raw, fault=Fault("not-json", *describe_syntax(error, text)))
 
     def decode_at(self, text: str, start: int) -> tuple[Any, int]:
         """Return the value that begins at `start` and where it ends. Raises ValueError and RecursionError."""
@@ -72,6 +97,27 @@ class RowDecoder:
         if self._repeated:
             return _fault("duplicate-key", f"the key {json.dumps(self._repeated[0])} stands there twice")
         return None
+
+
+_decode_json = msgspec.json.Decoder().decode
+
+
+def _count_strings(value: Any) -> int:
+    """Return how many strings there are in a value, keys among them."""
+    kind = type(value)
+    if kind is list:
+        return len(value) if set(map(type, value)) == {str} else sum(map(_count_strings, value))
+    if kind is dict:
+        return len(value) + sum(map(_count_strings, value.values()))
+    return int(kind is str)
+
+
+def _count_quotes(raw: bytes) -> int:
+    """Return how many quotes begin or end a string in a line of JSON, -1 where that needs a closer look."""
+    quotes = raw.count(b'"')
+    if b"\\" not in raw:
+        return quotes
+    return -1 if b'\\\\"' in raw else quotes - raw.count(b'\\"')
 
 
 def _fault(code: str, message: str, hint: str | None = None) -> Fault:

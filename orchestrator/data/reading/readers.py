@@ -20,11 +20,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from orchestrator.data.reading.json_rows import (
-    WHITESPACE,
     NotUtf8Error,
     Row,
     RowDecoder,
-    describe_syntax,
     find_json_form,
     read_list,
     read_values,
@@ -32,7 +30,7 @@ from orchestrator.data.reading.json_rows import (
     unwrap,
 )
 from orchestrator.data.reading.tabular import DELIMITERS, read_arrow, read_delimited, read_parquet
-from orchestrator.data.reasons import Fault, refuse
+from orchestrator.data.reasons import refuse
 from orchestrator.errors import DataError
 
 COMPRESSED = (".gz", ".bz2", ".xz")
@@ -224,6 +222,7 @@ class Source:
         self._hash = hashlib.sha256()
         self._rows_key = rows_key
         self._sample = b""
+        self._text_start: int | None = None  # where the first line stands in the file, unless that is packed
 
     @property
     def sha256(self) -> str:
@@ -285,9 +284,11 @@ class Source:
         lines = 0
         at_start = True
         while chunk := stream.read(self._chunk_bytes):
+            text = chunk
             if at_start:
                 _refuse_binary(chunk, self.path)
-            text = chunk.removeprefix(_UTF8_BOM) if at_start else chunk
+                text = chunk.removeprefix(_UTF8_BOM)
+                self._text_start = len(chunk) - len(text) if isinstance(stream, io.BufferedReader) else None
             at_start = False
             if (place := text.find(b"\0")) >= 0:
                 line = lines + text.count(b"\n", 0, place) + 1
@@ -298,19 +299,21 @@ class Source:
 
     def _line_rows(self, first: bytes, chunks: Iterator[bytes]) -> Iterator[Row]:
         decoder = RowDecoder()
+        offset = self._text_start
         for line, raw in enumerate(split_lines(self.path, first, chunks), 1):
+            row = decoder.decode_line(raw, line, offset)
+            offset = None if offset is None else offset + len(raw) + 1
+            if row:
+                yield row
+
+    def reread(self, offset: int) -> Row | None:
+        """Return the row that stands at an offset, None where the file has changed meanwhile."""
+        with self.path.open("rb") as stream:
+            stream.seek(offset)
             try:
-                text = raw.decode().removeprefix("\ufeff").strip(WHITESPACE)
-            except UnicodeDecodeError as error:
-                raise NotUtf8Error(line, f"byte {error.start + 1} of the line is not UTF-8", raw) from error
-            if not text:
-                continue
-            try:
-                value = decoder.decode_all(text)
-            except (ValueError, RecursionError) as error:
-                yield Row(line, raw, fault=Fault("not-json", *describe_syntax(error, text)))
-            else:
-                yield Row(line, raw, value, decoder.find_fault())
+                return RowDecoder().decode_line(stream.readline().removesuffix(b"\n"), 0, offset)
+            except NotUtf8Error:
+                return None
 
 
 def open_source(

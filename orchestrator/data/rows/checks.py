@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.data.digests import document_key
+from orchestrator.data.digests import are_distinct, document_key
 from orchestrator.data.reasons import Fault
 from orchestrator.data.rows.loss_marks import leave_out_marks, names_mark
 from orchestrator.data.rows.nearest import explain_no_negatives, explain_unknown
@@ -33,10 +33,12 @@ from orchestrator.data.rows.shapes import (
     read_scores_as_labels,
 )
 from orchestrator.data.rows.texts import (
+    LONGEST_INVISIBLE,
     BadRowError,
     bad_row,
     find_surrogate,
     is_blank,
+    is_encodable,
     is_finite_number,
     name_type,
     quote,
@@ -77,10 +79,11 @@ class RowRules:
         return (self.min_label, self.max_label) != (0, 1)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Accepted:
     """A good row's record, and what about it is worth a warning; `is_sample`: `orch data sample` wrote it.
 
+    `has_distinct_documents`: no two of its documents have one `loose_key` (False: nobody has looked).
     `left_out_turns` followed the last answer of a conversation that is learnt; `row` is the row in canonical names;
     `unread` are those of the unknown keys that hold texts.
     """
@@ -94,6 +97,7 @@ class Accepted:
     is_sample: bool = False
     row: Mapping[str, Any] = field(default_factory=dict)
     unread: tuple[UnreadText, ...] = ()
+    has_distinct_documents: bool = False
 
 
 _ANY_GROUP = RowRules()
@@ -106,19 +110,49 @@ def check_row(
 
     `numeric_text`: numbers may be given as text, as in a .csv, where all cells are text.
     """
+    if rules.kind == "group" and not rules.columns and (good := _accept_good_group(value, source, line, rules)):
+        return good
     try:
         row = _normalise(value, rules)
         fields = _read_row(row, rules)
         found = _CHECKS[rules.kind](_Place(source, line, rules, numeric_text), fields)
-        found = replace(found, unknown_keys=fields.unknown_keys, is_sample=row.get(SAMPLE_KEY) is True, row=row)
+        found.unknown_keys, found.is_sample, found.row = fields.unknown_keys, row.get(SAMPLE_KEY) is True, row
     except BadRowError as error:
         return error.fault
     replaced = [new for new in rules.columns if new in value and new not in rules.columns.values()]
     if not (found.unknown_keys or replaced):
         return found
-    unread = _find_unread(value, found, replaced, rules)
-    named = {one.name for one in unread}
-    return replace(found, unknown_keys=tuple(name for name in found.unknown_keys if name not in named), unread=unread)
+    found.unread = _find_unread(value, found, replaced, rules)
+    named = {one.name for one in found.unread}
+    found.unknown_keys = tuple(name for name in found.unknown_keys if name not in named)
+    return found
+
+
+_GOOD_KEYS = {"query", "pos", "neg"}
+_TEXTS_ONLY = {str}
+
+
+def _accept_good_group(row: Any, source: str, line: int, rules: RowRules) -> Accepted | None:
+    """Accept a ranking row that holds these keys and good texts alone, as most do; None: it must be looked at closely.
+
+    This is what the careful checks would find, in a fifth of their time.
+    """
+    if type(row) is not dict or not row.keys() <= _GOOD_KEYS or rules.needs_scores:
+        return None
+    query, pos, neg = row.get("query"), row.get("pos"), row.get("neg", [])
+    if type(query) is not str or type(pos) is not list or type(neg) is not list or not pos:
+        return None
+    documents = [*pos, *neg]
+    if set(map(type, documents)) != _TEXTS_ONLY or (rules.needs_negatives and not neg):
+        return None
+    for text in (query, *documents):
+        if text.isspace() or (len(text) <= LONGEST_INVISIBLE and is_blank(text)):
+            return None
+        if not (text.isascii() or is_encodable(text)):
+            return None
+    if not are_distinct(documents):
+        return None
+    return Accepted(RankingGroup(query, tuple(pos), tuple(neg), source, line), has_distinct_documents=True)
 
 
 def _find_unread(value: Row, found: Accepted, replaced: list[str], rules: RowRules) -> tuple[UnreadText, ...]:
@@ -183,12 +217,9 @@ def find_split_text(value: Any, columns: Mapping[str, str]) -> str | Fault:
             text, name = row[named[0]], f'"{named[0]}"'
         elif shape := shape or find_shape(row, "group"):
             fields = read_fields(row, shape)
-            key = "text1" if shape.kind == "pair" else "query"
-            text, name = (
-                (_find_question(fields), '"messages"')
-                if shape.kind == "chat"
-                else (fields.values[key], fields.name(key))
-            )
+            text, name = fields.values.get("query", fields.values.get("text1")), fields.name("query")
+            if shape.kind == "chat":
+                text, name = _find_question(fields), '"messages"'
         else:
             return explain_unknown(row, None)
         _require_texts([(name, text, "empty-query")])

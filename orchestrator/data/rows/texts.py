@@ -22,7 +22,7 @@ _TYPE_NAMES: dict[type, str] = {
     type(None): "null",
 }
 _INVISIBLE = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
-_LONGEST_INVISIBLE = 32
+LONGEST_INVISIBLE = 32
 LONGEST_QUOTE = 40
 
 
@@ -64,7 +64,7 @@ def is_blank(text: str) -> bool:
     """Whether a text shows nothing: white space, or only invisible characters such as a zero-width space."""
     if not text or text.isspace():
         return True
-    if text.isascii() or len(text) > _LONGEST_INVISIBLE:
+    if text.isascii() or len(text) > LONGEST_INVISIBLE:
         return False
     return all(unicodedata.category(character) in _INVISIBLE for character in text)
 
@@ -98,6 +98,15 @@ def read_number(value: Any) -> Any:
     if not math.isfinite(number):
         return value
     return int(number) if number.is_integer() and not {"."} & set(word) else number
+
+
+def is_encodable(text: str) -> bool:
+    """Whether UTF-8 can hold a text: it has no half of a UTF-16 pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def find_surrogate(texts: Iterable[tuple[str, str]]) -> Fault | None:

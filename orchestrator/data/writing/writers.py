@@ -11,21 +11,47 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
+import msgspec
+
 from orchestrator.data.reasons import refuse
 from orchestrator.machine.files import create_part, remove_parts
 from orchestrator.machine.rundir import RunDir
 
 # Python's str.splitlines ends a line at these, and JSON leaves them as they are.
-_LINE_BREAKS = {character: f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"}
+_LINE_BREAKS = {character.encode(): f"\\u{ord(character):04x}".encode() for character in "\x85\u2028\u2029"}
 
 
 def format_line(row: dict[str, Any]) -> bytes:
-    """Return one line of JSON Lines, UTF-8, the same bytes for the same row."""
-    text = json.dumps(row, ensure_ascii=False, allow_nan=False)
-    for character, escaped in _LINE_BREAKS.items():
-        if character in text:
-            text = text.replace(character, escaped)
-    return text.encode() + b"\n"
+    """Return one line of JSON Lines, UTF-8, the same bytes for the same row.
+
+    It is written as Python's json.dumps does, which takes ten times as long where there are no fractions.
+    """
+    if _has_fraction(row):  # 1e16, which is 1e+16 in Python
+        line = json.dumps(row, ensure_ascii=False, allow_nan=False).encode()
+    else:
+        line = msgspec.json.format(msgspec.json.encode(row), indent=0)
+    if not line.isascii():
+        for character, escaped in _LINE_BREAKS.items():
+            if character in line:
+                line = line.replace(character, escaped)
+    return line + b"\n"
+
+
+def _has_fraction(row: dict[str, Any]) -> bool:
+    waiting: list[Any] = [row]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list | tuple):
+            if not _PLAIN.issuperset(map(type, value)):
+                waiting.extend(value)
+        elif isinstance(value, dict):
+            waiting.extend(value.values())
+        elif type(value) not in _PLAIN:
+            return True
+    return False
+
+
+_PLAIN = {str, int, bool, type(None)}
 
 
 @dataclass
