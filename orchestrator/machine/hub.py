@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from http.client import HTTPResponse
 from pathlib import Path
-from urllib.request import Request
+from typing import TYPE_CHECKING
 
 from orchestrator.machine.places import find_cache_home
+
+if TYPE_CHECKING:  # they take longer to import than all of this room
+    from http.client import HTTPResponse
+    from urllib.request import Request
 
 _ENDPOINT = "https://huggingface.co"
 _TRUE = frozenset({"1", "true", "yes", "on"})  # ENV_VARS_TRUE_VALUES of huggingface_hub/constants.py

@@ -16,6 +16,7 @@ MOST_DEPTH = 100
 _MOST_DIGITS = 18
 MOST_SECONDS = 1e11  # what comes after the year 5138, or is NaN, is no time and no length of time
 _TIMES = frozenset({"t", "started", "finished", "seconds", "seen"})  # fields of records, in seconds
+_LONG_NUMBER = re.compile(rb"[0-9]{%d}" % _MOST_DIGITS)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 Record = TypeVar("Record")
@@ -32,6 +33,8 @@ def parse_json(text: str | bytes, *, constants: bool = False, surrogates: bool =
     UTF-16 pairs pass with `surrogates`: texts of data are replaced where they are shown.
     """
     try:
+        if (value := _decode_plain(text)) is not None:
+            return value
         if isinstance(text, bytes):
             text = text.decode("utf-8")
         refuse = None if constants else _refuse_constant
@@ -46,6 +49,19 @@ def parse_json(text: str | bytes, *, constants: bool = False, surrogates: bool =
         raise DamagedJsonError(f"it is not JSON: {error}") from None
     _require_usable(value, surrogates=surrogates)
     return value
+
+
+def _decode_plain(text: str | bytes) -> Any:
+    """Return the value of a text that is surely fit, as nearly all are; None where it must be looked at with care."""
+    import msgspec
+
+    try:
+        data = text if isinstance(text, bytes) else text.encode()
+        if data.count(b"[") + data.count(b"{") > MOST_DEPTH or _LONG_NUMBER.search(data):
+            return None
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeError):
+        return None
 
 
 def load_json(path: Path, *, constants: bool = False) -> Any:

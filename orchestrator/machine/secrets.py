@@ -70,6 +70,7 @@ _INVISIBLE = re.compile(
 )
 
 
+@lru_cache(maxsize=1024)
 def is_secret(name: str) -> bool:
     """Tell whether an environment variable of that name holds a secret, by the names that tools use."""
     return bool(_NAME.search(name)) and not _PLACE.search(name)

@@ -71,7 +71,8 @@ def print_data(value: Any, *, indent: int | None = 2) -> None:
 
 def say_lines(lines: Iterable[str], *, err: bool = False) -> None:
     """Print lines for people, cleaned, in one go."""
-    _write(_choose(err=err), "".join(f"{clean(line)}\n" for line in lines))
+    secrets = find_secret_values(os.environ)
+    _write(_choose(err=err), "".join(f"{make_legible(redact_text(line, secrets))}\n" for line in lines))
 
 
 def _choose(*, err: bool) -> IO[str]:

@@ -18,7 +18,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from orchestrator.backends.render import render_files
 from orchestrator.errors import RunFolderError, Where
 from orchestrator.machine.files import open_fresh, write_json, write_text
 from orchestrator.machine.hardware import Hardware
@@ -67,6 +66,8 @@ def write_run(plan: Plan, recipe_text: str, provenance: dict[str, Any]) -> RunDi
 
 
 def _write_all(run: RunDir, plan: Plan, recipe_text: str, provenance: dict[str, Any]) -> None:
+    from orchestrator.backends.render import render_files
+
     for file in render_files(plan):
         if file.path != run.plan_json.name:
             write_text(run.root / file.path, file.text)

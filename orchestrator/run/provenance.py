@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from orchestrator import __version__
-from orchestrator.backends.render import find_templates
 from orchestrator.machine.files import hash_path
 from orchestrator.machine.hardware import Hardware, find_memory
 from orchestrator.machine.packages import find_packages
@@ -44,6 +43,8 @@ def build_provenance(plan: Plan, hardware: Hardware, asked: Asked, *, may_run: b
     Without `may_run` no interpreter of the plan is started.
     `inputs` has the hash of everything that the plan's stages read from outside the run folder: data, models.
     """
+    from orchestrator.backends.render import find_templates
+
     recipe = asked.recipe.resolve()
     return {
         "version": PROVENANCE_VERSION,
