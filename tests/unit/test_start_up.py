@@ -1,0 +1,57 @@
+"""A command imports what it needs: what is slow to import stays out of those that do without."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from orchestrator.machine.rundir import RunDir
+from orchestrator.run.state import RunState, write_state
+
+# Each takes milliseconds, some of them seconds.
+HEAVY = {
+    "asyncio", "charset_normalizer", "huggingface_hub", "ir_measures", "jinja2", "matplotlib", "msgspec",
+    "multiprocessing", "numpy", "pandas", "psutil", "pyarrow", "pydantic", "python_calamine", "rich", "scipy", "sqlite3",
+    "ssl", "torch", "transformers", "yaml", "zstandard",
+}  # fmt: skip
+ROOMS = {"backends", "checks", "data", "evaluation", "plan", "report", "serving", "workers"}
+RECIPE = {"jinja2", "msgspec", "pydantic", "yaml"}
+ON_RECIPES = {"backends", "data", "evaluation", "plan"}
+MAY = {  # what each command may import of them
+    ("--help",): set(),
+    ("--version",): set(),
+    ("ls", "--runs", "{runs}"): {"msgspec"},
+    ("ls", "--json", "--runs", "{runs}"): {"msgspec"},
+    ("stop", "a", "--runs", "{runs}"): {"msgspec"},
+    ("render", "{recipe}", "--hardware", "cpu"): RECIPE | ON_RECIPES,
+    ("check", "{recipe}", "--hardware", "cpu"): RECIPE | ON_RECIPES | {"checks", "sqlite3", "ssl"},
+}
+SCRIPT = """
+import json, sys
+from orchestrator.cli import main
+try:
+    main(sys.argv[2:])
+except SystemExit as end:
+    code = end.code
+with open(sys.argv[1], "w") as stream:
+    json.dump([code, sorted(sys.modules)], stream)
+"""
+
+
+@pytest.mark.parametrize("argv", MAY, ids=" ".join)
+def test_a_command_imports_no_more_than_it_needs(argv, tmp_path, root):
+    run = RunDir(tmp_path / "runs" / "a")
+    run.root.mkdir(parents=True)
+    run.plan_json.write_text("{}")
+    write_state(run, RunState("done", 1.0))
+    words = [word.format(runs=tmp_path / "runs", recipe=root / "recipes" / "qwen3_reranker.yaml") for word in argv]
+    said = tmp_path / "said.json"
+    subprocess.run([sys.executable, "-c", SCRIPT, str(said), *words], check=True, capture_output=True, cwd=tmp_path)
+    code, modules = json.loads(said.read_text())
+    assert code in {0, None}
+    rooms = {name.split(".")[1] for name in modules if name.startswith("orchestrator.")}
+    found = {name for name in modules if name in HEAVY} | (rooms & ROOMS)
+    assert found <= MAY[argv]
