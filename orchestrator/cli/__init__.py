@@ -12,7 +12,7 @@ import click
 from orchestrator import __version__
 from orchestrator.cli import streams
 from orchestrator.errors import InterruptedRunError, OrchError
-from orchestrator.run.stopping import raise_on_stop_signals
+from orchestrator.run.interrupts import raise_on_stop_signals
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 # command: (module under orchestrator.cli, one line of help). Modules load when their command runs: help stays fast.

@@ -15,7 +15,7 @@ from orchestrator.machine import process
 from orchestrator.machine.files import open_to_append
 from orchestrator.machine.process import Child, Processes
 from orchestrator.machine.rundir import StageDir
-from orchestrator.run.stopping import Interrupts
+from orchestrator.run.interrupts import Interrupts
 
 POLL_S = 0.1
 WRITING_S = 2.0  # what one process may take to write its stacks and die

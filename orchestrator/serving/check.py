@@ -12,7 +12,7 @@ from typing import Any
 
 from orchestrator.errors import InterruptedRunError, RunFolderError, StageFailedError, Where
 from orchestrator.machine.json_files import load_json
-from orchestrator.run.stopping import Interrupts, counted_interrupts
+from orchestrator.run.interrupts import Interrupts, counted_interrupts
 from orchestrator.serving.artefact import Artefact
 from orchestrator.serving.server import (
     LOOPBACK,
