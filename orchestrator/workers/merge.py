@@ -27,7 +27,7 @@ from orchestrator.workers.merge_trial import (
     judge,
     observe,
 )
-from orchestrator.workers.reranker.scoring_spec import DTYPES
+from orchestrator.workers.specs import DTYPES
 from orchestrator.workers.tokenizer_files import copy_tokenizer, has_tokenizer, read_json
 from orchestrator.workers.weights import read_tensors, require_safetensors, require_sound, scan_weights
 from orchestrator.workers.whole_weights import NEW_HEAD, WORDS, require_whole

@@ -21,14 +21,13 @@ from typing import Any
 
 from orchestrator.workers.cut_texts import count_tokens
 from orchestrator.workers.embedding.model import Encoder, load_encoder
-from orchestrator.workers.embedding.spec import parse_spec
 from orchestrator.workers.environment import read_versions
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import read_object, read_rows, write_json, write_text
 from orchestrator.workers.model_identity import identify_model
 from orchestrator.workers.reranker.scoring import Scorer, choose_device
-from orchestrator.workers.reranker.scoring_spec import load_raw_spec
 from orchestrator.workers.score_pairs import Teacher
+from orchestrator.workers.specs import load_raw_spec, parse_embedding_spec
 
 # what the settings hold, by mine_hard_negatives' own names
 SETTINGS = (
@@ -186,7 +185,7 @@ def main(argv: list[str]) -> int:
     corpus = read_corpus(options.corpus)
     questions = read_questions(options.queries, len(corpus))
     raw = load_raw_spec(options.scoring)
-    spec = replace(parse_spec(raw, str(options.scoring)), batch_size=settings["batch_size"])
+    spec = replace(parse_embedding_spec(raw, str(options.scoring)), batch_size=settings["batch_size"])
     encoder = load_encoder(options.model, spec, device)
     encoder.model.truncate_dim = spec.truncate_dim
     models = {"embedder": describe_model(options.model, raw)}

@@ -14,7 +14,7 @@ from orchestrator.workers.folders import fresh_folder, write_json, write_text
 from orchestrator.workers.kinds import Kind, Request, load_kind
 from orchestrator.workers.model_card import build_card, name_base
 from orchestrator.workers.reranker.scoring import choose_device
-from orchestrator.workers.reranker.scoring_spec import load_raw_spec
+from orchestrator.workers.specs import load_raw_spec
 from orchestrator.workers.tokenizer_files import copy_tokenizer
 from orchestrator.workers.verification_checks import check_complete, check_weights, list_failures
 from orchestrator.workers.weights import INDEX, WeightScan, hash_file, require_safetensors, scan_weights

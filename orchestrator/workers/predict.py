@@ -12,8 +12,8 @@ from typing import Any
 
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import parse_rows
-from orchestrator.workers.reranker.scoring_spec import load_raw_spec
 from orchestrator.workers.score import import_scorer
+from orchestrator.workers.specs import load_raw_spec
 
 
 def compare_all(texts: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from orchestrator.workers.reranker.scoring_spec import load_raw_spec
 from orchestrator.workers.score_store import open_scoring
+from orchestrator.workers.specs import load_raw_spec
 
 # scorer → what scores so: a module with `open_job(raw, options)` and `predict(folder, raw, rows, device)`
 _SCORERS = {"embedding": "embedding.score", "chat": "chat.score"}

@@ -17,15 +17,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from orchestrator.workers.embedding.model import load_encoder, normalize
-from orchestrator.workers.embedding.spec import parse_spec as parse_embedding_spec
 from orchestrator.workers.eval_files import pick_texts
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import open_fresh, write_json
 from orchestrator.workers.progress import Progress
 from orchestrator.workers.reranker.score import Key, take_calls
 from orchestrator.workers.reranker.scoring import Scorer, choose_device, load_scorer
-from orchestrator.workers.reranker.scoring_spec import load_raw_spec, parse_spec
 from orchestrator.workers.score_store import FACTS, SCORES, Journal, describe_scoring, find_entry, open_journal
+from orchestrator.workers.specs import load_raw_spec, parse_embedding_spec, parse_spec
 
 BLOCK = 8192
 _SHOWN = 60

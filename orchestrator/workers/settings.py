@@ -70,7 +70,7 @@ def find_problems(cls: type, raw: Any, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key} is not a setting; known are {', '.join(known)}"
     for name, (inner, rule) in _read_hints(cls).items():
         if name not in raw:
-            if known[name].default is dataclasses.MISSING:
+            if known[name].default is known[name].default_factory is dataclasses.MISSING:
                 yield f"{prefix}{name} is missing"
         elif rule is not None and not rule.allows(raw[name]):
             yield f"{prefix}{name} {rule.words.format(value=raw[name])}"

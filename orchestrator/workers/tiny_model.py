@@ -17,7 +17,7 @@ from orchestrator.workers.embedding.end_token import append_end_token
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import fresh_folder, read_object, write_json, write_text
 from orchestrator.workers.reranker.formats import NATIVE_PREFIX, NATIVE_SUFFIX
-from orchestrator.workers.reranker.scoring_spec import DEFAULT_INSTRUCTION, DEFAULT_PROMPT
+from orchestrator.workers.specs import DEFAULT_INSTRUCTION, DEFAULT_PROMPT
 
 MAX_CHARS = 4000
 MAX_VOCABULARY = 2000

@@ -12,11 +12,11 @@ from orchestrator.workers.chat import score as chat_score
 from orchestrator.workers.chat.encoding import Encoded, load_format, load_own_format
 from orchestrator.workers.chat.model import answer_all, load_chat_model, take_batches
 from orchestrator.workers.chat.score import cut_encoded
-from orchestrator.workers.chat.spec import parse_chat_spec
 from orchestrator.workers.engines.transformers import load_tokenizer
 from orchestrator.workers.eval_files import read_chat_rows
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.kinds.probes import BUILT
+from orchestrator.workers.specs import parse_chat_spec
 
 SPEC = {
     "version": 1,
@@ -276,13 +276,13 @@ def test_the_same_scores_are_taken_from_the_cache(folder, chat_model, rows_file,
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"scorer": "cross-encoder"}, "where chat is wanted"),
+        ({"scorer": "cross-encoder"}, "known are chat"),
         ({"max_length": 1}, "max_length is 1"),
         ({"generate": -1}, "generate is -1"),
         ({"system": 3}, "a text or null"),
         ({"template": None}, "name ms-swift's template"),
-        ({"tool": "x"}, "known is swift"),
-        ({"template_args": {"lossscale": 1}}, "'lossscale'; known are"),
+        ({"tool": "x"}, "known are None, swift"),
+        ({"template_args": {"lossscale": 1}}, "'lossscale': 1}; .* known are"),
         ({"dtype": "int8"}, "known are float32"),
     ],
 )

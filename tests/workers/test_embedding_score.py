@@ -8,9 +8,9 @@ import pytest
 from orchestrator.workers import score
 from orchestrator.workers.embedding import search
 from orchestrator.workers.embedding.search import find_nearest
-from orchestrator.workers.embedding.spec import parse_spec
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.score_store import find_entry
+from orchestrator.workers.specs import parse_embedding_spec
 from tests.workers.conftest import TOPICS
 from tests.workers.embedding_runs import (
     INSTRUCTION,
@@ -186,11 +186,11 @@ def test_queries_without_a_corpus_and_rows_of_another_kind_are_refused(tmp_path,
 def test_every_bad_value_of_a_spec_is_named(tmp_path):
     bad = {**SPEC, "pooling": "first", "max_length": 0, "batch_size": True, "mrl_dims": [0], "query_prompt": None}
     with pytest.raises(WorkerError) as caught:
-        parse_spec(bad, "spec.json")
+        parse_embedding_spec(bad, "spec.json")
     assert len(caught.value.problems) == 5
     assert all(problem.startswith("spec.json: ") for problem in caught.value.problems)
     with pytest.raises(WorkerError, match="version 2"):
-        parse_spec({**SPEC, "version": 2}, "spec.json")
+        parse_embedding_spec({**SPEC, "version": 2}, "spec.json")
 
 
 def test_scores_are_kept_under_the_contents_of_the_corpus(tmp_path, decoder, data):

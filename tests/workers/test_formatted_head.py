@@ -10,7 +10,7 @@ import pytest
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.reranker.formats import PairFormat, build_format_template
 from orchestrator.workers.reranker.scoring import load_formatted_head, load_scorer
-from orchestrator.workers.reranker.scoring_spec import parse_spec
+from orchestrator.workers.specs import parse_spec
 
 PLAIN = PairFormat("query: {}", "document: {}", " ", "</s>")
 STRANGE = PairFormat('jinja {{ x }} {% raw %} "{}" \\ 🙂 {#', "文档\n{} }} %}", "\n\n", "<|im_end|>")

@@ -12,7 +12,7 @@ from orchestrator.workers.eval_files import read_candidates
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.kinds import reranker as reranker_kind
 from orchestrator.workers.reranker.scoring import load_scorer
-from orchestrator.workers.reranker.scoring_spec import load_spec
+from orchestrator.workers.specs import load_spec
 from orchestrator.workers.weights import hash_file
 from tests.workers.conftest import package_arguments
 from tests.workers.pinned import check_pinned

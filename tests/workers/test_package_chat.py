@@ -12,13 +12,13 @@ from orchestrator.workers import merge, package
 from orchestrator.workers.chat.encoding import find_non_thinking_prefix, join_turns, load_format, render_own, tokenize
 from orchestrator.workers.chat.model import Answer, find_divergence
 from orchestrator.workers.chat.score import predict
-from orchestrator.workers.chat.spec import parse_chat_spec
 from orchestrator.workers.chat.template import choose_template, keeps_thinking
 from orchestrator.workers.engines.transformers import load_tokenizer
 from orchestrator.workers.eval_files import read_chat_rows
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.kinds.chat import check_tied
 from orchestrator.workers.kinds.probes import BUILT, SEVERAL_TURNS, build_chat_probes
+from orchestrator.workers.specs import parse_chat_spec
 from orchestrator.workers.weights import hash_file
 from tests.workers.conftest import package_arguments, save_adapter
 from tests.workers.pinned import check_pinned

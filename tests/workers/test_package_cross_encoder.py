@@ -16,7 +16,7 @@ from orchestrator.workers.kinds import reranker as reranker_kind
 from orchestrator.workers.kinds.probes import AWKWARD, EXAMPLES
 from orchestrator.workers.reranker.formats import PairFormat
 from orchestrator.workers.reranker.scoring import load_formatted_head, load_scorer
-from orchestrator.workers.reranker.scoring_spec import load_spec
+from orchestrator.workers.specs import load_spec
 from orchestrator.workers.weights import hash_file
 from tests.workers.conftest import Trained, package_arguments
 from tests.workers.pinned import check_pinned

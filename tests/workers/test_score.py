@@ -11,7 +11,7 @@ from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.reranker.formats import NATIVE_PREFIX, NATIVE_SUFFIX, REFERENCES, native_chat_template
 from orchestrator.workers.reranker.score import score_candidates
 from orchestrator.workers.reranker.scoring import Scorer
-from orchestrator.workers.reranker.scoring_spec import DEFAULT_INSTRUCTION, load_spec
+from orchestrator.workers.specs import DEFAULT_INSTRUCTION, load_spec
 from tests.workers.conftest import write_spec
 
 

@@ -7,7 +7,7 @@ import pytest
 from orchestrator.workers import tiny_model
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.reranker.scoring import load_scorer
-from orchestrator.workers.reranker.scoring_spec import ScoringSpec
+from orchestrator.workers.specs import ScoringSpec
 from orchestrator.workers.weights import hash_file
 
 

@@ -149,7 +149,7 @@ def test_every_loss_trains_a_model_that_loads_and_scores(loss, encoder, files, t
 def test_training_starts_from_the_model_that_is_measured_before(encoder, files, tmp_path):
     from orchestrator.workers.cross_encoder.model import load_model
     from orchestrator.workers.reranker.scoring import load_scorer
-    from orchestrator.workers.reranker.scoring_spec import ScoringSpec
+    from orchestrator.workers.specs import ScoringSpec
 
     model = load_model(load_settings(write_settings(tmp_path, encoder, files, "pointwise_bce")))
     pairs = [("what about tea?", text) for text in TOPICS.values()]

@@ -26,9 +26,9 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-from orchestrator.workers.chat.spec import ChatSpec
 from orchestrator.workers.eval_files import Message
 from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.specs import ChatSpec
 
 # an answer whose only use is that another one differs from it
 ANY_ANSWER = "a"

@@ -8,10 +8,10 @@ from typing import Any
 
 from orchestrator.workers.cut_texts import count_tokens, find_longest
 from orchestrator.workers.embedding.end_token import ensure_end_token
-from orchestrator.workers.embedding.spec import EmbeddingSpec
 from orchestrator.workers.environment import weight_options
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.progress import Progress
+from orchestrator.workers.specs import EmbeddingSpec
 from orchestrator.workers.whole_weights import VECTORS, require_whole
 
 # texts of a call: long enough for full batches, short enough for a line of progress a second

@@ -10,12 +10,12 @@ from typing import Any
 
 from orchestrator.workers.embedding.model import Encoder, encode_texts, load_encoder
 from orchestrator.workers.embedding.search import find_nearest
-from orchestrator.workers.embedding.spec import EmbeddingSpec, parse_spec
 from orchestrator.workers.eval_files import Text, TextPair, is_pair_file, read_corpus, read_queries, read_text_pairs
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.reranker.scoring import choose_device
 from orchestrator.workers.score import Job, Scored
 from orchestrator.workers.score_store import all_scored, describe_range
+from orchestrator.workers.specs import EmbeddingSpec, parse_embedding_spec
 
 # documents of a query that are written; the measures look at fewer
 DEPTH = 1000
@@ -100,7 +100,7 @@ class TextPairJob(EmbeddingJob):
 
 def open_job(raw: dict[str, Any], options: argparse.Namespace) -> Job:
     """Return the job. Raises WorkerError for a bad spec, and for data that is not an eval file of either kind."""
-    spec = parse_spec(raw, str(options.scoring))
+    spec = parse_embedding_spec(raw, str(options.scoring))
     if options.corpus is not None:
         return RetrievalJob(spec, read_queries(options.data), read_corpus(options.corpus))
     if is_pair_file(options.data):
@@ -112,7 +112,7 @@ def predict(
     model: Path, raw: dict[str, Any], rows: Sequence[tuple[str, dict[str, Any]]], device: str | None
 ) -> tuple[list[dict[str, Any]], Any]:
     """Return kind, text and vector of every row. Raises WorkerError for one that is not one query or one document."""
-    spec = parse_spec(raw, str(model / "scoring.json"))
+    spec = parse_embedding_spec(raw, str(model / "scoring.json"))
     texts: list[dict[str, Any]] = []
     for where, row in rows:
         kinds = [kind for kind in ("query", "document") if kind in row]

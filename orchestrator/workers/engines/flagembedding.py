@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.workers.reranker.scoring_spec import ScoringSpec
+from orchestrator.workers.specs import ScoringSpec
 from orchestrator.workers.whole_weights import WORDS, require_whole
 
 

@@ -20,7 +20,6 @@ from orchestrator.workers.chat.model import (
     find_divergence,
     find_stop_ids,
 )
-from orchestrator.workers.chat.spec import TEMPLATE_ARGUMENTS, ChatSpec, parse_chat_spec
 from orchestrator.workers.chat.template import Chosen, choose_template
 from orchestrator.workers.engines.transformers import load_float32, load_tokenizer, release
 from orchestrator.workers.eval_files import ChatRow, Message, read_chat_rows
@@ -29,6 +28,7 @@ from orchestrator.workers.folders import write_json
 from orchestrator.workers.kinds import Described, Request
 from orchestrator.workers.kinds.probes import BUILT, EXAMPLES, ChatProbe, build_chat_probes
 from orchestrator.workers.merge import attach_adapter, load_base
+from orchestrator.workers.specs import TEMPLATE_ARGUMENTS, ChatSpec, parse_chat_spec
 from orchestrator.workers.tokenizer_files import read_json, set_chat_template, update_settings
 from orchestrator.workers.verification_checks import (
     MERGE_TOLERANCE,

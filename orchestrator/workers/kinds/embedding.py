@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.workers.embedding.end_token import append_end_token, require_end_token
-from orchestrator.workers.embedding.spec import EmbeddingSpec, parse_spec
 from orchestrator.workers.engines import sentence_transformers, swift
 from orchestrator.workers.engines.transformers import load_float32, load_tokenizer, release
 from orchestrator.workers.environment import weight_options
@@ -23,6 +22,7 @@ from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import write_json
 from orchestrator.workers.kinds import Described, Request
 from orchestrator.workers.kinds.probes import EXAMPLES, TextProbe, build_text_probes
+from orchestrator.workers.specs import EmbeddingSpec, parse_embedding_spec
 from orchestrator.workers.tokenizer_files import read_json, update_settings
 from orchestrator.workers.verification_checks import (
     Check,
@@ -78,7 +78,7 @@ class Subject:
 
 def parse(request: Request) -> EmbeddingSpec:
     """Return the scoring spec. Raises WorkerError for one that is wrong, or an adapter that swift did not train."""
-    spec = parse_spec(request.raw_spec, "the scoring spec")
+    spec = parse_embedding_spec(request.raw_spec, "the scoring spec")
     if request.adapter is not None and spec.tool != "swift":
         raise WorkerError('the adapter of an embedding model is verified in swift: the spec must say "tool": "swift"')
     return spec

@@ -42,7 +42,7 @@ from orchestrator.workers.reranker.formats import (
     true_token_id,
 )
 from orchestrator.workers.reranker.scoring import wrap_pairs
-from orchestrator.workers.reranker.scoring_spec import ScoringSpec, parse_spec
+from orchestrator.workers.specs import ScoringSpec, parse_spec
 from orchestrator.workers.tokenizer_files import add_sentinel, read_json, set_chat_template, update_settings
 from orchestrator.workers.verification_checks import (
     COMPUTE_TOLERANCE,

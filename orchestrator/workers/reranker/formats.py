@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.reranker.scoring_spec import ScoringSpec
+from orchestrator.workers.specs import ScoringSpec
 
 Pair = tuple[str, str]
 

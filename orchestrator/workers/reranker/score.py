@@ -14,9 +14,9 @@ from orchestrator.workers.eval_files import Candidate, read_candidates
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.progress import Progress
 from orchestrator.workers.reranker.scoring import Scorer, choose_device, load_scorer
-from orchestrator.workers.reranker.scoring_spec import ScoringSpec, parse_spec
 from orchestrator.workers.score import Scored
 from orchestrator.workers.score_store import all_scored, describe_range
+from orchestrator.workers.specs import ScoringSpec, parse_spec
 
 # FlagEmbedding runs the first batch of every call twice to find a batch size that fits: calls grow until they take this
 CALL_S = 3.0

@@ -25,7 +25,7 @@ from orchestrator.workers.reranker.formats import (
     native_chat_template,
     require_room,
 )
-from orchestrator.workers.reranker.scoring_spec import ScoringSpec
+from orchestrator.workers.specs import ScoringSpec
 from orchestrator.workers.whole_weights import NEW_HEAD, SCORES, VECTORS, WORDS, require_whole
 
 if TYPE_CHECKING:
