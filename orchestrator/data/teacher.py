@@ -25,6 +25,7 @@ from orchestrator.data.reading.json_rows import Row as Line
 from orchestrator.data.reading.readers import open_source
 from orchestrator.data.reading.tabular import DELIMITERS
 from orchestrator.data.reasons import refuse
+from orchestrator.data.request import positive
 from orchestrator.data.rows.shapes import parse_columns
 from orchestrator.data.rows.texts import BadRowError, bad_row, is_finite_number
 from orchestrator.data.rows.unread import UnreadTexts
@@ -221,12 +222,6 @@ def _nothing_to_score(counts: Counts) -> OrchError:
     return DataError("no-rows-kept: there is no row to score", hint="give rows with a query and documents")
 
 
-def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
-    return number
-
-
 def _parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Rows]:
     parser = argparse.ArgumentParser(prog="orchestrator.data.teacher", allow_abbrev=False)
     steps = parser.add_subparsers(dest="step", required=True)
@@ -235,7 +230,7 @@ def _parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Ro
         step.add_argument("--rows", nargs="+", type=Path, required=True, metavar="FILE", help="training rows")
         step.add_argument("--columns", nargs="+", default=[], metavar="NEW=OLD", help="columns to read under new names")
         step.add_argument("--ignore", nargs="+", default=[], metavar="KEY", help="keys whose texts are not needed")
-        step.add_argument("--limit", type=_positive, metavar="N", help="the first N rows of all files together")
+        step.add_argument("--limit", type=positive, metavar="N", help="the first N rows of all files together")
         step.add_argument("--replace", action="store_true", help="rows may have teacher scores: they get new ones")
         step.add_argument("--out", type=Path, required=True, metavar="DIR" if name == "pairs" else "FILE")
     steps.choices["join"].add_argument("--scores", type=Path, required=True, metavar="FILE", help='{"pid", "score"}')
