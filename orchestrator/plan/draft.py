@@ -28,12 +28,30 @@ class Draft:
 
     def add(self, kind: str, title: str, command: Command, **fields: Any) -> Stage:
         """Add a stage; `fields` are those of Stage."""
-        name = self._name(kind)
-        stage = Stage(
-            name=name, kind=kind, title=title, command=command, timeout_s=self.job.recipe.launch.timeout_s, **fields
-        )
+        timeout_s = self.job.recipe.launch.timeout_s
+        stage = Stage(name=self._name(kind), kind=kind, title=title, command=command, timeout_s=timeout_s, **fields)
         self.stages.append(stage)
         return stage
+
+    def add_own(self, kind: str, title: str, template: str, values: dict[str, Any], **fields: Any) -> Stage:
+        """Add a stage that runs in Orch's own Python; `values` are those of its template, `fields` those of Stage."""
+        env = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"} | self.job.recipe.launch.env
+        return self.add(kind, title, self._render(template, env, self.job.orch_python, values), **fields)
+
+    def add_worker(
+        self,
+        kind: str,
+        title: str,
+        template: str,
+        values: dict[str, Any],
+        *,
+        loads: BaseModel | None = None,
+        env: dict[str, str] | None = None,
+        **fields: Any,
+    ) -> Stage:
+        """Add a stage that runs in the backend's Python, in an environment for the model that it loads (the base)."""
+        env = self.job.environment(loads) if env is None else env
+        return self.add(kind, title, self._render(template, env, self.job.backend_python, values), **fields)
 
     def output(self, kind: str, after: int = 0) -> str:
         """Return the output folder of the stage of that kind that is added once `after` others have been."""
@@ -45,43 +63,24 @@ class Draft:
             self.files.append(File(path, text))
         return path
 
-    def render_orch(self, template: str, **values: Any) -> Command:
-        """Return a command of Orch's own Python."""
-        env = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"} | self.job.recipe.launch.env
-        return render_command(template, env=env, cwd=str(self.run.root), python=self.job.orch_python, **values)
-
-    def render_worker(self, template: str, *, loads: BaseModel | None = None, **values: Any) -> Command:
-        """Return a command of the backend's Python, in an environment for the model that it loads (the base)."""
-        return self.render_in(self.job.environment(loads), template, **values)
-
-    def render_in(self, env: dict[str, str], template: str, **values: Any) -> Command:
-        """Return a command of the backend's Python in this environment."""
-        python, workers = self.job.backend_python, self.job.workers
-        return render_command(template, env=env, cwd=str(self.run.root), python=python, workers=workers, **values)
-
-    @property
-    def device(self) -> str | None:
-        """The device that workers are told to use; None leaves it to them."""
-        return "cpu" if self.job.hardware.kind == "cpu" else None
-
     @property
     def searches_corpus(self) -> bool:
         """Whether the run's evaluation is a retrieval: each query searches every document of it."""
         return eval_kind(self.job) == "retrieval"
 
-    @property
-    def columns(self) -> list[str]:
-        """The recipe's renamed columns, as commands take them: NEW=OLD."""
-        return [f"{new}={old}" for new, old in self.job.recipe.data.columns.items()]
-
-    @property
-    def ignored(self) -> list[str]:
-        """The keys of rows whose texts the recipe does not need."""
-        return list(self.job.recipe.data.ignore)
-
     def cache(self, name: str) -> str | None:
         """Return a folder of this user's cache; a smoke run's random models leave nothing worth keeping."""
         return None if self.job.smoke else f"{self.job.cache_dir}/{name}"
+
+    def _render(self, template: str, env: dict[str, str], python: str, values: dict[str, Any]) -> Command:
+        data = self.job.recipe.data
+        known = {
+            "workers": self.job.workers,
+            "columns": [f"{new}={old}" for new, old in data.columns.items()],
+            "ignore": list(data.ignore),
+            "device": "cpu" if self.job.hardware.kind == "cpu" else None,  # None leaves it to the worker
+        }
+        return render_command(template, env=env, cwd=str(self.run.root), python=python, **{**known, **values})
 
     def _name(self, kind: str, after: int = 0) -> str:
         return f"{len(self.stages) + after + 1:02d}-{kind}"

@@ -29,13 +29,14 @@ from orchestrator.recipe.plan import Plan, Stage
 
 def build_plan(job: Job) -> Plan:
     """Return the plan of a job: its stages in the order of the run. Raises RenderError for what cannot be rendered."""
-    draft = _start_draft(job)
+    shrunk, scale = shrink_job(job) if job.smoke else (job, None)
+    draft = Draft(shrunk, scale, RunDir(job.run_dir))
     job, recipe = draft.job, draft.job.recipe
     files = find_data_files(draft)
     teacher_model = None
     if job.teacher:
-        taught = add_teacher(draft, job.teacher, files.train)
-        files, teacher_model = replace(files, train=(taught.rows,)), taught.model
+        taught, teacher_model = add_teacher(draft, job.teacher, files.train)
+        files = replace(files, train=(taught,))
 
     model = draft.output("tiny-model", after=1 + len(files.guards)) if job.smoke else job.model.location
     # The train stage's arguments name its folder, before the stages in front of it are added.
@@ -68,21 +69,14 @@ def build_plan(job: Job) -> Plan:
     )
 
 
-def _start_draft(job: Job) -> Draft:
-    shrunk, scale = shrink_job(job) if job.smoke else (job, None)
-    return Draft(shrunk, scale, RunDir(job.run_dir))
-
-
 def _add_baselines(draft: Draft, measured: Measured, model: str, teacher_model: str | None) -> list[Stage]:
     """Add what is scored before the training: the untouched model, and last the teacher."""
     data = run_eval_files(draft)
     found = []
     for system in measured.baselines:
-        kind = f"baseline-{system.name}"
-        if system.name == TEACHER and teacher_model:
-            found.append(add_base_score(draft, kind, system, model=teacher_model, data=data, loads=draft.job.teacher))
-        else:
-            found.append(add_base_score(draft, kind, system, model=model, data=data))
+        taught = system.name == TEACHER and teacher_model is not None
+        name, loads = (teacher_model or model, draft.job.teacher) if taught else (model, None)
+        found.append(add_base_score(draft, f"baseline-{system.name}", system, model=name, data=data, loads=loads))
     return found
 
 
@@ -108,10 +102,11 @@ def _add_tuned(draft: Draft, training: Training, measured: Measured, model: str)
 
 
 def _add_report(draft: Draft, scored: list[Stage]) -> None:
-    draft.add(
+    draft.add_own(
         "report",
         "Compare, judge and report",
-        draft.render_orch("orch/report.j2", run_dir=str(draft.run.root)),
+        "orch/report.j2",
+        {"run_dir": str(draft.run.root)},
         inputs=tuple(f"{stage.folder}/output/scores.jsonl" for stage in scored),
         outputs=("metrics.json", "report.json", "report.html"),
         done_codes=(0, 8),  # 8: the report is written and the gate is missed

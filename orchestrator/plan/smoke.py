@@ -50,47 +50,31 @@ def count_teacher_rows(job: Job, scale: SmokeScale) -> int:
 
 def add_tiny_model(draft: Draft) -> str:
     """Add the stage that builds the tiny base model from the prepared texts; return its folder."""
-    job, run = draft.job, draft.run
-    like, model_type = _find_like(job.recipe.task, job.model)
+    run, like = draft.run, _find_like(draft.job.recipe.task, draft.job.model)
     texts = [run.train_jsonl, run.eval_jsonl, *([run.corpus_jsonl] if draft.searches_corpus else [])]
-    output = draft.output("tiny-model")
-    command = draft.render_worker(
-        "orch/tiny_model.j2",
-        like=like,
-        model_type=model_type,
-        texts=[str(path) for path in texts],
-        out=output,
-        seed=None,
-    )
-    draft.add(
-        "tiny-model",
-        "Build a tiny model of the same architecture",
-        command,
-        inputs=tuple(f"data/{path.name}" for path in texts),
-        outputs=(f"{output}/config.json",),
-    )
-    return output
+    title, inputs = "Build a tiny model of the same architecture", [f"data/{path.name}" for path in texts]
+    return _add_tiny(draft, "tiny-model", title, like, texts=[str(path) for path in texts], inputs=inputs)
+
+
+def add_tiny_teacher(draft: Draft, teacher: BaseModel, scorer: str, pairs: str) -> str:
+    """Add the stage that builds a tiny model in the teacher's place from the texts it will score; return its folder."""
+    embeds = teacher.family == "decoder" and scorer == "embedding"
+    like = _LIKE_TASKS["embedding"] if embeds else _find_like("reranker", teacher)
+    title = "Build a tiny model of the teacher's architecture"
+    return _add_tiny(draft, "tiny-teacher", title, like, texts=[pairs], inputs=[pairs], seed=TEACHER_SEED)
+
+
+def _add_tiny(
+    draft: Draft, kind: str, title: str, like: tuple[str, str], *, texts: list[str], inputs: list[str], seed: int = 0
+) -> str:
+    out = draft.output(kind)
+    values = {"like": like[0], "model_type": like[1], "texts": texts, "out": out, "seed": seed}
+    outputs = (f"{out}/config.json",)
+    draft.add_worker(kind, title, "orch/tiny_model.j2", values, inputs=tuple(inputs), outputs=outputs)
+    return out
 
 
 def _find_like(task: str, model: BaseModel) -> tuple[str, str]:
     """Return kind and model type of the tiny model in a model's place: a reward model is asked in a chat template."""
     chats = task == "reranker" and model.native == "reward-model"
     return _LIKE_TASKS["sft"] if chats else _LIKE_TASKS.get(task) or _LIKE_FAMILIES[model.family]
-
-
-def add_tiny_teacher(draft: Draft, teacher: BaseModel, scorer: str, pairs: str) -> str:
-    """Add the stage that builds a tiny model in the teacher's place from the texts it will score; return its folder."""
-    decoder = teacher.family == "decoder"
-    like, model_type = ("embedding", "qwen3") if decoder and scorer == "embedding" else _find_like("reranker", teacher)
-    output = draft.output("tiny-teacher")
-    command = draft.render_worker(
-        "orch/tiny_model.j2", like=like, model_type=model_type, texts=[pairs], out=output, seed=TEACHER_SEED
-    )
-    draft.add(
-        "tiny-teacher",
-        "Build a tiny model of the teacher's architecture",
-        command,
-        inputs=(pairs,),
-        outputs=(f"{output}/config.json",),
-    )
-    return output

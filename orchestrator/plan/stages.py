@@ -31,15 +31,12 @@ class DataFiles:
 def find_data_files(draft: Draft) -> DataFiles:
     """Return the recipe's files; what is no file is a data set of a hub, which a stage of its own fetches."""
     recipe = draft.job.recipe
-    return DataFiles(
-        _find_all(draft, recipe.data.train),
-        _find_all(draft, recipe.data.eval or ()),
-        {name: _find_all(draft, guard.data) for name, guard in recipe.evaluate.guard.items()},
-    )
 
+    def find_all(names: Iterable[str]) -> tuple[str, ...]:
+        return tuple(_find_file(draft, name) for name in names)
 
-def _find_all(draft: Draft, names: Iterable[str]) -> tuple[str, ...]:
-    return tuple(_find_file(draft, name) for name in names)
+    guards = {name: find_all(guard.data) for name, guard in recipe.evaluate.guard.items()}
+    return DataFiles(find_all(recipe.data.train), find_all(recipe.data.eval or ()), guards)
 
 
 def _find_file(draft: Draft, name: str) -> str:
@@ -48,27 +45,18 @@ def _find_file(draft: Draft, name: str) -> str:
     if hub_id is None:
         return str(path.resolve())
     out = f"{draft.output('fetch')}/rows.jsonl"
-    command = draft.render_in(
-        {"PYTHONUNBUFFERED": "1"} | draft.job.recipe.launch.env,  # not offline, as a model on this machine is
-        "orch/fetch.j2",
-        id=hub_id.id,
-        config=hub_id.config,
-        split=hub_id.split or "train",
-        out=out,
-    )
-    draft.add("fetch", f"Fetch {hub_id}", command, outputs=(out,))
+    values = {"id": hub_id.id, "config": hub_id.config, "split": hub_id.split or "train", "out": out}
+    env = {"PYTHONUNBUFFERED": "1"} | draft.job.recipe.launch.env  # not offline, as a model on this machine is
+    draft.add_worker("fetch", f"Fetch {hub_id}", "orch/fetch.j2", values, env=env, outputs=(out,))
     return out
 
 
-def label_range_flags(draft: Draft, kind: str) -> dict[str, Any]:
+def _label_range_flags(draft: Draft, kind: str) -> dict[str, Any]:
     """Return the flags that say what labels are, and which become 0 and 1, for rows that have graded ones."""
-    data = draft.job.recipe.data
-    if kind != "labelled":
-        return {}
-    flags: dict[str, Any] = {}
-    if data.max_label is not None:
-        flags |= {"min-label": data.min_label or 0.0, "max-label": data.max_label}
-    if data.scores_as_labels is not None:
+    data, flags = draft.job.recipe.data, {}
+    if kind == "labelled" and data.max_label is not None:
+        flags = {"min-label": data.min_label or 0.0, "max-label": data.max_label}
+    if kind == "labelled" and data.scores_as_labels is not None:
         flags["scores-as-labels" if data.scores_as_labels else "no-scores-as-labels"] = True
     return flags
 
@@ -76,7 +64,7 @@ def label_range_flags(draft: Draft, kind: str) -> dict[str, Any]:
 def add_prepare(draft: Draft, training: Training, files: DataFiles) -> None:
     """Add the stage that makes the run's data of the recipe's files."""
     data, job = draft.job.recipe.data, draft.job
-    flags = dict(training.prepare) | label_range_flags(draft, job.kind)
+    flags = dict(training.prepare) | _label_range_flags(draft, job.kind)
     if job.model.has_tokenizer_json and not job.smoke:
         flags["tokenizer"] = str(job.model.folder)
     flags["full-batch"] = training.full_batch_rows
@@ -86,137 +74,72 @@ def add_prepare(draft: Draft, training: Training, files: DataFiles) -> None:
         flags["allow-overlap"] = True
     if draft.scale:
         flags |= {"limit-train": draft.scale.limit_train, "limit-eval": draft.scale.limit_eval}
-    command = draft.render_orch(
-        "orch/prepare.j2",
-        data={
-            "train": list(files.train),
-            "eval": list(files.eval),
-            "eval_ratio": data.eval_ratio,
-            "max_dropped": data.max_dropped,
-            "seed": data.seed,
-        },
-        kind=job.kind,
-        columns=draft.columns,
-        ignore=draft.ignored,
-        form=BACKENDS[job.recipe.backend].data_form(job),
-        out=str(draft.run.data),
-        flags=_list_flags(flags),
-    )
+    values = {
+        "data": data.model_dump() | {"train": list(files.train), "eval": list(files.eval)},
+        "kind": job.kind,
+        "form": BACKENDS[job.recipe.backend].data_form(job),
+        "out": str(draft.run.data),
+        "flags": flags,
+    }
     names = ["train.jsonl", "eval.jsonl", "ledger.json", "stats.json"]
     names += ["corpus.jsonl"] if draft.searches_corpus else []
     names += ["validation.jsonl"] if data.validation_ratio else []
-    draft.add(
-        "prepare",
-        "Read, check and split the data",
-        command,
-        inputs=(*files.train, *files.eval),
-        outputs=tuple(f"data/{name}" for name in names),
-    )
+    outputs = tuple(f"data/{name}" for name in names)
+    title = "Read, check and split the data"
+    draft.add_own("prepare", title, "orch/prepare.j2", values, inputs=(*files.train, *files.eval), outputs=outputs)
 
 
 def add_guard_data(draft: Draft, guard: str, files: tuple[str, ...]) -> None:
     """Add the stage that makes a guard's evaluation set; its files are read as those of data.eval are."""
-    data, kind = draft.job.recipe.data, draft.job.guard_kinds[guard]
+    kind = draft.job.guard_kinds[guard]
     searched = guard_eval_kind(draft.job, guard) == "retrieval"
-    flags = label_range_flags(draft, kind)
-    if searched:
-        flags["corpus"] = True
+    flags = _label_range_flags(draft, kind) | ({"corpus": True} if searched else {})
     if draft.scale:
         flags["limit-eval"] = draft.scale.limit_eval
     folder = draft.run.guard(guard)
-    command = draft.render_orch(
-        "orch/prepare_eval.j2",
-        files=list(files),
-        kind=kind,
-        columns=draft.columns,
-        ignore=draft.ignored,
-        out=str(folder),
-        max_dropped=data.max_dropped,
-        seed=data.seed,
-        flags=_list_flags(flags),
-    )
+    values = {"files": list(files), "kind": kind, "data": draft.job.recipe.data, "out": str(folder), "flags": flags}
     names = ["eval.jsonl", "ledger.json", "stats.json", *(["corpus.jsonl"] if searched else [])]
     outputs = tuple(str((folder / name).relative_to(draft.run.root)) for name in names)
-    draft.add(f"guard-{guard}-data", f"Read and check the guard {guard}", command, inputs=files, outputs=outputs)
+    title = f"Read and check the guard {guard}"
+    draft.add_own(f"guard-{guard}-data", title, "orch/prepare_eval.j2", values, inputs=files, outputs=outputs)
 
 
-def _list_flags(flags: dict[str, Any]) -> list[dict[str, Any]]:
-    return [{"name": name, "value": value} for name, value in flags.items()]
+def add_teacher(draft: Draft, teacher: BaseModel, rows: tuple[str, ...]) -> tuple[str, str]:
+    """Add the stages that let the teacher score every pair of the training files: listed, scored once, joined again.
 
-
-@dataclass(frozen=True)
-class Taught:
-    """What the teacher's stages leave: the training file with scores, and the model that gave them (folder or id)."""
-
-    rows: str
-    model: str
-
-
-def add_teacher(draft: Draft, teacher: BaseModel, rows: tuple[str, ...]) -> Taught:
-    """Add the stages that let the teacher score every pair of the training files."""
+    Returns the training file with scores, and the model that gave them (a folder or an id).
+    """
     system = build_teacher(draft.job)
-    limit = count_teacher_rows(draft.job, draft.scale) if draft.scale else None
-    pairs = _add_pairs(draft, rows, limit)
+    read = {"rows": list(rows), "limit": count_teacher_rows(draft.job, draft.scale) if draft.scale else None}
+    out = draft.output("teacher-pairs")
+    pairs, title = f"{out}/pairs.jsonl", "List the pairs for the teacher"
+    values = {**read, "out": out}
+    draft.add_own("teacher-pairs", title, "orch/teacher_pairs.j2", values, inputs=rows, outputs=(pairs,))
     model = teacher.location
     if draft.job.smoke:
         model = add_tiny_teacher(draft, teacher, system.spec["scorer"], pairs)
-    scoring = add_scoring_file(draft, system)
-    scores = _add_scores(draft, teacher, model, scoring, pairs)
-    return Taught(_add_join(draft, rows, limit, scores), model)
-
-
-def _add_pairs(draft: Draft, rows: tuple[str, ...], limit: int | None) -> str:
-    output = draft.output("teacher-pairs")
-    command = draft.render_orch(
-        "orch/teacher_pairs.j2",
-        rows=list(rows),
-        columns=draft.columns,
-        ignore=draft.ignored,
-        limit=limit,
-        out=output,
-    )
-    pairs = f"{output}/pairs.jsonl"
-    draft.add("teacher-pairs", "List the pairs for the teacher", command, inputs=rows, outputs=(pairs,))
-    return pairs
-
-
-def _add_scores(draft: Draft, teacher: BaseModel, model: str, scoring: str, pairs: str) -> str:
-    output = draft.output("teacher-scores")
-    command = draft.render_worker(
-        "orch/score_pairs.j2",
-        loads=teacher,
-        model=model,
-        scoring=str(draft.run.root / scoring),
-        pairs=pairs,
-        out=output,
-        device=draft.device,
-        cache=draft.cache("teacher"),
-    )
-    scores = f"{output}/scores.jsonl"
-    draft.add(
+    scoring, out = add_scoring_file(draft, system), draft.output("teacher-scores")
+    scores = f"{out}/scores.jsonl"
+    draft.add_worker(
         "teacher-scores",
         "Let the teacher score the pairs",
-        command,
-        inputs=(pairs, *((model,) if model.startswith("/") else ())),
-        outputs=(scores, f"{output}/scoring.json"),
+        "orch/score_pairs.j2",
+        {
+            "model": model,
+            "scoring": _in_run(draft, scoring),
+            "pairs": pairs,
+            "out": out,
+            "cache": draft.cache("teacher"),
+        },
+        loads=teacher,
+        inputs=(pairs, *_local(model)),
+        outputs=(scores, f"{out}/scoring.json"),
         files=(scoring,),
     )
-    return scores
-
-
-def _add_join(draft: Draft, rows: tuple[str, ...], limit: int | None, scores: str) -> str:
-    out = f"{draft.output('teacher')}/train.jsonl"
-    command = draft.render_orch(
-        "orch/teacher_join.j2",
-        rows=list(rows),
-        columns=draft.columns,
-        ignore=draft.ignored,
-        limit=limit,
-        scores=scores,
-        out=out,
-    )
-    draft.add("teacher", "Write the teacher's scores into the rows", command, inputs=(*rows, scores), outputs=(out,))
-    return out
+    joined, title = f"{draft.output('teacher')}/train.jsonl", "Write the teacher's scores into the rows"
+    values = {**read, "scores": scores, "out": joined}
+    draft.add_own("teacher", title, "orch/teacher_join.j2", values, inputs=(*rows, scores), outputs=(joined,))
+    return joined, model
 
 
 @dataclass(frozen=True)
@@ -241,9 +164,8 @@ def guard_eval_files(draft: Draft, guard: str) -> EvalFiles:
 
 def add_scoring_file(draft: Draft, system: System) -> str:
     """Add the scoring spec of a system to the plan's files; return its path."""
-    return draft.add_file(
-        f"files/scoring.{system.name}.json", json.dumps(system.spec, ensure_ascii=False, indent=2) + "\n"
-    )
+    text = json.dumps(system.spec, ensure_ascii=False, indent=2) + "\n"
+    return draft.add_file(f"files/scoring.{system.name}.json", text)
 
 
 def add_base_score(
@@ -251,48 +173,44 @@ def add_base_score(
 ) -> Stage:
     """Add the scoring of an untouched model (a folder or a hub id; `loads` where it is not the base) as `system`."""
     scoring = add_scoring_file(draft, system)
-    command = draft.render_worker(
-        "orch/score.j2",
-        loads=loads,
-        model=model,
-        scoring=str(draft.run.root / scoring),
-        out=draft.output(kind),
-        cache=draft.cache("scores"),
-        data=str(data.rows),
-        corpus=str(data.corpus) if data.corpus else None,
-        device=draft.device,
-    )
-    known_by = (model,) if model.startswith("/") else ()
-    return _add(draft, kind, system.title, command, inputs=(*_inputs(draft, data), *known_by), files=(scoring,))
+    return _add_score(
+        draft, kind, system.title, data, model=model, scoring=scoring, files=(scoring,), known_by=_local(model),
+        cache=draft.cache("scores"), loads=loads,
+    )  # fmt: skip
 
 
 def add_packaged_score(draft: Draft, kind: str, title: str, data: EvalFiles) -> Stage:
-    """Add the scoring of the packaged model, as its own scoring.json says."""
+    """Add the scoring of the packaged model, as its own scoring.json says.
+
+    It is known by its scoring.json, which holds its hashes: its README changes with every report.
+    """
     model = str(draft.run.model)
-    command = draft.render_worker(
-        "orch/score.j2",
-        model=model,
-        scoring=str(draft.run.root / "model/scoring.json"),
-        out=draft.output(kind),
-        cache=None,
-        data=str(data.rows),
-        corpus=str(data.corpus) if data.corpus else None,
-        device=draft.device,
-    )
-    # It is known by its scoring.json, which holds its hashes: its README changes with every report.
-    return _add(draft, kind, title, command, inputs=(*_inputs(draft, data), f"{model}/scoring.json"), files=())
+    known_by = (f"{model}/scoring.json",)
+    return _add_score(draft, kind, title, data, model=model, scoring="model/scoring.json", known_by=known_by)
 
 
-def _add(
-    draft: Draft, kind: str, title: str, command: Command, *, inputs: tuple[str, ...], files: tuple[str, ...]
+def _add_score(
+    draft: Draft,
+    kind: str,
+    title: str,
+    data: EvalFiles,
+    *,
+    model: str,
+    scoring: str,
+    known_by: tuple[str, ...],
+    files: tuple[str, ...] = (),
+    cache: str | None = None,
+    loads: BaseModel | None = None,
 ) -> Stage:
-    output = draft.output(kind)
-    outputs = (f"{output}/scores.jsonl", f"{output}/scoring.json")
-    return draft.add(kind, title, command, inputs=inputs, outputs=outputs, files=files)
-
-
-def _inputs(draft: Draft, data: EvalFiles) -> tuple[str, ...]:
-    return tuple(str(path.relative_to(draft.run.root)) for path in (data.rows, data.corpus) if path)
+    out = draft.output(kind)
+    corpus = str(data.corpus) if data.corpus else None
+    values = {"model": model, "scoring": _in_run(draft, scoring), "out": out, "cache": cache, "corpus": corpus}
+    values["data"] = str(data.rows)
+    read = tuple(str(path.relative_to(draft.run.root)) for path in (data.rows, data.corpus) if path)
+    outputs = (f"{out}/scores.jsonl", f"{out}/scoring.json")
+    return draft.add_worker(
+        kind, title, "orch/score.j2", values, loads=loads, inputs=(*read, *known_by), outputs=outputs, files=files
+    )
 
 
 def build_training(draft: Draft, model: str, output: str) -> Training:
@@ -305,57 +223,18 @@ def add_train(draft: Draft, training: Training, model: str) -> None:
     """Add the training."""
     recipe = draft.job.recipe
     data = ["data/train.jsonl", *(["data/validation.jsonl"] if recipe.data.validation_ratio else [])]
-    fallbacks = add_fallbacks(draft, training, model)
+    fallbacks = _add_fallbacks(draft, training, model)
     draft.add(
         "train",
         f"Fine-tune with {recipe.backend}" + (" and LoRA" if training.lora else ""),
         training.command,
-        inputs=(*data, *((model,) if model.startswith("/") else ())),
+        inputs=(*data, *_local(model)),
         outputs=training.outputs,
         files=tuple(file.path for file in training.files),
         resume=training.resume,
         counts_rows=training.counts_rows,
         flat_loss=training.flat_loss,
         fallbacks=fallbacks,
-    )
-
-
-def add_merge(draft: Draft, base: str, adapter: str) -> str:
-    """Add the merge of LoRA weights; return the folder of the whole model."""
-    output = draft.output("merge")
-    command = BACKENDS[draft.job.recipe.backend].build_merge(draft.job, base=base, adapter=adapter, output=output)
-    draft.add(
-        "merge",
-        "Merge the LoRA weights into the base model",
-        command,
-        inputs=(f"{adapter}/adapter_model.safetensors", f"{adapter}/adapter_config.json"),
-        outputs=(f"{output}/config.json",),
-    )
-    return output
-
-
-def add_package(draft: Draft, *, weights: str, base: str, adapter: str | None, scoring: str) -> None:
-    """Add the package: a whole model that describes itself, proved to be the one that was trained."""
-    report = f"{draft.output('package')}/verification.json"
-    command = draft.render_worker(
-        "orch/package.j2",
-        model=weights,
-        base=base,
-        adapter=adapter,
-        scoring=str(draft.run.root / scoring),
-        probes=str(draft.run.eval_jsonl),
-        corpus=str(draft.run.corpus_jsonl) if draft.searches_corpus else None,
-        test_prompt=draft.job.recipe.evaluate.test_prompt,
-        out=str(draft.run.model),
-        report=report,
-    )
-    draft.add(
-        "package",
-        "Make the model describe itself, and verify it",
-        command,
-        inputs=(weights, "data/eval.jsonl"),
-        outputs=("model/config.json", "model/scoring.json", report),
-        files=(scoring,),
     )
 
 
@@ -369,23 +248,19 @@ def list_batches(batch: int, accumulation: int) -> list[tuple[int, int]]:
     return found
 
 
-def add_fallbacks(draft: Draft, training: Training, model: str) -> tuple[Fallback, ...]:
+def _add_fallbacks(draft: Draft, training: Training, model: str) -> tuple[Fallback, ...]:
     """Return what is tried in turn when memory runs out, and add its files; nothing unless the recipe asks for it."""
     if draft.job.recipe.watch.on_oom != "retry":
         return ()
-    return tuple(
-        _add_fallback(draft, training, model, batch, accumulation)
-        for batch, accumulation in list_batches(training.batch, training.accumulation)
-    )
+    batches = list_batches(training.batch, training.accumulation)
+    return tuple(_add_fallback(draft, training, model, *sizes) for sizes in batches)
 
 
 def _add_fallback(draft: Draft, training: Training, model: str, batch: int, accumulation: int) -> Fallback:
     sizes = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
     recipe = draft.job.recipe.model_copy(update={"train": draft.job.recipe.train | sizes})
     output = draft.output("train")
-    smaller = BACKENDS[recipe.backend].build_training(
-        replace(draft.job, recipe=recipe), model=model, data=str(draft.run.data), output=output
-    )
+    smaller = build_training(replace(draft, job=replace(draft.job, recipe=recipe)), model, output)
     argv = _rename_files(draft, training, smaller, f"batch-{batch}")
     script = f"stages/{Path(output).parent.name}/command.batch-{batch}.sh"
     title = ", ".join(f"{name} {value}" for name, value in sizes.items())
@@ -402,6 +277,50 @@ def _rename_files(draft: Draft, training: Training, smaller: Training, name: str
             continue
         folder, _, base = file.path.rpartition("/")
         path = draft.add_file(f"{folder}/{name}.{base}", file.text)
-        old, new = str(draft.run.root / file.path), str(draft.run.root / path)
+        old, new = _in_run(draft, file.path), _in_run(draft, path)
         argv = tuple(new if word == old else word for word in argv)
     return argv
+
+
+def add_merge(draft: Draft, base: str, adapter: str) -> str:
+    """Add the merge of LoRA weights; return the folder of the whole model."""
+    output = draft.output("merge")
+    command = BACKENDS[draft.job.recipe.backend].build_merge(draft.job, base=base, adapter=adapter, output=output)
+    inputs = (f"{adapter}/adapter_model.safetensors", f"{adapter}/adapter_config.json")
+    title = "Merge the LoRA weights into the base model"
+    draft.add("merge", title, command, inputs=inputs, outputs=(f"{output}/config.json",))
+    return output
+
+
+def add_package(draft: Draft, *, weights: str, base: str, adapter: str | None, scoring: str) -> None:
+    """Add the package: a whole model that describes itself, proved to be the one that was trained."""
+    report = f"{draft.output('package')}/verification.json"
+    values = {
+        "model": weights,
+        "base": base,
+        "adapter": adapter,
+        "scoring": _in_run(draft, scoring),
+        "probes": str(draft.run.eval_jsonl),
+        "corpus": str(draft.run.corpus_jsonl) if draft.searches_corpus else None,
+        "test_prompt": draft.job.recipe.evaluate.test_prompt,
+        "out": str(draft.run.model),
+        "report": report,
+    }
+    draft.add_worker(
+        "package",
+        "Make the model describe itself, and verify it",
+        "orch/package.j2",
+        values,
+        inputs=(weights, "data/eval.jsonl"),
+        outputs=("model/config.json", "model/scoring.json", report),
+        files=(scoring,),
+    )
+
+
+def _in_run(draft: Draft, path: str) -> str:
+    return str(draft.run.root / path)
+
+
+def _local(model: str) -> tuple[str, ...]:
+    """Return the folder by whose content a model is known; nothing for one of a hub."""
+    return (model,) if model.startswith("/") else ()
