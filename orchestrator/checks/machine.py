@@ -12,16 +12,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.backends import BACKENDS
 from orchestrator.backends.protocol import Job
 from orchestrator.errors import Problem
 from orchestrator.machine.hardware import Gpu, find_gpus, select_visible
 from orchestrator.machine.process import run
 from orchestrator.recipe.plan import Plan
 
-_TIMEOUT_S = 20.0
+_START_TIMEOUT_S = 20.0
+_FLAG_SCORED = "flag-llm-reranker"
 REPORT_MODULES = ("ir_measures", "numpy", "scipy", "matplotlib")
-_ASK_TIMEOUT_S = 30.0  # the first Python of the day on a slow disk
+_TORCH_TIMEOUT_S = 30.0  # the first Python of the day on a slow disk
 _BUSY_MIB = 1024  # a desktop or an idle driver takes less
 # torch/version.py names what torch was built for; importing torch to ask would take seconds.
 # It is looked for where a stage would find it: what the shell adds by PYTHONPATH and the user's own packages count.
@@ -34,9 +34,7 @@ text = (pathlib.Path(spec.origin).parent / "version.py").read_text() if spec and
 found = dict(re.findall(r"^(__version__|cuda|hip)\\b[^=\\n]*= *'([^']+)'", text, re.M))
 print(json.dumps(found))
 """
-_VARIABLE = "MASTER_PORT"
-_LAUNCHER = "launch"
-_PORTS = range(1, 65536)
+_PORT = "MASTER_PORT"
 # A process that finds one of these believes that others have been started, and waits for them for ever; the values are
 # those of a single process. torchrun takes PET_NNODES for its --nnodes where none are given.
 # NPROC_PER_NODE is not among them: the launcher `swift` reads it, which Orch does not use. Nor is MASTER_ADDR: whoever
@@ -49,52 +47,38 @@ _NO_RANK = "-1"  # what trainers take for a variable that is not set (swift/util
 
 
 def check_packages(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001
-    """Yield what is not installed, with the command that installs it."""
-    yield from _missing_packages(job)
-    yield from _missing_report_packages()
-
-
-def _missing_packages(job: Job) -> list[Problem]:
-    backend = BACKENDS[job.recipe.backend]
+    """Yield what is not installed, with the command that installs it: the backend's, a scorer's, the report's."""
+    backend, python, versions = job.backend, job.backend_python, job.versions
     needed = [*backend.distributions, *(["deepspeed"] if job.recipe.deepspeed else [])]
-    missing = [name for name in needed if name not in job.versions]
-    if not job.versions:
-        return [Problem(f"{job.backend_python} cannot be run", "launch.python names the backend's interpreter")]
-    if not _can_be_run(job.backend_python):
-        return [Problem(f"{job.backend_python} cannot be run", "launch.python names the backend's interpreter")]
-    if not missing:
-        return _missing_scorer(job)
-    hint = (
-        f"{job.backend_python} -m pip install {' '.join(missing)}\n"
-        f"or, in Orch's checkout, with the tested versions: pip install -c constraints.txt -e '.[{backend.name}]'\n"
-        f"or, in an environment of its own: orch env create {backend.name}"
-    )
-    return [Problem(f"the backend {backend.name} is not installed: {', '.join(missing)} missing", hint)]
+    missing = [name for name in needed if name not in versions]
+    if not versions or not _can_be_run(python):
+        yield Problem(f"{python} cannot be run", "launch.python names the backend's interpreter")
+    elif missing:
+        hint = (
+            f"{python} -m pip install {' '.join(missing)}\n"
+            f"or, in Orch's checkout, with the tested versions: pip install -c constraints.txt -e '.[{backend.name}]'\n"
+            f"or, in an environment of its own: orch env create {backend.name}"
+        )
+        yield Problem(f"the backend {backend.name} is not installed: {', '.join(missing)} missing", hint)
+    elif "FlagEmbedding" not in versions and (scored := _list_flag_scored(job)):
+        message = f"the {' and the '.join(scored)} is scored with FlagEmbedding, which is not installed"
+        yield Problem(message, f"{python} -m pip install FlagEmbedding")
+    if lacking := find_missing_report_modules():
+        yield Problem(f"the report needs {', '.join(lacking)}", name_installation(lacking))
 
 
 def _can_be_run(python: str) -> bool:
     """Tell whether an interpreter starts: its packages are read from its folders, which says nothing of it."""
     if python == sys.executable or not Path(python).exists():
         return True
-    return run((python, "-I", "-c", ""), _TIMEOUT_S).exit_code == 0
+    return run((python, "-I", "-c", ""), _START_TIMEOUT_S).exit_code == 0
 
 
-def _missing_scorer(job: Job) -> list[Problem]:
-    """Return that FlagLLMReranker is not there, where the base or the teacher is scored with it."""
-    wanted = {
-        "model": job.model.native == "flag-llm-reranker" and "native" in job.recipe.evaluate.baselines,
-        "teacher": job.teacher is not None and job.teacher.native == "flag-llm-reranker",
-    }
-    named = [name for name, found in wanted.items() if found]
-    if not named or "FlagEmbedding" in job.versions:
-        return []
-    hint = f"{job.backend_python} -m pip install FlagEmbedding"
-    return [Problem(f"the {' and the '.join(named)} is scored with FlagEmbedding, which is not installed", hint)]
-
-
-def _missing_report_packages() -> list[Problem]:
-    missing = find_missing_report_modules()
-    return [Problem(f"the report needs {', '.join(missing)}", name_installation(missing))] if missing else []
+def _list_flag_scored(job: Job) -> list[str]:
+    """Return which of base and teacher are scored with FlagLLMReranker."""
+    base = job.model.native == _FLAG_SCORED and "native" in job.recipe.evaluate.baselines
+    teacher = job.teacher is not None and job.teacher.native == _FLAG_SCORED
+    return [*(["model"] if base else []), *(["teacher"] if teacher else [])]
 
 
 def find_missing_report_modules() -> tuple[str, ...]:
@@ -146,14 +130,11 @@ def advise_devices(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001
         return
     gpus = find_gpus()
     visible = job.recipe.launch.env.get("CUDA_VISIBLE_DEVICES") or os.environ.get("CUDA_VISIBLE_DEVICES")
-    busy = find_busy(select_visible(gpus, visible))
-    if not busy:
-        return
-    users = find_gpu_users()
-    taken = find_busy(gpus)
-    free = [gpu.index for gpu in gpus if gpu not in taken]
-    hint = f"choose free ones: CUDA_VISIBLE_DEVICES={','.join(free)}" if free else "wait, or end what uses them"
-    yield Problem("; ".join(describe_use(gpu, users) for gpu in busy), hint)
+    if busy := find_busy(select_visible(gpus, visible)):
+        users, taken = find_gpu_users(), find_busy(gpus)
+        free = [gpu.index for gpu in gpus if gpu not in taken]
+        hint = f"choose free ones: CUDA_VISIBLE_DEVICES={','.join(free)}" if free else "wait, or end what uses them"
+        yield Problem("; ".join(describe_use(gpu, users) for gpu in busy), hint)
 
 
 def find_busy(gpus: tuple[Gpu, ...]) -> tuple[Gpu, ...]:
@@ -199,7 +180,7 @@ def parse_gpu_users(text: str) -> tuple[GpuUser, ...]:
 
 def find_torch_build(python: str) -> TorchBuild:
     """Return what a Python's torch was built for."""
-    probe = run((python, "-c", _PROBE), _ASK_TIMEOUT_S)
+    probe = run((python, "-c", _PROBE), _TORCH_TIMEOUT_S)
     try:
         found = json.loads(probe.stdout) if probe.exit_code == 0 else {}
     except ValueError:
@@ -213,16 +194,16 @@ def check_ports(job: Job, plan: Plan) -> Iterator[Problem]:
     Trainings of several processes meet at a free port of their own (`workers launch`) and ignore it. A single process
     that the launcher does not start, as ms-swift's on one GPU, takes it (swift/utils/torch_utils.py).
     """
-    value = job.recipe.launch.env.get(_VARIABLE) or os.environ.get(_VARIABLE)
+    value = job.recipe.launch.env.get(_PORT) or os.environ.get(_PORT)
     train = plan.stage("train")
-    if not value or train is None or _LAUNCHER in train.command.argv:
+    if not value or train is None or "launch" in train.command.argv:
         return
-    where = "launch.env" if _VARIABLE in job.recipe.launch.env else "your shell"
-    remove = f"remove {_VARIABLE} from launch.env" if where == "launch.env" else f"unset {_VARIABLE}"
-    if not value.isdigit() or int(value) not in _PORTS:
-        yield Problem(f"{_VARIABLE}={value} in {where} is no port", f"{remove}, or give a number from 1 to 65535")
+    where = "launch.env" if _PORT in job.recipe.launch.env else "your shell"
+    remove = f"remove {_PORT} from launch.env" if where == "launch.env" else f"unset {_PORT}"
+    if not value.isdigit() or int(value) not in range(1, 65536):
+        yield Problem(f"{_PORT}={value} in {where} is no port", f"{remove}, or give a number from 1 to 65535")
     elif (why := find_port_refusal(int(value))) is not None:
-        yield Problem(f"{_VARIABLE}={value} in {where}: {why}", f"{remove}, or name a free port")
+        yield Problem(f"{_PORT}={value} in {where}: {why}", f"{remove}, or name a free port")
 
 
 def find_port_refusal(port: int) -> str | None:

@@ -169,28 +169,24 @@ def find_training_size(job: Job, values: Mapping[str, str], model: ModelSize) ->
     size = TrainingSize(
         rows=_whole(values, "per_device_train_batch_size", 8) * _rows_of_a_group(job, values),
         tokens=_find_tokens(values),
-        weight_bytes=4,
+        weight_bytes=_stored_bytes(job, values, model),
         compute_bytes=2 if half else 4,
         moment_bytes=_moment_bytes(values.get("optim", "adamw_torch")),
         checkpointing=_is_checkpointing(job, values),
         logits=_find_logits(job, values),
         processes=job.processes(),
-    )
-    size = _shared(job, values, replace(size, weight_bytes=_stored_bytes(job, values, model)))
-    bits = model.stored_bits or find_trained_bits(values)
-    size = replace(
-        size,
-        bits=bits,
+        bits=model.stored_bits or find_trained_bits(values),
         spread=count_gpus_of_a_process(job, values) * count_layer_parts(job, values),
         sequence_parts=count_sequence_parts(job, values),
+        **_find_sharing(job, values),
     )
     if adapter := _count_adapter(job, values, model):
         return replace(size, adapter=adapter, trained_bytes=4, master_bytes=0)
-    if bits is not None:  # only an adapter can be trained on quantised weights: what else is asked, nobody can count
-        return size
     if (
-        job.deepspeed_text or job.recipe.deepspeed
-    ) and half:  # DeepSpeed casts the module, and keeps float32 copies of what is trained
+        size.bits is not None
+    ):  # only an adapter can be trained on quantised weights: what else is asked, nobody can count
+        return size
+    if half and (job.deepspeed_text or job.recipe.deepspeed):  # it casts the module, and keeps float32 copies
         return replace(size, weight_bytes=2, trained_bytes=4 if size.shards < 2 else 2, master_bytes=4)  # noqa: PLR2004
     if size.weight_bytes < 4:  # noqa: PLR2004  (trained in half precision: the optimizer's moments are of that width)
         return replace(size, trained_bytes=2, moment_bytes=size.moment_bytes // 2)
@@ -234,10 +230,8 @@ def _stored_bytes(job: Job, values: Mapping[str, str], model: ModelSize) -> int:
 
 
 def _is_checkpointing(job: Job, values: Mapping[str, str]) -> bool:
-    fsdp = find_fsdp(values)
-    if fsdp is not None and fsdp.checkpointing:
-        return True
-    return is_on(values, "gradient_checkpointing", default=job.backend.checkpointing)
+    fsdp, asked = find_fsdp(values), is_on(values, "gradient_checkpointing", default=job.backend.checkpointing)
+    return asked or (fsdp is not None and fsdp.checkpointing)
 
 
 def _moment_bytes(optimizer: str) -> int:
@@ -267,24 +261,22 @@ def _count_adapter(job: Job, values: Mapping[str, str], model: ModelSize) -> int
     return _whole(values, "lora_rank", 8) * model.layers * sum(widths.get(name, 2 * model.hidden) for name in names)
 
 
-def _shared(job: Job, values: Mapping[str, str], size: TrainingSize) -> TrainingSize:
-    """Return the size with how several processes share the training."""
+def _find_sharing(job: Job, values: Mapping[str, str]) -> dict[str, Any]:
+    """Return how several processes share the training, as fields of its size."""
     if (fsdp := find_fsdp(values)) is not None:
-        return replace(size, shards=fsdp.shards, offload_optimizer=fsdp.offload, offload_weights=fsdp.offload)
-    name = job.recipe.deepspeed or ""
-    if found := re.fullmatch(r"zero([0-3])(_offload)?", name):
+        return {"shards": fsdp.shards, "offload_optimizer": fsdp.offload, "offload_weights": fsdp.offload}
+    if found := re.fullmatch(r"zero([0-3])(_offload)?", job.recipe.deepspeed or ""):
         stage, offload = int(found[1]), bool(found[2])
-        return replace(size, shards=stage, offload_optimizer=offload, offload_weights=offload and stage == 3)  # noqa: PLR2004
+        return {"shards": stage, "offload_optimizer": offload, "offload_weights": offload and stage == _SHARDS_WEIGHTS}
     config = load_deepspeed(job)
     if isinstance(config, Problem) or not config:
-        return size
+        return {}
     zero, stage = config.get("zero_optimization", {}), zero_stage(config)
-    return replace(
-        size,
-        shards=stage if isinstance(stage, int) else 0,
-        offload_optimizer=_is_offloaded(zero.get("offload_optimizer")),
-        offload_weights=_is_offloaded(zero.get("offload_param")),
-    )
+    return {
+        "shards": stage if isinstance(stage, int) else 0,
+        "offload_optimizer": _is_offloaded(zero.get("offload_optimizer")),
+        "offload_weights": _is_offloaded(zero.get("offload_param")),
+    }
 
 
 def _is_offloaded(value: object) -> bool:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
-from orchestrator.backends import BACKENDS
 from orchestrator.backends.protocol import Job
 from orchestrator.checks.memory import (
     ASSUMED_DOCUMENTS,
@@ -45,7 +45,7 @@ _MANY_WEIGHTS = 200_000_000  # a base-sized encoder has half as many, the smalle
 
 @dataclass(frozen=True)
 class PlannedMemory:
-    """The estimate of a plan's training, and all that it was made from."""
+    """The estimate of a plan's training, all that it was made from, and the bytes that one process may take."""
 
     estimate: MemoryEstimate
     model: ModelSize
@@ -53,6 +53,7 @@ class PlannedMemory:
     values: Mapping[str, str]
     kind: str = "cuda"
     assumed: str | None = None
+    room: int | None = None
 
     def __str__(self) -> str:
         """Return the estimate in words, with what it assumes."""
@@ -66,50 +67,72 @@ class PlannedMemory:
 
 def plan_memory(job: Job, plan: Plan) -> PlannedMemory | None:
     """Return the estimate; None for a smoke run, and for a model of unknown sizes: it is not here yet, or odd."""
-    if job.smoke or job.model.folder is None:
-        return None
-    model = load_model_size(job.model.folder)
+    model = load_model_size(job.model.folder) if job.model.folder and not job.smoke else None
     if model is None:
         return None
-    values = read_train_values(plan)
+    values, kind = read_train_values(plan), job.hardware.kind
     training = find_training_size(job, values, model)
     assumed = f"{ASSUMED_DOCUMENTS} documents a query assumed" if assumes_documents(job) else None
-    return PlannedMemory(estimate_memory(model, training), model, training, values, job.hardware.kind, assumed)
+    return PlannedMemory(estimate_memory(model, training), model, training, values, kind, assumed, room=_find_room(job))
 
 
 def check_memory(job: Job, plan: Plan) -> Iterator[Problem]:
     """Yield that the weights alone are more than a GPU holds: no batch is small enough."""
-    if job.hardware.kind != "cuda":
+    planned = plan_memory(job, plan)
+    if planned is None or job.hardware.kind != "cuda" or not _exceeds(planned.estimate.weights, planned):
         return
-    planned, there = plan_memory(job, plan), _find_room(job)
-    if planned is None or there is None or planned.estimate.weights <= there:
-        return
-    message = (
-        f"{job.model.name}: its weights alone take {show_gib(planned.estimate.weights)} of GPU memory here, "
-        f"and a GPU has {show_gib(there)}"
-    )
+    needed, there = show_gib(planned.estimate.weights), show_gib(planned.room or 0)
+    message = f"{job.model.name}: its weights alone take {needed} of GPU memory here, and a GPU has {there}"
     ways = find_ways(job, _is_light)
-    needed = show_gib(planned.estimate.weights)
     yield Problem(message, "\n".join(ways) or f"take a smaller model, or GPUs of more than {needed}")
-
-
-def _is_light(job: Job, plan: Plan) -> bool:
-    """Tell whether a training's weights leave room on a GPU for all that is not theirs."""
-    planned, there = plan_memory(job, plan), _find_room(job)
-    return planned is not None and there is not None and planned.estimate.weights <= _LIGHT * there
 
 
 def advise_memory(job: Job, plan: Plan) -> Iterator[Problem]:
     """Yield that the training may not fit, with what to lower. An estimate forbids nothing."""
-    planned, there = plan_memory(job, plan), _find_room(job)
-    if planned is None or there is None or planned.estimate.total <= there:
+    planned, on_gpu = plan_memory(job, plan), job.hardware.kind == "cuda"
+    if planned is None or planned.room is None or not _exceeds(planned.estimate.total, planned):
         return
-    if job.hardware.kind == "cuda" and planned.estimate.weights > there:
+    if on_gpu and _exceeds(planned.estimate.weights, planned):
         return  # check_memory has refused it
-    certain = planned.estimate.total > _CLEAR_MARGIN * there
-    has = f"a GPU has {show_gib(there)}" if job.hardware.kind == "cuda" else f"{show_gib(there)} are free here"
+    certain = planned.estimate.total > _CLEAR_MARGIN * planned.room
+    there = show_gib(planned.room)
+    has = f"a GPU has {there}" if on_gpu else f"{there} are free here"
     message = f"the training needs {planned}; {has}: it will {'hardly' if certain else 'perhaps not'} fit"
     yield Problem(message, "\n".join(_remedies(job, planned)) or None)
+
+
+def advise_measuring(job: Job, plan: Plan) -> Iterator[Problem]:
+    """Yield that a model which is trained quantised or shared is measured whole, and does not fit so."""
+    planned = plan_memory(job, plan)
+    if planned is None or job.hardware.kind != "cuda" or planned.model.stored_bits is not None:
+        return
+    whole = planned.model.parameters * _HALF
+    loading = [stage for stage in plan.stages if stage.kind.startswith(_LOADING) and not stage.kind.endswith("-data")]
+    if not loading or _exceeds(planned.estimate.weights, planned) or not _exceeds(whole, planned):
+        return
+    message = (
+        f"the training fits, and {', '.join(stage.name for stage in loading)} load the whole model on one GPU: "
+        f"{show_gib(whole)} in half precision, and a GPU has {show_gib(planned.room or 0)}"
+    )
+    hint = (
+        "train the adapter alone here: merge: false, evaluate: {baselines: []} and no gate; "
+        "then `orch merge` and `orch evaluate` where there is room"
+    )
+    yield Problem(message, hint)
+
+
+def advise_on_cpu(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001
+    """Yield that there is no GPU for a model of many weights; an LLM that is not here yet counts as one."""
+    if job.hardware.kind == "cuda" or job.smoke:
+        return
+    size = load_model_size(job.model.folder) if job.model.folder else None
+    if size.parameters < _MANY_WEIGHTS if size else job.model.family != "decoder":
+        return
+    weights = f" with its {size.parameters / 1e9:.1f} billion weights" if size else ""
+    yield Problem(
+        f"no GPU is used: {job.model.name}{weights} is trained on the CPU, in float32, which takes very long",
+        "orch doctor shows why there is none; --smoke tries the recipe with a tiny model",
+    )
 
 
 def _find_room(job: Job) -> int | None:
@@ -118,6 +141,16 @@ def _find_room(job: Job) -> int | None:
         free = find_memory().get("MemAvailable")
         return free and free // job.processes()
     return min(job.hardware.memory_mib) * _MIB if job.hardware.memory_mib else None
+
+
+def _exceeds(size: int, planned: PlannedMemory) -> bool:
+    return planned.room is not None and size > planned.room
+
+
+def _is_light(job: Job, plan: Plan) -> bool:
+    """Tell whether a training's weights leave room on a GPU for all that is not theirs."""
+    planned = plan_memory(job, plan)
+    return planned is not None and planned.room is not None and planned.estimate.weights <= _LIGHT * planned.room
 
 
 def _remedies(job: Job, planned: PlannedMemory) -> list[str]:
@@ -134,7 +167,8 @@ def _remedies(job: Job, planned: PlannedMemory) -> list[str]:
     batch = int(values.get("per_device_train_batch_size", "8"))
     if batch > 1:
         lower = batch // 2
-        smaller = f"per_device_train_batch_size: {lower} instead of {batch}{_warn_of_batch(job)}"
+        warning = " (another objective)" if find_batch_obstacle(job.loss, job.recipe.train) else ""
+        smaller = f"per_device_train_batch_size: {lower} instead of {batch}{warning}"
         consider(smaller, rows=training.rows * lower // batch)
     group = int(values.get("train_group_size", "0"))
     if group > _SHARDED:
@@ -149,11 +183,6 @@ def _remedies(job: Job, planned: PlannedMemory) -> list[str]:
     lines = [f"{say} saves {show_gib(size)}" for size, say in worth[:_MOST_REMEDIES]]
     static = planned.estimate.weights + planned.estimate.gradients + planned.estimate.optimizer
     return lines + (_static_remedies(job, planned) if static > planned.estimate.total / 2 else [])
-
-
-def _warn_of_batch(job: Job) -> str:
-    """Return that a smaller batch is another objective, where it is."""
-    return " (another objective)" if find_batch_obstacle(job.loss, job.recipe.train) else ""
 
 
 def _static_remedies(job: Job, planned: PlannedMemory) -> list[str]:
@@ -180,14 +209,8 @@ class Way:
 
 def find_ways(job: Job, fits: Callable[[Job, Plan], bool]) -> list[str]:
     """Return at most three changes of the recipe, the smallest first, after each of which `fits` says yes."""
-    found: list[str] = []
-    for way in _list_ways(job):
-        changed = _change(job, way)
-        if changed is not None and fits(*changed):
-            found.append(way.say)
-        if len(found) == _MOST_WAYS:
-            break
-    return found
+    changes = ((way.say, _change(job, way)) for way in _list_ways(job))
+    return list(islice((say for say, changed in changes if changed and fits(*changed)), _MOST_WAYS))
 
 
 def _list_ways(job: Job) -> Iterator[Way]:
@@ -208,15 +231,12 @@ def _list_ways(job: Job) -> Iterator[Way]:
             yield replace(shared, say=f"train LoRA: {say}, with deepspeed: zero3", train=lora)
     if "quant_method" in backend.argument_names() and able:
         say = f"train QLoRA: {backend.describe_lora()}, " if lora else "train QLoRA: "
-        say += "quant_method: bnb, quant_bits: "
         for bits in (8, 4):
             train = {**lora, "quant_method": "bnb", "quant_bits": bits}
-            yield Way(f"{say}{bits} (it needs the package bitsandbytes)", train)
+            way = Way(f"{say}quant_method: bnb, quant_bits: {bits} (it needs the package bitsandbytes)", train)
+            yield way
         if several:
-            train = {**lora, "quant_method": "bnb", "quant_bits": 4}
-            yield Way(
-                f"{say}4 (it needs the package bitsandbytes), and launch: {{nproc_per_node: 1}}", train, processes=1
-            )
+            yield replace(way, say=f"{way.say}, and launch: {{nproc_per_node: 1}}", processes=1)
 
 
 def _change(job: Job, way: Way) -> tuple[Job, Plan] | None:
@@ -231,48 +251,6 @@ def _change(job: Job, way: Way) -> tuple[Job, Plan] | None:
     recipe = recipe.model_copy(update={"train": {**train, **way.train}, "launch": launch, "deepspeed": shared})
     changed = replace(job, recipe=recipe, deepspeed_text=text)
     try:
-        if BACKENDS[recipe.backend].check_job(changed):
-            return None
-        return changed, build_plan(changed)
+        return None if changed.backend.check_job(changed) else (changed, build_plan(changed))
     except OrchError:
         return None
-
-
-def advise_measuring(job: Job, plan: Plan) -> Iterator[Problem]:
-    """Yield that a model which is trained quantised or shared is measured whole, and does not fit so."""
-    if job.hardware.kind != "cuda" or not job.hardware.memory_mib:
-        return
-    planned, there = plan_memory(job, plan), min(job.hardware.memory_mib) * _MIB
-    if planned is None or planned.model.stored_bits is not None or planned.estimate.weights > there:
-        return
-    whole = planned.model.parameters * _HALF
-    stages = [
-        stage.name for stage in plan.stages if stage.kind.startswith(_LOADING) and not stage.kind.endswith("-data")
-    ]
-    if whole <= there or not stages:
-        return
-    message = (
-        f"the training fits, and {', '.join(stages)} load the whole model on one GPU: {show_gib(whole)} in half "
-        f"precision, and a GPU has {show_gib(there)}"
-    )
-    hint = (
-        "train the adapter alone here: merge: false, evaluate: {baselines: []} and no gate; "
-        "then `orch merge` and `orch evaluate` where there is room"
-    )
-    yield Problem(message, hint)
-
-
-def advise_on_cpu(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001
-    """Yield that there is no GPU for a model of many weights; an LLM that is not here yet counts as one."""
-    if job.hardware.kind == "cuda" or job.smoke:
-        return
-    size = load_model_size(job.model.folder) if job.model.folder else None
-    if size is None and job.model.family != "decoder":
-        return
-    if size is not None and size.parameters < _MANY_WEIGHTS:
-        return
-    weights = f" with its {size.parameters / 1e9:.1f} billion weights" if size else ""
-    yield Problem(
-        f"no GPU is used: {job.model.name}{weights} is trained on the CPU, in float32, which takes very long",
-        "orch doctor shows why there is none; --smoke tries the recipe with a tiny model",
-    )

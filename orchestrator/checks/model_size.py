@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.machine.json_files import load_json
+from orchestrator.checks.tensor_names import read_text_config
+from orchestrator.machine.json_files import find_object, load_json
 from orchestrator.machine.weights import read_weights
 
 _NAMES = {  # what other architectures call it
@@ -59,11 +60,8 @@ class ModelSize:
 
 def load_model_size(folder: Path) -> ModelSize | None:
     """Return the sizes of the model in a folder; None where its config does not say them."""
-    try:
-        config = load_json((folder / "config.json"), constants=True)
-    except (OSError, ValueError, RecursionError):
-        return None
-    if not isinstance(config, dict):
+    config = find_object(folder / "config.json", constants=True)
+    if config is None:
         return None
     if find_stored_bits(config) is not None:  # several weights are packed into one number: shapes count nothing
         size = read_model_size(config)
@@ -72,69 +70,62 @@ def load_model_size(folder: Path) -> ModelSize | None:
     return read_model_size(config, counted or None)
 
 
-def read_model_size(config: dict[str, Any], counted: int | None = None) -> ModelSize | None:
+def read_model_size(config: Mapping[str, Any], counted: int | None = None) -> ModelSize | None:
     """Return the sizes in a config; `counted` weights where the files were read, else as many as the config makes."""
     bits = find_stored_bits(config)
-    inner = config.get("text_config")
-    config = inner if isinstance(inner, dict) else config
+    config = read_text_config(config)
     bits = find_stored_bits(config) if bits is None else bits
-    found = {name: _read_whole(config, names) for name, names in _NAMES.items()}
+    found = {name: _read_whole(config, *names) for name, names in _NAMES.items()}
     layers, hidden, heads = found["num_hidden_layers"], found["hidden_size"], found["num_attention_heads"]
-    vocabulary = _read_whole(config, ("vocab_size",))
+    vocabulary = _read_whole(config, "vocab_size")
     if not (layers and hidden and heads and vocabulary):
         return None
-    head = _read_whole(config, ("head_dim",)) or hidden // heads
+    head = _read_whole(config, "head_dim") or hidden // heads
     dtype = str(config.get("dtype") or config.get("torch_dtype") or "float32").removeprefix("torch.")
     size = ModelSize(
         layers=layers,
         hidden=hidden,
         intermediate=found["intermediate_size"] or 4 * hidden,
         query=heads * head,
-        key=(_read_whole(config, ("num_key_value_heads",)) or heads) * head,
+        key=(_read_whole(config, "num_key_value_heads") or heads) * head,
         vocabulary=vocabulary,
         gated="rms_norm_eps" in config,  # every LLM with RMSNorm here has a gated MLP: Qwen, Llama, Mistral, Gemma
         parameters=0,
         dtype_bytes=_DTYPE_BYTES.get(dtype, 4),
     )
     tied = config.get("tie_word_embeddings", True) is not False
-    positions = 0 if size.gated else _read_whole(config, ("max_position_embeddings",)) or 0
+    positions = 0 if size.gated else _read_whole(config, "max_position_embeddings") or 0
     embedded = (vocabulary * (1 if tied else 2) + positions) * hidden
     parameters = counted or _count(size, config) + embedded
     return replace(size, parameters=parameters, embedded=min(embedded, parameters), stored_bits=bits)
 
 
-def _count(size: ModelSize, config: dict[str, Any]) -> int:
+def _count(size: ModelSize, config: Mapping[str, Any]) -> int:
     """Return how many weights the layers of these sizes have, norms and biases left out (below 0.1 %)."""
     attention = size.hidden * (2 * size.query + 2 * size.key)
     matrices = 3 if size.gated else 2
-    experts = _read_whole(config, _EXPERTS)
-    if experts and (width := _read_whole(config, ("moe_intermediate_size",)) or size.intermediate):
-        shared = _read_whole(config, ("shared_expert_intermediate_size",)) or 0
+    experts = _read_whole(config, *_EXPERTS)
+    if experts and (width := _read_whole(config, "moe_intermediate_size") or size.intermediate):
+        shared = _read_whole(config, "shared_expert_intermediate_size") or 0
         return size.layers * (attention + matrices * size.hidden * (experts * width + shared))
     return size.layers * (attention + matrices * size.hidden * size.intermediate)
 
 
 def _weigh_files(folder: Path) -> int | None:
     """Return the bytes of the files that `from_pretrained` would load; None where they are not all here."""
-    names = {_WHOLE}
-    if not (folder / _WHOLE).is_file():
-        try:
+    try:
+        names = {_WHOLE}
+        if not (folder / _WHOLE).is_file():
             index = load_json((folder / f"{_WHOLE}.index.json"), constants=True)
             names = {str(name) for name in index["weight_map"].values()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return None
-    try:
         return sum((folder / name).stat().st_size for name in names) or None
-    except (OSError, ValueError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
-def _read_whole(config: dict[str, Any], names: tuple[str, ...]) -> int | None:
-    for name in names:
-        value = config.get(name)
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-            return value
-    return None
+def _read_whole(config: Mapping[str, Any], *names: str) -> int | None:
+    values = (config.get(name) for name in names)
+    return next((value for value in values if isinstance(value, int) and value is not True and value > 0), None)
 
 
 def find_trained_bits(values: Mapping[str, str]) -> float | None:
@@ -144,7 +135,7 @@ def find_trained_bits(values: Mapping[str, str]) -> float | None:
         return 8.0
     if method is None or asked is None:
         return None
-    bits = _whole(asked, 8)  # float8
+    bits = int(asked) if asked.isdigit() else 8  # float8
     if method == "bnb" and bits == 4:  # noqa: PLR2004
         return _NF4 if values.get("bnb_4bit_use_double_quant", "True").lower() == "false" else _NF4_DOUBLE
     if method == "hqq":
@@ -162,16 +153,11 @@ def find_stored_bits(config: Mapping[str, Any]) -> float | None:
         return None
     method = str(found.get("quant_method", "bitsandbytes"))
     if method.startswith(("bitsandbytes", "bnb")):
-        if found.get("load_in_4bit"):
-            return _NF4_DOUBLE if found.get("bnb_4bit_use_double_quant") else _NF4
-        return 8.0
+        four = _NF4_DOUBLE if found.get("bnb_4bit_use_double_quant") else _NF4
+        return four if found.get("load_in_4bit") else 8.0
     if method in {"fp8", "fbgemm_fp8"}:
         return 8.0
     bits = found.get("bits", found.get("w_bit", found.get("nbits")))
     group = found.get("group_size", found.get("q_group_size"))
     bits = bits if isinstance(bits, int) and 0 < bits <= _HALF else 4 if method in {"awq", "gptq"} else 8
     return bits + (_HALF + bits) / (group if isinstance(group, int) and group > 0 else _GROUP)
-
-
-def _whole(text: str, default: int) -> int:
-    return int(text) if text.isdigit() else default

@@ -11,7 +11,7 @@ import pytest
 from orchestrator.backends import BACKENDS
 from orchestrator.backends.models import BaseModel
 from orchestrator.checks.hub import check_hub
-from orchestrator.checks.machine import _missing_packages
+from orchestrator.checks.machine import check_packages
 from orchestrator.machine.hardware import Hardware
 from tests.jobs import build_imagined_job
 
@@ -144,8 +144,8 @@ def test_a_teacher_that_is_here_or_tiny_is_not_asked_for(monkeypatch, build_toy_
 def test_a_package_that_the_trainer_lacks_is_named_with_its_command(build_toy_job, name):
     job = build_toy_job(DISTILLED.replace("TEACHER", "Qwen/Qwen3-Reranker-4B"))
     there = dict.fromkeys(BACKENDS["sentence-transformers"].distributions, "1")
-    assert _missing_packages(replace(job, versions=there)) == []
-    (problem,) = _missing_packages(replace(job, versions={key: "1" for key in there if key != name}))
+    assert list(check_packages(replace(job, versions=there), None)) == []
+    (problem,) = check_packages(replace(job, versions={key: "1" for key in there if key != name}), None)
     assert f"{name} missing" in problem.message
     assert f"-m pip install {name}\n" in problem.hint
     assert "'.[sentence-transformers]'" in problem.hint
@@ -154,7 +154,7 @@ def test_a_package_that_the_trainer_lacks_is_named_with_its_command(build_toy_jo
 def test_a_teacher_that_flagembedding_scores_needs_flagembedding(build_toy_job):
     job = build_toy_job(DISTILLED.replace("TEACHER", "BAAI/bge-reranker-v2-gemma"))
     there = dict.fromkeys(BACKENDS["sentence-transformers"].distributions, "1")
-    (problem,) = _missing_packages(replace(job, versions=there))
+    (problem,) = check_packages(replace(job, versions=there), None)
     assert problem.message.startswith("the teacher is scored with FlagEmbedding")
     assert problem.hint.endswith("-m pip install FlagEmbedding")
-    assert _missing_packages(replace(job, versions=there | {"FlagEmbedding": "1.4.2"})) == []
+    assert list(check_packages(replace(job, versions=there | {"FlagEmbedding": "1.4.2"}), None)) == []
