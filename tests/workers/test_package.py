@@ -10,7 +10,7 @@ import pytest
 from orchestrator.workers import package
 from orchestrator.workers.eval_files import read_candidates
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.kinds import reranker as reranker_kind
+from orchestrator.workers.reranker import folder as reranker_folder
 from orchestrator.workers.reranker.scoring import load_scorer
 from orchestrator.workers.specs import load_spec
 from orchestrator.workers.weights import hash_file
@@ -188,7 +188,7 @@ def test_an_older_artefact_stays_until_a_new_one_is_proved(tuned_encoder, eval_f
 
 
 def test_a_tokenizer_that_cannot_be_split_is_packaged_as_approximate(tuned_decoder, eval_file, tmp_path, monkeypatch):
-    monkeypatch.setattr(reranker_kind, "add_sentinel", lambda _folder, _sentinel: False)
+    monkeypatch.setattr(reranker_folder, "add_sentinel", lambda _folder, _sentinel: False)
     shutil.copytree(tuned_decoder.model, tmp_path / "m")
     config = tmp_path / "m" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "use_cache": False}))

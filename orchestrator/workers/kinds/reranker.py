@@ -18,32 +18,25 @@ from typing import Any
 from orchestrator.workers.engines import flagembedding, sentence_transformers, swift
 from orchestrator.workers.engines.transformers import HEAD_SEED, load_float32, load_tokenizer, name_head, release
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.folders import write_json
 from orchestrator.workers.kinds import Described, Request
 from orchestrator.workers.kinds.probes import AWKWARD, EXAMPLES, Pair, PairProbe, build_pair_probes
 from orchestrator.workers.merge import attach_adapter, load_base
+from orchestrator.workers.reranker.folder import (
+    render_ids,
+    write_exact_template,
+    write_flagembedding_format,
+    write_format,
+)
 from orchestrator.workers.reranker.formats import (
     NATIVE_PREFIX,
     NATIVE_SUFFIX,
     REFERENCES,
-    SENTINEL,
     Reference,
-    answer_ids,
-    build_chat_template,
-    build_format_template,
-    choose_padding,
     encode_formatted,
-    encode_pair,
-    encode_plain,
     format_of,
-    is_cut,
-    native_chat_template,
-    sequence_length,
-    true_token_id,
 )
 from orchestrator.workers.reranker.scoring import wrap_pairs
 from orchestrator.workers.specs import ScoringSpec, parse_spec
-from orchestrator.workers.tokenizer_files import add_sentinel, read_json, set_chat_template, update_settings
 from orchestrator.workers.verification_checks import (
     COMPUTE_TOLERANCE,
     MERGE_TOLERANCE,
@@ -148,116 +141,27 @@ class Subject:
 
 def prepare(request: Request, spec: RerankerSpec, folder: Path) -> Subject:
     """Write format, lengths and modules for sentence-transformers. Raises WorkerError for a format that cannot be."""
-    reference, trust = REFERENCES[spec.scorer, spec.tool], spec.trust_remote_code
-    ids: dict[str, Any] = {"max_seq_length": spec.max_length}
-    template: str | None = "exact"
-    if spec.tool == FLAG:
-        tokenizer = load_tokenizer(request.find_tokenizer(), trust_remote_code=trust)
-    elif spec.scorer == "formatted-head":
-        write_format(folder, spec)
-    elif spec.tool == SWIFT:
-        ids |= write_native_prompt(folder, spec)
-    if spec.scorer == "cross-encoder":
-        template = None if spec.tool == SENTENCE else "exact"
-        update_settings(folder, model_max_length=spec.max_length)
-        sentence_transformers.write_encoder_files(folder)
-    if spec.tool != FLAG:
-        tokenizer = load_tokenizer(folder, trust_remote_code=trust)
+    reference, flag = REFERENCES[spec.scorer, spec.tool], spec.tool == FLAG
+    ids = {"max_seq_length": spec.max_length, **write_format(folder, spec)}
+    # what FlagEmbedding trained is encoded as its trainer did it, by that tokenizer
+    tokenizer = load_tokenizer(request.find_tokenizer() if flag else folder, trust_remote_code=spec.trust_remote_code)
     probes = build_pair_probes(request.probes, tokenizer, spec.max_length)
-    if spec.scorer == "flag-llm-reranker":
-        token = true_token_id(tokenizer, spec)
-        ids = {
-            "max_seq_length": sequence_length(tokenizer, spec),
-            "true_token": spec.true_token,
-            "true_token_id": token,
-        }
-        template = write_flagembedding_format(folder, spec, tokenizer, [probe.pair for probe in probes])
-    elif spec.tool == SENTENCE:
+    if spec.tool == SENTENCE:
         probes.append(build_marked_probe(tokenizer, spec))
-        if spec.scorer == "formatted-head":
-            # the training's format does without the tokens that a tokenizer may put around a text
-            ids["adds_special_tokens"] = bool(tokenizer("a")["input_ids"] != encode_plain(tokenizer, "a"))
-    uncut = reference.find_uncut(tokenizer, spec, [probe.pair for probe in probes])
+    pairs = [probe.pair for probe in probes]
+    template: str | None = "exact"
+    if spec.scorer == "flag-llm-reranker":
+        ids = write_flagembedding_format(folder, spec, tokenizer)
+        template = "exact" if write_exact_template(folder, spec, tokenizer, pairs) else "approximate"
+    elif spec.scorer == "cross-encoder" and not flag:
+        template = None
+    uncut = reference.find_uncut(tokenizer, spec, pairs)
     if spec.tool == SWIFT and len(uncut) < LEAST_PROBES:
         raise WorkerError(
             f"max_length {spec.max_length} cuts {len(probes) - len(uncut)} of {len(probes)} probes, which it counts "
             "with their prompt: too few are left to compare; raise max_length"
         )
     return Subject(request, spec, folder, reference, tokenizer, probes, uncut, template, ids)
-
-
-def restore_cache(folder: Path) -> None:
-    """Turn a decoder's cache on again: trainers save it off, and generation is needlessly slow without."""
-    config = read_json(folder / "config.json")
-    if config.get("use_cache") is False:
-        write_json(folder / "config.json", {**config, "use_cache": True})
-
-
-def write_flagembedding_format(folder: Path, spec: ScoringSpec, trained: Any, pairs: list[Pair]) -> str:
-    """Write chat template, lengths and modules; tell whether the template gives exactly the ids of training."""
-    restore_cache(folder)
-    update_settings(folder, model_max_length=sequence_length(trained, spec), padding_side="left")
-    sentence_transformers.write_words_files(folder, true_token_id(trained, spec))
-    kept = {
-        name: (folder / name).read_bytes()
-        for name in ("tokenizer.json", "tokenizer_config.json")
-        if (folder / name).is_file()
-    }
-    if add_sentinel(folder, SENTINEL):
-        set_chat_template(folder, build_chat_template(trained, spec))
-        if renders_same_ids(folder, spec, trained, pairs):
-            return "exact"
-        for name, content in kept.items():
-            (folder / name).write_bytes(content)
-    set_chat_template(folder, build_chat_template(trained, spec, sentinel=""))
-    return "exact" if renders_same_ids(folder, spec, trained, pairs) else "approximate"
-
-
-def renders_same_ids(folder: Path, spec: ScoringSpec, trained: Any, pairs: list[Pair]) -> bool:
-    """Tell whether the packaged tokenizer and chat template give the ids of training, for every pair that fits."""
-    packaged = load_tokenizer(folder, trust_remote_code=spec.trust_remote_code)
-    return all(
-        encode_pair(trained, spec, *pair) == encode_pair(packaged, spec, *pair) == render_ids(packaged, pair)
-        for pair in pairs
-        if not is_cut(trained, spec, *pair)
-    )
-
-
-def render_ids(tokenizer: Any, pair: Pair) -> list[int]:
-    """Return the ids of the pair in the tokenizer's own chat template."""
-    messages = [{"role": role, "content": text} for role, text in zip(("query", "document"), pair, strict=True)]
-    return list(tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True)["input_ids"])
-
-
-def write_native_prompt(folder: Path, spec: ScoringSpec) -> dict[str, Any]:
-    """Write Qwen3-Reranker's prompt, lengths and modules; return the ids that scoring.json names."""
-    restore_cache(folder)
-    update_settings(folder, model_max_length=spec.max_length, padding_side="left")
-    set_chat_template(folder, native_chat_template(spec.effective_instruction))
-    tokenizer = load_tokenizer(folder, trust_remote_code=spec.trust_remote_code)
-    if spec.scorer == "qwen3-score-head":
-        sentence_transformers.write_head_files(folder, tokenizer.pad_token_id)
-        return {}
-    yes, no = answer_ids(tokenizer, folder.name).values()
-    sentence_transformers.write_words_files(folder, yes, no)
-    return {"true_token": "yes", "true_token_id": yes, "false_token": "no", "false_token_id": no}
-
-
-def write_format(folder: Path, spec: ScoringSpec) -> None:
-    """Write the two formats of a decoder's pairs, its padding, lengths and modules.
-
-    The padding is written even when the checkpoint has one: it decides at which token the logit is read.
-    """
-    pair_format = format_of(spec)
-    tokenizer = load_tokenizer(folder, trust_remote_code=spec.trust_remote_code)
-    padding = choose_padding(tokenizer, pair_format)
-    update_settings(
-        folder, model_max_length=spec.max_length, padding_side="right", truncation_side="right", pad_token=padding
-    )
-    set_chat_template(folder, build_format_template(pair_format))
-    pad_token_id = tokenizer.convert_tokens_to_ids(padding)
-    write_json(folder / "config.json", {**read_json(folder / "config.json"), "pad_token_id": pad_token_id})
-    sentence_transformers.write_head_files(folder, pad_token_id)
 
 
 def build_marked_probe(tokenizer: Any, spec: ScoringSpec) -> PairProbe:
