@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from orchestrator.backends.argument_list import ArgumentList, RenderedArgument, build_notes
-from orchestrator.backends.argument_paths import check_paths, resolve_paths
-from orchestrator.backends.arguments import load_arguments
-from orchestrator.backends.batch_splitting import check_splitting
-from orchestrator.backends.deepspeed import deepspeed_environment
-from orchestrator.backends.determinism import deterministic_environment, explain_determinism, put_determinism
-from orchestrator.backends.flagembedding_arguments import (
-    OTHER_TRAINERS,
-    RESERVED,
-    all_arguments,
-    check_values,
-    find_lengths,
-    type_all,
-    uses_lora,
-)
-from orchestrator.backends.flagembedding_checks import check_flagembedding_job
-from orchestrator.backends.parallelism import SHARING_ARGUMENTS, check_parallelism, count_step_rows
+import msgspec
+
+from orchestrator.backends.arguments import load_arguments, load_words
 from orchestrator.backends.protocol import Backend, Found, Job, SmokeScale, Training
-from orchestrator.backends.render import render_command
-from orchestrator.backends.spellings import Translation, translate
-from orchestrator.backends.version_checks import check_versions
+from orchestrator.backends.sharing import SHARING_ARGUMENTS, count_step_rows, deepspeed_environment, load_deepspeed
+from orchestrator.backends.trainer import (
+    ArgumentList,
+    deterministic_environment,
+    finish_training,
+    put_determinism,
+    put_fixed,
+    put_hardware,
+)
+from orchestrator.backends.trainer_checks import COMMON, check_deepspeed, check_trainer
+from orchestrator.errors import Problem
 from orchestrator.logs.patches import Remedies
 from orchestrator.recipe.losses import log_of
 from orchestrator.recipe.plan import File, Note, Resume
@@ -34,24 +29,43 @@ _MODULES = {
     "decoder": "FlagEmbedding.finetune.reranker.decoder_only.base",
     "encoder": "FlagEmbedding.finetune.reranker.encoder_only.base",
 }
+_WORDS = load_words("flagembedding")
+_WHOSE = "FlagEmbedding's reranker trainers"
+_LENGTHS = ("query_max_len", "passage_max_len")
+# What only the trainer of LLMs has.
+_OF_DECODERS = (
+    "lora_rank", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save", "from_peft", "raw_peft",
+    "use_lora", "save_merged_lora_model", "use_flash_attn",
+)  # fmt: skip
+_DECODERS = re.compile(r"ForCausalLM$")
+_ENCODERS = re.compile(r"Bert|XLMRoberta|Electra|Deberta")
+_PROMPT_TOKENS = 64  # room that a decoder needs for FlagEmbedding's own prompt, which both lengths together must hold
 _SMOKE_LEAVES_OUT = frozenset({
     "max_steps", "save_steps", "warmup_steps", "use_flash_attn", "torch_compile", "use_liger_kernel", "tf32",
     "per_gpu_train_batch_size",
 }) | SHARING_ARGUMENTS  # fmt: skip
+_CONDITIONS = tuple(
+    msgspec.structs.replace(row, when="is_on_with_deepspeed") if row.argument == "save_only_model" else row
+    for row in COMMON
+)
 
 
-def _check_job(job: Job) -> list[Found]:
-    """Return what does not fit together, each with the path of the key to change."""
-    train, translation = type_all(job.recipe.train), _translate(job)
-    problems: list[Found] = [(("train", name), problem) for name, problem in translation.problems]
-    problems += check_versions(job, f"flagembedding.{job.model.family}_only", translation.arguments)
-    problems += check_paths(job, translation.arguments, all_arguments())
-    return [
-        *problems,
-        *check_flagembedding_job(job, train),
-        *check_splitting(job, train),
-        *check_parallelism(job, train),
-    ]
+def _check_values(train: Mapping[str, Any]) -> Iterator[tuple[str, Problem]]:
+    if train.get("train_group_size", 2) < 2:  # noqa: PLR2004
+        message = f"a group of {train['train_group_size']} has nothing to rank: the loss is always 0"
+        yield "train_group_size", Problem(message, "8 is usual")
+
+
+def _trains_lora(job: Job) -> bool:
+    """Tell whether the trainer writes an adapter: an LLM's, unless the recipe says otherwise."""
+    return job.model.family == "decoder" and bool(BACKEND.type_all(job.recipe.train).get("use_lora", True))
+
+
+def _find_lengths(job: Job) -> tuple[int, int]:
+    """Return the longest query and the longest passage, in tokens."""
+    train, known = BACKEND.type_all(job.recipe.train), load_arguments("flagembedding.decoder_only")
+    query, passage = (int(train.get(name, known[name].default)) for name in _LENGTHS)
+    return query, passage
 
 
 def _smoke_scale(job: Job) -> SmokeScale:
@@ -59,8 +73,7 @@ def _smoke_scale(job: Job) -> SmokeScale:
 
     Its checkpoints stand at the ends of epochs: from there a resumed training repeats an undisturbed one exactly.
     """
-    train = type_all(job.recipe.train)
-    group = min(int(train.get("train_group_size", 8)), 4)
+    group = min(int(BACKEND.type_all(job.recipe.train).get("train_group_size", 8)), 4)
     return SmokeScale(
         train={
             "num_train_epochs": 2, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 1,
@@ -74,63 +87,39 @@ def _smoke_scale(job: Job) -> SmokeScale:
 
 def _build_training(job: Job, *, model: str, data: str, output: str) -> Training:
     """Return the train stage for the base model at `model` on the prepared folder `data`; all paths absolute."""
-    train_file = f"{data}/train.jsonl"
-    translation = _translate(job)
-    arguments = _arguments(job, translation, model=model, train_file=train_file, output=output)
-    values = {argument.name: argument.value for argument in arguments}
-    processes = job.processes()
-    env = deepspeed_environment(job) | deterministic_environment(job, values["seed"])
-    env |= job.environment() | translation.env
-    command = render_command(
-        "flagembedding/train.j2",
-        env=env,
-        cwd=str(job.run_dir),
-        python=job.backend_python,
-        workers=job.workers,
-        nproc_per_node=processes,
-        module=_MODULES[job.model.family],
-        arguments=arguments,
+    translation = job.backend.translate(job)
+    arguments = _list_arguments(
+        job, ArgumentList(translation), model=model, train_file=f"{data}/train.jsonl", output=output
     )
-    lora = uses_lora(job)
-    files = (File(_deepspeed_file(job), job.deepspeed_text),) if job.deepspeed_text else ()
-    query_max_len, passage_max_len = find_lengths(job)
-    return Training(
-        command=command,
-        files=files,
-        notes=build_notes(arguments, translation)
-        + _explain_scores(values)
-        + _explain_resume(job)
-        + explain_determinism(job, env),
-        outputs=(f"{output}/adapter_model.safetensors" if lora else f"{output}/config.json",),
-        lora=lora,
-        prepare=_prepare_flags(values, query_max_len, passage_max_len),
+    values = arguments.values()
+    env = deepspeed_environment(job) | deterministic_environment(job, values["seed"])
+    distils = values.get("knowledge_distillation")
+    return finish_training(
+        job,
+        arguments,
+        template="flagembedding/train.j2",
+        template_values={"module": _MODULES[job.model.family], "arguments": arguments.items()},
+        env=env | job.environment() | translation.env,
+        files=(File(_deepspeed_file(job), job.deepspeed_text),) if job.deepspeed_text else (),
+        notes_after=_explain(job, values),
+        prepare=_prepare_flags(job, values),
         weights=output,
-        scoring=_scoring(job, values, query_max_len, passage_max_len),
+        scoring=_build_scoring(job, values),
         # Without DeepSpeed its checkpoints cannot be resumed: the decoder's holds no base model, the encoder's
         # loader asks for `_keys_to_ignore_on_save` (FlagEmbedding issue 1144).
         resume=Resume("--resume_from_checkpoint", output) if job.deepspeed_text else None,
         full_batch_rows=count_step_rows(job, values),
-        batch=int(values["per_device_train_batch_size"]),
-        accumulation=int(values["gradient_accumulation_steps"]),
-        flat_loss=None if values.get("knowledge_distillation") else log_of(int(values["train_group_size"])),
+        flat_loss=None if distils else log_of(int(values["train_group_size"])),
     )
-
-
-def _translate(job: Job) -> Translation:
-    translation = translate(type_all(job.recipe.train), job.versions.get("transformers"))
-    return resolve_paths(job, translation, all_arguments())
 
 
 def _deepspeed_file(job: Job) -> str:
     return f"files/ds_{job.recipe.deepspeed if job.recipe.deepspeed == 'stage0' else 'config'}.json"
 
 
-def _arguments(
-    job: Job, translation: Translation, *, model: str, train_file: str, output: str
-) -> list[RenderedArgument]:
+def _list_arguments(job: Job, found: ArgumentList, *, model: str, train_file: str, output: str) -> ArgumentList:
     """Return the train command's arguments in reading order: model, data, LoRA, training, saving, hardware."""
-    found, given = ArgumentList(translation), translation.arguments
-    known = load_arguments(f"flagembedding.{job.model.family}_only")
+    known = load_arguments(job.backend.find_snapshot(job))
     found.put("model_name_or_path", model, "recipe", "model")
     found.put("model_type", job.model.family, "orch", "left out, the decoder trainer would train without its prompt")
     if job.model.trust_remote_code:
@@ -139,12 +128,12 @@ def _arguments(
     cache = output.removesuffix("/output") + "/cache"
     found.put("cache_path", cache, "orch", "keeps the data cache inside the run folder")
     why = "FlagEmbedding's default, shown because it cuts or groups your data"
-    found.put_defaults(known, ("train_group_size", "query_max_len", "passage_max_len"), why)
+    found.put_defaults(known, ("train_group_size", *_LENGTHS), why)
     if job.model.family == "decoder":
         why = "FlagLLMReranker puts it in front at inference by default; training would not"
         found.put("query_instruction_for_rerank", "A: ", "orch", why)
         found.put("passage_instruction_for_rerank", "B: ", "orch", why)
-    if uses_lora(job):
+    if _trains_lora(job):
         lora = ("lora_rank", "lora_alpha", "lora_dropout", "target_modules")
         found.put_defaults(known, lora, "FlagEmbedding's default")
     found.put("output_dir", output, "orch", "a fresh folder of the run")
@@ -153,43 +142,38 @@ def _arguments(
     found.put_rest()
     found.put("dataloader_drop_last", True, "orch", "an incomplete last batch mixes groups or crashes")
     found.put("logging_steps", 10, "orch", "transformers' default of 500 leaves most runs without a loss curve")
-    if not {"save_strategy", "save_steps"} & given.keys():
+    if not {"save_strategy", "save_steps"} & found.given.keys():
         found.put("save_strategy", "epoch", "orch", "a run that is interrupted continues from the last epoch")
     found.put("save_total_limit", 2, "orch", "checkpoints fill disks")
-    found.put("report_to", "none", "orch", "no experiment tracker unless the recipe names one")
-    found.put("ddp_timeout", 1800, "orch", "a lost process is noticed after half an hour")
-    precision = job.hardware.precision
-    if precision in {"bf16", "fp16"} and not {"bf16", "fp16"} & given.keys():
-        found.put(precision, True, "hardware", f"{job.hardware}")
-    if job.hardware.kind == "cpu":
-        found.put("use_cpu", True, "hardware", "no GPU is used: several processes would not synchronise without it")
+    put_fixed(found)
+    put_hardware(found, job)
     if job.deepspeed_text:
         found.put("deepspeed", str(job.run_dir / _deepspeed_file(job)), "recipe", "deepspeed")
     put_determinism(found, job)
-    return found.items()
+    return found
 
 
-def _explain_scores(values: Mapping[str, Any]) -> tuple[Note, ...]:
-    """Return what the trainer makes of a teacher's scores (AbsRerankerModel.forward of FlagEmbedding 1.4.2)."""
-    if not values.get("knowledge_distillation"):
-        return ()
-    why = "the loss is the positive's, plus the distance to the softmax of these: give logits, not probabilities"
-    return (Note("train", "pos_scores, neg_scores", "softmax over each group", "default", why),)
+def _explain(job: Job, values: Mapping[str, Any]) -> tuple[Note, ...]:
+    """Return what the trainer makes of a teacher's scores (AbsRerankerModel.forward of FlagEmbedding 1.4.2).
+
+    And that an interrupted training starts anew, where it does.
+    """
+    notes = []
+    if values.get("knowledge_distillation"):
+        why = "the loss is the positive's, plus the distance to the softmax of these: give logits, not probabilities"
+        notes.append(Note("train", "pos_scores, neg_scores", "softmax over each group", "default", why))
+    if not job.deepspeed_text:
+        why = (
+            "FlagEmbedding cannot continue a checkpoint that it wrote without DeepSpeed: after a stop the training "
+            "starts anew; deepspeed: zero0 makes it resumable"
+        )
+        notes.append(Note("train", "resume_from_checkpoint", "never", "default", why))
+    return tuple(notes)
 
 
-def _explain_resume(job: Job) -> tuple[Note, ...]:
-    """Return that an interrupted training starts anew, where it does."""
-    if job.deepspeed_text:
-        return ()
-    why = (
-        "FlagEmbedding cannot continue a checkpoint that it wrote without DeepSpeed: after a stop the training starts "
-        "anew; deepspeed: zero0 makes it resumable"
-    )
-    return (Note("train", "resume_from_checkpoint", "never", "default", why),)
-
-
-def _prepare_flags(values: Mapping[str, Any], query_max_len: int, passage_max_len: int) -> dict[str, Any]:
+def _prepare_flags(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the prepare stage needs to count the tokens that the trainer will cut."""
+    query_max_len, passage_max_len = _find_lengths(job)
     flags: dict[str, Any] = {"query-max-len": query_max_len, "passage-max-len": passage_max_len}
     for name in ("query", "passage"):
         if instruction := values.get(f"{name}_instruction_for_rerank"):
@@ -199,12 +183,13 @@ def _prepare_flags(values: Mapping[str, Any], query_max_len: int, passage_max_le
     return flags
 
 
-def _scoring(job: Job, values: Mapping[str, Any], query_max_len: int, passage_max_len: int) -> dict[str, Any]:
+def _build_scoring(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return how a model trained so must be scored: same instructions, prompt and lengths.
 
     Lengths are those of AbsReranker*TrainDataset in FlagEmbedding 1.4.2: a query may borrow a quarter of the
     passage's budget.
     """
+    query_max_len, passage_max_len = _find_lengths(job)
     limits = {"query_max_length": query_max_len + passage_max_len // 4, "max_length": query_max_len + passage_max_len}
     instructions = {
         "query_instruction": values.get("query_instruction_for_rerank"),
@@ -217,17 +202,88 @@ def _scoring(job: Job, values: Mapping[str, Any], query_max_len: int, passage_ma
     return {"scorer": "cross-encoder", "prompt": None, **instructions, **limits}
 
 
+def _check(job: Job, _: Mapping[str, Any]) -> Iterator[Found]:
+    """Yield what only these trainers refuse, in the recipe's own spelling of the arguments."""
+    recipe, train = job.recipe, BACKEND.type_all(job.recipe.train)
+    for key, given, hint in (
+        (("loss",), recipe.loss is not None, "remove it: these trainers take the softmax over each group"),
+        (("checkpoint",), recipe.checkpoint is not None, "remove it: the last weights are the model"),
+        (("data", "validation_ratio"), recipe.data.validation_ratio is not None, "remove it: Orch measures after"),
+        (("data", "instruction"), recipe.data.instruction is not None, "say it as train.query_instruction_for_rerank"),
+    ):
+        if given:
+            yield key, Problem(f"{_WHOSE} have no {key[-1]}", hint)
+    yield from _check_family(job, train)
+    if job.model.score_head:
+        message = f"{job.model.describe_head()}: FlagEmbedding's trainer asks an LLM for a word, and would drop it"
+        hint = "say backend: sentence-transformers, or backend: swift with train: {task_type: reranker}"
+        yield ("model",), Problem(message, hint)
+    if recipe.teacher is not None and not train.get("knowledge_distillation"):
+        message = "the teacher's scores would be computed and not learnt"
+        yield ("teacher",), Problem(message, "say train: {knowledge_distillation: true}, or remove it")
+    if train.get("save_merged_lora_model") and job.model.family == "decoder" and not _trains_lora(job):
+        hint = "FlagEmbedding would train to the end and then fail: remove it"
+        yield ("train", "save_merged_lora_model"), Problem("there is no LoRA to merge", hint)
+    yield from _check_evaluation(train)
+    total = sum(_find_lengths(job))
+    if job.model.family == "decoder" and total < _PROMPT_TOKENS:
+        message = f"query_max_len + passage_max_len = {total} leaves no room beside FlagEmbedding's prompt"
+        yield ("train", "passage_max_len"), Problem(message, f"give at least {_PROMPT_TOKENS} together; 1024 is usual")
+    if train.get("dataloader_drop_last") is False:
+        message = "an incomplete last batch mixes the documents of different queries in FlagEmbedding's loss"
+        yield ("train", "dataloader_drop_last"), Problem(message, "remove it: what is left over is said in the ledger")
+    zero3 = "FlagEmbedding saves empty weights under ZeRO-3: its save path is commented out"
+    yield from check_deepspeed(job, zero3=(zero3, "use stage0, or ZeRO stage 1 or 2"))
+    config, asked = load_deepspeed(job), train.get("lr_scheduler_type", "linear")
+    if isinstance(config, dict) and "scheduler" in config and asked != "linear":
+        message = f"DeepSpeed's own scheduler, a linear decay, would replace lr_scheduler_type {asked}"
+        yield ("train", "lr_scheduler_type"), Problem(message, "remove it, or say deepspeed: zero0, which has none")
+
+
+def _check_family(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
+    """Yield what the trainer of this family does not have, and a family that the config contradicts.
+
+    Each trainer loads the other's models, with a new head or none.
+    """
+    family, other = job.model.family, "decoder" if job.model.family == "encoder" else "encoder"
+    for name in job.model.architectures:
+        if (_ENCODERS if family == "decoder" else _DECODERS).search(name):
+            message = f"{name} is no {family}, and the {family} trainer would train it all the same"
+            yield ("model", "family"), Problem(message, f"say family: {other}, or remove it")
+    for name in _OF_DECODERS if family == "encoder" else ():
+        if name in train:
+            message = f"FlagEmbedding's encoder-only trainer has no {name}"
+            yield ("train", name), Problem(message, "remove it, or train an LLM reranker")
+    if train.get("model_type", family) != family:
+        message = f"{job.model.name} is {family}-only"
+        yield ("train", "model_type"), Problem(message, "remove model_type: Orch renders it")
+    if train.get("sep_token", "\n") != "\n":
+        message = "FlagEmbedding's own rerankers always separate with a newline"
+        yield ("train", "sep_token"), Problem(message, "remove sep_token")
+
+
+def _check_evaluation(train: Mapping[str, Any]) -> Iterator[Found]:
+    for name in ("eval_strategy", "evaluation_strategy"):
+        if train.get(name, "no") != "no":
+            message = "FlagEmbedding's trainers do not evaluate while training"
+            yield ("train", name), Problem(message, "remove it: Orch measures after")
+    if train.get("load_best_model_at_end"):
+        message = "FlagEmbedding's trainers do not evaluate, so none is best"
+        yield ("train", "load_best_model_at_end"), Problem(message, "remove it")
+
+
 BACKEND = Backend(
     name="flagembedding",
     title="FlagEmbedding",
-    trainers="FlagEmbedding's reranker trainers",
+    trainers=_WHOSE,
     distributions=("FlagEmbedding", "torch", "transformers", "peft", "sentence-transformers"),
     tasks=("reranker",),
     kind="group",
     needs_negatives=True,
-    lengths=("query_max_len", "passage_max_len"),
+    lengths=_LENGTHS,
     lora={"use_lora": True},
     scores_vocabulary=True,
+    other_models="BAAI/bge-reranker-v2-gemma or BAAI/bge-reranker-v2-m3",
     remedies=Remedies(
         batch=8,
         lengths={"query_max_len": 32, "passage_max_len": 128},
@@ -236,13 +292,14 @@ BACKEND = Backend(
             "flash-attention-missing": ("train.use_flash_attn=false",),
         },
     ),
-    known=all_arguments,
-    reserved=RESERVED,
-    others=OTHER_TRAINERS,
-    check_values=check_values,
-    trains_lora=uses_lora,
+    snapshots=("flagembedding.encoder_only", "flagembedding.decoder_only"),
+    reserved=_WORDS["reserved"],
+    others={name: group["say"] for group in _WORDS["others"] for name in group["names"]},
+    at_least=dict.fromkeys((*_LENGTHS, "per_device_train_batch_size", "gradient_accumulation_steps", "lora_rank"), 1),
+    check_values=_check_values,
+    trains_lora=_trains_lora,
     data_form=lambda _: "flagembedding",
-    check_job=_check_job,
+    check_job=lambda job: check_trainer(job, _check, conditions=_CONDITIONS, half=("use_flash_attn",)),
     smoke_scale=_smoke_scale,
     build_training=_build_training,
 )

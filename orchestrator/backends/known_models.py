@@ -1,13 +1,17 @@
-"""What a model is by its name: an entry of ms-swift's own list of models, which names over a thousand of them."""
+"""What a model is by its name, its config and its files: ms-swift's list of models, and heads that score."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
+
+from orchestrator.machine.files import read_regular
+from orchestrator.machine.json_files import load_json
 
 Kind = Literal["llm", "multimodal", "embedding", "reranker", "encoder", "reward", "decision"]
 
@@ -94,3 +98,104 @@ def _by_name() -> dict[str, KnownModel]:
 @cache
 def _llm_architectures() -> frozenset[str]:
     return frozenset(name for item in _items() if kind_of(item) == "llm" for name in item["architectures"])
+
+
+# How an LLM with a head may be asked, by the person who knows how it was trained.
+SCORE_HEAD_FORMATS = ("qwen3-score-head", "reward-model")
+CLASSIFIER = "ForSequenceClassification"
+# Families of transformers' causal models (5.19), and of those that bring their own code, that have such a head too.
+_LLMS = re.compile(
+    r"Arcee|AXK|Baichuan|BioGpt|Bitnet|BitNet|Bloom|ChatGLM|Cohere|CTRL|Deepseek|DiffLlama|Doge|Ernie4|Exaone|Falcon|"
+    r"Gemma|Glm|GLM|Gpt|GPT|Granite|Helium|HunYuan|InternLM|Jamba|JetMoe|Lfm|Llama|Mamba|MiMo|MiniCPM|MiniMax|"
+    r"Ministral|Mistral|Mixtral|ModernBertDecoder|Mpt|MPT|Nemotron|Olmo|OLMo|OpenAIGPT|OPT|Orion|Persimmon|Phi|Qwen|"
+    r"SeedOss|Skywork|SmolLM|StableLm|Starcoder|Yi|Zamba"
+)
+_BERT_LIKE = re.compile(r"Bert|BERT|Roberta|Electra|Deberta")
+# A causal model's output over the vocabulary; every other `For…` is a head of another kind.
+_SPEAKS = re.compile(r"LM\b|LMHead|Generation|ImageTextToText|MultimodalLM")
+_PAIR_ROLES = re.compile(r"""['"](query|document)['"]""")
+
+
+def has_score_head(config: dict[str, Any]) -> bool:
+    """Tell whether a config.json is that of an LLM with a head that classifies, and of no BERT-like encoder."""
+    return any(
+        name.endswith(CLASSIFIER) and (_is_llm(name) or _looks_causal(name, config)) for name in _names_of(config)
+    )
+
+
+def has_other_head(architectures: Iterable[str]) -> bool:
+    """Tell whether a model's classes say that it gives something else than words: loaded for words, it loses a head."""
+    heads = [name.partition("For")[2] for name in architectures if "For" in name]
+    return bool(heads) and not any(_SPEAKS.search(head) for head in heads)
+
+
+def find_trained_format(folder: Path) -> str | None:
+    """Return the format in which ms-swift trained the head, by its args.json; None where that says none we know."""
+    args = _read_object(folder / "args.json")
+    task_type, template = args.get("task_type"), args.get("template")
+    if task_type == "reranker" and (template or args.get("model_type")) == "qwen3_reranker":
+        return "qwen3-score-head"
+    return "reward-model" if task_type == "seq_cls" and args.get("rlhf_type") == "rm" else None
+
+
+def describes_itself(folder: Path) -> bool:
+    """Tell whether sentence-transformers saved the folder as a CrossEncoder, which reads pairs as it was trained."""
+    try:
+        modules = load_json((folder / "modules.json"), constants=True)
+        return any("cross_encoder" in str(module.get("type", "")) for module in modules) or (
+            _read_object(folder / "config_sentence_transformers.json").get("model_type") == "CrossEncoder"
+        )
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return False
+
+
+def list_score_head_formats(folder: Path | None) -> tuple[str, ...]:
+    """Return the formats in which a folder's head may be asked; all but its own files' are for a person to choose.
+
+    A chat template that knows no roles `query` and `document` would make a chat of the pair that nobody trained.
+    """
+    if folder is None:
+        return SCORE_HEAD_FORMATS
+    template = read_chat_template(folder)
+    if describes_itself(folder) or template is None or len(set(_PAIR_ROLES.findall(template))) == 2:  # noqa: PLR2004
+        plain: tuple[str, ...] = ("cross-encoder",)
+    else:
+        plain = ()
+    return (*(name for name in SCORE_HEAD_FORMATS if name != "reward-model" or template is not None), *plain)
+
+
+def read_chat_template(folder: Path) -> str | None:
+    """Return the text of a folder's chat template, or None where it has none."""
+    try:
+        return read_regular(folder / "chat_template.jinja").decode("utf-8")
+    except (OSError, ValueError):
+        template = _read_object(folder / "tokenizer_config.json").get("chat_template")
+        return json.dumps(template) if isinstance(template, list) else template if isinstance(template, str) else None
+
+
+def _is_llm(name: str) -> bool:
+    return _LLMS.match(name) is not None
+
+
+def _looks_causal(name: str, config: dict[str, Any]) -> bool:
+    """Tell whether a class that nobody knows is an LLM's: those share their keys among queries, BERT-like ones never.
+
+    EuroBert does, and says its kind in its name.
+    """
+    text = config.get("text_config")
+    text = text if isinstance(text, dict) else config
+    return "num_key_value_heads" in text and not _BERT_LIKE.search(name)
+
+
+def _names_of(config: dict[str, Any]) -> list[str]:
+    named = config.get("architectures")
+    return [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """Return a JSON object of a file; an empty one for anything else."""
+    try:
+        found = load_json(path, constants=True)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -9,13 +9,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.backends.known_models import find_known, is_llm_architecture
-from orchestrator.backends.score_heads import describes_itself, find_trained_format, has_score_head
+from orchestrator.backends.known_models import (
+    SCORE_HEAD_FORMATS,
+    describes_itself,
+    find_known,
+    find_trained_format,
+    has_score_head,
+    is_llm_architecture,
+)
 from orchestrator.errors import PreflightError, Problem, RecipeError
 from orchestrator.machine.files import read_regular
 from orchestrator.machine.hub import find_hub_cache
 from orchestrator.machine.json_files import load_json
 from orchestrator.machine.model_folders import find_what_it_is
+from orchestrator.machine.rundir import RunDir
 from orchestrator.machine.weights import is_lfs_pointer
 from orchestrator.recipe.schema import ModelRef
 
@@ -81,6 +88,10 @@ class BaseModel:
     model_type: str | None = None
     template: str | None = None
     quantization: str | None = None
+
+    def describe_head(self) -> str:
+        """Return that this is an LLM with a head that scores, in words."""
+        return f"{self.name} is an LLM with a head that scores ({', '.join(self.architectures)})"
 
     @property
     def is_local(self) -> bool:
@@ -318,3 +329,63 @@ def _native(name: str, family: str, config: dict[str, Any], folder: Path | None)
     architectures = " ".join(_list_architectures(config))
     scores_pairs = "ForSequenceClassification" in architectures or re.search(r"reranker|cross-encoder", name.lower())
     return "cross-encoder" if scores_pairs else None
+
+
+_LLM_FORMATS = ("qwen3-native", "flag-llm-reranker", *SCORE_HEAD_FORMATS)
+
+
+def find_named_model(
+    name: str,
+    *,
+    family: str | None = None,
+    format: str | None = None,  # noqa: A002  the word that users write
+    trust_remote_code: bool = False,
+) -> BaseModel:
+    """Return the model that `name` means here, with paths from the working directory.
+
+    `family` is decoder or encoder where the user says it; a `format` that only LLMs have says it too. Raises
+    PreflightError for a name that means no model, and for one that cannot be used.
+    """
+    family = family or ("decoder" if format in _LLM_FORMATS else None)
+    ref = ModelRef.model_validate({**_refer(name), "family": family, "trust_remote_code": trust_remote_code})
+    try:
+        return find_model(ref, Path.cwd())
+    except RecipeError as error:  # nothing but the family is left open, and no recipe is there to say it in
+        raise PreflightError(error.problems[0].message, hint="say it: --family decoder  (or encoder)") from None
+
+
+def _refer(name: str) -> dict[str, str]:
+    """Return the reference that a name means."""
+    if not name:
+        raise PreflightError("the model's name is empty", hint="name a folder, a run, a hub id or a package")
+    try:
+        return {"path": _find_packaged(name)} if Path(name).expanduser().exists() else _find_elsewhere(name)
+    except (OSError, RuntimeError):  # a name that is too long, the home of nobody: `find_model` says so
+        return {"path": name}
+
+
+def _find_packaged(name: str) -> str:
+    """Return the folder that is meant by one that is there: itself, or the packaged model of a run."""
+    folder = Path(name).expanduser()
+    if (folder / "adapter_config.json").is_file():
+        raise PreflightError(
+            f"{folder} is a LoRA adapter, not a whole model", hint=f"merge it first: orch merge {folder} -o FOLDER"
+        )
+    if not (folder / "plan.json").is_file():
+        return name
+    packaged = RunDir(folder.absolute()).model
+    if not packaged.is_dir():
+        raise PreflightError(f"the run {folder} has no packaged model", hint=f"finish it: orch resume {folder}")
+    return str(packaged)
+
+
+def _find_elsewhere(name: str) -> dict[str, str]:
+    """Return what is meant by a name that is no folder: a package where one is installed, else a hub id."""
+    return {"package": name} if name.isidentifier() and _is_installed(name) else {"path": name}
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ValueError:  # __main__ has no spec
+        return False

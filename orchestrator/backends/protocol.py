@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from orchestrator.backends.arguments import Argument, build_schema, check_arguments, coerce_all
+from orchestrator.backends.aliases import OLD_SPELLINGS, Translation, resolve_paths, translate
+from orchestrator.backends.arguments import Argument, build_schema, check_arguments, coerce_all, load_arguments
 from orchestrator.backends.models import BaseModel
 from orchestrator.backends.render import render_command
 from orchestrator.errors import Problem, RecipeError
@@ -186,14 +188,23 @@ class Backend:
     loads: str = ""  # the weights' width: `float32`, the argument that says it, or the config's (empty)
     scores_vocabulary: bool = False  # whether it computes an LLM's logits over the vocabulary to score a pair
     checkpointing: bool = False  # whether gradient checkpointing is on where nobody says it
+    data_workers: int = 0  # that load rows where nobody says it
     spreads_layers: bool = False  # whether it lays one process's layers over several GPUs (device_map)
+    evaluates: bool = False  # whether it evaluates while it trains
+    starts_fsdp: bool = False  # whether `launch: {strategy: fsdp}` is for it
+    other_models: str = ""  # what to name for a model that a trainer of text rerankers cannot take
     reads_patterns: bool = True  # whether it hands paths to a library that reads some characters as patterns
     own_variables: tuple[str, ...] = ()  # environment variables besides its losses' that it reads unasked
     remedies: Remedies = field(default_factory=Remedies)
-    known: Callable[[], dict[str, Argument]]  # every argument that `train:` may hold, old spellings included
+    snapshots: tuple[str, ...]  # of the arguments that its trainers accept, by model family where there are several
+    command_snapshots: tuple[str, ...] = ()  # of its other commands
+    own_arguments: Mapping[str, Argument] = field(default_factory=dict)  # what Orch's worker that starts it takes
+    old_names: Mapping[str, str] = field(default_factory=lambda: OLD_SPELLINGS)  # that `rename` knows, and their types
+    rename: Callable[[Mapping[str, Any], Mapping[str, str], str], Translation] = translate
     reserved: Mapping[str, str]  # arguments that Orch sets: where a recipe says them instead
     others: Mapping[str, str | Problem] = field(default_factory=dict)  # other trainers' arguments: what to say
-    check_values: Callable[[Mapping[str, Any]], Iterable[tuple[str, Problem]]]  # of typed values
+    at_least: Mapping[str, float] = field(default_factory=dict)  # the smallest value of an argument
+    check_values: Callable[[Mapping[str, Any]], Iterable[tuple[str, Problem]]] = lambda _: ()  # of typed values
     trains_lora: Callable[[Job], bool] = lambda _: False
     data_form: Callable[[Job], str]  # the writer of orchestrator.data that makes its train file
     check_job: Callable[[Job], list[Found]]  # what does not fit together, each with the path of the key to change
@@ -201,22 +212,37 @@ class Backend:
     build_training: BuildTraining
     merge: Callable[[Job, str, str, str], Command] = _merge_by_orch  # of the folders base, adapter and output
 
-    def argument_names(self) -> frozenset[str]:
-        """Return every name that `train:` may hold, old spellings included."""
-        return frozenset(self.known())
+    @cached_property
+    def arguments(self) -> dict[str, Argument]:
+        """Every argument that `train:` may hold, old spellings included."""
+        known = {name: one for snapshot in self.snapshots for name, one in load_arguments(snapshot).items()}
+        old = {name: Argument(name, kind, None, None) for name, kind in self.old_names.items()}
+        return known | old | dict(self.own_arguments)
 
     def json_schema(self) -> dict[str, dict[str, Any]]:
         """Return the JSON Schema of each name under `train:`."""
-        return build_schema(self.known(), self.reserved)
+        return build_schema(self.arguments, self.reserved)
 
     def type_all(self, train: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values of `train:` as the trainer's own types."""
-        return coerce_all(train, self.known())
+        return coerce_all(train, self.arguments)
+
+    def translate(self, job: Job) -> Translation:
+        """Return the recipe's arguments as the installed version spells them, paths absolute."""
+        translation = self.rename(self.type_all(job.recipe.train), job.versions, job.recipe.task)
+        return resolve_paths(job.recipe_folder, translation, self.arguments)
+
+    def find_snapshot(self, job: Job) -> str:
+        """Return which of its snapshots holds the arguments of the job's trainer."""
+        return next((name for name in self.snapshots if job.model.family in name), self.snapshots[0])
 
     def check_train(self, train: Mapping[str, Any]) -> list[tuple[str, Problem]]:
         """Return what is wrong with single values: unknown names, Orch's own, wrong types, choices and sizes."""
-        problems = check_arguments(train, self.known(), self.reserved, whose=self.trainers, elsewhere=self.others)
-        return [*problems, *self.check_values(self.type_all(train))]
+        problems = check_arguments(train, self.arguments, self.reserved, whose=self.trainers, elsewhere=self.others)
+        typed = self.type_all(train)
+        small = [(name, least) for name, least in self.at_least.items() if name in typed and typed[name] < least]
+        problems += [(name, Problem(f"{name} is {typed[name]}; it must be at least {least}")) for name, least in small]
+        return [*problems, *self.check_values(typed)]
 
     def build_merge(self, job: Job, *, base: str, adapter: str, output: str) -> Command:
         """Return the command that folds an adapter into its base; `output` appears whole or not at all.

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from orchestrator.backends.known_models import SCORE_HEAD_FORMATS, has_other_head, list_score_head_formats
 from orchestrator.backends.models import BaseModel, find_other_scorer
-from orchestrator.backends.score_heads import SCORE_HEAD_FORMATS, has_other_head, list_score_head_formats
 from orchestrator.errors import Problem, Where
 from orchestrator.machine.json_files import load_json
 

@@ -3,63 +3,108 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from orchestrator.backends.argument_list import ArgumentList, RenderedArgument, build_notes
-from orchestrator.backends.argument_paths import check_paths, resolve_paths
-from orchestrator.backends.arguments import load_arguments
-from orchestrator.backends.batch_splitting import check_splitting
-from orchestrator.backends.deepspeed import deepspeed_environment
-from orchestrator.backends.determinism import deterministic_environment, explain_determinism, put_determinism
-from orchestrator.backends.fsdp import build_fsdp_arguments
-from orchestrator.backends.parallelism import SHARING_ARGUMENTS, check_parallelism, count_step_rows
+from orchestrator.backends.arguments import Argument, load_arguments, load_words
 from orchestrator.backends.protocol import Backend, Found, Job, SmokeScale, Training, name_checkpoint
-from orchestrator.backends.render import render_command
-from orchestrator.backends.saving import find_saving, put_limit, put_saving
-from orchestrator.backends.sentence_transformers_arguments import (
-    FORMATS,
-    LORA,
-    RESERVED,
-    WORKER_ARGUMENTS,
-    all_arguments,
-    check_values,
-    type_all,
+from orchestrator.backends.sharing import (
+    SHARING_ARGUMENTS,
+    build_fsdp_arguments,
+    count_step_rows,
+    deepspeed_environment,
 )
-from orchestrator.backends.sentence_transformers_checks import STABLE, check_cross_encoder_job
-from orchestrator.backends.sentence_transformers_losses import (
-    build_loss,
-    explain_loss,
-    find_form,
-    find_loss,
-    prepare_flags,
+from orchestrator.backends.trainer import (
+    ArgumentList,
+    deterministic_environment,
+    find_saving,
+    finish_training,
+    put_determinism,
+    put_fixed,
+    put_hardware,
+    put_limit,
+    put_saving,
 )
-from orchestrator.backends.spellings import Translation, translate
-from orchestrator.backends.version_checks import check_versions
+from orchestrator.backends.trainer_checks import check_code, check_deepspeed, check_trainer, check_validation
+from orchestrator.errors import Problem
 from orchestrator.logs.patches import Remedies
-from orchestrator.recipe.losses import find_constant_loss
-from orchestrator.recipe.plan import File, Resume
+from orchestrator.recipe.losses import LISTS, LOSSES, find_constant_loss, find_target, list_losses
+from orchestrator.recipe.plan import File, Note, Resume
+from orchestrator.recipe.schema import Loss
 
 _CONFIG = "files/train.json"
 _DEEPSPEED = "files/ds_config.json"
+_STABLE = "warmup_stable_decay"
+_DEFAULT = "pointwise_bce"
+_HARD_TO_REACH = "margin_mse, pointwise_mse (both with activation: identity), pairwise_ranknet and list_mle learn them"
+# What fields of other backends' losses are called here.
+_HINTS = {
+    "max_negatives": "train.train_group_size bounds the documents of a query",
+    "max_positives": "train.train_group_size bounds the documents of a query",
+    "temperature": "the scores are compared as they are",
+}
+_LORA = {
+    name: Problem(
+        f"{name}: this backend trains all weights and has no LoRA",
+        "remove it; LLM rerankers have LoRA with backend: flagembedding or swift",
+    )
+    for name in ("use_lora", "lora_rank", "lora_alpha", "lora_dropout", "target_modules", "tuner_type", "train_type")
+}
+FORMATS = ("query_format", "document_format", "seq", "special_token")
+WORKER_ARGUMENTS = {
+    name: Argument(name, kind, default, None)
+    for name, kind, default in (
+        ("max_length", "int", 512),
+        ("num_labels", "int", 1),
+        ("stable_ratio", "float", None),
+        ("shuffle_ratio", "float", 0.0),
+        ("train_group_size", "int", None),
+        ("early_stopping_patience", "int", None),
+        ("early_stopping_threshold", "float", 0.0),
+        ("query_format", "str", "query: {}"),
+        ("document_format", "str", "document: {}"),
+        ("seq", "str", " "),
+        ("special_token", "str", "</s>"),
+    )
+}
+_AT_LEAST = {
+    "max_length": 8,
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "early_stopping_patience": 1,
+    "early_stopping_threshold": 0,
+    "train_group_size": 2,
+}
+_SHARES = ("stable_ratio", "shuffle_ratio")
+_NEEDS_VALIDATION = ("early_stopping_patience", "early_stopping_threshold", "eval_steps", "eval_on_start", "eval_delay")
 _SMOKE_LEAVES_OUT = frozenset({
     "max_steps", "save_steps", "eval_steps", "warmup_steps", "torch_compile", "use_liger_kernel", "tf32",
     "per_gpu_train_batch_size", "evaluation_strategy", "optim", "early_stopping_patience", "early_stopping_threshold",
 }) | SHARING_ARGUMENTS  # fmt: skip
 
 
-def _check_job(job: Job) -> list[Found]:
-    """Return what does not fit together, each with the path of the key to change."""
-    translation = _translate(job)
-    translated: list[Found] = [(("train", name), problem) for name, problem in translation.problems]
-    return [
-        *translated,
-        *check_cross_encoder_job(job, translation.arguments),
-        *check_paths(job, translation.arguments, all_arguments()),
-        *check_versions(job, "sentence_transformers", translation.arguments),
-        *check_splitting(job, translation.arguments),
-        *check_parallelism(job, translation.arguments),
-    ]
+def _check_values(train: Mapping[str, Any]) -> Iterator[tuple[str, Problem]]:
+    """Yield the shares and texts that the trainer or its worker cannot work with; `train` has their types."""
+    for name, value in train.items():
+        if name in _SHARES and not 0 <= value <= 1:
+            yield name, Problem(f"{name} is a share, from 0 to 1; got {value}", "0.1 is 10 %")
+        elif name in {"query_format", "document_format"} and value.count("{}") != 1:
+            message = f"{name} is {value!r}: it needs {{}} exactly once, where the text goes"
+            yield name, Problem(message, "'query: {}'")
+        elif name == "num_labels" and value != 1:
+            message = f"num_labels is {value}: a reranker gives each document one score"
+            yield name, Problem(message, "remove it; grades are one label from 0 to 1: data.max_label")
+
+
+def _find_form(job: Job) -> str:
+    """Return which rows the loss reads; those of the default where the loss is another backend's."""
+    facts = _find_loss(job).facts
+    return (facts if facts.backend == job.recipe.backend else LOSSES[_DEFAULT]).form
+
+
+def _find_loss(job: Job) -> Loss:
+    return job.loss or Loss(type=_DEFAULT)
 
 
 def _smoke_scale(job: Job) -> SmokeScale:
@@ -80,9 +125,9 @@ def _smoke_scale(job: Job) -> SmokeScale:
 
 def _build_training(job: Job, *, model: str, data: str, output: str) -> Training:
     """Return the train stage for the base model at `model` on the prepared folder `data`; all paths absolute."""
-    translation, loss = _translate(job), find_loss(job)
-    arguments = _arguments(job, translation, output=output)
-    values = {argument.name: argument.value for argument in arguments}
+    translation, loss = job.backend.translate(job), _find_loss(job)
+    arguments = _list_arguments(job, ArgumentList(translation), output=output)
+    values = arguments.values()
     env = (
         {"HF_DATASETS_CACHE": output.removesuffix("/output") + "/cache"}
         | ({} if job.smoke else deepspeed_environment(job))
@@ -90,46 +135,30 @@ def _build_training(job: Job, *, model: str, data: str, output: str) -> Training
         | translation.env
         | job.environment()
     )
-    command = render_command(
-        "sentence-transformers/train.j2",
-        env=env,
-        cwd=str(job.run_dir),
-        python=job.backend_python,
-        nproc_per_node=job.processes(),
-        workers=job.workers,
-        config=str(job.run_dir / _CONFIG),
-    )
-    config = _config(job, values, model=model, data=data)
+    config = _build_config(job, values, model=model, data=data)
     files = [File(_CONFIG, json.dumps(config, ensure_ascii=False, indent=2) + "\n")]
     if job.deepspeed_text and not job.smoke:
         files.append(File(_DEEPSPEED, job.deepspeed_text))
-    weights = f"{output}/{name_checkpoint(job, last='last')}"  # links that the worker makes at its end
-    return Training(
-        command=command,
+    return finish_training(
+        job,
+        arguments,
+        template="sentence-transformers/train.j2",
+        template_values={"config": str(job.run_dir / _CONFIG)},
+        env=env,
         files=tuple(files),
-        notes=explain_loss(job) + build_notes(arguments, translation) + explain_determinism(job, env),
-        outputs=(f"{weights}/config.json",),
-        lora=False,
-        prepare=_prepare_flags(job, values) | prepare_flags(loss, values),
-        scoring=_scoring(job, values),
-        weights=weights,
+        notes_before=_explain_loss(job),
+        prepare=_prepare_flags(job, values) | _prepare_loss(loss, values),
+        scoring=_build_scoring(job, values),
+        weights=f"{output}/{name_checkpoint(job, last='last')}",  # links that the worker makes at its end
         resume=Resume("--resume_from_checkpoint", output),
         full_batch_rows=count_step_rows(job, values) if values["dataloader_drop_last"] else 1,
-        batch=int(values["per_device_train_batch_size"]),
-        accumulation=int(values["gradient_accumulation_steps"]),
         flat_loss=find_constant_loss(loss, values, rows=1),
     )
 
 
-def _translate(job: Job) -> Translation:
-    translation = translate(type_all(job.recipe.train), job.versions.get("transformers"))
-    return resolve_paths(job, translation, all_arguments())
-
-
-def _arguments(job: Job, translation: Translation, *, output: str) -> list[RenderedArgument]:
+def _list_arguments(job: Job, found: ArgumentList, *, output: str) -> ArgumentList:
     """Return what the worker and its trainer are told, in reading order: input, steps, saving, hardware."""
-    found, given = ArgumentList(translation), translation.arguments
-    known = load_arguments("sentence_transformers")
+    known, given = load_arguments("sentence_transformers"), found.given
     why = "shown because it cuts your data: query and document together, in tokens"
     found.put("max_length", WORKER_ARGUMENTS["max_length"].default, "default", why)
     if job.model.family == "decoder":
@@ -138,43 +167,33 @@ def _arguments(job: Job, translation: Translation, *, output: str) -> list[Rende
     batch = ("per_device_train_batch_size", "gradient_accumulation_steps")
     found.put_defaults(known, ("learning_rate", "num_train_epochs", *batch, "seed"), "transformers' default")
     if "stable_ratio" in given:
-        found.put("lr_scheduler_type", STABLE, "orch", "stable_ratio: up in a line, level, down in half a cosine")
+        found.put("lr_scheduler_type", _STABLE, "orch", "stable_ratio: up in a line, level, down in half a cosine")
     found.put_rest()
     several = job.processes() > 1
     why = "sentence-transformers' own rule for several processes" if several else "the last, smaller batch counts too"
     found.put("dataloader_drop_last", several, "default", why)
     found.put("logging_steps", 10, "orch", "transformers' default of 500 leaves most runs without a loss curve")
     found.put("save_strategy", find_saving(given).save_strategy, "orch", "shown: the whole training stands in one file")
-    put_saving(found, job, given, eval_batch=8)
+    put_saving(found, job, eval_batch=8)
     if job.recipe.data.validation_ratio:
         found.put("metric_for_best_model", "eval_loss", "orch", "the best checkpoint has the lowest validation loss")
         found.put("greater_is_better", False, "orch", "the best checkpoint has the lowest validation loss")
     put_limit(found, job)
-    found.put("report_to", "none", "orch", "no experiment tracker unless the recipe names one")
-    found.put("ddp_timeout", 1800, "orch", "a lost process is noticed after half an hour")
-    _put_hardware(found, job, given)
+    put_fixed(found)
+    put_hardware(found, job)
+    if job.hardware.kind == "cpu" and job.processes() > 1:
+        found.put("ddp_backend", "gloo", "hardware", "several processes on a CPU")
+    if not job.smoke:  # a tiny model on a CPU is not shared out
+        if job.deepspeed_text:
+            found.put("deepspeed", str(job.run_dir / _DEEPSPEED), "recipe", "deepspeed")
+        if job.recipe.launch.strategy == "fsdp":
+            for name, value in build_fsdp_arguments(job).items():
+                found.put(name, value, "recipe", "launch.strategy")
     put_determinism(found, job)
-    return found.items()
+    return found
 
 
-def _put_hardware(found: ArgumentList, job: Job, given: Mapping[str, Any]) -> None:
-    precision = job.hardware.precision
-    if precision in {"bf16", "fp16"} and not {"bf16", "fp16"} & given.keys():
-        found.put(precision, True, "hardware", f"{job.hardware}")
-    if job.hardware.kind == "cpu":
-        found.put("use_cpu", True, "hardware", "no GPU is used: several processes would not synchronise without it")
-        if job.processes() > 1:
-            found.put("ddp_backend", "gloo", "hardware", "several processes on a CPU")
-    if job.smoke:  # a tiny model on a CPU is not shared out
-        return
-    if job.deepspeed_text:
-        found.put("deepspeed", str(job.run_dir / _DEEPSPEED), "recipe", "deepspeed")
-    if job.recipe.launch.strategy == "fsdp":
-        for name, value in build_fsdp_arguments(job).items():
-            found.put(name, value, "recipe", "launch.strategy")
-
-
-def _config(job: Job, values: Mapping[str, Any], *, model: str, data: str) -> dict[str, Any]:
+def _build_config(job: Job, values: Mapping[str, Any], *, model: str, data: str) -> dict[str, Any]:
     """Return files/train.json: everything that decides the training, read strictly by workers/train_cross_encoder."""
     patience = values.get("early_stopping_patience")
     threshold = values.get("early_stopping_threshold", 0.0)
@@ -184,8 +203,8 @@ def _config(job: Job, values: Mapping[str, Any], *, model: str, data: str) -> di
         "model": model,
         "family": job.model.family,
         "trust_remote_code": job.model.trust_remote_code,
-        "loss": build_loss(find_loss(job)),
-        "form": find_form(job),
+        "loss": build_loss(_find_loss(job)),
+        "form": _find_form(job),
         "train": f"{data}/train.jsonl",
         "validation": f"{data}/validation.jsonl" if job.recipe.data.validation_ratio else None,
         "max_length": values["max_length"],
@@ -199,6 +218,46 @@ def _config(job: Job, values: Mapping[str, Any], *, model: str, data: str) -> di
     }
 
 
+def build_loss(loss: Loss) -> dict[str, Any]:
+    """Return the loss as the worker reads it, every setting of its losses with its value."""
+    own = [LOSSES[name] for name in list_losses("sentence-transformers")]
+    known = {name: setting for one in own for name, setting in one.settings.items()}
+    given = {name: getattr(loss, name) for name in Loss.model_fields if name in known}
+    return {"type": loss.type} | {
+        name: known[name].default if value is None else value for name, value in given.items()
+    }
+
+
+def _explain_loss(job: Job) -> tuple[Note, ...]:
+    """Return where the loss and each of its settings come from, for `orch render --explain`."""
+    loss, built = _find_loss(job), build_loss(_find_loss(job))
+    origin, why = ("recipe", "loss") if job.recipe.loss else ("default", "each document is judged alone, by its label")
+    notes = [Note("train", "loss", loss.type, origin, why)]
+    given = loss.target is not None
+    why = "loss.target" if given else "what this loss usually learns"
+    notes.append(Note("train", "loss.target", find_target(loss), "recipe" if given else "default", why))
+    for name, setting in sorted(loss.facts.settings.items()):
+        given = getattr(loss, name) is not None
+        origin, why = ("recipe", f"loss.{name}") if given else ("default", setting.meaning)
+        notes.append(Note("train", f"loss.{name}", str(built[name]), origin, why))
+    return tuple(notes)
+
+
+def _prepare_loss(loss: Loss, train: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the prepare stage needs to write the rows that the loss reads, and to refuse others."""
+    flags: dict[str, Any] = {"loss": loss.type}
+    target = find_target(loss)
+    if loss.graded:
+        flags["graded"] = True
+    if target == "teacher" or loss.facts.learns == "teacher":
+        flags["target"] = target
+    if target == "teacher":
+        flags["needs-scores"] = True
+    if loss.facts.form == LISTS and "train_group_size" in train:
+        flags["train-group-size"] = train["train_group_size"]
+    return flags
+
+
 def _prepare_flags(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the prepare stage needs to know of lengths and of the validation rows."""
     flags: dict[str, Any] = {"max-tokens": values["max_length"], "truncation": "cut"}
@@ -209,13 +268,119 @@ def _prepare_flags(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:
     return flags
 
 
-def _scoring(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:
+def _build_scoring(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return how a model trained so must be scored: the same pair, or the same written formats, cut at one length."""
-    tool, max_length = "sentence-transformers", values["max_length"]
+    tool, max_length = job.recipe.backend, values["max_length"]
     if job.model.family == "encoder":
         return {"scorer": "cross-encoder", "tool": tool, "prompt": None, "max_length": max_length}
     formats = {name: values[name] for name in FORMATS}
     return {"scorer": "formatted-head", "tool": tool, **formats, "max_length": max_length}
+
+
+def _check(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
+    """Yield what only this trainer refuses; `train` has the installed version's names and the trainer's types."""
+    if job.recipe.data.instruction is not None:
+        message = "a cross-encoder of sentence-transformers takes no instruction"
+        hint = "write it into train.query_format"
+        yield ("data", "instruction"), Problem(message, hint if job.model.family == "decoder" else "remove it")
+    yield from check_code(job, "and does not load without it")
+    yield from _check_loss(job, train)
+    for name in FORMATS if job.model.family == "encoder" else ():
+        if name in train:
+            message = f"an encoder reads query and document as a pair, with its own separator: it has no {name}"
+            yield ("train", name), Problem(message, "remove it; formats are for LLMs")
+    yield from _check_schedule(train)
+    yield from check_validation(job, train, _NEEDS_VALIDATION)
+    stops = "early_stopping_threshold" in train and "early_stopping_patience" not in train
+    if stops and job.recipe.data.validation_ratio is not None:
+        message = "early_stopping_threshold without early_stopping_patience stops nothing"
+        yield ("train", "early_stopping_threshold"), Problem(message, "say early_stopping_patience: 3")
+    if job.processes() > 1 and train.get("dataloader_drop_last") is False:
+        message = "with several processes sentence-transformers always drops the last, incomplete batch"
+        yield ("train", "dataloader_drop_last"), Problem(message, "remove it; the log says how many rows")
+    yield from check_deepspeed(
+        job,
+        zero3=(
+            "under ZeRO-3 no process holds whole weights, and sentence-transformers would save pieces of them",
+            "say zero2, zero1 or zero0",
+        ),
+        clash=(
+            "its {} would replace those of train: in silence, warm-up and decay included",
+            "leave them out, or name zero0, zero1 or zero2",
+        ),
+    )
+    yield from _check_strategy(job)
+
+
+def _check_loss(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
+    """Yield what is wrong with the loss: another backend's, settings that it does not have, a target that it cannot."""
+    loss, known = _find_loss(job), list_losses(job.recipe.backend)
+    if loss.type not in known:
+        message = f"the loss {loss.type} is not one of sentence-transformers' cross-encoders"
+        yield ("loss",), Problem(message, f"one of {', '.join(known)}; left out, it is {_DEFAULT}")
+        return
+    allowed = {"type", "target", *loss.facts.settings}
+    for field in sorted(loss.model_fields_set - allowed):
+        if getattr(loss, field) is not None:
+            hint = _HINTS.get(field, f"its settings: {', '.join(sorted(allowed - {'type'}))}")
+            yield ("loss", field), Problem(f"{loss.type} has no {field}", hint)
+    if "train_group_size" in train and loss.facts.form != LISTS:
+        message = f"{loss.type} learns no lists: there is no group to bound"
+        yield ("train", "train_group_size"), Problem(message, "remove it, or take a loss over lists")
+    if find_target(loss) == "teacher":
+        yield from _check_teacher(job, loss)
+    elif job.recipe.teacher is not None:
+        message = "the teacher's scores would be computed and not learnt: the loss learns labels"
+        yield ("teacher",), Problem(message, "say loss: {type: margin_mse}, or loss.target: teacher, or remove it")
+
+
+def _check_teacher(job: Job, loss: Loss) -> Iterator[Found]:
+    if loss.type == "listwise_ce" and not loss.graded:
+        message = "a teacher's scores are no single positive, which listwise_ce learns unless it is graded"
+        yield ("loss", "target"), Problem(message, _HARD_TO_REACH)
+    elif job.recipe.teacher is not None and not loss.facts.reads_logits:
+        message = f"a teacher's scores are logits, of any size, and {loss.type} learns numbers from 0 to 1"
+        yield ("loss", "target"), Problem(message, _HARD_TO_REACH)
+    if job.recipe.teacher is not None and loss.activation == "sigmoid":
+        message = "a teacher's scores are logits: a score that passed a sigmoid never reaches them"
+        yield ("loss", "activation"), Problem(message, "say activation: identity")
+
+
+def _check_schedule(train: Mapping[str, Any]) -> Iterator[Found]:
+    stable, scheduler = train.get("stable_ratio"), train.get("lr_scheduler_type")
+    if stable is None:
+        if scheduler == _STABLE and "lr_scheduler_kwargs" not in train:
+            message = f"{_STABLE} does not know how long the learning rate stays"
+            yield ("train", "lr_scheduler_type"), Problem(message, "say stable_ratio: 0.4, a share of the steps")
+        return
+    if scheduler not in {None, _STABLE}:
+        message = f"stable_ratio is a part of {_STABLE}, and lr_scheduler_type is {scheduler}"
+        yield ("train", "lr_scheduler_type"), Problem(message, "remove one of the two")
+    if "lr_scheduler_kwargs" in train:
+        message = "stable_ratio decides the schedule's steps, and lr_scheduler_kwargs gives them too"
+        yield ("train", "lr_scheduler_kwargs"), Problem(message, "remove one of the two")
+    warmup = train.get("warmup_ratio") or train.get("warmup_steps") or 0
+    if warmup < 1 and warmup + stable > 1:
+        message = f"warm-up {warmup} and stable_ratio {stable} are more than all steps"
+        yield ("train", "stable_ratio"), Problem(message, "together at most 1; what is left is the decay")
+
+
+def _check_strategy(job: Job) -> Iterator[Found]:
+    strategy, key = job.recipe.launch.strategy, ("launch", "strategy")
+    if strategy is None:
+        return
+    if job.recipe.deepspeed is not None:
+        yield key, Problem(f"deepspeed shares the training already; {strategy} is another way", "keep one of the two")
+    if strategy != "fsdp":
+        return
+    if job.model.family == "decoder":
+        message = "FSDP is tried with encoders only: an LLM's new head and its embeddings are not split as it expects"
+        yield key, Problem(message, "say deepspeed: zero2")
+    elif not job.smoke and job.hardware.kind == "cpu":
+        message = "FSDP needs GPUs: accelerate leaves it out on a CPU, and each process would train alone"
+        yield key, Problem(message, "remove it: several processes on a CPU are ddp")
+    elif not job.smoke and job.processes() == 1:
+        yield key, Problem("FSDP spreads a model over processes, and there is one", "remove it, or use more GPUs")
 
 
 BACKEND = Backend(
@@ -226,14 +391,19 @@ BACKEND = Backend(
     tasks=("reranker",),
     kind="labelled",
     loads="float32",
+    evaluates=True,
+    starts_fsdp=True,
     reads_patterns=False,  # Orch's worker opens the rows, and hands datasets what was in them
+    other_models="BAAI/bge-reranker-v2-m3 or Qwen/Qwen3-Reranker-0.6B",
     remedies=Remedies(batch=8, lengths={"max_length": 512}),
-    known=all_arguments,
-    reserved=RESERVED,
-    others=LORA,
-    check_values=check_values,
-    data_form=find_form,
-    check_job=_check_job,
+    snapshots=("sentence_transformers",),
+    own_arguments=WORKER_ARGUMENTS,
+    reserved=load_words("sentence_transformers")["reserved"],
+    others=_LORA,
+    at_least=_AT_LEAST,
+    check_values=_check_values,
+    data_form=_find_form,
+    check_job=lambda job: check_trainer(job, _check),
     smoke_scale=_smoke_scale,
     build_training=_build_training,
 )

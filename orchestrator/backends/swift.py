@@ -2,51 +2,137 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from functools import cache
+from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.backends.argument_list import ArgumentList, RenderedArgument, build_notes
-from orchestrator.backends.argument_paths import check_paths, resolve_paths
-from orchestrator.backends.arguments import Argument, coerce_all, load_arguments
-from orchestrator.backends.batch_splitting import check_splitting
-from orchestrator.backends.determinism import deterministic_environment, explain_determinism, put_determinism
-from orchestrator.backends.parallelism import (
-    SHARING_ARGUMENTS,
-    check_parallelism,
-    count_data_ranks,
-    count_step_rows,
-)
-from orchestrator.backends.protocol import Backend, Found, Job, SmokeScale, Training, name_checkpoint
+from orchestrator.backends.aliases import OLD_SWIFT_SPELLINGS, is_full, name_loss, name_tuner, translate_swift
+from orchestrator.backends.arguments import load_arguments, load_words
+from orchestrator.backends.protocol import Backend, Job, SmokeScale, Training, name_checkpoint
 from orchestrator.backends.render import render_command
-from orchestrator.backends.saving import put_limit, put_saving, wants_best
-from orchestrator.backends.spellings import Translation
-from orchestrator.backends.swift_checks import check_swift_job
-from orchestrator.backends.swift_losses import (
-    ANSWERS,
-    explain_environment,
-    loss_environment,
-    prepare_flags,
-    shrink_sizes,
+from orchestrator.backends.sharing import SHARING_ARGUMENTS, count_data_ranks, count_step_rows
+from orchestrator.backends.swift_checks import check_job
+from orchestrator.backends.swift_models import ANSWERS, GENERATIVE, SwiftModel, find_swift_model, find_task_type
+from orchestrator.backends.trainer import (
+    ArgumentList,
+    deterministic_environment,
+    finish_training,
+    put_determinism,
+    put_limit,
+    put_saving,
+    wants_best,
 )
-from orchestrator.backends.swift_models import SwiftModel, find_swift_model
-from orchestrator.backends.swift_reserved import RESERVED
-from orchestrator.backends.swift_scoring import GENERATIVE, build_scoring, find_task_type
-from orchestrator.backends.swift_spellings import OLD_SWIFT_SPELLINGS, name_loss, name_tuner, translate_swift
-from orchestrator.backends.version_checks import check_swift_versions
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.logs.patches import Remedies
 from orchestrator.recipe.losses import find_constant_loss
-from orchestrator.recipe.plan import Command, File, Resume
+from orchestrator.recipe.plan import Command, File, Note, Resume
+from orchestrator.recipe.schema import Loss
 
-_POSITIVE = (
-    "per_device_train_batch_size",
-    "per_device_eval_batch_size",
-    "gradient_accumulation_steps",
-    "lora_rank",
-    "max_length",
-    "early_stop_interval",
+_SHOWN = "shown, because ms-swift records it nowhere"
+
+
+def _loss_environment(loss: Loss | None, *, generative: bool) -> dict[str, str]:
+    """Return every environment variable that decides the loss; none is left to ms-swift's own default."""
+    env = dict(ANSWERS) if generative else {}
+    for name, setting in loss.facts.settings.items() if loss else ():
+        given = getattr(loss, name)
+        value = setting.default if given is None else given
+        if setting.variable and value is not None:
+            env[setting.variable] = str(value).lower() if isinstance(value, bool) else str(value)
+    return env
+
+
+def _explain_environment(loss: Loss | None, env: Mapping[str, str]) -> tuple[Note, ...]:
+    """Return where each variable of `_loss_environment` comes from, for `orch render --explain`."""
+    settings = loss.facts.settings if loss else {}
+    names = {setting.variable: name for name, setting in settings.items()}
+    notes = []
+    for variable, value in env.items():
+        name = names.get(variable)
+        given = name is not None and getattr(loss, name) is not None
+        origin, why = ("recipe", f"loss.{name}") if given else ("default", _SHOWN)
+        notes.append(Note("train", variable, value, origin, why))
+    return tuple(notes)
+
+
+def _prepare_loss(loss: Loss | None) -> dict[str, Any]:
+    """Return what the prepare stage needs to refuse rows that the loss would take wrongly."""
+    if loss is None:
+        return {}
+    flags: dict[str, Any] = {"loss": loss.type}
+    if loss.use_batch is False:
+        flags["no-in-batch-negatives"] = True
+    if loss.hard_negatives:
+        flags["hard-negatives"] = loss.hard_negatives
+    for name in ("max_positives", "max_negatives"):
+        if setting := loss.facts.settings.get(name):
+            flags[name.replace("_", "-")] = getattr(loss, name) or setting.default
+    return flags
+
+
+def _shrink_sizes(loss: Loss, hidden_size: int) -> Loss:
+    """Return the loss with as many Matryoshka sizes as fit a small model: its own, half of it, and so on."""
+    if not loss.mrl_dims:
+        return loss
+    weights = [weight for _, weight in sorted(loss.mrl_dims.items(), reverse=True)]
+    sizes = {hidden_size >> place: weight for place, weight in enumerate(weights) if hidden_size >> place}
+    return loss.model_copy(update={"mrl_dims": sizes})
+
+
+# What decides how ms-swift turns a conversation into tokens and which of them have a loss.
+_TEMPLATE_ARGUMENTS = (
+    "add_non_thinking_prefix",
+    "agent_template",
+    "disable_ignore_empty_think",
+    "enable_thinking",
+    "loss_scale",
+    "preserve_thinking",
+    "use_chat_template",
 )
+
+
+def query_prompt(instruction: str | None) -> str:
+    """Return what stands in front of a query: Qwen3-Embedding's form, inline, and without a blank behind the colon."""
+    return f"Instruct: {instruction}\nQuery:" if instruction else ""
+
+
+def _build_scoring(
+    job: Job, named: SwiftModel, values: Mapping[str, Any], loss: Loss | None, task_type: str
+) -> dict[str, Any]:
+    """Return the scoring spec of the trained format, without what the plan adds (name, label, dtype, batch size)."""
+    tool = {
+        "tool": "swift",
+        "model_type": named.model_type,
+        "template": named.template,
+        "task_type": task_type,
+        "max_length": int(values["max_length"]),
+    }
+    instruction = job.recipe.data.instruction
+    if job.recipe.task == "embedding":
+        sizes = sorted(loss.mrl_dims, reverse=True) if loss and loss.mrl_dims else None
+        return {
+            "scorer": "embedding",
+            **tool,
+            "query_prompt": query_prompt(instruction),
+            "document_prompt": "",
+            "pooling": "lasttoken",
+            "normalize": True,
+            "truncate_dim": None,
+            "mrl_dims": sizes,
+        }
+    if job.recipe.task == "reranker":
+        scorer = "qwen3-native" if task_type == GENERATIVE else "qwen3-score-head"
+        return {"scorer": scorer, **tool, "instruction": instruction}
+    evaluate = job.recipe.evaluate
+    return {
+        "scorer": "chat",
+        **tool,
+        "system": values.get("system"),
+        "template_args": {name: values[name] for name in _TEMPLATE_ARGUMENTS if name in values},
+        "max_new_tokens": 16 if job.smoke else evaluate.max_new_tokens,
+        "generate": evaluate.generate,
+    }
+
+
 _MAX_LENGTHS = {"embedding": 512, "reranker": 1024, "sft": 2048}
 _FORMS = {"embedding": "swift-embedding", "reranker": "swift-reranker", "sft": "swift-chat"}
 _SMOKE_LEAVES_OUT = frozenset({
@@ -62,29 +148,9 @@ _SMOKE_LENGTHS = {"embedding": 256, "reranker": 512, "sft": 512}
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
-def _check_values(train: Mapping[str, Any]) -> Iterator[tuple[str, Problem]]:
-    for name, value in train.items():
-        if name in _POSITIVE and value < 1:
-            yield name, Problem(f"{name} is {value}; it must be at least 1")
-
-
-def _check_job(job: Job) -> list[Found]:
-    """Return what does not fit together, each with the path of the key to change."""
-    translation = _translate(job)
-    problems: list[Found] = [(("train", name), problem) for name, problem in translation.problems]
-    return [
-        *problems,
-        *check_swift_job(job, translation.arguments),
-        *check_paths(job, translation.arguments, load_arguments("swift")),
-        *check_swift_versions(job, translation.arguments),
-        *check_splitting(job, translation.arguments),
-        *check_parallelism(job, translation.arguments),
-    ]
-
-
 def _smoke_scale(job: Job) -> SmokeScale:
     """Return a job of two epochs of 8 short steps, with a learning rate that visibly moves a random model."""
-    full = _is_full(_translate(job).arguments)
+    full = is_full(job.backend.translate(job).arguments)
     return SmokeScale(
         train={
             "num_train_epochs": 2, "per_device_train_batch_size": 2, "per_device_eval_batch_size": 2,
@@ -94,52 +160,38 @@ def _smoke_scale(job: Job) -> SmokeScale:
             "dataloader_num_workers": 0, "bf16": False, "fp16": False,
         },
         leave_out=_SMOKE_LEAVES_OUT,
-        recipe={"loss": shrink_sizes(job.recipe.loss, _TINY_HIDDEN_SIZE)} if job.recipe.loss else {},
+        recipe={"loss": _shrink_sizes(job.recipe.loss, _TINY_HIDDEN_SIZE)} if job.recipe.loss else {},
     )  # fmt: skip
 
 
 def _build_training(job: Job, *, model: str, data: str, output: str) -> Training:
     """Return the train stage for the base model at `model` on the prepared folder `data`; all paths absolute."""
     named = _require_named(job)
-    translation = _translate(job)
+    translation = job.backend.translate(job)
     loss = job.loss if job.recipe.task != "sft" else None
-    task_type = find_task_type(job, translation.arguments)
-    arguments = _arguments(job, translation, named, model=model, data=data, output=output)
-    values = {argument.name: argument.value for argument in arguments}
+    task_type = find_task_type(job.recipe.task, translation.arguments)
+    arguments = _list_arguments(job, ArgumentList(translation), named, model=model, data=data, output=output)
+    values = arguments.values()
     env = {"HF_DATASETS_CACHE": output.removesuffix("/output") + "/cache"}
-    repeatable = deterministic_environment(job, values["seed"])
     if job.hardware.kind == "cpu" and job.processes() > 1:
         env["ACCELERATE_USE_CPU"] = "true"  # or each process trains alone and writes the same files
-    loss_env = loss_environment(loss, generative=task_type == GENERATIVE)
-    command = render_command(
-        "swift/train.j2",
-        env=repeatable | job.environment() | env | loss_env | translation.env,
-        cwd=str(job.run_dir),
-        python=job.backend_python,
-        workers=job.workers,
-        nproc_per_node=job.processes(),
-        deepspeed=_deepspeed(job) is not None,
-        arguments=arguments,
-    )
-    lora = not _is_full(translation.arguments)
-    weights = f"{output}/{name_checkpoint(job, last='last-checkpoint')}"
-    notes = build_notes(arguments, translation)
-    notes += explain_environment(loss, loss_env) + explain_determinism(job, repeatable | job.environment())
+    loss_env = _loss_environment(loss, generative=task_type == GENERATIVE)
+    repeatable = deterministic_environment(job, values["seed"])
     rows = count_step_rows(job, values)
-    return Training(
-        command=command,
+    return finish_training(
+        job,
+        arguments,
+        template="swift/train.j2",
+        template_values={"deepspeed": _deepspeed(job) is not None, "arguments": arguments.items()},
+        env=repeatable | job.environment() | env | loss_env | translation.env,
         files=(File("files/ds_config.json", job.deepspeed_text),) if job.deepspeed_text else (),
-        notes=notes,
-        outputs=(f"{weights}/adapter_model.safetensors" if lora else f"{weights}/config.json",),
-        lora=lora,
-        prepare=_prepare_flags(job, values) | prepare_flags(loss),
-        scoring=build_scoring(job, named, values, loss, task_type),
-        weights=weights,
+        notes_after=_explain_environment(loss, loss_env),
+        prepare=_prepare_flags(job, values) | _prepare_loss(loss),
+        scoring=_build_scoring(job, named, values, loss, task_type),
+        weights=f"{output}/{name_checkpoint(job, last='last-checkpoint')}",
         resume=Resume("--resume_from_checkpoint", output),
         full_batch_rows=rows if values.get("dataloader_drop_last") else 1,
         counts_rows=not _makes_other_rows(values),
-        batch=int(values["per_device_train_batch_size"]),
-        accumulation=int(values["gradient_accumulation_steps"]),
         flat_loss=find_constant_loss(loss, values, rows),
     )
 
@@ -158,25 +210,6 @@ def _merge(job: Job, base: str, adapter: str, output: str) -> Command:
     )
 
 
-@cache
-def _all_arguments() -> dict[str, Argument]:
-    old = {name: Argument(name, kind, None, None) for name, kind in OLD_SWIFT_SPELLINGS.items()}
-    return load_arguments("swift") | old
-
-
-def _typed(train: Mapping[str, Any]) -> dict[str, Any]:
-    return coerce_all(train, _all_arguments())
-
-
-def _translate(job: Job) -> Translation:
-    translation = translate_swift(_typed(job.recipe.train), job.versions, job.recipe.task)
-    return resolve_paths(job, translation, load_arguments("swift"))
-
-
-def _is_full(arguments: Mapping[str, Any]) -> bool:
-    return str(arguments.get("tuner_type", arguments.get("train_type", "lora"))) == "full"
-
-
 def _makes_other_rows(values: Mapping[str, Any]) -> bool:
     """Tell whether ms-swift trains on other rows than it reads: parts of long ones, or several packed into one."""
     return values["truncation_strategy"] == "split" or any(values.get(name) for name in ("packing", "streaming"))
@@ -189,18 +222,17 @@ def _require_named(job: Job) -> SwiftModel:
     return named
 
 
-def _arguments(
-    job: Job, translation: Translation, named: SwiftModel, *, model: str, data: str, output: str
-) -> list[RenderedArgument]:
+def _list_arguments(
+    job: Job, found: ArgumentList, named: SwiftModel, *, model: str, data: str, output: str
+) -> ArgumentList:
     """Return the train command's arguments in reading order: model, task, data, tuner, steps, saving, hardware."""
-    found, given, recipe = ArgumentList(translation), translation.arguments, job.recipe
-    known, full = load_arguments("swift"), _is_full(translation.arguments)
+    recipe, known, full = job.recipe, load_arguments("swift"), is_full(found.given)
     found.put("model", model, "recipe", "model")
     found.put("model_type", named.model_type, "orch", f"by {named.why}: left out, a folder's name would decide")
     found.put("template", named.template, "orch", f"the prompt of {named.model_type}")
     if not job.model.is_local and not job.smoke:
         found.put("use_hf", True, "orch", "from Hugging Face, where the base model is measured from; not ModelScope")
-    task_type = find_task_type(job, given)
+    task_type = find_task_type(recipe.task, found.given)
     if task_type != "causal_lm":
         found.put("task_type", task_type, "recipe", "task")
     if recipe.task != "sft" and (loss := job.loss):
@@ -227,16 +259,16 @@ def _arguments(
     found.put_rest()
     if recipe.task != "sft":
         found.put("dataloader_drop_last", True, "orch", "the batch is part of the loss: a smaller last one weighs more")
-    put_saving(found, job, given, eval_batch=1)
+    put_saving(found, job, eval_batch=1)
     put_limit(found, job)
     if wants_best(job):  # without a best one, ms-swift fails on linking to nothing, once it has trained
         found.put("create_checkpoint_symlink", True, "orch", "`best` names the best checkpoint")
     _put_fixed(found)
-    _put_precision(found, job, given, full=full)
+    _put_precision(found, job, full=full)
     if deepspeed := _deepspeed(job):
         found.put("deepspeed", deepspeed, "recipe", "deepspeed")
     put_determinism(found, job)
-    return found.items()
+    return found
 
 
 def _put_fixed(found: ArgumentList) -> None:
@@ -246,9 +278,9 @@ def _put_fixed(found: ArgumentList) -> None:
     found.put("ddp_timeout", 1800, "orch", "a lost process is noticed after half an hour, not after 208 days")
 
 
-def _put_precision(found: ArgumentList, job: Job, given: Mapping[str, Any], *, full: bool) -> None:
+def _put_precision(found: ArgumentList, job: Job, *, full: bool) -> None:
     """Add dtype and mixed precision, all three: ms-swift turns fp16 on for weights in float32."""
-    precision = job.hardware.precision
+    given, precision = found.given, job.hardware.precision
     half = next((name for name in ("bf16", "fp16") if given.get(name)), precision if precision != "fp32" else None)
     if {"bf16", "fp16"} & given.keys() and not (given.get("bf16") or given.get("fp16")):
         half = None
@@ -307,12 +339,27 @@ BACKEND = Backend(
             "no-target-modules": ("train.target_modules=all-linear",),
         },
     ),
-    known=_all_arguments,
-    reserved=RESERVED,
-    check_values=_check_values,
-    trains_lora=lambda job: not _is_full(_translate(job).arguments),
+    snapshots=("swift",),
+    command_snapshots=("swift_export",),
+    old_names=OLD_SWIFT_SPELLINGS,
+    rename=translate_swift,
+    reserved=load_words("swift")["reserved"],
+    at_least=dict.fromkeys(
+        (
+            "per_device_train_batch_size",
+            "per_device_eval_batch_size",
+            "gradient_accumulation_steps",
+            "lora_rank",
+            "max_length",
+            "early_stop_interval",
+        ),
+        1,
+    ),
+    trains_lora=lambda job: not is_full(job.backend.translate(job).arguments),
+    evaluates=True,
+    data_workers=1,
     data_form=lambda job: _FORMS[job.recipe.task],
-    check_job=_check_job,
+    check_job=check_job,
     smoke_scale=_smoke_scale,
     build_training=_build_training,
     merge=_merge,

@@ -2,80 +2,148 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
-from orchestrator.backends.conditions import check_conditions
-from orchestrator.backends.deepspeed import load_deepspeed
-from orchestrator.backends.determinism import check_determinism
-from orchestrator.backends.precision import check_precision
+from orchestrator.backends.aliases import is_full, is_swift_4
+from orchestrator.backends.arguments import load_arguments
 from orchestrator.backends.protocol import Found, Job
-from orchestrator.backends.quantized import check_quantising, check_quantized
-from orchestrator.backends.saving import SETS_ASIDE, check_saving
-from orchestrator.backends.score_head_checks import check_score_head
-from orchestrator.backends.swift_losses import check_loss
-from orchestrator.backends.swift_models import find_swift_model
-from orchestrator.backends.swift_reserved import CONDITIONS
-from orchestrator.backends.swift_scoring import TASK_TYPES
-from orchestrator.backends.unused_keys import check_labels, check_strategy
-from orchestrator.errors import Problem
-
-_LORA = (
-    "lora_rank",
-    "lora_alpha",
-    "lora_dropout",
-    "target_modules",
-    "lora_bias",
-    "lora_dtype",
-    "use_rslora",
-    "use_dora",
+from orchestrator.backends.swift_models import ANSWERS, SCORE_HEAD, TASK_TYPES, find_swift_model, find_task_type
+from orchestrator.backends.trainer_checks import (
+    COMMON,
+    WHEN,
+    Applies,
+    Condition,
+    Train,
+    check_code,
+    check_deepspeed,
+    check_trainer,
+    check_validation,
+    describe_lack,
+    load_conditions,
 )
+from orchestrator.errors import Problem
+from orchestrator.machine.packages import parse_release
+from orchestrator.recipe.losses import list_losses, list_script_names, list_settings, list_variables
+from orchestrator.recipe.schema import Loss
+
+_FLASH = ("flash_attn", "flash_attention_2", "flash_attention_3", "flash_attention_4")
+_LORA = (
+    "lora_rank", "lora_alpha", "lora_dropout", "target_modules", "lora_bias", "lora_dtype", "use_rslora", "use_dora",
+)  # fmt: skip
 _CLASSIFIES = ("seq_cls", "decision", "prm")
 _NEEDS_VALIDATION = ("early_stop_interval", "load_best_model_at_end", "metric_for_best_model", "eval_steps")
-_REMOVE_OR_SET_ASIDE = f"remove it, or {SETS_ASIDE}"
+# What other tools call a tuner is a setting of LoRA here.
+_TUNERS = {
+    "qlora": "say tuner_type: lora, with quant_method: bnb and quant_bits: 4",
+    "dora": "say tuner_type: lora, with use_dora: true",
+}
+_LOSSES_OF_LLMS = ("cross_entropy", "loss_scale", "channel_loss")  # 4.6 has the first, 3.6 the others
+_FITS = "positives only: infonce; labels 0 and 1: contrastive or online_contrastive; scores: cosine_similarity"
+# ms-swift 3.6 takes one positive from the last message and the negatives from `rejected_response`; 3.12 and 4 read what
+# Orch writes, `positive_messages` and `negative_messages` (RowPreprocessor.standard_keys).
+_READS_GROUPS = (3, 12)
+# What each method of QuantizeArguments takes (fp8 has no choice); the last is the usual one.
+_BITS = {"bnb": ("8", "4"), "hqq": ("1", "2", "3", "8", "4"), "eetq": ("8",), "quanto": ("2", "4", "float8", "8")}
 
 
-def check_swift_job(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
-    """Yield every problem; `train` has the installed version's names and the backend's types."""
-    yield from _check_model(job)
-    yield from check_score_head(job, train)
+def _generates_for_the_best(job: Job, train: Train, _: Condition) -> bool:
+    best = job.recipe.checkpoint in {None, "best"} and job.recipe.data.validation_ratio is not None
+    return bool(train["predict_with_generate"]) and (best or job.recipe.task != "sft")
+
+
+def _is_unknown(job: Job, train: Train, row: Condition) -> bool:
+    given = train[row.argument] if isinstance(train[row.argument], list) else [train[row.argument]]
+    brings_own = train.get("external_plugins") or train.get("custom_register_path")
+    return is_swift_4(job.versions) and not brings_own and any(one not in row.among for one in given)
+
+
+def _is_no_fsdp(_: Job, train: Train, __: Condition) -> bool:
+    said = train["fsdp"]
+    return bool(said) and said != "fsdp2" and not said.endswith(".json") and not said.strip().startswith("{")
+
+
+def _lacks_length(_: Job, train: Train, row: Condition) -> bool:
+    value = train["rope_scaling"].strip()
+    return not value.startswith("{") and (value not in row.among or not train.get("max_model_len"))
+
+
+def _splits_chats(job: Job, train: Train, _: Condition) -> bool:
+    splits = train["truncation_strategy"] == "split" and train.get("use_chat_template") is not False
+    return splits and job.recipe.task == "sft"
+
+
+def _classifies(job: Job, train: Train, _: Condition) -> bool:
+    scores = job.recipe.task == "reranker" and train.get("task_type") == SCORE_HEAD
+    return not (scores and train["num_labels"] == 1)
+
+
+# What a row's `when` names, beside those of every trainer.
+_WHEN: dict[str, Applies] = {
+    "takes_another_copy": lambda job, train, _: not train["use_hf"] and not job.model.is_local,
+    "lacks_flash_attention": lambda _, train, row: bool(train[row.argument]) and train.get("attn_impl") not in _FLASH,
+    "never_ends": lambda _, train, __: bool(train["streaming"]) and train.get("max_steps", -1) <= 0,
+    "has_deepspeed": lambda job, train, _: bool(train["fsdp"]) and job.recipe.deepspeed is not None,
+    "is_no_fsdp": _is_no_fsdp,
+    "has_one_process": lambda job, train, _: (
+        bool(train["fsdp"]) and job.hardware.kind == "cuda" and job.processes() == 1
+    ),
+    # with a slash it is a kernel of the hub
+    "is_no_attention": lambda _, train, row: (
+        train["attn_impl"] not in {*row.among, "flash_attn"} and "/" not in train["attn_impl"]
+    ),
+    "lacks_bits": lambda _, train, __: not train.get("quant_bits") and train["quant_method"] != "fp8",
+    "trains_lora": lambda _, train, row: train[row.argument] > 0 and not is_full(train),
+    "lacks_length": _lacks_length,
+    "splits_chats": _splits_chats,
+    "classifies": _classifies,
+    "generates_for_the_best": _generates_for_the_best,
+    "is_unknown": _is_unknown,
+}
+_CONDITIONS = (*COMMON, *load_conditions("swift_conditions"))
+
+
+def check_job(job: Job) -> list[Found]:
+    """Return every problem, each with the path of the key to change."""
+    return check_trainer(job, _check, conditions=_CONDITIONS, when=WHEN | _WHEN)
+
+
+def _check(job: Job, train: Train) -> Iterator[Found]:
+    """Yield what only ms-swift refuses; `train` has the installed version's names and the backend's types."""
+    yield from _check_model(job, train)
     yield from _check_task(job, train)
-    yield from check_loss(job)
-    yield from _check_tuner(job, train)
-    yield from check_conditions(CONDITIONS, job, train)
-    lora = train.get("tuner_type", train.get("train_type")) != "full"
-    yield from check_quantized(job, lora=lora)
-    yield from check_quantising(job, train, lora=lora)
+    yield from _check_loss(job)
+    yield from _check_tuner(train)
+    yield from _check_quantising(job, train)
     yield from _check_truncation(job, train)
-    yield from _check_validation(job, train)
-    yield from check_saving(job, train)
-    yield from check_precision(job, train)
-    yield from _check_deepspeed(job)
+    yield from check_validation(job, train, _NEEDS_VALIDATION)
+    if job.deepspeed_text:
+        message = "ms-swift refuses a DeepSpeed file with {}: it brings its own"
+        yield from check_deepspeed(job, clash=(message, "leave them out, or name zero0 to zero3"))
     yield from _check_placement(job, train)
-    yield from _check_unused(job)
-    yield from check_determinism(job, train)
-
-
-def _check_unused(job: Job) -> Iterator[Found]:
-    yield from check_labels(job, "ms-swift's trainers")
-    yield from check_strategy(job, "ms-swift's trainers")
+    yield from _check_versions(job)
     if job.recipe.teacher is not None:
         message = "ms-swift's losses learn from labels and pairs, not from a teacher's scores"
         hint = "remove it, or distil with backend: sentence-transformers or flagembedding"
         yield ("teacher",), Problem(message, hint if job.recipe.task == "reranker" else "remove it")
 
 
-def _check_model(job: Job) -> Iterator[Found]:
+def _check_model(job: Job, train: Train) -> Iterator[Found]:
     named = find_swift_model(job.model, job.recipe.task, job.versions)
     if isinstance(named, Problem):
         yield ("model",), named
-    if job.model.brings_code and not job.model.trust_remote_code:
-        message = f"{job.model.name} brings Python code along, and ms-swift always runs it"
-        hint = "read it, then say model: {path: …, trust_remote_code: true}; or take a model without code"
-        yield ("model",), Problem(message, hint)
+    yield from check_code(job, "and ms-swift always runs it")
+    reranks = job.model.score_head and job.recipe.task == "reranker"
+    if reranks and find_task_type(job.recipe.task, train) != SCORE_HEAD:
+        message = (
+            f"{job.model.describe_head()}: as generative_reranker it would be asked for a word, and the head dropped"
+        )
+        yield (
+            ("train", "task_type"),
+            Problem(f"{job.model.describe_head()}: {message}", "say train: {task_type: reranker}"),
+        )
 
 
-def _check_task(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
+def _check_task(job: Job, train: Train) -> Iterator[Found]:
     known = TASK_TYPES[job.recipe.task]
     if train.get("task_type") in _CLASSIFIES:
         message = (
@@ -100,33 +168,108 @@ def _check_task(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
                 yield key, Problem(message, "say it as data.instruction")
 
 
-# What other tools call a tuner is a setting of LoRA here.
-_TUNERS = {
-    "qlora": "say tuner_type: lora, with quant_method: bnb and quant_bits: 4",
-    "dora": "say tuner_type: lora, with use_dora: true",
-}
+def _check_loss(job: Job) -> Iterator[Found]:
+    """Yield what is wrong with the loss: its type for this task, its fields, Matryoshka's sizes, twice the same."""
+    task, train = job.recipe.task, job.recipe.train
+    loss = job.loss
+    if "loss_type" in train:
+        old = str(train["loss_type"])
+        if job.recipe.loss is not None:
+            yield ("train", "loss_type"), Problem("the loss is given twice", "keep `loss:`")
+        elif task == "sft" and old not in _of_llms(job):
+            message = f"loss_type {old!r}: an LLM learns the next token here, and ms-swift has no such loss for it"
+            yield ("train", "loss_type"), Problem(message, "remove it; loss_scale weighs tokens")
+        elif task != "sft" and old not in list_script_names(job.recipe.backend):
+            known = ", ".join(list_script_names(job.recipe.backend, task))
+            yield ("train", "loss_type"), Problem(f"unknown loss_type {old!r}", f"one of {known}")
+    yield from _check_environment(job)
+    if loss is None:
+        if task == "embedding":
+            yield ("task",), Problem("an embedding model needs a loss", f"say `loss: infonce`. {_FITS}")
+        return
+    if loss.type not in (own := list_losses(job.recipe.backend, task)):
+        known = ", ".join(own)
+        hint = f"one of {known}" if known else "remove it: an LLM learns the next token"
+        yield ("loss",), Problem(f"the loss {loss.type} is not for task: {task}", hint)
+        return
+    yield from _check_fields(loss)
+    yield from _check_sizes(loss, job.model.hidden_size)
 
 
-def _check_tuner(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
+def _of_llms(job: Job) -> tuple[str, ...]:
+    """Return the losses of the next token that the installed version has under a name of their own."""
+    known = load_arguments("swift", job.versions)["loss_type"].choices or ()
+    return tuple(name for name in _LOSSES_OF_LLMS if name in known)
+
+
+def _check_fields(loss: Loss) -> Iterator[Found]:
+    allowed = {"type", *list_settings(loss.type)}
+    for field in sorted(loss.model_fields_set - allowed):
+        if getattr(loss, field) is not None:
+            others = ", ".join(sorted(allowed - {"type"})) or "none"
+            yield ("loss", field), Problem(f"{loss.type} has no {field}", f"its settings: {others}")
+    if loss.use_batch is False:
+        for field in ("include_qq", "include_dd", "mask_fake_negative"):
+            if getattr(loss, field):
+                message = f"{field} is about the batch's other texts, and use_batch is off"
+                yield ("loss", field), Problem(message, "remove one of the two")
+
+
+def _check_sizes(loss: Loss, hidden_size: int | None) -> Iterator[Found]:
+    for size, weight in (loss.mrl_dims or {}).items():
+        if size < 1 or weight <= 0:
+            yield ("loss", "mrl_dims"), Problem(f"mrl_dims: {size} with weight {weight}", "both must be above 0")
+        elif hidden_size is not None and size > hidden_size:
+            message = f"mrl_dims asks for {size} numbers, and the model's vectors have {hidden_size}"
+            yield ("loss", "mrl_dims"), Problem(message, f"sizes up to {hidden_size}, such as {hidden_size // 2}")
+
+
+def _check_environment(job: Job) -> Iterator[Found]:
+    settings = list_variables(job.recipe.backend)
+    for variable in job.recipe.launch.env:
+        if variable in settings:
+            message = f"{variable} is a setting of the loss"
+            yield ("launch", "env", variable), Problem(message, f"say it as loss.{settings[variable]}")
+        elif variable in ANSWERS:
+            yield ("launch", "env", variable), Problem(f"{variable} is set by Orch", "remove it")
+
+
+def _check_tuner(train: Train) -> Iterator[Found]:
     tuner = train.get("tuner_type", train.get("train_type", "lora"))
     if tuner not in {"lora", "full"}:
         message = f"tuner_type {tuner!r}: only lora and full are merged and verified"
         yield ("train", "tuner_type"), Problem(message, _TUNERS.get(str(tuner), "say tuner_type: lora, or full"))
-    if tuner == "full":
-        for name in _LORA:
-            if name in train:
-                yield ("train", name), Problem(f"full training has no {name}", "remove it, or say tuner_type: lora")
-        if "merge" in job.recipe.model_fields_set and job.recipe.merge:
-            yield (
-                ("merge",),
-                Problem("there is no LoRA to merge: the trainer writes the full model", "say merge: false"),
-            )
-    elif job.recipe.gate and not job.recipe.merge:
-        message = "a gate needs a measured model, and LoRA weights are measured merged"
-        yield ("gate",), Problem(message, "say merge: true, or remove the gate")
+    for name in _LORA if tuner == "full" else ():
+        if name in train:
+            yield ("train", name), Problem(f"full training has no {name}", "remove it, or say tuner_type: lora")
 
 
-def _check_truncation(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
+def _check_quantising(job: Job, train: Train) -> Iterator[Found]:
+    """Yield why ms-swift cannot quantise the weights as it loads them (QuantizeArguments.get_quantization_config)."""
+    method, bits = train.get("quant_method"), train.get("quant_bits")
+    if method is None:
+        if bits is not None:
+            message = f"quant_bits {bits} without quant_method quantises nothing"
+            yield ("train", "quant_bits"), Problem(message, "say quant_method: bnb, or remove it")
+        return
+    if job.model.quantization is not None:
+        message = f"{job.model.name} is quantised already ({job.model.quantization})"
+        yield ("train", "quant_method"), Problem(message, "remove quant_method and quant_bits")
+        return
+    if is_full(train):
+        message = "quantised weights cannot be trained, only LoRA beside them"
+        yield ("train", "quant_method"), Problem(message, "say tuner_type: lora, or remove quant_method")
+    known = _BITS.get(str(method))
+    if known is not None and str(bits) not in known:
+        message = (
+            f"quant_method {method} without quant_bits"
+            if bits is None
+            else f"{method} has no quant_bits {bits}: there is no such number of bits for it"
+        )
+        yield ("train", "quant_bits"), Problem(message, f"say quant_bits: {known[-1]}, one of {', '.join(known)}")
+
+
+def _check_truncation(job: Job, train: Train) -> Iterator[Found]:
     asked = train.get("truncation_strategy", "delete")
     if job.recipe.task == "reranker" and asked != "delete":
         message = f"truncation_strategy {asked} cuts the prompt itself: the answer would be read at another place"
@@ -135,19 +278,7 @@ def _check_truncation(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
         yield ("train", "truncation_strategy"), Problem("a text cannot be split into two vectors", "remove it")
 
 
-def _check_validation(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
-    if job.recipe.data.validation_ratio is not None:
-        return
-    by_evalscope = train.get("eval_use_evalscope") and train.get("eval_dataset")  # it brings its own data sets
-    for name in _NEEDS_VALIDATION:
-        if train.get(name) and not (name == "eval_steps" and by_evalscope):
-            yield ("train", name), Problem(f"{name} needs validation rows, and there are none", _REMOVE_OR_SET_ASIDE)
-    if train.get("eval_strategy", "no") != "no" and not by_evalscope:
-        message = "eval_strategy: there are no validation rows to evaluate on"
-        yield ("train", "eval_strategy"), Problem(message, _REMOVE_OR_SET_ASIDE)
-
-
-def _check_placement(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
+def _check_placement(job: Job, train: Train) -> Iterator[Found]:
     """Yield what ms-swift refuses where a process has several GPUs: it spreads the model over them (device_map)."""
     if job.hardware.kind != "cuda" or job.smoke:
         return
@@ -173,13 +304,14 @@ def _check_placement(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
             yield key, Problem(message, f"{hint}; or remove {name}")
 
 
-def _check_deepspeed(job: Job) -> Iterator[Found]:
-    if not job.deepspeed_text:
-        return
-    config = load_deepspeed(job)
-    if isinstance(config, Problem):
-        yield ("deepspeed",), config
-        return
-    if clash := [part for part in ("optimizer", "scheduler") if part in config]:
-        message = f"ms-swift refuses a DeepSpeed file with {' and '.join(clash)}: it brings its own"
-        yield ("deepspeed",), Problem(message, "leave them out, or name zero0 to zero3")
+def _check_versions(job: Job) -> Iterator[Found]:
+    """Yield what ms-swift 3 cannot do: the rows of embedding models and rerankers, Matryoshka sizes."""
+    installed = job.versions.get("ms-swift")
+    if installed is not None and parse_release(installed) < _READS_GROUPS and job.recipe.task != "sft":
+        message = f"ms-swift {installed} reads the rows of {job.recipe.task} models in another form than Orch writes"
+        yield ("task",), Problem(message, "install ms-swift 3.12 or later, such as the tested 4.6.0")
+    loss = job.recipe.loss
+    if loss is not None and loss.mrl_dims and "mrl_dims" not in load_arguments("swift", job.versions):
+        lack = describe_lack(job, "swift", "mrl_dims", "no Matryoshka loss")
+        if lack is not None:
+            yield ("loss", "mrl_dims"), lack

@@ -7,12 +7,17 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from orchestrator.backends.arguments.snapshots import find_set, items_of
 from orchestrator.backends.known_models import Kind, find_kind_of, find_kinds_with, find_known, plain_name
 from orchestrator.backends.models import BaseModel
 from orchestrator.errors import Problem
 
+# What GENERATIVE_RERANKER_*_TOKEN say: Qwen3-Reranker's own answers, on which its package is built.
+ANSWERS = {"GENERATIVE_RERANKER_POSITIVE_TOKEN": "yes", "GENERATIVE_RERANKER_NEGATIVE_TOKEN": "no"}
+GENERATIVE = "generative_reranker"
+SCORE_HEAD = "reranker"
 # The types whose prompt, pooling and score Orch can package and prove equal; any type can be tuned as an LLM.
 PACKAGED = {"embedding": ("qwen3_emb",), "reranker": ("qwen3_reranker",)}
 # What Orch trains with ms-swift, in words, and models that it is.
@@ -45,6 +50,16 @@ _FAMILIES = re.compile(
     r"qwen|llama|mistral|gemma|minicpm|deepseek|internlm|phi|glm|bge|jina|stella|e5|gte|nomic|arctic"
 )
 _NOT_CHAT = ("_emb", "_gte", "reranker", "bert", "_reward", "_prm")
+
+
+TASK_TYPES = {"embedding": ("embedding",), "reranker": (GENERATIVE, SCORE_HEAD), "sft": ("causal_lm",)}
+
+
+def find_task_type(task: str, arguments: Mapping[str, Any]) -> str:
+    """Return ms-swift's task type: the recipe's `task`, and for a reranker what it gives, or Qwen3's own yes and no."""
+    known = TASK_TYPES[task]
+    asked = arguments.get("task_type")
+    return str(asked) if asked in known else known[0]
 
 
 @dataclass(frozen=True)

@@ -36,10 +36,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from orchestrator.backends.deepspeed import load_deepspeed, zero_stage
-from orchestrator.backends.fsdp import find_fsdp
-from orchestrator.backends.parallelism import count_gpus_of_a_process, count_layer_parts, count_sequence_parts
 from orchestrator.backends.protocol import Job
+from orchestrator.backends.sharing import (
+    count_gpus_of_a_process,
+    count_layer_parts,
+    count_sequence_parts,
+    find_fsdp,
+    load_deepspeed,
+    zero_stage,
+)
 from orchestrator.checks.model_size import ModelSize, find_trained_bits
 from orchestrator.checks.settings import is_on
 from orchestrator.errors import Problem

@@ -229,7 +229,7 @@ def _list_ways(job: Job) -> Iterator[Way]:
         yield Way(f"train LoRA: {say}", lora)
         if shares:
             yield replace(shared, say=f"train LoRA: {say}, with deepspeed: zero3", train=lora)
-    if "quant_method" in backend.argument_names() and able:
+    if "quant_method" in backend.arguments and able:
         say = f"train QLoRA: {backend.describe_lora()}, " if lora else "train QLoRA: "
         for bits in (8, 4):
             train = {**lora, "quant_method": "bnb", "quant_bits": bits}

@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.backends import BACKENDS
-from orchestrator.backends.deepspeed_keys import find_deepspeed_problems
 from orchestrator.backends.models import BaseModel, find_model
 from orchestrator.backends.protocol import Found, Job, eval_kind, guard_eval_kind
 from orchestrator.backends.render import find_templates
+from orchestrator.backends.sharing import find_deepspeed_problems
 from orchestrator.data.sniffing import sniff_kind
 from orchestrator.errors import OrchError, PreflightError, Problem, RecipeError, RunFolderError
 from orchestrator.evaluation.measures import check_metrics

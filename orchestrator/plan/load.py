@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from orchestrator.backends import BACKENDS, find_backend
-from orchestrator.backends.foreign_names import find_own_name, is_foreign
+from orchestrator.backends.arguments import find_own_name, is_foreign
 from orchestrator.data.reading.file_sets import expand_name
 from orchestrator.errors import Problem, RecipeError, Where
 from orchestrator.evaluation.gate import parse_rule
@@ -171,7 +171,7 @@ def _nearest_key(parent: Key, name: str, source: Source) -> str | None:
     for other, model in _PARTS.items():
         if name in model.model_fields and other not in {parent, ("teacher",)}:
             return f"it belongs under {'.'.join(map(str, other)) or 'the top level'}"
-    if parent == () and any(name in backend.argument_names() for backend in BACKENDS.values()):
+    if parent == () and any(name in backend.arguments for backend in BACKENDS.values()):
         return "it belongs under train"
     if parent == () and is_foreign(name):
         backend = find_backend(str(source.data.get("backend")))

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator.backends.model_names import find_named_model
-from orchestrator.backends.models import BaseModel
+from orchestrator.backends.models import BaseModel, find_named_model
 from orchestrator.backends.scorers import DTYPES, build_scoring, find_use, load_own_spec
 from orchestrator.checks.model_loading import NamedModel, Permissions, require_loadable
 from orchestrator.errors import Problem

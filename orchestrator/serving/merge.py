@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from orchestrator.backends.known_models import has_other_head
 from orchestrator.backends.models import load_config
 from orchestrator.backends.render import render_command
-from orchestrator.backends.score_heads import has_other_head
 from orchestrator.backends.scorers import NEW_HEAD, VECTORS, WORDS
 from orchestrator.checks.model_loading import ALLOW_PICKLE, NamedModel, Permissions, find_loadable, require_loadable
 from orchestrator.errors import OrchError, PreflightError, RunFolderError, StageFailedError

@@ -7,11 +7,10 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.backends import BACKENDS
+from orchestrator.backends.aliases import name_loss, translate, translate_swift
 from orchestrator.backends.arguments import Argument, load_arguments
 from orchestrator.backends.arguments.snapshots import DECIDING, SNAPSHOT_OF, find_set, items_of, version_sets
-from orchestrator.backends.spellings import translate
 from orchestrator.backends.swift_models import find_swift_model
-from orchestrator.backends.swift_spellings import name_loss, translate_swift
 from orchestrator.checks.arguments import check_arguments, find_command
 from orchestrator.errors import Problem
 from orchestrator.plan.pipeline import build_plan
@@ -166,16 +165,21 @@ def test_ms_swift_s_arguments_are_spelt_as_its_version_takes_them(versions, give
 
 def test_a_sampling_that_transformers_4_cannot_do_is_refused_with_the_version_that_can():
     name = "train_sampling_strategy"
-    for result in (translate({name: "sequential"}, "4.57.6"), translate_swift({name: "sequential"}, SWIFT_3, "sft")):
+    for result in (
+        translate({name: "sequential"}, {"transformers": "4.57.6"}),
+        translate_swift({name: "sequential"}, SWIFT_3, "sft"),
+    ):
         ((key, problem),) = result.problems
         assert key == name
         assert "transformers 5" in problem.hint
 
 
 def test_the_sampling_of_transformers_5_is_rendered_by_its_old_flag_before_it():
-    assert translate({"train_sampling_strategy": "group_by_length"}, "4.57.6").arguments == {"group_by_length": True}
-    assert translate({"train_sampling_strategy": "random"}, "4.57.6").arguments == {}
-    kept = translate({"train_sampling_strategy": "group_by_length"}, "5.23.0").arguments
+    assert translate({"train_sampling_strategy": "group_by_length"}, {"transformers": "4.57.6"}).arguments == {
+        "group_by_length": True
+    }
+    assert translate({"train_sampling_strategy": "random"}, {"transformers": "4.57.6"}).arguments == {}
+    kept = translate({"train_sampling_strategy": "group_by_length"}, {"transformers": "5.23.0"}).arguments
     assert kept == {"train_sampling_strategy": "group_by_length"}
 
 

@@ -149,7 +149,7 @@ def test_one_process_a_gpu_is_started_unless_the_recipe_says_otherwise(make_job)
 
 def test_every_argument_of_the_dataclasses_can_be_given(make_job):
     samples = {"int": 4, "float": 0.5, "bool": True, "str": "x", "list[str]": ["x"], "dict": {"a": 1}, "json": {"a": 1}}
-    for name, argument in BACKEND.known().items():
+    for name, argument in BACKEND.arguments.items():
         if name in BACKEND.reserved:
             continue
         value = argument.choices[0] if argument.choices else samples[argument.type]

@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.backends import BACKENDS
 from orchestrator.backends.models import BaseModel
-from orchestrator.backends.parallelism import count_data_ranks, count_sequence_parts, count_step_rows
+from orchestrator.backends.sharing import count_data_ranks, count_sequence_parts, count_step_rows
 from orchestrator.machine.hardware import CPU, Hardware
 from orchestrator.plan.pipeline import build_plan
 from tests.jobs import build_imagined_job

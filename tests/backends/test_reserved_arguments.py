@@ -105,7 +105,7 @@ def test_no_argument_of_a_trainer_is_lost(name):
             right = {show(value), f"{job.recipe_folder}/{value}"}
             if flags.get(key) not in right and key not in renamed | NOT_NEEDED:
                 lost.append((key, value, flags.get(key)))
-    for key in backend.argument_names() - known.keys():  # old spellings, and what the worker reads
+    for key in backend.arguments.keys() - known.keys():  # old spellings, and what the worker reads
         jobs = [give(name, **{key: value}) for value in (True, 1, 0.5, "anything")]
         job = next((job for job in jobs if not refuse(job, key)), None)
         flags, renamed = read_told(build_plan(job)) if job else ({key}, set())

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.backends import BACKENDS
 from orchestrator.backends.models import BaseModel
-from orchestrator.backends.saving import find_saving
+from orchestrator.backends.trainer import find_saving
 from orchestrator.checks.settings import read_train_values
 from orchestrator.machine.hardware import Hardware
 from orchestrator.plan.pipeline import build_plan

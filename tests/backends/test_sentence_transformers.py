@@ -10,7 +10,7 @@ import pytest
 from orchestrator.backends import BACKENDS
 from orchestrator.backends.arguments import load_arguments
 from orchestrator.backends.models import BaseModel
-from orchestrator.backends.sentence_transformers_arguments import WORKER_ARGUMENTS
+from orchestrator.backends.sentence_transformers import WORKER_ARGUMENTS
 from orchestrator.errors import RecipeError
 from orchestrator.machine.hardware import CPU, Hardware
 from orchestrator.plan.pipeline import build_plan
@@ -478,14 +478,14 @@ def test_every_argument_of_trainer_and_worker_can_be_given():
         "dict": {"a": 1},
         "json": {"a": 1},
     }
-    for name, argument in BACKEND.known().items():
+    for name, argument in BACKEND.arguments.items():
         if name in BACKEND.reserved:
             continue
         value = argument.choices[0] if argument.choices else samples[argument.type]
         value = 1 if name == "num_labels" else value
         assert BACKEND.check_train({name: value}) == [], name
         assert name in BACKEND.json_schema()
-    assert WORKER_ARGUMENTS.keys() <= BACKEND.argument_names()
+    assert WORKER_ARGUMENTS.keys() <= BACKEND.arguments.keys()
 
 
 def test_there_is_nothing_to_merge():

@@ -351,7 +351,7 @@ def test_a_data_set_of_a_hub_is_fetched_by_a_stage_of_its_own():
 
 
 def test_no_argument_is_rendered_that_the_tested_version_does_not_accept():
-    known = SWIFT.argument_names()
+    known = SWIFT.arguments.keys()
     for name in MODELS:
         argv = train_stage(make_job(name)).command.argv
         flags = {word[2:].partition("=")[0] for word in argv if word.startswith("--")}

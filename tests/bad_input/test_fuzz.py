@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.backends.deepspeed_keys import find_deepspeed_problems
 from orchestrator.backends.models import find_model
+from orchestrator.backends.sharing import find_deepspeed_problems
 from orchestrator.cli.output import clean, format_error
 from orchestrator.data.check import check_files
 from orchestrator.errors import OrchError, Problem

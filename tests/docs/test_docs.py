@@ -203,8 +203,7 @@ def test_every_field_of_a_recipe_stands_in_the_reference():
 
 def test_every_old_spelling_and_every_refused_name_stands_in_the_reference():
     from orchestrator.backends import BACKENDS
-    from orchestrator.backends.spellings import OLD_SPELLINGS
-    from orchestrator.backends.swift_spellings import OLD_SWIFT_SPELLINGS
+    from orchestrator.backends.aliases import OLD_SPELLINGS, OLD_SWIFT_SPELLINGS
     from orchestrator.recipe.losses import list_script_names, list_variables
 
     page = (ROOT / "docs" / "recipe-reference.md").read_text(encoding="utf-8")

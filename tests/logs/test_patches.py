@@ -14,7 +14,9 @@ from orchestrator.logs.patches import suggest_patch as suggest
 from orchestrator.plan.load import load_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
-ARGUMENTS = {name: set(backend.known()) for name, backend in BACKENDS.items()} | {"swift": set(load_arguments("swift"))}
+ARGUMENTS = {name: set(backend.arguments) for name, backend in BACKENDS.items()} | {
+    "swift": set(load_arguments("swift"))
+}
 CURES = {name for backend in BACKENDS.values() for name in backend.remedies.cures}
 NAMES = {rule.name for rule in load_rules() if rule.patch} | CURES
 

@@ -9,7 +9,7 @@ import re
 
 import pytest
 
-from orchestrator.backends.deepspeed_keys import TOP_LEVEL
+from orchestrator.backends.sharing import TOP_LEVEL
 from orchestrator.run.resume import stage_digest
 from orchestrator.workers.weights import scan_weights
 from tests.traps.captured_logs import read_losses

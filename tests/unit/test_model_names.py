@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from orchestrator.backends.model_names import find_named_model
+from orchestrator.backends.models import find_named_model
 from orchestrator.errors import PreflightError
 
 

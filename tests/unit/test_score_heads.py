@@ -8,11 +8,11 @@ import re
 import pytest
 
 from orchestrator.backends import BACKENDS
+from orchestrator.backends.known_models import has_score_head
 from orchestrator.backends.models import BaseModel, find_model, learn_from_config
-from orchestrator.backends.score_head_checks import check_score_head
-from orchestrator.backends.score_heads import has_score_head
 from orchestrator.backends.scorers import build_scoring
 from orchestrator.backends.swift_models import find_swift_model
+from orchestrator.backends.trainer_checks import check_score_head
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.machine.hardware import CPU
 from orchestrator.plan.measuring import build_measured

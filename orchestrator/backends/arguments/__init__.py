@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import yaml
+
 from orchestrator.backends.arguments.snapshots import find_set, items_of
-from orchestrator.backends.foreign_names import find_own_name
 from orchestrator.errors import Problem
 
 _TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
+_NEAR = 0.78  # what is less alike is another word: use_badam is no use_dora
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times as fast
 _TOKENS = "new_special_tokens"  # a comma may be one of them, or a part of one
 # How other tools write a choice.
 _WORDS = {
@@ -32,6 +36,14 @@ class Argument:
     default: Any
     choices: tuple[str, ...] | None
     required: bool = False
+
+
+@cache
+def load_words(name: str) -> dict[str, Any]:
+    """Return one of the tables of words beside this module: what names mean, and what to say of them."""
+    text = (Path(__file__).parent / f"{name}.yaml").read_text(encoding="utf-8")
+    found: dict[str, Any] = yaml.load(text, Loader=_LOADER)  # noqa: S506  (either loader is a safe one)
+    return found
 
 
 def load_arguments(name: str, versions: Mapping[str, str] | None = None) -> dict[str, Argument]:
@@ -97,6 +109,34 @@ def check_arguments(
         elif isinstance(result := coerce(known[name], value), Problem):
             problems.append((name, result))
     return problems
+
+
+@cache
+def _other_tools(part: str) -> dict[str, Any]:
+    """Return a part of other_tools.yaml by each single name."""
+    return {name: ours for names, ours in load_words("other_tools")[part].items() for name in names.split()}
+
+
+def is_foreign(name: str) -> bool:
+    """Tell whether another tool calls an argument so."""
+    return name in _other_tools("names") or name in _other_tools("elsewhere")
+
+
+def find_own_name(name: str, known: Collection[str], owned: Mapping[str, str]) -> str:
+    """Return what to say instead of a name that a trainer does not have: another tool's, or one that is near.
+
+    `known` are its own names, without those that a recipe says elsewhere; `owned` says where.
+    """
+    names, elsewhere = _other_tools("names"), _other_tools("elsewhere")
+    words = {ours: ours.split()[0].strip(":,") for ours in names.get(name, ())}
+    if own := next((ours for ours, word in words.items() if word in known), None):
+        return f"say {own}"
+    if place := next((owned[ours] for ours in words if ours in owned), None) or elsewhere.get(name):
+        return place
+    if words:
+        return f"remove it: this trainer has no {next(iter(words.values()))}"
+    near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=_NEAR)
+    return f"did you mean {near[0]!r}?" if near else "`orch schema` lists every argument"
 
 
 def coerce_all(train: Mapping[str, Any], known: Mapping[str, Argument]) -> dict[str, Any]:
