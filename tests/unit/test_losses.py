@@ -7,7 +7,7 @@ from orchestrator.data.rows.records import KINDS
 from orchestrator.data.writing.forms import TRAIN_FORMS
 from orchestrator.recipe.losses import LOSSES
 from orchestrator.recipe.schema import Loss
-from orchestrator.workers.cross_encoder.settings import FORMS
+from orchestrator.workers.cross_encoder import losses as of_worker
 
 
 def test_every_loss_is_of_a_backend_a_task_a_writer_and_kinds_of_rows_that_there_are():
@@ -28,5 +28,7 @@ def test_the_schema_offers_every_loss():
 
 
 def test_the_worker_trains_every_loss_of_cross_encoders_from_the_same_rows():
-    own = {name: facts.form for name, facts in LOSSES.items() if facts.backend == "sentence-transformers"}
-    assert own == FORMS
+    own = {name: facts for name, facts in LOSSES.items() if facts.backend == "sentence-transformers"}
+    assert own.keys() == of_worker.LOSSES.keys()
+    for name, facts in own.items():
+        assert (facts.form, tuple(facts.settings)) == (of_worker.LOSSES[name].form, of_worker.LOSSES[name].settings)
