@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.workers.embedding.end_token import append_end_token
+from orchestrator.workers.embedding.folder import append_end_token
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import fresh_folder, read_object, write_json, write_text
 from orchestrator.workers.reranker.formats import NATIVE_PREFIX, NATIVE_SUFFIX

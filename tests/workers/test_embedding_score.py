@@ -75,7 +75,7 @@ def test_the_documents_of_a_query_come_best_first(tmp_path, decoder, data):
 def test_a_tokenizer_that_appends_the_end_token_itself_gets_it_once(tmp_path, decoder, data):
     import shutil
 
-    from orchestrator.workers.embedding.end_token import append_end_token
+    from orchestrator.workers.embedding.folder import append_end_token
 
     # the same weights, once with the tokenizer of Qwen3 and once with that of Qwen3-Embedding
     shutil.copytree(decoder, tmp_path / "appending")
@@ -90,7 +90,7 @@ def test_a_tokenizer_that_appends_the_end_token_itself_gets_it_once(tmp_path, de
 def test_a_tokenizer_with_code_of_its_own_gets_an_end_token_where_its_code_is_trusted(tmp_path, decoder):
     import shutil
 
-    from orchestrator.workers.embedding.end_token import append_end_token
+    from orchestrator.workers.embedding.folder import append_end_token
 
     folder = tmp_path / "mine"
     shutil.copytree(decoder, folder)

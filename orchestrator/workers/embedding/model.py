@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.workers.cut_texts import count_tokens, find_longest
-from orchestrator.workers.embedding.end_token import ensure_end_token
+from orchestrator.workers.embedding.folder import ensure_end_token
 from orchestrator.workers.environment import weight_options
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.progress import Progress

@@ -10,16 +10,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.workers.embedding.end_token import append_end_token, require_end_token
-from orchestrator.workers.engines import sentence_transformers, swift
+from orchestrator.workers.embedding.folder import (
+    append_end_token,
+    read_own_modules,
+    require_end_token,
+    settle,
+    write_modules,
+)
+from orchestrator.workers.engines import swift
 from orchestrator.workers.engines.transformers import load_float32, load_tokenizer, release
 from orchestrator.workers.environment import weight_options
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.folders import write_json
 from orchestrator.workers.kinds import Described, Request
 from orchestrator.workers.kinds.probes import EXAMPLES, TextProbe, build_text_probes
 from orchestrator.workers.specs import EmbeddingSpec, parse_embedding_spec
@@ -125,78 +130,6 @@ def find_folder(model: str) -> str:
             f"{model} is neither a folder nor in the Hugging Face cache of this machine: give the folder that training "
             "started from"
         ) from error
-
-
-# in this order: older vLLM takes the first that is true, and include_prompt is always
-POOLING_KEYS = {
-    "cls": "pooling_mode_cls_token",
-    "mean": "pooling_mode_mean_tokens",
-    "max": "pooling_mode_max_tokens",
-    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
-    "weightedmean": "pooling_mode_weightedmean_tokens",
-    "lasttoken": "pooling_mode_lasttoken",
-}
-MODULES = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
-
-
-@dataclass(frozen=True)
-class OwnModules:
-    """What a folder's modules.json says: its pooling, and modules that are none of `MODULES`."""
-
-    pooling: str | None = None
-    others: tuple[str, ...] = ()
-
-
-def read_own_modules(folder: Path) -> OwnModules:
-    """Return what the folder says of itself; nothing for one without modules.json."""
-    modules: Any = read_json(folder / "modules.json")
-    kinds = {module["type"].rsplit(".", 1)[-1]: module["path"] for module in modules}
-    others = tuple(kind for kind in kinds if kind not in {name for _, name in MODULES})
-    config = read_json(folder / kinds["Pooling"] / "config.json") if "Pooling" in kinds else {}
-    pooling = config.get("pooling_mode") or next((name for name, key in POOLING_KEYS.items() if config.get(key)), None)
-    return OwnModules(pooling if isinstance(pooling, str) else None, others)
-
-
-def settle(spec: EmbeddingSpec, base: str, own: OwnModules, config: Mapping[str, Any]) -> EmbeddingSpec:
-    """Return the spec with the pooling and the length that the packaged folder will have.
-
-    Raises WorkerError for a base whose modules do more than pool and normalise: swift does not save what they do.
-    """
-    longest, dims = config.get("max_position_embeddings"), config.get("hidden_size")
-    if isinstance(longest, int) and 0 < longest < spec.max_length:
-        spec = replace(spec, max_length=longest)
-    wrong = [dim for dim in (*spec.mrl_dims, spec.truncate_dim or 1) if isinstance(dims, int) and dim > dims]
-    if wrong:
-        raise WorkerError(f"the scoring spec asks for {wrong[0]} dimensions, but the model's vectors have {dims}")
-    if own.others:
-        raise WorkerError(f"{base} has the module {own.others[0]}, which cannot be packaged")
-    if spec.pooling is None and own.pooling is None:
-        raise WorkerError(f"neither the scoring spec nor {base} says how the model pools")
-    return replace(spec, pooling=spec.pooling or own.pooling)
-
-
-def write_modules(folder: Path, spec: EmbeddingSpec) -> None:
-    """Make the folder give normalised vectors with the spec's pooling, prompts and length.
-
-    Written as the folder of Qwen3-Embedding has it, in the names of before sentence-transformers 6: version 6 reads
-    these too, older ones and vLLM (`get_pooling_config` in vllm/transformers_utils/config.py) read no others.
-    """
-    modes = {key: name == spec.pooling for name, key in POOLING_KEYS.items()}
-    dims = read_json(folder / "config.json")["hidden_size"]
-    settings: dict[str, dict[str, Any]] = {
-        "1_Pooling/config.json": {"word_embedding_dimension": dims, **modes, "include_prompt": True},
-        # it has no settings, but a folder that modules.json names is there
-        "2_Normalize/config.json": {},
-        "sentence_bert_config.json": {"max_seq_length": spec.max_length, "do_lower_case": False},
-    }
-    for name, value in settings.items():
-        write_json(folder / name, value)
-    sentence_transformers.write_modules(
-        folder,
-        [(path, f"sentence_transformers.models.{kind}") for path, kind in MODULES],
-        prompts={"query": spec.query_prompt, "document": spec.document_prompt},
-        similarity_fn_name="cosine",
-    )
 
 
 @dataclass(frozen=True)
