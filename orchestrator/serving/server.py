@@ -25,11 +25,6 @@ from orchestrator.serving.worker import OWN_FOLDER, POLL_S, Started, build_stall
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _TELL_EVERY_S = 10.0
-BACKENDS = ("vllm", "swift")
-DISTRIBUTIONS = {"vllm": "vllm", "swift": "ms-swift"}
-# vLLM: --runner and --convert came with 0.10.1 (vllm-project/vllm pull request 21470), templates for reranking in
-# pull request 30550, which 0.14 was the first to have
-OLDEST = {"vllm": (0, 14), "swift": (4, 0)}
 KEY_VARIABLE = "ORCH_API_KEY"
 SWIFT_TASKS = {
     "embedding": "embedding",
@@ -51,9 +46,12 @@ _TEMPLATE_ARGUMENTS = (
 TEMPLATED = ("qwen3-native", "qwen3-score-head", "formatted-head", "reward-model")
 _LONGEST_TEMPLATE = 16 << 20  # bytes
 _IN_PYTHON = "use FlagEmbedding or sentence-transformers in Python: docs/serving.md, and the README of the model"
-_IN_SENTENCE_TRANSFORMERS = (
-    'use it in Python: sentence_transformers.CrossEncoder("{folder}").predict([("query", "document")])'
-)
+# What to say instead for the models of a tool.
+_IN_TOOL = {
+    "sentence-transformers": (
+        'use it in Python: sentence_transformers.CrossEncoder("{folder}").predict([("query", "document")])'
+    ),
+}
 _PROBE = """
 import importlib.metadata as m, json, sys
 from orchestrator.machine.files import read_regular
@@ -79,11 +77,11 @@ def find_server_versions(python: str, *, may_run: bool = True) -> dict[str, str]
     Without `may_run` it is not started, and what its folders say counts.
     """
     found = _ask(python) if may_run else _read(python)
-    return {backend: found[name] for backend, name in DISTRIBUTIONS.items() if name in found}
+    return {backend: found[server.distribution] for backend, server in SERVERS.items() if server.distribution in found}
 
 
 def _ask(python: str) -> dict[str, str]:
-    probe = run((python, "-I", "-c", _PROBE, *DISTRIBUTIONS.values()), 20.0)
+    probe = run((python, "-I", "-c", _PROBE, *(server.distribution for server in SERVERS.values())), 20.0)
     try:
         found: dict[str, str] = json.loads(probe.stdout) if probe.exit_code == 0 else {}
     except ValueError:
@@ -93,16 +91,26 @@ def _ask(python: str) -> dict[str, str]:
 
 def _read(python: str) -> dict[str, str]:
     packages = find_packages(python, may_run=False)
-    return {name: packages[spell(name)] for name in DISTRIBUTIONS.values() if spell(name) in packages}
+    names = [server.distribution for server in SERVERS.values()]
+    return {name: packages[spell(name)] for name in names if spell(name) in packages}
 
 
 def find_obstacle(backend: str, artefact: Artefact) -> str | None:
     """Return why `backend` cannot serve the artefact with the measured numbers, or None when it can."""
-    if backend == "swift":
-        if artefact.scorer not in SWIFT_TASKS or artefact.spec.get("tool") != "swift":
-            return f"ms-swift has no template with the prompt of a {artefact.scorer} model"
-        missing = [key for key in ("model_type", "template") if not artefact.spec.get(key)]
-        return f"scoring.json does not say {' and '.join(missing)}, which ms-swift needs" if missing else None
+    server = SERVERS[backend]
+    if server.tool is not None and artefact.spec.get("tool") != server.tool:
+        return f"{server.distribution} has no template with the prompt of a {artefact.scorer} model"
+    return server.find_obstacle(artefact)
+
+
+def _find_swift_obstacle(artefact: Artefact) -> str | None:
+    if artefact.scorer not in SWIFT_TASKS:
+        return f"ms-swift has no template with the prompt of a {artefact.scorer} model"
+    missing = [key for key in ("model_type", "template") if not artefact.spec.get(key)]
+    return f"scoring.json does not say {' and '.join(missing)}, which ms-swift needs" if missing else None
+
+
+def _find_vllm_obstacle(artefact: Artefact) -> str | None:
     if artefact.scorer == "flag-llm-reranker":
         return (
             "vLLM scores a pair by a classification head or by yes against no; "
@@ -131,15 +139,15 @@ def choose_backend(wanted: str, artefact: Artefact, versions: dict[str, str], *,
     Raises PreflightError with the reason of each. With `dry_run` a server that is named need not be installed.
     """
     reasons = {}
-    for backend in BACKENDS if wanted == "auto" else (wanted,):
+    for backend in SERVERS if wanted == "auto" else (wanted,):
         reason = find_obstacle(backend, artefact)
         if not reason and not (dry_run and wanted != "auto"):
             reason = _find_version_problem(backend, artefact.python, versions)
         if not reason:
             return backend
         reasons[backend] = reason
-    able = [backend for backend in BACKENDS if find_obstacle(backend, artefact) is None]
-    lacking = [DISTRIBUTIONS[backend] for backend in able if backend in reasons]
+    able = [backend for backend in SERVERS if find_obstacle(backend, artefact) is None]
+    lacking = [SERVERS[backend].distribution for backend in able if backend in reasons]
     hint = (
         f"install {' or '.join(lacking)} there, or name its Python with --python" if lacking else _in_python(artefact)
     )
@@ -150,12 +158,11 @@ def choose_backend(wanted: str, artefact: Artefact, versions: dict[str, str], *,
 
 
 def _in_python(artefact: Artefact) -> str:
-    by_cross_encoder = artefact.spec.get("tool") == "sentence-transformers"
-    return _IN_SENTENCE_TRANSFORMERS.format(folder=artefact.folder) if by_cross_encoder else _IN_PYTHON
+    return _IN_TOOL.get(str(artefact.spec.get("tool")), _IN_PYTHON).format(folder=artefact.folder)
 
 
 def _find_version_problem(backend: str, python: str, versions: dict[str, str]) -> str | None:
-    name, oldest = DISTRIBUTIONS[backend], OLDEST[backend]
+    name, oldest = SERVERS[backend].distribution, SERVERS[backend].oldest
     if backend not in versions:
         return f"{name} is not installed in {python}"
     numbers = tuple(int(part) for part in re.findall(r"\d+", versions[backend])[:2])
@@ -170,9 +177,8 @@ def build_command(backend: str, artefact: Artefact, address: Address, *, name: s
         "model": str(artefact.folder), "name": name, "host": address.host, "port": address.port,
         "dtype": artefact.dtype,
     }  # fmt: skip
-    if backend == "swift":
-        return render_command("serve/swift.j2", env=env, cwd=OWN_FOLDER, **values, **_swift_values(artefact, with_key))
-    return render_command("serve/vllm.j2", env=env, cwd=OWN_FOLDER, **values, **_vllm_values(artefact))
+    own = SERVERS[backend].build_values(artefact, with_key)
+    return render_command(f"serve/{backend}.j2", env=env, cwd=OWN_FOLDER, **values, **own)
 
 
 def _swift_values(artefact: Artefact, with_key: bool) -> dict[str, Any]:  # noqa: FBT001
@@ -195,7 +201,7 @@ def _swift_values(artefact: Artefact, with_key: bool) -> dict[str, Any]:  # noqa
     }
 
 
-def _vllm_values(artefact: Artefact) -> dict[str, Any]:
+def _vllm_values(artefact: Artefact, _with_key: bool) -> dict[str, Any]:  # noqa: FBT001
     return {
         "vllm": str(Path(artefact.python).with_name("vllm")),
         "is_pooling": artefact.kind != "chat",
@@ -204,6 +210,25 @@ def _vllm_values(artefact: Artefact) -> dict[str, Any]:
         "score_template": str(find_score_template(artefact)) if artefact.scorer in TEMPLATED else None,
         "trust_remote_code": artefact.trusts_remote_code,
     }
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server: its package, the oldest version that serves as measured, the tool whose models it takes (None: any)."""
+
+    distribution: str
+    oldest: tuple[int, int]
+    find_obstacle: Callable[[Artefact], str | None]
+    build_values: Callable[[Artefact, bool], dict[str, Any]]  # of its template, also whether there is a key
+    tool: str | None = None
+
+
+SERVERS = {
+    # --runner and --convert came with 0.10.1 (vllm-project/vllm pull request 21470), templates for reranking in pull
+    # request 30550, which 0.14 was the first to have
+    "vllm": Server("vllm", (0, 14), _find_vllm_obstacle, _vllm_values),
+    "swift": Server("ms-swift", (4, 0), _find_swift_obstacle, _swift_values, tool="swift"),
+}
 
 
 def find_free_port() -> int:

@@ -221,7 +221,7 @@ def parse_embedding_spec(raw: dict[str, Any], origin: str) -> EmbeddingSpec:
 def parse_chat_spec(raw: dict[str, Any], origin: str) -> ChatSpec:
     """Return the spec of a chat model. Raises WorkerError, a line a bad value."""
     spec = read_spec(ChatSpec, raw, origin, "chat")
-    if spec.tool == "swift" and not spec.template:
+    if spec.tool and not spec.template:
         raise WorkerError(
             f"{origin}: template is missing: name ms-swift's template that the model is trained with, such as qwen3"
         )

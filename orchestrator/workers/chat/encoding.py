@@ -69,7 +69,7 @@ class ChatFormat:
 
 def load_format(tokenizer: Any, spec: ChatSpec) -> ChatFormat:
     """Return the format of training: ms-swift's where the spec names it, else the tokenizer's own chat template."""
-    return load_swift_format(tokenizer, spec) if spec.tool == "swift" else load_own_format(tokenizer, spec.system)
+    return load_swift_format(tokenizer, spec) if spec.tool else load_own_format(tokenizer, spec.system)
 
 
 def join_turns(messages: list[Message], answer: str) -> list[Message]:

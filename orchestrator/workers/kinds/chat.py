@@ -101,7 +101,7 @@ def require_trained_format(request: Request, spec: ChatSpec, trained: ChatFormat
     for folder in (request.adapter, request.model):
         if folder is not None and not recorded:
             recorded = read_json(folder / "args.json")
-    if spec.tool != "swift" or not recorded:
+    if not spec.tool or not recorded:
         return
     wanted = {**TEMPLATE_ARGUMENTS, **spec.template_args, "template": spec.template, "system": spec.system}
     wanted["loss_scale"] = trained.facts["loss_scale"]

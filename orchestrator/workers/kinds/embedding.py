@@ -84,7 +84,7 @@ class Subject:
 def parse(request: Request) -> EmbeddingSpec:
     """Return the scoring spec. Raises WorkerError for one that is wrong, or an adapter that swift did not train."""
     spec = parse_embedding_spec(request.raw_spec, "the scoring spec")
-    if request.adapter is not None and spec.tool != "swift":
+    if request.adapter is not None and not spec.tool:
         raise WorkerError('the adapter of an embedding model is verified in swift: the spec must say "tool": "swift"')
     return spec
 
@@ -160,7 +160,7 @@ def observe(subject: Subject) -> Seen:
     packaged, reloaded = (embed_packaged(subject, batch_size) for batch_size in (BATCH_SIZE, 1))
     in_swift = adapter = None
     # a model with made-up weights is refused without asking anybody else
-    if spec.tool == "swift" and not missing:
+    if spec.tool and not missing:
         settings = swift.EngineSettings(model_type=spec.model_type, task_type="embedding", template=spec.template)
         whole = [subject.texts[index] for index in subject.whole]
         in_swift = swift.embed(request.model, settings, whole, request.device)

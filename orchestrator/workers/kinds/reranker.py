@@ -430,7 +430,7 @@ def report(subject: Subject, seen: Seen) -> dict[str, Any]:
 
 def describe(subject: Subject, seen: Seen, report: Mapping[str, Any]) -> Described:
     """Return the card of the tool, and what scoring.json says: lengths, ids, agreement, and scores of known pairs."""
-    spec, check = subject.spec, next(one for one in report["checks"] if one["name"] == "sentence-transformers")
+    spec, check = subject.spec, next(one for one in report["checks"] if one["name"] == SENTENCE)
     flag, decoder = spec.tool == FLAG, spec.scorer != "cross-encoder"
     facts = {
         "spec": spec,
