@@ -294,13 +294,13 @@ def stop_command(run: str, now: bool, runs: Path) -> Result:
 @prints("compare")
 def compare_command(first: str, second: str, runs: Path) -> Result:
     """Compare the tuned models of two runs that were measured on the same data, query by query."""
-    from orchestrator.report.compare_runs import compare_runs
+    from orchestrator.report.compare_runs import compare_runs, format_comparison
     from orchestrator.run.folder import find_run, understood
 
     one, two = find_run(first, runs), find_run(second, runs)
     with understood(one.metrics_json), understood(two.metrics_json):
         result = compare_runs(one, two)
-    return Result(result.to_json(), (result.to_text(),))
+    return Result(result, (format_comparison(result),))
 
 
 @click.command("bundle")

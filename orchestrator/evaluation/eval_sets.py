@@ -1,4 +1,4 @@
-"""The four kinds of evaluation sets: each describes itself, loads scores, and measures systems row by row."""
+"""The kinds of evaluation sets (rankings, pairs, chats): each describes itself, loads scores and measures systems."""
 
 from __future__ import annotations
 
@@ -51,94 +51,72 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class GroupEval:
-    """Queries with their judged candidates: every system ranks the same documents."""
+class RankingEval:
+    """Queries with their judged documents; with a `corpus` {docid: text} each query searches all of it.
+
+    Without one every system ranks the same candidates. In a corpus, what was not judged counts as not relevant.
+    """
 
     groups: tuple[Group, ...]
-    kind: str = GROUP
+    corpus: Mapping[str, str] | None = None
+
+    @property
+    def kind(self) -> str:
+        """`group` or `retrieval`."""
+        return GROUP if self.corpus is None else RETRIEVAL
 
     def describe(self) -> dict[str, Any]:
-        """Return {"queries", "documents", "relevant", "queries_without_relevant", "labels"}.
+        """Return {"queries", "documents" (of all candidates, or the corpus), "relevant", "queries_without_relevant"}.
 
-        Relevant are labels of at least 0.5; {"grades": how many different labels, "lowest", "mean", "highest"}.
+        Relevant are labels of at least 0.5; candidates have "labels", too: {"grades": how many different ones,
+        "lowest", "mean", "highest"}.
         """
         labels = [document.label for group in self.groups for document in group.documents]
-        return {
+        counts = {
             "queries": len(self.groups),
-            "documents": len(labels),
+            "documents": len(labels) if self.corpus is None else len(self.corpus),
             "relevant": sum(group.relevant for group in self.groups),
             "queries_without_relevant": sum(group.relevant == 0 for group in self.groups),
-            "labels": {
-                "grades": len(set(labels)),
-                "lowest": min(labels, default=None),
-                "mean": math.fsum(labels) / len(labels) if labels else None,
-                "highest": max(labels, default=None),
-            },
         }
+        if self.corpus is not None:
+            return counts
+        mean = math.fsum(labels) / len(labels) if labels else None
+        spread = {"lowest": min(labels, default=None), "mean": mean, "highest": max(labels, default=None)}
+        return {**counts, "labels": {"grades": len(set(labels)), **spread}}
 
     def row_texts(self) -> dict[str, str]:
         """Return {qid: query}, by which a reader knows a row."""
         return {group.qid: group.query for group in self.groups}
 
     def load_scores(self, path: Path) -> Mapping[str, Any]:
-        """Return {qid: {docid: score}}. Raises RunFolderError for a pair that the groups do not hold."""
-        known = {group.qid: frozenset(document.docid for document in group.documents) for group in self.groups}
+        """Return {qid: {docid: score}}. Raises RunFolderError for a document that the query does not have."""
+        known = {group.qid: self.corpus or {document.docid for document in group.documents} for group in self.groups}
         return load_scores(path, ("qid", "docid"), known, _parse_score, "score")
 
-    def pool(self, scores: Mapping[str, Rankings]) -> tuple[Group, ...]:  # noqa: ARG002
-        """Return the queries with the documents that are ranked: their candidates, whatever was scored."""
-        return self.groups
-
-    def measure(self, scores: Mapping[str, Rankings], metrics: Sequence[str], *, seed: int) -> dict[str, Measured]:
-        """Measure {system id: its scores} on every query; documents that share a score favour nobody."""
-        return {name: measure_ranking(self.groups, one, metrics, seed=seed) for name, one in scores.items()}
-
-
-@dataclass(frozen=True)
-class RetrievalEval:
-    """Queries with the docids of their relevant documents, and the corpus {docid: text} that is searched."""
-
-    queries: Mapping[str, str]
-    relevant: Mapping[str, tuple[str, ...]]
-    corpus: Mapping[str, str]
-    kind: str = RETRIEVAL
-
-    def describe(self) -> dict[str, Any]:
-        """Return {"queries", "documents" (of the corpus), "relevant", "queries_without_relevant"}."""
-        return {
-            "queries": len(self.queries),
-            "documents": len(self.corpus),
-            "relevant": sum(len(docids) for docids in self.relevant.values()),
-            "queries_without_relevant": sum(not docids for docids in self.relevant.values()),
-        }
-
-    def row_texts(self) -> dict[str, str]:
-        """Return {qid: query}, by which a reader knows a row."""
-        return dict(self.queries)
-
-    def load_scores(self, path: Path) -> Mapping[str, Any]:
-        """Return {qid: {docid: score}} of the retrieved documents. Raises RunFolderError for scores of other data."""
-        return load_scores(path, ("qid", "docid"), dict.fromkeys(self.queries, self.corpus), _parse_score, "score")
-
     def pool(self, scores: Mapping[str, Rankings]) -> tuple[Group, ...]:
-        """Return each query with its relevant documents and all that any system retrieved, in the corpus's order.
+        """Return the queries with the documents that are ranked: their candidates, or all that any system retrieved.
 
-        What was not judged counts as not relevant. The corpus's order was drawn by seed, so it carries no label.
+        Those are in the corpus's order, which was drawn by seed, so that it carries no label.
         """
+        if self.corpus is None:
+            return self.groups
         place = {docid: number for number, docid in enumerate(self.corpus)}
         groups = []
-        for qid, query in self.queries.items():
-            relevant = frozenset(self.relevant[qid])
-            docids = relevant.union(*(one.get(qid, ()) for one in scores.values()))
+        for group in self.groups:
+            judged = {document.docid: document for document in group.documents}
+            docids = {*judged, *(docid for one in scores.values() for docid in one.get(group.qid, ()))}
             documents = (
-                Document(docid, self.corpus[docid], float(docid in relevant))
+                judged.get(docid) or Document(docid, self.corpus[docid], 0.0)
                 for docid in sorted(docids, key=place.__getitem__)
             )
-            groups.append(Group(qid, query, tuple(documents)))
+            groups.append(Group(group.qid, group.query, tuple(documents)))
         return tuple(groups)
 
     def measure(self, scores: Mapping[str, Rankings], metrics: Sequence[str], *, seed: int) -> dict[str, Measured]:
-        """Measure {system id: its scores} on every query; a document that was not retrieved counts as not found."""
+        """Measure {system id: its scores} on every query.
+
+        Documents that share a score favour nobody, and one that was not retrieved counts as not found.
+        """
         groups = self.pool(scores)
         return {name: measure_ranking(groups, one, metrics, seed=seed) for name, one in scores.items()}
 
@@ -259,7 +237,7 @@ class ChatEval:
         )
 
 
-EvalSet = GroupEval | RetrievalEval | PairEval | ChatEval
+EvalSet = RankingEval | PairEval | ChatEval
 
 
 def _loss(metric: Metric, score: ChatScore) -> float | None:
@@ -325,7 +303,7 @@ def load_eval(path: Path) -> EvalSet | None:
     if "messages" in keys:
         return ChatEval(tuple(chat for _, _, chat in read_rows(path, "id", "chat row", parse_chat)))
     if "documents" in keys:
-        return GroupEval(tuple(group for _, _, group in read_rows(path, "qid", "ranking group", parse_group)))
+        return RankingEval(tuple(group for _, _, group in read_rows(path, "qid", "ranking group", parse_group)))
     raise RunFolderError(
         "not a row of an evaluation set: it has none of documents, relevant, text1, messages",
         hint="eval.jsonl is written by the prepare stage: remove that stage's result.json and run orch resume",
@@ -342,7 +320,7 @@ def _load_pairs(path: Path) -> tuple[Pair, ...]:
     return tuple(pairs)
 
 
-def _load_retrieval(path: Path, corpus_path: Path) -> RetrievalEval:
+def _load_retrieval(path: Path, corpus_path: Path) -> RankingEval:
     if not corpus_path.is_file():
         raise RunFolderError(
             f"{path.name} names documents of a corpus, and {corpus_path} is missing",
@@ -350,17 +328,17 @@ def _load_retrieval(path: Path, corpus_path: Path) -> RetrievalEval:
         )
     texts = read_rows(corpus_path, "docid", "document", lambda row: str(row["text"]))
     corpus = {docid: text for _, docid, text in texts}
-    queries: dict[str, str] = {}
-    relevant: dict[str, tuple[str, ...]] = {}
-    rows = read_rows(
-        path, "qid", "query with its relevant documents",
-        lambda row: (str(row["query"]), tuple(map(str, row["relevant"]))),
-    )  # fmt: skip
-    for where, qid, (query, docids) in rows:
+    groups = []
+    for where, qid, (query, docids) in read_rows(path, "qid", "query with its relevant documents", _parse_query):
         if absent := [docid for docid in docids if docid not in corpus]:
             raise RunFolderError(f"the relevant document {absent[0]} of {qid} is not in the corpus", where=where)
-        queries[qid], relevant[qid] = query, tuple(dict.fromkeys(docids))
-    return RetrievalEval(queries, relevant, corpus)
+        documents = (Document(docid, corpus[docid], 1.0) for docid in dict.fromkeys(docids))
+        groups.append(Group(qid, query, tuple(documents)))
+    return RankingEval(tuple(groups), corpus)
+
+
+def _parse_query(row: Any) -> tuple[str, list[str]]:
+    return str(row["query"]), [str(docid) for docid in row["relevant"]]
 
 
 def describe_eval(path: Path, evaluation: EvalSet, root: Path) -> dict[str, Any]:

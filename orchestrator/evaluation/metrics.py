@@ -11,7 +11,7 @@ from orchestrator.errors import RecipeError, RunFolderError, Where
 from orchestrator.evaluation.eval_sets import GOLD, EvalSet, Measured, describe_eval, load_eval
 from orchestrator.evaluation.gate import decide_gate
 from orchestrator.evaluation.measures import UNITS, check_metrics, default_metrics, guess_kind, require_metric
-from orchestrator.evaluation.paired import NOT_COMPARED, compare_columns
+from orchestrator.evaluation.paired import NOT_COMPARED, compare, pair_columns
 from orchestrator.machine.json_files import load_json
 from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import Plan, Stage
@@ -253,14 +253,12 @@ def compare_measured(before: Measured, after: Measured, metrics: Sequence[str], 
 
     A metric that both have on no row, such as ROUGE-L where nothing was generated, is not compared.
     """
-    compared = {
-        name: compare_columns(require_metric(name), before.columns, after.columns, seed=seed) for name in metrics
-    }
-    return [
-        {"metric": name, **asdict(comparison), "verdict": comparison.verdict}
-        for name, comparison in compared.items()
-        if comparison is not None
-    ]
+    rows = []
+    for metric in map(require_metric, metrics):
+        if paired := pair_columns(metric, before.columns, after.columns):
+            comparison = compare(paired, higher_is_better=metric.higher_is_better, seed=seed)
+            rows.append({"metric": metric.name, **asdict(comparison), "verdict": comparison.verdict})
+    return rows
 
 
 def judge(comparisons: Iterable[Mapping[str, Any]], metric: str, baseline: str | None) -> str:

@@ -245,12 +245,6 @@ class Comparison:
         return NO_DIFFERENCE
 
 
-def compare_columns(metric: Metric, before: Columns, after: Columns, *, seed: int) -> Comparison | None:
-    """Compare two systems under a metric, over the rows in which both have a value; None where there is none."""
-    paired = pair_columns(metric, before, after)
-    return None if paired is None else compare(paired, higher_is_better=metric.higher_is_better, seed=seed)
-
-
 def pair_columns(metric: Metric, before: Columns, after: Columns) -> Paired | None:
     """Pair two systems under a metric, over the rows in which both have a value; None where there is none.
 

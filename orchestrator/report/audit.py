@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.evaluation.eval_rows import Group
-from orchestrator.evaluation.eval_sets import GroupEval
+from orchestrator.evaluation.eval_sets import RankingEval
+from orchestrator.evaluation.measures import GROUP
 from orchestrator.evaluation.metrics import TEACHER, TUNED, Scored
 from orchestrator.recipe.relevance import is_relevant
 from orchestrator.report.wording import counted
@@ -76,7 +77,7 @@ def _judge_training(stats: Mapping[str, Any]) -> Iterator[Suspects]:
 
 
 def _judge_evaluation(metrics: Mapping[str, Any], scored: Scored) -> Iterator[Suspects]:
-    if not isinstance(scored.evaluation, GroupEval):
+    if not isinstance(scored.evaluation, RankingEval) or scored.evaluation.kind != GROUP:
         return
     for system in _choose_judges(metrics):
         found = find_false_negatives(scored.evaluation.groups, scored.scores[system["id"]])

@@ -3,121 +3,78 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from orchestrator.errors import RunFolderError, Where
-from orchestrator.evaluation.eval_sets import GOLD
-from orchestrator.evaluation.measures import GROUP, UNITS, display_name, require_metric
-from orchestrator.evaluation.metrics import METRICS_VERSION, SEED, TUNED
-from orchestrator.evaluation.paired import BETTER, WORSE, Comparison, compare_columns
+from orchestrator.evaluation.eval_sets import GOLD, Measured
+from orchestrator.evaluation.measures import GROUP, UNITS, display_name
+from orchestrator.evaluation.metrics import METRICS_VERSION, SEED, TUNED, compare_measured
+from orchestrator.evaluation.paired import BETTER, NO_DIFFERENCE, WORSE
 from orchestrator.machine.json_files import find_object
 from orchestrator.machine.rundir import RunDir
 from orchestrator.report.wording import counted, figure, interval, p_value, signed
 from orchestrator.run.folder import load_plan
 
-
-@dataclass(frozen=True)
-class RunComparison:
-    """Two runs' tuned models, `second` minus `first`, metric by metric; the first metric decides the verdict."""
-
-    first: str
-    second: str
-    eval_sha256: str
-    unit: str
-    units: int
-    comparisons: Mapping[str, Comparison]
-
-    @property
-    def verdict(self) -> str:
-        """The word for the second run against the first: better, worse, or no measurable difference."""
-        return next(iter(self.comparisons.values())).verdict
-
-    def to_json(self) -> dict[str, Any]:
-        """Return {"version", "first", "second", "unit", "eval", "verdict", "comparisons": [as in metrics.json]}."""
-        return {
-            "version": METRICS_VERSION,
-            "first": self.first,
-            "second": self.second,
-            "unit": self.unit,
-            "eval": {"sha256": self.eval_sha256, "units": self.units},
-            "verdict": self.verdict,
-            "comparisons": [
-                {"metric": metric, **asdict(comparison), "verdict": comparison.verdict}
-                for metric, comparison in self.comparisons.items()
-            ],
-        }
-
-    def to_text(self) -> str:
-        """Return the verdict and a table of plain text."""
-        word = {BETTER: "is better than", WORSE: "is worse than"}.get(
-            self.verdict, "shows no measurable difference from"
-        )
-        head = ("metric", "first", "second", "difference", "95 % interval", "p", "won / lost / tied")
-        rows = [
-            (
-                display_name(metric),
-                figure(one.before),
-                figure(one.after),
-                signed(one.difference),
-                interval(one.low, one.high),
-                p_value(one.p).removeprefix("p ").removeprefix("= "),
-                f"{one.wins} / {one.losses} / {one.ties}",
-            )
-            for metric, one in self.comparisons.items()
-        ]
-        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *rows)]
-        return "\n".join(
-            [
-                f"The second run {word} the first, on {counted(self.units, self.unit)}.",
-                f"  first   {self.first}",
-                f"  second  {self.second}",
-                "",
-                *(line.rstrip() for line in lines),
-            ]
-        )
+_WORDS = {BETTER: "is better than", WORSE: "is worse than", NO_DIFFERENCE: "shows no measurable difference from"}
 
 
-def compare_runs(first: RunDir, second: RunDir) -> RunComparison:
+def compare_runs(first: RunDir, second: RunDir) -> dict[str, Any]:
     """Compare two runs' tuned models row by row, on the metrics that both measured, in the first run's order.
+
+    {"version", "first", "second": folders, "unit", "eval": {"sha256", "units"}, "verdict": of the first comparison,
+     "comparisons": as in metrics.json, the second run minus the first}
 
     Raises RunFolderError where a run was not measured, or the two were measured on different evaluation sets.
     """
     one, two = _load_metrics(first), _load_metrics(second)
     _require_same_data(one["eval"], two["eval"], one["unit"], second)
     shared = [metric for metric in one["metrics"] if metric in two["metrics"]]
-    before = _tuned_columns(one)
-    after = {name: _reordered(two, column, one) for name, column in _tuned_columns(two).items()}
-    comparisons = {}
-    for metric in map(require_metric, shared):
-        if compared := compare_columns(metric, before, after, seed=SEED):
-            comparisons[metric.name] = compared
+    order = [row["id"] for row in one["rows"]]
+    comparisons = compare_measured(_measured(one, order), _measured(two, order), shared, SEED)
     if not comparisons:
         raise RunFolderError(
             f"the two runs share no metric: {', '.join(one['metrics'])} and {', '.join(two['metrics'])}",
             hint="give both recipes the same evaluate.metrics",
         )
-    return RunComparison(
-        first=str(first.root),
-        second=str(second.root),
-        eval_sha256=one["eval"]["sha256"],
-        unit=one["unit"],
-        units=one["eval"]["units"],
-        comparisons=comparisons,
-    )
+    return {
+        "version": METRICS_VERSION,
+        "first": str(first.root),
+        "second": str(second.root),
+        "unit": one["unit"],
+        "eval": {"sha256": one["eval"]["sha256"], "units": one["eval"]["units"]},
+        "verdict": comparisons[0]["verdict"],
+        "comparisons": comparisons,
+    }
+
+
+def format_comparison(compared: Mapping[str, Any]) -> str:
+    """Return the verdict of `compare_runs` and a table of plain text."""
+    table = [("metric", "first", "second", "difference", "95 % interval", "p", "won / lost / tied")]
+    table += [
+        (
+            display_name(row["metric"]),
+            figure(row["before"]),
+            figure(row["after"]),
+            signed(row["difference"]),
+            interval(row["low"], row["high"]),
+            p_value(row["p"]).removeprefix("p ").removeprefix("= "),
+            f"{row['wins']} / {row['losses']} / {row['ties']}",
+        )
+        for row in compared["comparisons"]
+    ]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table)
+    units = counted(compared["eval"]["units"], compared["unit"])
+    head = f"The second run {_WORDS[compared['verdict']]} the first, on {units}."
+    return "\n".join([head, f"  first   {compared['first']}", f"  second  {compared['second']}", "", *lines])
 
 
 def _require_same_data(one: Mapping[str, Any], two: Mapping[str, Any], unit: str, second: RunDir) -> None:
     hint = "give both recipes the same data.eval; a split by eval_ratio depends on the data and the seed"
     if one["sha256"] != two["sha256"]:
-        raise RunFolderError(
-            "the two runs were measured on different evaluation sets: "
-            f"{one['sha256'][:12]} ({counted(one['units'], unit)}) and "
-            f"{two['sha256'][:12]} ({counted(two['units'], unit)})",
-            hint=hint,
-            where=Where(str(second.eval_jsonl)),
-        )
+        first, other = (f"{side['sha256'][:12]} ({counted(side['units'], unit)})" for side in (one, two))
+        message = f"the two runs were measured on different evaluation sets: {first} and {other}"
+        raise RunFolderError(message, hint=hint, where=Where(str(second.eval_jsonl)))
     if (one.get("corpus") or {}).get("sha256") != (two.get("corpus") or {}).get("sha256"):
         raise RunFolderError("the two runs searched different corpora", hint=hint, where=Where(str(second.data)))
 
@@ -128,11 +85,8 @@ def _load_metrics(run: RunDir) -> dict[str, Any]:
     metrics = find_object(run.metrics_json)
     where = Where(str(run.metrics_json))
     if metrics is None:
-        raise RunFolderError(
-            "the run has no metrics.json: it is not finished",
-            hint=f"finish it: orch resume {run.root}",
-            where=Where(str(run.root)),
-        )
+        hint = f"finish it: orch resume {run.root}"
+        raise RunFolderError("the run has no metrics.json: it is not finished", hint=hint, where=Where(str(run.root)))
     if metrics.get("version") not in {1, METRICS_VERSION}:
         raise RunFolderError(
             f"metrics.json has version {metrics.get('version')}; this Orch reads 1 and {METRICS_VERSION}",
@@ -141,12 +95,9 @@ def _load_metrics(run: RunDir) -> dict[str, Any]:
         )
     if not any(system["id"] == TUNED for system in metrics["systems"]):
         raise RunFolderError("the run's tuned model was not measured", where=where)
-    return _upgraded(metrics) if metrics["version"] == 1 else metrics
-
-
-def _upgraded(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Return version 1, which knew ranked candidates only, in the names of version 2."""
-    return {
+    if metrics["version"] == METRICS_VERSION:
+        return metrics
+    return {  # version 1, which knew ranked candidates only, in the names of version 2
         **metrics,
         "unit": UNITS[GROUP],
         "eval": {**metrics["eval"], "units": metrics["eval"]["queries"]},
@@ -154,15 +105,12 @@ def _upgraded(metrics: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _tuned_columns(metrics: Mapping[str, Any]) -> dict[str, list[float | None]]:
-    """Return the tuned model's columns, and the gold scores where the rows have them."""
-    rows = metrics["rows"]
+def _measured(metrics: Mapping[str, Any], order: list[str]) -> Measured:
+    """Return the tuned model's columns, and the gold scores where the rows have them, row by row of `order`."""
+    by_id = {row["id"]: row for row in metrics["rows"]}
+    rows = [by_id[row] for row in order]
     names = rows[0]["values"][TUNED] if rows else ()
     columns = {name: [row["values"][TUNED][name] for row in rows] for name in names}
-    return {**columns, GOLD: [row["gold"] for row in rows]} if rows and "gold" in rows[0] else columns
-
-
-def _reordered(metrics: Mapping[str, Any], column: list[float | None], like: Mapping[str, Any]) -> list[float | None]:
-    """Return a column of one run in the other's order of rows: they are paired by id and not by place."""
-    by_id = dict(zip((row["id"] for row in metrics["rows"]), column, strict=True))
-    return [by_id[row["id"]] for row in like["rows"]]
+    if rows and "gold" in rows[0]:
+        columns[GOLD] = [row["gold"] for row in rows]
+    return Measured(tuple(order), columns, {})

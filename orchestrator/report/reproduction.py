@@ -267,13 +267,14 @@ def _compare_measures(first: RunDir, second: RunDir) -> tuple[list[Finding], boo
     """Return the tuned models' measures, and whether the paired comparison sees no difference in any of them."""
     if not (first.metrics_json.is_file() and second.metrics_json.is_file()):
         return [], False
-    compared = compare_runs(first, second).comparisons
+    compared = compare_runs(first, second)["comparisons"]
     findings = [
         Finding(
-            display_name(name),
-            one.before == one.after and one.ties == one.units,
-            f"{one.before:.4f} then, {one.after:.4f} now: {one.verdict if one.before != one.after else 'the same'}",
+            display_name(row["metric"]),
+            row["before"] == row["after"] and row["ties"] == row["units"],
+            f"{row['before']:.4f} then, {row['after']:.4f} now: "
+            f"{row['verdict'] if row['before'] != row['after'] else 'the same'}",
         )
-        for name, one in compared.items()
+        for row in compared
     ]
-    return findings, all(one.verdict == NO_DIFFERENCE for one in compared.values())
+    return findings, all(row["verdict"] == NO_DIFFERENCE for row in compared)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.evaluation.eval_sets import GroupEval
+from orchestrator.evaluation.eval_sets import RankingEval
 from orchestrator.evaluation.metrics import Scored
 from orchestrator.machine.files import write_json, write_text
 from orchestrator.recipe.plan import Command, Stage
@@ -128,7 +128,7 @@ def test_a_random_head_judges_nothing():
         "systems": [{"id": "trained-format", "head": "new", "constant": False, "means": {"map": 0.3}, "label": "base"}],
     }  # fmt: skip
 
-    scored = Scored(GroupEval(()), {"trained-format": {}}, ())
+    scored = Scored(RankingEval(()), {"trained-format": {}}, ())
     assert build_audit(metrics, scored, {}) == []
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.errors import RecipeError, RunFolderError
 from orchestrator.machine.rundir import RunDir
-from orchestrator.report.compare_runs import compare_runs
+from orchestrator.report.compare_runs import compare_runs, format_comparison
 from orchestrator.report.publish import build_lines, write_report
 
 HEADLINES = {
@@ -35,6 +35,10 @@ def written(pristine_kind, tmp_path_factory):
     shutil.copytree(pristine, root)
     write_report(RunDir(root))
     return kind, RunDir(root)
+
+
+def by_metric(comparison):
+    return {row["metric"]: row for row in comparison["comparisons"]}
 
 
 def load(path):
@@ -99,11 +103,11 @@ def test_reporting_twice_writes_the_same_files(written, tmp_path):
 def test_a_run_shows_no_difference_from_itself(written):
     kind, run = written
     comparison = compare_runs(run, run)
-    assert (comparison.verdict, set(comparison.comparisons)) == (
+    assert (comparison["verdict"], set(by_metric(comparison))) == (
         "no measurable difference",
         set(load(run.metrics_json)["metrics"]),
     )
-    assert SECTIONS[kind].split()[0].lower()[:3] in comparison.to_text().splitlines()[0]
+    assert SECTIONS[kind].split()[0].lower()[:3] in format_comparison(comparison).splitlines()[0]
 
 
 def test_comparing_runs_gives_the_numbers_of_comparing_systems(written, tmp_path):
@@ -114,15 +118,11 @@ def test_comparing_runs_gives_the_numbers_of_comparing_systems(written, tmp_path
     base = other.stage("02-baseline-native").output / "scores.jsonl"
     shutil.copy(base, other.stage("07-evaluate").output / "scores.jsonl")
     write_report(other)
-    turned = compare_runs(other, run).comparisons
+    turned = by_metric(compare_runs(other, run))
     for row in load(run.metrics_json)["comparisons"]:
         one = turned[row["metric"]]
-        assert (one.difference, one.low, one.p, one.verdict) == (
-            row["difference"],
-            row["low"],
-            row["p"],
-            row["verdict"],
-        )
+        for key in ("difference", "low", "p", "verdict"):
+            assert one[key] == row[key]
 
 
 def test_a_version_1_file_is_still_compared(run):
@@ -135,8 +135,8 @@ def test_a_version_1_file_is_still_compared(run):
     other = RunDir(run.root.parent / "old")
     shutil.copytree(run.root, other.root)
     other.metrics_json.write_text(json.dumps(old))
-    assert compare_runs(other, run).comparisons["ndcg@10"].ties == 60
-    assert compare_runs(run, other).to_text().startswith("The second run shows no measurable difference")
+    assert by_metric(compare_runs(other, run))["ndcg@10"]["ties"] == 60
+    assert format_comparison(compare_runs(run, other)).startswith("The second run shows no measurable difference")
 
 
 def test_a_version_to_come_is_refused(run):
