@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.backends.protocol import Job
-from orchestrator.plan.jobs import _find_guard_kinds, _find_kind, _load_deepspeed
+from orchestrator.plan.jobs import find_guard_kinds, find_kind, load_deepspeed, sniff_rows
 from orchestrator.plan.load import load_recipe
 
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ def build_imagined_job(
         orch_python="/orch/bin/python",
         workers="/orch/orchestrator/workers",
         smoke=smoke,
-        kind=_find_kind(loaded),
-        deepspeed_text=_load_deepspeed(loaded),
+        kind=find_kind(loaded.recipe, sniff_rows(loaded)),
+        deepspeed_text=load_deepspeed(loaded),
         cache_dir="/cache/orch",
         teacher=teacher,
-        guard_kinds=_find_guard_kinds(loaded),
+        guard_kinds=find_guard_kinds(loaded.recipe, sniff_rows(loaded)),
     )

@@ -23,7 +23,7 @@ from orchestrator.machine.places import WORKERS, find_file, find_orch_cache, fin
 from orchestrator.machine.rundir import RunDir
 from orchestrator.plan.load import LoadedRecipe
 from orchestrator.plan.measuring import find_teacher_spec
-from orchestrator.recipe.schema import ModelRef
+from orchestrator.recipe.schema import ModelRef, Recipe
 
 # What a guard's rows may be; the first where its file lies on a hub, and nobody can look at it yet.
 _GUARD_KINDS = {"reranker": ("group", "labelled"), "embedding": ("group", "pair")}
@@ -46,6 +46,7 @@ def build_job(
     backend = BACKENDS[recipe.backend]
     backend_python = find_backend_python(loaded)
     _require_writable_name(run_dir)
+    sniffed = sniff_rows(loaded)
     job = Job(
         recipe=recipe,
         recipe_folder=loaded.folder,
@@ -57,17 +58,17 @@ def build_job(
         orch_python=sys.executable,
         workers=str(WORKERS),
         smoke=smoke,
-        kind=_find_kind(loaded),
-        deepspeed_text=_load_deepspeed(loaded),
+        kind=find_kind(recipe, sniffed),
+        deepspeed_text=load_deepspeed(loaded),
         cache_dir=str(find_orch_cache()),
         teacher=_find_model(recipe.teacher, loaded, "teacher") if recipe.teacher else None,
-        guard_kinds=_find_guard_kinds(loaded),
+        guard_kinds=find_guard_kinds(recipe, sniffed),
     )
     found = [
         *backend.check_job(job),
         *_check_metrics(job),
         *_check_teacher(job),
-        *_check_guards(loaded, job),
+        *_check_guards(job, sniffed),
     ]
     found = found or _check_adapter(job)
     problems = [Problem(problem.message, problem.hint, loaded.source.where(key)) for key, problem in found]
@@ -117,32 +118,33 @@ def _require_writable_name(run_dir: Path) -> None:
         raise RunFolderError("the run folder's path is not UTF-8", hint="choose another one with -o") from None
 
 
-def _find_kind(loaded: LoadedRecipe) -> str:
-    """Return the kind of the recipe's data: its task decides it, and for embeddings the first row of the first file."""
+def sniff_rows(loaded: LoadedRecipe) -> dict[str, str | None]:
+    """Return the kind of the first row of each guard's first file, and of an embedding model's data under "".
+
+    None for a file that lies on a hub, or does not tell.
+    """
     recipe = loaded.recipe
+    named = {name: guard.data[0] for name, guard in recipe.evaluate.guard.items()}
+    if recipe.task == "embedding":
+        named[""] = recipe.data.train[0]
+    paths = {key: (loaded.folder / name).expanduser() for key, name in named.items()}
+    return {key: sniff_kind(path, recipe.data.columns) if path.is_file() else None for key, path in paths.items()}
+
+
+def find_kind(recipe: Recipe, sniffed: dict[str, str | None]) -> str:
+    """Return the kind of the recipe's data: its task decides it, for embeddings the first row, else the loss."""
     if recipe.task == "reranker":
         return BACKENDS[recipe.backend].kind or "group"
     if recipe.task == "sft":
         return "chat"
-    path = (loaded.folder / recipe.data.train[0]).expanduser()
-    sniffed = sniff_kind(path, recipe.data.columns) if path.is_file() else None
     by_loss = "pair" if recipe.loss is not None and "group" not in recipe.loss.facts.kinds else "group"
-    return sniffed if sniffed in {"group", "pair"} else by_loss
+    return found if (found := sniffed[""]) in {"group", "pair"} else by_loss
 
 
-def _find_guard_kinds(loaded: LoadedRecipe) -> dict[str, str]:
-    """Return the kind of each guard's rows, by the first row of its first file."""
-    known = _GUARD_KINDS.get(loaded.recipe.task, ("chat",))
-    found = {}
-    for name, guard in loaded.recipe.evaluate.guard.items():
-        sniffed = _sniff(loaded, guard.data[0])
-        found[name] = sniffed if sniffed is not None and sniffed in known else known[0]
-    return found
-
-
-def _sniff(loaded: LoadedRecipe, name: str) -> str | None:
-    path = (loaded.folder / name).expanduser()
-    return sniff_kind(path, loaded.recipe.data.columns) if path.is_file() else None
+def find_guard_kinds(recipe: Recipe, sniffed: dict[str, str | None]) -> dict[str, str]:
+    """Return the kind of each guard's rows."""
+    known = _GUARD_KINDS.get(recipe.task, ("chat",))
+    return {name: kind if (kind := sniffed[name]) and kind in known else known[0] for name in recipe.evaluate.guard}
 
 
 def _check_metrics(job: Job) -> list[Found]:
@@ -164,17 +166,16 @@ def _check_teacher(job: Job) -> Iterator[Found]:
         yield ("teacher",), spec
 
 
-def _check_guards(loaded: LoadedRecipe, job: Job) -> Iterator[Found]:
+def _check_guards(job: Job, sniffed: dict[str, str | None]) -> Iterator[Found]:
     """Return the guards that cannot be measured: of a task that has none, or with rows of another kind."""
     known = _GUARD_KINDS.get(job.recipe.task)
-    for name, guard in job.recipe.evaluate.guard.items():
-        key = ("evaluate", "guard", name)
+    for name in job.recipe.evaluate.guard:
+        key, kind = ("evaluate", "guard", name), sniffed[name]
         if known is None:
             yield key, Problem("guards are measured for rerankers and embedding models only", "remove it")
             continue
-        sniffed = _sniff(loaded, guard.data[0])
-        if sniffed is not None and sniffed not in known:
-            message = f"the guard {name} holds {sniffed} rows, and this task is measured on {' or '.join(known)} rows"
+        if kind is not None and kind not in known:
+            message = f"the guard {name} holds {kind} rows, and this task is measured on {' or '.join(known)} rows"
             yield (*key, "data"), Problem(message, "name other files, or convert them: orch data convert")
 
 
@@ -189,7 +190,11 @@ def _check_adapter(job: Job) -> list[Found]:
     return [(("merge",), Problem("guards need a measured model, and LoRA weights are measured merged", hint))]
 
 
-def _load_deepspeed(loaded: LoadedRecipe) -> str | None:
+def load_deepspeed(loaded: LoadedRecipe) -> str | None:
+    """Return the text of the recipe's DeepSpeed configuration; None without one, or for one of the backend's own.
+
+    Raises RecipeError where there is none of that name, or it cannot be used.
+    """
     name = loaded.recipe.deepspeed
     if name is None or name in BACKENDS[loaded.recipe.backend].deepspeed_names:
         return None
