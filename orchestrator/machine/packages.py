@@ -41,13 +41,8 @@ _PROBE = """
 import sys
 sys.path[:] = filter(None, sys.path)
 import importlib.metadata as m, json, platform
-found = {"python": platform.python_version()}
-if not sys.argv[1:]:
-    found.update(sorted((d.name.lower().replace("-", "_").replace(".", "_"), d.version) for d in m.distributions()))
-for name in sys.argv[1:]:
-    try: found[name] = m.version(name)
-    except m.PackageNotFoundError: pass
-print(json.dumps(found))
+found = [(d.name.lower().replace("-", "_").replace(".", "_"), d.version) for d in m.distributions()]
+print(json.dumps({"python": platform.python_version(), **dict(reversed(found))}))
 """
 
 
@@ -78,65 +73,54 @@ def _read_numbers(version: str) -> list[int]:
     return [int(number) for number in found[0].split(".")] if found else []
 
 
-@cache
+def spell(name: str) -> str:
+    """Return a distribution's name as folders of packages spell it, and as provenance.json has it."""
+    return normalise(name).replace("-", "_")
+
+
+_ML_PACKAGES = {spell(name): name for name in (*DISTRIBUTIONS, *OPTIONAL)}
+
+
 def find_versions(python: str, *, may_run: bool = True) -> dict[str, str]:
-    """Return the versions of the ML packages that `python` has; empty when it cannot be told.
+    """Return the versions of Python and of the ML packages that `python` has; empty when it cannot be told.
 
     They are read from its folders. Where those do not tell, the interpreter is asked, unless `may_run` forbids it.
     """
-    known = _own_path() if python == sys.executable else find_path(python)
-    if known is not None:
-        found = _choose(*known)
-        if len(found) > 1 or python == sys.executable or not may_run:  # more than Python's own version
-            return found
-    return _probe(python, *DISTRIBUTIONS, *OPTIONAL) if may_run else {}
+    names = {"python": "python"} | _ML_PACKAGES
+    return {names[name]: version for name, version in _find_all(python, may_run).items() if name in names}
 
 
-def _own_path() -> tuple[str, list[str]]:
-    return platform.python_version(), sys.path
-
-
-def _choose(version: str, folders: list[str]) -> dict[str, str]:
-    """Return Python's version and those of the ML packages in the folders of a path.
-
-    importlib.metadata would parse each package's whole description for it, which takes longer than all of `orch check`.
-    """
-    wanted = {spell(name): name for name in (*DISTRIBUTIONS, *OPTIONAL)}
-    found = {"python": version}
-    for name, number in list_distributions(folders):
-        if name in wanted:
-            found.setdefault(wanted[name], number)
-    return found
+def find_packages(python: str, *, may_run: bool = True) -> dict[str, str]:
+    """Return name and version of every distribution that an interpreter has, as `find_versions` finds them."""
+    left_out = "python" if python == sys.executable else None
+    return {name: version for name, version in _find_all(python, may_run).items() if name != left_out}
 
 
 @cache
-def find_packages(python: str, *, may_run: bool = True) -> dict[str, str]:
-    """Return name and version of every distribution that an interpreter has; empty when it cannot be told.
+def _find_all(python: str, may_run: bool) -> dict[str, str]:  # noqa: FBT001
+    """Return Python's version and that of each distribution.
 
-    As in `find_versions`, it is run only where its folders do not tell, and it may be.
+    importlib.metadata would parse each package's whole description for it, which takes longer than all of `orch check`.
     """
-    known = _own_path() if python == sys.executable else find_path(python)
-    if known is None:
-        return _probe(python) if may_run else {}
-    found = {} if python == sys.executable else {"python": known[0]}
-    for name, version in list_distributions(known[1]):
-        found.setdefault(name, version)
-    return dict(sorted(found.items()))
+    is_own = python == sys.executable
+    known = (platform.python_version(), sys.path) if is_own else find_path(python)
+    if known is not None:
+        found: dict[str, str] = {}
+        for name, version in list_distributions(known[1]):
+            found.setdefault(name, version)
+        if is_own or not may_run or found.keys() & _ML_PACKAGES.keys():
+            return {"python": known[0]} | dict(sorted(found.items()))
+    return _probe(python) if may_run else {}
 
 
-def _probe(python: str, *names: str) -> dict[str, str]:
-    """Return the versions of the distributions of another interpreter: those named, or all."""
-    probe = run((python, "-c", _PROBE, *names), 20.0)
+def _probe(python: str) -> dict[str, str]:
+    """Return what another interpreter says of itself."""
+    probe = run((python, "-c", _PROBE), 20.0)
     try:
         found = json.loads(probe.stdout) if probe.exit_code == 0 else {}
     except ValueError:
         found = {}
     return {str(key): str(value) for key, value in found.items()}
-
-
-def spell(name: str) -> str:
-    """Return a distribution's name as folders of packages spell it, and as provenance.json has it."""
-    return normalise(name).replace("-", "_")
 
 
 def list_distributions(folders: Iterable[str | Path]) -> Iterator[tuple[str, str]]:

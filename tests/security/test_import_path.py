@@ -61,7 +61,7 @@ def test_a_command_of_a_plan_imports_nothing_of_the_run_folder(make_job, folder)
 def test_a_probe_of_an_interpreter_imports_nothing_of_the_working_directory(planted):
     assert process.run((sys.executable, "-c", "import json, random, queue"), 60.0).exit_code == 0
     assert process.run((sys.executable, "-m", "json.tool", "--help"), 60.0, env=dict(os.environ)).exit_code == 0
-    assert _probe(sys.executable, "click").keys() == {"python", "click"}
+    assert {"python", "click"} <= _probe(sys.executable).keys()
     assert not planted.exists()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli import main
+from orchestrator.machine import packages
 from orchestrator.machine.packages import find_packages, find_path, find_versions
 
 
@@ -46,10 +47,12 @@ def test_what_the_folders_say_is_what_the_interpreter_says(monkeypatch):
     python = str(Path(sys.executable).with_name("python3"))  # another name of the same, so that it is not Orch's own
     if python == sys.executable:
         python = str(Path(sys.executable).with_name("python"))
-    from orchestrator.machine.packages import DISTRIBUTIONS, OPTIONAL, _probe
+    from orchestrator.machine.packages import DISTRIBUTIONS, OPTIONAL, _probe, spell
 
-    assert find_versions(python, may_run=False) == _probe(python, *DISTRIBUTIONS, *OPTIONAL)
-    assert find_packages(python, may_run=False) == _probe(python)
+    said = _probe(python)
+    names = {spell(name): name for name in ("python", *DISTRIBUTIONS, *OPTIONAL)}
+    assert find_versions(python, may_run=False) == {names[name]: said[name] for name in said if name in names}
+    assert find_packages(python, may_run=False) == said
 
 
 @pytest.fixture
@@ -88,7 +91,7 @@ def test_a_virtual_environment_is_told_by_its_file_and_its_system_s_packages_by_
     (own / "pyvenv.cfg").write_text(settings)
     python = str(own / "bin" / "python")
     assert find_versions(python, may_run=False) == {"python": "3.12.7", "peft": "0.9"}
-    find_versions.cache_clear()
+    packages._find_all.cache_clear()
     (own / "pyvenv.cfg").write_text(settings.replace("false", "true"))
     assert find_versions(python, may_run=False) == {"python": "3.12.7", "peft": "0.9", "torch": "2.5.1"}
 

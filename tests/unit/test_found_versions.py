@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.checks.environments import environments_home
+from orchestrator.machine import packages
 from orchestrator.machine.packages import find_versions
 from orchestrator.machine.places import find_orch_cache
 
@@ -30,11 +31,11 @@ def own(monkeypatch):
 
     def own(*folders: Path) -> dict[str, str]:
         monkeypatch.setattr(sys, "path", [str(folder) for folder in folders])
-        find_versions.cache_clear()
+        packages._find_all.cache_clear()
         return find_versions(sys.executable)
 
     yield own
-    find_versions.cache_clear()
+    packages._find_all.cache_clear()
 
 
 def install(folder: Path, name: str, version: str, entry: str) -> Path:
