@@ -12,7 +12,7 @@ import json
 import sys
 import types
 import typing
-from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from orchestrator.workers.environment import read_versions
@@ -27,58 +27,36 @@ SECRETS = (
     "swanlab_webhook_url",
 )  # their defaults are read from the environment
 GROUP_ORDER = ("model", "data", "training")
+Argument = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Argument:
-    """One command-line argument; `type` is int, float, bool, str, list[str], dict or json (a dict or its text)."""
-
-    name: str
-    type: str
-    default: Any
-    choices: tuple[str, ...] | None
-    nargs: str | None
-    group: str
-    required: bool
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the argument as JSON-ready data."""
-        return {**dataclasses.asdict(self), "choices": list(self.choices) if self.choices else None}
-
-
-def members(hint: Any) -> tuple[Any, ...]:
-    """Return the alternatives of a union without None, or the hint alone."""
+def list_kinds(hint: Any) -> list[Any]:
+    """Return the alternatives of a union without None, those of a Literal by their values' types."""
     if typing.get_origin(hint) in {typing.Union, types.UnionType}:
-        return tuple(part for part in typing.get_args(hint) if part is not type(None))
-    return (hint,)
+        return [kind for part in typing.get_args(hint) if part is not type(None) for kind in list_kinds(part)]
+    return list(map(type, typing.get_args(hint))) if typing.get_origin(hint) is typing.Literal else [hint]
 
 
-def choices_of(hint: Any, action: argparse.Action) -> tuple[str, ...] | None:
+def choices_of(kinds: list[Any], action: argparse.Action) -> list[str] | None:
     """Return what the trainer's parser allows; for an Enum its values."""
-    for part in members(hint):
-        if isinstance(part, type) and issubclass(part, enum.Enum):
-            return tuple(str(member.value) for member in part)
-    return tuple(str(choice) for choice in action.choices if choice != "None") if action.choices else None
+    for kind in kinds:
+        if isinstance(kind, type) and issubclass(kind, enum.Enum):
+            return [str(member.value) for member in kind]
+    return [str(choice) for choice in action.choices if choice != "None"] if action.choices else None
 
 
-def kinds_of(part: Any) -> tuple[Any, ...]:
-    """Return the types of a Literal's values, or the type alone."""
-    return tuple(map(type, typing.get_args(part))) if typing.get_origin(part) is typing.Literal else (part,)
-
-
-def type_of(hint: Any, action: argparse.Action) -> str:
+def type_of(kinds: list[Any], action: argparse.Action) -> str:
     """Return the one type name that a recipe's value should have; the parser decides what is a list and what a bool."""
-    parts = tuple(kind for part in members(hint) for kind in kinds_of(part))
     if action.nargs == "+":
         return "list[str]"
     if getattr(action.type, "__name__", "") == "string_to_bool":
         return "bool"
-    if any(part is dict or typing.get_origin(part) is dict for part in parts):
-        return "json" if str in parts else "dict"
-    if str in parts:
+    if any(kind is dict or typing.get_origin(kind) is dict for kind in kinds):
+        return "json" if str in kinds else "dict"
+    if str in kinds:
         return "str"
     # float before int: `warmup_steps: float` takes 0.1 and 100
-    return next((candidate.__name__ for candidate in (float, int) if candidate in parts), "json")
+    return next((candidate.__name__ for candidate in (float, int) if candidate in kinds), "json")
 
 
 def default_of(field: dataclasses.Field[Any]) -> Any:
@@ -92,7 +70,11 @@ def default_of(field: dataclasses.Field[Any]) -> Any:
 
 
 def read_arguments(cls: type, group: str) -> list[Argument]:
-    """Return the arguments of one dataclass, in its own order, as the trainer's own parser takes them."""
+    """Return the arguments of one dataclass, in its own order, as the trainer's own parser takes them.
+
+    Each has name, type (int, float, bool, str, list[str], dict, or json: a dict or its text), default, choices, nargs,
+    group, and whether it is required.
+    """
     from transformers import HfArgumentParser
 
     hints = typing.get_type_hints(cls)
@@ -102,20 +84,19 @@ def read_arguments(cls: type, group: str) -> list[Argument]:
         actions.setdefault(action.dest, action)
     found = []
     for field in dataclasses.fields(cls):
-        if not field.init:
-            continue
-        action, hint = actions[field.name], hints[field.name]
-        found.append(
-            Argument(
-                name=field.name,
-                type=type_of(hint, action),
-                default=default_of(field),
-                choices=choices_of(hint, action),
-                nargs="+" if action.nargs == "+" else None,
-                group=group,
-                required=action.required,
+        if field.init:
+            action, kinds = actions[field.name], list_kinds(hints[field.name])
+            found.append(
+                {
+                    "name": field.name,
+                    "type": type_of(kinds, action),
+                    "default": default_of(field),
+                    "choices": choices_of(kinds, action),
+                    "nargs": "+" if action.nargs == "+" else None,
+                    "group": group,
+                    "required": action.required,
+                }
             )
-        )
     return found
 
 
@@ -128,7 +109,7 @@ def read_module(module: str) -> dict[str, Any]:
     if module == "swift_models":
         return {"versions": read_versions(), "module": module, "models": read_swift_models()}
     found = _READERS.get(module.partition(".")[0], read_flagembedding)(module)
-    return {"versions": read_versions(), "module": module, "arguments": [argument.to_json() for argument in found]}
+    return {"versions": read_versions(), "module": module, "arguments": found}
 
 
 def read_flagembedding(module: str) -> list[Argument]:
@@ -141,7 +122,7 @@ def read_flagembedding(module: str) -> list[Argument]:
         "training": shared.AbsRerankerTrainingArguments,
     }
     found = [argument for group, cls in groups.items() for argument in read_arguments(cls, group)]
-    return sorted(found, key=lambda argument: (GROUP_ORDER.index(argument.group), argument.name))
+    return sorted(found, key=lambda found: (GROUP_ORDER.index(found["group"]), found["name"]))
 
 
 def read_swift(module: str) -> list[Argument]:
@@ -155,25 +136,25 @@ def read_swift(module: str) -> list[Argument]:
         cls = getattr(importlib.import_module("swift.arguments"), new)
     else:
         cls = getattr(importlib.import_module("swift.llm"), old)
-    found = sorted(read_arguments(cls, name), key=lambda argument: argument.name)
+    found = sorted(read_arguments(cls, name), key=itemgetter("name"))
     losses = read_swift_losses()
     # its parser takes any text, and the training ends with a KeyError when it looks the loss up
-    return [dataclasses.replace(one, choices=losses) if one.name == "loss_type" else one for one in found]
+    return [one | {"choices": losses} if one["name"] == "loss_type" else one for one in found]
 
 
-def read_swift_losses() -> tuple[str, ...]:
+def read_swift_losses() -> list[str]:
     """Return the names of the losses that ms-swift knows; its versions keep them in three places."""
     where = "swift.loss" if importlib.util.find_spec("swift.loss") is not None else "swift.plugin.loss"
     module = importlib.import_module(where)
     names = ("loss_map", "loss_mapping", "LOSS_MAPPING")
-    return tuple(sorted(next(getattr(module, name) for name in names if hasattr(module, name))))
+    return sorted(next(getattr(module, name) for name in names if hasattr(module, name)))
 
 
 def read_sentence_transformers(_module: str) -> list[Argument]:
     """Return what sentence-transformers' CrossEncoderTrainer takes."""
     from sentence_transformers.cross_encoder import CrossEncoderTrainingArguments
 
-    return sorted(read_arguments(CrossEncoderTrainingArguments, "training"), key=lambda argument: argument.name)
+    return sorted(read_arguments(CrossEncoderTrainingArguments, "training"), key=itemgetter("name"))
 
 
 _READERS = {"swift": read_swift, "sentence_transformers": read_sentence_transformers}

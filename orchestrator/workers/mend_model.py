@@ -1,8 +1,13 @@
-"""Write a copy of a model's folder whose tensors have the names, or the head, that its class wants."""
+"""Write a copy of a model's folder whose tensors have the names, or the head, that its class wants.
+
+Only headers are rewritten and bytes copied, but for a head or an adapter that is computed: any Python renames, and so
+nothing here asks safetensors or PyTorch to.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 from dataclasses import dataclass, field
@@ -12,32 +17,65 @@ from typing import Any
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import fresh_folder, read_object, write_json
 from orchestrator.workers.weight_names import PEFT_BODY, PEFT_COPY, PEFT_LAYER, Renaming, looks_like_head, rename
-from orchestrator.workers.weights import INDEX, list_names, open_weights, read_tensors, require_safetensors
+from orchestrator.workers.weights import INDEX, read_tensors, require_safetensors
 
 _CLASSIFIES = "ForSequenceClassification"
 _WEIGHTS = ("*.safetensors", INDEX, "*.bin", "*.bin.index.json", "*.pt", "*.pth")
+_BLOCK = 1 << 24
 _LABELS = ("id2label", "label2id", "num_labels", "_num_labels")
 
 
 @dataclass(frozen=True)
 class Change:
-    """What becomes of the tensors: `names` old → new, None for one left out; `values` new ones by old name."""
+    """What becomes of the tensors: `names` old → new, None for one left out; `values` shape and bytes."""
 
     names: dict[str, str | None] = field(default_factory=dict)
-    values: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, tuple[list[int], bytes]] = field(default_factory=dict)
+
+
+def read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """Return a safetensors file's header, and where its data begin. Raises WorkerError for one that is not whole."""
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        try:
+            header: dict[str, Any] = json.loads(stream.read(length) if length < size else b"")
+        except ValueError as error:
+            raise WorkerError(f"{path} is truncated, or has a damaged header: {error}") from error
+    metadata = header.pop("__metadata__", {})
+    expected = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    if expected != size:
+        raise WorkerError(f"{path} is truncated or padded: its header asks for {expected} bytes, it has {size}")
+    return {"__metadata__": {**metadata, "format": "pt"}, **header}, 8 + length
 
 
 def write_changed(path: Path, target: Path, change: Change) -> None:
     """Write one safetensors file with the change: a tensor that it does not speak of stays as it is."""
-    from safetensors.torch import save_file
-
-    with open_weights(path) as archive:
-        kept = {
-            new: change.values[name] if name in change.values else archive.get_tensor(name)
-            for name in archive.keys()  # noqa: SIM118  a safe_open is no mapping
-            if (new := change.names.get(name, name)) is not None
-        }
-        save_file(kept, target, {**(archive.metadata() or {}), "format": "pt"})
+    header, start = read_header(path)
+    written: dict[str, Any] = {"__metadata__": header.pop("__metadata__")}
+    parts: list[tuple[int, int] | bytes] = []  # where the bytes are in the file, or what they are
+    end = 0
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        if (new := change.names.get(name, name)) is None:
+            continue
+        first, last = entry["data_offsets"]
+        shape, content = change.values.get(name, (entry["shape"], None))
+        size = last - first if content is None else len(content)
+        written[new] = {**entry, "shape": shape, "data_offsets": [end, end + size]}
+        parts.append((start + first, size) if content is None else content)
+        end += size
+    text = json.dumps(written).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("rb") as source, target.open("wb") as out:
+        out.write(len(text).to_bytes(8, "little") + text)
+        for part in parts:
+            if isinstance(part, bytes):
+                out.write(part)
+                continue
+            place, left = part
+            source.seek(place)
+            while left:
+                left -= out.write(source.read(min(left, _BLOCK)))
 
 
 def rename_all(names: list[str], renamings: list[Renaming]) -> dict[str, str | None]:
@@ -59,7 +97,7 @@ def make_one_label(tensors: dict[str, Any]) -> Change:
     heads = {name: tensor for name, tensor in tensors.items() if looks_like_head(name) and tensor.shape[:1] == (2,)}
     if not heads:
         raise WorkerError("there is no head of two labels")
-    return Change({}, {name: (tensor[1:] - tensor[:1]).to(tensor.dtype) for name, tensor in heads.items()})
+    return Change({}, {name: _pack((tensor[1:] - tensor[:1]).to(tensor.dtype)) for name, tensor in heads.items()})
 
 
 def fold_adapter(tensors: dict[str, Any], alpha: float) -> Change:
@@ -78,7 +116,7 @@ def fold_adapter(tensors: dict[str, Any], alpha: float) -> Change:
         if weight is None:
             raise WorkerError(f"{module} has an adapter, and no weight that it belongs to")
         base = tensors[weight]
-        values[weight] = (base.float() + two @ one * (alpha / one.shape[0])).to(base.dtype)
+        values[weight] = _pack((base.float() + two @ one * (alpha / one.shape[0])).to(base.dtype))
         names |= {name: None, f"{module}.lora_B.{rest}": None}
     if not values:
         raise WorkerError("there is no LoRA beside the weights")
@@ -111,7 +149,7 @@ def write_config(folder: Path, target: Path, *, head: str) -> None:
 def mend(folder: Path, target: Path, options: argparse.Namespace) -> int:
     """Write the mended copy into `target`; return how many tensors were changed. Raises WorkerError."""
     files = require_safetensors(folder)
-    names = [name for path in files for name in list_names(path)]
+    names = [name for path in files for name in read_header(path)[0] if name != "__metadata__"]
     if options.without_head:
         change = Change({name: None for name in names if looks_like_head(name)})
     elif options.one_label or options.fold_lora is not None:
@@ -171,3 +209,9 @@ def _list_weights(folder: Path, path: Path) -> set[str]:
     if path != folder:
         return set()
     return {found.name for pattern in _WEIGHTS for found in path.glob(pattern)}
+
+
+def _pack(tensor: Any) -> tuple[list[int], bytes]:
+    import torch
+
+    return list(tensor.shape), tensor.contiguous().view(torch.uint8).numpy().tobytes()

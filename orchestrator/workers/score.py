@@ -9,12 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from orchestrator.workers.kinds import KINDS
 from orchestrator.workers.score_store import open_scoring
 from orchestrator.workers.specs import load_raw_spec
-
-# scorer → what scores so: a module with `open_job(raw, options)` and `predict(folder, raw, rows, device)`
-_SCORERS = {"embedding": "embedding.score", "chat": "chat.score"}
-_OF_PAIRS = "reranker.score"
 
 
 @dataclass(frozen=True)
@@ -45,8 +42,8 @@ class Job(Protocol):
 
 
 def import_scorer(raw: dict[str, Any]) -> Any:
-    """Return the module that scores as a spec says; only its imports are paid for."""
-    return importlib.import_module(f"orchestrator.workers.{_SCORERS.get(str(raw.get('scorer')), _OF_PAIRS)}")
+    """Return the module that scores as a spec says, by `open_job` and `predict`; only its imports are paid for."""
+    return importlib.import_module(f"orchestrator.workers.{KINDS.get(str(raw.get('scorer')), 'reranker')}.score")
 
 
 def run(options: argparse.Namespace, raw: dict[str, Any]) -> None:
@@ -71,17 +68,23 @@ def run(options: argparse.Namespace, raw: dict[str, Any]) -> None:
     scoring.write(scored.rows, {**speed, **scored.facts})
 
 
-def main(argv: list[str]) -> int:
-    """Write scores.jsonl and scoring.json into `--out`."""
-    parser = argparse.ArgumentParser(prog="workers score", description=__doc__, allow_abbrev=False)
+def build_parser(name: str, description: str | None, what_is_kept: str) -> argparse.ArgumentParser:
+    """Return the parser of what every worker takes that scores."""
+    parser = argparse.ArgumentParser(prog=f"workers {name}", description=description, allow_abbrev=False)
     parser.add_argument("--model", required=True, help="a folder or a hub id")
     parser.add_argument("--scoring", type=Path, required=True, help="the scoring spec, JSON")
-    parser.add_argument("--data", type=Path, required=True, help="the canonical eval file, JSONL")
-    parser.add_argument("--corpus", type=Path, help="the documents that a retrieval eval searches, JSONL")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--batch-size", type=int, help="the spec's by default")
     parser.add_argument("--device", help="cpu or cuda; the GPU when there is one")
-    parser.add_argument("--cache", type=Path, help="folder of scores that are kept across runs")
+    parser.add_argument("--cache", type=Path, help=f"folder of scores that are kept {what_is_kept}")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Write scores.jsonl and scoring.json into `--out`."""
+    parser = build_parser("score", __doc__, "across runs")
+    parser.add_argument("--data", type=Path, required=True, help="the canonical eval file, JSONL")
+    parser.add_argument("--corpus", type=Path, help="the documents that a retrieval eval searches, JSONL")
     options = parser.parse_args(argv)
     run(options, load_raw_spec(options.scoring))
     return 0

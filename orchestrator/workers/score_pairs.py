@@ -5,7 +5,6 @@ Reads {"pid", "query", "document"} lines; writes scores.jsonl, {"pid", "score"} 
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import sys
@@ -23,6 +22,7 @@ from orchestrator.workers.folders import open_fresh, write_json
 from orchestrator.workers.progress import Progress
 from orchestrator.workers.reranker.score import Key, take_calls
 from orchestrator.workers.reranker.scoring import Scorer, choose_device, load_scorer
+from orchestrator.workers.score import build_parser
 from orchestrator.workers.score_store import FACTS, SCORES, Journal, describe_scoring, find_entry, open_journal
 from orchestrator.workers.specs import load_raw_spec, parse_embedding_spec, parse_spec
 
@@ -208,14 +208,8 @@ def write_scores(pairs: PairFile, scores: dict[bytes, float], out: Path) -> dict
 
 def main(argv: list[str]) -> int:
     """Write scores.jsonl and scoring.json into `--out`."""
-    parser = argparse.ArgumentParser(prog="workers score_pairs", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--model", required=True, help="a folder or a hub id")
-    parser.add_argument("--scoring", type=Path, required=True, help="the scoring spec, JSON")
+    parser = build_parser("score_pairs", __doc__, "pair by pair, across runs")
     parser.add_argument("--pairs", type=Path, required=True, help='{"pid", "query", "document"} lines')
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--batch-size", type=int, help="the spec's by default")
-    parser.add_argument("--device", help="cpu or cuda; the GPU when there is one")
-    parser.add_argument("--cache", type=Path, help="folder of scores that are kept pair by pair, across runs")
     options = parser.parse_args(argv)
 
     raw = load_raw_spec(options.scoring)

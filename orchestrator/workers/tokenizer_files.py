@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
-from orchestrator.workers.folders import write_json, write_text
+from orchestrator.workers.folders import read_object, write_json, write_text
 
 FILES = (
     "tokenizer.json",
@@ -42,9 +41,8 @@ def copy_tokenizer(source: Path, target: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in the file, or an empty one when there is no file."""
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return found
+    """Return the JSON object in the file, or an empty one when there is no file. Raises WorkerError."""
+    return read_object(path, "the file") if path.is_file() else {}
 
 
 def clear_limits(folder: Path) -> None:

@@ -139,12 +139,6 @@ def open_weights(path: Path) -> Iterator[Any]:
         yield archive
 
 
-def list_names(path: Path) -> list[str]:
-    """Return the names of a file's tensors. Raises WorkerError for a file that is not whole."""
-    with open_weights(path) as archive:
-        return list(archive.keys())
-
-
 def read_tensors(files: list[Path]) -> Iterator[tuple[str, Any]]:
     """Yield name and tensor of every weight, one at a time. Raises WorkerError for a file that is not whole."""
     for path in files:
@@ -203,33 +197,22 @@ def scan_weights(files: list[Path]) -> WeightScan:
     tensors = parameters = 0
     largest = 0.0
     dtypes: set[str] = set()
-    not_finite: list[str] = []
-    empty: list[str] = []
-    absurd: list[str] = []
+    damaged: dict[str, list[str]] = {"not_finite": [], "empty": [], "absurd": []}
     for name, tensor in read_tensors(files):
         tensors += 1
         parameters += tensor.numel()
         dtypes.add(str(tensor.dtype).removeprefix("torch."))
-        if tensor.numel() == 0:
-            empty.append(name)
-            continue
-        magnitude = float(tensor.float().abs().max())
-        if not magnitude < float("inf"):  # NaN compares false
-            not_finite.append(name)
-            continue
-        largest = max(largest, magnitude)
-        if magnitude > MAX_MAGNITUDE:
-            absurd.append(name)
-    return WeightScan(
-        files=len(files),
-        tensors=tensors,
-        parameters=parameters,
-        dtypes=tuple(sorted(dtypes)),
-        max_magnitude=largest,
-        not_finite=tuple(not_finite[:10]),
-        empty=tuple(empty[:10]),
-        absurd=tuple(absurd[:10]),
-    )
+        magnitude = float(tensor.float().abs().max()) if tensor.numel() else 0.0
+        if not tensor.numel():
+            damaged["empty"].append(name)
+        elif not magnitude < float("inf"):  # NaN compares false
+            damaged["not_finite"].append(name)
+        else:
+            largest = max(largest, magnitude)
+            if magnitude > MAX_MAGNITUDE:
+                damaged["absurd"].append(name)
+    named = {kind: tuple(names[:10]) for kind, names in damaged.items()}
+    return WeightScan(len(files), tensors, parameters, tuple(sorted(dtypes)), largest, **named)
 
 
 def require_sound(folder: Path, what: str) -> WeightScan:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import shlex
 import shutil
 import subprocess
+import sys
 
 import pytest
 import torch
@@ -286,3 +288,26 @@ def test_whatever_loads_weights_asks_first_whether_they_are_whole():
         *("model.py:build_modules", "sentence_transformers.py:predict", "embedding.py:embed_packaged"),
         "scoring.py:build_encoder",
     ]
+
+
+def test_names_are_mended_by_a_python_that_has_neither_safetensors_nor_pytorch(scorer, changed, tmp_path):
+    folder = changed(scorer, lambda name: f"module.{name}")
+    for name in ("torch", "safetensors"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('imported')")
+    argv = [sys.executable, str(WORKERS), "mend_model", str(folder), "-o", str(tmp_path / "out"), "--strip", "module"]
+    done = subprocess.run(
+        argv, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(tmp_path)}
+    )
+    assert done.returncode == 0, done.stderr
+    before, after = load_file(scorer / WHOLE), load_file(tmp_path / "out" / WHOLE)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+def test_a_file_cut_short_is_not_mended(scorer, tmp_path):
+    path = tmp_path / WHOLE
+    content = (scorer / WHOLE).read_bytes()
+    for length in (0, 4, 40, len(content) - 1):
+        path.write_bytes(content[:length])
+        with pytest.raises(WorkerError, match="truncated"):
+            mend_model.read_header(path)

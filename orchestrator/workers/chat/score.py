@@ -17,7 +17,6 @@ from typing import Any
 
 from orchestrator.workers.chat.encoding import ChatFormat, Encoded, load_format, load_own_format
 from orchestrator.workers.chat.model import (
-    Answer,
     answer_all,
     choose_pad,
     find_stop_ids,
@@ -92,29 +91,6 @@ def count_other_prompts(tokenizer: Any, spec: ChatSpec, chat: ChatFormat, rows: 
         return None
 
 
-def describe_cuts(spec: ChatSpec, cuts: list[Cut]) -> dict[str, Any]:
-    """Return the facts about lengths."""
-    return {
-        "tokens": sum(len(cut.encoded.targets) for cut in cuts),
-        "longest": max(len(cut.encoded.ids) for cut in cuts),
-        "max_length": spec.max_length,
-        "prompts_cut": sum(cut.taken_from == "prompt" for cut in cuts),
-        "references_cut": sum(cut.taken_from == "reference" for cut in cuts),
-    }
-
-
-def describe_answers(spec: ChatSpec, answers: list[Answer], seconds: float) -> dict[str, Any]:
-    """Return the facts about the model's own answers."""
-    return {
-        "generations": len(answers),
-        "max_new_tokens": spec.max_new_tokens,
-        "hit_max_new_tokens": sum(not answer.ended for answer in answers),
-        "empty_generations": sum(not answer.ids for answer in answers),
-        "generated_tokens": sum(len(answer.ids) for answer in answers),
-        "generating_s": round(seconds, 3),
-    }
-
-
 @dataclass(frozen=True)
 class ChatJob:
     """The conversations of an eval file, in its order."""
@@ -164,13 +140,22 @@ class ChatJob:
             {"id": row.id, "nll": nll, "tokens": len(cut.encoded.targets), "generation": text}
             for row, cut, nll, text in itertools.zip_longest(self.rows, cuts, sums, texts)
         ]
-        lengths = describe_cuts(self.spec, cuts)
+        tokens = sum(len(cut.encoded.targets) for cut in cuts)
         facts = {
             "dtype_used": self.spec.dtype,
             "rows": len(rows),
-            **lengths,
-            "loss": sum(sums) / lengths["tokens"],
-            **describe_answers(self.spec, answers, generating_s),
+            "tokens": tokens,
+            "longest": max(len(cut.encoded.ids) for cut in cuts),
+            "max_length": self.spec.max_length,
+            "prompts_cut": sum(cut.taken_from == "prompt" for cut in cuts),
+            "references_cut": sum(cut.taken_from == "reference" for cut in cuts),
+            "loss": sum(sums) / tokens,
+            "generations": len(answers),
+            "max_new_tokens": self.spec.max_new_tokens,
+            "hit_max_new_tokens": sum(not answer.ended for answer in answers),
+            "empty_generations": sum(not answer.ids for answer in answers),
+            "generated_tokens": sum(len(answer.ids) for answer in answers),
+            "generating_s": round(generating_s, 3),
             "scoring_s": round(scored - started, 3),
             **chat.facts,
             "stop_ids": stop_ids,
