@@ -78,13 +78,14 @@ def meet_on_loopback() -> None:
     """Teach torchrun the meeting place `loopback`."""
     from torch.distributed import PrefixStore
     from torch.distributed.elastic import rendezvous
+    from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
-    class Loopback(rendezvous.RendezvousHandler):  # type: ignore[misc]
-        """The one agent of a training: there is no other to wait for."""
+    class Loopback(StaticTCPRendezvous):  # type: ignore[misc]
+        """The one agent of a training, with a store of its own: there is no other to wait for."""
 
         def __init__(self, run_id: str) -> None:
-            self.run_id = run_id
             self.store = open_store()
+            super().__init__(_ADDRESS, self.store.port, rank=0, world_size=1, run_id=run_id, timeout=0)
 
         def get_backend(self) -> str:
             return _BACKEND
@@ -94,23 +95,8 @@ def meet_on_loopback() -> None:
             return True  # else rank 0 would open one of its own, on every interface
 
         def next_rendezvous(self) -> Any:
-            address = rendezvous.RendezvousStoreInfo(_ADDRESS, self.store.port)
+            address = rendezvous.RendezvousStoreInfo(self.master_addr, self.master_port)
             return rendezvous.RendezvousInfo(PrefixStore(self.run_id, self.store), 0, 1, address)
-
-        def is_closed(self) -> bool:
-            return False
-
-        def set_closed(self) -> None:
-            pass
-
-        def num_nodes_waiting(self) -> int:
-            return 0
-
-        def get_run_id(self) -> str:
-            return self.run_id
-
-        def shutdown(self) -> bool:
-            return True
 
     rendezvous.rendezvous_handler_registry.register(_BACKEND, lambda given: Loopback(given.run_id))
 

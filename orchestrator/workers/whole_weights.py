@@ -269,36 +269,58 @@ def _leave_output_out(names: Shapes, wish: Wish) -> Shapes:
 
 
 def _judge(model: str, wish: Wish, fit: Fit, renamings: tuple[Renaming, ...], left: Fit) -> Verdict:
-    faults = []
     scores = wish.use in {SCORES, NEW_HEAD}
     heads = {name: both for name, both in fit.mismatched.items() if scores and fit.is_head(name)}
     others = {name: both for name, both in fit.mismatched.items() if name not in heads}
-    adapters = [name for name in fit.unexpected if ADAPTER.search(name)]
+    faults = []
     if heads:
         faults.append(_refuse_labels(model, wish.use, max(there[0] for there, _ in heads.values() if there)))
     if others:
-        faults.append(_refuse_shapes(model, fit, others))
+        name, (there, asked) = min(others.items())
+        message = (
+            f"{model}: {len(others)} of the {fit.wanted} tensors of {fit.model_class} have another shape in its files "
+            f"than config.json says, such as {name}: {list(there)} and not {list(asked)}"
+        )
+        faults.append(Fault(message, _SAME_MODEL))
+    adapters = [name for name in fit.unexpected if ADAPTER.search(name)]
     if adapters:
-        faults.append(_refuse_adapter(model, adapters))
+        message = (
+            f"{model} holds an adapter that was never merged into the weights ({_name_some(adapters)}): what it has "
+            "learnt would be left out"
+        )
+        hint = "call merge_and_unload() before save_pretrained() in the program that wrote it"
+        command = name_command(model, "--fold-lora", "ALPHA")
+        faults.append(Fault(message, f"{hint}\nor, with the lora_alpha of its training: {command}"))
     elif fit.lacking:
         faults.append(_refuse_missing(model, fit, renamings, left))
-    elif fit.unread and not others:
-        faults.append(_refuse_unread(model, fit))
-    elif wish.use == WORDS and (dropped := [name for name in fit.unexpected if TOP_HEAD.fullmatch(name)]):
-        message = f"{model}: its files hold {dropped[0]}, a head that scores, and {fit.model_class} would drop it"
+    elif fault := _find_unread_fault(model, wish, fit, shapes_differ=bool(others)):
+        faults.append(fault)
+    return Verdict(wish.use, tuple(faults), () if faults else tuple(sorted(fit.missing)))
+
+
+def _find_unread_fault(model: str, wish: Wish, fit: Fit, *, shapes_differ: bool) -> Fault | None:
+    """Return what of the files nobody would read though it matters: parts of modules, or a head that scores."""
+    if fit.unread and not shapes_differ:
+        message = (
+            f"{model}: its files hold {len(fit.unread)} tensors of modules of {fit.model_class} that config.json "
+            f"leaves out, such as {_name_some(fit.unread)}: they would not be read"
+        )
+        return Fault(message, _SAME_MODEL)
+    dropped = next((name for name in fit.unexpected if TOP_HEAD.fullmatch(name)), None)
+    if wish.use == WORDS and dropped:
+        message = f"{model}: its files hold {dropped}, a head that scores, and {fit.model_class} would drop it"
         hint = "name its ForSequenceClassification class in architectures of config.json, and a format that has a head"
-        faults.append(Fault(message, hint))
-    elif scores and (misplaced := _find_other_head(fit)):
+        return Fault(message, hint)
+    if wish.use in {SCORES, NEW_HEAD} and (misplaced := _find_other_head(fit)):
         old, swap = misplaced
         message = (
             f"{model}: its files hold {old}, which looks like a head that scores, and {fit.model_class} reads none"
         )
-        faults.append(Fault(message, f"{swap}: {name_command(model, *swap.option)}"))
-    return Verdict(wish.use, tuple(faults), () if faults else tuple(sorted(fit.missing)))
+        return Fault(message, f"{swap}: {name_command(model, *swap.option)}")
+    return None
 
 
 def _refuse_labels(model: str, use: str, labels: int) -> Fault:
-    """Return why a head of several labels is no reranker's, and the ways out."""
     message = f"{model} has a head of {labels} labels, and a reranker's has one: a score"
     ways = []
     if labels == 2:  # noqa: PLR2004  the logit of "relevant" less that of "irrelevant" orders as its probability does
@@ -307,33 +329,6 @@ def _refuse_labels(model: str, use: str, labels: int) -> Fault:
         ways.append(f"train a new head on its body: {name_command(model, '--without-head')}")
     ways.append("name a cross-encoder, whose head has one label")
     return Fault(message, "\nor ".join(ways))
-
-
-def _refuse_shapes(model: str, fit: Fit, others: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]) -> Fault:
-    name, (there, asked) = next(iter(sorted(others.items())))
-    message = (
-        f"{model}: {len(others)} of the {fit.wanted} tensors of {fit.model_class} have another shape in its files than "
-        f"config.json says, such as {name}: {list(there)} and not {list(asked)}"
-    )
-    return Fault(message, _SAME_MODEL)
-
-
-def _refuse_unread(model: str, fit: Fit) -> Fault:
-    message = (
-        f"{model}: its files hold {len(fit.unread)} tensors of modules of {fit.model_class} that config.json leaves "
-        f"out, such as {_name_some(fit.unread)}: they would not be read"
-    )
-    return Fault(message, _SAME_MODEL)
-
-
-def _refuse_adapter(model: str, adapters: list[str]) -> Fault:
-    message = (
-        f"{model} holds an adapter that was never merged into the weights ({_name_some(adapters)}): what it has learnt "
-        "would be left out"
-    )
-    command = name_command(model, "--fold-lora", "ALPHA")
-    hint = "call merge_and_unload() before save_pretrained() in the program that wrote it"
-    return Fault(message, f"{hint}\nor, with the lora_alpha of its training: {command}")
 
 
 def _refuse_missing(model: str, fit: Fit, renamings: tuple[Renaming, ...], left: Fit) -> Fault:
