@@ -1,11 +1,15 @@
-"""The process of a worker: what its environment allows, what is installed in it, and what libraries may print."""
+"""The process of a worker: what its environment allows, what is installed in it, and what it prints on the way."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.metadata
 import os
+import sys
+import time
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 # `model.allow_pickle` of a recipe reaches workers through the command's environment, where the plan shows it. Pickles
 # run code of their own when they are loaded.
@@ -27,6 +31,8 @@ _PACKAGES = (  # whose versions decide what a worker computes
     "accelerate",
     "sentence-transformers",
 )
+
+INTERVAL_S = 1.0  # between two lines of progress
 
 
 def suppress_output() -> None:
@@ -60,3 +66,23 @@ def read_versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     return versions
+
+
+@dataclass
+class Progress:
+    """Counts work up to `total`, and prints `orch-progress DONE/TOTAL`: first, last, and once a second at most."""
+
+    total: int
+    clock: Callable[[], float] = time.monotonic
+    done: int = 0
+    _printed_at: float | None = field(default=None, repr=False)
+
+    def advance(self, count: int) -> None:
+        """Count `count` more units of work as done, and print a line when one is due."""
+        self.done += count
+        now = self.clock()
+        due = self._printed_at is None or now - self._printed_at >= INTERVAL_S
+        if due or self.done >= self.total:
+            self._printed_at = now
+            sys.stdout.write(f"orch-progress {self.done}/{self.total}\n")
+            sys.stdout.flush()

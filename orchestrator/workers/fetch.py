@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from orchestrator.workers.environment import Progress
 from orchestrator.workers.failure import WorkerError, first_line
 from orchestrator.workers.folders import open_fresh
-from orchestrator.workers.progress import Progress
 
 HUB_TIMEOUT_S = 10.0  # for the one question that is asked before anything is loaded
 BATCH_ROWS = 1000

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from orchestrator.workers.embedding.model import load_encoder, normalize
+from orchestrator.workers.environment import Progress
 from orchestrator.workers.eval_files import pick_texts
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import open_fresh, write_json
-from orchestrator.workers.progress import Progress
 from orchestrator.workers.reranker.score import Key, take_calls
 from orchestrator.workers.reranker.scoring import Scorer, choose_device, load_scorer
 from orchestrator.workers.score import build_parser

@@ -25,9 +25,9 @@ from orchestrator.workers.chat.model import (
     take_batches,
 )
 from orchestrator.workers.engines.transformers import load_tokenizer
+from orchestrator.workers.environment import Progress
 from orchestrator.workers.eval_files import ChatRow, Message, parse_messages, read_chat_rows
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.progress import Progress
 from orchestrator.workers.reranker.scoring import choose_device
 from orchestrator.workers.score import Scored
 from orchestrator.workers.specs import ChatSpec, parse_chat_spec

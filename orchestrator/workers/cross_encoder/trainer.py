@@ -8,8 +8,8 @@ from orchestrator.workers.cross_encoder.losses import LISTS, LOSSES, guard_loss
 from orchestrator.workers.cross_encoder.model import name_layers, save_whole
 from orchestrator.workers.cross_encoder.rows import Rows, build_ranking_samples
 from orchestrator.workers.cross_encoder.settings import Settings
+from orchestrator.workers.environment import Progress
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.progress import Progress
 
 # transformers looks for unused parameters unless told not to, and finds all of them unused: what a CrossEncoder returns
 # hides its tensors from DistributedDataParallel, which then ends with "mark a variable ready only once"

@@ -8,9 +8,8 @@ from typing import Any
 
 from orchestrator.workers.cut_texts import count_tokens, find_longest
 from orchestrator.workers.embedding.folder import ensure_end_token
-from orchestrator.workers.environment import weight_options
+from orchestrator.workers.environment import Progress, weight_options
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.progress import Progress
 from orchestrator.workers.specs import EmbeddingSpec
 from orchestrator.workers.whole_weights import VECTORS, require_whole
 

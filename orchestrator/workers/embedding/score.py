@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestrator.workers.embedding.model import Encoder, encode_texts, load_encoder
-from orchestrator.workers.embedding.search import find_nearest
 from orchestrator.workers.eval_files import Text, TextPair, is_pair_file, read_corpus, read_queries, read_text_pairs
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.reranker.scoring import choose_device
@@ -21,6 +20,8 @@ from orchestrator.workers.specs import EmbeddingSpec, parse_embedding_spec
 DEPTH = 1000
 # cosines that differ by less than float32 rounds away are equal
 SAME_COSINE = 1e-6
+QUERIES_AT_ONCE = 64
+DOCUMENTS_AT_ONCE = 65_536  # so many cosines are in memory
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,46 @@ class TextPairJob(EmbeddingJob):
         cosines = (firsts * seconds).sum(axis=1).tolist()
         rows = [{"pid": pair.id, "score": score} for pair, score in zip(self.pairs, cosines, strict=True)]
         return finish(rows, loaded, {"kind": "pair", "pairs": len(rows), **facts})
+
+
+def find_nearest(queries: Any, documents: Any, count: int) -> Iterator[tuple[Any, Any]]:
+    """Yield, a query, positions and cosines of its `count` best documents; equal cosines in the order of positions.
+
+    `queries` [queries, dimensions] and `documents` [documents, dimensions] are unit vectors. At most
+    `QUERIES_AT_ONCE` × `DOCUMENTS_AT_ONCE` cosines are in memory.
+    """
+    import numpy as np
+
+    for start in range(0, len(queries), QUERIES_AT_ONCE):
+        block = queries[start : start + QUERIES_AT_ONCE]
+        best: list[tuple[Any, Any]] = [(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)) for _ in block]
+        for offset in range(0, len(documents), DOCUMENTS_AT_ONCE):
+            cosines = block @ documents[offset : offset + DOCUMENTS_AT_ONCE].T
+            for row, (positions, scores) in enumerate(best):
+                kept = _keep_best(cosines[row], count)
+                best[row] = _order_best(
+                    np.concatenate([positions, kept + offset]), np.concatenate([scores, cosines[row][kept]]), count
+                )
+        yield from best
+
+
+def _keep_best(scores: Any, count: int) -> Any:
+    """Return the positions of the `count` best scores and of every score that equals the last of them."""
+    import numpy as np
+
+    if len(scores) <= count:
+        return np.arange(len(scores))
+    least = np.partition(scores, len(scores) - count)[len(scores) - count]
+    return np.flatnonzero(scores >= least)
+
+
+def _order_best(positions: Any, scores: Any, count: int) -> tuple[Any, Any]:
+    """Return the `count` best of `positions` and their scores, the best first, ties as they were."""
+    import numpy as np
+
+    # what earlier blocks left comes first and in rank order, so a stable sort keeps ties in the order of positions
+    order = np.argsort(-scores, kind="stable")[:count]
+    return positions[order], scores[order]
 
 
 def open_job(raw: dict[str, Any], options: argparse.Namespace) -> Job:

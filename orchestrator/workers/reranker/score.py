@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.workers.environment import Progress
 from orchestrator.workers.eval_files import Candidate, read_candidates
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.progress import Progress
 from orchestrator.workers.reranker.scoring import Scorer, choose_device, load_scorer
 from orchestrator.workers.score import Scored
 from orchestrator.workers.score_store import all_scored, describe_range

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from orchestrator.workers.progress import Progress
+from orchestrator.workers.environment import Progress
 
 
 def test_lines_come_at_most_once_a_second_and_always_at_the_end(capsys):
