@@ -5,11 +5,17 @@ import math
 
 import pytest
 
-from orchestrator.workers.cross_encoder.losses import LOSSES, LossSettings, guard_loss
+from orchestrator.workers.cross_encoder.losses import LISTS, LOSSES, Loss, LossSettings, guard_loss, of_formula
 from orchestrator.workers.cross_encoder.rows import load_rows
+from orchestrator.workers.cross_encoder.settings import parse_settings
 from orchestrator.workers.failure import WorkerError
 
 LN2 = math.log(2)
+SETTINGS = {
+    "version": 1, "model": "m", "family": "encoder", "form": LISTS, "train": "/t", "max_length": 8, "shuffle_ratio": 0.0,
+    "stable_ratio": None, "early_stopping": None, "deterministic": False, "trust_remote_code": False,
+    "arguments": {"output_dir": "/o"},
+}  # fmt: skip
 
 
 def build_scorer(scores: list[float]):
@@ -207,6 +213,23 @@ def test_no_loss_overflows_where_the_scores_are_far_apart():
             value, gradient = compute(name, [-1e4, 1e4], [["q"], [["0", "1"]]], [[1.0, 0.0]])
             assert math.isfinite(value), name
             assert gradient[0] < 0 < gradient[1], name
+
+
+def test_a_loss_is_added_by_one_line(monkeypatch, tmp_path):
+    def spread(scores, labels, _settings):
+        return (scores - labels).abs().max()
+
+    monkeypatch.setitem(
+        LOSSES, "list_max", Loss(LISTS, of_formula(spread), check=lambda labels, _: "no" * (labels == [2]))
+    )
+    value, _ = compute("list_max", [0.5, 3.0], [["q"], [["0", "1"]]], [[1.0, 0.0]])
+    assert value == 3.0
+    raw = {**SETTINGS, "loss": {"type": "list_max"}}
+    assert parse_settings(raw, "train.json").loss.type == "list_max"
+    path = tmp_path / "train.jsonl"
+    path.write_text(json.dumps({"query": "q", "documents": ["d"], "labels": [2]}) + "\n")
+    with pytest.raises(WorkerError, match="train.jsonl:1: no"):
+        load_rows(path, LossSettings("list_max"))
 
 
 def test_a_loss_that_is_not_finite_ends_the_training_and_says_what_to_do():
