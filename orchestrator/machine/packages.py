@@ -23,7 +23,7 @@ DISTRIBUTIONS = (
     "datasets", "tokenizers", "safetensors", "torch", "numpy", "ir-measures",
     "flash-attn", "kernels", "liger-kernel", "bitsandbytes", "hqq", "eetq", "optimum-quanto",
 )  # fmt: skip
-# What single arguments of a trainer ask for (preflight/argument_packages.py).
+# What single arguments of a trainer ask for (checks/settings.py).
 OPTIONAL = (
     "tensorboard", "tensorboardX", "wandb", "swanlab", "mlflow", "comet-ml", "trackio",
     "galore-torch", "schedulefree", "lomo-optim", "apollo-torch", "evalscope", "jieba", "unsloth",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.preflight.model_folders import CONFIG, Folder, list_decoder
+from tests.checks.model_folders import CONFIG, Folder, list_decoder
 
 HERE = Path(__file__).resolve().parent
 WORKERS = HERE.parents[1] / "orchestrator" / "workers"

@@ -12,7 +12,7 @@ from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import Command, Plan, Stage
 from orchestrator.run.folder import adopt_run
 from orchestrator.serving import server
-from tests.preflight.model_folders import CONFIG, Folder, list_decoder, write_safetensors
+from tests.checks.model_folders import CONFIG, Folder, list_decoder, write_safetensors
 
 
 @pytest.fixture

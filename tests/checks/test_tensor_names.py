@@ -14,7 +14,7 @@ from orchestrator.checks.model_files import find_folder_problems
 from orchestrator.checks.tensor_names import find_name_problems
 from orchestrator.errors import PreflightError
 from orchestrator.machine.weights import Damage, read_shapes
-from tests.preflight.model_folders import CONFIG, LAYERS, ROWS, WIDTH, list_decoder, write_safetensors
+from tests.checks.model_folders import CONFIG, LAYERS, ROWS, WIDTH, list_decoder, write_safetensors
 
 SCORER = {"model_type": "qwen3", "architectures": ["Qwen3ForSequenceClassification"], "vocab_size": ROWS}
 

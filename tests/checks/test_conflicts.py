@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.checks.settings import advise_precision, check_conflicts
 from orchestrator.machine.hardware import CPU, Hardware
-from tests.preflight.conftest import INSTALLED
+from tests.checks.conftest import INSTALLED
 
 SWIFT = "qwen3_embedding_lora"
 OLD_GPU = Hardware("cuda", 1, bf16=False, names=("Tesla T4",))

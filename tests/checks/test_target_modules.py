@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.checks.settings import check_target_modules
-from tests.preflight.model_folders import WIDTH, list_decoder
+from tests.checks.model_folders import WIDTH, list_decoder
 
 BACKENDS = ("qwen3_reranker", "qwen3_embedding_lora")  # FlagEmbedding and ms-swift
 

@@ -12,7 +12,7 @@ from orchestrator.checks.disk import check_disk
 from orchestrator.checks.memory_fit import advise_memory, check_memory
 from orchestrator.checks.model_files import advise_model_files, check_model_files
 from orchestrator.checks.settings import check_target_modules
-from tests.preflight.model_folders import Folder, list_decoder
+from tests.checks.model_folders import Folder, list_decoder
 
 _LOOKING = (check_disk, check_model_files, check_target_modules, check_memory, advise_model_files, advise_memory)
 

@@ -17,7 +17,7 @@ from orchestrator.checks.model_files import (
 )
 from orchestrator.errors import PreflightError
 from orchestrator.recipe.schema import ModelRef
-from tests.preflight.model_folders import LAYERS, LFS_POINTER, ROWS, WIDTH, Folder, list_decoder, write_safetensors
+from tests.checks.model_folders import LAYERS, LFS_POINTER, ROWS, WIDTH, Folder, list_decoder, write_safetensors
 
 ALLOWED = ("model.path=Qwen/Qwen3-Reranker-0.6B", "model.allow_pickle=true")
 

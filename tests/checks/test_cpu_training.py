@@ -10,7 +10,7 @@ import pytest
 from orchestrator.backends.models import BaseModel
 from orchestrator.checks.memory_fit import advise_on_cpu
 from orchestrator.machine.hardware import CPU
-from tests.preflight.test_memory import BERT, QWEN3
+from tests.checks.test_memory import BERT, QWEN3
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from orchestrator.backends.models import BaseModel
 from orchestrator.checks import disk
 from orchestrator.checks.disk import check_disk, estimate_need, find_disk_problem
-from tests.preflight.test_memory import QWEN3
+from tests.checks.test_memory import QWEN3
 
 GIB = 1024**3
 

@@ -18,7 +18,7 @@ from orchestrator.checks.memory_fit import advise_memory, check_memory
 from orchestrator.checks.model_files import advise_model_files, check_model_files
 from orchestrator.checks.settings import check_conflicts, check_lengths, check_target_modules
 from orchestrator.recipe.schema import ModelRef
-from tests.preflight.model_folders import CONFIG, LAYERS, ROWS, WIDTH, Folder, list_decoder
+from tests.checks.model_folders import CONFIG, LAYERS, ROWS, WIDTH, Folder, list_decoder
 
 OF_FOLDERS = (
     check_model_files,

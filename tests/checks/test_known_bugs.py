@@ -17,7 +17,7 @@ from orchestrator.checks.known_bugs import (
     load_known_bugs,
 )
 from orchestrator.machine.hardware import Hardware
-from tests.preflight.conftest import INSTALLED
+from tests.checks.conftest import INSTALLED
 
 OLD_GPU = Hardware("cuda", 1, bf16=False)
 TWO_4090 = Hardware("cuda", 2, bf16=True, names=("NVIDIA GeForce RTX 4090", "NVIDIA GeForce RTX 4090"))

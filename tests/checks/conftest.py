@@ -9,8 +9,8 @@ import pytest
 
 from orchestrator.machine.hardware import Hardware
 from orchestrator.plan.pipeline import build_plan
+from tests.checks.model_folders import CONFIG, Folder, list_decoder
 from tests.jobs import build_imagined_job
-from tests.preflight.model_folders import CONFIG, Folder, list_decoder
 
 if TYPE_CHECKING:
     from pathlib import Path
