@@ -1,7 +1,7 @@
 """What happens in a run, as typed events, and their form in events.jsonl.
 
 One JSON object a line: {"t": unix seconds, "type": name, "stage"?: name, …}. A reader meets files of other versions
-and files whose writer was killed: unknown types stay readable as `Unknown`, and a torn last line is passed over.
+and files whose writer was killed: unknown types stay readable as `Unknown`, and a torn last line is skipped.
 Numbers that JSON cannot carry (NaN, infinity: what a diverged training logs) are written as strings.
 """
 

@@ -296,7 +296,7 @@ def prepare_attempt(stage: Stage, run_dir: RunDir, digest: str, now: float, *, f
     if stage.resume and same:
         checkpoints = run_dir.root / stage.resume.checkpoints
         found = find_newest_complete(checkpoints, tried=earlier.resumed_from if earlier else None)
-        notes = [f"{item.path.name} {item.why}: passed over" for item in found.incomplete]
+        notes = [f"{item.path.name} {item.why}: skipped" for item in found.incomplete]
         if found.newest:
             clear_for_resume(checkpoints, found, aside=folder.root, attempt=number - 1)
             resumed_from = str(found.newest)

@@ -208,7 +208,7 @@ def test_at_the_end_of_the_ladder_the_error_says_what_was_tried_and_a_resumed_ru
     plan = make_plan(make_greedy(fits=0))
     with pytest.raises(StageFailedError, match="GPU has not enough memory") as caught:
         watch(plan)
-    assert "smaller batches were tried, to no avail: batch 2; batch 1" in caught.value.problems[0].message
+    assert "smaller batches were tried, and failed too: batch 2; batch 1" in caught.value.problems[0].message
     assert read_state(run_dir).reason == "out-of-memory"
     with pytest.raises(StageFailedError):
         watch(plan)
