@@ -18,8 +18,13 @@ def load_table(path: Path, kind: type[_Row]) -> tuple[_Row, ...]:
 
     Raises msgspec.ValidationError for a key that `kind` does not have, or a value of another type.
     """
-    rows = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)  # noqa: S506  (either loader is a safe one)
-    return msgspec.convert(rows, tuple[kind, ...], dec_hook=_compile)  # type: ignore[valid-type]
+    return load_record(path, tuple[kind, ...])  # type: ignore[valid-type]
+
+
+def load_record(path: Path, kind: type[_Row]) -> _Row:
+    """Return the one record of `kind` that a file holds; else as `load_table`."""
+    content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)  # noqa: S506  (either loader is a safe one)
+    return msgspec.convert(content, kind, dec_hook=_compile)
 
 
 def _compile(_: type, pattern: str | list[str]) -> re.Pattern[str]:

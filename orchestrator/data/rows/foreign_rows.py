@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from orchestrator.data.reasons import REASONS, Fault
-from orchestrator.data.rows.near_names import plain_name
+from orchestrator.data.rows.near_names import NAMES, plain_name
 from orchestrator.data.rows.nearest import find_lists, find_passage
 from orchestrator.data.rows.shapes import ROLES
 from orchestrator.data.rows.texts import quote, read_number
-from orchestrator.data.rows.unread import ANSWERS, REASONING
+from orchestrator.data.rows.unread import ANSWERS
 
 Row = dict[str, Any]
 _PASSAGES = {
@@ -113,7 +113,7 @@ def _join_reasoning(message: Any, content: str | None = None) -> Any:
 
     The answer stands under `content`, None: under "content" or "value".
     """
-    thoughts = [key for key in message if plain_name(key) in REASONING] if isinstance(message, dict) else []
+    thoughts = [key for key in message if plain_name(key) in NAMES.reasoning] if isinstance(message, dict) else []
     if len(thoughts) > 1:
         thoughts = [key for key in thoughts if message[key] not in (None, "")]
     content = content or ("content" if thoughts and "content" in message else "value")

@@ -4,128 +4,34 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from orchestrator.data.reasons import Fault
 from orchestrator.data.rows.texts import LONGEST_QUOTE, build_fault, is_finite_number, quote, read_number
-
-_NEGATIVES = (  # names of negatives
-    *("negative", "negatives", "negs", "neg_doc", "neg_docs", "neg_passage", "neg_passages", "negative_doc"),
-    *("negative_docs", "negative_documents", "negative_passages", "negative_messages", "hard_negative"),
-    *("hard_negatives", "hard_neg", "hard_negs", "rejected", "rejected_response", "rejected_responses"),
-    *("negative_ctxs", "hard_negative_ctxs"),
-    *("rejected_answer", "rejected_answers", "rejected_messages", "distractor", "distractors", "neg"),
-    *("dispreferred", "non_preferred_output", "dispreferred_output"),
-    *(
-        "负例",
-        "负样本",
-        "负向样本",
-        "难负例",
-        "难负样本",
-        "困难负例",
-        "反例",
-        "负面样本",
-        "不相关文档",
-        "拒绝",
-        "错误答案",
-        "错误回答",
-    ),
-)
-_NEAR_NAMES = {
-    "query": (
-        *("question", "queries", "q", "anchor", "query_text", "search_query", "sentence1", "input", "问题"),
-        *("查询", "提问", "问", "问句", "用户问题", "搜索词", "prompt"),
-    ),
-    "pos": (
-        *(
-            "positive",
-            "positives",
-            "pos_doc",
-            "pos_docs",
-            "positive_docs",
-            "positive_documents",
-            "positive_passages",
-            "positive_ctxs",
-        ),
-        *("positive_messages", "answer", "answers", "chosen", "docs", "documents", "passages", "relevant"),
-        *(
-            "relevant_passages",
-            "relevant_docs",
-            "relevant_documents",
-            "正例",
-            "正样本",
-            "正向样本",
-            "正面样本",
-            "相关文档",
-        ),
-        "答案",
-    ),
-    "neg": _NEGATIVES,
-    "response": (
-        *("answer", "output", "completion", "reply", "positive", "pos", "pos_doc", "chosen", "document", "passage"),
-        *("target", "答案", "回答", "回复", "答复", "答", "正例", "正样本", "相关文档", "文档", "段落"),
-    ),
-    "label": (
-        *("score", "similarity", "similarity_score", "labels", "relevance", "target", "grade", "rating", "is_relevant"),
-        *("is_duplicate", "标签", "标注", "相关性", "相似度", "分数", "得分"),
-    ),
-    "sentence1": (
-        *("text1", "text_a", "sentence_a", "sentence_1", "text_1", "premise", "anchor", "s1", "question1"),
-        *("句子1", "句子一", "文本1", "文本一", "text"),
-    ),
-    "sentence2": (
-        *("text2", "text_b", "sentence_b", "sentence_2", "text_2", "hypothesis", "positive", "s2", "question2"),
-        *("句子2", "句子二", "文本2", "文本二", "text_pair"),
-    ),
-    "score": (
-        *("label", "similarity_score", "similarity", "scores", "labels", "gold_score", "relatedness_score"),
-        *("is_duplicate", "标签", "标注", "相似度", "相关性", "分数", "得分"),
-    ),
-    "content": (
-        *("document", "documents", "text", "passage", "doc", "contents", "body", "paragraph", "response", "answer"),
-        *("sentence2", "文档", "段落", "文本", "内容", "正文", "答案", "回答"),
-    ),
-    "messages": ("conversation", "dialog", "dialogue", "chat", "turns", "message", "chosen", "对话", "消息", "会话"),
-    "conversations": ("conversation", "dialog", "dialogue", "turns"),
-    "instruction": ("prompt", "question", "inputs", "task", "input", "指令", "提示", "问题", "提问", "输入"),
-    "output": (
-        *("response", "answer", "completion", "target", "targets", "chosen", "输出", "回答", "答案", "回复", "答复"),
-        "content",
-    ),
-    "positive_messages": ("positive", "positives", "pos", "positive_message"),
-}
+from orchestrator.machine.tables import load_record
 
 
-# What may have been meant by a key that a row need not have.
-_OPTIONAL_NAMES = {
-    "neg": _NEGATIVES,
-    "rejected_response": _NEGATIVES,
-    "negative_messages": _NEGATIVES,
-    "input": (
-        *("inputs", "context", "contexts", "background", "passage", "document", "knowledge", "evidence", "article"),
-        *("输入", "上下文", "背景", "背景知识", "材料", "参考资料", "参考文本", "文章"),
-    ),
-    "system": (
-        *("system_prompt", "system_message", "system_msg", "sys_prompt", "sysprompt", "sys", "systems", "persona"),
-        *("系统", "系统提示", "系统提示词", "系统消息", "系统指令", "人设", "角色设定"),
-    ),
-    "history": (
-        *("histories", "chat_history", "conversation_history", "dialog_history", "dialogue_history"),
-        *("历史", "历史对话", "对话历史", "历史记录"),
-    ),
-    "prompt": (
-        *(
-            "system",
-            "system_prompt",
-            "system_message",
-            "query_instruction",
-            "query_prompt",
-            "prompts",
-            "instruction",
-        ),
-        *("提示", "提示词", "指令", "系统提示"),
-    ),
-}
+class _Names(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What names.yaml holds."""
+
+    negatives: tuple[str, ...]
+    needed: dict[str, tuple[str, ...]]
+    optional: dict[str, tuple[str, ...]]
+    metadata: frozenset[str]
+    metadata_zh: tuple[str, ...]
+    reasoning: frozenset[str]
+    labels: frozenset[str]
+    scores: frozenset[str]
+    documents_list: tuple[str, ...]
+    labels_list: tuple[str, ...]
+
+
+NAMES = load_record(Path(__file__).with_name("names.yaml"), _Names)
+_NEAR_NAMES = NAMES.needed | {"neg": NAMES.negatives}
+_OPTIONAL_NAMES = dict.fromkeys(("neg", "rejected_response", "negative_messages"), NAMES.negatives) | NAMES.optional
 _CLOSE = 0.85
 _LIKE = 0.7  # of a key that must be there: one that may be meant is worth more
 
@@ -161,7 +67,7 @@ def find_near_name(key: str, row: Iterable[str], known: Iterable[str] = ()) -> s
 
 def names_negatives(name: str) -> bool:
     """Whether a key's name says that it holds texts which are wrong or not wanted."""
-    return plain_name(name) in _NEGATIVES
+    return plain_name(name) in NAMES.negatives
 
 
 _TEXTS = frozenset({"query", "response", "instruction", "output", "content", "sentence1", "sentence2"})

@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestrator.data.reasons import Fault
 from orchestrator.data.rows.near_names import (
+    NAMES,
     find_near_name,
     find_optional,
     is_number_like,
@@ -23,9 +24,6 @@ from orchestrator.data.rows.unread import fits
 
 _PASSAGE_TEXTS = ("text", "content", "passage", "contents", "body")
 _READ_LISTS = ("messages", "conversations", "hits", "positive_messages", "negative_messages")
-_DOCUMENTS = ("documents", "docs", "passages", "texts", "contents", "candidates", "sentences", "文档", "段落", "候选")
-_LABELS = ("labels", "label", "relevance", "relevances", "grades", "relevance_labels", "标签", "标注", "相关性")
-_SCORES = ("scores", "relevance_scores", "分数", "得分")
 _OTHER_KIND = {
     ("labelled", "group"): "; labelled rows are taken by backend: sentence-transformers, or made groups by "
     "orch data convert --to ranking --relevant-from LABEL",
@@ -155,10 +153,8 @@ def find_lists(row: Mapping[str, Any]) -> tuple[str, str] | None:
     if not isinstance(row.get("query", ""), str):
         return None
     plain = {plain_name(key): key for key in row}
-    documents = next((plain[name] for name in _DOCUMENTS if _is_list(row, plain.get(name), _is_text)), None)
-    labels = next(
-        (plain[name] for name in (*_LABELS, *_SCORES) if _is_list(row, plain.get(name), is_number_like)), None
-    )
+    documents = next((plain[name] for name in NAMES.documents_list if _is_list(row, plain.get(name), _is_text)), None)
+    labels = next((plain[name] for name in NAMES.labels_list if _is_list(row, plain.get(name), is_number_like)), None)
     if documents is None or labels is None or len(row[documents]) != len(row[labels]):
         return None
     return documents, labels

@@ -9,47 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.data.reasons import problem_of
-from orchestrator.data.rows.near_names import find_optional, is_number_like, names_negatives, plain_name
+from orchestrator.data.rows.near_names import NAMES, find_optional, is_number_like, names_negatives, plain_name
 from orchestrator.data.rows.shapes import Shape
 from orchestrator.data.rows.texts import is_blank, quote, read_number, write_word
 from orchestrator.errors import Problem, Where
 
-# Names of what describes a row or a document, alone or at the end of a longer name: query_id, doc_url, created_at.
-METADATA = frozenset({
-    *("id", "ids", "uuid", "guid", "uid", "idx", "index", "no", "number", "rank", "position", "hash", "md5", "sha"),
-    *("sha256", "qid", "pid", "did", "cid", "sid", "tid", "docid", "docno", "source", "src", "sources", "origin"),
-    *("url", "urls", "uri", "link", "links", "href", "path", "file", "filename", "dataset", "subset", "split"),
-    *("domain", "category", "categories", "tag", "tags", "type", "kind", "genre", "lang", "language", "locale"),
-    *("date", "time", "timestamp", "at", "year", "created", "updated", "version", "license", "author", "user"),
-    *("name", "username", "model", "generator", "annotator", "score", "scores", "label", "labels", "weight"),
-    *("weights", "confidence", "quality", "difficulty", "level", "count", "length", "len", "size", "meta"),
-    *("metadata", "info", "channel", "copyright", "licence", "website", "publisher", "provider"),
-    *("from", "by", "method", "status"),
-})  # fmt: skip
-# The same at the end of a Chinese name: 数据来源, 文章链接.
-_METADATA_ZH = (
-    *("来源", "出处", "链接", "网址", "编号", "序号", "类别", "分类", "类型", "领域", "语言", "日期", "时间", "版本"),
-    *(
-        "作者",
-        "标签",
-        "分数",
-        "得分",
-        "评分",
-        "难度",
-        "数据集",
-        "文件名",
-        "路径",
-        "版权",
-        "许可",
-        "许可证",
-        "元数据",
-        "备注",
-    ),
-)
-REASONING = frozenset({
-    *("reasoning_content", "reasoning", "thinking", "thought", "thoughts", "think", "cot", "complex_cot"),
-    *("chain_of_thought", "reasoning_trace", "思考", "思考过程", "推理", "推理过程", "思维链"),
-})  # fmt: skip
 ANSWERS = ("output", "response")  # of rows without messages
 _WORDS, _LETTERS = 4, 8  # a string with so many words, or so many letters beyond ASCII, is a text
 _NESTED = re.compile(r"(?P<list>\w+)\[\]\.(?P<key>.+)", re.DOTALL)
@@ -85,7 +49,7 @@ def find_unread(
         if name in ignore or key in ignore:
             continue
         near = find_optional(key, optional) if key == name else None
-        is_reasoning = plain_name(key) in REASONING and (key != name or any(answer in row for answer in ANSWERS))
+        is_reasoning = plain_name(key) in NAMES.reasoning and (key != name or any(answer in row for answer in ANSWERS))
         strings = [text for text in find_strings(list(_values(row, name))) if not is_blank(text)]
         if not (near or is_reasoning or names_negatives(key)):
             strings = [text for text in strings if _is_long(text)] if not is_metadata(key) else []
@@ -97,7 +61,7 @@ def find_unread(
 def is_metadata(key: str) -> bool:
     """Whether a key's name, or the last word of it, says that it describes the row."""
     plain = plain_name(_CAMEL.sub("_", key))
-    return plain in METADATA or plain.rpartition("_")[2] in METADATA or plain.endswith(_METADATA_ZH)
+    return plain in NAMES.metadata or plain.rpartition("_")[2] in NAMES.metadata or plain.endswith(NAMES.metadata_zh)
 
 
 def _values(row: Mapping[str, Any], name: str) -> Iterator[Any]:
@@ -215,11 +179,6 @@ class UnreadTexts:
         ]
 
 
-_LABELS = frozenset({
-    *("label", "labels", "relevant", "is_relevant", "relevance", "relevances", "is_positive", "is_match"),
-    *("is_duplicate", "grade", "grades", "标签", "标注", "相关性"),
-})  # fmt: skip
-_SCORES = frozenset({"score", "scores", "similarity", "similarities", "similarity_score", "分数", "得分", "相似度"})
 _OF_ONE_SIDE = re.compile(r"(?P<side>pos|neg|teacher)(?:itives?|atives?|s)?_(?:scores?|labels?|relevances?|grades?)")
 _WHAT = "holds labels or scores of its documents"
 
@@ -242,7 +201,7 @@ def _advise_number_of(row: Mapping[str, Any], name: str, shape: Shape) -> str | 
     """Return what to do about one key, None where it judges nothing or says what is read anyway."""
     value, plain = row[name], plain_name(name)
     if shape.kind == "pair" and shape.name == "sentences":
-        differs = plain in _LABELS and is_number_like(value) and read_number(value) != read_number(row["score"])
+        differs = plain in NAMES.labels and is_number_like(value) and read_number(value) != read_number(row["score"])
         return 'two numbers judge the pair, and "score" is read: keep one of them' if differs else None
     if shape.kind not in {"group", "labelled"} or shape.name in {"pointwise", "hits"}:
         return None
@@ -251,9 +210,9 @@ def _advise_number_of(row: Mapping[str, Any], name: str, shape: Shape) -> str | 
     if not is_number_like(value) or read_number(value) == 1:
         return None
     negatives = next((row[key] for key in ("neg", "rejected_response", "negative_messages") if row.get(key)), None)
-    if plain in _LABELS and negatives:
+    if plain in NAMES.labels and negatives:
         return "it says that the positive is none: leave it out, or make the row a pair, one row a text"
-    if plain in _LABELS or (plain in _SCORES and not negatives):
+    if plain in NAMES.labels or (plain in NAMES.scores and not negatives):
         return _advise_single(name, shape)
     return None
 
@@ -267,7 +226,7 @@ def _advise_single(name: str, shape: Shape) -> str:
 def _advise_list(row: Mapping[str, Any], plain: str, name: str) -> str | None:
     """Return what to do about a list with one number a document."""
     values, side = row[name], _OF_ONE_SIDE.fullmatch(plain)
-    if not values or not all(map(is_number_like, values)) or not (side or plain in _LABELS):
+    if not values or not all(map(is_number_like, values)) or not (side or plain in NAMES.labels):
         return None
     positives, negatives = (len(texts) if isinstance(texts := row.get(key), list) else 0 for key in ("pos", "neg"))
     if len(values) not in {positives, negatives, positives + negatives}:
