@@ -11,18 +11,17 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import BinaryIO, Protocol
+from dataclasses import replace
+from typing import BinaryIO
 
 from orchestrator.data.describe import describe_problem, describe_sums, describe_supervision, describe_warnings
 from orchestrator.data.gather import gather
 from orchestrator.data.ledger import Warned
 from orchestrator.data.reasons import REASONS
 from orchestrator.data.request import Outputs, Request, parse_arguments
-from orchestrator.data.rows.records import Record
 from orchestrator.data.sides import Cuts
 from orchestrator.data.verdict import Gathered, require_usable
-from orchestrator.data.writing.eval_rows import open_eval
+from orchestrator.data.writing.eval_rows import EvalWriter, RetrievalWriter, open_eval
 from orchestrator.data.writing.forms import TrainWriter
 from orchestrator.data.writing.writers import (
     CORPUS,
@@ -43,44 +42,24 @@ from orchestrator.machine.terminal import say, say_lines
 
 # In this order they get their names: what could be trained on comes last.
 OUTPUT_NAMES = (STATS, LEDGER, EVAL, CORPUS, VALIDATION, TRAIN)
-
-
-class _Writer(Protocol):
-    def add(self, record: Record) -> None: ...
-    def close(self) -> None: ...
-
-
-@dataclass(frozen=True)
-class _Writers:
-    """Where the records of each side go."""
-
-    train: TrainWriter
-    eval: _Writer | None
-    validation: TrainWriter | None
-
-    def close(self) -> None:
-        for writer in (self.train, self.eval, self.validation):
-            if writer:
-                writer.close()
+EVAL_NAMES = (STATS, LEDGER, CORPUS, EVAL)  # of a request without training files
 
 
 def prepare(request: Request, outputs: Outputs, *, on_progress: Callable[[int, int], None] | None = None) -> Gathered:
     """Write the files of OUTPUT_NAMES that the request asks for, or none of them.
 
-    There are always stats.json, ledger.json and train.jsonl; eval.jsonl where the request has an eval side, with
-    corpus.jsonl where it asks for one; validation.jsonl with a validation ratio.
-
+    There are always stats.json and ledger.json; train.jsonl where the request has training files, eval.jsonl where it
+    has an eval side, with corpus.jsonl where it asks for one; validation.jsonl with a validation ratio.
     The files of an earlier call are removed first. Raises DataError when the data must not be used, and then leaves
     only ledger.failed.json; PreflightError when the folder cannot be written.
     """
-    paths = [outputs.folder / name for name in OUTPUT_NAMES]
-    failed = outputs.folder / FAILED_LEDGER
-    refuse_input_as_output((*request.train_files, *request.eval_files), [*paths, failed])
+    names = OUTPUT_NAMES if request.train_files else EVAL_NAMES
+    paths = [outputs.folder / name for name in (*names, FAILED_LEDGER)]
+    refuse_input_as_output((*request.train_files, *request.eval_files), paths)
     try:
-        remove_files([*paths, failed])
-        if request.rules.kind == "labelled":
-            outputs.folder.mkdir(parents=True, exist_ok=True)
-            request = replace(request, spool_folder=str(outputs.folder))
+        remove_files(paths)
+        outputs.folder.mkdir(parents=True, exist_ok=True)
+        request = replace(request, spool_folder=str(outputs.folder))
         gathered = _attempt(request, outputs, None, on_progress)
         while gathered.mended_cuts is not None:  # twice at most: the eval side's, then the validation side's
             gathered = _attempt(request, outputs, gathered.mended_cuts, on_progress)
@@ -97,65 +76,60 @@ def _attempt(
     with FileSet() as files, contextlib.ExitStack() as spools:
         stats, ledger = (files.open(outputs.folder / name) for name in (STATS, LEDGER))
         writers = _open_writers(request, outputs, files, spools)
-        gathered = gather(
-            request,
-            cuts=cuts,
-            on_train=writers.train.add,
-            on_eval=writers.eval.add if writers.eval else None,
-            on_validation=writers.validation.add if writers.validation else None,
-            on_progress=on_progress,
-        )
+        sinks = {f"on_{side}": writer.add for side, writer in writers.items()}
+        gathered = gather(request, cuts=cuts, on_progress=on_progress, **sinks)
         if gathered.mended_cuts is not None:
             return gathered
+        lines = {side: writer.lines for side, writer in writers.items() if isinstance(writer, TrainWriter)}
         try:
             require_usable(gathered, outputs.max_dropped)
-            _require_rows(writers, outputs, request)
-            gathered = _warn_left_over(gathered, writers.train.lines, outputs.full_batch_rows)
+            if request.train_files:
+                _require_rows(lines, outputs, request)
+                gathered = _warn_left_over(gathered, lines["train"], outputs.full_batch_rows)
         except OrchError:
             write_json(outputs.folder / FAILED_LEDGER, gathered.ledger.to_json())
             raise
-        writers.close()
+        for writer in writers.values():
+            writer.close()
         if request.rules.kind == "labelled":
-            gathered.stats["train"]["lines"] = writers.train.lines
-            if writers.validation:
-                gathered.stats["validation"]["lines"] = writers.validation.lines
+            for side, count in lines.items():
+                gathered.stats[side]["lines"] = count
         stats.write(format_json(gathered.stats))
         ledger.write(format_json(gathered.ledger.to_json()))
         files.commit()
     return gathered
 
 
-def _open_writers(request: Request, outputs: Outputs, files: FileSet, spools: contextlib.ExitStack) -> _Writers:
-    """Open the files of every side, in the order of their names in OUTPUT_NAMES."""
+def _open_writers(
+    request: Request, outputs: Outputs, files: FileSet, spools: contextlib.ExitStack
+) -> dict[str, TrainWriter | EvalWriter | RetrievalWriter]:
+    """Open the files of every side, in the order of their names in OUTPUT_NAMES; return side → writer."""
 
     def open_spool() -> BinaryIO:
-        outputs.folder.mkdir(parents=True, exist_ok=True)
         return spools.enter_context(tempfile.TemporaryFile(dir=outputs.folder))
 
-    eval_writer: _Writer | None = None
-    validation: TrainWriter | None = None
+    writers: dict[str, TrainWriter | EvalWriter | RetrievalWriter] = {}
     if request.eval_files or request.eval_ratio is not None:
         spool = open_spool if request.corpus else None
-        eval_writer = open_eval(outputs.folder, files, seed=request.seed, spool=spool)
-    if request.validation_ratio is not None:
-        stream = files.open(outputs.folder / VALIDATION)
-        validation = TrainWriter(stream, open_spool(), outputs.form, outputs.options)
-    train = TrainWriter(files.open(outputs.folder / TRAIN), open_spool(), outputs.form, outputs.options)
-    return _Writers(train, eval_writer, validation)
+        writers["eval"] = open_eval(outputs.folder, files, seed=request.seed, spool=spool)
+    sides = [("validation", VALIDATION)] if request.validation_ratio is not None else []
+    sides += [("train", TRAIN)] if request.train_files else []
+    for side, name in sides:
+        writers[side] = TrainWriter(files.open(outputs.folder / name), open_spool(), outputs.form, outputs.options)
+    return writers
 
 
-def _require_rows(writers: _Writers, outputs: Outputs, request: Request) -> None:
+def _require_rows(lines: dict[str, int], outputs: Outputs, request: Request) -> None:
     """Raise DataError when the trainer, which drops an incomplete last batch, would have nothing to train on."""
-    lines = writers.train.lines
-    if lines < outputs.full_batch_rows:
+    if lines["train"] < outputs.full_batch_rows:
         raise DataError(
-            f"too-few-rows: {lines} training rows are left, "
+            f"too-few-rows: {lines['train']} training rows are left, "
             f"and one step of the trainer takes {outputs.full_batch_rows}",
             hint=REASONS["too-few-rows"].remedy,
         )
-    if writers.validation and writers.validation.lines < request.min_validation:
+    if lines.get("validation", request.min_validation) < request.min_validation:
         raise DataError(
-            f"too-few-validation-rows: {writers.validation.lines} validation rows are left, and the trainer takes "
+            f"too-few-validation-rows: {lines['validation']} validation rows are left, and the trainer takes "
             f"{request.min_validation} an evaluation batch; with fewer ms-swift dies of KeyError eval_loss",
             hint=REASONS["too-few-validation-rows"].remedy,
         )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from orchestrator.data.fit import Demands, Target
 from orchestrator.data.rows.checks import RowRules
@@ -53,46 +54,33 @@ class Request:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where the prepared data goes, and in which backend's form."""
+    """Where the prepared data goes, and in which backend's form; "" where nothing is trained on."""
 
     folder: Path
-    form: str
+    form: str = ""
     max_dropped: int = 0
     full_batch_rows: int = 1
     options: RowOptions = field(default_factory=RowOptions)
 
 
-def positive(text: str) -> int:
-    """Return a whole number of 1 or more."""
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
-    return number
+def _number(read: Callable[[str], Any], fits: Callable[[Any], bool], wrong: str) -> Callable[[str], Any]:
+    """Return a reader of numbers that fit; `wrong` is said of any other."""
+
+    def parse(text: str) -> Any:
+        if not fits(number := read(text)):
+            raise argparse.ArgumentTypeError(wrong.format(text))
+        return number
+
+    parse.__name__ = read.__name__  # argparse names it where the text is no number at all
+    return parse
 
 
-def not_negative(text: str) -> int:
-    """Return a whole number of 0 or more."""
-    if (number := int(text)) < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
-    return number
-
-
-def _ratio(text: str) -> float:
-    if not 0 < (number := float(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return number
-
-
-def finite(text: str) -> float:
-    """Return a number that is neither NaN nor infinite."""
-    if not math.isfinite(number := float(text)):
-        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
-    return number
-
-
-def _group_size(text: str) -> int:
-    if (number := int(text)) < 2:  # noqa: PLR2004 - one document of the highest label and one of the lowest
-        raise argparse.ArgumentTypeError(f"a group of {text} has nothing to compare")
-    return number
+_positive = _number(int, lambda number: number >= 1, "{} is not a positive whole number")
+_not_negative = _number(int, lambda number: number >= 0, "{} is negative")
+_ratio = _number(float, lambda number: 0 < number < 1, "{} is not between 0 and 1")
+_finite = _number(float, math.isfinite, "{} is not a finite number")
+# one document of the highest label and one of the lowest
+_group_size = _number(int, lambda number: number >= 2, "a group of {} has nothing to compare")  # noqa: PLR2004
 
 
 def _build_parser() -> argparse.ArgumentParser:
@@ -103,34 +91,43 @@ def _build_parser() -> argparse.ArgumentParser:
     side.add_argument("--eval", nargs="+", type=Path, default=[], metavar="FILE", help="eval rows")
     side.add_argument("--eval-ratio", type=_ratio, metavar="R", help="share of the queries to hold out")
     add("--kind", choices=KINDS, default="group", help="what the rows are (default group)")
-    add("--columns", nargs="+", default=[], metavar="NEW=OLD", help="columns to rename, in every file")
-    add("--ignore", nargs="+", default=[], metavar="KEY", help="keys whose texts are not needed")
     add("--form", choices=sorted(TRAIN_FORMS), required=True, help="whose training rows to write")
     add("--corpus", action="store_true", help="evaluate over a corpus of all eval documents")
-    add("--out", type=Path, required=True, metavar="DIR", help="folder for the prepared files")
-    add("--max-dropped", type=not_negative, default=0, metavar="N", help="bad rows that may be dropped (default 0)")
     add("--allow-overlap", action="store_true", help="keep training rows whose query is in the eval set")
-    add("--seed", type=int, default=42, help="of the splits and of the documents' order (default 42)")
-    add("--full-batch", type=positive, default=1, metavar="N", help="rows that one step takes on all processes")
-    add("--limit-train", type=positive, metavar="N", help="keep the first N training rows")
-    add("--limit-eval", type=positive, metavar="N", help="keep the first N eval rows")
+    add("--full-batch", type=_positive, default=1, metavar="N", help="rows that one step takes on all processes")
+    add("--limit-train", type=_positive, metavar="N", help="keep the first N training rows")
     add("--validation-ratio", type=_ratio, metavar="R", help="share of the training queries for the trainer's own eval")
-    add("--min-validation", type=positive, metavar="N", help="rows that the trainer takes an evaluation batch")
+    add("--min-validation", type=_positive, metavar="N", help="rows that the trainer takes an evaluation batch")
+    add_shared(parser)
     _add_lengths(parser)
     _add_loss(parser)
     _add_labels(parser)
     return parser
 
 
+def add_shared(parser: argparse.ArgumentParser) -> None:
+    """Add the options of both prepare stages: how rows are read, and where the files go."""
+    add = parser.add_argument
+    add("--columns", nargs="+", default=[], metavar="NEW=OLD", help="columns to rename, in every file")
+    add("--ignore", nargs="+", default=[], metavar="KEY", help="keys whose texts are not needed")
+    add("--min-label", type=_finite, metavar="X", help="labelled: the label that becomes 0 (default 0)")
+    add("--max-label", type=_finite, metavar="Y", help="labelled: the label that becomes 1 (default 1)")
+    add("--scores-as-labels", action=argparse.BooleanOptionalAction, help="labelled: what the scores of a row are")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder for the prepared files")
+    add("--max-dropped", type=_not_negative, default=0, metavar="N", help="bad rows that may be dropped (default 0)")
+    add("--seed", type=int, default=42, help="of the splits and of the documents' order (default 42)")
+    add("--limit-eval", type=_positive, metavar="N", help="keep the first N eval rows")
+
+
 def _add_lengths(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--tokenizer", type=Path, metavar="PATH", help="tokenizer.json, or its folder: count tokens")
-    add("--query-max-len", type=positive, metavar="N", help="FlagEmbedding: say what will be cut")
-    add("--passage-max-len", type=positive, metavar="N")
+    add("--query-max-len", type=_positive, metavar="N", help="FlagEmbedding: say what will be cut")
+    add("--passage-max-len", type=_positive, metavar="N")
     add("--query-instruction", default="", metavar="TEXT", help="FlagEmbedding: stands in front of every query")
     add("--passage-instruction", default="", metavar="TEXT", help="FlagEmbedding: stands in front of every document")
     add("--prompt", default=DEFAULT_PROMPT, metavar="TEXT", help="stands behind every pair (FlagEmbedding's default)")
-    add("--max-tokens", type=positive, metavar="N", help="the longest text, pair or conversation")
+    add("--max-tokens", type=_positive, metavar="N", help="the longest text, pair or conversation")
     add("--answer-prefix", default="", metavar="TEXT", help="swift: what the template puts before each answer")
     add("--truncation", choices=("cut", "drop", "split"), default="cut", help="what becomes of longer ones")
 
@@ -140,16 +137,13 @@ def _add_loss(parser: argparse.ArgumentParser) -> None:
     add("--instruction", metavar="TEXT", help="swift: the instruction of every training query")
     add("--loss", choices=sorted(LOSSES), help="which the data must fit")
     add("--no-in-batch-negatives", action="store_true", help="infonce takes negatives from the row only")
-    add("--hard-negatives", type=positive, metavar="N", help="negatives of a row that infonce uses")
-    add("--max-positives", type=positive, metavar="N", help="positives of a row that a step takes")
-    add("--max-negatives", type=positive, metavar="N", help="negatives for each of them")
+    add("--hard-negatives", type=_positive, metavar="N", help="negatives of a row that infonce uses")
+    add("--max-positives", type=_positive, metavar="N", help="positives of a row that a step takes")
+    add("--max-negatives", type=_positive, metavar="N", help="negatives for each of them")
 
 
 def _add_labels(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--min-label", type=finite, metavar="X", help="labelled: the label that becomes 0 (default 0)")
-    add("--max-label", type=finite, metavar="Y", help="labelled: the label that becomes 1 (default 1)")
-    add("--scores-as-labels", action=argparse.BooleanOptionalAction, help="labelled: what the scores of a row are")
     add("--target", choices=("label", "teacher"), help="labelled: what is learnt (margin_mse: teacher, others: label)")
     add("--graded", action="store_true", help="listwise_ce: the labels of a query are a distribution")
     add("--train-group-size", type=_group_size, metavar="N", help="labelled: draw N documents of a larger group")
@@ -167,10 +161,7 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[Request, Outputs]:
         parser.error("--corpus goes with --kind group or labelled")
     if given.min_validation and given.validation_ratio is None:
         parser.error("--min-validation goes with --validation-ratio")
-    try:
-        columns = parse_columns(given.columns)
-    except ValueError as error:
-        parser.error(f"--columns {error}: write NEW=OLD, each name once")
+    columns = read_columns(parser, given)
     target: Target = given.target or ("teacher" if given.form == MARGINS else "label")
     _check_labels(parser, given, target)
     request = Request(
@@ -214,6 +205,14 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[Request, Outputs]:
     )
     options = RowOptions(given.instruction, given.loss, target, given.seed)
     return request, Outputs(given.out, given.form, given.max_dropped, given.full_batch, options)
+
+
+def read_columns(parser: argparse.ArgumentParser, given: argparse.Namespace) -> dict[str, str]:
+    """Return {new: old} of --columns. Ends with code 2 where that is none."""
+    try:
+        return parse_columns(given.columns)
+    except ValueError as error:
+        parser.error(f"--columns {error}: write NEW=OLD, each name once")
 
 
 def _check_labels(parser: argparse.ArgumentParser, given: argparse.Namespace, target: str) -> None:
