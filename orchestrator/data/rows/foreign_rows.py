@@ -1,4 +1,4 @@
-"""Rows that other tools write become rows that Orch documents: ShareGPT, Alpaca, and ms-swift before version 4."""
+"""Rows that other tools write become rows that Orch documents: what `orch data convert --from NAME` does with each."""
 
 from __future__ import annotations
 
@@ -8,93 +8,142 @@ from typing import Any
 from orchestrator.data.reasons import REASONS, Fault
 from orchestrator.data.rows.near_names import NAMES, plain_name
 from orchestrator.data.rows.nearest import find_lists, find_passage
-from orchestrator.data.rows.shapes import ROLES
-from orchestrator.data.rows.texts import quote, read_number
+from orchestrator.data.rows.shapes import Row, read_history, read_messages
+from orchestrator.data.rows.texts import BadRowError, bad_row, quote, read_number
 from orchestrator.data.rows.unread import ANSWERS
 
-Row = dict[str, Any]
 _PASSAGES = {
     "pos": ("pos", "positive_passages", "positive_ctxs", "positives", "positive"),
     "neg": ("neg", "negative_passages", "hard_negative_ctxs", "negative_ctxs", "negatives", "negative"),
 }
-_CHATS = ("messages", "conversations")
-
-_SHAREGPT_ROLES = {**ROLES, **dict.fromkeys(("bing", "bard"), "assistant")}
 
 
-class UnfitRowError(Exception):
-    """A row is not of the form that was named; the text says why."""
+def _unfit(why: str) -> BadRowError:
+    return bad_row("not-convertible", why)
 
 
-def from_sharegpt(row: Row) -> Row:
-    """Return {"messages": […]} for {"conversations": [{"from", "value"}, …], "system"?}. Raises UnfitRowError.
+def _from_sharegpt(row: Row) -> Row:
+    """Return {"messages": […]} for {"conversations": [{"from", "value"}, …], "system"?}.
 
     Other keys of a turn, such as a mark that it is not to be learnt, stay on its message.
     """
     turns = _require(row, "conversations", list)
     if row.get("tools"):
-        raise UnfitRowError('the row has "tools", and tool calls cannot be converted')
-    messages = _system_message(row)
-    for place, turn in enumerate(turns):
-        name = f'"conversations"[{place}]'
-        if not isinstance(turn, dict):
-            raise UnfitRowError(f"{name} is not an object")
-        said_by, text = turn.get("from", turn.get("role")), turn.get("value", turn.get("content"))
-        role = _SHAREGPT_ROLES.get(said_by.lower().strip()) if isinstance(said_by, str) else None
-        if role is None:
-            known = ", ".join(_SHAREGPT_ROLES)
-            raise UnfitRowError(f'{name} has "from": {quote(str(said_by))}, and what can be converted is {known}')
-        if not isinstance(text, str):
-            raise UnfitRowError(f'{name} has no text in "value"')
-        messages.append({"role": role, "content": text} | _others(turn, "from", "role", "value", "content"))
-    if not messages:
-        raise UnfitRowError('"conversations" is empty')
+        raise _unfit('the row has "tools", and tool calls cannot be converted')
+    named = [turn | {"from": "gpt"} if _is_bot(turn) else turn for turn in turns]
+    said = zip(read_messages(named, "conversations").turns, turns, strict=True)
+    messages = [
+        {"role": role, "content": content} | _others(turn, "from", "role", "value", "content")
+        for (role, content), turn in said
+    ]
+    if not (messages := [*_system_message(row), *messages]):
+        raise _unfit('"conversations" is empty')
     return {"messages": messages} | _others(row, "conversations", "system", "tools")
 
 
-def from_alpaca(row: Row) -> Row:
-    """Return {"messages": […]} for {"instruction", "input"?, "output", "system"?, "history"?}. Raises UnfitRowError."""
+def _is_bot(turn: Any) -> bool:
+    return isinstance(turn, dict) and str(turn.get("from")).lower().strip() in {"bing", "bard"}
+
+
+def _from_alpaca(row: Row) -> Row:
+    """Return {"messages": […]} for {"instruction", "input"?, "output", "system"?, "history"?}."""
     asked, answered = _require(row, "instruction", str), _require(row, "output", str)
-    messages = _system_message(row)
-    history = row.get("history") or []
-    for turn in history if isinstance(history, list) else [None]:
-        if not (isinstance(turn, list) and len(turn) == 2 and all(isinstance(text, str) for text in turn)):  # noqa: PLR2004
-            raise UnfitRowError('"history" is not a list of [question, answer]')
-        messages += _exchange(*turn)
-    more = row.get("input") or ""
-    if not isinstance(more, str):
-        raise UnfitRowError('"input" is not a string')
-    messages += _exchange(f"{asked}\n{more}" if more.strip() else asked, answered)
+    more = _require({"input": row.get("input") or ""}, "input", str)
+    question = f"{asked}\n{more}" if more.strip() else asked
+    turns = [*read_history(row.get("history") or []), ("user", question), ("assistant", answered)]
+    messages = [*_system_message(row), *({"role": role, "content": content} for role, content in turns)]
     return {"messages": messages} | _others(row, "instruction", "input", "output", "system", "history")
 
 
-def from_swift3(row: Row) -> Row:
+def _from_swift3(row: Row) -> Row:
     """Return {"query", "pos", "neg"}, or {"sentence1", "sentence2", "score"} where the row has a label.
 
     Reads {"query", "response", "rejected_response"? , "label"?}, the same with the first two in "messages", and the
-    rows of ms-swift 4. Raises UnfitRowError.
+    rows of ms-swift 4.
     """
     query, system, positives = _read_swift_texts(row)
-    negatives = [
-        *_texts("rejected_response", row.get("rejected_response")),
-        *_answers("rejected_messages", row.get("rejected_messages")),
-        *_answers("negative_messages", row.get("negative_messages")),
-    ]
+    negatives = _texts(row, "rejected_response")
+    negatives += [text for key in ("rejected_messages", "negative_messages") for text in _last_messages(row, key)]
+    if row.get("history"):
+        raise _unfit('the row has a "history": it is a chat, not a pair of texts')
     rest = _others(
         row,
         *("query", "response", "rejected_response", "messages", "rejected_messages", "label", "system", "history"),
         *("positive_messages", "negative_messages"),
     )
-    if row.get("history"):
-        raise UnfitRowError('the row has a "history": it is a chat, not a pair of texts')
     if row.get("label") is None:
-        prompt = {"prompt": system} if system else {}
-        return {"query": query, "pos": positives, "neg": negatives} | prompt | rest
+        return {"query": query, "pos": positives, "neg": negatives} | ({"prompt": system} if system else {}) | rest
     if len(positives) != 1 or negatives:
-        raise UnfitRowError(f'a row with a "label" has 2 texts, and this one {1 + len(positives) + len(negatives)}')
+        raise _unfit(f'a row with a "label" has 2 texts, and this one {1 + len(positives) + len(negatives)}')
     if system:
-        raise UnfitRowError("a labelled pair cannot have a system message")
+        raise _unfit("a labelled pair cannot have a system message")
     return {"sentence1": query, "sentence2": positives[0], "score": row["label"]} | rest
+
+
+def _read_swift_texts(row: Row) -> tuple[str, str, list[str]]:
+    """Return query, system text ("" for none) and positive texts."""
+    query, system = row.get("query"), row.get("system") or ""
+    positives = [*_texts(row, "response"), *_last_messages(row, "positive_messages")]
+    for message in _messages("messages", row.get("messages")):
+        if message["role"] == "user" and query is None:
+            query = message["content"]
+        elif message["role"] == "assistant":
+            positives.append(message["content"])
+        elif message["role"] == "system" and not system:
+            system = message["content"]
+        else:
+            raise _unfit('"messages" holds more than one question')
+    if not isinstance(query, str):
+        raise _unfit('there is neither a "query" nor a user message')
+    if not positives:
+        raise _unfit('there is neither a "response" nor an answer in "messages"')
+    return query, system, positives
+
+
+def _from_lists(row: Row) -> Row:
+    """Return {"query", "hits": […]} for {"query", "documents": […], "labels": […]}."""
+    query, lists = _require(row, "query", str), find_lists(row)
+    if lists is None:
+        raise _unfit('there are no lists of one length in "documents" and "labels"')
+    documents, labels = lists
+    pairs = zip(row[documents], map(read_number, row[labels]), strict=True)
+    hits = [{"content": text, "label": label} for text, label in pairs]
+    return {"query": query, "hits": hits} | _others(row, "query", documents, labels)
+
+
+def _from_passages(row: Row) -> Row:
+    """Return {"query", "pos", "neg"} for documents that are objects, as of MIRACL and DPR."""
+    query = row.get("query", row.get("question"))
+    if not isinstance(query, str):
+        raise _unfit('there is neither a "query" nor a "question"')
+    sides = {side: [text for key in keys for text in _passages(row, key)] for side, keys in _PASSAGES.items()}
+    if not sides["pos"]:
+        raise _unfit(f"there is none of {', '.join(_PASSAGES['pos'])}")
+    return {"query": query, **sides} | _others(row, "query", "question", *_PASSAGES["pos"], *_PASSAGES["neg"])
+
+
+# By the name of a form: what makes a documented row of its rows, and the keys that a row of it need not have.
+FOREIGN_FORMS: dict[str, Callable[[Row], Row]] = {
+    "sharegpt": _from_sharegpt,
+    "alpaca": _from_alpaca,
+    "swift3": _from_swift3,
+    "lists": _from_lists,
+    "passages": _from_passages,
+}
+FOREIGN_OPTIONAL = {
+    "sharegpt": ("system",),
+    "alpaca": ("input", "system", "history"),
+    "swift3": ("rejected_response", "system"),
+}
+
+
+def convert_row(form: str, row: Row) -> Row | Fault:
+    """Return the row of a form of `FOREIGN_FORMS` as Orch reads it, keys that the form does not know kept."""
+    try:
+        return FOREIGN_FORMS[form](row)
+    except BadRowError as error:
+        message = f"this is no {form} row: {error.fault.message}"
+        return Fault("not-convertible", message, REASONS["not-convertible"].remedy)
 
 
 def keep_reasoning(row: Row) -> Row:
@@ -102,9 +151,10 @@ def keep_reasoning(row: Row) -> Row:
     answer = next((key for key in ANSWERS if isinstance(row.get(key), str)), None)
     if answer:
         row = _join_reasoning(row, answer)
-    return {
-        key: [_join_reasoning(one) for one in value] if key in _CHATS and isinstance(value, list) else value
-        for key, value in row.items()
+    return row | {
+        key: list(map(_join_reasoning, row[key]))
+        for key in ("messages", "conversations")
+        if isinstance(row.get(key), list)
     }
 
 
@@ -120,99 +170,17 @@ def _join_reasoning(message: Any, content: str | None = None) -> Any:
     if len(thoughts) != 1 or not isinstance(message.get(content), str):
         return message
     [key] = thoughts
-    rest = {name: value for name, value in message.items() if name != key}
+    rest = _others(message, key)
     if not isinstance(message[key], str) or not message[key].strip():
         return rest if message[key] in (None, "") else message
     return rest | {content: f"<think>\n{message[key].strip()}\n</think>\n\n{message[content]}"}
 
 
-def from_lists(row: Row) -> Row:
-    """Return {"query", "hits": […]} for {"query", "documents": […], "labels": […]}. Raises UnfitRowError."""
-    query, lists = _require(row, "query", str), find_lists(row)
-    if lists is None:
-        raise UnfitRowError('there are no lists of one length in "documents" and "labels"')
-    documents, labels = lists
-    pairs = zip(row[documents], map(read_number, row[labels]), strict=True)
-    hits = [{"content": text, "label": label} for text, label in pairs]
-    return {"query": query, "hits": hits} | _others(row, "query", documents, labels)
-
-
-def from_passages(row: Row) -> Row:
-    """Return {"query", "pos", "neg"} for documents that are objects, as of MIRACL and DPR. Raises UnfitRowError."""
-    query = row.get("query", row.get("question"))
-    if not isinstance(query, str):
-        raise UnfitRowError('there is neither a "query" nor a "question"')
-    sides: dict[str, list[str]] = {}
-    used = {"query", "question"}
-    for side, keys in _PASSAGES.items():
-        there = [key for key in keys if row.get(key)]
-        used.update(keys)
-        sides[side] = [text for key in there for text in _passages(key, row[key])]
-    if not sides["pos"]:
-        raise UnfitRowError(f"there is none of {', '.join(_PASSAGES['pos'])}")
-    return {"query": query, **sides} | _others(row, *used)
-
-
-def _passages(key: str, value: Any) -> list[str]:
-    """Return the texts of documents; one text or object alone is a list of one."""
-    value = [value] if isinstance(value, str | dict) else value
-    texts = [one if isinstance(one, str) else find_passage(one) for one in value] if isinstance(value, list) else [None]
-    found = [text for text in texts if text is not None]
-    if len(found) < len(texts):
-        raise UnfitRowError(f'"{key}" is not a list of objects with a "text"')
-    return found
-
-
-FOREIGN_FORMS: dict[str, Callable[[Row], Row]] = {
-    "sharegpt": from_sharegpt,
-    "alpaca": from_alpaca,
-    "swift3": from_swift3,
-    "lists": from_lists,
-    "passages": from_passages,
-}
-
-# What a row of each form need not have.
-FOREIGN_OPTIONAL = {
-    "sharegpt": ("system",),
-    "alpaca": ("input", "system", "history"),
-    "swift3": ("rejected_response", "system"),
-}
-
-
-def convert_row(form: str, row: Row) -> Row | Fault:
-    """Return the row of a form of `FOREIGN_FORMS` as Orch reads it, keys that the form does not know kept."""
-    try:
-        return FOREIGN_FORMS[form](row)
-    except UnfitRowError as error:
-        return Fault("not-convertible", f"this is no {form} row: {error}", REASONS["not-convertible"].remedy)
-
-
-def _read_swift_texts(row: Row) -> tuple[str, str, list[str]]:
-    """Return query, system text ("" for none) and positive texts."""
-    system = row.get("system") or ""
-    positives = [*_texts("response", row.get("response")), *_answers("positive_messages", row.get("positive_messages"))]
-    query = row.get("query")
-    for message in _messages("messages", row.get("messages")):
-        if message["role"] == "user" and query is None:
-            query = message["content"]
-        elif message["role"] == "assistant":
-            positives.append(message["content"])
-        elif message["role"] == "system" and not system:
-            system = message["content"]
-        else:
-            raise UnfitRowError('"messages" holds more than one question')
-    if not isinstance(query, str):
-        raise UnfitRowError('there is neither a "query" nor a user message')
-    if not positives:
-        raise UnfitRowError('there is neither a "response" nor an answer in "messages"')
-    return query, system, positives
-
-
 def _require(row: Row, key: str, kind: type) -> Any:
     if key not in row:
-        raise UnfitRowError(f'the key "{key}" is missing; the row has {", ".join(map(quote, row)) or "no keys"}')
+        raise _unfit(f'the key "{key}" is missing; the row has {", ".join(map(quote, row)) or "no keys"}')
     if not isinstance(row[key], kind):
-        raise UnfitRowError(f'"{key}" is not a {"list" if kind is list else "string"}')
+        raise _unfit(f'"{key}" is not a {"list" if kind is list else "string"}')
     return row[key]
 
 
@@ -220,23 +188,18 @@ def _others(row: Row, *used: str) -> Row:
     return {key: value for key, value in row.items() if key not in used}
 
 
-def _exchange(asked: str, answered: str) -> list[Row]:
-    return [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
-
-
 def _system_message(row: Row) -> list[Row]:
-    system = row.get("system")
-    if system is not None and not isinstance(system, str):
-        raise UnfitRowError('"system" is not a string')
-    return [{"role": "system", "content": system}] if system and system.strip() else []
+    system = _require({"system": row.get("system") or ""}, "system", str)
+    return [{"role": "system", "content": system}] if system.strip() else []
 
 
-def _texts(key: str, value: Any) -> list[str]:
+def _texts(row: Row, key: str) -> list[str]:
     """Return one text or a list of them as a list."""
+    value = row.get(key)
     texts = [] if value is None else [value] if isinstance(value, str) else value
     if not (isinstance(texts, list) and all(isinstance(text, str) for text in texts)):
-        raise UnfitRowError(f'"{key}" is neither a string nor a list of strings')
-    return texts
+        raise _unfit(f'"{key}" is neither a string nor a list of strings')
+    return list(texts)
 
 
 def _messages(key: str, value: Any) -> list[dict[str, str]]:
@@ -244,18 +207,24 @@ def _messages(key: str, value: Any) -> list[dict[str, str]]:
     for message in messages if isinstance(messages, list) else [None]:
         texts = (message.get("role"), message.get("content")) if isinstance(message, dict) else (None,)
         if not all(isinstance(text, str) for text in texts):
-            raise UnfitRowError(f'"{key}" is not a list of {{"role", "content"}}')
+            raise _unfit(f'"{key}" is not a list of {{"role", "content"}}')
     return list(messages)
 
 
-def _answers(key: str, value: Any) -> list[str]:
+def _last_messages(row: Row, key: str) -> list[str]:
     """Return the text of each document: the last message of each conversation."""
-    found = []
-    entries = value or []
+    entries = row.get(key) or []
     if not isinstance(entries, list):
-        raise UnfitRowError(f'"{key}" is not a list of messages')
-    for entry in entries:
-        conversation = _messages(key, entry if isinstance(entry, list) else [entry])
-        if conversation:
-            found.append(conversation[-1]["content"])
-    return found
+        raise _unfit(f'"{key}" is not a list of messages')
+    found = [_messages(key, entry if isinstance(entry, list) else [entry]) for entry in entries]
+    return [conversation[-1]["content"] for conversation in found if conversation]
+
+
+def _passages(row: Row, key: str) -> list[str]:
+    """Return the texts of documents under a key; one text or object alone is a list of one."""
+    value = row.get(key) or []
+    value = [value] if isinstance(value, str | dict) else value
+    texts = [one if isinstance(one, str) else find_passage(one) for one in value] if isinstance(value, list) else [None]
+    if None in texts:
+        raise _unfit(f'"{key}" is not a list of objects with a "text"')
+    return [text for text in texts if text is not None]
