@@ -27,18 +27,18 @@ from orchestrator.data.rows.texts import build_fault, quote
 from orchestrator.data.rows.unread import UnreadTexts
 from orchestrator.data.sides import (
     VALIDATION_SALT,
+    AllOrNone,
     Cuts,
     DrawRange,
     LabelSources,
     Measurements,
-    Samples,
     Side,
     Sink,
     cut_for,
     draw,
 )
 from orchestrator.data.tokens import TextCounter, TokenizerUnusableError, TokenLimit, build_rule, load_tokenizer
-from orchestrator.data.verdict import PROBLEMS_SHOWN, Gathered
+from orchestrator.data.verdict import BadRows, Gathered
 from orchestrator.errors import Problem, Where
 
 STATS_VERSION = 1
@@ -79,21 +79,19 @@ class _Pass:
         self.request = request
         self.cuts = cuts or Cuts(*map(_cut_for, (request.eval_ratio, request.validation_ratio)))
         self.has_eval = bool(request.eval_files) or self.cuts.eval is not None
-        self.draws = DrawRange()
-        self.validation_draws = DrawRange()
+        self.draws, self.validation_draws = DrawRange(), DrawRange()
         self.findings = Findings()
-        self.bad_rows: list[Problem] = []
+        self.bad = BadRows()
         kind = request.rules.kind
-        fit = LossFit(request.demands, takes_scores=request.takes_scores)
+        self.fit = fit = LossFit(request.demands, takes_scores=request.takes_scores)
         self.train = Side("train", kind, request.limit_train, sinks[0], fit)
         self.eval = Side("eval", kind, request.limit_eval, sinks[1], None)
         self.validation = Side("validation", kind, request.limit_validation, sinks[2], fit)
-        self.fit = fit
         has_batch = request.demands.loss == "infonce" and request.demands.in_batch_negatives
         self.in_batch = InBatchNegatives() if has_batch else None
         self.eval_rules = replace(request.rules, needs_scores=False)  # the teacher scores training files only
-        self.samples = Samples()
-        self.sources: list[tuple[Source, str]] = []  # those that were opened so far
+        self.samples = AllOrNone()
+        self.sources: list[Source] = []  # those that were opened so far
         self.unread = UnreadTexts()
         self.unseen_columns = set(request.rules.columns.values())
         self.label_sources = {"train": LabelSources(), "eval": LabelSources()}  # by the files, not by the split
@@ -105,8 +103,7 @@ class _Pass:
         # Where one file is split, a train text may come before its eval twin: it is looked up at the end.
         self.train_answers, self.exact_train_answers, self.train_questions = array("q"), array("q"), array("q")
         self.on_progress = on_progress
-        self.bytes_done = 0
-        self.bytes_total = 0
+        self.bytes_done = self.bytes_total = 0
         self.next_report = 0.0
 
     @property
@@ -117,16 +114,11 @@ class _Pass:
 
     def run(self) -> Gathered:
         with contextlib.ExitStack() as spools:
-            self._open_mergers(spools)
+            for side in self.sides if self.request.rules.kind == "labelled" else ():
+                if side is self.eval or self.request.merges:
+                    spool = tempfile.SpooledTemporaryFile(_SPOOL_BYTES, dir=self.request.spool_folder)  # noqa: SIM115
+                    side.merge_in(spools.enter_context(spool))
             return self._run()
-
-    def _open_mergers(self, spools: contextlib.ExitStack) -> None:
-        if self.request.rules.kind != "labelled":
-            return
-        for side in self.sides:
-            if side is self.eval or self.request.merges:
-                spool = tempfile.SpooledTemporaryFile(_SPOOL_BYTES, dir=self.request.spool_folder)  # noqa: SIM115
-                side.merge_in(spools.enter_context(spool))
 
     def _run(self) -> Gathered:
         files = (*self.request.eval_files, *self.request.train_files)
@@ -160,25 +152,29 @@ class _Pass:
     def _records(self, paths: Sequence[Path], side: Side) -> Iterator[tuple[str, Record]]:
         """Yield the good rows of a side's files that are no duplicates; count the others."""
         for path in paths:
-            shown, name = show_path(path), show_path(path.name)
+            shown = show_path(path)
             source = open_source(path, on_bytes=self._report)
-            self.sources.append((source, name))
-            numeric_text = source.ending in DELIMITERS
+            self.sources.append(source)
             for row in source.rows():
                 side.tally.rows_in += 1
-                if record := self._check(shown, name, row, side, numeric_text=numeric_text):
+                if record := self._take(shown, row, source, side):
                     yield shown, record
             side.tally.files.append(InputFile(shown, source.sha256, source.rows_in))
             if source.has_other_form:
                 form = "a JSON list" if source.holds_list else "JSON Lines"
-                message = f"{name} holds {form} although its name says otherwise; it was read as such"
+                message = f"{show_path(path.name)} holds {form} although its name says otherwise; it was read as such"
                 self.findings.warn("other-form", message, example=shown)
 
-    def _check(self, path: str, name: str, row: Row, side: Side, *, numeric_text: bool) -> Record | None:
+    def _check(self, row: Row, source: Source, side: Side) -> Accepted | Fault:
         rules = self.eval_rules if side is self.eval else self.request.rules
+        name, numeric_text = show_path(source.path.name), source.ending in DELIMITERS
+        return row.fault or check_row(row.value, source=name, line=row.line, rules=rules, numeric_text=numeric_text)
+
+    def _take(self, path: str, row: Row, source: Source, side: Side) -> Record | None:
+        """Return the record of a row, None where it is bad, says nothing new, or has nothing to learn."""
         if self.unseen_columns and isinstance(row.value, dict):
             self.unseen_columns.difference_update(row.value)
-        checked = row.fault or check_row(row.value, source=name, line=row.line, rules=rules, numeric_text=numeric_text)
+        checked = self._check(row, source, side)
         if isinstance(checked, Fault):
             self._drop_bad(side, path, row.line, checked)
             return None
@@ -192,18 +188,15 @@ class _Pass:
         if isinstance(record, Fault):
             self._drop_bad(side, path, row.line, record)
             return None
-        if record is None:
-            self.findings.drop(side.tally, path, row.line, "duplicate", _DUPLICATE[self.request.rules.kind])
+        dropped = None if record else ("duplicate", _DUPLICATE[self.request.rules.kind])
+        if record and not checked.has_distinct_documents:
+            self._warn_row(checked, record, place)
+            if isinstance(record, Chat) and not record.learns:
+                dropped = ("nothing-to-learn", "no answer of the conversation is to be learnt")
+        if dropped:
+            self.findings.drop(side.tally, path, row.line, *dropped)
             return None
-        if isinstance(record, Chat):
-            self._warn_marks(record, checked.left_out_turns, place)
-            if not record.learns:
-                message = "no answer of the conversation is to be learnt"
-                self.findings.drop(side.tally, path, row.line, "nothing-to-learn", message)
-                return None
-        self.samples.note(path, row.line, is_sample=checked.is_sample)
-        known = 0 if record is checked.record else len(checked.record.texts) - len(record.texts)
-        self._warn_repeats(checked, known, place)
+        self.samples.note(path, row.line, has=checked.is_sample)
         return record
 
     def _find_new(self, checked: Accepted, side: Side, row: Row) -> Record | Fault | None:
@@ -212,82 +205,65 @@ class _Pass:
         if isinstance(record, LabelledGroup):
             new = side.labels.take(record)
             return (side.sides.take(new) or new) if isinstance(new, LabelledGroup) else new
-        is_plain = checked.has_distinct_documents or isinstance(record, ScoredPair)
         spot = None
-        if is_plain and row.offset is not None:
+        if row.offset is not None and (checked.has_distinct_documents or isinstance(record, ScoredPair)):
             spot = (len(self.sources) << _OFFSET_BITS) + row.offset  # never 0: sources count from 1
         return side.earlier.take(record, spot, partial(self._reread, side))
 
     def _reread(self, side: Side, spot: int) -> Record | None:
         """Return the record of an earlier row, None where its file has changed meanwhile."""
-        source, name = self.sources[(spot >> _OFFSET_BITS) - 1]
+        source = self.sources[(spot >> _OFFSET_BITS) - 1]
         row = source.reread(spot & _OFFSETS)
-        rules = self.eval_rules if side is self.eval else self.request.rules
-        checked = check_row(row.value, source=name, line=0, rules=rules) if row else None
+        checked = self._check(row, source, side) if row else None
         return checked.record if isinstance(checked, Accepted) else None
 
     def _drop_bad(self, side: Side, path: str, line: int, fault: Fault) -> None:
         self.findings.drop(side.tally, path, line, fault.code, fault.message)
-        if len(self.bad_rows) < PROBLEMS_SHOWN:
-            self.bad_rows.append(problem_of(fault.code, fault.message, hint=fault.hint, where=Where(path, line)))
+        self.bad.add(fault, path, line)
 
-    def _warn_repeats(self, checked: Accepted, known: int, place: str) -> None:
-        for code, what, count in (
-            ("duplicate-positive", "positives", checked.repeated_positives),
-            ("duplicate-negative", "negatives", checked.repeated_negatives),
-        ):
+    def _warn_row(self, checked: Accepted, record: Record, place: str) -> None:
+        """Warn of what a row says twice, and of what of it is not learnt."""
+        known = 0 if record is checked.record else len(checked.record.texts) - len(record.texts)
+        masked = sum(message.learnt is False for message in record.messages) if isinstance(record, Chat) else 0
+        counts = {
+            "duplicate-positive": checked.repeated_positives,
+            "duplicate-negative": checked.repeated_negatives,
+            "duplicate-document": checked.repeated_documents + known,
+            "answers-not-learnt": checked.left_out_turns // 2 + masked,  # user and assistant in turn
+            "turns-left-out": checked.left_out_turns,
+        }
+        for code, count in counts.items():
             if count:
-                message = f"{what} that stand twice in their row: {{n}}; each is used once"
-                self.findings.warn(code, message, count=count, example=place)
-        if repeated := checked.repeated_documents + known:
-            message = "documents that their query has already: {n}; each is used once"
-            self.findings.warn("duplicate-document", message, count=repeated, example=place)
-
-    def _warn_marks(self, chat: Chat, left_out: int, place: str) -> None:
-        behind = left_out // 2  # user and assistant in turn
-        if masked := behind + sum(message.learnt is False for message in chat.messages):
-            message = "answers that are marked as not to be learnt: {n}; the trainer leaves them out of its loss"
-            self.findings.warn("answers-not-learnt", message, count=masked, example=place)
-        if left_out:
-            message = "turns behind the last answer that is learnt: {n}; they are left out"
-            self.findings.warn("turns-left-out", message, count=left_out, example=place)
+                self.findings.warn(code, _ROW_WARNINGS[code], count=count, example=place)
 
     def _take_eval(self, path: str, record: Record) -> None:
         self.eval_queries.add(_loose_digest(record.split_text))
+        self.exact_eval_queries.add(_query_digest(record.split_text))
         if isinstance(record, Chat):
             self.eval_questions.add(hash(loose_key(record.split_text)))
-        self.exact_eval_queries.add(_query_digest(record.split_text))
         self._offer(self.eval, path, record)
 
-    def _merge(self, side: Side) -> None:
-        """Offer the groups of a side whose rows are merged, now that all of them are read."""
-        for path, group, rows in side.merger.groups() if side.merger else ():
-            side.tally.merged = (side.tally.merged or 0) + rows - 1
-            self._offer_whole(side, path, group)
-
     def _take_train(self, path: str, record: Record) -> None:
-        if self.cuts.eval is not None:
-            place = draw(record.split_text, self.request.seed)
-            self.draws.add(place)
-            if place < self.cuts.eval:
-                self.train.tally.moved_to_eval += 1
-                self.eval.tally.rows_in += 1
-                self._take_eval(path, record)
-                return
-        elif self.request.eval_files and self._is_leak(path, record):
+        if self.request.eval_files and self._is_leak(path, record):
             return
-        if self.cuts.validation is not None:
-            place = draw(record.split_text, self.request.seed, salt=VALIDATION_SALT)
-            self.validation_draws.add(place)
-            if place < self.cuts.validation:
-                self.train.tally.moved_to_validation += 1
-                self.validation.tally.rows_in += 1
-                self._offer(self.validation, path, record)
+        for cut, draws, salt, side in (
+            (self.cuts.eval, self.draws, "", self.eval),
+            (self.cuts.validation, self.validation_draws, VALIDATION_SALT, self.validation),
+        ):
+            if cut is None:
+                continue
+            place = draw(record.split_text, self.request.seed, salt=salt)
+            draws.add(place)
+            if place < cut:
+                self.train.tally.moved[side.tally.side] += 1
+                side.tally.rows_in += 1
+                (self._take_eval if side is self.eval else partial(self._offer, side))(path, record)
                 return
         self._offer(self.train, path, record)
 
     def _is_leak(self, path: str, record: Record) -> bool:
         """Whether a training row must be dropped, for its query is in the eval set; warn in any case."""
+        is_chat = isinstance(record, Chat)
         questions = [record.split_text, *(record.earlier_questions if isinstance(record, Chat) else ())]
         found = [text for text in questions if _loose_digest(text) in self.eval_queries]
         if not found:
@@ -295,21 +271,28 @@ class _Pass:
         exact = any(_query_digest(text) in self.exact_eval_queries for text in found)
         self.loose_leaks += not exact
         message = "training rows with a query of the eval set: {n}"
-        if isinstance(record, Chat):
+        if is_chat:
             message = "training conversations with an answer that the eval set asks for, after the same turns: {n}"
         if self.loose_leaks:
             message += f", {self.loose_leaks} of them {NORMALISED}"
-        example = f"{path}:{record.line}"
-        if self.request.allow_overlap:
-            message += "; kept, as allowed: the result will look better than it is"
-            self.findings.warn("query-also-in-eval", message, example=example)
-            return False
-        message += "; dropped, for with them the result would look better than it is"
-        self.findings.warn("query-also-in-eval", message, example=example)
-        what = "what an answer answers" if isinstance(record, Chat) else "the query"
-        detail = f"{what} is in the eval set ({'exact' if exact else NORMALISED})"
-        self.findings.drop(self.train.tally, path, record.line, "query-also-in-eval", detail)
-        return True
+        keeps = self.request.allow_overlap
+        what = (
+            "kept, as allowed: the result will look better than it is"
+            if keeps
+            else "dropped, for with them the result would look better than it is"
+        )
+        self.findings.warn("query-also-in-eval", f"{message}; {what}", example=f"{path}:{record.line}")
+        if not keeps:
+            asked = "what an answer answers" if is_chat else "the query"
+            detail = f"{asked} is in the eval set ({'exact' if exact else NORMALISED})"
+            self.findings.drop(self.train.tally, path, record.line, "query-also-in-eval", detail)
+        return not keeps
+
+    def _merge(self, side: Side) -> None:
+        """Offer the groups of a side whose rows are merged, now that all of them are read."""
+        for path, group, rows in side.merger.groups() if side.merger else ():
+            side.tally.merged = (side.tally.merged or 0) + rows - 1
+            self._offer_whole(side, path, group)
 
     def _offer(self, side: Side, path: str, record: Record) -> None:
         """Keep a record, now or when all rows of its query are there."""
@@ -391,7 +374,7 @@ class _Pass:
         refusals += self._find_unclear_scores()
         refusals += self.fit.problems()
         refusals += self.in_batch.finish(self.findings) if self.in_batch else []
-        refusals += self.samples.finish(self.findings)
+        refusals += self._find_samples()
         self._warn_shared()
         stats: dict[str, Any] = {"version": STATS_VERSION, "kind": self.request.rules.kind}
         for side in self.sides:
@@ -403,7 +386,7 @@ class _Pass:
             self.findings.warnings(),
         )
         refusals += self._find_empty_side(ledger)
-        return Gathered(ledger, stats, tuple(refusals), tuple(self.bad_rows), self._mend_cuts())
+        return Gathered(ledger, stats, tuple(refusals), tuple(self.bad.problems), self._mend_cuts())
 
     def _find_unseen_columns(self) -> list[Problem]:
         """Return that columns which are to be renamed are in no row at all."""
@@ -412,6 +395,16 @@ class _Pass:
         names = ", ".join(quote(name) for name in sorted(self.unseen_columns))
         hint = "correct data.columns (--map NEW=OLD)"
         return [problem_of("unknown-column", f"no row has {names}", hint=hint)]
+
+    def _find_samples(self) -> list[Problem]:
+        """Return that rows of `orch data sample` stand among real ones; warn when every row is one."""
+        real, sample = self.samples.without, self.samples.with_it
+        if sample and not real:
+            self.findings.warn("samples-only", "every row was written by orch data sample; nothing real is measured")
+        if not (sample and real):
+            return []
+        message = f"this row was written by orch data sample, and {real[0]}:{real[1]} was not"
+        return [problem_of("samples-mixed-in", message, where=Where(*sample))]
 
     def _find_unclear_scores(self) -> list[Problem]:
         """Return that scores may be labels, unless somebody has said what they are, or the training learns them."""
@@ -473,6 +466,13 @@ class _Pass:
 _KEEP_OVERLAP = (
     "give other rows to measure on, or eval_ratio; data.overlap: keep (--allow-overlap) trains on what is measured"
 )
+_ROW_WARNINGS = {
+    "duplicate-positive": "positives that stand twice in their row: {n}; each is used once",
+    "duplicate-negative": "negatives that stand twice in their row: {n}; each is used once",
+    "duplicate-document": "documents that their query has already: {n}; each is used once",
+    "answers-not-learnt": "answers that are marked as not to be learnt: {n}; the trainer leaves them out of its loss",
+    "turns-left-out": "turns behind the last answer that is learnt: {n}; they are left out",
+}
 _DUPLICATE = {
     "group": "an earlier row has the same query, positives and negatives",
     "pair": "an earlier row has the same texts and score",

@@ -109,8 +109,7 @@ class SideTally:
         self.files: list[InputFile] = []
         self.rows_in = 0
         self.kept = 0
-        self.moved_to_eval = 0
-        self.moved_to_validation = 0
+        self.moved: Counter[str] = Counter()  # by the side that they were moved to
         self.merged: int | None = None
         self.dropped: Counter[str] = Counter()
 
@@ -121,9 +120,9 @@ class SideTally:
             tuple(self.files),
             self.rows_in,
             self.kept,
-            self.moved_to_eval,
+            self.moved["eval"],
             dropped,
-            self.moved_to_validation,
+            self.moved["validation"],
             self.merged,
         )
 

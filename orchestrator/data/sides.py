@@ -79,7 +79,7 @@ Sink = Callable[[Record], None]
 Measurements = Iterable[tuple[str, Record, Measured | None]]
 
 
-class _Some:
+class AllOrNone:
     """Which rows of a side have something that all or none must have: the first row with it, the first without."""
 
     def __init__(self) -> None:
@@ -87,12 +87,14 @@ class _Some:
         self.without: tuple[str, int] | None = None
 
     def note(self, path: str, line: int, *, has: bool) -> None:
+        """Look at one row."""
         if has:
             self.with_it = self.with_it or (path, line)
         else:
             self.without = self.without or (path, line)
 
     def problem(self, code: str, what: str) -> list[Problem]:
+        """Return that some rows have it and some do not."""
         if not (self.with_it and self.without):
             return []
         path, line = self.without
@@ -140,27 +142,6 @@ class LabelSources:
         return [problem_of("scores-or-labels", message, hint=_ASK, where=Where(path, line))]
 
 
-class Samples:
-    """Rows of `orch data sample` among the others: all or none."""
-
-    def __init__(self) -> None:
-        self._some = _Some()
-
-    def note(self, path: str, line: int, *, is_sample: bool) -> None:
-        """Look at one row."""
-        self._some.note(path, line, has=is_sample)
-
-    def finish(self, findings: Findings) -> list[Problem]:
-        """Return the problem of a mixture; warn when every row is a sample."""
-        real, sample = self._some.without, self._some.with_it
-        if sample and not real:
-            findings.warn("samples-only", "every row was written by orch data sample; nothing real is measured")
-        if not (sample and real):
-            return []
-        message = f"this row was written by orch data sample, and {real[0]}:{real[1]} was not"
-        return [problem_of("samples-mixed-in", message, where=Where(*sample))]
-
-
 class Side:
     """One side of the data; `fit` is there where the trainer reads it."""
 
@@ -172,8 +153,8 @@ class Side:
         self.sides = KnownSides()
         self.earlier = EarlierRows()
         self.merger: Merger | None = None
-        self.prompts = _Some()
-        self.scores = _Some()
+        self.prompts = AllOrNone()
+        self.scores = AllOrNone()
         self.statistics = SideStatistics(kind)
         self._kind = kind
         self._limit = limit
