@@ -75,7 +75,7 @@ def _number(read: Callable[[str], Any], fits: Callable[[Any], bool], wrong: str)
     return parse
 
 
-_positive = _number(int, lambda number: number >= 1, "{} is not a positive whole number")
+positive = _number(int, lambda number: number >= 1, "{} is not a positive whole number")
 _not_negative = _number(int, lambda number: number >= 0, "{} is negative")
 _ratio = _number(float, lambda number: 0 < number < 1, "{} is not between 0 and 1")
 _finite = _number(float, math.isfinite, "{} is not a finite number")
@@ -94,10 +94,10 @@ def _build_parser() -> argparse.ArgumentParser:
     add("--form", choices=sorted(TRAIN_FORMS), required=True, help="whose training rows to write")
     add("--corpus", action="store_true", help="evaluate over a corpus of all eval documents")
     add("--allow-overlap", action="store_true", help="keep training rows whose query is in the eval set")
-    add("--full-batch", type=_positive, default=1, metavar="N", help="rows that one step takes on all processes")
-    add("--limit-train", type=_positive, metavar="N", help="keep the first N training rows")
+    add("--full-batch", type=positive, default=1, metavar="N", help="rows that one step takes on all processes")
+    add("--limit-train", type=positive, metavar="N", help="keep the first N training rows")
     add("--validation-ratio", type=_ratio, metavar="R", help="share of the training queries for the trainer's own eval")
-    add("--min-validation", type=_positive, metavar="N", help="rows that the trainer takes an evaluation batch")
+    add("--min-validation", type=positive, metavar="N", help="rows that the trainer takes an evaluation batch")
     add_shared(parser)
     _add_lengths(parser)
     _add_loss(parser)
@@ -116,18 +116,18 @@ def add_shared(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, required=True, metavar="DIR", help="folder for the prepared files")
     add("--max-dropped", type=_not_negative, default=0, metavar="N", help="bad rows that may be dropped (default 0)")
     add("--seed", type=int, default=42, help="of the splits and of the documents' order (default 42)")
-    add("--limit-eval", type=_positive, metavar="N", help="keep the first N eval rows")
+    add("--limit-eval", type=positive, metavar="N", help="keep the first N eval rows")
 
 
 def _add_lengths(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--tokenizer", type=Path, metavar="PATH", help="tokenizer.json, or its folder: count tokens")
-    add("--query-max-len", type=_positive, metavar="N", help="FlagEmbedding: say what will be cut")
-    add("--passage-max-len", type=_positive, metavar="N")
+    add("--query-max-len", type=positive, metavar="N", help="FlagEmbedding: say what will be cut")
+    add("--passage-max-len", type=positive, metavar="N")
     add("--query-instruction", default="", metavar="TEXT", help="FlagEmbedding: stands in front of every query")
     add("--passage-instruction", default="", metavar="TEXT", help="FlagEmbedding: stands in front of every document")
     add("--prompt", default=DEFAULT_PROMPT, metavar="TEXT", help="stands behind every pair (FlagEmbedding's default)")
-    add("--max-tokens", type=_positive, metavar="N", help="the longest text, pair or conversation")
+    add("--max-tokens", type=positive, metavar="N", help="the longest text, pair or conversation")
     add("--answer-prefix", default="", metavar="TEXT", help="swift: what the template puts before each answer")
     add("--truncation", choices=("cut", "drop", "split"), default="cut", help="what becomes of longer ones")
 
@@ -137,9 +137,9 @@ def _add_loss(parser: argparse.ArgumentParser) -> None:
     add("--instruction", metavar="TEXT", help="swift: the instruction of every training query")
     add("--loss", choices=sorted(LOSSES), help="which the data must fit")
     add("--no-in-batch-negatives", action="store_true", help="infonce takes negatives from the row only")
-    add("--hard-negatives", type=_positive, metavar="N", help="negatives of a row that infonce uses")
-    add("--max-positives", type=_positive, metavar="N", help="positives of a row that a step takes")
-    add("--max-negatives", type=_positive, metavar="N", help="negatives for each of them")
+    add("--hard-negatives", type=positive, metavar="N", help="negatives of a row that infonce uses")
+    add("--max-positives", type=positive, metavar="N", help="positives of a row that a step takes")
+    add("--max-negatives", type=positive, metavar="N", help="negatives for each of them")
 
 
 def _add_labels(parser: argparse.ArgumentParser) -> None:
