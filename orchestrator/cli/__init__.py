@@ -6,12 +6,14 @@ import errno
 import importlib
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 
 import click
 
 from orchestrator import __version__
 from orchestrator.cli import streams
-from orchestrator.errors import InterruptedRunError, OrchError
+from orchestrator.errors import InterruptedRunError, OrchError, PreflightError, Where
 from orchestrator.run.interrupts import raise_on_stop_signals
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -77,32 +79,34 @@ def main(argv: list[str] | None = None) -> None:
         raise_on_stop_signals()
     try:
         code = orch.main(arguments, prog_name="orch", standalone_mode=False)
-    except OrchError as error:
-        from orchestrator.cli.output import print_error
-
-        code = error.exit_code
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  (the boundary: what is left is a bug)
+        code, show = _explain(error, as_json="--json" in arguments)
         with streams.may_be_gone():
-            print_error(error, as_json="--json" in arguments)
-    except click.ClickException as error:
-        code = error.exit_code
-        with streams.may_be_gone():
-            _show(error)
-    except (click.Abort, KeyboardInterrupt):
-        code = InterruptedRunError.exit_code
-        with streams.may_be_gone():
-            from orchestrator.cli.output import INTERRUPTED
-            from orchestrator.machine.language import current_language
-            from orchestrator.machine.terminal import say
-
-            say(INTERRUPTED.say(current_language()), err=True)
-    except Exception as error:  # noqa: BLE001  (the boundary: what is left is a bug)
-        gone = isinstance(error, OSError) and streams.is_gone(error)
-        with streams.may_be_gone():
-            if isinstance(error, OSError) and (error.filename or error.errno in _FULL):
-                code = _report_refusal(error, as_json="--json" in arguments)
-            else:
-                code = streams.GONE_CODE if gone else _report_bug(error)
+            show()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _explain(error: BaseException, *, as_json: bool) -> tuple[int, Callable[[], None]]:
+    """Return the exit code of a failure, and what prints it."""
+    from orchestrator.cli.output import INTERRUPTED, print_error
+    from orchestrator.machine.language import current_language
+    from orchestrator.machine.terminal import say
+
+    if isinstance(error, OSError) and (error.filename or error.errno in _FULL):
+        # A write that fails does not say to which file: it may be standard output, which then takes no JSON either.
+        where = Where(str(error.filename)) if error.filename else None
+        as_json = as_json and where is not None
+        hint = "check the path, its permissions and the free space"
+        error = PreflightError(f"{error.strerror}", hint=hint, where=where)
+    if isinstance(error, OrchError):
+        return error.exit_code, partial(print_error, error, as_json=as_json)
+    if isinstance(error, click.ClickException):
+        return error.exit_code, partial(_show, error)
+    if isinstance(error, click.Abort | KeyboardInterrupt):
+        return InterruptedRunError.exit_code, lambda: say(INTERRUPTED.say(current_language()), err=True)
+    if isinstance(error, OSError) and streams.is_gone(error):
+        return streams.GONE_CODE, lambda: None
+    return OrchError.exit_code, partial(_report_bug, error)
 
 
 def _show(error: click.ClickException) -> None:
@@ -116,20 +120,7 @@ def _show(error: click.ClickException) -> None:
     say(said.getvalue(), err=True, nl=False)
 
 
-def _report_refusal(error: OSError, *, as_json: bool) -> int:
-    """Say what the operating system refuses, in the words of an error of Orch's."""
-    from orchestrator.cli.output import print_error
-    from orchestrator.errors import PreflightError, Where
-
-    hint = "check the path, its permissions and the free space"
-    # A write that fails does not say to which file: it may be standard output, which then takes no JSON either.
-    where = Where(str(error.filename)) if error.filename else None
-    refusal = PreflightError(f"{error.strerror}", hint=hint, where=where)
-    print_error(refusal, as_json=as_json and where is not None)
-    return refusal.exit_code
-
-
-def _report_bug(error: Exception) -> int:
+def _report_bug(error: BaseException) -> None:
     import tempfile
     import traceback
 
@@ -137,6 +128,5 @@ def _report_bug(error: Exception) -> int:
 
     descriptor, path = tempfile.mkstemp(prefix="orch-bug-", suffix=".txt")
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        stream.write(clean(f"orch {__version__}, Python {sys.version}\n{traceback.format_exc()}"))
+        stream.write(clean(f"orch {__version__}, Python {sys.version}\n{''.join(traceback.format_exception(error))}"))
     say(f"a bug in Orch: {type(error).__name__}: {error}\n    the traceback is kept in {path}", err=True)
-    return OrchError.exit_code

@@ -167,7 +167,7 @@ def _finish_rerun(plan: Plan, second: RunDir, *, quiet: bool) -> Result:
         *(f"  {'=' if item.same else '≠'} {item.what:<{width}}  {item.words}" for item in result.findings),
         f"  first   {result.first}\n  second  {result.second}",
     ]
-    return Result(result.to_json(), lines, 0 if result.is_reproduced else GateMissedError.exit_code)
+    return Result(asdict(result), lines, 0 if result.reproduced else GateMissedError.exit_code)
 
 
 def _verdict_lines(run: RunDir, report: dict[str, Any]) -> Iterator[str]:

@@ -76,32 +76,18 @@ class Finding:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """The result of running a run once more.
+    """The result of running a run once more, as reproduction.json has it.
 
     `outcome` is identical (every finding is), no measurable difference (the paired comparison of the tuned models sees
-    none on any metric), or different.
+    none on any metric), or different; all but the last are `reproduced`.
     """
 
+    version: int
     first: str
     second: str
-    findings: tuple[Finding, ...]
     outcome: str
-
-    @property
-    def is_reproduced(self) -> bool:
-        """Whether the result is the same, to the bit or as far as the evaluation set can tell."""
-        return self.outcome != DIFFERENT
-
-    def to_json(self) -> dict[str, Any]:
-        """Return {"version", "first", "second", "outcome", "reproduced", "findings": [{"what", "same", "words"}]}."""
-        return {
-            "version": REPRODUCTION_VERSION,
-            "first": self.first,
-            "second": self.second,
-            "outcome": self.outcome,
-            "reproduced": self.is_reproduced,
-            "findings": [asdict(finding) for finding in self.findings],
-        }
+    reproduced: bool
+    findings: tuple[Finding, ...]
 
 
 def begin_rerun(first: RunDir, plan: Plan, folder: Path | None, runs: Path, *, may_run: bool = True) -> Rerun:
@@ -140,7 +126,7 @@ def finish_rerun(second: RunDir) -> Reproduction:
         first, differences = RunDir(Path(repeated["run"])), repeated["differences"]
     with understood(first.metrics_json):
         result = compare_reproduction(first, second, load_plan(second))
-    write_json(second.reproduction_json, {**result.to_json(), "differences": differences})
+    write_json(second.reproduction_json, {**asdict(result), "differences": differences})
     return result
 
 
@@ -218,7 +204,8 @@ def compare_reproduction(first: RunDir, second: RunDir, plan: Plan) -> Reproduct
         outcome = IDENTICAL
     else:
         outcome = WITHIN_NOISE if measured and all_alike else DIFFERENT
-    return Reproduction(str(first.root), str(second.root), findings, outcome)
+    reproduced = outcome != DIFFERENT
+    return Reproduction(REPRODUCTION_VERSION, str(first.root), str(second.root), outcome, reproduced, findings)
 
 
 def _compare_files(first: RunDir, second: RunDir, plan: Plan) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from orchestrator.backends.render import render_command
 from orchestrator.backends.scorers import NEW_HEAD, VECTORS, WORDS
 from orchestrator.checks.model_loading import ALLOW_PICKLE, NamedModel, Permissions, find_loadable, require_loadable
 from orchestrator.errors import OrchError, PreflightError, RunFolderError, StageFailedError
-from orchestrator.machine.json_files import load_json
+from orchestrator.machine.json_files import load_json, load_object
 from orchestrator.machine.model_folders import find_nothing_to_merge, name_nearest
 from orchestrator.machine.places import WORKERS
 from orchestrator.machine.rundir import RunDir
@@ -30,7 +30,6 @@ from orchestrator.serving.worker import Words, run_worker
 
 _LINKS = ("best", "last")  # ms-swift makes both where it has a validation set, else only last-checkpoint
 # the arguments of `workers merge` and of `swift export`
-_NO_ADAPTER = "name a folder that holds a LoRA adapter"
 _ADAPTER, _OUT = ("--adapters", "--adapter"), ("--out", "--output_dir")
 
 
@@ -51,8 +50,8 @@ def find_checkpoint(run: RunDir, plan: Plan, wanted: str | None) -> Checkpoint:
     if train is None:
         raise RunFolderError(f"{run.root.name} trains nothing", hint="name another run")
     output = run.stage(train.name).output
-    numbers = list_checkpoints(output)
-    there = ", ".join(map(str, numbers)) or "none yet"
+    whole = [path for path in list_checkpoint_folders(output) if find_defect(path) is None]
+    there = ", ".join(map(str, sorted(int(path.name.removeprefix("checkpoint-")) for path in whole))) or "none yet"
     name = wanted or _find_planned(plan)
     if name in _LINKS and load_result(run.stage(train.name)) is None:
         hint = f"finish it: orch resume {run.root}\nor name one of its checkpoints with --checkpoint N: {there}"
@@ -69,12 +68,6 @@ def find_checkpoint(run: RunDir, plan: Plan, wanted: str | None) -> Checkpoint:
     if folder != output and (defect := find_defect(folder)):
         raise RunFolderError(f"{folder.name} of {run.root.name} is not whole: {defect}", hint=f"there are: {there}")
     return Checkpoint("last" if folder == output else folder.name, folder)
-
-
-def list_checkpoints(output: Path) -> list[int]:
-    """Return the numbers of the checkpoints that were written to their end."""
-    whole = [path for path in list_checkpoint_folders(output) if find_defect(path) is None]
-    return sorted(int(path.name.removeprefix("checkpoint-")) for path in whole)
 
 
 def _find_planned(plan: Plan) -> str:
@@ -167,34 +160,27 @@ def find_worker(run: RunDir, plan: Plan) -> tuple[str, str, dict[str, str]]:
     return python, workers, dict(stage.command.env)
 
 
-@dataclass(frozen=True)
-class Base:
-    """An adapter's base model, a folder or a hub id, and what it is wanted for (`scorers.find_use`)."""
+def require_base(adapter: Path, base: str | None) -> tuple[str, str]:
+    """Return an adapter's base model, a folder or a hub id, and what it is wanted for (`scorers.find_use`).
 
-    location: str
-    use: str
-
-
-def require_base(adapter: Path, base: str | None) -> Base:
-    """Return the base model of an adapter: `base`, else the one that its adapter_config.json names.
+    It is `base`, else the one that its adapter_config.json names.
 
     Raises RunFolderError for an adapter that cannot be read, PreflightError when there is no such base, or when it is a
     folder that is not on this machine.
     """
     path = adapter / "adapter_config.json"
     try:
-        config = load_json(path, constants=True)
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunFolderError(f"{path} cannot be read: {error}", hint=_NO_ADAPTER) from None
-    if not isinstance(config, dict):
-        raise RunFolderError(f"{path} cannot be read: it is no JSON object", hint=_NO_ADAPTER)
+        config = load_object(path, constants=True)
+    except (OSError, ValueError) as error:
+        hint = "name a folder that holds a LoRA adapter"
+        raise RunFolderError(f"{path} cannot be read: {error}", hint=hint) from None
     found = base or config.get("base_model_name_or_path")
     if not found or not isinstance(found, str):
         raise PreflightError(f"{path} names no base model", hint="name it with --base")
     if Path(found).is_absolute() and not (Path(found) / "config.json").is_file():
         hint = "copy it there, or name it with --base"
         raise PreflightError(f"the base model of {adapter} is not on this machine: {found}", hint=hint)
-    return Base(found, _find_use(adapter, config, Path(found)))
+    return found, _find_use(adapter, config, Path(found))
 
 
 def _find_use(adapter: Path, config: dict[str, Any], base: Path) -> str:
@@ -344,10 +330,10 @@ def _require_fresh(out: Path) -> None:
 
 def _require_mergeable(adapter: Path, base: str | None, python: str, permissions: Permissions, *, trust: bool) -> None:
     """Raise OrchError for an adapter that is not whole, or whose base model cannot be loaded in `python`."""
-    found = require_base(adapter, base)
+    location, use = require_base(adapter, base)
     require_whole_adapter(adapter)
-    model = find_loadable(found.location, trust_remote_code=trust)
-    require_loadable([NamedModel(model, python, permissions.env, permissions, found.use)])
+    model = find_loadable(location, trust_remote_code=trust)
+    require_loadable([NamedModel(model, python, permissions.env, permissions, use)])
 
 
 def _run(command: Command) -> str:

@@ -128,7 +128,7 @@ def copy_of(run, name, change=None):
 def test_the_same_bytes_are_identical(measured):
     result = compare_reproduction(measured, copy_of(measured, "two"), load_plan(measured))
     assert result.outcome == IDENTICAL
-    assert result.is_reproduced
+    assert result.reproduced
     assert {finding.what for finding in result.findings} >= {
         "training rows", "evaluation rows", "packaged weights", "scores of the tuned model", "training losses", "nDCG@10",
     }  # fmt: skip
@@ -144,7 +144,7 @@ def test_other_weights_with_the_same_measures_are_no_measurable_difference(measu
 
     result = compare_reproduction(measured, copy_of(measured, "two", change), load_plan(measured))
     assert result.outcome == WITHIN_NOISE
-    assert result.is_reproduced
+    assert result.reproduced
     words = {finding.what: finding.words for finding in result.findings if not finding.same}
     assert words["packaged weights"] == "other bytes"
     assert "at most 0.25 (step" in words["training losses"]
@@ -162,7 +162,7 @@ def test_a_tuned_model_that_is_measurably_worse_is_another_result(measured):
 
     result = compare_reproduction(measured, copy_of(measured, "two", change), load_plan(measured))
     assert result.outcome == DIFFERENT
-    assert not result.is_reproduced
+    assert not result.reproduced
     assert any(finding.what == "nDCG@10" and finding.words.endswith("worse") for finding in result.findings)
 
 
