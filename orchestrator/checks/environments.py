@@ -7,7 +7,6 @@ environment is a venv with a marker file that says whether it is whole; one buil
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import importlib.metadata
 import json
 import os
@@ -22,7 +21,7 @@ from typing import Literal
 
 from orchestrator.backends.protocol import Backend
 from orchestrator.errors import PreflightError
-from orchestrator.machine.files import write_json
+from orchestrator.machine.files import try_lock, write_json
 from orchestrator.machine.json_files import load_json
 from orchestrator.machine.packages import normalise, parse_release
 from orchestrator.machine.places import PACKAGE, find_beside, find_home, find_python
@@ -213,12 +212,10 @@ def hold_folder(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise PreflightError(
-                f"another `orch env create` works in {folder}", hint=f"wait for it, or {_OTHER_FOLDER}"
-            ) from None
+        with _writing(folder):
+            if not try_lock(descriptor):
+                message = f"another `orch env create` works in {folder}"
+                raise PreflightError(message, hint=f"wait for it, or {_OTHER_FOLDER}")
         yield
     finally:
         os.close(descriptor)

@@ -6,8 +6,6 @@ seal travels with a copy of the folder, and all machines that share the user's h
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import hmac
 import os
@@ -19,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import RunFolderError, Where
-from orchestrator.machine.files import open_fresh, write_json, write_text
+from orchestrator.machine.files import open_fresh, try_lock, write_json, write_text
 from orchestrator.machine.hardware import Hardware
 from orchestrator.machine.json_files import load_object, read_text
 from orchestrator.machine.places import find_orch_config
@@ -90,12 +88,10 @@ def _claimed(run: RunDir) -> Iterator[None]:
         raise fresh
     descriptor = os.open(run.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+        with suppress(OSError):  # a file system without locks
+            if not try_lock(descriptor):
                 message = f"{run.root} is being written by another orch"
-                raise RunFolderError(message, hint="name a fresh folder: two runs never share one") from None
+                raise RunFolderError(message, hint="name a fresh folder: two runs never share one")
         # whoever had it before has filled it, and taken the file away that we have locked
         if any(path != run.lock for path in run.root.iterdir()):
             raise fresh

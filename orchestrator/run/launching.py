@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shlex
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from orchestrator.errors import StageFailedError
-from orchestrator.machine.files import write_text
+from orchestrator.machine.files import try_lock, write_text
 from orchestrator.machine.process import Child, Launch, Processes
 from orchestrator.machine.rundir import RunDir, StageDir
 from orchestrator.machine.secrets import rename_hub_token
@@ -56,8 +55,7 @@ def _remove_unheld(path: Path) -> bool:
     with suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(descriptor).st_size == 0:
+            if try_lock(descriptor) and os.fstat(descriptor).st_size == 0:
                 path.unlink()
                 return True
         finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from orchestrator.errors import RunFolderError
 from orchestrator.machine import process
-from orchestrator.machine.files import PART_PATTERN, read_regular, write_json
+from orchestrator.machine.files import PART_PATTERN, read_regular, try_lock, write_json
 from orchestrator.machine.json_files import DamagedJsonError, Record, build_record, load_object
 from orchestrator.machine.process import Child, Processes
 from orchestrator.machine.rundir import RunDir, StageDir
@@ -179,10 +178,9 @@ def held_lock(run_dir: RunDir) -> Iterator[None]:
     descriptor = _open(run_dir)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not try_lock(descriptor):
+                raise _busy(run_dir, load_holder(run_dir))
         except OSError as error:
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                raise _busy(run_dir, load_holder(run_dir)) from error
             raise RunFolderError(
                 f"cannot lock {run_dir.lock}: {error.strerror}", hint="put the runs on a file system with file locks"
             ) from error
@@ -254,12 +252,11 @@ def _is_locked(run_dir: RunDir) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return not try_lock(descriptor, shared=True)
     except OSError:
         return True
     finally:
         os.close(descriptor)
-    return False
 
 
 def load_holder(run_dir: RunDir) -> Holder | None:
