@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +14,11 @@ from typing import Any
 from orchestrator.backends.arguments import Argument, coerce, load_arguments, parse_argument
 from orchestrator.backends.arguments.argv import Finding, check_argv, describe_unknown
 from orchestrator.backends.arguments.snapshots import (
-    DECIDING,
-    SNAPSHOT_OF,
     describe_versions,
+    find_modules,
     find_set,
     is_exact,
+    read_snapshot,
     version_sets,
 )
 from orchestrator.backends.protocol import Job
@@ -29,6 +29,7 @@ from orchestrator.recipe.plan import Note, Plan, Stage
 
 _READ_TIMEOUT_S = 300.0  # the imports alone take a minute on a slow disk
 _CROSS_ENCODER = "train_cross_encoder"
+_TRAINER = "sentence_transformers"  # module and snapshot of what its config holds
 
 
 @dataclass(frozen=True)
@@ -41,27 +42,32 @@ class Accepted:
 
 def check_arguments(job: Job, plan: Plan) -> Iterator[Problem]:
     """Yield every argument of a native command that the installed backend refuses, misreads or lacks."""
+    backend = job.backend
+    modules = find_modules((*backend.snapshots, *backend.command_snapshots))
     for stage in plan.stages:
-        if (found := find_command(stage)) is not None:
+        if (found := find_command(stage, modules)) is not None:
             module, words = found
-            if (accepted := _ask_backend(job, module)) is not None:
+            if (accepted := _ask_backend(job, module, modules[module])) is not None:
                 resumed = (stage.resume.flag, "checkpoint") if stage.resume else ()  # appended when it is continued
                 for finding in check_argv((*words, *resumed), accepted.arguments):
-                    yield _explain(finding, stage, plan, SNAPSHOT_OF[module], accepted)
+                    yield _explain(finding, stage, plan, modules[module], accepted)
         config = _find_trainer_config(stage, plan)
-        if config is not None and (accepted := _ask_backend(job, "sentence_transformers")) is not None:
+        if (
+            config is not None
+            and (accepted := _ask_backend(job, "sentence_transformers", "sentence_transformers")) is not None
+        ):
             for finding in _check_values(config, accepted.arguments):
                 yield _explain(finding, stage, plan, "sentence_transformers", accepted)
 
 
-def find_command(stage: Stage) -> tuple[str, tuple[str, ...]] | None:
-    """Return the native module that a stage runs and the words behind it; None for Orch's own commands.
+def find_command(stage: Stage, modules: Collection[str]) -> tuple[str, tuple[str, ...]] | None:
+    """Return which of the native `modules` a stage runs and the words behind it; None for Orch's own commands.
 
     It stands behind `-m`, after torchrun's own, or behind the `--` of the worker that gives it a fresh folder.
     """
     argv = stage.command.argv
     for place, word in enumerate(argv[:-1]):
-        if word in {"-m", "--"} and argv[place + 1] in SNAPSHOT_OF:
+        if word in {"-m", "--"} and argv[place + 1] in modules:
             return argv[place + 1], argv[place + 2 :]
     return None
 
@@ -85,13 +91,12 @@ def _check_values(given: Mapping[str, Any], known: Mapping[str, Argument]) -> It
             yield Finding(name, problem.message, problem.hint)
 
 
-def _ask_backend(job: Job, module: str) -> Accepted | None:
+def _ask_backend(job: Job, module: str, name: str) -> Accepted | None:
     """Return what the installed backend accepts: by its snapshot, by the cache, or as it says itself.
 
     None where it is not installed, which is for another check to say.
     """
-    name = SNAPSHOT_OF[module]
-    if any(package not in job.versions for package in DECIDING[name]):
+    if any(package not in job.versions for package in read_snapshot(name)["deciding"]):
         return None
     nearest = find_set(name, job.versions)
     if is_exact(name, nearest, job.versions):

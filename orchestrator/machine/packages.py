@@ -81,12 +81,12 @@ def spell(name: str) -> str:
 _ML_PACKAGES = {spell(name): name for name in (*DISTRIBUTIONS, *OPTIONAL)}
 
 
-def find_versions(python: str, *, may_run: bool = True) -> dict[str, str]:
-    """Return the versions of Python and of the ML packages that `python` has; empty when it cannot be told.
+def find_versions(python: str, *, may_run: bool = True, also: tuple[str, ...] = ()) -> dict[str, str]:
+    """Return the versions of Python, of the ML packages and of those in `also`; empty when it cannot be told.
 
     They are read from its folders. Where those do not tell, the interpreter is asked, unless `may_run` forbids it.
     """
-    names = {"python": "python"} | _ML_PACKAGES
+    names = {"python": "python"} | _ML_PACKAGES | {spell(name): name for name in also}
     return {names[name]: version for name, version in _find_all(python, may_run).items() if name in names}
 
 

@@ -53,7 +53,7 @@ def build_job(
         run_dir=run_dir,
         model=_find_model(recipe.model, loaded, "model"),
         hardware=hardware,
-        versions=find_versions(backend_python, may_run=may_run),
+        versions=find_versions(backend_python, may_run=may_run, also=backend.distributions),
         backend_python=backend_python,
         orch_python=sys.executable,
         workers=str(WORKERS),

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.backends import arguments
-from orchestrator.backends.arguments.snapshots import DECIDING, SNAPSHOT_OF
+from orchestrator.backends.arguments.snapshots import find_modules, read_snapshot
 from orchestrator.machine.process import run
 
 FOLDER = Path(arguments.__file__).parent
 WORKERS = FOLDER.parents[1] / "workers"
-NAMES = {**SNAPSHOT_OF, "swift_models": "swift_models"}
+SNAPSHOT_OF = find_modules(
+    path.stem for path in sorted(FOLDER.glob("*.json"))
+)  # a new one begins as its first two lines
 
 
 def read_set(source: str) -> list[dict[str, Any]]:
@@ -25,7 +27,7 @@ def read_set(source: str) -> list[dict[str, Any]]:
     if source.endswith(".jsonl"):
         return [json.loads(line) for line in Path(source).read_text(encoding="utf-8").splitlines()]
     found = []
-    for module in NAMES:
+    for module in SNAPSHOT_OF:
         done = run((source, str(WORKERS), "arguments", "--module", module), 600)
         if done.exit_code == 0:
             found.append(json.loads(done.stdout))
@@ -38,13 +40,19 @@ def merge_sets(name: str, described: list[dict[str, Any]]) -> dict[str, Any]:
     """Return one snapshot: every distinct item once, with the numbers of the sets that have it."""
     kept: dict[tuple[str, ...], dict[str, Any]] = {}
     for one in described:  # sets that differ in nothing which decides are one
-        kept.setdefault(tuple(one["versions"].get(package, "") for package in DECIDING[name]), one)
+        kept.setdefault(tuple(one["versions"].get(package, "") for package in read_snapshot(name)["deciding"]), one)
     items: dict[str, dict[str, Any]] = {}
     for number, one in enumerate(kept.values()):
         for item in one.get("arguments", one.get("models", [])):
             items.setdefault(json.dumps(item), {**item, "sets": []})["sets"].append(number)
     ordered = sorted(items.values(), key=lambda item: (item.get("name", item.get("model_type")), item["sets"]))
-    return {"module": described[0]["module"], "sets": [one["versions"] for one in kept.values()], "items": ordered}
+    deciding = read_snapshot(name)["deciding"]
+    return {
+        "module": described[0]["module"],
+        "deciding": deciding,
+        "sets": [one["versions"] for one in kept.values()],
+        "items": ordered,
+    }
 
 
 def format_snapshot(snapshot: dict[str, Any]) -> str:
@@ -53,12 +61,12 @@ def format_snapshot(snapshot: dict[str, Any]) -> str:
     def lines(key: str) -> str:
         return ",\n".join(json.dumps(one, ensure_ascii=False) for one in snapshot[key])
 
-    return f'{{"module": {json.dumps(snapshot["module"])},\n"sets": [\n{lines("sets")}\n],\n"items": [\n{lines("items")}\n]}}\n'
+    return f'{{"module": {json.dumps(snapshot["module"])},\n"deciding": {json.dumps(snapshot["deciding"])},\n"sets": [\n{lines("sets")}\n],\n"items": [\n{lines("items")}\n]}}\n'
 
 
 def main(sources: list[str]) -> None:
     sets = [read_set(source) for source in sources]
-    for module, name in NAMES.items():
+    for module, name in SNAPSHOT_OF.items():
         described = [one for found in sets for one in found if one["module"] == module]
         text = format_snapshot(merge_sets(name, described))
         (FOLDER / f"{name}.json").write_text(text, encoding="utf-8")

@@ -9,17 +9,17 @@ import pytest
 from orchestrator.backends import BACKENDS
 from orchestrator.backends.aliases import name_loss, translate, translate_swift
 from orchestrator.backends.arguments import Argument, load_arguments
-from orchestrator.backends.arguments.snapshots import DECIDING, SNAPSHOT_OF, find_set, items_of, version_sets
+from orchestrator.backends.arguments.snapshots import find_set, items_of, read_snapshot, version_sets
 from orchestrator.backends.swift_models import find_swift_model
 from orchestrator.checks.arguments import check_arguments, find_command
 from orchestrator.errors import Problem
 from orchestrator.plan.pipeline import build_plan
-from tests.backends.take_snapshots import FOLDER
+from tests.backends.take_snapshots import FOLDER, SNAPSHOT_OF
 from tests.shipped import MODELS, NAMES, build_shipped_job
 
 SETS = {
     " ".join(f"{package}-{versions[package]}" for package in ("ms-swift", "FlagEmbedding", "transformers") if package in versions): versions
-    for name in DECIDING
+    for name in SNAPSHOT_OF.values()
     for versions in (one.versions for one in version_sets(name))
 }  # fmt: skip
 # What the older versions cannot do: the recipe's key that is refused.
@@ -40,8 +40,8 @@ def backend_of(job):
 
 def test_the_supported_versions_are_all_there():
     found = {
-        name: {one.versions[package] for one in version_sets(name) for package in DECIDING[name][:1]}
-        for name in DECIDING
+        name: {one.versions[package] for one in version_sets(name) for package in read_snapshot(name)["deciding"][:1]}
+        for name in SNAPSHOT_OF.values()
     }
     assert found["swift"] == found["swift_export"] == found["swift_models"] == {"3.6.4", "3.12.6", "4.6.0"}
     assert found["flagembedding.decoder_only"] == found["flagembedding.encoder_only"] == {"1.3.5", "1.4.2"}
@@ -69,7 +69,7 @@ def test_every_recipe_is_rendered_as_each_supported_version_takes_it(versions, n
         return
     plan = build_plan(job)
     assert list(check_arguments(job, plan)) == []
-    assert find_command(plan.stage("train")) or job.recipe.backend == "sentence-transformers"
+    assert find_command(plan.stage("train"), SNAPSHOT_OF) or job.recipe.backend == "sentence-transformers"
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_every_recipe_is_rendered_as_each_supported_version_takes_it(versions, n
 )
 def test_the_nearest_snapshot_stands_for_what_is_installed(name, versions, expected):
     found = find_set(name, versions).versions
-    assert tuple(found[package] for package in DECIDING[name]) == expected
+    assert tuple(found[package] for package in read_snapshot(name)["deciding"]) == expected
 
 
 def test_versions_decide_which_arguments_are_known():
@@ -105,12 +105,12 @@ def test_versions_decide_which_arguments_are_known():
 
 def test_a_snapshot_holds_no_secret_and_no_path_of_the_machine_that_took_it():
     files = sorted(FOLDER.glob("*.json"))
-    assert [path.stem for path in files] == sorted({*SNAPSHOT_OF.values(), "swift_models"})
+    assert [path.stem for path in files] == sorted(SNAPSHOT_OF.values())
     texts = [path.read_text(encoding="utf-8") for path in files]
     assert sum(map(len, texts)) < 600_000
     for text in texts:
         assert not [word for word in ("/work", "/home", "/tmp", "/root", "site-packages") if word in text]
-    for name in {*SNAPSHOT_OF.values()}:
+    for name in sorted({*SNAPSHOT_OF.values()} - {"swift_models"}):
         for one in version_sets(name):
             arguments = load_arguments(name, one.versions)
             assert [arguments[key].default for key in ("token", "hub_token") if key in arguments] != []

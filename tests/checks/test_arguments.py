@@ -16,6 +16,7 @@ from orchestrator.checks.arguments import check_arguments, find_command
 from orchestrator.plan.pipeline import build_plan
 from orchestrator.workers.__main__ import WORKERS as NAMED
 from orchestrator.workers.__main__ import load_worker
+from tests.backends.take_snapshots import SNAPSHOT_OF
 from tests.jobs import TESTED
 from tests.shipped import NAMES, build_shipped_job
 
@@ -231,7 +232,7 @@ def test_orch_s_own_stages_have_command_lines_that_their_own_parsers_take(monkey
                 if "/orch/orchestrator/workers" in argv:
                     place = argv.index("/orch/orchestrator/workers")
                     module, words = f"orchestrator.workers.{argv[place + 1]}", argv[place + 2 :]
-                elif find_command(stage) is None:
+                elif find_command(stage, SNAPSHOT_OF) is None:
                     place = argv.index("-m")
                     module, words = argv[place + 1], argv[place + 2 :]
                 else:

@@ -4,16 +4,17 @@ import json
 
 import pytest
 
-from orchestrator.backends.arguments.snapshots import SNAPSHOT_OF, items_of, version_sets
+from orchestrator.backends.arguments.snapshots import items_of, version_sets
 from orchestrator.workers.arguments import main, read_module
 from orchestrator.workers.failure import WorkerError
+from tests.backends.take_snapshots import SNAPSHOT_OF
 
 
 def by_name(items):
     return {item.get("name", item.get("model_type")): item for item in items}
 
 
-@pytest.mark.parametrize(("module", "name"), [*SNAPSHOT_OF.items(), ("swift_models", "swift_models")])
+@pytest.mark.parametrize(("module", "name"), SNAPSHOT_OF.items())
 def test_the_saved_arguments_are_those_of_the_installed_version(module, name, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "a secret")
     live = read_module(module)

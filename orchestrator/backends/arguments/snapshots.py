@@ -3,33 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from orchestrator.machine.packages import parse_release
-
-_TRAINERS = ("FlagEmbedding", "transformers")
-_SWIFT = ("ms-swift", "transformers")
-# Each snapshot, and the packages whose versions decide it: the one that reads the command line comes first.
-DECIDING = {
-    "flagembedding.decoder_only": _TRAINERS,
-    "flagembedding.encoder_only": _TRAINERS,
-    "sentence_transformers": ("sentence-transformers", "transformers"),
-    "swift": _SWIFT,
-    "swift_export": _SWIFT,
-    "swift_models": ("ms-swift",),
-}
-# The modules that are run as a stage, and the snapshot of what each accepts.
-SNAPSHOT_OF = {
-    "FlagEmbedding.finetune.reranker.decoder_only.base": "flagembedding.decoder_only",
-    "FlagEmbedding.finetune.reranker.encoder_only.base": "flagembedding.encoder_only",
-    "sentence_transformers": "sentence_transformers",
-    "swift.cli.sft": "swift",
-    "swift.cli.export": "swift_export",
-}
 
 
 @dataclass(frozen=True)
@@ -42,12 +22,18 @@ class VersionSet:
 
 @cache
 def read_snapshot(name: str) -> dict[str, Any]:
-    """Return the file of a snapshot: `module`, `sets`, and `items`, each with the numbers of the sets that have it.
+    """Return a snapshot beside this module, or by its own path: `module`, `deciding`, `sets` and `items`.
 
-    An argument whose type, default or choices differ stands there once for each form.
+    `deciding` are the packages whose versions decide it: the one that reads the command line comes first. Each item has
+    the numbers of the sets that have it; an argument whose type, default or choices differ stands there once a form.
     """
     raw: dict[str, Any] = json.loads((Path(__file__).parent / f"{name}.json").read_text(encoding="utf-8"))
     return raw
+
+
+def find_modules(names: Iterable[str]) -> dict[str, str]:
+    """Return the modules that are run as a stage, each with the snapshot of what it accepts."""
+    return {read_snapshot(name)["module"]: name for name in names}
 
 
 def version_sets(name: str) -> tuple[VersionSet, ...]:
@@ -57,12 +43,12 @@ def version_sets(name: str) -> tuple[VersionSet, ...]:
 
 def is_exact(name: str, found: VersionSet, versions: Mapping[str, str]) -> bool:
     """Tell whether the snapshot was taken from these very versions, as far as they decide it."""
-    return all(found.versions[package] == versions.get(package) for package in DECIDING[name])
+    return all(found.versions[package] == versions.get(package) for package in read_snapshot(name)["deciding"])
 
 
 def is_near(name: str, found: VersionSet, versions: Mapping[str, str]) -> bool:
     """Tell whether the snapshot was taken from the same minor versions: they differ in no argument."""
-    near = [package for package in DECIDING[name] if package in versions]
+    near = [package for package in read_snapshot(name)["deciding"] if package in versions]
     return bool(near) and all(_three(found.versions[one])[:2] == _three(versions[one])[:2] for one in near)
 
 
@@ -72,7 +58,7 @@ def find_set(name: str, versions: Mapping[str, str] | None) -> VersionSet:
     The package that reads the command line comes first, by its minor version; the others decide among equals.
     """
     sets = version_sets(name)
-    own, *others = DECIDING[name]
+    own, *others = read_snapshot(name)["deciding"]
     if versions is None or own not in versions:
         return sets[0]
 
@@ -93,7 +79,9 @@ def items_of(name: str, index: int) -> list[dict[str, Any]]:
 
 def describe_versions(name: str, versions: Mapping[str, str]) -> str:
     """Return the versions that decide a snapshot as text, such as `ms-swift 4.6.0 with transformers 5.19.0`."""
-    return " with ".join(f"{package} {versions[package]}" for package in DECIDING[name] if package in versions)
+    return " with ".join(
+        f"{package} {versions[package]}" for package in read_snapshot(name)["deciding"] if package in versions
+    )
 
 
 def _three(version: str) -> tuple[int, int, int]:
