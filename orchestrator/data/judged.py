@@ -52,6 +52,7 @@ OWN_KEYS: dict[Form, tuple[str, ...]] = {
 QUERY_KEYS = ("prompt", SAMPLE_KEY)  # what they say is said of a query, in every form
 _MARKS: dict[Form, tuple[str, ...]] = {"pointwise": ("content",), "hits": ("hits",), "ranking": ("pos", "neg")}
 _NEEDS: dict[Form, str] = {"pointwise": "content", "hits": "hits", "ranking": "pos"}
+_LIKELIEST_FIRST: tuple[Form, ...] = ("ranking", "hits", "pointwise")
 _NULLABLE = {"prompt", *(key for keys in OWN_KEYS.values() for key in keys)}
 _ABSENT: tuple[Any, ...] = (None, "", [])
 _SWIFT_KEYS = ({"messages", "positive_messages"}, {"query", "response"})
@@ -267,15 +268,17 @@ def require_row(value: Any, columns: Mapping[str, str]) -> Row:
 def require_judged(row: Row, path: Path, line: int) -> Judged:
     """Return what a row, its keys in canonical names, says: texts that can be scored and searched for.
 
+    Of a row with the keys of two forms one is read, and the texts of the other are for `find_unread_keys` to find.
     Raises BadRowError where there are none, and DataError for the rows of ms-swift, which have no place for scores.
     """
-    form = find_form(row) if "query" in row else None
+    there = [form for form in _LIKELIEST_FIRST if _NEEDS[form] in row and "query" in row]
+    form = next((form for form in there if row[_NEEDS[form]] not in _ABSENT), there[0] if there else None)
     if form is None:
         if any(keys <= row.keys() for keys in _SWIFT_KEYS):
             message = "this is a row of ms-swift, which has no place for teacher scores and mined negatives"
             hint = "orch data convert FILE --from swift3 -o NEW.jsonl makes {query, pos, neg} of it"
             raise refuse("other-kind", message, path, line=line, hint=hint)
-        labelled = [shape for shape in reversed(SHAPES) if shape.kind == "labelled"]  # ranking rows are the likeliest
+        labelled = [shape for shape in reversed(SHAPES) if shape.kind == "labelled"]  # the likeliest first, too
         raise BadRowError(explain_unknown(row, "labelled", labelled))
     found = read_judged(row, form)
     if form == "ranking" and not any(hit["label"] for hit in found.hits):

@@ -77,6 +77,10 @@ def test_null_in_a_known_key_is_an_absent_key():
     assert reshape(row, to="pointwise") == [POINT | {"lang": None}]
 
 
+def test_a_list_that_is_empty_makes_no_second_form_of_a_row():
+    assert reshape(POINT | {"pos": [], "hits": []}, to="pointwise") == [POINT]
+
+
 # Labels that are grades
 
 

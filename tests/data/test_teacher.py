@@ -58,6 +58,14 @@ def test_rows_keep_their_keys_and_order_and_get_scores_in_full_precision(tmp_pat
     assert point == POINT | {"score": third}
 
 
+def test_a_ranking_row_may_have_a_content_that_is_ignored(tmp_path, files, row):
+    path = files.lines("train.jsonl", row(1, content="a summary of what the row is about"))
+    _, rows = teach(tmp_path, path, ignore=("content",))
+    assert len(rows[0]["neg_scores"]) == 2
+    with pytest.raises(DataError, match="text-not-read"):
+        write_pairs(Rows((path,)), tmp_path / "pairs")
+
+
 def test_each_document_gets_its_own_score(tmp_path, files):
     path = files.lines("train.jsonl", {"query": "q", "pos": ["1", "22"], "neg": ["333"]})
     _, rows = teach(tmp_path, path)
