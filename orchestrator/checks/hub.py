@@ -68,16 +68,18 @@ def find_hub_problems(
         return [Problem(f"HF_ENDPOINT is no web address: {endpoint}", "it begins with https://")]
     try:
         with open_address(_request(url), _HUB_TIMEOUT_S) as answer:
-            config = _parse_config(answer.read(_MAX_CONFIG_BYTES))
+            config = json.loads(answer.read(_MAX_CONFIG_BYTES))
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return []  # such as a page in front of the hub
     except urllib.error.HTTPError as error:
         return [_explain_refusal(hub_id, endpoint, error.code, otherwise)]
     except _UNREACHABLE as error:
         reason = getattr(error, "reason", error)
         return [Problem(f"{hub_id} is not on this machine, and {endpoint} cannot be reached: {reason}", otherwise)]
-    if config is None:
+    if not isinstance(config, dict):
         return []
-    problems = check(config)
-    if allow is not None and _has_only_pickles(url.removesuffix("config.json")):
+    problems, whole = check(config), f"{url.removesuffix('config.json')}model.safetensors"
+    if allow is not None and _is_absent(whole) and _is_absent(f"{whole}.index.json"):
         message = f"{hub_id} has no safetensors on the hub: loading a pickle runs code that it brings along"
         problems = [*problems, Problem(message, f"take a model with safetensors, or {allow}")]
     return problems
@@ -89,18 +91,13 @@ def _explain_refusal(location: str, endpoint: str, code: int, otherwise: str) ->
         way = "ask for access on its page, then set HF_TOKEN in your environment or run: hf auth login"
         return Problem(f"{location} is gated or private, or there is none of that name ({code} from {endpoint})", way)
     if code in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_TIMEOUT} or code >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return Problem(
-            f"{endpoint} does not give {location} at the moment ({code})", f"try again later; or {otherwise}"
-        )
+        message = f"{endpoint} does not give {location} at the moment ({code})"
+        return Problem(message, f"try again later; or {otherwise}")
     return Problem(f"{location} is not on the hub ({code} from {endpoint})", "check the model's name")
 
 
-def _has_only_pickles(folder: str) -> bool:
-    """Tell whether a hub says that it has no safetensors of a model; any other answer is no verdict."""
-    return all(_is_absent(f"{folder}{name}") for name in ("model.safetensors", "model.safetensors.index.json"))
-
-
 def _is_absent(url: str) -> bool:
+    """Tell whether a hub says that it has no such file; any other answer is no verdict."""
     request = _request(url)
     request.method = "HEAD"
     try:
@@ -117,12 +114,3 @@ def _request(url: str) -> urllib.request.Request:
     if token := find_token():
         request.add_unredirected_header("Authorization", f"Bearer {token}")  # a redirect may lead to another host
     return request
-
-
-def _parse_config(text: bytes) -> dict[str, Any] | None:
-    """Return a config.json; None for anything else, such as a page in front of the hub."""
-    try:
-        config = json.loads(text)
-    except ValueError:
-        return None
-    return config if isinstance(config, dict) else None

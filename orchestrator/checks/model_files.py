@@ -59,7 +59,8 @@ def find_oddities(model: BaseModel) -> Iterator[Problem]:
         message = f"{folder / 'tokenizer.json'}: {beyond!r} was added beyond the {table[0]} rows of the model"
         yield Problem(message, "a text that holds it ends the run with an index error: keep it out of the data")
     asked, there = find_layer_count(config), count_layers(shapes)
-    if asked is not None and there > asked and not _has_more_by_design(config):
+    # layers that predict further tokens are there for serving, and never trained
+    if asked is not None and there > asked and not config.get("num_nextn_predict_layers"):
         message = f"{folder}: config.json says {asked} layers, and the files hold {there}: the others are not used"
         yield Problem(message, "that is right for a model that was cut on purpose")
 
@@ -176,11 +177,6 @@ def _find_dense_problems(module: Path) -> Iterator[Problem]:
                       "from one and the same model")  # fmt: skip
 
 
-def _has_more_by_design(config: dict[str, Any]) -> bool:
-    """Tell whether the extra layers predict further tokens: they are there for serving, and never trained."""
-    return bool(config.get("num_nextn_predict_layers"))
-
-
 @dataclass(frozen=True)
 class Tokens:
     """What a tokenizer.json says of its tokens: the highest id plus one, None where it has no list; those added."""
@@ -193,13 +189,13 @@ def find_tokenizer_problems(folder: Path, *, rows: int | None) -> Iterator[Probl
     """Yield what is missing or damaged; `rows` are those of the model's token embeddings, where they are known."""
     there = [name for name in (*_VOCABULARIES, *_PAIRED) if (folder / name).is_file()]
     there += sorted(path.name for path in folder.glob("*.tiktoken"))
-    if not there and not _brings_tokenizer_code(folder):
+    # a tokenizer that is a Python class of the folder knows its own files
+    if not there and not (find_object(folder / "tokenizer_config.json", constants=True) or {}).get("auto_map"):
         message = f"{folder} has no tokenizer: no tokenizer.json, vocab.txt, vocab.json or sentencepiece model"
         yield Problem(message, "copy the tokenizer's files from the model that it was made from")
-    lonely = [name for name in _PAIRED if name in there]
-    if len(lonely) == 1 and there == lonely:
-        absent = next(name for name in _PAIRED if name not in lonely)
-        yield Problem(f"{folder / absent} is not there, and {lonely[0]} is no tokenizer without it", "copy it too")
+    if len(there) == 1 and there[0] in _PAIRED:
+        absent = _PAIRED[1 - _PAIRED.index(there[0])]
+        yield Problem(f"{folder / absent} is not there, and {there[0]} is no tokenizer without it", "copy it too")
     for name in there:
         if name != "tokenizer.json" and is_lfs_pointer(folder / name):
             yield describe_damage(folder / name, "")
@@ -246,8 +242,3 @@ def _count_vocabulary(vocabulary: Any) -> int | None:
     if not isinstance(vocabulary, dict):
         return None
     return max((number for number in vocabulary.values() if isinstance(number, int)), default=-1) + 1
-
-
-def _brings_tokenizer_code(folder: Path) -> bool:
-    """Tell whether the tokenizer is a Python class of the folder, which knows its own files."""
-    return bool((find_object(folder / "tokenizer_config.json", constants=True) or {}).get("auto_map"))

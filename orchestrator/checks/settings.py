@@ -57,6 +57,7 @@ _OFFSET_FAMILIES = frozenset(
 _RELATIVE_FAMILIES = frozenset({"t5", "mt5", "umt5", "longt5", "funnel"})
 _PLAIN_ROPE = frozenset({None, "default"})
 _MATRIX_DIMENSIONS = 2
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 _HEADS = ("lm_head", "score", "v_head")  # tied to the embeddings or new, so that no file needs to hold them
 _PREFIXES = ("", "model.", "base_model.", "transformer.")  # what a model's class puts before the names of its files
 
@@ -74,11 +75,16 @@ def is_on(values: Mapping[str, str], name: str, *, default: bool = False) -> boo
 def check_conflicts(job: Job, plan: Plan) -> Iterator[Problem]:
     """Yield what does not go together: attention and GPUs, kernels and packages, processes and devices."""
     values = read_train_values(plan)
-    if not job.smoke:
-        yield from _check_attention(job, values)
-        yield from _check_tf32(job, values)
-        yield from _check_liger(job, values)
-        yield from _check_processes(job)
+    if job.smoke:
+        return
+    yield from _check_attention(job, values)
+    if is_on(values, "tf32") and (job.hardware.kind == "cpu" or not job.hardware.bf16):
+        message = f"train.tf32 needs a GPU of the Ampere generation or newer, and the job is for {job.hardware}"
+        yield Problem(message, "remove it: transformers would end with an error")
+    if is_on(values, "use_liger_kernel") and "liger-kernel" not in job.versions:
+        hint = f"{job.backend_python} -m pip install liger-kernel, or remove it"
+        yield Problem("train.use_liger_kernel asks for liger-kernel, which is not installed", hint)
+    yield from _check_processes(job)
 
 
 def advise_precision(job: Job, plan: Plan) -> Iterator[Problem]:
@@ -103,18 +109,6 @@ def _check_attention(job: Job, values: dict[str, str]) -> Iterator[Problem]:
             "or remove it: PyTorch's own attention (sdpa) is used without it"
         )
         yield Problem(f"train.{argument} asks for flash-attn, which is not installed", hint)
-
-
-def _check_tf32(job: Job, values: dict[str, str]) -> Iterator[Problem]:
-    if is_on(values, "tf32") and (job.hardware.kind == "cpu" or not job.hardware.bf16):
-        message = f"train.tf32 needs a GPU of the Ampere generation or newer, and the job is for {job.hardware}"
-        yield Problem(message, "remove it: transformers would end with an error")
-
-
-def _check_liger(job: Job, values: dict[str, str]) -> Iterator[Problem]:
-    if is_on(values, "use_liger_kernel") and "liger-kernel" not in job.versions:
-        hint = f"{job.backend_python} -m pip install liger-kernel, or remove it"
-        yield Problem("train.use_liger_kernel asks for liger-kernel, which is not installed", hint)
 
 
 def _check_processes(job: Job) -> Iterator[Problem]:
@@ -226,22 +220,20 @@ def check_target_modules(job: Job, plan: Plan) -> Iterator[Problem]:
     values = read_train_values(plan)
     if job.smoke or job.model.folder is None or "target_modules" not in values:
         return
-    config = load_config(job.model.folder)
-    if "quantization_config" in config or _has_fused_experts(config):
-        return  # the names in the files are not those of the loaded model
-    shapes = read_weights(job.model.folder).shapes
-    if not shapes:
+    config, shapes = load_config(job.model.folder), read_weights(job.model.folder).shapes
+    # transformers joins the matrices of experts, and quantised ones have other names, than those in the files
+    if not shapes or "quantization_config" in config or any(config.get(name) for name in _EXPERTS):
         return
     matrices, modules = list_modules(shapes)
+    named = [("modules_to_save", modules)]
     if "target_regex" in values:
         yield from _check_regex(values["target_regex"], matrices)
     else:
-        for name in values["target_modules"].split():
+        named.insert(0, ("target_modules", matrices))
+    for argument, allowed in named:
+        for name in values.get(argument, "").split():
             if name not in job.backend.layer_kinds:
-                yield from _check_name("target_modules", name, matrices, modules)
-    for name in values.get("modules_to_save", "").split():
-        if name not in job.backend.layer_kinds:
-            yield from _check_name("modules_to_save", name, modules, modules)
+                yield from _check_name(argument, name, allowed, modules)
 
 
 def list_modules(shapes: Shapes) -> tuple[frozenset[str], frozenset[str]]:
@@ -291,8 +283,3 @@ def _short_names(modules: frozenset[str]) -> set[str]:
 def _name_layers(modules: frozenset[str]) -> str:
     inner = {name for name in modules if re.search(r"\.\d+\.", name)}
     return ", ".join(sorted(_short_names(frozenset(inner)) or _short_names(modules)))
-
-
-def _has_fused_experts(config: dict[str, Any]) -> bool:
-    """Tell whether transformers joins the matrices of experts when it loads them, under names of their own."""
-    return any(config.get(name) for name in ("num_experts", "num_local_experts", "n_routed_experts"))

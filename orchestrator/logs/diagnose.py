@@ -139,13 +139,10 @@ def _match(
         for rule in rules:
             for number in reversed(group) if rule.pattern.search(text) else ():
                 match = rule.pattern.search(lines[number].text)
-                if match and _has_frames(rule, lines[max(0, number - _FRAMES_ABOVE) : number]):
+                above = lines[max(0, number - _FRAMES_ABOVE) : number]
+                if match and (rule.frames is None or any(rule.frames.search(line.text) for line in above)):
                     return rule, match, lines[number]
     return None
-
-
-def _has_frames(rule: Rule, above: Sequence[Line]) -> bool:
-    return rule.frames is None or any(rule.frames.search(line.text) for line in above)
 
 
 def _find_exception(
