@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -190,6 +191,17 @@ def tuned_encoder(place: Path, encoder: Path) -> Trained:
     save_cut_tokenizer(encoder, place / "tuned-encoder")
     plain = {"query_instruction": None, "passage_instruction": None, "scorer": "cross-encoder", "max_length": 192}
     return Trained(encoder, None, place / "tuned-encoder", write_spec(place / "cross.json", **plain))
+
+
+def copy_with(trained, folder, change):
+    """Copy the trained model with its tensors changed by `change(name, tensor)`; None leaves a tensor out."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(trained.model, folder)
+    path = folder / "model.safetensors"
+    changed = {name: change(name, tensor) for name, tensor in load_file(path).items()}
+    save_file({name: tensor for name, tensor in changed.items() if tensor is not None}, path, {"format": "pt"})
+    return replace(trained, model=folder)
 
 
 def package_arguments(trained: Trained, probes: Path, out: Path, **changes: object) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.workers.conftest import TOPICS
@@ -119,17 +119,6 @@ def tune(base: Path, place: Path, change: float = 0.02) -> Trained:
     shutil.copytree(base, place / "tuned")
     model.save_pretrained(place / "tuned")
     return Trained(base, place / "tuned", None, dict(SPEC))
-
-
-def with_tensors(trained: Trained, folder: Path, change: object) -> Trained:
-    """Return the trained model with its tensors changed by `change(name, tensor)`; None leaves a tensor out."""
-    from safetensors.torch import load_file, save_file
-
-    shutil.copytree(trained.model, folder)
-    path = folder / "model.safetensors"
-    changed = {name: change(name, tensor) for name, tensor in load_file(path).items()}
-    save_file({name: tensor for name, tensor in changed.items() if tensor is not None}, path, {"format": "pt"})
-    return replace(trained, model=folder)
 
 
 def embed_alone(folder: Path, text: str, max_length: int = 64):

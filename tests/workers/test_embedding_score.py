@@ -11,13 +11,12 @@ from orchestrator.workers.embedding.score import find_nearest
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.score_store import find_entry
 from orchestrator.workers.specs import parse_embedding_spec
-from tests.workers.conftest import TOPICS
+from tests.workers.conftest import TOPICS, copy_with
 from tests.workers.embedding_runs import (
     INSTRUCTION,
     SPEC,
     embed_alone,
     tune,
-    with_tensors,
     write_eval_files,
     write_lines,
 )
@@ -163,7 +162,7 @@ def test_a_search_in_parts_finds_what_a_search_at_once_finds(monkeypatch):
 
 def test_a_model_that_gives_nan_is_refused(tmp_path, decoder, data):
     trained = tune(decoder, tmp_path)
-    broken = with_tensors(trained, tmp_path / "m", lambda name, one: one * float("nan") if "q_proj" in name else one)
+    broken = copy_with(trained, tmp_path / "m", lambda name, one: one * float("nan") if "q_proj" in name else one)
     with pytest.raises(WorkerError, match="NaN, infinity or zero for 10 of 10 texts"):
         score_with(tmp_path, broken.model, data / "pairs.jsonl")
 

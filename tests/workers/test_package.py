@@ -14,7 +14,7 @@ from orchestrator.workers.reranker import folder as reranker_folder
 from orchestrator.workers.reranker.scoring import load_scorer
 from orchestrator.workers.specs import load_spec
 from orchestrator.workers.weights import hash_file
-from tests.workers.conftest import package_arguments
+from tests.workers.conftest import copy_with, package_arguments
 from tests.workers.pinned import check_pinned
 
 
@@ -117,17 +117,6 @@ def refuse(trained, eval_file, out, **changes):
         ["refused.verification.json"],
     )
     return caught.value.problems
-
-
-def copy_with(trained, folder, change):
-    """Copy the trained model with its tensors changed by `change(name, tensor)`; None leaves a tensor out."""
-    from safetensors.torch import load_file, save_file
-
-    shutil.copytree(trained.model, folder)
-    path = folder / "model.safetensors"
-    changed = {name: change(name, tensor) for name, tensor in load_file(path).items()}
-    save_file({name: tensor for name, tensor in changed.items() if tensor is not None}, path, {"format": "pt"})
-    return replace(trained, model=folder)
 
 
 def test_a_weight_changed_after_the_merge_is_refused(tuned_decoder, eval_file, tmp_path):

@@ -18,7 +18,7 @@ from orchestrator.workers.reranker.formats import PairFormat
 from orchestrator.workers.reranker.scoring import load_formatted_head, load_scorer
 from orchestrator.workers.specs import load_spec
 from orchestrator.workers.weights import hash_file
-from tests.workers.conftest import Trained, package_arguments
+from tests.workers.conftest import Trained, copy_with, package_arguments
 from tests.workers.pinned import check_pinned
 
 ENCODER, DECODER = "cross-encoder", "formatted-head"
@@ -115,17 +115,6 @@ def ask(folder, pairs=PAIRS):
     from sentence_transformers import CrossEncoder
 
     return CrossEncoder(str(folder), device="cpu").predict(pairs, batch_size=8, show_progress_bar=False)
-
-
-def copy_with(trained, folder, change):
-    """Copy the trained model with its tensors changed by `change(name, tensor)`; None leaves a tensor out."""
-    from safetensors.torch import load_file, save_file
-
-    shutil.copytree(trained.model, folder)
-    path = folder / "model.safetensors"
-    changed = {name: change(name, tensor) for name, tensor in load_file(path).items()}
-    save_file({name: tensor for name, tensor in changed.items() if tensor is not None}, path, {"format": "pt"})
-    return replace(trained, model=folder)
 
 
 def refuse(trained, eval_file, out, **changes):

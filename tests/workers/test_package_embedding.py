@@ -10,7 +10,7 @@ import pytest
 from orchestrator.workers import package
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.weights import hash_file
-from tests.workers.conftest import TOPICS
+from tests.workers.conftest import TOPICS, copy_with
 from tests.workers.embedding_runs import (
     INSTRUCTION,
     SPEC,
@@ -18,7 +18,6 @@ from tests.workers.embedding_runs import (
     adapt,
     embed_alone,
     tune,
-    with_tensors,
     write_eval_files,
 )
 from tests.workers.pinned import check_pinned
@@ -201,7 +200,7 @@ def test_a_fully_trained_model_is_held_against_swift_too(tuned, data, tmp_path):
 def test_a_merge_in_half_precision_is_allowed_what_it_rounds_away(adapted, data, tmp_path):
     import torch
 
-    rounded = with_tensors(adapted, tmp_path / "m", lambda _, one: one.to(torch.bfloat16))
+    rounded = copy_with(adapted, tmp_path / "m", lambda _, one: one.to(torch.bfloat16))
     assert package.main(rounded.arguments(data, tmp_path / "model")) == 0
     checks = {check["name"]: check for check in read(tmp_path / "model.report.json")["checks"]}
     assert 1e-8 < checks["merged"]["max_distance"] < checks["merged"]["allowed"] == 1e-3
@@ -214,7 +213,7 @@ def test_a_merge_that_gives_the_base_model_back_is_refused(adapted, data, tmp_pa
 
 
 def test_a_merge_that_is_not_the_adapter_on_its_base_is_refused(adapted, data, tmp_path):
-    other = with_tensors(adapted, tmp_path / "m", lambda name, one: one * 1.5 if "v_proj" in name else one)
+    other = copy_with(adapted, tmp_path / "m", lambda name, one: one * 1.5 if "v_proj" in name else one)
     failed = refuse(other, data, tmp_path / "model")
     assert "merged" in failed
     assert not {"changed-weights", "changed-vectors"} & set(failed)
@@ -226,18 +225,18 @@ def test_a_pair_eval_serves_as_probes(tuned, data, tmp_path):
 
 
 def test_a_weight_that_is_missing_is_refused(tuned, data, tmp_path):
-    lacking = with_tensors(tuned, tmp_path / "m", lambda name, one: None if "layers.1.mlp.up" in name else one)
+    lacking = copy_with(tuned, tmp_path / "m", lambda name, one: None if "layers.1.mlp.up" in name else one)
     assert "complete" in refuse(lacking, data, tmp_path / "model")
 
 
 def test_weights_that_are_nan_are_refused(tuned, data, tmp_path):
-    broken = with_tensors(tuned, tmp_path / "m", lambda name, one: one * float("nan") if "q_proj" in name else one)
+    broken = copy_with(tuned, tmp_path / "m", lambda name, one: one * float("nan") if "q_proj" in name else one)
     assert refuse(broken, data, tmp_path / "model") == ["weights"]
 
 
 def test_a_model_that_gives_every_text_one_vector_is_refused(tuned, data, tmp_path):
     # what is left of a text at its end token is the end token alone
-    dead = with_tensors(tuned, tmp_path / "m", lambda name, one: one * 0 if "o_proj" in name else one)
+    dead = copy_with(tuned, tmp_path / "m", lambda name, one: one * 0 if "o_proj" in name else one)
     assert refuse(dead, data, tmp_path / "model") == ["not-constant"]
 
 

@@ -15,7 +15,7 @@ from orchestrator.workers.kinds.probes import AWKWARD, EXAMPLES
 from orchestrator.workers.reranker.scoring import load_scorer
 from orchestrator.workers.specs import ScoringSpec, load_spec
 from orchestrator.workers.weights import hash_file
-from tests.workers.conftest import Trained, package_arguments
+from tests.workers.conftest import Trained, copy_with, package_arguments
 from tests.workers.pinned import check_pinned
 
 pytest.importorskip("swift")
@@ -224,17 +224,6 @@ def refuse(trained, eval_file, out, **changes):
         package.main(package_arguments(trained, eval_file, out, device="cpu", **changes))
     assert not out.exists()
     return {problem.split(":")[0] for problem in caught.value.problems}
-
-
-def copy_with(trained, folder, change):
-    """Copy the trained model with its tensors changed by `change(name, tensor)`; None leaves a tensor out."""
-    from safetensors.torch import load_file, save_file
-
-    shutil.copytree(trained.model, folder)
-    path = folder / "model.safetensors"
-    changed = {name: change(name, tensor) for name, tensor in load_file(path).items()}
-    save_file({name: tensor for name, tensor in changed.items() if tensor is not None}, path, {"format": "pt"})
-    return replace(trained, model=folder)
 
 
 def test_a_weight_changed_after_the_merge_is_refused(trained, eval_file, tmp_path):

@@ -172,11 +172,11 @@ def render_own(tokenizer: Any, messages: list[Message], *, prompt: bool, **optio
     """Return the conversation in the tokenizer's chat template. Raises WorkerError when it has none or refuses."""
     if not tokenizer.chat_template:
         raise WorkerError(f"{tokenizer.name_or_path} has no chat template: it is not a chat model")
+    from jinja2 import TemplateError
+
     try:
         text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt, **options)
-    except Exception as error:
-        if type(error).__module__.partition(".")[0] != "jinja2":  # which workers do not import
-            raise
+    except TemplateError as error:
         raise WorkerError(f"the chat template of {tokenizer.name_or_path} refuses a conversation: {error}") from error
     return text
 

@@ -10,7 +10,7 @@ as the plain way does, so that of its models every probe is compared.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -58,8 +58,6 @@ from orchestrator.workers.verification_checks import (
 from orchestrator.workers.weights import WeightScan, hash_parameters, read_tensors, require_safetensors
 
 FLAG, SENTENCE, SWIFT = "flagembedding", "sentence-transformers", "swift"
-# what sentence-transformers' scores are held against, by name
-LIBRARIES = {FLAG: "FlagEmbedding", SENTENCE: "transformers", SWIFT: "swift"}
 TASK_TYPES = {"qwen3-native": "generative_reranker", "qwen3-score-head": "reranker"}
 SWIFT_TEMPLATE = "qwen3_reranker"
 LEAST_PROBES = 4
@@ -210,9 +208,8 @@ def observe(subject: Subject) -> Seen:
         subject.folder, texts, request.device, trust_remote_code=spec.trust_remote_code
     )
     common = {"plain": plain, "hashes": hashes, "missing": missing, "sentence": sentence}
-    # swift comes last: importing it changes classes of transformers
-    by_tool = {FLAG: observe_flagembedding, SENTENCE: observe_sentence_transformers, SWIFT: observe_swift}
-    return by_tool[spec.tool](subject, common)
+    # the tool comes last: importing swift changes classes of transformers
+    return TOOLS[spec.tool].observe(subject, common)
 
 
 def load_trained(subject: Subject, folder: Path | str, **changes: Any) -> tuple[Any, tuple[str, ...]]:
@@ -370,9 +367,30 @@ def name_base_head(subject: Subject) -> str | None:
     return "own" if head == "pretrained" else "trained"
 
 
+@dataclass(frozen=True)
+class Tool:
+    """A tool that trains rerankers: `observe` adds its ways, and `reference` is what CrossEncoder is held against.
+
+    `asked` says whose scores the tool itself gives, None where it gives none of its own. `cuts_alike` says that
+    CrossEncoder cuts a long pair as the reference does.
+    """
+
+    observe: Callable[[Subject, dict[str, Any]], Seen]
+    reference: str
+    asked: str | None = None
+    cuts_alike: bool = False
+
+
+TOOLS = {
+    FLAG: Tool(observe_flagembedding, "FlagEmbedding", "the packaged model in FlagEmbedding"),
+    SENTENCE: Tool(observe_sentence_transformers, "transformers", cuts_alike=True),
+    SWIFT: Tool(observe_swift, "swift", "the model in swift"),
+}
+
+
 def compare(subject: Subject, seen: Seen, scan: WeightScan) -> list[Check]:
     """Return the checks that hold the ways of scoring against each other."""
-    tool, count = subject.spec.tool, len(subject.probes)
+    name, tool = subject.spec.tool, TOOLS[subject.spec.tool]
     in_tool = dict(zip(seen.places, seen.native or (), strict=False))
     trained = [in_tool.get(index, one) for index, one in enumerate(seen.plain)]
     checks = [] if seen.other_tokens is None else [check_same_tokens(seen.other_tokens, len(seen.places))]
@@ -382,14 +400,12 @@ def compare(subject: Subject, seen: Seen, scan: WeightScan) -> list[Check]:
         check_changed_scores(seen.base, seen.trained),
     ]
     if seen.native is not None:
-        what = f"the {'packaged ' if tool == FLAG else ''}model in {LIBRARIES[tool]}"
-        checks.append(
-            check_same(tool, what, seen.native, [seen.plain[index] for index in seen.places], COMPUTE_TOLERANCE)
-        )
+        plain = [seen.plain[index] for index in seen.places]
+        checks.append(check_same(name, str(tool.asked), seen.native, plain, COMPUTE_TOLERANCE))
     exact = subject.chat_template != "approximate"
-    uncut = range(count) if tool == SENTENCE else subject.uncut
+    uncut = range(len(trained)) if tool.cuts_alike else subject.uncut
     checks += [
-        check_sentence_transformers(trained, seen.sentence, uncut, exact=exact, library=LIBRARIES[tool]),
+        check_sentence_transformers(trained, seen.sentence, uncut, exact=exact, library=tool.reference),
         check_not_constant(seen.sentence if seen.native is None else seen.native),
     ]
     if seen.adapter is not None:
@@ -431,7 +447,7 @@ def report(subject: Subject, seen: Seen) -> dict[str, Any]:
 def describe(subject: Subject, seen: Seen, report: Mapping[str, Any]) -> Described:
     """Return the card of the tool, and what scoring.json says: lengths, ids, agreement, and scores of known pairs."""
     spec, check = subject.spec, next(one for one in report["checks"] if one["name"] == SENTENCE)
-    flag, decoder = spec.tool == FLAG, spec.scorer != "cross-encoder"
+    flag, decoder, other = spec.tool == FLAG, spec.scorer != "cross-encoder", report.get("flagembedding") or {}
     facts = {
         "spec": spec,
         "decoder": decoder,
@@ -439,13 +455,11 @@ def describe(subject: Subject, seen: Seen, report: Mapping[str, Any]) -> Describ
         "exact": subject.chat_template == "exact",
         "max_seq_length": subject.ids["max_seq_length"],
         "difference": check["max_difference"],
-        "flagembedding": (report.get("flagembedding") or {}).get("max_difference"),
+        "flagembedding": other["max_difference"] if other.get("agrees") else None,
         "pair_format": format_of(spec) if spec.scorer == "formatted-head" else None,
         "prefix": NATIVE_PREFIX,
         "suffix": NATIVE_SUFFIX,
     }
-    if not (report.get("flagembedding") or {}).get("agrees"):
-        facts["flagembedding"] = None
     agreement = {
         "agrees": check["agrees"],
         "max_difference": check["max_difference"],
