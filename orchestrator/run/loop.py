@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from orchestrator.logs.follow import scrub_logs
 from orchestrator.logs.health import LossRules
 from orchestrator.logs.live import LiveLog
 from orchestrator.machine import process
-from orchestrator.machine.json_files import load_json
+from orchestrator.machine.json_files import find_object
 from orchestrator.machine.language import current_language
 from orchestrator.machine.process import Child, Processes
 from orchestrator.machine.rundir import RunDir
@@ -58,38 +58,19 @@ from orchestrator.run.watch import Limits, watch_stage
 
 
 @dataclass(frozen=True)
-class StageOutcome:
-    """How a stage came to be done in this call: `status` is done, or skipped when it was done before."""
-
-    name: str
-    status: str
-    exit_code: int
-    seconds: float
-    attempts: int
-
-
-@dataclass(frozen=True)
 class RunOutcome:
-    """A finished run. `exit_code` is 0, or the other done code that a stage ended with (8: the gate was missed)."""
+    """A finished run: each stage's result, with the status "skipped" where it was done before this call.
+
+    `exit_code` is 0, or the other done code that a stage ended with (8: the gate was missed).
+    """
 
     run_dir: RunDir
-    stages: tuple[StageOutcome, ...]
+    stages: tuple[StageResult, ...]
 
     @property
     def exit_code(self) -> int:
         """The last code of a stage that is not 0."""
         return next((stage.exit_code for stage in reversed(self.stages) if stage.exit_code), 0)
-
-
-def load_expected_rows(stage: Stage, run: RunDir) -> dict[str, int]:
-    """Return the kept rows of each side, for a stage whose log counts rows; nothing where there is no ledger."""
-    if not stage.counts_rows:
-        return {}
-    try:
-        sides = load_json(run.ledger_json)["sides"]
-        return {name: int(side["kept"]) for name, side in sides.items()}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
 
 
 def load_watch(plan: Plan) -> Watch:
@@ -99,11 +80,6 @@ def load_watch(plan: Plan) -> Watch:
     except ValidationError as error:
         message = f"`watch` in plan.json is not what Orch writes: {error.errors()[0]['msg']}"
         raise RunFolderError(message, hint="start a new run of the recipe") from error
-
-
-def build_loss_rules(watch: Watch, stage: Stage) -> LossRules:
-    """Return how the losses of that stage are judged."""
-    return LossRules(watch.diverged, watch.flat, watch.reports, stage.flat_loss)
 
 
 @dataclass(frozen=True)
@@ -127,10 +103,18 @@ class _Run:
     poll_s: float
 
     def limits(self, stage: Stage) -> Limits:
-        return Limits(stage.timeout_s, self.watch.stall_timeout_s, self.poll_s, load_expected_rows(stage, self.folder))
+        return Limits(stage.timeout_s, self.watch.stall_timeout_s, self.poll_s, self._count_rows(stage))
+
+    def _count_rows(self, stage: Stage) -> dict[str, int]:
+        """Return the rows of each side that the ledger has kept, for a stage whose log counts rows."""
+        sides = (find_object(self.folder.ledger_json) or {}).get("sides", {}) if stage.counts_rows else {}
+        with suppress(AttributeError, TypeError, KeyError, ValueError):  # a ledger of another kind counts nothing
+            return {name: int(side["kept"]) for name, side in sides.items()}
+        return {}
 
     def log(self, stage: Stage, record: LaunchRecord) -> LiveLog:
-        folder, rules = self.folder.stage(stage.name), build_loss_rules(self.watch, stage)
+        folder = self.folder.stage(stage.name)
+        rules = LossRules(self.watch.diverged, self.watch.flat, self.watch.reports, stage.flat_loss)
         log = LiveLog(stage.name, folder, record.stdout_offset, record.stderr_offset, rules)
         if record.resumed_from:
             log.remember_losses(load_losses(self.folder.events_jsonl, stage.name))
@@ -192,7 +176,7 @@ def _run_stages(run: _Run) -> RunOutcome:
     run.deps.emit(RunStarted(run.plan.name, tuple(stage.name for stage in run.plan.stages)))
     running = _find_running(run)
     write_state(run.folder, _with_child(run, running.stage, running.child) if running else run.state)
-    outcomes: list[StageOutcome] = []
+    outcomes: list[StageResult] = []
     for stage in run.plan.stages:
         if running and running.stage == stage:
             adopted, running = _adopt(run, running), None
@@ -203,7 +187,7 @@ def _run_stages(run: _Run) -> RunOutcome:
         done = _find_done(run, stage, digest)
         if done:
             run.deps.emit(StageSkipped(stage.name))
-            outcomes.append(StageOutcome(stage.name, "skipped", done.exit_code, done.seconds, done.attempts))
+            outcomes.append(replace(done, status="skipped"))
             continue
         if running:  # what it works on is about to change
             _end_orphan(run, running.child, running.stage.name)
@@ -261,14 +245,14 @@ def _find_done(run: _Run, stage: Stage, digest: str) -> StageResult | None:
     return _conclude(run, stage, record, code, max(0.0, folder.exit_code.stat().st_mtime - record.started))
 
 
-def _adopt(run: _Run, running: _Running) -> StageOutcome | None:
+def _adopt(run: _Run, running: _Running) -> StageResult | None:
     """Follow what an earlier supervisor left; None when it fails: what killed that one may have hit both."""
     stage, record = running.stage, running.record
     log = run.log(stage, record)
     log.skip_reported(load_attempt_events(run.folder.events_jsonl, stage.name))
     run.deps.emit(Message("info", f"still runs as process {running.child.pid}: followed from here", stage.name))
     ended = _follow(run, stage, running.child, record, log)
-    if isinstance(ended, StageOutcome):
+    if isinstance(ended, StageResult):
         return ended
     if not ended.by_itself:
         raise ended.error
@@ -277,12 +261,12 @@ def _adopt(run: _Run, running: _Running) -> StageOutcome | None:
     return None
 
 
-def _launch(run: _Run, stage: Stage, digest: str) -> StageOutcome:
+def _launch(run: _Run, stage: Stage, digest: str) -> StageResult:
     """Run a stage, again and in smaller batches while memory runs out and the plan has them."""
     fallback = None
     while True:
         record, ended = _launch_once(run, stage, digest, fallback)
-        if isinstance(ended, StageOutcome):
+        if isinstance(ended, StageResult):
             return ended
         smaller = find_next(stage, record, ended)
         if smaller is None:
@@ -295,7 +279,7 @@ def _launch(run: _Run, stage: Stage, digest: str) -> StageOutcome:
 
 def _launch_once(
     run: _Run, stage: Stage, digest: str, fallback: int | None
-) -> tuple[LaunchRecord, StageOutcome | Failure]:
+) -> tuple[LaunchRecord, StageResult | Failure]:
     deps = run.deps
     attempt = prepare_attempt(stage, run.folder, digest, deps.clock.time(), fallback=fallback)
     record = attempt.record
@@ -318,7 +302,7 @@ def _launch_once(
         raise
 
 
-def _follow(run: _Run, stage: Stage, child: Child, record: LaunchRecord, log: LiveLog) -> StageOutcome | Failure:
+def _follow(run: _Run, stage: Stage, child: Child, record: LaunchRecord, log: LiveLog) -> StageResult | Failure:
     folder, clock = run.folder.stage(stage.name), run.deps.clock
     begun, before = clock.monotonic(), max(0.0, clock.time() - record.started)  # the clock may be set meanwhile
     ending = watch_stage(stage.name, child, record, folder, log=log, limits=run.limits(stage), deps=run.deps)
@@ -329,8 +313,7 @@ def _follow(run: _Run, stage: Stage, child: Child, record: LaunchRecord, log: Li
         raise _interrupted(run, stage)
     missing = find_missing_outputs(stage, run.folder)
     if ending.reason == "exited" and ending.exit_code in stage.done_codes and not missing:
-        result = _conclude(run, stage, record, ending.exit_code, seconds)
-        return StageOutcome(stage.name, "done", result.exit_code, result.seconds, result.attempts)
+        return _conclude(run, stage, record, ending.exit_code, seconds)
     limits, recipe = run.limits(stage), run.plan.recipe
     failure = build_failure(stage, folder, record, ending, missing=missing, limits=limits, recipe=recipe)
     run.deps.emit(StageFinished(stage.name, failure.status, ending.exit_code, seconds))
