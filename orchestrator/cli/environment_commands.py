@@ -13,7 +13,7 @@ import click
 from orchestrator.backends import BACKENDS
 from orchestrator.checks.doctor import Finding
 from orchestrator.checks.environments import Environment
-from orchestrator.cli.options import runs_option, set_option
+from orchestrator.cli.options import python_option, runs_option, set_option
 from orchestrator.cli.output import Result, print_error, prints
 from orchestrator.errors import OrchError, PreflightError
 from orchestrator.machine.terminal import clean, say, say_lines
@@ -25,7 +25,7 @@ _PIPED_WIDTH = 160
 
 @click.command("doctor")
 @click.argument("recipe", type=click.Path(path_type=Path), required=False)
-@click.option("--python", help="The backends' own Python (default: launch.python of RECIPE, or all that are known).")
+@python_option("The backends' own Python (default: launch.python of RECIPE, or all that are known).")
 @set_option
 @runs_option
 @prints("doctor")
@@ -39,8 +39,6 @@ def doctor_command(recipe: Path | None, python: str | None, overrides: tuple[str
     backend: str | None = None
     downloads: tuple[str, ...] = ()
     refusal: OrchError | None = None
-    if python is not None:
-        python = _require_python(python)
     if recipe is not None:
         from orchestrator.plan.jobs import find_backend_python, find_downloads
         from orchestrator.plan.load import load_recipe
@@ -79,16 +77,6 @@ def _find_refusal(loaded: LoadedRecipe, runs: Path) -> OrchError | None:
     except OrchError as error:
         return error
     return None
-
-
-def _require_python(name: str) -> str:
-    """Return an interpreter as the absolute path that a job names it by. Raises PreflightError."""
-    from orchestrator.machine.places import find_python
-
-    found = find_python(Path(), name)
-    if found is None:
-        raise PreflightError(f"no such interpreter: {name}", hint="name the python of the backend's environment")
-    return found
 
 
 def _print_table(findings: tuple[Finding, ...]) -> None:

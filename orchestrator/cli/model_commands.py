@@ -17,7 +17,6 @@ from orchestrator.cli.options import (
     allow_pickle_option,
     expand_files,
     family_option,
-    find_named_python,
     hardware_option,
     ignore_option,
     map_option,
@@ -25,6 +24,7 @@ from orchestrator.cli.options import (
     max_label_option,
     min_label_option,
     pick,
+    python_option,
     require_label_range,
     resolve_hardware,
     run_argument,
@@ -34,7 +34,7 @@ from orchestrator.cli.options import (
     trust_run_option,
 )
 from orchestrator.cli.output import Result, prints, tell
-from orchestrator.errors import PreflightError, StageFailedError
+from orchestrator.errors import StageFailedError
 from orchestrator.machine.places import find_orch_cache
 from orchestrator.machine.terminal import hand_on, print_data, say, say_lines
 
@@ -66,7 +66,7 @@ _DTYPES = ("auto", "bfloat16", "float16", "float32")
 @click.option("--limit", type=click.IntRange(1), help="Measure on the first rows only.")
 @trust_code_option
 @allow_pickle_option
-@click.option("--python", callback=find_named_python, help="The Python that runs the models (default: this one).")
+@python_option("The Python that runs the models (default: this one).", is_usage=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="A fresh folder that keeps data and scores.")
 @hardware_option
 @prints("evaluate")
@@ -223,7 +223,7 @@ def show_answers(kind: str, rows: list[dict[str, Any]], answers: list[dict[str, 
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
 @click.option("--backend", type=click.Choice(["auto", "vllm", "swift"]), default="auto", show_default=True)
-@click.option("--python", help="The Python that has the server (default: the run's own).")
+@python_option("The Python that has the server (default: the run's own).")
 @click.option("--dry-run", is_flag=True, help="Print the server's command; start nothing.")
 @click.option("--check", is_flag=True, help="Start it on a free port, compare it with scoring.json, stop it.")
 @click.option("--timeout", "timeout_s", type=float, default=600.0, show_default=True, help="Seconds to wait for it.")
@@ -256,9 +256,8 @@ def serve_command(
 
     if as_json and not (dry_run or check):
         raise click.UsageError("--json goes with --dry-run or --check: a server's log is no JSON")
-    named = _require_python(python) if python is not None else None
     trust = {"trust_remote_code": trust_remote_code, "trust_run": trust_run}
-    artefact = find_artefact(run, runs, named, **trust, is_only_read=dry_run)
+    artefact = find_artefact(run, runs, python, **trust, is_only_read=dry_run)
     require_trusted_code(artefact, is_run_anyway=True)
     key = os.environ.get(server.KEY_VARIABLE) or None
     versions = server.find_server_versions(artefact.python, may_run=not dry_run)
@@ -294,15 +293,6 @@ def serve_command(
 
     data |= {"seconds_to_start": round(seconds, 1), "check": checked.to_json()}
     return Result(data, show, 0 if checked.passed else StageFailedError.exit_code)
-
-
-def _require_python(python: str) -> str:
-    from orchestrator.machine.places import find_python
-
-    found = find_python(Path(), python)
-    if found is None:
-        raise PreflightError(f"--python: no such interpreter: {python}", hint="name the python of an environment")
-    return found
 
 
 @click.command("merge")

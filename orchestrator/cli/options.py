@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -112,15 +113,25 @@ def pick(options: dict[str, Any], record: type) -> dict[str, Any]:
     return {field.name: options[field.name] for field in fields(record) if field.name in options}
 
 
-def find_named_python(context: click.Context, option: click.Parameter, python: str | None) -> str | None:
-    """Return the absolute path of an interpreter. Raises UsageError where there is none."""
-    from orchestrator.machine.places import find_python
+def python_option(text: str, *, is_usage: bool = False) -> Callable[[Any], Any]:
+    """Return the option --python, which gives an interpreter's absolute path, as a job names it.
 
-    del context, option
-    found = find_python(Path(), python) if python is not None else None
-    if python is not None and found is None:
-        raise click.UsageError(f"--python: no such interpreter: {python}")
-    return found
+    One that is not there is a PreflightError, or with `is_usage` a UsageError.
+    """
+
+    def find(context: click.Context, option: click.Parameter, python: str | None) -> str | None:
+        from orchestrator.errors import PreflightError
+        from orchestrator.machine.places import find_python
+
+        del context, option
+        found = find_python(Path(), python) if python is not None else None
+        if python is not None and found is None:
+            message = f"--python: no such interpreter: {python}"
+            hint = "name the python of the backend's environment"
+            raise click.UsageError(message) if is_usage else PreflightError(message, hint=hint)
+        return found
+
+    return click.option("--python", callback=find, help=text)
 
 
 def require_label_range(min_label: float | None, max_label: float | None) -> None:

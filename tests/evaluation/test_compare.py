@@ -59,22 +59,22 @@ def test_unchanged_queries_do_not_end_the_exact_test():
 
 def test_p_agrees_with_scipy_where_it_is_sampled():
     before, after = noisy(60, 0.05)
-    oracle = stats.permutation_test(
+    reference = stats.permutation_test(
         (np.subtract(after, before),),
         lambda x, axis: np.mean(x, axis=axis),
         permutation_type="samples",
         n_resamples=20_000,
         rng=np.random.default_rng(7),
     )
-    assert compare(before, after).p == pytest.approx(oracle.pvalue, abs=0.012)
+    assert compare(before, after).p == pytest.approx(reference.pvalue, abs=0.012)
 
 
 def test_p_agrees_with_scipy_where_it_is_exact():
     before, after = noisy(12, 0.05)
-    oracle = stats.permutation_test(
+    reference = stats.permutation_test(
         (np.subtract(after, before),), lambda x, axis: np.mean(x, axis=axis), permutation_type="samples"
     )
-    assert compare(before, after).p == pytest.approx(oracle.pvalue)
+    assert compare(before, after).p == pytest.approx(reference.pvalue)
 
 
 def test_a_sampled_p_is_never_zero():

@@ -64,8 +64,8 @@ def test_graded_values_are_those_of_ir_measures(make_group):
     qrels = {qid: {f"{qid}.{n}": int(grade) for n, grade in enumerate(row)} for qid, row in grades.items()}
     measured = measure_ranking(groups, run, list(names))
     theirs = {name: ir_measures.parse_measure(text) for name, text in names.items()}
-    oracle = ir_measures.calc_aggregate(list(theirs.values()), qrels, run)
-    assert {name: measured.means[name] for name in names} == pytest.approx({n: oracle[m] for n, m in theirs.items()})
+    reference = ir_measures.calc_aggregate(list(theirs.values()), qrels, run)
+    assert {name: measured.means[name] for name in names} == pytest.approx({n: reference[m] for n, m in theirs.items()})
 
 
 def test_a_tie_of_two_grades_has_the_mean_of_both_orders(make_group):

@@ -58,8 +58,8 @@ def test_the_values_are_those_of_ir_measures(load):
     measured = load(queries, corpus).measure({"a": run}, list(names), seed=42)["a"]
     qrels = {query["qid"]: dict.fromkeys(query["relevant"], 1) for query in queries}
     measures = {name: ir_measures.parse_measure(theirs) for name, theirs in names.items()}
-    oracle = ir_measures.calc_aggregate(list(measures.values()), qrels, run)
-    assert measured.means == pytest.approx({name: oracle[measure] for name, measure in measures.items()})
+    reference = ir_measures.calc_aggregate(list(measures.values()), qrels, run)
+    assert measured.means == pytest.approx({name: reference[measure] for name, measure in measures.items()})
 
 
 def test_the_corpus_is_counted_and_not_the_pool(load):

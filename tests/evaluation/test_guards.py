@@ -147,7 +147,7 @@ def test_the_teacher_is_a_system_beside_base_and_tuned(build):
     assert [row["baseline"] for row in metrics["comparisons"] if row["metric"] == "map"] == ["native", "teacher"]
 
 
-def test_the_teacher_is_never_the_yardstick(build):
+def test_the_teacher_is_never_the_reference_baseline(build):
     metrics = build({"baseline-teacher": 0.1, "evaluate": 0.9}, gate={"map": "> baseline"})
     assert (metrics["headline"]["baseline"], metrics["verdict"], metrics["gate"]["passed"]) == (
         None,
