@@ -89,9 +89,11 @@ class DigestMap:
     In the table they take 36 to 72 bytes each, where a dict of bytes needs about 150; it is ten times as slow.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, words: int = 3) -> None:
+        """Keep of each digest so many words of 64 bits: its high half, its low half, its number."""
         self._few: dict[bytes, int] | None = {}
         self._count = 0
+        self._words = words
         self._mask = max(1024, 2 * _FEW) - 1  # slots, a power of two, without one
         self._table = array("Q")
 
@@ -106,7 +108,9 @@ class DigestMap:
         if self._few is not None:
             return self._few.get(key)
         slot = self._slot(*_split(key))
-        return self._table[slot + 2] if self._table[slot + 1] else None
+        if not self._table[slot]:
+            return None
+        return self._table[slot + 2] if self._words > _NUMBER else 0
 
     def put(self, key: bytes, number: int) -> int:
         """Return the number of `key`, which is `number` where it had none."""
@@ -117,9 +121,9 @@ class DigestMap:
             return found
         low, high = _split(key)
         slot = self._slot(low, high)
-        if self._table[slot + 1]:
-            return self._table[slot + 2]
-        self._table[slot : slot + 3] = array("Q", (low, high, number))
+        if self._table[slot]:
+            return self._table[slot + 2] if self._words > _NUMBER else 0
+        self._table[slot : slot + self._words] = array("Q", (high, low, number)[: self._words])
         self._count += 1
         if self._count * 3 > self._mask * 2:
             self._grow()
@@ -130,34 +134,37 @@ class DigestMap:
         if self._few is not None:
             self._few[key] = number
         else:
-            self._table[self._slot(*_split(key)) + 2] = number
+            self._table[self._slot(*_split(key)) + _NUMBER] = number
 
     def _slot(self, low: int, high: int) -> int:
         """Return the index of the pair (low, high) in the table, or of the free place where it belongs."""
-        table, mask = self._table, self._mask
-        place = low & mask
+        table, mask, words = self._table, self._mask, self._words
+        place = high & mask
         while True:
-            slot = 3 * place
-            found = table[slot + 1]
-            if not found or (found == high and table[slot] == low):
+            slot = words * place
+            found = table[slot]
+            if not found or (found == high and (words == 1 or table[slot + 1] == low)):
                 return slot
             place = (place + 1) & mask
 
     def _spread(self) -> None:
         """Leave the dict for the table."""
         known, self._few = self._few or {}, None
-        self._table = array("Q", bytes(24 * (self._mask + 1)))
+        self._table = array("Q", bytes(8 * self._words * (self._mask + 1)))
         for key, number in known.items():
             self.put(key, number)
 
     def _grow(self) -> None:
-        old = self._table
+        old, words = self._table, self._words
         self._mask = 2 * self._mask + 1
-        self._table = array("Q", bytes(24 * (self._mask + 1)))
-        for index in range(0, len(old), 3):
-            if old[index + 1]:
-                slot = self._slot(old[index], old[index + 1])
-                self._table[slot : slot + 3] = old[index : index + 3]
+        self._table = array("Q", bytes(8 * words * (self._mask + 1)))
+        for index in range(0, len(old), words):
+            if old[index]:
+                slot = self._slot(old[index + 1] if words > 1 else 0, old[index])
+                self._table[slot : slot + words] = old[index : index + words]
+
+
+_NUMBER = 2  # its place among the words of a slot
 
 
 def _split(key: bytes) -> tuple[int, int]:
@@ -166,7 +173,13 @@ def _split(key: bytes) -> tuple[int, int]:
 
 
 class DigestSet(DigestMap):
-    """A set of 16-byte digests."""
+    """A set of 16-byte digests; in the table 24 to 48 bytes each.
+
+    Not `exact`: half of each digest will do, as where only their number is told, in half of that.
+    """
+
+    def __init__(self, *, exact: bool = True) -> None:
+        super().__init__(words=2 if exact else 1)
 
     def add(self, key: bytes) -> bool:
         """Add `key`; return False if it was in the set already."""

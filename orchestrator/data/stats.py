@@ -57,7 +57,7 @@ class SideStatistics:
         self._per_row: dict[str, Counter[int]] = {name: Counter() for name in _PER_ROW[kind]}
         self._chars: dict[str, Counter[int]] = {name: Counter() for name in _CHARS[kind]}
         self._scripts: Counter[str] = Counter()
-        self._queries = DigestSet()
+        self._queries = DigestSet(exact=False)
         self._groups = QueryGroups()
         self._left_out: Counter[str] = Counter()
         self._labels = LabelCounts()

@@ -98,3 +98,13 @@ def test_a_digest_map_is_the_same_in_a_dict_and_in_a_table():
     found.change(keys[7], 1 << 63)
     assert [found.put(key, 5) for key in keys[6:9]] == [6, 1 << 63, 8]
     assert (len(found), found.get(b"x" * 16), keys[0] in found) == (3001, None, True)
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_digest_set_is_the_same_in_a_dict_and_in_a_table(exact):
+    found = DigestSet(exact=exact)
+    keys = [digest([str(number)]) for number in range(3000)]
+    assert all(map(found.add, keys))
+    assert not any(map(found.add, keys))
+    assert (len(found), keys[5] in found, b"x" * 16 in found) == (3000, True, False)

@@ -11,7 +11,7 @@ CHAT = Chat((Message("system", "s"), Message("user", "q"), Message("assistant", 
 
 
 def build(form, record, *options):
-    [row] = TRAIN_FORMS[form].build_rows(record, RowOptions(*options))
+    [row] = TRAIN_FORMS[form].rows(record, RowOptions(*options))
     return row
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Literal, Protocol
 
 from orchestrator.data.digests import query_key
@@ -228,29 +229,21 @@ class LabelledGroup:
 
     def pick(self, places: Sequence[int]) -> LabelledGroup:
         """Return the group with the documents of these places only."""
-        return LabelledGroup(
-            self.query,
-            tuple(self.documents[place] for place in places),
-            tuple(self.labels[place] for place in places),
-            None if self.scores is None else tuple(self.scores[place] for place in places),
-            self.source,
-            self.line,
-        )
+        scores = None if self.scores is None else tuple(self.scores[place] for place in places)
+        documents = tuple(self.documents[place] for place in places)
+        return replace(self, documents=documents, labels=tuple(self.labels[place] for place in places), scores=scores)
 
 
 def merge_groups(groups: Sequence[LabelledGroup]) -> LabelledGroup:
     """Return one group of all documents, at the first one's place; scores where all groups have them."""
-    first = groups[0]
     if len(groups) == 1:
-        return first
+        return groups[0]
     scores = [group.scores for group in groups if group.scores is not None]
-    return LabelledGroup(
-        first.query,
-        tuple(text for group in groups for text in group.documents),
-        tuple(label for group in groups for label in group.labels),
-        tuple(score for found in scores for score in found) if len(scores) == len(groups) else None,
-        first.source,
-        first.line,
+    return replace(
+        groups[0],
+        documents=tuple(chain.from_iterable(group.documents for group in groups)),
+        labels=tuple(chain.from_iterable(group.labels for group in groups)),
+        scores=tuple(chain.from_iterable(scores)) if len(scores) == len(groups) else None,
     )
 
 
@@ -270,3 +263,6 @@ def draw_documents(group: LabelledGroup, size: int, seed: int) -> LabelledGroup:
     lowest = min(places, key=group.labels.__getitem__)
     places.remove(lowest)
     return group.pick(sorted((highest, lowest, *places[: size - 2])))
+
+
+KIND_OF: dict[type, Kind] = {RankingGroup: "group", ScoredPair: "pair", Chat: "chat", LabelledGroup: "labelled"}

@@ -15,69 +15,42 @@ from orchestrator.data.rows.records import Chat, LabelledGroup, RankingGroup, Re
 from orchestrator.data.writing.writers import CORPUS, EVAL, FileSet, format_line
 
 
-def build_eval_row(group: RankingGroup, number: int, seed: int) -> dict[str, Any]:
-    """Return the canonical form of the `number`-th eval group, documents shuffled.
+def build_eval_row(group: RankingGroup | LabelledGroup, number: int, seed: int) -> dict[str, Any]:
+    """Return the canonical form of the `number`-th eval group, documents shuffled, labels from 0 to 1.
 
     Order and docids carry no label: measures break ties by docid, so that numbering positives first would give a
     constant scorer a perfect rank. The order depends on the seed and the query only, not on the row's place.
     """
-    qid = f"q{number:06d}"
-    labelled = [(text, 1) for text in group.positives] + [(text, 0) for text in group.negatives]
+    labelled: list[tuple[str, float]]
+    if isinstance(group, LabelledGroup):
+        labels = [int(label) if label in {0, 1} else label for label in group.labels]
+        labelled = list(zip(group.documents, labels, strict=True))
+    else:
+        labelled = [(text, label) for texts, label in ((group.positives, 1), (group.negatives, 0)) for text in texts]
+    prompt = group.prompt if isinstance(group, RankingGroup) else None
     random.Random(f"{seed}:{query_key(group.query)}").shuffle(labelled)  # noqa: S311 - not for secrets
-    row: dict[str, Any] = {
-        "qid": qid,
-        "query": group.query,
-        "documents": [
-            {"docid": f"{qid}.{place}", "text": text, "label": label} for place, (text, label) in enumerate(labelled)
-        ],
-    }
-    if group.prompt is not None:
-        row["prompt"] = group.prompt
-    return row | {"source": group.source, "line": group.line}
-
-
-def build_labelled_eval_row(group: LabelledGroup, number: int, seed: int) -> dict[str, Any]:
-    """Return the canonical form of the `number`-th eval group: as of ranking groups, with labels from 0 to 1."""
     qid = f"q{number:06d}"
-    labelled = list(zip(group.documents, map(_shorten, group.labels), strict=True))
-    random.Random(f"{seed}:{query_key(group.query)}").shuffle(labelled)  # noqa: S311 - not for secrets
-    return {
-        "qid": qid,
-        "query": group.query,
-        "documents": [
-            {"docid": f"{qid}.{place}", "text": text, "label": label} for place, (text, label) in enumerate(labelled)
-        ],
-        "source": group.source,
-        "line": group.line,
-    }
-
-
-def _shorten(label: float) -> float:
-    return int(label) if label in {0, 1} else label
+    documents = [
+        {"docid": f"{qid}.{place}", "text": text, "label": label} for place, (text, label) in enumerate(labelled)
+    ]
+    row = {"qid": qid, "query": group.query, "documents": documents}
+    return row | ({} if prompt is None else {"prompt": prompt}) | _place(group)
 
 
 def build_pair_row(pair: ScoredPair, number: int) -> dict[str, Any]:
     """Return the canonical form of the `number`-th pair."""
-    return {
-        "pid": f"p{number:06d}",
-        "text1": pair.text1,
-        "text2": pair.text2,
-        "score": pair.score,
-        "source": pair.source,
-        "line": pair.line,
-    }
+    return {"pid": f"p{number:06d}", "text1": pair.text1, "text2": pair.text2, "score": pair.score} | _place(pair)
 
 
 def build_chat_row(chat: Chat, number: int) -> dict[str, Any]:
     """Return the canonical form of the `number`-th conversation: its last answer is the reference."""
     *asked, answer = chat.messages
-    return {
-        "id": f"r{number:06d}",
-        "messages": [{"role": message.role, "content": message.content} for message in asked],
-        "reference": answer.content,
-        "source": chat.source,
-        "line": chat.line,
-    }
+    messages = [{"role": message.role, "content": message.content} for message in asked]
+    return {"id": f"r{number:06d}", "messages": messages, "reference": answer.content} | _place(chat)
+
+
+def _place(record: Record) -> dict[str, Any]:
+    return {"source": record.source, "line": record.line}
 
 
 class EvalWriter:
@@ -98,10 +71,8 @@ class EvalWriter:
         """Nothing is left to write."""
 
     def _build(self, record: Record) -> dict[str, Any]:
-        if isinstance(record, RankingGroup):
+        if isinstance(record, RankingGroup | LabelledGroup):
             return build_eval_row(record, self._number, self._seed)
-        if isinstance(record, LabelledGroup):
-            return build_labelled_eval_row(record, self._number, self._seed)
         if isinstance(record, ScoredPair):
             return build_pair_row(record, self._number)
         if isinstance(record, Chat):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from orchestrator.data.digests import query_key
-from orchestrator.data.rows.records import Chat, Kind, LabelledGroup, RankingGroup, Record, ScoredPair
+from orchestrator.data.rows.records import KIND_OF, Chat, Kind, LabelledGroup, RankingGroup, Record, ScoredPair
 from orchestrator.data.writing.writers import format_line
 from orchestrator.recipe.relevance import is_relevant
 
@@ -42,19 +42,17 @@ def find_sides(group: LabelledGroup) -> tuple[list[int], list[int]]:
     return relevant, [place for place, label in enumerate(group.labels) if not is_relevant(label)]
 
 
-def build_pairs(record: Record, options: RowOptions) -> Iterator[dict[str, Any]]:
+def build_pairs(group: LabelledGroup, options: RowOptions) -> Iterator[dict[str, Any]]:
     """Yield a row for each document, for pointwise losses."""
-    group = _require_labelled(record)
     for text, target in zip(group.documents, find_targets(group, options.target), strict=True):
         yield {"query": group.query, "document": text, "label": float(target)}
 
 
-def build_lists(record: Record, options: RowOptions) -> Iterator[dict[str, Any]]:
+def build_lists(group: LabelledGroup, options: RowOptions) -> Iterator[dict[str, Any]]:
     """Yield the one row of a query, for pairwise and listwise losses.
 
     For list_mle, which learns the order of the row, the highest label comes first; equal ones in a seeded order.
     """
-    group = _require_labelled(record)
     targets = find_targets(group, options.target)
     places = list(range(len(targets)))
     if options.loss == "list_mle":
@@ -67,9 +65,8 @@ def build_lists(record: Record, options: RowOptions) -> Iterator[dict[str, Any]]
     }
 
 
-def build_margins(record: Record, options: RowOptions) -> Iterator[dict[str, Any]]:
+def build_margins(group: LabelledGroup, options: RowOptions) -> Iterator[dict[str, Any]]:
     """Yield a row for each relevant document with each other one, for margin_mse."""
-    group = _require_labelled(record)
     targets = find_targets(group, options.target)
     relevant, others = find_sides(group)
     for positive in relevant:
@@ -82,15 +79,6 @@ def build_margins(record: Record, options: RowOptions) -> Iterator[dict[str, Any
             }
 
 
-def _require_labelled(record: Record) -> LabelledGroup:
-    if not isinstance(record, LabelledGroup):
-        raise TypeError(record)
-    return record
-
-
-Messages = list[dict[str, str]]
-
-
 def build_anchor(query: str, instruction: str | None) -> str:
     """Return a query as embedding models read it, no blank after "Query:" (Qwen3-Embedding's own form).
 
@@ -99,7 +87,7 @@ def build_anchor(query: str, instruction: str | None) -> str:
     return query if instruction is None else f"Instruct: {instruction}\nQuery:{query}"
 
 
-def build_embedding_row(record: Record, options: RowOptions) -> dict[str, Any]:
+def build_embedding_row(record: RankingGroup | ScoredPair, options: RowOptions) -> dict[str, Any]:
     """Return a row for `task_type embedding`: anchor and positive, with negatives (groups) or a label (pairs).
 
     With infonce pairs have no label: that loss takes rows apart by their labels.
@@ -110,8 +98,6 @@ def build_embedding_row(record: Record, options: RowOptions) -> dict[str, Any]:
             "positive_messages": [_say("user", record.text2)],
         }
         return row if options.loss == "infonce" else row | {"label": record.score}
-    if not isinstance(record, RankingGroup):
-        raise TypeError(record)
     return {
         "messages": _say("user", build_anchor(record.query, options.instruction)),
         "positive_messages": [_say("user", text) for text in record.positives],
@@ -119,10 +105,8 @@ def build_embedding_row(record: Record, options: RowOptions) -> dict[str, Any]:
     }
 
 
-def build_reranker_row(record: Record, options: RowOptions) -> dict[str, Any]:
+def build_reranker_row(record: RankingGroup, options: RowOptions) -> dict[str, Any]:
     """Return a row for `task_type reranker` or `generative_reranker`; its own prompt stands in for the instruction."""
-    if not isinstance(record, RankingGroup):
-        raise TypeError(record)
     instruction = options.instruction if record.prompt is None else record.prompt
     system = [] if instruction is None else _say("system", instruction)
     return {
@@ -132,18 +116,17 @@ def build_reranker_row(record: Record, options: RowOptions) -> dict[str, Any]:
     }
 
 
-def build_chat_row(record: Record, options: RowOptions) -> dict[str, Any]:  # noqa: ARG001 - the writers' signature
+def build_chat_row(record: Chat, options: RowOptions) -> dict[str, Any]:  # noqa: ARG001 - the writers' signature
     """Return a row for `swift sft`; `loss` is ms-swift's own key, on messages of which the data says it."""
-    if not isinstance(record, Chat):
-        raise TypeError(record)
-    messages: list[dict[str, Any]] = []
-    for turn in record.messages:
-        [message] = _say(turn.role, turn.content)
-        messages.append(message if turn.learnt is None else message | {"loss": turn.learnt})
-    return {"messages": messages}
+    return {
+        "messages": [
+            {"role": turn.role, "content": turn.content} | ({} if turn.learnt is None else {"loss": turn.learnt})
+            for turn in record.messages
+        ]
+    }
 
 
-def _say(role: str, content: str) -> Messages:
+def _say(role: str, content: str) -> list[dict[str, str]]:
     return [{"role": role, "content": content}]
 
 
@@ -155,20 +138,24 @@ class TrainForm:
     """
 
     kinds: tuple[Kind, ...]
-    build_rows: Callable[[Record, RowOptions], Iterable[dict[str, Any]]]
+    build_rows: Callable[[Any, RowOptions], Iterable[dict[str, Any]]]
     needs_negatives: bool = False
     takes_prompt: bool = True
     takes_scores: bool = False
     merges: bool = False
 
+    def rows(self, record: Record, options: RowOptions) -> Iterable[dict[str, Any]]:
+        """Return the rows of a record. Raises TypeError for a kind that this form has no place for."""
+        if KIND_OF[type(record)] not in self.kinds:
+            raise TypeError(record)
+        return self.build_rows(record, options)
+
 
 _DEFAULTS = RowOptions()
 
 
-def build_flagembedding_row(record: Record, options: RowOptions = _DEFAULTS) -> dict[str, Any]:  # noqa: ARG001
+def build_flagembedding_row(record: RankingGroup, options: RowOptions = _DEFAULTS) -> dict[str, Any]:  # noqa: ARG001
     """Return the row that FlagEmbedding's reranker trainers read; all rows of a side have the same keys."""
-    if not isinstance(record, RankingGroup):
-        raise TypeError(record)
     row: dict[str, Any] = {"query": record.query, "pos": record.positives, "neg": record.negatives}
     if record.positive_scores is not None:
         row |= {"pos_scores": record.positive_scores, "neg_scores": record.negative_scores}
@@ -177,9 +164,7 @@ def build_flagembedding_row(record: Record, options: RowOptions = _DEFAULTS) -> 
     return row
 
 
-def _each(
-    build: Callable[[Record, RowOptions], dict[str, Any]],
-) -> Callable[[Record, RowOptions], Iterable[dict[str, Any]]]:
+def _each(build: Callable[[Any, RowOptions], dict[str, Any]]) -> Callable[[Any, RowOptions], Iterable[dict[str, Any]]]:
     """Return what builds the one row of a record as a list."""
     return lambda record, options: (build(record, options),)
 
@@ -215,12 +200,10 @@ class TrainWriter:
         """Write one record, or let it wait for one with negatives or marks."""
         waits = self._waiting and _lacks_something(record)
         stream = self._spool if waits else self._stream
-        for row in self._form.build_rows(record, self._options):
+        for row in self._form.rows(record, self._options):
             stream.write(format_line(row))
             self.lines += 1
-        if waits:
-            return
-        if self._waiting:
+        if not waits:
             self.close()
 
     def close(self) -> None:
