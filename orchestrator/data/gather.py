@@ -162,13 +162,13 @@ class _Pass:
             side.tally.files.append(InputFile(shown, source.sha256, source.rows_in))
             if source.has_other_form:
                 form = "a JSON list" if source.holds_list else "JSON Lines"
-                message = f"{show_path(path.name)} holds {form} although its name says otherwise; it was read as such"
+                message = f"{source.name} holds {form} although its name says otherwise; it was read as such"
                 self.findings.warn("other-form", message, example=shown)
 
     def _check(self, row: Row, source: Source, side: Side) -> Accepted | Fault:
         rules = self.eval_rules if side is self.eval else self.request.rules
-        name, numeric_text = show_path(source.path.name), source.ending in DELIMITERS
-        return row.fault or check_row(row.value, source=name, line=row.line, rules=rules, numeric_text=numeric_text)
+        is_text = source.ending in DELIMITERS
+        return row.fault or check_row(row.value, source=source.name, line=row.line, rules=rules, numeric_text=is_text)
 
     def _take(self, path: str, row: Row, source: Source, side: Side) -> Record | None:
         """Return the record of a row, None where it is bad, says nothing new, or has nothing to learn."""
@@ -178,19 +178,19 @@ class _Pass:
         if isinstance(checked, Fault):
             self._drop_bad(side, path, row.line, checked)
             return None
-        place = f"{path}:{row.line}"
         if self.request.rules.kind == "labelled":
             self.label_sources[side.tally.side].note(checked.row, path, row.line)
-        self.unread.note(checked.unread, path, row.line)
+        if checked.unread:
+            self.unread.note(checked.unread, path, row.line)
         if checked.unknown_keys:
-            self.findings.warn_unknown_keys(checked.unknown_keys, place)
+            self.findings.warn_unknown_keys(checked.unknown_keys, f"{path}:{row.line}")
         record = self._find_new(checked, side, row)
         if isinstance(record, Fault):
             self._drop_bad(side, path, row.line, record)
             return None
         dropped = None if record else ("duplicate", _DUPLICATE[self.request.rules.kind])
         if record and not checked.has_distinct_documents:
-            self._warn_row(checked, record, place)
+            self._warn_row(checked, record, f"{path}:{row.line}")
             if isinstance(record, Chat) and not record.learns:
                 dropped = ("nothing-to-learn", "no answer of the conversation is to be learnt")
         if dropped:

@@ -214,6 +214,7 @@ class Source:
         its rows are the list under that key.
         """
         self.path = path
+        self.name = show_path(path.name)
         self.ending = (ending or find_ending(path)).lower()
         self.rows_in = 0
         self.holds_list = False
