@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.data.gather import gather
+from orchestrator.data.data_pass import run_data_pass
 from orchestrator.data.ledger import Ledger
 from orchestrator.data.request import Request
 from orchestrator.data.rows.checks import RowRules
@@ -114,5 +114,5 @@ def check_files(
         rules=rules,
         merges=True,
     )
-    gathered = gather(request, on_progress=on_progress)
+    gathered = run_data_pass(request, on_progress=on_progress)
     return CheckReport(gathered.ledger, gathered.stats, tuple(build_problems(gathered, max_dropped)))

@@ -27,8 +27,8 @@ from orchestrator.recipe.relevance import is_relevant
 _NONE = (1 << 64) - 1
 
 
-class Chains:
-    """Chains of lines, numbered from 0; 16 bytes of memory a chain and 16 a line, whatever a line's length."""
+class GroupedSpool:
+    """GroupedSpool of lines, numbered from 0; 16 bytes of memory a chain and 16 a line, whatever a line's length."""
 
     def __init__(self, spool: IO[bytes]) -> None:
         """Start empty; `spool` is an empty file to write and read, for as long as this lives."""
@@ -70,7 +70,7 @@ class Merger:
 
     def __init__(self, spool: IO[bytes]) -> None:
         """Start empty; `spool` is a temporary file."""
-        self._chains = Chains(spool)
+        self._chains = GroupedSpool(spool)
         self._paths: dict[str, int] = {}
         self._queries = DigestMap()
 

@@ -21,7 +21,7 @@ _OTHERS = "labels 0 and 1: contrastive or online_contrastive; other scores: cosi
 
 
 @dataclass(frozen=True)
-class Demands:
+class LossRequirements:
     """What the trainer's settings ask of the training rows.
 
     Of labelled groups: `target` is what is learnt, `form` how the rows are written, and of a group with more than
@@ -43,10 +43,10 @@ class Demands:
 class LossFit:
     """Looks at every training and validation row, and says at the end what does not fit."""
 
-    def __init__(self, demands: Demands, *, takes_scores: bool = True) -> None:
+    def __init__(self, requirements: LossRequirements, *, takes_scores: bool = True) -> None:
         """Start with nothing seen; `takes_scores`: the form has a place for teacher scores."""
-        self._demands = demands
-        self._loss: LossType | None = LOSSES.get(demands.loss or "")
+        self._required = requirements
+        self._loss: LossType | None = LOSSES.get(requirements.loss or "")
         self._takes_scores = takes_scores
         self._misfits: dict[tuple[str, str], tuple[Problem, int]] = {}
         self._labels: set[float] = set()
@@ -55,7 +55,7 @@ class LossFit:
     def find_fault(self, record: Record) -> Fault | None:
         """Return why this one row must be left out, or None."""
         if isinstance(record, LabelledGroup):
-            return find_relevant_fault(record, self._demands.loss, graded=self._demands.graded)
+            return find_relevant_fault(record, self._required.loss, graded=self._required.graded)
         if not isinstance(record, RankingGroup):
             return None
         loss = self._loss
@@ -70,16 +70,16 @@ class LossFit:
         """Return the code and the sentence of a record that is left out without a fault, or None."""
         if not isinstance(record, LabelledGroup):
             return None
-        return find_useless(record, self._demands.form, self._demands.target)
+        return find_useless(record, self._required.form, self._required.target)
 
     def draw(self, path: str, record: Record, findings: Findings) -> Record:
         """Return the record with no more documents than a group of the trainer takes."""
-        size = self._demands.group_size
+        size = self._required.group_size
         if size is None or not isinstance(record, LabelledGroup) or len(record.documents) <= size:
             return record
         message = f"queries with more than {size} documents: {{n}}; {size} of each are drawn"
         findings.warn("documents-drawn", message, example=f"{path}:{record.line}")
-        return draw_documents(record, size, self._demands.seed)
+        return draw_documents(record, size, self._required.seed)
 
     def note_labels(self, record: Record) -> None:
         """Look at the labels of one training row, kept or over a limit: the whole data are to have two."""
@@ -90,7 +90,7 @@ class LossFit:
         elif isinstance(record, LabelledGroup):
             self._scored |= record.scores is not None
             if len(self._labels) <= 1 and contrasts:
-                self._labels.update(find_targets(record, self._demands.target))
+                self._labels.update(find_targets(record, self._required.target))
 
     def note(self, path: str, record: Record, findings: Findings) -> None:
         """Look at one row that is kept."""
@@ -116,24 +116,27 @@ class LossFit:
         if len(self._labels) != 1:
             return []
         [label] = self._labels
-        message = f"every training pair has the label {label:g}: {self._demands.loss} has nothing to contrast"
+        message = f"every training pair has the label {label:g}: {self._required.loss} has nothing to contrast"
         hint = "add documents with another label"
-        if self._scored and self._demands.target == "label":
+        if self._scored and self._required.target == "label":
             hint += ", or read the scores as labels: data.scores_as_labels: true (--scores-as-labels)"
         return [problem_of("one-label-only", message, hint=hint)]
 
     def _warn_group(self, place: str, group: RankingGroup, findings: Findings) -> None:
-        demands = self._demands
+        required = self._required
         if group.positive_scores is not None:
             self._warn_scores(place, findings)
-        if demands.hard_negatives and 0 < len(group.negatives) < demands.hard_negatives:
-            message = f"rows with fewer negatives than {demands.hard_negatives}: {{n}}; swift repeats some of theirs"
+        if required.hard_negatives and 0 < len(group.negatives) < required.hard_negatives:
+            message = f"rows with fewer negatives than {required.hard_negatives}: {{n}}; swift repeats some of theirs"
             findings.warn("few-negatives", message, example=place)
-        limits = ((group.positives, demands.max_positives), (group.negatives, demands.max_negatives))
+        limits = ((group.positives, required.max_positives), (group.negatives, required.max_negatives))
         if any(limit is not None and len(texts) > limit for texts, limit in limits):
             shown = " and ".join(
                 f"{limit} {what}"
-                for limit, what in ((demands.max_positives, "positives"), (demands.max_negatives, "negatives"))
+                for limit, what in (
+                    (required.max_positives, "positives"),
+                    (required.max_negatives, "negatives"),
+                )
                 if limit is not None
             )
             message = f"rows with more documents than a step takes ({shown}): {{n}}; swift draws anew in each epoch"
@@ -146,7 +149,7 @@ class LossFit:
 
     def _find_misfits(self, record: Record) -> Iterator[tuple[str, str, str]]:
         """Yield (code, reason, remedy) of whatever makes the loss unfit for a row."""
-        loss = self._demands.loss
+        loss = self._required.loss
         if loss is None:
             return
         if isinstance(record, ScoredPair):
@@ -154,7 +157,7 @@ class LossFit:
         elif isinstance(record, RankingGroup):
             yield from self._find_group_misfits(loss, record)
         elif isinstance(record, LabelledGroup):
-            yield from find_score_misfits(record, loss, self._demands.target)
+            yield from find_score_misfits(record, loss, self._required.target)
         else:
             yield "loss-misfit", f"{loss} takes groups or pairs, and this is a conversation", "leave the loss out"
 
@@ -183,10 +186,10 @@ class LossFit:
             yield from self._find_no_negatives(loss)
 
     def _find_no_negatives(self, loss: str) -> Iterator[tuple[str, str, str]]:
-        if not self._demands.in_batch_negatives:
+        if not self._required.in_batch_negatives:
             reason = f"the row has no negatives, and {loss} may not take those of its batch: loss 0, gradient 0"
             yield "loss-misfit", reason, "use in-batch negatives (INFONCE_USE_BATCH), or add negatives to every row"
-        elif self._demands.hard_negatives:  # swift/loss/embedding.py: assert negatives > 0
+        elif self._required.hard_negatives:  # swift/loss/embedding.py: assert negatives > 0
             reason = f"the row has no negatives, and with INFONCE_HARD_NEGATIVES {loss} needs one at least"
             yield "loss-misfit", reason, "unset INFONCE_HARD_NEGATIVES, or add negatives to every row"
 

@@ -14,13 +14,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import BinaryIO
 
+from orchestrator.data.data_pass import run_data_pass
 from orchestrator.data.describe import describe_problem, describe_sums, describe_supervision, describe_warnings
-from orchestrator.data.gather import gather
 from orchestrator.data.ledger import Warned
 from orchestrator.data.reasons import REASONS
 from orchestrator.data.request import Outputs, Request, parse_arguments
-from orchestrator.data.sides import Cuts
-from orchestrator.data.verdict import Gathered, require_usable
+from orchestrator.data.sides import SplitThresholds
+from orchestrator.data.verdict import PassResult, require_usable
 from orchestrator.data.writing.eval_rows import EvalWriter, RetrievalWriter, open_eval
 from orchestrator.data.writing.forms import TrainWriter
 from orchestrator.data.writing.writers import (
@@ -45,7 +45,7 @@ OUTPUT_NAMES = (STATS, LEDGER, EVAL, CORPUS, VALIDATION, TRAIN)
 EVAL_NAMES = (STATS, LEDGER, CORPUS, EVAL)  # of a request without training files
 
 
-def prepare(request: Request, outputs: Outputs, *, on_progress: Callable[[int, int], None] | None = None) -> Gathered:
+def prepare(request: Request, outputs: Outputs, *, on_progress: Callable[[int, int], None] | None = None) -> PassResult:
     """Write the files of OUTPUT_NAMES that the request asks for, or none of them.
 
     There are always stats.json and ledger.json; train.jsonl where the request has training files, eval.jsonl where it
@@ -61,8 +61,8 @@ def prepare(request: Request, outputs: Outputs, *, on_progress: Callable[[int, i
         outputs.folder.mkdir(parents=True, exist_ok=True)
         request = replace(request, spool_folder=str(outputs.folder))
         gathered = _attempt(request, outputs, None, on_progress)
-        while gathered.mended_cuts is not None:  # twice at most: the eval side's, then the validation side's
-            gathered = _attempt(request, outputs, gathered.mended_cuts, on_progress)
+        while gathered.adjusted is not None:  # twice at most: the eval side's, then the validation side's
+            gathered = _attempt(request, outputs, gathered.adjusted, on_progress)
     except OSError as error:
         message = f"the prepared data cannot be written: {error.strerror or error}"
         raise PreflightError(message, hint=f"see to the disk and the permissions of {outputs.folder}") from error
@@ -70,15 +70,18 @@ def prepare(request: Request, outputs: Outputs, *, on_progress: Callable[[int, i
 
 
 def _attempt(
-    request: Request, outputs: Outputs, cuts: Cuts | None, on_progress: Callable[[int, int], None] | None
-) -> Gathered:
-    """Make one pass and write its files, unless a cut must be mended first."""
+    request: Request,
+    outputs: Outputs,
+    thresholds: SplitThresholds | None,
+    on_progress: Callable[[int, int], None] | None,
+) -> PassResult:
+    """Make one pass and write its files, unless a cut must be adjusted first."""
     with FileSet() as files, contextlib.ExitStack() as spools:
         stats, ledger = (files.open(outputs.folder / name) for name in (STATS, LEDGER))
         writers = _open_writers(request, outputs, files, spools)
         sinks = {f"on_{side}": writer.add for side, writer in writers.items()}
-        gathered = gather(request, cuts=cuts, on_progress=on_progress, **sinks)
-        if gathered.mended_cuts is not None:
+        gathered = run_data_pass(request, thresholds=thresholds, on_progress=on_progress, **sinks)
+        if gathered.adjusted is not None:
             return gathered
         lines = {side: writer.lines for side, writer in writers.items() if isinstance(writer, TrainWriter)}
         try:
@@ -135,7 +138,7 @@ def _require_rows(lines: dict[str, int], outputs: Outputs, request: Request) -> 
         )
 
 
-def _warn_left_over(gathered: Gathered, lines: int, batch: int) -> Gathered:
+def _warn_left_over(gathered: PassResult, lines: int, batch: int) -> PassResult:
     """Add to the ledger that the last batch of each epoch is not full, and dropped."""
     if not (left := lines % batch):
         return gathered
@@ -156,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return report(lambda: prepare(request, outputs, on_progress=report_progress))
 
 
-def report(attempt: Callable[[], Gathered]) -> int:
+def report(attempt: Callable[[], PassResult]) -> int:
     """Print what was found, or the problems; return the exit code."""
     try:
         gathered = attempt()

@@ -17,7 +17,7 @@ from orchestrator.data.request import Outputs, Request, add_shared, check_label_
 from orchestrator.data.rows.checks import RowRules
 from orchestrator.data.rows.records import Kind
 from orchestrator.data.rows.shapes import require_kind
-from orchestrator.data.verdict import Gathered
+from orchestrator.data.verdict import PassResult
 
 EVAL_KINDS = ("group", "labelled", "pair")
 
@@ -43,7 +43,9 @@ class EvalRequest:
     ignore: tuple[str, ...] = ()
 
 
-def prepare_eval(request: EvalRequest, out: Path, *, on_progress: Callable[[int, int], None] | None = None) -> Gathered:
+def prepare_eval(
+    request: EvalRequest, out: Path, *, on_progress: Callable[[int, int], None] | None = None
+) -> PassResult:
     """Write eval.jsonl (corpus.jsonl), stats.json and ledger.json into `out`, or none of them; else as `prepare`."""
     whole = Request(
         train_files=(),

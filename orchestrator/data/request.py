@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator.data.fit import Demands, Target
+from orchestrator.data.fit import LossRequirements, Target
 from orchestrator.data.rows.checks import RowRules
 from orchestrator.data.rows.records import KINDS
 from orchestrator.data.rows.shapes import parse_columns, require_kind
@@ -36,7 +36,7 @@ class Request:
     tokenizer: Path | None = None
     budget: LengthBudget | TokenLimit | None = None
     rules: RowRules = field(default_factory=RowRules)
-    demands: Demands = field(default_factory=Demands)
+    requirements: LossRequirements = field(default_factory=LossRequirements)
     validation_ratio: float | None = None
     min_validation: int = 1
     takes_scores: bool = True
@@ -185,7 +185,7 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[Request, Outputs]:
             given.scores_as_labels,
             tuple(given.ignore),
         ),
-        demands=Demands(
+        requirements=LossRequirements(
             given.loss,
             not given.no_in_batch_negatives,
             given.hard_negatives,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from orchestrator.data.digests import NORMALISED, digest, document_key, loose_key
-from orchestrator.data.earlier_rows import Chains
+from orchestrator.data.earlier_rows import GroupedSpool
 from orchestrator.data.judged import (
     EXAMPLES,
     HIT_KEYS,
@@ -304,7 +304,7 @@ class Regrouping:
     def __init__(self, rules: Reshaping, spool: BinaryIO) -> None:
         """Prepare to take rows; `spool` is an empty file to write and read, for as long as this lives."""
         self._rules = rules
-        self._chains = Chains(spool)
+        self._chains = GroupedSpool(spool)
         self._paths: list[Path] = []
         self._queries: dict[bytes, int] = {}
         self._beyond_ranking: Place | None = None

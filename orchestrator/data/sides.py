@@ -27,7 +27,7 @@ _RANGE = 1 << 64
 VALIDATION_SALT = "validation "
 
 
-def draw(query: str, seed: int, *, salt: str = "") -> int:
+def hash_query(query: str, seed: int, *, salt: str = "") -> int:
     """Return a query's place in 0 … 2**64 - 1; texts that `loose_key` makes equal share it.
 
     Draws of another salt are independent: those for validation say nothing of those for eval.
@@ -36,7 +36,7 @@ def draw(query: str, seed: int, *, salt: str = "") -> int:
     return int.from_bytes(blake2b(data, digest_size=8).digest(), "big")
 
 
-def cut_for(eval_ratio: float) -> int:
+def find_threshold(eval_ratio: float) -> int:
     """Return the cut for a ratio: queries drawn below it go to eval. Raises DataError unless 0 < eval_ratio < 1."""
     if not (math.isfinite(eval_ratio) and 0 < eval_ratio < 1):
         raise DataError(f"eval_ratio is {eval_ratio}", hint="give a number between 0 and 1, such as 0.1")
@@ -44,15 +44,15 @@ def cut_for(eval_ratio: float) -> int:
 
 
 @dataclass(frozen=True)
-class Cuts:
-    """The cuts of a pass: queries drawn below `eval` go to eval, then those below `validation`."""
+class SplitThresholds:
+    """The thresholds of a pass: queries drawn below `eval` go to eval, then those below `validation`."""
 
     eval: int | None = None
     validation: int | None = None
 
 
-class DrawRange:
-    """The lowest and highest draw of the queries seen, from which a cut is mended that leaves one side empty."""
+class HashRange:
+    """The lowest and highest draw of the queries seen, from which a cut is adjusted that leaves one side empty."""
 
     def __init__(self) -> None:
         self.low = _RANGE
@@ -68,7 +68,7 @@ class DrawRange:
         """Whether two different queries were seen."""
         return self.low < self.high
 
-    def mend(self, cut: int) -> int | None:
+    def adjust(self, cut: int) -> int | None:
         """Return None when `cut` gives both sides a query or none can, else the nearest cut that does."""
         if not self.can_split or self.low < cut <= self.high:
             return None

@@ -13,7 +13,7 @@ from orchestrator.data.reading.readers import ARROW, PARQUET, Source, find_endin
 from orchestrator.data.reading.tabular import DELIMITERS
 from orchestrator.data.reasons import REASONS, refuse
 from orchestrator.data.rows.checks import find_split_text
-from orchestrator.data.sides import DrawRange, cut_for, draw
+from orchestrator.data.sides import HashRange, find_threshold, hash_query
 from orchestrator.data.verdict import BadRows
 from orchestrator.data.writing.writers import FileSet
 from orchestrator.errors import DataError, Where
@@ -55,7 +55,7 @@ def split_file(
     if find_ending(path) in {*DELIMITERS, PARQUET, *ARROW}:
         hint = f"orch data convert {path} -o {path.with_suffix('.jsonl')}, then split that"
         raise refuse("unknown-ending", "only JSON Lines and JSON lists can be split", path, hint=hint)
-    cut = cut_for(eval_ratio)
+    cut = find_threshold(eval_ratio)
     draws = _read_draws(path, seed, columns or {})
     if not draws.can_split:
         raise DataError(
@@ -63,18 +63,18 @@ def split_file(
             hint=REASONS["too-few-queries"].remedy,
             where=Where(str(path)),
         )
-    mended = draws.mend(cut)
-    return _write(path, (out_train, out_eval), cut if mended is None else mended, seed, columns or {})
+    adjusted = draws.adjust(cut)
+    return _write(path, (out_train, out_eval), cut if adjusted is None else adjusted, seed, columns or {})
 
 
-def _read_draws(path: Path, seed: int, columns: Mapping[str, str]) -> DrawRange:
+def _read_draws(path: Path, seed: int, columns: Mapping[str, str]) -> HashRange:
     """Draw every row's query. Raises DataError when a row has none."""
-    draws = DrawRange()
+    draws = HashRange()
     bad = BadRows()
     for row in Source(path).rows():
         found = row.fault or find_split_text(row.value, columns)
         if isinstance(found, str):
-            draws.add(draw(found, seed))
+            draws.add(hash_query(found, seed))
         else:
             bad.add(found, path, row.line)
     bad.require_few()
@@ -103,7 +103,7 @@ def _place(source: Source, cut: int, seed: int, columns: Mapping[str, str]) -> I
     for row in source.rows():
         text = find_split_text(row.value, columns)
         if isinstance(text, str):  # the first pass has refused all others
-            yield row, text, int(draw(text, seed) < cut)
+            yield row, text, int(hash_query(text, seed) < cut)
 
 
 def _append(stream: BinaryIO, row: Row, *, is_first: bool, in_list: bool) -> None:

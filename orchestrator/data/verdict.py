@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestrator.data.ledger import Ledger
 from orchestrator.data.reasons import BAD_CODES, Fault, problem_of
-from orchestrator.data.sides import Cuts
+from orchestrator.data.sides import SplitThresholds
 from orchestrator.errors import DataError, Problem, Where
 
 PROBLEMS_SHOWN = 20
@@ -49,17 +49,17 @@ def describe_counts(counts: Counter[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Gathered:
+class PassResult:
     """What a pass found. `refusals` stop the run whatever is allowed; `bad_rows` are the first ones only."""
 
     ledger: Ledger
     stats: dict[str, Any]
     refusals: tuple[Problem, ...]
     bad_rows: tuple[Problem, ...]
-    mended_cuts: Cuts | None = None
+    adjusted: SplitThresholds | None = None
 
 
-def build_problems(gathered: Gathered, max_dropped: int) -> list[Problem]:
+def build_problems(gathered: PassResult, max_dropped: int) -> list[Problem]:
     """Return what forbids the data's use, in reading order: [] when it may be used."""
     problems: list[Problem] = []
     if gathered.ledger.bad > max_dropped:
@@ -73,7 +73,7 @@ def build_problems(gathered: Gathered, max_dropped: int) -> list[Problem]:
     return problems + list(gathered.refusals)
 
 
-def require_usable(gathered: Gathered, max_dropped: int) -> None:
+def require_usable(gathered: PassResult, max_dropped: int) -> None:
     """Raise DataError with every problem when the data must not be used."""
     if problems := build_problems(gathered, max_dropped):
         raise DataError.from_problems(problems)

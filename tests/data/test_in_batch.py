@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.data.fit import Demands
-from orchestrator.data.gather import gather
+from orchestrator.data.data_pass import run_data_pass
+from orchestrator.data.fit import LossRequirements
 from orchestrator.data.request import Request
 from orchestrator.data.rows.checks import RowRules
 
@@ -22,10 +22,12 @@ def asked(number, each):
     return {"query": f"q{number}", "response": f"p{number // each}"}
 
 
-def fit(files, rows, kind="group", limit=None, **demands):
+def fit(files, rows, kind="group", limit=None, **requirements):
     path = files.lines("t.jsonl", *rows)
     rules = RowRules(kind, needs_negatives=False)
-    return gather(Request((path,), rules=rules, demands=Demands("infonce", **demands), limit_train=limit))
+    return run_data_pass(
+        Request((path,), rules=rules, requirements=LossRequirements("infonce", **requirements), limit_train=limit)
+    )
 
 
 def test_labels_of_a_classification_are_refused_with_a_way_out_that_works(files):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.data.gather import gather
+from orchestrator.data.data_pass import run_data_pass
 from orchestrator.data.ledger import Findings, SideLedger, SideTally
 from orchestrator.data.request import Request
 from orchestrator.data.rows.checks import RowRules
@@ -107,7 +107,7 @@ def test_the_ledger_adds_up_for_any_rows(files, train, evaluation, mode, kind, o
         return add
 
     try:
-        gathered = gather(request, on_train=count("train"), on_eval=count("eval"))
+        gathered = run_data_pass(request, on_train=count("train"), on_eval=count("eval"))
     except OrchError:
         assert not train or not evaluation
         return

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.data.fit import Demands
-from orchestrator.data.gather import gather
+from orchestrator.data.data_pass import run_data_pass
+from orchestrator.data.fit import LossRequirements
 from orchestrator.data.request import Request
 from orchestrator.data.rows.checks import RowRules
 from orchestrator.recipe.losses import LOSSES
@@ -20,15 +20,17 @@ def pair(number, score):
     return {"sentence1": f"q{number}", "sentence2": f"p{number}", "score": score}
 
 
-def fit(files, rows, loss=None, **demands):
+def fit(files, rows, loss=None, **requirements):
     kind = "pair" if "score" in rows[0] else "group"
     rules = RowRules(kind, needs_negatives=False)
     path = files.lines("t.jsonl", *rows)
-    return gather(Request((path,), rules=rules, demands=Demands(loss, **demands), takes_scores=False))
+    return run_data_pass(
+        Request((path,), rules=rules, requirements=LossRequirements(loss, **requirements), takes_scores=False)
+    )
 
 
 @pytest.mark.parametrize(
-    ("loss", "rows", "demands", "line", "sentence", "remedy"),
+    ("loss", "rows", "requirements", "line", "sentence", "remedy"),
     [
         (
             "infonce",
@@ -78,9 +80,9 @@ def fit(files, rows, loss=None, **demands):
     ],
 )
 def test_data_that_a_loss_cannot_learn_from_is_refused_at_the_first_row(
-    files, loss, rows, demands, line, sentence, remedy
+    files, loss, rows, requirements, line, sentence, remedy
 ):
-    [problem] = fit(files, rows, loss, **demands).refusals
+    [problem] = fit(files, rows, loss, **requirements).refusals
     assert problem.message.startswith(sentence)
     assert problem.where.line == line
     assert remedy in problem.hint
@@ -92,7 +94,7 @@ def test_many_rows_that_do_not_fit_are_one_problem_with_their_count(files):
 
 
 @pytest.mark.parametrize(
-    ("loss", "rows", "demands"),
+    ("loss", "rows", "requirements"),
     [
         ("infonce", [pair(1, 1), pair(2, 1.0)], {}),
         ("infonce", [group(1, 0), group(2, 0)], {}),
@@ -104,8 +106,8 @@ def test_many_rows_that_do_not_fit_are_one_problem_with_their_count(files):
         ("listwise", [group(1, 2, 2)], {}),
     ],
 )
-def test_data_that_fits_is_neither_refused_nor_warned_about(files, loss, rows, demands):
-    found = fit(files, rows, loss, **demands)
+def test_data_that_fits_is_neither_refused_nor_warned_about(files, loss, rows, requirements):
+    found = fit(files, rows, loss, **requirements)
     assert (found.refusals, found.ledger.warnings, found.ledger.bad) == ((), (), 0)
     assert loss in LOSSES
 
@@ -122,8 +124,8 @@ def test_a_row_of_which_the_loss_would_ignore_a_part_is_bad(files, loss, row, co
 
 def test_what_the_loss_asks_of_training_rows_it_does_not_ask_of_eval_rows(files):
     train, evaluation = files.lines("t.jsonl", group(1)), files.lines("e.jsonl", group(2, positives=3))
-    request = Request((train,), (evaluation,), demands=Demands("infonce", in_batch_negatives=False))
-    found = gather(request)
+    request = Request((train,), (evaluation,), requirements=LossRequirements("infonce", in_batch_negatives=False))
+    found = run_data_pass(request)
     assert (found.ledger.bad, found.refusals) == (0, ())
 
 
@@ -133,7 +135,7 @@ def test_pairs_with_one_label_are_refused_by_a_loss_that_contrasts_two(files):
 
 
 @pytest.mark.parametrize(
-    ("rows", "demands", "code", "sentence"),
+    ("rows", "requirements", "code", "sentence"),
     [
         ([group(1, 1), group(2, 3)], {"hard_negatives": 2}, "few-negatives", "fewer negatives than 2: 1;"),
         ([group(1, 8), group(2)], {"max_negatives": 7}, "documents-sampled", "(7 negatives): 1;"),
@@ -151,8 +153,8 @@ def test_pairs_with_one_label_are_refused_by_a_loss_that_contrasts_two(files):
         ),
     ],
 )
-def test_what_only_weakens_the_training_is_warned_about(files, rows, demands, code, sentence):
-    found = fit(files, rows, **demands)
+def test_what_only_weakens_the_training_is_warned_about(files, rows, requirements, code, sentence):
+    found = fit(files, rows, **requirements)
     [warned] = found.ledger.warnings
     assert (warned.code, found.refusals) == (code, ())
     assert sentence in warned.message

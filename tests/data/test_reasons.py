@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.data.check import check_files
-from orchestrator.data.gather import gather
+from orchestrator.data.data_pass import run_data_pass
 from orchestrator.data.reasons import REASONS, Fault
 from orchestrator.data.request import Request
 from orchestrator.data.rows.checks import RowRules, check_row
@@ -186,7 +186,7 @@ def test_one_file_for_both_sides_is_refused(files):
 
 def test_one_query_cannot_be_split(files):
     path = files.raw("train.jsonl", f"{GOOD}\n{good(1, query='Q ')}\n")
-    [problem] = build_problems(gather(Request((path,), eval_ratio=0.5)), 0)
+    [problem] = build_problems(run_data_pass(Request((path,), eval_ratio=0.5)), 0)
     assert problem.message.startswith("too-few-queries: ")
 
 
@@ -202,20 +202,20 @@ def dropped_rows(gathered):
 
 def test_a_row_that_was_there_before_is_dropped_without_being_bad(files):
     path = files.raw("train.jsonl", f"{good(1)}\n{good(2)}\n{good(1)}\n{good(1, neg=['x'])}\n")
-    gathered = gather(Request((path,)))
+    gathered = run_data_pass(Request((path,)))
     assert dropped_rows(gathered) == [("train", "train.jsonl", 3, "duplicate")]
     assert not build_problems(gathered, 0)
 
 
 def test_a_row_with_another_prompt_is_no_duplicate(files):
     path = files.raw("train.jsonl", f"{good(1, prompt='A')}\n{good(1, prompt='B')}\n")
-    assert gather(Request((path,))).ledger.sides["train"].kept == 2
+    assert run_data_pass(Request((path,))).ledger.sides["train"].kept == 2
 
 
 def test_a_training_row_with_a_query_of_the_eval_set_is_dropped_and_warned_about(files):
     train = files.raw("train.jsonl", f"{good(1)}\n{good(2, query=' Q9')}\n")
     evaluation = files.raw("eval.jsonl", good(9))
-    gathered = gather(Request((train,), (evaluation,)))
+    gathered = run_data_pass(Request((train,), (evaluation,)))
     assert dropped_rows(gathered) == [("train", "train.jsonl", 2, "query-also-in-eval")]
     [warned] = gathered.ledger.warnings
     assert (warned.code, warned.count, warned.examples) == ("query-also-in-eval", 1, (f"{train}:2",))
@@ -224,20 +224,20 @@ def test_a_training_row_with_a_query_of_the_eval_set_is_dropped_and_warned_about
 
 def test_an_allowed_overlap_is_kept_and_warned_about(files):
     train = files.raw("train.jsonl", f"{good(1)}\n{good(2, query=' Q9')}\n")
-    gathered = gather(Request((train,), (files.raw("eval.jsonl", good(9)),), allow_overlap=True))
+    gathered = run_data_pass(Request((train,), (files.raw("eval.jsonl", good(9)),), allow_overlap=True))
     assert gathered.ledger.sides["train"].kept == 2
     assert [warned.code for warned in gathered.ledger.warnings] == ["query-also-in-eval"]
 
 
 def test_rows_over_the_limit_are_counted(files):
     path = files.raw("train.jsonl", "".join(f"{good(number)}\n" for number in range(5)))
-    side = gather(Request((path,), limit_train=2)).ledger.sides["train"]
+    side = run_data_pass(Request((path,), limit_train=2)).ledger.sides["train"]
     assert (side.kept, side.dropped, side.bad) == (2, {"over-limit": 3}, 0)
 
 
 def warning(files, text, name="train.jsonl", **options):
     path = files.raw(name, text)
-    [warned] = gather(Request((path,), **options)).ledger.warnings
+    [warned] = run_data_pass(Request((path,), **options)).ledger.warnings
     return warned
 
 
@@ -267,7 +267,7 @@ def test_a_tokenizer_that_cannot_be_used_is_warned_about(files):
 def test_a_positive_of_both_sides_is_warned_about(files, ratio):
     train = files.raw("train.jsonl", "".join(f"{good(number, pos=['same'])}\n" for number in range(8)))
     evaluation = () if ratio else (files.raw("eval.jsonl", good(9, pos=["same "])),)
-    gathered = gather(Request((train,), evaluation, eval_ratio=ratio))
+    gathered = run_data_pass(Request((train,), evaluation, eval_ratio=ratio))
     [warned] = gathered.ledger.warnings
     assert (warned.code, warned.count) == ("document-also-in-eval", gathered.ledger.sides["train"].kept)
 
@@ -275,7 +275,7 @@ def test_a_positive_of_both_sides_is_warned_about(files, ratio):
 def test_a_positive_of_both_sides_is_counted_where_its_training_row_is_kept(files):
     rows = [good(number, pos=["same"]) for number in range(4)]
     train = files.raw("train.jsonl", "\n".join([*rows, good(9, pos=["same"], neg=["z"])]))
-    gathered = gather(Request((train,), (files.raw("eval.jsonl", good(9, pos=["same"])),), limit_train=3))
+    gathered = run_data_pass(Request((train,), (files.raw("eval.jsonl", good(9, pos=["same"])),), limit_train=3))
     counts = {found.code: found.count for found in gathered.ledger.warnings}
     assert counts == {"query-also-in-eval": 1, "document-also-in-eval": 3}
 

@@ -49,12 +49,12 @@ def test_a_list_becomes_two_lists(files, split, row):
 
 
 def test_the_split_is_the_one_that_prepare_makes(files, split, row):
-    from orchestrator.data.gather import gather
+    from orchestrator.data.data_pass import run_data_pass
     from orchestrator.data.request import Request
 
     path = files.lines("a.jsonl", *[row(number) for number in range(40)])
     prepared: list[str] = []
-    gather(Request((path,), eval_ratio=0.3, seed=7), on_eval=lambda group: prepared.append(group.query))
+    run_data_pass(Request((path,), eval_ratio=0.3, seed=7), on_eval=lambda group: prepared.append(group.query))
     report = split(path, 0.3, seed=7)
     assert [json.loads(line)["query"] for line in report.eval.read_text().splitlines()] == prepared
 

@@ -1,4 +1,4 @@
-"""The one pass over all sides: rows are read, checked, told apart and handed on, and everything is counted."""
+"""The one pass over all sides: rows are read, checked, compared with earlier ones and kept, and all is counted."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from orchestrator.data.rows.unread import UnreadTexts
 from orchestrator.data.sides import (
     VALIDATION_SALT,
     AllOrNone,
-    Cuts,
-    DrawRange,
+    HashRange,
     LabelSources,
     Measurements,
     Side,
     Sink,
-    cut_for,
-    draw,
+    SplitThresholds,
+    find_threshold,
+    hash_query,
 )
 from orchestrator.data.tokens import TextCounter, TokenizerUnusableError, TokenLimit, build_rule, load_tokenizer
-from orchestrator.data.verdict import BadRows, Gathered
+from orchestrator.data.verdict import BadRows, PassResult
 from orchestrator.errors import Problem, Where
 
 STATS_VERSION = 1
@@ -48,22 +48,22 @@ _OFFSET_BITS = 48  # of where a row stands; the bits above are the number of its
 _OFFSETS = (1 << _OFFSET_BITS) - 1
 
 
-def gather(
+def run_data_pass(
     request: Request,
     *,
-    cuts: Cuts | None = None,
+    thresholds: SplitThresholds | None = None,
     on_train: Sink | None = None,
     on_eval: Sink | None = None,
     on_validation: Sink | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-) -> Gathered:
+) -> PassResult:
     """Read every file of the request once and hand each kept record on, eval files first.
 
-    `cuts` stands in for the request's ratios where an earlier pass returned `mended_cuts`: a ratio had left a side
+    `thresholds` stands in for the request's ratios where an earlier pass returned `adjusted`: a ratio had left a side
     without queries. `on_progress` is told (bytes read, bytes in all), about once a second. Raises DataError when a file
     cannot be read at all; bad rows are counted, not raised.
     """
-    return _Pass(request, cuts, (on_train, on_eval, on_validation), on_progress).run()
+    return _Pass(request, thresholds, (on_train, on_eval, on_validation), on_progress).run()
 
 
 class _Pass:
@@ -72,22 +72,24 @@ class _Pass:
     def __init__(
         self,
         request: Request,
-        cuts: Cuts | None,
+        thresholds: SplitThresholds | None,
         sinks: tuple[Sink | None, Sink | None, Sink | None],
         on_progress: Callable[[int, int], None] | None,
     ) -> None:
         self.request = request
-        self.cuts = cuts or Cuts(*map(_cut_for, (request.eval_ratio, request.validation_ratio)))
-        self.has_eval = bool(request.eval_files) or self.cuts.eval is not None
-        self.draws, self.validation_draws = DrawRange(), DrawRange()
+        self.thresholds = thresholds or SplitThresholds(
+            *map(_find_threshold, (request.eval_ratio, request.validation_ratio))
+        )
+        self.has_eval = bool(request.eval_files) or self.thresholds.eval is not None
+        self.draws, self.validation_draws = HashRange(), HashRange()
         self.findings = Findings()
         self.bad = BadRows()
         kind = request.rules.kind
-        self.fit = fit = LossFit(request.demands, takes_scores=request.takes_scores)
+        self.fit = fit = LossFit(request.requirements, takes_scores=request.takes_scores)
         self.train = Side("train", kind, request.limit_train, sinks[0], fit)
         self.eval = Side("eval", kind, request.limit_eval, sinks[1], None)
         self.validation = Side("validation", kind, request.limit_validation, sinks[2], fit)
-        has_batch = request.demands.loss == "infonce" and request.demands.in_batch_negatives
+        has_batch = request.requirements.loss == "infonce" and request.requirements.in_batch_negatives
         self.in_batch = InBatchNegatives() if has_batch else None
         self.eval_rules = replace(request.rules, needs_scores=False)  # the teacher scores training files only
         self.samples = AllOrNone()
@@ -110,9 +112,9 @@ class _Pass:
     def sides(self) -> list[Side]:
         sides = [self.train] if self.request.train_files else []
         sides += [self.eval] if self.has_eval else []
-        return sides if self.cuts.validation is None else [*sides, self.validation]
+        return sides if self.thresholds.validation is None else [*sides, self.validation]
 
-    def run(self) -> Gathered:
+    def run(self) -> PassResult:
         with contextlib.ExitStack() as spools:
             for side in self.sides if self.request.rules.kind == "labelled" else ():
                 if side is self.eval or self.request.merges:
@@ -120,7 +122,7 @@ class _Pass:
                     side.merge_in(spools.enter_context(spool))
             return self._run()
 
-    def _run(self) -> Gathered:
+    def _run(self) -> PassResult:
         files = (*self.request.eval_files, *self.request.train_files)
         self.bytes_total = sum(require_readable(path) for path in files)
         _refuse_same_file(self.request)
@@ -247,12 +249,12 @@ class _Pass:
         if self.request.eval_files and self._is_leak(path, record):
             return
         for cut, draws, salt, side in (
-            (self.cuts.eval, self.draws, "", self.eval),
-            (self.cuts.validation, self.validation_draws, VALIDATION_SALT, self.validation),
+            (self.thresholds.eval, self.draws, "", self.eval),
+            (self.thresholds.validation, self.validation_draws, VALIDATION_SALT, self.validation),
         ):
             if cut is None:
                 continue
-            place = draw(record.split_text, self.request.seed, salt=salt)
+            place = hash_query(record.split_text, self.request.seed, salt=salt)
             draws.add(place)
             if place < cut:
                 self.train.tally.moved[side.tally.side] += 1
@@ -347,7 +349,9 @@ class _Pass:
             for text in record.answers:
                 self.train_answers.append(hash(loose_key(text)))
                 self.exact_train_answers.append(hash(document_key(text)))
-            if self.cuts.eval is not None and isinstance(record, Chat):  # with an eval file they are leaks: _is_leak
+            if self.thresholds.eval is not None and isinstance(
+                record, Chat
+            ):  # with an eval file they are leaks: _is_leak
                 for text in record.earlier_questions:
                     self.train_questions.append(hash(loose_key(text)))
 
@@ -363,7 +367,7 @@ class _Pass:
                 self.on_progress(self.bytes_done, self.bytes_total)
             self.next_report = now + _PROGRESS_EVERY_S
 
-    def _finish(self) -> Gathered:
+    def _finish(self) -> PassResult:
         refusals: list[Problem] = []
         for side in self.sides:
             refusals += side.prompts.problem("prompt-on-some-rows-only", "prompt")
@@ -386,7 +390,7 @@ class _Pass:
             self.findings.warnings(),
         )
         refusals += self._find_empty_side(ledger)
-        return Gathered(ledger, stats, tuple(refusals), tuple(self.bad.problems), self._mend_cuts())
+        return PassResult(ledger, stats, tuple(refusals), tuple(self.bad.problems), self._adjust_thresholds())
 
     def _find_unseen_columns(self) -> list[Problem]:
         """Return that columns which are to be renamed are in no row at all."""
@@ -411,7 +415,7 @@ class _Pass:
         rules = self.request.rules
         if rules.kind != "labelled" or rules.scores_as_labels is not None:
             return []
-        taught = self.request.demands.target == "teacher"
+        taught = self.request.requirements.target == "teacher"
         return [
             problem
             for side, sources in self.label_sources.items()
@@ -419,13 +423,15 @@ class _Pass:
             for problem in sources.problem(ranged=rules.has_label_range, needs_negatives=not self.request.corpus)
         ]
 
-    def _mend_cuts(self) -> Cuts | None:
-        """Return the cuts of another pass, or None; those for validation are right only when those for eval are."""
-        mended = None if self.cuts.eval is None else self.draws.mend(self.cuts.eval)
-        if mended is not None:
-            return Cuts(mended, self.cuts.validation)
-        mended = None if self.cuts.validation is None else self.validation_draws.mend(self.cuts.validation)
-        return None if mended is None else Cuts(self.cuts.eval, mended)
+    def _adjust_thresholds(self) -> SplitThresholds | None:
+        """Return the thresholds of another pass, or None; for validation only where those for eval are right."""
+        adjusted = None if self.thresholds.eval is None else self.draws.adjust(self.thresholds.eval)
+        if adjusted is not None:
+            return SplitThresholds(adjusted, self.thresholds.validation)
+        adjusted = (
+            None if self.thresholds.validation is None else self.validation_draws.adjust(self.thresholds.validation)
+        )
+        return None if adjusted is None else SplitThresholds(self.thresholds.eval, adjusted)
 
     def _warn_shared(self) -> None:
         if shared := _count_shared(self.train_answers, self.eval_answers):
@@ -481,8 +487,8 @@ _DUPLICATE = {
 }
 
 
-def _cut_for(ratio: float | None) -> int | None:
-    return None if ratio is None else cut_for(ratio)
+def _find_threshold(ratio: float | None) -> int | None:
+    return None if ratio is None else find_threshold(ratio)
 
 
 def _query_digest(text: str) -> bytes:
