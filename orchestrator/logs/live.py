@@ -114,7 +114,7 @@ class LiveLog:
                 return []
             self._said.add(name)
             said = line[:_SHOWN_CHARS]
-            return [Message("warning", f"a line of its log is passed over, for it raises {name}: {said}", self._stage)]
+            return [Message("warning", f"a line of its log is skipped: it raises {name}: {said}", self._stage)]
 
     def _events_of(self, line: str) -> list[Event]:
         argument = _ARGUMENT.match(line)

@@ -10,6 +10,7 @@ import pytest
 from orchestrator.logs.diagnose import diagnose, is_said, load_rules
 from orchestrator.logs.tail import count_ranks, find_line_number, read_lines, read_tail
 from orchestrator.machine.language import Text
+from orchestrator.workers.__main__ import WORKERS
 
 HERE = Path(__file__).parent
 RULES = load_rules()
@@ -243,6 +244,11 @@ def test_an_exception_explains_a_crash_better_than_its_code():
 def test_a_silent_failure_says_so():
     found = diagnose("", 3)
     assert (found.name, found.evidence) == ("silent", None)
+
+
+def test_every_worker_of_orch_explains_its_own_end():
+    for name in set(WORKERS) - {"launch"}:  # it becomes the launcher of a backend
+        assert diagnose(f"step 1\n{name}: that is not there\n", 1).cause == "that is not there"
 
 
 def test_the_more_useful_rule_wins():

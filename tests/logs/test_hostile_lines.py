@@ -75,7 +75,7 @@ def test_a_line_that_the_parser_cannot_bear_is_noted_once_and_the_next_ones_are_
     monkeypatch.setattr(live_module, "parse_line", fail)
     _, events = read(StageDir(tmp_path), "bad 1\nbad 2\norch-progress 1/2\n")
     notes = [event.text for event in events if isinstance(event, Message)]
-    assert notes == ["a line of its log is passed over, for it raises ValueError: bad 1"]
+    assert notes == ["a line of its log is skipped: it raises ValueError: bad 1"]
     assert events[-1] == Progress(1, 2, "train")
 
 
