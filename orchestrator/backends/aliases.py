@@ -6,31 +6,52 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from orchestrator.backends.arguments import Argument
+import msgspec
+
+from orchestrator.backends.arguments import FOLDER, Argument
 from orchestrator.errors import Problem
 from orchestrator.machine.packages import find_major
+from orchestrator.machine.tables import load_table
 from orchestrator.recipe.losses import LOSSES
 
-# Old names that `translate` understands, with the type that a recipe gives them.
-OLD_SPELLINGS: dict[str, str] = {
-    "warmup_ratio": "float",
-    "evaluation_strategy": "str",
-    "no_cuda": "bool",
-    "overwrite_output_dir": "bool",
-    "save_safetensors": "bool",
-    "logging_dir": "str",
-    "group_by_length": "bool",
-    "per_gpu_train_batch_size": "int",
-}
+_GENERATIVE = "generative_reranker"
+_POINTWISE = "pointwise_reranker"  # from ms-swift 4 on
+# Where nothing is known of what is installed, the tested generation counts.
+_TESTED = {"transformers": 5, "ms-swift": 4}
 
-_RENAMED = {
-    "evaluation_strategy": ("eval_strategy", "transformers 4.46 renamed it"),
-    "no_cuda": ("use_cpu", "transformers renamed it"),
-    "per_gpu_train_batch_size": ("per_device_train_batch_size", "transformers renamed it"),
-}
+
+class Alias(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A row of arguments/aliases.yaml, which says what its keys mean."""
+
+    argument: str
+    type: str = ""
+    of: str = ""
+    package: str = ""
+    since: int = 0
+    before: int = 10**6
+    value: bool | str | None = None
+    tasks: tuple[str, ...] = ()
+    becomes: str = ""
+    to: bool | str | None = None
+    why: str = ""
+    drop: str = ""
+    env: str = ""
+    refuse: str = ""
+    hint: str = ""
+
+    def fits(self, value: Any, versions: Mapping[str, str], task: str) -> bool:
+        """Tell whether the row is for this value, these installed versions and this task."""
+        if self.package and not self.since <= _major(self.package, versions) < self.before:
+            return False
+        if self.tasks and task not in self.tasks:
+            return False
+        if self.value in {"share", "no_share"}:
+            return (0 <= value < 1 if self.argument.endswith("_ratio") else 0 < value < 1) == (self.value == "share")
+        return self.value is None or bool(value == self.value)
 
 
 @dataclass
@@ -44,124 +65,48 @@ class Translation:
     problems: list[tuple[str, Problem]] = field(default_factory=list)
 
 
-def major(version: str | None) -> int:
-    """Return the first number of a version; 5 where nothing is known, the tested generation."""
-    found = find_major(version)
-    return 5 if found is None else found
+@cache
+def load_aliases(tool: str) -> tuple[Alias, ...]:
+    """Return the rows of every tool, and those of one: `trainer` (transformers' own arguments), or `swift`; none of ""."""
+    return tuple(row for row in load_table(FOLDER / "aliases.yaml", Alias) if tool and row.of in {"", tool})
 
 
-def translate(train: Mapping[str, Any], versions: Mapping[str, str], task: str = "") -> Translation:  # noqa: ARG001
-    """Return `train` (values already of the right types) in the installed version's spelling.
+def list_old_names(tool: str) -> dict[str, Argument]:
+    """Return the names that no snapshot of the tested versions has, as arguments of their types."""
+    rows = [row for row in load_aliases(tool) if row.type]
+    return {row.argument: Argument(row.argument, row.type, None, None) for row in rows}
 
-    Sources: transformers' TrainingArguments of 4.52, 4.57, 5.14, 5.19 and 5.23. Those of 5.14 take some old
-    names with a warning; the new ones are taken by every 5.
-    """
+
+def _major(package: str, versions: Mapping[str, str]) -> int:
+    found = find_major(versions.get(package))
+    return _TESTED[package] if found is None else found
+
+
+def translate(tool: str, train: Mapping[str, Any], versions: Mapping[str, str], task: str = "") -> Translation:
+    """Return `train` (values already of the right types) in the installed version's spelling."""
     result = Translation()
-    modern = major(versions.get("transformers")) >= 5  # noqa: PLR2004
     for name, value in train.items():
-        if rename(result, train, name, value):
-            continue
-        if name in {"warmup_ratio", "warmup_steps"}:
-            _warmup(result, name, value, train, modern=modern)
-        elif name in {"overwrite_output_dir", "save_safetensors"}:
-            leave_out(result, name, value)
-        elif name in {"logging_dir", "group_by_length"} and modern:
-            _replace(result, name, value, train)
-        elif name == "train_sampling_strategy" and not modern:
-            restore_sampling(result, train, value)
+        rows = (row for row in load_aliases(tool) if row.argument == name and row.fits(value, versions, task))
+        row = next(rows, None)
+        if row is None:
+            result.arguments[name] = int(value) if name == "warmup_steps" and value >= 1 else value
+        elif row.refuse:
+            result.problems.append((name, Problem(row.refuse.format(value=value), row.hint)))
+        elif row.drop:
+            result.dropped[name] = row.drop
+            result.env |= {row.env: value} if row.env else {}
+        elif row.becomes in train:
+            message = f"{name} and {row.becomes} are one setting; both are given"
+            result.problems.append((name, Problem(message, f"keep {row.becomes}")))
         else:
-            result.arguments[name] = value
+            result.arguments[row.becomes] = value if row.to is None else row.to
+            result.why[row.becomes] = f"{name} in the recipe: {row.why}"
     return result
-
-
-def rename(result: Translation, train: Mapping[str, Any], name: str, value: Any) -> bool:
-    """Add an argument that transformers has renamed under its new name; return whether it is one."""
-    if name not in _RENAMED:
-        return False
-    new, why = _RENAMED[name]
-    put(result, train, name, (new, value), why)
-    return True
-
-
-def put(result: Translation, train: Mapping[str, Any], old: str, new: tuple[str, Any], why: str) -> None:
-    """Add an argument under its new name, unless the recipe gives that too."""
-    name, value = new
-    if name in train:
-        result.problems.append((old, Problem(f"{old} and {name} are one setting; both are given", f"keep {name}")))
-        return
-    result.arguments[name] = value
-    result.why[name] = f"{old} in the recipe: {why}"
-
-
-def _warmup(result: Translation, name: str, value: float, train: Mapping[str, Any], *, modern: bool) -> None:
-    if name == "warmup_ratio" and not 0 <= value < 1:
-        problem = Problem(f"warmup_ratio is a share of the steps, got {value}", "0.1 is 10 %")
-        result.problems.append((name, problem))
-    elif name == "warmup_ratio" and modern:
-        why = "transformers 5 dropped --warmup_ratio; a --warmup_steps below 1 is a ratio"
-        put(result, train, name, ("warmup_steps", value), why)
-    elif name == "warmup_steps" and not modern and 0 < value < 1:
-        why = "before transformers 5 a ratio has a flag of its own"
-        put(result, train, name, ("warmup_ratio", value), why)
-    else:
-        result.arguments[name] = int(value) if name == "warmup_steps" and value >= 1 else value
-
-
-def leave_out(result: Translation, name: str, value: bool) -> None:  # noqa: FBT001
-    """Drop an argument that no version needs any more, with the reason."""
-    if name == "overwrite_output_dir":
-        result.dropped[name] = "every run has a fresh folder; transformers 5 dropped the flag"
-    elif value:
-        result.dropped[name] = "safetensors is the only format that is written"
-    else:
-        problem = Problem("save_safetensors: false would write pickled weights", "remove it: pickles are never loaded")
-        result.problems.append((name, problem))
-
-
-def restore_sampling(result: Translation, train: Mapping[str, Any], value: str) -> None:
-    """Add `train_sampling_strategy`, which transformers 5 brought, as versions before it say the same."""
-    name = "train_sampling_strategy"
-    if value == "group_by_length":
-        put(result, train, name, (value, True), "before transformers 5 it is a flag of its own")
-    elif value == "random":
-        result.dropped[name] = "random is the default, and before transformers 5 there is no such flag"
-    else:
-        problem = Problem(f"{name}: {value} needs transformers 5", "remove it, or install transformers 5")
-        result.problems.append((name, problem))
-
-
-def _replace(result: Translation, name: str, value: Any, train: Mapping[str, Any]) -> None:
-    if name == "logging_dir":
-        result.env["TENSORBOARD_LOGGING_DIR"] = value
-        result.dropped[name] = "transformers 5 reads the environment variable TENSORBOARD_LOGGING_DIR instead"
-    elif value:
-        new = ("train_sampling_strategy", "group_by_length")
-        put(result, train, name, new, "transformers 5 replaced --group_by_length")
-    else:
-        result.dropped[name] = "off is the default"
-
-
-# Old names that `translate_swift` understands, with the type that a recipe gives them. `loss_type` is one of them: its
-# names differ from version to version, and all of them are read.
-OLD_SWIFT_SPELLINGS: dict[str, str] = {
-    "train_type": "str",
-    "sft_type": "str",
-    "loss_type": "str",
-    "evaluation_strategy": "str",
-    "no_cuda": "bool",
-    "per_gpu_train_batch_size": "int",
-    "overwrite_output_dir": "bool",
-    "save_safetensors": "bool",
-}
-_TUNER = "ms-swift 4 renamed it, and has no alias"
-_BEFORE = "before ms-swift 4 it has this name"
-_GENERATIVE = "generative_reranker"
-_POINTWISE = "pointwise_reranker"  # from ms-swift 4 on
 
 
 def is_swift_4(versions: Mapping[str, str]) -> bool:
     """Tell whether ms-swift 4 or later is installed; so it is where nothing is known, for that is the tested set's."""
-    return major(versions.get("ms-swift")) >= 4  # noqa: PLR2004
+    return _major("ms-swift", versions) >= _TESTED["ms-swift"]
 
 
 def is_full(arguments: Mapping[str, Any]) -> bool:
@@ -183,38 +128,6 @@ def name_loss(loss: str, task_type: str, versions: Mapping[str, str]) -> str:
     if native != _POINTWISE or is_swift_4(versions):
         return native
     return _GENERATIVE if task_type == _GENERATIVE else "reranker"
-
-
-def translate_swift(train: Mapping[str, Any], versions: Mapping[str, str], task: str) -> Translation:
-    """Return `train` (values already of the right types) in the installed version's spelling.
-
-    `task` is the recipe's: but for an LLM, `loss_type` is read as `loss:`.
-
-    Sources: swift/arguments of ms-swift 3.6, 3.12 and 4.6, which all take `--warmup_ratio` and `--group_by_length`.
-    """
-    result, tuner = Translation(), name_tuner(versions)
-    old_transformers = major(versions.get("transformers")) < 5  # noqa: PLR2004
-    for name, value in train.items():
-        if name in {"train_type", "sft_type", "tuner_type"} and name != tuner:
-            put(result, train, name, (tuner, value), _TUNER if is_swift_4(versions) else _BEFORE)
-        elif rename(result, train, name, value):
-            continue
-        elif name in {"overwrite_output_dir", "save_safetensors"}:
-            leave_out(result, name, value)
-        elif name == "loss_type" and task != "sft":
-            result.dropped[name] = "understood as `loss:`, which decides the loss and its settings"
-        elif name == "warmup_ratio" and not 0 <= value < 1:
-            problem = Problem(f"warmup_ratio is a share of the steps, got {value}", "0.1 is 10 %")
-            result.problems.append((name, problem))
-        elif name == "warmup_steps" and 0 < value < 1:
-            put(result, train, name, ("warmup_ratio", value), "every ms-swift takes a ratio by this name")
-        elif name == "warmup_steps":
-            result.arguments[name] = int(value)
-        elif name == "train_sampling_strategy" and old_transformers:
-            restore_sampling(result, train, value)
-        else:
-            result.arguments[name] = value
-    return result
 
 
 # Each argument and how its values read where they are paths: a suffix, or every value.

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from orchestrator.backends.aliases import OLD_SPELLINGS, Translation, resolve_paths, translate
+from orchestrator.backends.aliases import Translation, list_old_names, resolve_paths, translate
 from orchestrator.backends.arguments import Argument, build_schema, check_arguments, coerce_all, load_arguments
 from orchestrator.backends.models import BaseModel
 from orchestrator.backends.render import render_command
@@ -199,8 +199,7 @@ class Backend:
     snapshots: tuple[str, ...]  # of the arguments that its trainers accept, by model family where there are several
     command_snapshots: tuple[str, ...] = ()  # of its other commands
     own_arguments: Mapping[str, Argument] = field(default_factory=dict)  # what Orch's worker that starts it takes
-    old_names: Mapping[str, str] = field(default_factory=lambda: OLD_SPELLINGS)  # that `rename` knows, and their types
-    rename: Callable[[Mapping[str, Any], Mapping[str, str], str], Translation] = translate
+    aliases: str = "trainer"  # whose rows of arguments/aliases.yaml are for it
     reserved: Mapping[str, str]  # arguments that Orch sets: where a recipe says them instead
     others: Mapping[str, str | Problem] = field(default_factory=dict)  # other trainers' arguments: what to say
     at_least: Mapping[str, float] = field(default_factory=dict)  # the smallest value of an argument
@@ -216,8 +215,7 @@ class Backend:
     def arguments(self) -> dict[str, Argument]:
         """Every argument that `train:` may hold, old spellings included."""
         known = {name: one for snapshot in self.snapshots for name, one in load_arguments(snapshot).items()}
-        old = {name: Argument(name, kind, None, None) for name, kind in self.old_names.items()}
-        return known | old | dict(self.own_arguments)
+        return known | list_old_names(self.aliases) | dict(self.own_arguments)
 
     def json_schema(self) -> dict[str, dict[str, Any]]:
         """Return the JSON Schema of each name under `train:`."""
@@ -229,7 +227,8 @@ class Backend:
 
     def translate(self, job: Job) -> Translation:
         """Return the recipe's arguments as the installed version spells them, paths absolute."""
-        translation = self.rename(self.type_all(job.recipe.train), job.versions, job.recipe.task)
+        typed = self.type_all(job.recipe.train)
+        translation = translate(self.aliases, typed, job.versions, job.recipe.task)
         return resolve_paths(job.recipe_folder, translation, self.arguments)
 
     def find_snapshot(self, job: Job) -> str:

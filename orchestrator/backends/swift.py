@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.backends.aliases import OLD_SWIFT_SPELLINGS, is_full, name_loss, name_tuner, translate_swift
+from orchestrator.backends.aliases import is_full, name_loss, name_tuner
 from orchestrator.backends.arguments import load_arguments, load_words
 from orchestrator.backends.protocol import Backend, Job, SmokeScale, Training, name_checkpoint
 from orchestrator.backends.render import render_command
@@ -341,8 +341,7 @@ BACKEND = Backend(
     ),
     snapshots=("swift",),
     command_snapshots=("swift_export",),
-    old_names=OLD_SWIFT_SPELLINGS,
-    rename=translate_swift,
+    aliases="swift",
     reserved=load_words("swift")["reserved"],
     at_least=dict.fromkeys(
         (

@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from orchestrator.backends import arguments
 from orchestrator.backends.aliases import find_missing_files
-from orchestrator.backends.arguments import load_arguments
+from orchestrator.backends.arguments import FOLDER, load_arguments
 from orchestrator.backends.arguments.snapshots import describe_versions, find_set, is_near, version_sets
 from orchestrator.backends.known_models import find_known, list_score_head_formats
 from orchestrator.backends.models import find_other_scorer
@@ -45,7 +43,7 @@ Applies = Callable[[Job, Train, Condition], bool]
 
 def load_conditions(name: str) -> tuple[Condition, ...]:
     """Return one of the tables of conditions beside the arguments."""
-    return load_table(Path(arguments.__file__).parent / f"{name}.yaml", Condition)
+    return load_table(FOLDER / f"{name}.yaml", Condition)
 
 
 def _saves_between_evaluations(_: Job, train: Train, __: Condition) -> bool:

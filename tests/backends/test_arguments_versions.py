@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.backends import BACKENDS
-from orchestrator.backends.aliases import name_loss, translate, translate_swift
+from orchestrator.backends.aliases import name_loss, translate
 from orchestrator.backends.arguments import Argument, load_arguments
 from orchestrator.backends.arguments.snapshots import find_set, items_of, read_snapshot, version_sets
 from orchestrator.backends.swift_models import find_swift_model
@@ -154,7 +154,7 @@ def _named(model, model_type):
     ],
 )
 def test_ms_swift_s_arguments_are_spelt_as_its_version_takes_them(versions, given, rendered):
-    result = translate_swift(given, versions, "reranker")
+    result = translate("swift", given, versions, "reranker")
     assert result.arguments == rendered
     assert result.problems == []
     known = load_arguments("swift", versions)
@@ -166,8 +166,8 @@ def test_ms_swift_s_arguments_are_spelt_as_its_version_takes_them(versions, give
 def test_a_sampling_that_transformers_4_cannot_do_is_refused_with_the_version_that_can():
     name = "train_sampling_strategy"
     for result in (
-        translate({name: "sequential"}, {"transformers": "4.57.6"}),
-        translate_swift({name: "sequential"}, SWIFT_3, "sft"),
+        translate("trainer", {name: "sequential"}, {"transformers": "4.57.6"}),
+        translate("swift", {name: "sequential"}, SWIFT_3, "sft"),
     ):
         ((key, problem),) = result.problems
         assert key == name
@@ -175,11 +175,11 @@ def test_a_sampling_that_transformers_4_cannot_do_is_refused_with_the_version_th
 
 
 def test_the_sampling_of_transformers_5_is_rendered_by_its_old_flag_before_it():
-    assert translate({"train_sampling_strategy": "group_by_length"}, {"transformers": "4.57.6"}).arguments == {
-        "group_by_length": True
-    }
-    assert translate({"train_sampling_strategy": "random"}, {"transformers": "4.57.6"}).arguments == {}
-    kept = translate({"train_sampling_strategy": "group_by_length"}, {"transformers": "5.23.0"}).arguments
+    assert translate(
+        "trainer", {"train_sampling_strategy": "group_by_length"}, {"transformers": "4.57.6"}
+    ).arguments == {"group_by_length": True}
+    assert translate("trainer", {"train_sampling_strategy": "random"}, {"transformers": "4.57.6"}).arguments == {}
+    kept = translate("trainer", {"train_sampling_strategy": "group_by_length"}, {"transformers": "5.23.0"}).arguments
     assert kept == {"train_sampling_strategy": "group_by_length"}
 
 

@@ -203,13 +203,13 @@ def test_every_field_of_a_recipe_stands_in_the_reference():
 
 def test_every_old_spelling_and_every_refused_name_stands_in_the_reference():
     from orchestrator.backends import BACKENDS
-    from orchestrator.backends.aliases import OLD_SPELLINGS, OLD_SWIFT_SPELLINGS
+    from orchestrator.backends.aliases import list_old_names
     from orchestrator.recipe.losses import list_script_names, list_variables
 
     page = (ROOT / "docs" / "recipe-reference.md").read_text(encoding="utf-8")
-    names = [*OLD_SPELLINGS, *OLD_SWIFT_SPELLINGS]
+    names = []
     for name, backend in BACKENDS.items():
-        names += [*backend.reserved, *list_script_names(name), *list_variables(name)]
+        names += [*list_old_names(backend.aliases), *backend.reserved, *list_script_names(name), *list_variables(name)]
     assert len(names) > 40
     assert not [name for name in names if f"`{name}" not in page]
 

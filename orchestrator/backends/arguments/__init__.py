@@ -16,6 +16,7 @@ import yaml
 from orchestrator.backends.arguments.snapshots import find_set, items_of
 from orchestrator.errors import Problem
 
+FOLDER = Path(__file__).parent  # of the snapshots, and of the tables of words
 _TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 _NEAR = 0.78  # what is less alike is another word: use_badam is no use_dora
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times as fast
@@ -41,7 +42,7 @@ class Argument:
 @cache
 def load_words(name: str) -> dict[str, Any]:
     """Return one of the tables of words beside this module: what names mean, and what to say of them."""
-    text = (Path(__file__).parent / f"{name}.yaml").read_text(encoding="utf-8")
+    text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
     found: dict[str, Any] = yaml.load(text, Loader=_LOADER)  # noqa: S506  (either loader is a safe one)
     return found
 
