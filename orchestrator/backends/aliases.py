@@ -50,7 +50,8 @@ class Alias(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.tasks and task not in self.tasks:
             return False
         if self.value in {"share", "no_share"}:
-            return (0 <= value < 1 if self.argument.endswith("_ratio") else 0 < value < 1) == (self.value == "share")
+            is_share = bool(0 < value < 1 or (value == 0 and self.argument.endswith("_ratio")))
+            return is_share == (self.value == "share")
         return self.value is None or bool(value == self.value)
 
 
@@ -67,7 +68,7 @@ class Translation:
 
 @cache
 def load_aliases(tool: str) -> tuple[Alias, ...]:
-    """Return the rows of every tool, and those of one: `trainer` (transformers' own arguments), or `swift`; none of ""."""
+    """Return the rows for `trainer` (transformers' own arguments) or `swift`, those of every tool included."""
     return tuple(row for row in load_table(FOLDER / "aliases.yaml", Alias) if tool and row.of in {"", tool})
 
 
