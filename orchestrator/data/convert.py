@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from orchestrator.data.judged import SCORE_KEYS, bring_to_form, read_cell
+from orchestrator.data.judged import bring_to_form
 from orchestrator.data.reading.json_rows import Row as Line
 from orchestrator.data.reading.readers import Source, open_source
-from orchestrator.data.reading.tabular import DELIMITERS
+from orchestrator.data.reading.tabular import DELIMITERS, parse_cell
 from orchestrator.data.reasons import Fault, refuse
 from orchestrator.data.reshape import Regrouped, Regrouping, Reshaping
 from orchestrator.data.rows.foreign_rows import FOREIGN_FORMS, FOREIGN_OPTIONAL, convert_row, keep_reasoning
@@ -25,6 +25,7 @@ from orchestrator.errors import DataError
 
 FILE_FORMS = ("csv", "tsv", "parquet", "json", "jsonl")
 FORMS = (*FILE_FORMS, *FOREIGN_FORMS)
+SCORE_KEYS = ("score", "label", "similarity_score")
 _KEYS_LISTED = 30
 _CHAT_KEYS = frozenset({"messages", "conversations", "instruction"})
 
@@ -212,10 +213,17 @@ class _Run:
                 raise refuse("column-exists", f'the row has a "{new}" already', source.path, line=row.line, hint=hint)
         value = found | kept | dict(conversion.constants)
         if source.ending in DELIMITERS:
-            value = {key: read_cell(key, cell) for key, cell in value.items()}
+            value = {key: _read_cell(key, cell) for key, cell in value.items()}
         if not value.keys().isdisjoint(_CHAT_KEYS) and "positive_messages" not in value:
             return value  # false as the label of a conversation says that it is not wanted, and 0 would be a class
         return {key: _read_numbers(key, part) for key, part in value.items()}
+
+
+def _read_cell(key: str, cell: Any) -> Any:
+    """Return a cell of a text table as JSON has it: a list where the column may hold one, a score as a number."""
+    if not isinstance(cell, str):
+        return cell
+    return read_number(cell) if key in SCORE_KEYS else parse_cell(key, cell)
 
 
 def _read_numbers(key: str, value: Any) -> Any:

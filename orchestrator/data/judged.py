@@ -31,7 +31,6 @@ from orchestrator.data.rows.texts import (
     is_finite_number,
     name_type,
     quote,
-    read_number,
 )
 from orchestrator.data.rows.unread import UnreadText, find_unread, find_unread_judgements
 
@@ -42,7 +41,6 @@ EXAMPLES: dict[Form, str] = {
     "hits": '{"query": "…", "hits": [{"content": "…", "label": 1}, …]}',
     "ranking": '{"query": "…", "pos": ["…"], "neg": ["…", "…"]}',
 }
-SCORE_KEYS = ("score", "label", "similarity_score")
 HIT_KEYS = ("content", "label", "score")
 OWN_KEYS: dict[Form, tuple[str, ...]] = {
     "pointwise": ("query", *HIT_KEYS),
@@ -78,11 +76,17 @@ class Judged:
         return tuple(hit["content"] for hit in self.hits)
 
 
-def read_cell(key: str, cell: Any) -> Any:
-    """Return a cell of a text table as JSON has it: a list where the column may hold one, a score as a number."""
+def _read_cell(key: str, cell: Any) -> Any:
+    """Return a cell of a row that keeps what it says: only its label and score are read as numbers."""
     if not isinstance(cell, str):
         return cell
-    return read_number(cell) if key in SCORE_KEYS else parse_cell(key, cell)
+    if key not in {"label", "score"}:
+        return parse_cell(key, cell)
+    try:
+        number = float(cell)
+    except ValueError:
+        return cell
+    return int(number) if is_finite_number(number) and number.is_integer() else number
 
 
 def read_raw_row(value: Row, columns: Mapping[str, str], *, is_table: bool) -> Row:
@@ -90,7 +94,7 @@ def read_raw_row(value: Row, columns: Mapping[str, str], *, is_table: bool) -> R
     value = fold_numbered(value)
     if is_table:
         names = {old: new for new, old in columns.items()}
-        value = {name: read_cell(names.get(name, name), cell) for name, cell in value.items()}
+        value = {name: _read_cell(names.get(name, name), cell) for name, cell in value.items()}
     try:
         return bring_to_form(value)
     except BadRowError:  # reported where the row is read
