@@ -19,7 +19,7 @@ from orchestrator.errors import Problem
 from orchestrator.machine.places import WORKERS
 from orchestrator.machine.weights import Shapes
 
-# What DistributedDataParallel, torch.compile, FSDP and activation checkpoints put into names (workers/weight_names.py).
+# What DistributedDataParallel, torch.compile, FSDP and activation checkpoints put into names (workers/mend_model.py).
 _IN_FRONT = ("module", "base_model.model", "_orig_mod", "_fsdp_wrapped_module", "_forward_module")
 _ANYWHERE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "base_layer")
 _ADAPTER = re.compile(r"\.(lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector|modules_to_save)(\.|$)")

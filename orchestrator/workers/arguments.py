@@ -104,7 +104,7 @@ def read_module(module: str) -> dict[str, Any]:
     """Return versions and arguments of a module that trains or merges, or ms-swift's models for `swift_models`.
 
     Such a module is FlagEmbedding.finetune.reranker.decoder_only.base, swift.cli.sft or swift.cli.export; the trainer
-    that sentence_transformers has is no module that can be run.
+    that sentence_transformers has is not a module that can be run.
     """
     if module == "swift_models":
         return {"versions": read_versions(), "module": module, "models": read_swift_models()}
@@ -163,7 +163,7 @@ _READERS = {"swift": read_swift, "sentence_transformers": read_sentence_transfor
 def read_swift_models() -> list[dict[str, Any]]:
     """Return ms-swift's models: type, the architectures it is told by, and templates with the hub ids they fit.
 
-    `kind` is there for what is no text model: multimodal, reward, or decision.
+    `kind` is there for what is not a text model: multimodal, reward, or decision.
     """
     # ms-swift 3 has it in swift.llm, and one template for all models of a type
     where = "swift.model" if importlib.util.find_spec("swift.model") is not None else "swift.llm"

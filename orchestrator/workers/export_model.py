@@ -19,7 +19,7 @@ from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import fresh_folder, refuse_existing
 from orchestrator.workers.merge import check_adapter
 from orchestrator.workers.tokenizer_files import copy_tokenizer, has_tokenizer
-from orchestrator.workers.weights import require_sound
+from orchestrator.workers.weights import require_safetensors, require_sound
 
 SLOT = "{fresh}"
 WRITTEN = "written"  # what `{fresh}` stands for, inside the folder that is to be renamed
@@ -73,8 +73,8 @@ def check_written(folder: Path, module: str, required: list[str]) -> None:
         if not (folder / name).is_file() or not (folder / name).stat().st_size
     ]
     if missing:
-        raise WorkerError(f"{module} left {', '.join(missing)} out or empty: what it wrote is no whole model")
-    if not require_sound(folder, f"what {module} wrote").parameters:
+        raise WorkerError(f"{module} left {', '.join(missing)} out or empty: what it wrote is not a whole model")
+    if not require_sound(require_safetensors(folder), f"what {module} wrote").parameters:
         raise WorkerError(f"what {module} wrote: there are no weights in it")
 
 

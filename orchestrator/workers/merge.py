@@ -29,7 +29,7 @@ from orchestrator.workers.merge_trial import (
 )
 from orchestrator.workers.specs import DTYPES
 from orchestrator.workers.tokenizer_files import copy_tokenizer, has_tokenizer, read_json
-from orchestrator.workers.weights import read_tensors, require_safetensors, require_sound, scan_weights
+from orchestrator.workers.weights import read_tensors, require_safetensors, require_sound
 from orchestrator.workers.whole_weights import NEW_HEAD, WORDS, require_whole
 from orchestrator.workers.whole_weights import VECTORS as FOR_VECTORS
 
@@ -89,9 +89,7 @@ def check_adapter(folder: Path) -> dict[str, Any]:
     files = [path for path in require_safetensors(folder) if path.name == "adapter_model.safetensors"]
     if not files:
         raise WorkerError(f"{folder} holds no adapter_model.safetensors: the adapter was not saved")
-    scan = scan_weights(files)
-    if scan.problems:
-        raise WorkerError(*(f"{files[0]}: {problem}" for problem in scan.problems))
+    require_sound(files, str(files[0]))
     # LoRA starts with B at zero, and only training moves it
     moved = [bool(tensor.any()) for name, tensor in read_tensors(files) if ".lora_B." in name or "embedding_B" in name]
     if not moved:
@@ -177,7 +175,7 @@ def save_merged(adapted: Any, folder: Path) -> None:
     except ValueError as error:  # safe_merge found NaN
         raise WorkerError(f"the adapter cannot be merged: {error}") from error
     merged.save_pretrained(folder)
-    require_sound(folder, "merged model")
+    require_sound(require_safetensors(folder), "merged model")
 
 
 def merge_into(merge: Merge, dtype: str, folder: Path) -> dict[str, Any]:
@@ -211,7 +209,7 @@ def compare_merged(merge: Merge, merged: Path) -> dict[str, Any]:
     """Return how the merged folder compares; both models are loaded in the precision that it was saved in."""
     from transformers import AutoTokenizer
 
-    require_sound(merged, "merged model")
+    require_sound(require_safetensors(merged), "merged model")
     tokenizer = AutoTokenizer.from_pretrained(merged, trust_remote_code=merge.trust_remote_code)
     saved = merge.load(merged, "auto").eval()
     after, used = merge.observe(saved, tokenizer), str(saved.dtype).removeprefix("torch.")

@@ -58,7 +58,7 @@ def _runs_code_from_elsewhere(folder: Path) -> bool:
 
 
 def _hash_files(folder: Path) -> dict[str, str]:
-    """Return the sha256 of each file by its path in the folder; for a folder that is there twice, where it was first.
+    """Return the sha256 of each file by its path in the folder; for a folder that appears twice, where it was first.
 
     Raises OSError for what cannot be read.
     """

@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
     raw = {**load_raw_spec(options.model / "scoring.json"), "trust_remote_code": options.trust_remote_code}
     embeds = raw.get("scorer") == "embedding"
     if options.vectors and not embeds:
-        raise WorkerError(f"--vectors: {options.model} is no embedding model (its scorer is {raw.get('scorer')})")
+        raise WorkerError(f"--vectors: {options.model} is not an embedding model (its scorer is {raw.get('scorer')})")
     stream = options.rows.open(encoding="utf-8") if options.rows else sys.stdin
     rows = list(parse_rows(stream, "line ", "a JSON object"))
     # standard output is for answers: what libraries print while they load goes to standard error

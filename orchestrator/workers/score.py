@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import math
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.kinds import KINDS
 from orchestrator.workers.score_store import open_scoring
 from orchestrator.workers.specs import load_raw_spec
@@ -28,8 +31,8 @@ class Job(Protocol):
     """The scoring of one eval file by one kind of model, read and checked before anything is loaded."""
 
     @property
-    def batch_size(self) -> int:
-        """How much the model takes at once."""
+    def spec(self) -> Any:
+        """How the model is asked, and with how much at once (`batch_size`)."""
 
     def fits(self, rows: list[dict[str, Any]]) -> bool:
         """Tell whether kept rows are those of this eval file."""
@@ -39,6 +42,16 @@ class Job(Protocol):
 
     def score(self, loaded: Any) -> Scored:
         """Return the scores by what `load` gave."""
+
+
+def require_finite(scores: Collection[float], unit: str) -> None:
+    """Raise WorkerError for NaN or infinity among the scores of so many `unit`."""
+    bad = sum(not math.isfinite(score) for score in scores)
+    if bad:
+        raise WorkerError(
+            f"the model gives NaN or infinity for {bad} of {len(scores)} {unit}: "
+            "its weights or its precision are broken"
+        )
 
 
 def import_scorer(raw: dict[str, Any]) -> Any:
@@ -54,18 +67,24 @@ def run(options: argparse.Namespace, raw: dict[str, Any]) -> None:
     if options.batch_size:
         raw = {**raw, "batch_size": options.batch_size}
     job: Job = import_scorer(raw).open_job(raw, options)
-    scoring = open_scoring(options, {**raw, "batch_size": job.batch_size})
+    scoring = open_scoring(options, {**raw, "batch_size": job.spec.batch_size})
     if scoring.restore(job.fits):
         return
     started = time.monotonic()
     model = job.load(options.model, scoring.device)
     loaded = time.monotonic()
     scored = job.score(model)
-    scoring_s = time.monotonic() - loaded
-    speed: dict[str, Any] = {"loading_s": round(loaded - started, 3), "scoring_s": round(scoring_s, 3)}
-    if scored.unit:
-        speed[f"{scored.unit}_per_s"] = round(scored.count / scoring_s, 3) if scoring_s > 0 else None
+    speed = describe_speed(started, loaded, scored.unit, scored.count)
     scoring.write(scored.rows, {**speed, **scored.facts})
+
+
+def describe_speed(started: float, loaded: float, unit: str = "", count: int = 0) -> dict[str, Any]:
+    """Return the facts about time, up to now: seconds, and where a unit is named, how many a second."""
+    scoring_s = time.monotonic() - loaded
+    facts: dict[str, Any] = {"loading_s": round(loaded - started, 3), "scoring_s": round(scoring_s, 3)}
+    if unit:
+        facts[f"{unit}_per_s"] = round(count / scoring_s, 3) if scoring_s > 0 else None
+    return facts
 
 
 def build_parser(name: str, description: str | None, what_is_kept: str) -> argparse.ArgumentParser:

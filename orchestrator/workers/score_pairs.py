@@ -22,7 +22,7 @@ from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import open_fresh, write_json
 from orchestrator.workers.reranker.score import Key, take_calls
 from orchestrator.workers.reranker.scoring import Scorer, choose_device, load_scorer
-from orchestrator.workers.score import build_parser
+from orchestrator.workers.score import build_parser, describe_speed
 from orchestrator.workers.score_store import FACTS, SCORES, Journal, describe_scoring, find_entry, open_journal
 from orchestrator.workers.specs import load_raw_spec, parse_embedding_spec, parse_spec
 
@@ -174,14 +174,7 @@ def score_missing(teacher: Teacher, pairs: PairFile, journal: Journal, scorer: S
             require_finite(pairs, found)
             journal.append(found)
             progress.advance(len(call))
-    scoring_s = time.monotonic() - loaded
-    return {
-        **facts,
-        "loading_s": round(loaded - started, 3),
-        "scoring_s": round(scoring_s, 3),
-        "pairs_per_s": round(len(missing) / scoring_s, 3) if scoring_s > 0 else None,
-        **scorer.facts,
-    }
+    return {**facts, **describe_speed(started, loaded, "pairs", len(missing)), **scorer.facts}
 
 
 def require_finite(pairs: PairFile, found: Sequence[tuple[bytes, float]]) -> None:

@@ -6,9 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from orchestrator.workers.cross_encoder.checkpoints import link_checkpoints, require_resumable
 from orchestrator.workers.cross_encoder.losses import LISTS
-from orchestrator.workers.cross_encoder.model import load_model, reported_weights
+from orchestrator.workers.cross_encoder.model import link_checkpoints, load_model, reported_weights, require_resumable
 from orchestrator.workers.cross_encoder.rows import Rows, load_rows, shuffle_parts
 from orchestrator.workers.cross_encoder.settings import Settings, load_settings
 from orchestrator.workers.cross_encoder.trainer import build_arguments, build_trainer, fit_batches

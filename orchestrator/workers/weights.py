@@ -215,9 +215,9 @@ def scan_weights(files: list[Path]) -> WeightScan:
     return WeightScan(len(files), tensors, parameters, tuple(sorted(dtypes)), largest, **named)
 
 
-def require_sound(folder: Path, what: str) -> WeightScan:
-    """Return the scan of a folder's weights. Raises WorkerError, which begins with `what`, where they are damaged."""
-    scan = scan_weights(require_safetensors(folder))
+def require_sound(files: list[Path], what: str) -> WeightScan:
+    """Return the scan of the files. Raises WorkerError, which begins with `what`, where their weights are damaged."""
+    scan = scan_weights(files)
     if scan.problems:
         raise WorkerError(*(f"{what}: {problem}" for problem in scan.problems))
     return scan

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.workers.failure import UnfitModelError
-from orchestrator.workers.weight_names import (
+from orchestrator.workers.mend_model import (
     ADAPTER,
     TOP_HEAD,
     Renaming,
@@ -167,7 +167,7 @@ def _make_wish(model: str | Path, use: str, *, trust_remote_code: bool) -> Wish:
 def _take_quantization_out(config: Any) -> str:
     """Return how a config says that its weights are quantised, which it no longer says then; empty where it does not.
 
-    The tensors are told apart by their modules: their names and shapes are the quantizer's. Raises ImportError for a
+    The tensors are matched by their modules: their names and shapes are the quantizer's. Raises ImportError for a
     quantizer whose package is not installed.
     """
     said = getattr(config, "quantization_config", None)
@@ -322,13 +322,13 @@ def _find_unread_fault(model: str, wish: Wish, fit: Fit, *, shapes_differ: bool)
 
 def _refuse_labels(model: str, use: str, labels: int) -> Fault:
     message = f"{model} has a head of {labels} labels, and a reranker's has one: a score"
-    ways = []
+    fixes = []
     if labels == 2:  # noqa: PLR2004  the logit of "relevant" less that of "irrelevant" orders as its probability does
-        ways.append(f"make one label of the two, the second less the first: {name_command(model, '--one-label')}")
+        fixes.append(f"make one label of the two, the second less the first: {name_command(model, '--one-label')}")
     if use == NEW_HEAD:
-        ways.append(f"train a new head on its body: {name_command(model, '--without-head')}")
-    ways.append("name a cross-encoder, whose head has one label")
-    return Fault(message, "\nor ".join(ways))
+        fixes.append(f"train a new head on its body: {name_command(model, '--without-head')}")
+    fixes.append("name a cross-encoder, whose head has one label")
+    return Fault(message, "\nor ".join(fixes))
 
 
 def _refuse_missing(model: str, fit: Fit, renamings: tuple[Renaming, ...], left: Fit) -> Fault:

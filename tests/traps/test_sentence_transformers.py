@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestrator.workers.cross_encoder.checkpoints import require_resumable
+from orchestrator.workers.cross_encoder.model import require_resumable
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.weights import hash_file, scan_weights
 from tests.traps.conftest import build_tiny, make_groups

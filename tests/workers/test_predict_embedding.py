@@ -61,5 +61,5 @@ def test_a_row_that_is_not_one_text_is_refused_with_its_line(packaged, ask, row)
 
 
 def test_vectors_of_a_reranker_are_refused(packaged_encoder, ask):
-    with pytest.raises(WorkerError, match=r"is no embedding model \(its scorer is cross-encoder\)"):
+    with pytest.raises(WorkerError, match=r"is not an embedding model \(its scorer is cross-encoder\)"):
         ask(packaged_encoder, [], "--vectors")

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from orchestrator.workers import train_cross_encoder
-from orchestrator.workers.cross_encoder.checkpoints import link_checkpoints
 from orchestrator.workers.cross_encoder.losses import LISTS, LOSSES, MARGINS, PAIRS
+from orchestrator.workers.cross_encoder.model import link_checkpoints
 from orchestrator.workers.cross_encoder.rows import Rows, build_ranking_samples, shuffle_parts
 from orchestrator.workers.cross_encoder.settings import load_settings, parse_settings
 from orchestrator.workers.cross_encoder.trainer import build_arguments, build_decay_arguments

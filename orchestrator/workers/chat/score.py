@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from orchestrator.workers.environment import Progress
 from orchestrator.workers.eval_files import ChatRow, Message, parse_messages, read_chat_rows
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.reranker.scoring import choose_device
-from orchestrator.workers.score import Scored
+from orchestrator.workers.score import Scored, require_finite
 from orchestrator.workers.specs import ChatSpec, parse_chat_spec
 
 
@@ -72,11 +71,7 @@ def score_rows(model: Any, cuts: list[Cut], pad: int, batch_size: int, progress:
     for taken in take_batches(encoded, batch_size, vocabulary):
         sums.update(zip(taken, sum_nll(model, [encoded[i] for i in taken], pad), strict=True))
         progress.advance(len(taken))
-    bad = sum(not math.isfinite(value) for value in sums.values())
-    if bad:
-        raise WorkerError(
-            f"the model gives NaN or infinity for {bad} of {len(sums)} rows: its weights or its precision are broken"
-        )
+    require_finite(sums.values(), "rows")
     return [sums[index] for index in range(len(encoded))]
 
 
@@ -98,11 +93,6 @@ class ChatJob:
     spec: ChatSpec
     rows: list[ChatRow]
 
-    @property
-    def batch_size(self) -> int:
-        """Conversations of one batch."""
-        return self.spec.batch_size
-
     def fits(self, rows: list[dict[str, Any]]) -> bool:
         """Tell whether the lines are those of the conversations."""
         return [line["id"] for line in rows] == [row.id for row in self.rows]
@@ -123,7 +113,7 @@ class ChatJob:
         stop_ids, pad = find_stop_ids(model, tokenizer, chat.stop_id), choose_pad(tokenizer)
         progress = Progress(total=len(self.rows) + len(loaded.prompts))
         started = time.monotonic()
-        sums = score_rows(model, cuts, pad, self.batch_size, progress)
+        sums = score_rows(model, cuts, pad, self.spec.batch_size, progress)
         scored = time.monotonic()
         answers = answer_all(
             model,
@@ -131,7 +121,7 @@ class ChatJob:
             pad=pad,
             stop_ids=stop_ids,
             max_new_tokens=self.spec.max_new_tokens,
-            batch_size=self.batch_size,
+            batch_size=self.spec.batch_size,
             advance=progress.advance,
         )
         generating_s = time.monotonic() - scored

@@ -30,11 +30,6 @@ class EmbeddingJob:
 
     spec: EmbeddingSpec
 
-    @property
-    def batch_size(self) -> int:
-        """Texts of one batch."""
-        return self.spec.batch_size
-
     def load(self, model: str, device: str) -> Encoder:
         """Return the embedding model."""
         return load_encoder(model, self.spec, device)
@@ -42,7 +37,7 @@ class EmbeddingJob:
     def embed(self, encoder: Encoder, queries: Sequence[str], documents: Sequence[str]) -> tuple[Any, Any, Any]:
         """Return the vectors of both sides, and what scoring.json says of the texts."""
         texts = [*map(self.spec.wrap_query, queries), *map(self.spec.wrap_document, documents)]
-        vectors, cut = encode_texts(encoder, texts, self.batch_size)
+        vectors, cut = encode_texts(encoder, texts, self.spec.batch_size)
         facts = {"texts": len(set(texts)), "texts_cut": cut, "dims": int(vectors.shape[1])}
         return vectors[: len(queries)], vectors[len(queries) :], facts
 

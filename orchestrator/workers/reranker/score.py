@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from orchestrator.workers.environment import Progress
 from orchestrator.workers.eval_files import Candidate, read_candidates
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.reranker.scoring import Scorer, choose_device, load_scorer
-from orchestrator.workers.score import Scored
+from orchestrator.workers.score import Scored, require_finite
 from orchestrator.workers.score_store import all_scored, describe_range
 from orchestrator.workers.specs import ScoringSpec, parse_spec
 
@@ -32,11 +31,6 @@ class PairJob:
     spec: ScoringSpec
     candidates: list[Candidate]
 
-    @property
-    def batch_size(self) -> int:
-        """Pairs of one batch."""
-        return self.spec.batch_size
-
     def fits(self, rows: list[dict[str, Any]]) -> bool:
         """Tell whether the rows are those of the candidates, each with a score."""
         wanted = [(candidate.qid, candidate.docid) for candidate in self.candidates]
@@ -48,7 +42,7 @@ class PairJob:
 
     def score(self, loaded: Scorer) -> Scored:
         """Return one score a candidate."""
-        scores = score_candidates(loaded, self.candidates, self.batch_size)
+        scores = score_candidates(loaded, self.candidates, self.spec.batch_size)
         rows = [
             {"qid": candidate.qid, "docid": candidate.docid, "score": score}
             for candidate, score in zip(self.candidates, scores, strict=True)
@@ -84,11 +78,7 @@ def score_candidates(scorer: Scorer, candidates: Sequence[Candidate], batch_size
         values = scorer.score([(query, document) for query, document, _ in call], call[0][2])
         scores.update(zip(call, values, strict=True))
         progress.advance(len(call))
-    bad = sum(not math.isfinite(value) for value in scores.values())
-    if bad:
-        raise WorkerError(
-            f"the model gives NaN or infinity for {bad} of {len(keys)} pairs: its weights or its precision are broken"
-        )
+    require_finite(scores.values(), "pairs")
     return [scores[key_of(candidate)] for candidate in candidates]
 
 
@@ -121,6 +111,5 @@ def predict(
         return [], {}
     scorer = load_scorer(str(model), spec, choose_device(device))
     scores = scorer.score([(row["query"], row["document"]) for _, row in rows], None)
-    if not all(map(math.isfinite, scores)):
-        raise WorkerError("the model gives NaN or infinity: its weights or its precision are broken")
+    require_finite(scores, "pairs")
     return [{"score": score} for score in scores], scorer.facts
