@@ -34,11 +34,12 @@ def find_longest(config: Any) -> int | None:
     return positions - (padding if isinstance(padding, int) else 1) - 1 if kind in _OFFSET_FAMILIES else positions
 
 
-def count_tokens(tokenizer: Any, texts: Sequence[str]) -> list[int]:
-    """Return the length of each whole text in tokens, special ones included."""
+def count_tokens(tokenizer: Any, texts: Sequence[str], *, special: bool = True) -> list[int]:
+    """Return the length of each whole text in tokens, special ones included unless that is not asked for."""
+    options = {"add_special_tokens": special, "truncation": False, "padding": False, "verbose": False}
     lengths: list[int] = []
     for start in range(0, len(texts), TOKENIZED_AT_ONCE):
-        found = tokenizer(list(texts[start : start + TOKENIZED_AT_ONCE]), truncation=False, padding=False)["input_ids"]
+        found = tokenizer(list(texts[start : start + TOKENIZED_AT_ONCE]), **options)["input_ids"]
         lengths.extend(map(len, found))
     return lengths
 
@@ -58,7 +59,7 @@ class CutPairs:
         for start in range(0, len(pairs), _AT_ONCE):
             some = pairs[start : start + _AT_ONCE]
             texts = list(dict.fromkeys(text for pair in some for text in pair))
-            lengths = dict(zip(texts, _count(self._tokenizer, texts), strict=True))
+            lengths = dict(zip(texts, count_tokens(self._tokenizer, texts, special=False), strict=True))
             self.facts["pairs_counted"] += len(some)
             if self._limit:
                 self.facts["pairs_cut"] += sum(
@@ -73,9 +74,5 @@ def _find_overhead(transformer: Any) -> int:
         return int(tokenizer.num_special_tokens_to_add(pair=True))
     pair = [{"role": "query", "content": "0"}, {"role": "document", "content": "0"}]
     whole = tokenizer.apply_chat_template(pair, tokenize=False)
-    return _count(tokenizer, [whole])[0] - 2 * _count(tokenizer, ["0"])[0]
-
-
-def _count(tokenizer: Any, texts: list[str]) -> list[int]:
-    found = tokenizer(texts, add_special_tokens=False, truncation=False, padding=False, verbose=False)["input_ids"]
-    return [len(ids) for ids in found]
+    length, single = count_tokens(tokenizer, [whole, "0"], special=False)
+    return length - 2 * single
