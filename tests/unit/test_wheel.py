@@ -29,6 +29,8 @@ def test_an_installed_wheel_renders_a_recipe(tmp_path, root):
     assert str(target) in done.stderr
     assert "FlagEmbedding.finetune.reranker.decoder_only.base" in done.stdout
     assert (target / "orchestrator" / "backends" / "arguments" / "flagembedding.decoder_only.json").exists()
-    cards = "orchestrator/workers/cards"
-    assert {path.name for path in (target / cards).iterdir()} == {path.name for path in (root / cards).iterdir()}
+    for templates in ("orchestrator/workers/cards", "orchestrator/workers/chat/templates"):
+        assert {path.name for path in (target / templates).iterdir()} == {
+            path.name for path in (root / templates).iterdir()
+        }
     assert (target / "orchestrator" / "constraints.txt").read_bytes() == (root / "constraints.txt").read_bytes()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from orchestrator.workers.chat.encoding import ChatFormat, find_non_thinking_prefix, join_turns, render_own, tokenize
@@ -14,6 +15,8 @@ from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.kinds.probes import ChatProbe
 from orchestrator.workers.reranker.formats import quote_jinja
 
+# what ms-swift does with the thoughts of earlier answers decides which of them is written
+TEMPLATES = Path(__file__).resolve().parent / "templates"
 THINKING_OFF = "{%- if enable_thinking is not defined %}{%- set enable_thinking = false %}{%- endif %}"
 
 
@@ -164,7 +167,8 @@ def write_template(tokenizer: Any, template: Any) -> str | None:
         "between": separator,
     }
     settings = "".join(f"{{%- set {name} = {quote_jinja(value)} %}}\n" for name, value in values.items())
-    return settings + (BODY_KEEPING if keeps_thinking(template) else BODY_FORGETTING)
+    body = "keeps_thinking" if keeps_thinking(template) else "drops_thinking"
+    return settings + (TEMPLATES / f"{body}.jinja").read_text(encoding="utf-8")
 
 
 def has_bos(tokenizer: Any) -> bool:
@@ -179,45 +183,3 @@ def keeps_thinking(template: Any) -> bool:
     # ms-swift 3 drops them where the last answer alone has a loss: Template of 3.12, ThinkingTemplate of 3.6
     rule = "base_strategy" if hasattr(template.loss_scale, "base_strategy") else "name"
     return bool(getattr(template.loss_scale, rule) != "last_round")
-
-
-_HEAD = """\
-{%- if messages and messages[0].role == 'system' %}
-    {%- set system, turns = messages[0].content, messages[1:] %}
-{%- else %}
-    {%- set system, turns = default_system, messages %}
-{%- endif %}
-{{- bos + (system_start + system + system_end if system else no_system) }}
-{%- for turn in turns %}
-    {%- if turn.role == 'user' %}
-        {{- user_start + turn.content + user_end }}
-    {%- elif turn.role == 'assistant' %}
-"""
-_TAIL = """\
-        {{- answer_start + content + (answer_end if loop.last else between) }}
-    {%- else %}
-        {{- raise_exception('no role ' ~ turn.role ~ ' in the format that this model was trained in') }}
-    {%- endif %}
-{%- endfor %}
-{%- if add_generation_prompt %}
-    {{- answer_start + ('' if enable_thinking is defined and enable_thinking else no_thinking) }}
-{%- endif %}
-"""
-BODY_KEEPING = (
-    _HEAD
-    + """\
-        {%- set content = turn.content if turn.content.startswith('<think>') else no_thinking + turn.content %}
-"""
-    + _TAIL
-)
-BODY_FORGETTING = (
-    _HEAD
-    + """\
-        {%- if loop.last %}
-            {%- set content = turn.content if turn.content.startswith('<think>') else no_thinking + turn.content %}
-        {%- else %}
-            {%- set content = turn.content.split('</think>')[-1].strip() %}
-        {%- endif %}
-"""
-    + _TAIL
-)
