@@ -54,7 +54,6 @@ _IN_TOOL = {
 }
 _PROBE = """
 import importlib.metadata as m, json, sys
-from orchestrator.machine.files import read_regular
 found = {}
 for name in sys.argv[1:]:
     try: found[name] = m.version(name)

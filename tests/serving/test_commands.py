@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from dataclasses import replace
 
@@ -212,3 +213,11 @@ def test_the_worker_that_hands_over_a_key_wants_one(monkeypatch):
     monkeypatch.delenv("ORCH_API_KEY", raising=False)
     with pytest.raises(WorkerError, match="ORCH_API_KEY is not set"):
         deploy_with_key.main([])
+
+
+def test_a_servers_python_is_asked_without_orch_on_its_path(tmp_path):
+    """It is another environment, where Orch need not be installed: the probe may import nothing of it."""
+    from orchestrator.serving import server
+
+    names = {node.module for node in ast.walk(ast.parse(server._PROBE)) if isinstance(node, ast.ImportFrom)}
+    assert names == set()
