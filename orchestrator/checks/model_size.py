@@ -24,7 +24,7 @@ _NAMES = {  # what other architectures call it
     "num_attention_heads": ("num_attention_heads", "n_heads", "n_head"),
     "intermediate_size": ("intermediate_size", "hidden_dim", "n_inner", "ffn_dim"),
 }
-_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 _WHOLE = "model.safetensors"
 _DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 _NF4_DOUBLE = 4 + 8 / 64 + 32 / (64 * 256)
@@ -104,7 +104,7 @@ def _count(size: ModelSize, config: Mapping[str, Any]) -> int:
     """Return how many weights the layers of these sizes have, norms and biases left out (below 0.1 %)."""
     attention = size.hidden * (2 * size.query + 2 * size.key)
     matrices = 3 if size.gated else 2
-    experts = _read_whole(config, *_EXPERTS)
+    experts = _read_whole(config, *EXPERTS)
     if experts and (width := _read_whole(config, "moe_intermediate_size") or size.intermediate):
         shared = _read_whole(config, "shared_expert_intermediate_size") or 0
         return size.layers * (attention + matrices * size.hidden * (experts * width + shared))

@@ -14,6 +14,7 @@ from typing import Any
 
 from orchestrator.backends.models import load_config
 from orchestrator.backends.protocol import Job
+from orchestrator.checks.model_size import EXPERTS
 from orchestrator.checks.tensor_names import read_text_config
 from orchestrator.errors import Problem
 from orchestrator.machine.weights import Shapes, read_weights
@@ -57,7 +58,6 @@ _OFFSET_FAMILIES = frozenset(
 _RELATIVE_FAMILIES = frozenset({"t5", "mt5", "umt5", "longt5", "funnel"})
 _PLAIN_ROPE = frozenset({None, "default"})
 _MATRIX_DIMENSIONS = 2
-_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 _HEADS = ("lm_head", "score", "v_head")  # tied to the embeddings or new, so that no file needs to hold them
 _PREFIXES = ("", "model.", "base_model.", "transformer.")  # what a model's class puts before the names of its files
 
@@ -222,7 +222,7 @@ def check_target_modules(job: Job, plan: Plan) -> Iterator[Problem]:
         return
     config, shapes = load_config(job.model.folder), read_weights(job.model.folder).shapes
     # transformers joins the matrices of experts, and quantised ones have other names, than those in the files
-    if not shapes or "quantization_config" in config or any(config.get(name) for name in _EXPERTS):
+    if not shapes or "quantization_config" in config or any(config.get(name) for name in EXPERTS):
         return
     matrices, modules = list_modules(shapes)
     named = [("modules_to_save", modules)]

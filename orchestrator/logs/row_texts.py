@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,11 +113,9 @@ def _without_words(value: Any) -> Any:
     return LEFT_OUT if isinstance(value, str) else value
 
 
-def _find_beginnings(text: str, beginnings: Iterable[str]) -> Iterator[int]:
-    """Yield every place of `text` where one of `beginnings` stands."""
-    known = beginnings if isinstance(beginnings, set | dict) else set(beginnings)
-    for at in range(len(text) - SHORTEST + 1) if known else ():
-        if text[at : at + SHORTEST] in known:
+def _find_beginnings(text: str, beginnings: Collection[str]) -> Iterator[int]:
+    for at in range(len(text) - SHORTEST + 1) if beginnings else ():
+        if text[at : at + SHORTEST] in beginnings:
             yield at
 
 
