@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator.machine.files import read_regular
-from orchestrator.machine.json_files import load_json
+from orchestrator.machine.json_files import find_object, load_json
 
 Kind = Literal["llm", "multimodal", "embedding", "reranker", "encoder", "reward", "decision"]
 
@@ -118,9 +118,8 @@ _PAIR_ROLES = re.compile(r"""['"](query|document)['"]""")
 
 def has_score_head(config: dict[str, Any]) -> bool:
     """Tell whether a config.json is that of an LLM with a head that classifies, and of no BERT-like encoder."""
-    return any(
-        name.endswith(CLASSIFIER) and (_is_llm(name) or _looks_causal(name, config)) for name in _names_of(config)
-    )
+    heads = [name for name in list_architectures(config) if name.endswith(CLASSIFIER)]
+    return any(_LLMS.match(name) or _looks_causal(name, config) for name in heads)
 
 
 def has_other_head(architectures: Iterable[str]) -> bool:
@@ -131,7 +130,7 @@ def has_other_head(architectures: Iterable[str]) -> bool:
 
 def find_trained_format(folder: Path) -> str | None:
     """Return the format in which ms-swift trained the head, by its args.json; None where that says none we know."""
-    args = _read_object(folder / "args.json")
+    args = _read(folder / "args.json")
     task_type, template = args.get("task_type"), args.get("template")
     if task_type == "reranker" and (template or args.get("model_type")) == "qwen3_reranker":
         return "qwen3-score-head"
@@ -143,7 +142,7 @@ def describes_itself(folder: Path) -> bool:
     try:
         modules = load_json((folder / "modules.json"), constants=True)
         return any("cross_encoder" in str(module.get("type", "")) for module in modules) or (
-            _read_object(folder / "config_sentence_transformers.json").get("model_type") == "CrossEncoder"
+            _read(folder / "config_sentence_transformers.json").get("model_type") == "CrossEncoder"
         )
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return False
@@ -169,12 +168,8 @@ def read_chat_template(folder: Path) -> str | None:
     try:
         return read_regular(folder / "chat_template.jinja").decode("utf-8")
     except (OSError, ValueError):
-        template = _read_object(folder / "tokenizer_config.json").get("chat_template")
+        template = _read(folder / "tokenizer_config.json").get("chat_template")
         return json.dumps(template) if isinstance(template, list) else template if isinstance(template, str) else None
-
-
-def _is_llm(name: str) -> bool:
-    return _LLMS.match(name) is not None
 
 
 def _looks_causal(name: str, config: dict[str, Any]) -> bool:
@@ -187,15 +182,11 @@ def _looks_causal(name: str, config: dict[str, Any]) -> bool:
     return "num_key_value_heads" in text and not _BERT_LIKE.search(name)
 
 
-def _names_of(config: dict[str, Any]) -> list[str]:
+def list_architectures(config: dict[str, Any]) -> tuple[str, ...]:
+    """Return the names of the model's classes; what a hub's config says besides names is none."""
     named = config.get("architectures")
-    return [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
+    return tuple(name for name in named if isinstance(name, str)) if isinstance(named, list) else ()
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    """Return a JSON object of a file; an empty one for anything else."""
-    try:
-        found = load_json(path, constants=True)
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+def _read(path: Path) -> dict[str, Any]:
+    return find_object(path, constants=True) or {}

@@ -16,6 +16,7 @@ from orchestrator.backends.known_models import (
     find_trained_format,
     has_score_head,
     is_llm_architecture,
+    list_architectures,
 )
 from orchestrator.errors import PreflightError, Problem, RecipeError
 from orchestrator.machine.files import read_regular
@@ -119,11 +120,11 @@ def find_model(ref: ModelRef, recipe_folder: Path, *, otherwise: str | None = No
             hint="say it: {path: " + ref.name + ", family: decoder}  (or encoder)",
         )
     if score_head and family == "encoder":
-        message = f"{ref.name} is an LLM with a head that scores ({', '.join(_list_architectures(config))}), no encoder"
+        message = f"{ref.name} is an LLM with a head that scores ({', '.join(list_architectures(config))}), no encoder"
         raise RecipeError(message, hint="remove family: its config tells it")
     if ref.family and not score_head and (told := _is_plainly(ref.name, config)) not in {None, ref.family}:
         raise RecipeError(f"{ref.name} is {_FAMILIES[told]}, no {ref.family}", hint="remove family: it is known")
-    other = find_other_scorer(ref.name, _list_architectures(config))
+    other = find_other_scorer(ref.name, list_architectures(config))
     if other and ref.native == "flag-llm-reranker":
         raise RecipeError(f"{ref.name} is scored by FlagEmbedding's {other}, not by FlagLLMReranker", hint=_NOT_SCORED)
     model = BaseModel(
@@ -159,7 +160,7 @@ def learn_from_config(model: BaseModel, config: dict[str, Any]) -> BaseModel:
     hidden_size = config.get("hidden_size")
     return replace(
         model,
-        architectures=_list_architectures(config),
+        architectures=list_architectures(config),
         hidden_size=hidden_size if isinstance(hidden_size, int) else None,
         brings_code=bool(config.get("auto_map")),
         score_head=has_score_head(config),
@@ -283,14 +284,8 @@ def _find_quantization(name: str, config: dict[str, Any]) -> str | None:
     return named[1].lower() if named else None
 
 
-def _list_architectures(config: dict[str, Any]) -> tuple[str, ...]:
-    """Return the names of the model's classes; what a hub's config says besides names is none."""
-    named = config.get("architectures")
-    return tuple(name for name in named if isinstance(name, str)) if isinstance(named, list) else ()
-
-
 def _family(name: str, config: dict[str, Any]) -> str | None:
-    named = _list_architectures(config)
+    named = list_architectures(config)
     architectures = " ".join(named)
     if "ForCausalLM" in architectures or any(is_llm_architecture(one) for one in named):
         return "decoder"
@@ -305,7 +300,7 @@ def _family(name: str, config: dict[str, Any]) -> str | None:
 
 def _is_plainly(name: str, config: dict[str, Any]) -> str | None:
     """Return the family of a model on ms-swift's list, or of an encoder's class: no recipe can change it."""
-    named = _list_architectures(config)
+    named = list_architectures(config)
     if not named:
         known = find_known(name)
         return known.family if known is not None and known.kind != "multimodal" else None
@@ -326,7 +321,7 @@ def _native(name: str, family: str, config: dict[str, Any], folder: Path | None)
         return "qwen3-native" if _QWEN3_RERANKER.search(name) else None
     if folder is not None and (folder / "1_Pooling").is_dir():
         return "bi-encoder"
-    architectures = " ".join(_list_architectures(config))
+    architectures = " ".join(list_architectures(config))
     scores_pairs = "ForSequenceClassification" in architectures or re.search(r"reranker|cross-encoder", name.lower())
     return "cross-encoder" if scores_pairs else None
 

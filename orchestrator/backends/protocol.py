@@ -188,6 +188,7 @@ class Backend:
     loads: str = ""  # the weights' width: `float32`, the argument that says it, or the config's (empty)
     scores_vocabulary: bool = False  # whether it computes an LLM's logits over the vocabulary to score a pair
     checkpointing: bool = False  # whether gradient checkpointing is on where nobody says it
+    own_loader: bool = False  # whether rows reach its processes by a loader that asks accelerate for nothing
     data_workers: int = 0  # that load rows where nobody says it
     spreads_layers: bool = False  # whether it lays one process's layers over several GPUs (device_map)
     evaluates: bool = False  # whether it evaluates while it trains

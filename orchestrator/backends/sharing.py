@@ -37,8 +37,8 @@ def count_data_ranks(job: Job, values: Mapping[str, Any]) -> int:
 def count_step_rows(job: Job, values: Mapping[str, Any]) -> int:
     """Return how many rows one forward pass takes on all processes together."""
     rows = _whole(values.get("per_gpu_train_batch_size")) or _whole(values["per_device_train_batch_size"]) or 1
-    if job.recipe.backend != "swift" and _object(values.get("accelerator_config")).get("split_batches") is True:
-        return rows  # accelerate splits one batch among the processes; ms-swift's own loader does not ask it
+    if not job.backend.own_loader and _read_object(values.get("accelerator_config")).get("split_batches") is True:
+        return rows  # accelerate splits one batch among the processes
     return rows * count_data_ranks(job, values)
 
 
@@ -55,12 +55,12 @@ def count_layer_parts(job: Job, values: Mapping[str, Any]) -> int:
 
 
 def count_gpus_of_a_process(job: Job, values: Mapping[str, Any]) -> int:
-    """Return over how many GPUs ms-swift lays the layers of one process's model (device_map); 1 for other trainers.
+    """Return over how many GPUs a tool lays the layers of one process's model (device_map); 1 where it does not.
 
-    Its rule (get_default_device_map, is_mp): the GPUs that are seen, divided by the processes, where nothing else
-    shares the weights and no device_map names one place.
+    ms-swift's rule (get_default_device_map, is_mp): the GPUs that are seen, divided by the processes, where nothing
+    else shares the weights and no device_map names one place.
     """
-    if job.recipe.backend != "swift" or job.hardware.kind != "cuda" or job.smoke:
+    if not job.backend.spreads_layers or job.hardware.kind != "cuda" or job.smoke:
         return 1
     named = str(values.get("device_map") or "auto")
     if job.recipe.deepspeed or values.get("fsdp") or named not in _SPREADING:
@@ -91,17 +91,17 @@ def _find_sharing(job: Job, values: Mapping[str, Any]) -> list[tuple[tuple[str, 
     """Return ((argument, what is shared), among how many processes), of what the backend's loader of rows knows."""
     if job.smoke:
         return []
-    if job.recipe.backend == "swift" and (size := _whole(values.get(_SEQUENCE))) > 1:
+    if (size := _whole(values.get(_SEQUENCE))) > 1:
         return [((_SEQUENCE, "sequences"), size)]
     found: list[tuple[tuple[str, str], int]] = []
     config = load_deepspeed(job) if job.deepspeed_text else {}
-    told = _object(config.get("tensor_parallel")) if isinstance(config, dict) else {}
+    told = _read_object(config.get("tensor_parallel")) if isinstance(config, dict) else {}
     if (size := _whole(values.get(_TENSOR))) > 1:  # ms-swift writes it into the file
         found.append(((_TENSOR, "layers"), size))
     elif (size := _whole(told.get("autotp_size"))) > 1:
         found.append((("autotp_size", "layers"), size))
-    if job.recipe.backend != "swift":
-        asked = _object(values.get(_CONFIG))
+    if not job.backend.own_loader:
+        asked = _read_object(values.get(_CONFIG))
         found += [((name, what), size) for name, what in _SHARING.items() if (size := _whole(asked.get(name))) > 1]
     return found
 
@@ -114,12 +114,12 @@ def _whole(value: object) -> int:
         return 0
 
 
-def _object(value: object) -> dict[str, Any]:
-    """Return an object that may be written as JSON; empty where it is none, or lies in a file."""
+def _read_object(value: object) -> dict[str, Any]:
+    """Return an object that is given as it is, as JSON or as a file of it; empty where it is none."""
     if isinstance(value, str):
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
+            value = parse_json(value) if value.lstrip().startswith("{") else load_json(Path(value))
+        except (OSError, ValueError, RecursionError):
             return {}
     return value if isinstance(value, dict) else {}
 
@@ -203,16 +203,6 @@ def find_fsdp(values: Mapping[str, Any]) -> Fsdp | None:
     )
 
 
-def _read_object(value: object) -> dict[str, Any]:
-    """Return an object that is given as it is, as JSON or as a file of it; empty where it is none."""
-    if isinstance(value, str):
-        try:
-            value = parse_json(value) if value.lstrip().startswith("{") else load_json(Path(value))
-        except (OSError, ValueError):
-            return {}
-    return value if isinstance(value, dict) else {}
-
-
 def build_fsdp_arguments(job: Job) -> dict[str, Any]:
     """Return `fsdp` and `fsdp_config`: full shards, layer by layer, whole weights in every checkpoint."""
     config: dict[str, Any] = {"auto_wrap_policy": "TRANSFORMER_BASED_WRAP", "state_dict_type": "FULL_STATE_DICT"}
@@ -225,11 +215,8 @@ def build_fsdp_arguments(job: Job) -> dict[str, Any]:
 
 def _find_layer(job: Job) -> str | None:
     """Return the class of the model's layers; None for a model that is not here yet: the worker reads it then."""
-    for architecture in job.model.architectures:
-        for start, layer in _LAYERS.items():
-            if architecture.startswith(start):
-                return layer
-    return None
+    named = (layer for one in job.model.architectures for start, layer in _LAYERS.items() if one.startswith(start))
+    return next(named, None)
 
 
 _OBJECTS = ("zero_optimization", "optimizer", "scheduler", "fp16", "bf16", "amp", "activation_checkpointing")

@@ -332,6 +332,7 @@ BACKEND = Backend(
     loads="torch_dtype",
     checkpointing=True,
     spreads_layers=True,
+    own_loader=True,
     own_variables=tuple(ANSWERS),
     remedies=Remedies(
         cures={
