@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from array import array
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from typing import IO
+
+import msgspec
 
 from orchestrator.data.digests import (
     DIGEST_BYTES,
@@ -28,40 +29,40 @@ _NONE = (1 << 64) - 1
 
 
 class GroupedSpool:
-    """GroupedSpool of lines, numbered from 0; 16 bytes of memory a chain and 16 a line, whatever a line's length."""
+    """Groups lines by a number, on disk; 16 bytes of memory a group and 16 a line, whatever a line's length."""
 
     def __init__(self, spool: IO[bytes]) -> None:
         """Start empty; `spool` is an empty file to write and read, for as long as this lives."""
         self._spool = spool
         self._size = 0
-        # Of each chain its first and last line, of each line its place in the spool and the chain's next line.
+        # Of each group its first and last line, of each line its place in the spool and the group's next line.
         self._first, self._last = array("Q"), array("Q")
         self._offsets, self._next = array("Q"), array("Q")
 
     def __len__(self) -> int:
         return len(self._first)
 
-    def add(self, chain: int, line: bytes) -> None:
-        """Append a line, which ends with a line feed, to a chain; the number `len(self)` begins a new one."""
+    def add(self, group: int, line: bytes) -> None:
+        """Append a line, which ends with a line feed, to a group; the number `len(self)` begins a new one."""
         number = len(self._offsets)
-        if chain == len(self):
+        if group == len(self):
             self._first.append(number)
             self._last.append(number)
         else:
-            self._next[self._last[chain]] = number
-            self._last[chain] = number
+            self._next[self._last[group]] = number
+            self._last[group] = number
         self._offsets.append(self._size)
         self._next.append(_NONE)
         self._size += self._spool.write(line)
 
     def read(self) -> Iterator[list[bytes]]:
-        """Yield the lines of each chain: chains in the order of their numbers, lines in that of their coming."""
+        """Yield the lines of each group: groups in the order of their numbers, lines in that of their coming."""
         for number in self._first:
             lines = []
             while number != _NONE:
                 self._spool.seek(self._offsets[number])
                 lines.append(self._spool.readline())
-                number = self._next[number]  # noqa: PLW2901  the chain is followed
+                number = self._next[number]  # noqa: PLW2901  its lines are followed
             yield lines
 
 
@@ -70,29 +71,25 @@ class Merger:
 
     def __init__(self, spool: IO[bytes]) -> None:
         """Start empty; `spool` is a temporary file."""
-        self._chains = GroupedSpool(spool)
+        self._rows = GroupedSpool(spool)
         self._paths: dict[str, int] = {}
         self._queries = DigestMap()
 
     def add(self, path: str, record: LabelledGroup) -> None:
         """Take in one record of the file `path`."""
-        query = self._queries.put(digest((query_key(record.query),)), len(self._chains))
+        query = self._queries.put(digest((query_key(record.query),)), len(self._rows))
         place = self._paths.setdefault(path, len(self._paths))
-        row = (place, record.source, record.line, record.query, record.documents, record.labels, record.scores)
-        self._chains.add(query, json.dumps(row).encode() + b"\n")
+        self._rows.add(query, msgspec.json.encode((place, record)) + b"\n")
 
     def groups(self) -> Iterator[tuple[str, LabelledGroup, int]]:
         """Yield each group with the path of its first row, and how many records it is made of."""
         paths = list(self._paths)
-        for lines in self._chains.read():
-            found = [_parse(line) for line in lines]
+        for lines in self._rows.read():
+            found = [_PARSER.decode(line) for line in lines]
             yield paths[found[0][0]], merge_groups([group for _, group in found]), len(found)
 
 
-def _parse(line: bytes) -> tuple[int, LabelledGroup]:
-    place, source, number, query, documents, labels, scores = json.loads(line)
-    scored = None if scores is None else tuple(scores)
-    return place, LabelledGroup(query, tuple(documents), tuple(labels), scored, source, number)
+_PARSER = msgspec.json.Decoder(tuple[int, LabelledGroup])
 
 
 class KnownLabels:
