@@ -14,7 +14,7 @@ from pathlib import Path
 
 from orchestrator.backends.protocol import Job
 from orchestrator.data import prepare, prepare_eval
-from orchestrator.data.reading.readers import open_source, show_path
+from orchestrator.data.reading.readers import Source, show_path
 from orchestrator.data.reading.tabular import DELIMITERS
 from orchestrator.data.reasons import Fault, problem_of
 from orchestrator.data.request import parse_arguments
@@ -108,7 +108,7 @@ def _look_at(paths: Sequence[Path], rules: RowRules, max_dropped: int) -> Iterat
 
 
 def _find_faults(path: Path, rules: RowRules) -> Iterator[Problem]:
-    source, shown, name = open_source(path), show_path(path), show_path(path.name)
+    source, shown, name = Source(path), show_path(path), show_path(path.name)
     numeric_text = source.ending in DELIMITERS
     for row in islice(source.rows(), FIRST_ROWS):
         found = row.fault or check_row(row.value, source=name, line=row.line, rules=rules, numeric_text=numeric_text)

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from orchestrator.data.judged import bring_to_form
 from orchestrator.data.reading.json_rows import Row as Line
-from orchestrator.data.reading.readers import Source, open_source
+from orchestrator.data.reading.readers import Source
 from orchestrator.data.reading.tabular import DELIMITERS, parse_cell
 from orchestrator.data.reasons import Fault, refuse
 from orchestrator.data.reshape import Regrouped, Regrouping, Reshaping
@@ -109,7 +109,7 @@ class _Run:
         """Convert one file. Raises DataError when it cannot be read or lacks a column."""
         form = self.conversion.form
         ending = f".{form}" if form in FILE_FORMS else None
-        source = open_source(path, ending=ending, rows_key=self.conversion.rows_key)
+        source = Source(path, ending=ending, rows_key=self.conversion.rows_key)
         missing = {old for _, old in self.conversion.columns}
         seen: dict[str, None] = {}
         for found in source.rows():

@@ -17,7 +17,7 @@ from orchestrator.data.fit import LossFit, explain_unmeasurable
 from orchestrator.data.in_batch import InBatchNegatives
 from orchestrator.data.ledger import Findings, InputFile, Ledger
 from orchestrator.data.reading.json_rows import Row
-from orchestrator.data.reading.readers import Source, open_source, require_readable, show_path
+from orchestrator.data.reading.readers import Source, require_readable, show_path
 from orchestrator.data.reading.tabular import DELIMITERS
 from orchestrator.data.reasons import REASONS, Fault, problem_of, refuse
 from orchestrator.data.request import Request
@@ -155,7 +155,7 @@ class _Pass:
         """Yield the good rows of a side's files that are no duplicates; count the others."""
         for path in paths:
             shown = show_path(path)
-            source = open_source(path, on_bytes=self._report)
+            source = Source(path, on_bytes=self._report)
             self.sources.append(source)
             for row in source.rows():
                 side.tally.rows_in += 1

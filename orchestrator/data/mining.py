@@ -25,7 +25,7 @@ from orchestrator.data.judged import (
 )
 from orchestrator.data.reading.json_rows import NotUtf8Error
 from orchestrator.data.reading.json_rows import Row as Line
-from orchestrator.data.reading.readers import SAMPLE_BYTES, build_encoding_error, open_source, require_readable
+from orchestrator.data.reading.readers import SAMPLE_BYTES, Source, build_encoding_error, require_readable
 from orchestrator.data.reading.tabular import DELIMITERS
 from orchestrator.data.reasons import Fault, refuse
 from orchestrator.data.rows.shapes import Row, read_scores_as_labels
@@ -113,7 +113,7 @@ class _Gathering:
         self.bad = BadRows()
 
     def take_rows(self, path: Path) -> None:
-        source = open_source(path)
+        source = Source(path)
         is_table = source.ending in DELIMITERS
         for line in source.rows():
             self.rows_in += 1
@@ -146,7 +146,7 @@ class _Gathering:
         if path.suffix.lower() == ".txt":
             self._note(path, "corpus", *self._take_lines(path))
             return
-        source = open_source(path)
+        source = Source(path)
         for line in source.rows():
             try:
                 self._number(_read_text(line))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.data.reading.readers import open_source
+from orchestrator.data.reading.readers import Source
 from orchestrator.data.reasons import Fault
 from orchestrator.data.rows.records import Kind
 from orchestrator.data.rows.shapes import Shape, find_shape, normalise
@@ -21,7 +21,7 @@ def sniff_shape(path: Path, columns: Mapping[str, str] | None = None, wanted: Ki
 def sniff_row(path: Path, columns: Mapping[str, str] | None = None) -> dict[str, Any] | None:
     """Return a file's first row, its columns renamed, or None where it cannot be read. Never raises."""
     try:
-        rows = open_source(path).rows()
+        rows = Source(path).rows()
         row = next(rows, None)
         rows.close()  # type: ignore[attr-defined]
     except Exception:  # noqa: BLE001 - whatever is wrong with the file is for the prepare stage to say

@@ -22,7 +22,7 @@ from orchestrator.data.describe import describe_problem
 from orchestrator.data.digests import DIGEST_BYTES, DigestMap, DigestSet, digest
 from orchestrator.data.judged import Judged, add_scores, find_unread_keys, read_raw_row, require_judged, require_row
 from orchestrator.data.reading.json_rows import Row as Line
-from orchestrator.data.reading.readers import open_source
+from orchestrator.data.reading.readers import Source
 from orchestrator.data.reading.tabular import DELIMITERS
 from orchestrator.data.reasons import refuse
 from orchestrator.data.request import positive
@@ -132,7 +132,7 @@ class _TeacherRow:
 def _read_rows(rows: Rows, counts: Counts) -> Iterator[_TeacherRow]:
     """Yield every row. Raises DataError for a row with scores."""
     for path in rows.files:
-        source = open_source(path)
+        source = Source(path)
         for line in source.rows():
             if rows.limit is not None and counts.rows >= rows.limit:
                 return

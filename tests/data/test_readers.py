@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.data.reading.readers import Source, open_source
+from orchestrator.data.reading.readers import Source
 from orchestrator.errors import DataError, OrchError
 
 relaxed = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -80,7 +80,7 @@ def test_a_file_that_is_what_its_name_says_is_not_remarked_on(files, name, text)
 
 
 def test_a_given_ending_stands_in_for_that_of_the_name(files):
-    source = open_source(files.raw("rows.txt", "a,b\n1,2\n"), ending=".csv")
+    source = Source(files.raw("rows.txt", "a,b\n1,2\n"), ending=".csv")
     assert [row.value for row in source.rows()] == [{"a": "1", "b": "2"}]
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.data.reading.readers import open_source
+from orchestrator.data.reading.readers import Source
 from orchestrator.data.reasons import REASONS
 from orchestrator.errors import DataError
 
@@ -20,7 +20,7 @@ relaxed = settings(max_examples=60, deadline=None, suppress_health_check=[Health
 
 
 def read(path):
-    return list(open_source(path).rows())
+    return list(Source(path).rows())
 
 
 def values(path):
@@ -92,7 +92,7 @@ def test_a_cell_of_a_list_column_that_is_json_becomes_a_list(files):
 def test_a_csv_says_nothing_about_another_form_and_hashes_all_bytes(files):
     path = files.raw("a.csv", b"\xef\xbb\xbfa\n1\n\n2\n")
     sizes: list[int] = []
-    source = open_source(path, on_bytes=sizes.append)
+    source = Source(path, on_bytes=sizes.append)
     assert len(list(source.rows())) == source.rows_in == 2
     assert (source.holds_list, source.has_other_form) == (False, False)
     assert source.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -184,7 +184,7 @@ def test_nulls_and_nan_leave_their_key_out_at_any_depth(parquet):
 
 def test_parquet_is_streamed_through_all_its_batches_and_hashed(parquet):
     path = parquet([{"number": number} for number in range(5000)], row_group_size=700)
-    source = open_source(path)
+    source = Source(path)
     assert [row.value["number"] for row in source.rows()] == list(range(5000))
     assert source.rows_in == 5000
     assert source.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()

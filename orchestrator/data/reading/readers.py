@@ -317,17 +317,6 @@ class Source:
                 return None
 
 
-def open_source(
-    path: Path,
-    *,
-    on_bytes: Callable[[int], None] | None = None,
-    ending: str | None = None,
-    rows_key: str | None = None,
-) -> Source:
-    """Return the source for any file that Orch reads, told by its ending or by `ending`. Raises nothing yet."""
-    return Source(path, on_bytes=on_bytes, ending=ending, rows_key=rows_key)
-
-
 def _refuse_binary(head: bytes, path: Path) -> None:
     """Raise DataError when a file's first bytes are those of another encoding or of a container."""
     refuse_container(head, path)
