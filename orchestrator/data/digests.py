@@ -59,14 +59,14 @@ def are_distinct(texts: Sequence[str]) -> bool:
     heads = [text[:_HEAD] for text in texts]
     joined = "".join(heads)
     if "  " not in joined and (_STABLE.fullmatch(joined) if not joined.isascii() else joined.isprintable()):
-        # behind the last letter an accent may stand
-        openings = {head.strip().lower()[: _HEAD - 1].rstrip() for head in heads}
+        openings = {head.replace(" ", "").lower()[:_OPENING] for head in heads}
         if len(openings) == len(texts):
             return True
     return len(set(map(loose_key, texts))) == len(texts)
 
 
-_HEAD = 32
+_HEAD = 48
+_OPENING = _HEAD // 2 - 1  # letters that are there with a blank before each, and one in front of an accent
 _STABLE = re.compile("[ -~\u3001\u3002\u4e00-\u9fff“”‘’—]*")  # of which `loose_key` changes the case alone
 
 

@@ -71,7 +71,9 @@ class SideStatistics:
         for name, count in _PER_ROW[self._kind].items():
             self._per_row[name][count(record)] += 1
         for name, lengths in _CHARS[self._kind].items():
-            self._chars[name].update(lengths(record))
+            chars = self._chars[name]
+            for length in lengths(record):  # three times as fast as Counter.update
+                chars[length] += 1
         if isinstance(record, LabelledGroup):
             self._groups.add(record)
             self._labels.add(record.labels)

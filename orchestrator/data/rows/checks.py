@@ -145,11 +145,11 @@ def _accept_good_group(row: Any, source: str, line: int, rules: RowRules) -> Acc
     documents = [*pos, *neg]
     if set(map(type, documents)) != _TEXTS_ONLY or (rules.needs_negatives and not neg):
         return None
-    for text in (query, *documents):
-        if text.isspace() or (len(text) <= LONGEST_INVISIBLE and is_blank(text)):
-            return None
-        if not (text.isascii() or is_encodable(text)):
-            return None
+    texts = (query, *documents)
+    if any(map(str.isspace, texts)) or (min(map(len, texts)) <= LONGEST_INVISIBLE and any(map(is_blank, texts))):
+        return None
+    if not is_encodable("".join(texts)):
+        return None
     if not are_distinct(documents):
         return None
     return Accepted(RankingGroup(query, tuple(pos), tuple(neg), source, line), has_distinct_documents=True)
