@@ -75,8 +75,7 @@ def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> LoadedRecipe:
         found = group_findings(source.data, error.errors(include_url=False))
         problems += [_problem(source, item) for item in found if not _is_rule(item)]
     problems += _named_measures(source)
-    problems += _train_problems(source)
-    problems += _task_problems(source)
+    problems += _backend_problems(source)
     problems += _environment_problems(source)
     files, missing = _expand_files(source, path.resolve().parent)
     problems += missing
@@ -240,18 +239,6 @@ def _find_launcher_variable(name: str, value: str) -> Problem | None:
     return None
 
 
-def _train_problems(source: Source) -> list[Problem]:
-    name, train = source.data.get("backend"), source.data.get("train")
-    backend = find_backend(name) if isinstance(name, str) else None
-    if backend is None or not isinstance(train, dict):
-        return []
-    schema = backend.json_schema()
-    return [
-        Problem(problem.message, problem.hint or _describe_argument(schema.get(key)), source.where(("train", key)))
-        for key, problem in backend.check_train(train)
-    ]
-
-
 def _describe_argument(schema: dict[str, Any] | None) -> str:
     """Return what a backend's argument may be, in one sentence."""
     if schema and "default" in schema:
@@ -259,17 +246,24 @@ def _describe_argument(schema: dict[str, Any] | None) -> str:
     return "`orch schema` lists every argument with its type"
 
 
-def _task_problems(source: Source) -> list[Problem]:
-    """Return that the backend does not train for the task, with those that do."""
-    name, task = source.data.get("backend"), source.data.get("task")
-    backend = find_backend(name) if isinstance(name, str) else None
-    able = [other.name for other in BACKENDS.values() if task in other.tasks]
-    if backend is None or not able or backend.name in able:
+def _backend_problems(source: Source) -> list[Problem]:
+    """Return the arguments that the backend does not take, and that it does not train for the task."""
+    backend = find_backend(str(source.data.get("backend")))
+    train, task = source.data.get("train"), source.data.get("task")
+    if backend is None:
         return []
-    hint = f"say backend: {' or '.join(able)}"
-    if task == "embedding":
-        hint += f", whose embedding models here are Qwen3-Embedding, such as {_EMBEDDING_MODEL}"
-    return [Problem(f"{name} does not train for task: {task}", hint, source.where(("backend",)))]
+    schema = backend.json_schema()
+    found = [
+        Problem(problem.message, problem.hint or _describe_argument(schema.get(key)), source.where(("train", key)))
+        for key, problem in (backend.check_train(train) if isinstance(train, dict) else ())
+    ]
+    able = [other.name for other in BACKENDS.values() if task in other.tasks]
+    if able and backend.name not in able:
+        hint = f"say backend: {' or '.join(able)}"
+        if task == "embedding":
+            hint += f", whose embedding models here are Qwen3-Embedding, such as {_EMBEDDING_MODEL}"
+        found.append(Problem(f"{backend.name} does not train for task: {task}", hint, source.where(("backend",))))
+    return found
 
 
 def _expand_files(source: Source, folder: Path) -> tuple[dict[Key, tuple[str, ...]], list[Problem]]:

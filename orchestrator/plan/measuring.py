@@ -62,13 +62,13 @@ class System:
 class Measured:
     """The untouched model in each format that the recipe asks for, the teacher last; and the tuned one.
 
-    `yardstick` is the first baseline of the base model. It is there where the recipe asks for none, too: guards are
+    `reference_baseline` is the first baseline of the base model. It is there where the recipe asks for none, too: guards are
     measured before and after.
     """
 
     baselines: tuple[System, ...]
     packaged: System
-    yardstick: System
+    reference_baseline: System
     notes: tuple[Note, ...] = ()
 
 
@@ -87,10 +87,10 @@ def build_measured(job: Job, training: Training) -> Measured:
         why = "the base model has no way of scoring of its own, or it is the training's"
         notes = (Note("baseline", "native", "trained-format", "orch", why),)
     baselines = [_baseline(job, training, name, native if name == "native" and not same else None) for name in names]
-    yardstick = baselines[0] if baselines else _baseline(job, training, "trained-format", None)
+    reference_baseline = baselines[0] if baselines else _baseline(job, training, "trained-format", None)
     teachers = [build_teacher(job)] if job.teacher else []
     packaged = System("packaged", _complete(job, "packaged", training.scoring, _TUNED_LABEL), _TUNED_LABEL)
-    return Measured((*baselines, *teachers), packaged, yardstick, notes)
+    return Measured((*baselines, *teachers), packaged, reference_baseline, notes)
 
 
 def build_teacher(job: Job) -> System:

@@ -93,7 +93,7 @@ def _add_tuned(draft: Draft, training: Training, measured: Measured, model: str)
     scored = [add_packaged_score(draft, "evaluate", "Score the packaged model as its user loads it", data)]
     for guard in draft.job.guard_kinds:
         data = guard_eval_files(draft, guard)
-        before = replace(measured.yardstick, title=f"Score the untouched base model on the guard {guard}")
+        before = replace(measured.reference_baseline, title=f"Score the untouched base model on the guard {guard}")
         scored.append(add_base_score(draft, f"guard-{guard}-before", before, model=model, data=data))
         scored.append(
             add_packaged_score(draft, f"guard-{guard}-after", f"Score the packaged model on the guard {guard}", data)

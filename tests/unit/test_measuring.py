@@ -74,13 +74,13 @@ def test_the_teacher_is_the_last_baseline_and_never_the_yardstick(measure):
     measured = measure("BAAI/bge-reranker-base", "teacher: BAAI/bge-reranker-large\nloss: margin_mse\n")
     assert scorers(measured) == [("trained-format", "cross-encoder"), ("teacher", "cross-encoder")]
     assert measured.baselines[-1].spec["label"] == "teacher: BAAI/bge-reranker-large"
-    assert measured.yardstick is measured.baselines[0]
+    assert measured.reference_baseline is measured.baselines[0]
 
 
 def test_without_baselines_there_is_a_yardstick_for_guards(measure):
     measured = measure("BAAI/bge-reranker-base", "evaluate: {baselines: []}\n")
     assert measured.baselines == ()
-    assert measured.yardstick.name == "trained-format"
+    assert measured.reference_baseline.name == "trained-format"
 
 
 def test_a_teacher_is_scored_as_the_recipe_says(build_toy_job):
