@@ -62,8 +62,8 @@ class System:
 class Measured:
     """The untouched model in each format that the recipe asks for, the teacher last; and the tuned one.
 
-    `reference_baseline` is the first baseline of the base model. It is there where the recipe asks for none, too: guards are
-    measured before and after.
+    `reference_baseline` is the first baseline of the base model. It is there where the recipe asks for none, too:
+    guards are measured before and after.
     """
 
     baselines: tuple[System, ...]
