@@ -25,7 +25,13 @@ from orchestrator.backends.trainer import (
     put_limit,
     put_saving,
 )
-from orchestrator.backends.trainer_checks import check_code, check_deepspeed, check_trainer, check_validation
+from orchestrator.backends.trainer_checks import (
+    check_code,
+    check_deepspeed,
+    check_settings,
+    check_trainer,
+    check_validation,
+)
 from orchestrator.errors import Problem
 from orchestrator.logs.patches import Remedies
 from orchestrator.recipe.losses import LISTS, LOSSES, find_constant_loss, find_target, list_losses
@@ -319,11 +325,7 @@ def _check_loss(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
         message = f"the loss {loss.type} is not one of sentence-transformers' cross-encoders"
         yield ("loss",), Problem(message, f"one of {', '.join(known)}; left out, it is {_DEFAULT}")
         return
-    allowed = {"type", "target", *loss.facts.settings}
-    for field in sorted(loss.model_fields_set - allowed):
-        if getattr(loss, field) is not None:
-            hint = _HINTS.get(field, f"its settings: {', '.join(sorted(allowed - {'type'}))}")
-            yield ("loss", field), Problem(f"{loss.type} has no {field}", hint)
+    yield from check_settings(loss, _HINTS)
     if "train_group_size" in train and loss.facts.form != LISTS:
         message = f"{loss.type} learns no lists: there is no group to bound"
         yield ("train", "train_group_size"), Problem(message, "remove it, or take a loss over lists")

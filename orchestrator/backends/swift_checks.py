@@ -16,6 +16,7 @@ from orchestrator.backends.trainer_checks import (
     Train,
     check_code,
     check_deepspeed,
+    check_settings,
     check_trainer,
     check_validation,
     describe_lack,
@@ -23,7 +24,7 @@ from orchestrator.backends.trainer_checks import (
 )
 from orchestrator.errors import Problem
 from orchestrator.machine.packages import parse_release
-from orchestrator.recipe.losses import list_losses, list_script_names, list_settings, list_variables
+from orchestrator.recipe.losses import list_losses, list_script_names, list_variables
 from orchestrator.recipe.schema import Loss
 
 _FLASH = ("flash_attn", "flash_attention_2", "flash_attention_3", "flash_attention_4")
@@ -203,11 +204,7 @@ def _of_llms(job: Job) -> tuple[str, ...]:
 
 
 def _check_fields(loss: Loss) -> Iterator[Found]:
-    allowed = {"type", *list_settings(loss.type)}
-    for field in sorted(loss.model_fields_set - allowed):
-        if getattr(loss, field) is not None:
-            others = ", ".join(sorted(allowed - {"type"})) or "none"
-            yield ("loss", field), Problem(f"{loss.type} has no {field}", f"its settings: {others}")
+    yield from check_settings(loss)
     if loss.use_batch is False:
         for field in ("include_qq", "include_dd", "mask_fake_negative"):
             if getattr(loss, field):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -20,7 +21,8 @@ from orchestrator.backends.sharing import check_parallelism, load_deepspeed, zer
 from orchestrator.backends.trainer import SETS_ASIDE, check_determinism, check_saving
 from orchestrator.errors import Problem
 from orchestrator.machine.tables import load_table
-from orchestrator.recipe.losses import find_batch_obstacle
+from orchestrator.recipe.losses import find_batch_obstacle, list_settings
+from orchestrator.recipe.schema import Loss
 
 _REMOVE_OR_SET_ASIDE = f"remove it, or {SETS_ASIDE}"
 Train = Mapping[str, Any]  # the train command's arguments, with the installed version's names and types
@@ -156,6 +158,15 @@ def check_deepspeed(
         yield ("deepspeed",), Problem(*zero3)
     if clash and (parts := [part for part in ("optimizer", "scheduler") if part in config]):
         yield ("deepspeed",), Problem(clash[0].format(" and ".join(parts)), clash[1])
+
+
+def check_settings(loss: Loss, hints: Mapping[str, str] = MappingProxyType({})) -> Iterator[Found]:
+    """Yield the settings that a loss does not have; `hints` say what they are called here."""
+    own = list_settings(loss.type)
+    for field in sorted(loss.model_fields_set - {"type", *own}):
+        if getattr(loss, field) is not None:
+            hint = hints.get(field, f"its settings: {', '.join(sorted(own)) or 'none'}")
+            yield ("loss", field), Problem(f"{loss.type} has no {field}", hint)
 
 
 def _check_merge(job: Job) -> Iterator[Found]:

@@ -332,42 +332,25 @@ def build_json_schema(train_arguments: dict[str, dict[str, dict[str, Any]]]) -> 
     are errors.
     """
     schema = Recipe.model_json_schema()
-    properties, definitions = schema["properties"], schema["$defs"]
-    properties["model"] = {
-        "description": properties["model"]["description"],
-        "anyOf": [{"type": "string", "minLength": 1}, {"$ref": "#/$defs/ModelRef"}],
-    }
-    properties["teacher"] = {
-        "description": properties["teacher"]["description"],
-        "anyOf": [{"type": "string", "minLength": 1}, {"$ref": "#/$defs/Teacher"}, {"type": "null"}],
-        "default": None,
-    }
-    properties["loss"] = {
-        "description": properties["loss"]["description"],
-        "anyOf": [{"$ref": "#/$defs/Loss/properties/type"}, {"$ref": "#/$defs/Loss"}, {"type": "null"}],
-        "default": None,
-    }
-    definitions["Loss"]["properties"]["mrl_dims"] = {
-        "description": definitions["Loss"]["properties"]["mrl_dims"]["description"],
-        "anyOf": [
-            {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1},
-            {"type": "object", "additionalProperties": {"type": "number"}},
-            {"type": "null"},
-        ],
-        "default": None,
-    }
-    texts = [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]
+    definitions = schema["$defs"]
+
+    def allow(fields: dict[str, Any], name: str, *forms: dict[str, Any], optional: bool = False) -> None:
+        """Let a field be written in one of these forms: pydantic knows nothing of the short ones."""
+        choices = [*forms, {"type": "null"}] if optional else list(forms)
+        fields[name] = {"description": fields[name]["description"], "anyOf": choices}
+        fields[name] |= {"default": None} if optional else {}
+
+    top, data, loss = schema["properties"], definitions["Data"]["properties"], definitions["Loss"]["properties"]
+    texts = ({"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1})
+    allow(top, "model", {"type": "string", "minLength": 1}, {"$ref": "#/$defs/ModelRef"})
+    allow(top, "teacher", {"type": "string", "minLength": 1}, {"$ref": "#/$defs/Teacher"}, optional=True)
+    allow(top, "loss", {"$ref": "#/$defs/Loss/properties/type"}, {"$ref": "#/$defs/Loss"}, optional=True)
+    sizes = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1}
+    allow(loss, "mrl_dims", sizes, {"type": "object", "additionalProperties": {"type": "number"}}, optional=True)
+    for fields, name in ((data, "train"), (data, "eval"), (definitions["Guard"]["properties"], "data")):
+        allow(fields, name, *texts)
     guard = definitions["Evaluate"]["properties"]["guard"]
     guard["additionalProperties"] = {"anyOf": [*texts, {"$ref": "#/$defs/Guard"}]}
-    definitions["Guard"]["properties"]["data"] |= {"anyOf": texts}
-    for key in ("type", "items", "minItems"):
-        definitions["Guard"]["properties"]["data"].pop(key, None)
-    for side in ("train", "eval"):
-        field = definitions["Data"]["properties"][side]
-        definitions["Data"]["properties"][side] = {
-            "description": field["description"],
-            "anyOf": texts,
-        }
     schema["allOf"] = [
         {
             "if": {"properties": {"backend": {"const": backend}}, "required": ["backend"]},
