@@ -13,6 +13,7 @@ from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import read_rows
 
 T = TypeVar("T")
+Pair = tuple[str, str]  # a query and a document
 Message = dict[str, str]
 
 GROUP = '{"qid", "query", "documents": [{"docid", "text"}, …]}, with each docid once'

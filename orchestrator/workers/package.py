@@ -16,7 +16,7 @@ from orchestrator.workers.model_card import build_card, name_base
 from orchestrator.workers.reranker.scoring import choose_device
 from orchestrator.workers.specs import load_raw_spec
 from orchestrator.workers.tokenizer_files import copy_tokenizer
-from orchestrator.workers.verification_checks import check_complete, check_weights, list_failures
+from orchestrator.workers.verification_checks import check_complete, check_weights
 from orchestrator.workers.weights import INDEX, WeightScan, hash_file, require_safetensors, scan_weights
 
 NOT_HASHED = ("README.md", "scoring.json")
@@ -87,7 +87,7 @@ def scan_copied_weights(request: Request, folder: Path) -> WeightScan:
 def finish_report(request: Request, report: dict[str, Any]) -> None:
     """Write the report, with versions, where the request wants it. Raises WorkerError with one line a failed check."""
     write_json(request.report, {**report, "versions": read_versions()})
-    failures = list_failures(report)
+    failures = [f"{check['name']}: {check['failure']}" for check in report["checks"] if not check["passed"]]
     if failures:
         raise WorkerError(*failures)
 

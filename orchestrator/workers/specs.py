@@ -228,11 +228,6 @@ def parse_chat_spec(raw: dict[str, Any], origin: str) -> ChatSpec:
     return spec
 
 
-def load_spec(path: Path) -> ScoringSpec:
-    """Return the spec in a JSON file. Raises WorkerError when it cannot be read."""
-    return parse_spec(load_raw_spec(path), str(path))
-
-
 def load_raw_spec(path: Path) -> dict[str, Any]:
     """Return the spec's JSON object. Raises WorkerError when the file has none."""
     return read_object(path, "the scoring spec")

@@ -38,11 +38,6 @@ class Check:
         return {"name": self.name, "passed": self.passed, **line, **self.numbers}
 
 
-def list_failures(report: dict[str, Any]) -> list[str]:
-    """Return one line a failed check."""
-    return [f"{check['name']}: {check['failure']}" for check in report["checks"] if not check["passed"]]
-
-
 def as_number(value: float) -> float | None:
     """Return the value, or None where JSON has no word for it."""
     return value if math.isfinite(value) else None

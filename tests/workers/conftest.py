@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.workers.specs import ScoringSpec, load_raw_spec, parse_spec
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TQDM_DISABLE", "1")
 # on a busy machine two threads spin for each other: tiny matrices are ten times faster on one
@@ -57,6 +59,10 @@ def write_spec(path: Path, **changes: object) -> Path:
     }
     path.write_text(json.dumps({**spec, **changes}), encoding="utf-8")
     return path
+
+
+def load_spec(path: Path) -> ScoringSpec:
+    return parse_spec(load_raw_spec(path), str(path))
 
 
 def run_worker(*arguments: object, cwd: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:

@@ -12,9 +12,8 @@ from orchestrator.workers.eval_files import read_candidates
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.reranker import folder as reranker_folder
 from orchestrator.workers.reranker.scoring import load_scorer
-from orchestrator.workers.specs import load_spec
 from orchestrator.workers.weights import hash_file
-from tests.workers.conftest import copy_with, package_arguments
+from tests.workers.conftest import copy_with, load_spec, package_arguments
 from tests.workers.pinned import check_pinned
 
 

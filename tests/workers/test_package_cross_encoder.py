@@ -16,9 +16,8 @@ from orchestrator.workers.kinds import reranker as reranker_kind
 from orchestrator.workers.kinds.probes import AWKWARD, EXAMPLES
 from orchestrator.workers.reranker.formats import PairFormat
 from orchestrator.workers.reranker.scoring import load_formatted_head, load_scorer
-from orchestrator.workers.specs import load_spec
 from orchestrator.workers.weights import hash_file
-from tests.workers.conftest import Trained, copy_with, package_arguments
+from tests.workers.conftest import Trained, copy_with, load_spec, package_arguments
 from tests.workers.pinned import check_pinned
 
 ENCODER, DECODER = "cross-encoder", "formatted-head"

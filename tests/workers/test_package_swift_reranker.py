@@ -13,9 +13,9 @@ from orchestrator.workers.engines.swift import EngineSettings, open_engine, scor
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.kinds.probes import AWKWARD, EXAMPLES
 from orchestrator.workers.reranker.scoring import load_scorer
-from orchestrator.workers.specs import ScoringSpec, load_spec
+from orchestrator.workers.specs import ScoringSpec
 from orchestrator.workers.weights import hash_file
-from tests.workers.conftest import Trained, copy_with, package_arguments
+from tests.workers.conftest import Trained, copy_with, load_spec, package_arguments
 from tests.workers.pinned import check_pinned
 
 pytest.importorskip("swift")

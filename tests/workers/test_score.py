@@ -11,8 +11,8 @@ from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.reranker.formats import NATIVE_PREFIX, NATIVE_SUFFIX, REFERENCES, native_chat_template
 from orchestrator.workers.reranker.score import score_candidates
 from orchestrator.workers.reranker.scoring import Scorer
-from orchestrator.workers.specs import DEFAULT_INSTRUCTION, load_spec
-from tests.workers.conftest import write_spec
+from orchestrator.workers.specs import DEFAULT_INSTRUCTION
+from tests.workers.conftest import load_spec, write_spec
 
 
 def score_with(folder, model, data, **spec):

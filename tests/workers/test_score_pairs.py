@@ -19,8 +19,7 @@ from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.reranker.scoring import Scorer, load_scorer
 from orchestrator.workers.score_pairs import digest_pair, read_pair_file
 from orchestrator.workers.score_store import open_journal
-from orchestrator.workers.specs import load_spec
-from tests.workers.conftest import TOPICS, WORKERS, write_spec
+from tests.workers.conftest import TOPICS, WORKERS, load_spec, write_spec
 
 PLAIN = {"query_instruction": None, "passage_instruction": None, "max_length": 192}
 

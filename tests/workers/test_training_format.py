@@ -15,7 +15,8 @@ from orchestrator.workers.reranker.formats import (
     is_cut,
     native_chat_template,
 )
-from orchestrator.workers.specs import load_spec, parse_spec
+from orchestrator.workers.specs import parse_spec
+from tests.workers.conftest import load_spec
 
 PIECES = [
     *"abcXYZ 012.,!?;:'\"()[]{}<>/\\|-_=+*&^%$#@~` \n\n\t\r",

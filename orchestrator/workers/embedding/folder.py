@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,40 +97,33 @@ POOLING_KEYS = {
 MODULES = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
 
 
-@dataclass(frozen=True)
-class OwnModules:
-    """What a folder's modules.json says: its pooling, and modules that are none of `MODULES`."""
-
-    pooling: str | None = None
-    others: tuple[str, ...] = ()
-
-
-def read_own_modules(folder: Path) -> OwnModules:
-    """Return what the folder says of itself; nothing for one without modules.json."""
+def read_own_modules(folder: Path) -> tuple[str | None, list[str]]:
+    """Return what the folder's modules.json says, if there is one: its pooling, and modules that are not `MODULES`."""
     modules: Any = read_json(folder / "modules.json")
     kinds = {module["type"].rsplit(".", 1)[-1]: module["path"] for module in modules}
-    others = tuple(kind for kind in kinds if kind not in {name for _, name in MODULES})
+    others = [kind for kind in kinds if kind not in {name for _, name in MODULES}]
     config = read_json(folder / kinds["Pooling"] / "config.json") if "Pooling" in kinds else {}
     pooling = config.get("pooling_mode") or next((name for name, key in POOLING_KEYS.items() if config.get(key)), None)
-    return OwnModules(pooling if isinstance(pooling, str) else None, others)
+    return pooling if isinstance(pooling, str) else None, others
 
 
-def settle(spec: EmbeddingSpec, base: str, own: OwnModules, config: Mapping[str, Any]) -> EmbeddingSpec:
+def settle(spec: EmbeddingSpec, base: str, base_folder: Path, config: Mapping[str, Any]) -> EmbeddingSpec:
     """Return the spec with the pooling and the length that the packaged folder will have.
 
     Raises WorkerError for a base whose modules do more than pool and normalise: swift does not save what they do.
     """
     longest, dims = config.get("max_position_embeddings"), config.get("hidden_size")
+    pooling, others = read_own_modules(base_folder)
     if isinstance(longest, int) and 0 < longest < spec.max_length:
         spec = replace(spec, max_length=longest)
     wrong = [dim for dim in (*spec.mrl_dims, spec.truncate_dim or 1) if isinstance(dims, int) and dim > dims]
     if wrong:
         raise WorkerError(f"the scoring spec asks for {wrong[0]} dimensions, but the model's vectors have {dims}")
-    if own.others:
-        raise WorkerError(f"{base} has the module {own.others[0]}, which cannot be packaged")
-    if spec.pooling is None and own.pooling is None:
+    if others:
+        raise WorkerError(f"{base} has the module {others[0]}, which cannot be packaged")
+    if spec.pooling is None and pooling is None:
         raise WorkerError(f"neither the scoring spec nor {base} says how the model pools")
-    return replace(spec, pooling=spec.pooling or own.pooling)
+    return replace(spec, pooling=spec.pooling or pooling)
 
 
 def write_modules(folder: Path, spec: EmbeddingSpec) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.workers.engines.transformers import release
+from orchestrator.workers.eval_files import Pair
 from orchestrator.workers.failure import WorkerError
 
 BATCH_SIZE = 4
-Pair = tuple[str, str]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from typing import Any
 
 from orchestrator.workers.embedding.folder import (
     append_end_token,
-    read_own_modules,
     require_end_token,
     settle,
     write_modules,
@@ -97,7 +96,7 @@ def prepare(request: Request, spec: EmbeddingSpec, folder: Path) -> Subject:
     that very architecture, and makes a pooling model of it. A rewrite would only be one more thing to go wrong.
     """
     base = find_folder(request.base)
-    spec = settle(spec, request.base, read_own_modules(Path(base)), read_json(folder / "config.json"))
+    spec = settle(spec, request.base, Path(base), read_json(folder / "config.json"))
     trust = spec.trust_remote_code
     trained = load_tokenizer(request.find_tokenizer(), trust_remote_code=trust)
     update_settings(folder, model_max_length=spec.max_length)

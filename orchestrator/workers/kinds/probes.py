@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from orchestrator.workers.eval_files import (
     ChatRow,
     Message,
+    Pair,
     is_pair_file,
     read_candidates,
     read_corpus,
@@ -17,7 +18,6 @@ from orchestrator.workers.eval_files import (
     read_text_pairs,
 )
 
-Pair = tuple[str, str]
 T = TypeVar("T")
 
 MAX_FROM_DATA = 16

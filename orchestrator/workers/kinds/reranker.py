@@ -17,9 +17,10 @@ from typing import Any
 
 from orchestrator.workers.engines import flagembedding, sentence_transformers, swift
 from orchestrator.workers.engines.transformers import HEAD_SEED, load_float32, load_tokenizer, name_head, release
+from orchestrator.workers.eval_files import Pair
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.kinds import Described, Request
-from orchestrator.workers.kinds.probes import AWKWARD, EXAMPLES, Pair, PairProbe, build_pair_probes
+from orchestrator.workers.kinds.probes import AWKWARD, EXAMPLES, PairProbe, build_pair_probes
 from orchestrator.workers.merge import attach_adapter, load_base
 from orchestrator.workers.reranker.folder import (
     render_ids,

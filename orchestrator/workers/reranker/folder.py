@@ -8,10 +8,10 @@ from typing import Any
 
 from orchestrator.workers.engines.sentence_transformers import write_encoder_files, write_head_files, write_words_files
 from orchestrator.workers.engines.transformers import load_tokenizer
+from orchestrator.workers.eval_files import Pair
 from orchestrator.workers.folders import write_json
 from orchestrator.workers.reranker.formats import (
     SENTINEL,
-    Pair,
     answer_ids,
     build_chat_template,
     build_format_template,

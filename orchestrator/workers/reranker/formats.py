@@ -16,10 +16,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.workers.eval_files import Pair
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.specs import ScoringSpec
-
-Pair = tuple[str, str]
 
 SEPARATOR = "\n"
 SENTINEL = "\ue0f1"  # private use: no text has a reason to hold it, and one that does only loses it

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.cut_texts import CutPairs, count_tokens, find_longest
@@ -11,11 +11,11 @@ from orchestrator.workers.engines import flagembedding
 from orchestrator.workers.engines.sentence_transformers import CHAT
 from orchestrator.workers.engines.transformers import HEAD_SEED, load_tokenizer, name_head
 from orchestrator.workers.environment import weight_options
+from orchestrator.workers.eval_files import Pair
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.reranker.formats import (
     DOCUMENT,
     QUERY,
-    Pair,
     PairFormat,
     answer_ids,
     build_format_template,
@@ -165,24 +165,9 @@ def ask_and_answer(template: str) -> str:
 
 def load_formatted(model: str, spec: ScoringSpec, device: str, facts: Facts) -> Scorer:
     """Return a decoder with a head of one label over the spec's written formats."""
-    return build_scorer(open_formatted_head(model, spec, device), spec, facts)
-
-
-def open_formatted_head(model: str, spec: ScoringSpec, device: str | None) -> CrossEncoder:
-    """Return the model as a CrossEncoder of raw logits; a base without a head gets a seeded one of one label.
-
-    `max_length` is in tokens and counts the whole input; of a longer one the end goes, and never `special_token`.
-    Padding is on the right, where no token of a causal model can see it. Raises WorkerError for a bad format, a
-    `max_length` without room for the texts, or a `special_token` that is all there is to pad with.
-    """
-    pair_format = format_of(spec)
-    template = build_format_template(pair_format)
-    transformer = open_decoder(model, spec, template, flat=True, padding_side="right", truncation_side="right")
-    tokenizer = transformer.tokenizer
-    require_room(tokenizer, pair_format, spec.max_length)
-    tokenizer.pad_token = choose_padding(tokenizer, pair_format)
-    transformer.model.config.pad_token_id = tokenizer.pad_token_id
-    return build_encoder([transformer], device)
+    length, trust = spec.max_length, spec.trust_remote_code
+    options: dict[str, Any] = {"max_length": length, "trust_remote_code": trust, "dtype": spec.dtype, "device": device}
+    return build_scorer(load_formatted_head(model, format_of(spec), **options), spec, facts)
 
 
 def load_formatted_head(
@@ -194,20 +179,21 @@ def load_formatted_head(
     dtype: str = "float32",
     device: str | None = None,
 ) -> CrossEncoder:
-    """Return `open_formatted_head` of a model whose head, where it has one, is whole and has one label.
+    """Return the model as a CrossEncoder of raw logits; a base without a head gets a seeded one of one label.
 
-    Raises WorkerError for any other head, and as `open_formatted_head` does.
+    `max_length` is in tokens and counts the whole input; of a longer one the end goes, and never `special_token`.
+    Padding is on the right, where no token of a causal model can see it. Raises WorkerError for a bad format, a head of
+    several labels, a `max_length` without room for the texts, or a `special_token` that is all there is to pad with.
     """
-    spec = ScoringSpec(
-        "formatted-head",
-        dtype=dtype,
-        trust_remote_code=trust_remote_code,
-        max_length=max_length,
-        **asdict(pair_format),
-    )
-    build_format_template(pair_format)  # a format that cannot be is said first
+    template = build_format_template(pair_format)
     name_head(model, trust_remote_code=trust_remote_code)
-    return open_formatted_head(model, spec, device)
+    spec = ScoringSpec("formatted-head", dtype=dtype, trust_remote_code=trust_remote_code, max_length=max_length)
+    transformer = open_decoder(model, spec, template, flat=True, padding_side="right", truncation_side="right")
+    tokenizer = transformer.tokenizer
+    require_room(tokenizer, pair_format, max_length)
+    tokenizer.pad_token = choose_padding(tokenizer, pair_format)
+    transformer.model.config.pad_token_id = tokenizer.pad_token_id
+    return build_encoder([transformer], device)
 
 
 def load_cross_encoder(model: str, spec: ScoringSpec, device: str, facts: Facts) -> Scorer:
