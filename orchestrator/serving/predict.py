@@ -15,7 +15,7 @@ from orchestrator.recipe.plan import Command
 from orchestrator.serving.artefact import Artefact
 from orchestrator.serving.worker import Words, run_worker
 
-_FACTS = "orch-facts "  # workers/predict.py writes them
+_FACTS = "orch-facts "  # workers/score.py writes them
 # By what the model does: what a line of JSON Lines looks like, the keys of which it has one set, and what the worker's
 # answer to it holds.
 _SHAPES = {

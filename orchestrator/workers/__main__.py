@@ -26,7 +26,7 @@ WORKERS = {
     "merge": "merge",
     "mine": "mine",
     "package": "package",
-    "predict": "predict",
+    "predict": "score:predict",
     "score": "score",
     "score_pairs": "score_pairs",
     "tiny_model": "tiny_model",

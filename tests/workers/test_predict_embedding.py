@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from orchestrator.workers import package, predict
+from orchestrator.workers import package, score
 from orchestrator.workers.failure import WorkerError
 from tests.workers.embedding_runs import INSTRUCTION, embed_alone, tune, write_eval_files
 
@@ -27,7 +27,7 @@ def ask(monkeypatch, capsys):
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         monkeypatch.setattr("sys.stdin", io.StringIO(lines))
         capsys.readouterr()
-        assert predict.main(["--model", str(folder), "--device", "cpu", *flags]) == 0
+        assert score.predict(["--model", str(folder), "--device", "cpu", *flags]) == 0
         return capsys.readouterr().out
 
     return run

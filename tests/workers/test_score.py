@@ -220,13 +220,11 @@ def test_a_pair_beyond_the_positions_is_cut_and_counted(tmp_path, encoder, eval_
 def test_a_model_that_is_asked_tells_orch_what_it_cut(tmp_path, score_head, capsys):
     import shutil
 
-    from orchestrator.workers import predict
-
     folder = tmp_path / "model"
     shutil.copytree(score_head, folder)
     (folder / "scoring.json").write_text(json.dumps({"scorer": "reward-model", "max_length": 40}), encoding="utf-8")
     (tmp_path / "rows").write_text(json.dumps({"query": "tea", "document": "tea " * 200}) + "\n", encoding="utf-8")
-    assert predict.main(["--model", str(folder), "--rows", str(tmp_path / "rows"), "--device", "cpu"]) == 0
+    assert score.predict(["--model", str(folder), "--rows", str(tmp_path / "rows"), "--device", "cpu"]) == 0
     facts, answer = capsys.readouterr().out.splitlines()
     assert json.loads(facts.removeprefix("orch-facts "))["pairs_cut"] == 1
     assert "score" in json.loads(answer)

@@ -15,8 +15,8 @@ from orchestrator.workers.cross_encoder.losses import LISTS, LOSSES, MARGINS, PA
 from orchestrator.workers.cross_encoder.model import link_checkpoints
 from orchestrator.workers.cross_encoder.rows import Rows, build_ranking_samples, shuffle_parts
 from orchestrator.workers.cross_encoder.settings import load_settings, parse_settings
-from orchestrator.workers.cross_encoder.trainer import build_arguments, build_decay_arguments
 from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.train_cross_encoder import build_arguments, build_decay_arguments
 from orchestrator.workers.weights import hash_file
 from tests.workers.conftest import TOPICS, run_worker
 from tests.workers.conftest import WORKERS as FOLDER
