@@ -177,6 +177,12 @@ def list_losses(backend: str, task: str | None = None) -> tuple[str, ...]:
     return tuple(name for name, facts in LOSSES.items() if facts.backend == backend and task in {None, facts.task})
 
 
+def describe_losses() -> str:
+    """Return whose each loss is, as one sentence."""
+    owners = dict.fromkeys((facts.backend, facts.task) for facts in LOSSES.values())
+    return "; ".join(f"{backend}, {task}: {', '.join(list_losses(backend, task))}" for backend, task in owners)
+
+
 def list_settings(loss_type: str) -> list[str]:
     """Return the settings of a loss, `target` first where there is a choice; none for a name that is none."""
     facts = LOSSES.get(loss_type)

@@ -8,7 +8,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from orchestrator.recipe.losses import DEFAULT_LOSSES, LOSSES, LossType, find_target, list_losses, list_script_names
+from orchestrator.recipe.losses import (
+    DEFAULT_LOSSES,
+    LOSSES,
+    LossType,
+    describe_losses,
+    find_target,
+    list_losses,
+    list_script_names,
+)
 from orchestrator.recipe.registry import TOOLS, OneOf
 
 
@@ -131,10 +139,7 @@ class Data(_Part):
 class Loss(_Part):
     """What the trainer minimises; each setting that the loss has is rendered, whether the recipe gives it or not."""
 
-    type: Annotated[str, OneOf(LOSSES)] = Field(
-        description="swift: the first four for embedding, pointwise and listwise for reranker; sentence-transformers: "
-        "the others"
-    )
+    type: Annotated[str, OneOf(LOSSES)] = Field(description=describe_losses())
     target: Literal["label", "teacher"] | None = Field(
         None, description="sentence-transformers: what is learnt, labels or teacher scores (margin_mse: teacher)"
     )

@@ -201,6 +201,21 @@ def test_every_field_of_a_recipe_stands_in_the_reference():
     assert not [name for name in names if f"| `{name}` |" not in page]
 
 
+def test_every_loss_with_its_settings_stands_in_the_reference():
+    from orchestrator.recipe.losses import LOSSES
+
+    page = (ROOT / "docs" / "recipe-reference.md").read_text(encoding="utf-8")
+    fields = {}  # the rows of both tables of settings, by the field that they begin with
+    for line in page.splitlines():
+        if match := re.match(r"\| `(\w+)` \| ([\w, ]+) \|", line):
+            fields.setdefault(match[1], []).append(match[2])
+    for name, facts in LOSSES.items():
+        assert f"`{name}`" in page
+        for setting in facts.settings:
+            owners = ", ".join(fields[setting])
+            assert name in owners or facts.task in owners, (name, setting)
+
+
 def test_every_old_spelling_and_every_refused_name_stands_in_the_reference():
     from orchestrator.backends import BACKENDS
     from orchestrator.backends.aliases import list_old_names
