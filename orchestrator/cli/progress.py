@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from orchestrator.logs.events import Event, Message, Progress, StageFinished, StageSkipped, StageStarted, Step
@@ -43,19 +43,14 @@ class StageView:
         if self.first is None and self.done:
             self.first = (time.monotonic(), self.done)
 
-    def seconds_left(self) -> float | None:
-        """Return the time left at the pace since the first unit of work, which leaves out start-up."""
-        if not self.first or self.done <= self.first[1] or not self.total:
-            return None
-        return (time.monotonic() - self.first[0]) / (self.done - self.first[1]) * (self.total - self.done)
-
     def words(self) -> str:
         """Return progress, loss, learning rate and time left, as far as they are known."""
         parts = [f"{self.done}/{self.total}"] if self.total else []
         parts += [f"loss {self.loss:.4f}"] if self.loss is not None else []
         parts += [f"lr {self.learning_rate:.2e}"] if self.learning_rate is not None else []
-        left = self.seconds_left()
-        parts += [f"{show_seconds(left)} left"] if left is not None else []
+        if self.first and self.total and self.done > self.first[1]:  # the pace leaves out start-up
+            pace = (time.monotonic() - self.first[0]) / (self.done - self.first[1])
+            parts.append(f"{show_seconds(pace * (self.total - self.done))} left")
         return "  ".join(parts)
 
 
@@ -74,35 +69,31 @@ class PlainLines:
 
     plan: Plan
     view: StageView | None = None
-    last: float = field(default=0.0)
+    last: float = 0.0
 
     def __call__(self, event: Event) -> None:
         """Print what the event says."""
         if isinstance(event, StageStarted):
             title = next((stage.title for stage in self.plan.stages if stage.name == event.stage), "")
             self.view, self.last = StageView(event.stage, time.monotonic()), time.monotonic()
-            self._print(f"{event.stage}: {title}")
+            say(f"{event.stage}: {title}", err=True)
         elif isinstance(event, StageSkipped):
-            self._print(f"{event.stage}: done before")
+            say(f"{event.stage}: done before", err=True)
         elif isinstance(event, StageFinished):
-            self._print(f"{event.stage}: {event.status} in {show_seconds(event.seconds)}")
+            say(f"{event.stage}: {event.status} in {show_seconds(event.seconds)}", err=True)
         elif isinstance(event, Message):
-            self._print(f"{event.stage}: {event.text}" if event.stage else event.text)
+            say(f"{event.stage}: {event.text}" if event.stage else event.text, err=True)
         elif self.view:
             self.view.update(event)
             if time.monotonic() - self.last > _LINE_EVERY_S and self.view.words():
                 self.last = time.monotonic()
-                self._print(f"{self.view.name}: {self.view.words()}")
+                say(f"{self.view.name}: {self.view.words()}", err=True)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:
         return None
-
-    @staticmethod
-    def _print(text: str) -> None:
-        say(text, err=True)
 
 
 class LivePanel:
