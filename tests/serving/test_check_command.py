@@ -28,7 +28,7 @@ def running(marker: str) -> list[str]:
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            text = path.read_bytes().replace(b"\0", b" ").decode()
+            text = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue
         if marker in text:
