@@ -64,14 +64,14 @@ def read_unique(path: Path, shape: str, key: str, parse: Callable[[dict[str, Any
 
     Raises WorkerError for no rows, one that `parse` makes nothing of, and a `key` that comes twice.
     """
-    found: dict[Any, T] = {}
+    found: dict[str, T] = {}
     for where, row in read_rows(path, shape):
-        one = parse(row)
+        one, name = parse(row), str(row.get(key))
         if one is None:
             raise WorkerError(f"{where}: not {shape}; prepare the data again")
-        if row[key] in found:
-            raise WorkerError(f"{where}: {key} {row[key]} appears twice; prepare the data again")
-        found[row[key]] = one
+        if name in found:
+            raise WorkerError(f"{where}: {key} {name} appears twice; prepare the data again")
+        found[name] = one
     if not found:
         raise WorkerError(f"{path}: nothing to score")
     return list(found.values())

@@ -304,6 +304,10 @@ def test_rows_of_another_kind_are_refused(tmp_path):
     path.write_text("\n")
     with pytest.raises(WorkerError, match="nothing to score"):
         read_chat_rows(path)
+    row = {"id": ["a"], "messages": [user("x")], "reference": "y"}
+    path.write_text(f"{json.dumps(row)}\n{json.dumps(row)}\n")
+    with pytest.raises(WorkerError, match=r"eval.jsonl:2: id \['a'\] appears twice"):
+        read_chat_rows(path)
 
 
 def test_prompts_and_conversations_are_answered(chat_model):
