@@ -7,12 +7,12 @@ import json
 import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from orchestrator.backends.arguments import Argument, coerce, load_arguments, parse_argument
-from orchestrator.backends.arguments.argv import Finding, check_argv, describe_unknown
+from orchestrator.backends.arguments.argv import check_argv, describe_unknown
 from orchestrator.backends.arguments.snapshots import (
     describe_versions,
     find_modules,
@@ -42,22 +42,18 @@ class Accepted:
 
 def check_arguments(job: Job, plan: Plan) -> Iterator[Problem]:
     """Yield every argument of a native command that the installed backend refuses, misreads or lacks."""
-    backend = job.backend
-    modules = find_modules((*backend.snapshots, *backend.command_snapshots))
+    modules = find_modules((*job.backend.snapshots, *job.backend.command_snapshots))
     for stage in plan.stages:
         if (found := find_command(stage, modules)) is not None:
             module, words = found
+            resumed = (stage.resume.flag, "checkpoint") if stage.resume else ()  # appended when it is continued
             if (accepted := _ask_backend(job, module, modules[module])) is not None:
-                resumed = (stage.resume.flag, "checkpoint") if stage.resume else ()  # appended when it is continued
-                for finding in check_argv((*words, *resumed), accepted.arguments):
-                    yield _explain(finding, stage, plan, modules[module], accepted)
+                for problem in check_argv((*words, *resumed), accepted.arguments):
+                    yield _explain(problem, stage, plan, modules[module], accepted)
         config = _find_trainer_config(stage, plan)
-        if (
-            config is not None
-            and (accepted := _ask_backend(job, "sentence_transformers", "sentence_transformers")) is not None
-        ):
-            for finding in _check_values(config, accepted.arguments):
-                yield _explain(finding, stage, plan, "sentence_transformers", accepted)
+        if config is not None and (accepted := _ask_backend(job, _TRAINER, _TRAINER)) is not None:
+            for problem in _check_values(config, accepted.arguments):
+                yield _explain(problem, stage, plan, _TRAINER, accepted)
 
 
 def find_command(stage: Stage, modules: Collection[str]) -> tuple[str, tuple[str, ...]] | None:
@@ -83,12 +79,12 @@ def _find_trainer_config(stage: Stage, plan: Plan) -> dict[str, Any] | None:
     return arguments
 
 
-def _check_values(given: Mapping[str, Any], known: Mapping[str, Argument]) -> Iterator[Finding]:
+def _check_values(given: Mapping[str, Any], known: Mapping[str, Argument]) -> Iterator[Problem]:
     for name, value in given.items():
         if name not in known:
             yield describe_unknown(name, known)
         elif isinstance(problem := coerce(known[name], value), Problem):
-            yield Finding(name, problem.message, problem.hint)
+            yield replace(problem, name=name)
 
 
 def _ask_backend(job: Job, module: str, name: str) -> Accepted | None:
@@ -138,12 +134,13 @@ def _parse(text: str | bytes, module: str) -> dict[str, Argument] | None:
         return None
 
 
-def _explain(finding: Finding, stage: Stage, plan: Plan, name: str, accepted: Accepted) -> Problem:
-    """Return a finding with its stage, the versions, and what to do about it."""
-    elsewhere = None if finding.name in accepted.arguments else _find_version(finding.name, name)
-    hints = [hint for hint in (finding.hint, _find_origin(finding.name, stage, plan), elsewhere) if hint]
+def _explain(problem: Problem, stage: Stage, plan: Plan, snapshot: str, accepted: Accepted) -> Problem:
+    """Return a problem with its stage, the versions, and what to do about it."""
+    name = problem.name or ""
+    elsewhere = None if name in accepted.arguments else _find_version(name, snapshot)
+    hints = [hint for hint in (problem.hint, _find_origin(name, stage, plan), elsewhere) if hint]
     hints = hints or ["`orch render --explain` shows where it comes from"]
-    return Problem(f"{stage.name}: {finding.message} ({accepted.whose})", "; ".join(hints))
+    return Problem(f"{stage.name}: {problem.message} ({accepted.whose})", "; ".join(hints))
 
 
 def _find_origin(argument: str, stage: Stage, plan: Plan) -> str | None:

@@ -9,18 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.backends.arguments import Argument
+from orchestrator.errors import Problem
 
 # string_to_bool of transformers/hf_argparser.py
 _BOOLEANS = frozenset({"yes", "true", "t", "y", "1", "no", "false", "f", "n", "0"})
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What is wrong with one flag: `name` without dashes, what, and what would be right where that is known."""
-
-    name: str
-    message: str
-    hint: str | None = None
 
 
 @dataclass
@@ -29,28 +21,29 @@ class _Flag:
     values: list[str] = field(default_factory=list)
 
 
-def check_argv(words: Sequence[str], known: Mapping[str, Argument]) -> Iterator[Finding]:
-    """Yield what the parser would refuse, and what it would take for something else without a word.
+def check_argv(words: Sequence[str], known: Mapping[str, Argument]) -> Iterator[Problem]:
+    """Yield what the parser would refuse, and what it would take for something else without a word, by the flag's name.
 
     `words` follow the module. argparse takes the unique beginning of a flag for the flag, and of a flag that is given
     twice it takes the last: both end with exit code 0 and another training than the one that was read.
     """
     flags, stray = _split(words)
     if stray:
-        yield Finding("", f"{stray[0]!r} stands in front of every flag", "give it a flag, or remove it")
+        yield Problem(f"{stray[0]!r} stands in front of every flag", "give it a flag, or remove it")
     seen: set[str] = set()
     for flag in flags:
         name = _normal(flag.name, known)
         if name in seen:
-            yield Finding(flag.name, f"--{flag.name} is given twice, and the last one would win", "keep one of the two")
+            twice = f"--{flag.name} is given twice, and the last one would win"
+            yield Problem(twice, "keep one of the two", name=flag.name)
         seen.add(name)
         if name not in known:
             yield describe_unknown(flag.name, known)
         elif message := _check_values(known[name], flag.values):
-            yield Finding(flag.name, f"--{flag.name}{message}")
+            yield Problem(f"--{flag.name}{message}", name=flag.name)
     for name, argument in known.items():
         if argument.required and name not in seen:
-            yield Finding(name, f"--{name} is missing, and it cannot be left out")
+            yield Problem(f"--{name} is missing, and it cannot be left out", name=name)
 
 
 def _split(words: Sequence[str]) -> tuple[list[_Flag], list[str]]:
@@ -76,14 +69,14 @@ def _normal(name: str, known: Mapping[str, Argument]) -> str:
     return plain if negated else name
 
 
-def describe_unknown(name: str, known: Mapping[str, Argument]) -> Finding:
+def describe_unknown(name: str, known: Mapping[str, Argument]) -> Problem:
     """Return what to say of a name that the parser does not have: whose beginning it is, or which is near."""
     longer = sorted(other for other in known if other.startswith(name.replace("-", "_")))
     if len(longer) == 1:
         message = f"there is no argument --{name}, and argparse would take it for --{longer[0]}"
-        return Finding(name, message, f"say --{longer[0]}")
+        return Problem(message, f"say --{longer[0]}", name=name)
     near = difflib.get_close_matches(name, known, n=1)
-    return Finding(name, f"there is no argument --{name}", f"did you mean --{near[0]}?" if near else None)
+    return Problem(f"there is no argument --{name}", f"did you mean --{near[0]}?" if near else None, name=name)
 
 
 def _check_values(argument: Argument, values: Sequence[str]) -> str | None:
