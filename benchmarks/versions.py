@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from orchestrator.backends import BACKENDS
-from orchestrator.backends.arguments.snapshots import DECIDING, version_sets
+from orchestrator.backends.arguments.snapshots import version_sets
 from orchestrator.checks.environments import Environment, EnvironmentPlan, create_environment
 from orchestrator.machine.packages import find_versions, parse_release
 from orchestrator.machine.rundir import RunDir
@@ -55,7 +55,8 @@ class Outcome:
 
 def list_sets() -> dict[str, dict[str, str]]:
     """Return the versions of every set but the tested one, by name."""
-    found = [one for name in DECIDING for one in version_sets(name) if one.index]
+    names = [name for tool in BACKENDS.values() for name in (*tool.snapshots, *tool.command_snapshots)]
+    found = [one for name in names for one in version_sets(name) if one.index]
     return {name_set(one.versions): one.versions for one in sorted(found, key=lambda one: order_set(one.versions))}
 
 
