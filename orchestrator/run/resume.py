@@ -43,14 +43,14 @@ class Incomplete:
 
 
 @dataclass(frozen=True)
-class Found:
+class ResumePoint:
     """The newest complete checkpoint, if any, and the incomplete ones that are newer (newest first)."""
 
     newest: Path | None
     incomplete: tuple[Incomplete, ...] = ()
 
 
-def find_newest_complete(folder: Path, *, tried: str | None = None) -> Found:
+def find_newest_complete(folder: Path, *, tried: str | None = None) -> ResumePoint:
     """Look through `folder`/checkpoint-N, the highest N first.
 
     The last checkpoint of a training that was over is taken only when there is no other, and not again when an earlier
@@ -58,17 +58,17 @@ def find_newest_complete(folder: Path, *, tried: str | None = None) -> Found:
     last checkpoint (swift/pipelines/train/sft.py, _handle_trainer_state).
     """
     passed: list[Incomplete] = []
-    over: Found | None = None
+    over: ResumePoint | None = None
     for path in list_checkpoint_folders(folder):
         why = find_resume_defect(path)
         if why:
             passed.append(Incomplete(path, f"is not complete ({why})"))
         elif not _is_over(path):
-            return Found(path, tuple(passed))
+            return ResumePoint(path, tuple(passed))
         else:
-            over = over or Found(path, tuple(passed))
+            over = over or ResumePoint(path, tuple(passed))
             passed.append(Incomplete(path, "is the end of the training, which is done again"))
-    return over if over and str(over.newest) != tried else Found(None, tuple(passed))
+    return over if over and str(over.newest) != tried else ResumePoint(None, tuple(passed))
 
 
 def find_resume_defect(checkpoint: Path) -> str | None:
@@ -76,7 +76,7 @@ def find_resume_defect(checkpoint: Path) -> str | None:
     return find_defect(checkpoint) or _find_torch_defect(checkpoint) or _find_missing(checkpoint)
 
 
-def clear_for_resume(folder: Path, found: Found, *, aside: Path, attempt: int) -> None:
+def clear_for_resume(folder: Path, found: ResumePoint, *, aside: Path, attempt: int) -> None:
     """Take out of a trainer's sight what would harm its going on: incomplete checkpoints, moved to `aside`, and links.
 
     The resumed training saves the same steps again; killed in the middle of it, it would leave old and new files mixed.
@@ -84,10 +84,7 @@ def clear_for_resume(folder: Path, found: Found, *, aside: Path, attempt: int) -
     (swift/pipelines/train/sft.py, _handle_trainer_state).
     """
     for item in found.incomplete:
-        number = attempt
-        while (target := aside / f"{item.path.name}.attempt-{number}").exists():
-            number += 1
-        item.path.rename(target)
+        item.path.rename(_free_name(aside / item.path.name, attempt))
     for path in folder.iterdir():
         if path.is_symlink():
             path.unlink()
@@ -95,7 +92,7 @@ def clear_for_resume(folder: Path, found: Found, *, aside: Path, attempt: int) -
 
 def find_defect(checkpoint: Path) -> str | None:
     """Return why `checkpoint` is not a whole model, or None when it was saved to its end."""
-    state = _load_object(checkpoint / "trainer_state.json")
+    state = find_object(checkpoint / "trainer_state.json", constants=True)
     if state is None or "global_step" not in state:
         return "trainer_state.json is missing or cut off"
     return _find_weights_defect(checkpoint) or _find_index_defect(checkpoint) or _find_deepspeed_defect(checkpoint)
@@ -103,7 +100,7 @@ def find_defect(checkpoint: Path) -> str | None:
 
 def _is_over(checkpoint: Path) -> bool:
     """Tell whether the checkpoint was saved at the last step of its training."""
-    state = _load_object(checkpoint / "trainer_state.json") or {}
+    state = find_object(checkpoint / "trainer_state.json", constants=True) or {}
     step, last = state.get("global_step"), state.get("max_steps")
     return isinstance(step, int) and isinstance(last, int) and 0 < last <= step
 
@@ -132,7 +129,7 @@ def list_checkpoint_folders(folder: Path) -> list[Path]:
 def _find_index_defect(checkpoint: Path) -> str | None:
     """Sharded weights: every file that an index names must be there."""
     for index in checkpoint.glob("*.index.json"):
-        content = _load_object(index)
+        content = find_object(index, constants=True)
         shards = content.get("weight_map") if content else None
         if not isinstance(shards, dict):
             return f"{index.name} is cut off"
@@ -200,10 +197,6 @@ def _find_missing(checkpoint: Path) -> str | None:
 
 def _resume_files(checkpoint: Path) -> set[str]:
     return {path.name for path in checkpoint.iterdir() if _RESUME_FILE.fullmatch(path.name)}
-
-
-def _load_object(path: Path) -> dict[str, object] | None:
-    return find_object(path, constants=True)
 
 
 DIGEST_VERSION = 1
@@ -348,10 +341,8 @@ def _clear(stage: Stage, run_dir: RunDir, folder: StageDir, number: int) -> list
 
 
 def _free_name(path: Path, number: int) -> Path:
-    aside = path.with_name(f"{path.name}.attempt-{number}")
-    while aside.exists():
+    while (aside := path.with_name(f"{path.name}.attempt-{number}")).exists():
         number += 1
-        aside = path.with_name(f"{path.name}.attempt-{number}")
     return aside
 
 
