@@ -1,4 +1,8 @@
-"""What a model is by its name, its config and its files: ms-swift's list of models, and heads that score."""
+"""What a model is by its name, its config and its files: ms-swift's list of models, and heads that score.
+
+The list names over a thousand models. An LLM with a head that scores is told by its architecture, and what trained it
+tells what it reads.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,20 @@ Kind = Literal["llm", "multimodal", "embedding", "reranker", "encoder", "reward"
 # What ms-swift's versions list, read from them by workers/arguments.py; the tested version's comes first.
 _SNAPSHOT = Path(__file__).parent / "arguments" / "swift_models.json"
 _ENCODERS = re.compile(r"Bert|Roberta|Electra|Deberta")
+# How an LLM with a head may be asked, by the person who knows how it was trained.
+SCORE_HEAD_FORMATS = ("qwen3-score-head", "reward-model")
+CLASSIFIER = "ForSequenceClassification"
+# Families of transformers' causal models (5.19), and of those that bring their own code, that have such a head too.
+_LLMS = re.compile(
+    r"Arcee|AXK|Baichuan|BioGpt|Bitnet|BitNet|Bloom|ChatGLM|Cohere|CTRL|Deepseek|DiffLlama|Doge|Ernie4|Exaone|Falcon|"
+    r"Gemma|Glm|GLM|Gpt|GPT|Granite|Helium|HunYuan|InternLM|Jamba|JetMoe|Lfm|Llama|Mamba|MiMo|MiniCPM|MiniMax|"
+    r"Ministral|Mistral|Mixtral|ModernBertDecoder|Mpt|MPT|Nemotron|Olmo|OLMo|OpenAIGPT|OPT|Orion|Persimmon|Phi|Qwen|"
+    r"SeedOss|Skywork|SmolLM|StableLm|Starcoder|Yi|Zamba"
+)
+_BERT_LIKE = re.compile(r"Bert|BERT|Roberta|Electra|Deberta")
+# A causal model's output over the vocabulary; every other `For…` is a head of another kind.
+_SPEAKS = re.compile(r"LM\b|LMHead|Generation|ImageTextToText|MultimodalLM")
+_PAIR_ROLES = re.compile(r"""['"](query|document)['"]""")
 
 
 @dataclass(frozen=True)
@@ -98,22 +116,6 @@ def _by_name() -> dict[str, KnownModel]:
 @cache
 def _llm_architectures() -> frozenset[str]:
     return frozenset(name for item in _items() if kind_of(item) == "llm" for name in item["architectures"])
-
-
-# How an LLM with a head may be asked, by the person who knows how it was trained.
-SCORE_HEAD_FORMATS = ("qwen3-score-head", "reward-model")
-CLASSIFIER = "ForSequenceClassification"
-# Families of transformers' causal models (5.19), and of those that bring their own code, that have such a head too.
-_LLMS = re.compile(
-    r"Arcee|AXK|Baichuan|BioGpt|Bitnet|BitNet|Bloom|ChatGLM|Cohere|CTRL|Deepseek|DiffLlama|Doge|Ernie4|Exaone|Falcon|"
-    r"Gemma|Glm|GLM|Gpt|GPT|Granite|Helium|HunYuan|InternLM|Jamba|JetMoe|Lfm|Llama|Mamba|MiMo|MiniCPM|MiniMax|"
-    r"Ministral|Mistral|Mixtral|ModernBertDecoder|Mpt|MPT|Nemotron|Olmo|OLMo|OpenAIGPT|OPT|Orion|Persimmon|Phi|Qwen|"
-    r"SeedOss|Skywork|SmolLM|StableLm|Starcoder|Yi|Zamba"
-)
-_BERT_LIKE = re.compile(r"Bert|BERT|Roberta|Electra|Deberta")
-# A causal model's output over the vocabulary; every other `For…` is a head of another kind.
-_SPEAKS = re.compile(r"LM\b|LMHead|Generation|ImageTextToText|MultimodalLM")
-_PAIR_ROLES = re.compile(r"""['"](query|document)['"]""")
 
 
 def has_score_head(config: dict[str, Any]) -> bool:

@@ -62,6 +62,7 @@ _OTHER_FLAG_RERANKERS = (
 _REPEATED = re.compile(r"(layers?|blocks|groups?|group_num|depths?|experts)$")
 _MOST_REPEATED, _MOST = 10_000, 10**12
 _NOT_SCORED = "Orch has no way of scoring it: choose another model, such as BAAI/bge-reranker-v2-gemma"
+_LLM_FORMATS = ("qwen3-native", "flag-llm-reranker", *SCORE_HEAD_FORMATS)
 
 
 @dataclass(frozen=True)
@@ -324,9 +325,6 @@ def _native(name: str, family: str, config: dict[str, Any], folder: Path | None)
     architectures = " ".join(list_architectures(config))
     scores_pairs = "ForSequenceClassification" in architectures or re.search(r"reranker|cross-encoder", name.lower())
     return "cross-encoder" if scores_pairs else None
-
-
-_LLM_FORMATS = ("qwen3-native", "flag-llm-reranker", *SCORE_HEAD_FORMATS)
 
 
 def find_named_model(

@@ -1,4 +1,14 @@
-"""How processes share a training: DeepSpeed's files, FSDP, sequences and layers."""
+"""How processes share a training: DeepSpeed's files, FSDP, sequences and layers.
+
+Those that share a sequence, or a layer, read the same rows. Sources: DataLoaderMixin and SequenceParallelSampler of
+ms-swift 4.6.0, which read rows by world // (their sequence_parallel_size), or by world // (autotp_size of a DeepSpeed
+file); Trainer.get_total_train_batch_size of transformers 5: world // (tp x cp x sp of parallelism_config);
+TrainingArguments of transformers 4.57 and 5.19, which take `full_shard auto_wrap` as text, and those after it, which
+take true and a config.
+
+DeepSpeed looks its top-level keys up one by one and ignores every other (runtime/config.py, 0.19.8), so that a misspelt
+zero_optimization trains without ZeRO. Keys that are near to none are left alone: newer versions have more.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +37,20 @@ _TENSOR = "deepspeed_autotp_size"
 _CONFIG = "parallelism_config"
 _SPREADING = {"auto", "balanced", "balanced_low_0", "sequential"}
 _SHARING = {"tp_size": "layers", "cp_size": "sequences", "sp_size": "sequences"}  # of accelerate's ParallelismConfig
+_PRESET = "fsdp2"  # of ms-swift: config/fsdp2.json has full shards and activation checkpointing
+_MODERN = (5, 19)  # it warns that the text goes in 5.20
+# sentence-transformers' models name no layers of their own (base/model.py: _no_split_modules), so FSDP is told.
+_LAYERS = {
+    "XLMRoberta": "XLMRobertaLayer",
+    "Roberta": "RobertaLayer",
+    "DistilBert": "TransformerBlock",
+    "ModernBert": "ModernBertEncoderLayer",
+    "Bert": "BertLayer",
+    "Electra": "ElectraLayer",
+    "DebertaV2": "DebertaV2Layer",
+}
+_OBJECTS = ("zero_optimization", "optimizer", "scheduler", "fp16", "bf16", "amp", "activation_checkpointing")
+_NEAR = 0.8  # of difflib's ratio: fp16 is not a misspelt bf16
 
 
 def count_data_ranks(job: Job, values: Mapping[str, Any]) -> int:
@@ -159,20 +183,6 @@ def _build_id(job: Job) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
-_PRESET = "fsdp2"  # of ms-swift: config/fsdp2.json has full shards and activation checkpointing
-_MODERN = (5, 19)  # it warns that the text goes in 5.20
-# sentence-transformers' models name no layers of their own (base/model.py: _no_split_modules), so FSDP is told.
-_LAYERS = {
-    "XLMRoberta": "XLMRobertaLayer",
-    "Roberta": "RobertaLayer",
-    "DistilBert": "TransformerBlock",
-    "ModernBert": "ModernBertEncoderLayer",
-    "Bert": "BertLayer",
-    "Electra": "ElectraLayer",
-    "DebertaV2": "DebertaV2Layer",
-}
-
-
 @dataclass(frozen=True)
 class Fsdp:
     """How FSDP shares a training: `shards` in the words of ZeRO's stages, what lies in the machine's memory instead."""
@@ -217,10 +227,6 @@ def _find_layer(job: Job) -> str | None:
     """Return the class of the model's layers; None for a model that is not here yet: the worker reads it then."""
     named = (layer for one in job.model.architectures for start, layer in _LAYERS.items() if one.startswith(start))
     return next(named, None)
-
-
-_OBJECTS = ("zero_optimization", "optimizer", "scheduler", "fp16", "bf16", "amp", "activation_checkpointing")
-_NEAR = 0.8  # of difflib's ratio: fp16 is not a misspelt bf16
 
 
 def find_deepspeed_problems(text: str) -> list[Problem]:

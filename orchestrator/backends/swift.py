@@ -1,4 +1,8 @@
-"""ms-swift's `swift sft` and `swift export --merge_lora`: embedding models, rerankers and LLMs as rendered commands."""
+"""ms-swift's `swift sft` and `swift export --merge_lora`: embedding models, rerankers and LLMs as rendered commands.
+
+`loss:` becomes environment variables, which ms-swift reads and records nowhere: swift/loss/embedding.py,
+swift/loss/reranker.py and the collators of swift/template/base.py, ms-swift 4.6.0.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +32,29 @@ from orchestrator.recipe.plan import Command, File, Note, Resume
 from orchestrator.recipe.schema import Loss
 
 _SHOWN = "shown, because ms-swift records it nowhere"
+# What decides how ms-swift turns a conversation into tokens and which of them have a loss.
+_TEMPLATE_ARGUMENTS = (
+    "add_non_thinking_prefix",
+    "agent_template",
+    "disable_ignore_empty_think",
+    "enable_thinking",
+    "loss_scale",
+    "preserve_thinking",
+    "use_chat_template",
+)
+_MAX_LENGTHS = {"embedding": 512, "reranker": 1024, "sft": 2048}
+_FORMS = {"embedding": "swift-embedding", "reranker": "swift-reranker", "sft": "swift-chat"}
+_SMOKE_LEAVES_OUT = frozenset({
+    "max_steps", "save_steps", "eval_steps", "warmup_steps", "attn_impl", "torch_compile", "use_liger_kernel", "tf32",
+    "torch_dtype", "packing", "padding_free", "per_gpu_train_batch_size", "max_length",
+    "evaluation_strategy", "quant_method", "quant_bits", "hqq_axis", "bnb_4bit_compute_dtype", "bnb_4bit_quant_type",
+    "bnb_4bit_use_double_quant", "bnb_4bit_quant_storage",
+}) | SHARING_ARGUMENTS  # fmt: skip
+# What the template qwen3 puts in front of every answer that has no thought: it counts against max_length.
+_EMPTY_THOUGHT = "<think>\n\n</think>\n\n"
+_TINY_HIDDEN_SIZE = 32  # of workers/tiny_model.py
+_SMOKE_LENGTHS = {"embedding": 256, "reranker": 512, "sft": 512}
+_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
 def _loss_environment(loss: Loss | None, *, generative: bool) -> dict[str, str]:
@@ -78,18 +105,6 @@ def _shrink_sizes(loss: Loss, hidden_size: int) -> Loss:
     return loss.model_copy(update={"mrl_dims": sizes})
 
 
-# What decides how ms-swift turns a conversation into tokens and which of them have a loss.
-_TEMPLATE_ARGUMENTS = (
-    "add_non_thinking_prefix",
-    "agent_template",
-    "disable_ignore_empty_think",
-    "enable_thinking",
-    "loss_scale",
-    "preserve_thinking",
-    "use_chat_template",
-)
-
-
 def query_prompt(instruction: str | None) -> str:
     """Return what stands in front of a query: Qwen3-Embedding's form, inline, and without a blank behind the colon."""
     return f"Instruct: {instruction}\nQuery:" if instruction else ""
@@ -131,21 +146,6 @@ def _build_scoring(
         "max_new_tokens": 16 if job.smoke else evaluate.max_new_tokens,
         "generate": evaluate.generate,
     }
-
-
-_MAX_LENGTHS = {"embedding": 512, "reranker": 1024, "sft": 2048}
-_FORMS = {"embedding": "swift-embedding", "reranker": "swift-reranker", "sft": "swift-chat"}
-_SMOKE_LEAVES_OUT = frozenset({
-    "max_steps", "save_steps", "eval_steps", "warmup_steps", "attn_impl", "torch_compile", "use_liger_kernel", "tf32",
-    "torch_dtype", "packing", "padding_free", "per_gpu_train_batch_size", "max_length",
-    "evaluation_strategy", "quant_method", "quant_bits", "hqq_axis", "bnb_4bit_compute_dtype", "bnb_4bit_quant_type",
-    "bnb_4bit_use_double_quant", "bnb_4bit_quant_storage",
-}) | SHARING_ARGUMENTS  # fmt: skip
-# What the template qwen3 puts in front of every answer that has no thought: it counts against max_length.
-_EMPTY_THOUGHT = "<think>\n\n</think>\n\n"
-_TINY_HIDDEN_SIZE = 32  # of workers/tiny_model.py
-_SMOKE_LENGTHS = {"embedding": 256, "reranker": 512, "sft": 512}
-_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
 def _smoke_scale(job: Job) -> SmokeScale:

@@ -1,4 +1,10 @@
-"""What the trainers have in common, for all are transformers' Trainer underneath: arguments, saving, repeatability."""
+"""What the trainers have in common, for all are transformers' Trainer underneath: arguments, saving, repeatability.
+
+A training saves and evaluates at the same steps, or the best checkpoint would be one that was not saved
+(DefaultFlowCallback, Trainer._save_checkpoint): what a recipe leaves out follows what it gives, and what it gives must
+agree wherever the best checkpoint is asked for. Sources of `deterministic: true`: enable_full_determinism of
+transformers/trainer_utils.py (5.19), and PyTorch's notes on reproducibility.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +19,18 @@ from orchestrator.backends.protocol import Found, Job, Training
 from orchestrator.backends.render import render_command
 from orchestrator.errors import Problem
 from orchestrator.recipe.plan import Note
+
+SETS_ASIDE = "set some aside: data: {validation_ratio: 0.05}"
+_STEPS = 500  # transformers' own default of save_steps
+_OR_LAST = "or say checkpoint: last"
+_WORKSPACES = (":4096:8", ":16:8")  # the two with which cuBLAS adds in a fixed order
+# Arguments that undo it: name, the values that do, and what they do.
+_UNDOING: tuple[tuple[str, Any, str], ...] = (
+    ("full_determinism", False, "lets the kernels add in any order"),
+    ("tf32", True, "rounds differently from one GPU to the next"),
+    ("auto_find_batch_size", True, "lets the free memory decide the batch"),
+    ("dataloader_in_order", False, "takes the batches as they come"),
+)
 
 
 @dataclass(frozen=True)
@@ -126,11 +144,6 @@ def _show(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-SETS_ASIDE = "set some aside: data: {validation_ratio: 0.05}"
-_STEPS = 500  # transformers' own default of save_steps
-_OR_LAST = "or say checkpoint: last"
-
-
 @dataclass(frozen=True)
 class Saving:
     """When a training saves and evaluates; the steps count where a strategy is `steps`."""
@@ -219,16 +232,6 @@ def _check_agreement(train: Mapping[str, Any]) -> Iterator[Found]:
         said = f"it evaluates every {saving.eval_steps} steps and saves every {saving.save_steps}"
         hint = f"give both the same number, {_OR_LAST}"
         yield ("train", "eval_steps"), Problem(f"{said}: the best one may not be saved", hint)
-
-
-_WORKSPACES = (":4096:8", ":16:8")  # the two with which cuBLAS adds in a fixed order
-# Arguments that undo it: name, the values that do, and what they do.
-_UNDOING: tuple[tuple[str, Any, str], ...] = (
-    ("full_determinism", False, "lets the kernels add in any order"),
-    ("tf32", True, "rounds differently from one GPU to the next"),
-    ("auto_find_batch_size", True, "lets the free memory decide the batch"),
-    ("dataloader_in_order", False, "takes the batches as they come"),
-)
 
 
 def put_determinism(found: ArgumentList, job: Job) -> None:

@@ -26,6 +26,17 @@ from orchestrator.recipe.schema import Loss
 
 _REMOVE_OR_SET_ASIDE = f"remove it, or {SETS_ASIDE}"
 Train = Mapping[str, Any]  # the train command's arguments, with the installed version's names and types
+_GRADED = "graded labels are trained with backend: sentence-transformers; elsewhere a document is relevant or not"
+_WHAT = {
+    "multimodal": "is a model that sees or hears, and this trainer takes text models",
+    "decision": "is a model that decides, and this trainer takes rerankers, encoders and LLMs",
+}
+# peft has no merge for the layers of these (tuners/lora/awq.py, gptq.py, aqlm.py, eetq.py of peft 0.20).
+_UNMERGED = frozenset({"awq", "gptq", "aqlm", "eetq"})
+_MARK = re.compile(r"[-_](awq|gptq|aqlm|eetq|int[48]|[48]-?bits?|w[48]a16)(?=[-_]|$)", re.IGNORECASE)
+_KEY = ("watch", "on_oom")
+_OTHERWISE = "say watch: {on_oom: fail}"
+_FIXED = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
 
 
 class Condition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -189,9 +200,6 @@ def _check_precision(job: Job, train: Train, also: tuple[str, ...]) -> Iterator[
         yield ("train", "fp16"), Problem("bf16 and fp16 exclude each other", "keep one")
 
 
-_GRADED = "graded labels are trained with backend: sentence-transformers; elsewhere a document is relevant or not"
-
-
 def _check_unused(job: Job) -> Iterator[Found]:
     """Yield keys that mean something to one backend and nothing to this one: said, never ignored."""
     backend, data = job.backend, job.recipe.data
@@ -206,12 +214,6 @@ def _check_unused(job: Job) -> Iterator[Found]:
         if "fsdp" not in backend.reserved:
             message, hint = f"{message}: it is an argument of their own", "remove it, and say train: {fsdp: fsdp2}"
         yield ("launch", "strategy"), Problem(message, hint)
-
-
-_WHAT = {
-    "multimodal": "is a model that sees or hears, and this trainer takes text models",
-    "decision": "is a model that decides, and this trainer takes rerankers, encoders and LLMs",
-}
 
 
 def _check_base_model(job: Job) -> Iterator[Found]:
@@ -245,11 +247,6 @@ def _check_score_head(job: Job) -> Iterator[Found]:
         yield ("model",), Problem(message, hint)
 
 
-# peft has no merge for the layers of these (tuners/lora/awq.py, gptq.py, aqlm.py, eetq.py of peft 0.20).
-_UNMERGED = frozenset({"awq", "gptq", "aqlm", "eetq"})
-_MARK = re.compile(r"[-_](awq|gptq|aqlm|eetq|int[48]|[48]-?bits?|w[48]a16)(?=[-_]|$)", re.IGNORECASE)
-
-
 def _check_quantized(job: Job) -> Iterator[Found]:
     """Yield why a quantised base model cannot be trained in full, or its LoRA not be merged."""
     method = job.model.quantization
@@ -271,11 +268,6 @@ def _find_whole(name: str) -> str:
     whole = _MARK.sub("", name)
     known = whole != name and find_known(whole) is not None
     return f"{whole}, from which it was made" if known else "the model that it was made from"
-
-
-_KEY = ("watch", "on_oom")
-_OTHERWISE = "say watch: {on_oom: fail}"
-_FIXED = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
 
 
 def _check_splitting(job: Job, train: Train) -> Iterator[Found]:
