@@ -67,12 +67,12 @@ def parse_argument(item: Mapping[str, Any]) -> Argument:
     return Argument(item["name"], item["type"], item["default"], choices, required=bool(item["required"]))
 
 
-def build_schema(arguments: Mapping[str, Argument], owned: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Return the JSON Schema of each argument that a recipe may give; `owned` are said elsewhere in it."""
+def build_schema(arguments: Mapping[str, Argument], reserved: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Return the JSON Schema of each argument that a recipe may give; `reserved` are said elsewhere in it."""
     types = {"int": "integer", "float": "number", "bool": "boolean", "str": "string"}
     schema: dict[str, dict[str, Any]] = {}
     for name, argument in sorted(arguments.items()):
-        if name in owned:
+        if name in reserved:
             continue
         one: dict[str, Any] = {"type": types[argument.type]} if argument.type in types else {}
         if argument.type == "list[str]":
@@ -90,21 +90,21 @@ def build_schema(arguments: Mapping[str, Argument], owned: Mapping[str, str]) ->
 def check_arguments(
     train: Mapping[str, Any],
     known: Mapping[str, Argument],
-    owned: Mapping[str, str],
+    reserved: Mapping[str, str],
     *,
     whose: str,
     elsewhere: Mapping[str, str | Problem] = MappingProxyType({}),
 ) -> list[tuple[str, Problem]]:
-    """Return unknown names, names that are said elsewhere (`owned`: name → where), wrong types and choices.
+    """Return unknown names, names that are said elsewhere (`reserved`: name → where), wrong types and choices.
 
     `elsewhere` says what to do about names that other trainers have, or the whole problem.
     """
     problems: list[tuple[str, Problem]] = []
     for name, value in train.items():
-        if name in owned:
-            problems.append((name, Problem(f"train.{name} is not set here", owned[name])))
+        if name in reserved:
+            problems.append((name, Problem(f"train.{name} is not set here", reserved[name])))
         elif name not in known:
-            other = elsewhere.get(name) or find_own_name(name, known.keys() - owned.keys(), owned)
+            other = elsewhere.get(name) or find_own_name(name, known.keys() - reserved.keys(), reserved)
             unknown = f"unknown argument {name!r}: {whose} have none of that name"
             problems.append((name, other if isinstance(other, Problem) else Problem(unknown, other)))
         elif isinstance(result := coerce(known[name], value), Problem):
@@ -123,16 +123,16 @@ def is_foreign(name: str) -> bool:
     return name in _other_tools("names") or name in _other_tools("elsewhere")
 
 
-def find_own_name(name: str, known: Collection[str], owned: Mapping[str, str]) -> str:
+def find_own_name(name: str, known: Collection[str], reserved: Mapping[str, str]) -> str:
     """Return what to say instead of a name that a trainer does not have: another tool's, or one that is near.
 
-    `known` are its own names, without those that a recipe says elsewhere; `owned` says where.
+    `known` are its own names, without those that a recipe says elsewhere; `reserved` says where.
     """
     names, elsewhere = _other_tools("names"), _other_tools("elsewhere")
     words = {ours: ours.split()[0].strip(":,") for ours in names.get(name, ())}
     if own := next((ours for ours, word in words.items() if word in known), None):
         return f"say {own}"
-    if place := next((owned[ours] for ours in words if ours in owned), None) or elsewhere.get(name):
+    if place := next((reserved[ours] for ours in words if ours in reserved), None) or elsewhere.get(name):
         return place
     if words:
         return f"remove it: this trainer has no {next(iter(words.values()))}"
