@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import urllib.error
 import urllib.request
@@ -17,6 +16,7 @@ from orchestrator.backends.models import learn_from_config
 from orchestrator.backends.protocol import Job
 from orchestrator.errors import Problem
 from orchestrator.machine.hub import find_endpoint, find_token, is_offline, is_web_address, open_address
+from orchestrator.machine.json_files import DamagedJsonError, parse_json
 from orchestrator.plan.measuring import find_teacher_spec
 from orchestrator.recipe.plan import Plan
 
@@ -68,8 +68,8 @@ def find_hub_problems(
         return [Problem(f"HF_ENDPOINT is no web address: {endpoint}", "it begins with https://")]
     try:
         with open_address(_request(url), _HUB_TIMEOUT_S) as answer:
-            config = json.loads(answer.read(_MAX_CONFIG_BYTES))
-    except (json.JSONDecodeError, UnicodeDecodeError):
+            config = parse_json(answer.read(_MAX_CONFIG_BYTES), constants=True)
+    except DamagedJsonError:
         return []  # such as a page in front of the hub
     except urllib.error.HTTPError as error:
         return [_explain_refusal(hub_id, endpoint, error.code, otherwise)]
