@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.data.digests import NORMALISED, DigestSet, digest, document_key, loose_key, query_key
-from orchestrator.data.fit import LossFit, explain_unmeasurable
-from orchestrator.data.in_batch import InBatchNegatives
+from orchestrator.data.fit import InBatchNegatives, LossFit, explain_unmeasurable
 from orchestrator.data.ledger import Findings, InputFile, Ledger
 from orchestrator.data.reading.json_rows import Row
 from orchestrator.data.reading.readers import Source, require_readable, show_path

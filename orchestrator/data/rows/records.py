@@ -6,41 +6,13 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Literal, Protocol
+from typing import Literal
 
 from orchestrator.data.digests import query_key
 from orchestrator.recipe.relevance import is_relevant
 
 Kind = Literal["group", "pair", "chat", "labelled"]
 KINDS: tuple[Kind, ...] = ("group", "pair", "chat", "labelled")
-
-
-class Record(Protocol):
-    """What the pass over the data needs to know of a record, whatever its kind."""
-
-    @property
-    def source(self) -> str:
-        """The file's name without its folder."""
-
-    @property
-    def line(self) -> int:
-        """The row's line, from 1."""
-
-    @property
-    def split_text(self) -> str:
-        """What decides the record's side: records with the same one (as queries are the same) never part."""
-
-    @property
-    def identity(self) -> Iterator[str]:
-        """The texts that two records must share to be duplicates."""
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """Every text of the record."""
-
-    @property
-    def answers(self) -> tuple[str, ...]:
-        """The documents that must not be answers on the other side too; () where that is no leak."""
 
 
 @dataclass(frozen=True)
@@ -265,4 +237,9 @@ def draw_documents(group: LabelledGroup, size: int, seed: int) -> LabelledGroup:
     return group.pick(sorted((highest, lowest, *places[: size - 2])))
 
 
+# What the pass over the data needs of a record, whatever its kind: where it stands (`source` is the file's name without
+# its folder, `line` counts from 1), `split_text` (records with the same one, as queries are the same, never part),
+# `identity` (the texts that two records must share to be duplicates), `texts`, and `answers`: the documents that must
+# not be answers on the other side too, () where that is no leak.
+Record = RankingGroup | ScoredPair | Chat | LabelledGroup
 KIND_OF: dict[type, Kind] = {RankingGroup: "group", ScoredPair: "pair", Chat: "chat", LabelledGroup: "labelled"}
