@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.workers import package, predict
+from orchestrator.workers import package, score
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.kinds import reranker as reranker_kind
 from orchestrator.workers.kinds.probes import AWKWARD, EXAMPLES
@@ -203,7 +203,7 @@ def test_predict_answers_with_the_scores_of_the_folder(packaged, monkeypatch, ca
 
     rows = [json.dumps({"query": query, "document": document}) for query, document in PAIRS]
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(rows)))
-    assert predict.main(["--model", str(packaged.folder), "--device", "cpu"]) == 0
+    assert score.predict(["--model", str(packaged.folder), "--device", "cpu"]) == 0
     answers = [json.loads(line)["score"] for line in capsys.readouterr().out.splitlines()]
     assert furthest(answers, ask(packaged.folder)) < 1e-5
 
