@@ -33,4 +33,6 @@ def test_an_installed_wheel_renders_a_recipe(tmp_path, root):
         assert {path.name for path in (target / templates).iterdir()} == {
             path.name for path in (root / templates).iterdir()
         }
+    for table in ("logs/rules.yaml", "checks/known_bugs.yaml"):
+        assert (target / "orchestrator" / table).read_bytes() == (root / "orchestrator" / table).read_bytes()
     assert (target / "orchestrator" / "constraints.txt").read_bytes() == (root / "constraints.txt").read_bytes()
