@@ -185,7 +185,7 @@ class _Run:
                 raise BadRowError(converted)
             value = converted
         elif self.conversion.reshaping:
-            value = bring_to_form(value)
+            value = bring_to_form(value, numeric_text=True)
         if self.conversion.divide_score is not None:
             _divide(value, self.conversion.divide_score)
         return _split_positives(value) if self.conversion.one_positive else [value]

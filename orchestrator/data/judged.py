@@ -5,23 +5,26 @@ There are three forms: pointwise, hits and ranking. Rows of a registered shape b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator.data.reading.tabular import parse_cell
 from orchestrator.data.reasons import Fault, refuse
+from orchestrator.data.rows.checks import require_group_types, require_list_of_texts
 from orchestrator.data.rows.nearest import explain_unknown
 from orchestrator.data.rows.shapes import (
     SAMPLE_KEY,
     SHAPES,
+    Fields,
     Row,
     explain_no_object,
     find_shape,
     fold_numbered,
-    normalise,
     read_fields,
+    rename,
+    require_hits,
     rewrite,
 )
 from orchestrator.data.rows.texts import (
@@ -35,13 +38,14 @@ from orchestrator.data.rows.texts import (
 from orchestrator.data.rows.unread import UnreadText, find_unread, find_unread_judgements
 
 Form = Literal["pointwise", "hits", "ranking"]
+HitKey = Literal["content", "label", "score"]
 
 EXAMPLES: dict[Form, str] = {
     "pointwise": '{"query": "…", "content": "…", "label": 1}',
     "hits": '{"query": "…", "hits": [{"content": "…", "label": 1}, …]}',
     "ranking": '{"query": "…", "pos": ["…"], "neg": ["…", "…"]}',
 }
-HIT_KEYS = ("content", "label", "score")
+HIT_KEYS: tuple[HitKey, ...] = ("content", "label", "score")
 OWN_KEYS: dict[Form, tuple[str, ...]] = {
     "pointwise": ("query", *HIT_KEYS),
     "hits": ("query", "hits"),
@@ -53,6 +57,7 @@ _NEEDS: dict[Form, str] = {"pointwise": "content", "hits": "hits", "ranking": "p
 _LIKELIEST_FIRST: tuple[Form, ...] = ("ranking", "hits", "pointwise")
 _NULLABLE = {"prompt", *(key for keys in OWN_KEYS.values() for key in keys)}
 _ABSENT: tuple[Any, ...] = (None, "", [])
+_FIELDS_OF_HITS: dict[str, HitKey] = {"documents": "content", "labels": "label", "scores": "score"}
 _SWIFT_KEYS = ({"messages", "positive_messages"}, {"query", "response"})
 
 
@@ -89,22 +94,20 @@ def _read_cell(key: str, cell: Any) -> Any:
     return int(number) if is_finite_number(number) and number.is_integer() else number
 
 
-def read_raw_row(value: Row, columns: Mapping[str, str], *, is_table: bool) -> Row:
-    """Return a row under its own names ({new: old} is `columns`) in one of the three forms, where it can be."""
-    value = fold_numbered(value)
-    if is_table:
-        names = {old: new for new, old in columns.items()}
-        value = {name: _read_cell(names.get(name, name), cell) for name, cell in value.items()}
-    try:
-        return bring_to_form(value)
-    except BadRowError:  # reported where the row is read
-        return value
+def read_cells(row: Row, columns: Mapping[str, str], *, is_table: bool) -> Row:
+    """Return a row, under its own names ({new: old} is `columns`), with what its cells and numbered columns hold."""
+    row = fold_numbered(row)
+    if not is_table:
+        return row
+    names = {old: new for new, old in columns.items()}
+    return {name: _read_cell(names.get(name, name), cell) for name, cell in row.items()}
 
 
-def bring_to_form(row: Row) -> Row:
+def bring_to_form(row: Row, *, numeric_text: bool = False) -> Row:
     """Return a row of another registered shape as one of the three forms. Raises BadRowError where it cannot be read.
 
-    ms-swift's rows stay as they are: they have no place for what a verb would write.
+    With `numeric_text` its labels and scores may be numbers that stand as text. ms-swift's rows stay as they are: they
+    have no place for what a verb would write.
     """
     found = rewrite(row)
     if isinstance(found, Fault):
@@ -114,13 +117,28 @@ def bring_to_form(row: Row) -> Row:
     if shape is None or not is_other or shape.name.startswith("swift"):
         return found
     fields = read_fields(found, shape)
-    values = {key: value for key, value in fields.values.items() if value is not None}
-    if "documents" in values:
-        documents, labels = values.pop("documents"), values.pop("labels")
-        scores = values.pop("scores", [None] * len(documents))
-        hits = [dict(zip(HIT_KEYS, hit, strict=True)) for hit in zip(documents, labels, scores, strict=True)]
-        values["hits"] = [{key: value for key, value in hit.items() if value is not None} for hit in hits]
-    return values | {key: found[key] for key in (*fields.unknown_keys, SAMPLE_KEY) if key in found}
+    _require_string(fields.values["query"], fields.name("query"))
+    if "documents" in fields.values:
+        hits = {"hits": _build_hits(fields, numeric_text=numeric_text)}
+    else:
+        require_group_types(fields)
+        hits = {}
+    values = {key: value for key, value in fields.values.items() if value is not None and key not in _FIELDS_OF_HITS}
+    return values | hits | {key: found[key] for key in (*fields.unknown_keys, SAMPLE_KEY) if key in found}
+
+
+def _build_hits(fields: Fields, *, numeric_text: bool) -> list[Row]:
+    """Return the documents of a labelled row as hits, all that is wrong with them told in the row's own words."""
+    hits: list[Row] = [{} for _ in fields.values["documents"]]
+    for key, own in _FIELDS_OF_HITS.items():
+        for at, (hit, value) in enumerate(zip(hits, fields.values[key], strict=True)):
+            if own == "content":
+                _require_string(value, fields.name(key, at))
+                hit[own] = value
+            elif value is not None:
+                hit[own] = _read_cell(own, value) if numeric_text else value
+                require_number(hit[own], own, fields.name(key, at))
+    return hits
 
 
 def find_form(row: Row) -> Form | None:
@@ -137,7 +155,11 @@ def find_form(row: Row) -> Form | None:
 
 def drop_nulls(row: Row) -> Row:
     """Return a row without the keys of the three forms that are null."""
-    return {key: value for key, value in row.items() if value is not None or key not in _NULLABLE}
+    return _without_nulls(row, _NULLABLE)
+
+
+def _without_nulls(row: Row, keys: Collection[str]) -> Row:
+    return {key: value for key, value in row.items() if value is not None or key not in keys}
 
 
 def list_keys(row: Row) -> str:
@@ -160,8 +182,7 @@ def read_judged(row: Row, form: Form, *, scores: bool = False) -> Judged:
     for key in ("query", _NEEDS[form]):
         if key not in row:
             raise bad_row("missing-key", f'the key "{key}" is missing', f"write {EXAMPLES[form]}")
-    if not isinstance(row["query"], str):
-        raise _wrong_type('"query"', row["query"], "a string")
+    _require_string(row["query"], '"query"')
     if form == "ranking":
         hits = _read_ranking(row, scores=scores)
         has_scores = any(f"{side}_scores" in row for side in ("pos", "neg"))
@@ -176,52 +197,41 @@ def read_judged(row: Row, form: Form, *, scores: bool = False) -> Judged:
 
 def _read_pointwise(row: Row) -> Row:
     """Return the row's document; its further keys belong to it."""
-    _require_content(row, "")
+    _require_string(row["content"], '"content"')
     return {key: value for key, value in row.items() if key != "query" and key not in QUERY_KEYS}
 
 
 def _read_hits(row: Row) -> list[Row]:
     hits: Any = row["hits"]
-    if not isinstance(hits, list):
-        raise _wrong_type('"hits"', hits, "a list", EXAMPLES["hits"])
+    if isinstance(hits, list):
+        hits = [_without_nulls(hit, HIT_KEYS) if isinstance(hit, dict) else hit for hit in hits]
+    require_hits(hits, ("content",))
     for place, hit in enumerate(hits):
-        if not isinstance(hit, dict):
-            raise _wrong_type(f'"hits"[{place}]', hit, "an object", EXAMPLES["hits"])
-        _require_content(hit, f'"hits"[{place}] ')
-    return [{key: value for key, value in hit.items() if value is not None or key not in HIT_KEYS} for hit in hits]
-
-
-def _require_content(hit: Row, name: str) -> None:
-    if hit.get("content") is None:
-        raise bad_row("missing-key", f'{name}"content" is missing', f"write {EXAMPLES['hits']}")
-    if not isinstance(hit["content"], str):
-        raise _wrong_type(f'{name}"content"', hit["content"], "a string")
+        _require_string(hit["content"], f'"hits"[{place}].content')
+    return list(hits)
 
 
 def _read_ranking(row: Row, *, scores: bool) -> list[Row]:
+    fields = Fields({"neg": []} | row)
     hits: list[Row] = []
     scored = scores and any(f"{side}_scores" in row for side in ("pos", "neg"))
     for side, label in (("pos", 1), ("neg", 0)):
-        texts: Any = row.get(side, [])
-        if not isinstance(texts, list):
-            raise _wrong_type(f'"{side}"', texts, "a list of strings", EXAMPLES["ranking"])
-        for place, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise _wrong_type(f'"{side}"[{place}]', text, "a string", EXAMPLES["ranking"])
-        found: list[Row] = [{"content": text, "label": label} for text in texts]
+        require_list_of_texts(fields, side)
+        found: list[Row] = [{"content": text, "label": label} for text in fields.values[side]]
         if scored:
             given: Any = row.get(f"{side}_scores", [])
             if not isinstance(given, list) or not all(is_finite_number(score) for score in given):
                 raise bad_row("scores-not-numbers", f'"{side}_scores" is not a list of finite numbers')
-            if len(given) != len(texts):
-                raise bad_row("scores-length", f'"{side}_scores" holds {len(given)} and "{side}" {len(texts)}')
+            if len(given) != len(found):
+                raise bad_row("scores-length", f'"{side}_scores" holds {len(given)} and "{side}" {len(found)}')
             found = [hit | {"score": score} for hit, score in zip(found, given, strict=True)]
         hits += found
     return hits
 
 
-def _wrong_type(name: str, value: Any, wanted: str, example: str | None = None) -> BadRowError:
-    return bad_row("wrong-type", f"{name} is {name_type(value)}, not {wanted}", f"write {example or wanted}")
+def _require_string(value: Any, name: str) -> None:
+    if not isinstance(value, str):
+        raise bad_row("wrong-type", f"{name} is {name_type(value)}, not a string", "write a string")
 
 
 def find_unread_keys(
@@ -244,7 +254,7 @@ def find_unread_keys(
 
 def scale_label(label: Any, name: str, low: float, high: float) -> float:
     """Return (label - low) / (high - low); `name` opens what is said of it. Raises BadRowError outside of [0, 1]."""
-    require_number(label, "label", name)
+    require_number(label, "label", f'{name}"label"')
     if not low <= label <= high:
         message = f'{name}"label" is {label:g}, and labels are between {low:g} and {high:g}'
         raise bad_row("label-out-of-range", message, "correct the label, or --min-label and --max-label")
@@ -255,18 +265,34 @@ def require_number(value: Any, key: Literal["label", "score"], name: str) -> Non
     """Raise BadRowError for a label or score that is not a finite number."""
     if not is_finite_number(value):
         code = "label-not-a-number" if key == "label" else "scores-not-numbers"
-        raise bad_row(code, f'{name}"{key}" is {name_type(value)}, not a finite number', "write a number")
+        raise bad_row(code, f"{name} is {name_type(value)}, not a finite number", "write a number")
 
 
 # As score and mine want a row
 
 
-def require_row(value: Any, columns: Mapping[str, str]) -> Row:
-    """Return a row with its keys in canonical names. Raises BadRowError."""
-    row = normalise(value, columns) if isinstance(value, dict) else explain_no_object(value, "group")
+@dataclass(frozen=True)
+class Opened:
+    """A row that is no longer of another shape: `own` as it is to be written, where {new: old} is `columns`.
+
+    `row` has canonical names, and one of the three forms unless it is of no shape that is known.
+    """
+
+    own: Row
+    columns: Mapping[str, str]
+    row: Row
+
+
+def open_row(value: Any, columns: Mapping[str, str], *, is_table: bool) -> Opened:
+    """Return a row that `read_cells` has read. Raises BadRowError.
+
+    A row of another shape is written in the form that it is brought to, for it has no place for scores.
+    """
+    row = rename(value, columns) if isinstance(value, dict) else explain_no_object(value, "group")
     if isinstance(row, Fault):
         raise BadRowError(row)
-    return row
+    brought = bring_to_form(row, numeric_text=is_table)
+    return Opened(value, columns, row) if brought is row else Opened(brought, {}, brought)
 
 
 def require_judged(row: Row, path: Path, line: int) -> Judged:
@@ -292,11 +318,12 @@ def require_judged(row: Row, path: Path, line: int) -> Judged:
     return found
 
 
-def add_scores(value: Row, columns: Mapping[str, str], found: Judged, scores: Sequence[float]) -> Row:
-    """Return the row, under its own keys, with one score a document (in the order of `found.hits`)."""
+def add_scores(opened: Opened, found: Judged, scores: Sequence[float]) -> Row:
+    """Return the row as it is to be written, with one score a document (in the order of `found.hits`)."""
+    value = opened.own
 
     def name(key: str) -> str:
-        return columns.get(key, key)
+        return opened.columns.get(key, key)
 
     if found.form == "pointwise":
         return value | {name("score"): scores[0]}

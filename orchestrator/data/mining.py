@@ -18,9 +18,9 @@ from orchestrator.data.digests import digest, loose_key
 from orchestrator.data.judged import (
     Judged,
     find_unread_keys,
-    read_raw_row,
+    open_row,
+    read_cells,
     require_judged,
-    require_row,
     scale_label,
 )
 from orchestrator.data.reading.json_rows import NotUtf8Error
@@ -129,8 +129,8 @@ class _Gathering:
             raise BadRowError(line.fault)
         rules, value = self.rows, line.value
         if isinstance(value, dict):
-            value = read_raw_row(value, rules.columns, is_table=is_table)
-        row = require_row(value, rules.columns)
+            value = read_cells(value, rules.columns, is_table=is_table)
+        row = open_row(value, rules.columns, is_table=is_table).row
         self.sources.note(row, str(path), line.line)
         if rules.scores_as_labels:
             graded = read_scores_as_labels(row, *rules.label_range)

@@ -144,9 +144,9 @@ def _read_hit(judged: Judged, hit: Row, name: str, rules: Reshaping, place: Plac
     if hit.get("label") is None:
         raise bad_row("missing-key", f'{name}"label" is missing', f"write {EXAMPLES['hits']}")
     label, score = hit["label"], hit.get("score")
-    require_number(label, "label", name)
+    require_number(label, "label", f'{name}"label"')
     if score is not None:
-        require_number(score, "score", name)
+        require_number(score, "score", f'{name}"score"')
     scaled, relevant = label, None
     if judged.form == "ranking":
         relevant = bool(label)

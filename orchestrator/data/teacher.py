@@ -20,7 +20,7 @@ from typing import Any
 
 from orchestrator.data.describe import describe_problem
 from orchestrator.data.digests import DIGEST_BYTES, DigestMap, DigestSet, digest
-from orchestrator.data.judged import Judged, add_scores, find_unread_keys, read_raw_row, require_judged, require_row
+from orchestrator.data.judged import Judged, Opened, add_scores, find_unread_keys, open_row, read_cells, require_judged
 from orchestrator.data.reading.json_rows import Row as Line
 from orchestrator.data.reading.readers import Source
 from orchestrator.data.reading.tabular import DELIMITERS
@@ -102,12 +102,12 @@ def join_scores(rows: Rows, scores: Path, out: Path) -> Counts:
     with FileSet() as files:
         stream = files.open(out)
         for row in _read_rows(rows, counts):
-            if row.found is None:
+            if row.opened is None or row.found is None:
                 stream.write(_format_bad(row.line, row.value))
                 continue
             given = [_require_score(table, pair, row) for pair in row.pairs]
             counts.documents += len(given)
-            stream.write(format_line(add_scores(row.value, rows.columns, row.found, given)))
+            stream.write(format_line(add_scores(row.opened, row.found, given)))
         if not counts.documents:
             raise _nothing_to_score(counts)
         files.commit()
@@ -116,12 +116,13 @@ def join_scores(rows: Rows, scores: Path, out: Path) -> Counts:
 
 @dataclass(frozen=True)
 class _TeacherRow:
-    """A row of `path` under its own names, and what it says; None for a bad one."""
+    """A row of `path`, as it stands there and as it is read, with what it says; None twice for a bad one."""
 
     path: Path
     line: Line
     value: Any
-    found: Judged | None
+    opened: Opened | None = None
+    found: Judged | None = None
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -137,28 +138,31 @@ def _read_rows(rows: Rows, counts: Counts) -> Iterator[_TeacherRow]:
             if rows.limit is not None and counts.rows >= rows.limit:
                 return
             counts.rows += 1
-            value = line.value
+            is_table, value = source.ending in DELIMITERS, line.value
             if isinstance(value, dict):
-                value = read_raw_row(value, rows.columns, is_table=source.ending in DELIMITERS)
+                value = read_cells(value, rows.columns, is_table=is_table)
             try:
-                found = _read_row(line, value, rows, counts, path)
+                read = _read_row(line, value, rows, counts, path, is_table=is_table)
             except BadRowError as error:
                 counts.bad.add(error.fault, path, line.line)
-                found = None
-            yield _TeacherRow(path, line, value, found)
+                yield _TeacherRow(path, line, value)
+            else:
+                yield _TeacherRow(path, line, value, *read)
 
 
-def _read_row(line: Line, value: Any, rows: Rows, counts: Counts, path: Path) -> Judged:
+def _read_row(
+    line: Line, value: Any, rows: Rows, counts: Counts, path: Path, *, is_table: bool
+) -> tuple[Opened, Judged]:
     if line.fault:
         raise BadRowError(line.fault)
     _require_writable(value)
-    row = require_row(value, rows.columns)
-    found = require_judged(row, path, line.line)
+    opened = open_row(value, rows.columns, is_table=is_table)
+    found = require_judged(opened.row, path, line.line)
     if found.has_scores and not rows.replace:
         hint = "keep them, or replace all with --replace"
         raise DataError("the row has teacher scores already", hint=hint, where=Where(str(path), line.line))
-    counts.unread.note(find_unread_keys(row, found, rows.ignore), str(path), line.line)
-    return found
+    counts.unread.note(find_unread_keys(opened.row, found, rows.ignore), str(path), line.line)
+    return opened, found
 
 
 def _require_writable(value: Any) -> None:

@@ -285,7 +285,7 @@ def test_a_document_on_both_sides_of_a_ranking_row_is_a_conflict():
         ({"query": "q", "neg": ["a"]}, "missing-key", '"pos" is missing'),
         ({"query": "q", "content": "a"}, "missing-key", '"label" is missing'),
         ({"query": "q", "hits": [{"content": "a"}]}, "missing-key", '"hits"[0] "label" is missing'),
-        ({"query": "q", "hits": [{"label": 1}]}, "missing-key", '"hits"[0] "content" is missing'),
+        ({"query": "q", "hits": [{"label": 1}]}, "missing-key", '"hits"[0] has no "content"'),
         ({"query": 3, "content": "a", "label": 1}, "wrong-type", '"query" is a number'),
         (POINT | {"content": ["a"]}, "wrong-type", '"content" is a list'),
         (POINT | {"label": "high"}, "label-not-a-number", '"label" is a string'),

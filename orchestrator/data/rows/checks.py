@@ -267,7 +267,7 @@ def _check_group(place: _Place, fields: Fields) -> Accepted:
 def _build_group(place: _Place, fields: Fields, *, needs_negatives: bool) -> tuple[RankingGroup, int, int]:
     """Return the group, its repeated positives and negatives left out, and how many these were."""
     row = fields.values
-    _require_group_types(fields)
+    require_group_types(fields)
     sides = {key: row.get(key) or [] for key in _SIDES}
     documents = [(fields.name(key, at), text) for key in _SIDES for at, text in enumerate(sides[key])]
     prompt = [] if row.get("prompt") is None else [(fields.name("prompt"), row["prompt"])]
@@ -310,13 +310,14 @@ def find_firsts(keys: Sequence[str]) -> list[int]:
     return list(first.values())
 
 
-def _require_group_types(fields: Fields) -> None:
+def require_group_types(fields: Fields) -> None:
+    """Raise BadRowError unless query and prompt are strings, both sides lists of strings, and scores lists."""
     row = fields.values
     if not isinstance(row["query"], str):
         raise bad_row("wrong-type", f"{fields.name('query')} is {name_type(row['query'])}, not a string", _ONE_STRING)
     for key in _SIDES:
         if key in row:
-            _require_list_of_texts(fields, key)
+            require_list_of_texts(fields, key)
     if not isinstance(row.get("prompt"), str | None):
         raise bad_row("wrong-type", f"{fields.name('prompt')} is {name_type(row['prompt'])}, not a string", _ONE_STRING)
     for key in ("pos_scores", "neg_scores"):
@@ -325,7 +326,8 @@ def _require_group_types(fields: Fields) -> None:
             raise bad_row("wrong-type", message, f'put it in a list: "{key}": [0.9, …], one score a document')
 
 
-def _require_list_of_texts(fields: Fields, key: str) -> None:
+def require_list_of_texts(fields: Fields, key: str) -> None:
+    """Raise BadRowError unless that field is a list of strings."""
     texts, name, is_own = fields.values[key], fields.name(key), not fields.names
     if not isinstance(texts, list):
         hint = "write a list of strings"
@@ -386,18 +388,15 @@ def _build_from_sides(place: _Place, fields: Fields) -> tuple[LabelledGroup, int
 
 
 def _build_from_hits(place: _Place, fields: Fields) -> tuple[LabelledGroup, int]:
-    def name(key: str, at: int) -> str:
-        return f'"hits"[{at}].{key}' if fields.names else f'"{key}"'
-
     query, texts = fields.values["query"], fields.values["documents"]
-    documents = [(name("content", at), text, "empty-text") for at, text in enumerate(texts)]
+    documents = [(fields.name("documents", at), text, "empty-text") for at, text in enumerate(texts)]
     _require_texts([(fields.name("query"), query, "empty-query"), *documents])
     low, high = place.rules.min_label, place.rules.max_label
     labels = []
     for at, value in enumerate(fields.values["labels"]):
-        number = _read_finite(value, name("label", at), "label-not-a-number", place)
+        number = _read_finite(value, fields.name("labels", at), "label-not-a-number", place)
         if not low <= number <= high:
-            message = f"{name('label', at)} is {number:.12g}, outside {low:g} to {high:g}"
+            message = f"{fields.name('labels', at)} is {number:.12g}, outside {low:g} to {high:g}"
             raise bad_row("label-out-of-range", message)
         labels.append((number - low) / (high - low) + 0.0)  # never -0.0, which would be another label than 0.0
     scores: list[float] | None = None
@@ -405,10 +404,11 @@ def _build_from_hits(place: _Place, fields: Fields) -> tuple[LabelledGroup, int]
     given = [value is not None and not (value == "" and place.numeric_text) for value in values]
     if any(given):
         if not all(given):
-            message = f"{name('score', given.index(False))} is missing, and other documents of the row have one"
+            message = f"{fields.name('scores', given.index(False))} is missing, and other documents of the row have one"
             raise bad_row("scores-length", message)
         scores = [
-            _read_finite(value, name("score", at), "scores-not-numbers", place) for at, value in enumerate(values)
+            _read_finite(value, fields.name("scores", at), "scores-not-numbers", place)
+            for at, value in enumerate(values)
         ]
     group = LabelledGroup(
         query, tuple(texts), tuple(labels), None if scores is None else tuple(scores), place.source, place.line

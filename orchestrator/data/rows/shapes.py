@@ -4,9 +4,10 @@ To add a shape, `register` a Shape: by which keys it is known (`needs`, `lacks`,
 columns hold lists in a text table (`lists`), and how a row of it becomes canonical. There are two ways for the last:
 
 - `read(row)` returns the row's `Fields`: canonical values, each with the name that the row itself gives it, so that
-  messages speak of the user's own keys. Shapes that are documented have one.
+  messages speak of the user's own keys. Shapes that are documented have one. prepare, check, split and evaluate use the
+  fields; convert with --to, score and mine a canonical row that is made of them (judged.py).
 - `rewrite(row)` returns a row of a shape that is read, the keys that the shape does not know kept. `normalise` does it
-  for every verb before anything else looks at the row: prepare, check, split, score and mine, convert with --to.
+  for every verb before anything else looks at the row.
 
 The way of a row: `normalise` (columns renamed, numbered negatives folded, foreign shapes rewritten), `find_shape` (by
 its keys, one of the wanted kind first), `read_fields`, and then checks.py makes a record of the fields. A row that
@@ -16,7 +17,7 @@ cannot be used raises BadRowError anywhere on that way; `normalise` returns its 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -60,9 +61,10 @@ class Fields:
     """Canonical fields by canonical name, and how the row itself calls them.
 
     A group has query, pos, neg, pos_scores, neg_scores and prompt as in FlagEmbedding's rows; a pair text1, text2 and
-    score; a labelled row query and the lists documents, labels and scores, or else the fields of a group; a chat
-    messages as (role, content) and, of each, in names what to call it and in learnt what its marks say. `names` of this
-    object holds what the row calls a field, where that differs; a field in `single` is one text there, not a list.
+    score; a labelled row query and the lists documents, labels and scores (which may be missing), or else the fields of
+    a group; a chat messages as (role, content) and, of each, in names what to call it and in learnt what its marks say.
+    `names` of this object holds what the row calls a field, where that differs, `hits[].label` for a key of the objects
+    of a list; a field in `single` is one value there, not a list.
     """
 
     values: Row
@@ -72,8 +74,10 @@ class Fields:
 
     def name(self, key: str, place: int | None = None) -> str:
         """Return how messages name a field, such as `"neg"[2]`."""
-        shown = f'"{self.names.get(key, key)}"'
-        return shown if place is None or key in self.single else f"{shown}[{place}]"
+        outer, _, inner = self.names.get(key, key).partition("[].")
+        if place is None or key in self.single:
+            return f'"{outer}"'
+        return f'"{outer}"[{place}]' + (f".{inner}" if inner else "")
 
 
 @dataclass(frozen=True)
@@ -156,11 +160,15 @@ def find_shape(row: Mapping[str, Any], wanted: Kind) -> Shape | None:
 
 
 def normalise(row: Row, columns: Mapping[str, str]) -> Row | Fault:
-    """Return a row as every verb looks at it, or why it cannot be.
+    """Return a row as every verb looks at it, renamed and rewritten where its shape is, or why it cannot be."""
+    renamed = rename(row, columns)
+    return renamed if isinstance(renamed, Fault) else rewrite(renamed)
 
-    Its keys are renamed, `columns` being {new: old}; the other keys stay as they are, and a column that a row may lack
-    under its new name, it may lack under its old one. Numbered negatives become a list, and a row of a shape that is
-    rewritten is.
+
+def rename(row: Row, columns: Mapping[str, str]) -> Row | Fault:
+    """Return a row with its keys renamed, `columns` being {new: old}, and numbered negatives as a list.
+
+    The other keys stay as they are, and a column that a row may lack under its new name, it may lack under its old one.
     """
     if columns:
         columns = {new: old for new, old in columns.items() if old in row or new not in OPTIONAL_KEYS}
@@ -172,7 +180,7 @@ def normalise(row: Row, columns: Mapping[str, str]) -> Row | Fault:
         taken = set(columns.values()) | set(columns)
         kept = {key: value for key, value in row.items() if key not in taken}
         row = {new: row[old] for new, old in columns.items()} | kept
-    return rewrite(fold_numbered(row))
+    return fold_numbered(row)
 
 
 def rewrite(row: Row) -> Row | Fault:
@@ -212,8 +220,28 @@ def read_fields(row: Row, shape: Shape) -> Fields:
     if shape.name != "ranking" and (media := next((key for key in _MEDIA_KEYS if row.get(key)), None)):
         raise bad_row("not-text", f"the row has {quote(media)}")
     found = shape.read(row) if shape.read else Fields(row)
+    if "documents" in found.values:
+        found = _require_parallel(found)
     known = {*shape.needs, *shape.given, *shape.optional, SAMPLE_KEY}
     return replace(found, unknown_keys=(*(key for key in row if key not in known), *found.unknown_keys))
+
+
+def _require_parallel(fields: Fields) -> Fields:
+    """Return the fields of judged documents with a score (or None) each. Raises for lists that do not go together."""
+    documents = fields.values["documents"]
+    values: Row = dict(fields.values)
+    if values.get("scores") is None and isinstance(documents, list):
+        values["scores"] = [None] * len(documents)
+    for key in ("documents", "labels", "scores"):
+        found = values.get(key)
+        if not isinstance(found, list):
+            raise bad_row("wrong-type", f"{fields.name(key)} is {name_type(found)}, not a list")
+        if len(found) != len(documents):
+            message = f"{fields.name(key)} holds {len(found)} and {fields.name('documents')} {len(documents)}"
+            raise bad_row("scores-length", message, "give one a document, in the same order")
+    if not documents:
+        raise bad_row("no-documents", f"{fields.name('documents')} is an empty list")
+    return replace(fields, values=values)
 
 
 def read_scores_as_labels(row: Row, low: float, high: float) -> Row | Fault:
@@ -308,26 +336,30 @@ def _read_sentences(row: Row) -> Fields:
 
 def _read_pointwise(row: Row) -> Fields:
     values = {"query": row["query"], "documents": [row["content"]], "labels": [row["label"]]}
-    return Fields(values | {"scores": [row.get("score")]})
+    names = {"documents": "content", "labels": "label", "scores": "score"}
+    return Fields(values | {"scores": [row.get("score")]}, names, frozenset(names))
 
 
 def _read_hits(row: Row) -> Fields:
     hits = row["hits"]
+    require_hits(hits, ("content", "label"))
+    unknown = {f"hits[].{key}": None for hit in hits for key in hit if key not in _HIT_KEYS}
+    values = {"query": row["query"], "documents": [hit["content"] for hit in hits]}
+    values |= {"labels": [hit["label"] for hit in hits], "scores": [hit.get("score") for hit in hits]}
+    names = {"documents": "hits[].content", "labels": "hits[].label", "scores": "hits[].score"}
+    return Fields(values, names, unknown_keys=tuple(unknown))
+
+
+def require_hits(hits: Any, needs: Sequence[str]) -> None:
+    """Raise BadRowError unless `hits` is a list of objects with these keys."""
     if not isinstance(hits, list):
         hint = 'write "hits": [{"content": "…", "label": 1}, …]'
         raise bad_row("wrong-type", f'"hits" is {name_type(hits)}, not a list', hint)
-    if not hits:
-        raise bad_row("no-documents", '"hits" is an empty list')
-    unknown: dict[str, None] = {}
     for place, hit in enumerate(hits):
         if not isinstance(hit, dict):
             raise bad_row("wrong-type", f'"hits"[{place}] is {name_type(hit)}, not an object', _HIT)
-        if missing := [key for key in ("content", "label") if key not in hit]:
+        if missing := [key for key in needs if key not in hit]:
             raise BadRowError(explain_missing_in(f'"hits"[{place}]', missing[0], hit, _HIT))
-        unknown |= {f"hits[].{key}": None for key in hit if key not in _HIT_KEYS}
-    values = {"query": row["query"], "documents": [hit["content"] for hit in hits]}
-    values |= {"labels": [hit["label"] for hit in hits], "scores": [hit.get("score") for hit in hits]}
-    return Fields(values, {"documents": "hits"}, unknown_keys=tuple(unknown))
 
 
 # Messages and conversations
