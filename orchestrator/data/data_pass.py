@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from array import array
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from orchestrator.data.digests import NORMALISED, DigestSet, digest, document_key, loose_key, query_key
 from orchestrator.data.fit import InBatchNegatives, LossFit, explain_unmeasurable
 from orchestrator.data.ledger import Findings, InputFile, Ledger
+from orchestrator.data.overlap import KEEP_OVERLAP, Overlap
 from orchestrator.data.reading.json_rows import Row
 from orchestrator.data.reading.readers import Source, require_readable, show_path
 from orchestrator.data.reading.tabular import DELIMITERS
@@ -96,13 +95,7 @@ class _Pass:
         self.unread = UnreadTexts()
         self.unseen_columns = set(request.rules.columns.values())
         self.label_sources = {"train": LabelSources(), "eval": LabelSources()}  # by the files, not by the split
-        # Of each text what `loose_key` says, and beside it the exact text: it tells which rule found a leak.
-        self.eval_queries, self.exact_eval_queries = DigestSet(), DigestSet()
-        # Only their number is told, so that a hash of 64 bits will do.
-        self.eval_answers, self.exact_eval_answers, self.eval_questions = set[int](), set[int](), set[int]()
-        self.loose_leaks = 0
-        # Where one file is split, a train text may come before its eval twin: it is looked up at the end.
-        self.train_answers, self.exact_train_answers, self.train_questions = array("q"), array("q"), array("q")
+        self.overlap = Overlap(self.findings, is_allowed=request.allow_overlap)
         self.on_progress = on_progress
         self.bytes_done = self.bytes_total = 0
         self.next_report = 0.0
@@ -238,14 +231,11 @@ class _Pass:
                 self.findings.warn(code, _ROW_WARNINGS[code], count=count, example=place)
 
     def _take_eval(self, path: str, record: Record) -> None:
-        self.eval_queries.add(_loose_digest(record.split_text))
-        self.exact_eval_queries.add(_query_digest(record.split_text))
-        if isinstance(record, Chat):
-            self.eval_questions.add(hash(loose_key(record.split_text)))
+        self.overlap.note_eval(record)
         self._offer(self.eval, path, record)
 
     def _take_train(self, path: str, record: Record) -> None:
-        if self.request.eval_files and self._is_leak(path, record):
+        if self.request.eval_files and self.overlap.drops_leak(self.train.tally, path, record):
             return
         for cut, draws, salt, side in (
             (self.thresholds.eval, self.draws, "", self.eval),
@@ -261,33 +251,6 @@ class _Pass:
                 (self._take_eval if side is self.eval else partial(self._offer, side))(path, record)
                 return
         self._offer(self.train, path, record)
-
-    def _is_leak(self, path: str, record: Record) -> bool:
-        """Whether a training row must be dropped, for its query is in the eval set; warn in any case."""
-        is_chat = isinstance(record, Chat)
-        questions = [record.split_text, *(record.earlier_questions if isinstance(record, Chat) else ())]
-        found = [text for text in questions if _loose_digest(text) in self.eval_queries]
-        if not found:
-            return False
-        exact = any(_query_digest(text) in self.exact_eval_queries for text in found)
-        self.loose_leaks += not exact
-        message = "training rows with a query of the eval set: {n}"
-        if is_chat:
-            message = "training conversations with an answer that the eval set asks for, after the same turns: {n}"
-        if self.loose_leaks:
-            message += f", {self.loose_leaks} of them {NORMALISED}"
-        keeps = self.request.allow_overlap
-        what = (
-            "kept, as allowed: the result will look better than it is"
-            if keeps
-            else "dropped, for with them the result would look better than it is"
-        )
-        self.findings.warn("query-also-in-eval", f"{message}; {what}", example=f"{path}:{record.line}")
-        if not keeps:
-            asked = "what an answer answers" if is_chat else "the query"
-            detail = f"{asked} is in the eval set ({'exact' if exact else NORMALISED})"
-            self.findings.drop(self.train.tally, path, record.line, "query-also-in-eval", detail)
-        return not keeps
 
     def _merge(self, side: Side) -> None:
         """Offer the groups of a side whose rows are merged, now that all of them are read."""
@@ -334,25 +297,12 @@ class _Pass:
                 message = f"more than {limit} tokens: {parts} ({lengths.tokens_cut} tokens beyond)"
                 self._drop_bad(side, path, record.line, build_fault("too-long", message))
             elif side.keep(path, record, lengths, self.findings):
-                self._note_kept(side, record)
+                if side is self.eval:
+                    self.overlap.note_kept_eval(record)
+                elif side is self.train and self.has_eval:
+                    self.overlap.note_kept_train(record, is_split=self.thresholds.eval is not None)
                 if side.fit:
                     side.fit.note(path, record, self.findings)
-
-    def _note_kept(self, side: Side, record: Record) -> None:
-        """Take down the texts of a kept record that must not be on the other side too."""
-        if side is self.eval:
-            for text in record.answers:
-                self.eval_answers.add(hash(loose_key(text)))
-                self.exact_eval_answers.add(hash(document_key(text)))
-        elif side is self.train and self.has_eval:
-            for text in record.answers:
-                self.train_answers.append(hash(loose_key(text)))
-                self.exact_train_answers.append(hash(document_key(text)))
-            if self.thresholds.eval is not None and isinstance(
-                record, Chat
-            ):  # with an eval file they are leaks: _is_leak
-                for text in record.earlier_questions:
-                    self.train_questions.append(hash(loose_key(text)))
 
     @property
     def _drops_long(self) -> bool:
@@ -378,7 +328,7 @@ class _Pass:
         refusals += self.fit.problems()
         refusals += self.in_batch.finish(self.findings) if self.in_batch else []
         refusals += self._find_samples()
-        self._warn_shared()
+        self.overlap.warn_shared()
         stats: dict[str, Any] = {"version": STATS_VERSION, "kind": self.request.rules.kind}
         for side in self.sides:
             stats[side.tally.side] = side.statistics.to_json()
@@ -432,16 +382,6 @@ class _Pass:
         )
         return None if adjusted is None else SplitThresholds(self.thresholds.eval, adjusted)
 
-    def _warn_shared(self) -> None:
-        if shared := _count_shared(self.train_answers, self.eval_answers):
-            message = "training positives that are positives of the eval set too: {n}"
-            if loose := shared - _count_shared(self.exact_train_answers, self.exact_eval_answers):
-                message += f", {loose} of them {NORMALISED}"
-            self.findings.warn("document-also-in-eval", message, count=shared)
-        if shared := _count_shared(self.train_questions, self.eval_questions):
-            message = "earlier answers of training conversations that the eval set asks for, after the same turns: {n}"
-            self.findings.warn("answer-also-in-eval", message, count=shared)
-
     def _find_empty_side(self, ledger: Ledger) -> list[Problem]:
         for name, found in reversed(ledger.sides.items()):
             if found.kept:
@@ -452,7 +392,7 @@ class _Pass:
                 return [problem_of("too-few-queries", f"all usable rows have one query, so that {why}")]
             why = ", ".join(f"{code} {count}" for code, count in found.dropped.items())
             message = f"no {name} row is left of {found.rows_in}" + (f" ({why})" if why else "")
-            hint = _KEEP_OVERLAP if "query-also-in-eval" in found.dropped else None
+            hint = KEEP_OVERLAP if "query-also-in-eval" in found.dropped else None
             return [problem_of("no-rows-kept", message, hint=hint)]
         return []
 
@@ -468,9 +408,6 @@ class _Pass:
             self.findings.warn("texts-cut", message, count=sum(found.texts_cut for _, found in cut))
 
 
-_KEEP_OVERLAP = (
-    "give other rows to measure on, or eval_ratio; data.overlap: keep (--allow-overlap) trains on what is measured"
-)
 _ROW_WARNINGS = {
     "duplicate-positive": "positives that stand twice in their row: {n}; each is used once",
     "duplicate-negative": "negatives that stand twice in their row: {n}; each is used once",
@@ -488,18 +425,6 @@ _DUPLICATE = {
 
 def _find_threshold(ratio: float | None) -> int | None:
     return None if ratio is None else find_threshold(ratio)
-
-
-def _query_digest(text: str) -> bytes:
-    return digest((query_key(text),))
-
-
-def _loose_digest(text: str) -> bytes:
-    return digest((loose_key(text),))
-
-
-def _count_shared(hashes: Iterable[int], others: Collection[int]) -> int:
-    return sum(one in others for one in hashes)
 
 
 def _refuse_same_file(request: Request) -> None:
