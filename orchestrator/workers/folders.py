@@ -17,13 +17,25 @@ from orchestrator.workers.failure import WorkerError
 
 def read_object(path: Path, what: str) -> dict[str, Any]:
     """Return the JSON object in a file; `what` names it. Raises WorkerError where it cannot be read, or is none."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise WorkerError(f"{path}: {what} cannot be read: {error}") from error
+    found = _read(path, what)
     if not isinstance(found, dict):
         raise WorkerError(f"{path}: not a JSON object, as {what} must be")
     return found
+
+
+def read_objects(path: Path, what: str) -> list[dict[str, Any]]:
+    """Return the JSON list of objects in a file, as `read_object` does the one object."""
+    found = _read(path, what)
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise WorkerError(f"{path}: not a JSON list of objects, as {what} must be")
+    return found
+
+
+def _read(path: Path, what: str) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise WorkerError(f"{path}: {what} cannot be read: {error}") from error
 
 
 def read_rows(path: Path, shape: str) -> Iterator[tuple[str, dict[str, Any]]]:

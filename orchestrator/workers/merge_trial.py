@@ -22,6 +22,7 @@ from orchestrator.workers.chat.model import (
 )
 from orchestrator.workers.environment import weight_options
 from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.folders import read_objects
 from orchestrator.workers.kinds.probes import AWKWARD, EXAMPLES
 from orchestrator.workers.tokenizer_files import copy_tokenizer, read_json
 from orchestrator.workers.verification_checks import MERGE_TOLERANCE, compare
@@ -182,7 +183,7 @@ def find_modules(adapter: Path, base: str | None) -> Path | None:
 
 def copy_modules(source: Path, target: Path) -> None:
     """Copy modules.json, the folders that it names and the prompts. Raises WorkerError for what is not there."""
-    modules = json.loads((source / MODULES).read_text(encoding="utf-8"))
+    modules = read_objects(source / MODULES, "the list of modules")
     for module in modules:
         named = PurePosixPath(str(module.get("path", "")))
         if named.is_absolute() or ".." in named.parts:

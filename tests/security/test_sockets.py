@@ -26,7 +26,7 @@ total = torch.ones(1) * (dist.get_rank() + 1)
 dist.all_reduce(total)
 found = [None] * dist.get_world_size()
 dist.all_gather_object(found, dist.get_rank(), group=dist.new_group())
-print(int(total), found, flush=True)
+os.write(1, f"{int(total)} {found}\\n".encode())  # whole: both processes write into one pipe
 open(f"ready-{dist.get_rank()}", "w").close()
 while not os.path.exists("go"):
     time.sleep(0.05)

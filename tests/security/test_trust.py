@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli import main
-from orchestrator.workers import predict
+from orchestrator.workers import score
+from orchestrator.workers.chat import score as chat_score
 
 SPECS = {
     "cross-encoder": {"scorer": "cross-encoder", "dtype": "float32"},
@@ -77,7 +78,7 @@ def test_who_types_the_command_may_trust_the_folder(evil, capsys):
 def test_the_worker_asks_its_command_and_not_the_folder(evil, monkeypatch, capsys, words, trusted):
     folder, _ = evil("chat")
     seen = []
-    monkeypatch.setattr(predict, "predict_answers", lambda _stream, _model, raw, _device: seen.append(raw) or [])
+    monkeypatch.setattr(chat_score, "predict", lambda _model, raw, _rows, _device: seen.append(raw) or ([], {}))
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
-    assert predict.main(["--model", str(folder), *words]) == 0
+    assert score.predict(["--model", str(folder), *words]) == 0
     assert [raw["trust_remote_code"] for raw in seen] == [trusted]

@@ -9,7 +9,7 @@ import re
 
 import pytest
 
-from orchestrator.backends.sharing import TOP_LEVEL
+from orchestrator.backends.arguments import load_words
 from orchestrator.run.resume import stage_digest
 from orchestrator.workers.weights import scan_weights
 from tests.traps.captured_logs import read_losses
@@ -360,6 +360,7 @@ def test_the_deepspeed_keys_that_orch_knows_are_those_that_deepspeed_looks_for(n
     path.write_text(json.dumps(full))
     ended = native.call("tests.traps.deepspeed_keys", [str(path)], env=ALONE).require_success()
     asked = set(json.loads(ended.stdout.splitlines()[-1])["asked"])
-    near = {name for name in asked - set(TOP_LEVEL) if difflib.get_close_matches(name, TOP_LEVEL, n=1, cutoff=0.8)}
+    known = load_words("deepspeed")["top_level"]
+    near = {name for name in asked - set(known) if difflib.get_close_matches(name, known, n=1, cutoff=0.8)}
     assert len(asked) > 40
     assert near == set()  # none of DeepSpeed's own is taken for a misspelt one

@@ -220,7 +220,7 @@ def test_the_table_names_every_model_and_its_comparison_with_the_first():
         "systems": [{"id": name, "label": f"model {name}", "means": {"map": 0.5}, "constant": name == "b"} for name in "ab"],
         "comparisons": [comparison, {**comparison, "metric": "hit@1"}], "gaps": ["a is cut"],
     }  # fmt: skip
-    assert format_evaluation(result) == [
+    assert list(format_evaluation(result)) == [
         "10 queries, 4 candidates each",
         "  MAP 0.500  model a",
         "  MAP 0.500  model b",

@@ -11,7 +11,7 @@ from typing import Any
 from orchestrator.workers.engines import sentence_transformers
 from orchestrator.workers.engines.transformers import load_tokenizer
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.folders import write_json
+from orchestrator.workers.folders import read_objects, write_json
 from orchestrator.workers.specs import EmbeddingSpec
 from orchestrator.workers.tokenizer_files import read_json
 
@@ -99,8 +99,9 @@ MODULES = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Norma
 
 def read_own_modules(folder: Path) -> tuple[str | None, list[str]]:
     """Return what the folder's modules.json says, if there is one: its pooling, and modules that are not `MODULES`."""
-    modules: Any = read_json(folder / "modules.json")
-    kinds = {module["type"].rsplit(".", 1)[-1]: module["path"] for module in modules}
+    path = folder / "modules.json"
+    modules = read_objects(path, "the list of modules") if path.is_file() else []
+    kinds = {str(module["type"]).rsplit(".", 1)[-1]: module["path"] for module in modules}
     others = [kind for kind in kinds if kind not in {name for _, name in MODULES}]
     config = read_json(folder / kinds["Pooling"] / "config.json") if "Pooling" in kinds else {}
     pooling = config.get("pooling_mode") or next((name for name, key in POOLING_KEYS.items() if config.get(key)), None)
