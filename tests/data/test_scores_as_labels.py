@@ -37,6 +37,14 @@ def test_scores_are_read_as_labels_where_the_recipe_says_so(stage, files):
     assert "scores-not-used" not in stage.stderr
 
 
+def test_a_row_that_is_also_a_single_judgement_has_no_text_unread(stage, files):
+    both = GRADED[0] | {"pos": ["a long text that is judged", "b", "c"], "content": "d", "label": 1}
+    train = files.lines("t.jsonl", *GRADED, both)
+    told = ("--max-label", 2, "--scores-as-labels")
+    assert stage("--train", train, *PAIRS, *told, "--loss", "pointwise_bce") == 3
+    assert f'{train}:3: text-not-read: the row has "hits"' in stage.stderr
+
+
 def test_the_mixed_form_is_answered_with_what_it_means(stage, files):
     assert stage("--train", files.lines("t.jsonl", MIXED), *PAIRS, "--max-label", 2) == 3
     assert 'the row has "pos_scores" without "neg_scores"' in stage.stderr

@@ -161,6 +161,7 @@ def _find_unread(value: Row, found: Accepted, replaced: list[str], rules: RowRul
     shape = None if isinstance(row, Fault) else find_shape(row, rules.kind)
     if isinstance(row, Fault) or shape is None:  # the row was accepted, so that neither can be
         return ()
+    row = {**found.row, **row}  # with the hits that were made of its scores
     same = [other for other in SHAPES if (other.kind, other.name) == (shape.kind, shape.name)]
     free = sorted({key for other in same for key in other.optional if not row.get(key)})
     if rules.kind in {"labelled", "pair"} or not rules.takes_prompt:
