@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUNS ?= runs
 
-.PHONY: help setup demo test check bench golden clean
+.PHONY: help setup demo test test-fast check bench golden clean
 
 help:            ## list these verbs
-	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
 
 setup: .venv/ready  ## create .venv with the tested versions
 
@@ -23,6 +23,10 @@ test: export PYTHONDONTWRITEBYTECODE =
 test: setup      ## every test, the real backends on tiny models included
 	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder -m "not alone"
 	$(BIN)/python -m pytest -m alone
+
+test-fast: export PYTHONDONTWRITEBYTECODE =
+test-fast: setup ## the tests that need neither a training nor a machine-learning library
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder -m "not slow and not alone"
 
 check: setup     ## format, lint, types, layers
 	$(BIN)/ruff format --check .

@@ -41,10 +41,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     return ByFile(config, log)
 
 
+# Folders whose tests train, import a machine-learning library, or wait for real processes.
+SLOW = {"e2e", "workers", "traps", "process", "serving"}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the real runs, which take longest: what is quick fills the other process meanwhile."""
     items.sort(key=lambda item: item.path.parent.name != "e2e")
     for item in items:
+        if item.path.parent.name in SLOW:
+            item.add_marker("slow")
         if item.path.parent.name == "e2e":  # the first test to ask waits for all runs in front of its own
             item.add_marker(pytest.mark.timeout(2400))
 

@@ -85,6 +85,7 @@ def kind_of(item: dict[str, Any]) -> Kind:
     return "encoder" if "bert" in name else "llm"
 
 
+@cache
 def plain_name(name: str) -> str:
     """Return what a hub id's second half, or the folder that was downloaded for it, calls the model.
 

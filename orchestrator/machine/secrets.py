@@ -86,6 +86,11 @@ def has_token(text: str) -> bool:
     return bool(TOKENS.search(text))
 
 
+def find_secrets(env: Mapping[str, str]) -> dict[str, str]:
+    """Return those variables of an environment that hold secrets: whoever looks at many texts looks for them once."""
+    return {name: value for name, value in env.items() if is_secret(name)}
+
+
 def find_secret_values(env: Mapping[str, str]) -> tuple[str, ...]:
     """Return the values of the secrets of an environment, as they are and as JSON, Python and URLs write them.
 
@@ -146,7 +151,7 @@ def rename_hub_token(env: Mapping[str, str]) -> dict[str, str]:
 
 def _name_values(env: Mapping[str, str]) -> dict[str, str]:
     """Return each secret value of an environment and the variable that holds it."""
-    found = {value.strip(): name for name, value in env.items() if is_secret(name)}
+    found = {value.strip(): name for name, value in find_secrets(env).items()}
     return {value: name for value, name in found.items() if _is_telling(value)}
 
 

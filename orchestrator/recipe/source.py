@@ -6,6 +6,7 @@ import datetime as dt
 import os
 import re
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import yaml
 
 from orchestrator.errors import Problem, RecipeError, Where
-from orchestrator.machine.secrets import describe_secret
+from orchestrator.machine.secrets import describe_secret, find_secrets
 
 Key = tuple[str | int, ...]
 
@@ -88,14 +89,15 @@ def parse_source(text: str, path: str) -> Source:
     if not isinstance(data, dict):
         hint = "start from: orch init recipe.yaml"
         raise RecipeError("a recipe is a mapping of keys to values", hint=hint, where=Where(path, 1))
-    found = _find_secrets(text, path) or _find_written_secrets(data, (), reader.places, Where(path))
+    secrets = find_secrets(os.environ)
+    found = _find_secrets(text, path, secrets) or _find_written_secrets(data, (), reader.places, Where(path), secrets)
     return Source(path, data, reader.places, (*found, *reader.problems))
 
 
 def apply_overrides(source: Source, overrides: tuple[str, ...]) -> Source:
     """Return the source with each `a.b=value` set. Raises RecipeError for text that is not of that form."""
     data, places = _copy(source.data), dict(source.places)
-    problems = []
+    problems, secrets = [], find_secrets(os.environ)
     for text in overrides:
         where = Where(f"--set {_shown(text)}")
         dotted, equals, raw = text.partition("=")
@@ -106,11 +108,11 @@ def apply_overrides(source: Source, overrides: tuple[str, ...]) -> Source:
         if len(keys) > MAX_DEPTH:
             problems.append(Problem("a key nested beyond reason", "see the keys with: orch schema", where))
             continue
-        if secret := describe_secret(text, os.environ):
+        if secret := describe_secret(text, secrets):
             problems.append(_build_secret_problem("the value", secret, Where(f"--set {dotted}")))
             continue
         value, found = _parse_value(raw, where)
-        problems += found or _find_written_secrets(value, (), {}, Where(f"--set {dotted}"))
+        problems += found or _find_written_secrets(value, (), {}, Where(f"--set {dotted}"), secrets)
         _set_value(data, places, keys, value, where)
     if problems:
         raise RecipeError.from_problems(problems)
@@ -165,26 +167,30 @@ def _refuse_unprintable(text: str, path: str) -> None:
         raise RecipeError(message, hint="remove it: it is invisible in most editors", where=Where(path, line, column))
 
 
-def _find_secrets(text: str, path: str) -> list[Problem]:
+def _find_secrets(text: str, path: str, secrets: Mapping[str, str]) -> list[Problem]:
     """Return the lines that hold a token or a URL with a password, comments too: a run folder keeps a copy of them."""
     lines = enumerate(text.splitlines(), 1)
-    found = ((number, describe_secret(line, os.environ)) for number, line in lines)
+    found = ((number, describe_secret(line, secrets)) for number, line in lines)
     return [_build_secret_problem("the line", secret, Where(path, number)) for number, secret in found if secret]
 
 
-def _find_written_secrets(value: Any, key: Key, places: dict[Key, Where], where: Where) -> list[Problem]:
+def _find_written_secrets(
+    value: Any, key: Key, places: dict[Key, Where], where: Where, secrets: Mapping[str, str]
+) -> list[Problem]:
     """Return the values that hold a secret which no line shows: YAML may escape it, or break it over lines."""
     where = places.get(key, where)
     if isinstance(value, dict):
         items = [*value.items()]
-        problems = [found for name in value for found in _find_written_secrets(name, (*key, name), places, where)]
+        problems = [
+            found for name in value for found in _find_written_secrets(name, (*key, name), places, where, secrets)
+        ]
     elif isinstance(value, list):
         items, problems = [*enumerate(value)], []
     else:
-        secret = describe_secret(value, os.environ) if isinstance(value, str) else None
+        secret = describe_secret(value, secrets) if isinstance(value, str) else None
         return [_build_secret_problem("the value", secret, where)] if secret else []
     for name, item in items:
-        problems += _find_written_secrets(item, (*key, name), places, where)
+        problems += _find_written_secrets(item, (*key, name), places, where, secrets)
     return problems
 
 

@@ -289,6 +289,7 @@ def run_in(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_every_light_command_of_the_readme_works_in_order(checkout):
     commands = [command for command in commands_of("bash") if not is_covered_elsewhere(command)]
     assert len(commands) >= 8

@@ -36,6 +36,7 @@ def test_render_starts_no_interpreter_of_the_recipe(folder, trap, words, capsys,
     assert "is not known without starting it" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_check_asks_an_interpreter_whose_folders_do_not_tell(folder, trap):
     python, mark = trap
     call("check", folder / "recipe.yaml", "--set", f"launch.python={python}", "--hardware", "cpu")

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 WORKERS = ROOT / "orchestrator" / "workers"
 GOLDEN = ROOT / "tests" / "golden"

