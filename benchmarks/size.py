@@ -14,8 +14,9 @@ import sys
 import tokenize
 from pathlib import Path
 
+from orchestrator.recipe.registry import TOOLS
+
 ROOT = Path(__file__).resolve().parent.parent
-BACKENDS = {"flagembedding", "swift", "sentence-transformers"}
 _QUIET = {
     tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER,
 }  # fmt: skip
@@ -73,18 +74,19 @@ def count_circles(imports: dict[str, set[str]]) -> int:
             return circles
 
 
-def count_name_comparisons(tree: ast.Module) -> int:
-    """Return how many comparisons, or cases of a match, have a backend's name on a side."""
+def find_name_comparisons(tree: ast.Module) -> list[int]:
+    """Return the lines of all comparisons, and cases of a match, that have a backend's name on a side."""
 
     def names_one(node: ast.AST) -> bool:
-        return any(isinstance(one, ast.Constant) and one.value in BACKENDS for one in ast.walk(node))
+        words = (one.value for one in ast.walk(node) if isinstance(one, ast.Constant) and isinstance(one.value, str))
+        return any(word in TOOLS for word in words)
 
     sides = [
         [node.left, *node.comparators] if isinstance(node, ast.Compare) else [node.pattern]
         for node in ast.walk(tree)
         if isinstance(node, ast.Compare | ast.match_case)
     ]
-    return sum(any(map(names_one, nodes)) for nodes in sides)
+    return [nodes[0].lineno for nodes in sides if any(map(names_one, nodes))]
 
 
 def measure(root: Path) -> tuple[dict[str, int], dict[str, list[int]]]:
@@ -104,7 +106,7 @@ def measure(root: Path) -> tuple[dict[str, int], dict[str, list[int]]]:
         rooms[room] = [old + new for old, new in zip(rooms.get(room, [0, 0, 0]), counted, strict=True)]
         imports[name] = find_imports(name, tree, modules)
         if room != "backends":
-            comparisons += count_name_comparisons(tree)
+            comparisons += len(find_name_comparisons(tree))
     files, lines, code = (sum(column) for column in zip(*rooms.values(), strict=True))
     values = (lines, code, files, len(rooms.keys() - {"__init__"}), count_circles(imports), comparisons)
     return dict(zip(BOUNDS, values, strict=True)), rooms
