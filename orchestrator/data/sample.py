@@ -8,12 +8,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from orchestrator.data.rows.shapes import SAMPLE_KEY
 from orchestrator.data.writing.writers import FileSet, format_line, require_new_rows
+from orchestrator.machine.tables import load_record
 
-_WORDS = yaml.safe_load(Path(__file__).with_name("sample_words.yaml").read_text(encoding="utf-8"))
+_WORDS = load_record(Path(__file__).with_name("sample_words.yaml"), dict[str, Any])
 _TOPICS: dict[str, tuple[int, int]] = _WORDS.pop("topics")
 LANGUAGES = tuple(_WORDS)
 _HARD_NEGATIVES, _MIXED_NEGATIVES = 3, 2

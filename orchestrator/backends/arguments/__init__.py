@@ -11,15 +11,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import yaml
-
 from orchestrator.backends.arguments.snapshots import find_set, items_of
 from orchestrator.errors import Problem
+from orchestrator.machine.tables import load_record
 
 FOLDER = Path(__file__).parent  # of the snapshots, and of the tables of words
 _TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 _NEAR = 0.78  # what is less alike is another word: use_badam is no use_dora
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times as fast
 _TOKENS = "new_special_tokens"  # a comma may be one of them, or a part of one
 # How other tools write a choice.
 _WORDS = {
@@ -42,9 +40,7 @@ class Argument:
 @cache
 def load_words(name: str) -> dict[str, Any]:
     """Return one of the tables of words beside this module: what names mean, and what to say of them."""
-    text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
-    found: dict[str, Any] = yaml.load(text, Loader=_LOADER)  # noqa: S506  (either loader is a safe one)
-    return found
+    return load_record(FOLDER / f"{name}.yaml", dict[str, Any])
 
 
 def load_arguments(name: str, versions: Mapping[str, str] | None = None) -> dict[str, Argument]:
