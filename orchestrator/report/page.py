@@ -13,8 +13,7 @@ from orchestrator.evaluation.measures import display_name, require_metric
 from orchestrator.evaluation.metrics import Scored
 from orchestrator.recipe.plan import Command
 from orchestrator.report import wording
-from orchestrator.report.audit import Suspects
-from orchestrator.report.examples import build_evidence
+from orchestrator.report.examples import Suspects, build_evidence
 from orchestrator.report.figures import build_interval_figure, build_label_figure
 from orchestrator.report.record import RunRecord, describe_log
 from orchestrator.run.state import redact

@@ -12,7 +12,7 @@ from orchestrator.machine.files import write_bytes, write_json, write_text
 from orchestrator.machine.language import Language
 from orchestrator.machine.rundir import RunDir
 from orchestrator.report import wording
-from orchestrator.report.audit import Suspects, build_audit
+from orchestrator.report.examples import Suspects, build_audit
 from orchestrator.report.figures import draw_loss_curve
 from orchestrator.report.page import render_page
 from orchestrator.report.record import RunRecord, load_record

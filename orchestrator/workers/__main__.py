@@ -16,7 +16,7 @@ from pathlib import Path
 # name → the module that it is in, and its function where that is not `main`
 WORKERS = {
     "arguments": "arguments",
-    "deploy_with_key": "deploy_with_key",
+    "deploy_with_key": "launch:deploy_with_key",
     "fetch": "fetch",
     "fresh": "export_model",
     "inspect_model": "inspect_model",

@@ -1,4 +1,4 @@
-"""Start the processes of one training on this machine, so that they meet where no other machine can speak to them.
+"""Start a native tool so that no other user or machine can reach it: a training's processes, or a server with a key.
 
 torchrun's own meeting place listens on every interface, asks nobody for a password, and unpickles what it is sent.
 One process runs here, in this one: whom it would meet is itself, so it meets in memory. Several are started by torchrun
@@ -17,6 +17,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from orchestrator.workers.failure import WorkerError
+
+KEY_VARIABLE = "ORCH_API_KEY"
 _BACKEND = "loopback"
 _ADDRESS = "127.0.0.1"
 # What a single process of torchrun finds; nobody connects to the address.
@@ -126,4 +129,24 @@ def main(argv: list[str]) -> int:
         run_several(options.nproc_per_node, words)
     else:
         run_here(words)
+    return 0
+
+
+def deploy_with_key(argv: list[str]) -> int:
+    """Run `swift deploy` with the API key of the environment, until a signal comes; `argv` are swift's own arguments.
+
+    swift takes the key in its arguments only, where every user of the machine sees it in `ps` and swift's log holds it.
+    """
+    parser = argparse.ArgumentParser(
+        prog="workers deploy_with_key", usage="%(prog)s ARGUMENTS OF swift deploy", allow_abbrev=False
+    )
+    parser.parse_known_args(argv)  # for --help alone
+    key = os.environ.pop(KEY_VARIABLE, "")
+    if not key:
+        raise WorkerError(f"{KEY_VARIABLE} is not set: give it a key, or run swift deploy itself")
+    from swift.pipelines.infer.deploy import SwiftDeploy
+
+    server = SwiftDeploy(argv)
+    server.args.api_key = key  # after swift has logged its arguments; every route compares with it
+    server.main()
     return 0

@@ -24,10 +24,10 @@ from orchestrator.workers.embedding.model import Encoder, load_encoder
 from orchestrator.workers.environment import read_versions
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import read_object, read_rows, write_json, write_text
-from orchestrator.workers.model_identity import identify_model
 from orchestrator.workers.reranker.scoring import Scorer, choose_device
 from orchestrator.workers.score_pairs import Teacher
 from orchestrator.workers.specs import load_raw_spec, parse_embedding_spec
+from orchestrator.workers.weights import identify_model
 
 # what the settings hold, by mine_hard_negatives' own names
 SETTINGS = (

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,6 @@ from orchestrator.workers.environment import read_versions
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import fresh_folder, write_json, write_text
 from orchestrator.workers.kinds import Kind, Request, load_kind
-from orchestrator.workers.model_card import build_card, name_base
 from orchestrator.workers.reranker.scoring import choose_device
 from orchestrator.workers.specs import load_raw_spec
 from orchestrator.workers.tokenizer_files import copy_tokenizer
@@ -20,6 +22,8 @@ from orchestrator.workers.verification_checks import check_complete, check_weigh
 from orchestrator.workers.weights import INDEX, WeightScan, hash_file, require_safetensors, scan_weights
 
 NOT_HASHED = ("README.md", "scoring.json")
+CARDS = Path(__file__).resolve().parent / "cards"
+MODEL_PATH = "path/to/this/folder"
 
 
 def package(request: Request, out: Path) -> None:
@@ -100,6 +104,51 @@ def hash_and_describe(folder: Path, described: dict[str, Any]) -> None:
         if path.is_file() and path.name not in NOT_HASHED
     }
     write_json(folder / "scoring.json", {**described, "versions": read_versions(), "files": files})
+
+
+def build_card(template: str, base: str, facts: Mapping[str, Any], *, hub_base: bool) -> str:
+    """Return the card's text; measured results may be written after its mark `<!-- orch:results -->`.
+
+    In a template the filter `code` writes a text as Markdown code that nothing in it can end, `repr` and `json` as
+    source, `shell` as what single quotes of a shell may hold, and `block` as an indented code block.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(  # noqa: S701  Markdown, whose texts pass the filters of their own
+        loader=FileSystemLoader(CARDS),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "code": code_span,
+        "repr": repr,
+        "json": json.dumps,
+        "shell": lambda text: text.replace("'", "'\\''"),
+        "block": lambda text: "\n".join("    " + line for line in text[:1000].splitlines() or [""]),
+    }
+    card = environment.get_template(f"{template}.md.jinja")
+    return card.render(base=base, hub_base=hub_base, folder=MODEL_PATH, **facts)
+
+
+def name_base(base: str, spec: Mapping[str, Any]) -> tuple[str, bool]:
+    """Return how the card calls the base model, and whether that is a hub id.
+
+    The scoring spec's `base_name` comes first; a folder goes by its own name.
+    """
+    if spec.get("base_name"):
+        return str(spec["base_name"]), False
+    path = Path(base)
+    return (path.resolve().name, False) if path.exists() else (base, True)
+
+
+def code_span(text: str) -> str:
+    """Return one line of text as Markdown code that nothing in it can end: its fence is longer than its backticks."""
+    text = text.replace("\n", " ")
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence, space = "`" * (longest + 1), " " * bool(longest)
+    return f"{fence}{space}{text}{space}{fence}"
 
 
 def main(argv: list[str]) -> int:

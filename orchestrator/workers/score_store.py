@@ -24,9 +24,8 @@ from typing import Any
 
 from orchestrator.workers.environment import read_versions, weight_options
 from orchestrator.workers.folders import write_json, write_text
-from orchestrator.workers.model_identity import identify_model
 from orchestrator.workers.reranker.scoring import choose_device
-from orchestrator.workers.weights import hash_file
+from orchestrator.workers.weights import hash_file, identify_model
 
 Fits = Callable[[list[dict[str, Any]]], bool]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any
 
 from orchestrator.workers.embedding.folder import append_end_token
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.folders import fresh_folder, read_object, write_json, write_text
+from orchestrator.workers.folders import fresh_folder, read_object, write_json
 from orchestrator.workers.reranker.formats import NATIVE_PREFIX, NATIVE_SUFFIX
 from orchestrator.workers.specs import DEFAULT_INSTRUCTION, DEFAULT_PROMPT
 
@@ -47,37 +48,7 @@ QWEN_CHAT_TEMPLATE = (
 )
 # https://huggingface.co/Qwen/Qwen3-0.6B/blob/main/tokenizer_config.json without tools: earlier answers lose their
 # thoughts, the last one always has a think block, and enable_thinking=False opens the answer with an empty one
-QWEN3_CHAT_TEMPLATE = r"""{%- set ns = namespace(last_query_index=messages|length - 1) %}
-{%- for message in messages %}
-    {%- if message.role == 'user' %}
-        {%- set ns.last_query_index = loop.index0 %}
-    {%- endif %}
-{%- endfor %}
-{%- for message in messages %}
-    {%- if message.role == 'assistant' %}
-        {%- set content = message.content %}
-        {%- set reasoning_content = message.reasoning_content or '' %}
-        {%- if not reasoning_content and '</think>' in content %}
-            {%- set reasoning_content = content.split('</think>')[0].rstrip('\n').split('<think>')[-1].lstrip('\n') %}
-            {%- set content = content.split('</think>')[-1].lstrip('\n') %}
-        {%- endif %}
-        {{- '<|im_start|>assistant\n' }}
-        {%- if loop.index0 > ns.last_query_index and (loop.last or reasoning_content) %}
-            {{- '<think>\n' + reasoning_content.strip('\n') + '\n</think>\n\n' + content.lstrip('\n') }}
-        {%- else %}
-            {{- content }}
-        {%- endif %}
-        {{- '<|im_end|>\n' }}
-    {%- else %}
-        {{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}
-    {%- endif %}
-{%- endfor %}
-{%- if add_generation_prompt %}
-    {{- '<|im_start|>assistant\n' }}
-    {%- if enable_thinking is defined and enable_thinking is false %}
-        {{- '<think>\n\n</think>\n\n' }}
-    {%- endif %}
-{%- endif %}"""
+QWEN3_TEMPLATE = Path(__file__).resolve().parent / "chat" / "templates" / "qwen3.jinja"
 
 
 @dataclass(frozen=True)
@@ -209,7 +180,7 @@ def name_tokenizer_class(folder: Path, name: str) -> None:
 
 def use_qwen3_template(folder: Path) -> None:
     """Give the tokenizer Qwen3's chat template."""
-    write_text(folder / "chat_template.jinja", QWEN3_CHAT_TEMPLATE)
+    shutil.copyfile(QWEN3_TEMPLATE, folder / "chat_template.jinja")
 
 
 _SIZES: dict[str, Any] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from orchestrator.report.audit import find_false_negatives
+from orchestrator.report.examples import find_false_negatives
 
 
 def scored(*queries):

@@ -11,7 +11,7 @@ from orchestrator.evaluation.eval_sets import RankingEval
 from orchestrator.evaluation.metrics import Scored
 from orchestrator.machine.files import write_json, write_text
 from orchestrator.recipe.plan import Command, Stage
-from orchestrator.report.audit import build_audit
+from orchestrator.report.examples import build_audit
 from orchestrator.report.figures import LABELS_WIDTH, build_label_figure
 from orchestrator.report.publish import build_lines, write_report
 from orchestrator.report.wording import describe_teacher

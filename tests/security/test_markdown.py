@@ -7,7 +7,7 @@ import re
 import pytest
 
 from orchestrator.report.publish import escape_markdown
-from orchestrator.workers.model_card import code_span
+from orchestrator.workers.package import code_span
 
 HOSTILE = (
     "`](javascript:alert(1))",

@@ -207,12 +207,12 @@ def test_a_scoring_json_that_is_none_is_refused_with_its_file(package, text):
 
 
 def test_the_worker_that_hands_over_a_key_wants_one(monkeypatch):
-    from orchestrator.workers import deploy_with_key
     from orchestrator.workers.failure import WorkerError
+    from orchestrator.workers.launch import deploy_with_key
 
     monkeypatch.delenv("ORCH_API_KEY", raising=False)
     with pytest.raises(WorkerError, match="ORCH_API_KEY is not set"):
-        deploy_with_key.main([])
+        deploy_with_key([])
 
 
 def test_a_servers_python_is_asked_without_orch_on_its_path(tmp_path):

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestrator.workers import kinds, model_card, package
+from orchestrator.workers import kinds, package
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.kinds import Described
 from orchestrator.workers.verification_checks import Check
@@ -52,9 +52,9 @@ class Painter:
 @pytest.fixture
 def trained(tuned_decoder, tmp_path, monkeypatch):
     """Return a model whose spec is of a kind that this file adds."""
-    cards = shutil.copytree(model_card.CARDS, tmp_path / "cards")
+    cards = shutil.copytree(package.CARDS, tmp_path / "cards")
     (cards / "painting.md.jinja").write_text(CARD, encoding="utf-8")
-    monkeypatch.setattr(model_card, "CARDS", cards)
+    monkeypatch.setattr(package, "CARDS", cards)
     monkeypatch.setitem(kinds.KINDS, "painting", "painter")
     monkeypatch.setitem(sys.modules, "orchestrator.workers.kinds.painter", Painter())
     write_spec(tmp_path / "spec.json", scorer="painting", colour="green")
