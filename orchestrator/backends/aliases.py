@@ -16,7 +16,7 @@ from orchestrator.backends.arguments import FOLDER, Argument
 from orchestrator.errors import Problem
 from orchestrator.machine.packages import find_major
 from orchestrator.machine.tables import load_table
-from orchestrator.recipe.losses import LOSSES
+from orchestrator.recipe.losses import find_loss
 
 _GENERATIVE = "generative_reranker"
 _POINTWISE = "pointwise_reranker"  # from ms-swift 4 on
@@ -125,7 +125,8 @@ def name_loss(loss: str, task_type: str, versions: Mapping[str, str]) -> str:
 
     Sources: swift/loss/mapping.py of ms-swift 4.6.0, swift/plugin/loss.py of 3.12.6.
     """
-    native = LOSSES[loss].native or loss
+    facts = find_loss("swift", task_type, loss)
+    native = (facts and facts.native) or loss
     if native != _POINTWISE or is_swift_4(versions):
         return native
     return _GENERATIVE if task_type == _GENERATIVE else "reranker"

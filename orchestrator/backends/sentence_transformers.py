@@ -34,7 +34,7 @@ from orchestrator.backends.trainer_checks import (
 )
 from orchestrator.errors import Problem
 from orchestrator.logs.patches import Remedies
-from orchestrator.recipe.losses import LISTS, LOSSES, find_constant_loss, find_target, list_losses
+from orchestrator.recipe.losses import LISTS, PAIRS, find_constant_loss, find_losses, find_target, list_losses
 from orchestrator.recipe.plan import File, Note, Resume
 from orchestrator.recipe.schema import Loss
 
@@ -106,11 +106,11 @@ def _check_values(train: Mapping[str, Any]) -> Iterator[tuple[str, Problem]]:
 def _find_form(job: Job) -> str:
     """Return which rows the loss reads; those of the default where the loss is another backend's."""
     facts = _find_loss(job).facts
-    return (facts if facts.backend == job.recipe.backend else LOSSES[_DEFAULT]).form
+    return facts.form if facts.task == job.recipe.task and facts.backend == job.recipe.backend else PAIRS
 
 
 def _find_loss(job: Job) -> Loss:
-    return job.loss or Loss(type=_DEFAULT)
+    return job.loss or Loss(type=_DEFAULT).of(job.recipe.backend, job.recipe.task)
 
 
 def _smoke_scale(job: Job) -> SmokeScale:
@@ -226,7 +226,7 @@ def _build_config(job: Job, values: Mapping[str, Any], *, model: str, data: str)
 
 def build_loss(loss: Loss) -> dict[str, Any]:
     """Return the loss as the worker reads it, every setting of its losses with its value."""
-    own = [LOSSES[name] for name in list_losses("sentence-transformers")]
+    own = find_losses("sentence-transformers", "reranker")
     known = {name: setting for one in own for name, setting in one.settings.items()}
     given = {name: getattr(loss, name) for name in Loss.model_fields if name in known}
     return {"type": loss.type} | {
@@ -320,7 +320,7 @@ def _check(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
 
 def _check_loss(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
     """Yield what is wrong with the loss: another backend's, settings that it does not have, a target that it cannot."""
-    loss, known = _find_loss(job), list_losses(job.recipe.backend)
+    loss, known = _find_loss(job), list_losses(job.recipe.backend, job.recipe.task)
     if loss.type not in known:
         message = f"the loss {loss.type} is not one of sentence-transformers' cross-encoders"
         yield ("loss",), Problem(message, f"one of {', '.join(known)}; left out, it is {_DEFAULT}")

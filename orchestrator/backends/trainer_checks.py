@@ -173,7 +173,7 @@ def check_deepspeed(
 
 def check_settings(loss: Loss, hints: Mapping[str, str] = MappingProxyType({})) -> Iterator[Found]:
     """Yield the settings that a loss does not have; `hints` say what they are called here."""
-    own = list_settings(loss.type)
+    own = list_settings(loss.facts)
     for field in sorted(loss.model_fields_set - {"type", *own}):
         if getattr(loss, field) is not None:
             hint = hints.get(field, f"its settings: {', '.join(sorted(own)) or 'none'}")

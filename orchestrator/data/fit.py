@@ -15,7 +15,7 @@ from orchestrator.data.rows.records import LabelledGroup, RankingGroup, Record, 
 from orchestrator.data.rows.texts import build_fault
 from orchestrator.data.writing.forms import find_sides, find_targets
 from orchestrator.errors import Problem, Where
-from orchestrator.recipe.losses import LISTS, LOSSES, MARGINS, LossType
+from orchestrator.recipe.losses import LISTS, MARGINS, LossType, find_loss_of_form
 from orchestrator.recipe.relevance import RELEVANT
 
 Target = Literal["label", "teacher"]
@@ -49,7 +49,7 @@ class LossFit:
     def __init__(self, requirements: LossRequirements, *, takes_scores: bool = True) -> None:
         """Start with nothing seen; `takes_scores`: the form has a place for teacher scores."""
         self._required = requirements
-        self._loss: LossType | None = LOSSES.get(requirements.loss or "")
+        self._loss: LossType | None = find_loss_of_form(requirements.loss, requirements.form)
         self._takes_scores = takes_scores
         self._misfits: dict[tuple[str, str], tuple[Problem, int]] = {}
         self._labels: set[float] = set()
@@ -152,7 +152,7 @@ class LossFit:
 
     def _find_misfits(self, record: Record) -> Iterator[tuple[str, str, str]]:
         """Yield (code, reason, remedy) of whatever makes the loss unfit for a row."""
-        loss = self._required.loss
+        loss = self._loss
         if loss is None:
             return
         if isinstance(record, ScoredPair):
@@ -162,38 +162,38 @@ class LossFit:
         elif isinstance(record, LabelledGroup):
             yield from find_score_misfits(record, loss, self._required.target)
         else:
-            yield "loss-misfit", f"{loss} takes groups or pairs, and this is a conversation", "leave the loss out"
+            yield "loss-misfit", f"{loss.name} takes groups or pairs, and this is a conversation", "leave the loss out"
 
-    def _find_pair_misfits(self, loss: str, score: float) -> Iterator[tuple[str, str, str]]:
-        if "pair" not in LOSSES[loss].kinds:
-            yield "loss-misfit", f"{loss} takes queries with documents, and this is a pair with a score", _OTHERS
-        elif loss == "infonce":
+    def _find_pair_misfits(self, loss: LossType, score: float) -> Iterator[tuple[str, str, str]]:
+        if "pair" not in loss.kinds:
+            yield "loss-misfit", f"{loss.name} takes queries with documents, and this is a pair with a score", _OTHERS
+        elif loss.name == "infonce":
             if score != 1:
                 yield "loss-misfit", f"the row has the label {score:g}, which corrupts infonce's groups", _OTHERS
             yield from self._find_no_negatives(loss)
-        elif LOSSES[loss].labels == (0, 1) and score not in {0, 1}:
-            reason = f"the row has the label {score:g}, and {loss} knows 0 and 1 only"
+        elif loss.labels == (0, 1) and score not in {0, 1}:
+            reason = f"the row has the label {score:g}, and {loss.name} knows 0 and 1 only"
             advice = "cosine_similarity fits scores between -1 and 1"
             if not -1 <= score <= 1:  # a class of NLI, or a score from 0 to 5
                 advice = f"write 1 for texts that belong together and 0 for others; of scores, {advice}: {_DIVIDE}"
             yield "loss-misfit", reason, advice
-        elif loss == "cosine_similarity" and not -1 <= score <= 1:
+        elif loss.name == "cosine_similarity" and not -1 <= score <= 1:
             reason = "the row's score lies outside -1 to 1, where no cosine can be"
             yield "score-out-of-range", f"{reason} ({score:g})", _DIVIDE
 
-    def _find_group_misfits(self, loss: str, group: RankingGroup) -> Iterator[tuple[str, str, str]]:
-        if "group" not in LOSSES[loss].kinds:
-            reason = f"{loss} learns from labels, and the row has none"
+    def _find_group_misfits(self, loss: LossType, group: RankingGroup) -> Iterator[tuple[str, str, str]]:
+        if "group" not in loss.kinds:
+            reason = f"{loss.name} learns from labels, and the row has none"
             yield "loss-misfit", reason, "infonce fits queries with positives and negatives"
-        elif loss == "infonce" and not group.negatives:
+        elif loss.name == "infonce" and not group.negatives:
             yield from self._find_no_negatives(loss)
 
-    def _find_no_negatives(self, loss: str) -> Iterator[tuple[str, str, str]]:
+    def _find_no_negatives(self, loss: LossType) -> Iterator[tuple[str, str, str]]:
         if not self._required.in_batch_negatives:
-            reason = f"the row has no negatives, and {loss} may not take those of its batch: loss 0, gradient 0"
+            reason = f"the row has no negatives, and {loss.name} may not take those of its batch: loss 0, gradient 0"
             yield "loss-misfit", reason, "use in-batch negatives (INFONCE_USE_BATCH), or add negatives to every row"
         elif self._required.hard_negatives:  # swift/loss/embedding.py: assert negatives > 0
-            reason = f"the row has no negatives, and with INFONCE_HARD_NEGATIVES {loss} needs one at least"
+            reason = f"the row has no negatives, and with INFONCE_HARD_NEGATIVES {loss.name} needs one at least"
             yield "loss-misfit", reason, "unset INFONCE_HARD_NEGATIVES, or add negatives to every row"
 
 
@@ -227,15 +227,15 @@ def find_relevant_fault(group: LabelledGroup, loss: str | None, *, graded: bool)
     return build_fault("not-one-relevant", message)
 
 
-def find_score_misfits(group: LabelledGroup, loss: str, target: Target) -> Iterator[tuple[str, str, str]]:
+def find_score_misfits(group: LabelledGroup, loss: LossType, target: Target) -> Iterator[tuple[str, str, str]]:
     """Yield (code, reason, remedy) where the teacher's scores cannot be what the loss learns."""
-    bounds = LOSSES[loss].scores
+    bounds = loss.scores
     if target != "teacher" or group.scores is None or bounds is None:
         return
     low, high, why = bounds
     outside = next((score for score in group.scores if not low <= score <= high), None)
     if outside is not None:
-        reason = f"the row has the teacher score {outside:g}, and {loss} {why}"
+        reason = f"the row has the teacher score {outside:g}, and {loss.name} {why}"
         yield "score-out-of-range", reason, "pointwise_mse, pairwise_ranknet and list_mle take any scores"
 
 

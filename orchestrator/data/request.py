@@ -15,7 +15,7 @@ from orchestrator.data.rows.records import KINDS
 from orchestrator.data.rows.shapes import parse_columns, require_kind
 from orchestrator.data.tokens import DEFAULT_PROMPT, LengthBudget, TokenLimit
 from orchestrator.data.writing.forms import TRAIN_FORMS, RowOptions
-from orchestrator.recipe.losses import LOSSES, MARGINS
+from orchestrator.recipe.losses import MARGINS, find_losses, list_names
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def _add_lengths(parser: argparse.ArgumentParser) -> None:
 def _add_loss(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--instruction", metavar="TEXT", help="swift: the instruction of every training query")
-    add("--loss", choices=sorted(LOSSES), help="which the data must fit")
+    add("--loss", choices=sorted(list_names()), help="which the data must fit")
     add("--no-in-batch-negatives", action="store_true", help="infonce takes negatives from the row only")
     add("--hard-negatives", type=positive, metavar="N", help="negatives of a row that infonce uses")
     add("--max-positives", type=positive, metavar="N", help="positives of a row that a step takes")
@@ -222,8 +222,9 @@ def _check_labels(parser: argparse.ArgumentParser, given: argparse.Namespace, ta
     check_label_range(parser, given)
     if given.scores_as_labels and target == "teacher":
         parser.error("--scores-as-labels leaves no scores for --target teacher")
-    form = LOSSES[given.loss].form if given.loss and "labelled" in LOSSES[given.loss].kinds else None
-    if given.kind == "labelled" and given.loss and form != given.form:
+    forms = [one.form for one in find_losses() if one.name == given.loss and "labelled" in one.kinds]
+    form = next(iter(forms), None)
+    if given.kind == "labelled" and given.loss and given.form not in forms:
         parser.error(f"--loss {given.loss} goes with --form {form}" if form else f"{given.loss} takes no labelled rows")
     if given.loss == "listwise_ce" and target == "teacher" and not given.graded:
         parser.error("--loss listwise_ce with --target teacher goes with --graded: scores are a distribution")

@@ -17,7 +17,7 @@ from orchestrator.errors import Problem, RecipeError, Where
 from orchestrator.evaluation.gate import parse_rule
 from orchestrator.evaluation.measures import CHAT, GROUP, PAIR, RETRIEVAL, parse_metric
 from orchestrator.machine.secrets import is_secret
-from orchestrator.recipe.losses import find_own_loss, list_settings
+from orchestrator.recipe.losses import find_loss, find_own_loss, list_settings
 from orchestrator.recipe.schema import Data, Evaluate, Guard, Launch, Loss, ModelRef, Recipe, Teacher, Watch
 from orchestrator.recipe.source import Key, Source, apply_overrides, load_source
 from orchestrator.recipe.wording import Finding, group_findings
@@ -163,7 +163,8 @@ def _nearest_key(parent: Key, name: str, source: Source) -> str | None:
     part = _part_at(parent)
     known = list(part.model_fields) if part else []
     if parent == ("loss",):
-        known = ["type", *list_settings(str(_value_at(source.data, ("loss", "type"))))]
+        kind = str(_value_at(source.data, ("loss", "type")))
+        known = ["type", *list_settings(find_loss(*_owner(source), kind))]
     near = difflib.get_close_matches(name, known, n=1)
     if near:
         return f"did you mean {near[0]!r}?"
@@ -179,10 +180,15 @@ def _nearest_key(parent: Key, name: str, source: Source) -> str | None:
     return f"known keys: {', '.join(known)}" if known else None
 
 
+def _owner(source: Source) -> tuple[str, str]:
+    """Return backend and task as the recipe says them, right or wrong."""
+    return str(_value_at(source.data, ("backend",))), str(_value_at(source.data, ("task",)))
+
+
 def _nearest_choice(key: Key, word: str, choices: str | None, source: Source) -> str | None:
     """Return what to say for a word that is none of the choices; losses have names in other tools too."""
     if key in {("loss",), ("loss", "type")}:
-        return find_own_loss(word, str(_value_at(source.data, ("backend",))))
+        return find_own_loss(word, *_owner(source))
     return _nearest_word(word, choices) if choices else None
 
 

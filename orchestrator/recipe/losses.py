@@ -1,7 +1,8 @@
 """Every loss in one registry: whose it is, which rows it reads, its settings, and what is true of its value.
 
-A new loss is one entry of `LOSSES`; where the library has none, its code stands in workers/cross_encoder/losses.py.
-What each loss computes stands in docs/losses.md.
+A new loss is one entry of `LOSSES`, under its backend, its task and its name, so that several trainers may have a loss
+of one name; where the library has none, its code stands in workers/cross_encoder/losses.py. What each loss computes
+stands in docs/losses.md.
 
 A batch may be split into smaller ones whose gradients are accumulated only where the objective stays. It stays where
 the loss of a batch is the mean over its rows, each row's loss without the others: then the mean over 4 rows is the mean
@@ -44,6 +45,7 @@ class LossType:
     in `--loss_type`, `scripts` are those that older scripts write there, `aliases` what other tools call it.
     """
 
+    name: str
     backend: str
     task: str
     kinds: tuple[str, ...]
@@ -116,65 +118,99 @@ _RERANKER = ("swift", "reranker")
 _CROSS_ENCODER = ("sentence-transformers", "reranker", ("labelled",))
 _PAIRS_ONLY = (*_EMBEDDING, ("pair",), "swift-embedding", _SIZES)
 
-LOSSES: dict[str, LossType] = {
-    "infonce": LossType(
-        *_EMBEDDING, ("group", "pair"), "swift-embedding", _INFONCE | _SIZES,
+_ALL = (
+    LossType(
+        "infonce", *_EMBEDDING, ("group", "pair"), "swift-embedding", _INFONCE | _SIZES,
         obstacle=_use_batch, candidates=_infonce_candidates, labels=(1,), most_positives=1,
         texts=lambda loss: None if loss.hard_negatives is None else 2 + loss.hard_negatives,
         scripts=("infonce",),
         aliases=("multiplenegativesranking", "cachedmultiplenegativesranking", "mnrl", "info_nce"),
     ),
-    "cosine_similarity": LossType(*_PAIRS_ONLY, scripts=("cosine_similarity",), aliases=("cosinesimilarity",)),
-    "contrastive": LossType(*_PAIRS_ONLY, contrasts=True, labels=(0, 1), scripts=("contrastive",)),
-    "online_contrastive": LossType(
-        *_PAIRS_ONLY, contrasts=True, labels=(0, 1),
+    LossType(
+        "cosine_similarity", *_PAIRS_ONLY,
+        scripts=("cosine_similarity",), aliases=("cosinesimilarity",),
+    ),
+    LossType("contrastive", *_PAIRS_ONLY, contrasts=True, labels=(0, 1), scripts=("contrastive",)),
+    LossType(
+        "online_contrastive", *_PAIRS_ONLY, contrasts=True, labels=(0, 1),
         obstacle="online_contrastive picks the hard pairs of a batch, and sums them",
         scripts=("online_contrastive",), aliases=("onlinecontrastive",),
     ),
-    "pointwise": LossType(
-        *_RERANKER, ("group",), "swift-reranker", _SAMPLES,
+    LossType(
+        "pointwise", *_RERANKER, ("group",), "swift-reranker", _SAMPLES,
         obstacle="pointwise is the mean over a batch's documents, of which rows have different numbers",
         candidates=lambda *_: 2, texts=_sampled_texts, native="pointwise_reranker",
         scripts=("reranker", "generative_reranker", "pointwise_reranker"),
     ),
-    "listwise": LossType(
-        *_RERANKER, ("group",), "swift-reranker", _LISTWISE | _SAMPLES,
+    LossType(
+        "listwise", *_RERANKER, ("group",), "swift-reranker", _LISTWISE | _SAMPLES,
         obstacle=_split_groups, candidates=lambda loss, *_: 1 + (loss.max_negatives or 7), texts=_sampled_texts,
         needs_negatives=True, native="listwise_reranker",
         scripts=("listwise_reranker", "listwise_generative_reranker"),
     ),
-    "pointwise_bce": LossType(
-        *_CROSS_ENCODER, PAIRS, {"pos_weight": Setting(None, "positives weigh as much as the others")},
+    LossType(
+        "pointwise_bce", *_CROSS_ENCODER, PAIRS,
+        {"pos_weight": Setting(None, "positives weigh as much as the others")},
         texts=lambda _: 1, reads_logits=False, contrasts=True,
         candidates=lambda loss, *_: 2 if loss.target != "teacher" and loss.pos_weight in {None, 1} else None,
         scores=(0, 1, "learns a probability, from 0 to 1"), aliases=("binarycrossentropy", "bce", "point_ce"),
     ),
-    "pointwise_mse": LossType(
-        *_CROSS_ENCODER, PAIRS, _ACTIVATION, texts=lambda _: 1, contrasts=True, aliases=("mse", "point_mse"),
+    LossType(
+        "pointwise_mse", *_CROSS_ENCODER, PAIRS, _ACTIVATION,
+        texts=lambda _: 1, contrasts=True, aliases=("mse", "point_mse"),
     ),
-    "pairwise_ranknet": LossType(*_CROSS_ENCODER, LISTS, texts=lambda _: None, aliases=("ranknet",)),
-    "listwise_ce": LossType(
-        *_CROSS_ENCODER, LISTS, {"graded": Setting(False, "one relevant document among others, not a distribution")},
+    LossType("pairwise_ranknet", *_CROSS_ENCODER, LISTS, texts=lambda _: None, aliases=("ranknet",)),
+    LossType(
+        "listwise_ce", *_CROSS_ENCODER, LISTS,
+        {"graded": Setting(False, "one relevant document among others, not a distribution")},
         texts=lambda _: None, reads_logits=False, candidates=_one_positive,
         scores=(0, _INFINITE, "makes a distribution of them, and none may be negative"),
     ),
-    "lambda_loss": LossType(
-        *_CROSS_ENCODER, LISTS, {"k": Setting(None, "the whole list counts, not its first k places")},
+    LossType(
+        "lambda_loss", *_CROSS_ENCODER, LISTS,
+        {"k": Setting(None, "the whole list counts, not its first k places")},
         obstacle="lambda_loss is the mean over all pairs of documents in a batch, of which queries have different "
         "numbers",
         texts=lambda _: None, reads_logits=False, aliases=("lambda",),
         scores=(0, _INFINITE, "takes 2 to their power as gain, and none may be negative"),
     ),
-    "list_mle": LossType(*_CROSS_ENCODER, LISTS, texts=lambda _: None, aliases=("listmle",)),
-    "margin_mse": LossType(*_CROSS_ENCODER, MARGINS, _ACTIVATION, learns="teacher", aliases=("marginmse",)),
-}  # fmt: skip
+    LossType("list_mle", *_CROSS_ENCODER, LISTS, texts=lambda _: None, aliases=("listmle",)),
+    LossType("margin_mse", *_CROSS_ENCODER, MARGINS, _ACTIVATION, learns="teacher", aliases=("marginmse",)),
+)  # fmt: skip
+LOSSES = {(one.backend, one.task, one.name): one for one in _ALL}
 DEFAULT_LOSSES = {("swift", "reranker"): "pointwise", ("sentence-transformers", "reranker"): "pointwise_bce"}
 _PHRASES = {"listnet": "{type: listwise_ce, graded: true}"}  # what is a loss of its own in other tools
 
 
+def find_loss(backend: str, task: str, name: str) -> LossType | None:
+    """Return the loss of that name; another trainer's where this one has none, which checks refuse; None for no loss's.
+
+    A trainer of the same tool comes before the others.
+    """
+    found = LOSSES.get((backend, task, name))
+    named = [] if found else [one for one in LOSSES.values() if one.name == name]
+    return found or next((one for one in named if one.backend == backend), next(iter(named), None))
+
+
+def find_losses(backend: str | None = None, task: str | None = None) -> list[LossType]:
+    """Return the losses of a backend and a task; None stands for all."""
+    return [one for one in LOSSES.values() if backend in {None, one.backend} and task in {None, one.task}]
+
+
+def find_loss_of_form(name: str | None, form: str | None) -> LossType | None:
+    """Return the loss of that name whose rows are written in that form, or in any where that says nothing."""
+    named = [one for one in LOSSES.values() if one.name == name]
+    return next((one for one in named if one.form == form), next(iter(named), None))
+
+
+def list_names() -> list[str]:
+    """Return the names that `loss:` may say, each once."""
+    return list(dict.fromkeys(one.name for one in LOSSES.values()))
+
+
 def list_losses(backend: str, task: str | None = None) -> tuple[str, ...]:
-    """Return the names of a backend's losses, for one task or for all."""
-    return tuple(name for name, facts in LOSSES.items() if facts.backend == backend and task in {None, facts.task})
+    """Return the names of a backend's losses, for one task or for all, each once."""
+    return tuple(dict.fromkeys(one.name for one in find_losses(backend, task)))
 
 
 def describe_losses() -> str:
@@ -183,9 +219,8 @@ def describe_losses() -> str:
     return "; ".join(f"{backend}, {task}: {', '.join(list_losses(backend, task))}" for backend, task in owners)
 
 
-def list_settings(loss_type: str) -> list[str]:
-    """Return the settings of a loss, `target` first where there is a choice; none for a name that is none."""
-    facts = LOSSES.get(loss_type)
+def list_settings(facts: LossType | None) -> list[str]:
+    """Return the settings of a loss, `target` first where there is a choice; none for what is no loss."""
     if facts is None:
         return []
     return [*(["target"] if "labelled" in facts.kinds else []), *facts.settings]
@@ -193,34 +228,34 @@ def list_settings(loss_type: str) -> list[str]:
 
 def list_variables(backend: str) -> dict[str, str]:
     """Return the environment variables that carry settings of a backend's losses, each with the setting's name."""
-    settings = (item for name in list_losses(backend) for item in LOSSES[name].settings.items())
+    settings = (item for facts in find_losses(backend) for item in facts.settings.items())
     return {setting.variable: name for name, setting in settings if setting.variable}
 
 
 def list_script_names(backend: str, task: str | None = None) -> dict[str, str]:
     """Return what older scripts write as `--loss_type` of a backend → the loss."""
-    return {old: name for name in list_losses(backend, task) for old in LOSSES[name].scripts}
+    return {old: facts.name for facts in find_losses(backend, task) for old in facts.scripts}
 
 
 def find_target(loss: Given) -> str:
     """Return what is learnt: label or teacher."""
-    return loss.target or LOSSES[loss.type].learns
+    return str(loss.target or loss.facts.learns)
 
 
-def find_own_loss(name: str, backend: str) -> str | None:
+def find_own_loss(name: str, backend: str, task: str | None = None) -> str | None:
     """Return what to say for a loss that no recipe knows: another tool's name of it, or one that is near.
 
-    Only what the backend has is named; None where it has nothing of the kind.
+    Only what the backend has is named, for the task where it is given; None where it has nothing of the kind.
     """
-    own = list_losses(backend) or tuple(LOSSES)
+    own = find_losses(backend, task) or find_losses(backend) or find_losses()
     plain = name.lower().replace("-", "_").removesuffix("loss").rstrip("_")
-    known = _PHRASES | {alias: kind for kind, facts in LOSSES.items() for alias in (*facts.aliases, *facts.scripts)}
-    known |= {kind: kind for kind in own}
-    known |= {kind.removesuffix("_loss").replace("_", ""): kind for kind in own}
+    known = _PHRASES | {alias: one.name for one in own for alias in (*one.aliases, *one.scripts)}
+    known |= {one.name: one.name for one in own}
+    known |= {one.name.removesuffix("_loss").replace("_", ""): one.name for one in own}
     found = known.get(plain) or known.get(plain.replace("_", ""))
-    if found and any(kind in found for kind in own):
+    if found and any(one.name in found for one in own):
         return f"say {found}"
-    near = difflib.get_close_matches(plain, own, n=1, cutoff=_NEAR)
+    near = difflib.get_close_matches(plain, [one.name for one in own], n=1, cutoff=_NEAR)
     return f"did you mean {near[0]!r}?" if near else None
 
 
@@ -233,7 +268,7 @@ def find_batch_obstacle(loss: Given | None, train: Mapping[str, Any]) -> str | N
         return "router_aux_loss_coef balances the experts over the rows of a batch"
     if loss is None:
         return None
-    obstacle = LOSSES[loss.type].obstacle
+    obstacle: str | Callable[[Given], str | None] | None = loss.facts.obstacle
     return obstacle(loss) if callable(obstacle) else obstacle
 
 
@@ -243,7 +278,7 @@ def find_constant_loss(loss: Given | None, train: Mapping[str, Any], rows: int) 
     None for losses that measure distances, that learn a teacher's scores, or whose groups differ in size: there the
     number depends on the data, or is where a good training may end. `rows` are those of one step's batch.
     """
-    return log_of(LOSSES[loss.type].candidates(loss, train, rows)) if loss else None
+    return log_of(loss.facts.candidates(loss, train, rows)) if loss else None
 
 
 def log_of(candidates: int | None) -> float | None:

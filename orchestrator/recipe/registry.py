@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,15 +18,16 @@ TOOLS: dict[str, str] = {
 class OneOf:
     """Lets pydantic take a word of a registry and no other, with the error of a `Literal` of its names."""
 
-    registry: Mapping[str, object]
+    names: Callable[[], Iterable[str]]  # asked anew each time: registries grow
 
     def check(self, value: Any) -> str:
         """Return the word. Raises PydanticKnownError for what is none of the registry's."""
         from pydantic_core import PydanticKnownError
 
-        if isinstance(value, str) and value in self.registry:
+        known = list(self.names())
+        if isinstance(value, str) and value in known:
             return value
-        *names, last = (f"'{name}'" for name in self.registry)
+        *names, last = (f"'{name}'" for name in known)
         raise PydanticKnownError("literal_error", {"expected": f"{', '.join(names)} or {last}"})
 
     def __get_pydantic_core_schema__(self, _source: Any, _handler: Any) -> Any:
@@ -38,4 +39,4 @@ class OneOf:
 
     def __get_pydantic_json_schema__(self, _schema: Any, _handler: Any) -> dict[str, Any]:
         """Return the JSON Schema: the names that are registered when it is asked for."""
-        return {"enum": list(self.registry), "type": "string"}
+        return {"enum": list(self.names()), "type": "string"}

@@ -6,15 +6,16 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from orchestrator.recipe.losses import (
     DEFAULT_LOSSES,
-    LOSSES,
     LossType,
     describe_losses,
+    find_loss,
     find_target,
     list_losses,
+    list_names,
     list_script_names,
 )
 from orchestrator.recipe.registry import TOOLS, OneOf
@@ -139,7 +140,7 @@ class Data(_Part):
 class Loss(_Part):
     """What the trainer minimises; each setting that the loss has is rendered, whether the recipe gives it or not."""
 
-    type: Annotated[str, OneOf(LOSSES)] = Field(description=describe_losses())
+    type: Annotated[str, OneOf(list_names)] = Field(description=describe_losses())
     target: Literal["label", "teacher"] | None = Field(
         None, description="sentence-transformers: what is learnt, labels or teacher scores (margin_mse: teacher)"
     )
@@ -168,6 +169,7 @@ class Loss(_Part):
     min_group_size: int | None = Field(None, ge=2, description="listwise: smaller groups are left out (2)")
     max_positives: int | None = Field(None, ge=1, description="reranker: positives drawn of a row each time (1)")
     max_negatives: int | None = Field(None, ge=1, description="reranker: negatives drawn for a positive (7)")
+    _owner: tuple[str, str] = PrivateAttr(("", ""))  # backend and task, of whose losses it is one
 
     @model_validator(mode="before")
     @classmethod
@@ -178,8 +180,16 @@ class Loss(_Part):
 
     @property
     def facts(self) -> LossType:
-        """What is known of its type."""
-        return LOSSES[self.type]
+        """What is known of its type: as its owner has it, or, without one, the first trainer that has it."""
+        found = find_loss(*self._owner, self.type)
+        if found is None:
+            raise KeyError(self.type)
+        return found
+
+    def of(self, backend: str, task: str) -> Loss:
+        """Return the loss, told whose it is."""
+        self._owner = (backend, task)
+        return self
 
 
 def choose_loss(backend: str, task: str, given: Loss | None, train: Mapping[str, Any]) -> Loss | None:
@@ -188,10 +198,10 @@ def choose_loss(backend: str, task: str, given: Loss | None, train: Mapping[str,
     None where a trainer has only one loss, and for an embedding model without one, which is refused.
     """
     if given is not None:
-        return given
+        return given.of(backend, task)
     old = list_script_names(backend).get(str(train.get("loss_type"))) if list_losses(backend, task) else None
     kind = old or DEFAULT_LOSSES.get((backend, task))
-    return Loss.model_validate({"type": kind}) if kind else None
+    return Loss.model_validate({"type": kind}).of(backend, task) if kind else None
 
 
 class Guard(_Part):
@@ -290,7 +300,7 @@ class Recipe(_Part):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="names the run folder")
     task: Literal["reranker", "embedding", "sft"] = Field(description="what the model will do")
-    backend: Annotated[str, OneOf(TOOLS)] = Field(description="the tool that trains")
+    backend: Annotated[str, OneOf(lambda: TOOLS)] = Field(description="the tool that trains")
     model: ModelRef = Field(description="the base model")
     data: Data
     teacher: Teacher | None = Field(None, description="a model whose scores are learnt (distillation)")
@@ -324,7 +334,7 @@ class Recipe(_Part):
 
     @model_validator(mode="after")
     def _labels_or_teacher(self) -> Recipe:
-        by_teacher = self.loss is not None and find_target(self.loss) == "teacher"
+        by_teacher = self.loss is not None and find_target(self.loss.of(self.backend, self.task)) == "teacher"
         if self.data.scores_as_labels and (self.teacher is not None or by_teacher):
             raise ValueError("data.scores_as_labels: true leaves no scores for a teacher: remove it, or the teacher")
         return self

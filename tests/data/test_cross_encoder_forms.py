@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.recipe.losses import LOSSES
+from orchestrator.recipe.losses import find_losses
 
 relaxed = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 PAIRS = ("--kind", "labelled", "--form", "cross-encoder-pairs")
@@ -386,12 +386,12 @@ def test_an_argument_that_makes_no_sense_ends_with_code_2(stage, files, argv):
     assert caught.value.code == 2
 
 
-@pytest.mark.parametrize("loss", [name for name, facts in LOSSES.items() if "labelled" in facts.kinds])
-def test_every_loss_has_a_form_that_prepares(stage, files, loss):
+@pytest.mark.parametrize("facts", [one for one in find_losses() if "labelled" in one.kinds], ids=lambda one: one.name)
+def test_every_loss_has_a_form_that_prepares(stage, files, facts):
     train = files.lines("t.jsonl", hits("a", 1, 0, scores=[0.9, 0.1]), ranking("b") | {
         "pos_scores": [0.8], "neg_scores": [0.2, 0.3]
     })  # fmt: skip
-    assert stage("--train", train, "--kind", "labelled", "--form", LOSSES[loss].form, "--loss", loss) == 0
+    assert stage("--train", train, "--kind", "labelled", "--form", facts.form, "--loss", facts.name) == 0
     assert len(stage.lines("train.jsonl")) == stage.json("stats.json")["train"]["lines"] > 0
 
 

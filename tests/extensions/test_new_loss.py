@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,16 @@ from orchestrator.machine.hardware import CPU, Hardware
 from orchestrator.plan.jobs import build_job
 from orchestrator.plan.load import load_recipe
 from orchestrator.plan.pipeline import build_plan
-from orchestrator.recipe.losses import LISTS, LOSSES, LossType, Setting
+from orchestrator.recipe.losses import (
+    LISTS,
+    LOSSES,
+    LossType,
+    Setting,
+    find_loss,
+    find_loss_of_form,
+    list_losses,
+    list_names,
+)
 from orchestrator.recipe.schema import Loss, build_json_schema
 from orchestrator.workers.cross_encoder import losses as of_worker
 from orchestrator.workers.cross_encoder.settings import load_settings
@@ -24,6 +34,7 @@ from tests.jobs import build_imagined_job
 
 GPU = Hardware("cuda", 1, bf16=True)
 HINGE = LossType(
+    "hinge",
     "sentence-transformers",
     "reranker",
     ("labelled",),
@@ -35,6 +46,7 @@ HINGE = LossType(
 )
 HINGE_OF_WORKER = of_worker.Loss(LISTS, lambda model, settings: (model, settings.k), ("k",))
 TRIPLET = LossType(
+    "triplet",
     "swift",
     "embedding",
     ("group",),
@@ -42,6 +54,7 @@ TRIPLET = LossType(
     {"temperature": Setting(0.2, variable="TRIPLET_TEMPERATURE")},
     scripts=("old_triplet",),
 )
+HINGE_OF_SWIFT = replace(HINGE, backend="swift", kinds=("group",), form="swift-reranker", settings={})
 RECIPE = """\
 name: toy
 task: reranker
@@ -55,9 +68,10 @@ train: {train_group_size: 4}
 
 @pytest.fixture(autouse=True)
 def register(monkeypatch):
-    monkeypatch.setitem(LOSSES, "hinge", HINGE)
+    monkeypatch.setitem(LOSSES, ("sentence-transformers", "reranker", "hinge"), HINGE)
     monkeypatch.setitem(of_worker.LOSSES, "hinge", HINGE_OF_WORKER)
-    monkeypatch.setitem(LOSSES, "triplet", TRIPLET)
+    monkeypatch.setitem(LOSSES, ("swift", "embedding", "triplet"), TRIPLET)
+    monkeypatch.setitem(LOSSES, ("swift", "reranker", "hinge"), HINGE_OF_SWIFT)
 
 
 @pytest.fixture
@@ -135,4 +149,14 @@ def test_a_loss_of_ms_swift_is_one_entry(tmp_path):
 def test_the_schema_of_recipes_offers_them():
     schema = build_json_schema({name: backend.json_schema() for name, backend in BACKENDS.items()})
     assert {"hinge", "triplet"} <= {*schema["$defs"]["Loss"]["properties"]["type"]["enum"]}
-    assert Loss(type="triplet").facts is TRIPLET
+    assert Loss(type="triplet").of("swift", "embedding").facts is TRIPLET
+
+
+def test_several_trainers_have_a_loss_of_one_name():
+    assert Loss(type="hinge").of("sentence-transformers", "reranker").facts is HINGE
+    assert Loss(type="hinge").of("swift", "reranker").facts is HINGE_OF_SWIFT
+    assert find_loss("swift", "embedding", "hinge") is HINGE_OF_SWIFT  # none of its own: its tool's, which is refused
+    assert find_loss_of_form("hinge", "swift-reranker") is HINGE_OF_SWIFT
+    assert find_loss_of_form("hinge", LISTS) is HINGE
+    assert list_names().count("hinge") == 1
+    assert [name for name in list_losses("swift") if name == "hinge"] == ["hinge"]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from orchestrator.backends import BACKENDS
 from orchestrator.data.rows.records import KINDS
 from orchestrator.data.writing.forms import TRAIN_FORMS
-from orchestrator.recipe.losses import LOSSES
+from orchestrator.recipe.losses import LOSSES, find_losses, list_names
 from orchestrator.recipe.schema import Loss
 from orchestrator.workers.cross_encoder import losses as of_worker
 
 
 def test_every_loss_is_of_a_backend_a_task_a_writer_and_kinds_of_rows_that_there_are():
     for name, facts in LOSSES.items():
+        assert name == (facts.backend, facts.task, facts.name)
         assert facts.task in BACKENDS[facts.backend].tasks, name
         assert set(facts.kinds) <= {*KINDS}, name
         assert set(facts.kinds) <= {*TRAIN_FORMS[facts.form].kinds}, name
@@ -24,11 +25,11 @@ def test_every_setting_of_the_schema_is_some_loss_s():
 
 
 def test_the_schema_offers_every_loss():
-    assert Loss.model_json_schema()["properties"]["type"]["enum"] == list(LOSSES)
+    assert Loss.model_json_schema()["properties"]["type"]["enum"] == list_names()
 
 
 def test_the_worker_trains_every_loss_of_cross_encoders_from_the_same_rows():
-    own = {name: facts for name, facts in LOSSES.items() if facts.backend == "sentence-transformers"}
+    own = {facts.name: facts for facts in find_losses("sentence-transformers", "reranker")}
     assert own.keys() == of_worker.LOSSES.keys()
     for name, facts in own.items():
         assert (facts.form, tuple(facts.settings)) == (of_worker.LOSSES[name].form, of_worker.LOSSES[name].settings)
