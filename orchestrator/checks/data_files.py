@@ -1,33 +1,39 @@
 """Whether the prepare stages will take the recipe's files: all rows of small ones, the first rows of large ones.
 
 The stages' own commands are read from the plan, so that what is asked here is what they will ask. Tokens are not
-counted here: a tokenizer takes longer to load than all else.
+counted here: a tokenizer takes longer to load than all else. That small files are all right is remembered by all that
+decides it (decisions/0049); what is wrong with files is found anew each time.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.backends.protocol import Job
-from orchestrator.data import prepare, prepare_eval
-from orchestrator.data.reading.readers import Source, show_path
-from orchestrator.data.reading.tabular import DELIMITERS
-from orchestrator.data.reasons import Fault, problem_of
-from orchestrator.data.request import parse_arguments
-from orchestrator.data.rows.checks import RowRules, check_row
-from orchestrator.data.verdict import PROBLEMS_SHOWN
 from orchestrator.errors import DataError, OrchError, Problem, Where
-from orchestrator.recipe.plan import Plan
+from orchestrator.machine.files import ABSENT, hash_path, write_bytes
+from orchestrator.machine.packages import find_packages
+from orchestrator.machine.places import PACKAGE
+from orchestrator.recipe.plan import Plan, Stage
+
+if TYPE_CHECKING:  # the data pass takes as long to import as small files to read
+    from orchestrator.data.rows.checks import RowRules
 
 SMALL_BYTES = 4 << 20  # read whole: some tenths of a second
 FIRST_ROWS = 1000
 _PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"PAR1", b"ARROW1")  # gzip, bzip2, xz, Parquet, Arrow
 _UNPACKED = 20  # times as large, at most for texts of people
 _PREPARE, _PREPARE_EVAL = "orchestrator.data.prepare", "orchestrator.data.prepare_eval"
+_UNASKED = {"--out", "--tokenizer"}  # options of a prepare stage that decide nothing here
 
 
 def check_data_files(job: Job, plan: Plan) -> Iterator[Problem]:
@@ -36,14 +42,47 @@ def check_data_files(job: Job, plan: Plan) -> Iterator[Problem]:
         argv = stage.command.argv
         for module, find in ((_PREPARE, _find_problems), (_PREPARE_EVAL, _find_eval_problems)):
             if module in argv:
-                yield from find(job, argv[argv.index(module) + 1 :])
+                words = argv[argv.index(module) + 1 :]
+                kept = _find_kept(job, stage, (module, *words))
+                if kept is None or not kept.exists():
+                    yield from find(job, words, kept)
 
 
-def _find_problems(job: Job, argv: tuple[str, ...]) -> Iterator[Problem]:
+def _find_kept(job: Job, stage: Stage, words: tuple[str, ...]) -> Path | None:
+    """Return the file that says that a stage's data is all right, named by all that decides it; None for large files.
+
+    That is the stage's command, its files' contents, Orch's code, and the packages that read Parquet and the like.
+    """
+    if job.recipe.teacher is not None or not job.cache_dir or not _are_small(tuple(map(Path, stage.inputs))):
+        return None
+    asked = [word for before, word in pairwise(words) if not {before, word} & _UNASKED]
+    try:
+        contents = [hash_path(Path(path)) for path in stage.inputs]
+    except OSError:
+        return None
+    key = json.dumps([words[0], asked, contents, _stamp_code(), find_packages(sys.executable)])
+    return None if ABSENT in contents else Path(job.cache_dir) / "data" / hashlib.sha256(key.encode()).hexdigest()
+
+
+def _stamp_code() -> list[tuple[str, int, int]]:
+    """Return name, size and time of each file of Orch's code and tables, in their order."""
+    found = []
+    for folder, folders, _ in os.walk(PACKAGE):
+        folders[:] = sorted(set(folders) - {"__pycache__", "workers"})
+        with os.scandir(folder) as entries:
+            stats = ((entry.path, entry.stat()) for entry in entries if entry.is_file())
+            found += sorted((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats)
+    return found
+
+
+def _find_problems(job: Job, argv: tuple[str, ...], kept: Path | None) -> Iterator[Problem]:
+    from orchestrator.data import prepare
+    from orchestrator.data.request import parse_arguments
+
     request, outputs = parse_arguments(argv)
     if _are_small((*request.train_files, *request.eval_files)) and job.recipe.teacher is None:
         whole = replace(request, tokenizer=None)
-        yield from _try(lambda folder: prepare.prepare(whole, replace(outputs, folder=folder)))
+        yield from _try(lambda folder: prepare.prepare(whole, replace(outputs, folder=folder)), kept)
         return
     rules = replace(request.rules, needs_scores=request.rules.needs_scores and job.recipe.teacher is None)
     trained = [(job.recipe_folder / name).expanduser() for name in job.recipe.data.train]
@@ -52,19 +91,26 @@ def _find_problems(job: Job, argv: tuple[str, ...]) -> Iterator[Problem]:
     yield from _look_at(request.eval_files, replace(rules, needs_scores=False), outputs.max_dropped)
 
 
-def _find_eval_problems(job: Job, argv: tuple[str, ...]) -> Iterator[Problem]:  # noqa: ARG001
+def _find_eval_problems(job: Job, argv: tuple[str, ...], kept: Path | None) -> Iterator[Problem]:  # noqa: ARG001
+    from orchestrator.data import prepare_eval
+
     request, _ = prepare_eval.parse_arguments(argv)
     if _are_small(request.files):
-        yield from _try(lambda folder: prepare_eval.prepare_eval(request, folder))
+        yield from _try(lambda folder: prepare_eval.prepare_eval(request, folder), kept)
     else:
         yield from _look_at(request.files, prepare_eval.build_rules(request), request.max_dropped)
 
 
-def _try(prepare_in: Callable[[Path], object]) -> tuple[Problem, ...]:
-    """Return why a prepare stage would refuse its data; its files go to a folder that is removed at once."""
+def _try(prepare_in: Callable[[Path], object], kept: Path | None) -> tuple[Problem, ...]:
+    """Return why a prepare stage would refuse its data; its files go to a folder that is removed at once.
+
+    `kept` is written where nothing is wrong.
+    """
     try:
         with tempfile.TemporaryDirectory(prefix="orch-check-") as folder:
             prepare_in(Path(folder))
+        if kept is not None:
+            write_bytes(kept, b"")
     except DataError as error:
         return error.problems
     except (OrchError, OSError):  # that folder cannot be written: whether the run's own can, another check says
@@ -96,6 +142,8 @@ def _is_of_a_stage(path: Path) -> bool:
 
 def _look_at(paths: Sequence[Path], rules: RowRules, max_dropped: int) -> Iterator[Problem]:
     """Yield what is wrong with files as a whole and, where none may be dropped, with their first rows."""
+    from orchestrator.data.verdict import PROBLEMS_SHOWN
+
     for path in paths:
         if _is_of_a_stage(path):
             continue
@@ -108,6 +156,11 @@ def _look_at(paths: Sequence[Path], rules: RowRules, max_dropped: int) -> Iterat
 
 
 def _find_faults(path: Path, rules: RowRules) -> Iterator[Problem]:
+    from orchestrator.data.reading.file_sets import DELIMITERS
+    from orchestrator.data.reading.readers import Source, show_path
+    from orchestrator.data.reasons import Fault, problem_of
+    from orchestrator.data.rows.checks import check_row
+
     source, shown, name = Source(path), show_path(path), show_path(path.name)
     numeric_text = source.ending in DELIMITERS
     for row in islice(source.rows(), FIRST_ROWS):

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from http import HTTPStatus
-from http.client import HTTPException
 from typing import Any
 
 from orchestrator.backends import BACKENDS
@@ -24,7 +21,6 @@ FindMisfits = Callable[[dict[str, Any]], list[Problem]]
 
 _HUB_TIMEOUT_S = 6.0
 _MAX_CONFIG_BYTES = 1_000_000
-_UNREACHABLE = (OSError, ValueError, HTTPException)  # HTTPException: an address such as http://host:none
 
 
 def check_hub(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001
@@ -66,20 +62,21 @@ def find_hub_problems(
     url = f"{endpoint.rstrip('/')}/{hub_id}/resolve/main/config.json"
     if not is_web_address(url):
         return [Problem(f"HF_ENDPOINT is no web address: {endpoint}", "it begins with https://")]
+    answer = _ask(url)
+    if isinstance(answer, int):
+        return [_explain_refusal(hub_id, endpoint, answer, otherwise)]
+    if isinstance(answer, Exception):
+        reason = getattr(answer, "reason", answer)
+        return [Problem(f"{hub_id} is not on this machine, and {endpoint} cannot be reached: {reason}", otherwise)]
     try:
-        with open_address(_request(url), _HUB_TIMEOUT_S) as answer:
-            config = parse_json(answer.read(_MAX_CONFIG_BYTES), constants=True)
+        config = parse_json(answer, constants=True)
     except DamagedJsonError:
         return []  # such as a page in front of the hub
-    except urllib.error.HTTPError as error:
-        return [_explain_refusal(hub_id, endpoint, error.code, otherwise)]
-    except _UNREACHABLE as error:
-        reason = getattr(error, "reason", error)
-        return [Problem(f"{hub_id} is not on this machine, and {endpoint} cannot be reached: {reason}", otherwise)]
     if not isinstance(config, dict):
         return []
     problems, whole = check(config), f"{url.removesuffix('config.json')}model.safetensors"
-    if allow is not None and _is_absent(whole) and _is_absent(f"{whole}.index.json"):
+    gone = HTTPStatus.NOT_FOUND  # any other answer is no verdict
+    if allow is not None and all(_ask(f"{whole}{end}", "HEAD") == gone for end in ("", ".index.json")):
         message = f"{hub_id} has no safetensors on the hub: loading a pickle runs code that it brings along"
         problems = [*problems, Problem(message, f"take a model with safetensors, or {allow}")]
     return problems
@@ -96,21 +93,19 @@ def _explain_refusal(location: str, endpoint: str, code: int, otherwise: str) ->
     return Problem(f"{location} is not on the hub ({code} from {endpoint})", "check the model's name")
 
 
-def _is_absent(url: str) -> bool:
-    """Tell whether a hub says that it has no such file; any other answer is no verdict."""
-    request = _request(url)
-    request.method = "HEAD"
+def _ask(url: str, method: str = "GET") -> bytes | int | Exception:
+    """Return the first bytes that a hub gives, its HTTP status where it refuses, or why there is no answer."""
+    import urllib.error  # it takes longer to import than all other checks
+    import urllib.request
+    from http.client import HTTPException
+
     try:
-        with open_address(request, _HUB_TIMEOUT_S):
-            return False
+        request = urllib.request.Request(url, method=method)  # noqa: S310  (the scheme was checked by whoever asks)
+        if token := find_token():
+            request.add_unredirected_header("Authorization", f"Bearer {token}")  # a redirect may lead to another host
+        with open_address(request, _HUB_TIMEOUT_S) as answer:
+            return answer.read(_MAX_CONFIG_BYTES)
     except urllib.error.HTTPError as error:
-        return error.code == HTTPStatus.NOT_FOUND
-    except _UNREACHABLE:
-        return False
-
-
-def _request(url: str) -> urllib.request.Request:
-    request = urllib.request.Request(url)  # noqa: S310  (the scheme was checked by whoever asks)
-    if token := find_token():
-        request.add_unredirected_header("Authorization", f"Bearer {token}")  # a redirect may lead to another host
-    return request
+        return error.code
+    except (OSError, ValueError, HTTPException) as error:  # HTTPException: an address such as http://host:none
+        return error

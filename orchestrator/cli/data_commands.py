@@ -124,7 +124,7 @@ def data_split_command(
     file: Path, eval_ratio: float, output: Path, seed: int, columns: dict[str, str], as_json: bool
 ) -> None:
     """Split FILE by query into NAME.train and NAME.eval: no query is on both sides, rows stay as they are."""
-    from orchestrator.data.reading.readers import COMPRESSED
+    from orchestrator.data.reading.file_sets import COMPRESSED
     from orchestrator.data.split import split_file
 
     plain = file.with_suffix("") if file.suffix.lower() in COMPRESSED else file  # what is written is not compressed

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from orchestrator.data.judged import bring_to_form
+from orchestrator.data.reading.file_sets import DELIMITERS
 from orchestrator.data.reading.json_rows import Row as Line
 from orchestrator.data.reading.readers import Source
-from orchestrator.data.reading.tabular import DELIMITERS, parse_cell
+from orchestrator.data.reading.tabular import parse_cell
 from orchestrator.data.reasons import Fault, refuse
 from orchestrator.data.reshape import Regrouped, Regrouping, Reshaping
 from orchestrator.data.rows.foreign_rows import FOREIGN_FORMS, FOREIGN_OPTIONAL, convert_row, keep_reasoning

@@ -14,9 +14,9 @@ from typing import Any
 from orchestrator.data.fit import InBatchNegatives, LossFit, explain_unmeasurable
 from orchestrator.data.ledger import Findings, InputFile, Ledger
 from orchestrator.data.overlap import KEEP_OVERLAP, Overlap
+from orchestrator.data.reading.file_sets import DELIMITERS
 from orchestrator.data.reading.json_rows import Row
 from orchestrator.data.reading.readers import Source, require_readable, show_path
-from orchestrator.data.reading.tabular import DELIMITERS
 from orchestrator.data.reasons import REASONS, Fault, problem_of, refuse
 from orchestrator.data.request import Request
 from orchestrator.data.rows.checks import Accepted, check_row

@@ -23,10 +23,10 @@ from orchestrator.data.judged import (
     require_judged,
     scale_label,
 )
+from orchestrator.data.reading.file_sets import DELIMITERS
 from orchestrator.data.reading.json_rows import NotUtf8Error
 from orchestrator.data.reading.json_rows import Row as Line
 from orchestrator.data.reading.readers import SAMPLE_BYTES, Source, build_encoding_error, require_readable
-from orchestrator.data.reading.tabular import DELIMITERS
 from orchestrator.data.reasons import Fault, refuse
 from orchestrator.data.rows.shapes import Row, read_scores_as_labels
 from orchestrator.data.rows.texts import (

@@ -21,9 +21,9 @@ from typing import Any
 from orchestrator.data.describe import describe_problem
 from orchestrator.data.digests import DIGEST_BYTES, DigestMap, DigestSet, digest
 from orchestrator.data.judged import Judged, Opened, add_scores, find_unread_keys, open_row, read_cells, require_judged
+from orchestrator.data.reading.file_sets import DELIMITERS
 from orchestrator.data.reading.json_rows import Row as Line
 from orchestrator.data.reading.readers import Source
-from orchestrator.data.reading.tabular import DELIMITERS
 from orchestrator.data.reasons import refuse
 from orchestrator.data.request import positive
 from orchestrator.data.rows.shapes import parse_columns

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_SPACELESS = re.compile(  # scripts that are written without spaces between words
+_SPACELESS = (  # scripts that are written without spaces between words; compiled when the first is met
     "[\u0e00-\u0eff"  # Thai, Lao
     "\u3040-\u30ff\u31f0-\u31ff"  # Hiragana, Katakana
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003fffd]"  # Han
@@ -23,7 +23,7 @@ def tokenise(text: str) -> list[str]:
     inside = False  # a word that the next letter continues
     for character in normalise(text):
         lettered = unicodedata.category(character)[0] in "LMN"  # letters, the marks on them, numbers
-        spaceless = lettered and _SPACELESS.match(character) is not None
+        spaceless = lettered and re.match(_SPACELESS, character) is not None
         if lettered and not spaceless and inside:
             tokens[-1] += character
         elif lettered:

@@ -16,7 +16,7 @@ MOST_DEPTH = 100
 _MOST_DIGITS = 18
 MOST_SECONDS = 1e11  # what comes after the year 5138, or is NaN, is no time and no length of time
 _TIMES = frozenset({"t", "started", "finished", "seconds", "seen"})  # fields of records, in seconds
-_LONG_NUMBER = re.compile(rb"[0-9]{%d}" % _MOST_DIGITS)
+_AS_ZEROS = bytes.maketrans(b"123456789", b"000000000")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 Record = TypeVar("Record")
@@ -57,11 +57,23 @@ def _decode_plain(text: str | bytes) -> Any:
 
     try:
         data = text if isinstance(text, bytes) else text.encode()
-        if data.count(b"[") + data.count(b"{") > MOST_DEPTH or _LONG_NUMBER.search(data):
+        if b"0" * _MOST_DIGITS in data.translate(_AS_ZEROS):
             return None
-        return msgspec.json.decode(data)
+        value = msgspec.json.decode(data)
+        return value if data.count(b"[") + data.count(b"{") <= MOST_DEPTH or _is_shallow(value) else None
     except (msgspec.DecodeError, UnicodeError):
         return None
+
+
+def _is_shallow(value: Any) -> bool:
+    """Tell whether no list or object stands deeper in a value than MOST_DEPTH."""
+    level = [value]
+    for _ in range(MOST_DEPTH):
+        inner = (item.values() if isinstance(item, dict) else item for item in level)
+        level = [item for items in inner for item in items if isinstance(item, list | dict)]
+        if not level:
+            return True
+    return False
 
 
 def load_json(path: Path, *, constants: bool = False) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -103,7 +102,7 @@ def _find_all(python: str, may_run: bool) -> dict[str, str]:  # noqa: FBT001
     importlib.metadata would parse each package's whole description for it, which takes longer than all of `orch check`.
     """
     is_own = python == sys.executable
-    known = (platform.python_version(), sys.path) if is_own else find_path(python)
+    known = (sys.version.split()[0], sys.path) if is_own else find_path(python)
     if known is not None:
         found: dict[str, str] = {}
         for name, version in list_distributions(known[1]):

@@ -20,11 +20,10 @@ _NAME = re.compile(
     r"|SECRET|PASSW|PASSPHRASE|(^|_|SSH|DB|ROOT|USER|ADMIN)PASS$|[A-Z0-9]_?PWD$(?<!OLDPWD)|(_|ROOT|BIND|DB|ADMIN|USER)PW$|(^|_)PAT$|CREDENTIAL|(^|_)CREDS?$"
     r"|(^|_)KEY$|(API|ACCESS|PRIVATE|SECRET|SIGNING|ENCRYPTION)_?KEY|(?<=_)[AS]K$"
     r"|(^|_)(AUTHORIZATION|AUTH_HEADER|BASIC_AUTH|HTTP_AUTH|BEARER|COOKIES?|JWT|DSN|SAS)(_|$)"
-    r"|CONN(ECTION)?_?STR(ING)?|WEBHOOK|[A-Z]_AUTH$",
-    re.IGNORECASE,
+    r"|CONN(ECTION)?_?STR(ING)?|WEBHOOK|[A-Z]_AUTH$"
 )
 # Such a variable says where a secret lies, which is none itself.
-_PLACE = re.compile(r"_(FILE|PATH|DIR|ENDPOINT|TIMEOUT|NAME)$|(?<!WEBHOOK)_UR[IL]$", re.IGNORECASE)
+_PLACE = re.compile(r"_(FILE|PATH|DIR|ENDPOINT|TIMEOUT|NAME)$|(?<!WEBHOOK)_UR[IL]$")
 _SHORTEST = 8  # characters: a shorter value would blank out words of every log
 _SURE = 16  # characters: so long a value is looked for inside of words too, whatever letters it has
 # Values that stand under such names as examples or switches, and in every recipe or log.
@@ -73,6 +72,7 @@ _INVISIBLE = re.compile(
 @lru_cache(maxsize=1024)
 def is_secret(name: str) -> bool:
     """Tell whether an environment variable of that name holds a secret, by the names that tools use."""
+    name = name.casefold().upper()  # re.IGNORECASE takes twice as long to compile
     return bool(_NAME.search(name)) and not _PLACE.search(name)
 
 

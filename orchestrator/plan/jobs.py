@@ -14,7 +14,6 @@ from orchestrator.backends.models import BaseModel, find_model
 from orchestrator.backends.protocol import Found, Job, eval_kind, guard_eval_kind
 from orchestrator.backends.render import find_templates
 from orchestrator.backends.sharing import find_deepspeed_problems
-from orchestrator.data.sniffing import sniff_kind
 from orchestrator.errors import OrchError, PreflightError, Problem, RecipeError, RunFolderError
 from orchestrator.evaluation.measures import check_metrics
 from orchestrator.machine.hardware import Hardware
@@ -127,6 +126,10 @@ def sniff_rows(loaded: LoadedRecipe) -> dict[str, str | None]:
     named = {name: guard.data[0] for name, guard in recipe.evaluate.guard.items()}
     if recipe.task == "embedding":
         named[""] = recipe.data.train[0]
+    if not named:  # as in most recipes, which then need no reader of data
+        return {}
+    from orchestrator.data.sniffing import sniff_kind
+
     paths = {key: (loaded.folder / name).expanduser() for key, name in named.items()}
     return {key: sniff_kind(path, recipe.data.columns) if path.is_file() else None for key, path in paths.items()}
 

@@ -263,8 +263,9 @@ def _backend_problems(source: Source) -> list[Problem]:
         Problem(problem.message, problem.hint or _describe_argument(schema.get(key)), source.where(("train", key)))
         for key, problem in (backend.check_train(train) if isinstance(train, dict) else ())
     ]
-    able = [other.name for other in BACKENDS.values() if task in other.tasks]
-    if able and backend.name not in able:
+    if task in backend.tasks:
+        return found
+    if able := [other.name for other in BACKENDS.values() if task in other.tasks]:
         hint = f"say backend: {' or '.join(able)}"
         if task == "embedding":
             hint += f", whose embedding models here are Qwen3-Embedding, such as {_EMBEDDING_MODEL}"

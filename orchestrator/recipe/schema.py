@@ -22,7 +22,7 @@ from orchestrator.recipe.registry import TOOLS, OneOf
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
 
 
 class ModelRef(_Part):

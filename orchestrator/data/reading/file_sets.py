@@ -11,9 +11,14 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from orchestrator.data.reading.readers import ENDINGS, FILE_ENDINGS, find_ending
 from orchestrator.errors import Problem, Where
 
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+PARQUET = ".parquet"
+ARROW = (".arrow", ".feather")
+ENDINGS = (".jsonl", ".ndjson", ".json", *DELIMITERS, PARQUET, *ARROW)
+COMPRESSED = (".gz", ".bz2", ".xz")
+FILE_ENDINGS = (*ENDINGS, *(f"{ending}{packed}" for ending in ENDINGS for packed in COMPRESSED))
 _SIDES = (
     re.compile(r"(?:^|[^a-z])(train|training)(?:[^a-z]|$)"),
     re.compile(r"(?:^|[^a-z])(eval|evaluation|test|testing|dev|valid|validation|val)(?:[^a-z]|$)"),
@@ -21,9 +26,14 @@ _SIDES = (
 # ms-swift's own notation: HF::owner/name:subset#1000
 _SWIFT = re.compile(r"(?:(HF|MS)::)?([\w.-]+/[\w.-]+)(?::([\w./-]+))?(?:#(\d+))?", re.ASCII | re.IGNORECASE)
 
-
 # What datasets.save_to_disk and the hub put beside the data.
 _BESIDE_DATA = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"})
+
+
+def find_ending(path: Path) -> str:
+    """Return the ending that tells what rows a file holds: of `rows.jsonl.gz` it is `.jsonl`."""
+    suffix = path.suffix.lower()
+    return path.with_suffix("").suffix.lower() if suffix in COMPRESSED else suffix
 
 
 def expand_name(folder: Path, name: str) -> tuple[str, ...] | Problem:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from orchestrator.data.reading.file_sets import ARROW, COMPRESSED, DELIMITERS, ENDINGS, PARQUET, find_ending
 from orchestrator.data.reading.json_rows import (
     NotUtf8Error,
     Row,
@@ -29,11 +30,10 @@ from orchestrator.data.reading.json_rows import (
     split_lines,
     unwrap,
 )
-from orchestrator.data.reading.tabular import DELIMITERS, read_arrow, read_delimited, read_parquet
+from orchestrator.data.reading.tabular import read_arrow, read_delimited, read_parquet
 from orchestrator.data.reasons import refuse
 from orchestrator.errors import DataError
 
-COMPRESSED = (".gz", ".bz2", ".xz")
 BROKEN = (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError)
 _BUFFER_BYTES = 1 << 20
 _OPENERS: dict[bytes, Callable[[BinaryIO], Any]] = {
@@ -80,12 +80,6 @@ def open_contents(stream: BinaryIO, on_bytes: Callable[[bytes], None]) -> Binary
         if head.startswith(magic):
             return cast("BinaryIO", unpack(cast("BinaryIO", counted)))
     return cast("BinaryIO", counted)
-
-
-def find_ending(path: Path) -> str:
-    """Return the ending that tells what rows a file holds: of `rows.jsonl.gz` it is `.jsonl`."""
-    suffix = path.suffix.lower()
-    return path.with_suffix("").suffix.lower() if suffix in COMPRESSED else suffix
 
 
 def describe_container(path: Path, ending: str) -> tuple[str, str] | None:
@@ -189,10 +183,6 @@ def advise_iconv(path: Path, encoding: str) -> str:
 
 
 CHUNK_BYTES = 1 << 20
-PARQUET = ".parquet"
-ARROW = (".arrow", ".feather")
-ENDINGS = (".jsonl", ".ndjson", ".json", *DELIMITERS, PARQUET, *ARROW)
-FILE_ENDINGS = (*ENDINGS, *(f"{ending}{packed}" for ending in ENDINGS for packed in COMPRESSED))
 _UTF8_BOM = b"\xef\xbb\xbf"
 
 

@@ -18,7 +18,6 @@ from orchestrator.data.reading.json_rows import LONGEST_ROW, WHITESPACE, NotUtf8
 from orchestrator.data.reasons import REASONS, Fault, refuse
 from orchestrator.data.rows.shapes import list_columns
 
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _SEPARATOR_NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
 _LONGEST_FIELD = LONGEST_ROW  # characters; the csv module's own limit of 131,072 is shorter than long documents
 _LONGEST_NAME = 200  # characters of a column's name: a longer one is a text, and the header is missing
