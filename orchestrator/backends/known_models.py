@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from orchestrator.backends.families import plain_name
 from orchestrator.machine.files import read_regular
 from orchestrator.machine.json_files import find_object, load_json
 
@@ -83,18 +84,6 @@ def kind_of(item: dict[str, Any]) -> Kind:
     if "_emb" in name or "_gte" in name:
         return "embedding"
     return "encoder" if "bert" in name else "llm"
-
-
-@cache
-def plain_name(name: str) -> str:
-    """Return what a hub id's second half, or the folder that was downloaded for it, calls the model.
-
-    Hugging Face's cache names the folder above the snapshots, models--OWNER--NAME; ModelScope's has ___ for a dot.
-    """
-    *above, last = name.rstrip("/").lower().split("/")
-    cached = next((part for part in reversed(above) if part.startswith("models--")), None)
-    plain = cached.rpartition("--")[2] if cached else last.replace("___", ".")
-    return re.sub(r"^meta-(?=llama-3)", "", plain)  # Meta-Llama-3.1-8B is called Llama-3.1-8B by now
 
 
 @cache

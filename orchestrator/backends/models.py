@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from orchestrator.backends.families import find_family, find_native, find_other_scorer
 from orchestrator.backends.known_models import (
     SCORE_HEAD_FORMATS,
     describes_itself,
@@ -28,36 +29,11 @@ from orchestrator.machine.weights import is_lfs_pointer
 from orchestrator.recipe.schema import ModelRef
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_DECODER_NAMES = re.compile(
-    r"qwen|llama|mistral|gemma|minicpm|deepseek|internlm|gpt|mxbai-rerank-\w+-v2", re.IGNORECASE
-)
-_ENCODER_NAMES = re.compile(
-    r"bge-reranker-(base|large|v2-m3)|bge-m3|bge-(small|base|large)-|bert|minilm|mpnet|electra|xlm-r|"
-    r"gte-(multilingual|small|base|large)|bce-(reranker|embedding)|e5-(small|base|large)|jina-reranker-v[12]|"
-    r"mxbai-(embed|rerank-\w+-v1)|ernie-[123]\.0",
-    re.IGNORECASE,
-)
 _ENCODER_CLASSES = re.compile(
     r"((XLM)?Roberta|(Modern|Distil|Camem)?Bert|Electra|Deberta(V2)?)(Model|ForMaskedLM|ForSequenceClassification)$"
 )
 _FAMILIES = {"decoder": "an LLM", "encoder": "a BERT-like encoder"}
-_QWEN3_RERANKER = re.compile(r"qwen3-reranker", re.IGNORECASE)
-_FLAG_LLM_RERANKER = re.compile(r"bge-reranker-v2-gemma\b", re.IGNORECASE)
 _QUANTISED_NAMES = re.compile(r"(?<![a-z])(awq|gptq|aqlm)(?![a-z])", re.IGNORECASE)
-# FlagEmbedding's classes for LLM rerankers that score from layers of their own choice: FlagLLMReranker cannot.
-_OTHER_FLAG_RERANKERS = (
-    (
-        re.compile(r"bge-reranker-v2-minicpm|minicpm-layerwise", re.IGNORECASE),
-        re.compile(r"LayerWise"),
-        "LayerWiseFlagLLMReranker",
-    ),
-    (
-        re.compile(r"bge-reranker-v2\.5-gemma2|gemma2?-lightweight", re.IGNORECASE),
-        re.compile(r"CostWise"),
-        "LightWeightFlagLLMReranker",
-    ),
-)
-
 # What is built once for each: a number too large is a list, or a name in a message, that fills the memory.
 _REPEATED = re.compile(r"(layers?|blocks|groups?|group_num|depths?|experts)$")
 _MOST_REPEATED, _MOST = 10_000, 10**12
@@ -139,21 +115,6 @@ def find_model(ref: ModelRef, recipe_folder: Path, *, otherwise: str | None = No
         template=ref.template,
     )
     return learn_from_config(model, config)
-
-
-def find_other_scorer(name: str, architectures: tuple[str, ...] = ()) -> str | None:
-    """Return FlagEmbedding's class that a model needs in order to be scored, where Orch has no such way.
-
-    Its name tells it, or a class of its config. FlagEmbedding/inference/reranker/model_mapping.py (1.4.2) gives these
-    models other classes than FlagLLMReranker.
-    """
-    classes = " ".join(architectures)
-    found = (
-        needed
-        for by_name, by_class, needed in _OTHER_FLAG_RERANKERS
-        if by_name.search(name) or by_class.search(classes)
-    )
-    return next(found, None)
 
 
 def learn_from_config(model: BaseModel, config: dict[str, Any]) -> BaseModel:
@@ -294,9 +255,7 @@ def _family(name: str, config: dict[str, Any]) -> str | None:
         return "encoder"
     if not named and (known := find_known(name)) is not None:
         return known.family
-    if not _DECODER_NAMES.search(architectures) and _ENCODER_NAMES.search(name):
-        return "encoder"
-    return "decoder" if _DECODER_NAMES.search(f"{architectures} {name}") else None
+    return find_family(architectures) or find_family(name)
 
 
 def _is_plainly(name: str, config: dict[str, Any]) -> str | None:
@@ -317,9 +276,7 @@ def _trained_format(folder: Path | None) -> str | None:
 
 def _native(name: str, family: str, config: dict[str, Any], folder: Path | None) -> str | None:
     if family == "decoder":
-        if _FLAG_LLM_RERANKER.search(name):
-            return "flag-llm-reranker"
-        return "qwen3-native" if _QWEN3_RERANKER.search(name) else None
+        return find_native(name)
     if folder is not None and (folder / "1_Pooling").is_dir():
         return "bi-encoder"
     architectures = " ".join(list_architectures(config))

@@ -181,6 +181,7 @@ class Backend:
     kind: str | None = None  # of the rows that it trains on, where it takes but one
     needs_negatives: bool = False  # whether every row must have one
     family: str | None = None  # of every model that it trains, where nothing tells it
+    embeds_by: str = ""  # how it makes vectors, where it is not the model that decides it
     lengths: tuple[str, ...] = ("max_length",)  # the arguments that together bound the tokens of a text
     length_counts_prompt: bool = False  # whether they count the prompt of a model that has one
     lora: Mapping[str, Any] = field(default_factory=dict)  # the arguments that turn LoRA on; empty: it has none

@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from orchestrator.backends.embeddings import Embedding, read_own
+from orchestrator.backends.families import find_other_scorer
 from orchestrator.backends.known_models import SCORE_HEAD_FORMATS, has_other_head, list_score_head_formats
-from orchestrator.backends.models import BaseModel, find_other_scorer
+from orchestrator.backends.models import BaseModel
 from orchestrator.errors import Problem, Where
 from orchestrator.machine.json_files import load_json
 
@@ -40,8 +42,6 @@ _COMPARING = ("bi-encoder", "embedding")
 # Scorers that ask a model for words, and so need its output over the vocabulary.
 _ANSWERING = ("qwen3-native", "flag-llm-reranker", "chat")
 _NEED_HEAD = "ForSequenceClassification"
-_PROMPTS = "config_sentence_transformers.json"
-_DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # in sentence-transformers' order (encode_document)
 
 
 def asks_for_words(scorer: str) -> bool:
@@ -83,6 +83,8 @@ def build_scoring(
     if (own := load_own_spec(model)) is not None:
         return own if isinstance(own, Problem) else _rename(model, own, (name, label), batch_size, format)
     chosen = format or find_format(model)
+    if chosen is None and vectors and isinstance(read_own(model), Embedding):
+        chosen = "embedding"
     if chosen is None and model.score_head:
         return Problem(
             f"{model.name} is an LLM with a head that scores ({', '.join(model.architectures)}), and none of its files "
@@ -96,6 +98,9 @@ def build_scoring(
         )
     if vectors and chosen == "bi-encoder":
         chosen = "embedding"
+    embedding = read_own(model) if chosen == "embedding" else None
+    if isinstance(embedding, Problem):
+        return embedding
     if problem := _find_any_misfit(model, chosen):
         return problem if problem.hint else replace(problem, hint=_list_ways(model))
     return {
@@ -106,7 +111,7 @@ def build_scoring(
         "trust_remote_code": model.trust_remote_code,
         "batch_size": batch_size or default_batch_size(chosen, model.family),
         "scorer": chosen,
-        **_describe_format(model, chosen, max_length, instruction),
+        **_describe_format(model, chosen, max_length, instruction, embedding),
     }
 
 
@@ -226,7 +231,9 @@ def _list_fitting(model: BaseModel) -> str:
     return ", ".join(f"{name} ({FORMATS[name]})" for name in list_score_head_formats(model.folder))
 
 
-def _describe_format(model: BaseModel, chosen: str, max_length: int, instruction: str | None) -> dict[str, Any]:
+def _describe_format(
+    model: BaseModel, chosen: str, max_length: int, instruction: str | None, own: Embedding | None
+) -> dict[str, Any]:
     """Return the keys that only this scorer has."""
     if chosen in {"qwen3-native", "qwen3-score-head"}:
         return {"max_length": max_length + QWEN3_PROMPT_TOKENS, "instruction": instruction or QWEN3_INSTRUCTION}
@@ -234,33 +241,14 @@ def _describe_format(model: BaseModel, chosen: str, max_length: int, instruction
         marks = {"query_instruction": "A: ", "passage_instruction": "B: "}
         return {"prompt": instruction, **marks, "max_length": max_length}
     if chosen == "embedding":
-        query, document = _own_prompts(model)
-        return {
-            "max_length": max_length,
-            "query_prompt": _query_prompt(model, instruction) or query,
-            "document_prompt": document,
-            "pooling": "lasttoken" if model.family == "decoder" else "mean",  # where no modules.json says another
-            "normalize": True,
-            "truncate_dim": None,
-        }
+        # of a model that nobody knows, and that the user calls one
+        own = own or Embedding("lasttoken" if model.family == "decoder" else "mean", normalize=True)
+        told = own.scoring() | ({"query_prompt": _query_prompt(model, own, instruction)} if instruction else {})
+        return {"max_length": max_length, **told, "truncate_dim": None}
     return {"max_length": max_length, **({"query_instruction": instruction} if instruction else {})}
 
 
-def _query_prompt(model: BaseModel, instruction: str | None) -> str:
-    """Return a task sentence as an embedding model reads it: an LLM in Qwen3-Embedding's form, an encoder as it is."""
-    if instruction is None:
-        return ""
-    return f"Instruct: {instruction}\nQuery:" if model.family == "decoder" else instruction
-
-
-def _own_prompts(model: BaseModel) -> tuple[str, str]:
-    """Return what a sentence-transformers model puts in front of queries and documents; empty where it says nothing."""
-    if model.folder is None:
-        return "", ""
-    try:
-        prompts = load_json((model.folder / _PROMPTS), constants=True)["prompts"]
-        query = prompts.get("query", "")
-        document = next((prompts[key] for key in _DOCUMENT_PROMPTS if key in prompts), "")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return "", ""
-    return (query if isinstance(query, str) else ""), (document if isinstance(document, str) else "")
+def _query_prompt(model: BaseModel, own: Embedding, instruction: str) -> str:
+    """Return a task sentence in the model's own form; else in Qwen3-Embedding's for an LLM, as it is for an encoder."""
+    form = own.instruct or ("Instruct: {}\nQuery:" if model.family == "decoder" else "{}")
+    return form.replace("{}", instruction)

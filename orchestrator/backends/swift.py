@@ -324,6 +324,7 @@ BACKEND = Backend(
     tasks=("embedding", "reranker", "sft"),
     deepspeed_names=("zero0", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload"),
     family="decoder",  # it trains LLMs only, and says itself which it knows
+    embeds_by="ms-swift reads the last token and makes vectors of length 1; a query's task is data.instruction",
     length_counts_prompt=True,
     lora={"tuner_type": "lora"},
     # replaced by the names of a kind of layers (get_target_modules in swift/pipelines/train/tuner.py); PEFT knows

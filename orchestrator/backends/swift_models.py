@@ -10,7 +10,8 @@ from functools import cache
 from typing import Any
 
 from orchestrator.backends.arguments.snapshots import find_set, items_of
-from orchestrator.backends.known_models import Kind, find_kind_of, find_kinds_with, find_known, plain_name
+from orchestrator.backends.families import plain_name
+from orchestrator.backends.known_models import Kind, find_kind_of, find_kinds_with, find_known
 from orchestrator.backends.models import BaseModel
 from orchestrator.errors import Problem
 

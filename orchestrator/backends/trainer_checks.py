@@ -13,8 +13,9 @@ import msgspec
 from orchestrator.backends.aliases import find_missing_files
 from orchestrator.backends.arguments import FOLDER, load_arguments
 from orchestrator.backends.arguments.snapshots import describe_versions, find_set, is_near, version_sets
+from orchestrator.backends.embeddings import refuse_told, settle_embedding
+from orchestrator.backends.families import find_other_scorer
 from orchestrator.backends.known_models import find_known, list_score_head_formats
-from orchestrator.backends.models import find_other_scorer
 from orchestrator.backends.protocol import Found, Job
 from orchestrator.backends.scorers import load_own_spec
 from orchestrator.backends.sharing import check_parallelism, load_deepspeed, zero_stage
@@ -125,6 +126,7 @@ def check_trainer(
         *_check_conditions(conditions, when, job, train),
         *_check_base_model(job),
         *_check_score_head(job),
+        *_check_embedding(job),
         *_check_merge(job),
         *_check_quantized(job),
         *_check_unused(job),
@@ -245,6 +247,16 @@ def _check_score_head(job: Job) -> Iterator[Found]:
             "only: evaluate: {baselines: [trained-format]}"
         )
         yield ("model",), Problem(message, hint)
+
+
+def _check_embedding(job: Job) -> Iterator[Found]:
+    """Yield why a model makes no vectors, and what the recipe says of them that is not so."""
+    told, task = job.recipe.model, job.recipe.task
+    if task != "embedding" or job.backend.embeds_by:
+        why = job.backend.embeds_by if task == "embedding" else f"it is of embedding models, and this task is {task}"
+        yield from refuse_told(told, why)
+    elif isinstance(found := settle_embedding(job.model, told), list):
+        yield from found
 
 
 def _check_quantized(job: Job) -> Iterator[Found]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.backends.models import find_other_scorer
+from orchestrator.backends.embeddings import Embedding, read_own
+from orchestrator.backends.families import find_other_scorer
 from orchestrator.backends.protocol import Job, Training
 from orchestrator.backends.scorers import (
     BI_ENCODER_TOKENS,
@@ -152,10 +153,7 @@ def _native(job: Job, training: Training) -> dict[str, Any] | None:
     if scorer == "chat":
         return training.scoring
     if scorer == "embedding":
-        prompt = training.scoring["query_prompt"]
-        if prompt or job.kind == "pair":
-            return training.scoring
-        return {**training.scoring, "query_prompt": f"Instruct: {QWEN3_INSTRUCTION}\nQuery:"}
+        return _native_embedding(job, training)
     native = job.model.native
     if scorer == native == "qwen3-native":
         return training.scoring
@@ -171,6 +169,21 @@ def _native(job: Job, training: Training) -> dict[str, Any] | None:
             spec["max_length"] += QWEN3_PROMPT_TOKENS
         spec["instruction"] = job.recipe.data.instruction or job.recipe.evaluate.instruction or QWEN3_INSTRUCTION
     return spec
+
+
+def _native_embedding(job: Job, training: Training) -> dict[str, Any]:
+    """Return how the base model's authors embed with it; pairs are compared as they are trained.
+
+    A model whose prompt takes any task is asked the training's.
+    """
+    prompt, own = training.scoring["query_prompt"], read_own(job.model)
+    if job.kind == "pair":
+        return training.scoring
+    if job.backend.embeds_by:
+        return training.scoring | ({} if prompt else {"query_prompt": f"Instruct: {QWEN3_INSTRUCTION}\nQuery:"})
+    if not isinstance(own, Embedding) or own.takes_task(prompt):
+        return training.scoring
+    return {**training.scoring, "query_prompt": own.query, "document_prompt": own.document}
 
 
 def _complete(job: Job, name: str, scoring: dict[str, Any], label: str) -> dict[str, Any]:

@@ -25,6 +25,13 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
 
 
+class Prompts(_Part):
+    """What stands in front of the texts of an embedding model, blanks included; empty text: nothing."""
+
+    query: str | None = Field(None, description="in front of queries, such as 'query: '")
+    document: str | None = Field(None, description="in front of documents, such as 'passage: '")
+
+
 class ModelRef(_Part):
     """The base model: a hub id or folder (`path`), or a model that a Python package carries (`package`)."""
 
@@ -46,6 +53,13 @@ class ModelRef(_Part):
         None, min_length=1, description="ms-swift's name of the model, such as qwen3_emb; found like family"
     )
     template: str | None = Field(None, min_length=1, description="ms-swift's name of the prompt; found like family")
+    pooling: Literal["cls", "mean", "lasttoken", "max", "mean_sqrt_len_tokens", "weightedmean"] | None = Field(
+        None,
+        description="embedding: how one vector is made of a text's many; for models of which neither modules.json nor "
+        "Orch's list says it",
+    )
+    normalize: bool | None = Field(None, description="embedding: whether vectors are brought to length 1; as pooling")
+    prompts: Prompts | None = Field(None, description="embedding: one of the model's own prompts; as pooling")
     trust_remote_code: bool = Field(False, description="run Python code that the model folder brings along")
     allow_pickle: bool = Field(False, description="load weights that are pickled: loading them runs code of their own")
 

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from orchestrator.backends.models import find_model, find_other_scorer
+from orchestrator.backends.families import find_other_scorer
+from orchestrator.backends.models import find_model
 from orchestrator.errors import RecipeError
 from orchestrator.recipe.schema import ModelRef
 
