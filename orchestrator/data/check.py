@@ -90,7 +90,7 @@ def check_files(
     """
     renamed = dict(columns or {})
     given = require_kind(kind) if kind else None
-    shape = sniff_shape(paths[0], renamed, given or "group") if paths else None
+    shape = sniff_shape(paths[0], renamed, given) if paths else None
     wanted: Kind = given or (shape.kind if shape else _guess_kind(paths, renamed))
     if not given and wanted == "group" and (max_label is not None or scores_as_labels):
         wanted = "labelled"  # only these have labels

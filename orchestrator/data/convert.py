@@ -16,10 +16,11 @@ from orchestrator.data.reading.readers import Source
 from orchestrator.data.reading.tabular import parse_cell
 from orchestrator.data.reasons import Fault, refuse
 from orchestrator.data.reshape import Regrouped, Regrouping, Reshaping
-from orchestrator.data.rows.foreign_rows import FOREIGN_FORMS, FOREIGN_OPTIONAL, convert_row, keep_reasoning
-from orchestrator.data.rows.shapes import Row, find_shape, read_fields
+from orchestrator.data.rows.foreign_rows import FOREIGN_FORMS, FOREIGN_OPTIONAL, convert_row
+from orchestrator.data.rows.near_names import NAMES, plain_name
+from orchestrator.data.rows.shapes import Row, find_shape, name_values, read_fields
 from orchestrator.data.rows.texts import BadRowError, bad_row, build_fault, is_finite_number, read_number
-from orchestrator.data.rows.unread import UnreadTexts, find_strings, find_unread, find_unread_judgements
+from orchestrator.data.rows.unread import ANSWERS, UnreadTexts, find_strings, find_unread, find_unread_judgements
 from orchestrator.data.verdict import BadRows
 from orchestrator.data.writing.writers import FileSet, format_line, require_new_rows
 from orchestrator.errors import DataError
@@ -192,8 +193,10 @@ class _Run:
         return _split_positives(value) if self.conversion.one_positive else [value]
 
     def _name(self, row: Line) -> Line:
-        """Return a row that is a list as an object, its values under the names that were given."""
+        """Return a row that is a list as an object, its values under the names given or those of ranking data."""
         names, value = self.conversion.names, row.value
+        if self.conversion.reshaping and not names:
+            return replace(row, value=name_values(value, "labelled") or value) if isinstance(value, list) else row
         if not names or not isinstance(value, list):
             return row
         if len(names) == 1 and all(isinstance(one, dict) for one in value):  # one conversation a row
@@ -274,3 +277,33 @@ def _split_positives(row: Row) -> list[Row]:
     if len(scores) != len(positives):
         raise bad_row("scores-length", f'"pos_scores" holds {len(scores)} and "pos" {len(positives)}')
     return [row | {key: [text], "pos_scores": [score]} for text, score in zip(positives, scores, strict=True)]
+
+
+def keep_reasoning(row: Row) -> Row:
+    """Return the row with all reasoning that stands beside an answer, in a message or in the row, in front of it."""
+    answer = next((key for key in ANSWERS if isinstance(row.get(key), str)), None)
+    if answer:
+        row = _join_reasoning(row, answer)
+    return row | {
+        key: list(map(_join_reasoning, row[key]))
+        for key in ("messages", "conversations")
+        if isinstance(row.get(key), list)
+    }
+
+
+def _join_reasoning(message: Any, content: str | None = None) -> Any:
+    """Return a message, or a row, with one text for reasoning and answer, as Qwen3's and DeepSeek-R1's answers have it.
+
+    The answer stands under `content`, None: under "content" or "value".
+    """
+    thoughts = [key for key in message if plain_name(key) in NAMES.reasoning] if isinstance(message, dict) else []
+    if len(thoughts) > 1:
+        thoughts = [key for key in thoughts if message[key] not in (None, "")]
+    content = content or ("content" if thoughts and "content" in message else "value")
+    if len(thoughts) != 1 or not isinstance(message.get(content), str):
+        return message
+    [key] = thoughts
+    rest = {name: value for name, value in message.items() if name != key}
+    if not isinstance(message[key], str) or not message[key].strip():
+        return rest if message[key] in (None, "") else message
+    return rest | {content: f"<think>\n{message[key].strip()}\n</think>\n\n{message[content]}"}

@@ -225,6 +225,7 @@ class _Pass:
             "duplicate-document": checked.repeated_documents + known,
             "answers-not-learnt": checked.left_out_turns // 2 + masked,  # user and assistant in turn
             "turns-left-out": checked.left_out_turns,
+            "rejected-not-learnt": int(checked.rejects),
         }
         for code, count in counts.items():
             if count:
@@ -413,6 +414,7 @@ _ROW_WARNINGS = {
     "duplicate-negative": "negatives that stand twice in their row: {n}; each is used once",
     "duplicate-document": "documents that their query has already: {n}; each is used once",
     "answers-not-learnt": "answers that are marked as not to be learnt: {n}; the trainer leaves them out of its loss",
+    "rejected-not-learnt": "preferences: {n}; the chosen answers are learnt, and nothing from the rejected ones",
     "turns-left-out": "turns behind the last answer that is learnt: {n}; they are left out",
 }
 _DUPLICATE = {

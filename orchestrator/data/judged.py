@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator.data.reading.tabular import parse_cell
-from orchestrator.data.reasons import Fault, refuse
+from orchestrator.data.reasons import Fault
 from orchestrator.data.rows.checks import require_group_types, require_list_of_texts
 from orchestrator.data.rows.nearest import explain_unknown
 from orchestrator.data.rows.shapes import (
@@ -22,6 +21,7 @@ from orchestrator.data.rows.shapes import (
     explain_no_object,
     find_shape,
     fold_numbered,
+    name_values,
     read_fields,
     rename,
     require_hits,
@@ -58,7 +58,6 @@ _LIKELIEST_FIRST: tuple[Form, ...] = ("ranking", "hits", "pointwise")
 _NULLABLE = {"prompt", *(key for keys in OWN_KEYS.values() for key in keys)}
 _ABSENT: tuple[Any, ...] = (None, "", [])
 _FIELDS_OF_HITS: dict[str, HitKey] = {"documents": "content", "labels": "label", "scores": "score"}
-_SWIFT_KEYS = ({"messages", "positive_messages"}, {"query", "response"})
 
 
 @dataclass(frozen=True)
@@ -106,15 +105,14 @@ def read_cells(row: Row, columns: Mapping[str, str], *, is_table: bool) -> Row:
 def bring_to_form(row: Row, *, numeric_text: bool = False) -> Row:
     """Return a row of another registered shape as one of the three forms. Raises BadRowError where it cannot be read.
 
-    With `numeric_text` its labels and scores may be numbers that stand as text. ms-swift's rows stay as they are: they
-    have no place for what a verb would write.
+    With `numeric_text` its labels and scores may be numbers that stand as text.
     """
-    found = rewrite(row)
+    found = rewrite(fold_numbered(row))
     if isinstance(found, Fault):
         raise BadRowError(found)
     shape = find_shape(found, "labelled")
     is_other = shape and shape.kind in {"group", "labelled"} and shape.name not in _MARKS
-    if shape is None or not is_other or shape.name.startswith("swift"):
+    if shape is None or not is_other:
         return found
     fields = read_fields(found, shape)
     _require_string(fields.values["query"], fields.name("query"))
@@ -288,6 +286,8 @@ def open_row(value: Any, columns: Mapping[str, str], *, is_table: bool) -> Opene
 
     A row of another shape is written in the form that it is brought to, for it has no place for scores.
     """
+    if not isinstance(value, dict):
+        value = name_values(value, "labelled") or value
     row = rename(value, columns) if isinstance(value, dict) else explain_no_object(value, "group")
     if isinstance(row, Fault):
         raise BadRowError(row)
@@ -295,19 +295,15 @@ def open_row(value: Any, columns: Mapping[str, str], *, is_table: bool) -> Opene
     return Opened(value, columns, row) if brought is row else Opened(brought, {}, brought)
 
 
-def require_judged(row: Row, path: Path, line: int) -> Judged:
+def require_judged(row: Row) -> Judged:
     """Return what a row, its keys in canonical names, says: texts that can be scored and searched for.
 
     Of a row with the keys of two forms one is read, and the texts of the other are for `find_unread_keys` to find.
-    Raises BadRowError where there are none, and DataError for the rows of ms-swift, which have no place for scores.
+    Raises BadRowError where there are none.
     """
     there = [form for form in _LIKELIEST_FIRST if _NEEDS[form] in row and "query" in row]
     form = next((form for form in there if row[_NEEDS[form]] not in _ABSENT), there[0] if there else None)
     if form is None:
-        if any(keys <= row.keys() for keys in _SWIFT_KEYS):
-            message = "this is a row of ms-swift, which has no place for teacher scores and mined negatives"
-            hint = "orch data convert FILE --from swift3 -o NEW.jsonl makes {query, pos, neg} of it"
-            raise refuse("other-kind", message, path, line=line, hint=hint)
         labelled = [shape for shape in reversed(SHAPES) if shape.kind == "labelled"]  # the likeliest first, too
         raise BadRowError(explain_unknown(row, "labelled", labelled))
     found = read_judged(row, form)

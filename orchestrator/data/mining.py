@@ -124,7 +124,7 @@ class _Gathering:
         self._note(path, "rows", source.rows_in, source.sha256)
 
     def _read(self, line: Line, path: Path, *, is_table: bool) -> Judged:
-        """Return what a row says of its documents. Raises BadRowError, and DataError for a row of ms-swift."""
+        """Return what a row says of its documents. Raises BadRowError."""
         if line.fault:
             raise BadRowError(line.fault)
         rules, value = self.rows, line.value
@@ -137,7 +137,7 @@ class _Gathering:
             if isinstance(graded, Fault):
                 raise BadRowError(graded)
             row = graded
-        found = require_judged(row, path, line.line)
+        found = require_judged(row)
         self.unread.note(find_unread_keys(row, found, rules.ignore, judgements=True), str(path), line.line)
         return found
 

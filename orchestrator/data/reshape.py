@@ -120,23 +120,16 @@ def read_judgements(row: Row, rules: Reshaping, place: Place) -> Judgements:
         row = graded
     form = find_form(row)
     if form is None:
+        is_pair = {"query", "response", "label"} <= row.keys()
+        pair = "this is a pair of ms-swift's: --map content=response makes a pointwise row of it"
         message = f"the row is of no form of ranking data; it has {list_keys(row)}"
-        raise bad_row("not-convertible", message, _advise_swift(row) or advise_form())
+        raise bad_row("not-convertible", message, pair if is_pair else advise_form())
     judged = read_judged(row, form, scores=True)
     names = [f'"hits"[{at}] ' if form == "hits" else "" for at in range(len(judged.hits))]
     hits = [_read_hit(judged, hit, name, rules, place) for hit, name in zip(judged.hits, names, strict=True)]
     keys = {key: value for key, value in judged.keys.items() if key in QUERY_KEYS or not rules.drop_keys}
     found = Judgements(judged.query, keys, tuple(hits), place, form)
     return found if rules.to == "hits" else _give_keys_to_hits(found, rules)
-
-
-def _advise_swift(row: Row) -> str | None:
-    """Return how ms-swift's rows become ranking data, None for other rows."""
-    if {"query", "response", "label"} <= row.keys():
-        return "this is a pair of ms-swift's: --map content=response makes a pointwise row of it"
-    if {"query", "response"} <= row.keys() or {"messages", "positive_messages"} <= row.keys():
-        return "these are ms-swift's keys: --from swift3 reads them, together with --to"
-    return None
 
 
 def _read_hit(judged: Judged, hit: Row, name: str, rules: Reshaping, place: Place) -> Hit:

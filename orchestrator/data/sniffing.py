@@ -12,13 +12,15 @@ from orchestrator.data.rows.records import Kind
 from orchestrator.data.rows.shapes import Shape, find_shape, normalise
 
 
-def sniff_shape(path: Path, columns: Mapping[str, str] | None = None, wanted: Kind = "group") -> Shape | None:
+def sniff_shape(path: Path, columns: Mapping[str, str] | None = None, wanted: Kind | None = None) -> Shape | None:
     """Return the shape of a file's first row, or None where it has none or cannot be read. Reads one row."""
-    row = sniff_row(path, columns)
+    row = sniff_row(path, columns, wanted)
     return None if row is None else find_shape(row, wanted)
 
 
-def sniff_row(path: Path, columns: Mapping[str, str] | None = None) -> dict[str, Any] | None:
+def sniff_row(
+    path: Path, columns: Mapping[str, str] | None = None, wanted: Kind | None = None
+) -> dict[str, Any] | None:
     """Return a file's first row, its columns renamed, or None where it cannot be read. Never raises."""
     try:
         rows = Source(path).rows()
@@ -26,9 +28,9 @@ def sniff_row(path: Path, columns: Mapping[str, str] | None = None) -> dict[str,
         rows.close()  # type: ignore[attr-defined]
     except Exception:  # noqa: BLE001 - whatever is wrong with the file is for the prepare stage to say
         return None
-    if row is None or row.fault or not isinstance(row.value, dict):
+    if row is None or row.fault:
         return None
-    value = normalise(row.value, columns or {})
+    value = normalise(row.value, columns or {}, wanted)
     return None if isinstance(value, Fault) else value
 
 

@@ -157,7 +157,7 @@ def _read_row(
         raise BadRowError(line.fault)
     _require_writable(value)
     opened = open_row(value, rows.columns, is_table=is_table)
-    found = require_judged(opened.row, path, line.line)
+    found = require_judged(opened.row)
     if found.has_scores and not rows.replace:
         hint = "keep them, or replace all with --replace"
         raise DataError("the row has teacher scores already", hint=hint, where=Where(str(path), line.line))

@@ -105,8 +105,8 @@ FILES = (
     ),
     _rows(
         "two-lists",
-        "writes labels in a list",
-        '{"query": "q", "docs": ["a", "b"], "labels": [1, 0]}\n',
+        "writes scores in a list, which may be labels",
+        '{"query": "q", "docs": ["a", "b"], "scores": [1, 0]}\n',
         line=1,
         says="two lists",
         remedy="--from lists",

@@ -76,7 +76,7 @@ def test_a_positive_that_is_a_string_is_to_be_put_in_a_list(row):
     [
         ({"query": ["q"]}, '"query" is a list, not a string'),
         ({"query": None}, '"query" is null, not a string'),
-        ({"pos": {"text": "a"}}, '"pos" is an object, not a list of strings'),
+        ({"pos": {"t": "a"}}, '"pos" is an object, not a list of strings'),
         ({"neg": ["a", 1]}, '"neg"[1] is a number, not a string'),
         ({"neg": ["a", None]}, '"neg"[1] is null, not a string'),
         ({"prompt": 1}, '"prompt" is a number, not a string'),

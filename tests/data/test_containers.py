@@ -71,17 +71,21 @@ def test_one_row_alone_is_not_taken_for_a_wrapper(files):
 
 
 @pytest.mark.parametrize(
-    ("row", "kind"),
+    ("row", "kind", "wanted"),
     [
-        (["which bird?", "a falcon", 1.0], "pair"),
-        (["which bird?", "a falcon"], "group"),
-        (["which bird?", ["a falcon"], ["a car"]], "group"),
-        ([{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], "chat"),
+        (["which bird?", "a falcon", 1.0], "pair", "group"),
+        (["which bird?", "a falcon"], "group", "pair"),
+        (["which bird?", "a falcon", "a car"], "group", "chat"),
+        (["which bird?", ["a falcon"], ["a car"]], "group", "chat"),
+        ([{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], "chat", "group"),
     ],
 )
-def test_rows_that_are_lists_get_names_by_the_command_in_the_message(files, orch, row, kind):
+def test_rows_that_are_lists_are_read_where_one_kind_fits_and_get_names_by_the_command_elsewhere(
+    files, orch, row, kind, wanted
+):
     path = files.lines("a.jsonl", row, [*row[:-1], row[-1]])
-    code, said = orch("data", "check", path)
+    assert orch("data", "check", path)[0] == orch("data", "check", path, "--kind", kind)[0] == 0
+    code, said = orch("data", "check", path, "--kind", wanted)
     assert code == 3
     given = shlex.split(re.search(r"orch data convert FILE (--names \S+)", said)[1])
     out = files.folder / "new.jsonl"

@@ -479,17 +479,18 @@ def test_a_label_that_is_no_number_stays_as_it_is_and_is_not_promised_to_become_
 @pytest.mark.parametrize(
     ("row", "options"),
     [
-        ({"query": "q", "response": "p", "rejected_response": ["n"]}, ("--from", "swift3")),
-        ({"messages": [{"role": "user", "content": "q"}], "positive_messages": ["p"], "negative_messages": []}, None),
+        ({"query": "q", "response": "p", "rejected_response": ["n"]}, ()),
+        ({"messages": [{"role": "user", "content": "q"}], "positive_messages": ["p"], "negative_messages": []}, ()),
         ({"query": "q", "response": "p", "label": 1}, ("--map", "content=response")),
     ],
 )
-def test_swift_s_rows_are_told_what_reads_them_on_the_way_to_ranking_data(files, orch, row, options):
+def test_swift_s_rows_become_ranking_data_or_are_told_what_reads_them(files, orch, row, options):
     path, out = files.lines("swift.jsonl", row), files.folder / "new.jsonl"
-    code, said = orch("data", "convert", path, "--to", "hits", "-o", out)
-    assert (code, " ".join(options or ("--from", "swift3")) in said) == (3, True)
     if options:
-        assert orch("data", "convert", path, "--to", "hits", *options, "-o", out)[0] == 0
+        code, said = orch("data", "convert", path, "--to", "hits", "-o", out)
+        assert (code, " ".join(options) in said) == (3, True)
+    assert orch("data", "convert", path, "--to", "hits", *options, "-o", out)[0] == 0
+    assert json.loads(out.read_text())["hits"][0] == {"content": "p", "label": 1}
 
 
 def test_a_row_that_became_several_is_taken_whole_or_not_at_all(tmp_path):

@@ -209,12 +209,14 @@ def test_the_kind_of_a_file_with_labels_is_told_by_its_first_row(files, row, kin
 
 
 @pytest.mark.parametrize("wanted", ["group", "pair", "chat"])
-@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape.kind != "labelled"], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "shape", [shape for shape in SHAPES if shape.kind != "labelled" and shape.read], ids=lambda s: s.name
+)
 def test_rows_of_other_shapes_are_sniffed_as_before_whatever_labelled_keys_they_have(shape, wanted):
     for value in ("x", ""):  # "" stands for no value
         row = dict.fromkeys(shape.needs, value) | dict.fromkeys(shape.given, "x")
         assert find_shape(row | {"content": "d", "hits": [1]}, wanted) == find_shape(row, wanted)
-        assert find_shape(row, wanted).kind != "labelled"
+        assert (found := find_shape(row, wanted)) is None or found.kind != "labelled"
 
 
 def test_a_label_range_makes_ranking_rows_labelled(files):

@@ -205,11 +205,21 @@ def test_the_rows_themselves_are_never_overwritten(tmp_path, files, row):
         join_scores(Rows((path,)), score_all(tmp_path, pairs), path)
 
 
-def test_rows_of_swift_are_refused_with_the_way_out(tmp_path, files):
-    path = files.lines("train.jsonl", {"messages": [], "positive_messages": []})
-    with pytest.raises(DataError, match="no place for teacher scores") as error:
-        write_pairs(Rows((path,)), tmp_path)
-    assert "convert FILE --from swift3" in error.value.problems[0].hint
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"query": "q", "response": "a", "rejected_response": ["b"]},
+        {"messages": [{"role": "user", "content": "q"}], "positive_messages": ["a"], "negative_messages": ["b"]},
+    ],
+)
+def test_rows_of_swift_are_scored_and_written_as_groups_which_have_a_place_for_scores(tmp_path, files, given):
+    path = files.lines("train.jsonl", given)
+    _, pairs = pair_up(tmp_path, path)
+    out = tmp_path / "joined.jsonl"
+    join_scores(Rows((path,)), score_all(tmp_path, pairs), out)
+    [found] = map(json.loads, out.read_text().splitlines())
+    assert (found["query"], found["pos"], found["neg"]) == ("q", ["a"], ["b"])
+    assert len(found["pos_scores"] + found["neg_scores"]) == 2
 
 
 def test_a_file_without_any_row_to_score_is_refused_with_the_rows_faults(tmp_path, files, capsys):

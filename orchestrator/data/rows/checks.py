@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.data.digests import are_distinct, document_key
 from orchestrator.data.reasons import Fault
-from orchestrator.data.rows.loss_marks import leave_out_marks, names_mark
+from orchestrator.data.rows.messages import leave_out_marks, names_mark
 from orchestrator.data.rows.nearest import explain_no_negatives, explain_unknown
 from orchestrator.data.rows.records import (
     Chat,
@@ -25,7 +25,6 @@ from orchestrator.data.rows.shapes import (
     SHAPES,
     Fields,
     Row,
-    explain_no_object,
     explain_other_kind,
     find_shape,
     normalise,
@@ -84,8 +83,8 @@ class Accepted:
     """A good row's record, and what about it is worth a warning; `is_sample`: `orch data sample` wrote it.
 
     `has_distinct_documents`: no two of its documents have one `loose_key` (False: nobody has looked).
-    `left_out_turns` followed the last answer of a conversation that is learnt; `row` is the row in canonical names;
-    `unread` are those of the unknown keys that hold texts.
+    `left_out_turns` followed the last answer of a conversation that is learnt, `rejects`: the row has another answer,
+    which is not wanted; `row` is the row in canonical names; `unread` are those of the unknown keys that hold texts.
     """
 
     record: Record
@@ -94,6 +93,7 @@ class Accepted:
     repeated_negatives: int = 0
     repeated_documents: int = 0
     left_out_turns: int = 0
+    rejects: bool = False
     is_sample: bool = False
     row: Mapping[str, Any] = field(default_factory=dict)
     unread: tuple[UnreadText, ...] = ()
@@ -117,6 +117,8 @@ def check_row(
         fields = _read_row(row, rules)
         found = _CHECKS[rules.kind](_Place(source, line, rules, numeric_text), fields)
         found.unknown_keys, found.is_sample, found.row = fields.unknown_keys, row.get(SAMPLE_KEY) is True, row
+        if "pos" in fields.values and "pos" not in row:
+            found.row = fields.values | row
     except BadRowError as error:
         return error.fault
     replaced = [new for new in rules.columns if new in value and new not in rules.columns.values()]
@@ -157,7 +159,7 @@ def _accept_good_group(row: Any, source: str, line: int, rules: RowRules) -> Acc
 
 def _find_unread(value: Row, found: Accepted, replaced: list[str], rules: RowRules) -> tuple[UnreadText, ...]:
     """Return the texts that nothing reads; `replaced` are keys of the row in whose place another column is read."""
-    row = normalise(value, rules.columns)
+    row = normalise(value, rules.columns, rules.kind)
     shape = None if isinstance(row, Fault) else find_shape(row, rules.kind)
     if isinstance(row, Fault) or shape is None:  # the row was accepted, so that neither can be
         return ()
@@ -175,7 +177,7 @@ def _find_unread(value: Row, found: Accepted, replaced: list[str], rules: RowRul
 
 
 def _normalise(value: Any, rules: RowRules) -> Row:
-    row = normalise(value, rules.columns) if isinstance(value, dict) else explain_no_object(value, rules.kind)
+    row = normalise(value, rules.columns, rules.kind)
     if isinstance(row, dict) and rules.ignore:
         marks = {key for key in rules.ignore if names_mark(key) and (rules.kind == "chat" or key != "label")}
         row = leave_out_marks(row, marks)
@@ -191,7 +193,7 @@ def _read_row(row: Row, rules: RowRules) -> Fields:
     shape = find_shape(row, rules.kind)
     if shape is None:
         raise BadRowError(explain_unknown(row, rules.kind))
-    if shape.kind != rules.kind:
+    if shape.kind != rules.kind and (shape.kind, rules.kind) != ("group", "labelled"):
         raise BadRowError(explain_other_kind(shape, rules.kind))
     if shape.name == "ranking" and rules.kind == "group" and rules.needs_negatives and "neg" not in row:
         raise BadRowError(explain_no_negatives(row))
@@ -206,7 +208,7 @@ def find_split_text(value: Any, columns: Mapping[str, str]) -> str | Fault:
 
     `columns` are {new: old}.
     """
-    row = normalise(value, columns) if isinstance(value, dict) else explain_no_object(value, "group")
+    row = normalise(value, columns)
     if isinstance(row, Fault):
         return row
     shape = find_shape(row, "chat") if row.get("history") else None
@@ -216,7 +218,7 @@ def find_split_text(value: Any, columns: Mapping[str, str]) -> str | Fault:
     try:
         if named:
             text, name = row[named[0]], f'"{named[0]}"'
-        elif shape := shape or find_shape(row, "group"):
+        elif shape := shape or find_shape(row, None):
             fields = read_fields(row, shape)
             text, name = fields.values.get("query", fields.values.get("text1")), fields.name("query")
             if shape.kind == "chat":
@@ -278,7 +280,7 @@ def _build_group(place: _Place, fields: Fields, *, needs_negatives: bool) -> tup
     if not row["pos"]:
         raise bad_row("no-positive", f"{fields.name('pos')} is an empty list")
     if needs_negatives and not sides["neg"]:
-        what = "missing or empty" if fields.names and "neg" in fields.names else "an empty list"
+        what = "missing or empty" if fields.names else "an empty list"
         raise bad_row("no-negative", f"{fields.name('neg')} is {what}")
     for name, text in documents:
         if is_blank(text):
@@ -498,7 +500,8 @@ def _check_chat(place: _Place, fields: Fields) -> Accepted:
             raise bad_row(code, f"{names[at]} is empty or white space")
     marked = zip(turns, fields.values["learnt"], strict=False)
     messages = (Message(role, content, mark if role == "assistant" else None) for (role, content), mark in marked)
-    return Accepted(Chat(tuple(messages), place.source, place.line), left_out_turns=left_out)
+    chat = Chat(tuple(messages), place.source, place.line)
+    return Accepted(chat, left_out_turns=left_out, rejects=bool(fields.values.get("rejected")))
 
 
 def _find_question(fields: Fields) -> str:

@@ -1,21 +1,177 @@
-"""Rows that other tools write become rows that Orch documents: what `orch data convert --from NAME` does with each."""
+"""Rows that other tools write, as rows that Orch documents: those that every verb rewrites, and those of `--from`.
+
+shapes.py lists what is rewritten; `orch data convert --from NAME` also takes rows that only a person can tell.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from orchestrator.data.reasons import REASONS, Fault
-from orchestrator.data.rows.near_names import NAMES, plain_name
-from orchestrator.data.rows.nearest import find_lists, find_passage
-from orchestrator.data.rows.shapes import Row, read_history, read_messages
-from orchestrator.data.rows.texts import BadRowError, bad_row, quote, read_number
-from orchestrator.data.rows.unread import ANSWERS
+from orchestrator.data.rows.messages import read_history, read_messages
+from orchestrator.data.rows.near_names import NAMES, is_metadata, is_number_like, plain_name
+from orchestrator.data.rows.texts import BadRowError, bad_row, is_blank, is_finite_number, quote, read_number
 
+Row = dict[str, Any]
 _PASSAGES = {
     "pos": ("pos", "positive_passages", "positive_ctxs", "positives", "positive"),
     "neg": ("neg", "negative_passages", "hard_negative_ctxs", "negative_ctxs", "negatives", "negative"),
 }
+_SIDE_OF = {key: side for side, keys in _PASSAGES.items() for key in keys}
+_PASSAGE_TEXTS = ("text", "content", "passage", "contents", "body", "passage_text")
+_QUERIES = ("query", "question")
+
+
+# Documents that are objects
+
+
+def find_passage(value: Any) -> str | None:
+    """Return the text of a document that is an object, its title in front; None where it has none."""
+    if not isinstance(value, dict) or "role" in value or "from" in value:  # a message is no document
+        return None
+    text = next((value[key] for key in _PASSAGE_TEXTS if isinstance(value.get(key), str)), None)
+    title = value.get("title")
+    return f"{title}\n{text}" if text is not None and isinstance(title, str) and title.strip() else text
+
+
+def _as_objects(value: Any) -> Any:
+    """Return an object of lists of one length, as the datasets library keeps lists of objects, as such a list."""
+    if not isinstance(value, dict) or not value or not all(isinstance(part, list) for part in value.values()):
+        return value
+    if len(set(map(len, value.values()))) > 1:
+        return value
+    return [dict(zip(value, parts, strict=True)) for parts in zip(*value.values(), strict=True)]
+
+
+def holds_passages(row: Row) -> bool:
+    """Whether a row has positives or negatives that are objects with a text each."""
+    return any(
+        type(value := row[key]) in {list, dict} and value and find_passage(_first(_as_objects(value))) is not None
+        for key in _SIDE_OF.keys() & row.keys()
+    )
+
+
+def _first(value: Any) -> Any:
+    return value[0] if isinstance(value, list) and value else value
+
+
+def rewrite_passages(row: Row) -> Row:
+    """Return {"query", "pos", "neg"} for documents that are objects, as of Tevatron, MIRACL and DPR, or texts.
+
+    A `score` of theirs is the teacher's, but for DPR's, which are a search engine's. Further texts of the objects stay
+    under names such as `positive_passages[].summary`, to be asked about. Raises BadRowError.
+    """
+    query = next((row[key] for key in _QUERIES if isinstance(row.get(key), str)), None)
+    if query is None:
+        hint = "name the column of the queries: data.columns: {query: NAME} (--map query=NAME)"
+        raise bad_row("missing-key", 'there is neither a "query" nor a "question"', hint)
+    made: Row = {"query": query, "pos": [], "neg": []}
+    scores: dict[str, list[Any]] = {"pos": [], "neg": []}
+    further: dict[str, list[Any]] = {}
+    for key, side in _SIDE_OF.items():
+        value = _as_objects(row.get(key))
+        entries = [] if value in (None, "") else [value] if isinstance(value, str | dict) else value
+        for place, entry in enumerate(entries if isinstance(entries, list) else [None]):
+            text = entry if isinstance(entry, str) else find_passage(entry)
+            if text is None:
+                hint = 'a document is a text, or {"title": "…", "text": "…"}'
+                raise bad_row("wrong-type", f'"{key}"[{place}] is not a list of objects with a "text"', hint)
+            made[side].append(text)
+            named = entry if isinstance(entry, dict) else {}
+            scores[side].append(None if key.endswith("_ctxs") else named.get("score"))
+            for inner in _find_further(named):
+                further.setdefault(f"{key}[].{inner}", []).append(named[inner])
+    for side, found in scores.items():
+        given = [score is not None for score in found]
+        if any(given) and f"{side}_scores" not in row:
+            if not all(given):
+                message = f'a document in "{side}" has no "score", and others of the row have one'
+                raise bad_row("scores-length", message, "give one score a document, or none")
+            made[f"{side}_scores"] = found
+    if "pos_scores" in made and not made["neg"]:
+        made["neg_scores"] = []
+    return made | _others(row, *_QUERIES, *_SIDE_OF) | further
+
+
+def _find_further(entry: Row) -> Iterator[str]:
+    """Yield the keys of a document that hold a text besides the one that is read."""
+    read = next((key for key in _PASSAGE_TEXTS if isinstance(entry.get(key), str)), "")
+    for key, value in entry.items():
+        if key not in {read, "title"} and isinstance(value, str) and not is_blank(value) and not is_metadata(key):
+            yield key
+
+
+# A query's documents with a label each
+
+
+def holds_judged(row: Row) -> bool:
+    """Whether a row has documents with a label or score each, as objects, or labels in a second list."""
+    if key := _find_judged(row):
+        first = _as_objects(row[key])[0]
+        return any(plain_name(name) in {*NAMES.labels, "score"} for name in first)
+    lists = find_lists(row)
+    if lists is None or plain_name(lists[1]) not in NAMES.labels:
+        return False
+    return all(map(is_finite_number, row[lists[1]]))
+
+
+def _find_judged(row: Row) -> str | None:
+    """Return the key of a row's documents, where these are a list of objects with a text."""
+    for key in row:
+        entries = _as_objects(row[key]) if plain_name(key) in NAMES.documents_list else None
+        if isinstance(entries, list) and entries and all(find_passage(entry) is not None for entry in entries):
+            return key
+    return None
+
+
+def rewrite_judged(row: Row) -> Row:
+    """Return {"query", "hits": […]} for documents with labels; further keys of an object stay in its hit."""
+    key = _find_judged(row)
+    if key is None:
+        return _from_lists(row)
+    hits = []
+    for entry in _as_objects(row[key]):
+        text_key = next(name for name in _PASSAGE_TEXTS if isinstance(entry.get(name), str))
+        label = next((name for name in entry if plain_name(name) in NAMES.labels), None)
+        named = {} if label is None else {"label": entry[label]}
+        hits.append({"content": find_passage(entry)} | named | _others(entry, text_key, "title", label or ""))
+    return {"query": row["query"], "hits": hits} | _others(row, "query", key)
+
+
+def find_lists(row: Any) -> tuple[str, str] | None:
+    """Return the keys of a row's documents and of their labels, where these are two lists of one length."""
+    if not isinstance(row.get("query", ""), str):
+        return None
+    plain = {plain_name(key): key for key in row}
+    documents = next((plain[name] for name in NAMES.documents_list if _is_list(row, plain.get(name), _is_text)), None)
+    labels = next((plain[name] for name in NAMES.labels_list if _is_list(row, plain.get(name), is_number_like)), None)
+    if documents is None or labels is None or len(row[documents]) != len(row[labels]):
+        return None
+    return documents, labels
+
+
+def _is_list(row: Row, key: str | None, suits_one: Callable[[Any], bool]) -> bool:
+    value = row.get(key) if key is not None else None
+    return isinstance(value, list) and bool(value) and all(map(suits_one, value))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _from_lists(row: Row) -> Row:
+    """Return {"query", "hits": […]} for {"query", "documents": […], "labels": […]}."""
+    query, lists = _require(row, "query", str), find_lists(row)
+    if lists is None:
+        raise _unfit('there are no lists of one length in "documents" and "labels"')
+    documents, labels = lists
+    pairs = zip(row[documents], map(read_number, row[labels]), strict=True)
+    hits = [{"content": text, "label": label} for text, label in pairs]
+    return {"query": query, "hits": hits} | _others(row, "query", documents, labels)
+
+
+# What `--from` reads besides
 
 
 def _unfit(why: str) -> BadRowError:
@@ -100,35 +256,13 @@ def _read_swift_texts(row: Row) -> tuple[str, str, list[str]]:
     return query, system, positives
 
 
-def _from_lists(row: Row) -> Row:
-    """Return {"query", "hits": […]} for {"query", "documents": […], "labels": […]}."""
-    query, lists = _require(row, "query", str), find_lists(row)
-    if lists is None:
-        raise _unfit('there are no lists of one length in "documents" and "labels"')
-    documents, labels = lists
-    pairs = zip(row[documents], map(read_number, row[labels]), strict=True)
-    hits = [{"content": text, "label": label} for text, label in pairs]
-    return {"query": query, "hits": hits} | _others(row, "query", documents, labels)
-
-
-def _from_passages(row: Row) -> Row:
-    """Return {"query", "pos", "neg"} for documents that are objects, as of MIRACL and DPR."""
-    query = row.get("query", row.get("question"))
-    if not isinstance(query, str):
-        raise _unfit('there is neither a "query" nor a "question"')
-    sides = {side: [text for key in keys for text in _passages(row, key)] for side, keys in _PASSAGES.items()}
-    if not sides["pos"]:
-        raise _unfit(f"there is none of {', '.join(_PASSAGES['pos'])}")
-    return {"query": query, **sides} | _others(row, "query", "question", *_PASSAGES["pos"], *_PASSAGES["neg"])
-
-
 # By the name of a form: what makes a documented row of its rows, and the keys that a row of it need not have.
 FOREIGN_FORMS: dict[str, Callable[[Row], Row]] = {
     "sharegpt": _from_sharegpt,
     "alpaca": _from_alpaca,
     "swift3": _from_swift3,
     "lists": _from_lists,
-    "passages": _from_passages,
+    "passages": rewrite_passages,
 }
 FOREIGN_OPTIONAL = {
     "sharegpt": ("system",),
@@ -144,36 +278,6 @@ def convert_row(form: str, row: Row) -> Row | Fault:
     except BadRowError as error:
         message = f"this is no {form} row: {error.fault.message}"
         return Fault("not-convertible", message, REASONS["not-convertible"].remedy)
-
-
-def keep_reasoning(row: Row) -> Row:
-    """Return the row with all reasoning that stands beside an answer, in a message or in the row, in front of it."""
-    answer = next((key for key in ANSWERS if isinstance(row.get(key), str)), None)
-    if answer:
-        row = _join_reasoning(row, answer)
-    return row | {
-        key: list(map(_join_reasoning, row[key]))
-        for key in ("messages", "conversations")
-        if isinstance(row.get(key), list)
-    }
-
-
-def _join_reasoning(message: Any, content: str | None = None) -> Any:
-    """Return a message, or a row, with one text for reasoning and answer, as Qwen3's and DeepSeek-R1's answers have it.
-
-    The answer stands under `content`, None: under "content" or "value".
-    """
-    thoughts = [key for key in message if plain_name(key) in NAMES.reasoning] if isinstance(message, dict) else []
-    if len(thoughts) > 1:
-        thoughts = [key for key in thoughts if message[key] not in (None, "")]
-    content = content or ("content" if thoughts and "content" in message else "value")
-    if len(thoughts) != 1 or not isinstance(message.get(content), str):
-        return message
-    [key] = thoughts
-    rest = _others(message, key)
-    if not isinstance(message[key], str) or not message[key].strip():
-        return rest if message[key] in (None, "") else message
-    return rest | {content: f"<think>\n{message[key].strip()}\n</think>\n\n{message[content]}"}
 
 
 def _require(row: Row, key: str, kind: type) -> Any:
@@ -218,13 +322,3 @@ def _last_messages(row: Row, key: str) -> list[str]:
         raise _unfit(f'"{key}" is not a list of messages')
     found = [_messages(key, entry if isinstance(entry, list) else [entry]) for entry in entries]
     return [conversation[-1]["content"] for conversation in found if conversation]
-
-
-def _passages(row: Row, key: str) -> list[str]:
-    """Return the texts of documents under a key; one text or object alone is a list of one."""
-    value = row.get(key) or []
-    value = [value] if isinstance(value, str | dict) else value
-    texts = [one if isinstance(one, str) else find_passage(one) for one in value] if isinstance(value, list) else [None]
-    if None in texts:
-        raise _unfit(f'"{key}" is not a list of objects with a "text"')
-    return [text for text in texts if text is not None]

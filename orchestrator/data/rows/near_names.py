@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ class _Names(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 NAMES = load_record(Path(__file__).with_name("names.yaml"), _Names)
 _NEAR_NAMES = NAMES.needed | {"neg": NAMES.negatives}
 _OPTIONAL_NAMES = dict.fromkeys(("neg", "rejected_response", "negative_messages"), NAMES.negatives) | NAMES.optional
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _CLOSE = 0.85
 _LIKE = 0.7  # of a key that must be there: one that may be meant is worth more
 
@@ -68,6 +70,12 @@ def find_near_name(key: str, row: Iterable[str], known: Iterable[str] = ()) -> s
 def names_negatives(name: str) -> bool:
     """Whether a key's name says that it holds texts which are wrong or not wanted."""
     return plain_name(name) in NAMES.negatives
+
+
+def is_metadata(key: str) -> bool:
+    """Whether a key's name, or the last word of it, says that it describes the row."""
+    plain = plain_name(_CAMEL.sub("_", key))
+    return plain in NAMES.metadata or plain.rpartition("_")[2] in NAMES.metadata or plain.endswith(NAMES.metadata_zh)
 
 
 _TEXTS = frozenset({"query", "response", "instruction", "output", "content", "sentence1", "sentence2"})

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.data.reasons import Fault
+from orchestrator.data.rows.foreign_rows import find_lists, find_passage
 from orchestrator.data.rows.near_names import (
-    NAMES,
     find_near_name,
     find_optional,
-    is_number_like,
     names_negatives,
     plain_name,
     suits,
@@ -22,7 +21,6 @@ from orchestrator.data.rows.shapes import EXAMPLES, SHAPES, Shape
 from orchestrator.data.rows.texts import build_fault, quote
 from orchestrator.data.rows.unread import fits
 
-_PASSAGE_TEXTS = ("text", "content", "passage", "contents", "body")
 _READ_LISTS = ("messages", "conversations", "hits", "positive_messages", "negative_messages")
 _OTHER_KIND = {
     ("labelled", "group"): "; labelled rows are taken by backend: sentence-transformers, or made groups by "
@@ -47,7 +45,7 @@ def find_nearest(row: Mapping[str, Any], wanted: Kind, shapes: Iterable[Shape] =
 
     Only where no form is filled, the wanted kind's forms are looked at alone, and the one with the fewest gaps is it.
     """
-    found = [_match(row, shape) for shape in shapes]
+    found = [_match(row, shape) for shape in shapes if shape.needs and not (shape.variant or shape.fits)]
     if filled := [one for one in found if not one.missing]:
         return max(filled, key=lambda one: _rank(one, wanted))
     own = [one for one in found if one.shape.kind == wanted] or found
@@ -148,27 +146,6 @@ def _show(shape: Shape) -> str:
     return f"its form has {', '.join(shape.needs)}" + (f", and no {', '.join(shape.lacks)}" if shape.lacks else "")
 
 
-def find_lists(row: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return the keys of a row's documents and of their labels, where these are two lists of one length."""
-    if not isinstance(row.get("query", ""), str):
-        return None
-    plain = {plain_name(key): key for key in row}
-    documents = next((plain[name] for name in NAMES.documents_list if _is_list(row, plain.get(name), _is_text)), None)
-    labels = next((plain[name] for name in NAMES.labels_list if _is_list(row, plain.get(name), is_number_like)), None)
-    if documents is None or labels is None or len(row[documents]) != len(row[labels]):
-        return None
-    return documents, labels
-
-
-def _is_list(row: Mapping[str, Any], key: str | None, suits_one: Callable[[Any], bool]) -> bool:
-    value = row.get(key) if key is not None else None
-    return isinstance(value, list) and bool(value) and all(map(suits_one, value))
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
 def explain_missing(key: str, row: Mapping[str, Any], wanted: Kind) -> Fault:
     """Return the fault of a row without `key`, with the key that may have been meant."""
     message = f'the key "{key}" is missing'
@@ -203,12 +180,3 @@ def _known_keys(wanted: Kind) -> set[str]:
 def _holds_passages(value: Any) -> bool:
     """Whether a value is a list of objects with a text each, as MIRACL and DPR write documents."""
     return isinstance(value, list) and bool(value) and all(find_passage(one) is not None for one in value)
-
-
-def find_passage(value: Any) -> str | None:
-    """Return the text of a document that is an object, its title in front; None where it has none."""
-    if not isinstance(value, dict) or "role" in value or "from" in value:  # a message is no document
-        return None
-    text = next((value[key] for key in _PASSAGE_TEXTS if isinstance(value.get(key), str)), None)
-    title = value.get("title")
-    return f"{title}\n{text}" if text is not None and isinstance(title, str) and title.strip() else text

@@ -9,9 +9,9 @@ columns hold lists in a text table (`lists`), and how a row of it becomes canoni
 - `rewrite(row)` returns a row of a shape that is read, the keys that the shape does not know kept. `normalise` does it
   for every verb before anything else looks at the row.
 
-The way of a row: `normalise` (columns renamed, numbered negatives folded, foreign shapes rewritten), `find_shape` (by
-its keys, one of the wanted kind first), `read_fields`, and then checks.py makes a record of the fields. A row that
-cannot be used raises BadRowError anywhere on that way; `normalise` returns its fault.
+The way of a row: `normalise` (the values of a list named, columns renamed, numbered negatives folded, foreign shapes
+rewritten), `find_shape` (by its keys, one of the wanted kind first), `read_fields`, and then checks.py makes a record
+of the fields. A row that cannot be used raises BadRowError anywhere on that way; `normalise` returns its fault.
 """
 
 from __future__ import annotations
@@ -23,27 +23,24 @@ from functools import cache
 from typing import Any
 
 from orchestrator.data.reasons import Fault
-from orchestrator.data.rows.loss_marks import MARK_KEYS, read_mark, require_no_row_mark
+from orchestrator.data.rows.foreign_rows import holds_judged, holds_passages, rewrite_judged, rewrite_passages
+from orchestrator.data.rows.messages import (
+    Messages,
+    read_anchor,
+    read_documents,
+    read_history,
+    read_messages,
+    require_no_row_mark,
+)
 from orchestrator.data.rows.near_names import explain_missing_in, plain_name
 from orchestrator.data.rows.records import KINDS, Kind
 from orchestrator.data.rows.texts import BadRowError, bad_row, build_fault, is_finite_number, name_type, quote
 
 Row = dict[str, Any]
 SAMPLE_KEY = "sample"  # true in the rows that `orch data sample` writes
-# However written: OpenAI's newer models call the system developer, Gemini calls the assistant model.
-_SYSTEM = ("system", "developer", "系统")
-_USER = ("user", "human", "用户")
-_ASSISTANT = ("assistant", "gpt", "bot", "model", "chatgpt", "助手")
-ROLES = dict.fromkeys(_SYSTEM, "system") | dict.fromkeys(_USER, "user") | dict.fromkeys(_ASSISTANT, "assistant")
-_TOOL_ROLES = frozenset({
-    *("tool", "function", "tool_call", "tool_response", "function_call", "function_response"),
-    *("observation", "observations", "developer_tool"),
-})  # fmt: skip
 _MEDIA_KEYS = ("images", "image", "videos", "video", "audios", "audio", "objects", "tools")
-_MESSAGE_KEYS = frozenset({"role", "from", "content", "value"}) | MARK_KEYS
 _HIT_KEYS = frozenset({"content", "label", "score"})
 _HIT = 'write {"content": "…", "label": 1}'
-_MESSAGE = 'write {"role": "user", "content": "…"}'
 _ONE_STRING = "write one string"
 _ABSENT: tuple[Any, ...] = (None, "", [])
 EXAMPLES: dict[Kind, str] = {
@@ -85,7 +82,8 @@ class Shape:
     """Rows with every key of `needs` and `given` and none of `lacks`; for these two, null, "" and [] are no values.
 
     `read` or `rewrite` says what a row of it means; both raise BadRowError. `fits` tells rows apart that their keys do
-    not. `lists` are the columns whose cells may be JSON lists.
+    not. `lists` are the columns whose cells may be JSON lists. A `variant` has the keys of another tool: it is read,
+    and no advice leads to it. With `only_asked` a row is of this shape where its kind is asked for, and not as a guess.
     """
 
     name: str
@@ -98,11 +96,13 @@ class Shape:
     lists: tuple[str, ...] = ()
     rewrite: Callable[[Row], Row] | None = None
     fits: Callable[[Row], bool] | None = None
+    variant: bool = False
+    only_asked: bool = False
 
     @property
     def without_negatives(self) -> bool:
-        """Whether rows of this shape have none: those of swift without the key for them."""
-        return self.name in {"swift3", "swift4"} and not self.given
+        """Whether rows of this shape have none: queries and answers, without the key for what is wrong."""
+        return (self.variant or self.name in {"swift3", "swift4"}) and not self.given
 
     def matches(self, row: Mapping[str, Any], is_there: Callable[[Mapping[str, Any], str], bool]) -> bool:
         """Whether a row has the keys of this shape; `is_there` says what counts as having one that it needs."""
@@ -129,13 +129,20 @@ def register(shape: Shape) -> None:
 def forget_order() -> None:
     """Look at SHAPES anew, after a change of it."""
     _in_order.cache_clear()
+    _rewritten.cache_clear()
     list_columns.cache_clear()
 
 
 @cache
-def _in_order(wanted: Kind) -> tuple[tuple[Shape, ...], ...]:
-    """Return the shapes that are read: of the wanted kind first, labelled ones last unless these are wanted."""
-    found = [shape for shape in SHAPES if shape.read]
+def _in_order(asked: Kind | None) -> tuple[tuple[Shape, ...], ...]:
+    """Return the shapes that are read: of the wanted kind first, labelled ones last unless these are wanted.
+
+    Groups are judged documents as well; where no kind is asked for they come first.
+    """
+    wanted = asked or "group"
+    suits = {asked, "group"} if asked == "labelled" else {asked}
+    found = [shape for shape in SHAPES if shape.read and (not shape.only_asked or shape.kind in suits)]
+    found.sort(key=lambda shape: shape.kind not in suits)
     return (
         tuple(shape for shape in found if shape.kind == wanted),
         tuple(shape for shape in found if shape.kind not in {wanted, "labelled"}),
@@ -144,13 +151,18 @@ def _in_order(wanted: Kind) -> tuple[tuple[Shape, ...], ...]:
 
 
 @cache
+def _rewritten() -> tuple[Shape, ...]:
+    return tuple(shape for shape in SHAPES if shape.rewrite)
+
+
+@cache
 def list_columns() -> frozenset[str]:
     """Return the columns whose cells may be JSON lists; in any other, "[1, 2]" is a text, such as a model's answer."""
     return frozenset(column for shape in SHAPES for column in shape.lists)
 
 
-def find_shape(row: Mapping[str, Any], wanted: Kind) -> Shape | None:
-    """Return a row's shape: one of the wanted kind where the keys allow it, else any, else None."""
+def find_shape(row: Mapping[str, Any], wanted: Kind | None) -> Shape | None:
+    """Return a row's shape: one of the wanted kind (None: the likeliest) where its keys allow it, else any, or None."""
     for shapes in _in_order(wanted):
         for is_there in (_has_value, _has_key):
             for shape in shapes:
@@ -159,10 +171,26 @@ def find_shape(row: Mapping[str, Any], wanted: Kind) -> Shape | None:
     return None
 
 
-def normalise(row: Row, columns: Mapping[str, str]) -> Row | Fault:
-    """Return a row as every verb looks at it, renamed and rewritten where its shape is, or why it cannot be."""
+def normalise(value: Any, columns: Mapping[str, str], wanted: Kind | None = None) -> Row | Fault:
+    """Return a row as every verb looks at it, named, renamed and rewritten where that must be, or why it cannot be."""
+    row = value if isinstance(value, dict) else name_values(value, wanted)
+    if row is None:
+        return explain_no_object(value, wanted or "group")
     renamed = rename(row, columns)
     return renamed if isinstance(renamed, Fault) else rewrite(renamed)
+
+
+def name_values(value: Any, wanted: Kind | None) -> Row | None:
+    """Return the values of a row that is a list by the keys of a shape, None where they may be of several, or none."""
+    if not isinstance(value, list) or not value:
+        return None
+    kinds = _LIST_NAMES.get(tuple(map(_classify, value)), {})
+    if all(isinstance(one, dict) and ("role" in one or "from" in one) for one in value):
+        return {"messages": value} if wanted in {None, "chat"} else None
+    if wanted == "labelled" and wanted not in kinds:
+        wanted = "group"
+    names = kinds.get(wanted) if wanted else next(iter(kinds.values()), None)
+    return dict(zip(names, value, strict=True)) if names else None
 
 
 def rename(row: Row, columns: Mapping[str, str]) -> Row | Fault:
@@ -185,7 +213,7 @@ def rename(row: Row, columns: Mapping[str, str]) -> Row | Fault:
 
 def rewrite(row: Row) -> Row | Fault:
     """Return a row of a shape that is rewritten as one of a shape that is read, any other as it is."""
-    for shape in SHAPES:
+    for shape in _rewritten():
         if shape.rewrite and shape.matches(row, _has_value) and (shape.fits is None or shape.fits(row)):
             try:
                 return shape.rewrite(row)
@@ -197,12 +225,15 @@ def rewrite(row: Row) -> Row | Fault:
 _NUMBERED = re.compile(r"(?:hard_)?(?:negatives?|negs?|rejected(?:_responses?)?)(?:_docs?|_passages?)?_?(\d{1,4})")
 
 
+_NEGATIVES = {"pos": "neg", "response": "rejected_response", "positive": "negative"}
+
+
 def fold_numbered(row: Row) -> Row:
     """Return the row with the texts of `negative_1`, `negative_2`, … as the list of negatives that its form has."""
     if not any(key[-1:].isdigit() for key in row):
         return row
     found = {key: match for key in row if (match := _NUMBERED.fullmatch(plain_name(key)))}
-    target = "neg" if "pos" in row else "rejected_response" if "response" in row else None
+    target = next((_NEGATIVES[key] for key in _NEGATIVES if key in row), None)
     if target is None or not found or _has_value(row, target):
         return row
     if not all(isinstance(row[key], str | None) for key in found):
@@ -247,11 +278,20 @@ def _require_parallel(fields: Fields) -> Fields:
 def read_scores_as_labels(row: Row, low: float, high: float) -> Row | Fault:
     """Return a ranking row with scores as a row of hits whose labels are its scores; any other row as it is.
 
-    Negatives without scores have the lowest label, as in RAG-Retrieval's rows of `pos`, `neg` and `pos_scores`.
+    Negatives without scores have the lowest label, as in RAG-Retrieval's rows of `pos`, `neg` and `pos_scores`. Hits
+    without labels have their scores as such.
     """
+    if isinstance(row.get("hits"), list):
+        hits = [
+            {"label": hit["score"]} | {key: value for key, value in hit.items() if key != "score"}
+            if isinstance(hit, dict) and "score" in hit and "label" not in hit
+            else hit
+            for hit in row["hits"]
+        ]
+        return row | {"hits": hits}
     if row.get("pos_scores") is None and row.get("neg_scores") is None:
         return row
-    hits: list[Row] = []
+    hits = []
     for side in ("pos", "neg"):
         texts, labels = row.get(side) or [], row.get(f"{side}_scores")
         if side == "neg" and labels is None and isinstance(texts, list):
@@ -280,17 +320,22 @@ def _read_ranking(row: Row) -> Fields:
     return Fields({key: row[key] for key in _RANKING_KEYS if key in row})
 
 
-def _read_swift3_group(row: Row) -> Fields:
-    rejected = row.get("rejected_response")
-    if rejected in (None, ""):
-        rejected = []
-    if rejected:
-        _require_no_label(row)
-    is_list = isinstance(rejected, list)
-    negatives = rejected if is_list else [rejected]
-    values = {"query": row["query"], "pos": [row["response"]], "neg": negatives, "prompt": row.get("system") or None}
-    names = {"pos": "response", "neg": "rejected_response", "prompt": "system"}
-    return Fields(values, names, frozenset({"pos"} if is_list else {"pos", "neg"}))
+def read_answer(query: str, pos: str, neg: str) -> Callable[[Row], Fields]:
+    """Return a reader of rows with a question, one text that answers it, and one or a list that does not."""
+
+    def read(row: Row) -> Fields:
+        rejected = row.get(neg)
+        if rejected in (None, ""):
+            rejected = []
+        if rejected:
+            _require_no_label(row)
+        is_list = isinstance(rejected, list)
+        negatives = rejected if is_list else [rejected]
+        values = {"query": row[query], "pos": [row[pos]], "neg": negatives, "prompt": row.get("system") or None}
+        names = {"query": query, "pos": pos, "prompt": "system"} | ({"neg": neg} if neg else {})
+        return Fields(values, names, frozenset({"pos"} if is_list else {"pos", "neg"}))
+
+    return read
 
 
 def _require_no_label(row: Row) -> None:
@@ -303,18 +348,18 @@ def _require_no_label(row: Row) -> None:
 
 
 def _read_swift4_group(row: Row) -> Fields:
-    query, prompt, unknown = _read_anchor(row["messages"])
+    query, prompt, unknown = read_anchor(row["messages"])
     names = {"query": "messages", "pos": "positive_messages", "neg": "negative_messages", "prompt": "messages"}
     values: Row = {"query": query, "prompt": prompt}
-    values |= {key: _read_documents(row.get(names[key]), names[key]) for key in ("pos", "neg")}
+    values |= {key: read_documents(row.get(names[key]), names[key]) for key in ("pos", "neg")}
     if values["neg"]:
         _require_no_label(row)
     return Fields(values, names, unknown_keys=unknown)
 
 
 def _read_swift4_pair(row: Row) -> Fields:
-    query, prompt, unknown = _read_anchor(row["messages"])
-    texts = _read_documents(row["positive_messages"], "positive_messages")
+    query, prompt, unknown = read_anchor(row["messages"])
+    texts = read_documents(row["positive_messages"], "positive_messages")
     if len(texts) != 1:
         message = f'"positive_messages" holds {len(texts)} texts, and the label is that of one'
         raise bad_row("several-positives" if texts else "no-positive", message, "write one row a text")
@@ -359,110 +404,13 @@ def require_hits(hits: Any, needs: Sequence[str]) -> None:
         if not isinstance(hit, dict):
             raise bad_row("wrong-type", f'"hits"[{place}] is {name_type(hit)}, not an object', _HIT)
         if missing := [key for key in needs if key not in hit]:
-            raise BadRowError(explain_missing_in(f'"hits"[{place}]', missing[0], hit, _HIT))
+            fault = explain_missing_in(f'"hits"[{place}]', missing[0], hit, _HIT)
+            if missing[0] == "label" and "score" in hit:
+                fault = replace(fault, hint=f"{fault.hint}; or data.scores_as_labels: true (--scores-as-labels)")
+            raise BadRowError(fault)
 
 
 # Messages and conversations
-
-
-@dataclass(frozen=True)
-class Messages:
-    """The (role, content) of each message, whether it is learnt (None: it has no mark), and keys that nothing reads."""
-
-    turns: list[tuple[str, str]]
-    learnt: list[bool | None]
-    unknown: tuple[str, ...] = ()
-
-
-def read_messages(value: Any, name: str) -> Messages:
-    """Return the messages of swift's or ShareGPT's form. Raises BadRowError for the first that is none."""
-    if not isinstance(value, list):
-        message = f'"{name}" is {name_type(value)}, not a list of messages'
-        raise bad_row("wrong-type", message, 'write [{"role": "user", "content": "…"}, …]')
-    found = Messages([], [])
-    unknown: dict[str, None] = {}
-    for place, item in enumerate(value):
-        shown = f'"{name}"[{place}]'
-        turn = _read_message(item, shown)
-        found.turns.append(turn)
-        found.learnt.append(read_mark(item, turn[0], shown))
-        unknown |= {f"messages[].{key}": None for key in item if key not in _MESSAGE_KEYS and item[key] is not None}
-    return replace(found, unknown=tuple(unknown))
-
-
-def _read_message(item: Any, name: str) -> tuple[str, str]:
-    if not isinstance(item, dict):
-        message = f"{name} is {name_type(item)}, not a message"
-        raise bad_row("wrong-type", message, 'write {"role": …, "content": …}')
-    role_key = "role" if "role" in item else "from"
-    content_key = "content" if "content" in item else "value"
-    role = item.get(role_key)
-    if role is None:
-        raise bad_row("missing-key", f'{name} has no "role"', _MESSAGE)
-    if not isinstance(role, str):
-        raise bad_row("wrong-type", f"the role of {name} is {name_type(role)}, not a string", _ONE_STRING)
-    plain = role.lower().strip()
-    if plain.replace("-", "_") in _TOOL_ROLES or item.get("tool_calls") or item.get("function_call"):
-        raise bad_row("not-text", f"{name} is a tool message")
-    if plain not in ROLES:
-        known = ", ".join(ROLES)
-        raise bad_row("unknown-role", f"{name} is from {quote(role)}", f"the known names are {known}")
-    if content_key not in item:
-        raise bad_row("missing-key", f'{name} has no "content"', _MESSAGE)
-    return ROLES[plain], _read_content(item[content_key], name)
-
-
-def _read_content(content: Any, name: str) -> str:
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        message = f"the content of {name} is {name_type(content)}, not a string"
-        raise bad_row("wrong-type", message, _ONE_STRING)
-    for part in content:
-        if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-            what = quote(str(part.get("type"))) if isinstance(part, dict) else name_type(part)
-            raise bad_row("not-text", f"the content of {name} has a part that is no text: {what}")
-    return "".join(part["text"] for part in content)
-
-
-def _read_anchor(messages: Any) -> tuple[str, str | None, tuple[str, ...]]:
-    """Return the anchor's text, its system message or None, and keys that nothing reads."""
-    if isinstance(messages, str):
-        return messages, None, ()
-    found = read_messages(messages, "messages")
-    _require_no_mask(found, "messages")
-    roles = [role for role, _ in found.turns]
-    if roles not in (["user"], ["system", "user"]):
-        message = f'"messages" holds {", ".join(roles) or "nothing"}, and a query is one user message'
-        raise bad_row("broken-turns", message, "keep one user message, with a system message before it or none")
-    return found.turns[-1][1], found.turns[0][1] if len(roles) > 1 else None, found.unknown
-
-
-def _read_documents(value: Any, name: str) -> list[str]:
-    """Return the texts of a list whose elements are lists of one message, bare messages or plain texts."""
-    if value is None or value == "":
-        return []
-    if not isinstance(value, list):
-        raise bad_row("wrong-type", f'"{name}" is {name_type(value)}, not a list', f'write "{name}": [[…], …]')
-    texts: list[str] = []
-    for place, item in enumerate(value):
-        if isinstance(item, str):
-            texts.append(item)
-            continue
-        found = read_messages(item if isinstance(item, list) else [item], f"{name}[{place}]")
-        _require_no_mask(found, name)
-        if len(found.turns) != 1:
-            message = f'"{name}"[{place}] holds {len(found.turns)} messages, and a document is one'
-            raise bad_row("broken-turns", message, "write one message a document")
-        texts.append(found.turns[0][1])
-    return texts
-
-
-def _require_no_mask(found: Messages, name: str) -> None:
-    """Raise for a text that is not to be learnt where no trainer has a mask: in a query or document."""
-    if False in found.learnt:
-        message = f'"{name}" holds a message that is marked as not to be learnt, and only conversations have such'
-        raise bad_row("loss-mark", message, "remove the mark, or the row")
 
 
 def read_chat(key: str) -> Callable[[Row], Fields]:
@@ -491,14 +439,34 @@ def read_turns(user_keys: tuple[str, ...], answer_key: str) -> Callable[[Row], F
     return read
 
 
-def read_history(value: Any) -> list[tuple[str, str]]:
-    """Return the turns of [[question, answer], …]. Raises BadRowError."""
-    turns: list[tuple[str, str]] = []
-    for pair in value if isinstance(value, list) else [] if value in (None, "") else [None]:
-        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):  # noqa: PLR2004 - question and answer
-            raise bad_row("wrong-type", '"history" is not a list of pairs', 'write [["question", "answer"], …]')
-        turns += [("user", pair[0]), ("assistant", pair[1])]
-    return turns
+def read_completion(asked: str, answer: str, rejected: str | None = None) -> Callable[[Row], Fields]:
+    """Return a reader of rows with a prompt and its answer, each a text, a message or a list of messages.
+
+    The answer's messages may begin with the prompt's. An answer under `rejected` is not learnt.
+    """
+
+    def read(row: Row) -> Fields:
+        whole, names = Messages([], []), list[str]()
+        for key, role in ((asked, "user"), (answer, "assistant")):
+            value = row.get(key)
+            if key == asked and value in _ABSENT:
+                continue
+            if key == "instruction" and isinstance(value, str) and isinstance(row.get("input"), str) and row["input"]:
+                value = f"{value}\n{row['input']}"
+            if isinstance(value, str):
+                found = Messages([(role, value)], [None])
+            else:
+                found = read_messages([value] if isinstance(value, dict) else value, key)
+            if any(turn == ("user", text) for turn in found.turns for _, text in whole.turns[-1:]):
+                whole, names = Messages([], []), []  # the prompt again
+            places = [""] if isinstance(value, str) else [f"[{place}]" for place in range(len(found.turns))]
+            names += [f'"{key}"{place}' for place in places]
+            whole = Messages(whole.turns + found.turns, whole.learnt + found.learnt, whole.unknown + found.unknown)
+        fields = _build_chat(row, whole, names)
+        is_preference = bool(rejected) and _has_value(row, rejected or "")
+        return replace(fields, values=fields.values | {"rejected": is_preference})
+
+    return read
 
 
 def _build_chat(row: Row, messages: Messages, names: list[str]) -> Fields:
@@ -515,6 +483,7 @@ def _build_chat(row: Row, messages: Messages, names: list[str]) -> Fields:
     return Fields({"messages": turns, "names": names, "learnt": learnt}, unknown_keys=messages.unknown)
 
 
+_read_swift3 = read_answer("query", "response", "rejected_response")
 _SWIFT_LISTS = ("positive_messages", "negative_messages")
 _SWIFT4 = ("messages", "positive_messages")
 _RANKING_OPTIONAL = ("neg", "pos_scores", "neg_scores", "prompt")
@@ -523,15 +492,18 @@ SHAPES = [
     Shape("ranking", "group", ("query", "pos"), _read_ranking, optional=_RANKING_OPTIONAL),
     Shape("swift4", "group", _SWIFT4, _read_swift4_group, optional=("label",), given=("negative_messages",)),
     Shape("swift4", "group", _SWIFT4, _read_swift4_group, lacks=("label",), optional=("negative_messages", "label")),
-    Shape("swift3", "group", ("query", "response"), _read_swift3_group, optional=("label", "system"),
+    Shape("swift3", "group", ("query", "response"), _read_swift3, optional=("label", "system"),
           given=("rejected_response",)),
-    Shape("swift3", "group", ("query", "response"), _read_swift3_group, lacks=("label",),
+    Shape("swift3", "group", ("query", "response"), _read_swift3, lacks=("label",),
           optional=("rejected_response", "label", "system")),
     Shape("sentences", "pair", ("sentence1", "sentence2", "score"), _read_sentences),
     Shape("swift4", "pair", (*_SWIFT4, "label"), _read_swift4_pair, lacks=("negative_messages",),
           optional=("negative_messages",), lists=("messages", *_SWIFT_LISTS)),
     Shape("swift3", "pair", ("query", "response", "label"), _read_swift3_pair, lacks=("rejected_response",),
           optional=("rejected_response", "system"), lists=("rejected_response",)),
+    *(Shape("preference", "chat", ("chosen", "rejected"), read_completion(asked, "chosen", "rejected"), variant=True,
+            given=given, optional=(asked, "system", "input"), lists=("prompt",))
+      for asked, given in (("conversations", ("conversations",)), ("instruction", ("instruction",)), ("prompt", ()))),
     Shape("messages", "chat", ("messages",), read_chat("messages"), lacks=_SWIFT_LISTS, optional=("system",)),
     Shape("conversations", "chat", ("conversations",), read_chat("conversations"), optional=("system",),
           lists=("conversations",)),
@@ -543,6 +515,28 @@ SHAPES = [
     Shape("hits", "labelled", ("query", "hits"), _read_hits, lists=("hits",)),
     Shape("ranking", "labelled", ("query", "pos"), _read_ranking, optional=_RANKING_OPTIONAL,
           lists=("pos", "neg", "pos_scores", "neg_scores")),
+    # Other tools' names. Questions with answers are groups or conversations: the task says which.
+    Shape("question", "group", ("question", "answer"), read_answer("question", "answer", ""), variant=True),
+    Shape("triplet", "group", ("anchor", "positive"), read_answer("anchor", "positive", "negative"), variant=True,
+          given=("negative",), lists=("negative",)),
+    Shape("triplet", "group", ("anchor", "positive"), read_answer("anchor", "positive", "negative"), variant=True,
+          lacks=("label", "score"), optional=("negative",)),
+    Shape("preference", "group", ("prompt", "chosen"), read_answer("prompt", "chosen", "rejected"), variant=True,
+          only_asked=True, given=("rejected",), lists=("chosen", "rejected")),
+    *(Shape("completion", "group", ("prompt", answer), read_answer("prompt", answer, ""), variant=True, only_asked=True)
+      for answer in ("completion", "response")),
+    Shape("completion", "chat", ("prompt", "completion"), read_completion("prompt", "completion"), variant=True,
+          optional=("system",), lists=("prompt", "completion")),
+    *(Shape("answered", "chat", (asked, answer), read_turns((asked, "input"), answer), variant=True,
+            optional=("input", "system", "history"))
+      for asked, answer in (("instruction", "response"), ("prompt", "response"), ("question", "answer"),
+                            ("question", "response"))),
+    Shape("inputs", "chat", ("input", "output"), read_turns(("input",), "output"), variant=True,
+          lacks=("instruction",), optional=("system", "history")),
+    # Rewritten as rows of the shapes above before anything else looks at them.
+    Shape("passages", "group", (), rewrite=rewrite_passages, fits=holds_passages),
+    Shape("judged", "labelled", ("query",), rewrite=rewrite_judged, fits=holds_judged,
+          lacks=("pos", "hits", "content", "response", *_SWIFT_LISTS)),
 ]  # fmt: skip
 
 
@@ -550,13 +544,17 @@ SHAPES = [
 
 
 _PAIR_COLUMNS = {"sentences": "query=sentence1 content=sentence2 label=score", "swift3": "content=response"}
-_LIST_NAMES = {
-    ("text", "text", "number"): ("sentence1", "sentence2", "score"),
-    ("text", "text"): ("query", "response"),
-    ("text", "text", "text"): ("query", "response", "rejected_response"),
-    ("text", "text", "list"): ("query", "response", "rejected_response"),
-    ("text", "list", "list"): ("query", "pos", "neg"),
-}
+_WITH_NEGATIVES: dict[Kind, tuple[str, ...]] = {"group": ("query", "response", "rejected_response")}
+# What the values of a row that is a list are, by what is wanted; the first where nothing is.
+_LIST_NAMES: dict[tuple[str, ...], dict[Kind, tuple[str, ...]]] = {
+    ("text", "text", "number"): {
+        "pair": ("sentence1", "sentence2", "score"), "labelled": ("query", "content", "label"),
+    },
+    ("text", "text"): {"group": ("query", "response"), "chat": ("query", "response")},
+    ("text", "text", "text"): _WITH_NEGATIVES,
+    ("text", "text", "list"): _WITH_NEGATIVES,
+    ("text", "list", "list"): {"group": ("query", "pos", "neg")},
+}  # fmt: skip
 
 
 def explain_other_kind(shape: Shape, wanted: Kind) -> Fault:
@@ -577,7 +575,8 @@ def explain_no_object(value: Any, wanted: Kind) -> Fault:
     """Return the fault of a row that is no JSON object, with the command that makes objects of lists."""
     if isinstance(value, list) and value:
         types = tuple(_classify(one) for one in value)
-        names = _LIST_NAMES.get(types, tuple(f"NAME{number}" for number in range(1, len(value) + 1)))
+        any_names = tuple(f"NAME{number}" for number in range(1, len(value) + 1))
+        names = next(iter(_LIST_NAMES.get(types, {}).values()), any_names)
         if all(isinstance(one, dict) for one in value):
             names = ("messages",)
         message = f"the row is a list of {len(value)} values, not a JSON object"

@@ -9,7 +9,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.data.reasons import problem_of
-from orchestrator.data.rows.near_names import NAMES, find_optional, is_number_like, names_negatives, plain_name
+from orchestrator.data.rows.near_names import (
+    NAMES,
+    find_optional,
+    is_metadata,
+    is_number_like,
+    names_negatives,
+    plain_name,
+)
 from orchestrator.data.rows.shapes import Shape
 from orchestrator.data.rows.texts import is_blank, quote, read_number, write_word
 from orchestrator.errors import Problem, Where
@@ -18,7 +25,6 @@ ANSWERS = ("output", "response")  # of rows without messages
 _WORDS, _LETTERS = 4, 8  # a string with so many words, or so many letters beyond ASCII, is a text
 _NESTED = re.compile(r"(?P<list>\w+)\[\]\.(?P<key>.+)", re.DOTALL)
 _LISTS = {"hits": ("hits",), "messages": ("messages", "conversations", "positive_messages", "negative_messages")}
-_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 @dataclass(frozen=True)
@@ -56,12 +62,6 @@ def find_unread(
         if strings and not all(_is_repeat(text, texts) for text in strings):
             found.append(UnreadText(name, _advise(row, key, near, is_reasoning=is_reasoning)))
     return tuple(found)
-
-
-def is_metadata(key: str) -> bool:
-    """Whether a key's name, or the last word of it, says that it describes the row."""
-    plain = plain_name(_CAMEL.sub("_", key))
-    return plain in NAMES.metadata or plain.rpartition("_")[2] in NAMES.metadata or plain.endswith(NAMES.metadata_zh)
 
 
 def _values(row: Mapping[str, Any], name: str) -> Iterator[Any]:
