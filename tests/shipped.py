@@ -36,6 +36,7 @@ MODELS = {
     "qwen3_reranker_native": decoder("Qwen/Qwen3-Reranker-0.6B", "qwen3-native"),
     "qwen3_sft_finance": decoder("Qwen/Qwen3-4B"),
     "qwen3_sft_lora": decoder("Qwen/Qwen3-4B"),
+    "reranker_lora": encoder("BAAI/bge-reranker-v2-m3", "cross-encoder"),
     "sft_single_gpu_test": decoder("Qwen/Qwen3-0.6B"),
 }
 TEACHERS = {"distill_llm_to_bert": decoder("Qwen/Qwen3-Reranker-0.6B", "qwen3-native")}

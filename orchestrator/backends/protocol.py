@@ -185,6 +185,7 @@ class Backend:
     lengths: tuple[str, ...] = ("max_length",)  # the arguments that together bound the tokens of a text
     length_counts_prompt: bool = False  # whether they count the prompt of a model that has one
     lora: Mapping[str, Any] = field(default_factory=dict)  # the arguments that turn LoRA on; empty: it has none
+    lora_families: tuple[str, ...] = ("decoder",)  # of the models that it may be turned on for
     layer_kinds: frozenset[str] = frozenset()  # what `target_modules` may hold besides names of layers
     loads: str = ""  # the weights' width: `float32`, the argument that says it, or the config's (empty)
     scores_vocabulary: bool = False  # whether it computes an LLM's logits over the vocabulary to score a pair

@@ -49,14 +49,15 @@ _HINTS = {
     "max_positives": "train.train_group_size bounds the documents of a query",
     "temperature": "the scores are compared as they are",
 }
-_LORA = {
-    name: Problem(
-        f"{name}: this backend trains all weights and has no LoRA",
-        "remove it; LLM rerankers have LoRA with backend: flagembedding or swift",
-    )
-    for name in ("use_lora", "lora_rank", "lora_alpha", "lora_dropout", "target_modules", "tuner_type", "train_type")
+_OTHERS = {
+    name: Problem(f"{name}: this backend trains an adapter where lora_rank is given, and all weights elsewhere", hint)
+    for hint in ("say lora_rank: 16 in its place, or remove it",)
+    for name in ("use_lora", "tuner_type", "train_type")
 }
 FORMATS = ("query_format", "document_format", "seq", "special_token")
+LORA = (
+    "lora_rank", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save", "use_dora", "use_rslora",
+)  # fmt: skip
 WORKER_ARGUMENTS = {
     name: Argument(name, kind, default, None)
     for name, kind, default in (
@@ -71,6 +72,13 @@ WORKER_ARGUMENTS = {
         ("document_format", "str", "document: {}"),
         ("seq", "str", " "),
         ("special_token", "str", "</s>"),
+        ("lora_rank", "int", None),
+        ("lora_alpha", "float", 8),  # as the next is, PEFT's default
+        ("lora_dropout", "float", 0.0),
+        ("target_modules", "list[str]", ["all-linear"]),
+        ("modules_to_save", "list[str]", None),
+        ("use_dora", "bool", False),
+        ("use_rslora", "bool", False),
     )
 }
 _AT_LEAST = {
@@ -81,12 +89,14 @@ _AT_LEAST = {
     "early_stopping_patience": 1,
     "early_stopping_threshold": 0,
     "train_group_size": 2,
+    "lora_rank": 1,
 }
-_SHARES = ("stable_ratio", "shuffle_ratio")
+_SHARES = ("stable_ratio", "shuffle_ratio", "lora_dropout")
 _NEEDS_VALIDATION = ("early_stopping_patience", "early_stopping_threshold", "eval_steps", "eval_on_start", "eval_delay")
 _SMOKE_LEAVES_OUT = frozenset({
     "max_steps", "save_steps", "eval_steps", "warmup_steps", "torch_compile", "use_liger_kernel", "tf32",
     "per_gpu_train_batch_size", "evaluation_strategy", "optim", "early_stopping_patience", "early_stopping_threshold",
+    "target_modules", "modules_to_save",
 }) | SHARING_ARGUMENTS  # fmt: skip
 
 
@@ -116,12 +126,14 @@ def _find_loss(job: Job) -> Loss:
 def _smoke_scale(job: Job) -> SmokeScale:
     """Return a job of two epochs of 8 short steps, with a learning rate that visibly moves a random model.
 
-    Its checkpoints stand at the ends of epochs. Early stopping is left out: two epochs are what a smoke run has.
+    Its checkpoints stand at the ends of epochs. Early stopping is left out: two epochs are what a smoke run has. So are
+    names of layers, which a tiny model has not; an adapter starts at zero, and needs longer strides.
     """
     return SmokeScale(
         train={
             "num_train_epochs": 2, "per_device_train_batch_size": 2, "per_device_eval_batch_size": 2,
-            "gradient_accumulation_steps": 1, "max_length": 256, "learning_rate": 1e-3, "logging_steps": 1,
+            "gradient_accumulation_steps": 1, "max_length": 256,
+            "learning_rate": 1e-2 if trains_lora(job) else 1e-3, "logging_steps": 1,
             "save_strategy": "epoch", "eval_strategy": "epoch" if job.recipe.data.validation_ratio else "no",
             "dataloader_num_workers": 0, "bf16": False, "fp16": False,
         },
@@ -169,6 +181,9 @@ def _list_arguments(job: Job, found: ArgumentList, *, output: str) -> ArgumentLi
     found.put("max_length", WORKER_ARGUMENTS["max_length"].default, "default", why)
     if job.model.family == "decoder":
         found.put_defaults(WORKER_ARGUMENTS, FORMATS, "how query and document are written for an LLM")
+    if trains_lora(job):
+        found.put_defaults(WORKER_ARGUMENTS, LORA[:3], "PEFT's default")
+        found.put("target_modules", WORKER_ARGUMENTS["target_modules"].default, "default", "the head is trained whole")
     found.put("output_dir", output, "orch", "a fresh folder of the run")
     batch = ("per_device_train_batch_size", "gradient_accumulation_steps")
     found.put_defaults(known, ("learning_rate", "num_train_epochs", *batch, "seed"), "transformers' default")
@@ -220,8 +235,21 @@ def _build_config(job: Job, values: Mapping[str, Any], *, model: str, data: str)
         "stable_ratio": values.get("stable_ratio"),
         "early_stopping": None if patience is None else {"patience": patience, "threshold": threshold},
         "deterministic": job.recipe.deterministic,
+        **build_lora(values),
         "arguments": {name: value for name, value in values.items() if name not in WORKER_ARGUMENTS},
     }
+
+
+def trains_lora(job: Job) -> bool:
+    """Tell whether the trainer writes an adapter: where the recipe gives a rank."""
+    return "lora_rank" in job.recipe.train
+
+
+def build_lora(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the adapter as the workers read it, under its key; nothing where all weights are trained."""
+    if "lora_rank" not in values:
+        return {}
+    return {"lora": {name: values.get(name, WORKER_ARGUMENTS[name].default) for name in LORA}}
 
 
 def build_loss(loss: Loss) -> dict[str, Any]:
@@ -316,6 +344,22 @@ def _check(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
         ),
     )
     yield from _check_strategy(job)
+    yield from check_lora(job, train)
+
+
+def check_lora(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
+    """Yield settings of an adapter where there is none, and what an adapter cannot be trained with."""
+    if not trains_lora(job):
+        for name in LORA:
+            if name in train:
+                message = f"{name} without lora_rank: nothing says that an adapter is trained"
+                yield ("train", name), Problem(message, "say lora_rank: 16, or remove it: all weights are trained")
+    elif job.recipe.launch.strategy == "fsdp":
+        message = "FSDP gathers a whole model when it saves, and no adapter"
+        yield ("launch", "strategy"), Problem(message, "remove it, or remove lora_rank: an adapter needs little memory")
+    elif job.model.quantization is not None:
+        message = f"{job.model.name} is quantised ({job.model.quantization}), and this trainer loads whole weights"
+        yield ("model",), Problem(message, "name the model that it was made from")
 
 
 def _check_loss(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
@@ -393,6 +437,9 @@ BACKEND = Backend(
     tasks=("reranker",),
     kind="labelled",
     loads="float32",
+    lora={"lora_rank": 16},
+    lora_families=("encoder", "decoder"),
+    layer_kinds=frozenset({"all-linear"}),
     evaluates=True,
     starts_fsdp=True,
     reads_patterns=False,  # Orch's worker opens the rows, and hands datasets what was in them
@@ -401,9 +448,10 @@ BACKEND = Backend(
     snapshots=("sentence_transformers",),
     own_arguments=WORKER_ARGUMENTS,
     reserved=load_words("sentence_transformers")["reserved"],
-    others=_LORA,
+    others=_OTHERS,
     at_least=_AT_LEAST,
     check_values=_check_values,
+    trains_lora=trains_lora,
     data_form=_find_form,
     check_job=lambda job: check_trainer(job, _check),
     smoke_scale=_smoke_scale,

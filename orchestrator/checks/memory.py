@@ -251,15 +251,16 @@ def _moment_bytes(optimizer: str) -> int:
 
 def _count_adapter(job: Job, values: Mapping[str, str], model: ModelSize) -> int | None:
     """Return how many weights LoRA trains; None where the whole model is trained."""
-    if "lora_rank" not in values or values.get("tuner_type") == "full":
-        return None
-    if not is_on(values, "use_lora", default=True) or job.model.family == "encoder":
+    if not job.backend.trains_lora(job) or "lora_rank" not in values:
         return None
     widths = {
         "q_proj": model.hidden + model.query, "k_proj": model.hidden + model.key, "v_proj": model.hidden + model.key,
         "o_proj": model.query + model.hidden, "gate_proj": model.hidden + model.intermediate,
         "up_proj": model.hidden + model.intermediate, "down_proj": model.intermediate + model.hidden,
     }  # fmt: skip
+    if job.model.family == "encoder":  # BERT's, whose dense stands behind the attention and twice in the MLP
+        each = 2 * model.hidden
+        widths = {"query": each, "key": each, "value": each, "dense": 2 * each + 2 * model.intermediate}
     names = values.get("target_modules", "").split()
     if "all-linear" in names or not names:
         names = list(widths)

@@ -188,7 +188,7 @@ def _remedies(job: Job, planned: PlannedMemory) -> list[str]:
 def _static_remedies(job: Job, planned: PlannedMemory) -> list[str]:
     """Return what lowers weights, gradients and optimizer: other methods, and more GPUs."""
     training, lines = planned.training, []
-    if training.adapter is None and job.backend.lora and job.model.family == "decoder":
+    if training.adapter is None and job.backend.lora and job.model.family in job.backend.lora_families:
         lines.append(f"train LoRA: {job.backend.describe_lora()}")
     if training.processes > 1 and training.shards < _ALL_SHARDED and "zero3" in job.backend.deepspeed_names:
         lines.append("deepspeed: zero3 shares the weights between the GPUs")
@@ -216,7 +216,7 @@ def find_ways(job: Job, fits: Callable[[Job, Plan], bool]) -> list[str]:
 def _list_ways(job: Job) -> Iterator[Way]:
     """Yield what may be tried: sharing the weights, LoRA, quantised weights, and these together."""
     backend, several = job.backend, job.processes() > 1
-    able = job.model.family == "decoder" and bool(backend.lora)
+    able = job.model.family in backend.lora_families and bool(backend.lora)
     lora = backend.lora if able and not backend.trains_lora(job) else {}
     shared = Way("deepspeed: zero3 shares the weights between the GPUs", {}, deepspeed="zero3")
     shares = "zero3" in backend.deepspeed_names and several

@@ -35,6 +35,7 @@ _NEEDS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("report_to", r"\bmlflow\b", ("mlflow",)),
     ("report_to", r"\bcomet_ml\b", ("comet-ml",)),
     ("report_to", r"\btrackio\b", ("trackio",)),
+    ("lora_rank", r"^\d", ("peft",)),
     ("quant_method", r"^bnb$", ("bitsandbytes",)),
     ("quant_method", r"^hqq$", ("hqq",)),
     ("quant_method", r"^eetq$", ("eetq",)),

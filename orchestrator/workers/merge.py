@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.workers.engines.lora import PREFIX, WEIGHTS
 from orchestrator.workers.engines.transformers import name_head
 from orchestrator.workers.environment import weight_options
 from orchestrator.workers.failure import WorkerError
@@ -61,7 +62,15 @@ class Merge:
         return found.to(self.device)
 
     def load_adapted(self, dtype: str) -> Any:
-        """Return the base with the adapter on top."""
+        """Return the base with the adapter on top. Raises WorkerError for weights that neither of the two has."""
+        if self.task_type == "SEQ_CLS":
+            new = require_whole(self.base, NEW_HEAD, trust_remote_code=self.trust_remote_code).new
+            if lost := sorted(set(new) - read_whole_weights(self.adapter).keys()):
+                raise WorkerError(
+                    f"{self.adapter} was trained with a head that it does not hold ({', '.join(lost[:2])}), and "
+                    f"{self.base} has none: the merged model would score by a random one. Train it again with the head "
+                    "in modules_to_save; backend: sentence-transformers does so"
+                )
         return attach_adapter(self.load(self.base, dtype), self.adapter).eval()
 
     def observe(self, model: Any, tokenizer: Any) -> Observed:
@@ -86,9 +95,9 @@ def check_adapter(folder: Path) -> dict[str, Any]:
     config_file = folder / "adapter_config.json"
     if not config_file.is_file():
         raise WorkerError(f"{folder} holds no adapter_config.json: it is not a LoRA adapter")
-    files = [path for path in require_safetensors(folder) if path.name == "adapter_model.safetensors"]
+    files = [path for path in require_safetensors(folder) if path.name == WEIGHTS]
     if not files:
-        raise WorkerError(f"{folder} holds no adapter_model.safetensors: the adapter was not saved")
+        raise WorkerError(f"{folder} holds no {WEIGHTS}: the adapter was not saved")
     require_sound(files, str(files[0]))
     # LoRA starts with B at zero, and only training moves it
     moved = [bool(tensor.any()) for name, tensor in read_tensors(files) if ".lora_B." in name or "embedding_B" in name]
@@ -97,6 +106,12 @@ def check_adapter(folder: Path) -> dict[str, Any]:
     if not any(moved):
         raise WorkerError(f"{files[0]}: every lora_B is zero: nothing was trained, merging would give the base")
     return read_object(config_file, "the adapter's config")
+
+
+def read_whole_weights(adapter: Path) -> dict[str, Any]:
+    """Return what an adapter holds beside LoRA: whole weights, by their names in the model."""
+    tensors = read_tensors([adapter / WEIGHTS])
+    return {name.removeprefix(PREFIX): tensor for name, tensor in tensors if ".lora_" not in name}
 
 
 def find_kind(adapter: Path, config: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from orchestrator.workers.cross_encoder.model import (
 )
 from orchestrator.workers.cross_encoder.rows import Rows, build_ranking_samples, load_rows, shuffle_parts
 from orchestrator.workers.cross_encoder.settings import Settings, load_settings
+from orchestrator.workers.engines.lora import add_lora, load_lora
 from orchestrator.workers.environment import Progress
 from orchestrator.workers.failure import WorkerError
 
@@ -167,7 +168,7 @@ def build_trainer(settings: Settings, arguments: Any, model: Any, train: Rows, v
     from sentence_transformers.cross_encoder import CrossEncoderTrainer
 
     class Trainer(CrossEncoderTrainer):  # type: ignore[misc]  # the library's own way to change these
-        """Knows how long the learning rate decays, saves sharded weights whole, keeps rows out of model cards."""
+        """Knows how long the rate decays, saves sharded weights whole, continues adapters, keeps rows out of cards."""
 
         def add_model_card_callback(self, _default_args_dict: dict[str, Any]) -> None:
             """Add none: it copies rows into README.md, and tokenizes single texts where a format needs pairs."""
@@ -178,6 +179,12 @@ def build_trainer(settings: Settings, arguments: Any, model: Any, train: Rows, v
                     num_training_steps, self.args.get_warmup_steps(num_training_steps), settings.stable_ratio
                 )
             return super().create_scheduler(num_training_steps, optimizer)
+
+        def _load_from_checkpoint(self, checkpoint_path: str) -> None:
+            if settings.lora is None:
+                super()._load_from_checkpoint(checkpoint_path)
+            else:
+                load_lora(getattr(self.model, "_orig_mod", self.model), Path(checkpoint_path))
 
         def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
             if not self.is_fsdp_enabled:
@@ -233,6 +240,8 @@ def train_model(settings: Settings, checkpoint: Path | None) -> dict[str, str]:
         say(note)
     with reported_weights():
         model = load_model(settings)
+    if settings.lora:
+        say(add_lora(model, settings.lora, settings.seed))
     trainer = build_trainer(settings, arguments, model, train, validation)
     if validation and trainer.evaluator is None:
         say("validation: no query has both a relevant and another document, so only the loss is measured")

@@ -182,3 +182,10 @@ def check_merge_keeps_training(base: Sequence[float], adapter: Sequence[float], 
     )
     passed = loss < 0.5 * effect or not math.isfinite(loss + effect)
     return Check("merge-keeps-training", passed, failure, {"effect": as_number(effect), "loss": as_number(loss)})
+
+
+def check_head(same: Mapping[str, bool]) -> Check:
+    """Check that the weights that were trained whole, beside LoRA, are those of the merged model."""
+    other = sorted(name for name, equal in same.items() if not equal)
+    failure = f"the head is not the one that was trained: {', '.join(other[:3])} differ from the adapter's"
+    return Check("head", not other, failure, {"compared": len(same), "other": len(other)})

@@ -10,10 +10,11 @@ import pytest
 from orchestrator.backends import BACKENDS
 from orchestrator.backends.arguments import load_arguments
 from orchestrator.backends.models import BaseModel
-from orchestrator.backends.sentence_transformers import WORKER_ARGUMENTS
+from orchestrator.backends.sentence_transformers import LORA, WORKER_ARGUMENTS
 from orchestrator.errors import RecipeError
 from orchestrator.machine.hardware import CPU, Hardware
 from orchestrator.plan.pipeline import build_plan
+from orchestrator.plan.smoke import shrink_job
 from tests.jobs import RECIPES, TESTED, build_imagined_job
 
 BACKEND = BACKENDS["sentence-transformers"]
@@ -22,6 +23,7 @@ TWO = Hardware("cuda", 2, bf16=True)
 MODELS = {
     "bge_pointwise": BaseModel("BAAI/bge-reranker-large", "BAAI/bge-reranker-large", None, "encoder", "cross-encoder"),
     "bert_pointwise": BaseModel("hfl/chinese-roberta-wwm-ext", "hfl/chinese-roberta-wwm-ext", None, "encoder", None),
+    "reranker_lora": BaseModel("BAAI/bge-reranker-v2-m3", "BAAI/bge-reranker-v2-m3", None, "encoder", "cross-encoder"),
     "bert_ranknet": BaseModel("hfl/chinese-roberta-wwm-ext", "hfl/chinese-roberta-wwm-ext", None, "encoder", None),
     "llm_pointwise": BaseModel("Qwen/Qwen2.5-1.5B", "Qwen/Qwen2.5-1.5B", None, "decoder", None),
     "distill_llm_to_bert": BaseModel(
@@ -359,6 +361,9 @@ def test_ddp_is_what_several_processes_do_anyway():
         ("bge_pointwise", ["train.special_token=x"], "train.special_token", "as a pair"),
         ("bge_pointwise", ["data.instruction=Find it"], "data.instruction", "takes no instruction"),
         ("bge_pointwise", ["merge=true"], "merge", "no LoRA to merge"),
+        ("bge_pointwise", ["train.lora_alpha=32"], "train.lora_alpha", "without lora_rank"),
+        ("bge_pointwise", ["train.use_dora=true"], "train.use_dora", "without lora_rank"),
+        ("reranker_lora", ["launch.strategy=fsdp"], "launch.strategy", "no adapter"),
         ("bge_pointwise", ["train.early_stopping_patience=2"], "train.early_stopping_patience", "needs validation rows"),
         ("bge_pointwise", ["train.eval_steps=10"], "train.eval_steps", "needs validation rows"),
         ("bge_pointwise", ["train.eval_strategy=epoch"], "train.eval_strategy", "no validation rows"),
@@ -447,8 +452,10 @@ def test_scores_that_stand_in_the_rows_may_be_learnt_by_any_loss():
         ("full_determinism", True, "is not set here", "deterministic: true"),
         ("fsdp", "full_shard", "is not set here", "launch"),
         ("hub_token", "hf_x", "is not set here", "HF_TOKEN"),
-        ("lora_rank", 8, "has no LoRA", "backend: flagembedding or swift"),
-        ("use_lora", True, "has no LoRA", "backend: flagembedding or swift"),
+        ("lora_rank", 0, "at least 1", None),
+        ("lora_dropout", 1.5, "is a share", None),
+        ("use_lora", True, "where lora_rank is given", "say lora_rank: 16"),
+        ("tuner_type", "lora", "where lora_rank is given", "say lora_rank: 16"),
         ("learning_rat", 1e-5, "unknown argument", "did you mean 'learning_rate'?"),
         ("num_labels", 2, "one score", "max_label"),
         ("max_length", 4, "at least 8", None),
@@ -488,11 +495,45 @@ def test_every_argument_of_trainer_and_worker_can_be_given():
     assert WORKER_ARGUMENTS.keys() <= BACKEND.arguments.keys()
 
 
-def test_there_is_nothing_to_merge():
+def test_without_a_rank_all_weights_are_trained_and_nothing_is_merged():
     job = make_job("bge_pointwise")
     assert not training(job).lora
+    assert "lora" not in config_of(job)
+    assert "merge" not in [stage.kind for stage in build_plan(job).stages]
     with pytest.raises(RecipeError, match="no LoRA"):
-        BACKEND.build_merge(job, base="a", adapter="b", output="c")
+        replace(BACKEND, lora={}).build_merge(job, base="a", adapter="b", output="c")
+
+
+def test_a_rank_turns_lora_on_and_every_setting_of_the_adapter_is_written_down():
+    job = make_job("reranker_lora", "train.use_dora=true", "train.modules_to_save=[embeddings]")
+    assert training(job).lora
+    assert training(job).outputs == ("/runs/golden/output/best/adapter_model.safetensors",)
+    assert config_of(job)["lora"] == {
+        "lora_rank": 16,
+        "lora_alpha": 32,
+        "lora_dropout": 0.05,
+        "target_modules": ["query", "key", "value", "dense"],
+        "modules_to_save": ["embeddings"],
+        "use_dora": True,
+        "use_rslora": False,
+    }
+    assert not set(config_of(job)["arguments"]) & set(LORA)
+    plain = config_of(make_job("bge_pointwise", "train.lora_rank=8"))["lora"]
+    assert plain == dict.fromkeys(LORA) | {
+        "lora_rank": 8, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": ["all-linear"],
+        "use_dora": False, "use_rslora": False,
+    }  # fmt: skip
+    stages = [stage.kind for stage in build_plan(job).stages]
+    assert stages[stages.index("train") :] == ["train", "merge", "package", "evaluate", "report"]
+
+
+def test_a_smoke_run_of_lora_names_no_layers_that_a_tiny_model_lacks():
+    assert config_of(replace(make_job("reranker_lora"), smoke=True))["lora"]["target_modules"] != ["all-linear"]
+    job, _ = shrink_job(make_job("reranker_lora", "train.modules_to_save=[embeddings]", smoke=True))
+    config = config_of(job)
+    assert config["lora"]["target_modules"] == ["all-linear"]
+    assert config["lora"]["modules_to_save"] is None
+    assert config["arguments"]["learning_rate"] == 1e-2
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -177,6 +177,17 @@ def test_lora_counts_the_named_modules_alone(plan_qwen):
     assert plan_memory(job, plan).training.adapter == 8 * 28 * (1024 + 2048)
 
 
+def test_lora_on_an_encoder_trains_few_weights_and_is_what_would_make_it_fit(plan_qwen):
+    encoder = {"family": "encoder", "config": BERT, "recipe": "reranker_lora"}
+    dense = 2 * 768 + 2 * (768 + 3072)
+    for names in ("query,key,value,dense", "all-linear"):
+        job, plan = plan_qwen(f"train.target_modules=[{names}]", **encoder)
+        assert plan_memory(job, plan).training.adapter == 16 * 12 * (3 * 2 * 768 + dense)
+    job, plan = plan_qwen(**{**encoder, "recipe": "bge_pointwise"}, hardware=smallest(1024))
+    assert plan_memory(job, plan).training.adapter is None
+    assert "train LoRA: lora_rank: 16" in next(advise_memory(job, plan)).hint
+
+
 def test_full_training_with_swift_keeps_float32(plan_qwen):
     job, plan = plan_qwen(recipe="qwen3_embedding_full")
     planned = plan_memory(job, plan)

@@ -121,6 +121,7 @@ SWIFT_RUNS: dict[str, tuple[str, tuple[str, ...]]] = {
 # every recipe whose model is a cross-encoder, but for the demo
 CROSS_ENCODER_RUNS = (
     "bge_reranker", "bge_pointwise", "bert_pointwise", "bert_ranknet", "llm_pointwise", "distill_llm_to_bert",
+    "reranker_lora",
 )  # fmt: skip
 
 

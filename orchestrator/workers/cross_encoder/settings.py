@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from orchestrator.workers.cross_encoder.losses import LOSSES, LossSettings
+from orchestrator.workers.engines.lora import Lora
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import read_object
 from orchestrator.workers.reranker.formats import PairFormat
@@ -41,8 +42,8 @@ class EarlyStopping:
 class Settings:
     """One training; `max_length` in tokens, `arguments` are CrossEncoderTrainingArguments as they are written.
 
-    `format` is of decoders only. `stable_ratio` is the part of the steps at the full learning rate, `shuffle_ratio` the
-    probability that a document's parts change places.
+    `format` is of decoders only. Without `lora` all weights are trained. `stable_ratio` is the part of the steps at the
+    full learning rate, `shuffle_ratio` the probability that a document's parts change places.
     """
 
     version: Annotated[int, _VERSION]
@@ -60,6 +61,7 @@ class Settings:
     arguments: Annotated[dict[str, Any], _ARGUMENTS]
     validation: Annotated[Path | None, or_null(TEXT)] = None
     format: PairFormat | None = None
+    lora: Lora | None = None
     num_labels: Annotated[int, _ONE_LABEL] = 1
 
     @property
@@ -112,6 +114,8 @@ def _check_parts(settings: Settings) -> list[str]:
         problems.append("format belongs to decoders; an encoder joins query and document by itself")
     if settings.arguments.get("save_strategy") == "no":
         problems.append("arguments.save_strategy is no: the training would leave no model")
+    if settings.lora is not None and settings.arguments.get("fsdp"):
+        problems.append("lora and fsdp: what FSDP gathers is a whole model, and no adapter")
     if settings.early_stopping is not None and settings.validation is None:
         problems.append("early_stopping needs validation rows; set data.validation_ratio")
     return problems

@@ -21,7 +21,7 @@ from orchestrator.workers.eval_files import Pair
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.kinds import Described, Request
 from orchestrator.workers.kinds.probes import AWKWARD, EXAMPLES, PairProbe, build_pair_probes
-from orchestrator.workers.merge import attach_adapter, load_base
+from orchestrator.workers.merge import attach_adapter, load_base, read_whole_weights
 from orchestrator.workers.reranker.folder import (
     render_ids,
     write_exact_template,
@@ -46,6 +46,7 @@ from orchestrator.workers.verification_checks import (
     check_changed_scores,
     check_changed_weights,
     check_finite,
+    check_head,
     check_merge_keeps_training,
     check_not_constant,
     check_same,
@@ -84,10 +85,6 @@ def parse(request: Request) -> RerankerSpec:
         return RerankerSpec(**found, tool=SWIFT, engine=read_engine(raw, scorer))
     if tool != SENTENCE:
         raise WorkerError(f"the scoring spec: a {scorer} model is packaged when its tool is {SENTENCE}, not {tool!r}")
-    if request.adapter is not None:
-        raise WorkerError(
-            f"--adapter {request.adapter}: sentence-transformers trains whole models, so there is no adapter to package"
-        )
     return RerankerSpec(**found, tool=SENTENCE)
 
 
@@ -178,8 +175,9 @@ class Seen:
     """The scores of the probes by every way, and hashes of the parameters of base and trained model.
 
     `plain` (the trained folder) and `sentence` (the package) have one score a probe; the others are of the probes at
-    `places`. `base`, `adapter` and `trained` are one way over three models; `native` is the tool that trained.
-    `other_tokens` are documents that the package's chat template writes otherwise than the training.
+    `places`. `base`, `adapter` and `trained` are one way over three models; `native` is the tool that trained. `head`
+    says of each weight that the adapter holds whole whether it is the trained model's. `other_tokens` are documents
+    that the package's chat template writes otherwise than the training.
     """
 
     plain: list[float]
@@ -191,6 +189,7 @@ class Seen:
     base_hashes: dict[str, str]
     trained: list[float]
     adapter: list[float] | None = None
+    head: dict[str, bool] | None = None
     native: list[float] | None = None
     other_tokens: list[str] | None = None
     facts: Mapping[str, Any] | None = None
@@ -273,6 +272,12 @@ def observe_sentence_transformers(subject: Subject, common: dict[str, Any]) -> S
     base = score(subject, model)
     del model
     release()
+    adapter, head = None, None
+    if request.adapter is not None:
+        adapter = score_adapter(subject, request.adapter)
+        saved = dict(read_tensors(require_safetensors(request.model)))
+        wanted = read_whole_weights(request.adapter)
+        head = {name: name in saved and is_same(saved[name], tensor) for name, tensor in wanted.items()}
     other = None
     if formatted:
         other = [
@@ -288,9 +293,27 @@ def observe_sentence_transformers(subject: Subject, common: dict[str, Any]) -> S
         base=base,
         base_hashes=hashes,
         trained=common["plain"],
+        adapter=adapter,
+        head=head,
         other_tokens=other,
         facts=facts,
     )
+
+
+def score_adapter(subject: Subject, adapter: Path) -> list[float]:
+    """Return the probes' scores of base and adapter, which brings the head along."""
+    trust = subject.spec.trust_remote_code
+    model = load_base(subject.request.base, "SEQ_CLS", "float32", trust_remote_code=trust).to(subject.request.device)
+    scores = score(subject, attach_adapter(model, adapter).eval())
+    release()
+    return scores
+
+
+def is_same(saved: Any, trained: Any) -> bool:
+    """Tell whether a saved weight is the trained one, in the width that it was saved in."""
+    import torch
+
+    return bool(torch.equal(saved, trained.to(saved.dtype)))
 
 
 def compare_with_flagembedding(subject: Subject, sentence: Sequence[float]) -> dict[str, Any] | None:
@@ -413,6 +436,8 @@ def compare(subject: Subject, seen: Seen, scan: WeightScan) -> list[Check]:
         share = merge_tolerance(scan.dtypes, MERGE_TOLERANCE)
         checks.append(check_same("merged", "the merged model", seen.trained, seen.adapter, share))
         checks.append(check_merge_keeps_training(seen.base, seen.adapter, seen.trained))
+    if seen.head:
+        checks.append(check_head(seen.head))
     return checks
 
 
