@@ -137,6 +137,7 @@ class SmokeScale:
     train: dict[str, Any] = field(default_factory=dict)
     leave_out: frozenset[str] = frozenset()  # arguments that make no sense on a tiny model
     recipe: dict[str, Any] = field(default_factory=dict)  # other parts of the recipe that a tiny model needs smaller
+    like: tuple[str, str] | None = None  # kind and type of the tiny model, where task and family do not tell them
     limit_train: int = 16
     limit_eval: int = 12
 

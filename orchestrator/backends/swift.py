@@ -44,6 +44,7 @@ _TEMPLATE_ARGUMENTS = (
 )
 _MAX_LENGTHS = {"embedding": 512, "reranker": 1024, "sft": 2048}
 _FORMS = {"embedding": "swift-embedding", "reranker": "swift-reranker", "sft": "swift-chat"}
+_ENCODER_FORMS = {**_FORMS, "reranker": "swift-encoder-reranker"}
 _SMOKE_LEAVES_OUT = frozenset({
     "max_steps", "save_steps", "eval_steps", "warmup_steps", "attn_impl", "torch_compile", "use_liger_kernel", "tf32",
     "torch_dtype", "packing", "padding_free", "per_gpu_train_batch_size", "max_length",
@@ -129,12 +130,14 @@ def _build_scoring(
             **tool,
             "query_prompt": query_prompt(instruction),
             "document_prompt": "",
-            "pooling": "lasttoken",
+            "pooling": "cls" if job.model.family == "encoder" else "lasttoken",
             "normalize": True,
             "truncate_dim": None,
             "mrl_dims": sizes,
         }
     if job.recipe.task == "reranker":
+        if job.model.family == "encoder":
+            return {"scorer": "cross-encoder", **tool}
         scorer = "qwen3-native" if task_type == GENERATIVE else "qwen3-score-head"
         return {"scorer": scorer, **tool, "instruction": instruction}
     evaluate = job.recipe.evaluate
@@ -150,17 +153,20 @@ def _build_scoring(
 
 def _smoke_scale(job: Job) -> SmokeScale:
     """Return a job of two epochs of 8 short steps, with a learning rate that visibly moves a random model."""
-    full = is_full(job.backend.translate(job).arguments)
+    full, encodes = is_full(job.backend.translate(job).arguments), job.model.family == "encoder"
+    # a tiny encoder has no head, and the adapter keeps of a new one what it is told to
+    head = {"modules_to_save": ["head", "classifier"]} if encodes and job.recipe.task == "reranker" else {}
     return SmokeScale(
         train={
             "num_train_epochs": 2, "per_device_train_batch_size": 2, "per_device_eval_batch_size": 2,
             "gradient_accumulation_steps": 1, "max_length": _SMOKE_LENGTHS[job.recipe.task],
             "learning_rate": 1e-3 if full else 1e-2, "logging_steps": 1, "save_strategy": "epoch",
             "eval_strategy": "epoch" if job.recipe.data.validation_ratio else "no",
-            "dataloader_num_workers": 0, "bf16": False, "fp16": False,
+            "dataloader_num_workers": 0, "bf16": False, "fp16": False, **({} if full else head),
         },
         leave_out=_SMOKE_LEAVES_OUT,
         recipe={"loss": _shrink_sizes(job.recipe.loss, _TINY_HIDDEN_SIZE)} if job.recipe.loss else {},
+        like=("encoder", "modernbert") if encodes else None,
     )  # fmt: skip
 
 
@@ -169,7 +175,7 @@ def _build_training(job: Job, *, model: str, data: str, output: str) -> Training
     named = _require_named(job)
     translation = job.backend.translate(job)
     loss = job.loss if job.recipe.task != "sft" else None
-    task_type = find_task_type(job.recipe.task, translation.arguments)
+    task_type = find_task_type(job.model, job.recipe.task, translation.arguments)
     arguments = _list_arguments(job, ArgumentList(translation), named, model=model, data=data, output=output)
     values = arguments.values()
     env = {"HF_DATASETS_CACHE": output.removesuffix("/output") + "/cache"}
@@ -232,7 +238,7 @@ def _list_arguments(
     found.put("template", named.template, "orch", f"the prompt of {named.model_type}")
     if not job.model.is_local and not job.smoke:
         found.put("use_hf", True, "orch", "from Hugging Face, where the base model is measured from; not ModelScope")
-    task_type = find_task_type(recipe.task, found.given)
+    task_type = find_task_type(job.model, recipe.task, found.given)
     if task_type != "causal_lm":
         found.put("task_type", task_type, "recipe", "task")
     if recipe.task != "sft" and (loss := job.loss):
@@ -324,7 +330,8 @@ BACKEND = Backend(
     tasks=("embedding", "reranker", "sft"),
     deepspeed_names=("zero0", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload"),
     family="decoder",  # it trains LLMs only, and says itself which it knows
-    embeds_by="ms-swift reads the last token and makes vectors of length 1; a query's task is data.instruction",
+    embeds_by="ms-swift reads an LLM's last token, an encoder's first, and makes vectors of length 1; a query's task "
+    "is data.instruction",
     length_counts_prompt=True,
     lora={"tuner_type": "lora"},
     # replaced by the names of a kind of layers (get_target_modules in swift/pipelines/train/tuner.py); PEFT knows
@@ -359,7 +366,7 @@ BACKEND = Backend(
     trains_lora=lambda job: not is_full(job.backend.translate(job).arguments),
     evaluates=True,
     data_workers=1,
-    data_form=lambda job: _FORMS[job.recipe.task],
+    data_form=lambda job: (_ENCODER_FORMS if job.model.family == "encoder" else _FORMS)[job.recipe.task],
     check_job=check_job,
     smoke_scale=_smoke_scale,
     build_training=_build_training,

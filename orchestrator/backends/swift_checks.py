@@ -6,8 +6,17 @@ from collections.abc import Iterator
 
 from orchestrator.backends.aliases import is_full, is_swift_4
 from orchestrator.backends.arguments import load_arguments
+from orchestrator.backends.embeddings import Embedding, read_own
+from orchestrator.backends.known_models import CLASSIFIER
 from orchestrator.backends.protocol import Found, Job
-from orchestrator.backends.swift_models import ANSWERS, SCORE_HEAD, TASK_TYPES, find_swift_model, find_task_type
+from orchestrator.backends.swift_models import (
+    ANSWERS,
+    GENERATIVE,
+    SCORE_HEAD,
+    TASK_TYPES,
+    find_swift_model,
+    find_task_type,
+)
 from orchestrator.backends.trainer_checks import (
     COMMON,
     WHEN,
@@ -114,6 +123,7 @@ def _check(job: Job, train: Train) -> Iterator[Found]:
     yield from _check_task(job, train)
     yield from _check_loss(job)
     yield from _check_tuner(train)
+    yield from _check_encoder(job, train)
     yield from _check_quantising(job, train)
     yield from _check_truncation(job, train)
     yield from check_validation(job, train, _NEEDS_VALIDATION)
@@ -134,7 +144,7 @@ def _check_model(job: Job, train: Train) -> Iterator[Found]:
         yield ("model",), named
     yield from check_code(job, "and ms-swift always runs it")
     reranks = job.model.score_head and job.recipe.task == "reranker"
-    if reranks and find_task_type(job.recipe.task, train) != SCORE_HEAD:
+    if reranks and find_task_type(job.model, job.recipe.task, train) != SCORE_HEAD:
         message = (
             f"{job.model.describe_head()}: as generative_reranker it would be asked for a word, and the head dropped"
         )
@@ -153,12 +163,18 @@ def _check_task(job: Job, train: Train) -> Iterator[Found]:
         hint = "remove task_type, num_labels and problem_type"
         hint += ": an LLM then learns to answer with the label as text" if job.recipe.task == "sft" else ""
         yield ("train", "task_type"), Problem(message, hint)
+    elif train.get("task_type") == GENERATIVE and job.model.family == "encoder":
+        message = f"{job.model.name} is an encoder, and task_type {GENERATIVE} asks an LLM for a word"
+        yield ("train", "task_type"), Problem(message, "say task_type: reranker, or remove it")
     elif train.get("task_type", known[0]) not in known:
         message = f"task_type {train['task_type']!r} does not fit task: {job.recipe.task}"
         yield ("train", "task_type"), Problem(message, f"one of {', '.join(known)}, or remove it")
     if job.recipe.task == "sft" and job.recipe.data.instruction is not None:
         message = "an LLM's rows hold their own instruction"
         yield ("data", "instruction"), Problem(message, "say it as train.system, or remove it")
+    if job.recipe.data.instruction is not None and job.model.family == "encoder":
+        message = "ms-swift's encoders are trained and used without an instruction"
+        yield ("data", "instruction"), Problem(message, "remove it; or say backend: sentence-transformers")
     if job.recipe.task != "sft":
         for key, given in (
             (("train", "system"), train.get("system")),
@@ -239,6 +255,18 @@ def _check_tuner(train: Train) -> Iterator[Found]:
     for name in _LORA if tuner == "full" else ():
         if name in train:
             yield ("train", name), Problem(f"full training has no {name}", "remove it, or say tuner_type: lora")
+
+
+def _check_encoder(job: Job, train: Train) -> Iterator[Found]:
+    """Yield what ms-swift would leave out of an encoder: the layers of a new head in an adapter, another pooling."""
+    own = read_own(job.model) if job.recipe.task == "embedding" and job.model.family == "encoder" else None
+    if isinstance(own, Embedding) and own.pooling != "cls":
+        message = f"{job.model.name} pools by {own.pooling}, and ms-swift takes every encoder's first token (cls)"
+        yield ("model",), Problem(message, "say backend: sentence-transformers")
+    headless = job.model.architectures and not any(name.endswith(CLASSIFIER) for name in job.model.architectures)
+    if job.recipe.task == "reranker" and job.model.family == "encoder" and headless and not is_full(train):
+        message = f"{job.model.name} has no head that scores, and a LoRA adapter of ms-swift keeps none that is new"
+        yield ("train",), Problem(message, "say train: {tuner_type: full}; or name a model that scores already")
 
 
 def _check_quantising(job: Job, train: Train) -> Iterator[Found]:

@@ -20,11 +20,16 @@ ANSWERS = {"GENERATIVE_RERANKER_POSITIVE_TOKEN": "yes", "GENERATIVE_RERANKER_NEG
 GENERATIVE = "generative_reranker"
 SCORE_HEAD = "reranker"
 # The types whose prompt, pooling and score Orch can package and prove equal; any type can be tuned as an LLM.
-PACKAGED = {"embedding": ("qwen3_emb",), "reranker": ("qwen3_reranker",)}
+PACKAGED = {
+    "embedding": ("qwen3_emb", "modern_bert_gte"),
+    "reranker": ("qwen3_reranker", "modern_bert_gte_reranker", "bge_reranker"),
+}
 # What Orch trains with ms-swift, in words, and models that it is.
 _SUPPORTED = {
-    "embedding": "Orch's embedding models are Qwen3-Embedding, and LLMs of Qwen3's architecture",
-    "reranker": "Orch's rerankers with ms-swift are Qwen3-Reranker, and LLMs of Qwen3's architecture",
+    "embedding": "Orch's embedding models with ms-swift are Qwen3-Embedding, LLMs of Qwen3's architecture, and "
+    "gte-modernbert",
+    "reranker": "Orch's rerankers with ms-swift are Qwen3-Reranker, LLMs of Qwen3's architecture, and encoders whose "
+    "head scores a pair: gte-reranker-modernbert and bge-reranker",
     "sft": "task sft trains text LLMs",
 }
 _MODELS = {
@@ -56,9 +61,11 @@ _NOT_CHAT = ("_emb", "_gte", "reranker", "bert", "_reward", "_prm")
 TASK_TYPES = {"embedding": ("embedding",), "reranker": (GENERATIVE, SCORE_HEAD), "sft": ("causal_lm",)}
 
 
-def find_task_type(task: str, arguments: Mapping[str, Any]) -> str:
-    """Return ms-swift's task type: the recipe's `task`, and for a reranker what it gives, or Qwen3's own yes and no."""
+def find_task_type(model: BaseModel, task: str, arguments: Mapping[str, Any]) -> str:
+    """Return ms-swift's task type: the recipe's `task`, and for a reranker what it gives, or the model's own way."""
     known = TASK_TYPES[task]
+    if task == "reranker" and model.family == "encoder":
+        return SCORE_HEAD
     asked = arguments.get("task_type")
     return str(asked) if asked in known else known[0]
 
@@ -183,8 +190,8 @@ def _contradicts(model: BaseModel, known: _Known) -> set[str]:
     if model.family == "encoder":
         return set() if any(_BERT_LIKE.search(name) for name in meant) else {"a BERT-like encoder"}
     words = set(_FAMILIES.findall(plain_name(model.name)))
-    packaged = any(known.model_type in types for types in PACKAGED.values())
-    return words if packaged and "qwen" not in words else set()
+    asks_qwen = known.model_type in {PACKAGED["embedding"][0], PACKAGED["reranker"][0]}
+    return words if asks_qwen and "qwen" not in words else set()
 
 
 def _advise_type(model: BaseModel, task: str, registry: Mapping[str, _Known]) -> str:

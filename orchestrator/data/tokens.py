@@ -189,6 +189,8 @@ def build_rule(kind: Kind, budget: LengthBudget | TokenLimit | None, counter: Te
         return LengthRule(("conversation",), partial(_render_chat, limit.answer_prefix if limit else ""), cut_each)
     if kind == "labelled":
         return LengthRule(_PAIR, _own_texts, partial(_cut_cross_encoder, limit, counter) if limit else None)
+    if limit and limit.form == "swift-encoder-reranker":
+        return LengthRule(_PAIR, _own_texts, partial(_cut_pair, limit, counter.pair_overhead))
     if limit and limit.form == "swift-reranker":
         return LengthRule(_PAIR, _own_texts, partial(_cut_swift_reranker, limit, counter))
     if kind == "pair" or limit:
@@ -275,7 +277,12 @@ def _cut_swift_reranker(
     """Return what swift's reranker cuts: query and document are together in Qwen3-Reranker's official prompt."""
     instruction = _prompt_of(record) or limit.instruction or _RERANKER_INSTRUCTION
     frame = f"{_RERANKER_PREFIX}<Instruct>: {instruction}\n<Query>: \n<Document>: {_RERANKER_SUFFIX}"
-    room = limit.max_tokens - lengths["query"][0] - counter.count_again(frame)
+    return _cut_pair(limit, counter.count_again(frame), record, lengths)
+
+
+def _cut_pair(limit: TokenLimit, frame: int, _: Record, lengths: Lengths) -> tuple[dict[str, int], int]:
+    """Return what is cut of documents that stand behind their query in one sequence, with `frame` tokens around."""
+    room = limit.max_tokens - lengths["query"][0] - frame
     beyond = [document - room for document in lengths["document"] if document > room]
     return {"query": 0, "document": len(beyond)}, sum(beyond)
 

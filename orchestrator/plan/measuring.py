@@ -179,7 +179,7 @@ def _native_embedding(job: Job, training: Training) -> dict[str, Any]:
     prompt, own = training.scoring["query_prompt"], read_own(job.model)
     if job.kind == "pair":
         return training.scoring
-    if job.backend.embeds_by:
+    if job.backend.embeds_by and job.model.family == "decoder":
         return training.scoring | ({} if prompt else {"query_prompt": f"Instruct: {QWEN3_INSTRUCTION}\nQuery:"})
     if not isinstance(own, Embedding) or own.takes_task(prompt):
         return training.scoring

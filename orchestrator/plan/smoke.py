@@ -50,7 +50,8 @@ def count_teacher_rows(job: Job, scale: SmokeScale) -> int:
 
 def add_tiny_model(draft: Draft) -> str:
     """Add the stage that builds the tiny base model from the prepared texts; return its folder."""
-    run, like = draft.run, _find_like(draft.job.recipe.task, draft.job.model)
+    run, like = draft.run, draft.scale.like if draft.scale else None
+    like = like or _find_like(draft.job.recipe.task, draft.job.model)
     texts = [run.train_jsonl, run.eval_jsonl, *([run.corpus_jsonl] if draft.searches_corpus else [])]
     title, inputs = "Build a tiny model of the same architecture", [f"data/{path.name}" for path in texts]
     return _add_tiny(draft, "tiny-model", title, like, texts=[str(path) for path in texts], inputs=inputs)

@@ -19,6 +19,7 @@ from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import fresh_folder, read_object, write_json
 from orchestrator.workers.reranker.formats import NATIVE_PREFIX, NATIVE_SUFFIX
 from orchestrator.workers.specs import DEFAULT_INSTRUCTION, DEFAULT_PROMPT
+from orchestrator.workers.tokenizer_files import update_settings
 
 MAX_CHARS = 4000
 MAX_VOCABULARY = 2000
@@ -200,11 +201,17 @@ _DECODER = {
 }
 _QWEN3: dict[str, dict[str, Any]] = {"qwen3": {"head_dim": 8}}
 # `embedding` and `chat` are the decoder with the end token, or the chat template, of Qwen3-Embedding and Qwen3
+# ids of BERT_ROLES; a ModernBERT has no token types
+_MODERNBERT = {"bos_token_id": 2, "cls_token_id": 2, "eos_token_id": 3, "sep_token_id": 3}
 _CAUSAL = ("AutoModelForCausalLM", save_qwen_tokenizer, _DECODER)
 FAMILIES = {
     "decoder": Family({**_QWEN3, "qwen2": {}}, *_CAUSAL),
     "encoder": Family(
-        {"bert": {}}, "AutoModel", save_bert_tokenizer, {**_SIZES, "max_position_embeddings": 512}, ("pad_token_id",)
+        {"bert": {}, "modernbert": _MODERNBERT},
+        "AutoModel",
+        save_bert_tokenizer,
+        {**_SIZES, "max_position_embeddings": 512},
+        ("pad_token_id",),
     ),
     "embedding": Family(_QWEN3, *_CAUSAL, finish=append_end_token),
     "chat": Family(_QWEN3, *_CAUSAL, finish=use_qwen3_template),
@@ -224,6 +231,8 @@ def build_tiny_model(like: str, model_type: str | None, texts: list[str], folder
     if family.finish:
         family.finish(folder)
     ids = {"vocab_size": len(tokenizer), **{role: getattr(tokenizer, role) for role in family.roles}}
+    if kind == "modernbert":
+        update_settings(folder, model_input_names=["input_ids", "attention_mask"])
     config = transformers.AutoConfig.for_model(kind, **family.settings, **family.types[kind], **ids)
     torch.manual_seed(seed)
     getattr(transformers, family.loader).from_config(config).save_pretrained(folder)
@@ -233,7 +242,7 @@ def main(argv: list[str]) -> int:
     """Write a tiny model to `--out`."""
     parser = argparse.ArgumentParser(prog="workers tiny_model", description=__doc__, allow_abbrev=False)
     parser.add_argument("--like", choices=sorted(FAMILIES), required=True)
-    parser.add_argument("--model-type", help="qwen3 (or qwen2 for a decoder), bert for an encoder")
+    parser.add_argument("--model-type", help="qwen3 (or qwen2 for a decoder), bert or modernbert for an encoder")
     parser.add_argument(
         "--texts", type=Path, nargs="+", required=True, help="JSONL files; every string in them is read"
     )

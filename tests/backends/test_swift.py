@@ -63,6 +63,47 @@ def test_every_shipped_recipe_fits_together(name):
     assert problems(make_job(name, hardware=CPU)) == {}
 
 
+ENCODER = {"family": "encoder", "native": None}
+GTE = ENCODER | {"name": "Alibaba-NLP/gte-reranker-modernbert-base"}
+
+
+def test_an_encoder_is_a_reranker_by_its_head_and_reads_two_texts():
+    job = make_job("qwen3_reranker_native", "loss=listwise", "data.instruction=", "train.task_type=reranker", **GTE)
+    stage, plan = train_stage(job), build_plan(job)
+    assert problems(job) == {}
+    assert (argument(stage, "task_type"), argument(stage, "template")) == ("reranker", "bert")
+    assert not [name for name in dict(stage.command.env) if name.startswith("GENERATIVE")]
+    spec = next(json.loads(file.text) for file in plan.files if file.path == "files/scoring.packaged.json")
+    assert (spec["scorer"], spec["tool"], spec["model_type"]) == ("cross-encoder", "swift", "modern_bert_gte_reranker")
+    assert "instruction" not in spec
+
+
+def test_what_an_encoder_of_ms_swift_cannot_do_is_refused_before_anything_runs():
+    told = ("train.task_type=generative_reranker", "data.instruction=Find it")
+    assert set(problems(make_job("qwen3_reranker_native", *told, **GTE))) == {"train.task_type", "data.instruction"}
+    headless = GTE | {"architectures": ("ModernBertModel",), "model_type": "modern_bert_gte_reranker"}
+    told = ("loss=pointwise", "data.instruction=", "train.task_type=reranker")
+    [(key, problem)] = problems(make_job("qwen3_reranker_native", *told, **headless)).items()
+    assert (key, problem.hint[:31]) == ("train", "say train: {tuner_type: full}; ")
+    full = set(problems(make_job("qwen3_reranker_native", *told, "train.tuner_type=full", "merge=false", **headless)))
+    assert "train" not in full
+
+
+def test_an_encoder_that_pools_by_the_mean_is_not_taken_for_one_that_reads_its_first_token(tmp_path):
+    modules = [{"idx": n, "type": f"sentence_transformers.models.{kind}", "path": path, "name": str(n)}
+               for n, (kind, path) in enumerate((("Transformer", ""), ("Pooling", "1_Pooling")))]  # fmt: skip
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    (tmp_path / "1_Pooling").mkdir()
+    found = {}
+    for pooling in ("cls", "mean"):
+        (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode": pooling}))
+        told = {"name": "mine", "folder": tmp_path, "architectures": ("ModernBertModel",), "brings_code": False}
+        found[pooling] = problems(make_job("qwen3_embedding_lora", "data.instruction=", **ENCODER | told))
+    assert found["cls"] == {}
+    [(key, problem)] = found["mean"].items()
+    assert (key, problem.hint) == ("model", "say backend: sentence-transformers")
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_what_ms_swift_must_never_decide_by_itself_is_always_rendered(name):
     stage = train_stage(make_job(name))

@@ -116,6 +116,12 @@ def build_reranker_row(record: RankingGroup, options: RowOptions) -> dict[str, A
     }
 
 
+def build_encoder_row(record: RankingGroup, options: RowOptions) -> dict[str, Any]:
+    """Return a row for `task_type reranker` of an encoder, which reads two texts and no instruction."""
+    row = build_reranker_row(record, options)
+    return row | {"messages": _say("user", record.query)}
+
+
 def build_chat_row(record: Chat, options: RowOptions) -> dict[str, Any]:  # noqa: ARG001 - the writers' signature
     """Return a row for `swift sft`; `loss` is ms-swift's own key, on messages of which the data says it."""
     return {
@@ -172,6 +178,7 @@ def _each(build: Callable[[Any, RowOptions], dict[str, Any]]) -> Callable[[Any, 
 TRAIN_FORMS: dict[str, TrainForm] = {
     "flagembedding": TrainForm(("group",), _each(build_flagembedding_row), needs_negatives=True, takes_scores=True),
     "swift-embedding": TrainForm(("group", "pair"), _each(build_embedding_row), takes_prompt=False),
+    "swift-encoder-reranker": TrainForm(("group",), _each(build_encoder_row), needs_negatives=True, takes_prompt=False),
     "swift-reranker": TrainForm(("group",), _each(build_reranker_row), needs_negatives=True),
     "swift-chat": TrainForm(("chat",), _each(build_chat_row)),
     "cross-encoder-pairs": TrainForm(("labelled",), build_pairs, takes_prompt=False),

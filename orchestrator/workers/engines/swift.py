@@ -27,8 +27,13 @@ class EngineSettings:
     template: str
 
 
-def open_engine(model: str | Path, settings: EngineSettings, device: str, adapter: Path | None = None) -> Any:
-    """Return swift's engine over a folder or hub id, in float32, with the adapter on top when there is one."""
+def open_engine(
+    model: str | Path, settings: EngineSettings, device: str, adapter: Path | None = None, *, single: bool = False
+) -> Any:
+    """Return swift's engine over a folder or hub id, in float32, with the adapter on top when there is one.
+
+    With `single` it takes one input at a time.
+    """
     os.environ.setdefault("LOG_LEVEL", "ERROR")  # swift's logger reads it when it is imported
     import torch
 
@@ -39,7 +44,7 @@ def open_engine(model: str | Path, settings: EngineSettings, device: str, adapte
         "task_type": settings.task_type,
         "torch_dtype": torch.float32,
         "device_map": device,
-        "max_batch_size": BATCH_SIZE,
+        "max_batch_size": 1 if single else BATCH_SIZE,
         # a sigmoid would hide how far large scores are apart
         "reranker_use_activation": False,
     }
@@ -59,17 +64,17 @@ def import_engine() -> Any:
         raise WorkerError(f"ms-swift cannot be imported, and its model is verified in it: {error}") from error
 
 
-def build_messages(instruction: str, pair: Pair) -> list[dict[str, str]]:
+def build_messages(instruction: str | None, pair: Pair) -> list[dict[str, str]]:
     """Return the pair as swift's rows hold it; the reranker's template takes the instruction from a system message."""
     query, document = pair
     return [
-        {"role": "system", "content": instruction},
+        *([] if instruction is None else [{"role": "system", "content": instruction}]),
         {"role": "user", "content": query},
         {"role": "assistant", "content": document},
     ]
 
 
-def score_in_engine(engine: Any, instruction: str, pairs: Sequence[Pair]) -> list[float]:
+def score_in_engine(engine: Any, instruction: str | None, pairs: Sequence[Pair]) -> list[float]:
     """Return the raw score of each pair. Raises WorkerError when swift refuses one."""
     swift = import_engine()
     requests = [swift.InferRequest(messages=build_messages(instruction, pair)) for pair in pairs]
@@ -82,7 +87,7 @@ def score_in_engine(engine: Any, instruction: str, pairs: Sequence[Pair]) -> lis
     return scores
 
 
-def encode_in_engine(engine: Any, instruction: str, pair: Pair) -> list[int]:
+def encode_in_engine(engine: Any, instruction: str | None, pair: Pair) -> list[int]:
     """Return the token ids that swift feeds for the pair."""
     return list(engine.template.encode({"messages": build_messages(instruction, pair)})["input_ids"])
 
@@ -96,9 +101,8 @@ def embed(
     """
     import numpy as np
 
-    engine = open_engine(model, settings, device, adapter)
-    # one text at a time: swift pads on the left when it infers, and a BERT's positions (and its first token) would move
-    engine.max_batch_size = 1
+    # swift pads on the left when it infers, and a BERT's positions (and its first token) would move
+    engine = open_engine(model, settings, device, adapter, single=True)
     swift = import_engine()
     requests = [swift.InferRequest(messages=[{"role": "user", "content": text}]) for text in texts]
     found = []

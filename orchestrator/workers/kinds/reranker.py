@@ -60,8 +60,10 @@ from orchestrator.workers.verification_checks import (
 from orchestrator.workers.weights import WeightScan, hash_parameters, read_tensors, require_safetensors
 
 FLAG, SENTENCE, SWIFT = "flagembedding", "sentence-transformers", "swift"
-TASK_TYPES = {"qwen3-native": "generative_reranker", "qwen3-score-head": "reranker"}
+TASK_TYPES = {"qwen3-native": "generative_reranker", "qwen3-score-head": "reranker", "cross-encoder": "reranker"}
 SWIFT_TEMPLATE = "qwen3_reranker"
+# ms-swift's templates that write two texts as an encoder's own tokenizer joins them
+PAIR_TEMPLATES = ("bert", "bge_reranker")
 LEAST_PROBES = 4
 # what a server is held against later: the examples and one text with line breaks
 KEPT_PROBES = (*EXAMPLES, AWKWARD[0])
@@ -79,9 +81,9 @@ def parse(request: Request) -> RerankerSpec:
     """Return the spec. Raises WorkerError for one that is wrong, or whose model its tool did not train."""
     raw, found = request.raw_spec, asdict(parse_spec(request.raw_spec, "the scoring spec"))
     scorer, tool = found["scorer"], raw.get("tool")
-    if scorer == "flag-llm-reranker" or (scorer == "cross-encoder" and tool != SENTENCE):
+    if scorer == "flag-llm-reranker" or (scorer == "cross-encoder" and tool not in {SENTENCE, SWIFT}):
         return RerankerSpec(**found)
-    if scorer in TASK_TYPES:
+    if scorer in TASK_TYPES and not (scorer == "cross-encoder" and tool == SENTENCE):
         return RerankerSpec(**found, tool=SWIFT, engine=read_engine(raw, scorer))
     if tool != SENTENCE:
         raise WorkerError(f"the scoring spec: a {scorer} model is packaged when its tool is {SENTENCE}, not {tool!r}")
@@ -102,10 +104,11 @@ def read_engine(raw: Mapping[str, Any], scorer: str) -> swift.EngineSettings:
             f"the scoring spec: task_type {engine.task_type} does not fit the scorer {scorer}, whose models are "
             f"trained with task_type {TASK_TYPES[scorer]}"
         )
-    if engine.template != SWIFT_TEMPLATE:
+    templates = PAIR_TEMPLATES if scorer == "cross-encoder" else (SWIFT_TEMPLATE,)
+    if engine.template not in templates:
         raise WorkerError(
             f"the scoring spec: template {engine.template} cannot be packaged; the scorer {scorer} asks in "
-            f"{SWIFT_TEMPLATE}"
+            f"{' or '.join(templates)}"
         )
     return engine
 
@@ -149,7 +152,7 @@ def prepare(request: Request, spec: RerankerSpec, folder: Path) -> Subject:
     if spec.scorer == "flag-llm-reranker":
         ids = write_flagembedding_format(folder, spec, tokenizer)
         template = "exact" if write_exact_template(folder, spec, tokenizer, pairs) else "approximate"
-    elif spec.scorer == "cross-encoder" and not flag:
+    elif reads_two_texts(spec):
         template = None
     uncut = reference.find_uncut(tokenizer, spec, pairs)
     if spec.tool == SWIFT and len(uncut) < LEAST_PROBES:
@@ -339,16 +342,20 @@ def observe_swift(subject: Subject, common: dict[str, Any]) -> Seen:
     A base without a head is scored behind the trained one, so that a difference means that the model behind it was
     trained.
     """
-    request, instruction = subject.request, subject.spec.effective_instruction
+    request, two_texts = subject.request, reads_two_texts(subject.spec)
+    instruction = None if two_texts else subject.spec.effective_instruction
     pairs = [subject.pairs[index] for index in subject.uncut]
-    head, weight = name_base_head(subject), "score.weight"
+    head, lacking = name_base_head(subject), {"score.weight"}
+    if head == "trained" and two_texts:  # an encoder's head may be several layers
+        lacking = set(load_trained(subject, request.base, num_labels=1)[1])
+        release()
     engine = open_swift(subject, request.base)
     hashes = hash_parameters(engine.model)
     if head == "trained":
-        hashes.pop(weight, None)
-        trained_head = dict(read_tensors(require_safetensors(request.model))).get(weight)
-        if trained_head is not None:  # the check for completeness says when it is missing
-            engine.model.score.weight.data.copy_(trained_head)
+        hashes = {name: digest for name, digest in hashes.items() if name not in lacking}
+        # the check for completeness says when the trained files lack one
+        tensors = read_tensors(require_safetensors(request.model))
+        engine.model.load_state_dict({name: tensor for name, tensor in tensors if name in lacking}, strict=False)
     base, adapter = swift.score_in_engine(engine, instruction, pairs), None
     del engine
     release()
@@ -356,10 +363,11 @@ def observe_swift(subject: Subject, common: dict[str, Any]) -> Seen:
         adapter = swift.score_in_engine(open_swift(subject, request.base, request.adapter), instruction, pairs)
         release()
     engine = open_swift(subject, request.model)
+    encode = encode_joined if two_texts else render_ids
     other = [
         pair[1]
         for pair in pairs
-        if render_ids(subject.tokenizer, pair) != swift.encode_in_engine(engine, instruction, pair)
+        if encode(subject.tokenizer, pair) != swift.encode_in_engine(engine, instruction, pair)
     ]
     trained = swift.score_in_engine(engine, instruction, pairs)
     del engine
@@ -380,7 +388,19 @@ def observe_swift(subject: Subject, common: dict[str, Any]) -> Seen:
 def open_swift(subject: Subject, model: Path | str, adapter: Path | None = None) -> Any:
     """Return swift's engine over the model."""
     assert subject.spec.engine is not None  # noqa: S101  parse gives every swift model one
-    return swift.open_engine(model, subject.spec.engine, subject.request.device, adapter)
+    # swift pads on the left when it infers, where an encoder reads its first token
+    single = reads_two_texts(subject.spec)
+    return swift.open_engine(model, subject.spec.engine, subject.request.device, adapter, single=single)
+
+
+def reads_two_texts(spec: RerankerSpec) -> bool:
+    """Tell whether the package is an encoder that joins query and document by its tokenizer alone."""
+    return spec.scorer == "cross-encoder" and spec.tool != FLAG
+
+
+def encode_joined(tokenizer: Any, pair: Pair) -> list[int]:
+    """Return the ids of the pair as the tokenizer joins two texts."""
+    return list(tokenizer(*pair)["input_ids"])
 
 
 def name_base_head(subject: Subject) -> str | None:
@@ -477,6 +497,7 @@ def describe(subject: Subject, seen: Seen, report: Mapping[str, Any]) -> Describ
     facts = {
         "spec": spec,
         "decoder": decoder,
+        "trainer": "ms-swift" if spec.tool == SWIFT else spec.tool,
         "by_words": subject.reference.by_words,
         "exact": subject.chat_template == "exact",
         "max_seq_length": subject.ids["max_seq_length"],
@@ -500,4 +521,4 @@ def describe(subject: Subject, seen: Seen, report: Mapping[str, Any]) -> Describ
     scoring = {**subject.ids, "sentence_transformers": agreement, f"{kept}_dtype": report["compute_dtype"], kept: known}
     if spec.engine is not None:
         scoring |= {**asdict(spec.engine), "instruction": spec.effective_instruction}
-    return Described(f"reranker-{spec.tool}", facts, scoring)
+    return Described(f"reranker-{SENTENCE if reads_two_texts(spec) else spec.tool}", facts, scoring)

@@ -331,14 +331,14 @@ def fits_length(
     return lambda tokenizer, spec, query, document: len(encode(tokenizer, spec, query, document)) <= spec.max_length
 
 
+_TWO_TEXTS = Reference(encode_two_texts, fits_length(lambda tokenizer, _, *pair: tokenizer(*pair)["input_ids"]))
 _NATIVE_FITS = fits_length(encode_native)
 # (scorer, tool that trained it) → the plain way
 REFERENCES = {
     ("flag-llm-reranker", "flagembedding"): Reference(encode_pair, lambda *pair: not is_cut(*pair), by_words=True),
     ("cross-encoder", "flagembedding"): Reference(encode_for_flagembedding, fits_flagembedding),
-    ("cross-encoder", "sentence-transformers"): Reference(
-        encode_two_texts, fits_length(lambda tokenizer, _, *pair: tokenizer(*pair)["input_ids"])
-    ),
+    ("cross-encoder", "sentence-transformers"): _TWO_TEXTS,
+    ("cross-encoder", "swift"): _TWO_TEXTS,
     ("formatted-head", "sentence-transformers"): Reference(cut_formatted, fits_length(encode_formatted)),
     ("qwen3-native", "swift"): Reference(cut_native, _NATIVE_FITS, by_words=True),
     ("qwen3-score-head", "swift"): Reference(cut_native, _NATIVE_FITS),
