@@ -54,6 +54,7 @@ _OTHERS = {
     for hint in ("say lora_rank: 16 in its place, or remove it",)
     for name in ("use_lora", "tuner_type", "train_type")
 }
+_ALWAYS = ("graded", "activation", "pos_weight", "k")
 FORMATS = ("query_format", "document_format", "seq", "special_token")
 LORA = (
     "lora_rank", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save", "use_dora", "use_rslora",
@@ -253,9 +254,11 @@ def build_lora(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def build_loss(loss: Loss) -> dict[str, Any]:
-    """Return the loss as the worker reads it, every setting of its losses with its value."""
+    """Return the loss as the worker reads it, every setting with its value."""
     own = find_losses("sentence-transformers", "reranker")
-    known = {name: setting for one in own for name, setting in one.settings.items()}
+    # the old ones stand in every file, whichever the loss; what came later where it belongs
+    known = {name: setting for one in own for name, setting in one.settings.items() if name in _ALWAYS}
+    known |= loss.facts.settings
     given = {name: getattr(loss, name) for name in Loss.model_fields if name in known}
     return {"type": loss.type} | {
         name: known[name].default if value is None else value for name, value in given.items()

@@ -112,6 +112,8 @@ _LISTWISE = {
     "temperature": Setting(1.0, variable="LISTWISE_RERANKER_TEMPERATURE"),
     "min_group_size": Setting(2, variable="LISTWISE_RERANKER_MIN_GROUP_SIZE"),
 }
+_WEIGHTING = {"weighting": Setting("ndcg2pp", "NDCGLoss2++, the best of the LambdaLoss paper")}
+_PARTS = {"mini_batch_size": Setting(None, "all documents of a batch pass the model at once")}
 _ACTIVATION = {"activation": Setting("identity", "the raw score is compared")}
 _EMBEDDING = ("swift", "embedding")
 _RERANKER = ("swift", "reranker")
@@ -168,18 +170,24 @@ _ALL = (
     ),
     LossType(
         "lambda_loss", *_CROSS_ENCODER, LISTS,
-        {"k": Setting(None, "the whole list counts, not its first k places")},
+        {"k": Setting(None, "the whole list counts, not its first k places")} | _WEIGHTING | _PARTS,
         obstacle="lambda_loss is the mean over all pairs of documents in a batch, of which queries have different "
         "numbers",
         texts=lambda _: None, reads_logits=False, aliases=("lambda",),
         scores=(0, _INFINITE, "takes 2 to their power as gain, and none may be negative"),
     ),
-    LossType("list_mle", *_CROSS_ENCODER, LISTS, texts=lambda _: None, aliases=("listmle",)),
+    LossType("list_mle", *_CROSS_ENCODER, LISTS, _PARTS, texts=lambda _: None, aliases=("listmle",)),
+    LossType("plist_mle", *_CROSS_ENCODER, LISTS, _PARTS, texts=lambda _: None),
+    LossType("list_net", *_CROSS_ENCODER, LISTS, _PARTS, texts=lambda _: None),
+    LossType(
+        "adr_mse", *_CROSS_ENCODER, LISTS, {"alpha": Setting(1.0, "as Rank-DistiLLM was trained")} | _PARTS,
+        obstacle="adr_mse is the mean over a batch's documents, of which queries have different numbers",
+        texts=lambda _: None, aliases=("rankdistillm",),
+    ),
     LossType("margin_mse", *_CROSS_ENCODER, MARGINS, _ACTIVATION, learns="teacher", aliases=("marginmse",)),
 )  # fmt: skip
 LOSSES = {(one.backend, one.task, one.name): one for one in _ALL}
 DEFAULT_LOSSES = {("swift", "reranker"): "pointwise", ("sentence-transformers", "reranker"): "pointwise_bce"}
-_PHRASES = {"listnet": "{type: listwise_ce, graded: true}"}  # what is a loss of its own in other tools
 
 
 def find_loss(backend: str, task: str, name: str) -> LossType | None:
@@ -249,11 +257,11 @@ def find_own_loss(name: str, backend: str, task: str | None = None) -> str | Non
     """
     own = find_losses(backend, task) or find_losses(backend) or find_losses()
     plain = name.lower().replace("-", "_").removesuffix("loss").rstrip("_")
-    known = _PHRASES | {alias: one.name for one in own for alias in (*one.aliases, *one.scripts)}
+    known = {alias: one.name for one in own for alias in (*one.aliases, *one.scripts)}
     known |= {one.name: one.name for one in own}
     known |= {one.name.removesuffix("_loss").replace("_", ""): one.name for one in own}
     found = known.get(plain) or known.get(plain.replace("_", ""))
-    if found and any(one.name in found for one in own):
+    if found:
         return f"say {found}"
     near = difflib.get_close_matches(plain, [one.name for one in own], n=1, cutoff=_NEAR)
     return f"did you mean {near[0]!r}?" if near else None

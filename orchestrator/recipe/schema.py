@@ -166,6 +166,13 @@ class Loss(_Part):
     )
     pos_weight: float | None = Field(None, gt=0, description="pointwise_bce: the weight of positives (1)")
     k: int | None = Field(None, ge=1, description="lambda_loss: the cutoff of the nDCG that it bounds (none)")
+    weighting: Literal["none", "ndcg1", "ndcg2", "ndcg2pp", "lambdarank"] | None = Field(
+        None, description="lambda_loss: what a pair weighs (ndcg2pp)"
+    )
+    alpha: float | None = Field(None, gt=0, description="adr_mse: how steep the ranks are approximated (1)")
+    mini_batch_size: int | None = Field(
+        None, ge=1, description="losses over lists: documents that pass the model at once (all)"
+    )
     temperature: float | None = Field(None, gt=0, description="infonce (0.1), listwise (1.0)")
     use_batch: bool | None = Field(None, description="infonce: the batch's other documents are negatives too (true)")
     hard_negatives: int | None = Field(

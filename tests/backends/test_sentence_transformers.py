@@ -37,6 +37,9 @@ LOSSES = {
     "listwise_ce": "cross-encoder-lists",
     "lambda_loss": "cross-encoder-lists",
     "list_mle": "cross-encoder-lists",
+    "plist_mle": "cross-encoder-lists",
+    "list_net": "cross-encoder-lists",
+    "adr_mse": "cross-encoder-lists",
     "margin_mse": "cross-encoder-margins",
 }
 

@@ -51,11 +51,12 @@ def build_pairs(group: LabelledGroup, options: RowOptions) -> Iterator[dict[str,
 def build_lists(group: LabelledGroup, options: RowOptions) -> Iterator[dict[str, Any]]:
     """Yield the one row of a query, for pairwise and listwise losses.
 
-    For list_mle, which learns the order of the row, the highest label comes first; equal ones in a seeded order.
+    For list_mle and plist_mle, which learn the order of the row, the highest label comes first; equal ones in a seeded
+    order.
     """
     targets = find_targets(group, options.target)
     places = list(range(len(targets)))
-    if options.loss == "list_mle":
+    if options.loss in {"list_mle", "plist_mle"}:
         random.Random(f"{options.seed}:{query_key(group.query)}").shuffle(places)  # noqa: S311 - not for secrets
         places.sort(key=lambda place: -targets[place])
     yield {

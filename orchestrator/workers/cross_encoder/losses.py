@@ -22,17 +22,27 @@ RELEVANT = 0.5  # a label of at least this counts as relevant where only yes or 
 # LambdaLoss and ListMLELoss call the model once for so many documents as a batch has queries, unless this is given;
 # 0 and less is all at once: one call a step, whose gradients DistributedDataParallel sums when the step ends
 ALL_AT_ONCE = -1
+_SCHEMES = {
+    "none": "NoWeightingScheme",
+    "ndcg1": "NDCGLoss1Scheme",
+    "ndcg2": "NDCGLoss2Scheme",
+    "ndcg2pp": "NDCGLoss2PPScheme",
+    "lambdarank": "LambdaRankScheme",
+}
 
 
 @dataclass(frozen=True)
 class LossSettings:
-    """What is minimised; `pos_weight` None is 1, `k` None is no cutoff."""
+    """What is minimised; `pos_weight` None is 1, `k` None is no cutoff, `mini_batch_size` None is all documents."""
 
     type: str
     graded: bool = False
     activation: Annotated[str, one_of("identity", "sigmoid")] = "identity"
     pos_weight: Annotated[float | None, or_null(FACTOR)] = None
     k: Annotated[int | None, or_null(COUNT)] = None
+    weighting: Annotated[str, one_of(*_SCHEMES)] = "ndcg2pp"
+    alpha: Annotated[float, FACTOR] = 1.0
+    mini_batch_size: Annotated[int | None, or_null(COUNT)] = None
 
 
 Labels = Sequence[float]
@@ -56,10 +66,10 @@ def require_probabilities(labels: Labels, _settings: LossSettings) -> str | None
     return f"label is {bad[0]:g}; pointwise_bce learns probabilities, from 0 to 1" if bad else None
 
 
-def require_order(labels: Labels, _settings: LossSettings) -> str | None:
+def require_order(labels: Labels, settings: LossSettings) -> str | None:
     """Return what is wrong with the order of a query's labels."""
     if any(first < second for first, second in pairwise(labels)):
-        return "list_mle learns the order of the documents, and they are not sorted by label, highest first"
+        return f"{settings.type} learns the order of the documents, and they are not sorted by label, highest first"
     return None
 
 
@@ -98,10 +108,15 @@ def _choose_activation(settings: LossSettings) -> Any:
     return nn.Sigmoid() if settings.activation == "sigmoid" else nn.Identity()
 
 
-def _weigh_by_ndcg(_settings: LossSettings) -> Any:
-    from sentence_transformers.cross_encoder.losses import NDCGLoss2PPScheme
+def _choose_weighting(settings: LossSettings) -> Any:
+    from sentence_transformers.cross_encoder.losses import lambda_loss
 
-    return NDCGLoss2PPScheme()
+    return getattr(lambda_loss, _SCHEMES[settings.weighting])()
+
+
+def _of_lists(name: str, **options: Callable[[LossSettings], Any]) -> Build:
+    """Return what makes the library's loss over lists of this class."""
+    return of_library(name, **options, mini_batch_size=lambda settings: settings.mini_batch_size or ALL_AT_ONCE)
 
 
 def ranknet(scores: Tensor, labels: Tensor, _settings: LossSettings) -> Tensor:
@@ -181,18 +196,14 @@ LOSSES = {
     "listwise_ce": Loss(LISTS, of_formula(listwise_softmax), ("graded",), require_distribution),
     "lambda_loss": Loss(
         LISTS,
-        of_library(
-            "LambdaLoss",
-            weighting_scheme=_weigh_by_ndcg,
-            k=lambda settings: settings.k,
-            mini_batch_size=lambda _: ALL_AT_ONCE,
-        ),
-        ("k",),
+        _of_lists("LambdaLoss", weighting_scheme=_choose_weighting, k=lambda settings: settings.k),
+        ("k", "weighting", "mini_batch_size"),
     ),
-    "list_mle": Loss(
-        LISTS,
-        of_library("ListMLELoss", mini_batch_size=lambda _: ALL_AT_ONCE, respect_input_order=lambda _: True),
-        check=require_order,
+    "list_mle": Loss(LISTS, _of_lists("ListMLELoss"), ("mini_batch_size",), require_order),
+    "plist_mle": Loss(LISTS, _of_lists("PListMLELoss"), ("mini_batch_size",), require_order),
+    "list_net": Loss(LISTS, _of_lists("ListNetLoss"), ("mini_batch_size",)),
+    "adr_mse": Loss(
+        LISTS, _of_lists("ADRMSELoss", alpha=lambda settings: settings.alpha), ("alpha", "mini_batch_size")
     ),
     "margin_mse": Loss(MARGINS, of_library("MarginMSELoss", activation_fn=_choose_activation), ("activation",)),
 }
