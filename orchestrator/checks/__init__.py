@@ -10,30 +10,17 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from orchestrator.backends.protocol import Job
-from orchestrator.checks.arguments import check_arguments
-from orchestrator.checks.data_files import check_data_files
-from orchestrator.checks.disk import check_disk, check_run_path
-from orchestrator.checks.hub import check_hub
-from orchestrator.checks.known_bugs import advise_known_bugs, check_known_bugs
-from orchestrator.checks.machine import (
-    advise_devices,
-    check_devices,
-    check_packages,
-    check_ports,
-    check_shell_variables,
-)
-from orchestrator.checks.memory_fit import advise_measuring, advise_memory, advise_on_cpu, check_memory
-from orchestrator.checks.model_files import advise_model_files, check_model_files
-from orchestrator.checks.model_loading import check_model_loading, check_model_tensors
-from orchestrator.checks.settings import (
-    OPTIONAL,
-    advise_on_resuming,
-    advise_precision,
-    advise_trust,
-    check_argument_packages,
-    check_conflicts,
-    check_lengths,
-    check_target_modules,
+from orchestrator.checks import (
+    arguments,
+    data_files,
+    disk,
+    hub,
+    known_bugs,
+    machine,
+    memory_fit,
+    model_files,
+    model_loading,
+    settings,
 )
 from orchestrator.errors import DataError, PreflightError, Problem
 from orchestrator.recipe.plan import Plan
@@ -59,33 +46,33 @@ class Check:
 
 
 CHECKS: tuple[Check, ...] = (
-    Check(check_packages, here=True),
-    Check(check_argument_packages, here=True),
-    Check(check_arguments),
-    Check(check_hub, hub=True),
-    Check(check_disk, here=True),
-    Check(check_run_path, here=True),
-    Check(check_shell_variables, here=True),
-    Check(check_conflicts),
-    Check(check_known_bugs),
-    Check(check_model_files),
-    Check(check_lengths),
-    Check(check_target_modules),
-    Check(check_devices, here=True),
-    Check(check_memory),
-    Check(check_ports, here=True),
-    Check(check_data_files, "data"),
-    Check(check_model_loading, "ask"),
-    Check(check_model_tensors, "ask"),
-    Check(advise_on_resuming, "advise"),
-    Check(advise_known_bugs, "advise"),
-    Check(advise_model_files, "advise"),
-    Check(advise_precision, "advise"),
-    Check(advise_devices, "advise", here=True),
-    Check(advise_on_cpu, "advise", here=True),
-    Check(advise_memory, "advise"),
-    Check(advise_measuring, "advise"),
-    Check(advise_trust, "advise"),
+    Check(machine.check_packages, here=True),
+    Check(settings.check_argument_packages, here=True),
+    Check(arguments.check_arguments),
+    Check(hub.check_hub, hub=True),
+    Check(disk.check_disk, here=True),
+    Check(disk.check_run_path, here=True),
+    Check(machine.check_shell_variables, here=True),
+    Check(settings.check_conflicts),
+    Check(known_bugs.check_known_bugs),
+    Check(model_files.check_model_files),
+    Check(settings.check_lengths),
+    Check(settings.check_target_modules),
+    Check(machine.check_devices, here=True),
+    Check(memory_fit.check_memory),
+    Check(machine.check_ports, here=True),
+    Check(data_files.check_data_files, "data"),
+    Check(model_loading.check_model_loading, "ask"),
+    Check(model_loading.check_model_tensors, "ask"),
+    Check(settings.advise_on_resuming, "advise"),
+    Check(known_bugs.advise_known_bugs, "advise"),
+    Check(model_files.advise_model_files, "advise"),
+    Check(settings.advise_precision, "advise"),
+    Check(machine.advise_devices, "advise", here=True),
+    Check(memory_fit.advise_on_cpu, "advise", here=True),
+    Check(memory_fit.advise_memory, "advise"),
+    Check(memory_fit.advise_measuring, "advise"),
+    Check(settings.advise_trust, "advise"),
 )
 
 
@@ -95,7 +82,7 @@ def require_runnable(job: Job, plan: Plan, *, this_machine: bool = True, asks_hu
     `this_machine` is False where the plan is for another machine, `asks_hub` where no network may be used. Raises
     PreflightError, with what is wrong with the data too; DataError where that is all.
     """
-    job = job if this_machine else replace(job, versions=dict.fromkeys(OPTIONAL, _ANY_VERSION) | job.versions)
+    job = job if this_machine else replace(job, versions=dict.fromkeys(settings.OPTIONAL, _ANY_VERSION) | job.versions)
 
     def find(kind: str) -> list[Problem]:
         asked = [check for check in CHECKS if check.kind == kind]
@@ -103,7 +90,7 @@ def require_runnable(job: Job, plan: Plan, *, this_machine: bool = True, asks_hu
         return [problem for check in asked for problem in check.find(job, plan)]
 
     data, problems = find("data"), find("refuse")
-    if not data and not problems and (this_machine or not any(check_packages(job, plan))):
+    if not data and not problems and (this_machine or not any(machine.check_packages(job, plan))):
         problems = find("ask")
     if problems:
         raise PreflightError.from_problems([*problems, *data])

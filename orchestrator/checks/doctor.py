@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from orchestrator.backends import BACKENDS
+from orchestrator.checks import machine
 from orchestrator.checks.disk import find_disk_problem, find_existing
 from orchestrator.checks.environments import (
     environments_home,
@@ -24,18 +25,6 @@ from orchestrator.checks.environments import (
     judge_version,
     list_environments,
     load_tested,
-)
-from orchestrator.checks.machine import (
-    REPORT_MODULES,
-    GpuUser,
-    TorchBuild,
-    describe_cpu_torch,
-    describe_use,
-    find_busy,
-    find_gpu_users,
-    find_missing_report_modules,
-    find_torch_build,
-    name_installation,
 )
 from orchestrator.checks.memory import show_gib
 from orchestrator.machine.hardware import BF16_CAPABILITY, Gpu, find_gpus, find_memory
@@ -135,11 +124,11 @@ def examine_environments(
     """Yield each Python's packages, and whether a backend (`wanted`, or any) can run in `home`, or in any of them."""
     for interpreter in interpreters:
         yield from _examine_packages(interpreter)
-    if missing := find_missing_report_modules():
+    if missing := machine.find_missing_report_modules():
         said = f"{', '.join(missing)} missing"
-        yield Finding("report", "packages", "missing", said, name_installation(missing))
+        yield Finding("report", "packages", "missing", said, machine.name_installation(missing))
     else:
-        yield Finding("report", "packages", "ok", ", ".join(REPORT_MODULES))
+        yield Finding("report", "packages", "ok", ", ".join(machine.REPORT_MODULES))
     asked = [interpreter for interpreter in interpreters if home in {None, interpreter.python}]
     ready = {name for interpreter in asked for name in interpreter.backends}
     for name in BACKENDS:
@@ -169,9 +158,9 @@ def _examine_packages(interpreter: Interpreter) -> Iterator[Finding]:
 def examine_machine(python: str) -> Iterator[Finding]:
     """Yield GPUs (and whether the torch of `python` can use them), processors, memory, limits and tools."""
     gpus = find_gpus()
-    yield from describe_gpus(gpus, find_gpu_users() if find_busy(gpus) else ())
+    yield from describe_gpus(gpus, machine.find_gpu_users() if machine.find_busy(gpus) else ())
     if gpus:
-        yield describe_torch(find_torch_build(python), python, len(gpus))
+        yield describe_torch(machine.find_torch_build(python), python, len(gpus))
     yield Finding("hardware", "processors", "ok", f"{len(os.sched_getaffinity(0))} of {os.cpu_count()}")
     yield describe_memory(find_memory(), [_read(Path(name)) for name in _CGROUP_LIMITS])
     if _SHARED.is_dir():
@@ -190,7 +179,7 @@ def examine_machine(python: str) -> Iterator[Finding]:
         yield _judge("tools", name, path or f"none: {use}", fine=path is not None, remedy=remedy)
 
 
-def describe_gpus(gpus: tuple[Gpu, ...], users: tuple[GpuUser, ...]) -> Iterator[Finding]:
+def describe_gpus(gpus: tuple[Gpu, ...], users: tuple[machine.GpuUser, ...]) -> Iterator[Finding]:
     """Yield one finding a GPU, or that there is none."""
     if not gpus:
         remedy = "install NVIDIA's driver, where there is a GPU; orch run RECIPE --smoke needs none"
@@ -198,16 +187,16 @@ def describe_gpus(gpus: tuple[Gpu, ...], users: tuple[GpuUser, ...]) -> Iterator
     for gpu in gpus:
         half = "fp16" if gpu.capability is not None and gpu.capability < BF16_CAPABILITY else "bf16"
         said = f"{gpu.name}, {gpu.memory_mib} MiB, {half}" + (f", driver {gpu.driver}" if gpu.driver else "")
-        busy = bool(find_busy((gpu,)))
-        said += f"; {describe_use(gpu, users)}" if busy else ""
+        busy = bool(machine.find_busy((gpu,)))
+        said += f"; {machine.describe_use(gpu, users)}" if busy else ""
         choose = "choose others with CUDA_VISIBLE_DEVICES"
         yield _judge("hardware", f"GPU {gpu.index}", said, fine=not busy, remedy=choose)
 
 
-def describe_torch(torch: TorchBuild, python: str, gpus: int) -> Finding:
+def describe_torch(torch: machine.TorchBuild, python: str, gpus: int) -> Finding:
     """Return whether a torch can use this machine's GPUs."""
     if torch.cpu_only:
-        problem = describe_cpu_torch(torch, python, gpus)
+        problem = machine.describe_cpu_torch(torch, python, gpus)
         return Finding("hardware", "torch", "missing", problem.message, problem.hint)
     built = f"CUDA {torch.cuda}" if torch.cuda else f"ROCm {torch.hip}" if torch.hip else "not installed"
     return Finding("hardware", "torch", "ok", built)

@@ -97,10 +97,6 @@ def find_bugs(job: Job, plan: Plan) -> list[KnownBug]:
     return [bug for bug in load_known_bugs() if bug.concerns(job, plan)]
 
 
-def _asks_for_hard_negatives(job: Job, plan: Plan) -> bool:  # noqa: ARG001
-    return job.recipe.loss is not None and job.recipe.loss.hard_negatives is not None
-
-
 def _adapts_tied_embeddings(job: Job, plan: Plan) -> bool:
     values = read_train_values(plan)
     if job.smoke or job.model.folder is None or "target_modules" not in values:
@@ -110,32 +106,30 @@ def _adapts_tied_embeddings(job: Job, plan: Plan) -> bool:
     return bool(named & _TIED) and load_config(job.model.folder).get("tie_word_embeddings") is True
 
 
-def _accumulates_gradients(job: Job, plan: Plan) -> bool:  # noqa: ARG001
+def _accumulates_gradients(plan: Plan) -> bool:
     steps = read_train_values(plan).get("gradient_accumulation_steps", "1")
     return steps.isdigit() and int(steps) > 1
 
 
-def _is_in_fp16(job: Job, plan: Plan) -> bool:  # noqa: ARG001
-    return is_on(read_train_values(plan), "fp16")
-
-
-def _loads_pickles(job: Job, plan: Plan) -> bool:  # noqa: ARG001
-    found = [model.folder for _, model, allowed in local_models(job) if allowed and model.folder]
-    return any(read_weights(folder).pickles for folder in found)
-
-
-def _uses_several_rtx_40(job: Job, plan: Plan) -> bool:  # noqa: ARG001
+def _uses_several_rtx_40(job: Job) -> bool:
     env = {**os.environ, **job.recipe.launch.env}
     several = job.processes() > 1 and any("RTX 40" in name for name in job.hardware.names)
     return several and not env.keys() >= _NO_P2P
 
 
+def _loads_pickles(job: Job) -> bool:
+    found = [model.folder for _, model, allowed in local_models(job) if allowed and model.folder]
+    return any(read_weights(folder).pickles for folder in found)
+
+
 # What a row's `when` names.
 CONDITIONS: dict[str, Callable[[Job, Plan], bool]] = {
-    "asks_for_hard_negatives": _asks_for_hard_negatives,
+    "asks_for_hard_negatives": lambda job, _: (
+        job.recipe.loss is not None and job.recipe.loss.hard_negatives is not None
+    ),
     "adapts_tied_embeddings": _adapts_tied_embeddings,
-    "accumulates_gradients": _accumulates_gradients,
-    "is_in_fp16": _is_in_fp16,
-    "loads_pickles": _loads_pickles,
-    "uses_several_rtx_40": _uses_several_rtx_40,
+    "accumulates_gradients": lambda _, plan: _accumulates_gradients(plan),
+    "is_in_fp16": lambda _, plan: is_on(read_train_values(plan), "fp16"),
+    "loads_pickles": lambda job, _: _loads_pickles(job),
+    "uses_several_rtx_40": lambda job, _: _uses_several_rtx_40(job),
 }

@@ -36,15 +36,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
+from orchestrator.backends import sharing
 from orchestrator.backends.protocol import Job
-from orchestrator.backends.sharing import (
-    count_gpus_of_a_process,
-    count_layer_parts,
-    count_sequence_parts,
-    find_fsdp,
-    load_deepspeed,
-    zero_stage,
-)
 from orchestrator.checks.model_size import ModelSize, find_trained_bits
 from orchestrator.checks.settings import is_on
 from orchestrator.errors import Problem
@@ -181,8 +174,8 @@ def find_training_size(job: Job, values: Mapping[str, str], model: ModelSize) ->
         logits=_find_logits(job, values),
         processes=job.processes(),
         bits=model.stored_bits or find_trained_bits(values),
-        spread=count_gpus_of_a_process(job, values) * count_layer_parts(job, values),
-        sequence_parts=count_sequence_parts(job, values),
+        spread=sharing.count_gpus_of_a_process(job, values) * sharing.count_layer_parts(job, values),
+        sequence_parts=sharing.count_sequence_parts(job, values),
         **_find_sharing(job, values),
     )
     if adapter := _count_adapter(job, values, model):
@@ -235,7 +228,7 @@ def _stored_bytes(job: Job, values: Mapping[str, str], model: ModelSize) -> int:
 
 
 def _is_checkpointing(job: Job, values: Mapping[str, str]) -> bool:
-    fsdp, asked = find_fsdp(values), is_on(values, "gradient_checkpointing", default=job.backend.checkpointing)
+    fsdp, asked = sharing.find_fsdp(values), is_on(values, "gradient_checkpointing", default=job.backend.checkpointing)
     return asked or (fsdp is not None and fsdp.checkpointing)
 
 
@@ -269,15 +262,15 @@ def _count_adapter(job: Job, values: Mapping[str, str], model: ModelSize) -> int
 
 def _find_sharing(job: Job, values: Mapping[str, str]) -> dict[str, Any]:
     """Return how several processes share the training, as fields of its size."""
-    if (fsdp := find_fsdp(values)) is not None:
+    if (fsdp := sharing.find_fsdp(values)) is not None:
         return {"shards": fsdp.shards, "offload_optimizer": fsdp.offload, "offload_weights": fsdp.offload}
     if found := re.fullmatch(r"zero([0-3])(_offload)?", job.recipe.deepspeed or ""):
         stage, offload = int(found[1]), bool(found[2])
         return {"shards": stage, "offload_optimizer": offload, "offload_weights": offload and stage == _SHARDS_WEIGHTS}
-    config = load_deepspeed(job)
+    config = sharing.load_deepspeed(job)
     if isinstance(config, Problem) or not config:
         return {}
-    zero, stage = config.get("zero_optimization", {}), zero_stage(config)
+    zero, stage = config.get("zero_optimization", {}), sharing.zero_stage(config)
     return {
         "shards": stage if isinstance(stage, int) else 0,
         "offload_optimizer": _is_offloaded(zero.get("offload_optimizer")),

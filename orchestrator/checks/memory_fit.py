@@ -12,16 +12,7 @@ from itertools import islice
 from typing import Any
 
 from orchestrator.backends.protocol import Job
-from orchestrator.checks.memory import (
-    ASSUMED_DOCUMENTS,
-    GIB,
-    MemoryEstimate,
-    TrainingSize,
-    assumes_documents,
-    estimate_memory,
-    find_training_size,
-    show_gib,
-)
+from orchestrator.checks import memory
 from orchestrator.checks.model_size import ModelSize, load_model_size
 from orchestrator.checks.settings import read_train_values
 from orchestrator.errors import OrchError, Problem
@@ -47,9 +38,9 @@ _MANY_WEIGHTS = 200_000_000  # a base-sized encoder has half as many, the smalle
 class PlannedMemory:
     """The estimate of a plan's training, all that it was made from, and the bytes that one process may take."""
 
-    estimate: MemoryEstimate
+    estimate: memory.MemoryEstimate
     model: ModelSize
-    training: TrainingSize
+    training: memory.TrainingSize
     values: Mapping[str, str]
     kind: str = "cuda"
     assumed: str | None = None
@@ -71,9 +62,11 @@ def plan_memory(job: Job, plan: Plan) -> PlannedMemory | None:
     if model is None:
         return None
     values, kind = read_train_values(plan), job.hardware.kind
-    training = find_training_size(job, values, model)
-    assumed = f"{ASSUMED_DOCUMENTS} documents a query assumed" if assumes_documents(job) else None
-    return PlannedMemory(estimate_memory(model, training), model, training, values, kind, assumed, room=_find_room(job))
+    training = memory.find_training_size(job, values, model)
+    assumed = f"{memory.ASSUMED_DOCUMENTS} documents a query assumed" if memory.assumes_documents(job) else None
+    return PlannedMemory(
+        memory.estimate_memory(model, training), model, training, values, kind, assumed, room=_find_room(job)
+    )
 
 
 def check_memory(job: Job, plan: Plan) -> Iterator[Problem]:
@@ -81,7 +74,7 @@ def check_memory(job: Job, plan: Plan) -> Iterator[Problem]:
     planned = plan_memory(job, plan)
     if planned is None or job.hardware.kind != "cuda" or not _exceeds(planned.estimate.weights, planned):
         return
-    needed, there = show_gib(planned.estimate.weights), show_gib(planned.room or 0)
+    needed, there = memory.show_gib(planned.estimate.weights), memory.show_gib(planned.room or 0)
     message = f"{job.model.name}: its weights alone take {needed} of GPU memory here, and a GPU has {there}"
     ways = find_ways(job, _is_light)
     yield Problem(message, "\n".join(ways) or f"take a smaller model, or GPUs of more than {needed}")
@@ -95,7 +88,7 @@ def advise_memory(job: Job, plan: Plan) -> Iterator[Problem]:
     if on_gpu and _exceeds(planned.estimate.weights, planned):
         return  # check_memory has refused it
     certain = planned.estimate.total > _CLEAR_MARGIN * planned.room
-    there = show_gib(planned.room)
+    there = memory.show_gib(planned.room)
     has = f"a GPU has {there}" if on_gpu else f"{there} are free here"
     message = f"the training needs {planned}; {has}: it will {'hardly' if certain else 'perhaps not'} fit"
     yield Problem(message, "\n".join(_remedies(job, planned)) or None)
@@ -112,7 +105,7 @@ def advise_measuring(job: Job, plan: Plan) -> Iterator[Problem]:
         return
     message = (
         f"the training fits, and {', '.join(stage.name for stage in loading)} load the whole model on one GPU: "
-        f"{show_gib(whole)} in half precision, and a GPU has {show_gib(planned.room or 0)}"
+        f"{memory.show_gib(whole)} in half precision, and a GPU has {memory.show_gib(planned.room or 0)}"
     )
     hint = (
         "train the adapter alone here: merge: false, evaluate: {baselines: []} and no gate; "
@@ -159,7 +152,7 @@ def _remedies(job: Job, planned: PlannedMemory) -> list[str]:
     found: list[tuple[int, str]] = []
 
     def consider(say: str, **changes: object) -> None:
-        other = estimate_memory(planned.model, replace(training, **changes))  # type: ignore[arg-type]
+        other = memory.estimate_memory(planned.model, replace(training, **changes))  # type: ignore[arg-type]
         found.append((planned.estimate.total - other.total, say))
 
     if not training.checkpointing:
@@ -179,8 +172,8 @@ def _remedies(job: Job, planned: PlannedMemory) -> list[str]:
             longest = int(values[name])
             consider(f"{name}: {longest // 2} instead of {longest}", tokens=training.tokens - longest // 2)
     saved = sorted(found, reverse=True)
-    worth = [(size, say) for size, say in saved if size > max(_WORTH_SAYING * planned.estimate.total, GIB / 10)]
-    lines = [f"{say} saves {show_gib(size)}" for size, say in worth[:_MOST_REMEDIES]]
+    worth = [(size, say) for size, say in saved if size > max(_WORTH_SAYING * planned.estimate.total, memory.GIB / 10)]
+    lines = [f"{say} saves {memory.show_gib(size)}" for size, say in worth[:_MOST_REMEDIES]]
     static = planned.estimate.weights + planned.estimate.gradients + planned.estimate.optimizer
     return lines + (_static_remedies(job, planned) if static > planned.estimate.total / 2 else [])
 

@@ -14,18 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.checks.tensor_names import read_text_config
-from orchestrator.machine.json_files import find_object, load_json
+from orchestrator.checks.tensor_names import NAMES, read_text_config, read_whole
+from orchestrator.machine.json_files import find_object
 from orchestrator.machine.weights import read_weights
 
-_NAMES = {  # what other architectures call it
-    "hidden_size": ("hidden_size", "d_model", "dim", "n_embd"),
-    "num_hidden_layers": ("num_hidden_layers", "num_layers", "n_layers", "n_layer"),
-    "num_attention_heads": ("num_attention_heads", "n_heads", "n_head"),
-    "intermediate_size": ("intermediate_size", "hidden_dim", "n_inner", "ffn_dim"),
-}
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
-_WHOLE = "model.safetensors"
 _DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 _NF4_DOUBLE = 4 + 8 / 64 + 32 / (64 * 256)
 _NF4 = 4 + 32 / 64
@@ -75,26 +68,26 @@ def read_model_size(config: Mapping[str, Any], counted: int | None = None) -> Mo
     bits = find_stored_bits(config)
     config = read_text_config(config)
     bits = find_stored_bits(config) if bits is None else bits
-    found = {name: _read_whole(config, *names) for name, names in _NAMES.items()}
+    found = {name: read_whole(config, *names) for name, names in NAMES.items()}
     layers, hidden, heads = found["num_hidden_layers"], found["hidden_size"], found["num_attention_heads"]
-    vocabulary = _read_whole(config, "vocab_size")
+    vocabulary = read_whole(config, "vocab_size")
     if not (layers and hidden and heads and vocabulary):
         return None
-    head = _read_whole(config, "head_dim") or hidden // heads
+    head = read_whole(config, "head_dim") or hidden // heads
     dtype = str(config.get("dtype") or config.get("torch_dtype") or "float32").removeprefix("torch.")
     size = ModelSize(
         layers=layers,
         hidden=hidden,
         intermediate=found["intermediate_size"] or 4 * hidden,
         query=heads * head,
-        key=(_read_whole(config, "num_key_value_heads") or heads) * head,
+        key=(read_whole(config, "num_key_value_heads") or heads) * head,
         vocabulary=vocabulary,
         gated="rms_norm_eps" in config,  # every LLM with RMSNorm here has a gated MLP: Qwen, Llama, Mistral, Gemma
         parameters=0,
         dtype_bytes=_DTYPE_BYTES.get(dtype, 4),
     )
     tied = config.get("tie_word_embeddings", True) is not False
-    positions = 0 if size.gated else _read_whole(config, "max_position_embeddings") or 0
+    positions = 0 if size.gated else read_whole(config, "max_position_embeddings") or 0
     embedded = (vocabulary * (1 if tied else 2) + positions) * hidden
     parameters = counted or _count(size, config) + embedded
     return replace(size, parameters=parameters, embedded=min(embedded, parameters), stored_bits=bits)
@@ -104,28 +97,17 @@ def _count(size: ModelSize, config: Mapping[str, Any]) -> int:
     """Return how many weights the layers of these sizes have, norms and biases left out (below 0.1 %)."""
     attention = size.hidden * (2 * size.query + 2 * size.key)
     matrices = 3 if size.gated else 2
-    experts = _read_whole(config, *EXPERTS)
-    if experts and (width := _read_whole(config, "moe_intermediate_size") or size.intermediate):
-        shared = _read_whole(config, "shared_expert_intermediate_size") or 0
+    experts = read_whole(config, *EXPERTS)
+    if experts and (width := read_whole(config, "moe_intermediate_size") or size.intermediate):
+        shared = read_whole(config, "shared_expert_intermediate_size") or 0
         return size.layers * (attention + matrices * size.hidden * (experts * width + shared))
     return size.layers * (attention + matrices * size.hidden * size.intermediate)
 
 
 def _weigh_files(folder: Path) -> int | None:
     """Return the bytes of the files that `from_pretrained` would load; None where they are not all here."""
-    try:
-        names = {_WHOLE}
-        if not (folder / _WHOLE).is_file():
-            index = load_json((folder / f"{_WHOLE}.index.json"), constants=True)
-            names = {str(name) for name in index["weight_map"].values()}
-        return sum((folder / name).stat().st_size for name in names) or None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
-
-
-def _read_whole(config: Mapping[str, Any], *names: str) -> int | None:
-    values = (config.get(name) for name in names)
-    return next((value for value in values if isinstance(value, int) and value is not True and value > 0), None)
+    weights = read_weights(folder)
+    return None if weights.problems else sum(path.stat().st_size for path in weights.files) or None
 
 
 def find_trained_bits(values: Mapping[str, str]) -> float | None:

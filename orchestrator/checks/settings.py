@@ -10,6 +10,8 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from orchestrator.backends.models import load_config
@@ -17,6 +19,7 @@ from orchestrator.backends.protocol import Job
 from orchestrator.checks.model_size import EXPERTS
 from orchestrator.checks.tensor_names import read_text_config
 from orchestrator.errors import Problem
+from orchestrator.machine.tables import load_table
 from orchestrator.machine.weights import Shapes, read_weights
 from orchestrator.recipe.plan import Plan
 
@@ -26,31 +29,6 @@ _FLASH = {"flash_attn": True, "flash_attention_2": True, "flash_attention_3": Fa
 
 # Packages that a recipe's own words ask for, beside those that its backend needs.
 OPTIONAL = ("flash-attn", "kernels", "liger-kernel")
-# (argument, what its value reads like, the distributions of which one is needed). Sources: is_*_available of
-# transformers 5.19, get_optimizer_cls_and_kwargs of its trainer_optimizer.py, require_version of ms-swift 4.6.0.
-_NEEDS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("report_to", r"\btensorboard\b", ("tensorboard", "tensorboardX")),
-    ("report_to", r"\bwandb\b", ("wandb",)),
-    ("report_to", r"\bswanlab\b", ("swanlab",)),
-    ("report_to", r"\bmlflow\b", ("mlflow",)),
-    ("report_to", r"\bcomet_ml\b", ("comet-ml",)),
-    ("report_to", r"\btrackio\b", ("trackio",)),
-    ("lora_rank", r"^\d", ("peft",)),
-    ("quant_method", r"^bnb$", ("bitsandbytes",)),
-    ("quant_method", r"^hqq$", ("hqq",)),
-    ("quant_method", r"^eetq$", ("eetq",)),
-    ("quant_method", r"^quanto$", ("optimum-quanto",)),
-    ("optim", r"^(adamw_8bit|adamw_bnb_8bit|lion_8bit|paged_.*|rmsprop_bnb.*|ademamix.*)$", ("bitsandbytes",)),
-    ("optim", r"^galore_", ("galore-torch",)),
-    ("optim", r"^schedule_free_", ("schedulefree",)),
-    ("optim", r"^(ada)?lomo$", ("lomo-optim",)),
-    ("optim", r"^apollo_", ("apollo-torch",)),
-    ("eval_use_evalscope", r"(?i)^true$", ("evalscope",)),
-    ("eval_metric", r"^nlg$", ("jieba",)),
-    ("predict_with_generate", r"(?i)^true$", ("jieba",)),
-    ("tuner_backend", r"^unsloth$", ("unsloth",)),
-)
-ASKED_FOR = tuple(dict.fromkeys(name for _, _, names in _NEEDS for name in names))
 # RoBERTa's family numbers its positions from pad_token_id + 1 (create_position_ids_from_input_ids).
 _OFFSET_FAMILIES = frozenset(
     {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text"}
@@ -128,14 +106,20 @@ def _check_processes(job: Job) -> Iterator[Problem]:
         yield Problem(message, f"give at most {there}, or auto: two processes on one GPU end with an error of NCCL")
 
 
+@cache
+def load_needs() -> tuple[tuple[str, re.Pattern[str], tuple[str, ...]], ...]:
+    """Return the rows of packages.yaml: an argument, what its value reads like, and one of which packages it needs."""
+    return load_table(Path(__file__).with_name("packages.yaml"), tuple[str, re.Pattern[str], tuple[str, ...]])
+
+
 def check_argument_packages(job: Job, plan: Plan) -> Iterator[Problem]:
     """Yield every argument that asks for a package which is not installed, with the command that installs it."""
     if not job.versions:
         return  # an interpreter that cannot be run: another check says so
     values = read_train_values(plan)
-    for argument, pattern, names in _NEEDS:
+    for argument, pattern, names in load_needs():
         given = values.get(argument, "")
-        if re.search(pattern, given) and not set(names) & job.versions.keys():
+        if pattern.search(given) and not set(names) & job.versions.keys():
             hint = f"{job.backend_python} -m pip install {names[0]}, or remove it"
             yield Problem(f"train.{argument}: {given} asks for {names[0]}, which is not installed", hint)
 

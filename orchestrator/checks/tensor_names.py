@@ -32,8 +32,13 @@ _LAYER = re.compile(r"^(.*?\b(?:layers|layer|h|blocks))\.(\d+)\.")
 _EMBEDDING = re.compile(r"(^|\.)(embed_tokens|word_embeddings|tok_embeddings|wte|embed_in)\.weight$")
 _SCORING_HEAD = re.compile(r"(^|\.)(classifier|score|classification_head|head|sequence_summary)\.")
 _ANSWER_HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output)\.")
-_LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-_WIDTHS = ("embedding_size", "input_embedding_size", "word_embed_proj_dim", "hidden_size", "n_embd", "d_model", "dim")
+NAMES = {  # what architectures call their sizes
+    "hidden_size": ("hidden_size", "d_model", "dim", "n_embd"),
+    "num_hidden_layers": ("num_hidden_layers", "num_layers", "n_layers", "n_layer"),
+    "num_attention_heads": ("num_attention_heads", "n_heads", "n_head"),
+    "intermediate_size": ("intermediate_size", "hidden_dim", "n_inner", "ffn_dim"),
+}
+_WIDTHS = ("embedding_size", "input_embedding_size", "word_embed_proj_dim", *NAMES["hidden_size"])
 _CONFIG = "take config.json and weights from one and the same model"
 
 
@@ -133,7 +138,7 @@ def find_layer_count(config: Mapping[str, Any]) -> int | None:
     config = read_text_config(config)
     if config.get("is_encoder_decoder") or "num_hidden_groups" in config:  # ALBERT runs one layer many times
         return None
-    return next((config[name] for name in _LAYER_COUNTS if isinstance(config.get(name), int)), None)
+    return read_whole(config, *NAMES["num_hidden_layers"])
 
 
 def count_layers(shapes: Shapes) -> int:
@@ -164,7 +169,7 @@ def _find_other_sizes(folder: Path, config: Mapping[str, Any], shapes: Shapes) -
     table = find_embedding(shapes)
     if table is None or "quantization_config" in config:
         return
-    width, rows = _find_width(config), read_text_config(config).get("vocab_size")
+    width, rows = read_whole(read_text_config(config), *_WIDTHS), read_text_config(config).get("vocab_size")
     if width is not None and table[1] != width:
         message = f"{folder}: config.json says vectors of {width} numbers, and the embeddings have {table[1]}"
         yield Problem(message, _CONFIG)
@@ -200,6 +205,7 @@ def _group_layers(shapes: Shapes) -> dict[str, set[int]]:
     return found
 
 
-def _find_width(config: Mapping[str, Any]) -> int | None:
-    config = read_text_config(config)
-    return next((config[name] for name in _WIDTHS if isinstance(config.get(name), int)), None)
+def read_whole(config: Mapping[str, Any], *names: str) -> int | None:
+    """Return the first of the named values that is a whole number above 0."""
+    values = (config.get(name) for name in names)
+    return next((value for value in values if isinstance(value, int) and value is not True and value > 0), None)

@@ -160,8 +160,13 @@ def predict_command(
     Without options, rows are read from stdin as JSON Lines: {"query": …, "document": …} for a reranker, {"query": …}
     and {"document": …} for an embedding model, {"prompt": …} for an LLM.
     """
-    from orchestrator.serving.artefact import find_artefact, require_artefact_loads, require_trusted_code
-    from orchestrator.serving.predict import ask_model, read_rows
+    from orchestrator.serving.artefact import (
+        ask_model,
+        find_artefact,
+        read_rows,
+        require_artefact_loads,
+        require_trusted_code,
+    )
 
     artefact = find_artefact(run, runs, trust_remote_code=trust_remote_code, trust_run=trust_run)
     kind = artefact.kind

@@ -82,7 +82,7 @@ def run_command(
 @prints("resume")
 def resume_command(run: str, trust_run: bool, runs: Path, open_report: bool, as_json: bool) -> Result:
     """Continue RUN (a folder, a name, or `last`): finished stages are skipped, training goes on from its checkpoint."""
-    from orchestrator.report.reproduction import is_rerun
+    from orchestrator.report.compare_runs import is_rerun
     from orchestrator.run.folder import adopt_run, find_run, load_own_plan
 
     found = find_run(run, runs)
@@ -110,7 +110,7 @@ def reproduce_command(
     Exit code 0: the same bytes, or no measurable difference. Exit code 8: another result. Interrupted, it goes on with
     `orch resume`.
     """
-    from orchestrator.report.reproduction import begin_rerun
+    from orchestrator.report.compare_runs import begin_rerun
     from orchestrator.run.folder import find_run, load_own_plan
 
     first = find_run(run, runs)
@@ -157,7 +157,7 @@ def _finish(plan: Plan, run: RunDir, *, open_report: bool, quiet: bool) -> Resul
 
 def _finish_rerun(plan: Plan, second: RunDir, *, quiet: bool) -> Result:
     """Run what is not done of a run that repeats another, and compare the two."""
-    from orchestrator.report.reproduction import finish_rerun
+    from orchestrator.report.compare_runs import finish_rerun
 
     _supervise(plan, second, quiet=quiet)
     result = finish_rerun(second)

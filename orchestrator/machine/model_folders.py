@@ -17,21 +17,7 @@ from orchestrator.machine.json_files import find_object, load_json
 _CHECKPOINT = re.compile(r"(?:checkpoint|global_step|step|epoch)[-_](\d+)")
 _SNAPSHOTS, _HUB = "snapshots", "models--"
 _WHOLE = ("*.safetensors", "pytorch_model*.bin")
-# Formats of other programs: what their files are called, what they are, and who runs them.
-_FORMATS = (
-    (("*.gguf",), "a GGUF of llama.cpp", "llama-server -m {file}"),
-    (("*.onnx", "onnx/*.onnx"), "an export for ONNX Runtime", "optimum or ONNX Runtime"),
-    (("openvino_model.xml", "openvino/*.xml"), "an export for OpenVINO", "optimum-intel"),
-    (("*.engine", "*.plan"), "an engine of TensorRT", "TensorRT"),
-    (("tf_model.h5", "saved_model.pb", "saved_model/"), "weights of TensorFlow", "TensorFlow"),
-    (("flax_model.msgpack", "flax_model*.msgpack"), "weights of Flax", "JAX"),
-    (("*.mlpackage/", "*.mlmodel", "coreml/"), "an export for Core ML", "Core ML"),
-    (("*.nemo",), "an archive of NeMo", "NeMo, which exports it to Hugging Face's format"),
-    (("*.ckpt",), "a checkpoint of Lightning", "its own program, which can call save_pretrained()"),
-    (("model*.pt", "model*.pth", "best*.pt", "best*.pth"), "weights of PyTorch under a name of their own",
-     "the program that wrote it, which can call save_pretrained()"),
-    (("consolidated*.pth", "consolidated*.safetensors"), "weights in Meta's or Mistral's own format", "their programs"),
-)  # fmt: skip
+_FORMATS = Path(__file__).with_name("model_formats.yaml")
 _ORIGINAL = "take the model's own folder, with config.json and *.safetensors"
 
 
@@ -185,7 +171,9 @@ def _describe_trainer(path: Path) -> Problem | None:
 
 
 def _describe_other_format(path: Path) -> Problem | None:
-    for patterns, what, who in _FORMATS:
+    from orchestrator.machine.tables import load_table  # YAML takes long to import
+
+    for patterns, what, who in load_table(_FORMATS, tuple[tuple[str, ...], str, str]):
         files = [file for pattern in patterns for file in path.glob(pattern.rstrip("/"))]
         if files:
             runs = who.format(file=_quote(files[0]))

@@ -81,9 +81,10 @@ _read_header = read_once(read_shapes)  # each check of a command looks at all of
 
 @dataclass(frozen=True)
 class Weights:
-    """The tensors of a folder by name, its pickled files where it has no others, and what is wrong with its files."""
+    """The tensors of a folder by name, its files, pickled ones where it has no others, and what is wrong with these."""
 
     shapes: Shapes = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
     pickles: tuple[Path, ...] = ()
     problems: tuple[Problem, ...] = ()
 
@@ -143,7 +144,7 @@ def _read_files(folder: Path, files: dict[str, set[str] | None]) -> Weights:
         absent = sorted((promised or set()) - found.keys())
         if absent:
             problems.append(Problem(f"{path} does not hold {absent[0]}, which {_INDEX} says is in it", _AGAIN))
-    return Weights(shapes, problems=tuple(problems))
+    return Weights(shapes, tuple(folder / name for name in files), problems=tuple(problems))
 
 
 def describe_damage(path: Path, why: str) -> Problem:

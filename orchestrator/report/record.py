@@ -6,41 +6,19 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from orchestrator.machine.files import read_regular
-from orchestrator.machine.json_files import find_object, load_json, parse_json
+from orchestrator.machine.json_files import find_object, parse_json
 from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import Plan, Stage
+from orchestrator.run.resume import list_checkpoint_folders
 
 _CHECKPOINT = re.compile(r"checkpoint-([0-9]{1,18})")
 _PROGRESS = re.compile(r"([0-9]{1,18})/[0-9]+")
 _SAME_LOSS = 1e-6  # logging.jsonl rounds to 8 digits, its best_metric does not
-_CHECK_NAMES = {
-    "weights": "the weights are finite and plausible",
-    "complete": "no weight is missing from the files",
-    "finite": "every score is a number",
-    "changed-weights": "training changed the weights",
-    "changed-scores": "training changed the scores",
-    "not-constant": "different texts get different scores",
-    "flagembedding": "the packaged model scores as the trained one in FlagEmbedding",
-    "sentence-transformers": "the package gives the same in sentence-transformers and in the tool that trained it",
-    "merged": "the merged model gives what the base model gives with the adapter",
-    "merge-keeps-training": "merging kept what training changed",
-    "swift": "the trained model gives the same in ms-swift as in a plain forward pass",
-    "tokens": "the package makes the tokens of the training",
-    "chat-template": "the chat template makes the tokens of the training",
-    "stop": "the model stops where the answers of the training end",
-    "same-answer": "adapter, merged and packaged model give the same answer to the test prompt",
-    "test-prompt": "the test prompt is answered, and not as the base model answers it",
-    "copied": "the trained weights were packaged byte for byte",
-    "tied": "weights that are shared are shared in the package too",
-    "unit-length": "every vector has length 1",
-    "changed-vectors": "training changed the vectors",
-    "transformers": "the packaged model gives the same vectors in plain transformers",
-    "reloaded": "the package gives the same vectors when it is loaded again",
-}
 
 
 @dataclass(frozen=True)
@@ -148,6 +126,13 @@ def parse_checks(verification: Mapping[str, Any]) -> tuple[Check, ...]:
     return tuple(_parse_check(item) for item in raw if isinstance(item, dict)) if isinstance(raw, list) else ()
 
 
+@cache
+def _load_check_names() -> dict[str, str]:
+    from orchestrator.machine import tables  # YAML takes long to import, and most commands do without
+
+    return tables.load_record(Path(__file__).with_name("check_names.yaml"), dict[str, str])
+
+
 def _parse_check(item: Mapping[str, Any]) -> Check:
     passed = item.get("passed", item.get("ok"))
     name = str(item.get("name", "check"))
@@ -155,7 +140,7 @@ def _parse_check(item: Mapping[str, Any]) -> Check:
     known = {"name", "passed", "ok", "detail", "failure", "numbers"}
     rest = {key: value for key, value in item.items() if key not in known and value not in ([], {}, None)}
     return Check(
-        name=_CHECK_NAMES.get(name, name.replace("_", " ")),
+        name=_load_check_names().get(name, name.replace("_", " ")),
         passed=passed if isinstance(passed, bool) else None,
         detail=str(item.get("failure") or item.get("detail") or ""),
         numbers={**rest, **(numbers if isinstance(numbers, dict) else {})},
@@ -236,19 +221,8 @@ def _swift_best(output: Path, entries: Sequence[Mapping[str, Any]]) -> int | Non
 
 def _newest_state(output: Path) -> dict[str, Any]:
     """Return the state of the newest complete checkpoint. trainer_state.json is written last, so it may be cut."""
-    found = [
-        (int(match[1]), path)
-        for path in output.rglob("checkpoint-*/trainer_state.json")
-        if (match := _CHECKPOINT.fullmatch(path.parent.name))
-    ]
-    for _, path in sorted(found, reverse=True):
-        try:
-            state = load_json(path, constants=True)
-        except (OSError, ValueError):
-            continue
-        if isinstance(state, dict) and isinstance(state.get("log_history"), list):
-            return state
-    return {}
+    states = (find_object(path / "trainer_state.json", constants=True) for path in list_checkpoint_folders(output))
+    return next((state for state in states if state and isinstance(state.get("log_history"), list)), {})
 
 
 def _number(value: object) -> float | None:

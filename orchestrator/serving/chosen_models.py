@@ -11,7 +11,7 @@ from typing import Any
 from orchestrator.backends.models import BaseModel, find_named_model
 from orchestrator.backends.scorers import DTYPES, build_scoring, find_use, load_own_spec
 from orchestrator.checks.model_loading import NamedModel, Permissions, require_loadable
-from orchestrator.errors import Problem
+from orchestrator.errors import Problem, RunFolderError
 from orchestrator.machine.places import WORKERS
 from orchestrator.recipe.plan import Command
 from orchestrator.serving.worker import Words, run_worker
@@ -94,6 +94,12 @@ def choose_model(
     if isinstance(spec, Problem):
         return spec
     return ChosenModel(model, reading, spec, lambda seen: build(seen, spec["scorer"]))
+
+
+def require_absent(out: Path) -> None:
+    """Raise RunFolderError where something lies already in the place of a command's output."""
+    if out.exists() or out.is_symlink():
+        raise RunFolderError(f"{out} exists already", hint="name a fresh folder with -o, or remove it")
 
 
 def require_chosen_load(chosen: Sequence[ChosenModel], python: str = sys.executable) -> None:

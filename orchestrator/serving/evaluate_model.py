@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ from orchestrator.data.rows.records import Kind
 from orchestrator.data.rows.shapes import require_kind
 from orchestrator.data.sniffing import sniff_kind
 from orchestrator.data.writing.writers import CORPUS, EVAL
-from orchestrator.errors import DataError, PreflightError, Problem, RunFolderError
+from orchestrator.errors import DataError, PreflightError, Problem
 from orchestrator.evaluation.eval_sets import describe_eval, load_eval
 from orchestrator.evaluation.measures import GROUP, PAIR, check_metrics, default_metrics
 from orchestrator.evaluation.metrics import (
@@ -43,6 +43,7 @@ from orchestrator.serving.chosen_models import (
     Reading,
     choose_model,
     find_model,
+    require_absent,
     require_chosen_load,
     run_on_models,
 )
@@ -111,7 +112,8 @@ def evaluate(request: Request, out: Path | None, tell: Callable[[str], None]) ->
     if request.reading.max_length or request.reading.instruction or request.reading.format:
         for name in (candidate.name for candidate in candidates if candidate.packaged):
             tell(f"{name} is a packaged model: it reads texts as its own scoring.json says")
-    _require_absent(out)
+    if out is not None:
+        require_absent(out)
     require_chosen_load(candidates, request.python)
     with _folder(out) as folder:
         gathered = prepare_eval(replace(request.data, corpus=searches), folder)
@@ -268,30 +270,18 @@ def _scores_of(folder: Path, candidate: ChosenModel) -> Path:
     return folder / "models" / candidate.name
 
 
-def _require_absent(out: Path | None) -> None:
-    if out is not None and (out.exists() or out.is_symlink()):
-        raise RunFolderError(f"{out} exists already", hint="name a fresh folder with -o, or remove it")
-
-
 @contextmanager
 def _folder(out: Path | None) -> Iterator[Path]:
     """Give a folder to work in that becomes `out` at the end of the block, by one rename; on errors it is removed."""
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".orch-evaluate-", dir=out.parent if out else None))
+    parent = Path(tempfile.gettempdir()) if out is None else out.parent
+    folder = parent / f".orch-evaluate-{secrets.token_hex(8)}"
+    folder.mkdir(parents=True, mode=0o700 if out is None else 0o777)
     try:
         yield folder
         if out is not None:
-            folder.chmod(0o777 & ~_umask())
             folder.rename(out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _short_name(name: str) -> str:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestrator.backends.known_models import has_other_head
 from orchestrator.backends.models import load_config
@@ -26,6 +26,7 @@ from orchestrator.run.folder import find_run, load_own_plan
 from orchestrator.run.resume import find_defect, list_checkpoint_folders
 from orchestrator.run.state import load_result
 from orchestrator.serving.artefact import says_of_model
+from orchestrator.serving.chosen_models import require_absent
 from orchestrator.serving.worker import Words, run_worker
 
 _LINKS = ("best", "last")  # ms-swift makes both where it has a validation set, else only last-checkpoint
@@ -39,6 +40,20 @@ class Checkpoint:
 
     name: str
     adapter: Path
+
+
+@dataclass(frozen=True)
+class MergeOptions:
+    """How to merge: `dtype` (auto: the base model's own), and a prompt to try base with adapter and the merge on.
+
+    `base`, `trust_remote_code` and `allow_pickle` are of an adapter folder's base model; a run's recipe says them.
+    """
+
+    dtype: str = "auto"
+    test_prompt: str | None = None
+    base: str | None = None
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
 
 
 def find_checkpoint(run: RunDir, plan: Plan, wanted: str | None) -> Checkpoint:
@@ -90,23 +105,18 @@ def _locate(output: Path, name: str) -> Path | None:
     return output if name == "last" and (output / "adapter_config.json").is_file() else None
 
 
-def build_merge(
-    run: RunDir, plan: Plan, checkpoint: Checkpoint, out: Path, *, dtype: str, prompt: str | None
-) -> Command:
+def build_merge(run: RunDir, plan: Plan, checkpoint: Checkpoint, out: Path, options: MergeOptions) -> Command:
     """Return the plan's own merge command with this checkpoint, or Orch's where the recipe says merge: false."""
     stage = plan.stage("merge")
     if stage is None:
-        python, workers, env = find_worker(run, plan)
-        return build_quick_merge(
-            python, workers, checkpoint.adapter, out, dtype=dtype, prompt=prompt, env=env, cwd=run.root,
-            trust=says_of_model(plan, "trust_remote_code"),
-        )  # fmt: skip
+        said = replace(options, base=None, trust_remote_code=says_of_model(plan, "trust_remote_code"))
+        return build_quick_merge(find_worker(run, plan), checkpoint.adapter, out, said, cwd=run.root)
     argv = set_argument(stage.command.argv, _ADAPTER, str(checkpoint.adapter))
     argv = set_argument(argv, _OUT, str(out))
-    if dtype != "auto":
-        argv = _with(argv, "--torch_dtype" if is_native(stage.command) else "--dtype", dtype)
-    if prompt and not is_native(stage.command):
-        argv = _with(argv, "--test-prompt", prompt)
+    if options.dtype != "auto":
+        argv = _with(argv, "--torch_dtype" if is_native(stage.command) else "--dtype", options.dtype)
+    if options.test_prompt and not is_native(stage.command):
+        argv = _with(argv, "--test-prompt", options.test_prompt)
     return replace(stage.command, argv=argv)
 
 
@@ -115,38 +125,35 @@ def is_native(command: Command) -> bool:
     return "--adapters" in command.argv
 
 
-def build_quick_merge(
-    python: str,
-    workers: str,
-    adapter: Path,
-    out: Path,
-    *,
-    dtype: str,
-    prompt: str | None,
-    env: dict[str, str],
-    cwd: Path,
-    base: str | None = None,
-    trust: bool = False,
-) -> Command:
+def build_quick_merge(worker: Worker, adapter: Path, out: Path, options: MergeOptions, *, cwd: Path) -> Command:
     """Return Orch's merge of one adapter folder."""
     return render_command(
-        "serve/merge.j2", env=env, cwd=str(cwd), python=python, workers=workers, adapter=str(adapter), out=str(out),
-        dtype=dtype, prompt=prompt, base=base, trust_remote_code=trust,
+        "serve/merge.j2", env=worker.env, cwd=str(cwd), python=worker.python, workers=worker.workers,
+        adapter=str(adapter), out=str(out), dtype=options.dtype, prompt=options.test_prompt, base=options.base,
+        trust_remote_code=options.trust_remote_code,
     )  # fmt: skip
 
 
 def build_verification(run: RunDir, plan: Plan, checkpoint: Checkpoint, out: Path, prompt: str | None) -> Command:
     """Return the command that compares a merged folder with base and adapter."""
-    python, workers, env = find_worker(run, plan)
+    worker = find_worker(run, plan)
     return render_command(
-        "serve/verify_merge.j2", env=env, cwd=str(run.root), python=python, workers=workers,
+        "serve/verify_merge.j2", env=worker.env, cwd=str(run.root), python=worker.python, workers=worker.workers,
         adapter=str(checkpoint.adapter), merged=str(out), prompt=prompt,
         trust_remote_code=says_of_model(plan, "trust_remote_code"),
     )  # fmt: skip
 
 
-def find_worker(run: RunDir, plan: Plan) -> tuple[str, str, dict[str, str]]:
-    """Return the backend's Python, Orch's workers and the environment of a stage that runs them."""
+class Worker(NamedTuple):
+    """A Python that runs Orch's workers, where these are, and its environment."""
+
+    python: str
+    workers: str
+    env: dict[str, str]
+
+
+def find_worker(run: RunDir, plan: Plan) -> Worker:
+    """Return the backend's Python with Orch's workers, as a stage of the run has them."""
 
     def runs_worker(stage: Stage) -> bool:
         return len(stage.command.argv) > 1 and Path(stage.command.argv[1]).name == "workers"
@@ -156,8 +163,8 @@ def find_worker(run: RunDir, plan: Plan) -> tuple[str, str, dict[str, str]]:
         raise RunFolderError(
             f"no stage of {run.root.name} runs in the backend's Python", hint="merge its adapter folder"
         )
-    python, workers = stage.command.argv[:2]
-    return python, workers, dict(stage.command.env)
+    python, workers, *_ = stage.command.argv
+    return Worker(python, workers, dict(stage.command.env))
 
 
 def require_base(adapter: Path, base: str | None) -> tuple[str, str]:
@@ -240,34 +247,17 @@ def _with(argv: tuple[str, ...], name: str, value: str) -> tuple[str, ...]:
     return set_argument(argv, (name,), value) if known else (*argv, f"{name}={value}")
 
 
-@dataclass(frozen=True)
-class MergeOptions:
-    """How to merge: `dtype` (auto: the base model's own), and a prompt to try base with adapter and the merge on.
-
-    `base`, `trust_remote_code` and `allow_pickle` are of an adapter folder's base model; a run's recipe says them.
-    """
-
-    dtype: str = "auto"
-    test_prompt: str | None = None
-    base: str | None = None
-    trust_remote_code: bool = False
-    allow_pickle: bool = False
-
-
 def merge_adapter(adapter: Path, out: Path, options: MergeOptions) -> dict[str, Any]:
     """Merge an adapter folder into a fresh folder and return what the worker says of it.
 
     {"out", "dtype", "max_difference", "tolerance", "test": {"adapter", "merged"}, …}. Raises OrchError for an adapter
     that is not whole or whose base model cannot be loaded, and what `run_worker` does.
     """
-    _require_fresh(out)
+    require_absent(out)
     permissions, trust = Permissions(options.allow_pickle), options.trust_remote_code
     _require_mergeable(adapter, options.base, sys.executable, permissions, trust=trust)
-    command = build_quick_merge(
-        sys.executable, str(WORKERS), adapter, out, dtype=options.dtype, prompt=options.test_prompt,
-        env=permissions.env, cwd=Path.cwd(), base=options.base, trust=trust,
-    )  # fmt: skip
-    return _read_summary(_run(command))
+    worker = Worker(sys.executable, str(WORKERS), permissions.env)
+    return _read_summary(_run(build_quick_merge(worker, adapter, out, options, cwd=Path.cwd())))
 
 
 def merge_checkpoint(
@@ -292,14 +282,13 @@ def merge_checkpoint(
     plan = load_own_plan(run, trust_run=trust_run)
     checkpoint = find_checkpoint(run, plan, wanted)
     out = (out or run.root / "merged" / checkpoint.name).absolute()
-    _require_fresh(out)
+    require_absent(out)
     permissions = Permissions(
         says_of_model(plan, "allow_pickle"), f"set {ALLOW_PICKLE}=1", "train it with trust_remote_code: true"
     )
-    python, _, _ = find_worker(run, plan)
     trust = says_of_model(plan, "trust_remote_code")
-    _require_mergeable(checkpoint.adapter, None, python, permissions, trust=trust)
-    command = build_merge(run, plan, checkpoint, out, dtype=options.dtype, prompt=options.test_prompt)
+    _require_mergeable(checkpoint.adapter, None, find_worker(run, plan).python, permissions, trust=trust)
+    command = build_merge(run, plan, checkpoint, out, options)
     tell(f"merging {checkpoint.name} of {run.root.name} into {out}")
     said = _run(command)
     if is_native(command):
@@ -321,11 +310,6 @@ def _explain_no_run(folder: Path) -> OrchError | None:
     near = name_nearest(folder)
     hint = f"did you mean {near}?" if near else "name a folder that holds adapter_config.json, or a run: orch ls"
     return PreflightError(f"no such folder: {folder}", hint=hint)
-
-
-def _require_fresh(out: Path) -> None:
-    if out.exists() or out.is_symlink():
-        raise RunFolderError(f"{out} exists already", hint="name a fresh folder with -o, or remove it")
 
 
 def _require_mergeable(adapter: Path, base: str | None, python: str, permissions: Permissions, *, trust: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import socket
@@ -15,8 +14,7 @@ from typing import Any
 from orchestrator.backends.render import render_command
 from orchestrator.errors import InterruptedRunError, PreflightError
 from orchestrator.machine.files import read_regular
-from orchestrator.machine.packages import find_packages, spell
-from orchestrator.machine.process import run
+from orchestrator.machine.packages import find_versions
 from orchestrator.machine.secrets import rename_hub_token
 from orchestrator.recipe.plan import Command
 from orchestrator.run.interrupts import Interrupts
@@ -50,16 +48,8 @@ _IN_PYTHON = "use FlagEmbedding or sentence-transformers in Python: docs/serving
 _IN_TOOL = {
     "sentence-transformers": (
         'use it in Python: sentence_transformers.CrossEncoder("{folder}").predict([("query", "document")])'
-    ),
+    )
 }
-_PROBE = """
-import importlib.metadata as m, json, sys
-found = {}
-for name in sys.argv[1:]:
-    try: found[name] = m.version(name)
-    except m.PackageNotFoundError: pass
-print(json.dumps(found))
-"""
 
 
 @dataclass(frozen=True)
@@ -75,23 +65,9 @@ def find_server_versions(python: str, *, may_run: bool = True) -> dict[str, str]
 
     Without `may_run` it is not started, and what its folders say counts.
     """
-    found = _ask(python) if may_run else _read(python)
+    names = tuple(server.distribution for server in SERVERS.values())
+    found = find_versions(python, may_run=may_run, also=names)
     return {backend: found[server.distribution] for backend, server in SERVERS.items() if server.distribution in found}
-
-
-def _ask(python: str) -> dict[str, str]:
-    probe = run((python, "-I", "-c", _PROBE, *(server.distribution for server in SERVERS.values())), 20.0)
-    try:
-        found: dict[str, str] = json.loads(probe.stdout) if probe.exit_code == 0 else {}
-    except ValueError:
-        return {}
-    return found
-
-
-def _read(python: str) -> dict[str, str]:
-    packages = find_packages(python, may_run=False)
-    names = [server.distribution for server in SERVERS.values()]
-    return {name: packages[spell(name)] for name in names if spell(name) in packages}
 
 
 def find_obstacle(backend: str, artefact: Artefact) -> str | None:

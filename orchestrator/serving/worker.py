@@ -172,10 +172,7 @@ def run_worker(
     """
     limit_s = find_stall_timeout(os.environ)
     inherited = rename_hub_token({**os.environ, **dict(command.env), **(env or {})})
-    with (
-        counted_interrupts() as interrupts,
-        started(command, inherited, interrupts, quiet=True, split=True) as child,
-    ):
+    with counted_interrupts() as interrupts, started(command, inherited, interrupts, quiet=True, split=True) as child:
         code = _wait(child, interrupts, on_progress, words, limit_s)
         if code is None:
             raise InterruptedRunError(words.stopped)

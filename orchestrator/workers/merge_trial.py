@@ -12,14 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from orchestrator.workers.chat.model import (
-    Answer,
-    answer_greedily,
-    choose_pad,
-    describe_divergence,
-    find_divergence,
-    find_stop_ids,
-)
+from orchestrator.workers.chat.model import Answer, answer_greedily, choose_pad, compare_answers, find_stop_ids
 from orchestrator.workers.environment import weight_options
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import read_objects
@@ -134,9 +127,8 @@ def judge(kind: str, adapted: Observed, merged: Observed, dtype: str, prompt: st
         "merged": describe_trial(kind, merged),
     }
     if adapted.answer is not None and merged.answer is not None:
-        divergence = find_divergence(adapted.answer, merged.answer, list(adapted.stop_ids))
-        result["test"] |= describe_divergence(divergence, tolerance)
-        same = divergence is None or divergence.is_tie(tolerance)
+        same, facts = compare_answers(adapted.answer, merged.answer, adapted.stop_ids, tolerance)
+        result["test"] |= facts
     else:
         same = all(abs(one - two) <= tolerance for one, two in zip(adapted.trial, merged.trial, strict=True))
         result["test"]["same"] = same

@@ -24,8 +24,7 @@ from orchestrator.workers.embedding.model import Encoder, load_encoder
 from orchestrator.workers.environment import read_versions
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import read_object, read_rows, write_json, write_text
-from orchestrator.workers.reranker.scoring import Scorer, choose_device
-from orchestrator.workers.score_pairs import Teacher
+from orchestrator.workers.reranker.scoring import Scorer, choose_device, open_scorer
 from orchestrator.workers.specs import load_raw_spec, parse_embedding_spec
 from orchestrator.workers.weights import identify_model
 
@@ -192,7 +191,7 @@ def main(argv: list[str]) -> int:
     rescorer = None
     if options.cross_encoder:
         other = load_raw_spec(options.cross_encoder_scoring)
-        rescorer = Rescorer(Teacher(options.cross_encoder, other, str(options.cross_encoder_scoring), device).load())
+        rescorer = Rescorer(open_scorer(options.cross_encoder, other, str(options.cross_encoder_scoring), device))
         models["cross-encoder"] = describe_model(options.cross_encoder, other)
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.out) as folder:

@@ -9,70 +9,26 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from orchestrator.workers.embedding.model import load_encoder, normalize
 from orchestrator.workers.environment import Progress
 from orchestrator.workers.eval_files import pick_texts
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import open_fresh, write_json
 from orchestrator.workers.reranker.score import Key, take_calls
-from orchestrator.workers.reranker.scoring import Scorer, choose_device, load_scorer
+from orchestrator.workers.reranker.scoring import Scorer, choose_device, open_scorer
 from orchestrator.workers.score import build_parser, describe_speed
 from orchestrator.workers.score_store import FACTS, SCORES, Journal, describe_scoring, find_entry, open_journal
-from orchestrator.workers.specs import load_raw_spec, parse_embedding_spec, parse_spec
+from orchestrator.workers.specs import ScoringSpec, load_raw_spec
 
 BLOCK = 8192
+DEFAULT_BATCH = ScoringSpec.batch_size  # pairs of one batch; for an embedding model: texts
 _SHOWN = 60
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """A model that is loaded when the first pair needs it, and how many pairs it takes at once."""
-
-    model: str
-    raw: dict[str, Any]
-    origin: str
-    device: str
-
-    @property
-    def batch_size(self) -> int:
-        """Pairs (for an embedding model: texts) of one batch."""
-        return int(self.raw.get("batch_size") or 32)
-
-    def load(self) -> Scorer:
-        """Return the scorer of the spec. Raises WorkerError for a spec that scores no pairs."""
-        if self.raw.get("scorer") == "embedding":
-            return load_cosines(self.model, self.raw, self.origin, self.device)
-        spec = replace(parse_spec(self.raw, self.origin), batch_size=self.batch_size)
-        return load_scorer(self.model, spec, self.device)
-
-    def find_journal(self, cache: Path) -> Path | None:
-        """Return the folder of its scores. The batch size does not count: batches differ from run to run."""
-        deciding = {key: value for key, value in self.raw.items() if key != "batch_size"}
-        return find_entry(cache, self.model, deciding, None, self.device)
-
-
-def load_cosines(model: str, raw: dict[str, Any], origin: str, device: str) -> Scorer:
-    """Return the cosine of an embedding model's query and document vectors."""
-    spec = parse_embedding_spec(raw, origin)
-    encoder = load_encoder(model, spec, device)
-
-    def embed(texts: list[str]) -> dict[str, Any]:
-        vectors = encoder.model.encode(texts, batch_size=spec.batch_size, prompt="", show_progress_bar=False)
-        return dict(zip(texts, normalize(vectors[:, : spec.truncate_dim]), strict=True))
-
-    def score(pairs: Sequence[tuple[str, str]], _prompt: str | None = None) -> list[float]:
-        wrapped = [(spec.wrap_query(query), spec.wrap_document(document)) for query, document in pairs]
-        queries = embed(list(dict.fromkeys(query for query, _ in wrapped)))
-        documents = embed(list(dict.fromkeys(document for _, document in wrapped)))
-        return [float(queries[query] @ documents[document]) for query, document in wrapped]
-
-    return Scorer(score, encoder.facts)
 
 
 @dataclass(frozen=True)
@@ -146,11 +102,18 @@ def digest_pair(query: str, document: str) -> bytes:
     return state.digest()
 
 
-def score_missing(teacher: Teacher, pairs: PairFile, journal: Journal, scorer: Scorer | None) -> dict[str, Any]:
+def find_journal(kept: Path, model: str, raw: dict[str, Any], device: str) -> Path | None:
+    """Return the folder of a teacher's scores. The batch size does not count: batches differ from run to run."""
+    return find_entry(kept, model, {key: raw[key] for key in raw if key != "batch_size"}, None, device)
+
+
+def score_missing(
+    pairs: PairFile, journal: Journal, load: Callable[[], Scorer], batch_size: int = DEFAULT_BATCH
+) -> dict[str, Any]:
     """Score every pair that the journal has no score for, and return what the scorer says of itself and the times.
 
-    The longest come first: memory runs out early or never. The teacher is loaded, unless `scorer` is it, when there is
-    something to score. `BLOCK` pairs are in memory. Raises WorkerError, which names the pair, for NaN or infinity.
+    The longest come first: memory runs out early or never. The teacher is loaded when there is something to score.
+    `BLOCK` pairs are in memory. Raises WorkerError, which names the pair, for NaN or infinity.
     """
     missing = [digest for digest in pairs.firsts if digest not in journal.scores]
     missing.sort(key=lambda digest: (-pairs.firsts[digest][0], pairs.firsts[digest][1]))
@@ -162,13 +125,13 @@ def score_missing(teacher: Teacher, pairs: PairFile, journal: Journal, scorer: S
     if not missing:
         return facts
     started = time.monotonic()
-    scorer = scorer or teacher.load()
+    scorer = load()
     loaded = time.monotonic()
     for first in range(0, len(missing), BLOCK):
         digests = iter(missing[first : first + BLOCK])
         rows = map(pairs.read, missing[first : first + BLOCK])
         keys: list[Key] = [(row["query"], row["document"], None) for row in rows]
-        for call in take_calls(keys, teacher.batch_size):
+        for call in take_calls(keys, batch_size):
             scores = scorer.score([(query, document) for query, document, _ in call], None)
             found = [(next(digests), score) for score in scores]
             require_finite(pairs, found)
@@ -210,17 +173,17 @@ def main(argv: list[str]) -> int:
         raw = {**raw, "batch_size": options.batch_size}
     if raw.get("scorer") == "chat":
         raise WorkerError(f"{options.scoring}: a chat model gives no scores for pairs; name a reranker")
-    teacher = Teacher(options.model, raw, str(options.scoring), choose_device(options.device))
-    pairs = read_pair_file(options.pairs)
-    entry, scorer = None, None
-    if options.cache and (entry := teacher.find_journal(options.cache)) is None:
-        scorer = teacher.load()  # which fetches a hub's model: now its content is known
-        entry = teacher.find_journal(options.cache)
+    pairs, device = read_pair_file(options.pairs), choose_device(options.device)
+    load = cache(partial(open_scorer, options.model, raw, str(options.scoring), device))
+    entry = None
+    if options.cache and (entry := find_journal(options.cache, options.model, raw, device)) is None:
+        load()  # which fetches a hub's model: now its content is known
+        entry = find_journal(options.cache, options.model, raw, device)
     with open_journal(entry, pairs.firsts) as journal:
-        facts = score_missing(teacher, pairs, journal, scorer)
+        facts = score_missing(pairs, journal, load, int(raw.get("batch_size") or DEFAULT_BATCH))
         spread = write_scores(pairs, journal.scores, options.out)
     if facts.get("head") == "new":
         sys.stderr.write(f"{options.model} has no trained head: its scores are random\n")
     facts |= {"unique_pairs": len(pairs.firsts), "cache": str(entry) if entry else None}
-    write_json(options.out / FACTS, {**describe_scoring(teacher.model, raw, teacher.device), **spread, **facts})
+    write_json(options.out / FACTS, {**describe_scoring(options.model, raw, device), **spread, **facts})
     return 0

@@ -162,9 +162,7 @@ def save_bert_tokenizer(texts: list[str], folder: Path) -> Any:
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=list(ids.items())
     )
     saved = PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        **{f"{role}_token": f"[{role.upper()}]" for role in BERT_ROLES},
-        model_max_length=512,
+        tokenizer_object=core, **{f"{role}_token": f"[{role.upper()}]" for role in BERT_ROLES}, model_max_length=512
     )
     saved.save_pretrained(folder)
     name_tokenizer_class(folder, "BertTokenizer")

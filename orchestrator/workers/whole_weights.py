@@ -12,17 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from orchestrator.workers import mend_model
 from orchestrator.workers.failure import UnfitModelError
-from orchestrator.workers.mend_model import (
-    ADAPTER,
-    TOP_HEAD,
-    Renaming,
-    find_swap,
-    find_wrappers,
-    looks_like_head,
-    name_command,
-    rename,
-)
 from orchestrator.workers.weights import NoTensorsError, Shapes, Tensors, read_shapes
 
 # What a model is wanted for: its words, the scores of its own head or of one that is new on purpose, or its vectors.
@@ -239,17 +230,17 @@ def _may_lack(wish: Wish, fit: Fit, name: str) -> bool:
     return bool(_POOLER.search(name)) if wish.use == VECTORS else wish.may_lack_head and fit.is_head(name)
 
 
-def _find_renamings(wish: Wish, shapes: Shapes, fit: Fit) -> tuple[tuple[Renaming, ...], Fit]:
+def _find_renamings(wish: Wish, shapes: Shapes, fit: Fit) -> tuple[tuple[mend_model.Renaming, ...], Fit]:
     """Return the changes of names that fill most of what is missing, and how the tensors fit after them."""
-    found: tuple[Renaming, ...] = ()
+    found: tuple[mend_model.Renaming, ...] = ()
     best = fit
-    wrappers = find_wrappers(fit.unexpected, fit.missing)
+    wrappers = mend_model.find_wrappers(fit.unexpected, fit.missing)
     for _ in range(_MOST_RENAMINGS):
-        swap = find_swap(best.lacking, _leave_output_out(best.unexpected, wish))
+        swap = mend_model.find_swap(best.lacking, _leave_output_out(best.unexpected, wish))
         tried = (*found, *(wrappers if wrappers and not found else (swap,) if swap else ()))
         if len(tried) == len(found):
             break
-        after = _compare(wish, {rename(name, tried): shape for name, shape in shapes.items()})
+        after = _compare(wish, {mend_model.rename(name, tried): shape for name, shape in shapes.items()})
         # one that fills less than half puts a tensor in the place of another that has its shape by chance
         if len(after.lacking) * 2 >= len(best.lacking):
             if not wrappers or found:
@@ -268,7 +259,7 @@ def _leave_output_out(names: Shapes, wish: Wish) -> Shapes:
     return names if tied else {name: shape for name, shape in names.items() if not name.startswith("lm_head.")}
 
 
-def _judge(model: str, wish: Wish, fit: Fit, renamings: tuple[Renaming, ...], left: Fit) -> Verdict:
+def _judge(model: str, wish: Wish, fit: Fit, renamings: tuple[mend_model.Renaming, ...], left: Fit) -> Verdict:
     scores = wish.use in {SCORES, NEW_HEAD}
     heads = {name: both for name, both in fit.mismatched.items() if scores and fit.is_head(name)}
     others = {name: both for name, both in fit.mismatched.items() if name not in heads}
@@ -282,14 +273,14 @@ def _judge(model: str, wish: Wish, fit: Fit, renamings: tuple[Renaming, ...], le
             f"than config.json says, such as {name}: {list(there)} and not {list(asked)}"
         )
         faults.append(Fault(message, _SAME_MODEL))
-    adapters = [name for name in fit.unexpected if ADAPTER.search(name)]
+    adapters = [name for name in fit.unexpected if mend_model.ADAPTER.search(name)]
     if adapters:
         message = (
             f"{model} holds an adapter that was never merged into the weights ({_name_some(adapters)}): what it has "
             "learnt would be left out"
         )
         hint = "call merge_and_unload() before save_pretrained() in the program that wrote it"
-        command = name_command(model, "--fold-lora", "ALPHA")
+        command = mend_model.name_command(model, "--fold-lora", "ALPHA")
         faults.append(Fault(message, f"{hint}\nor, with the lora_alpha of its training: {command}"))
     elif fit.lacking:
         faults.append(_refuse_missing(model, fit, renamings, left))
@@ -306,7 +297,7 @@ def _find_unread_fault(model: str, wish: Wish, fit: Fit, *, shapes_differ: bool)
             f"leaves out, such as {_name_some(fit.unread)}: they would not be read"
         )
         return Fault(message, _SAME_MODEL)
-    dropped = next((name for name in fit.unexpected if TOP_HEAD.fullmatch(name)), None)
+    dropped = next((name for name in fit.unexpected if mend_model.TOP_HEAD.fullmatch(name)), None)
     if wish.use == WORDS and dropped:
         message = f"{model}: its files hold {dropped}, a head that scores, and {fit.model_class} would drop it"
         hint = "name its ForSequenceClassification class in architectures of config.json, and a format that has a head"
@@ -316,7 +307,7 @@ def _find_unread_fault(model: str, wish: Wish, fit: Fit, *, shapes_differ: bool)
         message = (
             f"{model}: its files hold {old}, which looks like a head that scores, and {fit.model_class} reads none"
         )
-        return Fault(message, f"{swap}: {name_command(model, *swap.option)}")
+        return Fault(message, f"{swap}: {mend_model.name_command(model, *swap.option)}")
     return None
 
 
@@ -324,14 +315,16 @@ def _refuse_labels(model: str, use: str, labels: int) -> Fault:
     message = f"{model} has a head of {labels} labels, and a reranker's has one: a score"
     fixes = []
     if labels == 2:  # noqa: PLR2004  the logit of "relevant" less that of "irrelevant" orders as its probability does
-        fixes.append(f"make one label of the two, the second less the first: {name_command(model, '--one-label')}")
+        fixes.append(
+            f"make one label of the two, the second less the first: {mend_model.name_command(model, '--one-label')}"
+        )
     if use == NEW_HEAD:
-        fixes.append(f"train a new head on its body: {name_command(model, '--without-head')}")
+        fixes.append(f"train a new head on its body: {mend_model.name_command(model, '--without-head')}")
     fixes.append("name a cross-encoder, whose head has one label")
     return Fault(message, "\nor ".join(fixes))
 
 
-def _refuse_missing(model: str, fit: Fit, renamings: tuple[Renaming, ...], left: Fit) -> Fault:
+def _refuse_missing(model: str, fit: Fit, renamings: tuple[mend_model.Renaming, ...], left: Fit) -> Fault:
     message = (
         f"{model}: {len(fit.lacking)} of the {fit.wanted} tensors of {fit.model_class} are not in its files, such as "
         f"{_name_some(fit.lacking)}: {_RANDOM}"
@@ -341,18 +334,18 @@ def _refuse_missing(model: str, fit: Fit, renamings: tuple[Renaming, ...], left:
     if not renamings:
         return Fault(message, f"{_SAME_MODEL}, or save it again, whole")
     words = ", ".join(map(str, renamings))
-    command = name_command(model, *(word for renaming in renamings for word in renaming.option))
+    command = mend_model.name_command(model, *(word for renaming in renamings for word in renaming.option))
     more = f"\n{_name_some(left.lacking)} will still be missing: take them from where the model is whole"
     return Fault(message, f"{words}: {command}{more if left.lacking else ''}")
 
 
-def _find_other_head(fit: Fit) -> tuple[str, Renaming] | None:
+def _find_other_head(fit: Fit) -> tuple[str, mend_model.Renaming] | None:
     """Return a tensor that is called like a head, has the shape of the one that is new, and is not read."""
     for old, shape in fit.unexpected.items():
-        if not looks_like_head(old) or len(shape) < 2:  # noqa: PLR2004
+        if not mend_model.looks_like_head(old) or len(shape) < 2:  # noqa: PLR2004
             continue
         new = next((name for name, wanted in fit.missing.items() if wanted == shape), None)
-        swap = find_swap({new: shape}, {old: shape}) if new else None
+        swap = mend_model.find_swap({new: shape}, {old: shape}) if new else None
         if swap is not None:
             return old, swap
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.checks import CHECKS
-from orchestrator.checks.settings import ASKED_FOR, check_argument_packages
+from orchestrator.checks.settings import check_argument_packages, load_needs
 from orchestrator.machine.packages import DISTRIBUTIONS, OPTIONAL
 from orchestrator.plan.pipeline import build_plan
 from tests.jobs import TESTED
@@ -13,7 +13,7 @@ from tests.shipped import build_shipped_job
 
 
 def check(name, *overrides, installed=()):
-    job = build_shipped_job(name, *overrides, versions=TESTED | dict.fromkeys(installed, "1.0"))
+    job = build_shipped_job(name, *overrides, versions=TESTED | dict.fromkeys(("peft", *installed), "1.0"))
     return list(check_argument_packages(job, build_plan(job)))
 
 
@@ -38,5 +38,5 @@ def test_what_an_argument_asks_for_is_missed_before_the_run(name, given, package
 
 def test_it_is_checked_before_every_run_and_every_package_is_looked_for():
     assert check_argument_packages in [check.find for check in CHECKS]
-    assert set(ASKED_FOR) <= {*DISTRIBUTIONS, *OPTIONAL}
+    assert {name for *_, names in load_needs() for name in names} <= {*DISTRIBUTIONS, *OPTIONAL}
     assert check("qwen3_sft_lora", "train.optim=adamw_torch") == []

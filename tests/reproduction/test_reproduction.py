@@ -15,8 +15,7 @@ from orchestrator.machine.hardware import CPU
 from orchestrator.machine.packages import find_packages
 from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import Command, File, Plan, Stage, plan_from_json
-from orchestrator.report.publish import write_report
-from orchestrator.report.reproduction import (
+from orchestrator.report.compare_runs import (
     DIFFERENT,
     IDENTICAL,
     WITHIN_NOISE,
@@ -25,6 +24,7 @@ from orchestrator.report.reproduction import (
     move_plan,
     require_provenance,
 )
+from orchestrator.report.publish import write_report
 from orchestrator.run.folder import adopt_run, create_run, load_plan
 from orchestrator.run.provenance import Asked, build_provenance
 from tests.report.conftest import build_run

@@ -26,8 +26,7 @@ from orchestrator.run.bundle import write_bundle
 from orchestrator.run.folder import load_plan
 from orchestrator.run.runs import list_runs
 from orchestrator.run.state import load_holder, load_launch, load_result
-from orchestrator.serving.artefact import load_artefact
-from orchestrator.serving.predict import parse_answers
+from orchestrator.serving.artefact import load_artefact, parse_answers
 from tests.security.test_terminal import list_modules
 
 DEEP = "[" * 100_000

@@ -162,7 +162,7 @@ DOORS = {
     "run/folder.py": "the lock, not through a link; the user's key",
     "checks/environments.py": "a lock, not through a link",
     "run/provenance.py": "in a temporary folder of its own",
-    "serving/predict.py": "in a temporary folder of its own",
+    "serving/artefact.py": "in a temporary folder of its own",
     "serving/worker.py": "what a failed worker said, by mkstemp",
 }
 WRITES = re.compile(

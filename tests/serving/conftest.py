@@ -88,7 +88,7 @@ def fake_python(tmp_path: Path) -> str:
     path = tmp_path / "python-with-swift"
     path.write_text(
         "#!/bin/sh\n"
-        'if [ "$1" = -I ]; then echo \'{"ms-swift": "4.6.0"}\'; exit; fi\n'
+        'if [ "$1" = -c ]; then echo \'{"python": "3.11.7", "ms_swift": "4.6.0"}\'; exit; fi\n'
         'if [ "$2" = inspect_model ] || [ "$2" = inspect_tensors ]; then echo "{}"; exit; fi\n'
         f'exec {sys.executable} {HERE / "fake_server.py"} "$@"\n',
         encoding="utf-8",

@@ -11,6 +11,7 @@ from orchestrator.errors import PreflightError, RunFolderError
 from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import Command, Plan, Stage
 from orchestrator.serving.merge import (
+    MergeOptions,
     build_merge,
     build_verification,
     find_checkpoint,
@@ -120,7 +121,7 @@ def test_a_run_without_lora_has_nothing_to_merge(tmp_path):
 def test_the_native_merge_of_the_plan_runs_with_another_adapter_folder_and_precision(tmp_path):
     run, plan = make_run(tmp_path)
     checkpoint = find_checkpoint(run, plan, "12")
-    command = build_merge(run, plan, checkpoint, tmp_path / "out", dtype="float16", prompt="hi")
+    command = build_merge(run, plan, checkpoint, tmp_path / "out", MergeOptions("float16", "hi"))
     assert command.argv == (
         "python", "/orch/workers", "fresh", "--out", str(tmp_path / "out"), "--", "swift.cli.export",
         "--adapters", str(checkpoint.adapter), "--merge_lora", "true", "--output_dir", "{fresh}",
@@ -136,7 +137,7 @@ def test_the_native_merge_of_the_plan_runs_with_another_adapter_folder_and_preci
 
 def test_orchs_own_merge_compares_by_itself(tmp_path):
     run, plan = make_run(tmp_path, OWN)
-    command = build_merge(run, plan, find_checkpoint(run, plan, "6"), tmp_path / "out", dtype="auto", prompt="-hi")
+    command = build_merge(run, plan, find_checkpoint(run, plan, "6"), tmp_path / "out", MergeOptions("auto", "-hi"))
     assert command.argv[3:5] == ("--base", "b")
     assert command.argv[6] == str(run.stage("03-train").output / "checkpoint-6")
     assert command.argv[7:] == ("--out", str(tmp_path / "out"), "--test-prompt=-hi")
@@ -146,7 +147,7 @@ def test_orchs_own_merge_compares_by_itself(tmp_path):
 def test_a_run_that_merges_nothing_is_merged_by_orch(tmp_path):
     run, plan = make_run(tmp_path, None)
     plan = replace(plan, recipe={"model": {"trust_remote_code": True}})
-    command = build_merge(run, plan, find_checkpoint(run, plan, "6"), tmp_path / "out", dtype="bfloat16", prompt=None)
+    command = build_merge(run, plan, find_checkpoint(run, plan, "6"), tmp_path / "out", MergeOptions("bfloat16", None))
     assert command.argv == (
         "python", "/orch/workers", "merge", "--adapter", str(run.stage("03-train").output / "checkpoint-6"),
         "--out", str(tmp_path / "out"), "--dtype", "bfloat16", "--trust-remote-code",

@@ -217,7 +217,7 @@ def test_the_worker_that_hands_over_a_key_wants_one(monkeypatch):
 
 def test_a_servers_python_is_asked_without_orch_on_its_path(tmp_path):
     """It is another environment, where Orch need not be installed: the probe may import nothing of it."""
-    from orchestrator.serving import server
+    from orchestrator.machine import packages
 
-    names = {node.module for node in ast.walk(ast.parse(server._PROBE)) if isinstance(node, ast.ImportFrom)}
+    names = {node.module for node in ast.walk(ast.parse(packages._PROBE)) if isinstance(node, ast.ImportFrom)}
     assert names == set()

@@ -155,7 +155,7 @@ def test_ms_swift_learns_what_the_prepared_marks_say(folder, tokenizer, trained,
 
 def test_the_models_own_template_gives_the_ids_of_training_with_thinking_off(tokenizer, trained):
     own = load_own_format(tokenizer, None)
-    for probe in BUILT:
+    for probe in (probe for probe in BUILT if probe.origin == "built"):
         ours, theirs = own.encode(probe.messages, probe.answer), trained.encode(probe.messages, probe.answer)
         assert (ours.ids, ours.targets[0]) == (theirs.ids, theirs.targets[0])
     assert own.stop_id == trained.stop_id == tokenizer.convert_tokens_to_ids("<|im_end|>")

@@ -9,15 +9,16 @@ from types import SimpleNamespace
 import pytest
 
 from orchestrator.workers import merge, package
-from orchestrator.workers.chat.encoding import find_non_thinking_prefix, join_turns, load_format, render_own, tokenize
-from orchestrator.workers.chat.model import Answer, find_divergence
+from orchestrator.workers.chat.encoding import find_non_thinking_prefix, join_turns, load_format, render_own
+from orchestrator.workers.chat.model import Answer, compare_answers
 from orchestrator.workers.chat.score import predict
 from orchestrator.workers.chat.template import choose_template, keeps_thinking
 from orchestrator.workers.engines.transformers import load_tokenizer
 from orchestrator.workers.eval_files import read_chat_rows
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.kinds.chat import check_tied
-from orchestrator.workers.kinds.probes import BUILT, SEVERAL_TURNS, build_chat_probes
+from orchestrator.workers.kinds.probes import BUILT, build_chat_probes
+from orchestrator.workers.reranker.formats import encode_plain
 from orchestrator.workers.specs import parse_chat_spec
 from orchestrator.workers.weights import hash_file
 from tests.workers.conftest import package_arguments, save_adapter
@@ -155,11 +156,11 @@ def test_the_packaged_template_asks_as_in_training_when_nothing_is_said_of_think
     assert "thinking is off" in described["chat_template_note"]
     tokenizer = load_tokenizer(str(packaged), trust_remote_code=False)
     trained = load_format(load_tokenizer(str(tuned.base), trust_remote_code=False), parse_chat_spec(SPEC, "x"))
-    for probe in BUILT:
+    for probe in (probe for probe in BUILT if probe.origin == "built"):
         prompt = render_own(tokenizer, probe.messages, prompt=True)
-        assert tokenize(tokenizer, prompt) == trained.encode_prompt(probe.messages)
+        assert encode_plain(tokenizer, prompt) == trained.encode_prompt(probe.messages)
         whole = render_own(tokenizer, join_turns(probe.messages, probe.answer), prompt=False)
-        assert tokenize(tokenizer, whole) == trained.encode(probe.messages, probe.answer).ids
+        assert encode_plain(tokenizer, whole) == trained.encode(probe.messages, probe.answer).ids
     thinking = render_own(tokenizer, [user("a")], prompt=True, enable_thinking=True)
     assert thinking.endswith("<|im_start|>assistant\n")
 
@@ -212,9 +213,9 @@ def test_conversations_of_several_turns_get_a_template_that_keeps_the_think_bloc
     check_pinned("chat-turns", out, tmp_path / "out.verification.json")
     tokenizer = load_tokenizer(str(out), trust_remote_code=False)
     trained = load_format(load_tokenizer(str(tuned.base), trust_remote_code=False), parse_chat_spec(SPEC, "x"))
-    for probe in (*BUILT, *SEVERAL_TURNS):
+    for probe in BUILT:
         whole = render_own(tokenizer, join_turns(probe.messages, probe.answer), prompt=False)
-        assert tokenize(tokenizer, whole) == trained.encode(probe.messages, probe.answer).ids
+        assert encode_plain(tokenizer, whole) == trained.encode(probe.messages, probe.answer).ids
 
 
 @pytest.mark.parametrize(
@@ -339,10 +340,16 @@ def test_a_spec_of_another_format_than_the_training_is_refused(tuned, single, tm
 
 def test_answers_part_at_a_tie_or_not():
     first = Answer([1, 2], ended=True, top=({1: 5.0, 7: 1.0}, {2: 4.0, 3: 3.99}, {9: 6.0, 4: 5.0}))
-    assert find_divergence(first, Answer([1, 2], ended=True), [9]) is None
-    tie = find_divergence(first, Answer([1, 3, 5], ended=True), [9])
-    assert (tie.position, tie.is_tie(0.02), tie.is_tie(0.005)) == (1, True, False)
-    unranked = find_divergence(first, Answer([8], ended=False), [9])
-    assert (unranked.position, unranked.is_tie(100)) == (0, False)
-    longer = find_divergence(first, Answer([1, 2, 4], ended=False), [9])
-    assert (longer.position, longer.margin) == (2, 1.0)
+    assert compare_answers(first, Answer([1, 2], ended=True), [9], 0.02) == (True, {"same": True})
+    other = Answer([1, 3, 5], ended=True)
+    agrees, tie = compare_answers(first, other, [9], 0.02)
+    assert (agrees, tie["first_difference"], tie["tie"], compare_answers(first, other, [9], 0.005)[0]) == (
+        True,
+        1,
+        True,
+        False,
+    )
+    agrees, unranked = compare_answers(first, Answer([8], ended=False), [9], 100)
+    assert (agrees, unranked["first_difference"], unranked["margin"]) == (False, 0, None)
+    _, longer = compare_answers(first, Answer([1, 2, 4], ended=False), [9], 0.02)
+    assert (longer["first_difference"], longer["margin"]) == (2, 1.0)

@@ -48,10 +48,9 @@ def run(folder, model, scoring, pairs, **more):
 
 
 def score_with(scorer, path, cache=None):
-    teacher = score_pairs.Teacher("a model", {"batch_size": 2}, "spec.json", "cpu")
     pairs = read_pair_file(path)
     with open_journal(cache, pairs.firsts) as journal:
-        facts = score_pairs.score_missing(teacher, pairs, journal, scorer)
+        facts = score_pairs.score_missing(pairs, journal, lambda: scorer, 2)
         return facts, dict(journal.scores)
 
 
@@ -135,7 +134,7 @@ def test_nothing_is_loaded_when_every_score_is_kept(tmp_path, tuned_encoder):
 def test_the_format_decides_where_scores_are_kept_and_the_batch_does_not(tmp_path, tuned_encoder):
     def place(**changes):
         raw = {"scorer": "cross-encoder", "max_length": 64, "batch_size": 8, **changes}
-        return score_pairs.Teacher(str(tuned_encoder.model), raw, "", "cpu").find_journal(tmp_path)
+        return score_pairs.find_journal(tmp_path, str(tuned_encoder.model), raw, "cpu")
 
     assert place() == place(batch_size=4, label="other")
     assert place() != place(max_length=65)

@@ -28,6 +28,7 @@ from typing import Any
 
 from orchestrator.workers.eval_files import Message
 from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.reranker.formats import encode_plain
 from orchestrator.workers.specs import ChatSpec
 
 # an answer whose only use is that another one differs from it
@@ -181,12 +182,6 @@ def render_own(tokenizer: Any, messages: list[Message], *, prompt: bool, **optio
     return text
 
 
-def tokenize(tokenizer: Any, text: str) -> list[int]:
-    """Return the ids of a rendered text."""
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return ids
-
-
 def add_system(messages: list[Message], system: str | None) -> list[Message]:
     """Return the messages, with `system` in front where they have no system message."""
     if system is None or messages[0]["role"] == "system":
@@ -199,10 +194,10 @@ def load_own_format(tokenizer: Any, system: str | None) -> ChatFormat:
 
     def encode(messages: list[Message], answer: str) -> Encoded:
         shown = add_system(messages, system)
-        prompt = tokenize(tokenizer, render_own(tokenizer, shown, prompt=True, enable_thinking=False))
+        prompt = encode_plain(tokenizer, render_own(tokenizer, shown, prompt=True, enable_thinking=False))
         whole = render_own(tokenizer, join_turns(shown, MARKED_ANSWER), prompt=False, enable_thinking=False)
         end = whole[whole.rindex(MARKED_ANSWER) + len(MARKED_ANSWER) :]
-        ids = prompt + tokenize(tokenizer, answer + end)
+        ids = prompt + encode_plain(tokenizer, answer + end)
         return Encoded(ids, list(range(len(prompt), len(ids))))
 
     ending = encode([{"role": "user", "content": ANY_ANSWER}], ANY_ANSWER)

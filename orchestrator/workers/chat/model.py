@@ -176,41 +176,23 @@ def choose_pad(tokenizer: Any) -> int:
     return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
 
 
-@dataclass(frozen=True)
-class Divergence:
-    """Where two answers part: the token's position, and how far the first model's two tokens are apart in logits.
+def compare_answers(
+    answer: Answer, other: Answer, stop_ids: Sequence[int], tolerance: float
+) -> tuple[bool, dict[str, Any]]:
+    """Return whether two answers agree, up to a tie that rounding may turn, and the facts for a report.
 
-    `margin` is None where the first model does not rank the second one's token among its best: no near tie.
+    `answer` needs its top logits. Its two tokens tie where they are no farther apart than `tolerance`, by which logits
+    differ; `margin` is None where it does not rank the other's token among its best.
     """
-
-    position: int
-    margin: float | None
-
-    def is_tie(self, tolerance: float) -> bool:
-        """Tell whether rounding explains it: the two tokens are nearer than the logits agree."""
-        return self.margin is not None and self.margin <= tolerance
-
-
-def find_divergence(answer: Answer, other: Answer, stop_ids: list[int]) -> Divergence | None:
-    """Return where the answers part first, or None for equal ones. `answer` needs its top logits."""
     # an answer that ended has one more token, any of those that end it
     first, second = ([*one.ids, *([-1] if one.ended else [])] for one in (answer, other))
-    for position, (one, two) in enumerate(zip(first, second, strict=False)):
-        if one != two:
-            largest = answer.top[position]
-            wanted = [two] if two != -1 else stop_ids
-            rivals = [largest[token] for token in wanted if token in largest]
-            return Divergence(position, max(largest.values()) - max(rivals) if rivals else None)
-    return None if len(first) == len(second) else Divergence(min(len(first), len(second)), None)
-
-
-def describe_divergence(divergence: Divergence | None, tolerance: float) -> dict[str, Any]:
-    """Return the facts for a report."""
-    if divergence is None:
-        return {"same": True}
-    return {
-        "same": False,
-        "first_difference": divergence.position,
-        "margin": divergence.margin,
-        "tie": divergence.is_tie(tolerance),
-    }
+    if first == second:
+        return True, {"same": True}
+    shorter, margin = min(len(first), len(second)), None
+    position = next((place for place in range(shorter) if first[place] != second[place]), shorter)
+    if position < shorter:
+        largest, wanted = answer.top[position], second[position]
+        rivals = [largest[token] for token in (stop_ids if wanted == -1 else [wanted]) if token in largest]
+        margin = max(largest.values()) - max(rivals) if rivals else None
+    tie = margin is not None and margin <= tolerance
+    return tie, {"same": False, "first_difference": position, "margin": margin, "tie": tie}

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.workers.chat.encoding import ChatFormat, find_non_thinking_prefix, join_turns, render_own, tokenize
+from orchestrator.workers.chat.encoding import ChatFormat, find_non_thinking_prefix, join_turns, render_own
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.kinds.probes import ChatProbe
-from orchestrator.workers.reranker.formats import quote_jinja
+from orchestrator.workers.reranker.formats import encode_plain, quote_jinja
 
 # what ms-swift does with the thoughts of earlier answers decides which of them is written
 TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -79,8 +79,8 @@ def count_differing(tokenizer: Any, trained: ChatFormat, probes: Sequence[ChatPr
 def renders_as_trained(tokenizer: Any, trained: ChatFormat, probe: ChatProbe) -> bool:
     """Tell whether the prompt, and the conversation with its answer, have the ids of training."""
     try:
-        prompt = tokenize(tokenizer, render_own(tokenizer, probe.messages, prompt=True))
-        whole = tokenize(tokenizer, render_own(tokenizer, join_turns(probe.messages, probe.answer), prompt=False))
+        prompt = encode_plain(tokenizer, render_own(tokenizer, probe.messages, prompt=True))
+        whole = encode_plain(tokenizer, render_own(tokenizer, join_turns(probe.messages, probe.answer), prompt=False))
     except (WorkerError, TypeError, ValueError):
         return False
     if prompt != trained.encode_prompt(probe.messages):

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.workers import verification_checks as verify
 from orchestrator.workers.chat.encoding import ChatFormat, load_format
 from orchestrator.workers.chat.model import (
     Answer,
     answer_greedily,
     choose_pad,
+    compare_answers,
     compute_last_logits,
-    describe_divergence,
-    find_divergence,
     find_stop_ids,
 )
 from orchestrator.workers.chat.template import Chosen, choose_template
@@ -30,19 +30,6 @@ from orchestrator.workers.kinds.probes import BUILT, EXAMPLES, ChatProbe, build_
 from orchestrator.workers.merge import attach_adapter, load_base
 from orchestrator.workers.specs import TEMPLATE_ARGUMENTS, ChatSpec, parse_chat_spec
 from orchestrator.workers.tokenizer_files import read_json, set_chat_template, update_settings
-from orchestrator.workers.verification_checks import (
-    MERGE_TOLERANCE,
-    Check,
-    as_number,
-    check_changed_scores,
-    check_changed_weights,
-    check_finite,
-    check_merge_keeps_training,
-    check_not_constant,
-    check_same,
-    measure_scale,
-    merge_tolerance,
-)
 from orchestrator.workers.weights import WeightScan, hash_file, hash_parameters, read_tensors, require_safetensors
 
 LONGEST_PROBE_TOKENS = 1024
@@ -225,7 +212,7 @@ def flatten(rows: list[list[float]]) -> list[float]:
     return [value for row in rows for value in row]
 
 
-def compare(subject: Subject, seen: Seen, scan: WeightScan) -> list[Check]:
+def compare(subject: Subject, seen: Seen, scan: WeightScan) -> list[verify.Check]:
     """Return the checks of files, logits, answers, chat template and the end of a turn."""
     base, packaged, adapted = seen.base, seen.packaged, seen.models.get("adapter")
     numbers = flatten(packaged.numbers)
@@ -233,33 +220,33 @@ def compare(subject: Subject, seen: Seen, scan: WeightScan) -> list[Check]:
     checks = [
         check_copied(subject.request.model, subject.folder),
         check_tied(subject.folder, wanted=wanted, tied=seen.tied),
-        check_finite({name: flatten(one.numbers) for name, one in seen.models.items()}),
-        check_changed_weights(base.hashes, packaged.hashes),
-        check_changed_scores(*map(flatten, share_vocabulary(base.numbers, packaged.numbers))),
-        check_not_constant(numbers),
+        verify.check_finite({name: flatten(one.numbers) for name, one in seen.models.items()}),
+        verify.check_changed_weights(base.hashes, packaged.hashes),
+        verify.check_changed_scores(*map(flatten, share_vocabulary(base.numbers, packaged.numbers))),
+        verify.check_not_constant(numbers),
     ]
     if adapted is not None:
-        share, expected = merge_tolerance(scan.dtypes, MERGE_TOLERANCE), flatten(adapted.numbers)
+        share, expected = verify.merge_tolerance(scan.dtypes, verify.MERGE_TOLERANCE), flatten(adapted.numbers)
         shared = share_vocabulary(base.numbers, adapted.numbers, packaged.numbers)
         checks += [
-            check_same("merged", "the merged model", numbers, expected, share),
-            check_merge_keeps_training(*map(flatten, shared)),
-            check_answer(adapted.answers[0], packaged.answers[0], packaged.stop_ids, share * measure_scale(expected)),
+            verify.check_same("merged", "the merged model", numbers, expected, share),
+            verify.check_merge_keeps_training(*map(flatten, shared)),
+            check_answer(adapted, packaged, share * verify.measure_scale(expected)),
         ]
     return [*checks, check_template(subject.written), check_stop(subject.trained.stop_id, subject.stops)]
 
 
-def check_copied(model: Path, folder: Path) -> Check:
+def check_copied(model: Path, folder: Path) -> verify.Check:
     """Check that config and weights are the trained folder's, byte for byte: then the two are one model."""
     names = ["config.json", *(path.name for path in require_safetensors(model))]
     other = [
         name for name in names if not (folder / name).is_file() or hash_file(folder / name) != hash_file(model / name)
     ]
     failure = f"{', '.join(other)} of the package differ from the trained folder's: the copy is damaged"
-    return Check("copied", not other, failure, {"files": len(names)})
+    return verify.Check("copied", not other, failure, {"files": len(names)})
 
 
-def check_tied(folder: Path, *, wanted: bool, tied: bool) -> Check:
+def check_tied(folder: Path, *, wanted: bool, tied: bool) -> verify.Check:
     """Check that the embeddings are shared as the config says, and that the files hold no second, other output."""
     import torch
 
@@ -275,36 +262,36 @@ def check_tied(folder: Path, *, wanted: bool, tied: bool) -> Check:
         if differ
         else f"the config says tie_word_embeddings {wanted}, the loaded model says {tied}"
     )
-    return Check(
+    return verify.Check(
         "tied", wanted == tied and not differ, failure, {"tie_word_embeddings": wanted, "both_in_files": twice}
     )
 
 
-def check_answer(adapted: Answer, packaged: Answer, stop_ids: list[int], tolerance: float) -> Check:
+def check_answer(adapted: Asked, packaged: Asked, tolerance: float) -> verify.Check:
     """Check that the packaged model writes the adapter's answer, up to a tie that rounding may turn."""
-    divergence = find_divergence(adapted, packaged, stop_ids)
-    facts = describe_divergence(divergence, tolerance)
+    passed, facts = compare_answers(adapted.answers[0], packaged.answers[0], packaged.stop_ids, tolerance)
     failure = (
         f"the packaged model answers the test prompt differently from base and adapter, from token "
         f"{facts.get('first_difference')} on (margin {facts.get('margin')}, explained up to {tolerance:.3g})"
     )
-    passed = divergence is None or divergence.is_tie(tolerance)
-    return Check("same-answer", passed, failure, {**facts, "tokens": len(adapted.ids)})
+    return verify.Check("same-answer", passed, failure, {**facts, "tokens": len(adapted.answers[0].ids)})
 
 
-def check_template(chosen: Chosen) -> Check:
+def check_template(chosen: Chosen) -> verify.Check:
     """Check that the packaged chat template renders the ids of training."""
     failure = (
         f"the packaged chat template renders other ids than the training: {chosen.differs} probes of each origin; "
         "the model would be asked in a format that it was not trained in"
     )
-    return Check("chat-template", chosen.exact, failure, {"chat_template": chosen.source, "differs": chosen.differs})
+    return verify.Check(
+        "chat-template", chosen.exact, failure, {"chat_template": chosen.source, "differs": chosen.differs}
+    )
 
 
-def check_stop(stop_id: int | None, kept: list[int]) -> Check:
+def check_stop(stop_id: int | None, kept: list[int]) -> verify.Check:
     """Check that the packaged generation_config ends where the training ends a turn."""
     failure = f"generation_config.json does not stop at {stop_id}, which ends every trained answer: it never would stop"
-    return Check("stop", stop_id is None or stop_id in kept, failure, {"stop_ids": kept})
+    return verify.Check("stop", stop_id is None or stop_id in kept, failure, {"stop_ids": kept})
 
 
 def report(subject: Subject, seen: Seen) -> dict[str, Any]:
@@ -330,7 +317,7 @@ def describe_probes(numbers: Mapping[str, list[list[float]]], probes: Sequence[C
             "origin": probe.origin,
             "prompt": probe.messages[-1]["content"][:80],
             **{
-                f"from_{name}": as_number(
+                f"from_{name}": verify.as_number(
                     max(abs(one - other) for one, other in zip(rows[index], packaged[index], strict=True))
                 )
                 for name, rows in shared.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,20 +28,9 @@ LONGEST_PROBE_TOKENS = 2048
 LONG_TOKENS = 512
 LONGEST_CHARS = 4000
 
-EXAMPLES: tuple[Pair, ...] = (
-    ("What is the capital of France?", "Paris is the capital and largest city of France."),
-    ("What is the capital of France?", "Mitochondria are the power plants of the cell."),
-    ("中国的首都是哪里？", "北京是中华人民共和国的首都。"),
-)
-AWKWARD: tuple[Pair, ...] = (
-    ("how to brew tea", "Heat the water to 80 °C.\nSteep for two minutes.\n\nServe."),
-    ("trailing line break\n", "The document ends with a line break.\n"),
-    (" leading spaces", "   three spaces in front, two behind  "),
-    ("who asked?!", 'He asked: "Why?" — nobody knew…'),
-    ("emoji 🙂", "A document with emoji 👩‍🔬🚀"),
-    ("jinja {{ query }}", "{% raw %} braces {{ 1 + 1 }} and a back\\slash {# note #}"),
-    ("code", "def f(x):\n\treturn x\r\n"),
-)
+_TEXTS = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
+EXAMPLES: tuple[Pair, ...] = tuple(map(tuple, _TEXTS["examples"]))
+AWKWARD: tuple[Pair, ...] = tuple(map(tuple, _TEXTS["awkward"]))
 FILLER = "The river bends twice before it meets the sea, and the road follows it. "
 
 
@@ -119,7 +109,7 @@ class ChatProbe:
     origin: str
 
 
-def _chat(origin: str, *texts: str, system: str | None = None) -> ChatProbe:
+def _build_chat(origin: str, texts: list[str], system: str | None = None) -> ChatProbe:
     """Return the texts of user and assistant in turn; the last is the answer."""
     roles = ("user", "assistant") * len(texts)
     messages = [{"role": role, "content": text} for role, text in zip(roles, texts[:-1], strict=False)]
@@ -127,21 +117,7 @@ def _chat(origin: str, *texts: str, system: str | None = None) -> ChatProbe:
     return ChatProbe([*start, *messages], texts[-1], origin)
 
 
-BUILT: tuple[ChatProbe, ...] = (
-    _chat("built", "What is the capital of France?", "Paris."),
-    _chat("built", "中国的首都是哪里？", "北京是中国的首都。"),
-    _chat("built", "How many legs has a spider?", "Eight", system="You answer in one word."),
-    _chat("built", "emoji 👩‍🔬🚀?\n\nTwo of them.", "🙂 yes"),
-    _chat(
-        *("built", "jinja {{ query }} {% raw %} {# note #} <think> \\ 'quoted' \"twice\""),
-        "{{ 1 + 1 }} and {% if x %}",
-    ),
-    _chat("built", " spaces around ", "def f(x):\n\treturn x"),
-)
-SEVERAL_TURNS: tuple[ChatProbe, ...] = (
-    _chat("turns", "My name is Ada.", "Hello Ada.", "What is my name?", "Ada."),
-    _chat("turns", "一加一？", "二。", "And two more?", "Four.", "Sure?", "Yes.", system="Be brief."),
-)
+BUILT = tuple(_build_chat(**chat) for chat in _TEXTS["chats"])  # of one turn first, then of several
 
 
 def build_chat_probes(rows: Sequence[ChatRow]) -> list[ChatProbe]:
@@ -153,4 +129,4 @@ def build_chat_probes(rows: Sequence[ChatRow]) -> list[ChatProbe]:
         and row.messages[-1]["role"] == "user"
     ]
     probes = [ChatProbe(row.messages, row.reference, "data") for row in spread(short, MAX_FROM_DATA)]
-    return [*probes, *BUILT, *SEVERAL_TURNS]
+    return [*probes, *BUILT]

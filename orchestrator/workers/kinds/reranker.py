@@ -12,9 +12,11 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from orchestrator.workers import verification_checks as verify
 from orchestrator.workers.engines import flagembedding, sentence_transformers, swift
 from orchestrator.workers.engines.transformers import HEAD_SEED, load_float32, load_tokenizer, name_head, release
 from orchestrator.workers.eval_files import Pair
@@ -22,41 +24,10 @@ from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.kinds import Described, Request
 from orchestrator.workers.kinds.probes import AWKWARD, EXAMPLES, PairProbe, build_pair_probes
 from orchestrator.workers.merge import attach_adapter, load_base, read_whole_weights
-from orchestrator.workers.reranker.folder import (
-    render_ids,
-    write_exact_template,
-    write_flagembedding_format,
-    write_format,
-)
-from orchestrator.workers.reranker.formats import (
-    NATIVE_PREFIX,
-    NATIVE_SUFFIX,
-    REFERENCES,
-    Reference,
-    encode_formatted,
-    format_of,
-)
+from orchestrator.workers.reranker import folder as packaging
+from orchestrator.workers.reranker import formats
 from orchestrator.workers.reranker.scoring import wrap_pairs
 from orchestrator.workers.specs import ScoringSpec, parse_spec
-from orchestrator.workers.verification_checks import (
-    COMPUTE_TOLERANCE,
-    MERGE_TOLERANCE,
-    Check,
-    as_number,
-    check_changed_scores,
-    check_changed_weights,
-    check_finite,
-    check_head,
-    check_merge_keeps_training,
-    check_not_constant,
-    check_same,
-    check_same_tokens,
-    check_sentence_transformers,
-    merge_tolerance,
-)
-from orchestrator.workers.verification_checks import (
-    compare as compare_scores,
-)
 from orchestrator.workers.weights import WeightScan, hash_parameters, read_tensors, require_safetensors
 
 FLAG, SENTENCE, SWIFT = "flagembedding", "sentence-transformers", "swift"
@@ -125,7 +96,7 @@ class Subject:
     request: Request
     spec: RerankerSpec
     folder: Path
-    reference: Reference
+    reference: formats.Reference
     tokenizer: Any
     probes: Sequence[PairProbe]
     uncut: list[int]
@@ -140,8 +111,8 @@ class Subject:
 
 def prepare(request: Request, spec: RerankerSpec, folder: Path) -> Subject:
     """Write format, lengths and modules for sentence-transformers. Raises WorkerError for a format that cannot be."""
-    reference, flag = REFERENCES[spec.scorer, spec.tool], spec.tool == FLAG
-    ids = {"max_seq_length": spec.max_length, **write_format(folder, spec)}
+    reference, flag = formats.REFERENCES[spec.scorer, spec.tool], spec.tool == FLAG
+    ids = {"max_seq_length": spec.max_length, **packaging.write_format(folder, spec)}
     # what FlagEmbedding trained is encoded as its trainer did it, by that tokenizer
     tokenizer = load_tokenizer(request.find_tokenizer() if flag else folder, trust_remote_code=spec.trust_remote_code)
     probes = build_pair_probes(request.probes, tokenizer, spec.max_length)
@@ -150,8 +121,8 @@ def prepare(request: Request, spec: RerankerSpec, folder: Path) -> Subject:
     pairs = [probe.pair for probe in probes]
     template: str | None = "exact"
     if spec.scorer == "flag-llm-reranker":
-        ids = write_flagembedding_format(folder, spec, tokenizer)
-        template = "exact" if write_exact_template(folder, spec, tokenizer, pairs) else "approximate"
+        ids = packaging.write_flagembedding_format(folder, spec, tokenizer)
+        template = "exact" if packaging.write_exact_template(folder, spec, tokenizer, pairs) else "approximate"
     elif reads_two_texts(spec):
         template = None
     uncut = reference.find_uncut(tokenizer, spec, pairs)
@@ -210,9 +181,9 @@ def observe(subject: Subject) -> Seen:
     sentence = sentence_transformers.predict(
         subject.folder, texts, request.device, trust_remote_code=spec.trust_remote_code
     )
-    common = {"plain": plain, "hashes": hashes, "missing": missing, "sentence": sentence}
+    seen = {"plain": plain, "hashes": hashes, "missing": missing, "sentence": sentence, "trained": plain}
     # the tool comes last: importing swift changes classes of transformers
-    return TOOLS[spec.tool].observe(subject, common)
+    return Seen(**{**seen, "places": range(len(pairs)), **TOOLS[spec.tool].observe(subject, sentence)})
 
 
 def load_trained(subject: Subject, folder: Path | str, **changes: Any) -> tuple[Any, tuple[str, ...]]:
@@ -227,8 +198,8 @@ def score(subject: Subject, model: Any) -> list[float]:
     return subject.reference.score(model, subject.tokenizer, subject.spec, subject.pairs)
 
 
-def observe_flagembedding(subject: Subject, common: dict[str, Any]) -> Seen:
-    """Add base and adapter in plain transformers, and the packaged folder in FlagEmbedding."""
+def observe_flagembedding(subject: Subject, _sentence: Sequence[float]) -> dict[str, Any]:
+    """Return base and adapter in plain transformers, and the packaged folder in FlagEmbedding."""
     import torch
 
     request, spec = subject.request, subject.spec
@@ -241,10 +212,8 @@ def observe_flagembedding(subject: Subject, common: dict[str, Any]) -> Seen:
         adapter = score(subject, attach_adapter(model, request.adapter).eval())
     del model
     release()
-    native, every = ask_flagembedding(subject, subject.pairs), range(len(subject.probes))
-    return Seen(
-        **common, places=every, base=base, base_hashes=hashes, trained=common["plain"], adapter=adapter, native=native
-    )
+    native = ask_flagembedding(subject, subject.pairs)
+    return {"base": base, "base_hashes": hashes, "adapter": adapter, "native": native}
 
 
 def ask_flagembedding(subject: Subject, pairs: Sequence[Pair]) -> list[float]:
@@ -258,8 +227,8 @@ def ask_flagembedding(subject: Subject, pairs: Sequence[Pair]) -> list[float]:
     return scores
 
 
-def observe_sentence_transformers(subject: Subject, common: dict[str, Any]) -> Seen:
-    """Add the base in plain transformers, and for an encoder what FlagEmbedding makes of the packaged folder.
+def observe_sentence_transformers(subject: Subject, sentence: Sequence[float]) -> dict[str, Any]:
+    """Return the base in plain transformers, and for an encoder what FlagEmbedding makes of the packaged folder.
 
     Any two random heads give other scores: what a base lacks (its head, and the pooler of a masked language model) is
     taken from the trained model, so that a difference means that the model behind the head was trained.
@@ -275,32 +244,28 @@ def observe_sentence_transformers(subject: Subject, common: dict[str, Any]) -> S
     base = score(subject, model)
     del model
     release()
-    adapter, head = None, None
+    found: dict[str, Any] = {"base": base, "base_hashes": hashes}
     if request.adapter is not None:
-        adapter = score_adapter(subject, request.adapter)
+        found["adapter"] = score_adapter(subject, request.adapter)
         saved = dict(read_tensors(require_safetensors(request.model)))
         wanted = read_whole_weights(request.adapter)
-        head = {name: name in saved and is_same(saved[name], tensor) for name, tensor in wanted.items()}
-    other = None
+        found["head"] = {name: name in saved and is_same(saved[name], tensor) for name, tensor in wanted.items()}
     if formatted:
-        other = [
-            pair[1]
-            for pair in subject.pairs
-            if render_ids(subject.tokenizer, pair) != encode_formatted(subject.tokenizer, subject.spec, *pair)
-        ]
-    flag = None if formatted else compare_with_flagembedding(subject, common["sentence"])
-    facts = {"base_head": "trained" if lacking else "own", "flagembedding": flag}
-    return Seen(
-        **common,
-        places=range(len(subject.probes)),
-        base=base,
-        base_hashes=hashes,
-        trained=common["plain"],
-        adapter=adapter,
-        head=head,
-        other_tokens=other,
-        facts=facts,
-    )
+        found["other_tokens"] = find_other_tokens(
+            subject, subject.pairs, lambda pair: formats.encode_formatted(subject.tokenizer, subject.spec, *pair)
+        )
+    flag = None if formatted else compare_with_flagembedding(subject, sentence)
+    return {**found, "facts": {"base_head": "trained" if lacking else "own", "flagembedding": flag}}
+
+
+def find_other_tokens(
+    subject: Subject,
+    pairs: Sequence[Pair],
+    encode: Callable[[Pair], list[int]],
+    write: Callable[[Any, Pair], list[int]] = packaging.render_ids,
+) -> list[str]:
+    """Return the documents that the package writes in other ids than the training, which `encode` gives."""
+    return [pair[1] for pair in pairs if write(subject.tokenizer, pair) != encode(pair)]
 
 
 def score_adapter(subject: Subject, adapter: Path) -> list[float]:
@@ -326,18 +291,18 @@ def compare_with_flagembedding(subject: Subject, sentence: Sequence[float]) -> d
     """
     if importlib.util.find_spec("FlagEmbedding") is None:
         return None
-    by_flagembedding = REFERENCES["cross-encoder", FLAG]
+    by_flagembedding = formats.REFERENCES["cross-encoder", FLAG]
     whole = by_flagembedding.find_uncut(subject.tokenizer, subject.spec, subject.pairs)
     try:
         found = ask_flagembedding(subject, [subject.pairs[index] for index in whole])
     except Exception as error:  # noqa: BLE001  whatever an optional library throws
         return {"agrees": False, "max_difference": None, "error": f"{type(error).__name__}: {error}"}
-    agrees, numbers = compare_scores(found, [sentence[index] for index in whole], COMPUTE_TOLERANCE)
+    agrees, numbers = verify.compare(found, [sentence[index] for index in whole], verify.COMPUTE_TOLERANCE)
     return {"agrees": agrees, "max_difference": numbers["max_difference"]}
 
 
-def observe_swift(subject: Subject, common: dict[str, Any]) -> Seen:
-    """Add base, adapter on base, and trained model in swift's engine.
+def observe_swift(subject: Subject, _sentence: Sequence[float]) -> dict[str, Any]:
+    """Return base, adapter on base, and trained model in swift's engine.
 
     A base without a head is scored behind the trained one, so that a difference means that the model behind it was
     trained.
@@ -363,26 +328,13 @@ def observe_swift(subject: Subject, common: dict[str, Any]) -> Seen:
         adapter = swift.score_in_engine(open_swift(subject, request.base, request.adapter), instruction, pairs)
         release()
     engine = open_swift(subject, request.model)
-    encode = encode_joined if two_texts else render_ids
-    other = [
-        pair[1]
-        for pair in pairs
-        if encode(subject.tokenizer, pair) != swift.encode_in_engine(engine, instruction, pair)
-    ]
+    write = encode_joined if two_texts else packaging.render_ids
+    other = find_other_tokens(subject, pairs, partial(swift.encode_in_engine, engine, instruction), write)
     trained = swift.score_in_engine(engine, instruction, pairs)
     del engine
     release()
-    return Seen(
-        **common,
-        places=subject.uncut,
-        base=base,
-        base_hashes=hashes,
-        trained=trained,
-        adapter=adapter,
-        native=trained,
-        other_tokens=other,
-        facts={"base_head": head},
-    )
+    found = {"places": subject.uncut, "base": base, "base_hashes": hashes, "adapter": adapter}
+    return {**found, "trained": trained, "native": trained, "other_tokens": other, "facts": {"base_head": head}}
 
 
 def open_swift(subject: Subject, model: Path | str, adapter: Path | None = None) -> Any:
@@ -413,13 +365,14 @@ def name_base_head(subject: Subject) -> str | None:
 
 @dataclass(frozen=True)
 class Tool:
-    """A tool that trains rerankers: `observe` adds its ways, and `reference` is what CrossEncoder is held against.
+    """A tool that trains rerankers: `reference` is what CrossEncoder is held against.
 
-    `asked` says whose scores the tool itself gives, None where it gives none of its own. `cuts_alike` says that
-    CrossEncoder cuts a long pair as the reference does.
+    `observe` returns the rest of what is `Seen`, from the subject and CrossEncoder's scores. `asked` says whose scores
+    the tool itself gives, None where it gives none of its own. `cuts_alike` says that CrossEncoder cuts a long pair as
+    the reference does.
     """
 
-    observe: Callable[[Subject, dict[str, Any]], Seen]
+    observe: Callable[[Subject, Sequence[float]], dict[str, Any]]
     reference: str
     asked: str | None = None
     cuts_alike: bool = False
@@ -432,32 +385,32 @@ TOOLS = {
 }
 
 
-def compare(subject: Subject, seen: Seen, scan: WeightScan) -> list[Check]:
+def compare(subject: Subject, seen: Seen, scan: WeightScan) -> list[verify.Check]:
     """Return the checks that hold the ways of scoring against each other."""
     name, tool = subject.spec.tool, TOOLS[subject.spec.tool]
     in_tool = dict(zip(seen.places, seen.native or (), strict=False))
     trained = [in_tool.get(index, one) for index, one in enumerate(seen.plain)]
-    checks = [] if seen.other_tokens is None else [check_same_tokens(seen.other_tokens, len(seen.places))]
+    checks = [] if seen.other_tokens is None else [verify.check_same_tokens(seen.other_tokens, len(seen.places))]
     checks += [
-        check_finite({name: list(scores.values()) for name, scores in name_columns(subject, seen).items()}),
-        check_changed_weights(seen.base_hashes, seen.hashes),
-        check_changed_scores(seen.base, seen.trained),
+        verify.check_finite({name: list(scores.values()) for name, scores in name_columns(subject, seen).items()}),
+        verify.check_changed_weights(seen.base_hashes, seen.hashes),
+        verify.check_changed_scores(seen.base, seen.trained),
     ]
     if seen.native is not None:
         plain = [seen.plain[index] for index in seen.places]
-        checks.append(check_same(name, str(tool.asked), seen.native, plain, COMPUTE_TOLERANCE))
+        checks.append(verify.check_same(name, str(tool.asked), seen.native, plain, verify.COMPUTE_TOLERANCE))
     exact = subject.chat_template != "approximate"
     uncut = range(len(trained)) if tool.cuts_alike else subject.uncut
     checks += [
-        check_sentence_transformers(trained, seen.sentence, uncut, exact=exact, library=tool.reference),
-        check_not_constant(seen.sentence if seen.native is None else seen.native),
+        verify.check_sentence_transformers(trained, seen.sentence, uncut, exact=exact, library=tool.reference),
+        verify.check_not_constant(seen.sentence if seen.native is None else seen.native),
     ]
     if seen.adapter is not None:
-        share = merge_tolerance(scan.dtypes, MERGE_TOLERANCE)
-        checks.append(check_same("merged", "the merged model", seen.trained, seen.adapter, share))
-        checks.append(check_merge_keeps_training(seen.base, seen.adapter, seen.trained))
+        share = verify.merge_tolerance(scan.dtypes, verify.MERGE_TOLERANCE)
+        checks.append(verify.check_same("merged", "the merged model", seen.trained, seen.adapter, share))
+        checks.append(verify.check_merge_keeps_training(seen.base, seen.adapter, seen.trained))
     if seen.head:
-        checks.append(check_head(seen.head))
+        checks.append(verify.check_head(seen.head))
     return checks
 
 
@@ -483,7 +436,7 @@ def report(subject: Subject, seen: Seen) -> dict[str, Any]:
             "query": probe.pair[0][:80],
             "document": probe.pair[1][:80],
             "cut": index not in subject.uncut,
-            **{name: as_number(scores[index]) if index in scores else None for name, scores in columns.items()},
+            **{name: verify.as_number(scores[index]) if index in scores else None for name, scores in columns.items()},
         }
         for index, probe in enumerate(subject.probes)
     ]
@@ -503,9 +456,9 @@ def describe(subject: Subject, seen: Seen, report: Mapping[str, Any]) -> Describ
         "max_seq_length": subject.ids["max_seq_length"],
         "difference": check["max_difference"],
         "flagembedding": other["max_difference"] if other.get("agrees") else None,
-        "pair_format": format_of(spec) if spec.scorer == "formatted-head" else None,
-        "prefix": NATIVE_PREFIX,
-        "suffix": NATIVE_SUFFIX,
+        "pair_format": formats.format_of(spec) if spec.scorer == "formatted-head" else None,
+        "prefix": formats.NATIVE_PREFIX,
+        "suffix": formats.NATIVE_SUFFIX,
     }
     agreement = {
         "agrees": check["agrees"],
@@ -514,7 +467,7 @@ def describe(subject: Subject, seen: Seen, report: Mapping[str, Any]) -> Describ
     }
     scores = dict(zip(subject.pairs, (seen.native if flag else None) or seen.sentence, strict=True))
     known = [
-        {"query": query, "document": document, "score": as_number(scores[query, document])}
+        {"query": query, "document": document, "score": verify.as_number(scores[query, document])}
         for query, document in (EXAMPLES if flag else KEPT_PROBES)
     ]
     kept = "examples" if flag else "probes"

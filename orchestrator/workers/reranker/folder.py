@@ -10,20 +10,7 @@ from orchestrator.workers.engines.sentence_transformers import write_encoder_fil
 from orchestrator.workers.engines.transformers import load_tokenizer
 from orchestrator.workers.eval_files import Pair
 from orchestrator.workers.folders import write_json
-from orchestrator.workers.reranker.formats import (
-    SENTINEL,
-    answer_ids,
-    build_chat_template,
-    build_format_template,
-    choose_padding,
-    encode_pair,
-    encode_plain,
-    format_of,
-    is_cut,
-    native_chat_template,
-    sequence_length,
-    true_token_id,
-)
+from orchestrator.workers.reranker import formats
 from orchestrator.workers.specs import ScoringSpec
 from orchestrator.workers.tokenizer_files import add_sentinel, read_json, set_chat_template, update_settings
 
@@ -52,7 +39,7 @@ def restore_cache(folder: Path) -> None:
 def write_flagembedding_format(folder: Path, spec: ScoringSpec, trained: Any) -> dict[str, Any]:
     """Write lengths and modules of a decoder that FlagEmbedding trained; return what scoring.json says of them."""
     restore_cache(folder)
-    length, token = sequence_length(trained, spec), true_token_id(trained, spec)
+    length, token = formats.sequence_length(trained, spec), formats.true_token_id(trained, spec)
     update_settings(folder, model_max_length=length, padding_side="left")
     write_words_files(folder, token)
     return {"max_seq_length": length, "true_token": spec.true_token, "true_token_id": token}
@@ -62,13 +49,13 @@ def write_exact_template(folder: Path, spec: ScoringSpec, trained: Any, pairs: S
     """Write the chat template; tell whether it gives exactly the ids of training, or comes near them only."""
     names = ("tokenizer.json", "tokenizer_config.json")
     kept = {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
-    if add_sentinel(folder, SENTINEL):
-        set_chat_template(folder, build_chat_template(trained, spec))
+    if add_sentinel(folder, formats.SENTINEL):
+        set_chat_template(folder, formats.build_chat_template(trained, spec))
         if renders_same_ids(folder, spec, trained, pairs):
             return True
         for name, content in kept.items():
             (folder / name).write_bytes(content)
-    set_chat_template(folder, build_chat_template(trained, spec, sentinel=""))
+    set_chat_template(folder, formats.build_chat_template(trained, spec, sentinel=""))
     return renders_same_ids(folder, spec, trained, pairs)
 
 
@@ -76,9 +63,11 @@ def renders_same_ids(folder: Path, spec: ScoringSpec, trained: Any, pairs: Seque
     """Tell whether the packaged tokenizer and chat template give the ids of training, for every pair that fits."""
     packaged = load_tokenizer(folder, trust_remote_code=spec.trust_remote_code)
     return all(
-        encode_pair(trained, spec, *pair) == encode_pair(packaged, spec, *pair) == render_ids(packaged, pair)
+        formats.encode_pair(trained, spec, *pair)
+        == formats.encode_pair(packaged, spec, *pair)
+        == render_ids(packaged, pair)
         for pair in pairs
-        if not is_cut(trained, spec, *pair)
+        if not formats.is_cut(trained, spec, *pair)
     )
 
 
@@ -92,12 +81,12 @@ def write_native_prompt(folder: Path, spec: ScoringSpec) -> dict[str, Any]:
     """Write Qwen3-Reranker's prompt, lengths and modules; return the ids that scoring.json names."""
     restore_cache(folder)
     update_settings(folder, model_max_length=spec.max_length, padding_side="left")
-    set_chat_template(folder, native_chat_template(spec.effective_instruction))
+    set_chat_template(folder, formats.native_chat_template(spec.effective_instruction))
     tokenizer = load_tokenizer(folder, trust_remote_code=spec.trust_remote_code)
     if spec.scorer == "qwen3-score-head":
         write_head_files(folder, tokenizer.pad_token_id)
         return {}
-    yes, no = answer_ids(tokenizer, folder.name).values()
+    yes, no = formats.answer_ids(tokenizer, folder.name).values()
     write_words_files(folder, yes, no)
     return {"true_token": "yes", "true_token_id": yes, "false_token": "no", "false_token_id": no}
 
@@ -107,15 +96,15 @@ def write_written_format(folder: Path, spec: ScoringSpec) -> dict[str, Any]:
 
     The padding is written even when the checkpoint has one: it decides at which token the logit is read.
     """
-    pair_format = format_of(spec)
+    pair_format = formats.format_of(spec)
     tokenizer = load_tokenizer(folder, trust_remote_code=spec.trust_remote_code)
-    padding = choose_padding(tokenizer, pair_format)
+    padding = formats.choose_padding(tokenizer, pair_format)
     update_settings(
         folder, model_max_length=spec.max_length, padding_side="right", truncation_side="right", pad_token=padding
     )
-    set_chat_template(folder, build_format_template(pair_format))
+    set_chat_template(folder, formats.build_format_template(pair_format))
     pad_token_id = tokenizer.convert_tokens_to_ids(padding)
     write_json(folder / "config.json", {**read_json(folder / "config.json"), "pad_token_id": pad_token_id})
     write_head_files(folder, pad_token_id)
     # the training's format does without the tokens that a tokenizer may put around a text
-    return {"adds_special_tokens": bool(tokenizer("a")["input_ids"] != encode_plain(tokenizer, "a"))}
+    return {"adds_special_tokens": bool(tokenizer("a")["input_ids"] != formats.encode_plain(tokenizer, "a"))}

@@ -7,25 +7,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.workers.cut_texts import CutPairs, count_tokens, find_longest
+from orchestrator.workers.embedding.model import load_encoder, normalize
 from orchestrator.workers.engines import flagembedding
 from orchestrator.workers.engines.sentence_transformers import CHAT
 from orchestrator.workers.engines.transformers import HEAD_SEED, load_tokenizer, name_head
 from orchestrator.workers.environment import weight_options
 from orchestrator.workers.eval_files import Pair
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.reranker.formats import (
-    DOCUMENT,
-    QUERY,
-    PairFormat,
-    answer_ids,
-    build_format_template,
-    choose_padding,
-    format_of,
-    is_cut,
-    native_chat_template,
-    require_room,
-)
-from orchestrator.workers.specs import ScoringSpec
+from orchestrator.workers.reranker import formats
+from orchestrator.workers.specs import ScoringSpec, parse_embedding_spec, parse_spec
 from orchestrator.workers.whole_weights import NEW_HEAD, SCORES, VECTORS, WORDS, require_whole
 
 if TYPE_CHECKING:
@@ -73,6 +63,24 @@ def load_scorer(model: str, spec: ScoringSpec, device: str) -> Scorer:
     return LOADERS[spec.scorer](model, spec, device, facts)
 
 
+def open_scorer(model: str, raw: dict[str, Any], origin: str, device: str) -> Scorer:
+    """Return the scorer of a raw spec: what `load_scorer` gives, or the cosines of an embedding model.
+
+    Raises WorkerError for a spec that scores no pairs, and what `load_scorer` does.
+    """
+    if raw.get("scorer") != "embedding":
+        return load_scorer(model, parse_spec(raw, origin), device)
+    spec = parse_embedding_spec(raw, origin)
+    encoder = load_encoder(model, spec, device)
+
+    def embed(kind: str, texts: list[str]) -> Any:
+        wrapped = [spec.wrap(kind, text) for text in texts]
+        vectors = encoder.model.encode(wrapped, batch_size=spec.batch_size, prompt="", show_progress_bar=False)
+        return normalize(vectors[:, : spec.truncate_dim])
+
+    return build_cosines(embed, encoder.facts)
+
+
 def load_flag_llm_reranker(model: str, spec: ScoringSpec, device: str, facts: Facts) -> Scorer:
     """Return FlagEmbedding's FlagLLMReranker: the logit of "Yes" after query, document and prompt."""
     reranker = flagembedding.open_reranker(model, spec, device)
@@ -82,7 +90,7 @@ def load_flag_llm_reranker(model: str, spec: ScoringSpec, device: str, facts: Fa
 
     def score(pairs: Sequence[Pair], prompt: str | None = None) -> list[float]:
         facts["pairs_counted"] += len(pairs)
-        facts["pairs_cut"] += sum(is_cut(reranker.tokenizer, spec, *pair) for pair in pairs)
+        facts["pairs_cut"] += sum(formats.is_cut(reranker.tokenizer, spec, *pair) for pair in pairs)
         return flagembedding.score_pairs(reranker, pairs, prompt)
 
     return Scorer(score, facts)
@@ -125,15 +133,15 @@ def load_qwen3_native(model: str, spec: ScoringSpec, device: str, facts: Facts) 
     """Return Qwen3-Reranker as its authors use it: logit of "yes" minus logit of "no" after the official prompt."""
     from sentence_transformers.cross_encoder.modules import LogitScore
 
-    transformer = open_decoder(model, spec, native_chat_template(spec.effective_instruction), use=WORDS)
-    ids = answer_ids(transformer.tokenizer, model)
+    transformer = open_decoder(model, spec, formats.native_chat_template(spec.effective_instruction), use=WORDS)
+    ids = formats.answer_ids(transformer.tokenizer, model)
     encoder = build_encoder([transformer, LogitScore(ids["yes"], ids["no"])], device)
     return build_scorer(encoder, spec, {**facts, "true_token_id": ids["yes"], "false_token_id": ids["no"]})
 
 
 def load_score_head(model: str, spec: ScoringSpec, device: str, facts: Facts) -> Scorer:
     """Return a decoder with a head of one label after Qwen3-Reranker's prompt; without a head it gets a seeded one."""
-    transformer = open_decoder(model, spec, native_chat_template(spec.effective_instruction))
+    transformer = open_decoder(model, spec, formats.native_chat_template(spec.effective_instruction))
     # the logit is read at the last token that is no padding, which the model must tell apart
     if transformer.model.config.pad_token_id is None:
         transformer.model.config.pad_token_id = transformer.tokenizer.pad_token_id
@@ -159,7 +167,7 @@ def load_reward_model(model: str, spec: ScoringSpec, device: str, facts: Facts) 
 
 def ask_and_answer(template: str) -> str:
     """Return a chat template over a `query` and a `document` message that renders them as question and answer."""
-    turns = f"{{'role': 'user', 'content': {QUERY}}}, {{'role': 'assistant', 'content': {DOCUMENT}}}"
+    turns = f"{{'role': 'user', 'content': {formats.QUERY}}}, {{'role': 'assistant', 'content': {formats.DOCUMENT}}}"
     return f"{{%- set messages = [{turns}] -%}}{template}"
 
 
@@ -167,12 +175,12 @@ def load_formatted(model: str, spec: ScoringSpec, device: str, facts: Facts) -> 
     """Return a decoder with a head of one label over the spec's written formats."""
     length, trust = spec.max_length, spec.trust_remote_code
     options: dict[str, Any] = {"max_length": length, "trust_remote_code": trust, "dtype": spec.dtype, "device": device}
-    return build_scorer(load_formatted_head(model, format_of(spec), **options), spec, facts)
+    return build_scorer(load_formatted_head(model, formats.format_of(spec), **options), spec, facts)
 
 
 def load_formatted_head(
     model: str,
-    pair_format: PairFormat,
+    pair_format: formats.PairFormat,
     *,
     max_length: int,
     trust_remote_code: bool = False,
@@ -185,13 +193,13 @@ def load_formatted_head(
     Padding is on the right, where no token of a causal model can see it. Raises WorkerError for a bad format, a head of
     several labels, a `max_length` without room for the texts, or a `special_token` that is all there is to pad with.
     """
-    template = build_format_template(pair_format)
+    template = formats.build_format_template(pair_format)
     name_head(model, trust_remote_code=trust_remote_code)
     spec = ScoringSpec("formatted-head", dtype=dtype, trust_remote_code=trust_remote_code, max_length=max_length)
     transformer = open_decoder(model, spec, template, flat=True, padding_side="right", truncation_side="right")
     tokenizer = transformer.tokenizer
-    require_room(tokenizer, pair_format, max_length)
-    tokenizer.pad_token = choose_padding(tokenizer, pair_format)
+    formats.require_room(tokenizer, pair_format, max_length)
+    tokenizer.pad_token = formats.choose_padding(tokenizer, pair_format)
     transformer.model.config.pad_token_id = tokenizer.pad_token_id
     return build_encoder([transformer], device)
 
@@ -231,15 +239,29 @@ def load_bi_encoder(model: str, spec: ScoringSpec, device: str, facts: Facts) ->
     options = {"batch_size": spec.batch_size, "normalize_embeddings": True, "show_progress_bar": False}
     facts |= {"texts": 0, "texts_cut": 0, "reads_tokens": encoder.max_seq_length}
 
-    def score(pairs: Sequence[Pair], _prompt: str | None = None) -> list[float]:
-        wrapped = wrap_pairs(spec, pairs)
-        queries, documents = (list(dict.fromkeys(texts)) for texts in zip(*wrapped, strict=True))
-        lengths = count_tokens(encoder.tokenizer, [*queries, *documents])
+    ways = {"query": (spec.wrap_query, encoder.encode_query), "document": (spec.wrap_document, encoder.encode_document)}
+
+    def embed(kind: str, texts: list[str]) -> Any:
+        wrap_text, encode = ways[kind]
+        wrapped = list(map(wrap_text, texts))
+        lengths = count_tokens(encoder.tokenizer, wrapped)
         facts["texts"] += len(lengths)
         facts["texts_cut"] += sum(length > encoder.max_seq_length for length in lengths)
-        query_vectors = dict(zip(queries, encoder.encode_query(queries, **options), strict=True))
-        document_vectors = dict(zip(documents, encoder.encode_document(documents, **options), strict=True))
-        return [float(query_vectors[query] @ document_vectors[document]) for query, document in wrapped]
+        return encode(wrapped, **options)
+
+    return build_cosines(embed, facts)
+
+
+def build_cosines(embed: Callable[[str, list[str]], Any], facts: Facts) -> Scorer:
+    """Return the scorer that compares vectors; `embed(kind, texts)` gives unit ones of queries or documents."""
+
+    def score(pairs: Sequence[Pair], _prompt: str | None = None) -> list[float]:
+        sides = [list(dict.fromkeys(texts)) for texts in zip(*pairs, strict=True)]
+        queries, documents = (
+            dict(zip(texts, embed(kind, texts), strict=True))
+            for kind, texts in zip(("query", "document"), sides, strict=True)
+        )
+        return [float(queries[query] @ documents[document]) for query, document in pairs]
 
     return Scorer(score, facts)
 
