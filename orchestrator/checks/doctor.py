@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import resource
 import shutil
 import sys
 import tempfile
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
+from http.client import HTTPException
 from pathlib import Path
 from typing import Literal
 
@@ -26,9 +25,10 @@ from orchestrator.checks.environments import (
     list_environments,
     load_tested,
 )
+from orchestrator.checks.hub import ask
 from orchestrator.checks.memory import show_gib
 from orchestrator.machine.hardware import BF16_CAPABILITY, Gpu, find_gpus, find_memory
-from orchestrator.machine.hub import find_endpoint, find_hub_cache, is_offline, is_web_address, open_address
+from orchestrator.machine.hub import find_endpoint, find_hub_cache, is_offline, is_web_address
 from orchestrator.machine.packages import DISTRIBUTIONS, find_versions, normalise
 from orchestrator.machine.secrets import redact_text
 
@@ -264,16 +264,14 @@ class HubProbe:
         if not is_web_address(self._endpoint):
             self._said = "HF_ENDPOINT is no web address: it begins with https://"
             return
-        request = urllib.request.Request(self._endpoint, method="HEAD")  # noqa: S310  (checked above)
-        try:
-            with open_address(request, HUB_TIMEOUT_S):
-                self._said, self._reached = "answers", True
-        except urllib.error.HTTPError as error:
-            self._said, self._reached = f"answers ({error.code})", error.code < 500  # noqa: PLR2004
-        except http.client.HTTPException:  # its words may repeat the address, password included
+        answer = ask(self._endpoint, "HEAD", timeout_s=HUB_TIMEOUT_S)
+        if isinstance(answer, HTTPException):  # its words may repeat the address, password included
             self._said = "what answers there, or the address itself, is no HTTP"
-        except (OSError, ValueError) as error:
-            self._said = str(getattr(error, "reason", error))
+        elif isinstance(answer, Exception):
+            self._said = str(getattr(answer, "reason", answer))
+        else:
+            self._said = "answers" if isinstance(answer, bytes) else f"answers ({answer})"
+            self._reached = isinstance(answer, bytes) or answer < HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def _judge(area: str, name: str, said: str, *, fine: bool, remedy: str | None) -> Finding:

@@ -62,7 +62,8 @@ def find_hub_problems(
     url = f"{endpoint.rstrip('/')}/{hub_id}/resolve/main/config.json"
     if not is_web_address(url):
         return [Problem(f"HF_ENDPOINT is no web address: {endpoint}", "it begins with https://")]
-    answer = _ask(url)
+    token = find_token()
+    answer = ask(url, token=token)
     if isinstance(answer, int):
         return [_explain_refusal(hub_id, endpoint, answer, otherwise)]
     if isinstance(answer, Exception):
@@ -76,7 +77,7 @@ def find_hub_problems(
         return []
     problems, whole = check(config), f"{url.removesuffix('config.json')}model.safetensors"
     gone = HTTPStatus.NOT_FOUND  # any other answer is no verdict
-    if allow is not None and all(_ask(f"{whole}{end}", "HEAD") == gone for end in ("", ".index.json")):
+    if allow is not None and all(ask(f"{whole}{end}", "HEAD", token=token) == gone for end in ("", ".index.json")):
         message = f"{hub_id} has no safetensors on the hub: loading a pickle runs code that it brings along"
         problems = [*problems, Problem(message, f"take a model with safetensors, or {allow}")]
     return problems
@@ -93,7 +94,9 @@ def _explain_refusal(location: str, endpoint: str, code: int, otherwise: str) ->
     return Problem(f"{location} is not on the hub ({code} from {endpoint})", "check the model's name")
 
 
-def _ask(url: str, method: str = "GET") -> bytes | int | Exception:
+def ask(
+    url: str, method: str = "GET", *, token: str | None = None, timeout_s: float = _HUB_TIMEOUT_S
+) -> bytes | int | Exception:
     """Return the first bytes that a hub gives, its HTTP status where it refuses, or why there is no answer."""
     import urllib.error  # it takes longer to import than all other checks
     import urllib.request
@@ -101,9 +104,9 @@ def _ask(url: str, method: str = "GET") -> bytes | int | Exception:
 
     try:
         request = urllib.request.Request(url, method=method)  # noqa: S310  (the scheme was checked by whoever asks)
-        if token := find_token():
+        if token:
             request.add_unredirected_header("Authorization", f"Bearer {token}")  # a redirect may lead to another host
-        with open_address(request, _HUB_TIMEOUT_S) as answer:
+        with open_address(request, timeout_s) as answer:
             return answer.read(_MAX_CONFIG_BYTES)
     except urllib.error.HTTPError as error:
         return error.code

@@ -106,8 +106,7 @@ def _count(size: ModelSize, config: Mapping[str, Any]) -> int:
 
 def _weigh_files(folder: Path) -> int | None:
     """Return the bytes of the files that `from_pretrained` would load; None where they are not all here."""
-    weights = read_weights(folder)
-    return None if weights.problems else sum(path.stat().st_size for path in weights.files) or None
+    return sum(path.stat().st_size for path in read_weights(folder).files) or None
 
 
 def find_trained_bits(values: Mapping[str, str]) -> float | None:

@@ -81,7 +81,7 @@ _read_header = read_once(read_shapes)  # each check of a command looks at all of
 
 @dataclass(frozen=True)
 class Weights:
-    """The tensors of a folder by name, its files, pickled ones where it has no others, and what is wrong with these."""
+    """The tensors of a folder by name, its files (none where one is missing) or pickled ones, and what is wrong."""
 
     shapes: Shapes = field(default_factory=dict)
     files: tuple[Path, ...] = ()
@@ -144,7 +144,8 @@ def _read_files(folder: Path, files: dict[str, set[str] | None]) -> Weights:
         absent = sorted((promised or set()) - found.keys())
         if absent:
             problems.append(Problem(f"{path} does not hold {absent[0]}, which {_INDEX} says is in it", _AGAIN))
-    return Weights(shapes, tuple(folder / name for name in files), problems=tuple(problems))
+    there = () if missing else tuple(folder / name for name in files)
+    return Weights(shapes, there, problems=tuple(problems))
 
 
 def describe_damage(path: Path, why: str) -> Problem:

@@ -291,7 +291,7 @@ def test_a_hub_that_never_answers_is_left_behind(monkeypatch):
         done.wait(30)
         raise OSError
 
-    monkeypatch.setattr(doctor.urllib.request, "urlopen", hang)
+    monkeypatch.setattr("urllib.request.urlopen", hang)
     assert "no answer within" in HubProbe({}).finding().value
     done.set()
 
