@@ -23,7 +23,8 @@ SCORERS = (
 )
 FORMAT_KEYS = ("query_format", "document_format", "seq", "special_token")
 DTYPES = ("float32", "bfloat16", "float16")
-POOLINGS = ("lasttoken", "cls", "mean")
+POOLINGS = ("lasttoken", "cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean")
+TOOLS = ("swift", "sentence-transformers", "flagembedding")
 # FlagEmbedding/inference/reranker/decoder_only/base.py and abc/finetune/reranker/AbsDataset.py, the same in both
 DEFAULT_PROMPT = (
     "Given a query A and a passage B, determine whether the passage contains an answer to the query by providing a "
@@ -134,8 +135,8 @@ class EmbeddingSpec:
 
     `pooling` and `normalize` count for a base that does not say them itself (in modules.json); None asks for the base's
     own pooling, and a trained model is packaged with the spec's. `truncate_dim` None is every dimension; `mrl_dims` are
-    the shorter ones that were trained (Matryoshka). `tool` swift with `model_type` and `template` names the engine that
-    the trained model is verified in.
+    the shorter ones that were trained (Matryoshka). `tool` is what trained the model: one that swift trained is
+    verified in its engine, by `model_type` and `template`; the other tools save a whole SentenceTransformer.
     """
 
     name: str = ""
@@ -150,7 +151,7 @@ class EmbeddingSpec:
     normalize: bool = True
     truncate_dim: CountOrNull = None
     mrl_dims: Annotated[tuple[int, ...], _DIMS] = ()
-    tool: Annotated[str | None, or_none(("swift",))] = None
+    tool: Annotated[str | None, or_none(TOOLS)] = None
     model_type: str = "qwen3_emb"
     template: str = "qwen3_emb"
 

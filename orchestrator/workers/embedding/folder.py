@@ -8,10 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from orchestrator.workers.embedding.modules import (
+    OLD,
+    POOLING_KEYS,
+    SETTINGS,
+    copy_modules,
+    read_modules,
+    read_pooling,
+)
 from orchestrator.workers.engines import sentence_transformers
 from orchestrator.workers.engines.transformers import load_tokenizer
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.folders import read_objects, write_json
+from orchestrator.workers.folders import write_json
 from orchestrator.workers.specs import EmbeddingSpec
 from orchestrator.workers.tokenizer_files import read_json
 
@@ -85,67 +93,60 @@ def append_end_token(folder: Path, *, trust_remote_code: bool = False) -> None:
     write_json(path, {**read_json(path), "post_processor": json.loads(core.to_str())["post_processor"]})
 
 
-# in this order: older vLLM takes the first that is true, and include_prompt is always
-POOLING_KEYS = {
-    "cls": "pooling_mode_cls_token",
-    "mean": "pooling_mode_mean_tokens",
-    "max": "pooling_mode_max_tokens",
-    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
-    "weightedmean": "pooling_mode_weightedmean_tokens",
-    "lasttoken": "pooling_mode_lasttoken",
-}
 MODULES = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
 
 
-def read_own_modules(folder: Path) -> tuple[str | None, list[str]]:
-    """Return what the folder's modules.json says, if there is one: its pooling, and modules that are not `MODULES`."""
-    path = folder / "modules.json"
-    modules = read_objects(path, "the list of modules") if path.is_file() else []
-    kinds = {str(module["type"]).rsplit(".", 1)[-1]: module["path"] for module in modules}
-    others = [kind for kind in kinds if kind not in {name for _, name in MODULES}]
-    config = read_json(folder / kinds["Pooling"] / "config.json") if "Pooling" in kinds else {}
-    pooling = config.get("pooling_mode") or next((name for name, key in POOLING_KEYS.items() if config.get(key)), None)
-    return pooling if isinstance(pooling, str) else None, others
+def find_whole(spec: EmbeddingSpec, *trained: Path | None) -> Path | None:
+    """Return which folder of the training is a whole SentenceTransformer; ms-swift saves a transformer alone."""
+    if spec.tool in {None, "swift"}:
+        return None
+    return next((folder for folder in trained if folder and (folder / "modules.json").is_file()), None)
 
 
-def settle(spec: EmbeddingSpec, base: str, base_folder: Path, config: Mapping[str, Any]) -> EmbeddingSpec:
-    """Return the spec with the pooling and the length that the packaged folder will have.
+def settle(
+    spec: EmbeddingSpec, base: str, base_folder: Path, config: Mapping[str, Any], whole: Path | None
+) -> EmbeddingSpec:
+    """Return the spec with the pooling, the normalisation and the length that the packaged folder will have.
 
-    Raises WorkerError for a base whose modules do more than pool and normalise: swift does not save what they do.
+    Raises WorkerError for a base whose modules do more than pool and normalise, where the training saves no modules.
     """
     longest, dims = config.get("max_position_embeddings"), config.get("hidden_size")
-    pooling, others = read_own_modules(base_folder)
+    folder = whole or base_folder
+    modules = read_modules(folder)
+    kinds, pooling = [module.kind for module in modules], read_pooling(folder, modules)
     if isinstance(longest, int) and 0 < longest < spec.max_length:
         spec = replace(spec, max_length=longest)
+    if whole:
+        known = pooling if pooling in POOLING_KEYS else None
+        return replace(spec, pooling=known, normalize="Normalize" in kinds)
     wrong = [dim for dim in (*spec.mrl_dims, spec.truncate_dim or 1) if isinstance(dims, int) and dim > dims]
     if wrong:
         raise WorkerError(f"the scoring spec asks for {wrong[0]} dimensions, but the model's vectors have {dims}")
-    if others:
+    if others := [kind for kind in kinds if kind not in {name for _, name in MODULES}]:
         raise WorkerError(f"{base} has the module {others[0]}, which cannot be packaged")
     if spec.pooling is None and pooling is None:
         raise WorkerError(f"neither the scoring spec nor {base} says how the model pools")
     return replace(spec, pooling=spec.pooling or pooling)
 
 
-def write_modules(folder: Path, spec: EmbeddingSpec) -> None:
-    """Make the folder give normalised vectors with the spec's pooling, prompts and length.
+def write_modules(folder: Path, spec: EmbeddingSpec, whole: Path | None) -> None:
+    """Make the folder give the trained vectors with its own prompts and length; a `whole` model keeps its modules.
 
-    Written as the folder of Qwen3-Embedding has it, in the names of before sentence-transformers 6: version 6 reads
-    these too, older ones and vLLM (`get_pooling_config` in vllm/transformers_utils/config.py) read no others.
+    Written as the folder of Qwen3-Embedding has it.
     """
-    modes = {key: name == spec.pooling for name, key in POOLING_KEYS.items()}
-    dims = read_json(folder / "config.json")["hidden_size"]
-    settings: dict[str, dict[str, Any]] = {
-        "1_Pooling/config.json": {"word_embedding_dimension": dims, **modes, "include_prompt": True},
-        # it has no settings, but a folder that modules.json names is there
-        "2_Normalize/config.json": {},
-        "sentence_bert_config.json": {"max_seq_length": spec.max_length, "do_lower_case": False},
-    }
-    for name, value in settings.items():
-        write_json(folder / name, value)
-    sentence_transformers.write_modules(
-        folder,
-        [(path, f"sentence_transformers.models.{kind}") for path, kind in MODULES],
-        prompts={"query": spec.query_prompt, "document": spec.document_prompt},
-        similarity_fn_name="cosine",
-    )
+    if whole is not None:
+        modules = copy_modules(whole, folder, spec)
+    else:
+        modes = {key: name == spec.pooling for name, key in POOLING_KEYS.items()}
+        dims = read_json(folder / "config.json")["hidden_size"]
+        settings: dict[str, dict[str, Any]] = {
+            "1_Pooling/config.json": {"word_embedding_dimension": dims, **modes, "include_prompt": True},
+            # it has no settings, but a folder that modules.json names is there
+            "2_Normalize/config.json": {},
+            SETTINGS: {"max_seq_length": spec.max_length, "do_lower_case": False},
+        }
+        for name, value in settings.items():
+            write_json(folder / name, value)
+        modules = [(path, OLD + kind) for path, kind in MODULES if spec.normalize or kind != "Normalize"]
+    prompts = {"query": spec.query_prompt, "document": spec.document_prompt}
+    sentence_transformers.write_modules(folder, modules, prompts=prompts, similarity_fn_name="cosine")

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from orchestrator.workers.embedding.folder import (
     append_end_token,
+    find_whole,
     require_end_token,
     settle,
     write_modules,
 )
+from orchestrator.workers.embedding.model import load_encoder
+from orchestrator.workers.embedding.modules import Head, build_head, read_modules
 from orchestrator.workers.engines import swift
 from orchestrator.workers.engines.transformers import load_float32, load_tokenizer, release
 from orchestrator.workers.environment import weight_options
@@ -62,7 +65,8 @@ NORM_TOLERANCE = 1e-4
 class Subject:
     """What is verified: `folder` is the package, `trained` the tokenizer of the training and `packaged` the package's.
 
-    `base` is the base model's folder; `whole` are the places of the probes that `max_length` does not cut.
+    `base` is the base model's folder; `whole` are the places of the probes that `max_length` does not cut; `saved` is
+    the whole SentenceTransformer that the training saved, where it did.
     """
 
     request: Request
@@ -73,6 +77,7 @@ class Subject:
     packaged: Any
     probes: Sequence[TextProbe]
     whole: list[int]
+    saved: Path | None = None
 
     @property
     def texts(self) -> list[str]:
@@ -96,21 +101,23 @@ def prepare(request: Request, spec: EmbeddingSpec, folder: Path) -> Subject:
     that very architecture, and makes a pooling model of it. A rewrite would only be one more thing to go wrong.
     """
     base = find_folder(request.base)
-    spec = settle(spec, request.base, Path(base), read_json(folder / "config.json"))
+    saved = find_whole(spec, request.model, request.adapter)
+    spec = settle(spec, request.base, Path(base), read_json(folder / "config.json"), saved)
     trust = spec.trust_remote_code
     trained = load_tokenizer(request.find_tokenizer(), trust_remote_code=trust)
     update_settings(folder, model_max_length=spec.max_length)
     if spec.pooling == "lasttoken":
-        append_end_token(folder, trust_remote_code=trust)
+        if saved is None:  # else the tokenizer is the one of the training
+            append_end_token(folder, trust_remote_code=trust)
         update_settings(folder, padding_side="left")
     # no text was ever wrapped as a chat, and a server that finds a chat template may do it
     (folder / "chat_template.jinja").unlink(missing_ok=True)
-    write_modules(folder, spec)
+    write_modules(folder, spec, saved)
     packaged = load_tokenizer(folder, trust_remote_code=trust)
     probes = build_text_probes(request.probes, request.corpus, trained, spec.max_length, request.test_prompt)
     lengths = [len(packaged(spec.wrap(one.kind, one.text), truncation=False)["input_ids"]) for one in probes]
     whole = [index for index, length in enumerate(lengths) if length <= spec.max_length]
-    return Subject(request, spec, folder, base, trained, packaged, probes, whole)
+    return Subject(request, spec, folder, base, trained, packaged, probes, whole, saved)
 
 
 def find_folder(model: str) -> str:
@@ -135,7 +142,9 @@ def find_folder(model: str) -> str:
 class Seen:
     """Float32 vectors [probes, dimensions] by every way; `swift` and `adapter` are of the whole probes only.
 
-    `model` and `base` are plain transformers, one text at a time, and `batched` is `model` in padded batches.
+    `model` and `base` are plain transformers, one text at a time, and `batched` is `model` in padded batches. Where
+    plain code cannot follow the modules, `base` and `model` are theirs in sentence-transformers, and `batched` is None.
+    `trained` is what the whole model that was saved gives there, one text at a time.
     """
 
     base: Any
@@ -148,64 +157,70 @@ class Seen:
     reloaded: Any
     swift: Any = None
     adapter: Any = None
+    trained: Any = None
 
 
 def observe(subject: Subject) -> Seen:
     """Embed the probes by every way, one model in memory at a time."""
     request, spec = subject.request, subject.spec
     # before swift is imported, which changes classes of transformers
-    base, _, base_hashes, _ = embed_plainly(subject, subject.base)
-    model, batched, hashes, missing = embed_plainly(subject, subject.folder, batches=True)
+    device = request.device
+    heads = tuple(build_head(folder, spec, device) for folder in (find_base_head(subject), subject.folder))
+    plain = heads if all(heads) else (None, None)
+    base, _, base_hashes, _ = embed_plainly(subject, subject.base, plain[0])
+    model, batched, hashes, missing = embed_plainly(subject, subject.folder, plain[1], batches=True)
     packaged, reloaded = (embed_packaged(subject, batch_size) for batch_size in (BATCH_SIZE, 1))
+    trained = None if subject.saved is None or missing else embed_in_library(subject, str(request.model))
+    if not all(heads):
+        base, model = embed_in_library(subject, subject.base), trained
     in_swift = adapter = None
     # a model with made-up weights is refused without asking anybody else
-    if spec.tool and not missing:
+    if spec.tool == "swift" and not missing:
         settings = swift.EngineSettings(model_type=spec.model_type, task_type="embedding", template=spec.template)
         whole = [subject.texts[index] for index in subject.whole]
         in_swift = swift.embed(request.model, settings, whole, request.device)
         if request.adapter is not None:
             adapter = swift.embed(subject.base, settings, whole, request.device, request.adapter)
-    return Seen(base, base_hashes, model, batched, hashes, missing, packaged, reloaded, in_swift, adapter)
+    return Seen(base, base_hashes, model, batched, hashes, missing, packaged, reloaded, in_swift, adapter, trained)
 
 
-def encode_ids(tokenizer: Any, spec: EmbeddingSpec, text: str) -> list[int]:
+def find_base_head(subject: Subject) -> Path:
+    """Return the folder whose modules make the base model's vectors: its own, else those of the package."""
+    own = subject.saved is not None and read_modules(Path(subject.base))
+    return Path(subject.base) if own else subject.folder
+
+
+def encode_ids(subject: Subject, text: str) -> list[int]:
     """Return the ids of training: the text's own, cut from the right, then the end token when it is what is pooled."""
-    if spec.pooling == "lasttoken":
+    tokenizer, spec = subject.trained, subject.spec
+    if spec.pooling == "lasttoken" and subject.saved is None:
         ids = tokenizer(text, add_special_tokens=False, truncation=False)["input_ids"]
         return [*ids[: spec.max_length - 1], require_end_token(tokenizer, "the trained model")]
     return list(tokenizer(text, truncation=True, max_length=spec.max_length, padding=False)["input_ids"])
 
 
-def pool(hidden: Any, mask: Any, pooling: str | None) -> Any:
-    """Return one unit vector a row of `hidden` [texts, tokens, dimensions], as the second snippet of the card does."""
-    from torch.nn.functional import normalize
-
-    if pooling == "lasttoken":  # padded on the left
-        return normalize(hidden[:, -1], dim=1)
-    if pooling == "cls":
-        return normalize(hidden[:, 0], dim=1)
-    return normalize((hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True), dim=1)
-
-
 def embed_plainly(
-    subject: Subject, model: Path | str, *, batches: bool = False
+    subject: Subject, model: Path | str, head: Head | None, *, batches: bool = False
 ) -> tuple[Any, Any, dict[str, str], tuple[str, ...]]:
-    """Return AutoModel's vectors of single texts and (if asked) of padded batches, hashes, and the missing weights."""
+    """Return AutoModel's vectors of single texts and (if asked) of padded batches, hashes, and the missing weights.
+
+    Without a `head`, which turns hidden states into vectors, there are no vectors.
+    """
     import torch
 
     spec, device, texts = subject.spec, subject.request.device, subject.texts
     loaded, missing = load_float32("AutoModel", model, device, trust_remote_code=spec.trust_remote_code)
 
     def run(model: Any, inputs: Mapping[str, Any]) -> Any:
-        return pool(model(**inputs).last_hidden_state, inputs["attention_mask"], spec.pooling)
+        return head(model(**inputs).last_hidden_state, inputs["attention_mask"]) if head else None
 
     with torch.inference_mode():
-        rows = [torch.tensor([encode_ids(subject.trained, spec, text)], device=device) for text in texts]
+        rows = [torch.tensor([encode_ids(subject, text)], device=device) for text in texts if head]
         single = [run(loaded, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}) for ids in rows]
         options = {"padding": True, "truncation": True, "max_length": spec.max_length, "return_tensors": "pt"}
         batched = [
             run(loaded, subject.packaged(texts[start : start + BATCH_SIZE], **options).to(device))
-            for start in range(0, len(texts) if batches else 0, BATCH_SIZE)
+            for start in range(0, len(texts) if batches and head else 0, BATCH_SIZE)
         ]
     # a pooler is no part of the vector: BERT folders often come without its weights
     hashes = {name: value for name, value in hash_parameters(loaded).items() if not name.startswith("pooler.")}
@@ -213,6 +228,21 @@ def embed_plainly(
     release()
     vectors, of_batches = (torch.cat(found).float().cpu().numpy() if found else None for found in (single, batched))
     return vectors, of_batches, hashes, tuple(name for name in missing if not name.startswith("pooler."))
+
+
+def embed_in_library(subject: Subject, model: str) -> Any:
+    """Return the vectors of a model in sentence-transformers, one text at a time, with the spec's prompts."""
+    import numpy as np
+
+    encoder = load_encoder(model, replace(subject.spec, dtype="float32"), subject.request.device, local_files_only=True)
+    prompts = {"query": subject.spec.query_prompt, "document": subject.spec.document_prompt}
+    found = [
+        encoder.model.encode([probe.text], prompt=prompts[probe.kind], show_progress_bar=False)[0]
+        for probe in subject.probes
+    ]
+    del encoder
+    release()
+    return np.stack(found).astype(np.float32)
 
 
 def embed_packaged(subject: Subject, batch_size: int) -> Any:
@@ -240,13 +270,16 @@ def embed_packaged(subject: Subject, batch_size: int) -> Any:
 def measure_distances(vectors: Any, others: Any) -> Any:
     """Return the cosine distance of each row to its counterpart; exact where the cosine itself rounds to 1.
 
+    Vectors that are not of length 1 are measured in units of the others' lengths: another length is a distance, too.
     Rows of two widths are infinitely far apart.
     """
     import numpy as np
 
     if vectors.shape[1:] != others.shape[1:]:
         return np.full(len(vectors), np.inf)
-    return 0.5 * ((np.asarray(vectors, dtype=np.float64) - np.asarray(others, dtype=np.float64)) ** 2).sum(axis=1)
+    ones, twos = np.asarray(vectors, dtype=np.float64), np.asarray(others, dtype=np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return 0.5 * ((ones - twos) ** 2).sum(axis=1) / (twos**2).sum(axis=1)
 
 
 def compare(subject: Subject, seen: Seen, scan: WeightScan) -> list[Check]:
@@ -257,19 +290,21 @@ def compare(subject: Subject, seen: Seen, scan: WeightScan) -> list[Check]:
     checks = [
         check_same_ids(subject),
         check_finite({name: vectors.ravel().tolist() for name, vectors in named.items()}),
-        check_unit_length(packaged),
+        *([check_unit_length(packaged)] if subject.spec.normalize else []),
         check_distinct_vectors(packaged),
         check_changed_weights(seen.base_hashes, seen.hashes),
         check_changed_vectors(seen.base, seen.model),
         check_same_vectors("sentence-transformers", f"{trained} the trained model's", packaged, seen.model),
         check_same_vectors(
-            *("transformers", "plain transformers' vectors of padded batches differ from those of single texts"),
-            *(seen.batched, seen.model),
-        ),
-        check_same_vectors(
             *("reloaded", "the packaged model, loaded once more, differs from itself", seen.reloaded, packaged)
         ),
     ]
+    if seen.batched is not None:
+        what = "plain transformers' vectors of padded batches differ from those of single texts"
+        checks.append(check_same_vectors("transformers", what, seen.batched, seen.model))
+    if seen.trained is not None:
+        what = f"{trained} those of the trained folder in sentence-transformers"
+        checks.append(check_same_vectors("trained", what, packaged, seen.trained))
     if seen.swift is not None:
         what = f"{trained} those of the trained model in swift"
         checks.append(check_same_vectors("swift", what, packaged[subject.whole], seen.swift))
@@ -294,7 +329,7 @@ def check_same_ids(subject: Subject) -> Check:
     other = [
         text
         for text in texts
-        if list(subject.packaged(text, truncation=True)["input_ids"]) != encode_ids(subject.trained, subject.spec, text)
+        if list(subject.packaged(text, truncation=True)["input_ids"]) != encode_ids(subject, text)
     ]
     example = repr(other[0][:60]) if other else ""
     failure = (
@@ -362,6 +397,7 @@ def report(subject: Subject, seen: Seen) -> dict[str, Any]:
         ("base", every, seen.base),
         ("model", every, seen.model),
         ("transformers", every, seen.batched),
+        ("trained", every, seen.trained),
         ("swift", subject.whole, seen.swift),
         ("adapter", subject.whole, seen.adapter),
     ):
@@ -389,13 +425,21 @@ def describe_neighbours(vectors: Any, probes: Sequence[TextProbe], index: int) -
     """Return the text, its vector, and the probes whose vectors are nearest to it."""
     import numpy as np
 
-    cosines = vectors @ vectors[index]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosines = unit @ unit[index]
     nearest = [other for other in np.argsort(-cosines, kind="stable").tolist() if other != index][:NEAREST]
     return {
         "text": probes[index].text,
         "vector": [as_number(value) for value in vectors[index].tolist()],
         "nearest": [{"text": probes[i].text[:200], "cosine": as_number(float(cosines[i]))} for i in nearest],
     }
+
+
+def to_unit(vector: list[float]) -> list[float]:
+    """Return a vector in length 1."""
+    length = math.hypot(*vector) or 1.0
+    return [number / length for number in vector]
 
 
 def describe(subject: Subject, seen: Seen, report: Mapping[str, Any]) -> Described:
@@ -406,7 +450,7 @@ def describe(subject: Subject, seen: Seen, report: Mapping[str, Any]) -> Describ
     known = [
         {"text": text, "kind": kind, "vector": seen.packaged[places[kind, text]].tolist()} for kind, text in KNOWN_TEXTS
     ]
-    vectors = [row["vector"] for row in known[:3]]
+    vectors = [to_unit(row["vector"]) for row in known[:3]]
     examples = {
         "texts": [{**row, "vector": row["vector"][:SHOWN_NUMBERS]} for row in known[:3]],
         "cosines": [[sum(a * b for a, b in zip(one, other, strict=True)) for other in vectors] for one in vectors],
@@ -414,7 +458,9 @@ def describe(subject: Subject, seen: Seen, report: Mapping[str, Any]) -> Describ
     facts = {
         "spec": spec,
         "dims": report["dims"],
-        "distance": max(distances[name] for name in ("sentence-transformers", "transformers")),
+        "distance": max(distances.get(name) or 0 for name in ("sentence-transformers", "transformers", "trained")),
+        "plain": seen.batched is not None,
+        "layers": [module.kind for module in read_modules(subject.folder)].count("Dense"),
         "query": EXAMPLES[0][0],
         "documents": [EXAMPLES[0][1], EXAMPLES[1][1]],
     }
@@ -422,7 +468,7 @@ def describe(subject: Subject, seen: Seen, report: Mapping[str, Any]) -> Describ
         "version": 1,
         "max_length": spec.max_length,
         "pooling": spec.pooling,
-        "normalize": True,
+        "normalize": spec.normalize,
         "dims": report["dims"],
         "mrl_dims": list(spec.mrl_dims),
         "prompts": prompts,
