@@ -49,6 +49,11 @@ class Embedding:
         prompts = {"query_prompt": self.query, "document_prompt": self.document}
         return {**prompts, "pooling": pooling, "normalize": self.normalize}
 
+    def instructions(self) -> dict[str, str]:
+        """Return the prompts that sentence-transformers does not find in the files, in a bi-encoder's names."""
+        missing = {"query_instruction": (self.query, "query"), "passage_instruction": (self.document, "document")}
+        return {key: text for key, (text, name) in missing.items() if text and not self.prompts.get(name)}
+
     def takes_task(self, prompt: str) -> bool:
         """Tell whether a query's prompt is of the form that takes any task."""
         before, mark, after = self.instruct.partition("{}")

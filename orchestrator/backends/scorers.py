@@ -98,7 +98,7 @@ def build_scoring(
         )
     if vectors and chosen == "bi-encoder":
         chosen = "embedding"
-    embedding = read_own(model) if chosen == "embedding" else None
+    embedding = read_own(model) if chosen in _COMPARING else None
     if isinstance(embedding, Problem):
         return embedding
     if problem := _find_any_misfit(model, chosen):
@@ -245,7 +245,8 @@ def _describe_format(
         own = own or Embedding("lasttoken" if model.family == "decoder" else "mean", normalize=True)
         told = own.scoring() | ({"query_prompt": _query_prompt(model, own, instruction)} if instruction else {})
         return {"max_length": max_length, **told, "truncate_dim": None}
-    return {"max_length": max_length, **({"query_instruction": instruction} if instruction else {})}
+    told = own.instructions() if own and chosen == "bi-encoder" else {}
+    return {"max_length": max_length, **told, **({"query_instruction": instruction} if instruction else {})}
 
 
 def _query_prompt(model: BaseModel, own: Embedding, instruction: str) -> str:

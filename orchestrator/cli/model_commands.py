@@ -282,6 +282,8 @@ def serve_command(
     if dry_run:
         return Result({**data, "env": dict(command.env)}, lambda: hand_on(str(format_command(command))))
     require_artefact_loads(artefact)
+    if not check and (prompts := server.describe_prompts(artefact)):
+        tell(prompts)
     if not check:
         serving.serve(artefact, chosen, address, key, timeout_s=timeout_s, tell=tell)
         return Result(None)

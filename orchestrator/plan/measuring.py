@@ -164,6 +164,8 @@ def _native(job: Job, training: Training) -> dict[str, Any] | None:
         return (training.scoring if scorer == native else spec) | _FLAG_LLM_MARKS
     if native == "bi-encoder":  # it reads query and document apart, up to its own length
         spec["max_length"] = max(max_length, BI_ENCODER_TOKENS)
+        own = read_own(job.model)
+        spec |= own.instructions() if isinstance(own, Embedding) else {}
     if native in {"qwen3-native", "qwen3-score-head"}:
         if not job.backend.length_counts_prompt:
             spec["max_length"] += QWEN3_PROMPT_TOKENS

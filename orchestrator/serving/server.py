@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -44,12 +45,16 @@ _TEMPLATE_ARGUMENTS = (
 TEMPLATED = ("qwen3-native", "qwen3-score-head", "formatted-head", "reward-model")
 _LONGEST_TEMPLATE = 16 << 20  # bytes
 _IN_PYTHON = "use FlagEmbedding or sentence-transformers in Python: docs/serving.md, and the README of the model"
-# What to say instead for the models of a tool.
+# What to say instead for the models of a tool, by what they answer.
 _IN_TOOL = {
-    "sentence-transformers": (
+    ("sentence-transformers", "reranker"): (
         'use it in Python: sentence_transformers.CrossEncoder("{folder}").predict([("query", "document")])'
-    )
+    ),
+    ("sentence-transformers", "embedding"): (
+        'use it in Python: sentence_transformers.SentenceTransformer("{folder}").encode_query(["query"])'
+    ),
 }
+_VLLM_POOLINGS = ("cls", "mean", "lasttoken")
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,8 @@ def _find_vllm_obstacle(artefact: Artefact) -> str | None:
             "vLLM scores a pair by a classification head or by yes against no; "
             "this model's score is the logit of Yes alone"
         )
+    if artefact.kind == "embedding" and artefact.spec.get("pooling", "lasttoken") not in _VLLM_POOLINGS:
+        return f"it pools by {artefact.spec['pooling'] or 'a way of its own'}, and vLLM by {', '.join(_VLLM_POOLINGS)}"
     if artefact.scorer == "formatted-head" and artefact.spec.get("adds_special_tokens") is not False:
         return "its tokenizer puts tokens of its own around a text, which the training's format does without"
     if artefact.scorer in TEMPLATED and find_score_template(artefact) is None:
@@ -133,7 +140,14 @@ def choose_backend(wanted: str, artefact: Artefact, versions: dict[str, str], *,
 
 
 def _in_python(artefact: Artefact) -> str:
-    return _IN_TOOL.get(str(artefact.spec.get("tool")), _IN_PYTHON).format(folder=artefact.folder)
+    return _IN_TOOL.get((str(artefact.spec.get("tool")), artefact.kind), _IN_PYTHON).format(folder=artefact.folder)
+
+
+def describe_prompts(artefact: Artefact) -> str | None:
+    """Return what a client must put in front of its texts, for no server does; None where that is nothing."""
+    prompts = {side: artefact.spec.get(f"{side}_prompt") for side in ("query", "document")}
+    said = [f"a {side} begins with {json.dumps(text, ensure_ascii=False)}" for side, text in prompts.items() if text]
+    return f"the client writes the prompts, no server does: {', '.join(said)}" if said else None
 
 
 def _find_version_problem(backend: str, python: str, versions: dict[str, str]) -> str | None:

@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.errors import PreflightError, RunFolderError
 from orchestrator.serving.artefact import load_artefact, require_trusted_code
-from orchestrator.serving.server import Address, build_command, choose_backend, find_obstacle
+from orchestrator.serving.server import Address, build_command, choose_backend, describe_prompts, find_obstacle
 
 ADDRESS = Address("127.0.0.1", 8000)
 BOTH = {"vllm": "0.18.0", "swift": "4.6.0"}
@@ -123,6 +123,23 @@ def test_where_no_server_fits_a_written_format_the_hint_is_the_way_in_python(pac
     with pytest.raises(PreflightError, match="no template with the prompt of a formatted-head model") as caught:
         choose_backend("auto", load(folder), BOTH)
     assert f'CrossEncoder("{folder}").predict' in (caught.value.problems[0].hint or "")
+
+
+def test_an_embedding_model_of_sentence_transformers_is_vllms_unless_it_pools_in_another_way(package):
+    own = {"tool": "sentence-transformers", "pooling": "mean", "document_prompt": "passage: "}
+    artefact = load(package("embedding", **own))
+    assert choose_backend("auto", artefact, BOTH) == "vllm"
+    said = describe_prompts(artefact) or ""
+    assert 'a query begins with "Instruct: Find it\\nQuery:"' in said
+    assert 'a document begins with "passage: "' in said
+    other = replace(artefact, spec={**artefact.spec, "pooling": "max"})
+    with pytest.raises(PreflightError, match="it pools by max") as caught:
+        choose_backend("auto", other, BOTH)
+    assert "SentenceTransformer(" in (caught.value.problems[0].hint or "")
+
+
+def test_a_model_without_prompts_has_none_to_describe(package):
+    assert describe_prompts(load(package("embedding", query_prompt=""))) is None
 
 
 def test_auto_takes_vllm_first_and_swift_where_it_is_missing_or_old(package):

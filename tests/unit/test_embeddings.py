@@ -227,3 +227,12 @@ def test_files_that_cannot_be_read_are_a_problem_for_every_command(folder):
     model = find_model(ModelRef(path=place), Path("/"))
     assert isinstance(read_own(model), Problem)
     assert read_own(replace(model, folder=None)) is None
+
+
+def test_a_bi_encoder_is_told_the_prompts_that_its_files_lack(folder):
+    passage = {"prompts": {"query": "q: ", "passage": "p: "}}
+    found = settle(folder(modules=MODULES, pooling=CLS, config=passage))
+    assert found.instructions() == {"passage_instruction": "p: "}  # encode_document of 6.2 passes `passage` over
+    listed = settle(folder("bge-base-en-v1.5", modules=MODULES, pooling=CLS))
+    assert listed.instructions() == {"query_instruction": listed.query}
+    assert settle(folder("none", modules=MODULES, pooling=CLS)).instructions() == {}
