@@ -1,9 +1,9 @@
-"""FlagEmbedding's reranker trainers, decoder-only (LLM) and encoder-only (BERT-like), as rendered commands."""
+"""FlagEmbedding's trainers as rendered commands: what all share, and those of rerankers (LLMs, BERT-like models)."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -31,23 +31,26 @@ _MODULES = {
 }
 _WORDS = load_words("flagembedding")
 _WHOSE = "FlagEmbedding's reranker trainers"
-_LENGTHS = ("query_max_len", "passage_max_len")
-# What only the trainer of LLMs has.
-_OF_DECODERS = (
+LENGTHS = ("query_max_len", "passage_max_len")
+# What only the trainers of LLMs have.
+OF_DECODERS = (
     "lora_rank", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save", "from_peft", "raw_peft",
     "use_lora", "save_merged_lora_model", "use_flash_attn",
 )  # fmt: skip
 _DECODERS = re.compile(r"ForCausalLM$")
 _ENCODERS = re.compile(r"Bert|XLMRoberta|Electra|Deberta")
 _PROMPT_TOKENS = 64  # room that a decoder needs for FlagEmbedding's own prompt, which both lengths together must hold
-_SMOKE_LEAVES_OUT = frozenset({
+SMOKE_LEAVES_OUT = frozenset({
     "max_steps", "save_steps", "warmup_steps", "use_flash_attn", "torch_compile", "use_liger_kernel", "tf32",
     "per_gpu_train_batch_size",
 }) | SHARING_ARGUMENTS  # fmt: skip
-_CONDITIONS = tuple(
+CONDITIONS = tuple(
     msgspec.structs.replace(row, when="is_on_with_deepspeed") if row.argument == "save_only_model" else row
     for row in COMMON
 )
+
+
+Own = tuple[str, Any, str, str]  # an argument, its value, where it comes from, and why
 
 
 def _check_values(train: Mapping[str, Any]) -> Iterator[tuple[str, Problem]]:
@@ -56,16 +59,27 @@ def _check_values(train: Mapping[str, Any]) -> Iterator[tuple[str, Problem]]:
         yield "train_group_size", Problem(message, "8 is usual")
 
 
-def _trains_lora(job: Job) -> bool:
+def trains_lora(job: Job) -> bool:
     """Tell whether the trainer writes an adapter: an LLM's, unless the recipe says otherwise."""
-    return job.model.family == "decoder" and bool(BACKEND.type_all(job.recipe.train).get("use_lora", True))
+    return job.model.family == "decoder" and bool(job.backend.type_all(job.recipe.train).get("use_lora", True))
 
 
-def _find_lengths(job: Job) -> tuple[int, int]:
+def find_lengths(job: Job) -> tuple[int, int]:
     """Return the longest query and the longest passage, in tokens."""
-    train, known = BACKEND.type_all(job.recipe.train), load_arguments("flagembedding.decoder_only")
-    query, passage = (int(train.get(name, known[name].default)) for name in _LENGTHS)
+    train, known = job.backend.type_all(job.recipe.train), load_arguments(job.backend.snapshots[0])
+    query, passage = (int(train.get(name, known[name].default)) for name in LENGTHS)
     return query, passage
+
+
+def scale_train(job: Job, **more: Any) -> dict[str, Any]:
+    """Return what `--smoke` sets under `train:`."""
+    group = min(int(job.backend.type_all(job.recipe.train).get("train_group_size", 8)), 4)
+    return {
+        "num_train_epochs": 2, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 1,
+        "train_group_size": group, "query_max_len": 128, "passage_max_len": 256, "learning_rate": 0.01,
+        "logging_steps": 1, "save_strategy": "epoch", "dataloader_num_workers": 0,
+        "bf16": False, "fp16": False,
+    } | more  # fmt: skip
 
 
 def _smoke_scale(job: Job) -> SmokeScale:
@@ -73,43 +87,61 @@ def _smoke_scale(job: Job) -> SmokeScale:
 
     Its checkpoints stand at the ends of epochs: from there a resumed training repeats an undisturbed one exactly.
     """
-    group = min(int(BACKEND.type_all(job.recipe.train).get("train_group_size", 8)), 4)
-    return SmokeScale(
-        train={
-            "num_train_epochs": 2, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 1,
-            "train_group_size": group, "query_max_len": 128, "passage_max_len": 256, "learning_rate": 0.01,
-            "logging_steps": 1, "save_strategy": "epoch", "dataloader_num_workers": 0,
-            "bf16": False, "fp16": False,
-        },
-        leave_out=_SMOKE_LEAVES_OUT,
-    )  # fmt: skip
+    return SmokeScale(train=scale_train(job), leave_out=SMOKE_LEAVES_OUT)
 
 
 def _build_training(job: Job, *, model: str, data: str, output: str) -> Training:
     """Return the train stage for the base model at `model` on the prepared folder `data`; all paths absolute."""
-    translation = job.backend.translate(job)
-    arguments = _list_arguments(
-        job, ArgumentList(translation), model=model, train_file=f"{data}/train.jsonl", output=output
-    )
-    values = arguments.values()
-    env = deepspeed_environment(job) | deterministic_environment(job, values["seed"])
+    found = ArgumentList(job.backend.translate(job))
+    own: list[Own] = []
+    if job.model.family == "decoder":
+        why = "FlagLLMReranker puts it in front at inference by default; training would not"
+        marks = {"query": "A: ", "passage": "B: "}
+        own = [(f"{side}_instruction_for_rerank", mark, "orch", why) for side, mark in marks.items()]
+    put_arguments(job, found, own, model=model, train_files=[f"{data}/train.jsonl"], output=output)
+    values = found.values()
     distils = values.get("knowledge_distillation")
+    return build_training(
+        job,
+        found,
+        _MODULES[job.model.family],
+        output=output,
+        notes=_explain_scores(values),
+        prepare=_prepare_flags(job, values),
+        scoring=_build_scoring(job, values),
+        flat_loss=None if distils else log_of(int(values["train_group_size"])),
+    )
+
+
+def build_training(
+    job: Job,
+    found: ArgumentList,
+    module: str,
+    *,
+    output: str,
+    notes: tuple[Note, ...] = (),
+    resumes: bool = True,
+    **rest: Any,
+) -> Training:
+    """Return the train stage that runs `module` with these arguments; `rest` are fields of Training.
+
+    Without DeepSpeed its checkpoints cannot be resumed: the decoder's holds no base model, the encoder's loader asks
+    for `_keys_to_ignore_on_save` (FlagEmbedding issue 1144).
+    """
+    translation, values = job.backend.translate(job), found.values()
+    env = deepspeed_environment(job) | deterministic_environment(job, values["seed"])
     return finish_training(
         job,
-        arguments,
+        found,
         template="flagembedding/train.j2",
-        template_values={"module": _MODULES[job.model.family], "arguments": arguments.items()},
+        template_values={"module": module, "arguments": found.items()},
         env=env | job.environment() | translation.env,
         files=(File(_deepspeed_file(job), job.deepspeed_text),) if job.deepspeed_text else (),
-        notes_after=_explain(job, values),
-        prepare=_prepare_flags(job, values),
+        notes_after=(*notes, *_explain_resume(job)),
         weights=output,
-        scoring=_build_scoring(job, values),
-        # Without DeepSpeed its checkpoints cannot be resumed: the decoder's holds no base model, the encoder's
-        # loader asks for `_keys_to_ignore_on_save` (FlagEmbedding issue 1144).
-        resume=Resume("--resume_from_checkpoint", output) if job.deepspeed_text else None,
+        resume=Resume("--resume_from_checkpoint", output) if job.deepspeed_text and resumes else None,
         full_batch_rows=count_step_rows(job, values),
-        flat_loss=None if distils else log_of(int(values["train_group_size"])),
+        **rest,
     )
 
 
@@ -117,23 +149,28 @@ def _deepspeed_file(job: Job) -> str:
     return f"files/ds_{job.recipe.deepspeed if job.recipe.deepspeed == 'stage0' else 'config'}.json"
 
 
-def _list_arguments(job: Job, found: ArgumentList, *, model: str, train_file: str, output: str) -> ArgumentList:
-    """Return the train command's arguments in reading order: model, data, LoRA, training, saving, hardware."""
+def put_arguments(
+    job: Job, found: ArgumentList, own: Iterable[Own], *, model: str, train_files: list[str], output: str
+) -> None:
+    """Add the train command's arguments in reading order: model, data, LoRA, training, saving, hardware.
+
+    `own` are those of one trainer alone: name, value, where it comes from, and why.
+    """
     known = load_arguments(job.backend.find_snapshot(job))
     found.put("model_name_or_path", model, "recipe", "model")
-    found.put("model_type", job.model.family, "orch", "left out, the decoder trainer would train without its prompt")
+    if "model_type" in known:
+        why = "left out, the decoder trainer would train without its prompt"
+        found.put("model_type", job.model.family, "orch", why)
     if job.model.trust_remote_code:
         found.put("trust_remote_code", True, "recipe", "model.trust_remote_code")
-    found.put("train_data", [train_file], "recipe", "data.train, prepared")
+    found.put("train_data", train_files, "recipe", "data.train, prepared")
     cache = output.removesuffix("/output") + "/cache"
     found.put("cache_path", cache, "orch", "keeps the data cache inside the run folder")
     why = "FlagEmbedding's default, shown because it cuts or groups your data"
-    found.put_defaults(known, ("train_group_size", *_LENGTHS), why)
-    if job.model.family == "decoder":
-        why = "FlagLLMReranker puts it in front at inference by default; training would not"
-        found.put("query_instruction_for_rerank", "A: ", "orch", why)
-        found.put("passage_instruction_for_rerank", "B: ", "orch", why)
-    if _trains_lora(job):
+    found.put_defaults(known, ("train_group_size", *LENGTHS), why)
+    for name, value, origin, reason in own:
+        found.put(name, value, origin, reason)
+    if trains_lora(job):
         lora = ("lora_rank", "lora_alpha", "lora_dropout", "target_modules")
         found.put_defaults(known, lora, "FlagEmbedding's default")
     found.put("output_dir", output, "orch", "a fresh folder of the run")
@@ -150,30 +187,30 @@ def _list_arguments(job: Job, found: ArgumentList, *, model: str, train_file: st
     if job.deepspeed_text:
         found.put("deepspeed", str(job.run_dir / _deepspeed_file(job)), "recipe", "deepspeed")
     put_determinism(found, job)
-    return found
 
 
-def _explain(job: Job, values: Mapping[str, Any]) -> tuple[Note, ...]:
-    """Return what the trainer makes of a teacher's scores (AbsRerankerModel.forward of FlagEmbedding 1.4.2).
+def _explain_scores(values: Mapping[str, Any]) -> tuple[Note, ...]:
+    """Return what the trainer makes of a teacher's scores (AbsRerankerModel.forward of FlagEmbedding 1.4.2)."""
+    if not values.get("knowledge_distillation"):
+        return ()
+    why = "the loss is the positive's, plus the distance to the softmax of these: give logits, not probabilities"
+    return (Note("train", "pos_scores, neg_scores", "softmax over each group", "default", why),)
 
-    And that an interrupted training starts anew, where it does.
-    """
-    notes = []
-    if values.get("knowledge_distillation"):
-        why = "the loss is the positive's, plus the distance to the softmax of these: give logits, not probabilities"
-        notes.append(Note("train", "pos_scores, neg_scores", "softmax over each group", "default", why))
-    if not job.deepspeed_text:
-        why = (
-            "FlagEmbedding cannot continue a checkpoint that it wrote without DeepSpeed: after a stop the training "
-            "starts anew; deepspeed: zero0 makes it resumable"
-        )
-        notes.append(Note("train", "resume_from_checkpoint", "never", "default", why))
-    return tuple(notes)
+
+def _explain_resume(job: Job) -> tuple[Note, ...]:
+    """Return that an interrupted training starts anew, where it does."""
+    if job.deepspeed_text:
+        return ()
+    why = (
+        "FlagEmbedding cannot continue a checkpoint that it wrote without DeepSpeed: after a stop the training "
+        "starts anew; deepspeed: zero0 makes it resumable"
+    )
+    return (Note("train", "resume_from_checkpoint", "never", "default", why),)
 
 
 def _prepare_flags(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the prepare stage needs to count the tokens that the trainer will cut."""
-    query_max_len, passage_max_len = _find_lengths(job)
+    query_max_len, passage_max_len = find_lengths(job)
     flags: dict[str, Any] = {"query-max-len": query_max_len, "passage-max-len": passage_max_len}
     for name in ("query", "passage"):
         if instruction := values.get(f"{name}_instruction_for_rerank"):
@@ -189,7 +226,7 @@ def _build_scoring(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:
     Lengths are those of AbsReranker*TrainDataset in FlagEmbedding 1.4.2: a query may borrow a quarter of the
     passage's budget.
     """
-    query_max_len, passage_max_len = _find_lengths(job)
+    query_max_len, passage_max_len = find_lengths(job)
     limits = {"query_max_length": query_max_len + passage_max_len // 4, "max_length": query_max_len + passage_max_len}
     instructions = {
         "query_instruction": values.get("query_instruction_for_rerank"),
@@ -204,31 +241,38 @@ def _build_scoring(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check(job: Job, _: Mapping[str, Any]) -> Iterator[Found]:
     """Yield what only these trainers refuse, in the recipe's own spelling of the arguments."""
-    recipe, train = job.recipe, BACKEND.type_all(job.recipe.train)
-    for key, given, hint in (
-        (("loss",), recipe.loss is not None, "remove it: these trainers take the softmax over each group"),
-        (("checkpoint",), recipe.checkpoint is not None, "remove it: the last weights are the model"),
-        (("data", "validation_ratio"), recipe.data.validation_ratio is not None, "remove it: Orch measures after"),
-        (("data", "instruction"), recipe.data.instruction is not None, "say it as train.query_instruction_for_rerank"),
-    ):
-        if given:
-            yield key, Problem(f"{_WHOSE} have no {key[-1]}", hint)
+    train = BACKEND.type_all(job.recipe.train)
+    its_loss = "remove it: these trainers take the softmax over each group"
+    yield from check_common(job, its_loss, "say it as train.query_instruction_for_rerank")
     yield from _check_family(job, train)
     if job.model.score_head:
         message = f"{job.model.describe_head()}: FlagEmbedding's trainer asks an LLM for a word, and would drop it"
         hint = "say backend: sentence-transformers, or backend: swift with train: {task_type: reranker}"
         yield ("model",), Problem(message, hint)
-    if recipe.teacher is not None and not train.get("knowledge_distillation"):
-        message = "the teacher's scores would be computed and not learnt"
-        yield ("teacher",), Problem(message, "say train: {knowledge_distillation: true}, or remove it")
-    if train.get("save_merged_lora_model") and job.model.family == "decoder" and not _trains_lora(job):
-        hint = "FlagEmbedding would train to the end and then fail: remove it"
-        yield ("train", "save_merged_lora_model"), Problem("there is no LoRA to merge", hint)
-    yield from _check_evaluation(train)
-    total = sum(_find_lengths(job))
+    total = sum(find_lengths(job))
     if job.model.family == "decoder" and total < _PROMPT_TOKENS:
         message = f"query_max_len + passage_max_len = {total} leaves no room beside FlagEmbedding's prompt"
         yield ("train", "passage_max_len"), Problem(message, f"give at least {_PROMPT_TOKENS} together; 1024 is usual")
+
+
+def check_common(job: Job, its_loss: str, its_instruction: str) -> Iterator[Found]:
+    """Yield what all of FlagEmbedding's trainers refuse; what to do about a loss and an instruction differs."""
+    recipe, train = job.recipe, job.backend.type_all(job.recipe.train)
+    for key, given, hint in (
+        (("loss",), recipe.loss is not None, its_loss),
+        (("checkpoint",), recipe.checkpoint is not None, "remove it: the last weights are the model"),
+        (("data", "validation_ratio"), recipe.data.validation_ratio is not None, "remove it: Orch measures after"),
+        (("data", "instruction"), recipe.data.instruction is not None, its_instruction),
+    ):
+        if given:
+            yield key, Problem(f"{job.backend.trainers} have no {key[-1]}", hint)
+    if recipe.teacher is not None and not train.get("knowledge_distillation"):
+        message = "the teacher's scores would be computed and not learnt"
+        yield ("teacher",), Problem(message, "say train: {knowledge_distillation: true}, or remove it")
+    if train.get("save_merged_lora_model") and job.model.family == "decoder" and not trains_lora(job):
+        hint = "FlagEmbedding would train to the end and then fail: remove it"
+        yield ("train", "save_merged_lora_model"), Problem("there is no LoRA to merge", hint)
+    yield from _check_evaluation(train)
     if train.get("dataloader_drop_last") is False:
         message = "an incomplete last batch mixes the documents of different queries in FlagEmbedding's loss"
         yield ("train", "dataloader_drop_last"), Problem(message, "remove it: what is left over is said in the ledger")
@@ -250,7 +294,7 @@ def _check_family(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
         if (_ENCODERS if family == "decoder" else _DECODERS).search(name):
             message = f"{name} is no {family}, and the {family} trainer would train it all the same"
             yield ("model", "family"), Problem(message, f"say family: {other}, or remove it")
-    for name in _OF_DECODERS if family == "encoder" else ():
+    for name in OF_DECODERS if family == "encoder" else ():
         if name in train:
             message = f"FlagEmbedding's encoder-only trainer has no {name}"
             yield ("train", name), Problem(message, "remove it, or train an LLM reranker")
@@ -277,10 +321,11 @@ BACKEND = Backend(
     title="FlagEmbedding",
     trainers=_WHOSE,
     distributions=("FlagEmbedding", "torch", "transformers", "peft", "sentence-transformers"),
-    tasks=("reranker",),
+    tasks=("reranker", "embedding"),
+    own_modules={"embedding": "orchestrator.backends.flagembedding_embedders"},
     kind="group",
     needs_negatives=True,
-    lengths=_LENGTHS,
+    lengths=LENGTHS,
     lora={"use_lora": True},
     scores_vocabulary=True,
     other_models="BAAI/bge-reranker-v2-gemma or BAAI/bge-reranker-v2-m3",
@@ -295,11 +340,11 @@ BACKEND = Backend(
     snapshots=("flagembedding.encoder_only", "flagembedding.decoder_only"),
     reserved=_WORDS["reserved"],
     others={name: group["say"] for group in _WORDS["others"] for name in group["names"]},
-    at_least=dict.fromkeys((*_LENGTHS, "per_device_train_batch_size", "gradient_accumulation_steps", "lora_rank"), 1),
+    at_least=dict.fromkeys((*LENGTHS, "per_device_train_batch_size", "gradient_accumulation_steps", "lora_rank"), 1),
     check_values=_check_values,
-    trains_lora=_trains_lora,
+    trains_lora=trains_lora,
     data_form=lambda _: "flagembedding",
-    check_job=lambda job: check_trainer(job, _check, conditions=_CONDITIONS, half=("use_flash_attn",)),
+    check_job=lambda job: check_trainer(job, _check, conditions=CONDITIONS, half=("use_flash_attn",)),
     smoke_scale=_smoke_scale,
     build_training=_build_training,
 )

@@ -47,7 +47,7 @@ class Job:
     @property
     def backend(self) -> Backend:
         """The tool that trains it."""
-        return BACKENDS[self.recipe.backend]
+        return find_trainer(self.recipe)
 
     @property
     def loss(self) -> Loss | None:
@@ -178,12 +178,14 @@ class Backend:
     trainers: str  # who has the arguments of `train:`, in messages
     distributions: tuple[str, ...]  # what its Python must have; the tool itself comes first
     tasks: tuple[str, ...]
+    own_modules: Mapping[str, str] = field(default_factory=dict)  # task → the module of the descriptor for that alone
     deepspeed_names: tuple[str, ...] = ()  # configurations that it brings along and knows by name
     kind: str | None = None  # of the rows that it trains on, where it takes but one
     needs_negatives: bool = False  # whether every row must have one
     family: str | None = None  # of every model that it trains, where nothing tells it
     embeds_by: str = ""  # how it makes vectors, where it is not the model that decides it
-    lengths: tuple[str, ...] = ("max_length",)  # the arguments that together bound the tokens of a text
+    lengths: tuple[str, ...] = ("max_length",)  # the arguments that bound the tokens of a text
+    lengths_add_up: bool = True  # whether they do so together; else each bounds texts of its own
     length_counts_prompt: bool = False  # whether they count the prompt of a model that has one
     lora: Mapping[str, Any] = field(default_factory=dict)  # the arguments that turn LoRA on; empty: it has none
     lora_families: tuple[str, ...] = ("decoder",)  # of the models that it may be turned on for
@@ -201,6 +203,7 @@ class Backend:
     own_variables: tuple[str, ...] = ()  # environment variables besides its losses' that it reads unasked
     remedies: Remedies = field(default_factory=Remedies)
     snapshots: tuple[str, ...]  # of the arguments that its trainers accept, by model family where there are several
+    choose_snapshot: Callable[[Job], str] | None = None  # where more than the family decides
     command_snapshots: tuple[str, ...] = ()  # of its other commands
     own_arguments: Mapping[str, Argument] = field(default_factory=dict)  # what Orch's worker that starts it takes
     aliases: str = "trainer"  # whose rows of arguments/aliases.yaml are for it
@@ -215,6 +218,11 @@ class Backend:
     build_training: BuildTraining
     merge: Callable[[Job, str, str, str], Command] = _merge_by_orch  # of the folders base, adapter and output
 
+    def for_task(self, task: object) -> Backend:
+        """Return what it is for a task: itself, or the descriptor of those of its trainers that are for that alone."""
+        module = self.own_modules.get(str(task))
+        return import_module(module).BACKEND if module else self
+
     @cached_property
     def arguments(self) -> dict[str, Argument]:
         """Every argument that `train:` may hold, old spellings included."""
@@ -222,8 +230,9 @@ class Backend:
         return known | list_old_names(self.aliases) | dict(self.own_arguments)
 
     def json_schema(self) -> dict[str, dict[str, Any]]:
-        """Return the JSON Schema of each name under `train:`."""
-        return build_schema(self.arguments, self.reserved)
+        """Return the JSON Schema of each name under `train:`, whatever the task."""
+        own = build_schema(self.arguments, self.reserved)
+        return {name: one for task in self.own_modules for name, one in self.for_task(task).json_schema().items()} | own
 
     def type_all(self, train: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values of `train:` as the trainer's own types."""
@@ -237,6 +246,8 @@ class Backend:
 
     def find_snapshot(self, job: Job) -> str:
         """Return which of its snapshots holds the arguments of the job's trainer."""
+        if self.choose_snapshot is not None:
+            return self.choose_snapshot(job)
         return next((name for name in self.snapshots if job.model.family in name), self.snapshots[0])
 
     def check_train(self, train: Mapping[str, Any]) -> list[tuple[str, Problem]]:
@@ -281,6 +292,11 @@ class _Registry(Mapping[str, Backend]):
 
 
 BACKENDS: Mapping[str, Backend] = _Registry()
+
+
+def find_trainer(recipe: Recipe) -> Backend:
+    """Return what trains a recipe's model: its backend, as it is for its task."""
+    return BACKENDS[recipe.backend].for_task(recipe.task)
 
 
 def find_backend(name: str) -> Backend | None:

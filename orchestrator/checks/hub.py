@@ -8,7 +8,6 @@ from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
-from orchestrator.backends import BACKENDS
 from orchestrator.backends.models import learn_from_config
 from orchestrator.backends.protocol import Job
 from orchestrator.errors import Problem
@@ -29,7 +28,7 @@ def check_hub(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001
     def check_model(config: dict[str, Any]) -> list[Problem]:
         """Return what does not fit: too few dimensions, code that nobody trusts."""
         seen = replace(job, model=learn_from_config(job.model, config))
-        return [problem for _, problem in BACKENDS[job.recipe.backend].check_job(seen)]
+        return [problem for _, problem in job.backend.check_job(seen)]
 
     def check_teacher(config: dict[str, Any]) -> list[Problem]:
         """Return what does not fit: no head that scores, code that nobody trusts."""

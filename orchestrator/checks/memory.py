@@ -166,7 +166,7 @@ def find_training_size(job: Job, values: Mapping[str, str], model: ModelSize) ->
     half = is_on(values, "bf16") or is_on(values, "fp16")
     size = TrainingSize(
         rows=_whole(values, "per_device_train_batch_size", 8) * _rows_of_a_group(job, values),
-        tokens=_find_tokens(values),
+        tokens=_find_tokens(job, values),
         weight_bytes=_stored_bytes(job, values, model),
         compute_bytes=2 if half else 4,
         moment_bytes=_moment_bytes(values.get("optim", "adamw_torch")),
@@ -202,13 +202,14 @@ def _rows_of_a_group(job: Job, values: Mapping[str, str]) -> int:
     if assumes_documents(job):
         return ASSUMED_DOCUMENTS + (1 if job.recipe.task == "embedding" else 0)
     if "train_group_size" in values:
-        return _whole(values, "train_group_size", ASSUMED_DOCUMENTS)
+        return _whole(values, "train_group_size", ASSUMED_DOCUMENTS) + (1 if job.recipe.task == "embedding" else 0)
     return (job.loss and job.loss.facts.texts(job.loss)) or 1
 
 
-def _find_tokens(values: Mapping[str, str]) -> int:
+def _find_tokens(job: Job, values: Mapping[str, str]) -> int:
     if "query_max_len" in values:
-        return _whole(values, "query_max_len", 32) + _whole(values, "passage_max_len", 128)
+        lengths = (_whole(values, "query_max_len", 32), _whole(values, "passage_max_len", 128))
+        return sum(lengths) if job.backend.lengths_add_up else max(lengths)
     return _whole(values, "max_length", 512)
 
 

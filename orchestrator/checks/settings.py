@@ -164,7 +164,9 @@ def find_longest(job: Job, plan: Plan) -> tuple[int | None, str]:
     values, names = read_train_values(plan), job.backend.lengths
     found = [values.get(name, "") for name in names]
     known = all(value.isdigit() for value in found)
-    return (sum(map(int, found)) if known else None), " + ".join(f"train.{name}" for name in names)
+    together = job.backend.lengths_add_up
+    longest = (sum if together else max)(map(int, found)) if known else None
+    return longest, (" + " if together else " or ").join(f"train.{name}" for name in names)
 
 
 def find_positions(config: dict[str, Any]) -> int | None:

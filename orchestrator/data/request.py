@@ -126,6 +126,7 @@ def _add_lengths(parser: argparse.ArgumentParser) -> None:
     add("--passage-max-len", type=positive, metavar="N")
     add("--query-instruction", default="", metavar="TEXT", help="FlagEmbedding: stands in front of every query")
     add("--passage-instruction", default="", metavar="TEXT", help="FlagEmbedding: stands in front of every document")
+    add("--apart", action="store_true", help="FlagEmbedding: each text has its length for itself (embedding models)")
     add("--prompt", default=DEFAULT_PROMPT, metavar="TEXT", help="stands behind every pair (FlagEmbedding's default)")
     add("--max-tokens", type=positive, metavar="N", help="the longest text, pair or conversation")
     add("--answer-prefix", default="", metavar="TEXT", help="swift: what the template puts before each answer")
@@ -254,4 +255,4 @@ def _parse_budget(parser: argparse.ArgumentParser, given: argparse.Namespace) ->
         return TokenLimit(given.max_tokens, given.truncation, given.form, given.instruction, given.answer_prefix)
     if None in lengths:
         return None
-    return LengthBudget(*lengths, given.query_instruction, given.passage_instruction, given.prompt)
+    return LengthBudget(*lengths, given.query_instruction, given.passage_instruction, given.prompt, given.apart)

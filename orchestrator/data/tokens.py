@@ -44,6 +44,7 @@ class LengthBudget:
     query_instruction: str = ""
     passage_instruction: str = ""
     prompt: str = DEFAULT_PROMPT
+    apart: bool = False  # each text for itself, as embedding models read them; else query and document are a pair
 
 
 Truncation = Literal["cut", "drop", "split"]
@@ -133,6 +134,11 @@ class TextCounter:
         self._known: dict[str, int] = {}
 
     @property
+    def text_overhead(self) -> int:
+        """How many special tokens stand around one text."""
+        return self._tokenizer.num_special_tokens_to_add(is_pair=False)
+
+    @property
     def pair_overhead(self) -> int:
         """How many special tokens stand around two texts that are read as one sequence."""
         return self._tokenizer.num_special_tokens_to_add(is_pair=True)
@@ -197,6 +203,9 @@ def build_rule(kind: Kind, budget: LengthBudget | TokenLimit | None, counter: Te
         parts = ("text",) if kind == "pair" else _PAIR
         # swift's embedding: every text for itself, with the end token that its template appends
         return LengthRule(parts, partial(_anchor_texts, limit.instruction if limit else None), cut_each, end_tokens=1)
+    if isinstance(budget, LengthBudget) and budget.apart:
+        texts, find_cut = partial(_flag_texts, budget), partial(_cut_apart, budget)
+        return LengthRule(_PAIR, texts, find_cut, end_tokens=counter.text_overhead)
     if isinstance(budget, LengthBudget):
         return LengthRule(_PAIR, partial(_flag_texts, budget), partial(_cut_flag, budget, counter))
     return LengthRule(_PAIR, _own_texts, None)
@@ -241,6 +250,13 @@ def _cut_each(limit: TokenLimit, _: Record, lengths: Lengths) -> tuple[dict[str,
     """Return what is cut where every text has the limit for itself."""
     cut = {part: sum(count > limit.max_tokens for count in counts) for part, counts in lengths.items()}
     return cut, sum(max(0, count - limit.max_tokens) for counts in lengths.values() for count in counts)
+
+
+def _cut_apart(budget: LengthBudget, _: Record, lengths: Lengths) -> tuple[dict[str, int], int]:
+    """Return what FlagEmbedding's embedders cut (AbsEmbedderCollator)."""
+    limits = {"query": budget.query_max_len, "document": budget.passage_max_len}
+    beyond = {part: [one - limits[part] for one in counts if one > limits[part]] for part, counts in lengths.items()}
+    return {part: len(over) for part, over in beyond.items()}, sum(map(sum, beyond.values()))
 
 
 def _cut_flag(

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.backends import BACKENDS
 from orchestrator.backends.models import BaseModel, find_model
-from orchestrator.backends.protocol import Found, Job, eval_kind, guard_eval_kind
+from orchestrator.backends.protocol import Found, Job, eval_kind, find_trainer, guard_eval_kind
 from orchestrator.backends.render import find_templates
 from orchestrator.backends.sharing import find_deepspeed_problems
 from orchestrator.errors import OrchError, PreflightError, Problem, RecipeError, RunFolderError
@@ -42,7 +41,7 @@ def build_job(
     Without `may_run` the backend's interpreter is not started, whose versions are read from its folders.
     """
     recipe = loaded.recipe
-    backend = BACKENDS[recipe.backend]
+    backend = find_trainer(recipe)
     backend_python = find_backend_python(loaded)
     _require_writable_name(run_dir)
     sniffed = sniff_rows(loaded)
@@ -78,7 +77,7 @@ def build_job(
 
 def _find_model(ref: ModelRef, loaded: LoadedRecipe, key: str) -> BaseModel:
     """Return the model that the recipe names at `key`. Raises OrchError with its line where it cannot be used."""
-    otherwise = BACKENDS[loaded.recipe.backend].family if key == "model" else None
+    otherwise = find_trainer(loaded.recipe).family if key == "model" else None
     try:
         return find_model(ref, loaded.folder, otherwise=otherwise)
     except OrchError as error:
@@ -136,10 +135,10 @@ def sniff_rows(loaded: LoadedRecipe) -> dict[str, str | None]:
 
 def find_kind(recipe: Recipe, sniffed: dict[str, str | None]) -> str:
     """Return the kind of the recipe's data: its task decides it, for embeddings the first row, else the loss."""
-    if recipe.task == "reranker":
-        return BACKENDS[recipe.backend].kind or "group"
     if recipe.task == "sft":
         return "chat"
+    if (own := find_trainer(recipe).kind) or recipe.task == "reranker":
+        return own or "group"
     by_loss = "pair" if recipe.loss is not None and "group" not in recipe.loss.facts.kinds else "group"
     return found if (found := sniffed[""]) in {"group", "pair"} else by_loss
 
@@ -187,7 +186,7 @@ def _check_adapter(job: Job) -> list[Found]:
     if not job.recipe.evaluate.guard or job.recipe.merge:
         return []
     model, data = job.model.location, str(RunDir(job.run_dir).data)
-    if not BACKENDS[job.recipe.backend].build_training(job, model=model, data=data, output=data).lora:
+    if not job.backend.build_training(job, model=model, data=data, output=data).lora:
         return []
     hint = "say merge: true, or remove the guards"
     return [(("merge",), Problem("guards need a measured model, and LoRA weights are measured merged", hint))]
@@ -199,7 +198,7 @@ def load_deepspeed(loaded: LoadedRecipe) -> str | None:
     Raises RecipeError where there is none of that name, or it cannot be used.
     """
     name = loaded.recipe.deepspeed
-    if name is None or name in BACKENDS[loaded.recipe.backend].deepspeed_names:
+    if name is None or name in find_trainer(loaded.recipe).deepspeed_names:
         return None
     shipped = {path.stem: path for path in (find_templates() / "deepspeed").glob("*.json")}
     path = shipped.get(name) or find_file(loaded.folder, name)

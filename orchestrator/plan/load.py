@@ -32,7 +32,6 @@ _PARTS: dict[Key, type[BaseModel]] = {
     ("watch",): Watch,
     ("teacher",): Teacher,
 }
-_EMBEDDING_MODEL = "model: Qwen/Qwen3-Embedding-0.6B"
 _KINDS = {"reranker": (GROUP,), "embedding": (RETRIEVAL, PAIR), "sft": (CHAT,)}  # what a task is measured on
 _LONGEST_SHOWN = 120  # characters of a value in a message
 _GUARDS: Key = ("evaluate", "guard")
@@ -258,6 +257,7 @@ def _backend_problems(source: Source) -> list[Problem]:
     train, task = source.data.get("train"), source.data.get("task")
     if backend is None:
         return []
+    backend = backend.for_task(task)
     schema = backend.json_schema()
     found = [
         Problem(problem.message, problem.hint or _describe_argument(schema.get(key)), source.where(("train", key)))
@@ -267,8 +267,6 @@ def _backend_problems(source: Source) -> list[Problem]:
         return found
     if able := [other.name for other in BACKENDS.values() if task in other.tasks]:
         hint = f"say backend: {' or '.join(able)}"
-        if task == "embedding":
-            hint += f", whose embedding models here are Qwen3-Embedding, such as {_EMBEDDING_MODEL}"
         found.append(Problem(f"{backend.name} does not train for task: {task}", hint, source.where(("backend",))))
     return found
 

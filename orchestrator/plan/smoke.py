@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from orchestrator.backends import BACKENDS
 from orchestrator.backends.models import BaseModel
 from orchestrator.backends.protocol import Job, SmokeScale
 from orchestrator.plan.draft import Draft
@@ -18,7 +17,7 @@ TEACHER_SEED = 7  # another one than the student's, or both would be the same ra
 
 def shrink_job(job: Job) -> tuple[Job, SmokeScale]:
     """Return the smoke version of a job: same recipe, stages and templates, on a tiny model with few rows and steps."""
-    scale = BACKENDS[job.recipe.backend].smoke_scale(job)
+    scale = job.backend.smoke_scale(job)
     train = {name: value for name, value in job.recipe.train.items() if name not in scale.leave_out}
     recipe = job.recipe.model_copy(update={**scale.recipe, "train": train | scale.train, "gate": {}})
     if recipe.evaluate.guard:
@@ -77,5 +76,7 @@ def _add_tiny(
 
 def _find_like(task: str, model: BaseModel) -> tuple[str, str]:
     """Return kind and model type of the tiny model in a model's place: a reward model is asked in a chat template."""
+    if task == "embedding" and model.family == "encoder":
+        return _LIKE_FAMILIES["encoder"]
     chats = task == "reranker" and model.native == "reward-model"
     return _LIKE_TASKS["sft"] if chats else _LIKE_TASKS.get(task) or _LIKE_FAMILIES[model.family]

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.backends import BACKENDS
 from orchestrator.backends.models import BaseModel
 from orchestrator.backends.protocol import Training, guard_eval_kind
 from orchestrator.backends.render import format_command, render_text
@@ -77,7 +76,7 @@ def add_prepare(draft: Draft, training: Training, files: DataFiles) -> None:
     values = {
         "data": data.model_dump() | {"train": list(files.train), "eval": list(files.eval)},
         "kind": job.kind,
-        "form": BACKENDS[job.recipe.backend].data_form(job),
+        "form": job.backend.data_form(job),
         "out": str(draft.run.data),
         "flags": flags,
     }
@@ -215,8 +214,7 @@ def _add_score(
 
 def build_training(draft: Draft, model: str, output: str) -> Training:
     """Return the backend's training of the model (a folder or a hub id) on the run's data."""
-    backend = BACKENDS[draft.job.recipe.backend]
-    return backend.build_training(draft.job, model=model, data=str(draft.run.data), output=output)
+    return draft.job.backend.build_training(draft.job, model=model, data=str(draft.run.data), output=output)
 
 
 def add_train(draft: Draft, training: Training, model: str) -> None:
@@ -285,7 +283,7 @@ def _rename_files(draft: Draft, training: Training, smaller: Training, name: str
 def add_merge(draft: Draft, base: str, adapter: str) -> str:
     """Add the merge of LoRA weights; return the folder of the whole model."""
     output = draft.output("merge")
-    command = BACKENDS[draft.job.recipe.backend].build_merge(draft.job, base=base, adapter=adapter, output=output)
+    command = draft.job.backend.build_merge(draft.job, base=base, adapter=adapter, output=output)
     inputs = (f"{adapter}/adapter_model.safetensors", f"{adapter}/adapter_config.json")
     title = "Merge the LoRA weights into the base model"
     draft.add("merge", title, command, inputs=inputs, outputs=(f"{output}/config.json",))

@@ -132,6 +132,10 @@ _ALL = (
         "cosine_similarity", *_PAIRS_ONLY,
         scripts=("cosine_similarity",), aliases=("cosinesimilarity",),
     ),
+    LossType(  # the only one: its settings are arguments of the trainer
+        "infonce", "flagembedding", "embedding", ("group",), "flagembedding",
+        obstacle="the other rows of a batch are negatives too, of every one of FlagEmbedding's embedders",
+    ),
     LossType("contrastive", *_PAIRS_ONLY, contrasts=True, labels=(0, 1), scripts=("contrastive",)),
     LossType(
         "online_contrastive", *_PAIRS_ONLY, contrasts=True, labels=(0, 1),
@@ -187,7 +191,11 @@ _ALL = (
     LossType("margin_mse", *_CROSS_ENCODER, MARGINS, _ACTIVATION, learns="teacher", aliases=("marginmse",)),
 )  # fmt: skip
 LOSSES = {(one.backend, one.task, one.name): one for one in _ALL}
-DEFAULT_LOSSES = {("swift", "reranker"): "pointwise", ("sentence-transformers", "reranker"): "pointwise_bce"}
+DEFAULT_LOSSES = {
+    ("swift", "reranker"): "pointwise",
+    ("sentence-transformers", "reranker"): "pointwise_bce",
+    ("flagembedding", "embedding"): "infonce",
+}
 
 
 def find_loss(backend: str, task: str, name: str) -> LossType | None:
@@ -255,7 +263,7 @@ def find_own_loss(name: str, backend: str, task: str | None = None) -> str | Non
 
     Only what the backend has is named, for the task where it is given; None where it has nothing of the kind.
     """
-    own = find_losses(backend, task) or find_losses(backend) or find_losses()
+    own = find_losses(backend, task) or find_losses()
     plain = name.lower().replace("-", "_").removesuffix("loss").rstrip("_")
     known = {alias: one.name for one in own for alias in (*one.aliases, *one.scripts)}
     known |= {one.name: one.name for one in own}

@@ -92,7 +92,8 @@ def build_failure(
     diagnosis = diagnose(hide_rows(text), ending.exit_code, current_language())
     status = _status_of(ending, diagnosis)
     tool = find_backend(str(recipe.get("backend")))
-    patch = suggest_patch(diagnosis.name, recipe, stage.kind, tool.remedies if tool else None)
+    remedies = tool.for_task(recipe.get("task")).remedies if tool else None
+    patch = suggest_patch(diagnosis.name, recipe, stage.kind, remedies)
     return Failure(status, _error_of(stage, folder, ending, diagnosis, status=status, patch=patch))
 
 

@@ -113,14 +113,20 @@ def read_module(module: str) -> dict[str, Any]:
 
 
 def read_flagembedding(module: str) -> list[Argument]:
-    """Return what one of FlagEmbedding's reranker trainers accepts: its three dataclasses, in one command line."""
+    """Return what one of FlagEmbedding's trainers accepts: its three dataclasses, in one command line."""
     package = importlib.import_module(module)
-    shared = importlib.import_module("FlagEmbedding.abc.finetune.reranker")
-    groups = {
-        "model": getattr(package, "RerankerModelArguments", shared.AbsRerankerModelArguments),
-        "data": shared.AbsRerankerDataArguments,
-        "training": shared.AbsRerankerTrainingArguments,
-    }
+    if ".embedder." in module:  # EncoderOnlyEmbedderM3ModelArguments and so on
+        groups = {
+            group: next(getattr(package, name) for name in dir(package) if name.endswith(f"{group.title()}Arguments"))
+            for group in GROUP_ORDER
+        }
+    else:
+        shared = importlib.import_module("FlagEmbedding.abc.finetune.reranker")
+        groups = {
+            "model": getattr(package, "RerankerModelArguments", shared.AbsRerankerModelArguments),
+            "data": shared.AbsRerankerDataArguments,
+            "training": shared.AbsRerankerTrainingArguments,
+        }
     found = [argument for group, cls in groups.items() for argument in read_arguments(cls, group)]
     return sorted(found, key=lambda found: (GROUP_ORDER.index(found["group"]), found["name"]))
 

@@ -136,7 +136,8 @@ class EmbeddingSpec:
     `pooling` and `normalize` count for a base that does not say them itself (in modules.json); None asks for the base's
     own pooling, and a trained model is packaged with the spec's. `truncate_dim` None is every dimension; `mrl_dims` are
     the shorter ones that were trained (Matryoshka). `tool` is what trained the model: one that swift trained is
-    verified in its engine, by `model_type` and `template`; the other tools save a whole SentenceTransformer.
+    verified in its engine, by `model_type` and `template`, and one of FlagEmbedding's in that; sentence-transformers
+    saves a whole SentenceTransformer. `end_token` false leaves the last token, where it is pooled, to the tokenizer.
     """
 
     name: str = ""
@@ -151,9 +152,15 @@ class EmbeddingSpec:
     normalize: bool = True
     truncate_dim: CountOrNull = None
     mrl_dims: Annotated[tuple[int, ...], _DIMS] = ()
+    end_token: bool = True
     tool: Annotated[str | None, or_none(TOOLS)] = None
     model_type: str = "qwen3_emb"
     template: str = "qwen3_emb"
+
+    @property
+    def ends_texts(self) -> bool:
+        """Whether every text is ended with Qwen3-Embedding's end token, whatever the tokenizer does."""
+        return self.end_token and self.pooling == "lasttoken"
 
     def wrap_query(self, text: str) -> str:
         """Return the query as the model reads it."""

@@ -35,7 +35,7 @@ SWIFT_4 = {"ms-swift": "4.6.0", "transformers": "5.19.0"}
 
 
 def backend_of(job):
-    return BACKENDS[job.recipe.backend]
+    return job.backend
 
 
 def test_the_supported_versions_are_all_there():
@@ -53,7 +53,7 @@ def test_the_supported_versions_are_all_there():
 def list_cases():
     for label, versions in SETS.items():
         for name in NAMES:
-            if BACKENDS[build_shipped_job(name).recipe.backend].distributions[0] in versions:
+            if build_shipped_job(name).backend.distributions[0] in versions:
                 yield pytest.param(versions, name, id=f"{name}-{label}")
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.backends import BACKENDS
 from orchestrator.backends.render import render_run_script
 from orchestrator.plan.pipeline import build_plan
 from orchestrator.plan.stages import list_batches
@@ -25,9 +24,7 @@ def job_of(recipe, model, *overrides):
 
 
 def refusals(job):
-    return [
-        problem.message for path, problem in BACKENDS[job.recipe.backend].check_job(job) if path == ("watch", "on_oom")
-    ]
+    return [problem.message for path, problem in job.backend.check_job(job) if path == ("watch", "on_oom")]
 
 
 def words_of(argv, *names):

@@ -6,7 +6,6 @@ import json
 
 import pytest
 
-from orchestrator.backends import BACKENDS
 from orchestrator.backends.models import BaseModel
 from orchestrator.machine.hardware import CPU, Hardware
 from orchestrator.plan.pipeline import build_plan
@@ -38,7 +37,7 @@ def switches(plan):
 
 
 def problems(job):
-    return {".".join(key): problem.message for key, problem in BACKENDS[job.recipe.backend].check_job(job)}
+    return {".".join(key): problem.message for key, problem in job.backend.check_job(job)}
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.backends import BACKENDS
 from orchestrator.backends.models import BaseModel
 from orchestrator.backends.sharing import count_data_ranks, count_sequence_parts, count_step_rows
 from orchestrator.machine.hardware import CPU, Hardware
@@ -36,7 +35,7 @@ def prepare_flags(job):
 
 
 def refusals(job):
-    return {".".join(map(str, key)): problem for key, problem in BACKENDS[job.recipe.backend].check_job(job)}
+    return {".".join(map(str, key)): problem for key, problem in job.backend.check_job(job)}
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ TRAINERS = {
     "qwen3_sft_finance": "swift",
     "qwen3_reranker": "flagembedding.decoder_only",
     "bge_reranker": "flagembedding.encoder_only",
+    "bge_embedding": "flagembedding.embedder_encoder_only",
     "bge_pointwise": "sentence_transformers",
     "llm_pointwise": "sentence_transformers",
 }
@@ -40,7 +41,7 @@ def give(name, /, **train):
 
 def refuse(job, argument):
     """Return what is said of an argument, by the check of its value and of the whole job."""
-    backend = BACKENDS[job.recipe.backend]
+    backend = job.backend
     found = [problem for key, problem in backend.check_train(job.recipe.train) if key == argument]
     try:
         found += [problem for key, problem in backend.check_job(job) if key[-1] == argument]
@@ -94,7 +95,7 @@ def show(value):
 
 @pytest.mark.parametrize("name", TRAINERS)
 def test_no_argument_of_a_trainer_is_lost(name):
-    backend, known = BACKENDS[build_shipped_job(name).recipe.backend], load_arguments(TRAINERS[name])
+    backend, known = build_shipped_job(name).backend, load_arguments(TRAINERS[name])
     assert len(known) > 100
     lost = []
     for key in sorted(known):
@@ -189,7 +190,7 @@ def test_each_way_out_that_a_hint_names_is_one(name, given, key, says):
     assert ways or key in silent, problem.hint
     for train in ways:
         changed = replace(job, recipe=job.recipe.model_copy(update={"train": train}))
-        backend = BACKENDS[job.recipe.backend]
+        backend = job.backend
         assert backend.check_train(train) == []
         left = [one for one in backend.check_job(changed) if "there is one" not in one[1].message]  # process, for fsdp2
         assert left == [], (problem.hint, says)
@@ -293,7 +294,7 @@ def test_lora_is_not_trained_on_weights_that_it_cannot_be_merged_into(config):
 def test_what_the_plain_trainers_cannot_train_is_no_base_model(name, architectures, recipe):
     job = build_shipped_job(recipe)
     job = replace(job, model=replace(job.model, name=name, location=name, architectures=architectures, native=None))
-    found = [problem for key, problem in BACKENDS[job.recipe.backend].check_job(job) if key == ("model",)]
+    found = [problem for key, problem in job.backend.check_job(job) if key == ("model",)]
     assert len(found) == 1
     assert "such as BAAI/bge-reranker-v2" in found[0].hint
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.backends import BACKENDS
 from orchestrator.backends.models import BaseModel
 from orchestrator.backends.trainer import find_saving
 from orchestrator.checks.settings import read_train_values
@@ -33,7 +32,7 @@ def make_job(name, *overrides):
 
 
 def refusals(job):
-    return {".".join(map(str, key)): problem for key, problem in BACKENDS[job.recipe.backend].check_job(job)}
+    return {".".join(map(str, key)): problem for key, problem in job.backend.check_job(job)}
 
 
 @pytest.mark.parametrize("name", MODELS)

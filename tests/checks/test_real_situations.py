@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.backends import BACKENDS
 from orchestrator.backends.models import BaseModel, find_model
 from orchestrator.backends.swift_models import SwiftModel, find_swift_model
 from orchestrator.checks.memory_fit import advise_memory, check_memory
@@ -189,7 +188,7 @@ def complaints(plan_for):
     def complaints(path: Path, recipe: str) -> list[str]:
         model = find_model(ModelRef(path=str(path)), Path())
         job, plan = plan_for(model, recipe=recipe)
-        problems = [problem for _, problem in BACKENDS[job.recipe.backend].check_job(job)]
+        problems = [problem for _, problem in job.backend.check_job(job)]
         problems += [problem for check in OF_FOLDERS for problem in check(job, plan)]
         return [problem.message for problem in problems]
 

@@ -92,7 +92,7 @@ def test_too_few_validation_rows_for_one_batch_end_with_3(toy):
         (["model.model_type=qwen4_emb"], "no model_type 'qwen4_emb'", "qwen3_emb"),
         (["task=sft"], "is no sft model", "qwen3"),
         (["loss=listwise"], "not for task: embedding", "infonce"),
-        (["backend=flagembedding"], "does not train for task: embedding", "backend: swift"),
+        (["backend=flagembedding", "task=sft"], "does not train for task: sft", "backend: swift"),
         (["evaluate.metrics=[spearman]"], "spearman", "ndcg"),
         (["data.train=sentence-transformers/"], "no such file", "paths start from"),
     ],

@@ -1,11 +1,12 @@
-"""Score pairs in FlagEmbedding: what a reranker that it trained gives in the tool that trained it."""
+"""Ask a model in FlagEmbedding: what a reranker or an embedding model gives in the tool that trained it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.workers.specs import ScoringSpec
+from orchestrator.workers.engines.transformers import release
+from orchestrator.workers.specs import EmbeddingSpec, ScoringSpec
 from orchestrator.workers.whole_weights import WORDS, require_whole
 
 
@@ -39,3 +40,24 @@ def score_pairs(reranker: Any, pairs: Sequence[tuple[str, str]], prompt: str | N
     """Return one number a pair; `prompt` None is the reranker's own."""
     more = {} if prompt is None else {"prompt": prompt}
     return [float(value) for value in reranker.compute_score([list(pair) for pair in pairs], **more)]
+
+
+POOLINGS = {"cls": "cls", "mean": "mean", "lasttoken": "last_token"}
+
+
+def embed(model: str, spec: EmbeddingSpec, texts: Sequence[str], device: str) -> Any:
+    """Return float32 unit vectors [texts, dimensions] of texts that have their prompts already.
+
+    Of FlagModel, or of FlagLLMModel where the last token is read: the one pads on the right, the other on the left.
+    """
+    import FlagEmbedding
+    import numpy as np
+
+    options = {"use_fp16": False, "trust_remote_code": spec.trust_remote_code, "devices": [device]}
+    pooling = POOLINGS[spec.pooling or "cls"]
+    kind = FlagEmbedding.FlagLLMModel if pooling == "last_token" else FlagEmbedding.FlagModel
+    embedder = kind(model, pooling_method=pooling, **options)
+    vectors = embedder.encode(list(texts), batch_size=spec.batch_size, max_length=spec.max_length)
+    del embedder
+    release()
+    return np.asarray(vectors, dtype=np.float32)

@@ -1,15 +1,15 @@
 """Embedding models: the folder around their weights, and their vectors by every way that users load them.
 
 Everything is held against plain transformers, one text at a time: padded batches of it, `SentenceTransformer` over the
-packaged folder in batches and one by one, and ms-swift's engine where that trained the model. swift cuts a long text at
-its end, end token and all, while sentence-transformers keeps the end token, so texts longer than `max_length` are not
-given to swift.
+packaged folder in batches and one by one, and the tool that trained the model (ms-swift, FlagEmbedding). swift cuts a
+long text at its end, end token and all, while sentence-transformers keeps the end token, so texts longer than
+`max_length` are not given to a tool.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,13 @@ from orchestrator.workers.embedding.folder import (
 )
 from orchestrator.workers.embedding.model import load_encoder
 from orchestrator.workers.embedding.modules import Head, build_head, read_modules
-from orchestrator.workers.engines import swift
+from orchestrator.workers.engines import flagembedding, swift
 from orchestrator.workers.engines.transformers import load_float32, load_tokenizer, release
 from orchestrator.workers.environment import weight_options
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.kinds import Described, Request
 from orchestrator.workers.kinds.probes import EXAMPLES, TextProbe, build_text_probes
+from orchestrator.workers.merge import attach_adapter
 from orchestrator.workers.specs import EmbeddingSpec, parse_embedding_spec
 from orchestrator.workers.tokenizer_files import read_json, update_settings
 from orchestrator.workers.verification_checks import (
@@ -86,10 +87,10 @@ class Subject:
 
 
 def parse(request: Request) -> EmbeddingSpec:
-    """Return the scoring spec. Raises WorkerError for one that is wrong, or an adapter that swift did not train."""
+    """Return the scoring spec. Raises WorkerError for one that is wrong, or an adapter that no known tool trained."""
     spec = parse_embedding_spec(request.raw_spec, "the scoring spec")
     if request.adapter is not None and not spec.tool:
-        raise WorkerError('the adapter of an embedding model is verified in swift: the spec must say "tool": "swift"')
+        raise WorkerError('an embedding model\'s adapter is verified in its tool: the spec must say "tool": "swift"')
     return spec
 
 
@@ -107,7 +108,7 @@ def prepare(request: Request, spec: EmbeddingSpec, folder: Path) -> Subject:
     trained = load_tokenizer(request.find_tokenizer(), trust_remote_code=trust)
     update_settings(folder, model_max_length=spec.max_length)
     if spec.pooling == "lasttoken":
-        if saved is None:  # else the tokenizer is the one of the training
+        if saved is None and spec.end_token:  # else the tokenizer is the one of the training
             append_end_token(folder, trust_remote_code=trust)
         update_settings(folder, padding_side="left")
     # no text was ever wrapped as a chat, and a server that finds a chat template may do it
@@ -140,7 +141,7 @@ def find_folder(model: str) -> str:
 
 @dataclass(frozen=True)
 class Seen:
-    """Float32 vectors [probes, dimensions] by every way; `swift` and `adapter` are of the whole probes only.
+    """Float32 vectors [probes, dimensions] by every way; `tool` and `adapter` are of the whole probes only.
 
     `model` and `base` are plain transformers, one text at a time, and `batched` is `model` in padded batches. Where
     plain code cannot follow the modules, `base` and `model` are theirs in sentence-transformers, and `batched` is None.
@@ -155,7 +156,7 @@ class Seen:
     missing: tuple[str, ...]
     packaged: Any
     reloaded: Any
-    swift: Any = None
+    tool: Any = None
     adapter: Any = None
     trained: Any = None
 
@@ -173,15 +174,42 @@ def observe(subject: Subject) -> Seen:
     trained = None if subject.saved is None or missing else embed_in_library(subject, str(request.model))
     if not all(heads):
         base, model = embed_in_library(subject, subject.base), trained
-    in_swift = adapter = None
+    in_tool = adapter = None
     # a model with made-up weights is refused without asking anybody else
-    if spec.tool == "swift" and not missing:
-        settings = swift.EngineSettings(model_type=spec.model_type, task_type="embedding", template=spec.template)
-        whole = [subject.texts[index] for index in subject.whole]
-        in_swift = swift.embed(request.model, settings, whole, request.device)
-        if request.adapter is not None:
-            adapter = swift.embed(subject.base, settings, whole, request.device, request.adapter)
-    return Seen(base, base_hashes, model, batched, hashes, missing, packaged, reloaded, in_swift, adapter, trained)
+    if spec.tool in TOOLS and not missing:
+        in_tool, adapter = TOOLS[spec.tool].ask(subject, [subject.texts[index] for index in subject.whole])
+    return Seen(base, base_hashes, model, batched, hashes, missing, packaged, reloaded, in_tool, adapter, trained)
+
+
+def ask_swift(subject: Subject, texts: Sequence[str]) -> tuple[Any, Any]:
+    """Return the vectors of the trained model in ms-swift's engine, and of the adapter on its base there."""
+    request, spec = subject.request, subject.spec
+    settings = swift.EngineSettings(model_type=spec.model_type, task_type="embedding", template=spec.template)
+    in_swift = swift.embed(request.model, settings, texts, request.device)
+    if request.adapter is None:
+        return in_swift, None
+    return in_swift, swift.embed(subject.base, settings, texts, request.device, request.adapter)
+
+
+def ask_flagembedding(subject: Subject, texts: Sequence[str]) -> tuple[Any, Any]:
+    """Return the packaged model's vectors in FlagEmbedding, and plain transformers' of the adapter on its base."""
+    request = subject.request
+    in_tool = flagembedding.embed(str(subject.folder), subject.spec, texts, request.device)
+    if request.adapter is None:
+        return in_tool, None
+    head = build_head(subject.folder, subject.spec, request.device)
+    return in_tool, embed_plainly(subject, subject.base, head, adapter=request.adapter)[0][subject.whole]
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A tool that trains embedding models: what it is asked, and where an adapter's vectors come from."""
+
+    ask: Callable[[Subject, Sequence[str]], tuple[Any, Any]]
+    adapters_in: str
+
+
+TOOLS = {"swift": Tool(ask_swift, "swift"), "flagembedding": Tool(ask_flagembedding, "plain transformers")}
 
 
 def find_base_head(subject: Subject) -> Path:
@@ -193,23 +221,25 @@ def find_base_head(subject: Subject) -> Path:
 def encode_ids(subject: Subject, text: str) -> list[int]:
     """Return the ids of training: the text's own, cut from the right, then the end token when it is what is pooled."""
     tokenizer, spec = subject.trained, subject.spec
-    if spec.pooling == "lasttoken" and subject.saved is None:
+    if spec.ends_texts and subject.saved is None:
         ids = tokenizer(text, add_special_tokens=False, truncation=False)["input_ids"]
         return [*ids[: spec.max_length - 1], require_end_token(tokenizer, "the trained model")]
     return list(tokenizer(text, truncation=True, max_length=spec.max_length, padding=False)["input_ids"])
 
 
 def embed_plainly(
-    subject: Subject, model: Path | str, head: Head | None, *, batches: bool = False
+    subject: Subject, model: Path | str, head: Head | None, *, batches: bool = False, adapter: Path | None = None
 ) -> tuple[Any, Any, dict[str, str], tuple[str, ...]]:
     """Return AutoModel's vectors of single texts and (if asked) of padded batches, hashes, and the missing weights.
 
-    Without a `head`, which turns hidden states into vectors, there are no vectors.
+    Without a `head`, which turns hidden states into vectors, there are no vectors. With an adapter on top, if given.
     """
     import torch
 
     spec, device, texts = subject.spec, subject.request.device, subject.texts
     loaded, missing = load_float32("AutoModel", model, device, trust_remote_code=spec.trust_remote_code)
+    if adapter is not None:
+        loaded = attach_adapter(loaded, adapter).eval()
 
     def run(model: Any, inputs: Mapping[str, Any]) -> Any:
         return head(model(**inputs).last_hidden_state, inputs["attention_mask"]) if head else None
@@ -285,7 +315,9 @@ def measure_distances(vectors: Any, others: Any) -> Any:
 def compare(subject: Subject, seen: Seen, scan: WeightScan) -> list[Check]:
     """Return the checks of tokens and vectors."""
     named = {"base": seen.base, "model": seen.model, "packaged": seen.packaged}
-    named |= {name: vectors for name in ("swift", "adapter") if (vectors := getattr(seen, name)) is not None}
+    tool = subject.spec.tool or ""
+    others = {tool: seen.tool, "adapter": seen.adapter}
+    named |= {name: vectors for name, vectors in others.items() if vectors is not None}
     trained, packaged = "the packaged model's vectors differ from", seen.packaged
     checks = [
         check_same_ids(subject),
@@ -305,14 +337,14 @@ def compare(subject: Subject, seen: Seen, scan: WeightScan) -> list[Check]:
     if seen.trained is not None:
         what = f"{trained} those of the trained folder in sentence-transformers"
         checks.append(check_same_vectors("trained", what, packaged, seen.trained))
-    if seen.swift is not None:
-        what = f"{trained} those of the trained model in swift"
-        checks.append(check_same_vectors("swift", what, packaged[subject.whole], seen.swift))
+    if seen.tool is not None:
+        what = f"{trained} those of the trained model in {tool}"
+        checks.append(check_same_vectors(tool, what, packaged[subject.whole], seen.tool))
     if seen.adapter is not None:
-        what = "the merged model's vectors differ from those of the adapter on its base in swift"
+        what = f"the merged model's vectors differ from those of the adapter on its base in {TOOLS[tool].adapters_in}"
         allowed = merge_tolerance(scan.dtypes, MERGE_DISTANCE)
-        checks.append(check_same_vectors("merged", what, seen.swift, seen.adapter, allowed))
-        three = (seen.base[subject.whole], seen.adapter, seen.swift)
+        checks.append(check_same_vectors("merged", what, seen.tool, seen.adapter, allowed))
+        three = (seen.base[subject.whole], seen.adapter, seen.tool)
         checks.append(check_merge_keeps_training(*(part.ravel().tolist() for part in three)))
     test = find_test_prompt(subject)
     return checks if test is None else [*checks, check_test_prompt(packaged[test], seen.base[test])]
@@ -398,7 +430,7 @@ def report(subject: Subject, seen: Seen) -> dict[str, Any]:
         ("model", every, seen.model),
         ("transformers", every, seen.batched),
         ("trained", every, seen.trained),
-        ("swift", subject.whole, seen.swift),
+        (subject.spec.tool or "", subject.whole, seen.tool),
         ("adapter", subject.whole, seen.adapter),
     ):
         if vectors is not None:

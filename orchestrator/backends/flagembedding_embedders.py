@@ -1,0 +1,261 @@
+"""FlagEmbedding's trainers of embedding models: BERT-like ones, bge-m3 with its heads, and LLMs by their last token.
+
+Sources: FlagEmbedding/finetune/embedder and abc/finetune/embedder of 1.4.2. Each query's positive is told from its own
+negatives and from the documents of the other rows in its batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from orchestrator.backends.arguments import load_arguments, load_words
+from orchestrator.backends.embeddings import Embedding, settle_embedding
+from orchestrator.backends.flagembedding import BACKEND as RERANKERS
+from orchestrator.backends.flagembedding import (
+    CONDITIONS,
+    LENGTHS,
+    SMOKE_LEAVES_OUT,
+    Own,
+    build_training,
+    check_common,
+    find_lengths,
+    put_arguments,
+    scale_train,
+    trains_lora,
+)
+from orchestrator.backends.protocol import Backend, Found, Job, SmokeScale, Training
+from orchestrator.backends.trainer import ArgumentList
+from orchestrator.backends.trainer_checks import check_trainer
+from orchestrator.errors import Problem
+from orchestrator.recipe.losses import log_of
+from orchestrator.recipe.plan import Note
+
+_MODULE = "FlagEmbedding.finetune.embedder."
+# Each trainer: its module and the snapshot of its arguments.
+_TRAINERS = {
+    "encoder": ("encoder_only.base", "flagembedding.embedder_encoder_only"),
+    "m3": ("encoder_only.m3", "flagembedding.embedder_m3"),
+    "decoder": ("decoder_only.base", "flagembedding.embedder_decoder_only"),
+}
+_OF_M3 = ("unified_finetuning", "use_self_distill", "self_distill_start_step", "fix_encoder", "colbert_dim")
+_WORDS = load_words("flagembedding")
+_POOLINGS = {"cls": "cls", "mean": "mean", "lasttoken": "last_token"}  # the house's word → FlagEmbedding's
+_SIDES = ("query", "passage")
+
+
+def _find_trainer(job: Job) -> str:
+    """Return which trainer it is: that of bge-m3 only where its heads are meant, for it reads them from pickles."""
+    train = job.backend.type_all(job.recipe.train)
+    if job.model.family == "encoder" and any(train.get(name) not in {None, False, -1} for name in _OF_M3):
+        return "m3"
+    return job.model.family
+
+
+def _check_values(train: Mapping[str, Any]) -> Iterator[tuple[str, Problem]]:
+    if train.get("temperature", 1) <= 0:
+        yield "temperature", Problem("temperature divides every score: it lies above 0", "0.02 is usual")
+    if train.get("use_mrl") and not train.get("mrl_dims"):
+        yield "use_mrl", Problem("use_mrl without mrl_dims ends the training at once", "say mrl_dims: [1024, 512, 256]")
+    for name in ("query_instruction_format", "passage_instruction_format"):
+        if name in train and _read_format(train[name], "\0") is None:
+            message = f"{name}: {train[name]!r} puts no instruction in front of a text, and then the text as it is"
+            yield name, Problem(message, "such as '{}{}': what stands behind the text no other library would put there")
+
+
+def _read_format(form: str, instruction: str) -> str | None:
+    """Return what a format puts in front of a text; None for one that is none, or puts something behind it."""
+    try:
+        made = form.replace("\\n", "\n").format(instruction, "\1")
+    except (IndexError, KeyError, ValueError):
+        return None
+    prefix = made.removesuffix("\1")
+    return prefix if prefix != made and "\1" not in prefix and instruction in prefix else None
+
+
+def _find_prompts(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return what stands in front of queries and of documents in the training."""
+    instructions = [values.get(f"{side}_instruction_for_retrieval") or "" for side in _SIDES]
+    forms = [values.get(f"{side}_instruction_format", "{}{}") for side in _SIDES]
+    query, document = (
+        (_read_format(form, one) if one else "") or "" for form, one in zip(forms, instructions, strict=True)
+    )
+    # a query's format is used with an instruction, were it empty; a passage's is left out without one
+    return {"query_prompt": query or forms[0].replace("\\n", "\n").format("", ""), "document_prompt": document}
+
+
+def _list_own(job: Job) -> list[Own]:
+    """Return the arguments that only these trainers have: prompts, pooling, and the loss's own."""
+    known, own = load_arguments(job.backend.find_snapshot(job)), _find_own(job)
+    shown = "FlagEmbedding's default, shown because it decides what is learnt"
+    why = "the model's own prompt" if own.query else "left out, rows' own prompts would be too"
+    document = [("passage_instruction_for_retrieval", own.document, "orch", "the model's own prompt")]
+    pooling, says = _POOLINGS.get(own.pooling, "cls"), "as the model's own files, its authors or the recipe say"
+    return [
+        ("query_instruction_for_retrieval", own.query, "orch", why),
+        *(document if own.document else []),
+        ("sentence_pooling_method", pooling, "orch", says),
+        ("normalize_embeddings", True, "orch", "cosines are learnt, and measured"),
+        ("temperature", known["temperature"].default, "default", shown),
+    ]
+
+
+def _find_own(job: Job) -> Embedding:
+    """Return how the model embeds; of one that nobody knows something, which is refused before it is used."""
+    found = settle_embedding(job.model, job.recipe.model)
+    return found if isinstance(found, Embedding) else Embedding("cls", normalize=True)
+
+
+def _build_training(job: Job, *, model: str, data: str, output: str) -> Training:
+    """Return the train stage for the base model at `model` on the prepared folder `data`; all paths absolute."""
+    trainer, found = _find_trainer(job), ArgumentList(job.backend.translate(job))
+    put_arguments(job, found, _list_own(job), model=model, train_files=[f"{data}/train.jsonl"], output=output)
+    values = found.values()
+    return build_training(
+        job,
+        found,
+        _MODULE + _TRAINERS[trainer][0],
+        output=output,
+        notes=_explain(values),
+        resumes=not values.get("same_dataset_within_batch"),
+        prepare=_prepare_flags(values),
+        scoring=_build_scoring(job, values),
+        flat_loss=_find_flat_loss(job, trainer, values),
+    )
+
+
+def _explain(values: Mapping[str, Any]) -> tuple[Note, ...]:
+    """Return what the trainer makes of a teacher's scores (AbsEmbedderModel.distill_loss), and when it cannot go on."""
+    notes = []
+    if values.get("knowledge_distillation"):
+        why = "a distance to the softmax of these: give logits, not probabilities"
+        if values.get("kd_loss_type", "kl_div") == "kl_div":
+            why = f"the loss without them, plus {why}"
+        notes.append(Note("train", "pos_scores, neg_scores", "softmax over each group", "default", why))
+    if values.get("same_dataset_within_batch"):
+        why = "its batches are drawn from the start again, so that a stopped training starts anew"
+        notes.append(Note("train", "resume_from_checkpoint", "never", "default", why))
+    return tuple(notes)
+
+
+def _prepare_flags(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the prepare stage needs to count the tokens that the trainer will cut."""
+    prompts = _find_prompts(values)
+    flags: dict[str, Any] = {"apart": True} | {f"{side}-max-len": int(values[f"{side}_max_len"]) for side in _SIDES}
+    for side, prompt in zip(_SIDES, prompts.values(), strict=True):
+        if prompt:
+            flags[f"{side}-instruction"] = prompt
+    if values.get("knowledge_distillation"):
+        flags["needs-scores"] = True
+    return flags
+
+
+def _build_scoring(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how a model trained so must be scored: its prompts and pooling, texts up to the longer of both lengths."""
+    dims = sorted(map(int, values.get("mrl_dims") or ()), reverse=True) if values.get("use_mrl") else None
+    pooling = next(own for own, theirs in _POOLINGS.items() if theirs == values["sentence_pooling_method"])
+    return {
+        "scorer": "embedding",
+        "tool": "flagembedding",
+        "max_length": max(find_lengths(job)),
+        **_find_prompts(values),
+        "pooling": pooling,
+        "normalize": True,
+        "truncate_dim": None,
+        "mrl_dims": dims,
+        "end_token": False,
+    }
+
+
+def _find_flat_loss(job: Job, trainer: str, values: Mapping[str, Any]) -> float | None:
+    """Return the loss of a model to which all documents are alike: it chooses among those of a batch."""
+    if trainer == "m3" or values.get("knowledge_distillation") or values.get("same_dataset_within_batch"):
+        return None
+    rows = int(values["per_device_train_batch_size"]) * (job.processes() if values.get("negatives_cross_device") else 1)
+    return log_of(rows * int(values["train_group_size"]))
+
+
+def _smoke_scale(job: Job) -> SmokeScale:
+    """Return a job of two epochs of 8 short steps; in full training a random model moves far enough at 0.001."""
+    train = scale_train(job, **({} if trains_lora(job) else {"learning_rate": 0.001}))
+    return SmokeScale(train=train, leave_out=SMOKE_LEAVES_OUT | {"negatives_cross_device", "additional_special_tokens"})
+
+
+def _check(job: Job, _: Mapping[str, Any]) -> Iterator[Found]:
+    """Yield what only these trainers refuse, in the recipe's own spelling of the arguments."""
+    train, trainer = job.backend.type_all(job.recipe.train), _find_trainer(job)
+    its_loss = "remove it: these trainers tell a query's positive from its negatives and from the batch's documents"
+    yield from check_common(job, its_loss, "say it as train.query_instruction_for_retrieval")
+    known = load_arguments(job.backend.find_snapshot(job))
+    every = {name for _, snapshot in _TRAINERS.values() for name in load_arguments(snapshot)}
+    for name in train:
+        if name in every and name not in known:
+            message = f"FlagEmbedding's {_TRAINERS[trainer][0]} trainer has no {name}"
+            yield ("train", name), Problem(message, "remove it, or name a model that is trained with it")
+    if trainer == "m3" and not job.recipe.model.allow_pickle:
+        message = "the sparse and ColBERT heads of bge-m3 are pickles (sparse_linear.pt, colbert_linear.pt)"
+        given = ", ".join(name for name in _OF_M3 if name in train)
+        hint = f"say model: {{path: {job.model.name}, allow_pickle: true}}, or train it dense only: remove {given}"
+        yield ("model",), Problem(message, hint)
+    if trainer == "m3" and train.get("use_mrl"):
+        yield ("train", "use_mrl"), Problem("FlagEmbedding's trainer of bge-m3 has no Matryoshka", "remove it")
+    if trainer == "m3" and train.get("unified_finetuning") and train.get("sub_batch_size"):
+        message = "sub_batch_size: parts of a batch have ColBERT vectors of other lengths, which are not put together"
+        yield ("train", "sub_batch_size"), Problem(message, "remove it, and lower per_device_train_batch_size")
+    if train.get("normalize_embeddings") is False:
+        message = "normalize_embeddings: false learns products of vectors of any length, and cosines are measured"
+        yield ("train", "normalize_embeddings"), Problem(message, "remove it")
+    yield from _check_embedding(job, train)
+    width = job.model.hidden_size
+    if wide := [dim for dim in train.get("mrl_dims") or () if width is not None and int(dim) > width]:
+        message = f"mrl_dims: {', '.join(wide)}: the vectors of {job.model.name} have {width} dimensions"
+        yield ("train", "mrl_dims"), Problem(message, f"give at most {width}")
+    if train.get("negatives_cross_device") and job.processes() == 1 and not job.deepspeed_text and not job.smoke:
+        message = "negatives_cross_device: one process has no other's negatives, and FlagEmbedding ends at once"
+        yield ("train", "negatives_cross_device"), Problem(message, "remove it, or say deepspeed: zero0")
+
+
+def _check_embedding(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
+    """Yield pooling and prompts that are not the model's, or that FlagEmbedding does not have."""
+    own = settle_embedding(job.model, job.recipe.model)
+    if not isinstance(own, Embedding):  # check_trainer says why
+        return
+    pooling, given = _POOLINGS.get(own.pooling), train.get("sentence_pooling_method")
+    if pooling is None:
+        message = f"{job.model.name} pools by {own.pooling}, and FlagEmbedding by cls, mean or last_token"
+        yield ("model",), Problem(message, "say backend: sentence-transformers, or name another model")
+    elif given is not None and given != pooling:
+        message = f"sentence_pooling_method is {given}, and {job.model.name} pools by {pooling}"
+        yield ("train", "sentence_pooling_method"), Problem(message, f"say {pooling}, or remove it")
+    told = job.recipe.model.prompts
+    for side, own_side in (("query", "query"), ("passage", "document")):
+        name = f"{side}_instruction_for_retrieval"
+        if told is not None and getattr(told, own_side) is not None and name in train:
+            message = f"model.prompts.{own_side} and train.{name} say what stands in front of the same texts"
+            yield ("train", name), Problem(message, "remove one of the two")
+
+
+BACKEND = Backend(
+    name=RERANKERS.name,
+    title=RERANKERS.title,
+    trainers="FlagEmbedding's embedder trainers",
+    distributions=RERANKERS.distributions,
+    tasks=("embedding",),
+    kind="group",
+    needs_negatives=True,
+    lengths=LENGTHS,
+    lengths_add_up=False,
+    lora=RERANKERS.lora,
+    remedies=RERANKERS.remedies,
+    snapshots=tuple(snapshot for _, snapshot in _TRAINERS.values()),
+    choose_snapshot=lambda job: _TRAINERS[_find_trainer(job)][1],
+    reserved={name: say for name, say in _WORDS["reserved"].items() if name not in {"sub_batch_size", "max_len"}},
+    others={name: group["say"] for group in _WORDS["of_rerankers"] for name in group["names"]},
+    at_least=dict(RERANKERS.at_least) | {"sub_batch_size": 1, "train_group_size": 2},
+    check_values=_check_values,
+    trains_lora=trains_lora,
+    data_form=lambda _: "flagembedding",
+    check_job=lambda job: check_trainer(job, _check, conditions=CONDITIONS, half=("use_flash_attn",)),
+    smoke_scale=_smoke_scale,
+    build_training=_build_training,
+)

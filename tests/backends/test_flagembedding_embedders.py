@@ -1,0 +1,151 @@
+"""FlagEmbedding's embedder trainers as rendered commands, and what is refused before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from orchestrator.backends import BACKENDS
+from orchestrator.backends.models import BaseModel
+from orchestrator.errors import RecipeError
+from orchestrator.machine.hardware import Hardware
+from orchestrator.plan.pipeline import build_plan
+from tests.jobs import build_imagined_job
+
+BGE = BaseModel("BAAI/bge-base-en-v1.5", "BAAI/bge-base-en-v1.5", None, "encoder", None)
+M3 = BaseModel("BAAI/bge-m3", "BAAI/bge-m3", None, "encoder", None)
+QWEN = BaseModel("Qwen/Qwen3-Embedding-0.6B", "Qwen/Qwen3-Embedding-0.6B", None, "decoder", None)
+PICKLE = "model={path: BAAI/bge-m3, allow_pickle: true}"
+
+
+def make(model=BGE, *overrides, gpus=1):
+    return build_imagined_job("bge_embedding", model, Hardware("cuda", gpus, bf16=True), overrides=overrides)
+
+
+def plan_of(model=BGE, *overrides, gpus=1):
+    return build_plan(make(model, *overrides, gpus=gpus))
+
+
+def train_argv(model=BGE, *overrides, gpus=1):
+    return list(plan_of(model, *overrides, gpus=gpus).stage("train").command.argv)
+
+
+def value_of(argv, flag):
+    return argv[argv.index(flag) + 1]
+
+
+def refuse(model, *overrides, gpus=1):
+    """Return the problems of a recipe with these overrides, by the key that is named in them."""
+    try:
+        job = make(model, *overrides, gpus=gpus)
+    except RecipeError as error:
+        return dict.fromkeys((override.partition("=")[0] for override in overrides), error.problems[0])
+    return {".".join(key): problem for key, problem in job.backend.check_job(job)}
+
+
+def test_the_backend_is_another_for_embedding_models_and_the_same_for_rerankers():
+    backend = BACKENDS["flagembedding"]
+    assert backend.for_task("reranker") is backend
+    own = backend.for_task("embedding")
+    assert (own.name, own.tasks) == ("flagembedding", ("embedding",))
+    assert "temperature" in own.arguments
+    assert "temperature" not in backend.arguments
+    assert {"temperature", "query_instruction_for_rerank"} <= backend.json_schema().keys()
+
+
+@pytest.mark.parametrize(
+    ("model", "overrides", "module", "pooling"),
+    [
+        (BGE, (), "encoder_only.base", "cls"),
+        (M3, (), "encoder_only.base", "cls"),
+        (M3, ("train.unified_finetuning=true", PICKLE), "encoder_only.m3", "cls"),
+        (QWEN, (), "decoder_only.base", "last_token"),
+    ],
+)
+def test_the_model_and_its_heads_decide_the_trainer_and_the_pooling(model, overrides, module, pooling):
+    argv = train_argv(model, *overrides)
+    assert value_of(argv, "-m") == f"FlagEmbedding.finetune.embedder.{module}"
+    assert value_of(argv, "--sentence_pooling_method") == pooling
+    assert ("--lora_rank" in argv) == (model is QWEN)
+
+
+def test_rows_prompts_are_read_because_an_instruction_is_always_there():
+    argv = train_argv(BGE, "train.query_instruction_for_retrieval=''")
+    assert value_of(argv, "--query_instruction_for_retrieval") == ""
+
+
+def test_what_stands_in_front_of_texts_in_training_does_so_in_measuring_and_in_counting():
+    plan = plan_of(
+        BGE,
+        "train.query_instruction_for_retrieval=Find it",
+        r"train.query_instruction_format='Instruct: {}\nQuery: {}'",
+        "train.passage_instruction_for_retrieval='passage: '",
+    )
+    spec = next(file.text for file in plan.files if file.path == "files/scoring.packaged.json")
+    assert '"query_prompt": "Instruct: Find it\\nQuery: "' in spec
+    assert '"document_prompt": "passage: "' in spec
+    prepare = list(plan.stage("prepare").command.argv)
+    assert value_of(prepare, "--query-instruction") == "Instruct: Find it\nQuery: "
+    assert "--apart" in prepare
+
+
+def test_a_batch_is_part_of_the_loss_and_cannot_be_split():
+    problem = refuse(BGE, "watch.on_oom=retry")["watch.on_oom"]
+    assert "rows of a batch are negatives" in problem.message
+
+
+def test_it_resumes_with_deepspeed_and_not_where_batches_are_drawn_by_data_set():
+    assert plan_of().stage("train").resume
+    assert not plan_of(BGE, "deepspeed=null").stage("train").resume
+    assert not plan_of(BGE, "train.same_dataset_within_batch=true").stage("train").resume
+
+
+@pytest.mark.parametrize(
+    ("gpus", "overrides", "candidates"), [(1, (), 64), (2, ("train.negatives_cross_device=true",), 128)]
+)
+def test_the_loss_of_a_model_that_knows_nothing_counts_the_documents_of_the_batch(gpus, overrides, candidates):
+    from math import log
+
+    assert plan_of(BGE, *overrides, gpus=gpus).stage("train").flat_loss == pytest.approx(log(candidates))
+
+
+@pytest.mark.parametrize(
+    ("model", "overrides", "key", "says"),
+    [
+        (M3, ("train.unified_finetuning=true",), "model", "are pickles"),
+        (BGE, ("train.lora_rank=8",), "train.lora_rank", "has no lora_rank"),
+        (QWEN, ("train.colbert_dim=8",), "train.colbert_dim", "has no colbert_dim"),
+        (BGE, ("train.normalize_embeddings=false",), "train.normalize_embeddings", "cosines are measured"),
+        (BGE, ("train.use_mrl=true",), "train.use_mrl", "without mrl_dims"),
+        (BGE, ("train.temperature=0",), "train.temperature", "above 0"),
+        (BGE, ("train.query_instruction_format='{}{} now'",), "train.query_instruction_format", "as it is"),
+        (BGE, ("train.train_group_size=1",), "train.train_group_size", "at least 2"),
+        (BGE, ("train.query_instruction_for_rerank=x",), "train.query_instruction_for_rerank", "unknown argument"),
+        (BGE, ("loss=infonce",), "loss", "have no loss"),
+        (BGE, ("data.instruction=x",), "data.instruction", "have no instruction"),
+        (
+            BGE,
+            ("train.negatives_cross_device=true", "deepspeed=null"),
+            "train.negatives_cross_device",
+            "no other's negatives",
+        ),
+        (
+            M3,
+            ("train.unified_finetuning=true", PICKLE, "train.sub_batch_size=2"),
+            "train.sub_batch_size",
+            "not put together",
+        ),
+    ],
+)
+def test_what_would_break_or_be_lost_is_refused_with_a_way_out(model, overrides, key, says):
+    problem = refuse(model, *overrides)[key]
+    assert says in problem.message
+    assert problem.hint or key == "train.train_group_size"
+
+
+def test_matryoshka_sizes_beyond_the_vector_are_refused():
+    job = make(replace(BGE, hidden_size=768), "train.use_mrl=true", "train.mrl_dims=[1024, 256]")
+    ((key, problem),) = job.backend.check_job(job)
+    assert key == ("train", "mrl_dims")
+    assert "768" in problem.message
