@@ -30,7 +30,8 @@ if TYPE_CHECKING:  # the data pass takes as long to import as small files to rea
 
 SMALL_BYTES = 4 << 20  # read whole: some tenths of a second
 FIRST_ROWS = 1000
-_PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"PAR1", b"ARROW1")  # gzip, bzip2, xz, Parquet, Arrow
+# gzip, bzip2, xz, Zstandard, Parquet, Arrow, Excel
+_PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"PAR1", b"ARROW1", b"PK\x03\x04")
 _UNPACKED = 20  # times as large, at most for texts of people
 _PREPARE, _PREPARE_EVAL = "orchestrator.data.prepare", "orchestrator.data.prepare_eval"
 _UNASKED = {"--out", "--tokenizer"}  # options of a prepare stage that decide nothing here
@@ -87,8 +88,8 @@ def _find_problems(job: Job, argv: tuple[str, ...], kept: Path | None) -> Iterat
     rules = replace(request.rules, needs_scores=request.rules.needs_scores and job.recipe.teacher is None)
     trained = [(job.recipe_folder / name).expanduser() for name in job.recipe.data.train]
     given = [path for path in trained if path.is_file()] if job.recipe.teacher else request.train_files
-    yield from _look_at(given, rules, outputs.max_dropped)
-    yield from _look_at(request.eval_files, replace(rules, needs_scores=False), outputs.max_dropped)
+    yield from _look_at(given, rules, outputs.max_dropped, request.encoding)
+    yield from _look_at(request.eval_files, replace(rules, needs_scores=False), outputs.max_dropped, request.encoding)
 
 
 def _find_eval_problems(job: Job, argv: tuple[str, ...], kept: Path | None) -> Iterator[Problem]:  # noqa: ARG001
@@ -98,7 +99,7 @@ def _find_eval_problems(job: Job, argv: tuple[str, ...], kept: Path | None) -> I
     if _are_small(request.files):
         yield from _try(lambda folder: prepare_eval.prepare_eval(request, folder), kept)
     else:
-        yield from _look_at(request.files, prepare_eval.build_rules(request), request.max_dropped)
+        yield from _look_at(request.files, prepare_eval.build_rules(request), request.max_dropped, request.encoding)
 
 
 def _try(prepare_in: Callable[[Path], object], kept: Path | None) -> tuple[Problem, ...]:
@@ -140,7 +141,7 @@ def _is_of_a_stage(path: Path) -> bool:
     return "stages" in path.parts and path.parent.name == "output" and not path.exists()
 
 
-def _look_at(paths: Sequence[Path], rules: RowRules, max_dropped: int) -> Iterator[Problem]:
+def _look_at(paths: Sequence[Path], rules: RowRules, max_dropped: int, encoding: str | None) -> Iterator[Problem]:
     """Yield what is wrong with files as a whole and, where none may be dropped, with their first rows."""
     from orchestrator.data.verdict import PROBLEMS_SHOWN
 
@@ -148,21 +149,20 @@ def _look_at(paths: Sequence[Path], rules: RowRules, max_dropped: int) -> Iterat
         if _is_of_a_stage(path):
             continue
         try:
-            faults = list(islice(_find_faults(path, rules), PROBLEMS_SHOWN))
+            faults = list(islice(_find_faults(path, rules, encoding), PROBLEMS_SHOWN))
         except DataError as error:
             yield from error.problems
         else:
             yield from [] if max_dropped else faults
 
 
-def _find_faults(path: Path, rules: RowRules) -> Iterator[Problem]:
-    from orchestrator.data.reading.file_sets import DELIMITERS
+def _find_faults(path: Path, rules: RowRules, encoding: str | None) -> Iterator[Problem]:
     from orchestrator.data.reading.readers import Source, show_path
     from orchestrator.data.reasons import Fault, problem_of
     from orchestrator.data.rows.checks import check_row
 
-    source, shown, name = Source(path), show_path(path), show_path(path.name)
-    numeric_text = source.ending in DELIMITERS
+    source, shown, name = Source(path, encoding=encoding), show_path(path), show_path(path.name)
+    numeric_text = source.is_text_table
     for row in islice(source.rows(), FIRST_ROWS):
         found = row.fault or check_row(row.value, source=name, line=row.line, rules=rules, numeric_text=numeric_text)
         if isinstance(found, Fault):

@@ -10,6 +10,7 @@ import click
 from orchestrator.cli.options import (
     as_json,
     data_files_argument,
+    encoding_option,
     expand_files,
     ignore_option,
     map_option,
@@ -77,6 +78,7 @@ def data_command() -> None:
 @scores_as_labels_option
 @map_option
 @ignore_option
+@encoding_option
 @as_json
 def data_check_command(
     files: tuple[Path, ...],
@@ -119,9 +121,16 @@ def data_check_command(
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path(), help="Folder for the two files.")
 @click.option("--seed", type=int, default=42, show_default=True)
 @map_option
+@encoding_option
 @as_json
 def data_split_command(
-    file: Path, eval_ratio: float, output: Path, seed: int, columns: dict[str, str], as_json: bool
+    file: Path,
+    eval_ratio: float,
+    output: Path,
+    seed: int,
+    columns: dict[str, str],
+    encoding: str | None,
+    as_json: bool,
 ) -> None:
     """Split FILE by query into NAME.train and NAME.eval: no query is on both sides, rows stay as they are."""
     from orchestrator.data.reading.file_sets import COMPRESSED
@@ -132,7 +141,7 @@ def data_split_command(
     if stem != plain.stem and output.resolve() == file.resolve().parent:
         stem = plain.stem  # or the new train file would be the old one
     train, held_out = (output / f"{stem}.{side}{plain.suffix}" for side in ("train", "eval"))
-    report = split_file(file, train, held_out, eval_ratio, seed, columns=columns)
+    report = split_file(file, train, held_out, eval_ratio, seed, columns=columns, encoding=encoding)
     if as_json:
         sides = {"train": report.train_rows, "eval": report.eval_rows}
         print_json("data split", {"train": str(train), "eval": str(held_out), "rows": sides})
@@ -155,6 +164,7 @@ def data_split_command(
 @click.option("--rows", "rows_key", metavar="KEY", help="Of a file that is one object: the list that holds its rows.")
 @map_option
 @ignore_option
+@encoding_option
 @click.option("--only-mapped", is_flag=True, help="Leave out every column that --map does not name.")
 @click.option(
     "--constant", "constants", multiple=True, metavar="KEY=TEXT", callback=parse_pairs,

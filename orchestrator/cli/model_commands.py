@@ -15,6 +15,7 @@ import click
 from orchestrator.backends.scorers import FORMATS
 from orchestrator.cli.options import (
     allow_pickle_option,
+    encoding_option,
     expand_files,
     family_option,
     hardware_option,
@@ -62,6 +63,7 @@ _DTYPES = ("auto", "bfloat16", "float16", "float32")
 @click.option("--metrics", help="Names with commas between, such as ndcg@10,mrr@10; the first is the headline.")
 @map_option
 @ignore_option
+@encoding_option
 @max_dropped_option
 @click.option("--limit", type=click.IntRange(1), help="Measure on the first rows only.")
 @trust_code_option
@@ -90,7 +92,7 @@ def evaluate_command(
     from orchestrator.serving.evaluate_model import SEED, Request, evaluate, find_problems, sniff_data
 
     require_label_range(options["min_label"], options["max_label"])
-    kind = sniff_data(files, columns)
+    kind = sniff_data(files, columns, options["encoding"])
     if kind == "group" and (options["scores_as_labels"] or options["max_label"] is not None):
         kind = "labelled"  # only these have labels
     request = Request(

@@ -51,10 +51,24 @@ scores_as_labels_option = click.option(
 ignore_option = click.option(
     "--ignore", multiple=True, metavar="KEY", help="A key whose text is not needed; may be repeated."
 )
+encoding_option = click.option(
+    "--encoding", callback=lambda _, __, name: _require_encoding(name), metavar="NAME",
+    help="Of text that is not UTF-8, such as gb18030; auto goes by how each file begins.",
+)  # fmt: skip
 max_dropped_option = click.option(
     "--max-dropped", type=click.IntRange(0), default=0, show_default=True, help="Bad rows that are allowed."
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+
+
+def _require_encoding(name: str | None) -> str | None:
+    from orchestrator.recipe.schema import require_encoding
+
+    try:
+        require_encoding(name)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return name
 
 
 def expand_files(context: click.Context, option: click.Parameter, paths: tuple[Path, ...]) -> tuple[Path, ...]:

@@ -16,6 +16,7 @@ from orchestrator.cli.options import (
     allow_pickle_option,
     as_json,
     data_files_argument,
+    encoding_option,
     family_option,
     ignore_option,
     map_option,
@@ -50,6 +51,7 @@ _device_option = click.option(
 @click.option("--batch-size", type=click.IntRange(1), help="Pairs at once (default: 8 for an LLM, 32 for an encoder).")
 @map_option
 @ignore_option
+@encoding_option
 @click.option("--replace", is_flag=True, help="Rows may have teacher scores already; they get new ones.")
 @_device_option
 @family_option
@@ -63,6 +65,7 @@ def data_score_command(
     model: str,
     columns: dict[str, str],
     ignore: tuple[str, ...],
+    encoding: str | None,
     replace: bool,
     device: str | None,
     output: Path,
@@ -82,7 +85,7 @@ def data_score_command(
     from orchestrator.serving.chosen_models import Reading
     from orchestrator.serving.teach import score_files
 
-    rows = Rows(files, _require_each_once(columns), replace=replace, ignore=ignore)
+    rows = Rows(files, _require_each_once(columns), replace=replace, ignore=ignore, encoding=encoding)
     progress = None if as_json else _show_progress("pairs scored")
     done = score_files(rows, model, Reading(**reading), output, device=device, force=force, on_progress=progress)
     facts = done.scoring
@@ -151,6 +154,7 @@ def data_score_command(
 @max_dropped_option
 @map_option
 @ignore_option
+@encoding_option
 @_device_option
 @family_option
 @trust_code_option

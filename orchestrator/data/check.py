@@ -54,9 +54,9 @@ class CheckReport:
         }
 
 
-def _guess_kind(paths: Sequence[Path], columns: Mapping[str, str]) -> Kind:
+def _guess_kind(paths: Sequence[Path], columns: Mapping[str, str], encoding: str | None) -> Kind:
     """Return the kind that the first row would have with its keys renamed, so that its message is about that."""
-    row = sniff_row(paths[0], columns) if paths else None
+    row = sniff_row(paths[0], columns, encoding=encoding) if paths else None
     nearest = find_nearest(row, "group") if row else None
     return nearest.shape.kind if nearest and not nearest.missing else "group"
 
@@ -75,6 +75,7 @@ def check_files(
     scores_as_labels: bool | None = None,
     allow_overlap: bool = False,
     ignore: Sequence[str] = (),
+    encoding: str | None = None,
     needs_negatives: bool | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> CheckReport:
@@ -84,14 +85,14 @@ def check_files(
     of swift's without any (embedding data), or `needs_negatives` says it. A FlagEmbedding budget is for groups only.
     `columns` are (new, old) names.
     Labels from `min_label` (None: 0) to `max_label` (None: 1) become 0 to 1; only labelled rows have them.
-    `scores_as_labels` and `ignore` as in RowRules.
+    `scores_as_labels` and `ignore` as in RowRules, `encoding` as in Source.
 
     Raises DataError when a file cannot be read at all; bad rows are in the report.
     """
     renamed = dict(columns or {})
     given = require_kind(kind) if kind else None
-    shape = sniff_shape(paths[0], renamed, given) if paths else None
-    wanted: Kind = given or (shape.kind if shape else _guess_kind(paths, renamed))
+    shape = sniff_shape(paths[0], renamed, given, encoding) if paths else None
+    wanted: Kind = given or (shape.kind if shape else _guess_kind(paths, renamed, encoding))
     if not given and wanted == "group" and (max_label is not None or scores_as_labels):
         wanted = "labelled"  # only these have labels
     rules = RowRules(
@@ -113,6 +114,7 @@ def check_files(
         budget=budget,
         rules=rules,
         merges=True,
+        encoding=encoding,
     )
     gathered = run_data_pass(request, on_progress=on_progress)
     return CheckReport(gathered.ledger, gathered.stats, tuple(build_problems(gathered, max_dropped)))

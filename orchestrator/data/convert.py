@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from orchestrator.data.judged import bring_to_form
-from orchestrator.data.reading.file_sets import DELIMITERS
 from orchestrator.data.reading.json_rows import Row as Line
 from orchestrator.data.reading.readers import Source
 from orchestrator.data.reading.tabular import parse_cell
@@ -41,7 +40,8 @@ class Conversion:
     `form` is one of FORMS, or None to go by each file's ending. `columns` are (new name, old name); the others are kept
     unless `only_mapped`. A text that the new row's form does not read is refused, unless its key is in `ignore`.
     `names` are those of the values of rows that are lists, and `rows_key` is where the rows of a file stand that is one
-    object. `keep_reasoning`: what an answer's author thought stands in front of it, in <think>.
+    object. `keep_reasoning`: what an answer's author thought stands in front of it, in <think>. `encoding` is as
+    in Source.
     """
 
     form: str | None = None
@@ -55,6 +55,7 @@ class Conversion:
     keep_reasoning: bool = False
     names: tuple[str, ...] = ()
     rows_key: str | None = None
+    encoding: str | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class _Run:
         """Convert one file. Raises DataError when it cannot be read or lacks a column."""
         form = self.conversion.form
         ending = f".{form}" if form in FILE_FORMS else None
-        source = Source(path, ending=ending, rows_key=self.conversion.rows_key)
+        source = Source(path, ending=ending, rows_key=self.conversion.rows_key, encoding=self.conversion.encoding)
         missing = {old for _, old in self.conversion.columns}
         seen: dict[str, None] = {}
         for found in source.rows():
@@ -216,7 +217,7 @@ class _Run:
                 hint = f'rename that one too (--map OTHER="{new}"), or keep the named ones only (--only-mapped)'
                 raise refuse("column-exists", f'the row has a "{new}" already', source.path, line=row.line, hint=hint)
         value = found | kept | dict(conversion.constants)
-        if source.ending in DELIMITERS:
+        if source.is_text_table:
             value = {key: _read_cell(key, cell) for key, cell in value.items()}
         if not value.keys().isdisjoint(_CHAT_KEYS) and "positive_messages" not in value:
             return value  # false as the label of a conversation says that it is not wanted, and 0 would be a class

@@ -14,8 +14,8 @@ from typing import Any
 from orchestrator.data.fit import InBatchNegatives, LossFit, explain_unmeasurable
 from orchestrator.data.ledger import Findings, InputFile, Ledger
 from orchestrator.data.overlap import KEEP_OVERLAP, Overlap
-from orchestrator.data.reading.file_sets import DELIMITERS
 from orchestrator.data.reading.json_rows import Row
+from orchestrator.data.reading.packed import AUTO
 from orchestrator.data.reading.readers import Source, require_readable, show_path
 from orchestrator.data.reasons import REASONS, Fault, problem_of, refuse
 from orchestrator.data.request import Request
@@ -147,13 +147,16 @@ class _Pass:
         """Yield the good rows of a side's files that are no duplicates; count the others."""
         for path in paths:
             shown = show_path(path)
-            source = Source(path, on_bytes=self._report)
+            source = Source(path, on_bytes=self._report, encoding=self.request.encoding)
             self.sources.append(source)
             for row in source.rows():
                 side.tally.rows_in += 1
                 if record := self._take(shown, row, source, side):
                     yield shown, record
             side.tally.files.append(InputFile(shown, source.sha256, source.rows_in))
+            if self.request.encoding == AUTO and source.encoding:
+                message = f"{source.name} is not UTF-8: it was read as {source.encoding}"
+                self.findings.warn("encoding-guessed", message, example=shown)
             if source.has_other_form:
                 form = "a JSON list" if source.holds_list else "JSON Lines"
                 message = f"{source.name} holds {form} although its name says otherwise; it was read as such"
@@ -161,7 +164,7 @@ class _Pass:
 
     def _check(self, row: Row, source: Source, side: Side) -> Accepted | Fault:
         rules = self.eval_rules if side is self.eval else self.request.rules
-        is_text = source.ending in DELIMITERS
+        is_text = source.is_text_table
         return row.fault or check_row(row.value, source=source.name, line=row.line, rules=rules, numeric_text=is_text)
 
     def _take(self, path: str, row: Row, source: Source, side: Side) -> Record | None:

@@ -23,10 +23,10 @@ from orchestrator.data.judged import (
     require_judged,
     scale_label,
 )
-from orchestrator.data.reading.file_sets import DELIMITERS
 from orchestrator.data.reading.json_rows import NotUtf8Error
 from orchestrator.data.reading.json_rows import Row as Line
-from orchestrator.data.reading.readers import SAMPLE_BYTES, Source, build_encoding_error, require_readable
+from orchestrator.data.reading.packed import SAMPLE_BYTES, build_encoding_error
+from orchestrator.data.reading.readers import Source, require_readable
 from orchestrator.data.reasons import Fault, refuse
 from orchestrator.data.rows.shapes import Row, read_scores_as_labels
 from orchestrator.data.rows.texts import (
@@ -61,6 +61,7 @@ class MiningRows:
     max_dropped: int = 0
     scores_as_labels: bool | None = None
     ignore: tuple[str, ...] = ()
+    encoding: str | None = None
 
     @property
     def label_range(self) -> tuple[float, float]:
@@ -113,8 +114,8 @@ class _Gathering:
         self.bad = BadRows()
 
     def take_rows(self, path: Path) -> None:
-        source = Source(path)
-        is_table = source.ending in DELIMITERS
+        source = Source(path, encoding=self.rows.encoding)
+        is_table = source.is_text_table
         for line in source.rows():
             self.rows_in += 1
             try:
@@ -146,7 +147,7 @@ class _Gathering:
         if path.suffix.lower() == ".txt":
             self._note(path, "corpus", *self._take_lines(path))
             return
-        source = Source(path)
+        source = Source(path, encoding=self.rows.encoding)
         for line in source.rows():
             try:
                 self._number(_read_text(line))

@@ -27,7 +27,7 @@ class EvalRequest:
     """What to read as evaluation data; `columns` are {new: old}, labels from `min_label` to `max_label` become 0 to 1.
 
     `corpus`: groups and labelled rows become queries over one corpus. Groups need no negatives. `scores_as_labels` and
-    `ignore` are as in RowRules.
+    `ignore` are as in RowRules, `encoding` as in Source.
     """
 
     files: tuple[Path, ...]
@@ -41,6 +41,7 @@ class EvalRequest:
     max_dropped: int = 0
     scores_as_labels: bool | None = None
     ignore: tuple[str, ...] = ()
+    encoding: str | None = None
 
 
 def prepare_eval(
@@ -54,6 +55,7 @@ def prepare_eval(
         limit_eval=request.limit,
         rules=build_rules(request),
         corpus=request.corpus,
+        encoding=request.encoding,
     )
     return prepare(whole, Outputs(out, max_dropped=request.max_dropped), on_progress=on_progress)
 
@@ -96,6 +98,7 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[EvalRequest, Path]:
         given.max_dropped,
         given.scores_as_labels,
         tuple(given.ignore),
+        given.encoding,
     )
     return request, given.out
 

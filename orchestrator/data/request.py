@@ -24,6 +24,7 @@ class Request:
 
     Without `train_files` there is an eval side only. `merges`: the labelled training rows of a query become one group,
     as those for evaluation always do; what waits for that lies in `spool_folder` (None: where temporary files do).
+    `encoding` is as in Source.
     """
 
     train_files: tuple[Path, ...]
@@ -43,6 +44,7 @@ class Request:
     corpus: bool = False
     merges: bool = False
     spool_folder: str | None = None
+    encoding: str | None = None
 
     @property
     def limit_validation(self) -> int | None:
@@ -110,6 +112,7 @@ def add_shared(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--columns", nargs="+", default=[], metavar="NEW=OLD", help="columns to rename, in every file")
     add("--ignore", nargs="+", default=[], metavar="KEY", help="keys whose texts are not needed")
+    add("--encoding", metavar="NAME", help="of text files that are not UTF-8; auto goes by how each begins")
     add("--min-label", type=_finite, metavar="X", help="labelled: the label that becomes 0 (default 0)")
     add("--max-label", type=_finite, metavar="Y", help="labelled: the label that becomes 1 (default 1)")
     add("--scores-as-labels", action=argparse.BooleanOptionalAction, help="labelled: what the scores of a row are")
@@ -203,6 +206,7 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[Request, Outputs]:
         takes_scores=form.takes_scores or (kind == "labelled" and target == "teacher"),
         corpus=given.corpus,
         merges=form.merges,
+        encoding=given.encoding,
     )
     options = RowOptions(given.instruction, given.loss, target, given.seed)
     return request, Outputs(given.out, given.form, given.max_dropped, given.full_batch, options)

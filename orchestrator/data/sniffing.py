@@ -12,18 +12,20 @@ from orchestrator.data.rows.records import Kind
 from orchestrator.data.rows.shapes import Shape, find_shape, normalise
 
 
-def sniff_shape(path: Path, columns: Mapping[str, str] | None = None, wanted: Kind | None = None) -> Shape | None:
+def sniff_shape(
+    path: Path, columns: Mapping[str, str] | None = None, wanted: Kind | None = None, encoding: str | None = None
+) -> Shape | None:
     """Return the shape of a file's first row, or None where it has none or cannot be read. Reads one row."""
-    row = sniff_row(path, columns, wanted)
+    row = sniff_row(path, columns, wanted, encoding)
     return None if row is None else find_shape(row, wanted)
 
 
 def sniff_row(
-    path: Path, columns: Mapping[str, str] | None = None, wanted: Kind | None = None
+    path: Path, columns: Mapping[str, str] | None = None, wanted: Kind | None = None, encoding: str | None = None
 ) -> dict[str, Any] | None:
     """Return a file's first row, its columns renamed, or None where it cannot be read. Never raises."""
     try:
-        rows = Source(path).rows()
+        rows = Source(path, encoding=encoding).rows()
         row = next(rows, None)
         rows.close()  # type: ignore[attr-defined]
     except Exception:  # noqa: BLE001 - whatever is wrong with the file is for the prepare stage to say
@@ -34,7 +36,7 @@ def sniff_row(
     return None if isinstance(value, Fault) else value
 
 
-def sniff_kind(path: Path, columns: Mapping[str, str] | None = None) -> Kind | None:
+def sniff_kind(path: Path, columns: Mapping[str, str] | None = None, encoding: str | None = None) -> Kind | None:
     """Return the kind of a file's first row; a query and its response alone are a group. Never raises."""
-    shape = sniff_shape(path, columns)
+    shape = sniff_shape(path, columns, encoding=encoding)
     return shape.kind if shape else None

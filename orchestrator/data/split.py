@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from orchestrator.data.digests import DigestSet, digest, loose_key
-from orchestrator.data.reading.file_sets import ARROW, DELIMITERS, PARQUET, find_ending
+from orchestrator.data.reading.file_sets import ARROW, DELIMITERS, PARQUET, SHEET, find_ending
 from orchestrator.data.reading.json_rows import Row
 from orchestrator.data.reading.readers import Source
 from orchestrator.data.reasons import REASONS, refuse
@@ -39,24 +39,25 @@ def split_file(
     seed: int = 42,
     *,
     columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
 ) -> SplitReport:
     """Write the rows of `path` to two new files, all rows of one query to the same one.
 
     JSON Lines stay JSON Lines (each line's bytes kept, empty lines and the byte order mark left out), a JSON list
-    becomes two lists of the same text, row by row. Only the query of a row is looked at: its first text,
-    or what comes before its last answer. Raises DataError, with nothing written, when an output exists, a row has no
-    usable query, or there is only one query.
+    becomes two lists of the same text, row by row. Only the query of a row is looked at: its first text, or what comes
+    before its last answer. `encoding` is as in Source, and what is written is UTF-8. Raises DataError, with nothing
+    written, when an output exists, a row has no usable query, or there is only one query.
     """
     for out in (out_train, out_eval):
         if out.exists():
             raise refuse("output-exists", "this file exists already", out)
     if out_train.resolve() == out_eval.resolve():
         raise refuse("output-exists", "both sides would be written here", out_train)
-    if find_ending(path) in {*DELIMITERS, PARQUET, *ARROW}:
+    if find_ending(path) in {*DELIMITERS, SHEET, PARQUET, *ARROW}:
         hint = f"orch data convert {path} -o {path.with_suffix('.jsonl')}, then split that"
         raise refuse("unknown-ending", "only JSON Lines and JSON lists can be split", path, hint=hint)
     cut = find_threshold(eval_ratio)
-    draws = _read_draws(path, seed, columns or {})
+    draws = _read_draws(Source(path, encoding=encoding), seed, columns or {})
     if not draws.can_split:
         raise DataError(
             "too-few-queries: all rows have one query, so that they cannot be split",
@@ -64,27 +65,27 @@ def split_file(
             where=Where(str(path)),
         )
     adjusted = draws.adjust(cut)
-    return _write(path, (out_train, out_eval), cut if adjusted is None else adjusted, seed, columns or {})
+    source = Source(path, encoding=encoding)
+    return _write(source, (out_train, out_eval), cut if adjusted is None else adjusted, seed, columns or {})
 
 
-def _read_draws(path: Path, seed: int, columns: Mapping[str, str]) -> HashRange:
+def _read_draws(source: Source, seed: int, columns: Mapping[str, str]) -> HashRange:
     """Draw every row's query. Raises DataError when a row has none."""
     draws = HashRange()
     bad = BadRows()
-    for row in Source(path).rows():
+    for row in source.rows():
         found = row.fault or find_split_text(row.value, columns)
         if isinstance(found, str):
             draws.add(hash_query(found, seed))
         else:
-            bad.add(found, path, row.line)
+            bad.add(found, source.path, row.line)
     bad.require_few()
     return draws
 
 
-def _write(path: Path, outs: tuple[Path, Path], cut: int, seed: int, columns: Mapping[str, str]) -> SplitReport:
+def _write(source: Source, outs: tuple[Path, Path], cut: int, seed: int, columns: Mapping[str, str]) -> SplitReport:
     rows = [0, 0]
     queries = (DigestSet(), DigestSet())
-    source = Source(path)
     with FileSet() as files:
         streams = (files.open(outs[0]), files.open(outs[1]))
         for row, text, side in _place(source, cut, seed, columns):

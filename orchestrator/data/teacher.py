@@ -21,7 +21,6 @@ from typing import Any
 from orchestrator.data.describe import describe_problem
 from orchestrator.data.digests import DIGEST_BYTES, DigestMap, DigestSet, digest
 from orchestrator.data.judged import Judged, Opened, add_scores, find_unread_keys, open_row, read_cells, require_judged
-from orchestrator.data.reading.file_sets import DELIMITERS
 from orchestrator.data.reading.json_rows import Row as Line
 from orchestrator.data.reading.readers import Source
 from orchestrator.data.reasons import refuse
@@ -43,6 +42,7 @@ class Rows:
     """Which rows: the first `limit` of all files together, columns {new: old} read under their new names.
 
     `replace`: rows may have teacher scores already, and get new ones; `ignore`: keys whose texts are not needed.
+    `encoding`: as in Source.
     """
 
     files: tuple[Path, ...]
@@ -50,6 +50,7 @@ class Rows:
     limit: int | None = None
     replace: bool = False
     ignore: tuple[str, ...] = ()
+    encoding: str | None = None
 
 
 @dataclass
@@ -133,12 +134,12 @@ class _TeacherRow:
 def _read_rows(rows: Rows, counts: Counts) -> Iterator[_TeacherRow]:
     """Yield every row. Raises DataError for a row with scores."""
     for path in rows.files:
-        source = Source(path)
+        source = Source(path, encoding=rows.encoding)
         for line in source.rows():
             if rows.limit is not None and counts.rows >= rows.limit:
                 return
             counts.rows += 1
-            is_table, value = source.ending in DELIMITERS, line.value
+            is_table, value = source.is_text_table, line.value
             if isinstance(value, dict):
                 value = read_cells(value, rows.columns, is_table=is_table)
             try:
@@ -234,6 +235,7 @@ def _parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Ro
         step.add_argument("--rows", nargs="+", type=Path, required=True, metavar="FILE", help="training rows")
         step.add_argument("--columns", nargs="+", default=[], metavar="NEW=OLD", help="columns to read under new names")
         step.add_argument("--ignore", nargs="+", default=[], metavar="KEY", help="keys whose texts are not needed")
+        step.add_argument("--encoding", metavar="NAME", help="of text files that are not UTF-8, or auto")
         step.add_argument("--limit", type=positive, metavar="N", help="the first N rows of all files together")
         step.add_argument("--replace", action="store_true", help="rows may have teacher scores: they get new ones")
         step.add_argument("--out", type=Path, required=True, metavar="DIR" if name == "pairs" else "FILE")
@@ -243,7 +245,7 @@ def _parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Ro
         columns = parse_columns(given.columns)
     except ValueError as error:
         parser.error(f"--columns {error}: write NEW=OLD, each name once")
-    return given, Rows(tuple(given.rows), columns, given.limit, given.replace, tuple(given.ignore))
+    return given, Rows(tuple(given.rows), columns, given.limit, given.replace, tuple(given.ignore), given.encoding)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -78,6 +78,7 @@ class Draft:
             "workers": self.job.workers,
             "columns": [f"{new}={old}" for new, old in data.columns.items()],
             "ignore": list(data.ignore),
+            "encoding": data.encoding,
             "device": "cpu" if self.job.hardware.kind == "cpu" else None,  # None leaves it to the worker
         }
         return render_command(template, env=env, cwd=str(self.run.root), python=python, **{**known, **values})

@@ -130,7 +130,10 @@ def sniff_rows(loaded: LoadedRecipe) -> dict[str, str | None]:
     from orchestrator.data.sniffing import sniff_kind
 
     paths = {key: (loaded.folder / name).expanduser() for key, name in named.items()}
-    return {key: sniff_kind(path, recipe.data.columns) if path.is_file() else None for key, path in paths.items()}
+    return {
+        key: sniff_kind(path, recipe.data.columns, recipe.data.encoding) if path.is_file() else None
+        for key, path in paths.items()
+    }
 
 
 def find_kind(recipe: Recipe, sniffed: dict[str, str | None]) -> str:

@@ -85,11 +85,24 @@ class Teacher(ModelRef):
     batch_size: int | None = Field(None, ge=1, description="pairs scored at once (8 for an LLM, 32 for an encoder)")
 
 
+def require_encoding(name: str | None) -> str | None:
+    """Return Python's name of an encoding, None or auto. Raises ValueError for a name of none."""
+    if name not in {None, "auto"}:
+        try:
+            "a".encode(str(name))
+        except (LookupError, ValueError):
+            raise ValueError(
+                f"{name} is no encoding: say gb18030, big5, shift_jis, latin_1, utf_16 … or auto"
+            ) from None
+    return name
+
+
 class Data(_Part):
     """Training and evaluation files, and what may be dropped from them."""
 
     train: tuple[str, ...] = Field(
-        min_length=1, description="JSONL, JSON, CSV, TSV or Parquet files, relative to the recipe, or owner/name:split"
+        min_length=1,
+        description="JSONL, JSON, CSV, TSV, Excel or Parquet files, relative to the recipe, or owner/name:split",
     )
     eval: tuple[str, ...] | None = Field(None, min_length=1, description="files to measure on, never trained on")
     eval_ratio: float | None = Field(
@@ -104,6 +117,9 @@ class Data(_Part):
     ignore: tuple[str, ...] = Field(
         (),
         description="keys of the rows that hold texts and are not needed; any other text that nothing reads is refused",
+    )
+    encoding: str | None = Field(
+        None, description="of text files that are not UTF-8, such as gb18030; auto goes by how each file begins"
     )
     instruction: str | None = Field(
         None, min_length=1, description="task sentence that is put in front of every query, and of no document"
@@ -128,6 +144,11 @@ class Data(_Part):
                 for key, item in value.items()
             }
         return value
+
+    @model_validator(mode="after")
+    def _known_encoding(self) -> Data:
+        require_encoding(self.encoding)
+        return self
 
     @model_validator(mode="after")
     def _one_eval(self) -> Data:

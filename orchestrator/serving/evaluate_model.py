@@ -73,12 +73,12 @@ class Request:
     seed: int = SEED
 
 
-def sniff_data(files: Sequence[Path], columns: Mapping[str, str]) -> Kind:
+def sniff_data(files: Sequence[Path], columns: Mapping[str, str], encoding: str | None = None) -> Kind:
     """Return the kind of the rows: group, labelled or pair; what cannot be told is read as groups, which says why.
 
     Raises DataError for rows that measure something else.
     """
-    kind = sniff_kind(files[0], columns) or "group"
+    kind = sniff_kind(files[0], columns, encoding) or "group"
     if kind not in EVAL_KINDS:
         raise DataError(
             f"{files[0]} holds {kind} rows: an LLM's answers are measured by the run that trains it",

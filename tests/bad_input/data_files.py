@@ -113,8 +113,8 @@ FILES = (
     ),
     _rows(
         "wrapped",
-        "wraps it",
-        f'{{"data": [{ROW.strip()}]}}',
+        "wraps it twice",
+        f'{{"data": [{ROW.strip()}], "test": [{ROW.strip()}]}}',
         line=1,
         says='"data"',
         remedy="--rows data",

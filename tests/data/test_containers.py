@@ -7,15 +7,21 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from orchestrator.data.check import check_files
+from orchestrator.data.mining import MiningRows, gather_for_mining
 from orchestrator.data.reading import json_rows, tabular
-from orchestrator.data.reading.readers import Source, guess_encoding
+from orchestrator.data.reading.packed import guess_encoding
+from orchestrator.data.reading.readers import Source
+from orchestrator.data.teacher import Rows, write_pairs
 from orchestrator.errors import DataError, Problem
+from orchestrator.recipe.schema import require_encoding
+from orchestrator.serving.evaluate_model import sniff_data
 
 ROWS = [{"query": f"which bird {number}", "pos": ["a falcon"], "neg": ["a car"]} for number in range(3)]
 CHINESE = "如何保养水壶？用醋煮沸以后冲洗干净，再擦干保存。"
@@ -52,21 +58,33 @@ def test_rows_that_span_lines_are_split_onto_lines(files, orch):
 
 
 @pytest.mark.parametrize("indent", [None, 2])
-def test_rows_inside_one_object_are_named_with_the_command_that_takes_them(files, orch, indent):
-    path = files.raw("a.json", json.dumps({"corpus": {"path": "x"}, "data": ROWS}, indent=indent))
+def test_rows_in_the_one_list_of_an_object_are_rows_at_their_own_lines(files, orch, indent):
+    path = files.raw("a.json", json.dumps({"corpus": {"path": "x"}, "data": ROWS, "n": [1]}, indent=indent))
+    assert values(path) == ROWS
+    assert [row.line for row in Source(path).rows()] == ([6, 15, 24] if indent else [1, 1, 1])
+    assert check_files([path]).ok
+    assert orch("data", "split", path, "--eval-ratio", "0.4", "-o", files.folder / "out")[0] == 0
+    parts = [values(files.folder / "out" / f"a.{side}.json") for side in ("train", "eval")]
+    assert sorted(map(json.dumps, parts[0] + parts[1])) == sorted(map(json.dumps, ROWS))
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_of_several_lists_in_one_object_the_command_takes_one(files, orch, indent):
+    path = files.raw("a.json", json.dumps({"corpus": {"path": "x"}, "data": ROWS, "test": ROWS[:1]}, indent=indent))
     error = refusal(path)
     assert error.message.startswith("wrapped-rows: ")
     argv = [word.replace("a.rows.jsonl", str(files.folder / "new.jsonl")) for word in shlex.split(error.hint)]
-    assert orch(*argv[1:])[0] == 0
+    assert orch(*argv[1 : argv.index("or")])[0] == 0
     assert values(files.folder / "new.jsonl") == ROWS
     code, said = orch("data", "convert", path, "--rows", "dat", "-o", files.folder / "other.jsonl")
-    assert (code, "the lists of objects are data" in said) == (3, True)
+    assert (code, "the lists of objects are data, test" in said) == (3, True)
 
 
 def test_one_row_alone_is_not_taken_for_a_wrapper(files):
     hits = {"query": "q", "hits": [{"content": "a", "label": 1}]}
     chat = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
-    for row in (hits, chat):
+    judged = {"query": "q", "passages": [{"text": "a", "label": 1}]}
+    for row in (hits, chat, judged):
         assert values(files.raw("a.json", json.dumps(row))) == [row]
 
 
@@ -114,14 +132,51 @@ def test_the_command_in_the_message_makes_utf_8_of_it(files, encoding, text):
     error = refusal(path)
     command = error.hint.partition("iconv")[1:]
     run("".join(command), files.folder)
-    assert values(files.folder / "rows of mine.utf8.jsonl") == [json.loads(line) for line in rows.splitlines()]
+    wanted = [json.loads(line) for line in rows.splitlines()]
+    assert values(files.folder / "rows of mine.utf8.jsonl") == wanted
+    name = re.search(r"data\.encoding: (\S+) \(--encoding", error.hint)[1]
+    assert require_encoding(name) == name
+    for told in (name, "auto"):
+        read = list(Source(path, encoding=told, chunk_bytes=33 if told != "auto" else 1 << 20).rows())
+        assert [row.value for row in read] == wanted
+        assert [row.line for row in read] == list(range(1, 21))
 
 
 def test_a_table_in_gbk_is_named(files):
     path = files.raw("a.csv", f"查询,正文,标签\n{CHINESE},{CHINESE},1\n".encode("gbk"))
     error = refusal(path)
     assert "the file looks like GB18030" in error.message
-    assert error.hint == f"iconv -f GB18030 -t UTF-8 {path} > {path.with_name('a.utf8.csv')}"
+    assert error.hint == (
+        "data.encoding: GB18030 (--encoding GB18030), or write it anew: "
+        f"iconv -f GB18030 -t UTF-8 {path} > {path.with_name('a.utf8.csv')}"
+    )
+
+
+def test_every_verb_reads_another_encoding(files, orch, stage):
+    rows = [{"query": f"{CHINESE}{number}", "pos": ["用醋"], "neg": ["用车"]} for number in range(20)]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    path, told = files.raw("a.jsonl", text.encode("gb18030")), ("--encoding", "gb18030")
+    assert orch("data", "check", path)[0] == 3
+    assert orch("data", "check", path, *told)[0] == 0
+    assert orch("data", "split", path, *told, "-o", files.folder / "out")[0] == 0
+    parts = [values(files.folder / "out" / f"a.{side}.jsonl") for side in ("train", "eval")]
+    assert sorted(map(json.dumps, parts[0] + parts[1])) == sorted(map(json.dumps, rows))
+    assert orch("data", "convert", path, "--to", "hits", *told, "-o", files.folder / "hits.jsonl")[0] == 0
+    assert write_pairs(Rows((path,), encoding="gb18030"), files.folder).pairs == 40
+    assert gather_for_mining(MiningRows((path,), encoding="gb18030"), files.folder).queries == 20
+    assert sniff_data([path], {}, "gb18030") == "group"
+    argv = ("--train", path, "--eval-ratio", 0.3, "--form", "flagembedding", "--encoding", "auto")
+    assert stage(*argv) == 0
+    assert "encoding-guessed: a.jsonl is not UTF-8: it was read as GB18030" in stage.stderr
+    assert {row["query"] for row in stage.lines("train.jsonl")} < {row["query"] for row in rows}
+
+
+def test_a_wrong_encoding_is_refused_with_its_line(files, orch):
+    path = files.raw("a.jsonl", '{"query": "a"}\n{"query": "caf\xe9"}\n'.encode("latin-1"))
+    error = refusal(path, encoding="ascii")
+    assert (error.message, error.where.line) == ("bad-utf-8: a byte sequence is not ascii, as data.encoding says", 2)
+    code, said = orch("data", "check", path, "--encoding", "klingon")
+    assert (code, "klingon is no encoding" in said) == (2, True)
 
 
 def test_one_stray_byte_is_not_taken_for_chinese():
@@ -132,15 +187,126 @@ def test_an_archive_is_unpacked_by_the_command_in_the_message(files):
     path = files.lines("a.jsonl", *ROWS)
     with zipfile.ZipFile(files.folder / "a.zip", "w") as archive:
         archive.write(path, "inner.jsonl")
-    for name in ("a.zip", "a.jsonl.zst"):
-        tool = "unzip" if name.endswith("zip") else "unzstd"
-        if shutil.which(tool) is None or (tool == "unzstd" and shutil.which("zstd") is None):
-            continue
-        if tool == "unzstd":
-            run("zstd -q a.jsonl && rm a.jsonl", files.folder)
-        error = refusal(files.folder / name)
-        run(error.hint.removeprefix("unpack it: "), files.folder)
-    assert values(files.folder / "inner.jsonl") == ROWS
+    if shutil.which("unzip"):
+        run(refusal(files.folder / "a.zip").hint.removeprefix("unpack it: "), files.folder)
+        assert values(files.folder / "inner.jsonl") == ROWS
+
+
+def test_zstandard_is_unpacked_frame_by_frame_and_one_that_is_cut_is_refused(files):
+    zstandard = pytest.importorskip("zstandard")
+    text = "".join(json.dumps(row) + "\n" for row in ROWS * 400).encode()
+    pack = zstandard.ZstdCompressor().compress
+    path = files.raw("a.jsonl.zst", pack(text[:900]) + pack(text[900:]))
+    assert values(path) == ROWS * 400
+    assert check_files([path]).ledger.sides["train"].kept == 3
+    for damaged in (path.read_bytes()[:-7], path.read_bytes()[:-50] + bytes(50)):
+        assert refusal(files.raw("b.jsonl.zst", damaged)).message.startswith("compressed: the compressed data are")
+
+
+def sheet(rows):
+    """Return one sheet as Excel writes it: a list of rows with texts and numbers."""
+    cells = ""
+    for number, row in enumerate(rows, 1):
+        found = ""
+        for column, cell in zip("ABCDEFG", row, strict=False):
+            if isinstance(cell, str):
+                text = cell.replace("&", "&amp;").replace("<", "&lt;")
+                found += f'<c r="{column}{number}" t="inlineStr"><is><t xml:space="preserve">{text}</t></is></c>'
+            elif cell is not None:
+                found += f'<c r="{column}{number}"><v>{cell}</v></c>'
+        cells += f'<row r="{number}">{found}</row>'
+    return f'<worksheet xmlns="{MAIN}"><sheetData>{cells}</sheetData></worksheet>'
+
+
+MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+_OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+_PACKAGE = "http://schemas.openxmlformats.org/package/2006"
+
+
+def write_book(path, *sheets):
+    numbers = range(1, len(sheets) + 1)
+    names = "".join(f'<sheet name="S{n}" sheetId="{n}" r:id="r{n}"/>' for n in numbers)
+    links = "".join(
+        f'<Relationship Id="r{n}" Type="{_OFFICE}/worksheet" Target="worksheets/sheet{n}.xml"/>' for n in numbers
+    )
+    parts = "".join(
+        f'<Override PartName="/xl/worksheets/sheet{n}.xml" ContentType="application/vnd.openxmlformats-officedocument.spreadsheetml.worksheet+xml"/>'
+        for n in numbers
+    )
+    workbook = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet.main+xml"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as book:
+        book.writestr(
+            "[Content_Types].xml",
+            f'<Types xmlns="{_PACKAGE}/content-types"><Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/><Override PartName="/xl/workbook.xml" ContentType="{workbook}"/>{parts}</Types>',
+        )
+        book.writestr(
+            "_rels/.rels",
+            f'<Relationships xmlns="{_PACKAGE}/relationships"><Relationship Id="r" Type="{_OFFICE}/officeDocument" Target="xl/workbook.xml"/></Relationships>',
+        )
+        book.writestr(
+            "xl/workbook.xml", f'<workbook xmlns="{MAIN}" xmlns:r="{_OFFICE}"><sheets>{names}</sheets></workbook>'
+        )
+        book.writestr(
+            "xl/_rels/workbook.xml.rels", f'<Relationships xmlns="{_PACKAGE}/relationships">{links}</Relationships>'
+        )
+        for number, rows in zip(numbers, sheets, strict=True):
+            book.writestr(f"xl/worksheets/sheet{number}.xml", sheet(rows))
+    return path
+
+
+def test_the_sheet_of_an_excel_file_is_a_table(files, orch):
+    pytest.importorskip("python_calamine")
+    rows = [
+        ["query", "content", "label", None],
+        [],
+        ["which bird & why", "a falcon", 1],
+        [2024, "a car", 0.5],
+        [" ", None],
+    ]
+    path = write_book(files.folder / "a.xlsx", rows, [])
+    found = list(Source(path).rows())
+    assert [row.line for row in found] == [3, 4, 5]
+    assert found[0].value == {"query": "which bird & why", "content": "a falcon", "label": "1"}
+    assert found[1].value == {"query": "2024", "content": "a car", "label": "0.5"}
+    report = check_files([path], max_dropped=1)
+    assert (report.stats["kind"], report.ledger.sides["train"].kept) == ("labelled", 2)
+    assert check_files([path]).problems[0].where.line == 5
+    assert orch("data", "convert", path, "--to", "hits", "--max-dropped", "1", "-o", files.folder / "b.jsonl")[0] == 0
+
+
+def test_a_sheet_that_is_none_or_several_is_refused(files):
+    pytest.importorskip("python_calamine")
+    table = [["query", "pos"], ["q", '["a"]']]
+    assert (
+        'several of its sheets have rows: "S1", "S2"'
+        in refusal(write_book(files.folder / "a.xlsx", table, table)).message
+    )
+    assert refusal(files.raw("b.xlsx", b"PK\x03\x04 and so on")).message.startswith("broken-sheet")
+    assert refusal(write_book(files.folder / "c.xlsx", [["q", None, "pos"]])).message.startswith("bad-header")
+    wide = write_book(files.folder / "d.xlsx", [*table, ["q", '["a"]', "more"]])
+    assert [row.fault and row.fault.code for row in Source(wide).rows()] == [None, "wrong-field-count"]
+    assert next(row.value for row in Source(wide).rows()) == {"query": "q", "pos": ["a"]}
+
+
+def test_without_its_library_a_file_is_refused_with_the_command_that_installs_it(files, monkeypatch):
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    monkeypatch.setitem(sys.modules, "python_calamine", None)
+    for path in (
+        files.raw("a.jsonl.zst", b"\x28\xb5\x2f\xfd more"),
+        write_book(files.folder / "a.xlsx", [["q"], ["a"]]),
+    ):
+        error = refusal(path)
+        assert error.message.startswith("needs-library: it cannot be imported: ")
+        assert error.hint == "pip install 'orch-finetune[tables]'"
+
+
+def test_the_files_of_save_to_disk_are_read(files, orch):
+    datasets = pytest.importorskip("datasets")
+    folder = files.folder / "saved"
+    datasets.DatasetDict({"train": datasets.Dataset.from_list(ROWS)}).save_to_disk(folder)
+    code, said = orch("data", "check", folder)
+    assert (code, "name one of its folders: train" in said) == (3, True)
+    assert orch("data", "check", folder / "train")[0] == 0
 
 
 def test_a_file_under_the_name_of_another_form_is_renamed_by_the_command(files):

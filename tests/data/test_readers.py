@@ -272,7 +272,7 @@ def test_a_file_without_read_permission_is_refused(files):
     assert refusal(path).message.startswith("not-readable: ")
 
 
-@pytest.mark.parametrize("name", ["a.xlsx", "a.txt.gz", "rows"])
+@pytest.mark.parametrize("name", ["a.xls", "a.txt.gz", "rows"])
 def test_an_unknown_ending_is_refused(files, name):
     assert refusal(files.raw(name, "{}")).message.startswith("unknown-ending: ")
 

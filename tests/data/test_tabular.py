@@ -233,5 +233,5 @@ def test_without_pyarrow_the_command_that_installs_it_is_named(parquet, monkeypa
 
     monkeypatch.setattr(builtins, "__import__", refuse)
     problem = refusal(path)
-    assert problem.message.startswith("parquet-needs-pyarrow: ")
-    assert "pip install pyarrow" in problem.hint
+    assert problem.message.startswith("needs-library: ")
+    assert problem.hint == "pip install 'orch-finetune[tables]'"

@@ -14,10 +14,11 @@ from pathlib import Path
 from orchestrator.errors import Problem, Where
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
+SHEET = ".xlsx"
 PARQUET = ".parquet"
 ARROW = (".arrow", ".feather")
-ENDINGS = (".jsonl", ".ndjson", ".json", *DELIMITERS, PARQUET, *ARROW)
-COMPRESSED = (".gz", ".bz2", ".xz")
+ENDINGS = (".jsonl", ".ndjson", ".json", *DELIMITERS, SHEET, PARQUET, *ARROW)
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 FILE_ENDINGS = (*ENDINGS, *(f"{ending}{packed}" for ending in ENDINGS for packed in COMPRESSED))
 _SIDES = (
     re.compile(r"(?:^|[^a-z])(train|training)(?:[^a-z]|$)"),

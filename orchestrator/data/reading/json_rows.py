@@ -7,14 +7,13 @@ import json
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
 from orchestrator.data.reasons import REASONS, Fault, refuse
-from orchestrator.data.rows.shapes import list_columns
+from orchestrator.data.rows.shapes import find_shape, list_columns, normalise
 from orchestrator.errors import DataError
 
 WHITESPACE = " \t\r\n"
@@ -174,9 +173,12 @@ def refuse_large(path: Path, line: int) -> DataError:
 _CUT_MARGIN = 16  # no JSON token but a string is longer: an error this near to the end may be due to the cut
 
 
-def read_list(path: Path, first: bytes, chunks: Iterator[bytes]) -> Iterator[Row]:
-    """Yield the elements of the JSON list that `first` and `chunks` hold. Raises DataError where its syntax breaks."""
-    window = _Window(path, first, chunks)
+def read_list(path: Path, first: bytes, chunks: Iterator[bytes], *, line: int = 1, alone: bool = True) -> Iterator[Row]:
+    """Yield the elements of the JSON list that `first` and `chunks` hold. Raises DataError where its syntax breaks.
+
+    The list begins on `line`; where it is not `alone`, something may follow it.
+    """
+    window = _Window(path, first, chunks, line)
     decoder = RowDecoder()
     window.advance(window.position + 1)  # the opening bracket
     if window.peek() == "]":
@@ -195,7 +197,7 @@ def read_list(path: Path, first: bytes, chunks: Iterator[bytes]) -> Iterator[Row
                 what = "a comma or the closing bracket is missing" if separator else "the list does not end"
                 raise window.broken(what)
             window.advance(window.position + 1)
-    if window.peek():
+    if alone and window.peek():
         raise window.broken("more text follows the list's closing bracket")
 
 
@@ -217,10 +219,10 @@ def read_values(path: Path, first: bytes, chunks: Iterator[bytes]) -> Iterator[R
 class _Window:
     """The part of a JSON list's text that is in memory: a position in it, and that position's line in the file."""
 
-    def __init__(self, path: Path, first: bytes, chunks: Iterator[bytes]) -> None:
+    def __init__(self, path: Path, first: bytes, chunks: Iterator[bytes], line: int = 1) -> None:
         self.text = ""
         self.position = 0
-        self.line = 1
+        self.line = line
         self._column_base = 0  # characters of the current line that left the window
         self._path = path
         self._chunks = chunks
@@ -318,30 +320,56 @@ def _is_whole(text: bytes) -> bool:
     return True
 
 
-def unwrap(rows: Iterator[Row], path: Path, key: str | None) -> Iterator[Row]:
-    """Yield the rows, or of a file that is one object the elements of its list under `key`.
+def find_wrapped(first: Row, second: Row | None, path: Path, key: str | None) -> Iterator[Row] | None:
+    """Return the rows that a file's one object holds in a list, under `key` where given; None where it is a row.
 
-    Raises DataError for one object that holds its rows under a key which nobody has named.
+    Raises DataError where several lists may be the rows, or the key names none.
     """
-    first = next(rows, None)
-    if first is None:
-        return
-    second = next(rows, None)
-    if key is not None:
-        yield from _take_list(first, path, key)
-        if second is not None:
-            raise refuse("wrapped-rows", "there is more than one object in the file", path, line=second.line)
-        return
-    if second is None and isinstance(first.value, dict) and (lists := _find_lists(first.value)):
-        raise _refuse_wrapped(path, lists)
-    yield from chain([first], [] if second is None else [second], rows)
+    lists = _find_lists(first.value) if second is None or key is not None else []
+    if key is None:
+        if len(lists) > 1:
+            raise _refuse_wrapped(path, lists)
+        key = next(iter(lists), None)
+    elif second is not None:
+        raise refuse("wrapped-rows", "there is more than one object in the file", path, line=second.line)
+    elif not isinstance(first.value, dict) or not isinstance(first.value.get(key), list):
+        hint = f"the lists of objects are {', '.join(lists)}" if lists else None
+        raise refuse("wrapped-rows", f"the file is no object with a list under {key!r}", path, line=1, hint=hint)
+    if key is None or first.fault:
+        return None
+    text = first.raw.decode()
+    start = _locate(text, key)
+    line = first.line + text.count("\n", 0, start)
+    return read_list(path, text[start:].encode(), iter(()), line=line, alone=False)
 
 
-def _find_lists(value: dict[str, Any]) -> list[str]:
-    """Return the keys of an object's lists of objects, none where it is a row itself."""
-    if not list_columns().isdisjoint(value):
+def _find_lists(value: Any) -> list[str]:
+    """Return the keys of an object's lists of objects or lists, none where it is a row itself."""
+    if not isinstance(value, dict) or not list_columns().isdisjoint(value):
         return []
-    return [key for key, part in value.items() if isinstance(part, list) and part and isinstance(part[0], dict)]
+    found = normalise(value, {})
+    if isinstance(found, dict) and find_shape(found, None):
+        return []
+    return [key for key, part in value.items() if isinstance(part, list) and part and isinstance(part[0], dict | list)]
+
+
+def _locate(text: str, key: str) -> int:
+    """Return where the value of a key begins in the text of an object, the last of its name as a decoder does."""
+    decode, found = json.JSONDecoder().raw_decode, -1
+    at = text.index("{") + 1
+    while (at := _skip(text, at)) < len(text) and text[at] != "}":
+        name, at = decode(text, at)
+        at = _skip(text, _skip(text, at) + 1)  # the colon
+        found = at if name == key else found
+        at = _skip(text, decode(text, at)[1])
+        at += text[at : at + 1] == ","
+    return found
+
+
+def _skip(text: str, at: int) -> int:
+    while at < len(text) and text[at] in WHITESPACE:
+        at += 1
+    return at
 
 
 def _refuse_wrapped(path: Path, keys: list[str]) -> DataError:
@@ -350,15 +378,5 @@ def _refuse_wrapped(path: Path, keys: list[str]) -> DataError:
         for key in keys[:3]
     ]
     shown = ", ".join(json.dumps(key, ensure_ascii=False) for key in keys[:3])
-    message = f"the file is one JSON object, and its rows stand in a list inside: {shown}"
+    message = f"the file is one JSON object, and several lists inside may be its rows: {shown}"
     return refuse("wrapped-rows", message, path, line=1, hint=" or ".join(commands))
-
-
-def _take_list(row: Row, path: Path, key: str) -> Iterator[Row]:
-    found = row.value.get(key) if isinstance(row.value, dict) else None
-    if not isinstance(found, list):
-        there = ", ".join(_find_lists(row.value)) if isinstance(row.value, dict) else ""
-        hint = f"the lists of objects are {there}" if there else None
-        raise refuse("wrapped-rows", f"the file is no object with a list under {key!r}", path, line=1, hint=hint)
-    for number, value in enumerate(found, 1):
-        yield Row(number, b"", value)

@@ -7,182 +7,41 @@ on as that row's fault.
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import hashlib
-import io
-import lzma
-import shlex
 import stat
-import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO
 
-from orchestrator.data.reading.file_sets import ARROW, COMPRESSED, DELIMITERS, ENDINGS, PARQUET, find_ending
+from orchestrator.data.reading.file_sets import ARROW, DELIMITERS, ENDINGS, PARQUET, SHEET, find_ending
 from orchestrator.data.reading.json_rows import (
     NotUtf8Error,
     Row,
     RowDecoder,
     find_json_form,
+    find_wrapped,
     read_list,
     read_values,
     split_lines,
-    unwrap,
 )
-from orchestrator.data.reading.tabular import read_arrow, read_delimited, read_parquet
+from orchestrator.data.reading.packed import (
+    BROKEN,
+    SAMPLE_BYTES,
+    build_encoding_error,
+    decode_chunks,
+    describe_container,
+    find_encoding,
+    open_contents,
+    refuse_binary,
+    refuse_container,
+)
+from orchestrator.data.reading.tabular import read_arrow, read_delimited, read_parquet, read_sheet
 from orchestrator.data.reasons import refuse
-from orchestrator.errors import DataError
-
-BROKEN = (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError)
-_BUFFER_BYTES = 1 << 20
-_OPENERS: dict[bytes, Callable[[BinaryIO], Any]] = {
-    b"\x1f\x8b": lambda stream: gzip.GzipFile(fileobj=stream),
-    b"BZh": bz2.BZ2File,
-    b"\xfd7zXZ\0": lzma.LZMAFile,
-}
-_MAGIC = {b"\x28\xb5\x2f\xfd": ".zst", b"PK\x03\x04": ".zip", b"PAR1": ".parquet", b"ARROW1": ".arrow"}
-_NAMES = {
-    ".zst": "Zstandard",
-    ".zip": "a zip archive",
-    ".xlsx": "an Excel sheet",
-    ".xls": "an Excel sheet",
-    ".tar": "a tar archive",
-    ".tgz": "a tar archive",
-    ".parquet": "Parquet",
-    ".arrow": "Arrow",
-    ".feather": "Arrow",
-}
-
-
-class _Counted(io.RawIOBase):
-    """A file's own bytes, told to `on_bytes` as they are read."""
-
-    def __init__(self, stream: BinaryIO, on_bytes: Callable[[bytes], None]) -> None:
-        self._stream = stream
-        self._on_bytes = on_bytes
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._stream.read(len(buffer))
-        buffer[: len(data)] = data
-        self._on_bytes(data)
-        return len(data)
-
-
-def open_contents(stream: BinaryIO, on_bytes: Callable[[bytes], None]) -> BinaryIO:
-    """Return the unpacked contents of an open file, told by its first bytes; `on_bytes` gets the file's own bytes."""
-    counted = io.BufferedReader(_Counted(stream, on_bytes), _BUFFER_BYTES)
-    head = counted.peek(8)
-    for magic, unpack in _OPENERS.items():
-        if head.startswith(magic):
-            return cast("BinaryIO", unpack(cast("BinaryIO", counted)))
-    return cast("BinaryIO", counted)
-
-
-def describe_container(path: Path, ending: str) -> tuple[str, str] | None:
-    """Return what a file with an ending that is not read holds, and the command that makes a readable one of it."""
-    name = shlex.quote(str(path))
-    if path.name.lower().endswith((".tar.gz", ".tar.bz2", ".tar.xz")):
-        ending = ".tar"
-    if ending not in _NAMES:
-        return None
-    new = shlex.quote(str(path.with_suffix(".csv")))
-    script = "import sys, pandas; pandas.read_excel(sys.argv[1]).to_csv(sys.argv[2], index=False)"
-    hints = {
-        ".zst": f"unpack it: unzstd {name}",
-        ".zip": f"unpack it: unzip {name}",
-        ".tar": f"unpack it: tar -xf {name}",
-        ".tgz": f"unpack it: tar -xf {name}",
-        **dict.fromkeys((".xlsx", ".xls"), f'save it as .csv: python -c "{script}" {name} {new}'),
-    }
-    return _NAMES[ending], hints.get(ending, f"rename it: mv {name} {shlex.quote(str(path.with_suffix(ending)))}")
-
-
-def refuse_container(head: bytes, path: Path) -> None:
-    """Raise DataError when a file that should hold text begins as a container does."""
-    for magic, ending in _MAGIC.items():
-        if head.startswith(magic):
-            name, hint = describe_container(path, ending) or ("", "")
-            raise refuse("compressed", f"the file is {name}, not text", path, line=1, hint=hint)
-    start = head[:200].lstrip().lower()
-    if start.startswith(b"version https://git-lfs"):
-        message = "the file is a pointer of Git LFS, and not what it points to"
-        raise refuse("compressed", message, path, line=1, hint="fetch the data: git lfs pull, in its repository")
-    if start.startswith((b"<!doctype html", b"<html")):
-        raise refuse("compressed", "the file is a web page", path, line=1, hint="download the data file itself")
-
-
-SAMPLE_BYTES = 1 << 16
-_WIDE = {
-    b"\xff\xfe\0\0": "UTF-32",
-    b"\0\0\xfe\xff": "UTF-32",
-    b"\xff\xfe": "UTF-16",
-    b"\xfe\xff": "UTF-16",
-}
-_COMMON_HAN = {bytes((first,)) for first in range(0xB0, 0xD8)}  # first bytes of GB 2312's 3,755 most common characters
-_MOSTLY = 0.7
-_EVIDENCE = 20  # bytes beyond ASCII: of a few stray ones no encoding can be told
-_ICONV_NAMES = {"latin_1": "ISO-8859-1", "mac_roman": "MACINTOSH", "utf_8_sig": "UTF-8", "big5hkscs": "BIG5-HKSCS"}
-
-
-def find_wide(head: bytes) -> str | None:
-    """Return UTF-16 or UTF-32, in iconv's words, where a file's first bytes are such; None for all others."""
-    for mark, name in _WIDE.items():
-        if head.startswith(mark):
-            return name
-    zeros = [place for place, byte in enumerate(head[:4]) if byte == 0]
-    if zeros in ([1, 3], [1], [3]):  # one of two characters may be Chinese
-        return "UTF-16LE"
-    return {(0, 2): "UTF-16BE", (0,): "UTF-16BE", (1, 2, 3): "UTF-32LE", (0, 1, 2): "UTF-32BE"}.get(tuple(zeros))
-
-
-def guess_encoding(sample: bytes) -> str | None:
-    """Return the likeliest encoding of text that is not UTF-8, as iconv calls it, or None where there is too little."""
-    if _is_chinese(sample):
-        return "GB18030"  # GBK and GB 2312 are parts of it
-    if sum(byte > 0x7F for byte in sample) < _EVIDENCE:  # noqa: PLR2004  the last of ASCII
-        return None
-    from charset_normalizer import from_bytes
-
-    best = from_bytes(sample).best()
-    if best is None or best.encoding in {"utf_8", "ascii"}:
-        return None
-    return _ICONV_NAMES.get(best.encoding, best.encoding.upper().replace("_", "-"))
-
-
-def _is_chinese(sample: bytes) -> bool:
-    """Whether most of what is beyond ASCII are common simplified characters in GB 18030."""
-    text = sample.decode("gb18030", "ignore")
-    beyond = [letter for letter in text if letter > "\x7f"]
-    common = sum(letter.encode("gb2312", "ignore")[:1] in _COMMON_HAN for letter in beyond)
-    return bool(beyond) and common >= _MOSTLY * len(beyond)
-
-
-def build_encoding_error(path: Path, error: NotUtf8Error, sample: bytes) -> DataError:
-    """Return the error for a file with a line that is not UTF-8; `sample` is its beginning."""
-    encoding = guess_encoding(sample + b"\n" + error.raw[:SAMPLE_BYTES])
-    if encoding is None:
-        return refuse("bad-utf-8", error.message, path, line=error.line)
-    message = f"{error.message}; the file looks like {encoding}"
-    return refuse("bad-utf-8", message, path, line=error.line, hint=advise_iconv(path, encoding))
-
-
-def advise_iconv(path: Path, encoding: str) -> str:
-    """Return the command that writes the file anew in UTF-8."""
-    name = shlex.quote(str(path))
-    packed = path.suffix.lower() in COMPRESSED
-    bare = path.with_suffix("") if packed else path
-    new = shlex.quote(str(bare.with_name(f"{bare.stem}.utf8{bare.suffix}")))
-    if packed:
-        tool = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz"}[path.suffix.lower()]
-        return f"{tool} -dc {name} | iconv -f {encoding} -t UTF-8 > {new}"
-    return f"iconv -f {encoding} -t UTF-8 {name} > {new}"
-
 
 CHUNK_BYTES = 1 << 20
+_BINARY = {SHEET: read_sheet, PARQUET: read_parquet, **dict.fromkeys(ARROW, read_arrow)}
 _UTF8_BOM = b"\xef\xbb\xbf"
 
 
@@ -197,11 +56,12 @@ class Source:
         chunk_bytes: int = CHUNK_BYTES,
         ending: str | None = None,
         rows_key: str | None = None,
+        encoding: str | None = None,
     ) -> None:
         """Prepare to read `path`; `on_bytes` is told the size of each chunk read. Raises nothing yet.
 
         `ending` (such as ".csv") stands in for that of the file's name. `rows_key`: the file is one JSON object, and
-        its rows are the list under that key.
+        its rows are the list under that key. `encoding`: Python's name of one (None: UTF-8), or AUTO.
         """
         self.path = path
         self.name = show_path(path.name)
@@ -212,6 +72,8 @@ class Source:
         self._chunk_bytes = chunk_bytes
         self._hash = hashlib.sha256()
         self._rows_key = rows_key
+        self._asked = encoding
+        self.encoding: str | None = None  # what the text is read by, where that is not UTF-8
         self._sample = b""
         self._text_start: int | None = None  # where the first line stands in the file, unless that is packed
 
@@ -219,6 +81,11 @@ class Source:
     def sha256(self) -> str:
         """Hash of all bytes read so far."""
         return self._hash.hexdigest()
+
+    @property
+    def is_text_table(self) -> bool:
+        """Whether every cell of the rows is a text, numbers and lists too."""
+        return self.ending in DELIMITERS or self.ending == SHEET
 
     @property
     def has_other_form(self) -> bool:
@@ -235,6 +102,8 @@ class Source:
                     yield row
         except NotUtf8Error as error:
             raise build_encoding_error(self.path, error, self._sample) from error
+        except ImportError as error:
+            raise refuse("needs-library", f"it cannot be imported: {error}", self.path) from error
         except BROKEN as error:
             raise refuse("compressed", f"the compressed data are damaged: {error}", self.path) from error
         except OSError as error:
@@ -245,12 +114,12 @@ class Source:
             raise refuse("empty-file", "the file holds no rows", self.path)
 
     def _rows(self, stream: BinaryIO) -> Iterator[Row]:
-        if self.ending == PARQUET or self.ending in ARROW:
+        if read_binary := _BINARY.get(self.ending):
             while chunk := stream.read(self._chunk_bytes):  # read from their end: the hash needs a pass of its own
                 self._note(chunk)
             stream.seek(0)
-            return read_parquet(self.path, stream) if self.ending == PARQUET else read_arrow(self.path, stream)
-        chunks = self._checked_chunks(open_contents(stream, self._note))
+            return read_binary(self.path, stream)
+        chunks = self._checked_chunks(self._open_text(stream))
         first = next(chunks, b"")
         self._sample = first[:SAMPLE_BYTES]
         if delimiter := DELIMITERS.get(self.ending):
@@ -262,7 +131,19 @@ class Source:
         rows = read_values(self.path, first, chunks) if form == "values" else self._line_rows(first, chunks)
         if form == "lines" and self.ending != ".json" and self._rows_key is None:
             return rows  # a single line of JSON Lines is a row, whatever it holds
-        return unwrap(rows, self.path, self._rows_key)
+        return self._unwrap(rows)
+
+    def _unwrap(self, rows: Iterator[Row]) -> Iterator[Row]:
+        """Yield the rows, or where they stand in a list of the file's one object, those."""
+        first, second = next(rows, None), next(rows, None)
+        if first and (found := find_wrapped(first, second, self.path, self._rows_key)):
+            self.holds_list = True
+            yield from found
+            return
+        for row in (first, second):
+            if row:
+                yield row
+        yield from rows
 
     def _note(self, data: bytes) -> None:
         """Count and hash the file's own bytes."""
@@ -270,17 +151,26 @@ class Source:
         if self._on_bytes and data:
             self._on_bytes(len(data))
 
-    def _checked_chunks(self, stream: BinaryIO) -> Iterator[bytes]:
-        """Yield the file in chunks, without its byte order mark; refuse what cannot be UTF-8 text."""
+    def _open_text(self, stream: BinaryIO) -> Iterator[bytes]:
+        """Yield the file in chunks of UTF-8; refuse what cannot be text. Where its lines stand is noted on the way."""
+        contents, is_packed = open_contents(stream, self._note)
+        head = contents.read(self._chunk_bytes)
+        self.encoding = find_encoding(head[:SAMPLE_BYTES], self._asked)
+        chunks = chain([head] if head else [], iter(partial(contents.read, self._chunk_bytes), b""))
+        if self.encoding:
+            refuse_container(head, self.path)
+            return decode_chunks(chunks, self.encoding, self.path)
+        if head:
+            refuse_binary(head, self.path)
+        if not is_packed:
+            self._text_start = len(_UTF8_BOM) if head.startswith(_UTF8_BOM) else 0
+        return chunks
+
+    def _checked_chunks(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield chunks without their byte order mark; refuse a NUL byte."""
         lines = 0
-        at_start = True
-        while chunk := stream.read(self._chunk_bytes):
-            text = chunk
-            if at_start:
-                _refuse_binary(chunk, self.path)
-                text = chunk.removeprefix(_UTF8_BOM)
-                self._text_start = len(chunk) - len(text) if isinstance(stream, io.BufferedReader) else None
-            at_start = False
+        for number, chunk in enumerate(chunks):
+            text = chunk if number else chunk.removeprefix(_UTF8_BOM)
             if (place := text.find(b"\0")) >= 0:
                 line = lines + text.count(b"\n", 0, place) + 1
                 raise refuse("nul-byte", "the file holds a NUL byte", self.path, line=line)
@@ -305,14 +195,6 @@ class Source:
                 return RowDecoder().decode_line(stream.readline().removesuffix(b"\n"), 0, offset)
             except NotUtf8Error:
                 return None
-
-
-def _refuse_binary(head: bytes, path: Path) -> None:
-    """Raise DataError when a file's first bytes are those of another encoding or of a container."""
-    refuse_container(head, path)
-    if encoding := find_wide(head):
-        message = f"the file looks like {encoding}"
-        raise refuse("utf-16", message, path, line=1, hint=f"save it as UTF-8: {advise_iconv(path, encoding)}")
 
 
 def show_path(path: Path | str) -> str:

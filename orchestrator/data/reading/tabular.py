@@ -1,6 +1,7 @@
-"""A table becomes rows with line numbers, streamed: comma- or tab-separated text, or Parquet.
+"""A table becomes rows with line numbers, streamed: comma- or tab-separated text, an Excel sheet, Parquet or Arrow.
 
-The first line of a text table names the columns, and every cell is a string. A Parquet row's line is its number.
+The first line of a text table or sheet names the columns, and every cell is a string. A row's line in a sheet is as
+Excel shows it, in Parquet and Arrow its number.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import datetime as dt
 import decimal
 import json
 import math
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,6 +20,7 @@ from orchestrator.data.reading.json_rows import LONGEST_ROW, WHITESPACE, NotUtf8
 from orchestrator.data.reasons import REASONS, Fault, refuse
 from orchestrator.data.rows.shapes import list_columns
 
+_LARGEST_SHEET = 1 << 30  # bytes, unpacked: a sheet is held in memory
 _SEPARATOR_NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
 _LONGEST_FIELD = LONGEST_ROW  # characters; the csv module's own limit of 131,072 is shorter than long documents
 _LONGEST_NAME = 200  # characters of a column's name: a longer one is a text, and the header is missing
@@ -54,8 +57,11 @@ def read_delimited(path: Path, lines: Iterator[bytes], delimiter: str) -> Iterat
             fault = Fault("wrong-field-count", message, REASONS["wrong-field-count"].remedy)
             yield Row(line, b"\n".join(taken), fault=fault)
         else:
-            value = {name: parse_cell(name, text) for name, text in zip(header, fields, strict=True)}
-            yield Row(line, b"\n".join(taken), value)
+            yield Row(line, b"\n".join(taken), _build_cells(header, fields))
+
+
+def _build_cells(header: list[str], fields: list[str]) -> dict[str, Any]:
+    return {name: parse_cell(name, text) for name, text in zip(header, fields, strict=True)}
 
 
 def parse_cell(name: str, text: str) -> Any:
@@ -123,10 +129,57 @@ def _is_number(text: str) -> bool:
     return True
 
 
+def read_sheet(path: Path, stream: BinaryIO) -> Iterator[Row]:
+    """Yield the rows below the header of an Excel file's one sheet, each cell as the text that it shows.
+
+    Raises DataError for a file that is no such, that is too large, or that has several sheets with rows.
+    """
+    import python_calamine as calamine
+
+    try:
+        with zipfile.ZipFile(stream) as archive:
+            size = sum(part.file_size for part in archive.infolist())
+        if size > _LARGEST_SHEET:
+            raise refuse_large(path, 1)
+        stream.seek(0)
+        book = calamine.CalamineWorkbook.from_filelike(stream)
+        sheets = {name: book.get_sheet_by_name(name).to_python(skip_empty_area=False) for name in book.sheet_names}
+    except (calamine.CalamineError, zipfile.BadZipFile, EOFError) as error:
+        raise refuse("broken-sheet", f"it cannot be read: {error}", path) from error
+    filled = [name for name, rows in sheets.items() if any(any(cell != "" for cell in row) for row in rows)]
+    if len(filled) > 1:
+        shown = ", ".join(json.dumps(name, ensure_ascii=False) for name in filled[:5])
+        raise refuse("broken-sheet", f"several of its sheets have rows: {shown}", path)
+    header: list[str] | None = None
+    for line, cells in enumerate(sheets[filled[0]] if filled else [], 1):
+        fields = [_show_cell(cell) for cell in cells]
+        if not any(fields):
+            continue
+        if header is None:
+            header = [name.strip(WHITESPACE) for name in fields]
+            while header and not header[-1]:
+                header.pop()
+            _require_header(path, header, line, "")
+        elif any(fields[len(header) :]):
+            message = f"the row has a cell in column {len(fields)}, and the header {len(header)} names"
+            yield Row(line, b"", fault=Fault("wrong-field-count", message, "name the column, or empty the cell"))
+        else:
+            yield Row(line, b"", _build_cells(header, fields[: len(header)]))
+
+
+def _show_cell(cell: Any) -> str:
+    """Return a cell as text, whole numbers whole."""
+    if isinstance(cell, bool):
+        return str(cell).lower()
+    if isinstance(cell, float) and cell.is_integer():
+        return str(int(cell))
+    return cell.isoformat() if isinstance(cell, dt.date | dt.time) else str(cell)
+
+
 def read_parquet(path: Path, stream: BinaryIO) -> Iterator[Row]:
     """Yield the rows of a Parquet file, numbered from 1; nulls and NaN are left out, as absent keys are.
 
-    Raises DataError when pyarrow is not installed or cannot read the file, or a row is larger than one may be.
+    Raises DataError when pyarrow cannot read the file, or a row is larger than one may be.
     """
     if stream.read(len(_PARQUET_MAGIC)) != _PARQUET_MAGIC:
         raise refuse("broken-parquet", "the file does not begin as Parquet files do", path)
@@ -162,10 +215,8 @@ def read_arrow(path: Path, stream: BinaryIO) -> Iterator[Row]:
 
 
 def _read_batches(path: Path, open_batches: Callable[[], tuple[Any, Iterator[Any]]]) -> Iterator[Row]:
-    try:
-        import pyarrow as pa
-    except ImportError as error:
-        raise refuse("parquet-needs-pyarrow", f"pyarrow cannot be imported: {error}", path) from error
+    import pyarrow as pa
+
     number = 0
     try:
         schema, batches = open_batches()
