@@ -7,7 +7,7 @@ weight is read. What it would fill with random numbers, with a warning and exit 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -113,24 +113,23 @@ def judge_weights(model: str | Path, use: str, *, trust_remote_code: bool = Fals
         return Verdict(use, (Fault(message, "install it, or name the model whose weights are not quantised"),))
     except Exception as error:  # noqa: BLE001  whatever a model's own code raises on a device without numbers
         return Verdict(use, why_not=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
-    verdict = _judge(str(model), wish, fit, renamings, left)
-    fault = _find_quantization_fault(str(model), wish, fit, tensors)
-    return verdict if fault is None else replace(verdict, faults=(fault, *verdict.faults))
+    name = str(model)
+    faults = (*_judge_quantization(name, wish, fit, tensors), *_judge_fit(name, wish, fit, renamings, left))
+    return Verdict(use, faults, () if faults else tuple(sorted(fit.missing)))
 
 
-def _find_quantization_fault(model: str, wish: Wish, fit: Fit, tensors: Tensors) -> Fault | None:
-    """Return that config.json and weights say different things of whether these are quantised."""
+def _judge_quantization(model: str, wish: Wish, fit: Fit, tensors: Tensors) -> Iterator[Fault]:
+    """Yield that config.json and weights say different things of whether these are quantised."""
     numbers = sorted(name for name in tensors.integers if name.endswith(".weight"))
     if not wish.quantized and numbers:
         message = (
             f"{model}: {len(numbers)} of its weights are whole numbers, such as {numbers[0]}, and config.json has no "
             "quantization_config that says how to read them"
         )
-        return Fault(message, _SAME_MODEL)
-    if wish.quantized in _HAVE_SCALES and not numbers and not fit.unexpected:
+        yield Fault(message, _SAME_MODEL)
+    elif wish.quantized in _HAVE_SCALES and not numbers and not fit.unexpected:
         message = f"{model}: config.json says that its weights are quantised ({wish.quantized}), and its files are not"
-        return Fault(message, f"remove quantization_config from config.json, or {_SAME_MODEL}")
-    return None
+        yield Fault(message, f"remove quantization_config from config.json, or {_SAME_MODEL}")
 
 
 def _make_wish(model: str | Path, use: str, *, trust_remote_code: bool) -> Wish:
@@ -259,56 +258,49 @@ def _leave_output_out(names: Shapes, wish: Wish) -> Shapes:
     return names if tied else {name: shape for name, shape in names.items() if not name.startswith("lm_head.")}
 
 
-def _judge(model: str, wish: Wish, fit: Fit, renamings: tuple[mend_model.Renaming, ...], left: Fit) -> Verdict:
+def _judge_fit(
+    model: str, wish: Wish, fit: Fit, renamings: tuple[mend_model.Renaming, ...], left: Fit
+) -> Iterator[Fault]:
+    """Yield which tensors have other shapes, are not there, or would not be read though that matters."""
     scores = wish.use in {SCORES, NEW_HEAD}
     heads = {name: both for name, both in fit.mismatched.items() if scores and fit.is_head(name)}
-    others = {name: both for name, both in fit.mismatched.items() if name not in heads}
-    faults = []
+    others = fit.mismatched.keys() - heads.keys()
     if heads:
-        faults.append(_refuse_labels(model, wish.use, max(there[0] for there, _ in heads.values() if there)))
+        yield _refuse_labels(model, wish.use, max(there[0] for there, _ in heads.values() if there))
     if others:
-        name, (there, asked) = min(others.items())
+        name = min(others)
+        there, asked = fit.mismatched[name]
         message = (
             f"{model}: {len(others)} of the {fit.wanted} tensors of {fit.model_class} have another shape in its files "
             f"than config.json says, such as {name}: {list(there)} and not {list(asked)}"
         )
-        faults.append(Fault(message, _SAME_MODEL))
-    adapters = [name for name in fit.unexpected if mend_model.ADAPTER.search(name)]
-    if adapters:
+        yield Fault(message, _SAME_MODEL)
+    if adapters := [name for name in fit.unexpected if mend_model.ADAPTER.search(name)]:
         message = (
             f"{model} holds an adapter that was never merged into the weights ({_name_some(adapters)}): what it has "
             "learnt would be left out"
         )
         hint = "call merge_and_unload() before save_pretrained() in the program that wrote it"
         command = mend_model.name_command(model, "--fold-lora", "ALPHA")
-        faults.append(Fault(message, f"{hint}\nor, with the lora_alpha of its training: {command}"))
+        yield Fault(message, f"{hint}\nor, with the lora_alpha of its training: {command}")
     elif fit.lacking:
-        faults.append(_refuse_missing(model, fit, renamings, left))
-    elif fault := _find_unread_fault(model, wish, fit, shapes_differ=bool(others)):
-        faults.append(fault)
-    return Verdict(wish.use, tuple(faults), () if faults else tuple(sorted(fit.missing)))
-
-
-def _find_unread_fault(model: str, wish: Wish, fit: Fit, *, shapes_differ: bool) -> Fault | None:
-    """Return what of the files nobody would read though it matters: parts of modules, or a head that scores."""
-    if fit.unread and not shapes_differ:
+        yield _refuse_missing(model, fit, renamings, left)
+    elif fit.unread and not others:
         message = (
             f"{model}: its files hold {len(fit.unread)} tensors of modules of {fit.model_class} that config.json "
             f"leaves out, such as {_name_some(fit.unread)}: they would not be read"
         )
-        return Fault(message, _SAME_MODEL)
-    dropped = next((name for name in fit.unexpected if mend_model.TOP_HEAD.fullmatch(name)), None)
-    if wish.use == WORDS and dropped:
-        message = f"{model}: its files hold {dropped}, a head that scores, and {fit.model_class} would drop it"
+        yield Fault(message, _SAME_MODEL)
+    elif dropped := [name for name in fit.unexpected if mend_model.TOP_HEAD.fullmatch(name) and wish.use == WORDS]:
+        message = f"{model}: its files hold {dropped[0]}, a head that scores, and {fit.model_class} would drop it"
         hint = "name its ForSequenceClassification class in architectures of config.json, and a format that has a head"
-        return Fault(message, hint)
-    if wish.use in {SCORES, NEW_HEAD} and (misplaced := _find_other_head(fit)):
+        yield Fault(message, hint)
+    elif scores and (misplaced := _find_other_head(fit)):
         old, swap = misplaced
         message = (
             f"{model}: its files hold {old}, which looks like a head that scores, and {fit.model_class} reads none"
         )
-        return Fault(message, f"{swap}: {mend_model.name_command(model, *swap.option)}")
-    return None
+        yield Fault(message, f"{swap}: {mend_model.name_command(model, *swap.option)}")
 
 
 def _refuse_labels(model: str, use: str, labels: int) -> Fault:

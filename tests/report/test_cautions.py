@@ -6,8 +6,8 @@ import json
 import pytest
 
 from orchestrator.evaluation.metrics import build_metrics
+from orchestrator.report.publish import build_missing, build_warnings
 from orchestrator.report.record import Check, LossPoint, TrainingLog, load_record
-from orchestrator.report.warning_texts import build_missing, build_warnings
 from orchestrator.run.folder import load_plan
 
 

@@ -9,7 +9,7 @@ import pytest
 from orchestrator.checks.settings import find_positions
 from orchestrator.cli.model_commands import format_evaluation
 from orchestrator.evaluation.metrics import describe_cut
-from orchestrator.report.warning_texts import _about_systems
+from orchestrator.report.publish import _about_systems
 from orchestrator.workers.cut_texts import find_longest
 
 PAIRS = {"pairs_counted": 6, "pairs_cut": 1, "reads_tokens": 130}
