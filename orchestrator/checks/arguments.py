@@ -98,7 +98,8 @@ def _ask_backend(job: Job, module: str, name: str) -> Accepted | None:
 
 def _read_cached(job: Job, module: str) -> dict[str, Argument] | None:
     """Return what the backend's own Python says, asked once for these versions; None when it gives no answer."""
-    path = _cache_path(job, module)
+    key = hashlib.sha256(json.dumps([module, sorted(job.versions.items())]).encode()).hexdigest()[:16]
+    path = Path(job.cache_dir) / "arguments" / f"{key}.json"
     with suppress(OSError):
         if (known := _parse(path.read_bytes(), module)) is not None:
             return known
@@ -109,11 +110,6 @@ def _read_cached(job: Job, module: str) -> dict[str, Argument] | None:
         with suppress(OSError):  # a cache that cannot be written costs time and nothing else
             write_json(path, json.loads(asked.stdout))
     return known
-
-
-def _cache_path(job: Job, module: str) -> Path:
-    key = json.dumps([module, sorted(job.versions.items())])
-    return Path(job.cache_dir) / "arguments" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
 
 
 def _parse(text: str | bytes, module: str) -> dict[str, Argument] | None:

@@ -63,7 +63,9 @@ def check_disk(job: Job, plan: Plan) -> Iterator[Problem]:
     if problem := find_disk_problem(job.run_dir):
         yield problem
         return
-    values, need, download = read_train_values(plan), estimate_need(job, plan), _estimate_download(job)
+    values, need = read_train_values(plan), estimate_need(job, plan)
+    # of a model that is not here the name says the size: half precision, as most are
+    download = 0 if job.smoke or job.model.is_local else 2 * _guess_parameters(job.model.name)
     runs, cache = find_existing(job.run_dir), find_existing(find_hub_cache())
     shared = download > 0 and runs.stat().st_dev == cache.stat().st_dev
     free = shutil.disk_usage(runs).free
@@ -142,11 +144,6 @@ def _count_checkpoints(values: Mapping[str, str]) -> int:
         except (KeyError, ValueError):
             return kept + 1
     return kept + 1
-
-
-def _estimate_download(job: Job) -> int:
-    """Return the bytes of a base model that is not here, by the size in its name: half precision, as most are."""
-    return 0 if job.smoke or job.model.is_local else 2 * _guess_parameters(job.model.name)
 
 
 def _guess_parameters(name: str) -> int:

@@ -258,7 +258,9 @@ def create_environment(plan: EnvironmentPlan) -> Environment:
     with hold_folder(environment.folder):
         with _writing(environment.folder):
             write_marker(environment)
-        for command in plan.commands[1 if _has_pip(environment) else 0 :]:
+        python = environment.python  # of a venv that an earlier attempt has finished
+        finished = python.exists() and run((str(python), "-m", "pip", "--version"), 30.0).exit_code == 0
+        for command in plan.commands[1 if finished else 0 :]:
             try:
                 code = run_visibly(command)
             except OSError as error:
@@ -267,14 +269,9 @@ def create_environment(plan: EnvironmentPlan) -> Environment:
             if code != 0:
                 hint = f"its last lines say why; then the same `orch env create` goes on in {environment.folder}"
                 raise PreflightError(f"exit code {code} from: {shlex.join(command)}", hint=hint)
-        finished = replace(environment, complete=True, versions=_import_all(plan))
-        write_marker(finished)
-    return finished
-
-
-def _has_pip(environment: Environment) -> bool:
-    """Tell whether the venv was finished by an earlier attempt."""
-    return environment.python.exists() and run((str(environment.python), "-m", "pip", "--version"), 30.0).exit_code == 0
+        built = replace(environment, complete=True, versions=_import_all(plan))
+        write_marker(built)
+    return built
 
 
 def _import_all(plan: EnvironmentPlan) -> dict[str, str]:

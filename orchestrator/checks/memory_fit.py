@@ -6,7 +6,7 @@ fits. The stages beside the training load the whole model on one GPU, however th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -76,7 +76,7 @@ def check_memory(job: Job, plan: Plan) -> Iterator[Problem]:
         return
     needed, there = memory.show_gib(planned.estimate.weights), memory.show_gib(planned.room or 0)
     message = f"{job.model.name}: its weights alone take {needed} of GPU memory here, and a GPU has {there}"
-    ways = find_ways(job, _is_light)
+    ways = find_ways(job)
     yield Problem(message, "\n".join(ways) or f"take a smaller model, or GPUs of more than {needed}")
 
 
@@ -140,12 +140,6 @@ def _exceeds(size: int, planned: PlannedMemory) -> bool:
     return planned.room is not None and size > planned.room
 
 
-def _is_light(job: Job, plan: Plan) -> bool:
-    """Tell whether a training's weights leave room on a GPU for all that is not theirs."""
-    planned = plan_memory(job, plan)
-    return planned is not None and planned.room is not None and planned.estimate.weights <= _LIGHT * planned.room
-
-
 def _remedies(job: Job, planned: PlannedMemory) -> list[str]:
     """Return what to lower, what saves most first."""
     training, values = planned.training, planned.values
@@ -200,10 +194,12 @@ class Way:
     processes: int | None = None
 
 
-def find_ways(job: Job, fits: Callable[[Job, Plan], bool]) -> list[str]:
-    """Return at most three changes of the recipe, the smallest first, after each of which `fits` says yes."""
+def find_ways(job: Job) -> list[str]:
+    """Return at most three changes of the recipe, the smallest first, after which weights leave room for the rest."""
     changes = ((way.say, _change(job, way)) for way in _list_ways(job))
-    return list(islice((say for say, changed in changes if changed and fits(*changed)), _MOST_WAYS))
+    planned = ((say, plan_memory(*changed)) for say, changed in changes if changed)
+    light = (say for say, one in planned if one and one.room and one.estimate.weights <= _LIGHT * one.room)
+    return list(islice(light, _MOST_WAYS))
 
 
 def _list_ways(job: Job) -> Iterator[Way]:

@@ -54,9 +54,9 @@ def find_oddities(model: BaseModel) -> Iterator[Problem]:
     config = load_config(folder)
     shapes = read_weights(folder).shapes
     table = find_embedding(shapes)
-    beyond = find_token_beyond(folder, table[0]) if table else None
-    if beyond is not None and table is not None:
-        message = f"{folder / 'tokenizer.json'}: {beyond!r} was added beyond the {table[0]} rows of the model"
+    tokens = _read_tokens(folder / "tokenizer.json") if table else None
+    if table and tokens and (beyond := [content for number, content in tokens.added if number >= table[0]]):
+        message = f"{folder / 'tokenizer.json'}: {beyond[0]!r} was added beyond the {table[0]} rows of the model"
         yield Problem(message, "a text that holds it ends the run with an index error: keep it out of the data")
     asked, there = find_layer_count(config), count_layers(shapes)
     # layers that predict further tokens are there for serving, and never trained
@@ -201,12 +201,6 @@ def find_tokenizer_problems(folder: Path, *, rows: int | None) -> Iterator[Probl
             yield describe_damage(folder / name, "")
     if "tokenizer.json" in there:
         yield from _check_tokenizer_json(folder / "tokenizer.json", rows)
-
-
-def find_token_beyond(folder: Path, rows: int) -> str | None:
-    """Return a token that was added to the tokenizer and has no row in the model; None where there is none."""
-    tokens = _read_tokens(folder / "tokenizer.json")
-    return next((content for number, content in tokens.added if number >= rows), None) if tokens else None
 
 
 def _check_tokenizer_json(path: Path, rows: int | None) -> Iterator[Problem]:

@@ -58,7 +58,8 @@ def load_model_size(folder: Path) -> ModelSize | None:
         return None
     if find_stored_bits(config) is not None:  # several weights are packed into one number: shapes count nothing
         size = read_model_size(config)
-        return size and replace(size, stored_bytes=_weigh_files(folder))
+        files = read_weights(folder).files
+        return size and replace(size, stored_bytes=sum(path.stat().st_size for path in files) or None)
     counted = sum(math.prod(shape) for shape in read_weights(folder).shapes.values())
     return read_model_size(config, counted or None)
 
@@ -102,11 +103,6 @@ def _count(size: ModelSize, config: Mapping[str, Any]) -> int:
         shared = read_whole(config, "shared_expert_intermediate_size") or 0
         return size.layers * (attention + matrices * size.hidden * (experts * width + shared))
     return size.layers * (attention + matrices * size.hidden * size.intermediate)
-
-
-def _weigh_files(folder: Path) -> int | None:
-    """Return the bytes of the files that `from_pretrained` would load; None where they are not all here."""
-    return sum(path.stat().st_size for path in read_weights(folder).files) or None
 
 
 def find_trained_bits(values: Mapping[str, str]) -> float | None:

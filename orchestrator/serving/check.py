@@ -243,11 +243,16 @@ def check_server(artefact: Artefact, backend: str, client: Client) -> Checked:
         return Checked("cosine", tuple(_check_vector(artefact, client, probe) for probe in probes))
     if artefact.kind == "chat":
         return Checked("text", tuple(_check_answer(artefact, client, probe) for probe in probes))
-    ask = _rerank_with_vllm if backend == "vllm" else _rerank_with_swift
-    raw = backend == "vllm" and gives_raw_scores(artefact)
-    asked = [(probe, ask(artefact, client, probe)) for probe in probes]
-    rows = tuple(_check_score(artefact, probe, sigmoid(got) if raw else got) for probe, got in asked)
-    return Checked("sigmoid of the score", rows)
+    by_vllm, spec, rows = backend == "vllm", artefact.spec, []
+    raw = by_vllm and gives_raw_scores(artefact)
+    for probe in probes:
+        query, document = str(probe["query"]), str(probe["document"])
+        if by_vllm:
+            got = client.rerank(_wrap(spec, "query", query), _wrap(spec, "passage", document))
+        else:
+            got = client.score_as_chat(query, document, probe.get("instruction") or spec.get("instruction"))
+        rows.append(_check_score(artefact, probe, sigmoid(got) if raw else got))
+    return Checked("sigmoid of the score", tuple(rows))
 
 
 def gives_raw_scores(artefact: Artefact) -> bool:
@@ -260,18 +265,6 @@ def gives_raw_scores(artefact: Artefact) -> bool:
         return str(config["sentence_transformers"]["activation_fn"]).endswith(".Identity")
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-def _rerank_with_vllm(artefact: Artefact, client: Client, probe: dict[str, Any]) -> float:
-    wrapped = [
-        _wrap(artefact.spec, side, str(probe[name])) for side, name in (("query", "query"), ("passage", "document"))
-    ]
-    return client.rerank(*wrapped)
-
-
-def _rerank_with_swift(artefact: Artefact, client: Client, probe: dict[str, Any]) -> float:
-    instruction = probe.get("instruction") or artefact.spec.get("instruction")
-    return client.score_as_chat(str(probe["query"]), str(probe["document"]), instruction)
 
 
 def _wrap(spec: dict[str, Any], side: str, text: str) -> str:

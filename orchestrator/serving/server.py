@@ -130,17 +130,13 @@ def choose_backend(wanted: str, artefact: Artefact, versions: dict[str, str], *,
         reasons[backend] = reason
     able = [backend for backend in SERVERS if find_obstacle(backend, artefact) is None]
     lacking = [SERVERS[backend].distribution for backend in able if backend in reasons]
-    hint = (
-        f"install {' or '.join(lacking)} there, or name its Python with --python" if lacking else _in_python(artefact)
-    )
+    hint = _IN_TOOL.get((str(artefact.spec.get("tool")), artefact.kind), _IN_PYTHON).format(folder=artefact.folder)
+    if lacking:
+        hint = f"install {' or '.join(lacking)} there, or name its Python with --python"
     if wanted != "auto" and not lacking and able:
         hint = f"--backend {able[0]} can serve it"
     why = "; ".join(f"{backend}: {reason}" for backend, reason in reasons.items())
     raise PreflightError(f"{artefact.name} cannot be served. {why}", hint=hint)
-
-
-def _in_python(artefact: Artefact) -> str:
-    return _IN_TOOL.get((str(artefact.spec.get("tool")), artefact.kind), _IN_PYTHON).format(folder=artefact.folder)
 
 
 def describe_prompts(artefact: Artefact) -> str | None:

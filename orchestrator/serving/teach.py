@@ -149,7 +149,12 @@ def mine_files(plan: MiningPlan, out: Path, *, force: bool = False) -> Mined:
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
         work = Path(folder)
         given = gather_for_mining(plan.rows, work)
-        _require_documents(given, plan.settings)
+        if given.documents - 1 <= plan.settings.range_min:  # one at least is the query's own positive
+            raise DataError(
+                f"the corpus has {given.documents} documents, and the {plan.settings.range_min} nearest of each query "
+                "(its positives not counted) are skipped: none is left",
+                hint="add documents with --corpus, or lower --range-min",
+            )
         words = Words("mine has failed", "mine was stopped; nothing was left behind")
         run_on_models("mine", _build_options(plan, chosen, work), chosen, words)
         facts = load_object(work / "mining.json")
@@ -219,16 +224,6 @@ def _build_options(plan: MiningPlan, chosen: list[ChosenModel], work: Path) -> d
         write_json(work / f"{name}.json", content)
         options[name] = work / f"{name}.json"
     return options
-
-
-def _require_documents(given: MiningInput, settings: MiningSettings) -> None:
-    """Raise DataError where the documents that are skipped are all there are."""
-    if given.documents - 1 <= settings.range_min:  # one at least is the query's own positive
-        raise DataError(
-            f"the corpus has {given.documents} documents, and the {settings.range_min} nearest of each query (its "
-            "positives not counted) are skipped: none is left",
-            hint="add documents with --corpus, or lower --range-min",
-        )
 
 
 def _warn(plan: MiningPlan, given: MiningInput, made: MiningOutput) -> tuple[str, ...]:

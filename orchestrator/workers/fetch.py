@@ -79,18 +79,13 @@ def load_split(name: str, config: str | None, split: str, revision: str | None) 
             ) from error
         if isinstance(error, ConnectionError):
             raise WorkerError(f"{name}: the hub cannot be reached ({first_line(error)}): {WAY_OUT}") from error
-        raise WorkerError(f"{name}: split {split} cannot be loaded: {first_line(error)}{hint_for(error)}") from error
+        hint = next((hint for pattern, hint in HINTS if re.search(pattern, str(error), re.DOTALL)), "")
+        raise WorkerError(f"{name}: split {split} cannot be loaded: {first_line(error)}{hint}") from error
     media = [column for column, feature in rows.features.items() if type(feature).__name__ in MEDIA]
     if media:
         sys.stdout.write(f"left out, as they hold no text: {', '.join(media)}\n")
         rows = rows.remove_columns(media)
     return rows
-
-
-def hint_for(error: Exception) -> str:
-    """Return what to do about an error of load_dataset, or nothing."""
-    text = str(error)
-    return next((hint for pattern, hint in HINTS if re.search(pattern, text, re.DOTALL)), "")
 
 
 def to_json(value: Any) -> Any:

@@ -60,18 +60,13 @@ def inspect(folder: Path, *, trust_remote_code: bool) -> dict[str, Any]:
     }
 
 
-def hide_torch() -> None:
-    """Make transformers find no PyTorch: `importlib.util.find_spec` returns None for a module that is None."""
-    sys.modules["torch"] = None  # type: ignore[assignment]
-
-
 def main(argv: list[str]) -> int:
     """Print what config and tokenizer of `--model` are."""
     parser = build_parser("inspect_model", "Load a model folder's config and tokenizer, and encode a text.")
     parser.add_argument("--without-torch", action="store_true", help="start faster; for folders without code")
     options = parser.parse_args(argv)
     if options.without_torch:
-        hide_torch()
+        sys.modules["torch"] = None  # type: ignore[assignment]  # find_spec returns None for a module that is None
     return print_found(lambda: inspect(options.model, trust_remote_code=options.trust_remote_code))
 
 

@@ -19,7 +19,7 @@ from orchestrator.workers.reranker.scoring import choose_device
 from orchestrator.workers.specs import load_raw_spec
 from orchestrator.workers.tokenizer_files import copy_tokenizer
 from orchestrator.workers.verification_checks import check_complete, check_weights
-from orchestrator.workers.weights import INDEX, WeightScan, hash_file, require_safetensors, scan_weights
+from orchestrator.workers.weights import INDEX, hash_file, require_safetensors, scan_weights
 
 NOT_HASHED = ("README.md", "scoring.json")
 CARDS = Path(__file__).resolve().parent / "cards"
@@ -40,7 +40,11 @@ def fill(kind: Kind, request: Request, folder: Path) -> None:
     """Write the package into `folder` and the report to its place. Raises WorkerError with one line a failed check."""
     spec = kind.parse(request)
     copy_model(request, folder, trust_remote_code=spec.trust_remote_code)
-    scan = scan_copied_weights(request, folder)
+    scan = scan_weights(require_safetensors(folder))
+    if scan.problems:  # nothing else is worth computing
+        broken = [check_weights(scan).to_json()]
+        write_json(request.report, {"version": 1, "passed": False, "checks": broken, "weights": scan.to_json()})
+        raise WorkerError(*(f"weights: {problem}" for problem in scan.problems))
     subject = kind.prepare(request, spec, folder)
     seen = kind.observe(subject)
     checks = [check_weights(scan), check_complete(seen.missing), *kind.compare(subject, seen, scan)]
@@ -53,7 +57,9 @@ def fill(kind: Kind, request: Request, folder: Path) -> None:
         "weights": scan.to_json(),
         **kind.report(subject, seen),
     }
-    finish_report(request, report)
+    write_json(request.report, {**report, "versions": read_versions()})
+    if not report["passed"]:
+        raise WorkerError(*(f"{check.name}: {check.failure}" for check in checks if not check.passed))
     described = kind.describe(subject, seen, report)
     base, hub_base = name_base(request.base, request.raw_spec)
     write_text(folder / "README.md", build_card(described.card, base, described.facts, hub_base=hub_base))
@@ -76,24 +82,6 @@ def copy_model(request: Request, folder: Path, *, trust_remote_code: bool = Fals
         if (request.model / name).is_file():
             shutil.copyfile(request.model / name, folder / name)
     copy_tokenizer(request.find_tokenizer(), folder)
-
-
-def scan_copied_weights(request: Request, folder: Path) -> WeightScan:
-    """Return what the copied weights are like. Raises WorkerError, and reports, when they are broken."""
-    scan = scan_weights(require_safetensors(folder))
-    if scan.problems:  # nothing else is worth computing
-        checks = [check_weights(scan).to_json()]
-        write_json(request.report, {"version": 1, "passed": False, "checks": checks, "weights": scan.to_json()})
-        raise WorkerError(*(f"weights: {problem}" for problem in scan.problems))
-    return scan
-
-
-def finish_report(request: Request, report: dict[str, Any]) -> None:
-    """Write the report, with versions, where the request wants it. Raises WorkerError with one line a failed check."""
-    write_json(request.report, {**report, "versions": read_versions()})
-    failures = [f"{check['name']}: {check['failure']}" for check in report["checks"] if not check["passed"]]
-    if failures:
-        raise WorkerError(*failures)
 
 
 def hash_and_describe(folder: Path, described: dict[str, Any]) -> None:

@@ -64,7 +64,7 @@ class Family:
     save_tokenizer: Callable[[list[str], Path], Any]
     settings: dict[str, Any]
     roles: tuple[str, ...] = ("eos_token_id", "pad_token_id")
-    finish: Callable[[Path], None] | None = None
+    finish: Callable[[Path], object] | None = None
 
 
 def read_strings(value: Any) -> Iterator[str]:
@@ -177,11 +177,6 @@ def name_tokenizer_class(folder: Path, name: str) -> None:
     write_json(path, {**settings, "tokenizer_class": name})
 
 
-def use_qwen3_template(folder: Path) -> None:
-    """Give the tokenizer Qwen3's chat template."""
-    shutil.copyfile(QWEN3_TEMPLATE, folder / "chat_template.jinja")
-
-
 _SIZES: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -212,7 +207,9 @@ FAMILIES = {
         ("pad_token_id",),
     ),
     "embedding": Family(_QWEN3, *_CAUSAL, finish=append_end_token),
-    "chat": Family(_QWEN3, *_CAUSAL, finish=use_qwen3_template),
+    "chat": Family(
+        _QWEN3, *_CAUSAL, finish=lambda folder: shutil.copyfile(QWEN3_TEMPLATE, folder / "chat_template.jinja")
+    ),
 }
 
 

@@ -33,25 +33,18 @@ def has_tokenizer(folder: Path) -> bool:
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copy the tokenizer's files and null the truncation and padding that a trainer leaves in tokenizer.json."""
+    """Copy the tokenizer's files; truncation and padding, which a trainer leaves in tokenizer.json, become null."""
     for name in FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
-    clear_limits(target)
+    core = read_json(target / "tokenizer.json")
+    if core.get("truncation") is not None or core.get("padding") is not None:
+        write_json(target / "tokenizer.json", {**core, "truncation": None, "padding": None})
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in the file, or an empty one when there is no file. Raises WorkerError."""
     return read_object(path, "the file") if path.is_file() else {}
-
-
-def clear_limits(folder: Path) -> None:
-    """Null truncation and padding in tokenizer.json: FlagEmbedding's trainer saves its own (its lengths, its side)."""
-    path = folder / "tokenizer.json"
-    if path.is_file():
-        core = read_json(path)
-        if core.get("truncation") is not None or core.get("padding") is not None:
-            write_json(path, {**core, "truncation": None, "padding": None})
 
 
 def update_settings(folder: Path, **settings: Any) -> None:

@@ -55,7 +55,9 @@ def choose_template(tokenizer: Any, trained: ChatFormat, probes: Sequence[ChatPr
     try:
         for text, kind, note in build_candidates(tokenizer, trained):
             tokenizer.chat_template = text
-            differs = count_differing(tokenizer, trained, probes)
+            differs = dict.fromkeys((probe.origin for probe in probes), 0)
+            for probe in probes:
+                differs[probe.origin] += not renders_as_trained(tokenizer, trained, probe)
             if not turns:
                 differs.pop("turns", None)
             tried.append(Chosen(text, kind, note, differs))
@@ -66,14 +68,6 @@ def choose_template(tokenizer: Any, trained: ChatFormat, probes: Sequence[ChatPr
     if not tried:
         raise WorkerError("the model has no chat template, and ms-swift's cannot be written as one")
     return min(tried, key=lambda chosen: sum(chosen.differs.values()))
-
-
-def count_differing(tokenizer: Any, trained: ChatFormat, probes: Sequence[ChatProbe]) -> dict[str, int]:
-    """Return how many probes of each origin the tokenizer's template renders otherwise than the training."""
-    counts: dict[str, int] = {}
-    for probe in probes:
-        counts[probe.origin] = counts.get(probe.origin, 0) + (not renders_as_trained(tokenizer, trained, probe))
-    return counts
 
 
 def renders_as_trained(tokenizer: Any, trained: ChatFormat, probe: ChatProbe) -> bool:

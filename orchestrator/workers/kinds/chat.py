@@ -22,7 +22,7 @@ from orchestrator.workers.chat.model import (
 )
 from orchestrator.workers.chat.template import Chosen, choose_template
 from orchestrator.workers.engines.transformers import load_float32, load_tokenizer, release
-from orchestrator.workers.eval_files import ChatRow, Message, read_chat_rows
+from orchestrator.workers.eval_files import Message, read_chat_rows
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import write_json
 from orchestrator.workers.kinds import Described, Request
@@ -78,7 +78,8 @@ def prepare(request: Request, spec: ChatSpec, folder: Path) -> Subject:
     stops = keep_stopping(folder, trained.stop_id)
     packaged = load_tokenizer(folder, trust_remote_code=trust)
     written = choose_template(packaged, trained, probes, turns=turns)
-    prompts = choose_prompts(request, rows)
+    asked = rows[0].messages if request.test_prompt is None else [{"role": "user", "content": request.test_prompt}]
+    prompts = [asked, BUILT[0].messages]  # the second is one that every run has
     return Subject(request, spec, folder, trained, tokenizer, packaged, probes, prompts, chosen, written, stops)
 
 
@@ -113,14 +114,6 @@ def keep_stopping(folder: Path, stop_id: int | None) -> list[int]:
             folder / "generation_config.json", {**config, "eos_token_id": stops[0] if len(stops) == 1 else stops}
         )
     return stops
-
-
-def choose_prompts(request: Request, rows: list[ChatRow]) -> list[list[Message]]:
-    """Return the test prompt (the user's, else the first eval row's) and one that every run has."""
-    first = rows[0].messages
-    if request.test_prompt is not None:
-        first = [{"role": "user", "content": request.test_prompt}]
-    return [first, BUILT[0].messages]
 
 
 @dataclass(frozen=True)

@@ -156,19 +156,14 @@ def load_reward_model(model: str, spec: ScoringSpec, device: str, facts: Facts) 
     template = load_tokenizer(model, trust_remote_code=spec.trust_remote_code).chat_template
     if not isinstance(template, str):
         raise WorkerError(f"{model} has no chat template, which a reward model is asked in")
-    chat = ask_and_answer(template)
+    turns = f"{{'role': 'user', 'content': {formats.QUERY}}}, {{'role': 'assistant', 'content': {formats.DOCUMENT}}}"
+    chat = f"{{%- set messages = [{turns}] -%}}{template}"
     transformer = open_decoder(model, spec, chat, use=SCORES, flat=True, padding_side="right")
     config, tokenizer = transformer.model.config, transformer.tokenizer
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token or tokenizer.unk_token
     if config.pad_token_id is None:
         config.pad_token_id = tokenizer.pad_token_id
     return build_scorer(build_encoder([transformer], device), spec, facts, wrap=True)
-
-
-def ask_and_answer(template: str) -> str:
-    """Return a chat template over a `query` and a `document` message that renders them as question and answer."""
-    turns = f"{{'role': 'user', 'content': {formats.QUERY}}}, {{'role': 'assistant', 'content': {formats.DOCUMENT}}}"
-    return f"{{%- set messages = [{turns}] -%}}{template}"
 
 
 def load_formatted(model: str, spec: ScoringSpec, device: str, facts: Facts) -> Scorer:
