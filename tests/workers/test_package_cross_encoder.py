@@ -255,12 +255,12 @@ def test_weights_that_are_nan_are_refused(trained, eval_file, tmp_path):
     assert "NaN" in refuse(broken, eval_file, tmp_path / "out")[0]
 
 
-def test_another_tool_or_an_adapter_is_refused_by_name(trained, eval_file, tmp_path):
+def test_another_tool_or_what_is_no_adapter_is_refused_by_name(trained, eval_file, tmp_path):
     other = write_spec(tmp_path / "spec.json", DECODER, tool="swift")
     problems = refuse(replace(trained[DECODER], scoring=other), eval_file, tmp_path / "out")
     assert "its tool is sentence-transformers, not 'swift'" in problems[0]
     problems = refuse(replace(trained[DECODER], adapter=tmp_path), eval_file, tmp_path / "out")
-    assert "no adapter to package" in problems[0]
+    assert "it is not a LoRA adapter" in problems[0]
 
 
 def test_a_checkpoint_without_pad_token_is_packaged_fit_for_batches(trained, eval_file, tmp_path):

@@ -23,7 +23,7 @@ from orchestrator.workers.eval_files import Pair
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.kinds import Described, Request
 from orchestrator.workers.kinds.probes import AWKWARD, EXAMPLES, PairProbe, build_pair_probes
-from orchestrator.workers.merge import attach_adapter, load_base, read_whole_weights
+from orchestrator.workers.merge import attach_adapter, check_adapter, load_base, read_whole_weights
 from orchestrator.workers.reranker import folder as packaging
 from orchestrator.workers.reranker import formats
 from orchestrator.workers.reranker.scoring import wrap_pairs
@@ -58,6 +58,8 @@ def parse(request: Request) -> RerankerSpec:
         return RerankerSpec(**found, tool=SWIFT, engine=read_engine(raw, scorer))
     if tool != SENTENCE:
         raise WorkerError(f"the scoring spec: a {scorer} model is packaged when its tool is {SENTENCE}, not {tool!r}")
+    if request.adapter is not None:
+        check_adapter(request.adapter)
     return RerankerSpec(**found, tool=SENTENCE)
 
 
