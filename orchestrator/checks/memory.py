@@ -4,7 +4,7 @@ The formula, in bytes. P are the model's weights, T those that are trained (all,
 
 - weights: P x their width; with autocast from float32, 2 more for each trained one: the copies in half precision that
   autocast keeps from forward to backward (torch/amp: weight cache). Quantised, those of the layers take their bits
-  (quantisation.py), embeddings and output keep their width, and one matrix at a time is whole again.
+  (model_size.py), embeddings and output keep their width, and one matrix at a time is whole again.
 - gradients: T x their width. Optimizer: T x 8 for Adam's two moments in float32, and 4 for the master copy that
   DeepSpeed keeps of weights in half precision (ZeRO: Memory Optimizations Toward Training Trillion Parameter Models,
   arXiv 1910.02054, section 3.1). ZeRO 1 divides the optimizer by n, ZeRO 2 the gradients too, ZeRO 3 and FSDP the
