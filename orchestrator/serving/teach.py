@@ -11,15 +11,7 @@ from typing import Any
 from orchestrator.backends.models import BaseModel
 from orchestrator.backends.scorers import find_format
 from orchestrator.checks.model_files import find_oddities
-from orchestrator.data.mining import (
-    CORPUS_NAME,
-    QUERIES_NAME,
-    MiningInput,
-    MiningOutput,
-    MiningRows,
-    gather_for_mining,
-    write_mined_rows,
-)
+from orchestrator.data import mining
 from orchestrator.data.teacher import PAIRS_NAME, Counts, Rows, join_scores, write_pairs
 from orchestrator.data.writing.writers import FileSet, format_json, require_new_rows
 from orchestrator.errors import DataError, PreflightError, Problem
@@ -112,7 +104,7 @@ class MiningPlan:
     `reading` is that of both models, but that `family` is the embedder's.
     """
 
-    rows: MiningRows
+    rows: mining.MiningRows
     embedder: str
     reading: Reading
     cross_encoder: str | None = None
@@ -127,8 +119,8 @@ class MiningPlan:
 class Mined:
     """What mining gave, the files that were written, and what is worth knowing about the result."""
 
-    given: MiningInput
-    made: MiningOutput
+    given: mining.MiningInput
+    made: mining.MiningOutput
     excluded: dict[str, int]
     ledger: Path
     lineage: Path
@@ -148,7 +140,7 @@ def mine_files(plan: MiningPlan, out: Path, *, force: bool = False) -> Mined:
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
         work = Path(folder)
-        given = gather_for_mining(plan.rows, work)
+        given = mining.gather_for_mining(plan.rows, work)
         if given.documents - 1 <= plan.settings.range_min:  # one at least is the query's own positive
             raise DataError(
                 f"the corpus has {given.documents} documents, and the {plan.settings.range_min} nearest of each query "
@@ -160,7 +152,7 @@ def mine_files(plan: MiningPlan, out: Path, *, force: bool = False) -> Mined:
         facts = load_object(work / "mining.json")
         with FileSet() as files:
             streams = {path: files.open(path) for path in (ledger, lineage, out)}
-            made = write_mined_rows(
+            made = mining.write_mined_rows(
                 work,
                 (streams[out], streams[lineage]),
                 wanted=plan.settings.num_negatives,
@@ -211,8 +203,8 @@ def _build_options(plan: MiningPlan, chosen: list[ChosenModel], work: Path) -> d
     spec = embedder.spec | {key: prompt for key, prompt in prompts.items() if prompt is not None}
     contents = {"settings": asdict(plan.settings), "scoring": spec}
     options: dict[str, object] = {
-        "queries": work / QUERIES_NAME,
-        "corpus": work / CORPUS_NAME,
+        "queries": work / mining.QUERIES_NAME,
+        "corpus": work / mining.CORPUS_NAME,
         "out": work,
         "device": plan.device,
         "model": embedder.model.location,
@@ -226,7 +218,7 @@ def _build_options(plan: MiningPlan, chosen: list[ChosenModel], work: Path) -> d
     return options
 
 
-def _warn(plan: MiningPlan, given: MiningInput, made: MiningOutput) -> tuple[str, ...]:
+def _warn(plan: MiningPlan, given: mining.MiningInput, made: mining.MiningOutput) -> tuple[str, ...]:
     found = []
     if given.documents <= plan.settings.range_max:
         found.append(
@@ -243,7 +235,9 @@ def _warn(plan: MiningPlan, given: MiningInput, made: MiningOutput) -> tuple[str
     return tuple(found)
 
 
-def _build_ledger(plan: MiningPlan, given: MiningInput, made: MiningOutput, facts: dict[str, Any]) -> dict[str, Any]:
+def _build_ledger(
+    plan: MiningPlan, given: mining.MiningInput, made: mining.MiningOutput, facts: dict[str, Any]
+) -> dict[str, Any]:
     counts = {name: value for name, value in asdict(given).items() if name != "inputs"}
     return {
         "version": LEDGER_VERSION,

@@ -64,19 +64,11 @@ class Described:
     scoring: Mapping[str, Any]
 
 
-class Spec(Protocol):
-    """What every kind's scoring spec says."""
-
-    @property
-    def trust_remote_code(self) -> bool:
-        """Whether Python code that the model brings along may run."""
-
-
 class Kind(Protocol):
     """A kind of model; its `subject` and what it has `seen` are its own affair."""
 
-    def parse(self, request: Request) -> Spec:
-        """Return the scoring spec. Raises WorkerError for one that is wrong, or whose model cannot be packaged."""
+    def parse(self, request: Request) -> Any:
+        """Return the scoring spec, which has `trust_remote_code`. Raises WorkerError where nothing can be packaged."""
 
     def prepare(self, request: Request, spec: Any, folder: Path) -> Any:
         """Make the copied folder load as it was trained; return what is to be verified. Raises WorkerError."""
