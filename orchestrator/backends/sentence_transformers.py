@@ -1,9 +1,11 @@
-"""sentence-transformers' CrossEncoderTrainer, for encoders and LLMs with a score head: one command and its config."""
+"""sentence-transformers' trainers as one command and its config: what both share, and cross-encoders."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from orchestrator.backends.arguments import Argument, load_arguments, load_words
@@ -59,20 +61,13 @@ FORMATS = ("query_format", "document_format", "seq", "special_token")
 LORA = (
     "lora_rank", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save", "use_dora", "use_rslora",
 )  # fmt: skip
-WORKER_ARGUMENTS = {
+SHARED_ARGUMENTS = {
     name: Argument(name, kind, default, None)
     for name, kind, default in (
         ("max_length", "int", 512),
-        ("num_labels", "int", 1),
         ("stable_ratio", "float", None),
-        ("shuffle_ratio", "float", 0.0),
-        ("train_group_size", "int", None),
         ("early_stopping_patience", "int", None),
         ("early_stopping_threshold", "float", 0.0),
-        ("query_format", "str", "query: {}"),
-        ("document_format", "str", "document: {}"),
-        ("seq", "str", " "),
-        ("special_token", "str", "</s>"),
         ("lora_rank", "int", None),
         ("lora_alpha", "float", 8),  # as the next is, PEFT's default
         ("lora_dropout", "float", 0.0),
@@ -80,6 +75,18 @@ WORKER_ARGUMENTS = {
         ("modules_to_save", "list[str]", None),
         ("use_dora", "bool", False),
         ("use_rslora", "bool", False),
+    )
+}
+WORKER_ARGUMENTS = SHARED_ARGUMENTS | {
+    name: Argument(name, kind, default, None)
+    for name, kind, default in (
+        ("num_labels", "int", 1),
+        ("shuffle_ratio", "float", 0.0),
+        ("train_group_size", "int", None),
+        ("query_format", "str", "query: {}"),
+        ("document_format", "str", "document: {}"),
+        ("seq", "str", " "),
+        ("special_token", "str", "</s>"),
     )
 }
 _AT_LEAST = {
@@ -99,6 +106,28 @@ _SMOKE_LEAVES_OUT = frozenset({
     "per_gpu_train_batch_size", "evaluation_strategy", "optim", "early_stopping_patience", "early_stopping_threshold",
     "target_modules", "modules_to_save",
 }) | SHARING_ARGUMENTS  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """What one of the two trainers has for itself.
+
+    `worker` starts it; `put` adds its arguments, `best` says what finds the best checkpoint, whether more of it is
+    better, and why; `config` is its part of train.json. `find_loss` gives the job's loss, and `flat_rows` are the rows
+    among whose documents a query chooses.
+    """
+
+    worker: str
+    find_loss: Callable[[Job], Loss]
+    find_form: Callable[[Job], str]
+    put: Callable[[Job, ArgumentList], None]
+    best: Callable[[Job], tuple[str, bool, str]]
+    config: Callable[[Job, Mapping[str, Any]], dict[str, Any]]
+    build_loss: Callable[[Job, str], dict[str, Any]]
+    explain_loss: Callable[[Job], tuple[Note, ...]]
+    prepare: Callable[[Job, Mapping[str, Any]], dict[str, Any]]
+    scoring: Callable[[Job, Mapping[str, Any]], dict[str, Any]]
+    flat_rows: Callable[[Job, Mapping[str, Any]], int] = lambda *_: 1
 
 
 def _check_values(train: Mapping[str, Any]) -> Iterator[tuple[str, Problem]]:
@@ -124,7 +153,7 @@ def _find_loss(job: Job) -> Loss:
     return job.loss or Loss(type=_DEFAULT).of(job.recipe.backend, job.recipe.task)
 
 
-def _smoke_scale(job: Job) -> SmokeScale:
+def build_smoke_scale(job: Job, **recipe: Any) -> SmokeScale:
     """Return a job of two epochs of 8 short steps, with a learning rate that visibly moves a random model.
 
     Its checkpoints stand at the ends of epochs. Early stopping is left out: two epochs are what a smoke run has. So are
@@ -139,13 +168,14 @@ def _smoke_scale(job: Job) -> SmokeScale:
             "dataloader_num_workers": 0, "bf16": False, "fp16": False,
         },
         leave_out=_SMOKE_LEAVES_OUT,
+        recipe=recipe,
     )  # fmt: skip
 
 
-def _build_training(job: Job, *, model: str, data: str, output: str) -> Training:
+def build_training(job: Job, trainer: Trainer, *, model: str, data: str, output: str) -> Training:
     """Return the train stage for the base model at `model` on the prepared folder `data`; all paths absolute."""
-    translation, loss = job.backend.translate(job), _find_loss(job)
-    arguments = _list_arguments(job, ArgumentList(translation), output=output)
+    translation, loss = job.backend.translate(job), trainer.find_loss(job)
+    arguments = _list_arguments(job, trainer, ArgumentList(translation), output=output)
     values = arguments.values()
     env = (
         {"HF_DATASETS_CACHE": output.removesuffix("/output") + "/cache"}
@@ -154,7 +184,7 @@ def _build_training(job: Job, *, model: str, data: str, output: str) -> Training
         | translation.env
         | job.environment()
     )
-    config = _build_config(job, values, model=model, data=data)
+    config = _build_config(job, trainer, values, model=model, data=data)
     files = [File(_CONFIG, json.dumps(config, ensure_ascii=False, indent=2) + "\n")]
     if job.deepspeed_text and not job.smoke:
         files.append(File(_DEEPSPEED, job.deepspeed_text))
@@ -162,29 +192,23 @@ def _build_training(job: Job, *, model: str, data: str, output: str) -> Training
         job,
         arguments,
         template="sentence-transformers/train.j2",
-        template_values={"config": str(job.run_dir / _CONFIG)},
+        template_values={"worker": trainer.worker, "config": str(job.run_dir / _CONFIG)},
         env=env,
         files=tuple(files),
-        notes_before=_explain_loss(job),
-        prepare=_prepare_flags(job, values) | _prepare_loss(loss, values),
-        scoring=_build_scoring(job, values),
+        notes_before=trainer.explain_loss(job),
+        prepare=_prepare_flags(job, values) | trainer.prepare(job, values),
+        scoring=trainer.scoring(job, values),
         weights=f"{output}/{name_checkpoint(job, last='last')}",  # links that the worker makes at its end
         resume=Resume("--resume_from_checkpoint", output),
         full_batch_rows=count_step_rows(job, values) if values["dataloader_drop_last"] else 1,
-        flat_loss=find_constant_loss(loss, values, rows=1),
+        flat_loss=find_constant_loss(loss, values, rows=trainer.flat_rows(job, values)),
     )
 
 
-def _list_arguments(job: Job, found: ArgumentList, *, output: str) -> ArgumentList:
+def _list_arguments(job: Job, trainer: Trainer, found: ArgumentList, *, output: str) -> ArgumentList:
     """Return what the worker and its trainer are told, in reading order: input, steps, saving, hardware."""
     known, given = load_arguments("sentence_transformers"), found.given
-    why = "shown because it cuts your data: query and document together, in tokens"
-    found.put("max_length", WORKER_ARGUMENTS["max_length"].default, "default", why)
-    if job.model.family == "decoder":
-        found.put_defaults(WORKER_ARGUMENTS, FORMATS, "how query and document are written for an LLM")
-    if trains_lora(job):
-        found.put_defaults(WORKER_ARGUMENTS, LORA[:3], "PEFT's default")
-        found.put("target_modules", WORKER_ARGUMENTS["target_modules"].default, "default", "the head is trained whole")
+    trainer.put(job, found)
     found.put("output_dir", output, "orch", "a fresh folder of the run")
     batch = ("per_device_train_batch_size", "gradient_accumulation_steps")
     found.put_defaults(known, ("learning_rate", "num_train_epochs", *batch, "seed"), "transformers' default")
@@ -198,8 +222,9 @@ def _list_arguments(job: Job, found: ArgumentList, *, output: str) -> ArgumentLi
     found.put("save_strategy", find_saving(given).save_strategy, "orch", "shown: the whole training stands in one file")
     put_saving(found, job, eval_batch=8)
     if job.recipe.data.validation_ratio:
-        found.put("metric_for_best_model", "eval_loss", "orch", "the best checkpoint has the lowest validation loss")
-        found.put("greater_is_better", False, "orch", "the best checkpoint has the lowest validation loss")
+        metric, greater, why = trainer.best(job)
+        found.put("metric_for_best_model", metric, "orch", why)
+        found.put("greater_is_better", greater, "orch", why)
     put_limit(found, job)
     put_fixed(found)
     put_hardware(found, job)
@@ -215,24 +240,36 @@ def _list_arguments(job: Job, found: ArgumentList, *, output: str) -> ArgumentLi
     return found
 
 
-def _build_config(job: Job, values: Mapping[str, Any], *, model: str, data: str) -> dict[str, Any]:
-    """Return files/train.json: everything that decides the training, read strictly by workers/train_cross_encoder."""
+def _put_lengths(job: Job, found: ArgumentList) -> None:
+    """Add what decides how a cross-encoder reads a pair."""
+    why = "shown because it cuts your data: query and document together, in tokens"
+    found.put("max_length", WORKER_ARGUMENTS["max_length"].default, "default", why)
+    if job.model.family == "decoder":
+        found.put_defaults(WORKER_ARGUMENTS, FORMATS, "how query and document are written for an LLM")
+    put_lora(job, found, "the head is trained whole")
+
+
+def put_lora(job: Job, found: ArgumentList, why: str) -> None:
+    """Add the adapter's settings, where one is trained."""
+    if trains_lora(job):
+        found.put_defaults(WORKER_ARGUMENTS, LORA[:3], "PEFT's default")
+        found.put("target_modules", WORKER_ARGUMENTS["target_modules"].default, "default", why)
+
+
+def _build_config(job: Job, trainer: Trainer, values: Mapping[str, Any], *, model: str, data: str) -> dict[str, Any]:
+    """Return files/train.json: everything that decides the training, read strictly by the worker."""
     patience = values.get("early_stopping_patience")
     threshold = values.get("early_stopping_threshold", 0.0)
-    decoder = job.model.family == "decoder"
     return {
         "version": 1,
         "model": model,
         "family": job.model.family,
         "trust_remote_code": job.model.trust_remote_code,
-        "loss": build_loss(_find_loss(job)),
-        "form": _find_form(job),
+        "loss": trainer.build_loss(job, model),
+        "form": trainer.find_form(job),
         "train": f"{data}/train.jsonl",
         "validation": f"{data}/validation.jsonl" if job.recipe.data.validation_ratio else None,
-        "max_length": values["max_length"],
-        "num_labels": 1,
-        "format": {name: values[name] for name in FORMATS} if decoder else None,
-        "shuffle_ratio": values.get("shuffle_ratio", 0.0),
+        **trainer.config(job, values),
         "stable_ratio": values.get("stable_ratio"),
         "early_stopping": None if patience is None else {"patience": patience, "threshold": threshold},
         "deterministic": job.recipe.deterministic,
@@ -253,6 +290,17 @@ def build_lora(values: Mapping[str, Any]) -> dict[str, Any]:
     return {"lora": {name: values.get(name, WORKER_ARGUMENTS[name].default) for name in LORA}}
 
 
+def _build_own_config(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what only a cross-encoder is told."""
+    decoder = job.model.family == "decoder"
+    return {
+        "max_length": values["max_length"],
+        "num_labels": 1,
+        "format": {name: values[name] for name in FORMATS} if decoder else None,
+        "shuffle_ratio": values.get("shuffle_ratio", 0.0),
+    }
+
+
 def build_loss(loss: Loss) -> dict[str, Any]:
     """Return the loss as the worker reads it, every setting with its value."""
     own = find_losses("sentence-transformers", "reranker")
@@ -267,21 +315,26 @@ def build_loss(loss: Loss) -> dict[str, Any]:
 
 def _explain_loss(job: Job) -> tuple[Note, ...]:
     """Return where the loss and each of its settings come from, for `orch render --explain`."""
-    loss, built = _find_loss(job), build_loss(_find_loss(job))
+    loss = _find_loss(job)
     origin, why = ("recipe", "loss") if job.recipe.loss else ("default", "each document is judged alone, by its label")
     notes = [Note("train", "loss", loss.type, origin, why)]
     given = loss.target is not None
     why = "loss.target" if given else "what this loss usually learns"
     notes.append(Note("train", "loss.target", find_target(loss), "recipe" if given else "default", why))
+    return (*notes, *explain_settings(loss))
+
+
+def explain_settings(loss: Loss) -> Iterator[Note]:
+    """Yield where each setting of a loss comes from."""
     for name, setting in sorted(loss.facts.settings.items()):
-        given = getattr(loss, name) is not None
-        origin, why = ("recipe", f"loss.{name}") if given else ("default", setting.meaning)
-        notes.append(Note("train", f"loss.{name}", str(built[name]), origin, why))
-    return tuple(notes)
+        value = getattr(loss, name)
+        origin, why = ("recipe", f"loss.{name}") if value is not None else ("default", setting.meaning)
+        yield Note("train", f"loss.{name}", str(setting.default if value is None else value), origin, why)
 
 
-def _prepare_loss(loss: Loss, train: Mapping[str, Any]) -> dict[str, Any]:
+def _prepare_loss(job: Job, train: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the prepare stage needs to write the rows that the loss reads, and to refuse others."""
+    loss = _find_loss(job)
     flags: dict[str, Any] = {"loss": loss.type}
     target = find_target(loss)
     if loss.graded:
@@ -326,6 +379,11 @@ def _check(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
         if name in train:
             message = f"an encoder reads query and document as a pair, with its own separator: it has no {name}"
             yield ("train", name), Problem(message, "remove it; formats are for LLMs")
+    yield from check_shared(job, train)
+
+
+def check_shared(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
+    """Yield what both trainers refuse."""
     yield from _check_schedule(train)
     yield from check_validation(job, train, _NEEDS_VALIDATION)
     stops = "early_stopping_threshold" in train and "early_stopping_patience" not in train
@@ -432,12 +490,26 @@ def _check_strategy(job: Job) -> Iterator[Found]:
         yield key, Problem("FSDP spreads a model over processes, and there is one", "remove it, or use more GPUs")
 
 
+_CROSS_ENCODER = Trainer(
+    "train_cross_encoder",
+    _find_loss,
+    _find_form,
+    _put_lengths,
+    lambda _: ("eval_loss", False, "the best checkpoint has the lowest validation loss"),
+    _build_own_config,
+    lambda job, _: build_loss(_find_loss(job)),
+    _explain_loss,
+    _prepare_loss,
+    _build_scoring,
+)
+
 BACKEND = Backend(
     name="sentence-transformers",
     title="sentence-transformers",
     trainers="sentence-transformers' trainer and its worker",
     distributions=("sentence-transformers", "torch", "transformers", "accelerate", "datasets"),
-    tasks=("reranker",),
+    tasks=("reranker", "embedding"),
+    own_modules={"embedding": "orchestrator.backends.sentence_embeddings"},
     kind="labelled",
     loads="float32",
     lora={"lora_rank": 16},
@@ -457,6 +529,6 @@ BACKEND = Backend(
     trains_lora=trains_lora,
     data_form=_find_form,
     check_job=lambda job: check_trainer(job, _check),
-    smoke_scale=_smoke_scale,
-    build_training=_build_training,
+    smoke_scale=build_smoke_scale,
+    build_training=partial(build_training, trainer=_CROSS_ENCODER),
 )

@@ -87,8 +87,7 @@ class _Pass:
         self.train = Side("train", kind, request.limit_train, sinks[0], fit)
         self.eval = Side("eval", kind, request.limit_eval, sinks[1], None)
         self.validation = Side("validation", kind, request.limit_validation, sinks[2], fit)
-        has_batch = request.requirements.loss == "infonce" and request.requirements.in_batch_negatives
-        self.in_batch = InBatchNegatives() if has_batch else None
+        self.in_batch = InBatchNegatives(fit.loss) if fit.loss and fit.takes_batch else None
         self.eval_rules = replace(request.rules, needs_scores=False)  # the teacher scores training files only
         self.samples = AllOrNone()
         self.sources: list[Source] = []  # those that were opened so far

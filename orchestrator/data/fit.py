@@ -15,7 +15,7 @@ from orchestrator.data.rows.records import LabelledGroup, RankingGroup, Record, 
 from orchestrator.data.rows.texts import build_fault
 from orchestrator.data.writing.forms import find_sides, find_targets
 from orchestrator.errors import Problem, Where
-from orchestrator.recipe.losses import LISTS, MARGINS, LossType, find_loss_of_form
+from orchestrator.recipe.losses import COMPARED, LISTS, MARGINS, LossType, find_loss_of_form
 from orchestrator.recipe.relevance import RELEVANT
 
 Target = Literal["label", "teacher"]
@@ -49,11 +49,18 @@ class LossFit:
     def __init__(self, requirements: LossRequirements, *, takes_scores: bool = True) -> None:
         """Start with nothing seen; `takes_scores`: the form has a place for teacher scores."""
         self._required = requirements
-        self._loss: LossType | None = find_loss_of_form(requirements.loss, requirements.form)
+        self.loss: LossType | None = find_loss_of_form(requirements.loss, requirements.form)
         self._takes_scores = takes_scores
         self._misfits: dict[tuple[str, str], tuple[Problem, int]] = {}
         self._labels: set[float] = set()
         self._scored = False
+        self._bare: tuple[Problem, int] | None = None  # the first row without negatives, and how many there are
+        self._has_negatives = False
+
+    @property
+    def takes_batch(self) -> bool:
+        """Whether the other rows of a batch are negatives."""
+        return self.loss is not None and self.loss.in_batch and self._required.in_batch_negatives
 
     def find_fault(self, record: Record) -> Fault | None:
         """Return why this one row must be left out, or None."""
@@ -61,12 +68,13 @@ class LossFit:
             return find_relevant_fault(record, self._required.loss, graded=self._required.graded)
         if not isinstance(record, RankingGroup):
             return None
-        loss = self._loss
+        loss = self.loss
         if loss and loss.most_positives == 1 and len(record.positives) > 1:
             message = f"the row has {len(record.positives)} positives; swift trains on the first and ignores the others"
             return build_fault("several-positives", message)
         if loss and loss.needs_negatives and not record.negatives:
-            return build_fault("no-negative", "the row has no negatives, and a list of one has no order")
+            why = f"{loss.name} needs one" if loss.exact_negatives else "a list of one has no order"
+            return build_fault("no-negative", f"the row has no negatives, and {why}")
         return None
 
     def find_useless(self, record: Record) -> tuple[str, str] | None:
@@ -86,7 +94,7 @@ class LossFit:
 
     def note_labels(self, record: Record) -> None:
         """Look at the labels of one training row, kept or over a limit: the whole data are to have two."""
-        contrasts = self._loss is not None and self._loss.contrasts
+        contrasts = self.loss is not None and self.loss.contrasts
         if isinstance(record, ScoredPair):
             if len(self._labels) <= 1 and contrasts:
                 self._labels.add(record.score)
@@ -101,6 +109,8 @@ class LossFit:
             known = self._misfits.get((code, remedy))  # not by the reason, which may hold the row's own score
             problem = known[0] if known else problem_of(code, reason, hint=remedy, where=Where(path, record.line))
             self._misfits[code, remedy] = (problem, known[1] + 1 if known else 1)
+        if self.loss is not None and self.loss.exact_negatives and isinstance(record, RankingGroup):
+            self._note_negatives(path, record)
         if isinstance(record, RankingGroup):
             self._warn_group(f"{path}:{record.line}", record, findings)
         elif isinstance(record, LabelledGroup) and record.scores is not None:
@@ -112,7 +122,14 @@ class LossFit:
             replace(problem, message=f"{problem.message} ({count} such rows)") if count > 1 else problem
             for problem, count in self._misfits.values()
         ]
-        return [*found, *self._find_one_label()]
+        return [*found, *self._find_one_label(), *self._find_bare_rows()]
+
+    def _find_bare_rows(self) -> list[Problem]:
+        """Return that some rows have negatives and others none: the columns of a batch are those that every row has."""
+        if self._bare is None or not self._has_negatives or self._misfits:
+            return []
+        problem, count = self._bare
+        return [replace(problem, message=f"{problem.message} ({count} such rows)") if count > 1 else problem]
 
     def _find_one_label(self) -> list[Problem]:
         """Return that all training rows have one label, where the loss could only learn to say it always."""
@@ -125,11 +142,21 @@ class LossFit:
             hint += ", or read the scores as labels: data.scores_as_labels: true (--scores-as-labels)"
         return [problem_of("one-label-only", message, hint=hint)]
 
+    def _note_negatives(self, path: str, group: RankingGroup) -> None:
+        if group.negatives:
+            self._has_negatives = True
+            return
+        reason = "the row has no negatives, and others have some: none could be used"
+        remedy = "give every row as many (orch data mine), or leave them out of all"
+        known = self._bare or (problem_of("loss-misfit", reason, hint=remedy, where=Where(path, group.line)), 0)
+        self._bare = (known[0], known[1] + 1)
+
     def _warn_group(self, place: str, group: RankingGroup, findings: Findings) -> None:
         required = self._required
         if group.positive_scores is not None:
             self._warn_scores(place, findings)
-        if required.hard_negatives and 0 < len(group.negatives) < required.hard_negatives:
+        exact = self.loss is not None and self.loss.exact_negatives
+        if required.hard_negatives and not exact and 0 < len(group.negatives) < required.hard_negatives:
             message = f"rows with fewer negatives than {required.hard_negatives}: {{n}}; swift repeats some of theirs"
             findings.warn("few-negatives", message, example=place)
         limits = ((group.positives, required.max_positives), (group.negatives, required.max_negatives))
@@ -152,7 +179,7 @@ class LossFit:
 
     def _find_misfits(self, record: Record) -> Iterator[tuple[str, str, str]]:
         """Yield (code, reason, remedy) of whatever makes the loss unfit for a row."""
-        loss = self._loss
+        loss = self.loss
         if loss is None:
             return
         if isinstance(record, ScoredPair):
@@ -167,9 +194,9 @@ class LossFit:
     def _find_pair_misfits(self, loss: LossType, score: float) -> Iterator[tuple[str, str, str]]:
         if "pair" not in loss.kinds:
             yield "loss-misfit", f"{loss.name} takes queries with documents, and this is a pair with a score", _OTHERS
-        elif loss.name == "infonce":
+        elif loss.labels == (1,):
             if score != 1:
-                yield "loss-misfit", f"the row has the label {score:g}, which corrupts infonce's groups", _OTHERS
+                yield "loss-misfit", f"the row has the label {score:g}, which corrupts {loss.name}'s groups", _OTHERS
             yield from self._find_no_negatives(loss)
         elif loss.labels == (0, 1) and score not in {0, 1}:
             reason = f"the row has the label {score:g}, and {loss.name} knows 0 and 1 only"
@@ -184,11 +211,26 @@ class LossFit:
     def _find_group_misfits(self, loss: LossType, group: RankingGroup) -> Iterator[tuple[str, str, str]]:
         if "group" not in loss.kinds:
             reason = f"{loss.name} learns from labels, and the row has none"
-            yield "loss-misfit", reason, "infonce fits queries with positives and negatives"
-        elif loss.name == "infonce" and not group.negatives:
+            fitting = "mnrl" if loss.form == COMPARED else "infonce"
+            yield "loss-misfit", reason, f"{fitting} fits queries with positives and negatives"
+        elif loss.exact_negatives:
+            asked, has = self._required.hard_negatives or 0, len(group.negatives)
+            if has < asked:
+                reason = f"the row has {has} negatives, and hard_negatives asks for {asked}"
+                yield (
+                    "loss-misfit",
+                    reason,
+                    "lower hard_negatives, or add negatives: orch data mine",
+                )
+        elif loss.in_batch and not group.negatives:
             yield from self._find_no_negatives(loss)
 
     def _find_no_negatives(self, loss: LossType) -> Iterator[tuple[str, str, str]]:
+        if loss.exact_negatives:
+            if self._required.hard_negatives:
+                reason = f"a pair has no negatives, and hard_negatives asks for {self._required.hard_negatives}"
+                yield "loss-misfit", reason, "remove hard_negatives: the batch's other texts are negatives"
+            return
         if not self._required.in_batch_negatives:
             reason = f"the row has no negatives, and {loss.name} may not take those of its batch: loss 0, gradient 0"
             yield "loss-misfit", reason, "use in-batch negatives (INFONCE_USE_BATCH), or add negatives to every row"
@@ -268,7 +310,8 @@ class InBatchNegatives:
     It takes some 100 bytes a document and 150 a row.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, loss: LossType) -> None:
+        self._loss = loss
         self._documents, self._queries = DigestMap(), DigestMap()
         self._met = array("Q")  # of each document, how often it stands in a row
         self._rows = array("Q")  # of each query, in how many rows it stands
@@ -321,14 +364,18 @@ class InBatchNegatives:
             return []
         positives = len({*self._pairs[1::2]})
         what = (
-            f"{share:.1%} of the negatives that infonce takes from a row's batch answer its query: "
+            f"{share:.1%} of the negatives that {self._loss.name} takes from a row's batch answer its query: "
             f"{sum(self._rows)} rows have {positives} different positives and {len(self._rows)} different queries"
         )
         if share < REFUSED_SHARE:
+            if self._loss.exact_negatives:  # its sampler keeps what a batch has already out of it
+                return []
             findings.warn("some-false-negatives", what)
             return []
         hint = "labels of a classification: pairs with labels 1 and 0, and loss: contrastive"
-        if self._without_negatives:
+        if self._loss.exact_negatives:
+            hint += "; or give every row negatives (orch data mine), and loss: triplet"
+        elif self._without_negatives:
             hint += "; or give every row negatives (orch data mine), and loss: {type: infonce, use_batch: false}"
         else:
             hint = f"loss: {{type: infonce, use_batch: false}} learns from each row's own negatives; {hint}"

@@ -127,8 +127,8 @@ def _add_lengths(parser: argparse.ArgumentParser) -> None:
     add("--tokenizer", type=Path, metavar="PATH", help="tokenizer.json, or its folder: count tokens")
     add("--query-max-len", type=positive, metavar="N", help="FlagEmbedding: say what will be cut")
     add("--passage-max-len", type=positive, metavar="N")
-    add("--query-instruction", default="", metavar="TEXT", help="FlagEmbedding: stands in front of every query")
-    add("--passage-instruction", default="", metavar="TEXT", help="FlagEmbedding: stands in front of every document")
+    add("--query-instruction", default="", metavar="TEXT", help="stands in front of every query")
+    add("--passage-instruction", default="", metavar="TEXT", help="stands in front of every document")
     add("--apart", action="store_true", help="FlagEmbedding: each text has its length for itself (embedding models)")
     add("--prompt", default=DEFAULT_PROMPT, metavar="TEXT", help="stands behind every pair (FlagEmbedding's default)")
     add("--max-tokens", type=positive, metavar="N", help="the longest text, pair or conversation")
@@ -141,7 +141,7 @@ def _add_loss(parser: argparse.ArgumentParser) -> None:
     add("--instruction", metavar="TEXT", help="swift: the instruction of every training query")
     add("--loss", choices=sorted(list_names()), help="which the data must fit")
     add("--no-in-batch-negatives", action="store_true", help="infonce takes negatives from the row only")
-    add("--hard-negatives", type=positive, metavar="N", help="negatives of a row that infonce uses")
+    add("--hard-negatives", type=positive, metavar="N", help="negatives of a row that the loss uses")
     add("--max-positives", type=positive, metavar="N", help="positives of a row that a step takes")
     add("--max-negatives", type=positive, metavar="N", help="negatives for each of them")
 
@@ -256,7 +256,9 @@ def _parse_budget(parser: argparse.ArgumentParser, given: argparse.Namespace) ->
     if None not in lengths and given.max_tokens:
         parser.error("--max-tokens is swift's, --query-max-len and --passage-max-len are FlagEmbedding's")
     if given.max_tokens:
-        return TokenLimit(given.max_tokens, given.truncation, given.form, given.instruction, given.answer_prefix)
+        prompts = (given.query_instruction, given.passage_instruction)
+        kind = (given.form, given.instruction, given.answer_prefix)
+        return TokenLimit(given.max_tokens, given.truncation, *kind, prompts)
     if None in lengths:
         return None
     return LengthBudget(*lengths, given.query_instruction, given.passage_instruction, given.prompt, given.apart)

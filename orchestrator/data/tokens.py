@@ -62,6 +62,7 @@ class TokenLimit:
     form: str = "swift-embedding"
     instruction: str | None = None
     answer_prefix: str = ""
+    prompts: tuple[str, str] = ("", "")  # of queries and of documents, where the trainer puts them in front
 
 
 class TokenizerUnusableError(Exception):
@@ -201,8 +202,11 @@ def build_rule(kind: Kind, budget: LengthBudget | TokenLimit | None, counter: Te
         return LengthRule(_PAIR, _own_texts, partial(_cut_swift_reranker, limit, counter))
     if kind == "pair" or limit:
         parts = ("text",) if kind == "pair" else _PAIR
-        # swift's embedding: every text for itself, with the end token that its template appends
-        return LengthRule(parts, partial(_anchor_texts, limit.instruction if limit else None), cut_each, end_tokens=1)
+        # every text for itself: swift's with the end token that its template appends
+        read, ends = partial(_anchor_texts, limit.instruction if limit else None), 1
+        if limit and limit.form.startswith("embedding-"):
+            read, ends = partial(_prompted_texts, limit.prompts), counter.text_overhead
+        return LengthRule(parts, read, cut_each, end_tokens=ends)
     if isinstance(budget, LengthBudget) and budget.apart:
         texts, find_cut = partial(_flag_texts, budget), partial(_cut_apart, budget)
         return LengthRule(_PAIR, texts, find_cut, end_tokens=counter.text_overhead)
@@ -223,6 +227,12 @@ def _flag_texts(budget: LengthBudget, record: Record) -> list[str]:
 def _anchor_texts(instruction: str | None, record: Record) -> list[str]:
     first, *others = record.texts
     return [build_anchor(first, instruction), *others]
+
+
+def _prompted_texts(prompts: tuple[str, str], record: Record) -> list[str]:
+    query, document = prompts
+    first, *others = record.texts
+    return [query + first, *(document + text for text in others)]
 
 
 def _render_chat(prefix: str, record: Record) -> list[str]:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 PAIRS, LISTS, MARGINS = "cross-encoder-pairs", "cross-encoder-lists", "cross-encoder-margins"
+GROUPS, SCORES, COMPARED = "embedding-groups", "embedding-scores", "embedding-pairs"
 Given = Any  # what a recipe says under `loss:`, a Loss of recipe/schema.py: here nothing needs pydantic
 _NEAR = 0.7  # how alike two words are, of which one is meant to be the other
 _INFINITE = float("inf")
@@ -61,6 +62,8 @@ class LossType:
     labels: tuple[float, ...] = ()  # of pairs; empty: any
     most_positives: int | None = None
     needs_negatives: bool = False
+    in_batch: bool = False  # the other rows of a batch are negatives
+    exact_negatives: bool = False  # a row with fewer negatives than hard_negatives is refused, and not filled up
     native: str = ""
     scripts: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
@@ -74,6 +77,27 @@ def _infonce_candidates(loss: Given, _: Mapping[str, Any], rows: int) -> int | N
     if not loss.hard_negatives or loss.mrl_dims or loss.include_qq or loss.include_dd:
         return None
     return int(1 + loss.hard_negatives) * (1 if loss.use_batch is False else rows)
+
+
+def _count_texts(loss: Given) -> int | None:
+    return None if loss.hard_negatives is None else int(2 + loss.hard_negatives)
+
+
+def _count_candidates(loss: Given, _: Mapping[str, Any], rows: int) -> int | None:
+    known = loss.hard_negatives is not None and not loss.matryoshka_dims
+    return int(1 + loss.hard_negatives) * rows if known else None
+
+
+def _ranked(name: str, settings: Mapping[str, Setting], aliases: tuple[str, ...]) -> LossType:
+    """Return a loss of sentence-transformers to which the other rows of a batch are negatives."""
+    return LossType(
+        name, *_RANKED, settings, obstacle=f"the other rows of a batch are the negatives of {name}",
+        candidates=_count_candidates if name in {"mnrl", "cached_mnrl"} else lambda *_: None,
+        texts=_count_texts, labels=(1,), in_batch=True, exact_negatives=True, aliases=aliases,
+    )  # fmt: skip
+
+
+_ALL_PAIRS = "{} compares every pair of a batch with every other"
 
 
 def _split_groups(loss: Given) -> str | None:
@@ -117,13 +141,48 @@ _PARTS = {"mini_batch_size": Setting(None, "all documents of a batch pass the mo
 _ACTIVATION = {"activation": Setting("identity", "the raw score is compared")}
 _EMBEDDING = ("swift", "embedding")
 _RERANKER = ("swift", "reranker")
+_GATHERED = {"gather_across_devices": Setting(False, "each process takes the negatives of its own rows")}
+_SCALE = {"scale": Setting(20.0, "a temperature of 0.05")}
+_SOME = {"hard_negatives": Setting(None, "as many of a row's negatives as every row has")}
+_DIMS = {"matryoshka_dims": Setting(None, "vectors are trained at their full length only")}
+_RANKING = _SCALE | _SOME | _GATHERED | _DIMS
+_CACHED = {"mini_batch_size": Setting(32, "rows that pass the model at once: memory, and not what is learnt")}
+_GUIDED = (
+    {
+        "guide": Setting(None),
+        "temperature": Setting(0.01, "as GISTEmbed was trained"),
+        "margin_strategy": Setting(
+            "absolute", "a candidate is left out where the guide finds it as near as the positive"
+        ),
+        "margin": Setting(0.0, "a candidate is left out where the guide finds it as near as the positive"),
+        "contrast_anchors": Setting(True, "the batch's other queries are negatives too"),
+        "contrast_positives": Setting(True, "the batch's other documents are a positive's negatives too"),
+    }
+    | _SOME
+    | _GATHERED
+    | _DIMS
+)
+_DISTANCE = {
+    "distance_metric": Setting("cosine", "a distance of 0 is one direction, 1 a right angle"),
+    "margin": Setting(0.5, "pairs that do not belong together are pushed this far apart"),
+}
+_TRIPLET = {
+    "distance_metric": Setting("euclidean", "between vectors as the model gives them"),
+    "margin": Setting(5.0, "the negative is pushed this much farther away than the positive"),
+}
+_KL = {"temperature": Setting(1.0, "the teacher's distribution as its scores give it")}
+_SIMILARITY = {"similarity": Setting("dot", "as cross-encoders' scores are taught; of unit vectors it is the cosine")}
+_SENTENCES = ("sentence-transformers", "embedding")
+_RANKED = (*_SENTENCES, ("group", "pair"), GROUPS)
+_COMPARES = (*_SENTENCES, ("pair",), COMPARED)
+_TAUGHT = (*_SENTENCES, ("group",), SCORES)
 _CROSS_ENCODER = ("sentence-transformers", "reranker", ("labelled",))
 _PAIRS_ONLY = (*_EMBEDDING, ("pair",), "swift-embedding", _SIZES)
 
 _ALL = (
     LossType(
         "infonce", *_EMBEDDING, ("group", "pair"), "swift-embedding", _INFONCE | _SIZES,
-        obstacle=_use_batch, candidates=_infonce_candidates, labels=(1,), most_positives=1,
+        obstacle=_use_batch, candidates=_infonce_candidates, labels=(1,), most_positives=1, in_batch=True,
         texts=lambda loss: None if loss.hard_negatives is None else 2 + loss.hard_negatives,
         scripts=("infonce",),
         aliases=("multiplenegativesranking", "cachedmultiplenegativesranking", "mnrl", "info_nce"),
@@ -189,6 +248,34 @@ _ALL = (
         texts=lambda _: None, aliases=("rankdistillm",),
     ),
     LossType("margin_mse", *_CROSS_ENCODER, MARGINS, _ACTIVATION, learns="teacher", aliases=("marginmse",)),
+    _ranked("mnrl", _RANKING, ("multiplenegativesranking", "infonce", "info_nce")),
+    _ranked("cached_mnrl", _CACHED | _RANKING, ("cachedmultiplenegativesranking", "cmnrl")),
+    _ranked("mnrl_symmetric", _RANKING, ("multiplenegativessymmetricranking",)),
+    _ranked("cached_mnrl_symmetric", _CACHED | _RANKING, ("cachedmultiplenegativessymmetricranking",)),
+    _ranked("gist", _GUIDED, ("gistembed",)),
+    _ranked("cached_gist", _CACHED | _GUIDED, ("cachedgistembed",)),
+    LossType("cosent", *_COMPARES, _SCALE | _DIMS, obstacle=_ALL_PAIRS.format("cosent"), contrasts=True),
+    LossType("angle", *_COMPARES, _SCALE | _DIMS, obstacle=_ALL_PAIRS.format("angle"), contrasts=True),
+    LossType("cosine_similarity", *_COMPARES, _DIMS, aliases=("cosinesimilarity",)),
+    LossType(
+        "contrastive", *_COMPARES, _DISTANCE | _DIMS, contrasts=True, labels=(0, 1), aliases=("contrastiveloss",),
+    ),
+    LossType(
+        "online_contrastive", *_COMPARES, _DISTANCE | _DIMS, contrasts=True, labels=(0, 1),
+        obstacle="online_contrastive picks the hard pairs of a batch, and sums them", aliases=("onlinecontrastive",),
+    ),
+    LossType(
+        "triplet", *_SENTENCES, ("group",), GROUPS, _TRIPLET | _DIMS, texts=lambda _: 3,
+        needs_negatives=True, exact_negatives=True,
+    ),
+    LossType(
+        "margin_mse", *_TAUGHT, _SIMILARITY | _SOME | _DIMS, texts=_count_texts, learns="teacher",
+        needs_negatives=True, exact_negatives=True, aliases=("marginmse",),
+    ),
+    LossType(
+        "distill_kl", *_TAUGHT, _KL | _SIMILARITY | _SOME | _DIMS, texts=_count_texts, learns="teacher",
+        needs_negatives=True, exact_negatives=True, aliases=("distillkldiv", "kl_div", "kldiv"),
+    ),
 )  # fmt: skip
 LOSSES = {(one.backend, one.task, one.name): one for one in _ALL}
 DEFAULT_LOSSES = {

@@ -192,12 +192,40 @@ class Loss(_Part):
     )
     alpha: float | None = Field(None, gt=0, description="adr_mse: how steep the ranks are approximated (1)")
     mini_batch_size: int | None = Field(
-        None, ge=1, description="losses over lists: documents that pass the model at once (all)"
+        None,
+        ge=1,
+        description="documents (losses over lists) or rows (cached_mnrl, cached_gist: 32) that pass at once",
     )
-    temperature: float | None = Field(None, gt=0, description="infonce (0.1), listwise (1.0)")
+    temperature: float | None = Field(
+        None, gt=0, description="infonce (0.1), listwise (1.0), gist (0.01), distill_kl (1.0)"
+    )
+    scale: float | None = Field(None, gt=0, description="mnrl and its kin, cosent, angle: 1 / temperature (20)")
+    margin: float | None = Field(
+        None, ge=0, description="contrastive, online_contrastive (0.5), triplet (5), gist (0): how far apart"
+    )
+    margin_strategy: Literal["absolute", "relative"] | None = Field(
+        None, description="gist: the margin is a difference (absolute), or a share of the positive's similarity"
+    )
+    guide: str | None = Field(None, min_length=1, description="gist: a stronger embedding model, hub id or folder")
+    contrast_anchors: bool | None = Field(None, description="gist: the batch's other queries are negatives (true)")
+    contrast_positives: bool | None = Field(
+        None, description="gist: the batch's other documents are a positive's negatives (true)"
+    )
+    gather_across_devices: bool | None = Field(
+        None, description="mnrl, gist and their kin: the rows of all GPUs are negatives (false)"
+    )
+    distance_metric: Literal["cosine", "euclidean", "manhattan"] | None = Field(
+        None, description="contrastive, online_contrastive (cosine), triplet (euclidean)"
+    )
+    similarity: Literal["dot", "cosine"] | None = Field(
+        None, description="margin_mse, distill_kl of embedding models: what is held against the teacher's scores (dot)"
+    )
+    matryoshka_dims: dict[int, float] | None = Field(
+        None, min_length=1, description="sentence-transformers, embedding: each size of vector and its weight"
+    )
     use_batch: bool | None = Field(None, description="infonce: the batch's other documents are negatives too (true)")
     hard_negatives: int | None = Field(
-        None, ge=1, description="infonce: exactly so many negatives of each row, repeated where it has fewer"
+        None, ge=1, description="exactly so many negatives of each row (infonce repeats them where it has fewer)"
     )
     mask_fake_negative: bool | None = Field(
         None, description="infonce: leave out negatives that score above the positive by fake_neg_margin (false)"
@@ -218,6 +246,8 @@ class Loss(_Part):
     def _sizes(cls, value: Any) -> Any:
         if isinstance(value, dict) and isinstance(value.get("mrl_dims"), list):
             value = {**value, "mrl_dims": dict.fromkeys(value["mrl_dims"], 1.0)}
+        if isinstance(value, dict) and isinstance(value.get("matryoshka_dims"), list):
+            value = {**value, "matryoshka_dims": dict.fromkeys(value["matryoshka_dims"], 1.0)}
         return value
 
     @property

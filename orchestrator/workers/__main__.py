@@ -31,6 +31,7 @@ WORKERS = {
     "score_pairs": "score_pairs",
     "tiny_model": "tiny_model",
     "train_cross_encoder": "train_cross_encoder",
+    "train_embedding": "train_embedding",
     "verify_merge": "merge:verify",
 }
 

@@ -8,6 +8,7 @@ from orchestrator.data.writing.forms import TRAIN_FORMS
 from orchestrator.recipe.losses import LOSSES, find_losses, list_names
 from orchestrator.recipe.schema import Loss
 from orchestrator.workers.cross_encoder import losses as of_worker
+from orchestrator.workers.embedding import losses as of_embeddings
 
 
 def test_every_loss_is_of_a_backend_a_task_a_writer_and_kinds_of_rows_that_there_are():
@@ -33,3 +34,11 @@ def test_the_worker_trains_every_loss_of_cross_encoders_from_the_same_rows():
     assert own.keys() == of_worker.LOSSES.keys()
     for name, facts in own.items():
         assert (facts.form, tuple(facts.settings)) == (of_worker.LOSSES[name].form, of_worker.LOSSES[name].settings)
+
+
+def test_the_worker_trains_every_loss_of_embedding_models_from_the_same_rows():
+    own = {facts.name: facts for facts in find_losses("sentence-transformers", "embedding")}
+    assert own.keys() == of_embeddings.LOSSES.keys()
+    for name, facts in own.items():
+        theirs = of_embeddings.LOSSES[name]
+        assert (facts.form, {*facts.settings}, facts.in_batch) == (theirs.form, {*theirs.settings}, theirs.in_batch)

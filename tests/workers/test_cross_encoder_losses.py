@@ -5,10 +5,11 @@ import math
 
 import pytest
 
-from orchestrator.workers.cross_encoder.losses import LISTS, LOSSES, Loss, LossSettings, guard_loss, of_formula
+from orchestrator.workers.cross_encoder.losses import LISTS, LOSSES, Loss, LossSettings, of_formula
 from orchestrator.workers.cross_encoder.rows import load_rows
 from orchestrator.workers.cross_encoder.settings import parse_settings
 from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.training.trainer import guard_loss
 
 LN2 = math.log(2)
 SETTINGS = {

@@ -12,11 +12,11 @@ import pytest
 
 from orchestrator.workers import train_cross_encoder
 from orchestrator.workers.cross_encoder.losses import LISTS, LOSSES, MARGINS, PAIRS
-from orchestrator.workers.cross_encoder.model import link_checkpoints
 from orchestrator.workers.cross_encoder.rows import Rows, build_ranking_samples, shuffle_parts
 from orchestrator.workers.cross_encoder.settings import load_settings, parse_settings
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.train_cross_encoder import build_arguments, build_decay_arguments
+from orchestrator.workers.training.checkpoints import link_checkpoints
+from orchestrator.workers.training.trainer import build_arguments, build_decay_arguments
 from orchestrator.workers.weights import hash_file
 from tests.workers.conftest import TOPICS, run_worker
 from tests.workers.conftest import WORKERS as FOLDER
@@ -383,9 +383,10 @@ def test_arguments_that_transformers_does_not_know_are_refused_in_its_words(enco
 
 def test_nothing_is_reported_to_a_service_and_nan_is_never_filtered_unless_asked(encoder, files, tmp_path):
     wanted = {"logging_nan_inf_filter": True, "disable_tqdm": False}
-    arguments = build_arguments(
-        load_settings(write_settings(tmp_path, encoder, files, "pointwise_bce", arguments=wanted))
-    )
+    from sentence_transformers.cross_encoder import CrossEncoderTrainingArguments
+
+    settings = load_settings(write_settings(tmp_path, encoder, files, "pointwise_bce", arguments=wanted))
+    arguments = build_arguments(settings, CrossEncoderTrainingArguments, settings.arguments)
     assert arguments.report_to == []
     assert (arguments.logging_nan_inf_filter, arguments.disable_tqdm) == (False, True)
 

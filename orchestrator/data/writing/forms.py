@@ -106,6 +106,29 @@ def build_embedding_row(record: RankingGroup | ScoredPair, options: RowOptions) 
     }
 
 
+def build_groups(record: RankingGroup | ScoredPair, options: RowOptions) -> Iterator[dict[str, Any]]:
+    """Yield a row for each positive with all negatives, for triplet with each of them; a pair is a row without any."""
+    if isinstance(record, ScoredPair):
+        yield {"query": record.text1, "positive": record.text2, "negatives": []}
+        return
+    sets = [[text] for text in record.negatives] if options.loss == "triplet" else [list(record.negatives)]
+    for positive in record.positives:
+        for negatives in sets:
+            yield {"query": record.query, "positive": positive, "negatives": negatives}
+
+
+def build_scored_groups(record: RankingGroup, options: RowOptions) -> Iterator[dict[str, Any]]:
+    """Yield the rows of `build_groups` with the teacher's score of each document, the positive's first."""
+    first, others = record.positive_scores or (), list(map(float, record.negative_scores or ()))
+    for row, score in zip(build_groups(record, options), first, strict=True):
+        yield row | {"scores": [float(score), *others]}
+
+
+def build_compared(record: ScoredPair, options: RowOptions) -> dict[str, Any]:  # noqa: ARG001 - the writers' signature
+    """Return the row of two texts and how alike they are."""
+    return {"text1": record.text1, "text2": record.text2, "label": float(record.score)}
+
+
 def build_reranker_row(record: RankingGroup, options: RowOptions) -> dict[str, Any]:
     """Return a row for `task_type reranker` or `generative_reranker`; its own prompt stands in for the instruction."""
     instruction = options.instruction if record.prompt is None else record.prompt
@@ -184,6 +207,9 @@ TRAIN_FORMS: dict[str, TrainForm] = {
     "swift-chat": TrainForm(("chat",), _each(build_chat_row)),
     "cross-encoder-pairs": TrainForm(("labelled",), build_pairs, takes_prompt=False),
     "cross-encoder-lists": TrainForm(("labelled",), build_lists, takes_prompt=False, merges=True),
+    "embedding-groups": TrainForm(("group", "pair"), build_groups, takes_prompt=False),
+    "embedding-scores": TrainForm(("group",), build_scored_groups, takes_prompt=False, takes_scores=True),
+    "embedding-pairs": TrainForm(("pair",), _each(build_compared), takes_prompt=False),
     "cross-encoder-margins": TrainForm(("labelled",), build_margins, takes_prompt=False, merges=True),
 }
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any
 
-from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.settings import COUNT, FACTOR, one_of, or_null
 
 if TYPE_CHECKING:
@@ -207,23 +206,3 @@ LOSSES = {
     ),
     "margin_mse": Loss(MARGINS, of_library("MarginMSELoss", activation_fn=_choose_activation), ("activation",)),
 }
-
-
-def guard_loss(module: Any) -> None:
-    """Let the loss end the training when it is not finite, in training and validation alike.
-
-    transformers logs a loss that is NaN as 0 or nan, goes on, and saves weights of NaN with exit code 0.
-    """
-    import torch
-
-    def check(module: Any, _inputs: Any, value: Any) -> None:
-        if not torch.isfinite(value.detach()).all():
-            # the trainer turns the model to evaluation, not the loss, and under DistributedDataParallel the inner one
-            inner = getattr(module.model, "module", module.model)
-            where = "of a training step" if inner.training else "on the validation rows"
-            raise WorkerError(
-                f"the loss {where} is {float(value.detach().float().mean())}: the training has diverged; nothing of it "
-                "is saved. Lower learning_rate, set max_grad_norm, or train in float32 (bf16: false, fp16: false)"
-            )
-
-    module.register_forward_hook(check)

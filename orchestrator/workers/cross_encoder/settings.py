@@ -12,7 +12,6 @@ from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import read_object
 from orchestrator.workers.reranker.formats import PairFormat
 from orchestrator.workers.settings import (
-    AMOUNT,
     COUNT,
     SHARE,
     TEXT,
@@ -21,21 +20,9 @@ from orchestrator.workers.settings import (
     or_null,
 )
 from orchestrator.workers.settings import parse_settings as parse_fields
+from orchestrator.workers.training.settings import ARGUMENTS, VERSION, EarlyStopping, check_shared, find_seed
 
-_VERSION = Rule("{value} of the settings is not known to this worker", lambda value: value == 1)
 _ONE_LABEL = Rule("is {value}; every loss here trains a head of one label", lambda value: value == 1)
-_ARGUMENTS = Rule(
-    "must be an object, with output_dir",
-    lambda value: isinstance(value, dict) and TEXT.allows(value.get("output_dir")),
-)
-
-
-@dataclass(frozen=True)
-class EarlyStopping:
-    """The training ends after `patience` evaluations in a row that are not better by more than `threshold`."""
-
-    patience: Annotated[int, COUNT]
-    threshold: Annotated[float, AMOUNT] = 0.0
 
 
 @dataclass(frozen=True)
@@ -46,7 +33,7 @@ class Settings:
     full learning rate, `shuffle_ratio` the probability that a document's parts change places.
     """
 
-    version: Annotated[int, _VERSION]
+    version: Annotated[int, VERSION]
     model: Annotated[str, TEXT]
     family: Annotated[str, one_of("encoder", "decoder")]
     loss: LossSettings
@@ -58,7 +45,7 @@ class Settings:
     early_stopping: EarlyStopping | None
     deterministic: bool
     trust_remote_code: bool
-    arguments: Annotated[dict[str, Any], _ARGUMENTS]
+    arguments: Annotated[dict[str, Any], ARGUMENTS]
     validation: Annotated[Path | None, or_null(TEXT)] = None
     format: PairFormat | None = None
     lora: Lora | None = None
@@ -72,8 +59,7 @@ class Settings:
     @property
     def seed(self) -> int:
         """The seed of everything but the new head: transformers' default is 42."""
-        seed: int = self.arguments.get("seed", 42)
-        return seed
+        return find_seed(self.arguments)
 
 
 def load_settings(path: Path) -> Settings:
@@ -112,10 +98,6 @@ def _check_parts(settings: Settings) -> list[str]:
         problems.append(f"a decoder needs a format of {', '.join(one.name for one in fields(PairFormat))}")
     if settings.family == "encoder" and settings.format is not None:
         problems.append("format belongs to decoders; an encoder joins query and document by itself")
-    if settings.arguments.get("save_strategy") == "no":
-        problems.append("arguments.save_strategy is no: the training would leave no model")
     if settings.lora is not None and settings.arguments.get("fsdp"):
         problems.append("lora and fsdp: what FSDP gathers is a whole model, and no adapter")
-    if settings.early_stopping is not None and settings.validation is None:
-        problems.append("early_stopping needs validation rows; set data.validation_ratio")
-    return problems
+    return [*problems, *check_shared(settings)]

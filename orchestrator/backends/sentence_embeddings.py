@@ -1,0 +1,242 @@
+"""Embedding models with sentence-transformers' SentenceTransformerTrainer: what only they have, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from orchestrator.backends.embeddings import Embedding, settle_embedding
+from orchestrator.backends.protocol import Found, Job, SmokeScale
+from orchestrator.backends.sentence_transformers import BACKEND as CROSS_ENCODERS
+from orchestrator.backends.sentence_transformers import (
+    SHARED_ARGUMENTS,
+    WORKER_ARGUMENTS,
+    Trainer,
+    build_smoke_scale,
+    build_training,
+    check_shared,
+    explain_settings,
+    put_lora,
+)
+from orchestrator.backends.trainer import ArgumentList
+from orchestrator.backends.trainer_checks import check_settings, check_trainer
+from orchestrator.errors import Problem
+from orchestrator.recipe.losses import COMPARED, SCORES, find_target, list_losses
+from orchestrator.recipe.plan import Note
+from orchestrator.recipe.schema import Loss
+
+_TINY_HIDDEN_SIZE = 32  # of workers/tiny_model.py
+_OF_RERANKERS = {
+    name: Problem(f"{name} is of rerankers, and the recipe trains an embedding model", "remove it")
+    for name in WORKER_ARGUMENTS.keys() - SHARED_ARGUMENTS
+}
+_HINTS = {
+    "temperature": "say scale, which is 1 / temperature",
+    "mrl_dims": "say matryoshka_dims",
+    "use_batch": "with loss: triplet a row has its own negatives only",
+}
+_CHOOSE = "mnrl for queries with answers, cosent for pairs with scores, margin_mse for a teacher's scores"
+# What of the validation rows finds the best checkpoint, as the library's evaluators call it.
+_BEST = {COMPARED: ("eval_validation_spearman_cosine", "Spearman's rank correlation of the validation pairs")}
+_BEST_RANKING = ("eval_validation_cosine_ndcg@10", "nDCG@10 of the validation queries over their documents")
+
+
+def _find_loss(job: Job) -> Loss:
+    """Return the job's loss; mnrl where there is none of this task, which is refused."""
+    owner = (job.recipe.backend, job.recipe.task)
+    own = job.loss is not None and job.loss.type in list_losses(*owner)
+    return job.loss if job.loss and own else Loss(type="mnrl").of(*owner)
+
+
+def _find_form(job: Job) -> str:
+    return _find_loss(job).facts.form
+
+
+def _put(job: Job, found: ArgumentList) -> None:
+    """Add what decides how a text is read, and how rows become batches."""
+    why = "shown because it cuts your data: each text with its prompt, in tokens"
+    found.put("max_length", SHARED_ARGUMENTS["max_length"].default, "default", why)
+    if _find_loss(job).facts.in_batch:
+        why = "a text that stands in a batch twice would be its own negative"
+        found.put("batch_sampler", "no_duplicates", "orch", why)
+    put_lora(job, found, "every linear layer")
+
+
+def _name_best(job: Job) -> tuple[str, bool, str]:
+    """Return what finds the best checkpoint, that more of it is better, and why."""
+    name, what = _BEST.get(_find_form(job), _BEST_RANKING)
+    return name, True, f"the best checkpoint has the highest {what}"
+
+
+def find_embedding(job: Job) -> Embedding:
+    """Return how the model embeds, and asks the recipe's task; of one that is refused, any way."""
+    found = settle_embedding(job.model, job.recipe.model)
+    if not isinstance(found, Embedding):
+        return Embedding("mean", normalize=True)
+    task = job.recipe.data.instruction
+    return replace(found, query=found.instruct.replace("{}", task)) if task else found
+
+
+def _build_config(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of train.json only embedding models have."""
+    return {"embedding": {"max_length": values["max_length"], **find_embedding(job).scoring()}}
+
+
+def _build_prepare(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001  the signature of all tasks
+    """Return what the prepare stage needs to write the rows that the loss reads, and to refuse others."""
+    loss, embedding = _find_loss(job), find_embedding(job)
+    flags: dict[str, Any] = {"loss": loss.type}
+    if find_target(loss) == "teacher":
+        flags["needs-scores"] = True
+    if loss.hard_negatives:
+        flags["hard-negatives"] = loss.hard_negatives
+    prompts = {"query-instruction": embedding.query, "passage-instruction": embedding.document}
+    return flags | {flag: prompt for flag, prompt in prompts.items() if prompt}
+
+
+def _build_scoring(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how a model trained so must be scored: its own pooling and prompts, cut at the training's length."""
+    dims = _find_loss(job).matryoshka_dims
+    return {
+        "scorer": "embedding",
+        "max_length": values["max_length"],
+        **find_embedding(job).scoring(),
+        "truncate_dim": None,
+        "mrl_dims": sorted(dims, reverse=True) if dims else [],
+    }
+
+
+def _check(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
+    """Yield what only this trainer refuses; `train` has the installed version's names and the trainer's types."""
+    yield from check_shared(job, train)
+    found = settle_embedding(job.model, job.recipe.model)
+    if job.recipe.data.instruction is not None and isinstance(found, Embedding) and not found.instruct:
+        message = f"{job.model.name} takes no task in front of its queries"
+        yield ("data", "instruction"), Problem(message, "remove it; a prompt of the model's own is model.prompts")
+    loss, known = job.loss, list_losses(job.recipe.backend, job.recipe.task)
+    if loss is None:
+        yield ("loss",), Problem("no loss is named, and none fits every kind of rows", f"say loss: {_CHOOSE}")
+    elif loss.type not in known:
+        message = f"the loss {loss.type} is not one of sentence-transformers' embedding models"
+        yield ("loss",), Problem(message, f"one of {', '.join(known)}")
+    else:
+        yield from check_settings(loss, _HINTS)
+        yield from _check_loss(job, loss, train)
+
+
+def _check_loss(job: Job, loss: Loss, train: Mapping[str, Any]) -> Iterator[Found]:
+    if job.kind not in loss.facts.kinds:
+        what = "pairs of texts" if job.kind == "pair" else "queries with documents"
+        asks = "labels of pairs" if loss.facts.form == COMPARED else "queries with positives and negatives"
+        yield ("loss",), Problem(f"{loss.type} learns {asks}, and the rows are {what}", _CHOOSE)
+    if "guide" in loss.facts.settings and loss.guide is None:
+        message = f"{loss.type} asks a stronger embedding model which negatives are none, and none is named"
+        yield ("loss",), Problem(message, f"say loss: {{type: {loss.type}, guide: BAAI/bge-m3}}")
+    taught = loss.facts.form == SCORES
+    if job.recipe.teacher is not None and not taught:
+        message = "the teacher's scores would be computed and not learnt: the loss learns no scores"
+        yield ("teacher",), Problem(message, "say loss: margin_mse or distill_kl, or remove it")
+    yield from _check_batch(job, loss, train)
+    yield from _check_dims(job, loss)
+    if loss.gather_across_devices and job.processes() == 1:
+        message = "gather_across_devices takes the rows of other processes, and there is one"
+        yield ("loss", "gather_across_devices"), Problem(message, "remove it")
+
+
+def _check_batch(job: Job, loss: Loss, train: Mapping[str, Any]) -> Iterator[Found]:
+    batch = int(train.get("per_device_train_batch_size", 8))
+    alone = batch == 1 and not (loss.gather_across_devices and job.processes() > 1)
+    if loss.facts.in_batch and alone and not loss.hard_negatives:
+        message = f"a batch of one row has no other rows, which are the negatives of {loss.type}: its loss is always 0"
+        hint = "say 16 or more; loss: cached_mnrl trains large batches in the memory of small ones"
+        yield ("train", "per_device_train_batch_size"), Problem(message, hint)
+    if loss.facts.in_batch and train.get("batch_sampler") == "group_by_label":
+        message = f"group_by_label gathers rows of one label, and {loss.type} takes a batch's other rows for negatives"
+        yield ("train", "batch_sampler"), Problem(message, "remove it: no text stands in a batch twice then")
+    if loss.mini_batch_size and loss.mini_batch_size > batch:
+        message = f"mini_batch_size is {loss.mini_batch_size}, and the batch has {batch} rows"
+        yield ("loss", "mini_batch_size"), Problem(message, "raise per_device_train_batch_size: that is what it is for")
+
+
+def _check_dims(job: Job, loss: Loss) -> Iterator[Found]:
+    width = job.model.hidden_size
+    for size in sorted(loss.matryoshka_dims or (), reverse=True):
+        if size < 1 or (width and size > width and not job.smoke):
+            bounds = f"1 to {width}" if width else "1 on"
+            message = f"matryoshka_dims has {size}, and the vectors of {job.model.name} have sizes from {bounds}"
+            yield ("loss", "matryoshka_dims"), Problem(message, f"say [{width}, {max(width // 2, 1)}]" if width else "")
+
+
+def _build_loss(job: Job, model: str) -> dict[str, Any]:
+    """Return the loss as its worker reads it, every setting with its value.
+
+    A guide is a hub id or the path of a folder, and with `--smoke` the tiny model itself.
+    """
+    loss = _find_loss(job)
+    settings = loss.facts.settings.items()
+    given = {name: getattr(loss, name) for name, _ in settings}
+    built = {name: setting.default if given[name] is None else given[name] for name, setting in settings}
+    if guide := built.get("guide"):
+        folder = job.recipe_folder / guide
+        built["guide"] = model if job.smoke else str(folder.resolve()) if folder.is_dir() else guide
+    if dims := built.get("matryoshka_dims"):
+        built["matryoshka_dims"] = {str(size): weight for size, weight in dims.items()}
+    return {"type": loss.type, **built}
+
+
+def _explain_loss(job: Job) -> tuple[Note, ...]:
+    loss = _find_loss(job)
+    return (Note("train", "loss", loss.type, "recipe", "loss"), *explain_settings(loss))
+
+
+def _count_flat_rows(job: Job, values: Mapping[str, Any]) -> int:
+    loss, batch = _find_loss(job), int(values["per_device_train_batch_size"])
+    return batch * (job.processes() if loss.gather_across_devices else 1)
+
+
+def _smoke_scale(job: Job) -> SmokeScale:
+    """Return the scale of cross-encoders, with a loss that a tiny model can learn: fewer sizes of vectors."""
+    loss = job.recipe.loss
+    if loss is None:
+        return build_smoke_scale(job)
+    changed: dict[str, Any] = {}
+    if loss.matryoshka_dims:
+        weights = [weight for _, weight in sorted(loss.matryoshka_dims.items(), reverse=True)]
+        sizes = {_TINY_HIDDEN_SIZE >> place: weight for place, weight in enumerate(weights)}
+        changed["matryoshka_dims"] = {size: weight for size, weight in sizes.items() if size}
+    if loss.mini_batch_size:
+        changed["mini_batch_size"] = 1
+    return build_smoke_scale(job, loss=loss.model_copy(update=changed))
+
+
+_EMBEDDER = Trainer(
+    "train_embedding",
+    _find_loss,
+    _find_form,
+    _put,
+    _name_best,
+    _build_config,
+    _build_loss,
+    _explain_loss,
+    _build_prepare,
+    _build_scoring,
+    _count_flat_rows,
+)
+
+BACKEND = replace(
+    CROSS_ENCODERS,
+    trainers="sentence-transformers' trainer of embedding models and its worker",
+    own_modules={},
+    kind=None,
+    starts_fsdp=False,
+    other_models="",
+    own_arguments=SHARED_ARGUMENTS,
+    others={**CROSS_ENCODERS.others, **_OF_RERANKERS},
+    at_least={name: least for name, least in CROSS_ENCODERS.at_least.items() if name not in _OF_RERANKERS},
+    data_form=_find_form,
+    check_job=lambda job: check_trainer(job, _check),
+    smoke_scale=_smoke_scale,
+    build_training=partial(build_training, trainer=_EMBEDDER),
+)

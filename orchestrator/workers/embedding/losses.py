@@ -1,0 +1,144 @@
+"""The losses of an embedding model in one table: which class of the library each is, its rows and its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.settings import AMOUNT, COUNT, FACTOR, TEXT, Rule, one_of, or_null
+
+GROUPS, SCORES, COMPARED = "embedding-groups", "embedding-scores", "embedding-pairs"
+_SIZES = Rule(
+    "must be an object of sizes of vectors and their weights",
+    lambda value: isinstance(value, dict) and bool(value) and all(str(size).isdigit() for size in value),
+)
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """What is minimised; of each loss only its own settings are read.
+
+    `hard_negatives` None is as many as every row has, `matryoshka_dims` None the full vector only. `guide` is a hub id
+    or a folder.
+    """
+
+    type: str
+    scale: Annotated[float, FACTOR] = 20.0
+    temperature: Annotated[float, FACTOR] = 1.0
+    margin: Annotated[float, AMOUNT] = 0.0
+    margin_strategy: Annotated[str, one_of("absolute", "relative")] = "absolute"
+    distance_metric: Annotated[str, one_of("cosine", "euclidean", "manhattan")] = "cosine"
+    similarity: Annotated[str, one_of("dot", "cosine")] = "dot"
+    hard_negatives: Annotated[int | None, or_null(COUNT)] = None
+    mini_batch_size: Annotated[int, COUNT] = 32
+    guide: Annotated[str | None, or_null(TEXT)] = None
+    contrast_anchors: bool = True
+    contrast_positives: bool = True
+    gather_across_devices: bool = False
+    matryoshka_dims: Annotated[dict[str, float] | None, or_null(_SIZES)] = None
+
+
+Take = Callable[[LossSettings], Any]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One loss: the library's class, the rows that it reads, and what of the settings each of its options takes.
+
+    Settings that are not `elsewhere` are options of their own name.
+    """
+
+    name: str
+    form: str
+    options: Mapping[str, Take] = field(default_factory=dict)
+    settings: tuple[str, ...] = ()
+    in_batch: bool = False
+    elsewhere: tuple[str, ...] = ("hard_negatives", "guide", "matryoshka_dims", "distance_metric", "similarity")
+
+    def build(self, model: Any, settings: LossSettings) -> Any:
+        """Return the torch module, in its Matryoshka where sizes are asked for. Raises WorkerError where it cannot."""
+        from sentence_transformers.sentence_transformer import losses
+
+        options = {name: getattr(settings, name) for name in self.settings if name not in self.elsewhere}
+        options |= {key: take(settings) for key, take in self.options.items()}
+        if settings.guide is not None:
+            options["guide"] = load_guide(settings.guide, model)
+        try:
+            loss = getattr(losses, self.name)(model, **options)
+            if not settings.matryoshka_dims:
+                return loss
+            sizes = {int(size): weight for size, weight in settings.matryoshka_dims.items()}
+            return losses.MatryoshkaLoss(model, loss, list(sizes), list(sizes.values()))
+        except ValueError as error:
+            raise WorkerError(f"the loss {settings.type} is refused: {' '.join(str(error).split())}") from error
+
+
+def load_guide(guide: str, model: Any) -> Any:
+    """Return the guide on the model's device. Raises WorkerError for one that reads no texts as long as the model's."""
+    from sentence_transformers import SentenceTransformer
+
+    try:
+        loaded = SentenceTransformer(guide, device=str(model.device))
+    except (OSError, ValueError) as error:
+        raise WorkerError(f"the guide {guide} cannot be loaded: {' '.join(str(error).split())}") from error
+    if not hasattr(loaded, "tokenizer") or not hasattr(loaded.tokenizer, "get_vocab"):
+        raise WorkerError(f"the guide {guide} has no tokenizer of transformers: its texts could not be written for it")
+    return loaded.eval().requires_grad_(False)
+
+
+def _choose_pair_distance(settings: LossSettings) -> Any:
+    from sentence_transformers.sentence_transformer.losses import SiameseDistanceMetric
+
+    names = {"cosine": "COSINE_DISTANCE", "euclidean": "EUCLIDEAN", "manhattan": "MANHATTAN"}
+    return getattr(SiameseDistanceMetric, names[settings.distance_metric])
+
+
+def _choose_triplet_distance(settings: LossSettings) -> Any:
+    from sentence_transformers.sentence_transformer.losses import TripletDistanceMetric
+
+    return getattr(TripletDistanceMetric, settings.distance_metric.upper())
+
+
+def _choose_similarity(settings: LossSettings) -> Any:
+    from sentence_transformers.util import pairwise_cos_sim, pairwise_dot_score
+
+    return pairwise_dot_score if settings.similarity == "dot" else pairwise_cos_sim
+
+
+_RANKING = ("scale", "hard_negatives", "gather_across_devices", "matryoshka_dims")
+_GUIDED = (
+    "guide", "temperature", "margin_strategy", "margin", "contrast_anchors", "contrast_positives", "hard_negatives",
+    "gather_across_devices", "matryoshka_dims",
+)  # fmt: skip
+_DISTANCE = {"distance_metric": _choose_pair_distance}
+_TAUGHT = {"similarity_fct": _choose_similarity}
+_TEACHER = ("similarity", "hard_negatives", "matryoshka_dims")
+_PAIR = ("distance_metric", "margin", "matryoshka_dims")
+LOSSES = {
+    "mnrl": Loss("MultipleNegativesRankingLoss", GROUPS, {}, _RANKING, in_batch=True),
+    "cached_mnrl": Loss(
+        "CachedMultipleNegativesRankingLoss", GROUPS, {}, ("mini_batch_size", *_RANKING), in_batch=True
+    ),
+    "mnrl_symmetric": Loss("MultipleNegativesSymmetricRankingLoss", GROUPS, {}, _RANKING, in_batch=True),
+    "cached_mnrl_symmetric": Loss(
+        "CachedMultipleNegativesSymmetricRankingLoss", GROUPS, {}, ("mini_batch_size", *_RANKING), in_batch=True
+    ),
+    "gist": Loss("GISTEmbedLoss", GROUPS, {}, _GUIDED, in_batch=True),
+    "cached_gist": Loss("CachedGISTEmbedLoss", GROUPS, {}, ("mini_batch_size", *_GUIDED), in_batch=True),
+    "cosent": Loss("CoSENTLoss", COMPARED, {}, ("scale", "matryoshka_dims")),
+    "angle": Loss("AnglELoss", COMPARED, {}, ("scale", "matryoshka_dims")),
+    "cosine_similarity": Loss("CosineSimilarityLoss", COMPARED, {}, ("matryoshka_dims",)),
+    "contrastive": Loss("ContrastiveLoss", COMPARED, _DISTANCE, _PAIR),
+    "online_contrastive": Loss("OnlineContrastiveLoss", COMPARED, _DISTANCE, _PAIR),
+    "triplet": Loss(
+        "TripletLoss",
+        GROUPS,
+        {"distance_metric": _choose_triplet_distance, "triplet_margin": lambda settings: settings.margin},
+        _PAIR,
+        elsewhere=_PAIR,
+    ),
+    "margin_mse": Loss("MarginMSELoss", SCORES, _TAUGHT, _TEACHER),
+    "distill_kl": Loss("DistillKLDivLoss", SCORES, _TAUGHT, ("temperature", *_TEACHER)),
+}

@@ -1,0 +1,98 @@
+"""Read train.json of an embedding model: everything that decides one training; an unknown key is an error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from orchestrator.workers.embedding.losses import LOSSES, LossSettings
+from orchestrator.workers.engines.lora import Lora
+from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.folders import read_object
+from orchestrator.workers.settings import COUNT, SHARE, STRING, TEXT, one_of, or_null
+from orchestrator.workers.settings import parse_settings as parse_fields
+from orchestrator.workers.specs import POOLINGS, EmbeddingSpec
+from orchestrator.workers.training.settings import ARGUMENTS, VERSION, EarlyStopping, check_shared, find_seed
+
+
+@dataclass(frozen=True)
+class EmbeddingSettings:
+    """How texts become vectors; `pooling` and `normalize` count for a base that does not say them itself."""
+
+    max_length: Annotated[int, COUNT]
+    query_prompt: Annotated[str, STRING] = ""
+    document_prompt: Annotated[str, STRING] = ""
+    pooling: Annotated[str | None, or_null(one_of(*POOLINGS))] = None
+    normalize: bool = True
+
+    def to_spec(self, *, trust_remote_code: bool) -> EmbeddingSpec:
+        """Return how `score` loads the same model: full precision, whole vectors."""
+        return EmbeddingSpec(
+            max_length=self.max_length,
+            query_prompt=self.query_prompt,
+            document_prompt=self.document_prompt,
+            pooling=self.pooling,
+            normalize=self.normalize,
+            trust_remote_code=trust_remote_code,
+        )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One training; `arguments` are SentenceTransformerTrainingArguments as they are written.
+
+    Without `lora` all weights are trained. `stable_ratio` is the part of the steps at the full learning rate.
+    """
+
+    version: Annotated[int, VERSION]
+    model: Annotated[str, TEXT]
+    family: Annotated[str, one_of("encoder", "decoder")]
+    loss: LossSettings
+    form: str
+    train: Annotated[Path, TEXT]
+    embedding: EmbeddingSettings
+    stable_ratio: Annotated[float | None, or_null(SHARE)]
+    early_stopping: EarlyStopping | None
+    deterministic: bool
+    trust_remote_code: bool
+    arguments: Annotated[dict[str, Any], ARGUMENTS]
+    validation: Annotated[Path | None, or_null(TEXT)] = None
+    lora: Lora | None = None
+
+    @property
+    def output(self) -> Path:
+        """The folder of the checkpoints."""
+        return Path(self.arguments["output_dir"])
+
+    @property
+    def seed(self) -> int:
+        """The seed of everything random: transformers' default is 42."""
+        return find_seed(self.arguments)
+
+
+def load_settings(path: Path) -> Settings:
+    """Return the settings in a JSON file. Raises WorkerError with every problem that the file has."""
+    raw, origin = read_object(path, "the training's settings"), str(path)
+    settings = parse_fields(Settings, raw, origin)
+    if problems := [*_check_loss(settings, raw["loss"]), *check_shared(settings)]:
+        raise WorkerError(*(f"{origin}: {problem}" for problem in problems))
+    return settings
+
+
+def _check_loss(settings: Settings, given: dict[str, Any]) -> list[str]:
+    """Return what does not belong to the loss."""
+    name = settings.loss.type
+    if name not in LOSSES:
+        return [f"loss.type is {name!r}; known are {', '.join(LOSSES)}"]
+    loss = LOSSES[name]
+    problems = [f"loss.{key} is no setting of {name}" for key in given if key not in {"type", *loss.settings}]
+    if settings.form != loss.form:
+        problems.append(f"form is {settings.form!r}, and {name} learns from {loss.form}")
+    if "guide" in loss.settings and settings.loss.guide is None:
+        problems.append(f"{name} needs a guide")
+    batch = settings.arguments.get("per_device_train_batch_size", 8)
+    alone = batch == 1 and not settings.loss.hard_negatives and not settings.loss.gather_across_devices
+    if loss.in_batch and alone:
+        problems.append(f"a batch of one row has no other rows, which are the negatives of {name}")
+    return problems

@@ -1,0 +1,107 @@
+"""Train an embedding model with sentence-transformers' trainer, as one settings file says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from orchestrator.workers.embedding.losses import LOSSES
+from orchestrator.workers.embedding.model import load_encoder
+from orchestrator.workers.embedding.rows import LABEL, QUERIES, Rows, build_dataset, build_evaluator, load_rows
+from orchestrator.workers.embedding.settings import Settings, load_settings
+from orchestrator.workers.training.trainer import (
+    Prepared,
+    adapt_trainer,
+    build_arguments,
+    build_callbacks,
+    guard_loss,
+    run_worker,
+    train_model,
+)
+
+
+def load_model(settings: Settings) -> Any:
+    """Return the SentenceTransformer that `score` measures, on the CPU (the trainer moves it), with its prompts.
+
+    Raises WorkerError for what `load_encoder` refuses.
+    """
+    spec = settings.embedding.to_spec(trust_remote_code=settings.trust_remote_code)
+    model = load_encoder(settings.model, spec, "cpu").model
+    model.prompts = {"query": spec.query_prompt, "document": spec.document_prompt}
+    model.default_prompt_name = None
+    # a vector is pooled from the tokens: BERT's own pooler takes no part, and several processes would wait for it
+    pooler = getattr(model.transformers_model, "pooler", None)
+    if pooler is not None:
+        pooler.requires_grad_(False)
+    return model
+
+
+def name_prompts(settings: Settings, rows: Rows) -> dict[str, str]:
+    """Return what stands in front of each column's texts; a column without a prompt is left out."""
+    embedding = settings.embedding
+    prompts = {
+        name: embedding.query_prompt if name in QUERIES else embedding.document_prompt
+        for name in rows.columns
+        if name != LABEL
+    }
+    return {name: prompt for name, prompt in prompts.items() if prompt}
+
+
+def build_trainer(settings: Settings, arguments: Any, model: Any, train: Rows, validation: Rows | None) -> Any:
+    """Return the trainer; its loss and its checkpoints are guarded against NaN."""
+    from sentence_transformers import SentenceTransformerTrainer
+
+    arguments.prompts = name_prompts(settings, train) or None
+    loss = LOSSES[settings.loss.type].build(model, settings.loss)
+    guard_loss(loss)
+    evaluator = None
+    if validation:
+        told = settings.embedding
+        evaluator = build_evaluator(validation, told.query_prompt, told.document_prompt, arguments.eval_batch_size)
+    return adapt_trainer(SentenceTransformerTrainer, settings)(
+        model=model,
+        args=arguments,
+        train_dataset=build_dataset(train),
+        eval_dataset=build_dataset(validation) if validation else None,
+        loss=loss,
+        evaluator=evaluator,
+        callbacks=build_callbacks(settings),
+    )
+
+
+def prepare_training(settings: Settings, arguments: Any) -> Prepared:
+    """Return the training on its rows. Raises WorkerError for rows that cannot be learnt from.
+
+    Where no order of the validation rows can be measured, the best checkpoint is the one with the lowest loss.
+    """
+    train = load_rows(settings.train, settings.loss)
+    validation = load_rows(settings.validation, settings.loss, train.negatives) if settings.validation else None
+    notes = [train.describe("train")]
+    if validation:
+        notes.append(validation.describe("validation"))
+        if LABEL in validation.columns and len({str(label) for label in validation.columns[LABEL]}) == 1:
+            arguments.metric_for_best_model, arguments.greater_is_better = "eval_loss", False
+
+    def build(model: Any) -> Any:
+        return build_trainer(settings, arguments, model, train, validation)
+
+    return Prepared(
+        lambda: load_model(settings), build, train.count, validation.count if validation else None, tuple(notes)
+    )
+
+
+def train_embedding(config: Path, checkpoint: Path | None) -> dict[str, str]:
+    """Train as `config` says, from `checkpoint` on when there is one; return the links."""
+    settings = load_settings(config)
+
+    def build() -> Any:
+        from sentence_transformers import SentenceTransformerTrainingArguments
+
+        return build_arguments(settings, SentenceTransformerTrainingArguments, settings.arguments)
+
+    return train_model(settings, checkpoint, build, lambda arguments: prepare_training(settings, arguments))
+
+
+def main(argv: list[str]) -> int:
+    """Write checkpoints and the links `last` and `best` into the settings' output folder."""
+    return run_worker(argv, "train_embedding", __doc__, train_embedding)

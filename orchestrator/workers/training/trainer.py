@@ -1,0 +1,271 @@
+"""What the trainings with sentence-transformers share: arguments, batches, schedule, callbacks, and the way through."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.workers.engines.lora import add_lora, load_lora
+from orchestrator.workers.environment import Progress
+from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.training.checkpoints import link_checkpoints, require_resumable
+from orchestrator.workers.training.settings import Settings
+
+# transformers looks for unused parameters unless told not to, and finds all of them unused: what a CrossEncoder returns
+# hides its tensors from DistributedDataParallel, which then ends with "mark a variable ready only once"
+DEFAULTS = {"report_to": "none", "ddp_find_unused_parameters": False}
+# what train.json may not turn: a loss of NaN must be seen, and bars would flood the log
+FIXED = {"logging_nan_inf_filter": False, "disable_tqdm": True}
+STABLE_SCHEDULE = "warmup_stable_decay"
+
+
+def build_arguments(settings: Settings, cls: Any, given: Mapping[str, Any]) -> Any:
+    """Return the arguments `given` as `cls`.
+
+    Raises WorkerError with transformers' own words for a name or value that it refuses.
+    """
+    wanted: dict[str, Any] = {**DEFAULTS, **given, **FIXED, "full_determinism": settings.deterministic}
+    evaluates = wanted.get("eval_strategy", "no") != "no"
+    if settings.validation:
+        # without it there is no best checkpoint to link to
+        wanted.setdefault("metric_for_best_model", "eval_loss")
+        if not evaluates:
+            raise WorkerError("there are validation rows, and eval_strategy is no; set eval_strategy to steps or epoch")
+    elif evaluates:
+        raise WorkerError("eval_strategy is set, and there are no validation rows; set data.validation_ratio")
+    if settings.stable_ratio is not None:
+        schedule = wanted.setdefault("lr_scheduler_type", STABLE_SCHEDULE)
+        if schedule != STABLE_SCHEDULE:
+            raise WorkerError(f"stable_ratio belongs to lr_scheduler_type {STABLE_SCHEDULE}, not {schedule}")
+    try:
+        arguments = cls(**wanted)
+    except (TypeError, ValueError, ImportError, RuntimeError) as error:
+        raise WorkerError(f"the training's arguments are refused: {' '.join(str(error).split())}") from error
+    if arguments.world_size == 1:
+        # started by torchrun, one process counts as distributed, and the library then drops the last incomplete batch
+        arguments.dataloader_drop_last = bool(wanted.get("dataloader_drop_last", False))
+    return arguments
+
+
+def fit_batches(arguments: Any, train_rows: int, validation_rows: int | None) -> list[str]:
+    """Make every set fill at least one batch; return what the log must say about rows that are left out.
+
+    With several processes, or `dataloader_drop_last`, incomplete batches are dropped. Raises WorkerError where none
+    would be left.
+    """
+    if not arguments.dataloader_drop_last:
+        return []
+    processes = arguments.world_size
+    per_step = arguments.train_batch_size * processes
+    if train_rows < per_step:
+        raise WorkerError(
+            f"{train_rows} training rows are fewer than one batch of {arguments.train_batch_size} for each of "
+            f"{processes} processes, and incomplete batches are dropped; lower per_device_train_batch_size"
+        )
+    notes = []
+    if train_rows % per_step:
+        notes.append(f"each epoch leaves out {train_rows % per_step} training rows, which fill no batch of {per_step}")
+    if validation_rows is None:
+        return notes
+    if validation_rows < processes:
+        raise WorkerError(f"{validation_rows} validation rows are fewer than the {processes} processes")
+    if validation_rows < arguments.eval_batch_size * processes:
+        arguments.per_device_eval_batch_size = max(1, validation_rows // processes // max(1, arguments.n_gpu))
+        notes.append(f"validation runs in batches of {arguments.eval_batch_size}: it has {validation_rows} rows")
+    if unused := validation_rows % (arguments.eval_batch_size * processes):
+        notes.append(f"the validation loss leaves out {unused} rows, which fill no batch")
+    return notes
+
+
+def build_decay_arguments(total_steps: int, warmup_steps: int, stable_ratio: float) -> dict[str, int]:
+    """Return transformers' `lr_scheduler_kwargs` for linear warm-up, a constant part, and a cosine decay to 0.
+
+    transformers.optimization.get_wsd_schedule makes the stable part of what warm-up and decay leave. Raises WorkerError
+    when warm-up and stable part are longer than the training.
+    """
+    decay = total_steps - warmup_steps - round(stable_ratio * total_steps)
+    if decay < 0:
+        raise WorkerError(
+            f"warm-up takes {warmup_steps} of {total_steps} steps and stable_ratio {stable_ratio} more than are left; "
+            "lower one of the two"
+        )
+    return {"num_decay_steps": decay}
+
+
+def build_callbacks(settings: Settings) -> list[Any]:
+    """Return the callbacks; they stand behind the one that decides when to log and save, and see its decision."""
+    import torch
+    from transformers import EarlyStoppingCallback, TrainerCallback
+
+    class ProgressLines(TrainerCallback):  # type: ignore[misc]  # the trainer calls nothing else
+        """Prints `orch-progress STEP/STEPS`, also right before each line of losses, which has no number of its own."""
+
+        progress: Progress | None = None
+
+        def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+            if state.is_world_process_zero:
+                self.progress = Progress(total=state.max_steps, done=state.global_step)
+
+        def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
+            if self.progress is None:
+                return
+            if control.should_log:
+                self.progress = Progress(total=state.max_steps, done=state.global_step - 1)
+            self.progress.advance(state.global_step - self.progress.done)
+
+    class FiniteWeights(TrainerCallback):  # type: ignore[misc]
+        """Ends the training before a checkpoint of NaN: the step before may have had a finite loss."""
+
+        def on_step_end(self, _args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+            if control.should_save:
+                broken = [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
+                if broken:
+                    raise WorkerError(
+                        f"after step {state.global_step} {len(broken)} weights hold NaN or infinity ({broken[0]} …): "
+                        "the training has diverged; nothing of it is saved. Lower learning_rate"
+                    )
+
+        on_epoch_end = on_step_end
+
+    stopping = settings.early_stopping
+    more = [EarlyStoppingCallback(stopping.patience, stopping.threshold)] if stopping else []
+    return [ProgressLines(), FiniteWeights(), *more]
+
+
+@contextlib.contextmanager
+def reported_weights() -> Iterator[None]:
+    """Let transformers print which weights a model file lacks: they start at random, the new head and any other one."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_warning()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def guard_loss(module: Any) -> None:
+    """Let the loss end the training when it is not finite, in training and validation alike.
+
+    transformers logs a loss that is NaN as 0 or nan, goes on, and saves weights of NaN with exit code 0.
+    """
+    import torch
+
+    def check(module: Any, _inputs: Any, value: Any) -> None:
+        if not torch.isfinite(value.detach()).all():
+            # the trainer turns the model to evaluation, not the loss, and under DistributedDataParallel the inner one
+            inner = getattr(module.model, "module", module.model)
+            where = "of a training step" if inner.training else "on the validation rows"
+            raise WorkerError(
+                f"the loss {where} is {float(value.detach().float().mean())}: the training has diverged; nothing of it "
+                "is saved. Lower learning_rate, set max_grad_norm, or train in float32 (bf16: false, fp16: false)"
+            )
+
+    module.register_forward_hook(check)
+
+
+def adapt_trainer(base: Any, settings: Settings, save: Callable[[Any, Any, str], bool] = lambda *_: False) -> Any:
+    """Return the library's trainer that decays the rate as asked, continues adapters, and keeps rows out of cards.
+
+    `save` takes the trainer, the gathered weights and a folder, and tells whether it saved them in its own way.
+    """
+
+    class Trainer(base):  # type: ignore[misc]  # the library's own way to change these
+        """Decays and saves as asked, continues adapters, writes no model card."""
+
+        def add_model_card_callback(self, _default_args_dict: dict[str, Any]) -> None:
+            """Add none: it copies rows into README.md, and tokenizes single texts where a format needs pairs."""
+
+        def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+            if settings.stable_ratio is not None:
+                self.args.lr_scheduler_kwargs = build_decay_arguments(
+                    num_training_steps, self.args.get_warmup_steps(num_training_steps), settings.stable_ratio
+                )
+            return super().create_scheduler(num_training_steps, optimizer)
+
+        def _load_from_checkpoint(self, checkpoint_path: str) -> None:
+            if settings.lora is None:
+                super()._load_from_checkpoint(checkpoint_path)
+            else:
+                load_lora(getattr(self.model, "_orig_mod", self.model), Path(checkpoint_path))
+
+        def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+            if not save(self, state_dict, output_dir or self.args.output_dir):
+                super()._save(output_dir, state_dict)
+
+    return Trainer
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A training that can begin: what loads its model and makes its trainer, how many rows each side has, and notes."""
+
+    load: Callable[[], Any]
+    build: Callable[[Any], Any]
+    train: int
+    validation: int | None
+    notes: tuple[str, ...] = ()
+
+
+def train_model(
+    settings: Settings,
+    checkpoint: Path | None,
+    build: Callable[[], Any],
+    prepare: Callable[[Any], Prepared],
+) -> dict[str, str]:
+    """Train, from `checkpoint` on when there is one; return the links, none in a process that makes none.
+
+    `build` makes the arguments, and `prepare` reads the rows for them.
+    """
+    if settings.deterministic:
+        # transformers does the same when its trainer is made, but CUDA reads CUBLAS_WORKSPACE_CONFIG when it starts:
+        # before a model is loaded. Results are equal on the same hardware with the same versions, numbers of processes
+        # and threads, and not elsewhere.
+        from transformers.trainer_utils import enable_full_determinism
+
+        enable_full_determinism(settings.seed)
+    arguments = build()
+
+    def say(text: str) -> None:
+        if arguments.process_index == 0:
+            print(text, flush=True)  # noqa: T201
+
+    if checkpoint:
+        require_resumable(checkpoint, arguments)
+    prepared = prepare(arguments)
+    for note in (*prepared.notes, *fit_batches(arguments, prepared.train, prepared.validation)):
+        say(note)
+    with reported_weights():
+        model = prepared.load()
+    if settings.lora:
+        say(add_lora(model, settings.lora, settings.seed))
+    trainer = prepared.build(model)
+    if prepared.validation and trainer.evaluator is None:
+        say("validation: no query has both a relevant and another document, so only the loss is measured")
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.accelerator.wait_for_everyone()
+    if not trainer.is_world_process_zero():
+        return {}
+    best = trainer.state.best_model_checkpoint
+    return link_checkpoints(settings.output, best, has_validation=prepared.validation is not None)
+
+
+def run_worker(
+    argv: list[str], name: str, about: str | None, train: Callable[[Path, Path | None], Mapping[str, str]]
+) -> int:
+    """Read the command line, train as the config says, and say which links were made in its output folder."""
+    parser = argparse.ArgumentParser(prog=f"workers {name}", description=about, allow_abbrev=False)
+    parser.add_argument("--config", type=Path, required=True, help="the training's settings, JSON")
+    parser.add_argument("--resume_from_checkpoint", type=Path, help="a checkpoint-N of the same training")
+    options = parser.parse_args(argv)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(line_buffering=True)  # losses are read while they come
+    for link, target in train(options.config, options.resume_from_checkpoint).items():
+        print(f"{link}: {target}", flush=True)  # noqa: T201
+    return 0

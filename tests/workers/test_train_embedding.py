@@ -1,0 +1,254 @@
+"""Training an embedding model: every loss learns, is continued exactly, and is the library's own training."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.workers import train_embedding
+from orchestrator.workers.embedding.losses import COMPARED, GROUPS, LOSSES, SCORES, LossSettings
+from orchestrator.workers.embedding.rows import load_rows
+from orchestrator.workers.embedding.settings import load_settings
+from orchestrator.workers.failure import WorkerError
+from tests.workers.conftest import TOPICS
+from tests.workers.test_train_cross_encoder import load_state, load_weights, ordinary_algorithms, without_dropout
+
+__all__ = ["ordinary_algorithms"]  # a fixture of this file too
+# once ms-swift is imported, transformers' Trainer asks for arguments that only ms-swift has
+pytestmark = pytest.mark.alone
+PROMPTS = {"query_prompt": "query: ", "document_prompt": "passage: "}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "cached_mnrl": {"mini_batch_size": 2, "matryoshka_dims": {"32": 1.0, "8": 0.5}},
+    "cached_mnrl_symmetric": {"mini_batch_size": 3},
+    "cached_gist": {"mini_batch_size": 2},
+    "triplet": {"distance_metric": "cosine", "margin": 0.3},
+    "contrastive": {"margin": 0.4, "distance_metric": "euclidean"},
+    "margin_mse": {"similarity": "cosine", "hard_negatives": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> dict[str, Path]:
+    """One file of 24 rows a form; `triplet`: with one negative each."""
+    names = list(TOPICS)[:4]
+    rows: dict[str, list[Any]] = {GROUPS: [], SCORES: [], COMPARED: [], "triplet": []}
+    for index in range(6):
+        for number, name in enumerate(names):
+            query, right = f"what about {name} {index}?", f"{TOPICS[name]} {index}"
+            wrong = [f"{TOPICS[names[number - step]]} {index} {step}" for step in (1, 2)]
+            group = {"query": query, "positive": right, "negatives": wrong[: 1 + index % 2]}
+            rows[GROUPS].append(group)
+            rows["triplet"].append(group | {"negatives": wrong[:1]})
+            rows[SCORES].append(group | {"negatives": wrong, "scores": [0.9, 0.25, 0.1 * index]})
+            rows[COMPARED].append(
+                {"text1": query, "text2": right if index % 2 else wrong[0], "label": float(index % 2)}
+            )
+    folder = tmp_path_factory.mktemp("forms")
+    for form, lines in rows.items():
+        (folder / f"{form}.jsonl").write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    return {form: folder / f"{form}.jsonl" for form in rows}
+
+
+def write_settings(out: Path, base: Path, files: dict[str, Path], loss: str, **changes: Any) -> Path:
+    validation = changes.pop("validation", False)
+    own = {"guide": str(base)} if "guide" in LOSSES[loss].settings else {}
+    path = files["triplet" if loss == "triplet" else LOSSES[loss].form]
+    arguments = {
+        "output_dir": str(out / "output"), "learning_rate": 1e-3, "per_device_train_batch_size": 4,
+        "num_train_epochs": 1, "logging_steps": 1, "save_strategy": "epoch", "use_cpu": True,
+        **({"batch_sampler": "no_duplicates"} if LOSSES[loss].in_batch else {}),
+        **({"eval_strategy": "epoch"} if validation else {}),
+    }  # fmt: skip
+    settings = {
+        "version": 1, "model": str(base), "family": "encoder", "trust_remote_code": False,
+        "loss": {"type": loss, **own, **SETTINGS.get(loss, {}), **changes.pop("loss_settings", {})},
+        "form": LOSSES[loss].form, "train": str(path), "validation": str(path) if validation else None,
+        "embedding": {"max_length": 64, "pooling": "mean", "normalize": True, **PROMPTS},
+        "stable_ratio": None, "early_stopping": None, "deterministic": False,
+        "arguments": {**arguments, **changes.pop("arguments", {})}, **changes,
+    }  # fmt: skip
+    out.mkdir(parents=True, exist_ok=True)
+    config = out / "train.json"
+    config.write_text(json.dumps(settings), encoding="utf-8")
+    return config
+
+
+def train(out: Path, base: Path, files: dict[str, Path], loss: str, *, resume: Path | None = None, **changes: Any):
+    """Train in this process and return the output folder."""
+    words = ["--config", str(write_settings(out, base, files, loss, **changes))]
+    assert train_embedding.main([*words, *(["--resume_from_checkpoint", str(resume)] if resume else [])]) == 0
+    return out / "output"
+
+
+def losses_of(output: Path) -> list[float]:
+    return [entry["loss"] for entry in load_state(output / "last")["log_history"] if "loss" in entry]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_moves_the_weights_and_leaves_a_whole_model(encoder, files, tmp_path, loss):
+    from sentence_transformers import SentenceTransformer
+
+    output = train(tmp_path, encoder, files, loss, arguments={"max_steps": 2})
+    before, after = (load_weights(folder) for folder in (encoder, output / "last"))
+    assert any((after[name] != before[name]).any() for name in after)
+    assert all(after[name].isfinite().all() for name in after)
+    assert sum(losses_of(output)) > 0
+    model = SentenceTransformer(str(output / "last"), device="cpu")
+    assert [type(module).__name__ for module in model] == ["Transformer", "Pooling", "Normalize"]
+    assert model.prompts == {"query": "query: ", "document": "passage: "}
+
+
+def train_by_hand(output: Path, base: Path, loss: str, rows: list[dict[str, Any]]) -> list[float]:
+    """Train as the library's documentation does it, and return the loss of every step."""
+    from datasets import Dataset
+    from sentence_transformers import (
+        SentenceTransformer,
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+    )
+    from sentence_transformers.sentence_transformer import losses
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+
+    transformer = Transformer(str(base), max_seq_length=64)
+    model = SentenceTransformer(modules=[transformer, Pooling(32, "mean"), Normalize()], device="cpu")
+    made: Any = {
+        "mnrl": lambda: losses.MultipleNegativesRankingLoss(model),
+        "cosent": lambda: losses.CoSENTLoss(model),
+        "cached_mnrl": lambda: losses.MatryoshkaLoss(
+            model, losses.CachedMultipleNegativesRankingLoss(model, mini_batch_size=2), [32, 8], [1.0, 0.5]
+        ),
+        "distill_kl": lambda: losses.DistillKLDivLoss(model),
+    }[loss]()
+    form = LOSSES[loss].form
+    if form == COMPARED:
+        columns = {key: [row[key] for row in rows] for key in ("text1", "text2", "label")}
+        prompts = {"text1": "query: ", "text2": "passage: "}
+    else:
+        count = min(len(row["negatives"]) for row in rows)
+        columns = {key: [row[key] for row in rows] for key in ("query", "positive")}
+        columns |= {f"negative_{place}": [row["negatives"][place] for row in rows] for place in range(count)}
+        columns |= {"scores": [row["scores"] for row in rows]} if form == SCORES else {}
+        prompts = {name: "query: " if name == "query" else "passage: " for name in columns if name != "scores"}
+    arguments = SentenceTransformerTrainingArguments(
+        output_dir=str(output), learning_rate=1e-3, per_device_train_batch_size=4, num_train_epochs=1, logging_steps=1,
+        save_strategy="no", use_cpu=True, report_to="none", prompts=prompts,
+        batch_sampler="no_duplicates" if LOSSES[loss].in_batch else "batch_sampler",
+    )  # fmt: skip
+    trainer = SentenceTransformerTrainer(
+        model=model, args=arguments, train_dataset=Dataset.from_dict(columns), loss=made
+    )
+    trainer.train()
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+@pytest.mark.parametrize("loss", ["mnrl", "cached_mnrl", "cosent", "distill_kl"])
+def test_every_step_has_the_loss_of_the_same_training_written_by_hand(encoder, files, tmp_path, loss):
+    base = without_dropout(encoder, tmp_path / "base")
+    rows = [json.loads(line) for line in files[LOSSES[loss].form].read_text().splitlines()]
+    own = losses_of(train(tmp_path / "own", base, files, loss))
+    by_hand = train_by_hand(tmp_path / "hand", base, loss, rows)
+    assert len(own) == 6
+    assert own == pytest.approx(by_hand, abs=1e-6)
+
+
+def test_a_training_that_is_continued_in_the_middle_of_an_epoch_ends_with_the_same_bytes(encoder, files, tmp_path):
+    whole = train(tmp_path / "whole", encoder, files, "mnrl", arguments={"save_strategy": "steps", "save_steps": 2})
+    shutil.copytree(whole / "checkpoint-4", tmp_path / "again" / "output" / "checkpoint-4")
+    again = train(
+        tmp_path / "again", encoder, files, "mnrl", resume=tmp_path / "again" / "output" / "checkpoint-4",
+        arguments={"save_strategy": "steps", "save_steps": 2},
+    )  # fmt: skip
+    one, other = (folder / "last" / "model.safetensors" for folder in (whole, again))
+    assert one.read_bytes() == other.read_bytes()
+    assert losses_of(whole) == losses_of(again)
+
+
+def test_the_best_checkpoint_has_the_highest_ndcg_and_of_pairs_the_highest_correlation(encoder, files, tmp_path):
+    for loss, metric in (("mnrl", "eval_validation_cosine_ndcg@10"), ("cosent", "eval_validation_spearman_cosine")):
+        output = train(
+            tmp_path / loss, encoder, files, loss, validation=True,
+            arguments={"num_train_epochs": 3, "metric_for_best_model": metric, "greater_is_better": True},
+        )  # fmt: skip
+        state = load_state(output / "last")
+        found = {entry["step"]: entry[metric] for entry in state["log_history"] if metric in entry}
+        assert len(found) == 3
+        best = int((output / "best").readlink().name.removeprefix("checkpoint-"))
+        assert found[best] == max(found.values()) == state["best_metric"]
+
+
+def test_an_early_stop_ends_the_training(encoder, files, tmp_path):
+    output = train(
+        tmp_path, encoder, files, "mnrl", validation=True, early_stopping={"patience": 1, "threshold": 1.0},
+        arguments={
+            "num_train_epochs": 5, "metric_for_best_model": "eval_validation_cosine_ndcg@10", "greater_is_better": True,
+        },
+    )  # fmt: skip
+    assert load_state(output / "last")["epoch"] < 5
+
+
+def test_validation_pairs_of_one_label_are_judged_by_their_loss(encoder, files, tmp_path):
+    lines = [line for line in files[COMPARED].read_text().splitlines() if json.loads(line)["label"] == 1]
+    one = tmp_path / "one.jsonl"
+    one.write_text("\n".join(lines))
+    config = write_settings(
+        tmp_path, encoder, files, "cosine_similarity", validation=True,
+        arguments={"metric_for_best_model": "eval_validation_spearman_cosine", "greater_is_better": True},
+    )  # fmt: skip
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"validation": str(one)}))
+    assert train_embedding.main(["--config", str(config)]) == 0
+    assert (tmp_path / "output" / "best").is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("loss", "changes", "message"),
+    [
+        ("mnrl", {"arguments": {"per_device_train_batch_size": 1}}, "a batch of one row has no other rows"),
+        ("mnrl", {"loss_settings": {"margin": 0.1}}, "loss.margin is no setting of mnrl"),
+        ("gist", {"loss_settings": {"guide": None}}, "gist needs a guide"),
+        ("mnrl", {"form": COMPARED}, "mnrl learns from embedding-groups"),
+        ("cosent", {"early_stopping": {"patience": 1}}, "early_stopping needs validation rows"),
+        ("cosent", {"loss_settings": {"scale": 0}}, "scale must be a number above 0"),
+    ],
+)
+def test_settings_that_do_not_belong_together_are_refused(encoder, files, tmp_path, loss, changes, message):
+    with pytest.raises(WorkerError, match=message):
+        load_settings(write_settings(tmp_path, encoder, files, loss, **changes))
+
+
+def test_sizes_above_the_model_s_and_a_guide_that_is_none_are_refused(encoder, files, tmp_path):
+    with pytest.raises(WorkerError, match="cannot exceed the model's embedding dimension of 32"):
+        train(tmp_path / "dims", encoder, files, "mnrl", loss_settings={"matryoshka_dims": {"64": 1.0}})
+    with pytest.raises(WorkerError, match=r"the guide .*nobody cannot be loaded"):
+        train(tmp_path / "guide", encoder, files, "gist", loss_settings={"guide": str(tmp_path / "nobody")})
+
+
+@pytest.mark.parametrize(
+    ("loss", "row", "message"),
+    [
+        ("mnrl", "[]", "is an object of query, positive, negatives"),
+        ("mnrl", "{", "not JSON"),
+        ("mnrl", {"query": "a", "positive": " ", "negatives": []}, "positive must be a text that is not empty"),
+        ("mnrl", {"query": "a", "positive": "b", "negatives": ["c", 1]}, r"negatives\[1\] must be a text"),
+        ("triplet", {"query": "a", "positive": "b", "negatives": []}, "triplet learns from one negative"),
+        ("distill_kl", {"query": "a", "positive": "b", "negatives": ["c"], "scores": [1]}, "scores must be 2 numbers"),
+        ("margin_mse", {"query": "a", "positive": "b", "negatives": [], "scores": [1]}, "the row has no negatives"),
+        ("cosent", {"text1": "a", "text2": "b", "label": True}, "True is no finite number"),
+    ],
+)
+def test_a_row_that_a_loss_cannot_learn_from_is_named_with_its_line(tmp_path, loss, row, message):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n" + (row if isinstance(row, str) else json.dumps(row)) + "\n")
+    with pytest.raises(WorkerError, match=rf"rows.jsonl:2: .*{message}"):
+        load_rows(path, LossSettings(loss))
+
+
+def test_every_row_has_as_many_negatives_as_the_one_with_the_fewest_or_as_the_loss_says(files):
+    assert load_rows(files[GROUPS], LossSettings("mnrl")).negatives == 1
+    assert load_rows(files[SCORES], LossSettings("distill_kl")).columns["label"][0] == [0.9, 0.25, 0.0]
+    assert load_rows(files[SCORES], LossSettings("distill_kl", hard_negatives=1)).columns["label"][0] == [0.9, 0.25]
+    with pytest.raises(WorkerError, match="a row has 1 negatives, and every row must have 2"):
+        load_rows(files[GROUPS], LossSettings("mnrl", hard_negatives=2))
