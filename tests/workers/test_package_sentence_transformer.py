@@ -160,6 +160,46 @@ def test_a_bare_base_is_measured_as_the_spec_says(encoder, data, tmp_path):
     assert checks["changed-vectors"]["passed"]
 
 
+@pytest.fixture(scope="module")
+def adapted(place, encoder):
+    """Return what a training with LoRA saves, the dense layer trained whole beside it, and what the merge makes of it."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    from orchestrator.workers import merge
+    from orchestrator.workers.engines.lora import Lora, add_lora
+
+    folder = place / "lora"
+    folder.mkdir()
+    base = build(encoder, folder, "mean", "Dense", "Normalize").base
+    model = SentenceTransformer(str(base), device="cpu")
+    add_lora(model, Lora(4, 8, 0.0, ["query", "value"], use_dora=True), 3)
+    torch.manual_seed(4)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name or "linear" in name:
+            parameter.data.add_(0.1 * torch.randn_like(parameter))
+    model.save_pretrained(str(folder / "adapter"))
+    argv = ["--base", base, "--adapter", folder / "adapter", "--out", folder / "merged"]
+    assert merge.main([*map(str, argv)]) == 0
+    return Trained(base, folder / "merged", folder / "adapter", SAVED)
+
+
+def test_an_adapter_merged_is_the_adapter_on_its_base_dense_layers_and_all(adapted, data, tmp_path):
+    folder, checks = pack(adapted, data, tmp_path)
+    assert checks["merged"]["max_distance"] < 1e-10
+    assert checks["merge-keeps-training"]["passed"]
+    assert checks["trained"]["max_distance"] < 1e-10
+    wanted = load(adapted.adapter).encode(["query: tea"])[0]
+    assert np.abs(load(folder).encode_query("tea") - wanted).max() < 1e-5
+
+
+def test_a_merge_that_lost_the_adapter_is_refused(adapted, data, tmp_path):
+    lost = Trained(adapted.base, adapted.base, adapted.adapter, SAVED)
+    with pytest.raises(WorkerError) as caught:
+        package.main(lost.arguments(data, tmp_path / "model"))
+    assert "merged" in {problem.split(":")[0] for problem in caught.value.problems}
+
+
 def test_a_training_without_effect_is_refused(cls, data, tmp_path):
     trained, _, _ = cls
     with pytest.raises(WorkerError) as caught:

@@ -193,12 +193,20 @@ def ask_swift(subject: Subject, texts: Sequence[str]) -> tuple[Any, Any]:
 
 def ask_flagembedding(subject: Subject, texts: Sequence[str]) -> tuple[Any, Any]:
     """Return the packaged model's vectors in FlagEmbedding, and plain transformers' of the adapter on its base."""
+    in_tool = flagembedding.embed(str(subject.folder), subject.spec, texts, subject.request.device)
+    return in_tool, embed_adapter(subject)
+
+
+def embed_adapter(subject: Subject) -> Any:
+    """Return plain transformers' vectors of the adapter on its base, of the whole probes; None without an adapter.
+
+    What stands behind the transformer is trained whole and stands in the package.
+    """
     request = subject.request
-    in_tool = flagembedding.embed(str(subject.folder), subject.spec, texts, request.device)
-    if request.adapter is None:
-        return in_tool, None
     head = build_head(subject.folder, subject.spec, request.device)
-    return in_tool, embed_plainly(subject, subject.base, head, adapter=request.adapter)[0][subject.whole]
+    if request.adapter is None or head is None:
+        return None
+    return embed_plainly(subject, subject.base, head, adapter=request.adapter)[0][subject.whole]
 
 
 @dataclass(frozen=True)
@@ -209,7 +217,12 @@ class Tool:
     adapters_in: str
 
 
-TOOLS = {"swift": Tool(ask_swift, "swift"), "flagembedding": Tool(ask_flagembedding, "plain transformers")}
+TOOLS = {
+    "swift": Tool(ask_swift, "swift"),
+    "flagembedding": Tool(ask_flagembedding, "plain transformers"),
+    # what it gives itself is `trained`
+    "sentence-transformers": Tool(lambda subject, _: (None, embed_adapter(subject)), "plain transformers"),
+}
 
 
 def find_base_head(subject: Subject) -> Path:
@@ -343,8 +356,9 @@ def compare(subject: Subject, seen: Seen, scan: WeightScan) -> list[Check]:
     if seen.adapter is not None:
         what = f"the merged model's vectors differ from those of the adapter on its base in {TOOLS[tool].adapters_in}"
         allowed = merge_tolerance(scan.dtypes, MERGE_DISTANCE)
-        checks.append(check_same_vectors("merged", what, seen.tool, seen.adapter, allowed))
-        three = (seen.base[subject.whole], seen.adapter, seen.tool)
+        merged = seen.model[subject.whole] if seen.tool is None else seen.tool
+        checks.append(check_same_vectors("merged", what, merged, seen.adapter, allowed))
+        three = (seen.base[subject.whole], seen.adapter, merged)
         checks.append(check_merge_keeps_training(*(part.ravel().tolist() for part in three)))
     test = find_test_prompt(subject)
     return checks if test is None else [*checks, check_test_prompt(packaged[test], seen.base[test])]
