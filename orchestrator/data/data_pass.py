@@ -152,7 +152,9 @@ class _Pass:
                 side.tally.rows_in += 1
                 if record := self._take(shown, row, source, side):
                     yield shown, record
-            side.tally.files.append(InputFile(shown, source.sha256, source.rows_in))
+            side.tally.files += [
+                InputFile(show_path(one.path), one.sha256, one.rows_in) for one in (source, *source.beside)
+            ]
             if self.request.encoding == AUTO and source.encoding:
                 message = f"{source.name} is not UTF-8: it was read as {source.encoding}"
                 self.findings.warn("encoding-guessed", message, example=shown)

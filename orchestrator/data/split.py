@@ -54,8 +54,7 @@ def split_file(
     if out_train.resolve() == out_eval.resolve():
         raise refuse("output-exists", "both sides would be written here", out_train)
     if find_ending(path) in {*DELIMITERS, SHEET, PARQUET, *ARROW}:
-        hint = f"orch data convert {path} -o {path.with_suffix('.jsonl')}, then split that"
-        raise refuse("unknown-ending", "only JSON Lines and JSON lists can be split", path, hint=hint)
+        raise _refuse_table(path)
     cut = find_threshold(eval_ratio)
     draws = _read_draws(Source(path, encoding=encoding), seed, columns or {})
     if not draws.can_split:
@@ -69,11 +68,18 @@ def split_file(
     return _write(source, (out_train, out_eval), cut if adjusted is None else adjusted, seed, columns or {})
 
 
+def _refuse_table(path: Path) -> DataError:
+    hint = f"orch data convert {path} -o {path.with_suffix('.jsonl')}, then split that"
+    return refuse("unknown-ending", "only JSON Lines and JSON lists can be split", path, hint=hint)
+
+
 def _read_draws(source: Source, seed: int, columns: Mapping[str, str]) -> HashRange:
     """Draw every row's query. Raises DataError when a row has none."""
     draws = HashRange()
     bad = BadRows()
     for row in source.rows():
+        if source.beside and not row.raw:  # several judgements of one query
+            raise _refuse_table(source.path)
         found = row.fault or find_split_text(row.value, columns)
         if isinstance(found, str):
             draws.add(hash_query(found, seed))

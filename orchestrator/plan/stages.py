@@ -11,7 +11,7 @@ from typing import Any
 from orchestrator.backends.models import BaseModel
 from orchestrator.backends.protocol import Training, guard_eval_kind
 from orchestrator.backends.render import format_command, render_text
-from orchestrator.data.reading.file_sets import parse_hub_id
+from orchestrator.data.reading.file_sets import list_inputs, parse_hub_id
 from orchestrator.plan.draft import Draft
 from orchestrator.plan.measuring import System, build_teacher
 from orchestrator.plan.smoke import add_tiny_teacher, count_teacher_rows
@@ -85,7 +85,9 @@ def add_prepare(draft: Draft, training: Training, files: DataFiles) -> None:
     names += ["validation.jsonl"] if data.validation_ratio else []
     outputs = tuple(f"data/{name}" for name in names)
     title = "Read, check and split the data"
-    draft.add_own("prepare", title, "orch/prepare.j2", values, inputs=(*files.train, *files.eval), outputs=outputs)
+    draft.add_own(
+        "prepare", title, "orch/prepare.j2", values, inputs=list_inputs((*files.train, *files.eval)), outputs=outputs
+    )
 
 
 def add_guard_data(draft: Draft, guard: str, files: tuple[str, ...]) -> None:
@@ -100,7 +102,9 @@ def add_guard_data(draft: Draft, guard: str, files: tuple[str, ...]) -> None:
     names = ["eval.jsonl", "ledger.json", "stats.json", *(["corpus.jsonl"] if searched else [])]
     outputs = tuple(str((folder / name).relative_to(draft.run.root)) for name in names)
     title = f"Read and check the guard {guard}"
-    draft.add_own(f"guard-{guard}-data", title, "orch/prepare_eval.j2", values, inputs=files, outputs=outputs)
+    draft.add_own(
+        f"guard-{guard}-data", title, "orch/prepare_eval.j2", values, inputs=list_inputs(files), outputs=outputs
+    )
 
 
 def add_teacher(draft: Draft, teacher: BaseModel, rows: tuple[str, ...]) -> tuple[str, str]:
@@ -113,7 +117,7 @@ def add_teacher(draft: Draft, teacher: BaseModel, rows: tuple[str, ...]) -> tupl
     out = draft.output("teacher-pairs")
     pairs, title = f"{out}/pairs.jsonl", "List the pairs for the teacher"
     values = {**read, "out": out}
-    draft.add_own("teacher-pairs", title, "orch/teacher_pairs.j2", values, inputs=rows, outputs=(pairs,))
+    draft.add_own("teacher-pairs", title, "orch/teacher_pairs.j2", values, inputs=list_inputs(rows), outputs=(pairs,))
     model = teacher.location
     if draft.job.smoke:
         model = add_tiny_teacher(draft, teacher, system.spec["scorer"], pairs)
@@ -137,7 +141,9 @@ def add_teacher(draft: Draft, teacher: BaseModel, rows: tuple[str, ...]) -> tupl
     )
     joined, title = f"{draft.output('teacher')}/train.jsonl", "Write the teacher's scores into the rows"
     values = {**read, "scores": scores, "out": joined}
-    draft.add_own("teacher", title, "orch/teacher_join.j2", values, inputs=(*rows, scores), outputs=(joined,))
+    draft.add_own(
+        "teacher", title, "orch/teacher_join.j2", values, inputs=(*list_inputs(rows), scores), outputs=(joined,)
+    )
     return joined, model
 
 

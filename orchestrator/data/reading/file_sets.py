@@ -58,10 +58,37 @@ def expand_name(folder: Path, name: str) -> tuple[str, ...] | Problem:
     return _explain_missing(folder, name, what)
 
 
+_TEXT_FILES = ("corpus", "queries")  # of rows that name texts by ids, beside them or, in BEIR's folders, above qrels/
+
+
+def find_beside(path: Path) -> dict[str, Path]:
+    """Return the files that hold the texts of a file of ids, by `corpus` and `queries`; {} where there are none."""
+    folder = path.parent.parent if path.parent.name == "qrels" else path.parent
+    found = {}
+    for name in _TEXT_FILES:
+        there = (folder / f"{name}.jsonl{packed}" for packed in ("", *COMPRESSED))
+        if (file := next((one for one in there if one.is_file()), None)) and file != path:
+            found[name] = file
+    return found if "corpus" in found else {}
+
+
+def list_inputs(files: tuple[str, ...]) -> tuple[str, ...]:
+    """Return files with those that hold their texts."""
+    beside = (str(path) for file in files for path in find_beside(Path(file)).values())
+    return tuple(dict.fromkeys((*files, *beside)))
+
+
 def _list_folder(name: str, path: Path) -> tuple[str, ...] | Problem:
     children = [child for child in path.iterdir() if not child.name.startswith(".") and child.is_file()]
     if any(child.name == "config.json" for child in children):
         return Problem(f"a model's folder, and no data: {name}", f"paths start from {path.parent}")
+    if (path / "qrels").is_dir() and find_beside(path / "qrels" / "any"):
+        shown = name.rstrip("/")
+        splits = sorted(f"{shown}/qrels/{one.name}" for one in (path / "qrels").iterdir() if _holds_rows(one))
+        if len(splits) > 1:
+            return Problem(f"a folder of BEIR with several splits: {name}", f"name one of them: {', '.join(splits)}")
+        if splits:
+            return tuple(splits)
     files = [f"{name.rstrip('/')}/{child.name}" for child in children if _holds_rows(child)]
     if files:
         return _in_order(files, f"the folder {name}", name)

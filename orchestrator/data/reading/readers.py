@@ -15,7 +15,8 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
-from orchestrator.data.reading.file_sets import ARROW, DELIMITERS, ENDINGS, PARQUET, SHEET, find_ending
+from orchestrator.data.reading.file_sets import ARROW, DELIMITERS, ENDINGS, PARQUET, SHEET, find_beside, find_ending
+from orchestrator.data.reading.joins import join_texts
 from orchestrator.data.reading.json_rows import (
     NotUtf8Error,
     Row,
@@ -74,6 +75,7 @@ class Source:
         self._rows_key = rows_key
         self._asked = encoding
         self.encoding: str | None = None  # what the text is read by, where that is not UTF-8
+        self.beside: list[Source] = []  # the files with the texts of a file of ids, once they were read
         self._sample = b""
         self._text_start: int | None = None  # where the first line stands in the file, unless that is packed
 
@@ -97,7 +99,11 @@ class Source:
         require_readable(self.path, ending=self.ending)
         try:
             with self.path.open("rb") as stream:
-                for row in self._rows(stream):
+                beside = find_beside(self.path)
+                rows = self._rows(stream)
+                if beside:
+                    rows = join_texts(rows, partial(self._open, beside))
+                for row in rows:
                     self.rows_in += 1
                     yield row
         except NotUtf8Error as error:
@@ -144,6 +150,13 @@ class Source:
             if row:
                 yield row
         yield from rows
+
+    def _open(self, beside: dict[str, Path], name: str) -> Source | None:
+        """Return the file that holds documents or queries by id, to be read whole; None where there is none."""
+        if name not in beside:
+            return None
+        self.beside.append(Source(beside[name], encoding=self._asked))
+        return self.beside[-1]
 
     def _note(self, data: bytes) -> None:
         """Count and hash the file's own bytes."""

@@ -134,11 +134,13 @@ def explain_unknown(row: Mapping[str, Any], asked: Kind | None, shapes: Iterable
 
 def _explain_beir(row: Mapping[str, Any]) -> Fault | None:
     """Return the fault of a row of one of BEIR's three files, None for any other."""
-    if {"query-id", "corpus-id"} <= row.keys() or ({"_id", "text"} <= row.keys() and "query" not in row):
-        message = "this is a row of one of BEIR's files, which know each other by ids: corpus, queries and qrels"
-        return build_fault(
-            "missing-key", message, 'join them: {"query": "…", "content": "…", "label": 1}, a row a qrel'
-        )
+    if {"query-id", "corpus-id"} <= row.keys():
+        message = "this is one of BEIR's files: its rows name texts by ids, and no corpus.jsonl is beside or above it"
+        hint = "put the judgements into qrels/, in the folder of corpus.jsonl and queries.jsonl"
+        return build_fault("missing-key", message, hint)
+    if {"_id", "text"} <= row.keys() and "query" not in row:
+        message = "this is one of BEIR's files: its texts are named by ids in the judgements"
+        return build_fault("missing-key", message, "give the judgements: a file of qrels/, such as qrels/train.tsv")
     return None
 
 
