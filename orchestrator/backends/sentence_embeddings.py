@@ -101,6 +101,7 @@ def _build_scoring(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:
     dims = _find_loss(job).matryoshka_dims
     return {
         "scorer": "embedding",
+        "tool": job.recipe.backend,
         "max_length": values["max_length"],
         **find_embedding(job).scoring(),
         "truncate_dim": None,

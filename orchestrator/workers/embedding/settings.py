@@ -35,6 +35,7 @@ class EmbeddingSettings:
             pooling=self.pooling,
             normalize=self.normalize,
             trust_remote_code=trust_remote_code,
+            tool="sentence-transformers",
         )
 
 
