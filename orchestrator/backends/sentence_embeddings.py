@@ -32,6 +32,13 @@ _OF_RERANKERS = {
     name: Problem(f"{name} is of rerankers, and the recipe trains an embedding model", "remove it")
     for name in WORKER_ARGUMENTS.keys() - SHARED_ARGUMENTS
 }
+_RESERVED = {
+    "metric_for_best_model": "the best checkpoint has the highest nDCG@10 of the validation rows, Spearman of pairs",
+    "greater_is_better": "the best checkpoint has the highest nDCG@10 of the validation rows, Spearman of pairs",
+    "prompts": "say it as `model: {prompts: {query: …, document: …}}`",
+    "router_mapping": "query and document are read by one model",
+    "knowledge_distillation": "say it as `loss: margin_mse` or `loss: distill_kl`",
+}
 _HINTS = {
     "temperature": "say scale, which is 1 / temperature",
     "mrl_dims": "say matryoshka_dims",
@@ -233,6 +240,7 @@ BACKEND = replace(
     kind=None,
     starts_fsdp=False,
     other_models="",
+    reserved={**CROSS_ENCODERS.reserved, **_RESERVED},
     own_arguments=SHARED_ARGUMENTS,
     others={**CROSS_ENCODERS.others, **_OF_RERANKERS},
     at_least={name: least for name, least in CROSS_ENCODERS.at_least.items() if name not in _OF_RERANKERS},

@@ -165,7 +165,7 @@ def find_training_size(job: Job, values: Mapping[str, str], model: ModelSize) ->
     """Return what decides the memory of the job's training; `values` are the train command's arguments."""
     half = is_on(values, "bf16") or is_on(values, "fp16")
     size = TrainingSize(
-        rows=_whole(values, "per_device_train_batch_size", 8) * _rows_of_a_group(job, values),
+        rows=_count_rows(job, values),
         tokens=_find_tokens(job, values),
         weight_bytes=_stored_bytes(job, values, model),
         compute_bytes=2 if half else 4,
@@ -195,6 +195,13 @@ def assumes_documents(job: Job) -> bool:
     """Tell whether the rows and not the recipe decide how many documents a query has."""
     loss = job.loss
     return loss is not None and loss.facts.texts(loss) is None and "train_group_size" not in job.recipe.train
+
+
+def _count_rows(job: Job, values: Mapping[str, str]) -> int:
+    """Return how many texts pass the model at once: a batch's, or the part of them whose activations are kept."""
+    rows = _whole(values, "per_device_train_batch_size", 8) * _rows_of_a_group(job, values)
+    part = job.loss.facts.at_once(job.loss) if job.loss else None
+    return min(rows, part) if part else rows
 
 
 def _rows_of_a_group(job: Job, values: Mapping[str, str]) -> int:

@@ -152,7 +152,10 @@ def _remedies(job: Job, planned: PlannedMemory) -> list[str]:
     if not training.checkpointing:
         consider("gradient_checkpointing: true", checkpointing=True)
     batch = int(values.get("per_device_train_batch_size", "8"))
-    if batch > 1:
+    part = job.loss.facts.at_once(job.loss) if job.loss else None
+    if part and part > 1:
+        consider(f"loss.mini_batch_size: {part // 2} instead of {part}", rows=training.rows // 2)
+    elif batch > 1:
         lower = batch // 2
         warning = " (another objective)" if find_batch_obstacle(job.loss, job.recipe.train) else ""
         smaller = f"per_device_train_batch_size: {lower} instead of {batch}{warning}"

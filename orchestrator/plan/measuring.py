@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.backends.embeddings import Embedding, read_own
 from orchestrator.backends.families import find_other_scorer
-from orchestrator.backends.protocol import Job, Training
+from orchestrator.backends.protocol import Job, Training, eval_kind
 from orchestrator.backends.scorers import (
     BI_ENCODER_TOKENS,
     DTYPES,
@@ -90,6 +90,10 @@ def build_measured(job: Job, training: Training) -> Measured:
     baselines = [_baseline(job, training, name, native if name == "native" and not same else None) for name in names]
     reference_baseline = baselines[0] if baselines else _baseline(job, training, "trained-format", None)
     teachers = [build_teacher(job)] if job.teacher else []
+    if eval_kind(job) == "retrieval":  # every query with every text of the corpus: what a reranker is not made for
+        why = "it scores pairs, and the evaluation searches a whole corpus"
+        notes += tuple(Note("baseline", TEACHER, "(not measured)", "orch", why) for _ in teachers)
+        teachers = []
     packaged = System("packaged", _complete(job, "packaged", training.scoring, _TUNED_LABEL), _TUNED_LABEL)
     return Measured((*baselines, *teachers), packaged, reference_baseline, notes)
 

@@ -62,6 +62,7 @@ class LossType:
     labels: tuple[float, ...] = ()  # of pairs; empty: any
     most_positives: int | None = None
     needs_negatives: bool = False
+    at_once: Callable[[Given], int | None] = lambda _: None  # texts that pass the model at once, where fewer than all
     in_batch: bool = False  # the other rows of a batch are negatives
     exact_negatives: bool = False  # a row with fewer negatives than hard_negatives is refused, and not filled up
     native: str = ""
@@ -90,9 +91,11 @@ def _count_candidates(loss: Given, _: Mapping[str, Any], rows: int) -> int | Non
 
 def _ranked(name: str, settings: Mapping[str, Setting], aliases: tuple[str, ...]) -> LossType:
     """Return a loss of sentence-transformers to which the other rows of a batch are negatives."""
+    cached = "mini_batch_size" in settings
     return LossType(
         name, *_RANKED, settings, obstacle=f"the other rows of a batch are the negatives of {name}",
         candidates=_count_candidates if name in {"mnrl", "cached_mnrl"} else lambda *_: None,
+        at_once=lambda loss: (loss.mini_batch_size or settings["mini_batch_size"].default) if cached else None,
         texts=_count_texts, labels=(1,), in_batch=True, exact_negatives=True, aliases=aliases,
     )  # fmt: skip
 

@@ -387,7 +387,7 @@ class Recipe(_Part):
         False, description="seeds, deterministic kernels, no TF32 and one data worker: the same run twice, bit for bit"
     )
     checkpoint: Literal["best", "last"] | int | None = Field(
-        None, description="which checkpoint becomes the model: best by the validation loss, last, or a step"
+        None, description="which checkpoint becomes the model: best on the validation rows, last, or a step"
     )
     merge: bool = Field(True, description="merge LoRA weights into the base model")
     evaluate: Evaluate = Evaluate()

@@ -1,0 +1,243 @@
+"""Embedding models with sentence-transformers as they are configured, and what is refused before any training."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from orchestrator.backends import BACKENDS
+from orchestrator.backends.protocol import find_trainer
+from orchestrator.data import prepare
+from orchestrator.errors import DataError, RecipeError
+from orchestrator.machine.hardware import CPU, Hardware
+from orchestrator.plan.jobs import build_job
+from orchestrator.plan.load import load_recipe
+from orchestrator.plan.pipeline import build_plan
+from orchestrator.recipe.losses import find_losses
+from orchestrator.workers.embedding.settings import load_settings
+
+GPU, TWO = Hardware("cuda", 1, bf16=True), Hardware("cuda", 2, bf16=True)
+RECIPE = """\
+name: toy
+task: embedding
+backend: sentence-transformers
+model: {path: encoder, pooling: mean, prompts: {query: "query: ", document: "passage: "}}
+data: {train: train.jsonl, eval: eval.jsonl}
+loss: mnrl
+"""
+GROUPS = [
+    {"query": f"q{number}", "pos": [f"p{number}", f"also {number}"], "neg": [f"n{number}", f"m{number}"]}
+    for number in range(4)
+]
+PAIRS = [{"sentence1": f"a{number}", "sentence2": f"b{number}", "score": number / 4} for number in range(4)]
+
+
+@pytest.fixture
+def build(tmp_path):
+    """A recipe beside a folder that looks like a BERT of 32 numbers, and its rows."""
+    (tmp_path / "encoder").mkdir()
+    config = {"model_type": "bert", "architectures": ["BertModel"], "hidden_size": 32}
+    (tmp_path / "encoder" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+
+    def build(*overrides, rows=GROUPS, hardware=CPU):
+        for side, some in (("train", rows), ("eval", rows[:1])):
+            (tmp_path / f"{side}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
+        job = build_job(
+            load_recipe(tmp_path / "recipe.yaml", ("data.overlap=keep", *overrides)), tmp_path / "run", hardware
+        )
+        return job, build_plan(job)
+
+    return build
+
+
+def write_files(job, plan):
+    for file in plan.files:
+        (job.run_dir / file.path).parent.mkdir(parents=True, exist_ok=True)
+        (job.run_dir / file.path).write_text(file.text)
+    return job.run_dir / "files" / "train.json"
+
+
+def run_prepare(plan):
+    words = plan.stage("prepare").command.argv
+    return prepare.main(words[words.index("-m") + 2 :])
+
+
+def test_the_config_says_all_that_decides_the_training_and_the_worker_reads_it(build):
+    job, plan = build("data.validation_ratio=0.25", "loss={type: mnrl, hard_negatives: 1, matryoshka_dims: [32, 8]}")
+    config = json.loads(write_files(job, plan).read_text())
+    arguments = config.pop("arguments")
+    data = str(job.run_dir / "data")
+    assert config == {
+        "version": 1,
+        "model": str(job.model.location),
+        "family": "encoder",
+        "trust_remote_code": False,
+        "loss": {
+            "type": "mnrl",
+            "scale": 20.0,
+            "hard_negatives": 1,
+            "gather_across_devices": False,
+            "matryoshka_dims": {"32": 1.0, "8": 1.0},
+        },
+        "form": "embedding-groups",
+        "train": f"{data}/train.jsonl",
+        "validation": f"{data}/validation.jsonl",
+        "embedding": {
+            "max_length": 512,
+            "query_prompt": "query: ",
+            "document_prompt": "passage: ",
+            "pooling": "mean",
+            "normalize": True,
+        },
+        "stable_ratio": None,
+        "early_stopping": None,
+        "deterministic": False,
+    }
+    assert arguments["batch_sampler"] == "no_duplicates"
+    assert arguments["metric_for_best_model"] == "eval_validation_cosine_ndcg@10"
+    assert arguments["greater_is_better"] is True
+    settings = load_settings(job.run_dir / "files" / "train.json")
+    assert settings.loss.hard_negatives == 1
+    assert "train_embedding" in plan.stage("train").command.argv
+
+
+def test_the_model_is_scored_as_it_is_trained(build):
+    _, plan = build("train.max_length=64", "loss={type: mnrl, matryoshka_dims: [8, 32]}")
+    scoring = json.loads(next(file.text for file in plan.files if file.path == "files/scoring.packaged.json"))
+    wanted = {
+        "scorer": "embedding", "max_length": 64, "query_prompt": "query: ", "document_prompt": "passage: ",
+        "pooling": "mean", "normalize": True, "truncate_dim": None, "mrl_dims": [32, 8],
+    }  # fmt: skip
+    assert scoring | wanted == scoring
+
+
+@pytest.mark.parametrize("facts", find_losses("sentence-transformers", "embedding"), ids=lambda facts: facts.name)
+def test_the_rows_of_every_loss_are_prepared_for_the_worker(build, facts):
+    taught = facts.form == "embedding-scores"
+    rows = GROUPS if "group" in facts.kinds else [row | {"score": round(row["score"])} for row in PAIRS]
+    rows = [row | {"pos_scores": [3.5, 2], "neg_scores": [1, -1.5]} for row in rows] if taught else rows
+    guide = ", guide: other/model" if "guide" in facts.settings else ""
+    job, plan = build(f"loss={{type: {facts.name}{guide}}}", rows=rows)
+    settings = load_settings(write_files(job, plan))
+    assert run_prepare(plan) == 0
+    lines = [json.loads(line) for line in settings.train.read_text().splitlines()]
+    assert len(lines) == {"triplet": 16}.get(facts.name, 8 if "group" in facts.kinds else 4)
+    if taught:
+        assert lines[1] == {
+            "query": "q0", "positive": "also 0", "negatives": ["n0", "m0"], "scores": [2.0, 1.0, -1.5],
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "message"),
+    [
+        (("loss=null",), "loss", "no loss is named"),
+        (("loss=infonce",), "loss", "is not one of sentence-transformers' embedding models"),
+        (("loss=listwise_ce",), "loss", "is not one of sentence-transformers' embedding models"),
+        (("loss=cosent",), "loss", "cosent learns labels of pairs, and the rows are queries with documents"),
+        (("loss=gist",), "loss", "asks a stronger embedding model"),
+        (("loss={type: mnrl, temperature: 0.1}",), "loss.temperature", "mnrl has no temperature"),
+        (("loss={type: mnrl, matryoshka_dims: [64]}",), "loss.matryoshka_dims", "have sizes from 1 to 32"),
+        (("loss={type: mnrl, gather_across_devices: true}",), "loss.gather_across_devices", "there is one"),
+        (("train.per_device_train_batch_size=1",), "train.per_device_train_batch_size", "its loss is always 0"),
+        (("train.batch_sampler=group_by_label",), "train.batch_sampler", "gathers rows of one label"),
+        (
+            ("loss={type: cached_mnrl, mini_batch_size: 64}", "train.per_device_train_batch_size=32"),
+            "loss.mini_batch_size", "the batch has 32 rows",
+        ),
+        (("data.instruction=Find it",), "data.instruction", "takes no task"),
+        (("launch.strategy=fsdp",), "launch.strategy", "are not started with FSDP"),
+        (("watch.on_oom=retry",), "watch.on_oom", "the other rows of a batch are the negatives of mnrl"),
+        (("train.early_stopping_patience=2",), "train.early_stopping_patience", "validation"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_trained_is_refused_with_its_key_and_a_remedy(build, overrides, key, message):
+    with pytest.raises(RecipeError) as caught:
+        build(*overrides)
+    found = [problem for problem in caught.value.problems if message in problem.message]
+    assert found, [problem.message for problem in caught.value.problems]
+    assert found[0].hint
+
+
+@pytest.mark.parametrize("name", ["train_group_size", "query_format", "shuffle_ratio", "num_labels"])
+def test_what_only_rerankers_have_is_refused(build, name):
+    with pytest.raises(RecipeError, match=f"{name} is of rerankers"):
+        build(f"train.{name}=2")
+
+
+@pytest.mark.parametrize(
+    ("loss", "rows", "message"),
+    [
+        (
+            "{type: mnrl}",
+            [*GROUPS, {"query": "x", "pos": ["y"], "neg": []}],
+            "the row has no negatives, and others have",
+        ),
+        ("{type: mnrl, hard_negatives: 3}", GROUPS, "the row has 2 negatives, and hard_negatives asks for 3"),
+        ("{type: mnrl}", PAIRS, "which corrupts mnrl's groups"),
+        (
+            "{type: triplet}",
+            [{"query": "x", "pos": ["y"], "neg": []}] * 2,
+            "the row has no negatives, and triplet needs",
+        ),
+        ("{type: margin_mse}", GROUPS, "scores"),
+        ("{type: cosent}", [row | {"score": 1} for row in PAIRS], "has nothing to contrast"),
+        ("{type: contrastive}", PAIRS, "contrastive knows 0 and 1 only"),
+        ("{type: cosine_similarity}", [row | {"score": 3} for row in PAIRS], "outside -1 to 1"),
+        (
+            "{type: mnrl}",
+            [{"query": f"q{number}", "pos": [f"class {number % 3}"], "neg": []} for number in range(30)],
+            "of the negatives that mnrl takes from a row's batch answer its query",
+        ),
+    ],
+)
+def test_rows_that_a_loss_cannot_learn_from_are_refused_before_any_training(build, capsys, loss, rows, message):
+    _, plan = build(f"loss={loss}", rows=rows)
+    assert run_prepare(plan) == DataError.exit_code
+    assert message in capsys.readouterr().err
+
+
+def test_rows_without_negatives_are_pairs_of_a_batch(build):
+    job, plan = build(rows=[{"query": f"q{number}", "pos": [f"p{number}"], "neg": []} for number in range(4)])
+    write_files(job, plan)
+    assert run_prepare(plan) == 0
+    assert json.loads((job.run_dir / "data" / "train.jsonl").read_text().splitlines()[0])["negatives"] == []
+
+
+def test_a_batch_of_one_is_no_batch_of_one_where_the_rows_have_negatives_or_other_gpus_gather(build):
+    build("train.per_device_train_batch_size=1", "loss={type: mnrl, hard_negatives: 2}")
+    build("train.per_device_train_batch_size=1", "loss={type: mnrl, gather_across_devices: true}", hardware=TWO)
+
+
+def test_a_flat_loss_is_the_logarithm_of_the_candidates_where_they_are_known(build):
+    for loss, hardware, expected in (
+        ("{type: mnrl, hard_negatives: 1}", GPU, 2.772588722239781),
+        ("{type: mnrl, hard_negatives: 1, gather_across_devices: true}", TWO, 3.4657359027997265),
+        ("{type: mnrl}", GPU, None),
+        ("{type: mnrl, hard_negatives: 1, matryoshka_dims: [32]}", GPU, None),
+    ):
+        job, _ = build(f"loss={loss}", hardware=hardware)
+        training = job.backend.build_training(job, model="m", data="d", output="o")
+        assert training.flat_loss == pytest.approx(expected) if expected else training.flat_loss is None
+
+
+def test_the_smoke_version_has_sizes_and_parts_that_a_tiny_model_has(build):
+    job, _ = build("loss={type: cached_mnrl, mini_batch_size: 8, matryoshka_dims: [32, 16, 8]}")
+    loss = job.backend.smoke_scale(job).recipe["loss"]
+    assert (loss.mini_batch_size, loss.matryoshka_dims) == (1, {32: 1.0, 16: 1.0, 8: 1.0})
+
+
+def test_a_guide_is_a_folder_from_the_recipe_on_or_a_hub_id(build, tmp_path):
+    (tmp_path / "guide").mkdir()
+    for said, expected in (("guide", str(tmp_path / "guide")), ("BAAI/bge-m3", "BAAI/bge-m3")):
+        job, plan = build(f"loss={{type: gist, guide: {said}}}")
+        assert json.loads(write_files(job, plan).read_text())["loss"]["guide"] == expected
+
+
+def test_the_trainer_of_a_task_is_found_by_the_recipe(build):
+    job, _ = build()
+    assert find_trainer(job.recipe) is job.backend
+    assert job.backend.kind is None
+    assert BACKENDS["sentence-transformers"].kind == "labelled"
