@@ -6,7 +6,9 @@ negatives and from the documents of the other rows in its batch.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from orchestrator.backends.arguments import load_arguments, load_words
@@ -28,6 +30,7 @@ from orchestrator.backends.protocol import Backend, Found, Job, SmokeScale, Trai
 from orchestrator.backends.trainer import ArgumentList
 from orchestrator.backends.trainer_checks import check_trainer
 from orchestrator.errors import Problem
+from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.losses import log_of
 from orchestrator.recipe.plan import Note
 
@@ -41,6 +44,12 @@ _TRAINERS = {
 _OF_M3 = ("unified_finetuning", "use_self_distill", "self_distill_start_step", "fix_encoder", "colbert_dim")
 _WORDS = load_words("flagembedding")
 _POOLINGS = {"cls": "cls", "mean": "mean", "lasttoken": "last_token"}  # the house's word → FlagEmbedding's
+# What needs other processes, the rows of every file, or tokens of a real vocabulary.
+_NOT_IN_SMOKE = {
+    "negatives_cross_device", "same_dataset_within_batch", "small_threshold", "drop_threshold",
+    "additional_special_tokens",
+}  # fmt: skip
+_NO_BATCH = "no_in_batch_neg"
 _SIDES = ("query", "passage")
 
 
@@ -109,7 +118,9 @@ def _find_own(job: Job) -> Embedding:
 def _build_training(job: Job, *, model: str, data: str, output: str) -> Training:
     """Return the train stage for the base model at `model` on the prepared folder `data`; all paths absolute."""
     trainer, found = _find_trainer(job), ArgumentList(job.backend.translate(job))
-    put_arguments(job, found, _list_own(job), model=model, train_files=[f"{data}/train.jsonl"], output=output)
+    sources = _name_sources(job)
+    files = [f"{data}/{RunDir(Path()).train_sources.name}/{name}" for name in sources] or [f"{data}/train.jsonl"]
+    put_arguments(job, found, _list_own(job), model=model, train_files=files, output=output)
     values = found.values()
     return build_training(
         job,
@@ -118,10 +129,25 @@ def _build_training(job: Job, *, model: str, data: str, output: str) -> Training
         output=output,
         notes=_explain(values),
         resumes=not values.get("same_dataset_within_batch"),
-        prepare=_prepare_flags(values),
+        prepare=_prepare_flags(values) | ({"by-source": sources} if sources else {}),
         scoring=_build_scoring(job, values),
         flat_loss=_find_flat_loss(job, trainer, values),
     )
+
+
+def _name_sources(job: Job) -> list[str]:
+    """Return the names of the files that each make batches of their own (same_dataset_within_batch), none without.
+
+    What FlagEmbedding knows by the end of a folder's name, no_in_batch_neg, goes along: there a query is told from its
+    own negatives alone.
+    """
+    if not job.backend.type_all(job.recipe.train).get("same_dataset_within_batch"):
+        return []
+    paths = [Path("rows.jsonl")] if job.teacher else [Path(name) for name in job.recipe.data.train]
+    alone = [any(part.endswith(_NO_BATCH) for part in (path.stem, path.parent.name)) for path in paths]
+    stems = [re.sub(r"[^A-Za-z0-9_-]", "-", path.stem).removesuffix(_NO_BATCH).rstrip("-_") for path in paths]
+    numbered = enumerate(zip(stems, alone, strict=True))
+    return [f"{number:03d}-{stem}{f'-{_NO_BATCH}' if own else ''}.jsonl" for number, (stem, own) in numbered]
 
 
 def _explain(values: Mapping[str, Any]) -> tuple[Note, ...]:
@@ -178,7 +204,7 @@ def _find_flat_loss(job: Job, trainer: str, values: Mapping[str, Any]) -> float 
 def _smoke_scale(job: Job) -> SmokeScale:
     """Return a job of two epochs of 8 short steps; in full training a random model moves far enough at 0.001."""
     train = scale_train(job, **({} if trains_lora(job) else {"learning_rate": 0.001}))
-    return SmokeScale(train=train, leave_out=SMOKE_LEAVES_OUT | {"negatives_cross_device", "additional_special_tokens"})
+    return SmokeScale(train=train, leave_out=SMOKE_LEAVES_OUT | _NOT_IN_SMOKE)
 
 
 def _check(job: Job, _: Mapping[str, Any]) -> Iterator[Found]:
@@ -192,19 +218,18 @@ def _check(job: Job, _: Mapping[str, Any]) -> Iterator[Found]:
         if name in every and name not in known:
             message = f"FlagEmbedding's {_TRAINERS[trainer][0]} trainer has no {name}"
             yield ("train", name), Problem(message, "remove it, or name a model that is trained with it")
-    if trainer == "m3" and not job.recipe.model.allow_pickle:
-        message = "the sparse and ColBERT heads of bge-m3 are pickles (sparse_linear.pt, colbert_linear.pt)"
-        given = ", ".join(name for name in _OF_M3 if name in train)
-        hint = f"say model: {{path: {job.model.name}, allow_pickle: true}}, or train it dense only: remove {given}"
-        yield ("model",), Problem(message, hint)
-    if trainer == "m3" and train.get("use_mrl"):
-        yield ("train", "use_mrl"), Problem("FlagEmbedding's trainer of bge-m3 has no Matryoshka", "remove it")
-    if trainer == "m3" and train.get("unified_finetuning") and train.get("sub_batch_size"):
-        message = "sub_batch_size: parts of a batch have ColBERT vectors of other lengths, which are not put together"
-        yield ("train", "sub_batch_size"), Problem(message, "remove it, and lower per_device_train_batch_size")
+    yield from _check_heads(job, train) if trainer == "m3" else ()
     if train.get("normalize_embeddings") is False:
         message = "normalize_embeddings: false learns products of vectors of any length, and cosines are measured"
         yield ("train", "normalize_embeddings"), Problem(message, "remove it")
+    for name in ("small_threshold", "drop_threshold"):
+        if train.get(name):
+            message = f"{name} leaves out small data sets, or joins them, where nobody sees it"
+            yield ("train", name), Problem(message, "remove it, and put rows that belong together into one file")
+    names = [Path(name).name for name in job.recipe.data.train]
+    if train.get("same_dataset_within_batch") and (twice := {name for name in names if names.count(name) > 1}):
+        message = f"same_dataset_within_batch tells data sets by their files' names, and several are {min(twice)}"
+        yield ("data", "train"), Problem(message, "give them names of their own")
     yield from _check_embedding(job, train)
     width = job.model.hidden_size
     if wide := [dim for dim in train.get("mrl_dims") or () if width is not None and int(dim) > width]:
@@ -213,6 +238,20 @@ def _check(job: Job, _: Mapping[str, Any]) -> Iterator[Found]:
     if train.get("negatives_cross_device") and job.processes() == 1 and not job.deepspeed_text and not job.smoke:
         message = "negatives_cross_device: one process has no other's negatives, and FlagEmbedding ends at once"
         yield ("train", "negatives_cross_device"), Problem(message, "remove it, or say deepspeed: zero0")
+
+
+def _check_heads(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
+    """Yield what the trainer of bge-m3's heads refuses."""
+    if not job.recipe.model.allow_pickle:
+        message = "the sparse and ColBERT heads of bge-m3 are pickles (sparse_linear.pt, colbert_linear.pt)"
+        given = ", ".join(name for name in _OF_M3 if name in train)
+        hint = f"say model: {{path: {job.model.name}, allow_pickle: true}}, or train it dense only: remove {given}"
+        yield ("model",), Problem(message, hint)
+    if train.get("use_mrl"):
+        yield ("train", "use_mrl"), Problem("FlagEmbedding's trainer of bge-m3 has no Matryoshka", "remove it")
+    if train.get("unified_finetuning") and train.get("sub_batch_size"):
+        message = "sub_batch_size: parts of a batch have ColBERT vectors of other lengths, which are not put together"
+        yield ("train", "sub_batch_size"), Problem(message, "remove it, and lower per_device_train_batch_size")
 
 
 def _check_embedding(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:

@@ -19,6 +19,7 @@ from orchestrator.data.describe import describe_problem, describe_sums, describe
 from orchestrator.data.ledger import Warned
 from orchestrator.data.reasons import REASONS
 from orchestrator.data.request import Outputs, Request, parse_arguments
+from orchestrator.data.rows.records import Record
 from orchestrator.data.sides import SplitThresholds
 from orchestrator.data.verdict import PassResult, require_usable
 from orchestrator.data.writing.eval_rows import EvalWriter, RetrievalWriter, open_eval
@@ -28,6 +29,7 @@ from orchestrator.data.writing.writers import (
     EVAL,
     FAILED_LEDGER,
     LEDGER,
+    SOURCES,
     STATS,
     TRAIN,
     VALIDATION,
@@ -54,11 +56,12 @@ def prepare(request: Request, outputs: Outputs, *, on_progress: Callable[[int, i
     only ledger.failed.json; PreflightError when the folder cannot be written.
     """
     names = OUTPUT_NAMES if request.train_files else EVAL_NAMES
-    paths = [outputs.folder / name for name in (*names, FAILED_LEDGER)]
+    sources = [f"{SOURCES}/{name}" for name in outputs.sources]
+    paths = [outputs.folder / name for name in (*names, *sources, FAILED_LEDGER)]
     refuse_input_as_output((*request.train_files, *request.eval_files), paths)
     try:
         remove_files(paths)
-        outputs.folder.mkdir(parents=True, exist_ok=True)
+        (outputs.folder / (SOURCES if sources else "")).mkdir(parents=True, exist_ok=True)
         request = replace(request, spool_folder=str(outputs.folder))
         gathered = _attempt(request, outputs, None, on_progress)
         while gathered.adjusted is not None:  # twice at most: the eval side's, then the validation side's
@@ -79,7 +82,10 @@ def _attempt(
     with FileSet() as files, contextlib.ExitStack() as spools:
         stats, ledger = (files.open(outputs.folder / name) for name in (STATS, LEDGER))
         writers = _open_writers(request, outputs, files, spools)
-        sinks = {f"on_{side}": writer.add for side, writer in writers.items()}
+        sinks: dict[str, Callable[[Record], None]] = {f"on_{side}": writer.add for side, writer in writers.items()}
+        by_source = SourceWriter(request, outputs, files, spools) if outputs.sources else None
+        if by_source:
+            sinks["on_train"] = both(sinks["on_train"], by_source.add)
         gathered = run_data_pass(request, thresholds=thresholds, on_progress=on_progress, **sinks)
         if gathered.adjusted is not None:
             return gathered
@@ -88,11 +94,13 @@ def _attempt(
             require_usable(gathered, outputs.max_dropped)
             if request.train_files:
                 _require_rows(lines, outputs, request)
-                gathered = _warn_left_over(gathered, lines["train"], outputs.full_batch_rows)
+                parts = by_source.count() if by_source else {"": lines["train"]}
+                _require_every_source(parts)
+                gathered = _warn_left_over(gathered, parts, outputs.full_batch_rows)
         except OrchError:
             write_json(outputs.folder / FAILED_LEDGER, gathered.ledger.to_json())
             raise
-        for writer in writers.values():
+        for writer in (*writers.values(), *(by_source.writers.values() if by_source else ())):
             writer.close()
         if request.rules.kind == "labelled":
             for side, count in lines.items():
@@ -138,11 +146,55 @@ def _require_rows(lines: dict[str, int], outputs: Outputs, request: Request) -> 
         )
 
 
-def _warn_left_over(gathered: PassResult, lines: int, batch: int) -> PassResult:
-    """Add to the ledger that the last batch of each epoch is not full, and dropped."""
-    if not (left := lines % batch):
+class SourceWriter:
+    """Writes the training rows a second time, those of each file to one of its own."""
+
+    def __init__(self, request: Request, outputs: Outputs, files: FileSet, spools: contextlib.ExitStack) -> None:
+        """Open a file for each training file; a record knows its own by its name."""
+
+        def open_spool() -> BinaryIO:
+            return spools.enter_context(tempfile.TemporaryFile(dir=outputs.folder))
+
+        folder, named = outputs.folder / SOURCES, zip(request.train_files, outputs.sources, strict=True)
+        self.writers = {
+            path.name: TrainWriter(files.open(folder / name), open_spool(), outputs.form, outputs.options)
+            for path, name in named
+        }
+
+    def add(self, record: Record) -> None:
+        """Write one record to the file of its source."""
+        self.writers[record.source].add(record)
+
+    def count(self) -> dict[str, int]:
+        """Return the rows of each source, by its file's name."""
+        return {source: writer.lines for source, writer in self.writers.items()}
+
+
+def both(one: Callable[[Record], None], other: Callable[[Record], None]) -> Callable[[Record], None]:
+    """Return what hands a record to both."""
+
+    def add(record: Record) -> None:
+        one(record)
+        other(record)
+
+    return add
+
+
+def _require_every_source(parts: dict[str, int]) -> None:
+    """Raise DataError for a file of which no row is left: the datasets library reads no empty file."""
+    if empty := [source for source, count in parts.items() if not count]:
+        message = f"no-rows-kept: no row is left of {', '.join(empty)}, and each file makes batches of its own"
+        raise DataError(message, hint="remove the file from data.train, or same_dataset_within_batch")
+
+
+def _warn_left_over(gathered: PassResult, parts: dict[str, int], batch: int) -> PassResult:
+    """Add to the ledger that the last batch of each epoch is not full, and dropped; of each source, where there are."""
+    lines = sum(parts.values())
+    if not (left := sum(count % batch for count in parts.values())):
         return gathered
     message = f"{left} of {lines} training rows do not fill a batch of {batch}: each epoch leaves out others"
+    if whole := [name for name, count in parts.items() if 0 < count < batch and len(parts) > 1]:
+        message += f"; {', '.join(whole)} {'has' if len(whole) == 1 else 'have'} fewer rows than one, and none is used"
     ledger = gathered.ledger
     warned = (*ledger.warnings, Warned("rows-left-over", message, left))
     return replace(gathered, ledger=replace(ledger, warnings=warned))

@@ -56,13 +56,17 @@ class Request:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where the prepared data goes, and in which backend's form; "" where nothing is trained on."""
+    """Where the prepared data goes, and in which backend's form; "" where nothing is trained on.
+
+    `sources` are the names of a file for the rows of each training file, in the folder of the training sources.
+    """
 
     folder: Path
     form: str = ""
     max_dropped: int = 0
     full_batch_rows: int = 1
     options: RowOptions = field(default_factory=RowOptions)
+    sources: tuple[str, ...] = ()
 
 
 def _number(read: Callable[[str], Any], fits: Callable[[Any], bool], wrong: str) -> Callable[[str], Any]:
@@ -97,6 +101,7 @@ def _build_parser() -> argparse.ArgumentParser:
     add("--corpus", action="store_true", help="evaluate over a corpus of all eval documents")
     add("--allow-overlap", action="store_true", help="keep training rows whose query is in the eval set")
     add("--full-batch", type=positive, default=1, metavar="N", help="rows that one step takes on all processes")
+    add("--by-source", nargs="+", default=[], metavar="NAME", help="FlagEmbedding: a file for each of --train, too")
     add("--limit-train", type=positive, metavar="N", help="keep the first N training rows")
     add("--validation-ratio", type=_ratio, metavar="R", help="share of the training queries for the trainer's own eval")
     add("--min-validation", type=positive, metavar="N", help="rows that the trainer takes an evaluation batch")
@@ -163,6 +168,8 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[Request, Outputs]:
         parser.error(f"--form {given.form} has no place for --kind {kind}")
     if given.corpus and kind not in {"group", "labelled"}:
         parser.error("--corpus goes with --kind group or labelled")
+    if given.by_source and len(given.by_source) != len(given.train):
+        parser.error("--by-source takes a name for each file of --train")
     if given.min_validation and given.validation_ratio is None:
         parser.error("--min-validation goes with --validation-ratio")
     columns = read_columns(parser, given)
@@ -209,7 +216,7 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[Request, Outputs]:
         encoding=given.encoding,
     )
     options = RowOptions(given.instruction, given.loss, target, given.seed)
-    return request, Outputs(given.out, given.form, given.max_dropped, given.full_batch, options)
+    return request, Outputs(given.out, given.form, given.max_dropped, given.full_batch, options, tuple(given.by_source))
 
 
 def read_columns(parser: argparse.ArgumentParser, given: argparse.Namespace) -> dict[str, str]:

@@ -54,6 +54,7 @@ class RunDir:
     reproduction_json = _Below("reproduction.json")  # how a run that repeats another one compares with it
     data = _Below("data")  # prepared data, ledger and statistics
     train_jsonl = _Below("data/train.jsonl")  # what the backend reads
+    train_sources = _Below("data/train")  # the same rows, a file for each data set whose rows make batches of their own
     eval_jsonl = _Below("data/eval.jsonl")  # canonical rows that every system is scored on
     validation_jsonl = _Below("data/validation.jsonl")  # what the trainer evaluates on while it trains, in its own form
     corpus_jsonl = _Below("data/corpus.jsonl")  # documents that every query of the evaluation set is searched in

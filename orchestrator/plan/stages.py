@@ -83,6 +83,7 @@ def add_prepare(draft: Draft, training: Training, files: DataFiles) -> None:
     names = ["train.jsonl", "eval.jsonl", "ledger.json", "stats.json"]
     names += ["corpus.jsonl"] if draft.searches_corpus else []
     names += ["validation.jsonl"] if data.validation_ratio else []
+    names += [f"{draft.run.train_sources.name}/{name}" for name in training.prepare.get("by-source", ())]
     outputs = tuple(f"data/{name}" for name in names)
     title = "Read, check and split the data"
     draft.add_own(

@@ -52,7 +52,7 @@ def render(recipe: Mapping[str, Any], folder: Path, gpus: int = 1) -> Rendered:
     teacher = find_model(loaded.teacher, folder) if loaded.teacher else None
     hardware = Hardware("cuda", gpus, bf16=True, names=("NVIDIA A100",) * gpus)
     job = build_imagined_job(str(path.with_suffix("")), model, hardware, teacher=teacher)
-    assert backend.check_job(job) == []
+    assert job.backend.check_job(job) == []
     plan = build_plan(job)
     train, prepare = plan.stage("train"), plan.stage("prepare")
     files = {file.path: file.text for file in plan.files}

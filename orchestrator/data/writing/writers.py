@@ -107,6 +107,7 @@ _NAMES = RunDir(Path())
 STATS, LEDGER = _NAMES.stats_json.name, _NAMES.ledger_json.name
 EVAL, CORPUS = _NAMES.eval_jsonl.name, _NAMES.corpus_jsonl.name
 VALIDATION, TRAIN = _NAMES.validation_jsonl.name, _NAMES.train_jsonl.name
+SOURCES = _NAMES.train_sources.name
 FAILED_LEDGER = "ledger.failed.json"
 
 
