@@ -18,7 +18,7 @@ from orchestrator.evaluation.gate import parse_rule
 from orchestrator.evaluation.measures import CHAT, GROUP, PAIR, RETRIEVAL, parse_metric
 from orchestrator.machine.secrets import is_secret
 from orchestrator.recipe.losses import find_loss, find_own_loss, list_settings
-from orchestrator.recipe.schema import Data, Evaluate, Guard, Launch, Loss, ModelRef, Recipe, Teacher, Watch
+from orchestrator.recipe.schema import Data, Evaluate, Guard, Launch, Loss, ModelRef, Prompts, Recipe, Teacher, Watch
 from orchestrator.recipe.source import Key, Source, apply_overrides, load_source
 from orchestrator.recipe.wording import Finding, group_findings
 
@@ -31,6 +31,7 @@ _PARTS: dict[Key, type[BaseModel]] = {
     ("launch",): Launch,
     ("watch",): Watch,
     ("teacher",): Teacher,
+    ("model", "prompts"): Prompts,
 }
 _KINDS = {"reranker": (GROUP,), "embedding": (RETRIEVAL, PAIR), "sft": (CHAT,)}  # what a task is measured on
 _LONGEST_SHOWN = 120  # characters of a value in a message

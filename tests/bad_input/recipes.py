@@ -607,4 +607,59 @@ DISAGREEING = (
     ),
 )
 
-CASES = NOT_A_RECIPE + WRONG_VALUES + DISAGREEING
+_EMBEDDING = _CROSS.replace("task: reranker", "task: embedding").replace("pointwise_bce", "mnrl")
+
+
+def _embedding(name: str, story: str, model: str, *, says: str, remedy: str) -> BadInput:
+    """Return the case of an embedding model's recipe with this model."""
+    content = _EMBEDDING.replace("{path: ./model, family: encoder}", model)
+    return _recipe(name, story, content, line=":5", says=says, remedy=remedy)
+
+
+EMBEDDINGS = (
+    _embedding(
+        "bare-encoder",
+        "trains an encoder of which nobody knows how it pools",
+        "owner/plain-bert",
+        says="nothing says how owner/plain-bert makes one vector",
+        remedy="pooling: mean",
+    ),
+    _embedding(
+        "other-pooling",
+        "pools a known model in another way",
+        "{path: BAAI/bge-m3, pooling: mean}",
+        says="model.pooling is mean, and its model card (https://huggingface.co/BAAI/bge-m3) says cls",
+        remedy="remove it",
+    ),
+    _embedding(
+        "other-prompt",
+        "gives a known model a prompt that it does not have",
+        "{path: intfloat/e5-base-v2, prompts: {query: 'question: '}}",
+        says="has no prompt 'question: ' for queries",
+        remedy="'query: '",
+    ),
+    _embedding(
+        "prompt-side",
+        "misspells a side of the prompts",
+        "{path: intfloat/e5-base-v2, prompts: {passage: 'passage: '}}",
+        says="unknown key 'passage'",
+        remedy="document",
+    ),
+    _embedding(
+        "embeds-by-code",
+        "trains a model that brings code without a word of it",
+        "nomic-ai/nomic-embed-text-v1.5",
+        says="brings Python code along",
+        remedy="trust_remote_code: true",
+    ),
+    _recipe(
+        "pooling-of-a-reranker",
+        "says of a reranker how it pools",
+        _CROSS.replace("family: encoder}", "family: encoder, pooling: cls}"),
+        line=":5",
+        says="it is of embedding models",
+        remedy="remove it",
+    ),
+)
+
+CASES = NOT_A_RECIPE + WRONG_VALUES + DISAGREEING + EMBEDDINGS
