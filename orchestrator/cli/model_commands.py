@@ -276,7 +276,8 @@ def serve_command(
              "front")  # fmt: skip
     # a name that no other server has: what answers on the port must be ours
     name = f"{artefact.name}-{os.getpid()}" if is_checked else artefact.name
-    command = server.build_command(chosen, artefact, address, name=name, with_key=bool(key))
+    asked = serving.Serving(artefact, chosen, address, name, key, timeout_s, tell)
+    command = asked.command
     data = {
         "model": str(artefact.folder), "name": artefact.name, "kind": artefact.kind, "backend": chosen,
         "host": address.host, "port": address.port, "argv": command.argv,
@@ -287,11 +288,9 @@ def serve_command(
     if not check and (prompts := server.describe_prompts(artefact)):
         tell(prompts)
     if not check:
-        serving.serve(artefact, chosen, address, key, timeout_s=timeout_s, tell=tell)
+        serving.serve(asked)
         return Result(None)
-    checked, seconds = serving.check_serving(
-        artefact, chosen, serving.Client(address.host, address.port, name, key), timeout_s=timeout_s, tell=tell
-    )
+    checked, seconds = serving.check_serving(asked)
 
     def show() -> None:
         right = sum(row.passed for row in checked.rows)

@@ -12,6 +12,7 @@ from typing import Any
 
 from orchestrator.errors import InterruptedRunError, RunFolderError, StageFailedError, Where
 from orchestrator.machine.json_files import load_json
+from orchestrator.recipe.plan import Command
 from orchestrator.run.interrupts import Interrupts, counted_interrupts
 from orchestrator.serving.artefact import Artefact
 from orchestrator.serving.server import (
@@ -152,49 +153,47 @@ class Checked:
         return {"passed": self.passed, "scale": self.scale, "rows": [asdict(row) for row in self.rows]}
 
 
-@contextmanager
-def _running(
-    artefact: Artefact,
-    backend: str,
-    client: Client,
-    host: str,
-    *,
-    timeout_s: float,
-    tell: Callable[[str], None],
-    quiet: bool,
-) -> Iterator[tuple[Started, Interrupts, float]]:
-    """Run a server inside the block, once it answers `client`; with after how many seconds it did."""
-    address = Address(host, client.port)
-    command = build_command(backend, artefact, address, name=client.model, with_key=bool(client.key))
-    with (
-        counted_interrupts() as interrupts,
-        started(command, build_environment(command, backend), interrupts, quiet=quiet) as server,
-    ):
-        seconds = wait_until_ready(server, client.is_ready, interrupts, timeout_s=timeout_s, tell=tell)
-        yield server, interrupts, seconds
+@dataclass(frozen=True)
+class Serving:
+    """A packaged model, and the server that serves it as `name` and must answer within `timeout_s`; `tell` is told."""
+
+    artefact: Artefact
+    backend: str
+    address: Address
+    name: str
+    key: str | None
+    timeout_s: float
+    tell: Callable[[str], None]
+
+    @property
+    def command(self) -> Command:
+        """The server's own command."""
+        return build_command(self.backend, self.artefact, self.address, name=self.name, with_key=bool(self.key))
+
+    @property
+    def client(self) -> Client:
+        """Who asks it, on this machine."""
+        here = self.address.host if self.address.host in LOOPBACK else "127.0.0.1"
+        return Client(here, self.address.port, self.name, self.key)
+
+    @contextmanager
+    def run(self, *, quiet: bool) -> Iterator[tuple[Started, Interrupts, float]]:
+        """Run the server inside the block, once it answers; with after how many seconds it did."""
+        command, is_ready = self.command, self.client.is_ready
+        environment = build_environment(command, self.backend)
+        with counted_interrupts() as interrupts, started(command, environment, interrupts, quiet=quiet) as server:
+            seconds = wait_until_ready(server, is_ready, interrupts, timeout_s=self.timeout_s, tell=self.tell)
+            yield server, interrupts, seconds
 
 
-def serve(
-    artefact: Artefact,
-    backend: str,
-    address: Address,
-    key: str | None,
-    *,
-    timeout_s: float,
-    tell: Callable[[str], None],
-) -> None:
+def serve(asked: Serving) -> None:
     """Serve a packaged model until the user stops it. Raises StageFailedError when the server ends by itself."""
+    address, name, tell = asked.address, asked.name, asked.tell
     require_free_port(address.port)
-    here = address.host if address.host in LOOPBACK else "127.0.0.1"
-    client = Client(here, address.port, artefact.name, key)
-    tell(f"{artefact.name} with {backend}; Ctrl-C stops it")
+    tell(f"{name} with {asked.backend}; Ctrl-C stops it")
     try:
-        with _running(artefact, backend, client, address.host, timeout_s=timeout_s, tell=tell, quiet=False) as (
-            server,
-            interrupts,
-            seconds,
-        ):
-            tell(f"ready after {seconds:.0f} s: http://{address.host}:{address.port} serves {artefact.name}")
+        with asked.run(quiet=False) as (server, interrupts, seconds):
+            tell(f"ready after {seconds:.0f} s: http://{address.host}:{address.port} serves {name}")
             code = wait_until_over(server, interrupts)
             if code is not None:
                 raise StageFailedError(f"the server ended with exit code {code}", hint="its last words are above")
@@ -203,17 +202,15 @@ def serve(
     tell("stopped")
 
 
-def check_serving(
-    artefact: Artefact, backend: str, client: Client, *, timeout_s: float, tell: Callable[[str], None]
-) -> tuple[Checked, float]:
-    """Start a server for a client, ask it every probe and stop it.
+def check_serving(asked: Serving) -> tuple[Checked, float]:
+    """Start a server, ask it every probe and stop it.
 
     Return what it gave, and the seconds until it was ready. Raises what `check_server` and `wait_until_ready` do.
     """
-    load_probes(artefact)  # before a model is loaded for nothing
-    tell(f"checking {artefact.name} with {backend} on port {client.port}")
-    with _running(artefact, backend, client, client.host, timeout_s=timeout_s, tell=tell, quiet=True) as (*_, seconds):
-        return check_server(artefact, backend, client), seconds
+    load_probes(asked.artefact)  # before a model is loaded for nothing
+    asked.tell(f"checking {asked.artefact.name} with {asked.backend} on port {asked.address.port}")
+    with asked.run(quiet=True) as (*_, seconds):
+        return check_server(asked.artefact, asked.backend, asked.client), seconds
 
 
 def load_probes(artefact: Artefact) -> list[dict[str, Any]]:
