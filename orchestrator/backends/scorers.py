@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from orchestrator.backends.known_models import SCORE_HEAD_FORMATS, has_other_hea
 from orchestrator.backends.models import BaseModel
 from orchestrator.errors import Problem, Where
 from orchestrator.machine.json_files import load_json
+from orchestrator.machine.places import WORKERS
 
 SPEC_VERSION = 1
 # Qwen3-Reranker's and Qwen3-Embedding's own default: https://huggingface.co/Qwen/Qwen3-Reranker-0.6B
@@ -23,37 +25,27 @@ DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 BATCH_SIZES = {"decoder": 8, "encoder": 32}
 BATCH_SIZES_BY_SCORER = {"embedding": 32, "chat": 4}
 
-# What a user may name, and what it says of a model.
-FORMATS = {
-    "qwen3-native": "in Qwen3-Reranker's own prompt",
-    "cross-encoder": "as the cross-encoder it is",
-    "bi-encoder": "as the bi-encoder it is (cosine of its embeddings)",
-    "flag-llm-reranker": "in FlagEmbedding's prompt for LLM rerankers (logit of Yes)",
-    "embedding": "as an embedding model",
-    "qwen3-score-head": "in Qwen3-Reranker's own prompt, by its head",
-    "reward-model": "as a reward model (query and document as question and answer of its chat template)",
-}
+# Each way of scoring: its kind, what it wants a model for, whether its models are packaged and ms-swift serves them, as
+# which task; whether the folder's chat template is its prompt; what it says of a model, where a user may name it; and
+# how a base (as it is, or as one trains it) is called in reports.
+SCORERS: dict[str, dict[str, Any]] = json.loads((WORKERS / "scorers.json").read_text(encoding="utf-8"))
+FORMATS = {name: row["as"] for name, row in SCORERS.items() if "as" in row}
 # What a packaged folder may say: it is scored by these, whether a user can name them or not.
 _PACKAGED = (*FORMATS, "formatted-head")
 # What a model is wanted for: its output over the vocabulary, the scores of its own head or of one that is new on
 # purpose, or its vectors.
 WORDS, SCORES, NEW_HEAD, VECTORS = "words", "scores", "new-head", "vectors"
-_COMPARING = ("bi-encoder", "embedding")
-# Scorers that ask a model for words, and so need its output over the vocabulary.
-_ANSWERING = ("qwen3-native", "flag-llm-reranker", "chat")
 _NEED_HEAD = "ForSequenceClassification"
 
 
 def asks_for_words(scorer: str) -> bool:
     """Tell whether a way of scoring reads the model's output over the vocabulary."""
-    return scorer in _ANSWERING
+    return find_use(scorer) == WORDS
 
 
 def find_use(scorer: str) -> str:
     """Return what a way of scoring wants a model for, in the words of workers/whole_weights.py."""
-    if asks_for_words(scorer):
-        return WORDS
-    return VECTORS if scorer in _COMPARING else SCORES
+    return str(SCORERS.get(scorer, {}).get("use", SCORES))
 
 
 def build_scoring(
@@ -98,7 +90,7 @@ def build_scoring(
         )
     if vectors and chosen == "bi-encoder":
         chosen = "embedding"
-    embedding = read_own(model) if chosen in _COMPARING else None
+    embedding = read_own(model) if find_use(chosen) == VECTORS else None
     if isinstance(embedding, Problem):
         return embedding
     if problem := _find_any_misfit(model, chosen):

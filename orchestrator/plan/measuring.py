@@ -13,6 +13,7 @@ from orchestrator.backends.scorers import (
     DTYPES,
     QWEN3_INSTRUCTION,
     QWEN3_PROMPT_TOKENS,
+    SCORERS,
     build_scoring,
     default_batch_size,
     find_format,
@@ -30,20 +31,6 @@ _FLAG_LLM_MARKS = {
     "passage_instruction": "B: ",
     "query_instruction_format": "{}{}",
     "passage_instruction_format": "{}{}",
-}
-_LABELS = {
-    "qwen3-native": "base model in Qwen3-Reranker's own prompt",
-    "flag-llm-reranker": "base model in FlagEmbedding's own prompt",
-    "cross-encoder": "base model as the cross-encoder it is",
-    "bi-encoder": "base model as the bi-encoder it is (cosine of its embeddings)",
-    "embedding": "base model with its authors' own instruction",
-    "qwen3-score-head": "base model in Qwen3-Reranker's own prompt, by its head",
-    "reward-model": "base model as the reward model it is",
-    "formatted-head": "base model in the format of its own training",
-}
-_TRAINED_LABELS = {
-    "embedding": "base embedding model",
-    "chat": "base LLM",
 }
 _NATIVES = "one of qwen3-native, cross-encoder, bi-encoder, flag-llm-reranker, qwen3-score-head, reward-model"
 _OF_SYSTEM = ("name", "label", "dtype", "trust_remote_code", "batch_size", "base_name")
@@ -136,12 +123,12 @@ def find_teacher_spec(job: Job) -> dict[str, Any] | Problem:
 
 def _baseline(job: Job, training: Training, name: str, native: dict[str, Any] | None) -> System:
     if native is not None:
-        label = _LABELS[native["scorer"]]
+        label = SCORERS[native["scorer"]]["base"]
         return System(name, _complete(job, name, native, label), f"Score the untouched {label}")
     scorer = training.scoring["scorer"]
-    label = _TRAINED_LABELS.get(scorer) or "base model in the format of the training"
+    label = SCORERS.get(scorer, {}).get("trained") or "base model in the format of the training"
     if name == "native" and scorer in {"qwen3-native", "flag-llm-reranker"}:
-        label = _LABELS[scorer]
+        label = SCORERS[scorer]["base"]
     return System(name, _complete(job, name, training.scoring, label), f"Score the untouched {label}")
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.backends.scorers import find_use
+from orchestrator.backends.scorers import SCORERS, find_use
 from orchestrator.checks.model_loading import NamedModel, Permissions, find_loadable, require_loadable
 from orchestrator.errors import DataError, PreflightError, RunFolderError, StageFailedError, Where
 from orchestrator.evaluation.metrics import describe_cut
@@ -23,15 +23,8 @@ from orchestrator.run.folder import find_run, is_own_run, load_own_plan
 from orchestrator.serving.worker import Words, run_worker
 
 # scorer → what a client asks the server for
-KINDS = {
-    "embedding": "embedding",
-    "chat": "chat",
-    "flag-llm-reranker": "reranker",
-    "cross-encoder": "reranker",
-    "qwen3-native": "reranker",
-    "qwen3-score-head": "reranker",
-    "formatted-head": "reranker",
-    "reward-model": "reranker",
+KINDS: dict[str, str] = {
+    name: row["kind"] for name, row in SCORERS.items() if row["kind"] in {"reranker", "embedding", "chat"}
 }
 _GENERIC_NAMES = ("model", "output")
 _TEXTS = ("tool", "model_type", "template", "task_type", "system", "dtype")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.backends.render import render_command
+from orchestrator.backends.scorers import SCORERS
 from orchestrator.errors import InterruptedRunError, PreflightError
 from orchestrator.machine.files import read_regular
 from orchestrator.machine.packages import find_versions
@@ -25,12 +26,6 @@ from orchestrator.serving.worker import OWN_FOLDER, POLL_S, Started, build_stall
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _TELL_EVERY_S = 10.0
 KEY_VARIABLE = "ORCH_API_KEY"
-SWIFT_TASKS = {
-    "embedding": "embedding",
-    "qwen3-native": "generative_reranker",
-    "qwen3-score-head": "reranker",
-    "chat": "causal_lm",
-}
 # https://docs.vllm.ai/en/latest/models/supported_models.html: "Load the official original Qwen3 Reranker"
 _QWEN3_OVERRIDES = {
     "architectures": ["Qwen3ForSequenceClassification"],
@@ -41,8 +36,6 @@ _QWEN3_OVERRIDES = {
 _TEMPLATE_ARGUMENTS = (
     "add_non_thinking_prefix", "agent_template", "enable_thinking", "preserve_thinking", "use_chat_template",
 )  # fmt: skip
-# scorers whose prompt is the folder's chat template, which vLLM's score API fills
-TEMPLATED = ("qwen3-native", "qwen3-score-head", "formatted-head", "reward-model")
 _LONGEST_TEMPLATE = 16 << 20  # bytes
 _IN_PYTHON = "use FlagEmbedding or sentence-transformers in Python: docs/serving.md, and the README of the model"
 # What to say instead for the models of a tool, by what they answer.
@@ -84,7 +77,7 @@ def find_obstacle(backend: str, artefact: Artefact) -> str | None:
 
 
 def _find_swift_obstacle(artefact: Artefact) -> str | None:
-    if artefact.scorer not in SWIFT_TASKS:
+    if not SCORERS[artefact.scorer].get("swift_serves"):
         return f"ms-swift has no template with the prompt of a {artefact.scorer} model"
     missing = [key for key in ("model_type", "template") if not artefact.spec.get(key)]
     return f"scoring.json does not say {' and '.join(missing)}, which ms-swift needs" if missing else None
@@ -100,7 +93,7 @@ def _find_vllm_obstacle(artefact: Artefact) -> str | None:
         return f"it pools by {artefact.spec['pooling'] or 'a way of its own'}, and vLLM by {', '.join(_VLLM_POOLINGS)}"
     if artefact.scorer == "formatted-head" and artefact.spec.get("adds_special_tokens") is not False:
         return "its tokenizer puts tokens of its own around a text, which the training's format does without"
-    if artefact.scorer in TEMPLATED and find_score_template(artefact) is None:
+    if SCORERS[artefact.scorer].get("templated") and find_score_template(artefact) is None:
         return "the folder holds no chat_template.jinja over query and document, so vLLM would score bare text"
     return None
 
@@ -175,7 +168,7 @@ def _swift_values(artefact: Artefact, with_key: bool) -> dict[str, Any]:  # noqa
         "launcher": keyed if with_key else [artefact.python, "-m", "swift.cli.deploy"],
         "model_type": spec["model_type"],
         "chat_template": spec["template"],
-        "task_type": spec.get("task_type") or SWIFT_TASKS[artefact.scorer],
+        "task_type": spec.get("task_type") or SCORERS[artefact.scorer]["task"],
         "is_reranker": artefact.kind == "reranker",
         "system": spec.get("system") if artefact.kind == "chat" else None,
         "arguments": [
@@ -192,7 +185,7 @@ def _vllm_values(artefact: Artefact, _with_key: bool) -> dict[str, Any]:  # noqa
         "is_pooling": artefact.kind != "chat",
         "convert": "embed" if artefact.kind == "embedding" else None,
         "hf_overrides": _QWEN3_OVERRIDES if artefact.scorer == "qwen3-native" else None,
-        "score_template": str(find_score_template(artefact)) if artefact.scorer in TEMPLATED else None,
+        "score_template": str(find_score_template(artefact)) if SCORERS[artefact.scorer].get("templated") else None,
         "trust_remote_code": artefact.trusts_remote_code,
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -12,15 +13,9 @@ from orchestrator.workers.settings import STRING, Rule, one_of, or_null, parse_s
 
 T = TypeVar("T")
 
-SCORERS = (
-    "flag-llm-reranker",
-    "qwen3-native",
-    "qwen3-score-head",
-    "formatted-head",
-    "reward-model",
-    "cross-encoder",
-    "bi-encoder",
-)
+# each way of scoring, as the core reads it too (backends/scorers.py); those of pairs have specs of their own
+SCORERS: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("scorers.json").read_text(encoding="utf-8"))
+PAIR_SCORERS = tuple(name for name, row in SCORERS.items() if row["kind"] not in {"embedding", "chat"})
 FORMAT_KEYS = ("query_format", "document_format", "seq", "special_token")
 DTYPES = ("float32", "bfloat16", "float16")
 POOLINGS = ("lasttoken", "cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean")
@@ -215,7 +210,7 @@ def parse_spec(raw: dict[str, Any], origin: str) -> ScoringSpec:
     lacking = [key for key in FORMAT_KEYS if not isinstance(raw.get(key), str)]
     if raw.get("scorer") == "formatted-head" and lacking:
         raise WorkerError(f"{origin}: a formatted-head model needs {', '.join(lacking)} as text")
-    return read_spec(ScoringSpec, raw, origin, *SCORERS)
+    return read_spec(ScoringSpec, raw, origin, *PAIR_SCORERS)
 
 
 def parse_embedding_spec(raw: dict[str, Any], origin: str) -> EmbeddingSpec:

@@ -14,20 +14,13 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.specs import SCORERS
 from orchestrator.workers.tokenizer_files import has_tokenizer
 from orchestrator.workers.verification_checks import Check
 from orchestrator.workers.weights import WeightScan
 
 # scorer → the module of this folder that is its kind
-KINDS = {
-    "flag-llm-reranker": "reranker",
-    "cross-encoder": "reranker",
-    "formatted-head": "reranker",
-    "qwen3-native": "reranker",
-    "qwen3-score-head": "reranker",
-    "embedding": "embedding",
-    "chat": "chat",
-}
+KINDS = {name: str(row["kind"]) for name, row in SCORERS.items() if row.get("packaged")}
 
 
 @dataclass(frozen=True)

@@ -27,11 +27,11 @@ from orchestrator.workers.merge import attach_adapter, check_adapter, load_base,
 from orchestrator.workers.reranker import folder as packaging
 from orchestrator.workers.reranker import formats
 from orchestrator.workers.reranker.scoring import wrap_pairs
-from orchestrator.workers.specs import ScoringSpec, parse_spec
+from orchestrator.workers.specs import SCORERS, ScoringSpec, parse_spec
 from orchestrator.workers.weights import WeightScan, hash_parameters, read_tensors, require_safetensors
 
 FLAG, SENTENCE, SWIFT = "flagembedding", "sentence-transformers", "swift"
-TASK_TYPES = {"qwen3-native": "generative_reranker", "qwen3-score-head": "reranker", "cross-encoder": "reranker"}
+TASK_TYPES = {name: row["task"] for name, row in SCORERS.items() if row["kind"] == "reranker" and "task" in row}
 SWIFT_TEMPLATE = "qwen3_reranker"
 # ms-swift's templates that write two texts as an encoder's own tokenizer joins them
 PAIR_TEMPLATES = ("bert", "bge_reranker")

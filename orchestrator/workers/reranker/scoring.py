@@ -15,13 +15,12 @@ from orchestrator.workers.environment import weight_options
 from orchestrator.workers.eval_files import Pair
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.reranker import formats
-from orchestrator.workers.specs import ScoringSpec, parse_embedding_spec, parse_spec
+from orchestrator.workers.specs import SCORERS, ScoringSpec, parse_embedding_spec, parse_spec
 from orchestrator.workers.whole_weights import NEW_HEAD, SCORES, VECTORS, WORDS, require_whole
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
-ASKS_FOR_WORDS = ("qwen3-native", "flag-llm-reranker")
 Facts = dict[str, Any]
 
 
@@ -53,7 +52,7 @@ def load_scorer(model: str, spec: ScoringSpec, device: str) -> Scorer:
     Raises WorkerError for a model whose trained head the scorer would leave out.
     """
     facts: Facts = {"dtype_used": spec.dtype}
-    if spec.scorer in ASKS_FOR_WORDS:
+    if SCORERS[spec.scorer]["use"] == WORDS:
         if name_head(model, trust_remote_code=spec.trust_remote_code, labels=None) != "new":
             raise WorkerError(
                 f"{model} has a head that scores, and {spec.scorer} would leave it out: it asks for a word"
