@@ -14,7 +14,8 @@ from orchestrator.workers.embedding.losses import COMPARED, GROUPS, LOSSES, SCOR
 from orchestrator.workers.embedding.rows import load_rows
 from orchestrator.workers.embedding.settings import load_settings
 from orchestrator.workers.failure import WorkerError
-from tests.workers.conftest import TOPICS
+from tests.workers.conftest import TOPICS, run_worker
+from tests.workers.conftest import WORKERS as FOLDER
 from tests.workers.test_train_cross_encoder import load_state, load_weights, ordinary_algorithms, without_dropout
 
 __all__ = ["ordinary_algorithms"]  # a fixture of this file too
@@ -165,6 +166,27 @@ def test_a_training_that_is_continued_in_the_middle_of_an_epoch_ends_with_the_sa
     one, other = (folder / "last" / "model.safetensors" for folder in (whole, again))
     assert one.read_bytes() == other.read_bytes()
     assert losses_of(whole) == losses_of(again)
+
+
+def test_two_processes_that_gather_have_the_loss_and_the_weights_of_one_with_the_whole_batch(encoder, files, tmp_path):
+    import torch
+
+    base = without_dropout(encoder, tmp_path / "base")
+    alike = {
+        "batch_sampler": "batch_sampler",
+        "max_steps": 3,
+        "lr_scheduler_type": "constant",
+        "dataloader_drop_last": True,
+    }
+    two = {**alike, "per_device_train_batch_size": 2, "ddp_backend": "gloo"}
+    gathers = {"gather_across_devices": True, "matryoshka_dims": None}
+    config = write_settings(tmp_path / "two", base, files, "cached_mnrl", loss_settings=gathers, arguments=two)
+    done = run_worker("launch", "--nproc_per_node", "2", FOLDER, "train_embedding", "--config", config, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    one = train(tmp_path / "one", base, files, "cached_mnrl", loss_settings={"matryoshka_dims": None}, arguments=alike)
+    assert losses_of(tmp_path / "two" / "output") == pytest.approx(losses_of(one), abs=2e-3)
+    mine, theirs = load_weights(one / "last"), load_weights(tmp_path / "two" / "output" / "last")
+    assert all(torch.allclose(weight, theirs[name], rtol=1e-3, atol=1e-3) for name, weight in mine.items())
 
 
 def test_the_best_checkpoint_has_the_highest_ndcg_and_of_pairs_the_highest_correlation(encoder, files, tmp_path):
