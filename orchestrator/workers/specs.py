@@ -20,6 +20,7 @@ FORMAT_KEYS = ("query_format", "document_format", "seq", "special_token")
 DTYPES = ("float32", "bfloat16", "float16")
 POOLINGS = ("lasttoken", "cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean")
 TOOLS = ("swift", "sentence-transformers", "flagembedding")
+_BARE_TOOLS = (None, "swift")
 # FlagEmbedding/inference/reranker/decoder_only/base.py and abc/finetune/reranker/AbsDataset.py, the same in both
 DEFAULT_PROMPT = (
     "Given a query A and a passage B, determine whether the passage contains an answer to the query by providing a "
@@ -156,6 +157,11 @@ class EmbeddingSpec:
     def ends_texts(self) -> bool:
         """Whether every text is ended with Qwen3-Embedding's end token, whatever the tokenizer does."""
         return self.end_token and self.pooling == "lasttoken"
+
+    @property
+    def saves_modules(self) -> bool:
+        """Whether the tool saves a whole SentenceTransformer: ms-swift saves a transformer alone."""
+        return self.tool not in _BARE_TOOLS
 
     def wrap_query(self, text: str) -> str:
         """Return the query as the model reads it."""

@@ -98,7 +98,7 @@ MODULES = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Norma
 
 def find_whole(spec: EmbeddingSpec, *trained: Path | None) -> Path | None:
     """Return which folder of the training is a whole SentenceTransformer; ms-swift saves a transformer alone."""
-    if spec.tool in {None, "swift"}:
+    if not spec.saves_modules:
         return None
     return next((folder for folder in trained if folder and (folder / "modules.json").is_file()), None)
 

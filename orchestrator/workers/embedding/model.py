@@ -60,7 +60,7 @@ def load_encoder(model: str, spec: EmbeddingSpec, device: str, *, local_files_on
         tokenizer.padding_side = "left"
         # a folder that says how it pools is taken at its word where its tokenizer puts its own token last, and where a
         # training saved the two together
-        if spec.end_token and (not own or (spec.tool in {None, "swift"} and adds_nothing(tokenizer))):
+        if spec.end_token and (not own or (not spec.saves_modules and adds_nothing(tokenizer))):
             ensure_end_token(tokenizer, model)
     config = getattr(encoder[0], "config", None)
     longest = find_longest(config) or getattr(config, "max_position_embeddings", None)
