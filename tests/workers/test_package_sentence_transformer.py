@@ -184,6 +184,20 @@ def adapted(place, encoder):
     return Trained(base, folder / "merged", folder / "adapter", SAVED)
 
 
+def test_no_adapter_stands_on_a_pooler_that_takes_no_part_in_a_vector(encoder):
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    from orchestrator.workers.engines.lora import ALL_LINEAR, Lora, add_lora
+
+    model = SentenceTransformer(modules=[Transformer(str(encoder)), Pooling(32, "cls")], device="cpu")
+    add_lora(model, Lora(4, 8, 0.0, [ALL_LINEAR]), 3)
+    adapted = [name for name, one in model.named_parameters() if one.requires_grad]
+    assert any("intermediate.dense" in name for name in adapted)
+    assert not any("pooler" in name for name in adapted)
+
+
 def test_an_adapter_merged_is_the_adapter_on_its_base_dense_layers_and_all(adapted, data, tmp_path):
     folder, checks = pack(adapted, data, tmp_path)
     assert checks["merged"]["max_distance"] < 1e-10

@@ -76,6 +76,8 @@ def add_lora(model: Any, lora: Lora, seed: int) -> str:
         lora_dropout=lora.lora_dropout,
         target_modules=ALL_LINEAR if lora.target_modules == [ALL_LINEAR] else lora.target_modules,
         modules_to_save=kept or None,
+        # vectors are pooled from the tokens: BERT's pooler takes no part, and processes would wait for its gradients
+        exclude_modules=None if head else rf"(.*\.)?{_POOLER}(\..*)?",
         use_dora=lora.use_dora,
         use_rslora=lora.use_rslora,
     )
