@@ -143,7 +143,7 @@ def _is_of_a_stage(path: Path) -> bool:
 
 def _look_at(paths: Sequence[Path], rules: RowRules, max_dropped: int, encoding: str | None) -> Iterator[Problem]:
     """Yield what is wrong with files as a whole and, where none may be dropped, with their first rows."""
-    from orchestrator.data.verdict import PROBLEMS_SHOWN
+    from orchestrator.data.ledger import PROBLEMS_SHOWN
 
     for path in paths:
         if _is_of_a_stage(path):

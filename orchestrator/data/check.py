@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.data.data_pass import run_data_pass
-from orchestrator.data.ledger import Ledger
+from orchestrator.data.ledger import Ledger, build_problems
+from orchestrator.data.reading.readers import sniff_row, sniff_shape
 from orchestrator.data.request import Request
 from orchestrator.data.rows.checks import RowRules
 from orchestrator.data.rows.nearest import find_nearest
 from orchestrator.data.rows.records import Kind
 from orchestrator.data.rows.shapes import require_kind
-from orchestrator.data.sniffing import sniff_row, sniff_shape
 from orchestrator.data.tokens import LengthBudget, TokenLimit
-from orchestrator.data.verdict import build_problems
 from orchestrator.errors import Problem
 
 REPORT_VERSION = 1

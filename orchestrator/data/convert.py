@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from orchestrator.data.judged import bring_to_form
+from orchestrator.data.ledger import BadRows
 from orchestrator.data.reading.json_rows import Row as Line
 from orchestrator.data.reading.readers import Source
 from orchestrator.data.reading.tabular import parse_cell
@@ -20,7 +21,6 @@ from orchestrator.data.rows.near_names import NAMES, plain_name
 from orchestrator.data.rows.shapes import Row, find_shape, name_values, read_fields
 from orchestrator.data.rows.texts import BadRowError, bad_row, build_fault, is_finite_number, read_number
 from orchestrator.data.rows.unread import ANSWERS, UnreadTexts, find_strings, find_unread, find_unread_judgements
-from orchestrator.data.verdict import BadRows
 from orchestrator.data.writing.writers import FileSet, format_line, require_new_rows
 from orchestrator.errors import DataError
 

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.data.fit import InBatchNegatives, LossFit, explain_unmeasurable
-from orchestrator.data.ledger import Findings, InputFile, Ledger
-from orchestrator.data.overlap import KEEP_OVERLAP, Overlap
+from orchestrator.data.ledger import BadRows, Findings, InputFile, Ledger, PassResult, SplitThresholds
 from orchestrator.data.reading.json_rows import Row
 from orchestrator.data.reading.packed import AUTO
 from orchestrator.data.reading.readers import Source, require_readable, show_path
@@ -24,19 +23,19 @@ from orchestrator.data.rows.records import Chat, LabelledGroup, Record, ScoredPa
 from orchestrator.data.rows.texts import build_fault, quote
 from orchestrator.data.rows.unread import UnreadTexts
 from orchestrator.data.sides import (
+    KEEP_OVERLAP,
     VALIDATION_SALT,
     AllOrNone,
     HashRange,
     LabelSources,
     Measurements,
+    Overlap,
     Side,
     Sink,
-    SplitThresholds,
     find_threshold,
     hash_query,
 )
 from orchestrator.data.tokens import TextCounter, TokenizerUnusableError, TokenLimit, build_rule, load_tokenizer
-from orchestrator.data.verdict import BadRows, PassResult
 from orchestrator.errors import Problem, Where
 
 STATS_VERSION = 1

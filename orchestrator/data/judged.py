@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from orchestrator.data.reading.json_rows import Row as Line
 from orchestrator.data.reading.tabular import parse_cell
 from orchestrator.data.reasons import Fault
 from orchestrator.data.rows.checks import require_group_types, require_list_of_texts
@@ -281,13 +282,16 @@ class Opened:
     row: Row
 
 
-def open_row(value: Any, columns: Mapping[str, str], *, is_table: bool) -> Opened:
-    """Return a row that `read_cells` has read. Raises BadRowError.
+def open_row(line: Line, columns: Mapping[str, str], *, is_table: bool) -> Opened:
+    """Return the row of a line. Raises BadRowError.
 
     A row of another shape is written in the form that it is brought to, for it has no place for scores.
     """
-    if not isinstance(value, dict):
-        value = name_values(value, "labelled") or value
+    if line.fault:
+        raise BadRowError(line.fault)
+    value = line.value if isinstance(line.value, dict) else name_values(line.value, "labelled") or line.value
+    if isinstance(value, dict):
+        value = read_cells(value, columns, is_table=is_table)
     row = rename(value, columns) if isinstance(value, dict) else explain_no_object(value, "group")
     if isinstance(row, Fault):
         raise BadRowError(row)

@@ -1,15 +1,18 @@
-"""The ledger: every row that came in is kept, moved, or dropped for a reason, and the sums are proved."""
+"""The ledger: every row is kept, moved or dropped for a reason, and the sums are proved; what forbids a use."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from orchestrator.data.reasons import BAD_CODES, REASONS
+from orchestrator.data.reasons import BAD_CODES, REASONS, Fault, problem_of
 from orchestrator.data.rows.texts import quote
+from orchestrator.errors import DataError, Problem, Where
 
 LEDGER_VERSION = 1
+PROBLEMS_SHOWN = 20
 DROPPED_ROWS_LISTED = 1000
 EXAMPLES_LISTED = 5
 KEYS_LISTED = 20
@@ -173,3 +176,78 @@ class Findings:
             for code in REASONS
             if (places := self._examples.get(code)) is not None
         )
+
+
+# Whether data may be used
+
+
+@dataclass(frozen=True)
+class SplitThresholds:
+    """The thresholds of a pass: queries drawn below `eval` go to eval, then those below `validation`."""
+
+    eval: int | None = None
+    validation: int | None = None
+
+
+class BadRows:
+    """The bad rows of a pass: each is counted by its reason, and the first 20 are kept as problems."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.problems: list[Problem] = []
+
+    def add(self, fault: Fault, path: Path | str, line: int) -> None:
+        """Count one bad row."""
+        self.counts[fault.code] += 1
+        if len(self.problems) < PROBLEMS_SHOWN:
+            where = Where(str(path), line)
+            self.problems.append(problem_of(fault.code, fault.message, hint=fault.hint, where=where))
+
+    def require_few(self, most: int = 0) -> None:
+        """Raise DataError when more than `most` rows are bad."""
+        if self.counts.total() > most:
+            raise DataError.from_problems(sum_up(self.problems, self.counts))
+
+
+def sum_up(problems: list[Problem], counts: Counter[str], what: str = "bad rows") -> list[Problem]:
+    """Return the first problems, and how many more there are where `counts` has more."""
+    more = counts.total() - len(problems)
+    if more <= 0:
+        return problems
+    return [*problems, Problem(f"and {more} more {what}; in all: {describe_counts(counts)}")]
+
+
+def describe_counts(counts: Counter[str]) -> str:
+    """Return each reason with its count, such as "missing-key 2, wrong-type 1"."""
+    return ", ".join(f"{code} {count}" for code, count in sorted(counts.items()))
+
+
+@dataclass(frozen=True)
+class PassResult:
+    """What a pass found. `refusals` stop the run whatever is allowed; `bad_rows` are the first ones only."""
+
+    ledger: Ledger
+    stats: dict[str, Any]
+    refusals: tuple[Problem, ...]
+    bad_rows: tuple[Problem, ...]
+    adjusted: SplitThresholds | None = None
+
+
+def build_problems(gathered: PassResult, max_dropped: int) -> list[Problem]:
+    """Return what forbids the data's use, in reading order: [] when it may be used."""
+    problems: list[Problem] = []
+    if gathered.ledger.bad > max_dropped:
+        counts: Counter[str] = Counter()
+        for side in gathered.ledger.sides.values():
+            counts.update({code: count for code, count in side.dropped.items() if code in BAD_CODES})
+        problems = sum_up(list(gathered.bad_rows), counts)
+        if max_dropped:
+            message = f"{gathered.ledger.bad} bad rows are more than the {max_dropped} that may be dropped"
+            problems.append(Problem(message, "correct them, or raise max_dropped"))
+    return problems + list(gathered.refusals)
+
+
+def require_usable(gathered: PassResult, max_dropped: int) -> None:
+    """Raise DataError with every problem when the data must not be used."""
+    if problems := build_problems(gathered, max_dropped):
+        raise DataError.from_problems(problems)

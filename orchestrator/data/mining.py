@@ -6,7 +6,6 @@ whatever row and spelling, can come back as its negative.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,15 +18,13 @@ from orchestrator.data.judged import (
     Judged,
     find_unread_keys,
     open_row,
-    read_cells,
     require_judged,
     scale_label,
 )
-from orchestrator.data.reading.json_rows import NotUtf8Error
+from orchestrator.data.ledger import BadRows
 from orchestrator.data.reading.json_rows import Row as Line
-from orchestrator.data.reading.packed import SAMPLE_BYTES, build_encoding_error
-from orchestrator.data.reading.readers import Source, require_readable
-from orchestrator.data.reasons import Fault, refuse
+from orchestrator.data.reading.readers import TEXT_LINES, Source
+from orchestrator.data.reasons import Fault
 from orchestrator.data.rows.shapes import Row, read_scores_as_labels
 from orchestrator.data.rows.texts import (
     BadRowError,
@@ -39,13 +36,11 @@ from orchestrator.data.rows.texts import (
 )
 from orchestrator.data.rows.unread import UnreadTexts
 from orchestrator.data.sides import LabelSources
-from orchestrator.data.verdict import BadRows
 from orchestrator.data.writing.writers import FileSet, format_line
 from orchestrator.errors import DataError
 from orchestrator.recipe.relevance import is_relevant
 
 _TEXT_ROW = 'a row is {"text": "…"}'
-_BOM = b"\xef\xbb\xbf"
 QUERIES_NAME, CORPUS_NAME, MINED_NAME = "queries.jsonl", "corpus.jsonl", "mined.jsonl"
 
 
@@ -126,12 +121,8 @@ class _Gathering:
 
     def _read(self, line: Line, path: Path, *, is_table: bool) -> Judged:
         """Return what a row says of its documents. Raises BadRowError."""
-        if line.fault:
-            raise BadRowError(line.fault)
-        rules, value = self.rows, line.value
-        if isinstance(value, dict):
-            value = read_cells(value, rules.columns, is_table=is_table)
-        row = open_row(value, rules.columns, is_table=is_table).row
+        rules = self.rows
+        row = open_row(line, rules.columns, is_table=is_table).row
         self.sources.note(row, str(path), line.line)
         if rules.scores_as_labels:
             graded = read_scores_as_labels(row, *rules.label_range)
@@ -144,32 +135,13 @@ class _Gathering:
 
     def take_corpus(self, path: Path) -> None:
         """Take every text of rows of {"text"}, or the lines of a .txt file that are not empty."""
-        if path.suffix.lower() == ".txt":
-            self._note(path, "corpus", *self._take_lines(path))
-            return
-        source = Source(path, encoding=self.rows.encoding)
+        source = Source(path, ending=TEXT_LINES if path.suffix.lower() == ".txt" else None, encoding=self.rows.encoding)
         for line in source.rows():
             try:
                 self._number(_read_text(line))
             except BadRowError as error:
                 self.bad.add(error.fault, path, line.line)
         self._note(path, "corpus", source.rows_in, source.sha256)
-
-    def _take_lines(self, path: Path) -> tuple[int, str]:
-        """Return the number of texts and the file's hash. Raises DataError when the file cannot be read."""
-        require_readable(path, ending=".jsonl")
-        rows, state = 0, hashlib.sha256()
-        try:
-            with path.open("rb") as stream:
-                for line, raw in enumerate(stream, 1):
-                    state.update(raw)
-                    text = _decode(raw.removeprefix(_BOM), path, line).strip()
-                    if not is_blank(text):
-                        rows += 1
-                        self._number(text)
-        except OSError as error:
-            raise refuse("not-readable", f"the file cannot be read: {error.strerror}", path) from error
-        return rows, state.hexdigest()
 
     def _is_relevant(self, hit: Row, found: Judged) -> bool:
         if found.form == "ranking":  # its labels are 1 and 0 whatever the scale of others
@@ -303,14 +275,6 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
     with path.open("rb") as stream:
         for raw in stream:
             yield json.loads(raw)
-
-
-def _decode(raw: bytes, path: Path, line: int) -> str:
-    try:
-        return raw.decode()
-    except UnicodeDecodeError as error:
-        wrong = NotUtf8Error(line, f"byte {error.start + 1} of the line is not UTF-8", raw)
-        raise build_encoding_error(path, wrong, raw[:SAMPLE_BYTES]) from error
 
 
 def _read_text(line: Line) -> str:

@@ -16,12 +16,10 @@ from typing import BinaryIO
 
 from orchestrator.data.data_pass import run_data_pass
 from orchestrator.data.describe import describe_problem, describe_sums, describe_supervision, describe_warnings
-from orchestrator.data.ledger import Warned
+from orchestrator.data.ledger import PassResult, SplitThresholds, Warned, require_usable
 from orchestrator.data.reasons import REASONS
 from orchestrator.data.request import Outputs, Request, parse_arguments
 from orchestrator.data.rows.records import Record
-from orchestrator.data.sides import SplitThresholds
-from orchestrator.data.verdict import PassResult, require_usable
 from orchestrator.data.writing.eval_rows import EvalWriter, RetrievalWriter, open_eval
 from orchestrator.data.writing.forms import TrainWriter
 from orchestrator.data.writing.writers import (

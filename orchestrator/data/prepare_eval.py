@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from orchestrator.data.ledger import PassResult
 from orchestrator.data.prepare import prepare, report, report_progress
 from orchestrator.data.request import Outputs, Request, add_shared, check_label_range, read_columns
 from orchestrator.data.rows.checks import RowRules
 from orchestrator.data.rows.records import Kind
 from orchestrator.data.rows.shapes import require_kind
-from orchestrator.data.verdict import PassResult
 
 EVAL_KINDS = ("group", "labelled", "pair")
 

@@ -30,11 +30,11 @@ from orchestrator.data.judged import (
     require_number,
     scale_label,
 )
+from orchestrator.data.ledger import BadRows, sum_up
 from orchestrator.data.reasons import Fault
 from orchestrator.data.rows.shapes import Row, read_scores_as_labels
 from orchestrator.data.rows.texts import BadRowError, bad_row, build_fault, quote
 from orchestrator.data.sides import LabelSources
-from orchestrator.data.verdict import BadRows, sum_up
 from orchestrator.data.writing.writers import format_line
 from orchestrator.errors import DataError
 

@@ -1,4 +1,4 @@
-"""One side of the data while its records stream by, and which side a query belongs to when one file is split.
+"""The sides of the data while records stream by: which one a query belongs to, and what two have in common.
 
 A query's side depends on the seed and the query only: not on the other rows, not on their order. All rows of one query
 go together.
@@ -7,18 +7,18 @@ go together.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from array import array
+from collections.abc import Callable, Collection, Iterable, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Any
 
-from orchestrator.data.digests import loose_key
+from orchestrator.data.digests import NORMALISED, DigestSet, digest, document_key, loose_key, query_key
 from orchestrator.data.earlier_rows import EarlierRows, KnownLabels, KnownSides, Merger
 from orchestrator.data.fit import LossFit
 from orchestrator.data.ledger import Findings, SideTally
 from orchestrator.data.reasons import problem_of
-from orchestrator.data.rows.records import Kind, LabelledGroup, RankingGroup, Record
+from orchestrator.data.rows.records import Chat, Kind, LabelledGroup, RankingGroup, Record
 from orchestrator.data.stats import SideStatistics, TokenStatistics
 from orchestrator.data.tokens import LengthRule, Measured, MeasuringQueue, TextCounter
 from orchestrator.errors import DataError, Problem, Where
@@ -41,14 +41,6 @@ def find_threshold(eval_ratio: float) -> int:
     if not (math.isfinite(eval_ratio) and 0 < eval_ratio < 1):
         raise DataError(f"eval_ratio is {eval_ratio}", hint="give a number between 0 and 1, such as 0.1")
     return int(eval_ratio * _RANGE)
-
-
-@dataclass(frozen=True)
-class SplitThresholds:
-    """The thresholds of a pass: queries drawn below `eval` go to eval, then those below `validation`."""
-
-    eval: int | None = None
-    validation: int | None = None
 
 
 class HashRange:
@@ -195,3 +187,100 @@ class Side:
         if self._sink:
             self._sink(record)
         return True
+
+
+# What the sides have in common
+
+
+KEEP_OVERLAP = (
+    "give other rows to measure on, or eval_ratio; data.overlap: keep (--allow-overlap) trains on what is measured"
+)
+
+
+class Overlap:
+    """The texts of both sides: of each what `loose_key` says, and the exact text, which tells the rule that found it.
+
+    Rows of the eval set come before those that `drops_leak` is asked about. Where one file is split, a train text may
+    come before its eval twin: those are looked up at the end.
+    """
+
+    def __init__(self, findings: Findings, *, is_allowed: bool) -> None:
+        """Look for what both sides have; `is_allowed`: training rows are kept all the same."""
+        self._findings = findings
+        self._is_allowed = is_allowed
+        self._queries, self._exact_queries = DigestSet(), DigestSet()
+        # Only their number is told, so that a hash of 64 bits will do.
+        self._eval_answers, self._exact_eval_answers, self._eval_questions = set[int](), set[int](), set[int]()
+        self._train_answers, self._exact_train_answers, self._train_questions = array("q"), array("q"), array("q")
+        self._loose_leaks = 0
+
+    def note_eval(self, record: Record) -> None:
+        """Take down the query of a row of the eval set."""
+        self._queries.add(_loose_digest(record.split_text))
+        self._exact_queries.add(_query_digest(record.split_text))
+        if isinstance(record, Chat):
+            self._eval_questions.add(hash(loose_key(record.split_text)))
+
+    def note_kept_eval(self, record: Record) -> None:
+        """Take down the answers of a row of the eval set that is kept."""
+        for text in record.answers:
+            self._eval_answers.add(hash(loose_key(text)))
+            self._exact_eval_answers.add(hash(document_key(text)))
+
+    def note_kept_train(self, record: Record, *, is_split: bool) -> None:
+        """Take down the answers of a training row that is kept; `is_split`: the eval set is split off its file."""
+        for text in record.answers:
+            self._train_answers.append(hash(loose_key(text)))
+            self._exact_train_answers.append(hash(document_key(text)))
+        if is_split and isinstance(record, Chat):  # with an eval file they are leaks
+            for text in record.earlier_questions:
+                self._train_questions.append(hash(loose_key(text)))
+
+    def drops_leak(self, tally: SideTally, path: str, record: Record) -> bool:
+        """Return whether a training row is dropped because its query is in the eval set; warn in any case."""
+        is_chat = isinstance(record, Chat)
+        questions = [record.split_text, *(record.earlier_questions if isinstance(record, Chat) else ())]
+        found = [text for text in questions if _loose_digest(text) in self._queries]
+        if not found:
+            return False
+        exact = any(_query_digest(text) in self._exact_queries for text in found)
+        self._loose_leaks += not exact
+        message = "training rows with a query of the eval set: {n}"
+        if is_chat:
+            message = "training conversations with an answer that the eval set asks for, after the same turns: {n}"
+        if self._loose_leaks:
+            message += f", {self._loose_leaks} of them {NORMALISED}"
+        what = (
+            "kept, as allowed: the result will look better than it is"
+            if self._is_allowed
+            else "dropped, for with them the result would look better than it is"
+        )
+        self._findings.warn("query-also-in-eval", f"{message}; {what}", example=f"{path}:{record.line}")
+        if not self._is_allowed:
+            asked = "what an answer answers" if is_chat else "the query"
+            detail = f"{asked} is in the eval set ({'exact' if exact else NORMALISED})"
+            self._findings.drop(tally, path, record.line, "query-also-in-eval", detail)
+        return not self._is_allowed
+
+    def warn_shared(self) -> None:
+        """Warn of answers, and of earlier questions of conversations, that both sides have."""
+        if shared := _count_shared(self._train_answers, self._eval_answers):
+            message = "training positives that are positives of the eval set too: {n}"
+            if loose := shared - _count_shared(self._exact_train_answers, self._exact_eval_answers):
+                message += f", {loose} of them {NORMALISED}"
+            self._findings.warn("document-also-in-eval", message, count=shared)
+        if shared := _count_shared(self._train_questions, self._eval_questions):
+            message = "earlier answers of training conversations that the eval set asks for, after the same turns: {n}"
+            self._findings.warn("answer-also-in-eval", message, count=shared)
+
+
+def _query_digest(text: str) -> bytes:
+    return digest((query_key(text),))
+
+
+def _loose_digest(text: str) -> bytes:
+    return digest((loose_key(text),))
+
+
+def _count_shared(hashes: Iterable[int], others: Collection[int]) -> int:
+    return sum(one in others for one in hashes)

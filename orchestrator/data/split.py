@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from orchestrator.data.digests import DigestSet, digest, loose_key
+from orchestrator.data.ledger import BadRows
 from orchestrator.data.reading.file_sets import ARROW, DELIMITERS, PARQUET, SHEET, find_ending
 from orchestrator.data.reading.json_rows import Row
 from orchestrator.data.reading.readers import Source
 from orchestrator.data.reasons import REASONS, refuse
 from orchestrator.data.rows.checks import find_split_text
 from orchestrator.data.sides import HashRange, find_threshold, hash_query
-from orchestrator.data.verdict import BadRows
 from orchestrator.data.writing.writers import FileSet
 from orchestrator.errors import DataError, Where
 

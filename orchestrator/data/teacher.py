@@ -20,7 +20,8 @@ from typing import Any
 
 from orchestrator.data.describe import describe_problem
 from orchestrator.data.digests import DIGEST_BYTES, DigestMap, DigestSet, digest
-from orchestrator.data.judged import Judged, Opened, add_scores, find_unread_keys, open_row, read_cells, require_judged
+from orchestrator.data.judged import Judged, Opened, add_scores, find_unread_keys, open_row, require_judged
+from orchestrator.data.ledger import BadRows, describe_counts
 from orchestrator.data.reading.json_rows import Row as Line
 from orchestrator.data.reading.readers import Source
 from orchestrator.data.reasons import refuse
@@ -28,7 +29,6 @@ from orchestrator.data.request import positive
 from orchestrator.data.rows.shapes import parse_columns
 from orchestrator.data.rows.texts import BadRowError, bad_row, is_finite_number
 from orchestrator.data.rows.unread import UnreadTexts
-from orchestrator.data.verdict import BadRows, describe_counts
 from orchestrator.data.writing.writers import FileSet, format_line
 from orchestrator.errors import DataError, OrchError, PreflightError, Where
 from orchestrator.machine.terminal import say, say_lines
@@ -104,7 +104,7 @@ def join_scores(rows: Rows, scores: Path, out: Path) -> Counts:
         stream = files.open(out)
         for row in _read_rows(rows, counts):
             if row.opened is None or row.found is None:
-                stream.write(_format_bad(row.line, row.value))
+                stream.write(_format_bad(row.line))
                 continue
             given = [_require_score(table, pair, row) for pair in row.pairs]
             counts.documents += len(given)
@@ -121,7 +121,6 @@ class _TeacherRow:
 
     path: Path
     line: Line
-    value: Any
     opened: Opened | None = None
     found: Judged | None = None
 
@@ -139,25 +138,18 @@ def _read_rows(rows: Rows, counts: Counts) -> Iterator[_TeacherRow]:
             if rows.limit is not None and counts.rows >= rows.limit:
                 return
             counts.rows += 1
-            is_table, value = source.is_text_table, line.value
-            if isinstance(value, dict):
-                value = read_cells(value, rows.columns, is_table=is_table)
             try:
-                read = _read_row(line, value, rows, counts, path, is_table=is_table)
+                read = _read_row(line, rows, counts, path, is_table=source.is_text_table)
             except BadRowError as error:
                 counts.bad.add(error.fault, path, line.line)
-                yield _TeacherRow(path, line, value)
+                yield _TeacherRow(path, line)
             else:
-                yield _TeacherRow(path, line, value, *read)
+                yield _TeacherRow(path, line, *read)
 
 
-def _read_row(
-    line: Line, value: Any, rows: Rows, counts: Counts, path: Path, *, is_table: bool
-) -> tuple[Opened, Judged]:
-    if line.fault:
-        raise BadRowError(line.fault)
-    _require_writable(value)
-    opened = open_row(value, rows.columns, is_table=is_table)
+def _read_row(line: Line, rows: Rows, counts: Counts, path: Path, *, is_table: bool) -> tuple[Opened, Judged]:
+    _require_writable(line.value)
+    opened = open_row(line, rows.columns, is_table=is_table)
     found = require_judged(opened.row)
     if found.has_scores and not rows.replace:
         hint = "keep them, or replace all with --replace"
@@ -176,13 +168,13 @@ def _require_writable(value: Any) -> None:
         raise bad_row("not-json", "a number is infinite, which JSON cannot hold") from None
 
 
-def _format_bad(row: Line, value: Any) -> bytes:
+def _format_bad(row: Line) -> bytes:
     """Return one line that is as bad as the row was: its own bytes, or its value where it comes from a table."""
-    if row.raw.strip() and (row.fault or not isinstance(value, dict)):
+    if row.raw.strip() and (row.fault or not isinstance(row.value, dict)):
         return b" ".join(row.raw.splitlines()) + b"\n"
     if row.fault:  # a row of a Parquet file that JSON cannot hold
         return format_line({row.fault.code: row.fault.message})
-    return json.dumps(value).encode() + b"\n"  # in ASCII: it may hold half of a UTF-16 pair
+    return json.dumps(row.value).encode() + b"\n"  # in ASCII: it may hold half of a UTF-16 pair
 
 
 def _load_scores(path: Path) -> DigestMap:

@@ -127,7 +127,7 @@ def sniff_rows(loaded: LoadedRecipe) -> dict[str, str | None]:
         named[""] = recipe.data.train[0]
     if not named:  # as in most recipes, which then need no reader of data
         return {}
-    from orchestrator.data.sniffing import sniff_kind
+    from orchestrator.data.reading.readers import sniff_kind
 
     paths = {key: (loaded.folder / name).expanduser() for key, name in named.items()}
     return {

@@ -17,9 +17,9 @@ from orchestrator.backends.scorers import load_own_spec
 from orchestrator.checks.model_files import find_oddities
 from orchestrator.data.describe import describe_problem, describe_warnings
 from orchestrator.data.prepare_eval import EVAL_KINDS, EvalRequest, prepare_eval
+from orchestrator.data.reading.readers import sniff_kind
 from orchestrator.data.rows.records import Kind
 from orchestrator.data.rows.shapes import require_kind
-from orchestrator.data.sniffing import sniff_kind
 from orchestrator.data.writing.writers import CORPUS, EVAL
 from orchestrator.errors import DataError, PreflightError, Problem
 from orchestrator.evaluation.eval_sets import describe_eval, load_eval

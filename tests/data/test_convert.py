@@ -228,7 +228,7 @@ def test_converted_swift_rows_pass_the_check(files, convert):
         ("swift3", {"query": "q"}, 'neither a "response"'),
         ("swift3", {"query": "q", "response": "p", "rejected_response": {}}, "neither a string nor a list"),
         ("swift3", {"query": "q", "response": "p", "rejected_response": ["n"], "label": 1}, "has 2 texts, and this one 3"),
-        ("swift3", {"messages": "hi", "response": "p"}, '"messages" is not a list of'),
+        ("swift3", {"messages": "hi", "response": "p"}, '"messages" is a string, not a list of'),
     ],
 )  # fmt: skip
 def test_a_row_of_another_form_is_refused_with_its_place(files, refusal, form, row, sentence):
@@ -436,9 +436,17 @@ def test_an_option_without_a_meaning_for_the_form_is_refused(files, options, sen
 @pytest.mark.parametrize(
     ("form", "row", "why"),
     [
-        ("swift3", {"query": "a", "response": "b", "rejected_messages": 5}, '"rejected_messages" is not a list'),
-        ("swift3", {"query": "a", "response": "b", "negative_messages": True}, '"negative_messages" is not a list'),
-        ("swift3", {"query": "a", "positive_messages": 5}, '"positive_messages" is not a list'),
+        (
+            "swift3",
+            {"query": "a", "response": "b", "rejected_messages": 5},
+            '"rejected_messages" is neither a string nor a list',
+        ),
+        (
+            "swift3",
+            {"query": "a", "response": "b", "negative_messages": True},
+            '"negative_messages" is neither a string nor a list',
+        ),
+        ("swift3", {"query": "a", "positive_messages": 5}, '"positive_messages" is neither a string nor a list'),
         ("swift3", {"query": "a", "response": {"b": 1}}, '"response" is neither a string nor a list'),
         ("alpaca", {"instruction": "a", "output": "b", "history": 5}, '"history" is not a list'),
         ("alpaca", {"instruction": "a", "output": "b", "history": {"c": "d"}}, '"history" is not a list'),

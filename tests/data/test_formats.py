@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.data.reading.readers import sniff_kind
 from orchestrator.data.reasons import REASONS, Fault
 from orchestrator.data.rows.checks import RowRules, check_row
 from orchestrator.data.rows.records import KINDS, Chat, Message, RankingGroup, ScoredPair
 from orchestrator.data.rows.shapes import find_shape, parse_columns
-from orchestrator.data.sniffing import sniff_kind
 
 OPEN = RowRules("group", needs_negatives=False)
 PAIR = RowRules("pair", takes_prompt=False)

@@ -7,11 +7,11 @@ import json
 import pytest
 
 from orchestrator.data.check import check_files
+from orchestrator.data.reading.readers import sniff_kind
 from orchestrator.data.reasons import REASONS, Fault
 from orchestrator.data.rows.checks import RowRules, check_row
 from orchestrator.data.rows.records import LabelledGroup, draw_documents, merge_groups
 from orchestrator.data.rows.shapes import SHAPES, find_shape
-from orchestrator.data.sniffing import sniff_kind
 
 LABELLED = RowRules("labelled")
 GRADED = RowRules("labelled", min_label=0, max_label=2)

@@ -8,6 +8,7 @@ import shlex
 import pytest
 
 from orchestrator.data.judged import open_row, require_judged
+from orchestrator.data.reading.json_rows import Row
 from orchestrator.data.rows.checks import RowRules, check_row
 from orchestrator.data.rows.nearest import find_nearest
 from orchestrator.data.rows.shapes import SHAPES
@@ -88,7 +89,7 @@ def test_scoring_and_mining_advise_a_form_that_they_read(files):
     with pytest.raises(BadRowError) as error:
         require_judged(row)
     assert "--map content=passage" in error.value.fault.hint
-    assert require_judged(open_row(row, {"content": "passage"}, is_table=False).row).texts == (SAID,)
+    assert require_judged(open_row(Row(1, b"", row), {"content": "passage"}, is_table=False).row).texts == (SAID,)
 
 
 def test_every_form_is_its_own_nearest():

@@ -14,6 +14,7 @@ import msgspec
 
 from orchestrator.data.reasons import REASONS, Fault, refuse
 from orchestrator.data.rows.shapes import find_shape, list_columns, normalise
+from orchestrator.data.rows.texts import is_blank
 from orchestrator.errors import DataError
 
 WHITESPACE = " \t\r\n"
@@ -163,6 +164,17 @@ def split_lines(path: Path, first: bytes, chunks: Iterator[bytes]) -> Iterator[b
         chunk = next(chunks, b"")
     if last := b"".join(pending):
         yield last
+
+
+def read_texts(lines: Iterator[bytes]) -> Iterator[Row]:
+    """Yield every line that is not blank as a text. Raises NotUtf8Error."""
+    for line, raw in enumerate(lines, 1):
+        try:
+            text = raw.decode().strip()
+        except UnicodeDecodeError as error:
+            raise NotUtf8Error(line, f"byte {error.start + 1} of the line is not UTF-8", raw) from error
+        if not is_blank(text):
+            yield Row(line, raw, text)
 
 
 def refuse_large(path: Path, line: int) -> DataError:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from orchestrator.data.reading.file_sets import ARROW, DELIMITERS, ENDINGS, PARQUET, SHEET, find_beside, find_ending
 from orchestrator.data.reading.joins import join_texts
@@ -24,6 +24,7 @@ from orchestrator.data.reading.json_rows import (
     find_json_form,
     find_wrapped,
     read_list,
+    read_texts,
     read_values,
     split_lines,
 )
@@ -39,11 +40,16 @@ from orchestrator.data.reading.packed import (
     refuse_container,
 )
 from orchestrator.data.reading.tabular import read_arrow, read_delimited, read_parquet, read_sheet
-from orchestrator.data.reasons import refuse
+from orchestrator.data.reasons import Fault, refuse
+from orchestrator.data.rows.records import Kind
+from orchestrator.data.rows.shapes import Shape, find_shape, normalise
 
 CHUNK_BYTES = 1 << 20
 _BINARY = {SHEET: read_sheet, PARQUET: read_parquet, **dict.fromkeys(ARROW, read_arrow)}
 _UTF8_BOM = b"\xef\xbb\xbf"
+
+
+TEXT_LINES = "lines"  # as `ending`: every line that is not blank is a text
 
 
 class Source:
@@ -130,6 +136,8 @@ class Source:
         self._sample = first[:SAMPLE_BYTES]
         if delimiter := DELIMITERS.get(self.ending):
             return read_delimited(self.path, split_lines(self.path, first, chunks), delimiter)
+        if self.ending == TEXT_LINES:
+            return read_texts(split_lines(self.path, first, chunks))
         form = find_json_form(first)
         self.holds_list = form == "list"
         if self.holds_list:
@@ -231,10 +239,43 @@ def require_readable(path: Path, *, ending: str | None = None) -> int:
     if not stat.S_ISREG(found.st_mode):
         kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or a device"
         raise refuse("not-a-file", f"this is {kind}", path)
-    if (ending or find_ending(path)).lower() not in ENDINGS:
+    if (ending or find_ending(path)).lower() not in (*ENDINGS, TEXT_LINES):
         known = describe_container(path, path.suffix.lower())
         named = f'the ending "{path.suffix}" is not known' if path.suffix else "the file's name has no ending"
         raise refuse("unknown-ending", f"the file is {known[0]}" if known else named, path, hint=known and known[1])
     if not found.st_size:
         raise refuse("empty-file", "the file is empty", path)
     return found.st_size
+
+
+# The shape of a file's first row: a guess at what the file holds; what is wrong with it is for others to say
+
+
+def sniff_shape(
+    path: Path, columns: Mapping[str, str] | None = None, wanted: Kind | None = None, encoding: str | None = None
+) -> Shape | None:
+    """Return the shape of a file's first row, or None where it has none or cannot be read. Reads one row."""
+    row = sniff_row(path, columns, wanted, encoding)
+    return None if row is None else find_shape(row, wanted)
+
+
+def sniff_row(
+    path: Path, columns: Mapping[str, str] | None = None, wanted: Kind | None = None, encoding: str | None = None
+) -> dict[str, Any] | None:
+    """Return a file's first row, its columns renamed, or None where it cannot be read. Never raises."""
+    try:
+        rows = Source(path, encoding=encoding).rows()
+        row = next(rows, None)
+        rows.close()  # type: ignore[attr-defined]
+    except Exception:  # noqa: BLE001 - whatever is wrong with the file is for the prepare stage to say
+        return None
+    if row is None or row.fault:
+        return None
+    value = normalise(row.value, columns or {}, wanted)
+    return None if isinstance(value, Fault) else value
+
+
+def sniff_kind(path: Path, columns: Mapping[str, str] | None = None, encoding: str | None = None) -> Kind | None:
+    """Return the kind of a file's first row; a query and its response alone are a group. Never raises."""
+    shape = sniff_shape(path, columns, encoding=encoding)
+    return shape.kind if shape else None

@@ -215,45 +215,40 @@ def _from_swift3(row: Row) -> Row:
     """Return {"query", "pos", "neg"}, or {"sentence1", "sentence2", "score"} where the row has a label.
 
     Reads {"query", "response", "rejected_response"? , "label"?}, the same with the first two in "messages", and the
-    rows of ms-swift 4.
+    rows of ms-swift 4. A document is the last message of its list.
     """
-    query, system, positives = _read_swift_texts(row)
-    negatives = _texts(row, "rejected_response")
-    negatives += [text for key in ("rejected_messages", "negative_messages") for text in _last_messages(row, key)]
+    turns = read_messages(row["messages"], "messages").turns if row.get("messages") else []
+    said = {role: [text for one, text in turns if one == role] for role in ("system", "user", "assistant")}
+    queries = [*([row["query"]] if row.get("query") is not None else []), *said["user"]]
+    if len(queries) != 1 or not isinstance(queries[0], str):
+        raise _unfit("there are several questions" if queries else 'there is neither a "query" nor a user message')
+    positives = [*_texts(row, "response"), *said["assistant"], *_texts(row, "positive_messages")]
+    keys = ("rejected_response", "rejected_messages", "negative_messages")
+    negatives = [text for key in keys for text in _texts(row, key)]
+    if not positives:
+        raise _unfit('there is neither a "response" nor an answer in "messages"')
     if row.get("history"):
         raise _unfit('the row has a "history": it is a chat, not a pair of texts')
-    rest = _others(
-        row,
-        *("query", "response", "rejected_response", "messages", "rejected_messages", "label", "system", "history"),
-        *("positive_messages", "negative_messages"),
-    )
+    system = row.get("system") or next(iter(said["system"]), "")
+    rest = _others(row, "query", "response", "messages", "positive_messages", "label", "system", "history", *keys)
     if row.get("label") is None:
-        return {"query": query, "pos": positives, "neg": negatives} | ({"prompt": system} if system else {}) | rest
+        prompt = {"prompt": system} if system else {}
+        return {"query": queries[0], "pos": positives, "neg": negatives} | prompt | rest
     if len(positives) != 1 or negatives:
         raise _unfit(f'a row with a "label" has 2 texts, and this one {1 + len(positives) + len(negatives)}')
     if system:
         raise _unfit("a labelled pair cannot have a system message")
-    return {"sentence1": query, "sentence2": positives[0], "score": row["label"]} | rest
+    return {"sentence1": queries[0], "sentence2": positives[0], "score": row["label"]} | rest
 
 
-def _read_swift_texts(row: Row) -> tuple[str, str, list[str]]:
-    """Return query, system text ("" for none) and positive texts."""
-    query, system = row.get("query"), row.get("system") or ""
-    positives = [*_texts(row, "response"), *_last_messages(row, "positive_messages")]
-    for message in _messages("messages", row.get("messages")):
-        if message["role"] == "user" and query is None:
-            query = message["content"]
-        elif message["role"] == "assistant":
-            positives.append(message["content"])
-        elif message["role"] == "system" and not system:
-            system = message["content"]
-        else:
-            raise _unfit('"messages" holds more than one question')
-    if not isinstance(query, str):
-        raise _unfit('there is neither a "query" nor a user message')
-    if not positives:
-        raise _unfit('there is neither a "response" nor an answer in "messages"')
-    return query, system, positives
+def _texts(row: Row, key: str) -> list[str]:
+    """Return one text, or a list of texts, messages or lists of messages, as a list of texts."""
+    value = [] if row.get(key) in (None, "") else row[key]
+    entries = [value] if isinstance(value, str) else value
+    if not isinstance(entries, list):
+        raise _unfit(f'"{key}" is neither a string nor a list')
+    named = [[one] if isinstance(one, dict) else one for one in entries if one != []]
+    return [one if isinstance(one, str) else read_messages(one, key).turns[-1][1] for one in named]
 
 
 # By the name of a form: what makes a documented row of its rows, and the keys that a row of it need not have.
@@ -295,30 +290,3 @@ def _others(row: Row, *used: str) -> Row:
 def _system_message(row: Row) -> list[Row]:
     system = _require({"system": row.get("system") or ""}, "system", str)
     return [{"role": "system", "content": system}] if system.strip() else []
-
-
-def _texts(row: Row, key: str) -> list[str]:
-    """Return one text or a list of them as a list."""
-    value = row.get(key)
-    texts = [] if value is None else [value] if isinstance(value, str) else value
-    if not (isinstance(texts, list) and all(isinstance(text, str) for text in texts)):
-        raise _unfit(f'"{key}" is neither a string nor a list of strings')
-    return list(texts)
-
-
-def _messages(key: str, value: Any) -> list[dict[str, str]]:
-    messages = value or []
-    for message in messages if isinstance(messages, list) else [None]:
-        texts = (message.get("role"), message.get("content")) if isinstance(message, dict) else (None,)
-        if not all(isinstance(text, str) for text in texts):
-            raise _unfit(f'"{key}" is not a list of {{"role", "content"}}')
-    return list(messages)
-
-
-def _last_messages(row: Row, key: str) -> list[str]:
-    """Return the text of each document: the last message of each conversation."""
-    entries = row.get(key) or []
-    if not isinstance(entries, list):
-        raise _unfit(f'"{key}" is not a list of messages')
-    found = [_messages(key, entry if isinstance(entry, list) else [entry]) for entry in entries]
-    return [conversation[-1]["content"] for conversation in found if conversation]
