@@ -26,6 +26,7 @@ MODELS = {
     "bert_pointwise": encoder("hfl/chinese-roberta-wwm-ext"),
     "bert_ranknet": encoder("hfl/chinese-roberta-wwm-ext"),
     "bge_embedding": encoder("BAAI/bge-base-en-v1.5", "bi-encoder"),
+    "bge_m3": encoder("BAAI/bge-m3", "bi-encoder"),
     "bge_pointwise": encoder("BAAI/bge-reranker-large", "cross-encoder"),
     "bge_reranker": encoder("BAAI/bge-reranker-v2-m3", "cross-encoder"),
     "demo": encoder("sentence-transformers/all-MiniLM-L6-v2", "bi-encoder"),

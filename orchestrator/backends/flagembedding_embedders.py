@@ -61,6 +61,11 @@ def _find_trainer(job: Job) -> str:
     return job.model.family
 
 
+def _has_heads(job: Job) -> bool:
+    """Tell whether bge-m3's sparse and ColBERT weights are trained, and so kept."""
+    return bool(job.backend.type_all(job.recipe.train).get("unified_finetuning"))
+
+
 def _check_values(train: Mapping[str, Any]) -> Iterator[tuple[str, Problem]]:
     if train.get("temperature", 1) <= 0:
         yield "temperature", Problem("temperature divides every score: it lies above 0", "0.02 is usual")
@@ -190,6 +195,7 @@ def _build_scoring(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:
         "truncate_dim": None,
         "mrl_dims": dims,
         "end_token": False,
+        **({"colbert_dim": int(values.get("colbert_dim", -1))} if _has_heads(job) else {}),
     }
 
 
@@ -204,7 +210,8 @@ def _find_flat_loss(job: Job, trainer: str, values: Mapping[str, Any]) -> float 
 def _smoke_scale(job: Job) -> SmokeScale:
     """Return a job of two epochs of 8 short steps; in full training a random model moves far enough at 0.001."""
     train = scale_train(job, **({} if trains_lora(job) else {"learning_rate": 0.001}))
-    return SmokeScale(train=train, leave_out=SMOKE_LEAVES_OUT | _NOT_IN_SMOKE)
+    like = ("m3", "bert") if _has_heads(job) else None
+    return SmokeScale(train=train, like=like, leave_out=SMOKE_LEAVES_OUT | _NOT_IN_SMOKE)
 
 
 def _check(job: Job, _: Mapping[str, Any]) -> Iterator[Found]:

@@ -134,6 +134,7 @@ class EmbeddingSpec:
     the shorter ones that were trained (Matryoshka). `tool` is what trained the model: one that swift trained is
     verified in its engine, by `model_type` and `template`, and one of FlagEmbedding's in that; sentence-transformers
     saves a whole SentenceTransformer. `end_token` false leaves the last token, where it is pooled, to the tokenizer.
+    `colbert_dim` is the width of bge-m3's ColBERT vectors (-1: the model's own); None: it has no heads but its vector.
     """
 
     name: str = ""
@@ -149,6 +150,7 @@ class EmbeddingSpec:
     truncate_dim: CountOrNull = None
     mrl_dims: Annotated[tuple[int, ...], _DIMS] = ()
     end_token: bool = True
+    colbert_dim: int | None = None
     tool: Annotated[str | None, or_none(TOOLS)] = None
     model_type: str = "qwen3_emb"
     template: str = "qwen3_emb"

@@ -177,6 +177,18 @@ def name_tokenizer_class(folder: Path, name: str) -> None:
     write_json(path, {**settings, "tokenizer_class": name})
 
 
+def add_m3_heads(folder: Path) -> None:
+    """Write bge-m3's heads as FlagEmbedding saves them, and name an end token, of which its sparse weights are 0."""
+    import torch
+
+    path = folder / "tokenizer_config.json"
+    write_json(path, {**read_object(path, "the tokenizer's settings"), "bos_token": "[CLS]", "eos_token": "[SEP]"})
+    torch.manual_seed(0)
+    width = _SIZES["hidden_size"]
+    for name, size in (("colbert_linear.pt", width), ("sparse_linear.pt", 1)):
+        torch.save(torch.nn.Linear(width, size).state_dict(), folder / name)
+
+
 _SIZES: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -193,6 +205,7 @@ _DECODER = {
     "bos_token_id": None,
 }
 _QWEN3: dict[str, dict[str, Any]] = {"qwen3": {"head_dim": 8}}
+# `m3` is the encoder with bge-m3's heads,
 # `embedding` and `chat` are the decoder with the end token, or the chat template, of Qwen3-Embedding and Qwen3
 # ids of BERT_ROLES; a ModernBERT has no token types
 _MODERNBERT = {"bos_token_id": 2, "cls_token_id": 2, "eos_token_id": 3, "sep_token_id": 3}
@@ -205,6 +218,14 @@ FAMILIES = {
         save_bert_tokenizer,
         {**_SIZES, "max_position_embeddings": 512},
         ("pad_token_id",),
+    ),
+    "m3": Family(
+        {"bert": {}},
+        "AutoModel",
+        save_bert_tokenizer,
+        {**_SIZES, "max_position_embeddings": 512},
+        ("pad_token_id",),
+        finish=add_m3_heads,
     ),
     "embedding": Family(_QWEN3, *_CAUSAL, finish=append_end_token),
     "chat": Family(

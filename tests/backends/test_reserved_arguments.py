@@ -25,6 +25,7 @@ TRAINERS = {
     "qwen3_reranker": "flagembedding.decoder_only",
     "bge_reranker": "flagembedding.encoder_only",
     "bge_embedding": "flagembedding.embedder_encoder_only",
+    "bge_m3": "flagembedding.embedder_m3",
     "bge_pointwise": "sentence_transformers",
     "llm_pointwise": "sentence_transformers",
 }

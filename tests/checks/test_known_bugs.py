@@ -86,6 +86,14 @@ def test_flagembedding_with_transformers_5(ids):
     assert "flagembedding-transformers-5" not in ids(recipe=EMBEDDING, versions=old)
 
 
+def test_flagembedding_s_embedders_with_transformers_5(ids):
+    name, old = "flagembedding-embedders-transformers-5", {"FlagEmbedding": "1.3.5"}
+    assert name in ids(recipe="bge_embedding", versions=old)
+    assert "flagembedding-transformers-5" not in ids(recipe="bge_embedding", versions=old)
+    assert name not in ids(recipe="bge_embedding", versions={"FlagEmbedding": "1.4.1"})
+    assert name not in ids(versions=old)
+
+
 def test_flagembedding_that_names_flash_attention_as_transformers_no_longer_takes_it(ids, plan_for):
     name, old = "flagembedding-flash-attention-2", {"FlagEmbedding": "1.3.5", "transformers": "4.53.0"}
     assert name in ids(versions=old)

@@ -23,6 +23,7 @@ def hub(name: str) -> BaseModel:
 
 
 BGE_LARGE = BaseModel("BAAI/bge-reranker-large", "BAAI/bge-reranker-large", None, "encoder", "cross-encoder")
+M3 = BaseModel("BAAI/bge-m3", "BAAI/bge-m3", None, "encoder", "bi-encoder")
 BGE_BASE = BaseModel("BAAI/bge-base-en-v1.5", "BAAI/bge-base-en-v1.5", None, "encoder", "bi-encoder")
 BGE_M3 = BaseModel("BAAI/bge-reranker-v2-m3", "BAAI/bge-reranker-v2-m3", None, "encoder", "cross-encoder")
 ROBERTA = BaseModel("hfl/chinese-roberta-wwm-ext", "hfl/chinese-roberta-wwm-ext", None, "encoder", None)
@@ -64,6 +65,8 @@ CASES = {
     "distill_llm_to_bert.smoke": Case("distill_llm_to_bert", ROBERTA, CPU, smoke=True, teacher=QWEN),
     "bge_reranker.gpu": Case("bge_reranker", BGE_M3),
     "bge_embedding.gpu": Case("bge_embedding", BGE_BASE),
+    "bge_m3.gpu": Case("bge_m3", M3),
+    "bge_m3.smoke": Case("bge_m3", M3, CPU, smoke=True),
     "bge_embedding.smoke": Case("bge_embedding", BGE_BASE, CPU, smoke=True),
 }
 

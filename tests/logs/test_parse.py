@@ -34,6 +34,15 @@ def test_every_logged_loss_of_a_real_training_is_read(name):
     assert "mean loss 1.387" in events[-1].text
 
 
+def test_a_real_training_of_flagembedding_s_embedders_is_read_with_its_steps():
+    events = events_of("trained.flagembedding-embedder.stdout.log")
+    steps = [event for event in events if isinstance(event, Step)]
+    assert [step.loss for step in steps] == [4.624, 6.582, 9.61, 4.728]
+    assert [step.epoch for step in steps] == [0.25, 0.5, 0.75, 1]
+    assert isinstance(events[-1], Message)
+    assert "mean loss 6.386" in events[-1].text
+
+
 def test_a_real_cross_encoder_training_is_read_with_its_steps_and_the_rankings_of_its_validation_rows():
     events = events_of("trained.sentence-transformers.stdout.log")
     steps = [event for event in events if isinstance(event, Step)]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from orchestrator.workers.engines.transformers import release
+from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.specs import EmbeddingSpec, ScoringSpec
 from orchestrator.workers.whole_weights import WORDS, require_whole
 
@@ -42,6 +44,7 @@ def score_pairs(reranker: Any, pairs: Sequence[tuple[str, str]], prompt: str | N
     return [float(value) for value in reranker.compute_score([list(pair) for pair in pairs], **more)]
 
 
+HEADS = ("colbert_linear.pt", "sparse_linear.pt")  # bge-m3's, beside its weights; pickles
 POOLINGS = {"cls": "cls", "mean": "mean", "lasttoken": "last_token"}
 
 
@@ -61,3 +64,22 @@ def embed(model: str, spec: EmbeddingSpec, texts: Sequence[str], device: str) ->
     del embedder
     release()
     return np.asarray(vectors, dtype=np.float32)
+
+
+def embed_by_heads(model: str, spec: EmbeddingSpec, texts: Sequence[str], device: str) -> dict[str, list[Any]]:
+    """Return what bge-m3 gives of each text, as `dense_vecs`, `lexical_weights` (token → weight) and `colbert_vecs`.
+
+    BGEM3FlagModel draws heads at random where their files are missing. Raises WorkerError for a folder without them.
+    """
+    from FlagEmbedding import BGEM3FlagModel
+
+    if lacking := [name for name in HEADS if Path(model).is_dir() and not (Path(model) / name).is_file()]:
+        raise WorkerError(f"{model} lacks {' and '.join(lacking)}: its sparse or ColBERT weights would be random")
+    dim = spec.colbert_dim or -1
+    options = {"use_fp16": False, "trust_remote_code": spec.trust_remote_code, "devices": [device], "colbert_dim": dim}
+    embedder = BGEM3FlagModel(model, pooling_method=POOLINGS[spec.pooling or "cls"], **options)
+    asked = {"return_dense": True, "return_sparse": True, "return_colbert_vecs": True}
+    found = embedder.encode(list(texts), batch_size=spec.batch_size, max_length=spec.max_length, **asked)
+    del embedder
+    release()
+    return {name: list(found[name]) for name in ("dense_vecs", "lexical_weights", "colbert_vecs")}

@@ -9,6 +9,7 @@ long text at its end, end token and all, while sentence-transformers keeps the e
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,6 +61,7 @@ MERGE_DISTANCE = {"float32": 1e-6, "float16": 1e-5, "bfloat16": 1e-3}
 # vectors that are nearer to each other than this are one
 CONSTANT_DISTANCE = 1e-6
 NORM_TOLERANCE = 1e-4
+HEAD_TOLERANCE = 1e-4  # of one number, in float32
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,10 @@ def prepare(request: Request, spec: EmbeddingSpec, folder: Path) -> Subject:
     # no text was ever wrapped as a chat, and a server that finds a chat template may do it
     (folder / "chat_template.jinja").unlink(missing_ok=True)
     write_modules(folder, spec, saved)
+    for name in flagembedding.HEADS if spec.colbert_dim is not None else ():
+        if not (request.model / name).is_file():
+            raise WorkerError(f"{request.model} holds no {name}: the training did not save bge-m3's heads")
+        shutil.copyfile(request.model / name, folder / name)
     packaged = load_tokenizer(folder, trust_remote_code=trust)
     probes = build_text_probes(request.probes, request.corpus, trained, spec.max_length, request.test_prompt)
     lengths = [len(packaged(spec.wrap(one.kind, one.text), truncation=False)["input_ids"]) for one in probes]
@@ -159,6 +165,7 @@ class Seen:
     tool: Any = None
     adapter: Any = None
     trained: Any = None
+    heads: Sequence[Check] = ()
 
 
 def observe(subject: Subject) -> Seen:
@@ -178,7 +185,39 @@ def observe(subject: Subject) -> Seen:
     # a model with made-up weights is refused without asking anybody else
     if spec.tool in TOOLS and not missing:
         in_tool, adapter = TOOLS[spec.tool].ask(subject, [subject.texts[index] for index in subject.whole])
-    return Seen(base, base_hashes, model, batched, hashes, missing, packaged, reloaded, in_tool, adapter, trained)
+    heads_checks = check_heads(subject) if spec.colbert_dim is not None and not missing else ()
+    return Seen(
+        *(base, base_hashes, model, batched, hashes, missing, packaged, reloaded, in_tool, adapter, trained),
+        heads=heads_checks,
+    )
+
+
+def check_heads(subject: Subject) -> list[Check]:
+    """Return that bge-m3's sparse and ColBERT weights of the package are the trained ones, in FlagEmbedding."""
+    import numpy as np
+
+    texts = [subject.texts[index] for index in subject.whole]
+    folders = (str(subject.folder), str(subject.request.model))
+    ours, theirs = (flagembedding.embed_by_heads(one, subject.spec, texts, subject.request.device) for one in folders)
+    sparse = [
+        abs(float(one.get(token, 0)) - float(other.get(token, 0)))
+        for one, other in zip(ours["lexical_weights"], theirs["lexical_weights"], strict=True)
+        for token in {*one, *other}
+    ]
+    pairs = zip(ours["colbert_vecs"], theirs["colbert_vecs"], strict=True)
+    colbert = [float(np.abs(one - other).max()) for one, other in pairs]
+    return [check_head(name, differences) for name, differences in (("sparse", sparse), ("colbert", colbert))]
+
+
+def check_head(name: str, differences: Sequence[float]) -> Check:
+    """Check that one of bge-m3's heads gives in the package what it gave after the training."""
+    largest = as_number(max(differences, default=0.0))
+    failure = (
+        f"the packaged model's {name} weights differ from those of the training in FlagEmbedding by up to {largest}, "
+        f"allowed {HEAD_TOLERANCE:g}: what would be shipped is not what was trained"
+    )
+    numbers = {"max_difference": largest, "allowed": HEAD_TOLERANCE, "compared": len(differences)}
+    return Check(name, largest is not None and largest <= HEAD_TOLERANCE, failure, numbers)
 
 
 def ask_swift(subject: Subject, texts: Sequence[str]) -> tuple[Any, Any]:
@@ -353,6 +392,7 @@ def compare(subject: Subject, seen: Seen, scan: WeightScan) -> list[Check]:
     if seen.tool is not None:
         what = f"{trained} those of the trained model in {tool}"
         checks.append(check_same_vectors(tool, what, packaged[subject.whole], seen.tool))
+    checks += seen.heads
     if seen.adapter is not None:
         what = f"the merged model's vectors differ from those of the adapter on its base in {TOOLS[tool].adapters_in}"
         allowed = merge_tolerance(scan.dtypes, MERGE_DISTANCE)
