@@ -246,6 +246,9 @@ def _put_lengths(job: Job, found: ArgumentList) -> None:
     found.put("max_length", WORKER_ARGUMENTS["max_length"].default, "default", why)
     if job.model.family == "decoder":
         found.put_defaults(WORKER_ARGUMENTS, FORMATS, "how query and document are written for an LLM")
+    if _find_loss(job).facts.answers:
+        why = "a text that stands in a batch twice would be its own negative"
+        found.put("batch_sampler", "no_duplicates", "orch", why)
     put_lora(job, found, "the head is trained whole")
 
 
@@ -434,6 +437,11 @@ def _check_loss(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
     if "train_group_size" in train and loss.facts.form != LISTS:
         message = f"{loss.type} learns no lists: there is no group to bound"
         yield ("train", "train_group_size"), Problem(message, "remove it, or take a loss over lists")
+    batch = int(train.get("per_device_train_batch_size", 8))
+    if loss.facts.answers and batch == 1:
+        message = f"a batch of one row has no other rows, which are negatives of {loss.type}"
+        hint = "say 16 or more; loss: cached_mnrl trains large batches in the memory of small ones"
+        yield ("train", "per_device_train_batch_size"), Problem(message, hint)
     if find_target(loss) == "teacher":
         yield from _check_teacher(job, loss)
     elif job.recipe.teacher is not None:
@@ -442,7 +450,10 @@ def _check_loss(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
 
 
 def _check_teacher(job: Job, loss: Loss) -> Iterator[Found]:
-    if loss.type == "listwise_ce" and not loss.graded:
+    if loss.facts.answers:
+        message = f"a teacher's scores say of no document that it is the answer, which {loss.type} learns"
+        yield ("loss", "target"), Problem(message, _HARD_TO_REACH)
+    elif loss.type == "listwise_ce" and not loss.graded:
         message = "a teacher's scores are no single positive, which listwise_ce learns unless it is graded"
         yield ("loss", "target"), Problem(message, _HARD_TO_REACH)
     elif job.recipe.teacher is not None and not loss.facts.reads_logits:

@@ -81,6 +81,8 @@ class LossFit:
         """Return the code and the sentence of a record that is left out without a fault, or None."""
         if not isinstance(record, LabelledGroup):
             return None
+        if self.loss is not None and self.loss.answers:
+            return None if find_sides(record)[0] else ("one-side", "no document of the query is relevant")
         return find_useless(record, self._required.form, self._required.target)
 
     def draw(self, path: str, record: Record, findings: Findings) -> Record:
@@ -311,7 +313,7 @@ class InBatchNegatives:
     """
 
     def __init__(self, loss: LossType) -> None:
-        self._loss = loss
+        self.loss = loss
         self._documents, self._queries = DigestMap(), DigestMap()
         self._met = array("Q")  # of each document, how often it stands in a row
         self._rows = array("Q")  # of each query, in how many rows it stands
@@ -364,16 +366,16 @@ class InBatchNegatives:
             return []
         positives = len({*self._pairs[1::2]})
         what = (
-            f"{share:.1%} of the negatives that {self._loss.name} takes from a row's batch answer its query: "
+            f"{share:.1%} of the negatives that {self.loss.name} takes from a row's batch answer its query: "
             f"{sum(self._rows)} rows have {positives} different positives and {len(self._rows)} different queries"
         )
         if share < REFUSED_SHARE:
-            if self._loss.exact_negatives:  # its sampler keeps what a batch has already out of it
+            if self.loss.exact_negatives:  # its sampler keeps what a batch has already out of it
                 return []
             findings.warn("some-false-negatives", what)
             return []
         hint = "labels of a classification: pairs with labels 1 and 0, and loss: contrastive"
-        if self._loss.exact_negatives:
+        if self.loss.exact_negatives:
             hint += "; or give every row negatives (orch data mine), and loss: triplet"
         elif self._without_negatives:
             hint += "; or give every row negatives (orch data mine), and loss: {type: infonce, use_batch: false}"

@@ -65,6 +65,7 @@ class LossType:
     at_once: Callable[[Given], int | None] = lambda _: None  # texts that pass the model at once, where fewer than all
     in_batch: bool = False  # the other rows of a batch are negatives
     exact_negatives: bool = False  # a row with fewer negatives than hard_negatives is refused, and not filled up
+    answers: bool = False  # a row is one relevant document and others; documents of other rows are negatives too
     native: str = ""
     scripts: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
@@ -109,6 +110,14 @@ def _split_groups(loss: Given) -> str | None:
     if (loss.min_group_size or 0) > 2:  # noqa: PLR2004  (a positive and one negative: what every row has)
         return "min_group_size leaves groups out, and listwise is the mean over the others of a batch"
     return None
+
+
+def _answered(name: str, settings: Mapping[str, Setting], alias: str) -> LossType:
+    """Return a cross-encoder's loss to which documents of a batch's other rows are negatives too."""
+    return LossType(
+        name, *_CROSS_ENCODER, LISTS, settings, texts=lambda _: None, reads_logits=False, answers=True,
+        obstacle=f"other rows of a batch are negatives of {name}", aliases=(alias,),
+    )  # fmt: skip
 
 
 def _sampled_texts(loss: Given) -> int:
@@ -180,6 +189,12 @@ _RANKED = (*_SENTENCES, ("group", "pair"), GROUPS)
 _COMPARES = (*_SENTENCES, ("pair",), COMPARED)
 _TAUGHT = (*_SENTENCES, ("group",), SCORES)
 _CROSS_ENCODER = ("sentence-transformers", "reranker", ("labelled",))
+_ANSWERS = {
+    "num_negatives": Setting(4, "documents of the batch's other rows that a query is held against, drawn at random"),
+    "scale": Setting(10.0, "what a score between 0 and 1 is multiplied by"),
+    "activation": Setting("sigmoid", "scores between 0 and 1 are compared"),
+}
+_CACHED_PAIRS = {"mini_batch_size": Setting(32, "pairs that pass the model at once: memory, and not what is learnt")}
 _PAIRS_ONLY = (*_EMBEDDING, ("pair",), "swift-embedding", _SIZES)
 
 _ALL = (
@@ -250,6 +265,8 @@ _ALL = (
         obstacle="adr_mse is the mean over a batch's documents, of which queries have different numbers",
         texts=lambda _: None, aliases=("rankdistillm",),
     ),
+    _answered("mnrl", _ANSWERS, "multiplenegativesranking"),
+    _answered("cached_mnrl", _ANSWERS | _CACHED_PAIRS, "cachedmultiplenegativesranking"),
     LossType("margin_mse", *_CROSS_ENCODER, MARGINS, _ACTIVATION, learns="teacher", aliases=("marginmse",)),
     _ranked("mnrl", _RANKING, ("multiplenegativesranking", "infonce", "info_nce")),
     _ranked("cached_mnrl", _CACHED | _RANKING, ("cachedmultiplenegativesranking", "cmnrl")),

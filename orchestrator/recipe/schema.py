@@ -190,6 +190,9 @@ class Loss(_Part):
     weighting: Literal["none", "ndcg1", "ndcg2", "ndcg2pp", "lambdarank"] | None = Field(
         None, description="lambda_loss: what a pair weighs (ndcg2pp)"
     )
+    num_negatives: int | None = Field(
+        None, ge=1, description="mnrl of rerankers: documents of other rows that a query is held against (4)"
+    )
     alpha: float | None = Field(None, gt=0, description="adr_mse: how steep the ranks are approximated (1)")
     mini_batch_size: int | None = Field(
         None,
@@ -199,7 +202,9 @@ class Loss(_Part):
     temperature: float | None = Field(
         None, gt=0, description="infonce (0.1), listwise (1.0), gist (0.01), distill_kl (1.0)"
     )
-    scale: float | None = Field(None, gt=0, description="mnrl and its kin, cosent, angle: 1 / temperature (20)")
+    scale: float | None = Field(
+        None, gt=0, description="mnrl and its kin, cosent, angle: 1 / temperature (20; of rerankers 10)"
+    )
     margin: float | None = Field(
         None, ge=0, description="contrastive, online_contrastive (0.5), triplet (5), gist (0): how far apart"
     )

@@ -20,11 +20,13 @@ from orchestrator.workers.training.trainer import (
 )
 
 
-def build_dataset(rows: Rows) -> Any:
+def build_dataset(rows: Rows, loss: str) -> Any:
     """Return the rows as a datasets.Dataset, labels as floats whatever the first ones look like."""
     from datasets import Dataset, Features, Value
     from datasets import List as ListOf
 
+    if LOSSES[loss].answers:
+        return Dataset.from_dict(rows.answers())
     kinds = {"label": Value("float32"), "labels": ListOf(Value("float32")), "documents": ListOf(Value("string"))}
     features = Features({key: kinds.get(key, Value("string")) for key in rows.columns})
     return Dataset.from_dict(rows.columns, features=features)
@@ -64,8 +66,8 @@ def build_trainer(settings: Settings, arguments: Any, model: Any, train: Rows, v
     return adapt_trainer(CrossEncoderTrainer, settings, save)(
         model=model,
         args=arguments,
-        train_dataset=build_dataset(train),
-        eval_dataset=build_dataset(validation) if validation else None,
+        train_dataset=build_dataset(train, settings.loss.type),
+        eval_dataset=build_dataset(validation, settings.loss.type) if validation else None,
         loss=loss,
         evaluator=build_evaluator(validation, arguments) if validation else None,
         callbacks=build_callbacks(settings),

@@ -128,6 +128,18 @@ def test_list_mle_reads_the_highest_label_first_and_equal_ones_in_a_seeded_order
     assert (stage.out / "train.jsonl").read_bytes() != first
 
 
+def test_mnrl_reads_a_row_for_each_answer_and_queries_with_no_other_document(stage, files):
+    train = files.lines("t.jsonl", hits("a", 0, 1, 0.5, 0.25), hits("b", 1), hits("c", 0, 0.25))
+    for loss in ("mnrl", "cached_mnrl"):
+        assert stage("--train", train, *LISTS, "--loss", loss) == 0
+        assert stage.lines("train.jsonl") == [
+            {"query": "a", "documents": ["a1", "a0", "a3"], "labels": [1.0, 0.0, 0.0]},
+            {"query": "a", "documents": ["a2", "a0", "a3"], "labels": [1.0, 0.0, 0.0]},
+            {"query": "b", "documents": ["b0"], "labels": [1.0]},
+        ]
+        assert "no document of the query is relevant" in str(stage.json("ledger.json"))
+
+
 def test_list_mle_with_a_teacher_is_sorted_by_its_scores(stage, files):
     train = files.lines("t.jsonl", hits("a", 1, 0, 0, scores=[-1, 5, 2]))
     stage("--train", train, *LISTS, "--loss", "list_mle", "--target", "teacher")

@@ -1,6 +1,6 @@
 """The script that a user of sentence-transformers writes: train a CrossEncoder as the JSON in argv says, and save it.
 
-Its keys: model, data and validation (JSONL), loss (a class of losses), arguments (of the trainer), resume, cut_best.
+Its keys: model, data and validation (JSONL), loss (a class of losses), arguments (of the trainer), resume, cut_best, lora (of PEFT's config).
 """
 
 from __future__ import annotations
@@ -38,6 +38,10 @@ def main() -> None:
     given = json.loads(sys.argv[1])
     torch.manual_seed(42)
     model = CrossEncoder(given["model"], num_labels=1)
+    if "lora" in given:
+        from peft import LoraConfig
+
+        model.add_adapter(LoraConfig(**given["lora"]))
     trainer = CrossEncoderTrainer(
         model=model,
         args=CrossEncoderTrainingArguments(**given["arguments"]),

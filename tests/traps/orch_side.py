@@ -74,14 +74,16 @@ def ask_orch(folder: Path, recipe: dict[str, Any] | str, *, run_dir: Path | None
     return Answer(code, said.getvalue(), plan, job)
 
 
-def run_worker_stage(native: Native, answer: Answer, *, after: str = "", kind: str = "") -> Ended:
+def run_worker_stage(
+    native: Native, answer: Answer, *, after: str = "", kind: str = "", more: Sequence[str] = ()
+) -> Ended:
     """Run one of Orch's own workers, the stage of that kind or the one after, in a fork of the warm process."""
     for file in answer.plan.files:
         write_text(answer.job.run_dir / file.path, file.text)
     kinds = [stage.kind for stage in answer.plan.stages]
     argv = answer.plan.stages[kinds.index(kind) if kind else kinds.index(after) + 1].command.argv
     place = next(number for number, word in enumerate(argv) if word.endswith("/orchestrator/workers"))
-    return native.call("orchestrator.workers", list(argv[place + 1 :]))
+    return native.call("orchestrator.workers", [*argv[place + 1 :], *more])
 
 
 def find_loss_problem(steps: Sequence[Step]) -> LossProblem | None:

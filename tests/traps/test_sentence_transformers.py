@@ -144,3 +144,48 @@ def test_a_checkpoint_without_its_training_state(native, trained, tmp_path, name
     assert ended.losses != undisturbed.losses[4:]  # it has gone on as another training
     with pytest.raises(WorkerError, match=f"cannot be continued: {name} is missing"):
         require_resumable(checkpoint, alone)
+
+
+LORA = {"task_type": "SEQ_CLS", "r": 4, "lora_alpha": 8, "target_modules": ["query", "value"]}
+
+
+def read_names(folder):
+    from safetensors import safe_open
+
+    with safe_open(folder / "adapter_model.safetensors", framework="pt") as archive:
+        return {name.removeprefix("base_model.model.") for name in archive.keys() if ".lora_" not in name}  # noqa: SIM118
+
+
+def find_output(answer):
+    (stage,) = [stage for stage in answer.plan.stages if stage.kind == "train"]
+    return answer.job.run_dir / f"stages/{stage.name}/output"
+
+
+def test_an_adapter_whose_head_is_lost(native, recipe, orch, rows, tmp_path):
+    ended = train(native, rows(*PAIRS), more={"lora": LORA})
+    assert len(ended.losses) == 4
+    assert read_names(ended.output / "final") == set()
+    adapter = ["--adapter", str(ended.output / "final"), "--out", str(tmp_path / "merged")]
+    merged = native.call("orchestrator.workers", ["merge", *adapter])
+    assert merged.code == 1
+    assert "a head that it does not hold" in merged.stderr
+    rows(*make_groups(8))
+    answer = orch(recipe, train={"lora_rank": 4})
+    assert answer.code == 0
+    run_worker_stage(native, answer, kind="train").require_success()
+    assert {"classifier.weight", "classifier.bias"} <= read_names(find_output(answer) / "last")
+
+
+def test_a_resumed_dora_without_its_magnitudes(native, recipe, orch, rows):
+    data, dora = rows(*PAIRS), {"lora": {**LORA, "use_dora": True, "modules_to_save": ["pooler", "classifier"]}}
+    whole = train(native, data, more=dora, num_train_epochs=2)
+    again = train(native, data, more={**dora, "resume": str(whole.output / "checkpoint-4")}, num_train_epochs=2)
+    assert again.losses != whole.losses[4:]
+    rows(*make_groups(8))
+    answer = orch(recipe, train={"lora_rank": 4, "use_dora": True, "num_train_epochs": 2})
+    first = run_worker_stage(native, answer, kind="train").require_success()
+    undisturbed = first.losses[len(first.losses) // 2 :]
+    steps = sorted(find_output(answer).glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]))
+    resumed = run_worker_stage(native, answer, kind="train", more=["--resume_from_checkpoint", str(steps[0])])
+    continued = resumed.require_success().losses
+    assert continued == undisturbed

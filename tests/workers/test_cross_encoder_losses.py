@@ -276,9 +276,40 @@ def test_margin_mse_takes_a_sigmoid_before_it_compares():
     assert value == pytest.approx((sigmoid(2.0) - sigmoid(0.5) - 1) ** 2)
 
 
+def test_mnrl_chooses_the_answer_among_all_texts_of_the_batch_and_cached_mnrl_is_the_same_in_parts():
+    scores = [0.5, 1.5, -1.0, 0.25]
+    columns = [["q", "r"], ["0", "1"], ["2", "3"]]  # query, answer, negative
+    found = {}
+    for name, changes in (("mnrl", {}), ("cached_mnrl", {"mini_batch_size": 3})):
+        model = build_scorer(scores)
+        settings = LossSettings(name, num_negatives=9, scale=5.0, activation="sigmoid", **changes)
+        value = LOSSES[name].build(model, settings)(columns, None)
+        value.backward()
+        found[name] = (value.item(), model[0].scores.grad.tolist())
+    near = [5 * sigmoid(score) for score in scores]
+    of_q, of_r = softmax([near[0], near[1], near[3], near[2]])[0], softmax([near[1], near[0], near[2], near[3]])[0]
+    assert found["mnrl"][0] == pytest.approx(-(math.log(of_q) + math.log(of_r)) / 2, rel=1e-5)
+    assert found["cached_mnrl"][0] == pytest.approx(found["mnrl"][0])
+    assert found["cached_mnrl"][1] == pytest.approx(found["mnrl"][1], abs=1e-7)
+
+
+def test_rows_of_mnrl_are_columns_of_as_many_negatives_as_every_row_has(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    rows = [
+        {"query": "q", "documents": ["a", "n", "m"], "labels": [1, 0, 0]},
+        {"query": "r", "documents": ["b", "o"], "labels": [1, 0]},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = load_rows(path, LossSettings("mnrl"))
+    assert found.answers() == {"query": ["q", "r"], "positive": ["a", "b"], "negative_1": ["n", "o"]}
+    path.write_text(json.dumps({"query": "q", "documents": ["a", "n"], "labels": [0, 1]}) + "\n")
+    with pytest.raises(WorkerError, match="one relevant document, the first"):
+        load_rows(path, LossSettings("cached_mnrl"))
+
+
 def test_no_loss_overflows_where_the_scores_are_far_apart():
     for name, one in LOSSES.items():
-        if one.form == "cross-encoder-lists":
+        if one.form == "cross-encoder-lists" and not one.answers:
             value, gradient = compute(name, [-1e4, 1e4], [["q"], [["0", "1"]]], [[1.0, 0.0]])
             assert math.isfinite(value), name
             # the sigmoid of adr_mse is level there: it learns nothing from what is that far off

@@ -49,11 +49,18 @@ def build_pairs(group: LabelledGroup, options: RowOptions) -> Iterator[dict[str,
 
 
 def build_lists(group: LabelledGroup, options: RowOptions) -> Iterator[dict[str, Any]]:
-    """Yield the one row of a query, for pairwise and listwise losses.
+    """Yield the one row of a query, for pairwise and listwise losses; for mnrl one for each relevant document.
 
     For list_mle and plist_mle, which learn the order of the row, the highest label comes first; equal ones in a seeded
     order.
     """
+    if options.loss in {"mnrl", "cached_mnrl"}:
+        relevant, others = find_sides(group)
+        negatives = [group.documents[place] for place in others]
+        for place in relevant:
+            labels = [1.0, *[0.0] * len(negatives)]
+            yield {"query": group.query, "documents": [group.documents[place], *negatives], "labels": labels}
+        return
     targets = find_targets(group, options.target)
     places = list(range(len(targets)))
     if options.loss in {"list_mle", "plist_mle"}:

@@ -41,6 +41,8 @@ class LossSettings:
     k: Annotated[int | None, or_null(COUNT)] = None
     weighting: Annotated[str, one_of(*_SCHEMES)] = "ndcg2pp"
     alpha: Annotated[float, FACTOR] = 1.0
+    num_negatives: Annotated[int, COUNT] = 4
+    scale: Annotated[float, FACTOR] = 10.0
     mini_batch_size: Annotated[int | None, or_null(COUNT)] = None
 
 
@@ -51,12 +53,16 @@ Build = Callable[[Any, LossSettings], Any]  # a CrossEncoder of one label, setti
 
 @dataclass(frozen=True)
 class Loss:
-    """One loss; `check` says what of a row's labels cannot be learnt from, or None."""
+    """One loss; `check` says what of a row's labels cannot be learnt from, or None.
+
+    `answers`: the library's module reads columns of texts, a query, its answer and negatives, in place of lists.
+    """
 
     form: str
     build: Build
     settings: tuple[str, ...] = ()
     check: Callable[[Labels, LossSettings], str | None] = field(default=lambda _labels, _settings: None)
+    answers: bool = False
 
 
 def require_probabilities(labels: Labels, _settings: LossSettings) -> str | None:
@@ -70,6 +76,13 @@ def require_order(labels: Labels, settings: LossSettings) -> str | None:
     if any(first < second for first, second in pairwise(labels)):
         return f"{settings.type} learns the order of the documents, and they are not sorted by label, highest first"
     return None
+
+
+def require_answer(labels: Labels, settings: LossSettings) -> str | None:
+    """Return what is wrong with a row of one answer and its negatives."""
+    if labels[0] >= RELEVANT and all(label < RELEVANT for label in labels[1:]):
+        return None
+    return f"{settings.type} learns from one relevant document, the first, and others behind it"
 
 
 def require_distribution(labels: Labels, settings: LossSettings) -> str | None:
@@ -183,6 +196,11 @@ def _build_list_loss(model: Any, formula: Formula, settings: LossSettings) -> An
     return ListLoss()
 
 
+_ANSWERS: dict[str, Callable[[LossSettings], Any]] = {
+    "num_negatives": lambda settings: settings.num_negatives,
+    "scale": lambda settings: settings.scale,
+    "activation_fn": _choose_activation,
+}
 LOSSES = {
     "pointwise_bce": Loss(
         PAIRS,
@@ -203,6 +221,22 @@ LOSSES = {
     "list_net": Loss(LISTS, _of_lists("ListNetLoss"), ("mini_batch_size",)),
     "adr_mse": Loss(
         LISTS, _of_lists("ADRMSELoss", alpha=lambda settings: settings.alpha), ("alpha", "mini_batch_size")
+    ),
+    "mnrl": Loss(
+        LISTS,
+        of_library("MultipleNegativesRankingLoss", **_ANSWERS),
+        ("num_negatives", "scale", "activation"),
+        require_answer,
+        answers=True,
+    ),
+    "cached_mnrl": Loss(
+        LISTS,
+        of_library(
+            "CachedMultipleNegativesRankingLoss", **_ANSWERS, mini_batch_size=lambda settings: settings.mini_batch_size
+        ),
+        ("num_negatives", "scale", "activation", "mini_batch_size"),
+        require_answer,
+        answers=True,
     ),
     "margin_mse": Loss(MARGINS, of_library("MarginMSELoss", activation_fn=_choose_activation), ("activation",)),
 }

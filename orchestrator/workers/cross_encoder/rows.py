@@ -44,6 +44,19 @@ class Rows:
         """How many documents there are, in all rows together."""
         return sum(len(documents) for _, documents, _ in self.lists())
 
+    @property
+    def negatives(self) -> int:
+        """How many documents every list has behind its first."""
+        return min(len(documents) for documents in self.columns["documents"]) - 1
+
+    def answers(self) -> dict[str, list[str]]:
+        """Return columns of one text each: query, answer, and as many negatives as every row has."""
+        lists = self.columns["documents"]
+        names = ["positive", *(f"negative_{place + 1}" for place in range(self.negatives))]
+        return {"query": self.columns["query"]} | {
+            name: [documents[place] for documents in lists] for place, name in enumerate(names)
+        }
+
     def lists(self) -> Iterator[tuple[str, list[str], list[float]]]:
         """Yield query, documents and labels of every row; a positive has the label 1, a negative 0."""
         for query, *texts in zip(*self.columns.values(), strict=True):
