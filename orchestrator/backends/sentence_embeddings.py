@@ -11,6 +11,10 @@ from orchestrator.backends.embeddings import Embedding, settle_embedding
 from orchestrator.backends.protocol import Found, Job, SmokeScale
 from orchestrator.backends.sentence_transformers import BACKEND as CROSS_ENCODERS
 from orchestrator.backends.sentence_transformers import (
+    CHOICES,
+    CONDITIONS,
+    LOSS,
+    MEASURES,
     SHARED_ARGUMENTS,
     WORKER_ARGUMENTS,
     Trainer,
@@ -46,8 +50,11 @@ _HINTS = {
 }
 _CHOOSE = "mnrl for queries with answers, cosent for pairs with scores, margin_mse for a teacher's scores"
 # What of the validation rows finds the best checkpoint, as the library's evaluators call it.
-_BEST = {COMPARED: ("eval_validation_spearman_cosine", "Spearman's rank correlation of the validation pairs")}
-_BEST_RANKING = ("eval_validation_cosine_ndcg@10", "nDCG@10 of the validation queries over their documents")
+_COMPARES = {"spearman": "eval_validation_spearman_cosine", LOSS: MEASURES[LOSS]}
+_RANKS = {
+    "ndcg@10": "eval_validation_cosine_ndcg@10", "mrr@10": "eval_validation_cosine_mrr@10",
+    "map": "eval_validation_cosine_map@100", LOSS: MEASURES[LOSS],
+}  # fmt: skip
 
 
 def _find_loss(job: Job) -> Loss:
@@ -71,10 +78,9 @@ def _put(job: Job, found: ArgumentList) -> None:
     put_lora(job, found, "every linear layer")
 
 
-def _name_best(job: Job) -> tuple[str, bool, str]:
-    """Return what finds the best checkpoint, that more of it is better, and why."""
-    name, what = _BEST.get(_find_form(job), _BEST_RANKING)
-    return name, True, f"the best checkpoint has the highest {what}"
+def _name_measures(job: Job) -> dict[str, str]:
+    """Return what may find the best checkpoint: the order of pairs, or queries that search the validation documents."""
+    return _COMPARES if _find_form(job) == COMPARED else _RANKS
 
 
 def find_embedding(job: Job) -> Embedding:
@@ -118,7 +124,7 @@ def _build_scoring(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
     """Yield what only this trainer refuses; `train` has the installed version's names and the trainer's types."""
-    yield from check_shared(job, train)
+    yield from check_shared(job, train, _name_measures(job))
     found = settle_embedding(job.model, job.recipe.model)
     if job.recipe.data.instruction is not None and isinstance(found, Embedding) and not found.instruct:
         message = f"{job.model.name} takes no task in front of its queries"
@@ -224,7 +230,7 @@ _EMBEDDER = Trainer(
     _find_loss,
     _find_form,
     _put,
-    _name_best,
+    _name_measures,
     _build_config,
     _build_loss,
     _explain_loss,
@@ -241,11 +247,11 @@ BACKEND = replace(
     starts_fsdp=False,
     other_models="",
     reserved={**CROSS_ENCODERS.reserved, **_RESERVED},
-    own_arguments=SHARED_ARGUMENTS,
+    own_arguments=SHARED_ARGUMENTS | CHOICES,
     others={**CROSS_ENCODERS.others, **_OF_RERANKERS},
     at_least={name: least for name, least in CROSS_ENCODERS.at_least.items() if name not in _OF_RERANKERS},
     data_form=_find_form,
-    check_job=lambda job: check_trainer(job, _check),
+    check_job=lambda job: check_trainer(job, _check, conditions=CONDITIONS),
     smoke_scale=_smoke_scale,
     build_training=partial(build_training, trainer=_EMBEDDER),
 )

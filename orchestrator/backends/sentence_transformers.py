@@ -28,6 +28,7 @@ from orchestrator.backends.trainer import (
     put_saving,
 )
 from orchestrator.backends.trainer_checks import (
+    COMMON,
     check_code,
     check_deepspeed,
     check_settings,
@@ -36,7 +37,7 @@ from orchestrator.backends.trainer_checks import (
 )
 from orchestrator.errors import Problem
 from orchestrator.logs.patches import Remedies
-from orchestrator.recipe.losses import LISTS, PAIRS, find_constant_loss, find_losses, find_target, list_losses
+from orchestrator.recipe.losses import LISTS, MARGINS, PAIRS, find_constant_loss, find_losses, find_target, list_losses
 from orchestrator.recipe.plan import File, Note, Resume
 from orchestrator.recipe.schema import Loss
 
@@ -57,6 +58,13 @@ _OTHERS = {
     for name in ("use_lora", "tuner_type", "train_type")
 }
 _ALWAYS = ("graded", "activation", "pos_weight", "k")
+_BEST, LOSS = "metric_for_best_model", "loss"
+# What of the validation rows may find the best checkpoint, and how CrossEncoderRerankingEvaluator calls it.
+MEASURES = {
+    LOSS: "eval_loss", "ndcg@10": "eval_validation_ndcg@10", "mrr@10": "eval_validation_mrr@10",
+    "map": "eval_validation_map",
+}  # fmt: skip
+CHOICES = {_BEST: Argument(_BEST, "str", None, (*MEASURES, "spearman"))}
 FORMATS = ("query_format", "document_format", "seq", "special_token")
 LORA = (
     "lora_rank", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save", "use_dora", "use_rslora",
@@ -89,6 +97,7 @@ WORKER_ARGUMENTS = SHARED_ARGUMENTS | {
         ("special_token", "str", "</s>"),
     )
 }
+CONDITIONS = tuple(row for row in COMMON if row.argument != _BEST)  # what it may be stands in CHOICES
 _AT_LEAST = {
     "max_length": 8,
     "per_device_train_batch_size": 1,
@@ -100,7 +109,14 @@ _AT_LEAST = {
     "lora_rank": 1,
 }
 _SHARES = ("stable_ratio", "shuffle_ratio", "lora_dropout")
-_NEEDS_VALIDATION = ("early_stopping_patience", "early_stopping_threshold", "eval_steps", "eval_on_start", "eval_delay")
+_NEEDS_VALIDATION = (
+    "early_stopping_patience",
+    "early_stopping_threshold",
+    "eval_steps",
+    "eval_on_start",
+    "eval_delay",
+    _BEST,
+)
 _SMOKE_LEAVES_OUT = frozenset({
     "max_steps", "save_steps", "eval_steps", "warmup_steps", "torch_compile", "use_liger_kernel", "tf32",
     "per_gpu_train_batch_size", "evaluation_strategy", "optim", "early_stopping_patience", "early_stopping_threshold",
@@ -112,16 +128,16 @@ _SMOKE_LEAVES_OUT = frozenset({
 class Trainer:
     """What one of the two trainers has for itself.
 
-    `worker` starts it; `put` adds its arguments, `best` says what finds the best checkpoint, whether more of it is
-    better, and why; `config` is its part of train.json. `find_loss` gives the job's loss, and `flat_rows` are the rows
-    among whose documents a query chooses.
+    `worker` starts it; `put` adds its arguments; `measures` are what may find the best checkpoint, the first unless the
+    recipe names another, each with the library's name; `config` is its part of train.json. `find_loss` gives the job's
+    loss, and `flat_rows` are the rows among whose documents a query chooses.
     """
 
     worker: str
     find_loss: Callable[[Job], Loss]
     find_form: Callable[[Job], str]
     put: Callable[[Job, ArgumentList], None]
-    best: Callable[[Job], tuple[str, bool, str]]
+    measures: Callable[[Job], Mapping[str, str]]
     config: Callable[[Job, Mapping[str, Any]], dict[str, Any]]
     build_loss: Callable[[Job, str], dict[str, Any]]
     explain_loss: Callable[[Job], tuple[Note, ...]]
@@ -222,9 +238,11 @@ def _list_arguments(job: Job, trainer: Trainer, found: ArgumentList, *, output: 
     found.put("save_strategy", find_saving(given).save_strategy, "orch", "shown: the whole training stands in one file")
     put_saving(found, job, eval_batch=8)
     if job.recipe.data.validation_ratio:
-        metric, greater, why = trainer.best(job)
-        found.put("metric_for_best_model", metric, "orch", why)
-        found.put("greater_is_better", greater, "orch", why)
+        measures = trainer.measures(job)
+        asked = given.get(_BEST, next(iter(measures)))
+        which = "lowest validation loss" if asked == LOSS else f"highest {asked} of the validation rows"
+        found.put(_BEST, measures[next(iter(measures))], "orch", f"the best checkpoint has the {which}")
+        found.put("greater_is_better", asked != LOSS, "orch", f"the best checkpoint has the {which}")
     put_limit(found, job)
     put_fixed(found)
     put_hardware(found, job)
@@ -277,8 +295,16 @@ def _build_config(job: Job, trainer: Trainer, values: Mapping[str, Any], *, mode
         "early_stopping": None if patience is None else {"patience": patience, "threshold": threshold},
         "deterministic": job.recipe.deterministic,
         **build_lora(values),
-        "arguments": {name: value for name, value in values.items() if name not in WORKER_ARGUMENTS},
+        "arguments": _name_best(
+            trainer.measures(job), {name: value for name, value in values.items() if name not in WORKER_ARGUMENTS}
+        ),
     }
+
+
+def _name_best(measures: Mapping[str, str], arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments with what finds the best checkpoint by the library's name."""
+    named = {_BEST: measures.get(arguments[_BEST], arguments[_BEST])} if _BEST in arguments else {}
+    return arguments | named
 
 
 def trains_lora(job: Job) -> bool:
@@ -308,7 +334,7 @@ def build_loss(loss: Loss) -> dict[str, Any]:
     """Return the loss as the worker reads it, every setting with its value."""
     own = find_losses("sentence-transformers", "reranker")
     # the old ones stand in every file, whichever the loss; what came later where it belongs
-    known = {name: setting for one in own for name, setting in one.settings.items() if name in _ALWAYS}
+    known = {name: setting for one in reversed(own) for name, setting in one.settings.items() if name in _ALWAYS}
     known |= loss.facts.settings
     given = {name: getattr(loss, name) for name in Loss.model_fields if name in known}
     return {"type": loss.type} | {
@@ -382,11 +408,15 @@ def _check(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
         if name in train:
             message = f"an encoder reads query and document as a pair, with its own separator: it has no {name}"
             yield ("train", name), Problem(message, "remove it; formats are for LLMs")
-    yield from check_shared(job, train)
+    yield from check_shared(job, train, MEASURES)
+    loss, asked = _find_loss(job), train.get(_BEST, LOSS)
+    if asked != LOSS and find_target(loss) == "teacher" and loss.facts.form != MARGINS:
+        message = f"{_BEST}: {asked} needs relevant documents, and a teacher's scores say of none that it is"
+        yield ("train", _BEST), Problem(message, "remove it: the best checkpoint has the lowest validation loss")
 
 
-def check_shared(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
-    """Yield what both trainers refuse."""
+def check_shared(job: Job, train: Mapping[str, Any], measures: Mapping[str, str]) -> Iterator[Found]:
+    """Yield what both trainers refuse; `measures` are what may find the best checkpoint."""
     yield from _check_schedule(train)
     yield from check_validation(job, train, _NEEDS_VALIDATION)
     stops = "early_stopping_threshold" in train and "early_stopping_patience" not in train
@@ -408,6 +438,12 @@ def check_shared(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
         ),
     )
     yield from _check_strategy(job)
+    asked = train.get(_BEST, LOSS)
+    if asked not in {LOSS, *measures}:
+        yield (
+            ("train", _BEST),
+            Problem(f"{_BEST}: {asked} is not measured of these rows", f"say {' or '.join(measures)}"),
+        )
     yield from check_lora(job, train)
 
 
@@ -506,7 +542,7 @@ _CROSS_ENCODER = Trainer(
     _find_loss,
     _find_form,
     _put_lengths,
-    lambda _: ("eval_loss", False, "the best checkpoint has the lowest validation loss"),
+    lambda _: MEASURES,
     _build_own_config,
     lambda job, _: build_loss(_find_loss(job)),
     _explain_loss,
@@ -532,14 +568,14 @@ BACKEND = Backend(
     other_models="BAAI/bge-reranker-v2-m3 or Qwen/Qwen3-Reranker-0.6B",
     remedies=Remedies(batch=8, lengths={"max_length": 512}),
     snapshots=("sentence_transformers",),
-    own_arguments=WORKER_ARGUMENTS,
+    own_arguments=WORKER_ARGUMENTS | CHOICES,
     reserved=load_words("sentence_transformers")["reserved"],
     others=_OTHERS,
     at_least=_AT_LEAST,
     check_values=_check_values,
     trains_lora=trains_lora,
     data_form=_find_form,
-    check_job=lambda job: check_trainer(job, _check),
+    check_job=lambda job: check_trainer(job, _check, conditions=CONDITIONS),
     smoke_scale=build_smoke_scale,
     build_training=partial(build_training, trainer=_CROSS_ENCODER),
 )

@@ -9,6 +9,7 @@ from orchestrator.workers.cross_encoder.losses import LISTS, LOSSES
 from orchestrator.workers.cross_encoder.model import load_model, name_layers, save_whole
 from orchestrator.workers.cross_encoder.rows import Rows, build_ranking_samples, load_rows, shuffle_parts
 from orchestrator.workers.cross_encoder.settings import Settings, load_settings
+from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.training.trainer import (
     Prepared,
     adapt_trainer,
@@ -61,6 +62,12 @@ def build_trainer(settings: Settings, arguments: Any, model: Any, train: Rows, v
             trainer.processing_class.save_pretrained(folder)
         return bool(trainer.is_fsdp_enabled)
 
+    evaluator, best = build_evaluator(validation, arguments) if validation else None, arguments.metric_for_best_model
+    if validation and evaluator is None and best != "eval_loss":
+        raise WorkerError(
+            f"{settings.validation}: no query has both a relevant and another document, so there is no {best} to find "
+            "the best checkpoint by; say metric_for_best_model: loss, or set more rows aside"
+        )
     loss = LOSSES[settings.loss.type].build(model, settings.loss)
     guard_loss(loss)
     return adapt_trainer(CrossEncoderTrainer, settings, save)(
@@ -69,7 +76,7 @@ def build_trainer(settings: Settings, arguments: Any, model: Any, train: Rows, v
         train_dataset=build_dataset(train, settings.loss.type),
         eval_dataset=build_dataset(validation, settings.loss.type) if validation else None,
         loss=loss,
-        evaluator=build_evaluator(validation, arguments) if validation else None,
+        evaluator=evaluator,
         callbacks=build_callbacks(settings),
     )
 

@@ -375,6 +375,12 @@ def test_ddp_is_what_several_processes_do_anyway():
         ("bge_pointwise", ["train.eval_steps=10"], "train.eval_steps", "needs validation rows"),
         ("bge_pointwise", ["train.eval_strategy=epoch"], "train.eval_strategy", "no validation rows"),
         ("bge_pointwise", ["checkpoint=best"], "checkpoint", "none is best"),
+        ("bge_pointwise", ["train.metric_for_best_model=map"], "train.metric_for_best_model", "needs validation rows"),
+        ("bert_ranknet", ["train.metric_for_best_model=spearman"], "train.metric_for_best_model", "is not measured"),
+        (
+            "bert_ranknet", ["train.metric_for_best_model=ndcg@10", "loss.target=teacher"],
+            "train.metric_for_best_model", "say of none",
+        ),
         ("bge_pointwise", ["checkpoint=0"], "checkpoint", "no checkpoint 0"),
         ("bge_pointwise", ["train.save_strategy=no"], "train.save_strategy", "no model to package"),
         ("bge_pointwise", ["train.save_strategy=best"], "train.save_strategy", "continue from"),
@@ -532,6 +538,18 @@ def test_a_rank_turns_lora_on_and_every_setting_of_the_adapter_is_written_down()
     }  # fmt: skip
     stages = [stage.kind for stage in build_plan(job).stages]
     assert stages[stages.index("train") :] == ["train", "merge", "package", "evaluate", "report"]
+
+
+def test_the_best_checkpoint_is_found_by_the_loss_or_by_what_the_recipe_names():
+    arguments = config_of(make_job("bert_ranknet"))["arguments"]
+    assert (arguments["metric_for_best_model"], arguments["greater_is_better"]) == ("eval_loss", False)
+    for asked, name in (("ndcg@10", "eval_validation_ndcg@10"), ("map", "eval_validation_map"), ("loss", "eval_loss")):
+        job = make_job("bert_ranknet", f"train.metric_for_best_model={asked}")
+        assert problems(job) == {}
+        arguments = config_of(job)["arguments"]
+        assert (arguments["metric_for_best_model"], arguments["greater_is_better"]) == (name, asked != "loss")
+        (note,) = [note for note in training(job).notes if note.argument == "metric_for_best_model"]
+        assert (note.value, note.origin) == (asked, "recipe")
 
 
 def test_a_smoke_run_of_lora_names_no_layers_that_a_tiny_model_lacks():

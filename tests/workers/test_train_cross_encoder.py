@@ -533,6 +533,23 @@ def make_checkpoints(output: Path, *steps: int) -> Path:
     return output
 
 
+def test_best_by_a_ranking_is_the_checkpoint_of_the_highest_and_needs_one_to_be_measured(encoder, files, tmp_path):
+    by_map = {"metric_for_best_model": "eval_validation_map", "greater_is_better": True, "save_total_limit": 9}
+    changes = {**LONG, "arguments": {**LONG["arguments"], **by_map, "learning_rate": 5e-3}}
+    output = train(tmp_path, encoder, files, "mnrl", **{**changes, "loss_settings": {}})
+    measured = [entry for entry in load_state(output / "last")["log_history"] if "eval_validation_map" in entry]
+    best = max(measured, key=lambda entry: entry["eval_validation_map"])
+    assert read_link(output / "best") == f"checkpoint-{best['step']}"
+    alone = tmp_path / "alone.jsonl"
+    alone.write_text(json.dumps({"query": "q", "document": "d", "label": 1}) + "\n")
+    only = {"validation": str(alone), "arguments": {**by_map, "eval_strategy": "epoch"}}
+    config = write_settings(tmp_path / "only", encoder, files, "pointwise_bce", **only)
+    settings = json.loads(config.read_text()) | {"validation": str(alone)}
+    config.write_text(json.dumps(settings))
+    with pytest.raises(WorkerError, match="no query has both a relevant and another document"):
+        train_cross_encoder.main(["--config", str(config)])
+
+
 def test_links_name_the_newest_whole_checkpoint_and_the_best_one(tmp_path):
     output = make_checkpoints(tmp_path / "output", 5, 10)
     (output / "checkpoint-15").mkdir()
