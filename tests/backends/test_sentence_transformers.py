@@ -378,7 +378,7 @@ def test_ddp_is_what_several_processes_do_anyway():
         ("bge_pointwise", ["train.metric_for_best_model=map"], "train.metric_for_best_model", "needs validation rows"),
         ("bert_ranknet", ["train.metric_for_best_model=spearman"], "train.metric_for_best_model", "is not measured"),
         (
-            "bert_ranknet", ["train.metric_for_best_model=ndcg@10", "loss.target=teacher"],
+            "bert_ranknet", ["train.metric_for_best_model=ndcg@10", "loss={type: pairwise_ranknet, target: teacher}"],
             "train.metric_for_best_model", "say of none",
         ),
         ("bge_pointwise", ["checkpoint=0"], "checkpoint", "no checkpoint 0"),

@@ -21,6 +21,7 @@ RELEVANT = 0.5  # a label of at least this counts as relevant where only yes or 
 # LambdaLoss and ListMLELoss call the model once for so many documents as a batch has queries, unless this is given;
 # 0 and less is all at once: one call a step, whose gradients DistributedDataParallel sums when the step ends
 ALL_AT_ONCE = -1
+PAIRS_AT_ONCE = 32  # of cached_mnrl, where nothing is said
 _SCHEMES = {
     "none": "NoWeightingScheme",
     "ndcg1": "NDCGLoss1Scheme",
@@ -232,7 +233,9 @@ LOSSES = {
     "cached_mnrl": Loss(
         LISTS,
         of_library(
-            "CachedMultipleNegativesRankingLoss", **_ANSWERS, mini_batch_size=lambda settings: settings.mini_batch_size
+            "CachedMultipleNegativesRankingLoss",
+            **_ANSWERS,
+            mini_batch_size=lambda settings: settings.mini_batch_size or PAIRS_AT_ONCE,
         ),
         ("num_negatives", "scale", "activation", "mini_batch_size"),
         require_answer,
