@@ -37,8 +37,6 @@ _OF_RERANKERS = {
     for name in WORKER_ARGUMENTS.keys() - SHARED_ARGUMENTS
 }
 _RESERVED = {
-    "metric_for_best_model": "the best checkpoint has the highest nDCG@10 of the validation rows, Spearman of pairs",
-    "greater_is_better": "the best checkpoint has the highest nDCG@10 of the validation rows, Spearman of pairs",
     "prompts": "say it as `model: {prompts: {query: …, document: …}}`",
     "router_mapping": "query and document are read by one model",
     "knowledge_distillation": "say it as `loss: margin_mse` or `loss: distill_kl`",
