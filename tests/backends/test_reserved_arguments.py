@@ -71,7 +71,7 @@ def read_told(plan):
     for file in plan.files:
         if file.path == "files/train.json":
             config = json.loads(file.text)
-            told = {**config, **config["arguments"], **(config["format"] or {})}
+            told = {**config, **config["arguments"], **(config["format"] or {}), **config.get("lora", {})}
             flags |= {name: show(value) for name, value in told.items()}
     renamed = {word for note in plan.notes if note.argument in flags for word in note.why.split() if note.value}
     return flags, renamed
@@ -310,13 +310,13 @@ def test_what_the_plain_trainers_cannot_train_is_no_base_model(name, architectur
         *(
             (backend, name, says)
             for name, swift, flagembedding, cross_encoder in (
-                ("lora_target", "say target_modules", "say target_modules", "remove it"),
-                ("finetuning_type", "say tuner_type", "say use_lora", "remove it"),
+                ("lora_target", *["say target_modules"] * 3),
+                ("finetuning_type", "say tuner_type", "say use_lora", "say lora_rank, which turns LoRA on"),
                 ("cutoff_len", "say max_length", "say query_max_len and passage_max_len", "say max_length"),
                 ("sequence_len", "say max_length", "say query_max_len and passage_max_len", "say max_length"),
                 ("micro_batch_size", *["say per_device_train_batch_size"] * 3),
                 ("num_epochs", *["say num_train_epochs"] * 3),
-                ("lora_r", "say lora_rank", "say lora_rank", "remove it"),
+                ("lora_r", *["say lora_rank"] * 3),
                 ("val_set_size", *["say it as `data.validation_ratio:`"] * 3),
                 ("base_model", *["say it as `model:`"] * 3),
                 ("load_in_4bit", "say quant_bits: 4", "remove it", "remove it"),
