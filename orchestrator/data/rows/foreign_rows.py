@@ -46,6 +46,8 @@ def _as_objects(value: Any) -> Any:
 
 def holds_passages(row: Row) -> bool:
     """Whether a row has positives or negatives that are objects with a text each."""
+    if _SIDE_OF.keys().isdisjoint(row):  # as most rows
+        return False
     return any(
         type(value := row[key]) in {list, dict} and value and find_passage(_first(_as_objects(value))) is not None
         for key in _SIDE_OF.keys() & row.keys()
