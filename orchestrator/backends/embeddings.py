@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.backends.families import POOLINGS, Embeds, find_embeds
-from orchestrator.backends.known_models import CLASSIFIER, describes_itself
+from orchestrator.backends.known_models import CLASSIFIER, describes_itself, find_known
 from orchestrator.backends.models import BaseModel
 from orchestrator.errors import Problem, Where
 from orchestrator.machine.json_files import load_json
@@ -104,10 +104,11 @@ def _refuse(model: BaseModel) -> Problem | None:
         return Problem(f"{model.name} brings Python code along, and does not load without it", _READ_CODE)
     if model.folder is not None and describes_itself(model.folder):
         return Problem(f"{model.name} is a cross-encoder: it scores pairs, and makes no vectors of texts", _ENCODER)
-    own = model.folder is not None and (model.folder / _MODULES).is_file()
-    if not own and any(name.endswith(CLASSIFIER) for name in model.architectures):
-        what = f"{model.name} is a reranker or a classifier ({', '.join(model.architectures)})"
-        return Problem(f"{what}: its head would be dropped", _ENCODER)
+    own, known = model.folder is not None and (model.folder / _MODULES).is_file(), find_known(model.name)
+    scores = known is not None and known.kind in {"reranker", "reward"} and not model.architectures
+    if scores or (not own and any(name.endswith(CLASSIFIER) for name in model.architectures)):
+        what = f"{model.name} is a reranker or a classifier"
+        return Problem(f"{what}: it has a head, which would be dropped, and makes no vectors of texts", _ENCODER)
     return None
 
 

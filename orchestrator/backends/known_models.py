@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from orchestrator.backends.arguments.snapshots import read_snapshot
 from orchestrator.backends.families import plain_name
 from orchestrator.machine.files import read_regular
 from orchestrator.machine.json_files import find_object, load_json
 
 Kind = Literal["llm", "multimodal", "embedding", "reranker", "encoder", "reward", "decision"]
 
-# What ms-swift's versions list, read from them by workers/arguments.py; the tested version's comes first.
-_SNAPSHOT = Path(__file__).parent / "arguments" / "swift_models.json"
 _ENCODERS = re.compile(r"Bert|Roberta|Electra|Deberta")
 # How an LLM with a head may be asked, by the person who knows how it was trained.
 SCORE_HEAD_FORMATS = ("qwen3-score-head", "reward-model")
@@ -41,16 +40,43 @@ _PAIR_ROLES = re.compile(r"""['"](query|document)['"]""")
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A model of the list: ms-swift's name of its type, what it is, and the architectures of that type."""
+    """A type of the list: ms-swift's name of it, what its models are, their architectures, and their ids by prompt.
+
+    `sets` are the numbers of the snapshot's versions that have it, `text` that ms-swift calls it a text model.
+    """
 
     model_type: str
     kind: Kind
     architectures: tuple[str, ...]
+    templates: Mapping[str, tuple[str, ...]]
+    sets: tuple[int, ...]
+    text: bool
 
     @property
     def family(self) -> str:
         """Return decoder (an LLM) or encoder (BERT-like)."""
         return "encoder" if any(_ENCODERS.search(name) for name in self.architectures) else "decoder"
+
+    def find_template(self, name: str) -> str | None:
+        """Return the prompt of the model called `name`, or of the folder that is called like it."""
+        plain = plain_name(name)
+        return next((one for one, ids in self.templates.items() if plain in map(plain_name, ids)), None)
+
+
+@cache
+def list_known() -> tuple[KnownModel, ...]:
+    """Return every type that a version of the snapshot has."""
+    return tuple(
+        KnownModel(
+            item["model_type"],
+            _kind_of(item["model_type"], item.get("kind")),
+            tuple(item["architectures"]),
+            {template: tuple(ids) for template, ids in item["templates"].items()},
+            tuple(item["sets"]),
+            "kind" not in item,
+        )
+        for item in read_snapshot("swift_models")["items"]
+    )
 
 
 def find_known(name: str) -> KnownModel | None:
@@ -60,52 +86,43 @@ def find_known(name: str) -> KnownModel | None:
 
 def find_kind_of(model_type: str) -> Kind | None:
     """Return what the models of one of ms-swift's types are; None for a type that it does not have."""
-    return next((kind_of(item) for item in _items() if item["model_type"] == model_type), None)
+    return next((one.kind for one in _tested_first() if one.model_type == model_type), None)
 
 
 def find_kinds_with(architecture: str) -> set[Kind]:
     """Return what the models are that ms-swift tells by this class."""
-    return {kind_of(item) for item in _items() if architecture in item["architectures"]}
+    return {one.kind for one in list_known() if architecture in one.architectures}
 
 
+@cache
 def is_llm_architecture(architecture: str) -> bool:
     """Tell whether ms-swift tells an LLM by this class."""
-    return architecture in _llm_architectures()
+    return "llm" in find_kinds_with(architecture)
 
 
-def kind_of(item: dict[str, Any]) -> Kind:
-    """Return what the models of one entry are; the list itself says it of those that are no text models."""
-    name, said = item["model_type"], item.get("kind")
+def _kind_of(name: str, said: Kind | None) -> Kind:
+    """Return what the models of a type are; the list itself says it of those that are no text models."""
     if "reranker" in name and said != "multimodal":
         return "reranker"
     if said is not None:
-        kind: Kind = said
-        return kind
+        return said
     if "_emb" in name or "_gte" in name:
         return "embedding"
     return "encoder" if "bert" in name else "llm"
 
 
 @cache
-def _items() -> tuple[dict[str, Any], ...]:
-    items = json.loads(_SNAPSHOT.read_text(encoding="utf-8"))["items"]
-    return tuple(sorted(items, key=lambda item: min(item["sets"])))
+def _tested_first() -> tuple[KnownModel, ...]:
+    return tuple(sorted(list_known(), key=lambda one: min(one.sets)))
 
 
 @cache
 def _by_name() -> dict[str, KnownModel]:
     found: dict[str, KnownModel] = {}
-    for item in _items():
-        known = KnownModel(item["model_type"], kind_of(item), tuple(item["architectures"]))
-        for ids in item["templates"].values():
-            for name in ids:
-                found.setdefault(plain_name(name), known)
+    for known in _tested_first():
+        for name in (plain_name(one) for ids in known.templates.values() for one in ids):
+            found.setdefault(name, known)
     return found
-
-
-@cache
-def _llm_architectures() -> frozenset[str]:
-    return frozenset(name for item in _items() if kind_of(item) == "llm" for name in item["architectures"])
 
 
 def has_score_head(config: dict[str, Any]) -> bool:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from orchestrator.backends.arguments.snapshots import find_set, items_of
+from orchestrator.backends.arguments.snapshots import find_set
 from orchestrator.backends.families import plain_name
-from orchestrator.backends.known_models import Kind, find_kind_of, find_kinds_with, find_known
+from orchestrator.backends.known_models import Kind, KnownModel, find_kind_of, find_kinds_with, find_known, list_known
 from orchestrator.backends.models import BaseModel
 from orchestrator.errors import Problem
 
@@ -50,7 +50,6 @@ _FIRST_FITS = frozenset({"qwen3"})
 # Prompts of ms-swift's that no model of its list has.
 _UNLISTED = frozenset({"default", "dummy", "deepseek_coder", "internlm3", "xcomposer2_4khd", "generic_decision"})
 _SHOWN = 12
-_BERT_LIKE = re.compile(r"Bert|Roberta|Electra|Deberta")
 # What a name says of the model that another was made from, where nothing else is known of it.
 _FAMILIES = re.compile(
     r"qwen|llama|mistral|gemma|minicpm|deepseek|internlm|phi|glm|bge|jina|stella|e5|gte|nomic|arctic"
@@ -79,38 +78,10 @@ class SwiftModel:
     why: str
 
 
-@dataclass(frozen=True)
-class _Known:
-    """One entry of ms-swift's registry; `templates` maps each of its prompts to the hub ids that it fits."""
-
-    model_type: str
-    architectures: tuple[str, ...]
-    templates: dict[str, tuple[str, ...]]
-
-    def template_of(self, name: str) -> str | None:
-        """Return the prompt of the model called `name`, else the only one; None where there are several."""
-        for template, ids in self.templates.items():
-            if any(_same_model(name, known) for known in ids):
-                return template
-        return next(iter(self.templates)) if len(self.templates) == 1 or self.model_type in _FIRST_FITS else None
-
-    def holds(self, name: str) -> bool:
-        """Tell whether one of its hub ids is `name`, or what the folder `name` is called."""
-        return any(_same_model(name, known) for ids in self.templates.values() for known in ids)
-
-
 @cache
-def _load_registry(index: int) -> dict[str, _Known]:
+def _load_registry(index: int) -> dict[str, KnownModel]:
     """Return the text models by type that one of the snapshot's versions of ms-swift knows."""
-    return {
-        item["model_type"]: _Known(
-            item["model_type"],
-            tuple(item["architectures"]),
-            {template: tuple(ids) for template, ids in item["templates"].items()},
-        )
-        for item in items_of("swift_models", index)
-        if "kind" not in item
-    }
+    return {one.model_type: one for one in list_known() if one.text and index in one.sets}
 
 
 def find_swift_model(model: BaseModel, task: str, versions: Mapping[str, str] | None = None) -> SwiftModel | Problem:
@@ -130,9 +101,9 @@ def find_swift_model(model: BaseModel, task: str, versions: Mapping[str, str] | 
     return _explain(model, task, registry)
 
 
-def _find_fitting(model: BaseModel, task: str, registry: Mapping[str, _Known]) -> tuple[list[_Known], str]:
+def _find_fitting(model: BaseModel, task: str, registry: Mapping[str, KnownModel]) -> tuple[list[KnownModel], str]:
     """Return ms-swift's types that a model can be for a task, and by what it was told."""
-    named = [known for known in registry.values() if known.holds(model.name)]
+    named = [known for known in registry.values() if known.find_template(model.name)]
     fitting = [known for known in named if _fits(known.model_type, task)]
     if fitting and not _contradicts(model, fitting[0]):
         return fitting, "its hub id"
@@ -152,7 +123,7 @@ def _find_fitting(model: BaseModel, task: str, registry: Mapping[str, _Known]) -
     return fitting, f"its architecture {', '.join(sorted(architectures))}"
 
 
-def _given(model: BaseModel, task: str, registry: dict[str, _Known]) -> SwiftModel | Problem:
+def _given(model: BaseModel, task: str, registry: dict[str, KnownModel]) -> SwiftModel | Problem:
     name = model.model_type or ""
     if name not in registry:
         kind = find_kind_of(name)
@@ -168,11 +139,13 @@ def _given(model: BaseModel, task: str, registry: dict[str, _Known]) -> SwiftMod
     return _with_template(model, registry[name], "model.model_type")
 
 
-def _with_template(model: BaseModel, known: _Known, why: str) -> SwiftModel | Problem:
+def _with_template(model: BaseModel, known: KnownModel, why: str) -> SwiftModel | Problem:
     """Return a model of a known type with its prompt, or what to say where the type's models have several."""
     if model.template and (near := _find_near_template(model.template)):
         return Problem(f"ms-swift knows no template {model.template!r}", f"did you mean {near!r}?")
-    if template := model.template or known.template_of(model.name):
+    only = len(known.templates) == 1 or known.model_type in _FIRST_FITS
+    template = model.template or known.find_template(model.name) or (next(iter(known.templates)) if only else None)
+    if template:
         return SwiftModel(known.model_type, template, why)
     one_of = ", ".join(sorted(known.templates, key=lambda one: -len(known.templates[one]))[:_SHOWN])
     message = f"ms-swift has several prompts for models of type {known.model_type}, and none by the name {model.name}"
@@ -180,7 +153,7 @@ def _with_template(model: BaseModel, known: _Known, why: str) -> SwiftModel | Pr
     return Problem(message, hint)
 
 
-def _contradicts(model: BaseModel, known: _Known) -> set[str]:
+def _contradicts(model: BaseModel, known: KnownModel) -> set[str]:
     """Return what a model is where a type is for others: by its config, or else by the list, its family, its name."""
     listed = find_known(model.name)
     named = model.architectures or (listed.architectures if listed else ())
@@ -188,13 +161,13 @@ def _contradicts(model: BaseModel, known: _Known) -> set[str]:
     if own or not meant:
         return own if meant and not own & meant else set()
     if model.family == "encoder":
-        return set() if any(_BERT_LIKE.search(name) for name in meant) else {"a BERT-like encoder"}
+        return set() if known.family == "encoder" else {"a BERT-like encoder"}
     words = set(_FAMILIES.findall(plain_name(model.name)))
     asks_qwen = known.model_type in {PACKAGED["embedding"][0], PACKAGED["reranker"][0]}
     return words if asks_qwen and "qwen" not in words else set()
 
 
-def _advise_type(model: BaseModel, task: str, registry: Mapping[str, _Known]) -> str:
+def _advise_type(model: BaseModel, task: str, registry: Mapping[str, KnownModel]) -> str:
     """Return what to do about a model_type that cannot be: none, another one, or another model."""
     found, _ = _find_fitting(model, task, registry)
     types = [known.model_type for known in found]
@@ -208,7 +181,7 @@ def _advise_type(model: BaseModel, task: str, registry: Mapping[str, _Known]) ->
     return _explain(model, task, registry).hint or ""
 
 
-def _explain(model: BaseModel, task: str, registry: Mapping[str, _Known]) -> Problem:
+def _explain(model: BaseModel, task: str, registry: Mapping[str, KnownModel]) -> Problem:
     """Return why ms-swift has no name for a model that Orch can train for this task, and what can be done."""
     kind = _find_kind(model, registry)
     what = f"{model.name} is {_KINDS[kind]}" if kind in _KINDS else model.name
@@ -229,7 +202,7 @@ def _explain(model: BaseModel, task: str, registry: Mapping[str, _Known]) -> Pro
     return Problem(message, f"download it (hf download {model.name}) and name its folder; or {own}; or {instead}")
 
 
-def _find_kind(model: BaseModel, registry: Mapping[str, _Known]) -> Kind | None:
+def _find_kind(model: BaseModel, registry: Mapping[str, KnownModel]) -> Kind | None:
     """Return what a model is: by the list, by a class that only models of one kind have, or by its family."""
     known = find_known(model.name)
     if known is not None and not (model.architectures and not set(model.architectures) & set(known.architectures)):
@@ -256,13 +229,9 @@ def _of_task(registry: Iterable[str], task: str) -> Iterable[str]:
     return (name for name in registry if _fits(name, task))
 
 
-def _same_model(name: str, hub_id: str) -> bool:
-    return plain_name(name) == plain_name(hub_id)
-
-
 def _find_near_template(name: str) -> str | None:
     """Return the prompt of a listed model that a name is nearly, None where it is one, or like none of them."""
-    templates = {template for item in items_of("swift_models", 0) for template in item["templates"]}
+    templates = {template for one in list_known() if 0 in one.sets for template in one.templates}
     return None if name in templates | _UNLISTED else _find_near(name, sorted(templates))
 
 

@@ -88,6 +88,9 @@ EDITS = (
     ]),
     (r"say `loss: infonce`", lambda _, recipe: [{**recipe, "loss": "infonce"}]),
     (r"family: decoder}", lambda _, recipe: [with_model(recipe, family=name) for name in ("decoder", "encoder")]),
+    (r"pooling: mean, prompts", lambda _, recipe: [with_model(recipe, pooling="mean")]),
+    (r"trust_remote_code: true}", lambda _, recipe: [with_model(recipe, trust_remote_code=True)]),
+    (r"say loss: (\w+) for", lambda found, recipe: [{**recipe, "loss": found[1]}]),
     (r"merge: false", lambda _, recipe: [{**recipe, "merge": False}]),
     (r"^(or )?name ", lambda found, recipe: [{**recipe, "model": {"path": name}} for name in HUB_ID.findall(found.string)]),
 )  # fmt: skip
