@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from orchestrator.workers.chat.model import Answer, answer_greedily, choose_pad, compare_answers, find_stop_ids
+from orchestrator.workers.engines.lora import load_lora
 from orchestrator.workers.environment import weight_options
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import read_objects
@@ -216,6 +217,8 @@ def _embed(folder: Path, dtype: str, *, trust_remote_code: bool) -> list[float]:
         trust_remote_code=trust_remote_code,
         model_kwargs={"torch_dtype": dtype, **weight_options()},
     )
+    if read_json(folder / _ADAPTER[0]).get("use_dora"):
+        load_lora(model, folder)  # transformers has left out its magnitudes
     options = {"show_progress_bar": False, "convert_to_numpy": True}
     vectors = [*model.encode_query(list(TEXTS), **options), *model.encode_document(list(TEXTS), **options)]
     return [float(value) for vector in vectors for value in vector]

@@ -203,6 +203,26 @@ def test_an_embedding_model_keeps_its_head_free_body_and_trains_the_adapter_alon
     assert model.transformers_model.peft_config["default"].task_type == "FEATURE_EXTRACTION"
 
 
+@pytest.mark.parametrize("dora", [False, True])
+def test_an_embedding_models_adapter_is_merged_and_gives_its_vectors(encoder, tmp_path, capsys, dora):
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(encoder), device="cpu")
+    add_lora(model, Lora(**{**LORA, "use_dora": dora}), seed=0)
+    torch.manual_seed(1)
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.data.add_(0.1 * torch.randn_like(weight))
+    model.save_pretrained(str(tmp_path / "adapter"))
+    expected = model.encode(["a text", "another"], show_progress_bar=False)
+    out = tmp_path / "merged"
+    assert merge.main(["--adapter", str(tmp_path / "adapter"), "--out", str(out)]) == 0
+    found = SentenceTransformer(str(out), device="cpu").encode(["a text", "another"], show_progress_bar=False)
+    assert found == pytest.approx(expected, abs=1e-5)
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["passed"]
+
+
 def test_settings_name_what_is_wrong_with_an_adapter(encoder, files, tmp_path):
     changes = {"lora": {**LORA, "lora_rank": 0, "target_modules": [], "r": 3}}
     with pytest.raises(WorkerError) as caught:
