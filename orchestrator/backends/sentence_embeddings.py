@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from orchestrator.backends.embeddings import Embedding, settle_embedding
@@ -36,6 +38,7 @@ _OF_RERANKERS = {
     name: Problem(f"{name} is of rerankers, and the recipe trains an embedding model", "remove it")
     for name in WORKER_ARGUMENTS.keys() - SHARED_ARGUMENTS
 }
+SEVERAL = "multi_dataset_batch_sampler"
 _RESERVED = {
     "prompts": "say it as `model: {prompts: {query: …, document: …}}`",
     "router_mapping": "query and document are read by one model",
@@ -92,7 +95,17 @@ def find_embedding(job: Job) -> Embedding:
 
 def _build_config(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of train.json only embedding models have."""
-    return {"embedding": {"max_length": values["max_length"], **find_embedding(job).scoring()}}
+    told = {"max_length": values["max_length"], **find_embedding(job).scoring()}
+    sources = name_sources(job)
+    return {"embedding": told, **({"sources": sources} if sources else {})}
+
+
+def name_sources(job: Job) -> list[str]:
+    """Return the names of the files that each make batches of their own, where the recipe says how they take turns."""
+    if SEVERAL not in job.recipe.train:
+        return []
+    stems = [re.sub(r"[^A-Za-z0-9_-]", "-", Path(name).stem) for name in job.recipe.data.train]
+    return [f"{number:03d}-{stem}.jsonl" for number, stem in enumerate(stems)]
 
 
 def _build_prepare(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001  the signature of all tasks
@@ -103,6 +116,8 @@ def _build_prepare(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:  # no
         flags["needs-scores"] = True
     if loss.hard_negatives:
         flags["hard-negatives"] = loss.hard_negatives
+    if sources := name_sources(job):
+        flags["by-source"] = sources
     prompts = {"query-instruction": embedding.query, "passage-instruction": embedding.document}
     return flags | {flag: prompt for flag, prompt in prompts.items() if prompt}
 
@@ -151,6 +166,9 @@ def _check_loss(job: Job, loss: Loss, train: Mapping[str, Any]) -> Iterator[Foun
         message = "the teacher's scores would be computed and not learnt: the loss learns no scores"
         yield ("teacher",), Problem(message, "say loss: margin_mse or distill_kl, or remove it")
     yield from _check_batch(job, loss, train)
+    if SEVERAL in train and (job.recipe.teacher is not None or len(job.recipe.data.train) == 1):
+        why = "the teacher's scores are written into one file" if job.recipe.teacher else "data.train is one file"
+        yield ("train", SEVERAL), Problem(f"{SEVERAL} says how several sets take turns, and {why}", "remove it")
     yield from _check_dims(job, loss)
     if loss.gather_across_devices and job.processes() == 1:
         message = "gather_across_devices takes the rows of other processes, and there is one"
@@ -210,9 +228,9 @@ def _count_flat_rows(job: Job, values: Mapping[str, Any]) -> int:
 
 def _smoke_scale(job: Job) -> SmokeScale:
     """Return the scale of cross-encoders, with a loss that a tiny model can learn: fewer sizes of vectors."""
-    loss = job.recipe.loss
+    loss, alone = job.recipe.loss, build_smoke_scale(job)
     if loss is None:
-        return build_smoke_scale(job)
+        return alone
     changed: dict[str, Any] = {}
     if loss.matryoshka_dims:
         weights = [weight for _, weight in sorted(loss.matryoshka_dims.items(), reverse=True)]
@@ -220,7 +238,8 @@ def _smoke_scale(job: Job) -> SmokeScale:
         changed["matryoshka_dims"] = {size: weight for size, weight in sizes.items() if size}
     if loss.mini_batch_size:
         changed["mini_batch_size"] = 1
-    return build_smoke_scale(job, loss=loss.model_copy(update=changed))
+    # so few rows may all be of one file
+    return replace(alone, recipe={"loss": loss.model_copy(update=changed)}, leave_out=alone.leave_out | {SEVERAL})
 
 
 _EMBEDDER = Trainer(
@@ -244,7 +263,7 @@ BACKEND = replace(
     kind=None,
     starts_fsdp=False,
     other_models="",
-    reserved={**CROSS_ENCODERS.reserved, **_RESERVED},
+    reserved={name: why for name, why in CROSS_ENCODERS.reserved.items() if name != SEVERAL} | _RESERVED,
     own_arguments=SHARED_ARGUMENTS | CHOICES,
     others={**CROSS_ENCODERS.others, **_OF_RERANKERS},
     at_least={name: least for name, least in CROSS_ENCODERS.at_least.items() if name not in _OF_RERANKERS},

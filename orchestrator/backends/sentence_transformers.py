@@ -169,7 +169,7 @@ def _find_loss(job: Job) -> Loss:
     return job.loss or Loss(type=_DEFAULT).of(job.recipe.backend, job.recipe.task)
 
 
-def build_smoke_scale(job: Job, **recipe: Any) -> SmokeScale:
+def build_smoke_scale(job: Job) -> SmokeScale:
     """Return a job of two epochs of 8 short steps, with a learning rate that visibly moves a random model.
 
     Its checkpoints stand at the ends of epochs. Early stopping is left out: two epochs are what a smoke run has. So are
@@ -184,7 +184,6 @@ def build_smoke_scale(job: Job, **recipe: Any) -> SmokeScale:
             "dataloader_num_workers": 0, "bf16": False, "fp16": False,
         },
         leave_out=_SMOKE_LEAVES_OUT,
-        recipe=recipe,
     )  # fmt: skip
 
 

@@ -36,6 +36,15 @@ def or_null(rule: Rule) -> Rule:
     return Rule(f"{rule.words} or null", lambda value: value is None or rule.allows(value))
 
 
+def names_of(what: str) -> Rule:
+    """Return the rule for a list of names, one at least."""
+
+    def allows(value: Any) -> bool:
+        return isinstance(value, list) and bool(value) and all(map(TEXT.allows, value))
+
+    return Rule(f"must be a list of names of {what}", allows)
+
+
 def is_number(value: Any) -> bool:
     """Tell whether a value is a number, which true and false are not."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)

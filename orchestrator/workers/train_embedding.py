@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,29 +30,32 @@ def load_model(settings: Settings) -> Any:
     model = load_encoder(settings.model, spec, "cpu").model
     model.prompts = {"query": spec.query_prompt, "document": spec.document_prompt}
     model.default_prompt_name = None
-    # a vector is pooled from the tokens: BERT's own pooler takes no part, and several processes would wait for it
-    pooler = getattr(model.transformers_model, "pooler", None)
-    if pooler is not None:
-        pooler.requires_grad_(False)
     return model
 
 
-def name_prompts(settings: Settings, rows: Rows) -> dict[str, str]:
+def name_prompts(settings: Settings, sets: Iterable[Rows]) -> dict[str, str]:
     """Return what stands in front of each column's texts; a column without a prompt is left out."""
     embedding = settings.embedding
     prompts = {
         name: embedding.query_prompt if name in QUERIES else embedding.document_prompt
+        for rows in sets
         for name in rows.columns
         if name != LABEL
     }
     return {name: prompt for name, prompt in prompts.items() if prompt}
 
 
-def build_trainer(settings: Settings, arguments: Any, model: Any, train: Rows, validation: Rows | None) -> Any:
+def build_trainer(
+    settings: Settings, arguments: Any, model: Any, train: Mapping[str, Rows], validation: Rows | None
+) -> Any:
     """Return the trainer; its loss and its checkpoints are guarded against NaN."""
     from sentence_transformers import SentenceTransformerTrainer
 
-    arguments.prompts = name_prompts(settings, train) or None
+    # a vector is pooled from the tokens: BERT's own pooler takes no part, and several processes would wait for it
+    for name, weight in model.transformers_model.named_parameters():
+        if name.startswith("pooler."):
+            weight.requires_grad_(False)  # an adapter's as well
+    arguments.prompts = name_prompts(settings, train.values()) or None
     loss = LOSSES[settings.loss.type].build(model, settings.loss)
     guard_loss(loss)
     evaluator = None
@@ -61,7 +65,7 @@ def build_trainer(settings: Settings, arguments: Any, model: Any, train: Rows, v
     return adapt_trainer(SentenceTransformerTrainer, settings)(
         model=model,
         args=arguments,
-        train_dataset=build_dataset(train),
+        train_dataset=build_datasets(train),
         eval_dataset=build_dataset(validation) if validation else None,
         loss=loss,
         evaluator=evaluator,
@@ -69,14 +73,23 @@ def build_trainer(settings: Settings, arguments: Any, model: Any, train: Rows, v
     )
 
 
+def build_datasets(sets: Mapping[str, Rows]) -> Any:
+    """Return the one set of rows, or the several of which each makes batches of its own."""
+    from datasets import DatasetDict
+
+    built = {name: build_dataset(rows) for name, rows in sets.items()}
+    return DatasetDict(built) if len(built) > 1 else next(iter(built.values()))
+
+
 def prepare_training(settings: Settings, arguments: Any) -> Prepared:
     """Return the training on its rows. Raises WorkerError for rows that cannot be learnt from.
 
     Where no order of the validation rows can be measured, the best checkpoint is the one with the lowest loss.
     """
-    train = load_rows(settings.train, settings.loss)
-    validation = load_rows(settings.validation, settings.loss, train.negatives) if settings.validation else None
-    notes = [train.describe("train")]
+    train = {name: load_rows(path, settings.loss) for name, path in settings.parts.items()}
+    most = max(rows.negatives for rows in train.values())
+    validation = load_rows(settings.validation, settings.loss, most) if settings.validation else None
+    notes = [rows.describe(f"train {name}".rstrip()) for name, rows in train.items()]
     if validation:
         notes.append(validation.describe("validation"))
         if LABEL in validation.columns and len({str(label) for label in validation.columns[LABEL]}) == 1:
@@ -85,9 +98,8 @@ def prepare_training(settings: Settings, arguments: Any) -> Prepared:
     def build(model: Any) -> Any:
         return build_trainer(settings, arguments, model, train, validation)
 
-    return Prepared(
-        lambda: load_model(settings), build, train.count, validation.count if validation else None, tuple(notes)
-    )
+    rows = (sum(part.count for part in train.values()), validation.count if validation else None)
+    return Prepared(lambda: load_model(settings), build, *rows, tuple(notes))
 
 
 def train_embedding(config: Path, checkpoint: Path | None) -> dict[str, str]:

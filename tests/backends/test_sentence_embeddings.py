@@ -206,6 +206,24 @@ def test_rows_without_negatives_are_pairs_of_a_batch(build):
     assert json.loads((job.run_dir / "data" / "train.jsonl").read_text().splitlines()[0])["negatives"] == []
 
 
+def test_files_that_make_batches_of_their_own_are_prepared_and_named(build, tmp_path):
+    (tmp_path / "more rows.jsonl").write_text(
+        "".join(json.dumps(row | {"query": row["query"] + "!"}) + "\n" for row in GROUPS)
+    )
+    several = ("data.train=[train.jsonl, more rows.jsonl]", "train.multi_dataset_batch_sampler=round_robin")
+    job, plan = build(*several)
+    settings = load_settings(write_files(job, plan))
+    assert settings.sources == ["000-train.jsonl", "001-more-rows.jsonl"]
+    assert run_prepare(plan) == 0
+    assert {name: len(path.read_text().splitlines()) for name, path in settings.parts.items()} == {
+        "000-train": 8,
+        "001-more-rows": 8,
+    }
+    assert "multi_dataset_batch_sampler" in job.backend.smoke_scale(job).leave_out
+    with pytest.raises(RecipeError, match="data.train is one file"):
+        build("train.multi_dataset_batch_sampler=proportional")
+
+
 def test_a_batch_of_one_is_no_batch_of_one_where_the_rows_have_negatives_or_other_gpus_gather(build):
     build("train.per_device_train_batch_size=1", "loss={type: mnrl, hard_negatives: 2}")
     build("train.per_device_train_batch_size=1", "loss={type: mnrl, gather_across_devices: true}", hardware=TWO)

@@ -168,6 +168,37 @@ def test_a_training_that_is_continued_in_the_middle_of_an_epoch_ends_with_the_sa
     assert losses_of(whole) == losses_of(again)
 
 
+def test_several_sets_make_batches_of_their_own(encoder, files, tmp_path, capsys):
+    lines = files[GROUPS].read_text().splitlines()
+    (tmp_path / "train").mkdir()
+    for name, some in (("000-long", lines[:16]), ("001-short", lines[16:])):
+        (tmp_path / "train" / f"{name}.jsonl").write_text("\n".join(some))
+    config = write_settings(
+        tmp_path, encoder, files, "mnrl", sources=["000-long.jsonl", "001-short.jsonl"],
+        arguments={"multi_dataset_batch_sampler": "round_robin", "per_device_train_batch_size": 8},
+    )  # fmt: skip
+    rows = tmp_path / "train.jsonl"
+    rows.write_text(files[GROUPS].read_text())
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"train": str(rows)}))
+    assert train_embedding.main(["--config", str(config)]) == 0
+    assert load_state(tmp_path / "output" / "last")["global_step"] == 2  # one batch of each, then the short one is done
+    printed = capsys.readouterr().out
+    assert "train 000-long: 16 rows" in printed
+    assert "train 001-short: 8 rows" in printed
+
+
+def test_an_adapter_is_trained_under_the_launcher_where_no_process_waits_for_an_unused_weight(encoder, files, tmp_path):
+    from safetensors.torch import load_file
+
+    lora = {"lora_rank": 2, "lora_alpha": 4, "lora_dropout": 0.0, "target_modules": ["all-linear"]}
+    config = write_settings(tmp_path, encoder, files, "cosent", lora=lora, arguments={"max_steps": 3})
+    done = run_worker("launch", "--nproc_per_node", "1", FOLDER, "train_embedding", "--config", config, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    weights = load_file(tmp_path / "output" / "last" / "adapter_model.safetensors")
+    assert {name for name, weight in weights.items() if "lora_B" in name and weight.any() and "pooler" not in name}
+    assert not any(weight.any() for name, weight in weights.items() if "lora_B" in name and "pooler" in name)
+
+
 def test_two_processes_that_gather_have_the_loss_and_the_weights_of_one_with_the_whole_batch(encoder, files, tmp_path):
     import torch
 

@@ -10,7 +10,7 @@ from orchestrator.workers.embedding.losses import LOSSES, LossSettings
 from orchestrator.workers.engines.lora import Lora
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import read_object
-from orchestrator.workers.settings import COUNT, SHARE, STRING, TEXT, one_of, or_null
+from orchestrator.workers.settings import COUNT, SHARE, STRING, TEXT, names_of, one_of, or_null
 from orchestrator.workers.settings import parse_settings as parse_fields
 from orchestrator.workers.specs import POOLINGS, EmbeddingSpec
 from orchestrator.workers.training.settings import ARGUMENTS, VERSION, EarlyStopping, check_shared, find_seed
@@ -43,7 +43,8 @@ class EmbeddingSettings:
 class Settings:
     """One training; `arguments` are SentenceTransformerTrainingArguments as they are written.
 
-    Without `lora` all weights are trained. `stable_ratio` is the part of the steps at the full learning rate.
+    With `sources`, names of files in the folder `train` beside the rows, each file makes batches of its own. Without
+    `lora` all weights are trained. `stable_ratio` is the part of the steps at the full learning rate.
     """
 
     version: Annotated[int, VERSION]
@@ -60,6 +61,12 @@ class Settings:
     arguments: Annotated[dict[str, Any], ARGUMENTS]
     validation: Annotated[Path | None, or_null(TEXT)] = None
     lora: Lora | None = None
+    sources: Annotated[list[str] | None, or_null(names_of("files"))] = None
+
+    @property
+    def parts(self) -> dict[str, Path]:
+        """The files that make batches of their own, by their names; the one file of all rows under ""."""
+        return {Path(name).stem: self.train.parent / "train" / name for name in self.sources or ()} or {"": self.train}
 
     @property
     def output(self) -> Path:

@@ -13,16 +13,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.settings import COUNT, FACTOR, SHARE, Rule, or_null
+from orchestrator.workers.settings import COUNT, FACTOR, SHARE, names_of, or_null
 
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."  # of every name in the file, as PEFT writes it
 ALL_LINEAR = "all-linear"
 _POOLER = "pooler"
-_NAMES = Rule(
-    "must be a list of names of modules",
-    lambda value: isinstance(value, list) and bool(value) and all(isinstance(name, str) and name for name in value),
-)
+_NAMES = names_of("modules")
 
 
 @dataclass(frozen=True)
