@@ -77,7 +77,7 @@ FILES = (
         (ROWS * 9).replace("bird", "鸟类动物").encode("gbk"),
         line=1,
         says="GB18030",
-        remedy="iconv",
+        remedy="data.encoding: ",
     ),
     _row(
         "text-unread",
@@ -122,7 +122,7 @@ FILES = (
     ),
     _row("list-row", "writes lists", '["which bird", "a falcon", 1.0]', says="a list of 3", remedy="--names sentence1"),
     _rows("parquet-as-jsonl", "renames Parquet", _PARQUET, line=1, says="compressed", remedy="rename it: mv"),
-    _rows("data-utf-16", "saves it as UTF-16", ROWS.encode("utf-16"), line=1, says="utf-16", remedy="iconv"),
+    _rows("data-utf-16", "saves it as UTF-16", ROWS.encode("utf-16"), line=1, says="utf-16", remedy="data.encoding: "),
     _rows(
         "data-latin-1",
         "saves it as Latin-1",

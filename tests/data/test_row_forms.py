@@ -222,6 +222,7 @@ UNCLEAR = [
      ("--map", "query=frage")),
     ({"query": ASK, "positive_passages": [PASSAGE | {"summary": "all that there is to say"}],
       "negative_passages": [{"text": NO}]}, (), "data.ignore: [summary]", ("--ignore", "summary")),
+    ({"query": ASK, "passages": [{"text": YES}]}, (), "data.columns: {pos: passages}", ("--map", "pos=passages", "--kind", "labelled")),
     ({"instruction": ASK, "context": "a kettle is made of steel", "response": YES}, ("--kind", "chat"),
      "--map input=context", ("--map", "input=context")),
     ({"question": ASK, "context": "a kettle is made of steel", "answer": YES}, ("--kind", "chat"),
@@ -242,6 +243,7 @@ def test_what_is_unclear_is_asked_about_and_the_remedy_is_enough(write, orch, ro
     [
         ({"query": ASK, "positive_passages": [PASSAGE, {"id": 5}]}, '"positive_passages"[1] is not a list of objects'),
         ({"query": ASK, "pos": [{"text": YES, "score": 1}, {"text": NO}], "neg": [NO]}, 'a document in "pos" has no'),
+        ({"query": ASK, "negative_passages": [PASSAGE]}, "there is none of pos, positive_passages, "),
         ({"query": ASK, "pos": [{"t": 1}], "neg": [NO]}, '"pos"[0] is an object, not a string'),
         ({"prompt": "another question", "chosen": [USER, ASSISTANT], "rejected": []}, '"chosen"[0] is of the role user'),
     ],

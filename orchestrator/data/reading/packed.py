@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from orchestrator.data.reading.file_sets import COMPRESSED
 from orchestrator.data.reading.json_rows import NotUtf8Error
 from orchestrator.data.reasons import refuse
 from orchestrator.errors import DataError
@@ -147,7 +146,7 @@ _ICONV_NAMES = {"latin_1": "ISO-8859-1", "mac_roman": "MACINTOSH", "utf_8_sig": 
 
 
 def find_wide(head: bytes) -> str | None:
-    """Return UTF-16 or UTF-32, in iconv's words, where a file's first bytes are such; None for all others."""
+    """Return UTF-16 or UTF-32, where a file's first bytes are such; None for all others."""
     for mark, name in _WIDE.items():
         if head.startswith(mark):
             return name
@@ -158,7 +157,7 @@ def find_wide(head: bytes) -> str | None:
 
 
 def guess_encoding(sample: bytes) -> str | None:
-    """Return the likeliest encoding of text that is not UTF-8, as iconv calls it, or None where there is too little."""
+    """Return the likeliest encoding of text that is not UTF-8, or None where there is too little to tell."""
     if _is_chinese(sample):
         return "GB18030"  # GBK and GB 2312 are parts of it
     if sum(byte > 0x7F for byte in sample) < _EVIDENCE:  # noqa: PLR2004  the last of ASCII
@@ -185,14 +184,14 @@ def build_encoding_error(path: Path, error: NotUtf8Error, sample: bytes) -> Data
     if encoding is None:
         return refuse("bad-utf-8", error.message, path, line=error.line)
     message = f"{error.message}; the file looks like {encoding}"
-    return refuse("bad-utf-8", message, path, line=error.line, hint=_advise_encoding(path, encoding))
-
-
-def _advise_encoding(path: Path, encoding: str) -> str:
-    return f"data.encoding: {encoding} (--encoding {encoding}), or write it anew: {advise_iconv(path, encoding)}"
+    return refuse("bad-utf-8", message, path, line=error.line, hint=_advise(encoding))
 
 
 AUTO = "auto"  # as data.encoding: what the file's beginning looks like
+
+
+def _advise(encoding: str) -> str:
+    return f"say data.encoding: {encoding} (--encoding {encoding}), or save the file as UTF-8"
 
 
 def find_encoding(head: bytes, encoding: str | None) -> str | None:
@@ -229,21 +228,9 @@ def _with_end(chunks: Iterator[bytes]) -> Iterator[bytes]:
     yield b""
 
 
-def advise_iconv(path: Path, encoding: str) -> str:
-    """Return the command that writes the file anew in UTF-8."""
-    name = shlex.quote(str(path))
-    packed = path.suffix.lower() in COMPRESSED
-    bare = path.with_suffix("") if packed else path
-    new = shlex.quote(str(bare.with_name(f"{bare.stem}.utf8{bare.suffix}")))
-    if packed:
-        tool = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}[path.suffix.lower()]
-        return f"{tool} -dc {name} | iconv -f {encoding} -t UTF-8 > {new}"
-    return f"iconv -f {encoding} -t UTF-8 {name} > {new}"
-
-
 def refuse_binary(head: bytes, path: Path) -> None:
     """Raise DataError when a file's first bytes are those of another encoding or of a container."""
     refuse_container(head, path)
     if encoding := find_wide(head):
         message = f"the file looks like {encoding}"
-        raise refuse("utf-16", message, path, line=1, hint=_advise_encoding(path, encoding))
+        raise refuse("utf-16", message, path, line=1, hint=_advise(encoding))

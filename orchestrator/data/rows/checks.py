@@ -340,9 +340,8 @@ def require_list_of_texts(fields: Fields, key: str) -> None:
         raise bad_row("wrong-type", f"{name} is {name_type(texts)}, not a list of strings", hint)
     for place, text in enumerate(texts):
         if not isinstance(text, str):
-            more = f': {_FROM_PASSAGES} does so where it stands in "text"' if isinstance(text, dict) and is_own else ""
             message = f"{fields.name(key, place)} is {name_type(text)}, not a string"
-            raise bad_row("wrong-type", message, f"write the document's text itself{more}")
+            raise bad_row("wrong-type", message, "write the document's text itself")
 
 
 def _require_scores(row: Row) -> None:

@@ -84,6 +84,15 @@ def rewrite_passages(row: Row) -> Row:
             scores[side].append(None if key.endswith("_ctxs") else named.get("score"))
             for inner in _find_further(named):
                 further.setdefault(f"{key}[].{inner}", []).append(named[inner])
+    if not made["pos"]:
+        raise bad_row("no-positive", f"there is none of {', '.join(_PASSAGES['pos'])}")
+    made |= _read_scores(scores, row)
+    return made | _others(row, *_QUERIES, *_SIDE_OF) | further
+
+
+def _read_scores(scores: dict[str, list[Any]], row: Row) -> Row:
+    """Return the scores of both sides, where their documents have such; an empty side has none of its own."""
+    made: Row = {}
     for side, found in scores.items():
         given = [score is not None for score in found]
         if any(given) and f"{side}_scores" not in row:
@@ -91,9 +100,7 @@ def rewrite_passages(row: Row) -> Row:
                 message = f'a document in "{side}" has no "score", and others of the row have one'
                 raise bad_row("scores-length", message, "give one score a document, or none")
             made[f"{side}_scores"] = found
-    if "pos_scores" in made and not made["neg"]:
-        made["neg_scores"] = []
-    return made | _others(row, *_QUERIES, *_SIDE_OF) | further
+    return made | ({"neg_scores": []} if "pos_scores" in made and not scores["neg"] else {})
 
 
 def _find_further(entry: Row) -> Iterator[str]:

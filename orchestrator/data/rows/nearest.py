@@ -110,10 +110,10 @@ def explain_unknown(row: Mapping[str, Any], asked: Kind | None, shapes: Iterable
             "missing-key", message, "orch data convert FILE --from lists -o NEW.jsonl makes rows of hits"
         )
     if passages := next((key for key in row if key not in _READ_LISTS and _holds_passages(row[key])), None):
-        message = f"the documents in {quote(passages)} are objects, and texts are wanted"
-        return build_fault(
-            "missing-key", message, "orch data convert FILE --from passages -o NEW.jsonl makes texts of them"
-        )
+        message = f"nothing says which of the documents in {quote(passages)} answer the query"
+        named = shlex.join(["--map", f"pos={passages}"])
+        hint = f'give each a "label"; where all of them do: {named} (data.columns: {{pos: {passages}}})'
+        return build_fault("missing-key", message, hint)
     nearest = find_nearest(row, wanted, shapes)
     gaps = [key for key in (*nearest.shape.needs, *nearest.shape.given) if key not in row]
     if not gaps:
