@@ -135,10 +135,10 @@ def _read_own(model: BaseModel, listed: Embeds | None) -> Embedding | None:
 def _read_modules(model: BaseModel, folder: Path) -> tuple[str, bool] | None:
     """Return pooling and normalisation as modules.json says them, or a pooling that stands alone; None without both."""
     path = folder / _MODULES
-    if not path.is_file():
+    named: Any = _load(path) if path.is_file() else []
+    if not named:
         alone = next(iter(sorted(folder.glob("*_Pooling/config.json"))), None)
         return None if alone is None else (_read_pooling(alone), True)
-    named: Any = _load(path)
     well = isinstance(named, list) and all(isinstance(one, dict) and isinstance(one.get("type"), str) for one in named)
     if not well:
         raise _UnusableError(_damaged(path, "it is no list of modules"))
@@ -146,7 +146,7 @@ def _read_modules(model: BaseModel, folder: Path) -> tuple[str, bool] | None:
     if foreign and not model.trust_remote_code:
         raise _UnusableError(Problem(f"{model.name} brings Python code along: {path} names {foreign}", _READ_CODE))
     kinds = {one["type"].rpartition(".")[2]: str(one.get("path", "")) for one in named}
-    first = next(iter(kinds), "no module")
+    first = next(iter(kinds))
     if not foreign and first != "Transformer":
         message = f"{model.name} begins with {first}: it has no Transformer to be trained and packaged"
         raise _UnusableError(Problem(message, "name another model"))

@@ -290,7 +290,8 @@ def test_a_list_that_is_written_as_one_text_becomes_a_list(given):
 def test_the_name_of_a_loss_s_option_in_ms_swift_is_answered_with_the_loss():
     assert find_own_loss("listwise_reranker", "swift") == "say listwise"
     assert find_own_loss("InfoNCE", "swift") == "say infonce"
-    assert find_own_loss("MultipleNegativesRankingLoss", "sentence-transformers") is None
+    assert find_own_loss("MultipleNegativesRankingLoss", "sentence-transformers") == "say mnrl"
+    assert find_own_loss("SpladeLoss", "sentence-transformers") is None
     assert find_own_loss("LambdaLoss", "swift") is None
 
 
