@@ -14,15 +14,8 @@ from orchestrator.errors import InterruptedRunError, RunFolderError, StageFailed
 from orchestrator.machine.json_files import load_json
 from orchestrator.recipe.plan import Command
 from orchestrator.run.interrupts import Interrupts, counted_interrupts
+from orchestrator.serving import server
 from orchestrator.serving.artefact import Artefact
-from orchestrator.serving.server import (
-    LOOPBACK,
-    Address,
-    build_command,
-    build_environment,
-    require_free_port,
-    wait_until_ready,
-)
 from orchestrator.serving.worker import Started, started, wait_until_over
 
 MIN_COSINE = 1 - 1e-4
@@ -159,7 +152,7 @@ class Serving:
 
     artefact: Artefact
     backend: str
-    address: Address
+    address: server.Address
     name: str
     key: str | None
     timeout_s: float
@@ -168,33 +161,33 @@ class Serving:
     @property
     def command(self) -> Command:
         """The server's own command."""
-        return build_command(self.backend, self.artefact, self.address, name=self.name, with_key=bool(self.key))
+        return server.build_command(self.backend, self.artefact, self.address, name=self.name, with_key=bool(self.key))
 
     @property
     def client(self) -> Client:
         """Who asks it, on this machine."""
-        here = self.address.host if self.address.host in LOOPBACK else "127.0.0.1"
+        here = self.address.host if self.address.host in server.LOOPBACK else "127.0.0.1"
         return Client(here, self.address.port, self.name, self.key)
 
     @contextmanager
     def run(self, *, quiet: bool) -> Iterator[tuple[Started, Interrupts, float]]:
         """Run the server inside the block, once it answers; with after how many seconds it did."""
         command, is_ready = self.command, self.client.is_ready
-        environment = build_environment(command, self.backend)
-        with counted_interrupts() as interrupts, started(command, environment, interrupts, quiet=quiet) as server:
-            seconds = wait_until_ready(server, is_ready, interrupts, timeout_s=self.timeout_s, tell=self.tell)
-            yield server, interrupts, seconds
+        environment = server.build_environment(command, self.backend)
+        with counted_interrupts() as interrupts, started(command, environment, interrupts, quiet=quiet) as process:
+            seconds = server.wait_until_ready(process, is_ready, interrupts, timeout_s=self.timeout_s, tell=self.tell)
+            yield process, interrupts, seconds
 
 
 def serve(asked: Serving) -> None:
     """Serve a packaged model until the user stops it. Raises StageFailedError when the server ends by itself."""
     address, name, tell = asked.address, asked.name, asked.tell
-    require_free_port(address.port)
+    server.require_free_port(address.port)
     tell(f"{name} with {asked.backend}; Ctrl-C stops it")
     try:
-        with asked.run(quiet=False) as (server, interrupts, seconds):
+        with asked.run(quiet=False) as (process, interrupts, seconds):
             tell(f"ready after {seconds:.0f} s: http://{address.host}:{address.port} serves {name}")
-            code = wait_until_over(server, interrupts)
+            code = wait_until_over(process, interrupts)
             if code is not None:
                 raise StageFailedError(f"the server ended with exit code {code}", hint="its last words are above")
     except InterruptedRunError:

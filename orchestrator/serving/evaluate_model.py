@@ -22,31 +22,14 @@ from orchestrator.data.rows.records import Kind
 from orchestrator.data.rows.shapes import require_kind
 from orchestrator.data.writing.writers import CORPUS, EVAL
 from orchestrator.errors import DataError, PreflightError, Problem
+from orchestrator.evaluation import metrics as run_metrics
 from orchestrator.evaluation.eval_sets import describe_eval, load_eval
 from orchestrator.evaluation.measures import GROUP, PAIR, check_metrics, default_metrics
-from orchestrator.evaluation.metrics import (
-    BASELINE,
-    METRICS_VERSION,
-    System,
-    build_rows,
-    compare_measured,
-    describe_kind,
-    judge,
-    load_scoring,
-)
 from orchestrator.machine.files import write_json
 from orchestrator.machine.hardware import CPU, Hardware
 from orchestrator.machine.json_files import load_json
 from orchestrator.machine.rundir import RunDir
-from orchestrator.serving.chosen_models import (
-    ChosenModel,
-    Reading,
-    choose_model,
-    find_model,
-    require_absent,
-    require_chosen_load,
-    run_on_models,
-)
+from orchestrator.serving import chosen_models
 from orchestrator.serving.worker import Words
 
 SEED = 42
@@ -65,7 +48,7 @@ class Request:
 
     models: tuple[str, ...]
     data: EvalRequest
-    reading: Reading
+    reading: chosen_models.Reading
     python: str
     hardware: Hardware = CPU
     metrics: tuple[str, ...] = ()
@@ -113,8 +96,8 @@ def evaluate(request: Request, out: Path | None, tell: Callable[[str], None]) ->
         for name in (candidate.name for candidate in candidates if candidate.packaged):
             tell(f"{name} is a packaged model: it reads texts as its own scoring.json says")
     if out is not None:
-        require_absent(out)
-    require_chosen_load(candidates, request.python)
+        chosen_models.require_absent(out)
+    chosen_models.require_chosen_load(candidates, request.python)
     with _folder(out) as folder:
         gathered = prepare_eval(replace(request.data, corpus=searches), folder)
         for problem in gathered.bad_rows:
@@ -129,7 +112,7 @@ def evaluate(request: Request, out: Path | None, tell: Callable[[str], None]) ->
     return metrics
 
 
-def find_candidates(request: Request, *, vectors: bool) -> list[ChosenModel]:
+def find_candidates(request: Request, *, vectors: bool) -> list[chosen_models.ChosenModel]:
     """Return the models in the order given; `vectors` says that the data needs embedding models.
 
     Raises PreflightError with every model that cannot be found, else with every one that cannot be scored.
@@ -138,7 +121,7 @@ def find_candidates(request: Request, *, vectors: bool) -> list[ChosenModel]:
     problems: list[Problem] = []
     for name in request.models:
         try:
-            models.append(find_model(name, request.reading))
+            models.append(chosen_models.find_model(name, request.reading))
         except PreflightError as error:
             problems += error.problems
     if problems:
@@ -147,7 +130,7 @@ def find_candidates(request: Request, *, vectors: bool) -> list[ChosenModel]:
     for name, model in zip(_make_unique([_short_name(model.name) for model in models]), models, strict=True):
         is_packaged = load_own_spec(model) is not None
         reading = replace(request.reading, format=None) if is_packaged else request.reading
-        chosen = choose_model(model, name, reading, precision=request.hardware.precision, vectors=vectors)
+        chosen = chosen_models.choose_model(model, name, reading, precision=request.hardware.precision, vectors=vectors)
         if isinstance(chosen, Problem):
             problems.append(chosen)
         else:
@@ -157,7 +140,7 @@ def find_candidates(request: Request, *, vectors: bool) -> list[ChosenModel]:
     return found
 
 
-def require_one_way(candidates: list[ChosenModel], *, vectors: bool) -> bool:
+def require_one_way(candidates: list[chosen_models.ChosenModel], *, vectors: bool) -> bool:
     """Return whether every model compares vectors. Raises PreflightError where some do and others cannot.
 
     With `vectors` (pairs of texts, or a corpus to search) all must.
@@ -180,7 +163,7 @@ def require_one_way(candidates: list[ChosenModel], *, vectors: bool) -> bool:
 
 
 def _score(
-    request: Request, candidate: ChosenModel, folder: Path, tell: Callable[[str], None], *, searches: bool
+    request: Request, candidate: chosen_models.ChosenModel, folder: Path, tell: Callable[[str], None], *, searches: bool
 ) -> None:
     """Write scores.jsonl and scoring.json of one model; `tell` is told how far it is.
 
@@ -203,7 +186,7 @@ def _score(
         f"{candidate.name} cannot be scored",
         "the evaluation was stopped; run it again: models that were scored to the end are in the cache",
     )
-    run_on_models(
+    chosen_models.run_on_models(
         "score",
         options,
         [candidate],
@@ -220,7 +203,7 @@ def _score(
         )
 
 
-def _measure(request: Request, candidates: list[ChosenModel], folder: Path) -> dict[str, Any]:
+def _measure(request: Request, candidates: list[chosen_models.ChosenModel], folder: Path) -> dict[str, Any]:
     evaluation = load_eval(folder / EVAL)
     if evaluation is None:
         raise DataError("no row is left to measure on", hint="orch data check says why")
@@ -231,12 +214,12 @@ def _measure(request: Request, candidates: list[ChosenModel], folder: Path) -> d
     }
     measured = evaluation.measure(scores, names, seed=request.seed)
     systems = [
-        System(
+        run_metrics.System(
             candidate.name,
-            MODEL if number else BASELINE,
+            MODEL if number else run_metrics.BASELINE,
             None,
             candidate.name,
-            load_scoring(_scores_of(folder, candidate) / "scoring.json"),
+            run_metrics.load_scoring(_scores_of(folder, candidate) / "scoring.json"),
             measured[candidate.name],
         )
         for number, candidate in enumerate(candidates)
@@ -245,28 +228,28 @@ def _measure(request: Request, candidates: list[ChosenModel], folder: Path) -> d
     comparisons = [
         {"system": system.system_id, "baseline": first.system_id, **row}
         for system in others
-        for row in compare_measured(first.measured, system.measured, names, request.seed)
+        for row in run_metrics.compare_measured(first.measured, system.measured, names, request.seed)
     ]
     return {
-        "version": METRICS_VERSION,
+        "version": run_metrics.METRICS_VERSION,
         "seed": request.seed,
-        **describe_kind(evaluation.kind, names),
+        **run_metrics.describe_kind(evaluation.kind, names),
         "eval": {
             **describe_eval(folder / EVAL, evaluation, folder),
             "files": [str(file) for file in request.data.files],
         },
         "headline": {"metric": names[0], "baseline": first.system_id},
         "systems": [system.describe() for system in systems],
-        "rows": build_rows(systems),
+        "rows": run_metrics.build_rows(systems),
         "comparisons": comparisons,
-        "verdict": judge(comparisons, names[0], first.system_id),
+        "verdict": run_metrics.judge(comparisons, names[0], first.system_id),
         "gate": {"passed": None, "rules": []},
         "guards": [],
         "gaps": [odd.message for candidate in candidates for odd in find_oddities(candidate.model)],
     }
 
 
-def _scores_of(folder: Path, candidate: ChosenModel) -> Path:
+def _scores_of(folder: Path, candidate: chosen_models.ChosenModel) -> Path:
     return folder / "models" / candidate.name
 
 

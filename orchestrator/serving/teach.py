@@ -20,14 +20,7 @@ from orchestrator.machine.files import write_json
 from orchestrator.machine.hardware import find_hardware
 from orchestrator.machine.json_files import load_object
 from orchestrator.machine.places import find_orch_cache
-from orchestrator.serving.chosen_models import (
-    ChosenModel,
-    Reading,
-    choose_model,
-    find_model,
-    require_chosen_load,
-    run_on_models,
-)
+from orchestrator.serving import chosen_models
 from orchestrator.serving.worker import Words
 
 LEDGER_VERSION = 1
@@ -45,7 +38,7 @@ class Scored:
 def score_files(
     rows: Rows,
     teacher: str,
-    reading: Reading,
+    reading: chosen_models.Reading,
     out: Path,
     *,
     device: str | None = None,
@@ -58,8 +51,8 @@ def score_files(
     `run_on_models` raises.
     """
     require_new_rows([out], rows.files, force=force)
-    chosen = _choose(find_model(teacher, reading), "teacher", reading)
-    require_chosen_load([chosen])
+    chosen = _choose(chosen_models.find_model(teacher, reading), "teacher", reading)
+    chosen_models.require_chosen_load([chosen])
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
         work = Path(folder)
@@ -75,7 +68,7 @@ def score_files(
         }
         kept = "give the same command again and it continues: the scores so far are kept"
         words = Words("score_pairs has failed", f"score_pairs was stopped; {kept}")
-        run_on_models("score_pairs", options, [chosen], words, on_progress=on_progress)
+        chosen_models.run_on_models("score_pairs", options, [chosen], words, on_progress=on_progress)
         counts = join_scores(rows, work / "out" / "scores.jsonl", out)
         cautions = tuple(odd.message for odd in find_oddities(chosen.model))
         return Scored(counts, load_object(work / "out" / "scoring.json"), cautions)
@@ -106,7 +99,7 @@ class MiningPlan:
 
     rows: mining.MiningRows
     embedder: str
-    reading: Reading
+    reading: chosen_models.Reading
     cross_encoder: str | None = None
     settings: MiningSettings = field(default_factory=MiningSettings)
     query_prompt: str | None = None
@@ -136,7 +129,7 @@ def mine_files(plan: MiningPlan, out: Path, *, force: bool = False) -> Mined:
     ledger, lineage = out.with_suffix(".ledger.json"), out.with_suffix(".lineage.jsonl")
     require_new_rows([out, ledger, lineage], [*plan.rows.files, *plan.rows.corpus_files], force=force)
     chosen = _choose_miners(plan)
-    require_chosen_load(chosen)
+    chosen_models.require_chosen_load(chosen)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
         work = Path(folder)
@@ -148,7 +141,7 @@ def mine_files(plan: MiningPlan, out: Path, *, force: bool = False) -> Mined:
                 hint="add documents with --corpus, or lower --range-min",
             )
         words = Words("mine has failed", "mine was stopped; nothing was left behind")
-        run_on_models("mine", _build_options(plan, chosen, work), chosen, words)
+        chosen_models.run_on_models("mine", _build_options(plan, chosen, work), chosen, words)
         facts = load_object(work / "mining.json")
         with FileSet() as files:
             streams = {path: files.open(path) for path in (ledger, lineage, out)}
@@ -170,21 +163,21 @@ def mine_files(plan: MiningPlan, out: Path, *, force: bool = False) -> Mined:
     return Mined(given, made, facts["excluded"], ledger, lineage, warnings)
 
 
-def _choose(model: BaseModel, name: str, reading: Reading) -> ChosenModel:
+def _choose(model: BaseModel, name: str, reading: chosen_models.Reading) -> chosen_models.ChosenModel:
     """Return the model as `name`. Raises PreflightError where it cannot be scored so."""
-    chosen = choose_model(model, name, reading, precision=find_hardware().precision)
+    chosen = chosen_models.choose_model(model, name, reading, precision=find_hardware().precision)
     if isinstance(chosen, Problem):
         raise PreflightError.from_problems([chosen])
     return chosen
 
 
-def _choose_miners(plan: MiningPlan) -> list[ChosenModel]:
+def _choose_miners(plan: MiningPlan) -> list[chosen_models.ChosenModel]:
     """Return the embedder, and the cross-encoder if there is one. Raises PreflightError for one that cannot be used."""
-    others: list[ChosenModel] = []
+    others: list[chosen_models.ChosenModel] = []
     if plan.cross_encoder:
         reading = replace(plan.reading, family=None)
-        others = [_choose(find_model(plan.cross_encoder, reading), "cross-encoder", reading)]
-    model = find_model(plan.embedder, plan.reading)
+        others = [_choose(chosen_models.find_model(plan.cross_encoder, reading), "cross-encoder", reading)]
+    model = chosen_models.find_model(plan.embedder, plan.reading)
     hint = "name an embedding model; a reranker goes with --cross-encoder"
     is_packaged = model.folder is not None and (model.folder / "scoring.json").is_file()
     if not is_packaged:
@@ -196,7 +189,7 @@ def _choose_miners(plan: MiningPlan) -> list[ChosenModel]:
     return [_choose(model, "embedder", replace(plan.reading, format="embedding")), *others]
 
 
-def _build_options(plan: MiningPlan, chosen: list[ChosenModel], work: Path) -> dict[str, object]:
+def _build_options(plan: MiningPlan, chosen: list[chosen_models.ChosenModel], work: Path) -> dict[str, object]:
     """Return the worker's options; its settings and the models' specs are written into `work`."""
     embedder, *rerankers = chosen
     prompts = {"query_prompt": plan.query_prompt, "document_prompt": plan.document_prompt}

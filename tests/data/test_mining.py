@@ -205,12 +205,14 @@ def embedder(path, *, modules=True, architecture="BertModel"):
     (path / "1_Pooling").mkdir(parents=True)
     (path / "config.json").write_text(json.dumps({"architectures": [architecture]}))
     if modules:
-        (path / "modules.json").write_text("[]")
+        (path / "modules.json").write_text('[{"path": "", "type": "sentence_transformers.models.Transformer"}]')
     return path
 
 
 def test_a_corpus_smaller_than_what_is_passed_over_is_refused(tmp_path, files, row, monkeypatch):
-    monkeypatch.setattr("orchestrator.serving.teach.require_chosen_load", lambda _: None)  # the folder has no weights
+    monkeypatch.setattr(
+        "orchestrator.serving.chosen_models.require_chosen_load", lambda _: None
+    )  # the folder has no weights
     done, said = mine(files.lines("t.jsonl", row(1)), "--model", embedder(tmp_path / "m"), "-o", tmp_path / "out.jsonl")
     assert "the corpus has 3 documents, and the 10 nearest" in said
     assert "--range-min" in done.exception.problems[0].hint

@@ -303,7 +303,9 @@ def test_scoring_refuses_another_ending(tmp_path, files, row):
 
 
 def test_scoring_says_that_there_is_no_such_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("orchestrator.serving.teach.require_chosen_load", lambda _: None)  # the folder has no weights
+    monkeypatch.setattr(
+        "orchestrator.serving.chosen_models.require_chosen_load", lambda _: None
+    )  # the folder has no weights
     model = model_folder(tmp_path / "reranker", "BertForSequenceClassification")
     done, said = score(tmp_path / "none.jsonl", "--model", model, "-o", tmp_path / "out.jsonl")
     assert "file-not-found" in said

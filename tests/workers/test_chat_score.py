@@ -10,7 +10,7 @@ import pytest
 from orchestrator.workers import score
 from orchestrator.workers.chat import score as chat_score
 from orchestrator.workers.chat.encoding import Encoded, load_format, load_own_format
-from orchestrator.workers.chat.model import answer_all, load_chat_model, take_batches
+from orchestrator.workers.chat.model import answer_all, load_chat_model, sum_nll, take_batches
 from orchestrator.workers.chat.score import cut_encoded
 from orchestrator.workers.engines.transformers import load_tokenizer
 from orchestrator.workers.eval_files import read_chat_rows
@@ -199,7 +199,7 @@ def test_the_loss_is_the_one_that_the_trainer_computes(chat_model, trained, rows
     inputs = {key: torch.tensor([batch[key]]) for key in ("input_ids", "labels")}
     expected = float(model(**inputs).loss)
     encoded = trained.encode(row.messages, row.reference)
-    found = chat_score.sum_nll(model, [encoded], 0)[0] / len(encoded.targets)
+    found = sum_nll(model, [encoded], 0)[0] / len(encoded.targets)
     assert found == pytest.approx(expected, rel=1e-5)
 
 

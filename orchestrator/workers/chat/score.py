@@ -14,15 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.workers.chat import model as lm
 from orchestrator.workers.chat.encoding import ChatFormat, Encoded, load_format, load_own_format
-from orchestrator.workers.chat.model import (
-    answer_all,
-    choose_pad,
-    find_stop_ids,
-    load_chat_model,
-    sum_nll,
-    take_batches,
-)
 from orchestrator.workers.engines.transformers import load_tokenizer
 from orchestrator.workers.environment import Progress
 from orchestrator.workers.eval_files import ChatRow, Message, parse_messages, read_chat_rows
@@ -68,8 +61,8 @@ def score_rows(model: Any, cuts: list[Cut], pad: int, batch_size: int, progress:
     encoded = [cut.encoded for cut in cuts]
     vocabulary = int(model.config.get_text_config().vocab_size)
     sums: dict[int, float] = {}
-    for taken in take_batches(encoded, batch_size, vocabulary):
-        sums.update(zip(taken, sum_nll(model, [encoded[i] for i in taken], pad), strict=True))
+    for taken in lm.take_batches(encoded, batch_size, vocabulary):
+        sums.update(zip(taken, lm.sum_nll(model, [encoded[i] for i in taken], pad), strict=True))
         progress.advance(len(taken))
     require_finite(sums.values(), "rows")
     return [sums[index] for index in range(len(encoded))]
@@ -104,18 +97,18 @@ class ChatJob:
         chat = load_format(tokenizer, spec)
         cuts = [cut_encoded(chat.encode(row.messages, row.reference), spec.max_length) for row in self.rows]
         prompts = [chat.encode_prompt(row.messages)[-spec.max_length :] for row in self.rows[: spec.generate]]
-        language_model = load_chat_model(model, spec.dtype, device, trust_remote_code=spec.trust_remote_code)
+        language_model = lm.load_chat_model(model, spec.dtype, device, trust_remote_code=spec.trust_remote_code)
         return Loaded(language_model, tokenizer, chat, cuts, prompts)
 
     def score(self, loaded: Loaded) -> Scored:
         """Return -log p of each reference, and the model's own answers to the first prompts."""
         model, tokenizer, chat, cuts = loaded.model, loaded.tokenizer, loaded.chat, loaded.cuts
-        stop_ids, pad = find_stop_ids(model, tokenizer, chat.stop_id), choose_pad(tokenizer)
+        stop_ids, pad = lm.find_stop_ids(model, tokenizer, chat.stop_id), lm.choose_pad(tokenizer)
         progress = Progress(total=len(self.rows) + len(loaded.prompts))
         started = time.monotonic()
         sums = score_rows(model, cuts, pad, self.spec.batch_size, progress)
         scored = time.monotonic()
-        answers = answer_all(
+        answers = lm.answer_all(
             model,
             loaded.prompts,
             pad=pad,
@@ -182,12 +175,12 @@ def predict(
     tokenizer = load_tokenizer(str(model), trust_remote_code=spec.trust_remote_code)
     chat = load_own_format(tokenizer, spec.system)
     prompts = [chat.encode_prompt(messages)[-spec.max_length :] for messages in conversations]
-    loaded = load_chat_model(str(model), spec.dtype, choose_device(device), trust_remote_code=spec.trust_remote_code)
-    answers = answer_all(
+    loaded = lm.load_chat_model(str(model), spec.dtype, choose_device(device), trust_remote_code=spec.trust_remote_code)
+    answers = lm.answer_all(
         loaded,
         prompts,
-        pad=choose_pad(tokenizer),
-        stop_ids=find_stop_ids(loaded, tokenizer, chat.stop_id),
+        pad=lm.choose_pad(tokenizer),
+        stop_ids=lm.find_stop_ids(loaded, tokenizer, chat.stop_id),
         max_new_tokens=spec.max_new_tokens,
         batch_size=spec.batch_size,
     )

@@ -11,15 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.workers import verification_checks as verify
+from orchestrator.workers.chat import model as lm
 from orchestrator.workers.chat.encoding import ChatFormat, load_format
-from orchestrator.workers.chat.model import (
-    Answer,
-    answer_greedily,
-    choose_pad,
-    compare_answers,
-    compute_last_logits,
-    find_stop_ids,
-)
 from orchestrator.workers.chat.template import Chosen, choose_template
 from orchestrator.workers.engines.transformers import load_float32, load_tokenizer, release
 from orchestrator.workers.eval_files import Message, read_chat_rows
@@ -121,7 +114,7 @@ class Asked:
     """What one model made of the questions: `numbers` are the logits of each probe that are looked at."""
 
     numbers: list[list[float]]
-    answers: list[Answer]
+    answers: list[lm.Answer]
     hashes: dict[str, str]
     stop_ids: list[int]
 
@@ -179,15 +172,15 @@ def ask(model: Any, subject: Subject, tokenizer: Any, *, hashed: bool = True) ->
             f"{getattr(model.config, 'name_or_path', '') or 'the model'} has {rows} tokens, and the tokenizer gives a "
             f"probe token {highest}: the vocabulary was enlarged in training, so the two cannot be compared"
         )
-    pad, step = choose_pad(subject.tokenizer), max(1, len(subject.tokenizer) // MAX_NUMBERS)
+    pad, step = lm.choose_pad(subject.tokenizer), max(1, len(subject.tokenizer) // MAX_NUMBERS)
     numbers = [
-        compute_last_logits(model, [ids[:LONGEST_PROBE_TOKENS]], pad, 1)[0, -1].float()[::step].tolist()
+        lm.compute_last_logits(model, [ids[:LONGEST_PROBE_TOKENS]], pad, 1)[0, -1].float()[::step].tolist()
         for ids in probes
     ]
-    stop_ids = find_stop_ids(model, tokenizer, trained.stop_id)
+    stop_ids = lm.find_stop_ids(model, tokenizer, trained.stop_id)
     answers = [
         *(
-            answer_greedily(model, [ids], pad=pad, stop_ids=stop_ids, max_new_tokens=ANSWER_TOKENS, top=True)[0]
+            lm.answer_greedily(model, [ids], pad=pad, stop_ids=stop_ids, max_new_tokens=ANSWER_TOKENS, top=True)[0]
             for ids in prompts
         )
     ]
@@ -262,7 +255,7 @@ def check_tied(folder: Path, *, wanted: bool, tied: bool) -> verify.Check:
 
 def check_answer(adapted: Asked, packaged: Asked, tolerance: float) -> verify.Check:
     """Check that the packaged model writes the adapter's answer, up to a tie that rounding may turn."""
-    passed, facts = compare_answers(adapted.answers[0], packaged.answers[0], packaged.stop_ids, tolerance)
+    passed, facts = lm.compare_answers(adapted.answers[0], packaged.answers[0], packaged.stop_ids, tolerance)
     failure = (
         f"the packaged model answers the test prompt differently from base and adapter, from token "
         f"{facts.get('first_difference')} on (margin {facts.get('margin')}, explained up to {tolerance:.3g})"
@@ -344,7 +337,7 @@ def describe(subject: Subject, seen: Seen, report: Mapping[str, Any]) -> Describ
     return Described("chat", facts, scoring)
 
 
-def describe_answer(subject: Subject, messages: list[Message], answer: Answer) -> dict[str, Any]:
+def describe_answer(subject: Subject, messages: list[Message], answer: lm.Answer) -> dict[str, Any]:
     """Return the first tokens of the package's answer, which a server is held against later."""
     ids, tops = answer.ids[:PROBE_TOKENS], answer.top[:PROBE_TOKENS]
     return {

@@ -8,16 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from orchestrator.workers.eval_files import (
-    ChatRow,
-    Message,
-    Pair,
-    is_pair_file,
-    read_candidates,
-    read_corpus,
-    read_queries,
-    read_text_pairs,
-)
+from orchestrator.workers import eval_files
 
 T = TypeVar("T")
 
@@ -29,8 +20,8 @@ LONG_TOKENS = 512
 LONGEST_CHARS = 4000
 
 _TEXTS = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
-EXAMPLES: tuple[Pair, ...] = tuple(map(tuple, _TEXTS["examples"]))
-AWKWARD: tuple[Pair, ...] = tuple(map(tuple, _TEXTS["awkward"]))
+EXAMPLES: tuple[eval_files.Pair, ...] = tuple(map(tuple, _TEXTS["examples"]))
+AWKWARD: tuple[eval_files.Pair, ...] = tuple(map(tuple, _TEXTS["awkward"]))
 FILLER = "The river bends twice before it meets the sea, and the road follows it. "
 
 
@@ -48,13 +39,13 @@ def count_filler(tokenizer: Any) -> int:
 class PairProbe:
     """One pair and where it comes from: `data`, `example`, `awkward` or `long`."""
 
-    pair: Pair
+    pair: eval_files.Pair
     origin: str
 
 
 def build_pair_probes(data: Path, tokenizer: Any, max_length: int) -> list[PairProbe]:
     """Return up to 16 pairs spread over the eval file, the fixed ones, and one longer than `max_length` tokens."""
-    candidates = spread(read_candidates(data), MAX_FROM_DATA)
+    candidates = spread(eval_files.read_candidates(data), MAX_FROM_DATA)
     probes = [PairProbe((found.query, found.document), "data") for found in candidates]
     probes += [PairProbe(pair, "example") for pair in EXAMPLES]
     probes += [PairProbe(pair, "awkward") for pair in AWKWARD]
@@ -75,11 +66,11 @@ class TextProbe:
 
 def read_sides(data: Path, corpus: Path | None) -> tuple[list[str], list[str]]:
     """Return the queries and the documents of an eval file, either from a corpus or from pairs."""
-    if corpus is None and is_pair_file(data):
-        pairs = read_text_pairs(data)
+    if corpus is None and eval_files.is_pair_file(data):
+        pairs = eval_files.read_text_pairs(data)
         return [pair.text1 for pair in pairs], [pair.text2 for pair in pairs]
-    queries = [query.text for query in read_queries(data)]
-    return queries, [] if corpus is None else [document.text for document in read_corpus(corpus)]
+    queries = [query.text for query in eval_files.read_queries(data)]
+    return queries, [] if corpus is None else [document.text for document in eval_files.read_corpus(corpus)]
 
 
 def build_text_probes(
@@ -104,7 +95,7 @@ def build_text_probes(
 class ChatProbe:
     """One conversation, the answer to it, and where it comes from: `data`, `turns` (several of them) or `built`."""
 
-    messages: list[Message]
+    messages: list[eval_files.Message]
     answer: str
     origin: str
 
@@ -120,7 +111,7 @@ def _build_chat(origin: str, texts: list[str], system: str | None = None) -> Cha
 BUILT = tuple(_build_chat(**chat) for chat in _TEXTS["chats"])  # of one turn first, then of several
 
 
-def build_chat_probes(rows: Sequence[ChatRow]) -> list[ChatProbe]:
+def build_chat_probes(rows: Sequence[eval_files.ChatRow]) -> list[ChatProbe]:
     """Return up to 16 conversations spread over the eval rows that are not very long, and the built ones."""
     short = [
         row
