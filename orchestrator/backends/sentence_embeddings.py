@@ -38,6 +38,7 @@ _OF_RERANKERS = {
     name: Problem(f"{name} is of rerankers, and the recipe trains an embedding model", "remove it")
     for name in WORKER_ARGUMENTS.keys() - SHARED_ARGUMENTS
 }
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 SEVERAL = "multi_dataset_batch_sampler"
 _RESERVED = {
     "prompts": "say it as `model: {prompts: {query: …, document: …}}`",
@@ -161,6 +162,9 @@ def _check_loss(job: Job, loss: Loss, train: Mapping[str, Any]) -> Iterator[Foun
     if "guide" in loss.facts.settings and loss.guide is None:
         message = f"{loss.type} asks a stronger embedding model which negatives are none, and none is named"
         yield ("loss",), Problem(message, f"say loss: {{type: {loss.type}, guide: BAAI/bge-m3}}")
+    elif loss.guide and not _HUB_ID.fullmatch(loss.guide) and not (job.recipe_folder / loss.guide).is_dir():
+        message = f"the guide {loss.guide} is neither a folder nor a hub id"
+        yield ("loss", "guide"), Problem(message, f"paths start from {job.recipe_folder}; hub ids read owner/name")
     taught = loss.facts.form == SCORES
     if job.recipe.teacher is not None and not taught:
         message = "the teacher's scores would be computed and not learnt: the loss learns no scores"

@@ -138,6 +138,7 @@ def test_the_rows_of_every_loss_are_prepared_for_the_worker(build, facts):
         (("loss=listwise_ce",), "loss", "is not one of sentence-transformers' embedding models"),
         (("loss=cosent",), "loss", "cosent learns labels of pairs, and the rows are queries with documents"),
         (("loss=gist",), "loss", "asks a stronger embedding model"),
+        (("loss={type: gist, guide: nobody}",), "loss.guide", "is neither a folder nor a hub id"),
         (("loss={type: mnrl, temperature: 0.1}",), "loss.temperature", "mnrl has no temperature"),
         (("loss={type: mnrl, matryoshka_dims: [64]}",), "loss.matryoshka_dims", "have sizes from 1 to 32"),
         (("loss={type: mnrl, gather_across_devices: true}",), "loss.gather_across_devices", "there is one"),

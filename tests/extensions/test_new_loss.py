@@ -18,6 +18,7 @@ from orchestrator.plan.jobs import build_job
 from orchestrator.plan.load import load_recipe
 from orchestrator.plan.pipeline import build_plan
 from orchestrator.recipe.losses import (
+    GROUPS,
     LISTS,
     LOSSES,
     LossType,
@@ -30,6 +31,8 @@ from orchestrator.recipe.losses import (
 from orchestrator.recipe.schema import Loss, build_json_schema
 from orchestrator.workers.cross_encoder import losses as of_worker
 from orchestrator.workers.cross_encoder.settings import load_settings
+from orchestrator.workers.embedding import losses as of_embeddings
+from orchestrator.workers.embedding.settings import load_settings as load_embedding_settings
 from tests.jobs import build_imagined_job
 
 GPU = Hardware("cuda", 1, bf16=True)
@@ -160,3 +163,19 @@ def test_several_trainers_have_a_loss_of_one_name():
     assert find_loss_of_form("hinge", LISTS) is HINGE
     assert list_names().count("hinge") == 1
     assert [name for name in list_losses("swift") if name == "hinge"] == ["hinge"]
+
+
+def test_a_loss_of_embedding_models_is_an_entry_and_a_line(build, monkeypatch, tmp_path):
+    mega = LossType("mega", "sentence-transformers", "embedding", ("group",), GROUPS, in_batch=True)
+    monkeypatch.setitem(LOSSES, ("sentence-transformers", "embedding", "mega"), mega)
+    monkeypatch.setitem(of_embeddings.LOSSES, "mega", of_embeddings.Loss("MegaBatchMarginLoss", GROUPS, in_batch=True))
+    recipe = (tmp_path / "recipe.yaml").read_text().partition("loss:")[0].replace("task: reranker", "task: embedding")
+    (tmp_path / "recipe.yaml").write_text(recipe.replace("family: encoder", "pooling: mean") + "loss: mega\n")
+    (tmp_path / "encoder" / "config.json").write_text('{"model_type": "bert", "architectures": ["BertModel"]}')
+    for side in ("train", "eval"):
+        (tmp_path / f"{side}.jsonl").write_text(json.dumps({"query": side, "pos": ["p"], "neg": ["n"]}) + "\n")
+    _, plan = build()
+    config = next(file.text for file in plan.files if file.path == "files/train.json")
+    (tmp_path / "train.json").write_text(config)
+    assert load_embedding_settings(tmp_path / "train.json").loss.type == "mega"
+    assert json.loads(config)["arguments"]["batch_sampler"] == "no_duplicates"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
+from orchestrator.workers.environment import weight_options
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.settings import AMOUNT, COUNT, FACTOR, TEXT, Rule, one_of, or_null
 
@@ -76,11 +77,12 @@ class Loss:
 
 
 def load_guide(guide: str, model: Any) -> Any:
-    """Return the guide on the model's device. Raises WorkerError for one that reads no texts as long as the model's."""
+    """Return the guide on the model's device, frozen. Raises WorkerError for one that cannot be loaded or asked."""
     from sentence_transformers import SentenceTransformer
 
     try:
-        loaded = SentenceTransformer(guide, device=str(model.device))
+        weights = {"torch_dtype": "float32", **weight_options()}
+        loaded = SentenceTransformer(guide, device=str(model.device), model_kwargs=weights)
     except (OSError, ValueError) as error:
         raise WorkerError(f"the guide {guide} cannot be loaded: {' '.join(str(error).split())}") from error
     if not hasattr(loaded, "tokenizer") or not hasattr(loaded.tokenizer, "get_vocab"):
