@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.warm import start_warm
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -63,6 +65,20 @@ def root() -> Path:
 @pytest.fixture(scope="session")
 def recipes(root: Path) -> Path:
     return root / "recipes"
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The variables by which a worker is a fork of a warm process, and costs no import."""
+    with start_warm(tmp_path_factory.mktemp("warm"), "plain") as variables:
+        yield variables
+
+
+@pytest.fixture(scope="session")
+def warm_swift(warm: dict[str, str]) -> Iterator[dict[str, str]]:
+    """The same, and ms-swift's own commands and checks of packages are forks of a second one."""
+    with start_warm(Path(warm["ORCH_TEST_WARM"]), "swift"):
+        yield warm
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from typing import Any, Literal
 import click
 
 from orchestrator.cli.options import (
-    as_json,
     data_files_argument,
     encoding_option,
     expand_files,
@@ -22,7 +21,7 @@ from orchestrator.cli.options import (
     require_label_range,
     scores_as_labels_option,
 )
-from orchestrator.cli.output import print_json
+from orchestrator.cli.output import Result, prints
 from orchestrator.machine.terminal import say
 from orchestrator.recipe.registry import TOOLS
 
@@ -79,7 +78,7 @@ def data_command() -> None:
 @map_option
 @ignore_option
 @encoding_option
-@as_json
+@prints("data check")
 def data_check_command(
     files: tuple[Path, ...],
     eval_files: tuple[Path, ...],
@@ -88,7 +87,7 @@ def data_check_command(
     passage_max_len: int,
     as_json: bool,
     **options: Any,
-) -> None:
+) -> Result:
     """Check FILES as training data: bad rows, duplicates, leaks, lengths. Exit code 3 when they must not be used."""
     from orchestrator.data.check import check_files
     from orchestrator.data.describe import describe_report
@@ -107,12 +106,8 @@ def data_check_command(
     report = check_files(files, eval_paths=eval_files, tokenizer=tokenizer, budget=budget, **options)
     if report.problems and not as_json:
         raise DataError.from_problems(list(report.problems))
-    if as_json:
-        print_json("data check", report.to_json())
-    else:
-        say(describe_report(report))
-    if report.problems:
-        raise click.exceptions.Exit(DataError.exit_code)
+    code = DataError.exit_code if report.problems else 0
+    return Result(report.to_json(), lambda: say(describe_report(report)), code)
 
 
 @data_command.command("split")
@@ -122,16 +117,10 @@ def data_check_command(
 @click.option("--seed", type=int, default=42, show_default=True)
 @map_option
 @encoding_option
-@as_json
+@prints("data split")
 def data_split_command(
-    file: Path,
-    eval_ratio: float,
-    output: Path,
-    seed: int,
-    columns: dict[str, str],
-    encoding: str | None,
-    as_json: bool,
-) -> None:
+    file: Path, eval_ratio: float, output: Path, seed: int, columns: dict[str, str], encoding: str | None
+) -> Result:
     """Split FILE by query into NAME.train and NAME.eval: no query is on both sides, rows stay as they are."""
     from orchestrator.data.reading.file_sets import COMPRESSED
     from orchestrator.data.split import split_file
@@ -142,12 +131,12 @@ def data_split_command(
         stem = plain.stem  # or the new train file would be the old one
     train, held_out = (output / f"{stem}.{side}{plain.suffix}" for side in ("train", "eval"))
     report = split_file(file, train, held_out, eval_ratio, seed, columns=columns, encoding=encoding)
-    if as_json:
-        sides = {"train": report.train_rows, "eval": report.eval_rows}
-        print_json("data split", {"train": str(train), "eval": str(held_out), "rows": sides})
-        return
-    say(f"{train}: {report.train_rows} rows, {report.train_queries} queries")
-    say(f"{held_out}: {report.eval_rows} rows, {report.eval_queries} queries")
+    sides = {"train": report.train_rows, "eval": report.eval_rows}
+    text = (
+        f"{train}: {report.train_rows} rows, {report.train_queries} queries",
+        f"{held_out}: {report.eval_rows} rows, {report.eval_queries} queries",
+    )
+    return Result({"train": str(train), "eval": str(held_out), "rows": sides}, text)
 
 
 @data_command.command("convert")
@@ -185,7 +174,7 @@ def data_split_command(
 @click.option("--drop-scores", is_flag=True, help="Leave out the scores of a teacher.")
 @max_dropped_option
 @new_rows_option
-@as_json
+@prints("data convert")
 def data_convert_command(
     files: tuple[Path, ...],
     to: Literal["jsonl", "pointwise", "hits", "ranking"],
@@ -194,9 +183,8 @@ def data_convert_command(
     constants: dict[str, str],
     max_dropped: int,
     output: Path,
-    as_json: bool,
     **options: Any,
-) -> None:
+) -> Result:
     """Write the rows of FILES as JSON Lines: columns renamed, other tools' rows rewritten, ranking data reshaped.
 
     \b
@@ -228,20 +216,19 @@ def data_convert_command(
         **options,
     )
     report = convert_files(files, output, conversion, max_dropped=max_dropped)
-    if as_json:
-        rows = {"in": report.rows_in, "out": report.rows_out, "dropped": report.dropped}
-        more = {}
-        if found := report.regrouped:
-            more["queries"] = {"out": found.queries, "dropped": found.queries_dropped}
-            more["documents"] = {"repeated": found.repeated}
-        print_json("data convert", {"output": str(output), "rows": rows, **more})
-        return
+    data = {
+        "output": str(output),
+        "rows": {"in": report.rows_in, "out": report.rows_out, "dropped": report.dropped},
+    }
     dropped = "".join(f", {count} {code}" for code, count in report.dropped.items())
-    say(f"{output}: {report.rows_in} rows in, {report.rows_out} rows out{dropped}")
+    text = [f"{output}: {report.rows_in} rows in, {report.rows_out} rows out{dropped}"]
     if found := report.regrouped:
+        data["queries"] = {"out": found.queries, "dropped": found.queries_dropped}
+        data["documents"] = {"repeated": found.repeated}
         left_out = f", {found.queries_dropped} left out without a positive or a negative" * bool(found.queries_dropped)
         repeated = f"; {found.repeated} repeated documents written once" * bool(found.repeated)
-        say(f"{found.queries} queries{left_out}{repeated}")
+        text.append(f"{found.queries} queries{left_out}{repeated}")
+    return Result(data, text)
 
 
 def build_reshaping(to: Literal["jsonl", "pointwise", "hits", "ranking"], **options: Any) -> Any:
@@ -273,15 +260,13 @@ def _flag_of(name: str) -> str:
 @click.option("--lang", "language", type=click.Choice(["en", "zh"]), default="en", show_default=True)
 @click.option("--seed", type=int, default=42, show_default=True)
 @new_rows_option
-@as_json
-def data_sample_command(task: str, count: int, language: str, seed: int, output: Path, as_json: bool) -> None:
+@prints("data sample")
+def data_sample_command(task: str, count: int, language: str, seed: int, output: Path) -> Result:
     """Write sample rows for a first try, each marked "sample": true; a run refuses them among real rows."""
     from orchestrator.data.sample import LARGEST, build_samples, write_samples
 
     if count > LARGEST:
         raise click.BadParameter(f"there are {LARGEST} different sample rows", param_hint="--n")
     write_samples(output, build_samples(task, count, language=language, seed=seed))
-    if as_json:
-        print_json("data sample", {"output": str(output), "rows": count, "task": task})
-        return
-    say(f"{output}: {count} sample rows; they show that a run works, and say nothing about your data")
+    text = f"{output}: {count} sample rows; they show that a run works, and say nothing about your data"
+    return Result({"output": str(output), "rows": count, "task": task}, (text,))

@@ -58,7 +58,6 @@ encoding_option = click.option(
 max_dropped_option = click.option(
     "--max-dropped", type=click.IntRange(0), default=0, show_default=True, help="Bad rows that are allowed."
 )
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
 def _require_encoding(name: str | None) -> str | None:

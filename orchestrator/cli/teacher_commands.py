@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ import click
 from orchestrator.backends.scorers import FORMATS
 from orchestrator.cli.options import (
     allow_pickle_option,
-    as_json,
     data_files_argument,
     encoding_option,
     family_option,
@@ -29,8 +28,8 @@ from orchestrator.cli.options import (
     scores_as_labels_option,
     trust_code_option,
 )
-from orchestrator.cli.output import print_json
-from orchestrator.machine.terminal import say, say_over
+from orchestrator.cli.output import Result, prints
+from orchestrator.machine.terminal import say, say_lines, say_over
 
 _LINE_EVERY_S = 10.0
 
@@ -59,7 +58,7 @@ _device_option = click.option(
 @allow_pickle_option
 @new_rows_option
 @_force_option
-@as_json
+@prints("data score")
 def data_score_command(
     files: tuple[Path, ...],
     model: str,
@@ -72,7 +71,7 @@ def data_score_command(
     force: bool,
     as_json: bool,
     **reading: Any,
-) -> None:
+) -> Result:
     """Write FILES' rows with a teacher's score for every document: pos_scores and neg_scores, or score.
 
     Stopped, it continues when the same command is given again; pairs that this teacher has scored before are not scored
@@ -89,30 +88,31 @@ def data_score_command(
     progress = None if as_json else _show_progress("pairs scored")
     done = score_files(rows, model, Reading(**reading), output, device=device, force=force, on_progress=progress)
     facts = done.scoring
-    if as_json:
-        print_json(
-            "data score",
-            {
-                "output": str(output),
-                "rows": done.counts.rows,
-                "bad": dict(sorted(done.counts.bad.counts.items())),
-                "documents": done.counts.documents,
-                "scoring": facts,
-                "cautions": list(done.cautions),
-            },
+    data = {
+        "output": str(output),
+        "rows": done.counts.rows,
+        "bad": dict(sorted(done.counts.bad.counts.items())),
+        "documents": done.counts.documents,
+        "scoring": facts,
+        "cautions": list(done.cautions),
+    }
+
+    def show() -> None:
+        from orchestrator.data.describe import describe_problem
+
+        for problem in done.counts.bad.problems:
+            say(f"left as it is: {describe_problem(problem)}", err=True)
+        say(
+            f"{output}: {done.counts.rows} rows, {done.counts.documents} documents with scores from {facts['min']:.4g} "
+            f"to {facts['max']:.4g}{done.counts.describe_bad()}"
         )
-        return
-    _warn_of_bad_rows(done.counts.bad.problems)
-    say(
-        f"{output}: {done.counts.rows} rows, {done.counts.documents} documents with scores from {facts['min']:.4g} to "
-        f"{facts['max']:.4g}{done.counts.describe_bad()}"
-    )
-    say(f"{facts['scored_now']} pairs scored now, {facts['scored_before']} before")
-    for caution in (*done.cautions, describe_cut(facts)):
-        if caution:
+        say(f"{facts['scored_now']} pairs scored now, {facts['scored_before']} before")
+        for caution in filter(None, (*done.cautions, describe_cut(facts))):
             say(f"caution: {caution}", err=True)
-    if facts["constant"]:
-        say("every pair has the same score: nothing can be learnt from this teacher", err=True)
+        if facts["constant"]:
+            say("every pair has the same score: nothing can be learnt from this teacher", err=True)
+
+    return Result(data, show)
 
 
 @click.command("mine")
@@ -161,7 +161,7 @@ def data_score_command(
 @allow_pickle_option
 @new_rows_option
 @_force_option
-@as_json
+@prints("data mine")
 def data_mine_command(
     files: tuple[Path, ...],
     model: str,
@@ -170,9 +170,8 @@ def data_mine_command(
     columns: dict[str, str],
     output: Path,
     force: bool,
-    as_json: bool,
     **options: Any,
-) -> None:
+) -> Result:
     """Find hard negatives for FILES' queries among all documents, with sentence-transformers' mine_hard_negatives.
 
     Writes {"query", "pos", "neg"} rows, beside them what was done (.ledger.json) and each negative's rank and score
@@ -198,29 +197,27 @@ def data_mine_command(
     reading = Reading(**pick(options, Reading))
     plan = MiningPlan(rows, model, reading, cross_encoder, settings, **pick(options, MiningPlan))
     done = mine_files(plan, output, force=force)
-    if as_json:
-        given, made = asdict(done.given), asdict(done.made)
-        print_json(
-            "data mine",
-            {
-                "output": str(output),
-                "ledger": str(done.ledger),
-                "lineage": str(done.lineage),
-                **{name: given[name] for name in ("queries", "documents", "dropped")},
-                "rows": made["rows_written"],
-                **{name: made[name] for name in ("mined", "queries_with_too_few", "queries_with_none")},
-                "candidates_excluded": done.excluded,
-                "warnings": list(done.warnings),
-            },
-        )
-        return
-    for warning in done.warnings:
-        say(f"warning: {warning}", err=True)
-    found = f"{done.made.mined} mined negatives of {done.given.documents} documents"
-    say(f"{output}: {done.made.rows_written} rows, {found}")
-    for name, count in done.excluded.items():
-        say(f"--{name.replace('_', '-')} excluded {count} candidates")
-    say(f"what was done: {done.ledger}; ranks and scores: {done.lineage}")
+    given, made = asdict(done.given), asdict(done.made)
+    data = {
+        "output": str(output),
+        "ledger": str(done.ledger),
+        "lineage": str(done.lineage),
+        **{name: given[name] for name in ("queries", "documents", "dropped")},
+        "rows": made["rows_written"],
+        **{name: made[name] for name in ("mined", "queries_with_too_few", "queries_with_none")},
+        "candidates_excluded": done.excluded,
+        "warnings": list(done.warnings),
+    }
+
+    def show() -> None:
+        say_lines((f"warning: {warning}" for warning in done.warnings), err=True)
+        found = f"{done.made.mined} mined negatives of {done.given.documents} documents"
+        say(f"{output}: {done.made.rows_written} rows, {found}")
+        for name, count in done.excluded.items():
+            say(f"--{name.replace('_', '-')} excluded {count} candidates")
+        say(f"what was done: {done.ledger}; ranks and scores: {done.lineage}")
+
+    return Result(data, show)
 
 
 def _require_each_once(columns: dict[str, str]) -> dict[str, str]:
@@ -229,13 +226,6 @@ def _require_each_once(columns: dict[str, str]) -> dict[str, str]:
         if old in list(columns.values())[:place]:
             raise click.BadParameter(f"{old} would get two names", param_hint="--map")
     return columns
-
-
-def _warn_of_bad_rows(problems: Sequence[Any]) -> None:
-    from orchestrator.data.describe import describe_problem
-
-    for problem in problems:
-        say(f"left as it is: {describe_problem(problem)}", err=True)
 
 
 def _show_progress(what: str) -> Callable[[int, int], None]:

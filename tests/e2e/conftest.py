@@ -118,6 +118,9 @@ SWIFT_RUNS: dict[str, tuple[str, tuple[str, ...]]] = {
     "online_contrastive": ("qwen3_embedding_lora", (*LABELLED, "loss=online_contrastive")),
     "score_head": ("qwen3_reranker_native", ("train.task_type=reranker", "loss=pointwise")),
 }
+# Runs whose workers start as users' do; the others' are forks of a warm process. FlagEmbedding has the runs that are
+# killed, and by bash.
+COLD = frozenset({"bge_pointwise", "qwen3_embedding_lora"})
 # every recipe whose model is a cross-encoder, but for the demo
 CROSS_ENCODER_RUNS = (
     "bge_reranker", "bge_pointwise", "bert_pointwise", "bert_ranknet", "llm_pointwise", "distill_llm_to_bert",
@@ -130,12 +133,18 @@ def started(request, recipes, tmp_path_factory) -> Iterator[dict[str, Future[Pat
     """The runs that the collected tests ask for, two at a time: most of each keeps one core busy."""
     wanted = {name for item in request.session.items for name in item.fixturenames}
     root = tmp_path_factory.mktemp("runs")
+    warm = None
+    if {"swift_runs", "cross_encoder_runs"} & wanted:
+        warm = ENV | request.getfixturevalue("warm_swift" if "swift_runs" in wanted else "warm")
     reranker, embedding = recipes / "qwen3_reranker.yaml", recipes / "qwen3_embedding_lora.yaml"
     started: dict[str, Future[Path]] = {}
     jobs: dict[str, tuple[str, Callable[[], Path]]] = {}  # in the order in which the files of this folder ask for them
     for name in CROSS_ENCODER_RUNS:
         path, folder = recipes / f"{name}.yaml", root / "cross-encoder" / name
-        jobs[name] = ("cross_encoder_runs", partial(run_to_the_end, path, folder, "--smoke"))
+        jobs[name] = (
+            "cross_encoder_runs",
+            partial(run_to_the_end, path, folder, "--smoke", env=None if name in COLD else warm),
+        )
     jobs["cross-encoder-killed"] = (
         "cross_encoder_killed_and_resumed",
         # it was submitted before, so that it is done or under way when this one is begun
@@ -149,7 +158,7 @@ def started(request, recipes, tmp_path_factory) -> Iterator[dict[str, Future[Pat
     for name, (recipe, values) in SWIFT_RUNS.items():
         sets = ["--smoke", *(word for value in values for word in ("--set", value))]
         path, folder = recipes / f"{recipe}.yaml", root / "swift" / name
-        jobs[name] = ("swift_runs", partial(run_to_the_end, path, folder, *sets))
+        jobs[name] = ("swift_runs", partial(run_to_the_end, path, folder, *sets, env=None if name in COLD else warm))
     argv = ("run", str(embedding), "--smoke")
     killed = partial(run_killed_and_resumed, argv, root / "swift-killed", "04-train", "swift.cli.sft")
     jobs["swift-killed"] = ("swift_killed_and_resumed", killed)

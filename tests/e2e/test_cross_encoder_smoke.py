@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import CROSS_ENCODER_RUNS, SECRET, orch, processes_that_name
+from tests.e2e.conftest import CROSS_ENCODER_RUNS, ENV, SECRET, orch, processes_that_name
 
 pytestmark = pytest.mark.smoke
 
@@ -72,6 +72,7 @@ def test_plain_cross_encoder_gives_the_scores_that_were_measured(cross_encoder_r
 
 
 @pytest.mark.parametrize("name", CROSS_ENCODER_RUNS)
+@pytest.mark.usefixtures("cross_encoder_killed_and_resumed")  # it names the run that it repeats
 def test_no_secret_and_no_process_is_left(cross_encoder_runs, name):
     folder = cross_encoder_runs[name]
     assert processes_that_name(str(folder)) == []
@@ -138,8 +139,8 @@ def test_a_guard_set_is_measured_before_and_after(cross_encoder_runs):
     assert {"before", "after", "difference"} <= guard["comparisons"][0].keys()
 
 
-def test_predict_asks_a_packaged_cross_encoder(cross_encoder_runs):
+def test_predict_asks_a_packaged_cross_encoder(cross_encoder_runs, warm):
     folder = str(cross_encoder_runs["llm_pointwise"])
-    done = orch("predict", folder, "-q", "how long", "-d", "two days", "-d", "for ever", "--json")
+    done = orch("predict", folder, "-q", "how long", "-d", "two days", "-d", "for ever", "--json", env=ENV | warm)
     assert done.code == 0, done.err
     assert len({row["score"] for row in done.data}) == 2

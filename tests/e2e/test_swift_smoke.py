@@ -124,7 +124,7 @@ def test_the_best_checkpoint_is_the_one_that_was_merged(swift_runs):
 
 
 @pytest.mark.parametrize("name", ["qwen3_embedding_lora", "qwen3_embedding_full"])
-def test_swift_sentence_transformers_and_orch_predict_give_one_vector_for_one_text(swift_runs, name):
+def test_swift_sentence_transformers_and_orch_predict_give_one_vector_for_one_text(swift_runs, warm, name):
     import numpy as np
     from sentence_transformers import SentenceTransformer
     from swift.infer_engine import InferRequest, TransformersEngine
@@ -132,7 +132,7 @@ def test_swift_sentence_transformers_and_orch_predict_give_one_vector_for_one_te
     folder = swift_runs[name]
     prompt = load(folder / "model" / "scoring.json")["query_prompt"]
     stdin = "".join(json.dumps({"query": text}, ensure_ascii=False) + "\n" for text in TEXTS)
-    done = orch("predict", str(folder), "--vectors", "--json", stdin=stdin)
+    done = orch("predict", str(folder), "--vectors", "--json", stdin=stdin, env=ENV | warm)
     assert done.code == 0, done.err
     predicted = np.array([row["vector"] for row in done.data])
     loaded = SentenceTransformer(str(folder / "model"), device="cpu", local_files_only=True)
@@ -151,9 +151,10 @@ def test_swift_sentence_transformers_and_orch_predict_give_one_vector_for_one_te
     assert np.abs(own[0] - own[2]).max() > 1e-3
 
 
-def test_orch_predict_ranks_documents_by_similarity(swift_runs):
+def test_orch_predict_ranks_documents_by_similarity(swift_runs, warm):
     folder = swift_runs["qwen3_embedding_lora"]
-    done = orch("predict", str(folder), "-q", "one", "-q", "two", "-d", "first text", "-d", "second text", "--json")
+    texts = ("-q", "one", "-q", "two", "-d", "first text", "-d", "second text")
+    done = orch("predict", str(folder), *texts, "--json", env=ENV | warm)
     assert done.code == 0, done.err
     assert [row["query"] for row in done.data] == ["one", "one", "two", "two"]
     assert done.data[0]["score"] >= done.data[1]["score"]
@@ -165,13 +166,13 @@ def test_orch_predict_answers_with_an_llm(swift_runs):
     assert isinstance(done.data[0]["answer"], str)
 
 
-def test_the_native_reranker_package_gives_the_measured_scores(swift_runs):
+def test_the_native_reranker_package_gives_the_measured_scores(swift_runs, warm):
     folder = swift_runs["qwen3_reranker_native"]
     group = rows_of(folder / "data" / "eval.jsonl")[0]
     name = stage(folder, "evaluate")["name"]
     measured = {row["docid"]: row["score"] for row in rows_of(folder / "stages" / name / "output" / "scores.jsonl")}
     documents = [word for item in group["documents"] for word in ("-d", item["text"])]
-    done = orch("predict", str(folder), "-q", group["query"], *documents, "--json")
+    done = orch("predict", str(folder), "-q", group["query"], *documents, "--json", env=ENV | warm)
     assert done.code == 0, done.err
     predicted = {row["document"]: row["score"] for row in done.data}
     for item in group["documents"]:
@@ -233,10 +234,10 @@ def test_a_served_score_is_a_sigmoid_of_the_stored_one(served, swift_runs):
     assert any(abs(float(row["got"]) - probe["score"]) > 0.01 for row, probe in zip(rows, probes, strict=True))
 
 
-def test_an_earlier_checkpoint_is_merged_on_its_own_and_never_over_a_folder(swift_runs):
+def test_an_earlier_checkpoint_is_merged_on_its_own_and_never_over_a_folder(swift_runs, warm):
     folder = swift_runs["qwen3_sft_lora"]
     argv = ("merge", str(folder), "--checkpoint", "8", "--test-prompt", "What is Lantern?", "--json")
-    done = orch(*argv)
+    done = orch(*argv, env=ENV | warm)
     assert done.code == 0, done.err
     out = folder / "merged" / "checkpoint-8"
     assert (done.data["checkpoint"], done.data["out"], done.data["passed"]) == ("checkpoint-8", str(out), True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,11 +17,17 @@ from tests.workers.conftest import save_adapter
 pytestmark = pytest.mark.smoke
 
 WORKERS = Path(__file__).resolve().parents[2] / "orchestrator" / "workers"
-ENV = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+ENV = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch, warm_swift):
+    for name, value in (warm_swift | ENV).items():
+        monkeypatch.setenv(name, value)
 
 
 def call(*argv: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *map(str, argv)], capture_output=True, text=True, check=False, env=ENV)
+    return subprocess.run([sys.executable, *map(str, argv)], capture_output=True, text=True, check=False)
 
 
 def orch(*argv: object) -> subprocess.CompletedProcess[str]:

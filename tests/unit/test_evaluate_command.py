@@ -36,7 +36,9 @@ def write(path, rows):
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch, tmp_path_factory):
+def alone(monkeypatch, tmp_path_factory, warm):
+    for name, value in warm.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     # one cache for this file: what is scored twice with one model costs once

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from orchestrator.backends.arguments import Argument, parse_argument
-from orchestrator.backends.arguments.argv import check_argv, describe_unknown
+from orchestrator.checks.arguments import check_argv, describe_unknown
 
 KNOWN = {
     one.name: one
