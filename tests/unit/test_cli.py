@@ -128,7 +128,7 @@ def test_the_shipped_recipes_fit_the_schema(recipes):
         ({"deterministic": True, "launch": {"strategy": "fsdp"}}, True),
         ({"launch": {"strategy": "zero"}}, False),
         ({"train": {"stable_ratio": 0.4}}, True),
-        ({"train": {"lora_rank": 8}}, False),
+        ({"train": {"lora_ranks": 8}}, False),
     ],
 )
 def test_the_schema_knows_short_forms_and_refuses_what_orch_refuses(recipes, more, fits):
