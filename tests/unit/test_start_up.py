@@ -14,7 +14,7 @@ from orchestrator.run.state import RunState, write_state
 
 # Each takes milliseconds, some of them seconds.
 HEAVY = {
-    "asyncio", "charset_normalizer", "huggingface_hub", "ir_measures", "jinja2", "matplotlib", "msgspec",
+    "asyncio", "charset_normalizer", "huggingface_hub", "importlib.metadata", "ir_measures", "jinja2", "matplotlib", "msgspec",
     "multiprocessing", "numpy", "pandas", "psutil", "pyarrow", "pydantic", "python_calamine", "rich", "scipy", "sqlite3",
     "ssl", "torch", "transformers", "yaml", "zstandard",
 }  # fmt: skip
