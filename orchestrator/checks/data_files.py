@@ -58,11 +58,13 @@ def _find_kept(job: Job, stage: Stage, words: tuple[str, ...]) -> Path | None:
         return None
     asked = [word for before, word in pairwise(words) if not {before, word} & _UNASKED]
     try:
-        contents = [hash_path(Path(path)) for path in stage.inputs]
+        contents = {path: hash_path(Path(path)) for path in stage.inputs}
     except OSError:
         return None
+    if ABSENT in contents.values():
+        return None
     key = json.dumps([words[0], asked, contents, _stamp_code(), find_packages(sys.executable)])
-    return None if ABSENT in contents else Path(job.cache_dir) / "data" / hashlib.sha256(key.encode()).hexdigest()
+    return Path(job.cache_dir) / "data" / hashlib.sha256(key.encode()).hexdigest()
 
 
 def _stamp_code() -> list[tuple[str, int, int]]:
