@@ -160,8 +160,8 @@ def test_orch_predict_ranks_documents_by_similarity(swift_runs, warm):
     assert done.data[0]["score"] >= done.data[1]["score"]
 
 
-def test_orch_predict_answers_with_an_llm(swift_runs):
-    done = orch("predict", str(swift_runs["qwen3_sft_lora"]), "-p", "What is Lantern?", "--json")
+def test_orch_predict_answers_with_an_llm(swift_runs, warm):
+    done = orch("predict", str(swift_runs["qwen3_sft_lora"]), "-p", "What is Lantern?", "--json", env=ENV | warm)
     assert done.code == 0, done.err
     assert isinstance(done.data[0]["answer"], str)
 
