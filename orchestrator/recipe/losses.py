@@ -114,8 +114,10 @@ def _split_groups(loss: Given) -> str | None:
 
 def _answered(name: str, settings: Mapping[str, Setting], alias: str) -> LossType:
     """Return a cross-encoder's loss to which documents of a batch's other rows are negatives too."""
+    parts = settings.get("mini_batch_size")
     return LossType(
         name, *_CROSS_ENCODER, LISTS, settings, texts=lambda _: None, reads_logits=False, answers=True,
+        at_once=lambda loss: (loss.mini_batch_size or parts.default) if parts else None,
         obstacle=f"other rows of a batch are negatives of {name}", aliases=(alias,),
     )  # fmt: skip
 

@@ -188,6 +188,13 @@ def test_lora_on_an_encoder_trains_few_weights_and_is_what_would_make_it_fit(pla
     assert "train LoRA: lora_rank: 16" in next(advise_memory(job, plan)).hint
 
 
+def test_a_cached_loss_of_a_reranker_takes_the_memory_of_its_small_batch(plan_qwen):
+    encoder = {"family": "encoder", "config": BERT, "recipe": "bert_ranknet"}
+    loss, batch = "loss={type: cached_mnrl, mini_batch_size: 16}", "train.per_device_train_batch_size=512"
+    assert plan_memory(*plan_qwen(loss, batch, **encoder)).training.rows == 16
+    assert plan_memory(*plan_qwen("loss=mnrl", batch, **encoder)).training.rows > 512
+
+
 def test_full_training_with_swift_keeps_float32(plan_qwen):
     job, plan = plan_qwen(recipe="qwen3_embedding_full")
     planned = plan_memory(job, plan)
