@@ -43,7 +43,7 @@ def check_arguments(job: Job, plan: Plan) -> Iterator[Problem]:
             module, words = found
             resumed = (stage.resume.flag, "checkpoint") if stage.resume else ()  # appended when it is continued
             if (accepted := _ask_backend(job, module, modules[module])) is not None:
-                for problem in check_argv((*words, *resumed), accepted.arguments):
+                for problem in find_argv_problems((*words, *resumed), accepted.arguments):
                     yield _explain(problem, stage, plan, modules[module], accepted)
         config = _find_trainer_config(stage, plan)
         if config is not None and (accepted := _ask_backend(job, _TRAINER, _TRAINER)) is not None:
@@ -158,7 +158,7 @@ def _find_version(argument: str, name: str) -> str | None:
     return f"{having[0]} has it" if having else None
 
 
-def check_argv(words: Sequence[str], known: Mapping[str, Argument]) -> Iterator[Problem]:
+def find_argv_problems(words: Sequence[str], known: Mapping[str, Argument]) -> Iterator[Problem]:
     """Yield what the parser would refuse, and what it would take for something else without a word, by the flag's name.
 
     `words` follow the module. argparse takes the unique beginning of a flag for the flag, and of a flag that is given

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from orchestrator.backends.arguments import Argument, parse_argument
-from orchestrator.checks.arguments import check_argv, describe_unknown
+from orchestrator.checks.arguments import describe_unknown, find_argv_problems
 
 KNOWN = {
     one.name: one
@@ -28,7 +28,7 @@ GIVEN = ("--model_name_or_path", "m")
 
 
 def messages(*words):
-    return [finding.message for finding in check_argv((*GIVEN, *words), KNOWN)]
+    return [finding.message for finding in find_argv_problems((*GIVEN, *words), KNOWN)]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_what_it_would_refuse_or_misread_is_said(words, says):
 
 
 def test_what_is_required_may_not_be_missing_and_nothing_may_stand_in_front():
-    found = list(check_argv(("stray", "--seed", "1"), KNOWN))
+    found = list(find_argv_problems(("stray", "--seed", "1"), KNOWN))
     assert "'stray' stands in front of every flag" in found[0].message
     assert found[1].name == "model_name_or_path"
     assert "is missing" in found[1].message

@@ -42,7 +42,7 @@ CASES = {  # what was found in a recipe, its data and its model: files, exit cod
          "recipe.yaml": RECIPE.replace("backend: flagembedding", "backend: sentence-transformers\nloss: pointwise_bce")},
         2, "brings Python code along",
     ),
-    "an Excel file": (data("train.xlsx", b"PK\x03\x04" + bytes(60)), 3, "unknown-ending"),
+    "an Excel file": (data("train.xlsx", b"PK\x03\x04" + bytes(60)), 3, "broken-sheet"),
     "an Arrow file": (data("train.arrow", b"ARROW1\0\0" + bytes(60)), 3, "cannot read it"),
     "a broken bzip2": (data("train.jsonl", b"BZh91AY" + bytes(60)), 3, "not-readable"),
     "a table in GBK": (data("train.csv", "query,pos,neg\n红隼,一种鸟,一辆车\n".encode("gbk")), 3, "bad-utf-8"),
