@@ -88,7 +88,7 @@ def train() -> None:
 def _demo(command: str, run: Path) -> list[str]:
     overrides = ["train.max_steps=20", "evaluate.baselines=[]", "gate={}", "train.save_strategy=no"]
     flags = [word for item in overrides for word in ("--set", item)]
-    return [ORCH, command, str(ROOT / "recipes" / "demo.yaml"), *flags, "-o", str(run)]
+    return [ORCH, command, str(ROOT / "recipes" / "demo_reranker.yaml"), *flags, "-o", str(run)]
 
 
 def _load_stages(run: Path) -> dict[str, dict[str, Any]]:

@@ -30,6 +30,7 @@ MODELS = {
     "bge_pointwise": encoder("BAAI/bge-reranker-large", "cross-encoder"),
     "bge_reranker": encoder("BAAI/bge-reranker-v2-m3", "cross-encoder"),
     "demo": encoder("sentence-transformers/all-MiniLM-L6-v2", "bi-encoder"),
+    "demo_reranker": encoder("sentence-transformers/all-MiniLM-L6-v2", "bi-encoder"),
     "distill_llm_to_bert": encoder("hfl/chinese-roberta-wwm-ext"),
     "llm_pointwise": decoder("Qwen/Qwen2.5-1.5B"),
     "qwen3_embedding_full": decoder("Qwen/Qwen3-Embedding-0.6B"),

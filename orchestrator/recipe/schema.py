@@ -249,10 +249,9 @@ class Loss(_Part):
     @model_validator(mode="before")
     @classmethod
     def _sizes(cls, value: Any) -> Any:
-        if isinstance(value, dict) and isinstance(value.get("mrl_dims"), list):
-            value = {**value, "mrl_dims": dict.fromkeys(value["mrl_dims"], 1.0)}
-        if isinstance(value, dict) and isinstance(value.get("matryoshka_dims"), list):
-            value = {**value, "matryoshka_dims": dict.fromkeys(value["matryoshka_dims"], 1.0)}
+        for name in ("mrl_dims", "matryoshka_dims"):
+            if isinstance(value, dict) and isinstance(value.get(name), list):
+                value = {**value, name: dict.fromkeys(value[name], 1.0)}
         return value
 
     @property
@@ -438,7 +437,8 @@ def build_json_schema(train_arguments: dict[str, dict[str, dict[str, Any]]]) -> 
     allow(top, "teacher", {"type": "string", "minLength": 1}, {"$ref": "#/$defs/Teacher"}, optional=True)
     allow(top, "loss", {"$ref": "#/$defs/Loss/properties/type"}, {"$ref": "#/$defs/Loss"}, optional=True)
     sizes = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1}
-    allow(loss, "mrl_dims", sizes, {"type": "object", "additionalProperties": {"type": "number"}}, optional=True)
+    for name in ("mrl_dims", "matryoshka_dims"):
+        allow(loss, name, sizes, {"type": "object", "additionalProperties": {"type": "number"}}, optional=True)
     for fields, name in ((data, "train"), (data, "eval"), (definitions["Guard"]["properties"], "data")):
         allow(fields, name, *texts)
     guard = definitions["Evaluate"]["properties"]["guard"]

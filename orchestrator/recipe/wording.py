@@ -42,6 +42,7 @@ _SHORT_FORMS: dict[Key, str] = {
     ("data", "train"): "a name or a list of them",
     ("data", "eval"): "a name or a list of them",
     ("loss", "mrl_dims"): "a list of sizes, or a mapping of sizes to weights",
+    ("loss", "matryoshka_dims"): "a list of sizes, or a mapping of sizes to weights",
 }
 
 

@@ -43,7 +43,7 @@ def test_each_batch_is_at_most_half_of_the_one_before_and_a_step_has_as_many_row
 
 
 @pytest.mark.parametrize(
-    ("recipe", "model"), [("demo", MINILM), ("qwen3_reranker", QWEN), ("qwen3_reranker_native", QWEN)]
+    ("recipe", "model"), [("demo_reranker", MINILM), ("qwen3_reranker", QWEN), ("qwen3_reranker_native", QWEN)]
 )
 def test_the_smaller_batches_differ_in_nothing_else(recipe, model):
     loss = ("loss={type: listwise}",) if recipe == "qwen3_reranker_native" else ()
@@ -74,7 +74,7 @@ def test_a_training_that_reads_its_arguments_from_a_file_has_one_for_each_batch(
 
 
 def test_what_is_tried_is_shown_before_it_runs():
-    plan = build_plan(job_of("demo", MINILM))
+    plan = build_plan(job_of("demo_reranker", MINILM))
     train = plan.stage("train")
     for fallback in train.fallbacks:
         assert fallback.title in plan.file(fallback.script).text
@@ -83,11 +83,11 @@ def test_what_is_tried_is_shown_before_it_runs():
 
 
 def test_without_retry_a_plan_has_no_smaller_batches():
-    assert build_plan(build_imagined_job("demo", MINILM, GPU)).stage("train").fallbacks == ()
+    assert build_plan(build_imagined_job("demo_reranker", MINILM, GPU)).stage("train").fallbacks == ()
 
 
 def test_a_plan_keeps_its_smaller_batches_and_older_plans_are_read():
-    plan = build_plan(job_of("demo", MINILM))
+    plan = build_plan(job_of("demo_reranker", MINILM))
     assert plan_from_json(plan.to_json()) == plan
     raw = json.loads(plan.to_json())
     for stage in raw["stages"]:
@@ -106,7 +106,7 @@ def test_a_plan_keeps_its_smaller_batches_and_older_plans_are_read():
         ("qwen3_reranker_native", QWEN, "loss={type: listwise, min_group_size: 4}", "min_group_size"),
         ("qwen3_sft_lora", LLM, "train.router_aux_loss_coef=0.001", "experts"),
         ("bert_ranknet", ROBERTA, "loss=lambda_loss", "mean over all pairs"),
-        ("demo", MINILM, "train.auto_find_batch_size=true", "auto_find_batch_size"),
+        ("demo_reranker", MINILM, "train.auto_find_batch_size=true", "auto_find_batch_size"),
         ("bge_pointwise", BGE_LARGE, "train.auto_find_batch_size=true", "auto_find_batch_size"),
     ],
 )
@@ -136,7 +136,7 @@ def test_retry_is_let_through_where_every_row_has_its_own_loss(recipe, model, ov
 
 
 def test_a_deepspeed_file_that_fixes_the_batch_is_named():
-    job = job_of("demo", MINILM)
+    job = job_of("demo_reranker", MINILM)
     job = replace(job, deepspeed_text='{"train_micro_batch_size_per_gpu": 4, "gradient_accumulation_steps": "auto"}')
     assert refusals(job) == [
         "on_oom: retry changes batch and accumulation, and the DeepSpeed file fixes train_micro_batch_size_per_gpu"

@@ -160,14 +160,14 @@ def test_every_argument_of_the_dataclasses_can_be_given(make_job):
 
 
 def test_an_encoder_has_no_lora_arguments_no_merge_and_no_instructions(make_job):
-    job = make_job(family="encoder", native="bi-encoder", name="demo")
+    job = make_job(family="encoder", native="bi-encoder", name="demo_reranker")
     plan = build_plan(job)
     argv = plan.stage("train").command.argv
     assert "FlagEmbedding.finetune.reranker.encoder_only.base" in argv
     assert "--lora_rank" not in argv
     assert "--query_instruction_for_rerank" not in argv
     assert plan.stage("merge") is None
-    assert refusals(make_job("train.lora_rank=8", family="encoder", name="demo")).keys() == {("train", "lora_rank")}
+    assert refusals(make_job("train.lora_rank=8", family="encoder", name="demo_reranker")).keys() == {("train", "lora_rank")}
 
 
 def test_resume_needs_deepspeed(make_job):

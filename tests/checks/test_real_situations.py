@@ -29,7 +29,7 @@ OF_FOLDERS = (
     advise_memory,
 )
 RERANKERS = ("qwen3_reranker", "qwen3_reranker_native", "llm_pointwise")
-ENCODERS = ("bge_reranker", "bge_pointwise", "bert_pointwise", "bert_ranknet", "demo")
+ENCODERS = ("bge_reranker", "bge_pointwise", "bert_pointwise", "bert_ranknet", "demo_reranker")
 QWEN3 = CONFIG | {
     "attention_bias": False, "head_dim": 4, "intermediate_size": WIDTH, "num_attention_heads": 2,
     "num_key_value_heads": 1, "max_position_embeddings": 40960, "rope_scaling": None, "rope_theta": 1000000,

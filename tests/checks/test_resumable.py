@@ -17,7 +17,7 @@ def advise(job):
 
 
 def test_flagembedding_without_deepspeed_says_that_it_starts_anew():
-    job = build_imagined_job("demo", MINILM, GPU)
+    job = build_imagined_job("demo_reranker", MINILM, GPU)
     (problem,) = advise(job)
     assert "starts anew" in problem.message
     assert "deepspeed: zero0" in problem.hint
@@ -26,7 +26,7 @@ def test_flagembedding_without_deepspeed_says_that_it_starts_anew():
 
 
 def test_a_smoke_run_is_not_bothered_with_it():
-    job = build_imagined_job("demo", MINILM, GPU, smoke=True)
+    job = build_imagined_job("demo_reranker", MINILM, GPU, smoke=True)
     assert advise(job) == []
 
 

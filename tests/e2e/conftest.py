@@ -121,7 +121,7 @@ SWIFT_RUNS: dict[str, tuple[str, tuple[str, ...]]] = {
 # Runs whose workers start as users' do; the others' are forks of a warm process. FlagEmbedding has the runs that are
 # killed, and by bash.
 COLD = frozenset({"bge_pointwise", "qwen3_embedding_lora"})
-# every recipe whose model is a cross-encoder, but for the demo
+# every recipe whose model is a cross-encoder, but for that of the demo
 CROSS_ENCODER_RUNS = (
     "bge_reranker", "bge_pointwise", "bert_pointwise", "bert_ranknet", "llm_pointwise", "distill_llm_to_bert",
     "reranker_lora",
@@ -163,10 +163,14 @@ def started(request, recipes, tmp_path_factory) -> Iterator[dict[str, Future[Pat
     killed = partial(run_killed_and_resumed, argv, root / "swift-killed", "04-train", "swift.cli.sft")
     jobs["swift-killed"] = ("swift_killed_and_resumed", killed)
     one_core = {**ENV, "OMP_NUM_THREADS": "1"}
-    demo = partial(run_to_the_end, recipes / "demo.yaml", root / "demo", "--json", env=one_core)
+    demos = {
+        name: partial(run_to_the_end, recipes / f"{name}.yaml", root / name, "--json", env=one_core)
+        for name in ("demo", "demo_reranker")
+    }
     with ThreadPoolExecutor(max_workers=2) as pool, ThreadPoolExecutor(max_workers=1) as beside:
-        if "demo" in wanted:
-            started["demo"] = beside.submit(demo)
+        for name, job in demos.items():
+            if name in wanted:
+                started[name] = beside.submit(job)
         for name, (fixture, job) in jobs.items():
             if fixture in wanted:
                 started[name] = pool.submit(job)
@@ -177,6 +181,12 @@ def started(request, recipes, tmp_path_factory) -> Iterator[dict[str, Future[Pat
 def demo(started) -> Path:
     """The demo. Its training takes one core here: with more, and beside other runs, its threads wait for each other."""
     return started["demo"].result()
+
+
+@pytest.fixture(scope="session")
+def demo_reranker(started) -> Path:
+    """The demo of a reranker, after the other one."""
+    return started["demo_reranker"].result()
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ ROW = '{"query": "q%d", "pos": ["p%d"], "neg": ["n%d"]}\n'
 def toy(tmp_path, root):
     (tmp_path / "train.jsonl").write_text("".join(ROW % (i, i, i) for i in range(12)))
     (tmp_path / "eval.jsonl").write_text("".join(ROW % (i, i, i) for i in range(20, 24)))
-    recipe = (root / "recipes" / "demo.yaml").read_text()
+    recipe = (root / "recipes" / "demo_reranker.yaml").read_text()
     recipe = recipe.replace("../datasets_example/demo.train", "train").replace("../datasets_example/demo.eval", "eval")
     (tmp_path / "recipe.yaml").write_text(recipe)
     return tmp_path
@@ -26,7 +26,7 @@ def toy(tmp_path, root):
 
 def test_a_recipe_with_mistakes_ends_with_2_and_names_them_all(toy):
     path = toy / "recipe.yaml"
-    path.write_text(path.read_text().replace("learning_rate:", "learning_rat:").replace("name: demo", "nmae: demo"))
+    path.write_text(path.read_text().replace("learning_rate:", "learning_rat:").replace("name: demo-reranker", "nmae: demo"))
     done = orch("run", str(path), "-o", str(toy / "run"))
     assert done.code == 2
     assert "3 problems" in done.err

@@ -56,6 +56,7 @@ CASES = {
         "qwen3_embedding_lora", hub("Qwen/Qwen3-Embedding-0.6B"), versions=TESTED | {"ms-swift": "3.12.0"}
     ),
     "demo.cpu": Case("demo", MINILM, CPU),
+    "demo_reranker.cpu": Case("demo_reranker", MINILM, CPU),
     "bge_pointwise.gpu": Case("bge_pointwise", BGE_LARGE),
     "bge_pointwise.smoke": Case("bge_pointwise", BGE_LARGE, CPU, smoke=True),
     "llm_pointwise.gpu": Case("llm_pointwise", hub("Qwen/Qwen2.5-1.5B")),

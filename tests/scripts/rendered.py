@@ -14,6 +14,7 @@ from orchestrator.backends.models import find_model
 from orchestrator.machine.hardware import Hardware
 from orchestrator.plan.load import load_recipe
 from orchestrator.plan.pipeline import build_plan
+from orchestrator.workers.embedding.losses import LOSSES
 from tests.jobs import build_imagined_job
 
 if TYPE_CHECKING:
@@ -57,8 +58,15 @@ def render(recipe: Mapping[str, Any], folder: Path, gpus: int = 1) -> Rendered:
     train, prepare = plan.stage("train"), plan.stage("prepare")
     files = {file.path: file.text for file in plan.files}
     config = CONFIGS.get(loaded.backend)
-    settings = read_options(train.command.argv) if config is None else json.loads(files[config])
+    settings = read_options(train.command.argv) if config is None else read_config(files[config])
     return Rendered(settings, dict(train.command.env), files, read_options(prepare.command.argv))
+
+
+def read_config(text: str) -> dict[str, Any]:
+    """Return the worker's settings, and of an embedding model the library's class of the loss as `loss_class`."""
+    settings: dict[str, Any] = json.loads(text)
+    loss = LOSSES.get(settings["loss"]["type"])
+    return settings | ({"loss_class": loss.name} if "embedding" in settings and loss else {})
 
 
 def read_options(argv: tuple[str, ...]) -> dict[str, Any]:

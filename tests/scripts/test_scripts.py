@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -10,9 +11,20 @@ import yaml
 from tests.jobs import RECIPES
 from tests.scripts.rendered import TABLES, render
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 DATA = RECIPES.parent / "datasets_example"
 # table: how many scripts it names, and at least how many of them are recipes
-COUNTS = {"ms_swift": (4, 4), "flagembedding": (7, 6), "sentence_transformers_rerankers": (23, 18)}
+COUNTS = {
+    "ms_swift": (4, 4),
+    "flagembedding": (7, 6),
+    "sentence_transformers": (56, 18),
+    "sentence_transformers_rerankers": (23, 18),
+    "rag_retrieval": (1, 1),
+}
+# what an older version of transformers called it, and a share of the steps still is
+RENAMED = {"warmup_ratio": "warmup_steps"}
 
 
 def read_table(name: str) -> list[dict]:
@@ -22,8 +34,19 @@ def read_table(name: str) -> list[dict]:
         if "recipe" in one:
             said = table.get("defaults", {}) | one["recipe"]
             said["data"] = table["defaults"]["data"] | one["recipe"].get("data", {})
+            said["train"] = one.get("arguments", {}) | one["recipe"].get("train", {})
             one["recipe"] = {"name": "script", **said, "data": find_files(said["data"])}
+            one["settings"] = one.get("settings") or dict(list_settings(one))
     return table["scripts"]
+
+
+def list_settings(script: dict) -> Iterator[tuple[str, Any]]:
+    """Yield the path of each setting of a script of sentence-transformers in train.json, and its value."""
+    yield "model", script["model"]
+    yield "loss_class", script["loss"]
+    for part, values in (("loss", "options"), ("embedding", "embedding"), ("lora", "lora"), ("arguments", "arguments")):
+        for name, value in script.get(values, {}).items():
+            yield f"{part}.{RENAMED.get(name, name)}", value
 
 
 def find_files(data: dict) -> dict:

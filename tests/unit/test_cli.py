@@ -128,6 +128,7 @@ def test_the_shipped_recipes_fit_the_schema(recipes):
         ({"deterministic": True, "launch": {"strategy": "fsdp"}}, True),
         ({"launch": {"strategy": "zero"}}, False),
         ({"train": {"stable_ratio": 0.4}}, True),
+        ({"train": {"lora_rank": 8}}, True),
         ({"train": {"lora_ranks": 8}}, False),
     ],
 )
