@@ -29,6 +29,11 @@ MODELS = {
     "bge_m3": encoder("BAAI/bge-m3", "bi-encoder"),
     "bge_pointwise": encoder("BAAI/bge-reranker-large", "cross-encoder"),
     "bge_reranker": encoder("BAAI/bge-reranker-v2-m3", "cross-encoder"),
+    "minilm_embedding": encoder("sentence-transformers/all-MiniLM-L6-v2", "bi-encoder"),
+    "e5_embedding": encoder("intfloat/multilingual-e5-base", "bi-encoder"),
+    "embeddinggemma_lora": decoder("google/embeddinggemma-300m"),
+    "qwen3_embedding_st": decoder("Qwen/Qwen3-Embedding-0.6B"),
+    "distill_embedding": encoder("BAAI/bge-base-zh-v1.5", "bi-encoder"),
     "demo": encoder("sentence-transformers/all-MiniLM-L6-v2", "bi-encoder"),
     "demo_reranker": encoder("sentence-transformers/all-MiniLM-L6-v2", "bi-encoder"),
     "distill_llm_to_bert": encoder("hfl/chinese-roberta-wwm-ext"),
@@ -42,7 +47,10 @@ MODELS = {
     "reranker_lora": encoder("BAAI/bge-reranker-v2-m3", "cross-encoder"),
     "sft_single_gpu_test": decoder("Qwen/Qwen3-0.6B"),
 }
-TEACHERS = {"distill_llm_to_bert": decoder("Qwen/Qwen3-Reranker-0.6B", "qwen3-native")}
+TEACHERS = {
+    "distill_embedding": encoder("BAAI/bge-reranker-v2-m3", "cross-encoder"),
+    "distill_llm_to_bert": decoder("Qwen/Qwen3-Reranker-0.6B", "qwen3-native"),
+}
 NAMES = tuple(sorted(path.stem for path in RECIPES.glob("*.yaml")))
 
 

@@ -167,7 +167,9 @@ def test_an_encoder_has_no_lora_arguments_no_merge_and_no_instructions(make_job)
     assert "--lora_rank" not in argv
     assert "--query_instruction_for_rerank" not in argv
     assert plan.stage("merge") is None
-    assert refusals(make_job("train.lora_rank=8", family="encoder", name="demo_reranker")).keys() == {("train", "lora_rank")}
+    assert refusals(make_job("train.lora_rank=8", family="encoder", name="demo_reranker")).keys() == {
+        ("train", "lora_rank")
+    }
 
 
 def test_resume_needs_deepspeed(make_job):

@@ -26,7 +26,9 @@ def toy(tmp_path, root):
 
 def test_a_recipe_with_mistakes_ends_with_2_and_names_them_all(toy):
     path = toy / "recipe.yaml"
-    path.write_text(path.read_text().replace("learning_rate:", "learning_rat:").replace("name: demo-reranker", "nmae: demo"))
+    path.write_text(
+        path.read_text().replace("learning_rate:", "learning_rat:").replace("name: demo-reranker", "nmae: demo")
+    )
     done = orch("run", str(path), "-o", str(toy / "run"))
     assert done.code == 2
     assert "3 problems" in done.err

@@ -22,6 +22,11 @@ def hub(name: str) -> BaseModel:
     return BaseModel(name, name, None, "decoder", None)
 
 
+def encoder(name: str) -> BaseModel:
+    """Return an embedding model like BERT, of the hub."""
+    return BaseModel(name, name, None, "encoder", "bi-encoder")
+
+
 BGE_LARGE = BaseModel("BAAI/bge-reranker-large", "BAAI/bge-reranker-large", None, "encoder", "cross-encoder")
 M3 = BaseModel("BAAI/bge-m3", "BAAI/bge-m3", None, "encoder", "bi-encoder")
 BGE_BASE = BaseModel("BAAI/bge-base-en-v1.5", "BAAI/bge-base-en-v1.5", None, "encoder", "bi-encoder")
@@ -55,6 +60,14 @@ CASES = {
     "qwen3_embedding_lora.swift3": Case(
         "qwen3_embedding_lora", hub("Qwen/Qwen3-Embedding-0.6B"), versions=TESTED | {"ms-swift": "3.12.0"}
     ),
+    "minilm_embedding.gpu": Case("minilm_embedding", encoder("sentence-transformers/all-MiniLM-L6-v2")),
+    "minilm_embedding.smoke": Case(
+        "minilm_embedding", encoder("sentence-transformers/all-MiniLM-L6-v2"), CPU, smoke=True
+    ),
+    "e5_embedding.gpu": Case("e5_embedding", encoder("intfloat/multilingual-e5-base")),
+    "embeddinggemma_lora.gpu": Case("embeddinggemma_lora", hub("google/embeddinggemma-300m")),
+    "qwen3_embedding_st.gpu": Case("qwen3_embedding_st", hub("Qwen/Qwen3-Embedding-0.6B")),
+    "distill_embedding.gpu": Case("distill_embedding", encoder("BAAI/bge-base-zh-v1.5"), teacher=BGE_M3),
     "demo.cpu": Case("demo", MINILM, CPU),
     "demo_reranker.cpu": Case("demo_reranker", MINILM, CPU),
     "bge_pointwise.gpu": Case("bge_pointwise", BGE_LARGE),
