@@ -42,6 +42,7 @@ _TRAINERS = {
     "decoder": ("decoder_only.base", "flagembedding.embedder_decoder_only"),
 }
 _OF_M3 = ("unified_finetuning", "use_self_distill", "self_distill_start_step", "fix_encoder", "colbert_dim")
+_PARTS = ("sparse", "colbert", "sum")
 _WORDS = load_words("flagembedding")
 _POOLINGS = {"cls": "cls", "mean": "mean", "lasttoken": "last_token"}  # the house's word → FlagEmbedding's
 # What needs other processes, the rows of every file, or tokens of a real vocabulary.
@@ -64,6 +65,12 @@ def _find_trainer(job: Job) -> str:
 def _has_heads(job: Job) -> bool:
     """Tell whether bge-m3's sparse and ColBERT weights are trained, and so kept."""
     return bool(job.backend.type_all(job.recipe.train).get("unified_finetuning"))
+
+
+def _finds_heads(job: Job) -> bool:
+    """Tell whether the base model brings heads of its own; of one that is not here nothing is known to lack."""
+    folder = job.model.folder
+    return folder is None or all((folder / f"{name}_linear.pt").is_file() for name in ("sparse", "colbert"))
 
 
 def _check_values(train: Mapping[str, Any]) -> Iterator[tuple[str, Problem]]:
@@ -136,6 +143,8 @@ def _build_training(job: Job, *, model: str, data: str, output: str) -> Training
         resumes=not values.get("same_dataset_within_batch"),
         prepare=_prepare_flags(values) | ({"by-source": sources} if sources else {}),
         scoring=_build_scoring(job, values),
+        parts=_PARTS if _has_heads(job) else (),
+        base_has_parts=job.smoke or _finds_heads(job),
         flat_loss=_find_flat_loss(job, trainer, values),
     )
 

@@ -127,6 +127,8 @@ class Training:
     counts_rows: bool = False  # whether the trainer's log says how many rows it has loaded
     batch: int = 1  # rows of one process's forward pass
     accumulation: int = 1  # forward passes of one optimizer step
+    parts: tuple[str, ...] = ()  # ways of comparing texts besides the model's vector, each measured apart
+    base_has_parts: bool = True  # whether the base model can be compared so, too
     flat_loss: float | None = None  # the loss of a model that scores everything alike, where that is one number
 
 

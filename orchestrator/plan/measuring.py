@@ -32,6 +32,11 @@ _FLAG_LLM_MARKS = {
     "query_instruction_format": "{}{}",
     "passage_instruction_format": "{}{}",
 }
+_PART_LABELS = {
+    "sparse": "its sparse weights",
+    "colbert": "its ColBERT vectors (its nearest 100)",
+    "sum": "the sum of dense, sparse and ColBERT (its nearest 100)",
+}
 _NATIVES = "one of qwen3-native, cross-encoder, bi-encoder, flag-llm-reranker, qwen3-score-head, reward-model"
 _OF_SYSTEM = ("name", "label", "dtype", "trust_remote_code", "batch_size", "base_name")
 _TUNED_LABEL = "tuned model, packaged, in the format of its training"
@@ -51,13 +56,14 @@ class Measured:
     """The untouched model in each format that the recipe asks for, the teacher last; and the tuned one.
 
     `reference_baseline` is the first baseline of the base model. It is there where the recipe asks for none, too:
-    guards are measured before and after.
+    guards are measured before and after. `parts` are the tuned model's other ways of comparing texts.
     """
 
     baselines: tuple[System, ...]
     packaged: System
     reference_baseline: System
     notes: tuple[Note, ...] = ()
+    parts: tuple[System, ...] = ()
 
 
 def build_measured(job: Job, training: Training) -> Measured:
@@ -82,7 +88,20 @@ def build_measured(job: Job, training: Training) -> Measured:
         notes += tuple(Note("baseline", TEACHER, "(not measured)", "orch", why) for _ in teachers)
         teachers = []
     packaged = System("packaged", _complete(job, "packaged", training.scoring, _TUNED_LABEL), _TUNED_LABEL)
-    return Measured((*baselines, *teachers), packaged, reference_baseline, notes)
+    by_parts, tuned_parts = ([], []) if job.kind == "pair" else _list_parts(job, training)
+    return Measured((*baselines, *by_parts, *teachers), packaged, reference_baseline, notes, tuple(tuned_parts))
+
+
+def _list_parts(job: Job, training: Training) -> tuple[list[System], list[System]]:
+    """Return how base and tuned model are measured by what they have besides their vector, in the training's format."""
+    base, tuned = [], []
+    for part in training.parts:
+        scoring, what = {**training.scoring, "part": part}, _PART_LABELS[part]
+        label = f"base model by {what}"
+        base.append(System(part, _complete(job, part, scoring, label), f"Score the untouched {label}"))
+        label = f"tuned model by {what}"
+        tuned.append(System(f"tuned-{part}", _complete(job, f"tuned-{part}", scoring, label), f"Score the {label}"))
+    return (base if training.base_has_parts else []), tuned
 
 
 def build_teacher(job: Job) -> System:

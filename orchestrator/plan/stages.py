@@ -195,6 +195,15 @@ def add_packaged_score(draft: Draft, kind: str, title: str, data: EvalFiles) -> 
     return _add_score(draft, kind, title, data, model=model, scoring="model/scoring.json", known_by=known_by)
 
 
+def add_part_score(draft: Draft, kind: str, system: System, data: EvalFiles) -> Stage:
+    """Add the scoring of the packaged model by another of its ways of comparing texts."""
+    scoring, model = add_scoring_file(draft, system), str(draft.run.model)
+    known_by = (f"{model}/scoring.json",)
+    return _add_score(
+        draft, kind, system.title, data, model=model, scoring=scoring, known_by=known_by, files=(scoring,)
+    )
+
+
 def _add_score(
     draft: Draft,
     kind: str,

@@ -19,6 +19,7 @@ PAIR_SCORERS = tuple(name for name, row in SCORERS.items() if row["kind"] not in
 FORMAT_KEYS = ("query_format", "document_format", "seq", "special_token")
 DTYPES = ("float32", "bfloat16", "float16")
 POOLINGS = ("lasttoken", "cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean")
+PARTS = ("sparse", "colbert", "sum")  # by which of bge-m3's heads texts are compared, where not by its vector
 TOOLS = ("swift", "sentence-transformers", "flagembedding")
 _BARE_TOOLS = (None, "swift")
 # FlagEmbedding/inference/reranker/decoder_only/base.py and abc/finetune/reranker/AbsDataset.py, the same in both
@@ -151,6 +152,7 @@ class EmbeddingSpec:
     mrl_dims: Annotated[tuple[int, ...], _DIMS] = ()
     end_token: bool = True
     colbert_dim: int | None = None
+    part: Annotated[str | None, or_none(PARTS)] = None
     tool: Annotated[str | None, or_none(TOOLS)] = None
     model_type: str = "qwen3_emb"
     template: str = "qwen3_emb"

@@ -186,7 +186,10 @@ def add_m3_heads(folder: Path) -> None:
     torch.manual_seed(0)
     width = _SIZES["hidden_size"]
     for name, size in (("colbert_linear.pt", width), ("sparse_linear.pt", 1)):
-        torch.save(torch.nn.Linear(width, size).state_dict(), folder / name)
+        head = torch.nn.Linear(width, size)
+        if size == 1:
+            torch.nn.init.ones_(head.bias)  # a random weight is negative half the time, and counts as 0 then
+        torch.save(head.state_dict(), folder / name)
 
 
 _SIZES: dict[str, Any] = {

@@ -70,6 +70,16 @@ def test_the_model_and_its_heads_decide_the_trainer_and_the_pooling(model, overr
     assert ("--lora_rank" in argv) == (model is QWEN)
 
 
+def test_the_heads_of_bge_m3_are_measured_apart_before_and_after():
+    heads = plan_of(M3, "train.unified_finetuning=true", PICKLE)
+    kinds = [stage.kind for stage in heads.stages]
+    parts = ["sparse", "colbert", "sum"]
+    place = kinds.index("train")
+    assert kinds[place - 3 : place] == [f"baseline-{part}" for part in parts]
+    assert kinds[kinds.index("evaluate") + 1 : -1] == [f"baseline-tuned-{part}" for part in parts]
+    assert not any("sparse" in stage.kind for stage in plan_of(M3).stages)
+
+
 def test_rows_prompts_are_read_because_an_instruction_is_always_there():
     argv = train_argv(BGE, "train.query_instruction_for_retrieval=''")
     assert value_of(argv, "--query_instruction_for_retrieval") == ""

@@ -42,6 +42,15 @@ def test_bge_m3_keeps_its_heads_and_every_way_gives_the_trained_weights(m3):
     assert load(m3 / "report.json")["verdict"] in {"better", "worse", "no measurable difference"}
 
 
+def test_bge_m3_is_measured_by_each_of_its_heads_before_and_after(m3):
+    metrics = load(m3 / "metrics.json")
+    systems = [system["id"] for system in metrics["systems"]]
+    parts = ["sparse", "colbert", "sum"]
+    assert systems == ["native", *parts, *(f"tuned-{part}" for part in parts), "tuned"]
+    assert metrics["headline"]["baseline"] == "native"
+    assert not any(system["constant"] for system in metrics["systems"])
+
+
 def test_the_package_has_the_training_s_pooling_and_prompts(resumed):
     model = resumed / "model"
     prompts = load(model / "config_sentence_transformers.json")["prompts"]

@@ -138,7 +138,12 @@ def open_job(raw: dict[str, Any], options: argparse.Namespace) -> Job:
     """Return the job. Raises WorkerError for a bad spec, and for data that is not an eval file of either kind."""
     spec = parse_embedding_spec(raw, str(options.scoring))
     if options.corpus is not None:
-        return RetrievalJob(spec, read_queries(options.data), read_corpus(options.corpus))
+        search = RetrievalJob(spec, read_queries(options.data), read_corpus(options.corpus))
+        if spec.part is None:
+            return search
+        from orchestrator.workers.embedding.heads import HeadsJob  # it asks another library
+
+        return HeadsJob(search)
     if is_pair_file(options.data):
         return TextPairJob(spec, read_text_pairs(options.data))
     raise WorkerError(f"{options.data}: queries of a retrieval eval need --corpus, the documents that they search")

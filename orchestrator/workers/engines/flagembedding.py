@@ -69,17 +69,34 @@ def embed(model: str, spec: EmbeddingSpec, texts: Sequence[str], device: str) ->
 def embed_by_heads(model: str, spec: EmbeddingSpec, texts: Sequence[str], device: str) -> dict[str, list[Any]]:
     """Return what bge-m3 gives of each text, as `dense_vecs`, `lexical_weights` (token → weight) and `colbert_vecs`.
 
-    BGEM3FlagModel draws heads at random where their files are missing. Raises WorkerError for a folder without them.
+    Raises WorkerError for a folder without its heads.
+    """
+    embedder = open_m3(model, spec, device)
+    found = ask_m3(embedder, spec, texts, sparse=True, colbert=True)
+    del embedder
+    release()
+    return {name: list(found[name]) for name in ("dense_vecs", "lexical_weights", "colbert_vecs")}
+
+
+def ask_m3(embedder: Any, spec: EmbeddingSpec, texts: Sequence[str], *, sparse: bool, colbert: bool) -> dict[str, Any]:
+    """Return bge-m3's dense vectors, and what else is asked."""
+    asked = {"return_dense": True, "return_sparse": sparse, "return_colbert_vecs": colbert}
+    found: dict[str, Any] = embedder.encode(
+        list(texts), batch_size=spec.batch_size, max_length=spec.max_length, **asked
+    )
+    return found
+
+
+def open_m3(model: str, spec: EmbeddingSpec, device: str) -> Any:
+    """Return BGEM3FlagModel, which draws heads at random where their files are missing.
+
+    Raises WorkerError for a folder without them.
     """
     from FlagEmbedding import BGEM3FlagModel
 
     if lacking := [name for name in HEADS if Path(model).is_dir() and not (Path(model) / name).is_file()]:
         raise WorkerError(f"{model} lacks {' and '.join(lacking)}: its sparse or ColBERT weights would be random")
     dim = spec.colbert_dim or -1
-    options = {"use_fp16": False, "trust_remote_code": spec.trust_remote_code, "devices": [device], "colbert_dim": dim}
-    embedder = BGEM3FlagModel(model, pooling_method=POOLINGS[spec.pooling or "cls"], **options)
-    asked = {"return_dense": True, "return_sparse": True, "return_colbert_vecs": True}
-    found = embedder.encode(list(texts), batch_size=spec.batch_size, max_length=spec.max_length, **asked)
-    del embedder
-    release()
-    return {name: list(found[name]) for name in ("dense_vecs", "lexical_weights", "colbert_vecs")}
+    half = {"use_fp16": spec.dtype == "float16", "use_bf16": spec.dtype == "bfloat16"}
+    options = {**half, "trust_remote_code": spec.trust_remote_code, "devices": [device], "colbert_dim": dim}
+    return BGEM3FlagModel(model, pooling_method=POOLINGS[spec.pooling or "cls"], **options)

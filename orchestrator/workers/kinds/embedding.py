@@ -198,7 +198,10 @@ def check_heads(subject: Subject) -> list[Check]:
 
     texts = [subject.texts[index] for index in subject.whole]
     folders = (str(subject.folder), str(subject.request.model))
-    ours, theirs = (flagembedding.embed_by_heads(one, subject.spec, texts, subject.request.device) for one in folders)
+    ours, theirs = (
+        flagembedding.embed_by_heads(one, replace(subject.spec, dtype="float32"), texts, subject.request.device)
+        for one in folders
+    )
     sparse = [
         abs(float(one.get(token, 0)) - float(other.get(token, 0)))
         for one, other in zip(ours["lexical_weights"], theirs["lexical_weights"], strict=True)

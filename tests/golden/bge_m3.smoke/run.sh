@@ -6,7 +6,7 @@ cd -- /runs/golden
 # FlagEmbedding would log HF_TOKEN; huggingface_hub reads this older name of it as well, and nobody logs that.
 if [ -n "${HF_TOKEN-}" ]; then export HUGGING_FACE_HUB_TOKEN="$HF_TOKEN"; unset HF_TOKEN; fi
 
-printf '\n[%s/%s] %s\n' 1 7 '01-prepare: Read, check and split the data' >&2
+printf '\n[%s/%s] %s\n' 1 13 '01-prepare: Read, check and split the data' >&2
 mkdir -p -- stages/01-prepare
 env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 \
   /orch/bin/python -m orchestrator.data.prepare \
@@ -25,7 +25,7 @@ env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 \
   --limit-train 16 \
   --limit-eval 12
 
-printf '\n[%s/%s] %s\n' 2 7 '02-tiny-model: Build a tiny model of the same architecture' >&2
+printf '\n[%s/%s] %s\n' 2 13 '02-tiny-model: Build a tiny model of the same architecture' >&2
 mkdir -p -- stages/02-tiny-model
 env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 ORCH_ALLOW_PICKLE=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers tiny_model \
@@ -34,7 +34,7 @@ env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 ORCH_ALLOW_PICKLE
   --texts /runs/golden/data/train.jsonl /runs/golden/data/eval.jsonl /runs/golden/data/corpus.jsonl \
   --out /runs/golden/stages/02-tiny-model/output
 
-printf '\n[%s/%s] %s\n' 3 7 '03-baseline-native: Score the untouched base embedding model' >&2
+printf '\n[%s/%s] %s\n' 3 13 '03-baseline-native: Score the untouched base embedding model' >&2
 mkdir -p -- stages/03-baseline-native
 env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 ORCH_ALLOW_PICKLE=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers score \
@@ -45,15 +45,48 @@ env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 ORCH_ALLOW_PICKLE
   --out /runs/golden/stages/03-baseline-native/output \
   --device cpu
 
-printf '\n[%s/%s] %s\n' 4 7 '04-train: Fine-tune with flagembedding' >&2
-mkdir -p -- stages/04-train
+printf '\n[%s/%s] %s\n' 4 13 '04-baseline-sparse: Score the untouched base model by its sparse weights' >&2
+mkdir -p -- stages/04-baseline-sparse
+env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 ORCH_ALLOW_PICKLE=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+  /env/bin/python /orch/orchestrator/workers score \
+  --model /runs/golden/stages/02-tiny-model/output \
+  --scoring /runs/golden/files/scoring.sparse.json \
+  --data /runs/golden/data/eval.jsonl \
+  --corpus /runs/golden/data/corpus.jsonl \
+  --out /runs/golden/stages/04-baseline-sparse/output \
+  --device cpu
+
+printf '\n[%s/%s] %s\n' 5 13 '05-baseline-colbert: Score the untouched base model by its ColBERT vectors (its nearest 100)' >&2
+mkdir -p -- stages/05-baseline-colbert
+env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 ORCH_ALLOW_PICKLE=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+  /env/bin/python /orch/orchestrator/workers score \
+  --model /runs/golden/stages/02-tiny-model/output \
+  --scoring /runs/golden/files/scoring.colbert.json \
+  --data /runs/golden/data/eval.jsonl \
+  --corpus /runs/golden/data/corpus.jsonl \
+  --out /runs/golden/stages/05-baseline-colbert/output \
+  --device cpu
+
+printf '\n[%s/%s] %s\n' 6 13 '06-baseline-sum: Score the untouched base model by the sum of dense, sparse and ColBERT (its nearest 100)' >&2
+mkdir -p -- stages/06-baseline-sum
+env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 ORCH_ALLOW_PICKLE=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+  /env/bin/python /orch/orchestrator/workers score \
+  --model /runs/golden/stages/02-tiny-model/output \
+  --scoring /runs/golden/files/scoring.sum.json \
+  --data /runs/golden/data/eval.jsonl \
+  --corpus /runs/golden/data/corpus.jsonl \
+  --out /runs/golden/stages/06-baseline-sum/output \
+  --device cpu
+
+printf '\n[%s/%s] %s\n' 7 13 '07-train: Fine-tune with flagembedding' >&2
+mkdir -p -- stages/07-train
 env CUDA_VISIBLE_DEVICES='' DS_ACCELERATOR=cpu HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 ORCH_ALLOW_PICKLE=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false TORCH_EXTENSIONS_DIR=/cache/orch/torch_extensions/fe97caadc1d6 \
   /env/bin/python /orch/orchestrator/workers launch \
   --nproc_per_node 1 \
   -m FlagEmbedding.finetune.embedder.encoder_only.m3 \
   --model_name_or_path /runs/golden/stages/02-tiny-model/output \
   --train_data /runs/golden/data/train.jsonl \
-  --cache_path /runs/golden/stages/04-train/cache \
+  --cache_path /runs/golden/stages/07-train/cache \
   --train_group_size 4 \
   --query_max_len 128 \
   --passage_max_len 256 \
@@ -61,7 +94,7 @@ env CUDA_VISIBLE_DEVICES='' DS_ACCELERATOR=cpu HF_HUB_OFFLINE=1 OMP_NUM_THREADS=
   --sentence_pooling_method cls \
   --normalize_embeddings True \
   --temperature 0.02 \
-  --output_dir /runs/golden/stages/04-train/output \
+  --output_dir /runs/golden/stages/07-train/output \
   --learning_rate 0.001 \
   --num_train_epochs 2 \
   --per_device_train_batch_size 2 \
@@ -84,31 +117,64 @@ env CUDA_VISIBLE_DEVICES='' DS_ACCELERATOR=cpu HF_HUB_OFFLINE=1 OMP_NUM_THREADS=
   --use_cpu True \
   --deepspeed /runs/golden/files/ds_stage0.json
 
-printf '\n[%s/%s] %s\n' 5 7 '05-package: Make the model describe itself, and verify it' >&2
-mkdir -p -- stages/05-package
+printf '\n[%s/%s] %s\n' 8 13 '08-package: Make the model describe itself, and verify it' >&2
+mkdir -p -- stages/08-package
 env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 ORCH_ALLOW_PICKLE=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers package \
-  --model /runs/golden/stages/04-train/output \
+  --model /runs/golden/stages/07-train/output \
   --base /runs/golden/stages/02-tiny-model/output \
   --scoring /runs/golden/files/scoring.packaged.json \
   --probes /runs/golden/data/eval.jsonl \
   --corpus /runs/golden/data/corpus.jsonl \
   --out /runs/golden/model \
-  --report /runs/golden/stages/05-package/output/verification.json
+  --report /runs/golden/stages/08-package/output/verification.json
 
-printf '\n[%s/%s] %s\n' 6 7 '06-evaluate: Score the packaged model as its user loads it' >&2
-mkdir -p -- stages/06-evaluate
+printf '\n[%s/%s] %s\n' 9 13 '09-evaluate: Score the packaged model as its user loads it' >&2
+mkdir -p -- stages/09-evaluate
 env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 ORCH_ALLOW_PICKLE=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers score \
   --model /runs/golden/model \
   --scoring /runs/golden/model/scoring.json \
   --data /runs/golden/data/eval.jsonl \
   --corpus /runs/golden/data/corpus.jsonl \
-  --out /runs/golden/stages/06-evaluate/output \
+  --out /runs/golden/stages/09-evaluate/output \
   --device cpu
 
-printf '\n[%s/%s] %s\n' 7 7 '07-report: Compare, judge and report' >&2
-mkdir -p -- stages/07-report
+printf '\n[%s/%s] %s\n' 10 13 '10-baseline-tuned-sparse: Score the tuned model by its sparse weights' >&2
+mkdir -p -- stages/10-baseline-tuned-sparse
+env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 ORCH_ALLOW_PICKLE=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+  /env/bin/python /orch/orchestrator/workers score \
+  --model /runs/golden/model \
+  --scoring /runs/golden/files/scoring.tuned-sparse.json \
+  --data /runs/golden/data/eval.jsonl \
+  --corpus /runs/golden/data/corpus.jsonl \
+  --out /runs/golden/stages/10-baseline-tuned-sparse/output \
+  --device cpu
+
+printf '\n[%s/%s] %s\n' 11 13 '11-baseline-tuned-colbert: Score the tuned model by its ColBERT vectors (its nearest 100)' >&2
+mkdir -p -- stages/11-baseline-tuned-colbert
+env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 ORCH_ALLOW_PICKLE=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+  /env/bin/python /orch/orchestrator/workers score \
+  --model /runs/golden/model \
+  --scoring /runs/golden/files/scoring.tuned-colbert.json \
+  --data /runs/golden/data/eval.jsonl \
+  --corpus /runs/golden/data/corpus.jsonl \
+  --out /runs/golden/stages/11-baseline-tuned-colbert/output \
+  --device cpu
+
+printf '\n[%s/%s] %s\n' 12 13 '12-baseline-tuned-sum: Score the tuned model by the sum of dense, sparse and ColBERT (its nearest 100)' >&2
+mkdir -p -- stages/12-baseline-tuned-sum
+env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 ORCH_ALLOW_PICKLE=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
+  /env/bin/python /orch/orchestrator/workers score \
+  --model /runs/golden/model \
+  --scoring /runs/golden/files/scoring.tuned-sum.json \
+  --data /runs/golden/data/eval.jsonl \
+  --corpus /runs/golden/data/corpus.jsonl \
+  --out /runs/golden/stages/12-baseline-tuned-sum/output \
+  --device cpu
+
+printf '\n[%s/%s] %s\n' 13 13 '13-report: Compare, judge and report' >&2
+mkdir -p -- stages/13-report
 env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 \
   /orch/bin/python -m orchestrator.report /runs/golden
 

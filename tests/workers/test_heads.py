@@ -1,0 +1,15 @@
+"""Lexical scores as FlagEmbedding adds them up, without the library."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.workers.embedding.heads import rank_sparse
+
+
+def test_a_document_s_score_is_the_sum_over_the_tokens_that_both_have():
+    queries = [{"5": 0.5, "7": 2.0}, {"9": 1.0}]
+    documents = [{"5": 0.4, "8": 3.0}, {"5": 1.0, "7": 0.25}, {}]
+    first, second = rank_sparse(queries, documents)
+    assert dict(first) == pytest.approx({0: 0.2, 1: 1.0, 2: 0.0})
+    assert dict(second) == {0: 0.0, 1: 0.0, 2: 0.0}
