@@ -92,7 +92,8 @@ def parse(request: Request) -> EmbeddingSpec:
     """Return the scoring spec. Raises WorkerError for one that is wrong, or an adapter that no known tool trained."""
     spec = parse_embedding_spec(request.raw_spec, "the scoring spec")
     if request.adapter is not None and not spec.tool:
-        raise WorkerError('an embedding model\'s adapter is verified in its tool: the spec must say "tool": "swift"')
+        message = "the adapter of an embedding model is verified in swift, or in the tool that made it"
+        raise WorkerError(f'{message}: the spec must say which, such as "tool": "swift"')
     return spec
 
 
