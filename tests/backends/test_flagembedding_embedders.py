@@ -136,7 +136,7 @@ def test_the_loss_of_a_model_that_knows_nothing_counts_the_documents_of_the_batc
         (BGE, ("data.instruction=x",), "data.instruction", "have no instruction"),
         (
             BGE,
-            ("train.negatives_cross_device=true", "deepspeed=null"),
+            ("train.negatives_cross_device=true",),
             "train.negatives_cross_device",
             "no other's negatives",
         ),
