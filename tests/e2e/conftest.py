@@ -126,6 +126,10 @@ CROSS_ENCODER_RUNS = (
     "bge_reranker", "bge_pointwise", "bert_pointwise", "bert_ranknet", "llm_pointwise", "distill_llm_to_bert",
     "reranker_lora",
 )  # fmt: skip
+# every recipe of an embedding model that sentence-transformers trains, but for that of the demo
+EMBEDDING_RUNS = (
+    "minilm_embedding", "e5_embedding", "embeddinggemma_lora", "qwen3_embedding_st", "distill_embedding",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -134,7 +138,7 @@ def started(request, recipes, tmp_path_factory) -> Iterator[dict[str, Future[Pat
     wanted = {name for item in request.session.items for name in item.fixturenames}
     root = tmp_path_factory.mktemp("runs")
     warm = None
-    if {"swift_runs", "cross_encoder_runs"} & wanted:
+    if {"swift_runs", "cross_encoder_runs", "embedding_runs"} & wanted:
         warm = ENV | request.getfixturevalue("warm_swift" if "swift_runs" in wanted else "warm")
     reranker, embedding = recipes / "qwen3_reranker.yaml", recipes / "qwen3_embedding_lora.yaml"
     started: dict[str, Future[Path]] = {}
@@ -145,6 +149,9 @@ def started(request, recipes, tmp_path_factory) -> Iterator[dict[str, Future[Pat
             "cross_encoder_runs",
             partial(run_to_the_end, path, folder, "--smoke", env=None if name in COLD else warm),
         )
+    for name in EMBEDDING_RUNS:
+        path, folder = recipes / f"{name}.yaml", root / "embedding" / name
+        jobs[name] = ("embedding_runs", partial(run_to_the_end, path, folder, "--smoke", env=warm))
     jobs["cross-encoder-killed"] = (
         "cross_encoder_killed_and_resumed",
         # it was submitted before, so that it is done or under way when this one is begun
@@ -210,6 +217,12 @@ def swift_runs(started) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def swift_killed_and_resumed(started) -> Path:
     return started["swift-killed"].result()
+
+
+@pytest.fixture(scope="session")
+def embedding_runs(started) -> dict[str, Path]:
+    """Every recipe of an embedding model with sentence-transformers, from data to verdict on a tiny model."""
+    return {name: started[name].result() for name in EMBEDDING_RUNS}
 
 
 @pytest.fixture(scope="session")
