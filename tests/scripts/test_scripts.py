@@ -19,7 +19,7 @@ DATA = RECIPES.parent / "datasets_example"
 COUNTS = {
     "ms_swift": (4, 4),
     "flagembedding": (7, 6),
-    "sentence_transformers": (56, 18),
+    "sentence_transformers": (56, 19),
     "sentence_transformers_rerankers": (23, 18),
     "rag_retrieval": (1, 1),
 }
@@ -51,8 +51,11 @@ def list_settings(script: dict) -> Iterator[tuple[str, Any]]:
 
 def find_files(data: dict) -> dict:
     """Return the recipe's data with the example files where they lie."""
-    given = {side: data[side] for side in ("train", "eval", "corpus") if isinstance(data.get(side), str)}
-    return data | {side: str(DATA / name) for side, name in given.items()}
+    given = {side: data[side] for side in ("train", "eval") if side in data}
+    return data | {
+        side: [str(DATA / name) for name in ([names] if isinstance(names, str) else names)]
+        for side, names in given.items()
+    }
 
 
 SAID = [pytest.param(one, id=one["script"]) for name in COUNTS for one in read_table(name) if "recipe" in one]
