@@ -37,7 +37,13 @@ _OFFSET_FAMILIES = frozenset(
 _RELATIVE_FAMILIES = frozenset({"t5", "mt5", "umt5", "longt5", "funnel"})
 _PLAIN_ROPE = frozenset({None, "default"})
 _MATRIX_DIMENSIONS = 2
-_HEADS = ("lm_head", "score", "v_head")  # tied to the embeddings or new, so that no file needs to hold them
+_HEADS = (
+    "lm_head",
+    "score",
+    "v_head",
+    "classifier",
+    "pooler",
+)  # tied to the embeddings or new, so that no file needs to hold them
 _PREFIXES = ("", "model.", "base_model.", "transformer.")  # what a model's class puts before the names of its files
 
 
@@ -212,7 +218,8 @@ def check_target_modules(job: Job, plan: Plan) -> Iterator[Problem]:
     if not shapes or "quantization_config" in config or any(config.get(name) for name in EXPERTS):
         return
     matrices, modules = list_modules(shapes)
-    named = [("modules_to_save", modules)]
+    whole = {".".join(parts[:size]) for parts in (name.split(".") for name in modules) for size in range(1, len(parts))}
+    named = [("modules_to_save", modules | whole)]  # a whole block may be trained, such as the embeddings
     if "target_regex" in values:
         yield from _check_regex(values["target_regex"], matrices)
     else:

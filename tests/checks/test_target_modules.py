@@ -58,6 +58,7 @@ def test_a_layer_without_a_matrix_cannot_be_adapted(problems):
 def test_a_layer_without_a_matrix_can_be_trained_whole(problems):
     swift = "qwen3_embedding_lora"
     assert problems("train.modules_to_save=[input_layernorm, all-norm]", recipe=swift) == []
+    assert problems("train.modules_to_save=[self_attn, classifier]", recipe=swift) == []  # a block; a new head
     ((message, _),) = problems("train.modules_to_save=[input_norm]", recipe=swift)
     assert "train.modules_to_save: 'input_norm' matches no layer" in message
 
