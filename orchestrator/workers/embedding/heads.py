@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.workers.embedding.model import normalize
-from orchestrator.workers.embedding.score import DEPTH, SAME_COSINE, RetrievalJob, find_nearest
+from orchestrator.workers.embedding.retrieval import DEPTH, SAME_COSINE, RetrievalJob, find_nearest
 from orchestrator.workers.engines import flagembedding
 from orchestrator.workers.score import Scored
 from orchestrator.workers.score_store import describe_range
