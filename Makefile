@@ -15,7 +15,7 @@ setup: .venv/ready  ## create .venv with the tested versions
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: setup      ## fine-tune a small real reranker on the CPU and show the verdict
+demo: setup      ## fine-tune a small real embedding model on the CPU and show the verdict
 	$(BIN)/orch run recipes/demo.yaml --open
 
 # Every test that starts a process would compile the package anew where bytecode is not written.

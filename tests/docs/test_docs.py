@@ -32,6 +32,7 @@ COVERED_ELSEWHERE = {
     "make test",
     "source .venv/bin/activate",
     "pip install -c constraints.txt -e '.[all]'",
+    "orch run recipes/e5_embedding.yaml --smoke",
     "orch run recipes/qwen3_embedding_lora.yaml --smoke",
     "orch run recipes/qwen3_sft_lora.yaml --smoke",
     "orch run recipes/qwen3_reranker.yaml --smoke",
