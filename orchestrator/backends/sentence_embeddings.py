@@ -48,6 +48,7 @@ _RESERVED = {
 _HINTS = {
     "temperature": "say scale, which is 1 / temperature",
     "mrl_dims": "say matryoshka_dims",
+    "n_layers_per_step": "a cached loss computes its gradients in parts, once a step: say mnrl, mnrl_symmetric or gist",
     "use_batch": "with loss: triplet a row has its own negatives only",
 }
 _CHOOSE = "mnrl for queries with answers, cosent for pairs with scores, margin_mse for a teacher's scores"
@@ -211,7 +212,11 @@ def _build_loss(job: Job, model: str) -> dict[str, Any]:
     loss = _find_loss(job)
     settings = loss.facts.settings.items()
     given = {name: getattr(loss, name) for name, _ in settings}
-    built = {name: setting.default if given[name] is None else given[name] for name, setting in settings}
+    built = {
+        name: setting.default if given[name] is None else given[name]
+        for name, setting in settings
+        if setting.shown or given[name] is not None
+    }
     if guide := built.get("guide"):
         folder = job.recipe_folder / guide
         built["guide"] = model if job.smoke else str(folder.resolve()) if folder.is_dir() else guide

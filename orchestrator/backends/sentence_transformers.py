@@ -356,6 +356,8 @@ def explain_settings(loss: Loss) -> Iterator[Note]:
     """Yield where each setting of a loss comes from."""
     for name, setting in sorted(loss.facts.settings.items()):
         value = getattr(loss, name)
+        if value is None and not setting.shown:
+            continue
         origin, why = ("recipe", f"loss.{name}") if value is not None else ("default", setting.meaning)
         yield Note("train", f"loss.{name}", str(setting.default if value is None else value), origin, why)
 

@@ -27,11 +27,15 @@ _INFINITE = float("inf")
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting of a loss: its value where the recipe gives none, what that means, the variable that carries it."""
+    """A setting of a loss: its value where the recipe gives none, what that means, the variable that carries it.
+
+    One that is not `shown` is rendered only where the recipe gives it.
+    """
 
     default: Any
     meaning: str = "shown, because ms-swift records it nowhere"
     variable: str = ""
+    shown: bool = True
 
 
 @dataclass(frozen=True)
@@ -86,13 +90,14 @@ def _count_texts(loss: Given) -> int | None:
 
 
 def _count_candidates(loss: Given, _: Mapping[str, Any], rows: int) -> int | None:
-    known = loss.hard_negatives is not None and not loss.matryoshka_dims
+    known = loss.hard_negatives is not None and not loss.matryoshka_dims and not loss.n_layers_per_step
     return int(1 + loss.hard_negatives) * rows if known else None
 
 
 def _ranked(name: str, settings: Mapping[str, Setting], aliases: tuple[str, ...]) -> LossType:
     """Return a loss of sentence-transformers to which the other rows of a batch are negatives."""
     cached = "mini_batch_size" in settings
+    settings = settings if cached else {**settings, **_LAYERS}
     return LossType(
         name, *_RANKED, settings, obstacle=f"the other rows of a batch are the negatives of {name}",
         candidates=_count_candidates if name in {"mnrl", "cached_mnrl"} else lambda *_: None,
@@ -159,6 +164,9 @@ _GATHERED = {"gather_across_devices": Setting(False, "each process takes the neg
 _SCALE = {"scale": Setting(20.0, "a temperature of 0.05")}
 _SOME = {"hard_negatives": Setting(None, "as many of a row's negatives as every row has")}
 _DIMS = {"matryoshka_dims": Setting(None, "vectors are trained at their full length only")}
+# a loss that computes its gradients in parts has this not: it is called once for each layer
+_LAYERS = {"n_layers_per_step": Setting(None, "the last layer's vectors are trained only", shown=False)}
+_AROUND = _DIMS | _LAYERS
 _RANKING = _SCALE | _SOME | _GATHERED | _DIMS
 _CACHED = {"mini_batch_size": Setting(32, "rows that pass the model at once: memory, and not what is learnt")}
 _GUIDED = (
@@ -276,26 +284,26 @@ _ALL = (
     _ranked("cached_mnrl_symmetric", _CACHED | _RANKING, ("cachedmultiplenegativessymmetricranking",)),
     _ranked("gist", _GUIDED, ("gistembed",)),
     _ranked("cached_gist", _CACHED | _GUIDED, ("cachedgistembed",)),
-    LossType("cosent", *_COMPARES, _SCALE | _DIMS, obstacle=_ALL_PAIRS.format("cosent"), contrasts=True),
-    LossType("angle", *_COMPARES, _SCALE | _DIMS, obstacle=_ALL_PAIRS.format("angle"), contrasts=True),
-    LossType("cosine_similarity", *_COMPARES, _DIMS, aliases=("cosinesimilarity",)),
+    LossType("cosent", *_COMPARES, _SCALE | _AROUND, obstacle=_ALL_PAIRS.format("cosent"), contrasts=True),
+    LossType("angle", *_COMPARES, _SCALE | _AROUND, obstacle=_ALL_PAIRS.format("angle"), contrasts=True),
+    LossType("cosine_similarity", *_COMPARES, _AROUND, aliases=("cosinesimilarity",)),
     LossType(
-        "contrastive", *_COMPARES, _DISTANCE | _DIMS, contrasts=True, labels=(0, 1), aliases=("contrastiveloss",),
+        "contrastive", *_COMPARES, _DISTANCE | _AROUND, contrasts=True, labels=(0, 1), aliases=("contrastiveloss",),
     ),
     LossType(
-        "online_contrastive", *_COMPARES, _DISTANCE | _DIMS, contrasts=True, labels=(0, 1),
+        "online_contrastive", *_COMPARES, _DISTANCE | _AROUND, contrasts=True, labels=(0, 1),
         obstacle="online_contrastive picks the hard pairs of a batch, and sums them", aliases=("onlinecontrastive",),
     ),
     LossType(
-        "triplet", *_SENTENCES, ("group",), GROUPS, _TRIPLET | _DIMS, texts=lambda _: 3,
+        "triplet", *_SENTENCES, ("group",), GROUPS, _TRIPLET | _AROUND, texts=lambda _: 3,
         needs_negatives=True, exact_negatives=True,
     ),
     LossType(
-        "margin_mse", *_TAUGHT, _SIMILARITY | _SOME | _DIMS, texts=_count_texts, learns="teacher",
+        "margin_mse", *_TAUGHT, _SIMILARITY | _SOME | _AROUND, texts=_count_texts, learns="teacher",
         needs_negatives=True, exact_negatives=True, aliases=("marginmse",),
     ),
     LossType(
-        "distill_kl", *_TAUGHT, _KL | _SIMILARITY | _SOME | _DIMS, texts=_count_texts, learns="teacher",
+        "distill_kl", *_TAUGHT, _KL | _SIMILARITY | _SOME | _AROUND, texts=_count_texts, learns="teacher",
         needs_negatives=True, exact_negatives=True, aliases=("distillkldiv", "kl_div", "kldiv"),
     ),
 )  # fmt: skip

@@ -228,6 +228,11 @@ class Loss(_Part):
     matryoshka_dims: dict[int, float] | None = Field(
         None, min_length=1, description="sentence-transformers, embedding: each size of vector and its weight"
     )
+    n_layers_per_step: int | None = Field(
+        None,
+        ge=1,
+        description="sentence-transformers, embedding: so many earlier layers, drawn anew each step, are trained too",
+    )
     use_batch: bool | None = Field(None, description="infonce: the batch's other documents are negatives too (true)")
     hard_negatives: int | None = Field(
         None, ge=1, description="exactly so many negatives of each row (infonce repeats them where it has fewer)"

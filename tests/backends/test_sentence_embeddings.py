@@ -140,6 +140,10 @@ def test_the_rows_of_every_loss_are_prepared_for_the_worker(build, facts):
         (("loss=gist",), "loss", "asks a stronger embedding model"),
         (("loss={type: gist, guide: nobody}",), "loss.guide", "is neither a folder nor a hub id"),
         (("loss={type: mnrl, temperature: 0.1}",), "loss.temperature", "mnrl has no temperature"),
+        (
+            ("loss={type: cached_mnrl, n_layers_per_step: 1}",),
+            "loss.n_layers_per_step", "cached_mnrl has no n_layers_per_step",
+        ),
         (("loss={type: mnrl, matryoshka_dims: [64]}",), "loss.matryoshka_dims", "have sizes from 1 to 32"),
         (("loss={type: mnrl, gather_across_devices: true}",), "loss.gather_across_devices", "there is one"),
         (("train.per_device_train_batch_size=1",), "train.per_device_train_batch_size", "its loss is always 0"),

@@ -26,7 +26,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "cached_mnrl": {"mini_batch_size": 2, "matryoshka_dims": {"32": 1.0, "8": 0.5}},
     "cached_mnrl_symmetric": {"mini_batch_size": 3},
     "cached_gist": {"mini_batch_size": 2},
-    "triplet": {"distance_metric": "cosine", "margin": 0.3},
+    "mnrl_symmetric": {"matryoshka_dims": {"32": 1.0, "8": 1.0}, "n_layers_per_step": 1},
+    "triplet": {"distance_metric": "cosine", "margin": 0.3, "n_layers_per_step": 1},
     "contrastive": {"margin": 0.4, "distance_metric": "euclidean"},
     "margin_mse": {"similarity": "cosine", "hard_negatives": 1},
 }
@@ -123,6 +124,14 @@ def train_by_hand(output: Path, base: Path, loss: str, rows: list[dict[str, Any]
             model, losses.CachedMultipleNegativesRankingLoss(model, mini_batch_size=2), [32, 8], [1.0, 0.5]
         ),
         "distill_kl": lambda: losses.DistillKLDivLoss(model),
+        "mnrl_symmetric": lambda: losses.Matryoshka2dLoss(
+            model, losses.MultipleNegativesSymmetricRankingLoss(model), [32, 8], [1.0, 1.0]
+        ),
+        "triplet": lambda: losses.AdaptiveLayerLoss(
+            model,
+            losses.TripletLoss(model, losses.TripletDistanceMetric.COSINE, triplet_margin=0.3),
+            n_layers_per_step=1,
+        ),
     }[loss]()
     form = LOSSES[loss].form
     if form == COMPARED:
@@ -139,17 +148,20 @@ def train_by_hand(output: Path, base: Path, loss: str, rows: list[dict[str, Any]
         save_strategy="no", use_cpu=True, report_to="none", prompts=prompts,
         batch_sampler="no_duplicates" if LOSSES[loss].in_batch else "batch_sampler",
     )  # fmt: skip
-    trainer = SentenceTransformerTrainer(
-        model=model, args=arguments, train_dataset=Dataset.from_dict(columns), loss=made
-    )
+
+    class Cardless(SentenceTransformerTrainer):
+        def add_model_card_callback(self, *_):
+            """Add none: it draws examples, and the layers and sizes of a step are drawn by the same numbers."""
+
+    trainer = Cardless(model=model, args=arguments, train_dataset=Dataset.from_dict(columns), loss=made)
     trainer.train()
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
-@pytest.mark.parametrize("loss", ["mnrl", "cached_mnrl", "cosent", "distill_kl"])
+@pytest.mark.parametrize("loss", ["mnrl", "cached_mnrl", "cosent", "distill_kl", "mnrl_symmetric", "triplet"])
 def test_every_step_has_the_loss_of_the_same_training_written_by_hand(encoder, files, tmp_path, loss):
     base = without_dropout(encoder, tmp_path / "base")
-    rows = [json.loads(line) for line in files[LOSSES[loss].form].read_text().splitlines()]
+    rows = [json.loads(line) for line in files[loss if loss in files else LOSSES[loss].form].read_text().splitlines()]
     own = losses_of(train(tmp_path / "own", base, files, loss))
     by_hand = train_by_hand(tmp_path / "hand", base, loss, rows)
     assert len(own) == 6
@@ -262,6 +274,7 @@ def test_validation_pairs_of_one_label_are_judged_by_their_loss(encoder, files, 
         ("mnrl", {"arguments": {"per_device_train_batch_size": 1}}, "a batch of one row has no other rows"),
         ("mnrl", {"loss_settings": {"margin": 0.1}}, "loss.margin is no setting of mnrl"),
         ("gist", {"loss_settings": {"guide": None}}, "gist needs a guide"),
+        ("cached_gist", {"loss_settings": {"n_layers_per_step": 1}}, "computes its gradients in parts"),
         ("mnrl", {"form": COMPARED}, "mnrl learns from embedding-groups"),
         ("cosent", {"early_stopping": {"patience": 1}}, "early_stopping needs validation rows"),
         ("cosent", {"loss_settings": {"scale": 0}}, "scale must be a number above 0"),

@@ -15,14 +15,15 @@ _SIZES = Rule(
     "must be an object of sizes of vectors and their weights",
     lambda value: isinstance(value, dict) and bool(value) and all(str(size).isdigit() for size in value),
 )
+_AROUND = ("matryoshka_dims", "n_layers_per_step")  # what the library's losses around others take
 
 
 @dataclass(frozen=True)
 class LossSettings:
     """What is minimised; of each loss only its own settings are read.
 
-    `hard_negatives` None is as many as every row has, `matryoshka_dims` None the full vector only. `guide` is a hub id
-    or a folder.
+    `hard_negatives` None is as many as every row has, `matryoshka_dims` None the full vector only, `n_layers_per_step`
+    None the last layer only. `guide` is a hub id or a folder.
     """
 
     type: str
@@ -39,6 +40,7 @@ class LossSettings:
     contrast_positives: bool = True
     gather_across_devices: bool = False
     matryoshka_dims: Annotated[dict[str, float] | None, or_null(_SIZES)] = None
+    n_layers_per_step: Annotated[int | None, or_null(COUNT)] = None
 
 
 Take = Callable[[LossSettings], Any]
@@ -56,10 +58,10 @@ class Loss:
     options: Mapping[str, Take] = field(default_factory=dict)
     settings: tuple[str, ...] = ()
     in_batch: bool = False
-    elsewhere: tuple[str, ...] = ("hard_negatives", "guide", "matryoshka_dims", "distance_metric", "similarity")
+    elsewhere: tuple[str, ...] = ("hard_negatives", "guide", *_AROUND, "distance_metric", "similarity")
 
     def build(self, model: Any, settings: LossSettings) -> Any:
-        """Return the torch module, in its Matryoshka where sizes are asked for. Raises WorkerError where it cannot."""
+        """Return the torch module, within what trains sizes and layers. Raises WorkerError where it cannot."""
         from sentence_transformers.sentence_transformer import losses
 
         options = {name: getattr(settings, name) for name in self.settings if name not in self.elsewhere}
@@ -68,10 +70,13 @@ class Loss:
             options["guide"] = load_guide(settings.guide, model)
         try:
             loss = getattr(losses, self.name)(model, **options)
-            if not settings.matryoshka_dims:
-                return loss
-            sizes = {int(size): weight for size, weight in settings.matryoshka_dims.items()}
-            return losses.MatryoshkaLoss(model, loss, list(sizes), list(sizes.values()))
+            sizes = {int(size): weight for size, weight in (settings.matryoshka_dims or {}).items()}
+            if settings.n_layers_per_step is None:
+                return losses.MatryoshkaLoss(model, loss, list(sizes), list(sizes.values())) if sizes else loss
+            layers = {"n_layers_per_step": settings.n_layers_per_step}
+            if not sizes:
+                return losses.AdaptiveLayerLoss(model, loss, **layers)
+            return losses.Matryoshka2dLoss(model, loss, list(sizes), list(sizes.values()), **layers)
         except ValueError as error:
             raise WorkerError(f"the loss {settings.type} is refused: {' '.join(str(error).split())}") from error
 
@@ -109,15 +114,15 @@ def _choose_similarity(settings: LossSettings) -> Any:
     return pairwise_dot_score if settings.similarity == "dot" else pairwise_cos_sim
 
 
-_RANKING = ("scale", "hard_negatives", "gather_across_devices", "matryoshka_dims")
+_RANKING = ("scale", "hard_negatives", "gather_across_devices", *_AROUND)
 _GUIDED = (
     "guide", "temperature", "margin_strategy", "margin", "contrast_anchors", "contrast_positives", "hard_negatives",
-    "gather_across_devices", "matryoshka_dims",
+    "gather_across_devices", *_AROUND,
 )  # fmt: skip
 _DISTANCE = {"distance_metric": _choose_pair_distance}
 _TAUGHT = {"similarity_fct": _choose_similarity}
-_TEACHER = ("similarity", "hard_negatives", "matryoshka_dims")
-_PAIR = ("distance_metric", "margin", "matryoshka_dims")
+_TEACHER = ("similarity", "hard_negatives", *_AROUND)
+_PAIR = ("distance_metric", "margin", *_AROUND)
 LOSSES = {
     "mnrl": Loss("MultipleNegativesRankingLoss", GROUPS, {}, _RANKING, in_batch=True),
     "cached_mnrl": Loss(
@@ -129,9 +134,9 @@ LOSSES = {
     ),
     "gist": Loss("GISTEmbedLoss", GROUPS, {}, _GUIDED, in_batch=True),
     "cached_gist": Loss("CachedGISTEmbedLoss", GROUPS, {}, ("mini_batch_size", *_GUIDED), in_batch=True),
-    "cosent": Loss("CoSENTLoss", COMPARED, {}, ("scale", "matryoshka_dims")),
-    "angle": Loss("AnglELoss", COMPARED, {}, ("scale", "matryoshka_dims")),
-    "cosine_similarity": Loss("CosineSimilarityLoss", COMPARED, {}, ("matryoshka_dims",)),
+    "cosent": Loss("CoSENTLoss", COMPARED, {}, ("scale", *_AROUND)),
+    "angle": Loss("AnglELoss", COMPARED, {}, ("scale", *_AROUND)),
+    "cosine_similarity": Loss("CosineSimilarityLoss", COMPARED, {}, (*_AROUND,)),
     "contrastive": Loss("ContrastiveLoss", COMPARED, _DISTANCE, _PAIR),
     "online_contrastive": Loss("OnlineContrastiveLoss", COMPARED, _DISTANCE, _PAIR),
     "triplet": Loss(
