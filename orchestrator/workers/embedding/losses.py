@@ -15,7 +15,8 @@ _SIZES = Rule(
     "must be an object of sizes of vectors and their weights",
     lambda value: isinstance(value, dict) and bool(value) and all(str(size).isdigit() for size in value),
 )
-_AROUND = ("matryoshka_dims", "n_layers_per_step")  # what the library's losses around others take
+_LAYERS = "n_layers_per_step"
+_AROUND = ("matryoshka_dims", _LAYERS)  # what the library's losses around others take
 
 
 @dataclass(frozen=True)
@@ -114,25 +115,26 @@ def _choose_similarity(settings: LossSettings) -> Any:
     return pairwise_dot_score if settings.similarity == "dot" else pairwise_cos_sim
 
 
-_RANKING = ("scale", "hard_negatives", "gather_across_devices", *_AROUND)
+# a loss that computes its gradients in parts has no layers: it is called once for each layer
+_RANKING = ("scale", "hard_negatives", "gather_across_devices", "matryoshka_dims")
 _GUIDED = (
     "guide", "temperature", "margin_strategy", "margin", "contrast_anchors", "contrast_positives", "hard_negatives",
-    "gather_across_devices", *_AROUND,
+    "gather_across_devices", "matryoshka_dims",
 )  # fmt: skip
 _DISTANCE = {"distance_metric": _choose_pair_distance}
 _TAUGHT = {"similarity_fct": _choose_similarity}
 _TEACHER = ("similarity", "hard_negatives", *_AROUND)
 _PAIR = ("distance_metric", "margin", *_AROUND)
 LOSSES = {
-    "mnrl": Loss("MultipleNegativesRankingLoss", GROUPS, {}, _RANKING, in_batch=True),
+    "mnrl": Loss("MultipleNegativesRankingLoss", GROUPS, {}, (*_RANKING, _LAYERS), in_batch=True),
     "cached_mnrl": Loss(
         "CachedMultipleNegativesRankingLoss", GROUPS, {}, ("mini_batch_size", *_RANKING), in_batch=True
     ),
-    "mnrl_symmetric": Loss("MultipleNegativesSymmetricRankingLoss", GROUPS, {}, _RANKING, in_batch=True),
+    "mnrl_symmetric": Loss("MultipleNegativesSymmetricRankingLoss", GROUPS, {}, (*_RANKING, _LAYERS), in_batch=True),
     "cached_mnrl_symmetric": Loss(
         "CachedMultipleNegativesSymmetricRankingLoss", GROUPS, {}, ("mini_batch_size", *_RANKING), in_batch=True
     ),
-    "gist": Loss("GISTEmbedLoss", GROUPS, {}, _GUIDED, in_batch=True),
+    "gist": Loss("GISTEmbedLoss", GROUPS, {}, (*_GUIDED, _LAYERS), in_batch=True),
     "cached_gist": Loss("CachedGISTEmbedLoss", GROUPS, {}, ("mini_batch_size", *_GUIDED), in_batch=True),
     "cosent": Loss("CoSENTLoss", COMPARED, {}, ("scale", *_AROUND)),
     "angle": Loss("AnglELoss", COMPARED, {}, ("scale", *_AROUND)),

@@ -99,8 +99,6 @@ def _check_loss(settings: Settings, given: dict[str, Any]) -> list[str]:
         problems.append(f"form is {settings.form!r}, and {name} learns from {loss.form}")
     if "guide" in loss.settings and settings.loss.guide is None:
         problems.append(f"{name} needs a guide")
-    if settings.loss.n_layers_per_step and "mini_batch_size" in loss.settings:
-        problems.append(f"loss.n_layers_per_step is no setting of {name}, which computes its gradients in parts")
     batch = settings.arguments.get("per_device_train_batch_size", 8)
     alone = batch == 1 and not settings.loss.hard_negatives and not settings.loss.gather_across_devices
     if loss.in_batch and alone:
