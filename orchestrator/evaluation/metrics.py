@@ -19,6 +19,7 @@ from orchestrator.recipe.plan import Plan, Stage
 METRICS_VERSION = 2
 SEED = 42
 BASELINE, TEACHER, TUNED = "baseline", "teacher", "tuned"
+PART, _TUNED_PART = "tuned-part", "tuned-"  # another way of the tuned model: `tuned-sparse` is compared with `sparse`
 BEFORE, AFTER = "before", "after"  # the sides of a guard
 LABELS = {
     "native": "Base model in its native prompt",
@@ -77,14 +78,16 @@ def build_metrics(run: RunDir, plan: Plan, scored: Scored | None = None) -> dict
      "metrics": ["ndcg@10", …]                 the headline metric first,
      "directions": {metric: "higher"|"lower"}  which way is better,
      "headline": {"metric", "baseline": system id | null},
-     "systems": [{"id", "role": "baseline"|"teacher"|"tuned", "stage", "label", "head": "new"|"pretrained"|null,
+     "systems": [{"id", "role": "baseline"|"teacher"|"tuned"|"tuned-part", "stage", "label",
+                  "head": "new"|"pretrained"|null,
                   "scoring": {…},
                   "means": {metric: float | null}    the metric's value over all rows, a mean or not,
                   "constant": bool, …facts of the kind (tied_queries, missing_queries, generations, …)}],
      "rows": [{"id", ["gold": float], "values": {system id: {metric or column: float | null}}}],
      "comparisons": [{"baseline": system id, "metric", "before", "after", "difference", "low"|null, "high"|null, "p",
                       "exact", "units", "wins", "losses", "ties", "higher_is_better", "verdict"}]
-                                               tuned against each baseline, then against the teacher,
+                                               tuned against each baseline, then against the teacher; a baseline
+                                               of one way of the model (sparse) against the tuned one's (tuned-sparse),
      "verdict": "better" | "worse" | "no measurable difference" | "not compared"   of the headline comparison,
      "gate": {"passed": bool | null, "rules": [{"metric", "rule", "passed", "sentence", ["guard"]}]}
                                                null: the recipe has none; the guards' rules are the last,
@@ -110,12 +113,13 @@ def build_metrics(run: RunDir, plan: Plan, scored: Scored | None = None) -> dict
     systems = _measure_systems(run, plan, scored, names, seed)
     tuned = next((system for system in systems if system.role == TUNED), None)
     reference = next((system for system in systems if system.role == BASELINE), None)
+    parts = {system.system_id.removeprefix(_TUNED_PART): system for system in systems if system.role == PART}
     comparisons = [
         {"baseline": system.system_id, **row}
         for role in (BASELINE, TEACHER)
         for system in systems
-        if tuned is not None and system.role == role
-        for row in compare_measured(system.measured, tuned.measured, names, seed)
+        if system.role == role and (after := parts.get(system.system_id, tuned)) is not None
+        for row in compare_measured(system.measured, after.measured, names, seed)
     ]
     guards = [_measure_guard(run, plan, name, guard, seed) for name, guard in (asked.get("guard") or {}).items()]
     decided = decide_gate(
@@ -175,7 +179,7 @@ def _measure_systems(run: RunDir, plan: Plan, scored: Scored, names: Sequence[st
     return [
         System(
             name,
-            name if name in {TUNED, TEACHER} else BASELINE,
+            name if name in {TUNED, TEACHER} else PART if name.startswith(_TUNED_PART) else BASELINE,
             stage.name,
             LABELS.get(name, name),
             load_scoring(run.stage(stage.name).output / "scoring.json"),

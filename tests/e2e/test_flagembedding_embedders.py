@@ -48,6 +48,11 @@ def test_bge_m3_is_measured_by_each_of_its_heads_before_and_after(m3):
     parts = ["sparse", "colbert", "sum"]
     assert systems == ["native", *parts, *(f"tuned-{part}" for part in parts), "tuned"]
     assert metrics["headline"]["baseline"] == "native"
+    means = {system["id"]: system["means"] for system in metrics["systems"]}
+    compared = {row["baseline"]: row["after"] for row in metrics["comparisons"] if row["metric"] == "ndcg@10"}
+    assert compared == {part: means[f"tuned-{part}"]["ndcg@10"] for part in parts} | {
+        "native": means["tuned"]["ndcg@10"]
+    }
     assert not any(system["constant"] for system in metrics["systems"])
 
 

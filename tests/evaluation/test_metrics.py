@@ -10,6 +10,7 @@ from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import Command, Plan, Stage
 
 KINDS = {"02-native": "baseline-native", "03-format": "baseline-trained-format", "07-evaluate": "evaluate"}
+PARTS = {"04-sparse": "baseline-sparse", "08-sparse": "baseline-tuned-sparse"}
 QUERIES = 12
 
 
@@ -17,7 +18,7 @@ QUERIES = 12
 def measured(tmp_path):
     """Build metrics.json of a small run: {stage: score of the relevant document}; the wrong one has 0.5."""
 
-    def build(relevant: dict[str, float], **recipe):
+    def build(relevant: dict[str, float], kinds=KINDS, **recipe):
         run = RunDir(tmp_path)
         run.data.mkdir(exist_ok=True)
         groups = [
@@ -40,7 +41,7 @@ def measured(tmp_path):
             (output / "scores.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
             spec = {"label": f"label of {stage}"}
             (output / "scoring.json").write_text(json.dumps({"version": 1, "spec": spec, "head": "new"}))
-        stages = tuple(Stage(name, kind, kind, Command(("true",))) for name, kind in KINDS.items())
+        stages = tuple(Stage(name, kind, kind, Command(("true",))) for name, kind in kinds.items())
         return build_metrics(run, Plan("run", str(tmp_path), "reranker", "flagembedding", False, recipe, stages, ()))
 
     return build
@@ -60,6 +61,15 @@ def test_the_tuned_model_is_compared_with_each_baseline_on_each_metric(measured)
     )
     pairs = [(row["baseline"], row["metric"]) for row in metrics["comparisons"]]
     assert pairs == [(name, metric) for name in ("native", "trained-format") for metric in ("mrr@10", "map")]
+
+
+def test_another_way_of_the_model_is_compared_with_itself_before_the_training(measured):
+    scores = {"02-native": 0.1, "04-sparse": 0.2, "07-evaluate": 0.9, "08-sparse": 0.3}
+    metrics = measured(scores, kinds=KINDS | PARTS, evaluate={"metrics": ["mrr@10"]})
+    roles = {system["id"]: system["role"] for system in metrics["systems"]}
+    assert (roles["sparse"], roles["tuned-sparse"], roles["tuned"]) == ("baseline", "tuned-part", "tuned")
+    found = {row["baseline"]: (row["before"], row["after"]) for row in metrics["comparisons"]}
+    assert found == {"native": (0.5, 1.0), "sparse": (0.5, 0.5)}
 
 
 def test_the_verdict_is_that_of_the_headline_comparison(measured):
