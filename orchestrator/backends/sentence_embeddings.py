@@ -118,6 +118,8 @@ def _build_prepare(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:  # no
         flags["needs-scores"] = True
     if loss.hard_negatives:
         flags["hard-negatives"] = loss.hard_negatives
+    if loss.translations:
+        flags["translations"] = True
     if sources := name_sources(job):
         flags["by-source"] = sources
     prompts = {"query-instruction": embedding.query, "passage-instruction": embedding.document}
@@ -161,7 +163,9 @@ def _check_loss(job: Job, loss: Loss, train: Mapping[str, Any]) -> Iterator[Foun
         asks = "labels of pairs" if loss.facts.form == COMPARED else "queries with positives and negatives"
         yield ("loss",), Problem(f"{loss.type} learns {asks}, and the rows are {what}", _CHOOSE)
     if "guide" in loss.facts.settings and loss.guide is None:
-        message = f"{loss.type} asks a stronger embedding model which negatives are none, and none is named"
+        why = "asks a stronger embedding model which negatives are none"
+        why = "learns the vectors of a stronger embedding model" if loss.type == "mse" else why
+        message = f"{loss.type} {why}, and none is named"
         yield ("loss",), Problem(message, f"say loss: {{type: {loss.type}, guide: BAAI/bge-m3}}")
     elif loss.guide and not _HUB_ID.fullmatch(loss.guide) and not (job.recipe_folder / loss.guide).is_dir():
         message = f"the guide {loss.guide} is neither a folder nor a hub id"
@@ -169,7 +173,10 @@ def _check_loss(job: Job, loss: Loss, train: Mapping[str, Any]) -> Iterator[Foun
     taught = loss.facts.form == SCORES
     if job.recipe.teacher is not None and not taught:
         message = "the teacher's scores would be computed and not learnt: the loss learns no scores"
-        yield ("teacher",), Problem(message, "say loss: margin_mse or distill_kl, or remove it")
+        hint = "say loss: margin_mse or distill_kl, or remove it"
+        if loss.type == "mse":
+            hint = "remove it: the embedding model whose vectors are learnt is loss.guide"
+        yield ("teacher",), Problem(message, hint)
     yield from _check_batch(job, loss, train)
     if SEVERAL in train and (job.recipe.teacher is not None or len(job.recipe.data.train) == 1):
         why = "the teacher's scores are written into one file" if job.recipe.teacher else "data.train is one file"

@@ -41,6 +41,7 @@ class LossRequirements:
     form: str | None = None
     group_size: int | None = None
     seed: int = 42
+    translations: bool = False
 
 
 class LossFit:
@@ -215,6 +216,9 @@ class LossFit:
             reason = f"{loss.name} learns from labels, and the row has none"
             fitting = "mnrl" if loss.form == COMPARED else "infonce"
             yield "loss-misfit", reason, f"{fitting} fits queries with positives and negatives"
+        elif self._required.translations and group.negatives:
+            reason = "with translations the texts of a row mean the same, and the row has negatives"
+            yield "loss-misfit", reason, "remove neg from the rows, or translations from the loss"
         elif loss.exact_negatives:
             asked, has = self._required.hard_negatives or 0, len(group.negatives)
             if has < asked:

@@ -147,6 +147,7 @@ def _add_loss(parser: argparse.ArgumentParser) -> None:
     add("--loss", choices=sorted(list_names()), help="which the data must fit")
     add("--no-in-batch-negatives", action="store_true", help="infonce takes negatives from the row only")
     add("--hard-negatives", type=positive, metavar="N", help="negatives of a row that the loss uses")
+    add("--translations", action="store_true", help="the texts of a row mean the same: it has no negatives")
     add("--max-positives", type=positive, metavar="N", help="positives of a row that a step takes")
     add("--max-negatives", type=positive, metavar="N", help="negatives for each of them")
 
@@ -207,6 +208,7 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[Request, Outputs]:
             given.form,
             given.train_group_size,
             given.seed,
+            given.translations,
         ),
         validation_ratio=given.validation_ratio,
         min_validation=given.min_validation or 1,

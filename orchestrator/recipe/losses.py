@@ -299,6 +299,12 @@ _ALL = (
         needs_negatives=True, exact_negatives=True,
     ),
     LossType(
+        "mse", *_SENTENCES, ("group",), GROUPS,
+        {"guide": Setting(None), "translations": Setting(False, "each text has its own vector of the guide")}
+        | _SOME | _AROUND,
+        texts=_count_texts, exact_negatives=True,
+    ),
+    LossType(
         "margin_mse", *_TAUGHT, _SIMILARITY | _SOME | _AROUND, texts=_count_texts, learns="teacher",
         needs_negatives=True, exact_negatives=True, aliases=("marginmse",),
     ),

@@ -211,7 +211,10 @@ class Loss(_Part):
     margin_strategy: Literal["absolute", "relative"] | None = Field(
         None, description="gist: the margin is a difference (absolute), or a share of the positive's similarity"
     )
-    guide: str | None = Field(None, min_length=1, description="gist: a stronger embedding model, hub id or folder")
+    guide: str | None = Field(None, min_length=1, description="gist, mse: a stronger embedding model, hub id or folder")
+    translations: bool | None = Field(
+        None, description="mse: a row's texts mean the same, and all learn the guide's vector of the first (false)"
+    )
     contrast_anchors: bool | None = Field(None, description="gist: the batch's other queries are negatives (true)")
     contrast_positives: bool | None = Field(
         None, description="gist: the batch's other documents are a positive's negatives (true)"

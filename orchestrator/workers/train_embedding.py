@@ -10,6 +10,7 @@ from orchestrator.workers.embedding.losses import LOSSES
 from orchestrator.workers.embedding.model import load_encoder
 from orchestrator.workers.embedding.rows import LABEL, QUERIES, Rows, build_dataset, build_evaluator, load_rows
 from orchestrator.workers.embedding.settings import Settings, load_settings
+from orchestrator.workers.embedding.vectors import teach_all
 from orchestrator.workers.training.trainer import (
     Prepared,
     adapt_trainer,
@@ -56,6 +57,8 @@ def build_trainer(
         if name.startswith("pooler."):
             weight.requires_grad_(False)  # an adapter's as well
     arguments.prompts = name_prompts(settings, train.values()) or None
+    if LOSSES[settings.loss.type].vectors:
+        train, validation = teach_all(settings, arguments, model, train, validation)
     loss = LOSSES[settings.loss.type].build(model, settings.loss)
     guard_loss(loss)
     evaluator = None

@@ -138,6 +138,7 @@ def test_the_rows_of_every_loss_are_prepared_for_the_worker(build, facts):
         (("loss=listwise_ce",), "loss", "is not one of sentence-transformers' embedding models"),
         (("loss=cosent",), "loss", "cosent learns labels of pairs, and the rows are queries with documents"),
         (("loss=gist",), "loss", "asks a stronger embedding model"),
+        (("loss=mse",), "loss", "learns the vectors of a stronger embedding model, and none is named"),
         (("loss={type: gist, guide: nobody}",), "loss.guide", "is neither a folder nor a hub id"),
         (("loss={type: mnrl, temperature: 0.1}",), "loss.temperature", "mnrl has no temperature"),
         (
@@ -264,3 +265,11 @@ def test_the_trainer_of_a_task_is_found_by_the_recipe(build):
     assert find_trainer(job.recipe) is job.backend
     assert job.backend.kind is None
     assert BACKENDS["sentence-transformers"].kind == "labelled"
+
+
+def test_rows_of_translations_have_no_negatives(build, capsys):
+    _, plan = build("loss={type: mse, guide: other/model, translations: true}")
+    assert run_prepare(plan) == 3
+    assert "the texts of a row mean the same, and the row has negatives (4 such rows)" in capsys.readouterr().err
+    _, plan = build("loss={type: mse, guide: other/model}")
+    assert run_prepare(plan) == 0

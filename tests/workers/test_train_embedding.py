@@ -106,6 +106,7 @@ def test_every_loss_moves_the_weights_and_leaves_a_whole_model(encoder, files, t
 
 def train_by_hand(output: Path, base: Path, loss: str, rows: list[dict[str, Any]]) -> list[float]:
     """Train as the library's documentation does it, and return the loss of every step."""
+    import numpy as np
     from datasets import Dataset
     from sentence_transformers import (
         SentenceTransformer,
@@ -124,6 +125,7 @@ def train_by_hand(output: Path, base: Path, loss: str, rows: list[dict[str, Any]
             model, losses.CachedMultipleNegativesRankingLoss(model, mini_batch_size=2), [32, 8], [1.0, 0.5]
         ),
         "distill_kl": lambda: losses.DistillKLDivLoss(model),
+        "mse": lambda: losses.MSELoss(model),
         "mnrl_symmetric": lambda: losses.Matryoshka2dLoss(
             model, losses.MultipleNegativesSymmetricRankingLoss(model), [32, 8], [1.0, 1.0]
         ),
@@ -141,8 +143,11 @@ def train_by_hand(output: Path, base: Path, loss: str, rows: list[dict[str, Any]
         count = min(len(row["negatives"]) for row in rows)
         columns = {key: [row[key] for row in rows] for key in ("query", "positive")}
         columns |= {f"negative_{place}": [row["negatives"][place] for row in rows] for place in range(count)}
+        prompts = {name: "query: " if name == "query" else "passage: " for name in columns}
         columns |= {"scores": [row["scores"] for row in rows]} if form == SCORES else {}
-        prompts = {name: "query: " if name == "query" else "passage: " for name in columns if name != "scores"}
+        if loss == "mse":
+            guide = SentenceTransformer(str(base), device="cpu")
+            columns["label"] = np.stack([guide.encode(texts) for texts in columns.values()], axis=1).tolist()
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(output), learning_rate=1e-3, per_device_train_batch_size=4, num_train_epochs=1, logging_steps=1,
         save_strategy="no", use_cpu=True, report_to="none", prompts=prompts,
@@ -158,7 +163,7 @@ def train_by_hand(output: Path, base: Path, loss: str, rows: list[dict[str, Any]
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
-@pytest.mark.parametrize("loss", ["mnrl", "cached_mnrl", "cosent", "distill_kl", "mnrl_symmetric", "triplet"])
+@pytest.mark.parametrize("loss", ["mnrl", "cached_mnrl", "cosent", "distill_kl", "mse", "mnrl_symmetric", "triplet"])
 def test_every_step_has_the_loss_of_the_same_training_written_by_hand(encoder, files, tmp_path, loss):
     base = without_dropout(encoder, tmp_path / "base")
     rows = [json.loads(line) for line in files[loss if loss in files else LOSSES[loss].form].read_text().splitlines()]
@@ -166,6 +171,50 @@ def test_every_step_has_the_loss_of_the_same_training_written_by_hand(encoder, f
     by_hand = train_by_hand(tmp_path / "hand", base, loss, rows)
     assert len(own) == 6
     assert own == pytest.approx(by_hand, abs=1e-6)
+
+
+def test_translations_learn_the_vector_of_the_first_text_which_is_computed_once(
+    encoder, files, tmp_path, capsys, monkeypatch
+):
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    rows = tmp_path / "rows.jsonl"
+    lines = [json.loads(line) | {"negatives": []} for line in files[GROUPS].read_text().splitlines()]
+    rows.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    guide = SentenceTransformer(str(encoder), device="cpu")
+
+    def farness(folder: Path) -> float:
+        """Return the squared error of the answers' vectors to the guide's of their questions."""
+        model = SentenceTransformer(str(folder), device="cpu")
+        answers, wanted = model.encode_document([line["positive"] for line in lines]), guide.encode(
+            [line["query"] for line in lines]
+        )  # fmt: skip
+        return float(((answers - wanted) ** 2).mean())
+
+    embedding = {"max_length": 64, "pooling": "mean", "normalize": False, **PROMPTS}
+    options: Any = {"loss_settings": {"translations": True}, "validation": True, "embedding": embedding}
+    trained = train(tmp_path / "one", encoder, {GROUPS: rows}, "mse", arguments={"max_steps": 12}, **options)
+    assert farness(trained / "last") < farness(encoder) / 2
+    kept = list((tmp_path / "one" / "vectors").iterdir())
+    assert [path.suffix for path in kept] == [".safetensors"]  # both sides have the same rows here
+    assert "vectors of train query: 24 of 24 texts" in capsys.readouterr().out
+
+    monkeypatch.setattr("orchestrator.workers.embedding.vectors.load_guide", pytest.fail)
+    shutil.copytree(tmp_path / "one" / "vectors", tmp_path / "two" / "vectors")
+    again = train(tmp_path / "two", encoder, {GROUPS: rows}, "mse", arguments={"max_steps": 12}, **options)
+    one, other = (load_weights(folder / "last") for folder in (trained, again))
+    assert all(torch.equal(weight, other[name]) for name, weight in one.items())
+
+
+def test_a_guide_whose_vectors_have_another_length_is_refused(encoder, files, tmp_path):
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
+
+    transformer = Transformer(str(encoder), max_seq_length=64)
+    SentenceTransformer(modules=[transformer, Pooling(32, "mean"), Dense(32, 16)]).save(str(tmp_path / "guide"))
+    with pytest.raises(WorkerError, match="have 16 numbers and the model's 32"):
+        train(tmp_path / "run", encoder, files, "mse", loss_settings={"guide": str(tmp_path / "guide")})
 
 
 def test_a_training_that_is_continued_in_the_middle_of_an_epoch_ends_with_the_same_bytes(encoder, files, tmp_path):
@@ -303,13 +352,14 @@ def test_sizes_above_the_model_s_and_a_guide_that_is_none_are_refused(encoder, f
         ("distill_kl", {"query": "a", "positive": "b", "negatives": ["c"], "scores": [1]}, "scores must be 2 numbers"),
         ("margin_mse", {"query": "a", "positive": "b", "negatives": [], "scores": [1]}, "the row has no negatives"),
         ("cosent", {"text1": "a", "text2": "b", "label": True}, "True is no finite number"),
+        ("mse", {"query": "a", "positive": "b", "negatives": ["c"]}, "a row's texts mean the same, and it has 1"),
     ],
 )
 def test_a_row_that_a_loss_cannot_learn_from_is_named_with_its_line(tmp_path, loss, row, message):
     path = tmp_path / "rows.jsonl"
     path.write_text("\n" + (row if isinstance(row, str) else json.dumps(row)) + "\n")
     with pytest.raises(WorkerError, match=rf"rows.jsonl:2: .*{message}"):
-        load_rows(path, LossSettings(loss))
+        load_rows(path, LossSettings(loss, translations=loss == "mse"))
 
 
 def test_every_row_has_as_many_negatives_as_the_one_with_the_fewest_or_as_the_loss_says(files):

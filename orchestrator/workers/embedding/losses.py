@@ -24,7 +24,7 @@ class LossSettings:
     """What is minimised; of each loss only its own settings are read.
 
     `hard_negatives` None is as many as every row has, `matryoshka_dims` None the full vector only, `n_layers_per_step`
-    None the last layer only. `guide` is a hub id or a folder.
+    None the last layer only. `guide` is a hub id or a folder. With `translations` the texts of a row mean the same.
     """
 
     type: str
@@ -42,6 +42,7 @@ class LossSettings:
     gather_across_devices: bool = False
     matryoshka_dims: Annotated[dict[str, float] | None, or_null(_SIZES)] = None
     n_layers_per_step: Annotated[int | None, or_null(COUNT)] = None
+    translations: bool = False
 
 
 Take = Callable[[LossSettings], Any]
@@ -51,7 +52,7 @@ Take = Callable[[LossSettings], Any]
 class Loss:
     """One loss: the library's class, the rows that it reads, and what of the settings each of its options takes.
 
-    Settings that are not `elsewhere` are options of their own name.
+    Settings that are not `elsewhere` are options of their own name. `vectors`: those of the guide are the labels.
     """
 
     name: str
@@ -59,7 +60,8 @@ class Loss:
     options: Mapping[str, Take] = field(default_factory=dict)
     settings: tuple[str, ...] = ()
     in_batch: bool = False
-    elsewhere: tuple[str, ...] = ("hard_negatives", "guide", *_AROUND, "distance_metric", "similarity")
+    elsewhere: tuple[str, ...] = ("hard_negatives", "guide", *_AROUND, "distance_metric", "similarity", "translations")
+    vectors: bool = False
 
     def build(self, model: Any, settings: LossSettings) -> Any:
         """Return the torch module, within what trains sizes and layers. Raises WorkerError where it cannot."""
@@ -67,7 +69,7 @@ class Loss:
 
         options = {name: getattr(settings, name) for name in self.settings if name not in self.elsewhere}
         options |= {key: take(settings) for key, take in self.options.items()}
-        if settings.guide is not None:
+        if settings.guide is not None and not self.vectors:
             options["guide"] = load_guide(settings.guide, model)
         try:
             loss = getattr(losses, self.name)(model, **options)
@@ -148,6 +150,7 @@ LOSSES = {
         _PAIR,
         elsewhere=_PAIR,
     ),
+    "mse": Loss("MSELoss", GROUPS, {}, ("guide", "translations", "hard_negatives", *_AROUND), vectors=True),
     "margin_mse": Loss("MarginMSELoss", SCORES, _TAUGHT, _TEACHER),
     "distill_kl": Loss("DistillKLDivLoss", SCORES, _TAUGHT, ("temperature", *_TEACHER)),
 }

@@ -94,6 +94,8 @@ def parse_row(line: str, form: str, loss: LossSettings) -> dict[str, Any]:
     for name, text in texts.items():
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"{name} must be a text that is not empty")
+    if loss.translations and negatives:
+        raise ValueError(f"with translations a row's texts mean the same, and it has {len(negatives)} negatives")
     if loss.type == "triplet" and len(negatives) != 1:
         raise ValueError(f"triplet learns from one negative, and the row has {len(negatives)}")
     numbers = row.get("scores", [row[LABEL]] if form == COMPARED else [])
@@ -112,7 +114,9 @@ def build_dataset(rows: Rows) -> Any:
     from datasets import Dataset, Features, Value
     from datasets import List as ListOf
 
-    number: Any = ListOf(Value("float32")) if rows.form == SCORES else Value("float32")
+    number: Any = Value("float32")
+    for _ in range(getattr(rows.columns.get(LABEL), "ndim", 2 if rows.form == SCORES else 1) - 1):
+        number = ListOf(number)
     features = Features({key: number if key == LABEL else Value("string") for key in rows.columns})
     return Dataset.from_dict(rows.columns, features=features)
 
