@@ -33,7 +33,8 @@ Found = tuple[tuple[str, ...], Problem]  # a key of the recipe, and what is wron
 class Embedding:
     """How texts become vectors; `pooling` joins several by a plus, and `prompts` are all that the model's files name.
 
-    `instruct` is the query's prompt with {} in the place of a task, of a model that takes any.
+    `instruct` is the query's prompt with {} in the place of a task, of a model that takes any; `layered`: it has layers
+    of its own behind the pooling.
     """
 
     pooling: str
@@ -42,6 +43,7 @@ class Embedding:
     document: str = ""
     instruct: str = ""
     prompts: Mapping[str, str] = field(default_factory=dict)
+    layered: bool = False
 
     def scoring(self) -> dict[str, Any]:
         """Return what a scoring spec says of it; a pooling of several is the model's own affair."""
@@ -90,11 +92,20 @@ def settle_embedding(model: BaseModel, told: ModelRef) -> Embedding | list[Found
     return replace(own, **told.prompts.model_dump(exclude_none=True)) if told.prompts else own
 
 
-def refuse_told(told: ModelRef, why: str) -> Iterator[Found]:
-    """Yield each thing that a recipe says of an embedding, where it is not the recipe's to say."""
+def find_guide_problem(model: BaseModel) -> Problem | None:
+    """Return why sentence-transformers, told nothing of a model, does not embed with it as its authors do."""
+    problem = _refuse(model) or read_own(model)
+    message = problem.message if isinstance(problem, Problem) else None
+    if message is None and model.folder is not None and not (model.folder / _MODULES).is_file():
+        message = f"{model.name} has no modules.json: sentence-transformers takes the mean, whatever its authors do"
+    return Problem(message, "name a whole SentenceTransformer, such as BAAI/bge-m3") if message else None
+
+
+def refuse_told(told: ModelRef, why: str, key: str = "model") -> Iterator[Found]:
+    """Yield each thing that a recipe says of an embedding at `key`, where it is not the recipe's to say."""
     for name in ("pooling", "normalize", "prompts"):
         if getattr(told, name) is not None:
-            yield ("model", name), Problem(f"model.{name}: {why}", "remove it")
+            yield (key, name), Problem(f"{key}.{name}: {why}", "remove it")
 
 
 def _refuse(model: BaseModel) -> Problem | None:
@@ -119,9 +130,9 @@ def _read_own(model: BaseModel, listed: Embeds | None) -> Embedding | None:
         raise _UnusableError(Problem(message, f"download it whole: {listed.source}"))
     prompts, default = _read_prompts(model.folder) if model.folder is not None else ({}, "")
     if files is not None:
-        own = Embedding(*files, prompts=prompts)
+        own = replace(files, prompts=prompts)
     elif listed is not None:
-        own = Embedding(listed.pooling, listed.normalize, prompts=prompts)
+        own = Embedding(listed.pooling, listed.normalize, prompts=prompts, layered=listed.modules)
     else:
         return None
     query = prompts.get("query") or default
@@ -132,13 +143,13 @@ def _read_own(model: BaseModel, listed: Embeds | None) -> Embedding | None:
     return replace(own, query=query, document=document)
 
 
-def _read_modules(model: BaseModel, folder: Path) -> tuple[str, bool] | None:
-    """Return pooling and normalisation as modules.json says them, or a pooling that stands alone; None without both."""
+def _read_modules(model: BaseModel, folder: Path) -> Embedding | None:
+    """Return what modules.json says but for prompts, or a pooling that stands alone; None without both."""
     path = folder / _MODULES
     named: Any = _load(path) if path.is_file() else []
     if not named:
         alone = next(iter(sorted(folder.glob("*_Pooling/config.json"))), None)
-        return None if alone is None else (_read_pooling(alone), True)
+        return None if alone is None else Embedding(_read_pooling(alone), normalize=True)
     well = isinstance(named, list) and all(isinstance(one, dict) and isinstance(one.get("type"), str) for one in named)
     if not well:
         raise _UnusableError(_damaged(path, "it is no list of modules"))
@@ -151,7 +162,8 @@ def _read_modules(model: BaseModel, folder: Path) -> tuple[str, bool] | None:
         message = f"{model.name} begins with {first}: it has no Transformer to be trained and packaged"
         raise _UnusableError(Problem(message, "name another model"))
     pooling = _read_pooling(folder / kinds["Pooling"] / "config.json") if "Pooling" in kinds else "other"
-    return pooling, "Normalize" in kinds
+    layered = bool(kinds.keys() - {"Transformer", "Pooling", "Normalize"})
+    return Embedding(pooling, "Normalize" in kinds, layered=layered)
 
 
 def _read_pooling(path: Path) -> str:

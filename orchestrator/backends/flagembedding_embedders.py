@@ -279,6 +279,9 @@ def _check_embedding(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
     if pooling is None:
         message = f"{job.model.name} pools by {own.pooling}, and FlagEmbedding by cls, mean or last_token"
         yield ("model",), Problem(message, "say backend: sentence-transformers, or name another model")
+    elif own.layered:
+        message = f"{job.model.name} has layers behind its pooling, which FlagEmbedding neither trains nor applies"
+        yield ("model",), Problem(message, "say backend: sentence-transformers, or name another model")
     elif given is not None and given != pooling:
         message = f"sentence_pooling_method is {given}, and {job.model.name} pools by {pooling}"
         yield ("train", "sentence_pooling_method"), Problem(message, f"say {pooling}, or remove it")

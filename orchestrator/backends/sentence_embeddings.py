@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from orchestrator.backends.embeddings import Embedding, settle_embedding
+from orchestrator.backends.embeddings import Embedding, find_guide_problem, settle_embedding
+from orchestrator.backends.models import find_model
 from orchestrator.backends.protocol import Found, Job, SmokeScale
 from orchestrator.backends.sentence_transformers import BACKEND as CROSS_ENCODERS
 from orchestrator.backends.sentence_transformers import (
@@ -28,10 +29,10 @@ from orchestrator.backends.sentence_transformers import (
 )
 from orchestrator.backends.trainer import ArgumentList
 from orchestrator.backends.trainer_checks import check_settings, check_trainer
-from orchestrator.errors import Problem
+from orchestrator.errors import OrchError, Problem
 from orchestrator.recipe.losses import COMPARED, SCORES, find_target, list_losses
 from orchestrator.recipe.plan import Note
-from orchestrator.recipe.schema import Loss
+from orchestrator.recipe.schema import Loss, ModelRef
 
 _TINY_HIDDEN_SIZE = 32  # of workers/tiny_model.py
 _OF_RERANKERS = {
@@ -170,6 +171,8 @@ def _check_loss(job: Job, loss: Loss, train: Mapping[str, Any]) -> Iterator[Foun
     elif loss.guide and not _HUB_ID.fullmatch(loss.guide) and not (job.recipe_folder / loss.guide).is_dir():
         message = f"the guide {loss.guide} is neither a folder nor a hub id"
         yield ("loss", "guide"), Problem(message, f"paths start from {job.recipe_folder}; hub ids read owner/name")
+    elif loss.guide and (problem := _check_guide(job, loss.guide)):
+        yield ("loss", "guide"), problem
     taught = loss.facts.form == SCORES
     if job.recipe.teacher is not None and not taught:
         message = "the teacher's scores would be computed and not learnt: the loss learns no scores"
@@ -185,6 +188,14 @@ def _check_loss(job: Job, loss: Loss, train: Mapping[str, Any]) -> Iterator[Foun
     if loss.gather_across_devices and job.processes() == 1:
         message = "gather_across_devices takes the rows of other processes, and there is one"
         yield ("loss", "gather_across_devices"), Problem(message, "remove it")
+
+
+def _check_guide(job: Job, guide: str) -> Problem | None:
+    """Return why the guide cannot be asked, for what its folder or its name tells."""
+    try:
+        return find_guide_problem(find_model(ModelRef(path=guide), job.recipe_folder, otherwise="encoder"))
+    except OrchError as error:
+        return error.problems[0]
 
 
 def _check_batch(job: Job, loss: Loss, train: Mapping[str, Any]) -> Iterator[Found]:
@@ -234,7 +245,9 @@ def _build_loss(job: Job, model: str) -> dict[str, Any]:
 
 def _explain_loss(job: Job) -> tuple[Note, ...]:
     loss = _find_loss(job)
-    return (Note("train", "loss", loss.type, "recipe", "loss"), *explain_settings(loss))
+    asked = "the guide reads texts behind the prompts of the model that is trained, never its own"
+    guide = [Note("train", "loss.guide prompts", "the trained model's", "default", asked)] if loss.guide else []
+    return (Note("train", "loss", loss.type, "recipe", "loss"), *explain_settings(loss), *guide)
 
 
 def _count_flat_rows(job: Job, values: Mapping[str, Any]) -> int:

@@ -19,7 +19,7 @@ from orchestrator.data.reading.readers import Source, require_readable, show_pat
 from orchestrator.data.reasons import REASONS, Fault, problem_of, refuse
 from orchestrator.data.request import Request
 from orchestrator.data.rows.checks import Accepted, check_row
-from orchestrator.data.rows.records import Chat, LabelledGroup, Record, ScoredPair
+from orchestrator.data.rows.records import Chat, LabelledGroup, RankingGroup, Record, ScoredPair
 from orchestrator.data.rows.texts import build_fault, quote
 from orchestrator.data.rows.unread import UnreadTexts
 from orchestrator.data.sides import (
@@ -229,6 +229,9 @@ class _Pass:
             "answers-not-learnt": checked.left_out_turns // 2 + masked,  # user and assistant in turn
             "turns-left-out": checked.left_out_turns,
             "rejected-not-learnt": int(checked.rejects),
+            "prompts-not-measured": int(
+                self.request.corpus and isinstance(record, RankingGroup) and record.prompt is not None
+            ),
         }
         for code, count in counts.items():
             if count:
@@ -413,6 +416,8 @@ class _Pass:
 
 
 _ROW_WARNINGS = {
+    "prompts-not-measured": "rows with a prompt of their own: {n}; the training reads it, and queries are measured "
+    "with the one prompt that the package has",
     "duplicate-positive": "positives that stand twice in their row: {n}; each is used once",
     "duplicate-negative": "negatives that stand twice in their row: {n}; each is used once",
     "duplicate-document": "documents that their query has already: {n}; each is used once",

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from orchestrator.backends.embeddings import refuse_told
 from orchestrator.backends.models import BaseModel, find_model
 from orchestrator.backends.protocol import Found, Job, eval_kind, find_trainer, guard_eval_kind
 from orchestrator.backends.render import find_templates
@@ -165,6 +166,8 @@ def _check_metrics(job: Job) -> list[Found]:
 
 def _check_teacher(job: Job) -> Iterator[Found]:
     """Return why the teacher cannot score; whether anybody learns from it is for the backend to say."""
+    if job.recipe.teacher is not None:
+        yield from refuse_told(job.recipe.teacher, "a teacher is asked as its own files or its authors say", "teacher")
     if job.teacher is None or job.recipe.task != "reranker":
         return
     if isinstance(spec := find_teacher_spec(job), Problem):

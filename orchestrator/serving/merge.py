@@ -102,7 +102,8 @@ def _locate(output: Path, name: str) -> Path | None:
         if link.is_symlink():
             return output / link.readlink().name  # the link may be absolute, and the run folder may have moved
     # FlagEmbedding writes what it has at the end into the output folder itself, and keeps no best
-    return output if name == "last" and (output / "adapter_config.json").is_file() else None
+    written = any((output / file).is_file() for file in ("adapter_config.json", "config.json"))
+    return output if name == "last" and written else None
 
 
 def build_merge(run: RunDir, plan: Plan, checkpoint: Checkpoint, out: Path, options: MergeOptions) -> Command:

@@ -72,13 +72,13 @@ def find_obstacle(backend: str, artefact: Artefact) -> str | None:
     """Return why `backend` cannot serve the artefact with the measured numbers, or None when it can."""
     server = SERVERS[backend]
     if server.tool is not None and artefact.spec.get("tool") != server.tool:
-        return f"{server.distribution} has no template with the prompt of a {artefact.scorer} model"
+        return f"{server.distribution} has no template with the prompt of this kind of model ({artefact.scorer})"
     return server.find_obstacle(artefact)
 
 
 def _find_swift_obstacle(artefact: Artefact) -> str | None:
     if not SCORERS[artefact.scorer].get("swift_serves"):
-        return f"ms-swift has no template with the prompt of a {artefact.scorer} model"
+        return f"ms-swift has no template with the prompt of this kind of model ({artefact.scorer})"
     missing = [key for key in ("model_type", "template") if not artefact.spec.get(key)]
     return f"scoring.json does not say {' and '.join(missing)}, which ms-swift needs" if missing else None
 

@@ -11,6 +11,7 @@ from orchestrator.backends.models import BaseModel
 from orchestrator.errors import RecipeError
 from orchestrator.machine.hardware import Hardware
 from orchestrator.plan.pipeline import build_plan
+from tests.backends.test_sentence_embeddings import write_embedder
 from tests.jobs import build_imagined_job
 
 BGE = BaseModel("BAAI/bge-base-en-v1.5", "BAAI/bge-base-en-v1.5", None, "encoder", None)
@@ -152,6 +153,20 @@ def test_what_would_break_or_be_lost_is_refused_with_a_way_out(model, overrides,
     problem = refuse(model, *overrides)[key]
     assert says in problem.message
     assert problem.hint or key == "train.train_group_size"
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_layers_behind_the_pooling_are_refused_before_any_training_and_not_after_it(tmp_path, local):
+    model = BaseModel("sentence-transformers/LaBSE", "sentence-transformers/LaBSE", None, "encoder", None)
+    if local:
+        write_embedder(tmp_path / "own", "Pooling", "Dense", "Normalize")
+        model = replace(model, name="own", folder=tmp_path / "own", architectures=("BertModel",))
+    problem = refuse(model, "train.learning_rate=1e-5", "model=own")["model"]
+    assert "layers behind its pooling" in problem.message
+    assert problem.hint.startswith("say backend: sentence-transformers")
+    write_embedder(tmp_path / "plain", "Pooling", "Normalize")
+    plain = replace(model, name="plain", folder=tmp_path / "plain", architectures=("BertModel",))
+    assert refuse(plain, "train.learning_rate=1e-5") == {}
 
 
 def test_matryoshka_sizes_beyond_the_vector_are_refused():

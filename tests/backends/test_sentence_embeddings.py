@@ -253,8 +253,46 @@ def test_the_smoke_version_has_sizes_and_parts_that_a_tiny_model_has(build):
     assert (loss.mini_batch_size, loss.matryoshka_dims) == (1, {32: 1.0, 16: 1.0, 8: 1.0})
 
 
+def write_embedder(folder, *kinds):
+    """Write the files of an embedding model with these modules behind its Transformer, without weights."""
+    (folder / "1_Pooling").mkdir(parents=True)
+    config = {"model_type": "bert", "architectures": ["BertModel"], "hidden_size": 32}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode": "cls"}')
+    modules = [{"type": f"sentence_transformers.models.{kind}", "path": f"1_{kind}"} for kind in kinds]
+    first = {"type": "sentence_transformers.models.Transformer", "path": ""}
+    (folder / "modules.json").write_text(json.dumps([first, *modules]))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"architectures": ["BertForSequenceClassification"]}, "it has a head, which would be dropped"),
+        ({}, "sentence-transformers takes the mean"),
+    ],
+)
+def test_a_guide_that_makes_no_vectors_of_its_own_is_refused_before_any_training(build, tmp_path, config, message):
+    write_embedder(tmp_path / "guide", "Pooling")
+    (tmp_path / "guide" / "modules.json").unlink()
+    (tmp_path / "guide" / "config.json").write_text(json.dumps({"model_type": "bert", "hidden_size": 32} | config))
+    with pytest.raises(RecipeError) as caught:
+        build("loss={type: gist, guide: guide}")
+    (problem,) = caught.value.problems
+    assert message in problem.message
+    assert problem.hint == "name a whole SentenceTransformer, such as BAAI/bge-m3"
+    _, plan = build("loss={type: gist, guide: BAAI/bge-m3}")
+    assert any(note.argument == "loss.guide prompts" for note in plan.notes)
+
+
+@pytest.mark.parametrize("said", ["pooling: mean", "normalize: false", "prompts: {query: 'q: '}"])
+def test_what_is_said_of_a_teachers_vectors_and_never_used_is_refused(build, said):
+    taught = ("loss={type: distill_kl, hard_negatives: 1}", f"teacher={{path: BAAI/bge-reranker-v2-m3, {said}}}")
+    with pytest.raises(RecipeError, match=rf"teacher\.{said.partition(':')[0]}: a teacher is asked as its own files"):
+        build(*taught)
+
+
 def test_a_guide_is_a_folder_from_the_recipe_on_or_a_hub_id(build, tmp_path):
-    (tmp_path / "guide").mkdir()
+    write_embedder(tmp_path / "guide", "Pooling", "Normalize")
     for said, expected in (("guide", str(tmp_path / "guide")), ("BAAI/bge-m3", "BAAI/bge-m3")):
         job, plan = build(f"loss={{type: gist, guide: {said}}}")
         assert json.loads(write_files(job, plan).read_text())["loss"]["guide"] == expected

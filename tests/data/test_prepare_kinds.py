@@ -53,6 +53,19 @@ def test_every_kind_has_its_files_and_its_ledger_says_how_many_rows_they_hold(st
     assert sides["train"]["kept"] + sum(moved) == 60
 
 
+def test_prompts_of_rows_that_a_search_of_a_corpus_does_not_use_are_said(stage, files):
+    rows = [{"query": f"q{n}", "pos": [f"p{n}"], "neg": [f"n{n}"], "prompt": f"task {n % 2}: "} for n in range(6)]
+    sides = ("--train", files.lines("t.jsonl", *rows[:4]), "--eval", files.lines("e.jsonl", *rows[4:]))
+    assert stage(*sides, "--form", "flagembedding", "--corpus") == 0
+    (warned,) = stage.json("ledger.json")["warnings"]
+    assert (warned["code"], warned["count"]) == ("prompts-not-measured", 6)
+    assert "queries are measured with the one prompt that the package has" in stage.stderr
+    assert [row["prompt"] for row in stage.lines("train.jsonl")] == ["task 0: ", "task 1: "] * 2
+    assert stage(*sides, "--form", "flagembedding") == 0  # candidates are measured with each row's own
+    assert not stage.json("ledger.json")["warnings"]
+    assert [row["prompt"] for row in stage.lines("eval.jsonl")] == ["task 0: ", "task 1: "]
+
+
 def test_a_query_is_never_on_two_sides(stage, files):
     rows = [answered(number, query=f"Question {number // 2} ") for number in range(100)]
     argv = ("--eval-ratio", 0.2, "--validation-ratio", 0.3, *EMBEDDING)
@@ -257,7 +270,7 @@ def test_long_eval_rows_stay(stage, files, tokenizer):
         (*EMBEDDING, "--columns", "query=a", "query=b"),
         (*EMBEDDING, "--min-validation", "3"),
         (*EMBEDDING, "--validation-ratio", "1"),
-        (*EMBEDDING, "--loss", "triplet"),
+        (*EMBEDDING, "--loss", "nobodys"),
         (*EMBEDDING, "--max-tokens", "9", "--query-max-len", "9", "--passage-max-len", "9"),
     ],
 )

@@ -100,6 +100,7 @@ ELSEWHERE = {
     },
     "test_prepare_kinds.py": {
         *("too-long", "too-few-validation-rows", "nothing-to-rank", "samples-only", "samples-mixed-in"),
+        "prompts-not-measured",
     },
     "test_containers.py": {"row-too-large", "wrapped-rows", "broken-sheet", "encoding-guessed"},
     "test_unread_texts.py": {"text-not-read"},

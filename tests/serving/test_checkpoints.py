@@ -112,8 +112,9 @@ def test_a_checkpoint_that_was_cut_off_is_refused(tmp_path):
         find_checkpoint(run, plan, "12")
 
 
-def test_a_run_without_lora_has_nothing_to_merge(tmp_path):
-    run, plan = make_run(tmp_path, None, lora=False)
+@pytest.mark.parametrize("merge", [None, OWN], ids=["links", "FlagEmbedding"])
+def test_a_run_without_lora_has_nothing_to_merge(tmp_path, merge):
+    run, plan = make_run(tmp_path, merge, lora=False)
     with pytest.raises(RunFolderError, match="without LoRA"):
         find_checkpoint(run, plan, None)
 
