@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from orchestrator.backends.embeddings import Embedding, settle_embedding
 from orchestrator.backends.flagembedding import BACKEND as RERANKERS
 from orchestrator.backends.flagembedding import (
     CONDITIONS,
-    LENGTHS,
     SMOKE_LEAVES_OUT,
     Own,
     build_training,
@@ -26,7 +26,7 @@ from orchestrator.backends.flagembedding import (
     scale_train,
     trains_lora,
 )
-from orchestrator.backends.protocol import Backend, Found, Job, SmokeScale, Training
+from orchestrator.backends.protocol import Found, Job, SmokeScale, Training
 from orchestrator.backends.trainer import ArgumentList
 from orchestrator.backends.trainer_checks import check_trainer
 from orchestrator.errors import Problem
@@ -293,26 +293,20 @@ def _check_embedding(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
             yield ("train", name), Problem(message, "remove one of the two")
 
 
-BACKEND = Backend(
-    name=RERANKERS.name,
-    title=RERANKERS.title,
+BACKEND = replace(
+    RERANKERS,
     trainers="FlagEmbedding's embedder trainers",
-    distributions=RERANKERS.distributions,
+    own_modules={},
     tasks=("embedding",),
-    kind="group",
-    needs_negatives=True,
-    lengths=LENGTHS,
+    scores_vocabulary=False,
     lengths_add_up=False,
-    lora=RERANKERS.lora,
-    remedies=RERANKERS.remedies,
+    other_models="",
     snapshots=tuple(snapshot for _, snapshot in _TRAINERS.values()),
     choose_snapshot=lambda job: _TRAINERS[_find_trainer(job)][1],
     reserved={name: say for name, say in _WORDS["reserved"].items() if name not in {"sub_batch_size", "max_len"}},
     others={name: group["say"] for group in _WORDS["of_rerankers"] for name in group["names"]},
     at_least=dict(RERANKERS.at_least) | {"sub_batch_size": 1, "train_group_size": 2},
     check_values=_check_values,
-    trains_lora=trains_lora,
-    data_form=lambda _: "flagembedding",
     check_job=lambda job: check_trainer(job, _check, conditions=CONDITIONS, half=("use_flash_attn",)),
     smoke_scale=_smoke_scale,
     build_training=_build_training,

@@ -24,14 +24,14 @@ from orchestrator.backends.sentence_transformers import (
     build_smoke_scale,
     build_training,
     check_shared,
-    explain_settings,
+    find_form,
+    find_loss,
     put_lora,
 )
 from orchestrator.backends.trainer import ArgumentList
 from orchestrator.backends.trainer_checks import check_settings, check_trainer
 from orchestrator.errors import OrchError, Problem
 from orchestrator.recipe.losses import COMPARED, SCORES, find_target, list_losses
-from orchestrator.recipe.plan import Note
 from orchestrator.recipe.schema import Loss, ModelRef
 
 _TINY_HIDDEN_SIZE = 32  # of workers/tiny_model.py
@@ -61,22 +61,11 @@ _RANKS = {
 }  # fmt: skip
 
 
-def _find_loss(job: Job) -> Loss:
-    """Return the job's loss; mnrl where there is none of this task, which is refused."""
-    owner = (job.recipe.backend, job.recipe.task)
-    own = job.loss is not None and job.loss.type in list_losses(*owner)
-    return job.loss if job.loss and own else Loss(type="mnrl").of(*owner)
-
-
-def _find_form(job: Job) -> str:
-    return _find_loss(job).facts.form
-
-
 def _put(job: Job, found: ArgumentList) -> None:
     """Add what decides how a text is read, and how rows become batches."""
     why = "shown because it cuts your data: each text with its prompt, in tokens"
     found.put("max_length", SHARED_ARGUMENTS["max_length"].default, "default", why)
-    if _find_loss(job).facts.in_batch:
+    if find_loss(job).facts.in_batch:
         why = "a text that stands in a batch twice would be its own negative"
         found.put("batch_sampler", "no_duplicates", "orch", why)
     put_lora(job, found, "every linear layer")
@@ -84,7 +73,7 @@ def _put(job: Job, found: ArgumentList) -> None:
 
 def _name_measures(job: Job) -> dict[str, str]:
     """Return what may find the best checkpoint: the order of pairs, or queries that search the validation documents."""
-    return _COMPARES if _find_form(job) == COMPARED else _RANKS
+    return _COMPARES if find_form(job) == COMPARED else _RANKS
 
 
 def find_embedding(job: Job) -> Embedding:
@@ -113,7 +102,7 @@ def name_sources(job: Job) -> list[str]:
 
 def _build_prepare(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001  the signature of all tasks
     """Return what the prepare stage needs to write the rows that the loss reads, and to refuse others."""
-    loss, embedding = _find_loss(job), find_embedding(job)
+    loss, embedding = find_loss(job), find_embedding(job)
     flags: dict[str, Any] = {"loss": loss.type}
     if find_target(loss) == "teacher":
         flags["needs-scores"] = True
@@ -129,7 +118,7 @@ def _build_prepare(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:  # no
 
 def _build_scoring(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return how a model trained so must be scored: its own pooling and prompts, cut at the training's length."""
-    dims = _find_loss(job).matryoshka_dims
+    dims = find_loss(job).matryoshka_dims
     return {
         "scorer": "embedding",
         "tool": job.recipe.backend,
@@ -227,7 +216,7 @@ def _build_loss(job: Job, model: str) -> dict[str, Any]:
 
     A guide is a hub id or the path of a folder, and with `--smoke` the tiny model itself.
     """
-    loss = _find_loss(job)
+    loss = find_loss(job)
     settings = loss.facts.settings.items()
     given = {name: getattr(loss, name) for name, _ in settings}
     built = {
@@ -241,18 +230,6 @@ def _build_loss(job: Job, model: str) -> dict[str, Any]:
     if dims := built.get("matryoshka_dims"):
         built["matryoshka_dims"] = {str(size): weight for size, weight in dims.items()}
     return {"type": loss.type, **built}
-
-
-def _explain_loss(job: Job) -> tuple[Note, ...]:
-    loss = _find_loss(job)
-    asked = "the guide reads texts behind the prompts of the model that is trained, never its own"
-    guide = [Note("train", "loss.guide prompts", "the trained model's", "default", asked)] if loss.guide else []
-    return (Note("train", "loss", loss.type, "recipe", "loss"), *explain_settings(loss), *guide)
-
-
-def _count_flat_rows(job: Job, values: Mapping[str, Any]) -> int:
-    loss, batch = _find_loss(job), int(values["per_device_train_batch_size"])
-    return batch * (job.processes() if loss.gather_across_devices else 1)
 
 
 def _smoke_scale(job: Job) -> SmokeScale:
@@ -273,16 +250,12 @@ def _smoke_scale(job: Job) -> SmokeScale:
 
 _EMBEDDER = Trainer(
     "train_embedding",
-    _find_loss,
-    _find_form,
     _put,
     _name_measures,
     _build_config,
     _build_loss,
-    _explain_loss,
     _build_prepare,
     _build_scoring,
-    _count_flat_rows,
 )
 
 BACKEND = replace(
@@ -296,7 +269,7 @@ BACKEND = replace(
     own_arguments=SHARED_ARGUMENTS | CHOICES,
     others={**CROSS_ENCODERS.others, **_OF_RERANKERS},
     at_least={name: least for name, least in CROSS_ENCODERS.at_least.items() if name not in _OF_RERANKERS},
-    data_form=_find_form,
+    data_form=find_form,
     check_job=lambda job: check_trainer(job, _check, conditions=CONDITIONS),
     smoke_scale=_smoke_scale,
     build_training=partial(build_training, trainer=_EMBEDDER),

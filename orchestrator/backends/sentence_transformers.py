@@ -37,14 +37,22 @@ from orchestrator.backends.trainer_checks import (
 )
 from orchestrator.errors import Problem
 from orchestrator.logs.patches import Remedies
-from orchestrator.recipe.losses import LISTS, MARGINS, PAIRS, find_constant_loss, find_losses, find_target, list_losses
+from orchestrator.recipe.losses import (
+    DEFAULT_LOSSES,
+    LISTS,
+    MARGINS,
+    find_constant_loss,
+    find_losses,
+    find_target,
+    list_losses,
+)
 from orchestrator.recipe.plan import File, Note, Resume
 from orchestrator.recipe.schema import Loss
 
 _CONFIG = "files/train.json"
 _DEEPSPEED = "files/ds_config.json"
 _STABLE = "warmup_stable_decay"
-_DEFAULT = "pointwise_bce"
+_DEFAULT = DEFAULT_LOSSES["sentence-transformers", "reranker"]
 _HARD_TO_REACH = "margin_mse, pointwise_mse (both with activation: identity), pairwise_ranknet and list_mle learn them"
 # What fields of other backends' losses are called here.
 _HINTS = {
@@ -129,21 +137,16 @@ class Trainer:
     """What one of the two trainers has for itself.
 
     `worker` starts it; `put` adds its arguments; `measures` are what may find the best checkpoint, the first unless the
-    recipe names another, each with the library's name; `config` is its part of train.json. `find_loss` gives the job's
-    loss, and `flat_rows` are the rows among whose documents a query chooses.
+    recipe names another, each with the library's name; `config` is its part of train.json.
     """
 
     worker: str
-    find_loss: Callable[[Job], Loss]
-    find_form: Callable[[Job], str]
     put: Callable[[Job, ArgumentList], None]
     measures: Callable[[Job], Mapping[str, str]]
     config: Callable[[Job, Mapping[str, Any]], dict[str, Any]]
     build_loss: Callable[[Job, str], dict[str, Any]]
-    explain_loss: Callable[[Job], tuple[Note, ...]]
     prepare: Callable[[Job, Mapping[str, Any]], dict[str, Any]]
     scoring: Callable[[Job, Mapping[str, Any]], dict[str, Any]]
-    flat_rows: Callable[[Job, Mapping[str, Any]], int] = lambda *_: 1
 
 
 def _check_values(train: Mapping[str, Any]) -> Iterator[tuple[str, Problem]]:
@@ -159,14 +162,17 @@ def _check_values(train: Mapping[str, Any]) -> Iterator[tuple[str, Problem]]:
             yield name, Problem(message, "remove it; grades are one label from 0 to 1: data.max_label")
 
 
-def _find_form(job: Job) -> str:
-    """Return which rows the loss reads; those of the default where the loss is another backend's."""
-    facts = _find_loss(job).facts
-    return facts.form if facts.task == job.recipe.task and facts.backend == job.recipe.backend else PAIRS
+def find_loss(job: Job) -> Loss:
+    """Return the job's loss; the default where the task has no such loss, or there is none, which is refused."""
+    owner = (job.recipe.backend, job.recipe.task)
+    if job.loss is not None and job.loss.type in list_losses(*owner):
+        return job.loss
+    return Loss(type=DEFAULT_LOSSES.get(owner, "mnrl")).of(*owner)
 
 
-def _find_loss(job: Job) -> Loss:
-    return job.loss or Loss(type=_DEFAULT).of(job.recipe.backend, job.recipe.task)
+def find_form(job: Job) -> str:
+    """Return which rows the loss reads."""
+    return find_loss(job).facts.form
 
 
 def build_smoke_scale(job: Job) -> SmokeScale:
@@ -189,9 +195,10 @@ def build_smoke_scale(job: Job) -> SmokeScale:
 
 def build_training(job: Job, trainer: Trainer, *, model: str, data: str, output: str) -> Training:
     """Return the train stage for the base model at `model` on the prepared folder `data`; all paths absolute."""
-    translation, loss = job.backend.translate(job), trainer.find_loss(job)
+    translation, loss = job.backend.translate(job), find_loss(job)
     arguments = _list_arguments(job, trainer, ArgumentList(translation), output=output)
     values = arguments.values()
+    rows = int(values["per_device_train_batch_size"]) * (job.processes() if loss.gather_across_devices else 1)
     env = (
         {"HF_DATASETS_CACHE": output.removesuffix("/output") + "/cache"}
         | ({} if job.smoke else deepspeed_environment(job))
@@ -210,13 +217,13 @@ def build_training(job: Job, trainer: Trainer, *, model: str, data: str, output:
         template_values={"worker": trainer.worker, "config": str(job.run_dir / _CONFIG)},
         env=env,
         files=tuple(files),
-        notes_before=trainer.explain_loss(job),
+        notes_before=explain_loss(job),
         prepare=_prepare_flags(job, values) | trainer.prepare(job, values),
         scoring=trainer.scoring(job, values),
         weights=f"{output}/{name_checkpoint(job, last='last')}",  # links that the worker makes at its end
         resume=Resume("--resume_from_checkpoint", output),
         full_batch_rows=count_step_rows(job, values) if values["dataloader_drop_last"] else 1,
-        flat_loss=find_constant_loss(loss, values, rows=trainer.flat_rows(job, values)),
+        flat_loss=find_constant_loss(loss, values, rows=rows),
     )
 
 
@@ -263,7 +270,7 @@ def _put_lengths(job: Job, found: ArgumentList) -> None:
     found.put("max_length", WORKER_ARGUMENTS["max_length"].default, "default", why)
     if job.model.family == "decoder":
         found.put_defaults(WORKER_ARGUMENTS, FORMATS, "how query and document are written for an LLM")
-    if _find_loss(job).facts.answers:
+    if find_loss(job).facts.answers:
         why = "a text that stands in a batch twice would be its own negative"
         found.put("batch_sampler", "no_duplicates", "orch", why)
     put_lora(job, found, "the head is trained whole")
@@ -286,7 +293,7 @@ def _build_config(job: Job, trainer: Trainer, values: Mapping[str, Any], *, mode
         "family": job.model.family,
         "trust_remote_code": job.model.trust_remote_code,
         "loss": trainer.build_loss(job, model),
-        "form": trainer.find_form(job),
+        "form": find_form(job),
         "train": f"{data}/train.jsonl",
         "validation": f"{data}/validation.jsonl" if job.recipe.data.validation_ratio else None,
         **trainer.config(job, values),
@@ -341,30 +348,29 @@ def build_loss(loss: Loss) -> dict[str, Any]:
     }
 
 
-def _explain_loss(job: Job) -> tuple[Note, ...]:
+def explain_loss(job: Job) -> tuple[Note, ...]:
     """Return where the loss and each of its settings come from, for `orch render --explain`."""
-    loss = _find_loss(job)
+    loss = find_loss(job)
     origin, why = ("recipe", "loss") if job.recipe.loss else ("default", "each document is judged alone, by its label")
     notes = [Note("train", "loss", loss.type, origin, why)]
-    given = loss.target is not None
-    why = "loss.target" if given else "what this loss usually learns"
-    notes.append(Note("train", "loss.target", find_target(loss), "recipe" if given else "default", why))
-    return (*notes, *explain_settings(loss))
-
-
-def explain_settings(loss: Loss) -> Iterator[Note]:
-    """Yield where each setting of a loss comes from."""
+    if "labelled" in loss.facts.kinds:
+        origin, why = ("recipe", "loss.target") if loss.target else ("default", "what this loss usually learns")
+        notes.append(Note("train", "loss.target", find_target(loss), origin, why))
     for name, setting in sorted(loss.facts.settings.items()):
         value = getattr(loss, name)
         if value is None and not setting.shown:
             continue
         origin, why = ("recipe", f"loss.{name}") if value is not None else ("default", setting.meaning)
-        yield Note("train", f"loss.{name}", str(setting.default if value is None else value), origin, why)
+        notes.append(Note("train", f"loss.{name}", str(setting.default if value is None else value), origin, why))
+    if loss.guide:
+        why = "the guide reads texts behind the prompts of the model that is trained, never its own"
+        notes.append(Note("train", "loss.guide prompts", "the trained model's", "default", why))
+    return tuple(notes)
 
 
 def _prepare_loss(job: Job, train: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the prepare stage needs to write the rows that the loss reads, and to refuse others."""
-    loss = _find_loss(job)
+    loss = find_loss(job)
     flags: dict[str, Any] = {"loss": loss.type}
     target = find_target(loss)
     if loss.graded:
@@ -410,7 +416,7 @@ def _check(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
             message = f"an encoder reads query and document as a pair, with its own separator: it has no {name}"
             yield ("train", name), Problem(message, "remove it; formats are for LLMs")
     yield from check_shared(job, train, MEASURES)
-    loss, asked = _find_loss(job), train.get(_BEST, LOSS)
+    loss, asked = find_loss(job), train.get(_BEST, LOSS)
     if asked != LOSS and find_target(loss) == "teacher" and loss.facts.form != MARGINS:
         message = f"{_BEST}: {asked} needs relevant documents, and a teacher's scores say of none that it is"
         yield ("train", _BEST), Problem(message, "remove it: the best checkpoint has the lowest validation loss")
@@ -465,7 +471,7 @@ def check_lora(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
 
 def _check_loss(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
     """Yield what is wrong with the loss: another backend's, settings that it does not have, a target that it cannot."""
-    loss, known = _find_loss(job), list_losses(job.recipe.backend, job.recipe.task)
+    loss, known = job.loss or find_loss(job), list_losses(job.recipe.backend, job.recipe.task)
     if loss.type not in known:
         message = f"the loss {loss.type} is not one of sentence-transformers' cross-encoders"
         yield ("loss",), Problem(message, f"one of {', '.join(known)}; left out, it is {_DEFAULT}")
@@ -540,13 +546,10 @@ def _check_strategy(job: Job) -> Iterator[Found]:
 
 _CROSS_ENCODER = Trainer(
     "train_cross_encoder",
-    _find_loss,
-    _find_form,
     _put_lengths,
     lambda _: MEASURES,
     _build_own_config,
-    lambda job, _: build_loss(_find_loss(job)),
-    _explain_loss,
+    lambda job, _: build_loss(find_loss(job)),
     _prepare_loss,
     _build_scoring,
 )
@@ -575,7 +578,7 @@ BACKEND = Backend(
     at_least=_AT_LEAST,
     check_values=_check_values,
     trains_lora=trains_lora,
-    data_form=_find_form,
+    data_form=find_form,
     check_job=lambda job: check_trainer(job, _check, conditions=CONDITIONS),
     smoke_scale=build_smoke_scale,
     build_training=partial(build_training, trainer=_CROSS_ENCODER),

@@ -21,9 +21,8 @@ from orchestrator.data.digests import (
     query_key,
 )
 from orchestrator.data.reasons import Fault
-from orchestrator.data.rows.records import LabelledGroup, RankingGroup, Record, ScoredPair, merge_groups
+from orchestrator.data.rows.records import LabelledGroup, RankingGroup, Record, ScoredPair, is_relevant, merge_groups
 from orchestrator.data.rows.texts import build_fault, quote
-from orchestrator.recipe.relevance import is_relevant
 
 _NONE = (1 << 64) - 1
 

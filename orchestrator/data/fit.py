@@ -11,12 +11,11 @@ from typing import Literal
 from orchestrator.data.digests import DigestMap, DigestSet, digest, document_key, query_key
 from orchestrator.data.ledger import Findings
 from orchestrator.data.reasons import Fault, problem_of
-from orchestrator.data.rows.records import LabelledGroup, RankingGroup, Record, ScoredPair, draw_documents
+from orchestrator.data.rows.records import RELEVANT, LabelledGroup, RankingGroup, Record, ScoredPair, draw_documents
 from orchestrator.data.rows.texts import build_fault
 from orchestrator.data.writing.forms import find_sides, find_targets
 from orchestrator.errors import Problem, Where
 from orchestrator.recipe.losses import COMPARED, LISTS, MARGINS, LossType, find_loss_of_form
-from orchestrator.recipe.relevance import RELEVANT
 
 Target = Literal["label", "teacher"]
 _DIVIDE = "orch data convert --divide-score 5"

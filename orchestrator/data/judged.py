@@ -34,6 +34,7 @@ from orchestrator.data.rows.texts import (
     find_surrogate,
     is_finite_number,
     name_type,
+    parse_number,
     quote,
 )
 from orchestrator.data.rows.unread import UnreadText, find_unread, find_unread_judgements
@@ -83,15 +84,9 @@ class Judged:
 
 def _read_cell(key: str, cell: Any) -> Any:
     """Return a cell of a row that keeps what it says: only its label and score are read as numbers."""
-    if not isinstance(cell, str):
-        return cell
-    if key not in {"label", "score"}:
-        return parse_cell(key, cell)
-    try:
-        number = float(cell)
-    except ValueError:
-        return cell
-    return int(number) if is_finite_number(number) and number.is_integer() else number
+    if key in {"label", "score"}:
+        return parse_number(cell)
+    return parse_cell(key, cell) if isinstance(cell, str) else cell
 
 
 def read_cells(row: Row, columns: Mapping[str, str], *, is_table: bool) -> Row:

@@ -25,6 +25,7 @@ from orchestrator.data.ledger import BadRows
 from orchestrator.data.reading.json_rows import Row as Line
 from orchestrator.data.reading.readers import TEXT_LINES, Source
 from orchestrator.data.reasons import Fault
+from orchestrator.data.rows.records import is_relevant
 from orchestrator.data.rows.shapes import Row, read_scores_as_labels
 from orchestrator.data.rows.texts import (
     BadRowError,
@@ -38,7 +39,6 @@ from orchestrator.data.rows.unread import UnreadTexts
 from orchestrator.data.sides import LabelSources
 from orchestrator.data.writing.writers import FileSet, format_line
 from orchestrator.errors import DataError
-from orchestrator.recipe.relevance import is_relevant
 
 _TEXT_ROW = 'a row is {"text": "…"}'
 QUERIES_NAME, CORPUS_NAME, MINED_NAME = "queries.jsonl", "corpus.jsonl", "mined.jsonl"

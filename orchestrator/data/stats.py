@@ -16,9 +16,8 @@ from typing import Any
 
 from orchestrator.data.digests import DigestMap, DigestSet, digest, query_key
 from orchestrator.data.reading.readers import show_path
-from orchestrator.data.rows.records import Chat, Kind, LabelledGroup, RankingGroup, Record, ScoredPair
+from orchestrator.data.rows.records import Chat, Kind, LabelledGroup, RankingGroup, Record, ScoredPair, is_relevant
 from orchestrator.data.tokens import LengthRule, Measured
-from orchestrator.recipe.relevance import is_relevant
 
 _DISTINCT = 20
 _BINS = 10

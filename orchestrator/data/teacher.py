@@ -25,8 +25,7 @@ from orchestrator.data.ledger import BadRows, describe_counts
 from orchestrator.data.reading.json_rows import Row as Line
 from orchestrator.data.reading.readers import Source
 from orchestrator.data.reasons import refuse
-from orchestrator.data.request import positive
-from orchestrator.data.rows.shapes import parse_columns
+from orchestrator.data.request import positive, read_columns
 from orchestrator.data.rows.texts import BadRowError, bad_row, is_finite_number
 from orchestrator.data.rows.unread import UnreadTexts
 from orchestrator.data.writing.writers import FileSet, format_line
@@ -233,10 +232,7 @@ def _parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Ro
         step.add_argument("--out", type=Path, required=True, metavar="DIR" if name == "pairs" else "FILE")
     steps.choices["join"].add_argument("--scores", type=Path, required=True, metavar="FILE", help='{"pid", "score"}')
     given = parser.parse_args(argv)
-    try:
-        columns = parse_columns(given.columns)
-    except ValueError as error:
-        parser.error(f"--columns {error}: write NEW=OLD, each name once")
+    columns = read_columns(parser, given)
     return given, Rows(tuple(given.rows), columns, given.limit, given.replace, tuple(given.ignore), given.encoding)
 
 

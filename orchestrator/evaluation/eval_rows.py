@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from orchestrator.data.rows.records import is_relevant
 from orchestrator.errors import RunFolderError, Where
 from orchestrator.machine.files import open_regular
 from orchestrator.machine.json_files import parse_json
-from orchestrator.recipe.relevance import is_relevant
 
 T = TypeVar("T")
 _UNFIT = (AttributeError, KeyError, TypeError, ValueError)  # what a row of another form raises while it is read

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from orchestrator.data.rows.records import RELEVANT, is_relevant
 from orchestrator.evaluation.eval_rows import Group
 from orchestrator.evaluation.measures import Metric
-from orchestrator.recipe.relevance import RELEVANT, is_relevant
 
 EXACT_LIMIT = 2_000  # distinct label orders of one query up to which every one is measured
 RANDOM_ORDERS = 500  # seeded random orders measured where there are more

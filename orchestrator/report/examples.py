@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.data.rows.records import is_relevant
 from orchestrator.evaluation.eval_rows import ChatRow, ChatScore, Group, Pair
 from orchestrator.evaluation.eval_sets import ChatEval, PairEval, RankingEval
 from orchestrator.evaluation.measures import GROUP, require_metric
 from orchestrator.evaluation.metrics import TEACHER, TUNED, Scored
-from orchestrator.recipe.relevance import is_relevant
 from orchestrator.report.figures import build_bars_figure
 from orchestrator.report.wording import counted, headline_comparison
 

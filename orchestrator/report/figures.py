@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from orchestrator.data.rows.records import is_relevant
 from orchestrator.evaluation.measures import Metric, parse_metric
-from orchestrator.recipe.relevance import is_relevant
 from orchestrator.report.record import TrainingLog
 from orchestrator.report.wording import figure, plain, signed
 

@@ -8,11 +8,14 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 from orchestrator.workers.failure import WorkerError
+
+T = TypeVar("T")
+MAX_PROBLEMS = 10
 
 
 def read_object(path: Path, what: str) -> dict[str, Any]:
@@ -58,6 +61,36 @@ def parse_rows(lines: Iterable[str], place: str, shape: str) -> Iterator[tuple[s
             if not isinstance(row, dict):
                 raise WorkerError(f"{place}{number}: not {shape}")
             yield f"{place}{number}", row
+
+
+def parse_all_rows(path: Path, parse: Callable[[Any], T]) -> list[T]:
+    """Return what `parse` makes of every line's JSON; it raises ValueError, which says what is wrong.
+
+    Raises WorkerError with the first `MAX_PROBLEMS` bad lines, each with its place, and for a file without any row.
+    """
+    found: list[T] = []
+    problems: list[str] = []
+    try:
+        with path.open(encoding="utf-8-sig") as stream:
+            for number, line in enumerate(stream, start=1):
+                if line.strip() and len(problems) < MAX_PROBLEMS:
+                    try:
+                        found.append(parse(load_line(line)))
+                    except ValueError as error:
+                        problems.append(f"{path}:{number}: {error}")
+    except (OSError, UnicodeDecodeError) as error:
+        raise WorkerError(f"{path}: the rows cannot be read: {error}") from error
+    if problems or not found:
+        raise WorkerError(*(problems or [f"{path}: there is no row to learn from"]))
+    return found
+
+
+def load_line(line: str) -> Any:
+    """Return a line's JSON. Raises ValueError, which says so, for any other line."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not JSON: {error}") from error
 
 
 def refuse_existing(out: Path, *, replace: bool) -> None:

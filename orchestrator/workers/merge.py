@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.workers.engines.lora import PREFIX, WEIGHTS
-from orchestrator.workers.engines.transformers import name_head
-from orchestrator.workers.environment import weight_options
+from orchestrator.workers.engines.transformers import load_whole, name_head
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import fresh_folder, read_object, refuse_existing
 from orchestrator.workers.merge_trial import (
@@ -31,8 +30,7 @@ from orchestrator.workers.merge_trial import (
 from orchestrator.workers.specs import DTYPES
 from orchestrator.workers.tokenizer_files import copy_tokenizer, has_tokenizer, read_json
 from orchestrator.workers.weights import read_tensors, require_safetensors, require_sound
-from orchestrator.workers.whole_weights import NEW_HEAD, WORDS, require_whole
-from orchestrator.workers.whole_weights import VECTORS as FOR_VECTORS
+from orchestrator.workers.whole_weights import NEW_HEAD, require_whole
 
 SWIFT_ARGUMENTS = "args.json"
 
@@ -57,9 +55,8 @@ class Merge:
 
     def load(self, model: str | Path, dtype: str) -> Any:
         """Return the base, or what was merged, in that class."""
-        trust = self.trust_remote_code
-        found = load_base(str(model), self.task_type, dtype, trust_remote_code=trust, kind=self.kind)
-        return found.to(self.device)
+        options = {"trust_remote_code": self.trust_remote_code, "vectors": self.kind == VECTORS}
+        return load_whole(model, self.task_type, dtype, self.device, **options)
 
     def load_adapted(self, dtype: str) -> Any:
         """Return the base with the adapter on top. Raises WorkerError for weights that neither of the two has."""
@@ -133,23 +130,6 @@ def find_base(adapter: Path, config: dict[str, Any]) -> str:
     return str(base)
 
 
-def load_base(base: str, task_type: str | None, dtype: str, *, trust_remote_code: bool, kind: str = LOGITS) -> Any:
-    """Return a whole model in the class that the adapter was trained on; `kind` is what the adapter's model gives.
-
-    Raises WorkerError where its files do not fill it.
-    """
-    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
-
-    use = NEW_HEAD if task_type == "SEQ_CLS" else WORDS if (task_type, kind) == ("CAUSAL_LM", LOGITS) else FOR_VECTORS
-    require_whole(base, use, trust_remote_code=trust_remote_code)
-    # not `dtype`, which transformers has since 4.56 only; FlagEmbedding itself says torch_dtype
-    options = {"torch_dtype": dtype, "trust_remote_code": trust_remote_code}
-    if task_type == "SEQ_CLS":
-        return AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, **options, **weight_options())
-    loader = AutoModel if task_type == "FEATURE_EXTRACTION" else AutoModelForCausalLM
-    return loader.from_pretrained(base, **options, **weight_options())
-
-
 def attach_adapter(model: Any, folder: Path) -> Any:
     """Return the model with the adapter on top. Raises WorkerError when the two do not fit."""
     from peft import PeftConfig, PeftModel
@@ -202,7 +182,7 @@ def merge_into(merge: Merge, dtype: str, folder: Path) -> dict[str, Any]:
     del adapted
     gc.collect()
     # what is on the disk is what counts
-    saved = merge.load(folder, "auto").eval()
+    saved = merge.load(folder, "auto")
     after, used = merge.observe(saved, tokenizer), str(saved.dtype).removeprefix("torch.")
     result = {"dtype": used, **judge(merge.kind, before, after, used, merge.prompt)}
     modules = find_modules(merge.adapter, merge.base if merge.kind == VECTORS else None)
@@ -226,7 +206,7 @@ def compare_merged(merge: Merge, merged: Path) -> dict[str, Any]:
 
     require_sound(require_safetensors(merged), "merged model")
     tokenizer = AutoTokenizer.from_pretrained(merged, trust_remote_code=merge.trust_remote_code)
-    saved = merge.load(merged, "auto").eval()
+    saved = merge.load(merged, "auto")
     after, used = merge.observe(saved, tokenizer), str(saved.dtype).removeprefix("torch.")
     del saved
     gc.collect()

@@ -212,24 +212,12 @@ _QWEN3: dict[str, dict[str, Any]] = {"qwen3": {"head_dim": 8}}
 # `embedding` and `chat` are the decoder with the end token, or the chat template, of Qwen3-Embedding and Qwen3
 # ids of BERT_ROLES; a ModernBERT has no token types
 _MODERNBERT = {"bos_token_id": 2, "cls_token_id": 2, "eos_token_id": 3, "sep_token_id": 3}
+_ENCODER = ("AutoModel", save_bert_tokenizer, {**_SIZES, "max_position_embeddings": 512}, ("pad_token_id",))
 _CAUSAL = ("AutoModelForCausalLM", save_qwen_tokenizer, _DECODER)
 FAMILIES = {
     "decoder": Family({**_QWEN3, "qwen2": {}}, *_CAUSAL),
-    "encoder": Family(
-        {"bert": {}, "modernbert": _MODERNBERT},
-        "AutoModel",
-        save_bert_tokenizer,
-        {**_SIZES, "max_position_embeddings": 512},
-        ("pad_token_id",),
-    ),
-    "m3": Family(
-        {"bert": {}},
-        "AutoModel",
-        save_bert_tokenizer,
-        {**_SIZES, "max_position_embeddings": 512},
-        ("pad_token_id",),
-        finish=add_m3_heads,
-    ),
+    "encoder": Family({"bert": {}, "modernbert": _MODERNBERT}, *_ENCODER),
+    "m3": Family({"bert": {}}, *_ENCODER, finish=add_m3_heads),
     "embedding": Family(_QWEN3, *_CAUSAL, finish=append_end_token),
     "chat": Family(
         _QWEN3, *_CAUSAL, finish=lambda folder: shutil.copyfile(QWEN3_TEMPLATE, folder / "chat_template.jinja")

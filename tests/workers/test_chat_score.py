@@ -10,9 +10,9 @@ import pytest
 from orchestrator.workers import score
 from orchestrator.workers.chat import score as chat_score
 from orchestrator.workers.chat.encoding import Encoded, load_format, load_own_format
-from orchestrator.workers.chat.model import answer_all, load_chat_model, sum_nll, take_batches
+from orchestrator.workers.chat.model import answer_all, sum_nll, take_batches
 from orchestrator.workers.chat.score import cut_encoded
-from orchestrator.workers.engines.transformers import load_tokenizer
+from orchestrator.workers.engines.transformers import load_tokenizer, load_whole
 from orchestrator.workers.eval_files import read_chat_rows
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.kinds.probes import BUILT
@@ -181,7 +181,7 @@ def test_a_spec_without_a_tool_is_scored_in_the_models_own_template(folder, chat
 def test_the_nll_is_that_of_a_plain_run_without_padding(chat_model, trained, rows_file, scored):
     import torch
 
-    model = load_chat_model(str(chat_model), "float32", "cpu", trust_remote_code=False).requires_grad_(False)
+    model = load_whole(chat_model, "CAUSAL_LM", "float32", "cpu", trust_remote_code=False).requires_grad_(False)
     for row, line in zip(read_chat_rows(rows_file), scored[0], strict=True):
         encoded = trained.encode(row.messages, row.reference)
         logits = torch.log_softmax(model(input_ids=torch.tensor([encoded.ids])).logits[0].float(), dim=-1)
@@ -193,7 +193,7 @@ def test_the_nll_is_that_of_a_plain_run_without_padding(chat_model, trained, row
 def test_the_loss_is_the_one_that_the_trainer_computes(chat_model, trained, rows_file):
     import torch
 
-    model = load_chat_model(str(chat_model), "float32", "cpu", trust_remote_code=False).requires_grad_(False)
+    model = load_whole(chat_model, "CAUSAL_LM", "float32", "cpu", trust_remote_code=False).requires_grad_(False)
     row = read_chat_rows(rows_file)[0]
     batch = trained.template.encode({"messages": [*row.messages, assistant(row.reference)]})
     inputs = {key: torch.tensor([batch[key]]) for key in ("input_ids", "labels")}
@@ -218,7 +218,7 @@ def test_the_first_rows_get_an_answer_and_the_facts_count_them(scored):
 def test_answers_in_a_padded_batch_are_those_of_each_prompt_alone(chat_model, trained, tokenizer, rows_file):
     import torch
 
-    model = load_chat_model(str(chat_model), "float32", "cpu", trust_remote_code=False)
+    model = load_whole(chat_model, "CAUSAL_LM", "float32", "cpu", trust_remote_code=False)
     prompts = [trained.encode_prompt(row.messages) for row in read_chat_rows(rows_file)]
     stops = [trained.stop_id]
     together = answer_all(model, prompts, pad=0, stop_ids=stops, max_new_tokens=8, batch_size=5)

@@ -147,9 +147,9 @@ def test_every_loss_trains_a_model_that_loads_and_scores(loss, encoder, files, t
 
 
 def test_training_starts_from_the_model_that_is_measured_before(encoder, files, tmp_path):
-    from orchestrator.workers.cross_encoder.model import load_model
     from orchestrator.workers.reranker.scoring import load_scorer
     from orchestrator.workers.specs import ScoringSpec
+    from orchestrator.workers.train_cross_encoder import load_model
 
     model = load_model(load_settings(write_settings(tmp_path, encoder, files, "pointwise_bce")))
     pairs = [("what about tea?", text) for text in TOPICS.values()]
@@ -427,8 +427,9 @@ def test_settings_that_are_all_right_are_read():
 def test_the_settings_that_recipes_render_are_read(root):
     found = sorted(root.glob("tests/golden/*/files/train.json"))
     assert len(found) > 3
-    for path in found:
-        assert load_settings(path).loss.type in LOSSES
+    read = [load_settings(path).loss.type for path in found if "embedding" not in json.loads(path.read_text())]
+    assert read
+    assert set(read) <= set(LOSSES)
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ from orchestrator.data.rows.texts import (
     is_encodable,
     is_finite_number,
     name_type,
+    parse_number,
     quote,
     read_number,
 )
@@ -427,7 +428,7 @@ def _build_from_hits(place: _Place, fields: Fields) -> tuple[LabelledGroup, int]
 
 def _read_finite(value: Any, name: str, code: str, place: _Place) -> float:
     """Return a finite number, also one that stands as text in a table."""
-    number = _parse(value) if place.numeric_text else value
+    number = parse_number(value) if place.numeric_text else value
     if is_finite_number(number):
         return float(number)
     if isinstance(value, str):
@@ -436,16 +437,6 @@ def _read_finite(value: Any, name: str, code: str, place: _Place) -> float:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         shown = "NaN or infinite" if is_number else name_type(value)
     raise bad_row(code, f"{name} is {shown}, not a finite number", _advise_number(value))
-
-
-def _parse(value: Any) -> Any:
-    """Return the number that a text is, any other value as it is."""
-    if not isinstance(value, str) or "_" in value:
-        return value
-    try:
-        return float(value)
-    except ValueError:
-        return value
 
 
 def _advise_number(value: Any) -> str | None:
@@ -460,7 +451,7 @@ def _check_pair(place: _Place, fields: Fields) -> Accepted:
     row, name = fields.values, fields.name("score")
     named = [(fields.name(key), row[key], code) for key, code in (("text1", "empty-query"), ("text2", "empty-text"))]
     _require_texts(named)
-    score = _parse(row["score"]) if place.numeric_text else row["score"]
+    score = parse_number(row["score"]) if place.numeric_text else row["score"]
     if isinstance(score, str) and place.numeric_text:
         message = f'{name} is "{score[:20]}", not a number' if score else f"{name} is empty"
         raise bad_row("scores-not-numbers", message, _advise_number(score) or _FINITE)

@@ -9,10 +9,15 @@ from itertools import chain
 from typing import Literal
 
 from orchestrator.data.digests import query_key
-from orchestrator.recipe.relevance import is_relevant
 
 Kind = Literal["group", "pair", "chat", "labelled"]
 KINDS: tuple[Kind, ...] = ("group", "pair", "chat", "labelled")
+RELEVANT = 0.5  # of labels from 0 to 1 (decisions/0017); workers/cross_encoder/losses.py has it too, being an island
+
+
+def is_relevant(label: float) -> bool:
+    """Tell whether a document with this label, from 0 to 1, is relevant to its query."""
+    return label >= RELEVANT
 
 
 @dataclass(frozen=True)

@@ -91,13 +91,21 @@ def read_number(value: Any) -> Any:
     word = value.strip().lower()
     if word in _WORDS:
         return _WORDS[word]
+    number = parse_number(word)
+    if not is_finite_number(number):
+        return value
+    return float(number) if "." in word else number
+
+
+def parse_number(value: Any) -> Any:
+    """Return the number that a text is, whole ones whole; any other value as it is."""
+    if not isinstance(value, str) or "_" in value:
+        return value
     try:
-        number = float(word)
+        number = float(value)
     except ValueError:
         return value
-    if not math.isfinite(number):
-        return value
-    return int(number) if number.is_integer() and not {"."} & set(word) else number
+    return int(number) if number.is_integer() else number
 
 
 def is_encodable(text: str) -> bool:

@@ -12,9 +12,17 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from orchestrator.data.digests import query_key
-from orchestrator.data.rows.records import KIND_OF, Chat, Kind, LabelledGroup, RankingGroup, Record, ScoredPair
+from orchestrator.data.rows.records import (
+    KIND_OF,
+    Chat,
+    Kind,
+    LabelledGroup,
+    RankingGroup,
+    Record,
+    ScoredPair,
+    is_relevant,
+)
 from orchestrator.data.writing.writers import format_line
-from orchestrator.recipe.relevance import is_relevant
 
 
 @dataclass(frozen=True)

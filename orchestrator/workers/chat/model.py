@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.workers.chat.encoding import Encoded
-from orchestrator.workers.environment import weight_options
-from orchestrator.workers.whole_weights import WORDS, require_whole
 
 # numbers that one batch may hold as logits: 1 GiB in float32
 MAX_LOGITS = 2**28
@@ -28,17 +26,6 @@ class Answer:
     ids: list[int]
     ended: bool
     top: tuple[dict[int, float], ...] = ()
-
-
-def load_chat_model(model: str, dtype: str, device: str, *, trust_remote_code: bool) -> Any:
-    """Return the model, ready to run."""
-    from transformers import AutoModelForCausalLM
-
-    require_whole(model, WORDS, trust_remote_code=trust_remote_code)
-    loaded = AutoModelForCausalLM.from_pretrained(
-        model, torch_dtype=dtype, trust_remote_code=trust_remote_code, **weight_options()
-    )
-    return loaded.to(device).eval()
 
 
 def pad_left(model: Any, rows: Sequence[list[int]], pad: int) -> dict[str, Any]:

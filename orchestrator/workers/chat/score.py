@@ -16,7 +16,7 @@ from typing import Any
 
 from orchestrator.workers.chat import model as lm
 from orchestrator.workers.chat.encoding import ChatFormat, Encoded, load_format, load_own_format
-from orchestrator.workers.engines.transformers import load_tokenizer
+from orchestrator.workers.engines.transformers import load_tokenizer, load_whole
 from orchestrator.workers.environment import Progress
 from orchestrator.workers.eval_files import ChatRow, Message, parse_messages, read_chat_rows
 from orchestrator.workers.failure import WorkerError
@@ -97,7 +97,7 @@ class ChatJob:
         chat = load_format(tokenizer, spec)
         cuts = [cut_encoded(chat.encode(row.messages, row.reference), spec.max_length) for row in self.rows]
         prompts = [chat.encode_prompt(row.messages)[-spec.max_length :] for row in self.rows[: spec.generate]]
-        language_model = lm.load_chat_model(model, spec.dtype, device, trust_remote_code=spec.trust_remote_code)
+        language_model = load_whole(model, "CAUSAL_LM", spec.dtype, device, trust_remote_code=spec.trust_remote_code)
         return Loaded(language_model, tokenizer, chat, cuts, prompts)
 
     def score(self, loaded: Loaded) -> Scored:
@@ -175,7 +175,8 @@ def predict(
     tokenizer = load_tokenizer(str(model), trust_remote_code=spec.trust_remote_code)
     chat = load_own_format(tokenizer, spec.system)
     prompts = [chat.encode_prompt(messages)[-spec.max_length :] for messages in conversations]
-    loaded = lm.load_chat_model(str(model), spec.dtype, choose_device(device), trust_remote_code=spec.trust_remote_code)
+    trust = spec.trust_remote_code
+    loaded = load_whole(model, "CAUSAL_LM", spec.dtype, choose_device(device), trust_remote_code=trust)
     answers = lm.answer_all(
         loaded,
         prompts,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.workers.cross_encoder.losses import LISTS, LOSSES, MARGINS, PAIRS, RELEVANT, LossSettings
-from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.folders import parse_all_rows
 from orchestrator.workers.settings import is_number
 
 # the order of the keys is the order of the columns, which the losses go by
@@ -21,7 +20,6 @@ KEYS = {
     MARGINS: ("query", "positive", "negative", "label"),
 }
 TEXTS = {PAIRS: ("document",), LISTS: ("documents",), MARGINS: ("positive", "negative")}
-MAX_PROBLEMS = 10
 SHUFFLED_FROM_CHARS = 100  # FlagEmbedding/abc/finetune/reranker/AbsDataset.py: a document of more is cut
 SHUFFLED_ORDERS = ((0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 
@@ -69,36 +67,14 @@ class Rows:
 
 
 def load_rows(path: Path, loss: LossSettings) -> Rows:
-    """Return a file's rows, labels as floats. Raises WorkerError with the first `MAX_PROBLEMS` bad lines."""
+    """Return a file's rows, labels as floats. Raises WorkerError with the first bad lines."""
     form = LOSSES[loss.type].form
-    rows: list[dict[str, Any]] = []
-    problems: list[str] = []
-    try:
-        with path.open(encoding="utf-8-sig") as stream:
-            for number, line in enumerate(stream, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    rows.append(parse_row(line, form, loss))
-                except ValueError as error:
-                    problems.append(f"{path}:{number}: {error}")
-                    if len(problems) == MAX_PROBLEMS:
-                        break
-    except (OSError, UnicodeDecodeError) as error:
-        raise WorkerError(f"{path}: the rows cannot be read: {error}") from error
-    if problems:
-        raise WorkerError(*problems)
-    if not rows:
-        raise WorkerError(f"{path}: there is no row to learn from")
+    rows = parse_all_rows(path, lambda row: parse_row(row, form, loss))
     return Rows({key: [row[key] for row in rows] for key in KEYS[form]}, form)
 
 
-def parse_row(line: str, form: str, loss: LossSettings) -> dict[str, Any]:
-    """Return a line's row. Raises ValueError, which says what is wrong with it."""
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"not JSON: {error}") from error
+def parse_row(row: Any, form: str, loss: LossSettings) -> dict[str, Any]:
+    """Return the row of a line's JSON. Raises ValueError, which says what is wrong with it."""
     if not isinstance(row, dict) or set(row) != set(KEYS[form]):
         raise ValueError(f"a row of {form} is an object of {', '.join(KEYS[form])}")
     if form == LISTS and not (isinstance(row["documents"], list) and row["documents"]):

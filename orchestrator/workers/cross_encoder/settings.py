@@ -7,59 +7,28 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from orchestrator.workers.cross_encoder.losses import LOSSES, LossSettings
-from orchestrator.workers.engines.lora import Lora
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import read_object
 from orchestrator.workers.reranker.formats import PairFormat
-from orchestrator.workers.settings import (
-    COUNT,
-    SHARE,
-    TEXT,
-    Rule,
-    one_of,
-    or_null,
-)
+from orchestrator.workers.settings import COUNT, SHARE, Rule
 from orchestrator.workers.settings import parse_settings as parse_fields
-from orchestrator.workers.training.settings import ARGUMENTS, VERSION, EarlyStopping, check_shared, find_seed
+from orchestrator.workers.training.settings import SharedSettings, check_shared
 
 _ONE_LABEL = Rule("is {value}; every loss here trains a head of one label", lambda value: value == 1)
 
 
-@dataclass(frozen=True)
-class Settings:
-    """One training; `max_length` in tokens, `arguments` are CrossEncoderTrainingArguments as they are written.
+@dataclass(frozen=True, kw_only=True)
+class Settings(SharedSettings):
+    """One training; `max_length` in tokens, `format` of decoders only.
 
-    `format` is of decoders only. Without `lora` all weights are trained. `stable_ratio` is the part of the steps at the
-    full learning rate, `shuffle_ratio` the probability that a document's parts change places.
+    `shuffle_ratio` is the probability that a document's parts change places.
     """
 
-    version: Annotated[int, VERSION]
-    model: Annotated[str, TEXT]
-    family: Annotated[str, one_of("encoder", "decoder")]
     loss: LossSettings
-    form: str
-    train: Annotated[Path, TEXT]
     max_length: Annotated[int, COUNT]
     shuffle_ratio: Annotated[float, SHARE]
-    stable_ratio: Annotated[float | None, or_null(SHARE)]
-    early_stopping: EarlyStopping | None
-    deterministic: bool
-    trust_remote_code: bool
-    arguments: Annotated[dict[str, Any], ARGUMENTS]
-    validation: Annotated[Path | None, or_null(TEXT)] = None
     format: PairFormat | None = None
-    lora: Lora | None = None
     num_labels: Annotated[int, _ONE_LABEL] = 1
-
-    @property
-    def output(self) -> Path:
-        """The folder of the checkpoints."""
-        return Path(self.arguments["output_dir"])
-
-    @property
-    def seed(self) -> int:
-        """The seed of everything but the new head: transformers' default is 42."""
-        return find_seed(self.arguments)
 
 
 def load_settings(path: Path) -> Settings:

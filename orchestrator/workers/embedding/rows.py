@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from orchestrator.workers.embedding.losses import COMPARED, GROUPS, LOSSES, SCORES, LossSettings
 from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.folders import parse_all_rows
 from orchestrator.workers.settings import is_number
 
 KEYS = {
@@ -19,7 +19,6 @@ KEYS = {
 }
 QUERIES = ("query", "text1")  # the columns that are read as queries; all others are documents
 LABEL = "label"
-MAX_PROBLEMS = 10
 
 
 @dataclass(frozen=True)
@@ -44,28 +43,13 @@ class Rows:
 
 
 def load_rows(path: Path, loss: LossSettings, most: int | None = None) -> Rows:
-    """Return a file's rows. Raises WorkerError with the first `MAX_PROBLEMS` bad lines.
+    """Return a file's rows. Raises WorkerError with the first bad lines.
 
     Every row has as many negatives as `hard_negatives` says, else as the row with the fewest has, and never more than
     `most`.
     """
     form = LOSSES[loss.type].form
-    rows: list[dict[str, Any]] = []
-    problems: list[str] = []
-    try:
-        with path.open(encoding="utf-8-sig") as stream:
-            for number, line in enumerate(stream, start=1):
-                if line.strip() and len(problems) < MAX_PROBLEMS:
-                    try:
-                        rows.append(parse_row(line, form, loss))
-                    except ValueError as error:
-                        problems.append(f"{path}:{number}: {error}")
-    except (OSError, UnicodeDecodeError) as error:
-        raise WorkerError(f"{path}: the rows cannot be read: {error}") from error
-    if problems:
-        raise WorkerError(*problems)
-    if not rows:
-        raise WorkerError(f"{path}: there is no row to learn from")
+    rows = parse_all_rows(path, lambda row: parse_row(row, form, loss))
     if form == COMPARED:
         return Rows({key: [row[key] for row in rows] for key in KEYS[form]}, rows, form)
     fewest = min(len(row["negatives"]) for row in rows)
@@ -80,12 +64,8 @@ def load_rows(path: Path, loss: LossSettings, most: int | None = None) -> Rows:
     return Rows(columns, rows, form, count)
 
 
-def parse_row(line: str, form: str, loss: LossSettings) -> dict[str, Any]:
-    """Return a line's row. Raises ValueError, which says what is wrong with it."""
-    try:
-        row: dict[str, Any] = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"not JSON: {error}") from error
+def parse_row(row: Any, form: str, loss: LossSettings) -> dict[str, Any]:
+    """Return the row of a line's JSON. Raises ValueError, which says what is wrong with it."""
     negatives = row.get("negatives", []) if isinstance(row, dict) else None
     if not isinstance(negatives, list) or set(row) != set(KEYS[form]):
         raise ValueError(f"a row of {form} is an object of {', '.join(KEYS[form])}, negatives a list")
@@ -106,7 +86,7 @@ def parse_row(line: str, form: str, loss: LossSettings) -> dict[str, Any]:
         raise ValueError(f"{bad[0]!r} is no finite number, and the row is learnt from it")
     if form == SCORES and not negatives:
         raise ValueError(f"{loss.type} compares scores, and the row has no negatives")
-    return row
+    return {**row}
 
 
 def build_dataset(rows: Rows) -> Any:

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from orchestrator.workers.embedding.losses import LOSSES, LossSettings
-from orchestrator.workers.engines.lora import Lora
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import read_object
-from orchestrator.workers.settings import COUNT, SHARE, STRING, TEXT, names_of, one_of, or_null
+from orchestrator.workers.settings import COUNT, STRING, names_of, one_of, or_null
 from orchestrator.workers.settings import parse_settings as parse_fields
 from orchestrator.workers.specs import POOLINGS, EmbeddingSpec
-from orchestrator.workers.training.settings import ARGUMENTS, VERSION, EarlyStopping, check_shared, find_seed
+from orchestrator.workers.training.settings import SharedSettings, check_shared
 
 
 @dataclass(frozen=True)
@@ -39,44 +38,18 @@ class EmbeddingSettings:
         )
 
 
-@dataclass(frozen=True)
-class Settings:
-    """One training; `arguments` are SentenceTransformerTrainingArguments as they are written.
+@dataclass(frozen=True, kw_only=True)
+class Settings(SharedSettings):
+    """One training; `sources` name files in the folder `train` beside the rows, which make batches of their own."""
 
-    With `sources`, names of files in the folder `train` beside the rows, each file makes batches of its own. Without
-    `lora` all weights are trained. `stable_ratio` is the part of the steps at the full learning rate.
-    """
-
-    version: Annotated[int, VERSION]
-    model: Annotated[str, TEXT]
-    family: Annotated[str, one_of("encoder", "decoder")]
     loss: LossSettings
-    form: str
-    train: Annotated[Path, TEXT]
     embedding: EmbeddingSettings
-    stable_ratio: Annotated[float | None, or_null(SHARE)]
-    early_stopping: EarlyStopping | None
-    deterministic: bool
-    trust_remote_code: bool
-    arguments: Annotated[dict[str, Any], ARGUMENTS]
-    validation: Annotated[Path | None, or_null(TEXT)] = None
-    lora: Lora | None = None
     sources: Annotated[list[str] | None, or_null(names_of("files"))] = None
 
     @property
     def parts(self) -> dict[str, Path]:
         """The files that make batches of their own, by their names; the one file of all rows under ""."""
         return {Path(name).stem: self.train.parent / "train" / name for name in self.sources or ()} or {"": self.train}
-
-    @property
-    def output(self) -> Path:
-        """The folder of the checkpoints."""
-        return Path(self.arguments["output_dir"])
-
-    @property
-    def seed(self) -> int:
-        """The seed of everything random: transformers' default is 42."""
-        return find_seed(self.arguments)
 
 
 def load_settings(path: Path) -> Settings:

@@ -1,4 +1,4 @@
-"""Load a model in plain transformers and float32, without a weight being made up unseen."""
+"""Load a model in plain transformers, without a weight being made up unseen."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.workers.environment import weight_options
 from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.whole_weights import NEW_HEAD, VECTORS, WORDS, require_whole
 
 HEAD_SEED = 42  # what a new head is drawn by
 
@@ -31,6 +32,29 @@ def load_float32(
     )
     lacking = {*map(str, info.get("missing_keys", ())), *(str(key[0]) for key in info.get("mismatched_keys", ()))}
     return model.to(device).eval(), tuple(sorted(lacking))
+
+
+def load_whole(
+    model: Path | str, task_type: str | None, dtype: str, device: str, *, trust_remote_code: bool, vectors: bool = False
+) -> Any:
+    """Return a model, ready to run, in the class that PEFT calls `task_type`; with `vectors` nobody reads its words.
+
+    Raises WorkerError where its files do not fill it.
+    """
+    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    speaks = task_type == "CAUSAL_LM" and not vectors
+    use = NEW_HEAD if task_type == "SEQ_CLS" else WORDS if speaks else VECTORS
+    require_whole(model, use, trust_remote_code=trust_remote_code)
+    loaders = {"SEQ_CLS": AutoModelForSequenceClassification, "FEATURE_EXTRACTION": AutoModel}
+    loaded = loaders.get(task_type or "", AutoModelForCausalLM).from_pretrained(
+        model,
+        torch_dtype=dtype,  # not `dtype`, which transformers has since 4.56 only; FlagEmbedding itself says torch_dtype
+        trust_remote_code=trust_remote_code,
+        **({"num_labels": 1} if task_type == "SEQ_CLS" else {}),
+        **weight_options(),
+    )
+    return loaded.to(device).eval()
 
 
 def load_tokenizer(folder: Path | str, *, trust_remote_code: bool = False) -> Any:

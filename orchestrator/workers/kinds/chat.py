@@ -14,13 +14,13 @@ from orchestrator.workers import verification_checks as verify
 from orchestrator.workers.chat import model as lm
 from orchestrator.workers.chat.encoding import ChatFormat, load_format
 from orchestrator.workers.chat.template import Chosen, choose_template
-from orchestrator.workers.engines.transformers import load_float32, load_tokenizer, release
+from orchestrator.workers.engines.transformers import load_float32, load_tokenizer, load_whole, release
 from orchestrator.workers.eval_files import Message, read_chat_rows
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import write_json
 from orchestrator.workers.kinds import Described, Request
 from orchestrator.workers.kinds.probes import BUILT, EXAMPLES, ChatProbe, build_chat_probes
-from orchestrator.workers.merge import attach_adapter, load_base
+from orchestrator.workers.merge import attach_adapter
 from orchestrator.workers.specs import TEMPLATE_ARGUMENTS, ChatSpec, parse_chat_spec
 from orchestrator.workers.tokenizer_files import read_json, set_chat_template, update_settings
 from orchestrator.workers.weights import WeightScan, hash_file, hash_parameters, read_tensors, require_safetensors
@@ -141,7 +141,7 @@ class Seen:
 def observe(subject: Subject) -> Seen:
     """Ask base, adapter on its base, and package, one model in memory at a time."""
     request, trust = subject.request, subject.spec.trust_remote_code
-    model = load_base(request.base, "CAUSAL_LM", "float32", trust_remote_code=trust).to(request.device).eval()
+    model = load_whole(request.base, "CAUSAL_LM", "float32", request.device, trust_remote_code=trust)
     models = {"base": ask(model, subject, subject.tokenizer)}
     if request.adapter is not None:
         model = attach_adapter(model, request.adapter).eval()

@@ -18,12 +18,19 @@ from typing import Any
 
 from orchestrator.workers import verification_checks as verify
 from orchestrator.workers.engines import flagembedding, sentence_transformers, swift
-from orchestrator.workers.engines.transformers import HEAD_SEED, load_float32, load_tokenizer, name_head, release
+from orchestrator.workers.engines.transformers import (
+    HEAD_SEED,
+    load_float32,
+    load_tokenizer,
+    load_whole,
+    name_head,
+    release,
+)
 from orchestrator.workers.eval_files import Pair
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.kinds import Described, Request
 from orchestrator.workers.kinds.probes import AWKWARD, EXAMPLES, PairProbe, build_pair_probes
-from orchestrator.workers.merge import attach_adapter, check_adapter, load_base, read_whole_weights
+from orchestrator.workers.merge import attach_adapter, check_adapter, read_whole_weights
 from orchestrator.workers.reranker import folder as packaging
 from orchestrator.workers.reranker import formats
 from orchestrator.workers.reranker.scoring import wrap_pairs
@@ -207,8 +214,8 @@ def observe_flagembedding(subject: Subject, _sentence: Sequence[float]) -> dict[
     request, spec = subject.request, subject.spec
     torch.manual_seed(HEAD_SEED)
     task_type = "CAUSAL_LM" if subject.reference.by_words else "SEQ_CLS"
-    model = load_base(request.base, task_type, "float32", trust_remote_code=spec.trust_remote_code)
-    model = model.to(request.device).eval()
+    trust = spec.trust_remote_code
+    model = load_whole(request.base, task_type, "float32", request.device, trust_remote_code=trust)
     base, hashes, adapter = score(subject, model), hash_parameters(model), None
     if request.adapter is not None:
         adapter = score(subject, attach_adapter(model, request.adapter).eval())
@@ -272,8 +279,8 @@ def find_other_tokens(
 
 def score_adapter(subject: Subject, adapter: Path) -> list[float]:
     """Return the probes' scores of base and adapter, which brings the head along."""
-    trust = subject.spec.trust_remote_code
-    model = load_base(subject.request.base, "SEQ_CLS", "float32", trust_remote_code=trust).to(subject.request.device)
+    request, trust = subject.request, subject.spec.trust_remote_code
+    model = load_whole(request.base, "SEQ_CLS", "float32", request.device, trust_remote_code=trust)
     scores = score(subject, attach_adapter(model, adapter).eval())
     release()
     return scores

@@ -198,15 +198,15 @@ def load_formatted_head(
     return build_encoder([transformer], device)
 
 
-def load_cross_encoder(model: str, spec: ScoringSpec, device: str, facts: Facts) -> Scorer:
-    """Return a sentence-transformers CrossEncoder's raw logits; a model without a head gets a seeded random one."""
+def open_cross_encoder(model: str, spec: ScoringSpec, device: str | None) -> CrossEncoder:
+    """Return the model as a CrossEncoder of raw logits; one without a head gets a seeded random one."""
     import torch
     from sentence_transformers import CrossEncoder
     from torch import nn
 
     require_whole(model, NEW_HEAD, trust_remote_code=spec.trust_remote_code)
     torch.manual_seed(HEAD_SEED)
-    encoder = CrossEncoder(
+    return CrossEncoder(
         model,
         num_labels=1,
         max_length=spec.max_length,
@@ -215,6 +215,11 @@ def load_cross_encoder(model: str, spec: ScoringSpec, device: str, facts: Facts)
         trust_remote_code=spec.trust_remote_code,
         model_kwargs=loading_arguments(spec),
     )
+
+
+def load_cross_encoder(model: str, spec: ScoringSpec, device: str, facts: Facts) -> Scorer:
+    """Return a sentence-transformers CrossEncoder's raw logits."""
+    encoder = open_cross_encoder(model, spec, device)
     longest = find_longest(encoder[0].model.config)
     if longest is not None and longest < spec.max_length:  # a longer input would end in an index error
         encoder[0].max_seq_length = longest

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 from orchestrator.workers.engines.lora import Lora
-from orchestrator.workers.settings import AMOUNT, COUNT, TEXT, Rule
+from orchestrator.workers.settings import AMOUNT, COUNT, SHARE, TEXT, Rule, one_of, or_null
 
 VERSION = Rule("{value} of the settings is not known to this worker", lambda value: value == 1)
 ARGUMENTS = Rule(
@@ -24,49 +24,38 @@ class EarlyStopping:
     threshold: Annotated[float, AMOUNT] = 0.0
 
 
-class Settings(Protocol):
-    """What the shared parts ask of any training's settings; `arguments` are the library's, as they are written."""
+@dataclass(frozen=True, kw_only=True)
+class SharedSettings:
+    """What any train.json says; `arguments` are the library's own training arguments, as they are written.
 
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """The trainer's own arguments."""
+    Without `lora` all weights are trained. `stable_ratio` is the part of the steps at the full learning rate.
+    """
 
-    @property
-    def deterministic(self) -> bool:
-        """Whether it must repeat itself, bit for bit."""
-
-    @property
-    def early_stopping(self) -> EarlyStopping | None:
-        """When it ends early."""
-
-    @property
-    def lora(self) -> Lora | None:
-        """The adapter that is trained in place of all weights."""
-
-    @property
-    def stable_ratio(self) -> float | None:
-        """The part of the steps at the full learning rate."""
-
-    @property
-    def validation(self) -> Path | None:
-        """The rows that it is evaluated on."""
+    version: Annotated[int, VERSION]
+    model: Annotated[str, TEXT]
+    family: Annotated[str, one_of("encoder", "decoder")]
+    form: str
+    train: Annotated[Path, TEXT]
+    validation: Annotated[Path | None, or_null(TEXT)] = None
+    stable_ratio: Annotated[float | None, or_null(SHARE)]
+    early_stopping: EarlyStopping | None
+    deterministic: bool
+    trust_remote_code: bool
+    lora: Lora | None = None
+    arguments: Annotated[dict[str, Any], ARGUMENTS]
 
     @property
     def output(self) -> Path:
         """The folder of the checkpoints."""
+        return Path(self.arguments["output_dir"])
 
     @property
     def seed(self) -> int:
-        """The seed of everything random in it."""
+        """The seed of everything random but a new head: transformers' default is 42."""
+        return int(self.arguments.get("seed", 42))
 
 
-def find_seed(arguments: dict[str, Any]) -> int:
-    """Return the seed; transformers' default is 42."""
-    seed: int = arguments.get("seed", 42)
-    return seed
-
-
-def check_shared(settings: Settings) -> list[str]:
+def check_shared(settings: SharedSettings) -> list[str]:
     """Return what of the shared settings does not belong together."""
     problems = []
     if settings.arguments.get("save_strategy") == "no":

@@ -14,7 +14,7 @@ from orchestrator.workers.engines.lora import add_lora, load_lora
 from orchestrator.workers.environment import Progress
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.training.checkpoints import link_checkpoints, require_resumable
-from orchestrator.workers.training.settings import Settings
+from orchestrator.workers.training.settings import SharedSettings
 
 # transformers looks for unused parameters unless told not to, and finds all of them unused: what a CrossEncoder returns
 # hides its tensors from DistributedDataParallel, which then ends with "mark a variable ready only once"
@@ -24,7 +24,7 @@ FIXED = {"logging_nan_inf_filter": False, "disable_tqdm": True}
 STABLE_SCHEDULE = "warmup_stable_decay"
 
 
-def build_arguments(settings: Settings, cls: Any, given: Mapping[str, Any]) -> Any:
+def build_arguments(settings: SharedSettings, cls: Any, given: Mapping[str, Any]) -> Any:
     """Return the arguments `given` as `cls`.
 
     Raises WorkerError with transformers' own words for a name or value that it refuses.
@@ -97,7 +97,7 @@ def build_decay_arguments(total_steps: int, warmup_steps: int, stable_ratio: flo
     return {"num_decay_steps": decay}
 
 
-def build_callbacks(settings: Settings) -> list[Any]:
+def build_callbacks(settings: SharedSettings) -> list[Any]:
     """Return the callbacks; they stand behind the one that decides when to log and save, and see its decision."""
     import torch
     from transformers import EarlyStoppingCallback, TrainerCallback
@@ -170,7 +170,7 @@ def guard_loss(module: Any) -> None:
     module.register_forward_hook(check)
 
 
-def adapt_trainer(base: Any, settings: Settings, save: Callable[[Any, Any, str], bool] = lambda *_: False) -> Any:
+def adapt_trainer(base: Any, settings: SharedSettings, save: Callable[[Any, Any, str], bool] = lambda *_: False) -> Any:
     """Return the library's trainer that decays the rate as asked, continues adapters, and keeps rows out of cards.
 
     `save` takes the trainer, the gathered weights and a folder, and tells whether it saved them in its own way.
@@ -214,7 +214,7 @@ class Prepared:
 
 
 def train_model(
-    settings: Settings,
+    settings: SharedSettings,
     checkpoint: Path | None,
     build: Callable[[], Any],
     prepare: Callable[[Any], Prepared],
