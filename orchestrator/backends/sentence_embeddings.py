@@ -28,13 +28,12 @@ from orchestrator.backends.sentence_transformers import (
     find_loss,
     put_lora,
 )
-from orchestrator.backends.trainer import ArgumentList
+from orchestrator.backends.trainer import ArgumentList, shrink_sizes
 from orchestrator.backends.trainer_checks import check_settings, check_trainer
 from orchestrator.errors import OrchError, Problem
 from orchestrator.recipe.losses import COMPARED, SCORES, find_target, list_losses
 from orchestrator.recipe.schema import Loss, ModelRef
 
-_TINY_HIDDEN_SIZE = 32  # of workers/tiny_model.py
 _OF_RERANKERS = {
     name: Problem(f"{name} is of rerankers, and the recipe trains an embedding model", "remove it")
     for name in WORKER_ARGUMENTS.keys() - SHARED_ARGUMENTS
@@ -237,11 +236,7 @@ def _smoke_scale(job: Job) -> SmokeScale:
     loss, alone = job.recipe.loss, build_smoke_scale(job)
     if loss is None:
         return alone
-    changed: dict[str, Any] = {}
-    if loss.matryoshka_dims:
-        weights = [weight for _, weight in sorted(loss.matryoshka_dims.items(), reverse=True)]
-        sizes = {_TINY_HIDDEN_SIZE >> place: weight for place, weight in enumerate(weights)}
-        changed["matryoshka_dims"] = {size: weight for size, weight in sizes.items() if size}
+    changed: dict[str, Any] = shrink_sizes(loss, "matryoshka_dims")
     if loss.mini_batch_size:
         changed["mini_batch_size"] = 1
     # so few rows may all be of one file

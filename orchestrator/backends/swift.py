@@ -23,6 +23,7 @@ from orchestrator.backends.trainer import (
     put_determinism,
     put_limit,
     put_saving,
+    shrink_sizes,
     wants_best,
 )
 from orchestrator.errors import Problem, RecipeError
@@ -53,7 +54,6 @@ _SMOKE_LEAVES_OUT = frozenset({
 }) | SHARING_ARGUMENTS  # fmt: skip
 # What the template qwen3 puts in front of every answer that has no thought: it counts against max_length.
 _EMPTY_THOUGHT = "<think>\n\n</think>\n\n"
-_TINY_HIDDEN_SIZE = 32  # of workers/tiny_model.py
 _SMOKE_LENGTHS = {"embedding": 256, "reranker": 512, "sft": 512}
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
@@ -95,15 +95,6 @@ def _prepare_loss(loss: Loss | None) -> dict[str, Any]:
         if setting := loss.facts.settings.get(name):
             flags[name.replace("_", "-")] = getattr(loss, name) or setting.default
     return flags
-
-
-def _shrink_sizes(loss: Loss, hidden_size: int) -> Loss:
-    """Return the loss with as many Matryoshka sizes as fit a small model: its own, half of it, and so on."""
-    if not loss.mrl_dims:
-        return loss
-    weights = [weight for _, weight in sorted(loss.mrl_dims.items(), reverse=True)]
-    sizes = {hidden_size >> place: weight for place, weight in enumerate(weights) if hidden_size >> place}
-    return loss.model_copy(update={"mrl_dims": sizes})
 
 
 def query_prompt(instruction: str | None) -> str:
@@ -154,6 +145,7 @@ def _build_scoring(
 def _smoke_scale(job: Job) -> SmokeScale:
     """Return a job of two epochs of 8 short steps, with a learning rate that visibly moves a random model."""
     full, encodes = is_full(job.backend.translate(job).arguments), job.model.family == "encoder"
+    loss = job.recipe.loss
     # a tiny encoder has no head, and the adapter keeps of a new one what it is told to
     head = {"modules_to_save": ["head", "classifier"]} if encodes and job.recipe.task == "reranker" else {}
     return SmokeScale(
@@ -165,7 +157,7 @@ def _smoke_scale(job: Job) -> SmokeScale:
             "dataloader_num_workers": 0, "bf16": False, "fp16": False, **({} if full else head),
         },
         leave_out=_SMOKE_LEAVES_OUT,
-        recipe={"loss": _shrink_sizes(job.recipe.loss, _TINY_HIDDEN_SIZE)} if job.recipe.loss else {},
+        recipe={"loss": loss.model_copy(update=shrink_sizes(loss, "mrl_dims"))} if loss else {},
         like=("encoder", "modernbert") if encodes else None,
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ from orchestrator.cli.options import (
     data_files_argument,
     encoding_option,
     expand_files,
-    ignore_option,
+    label_options,
     map_option,
     max_dropped_option,
     max_label_option,
@@ -19,6 +19,7 @@ from orchestrator.cli.options import (
     new_rows_option,
     parse_pairs,
     require_label_range,
+    row_options,
     scores_as_labels_option,
 )
 from orchestrator.cli.output import Result, prints
@@ -72,12 +73,8 @@ def data_command() -> None:
 @click.option("--passage-max-len", type=click.IntRange(1), default=512, show_default=True)
 @click.option("--kind", type=click.Choice(KINDS), help="What the rows must be; default: what the first one is.")
 @click.option("--backend", type=click.Choice(list(TOOLS)), help="Who trains on them, instead of their kind.")
-@min_label_option
-@max_label_option
-@scores_as_labels_option
-@map_option
-@ignore_option
-@encoding_option
+@label_options
+@row_options
 @prints("data check")
 def data_check_command(
     files: tuple[Path, ...],
@@ -151,9 +148,7 @@ def data_split_command(
 )
 @click.option("--names", metavar="A,B,C", help="Names of the values of rows that are lists.")
 @click.option("--rows", "rows_key", metavar="KEY", help="Of a file that is one object: the list that holds its rows.")
-@map_option
-@ignore_option
-@encoding_option
+@row_options
 @click.option("--only-mapped", is_flag=True, help="Leave out every column that --map does not name.")
 @click.option(
     "--constant", "constants", multiple=True, metavar="KEY=TEXT", callback=parse_pairs,

@@ -14,23 +14,19 @@ import click
 
 from orchestrator.backends.scorers import FORMATS
 from orchestrator.cli.options import (
-    allow_pickle_option,
-    encoding_option,
     expand_files,
     family_option,
     hardware_option,
-    ignore_option,
-    map_option,
+    label_options,
+    loading_options,
     max_dropped_option,
-    max_label_option,
-    min_label_option,
     pick,
     python_option,
     require_label_range,
     resolve_hardware,
+    row_options,
     run_argument,
     runs_option,
-    scores_as_labels_option,
     trust_code_option,
     trust_run_option,
 )
@@ -56,18 +52,13 @@ _DTYPES = ("auto", "bfloat16", "float16", "float32")
 @click.option("--max-length", type=click.IntRange(8), help="Longest input in tokens (512).")
 @click.option("--instruction", help="The task sentence of models that take one.")
 @click.option("--batch-size", type=click.IntRange(1), help="Pairs (texts) scored at once: 8 for an LLM, else 32.")
-@min_label_option
-@max_label_option
-@scores_as_labels_option
+@label_options
 @click.option("--corpus", is_flag=True, help="Every query searches all documents of the data (embedding models).")
 @click.option("--metrics", help="Names with commas between, such as ndcg@10,mrr@10; the first is the headline.")
-@map_option
-@ignore_option
-@encoding_option
+@row_options
 @max_dropped_option
 @click.option("--limit", type=click.IntRange(1), help="Measure on the first rows only.")
-@trust_code_option
-@allow_pickle_option
+@loading_options
 @python_option("The Python that runs the models (default: this one).", is_usage=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="A fresh folder that keeps data and scores.")
 @hardware_option

@@ -112,6 +112,22 @@ new_rows_option = click.option(
 )
 
 
+def _join(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return what gives a command several options, in this order."""
+
+    def apply(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return apply
+
+
+row_options = _join(map_option, ignore_option, encoding_option)  # how rows are read
+label_options = _join(min_label_option, max_label_option, scores_as_labels_option)  # what labels mean
+loading_options = _join(trust_code_option, allow_pickle_option)  # what a model may do
+
+
 def resolve_hardware(text: str, *, smoke: bool) -> Hardware:
     """Return the hardware to plan for; a smoke run always takes the CPU, so that it is the same everywhere."""
     from orchestrator.machine.hardware import CPU, find_hardware, parse_hardware

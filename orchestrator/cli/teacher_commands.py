@@ -13,20 +13,15 @@ import click
 
 from orchestrator.backends.scorers import FORMATS
 from orchestrator.cli.options import (
-    allow_pickle_option,
     data_files_argument,
-    encoding_option,
     family_option,
-    ignore_option,
-    map_option,
+    label_options,
+    loading_options,
     max_dropped_option,
-    max_label_option,
-    min_label_option,
     new_rows_option,
     pick,
     require_label_range,
-    scores_as_labels_option,
-    trust_code_option,
+    row_options,
 )
 from orchestrator.cli.output import Result, prints
 from orchestrator.machine.terminal import say, say_lines, say_over
@@ -48,14 +43,11 @@ _device_option = click.option(
 @click.option("--max-length", type=click.IntRange(8), default=512, show_default=True, help="Longest pair in tokens.")
 @click.option("--instruction", help="Task sentence, for teachers that take one.")
 @click.option("--batch-size", type=click.IntRange(1), help="Pairs at once (default: 8 for an LLM, 32 for an encoder).")
-@map_option
-@ignore_option
-@encoding_option
+@row_options
 @click.option("--replace", is_flag=True, help="Rows may have teacher scores already; they get new ones.")
 @_device_option
 @family_option
-@trust_code_option
-@allow_pickle_option
+@loading_options
 @new_rows_option
 @_force_option
 @prints("data score")
@@ -148,17 +140,12 @@ def data_score_command(
 @click.option("--max-length", type=click.IntRange(8), default=512, show_default=True, help="Longest text in tokens.")
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Texts, or pairs, at once.")
 @click.option("--seed", type=int, default=42, show_default=True, help="Of the random sampling.")
-@min_label_option
-@max_label_option
-@scores_as_labels_option
+@label_options
 @max_dropped_option
-@map_option
-@ignore_option
-@encoding_option
+@row_options
 @_device_option
 @family_option
-@trust_code_option
-@allow_pickle_option
+@loading_options
 @new_rows_option
 @_force_option
 @prints("data mine")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,6 @@ def check_files(
     ignore: Sequence[str] = (),
     encoding: str | None = None,
     needs_negatives: bool | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
 ) -> CheckReport:
     """Check `paths` as training data, and against `eval_paths` for leaks where given; `allow_overlap` keeps these.
 
@@ -115,5 +114,5 @@ def check_files(
         merges=True,
         encoding=encoding,
     )
-    gathered = run_data_pass(request, on_progress=on_progress)
+    gathered = run_data_pass(request)
     return CheckReport(gathered.ledger, gathered.stats, tuple(build_problems(gathered, max_dropped)))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from struct import Struct
 from typing import Literal
 
 from orchestrator.data.digests import DigestMap, DigestSet, digest, document_key, query_key
 from orchestrator.data.ledger import Findings
-from orchestrator.data.reasons import Fault, problem_of
+from orchestrator.data.reasons import Fault, RepeatedProblems, problem_of
 from orchestrator.data.rows.records import RELEVANT, LabelledGroup, RankingGroup, Record, ScoredPair, draw_documents
 from orchestrator.data.rows.texts import build_fault
 from orchestrator.data.writing.forms import find_sides, find_targets
@@ -51,10 +51,10 @@ class LossFit:
         self._required = requirements
         self.loss: LossType | None = find_loss_of_form(requirements.loss, requirements.form)
         self._takes_scores = takes_scores
-        self._misfits: dict[tuple[str, str], tuple[Problem, int]] = {}
+        self._misfits = RepeatedProblems()
         self._labels: set[float] = set()
         self._scored = False
-        self._bare: tuple[Problem, int] | None = None  # the first row without negatives, and how many there are
+        self._bare = RepeatedProblems()  # rows without negatives
         self._has_negatives = False
 
     @property
@@ -108,9 +108,8 @@ class LossFit:
     def note(self, path: str, record: Record, findings: Findings) -> None:
         """Look at one row that is kept."""
         for code, reason, remedy in self._find_misfits(record):
-            known = self._misfits.get((code, remedy))  # not by the reason, which may hold the row's own score
-            problem = known[0] if known else problem_of(code, reason, hint=remedy, where=Where(path, record.line))
-            self._misfits[code, remedy] = (problem, known[1] + 1 if known else 1)
+            problem = problem_of(code, reason, hint=remedy, where=Where(path, record.line))
+            self._misfits.note((code, remedy), problem)  # not by the reason, which may hold the row's own score
         if self.loss is not None and self.loss.exact_negatives and isinstance(record, RankingGroup):
             self._note_negatives(path, record)
         if isinstance(record, RankingGroup):
@@ -120,18 +119,10 @@ class LossFit:
 
     def problems(self) -> list[Problem]:
         """Return one problem for each reason, at the first row that has it."""
-        found = [
-            replace(problem, message=f"{problem.message} ({count} such rows)") if count > 1 else problem
-            for problem, count in self._misfits.values()
-        ]
-        return [*found, *self._find_one_label(), *self._find_bare_rows()]
-
-    def _find_bare_rows(self) -> list[Problem]:
-        """Return that some rows have negatives and others none: the columns of a batch are those that every row has."""
-        if self._bare is None or not self._has_negatives or self._misfits:
-            return []
-        problem, count = self._bare
-        return [replace(problem, message=f"{problem.message} ({count} such rows)") if count > 1 else problem]
+        misfits = self._misfits.problems()
+        # the columns of a batch are those that every row has
+        bare = self._bare.problems() if self._has_negatives and not misfits else []
+        return [*misfits, *self._find_one_label(), *bare]
 
     def _find_one_label(self) -> list[Problem]:
         """Return that all training rows have one label, where the loss could only learn to say it always."""
@@ -150,8 +141,7 @@ class LossFit:
             return
         reason = "the row has no negatives, and others have some: none could be used"
         remedy = "give every row as many (orch data mine), or leave them out of all"
-        known = self._bare or (problem_of("loss-misfit", reason, hint=remedy, where=Where(path, group.line)), 0)
-        self._bare = (known[0], known[1] + 1)
+        self._bare.note("", problem_of("loss-misfit", reason, hint=remedy, where=Where(path, group.line)))
 
     def _warn_group(self, place: str, group: RankingGroup, findings: Findings) -> None:
         required = self._required

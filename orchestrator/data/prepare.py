@@ -12,6 +12,7 @@ import contextlib
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import BinaryIO
 
 from orchestrator.data.data_pass import run_data_pass
@@ -81,9 +82,9 @@ def _attempt(
         stats, ledger = (files.open(outputs.folder / name) for name in (STATS, LEDGER))
         writers = _open_writers(request, outputs, files, spools)
         sinks: dict[str, Callable[[Record], None]] = {f"on_{side}": writer.add for side, writer in writers.items()}
-        by_source = SourceWriter(request, outputs, files, spools) if outputs.sources else None
+        by_source = SourceWriter(request, outputs, files, spools, sinks["on_train"]) if outputs.sources else None
         if by_source:
-            sinks["on_train"] = both(sinks["on_train"], by_source.add)
+            sinks["on_train"] = by_source.add
         gathered = run_data_pass(request, thresholds=thresholds, on_progress=on_progress, **sinks)
         if gathered.adjusted is not None:
             return gathered
@@ -113,19 +114,24 @@ def _open_writers(
     request: Request, outputs: Outputs, files: FileSet, spools: contextlib.ExitStack
 ) -> dict[str, TrainWriter | EvalWriter | RetrievalWriter]:
     """Open the files of every side, in the order of their names in OUTPUT_NAMES; return side → writer."""
-
-    def open_spool() -> BinaryIO:
-        return spools.enter_context(tempfile.TemporaryFile(dir=outputs.folder))
-
     writers: dict[str, TrainWriter | EvalWriter | RetrievalWriter] = {}
     if request.eval_files or request.eval_ratio is not None:
-        spool = open_spool if request.corpus else None
+        spool = partial(_open_spool, outputs, spools) if request.corpus else None
         writers["eval"] = open_eval(outputs.folder, files, seed=request.seed, spool=spool)
     sides = [("validation", VALIDATION)] if request.validation_ratio is not None else []
     sides += [("train", TRAIN)] if request.train_files else []
     for side, name in sides:
-        writers[side] = TrainWriter(files.open(outputs.folder / name), open_spool(), outputs.form, outputs.options)
+        writers[side] = _open_train(outputs, name, files, spools)
     return writers
+
+
+def _open_train(outputs: Outputs, name: str, files: FileSet, spools: contextlib.ExitStack) -> TrainWriter:
+    stream = files.open(outputs.folder / name)
+    return TrainWriter(stream, _open_spool(outputs, spools), outputs.form, outputs.options)
+
+
+def _open_spool(outputs: Outputs, spools: contextlib.ExitStack) -> BinaryIO:
+    return spools.enter_context(tempfile.TemporaryFile(dir=outputs.folder))
 
 
 def _require_rows(lines: dict[str, int], outputs: Outputs, request: Request) -> None:
@@ -147,35 +153,27 @@ def _require_rows(lines: dict[str, int], outputs: Outputs, request: Request) -> 
 class SourceWriter:
     """Writes the training rows a second time, those of each file to one of its own."""
 
-    def __init__(self, request: Request, outputs: Outputs, files: FileSet, spools: contextlib.ExitStack) -> None:
-        """Open a file for each training file; a record knows its own by its name."""
-
-        def open_spool() -> BinaryIO:
-            return spools.enter_context(tempfile.TemporaryFile(dir=outputs.folder))
-
-        folder, named = outputs.folder / SOURCES, zip(request.train_files, outputs.sources, strict=True)
-        self.writers = {
-            path.name: TrainWriter(files.open(folder / name), open_spool(), outputs.form, outputs.options)
-            for path, name in named
-        }
+    def __init__(
+        self,
+        request: Request,
+        outputs: Outputs,
+        files: FileSet,
+        spools: contextlib.ExitStack,
+        add: Callable[[Record], None],
+    ) -> None:
+        """Open a file for each training file, a record knows its own by its name; `add` writes to that of all rows."""
+        named = zip(request.train_files, outputs.sources, strict=True)
+        self.writers = {path.name: _open_train(outputs, f"{SOURCES}/{name}", files, spools) for path, name in named}
+        self._add = add
 
     def add(self, record: Record) -> None:
-        """Write one record to the file of its source."""
+        """Write one record to the file of all rows and to that of its source."""
+        self._add(record)
         self.writers[record.source].add(record)
 
     def count(self) -> dict[str, int]:
         """Return the rows of each source, by its file's name."""
         return {source: writer.lines for source, writer in self.writers.items()}
-
-
-def both(one: Callable[[Record], None], other: Callable[[Record], None]) -> Callable[[Record], None]:
-    """Return what hands a record to both."""
-
-    def add(record: Record) -> None:
-        one(record)
-        other(record)
-
-    return add
 
 
 def _require_every_source(parts: dict[str, int]) -> None:

@@ -6,7 +6,7 @@ count it by its code; a code that is not in the table is a KeyError.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -61,3 +61,22 @@ def refuse(
     """Return the error for a file that cannot be used at all; lines and columns count from 1."""
     problem = problem_of(code, message, hint=hint, where=Where(str(path), line, column))
     return DataError(problem.message, hint=problem.hint, where=problem.where)
+
+
+class RepeatedProblems:
+    """Problems that many rows may have: each is told once, at the first row that has it, with how many have it."""
+
+    def __init__(self) -> None:
+        self._found: dict[object, tuple[Problem, int]] = {}
+
+    def note(self, key: object, problem: Problem) -> None:
+        """Count the problem of one row; those of one key are the same."""
+        first, count = self._found.get(key, (problem, 0))
+        self._found[key] = (first, count + 1)
+
+    def problems(self) -> list[Problem]:
+        """Return one problem a key."""
+        return [
+            replace(problem, message=f"{problem.message} ({count} such rows)") if count > 1 else problem
+            for problem, count in self._found.values()
+        ]

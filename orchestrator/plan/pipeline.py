@@ -15,7 +15,6 @@ from orchestrator.plan.stages import (
     add_merge,
     add_package,
     add_packaged_score,
-    add_part_score,
     add_prepare,
     add_scoring_file,
     add_teacher,
@@ -92,7 +91,7 @@ def _add_tuned(draft: Draft, training: Training, measured: Measured, model: str)
     add_package(draft, weights=weights, base=model, adapter=adapter, scoring=scoring)
     data = run_eval_files(draft)
     scored = [add_packaged_score(draft, "evaluate", "Score the packaged model as its user loads it", data)]
-    scored += [add_part_score(draft, f"baseline-{system.name}", system, data) for system in measured.parts]
+    scored += [add_packaged_score(draft, f"baseline-{part.name}", part.title, data, part) for part in measured.parts]
     for guard in draft.job.guard_kinds:
         data = guard_eval_files(draft, guard)
         before = replace(measured.reference_baseline, title=f"Score the untouched base model on the guard {guard}")

@@ -185,23 +185,16 @@ def add_base_score(
     )  # fmt: skip
 
 
-def add_packaged_score(draft: Draft, kind: str, title: str, data: EvalFiles) -> Stage:
-    """Add the scoring of the packaged model, as its own scoring.json says.
+def add_packaged_score(draft: Draft, kind: str, title: str, data: EvalFiles, by: System | None = None) -> Stage:
+    """Add the scoring of the packaged model, as its own scoring.json says, or `by` another of its ways.
 
     It is known by its scoring.json, which holds its hashes: its README changes with every report.
     """
     model = str(draft.run.model)
     known_by = (f"{model}/scoring.json",)
-    return _add_score(draft, kind, title, data, model=model, scoring="model/scoring.json", known_by=known_by)
-
-
-def add_part_score(draft: Draft, kind: str, system: System, data: EvalFiles) -> Stage:
-    """Add the scoring of the packaged model by another of its ways of comparing texts."""
-    scoring, model = add_scoring_file(draft, system), str(draft.run.model)
-    known_by = (f"{model}/scoring.json",)
-    return _add_score(
-        draft, kind, system.title, data, model=model, scoring=scoring, known_by=known_by, files=(scoring,)
-    )
+    files = (add_scoring_file(draft, by),) if by else ()
+    scoring = next(iter(files), "model/scoring.json")
+    return _add_score(draft, kind, title, data, model=model, scoring=scoring, known_by=known_by, files=files)
 
 
 def _add_score(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.data.reasons import problem_of
+from orchestrator.data.reasons import RepeatedProblems, problem_of
 from orchestrator.data.rows.near_names import (
     NAMES,
     find_optional,
@@ -160,23 +160,17 @@ class UnreadTexts:
     """Collects the unread texts of all rows: one problem a key, at the first row that has it."""
 
     def __init__(self) -> None:
-        self._found: dict[str, tuple[Problem, int]] = {}
+        self._found = RepeatedProblems()
 
     def note(self, unread: Sequence[UnreadText], path: str, line: int) -> None:
         """Look at what one row has."""
         for one in unread:
-            problem, count = self._found.get(one.name, (None, 0))
-            if problem is None:
-                message = f"the row has {quote(one.name)}, which {one.what} and which nothing reads"
-                problem = problem_of("text-not-read", message, hint=one.hint, where=Where(path, line))
-            self._found[one.name] = (problem, count + 1)
+            message = f"the row has {quote(one.name)}, which {one.what} and which nothing reads"
+            self._found.note(one.name, problem_of("text-not-read", message, hint=one.hint, where=Where(path, line)))
 
     def problems(self) -> list[Problem]:
         """Return one problem a key, with the number of its rows."""
-        return [
-            replace(problem, message=f"{problem.message} ({count} such rows)") if count > 1 else problem
-            for problem, count in self._found.values()
-        ]
+        return self._found.problems()
 
 
 _OF_ONE_SIDE = re.compile(r"(?P<side>pos|neg|teacher)(?:itives?|atives?|s)?_(?:scores?|labels?|relevances?|grades?)")
