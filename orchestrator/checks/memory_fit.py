@@ -21,7 +21,7 @@ from orchestrator.plan.pipeline import build_plan
 from orchestrator.recipe.losses import find_batch_obstacle
 from orchestrator.recipe.plan import Plan
 
-_LIGHT = 0.8  # of a GPU: what weights may take where the rest shall fit too
+_LIGHT = 0.8  # of a GPU: what weights may take where the rest must fit too
 _CLEAR_MARGIN = 1.5  # the estimate may be this far off
 _WORTH_SAYING = 0.05  # of the estimate
 _MOST_REMEDIES = 4

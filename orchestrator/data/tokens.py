@@ -169,7 +169,7 @@ class MeasuringQueue:
         self._sizes: list[int] = []
 
     def put(self, path: str, record: Record) -> Iterator[tuple[str, Record, Measured]]:
-        """Add a record of the file `path`, and yield those that are measured thereby."""
+        """Add a record of the file `path`, and yield those that are measured by it."""
         texts = self._rule.texts(record)
         self._waiting.append((path, record))
         self._sizes.append(len(texts))
