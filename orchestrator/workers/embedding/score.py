@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.workers.embedding.heads import HeadsJob
 from orchestrator.workers.embedding.model import Encoder, encode_texts, load_encoder
-from orchestrator.workers.embedding.retrieval import EmbeddingJob, RetrievalJob, finish
+from orchestrator.workers.embedding.retrieval import EmbeddingJob, HeadsJob, RetrievalJob, finish
 from orchestrator.workers.eval_files import TextPair, is_pair_file, read_corpus, read_queries, read_text_pairs
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.reranker.scoring import choose_device
@@ -42,8 +41,8 @@ def open_job(raw: dict[str, Any], options: argparse.Namespace) -> Job:
     """Return the job. Raises WorkerError for a bad spec, and for data that is not an eval file of either kind."""
     spec = parse_embedding_spec(raw, str(options.scoring))
     if options.corpus is not None:
-        search = RetrievalJob(spec, read_queries(options.data), read_corpus(options.corpus))
-        return HeadsJob(search) if spec.part else search
+        kind = HeadsJob if spec.part else RetrievalJob
+        return kind(spec, read_queries(options.data), read_corpus(options.corpus))
     if is_pair_file(options.data):
         return TextPairJob(spec, read_text_pairs(options.data))
     raise WorkerError(f"{options.data}: queries of a retrieval eval need --corpus, the documents that they search")
