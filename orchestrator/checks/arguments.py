@@ -21,7 +21,7 @@ from orchestrator.machine.process import run
 from orchestrator.recipe.plan import Note, Plan, Stage
 
 _READ_TIMEOUT_S = 300.0  # the imports alone take a minute on a slow disk
-_CROSS_ENCODER = "train_cross_encoder"
+_WORKERS = frozenset({"train_cross_encoder", "train_embedding"})  # over sentence-transformers' trainers
 _TRAINER = "sentence_transformers"  # module and snapshot of what its config holds
 # string_to_bool of transformers/hf_argparser.py
 _BOOLEANS = frozenset({"yes", "true", "t", "y", "1", "no", "false", "f", "n", "0"})
@@ -66,7 +66,7 @@ def find_command(stage: Stage, modules: Collection[str]) -> tuple[str, tuple[str
 def _find_trainer_config(stage: Stage, plan: Plan) -> dict[str, Any] | None:
     """Return what sentence-transformers' trainer is told, which stands in a file of the plan."""
     argv = stage.command.argv
-    if _CROSS_ENCODER not in argv or "--config" not in argv:
+    if _WORKERS.isdisjoint(argv) or "--config" not in argv:
         return None
     path = Path(argv[argv.index("--config") + 1])
     text = next((file.text for file in plan.files if Path(plan.run_dir) / file.path == path), None)
