@@ -363,8 +363,11 @@ def explain_loss(job: Job) -> tuple[Note, ...]:
         origin, why = ("recipe", f"loss.{name}") if value is not None else ("default", setting.meaning)
         notes.append(Note("train", f"loss.{name}", str(setting.default if value is None else value), origin, why))
     if loss.guide:
-        why = "the guide reads texts behind the prompts of the model that is trained, never its own"
-        notes.append(Note("train", "loss.guide prompts", "the trained model's", "default", why))
+        whose, why = "its own", "the guide's vectors are learnt as its authors make them"
+        if loss.facts.in_batch:  # it reads the tokens of the trained model's batch
+            whose = "the trained model's"
+            why = "the guide reads texts behind the prompts of the model that is trained, never its own"
+        notes.append(Note("train", "loss.guide prompts", whose, "default", why))
     return tuple(notes)
 
 

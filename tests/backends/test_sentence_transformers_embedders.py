@@ -280,8 +280,12 @@ def test_a_guide_that_makes_no_vectors_of_its_own_is_refused_before_any_training
     (problem,) = caught.value.problems
     assert message in problem.message
     assert problem.hint == "name a whole SentenceTransformer, such as BAAI/bge-m3"
-    _, plan = build("loss={type: gist, guide: BAAI/bge-m3}")
-    assert any(note.argument == "loss.guide prompts" for note in plan.notes)
+
+
+@pytest.mark.parametrize(("loss", "whose"), [("gist", "the trained model's"), ("mse", "its own")])
+def test_the_plan_says_behind_whose_prompts_a_guide_reads_texts(build, loss, whose):
+    _, plan = build(f"loss={{type: {loss}, guide: BAAI/bge-m3}}")
+    assert [note.value for note in plan.notes if note.argument == "loss.guide prompts"] == [whose]
 
 
 @pytest.mark.parametrize("said", ["pooling: mean", "normalize: false", "prompts: {query: 'q: '}"])
