@@ -37,6 +37,10 @@ OF_DECODERS = (
     "lora_rank", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save", "from_peft", "raw_peft",
     "use_lora", "save_merged_lora_model", "use_flash_attn",
 )  # fmt: skip
+# ... and how a LoRA of an encoder is trained all the same; of an argument that is none of LoRA's, nothing
+ENCODER_LORA = dict.fromkeys(
+    OF_DECODERS[:8], "say backend: sentence-transformers, whose lora_rank adapts encoders too, or remove it"
+)
 _DECODERS = re.compile(r"ForCausalLM$")
 _ENCODERS = re.compile(r"Bert|XLMRoberta|Electra|Deberta")
 _PROMPT_TOKENS = 64  # room that a decoder needs for FlagEmbedding's own prompt, which both lengths together must hold
@@ -297,7 +301,7 @@ def _check_family(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
     for name in OF_DECODERS if family == "encoder" else ():
         if name in train:
             message = f"FlagEmbedding's encoder-only trainer has no {name}"
-            yield ("train", name), Problem(message, "remove it, or train an LLM reranker")
+            yield ("train", name), Problem(message, ENCODER_LORA.get(name, "remove it, or train an LLM reranker"))
     if train.get("model_type", family) != family:
         message = f"{job.model.name} is {family}-only"
         yield ("train", "model_type"), Problem(message, "remove model_type: Orch renders it")

@@ -17,6 +17,7 @@ from orchestrator.backends.embeddings import Embedding, settle_embedding
 from orchestrator.backends.flagembedding import BACKEND as RERANKERS
 from orchestrator.backends.flagembedding import (
     CONDITIONS,
+    ENCODER_LORA,
     SMOKE_LEAVES_OUT,
     Own,
     build_training,
@@ -41,7 +42,9 @@ _TRAINERS = {
     "m3": ("encoder_only.m3", "flagembedding.embedder_m3"),
     "decoder": ("decoder_only.base", "flagembedding.embedder_decoder_only"),
 }
-_OF_M3 = ("unified_finetuning", "use_self_distill", "self_distill_start_step", "fix_encoder", "colbert_dim")
+# nothing without the first of _OF_M3
+_OF_HEADS = ("use_self_distill", "self_distill_start_step", "fix_encoder", "colbert_dim")
+_OF_M3 = ("unified_finetuning", *_OF_HEADS)
 _PARTS = ("sparse", "colbert", "sum")
 _WORDS = load_words("flagembedding")
 _POOLINGS = {"cls": "cls", "mean": "mean", "lasttoken": "last_token"}  # the house's word → FlagEmbedding's
@@ -172,6 +175,9 @@ def _explain(values: Mapping[str, Any]) -> tuple[Note, ...]:
         if values.get("kd_loss_type", "kl_div") == "kl_div":
             why = f"the loss without them, plus {why}"
         notes.append(Note("train", "pos_scores, neg_scores", "softmax over each group", "default", why))
+    elif "kd_loss_type" in values:
+        why = "without knowledge_distillation no teacher's scores are learnt"
+        notes.append(Note("train", "kd_loss_type", "not used", "default", why))
     if values.get("same_dataset_within_batch"):
         why = "its batches are drawn from the start again, so that a stopped training starts anew"
         notes.append(Note("train", "resume_from_checkpoint", "never", "default", why))
@@ -233,7 +239,8 @@ def _check(job: Job, _: Mapping[str, Any]) -> Iterator[Found]:
     for name in train:
         if name in every and name not in known:
             message = f"FlagEmbedding's {_TRAINERS[trainer][0]} trainer has no {name}"
-            yield ("train", name), Problem(message, "remove it, or name a model that is trained with it")
+            other = ENCODER_LORA.get(name) if trainer != "decoder" else None
+            yield ("train", name), Problem(message, other or "remove it, or name a model that is trained with it")
     yield from _check_heads(job, train) if trainer == "m3" else ()
     if train.get("normalize_embeddings") is False:
         message = "normalize_embeddings: false learns products of vectors of any length, and cosines are measured"
@@ -263,6 +270,10 @@ def _check_heads(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
         given = ", ".join(name for name in _OF_M3 if name in train)
         hint = f"say model: {{path: {job.model.name}, allow_pickle: true}}, or train it dense only: remove {given}"
         yield ("model",), Problem(message, hint)
+    for name in _OF_HEADS if not train.get("unified_finetuning") else ():
+        if train.get(name) not in {None, False, -1}:
+            message = f"{name} is of the sparse and ColBERT heads, and without unified_finetuning neither is trained"
+            yield ("train", name), Problem(message, "say unified_finetuning: true, or remove it")
     if train.get("use_mrl"):
         yield ("train", "use_mrl"), Problem("FlagEmbedding's trainer of bge-m3 has no Matryoshka", "remove it")
     if train.get("unified_finetuning") and train.get("sub_batch_size"):

@@ -35,6 +35,7 @@ _PACKAGED = (*FORMATS, "formatted-head")
 # What a model is wanted for: its output over the vocabulary, the scores of its own head or of one that is new on
 # purpose, or its vectors.
 WORDS, SCORES, NEW_HEAD, VECTORS = "words", "scores", "new-head", "vectors"
+AS_VECTORS = "as an embedding model (embedding) it can be: an LLM by its last token, an encoder by the mean"
 _NEED_HEAD = "ForSequenceClassification"
 
 
@@ -174,8 +175,7 @@ def _find_misfit(model: BaseModel, chosen: str) -> Problem | None:
     """Return why a model cannot be scored so, as far as its name and files tell."""
     if chosen == "bi-encoder" and model.folder is not None and not _says_pooling(model.folder):
         message = f"{model.name} does not say how it pools its tokens into a vector (it has no modules.json)"
-        hint = "as an embedding model (embedding) it can be: an LLM by its last token, an encoder by the mean"
-        return Problem(message, hint=hint)
+        return Problem(message, hint=AS_VECTORS)
     other = find_other_scorer(model.name, model.architectures)
     if chosen == "flag-llm-reranker" and other:
         return Problem(f"{model.name} is scored by FlagEmbedding's {other}, which is not called here")

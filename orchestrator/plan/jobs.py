@@ -168,7 +168,7 @@ def _check_teacher(job: Job) -> Iterator[Found]:
     """Return why the teacher cannot score; whether anybody learns from it is for the backend to say."""
     if job.recipe.teacher is not None:
         yield from refuse_told(job.recipe.teacher, "a teacher is asked as its own files or its authors say", "teacher")
-    if job.teacher is None or job.recipe.task != "reranker":
+    if job.teacher is None or job.recipe.task == "sft":
         return
     if isinstance(spec := find_teacher_spec(job), Problem):
         yield ("teacher",), spec

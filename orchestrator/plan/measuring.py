@@ -9,6 +9,7 @@ from orchestrator.backends.embeddings import Embedding, read_own
 from orchestrator.backends.families import find_other_scorer
 from orchestrator.backends.protocol import Job, Training, eval_kind
 from orchestrator.backends.scorers import (
+    AS_VECTORS,
     BI_ENCODER_TOKENS,
     DTYPES,
     QWEN3_INSTRUCTION,
@@ -136,7 +137,8 @@ def find_teacher_spec(job: Job) -> dict[str, Any] | Problem:
     if isinstance(spec, Problem):
         unknown = load_own_spec(teacher) is None and find_format(teacher) is None
         in_recipe = f"say it: teacher: {{path: {teacher.name}, native: …}}, {_NATIVES}"
-        return Problem(spec.message, in_recipe if unknown else spec.hint, spec.where)
+        else_ = "name a whole SentenceTransformer, such as BAAI/bge-m3" if spec.hint == AS_VECTORS else spec.hint
+        return Problem(spec.message, in_recipe if unknown else else_, spec.where)
     return {**spec, **({"base_name": "a tiny random model"} if job.smoke else {})}
 
 

@@ -169,6 +169,29 @@ def test_layers_behind_the_pooling_are_refused_before_any_training_and_not_after
     assert refuse(plain, "train.learning_rate=1e-5") == {}
 
 
+@pytest.mark.parametrize(
+    "said", ["use_self_distill=true", "self_distill_start_step=4", "colbert_dim=8", "fix_encoder=true"]
+)
+def test_what_is_of_the_heads_is_refused_where_they_are_not_trained(said):
+    name = said.partition("=")[0]
+    problem = refuse(M3, f"train.{said}", PICKLE)[f"train.{name}"]
+    assert "without unified_finetuning neither is trained" in problem.message
+    assert problem.hint == "say unified_finetuning: true, or remove it"
+    assert refuse(M3, f"train.{said}", PICKLE, "train.unified_finetuning=true") == {}
+
+
+def test_a_kind_of_distillation_without_one_is_said_to_be_unused():
+    def explained(*overrides):
+        return [note.value for note in plan_of(BGE, *overrides).notes if note.argument == "kd_loss_type"]
+
+    assert "not used" in explained("train.kd_loss_type=m3_kd_loss")
+    assert "not used" not in explained("train.kd_loss_type=m3_kd_loss", "train.knowledge_distillation=true")
+
+
+def test_a_lora_of_an_encoder_is_refused_with_the_backend_that_has_it():
+    assert refuse(BGE, "train.lora_rank=8")["train.lora_rank"].hint.startswith("say backend: sentence-transformers")
+
+
 def test_matryoshka_sizes_beyond_the_vector_are_refused():
     job = make(replace(BGE, hidden_size=768), "train.use_mrl=true", "train.mrl_dims=[1024, 256]")
     ((key, problem),) = job.backend.check_job(job)

@@ -295,6 +295,16 @@ def test_what_is_said_of_a_teachers_vectors_and_never_used_is_refused(build, sai
         build(*taught)
 
 
+def test_a_teacher_that_does_not_say_how_it_pools_is_refused_at_its_line_with_a_format_that_a_teacher_may_have(build):
+    taught = ("loss={type: distill_kl, hard_negatives: 1}", "teacher={path: encoder, native: bi-encoder}")
+    with pytest.raises(RecipeError) as caught:
+        build(*taught)
+    (problem,) = caught.value.problems
+    assert "does not say how it pools" in problem.message
+    assert problem.hint == "name a whole SentenceTransformer, such as BAAI/bge-m3"
+    assert problem.where is not None
+
+
 def test_a_guide_is_a_folder_from_the_recipe_on_or_a_hub_id(build, tmp_path):
     write_embedder(tmp_path / "guide", "Pooling", "Normalize")
     for said, expected in (("guide", str(tmp_path / "guide")), ("BAAI/bge-m3", "BAAI/bge-m3")):
