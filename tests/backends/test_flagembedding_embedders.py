@@ -11,7 +11,7 @@ from orchestrator.backends.models import BaseModel
 from orchestrator.errors import RecipeError
 from orchestrator.machine.hardware import Hardware
 from orchestrator.plan.pipeline import build_plan
-from tests.backends.test_sentence_embeddings import write_embedder
+from tests.backends.test_sentence_transformers_embedders import write_embedder
 from tests.jobs import build_imagined_job
 
 BGE = BaseModel("BAAI/bge-base-en-v1.5", "BAAI/bge-base-en-v1.5", None, "encoder", None)
