@@ -130,6 +130,7 @@ class Training:
     parts: tuple[str, ...] = ()  # ways of comparing texts besides the model's vector, each measured apart
     base_has_parts: bool = True  # whether the base model can be compared so, too
     flat_loss: float | None = None  # the loss of a model that scores everything alike, where that is one number
+    more: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # a further set → kind, form, flags of its rows
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from orchestrator.backends.embeddings import Embedding, find_guide_problem, settle_embedding
 from orchestrator.backends.models import find_model
-from orchestrator.backends.protocol import Found, Job, SmokeScale
+from orchestrator.backends.protocol import Found, Job, SmokeScale, Training
 from orchestrator.backends.sentence_transformers import BACKEND as CROSS_ENCODERS
 from orchestrator.backends.sentence_transformers import (
     CHOICES,
@@ -88,12 +87,36 @@ def _build_config(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of train.json only embedding models have."""
     told = {"max_length": values["max_length"], **find_embedding(job).scoring()}
     sources = name_sources(job)
-    return {"embedding": told, **({"sources": sources} if sources else {})}
+    more = {name: _build_loss(one, "") for name, one in list_set_jobs(job).items()}
+    return {"embedding": told, **({"sources": sources} if sources else {}), **({"more": more} if more else {})}
+
+
+def list_set_jobs(job: Job) -> dict[str, Job]:
+    """Return each further training set as a job of that set alone, by its name."""
+    found: dict[str, Job] = {}
+    for name, one in job.recipe.data.more.items():
+        loss = one.loss.of(job.recipe.backend, job.recipe.task)
+        data = job.recipe.data.model_copy(update={"train": one.files, "more": {}})
+        train = {name: value for name, value in job.recipe.train.items() if name != SEVERAL}
+        recipe = job.recipe.model_copy(update={"data": data, "loss": loss, "train": train})
+        alone = replace(job, recipe=recipe, kind="group" if "group" in loss.facts.kinds else "pair")
+        found[name] = replace(alone, recipe=recipe.model_copy(update=_shrink_loss(loss))) if job.smoke else alone
+    return found
+
+
+def _build_training(job: Job, *, model: str, data: str, output: str) -> Training:
+    training = build_training(job, _EMBEDDER, model=model, data=data, output=output)
+    told = {name: training.prepare[name] for name in ("max-tokens", "truncation")}
+    more = {
+        name: {"kind": one.kind, "form": find_form(one), "flags": told | _build_prepare(one, {})}
+        for name, one in list_set_jobs(job).items()
+    }
+    return replace(training, more=more, flat_loss=None) if more else training
 
 
 def name_sources(job: Job) -> list[str]:
     """Return the names of the files that each make batches of their own, where the recipe says how they take turns."""
-    if SEVERAL not in job.recipe.train:
+    if SEVERAL not in job.recipe.train or len(job.recipe.data.train) == 1:
         return []
     stems = [re.sub(r"[^A-Za-z0-9_-]", "-", Path(name).stem) for name in job.recipe.data.train]
     return [f"{number:03d}-{stem}.jsonl" for number, stem in enumerate(stems)]
@@ -144,6 +167,11 @@ def _check(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
     else:
         yield from check_settings(loss, _HINTS)
         yield from _check_loss(job, loss, train)
+        for name, one in list_set_jobs(job).items():
+            yield from _check_set(job, name, one, train)
+    if job.recipe.data.more and job.recipe.watch.on_oom == "retry":
+        message = "on_oom: retry halves the batch, and a step would then hold rows of several sets"
+        yield ("watch", "on_oom"), Problem(message, "remove it, and choose a batch that fits")
 
 
 def _check_loss(job: Job, loss: Loss, train: Mapping[str, Any]) -> Iterator[Found]:
@@ -169,7 +197,8 @@ def _check_loss(job: Job, loss: Loss, train: Mapping[str, Any]) -> Iterator[Foun
             hint = "remove it: the embedding model whose vectors are learnt is loss.guide"
         yield ("teacher",), Problem(message, hint)
     yield from _check_batch(job, loss, train)
-    if SEVERAL in train and (job.recipe.teacher is not None or len(job.recipe.data.train) == 1):
+    alone = len(job.recipe.data.train) == 1 and not job.recipe.data.more
+    if SEVERAL in train and (job.recipe.teacher is not None or alone):
         why = "the teacher's scores are written into one file" if job.recipe.teacher else "data.train is one file"
         yield ("train", SEVERAL), Problem(f"{SEVERAL} says how several sets take turns, and {why}", "remove it")
     yield from _check_dims(job, loss)
@@ -184,6 +213,22 @@ def _check_guide(job: Job, guide: str) -> Problem | None:
         return find_guide_problem(find_model(ModelRef(path=guide), job.recipe_folder, otherwise="encoder"))
     except OrchError as error:
         return error.problems[0]
+
+
+def _check_set(job: Job, name: str, one: Job, train: Mapping[str, Any]) -> Iterator[Found]:
+    """Yield what is wrong with a further training set, under its own key."""
+    key, loss = ("data", "more", name), one.recipe.loss
+    known = list_losses(job.recipe.backend, job.recipe.task)
+    if loss is None or loss.type not in known:
+        message = f"the loss of {name} is not one of sentence-transformers' embedding models"
+        yield (*key, "loss"), Problem(message, f"one of {', '.join(known)}")
+    elif loss.guide or loss.facts.form == SCORES or job.recipe.teacher is not None:
+        message = "further sets learn neither from a teacher nor from a guide"
+        yield (*key, "loss"), Problem(message, "make it the set of data.train, with loss beside data, or remove it")
+    else:
+        rest = {argument: value for argument, value in train.items() if argument != SEVERAL}
+        found = [*check_settings(loss, _HINTS), *_check_loss(one, loss, rest)]
+        yield from (((*key, *path), problem) for path, problem in found)
 
 
 def _check_batch(job: Job, loss: Loss, train: Mapping[str, Any]) -> Iterator[Found]:
@@ -233,14 +278,19 @@ def _build_loss(job: Job, model: str) -> dict[str, Any]:
 
 def _smoke_scale(job: Job) -> SmokeScale:
     """Return the scale of cross-encoders, with a loss that a tiny model can learn: fewer sizes of vectors."""
-    loss, alone = job.recipe.loss, build_smoke_scale(job)
+    alone = build_smoke_scale(job)
+    # so few rows may all be of one file
+    return replace(alone, recipe=_shrink_loss(job.recipe.loss), leave_out=alone.leave_out | {SEVERAL})
+
+
+def _shrink_loss(loss: Loss | None) -> dict[str, Any]:
+    """Return the part of a recipe that holds the loss as a tiny model can learn it; nothing where none is named."""
     if loss is None:
-        return alone
+        return {}
     changed: dict[str, Any] = shrink_sizes(loss, "matryoshka_dims")
     if loss.mini_batch_size:
         changed["mini_batch_size"] = 1
-    # so few rows may all be of one file
-    return replace(alone, recipe={"loss": loss.model_copy(update=changed)}, leave_out=alone.leave_out | {SEVERAL})
+    return {"loss": loss.model_copy(update=changed)}
 
 
 _EMBEDDER = Trainer(
@@ -267,5 +317,5 @@ BACKEND = replace(
     data_form=find_form,
     check_job=lambda job: check_trainer(job, _check, conditions=CONDITIONS),
     smoke_scale=_smoke_scale,
-    build_training=partial(build_training, trainer=_EMBEDDER),
+    build_training=_build_training,
 )

@@ -83,6 +83,7 @@ def _find_problems(job: Job, argv: tuple[str, ...], kept: Path | None) -> Iterat
     from orchestrator.data.request import parse_arguments
 
     request, outputs = parse_arguments(argv)
+    request = replace(request, seen=())  # made in the run
     if _are_small((*request.train_files, *request.eval_files)) and job.recipe.teacher is None:
         whole = replace(request, tokenizer=None)
         yield from _try(lambda folder: prepare.prepare(whole, replace(outputs, folder=folder)), kept)

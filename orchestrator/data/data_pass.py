@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -117,6 +118,10 @@ class _Pass:
         self.bytes_total = sum(require_readable(path) for path in files)
         _refuse_same_file(self.request)
         self._load_tokenizer()
+        for seen in self.request.seen:
+            with seen.open(encoding="utf-8") as lines:
+                for row in map(json.loads, lines):
+                    self.overlap.note_query(row.get("query", row.get("text1", "")))
         for path, record in self._records(self.request.eval_files, self.eval):
             self._take_eval(path, record)
         for path, record in self._records(self.request.train_files, self.train):
@@ -242,7 +247,7 @@ class _Pass:
         self._offer(self.eval, path, record)
 
     def _take_train(self, path: str, record: Record) -> None:
-        if self.request.eval_files and self.overlap.drops_leak(self.train.tally, path, record):
+        if (self.request.eval_files or self.request.seen) and self.overlap.drops_leak(self.train.tally, path, record):
             return
         for cut, draws, salt, side in (
             (self.thresholds.eval, self.draws, "", self.eval),

@@ -24,7 +24,7 @@ class Request:
 
     Without `train_files` there is an eval side only. `merges`: the labelled training rows of a query become one group,
     as those for evaluation always do; what waits for that lies in `spool_folder` (None: where temporary files do).
-    `encoding` is as in Source.
+    `encoding` is as in Source. `seen` are prepared files of another request, whose queries no training row may have.
     """
 
     train_files: tuple[Path, ...]
@@ -45,6 +45,7 @@ class Request:
     merges: bool = False
     spool_folder: str | None = None
     encoding: str | None = None
+    seen: tuple[Path, ...] = ()
 
     @property
     def limit_validation(self) -> int | None:
@@ -100,6 +101,14 @@ def _build_parser() -> argparse.ArgumentParser:
     add("--form", choices=sorted(TRAIN_FORMS), required=True, help="whose training rows to write")
     add("--corpus", action="store_true", help="evaluate over a corpus of all eval documents")
     add("--allow-overlap", action="store_true", help="keep training rows whose query is in the eval set")
+    add(
+        "--seen",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="prepared rows whose queries none may have",
+    )
     add("--full-batch", type=positive, default=1, metavar="N", help="rows that one step takes on all processes")
     add("--by-source", nargs="+", default=[], metavar="NAME", help="FlagEmbedding: a file for each of --train, too")
     add("--limit-train", type=positive, metavar="N", help="keep the first N training rows")
@@ -216,6 +225,7 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[Request, Outputs]:
         corpus=given.corpus,
         merges=form.merges,
         encoding=given.encoding,
+        seen=tuple(given.seen),
     )
     options = RowOptions(given.instruction, given.loss, target, given.seed)
     return request, Outputs(given.out, given.form, given.max_dropped, given.full_batch, options, tuple(given.by_source))

@@ -216,10 +216,14 @@ class Overlap:
 
     def note_eval(self, record: Record) -> None:
         """Take down the query of a row of the eval set."""
-        self._queries.add(_loose_digest(record.split_text))
-        self._exact_queries.add(_query_digest(record.split_text))
+        self.note_query(record.split_text)
         if isinstance(record, Chat):
             self._eval_questions.add(hash(loose_key(record.split_text)))
+
+    def note_query(self, text: str) -> None:
+        """Take down a query of the eval set."""
+        self._queries.add(_loose_digest(text))
+        self._exact_queries.add(_query_digest(text))
 
     def note_kept_eval(self, record: Record) -> None:
         """Take down the answers of a row of the eval set that is kept."""

@@ -67,6 +67,7 @@ def build_job(
         *backend.check_job(job),
         *_check_metrics(job),
         *_check_teacher(job),
+        *_check_sets(job),
         *_check_guards(job, sniffed),
     ]
     found = found or _check_adapter(job)
@@ -172,6 +173,13 @@ def _check_teacher(job: Job) -> Iterator[Found]:
         return
     if isinstance(spec := find_teacher_spec(job), Problem):
         yield ("teacher",), spec
+
+
+def _check_sets(job: Job) -> Iterator[Found]:
+    """Return that a trainer knows one training set only; what is wrong with the sets is for the other to say."""
+    if job.recipe.data.more and (job.recipe.task, job.recipe.backend) != ("embedding", "sentence-transformers"):
+        message = "several training sets with a loss each are for embedding models with sentence-transformers"
+        yield ("data", "more"), Problem(message, "name the files in data.train: they are read as one set")
 
 
 def _check_guards(job: Job, sniffed: dict[str, str | None]) -> Iterator[Found]:

@@ -17,6 +17,7 @@ from orchestrator.plan.stages import (
     add_packaged_score,
     add_prepare,
     add_scoring_file,
+    add_set_data,
     add_teacher,
     add_train,
     build_training,
@@ -38,15 +39,18 @@ def build_plan(job: Job) -> Plan:
         taught, teacher_model = add_teacher(draft, job.teacher, files.train)
         files = replace(files, train=(taught,))
 
-    model = draft.output("tiny-model", after=1 + len(files.guards)) if job.smoke else job.model.location
+    reads = 1 + len(files.guards) + len(files.more)
+    model = draft.output("tiny-model", after=reads) if job.smoke else job.model.location
     # The train stage's arguments name its folder, before the stages in front of it are added.
     baselines = len(build_measured(job, build_training(draft, model, output="")).baselines)
-    output = draft.output("train", after=1 + len(files.guards) + int(job.smoke) + baselines)
+    output = draft.output("train", after=reads + int(job.smoke) + baselines)
     training = build_training(draft, model, output)
     measured = build_measured(job, training)
     draft.notes += measured.notes
 
     add_prepare(draft, training, files)
+    for name, names in files.more.items():
+        add_set_data(draft, training, name, names)
     for guard, names in files.guards.items():  # now: a bad row must not end a run after its training
         add_guard_data(draft, guard, names)
     if job.smoke:

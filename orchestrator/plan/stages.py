@@ -20,11 +20,12 @@ from orchestrator.recipe.plan import Command, Fallback, Stage
 
 @dataclass(frozen=True)
 class DataFiles:
-    """Every data file of a recipe, absolute: of both sides, and of each guard."""
+    """Every data file of a recipe, absolute: of both sides, of each guard, and of each further training set."""
 
     train: tuple[str, ...]
     eval: tuple[str, ...]
     guards: dict[str, tuple[str, ...]]
+    more: dict[str, tuple[str, ...]]
 
 
 def find_data_files(draft: Draft) -> DataFiles:
@@ -35,7 +36,8 @@ def find_data_files(draft: Draft) -> DataFiles:
         return tuple(_find_file(draft, name) for name in names)
 
     guards = {name: find_all(guard.data) for name, guard in recipe.evaluate.guard.items()}
-    return DataFiles(find_all(recipe.data.train), find_all(recipe.data.eval or ()), guards)
+    more = {name: find_all(one.files) for name, one in recipe.data.more.items()}
+    return DataFiles(find_all(recipe.data.train), find_all(recipe.data.eval or ()), guards, more)
 
 
 def _find_file(draft: Draft, name: str) -> str:
@@ -89,6 +91,25 @@ def add_prepare(draft: Draft, training: Training, files: DataFiles) -> None:
     draft.add_own(
         "prepare", title, "orch/prepare.j2", values, inputs=list_inputs((*files.train, *files.eval)), outputs=outputs
     )
+
+
+def add_set_data(draft: Draft, training: Training, name: str, files: tuple[str, ...]) -> None:
+    """Add the stage that makes the rows of a further training set, without those whose query is measured on."""
+    data, facts, folder = draft.job.recipe.data, training.more[name], draft.run.train_sources / name
+    flags = facts["flags"] | {"full-batch": training.full_batch_rows}
+    measured = [draft.run.eval_jsonl, *([draft.run.validation_jsonl] if data.validation_ratio else [])]
+    flags["seen"] = [str(path) for path in measured]
+    if data.overlap == "keep":
+        flags["allow-overlap"] = True
+    if draft.scale:
+        flags["limit-train"] = draft.scale.limit_train
+    read = data.model_dump() | {"train": list(files), "eval": [], "eval_ratio": None}
+    values = {"data": read, "kind": facts["kind"], "form": facts["form"], "out": str(folder), "flags": flags}
+    outputs = tuple(
+        f"{folder.relative_to(draft.run.root)}/{name}" for name in ("train.jsonl", "ledger.json", "stats.json")
+    )
+    title = f"Read and check the training set {name}"
+    draft.add_own(f"set-{name}", title, "orch/prepare.j2", values, inputs=list_inputs(files), outputs=outputs)
 
 
 def add_guard_data(draft: Draft, guard: str, files: tuple[str, ...]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
@@ -97,12 +97,39 @@ def require_encoding(name: str | None) -> str | None:
     return name
 
 
+class TrainSet(_Part):
+    """Further training rows, whose batches are their own and have a loss of their own."""
+
+    files: tuple[str, ...] = Field(min_length=1, description="files as data.train has them")
+    loss: Loss = Field(description="what is minimised on them, as the recipe's loss")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            files, loss = value.get("files"), value.get("loss")
+            value = {**value, "files": [files]} if isinstance(files, str) else value
+            value = {**value, "loss": {"type": loss}} if isinstance(loss, str) else value
+        return value
+
+
+def require_folder_names(what: str, names: Iterable[str]) -> None:
+    """Raise ValueError for a name that cannot be a folder's."""
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}", name):
+            raise ValueError(f"{what}: {name!r} cannot name a folder: use letters, digits, '_' and '-'")
+
+
 class Data(_Part):
     """Training and evaluation files, and what may be dropped from them."""
 
     train: tuple[str, ...] = Field(
         min_length=1,
         description="JSONL, JSON, CSV, TSV, Excel or Parquet files, relative to the recipe, or owner/name:split",
+    )
+    more: dict[str, TrainSet] = Field(
+        default_factory=dict,
+        description="sentence-transformers, embedding: further training sets by name, with files and loss each",
     )
     eval: tuple[str, ...] | None = Field(None, min_length=1, description="files to measure on, never trained on")
     eval_ratio: float | None = Field(
@@ -143,6 +170,12 @@ class Data(_Part):
                 key: [item] if key in {"train", "eval", "ignore"} and isinstance(item, str) else item
                 for key, item in value.items()
             }
+        return value
+
+    @field_validator("more")
+    @classmethod
+    def _folder_names(cls, value: dict[str, TrainSet]) -> dict[str, TrainSet]:
+        require_folder_names("more", value)
         return value
 
     @model_validator(mode="after")
@@ -334,9 +367,7 @@ class Evaluate(_Part):
     @field_validator("guard")
     @classmethod
     def _folder_names(cls, value: dict[str, Guard]) -> dict[str, Guard]:
-        for name in value:
-            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}", name):
-                raise ValueError(f"guard: {name!r} cannot name a folder: use letters, digits, '_' and '-'")
+        require_folder_names("guard", value)
         return value
 
 
@@ -447,7 +478,10 @@ def build_json_schema(train_arguments: dict[str, dict[str, dict[str, Any]]]) -> 
     sizes = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1}
     for name in ("mrl_dims", "matryoshka_dims"):
         allow(loss, name, sizes, {"type": "object", "additionalProperties": {"type": "number"}}, optional=True)
-    for fields, name in ((data, "train"), (data, "eval"), (definitions["Guard"]["properties"], "data")):
+    more = definitions["TrainSet"]["properties"]
+    allow(more, "loss", {"$ref": "#/$defs/Loss/properties/type"}, {"$ref": "#/$defs/Loss"})
+    guarded = definitions["Guard"]["properties"]
+    for fields, name in ((data, "train"), (data, "eval"), (more, "files"), (guarded, "data")):
         allow(fields, name, *texts)
     guard = definitions["Evaluate"]["properties"]["guard"]
     guard["additionalProperties"] = {"anyOf": [*texts, {"$ref": "#/$defs/Guard"}]}

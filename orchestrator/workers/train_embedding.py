@@ -21,6 +21,8 @@ from orchestrator.workers.training.trainer import (
     train_model,
 )
 
+MAIN = "main set"  # no name of a further one, which has no blank
+
 
 def load_model(settings: Settings) -> Any:
     """Return the SentenceTransformer that `score` measures, on the CPU (the trainer moves it), with its prompts.
@@ -59,13 +61,17 @@ def build_trainer(
     arguments.prompts = name_prompts(settings, train.values()) or None
     if LOSSES[settings.loss.type].vectors:
         train, validation = teach_all(settings, arguments, model, train, validation)
-    loss = LOSSES[settings.loss.type].build(model, settings.loss)
-    guard_loss(loss)
+    loss, *more = [
+        LOSSES[one.type].build(model, one) for one in (settings.loss, *settings.more_losses.values())
+    ]  # fmt: skip
+    for one in (loss, *more):
+        guard_loss(one)
+    base = choose_loss(SentenceTransformerTrainer, loss, dict(zip(settings.more, more, strict=True)))
     evaluator = None
     if validation:
         told = settings.embedding
         evaluator = build_evaluator(validation, told.query_prompt, told.document_prompt, arguments.eval_batch_size)
-    return adapt_trainer(SentenceTransformerTrainer, settings)(
+    return adapt_trainer(base, settings)(
         model=model,
         args=arguments,
         train_dataset=build_datasets(train),
@@ -74,6 +80,29 @@ def build_trainer(
         evaluator=evaluator,
         callbacks=build_callbacks(settings),
     )
+
+
+def choose_loss(base: Any, main: Any, more: Mapping[str, Any]) -> Any:
+    """Return the library's trainer with the loss of each batch's own set; validation rows have the main one.
+
+    The library's own dictionary of losses would ask for validation rows of every set, and name their losses apart.
+    """
+    if not more:
+        return base
+
+    class Several(base):  # type: ignore[misc]
+        """Marks every batch with its set, and takes the loss of that."""
+
+        def should_dataset_name_column_be_added(self, dataset: Any, *_: Any) -> bool:
+            """Tell whether rows are marked: those of several sets."""
+            return isinstance(dataset, dict)
+
+        def compute_loss(self, model: Any, inputs: dict[str, Any], *rest: Any, **options: Any) -> Any:
+            """Compute the loss that the batch's set has."""
+            self.loss = more.get(inputs.get("dataset_name", ""), main)
+            return super().compute_loss(model, inputs, *rest, **options)
+
+    return Several
 
 
 def build_datasets(sets: Mapping[str, Rows]) -> Any:
@@ -91,6 +120,9 @@ def prepare_training(settings: Settings, arguments: Any) -> Prepared:
     """
     train = {name: load_rows(path, settings.loss) for name, path in settings.parts.items()}
     most = max(rows.negatives for rows in train.values())
+    if settings.more:
+        train = {name or MAIN: rows for name, rows in train.items()}
+        train |= {name: load_rows(settings.find_rows(name), loss) for name, loss in settings.more_losses.items()}
     validation = load_rows(settings.validation, settings.loss, most) if settings.validation else None
     notes = [rows.describe(f"train {name}".rstrip()) for name, rows in train.items()]
     if validation:

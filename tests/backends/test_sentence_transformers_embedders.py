@@ -138,6 +138,16 @@ def test_the_rows_of_every_loss_are_prepared_for_the_worker(build, facts):
         (("loss=listwise_ce",), "loss", "is not one of sentence-transformers' embedding models"),
         (("loss=cosent",), "loss", "cosent learns labels of pairs, and the rows are queries with documents"),
         (("loss=gist",), "loss", "asks a stronger embedding model"),
+        (("data.more={s: {files: t.jsonl, loss: infonce}}",), "data.more.s.loss", "is not one of"),
+        (("data.more={s: {files: t.jsonl, loss: margin_mse}}",), "data.more.s.loss", "neither from a teacher nor"),
+        (
+            ("data.more={s: {files: t.jsonl, loss: cosine_similarity}}", "watch.on_oom=retry", "loss=triplet"),
+            "watch.on_oom", "a step would then hold rows of several sets",
+        ),
+        (
+            ("data.more={s: {files: t.jsonl, loss: {type: cosent, margin: 1}}}",),
+            "data.more.s.loss.margin", "cosent has no margin",
+        ),
         (("loss=mse",), "loss", "learns the vectors of a stronger embedding model, and none is named"),
         (("loss={type: gist, guide: nobody}",), "loss.guide", "is neither a folder nor a hub id"),
         (("loss={type: mnrl, temperature: 0.1}",), "loss.temperature", "mnrl has no temperature"),
@@ -325,3 +335,28 @@ def test_rows_of_translations_have_no_negatives(build, capsys):
     assert "the texts of a row mean the same, and the row has negatives (4 such rows)" in capsys.readouterr().err
     _, plan = build("loss={type: mse, guide: other/model}")
     assert run_prepare(plan) == 0
+
+
+def test_a_further_set_has_rows_a_loss_and_a_ledger_of_its_own_and_nothing_that_is_measured_on(build, tmp_path):
+    pairs = [{"sentence1": f"a{number}", "sentence2": f"b{number}", "score": number % 2} for number in range(4)]
+    pairs.append({"sentence1": "Q0", "sentence2": "a text for a query of the eval set", "score": 1})
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    job, plan = build(
+        "data.more={same: {files: pairs.jsonl, loss: contrastive}}", "data.overlap=drop", "train.num_train_epochs=1"
+    )
+    settings = load_settings(write_files(job, plan))
+    assert settings.more_losses["same"].margin == 0.5
+    assert run_prepare(plan) == 0
+    words = plan.stage("set-same").command.argv
+    assert prepare.main(words[words.index("-m") + 2 :]) == 0
+    rows = [json.loads(line) for line in settings.find_rows("same").read_text().splitlines()]
+    assert [(row["text1"], row["label"]) for row in rows] == [("a0", 0), ("a1", 1), ("a2", 0), ("a3", 1)]
+    ledger = json.loads(settings.find_rows("same").with_name("ledger.json").read_text())
+    assert ledger["sides"]["train"]["dropped"] == {"query-also-in-eval": 1}
+    assert job.backend.build_training(job, model="m", data="d", output="o").flat_loss is None
+
+
+def test_only_embedding_models_with_sentence_transformers_have_further_sets(build):
+    with pytest.raises(RecipeError) as raised:
+        build("backend=swift", "model={path: encoder}", "data.more={same: {files: t.jsonl, loss: contrastive}}")
+    assert any("several training sets with a loss each are for" in one.message for one in raised.value.problems)

@@ -19,7 +19,7 @@ DATA = RECIPES.parent / "datasets_example"
 COUNTS = {
     "ms_swift": (4, 4),
     "flagembedding": (7, 6),
-    "sentence_transformers": (56, 24),
+    "sentence_transformers": (56, 25),
     "sentence_transformers_rerankers": (23, 18),
     "rag_retrieval": (1, 1),
 }
@@ -44,7 +44,13 @@ def list_settings(script: dict) -> Iterator[tuple[str, Any]]:
     """Yield the path of each setting of a script of sentence-transformers in train.json, and its value."""
     yield "model", script["model"]
     yield "loss_class", script["loss"]
-    for part, values in (("loss", "options"), ("embedding", "embedding"), ("lora", "lora"), ("arguments", "arguments")):
+    for part, values in (
+        ("loss", "options"),
+        ("embedding", "embedding"),
+        ("lora", "lora"),
+        ("more", "more"),
+        ("arguments", "arguments"),
+    ):
         for name, value in script.get(values, {}).items():
             yield f"{part}.{RENAMED.get(name, name)}", value
 
@@ -52,10 +58,15 @@ def list_settings(script: dict) -> Iterator[tuple[str, Any]]:
 def find_files(data: dict) -> dict:
     """Return the recipe's data with the example files where they lie."""
     given = {side: data[side] for side in ("train", "eval") if side in data}
-    return data | {
-        side: [str(DATA / name) for name in ([names] if isinstance(names, str) else names)]
-        for side, names in given.items()
-    }
+    more = {name: one | {"files": str(DATA / one["files"])} for name, one in data.get("more", {}).items()}
+    return (
+        data
+        | ({"more": more} if more else {})
+        | {
+            side: [str(DATA / name) for name in ([names] if isinstance(names, str) else names)]
+            for side, names in given.items()
+        }
+    )
 
 
 SAID = [pytest.param(one, id=one["script"]) for name in COUNTS for one in read_table(name) if "recipe" in one]

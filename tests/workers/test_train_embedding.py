@@ -248,6 +248,56 @@ def test_several_sets_make_batches_of_their_own(encoder, files, tmp_path, capsys
     assert "train 001-short: 8 rows" in printed
 
 
+def test_every_step_of_several_sets_has_the_loss_of_the_library_s_own_dictionary_of_losses(encoder, files, tmp_path):
+    from datasets import Dataset, DatasetDict
+    from sentence_transformers import (
+        SentenceTransformer,
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+    )
+    from sentence_transformers.sentence_transformer import losses
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+
+    base = without_dropout(encoder, tmp_path / "base")
+    alike = {"multi_dataset_batch_sampler": "round_robin", "per_device_train_batch_size": 4}
+    own = tmp_path / "own"
+    (own / "train" / "same").mkdir(parents=True)
+    shutil.copy(files[COMPARED], own / "train" / "same" / "train.jsonl")
+    shutil.copy(files[GROUPS], own / "train.jsonl")
+    more = {"same": {"type": "contrastive", "margin": 0.4, "distance_metric": "euclidean"}}
+    config = write_settings(own, base, files, "mnrl", more=more, validation=True, arguments=alike)
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"train": str(own / "train.jsonl")}))
+    assert train_embedding.main(["--config", str(config)]) == 0
+    history = load_state(own / "output" / "last")["log_history"]
+    assert [entry["eval_loss"] > 0 for entry in history if "eval_loss" in entry] == [True]
+
+    rows = {form: [json.loads(line) for line in files[form].read_text().splitlines()] for form in (GROUPS, COMPARED)}
+    first = {key: [row[key] for row in rows[GROUPS]] for key in ("query", "positive")}
+    first["negative_1"] = [row["negatives"][0] for row in rows[GROUPS]]
+    second = {key: [row[key] for row in rows[COMPARED]] for key in ("text1", "text2", "label")}
+    model = SentenceTransformer(
+        modules=[Transformer(str(base), max_seq_length=64), Pooling(32, "mean"), Normalize()], device="cpu"
+    )
+    prompts = dict.fromkeys(("query", "text1"), "query: ")
+    prompts |= dict.fromkeys(("positive", "negative_1", "text2"), "passage: ")
+    trainer = SentenceTransformerTrainer(
+        model=model,
+        args=SentenceTransformerTrainingArguments(
+            output_dir=str(tmp_path / "hand"), learning_rate=1e-3, num_train_epochs=1, logging_steps=1,
+            save_strategy="no", use_cpu=True, report_to="none", batch_sampler="no_duplicates", prompts=prompts, **alike,
+        ),
+        train_dataset=DatasetDict({"one": Dataset.from_dict(first), "other": Dataset.from_dict(second)}),
+        loss={
+            "one": losses.MultipleNegativesRankingLoss(model),
+            "other": losses.ContrastiveLoss(model, losses.SiameseDistanceMetric.EUCLIDEAN, margin=0.4),
+        },
+    )  # fmt: skip
+    trainer.train()
+    by_hand = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert len(by_hand) == 12
+    assert losses_of(own / "output") == pytest.approx(by_hand, abs=1e-6)
+
+
 def test_an_adapter_is_trained_under_the_launcher_where_no_process_waits_for_an_unused_weight(encoder, files, tmp_path):
     from safetensors.torch import load_file
 
@@ -325,6 +375,7 @@ def test_validation_pairs_of_one_label_are_judged_by_their_loss(encoder, files, 
         ("gist", {"loss_settings": {"guide": None}}, "gist needs a guide"),
         ("cached_gist", {"loss_settings": {"n_layers_per_step": 1}}, "n_layers_per_step is no setting of cached_gist"),
         ("mnrl", {"form": COMPARED}, "mnrl learns from embedding-groups"),
+        ("mnrl", {"more": {"same": {"type": "cosent", "margin": 1}}}, "more.same: loss.margin is no setting of cosent"),
         ("cosent", {"early_stopping": {"patience": 1}}, "early_stopping needs validation rows"),
         ("cosent", {"loss_settings": {"scale": 0}}, "scale must be a number above 0"),
     ],

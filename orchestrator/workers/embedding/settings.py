@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from orchestrator.workers.embedding.losses import LOSSES, LossSettings
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import read_object
-from orchestrator.workers.settings import COUNT, STRING, names_of, one_of, or_null
+from orchestrator.workers.settings import COUNT, STRING, Rule, names_of, one_of, or_null
 from orchestrator.workers.settings import parse_settings as parse_fields
 from orchestrator.workers.specs import POOLINGS, EmbeddingSpec
 from orchestrator.workers.training.settings import SharedSettings, check_shared
+
+MORE = Rule(
+    "must be an object of sets and their losses",
+    lambda value: isinstance(value, dict) and all(isinstance(loss, dict) for loss in value.values()),
+)
 
 
 @dataclass(frozen=True)
@@ -40,23 +45,40 @@ class EmbeddingSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(SharedSettings):
-    """One training; `sources` name files in the folder `train` beside the rows, which make batches of their own."""
+    """One training; `sources` name files in the folder `train` beside the rows, which make batches of their own.
+
+    `more` holds the loss of each further set, by the name of its folder in `train`.
+    """
 
     loss: LossSettings
     embedding: EmbeddingSettings
     sources: Annotated[list[str] | None, or_null(names_of("files"))] = None
+    more: Annotated[dict[str, Any], MORE] = field(default_factory=dict)
 
     @property
     def parts(self) -> dict[str, Path]:
         """The files that make batches of their own, by their names; the one file of all rows under ""."""
         return {Path(name).stem: self.train.parent / "train" / name for name in self.sources or ()} or {"": self.train}
 
+    @property
+    def more_losses(self) -> dict[str, LossSettings]:
+        """The losses of the further sets. Raises WorkerError for settings that no loss has."""
+        return {name: parse_fields(LossSettings, raw, f"more.{name}") for name, raw in self.more.items()}
+
+    def find_rows(self, name: str) -> Path:
+        """Return the file of a further set."""
+        return self.train.parent / "train" / name / "train.jsonl"
+
 
 def load_settings(path: Path) -> Settings:
     """Return the settings in a JSON file. Raises WorkerError with every problem that the file has."""
     raw, origin = read_object(path, "the training's settings"), str(path)
     settings = parse_fields(Settings, raw, origin)
-    if problems := [*_check_loss(settings, raw["loss"]), *check_shared(settings)]:
+    problems = [*_check_loss(settings, raw["loss"]), *check_shared(settings)]
+    for name, loss in settings.more_losses.items():
+        one = replace(settings, loss=loss, form=LOSSES[loss.type].form if loss.type in LOSSES else "")
+        problems += [f"more.{name}: {problem}" for problem in _check_loss(one, settings.more[name])]
+    if problems:
         raise WorkerError(*(f"{origin}: {problem}" for problem in problems))
     return settings
 
