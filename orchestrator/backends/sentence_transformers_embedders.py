@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.backends.embeddings import Embedding, find_guide_problem, settle_embedding
+from orchestrator.backends.embeddings import Embedding, find_guide_problem, read_own, settle_embedding
 from orchestrator.backends.models import find_model
 from orchestrator.backends.protocol import Found, Job, SmokeScale, Training
 from orchestrator.backends.sentence_transformers import BACKEND as CROSS_ENCODERS
@@ -187,7 +187,7 @@ def _check_loss(job: Job, loss: Loss, train: Mapping[str, Any]) -> Iterator[Foun
     elif loss.guide and not _HUB_ID.fullmatch(loss.guide) and not (job.recipe_folder / loss.guide).is_dir():
         message = f"the guide {loss.guide} is neither a folder nor a hub id"
         yield ("loss", "guide"), Problem(message, f"paths start from {job.recipe_folder}; hub ids read owner/name")
-    elif loss.guide and (problem := _check_guide(job, loss.guide)):
+    elif loss.guide and (problem := _check_guide(job, loss.guide, same_width=loss.type == "mse")):
         yield ("loss", "guide"), problem
     taught = loss.facts.form == SCORES
     if job.recipe.teacher is not None and not taught:
@@ -207,12 +207,18 @@ def _check_loss(job: Job, loss: Loss, train: Mapping[str, Any]) -> Iterator[Foun
         yield ("loss", "gather_across_devices"), Problem(message, "remove it")
 
 
-def _check_guide(job: Job, guide: str) -> Problem | None:
-    """Return why the guide cannot be asked, for what its folder or its name tells."""
+def _check_guide(job: Job, guide: str, *, same_width: bool) -> Problem | None:
+    """Return why the guide cannot be asked or, with `same_width`, learnt, for what its folder or its name tells."""
     try:
-        return find_guide_problem(find_model(ModelRef(path=guide), job.recipe_folder, otherwise="encoder"))
+        model = find_model(ModelRef(path=guide), job.recipe_folder, otherwise="encoder")
     except OrchError as error:
         return error.problems[0]
+    problem, widths = find_guide_problem(model), (job.model.hidden_size, model.hidden_size)
+    plain = not any(isinstance(own := read_own(one), Embedding) and own.layered for one in (job.model, model))
+    if problem is None and same_width and plain and None not in widths and widths[0] != widths[1] and not job.smoke:
+        message = f"the vectors of {job.model.name} have {widths[0]} dimensions, and those of the guide {widths[1]}"
+        return Problem(message, f"name a guide of {widths[0]} dimensions, or another model")
+    return problem
 
 
 def _check_set(job: Job, name: str, one: Job, train: Mapping[str, Any]) -> Iterator[Found]:

@@ -63,10 +63,11 @@ def build_job(
         teacher=_find_model(recipe.teacher, loaded, "teacher") if recipe.teacher else None,
         guard_kinds=find_guard_kinds(recipe, sniffed),
     )
+    refused = [*backend.check_job(job)]
     found = [
-        *backend.check_job(job),
+        *refused,
         *_check_metrics(job),
-        *_check_teacher(job),
+        *_check_teacher(job, learnt=all(key != ("teacher",) for key, _ in refused)),
         *_check_sets(job),
         *_check_guards(job, sniffed),
     ]
@@ -165,11 +166,11 @@ def _check_metrics(job: Job) -> list[Found]:
     return found
 
 
-def _check_teacher(job: Job) -> Iterator[Found]:
-    """Return why the teacher cannot score; whether anybody learns from it is for the backend to say."""
+def _check_teacher(job: Job, *, learnt: bool) -> Iterator[Found]:
+    """Return why the teacher cannot score; whether anybody learns from it the backend has said."""
     if job.recipe.teacher is not None:
         yield from refuse_told(job.recipe.teacher, "a teacher is asked as its own files or its authors say", "teacher")
-    if job.teacher is None or job.recipe.task == "sft":
+    if job.teacher is None or job.recipe.task == "sft" or not learnt:
         return
     if isinstance(spec := find_teacher_spec(job), Problem):
         yield ("teacher",), spec

@@ -178,10 +178,10 @@ class Data(_Part):
         require_folder_names("more", value)
         return value
 
-    @model_validator(mode="after")
-    def _known_encoding(self) -> Data:
-        require_encoding(self.encoding)
-        return self
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, name: str | None) -> str | None:
+        return require_encoding(name)
 
     @model_validator(mode="after")
     def _one_eval(self) -> Data:

@@ -305,6 +305,26 @@ def test_what_is_said_of_a_teachers_vectors_and_never_used_is_refused(build, sai
         build(*taught)
 
 
+def test_a_guide_whose_vectors_have_another_length_is_refused_before_any_training(build, tmp_path):
+    write_embedder(tmp_path / "guide", "Pooling", "Normalize")
+    own = "model={path: own}"
+    write_embedder(tmp_path / "own", "Pooling", "Normalize")
+    build("loss={type: mse, guide: guide}", own)
+    config = {"model_type": "bert", "architectures": ["BertModel"], "hidden_size": 64}
+    (tmp_path / "guide" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RecipeError, match="have 32 dimensions, and those of the guide 64"):
+        build("loss={type: mse, guide: guide}", own)
+    build("loss={type: gist, guide: guide}", own)
+
+
+def test_a_teacher_that_nobody_learns_from_is_refused_once(build):
+    with pytest.raises(RecipeError) as caught:
+        build("teacher=BAAI/bge-m3")
+    assert [problem.message for problem in caught.value.problems] == [
+        "the teacher's scores would be computed and not learnt: the loss learns no scores"
+    ]
+
+
 def test_a_teacher_that_does_not_say_how_it_pools_is_refused_at_its_line_with_a_format_that_a_teacher_may_have(build):
     taught = ("loss={type: distill_kl, hard_negatives: 1}", "teacher={path: encoder, native: bi-encoder}")
     with pytest.raises(RecipeError) as caught:

@@ -169,6 +169,8 @@ def test_a_wrong_encoding_is_refused_with_its_line(files, orch):
     path = files.raw("a.jsonl", '{"query": "a"}\n{"query": "caf\xe9"}\n'.encode("latin-1"))
     error = refusal(path, encoding="ascii")
     assert (error.message, error.where.line) == ("bad-utf-8: a byte sequence is not ascii, as data.encoding says", 2)
+    assert "for files of several encodings say auto" in error.hint
+    assert orch("data", "check", path, "--encoding", "auto")[0] == 3  # read, and each row is refused as one
     code, said = orch("data", "check", path, "--encoding", "klingon")
     assert (code, "klingon is no encoding" in said) == (2, True)
 

@@ -19,6 +19,7 @@ from orchestrator.errors import DataError
 
 BROKEN = (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError)
 _BUFFER_BYTES = 1 << 20
+_OTHER_ENCODING = "correct data.encoding (--encoding); for files of several encodings say auto"
 _ZSTD_STEP = 1 << 11  # a block of 128 KiB may take four bytes
 _OPENERS: dict[bytes, Callable[[BinaryIO], Any]] = {
     b"\x1f\x8b": lambda stream: gzip.GzipFile(fileobj=stream),
@@ -217,7 +218,7 @@ def decode_chunks(chunks: Iterator[bytes], encoding: str, path: Path) -> Iterato
             before = chunk[: getattr(error, "start", 0)].decode(encoding, "replace")
             message = f"a byte sequence is not {encoding}, as data.encoding says"
             line = lines + before.count("\n") + 1
-            raise refuse("bad-utf-8", message, path, line=line, hint="correct data.encoding (--encoding)") from error
+            raise refuse("bad-utf-8", message, path, line=line, hint=_OTHER_ENCODING) from error
         lines += text.count("\n")
         if text:
             yield text.encode("utf-8", "replace")
