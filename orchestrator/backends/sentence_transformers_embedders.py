@@ -314,6 +314,7 @@ BACKEND = replace(
     trainers="sentence-transformers' trainer of embedding models and its worker",
     own_modules={},
     kind=None,
+    takes_sets=True,
     starts_fsdp=False,
     other_models="",
     reserved={name: why for name, why in CROSS_ENCODERS.reserved.items() if name != SEVERAL} | _RESERVED,

@@ -178,7 +178,7 @@ def _check_teacher(job: Job, *, learnt: bool) -> Iterator[Found]:
 
 def _check_sets(job: Job) -> Iterator[Found]:
     """Return that a trainer knows one training set only; what is wrong with the sets is for the other to say."""
-    if job.recipe.data.more and (job.recipe.task, job.recipe.backend) != ("embedding", "sentence-transformers"):
+    if job.recipe.data.more and not job.backend.takes_sets:
         message = "several training sets with a loss each are for embedding models with sentence-transformers"
         yield ("data", "more"), Problem(message, "name the files in data.train: they are read as one set")
 
