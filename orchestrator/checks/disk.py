@@ -112,7 +112,9 @@ def find_existing(path: Path) -> Path:
 
 def estimate_need(job: Job, plan: Plan) -> Need:
     """Return what the run writes; a model that is not here counts by the size in its name, such as 0.6B."""
-    data = _COPIES_OF_DATA * sum(_size(job.recipe_folder / name) for name in job.recipe.data.train)
+    given = job.recipe.data
+    names = [*given.train, *(name for one in given.more.values() for name in one.files)]
+    data = _COPIES_OF_DATA * sum(_size(job.recipe_folder / name) for name in names)
     model = load_model_size(job.model.folder) if job.model.folder and not job.smoke else None
     values = read_train_values(plan)
     if model is None:

@@ -217,16 +217,23 @@ def test_a_guide_whose_vectors_have_another_length_is_refused(encoder, files, tm
         train(tmp_path / "run", encoder, files, "mse", loss_settings={"guide": str(tmp_path / "guide")})
 
 
-def test_a_training_that_is_continued_in_the_middle_of_an_epoch_ends_with_the_same_bytes(encoder, files, tmp_path):
-    whole = train(tmp_path / "whole", encoder, files, "mnrl", arguments={"save_strategy": "steps", "save_steps": 2})
+@pytest.mark.parametrize("loss", ["mnrl", "mnrl_symmetric"])  # the second draws layers and sizes
+def test_a_training_that_is_continued_in_the_middle_of_an_epoch_ends_with_the_same_bytes(
+    encoder, files, tmp_path, loss
+):
+    more = {"more": {"same": {"type": "cosent"}}, "arguments": {"save_strategy": "steps", "save_steps": 2}}
+    (tmp_path / "train" / "same").mkdir(parents=True)
+    shutil.copy(files[COMPARED], tmp_path / "train" / "same" / "train.jsonl")
+    shutil.copy(files[GROUPS], tmp_path / "train.jsonl")
+    ours = {GROUPS: tmp_path / "train.jsonl"}
+    whole = train(tmp_path / "whole", encoder, ours, loss, **json.loads(json.dumps(more)))
     shutil.copytree(whole / "checkpoint-4", tmp_path / "again" / "output" / "checkpoint-4")
-    again = train(
-        tmp_path / "again", encoder, files, "mnrl", resume=tmp_path / "again" / "output" / "checkpoint-4",
-        arguments={"save_strategy": "steps", "save_steps": 2},
-    )  # fmt: skip
+    resume = tmp_path / "again" / "output" / "checkpoint-4"
+    again = train(tmp_path / "again", encoder, ours, loss, resume=resume, **more)
     one, other = (folder / "last" / "model.safetensors" for folder in (whole, again))
     assert one.read_bytes() == other.read_bytes()
     assert losses_of(whole) == losses_of(again)
+    assert len(losses_of(whole)) == 12
 
 
 def test_several_sets_make_batches_of_their_own(encoder, files, tmp_path, capsys):
