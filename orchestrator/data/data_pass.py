@@ -159,6 +159,10 @@ class _Pass:
             side.tally.files += [
                 InputFile(show_path(one.path), one.sha256, one.rows_in) for one in (source, *source.beside)
             ]
+            texts = source.beside if self.request.corpus and (side is self.eval or self.thresholds.eval) else ()
+            for one in texts[:1]:  # the corpus; behind it the queries
+                message = f"{one.name} has {one.rows_in} documents: those that no row names are not searched"
+                self.findings.warn("corpus-in-part", message, example=shown)
             if self.request.encoding == AUTO and source.encoding:
                 message = f"{source.name} is not UTF-8: it was read as {source.encoding}"
                 self.findings.warn("encoding-guessed", message, example=shown)

@@ -75,6 +75,12 @@ def test_a_folder_of_beir_is_groups_in_every_verb(beir, orch, stage):
     assert gather_for_mining(MiningRows((path,)), beir / "mined").queries == 10
     found = prepare_eval(EvalRequest((path,), "group", corpus=True), beir / "eval")
     assert found.ledger.sides["eval"].kept == 10
+    (warned,) = found.ledger.warnings
+    assert (warned.code, "has 40 documents: those that no row names are not searched" in warned.message) == (
+        "corpus-in-part",
+        True,
+    )
+    assert not prepare_eval(EvalRequest((path,), "group"), beir / "candidates").ledger.warnings
     out = beir / "new.jsonl"
     assert orch("data", "split", path, "-o", beir / "x")[0] == 3
     assert orch("data", "convert", path, "-o", out)[0] == 0
