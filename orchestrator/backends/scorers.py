@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ BATCH_SIZES_BY_SCORER = {"embedding": 32, "chat": 4}
 # Each way of scoring: its kind, what it wants a model for, whether its models are packaged and ms-swift serves them, as
 # which task; whether the folder's chat template is its prompt; what it says of a model, where a user may name it; and
 # how a base (as it is, or as one trains it) is called in reports.
-SCORERS: dict[str, dict[str, Any]] = json.loads((WORKERS / "scorers.json").read_text(encoding="utf-8"))
+SCORERS: dict[str, dict[str, Any]] = load_json(WORKERS / "scorers.json")
 FORMATS = {name: row["as"] for name, row in SCORERS.items() if "as" in row}
 # What a packaged folder may say: it is scored by these, whether a user can name them or not.
 _PACKAGED = (*FORMATS, "formatted-head")

@@ -128,7 +128,7 @@ _NEEDS_VALIDATION = (
 _SMOKE_LEAVES_OUT = frozenset({
     "max_steps", "save_steps", "eval_steps", "warmup_steps", "torch_compile", "use_liger_kernel", "tf32",
     "per_gpu_train_batch_size", "evaluation_strategy", "optim", "early_stopping_patience", "early_stopping_threshold",
-    "target_modules", "modules_to_save",
+    "target_modules", "modules_to_save", "metric_for_best_model",
 }) | SHARING_ARGUMENTS  # fmt: skip
 
 

@@ -35,6 +35,6 @@ CASES = (
         (ROWS + ROW.replace("car", "caf\xe9")).encode("latin-1"),
         line=9,
         says="bad-utf-8",
-        remedy="→ save the file as UTF-8",
+        remedy="→ name the encoding in data.encoding (--encoding), or save the file as UTF-8",
     ),
 )

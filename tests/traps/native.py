@@ -23,7 +23,7 @@ _ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "TORCH_CPP_LOG_LEVEL": "ERROR",
 }
-_UNSET = frozenset({"TQDM_DISABLE"})  # other tests turn bars off, and ms-swift's evaluation writes to its bar's file
+UNSET = frozenset({"TQDM_DISABLE"})  # other tests turn bars off, and ms-swift's evaluation writes to its bar's file
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Native:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env={**{name: value for name, value in os.environ.items() if name not in _UNSET}, **_ENVIRONMENT},
+                env={**{name: value for name, value in os.environ.items() if name not in UNSET}, **_ENVIRONMENT},
             )
 
     def _wait_ready(self) -> None:

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.traps.native import UNSET
+
 HERE = Path(__file__).parent
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",  # torch must not start threads before a fork
@@ -31,7 +33,7 @@ def start_warm(folder: Path, name: str) -> Iterator[dict[str, str]]:
     what would import it too.
     """
     argv = [sys.executable, str(HERE / "server.py"), name, str(folder / name)]
-    env = {**os.environ, **_ENVIRONMENT}
+    env = {key: value for key, value in os.environ.items() if key not in UNSET} | _ENVIRONMENT
     path = os.pathsep.join(filter(None, (str(HERE / "site"), os.environ.get("PYTHONPATH"))))
     with (folder / f"{name}.log").open("w") as log:
         server = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.PIPE, env=env)

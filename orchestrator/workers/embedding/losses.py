@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from orchestrator.workers.environment import weight_options
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.settings import AMOUNT, COUNT, FACTOR, TEXT, Rule, one_of, or_null
+from orchestrator.workers.whole_weights import VECTORS, require_whole
 
 GROUPS, SCORES, COMPARED = "embedding-groups", "embedding-scores", "embedding-pairs"
 _SIZES = Rule(
@@ -88,6 +89,7 @@ def load_guide(guide: str, model: Any) -> Any:
     """Return the guide on the model's device, frozen. Raises WorkerError for one that cannot be loaded or asked."""
     from sentence_transformers import SentenceTransformer
 
+    require_whole(guide, VECTORS)
     try:
         weights = {"torch_dtype": "float32", **weight_options()}
         loaded = SentenceTransformer(guide, device=str(model.device), model_kwargs=weights)
