@@ -61,9 +61,7 @@ def build_trainer(
     arguments.prompts = name_prompts(settings, train.values()) or None
     if LOSSES[settings.loss.type].vectors:
         train, validation = teach_all(settings, arguments, model, train, validation)
-    loss, *more = [
-        LOSSES[one.type].build(model, one) for one in (settings.loss, *settings.more_losses.values())
-    ]  # fmt: skip
+    loss, *more = [LOSSES[one.type].build(model, one) for one in (settings.loss, *settings.more_losses.values())]
     for one in (loss, *more):
         guard_loss(one)
     base = choose_loss(SentenceTransformerTrainer, loss, dict(zip(settings.more, more, strict=True)))
