@@ -197,7 +197,9 @@ def test_translations_learn_the_vector_of_the_first_text_which_is_computed_once(
     trained = train(tmp_path / "one", encoder, {GROUPS: rows}, "mse", arguments={"max_steps": 12}, **options)
     assert farness(trained / "last") < farness(encoder) / 2
     kept = list((tmp_path / "one" / "vectors").iterdir())
-    assert [path.suffix for path in kept] == [".safetensors"]  # both sides have the same rows here
+    assert [[path.name for path in one.iterdir()] for one in kept] == [
+        ["vectors.safetensors"]
+    ]  # both sides have the same rows here
     assert "vectors of train query: 24 of 24 texts" in capsys.readouterr().out
 
     monkeypatch.setattr("orchestrator.workers.embedding.vectors.load_guide", pytest.fail)

@@ -14,8 +14,9 @@ from orchestrator.workers.embedding.losses import LossSettings, load_guide
 from orchestrator.workers.embedding.rows import LABEL, QUERIES, Rows
 from orchestrator.workers.embedding.settings import Settings
 from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.folders import fresh_folder
 
-_NAME = "vectors"
+_NAME, _FILE = "vectors", "vectors.safetensors"
 _CALL = 4096  # texts between two lines of the log
 
 
@@ -35,15 +36,14 @@ class Teacher:
         from safetensors.numpy import load_file, save_file
 
         said = json.dumps([self._loss.guide, self._loss.translations, rows.columns], ensure_ascii=False)
-        path = self._folder / f"{hashlib.sha256(said.encode()).hexdigest()[:32]}.safetensors"
-        if not path.is_file():
+        folder = self._folder / hashlib.sha256(said.encode()).hexdigest()[:32]
+        if not folder.is_dir():
             learnt = list(rows.columns)[:1] if self._loss.translations else list(rows.columns)
             columns = [self._encode(f"{name} {key}", key, rows.columns[key]) for key in learnt]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_suffix(".part")
-            save_file({_NAME: columns[0] if self._loss.translations else np.stack(columns, axis=1)}, part)
-            part.replace(path)
-        return replace(rows, columns=rows.columns | {LABEL: load_file(path)[_NAME]})
+            vectors = columns[0] if self._loss.translations else np.stack(columns, axis=1)
+            with fresh_folder(folder) as part:
+                save_file({_NAME: vectors}, part / _FILE)
+        return replace(rows, columns=rows.columns | {LABEL: load_file(folder / _FILE)[_NAME]})
 
     def _encode(self, name: str, key: str, texts: Sequence[str]) -> Any:
         """Return one vector a text, as the guide gives it with its own prompt; equal texts cost once."""
