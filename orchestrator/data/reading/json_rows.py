@@ -14,7 +14,7 @@ import msgspec
 
 from orchestrator.data.reasons import REASONS, Fault, refuse
 from orchestrator.data.rows.shapes import find_shape, list_columns, normalise
-from orchestrator.data.rows.texts import is_blank
+from orchestrator.data.rows.texts import build_fault, is_blank
 from orchestrator.errors import DataError
 
 WHITESPACE = " \t\r\n"
@@ -93,9 +93,11 @@ class RowDecoder:
     def find_fault(self) -> Fault | None:
         """Return what was wrong with the value decoded last, although it could be decoded."""
         if self._constants:
-            return _fault("not-json", f"{self._constants[0]} is not JSON", "replace it by a number or leave it out")
+            return build_fault(
+                "not-json", f"{self._constants[0]} is not JSON", "replace it by a number or leave it out"
+            )
         if self._repeated:
-            return _fault("duplicate-key", f"the key {json.dumps(self._repeated[0])} stands there twice")
+            return build_fault("duplicate-key", f"the key {json.dumps(self._repeated[0])} stands there twice")
         return None
 
 
@@ -118,10 +120,6 @@ def _count_quotes(raw: bytes) -> int:
     if b"\\" not in raw:
         return quotes
     return -1 if b'\\\\"' in raw else quotes - raw.count(b'\\"')
-
-
-def _fault(code: str, message: str, hint: str | None = None) -> Fault:
-    return Fault(code, message, hint or REASONS[code].remedy)
 
 
 def describe_syntax(error: Exception, text: str) -> tuple[str, str]:
