@@ -40,6 +40,7 @@ bench: setup     ## what the performance claims are measured with
 	$(BIN)/python benchmarks/losses.py
 	$(BIN)/python benchmarks/bad_input.py
 	$(BIN)/python benchmarks/faults.py
+	$(BIN)/python benchmarks/table.py
 
 golden: setup    ## write golden files and the schema anew; read the diff
 	$(BIN)/python -m tests.golden.regenerate
