@@ -160,16 +160,23 @@ def resolve_paths(folder: Path, translation: Translation, known: Mapping[str, Ar
     return translation
 
 
+def list_paths(train: Mapping[str, Any], known: Mapping[str, Argument]) -> Iterator[tuple[str, str]]:
+    """Yield each argument that names a file or folder to be read, with its path; `resolve_paths` has seen `train`."""
+    for name, value in train.items():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and _is_path(name, text, known):
+                yield name, text
+
+
 def find_missing_files(
     folder: Path, train: Mapping[str, Any], known: Mapping[str, Argument]
 ) -> Iterator[tuple[str, Problem]]:
     """Yield every argument with a file that is not there; `train` has gone through `resolve_paths`."""
-    for name, value in train.items():
-        for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str) and _is_path(name, text, known) and not Path(text).exists():
-                hint = f"paths start from {folder}"
-                hint += "; hub ids read owner/name" if name in _ADAPTERS else ""
-                yield name, Problem(f"train.{name}: no such file: {text}", hint)
+    for name, text in list_paths(train, known):
+        if not Path(text).exists():
+            hint = f"paths start from {folder}"
+            hint += "; hub ids read owner/name" if name in _ADAPTERS else ""
+            yield name, Problem(f"train.{name}: no such file: {text}", hint)
 
 
 def _map(value: Any, change: Any) -> Any:

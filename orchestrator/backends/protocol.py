@@ -122,6 +122,7 @@ class Training:
     prepare: dict[str, Any]  # flags of the prepare stage: what the trainer will cut, what its loss needs
     scoring: dict[str, Any]  # how a model trained so must be scored
     weights: str  # the folder that holds the trained adapter, or the whole model
+    reads: tuple[str, ...] = ()  # files and folders of the recipe besides data and base model, absolute, or hub ids
     resume: Resume | None = None
     full_batch_rows: int = 1  # rows that one optimizer step needs on all processes
     counts_rows: bool = False  # whether the trainer's log says how many rows it has loaded

@@ -220,6 +220,7 @@ def build_training(job: Job, trainer: Trainer, *, model: str, data: str, output:
         notes_before=explain_loss(job),
         prepare=_prepare_flags(job, values) | trainer.prepare(job, values),
         scoring=trainer.scoring(job, values),
+        reads=(config["loss"]["guide"],) if loss.guide else (),
         weights=f"{output}/{name_checkpoint(job, last='last')}",  # links that the worker makes at its end
         resume=Resume("--resume_from_checkpoint", output),
         full_batch_rows=count_step_rows(job, values) if values["dataloader_drop_last"] else 1,

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.backends.aliases import Translation
+from orchestrator.backends.aliases import Translation, list_paths
 from orchestrator.backends.arguments import Argument
 from orchestrator.backends.protocol import Found, Job, Training
 from orchestrator.backends.render import render_command
@@ -97,6 +97,7 @@ def finish_training(
     weights: str,
     notes_before: tuple[Note, ...] = (),
     notes_after: tuple[Note, ...] = (),
+    reads: tuple[str, ...] = (),
     **rest: Any,
 ) -> Training:
     """Return a train stage: its rendered command, its notes, and what follows from its arguments.
@@ -121,6 +122,7 @@ def finish_training(
         weights=weights,
         batch=int(values["per_device_train_batch_size"]),
         accumulation=int(values["gradient_accumulation_steps"]),
+        reads=(*reads, *(path for _, path in list_paths(arguments.given, job.backend.arguments))),
         **rest,
     )
 

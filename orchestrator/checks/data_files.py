@@ -54,11 +54,12 @@ def _find_kept(job: Job, stage: Stage, words: tuple[str, ...]) -> Path | None:
 
     That is the stage's command, its files' contents, Orch's code, and the packages that read Parquet and the like.
     """
-    if job.recipe.teacher is not None or not job.cache_dir or not _are_small(tuple(map(Path, stage.inputs))):
+    inputs = [path for path in stage.inputs if Path(path).name != "tokenizer.json"]
+    if job.recipe.teacher is not None or not job.cache_dir or not _are_small(tuple(map(Path, inputs))):
         return None
     asked = [word for before, word in pairwise(words) if not {before, word} & _UNASKED]
     try:
-        contents = {path: hash_path(Path(path)) for path in stage.inputs}
+        contents = {path: hash_path(Path(path)) for path in inputs}
     except OSError:
         return None
     if ABSENT in contents.values():

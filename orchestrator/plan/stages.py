@@ -66,8 +66,10 @@ def add_prepare(draft: Draft, training: Training, files: DataFiles) -> None:
     """Add the stage that makes the run's data of the recipe's files."""
     data, job = draft.job.recipe.data, draft.job
     flags = dict(training.prepare) | _label_range_flags(draft, job.kind)
+    inputs = list_inputs((*files.train, *files.eval))
     if job.model.has_tokenizer_json and not job.smoke:
         flags["tokenizer"] = str(job.model.folder)
+        inputs = (*inputs, f"{job.model.folder}/tokenizer.json")
     flags["full-batch"] = training.full_batch_rows
     if draft.searches_corpus:
         flags["corpus"] = True
@@ -88,9 +90,7 @@ def add_prepare(draft: Draft, training: Training, files: DataFiles) -> None:
     names += [f"{draft.run.train_sources.name}/{name}" for name in training.prepare.get("by-source", ())]
     outputs = tuple(f"data/{name}" for name in names)
     title = "Read, check and split the data"
-    draft.add_own(
-        "prepare", title, "orch/prepare.j2", values, inputs=list_inputs((*files.train, *files.eval)), outputs=outputs
-    )
+    draft.add_own("prepare", title, "orch/prepare.j2", values, inputs=inputs, outputs=outputs)
 
 
 def add_set_data(draft: Draft, training: Training, name: str, files: tuple[str, ...]) -> None:
@@ -256,7 +256,7 @@ def add_train(draft: Draft, training: Training, model: str) -> None:
         "train",
         f"Fine-tune with {recipe.backend}" + (" and LoRA" if training.lora else ""),
         training.command,
-        inputs=(*data, *_local(model)),
+        inputs=(*data, *_local(model, *training.reads)),
         outputs=training.outputs,
         files=tuple(file.path for file in training.files),
         resume=training.resume,
@@ -314,7 +314,7 @@ def add_merge(draft: Draft, base: str, adapter: str) -> str:
     """Add the merge of LoRA weights; return the folder of the whole model."""
     output = draft.output("merge")
     command = draft.job.backend.build_merge(draft.job, base=base, adapter=adapter, output=output)
-    inputs = (f"{adapter}/adapter_model.safetensors", f"{adapter}/adapter_config.json")
+    inputs = (f"{adapter}/adapter_model.safetensors", f"{adapter}/adapter_config.json", *_local(base))
     title = "Merge the LoRA weights into the base model"
     draft.add("merge", title, command, inputs=inputs, outputs=(f"{output}/config.json",))
     return output
@@ -339,7 +339,7 @@ def add_package(draft: Draft, *, weights: str, base: str, adapter: str | None, s
         "Make the model describe itself, and verify it",
         "orch/package.j2",
         values,
-        inputs=(weights, "data/eval.jsonl"),
+        inputs=(weights, "data/eval.jsonl", *_local(base)),
         outputs=("model/config.json", "model/scoring.json", report),
         files=(scoring,),
     )
@@ -349,6 +349,6 @@ def _in_run(draft: Draft, path: str) -> str:
     return str(draft.run.root / path)
 
 
-def _local(model: str) -> tuple[str, ...]:
-    """Return the folder by whose content a model is known; nothing for one of a hub."""
-    return (model,) if model.startswith("/") else ()
+def _local(*models: str) -> tuple[str, ...]:
+    """Return the folders by whose content models are known; nothing for those of a hub."""
+    return tuple(model for model in models if model.startswith("/"))
