@@ -99,11 +99,13 @@ def _find_problems(job: Job, argv: tuple[str, ...], kept: Path | None) -> Iterat
 def _find_eval_problems(job: Job, argv: tuple[str, ...], kept: Path | None) -> Iterator[Problem]:  # noqa: ARG001
     from orchestrator.data import prepare_eval
 
-    request, _ = prepare_eval.parse_arguments(argv)
-    if _are_small(request.files):
-        yield from _try(lambda folder: prepare_eval.prepare_eval(request, folder), kept)
+    rows, given = prepare_eval.parse_arguments(argv)
+    if _are_small(rows.files):
+        yield from _try(
+            lambda folder: prepare_eval.prepare_eval(rows, folder, corpus=given.corpus, seed=given.seed), kept
+        )
     else:
-        yield from _look_at(request.files, prepare_eval.build_rules(request), request.max_dropped, request.encoding)
+        yield from _look_at(rows.files, rows.rules, rows.max_dropped, rows.encoding)
 
 
 def _try(prepare_in: Callable[[Path], object], kept: Path | None) -> tuple[Problem, ...]:

@@ -78,9 +78,9 @@ def evaluate_command(
     A packaged model is scored as its scoring.json says, any other in its authors' way or by --format. Exit codes:
     3 the data, 4 a model, 6 the scoring.
     """
-    from orchestrator.data.prepare_eval import EvalRequest
+    from orchestrator.data.request import RowFiles
     from orchestrator.serving.chosen_models import Reading
-    from orchestrator.serving.evaluate_model import SEED, Request, evaluate, find_problems, sniff_data
+    from orchestrator.serving.evaluate_model import Request, evaluate, find_problems, sniff_data
 
     require_label_range(options["min_label"], options["max_label"])
     kind = sniff_data(files, columns, options["encoding"])
@@ -88,12 +88,13 @@ def evaluate_command(
         kind = "labelled"  # only these have labels
     request = Request(
         models,
-        EvalRequest(files, kind, columns, seed=SEED, **pick(options, EvalRequest)),
+        RowFiles(files, kind, columns, **pick(options, RowFiles)),
         Reading(**pick(options, Reading)),
         python or sys.executable,
         resolve_hardware(hardware, smoke=False),
         tuple(name.strip() for name in metrics.split(",")) if metrics is not None else (),
         find_orch_cache() / "scores",
+        options["corpus"],
     )
     if problems := find_problems(request):
         raise click.UsageError("; ".join(f"{item.message} ({item.hint})" for item in problems))

@@ -71,12 +71,12 @@ def data_score_command(
 
     Example: orch data score train.jsonl --model BAAI/bge-reranker-v2-m3 -o train.scored.jsonl
     """
-    from orchestrator.data.teacher import Rows
+    from orchestrator.data.request import RowFiles
     from orchestrator.evaluation.metrics import describe_cut
     from orchestrator.serving.chosen_models import Reading
     from orchestrator.serving.teach import score_files
 
-    rows = Rows(files, _require_each_once(columns), replace=replace, ignore=ignore, encoding=encoding)
+    rows = RowFiles(files, columns=_require_each_once(columns), ignore=ignore, encoding=encoding, replace=replace)
     progress = None if as_json else _show_progress("pairs scored")
     done = score_files(rows, model, Reading(**reading), output, device=device, force=force, on_progress=progress)
     facts = done.scoring
@@ -113,7 +113,7 @@ def data_score_command(
     "--model", required=True, help="The embedding model that searches: a folder, a run, a hub id or a package."
 )
 @click.option(
-    "--corpus", multiple=True, type=click.Path(path_type=Path),
+    "--corpus", "corpus_files", multiple=True, type=click.Path(path_type=Path),
     help='More documents: rows of {"text"}, or a .txt of lines; may be repeated.',
 )  # fmt: skip
 @click.option(
@@ -152,7 +152,6 @@ def data_score_command(
 def data_mine_command(
     files: tuple[Path, ...],
     model: str,
-    corpus: tuple[Path, ...],
     cross_encoder: str | None,
     columns: dict[str, str],
     output: Path,
@@ -166,7 +165,7 @@ def data_mine_command(
 
     Example: orch data mine train.jsonl --model BAAI/bge-m3 --relative-margin 0.05 -o train.mined.jsonl
     """
-    from orchestrator.data.mining import MiningRows
+    from orchestrator.data.request import RowFiles
     from orchestrator.serving.chosen_models import Reading
     from orchestrator.serving.teach import MiningPlan, MiningSettings, mine_files
 
@@ -180,7 +179,7 @@ def data_mine_command(
     if cross_encoder and limits == (None,) * len(limits):
         message = "its scores count for --max-score, --min-score and the margins only: give at least one of these"
         raise click.BadParameter(message, param_hint="--cross-encoder")
-    rows = MiningRows(files, corpus, _require_each_once(columns), **pick(options, MiningRows))
+    rows = RowFiles(files, columns=_require_each_once(columns), **pick(options, RowFiles))
     reading = Reading(**pick(options, Reading))
     plan = MiningPlan(rows, model, reading, cross_encoder, settings, **pick(options, MiningPlan))
     done = mine_files(plan, output, force=force)

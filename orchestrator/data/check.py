@@ -97,8 +97,8 @@ def check_files(
         wanted,
         needs_negatives=needs_negatives or not (shape and shape.without_negatives),
         columns=renamed,
-        min_label=min_label or 0.0,
-        max_label=1.0 if max_label is None else max_label,
+        min_label=min_label,
+        max_label=max_label,
         scores_as_labels=scores_as_labels,
         ignore=tuple(ignore),
     )

@@ -385,7 +385,7 @@ class _Pass:
             problem
             for side, sources in self.label_sources.items()
             if not (taught and side == "train")
-            for problem in sources.problem(ranged=rules.has_label_range, needs_negatives=not self.request.corpus)
+            for problem in sources.problem(ranged=rules.label_range != (0, 1), needs_negatives=not self.request.corpus)
         ]
 
     def _adjust_thresholds(self) -> SplitThresholds | None:

@@ -8,33 +8,21 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from orchestrator.data.digests import digest, loose_key
-from orchestrator.data.judged import (
-    Judged,
-    find_unread_keys,
-    open_row,
-    require_judged,
-    scale_label,
-)
+from orchestrator.data.judged import Judged, find_unread_keys, open_row, require_judged, scale_label
 from orchestrator.data.ledger import BadRows
 from orchestrator.data.reading.json_rows import Row as Line
 from orchestrator.data.reading.readers import TEXT_LINES, Source
 from orchestrator.data.reasons import Fault
+from orchestrator.data.request import RowFiles
 from orchestrator.data.rows.records import is_relevant
 from orchestrator.data.rows.shapes import Row, read_scores_as_labels
-from orchestrator.data.rows.texts import (
-    BadRowError,
-    bad_row,
-    find_surrogate,
-    is_blank,
-    is_finite_number,
-    name_type,
-)
+from orchestrator.data.rows.texts import BadRowError, bad_row, find_surrogate, is_blank, is_finite_number, name_type
 from orchestrator.data.rows.unread import UnreadTexts
 from orchestrator.data.sides import LabelSources
 from orchestrator.data.writing.writers import FileSet, format_line
@@ -42,26 +30,6 @@ from orchestrator.errors import DataError
 
 _TEXT_ROW = 'a row is {"text": "…"}'
 QUERIES_NAME, CORPUS_NAME, MINED_NAME = "queries.jsonl", "corpus.jsonl", "mined.jsonl"
-
-
-@dataclass(frozen=True)
-class MiningRows:
-    """Where queries, positives and documents come from; `min_label` (None: 0) and `max_label` (1) become 0 and 1."""
-
-    files: tuple[Path, ...]
-    corpus_files: tuple[Path, ...] = ()
-    columns: Mapping[str, str] = field(default_factory=dict)
-    min_label: float | None = None
-    max_label: float | None = None
-    max_dropped: int = 0
-    scores_as_labels: bool | None = None
-    ignore: tuple[str, ...] = ()
-    encoding: str | None = None
-
-    @property
-    def label_range(self) -> tuple[float, float]:
-        """The lowest and the highest label."""
-        return self.min_label or 0.0, 1.0 if self.max_label is None else self.max_label
 
 
 @dataclass(frozen=True)
@@ -97,8 +65,9 @@ class _Query:
 class _Gathering:
     """State of one pass: queries with the numbers of their documents, and the corpus on its way to disk."""
 
-    def __init__(self, rows: MiningRows, corpus: BinaryIO) -> None:
+    def __init__(self, rows: RowFiles, corpus: BinaryIO) -> None:
         self.rows = rows
+        self.label_range = rows.rules.label_range
         self.corpus = corpus
         self.queries: dict[bytes, _Query] = {}
         self.documents: dict[bytes, int] = {}
@@ -125,7 +94,7 @@ class _Gathering:
         row = open_row(line, rules.columns, is_table=is_table).row
         self.sources.note(row, str(path), line.line)
         if rules.scores_as_labels:
-            graded = read_scores_as_labels(row, *rules.label_range)
+            graded = read_scores_as_labels(row, *self.label_range)
             if isinstance(graded, Fault):
                 raise BadRowError(graded)
             row = graded
@@ -148,7 +117,7 @@ class _Gathering:
             return bool(hit["label"])
         if not is_finite_number(hit.get("label")):
             raise bad_row("missing-key", 'a document has no number as its "label"', 'write "label": 1 or 0')
-        return is_relevant(scale_label(hit["label"], "", *self.rows.label_range))
+        return is_relevant(scale_label(hit["label"], "", *self.label_range))
 
     def _take(self, found: Judged) -> None:
         """Note what a row says of its query. Raises BadRowError where it cannot be used."""
@@ -175,7 +144,7 @@ class _Gathering:
         self.inputs.append({"path": str(path), "role": role, "rows": rows, "sha256": sha256})
 
 
-def gather_for_mining(rows: MiningRows, folder: Path) -> MiningInput:
+def gather_for_mining(rows: RowFiles, folder: Path, corpus_files: Sequence[Path] = ()) -> MiningInput:
     """Write queries.jsonl and corpus.jsonl into `folder`: {"query", "positives", "negatives"} and {"text"}, by number.
 
     The corpus is every document of the rows and of the corpus files, each once. Raises DataError when more rows are bad
@@ -186,13 +155,13 @@ def gather_for_mining(rows: MiningRows, folder: Path) -> MiningInput:
         gathering = _Gathering(rows, corpus)
         for path in rows.files:
             gathering.take_rows(path)
-        for path in rows.corpus_files:
+        for path in corpus_files:
             gathering.take_corpus(path)
         gathering.bad.require_few(rows.max_dropped)
         if unread := gathering.unread.problems():
             raise DataError.from_problems(unread)
         if rows.scores_as_labels is None:
-            ranged = rows.label_range != (0, 1)
+            ranged = gathering.label_range != (0, 1)
             if unclear := gathering.sources.problem(ranged=ranged, needs_negatives=False):
                 raise DataError.from_problems(unclear)
         found = [query for query in gathering.queries.values() if query.positives]

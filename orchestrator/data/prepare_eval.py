@@ -8,73 +8,40 @@ Exit codes as of the prepare stage: 0; 3 when the data must not be used; 4 when 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from orchestrator.data.ledger import PassResult
 from orchestrator.data.prepare import prepare, report, report_progress
-from orchestrator.data.request import Outputs, Request, add_shared, check_label_range, read_columns
-from orchestrator.data.rows.checks import RowRules
-from orchestrator.data.rows.records import Kind
-from orchestrator.data.rows.shapes import require_kind
+from orchestrator.data.request import Outputs, Request, RowFiles, add_shared, check_label_range, read_row_files
 
 EVAL_KINDS = ("group", "labelled", "pair")
 
 
-@dataclass(frozen=True)
-class EvalRequest:
-    """What to read as evaluation data; `columns` are {new: old}, labels from `min_label` to `max_label` become 0 to 1.
-
-    `corpus`: groups and labelled rows become queries over one corpus. Groups need no negatives. `scores_as_labels` and
-    `ignore` are as in RowRules, `encoding` as in Source.
-    """
-
-    files: tuple[Path, ...]
-    kind: Kind = "group"
-    columns: Mapping[str, str] = field(default_factory=dict)
-    min_label: float | None = None
-    max_label: float | None = None
-    corpus: bool = False
-    seed: int = 42
-    limit: int | None = None
-    max_dropped: int = 0
-    scores_as_labels: bool | None = None
-    ignore: tuple[str, ...] = ()
-    encoding: str | None = None
-
-
 def prepare_eval(
-    request: EvalRequest, out: Path, *, on_progress: Callable[[int, int], None] | None = None
+    rows: RowFiles,
+    out: Path,
+    *,
+    corpus: bool = False,
+    seed: int = 42,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> PassResult:
-    """Write eval.jsonl (corpus.jsonl), stats.json and ledger.json into `out`, or none of them; else as `prepare`."""
+    """Write eval.jsonl (corpus.jsonl), stats.json and ledger.json into `out`, or none of them; else as `prepare`.
+
+    With `corpus` groups and labelled rows become queries over one corpus.
+    """
     whole = Request(
-        train_files=(),
-        eval_files=request.files,
-        seed=request.seed,
-        limit_eval=request.limit,
-        rules=build_rules(request),
-        corpus=request.corpus,
-        encoding=request.encoding,
-    )
-    return prepare(whole, Outputs(out, max_dropped=request.max_dropped), on_progress=on_progress)
+        train_files=(), eval_files=rows.files, seed=seed, limit_eval=rows.limit, rules=rows.rules, corpus=corpus,
+        encoding=rows.encoding,
+    )  # fmt: skip
+    return prepare(whole, Outputs(out, max_dropped=rows.max_dropped), on_progress=on_progress)
 
 
-def build_rules(request: EvalRequest) -> RowRules:
-    """Return what a row of the evaluation data must be."""
-    return RowRules(
-        request.kind,
-        needs_negatives=False,
-        columns=request.columns,
-        min_label=request.min_label or 0.0,
-        max_label=1.0 if request.max_label is None else request.max_label,
-        scores_as_labels=request.scores_as_labels,
-        ignore=request.ignore,
-    )
+def parse_arguments(argv: Sequence[str] | None) -> tuple[RowFiles, argparse.Namespace]:
+    """Return the rows that the command line asks for, and its `out`, `corpus` and `seed`.
 
-
-def parse_arguments(argv: Sequence[str] | None) -> tuple[EvalRequest, Path]:
-    """Return what the command line asks for. Exits with code 2 when it makes no sense."""
+    Exits with code 2 when it makes no sense.
+    """
     parser = argparse.ArgumentParser(prog="orchestrator.data.prepare_eval", allow_abbrev=False)
     add = parser.add_argument
     add("--eval", nargs="+", type=Path, required=True, metavar="FILE", help="eval rows")
@@ -85,28 +52,15 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[EvalRequest, Path]:
     if given.corpus and given.kind == "pair":
         parser.error("--corpus goes with --kind group or labelled")
     check_label_range(parser, given)
-    columns = read_columns(parser, given)
-    request = EvalRequest(
-        tuple(given.eval),
-        require_kind(given.kind),
-        columns,
-        given.min_label,
-        given.max_label,
-        given.corpus,
-        given.seed,
-        given.limit_eval,
-        given.max_dropped,
-        given.scores_as_labels,
-        tuple(given.ignore),
-        given.encoding,
-    )
-    return request, given.out
+    return read_row_files(parser, given, given.eval), given
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the stage; progress, sums and labels go to stdout, warnings and problems to stderr."""
-    request, out = parse_arguments(argv)
-    return report(lambda: prepare_eval(request, out, on_progress=report_progress))
+    rows, given = parse_arguments(argv)
+    return report(
+        lambda: prepare_eval(rows, given.out, corpus=given.corpus, seed=given.seed, on_progress=report_progress)
+    )
 
 
 if __name__ == "__main__":

@@ -4,18 +4,45 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from orchestrator.data.fit import LossRequirements, Target
 from orchestrator.data.rows.checks import RowRules
-from orchestrator.data.rows.records import KINDS
+from orchestrator.data.rows.records import KINDS, Kind
 from orchestrator.data.rows.shapes import parse_columns, require_kind
 from orchestrator.data.tokens import DEFAULT_PROMPT, LengthBudget, TokenLimit
 from orchestrator.data.writing.forms import TRAIN_FORMS, RowOptions
 from orchestrator.recipe.losses import MARGINS, find_losses, list_names
+
+
+@dataclass(frozen=True)
+class RowFiles:
+    """Which rows are scored, mined or measured on, and how they are read.
+
+    They are the first `limit` of all files together, and `max_dropped` of them may be bad; with `replace` they may have
+    teacher scores, which are given anew. `columns` and what follows it are as in RowRules, `encoding` as in Source.
+    """
+
+    files: tuple[Path, ...]
+    kind: Kind = "group"
+    columns: Mapping[str, str] = field(default_factory=dict)
+    min_label: float | None = None
+    max_label: float | None = None
+    scores_as_labels: bool | None = None
+    ignore: tuple[str, ...] = ()
+    encoding: str | None = None
+    limit: int | None = None
+    max_dropped: int = 0
+    replace: bool = False
+
+    @property
+    def rules(self) -> RowRules:
+        """What each row must be; none needs negatives."""
+        own = {one.name: getattr(self, one.name) for one in fields(RowRules) if hasattr(self, one.name)}
+        return RowRules(needs_negatives=False, **own)
 
 
 @dataclass(frozen=True)
@@ -123,17 +150,33 @@ def _build_parser() -> argparse.ArgumentParser:
 
 def add_shared(parser: argparse.ArgumentParser) -> None:
     """Add the options of both prepare stages: how rows are read, and where the files go."""
+    add_reading(parser)
     add = parser.add_argument
-    add("--columns", nargs="+", default=[], metavar="NEW=OLD", help="columns to rename, in every file")
-    add("--ignore", nargs="+", default=[], metavar="KEY", help="keys whose texts are not needed")
-    add("--encoding", metavar="NAME", help="of text files that are not UTF-8; auto goes by how each begins")
     add("--min-label", type=_finite, metavar="X", help="labelled: the label that becomes 0 (default 0)")
     add("--max-label", type=_finite, metavar="Y", help="labelled: the label that becomes 1 (default 1)")
     add("--scores-as-labels", action=argparse.BooleanOptionalAction, help="labelled: what the scores of a row are")
     add("--out", type=Path, required=True, metavar="DIR", help="folder for the prepared files")
     add("--max-dropped", type=_not_negative, default=0, metavar="N", help="bad rows that may be dropped (default 0)")
     add("--seed", type=int, default=42, help="of the splits and of the documents' order (default 42)")
-    add("--limit-eval", type=positive, metavar="N", help="keep the first N eval rows")
+    add("--limit-eval", dest="limit", type=positive, metavar="N", help="keep the first N eval rows")
+
+
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """Add the options that every reader of rows has."""
+    add = parser.add_argument
+    add("--columns", nargs="+", default=[], metavar="NEW=OLD", help="columns to read under new names, in every file")
+    add("--ignore", nargs="+", default=[], metavar="KEY", help="keys whose texts are not needed")
+    add("--encoding", metavar="NAME", help="of text files that are not UTF-8; auto goes by how each begins")
+
+
+def read_row_files(parser: argparse.ArgumentParser, given: argparse.Namespace, files: Sequence[Path]) -> RowFiles:
+    """Return what a command line says of `files`. Ends with code 2 where --columns are none."""
+    try:
+        columns = parse_columns(given.columns)
+    except ValueError as error:
+        parser.error(f"--columns {error}: write NEW=OLD, each name once")
+    said = {one.name: getattr(given, one.name) for one in fields(RowFiles) if hasattr(given, one.name)}
+    return RowFiles(**said | {"files": tuple(files), "columns": columns, "ignore": tuple(given.ignore)})
 
 
 def _add_lengths(parser: argparse.ArgumentParser) -> None:
@@ -169,6 +212,11 @@ def _add_labels(parser: argparse.ArgumentParser) -> None:
     add("--needs-scores", action="store_true", help="a row without teacher scores is bad")
 
 
+_AS_GIVEN = (
+    "eval_ratio", "seed", "allow_overlap", "limit_train", "tokenizer", "validation_ratio", "corpus", "encoding",
+)  # fmt: skip
+
+
 def parse_arguments(argv: Sequence[str] | None) -> tuple[Request, Outputs]:
     """Return what the command line asks for. Exits with code 2 when it makes no sense."""
     parser = _build_parser()
@@ -182,30 +230,20 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[Request, Outputs]:
         parser.error("--by-source takes a name for each file of --train")
     if given.min_validation and given.validation_ratio is None:
         parser.error("--min-validation goes with --validation-ratio")
-    columns = read_columns(parser, given)
+    rows = read_row_files(parser, given, given.train)
     target: Target = given.target or ("teacher" if given.form == MARGINS else "label")
     _check_labels(parser, given, target)
+    learns_scores = kind == "labelled" and target == "teacher"
+    rules = replace(
+        rows.rules, needs_negatives=form.needs_negatives, takes_prompt=form.takes_prompt,
+        needs_scores=given.needs_scores or learns_scores,
+    )  # fmt: skip
     request = Request(
-        train_files=tuple(given.train),
-        eval_files=tuple(given.eval),
-        eval_ratio=given.eval_ratio,
-        seed=given.seed,
-        allow_overlap=given.allow_overlap,
-        limit_train=given.limit_train,
-        limit_eval=given.limit_eval,
-        tokenizer=given.tokenizer,
+        rows.files,
+        tuple(given.eval),
+        limit_eval=given.limit,
         budget=_parse_budget(parser, given),
-        rules=RowRules(
-            kind,
-            form.needs_negatives,
-            form.takes_prompt,
-            columns,
-            given.min_label or 0.0,
-            1.0 if given.max_label is None else given.max_label,
-            given.needs_scores or (kind == "labelled" and target == "teacher"),
-            given.scores_as_labels,
-            tuple(given.ignore),
-        ),
+        rules=rules,
         requirements=LossRequirements(
             given.loss,
             not given.no_in_batch_negatives,
@@ -219,24 +257,14 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[Request, Outputs]:
             given.seed,
             given.translations,
         ),
-        validation_ratio=given.validation_ratio,
         min_validation=given.min_validation or 1,
-        takes_scores=form.takes_scores or (kind == "labelled" and target == "teacher"),
-        corpus=given.corpus,
+        takes_scores=form.takes_scores or learns_scores,
         merges=form.merges,
-        encoding=given.encoding,
         seen=tuple(given.seen),
+        **{name: getattr(given, name) for name in _AS_GIVEN},
     )
     options = RowOptions(given.instruction, given.loss, target, given.seed)
     return request, Outputs(given.out, given.form, given.max_dropped, given.full_batch, options, tuple(given.by_source))
-
-
-def read_columns(parser: argparse.ArgumentParser, given: argparse.Namespace) -> dict[str, str]:
-    """Return {new: old} of --columns. Ends with code 2 where that is none."""
-    try:
-        return parse_columns(given.columns)
-    except ValueError as error:
-        parser.error(f"--columns {error}: write NEW=OLD, each name once")
 
 
 def _check_labels(parser: argparse.ArgumentParser, given: argparse.Namespace, target: str) -> None:

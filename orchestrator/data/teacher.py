@@ -13,7 +13,7 @@ import argparse
 import json
 import os
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from orchestrator.data.ledger import BadRows, describe_counts
 from orchestrator.data.reading.json_rows import Row as Line
 from orchestrator.data.reading.readers import Source
 from orchestrator.data.reasons import refuse
-from orchestrator.data.request import positive, read_columns
+from orchestrator.data.request import RowFiles, add_reading, positive, read_row_files
 from orchestrator.data.rows.texts import BadRowError, bad_row, is_finite_number
 from orchestrator.data.rows.unread import UnreadTexts
 from orchestrator.data.writing.writers import FileSet, format_line
@@ -34,22 +34,6 @@ from orchestrator.machine.terminal import say, say_lines
 
 PAIRS_NAME = "pairs.jsonl"
 _FLOAT, _BITS = struct.Struct("<d"), struct.Struct("<Q")
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Which rows: the first `limit` of all files together, columns {new: old} read under their new names.
-
-    `replace`: rows may have teacher scores already, and get new ones; `ignore`: keys whose texts are not needed.
-    `encoding`: as in Source.
-    """
-
-    files: tuple[Path, ...]
-    columns: Mapping[str, str] = field(default_factory=dict)
-    limit: int | None = None
-    replace: bool = False
-    ignore: tuple[str, ...] = ()
-    encoding: str | None = None
 
 
 @dataclass
@@ -68,7 +52,7 @@ class Counts:
         return f"; {count} bad ones left as they are ({describe_counts(self.bad.counts)})" if count else ""
 
 
-def write_pairs(rows: Rows, out: Path) -> Counts:
+def write_pairs(rows: RowFiles, out: Path) -> Counts:
     """Write every distinct pair of the rows to `out` / pairs.jsonl: {"pid", "query", "document"}, in their order.
 
     Bad rows are skipped and counted. Raises DataError when a row has scores already, or no row can be scored.
@@ -91,7 +75,7 @@ def write_pairs(rows: Rows, out: Path) -> Counts:
     return counts
 
 
-def join_scores(rows: Rows, scores: Path, out: Path) -> Counts:
+def join_scores(rows: RowFiles, scores: Path, out: Path) -> Counts:
     """Write the rows to the file `out`, as they were, with their teacher scores; bad rows stay where and as they are.
 
     Raises DataError when a score is missing or no finite number, or a row has scores already; then nothing is written.
@@ -129,7 +113,7 @@ class _TeacherRow:
         return [(self.found.query, text) for text in self.found.texts] if self.found else []
 
 
-def _read_rows(rows: Rows, counts: Counts) -> Iterator[_TeacherRow]:
+def _read_rows(rows: RowFiles, counts: Counts) -> Iterator[_TeacherRow]:
     """Yield every row. Raises DataError for a row with scores."""
     for path in rows.files:
         source = Source(path, encoding=rows.encoding)
@@ -138,23 +122,22 @@ def _read_rows(rows: Rows, counts: Counts) -> Iterator[_TeacherRow]:
                 return
             counts.rows += 1
             try:
-                read = _read_row(line, rows, counts, path, is_table=source.is_text_table)
+                opened, found = _read_row(line, rows, is_table=source.is_text_table)
             except BadRowError as error:
                 counts.bad.add(error.fault, path, line.line)
                 yield _TeacherRow(path, line)
-            else:
-                yield _TeacherRow(path, line, *read)
+                continue
+            if found.has_scores and not rows.replace:
+                hint = "keep them, or replace all with --replace"
+                raise DataError("the row has teacher scores already", hint=hint, where=Where(str(path), line.line))
+            counts.unread.note(find_unread_keys(opened.row, found, rows.ignore), str(path), line.line)
+            yield _TeacherRow(path, line, opened, found)
 
 
-def _read_row(line: Line, rows: Rows, counts: Counts, path: Path, *, is_table: bool) -> tuple[Opened, Judged]:
+def _read_row(line: Line, rows: RowFiles, *, is_table: bool) -> tuple[Opened, Judged]:
     _require_writable(line.value)
     opened = open_row(line, rows.columns, is_table=is_table)
-    found = require_judged(opened.row)
-    if found.has_scores and not rows.replace:
-        hint = "keep them, or replace all with --replace"
-        raise DataError("the row has teacher scores already", hint=hint, where=Where(str(path), line.line))
-    counts.unread.note(find_unread_keys(opened.row, found, rows.ignore), str(path), line.line)
-    return opened, found
+    return opened, require_judged(opened.row)
 
 
 def _require_writable(value: Any) -> None:
@@ -218,22 +201,19 @@ def _nothing_to_score(counts: Counts) -> OrchError:
     return DataError("no-rows-kept: there is no row to score", hint="give rows with a query and documents")
 
 
-def _parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Rows]:
+def _parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, RowFiles]:
     parser = argparse.ArgumentParser(prog="orchestrator.data.teacher", allow_abbrev=False)
     steps = parser.add_subparsers(dest="step", required=True)
     for name, text in (("pairs", "write the pairs to score"), ("join", "write the rows with their scores")):
         step = steps.add_parser(name, help=text, allow_abbrev=False)
         step.add_argument("--rows", nargs="+", type=Path, required=True, metavar="FILE", help="training rows")
-        step.add_argument("--columns", nargs="+", default=[], metavar="NEW=OLD", help="columns to read under new names")
-        step.add_argument("--ignore", nargs="+", default=[], metavar="KEY", help="keys whose texts are not needed")
-        step.add_argument("--encoding", metavar="NAME", help="of text files that are not UTF-8, or auto")
+        add_reading(step)
         step.add_argument("--limit", type=positive, metavar="N", help="the first N rows of all files together")
         step.add_argument("--replace", action="store_true", help="rows may have teacher scores: they get new ones")
         step.add_argument("--out", type=Path, required=True, metavar="DIR" if name == "pairs" else "FILE")
     steps.choices["join"].add_argument("--scores", type=Path, required=True, metavar="FILE", help='{"pid", "score"}')
     given = parser.parse_args(argv)
-    columns = read_columns(parser, given)
-    return given, Rows(tuple(given.rows), columns, given.limit, given.replace, tuple(given.ignore), given.encoding)
+    return given, read_row_files(parser, given, given.rows)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -241,9 +221,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     given, rows = _parse_arguments(argv)
     try:
         try:
-            counts = (
-                write_pairs(rows, given.out) if given.step == "pairs" else join_scores(rows, given.scores, given.out)
-            )
+            if given.step == "pairs":
+                counts = write_pairs(rows, given.out)
+            else:
+                counts = join_scores(rows, given.scores, given.out)
         except OSError as error:
             message = f"{given.out} cannot be written: {error.strerror or error}"
             raise PreflightError(message, hint="see to the disk and the permissions") from error

@@ -16,8 +16,9 @@ from orchestrator.backends.models import BaseModel
 from orchestrator.backends.scorers import load_own_spec
 from orchestrator.checks.model_files import find_oddities
 from orchestrator.data.describe import describe_problem, describe_warnings
-from orchestrator.data.prepare_eval import EVAL_KINDS, EvalRequest, prepare_eval
+from orchestrator.data.prepare_eval import EVAL_KINDS, prepare_eval
 from orchestrator.data.reading.readers import sniff_kind
+from orchestrator.data.request import RowFiles
 from orchestrator.data.rows.records import Kind
 from orchestrator.data.rows.shapes import require_kind
 from orchestrator.data.writing.writers import CORPUS, EVAL
@@ -41,18 +42,19 @@ _GENERIC_NAMES = ("model", "output", "merged")
 class Request:
     """What is asked for, all of it.
 
-    `models` are folders, runs, hub ids or packages; the first is what the others are compared with. With `data.corpus`
-    every query searches all its documents. `metrics` empty are those of the data's kind, `python` runs the models, and
-    `cache` keeps scores across calls.
+    `models` are folders, runs, hub ids or packages; the first is what the others are compared with. With `corpus` every
+    query searches all documents of the data. `metrics` empty are those of the data's kind, `python` runs the models,
+    and `cache` keeps scores across calls.
     """
 
     models: tuple[str, ...]
-    data: EvalRequest
+    data: RowFiles
     reading: chosen_models.Reading
     python: str
     hardware: Hardware = CPU
     metrics: tuple[str, ...] = ()
     cache: Path | None = None
+    corpus: bool = False
     seed: int = SEED
 
 
@@ -74,7 +76,7 @@ def find_problems(request: Request) -> list[Problem]:
     """Return what in the request does not fit the kind of its data."""
     kind = request.data.kind
     problems = check_metrics(request.metrics, PAIR if kind == PAIR else GROUP)
-    if kind == PAIR and request.data.corpus:
+    if kind == PAIR and request.corpus:
         problems.append(Problem("pairs of texts have no corpus to search", hint="leave --corpus out"))
     return problems
 
@@ -89,7 +91,7 @@ def evaluate(request: Request, out: Path | None, tell: Callable[[str], None]) ->
     Raises DataError, PreflightError (a model), StageFailedError (scoring), RunFolderError (a folder that exists).
     """
     pairs = request.data.kind == PAIR
-    vectors = pairs or request.data.corpus
+    vectors = pairs or request.corpus
     candidates = find_candidates(request, vectors=vectors)
     searches = require_one_way(candidates, vectors=vectors) and not pairs
     if request.reading.max_length or request.reading.instruction or request.reading.format:
@@ -99,7 +101,7 @@ def evaluate(request: Request, out: Path | None, tell: Callable[[str], None]) ->
         chosen_models.require_absent(out)
     chosen_models.require_chosen_load(candidates, request.python)
     with _folder(out) as folder:
-        gathered = prepare_eval(replace(request.data, corpus=searches), folder)
+        gathered = prepare_eval(request.data, folder, corpus=searches, seed=SEED)
         for problem in gathered.bad_rows:
             tell(f"dropped: {describe_problem(problem)}")
         for line in describe_warnings(gathered.ledger):

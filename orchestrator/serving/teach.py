@@ -12,7 +12,8 @@ from orchestrator.backends.models import BaseModel
 from orchestrator.backends.scorers import find_format
 from orchestrator.checks.model_files import find_oddities
 from orchestrator.data import mining
-from orchestrator.data.teacher import PAIRS_NAME, Counts, Rows, join_scores, write_pairs
+from orchestrator.data.request import RowFiles
+from orchestrator.data.teacher import PAIRS_NAME, Counts, join_scores, write_pairs
 from orchestrator.data.writing.writers import FileSet, format_json, require_new_rows
 from orchestrator.errors import DataError, PreflightError, Problem
 from orchestrator.evaluation.metrics import describe_cut
@@ -36,7 +37,7 @@ class Scored:
 
 
 def score_files(
-    rows: Rows,
+    rows: RowFiles,
     teacher: str,
     reading: chosen_models.Reading,
     out: Path,
@@ -94,10 +95,10 @@ class MiningSettings:
 class MiningPlan:
     """What to mine, with which models; `query_prompt` and `document_prompt` None are the embedder's own.
 
-    `reading` is that of both models, but that `family` is the embedder's.
+    `reading` is that of both models, but that `family` is the embedder's. `corpus_files` hold more documents.
     """
 
-    rows: mining.MiningRows
+    rows: RowFiles
     embedder: str
     reading: chosen_models.Reading
     cross_encoder: str | None = None
@@ -105,6 +106,7 @@ class MiningPlan:
     query_prompt: str | None = None
     document_prompt: str | None = None
     keep_negatives: bool = False
+    corpus_files: tuple[Path, ...] = ()
     device: str | None = None
 
 
@@ -127,13 +129,13 @@ def mine_files(plan: MiningPlan, out: Path, *, force: bool = False) -> Mined:
     found; PreflightError for a model that cannot search; and what `run_on_models` raises.
     """
     ledger, lineage = out.with_suffix(".ledger.json"), out.with_suffix(".lineage.jsonl")
-    require_new_rows([out, ledger, lineage], [*plan.rows.files, *plan.rows.corpus_files], force=force)
+    require_new_rows([out, ledger, lineage], [*plan.rows.files, *plan.corpus_files], force=force)
     chosen = _choose_miners(plan)
     chosen_models.require_chosen_load(chosen)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
         work = Path(folder)
-        given = mining.gather_for_mining(plan.rows, work)
+        given = mining.gather_for_mining(plan.rows, work, plan.corpus_files)
         if given.documents - 1 <= plan.settings.range_min:  # one at least is the query's own positive
             raise DataError(
                 f"the corpus has {given.documents} documents, and the {plan.settings.range_min} nearest of each query "
@@ -235,7 +237,7 @@ def _build_ledger(
     return {
         "version": LEDGER_VERSION,
         "settings": {**asdict(plan.settings), "keep_negatives": plan.keep_negatives},
-        "labels": dict(zip(("min", "max"), plan.rows.label_range, strict=True)),
+        "labels": dict(zip(("min", "max"), plan.rows.rules.label_range, strict=True)),
         "columns": dict(plan.rows.columns),
         "models": facts["models"],
         "scored_by": "cross-encoder" if plan.cross_encoder else "embedder",

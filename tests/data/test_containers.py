@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 from orchestrator.data.check import check_files
-from orchestrator.data.mining import MiningRows, gather_for_mining
+from orchestrator.data.mining import gather_for_mining
 from orchestrator.data.reading import json_rows, tabular
 from orchestrator.data.reading.packed import guess_encoding
 from orchestrator.data.reading.readers import Source
-from orchestrator.data.teacher import Rows, write_pairs
+from orchestrator.data.request import RowFiles
+from orchestrator.data.teacher import write_pairs
 from orchestrator.errors import DataError, Problem
 from orchestrator.recipe.schema import require_encoding
 from orchestrator.serving.evaluate_model import sniff_data
@@ -156,8 +157,8 @@ def test_every_verb_reads_another_encoding(files, orch, stage):
     parts = [values(files.folder / "out" / f"a.{side}.jsonl") for side in ("train", "eval")]
     assert sorted(map(json.dumps, parts[0] + parts[1])) == sorted(map(json.dumps, rows))
     assert orch("data", "convert", path, "--to", "hits", *told, "-o", files.folder / "hits.jsonl")[0] == 0
-    assert write_pairs(Rows((path,), encoding="gb18030"), files.folder).pairs == 40
-    assert gather_for_mining(MiningRows((path,), encoding="gb18030"), files.folder).queries == 20
+    assert write_pairs(RowFiles((path,), encoding="gb18030"), files.folder).pairs == 40
+    assert gather_for_mining(RowFiles((path,), encoding="gb18030"), files.folder).queries == 20
     assert sniff_data([path], {}, "gb18030") == "group"
     argv = ("--train", path, "--eval-ratio", 0.3, "--form", "flagembedding", "--encoding", "auto")
     assert stage(*argv) == 0

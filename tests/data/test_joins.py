@@ -9,11 +9,12 @@ import json
 import pytest
 
 from orchestrator.data.check import check_files
-from orchestrator.data.mining import MiningRows, gather_for_mining
-from orchestrator.data.prepare_eval import EvalRequest, prepare_eval
+from orchestrator.data.mining import gather_for_mining
+from orchestrator.data.prepare_eval import prepare_eval
 from orchestrator.data.reading.file_sets import expand_name, list_inputs
 from orchestrator.data.reading.readers import Source
-from orchestrator.data.teacher import Rows, write_pairs
+from orchestrator.data.request import RowFiles
+from orchestrator.data.teacher import write_pairs
 from orchestrator.errors import Problem
 from orchestrator.serving.evaluate_model import sniff_data
 
@@ -71,16 +72,16 @@ def test_a_folder_of_beir_is_groups_in_every_verb(beir, orch, stage):
     ]
     corpus = next(beir.glob("corpus.*"))
     assert side["files"][1]["sha256"] == hashlib.sha256(corpus.read_bytes()).hexdigest()
-    assert write_pairs(Rows((path,)), beir).pairs == 30
-    assert gather_for_mining(MiningRows((path,)), beir / "mined").queries == 10
-    found = prepare_eval(EvalRequest((path,), "group", corpus=True), beir / "eval")
+    assert write_pairs(RowFiles((path,)), beir).pairs == 30
+    assert gather_for_mining(RowFiles((path,)), beir / "mined").queries == 10
+    found = prepare_eval(RowFiles((path,), "group"), beir / "eval", corpus=True)
     assert found.ledger.sides["eval"].kept == 10
     (warned,) = found.ledger.warnings
     assert (warned.code, "has 40 documents: those that no row names are not searched" in warned.message) == (
         "corpus-in-part",
         True,
     )
-    assert not prepare_eval(EvalRequest((path,), "group"), beir / "candidates").ledger.warnings
+    assert not prepare_eval(RowFiles((path,), "group"), beir / "candidates").ledger.warnings
     out = beir / "new.jsonl"
     assert orch("data", "split", path, "-o", beir / "x")[0] == 3
     assert orch("data", "convert", path, "-o", out)[0] == 0

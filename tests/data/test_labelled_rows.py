@@ -66,7 +66,8 @@ def test_the_labels_of_ranking_rows_are_1_and_0_whatever_the_range():
 
 @pytest.mark.parametrize("rules", [LABELLED, GRADED, RowRules("labelled", min_label=-1, max_label=1)])
 def test_both_ends_of_the_range_are_in_it(rules):
-    row = hits(hit("a", rules.min_label), hit("b", rules.max_label))
+    low, high = rules.label_range
+    row = hits(hit("a", low), hit("b", high))
     assert check(row, rules).record.labels == (0.0, 1.0)
 
 

@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from orchestrator.cli import orch
-from orchestrator.data.mining import MiningRows, gather_for_mining, write_mined_rows
+from orchestrator.data.mining import gather_for_mining, write_mined_rows
+from orchestrator.data.request import RowFiles
 from orchestrator.errors import DataError
 
 
@@ -17,9 +18,9 @@ def read(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def collect(tmp_path, *paths, **options):
+def collect(tmp_path, *paths, corpus_files=(), **options):
     folder = tmp_path / "work"
-    given = gather_for_mining(MiningRows(paths, **options), folder)
+    given = gather_for_mining(RowFiles(paths, **options), folder, corpus_files)
     texts = [row["text"] for row in read(folder / "corpus.jsonl")]
     queries = {
         row["query"]: tuple([texts[number] for number in row[key]] for key in ("positives", "negatives"))

@@ -9,14 +9,15 @@ import pytest
 
 from orchestrator.data.check import check_files
 from orchestrator.data.convert import Conversion, convert_files
-from orchestrator.data.mining import MiningRows, gather_for_mining
+from orchestrator.data.mining import gather_for_mining
 from orchestrator.data.prepare import main as prepare
-from orchestrator.data.prepare_eval import EvalRequest, prepare_eval
+from orchestrator.data.prepare_eval import prepare_eval
+from orchestrator.data.request import RowFiles
 from orchestrator.data.reshape import Reshaping
 from orchestrator.data.rows.foreign_rows import _PASSAGES
 from orchestrator.data.rows.shapes import SHAPES
 from orchestrator.data.split import split_file
-from orchestrator.data.teacher import Rows, join_scores, write_pairs
+from orchestrator.data.teacher import join_scores, write_pairs
 from orchestrator.errors import DataError
 from orchestrator.serving.evaluate_model import sniff_data
 
@@ -116,14 +117,14 @@ def split(path, folder):
 
 def score_and_mine(path, folder):
     """Return the scored documents of the first row and how many queries can be mined."""
-    write_pairs(Rows((path,)), folder)
+    write_pairs(RowFiles((path,)), folder)
     scores = folder / "scores.jsonl"
     scores.write_text(
         "".join(json.dumps({"pid": pair["pid"], "score": 0.5}) + "\n" for pair in read_lines(folder / "pairs.jsonl"))
     )
-    counts = join_scores(Rows((path,), replace=True), scores, folder / "scored.jsonl")
+    counts = join_scores(RowFiles((path,), replace=True), scores, folder / "scored.jsonl")
     assert not counts.bad.counts
-    return counts.documents, gather_for_mining(MiningRows((path,)), folder / "mined").queries
+    return counts.documents, gather_for_mining(RowFiles((path,)), folder / "mined").queries
 
 
 @pytest.mark.parametrize("name", GROUPS)
@@ -148,7 +149,7 @@ def test_a_query_with_what_answers_it_and_what_does_not_is_read_alike_by_every_v
     assert [(hit["content"].removeprefix("Kettles\n"), hit["label"]) for hit in hits["hits"]] == [(yes, 1), (no, 0)]
     assert [hit.get("score") for hit in hits["hits"]] == ([0.9, 0.1] if scored else [None, None])
     (tmp_path / "mined").mkdir()
-    assert prepare_eval(EvalRequest((path,), "group"), tmp_path / "eval").ledger.sides["eval"].kept == COUNT
+    assert prepare_eval(RowFiles((path,), "group"), tmp_path / "eval").ledger.sides["eval"].kept == COUNT
     assert split(path, tmp_path) == split_file(plain, tmp_path / "c.jsonl", tmp_path / "d.jsonl", 0.3).train_rows
     if name != "scored documents":
         assert score_and_mine(path, tmp_path) == (2 * COUNT, COUNT)
@@ -168,7 +169,7 @@ def test_documents_with_labels_are_read_alike_by_every_verb(write, tmp_path, nam
     (tmp_path / "mined").mkdir()
     assert score_and_mine(path, tmp_path) == (2 * COUNT, COUNT)
     assert sniff_data([path], {}) == "labelled"
-    assert prepare_eval(EvalRequest((path,), "labelled"), tmp_path / "eval").ledger.sides["eval"].kept == COUNT
+    assert prepare_eval(RowFiles((path,), "labelled"), tmp_path / "eval").ledger.sides["eval"].kept == COUNT
     split(path, tmp_path)
 
 
@@ -187,8 +188,8 @@ def test_a_question_and_its_answer_are_query_and_document_where_the_task_is_retr
     assert score_and_mine(path, tmp_path) == (COUNT, COUNT)
     convert_files([path], tmp_path / "hits.jsonl", Conversion(reshaping=Reshaping("pointwise")))
     assert read_lines(tmp_path / "hits.jsonl")[0] == {"query": texts()[0], "content": texts()[1], "label": 1}
-    request = EvalRequest((path,), "group", corpus=True)
-    assert prepare_eval(request, tmp_path / "eval").ledger.sides["eval"].kept == COUNT
+    measured = prepare_eval(RowFiles((path,), "group"), tmp_path / "eval", corpus=True)
+    assert measured.ledger.sides["eval"].kept == COUNT
     split(path, tmp_path)
 
 

@@ -9,7 +9,8 @@ from click.testing import CliRunner
 
 from orchestrator.cli import orch
 from orchestrator.data.digests import digest
-from orchestrator.data.teacher import Rows, join_scores, main, write_pairs
+from orchestrator.data.request import RowFiles
+from orchestrator.data.teacher import join_scores, main, write_pairs
 from orchestrator.errors import DataError
 
 GRADED = {"query": "q", "hits": [{"content": "a", "label": 2, "id": 7}, {"content": "b", "label": 0}]}
@@ -21,7 +22,7 @@ def read(path):
 
 
 def pair_up(tmp_path, *paths, **options):
-    counts = write_pairs(Rows(paths, **options), tmp_path / "pairs")
+    counts = write_pairs(RowFiles(paths, **options), tmp_path / "pairs")
     return counts, read(tmp_path / "pairs" / "pairs.jsonl")
 
 
@@ -34,7 +35,7 @@ def score_all(tmp_path, pairs, value=lambda pair: len(pair["query"] + pair["docu
 def teach(tmp_path, *paths, **options):
     _, pairs = pair_up(tmp_path, *paths, **options)
     out = tmp_path / "out" / "train.jsonl"
-    return join_scores(Rows(paths, **options), score_all(tmp_path, pairs), out), read(out)
+    return join_scores(RowFiles(paths, **options), score_all(tmp_path, pairs), out), read(out)
 
 
 def test_every_pair_is_written_once_whatever_the_shape(tmp_path, files, row):
@@ -51,7 +52,7 @@ def test_rows_keep_their_keys_and_order_and_get_scores_in_full_precision(tmp_pat
     path = files.lines("train.jsonl", row(1, prompt="p"), GRADED, POINT)
     _, pairs = pair_up(tmp_path, path)
     third = 1 / 3
-    join_scores(Rows((path,)), score_all(tmp_path, pairs, lambda _: third), tmp_path / "joined.jsonl")
+    join_scores(RowFiles((path,)), score_all(tmp_path, pairs, lambda _: third), tmp_path / "joined.jsonl")
     ranking, hits, point = read(tmp_path / "joined.jsonl")
     assert ranking == row(1, prompt="p") | {"pos_scores": [third], "neg_scores": [third, third]}
     assert hits["hits"] == [hit | {"score": third} for hit in GRADED["hits"]]
@@ -63,7 +64,7 @@ def test_a_ranking_row_may_have_a_content_that_is_ignored(tmp_path, files, row):
     _, rows = teach(tmp_path, path, ignore=("content",))
     assert len(rows[0]["neg_scores"]) == 2
     with pytest.raises(DataError, match="text-not-read"):
-        write_pairs(Rows((path,)), tmp_path / "pairs")
+        write_pairs(RowFiles((path,)), tmp_path / "pairs")
 
 
 def test_each_document_gets_its_own_score(tmp_path, files):
@@ -76,7 +77,7 @@ def test_each_document_gets_its_own_score(tmp_path, files):
 def test_whole_numbers_become_floats(tmp_path, files, row):
     path = files.lines("train.jsonl", row(1))
     _, pairs = pair_up(tmp_path, path)
-    join_scores(Rows((path,)), score_all(tmp_path, pairs, lambda _: 2), tmp_path / "joined.jsonl")
+    join_scores(RowFiles((path,)), score_all(tmp_path, pairs, lambda _: 2), tmp_path / "joined.jsonl")
     assert '"pos_scores": [2.0]' in (tmp_path / "joined.jsonl").read_text()
 
 
@@ -122,7 +123,7 @@ def test_bad_rows_stay_where_and_as_they_are(tmp_path, files, row, capsys):
     path = files.raw("train.jsonl", json.dumps(row(1)) + "\n" + broken + json.dumps(row(2)) + "\n")
     counts, pairs = pair_up(tmp_path, path)
     assert counts.bad.counts == {"wrong-type": 1, "not-json": 1, "duplicate-key": 1, "not-an-object": 1}
-    join_scores(Rows((path,)), score_all(tmp_path, pairs), tmp_path / "joined.jsonl")
+    join_scores(RowFiles((path,)), score_all(tmp_path, pairs), tmp_path / "joined.jsonl")
     lines = (tmp_path / "joined.jsonl").read_text().splitlines()
     assert len(lines) == 6
     assert "".join(line + "\n" for line in lines[1:5]) == broken
@@ -136,7 +137,7 @@ def test_bad_rows_stay_where_and_as_they_are(tmp_path, files, row, capsys):
 def test_a_bad_row_of_a_table_is_one_bad_line(tmp_path, files):
     path = files.raw("train.csv", 'query,content,label\nq,a,1\n"q\n2",b\n')
     _, pairs = pair_up(tmp_path, path)
-    join_scores(Rows((path,)), score_all(tmp_path, pairs), tmp_path / "joined.jsonl")
+    join_scores(RowFiles((path,)), score_all(tmp_path, pairs), tmp_path / "joined.jsonl")
     assert (tmp_path / "joined.jsonl").read_text().splitlines()[1] == '"q 2",b'
 
 
@@ -166,7 +167,7 @@ def test_the_limit_counts_rows_of_all_files_together(tmp_path, files, row):
 def test_a_row_with_scores_is_refused_unless_they_are_to_be_replaced(tmp_path, files, row, scored):
     path = files.lines("train.jsonl", row(1), scored)
     with pytest.raises(DataError, match="has teacher scores already") as error:
-        write_pairs(Rows((path,)), tmp_path / "pairs")
+        write_pairs(RowFiles((path,)), tmp_path / "pairs")
     assert error.value.problems[0].where.line == 2
     assert "--replace" in error.value.problems[0].hint
     _, rows = teach(tmp_path, path, replace=True)
@@ -183,7 +184,7 @@ def test_a_missing_score_is_refused_with_the_row_and_nothing_is_written(tmp_path
     path = files.lines("train.jsonl", row(1), row(2))
     _, pairs = pair_up(tmp_path, path)
     with pytest.raises(DataError, match="no teacher score") as error:
-        join_scores(Rows((path,)), score_all(tmp_path, pairs[:-1]), tmp_path / "joined.jsonl")
+        join_scores(RowFiles((path,)), score_all(tmp_path, pairs[:-1]), tmp_path / "joined.jsonl")
     assert error.value.problems[0].where.line == 2
     assert not list(tmp_path.glob("*joined*"))
 
@@ -194,7 +195,7 @@ def test_a_missing_score_is_refused_with_the_row_and_nothing_is_written(tmp_path
 def test_a_broken_line_of_the_scores_is_refused_with_its_place(tmp_path, files, row, line):
     path, scores = files.lines("train.jsonl", row(1)), files.raw("scores.jsonl", line + "\n")
     with pytest.raises(DataError, match="finite score") as error:
-        join_scores(Rows((path,)), scores, tmp_path / "joined.jsonl")
+        join_scores(RowFiles((path,)), scores, tmp_path / "joined.jsonl")
     assert str(error.value.problems[0].where) == f"{scores}:1"
 
 
@@ -202,7 +203,7 @@ def test_the_rows_themselves_are_never_overwritten(tmp_path, files, row):
     path = files.lines("train.jsonl", row(1))
     _, pairs = pair_up(tmp_path, path)
     with pytest.raises(DataError, match="input-is-output"):
-        join_scores(Rows((path,)), score_all(tmp_path, pairs), path)
+        join_scores(RowFiles((path,)), score_all(tmp_path, pairs), path)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +217,7 @@ def test_rows_of_swift_are_scored_and_written_as_groups_which_have_a_place_for_s
     path = files.lines("train.jsonl", given)
     _, pairs = pair_up(tmp_path, path)
     out = tmp_path / "joined.jsonl"
-    join_scores(Rows((path,)), score_all(tmp_path, pairs), out)
+    join_scores(RowFiles((path,)), score_all(tmp_path, pairs), out)
     [found] = map(json.loads, out.read_text().splitlines())
     assert (found["query"], found["pos"], found["neg"]) == ("q", ["a"], ["b"])
     assert len(found["pos_scores"] + found["neg_scores"]) == 2
@@ -250,7 +251,7 @@ def test_thousands_of_scores_are_told_apart_and_the_first_of_two_counts(tmp_path
     path = files.lines("train.jsonl", {"query": "q", "pos": [str(number) for number in range(3000)]})
     pairs = [{"pid": digest(("q", str(number))).hex(), "score": number + 0.5} for number in range(3000)]
     scores = files.lines("scores.jsonl", *pairs, pairs[0] | {"score": 9})
-    join_scores(Rows((path,)), scores, tmp_path / "joined.jsonl")
+    join_scores(RowFiles((path,)), scores, tmp_path / "joined.jsonl")
     assert read(tmp_path / "joined.jsonl")[0]["pos_scores"] == [number + 0.5 for number in range(3000)]
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from orchestrator.data.check import check_files
-from orchestrator.data.mining import MiningRows, gather_for_mining
-from orchestrator.data.prepare_eval import EvalRequest, prepare_eval
+from orchestrator.data.mining import gather_for_mining
+from orchestrator.data.prepare_eval import prepare_eval
+from orchestrator.data.request import RowFiles
 from orchestrator.data.rows.checks import RowRules, check_row
 from orchestrator.data.rows.records import RankingGroup
-from orchestrator.data.teacher import Rows, write_pairs
+from orchestrator.data.teacher import write_pairs
 from orchestrator.errors import DataError
 
 SHIPPED = Path(__file__).parents[2] / "datasets_example"
@@ -133,7 +134,7 @@ def test_numbered_negatives_are_negatives(row, negatives):
 
 def test_numbered_negatives_are_scored_and_written_as_a_list(files):
     path = files.lines("t.jsonl", {"query": "q", "pos": ["p"], "negative_1": "a", "negative_2": "b"})
-    assert write_pairs(Rows((path,)), files.folder).pairs == 3
+    assert write_pairs(RowFiles((path,)), files.folder).pairs == 3
 
 
 def test_a_column_that_a_row_need_not_have_may_be_missing_on_some_rows_and_not_on_all(files):
@@ -153,24 +154,24 @@ def test_a_text_that_another_column_takes_the_place_of_is_not_lost_in_silence(fi
 def test_the_same_rows_are_refused_when_they_are_measured_scored_mined_and_converted(files, orch):
     path = files.lines("t.jsonl", {"query": "q", "pos": ["p"], "negs": ["n"]})
     with pytest.raises(DataError, match='text-not-read: the row has "negs"'):
-        prepare_eval(EvalRequest((path,)), files.folder / "eval")
+        prepare_eval(RowFiles((path,)), files.folder / "eval")
     with pytest.raises(DataError, match="text-not-read"):
-        write_pairs(Rows((path,)), files.folder)
+        write_pairs(RowFiles((path,)), files.folder)
     with pytest.raises(DataError, match="text-not-read"):
-        gather_for_mining(MiningRows((path,)), files.folder)
+        gather_for_mining(RowFiles((path,)), files.folder)
     out = files.folder / "new.jsonl"
     code, said = orch("data", "convert", path, "--to", "hits", "-o", out)
     assert (code, "--map neg=negs" in said, out.exists()) == (3, True, False)
     assert orch("data", "convert", path, "--to", "hits", "--map", "neg=negs", "-o", out)[0] == 0
-    assert write_pairs(Rows((path,), ignore=("negs",)), files.folder).pairs == 1
-    assert gather_for_mining(MiningRows((path,), columns={"neg": "negs"}), files.folder).documents == 2
+    assert write_pairs(RowFiles((path,), ignore=("negs",)), files.folder).pairs == 1
+    assert gather_for_mining(RowFiles((path,), columns={"neg": "negs"}), files.folder).documents == 2
 
 
 def test_mining_takes_no_document_for_a_positive_that_its_label_denies(files):
     path = files.lines("t.jsonl", {"query": "q", "pos": ["p", "r"], "labels": [1, 0]})
     with pytest.raises(DataError, match="labels or scores"):
-        gather_for_mining(MiningRows((path,)), files.folder)
-    assert gather_for_mining(MiningRows((path,), ignore=("labels",)), files.folder).documents == 2
+        gather_for_mining(RowFiles((path,)), files.folder)
+    assert gather_for_mining(RowFiles((path,), ignore=("labels",)), files.folder).documents == 2
 
 
 def test_a_foreign_form_s_unread_text_is_refused_by_the_conversion(files, orch):

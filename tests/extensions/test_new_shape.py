@@ -8,17 +8,17 @@ import pytest
 
 from orchestrator.data.check import check_files
 from orchestrator.data.convert import Conversion, convert_files
-from orchestrator.data.mining import MiningRows, gather_for_mining
+from orchestrator.data.mining import gather_for_mining
 from orchestrator.data.prepare import main as prepare
-from orchestrator.data.prepare_eval import EvalRequest
 from orchestrator.data.prepare_eval import main as prepare_eval
 from orchestrator.data.prepare_eval import prepare_eval as prepare_eval_files
+from orchestrator.data.request import RowFiles
 from orchestrator.data.reshape import Reshaping
 from orchestrator.data.rows import shapes
 from orchestrator.data.rows.shapes import Fields, Shape
 from orchestrator.data.rows.texts import bad_row
 from orchestrator.data.split import split_file
-from orchestrator.data.teacher import Rows, join_scores, write_pairs
+from orchestrator.data.teacher import join_scores, write_pairs
 from orchestrator.errors import DataError
 from orchestrator.serving.evaluate_model import sniff_data
 
@@ -119,19 +119,19 @@ def test_rows_of_it_are_converted_to_every_form(exam, path, tmp_path, form):
 
 
 def test_rows_of_it_are_scored_and_mined(exam, path, tmp_path):
-    scored, _ = score_all(Rows((path,)), tmp_path)
+    scored, _ = score_all(RowFiles((path,)), tmp_path)
     assert scored[0]["neg_scores"] == [0.5, 0.5]
-    assert gather_for_mining(MiningRows((path,)), tmp_path).queries == 20
+    assert gather_for_mining(RowFiles((path,)), tmp_path).queries == 20
 
 
 def test_its_columns_may_have_other_names_in_every_verb(exam, tmp_path):
     path = tmp_path / "exam.csv"
     path.write_text('frage,right,wrong\nquestion,answer,"[""other"", ""none""]"\n')
     columns = {"task": "frage"}
-    scored, _ = score_all(Rows((path,), columns), tmp_path)
+    scored, _ = score_all(RowFiles((path,), columns=columns), tmp_path)
     row = {"query": "question", "pos": ["answer"], "neg": ["other", "none"]}
     assert scored == [row | {"pos_scores": [0.5], "neg_scores": [0.5, 0.5]}]
-    assert gather_for_mining(MiningRows((path,), columns=columns), tmp_path).queries == 1
+    assert gather_for_mining(RowFiles((path,), columns=columns), tmp_path).queries == 1
     renamed = Conversion(columns=tuple(columns.items()), reshaping=Reshaping("ranking"))
     convert_files([path], tmp_path / "new.jsonl", renamed)
     assert read_lines(tmp_path / "new.jsonl") == [row]
@@ -142,8 +142,8 @@ def find_faults(path, folder):
     with pytest.raises(DataError) as converted:
         convert_files([path], folder / "new.jsonl", Conversion(reshaping=Reshaping("hits")))
     with pytest.raises(DataError) as mined:
-        gather_for_mining(MiningRows((path,)), folder)
-    _, counts = score_all(Rows((path,)), folder)
+        gather_for_mining(RowFiles((path,)), folder)
+    _, counts = score_all(RowFiles((path,)), folder)
     return [found[0].message for found in (converted.value.problems, mined.value.problems, counts.bad.problems)]
 
 
@@ -155,7 +155,7 @@ def test_its_faults_are_told_in_the_words_of_the_row_by_every_verb(exam, path, t
 
 
 def test_models_are_evaluated_on_rows_of_it(exam, path, tmp_path):
-    request = EvalRequest((path,), sniff_data([path], {}))
+    request = RowFiles((path,), sniff_data([path], {}))
     assert request.kind == "group"
     assert prepare_eval_files(request, tmp_path).ledger.sides["eval"].kept == 20
     assert {document["label"] for document in read_lines(tmp_path / "eval.jsonl")[0]["documents"]} == {0, 1}
@@ -196,9 +196,9 @@ def test_graded_rows_of_a_new_shape_go_through_every_verb(votes, tmp_path):
     assert report.train_rows + report.eval_rows == 20
     convert_files([votes], tmp_path / "hits.jsonl", Conversion(reshaping=Reshaping("hits")))
     assert read_lines(tmp_path / "hits.jsonl")[0] == {"query": "q0", "hits": HITS, "id": 7}
-    scored, _ = score_all(Rows((votes,)), tmp_path)
+    scored, _ = score_all(RowFiles((votes,)), tmp_path)
     assert scored[0] == {"query": "q0", "hits": [hit | {"score": 0.5} for hit in HITS], "id": 7}
-    assert gather_for_mining(MiningRows((votes,)), tmp_path).queries == 20
+    assert gather_for_mining(RowFiles((votes,)), tmp_path).queries == 20
 
 
 @pytest.mark.parametrize(
@@ -232,8 +232,8 @@ def test_a_grade_of_a_table_is_a_number(tmp_path):
     try:
         assert check_files([path], kind="labelled").ok
         convert_files([path], tmp_path / "hits.jsonl", Conversion(reshaping=Reshaping("hits")))
-        assert gather_for_mining(MiningRows((path,)), tmp_path).queries == 1
-        scored, _ = score_all(Rows((path,)), tmp_path)
+        assert gather_for_mining(RowFiles((path,)), tmp_path).queries == 1
+        scored, _ = score_all(RowFiles((path,)), tmp_path)
     finally:
         shapes.SHAPES.remove(shape)
         shapes.forget_order()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.data.prepare_eval import EvalRequest
+from orchestrator.data.request import RowFiles
 from orchestrator.errors import PreflightError
 from orchestrator.serving.chosen_models import Reading
 from orchestrator.serving.evaluate_model import Request, find_candidates, require_one_way
@@ -22,7 +22,7 @@ def make_model(folder, architecture="BertForSequenceClassification", **files):
 
 def find(*models, vectors=False, **reading):
     names = tuple(map(str, models))
-    return find_candidates(Request(names, EvalRequest((Path("x"),)), Reading(**reading), "python"), vectors=vectors)
+    return find_candidates(Request(names, RowFiles((Path("x"),)), Reading(**reading), "python"), vectors=vectors)
 
 
 def test_a_run_is_its_packaged_model_under_the_name_of_the_run(tmp_path):

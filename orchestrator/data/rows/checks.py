@@ -58,25 +58,25 @@ _FINITE = "write a finite number"
 class RowRules:
     """What rows are wanted: their kind, whether they need negatives and may have prompts, and {new: old} columns.
 
-    `min_label` and `max_label` become 0 and 1; `needs_scores`: a row without teacher scores is bad. `scores_as_labels`:
-    the scores of a ranking row are labels (True), a teacher's (False), or nobody has said (None). `ignore`: keys whose
-    texts are not needed.
+    `min_label` (None: 0) and `max_label` (1) become 0 and 1; `needs_scores`: a row without teacher scores is bad.
+    `scores_as_labels`: the scores of a ranking row are labels (True), a teacher's (False), or nobody has said (None).
+    `ignore`: keys whose texts are not needed.
     """
 
     kind: Kind = "group"
     needs_negatives: bool = True
     takes_prompt: bool = True
     columns: Mapping[str, str] = field(default_factory=dict)
-    min_label: float = 0.0
-    max_label: float = 1.0
+    min_label: float | None = None
+    max_label: float | None = None
     needs_scores: bool = False
     scores_as_labels: bool | None = None
     ignore: tuple[str, ...] = ()
 
     @property
-    def has_label_range(self) -> bool:
-        """Whether labels are on another scale than 0 to 1."""
-        return (self.min_label, self.max_label) != (0, 1)
+    def label_range(self) -> tuple[float, float]:
+        """The lowest and the highest label."""
+        return self.min_label or 0.0, 1.0 if self.max_label is None else self.max_label
 
 
 @dataclass(slots=True)
@@ -183,7 +183,7 @@ def _normalise(value: Any, rules: RowRules) -> Row:
         marks = {key for key in rules.ignore if names_mark(key) and (rules.kind == "chat" or key != "label")}
         row = leave_out_marks(row, marks)
     if isinstance(row, dict) and rules.scores_as_labels and rules.kind == "labelled":
-        row = read_scores_as_labels(row, rules.min_label, rules.max_label)
+        row = read_scores_as_labels(row, *rules.label_range)
     if isinstance(row, Fault):
         raise BadRowError(row)
     return row
@@ -394,7 +394,7 @@ def _build_from_hits(place: _Place, fields: Fields) -> tuple[LabelledGroup, int]
     query, texts = fields.values["query"], fields.values["documents"]
     documents = [(fields.name("documents", at), text, "empty-text") for at, text in enumerate(texts)]
     _require_texts([(fields.name("query"), query, "empty-query"), *documents])
-    low, high = place.rules.min_label, place.rules.max_label
+    low, high = place.rules.label_range
     labels = []
     for at, value in enumerate(fields.values["labels"]):
         number = _read_finite(value, fields.name("labels", at), "label-not-a-number", place)
