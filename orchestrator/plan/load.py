@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from orchestrator.backends import BACKENDS, find_backend
 from orchestrator.backends.arguments import find_own_name, is_foreign
@@ -18,21 +18,11 @@ from orchestrator.evaluation.gate import parse_rule
 from orchestrator.evaluation.measures import CHAT, GROUP, PAIR, RETRIEVAL, parse_metric
 from orchestrator.machine.secrets import is_secret
 from orchestrator.recipe.losses import find_loss, find_own_loss, list_settings
-from orchestrator.recipe.schema import Data, Evaluate, Guard, Launch, Loss, ModelRef, Prompts, Recipe, Teacher, Watch
+from orchestrator.recipe.schema import Guard, Part, Recipe, list_parts
 from orchestrator.recipe.source import Key, Source, apply_overrides, load_source
 from orchestrator.recipe.wording import Finding, group_findings
 
-_PARTS: dict[Key, type[BaseModel]] = {
-    (): Recipe,
-    ("model",): ModelRef,
-    ("data",): Data,
-    ("loss",): Loss,
-    ("evaluate",): Evaluate,
-    ("launch",): Launch,
-    ("watch",): Watch,
-    ("teacher",): Teacher,
-    ("model", "prompts"): Prompts,
-}
+_PARTS = list_parts(Recipe)
 _KINDS = {"reranker": (GROUP,), "embedding": (RETRIEVAL, PAIR), "sft": (CHAT,)}  # what a task is measured on
 _LONGEST_SHOWN = 120  # characters of a value in a message
 _GUARDS: Key = ("evaluate", "guard")
@@ -45,7 +35,7 @@ _NODES = {
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)  # a name that every shell can set
 
 
-def _part_at(key: Key) -> type[BaseModel] | None:
+def _part_at(key: Key) -> type[Part] | None:
     """Return what may stand at a key: a part of the recipe, or one of its guards."""
     return Guard if len(key) == len(_GUARDS) + 1 and key[:-1] == _GUARDS else _PARTS.get(key)
 
@@ -150,9 +140,8 @@ def _describe(key: Key) -> str:
     """Return what may stand at a key, or around it: its description, or the keys that it has."""
     while key:
         parent = _part_at(key[:-1])
-        field = parent.model_fields.get(str(key[-1])) if parent else None
-        if field and field.description:
-            return field.description
+        if parent and (description := parent.describe_key(str(key[-1]))):
+            return description
         if part := _part_at(key):
             return f"its keys: {', '.join(part.model_fields)}"
         key = key[:-1]

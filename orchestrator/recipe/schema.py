@@ -1,13 +1,17 @@
-"""What a recipe may say: frozen pydantic models, and the JSON Schema that editors use."""
+"""What a recipe may say: frozen pydantic models, and the JSON Schema that editors use. keys.yaml describes each key."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal
+from functools import cache
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
+from orchestrator.machine.tables import load_record
 from orchestrator.recipe.losses import (
     DEFAULT_LOSSES,
     LossType,
@@ -21,47 +25,56 @@ from orchestrator.recipe.losses import (
 from orchestrator.recipe.registry import TOOLS, OneOf
 
 
-class _Part(BaseModel):
+@cache
+def _load_descriptions() -> dict[str, dict[str, str]]:
+    return load_record(Path(__file__).with_name("keys.yaml"), dict[str, dict[str, str]])
+
+
+class Part(BaseModel):
+    """A mapping of a recipe: each of its keys is a field here, and has its description in keys.yaml."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
 
+    @classmethod
+    def describe_key(cls, name: str) -> str | None:
+        """Return what may stand under a key of this part, None where nothing describes it."""
+        tables = (_load_descriptions().get(one.__name__, {}) for one in cls.__mro__)
+        return next((found for table in tables if (found := table.get(name))), None)
 
-class Prompts(_Part):
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: Any) -> dict[str, Any]:
+        """Return pydantic's own schema of the part, with the descriptions of its keys."""
+        schema: dict[str, Any] = handler(core_schema)
+        for name, own in handler.resolve_ref_schema(schema).get("properties", {}).items():
+            if (found := cls.describe_key(name)) is not None:
+                own["description"] = found
+        return schema
+
+
+class Prompts(Part):
     """What stands in front of the texts of an embedding model, blanks included; empty text: nothing."""
 
-    query: str | None = Field(None, description="in front of queries, such as 'query: '")
-    document: str | None = Field(None, description="in front of documents, such as 'passage: '")
+    query: str | None = None
+    document: str | None = None
 
 
-class ModelRef(_Part):
+class ModelRef(Part):
     """The base model: a hub id or folder (`path`), or a model that a Python package carries (`package`)."""
 
-    path: str | None = Field(None, min_length=1, description="a hub id such as Qwen/Qwen3-Reranker-0.6B, or a folder")
-    package: str | None = Field(None, min_length=1, description="an installed Python package that carries the model")
-    family: Literal["decoder", "encoder"] | None = Field(
-        None, description="decoder (LLM) or encoder (BERT-like); found from the model's config or name when left out"
-    )
+    path: str | None = Field(None, min_length=1)
+    package: str | None = Field(None, min_length=1)
+    family: Literal["decoder", "encoder"] | None = None
     native: (
-        Literal[
-            "qwen3-native", "cross-encoder", "bi-encoder", "flag-llm-reranker", "qwen3-score-head", "reward-model"
-        ] | None
-    ) = Field(
-        None,
-        description="how its authors score with it; found from the model's config or name when left out, and never "
-        "guessed for an LLM with a head that scores",
-    )  # fmt: skip
-    model_type: str | None = Field(
-        None, min_length=1, description="ms-swift's name of the model, such as qwen3_emb; found like family"
-    )
-    template: str | None = Field(None, min_length=1, description="ms-swift's name of the prompt; found like family")
-    pooling: Literal["cls", "mean", "lasttoken", "max", "mean_sqrt_len_tokens", "weightedmean"] | None = Field(
-        None,
-        description="embedding: how one vector is made of a text's many; for models of which neither modules.json nor "
-        "Orch's list says it",
-    )
-    normalize: bool | None = Field(None, description="embedding: whether vectors are brought to length 1; as pooling")
-    prompts: Prompts | None = Field(None, description="embedding: one of the model's own prompts; as pooling")
-    trust_remote_code: bool = Field(False, description="run Python code that the model folder brings along")
-    allow_pickle: bool = Field(False, description="load weights that are pickled: loading them runs code of their own")
+        Literal["qwen3-native", "cross-encoder", "bi-encoder", "flag-llm-reranker", "qwen3-score-head", "reward-model"]
+        | None
+    ) = None
+    model_type: str | None = Field(None, min_length=1)
+    template: str | None = Field(None, min_length=1)
+    pooling: Literal["cls", "mean", "lasttoken", "max", "mean_sqrt_len_tokens", "weightedmean"] | None = None
+    normalize: bool | None = None
+    prompts: Prompts | None = None
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelRef:
@@ -78,11 +91,9 @@ class ModelRef(_Part):
 class Teacher(ModelRef):
     """A stronger model that scores the training rows before the training, and is measured beside the tuned one."""
 
-    instruction: str | None = Field(
-        None, min_length=1, description="task sentence, for teachers that take one (Qwen3-Reranker's native prompt)"
-    )
-    max_length: int = Field(512, ge=8, description="longest pair that it reads, in tokens")
-    batch_size: int | None = Field(None, ge=1, description="pairs scored at once (8 for an LLM, 32 for an encoder)")
+    instruction: str | None = Field(None, min_length=1)
+    max_length: int = Field(512, ge=8)
+    batch_size: int | None = Field(None, ge=1)
 
 
 def require_encoding(name: str | None) -> str | None:
@@ -97,11 +108,11 @@ def require_encoding(name: str | None) -> str | None:
     return name
 
 
-class TrainSet(_Part):
+class TrainSet(Part):
     """Further training rows, whose batches are their own and have a loss of their own."""
 
-    files: tuple[str, ...] = Field(min_length=1, description="files as data.train has them")
-    loss: Loss = Field(description="what is minimised on them, as the recipe's loss")
+    files: tuple[str, ...] = Field(min_length=1)
+    loss: Loss
 
     @model_validator(mode="before")
     @classmethod
@@ -120,47 +131,24 @@ def require_folder_names(what: str, names: Iterable[str]) -> None:
             raise ValueError(f"{what}: {name!r} cannot name a folder: use letters, digits, '_' and '-'")
 
 
-class Data(_Part):
+class Data(Part):
     """Training and evaluation files, and what may be dropped from them."""
 
-    train: tuple[str, ...] = Field(
-        min_length=1,
-        description="JSONL, JSON, CSV, TSV, Excel or Parquet files, relative to the recipe, or owner/name:split",
-    )
-    more: dict[str, TrainSet] = Field(
-        default_factory=dict,
-        description="sentence-transformers, embedding: further training sets by name, with files and loss each",
-    )
-    eval: tuple[str, ...] | None = Field(None, min_length=1, description="files to measure on, never trained on")
-    eval_ratio: float | None = Field(
-        None, gt=0, lt=1, description="instead of eval: this share of the queries is held out"
-    )
-    validation_ratio: float | None = Field(
-        None, gt=0, lt=1, description="this share of the training queries is set aside for the trainer's own evaluation"
-    )
-    columns: dict[str, str] = Field(
-        default_factory=dict, description="new name: name in the files, such as {query: question_text}"
-    )
-    ignore: tuple[str, ...] = Field(
-        (),
-        description="keys of the rows that hold texts and are not needed; any other text that nothing reads is refused",
-    )
-    encoding: str | None = Field(
-        None, description="of text files that are not UTF-8, such as gb18030; auto goes by how each file begins"
-    )
-    instruction: str | None = Field(
-        None, min_length=1, description="task sentence that is put in front of every query, and of no document"
-    )
-    min_label: float | None = Field(None, description="graded labels: what becomes 0 (0); goes with max_label")
-    max_label: float | None = Field(None, description="graded labels: what becomes 1, such as 2 for labels 0, 1, 2")
-    scores_as_labels: bool | None = Field(
-        None, description="what pos_scores and neg_scores are: labels (true) or a teacher's scores (false)"
-    )
-    max_dropped: int = Field(0, ge=0, description="bad rows that may be dropped (and counted) before the run ends")
-    overlap: Literal["drop", "keep"] = Field(
-        "drop", description="training rows whose query is in eval: drop them, or keep them and measure too well"
-    )
-    seed: int = Field(42, description="decides the split and the order of candidates")
+    train: tuple[str, ...] = Field(min_length=1)
+    more: dict[str, TrainSet] = Field(default_factory=dict)
+    eval: tuple[str, ...] | None = Field(None, min_length=1)
+    eval_ratio: float | None = Field(None, gt=0, lt=1)
+    validation_ratio: float | None = Field(None, gt=0, lt=1)
+    columns: dict[str, str] = Field(default_factory=dict)
+    ignore: tuple[str, ...] = ()
+    encoding: str | None = None
+    instruction: str | None = Field(None, min_length=1)
+    min_label: float | None = None
+    max_label: float | None = None
+    scores_as_labels: bool | None = None
+    max_dropped: int = Field(0, ge=0)
+    overlap: Literal["drop", "keep"] = "drop"
+    seed: int = 42
 
     @model_validator(mode="before")
     @classmethod
@@ -205,87 +193,48 @@ class Data(_Part):
         return self
 
 
-class Loss(_Part):
+class Loss(Part):
     """What the trainer minimises; each setting that the loss has is rendered, whether the recipe gives it or not."""
 
-    type: Annotated[str, OneOf(list_names)] = Field(description=describe_losses())
-    target: Literal["label", "teacher"] | None = Field(
-        None, description="sentence-transformers: what is learnt, labels or teacher scores (margin_mse: teacher)"
-    )
-    graded: bool | None = Field(
-        None, description="listwise_ce: labels are a distribution, not one positive among others (false)"
-    )
-    activation: Literal["identity", "sigmoid"] | None = Field(
-        None, description="pointwise_mse, margin_mse: what the score passes before it is compared (identity)"
-    )
-    pos_weight: float | None = Field(None, gt=0, description="pointwise_bce: the weight of positives (1)")
-    k: int | None = Field(None, ge=1, description="lambda_loss: the cutoff of the nDCG that it bounds (none)")
-    weighting: Literal["none", "ndcg1", "ndcg2", "ndcg2pp", "lambdarank"] | None = Field(
-        None, description="lambda_loss: what a pair weighs (ndcg2pp)"
-    )
-    num_negatives: int | None = Field(
-        None, ge=1, description="mnrl of rerankers: documents of other rows that a query is held against (4)"
-    )
-    alpha: float | None = Field(None, gt=0, description="adr_mse: how steep the ranks are approximated (1)")
-    mini_batch_size: int | None = Field(
-        None,
-        ge=1,
-        description="documents (losses over lists) or rows (cached_mnrl, cached_gist: 32) that pass at once",
-    )
-    temperature: float | None = Field(
-        None, gt=0, description="infonce (0.1), listwise (1.0), gist (0.01), distill_kl (1.0)"
-    )
-    scale: float | None = Field(
-        None, gt=0, description="mnrl and its kin, cosent, angle: 1 / temperature (20; of rerankers 10)"
-    )
-    margin: float | None = Field(
-        None, ge=0, description="contrastive, online_contrastive (0.5), triplet (5), gist (0): how far apart"
-    )
-    margin_strategy: Literal["absolute", "relative"] | None = Field(
-        None, description="gist: the margin is a difference (absolute), or a share of the positive's similarity"
-    )
-    guide: str | None = Field(None, min_length=1, description="gist, mse: a stronger embedding model, hub id or folder")
-    translations: bool | None = Field(
-        None, description="mse: a row's texts mean the same, and all learn the guide's vector of the first (false)"
-    )
-    contrast_anchors: bool | None = Field(None, description="gist: the batch's other queries are negatives (true)")
-    contrast_positives: bool | None = Field(
-        None, description="gist: the batch's other documents are a positive's negatives (true)"
-    )
-    gather_across_devices: bool | None = Field(
-        None, description="mnrl, gist and their kin: the rows of all GPUs are negatives (false)"
-    )
-    distance_metric: Literal["cosine", "euclidean", "manhattan"] | None = Field(
-        None, description="contrastive, online_contrastive (cosine), triplet (euclidean)"
-    )
-    similarity: Literal["dot", "cosine"] | None = Field(
-        None, description="margin_mse, distill_kl of embedding models: what is held against the teacher's scores (dot)"
-    )
-    matryoshka_dims: dict[int, float] | None = Field(
-        None, min_length=1, description="sentence-transformers, embedding: each size of vector and its weight"
-    )
-    n_layers_per_step: int | None = Field(
-        None,
-        ge=1,
-        description="sentence-transformers, embedding: so many earlier layers, drawn anew each step, are trained too",
-    )
-    use_batch: bool | None = Field(None, description="infonce: the batch's other documents are negatives too (true)")
-    hard_negatives: int | None = Field(
-        None, ge=1, description="exactly so many negatives of each row (infonce repeats them where it has fewer)"
-    )
-    mask_fake_negative: bool | None = Field(
-        None, description="infonce: leave out negatives that score above the positive by fake_neg_margin (false)"
-    )
-    fake_neg_margin: float | None = Field(None, description="infonce: see mask_fake_negative (0.1)")
-    include_qq: bool | None = Field(None, description="infonce: the batch's other queries are negatives (false)")
-    include_dd: bool | None = Field(None, description="infonce: a positive's negatives are documents too (false)")
-    mrl_dims: dict[int, float] | None = Field(
-        None, min_length=1, description="embedding: Matryoshka, each size of vector and its weight"
-    )
-    min_group_size: int | None = Field(None, ge=2, description="listwise: smaller groups are left out (2)")
-    max_positives: int | None = Field(None, ge=1, description="reranker: positives drawn of a row each time (1)")
-    max_negatives: int | None = Field(None, ge=1, description="reranker: negatives drawn for a positive (7)")
+    type: Annotated[str, OneOf(list_names)]
+    target: Literal["label", "teacher"] | None = None
+    graded: bool | None = None
+    activation: Literal["identity", "sigmoid"] | None = None
+    pos_weight: float | None = Field(None, gt=0)
+    k: int | None = Field(None, ge=1)
+    weighting: Literal["none", "ndcg1", "ndcg2", "ndcg2pp", "lambdarank"] | None = None
+    num_negatives: int | None = Field(None, ge=1)
+    alpha: float | None = Field(None, gt=0)
+    mini_batch_size: int | None = Field(None, ge=1)
+    temperature: float | None = Field(None, gt=0)
+    scale: float | None = Field(None, gt=0)
+    margin: float | None = Field(None, ge=0)
+    margin_strategy: Literal["absolute", "relative"] | None = None
+    guide: str | None = Field(None, min_length=1)
+    translations: bool | None = None
+    contrast_anchors: bool | None = None
+    contrast_positives: bool | None = None
+    gather_across_devices: bool | None = None
+    distance_metric: Literal["cosine", "euclidean", "manhattan"] | None = None
+    similarity: Literal["dot", "cosine"] | None = None
+    matryoshka_dims: dict[int, float] | None = Field(None, min_length=1)
+    n_layers_per_step: int | None = Field(None, ge=1)
+    use_batch: bool | None = None
+    hard_negatives: int | None = Field(None, ge=1)
+    mask_fake_negative: bool | None = None
+    fake_neg_margin: float | None = None
+    include_qq: bool | None = None
+    include_dd: bool | None = None
+    mrl_dims: dict[int, float] | None = Field(None, min_length=1)
+    min_group_size: int | None = Field(None, ge=2)
+    max_positives: int | None = Field(None, ge=1)
+    max_negatives: int | None = Field(None, ge=1)
     _owner: tuple[str, str] = PrivateAttr(("", ""))  # backend and task, of whose losses it is one
+
+    @classmethod
+    def describe_key(cls, name: str) -> str | None:
+        """Return what may stand under a key; under `type` the losses of the registry."""
+        return describe_losses() if name == "type" else super().describe_key(name)
 
     @model_validator(mode="before")
     @classmethod
@@ -321,13 +270,11 @@ def choose_loss(backend: str, task: str, given: Loss | None, train: Mapping[str,
     return Loss.model_validate({"type": kind}).of(backend, task) if kind else None
 
 
-class Guard(_Part):
+class Guard(Part):
     """Other data that a fine-tuned model must not get worse on."""
 
-    data: tuple[str, ...] = Field(min_length=1, description="files in a form that data.eval may have")
-    gate: dict[str, str] = Field(
-        default_factory=dict, description='what must hold there, such as {ndcg@10: ">= baseline - 0.02"}'
-    )
+    data: tuple[str, ...] = Field(min_length=1)
+    gate: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -339,30 +286,18 @@ class Guard(_Part):
         return value
 
 
-class Evaluate(_Part):
+class Evaluate(Part):
     """How models are measured."""
 
-    metrics: tuple[str, ...] | None = Field(
-        None, min_length=1, description="the first is the headline; what fits the evaluation set when left out"
-    )
-    baselines: tuple[Literal["native", "trained-format"], ...] = Field(
-        ("native", "trained-format"),
-        description="native: as the base model's authors use it; trained-format: as this recipe trains it; the first "
-        "is the yardstick",
-    )
-    instruction: str | None = Field(
-        None, description="task sentence for base models that take one (Qwen3-Reranker's native prompt)"
-    )
-    batch_size: int | None = Field(None, ge=1, description="pairs scored at once (8 for an LLM, 32 for an encoder)")
-    generate: int = Field(32, ge=0, description="sft: evaluation rows that are answered by both models")
-    max_new_tokens: int = Field(128, ge=1, description="sft: the longest of these answers, in tokens")
-    test_prompt: str | None = Field(
-        None, min_length=1, description="a text that the package is tried on, before and after the merge"
-    )
-    guard: dict[str, Guard] = Field(
-        default_factory=dict, description="name: data on which forgetting shows, measured before and after"
-    )
-    seed: int = Field(42, description="decides bootstrap resamples and permutations")
+    metrics: tuple[str, ...] | None = Field(None, min_length=1)
+    baselines: tuple[Literal["native", "trained-format"], ...] = ("native", "trained-format")
+    instruction: str | None = None
+    batch_size: int | None = Field(None, ge=1)
+    generate: int = Field(32, ge=0)
+    max_new_tokens: int = Field(128, ge=1)
+    test_prompt: str | None = Field(None, min_length=1)
+    guard: dict[str, Guard] = Field(default_factory=dict)
+    seed: int = 42
 
     @field_validator("guard")
     @classmethod
@@ -371,17 +306,15 @@ class Evaluate(_Part):
         return value
 
 
-class Launch(_Part):
+class Launch(Part):
     """Where and how the backend's processes run."""
 
-    nproc_per_node: int | Literal["auto"] = Field("auto", description="processes; auto: one a GPU, one on a CPU")
-    strategy: Literal["ddp", "fsdp"] | None = Field(
-        None, description="how several processes share the training: ddp, or fsdp (sentence-transformers; encoders)"
-    )
-    env: dict[str, str] = Field(default_factory=dict, description="environment of every stage; no secrets")
-    python: str | None = Field(None, description="the backend's own Python, when it is not Orch's")
-    timeout_s: float | None = Field(None, gt=0, description="time limit of each stage, in seconds")
-    stop_patience_s: float = Field(15.0, ge=0, description="seconds that a stage has to end after INT")
+    nproc_per_node: int | Literal["auto"] = "auto"
+    strategy: Literal["ddp", "fsdp"] | None = None
+    env: dict[str, str] = Field(default_factory=dict)
+    python: str | None = None
+    timeout_s: float | None = Field(None, gt=0)
+    stop_patience_s: float = Field(15.0, ge=0)
 
     @model_validator(mode="after")
     def _positive(self) -> Launch:
@@ -390,51 +323,33 @@ class Launch(_Part):
         return self
 
 
-class Watch(_Part):
+class Watch(Part):
     """What ends a stage that makes no progress, and what is done about a training that learns nothing."""
 
-    stall_timeout_s: float | None = Field(
-        3600.0, gt=0, description="seconds without a byte in its logs and without a step before a stage is stopped"
-    )
-    diverged: Literal["stop", "warn"] = Field(
-        "stop", description="the loss is NaN, infinite or exactly 0 in `reports` logged steps"
-    )
-    flat: Literal["stop", "warn", "ignore"] = Field(
-        "warn", description="the loss stays at that of a model that scores every document of a group alike"
-    )
-    reports: int = Field(5, ge=1, description="logged steps in a row that show it")
-    on_oom: Literal["fail", "retry"] = Field(
-        "fail",
-        description="out of memory: retry halves the batch and doubles gradient_accumulation_steps, where that leaves "
-        "the objective unchanged, and continues from the last checkpoint",
-    )
+    stall_timeout_s: float | None = Field(3600.0, gt=0)
+    diverged: Literal["stop", "warn"] = "stop"
+    flat: Literal["stop", "warn", "ignore"] = "warn"
+    reports: int = Field(5, ge=1)
+    on_oom: Literal["fail", "retry"] = "fail"
 
 
-class Recipe(_Part):
+class Recipe(Part):
     """One fine-tuning job, from data to verdict."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="names the run folder")
-    task: Literal["reranker", "embedding", "sft"] = Field(description="what the model will do")
-    backend: Annotated[str, OneOf(lambda: TOOLS)] = Field(description="the tool that trains")
-    model: ModelRef = Field(description="the base model")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    task: Literal["reranker", "embedding", "sft"]
+    backend: Annotated[str, OneOf(lambda: TOOLS)]
+    model: ModelRef
     data: Data
-    teacher: Teacher | None = Field(None, description="a model whose scores are learnt (distillation)")
-    loss: Loss | None = Field(None, description="what the trainer minimises, and its settings")
-    train: dict[str, Any] = Field(default_factory=dict, description="the backend's own arguments, under its own names")
-    deepspeed: str | None = Field(
-        None,
-        description="stage0 (flagembedding), zero0 to zero2 (all), zero3 (swift), or a DeepSpeed JSON file beside the "
-        "recipe",
-    )
-    deterministic: bool = Field(
-        False, description="seeds, deterministic kernels, no TF32 and one data worker: the same run twice, bit for bit"
-    )
-    checkpoint: Literal["best", "last"] | int | None = Field(
-        None, description="which checkpoint becomes the model: best on the validation rows, last, or a step"
-    )
-    merge: bool = Field(True, description="merge LoRA weights into the base model")
+    teacher: Teacher | None = None
+    loss: Loss | None = None
+    train: dict[str, Any] = Field(default_factory=dict)
+    deepspeed: str | None = None
+    deterministic: bool = False
+    checkpoint: Literal["best", "last"] | int | None = None
+    merge: bool = True
     evaluate: Evaluate = Evaluate()
-    gate: dict[str, str] = Field(default_factory=dict, description='what must hold, such as {ndcg@10: "> baseline"}')
+    gate: dict[str, str] = Field(default_factory=dict)
     launch: Launch = Launch()
     watch: Watch = Watch()
 
@@ -453,6 +368,16 @@ class Recipe(_Part):
         if self.data.scores_as_labels and (self.teacher is not None or by_teacher):
             raise ValueError("data.scores_as_labels: true leaves no scores for a teacher: remove it, or the teacher")
         return self
+
+
+def list_parts(part: type[Part], key: tuple[str, ...] = ()) -> dict[tuple[str | int, ...], type[Part]]:
+    """Return the part and those that stand in it, each by the path of keys that leads to it from `key` on."""
+    found: dict[tuple[str | int, ...], type[Part]] = {key: part}
+    for name, own in part.model_fields.items():
+        kinds = get_args(own.annotation) if isinstance(own.annotation, UnionType) else (own.annotation,)
+        for kind in kinds:
+            found |= list_parts(kind, (*key, name)) if isinstance(kind, type) and issubclass(kind, Part) else {}
+    return found
 
 
 def build_json_schema(train_arguments: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any]:
