@@ -64,6 +64,7 @@ CHECKS: tuple[Check, ...] = (
     Check(data_files.check_data_files, "data"),
     Check(model_loading.check_model_loading, "ask"),
     Check(model_loading.check_model_tensors, "ask"),
+    Check(data_files.advise_data_files, "advise"),
     Check(settings.advise_on_resuming, "advise"),
     Check(known_bugs.advise_known_bugs, "advise"),
     Check(model_files.advise_model_files, "advise"),

@@ -19,13 +19,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.backends.protocol import Job
-from orchestrator.errors import DataError, OrchError, Problem, Where
-from orchestrator.machine.files import ABSENT, hash_path, write_bytes
+from orchestrator.errors import DataError, OrchError, Problem
+from orchestrator.machine.files import ABSENT, hash_path, write_json
+from orchestrator.machine.json_files import find_object
 from orchestrator.machine.packages import find_packages
 from orchestrator.machine.places import PACKAGE
 from orchestrator.recipe.plan import Plan, Stage
 
 if TYPE_CHECKING:  # the data pass takes as long to import as small files to read
+    from orchestrator.data.ledger import BadRows, PassResult
     from orchestrator.data.rows.checks import RowRules
 
 SMALL_BYTES = 4 << 20  # read whole: some tenths of a second
@@ -39,18 +41,29 @@ _UNASKED = {"--out", "--tokenizer"}  # options of a prepare stage that decide no
 
 def check_data_files(job: Job, plan: Plan) -> Iterator[Problem]:
     """Yield why a prepare stage would refuse the files that are here; a hub's, and a teacher's rows, are not yet."""
+    for module, words, kept in _list_stages(job, plan):
+        if kept is None or not kept.exists():
+            yield from (_find_problems if module == _PREPARE else _find_eval_problems)(job, words, kept)
+
+
+def advise_data_files(job: Job, plan: Plan) -> Iterator[Problem]:
+    """Yield what a prepare stage would warn of, where `check_data_files` has read small files as a whole."""
+    found = [find_object(kept) for _, _, kept in _list_stages(job, plan) if kept is not None]
+    warnings = {message: hint for one in found if one for message, hint in one["warnings"].items()}
+    yield from (Problem(message, hint) for message, hint in warnings.items())
+
+
+def _list_stages(job: Job, plan: Plan) -> Iterator[tuple[str, tuple[str, ...], Path | None]]:
+    """Yield the module of each prepare stage, its arguments, and where its verdict is kept."""
     for stage in plan.stages:
         argv = stage.command.argv
-        for module, find in ((_PREPARE, _find_problems), (_PREPARE_EVAL, _find_eval_problems)):
-            if module in argv:
-                words = argv[argv.index(module) + 1 :]
-                kept = _find_kept(job, stage, (module, *words))
-                if kept is None or not kept.exists():
-                    yield from find(job, words, kept)
+        for module in {_PREPARE, _PREPARE_EVAL} & {*argv}:
+            words = argv[argv.index(module) + 1 :]
+            yield module, words, _find_kept(job, stage, (module, *words))
 
 
 def _find_kept(job: Job, stage: Stage, words: tuple[str, ...]) -> Path | None:
-    """Return the file that says that a stage's data is all right, named by all that decides it; None for large files.
+    """Return the file of the warnings of data that is all right, named by all that decides it; None for large files.
 
     That is the stage's command, its files' contents, Orch's code, and the packages that read Parquet and the like.
     """
@@ -108,16 +121,21 @@ def _find_eval_problems(job: Job, argv: tuple[str, ...], kept: Path | None) -> I
         yield from _look_at(rows.files, rows.rules, rows.max_dropped, rows.encoding)
 
 
-def _try(prepare_in: Callable[[Path], object], kept: Path | None) -> tuple[Problem, ...]:
+def _try(prepare_in: Callable[[Path], PassResult], kept: Path | None) -> tuple[Problem, ...]:
     """Return why a prepare stage would refuse its data; its files go to a folder that is removed at once.
 
-    `kept` is written where nothing is wrong.
+    `kept` is written where nothing is wrong: each warning with what to do.
     """
+    from orchestrator.data.describe import describe_warnings
+    from orchestrator.data.reasons import REASONS
+
     try:
         with tempfile.TemporaryDirectory(prefix="orch-check-") as folder:
-            prepare_in(Path(folder))
+            ledger = prepare_in(Path(folder)).ledger
         if kept is not None:
-            write_bytes(kept, b"")
+            said = (line.removeprefix("warning: ") for line in describe_warnings(ledger))
+            hints = (REASONS[warned.code].remedy for warned in ledger.warnings)
+            write_json(kept, {"warnings": dict(zip(said, hints, strict=True))})
     except DataError as error:
         return error.problems
     except (OrchError, OSError):  # that folder cannot be written: whether the run's own can, another check says
@@ -149,27 +167,27 @@ def _is_of_a_stage(path: Path) -> bool:
 
 def _look_at(paths: Sequence[Path], rules: RowRules, max_dropped: int, encoding: str | None) -> Iterator[Problem]:
     """Yield what is wrong with files as a whole and, where none may be dropped, with their first rows."""
-    from orchestrator.data.ledger import PROBLEMS_SHOWN
-
     for path in paths:
         if _is_of_a_stage(path):
             continue
         try:
-            faults = list(islice(_find_faults(path, rules, encoding), PROBLEMS_SHOWN))
+            bad = _find_bad_rows(path, rules, encoding)
         except DataError as error:
             yield from error.problems
         else:
-            yield from [] if max_dropped else faults
+            yield from [] if max_dropped else bad.sum_up()
 
 
-def _find_faults(path: Path, rules: RowRules, encoding: str | None) -> Iterator[Problem]:
+def _find_bad_rows(path: Path, rules: RowRules, encoding: str | None) -> BadRows:
+    from orchestrator.data.ledger import BadRows
     from orchestrator.data.reading.readers import Source, show_path
-    from orchestrator.data.reasons import Fault, problem_of
+    from orchestrator.data.reasons import Fault
     from orchestrator.data.rows.checks import check_row
 
-    source, shown, name = Source(path, encoding=encoding), show_path(path), show_path(path.name)
+    bad, source, shown, name = BadRows(), Source(path, encoding=encoding), show_path(path), show_path(path.name)
     numeric_text = source.is_text_table
     for row in islice(source.rows(), FIRST_ROWS):
         found = row.fault or check_row(row.value, source=name, line=row.line, rules=rules, numeric_text=numeric_text)
         if isinstance(found, Fault):
-            yield problem_of(found.code, found.message, hint=found.hint, where=Where(shown, row.line))
+            bad.add(found, shown, row.line)
+    return bad

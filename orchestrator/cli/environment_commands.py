@@ -14,8 +14,8 @@ from orchestrator.backends import BACKENDS
 from orchestrator.checks.doctor import Finding
 from orchestrator.checks.environments import Environment
 from orchestrator.cli.options import python_option, runs_option, set_option
-from orchestrator.cli.output import Result, print_error, prints
-from orchestrator.errors import OrchError, PreflightError
+from orchestrator.cli.output import Result, format_advice, print_error, prints
+from orchestrator.errors import OrchError, PreflightError, Problem
 from orchestrator.machine.terminal import clean, say, say_lines
 from orchestrator.plan.load import LoadedRecipe
 
@@ -39,6 +39,7 @@ def doctor_command(recipe: Path | None, python: str | None, overrides: tuple[str
     backend: str | None = None
     downloads: tuple[str, ...] = ()
     refusal: OrchError | None = None
+    advice: tuple[Problem, ...] = ()
     if recipe is not None:
         from orchestrator.plan.jobs import find_backend_python, find_downloads
         from orchestrator.plan.load import load_recipe
@@ -47,7 +48,7 @@ def doctor_command(recipe: Path | None, python: str | None, overrides: tuple[str
         loaded = load_recipe(recipe, asked)
         backend, downloads = loaded.recipe.backend, find_downloads(loaded)
         python = find_backend_python(loaded)
-        refusal = _find_refusal(loaded, runs)
+        refusal, advice = _ask(loaded, runs)
     findings = examine(runs, python=python, backend=backend, downloads=downloads)
     ready = can_start(findings) and refusal is None
 
@@ -58,14 +59,16 @@ def doctor_command(recipe: Path | None, python: str | None, overrides: tuple[str
         say(f"{what} could start" if ready else f"{what} cannot start: see {see}")
         if refusal:
             print_error(refusal, as_json=False)
+        say_lines(map(format_advice, advice), err=True)
 
     problems = [asdict(problem) for problem in refusal.problems] if refusal else []
     data = {"ready": ready, "findings": [asdict(finding) for finding in findings], "problems": problems}
+    data["advice"] = [{"message": problem.message, "hint": problem.hint} for problem in advice]
     return Result(data, show, 0 if ready else (refusal or PreflightError).exit_code)
 
 
-def _find_refusal(loaded: LoadedRecipe, runs: Path) -> OrchError | None:
-    """Return what `orch run` would end with before its first stage; None where it would start."""
+def _ask(loaded: LoadedRecipe, runs: Path) -> tuple[OrchError | None, tuple[Problem, ...]]:
+    """Return what `orch run` would end with before its first stage, or None and the advice that it would give."""
     from orchestrator.checks import require_runnable
     from orchestrator.machine.hardware import find_hardware
     from orchestrator.plan.jobs import build_job, new_run_dir
@@ -73,10 +76,9 @@ def _find_refusal(loaded: LoadedRecipe, runs: Path) -> OrchError | None:
 
     try:
         job = build_job(loaded, new_run_dir(runs, loaded.recipe.name), find_hardware())
-        require_runnable(job, build_plan(job))
+        return None, require_runnable(job, build_plan(job))
     except OrchError as error:
-        return error
-    return None
+        return error, ()
 
 
 def _print_table(findings: tuple[Finding, ...]) -> None:

@@ -92,7 +92,7 @@ def data_score_command(
     def show() -> None:
         from orchestrator.data.describe import describe_problem
 
-        for problem in done.counts.bad.problems:
+        for problem in done.counts.bad.sum_up():
             say(f"left as it is: {describe_problem(problem)}", err=True)
         say(
             f"{output}: {done.counts.rows} rows, {done.counts.documents} documents with scores from {facts['min']:.4g} "

@@ -355,7 +355,7 @@ class _Pass:
             self.findings.warnings(),
         )
         refusals += self._find_empty_side(ledger)
-        return PassResult(ledger, stats, tuple(refusals), tuple(self.bad.problems), self._adjust_thresholds())
+        return PassResult(ledger, stats, tuple(refusals), tuple(self.bad.sum_up()), self._adjust_thresholds())
 
     def _find_unseen_columns(self) -> list[Problem]:
         """Return that columns which are to be renamed are in no row at all."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -190,31 +190,40 @@ class SplitThresholds:
 
 
 class BadRows:
-    """The bad rows of a pass: each is counted by its reason, and the first 20 are kept as problems."""
+    """The bad rows of a pass: each is counted by its reason, and the first 20 kinds of a file's are told."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self.problems: list[Problem] = []
+        self._told: Counter[Problem] = Counter()  # by the problem in its words, whatever the line
+        self._lines: dict[Problem, list[int]] = {}  # the first of them
 
     def add(self, fault: Fault, path: Path | str, line: int) -> None:
         """Count one bad row."""
         self.counts[fault.code] += 1
-        if len(self.problems) < PROBLEMS_SHOWN:
-            where = Where(str(path), line)
-            self.problems.append(problem_of(fault.code, fault.message, hint=fault.hint, where=where))
+        problem = problem_of(fault.code, fault.message, hint=fault.hint, where=Where(str(path)))
+        if problem in self._told or len(self._told) < PROBLEMS_SHOWN:
+            self._told[problem] += 1
+            lines = self._lines.setdefault(problem, [])
+            if len(lines) <= EXAMPLES_LISTED:
+                lines.append(line)
+
+    def sum_up(self, what: str = "bad rows") -> list[Problem]:
+        """Return each kind of problem at its first line, with others that have it, and how many more rows are bad."""
+        found = []
+        for problem, (first, *others) in self._lines.items():
+            beyond = self._told[problem] - 1 - len(others)
+            also = ", ".join(map(str, others)) + (f" and {beyond} more" if beyond else "")
+            also = f" (also line{'s' if len(others) > 1 else ''} {also})" if others else ""
+            where = replace(problem.where or Where(""), line=first)
+            found.append(replace(problem, message=problem.message + also, where=where))
+        rest = self.counts.total() - self._told.total()
+        rest_of = f"and {rest} more {what}; in all: {describe_counts(self.counts)}"
+        return [*found, Problem(rest_of)] if rest else found
 
     def require_few(self, most: int = 0) -> None:
         """Raise DataError when more than `most` rows are bad."""
         if self.counts.total() > most:
-            raise DataError.from_problems(sum_up(self.problems, self.counts))
-
-
-def sum_up(problems: list[Problem], counts: Counter[str], what: str = "bad rows") -> list[Problem]:
-    """Return the first problems, and how many more there are where `counts` has more."""
-    more = counts.total() - len(problems)
-    if more <= 0:
-        return problems
-    return [*problems, Problem(f"and {more} more {what}; in all: {describe_counts(counts)}")]
+            raise DataError.from_problems(self.sum_up())
 
 
 def describe_counts(counts: Counter[str]) -> str:
@@ -224,7 +233,7 @@ def describe_counts(counts: Counter[str]) -> str:
 
 @dataclass(frozen=True)
 class PassResult:
-    """What a pass found. `refusals` stop the run whatever is allowed; `bad_rows` are the first ones only."""
+    """What a pass found. `refusals` stop the run whatever is allowed; `bad_rows` tells the first kinds."""
 
     ledger: Ledger
     stats: dict[str, Any]
@@ -237,10 +246,7 @@ def build_problems(gathered: PassResult, max_dropped: int) -> list[Problem]:
     """Return what forbids the data's use, in reading order: [] when it may be used."""
     problems: list[Problem] = []
     if gathered.ledger.bad > max_dropped:
-        counts: Counter[str] = Counter()
-        for side in gathered.ledger.sides.values():
-            counts.update({code: count for code, count in side.dropped.items() if code in BAD_CODES})
-        problems = sum_up(list(gathered.bad_rows), counts)
+        problems = list(gathered.bad_rows)
         if max_dropped:
             message = f"{gathered.ledger.bad} bad rows are more than the {max_dropped} that may be dropped"
             problems.append(Problem(message, "correct them, or raise max_dropped"))

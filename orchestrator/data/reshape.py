@@ -30,7 +30,7 @@ from orchestrator.data.judged import (
     require_number,
     scale_label,
 )
-from orchestrator.data.ledger import BadRows, sum_up
+from orchestrator.data.ledger import BadRows
 from orchestrator.data.reasons import Fault
 from orchestrator.data.rows.shapes import Row, read_scores_as_labels
 from orchestrator.data.rows.texts import BadRowError, bad_row, build_fault, quote
@@ -351,8 +351,8 @@ class Regrouping:
             queries += bool(found)
             dropped += not found
             repeated += more
-        if bad.problems:
-            raise DataError.from_problems(sum_up(bad.problems, bad.counts, "queries"))
+        if bad.counts:
+            raise DataError.from_problems(bad.sum_up("queries"))
         return Regrouped(rows, queries, dropped, repeated)
 
     def _note(self, bad: BadRows, error: LossError) -> None:

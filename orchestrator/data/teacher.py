@@ -196,8 +196,8 @@ def _require_score(table: DigestMap, pair: tuple[str, str], row: _TeacherRow) ->
 
 
 def _nothing_to_score(counts: Counts) -> OrchError:
-    if counts.bad.problems:
-        return DataError.from_problems(counts.bad.problems)
+    if counts.bad.counts:
+        return DataError.from_problems(counts.bad.sum_up())
     return DataError("no-rows-kept: there is no row to score", hint="give rows with a query and documents")
 
 
@@ -231,7 +231,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OrchError as error:
         say_lines(map(describe_problem, error.problems), err=True)
         return error.exit_code
-    say_lines((f"bad: {describe_problem(problem)}" for problem in counts.bad.problems), err=True)
+    say_lines((f"bad: {describe_problem(problem)}" for problem in counts.bad.sum_up()), err=True)
     what = f"{counts.pairs} distinct pairs" if given.step == "pairs" else f"{counts.documents} documents with scores"
     say(f"{counts.rows} rows, {what}{counts.describe_bad()}")
     return 0

@@ -126,8 +126,8 @@ def _facts(record: RunRecord, metrics: Mapping[str, Any]) -> Iterator[tuple[str,
         yield "Base model", str(model)
     if metrics["eval"]:
         yield "Measured on", wording.measured_on(metrics)
-    trained = (((record.ledger or {}).get("sides") or {}).get("train") or {}).get("kept")
-    if trained:
+    sides = ((record.ledger or {}).get("sides") or {}).items()
+    if trained := sum(side.get("kept", 0) for name, side in sides if name.startswith("train")):
         yield "Trained on", wording.counted(trained, "row")
     training = next((timing.seconds for timing in record.timings if timing.stage.kind == "train"), None)
     if training:

@@ -95,12 +95,25 @@ def load_record(run: RunDir, plan: Plan) -> RunRecord:
         plan=plan,
         timings=tuple(Timing(stage, _seconds(run.stage(stage.name).result_json)) for stage in plan.stages),
         training=load_training_log(run, plan),
-        ledger=find_object(run.ledger_json),
+        ledger=_load_ledger(run),
         stats=find_object(run.stats_json),
         provenance=find_object(run.provenance_json),
         checks=parse_checks(verification or {}),
         recipe_text=_load_text(run.recipe_yaml),
     )
+
+
+def _load_ledger(run: RunDir) -> dict[str, Any] | None:
+    """Return the run's ledger with the sides and warnings of further training sets and of guards, under their names."""
+    if (whole := find_object(run.ledger_json)) is None:
+        return None
+    sides, warnings = dict(whole.get("sides") or {}), list(whole.get("warnings") or ())
+    for what, folder in (("training set", run.train_sources), ("guard", run.guard(""))):
+        for path in sorted(folder.glob("*/ledger.json")):
+            one, name = find_object(path) or {}, f"{what} {path.parent.name}"
+            sides |= {name: side for side in (one.get("sides") or {}).values() if side.get("rows_in")}  # noqa: B035  one
+            warnings += [found | {"message": f"{name}: {found['message']}"} for found in one.get("warnings") or ()]
+    return whole | {"sides": sides, "warnings": warnings}
 
 
 def _seconds(path: Path) -> float | None:

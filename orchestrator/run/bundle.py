@@ -26,6 +26,7 @@ _TAKEN = (
     "recipe.yaml", "plan.json", "run.sh", "provenance.json", "events.jsonl", "state.json", "report.json",
     "reproduction.json", "loss_curve.png", "files/*",
     "data/ledger.json", "data/ledger.failed.json", "data/stats.json", "data/guard/*/ledger.json",
+    "data/train/*/ledger.json", "data/train/*/stats.json",
     "stages/*/command.sh", "stages/*/command.json", "stages/*/result.json", "stages/*/exit_code",
     "stages/*/stdout.log", "stages/*/stderr.log", "stages/*/stacks.txt",
     "stages/*/output/verification.json", "stages/*/output/scoring.json", "stages/*/output/config.json",
@@ -35,8 +36,8 @@ _TAKEN = (
 )  # fmt: skip
 # They quote the user's rows.
 _WITH_ROWS = (
-    "report.html", "metrics.json", "data/*.jsonl", "data/guard/*/*.jsonl", "stages/*/output/scores.jsonl",
-    "stages/*/output/rows.jsonl", "stages/*/output/pairs.jsonl", "model/README.md",
+    "report.html", "metrics.json", "data/*.jsonl", "data/guard/*/*.jsonl", "data/train/*/*.jsonl",
+    "stages/*/output/scores.jsonl", "stages/*/output/rows.jsonl", "stages/*/output/pairs.jsonl", "model/README.md",
 )  # fmt: skip
 _RENDERED = ("recipe.yaml", "plan.json", "run.sh", "files/*", "stages/*/command.sh")
 # What is known of a file that quotes rows, by the beginning of its name; all others are read as logs.

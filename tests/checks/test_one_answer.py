@@ -12,6 +12,7 @@ import pytest
 
 from orchestrator import checks as preflight
 from orchestrator.cli import main
+from orchestrator.errors import RunFolderError
 from orchestrator.machine import hardware
 from tests.bad_input.case import GOOD, RECIPE, ROW, ROWS, BadInput, edited
 
@@ -98,6 +99,27 @@ def test_the_disk_is_asked_by_all_three(tmp_path, monkeypatch, capsys):
     answers = {verb: ask(verb, tmp_path, capsys) for verb in ENDS_WITH}
     assert "only 1 MiB are free" in answers["run"][1]
     assert answers["check"] == answers["doctor"] == answers["run"]
+
+
+def test_what_the_prepare_stage_warns_of_is_said_by_all_three_before_it_runs(tmp_path, monkeypatch, capsys):
+    from orchestrator.run import folder
+
+    def refuse(*_args, **_more):
+        raise RunFolderError("as far as this")
+
+    monkeypatch.setattr(folder, "create_run", refuse)
+    monkeypatch.setattr(preflight, "CHECKS", [check for check in preflight.CHECKS if check.kind != "ask"])
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    write(data("train.jsonl", ROWS + ROW.replace("{", '{"stars": 5, ', 1)), tmp_path)
+    for _ in range(2):  # the second time, the verdict is remembered
+        said = {verb: ask(verb, tmp_path, capsys)[1] for verb in ENDS_WITH}
+        for verb, text in said.items():
+            assert 'note: unknown-keys: keys that are not used (in how many rows): "stars" (1)' in text, verb
+    with pytest.raises(SystemExit):
+        main(["doctor", str(tmp_path / "recipe.yaml"), "--json"])
+    advice = json.loads(capsys.readouterr().out)["data"]["advice"]
+    assert any(one["message"].startswith("unknown-keys: ") and one["hint"] for one in advice)
 
 
 def test_rows_of_large_files_are_looked_at_too(tmp_path, monkeypatch, capsys):

@@ -239,7 +239,10 @@ def test_a_row_of_another_form_is_refused_with_its_place(files, refusal, form, r
 
 
 def test_every_bad_row_is_named_or_counted(files, refusal):
-    problems = refusal(files.raw("a.csv", "a,b\n" + "1\n" * 25))
+    [problem] = refusal(files.raw("a.csv", "a,b\n" + "1\n" * 25))
+    assert problem.where.line == 2
+    assert problem.message.endswith("(also lines 3, 4, 5, 6, 7 and 19 more)")
+    problems = refusal(files.raw("b.csv", "a,b\n" + "".join("1," * (2 + number) + "\n" for number in range(25))))
     assert [problem.where.line for problem in problems[:20]] == list(range(2, 22))
     assert problems[-1].message == "and 5 more bad rows; in all: wrong-field-count 25"
 

@@ -139,7 +139,7 @@ def test_many_bad_rows_are_summed_up(tmp_path, files):
     path = files.lines("train.jsonl", *[{"query": "q"}] * 50)
     with pytest.raises(DataError) as error:
         collect(tmp_path, path)
-    assert error.value.problems[-1].message == "and 30 more bad rows; in all: missing-key 50"
+    assert error.value.problems[-1].message.endswith("(also lines 2, 3, 4, 5, 6 and 44 more)")
 
 
 @pytest.mark.parametrize(

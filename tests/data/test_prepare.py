@@ -199,12 +199,23 @@ def test_good_data_removes_the_ledger_of_an_earlier_failure(stage, files, row, t
     assert "ledger.failed.json" not in stage.names()
 
 
-def test_the_first_20_bad_rows_are_shown_and_the_rest_counted_by_reason(stage, files, row):
-    rows = [row(number, neg=[]) for number in range(25)] + [row(number, pos="x") for number in range(3)]
+def test_bad_rows_of_one_kind_are_one_line_with_their_places(stage, files, row):
+    rows = [row(number, neg=[]) for number in range(25)] + [row(number, pos="x") for number in range(2)]
+    train = files.lines("t.jsonl", row(99), *rows)
+    stage("--train", train)
+    first, second = stage.stderr.splitlines()
+    assert first.startswith(f"{train}:2: no-negative: ")
+    assert "(also lines 3, 4, 5, 6, 7 and 19 more)" in first
+    assert second.startswith(f"{train}:27: wrong-type: ")
+    assert "(also line 28)" in second
+
+
+def test_the_first_20_kinds_of_bad_rows_are_shown_and_the_rest_counted_by_reason(stage, files, row):
+    rows = [row(number) | {"pos": "x" * (number + 1)} for number in range(25)] + [row(9, neg=[])] * 3
     stage("--train", files.lines("t.jsonl", row(99), *rows))
     shown = stage.stderr.splitlines()
     assert len(shown) == 21
-    assert shown[-1] == "and 8 more bad rows; in all: no-negative 25, wrong-type 3"
+    assert shown[-1] == "and 8 more bad rows; in all: no-negative 3, wrong-type 25"
 
 
 def test_as_many_bad_rows_as_allowed_are_dropped_and_said(stage, files, row):

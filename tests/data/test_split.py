@@ -83,11 +83,12 @@ def test_rows_without_a_query_are_all_named_and_nothing_is_written(files, split,
     assert list(files.folder.iterdir()) == [path]
 
 
-def test_more_than_20_rows_without_a_query_are_counted(files, split, row):
+def test_rows_without_a_query_are_told_once_with_their_lines(files, split, row):
     with pytest.raises(DataError) as caught:
         split(files.lines("a.jsonl", row(1), row(2), *[{}] * 25))
-    assert len(caught.value.problems) == 21
-    assert caught.value.problems[-1].message == "and 5 more bad rows; in all: missing-key 25"
+    [problem] = caught.value.problems
+    assert problem.where.line == 3
+    assert problem.message.endswith("(also lines 4, 5, 6, 7, 8 and 19 more)")
 
 
 def test_an_existing_output_is_left_alone(files, split, row):

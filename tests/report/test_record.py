@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from orchestrator.errors import RunFolderError
 from orchestrator.machine.rundir import RunDir
+from orchestrator.report.page import _facts
 from orchestrator.report.record import load_record, parse_checks
 from orchestrator.run.folder import load_plan
 
@@ -38,6 +41,29 @@ def test_an_unknown_form_of_verification_has_no_checks(raw):
 def test_a_stage_without_a_result_has_no_time(run):
     timings = load_record(run, load_plan(run)).timings
     assert (timings[3].seconds, timings[-1].seconds) == (412.6, None)
+
+
+def test_the_ledger_names_further_training_sets_and_guards(run):
+    def write(folder, sides, warnings=()):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "ledger.json").write_text(json.dumps({"sides": sides, "warnings": list(warnings)}))
+
+    write(run.data, {"train": {"rows_in": 3, "kept": 3, "dropped": {}}})
+    left_over = {"code": "rows-left-over", "message": "1 of 5 training rows"}
+    empty, kept = {"rows_in": 0, "kept": 0, "dropped": {}}, {"rows_in": 5, "kept": 4, "dropped": {"duplicate": 1}}
+    write(run.train_sources / "titles", {"train": kept, "eval": empty}, [left_over])
+    write(run.guard("news"), {"eval": {"rows_in": 2, "kept": 2, "dropped": {}}})
+    record = load_record(run, load_plan(run))
+    assert {name: side["kept"] for name, side in record.ledger["sides"].items()} == {
+        "train": 3, "training set titles": 4, "guard news": 2,
+    }  # fmt: skip
+    assert record.ledger["warnings"][-1]["message"] == "training set titles: 1 of 5 training rows"
+    assert ("Trained on", "7 rows") in list(_facts(record, {"eval": None}))
+
+
+def test_a_run_without_a_ledger_has_none(run):
+    run.ledger_json.unlink(missing_ok=True)
+    assert load_record(run, load_plan(run)).ledger is None
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
