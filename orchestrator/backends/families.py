@@ -74,14 +74,16 @@ def find_native(name: str) -> str | None:
     return next((row.native for row in _load() if row.native and row.fits(name, "")), None)
 
 
-def find_other_scorer(name: str, architectures: Iterable[str] = ()) -> str | None:
-    """Return FlagEmbedding's class that a model needs in order to be scored, where Orch has no such way.
+def refuse_layerwise(name: str, architectures: Iterable[str] = ()) -> str | None:
+    """Return why a model that scores by layers is neither trained nor scored: its name tells it, or its config's class.
 
-    Its name tells it, or a class of its config. FlagEmbedding/inference/reranker/model_mapping.py (1.4.2) gives these
-    models other classes than FlagLLMReranker.
+    FlagEmbedding/inference/reranker/model_mapping.py (1.4.2) gives these models other classes than FlagLLMReranker, and
+    those do not load with transformers 5 (docs/decisions/0055).
     """
     classes = " ".join(architectures)
-    return next((row.needs for row in _load() if row.needs and row.fits(name, classes)), None)
+    needs = next((row.needs for row in _load() if row.needs and row.fits(name, classes)), None)
+    why = "and FlagEmbedding (up to 1.4.2) cannot load it with transformers 5"
+    return f"{name} scores by layers of its own choice ({needs}, not FlagLLMReranker), {why}" if needs else None
 
 
 def find_embeds(name: str) -> Embeds | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.backends.families import find_family, find_native, find_other_scorer
+from orchestrator.backends.families import find_family, find_native, refuse_layerwise
 from orchestrator.backends.known_models import (
     SCORE_HEAD_FORMATS,
     describes_itself,
@@ -37,7 +37,7 @@ _QUANTISED_NAMES = re.compile(r"(?<![a-z])(awq|gptq|aqlm)(?![a-z])", re.IGNORECA
 # What is built once for each: a number too large is a list, or a name in a message, that fills the memory.
 _REPEATED = re.compile(r"(layers?|blocks|groups?|group_num|depths?|experts)$")
 _MOST_REPEATED, _MOST = 10_000, 10**12
-_NOT_SCORED = "Orch has no way of scoring it: choose another model, such as BAAI/bge-reranker-v2-gemma"
+_NOT_SCORED = "choose another model, such as BAAI/bge-reranker-v2-gemma"
 _LLM_FORMATS = ("qwen3-native", "flag-llm-reranker", *SCORE_HEAD_FORMATS)
 
 
@@ -101,9 +101,8 @@ def find_model(ref: ModelRef, recipe_folder: Path, *, otherwise: str | None = No
         raise RecipeError(message, hint="remove family: its config tells it")
     if ref.family and not score_head and (told := _is_plainly(ref.name, config)) not in {None, ref.family}:
         raise RecipeError(f"{ref.name} is {_FAMILIES[told]}, no {ref.family}", hint="remove family: it is known")
-    other = find_other_scorer(ref.name, list_architectures(config))
-    if other and ref.native == "flag-llm-reranker":
-        raise RecipeError(f"{ref.name} is scored by FlagEmbedding's {other}, not by FlagLLMReranker", hint=_NOT_SCORED)
+    if ref.native == "flag-llm-reranker" and (why := refuse_layerwise(ref.name, list_architectures(config))):
+        raise RecipeError(why, hint=_NOT_SCORED)
     model = BaseModel(
         ref.name,
         location,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.backends.embeddings import Embedding, read_own
-from orchestrator.backends.families import find_other_scorer
+from orchestrator.backends.families import refuse_layerwise
 from orchestrator.backends.known_models import SCORE_HEAD_FORMATS, has_other_head, list_score_head_formats
 from orchestrator.backends.models import BaseModel
 from orchestrator.errors import Problem, Where
@@ -34,7 +34,7 @@ _PACKAGED = (*FORMATS, "formatted-head")
 # What a model is wanted for: its output over the vocabulary, the scores of its own head or of one that is new on
 # purpose, or its vectors.
 WORDS, SCORES, NEW_HEAD, VECTORS = "words", "scores", "new-head", "vectors"
-AS_VECTORS = "as an embedding model (embedding) it can be: an LLM by its last token, an encoder by the mean"
+AS_VECTORS = "say how its authors do it: --format embedding --pooling mean (or cls, or lasttoken)"
 _NEED_HEAD = "ForSequenceClassification"
 
 
@@ -58,13 +58,15 @@ def build_scoring(
     instruction: str | None = None,
     batch_size: int | None = None,
     format: str | None = None,  # noqa: A002  the word that users write
+    pooling: str | None = None,
     vectors: bool = False,
 ) -> dict[str, Any] | Problem:
     """Return the scoring spec of a model, or why there is none.
 
     A packaged folder is scored by its own scoring.json, dtype and lengths included; only `name`, `label` and a given
     `batch_size` replace what it says. Any other model is scored by `format`, else in its authors' way (`model.native`).
-    With `vectors` texts are compared (a retrieval, or pairs), which a bi-encoder does as `embedding`.
+    With `vectors` texts are compared (a retrieval, or pairs), which a bi-encoder does as `embedding`. `pooling` is for
+    an embedding model of which neither its files nor its name tell it.
 
     `max_length` counts the tokens of query and document together, or of each where a model reads them apart; what
     Qwen3-Reranker's prompt takes comes on top. `instruction` is the task sentence where a prompt has a place for one,
@@ -90,7 +92,7 @@ def build_scoring(
         )
     if vectors and chosen == "bi-encoder":
         chosen = "embedding"
-    embedding = read_own(model) if find_use(chosen) == VECTORS else None
+    embedding = _find_embedding(model, chosen, pooling)
     if isinstance(embedding, Problem):
         return embedding
     if problem := _find_any_misfit(model, chosen):
@@ -175,9 +177,8 @@ def _find_misfit(model: BaseModel, chosen: str) -> Problem | None:
     if chosen == "bi-encoder" and model.folder is not None and not _says_pooling(model.folder):
         message = f"{model.name} does not say how it pools its tokens into a vector (it has no modules.json)"
         return Problem(message, hint=AS_VECTORS)
-    other = find_other_scorer(model.name, model.architectures)
-    if chosen == "flag-llm-reranker" and other:
-        return Problem(f"{model.name} is scored by FlagEmbedding's {other}, which is not called here")
+    if why := refuse_layerwise(model.name, model.architectures):
+        return Problem(why, hint="choose another model, such as BAAI/bge-reranker-v2-gemma")
     if not model.architectures:
         return None
     if chosen == "cross-encoder" and not _has_head(model):
@@ -218,6 +219,21 @@ def _find_dropped_head(model: BaseModel, chosen: str, where: Where | None = None
     return Problem(message, hint=hint, where=where)
 
 
+def _find_embedding(model: BaseModel, chosen: str, pooling: str | None) -> Embedding | Problem | None:
+    """Return how a model embeds, None where it scores pairs; a Problem where nobody says it, or two say it unlike."""
+    own = read_own(model) if find_use(chosen) == VECTORS else None
+    if isinstance(own, Problem):
+        return own
+    if pooling and (chosen != "embedding" or (own and own.pooling != pooling)):
+        what = f"pools by {own.pooling}" if own else f"is scored {FORMATS[chosen]}"
+        return Problem(f"{model.name} {what}, and not by {pooling}", hint="leave --pooling out")
+    if own or chosen != "embedding":
+        return own
+    if pooling is None and model.is_local:
+        return Problem(f"nothing says how {model.name} makes one vector of a text", hint=AS_VECTORS)
+    return Embedding(pooling or "", normalize=True)  # of a model on the hub its own files will say it
+
+
 def _list_fitting(model: BaseModel) -> str:
     return ", ".join(f"{name} ({FORMATS[name]})" for name in list_score_head_formats(model.folder))
 
@@ -231,9 +247,7 @@ def _describe_format(
     if chosen == "flag-llm-reranker":  # FlagEmbedding/inference/reranker/decoder_only/base.py: its own defaults
         marks = {"query_instruction": "A: ", "passage_instruction": "B: "}
         return {"prompt": instruction, **marks, "max_length": max_length}
-    if chosen == "embedding":
-        # of a model that nobody knows, and that the user calls one
-        own = own or Embedding("lasttoken" if model.family == "decoder" else "mean", normalize=True)
+    if chosen == "embedding" and own:
         told = own.scoring() | ({"query_prompt": _query_prompt(model, own, instruction)} if instruction else {})
         return {"max_length": max_length, **told, "truncate_dim": None}
     told = own.instructions() if own and chosen == "bi-encoder" else {}

@@ -169,7 +169,7 @@ def _check(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
         yield from _check_loss(job, loss, train)
         for name, one in list_set_jobs(job).items():
             yield from _check_set(job, name, one, train)
-    if job.recipe.data.more and job.recipe.watch.on_oom == "retry":
+    if (job.recipe.data.more or name_sources(job)) and job.recipe.watch.on_oom == "retry":
         message = "on_oom: retry halves the batch, and a step would then hold rows of several sets"
         yield ("watch", "on_oom"), Problem(message, "remove it, and choose a batch that fits")
 

@@ -14,7 +14,7 @@ from orchestrator.backends.aliases import find_missing_files
 from orchestrator.backends.arguments import FOLDER, load_arguments
 from orchestrator.backends.arguments.snapshots import describe_versions, find_set, is_near, version_sets
 from orchestrator.backends.embeddings import refuse_told, settle_embedding
-from orchestrator.backends.families import find_other_scorer
+from orchestrator.backends.families import refuse_layerwise
 from orchestrator.backends.known_models import find_known, list_score_head_formats
 from orchestrator.backends.protocol import Found, Job
 from orchestrator.backends.scorers import load_own_spec
@@ -223,9 +223,8 @@ def _check_base_model(job: Job) -> Iterator[Found]:
     model, hint = job.model, f"name another model, such as {job.backend.other_models}"
     if not job.backend.other_models:
         return
-    if other := find_other_scorer(model.name, model.architectures):
-        message = f"{model.name} scores by layers of its own choice ({other}): the plain trainer cannot train it"
-        yield ("model",), Problem(message, hint)
+    if why := refuse_layerwise(model.name, model.architectures):
+        yield ("model",), Problem(why, hint)
     known = find_known(model.name)
     if known is not None and known.kind in _WHAT:
         yield ("model",), Problem(f"{model.name} {_WHAT[known.kind]}", hint)

@@ -21,6 +21,7 @@ from orchestrator.cli.options import (
     loading_options,
     max_dropped_option,
     pick,
+    pooling_option,
     python_option,
     require_label_range,
     resolve_hardware,
@@ -48,6 +49,7 @@ _DTYPES = ("auto", "bfloat16", "float16", "float32")
     help="Evaluation rows.",
 )  # fmt: skip
 @click.option("--format", type=click.Choice(list(FORMATS)), help="How models score that do not say it.")
+@pooling_option
 @family_option
 @click.option("--max-length", type=click.IntRange(8), help="Longest input in tokens (512).")
 @click.option("--instruction", help="The task sentence of models that take one.")

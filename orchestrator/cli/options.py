@@ -41,6 +41,11 @@ family_option = click.option(
     type=click.Choice(["encoder", "decoder"]),
     help="What a model is, where neither its config nor its name tells.",
 )
+pooling_option = click.option(
+    "--pooling",
+    type=click.Choice(["cls", "mean", "lasttoken"]),
+    help="How an embedding model makes one vector of a text, where neither its files nor its name tell.",
+)
 min_label_option = click.option("--min-label", type=float, help="The label that becomes 0, if it is not 0.")
 max_label_option = click.option("--max-label", type=float, help="The label that becomes 1, such as 2 for 0, 1, 2.")
 scores_as_labels_option = click.option(

@@ -20,6 +20,7 @@ from orchestrator.cli.options import (
     max_dropped_option,
     new_rows_option,
     pick,
+    pooling_option,
     require_label_range,
     row_options,
 )
@@ -46,6 +47,7 @@ _device_option = click.option(
 @row_options
 @click.option("--replace", is_flag=True, help="Rows may have teacher scores already; they get new ones.")
 @_device_option
+@pooling_option
 @family_option
 @loading_options
 @new_rows_option
@@ -144,6 +146,7 @@ def data_score_command(
 @max_dropped_option
 @row_options
 @_device_option
+@pooling_option
 @family_option
 @loading_options
 @new_rows_option

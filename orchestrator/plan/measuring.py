@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.backends.embeddings import Embedding, read_own
-from orchestrator.backends.families import find_other_scorer
+from orchestrator.backends.families import refuse_layerwise
 from orchestrator.backends.protocol import Job, Training, eval_kind
 from orchestrator.backends.scorers import (
     AS_VECTORS,
@@ -118,10 +118,8 @@ def find_teacher_spec(job: Job) -> dict[str, Any] | Problem:
     teacher, said = job.teacher, job.recipe.teacher
     if teacher is None or said is None:
         return Problem("the recipe names no teacher", "say it: teacher: owner/name")
-    other = find_other_scorer(teacher.name, teacher.architectures)
-    if other and teacher.native is None:
-        message = f"{teacher.name} is scored by FlagEmbedding's {other}, which Orch does not call"
-        return Problem(message, "choose another teacher, such as BAAI/bge-reranker-v2-gemma")
+    if teacher.native is None and (why := refuse_layerwise(teacher.name, teacher.architectures)):
+        return Problem(why, "choose another teacher, such as BAAI/bge-reranker-v2-gemma")
     if teacher.brings_code and not teacher.trust_remote_code:
         hint = "read it, then say teacher: {path: …, trust_remote_code: true}; or take a teacher without code"
         return Problem(f"the teacher {teacher.name} brings Python code along, and does not load without it", hint)

@@ -28,6 +28,7 @@ class Reading:
     """
 
     format: str | None = None
+    pooling: str | None = None
     family: str | None = None
     max_length: int | None = None
     instruction: str | None = None
@@ -87,6 +88,7 @@ def choose_model(
             instruction=reading.instruction,
             batch_size=reading.batch_size,
             format=form,
+            pooling=reading.pooling,
             vectors=vectors,
         )
 

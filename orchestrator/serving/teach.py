@@ -95,7 +95,8 @@ class MiningSettings:
 class MiningPlan:
     """What to mine, with which models; `query_prompt` and `document_prompt` None are the embedder's own.
 
-    `reading` is that of both models, but that `family` is the embedder's. `corpus_files` hold more documents.
+    `reading` is that of both models, but that `family` and `pooling` are the embedder's. `corpus_files` hold more
+    documents.
     """
 
     rows: RowFiles
@@ -177,17 +178,13 @@ def _choose_miners(plan: MiningPlan) -> list[chosen_models.ChosenModel]:
     """Return the embedder, and the cross-encoder if there is one. Raises PreflightError for one that cannot be used."""
     others: list[chosen_models.ChosenModel] = []
     if plan.cross_encoder:
-        reading = replace(plan.reading, family=None)
+        reading = replace(plan.reading, family=None, pooling=None)
         others = [_choose(chosen_models.find_model(plan.cross_encoder, reading), "cross-encoder", reading)]
     model = chosen_models.find_model(plan.embedder, plan.reading)
-    hint = "name an embedding model; a reranker goes with --cross-encoder"
     is_packaged = model.folder is not None and (model.folder / "scoring.json").is_file()
-    if not is_packaged:
-        if find_format(model) not in {None, "bi-encoder"}:
-            raise PreflightError(f"{model.name} scores pairs and makes no vectors to search with", hint=hint)
-        if model.folder is not None and not (model.folder / "modules.json").is_file():
-            message = f"{model.name} has no modules.json that says how it makes a vector of a text"
-            raise PreflightError(message, hint=hint)
+    if not is_packaged and find_format(model) not in {None, "bi-encoder"}:
+        hint = "name an embedding model; a reranker goes with --cross-encoder"
+        raise PreflightError(f"{model.name} scores pairs and makes no vectors to search with", hint=hint)
     return [_choose(model, "embedder", replace(plan.reading, format="embedding")), *others]
 
 

@@ -145,6 +145,11 @@ def test_the_rows_of_every_loss_are_prepared_for_the_worker(build, facts):
             "watch.on_oom", "a step would then hold rows of several sets",
         ),
         (
+            ("data.train=[train.jsonl, eval.jsonl]", "train.multi_dataset_batch_sampler=proportional",
+             "watch.on_oom=retry", "loss=triplet"),
+            "watch.on_oom", "a step would then hold rows of several sets",
+        ),
+        (
             ("data.more={s: {files: t.jsonl, loss: {type: cosent, margin: 1}}}",),
             "data.more.s.loss.margin", "cosent has no margin",
         ),

@@ -336,7 +336,7 @@ def test_a_file_that_is_not_there_is_an_error_of_the_data(capsys, tmp_path):
 
 
 def test_models_that_cannot_be_loaded_are_refused_together_before_anything_starts(capsys, groups, bare, tmp_path):
-    keeps = ["--format", "embedding", "-o", tmp_path / "kept"]
+    keeps = ["--format", "embedding", "--pooling", "mean", "-o", tmp_path / "kept"]
     code, _, err = call(
         capsys, "--model", bare, "--model", "owner/model", "--family", "encoder", "--data", groups, *keeps
     )

@@ -97,7 +97,7 @@ def test_a_teacher_that_says_how_it_is_scored_need_not_be_known_by_name(build):
 
 def test_a_teacher_whose_class_is_not_called_is_not_called_in_another_s_name(build):
     teacher = "{path: BAAI/bge-reranker-v2.5-gemma2-lightweight, native: flag-llm-reranker}"
-    with pytest.raises(RecipeError, match="not by FlagLLMReranker"):
+    with pytest.raises(RecipeError, match="not FlagLLMReranker"):
         build(DISTILLED + f"teacher: {teacher}\n")
 
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from orchestrator.backends.families import find_other_scorer
+from orchestrator.backends.families import refuse_layerwise
 from orchestrator.backends.models import find_model
 from orchestrator.errors import RecipeError
 from orchestrator.recipe.schema import ModelRef
@@ -54,7 +54,7 @@ def test_a_family_that_a_model_plainly_is_not_is_refused(tmp_path, name, config,
 
 def test_a_model_that_flagllmreranker_cannot_score_is_refused_in_its_name(tmp_path):
     ref = ModelRef(path="BAAI/bge-reranker-v2-minicpm-layerwise", native="flag-llm-reranker")
-    with pytest.raises(RecipeError, match="LayerWiseFlagLLMReranker, not by FlagLLMReranker"):
+    with pytest.raises(RecipeError, match="LayerWiseFlagLLMReranker, not FlagLLMReranker"):
         find_model(ref, tmp_path)
 
 
@@ -65,7 +65,12 @@ def test_a_model_of_unknown_family_is_asked_for(tmp_path):
 
 
 def test_only_flagembedding_s_other_llm_rerankers_need_another_class():
-    assert find_other_scorer("BAAI/bge-reranker-v2-gemma") is None
-    assert find_other_scorer("BAAI/bge-reranker-v2.5-gemma2-lightweight") == "LightWeightFlagLLMReranker"
-    assert find_other_scorer("own/reranker", ("LayerWiseMiniCPMForCausalLM",)) == "LayerWiseFlagLLMReranker"
-    assert find_other_scorer("own/reranker", ("CostWiseGemmaForCausalLM",)) == "LightWeightFlagLLMReranker"
+    assert refuse_layerwise("BAAI/bge-reranker-v2-gemma") is None
+    for name, architectures, needs in (
+        ("BAAI/bge-reranker-v2.5-gemma2-lightweight", (), "LightWeightFlagLLMReranker"),
+        ("own/reranker", ("LayerWiseMiniCPMForCausalLM",), "LayerWiseFlagLLMReranker"),
+        ("own/reranker", ("CostWiseGemmaForCausalLM",), "LightWeightFlagLLMReranker"),
+    ):
+        why = refuse_layerwise(name, architectures)
+        assert why.startswith(f"{name} scores by layers of its own choice ({needs}")
+        assert "transformers 5" in why

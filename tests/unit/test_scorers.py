@@ -77,7 +77,26 @@ def test_a_bare_language_model_is_no_bi_encoder_for_nobody_says_how_it_pools(fol
 
 def test_a_reranker_that_flagembedding_scores_by_another_class_is_a_problem():
     model = hub_model("BAAI/bge-reranker-v2-minicpm-layerwise", "decoder")
-    assert "is scored by FlagEmbedding's" in problem(build(model, format="flag-llm-reranker"))
+    for form in ("flag-llm-reranker", "qwen3-native", "cross-encoder"):
+        assert "LayerWiseFlagLLMReranker, not FlagLLMReranker" in problem(build(model, format=form))
+
+
+@pytest.mark.parametrize("architecture", ["BertModel", "Qwen3ForCausalLM"])
+def test_a_bare_model_that_nobody_knows_is_asked_how_it_pools(folder, architecture):
+    bare = read(folder(architecture))
+    assert "--pooling mean" in problem(build(bare, format="embedding"))
+    assert build(bare, format="embedding", pooling="cls")["pooling"] == "cls"
+
+
+def test_a_model_that_says_how_it_pools_is_not_told_otherwise(folder):
+    said = read(folder("BertModel", **{"1_Pooling__config.json": {"pooling_mode_cls_token": True}}))
+    assert build(said, format="embedding", pooling="cls")["pooling"] == "cls"
+    assert "pools by cls, and not by mean" in problem(build(said, format="embedding", pooling="mean"))
+    assert "and not by mean" in problem(build(said, format="bi-encoder", pooling="mean"))
+
+
+def test_a_model_on_the_hub_is_asked_nothing_before_its_files_are_here():
+    assert build(hub_model("owner/embeds", "encoder"), format="embedding")["pooling"] is None
 
 
 def test_where_vectors_are_compared_a_bi_encoder_is_an_embedding_model_with_its_own_prompts(folder):

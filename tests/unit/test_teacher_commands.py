@@ -80,6 +80,20 @@ def test_a_folder_that_is_not_whole_is_refused_before_anything_starts(capsys, cu
     assert not Path("out.jsonl").exists()
 
 
+def test_a_bare_embedding_model_is_asked_how_it_pools(capsys, tmp_path):
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "config.json").write_text('{"model_type": "bert", "architectures": ["BertModel"]}')
+    argv = ("mine", "rows.jsonl", "--model", "bare", "-o", "out.jsonl")
+    code, _, err = call(capsys, *argv)
+    assert code == 4
+    assert "nothing says how bare makes one vector of a text" in err
+    assert "--pooling mean" in err
+    code, _, err = call(capsys, *argv, "--pooling", "cls", "--cross-encoder", MINILM, "--max-score", "0.9")
+    assert code == 4
+    assert "holds no weights" in err  # of the pooling nothing is said, of either model
+    assert "pool" not in err
+
+
 def test_a_model_that_is_neither_here_nor_to_be_had_is_refused(capsys):
     code, _, err = call(capsys, "mine", "rows.jsonl", "--model", "owner/bert-model", "-o", "out.jsonl")
     assert code == 4
