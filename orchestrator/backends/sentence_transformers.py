@@ -54,12 +54,6 @@ _DEEPSPEED = "files/ds_config.json"
 _STABLE = "warmup_stable_decay"
 _DEFAULT = DEFAULT_LOSSES["sentence-transformers", "reranker"]
 _HARD_TO_REACH = "margin_mse, pointwise_mse (both with activation: identity), pairwise_ranknet and list_mle learn them"
-# What fields of other backends' losses are called here.
-_HINTS = {
-    "max_negatives": "train.train_group_size bounds the documents of a query",
-    "max_positives": "train.train_group_size bounds the documents of a query",
-    "temperature": "the scores are compared as they are",
-}
 _OTHERS = {
     name: Problem(f"{name}: this backend trains an adapter where lora_rank is given, and all weights elsewhere", hint)
     for hint in ("say lora_rank: 16 in its place, or remove it",)
@@ -67,69 +61,17 @@ _OTHERS = {
 }
 _ALWAYS = ("graded", "activation", "pos_weight", "k")
 _BEST, LOSS = "metric_for_best_model", "loss"
-# What of the validation rows may find the best checkpoint, and how CrossEncoderRerankingEvaluator calls it.
-MEASURES = {
-    LOSS: "eval_loss", "ndcg@10": "eval_validation_ndcg@10", "mrr@10": "eval_validation_mrr@10",
-    "map": "eval_validation_map",
-}  # fmt: skip
+TABLE = load_words("sentence_transformers")
+MEASURES: dict[str, str] = TABLE["measures"]["reranker"]
 CHOICES = {_BEST: Argument(_BEST, "str", None, (*MEASURES, "spearman"))}
-FORMATS = ("query_format", "document_format", "seq", "special_token")
-LORA = (
-    "lora_rank", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save", "use_dora", "use_rslora",
-)  # fmt: skip
-SHARED_ARGUMENTS = {
-    name: Argument(name, kind, default, None)
-    for name, kind, default in (
-        ("max_length", "int", 512),
-        ("stable_ratio", "float", None),
-        ("early_stopping_patience", "int", None),
-        ("early_stopping_threshold", "float", 0.0),
-        ("lora_rank", "int", None),
-        ("lora_alpha", "float", 8),  # as the next is, PEFT's default
-        ("lora_dropout", "float", 0.0),
-        ("target_modules", "list[str]", ["all-linear"]),
-        ("modules_to_save", "list[str]", None),
-        ("use_dora", "bool", False),
-        ("use_rslora", "bool", False),
-    )
-}
-WORKER_ARGUMENTS = SHARED_ARGUMENTS | {
-    name: Argument(name, kind, default, None)
-    for name, kind, default in (
-        ("num_labels", "int", 1),
-        ("shuffle_ratio", "float", 0.0),
-        ("train_group_size", "int", None),
-        ("query_format", "str", "query: {}"),
-        ("document_format", "str", "document: {}"),
-        ("seq", "str", " "),
-        ("special_token", "str", "</s>"),
-    )
-}
-CONDITIONS = tuple(row for row in COMMON if row.argument != _BEST)  # what it may be stands in CHOICES
-_AT_LEAST = {
-    "max_length": 8,
-    "per_device_train_batch_size": 1,
-    "per_device_eval_batch_size": 1,
-    "gradient_accumulation_steps": 1,
-    "early_stopping_patience": 1,
-    "early_stopping_threshold": 0,
-    "train_group_size": 2,
-    "lora_rank": 1,
-}
-_SHARES = ("stable_ratio", "shuffle_ratio", "lora_dropout")
-_NEEDS_VALIDATION = (
-    "early_stopping_patience",
-    "early_stopping_threshold",
-    "eval_steps",
-    "eval_on_start",
-    "eval_delay",
-    _BEST,
+FORMATS, LORA = tuple(TABLE["formats"]), tuple(TABLE["lora"])
+SHARED_ARGUMENTS, _OF_RERANKERS = (
+    {name: Argument(name, kind, default, None) for name, (kind, default) in TABLE[part].items()}
+    for part in ("of_workers", "of_rerankers")
 )
-_SMOKE_LEAVES_OUT = frozenset({
-    "max_steps", "save_steps", "eval_steps", "warmup_steps", "torch_compile", "use_liger_kernel", "tf32",
-    "per_gpu_train_batch_size", "evaluation_strategy", "optim", "early_stopping_patience", "early_stopping_threshold",
-    "target_modules", "modules_to_save", "metric_for_best_model",
-}) | SHARING_ARGUMENTS  # fmt: skip
+WORKER_ARGUMENTS = SHARED_ARGUMENTS | _OF_RERANKERS
+CONDITIONS = tuple(row for row in COMMON if row.argument != _BEST)  # what it may be stands in CHOICES
+_SMOKE_LEAVES_OUT = frozenset(TABLE["smoke_leaves_out"]) | SHARING_ARGUMENTS
 
 
 @dataclass(frozen=True)
@@ -152,7 +94,7 @@ class Trainer:
 def _check_values(train: Mapping[str, Any]) -> Iterator[tuple[str, Problem]]:
     """Yield the shares and texts that the trainer or its worker cannot work with; `train` has their types."""
     for name, value in train.items():
-        if name in _SHARES and not 0 <= value <= 1:
+        if name in TABLE["shares"] and not 0 <= value <= 1:
             yield name, Problem(f"{name} is a share, from 0 to 1; got {value}", "0.1 is 10 %")
         elif name in {"query_format", "document_format"} and value.count("{}") != 1:
             message = f"{name} is {value!r}: it needs {{}} exactly once, where the text goes"
@@ -429,7 +371,7 @@ def _check(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
 def check_shared(job: Job, train: Mapping[str, Any], measures: Mapping[str, str]) -> Iterator[Found]:
     """Yield what both trainers refuse; `measures` are what may find the best checkpoint."""
     yield from _check_schedule(train)
-    yield from check_validation(job, train, _NEEDS_VALIDATION)
+    yield from check_validation(job, train, tuple(TABLE["needs_validation"]))
     stops = "early_stopping_threshold" in train and "early_stopping_patience" not in train
     if stops and job.recipe.data.validation_ratio is not None:
         message = "early_stopping_threshold without early_stopping_patience stops nothing"
@@ -480,7 +422,7 @@ def _check_loss(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
         message = f"the loss {loss.type} is not one of sentence-transformers' cross-encoders"
         yield ("loss",), Problem(message, f"one of {', '.join(known)}; left out, it is {_DEFAULT}")
         return
-    yield from check_settings(loss, _HINTS)
+    yield from check_settings(loss, TABLE["hints"]["reranker"])
     if "train_group_size" in train and loss.facts.form != LISTS:
         message = f"{loss.type} learns no lists: there is no group to bound"
         yield ("train", "train_group_size"), Problem(message, "remove it, or take a loss over lists")
@@ -577,9 +519,9 @@ BACKEND = Backend(
     remedies=Remedies(batch=8, lengths={"max_length": 512}),
     snapshots=("sentence_transformers",),
     own_arguments=WORKER_ARGUMENTS | CHOICES,
-    reserved=load_words("sentence_transformers")["reserved"],
+    reserved=TABLE["reserved"],
     others=_OTHERS,
-    at_least=_AT_LEAST,
+    at_least=TABLE["at_least"],
     check_values=_check_values,
     trains_lora=trains_lora,
     data_form=find_form,

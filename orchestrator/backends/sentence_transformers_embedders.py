@@ -15,9 +15,8 @@ from orchestrator.backends.sentence_transformers import BACKEND as CROSS_ENCODER
 from orchestrator.backends.sentence_transformers import (
     CHOICES,
     CONDITIONS,
-    LOSS,
-    MEASURES,
     SHARED_ARGUMENTS,
+    TABLE,
     WORKER_ARGUMENTS,
     Trainer,
     build_smoke_scale,
@@ -39,24 +38,7 @@ _OF_RERANKERS = {
 }
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 SEVERAL = "multi_dataset_batch_sampler"
-_RESERVED = {
-    "prompts": "say it as `model: {prompts: {query: …, document: …}}`",
-    "router_mapping": "query and document are read by one model",
-    "knowledge_distillation": "say it as `loss: margin_mse` or `loss: distill_kl`",
-}
-_HINTS = {
-    "temperature": "say scale, which is 1 / temperature",
-    "mrl_dims": "say matryoshka_dims",
-    "n_layers_per_step": "a cached loss computes its gradients in parts, once a step: say mnrl, mnrl_symmetric or gist",
-    "use_batch": "with loss: triplet a row has its own negatives only",
-}
 _CHOOSE = "mnrl for queries with answers, cosent for pairs with scores, margin_mse for a teacher's scores"
-# What of the validation rows finds the best checkpoint, as the library's evaluators call it.
-_COMPARES = {"spearman": "eval_validation_spearman_cosine", LOSS: MEASURES[LOSS]}
-_RANKS = {
-    "ndcg@10": "eval_validation_cosine_ndcg@10", "mrr@10": "eval_validation_cosine_mrr@10",
-    "map": "eval_validation_cosine_map@100", LOSS: MEASURES[LOSS],
-}  # fmt: skip
 
 
 def _put(job: Job, found: ArgumentList) -> None:
@@ -71,7 +53,7 @@ def _put(job: Job, found: ArgumentList) -> None:
 
 def _name_measures(job: Job) -> dict[str, str]:
     """Return what may find the best checkpoint: the order of pairs, or queries that search the validation documents."""
-    return _COMPARES if find_form(job) == COMPARED else _RANKS
+    return dict(TABLE["measures"]["compares" if find_form(job) == COMPARED else "ranks"])
 
 
 def find_embedding(job: Job) -> Embedding:
@@ -165,7 +147,7 @@ def _check(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
         message = f"the loss {loss.type} is not one of sentence-transformers' embedding models"
         yield ("loss",), Problem(message, f"one of {', '.join(known)}")
     else:
-        yield from check_settings(loss, _HINTS)
+        yield from check_settings(loss, TABLE["hints"]["embedding"])
         yield from _check_loss(job, loss, train)
         for name, one in list_set_jobs(job).items():
             yield from _check_set(job, name, one, train)
@@ -233,7 +215,7 @@ def _check_set(job: Job, name: str, one: Job, train: Mapping[str, Any]) -> Itera
         yield (*key, "loss"), Problem(message, "make it the set of data.train, with loss beside data, or remove it")
     else:
         rest = {argument: value for argument, value in train.items() if argument != SEVERAL}
-        found = [*check_settings(loss, _HINTS), *_check_loss(one, loss, rest)]
+        found = [*check_settings(loss, TABLE["hints"]["embedding"]), *_check_loss(one, loss, rest)]
         yield from (((*key, *path), problem) for path, problem in found)
 
 
@@ -317,7 +299,8 @@ BACKEND = replace(
     takes_sets=True,
     starts_fsdp=False,
     other_models="",
-    reserved={name: why for name, why in CROSS_ENCODERS.reserved.items() if name != SEVERAL} | _RESERVED,
+    reserved={name: why for name, why in CROSS_ENCODERS.reserved.items() if name != SEVERAL}
+    | TABLE["reserved_for_embeddings"],
     own_arguments=SHARED_ARGUMENTS | CHOICES,
     others={**CROSS_ENCODERS.others, **_OF_RERANKERS},
     at_least={name: least for name, least in CROSS_ENCODERS.at_least.items() if name not in _OF_RERANKERS},

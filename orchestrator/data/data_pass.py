@@ -244,7 +244,7 @@ class _Pass:
         }
         for code, count in counts.items():
             if count:
-                self.findings.warn(code, _ROW_WARNINGS[code], count=count, example=place)
+                self.findings.warn(code, REASONS[code].says, count=count, example=place)
 
     def _take_eval(self, path: str, record: Record) -> None:
         self.overlap.note_eval(record)
@@ -424,16 +424,6 @@ class _Pass:
             self.findings.warn("texts-cut", message, count=sum(found.texts_cut for _, found in cut))
 
 
-_ROW_WARNINGS = {
-    "prompts-not-measured": "rows with a prompt of their own: {n}; the training reads it, and queries are measured "
-    "with the one prompt that the package has",
-    "duplicate-positive": "positives that stand twice in their row: {n}; each is used once",
-    "duplicate-negative": "negatives that stand twice in their row: {n}; each is used once",
-    "duplicate-document": "documents that their query has already: {n}; each is used once",
-    "answers-not-learnt": "answers that are marked as not to be learnt: {n}; the trainer leaves them out of its loss",
-    "rejected-not-learnt": "preferences: {n}; the chosen answers are learnt, and nothing from the rejected ones",
-    "turns-left-out": "turns behind the last answer that is learnt: {n}; they are left out",
-}
 _DUPLICATE = {
     "group": "an earlier row has the same query, positives and negatives",
     "pair": "an earlier row has the same texts and score",

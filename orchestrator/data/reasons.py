@@ -21,13 +21,14 @@ class Reason:
     """One kind of finding.
 
     `outcome`: refused = nothing is prepared; bad = the row is dropped and counts against --max-dropped;
-    dropped = the row is dropped and that is no fault; warning = the row is kept.
+    dropped = the row is dropped and that is no fault; warning = the row is kept, and `says` may be its sentence.
     """
 
     code: str
     outcome: Outcome
     what: str
     remedy: str
+    says: str = ""
 
 
 @dataclass(frozen=True)

@@ -6,25 +6,16 @@ import difflib
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
 
 from orchestrator.errors import Problem
 from orchestrator.evaluation.overlap import exact_match, rouge_l
+from orchestrator.machine.tables import load_record
 
 GROUP, RETRIEVAL, PAIR, CHAT = "group", "retrieval", "pair", "chat"
 UNITS = {GROUP: "query", RETRIEVAL: "query", PAIR: "pair", CHAT: "row"}  # what is measured and resampled
-_DEFAULTS = {
-    GROUP: ("ndcg@10", "mrr@10", "map", "hit@1"),
-    RETRIEVAL: ("ndcg@10", "mrr@10", "recall@10", "map"),
-    PAIR: ("spearman", "pearson"),
-    CHAT: ("loss", "perplexity", "exact_match", "rouge_l"),
-}
-_NOUNS = {
-    GROUP: "ranked candidates",
-    RETRIEVAL: "retrieval over a corpus",
-    PAIR: "scored pairs",
-    CHAT: "chat rows",
-}
 _MOST_DIGITS = 9  # of a cutoff: more documents than any query has
 RANKED, PAIRED, CHATTED = frozenset({GROUP, RETRIEVAL}), frozenset({PAIR}), frozenset({CHAT})
 
@@ -90,23 +81,11 @@ METRICS = {
     "exact_match": Metric("Exact match", CHATTED, of_texts=exact_match),
     "rouge_l": Metric("ROUGE-L", CHATTED, of_texts=rouge_l),
 }
-_OTHER_NAMES = {
-    "rr": "mrr",
-    "ap": "map",
-    "success": "hit",
-    "hits": "hit",
-    "p": "precision",
-    "r": "recall",
-    "dcg": "ndcg",
-    "spearmanr": "spearman",
-    "pearsonr": "pearson",
-    "nll": "loss",
-    "eval_loss": "loss",
-    "ppl": "perplexity",
-    "em": "exact_match",
-    "rouge": "rouge_l",
-}
-_OF_CLASSIFIERS = frozenset({"accuracy", "acc", "f1", "f1_score", "auc", "auroc", "mcc"})
+
+
+@cache
+def _load_names() -> dict[str, Any]:
+    return load_record(Path(__file__).with_suffix(".yaml"), dict[str, Any])
 
 
 def parse_metric(name: str, kinds: Iterable[str] = ()) -> Metric | Problem:
@@ -141,7 +120,7 @@ def require_metric(name: str) -> Metric:
 
 def default_metrics(kind: str) -> tuple[str, ...]:
     """Return the metrics of a kind of evaluation set, the headline metric first."""
-    return _DEFAULTS[kind]
+    return tuple(_load_names()["kinds"][kind]["metrics"])
 
 
 def guess_kind(names: Iterable[str]) -> str:
@@ -159,7 +138,7 @@ def check_metrics(names: Iterable[str], kind: str) -> list[Problem]:
         if isinstance(metric, Problem):
             problems.append(metric)
         elif kind not in metric.kinds:
-            message = f"{metric.name} does not measure {_NOUNS[kind]}"
+            message = f"{metric.name} does not measure {_load_names()['kinds'][kind]['noun']}"
             problems.append(Problem(message, hint=f"metrics that do: {_known(frozenset({kind}))}"))
     return problems
 
@@ -175,11 +154,11 @@ def _fitting(kinds: frozenset[str]) -> list[str]:
 
 def _nearest(family: str, cutoff: str, kinds: frozenset[str]) -> str:
     """Return the hint for a metric name that does not exist: what measures the same, else what there is."""
-    written, fitting = family.replace("-", "_").replace(" ", "_"), _fitting(kinds)
-    if written in _OF_CLASSIFIERS:
+    written, fitting, names = family.replace("-", "_").replace(" ", "_"), _fitting(kinds), _load_names()
+    if written in names["of_classifiers"]:
         return f"it is for classifiers, which Orch does not train; known: {_known(kinds)}"
     matches = difflib.get_close_matches(written, fitting, n=1)
-    found = written if written in fitting else _OTHER_NAMES.get(written) or next(iter(matches), None)
+    found = written if written in fitting else names["others"].get(written) or next(iter(matches), None)
     if found is None or found not in fitting:
         return f"known: {_known(kinds)}"
     return f"did you mean '{found}@{cutoff or 10}'?" if METRICS[found].takes_cutoff else f"did you mean {found!r}?"

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, get_args
+from types import MappingProxyType, UnionType
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
@@ -34,6 +34,19 @@ class Part(BaseModel):
     """A mapping of a recipe: each of its keys is a field here, and has its description in keys.yaml."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
+    lists: ClassVar[frozenset[str]] = frozenset()  # keys where one text stands for a list of it
+    words: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {}
+    )  # keys where a text stands for a mapping, and its key in that
+
+    @model_validator(mode="before")
+    @classmethod
+    def _write_out(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        texts = {key: item for key, item in value.items() if isinstance(item, str)}
+        lists = {key: [item] for key, item in texts.items() if key in cls.lists}
+        return value | lists | {key: {cls.words[key]: item} for key, item in texts.items() if key in cls.words}
 
     @classmethod
     def describe_key(cls, name: str) -> str | None:
@@ -111,17 +124,9 @@ def require_encoding(name: str | None) -> str | None:
 class TrainSet(Part):
     """Further training rows, whose batches are their own and have a loss of their own."""
 
+    lists, words = frozenset({"files"}), MappingProxyType({"loss": "type"})
     files: tuple[str, ...] = Field(min_length=1)
     loss: Loss
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short_forms(cls, value: Any) -> Any:
-        if isinstance(value, dict):
-            files, loss = value.get("files"), value.get("loss")
-            value = {**value, "files": [files]} if isinstance(files, str) else value
-            value = {**value, "loss": {"type": loss}} if isinstance(loss, str) else value
-        return value
 
 
 def require_folder_names(what: str, names: Iterable[str]) -> None:
@@ -134,6 +139,7 @@ def require_folder_names(what: str, names: Iterable[str]) -> None:
 class Data(Part):
     """Training and evaluation files, and what may be dropped from them."""
 
+    lists = frozenset({"train", "eval", "ignore"})
     train: tuple[str, ...] = Field(min_length=1)
     more: dict[str, TrainSet] = Field(default_factory=dict)
     eval: tuple[str, ...] | None = Field(None, min_length=1)
@@ -149,16 +155,6 @@ class Data(Part):
     max_dropped: int = Field(0, ge=0)
     overlap: Literal["drop", "keep"] = "drop"
     seed: int = 42
-
-    @model_validator(mode="before")
-    @classmethod
-    def _lists(cls, value: Any) -> Any:
-        if isinstance(value, dict):
-            value = {
-                key: [item] if key in {"train", "eval", "ignore"} and isinstance(item, str) else item
-                for key, item in value.items()
-            }
-        return value
 
     @field_validator("more")
     @classmethod
@@ -273,17 +269,14 @@ def choose_loss(backend: str, task: str, given: Loss | None, train: Mapping[str,
 class Guard(Part):
     """Other data that a fine-tuned model must not get worse on."""
 
+    lists = frozenset({"data"})
     data: tuple[str, ...] = Field(min_length=1)
     gate: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
-    def _short_forms(cls, value: Any) -> Any:
-        if isinstance(value, str | list):
-            value = {"data": value}
-        if isinstance(value, dict) and isinstance(value.get("data"), str):
-            value = {**value, "data": [value["data"]]}
-        return value
+    def _files_alone(cls, value: Any) -> Any:
+        return {"data": [value] if isinstance(value, str) else value} if isinstance(value, str | list) else value
 
 
 class Evaluate(Part):
@@ -336,6 +329,7 @@ class Watch(Part):
 class Recipe(Part):
     """One fine-tuning job, from data to verdict."""
 
+    words = MappingProxyType({"model": "path", "teacher": "path", "loss": "type"})
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     task: Literal["reranker", "embedding", "sft"]
     backend: Annotated[str, OneOf(lambda: TOOLS)]
@@ -352,15 +346,6 @@ class Recipe(Part):
     gate: dict[str, str] = Field(default_factory=dict)
     launch: Launch = Launch()
     watch: Watch = Watch()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short_forms(cls, value: Any) -> Any:
-        if isinstance(value, dict):
-            for key, name in (("model", "path"), ("teacher", "path"), ("loss", "type")):
-                if isinstance(value.get(key), str):
-                    value = {**value, key: {name: value[key]}}
-        return value
 
     @model_validator(mode="after")
     def _labels_or_teacher(self) -> Recipe:

@@ -4,46 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
+
+from orchestrator.machine.tables import load_record
 
 Key = tuple[str | int, ...]
 
-_WORDS = {
-    "string_type": "text",
-    "string_too_short": "text that is not empty",
-    "int_type": "a whole number",
-    "int_parsing": "a whole number",
-    "int_parsing_size": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "float_parsing": "a number",
-    "finite_number": "a number",
-    "bool_type": "true or false",
-    "bool_parsing": "true or false",
-    "dict_type": "a mapping of keys to values",
-    "model_type": "a mapping of keys to values",
-    "model_attributes_type": "a mapping of keys to values",
-    "tuple_type": "a list",
-    "list_type": "a list",
-}
-_BOUNDS = {
-    "greater_than": "a number above {gt:g}",
-    "greater_than_equal": "{ge:g} or more",
-    "less_than": "a number below {lt:g}",
-    "less_than_equal": "{le:g} or less",
-    "too_short": "at least {min_length} entry",
-    "too_long": "at most {max_length} entries",
-}
-# What else may stand where a mapping or a list may.
-_SHORT_FORMS: dict[Key, str] = {
-    ("model",): "a hub id, a folder or a mapping",
-    ("teacher",): "a hub id, a folder or a mapping",
-    ("loss",): "the name of a loss or a mapping",
-    ("data", "train"): "a name or a list of them",
-    ("data", "eval"): "a name or a list of them",
-    ("loss", "mrl_dims"): "a list of sizes, or a mapping of sizes to weights",
-    ("loss", "matryoshka_dims"): "a list of sizes, or a mapping of sizes to weights",
-}
+
+@cache
+def _load_words() -> dict[str, dict[str, str]]:
+    return load_record(Path(__file__).with_suffix(".yaml"), dict[str, dict[str, str]])
 
 
 @dataclass(frozen=True)
@@ -89,14 +61,15 @@ def _join(path: Key, items: list[Any]) -> Finding:
 
 def _expect(path: Key, item: Any) -> str:
     """Return what may stand at a path, by one of pydantic's errors."""
-    kind, context = item["type"], item.get("ctx", {})
+    kind, context, known = item["type"], item.get("ctx", {}), _load_words()
     if kind == "literal_error":
         return str(context["expected"])
-    if kind in _BOUNDS:
-        return _BOUNDS[kind].format(**context)
-    if kind in _WORDS and path in _SHORT_FORMS and kind != "string_type":
-        return _SHORT_FORMS[path]
-    return _WORDS.get(kind) or str(item["msg"]).replace("Input should be ", "")
+    if kind in known["bounds"]:
+        return known["bounds"][kind].format(**context)
+    short = known["short_forms"].get(".".join(map(str, path)))
+    if kind in known["words"] and short and kind != "string_type":
+        return short
+    return known["words"].get(kind) or str(item["msg"]).replace("Input should be ", "")
 
 
 def _find_path(data: Any, place: Iterable[Any]) -> Key:
