@@ -62,8 +62,10 @@ class Row:
     equal: str | bool | None
 
 
-def measure(argv: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Cost:
-    """Run one command and return what it took.
+def measure(
+    argv: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str] | None = None, shown: bool = False
+) -> Cost:
+    """Run one command and return what it took; what it says is printed where that is to be `shown`.
 
     Raises SystemExit, with the end of what the command said, where it fails.
     """
@@ -74,6 +76,9 @@ def measure(argv: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, s
         if done.returncode:
             said.seek(0)
             raise SystemExit(f"{' '.join(argv)} failed:\n{said.read()[-4000:]}")
+        if shown:
+            said.seek(0)
+            print(said.read(), end="")
         return Cost(**json.load(kept))
 
 

@@ -35,7 +35,7 @@ FIRST_ROWS = 1000
 # gzip, bzip2, xz, Zstandard, Parquet, Arrow, Excel
 _PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"PAR1", b"ARROW1", b"PK\x03\x04")
 _UNPACKED = 20  # times as large, at most for texts of people
-_PREPARE, _PREPARE_EVAL = "orchestrator.data.prepare", "orchestrator.data.prepare_eval"
+PREPARE, PREPARE_EVAL = "orchestrator.data.prepare", "orchestrator.data.prepare_eval"
 _UNASKED = {"--out", "--tokenizer"}  # options of a prepare stage that decide nothing here
 
 
@@ -43,7 +43,7 @@ def check_data_files(job: Job, plan: Plan) -> Iterator[Problem]:
     """Yield why a prepare stage would refuse the files that are here; a hub's, and a teacher's rows, are not yet."""
     for module, words, kept in _list_stages(job, plan):
         if kept is None or not kept.exists():
-            yield from (_find_problems if module == _PREPARE else _find_eval_problems)(job, words, kept)
+            yield from (_find_problems if module == PREPARE else _find_eval_problems)(job, words, kept)
 
 
 def advise_data_files(job: Job, plan: Plan) -> Iterator[Problem]:
@@ -57,7 +57,7 @@ def _list_stages(job: Job, plan: Plan) -> Iterator[tuple[str, tuple[str, ...], P
     """Yield the module of each prepare stage, its arguments, and where its verdict is kept."""
     for stage in plan.stages:
         argv = stage.command.argv
-        for module in {_PREPARE, _PREPARE_EVAL} & {*argv}:
+        for module in {PREPARE, PREPARE_EVAL} & {*argv}:
             words = argv[argv.index(module) + 1 :]
             yield module, words, _find_kept(job, stage, (module, *words))
 
@@ -68,7 +68,7 @@ def _find_kept(job: Job, stage: Stage, words: tuple[str, ...]) -> Path | None:
     That is the stage's command, its files' contents, Orch's code, and the packages that read Parquet and the like.
     """
     inputs = [path for path in stage.inputs if Path(path).name != "tokenizer.json"]
-    if job.recipe.teacher is not None or not job.cache_dir or not _are_small(tuple(map(Path, inputs))):
+    if job.recipe.teacher is not None or not job.cache_dir or not are_small(tuple(map(Path, inputs))):
         return None
     asked = [word for before, word in pairwise(words) if not {before, word} & _UNASKED]
     try:
@@ -98,7 +98,7 @@ def _find_problems(job: Job, argv: tuple[str, ...], kept: Path | None) -> Iterat
 
     request, outputs = parse_arguments(argv)
     request = replace(request, seen=())  # made in the run
-    if _are_small((*request.train_files, *request.eval_files)) and job.recipe.teacher is None:
+    if are_small((*request.train_files, *request.eval_files)) and job.recipe.teacher is None:
         whole = replace(request, tokenizer=None)
         yield from _try(lambda folder: prepare.prepare(whole, replace(outputs, folder=folder)), kept)
         return
@@ -113,7 +113,7 @@ def _find_eval_problems(job: Job, argv: tuple[str, ...], kept: Path | None) -> I
     from orchestrator.data import prepare_eval
 
     rows, given = prepare_eval.parse_arguments(argv)
-    if _are_small(rows.files):
+    if are_small(rows.files):
         yield from _try(
             lambda folder: prepare_eval.prepare_eval(rows, folder, corpus=given.corpus, seed=given.seed), kept
         )
@@ -143,7 +143,7 @@ def _try(prepare_in: Callable[[Path], PassResult], kept: Path | None) -> tuple[P
     return ()
 
 
-def _are_small(files: tuple[Path, ...]) -> bool:
+def are_small(files: tuple[Path, ...]) -> bool:
     """Tell whether all files are here and together small enough to be read whole, or no files at all."""
     try:
         return sum(map(_weigh, files)) <= SMALL_BYTES

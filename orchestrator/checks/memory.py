@@ -166,7 +166,7 @@ def find_training_size(job: Job, values: Mapping[str, str], model: ModelSize) ->
     half = is_on(values, "bf16") or is_on(values, "fp16")
     size = TrainingSize(
         rows=_count_rows(job, values),
-        tokens=_find_tokens(job, values),
+        tokens=find_tokens(job, values),
         weight_bytes=_stored_bytes(job, values, model),
         compute_bytes=2 if half else 4,
         moment_bytes=_moment_bytes(values.get("optim", "adamw_torch")),
@@ -199,12 +199,12 @@ def assumes_documents(job: Job) -> bool:
 
 def _count_rows(job: Job, values: Mapping[str, str]) -> int:
     """Return how many texts pass the model at once: a batch's, or the part of them whose activations are kept."""
-    rows = _whole(values, "per_device_train_batch_size", 8) * _rows_of_a_group(job, values)
+    rows = _whole(values, "per_device_train_batch_size", 8) * count_texts_of_a_row(job, values)
     part = job.loss.facts.at_once(job.loss) if job.loss else None
     return min(rows, part) if part else rows
 
 
-def _rows_of_a_group(job: Job, values: Mapping[str, str]) -> int:
+def count_texts_of_a_row(job: Job, values: Mapping[str, str]) -> int:
     """Return how many texts one row of the data puts through the model."""
     if assumes_documents(job):
         return ASSUMED_DOCUMENTS + (1 if job.recipe.task == "embedding" else 0)
@@ -213,7 +213,8 @@ def _rows_of_a_group(job: Job, values: Mapping[str, str]) -> int:
     return (job.loss and job.loss.facts.texts(job.loss)) or 1
 
 
-def _find_tokens(job: Job, values: Mapping[str, str]) -> int:
+def find_tokens(job: Job, values: Mapping[str, str]) -> int:
+    """Return the tokens of the longest sequence that the training takes."""
     if "query_max_len" in values:
         lengths = (_whole(values, "query_max_len", 32), _whole(values, "passage_max_len", 128))
         return sum(lengths) if job.backend.lengths_add_up else max(lengths)

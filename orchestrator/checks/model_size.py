@@ -9,6 +9,7 @@ of 32.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from orchestrator.checks.tensor_names import NAMES, read_text_config, read_whole
 from orchestrator.machine.json_files import find_object
 from orchestrator.machine.weights import read_weights
 
+_CHOSEN = ("num_experts_per_tok", "moe_topk")
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 _DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 _NF4_DOUBLE = 4 + 8 / 64 + 32 / (64 * 256)
@@ -35,6 +37,7 @@ class ModelSize:
     `parameters` counts every weight, tied ones once; `dtype_bytes` is a weight's width as the config stores it.
     `embedded` are those of embeddings and output, which no method quantises. Of a model whose own files are quantised
     `stored_bits` is what one weight takes there, and `stored_bytes` what all files hold, where they are here.
+    `idle` are the weights of experts that a token does not pass.
     """
 
     layers: int
@@ -49,6 +52,12 @@ class ModelSize:
     embedded: int = 0
     stored_bits: float | None = None
     stored_bytes: int | None = None
+    idle: int = 0
+
+    @property
+    def active(self) -> int:
+        """The weights that one token passes, embeddings included."""
+        return self.parameters - self.idle
 
 
 def load_model_size(folder: Path) -> ModelSize | None:
@@ -62,6 +71,13 @@ def load_model_size(folder: Path) -> ModelSize | None:
         return size and replace(size, stored_bytes=sum(path.stat().st_size for path in files) or None)
     counted = sum(math.prod(shape) for shape in read_weights(folder).shapes.values())
     return read_model_size(config, counted or None)
+
+
+def guess_model_size(name: str) -> ModelSize | None:
+    """Return the weights that a model's name says, as in Qwen3-0.6B, and nothing else; None for a name without."""
+    found = re.search(r"(?<![\w.])(\d+(?:\.\d+)?)b(?![a-z])", name.lower())
+    parameters = int(float(found[1]) * 1e9) if found else 0
+    return ModelSize(0, 0, 0, 0, 0, 0, gated=True, parameters=parameters, dtype_bytes=2) if parameters else None
 
 
 def read_model_size(config: Mapping[str, Any], counted: int | None = None) -> ModelSize | None:
@@ -91,7 +107,14 @@ def read_model_size(config: Mapping[str, Any], counted: int | None = None) -> Mo
     positions = 0 if size.gated else read_whole(config, "max_position_embeddings") or 0
     embedded = (vocabulary * (1 if tied else 2) + positions) * hidden
     parameters = counted or _count(size, config) + embedded
-    return replace(size, parameters=parameters, embedded=min(embedded, parameters), stored_bits=bits)
+    idle = _count_idle(size, config)
+    return replace(size, parameters=parameters, embedded=min(embedded, parameters), stored_bits=bits, idle=idle)
+
+
+def _count_idle(size: ModelSize, config: Mapping[str, Any]) -> int:
+    experts, chosen = read_whole(config, *EXPERTS), read_whole(config, *_CHOSEN)
+    width = read_whole(config, "moe_intermediate_size") or size.intermediate
+    return size.layers * 3 * size.hidden * width * max(0, experts - chosen) if experts and chosen else 0
 
 
 def _count(size: ModelSize, config: Mapping[str, Any]) -> int:

@@ -10,9 +10,10 @@ from pathlib import Path
 import click
 
 from orchestrator.backends.protocol import Job
-from orchestrator.cli.options import hardware_option, resolve_hardware, set_option, smoke_option
+from orchestrator.cli.options import hardware_option, resolve_hardware, runs_option, set_option, smoke_option
 from orchestrator.cli.output import Result, format_advice, prints, tell
 from orchestrator.errors import RunFolderError
+from orchestrator.machine.hardware import Hardware
 from orchestrator.machine.terminal import hand_on, print_data, say
 from orchestrator.recipe.plan import Plan
 
@@ -21,22 +22,39 @@ _WIDEST_VALUE = 40
 
 @click.command("check")
 @click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("--cost", is_flag=True, help="Say what the run costs: steps, tokens, FLOPs, hours.")
+@click.option("--gpu", metavar="NAME", help="Plan for this GPU, such as a100, h100, 4090; with --cost.")
+@runs_option
 @set_option
 @hardware_option
 @prints("check")
-def check_command(recipe: Path, overrides: tuple[str, ...], hardware: str) -> Result:
+def check_command(
+    recipe: Path, overrides: tuple[str, ...], hardware: str, *, cost: bool, gpu: str | None, runs: Path
+) -> Result:
     """Check RECIPE as `orch run` does before its first stage: every problem at once, with its exit code.
 
-    Nothing is asked of a hub; nor, with --hardware, of this machine.
+    Nothing is asked of a hub; nor, with --hardware or --gpu, of this machine. --gpu takes as many GPUs as --hardware
+    says; earlier runs in --runs tell how much of the peak is reached.
     """
     from orchestrator.checks import require_runnable
     from orchestrator.checks.memory_fit import plan_memory
     from orchestrator.plan.pipeline import build_plan
 
-    job = _build_job(recipe, overrides, hardware, smoke=False, run_dir=None, may_run=True)
+    found, named = resolve_hardware(hardware, smoke=False), None
+    if gpu:
+        from orchestrator.checks.cost import require_gpu
+
+        named = require_gpu(gpu)
+        found = named.describe(found.count if found.kind == "cuda" else 1)
+    job = _build_job(recipe, overrides, found, smoke=False, run_dir=None, may_run=True)
     plan = build_plan(job)
-    advice = require_runnable(job, plan, this_machine=hardware == "auto", asks_hub=False)
+    advice = require_runnable(job, plan, this_machine=hardware == "auto" and not named, asks_hub=False)
     memory = plan_memory(job, plan)
+    planned = None
+    if cost or named:
+        from orchestrator.checks.workload import plan_cost
+
+        planned = plan_cost(job, plan, named, runs)
 
     def show() -> None:
         say(f"{recipe}: all right")
@@ -49,6 +67,8 @@ def check_command(recipe: Path, overrides: tuple[str, ...], hardware: str) -> Re
         say(f"  hardware  {job.hardware}")
         if memory:
             say(f"  memory    {memory}")
+        for line in planned.lines() if planned else ():
+            say(f"  {line}")
         for problem in advice:
             say(format_advice(problem), err=True)
 
@@ -58,6 +78,7 @@ def check_command(recipe: Path, overrides: tuple[str, ...], hardware: str) -> Re
         "family": job.model.family, "native": job.model.native, "hardware": str(job.hardware),
         "teacher": job.teacher.location if job.teacher else None, "guards": dict(job.guard_kinds),
         "memory": memory.to_data() if memory else None,
+        **({"cost": planned.to_data()} if planned else {}),
         "advice": [{"message": problem.message, "hint": problem.hint} for problem in advice],
     }  # fmt: skip
     return Result(data, show)
@@ -83,7 +104,9 @@ def render_command(
     from orchestrator.run.folder import write_run
     from orchestrator.run.provenance import Asked, build_provenance
 
-    job = _build_job(recipe, overrides, hardware, smoke=smoke, run_dir=output, may_run=False)
+    job = _build_job(
+        recipe, overrides, resolve_hardware(hardware, smoke=smoke), smoke=smoke, run_dir=output, may_run=False
+    )
     if not job.versions:
         tell(
             f"what {job.backend_python} has installed is not known without starting it, which render does not; "
@@ -134,14 +157,14 @@ def schema_command() -> None:
 
 
 def _build_job(
-    recipe: Path, overrides: tuple[str, ...], hardware: str, *, smoke: bool, run_dir: Path | None, may_run: bool
+    recipe: Path, overrides: tuple[str, ...], hardware: Hardware, *, smoke: bool, run_dir: Path | None, may_run: bool
 ) -> Job:
     from orchestrator.plan.jobs import build_job
     from orchestrator.plan.load import load_recipe
 
     loaded = load_recipe(recipe, overrides)
     folder = (run_dir or Path("runs") / loaded.recipe.name).absolute()
-    return build_job(loaded, folder, resolve_hardware(hardware, smoke=smoke), smoke=smoke, may_run=may_run)
+    return build_job(loaded, folder, hardware, smoke=smoke, may_run=may_run)
 
 
 def _explain_arguments(plan: Plan) -> Iterator[str]:

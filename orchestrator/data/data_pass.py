@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,14 @@ from orchestrator.data.sides import (
     find_threshold,
     hash_query,
 )
-from orchestrator.data.tokens import TextCounter, TokenizerUnusableError, TokenLimit, build_rule, load_tokenizer
+from orchestrator.data.tokens import (
+    EstimatedCounter,
+    TextCounter,
+    TokenizerUnusableError,
+    TokenLimit,
+    build_rule,
+    load_tokenizer,
+)
 from orchestrator.errors import Problem, Where
 
 STATS_VERSION = 1
@@ -135,13 +143,15 @@ class _Pass:
 
     def _load_tokenizer(self) -> None:
         path = self.request.tokenizer
-        if path is None:
+        if path is None and not self.request.estimates:
             return
         try:
-            counter = TextCounter(load_tokenizer(path))
+            counter = TextCounter(load_tokenizer(path)) if path else EstimatedCounter()
         except TokenizerUnusableError as error:
             self.findings.warn("tokens-not-counted", f"what will be cut is not known: {error}")
-            return
+            if not self.request.estimates:
+                return
+            path, counter = None, EstimatedCounter()
         rule = build_rule(self.request.rules.kind, self.request.budget, counter)
         for side in (self.train, self.eval, self.validation):
             side.count_tokens(counter, rule, path)
@@ -152,7 +162,7 @@ class _Pass:
             shown = show_path(path)
             source = Source(path, on_bytes=self._report, encoding=self.request.encoding)
             self.sources.append(source)
-            for row in source.rows():
+            for row in islice(source.rows(), self.request.first_rows):
                 side.tally.rows_in += 1
                 if record := self._take(shown, row, source, side):
                     yield shown, record

@@ -30,11 +30,16 @@ def prepare_eval(
 
     With `corpus` groups and labelled rows become queries over one corpus.
     """
-    whole = Request(
+    outputs = Outputs(out, max_dropped=rows.max_dropped)
+    return prepare(build_request(rows, corpus=corpus, seed=seed), outputs, on_progress=on_progress)
+
+
+def build_request(rows: RowFiles, *, corpus: bool = False, seed: int = 42) -> Request:
+    """Return a request that has an eval side alone."""
+    return Request(
         train_files=(), eval_files=rows.files, seed=seed, limit_eval=rows.limit, rules=rows.rules, corpus=corpus,
         encoding=rows.encoding,
     )  # fmt: skip
-    return prepare(whole, Outputs(out, max_dropped=rows.max_dropped), on_progress=on_progress)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> tuple[RowFiles, argparse.Namespace]:

@@ -52,6 +52,7 @@ class Request:
     Without `train_files` there is an eval side only. `merges`: the labelled training rows of a query become one group,
     as those for evaluation always do; what waits for that lies in `spool_folder` (None: where temporary files do).
     `encoding` is as in Source. `seen` are prepared files of another request, whose queries no training row may have.
+    For a look at the data: `first_rows` of each file are read, and tokens estimated where no tokenizer counts them.
     """
 
     train_files: tuple[Path, ...]
@@ -73,6 +74,8 @@ class Request:
     spool_folder: str | None = None
     encoding: str | None = None
     seen: tuple[Path, ...] = ()
+    first_rows: int | None = None
+    estimates: bool = False
 
     @property
     def limit_validation(self) -> int | None:

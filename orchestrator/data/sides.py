@@ -158,8 +158,8 @@ class Side:
         self.merger = Merger(spool)
         self.tally.merged = 0
 
-    def count_tokens(self, counter: TextCounter, rule: LengthRule, path: Path) -> None:
-        """Count tokens from now on, with the tokenizer of `path`."""
+    def count_tokens(self, counter: TextCounter, rule: LengthRule, path: Path | None) -> None:
+        """Count tokens from now on, with the tokenizer of `path`; None: they are estimated."""
         self._queue = MeasuringQueue(counter, rule)
         self.statistics = SideStatistics(self._kind, TokenStatistics(rule, path))
 

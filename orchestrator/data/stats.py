@@ -312,10 +312,10 @@ class TeacherAudit:
 class TokenStatistics:
     """Sums up the tokens of one side's kept records."""
 
-    def __init__(self, rule: LengthRule, path: Path) -> None:
-        """Start empty; `path` is the tokenizer's."""
+    def __init__(self, rule: LengthRule, path: Path | None) -> None:
+        """Start empty; `path` is the tokenizer's, None where tokens are estimated."""
         self.cut: Counter[str] = Counter()
-        self.tokens_cut = 0
+        self.tokens_cut = self._paired = 0
         self._rule = rule
         self._path = path
         self._lengths: dict[str, Counter[int]] = {part: Counter() for part in rule.parts}
@@ -331,6 +331,7 @@ class TokenStatistics:
             self._lengths[part].update(lengths)
         self.cut.update(measured.cut)
         self.tokens_cut += measured.tokens_cut
+        self._paired += measured.paired
 
     def describe_cut(self) -> str:
         """Return what is cut, for the warning."""
@@ -338,15 +339,22 @@ class TokenStatistics:
         return f"{parts}, {self.tokens_cut} tokens in all"
 
     def to_json(self) -> dict[str, Any]:
-        """Return stats.json's `tokens` of one side: the lengths of each part, and what is cut, if known."""
+        """Return stats.json's `tokens` of one side: the lengths of each part, and what is cut, if known.
+
+        Means are of what is read: of a text up to its limit, of a `pair` where query and document are one sequence.
+        """
         found: dict[str, Any] = {}
         for name, histogram in self._lengths.items():
-            spread = find_percentiles(histogram)
+            spread, most = find_percentiles(histogram), self._rule.most.get(name, math.inf)
+            read = sum(min(length, most) * count for length, count in histogram.items())
             found[name] = {key: spread[key] for key in ("p50", "p95", "max")}
+            found[name]["mean"] = round(read / (histogram.total() or 1), 1)
+        if self._rule.frame:
+            found["pair_mean"] = round(self._paired / (self._lengths["document"].total() or 1), 1)
         if self._rule.find_cut:
             found |= {f"{_plural(part)}_cut": self.cut[part] for part in self._rule.parts}
             found["tokens_cut"] = self.tokens_cut
-        return found | {"tokenizer": show_path(self._path)}
+        return found | {"tokenizer": show_path(self._path) if self._path else None}
 
 
 def _plural(part: str) -> str:

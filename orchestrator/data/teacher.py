@@ -201,7 +201,8 @@ def _nothing_to_score(counts: Counts) -> OrchError:
     return DataError("no-rows-kept: there is no row to score", hint="give rows with a query and documents")
 
 
-def _parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, RowFiles]:
+def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, RowFiles]:
+    """Return what the command line asks for. Exits with code 2 when it makes no sense."""
     parser = argparse.ArgumentParser(prog="orchestrator.data.teacher", allow_abbrev=False)
     steps = parser.add_subparsers(dest="step", required=True)
     for name, text in (("pairs", "write the pairs to score"), ("join", "write the rows with their scores")):
@@ -218,7 +219,7 @@ def _parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Ro
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one step; the sums go to stdout, bad rows and problems to stderr."""
-    given, rows = _parse_arguments(argv)
+    given, rows = parse_arguments(argv)
     try:
         try:
             if given.step == "pairs":

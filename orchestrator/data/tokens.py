@@ -7,7 +7,7 @@ tasks, and that of cross-encoders.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -89,11 +89,15 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
 @dataclass(frozen=True)
 class Measured:
-    """One record's lengths in tokens by part, how many texts of a part are too long, and tokens beyond the limit."""
+    """One record's lengths in tokens by part, how many texts of a part are too long, and tokens beyond the limit.
+
+    `paired` are the tokens of the query with each of its documents, as they are read where both are one sequence.
+    """
 
     lengths: Mapping[str, Sequence[int]]
     cut: Mapping[str, int]
     tokens_cut: int = 0
+    paired: int = 0
 
     @property
     def texts_cut(self) -> int:
@@ -110,20 +114,28 @@ class LengthRule:
 
     `parts` are the names of what is counted: query and document, or one name for all. `texts` gives the texts as the
     backend reads them; `find_cut` says how many of each part are too long, and by how many tokens in all (None: nothing
-    can be). `end_tokens` is what the backend adds to every text.
+    can be). `end_tokens` is what the backend adds to every text. `frame` says what stands around a query and a document
+    that are one sequence (None: each text is read for itself, up to `most` tokens of its part).
     """
 
     parts: tuple[str, ...]
     texts: Callable[[Record], list[str]]
     find_cut: Callable[[Record, Lengths], tuple[dict[str, int], int]] | None
     end_tokens: int = 0
+    frame: Callable[[Record], int] | None = None
+    most: Mapping[str, int] = field(default_factory=dict)
 
     def measure(self, record: Record, counts: Sequence[int]) -> Measured:
         """Return the record's lengths, given the tokens of each of its texts."""
         ended = [count + self.end_tokens for count in counts]
         is_pair = len(self.parts) > 1
         lengths = {"query": ended[:1], "document": ended[1:]} if is_pair else {self.parts[0]: ended}
-        return Measured(lengths, *self.find_cut(record, lengths)) if self.find_cut else Measured(lengths, {})
+        cut, beyond = self.find_cut(record, lengths) if self.find_cut else ({}, 0)
+        paired = 0
+        if self.frame:
+            [query], documents = lengths["query"], lengths["document"]
+            paired = sum(documents) + len(documents) * (query + self.frame(record)) - beyond
+        return Measured(lengths, cut, beyond, paired)
 
 
 class TextCounter:
@@ -155,6 +167,24 @@ class TextCounter:
                 self._known.clear()
             self._known[text] = self.count([text])[0]
         return self._known[text]
+
+
+class EstimatedCounter(TextCounter):
+    """Stands in for a tokenizer that is not here: a token for every 4 bytes of UTF-8, and BERT's special tokens.
+
+    English has about 4 characters a token in the vocabularies of Qwen3 and XLM-RoBERTa, Chinese, 3 bytes each, about
+    1.4: an estimate, never what a text is cut by.
+    """
+
+    text_overhead, pair_overhead = 2, 3
+
+    def __init__(self) -> None:
+        """Count without a tokenizer."""
+        self._known = {}
+
+    def count(self, texts: list[str]) -> list[int]:
+        """Return about how many tokens each text has."""
+        return [-(-len(text.encode("utf-8", "replace")) // 4) for text in texts]
 
 
 class MeasuringQueue:
@@ -192,27 +222,38 @@ def build_rule(kind: Kind, budget: LengthBudget | TokenLimit | None, counter: Te
     """Return the rule for records of `kind`; without a budget, lengths are counted and nothing is too long."""
     limit = budget if isinstance(budget, TokenLimit) else None
     cut_each = partial(_cut_each, limit) if limit else None
+    most = dict.fromkeys((*_PAIR, "text", "conversation"), limit.max_tokens) if limit else {}
+
+    def around(_: Record) -> int:
+        return counter.pair_overhead
+
     if kind == "chat":
-        return LengthRule(("conversation",), partial(_render_chat, limit.answer_prefix if limit else ""), cut_each)
+        return LengthRule(
+            ("conversation",), partial(_render_chat, limit.answer_prefix if limit else ""), cut_each, most=most
+        )
     if kind == "labelled":
-        return LengthRule(_PAIR, _own_texts, partial(_cut_cross_encoder, limit, counter) if limit else None)
+        cut = partial(_cut_cross_encoder, limit, counter) if limit else None
+        return LengthRule(_PAIR, _own_texts, cut, frame=around)
     if limit and limit.form == "swift-encoder-reranker":
-        return LengthRule(_PAIR, _own_texts, partial(_cut_pair, limit, counter.pair_overhead))
+        return LengthRule(_PAIR, _own_texts, partial(_cut_pair, limit, counter.pair_overhead), frame=around)
     if limit and limit.form == "swift-reranker":
-        return LengthRule(_PAIR, _own_texts, partial(_cut_swift_reranker, limit, counter))
+        frame = partial(_count_swift_frame, limit, counter)
+        return LengthRule(_PAIR, _own_texts, partial(_cut_swift_reranker, limit, counter), frame=frame)
     if kind == "pair" or limit:
         parts = ("text",) if kind == "pair" else _PAIR
         # every text for itself: swift's with the end token that its template appends
         read, ends = partial(_anchor_texts, limit.instruction if limit else None), 1
         if limit and limit.form.startswith("embedding-"):
             read, ends = partial(_prompted_texts, limit.prompts), counter.text_overhead
-        return LengthRule(parts, read, cut_each, end_tokens=ends)
+        return LengthRule(parts, read, cut_each, end_tokens=ends, most=most)
     if isinstance(budget, LengthBudget) and budget.apart:
         texts, find_cut = partial(_flag_texts, budget), partial(_cut_apart, budget)
-        return LengthRule(_PAIR, texts, find_cut, end_tokens=counter.text_overhead)
+        most = {"query": budget.query_max_len, "document": budget.passage_max_len}
+        return LengthRule(_PAIR, texts, find_cut, end_tokens=counter.text_overhead, most=most)
     if isinstance(budget, LengthBudget):
-        return LengthRule(_PAIR, partial(_flag_texts, budget), partial(_cut_flag, budget, counter))
-    return LengthRule(_PAIR, _own_texts, None)
+        frame = partial(_count_flag_frame, budget, counter)
+        return LengthRule(_PAIR, partial(_flag_texts, budget), partial(_cut_flag, budget, counter), frame=frame)
+    return LengthRule(_PAIR, _own_texts, None, frame=around)
 
 
 def _own_texts(record: Record) -> list[str]:
@@ -278,10 +319,8 @@ def _cut_flag(
     the document's end.
     """
     [query] = lengths["query"]
-    prompt = _prompt_of(record)
     separator = counter.count_again(_SEPARATOR)
-    prompt_tokens = counter.count_again(budget.prompt if prompt is None else prompt)
-    pair_limit = budget.query_max_len + budget.passage_max_len - prompt_tokens - separator
+    pair_limit = budget.query_max_len + budget.passage_max_len - _count_flag_frame(budget, counter, record) + separator
     query_kept = min(query, budget.query_max_len + budget.passage_max_len // 4)
     document_limit = budget.passage_max_len + budget.query_max_len // 2
     documents_cut = 0
@@ -297,13 +336,24 @@ def _cut_flag(
     return {"query": int(query_kept < query), "document": documents_cut}, tokens_cut
 
 
+def _count_flag_frame(budget: LengthBudget, counter: TextCounter, record: Record) -> int:
+    """Return the tokens of the prompt and of both separators."""
+    prompt = _prompt_of(record)
+    return counter.count_again(budget.prompt if prompt is None else prompt) + 2 * counter.count_again(_SEPARATOR)
+
+
 def _cut_swift_reranker(
     limit: TokenLimit, counter: TextCounter, record: Record, lengths: Lengths
 ) -> tuple[dict[str, int], int]:
     """Return what swift's reranker cuts: query and document are together in Qwen3-Reranker's official prompt."""
+    return _cut_pair(limit, _count_swift_frame(limit, counter, record), record, lengths)
+
+
+def _count_swift_frame(limit: TokenLimit, counter: TextCounter, record: Record) -> int:
     instruction = _prompt_of(record) or limit.instruction or _RERANKER_INSTRUCTION
-    frame = f"{_RERANKER_PREFIX}<Instruct>: {instruction}\n<Query>: \n<Document>: {_RERANKER_SUFFIX}"
-    return _cut_pair(limit, counter.count_again(frame), record, lengths)
+    return counter.count_again(
+        f"{_RERANKER_PREFIX}<Instruct>: {instruction}\n<Query>: \n<Document>: {_RERANKER_SUFFIX}"
+    )
 
 
 def _cut_pair(limit: TokenLimit, frame: int, _: Record, lengths: Lengths) -> tuple[dict[str, int], int]:

@@ -58,8 +58,9 @@ def count(path, budget, *records, kind="group"):
 def test_tokens_are_counted_beyond_the_saved_truncation(tokenizer_file):
     found = count(tokenizer_file, None, group(words(3), words(5), words(7)))
     assert found == {
-        "query": {"p50": 3, "p95": 3, "max": 3},
-        "document": {"p50": 5, "p95": 7, "max": 7},
+        "query": {"p50": 3, "p95": 3, "max": 3, "mean": 3.0},
+        "document": {"p50": 5, "p95": 7, "max": 7, "mean": 6.0},
+        "pair_mean": 9.0,
         "tokenizer": str(tokenizer_file),
     }
 

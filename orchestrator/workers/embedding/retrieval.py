@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,6 +135,7 @@ class HeadsJob(RetrievalJob):
         sparse = self.spec.part == "sparse"
         ours = flagembedding.ask_m3(loaded, self.spec, queries, sparse=sparse, colbert=False)
         theirs = flagembedding.ask_m3(loaded, self.spec, documents, sparse=sparse, colbert=False)
+        ranked: Iterable[list[tuple[int, float]]]
         if sparse:
             ranked = rank_sparse(ours["lexical_weights"], theirs["lexical_weights"])
         else:
@@ -171,21 +173,26 @@ def to_unit(found: dict[str, Any]) -> Any:
 
 
 def rank_sparse(
-    queries: Sequence[dict[str, float]], documents: Sequence[dict[str, float]]
-) -> list[list[tuple[int, float]]]:
-    """Return every document with its lexical score (compute_lexical_matching_score), query by query.
+    queries: Sequence[dict[str, float]], documents: Sequence[dict[str, float]], count: int = DEPTH
+) -> Iterator[list[tuple[int, float]]]:
+    """Yield, a query, its `count` best documents by lexical score (compute_lexical_matching_score), the best first.
 
-    Documents that share no token with a query come last, with 0.
+    Documents that share no token with a query come last, with 0; equal scores in the order of positions. The scores of
+    one query at a time are in memory.
     """
-    postings: dict[str, list[tuple[int, float]]] = {}
+    import numpy as np
+
+    postings: dict[str, tuple[array[int], array[float]]] = {}
     for place, weights in enumerate(documents):
         for token, weight in weights.items():
-            postings.setdefault(token, []).append((place, float(weight)))
-    found = []
+            places, found = postings.setdefault(token, (array("q"), array("d")))
+            places.append(place)
+            found.append(float(weight))
     for query in queries:
-        scores = [0.0] * len(documents)
+        scores = np.zeros(len(documents))
         for token, weight in query.items():
-            for place, other in postings.get(token, ()):
-                scores[place] += float(weight) * other
-        found.append(list(enumerate(scores)))
-    return found
+            places, found = postings.get(token, (array("q"), array("d")))
+            scores[np.asarray(places)] += float(weight) * np.asarray(found)  # a document has a token once
+        kept = _keep_best(scores, count)
+        positions, best = _order_best(kept, scores[kept], count)
+        yield list(zip(positions.tolist(), best.tolist(), strict=True))

@@ -1,0 +1,302 @@
+"""What a plan's stages will read: steps, sequences and tokens, found by the data pass itself in a folder of its own.
+
+Of large files the first rows of each are read, and all are counted; tokens are those of the model's tokenizer where it
+is on this machine, else estimated from the size of the texts. Which it was is said.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.backends import sharing
+from orchestrator.backends.models import BaseModel
+from orchestrator.backends.protocol import Job, eval_kind
+from orchestrator.checks import cost, memory
+from orchestrator.checks.data_files import PREPARE, PREPARE_EVAL, are_small
+from orchestrator.checks.model_size import ModelSize, guess_model_size, load_model_size
+from orchestrator.checks.settings import is_on, read_train_values
+from orchestrator.errors import OrchError
+from orchestrator.machine.json_files import find_object
+from orchestrator.recipe.plan import Plan, Stage
+
+if TYPE_CHECKING:
+    from orchestrator.data.request import Outputs, Request, RowFiles
+
+FIRST_ROWS = 2000
+_NEWEST = 50  # runs that are looked at for what this hardware reached
+_TEACHER = "teacher"
+_GUESSED = "attention and logits, before it is on this machine; its weights are those that its name says"
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of the data: rows as the trainer reads them, documents of all queries, mean tokens by what is read.
+
+    `tokens` are stats.json's: query and document, or text, or conversation; `corpus` counts distinct documents.
+    """
+
+    rows: float
+    queries: float
+    documents: float
+    tokens: Mapping[str, Any]
+    corpus: float = 0.0
+
+    @property
+    def paired(self) -> float | None:
+        """The mean tokens of a query and a document as one sequence; None where each is read for itself."""
+        return self.tokens.get("pair_mean")
+
+    def mean(self, *names: str) -> float:
+        """Return the mean tokens of the first of these parts that there is; 0 for none."""
+        return next((float(self.tokens[name]["mean"]) for name in names if name in self.tokens), 0.0)
+
+    def count_training(self, texts: float | None) -> tuple[float, float]:
+        """Return sequences and tokens of one row, of which the trainer reads `texts` (None: as many as it has)."""
+        if self.paired is not None:
+            pairs = texts or self.documents / self.rows
+            return pairs, pairs * self.paired
+        if one := self.mean("text", "conversation"):
+            return texts or 1, (texts or 1) * one
+        texts = texts or 1 + self.documents / self.rows
+        return texts, self.mean("query") + (texts - 1) * self.mean("document")
+
+    def count_scoring(self, *, searched: bool) -> tuple[float, float]:
+        """Return sequences and tokens that a scorer reads: pairs, each text, or the queries and the corpus."""
+        if self.paired is not None and not searched:
+            return self.documents, self.documents * self.paired
+        if one := self.mean("text"):
+            return 2 * self.rows, 2 * self.rows * one
+        if one := self.mean("conversation"):
+            return self.rows, self.rows * one
+        documents = self.corpus if searched else self.documents
+        return self.queries + documents, self.queries * self.mean("query") + documents * self.mean("document")
+
+
+def read_side(
+    stats: Mapping[str, Any], *, lines: int | None = None, scale: float = 1.0, corpus: int = 0
+) -> Side | None:
+    """Return a side of stats.json, `scale` times as large; None where it has no rows, or no tokens were counted."""
+    rows = stats.get("rows")
+    if not rows or "tokens" not in stats:
+        return None
+    documents = stats.get("documents", stats.get("positives", 0) + stats.get("negatives", 0))
+    lines = lines or stats.get("lines") or rows
+    queries = stats.get("queries", rows)
+    return Side(lines * scale, queries * scale, documents * scale, stats["tokens"], corpus * scale)
+
+
+def find_passes(job: Job, values: Mapping[str, str], model: ModelSize) -> cost.Passes:
+    """Return how often the job's training goes through the model; `values` are the train command's arguments."""
+    size = memory.find_training_size(job, values, model)
+    parts = job.loss.facts.at_once(job.loss) if job.loss else None
+    adapter = (size.adapter or 0) if job.backend.trains_lora(job) else None
+    return cost.Passes(int(size.checkpointing) + bool(parts), adapter, size.logits in {"scores", "loss"})
+
+
+def plan_cost(job: Job, plan: Plan, gpu: cost.Gpu | None, runs: Path) -> cost.Cost:
+    """Return what the plan's stages compute. Raises DataError where the data would be refused."""
+    name = job.hardware.names[0] if job.hardware.names else ""
+    gpu = gpu or (cost.find_gpu(name) if name else None)
+    reached = load_reached(runs, describe_device(job.hardware.kind, name), "share_of_peak" if gpu else "flops_per_s")
+    efficiency = cost.expect_efficiency(reached)
+    if efficiency is None and gpu:
+        efficiency = cost.Efficiency(*cost.PUBLISHED, "published for large trainings; no earlier run here")
+    reader = _Reader(job, plan)
+    works, gaps = reader.list_works()
+    if not efficiency:
+        gaps = [*gaps, "hours: no peak rate is known of this hardware, and no earlier run here; name a GPU with --gpu"]
+    return cost.Cost(tuple(works), reader.describe(), gpu, efficiency, tuple(gaps))
+
+
+def describe_device(kind: str, name: str) -> str:
+    """Return by what earlier runs are known to be on the same hardware."""
+    return name if kind == "cuda" else "cpu"
+
+
+def load_reached(runs: Path, device: str, what: str) -> list[float]:
+    """Return what the trainings of earlier runs on a device reached, by their reports, the newest 50 at most."""
+    reports = sorted(runs.glob("*/report.json"), key=lambda path: path.stat().st_mtime)[-_NEWEST:]
+    found = ((find_object(path) or {}).get("cost") or {} for path in reports)
+    return [float(one[what]) for one in found if one.get("device") == device and isinstance(one.get(what), float)]
+
+
+class _Reader:
+    """Reads the data of a plan's stages once, and counts by it."""
+
+    def __init__(self, job: Job, plan: Plan) -> None:
+        self.job, self.plan = job, plan
+        self.values = read_train_values(plan)
+        self.sampled = self.estimated = False
+        self.gaps: list[str] = []
+        self.models = {"": self._load(job.model), **({_TEACHER: self._load(job.teacher)} if job.teacher else {})}
+
+    def _load(self, model: BaseModel) -> ModelSize | None:
+        if model.folder and (size := load_model_size(model.folder)):
+            return size
+        size = guess_model_size(model.name)
+        self.gaps.append(f"{model.name}: {_GUESSED if size else 'FLOPs, before it is on this machine'}")
+        return size
+
+    def describe(self) -> str:
+        """Return how rows and tokens were counted."""
+        rows = f"by the first {FIRST_ROWS:,} rows of each large file" if self.sampled else "by all rows"
+        tokens = "about one token for 4 bytes of text" if self.estimated else "tokens of the model's own tokenizer"
+        return f"{rows}, {tokens}, padding left out"
+
+    def list_works(self) -> tuple[list[cost.Work], list[str]]:
+        """Return the work of every stage that runs a model, in their order, and what could not be counted."""
+        sides: dict[str, Side] = {}
+        for stage in self.plan.stages:
+            if {PREPARE, PREPARE_EVAL} & {*stage.command.argv}:
+                sides |= self._read(stage)
+        found = (self._count(stage, sides) for stage in self.plan.stages)
+        works = [work for work in found if work]
+        if eval_kind(self.job) == "chat":
+            self.gaps.append("answers that are generated for the evaluation")
+        return works, [*self.gaps, "start-up, loading and saving of models, merge and package"]
+
+    def _read(self, stage: Stage) -> dict[str, Side]:
+        """Return the sides that a prepare stage will write: train, eval, set-NAME or guard-NAME."""
+        from orchestrator.data.prepare import prepare  # the data pass takes as long to import as small files to read
+        from orchestrator.data.writing.writers import CORPUS, TRAIN
+
+        request, outputs, taught = self._find_request(stage)
+        train = taught.files if taught else request.train_files
+        files = (*train, *request.eval_files)
+        if absent := [path for path in files if not path.is_file()]:
+            self.gaps.append(f"{stage.title.lower()}: {absent[0].name} is not here before the run")
+            return {}
+        first = None if are_small(files) else FIRST_ROWS
+        tokenizer = self.job.model.folder if self.job.model.has_tokenizer_json else None
+        request = replace(request, tokenizer=tokenizer, estimates=True, first_rows=first)
+        try:
+            with tempfile.TemporaryDirectory(prefix="orch-cost-") as name:
+                folder = Path(name)
+                if taught:
+                    joined = self._teach(replace(taught, limit=first), folder)
+                    request = replace(request, train_files=(joined,), first_rows=first)
+                outputs = replace(outputs, folder=folder, full_batch_rows=1, max_dropped=sys.maxsize)
+                stats = prepare(request, outputs).stats
+                lines, corpus = (_count_lines(folder / file) for file in (TRAIN, CORPUS))
+        except OrchError as error:
+            self.gaps.append(f"{stage.title.lower()}: {error}")
+            return {}
+        self.sampled |= first is not None
+        found = {}
+        for key in ("train", "eval"):
+            given = request.eval_files if key == "eval" and request.eval_files else train
+            scale = _find_scale(given, first, request.encoding, together=bool(taught)) if key in stats else 1.0
+            count = lines if key == "train" else None
+            if side := read_side(stats.get(key, {}), lines=count, scale=scale, corpus=corpus):
+                self.estimated |= side.tokens["tokenizer"] is None
+                found[key if stage.kind == "prepare" else stage.kind.removesuffix("-data")] = side
+        return found
+
+    def _find_request(self, stage: Stage) -> tuple[Request, Outputs, RowFiles | None]:
+        """Return what a prepare stage asks for, and the rows that the teacher scores before it."""
+        from orchestrator.data import prepare_eval, request, teacher
+
+        if words := _words_behind(PREPARE_EVAL, stage):
+            rows, given = prepare_eval.parse_arguments(words)
+            return prepare_eval.build_request(rows, corpus=given.corpus), request.Outputs(given.out), None
+        asked, outputs = request.parse_arguments(_words_behind(PREPARE, stage))
+        pairs = self.plan.stage("teacher-pairs") if stage.kind == "prepare" else None
+        taught = teacher.parse_arguments(_words_behind("orchestrator.data.teacher", pairs))[1] if pairs else None
+        return replace(asked, seen=()), outputs, taught
+
+    def _teach(self, rows: RowFiles, folder: Path) -> Path:
+        """Write the rows with scores in the place of the teacher's: falling, so that no row contradicts its labels."""
+        from orchestrator.data import teacher
+
+        scores, joined = folder / "scores.jsonl", folder / "taught.jsonl"
+        pairs = range(teacher.write_pairs(rows, folder).pairs)
+        with (folder / teacher.PAIRS_NAME).open(encoding="utf-8") as lines:
+            text = (
+                json.dumps({"pid": json.loads(line)["pid"], "score": -n}) for n, line in zip(pairs, lines, strict=True)
+            )
+            scores.write_text("\n".join(text), encoding="utf-8")
+        teacher.join_scores(rows, scores, joined)
+        return joined
+
+    def _count(self, stage: Stage, sides: Mapping[str, Side]) -> cost.Work | None:
+        """Return the work of a stage that runs a model, and whose data could be read."""
+        kind = stage.kind
+        if kind == "train":
+            return self._count_train(stage, sides)
+        guard = kind.removesuffix("-before").removesuffix("-after")
+        names = {"teacher-scores": "train", "evaluate": "eval"}
+        side = sides.get(names.get(kind, "eval" if kind.startswith("baseline-") else guard if guard != kind else ""))
+        if side is None:
+            return None
+        model, searched = self.models[""], side.corpus > 0
+        sequences, tokens = side.count_scoring(searched=searched)
+        if kind.endswith("teacher") or kind == "teacher-scores":  # it reads pairs, whatever is trained
+            each = side.paired or side.mean("query") + side.mean("document")
+            model, sequences, tokens = self.models[_TEACHER], side.documents, side.documents * each
+        logits = self.job.recipe.task == "sft"
+        flops = cost.count_forward(model, tokens, tokens / sequences, logits=logits) if model else None
+        return cost.Work(stage.name, sequences, tokens, flops, half=self.job.hardware.precision != "fp32")
+
+    def _count_train(self, stage: Stage, sides: Mapping[str, Side]) -> cost.Work | None:
+        found = [side for name, side in sides.items() if name == "train" or name.startswith("set-")]
+        if "train" not in sides:
+            return None
+        job, values = self.job, self.values
+        texts = None if memory.assumes_documents(job) else memory.count_texts_of_a_row(job, values)
+        each = [side.count_training(texts) for side in found]
+        rows = sum(side.rows for side in found)
+        read = [sum(one[place] * side.rows for one, side in zip(each, found, strict=True)) for place in (0, 1)]
+        if is_on(values, "packing"):  # conversations fill sequences of the longest length
+            rows = read[0] = max(1.0, read[1] / memory.find_tokens(job, values))
+        epochs, accumulation = (
+            float(values.get("num_train_epochs", 3)),
+            int(values.get("gradient_accumulation_steps", 1)),
+        )
+        step_rows, most = sharing.count_step_rows(job, values), int(values.get("max_steps", -1))
+        steps = cost.count_steps(
+            round(rows), step_rows=step_rows, accumulation=accumulation, epochs=epochs, max_steps=most,
+            drops=is_on(values, "dataloader_drop_last"),
+        )  # fmt: skip
+        share = steps * step_rows * accumulation / rows if most > 0 else epochs
+        sequences, tokens = (one * share for one in read)
+        model = self.models[""]
+        passes = model and find_passes(job, values, model)
+        flops = cost.count_training(model, passes, tokens, tokens / sequences) if model and passes else None
+        half = is_on(values, "bf16") or is_on(values, "fp16")
+        return cost.Work(stage.name, sequences, tokens, flops, job.processes(), half, steps)
+
+
+def count_rows(path: Path, encoding: str | None = None) -> int:
+    """Return how many rows a file holds: the lines of JSON Lines, else as it is read."""
+    from orchestrator.data.reading.readers import Source
+
+    if path.suffix == ".jsonl":
+        return _count_lines(path)
+    return sum(1 for _ in Source(path, encoding=encoding).rows())
+
+
+def _count_lines(path: Path) -> int:
+    if not path.is_file():
+        return 0
+    with path.open("rb") as stream:
+        return sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
+
+
+def _words_behind(module: str, stage: Stage) -> tuple[str, ...]:
+    argv = stage.command.argv
+    return argv[argv.index(module) + 1 :] if module in argv else ()
+
+
+def _find_scale(paths: Sequence[Path], first: int | None, encoding: str | None, *, together: bool) -> float:
+    """Return how many times more rows the files have than were read: the first of each, or of all `together`."""
+    if first is None:
+        return 1.0
+    counts = [count_rows(path, encoding) for path in paths]
+    counts = [sum(counts)] if together else counts
+    return sum(counts) / sum(min(count, first) for count in counts)
