@@ -13,7 +13,7 @@ from pathlib import Path
 
 from orchestrator.backends.protocol import Job
 from orchestrator.checks.memory import find_training_size, show_gib
-from orchestrator.checks.model_size import load_model_size
+from orchestrator.checks.model_size import find_model_size
 from orchestrator.checks.settings import is_on, read_train_values
 from orchestrator.errors import Problem
 from orchestrator.machine.hub import find_hub_cache
@@ -115,7 +115,7 @@ def estimate_need(job: Job, plan: Plan) -> Need:
     given = job.recipe.data
     names = [*given.train, *(name for one in given.more.values() for name in one.files)]
     data = _COPIES_OF_DATA * sum(_size(job.recipe_folder / name) for name in names)
-    model = load_model_size(job.model.folder) if job.model.folder and not job.smoke else None
+    model = None if job.smoke else find_model_size(job.model)
     values = read_train_values(plan)
     if model is None:
         parameters = 0 if job.smoke else _guess_parameters(job.model.name)

@@ -13,7 +13,7 @@ from typing import Any
 
 from orchestrator.backends.protocol import Job
 from orchestrator.checks import memory
-from orchestrator.checks.model_size import ModelSize, load_model_size
+from orchestrator.checks.model_size import ModelSize, find_model_size
 from orchestrator.checks.settings import read_train_values
 from orchestrator.errors import OrchError, Problem
 from orchestrator.machine.hardware import find_memory
@@ -57,16 +57,15 @@ class PlannedMemory:
 
 
 def plan_memory(job: Job, plan: Plan) -> PlannedMemory | None:
-    """Return the estimate; None for a smoke run, and for a model of unknown sizes: it is not here yet, or odd."""
-    model = load_model_size(job.model.folder) if job.model.folder and not job.smoke else None
-    if model is None:
+    """Return the estimate; None for a smoke run, and where neither files nor name tell the model's sizes."""
+    if job.smoke or (model := find_model_size(job.model)) is None:
         return None
     values, kind = read_train_values(plan), job.hardware.kind
     training = memory.find_training_size(job, values, model)
-    assumed = f"{memory.ASSUMED_DOCUMENTS} documents a query assumed" if memory.assumes_documents(job) else None
-    return PlannedMemory(
-        memory.estimate_memory(model, training), model, training, values, kind, assumed, room=_find_room(job)
-    )
+    assumed = [f"{memory.ASSUMED_DOCUMENTS} documents a query assumed"] if memory.assumes_documents(job) else []
+    assumed += [] if job.model.folder else ["sizes by its name"]
+    told, estimate = ", ".join(assumed) or None, memory.estimate_memory(model, training)
+    return PlannedMemory(estimate, model, training, values, kind, told, room=_find_room(job))
 
 
 def check_memory(job: Job, plan: Plan) -> Iterator[Problem]:
@@ -118,7 +117,7 @@ def advise_on_cpu(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001
     """Yield that there is no GPU for a model of many weights; an LLM that is not here yet counts as one."""
     if job.hardware.kind == "cuda" or job.smoke:
         return
-    size = load_model_size(job.model.folder) if job.model.folder else None
+    size = find_model_size(job.model)
     if size.parameters < _MANY_WEIGHTS if size else job.model.family != "decoder":
         return
     weights = f" with its {size.parameters / 1e9:.1f} billion weights" if size else ""

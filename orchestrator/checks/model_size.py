@@ -1,4 +1,4 @@
-"""The sizes of a model that decide its memory: from its config.json, its weights counted in the files' headers.
+"""The sizes of a model that decide its memory: from its files, or by its name (model_sizes.yaml) till they are here.
 
 Of a quantised weight the bits count, its scales included. Sources, for the sizes of groups and scales:
 BitsAndBytesConfig, HqqConfig, QuantoConfig, AwqConfig, GPTQConfig and FineGrainedFP8Config of transformers 5; QLoRA
@@ -15,8 +15,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from orchestrator.backends.families import plain_name
+from orchestrator.backends.models import BaseModel
 from orchestrator.checks.tensor_names import NAMES, read_text_config, read_whole
 from orchestrator.machine.json_files import find_object
+from orchestrator.machine.tables import load_table
 from orchestrator.machine.weights import read_weights
 
 _CHOSEN = ("num_experts_per_tok", "moe_topk")
@@ -58,6 +63,19 @@ class ModelSize:
     def active(self) -> int:
         """The weights that one token passes, embeddings included."""
         return self.parameters - self.idle
+
+
+class _Known(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    named: re.Pattern[str]
+    config: dict[str, int | float | bool | str]
+
+
+def find_model_size(model: BaseModel) -> ModelSize | None:
+    """Return the sizes by the model's files or, while they are not here, by its name; None where neither says them."""
+    if model.folder:
+        return load_model_size(model.folder)
+    known = load_table(Path(__file__).with_name("model_sizes.yaml"), _Known)
+    return next((read_model_size(row.config) for row in known if row.named.fullmatch(plain_name(model.name))), None)
 
 
 def load_model_size(folder: Path) -> ModelSize | None:

@@ -123,7 +123,7 @@ def test_the_cache_on_another_disk_is_looked_at_by_itself(plan_here, monkeypatch
 
 def test_a_model_whose_name_says_no_size_is_not_counted(plan_here):
     job, plan = plan_here(local=False)
-    nameless = replace(job, model=replace(job.model, name="BAAI/bge-reranker-base"))
+    nameless = replace(job, model=replace(job.model, name="me/my-own-reranker"))
     assert estimate_need(nameless, plan).models == 0
 
 

@@ -11,7 +11,7 @@ from orchestrator.backends.models import BaseModel
 from orchestrator.checks import memory_fit
 from orchestrator.checks.memory import GIB, TrainingSize, estimate_memory, find_training_size
 from orchestrator.checks.memory_fit import advise_memory, check_memory, plan_memory
-from orchestrator.checks.model_size import ModelSize, load_model_size, read_model_size
+from orchestrator.checks.model_size import ModelSize, find_model_size, load_model_size, read_model_size
 from orchestrator.checks.settings import read_train_values
 from orchestrator.machine.hardware import CPU, Hardware
 
@@ -209,10 +209,44 @@ def test_the_rows_of_an_assumed_group_are_said(plan_qwen):
     assert ("documents a query assumed" in str(planned)) is (planned.assumed is not None)
 
 
-def test_there_is_no_estimate_for_a_smoke_run_or_a_model_on_a_hub(plan_qwen):
+def test_there_is_no_estimate_for_a_smoke_run_or_an_unknown_model_on_a_hub(plan_qwen):
     job, plan = plan_qwen()
     assert plan_memory(replace(job, smoke=True), plan) is None
-    assert plan_memory(replace(job, model=replace(job.model, folder=None)), plan) is None
+    assert plan_memory(replace(job, model=replace(job.model, folder=None, name="me/my-own-0.6B")), plan) is None
+
+
+def test_a_well_known_model_that_is_not_here_has_the_estimate_of_its_files(plan_qwen):
+    job, plan = plan_qwen()
+    here, named = plan_memory(job, plan), plan_memory(replace(job, model=replace(job.model, folder=None)), plan)
+    assert named.estimate.total == pytest.approx(here.estimate.total, rel=0.002)  # rows of the table
+    assert "sizes by its name" in str(named)
+    assert "by its name" not in str(here)
+
+
+# millions of weights, as the models' pages on Hugging Face say
+PUBLISHED = {
+    "sentence-transformers/all-MiniLM-L6-v2": 22.7, "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2": 118,
+    "BAAI/bge-small-en-v1.5": 33.4, "BAAI/bge-small-zh-v1.5": 24, "BAAI/bge-base-en-v1.5": 109, "BAAI/bge-base-zh": 102,
+    "BAAI/bge-large-en-v1.5": 335, "BAAI/bge-large-zh-v1.5": 326, "BAAI/bge-m3": 568, "BAAI/bge-reranker-base": 278,
+    "BAAI/bge-reranker-large": 560, "intfloat/multilingual-e5-small": 118, "intfloat/e5-base-v2": 109,
+    "hfl/chinese-roberta-wwm-ext": 102, "google/embeddinggemma-300m": 303, "BAAI/bge-reranker-v2-gemma": 2510,
+    "Qwen/Qwen3-0.6B": 596, "Qwen/Qwen3-1.7B-Base": 1720, "Qwen/Qwen3-Embedding-4B": 4020, "Qwen/Qwen3-8B": 8190,
+    "Qwen/Qwen3-Reranker-8B": 7570, "Qwen/Qwen2.5-0.5B": 494, "Qwen/Qwen2.5-1.5B-Instruct": 1540,
+    "Qwen/Qwen2.5-7B": 7620, "intfloat/e5-mistral-7b-instruct": 7110,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "millions"), PUBLISHED.items())
+def test_the_sizes_of_well_known_models_make_as_many_weights_as_published(name, millions):
+    size = find_model_size(BaseModel(name, name, None, "encoder", None))
+    assert size.parameters / 1e6 == pytest.approx(millions, rel=0.015)
+
+
+@pytest.mark.parametrize(
+    "name", ["me/bge-m3-tuned", "BAAI/bge-reranker-v2.5-gemma2-lightweight", "Qwen/Qwen3-0.6B-GGUF"]
+)
+def test_a_model_of_a_like_name_is_another_one(name):
+    assert find_model_size(BaseModel(name, name, None, "decoder", None)) is None
 
 
 def test_a_training_that_fits_is_not_spoken_of(plan_qwen):
