@@ -29,6 +29,12 @@ _MODULES = {
     "decoder": "FlagEmbedding.finetune.reranker.decoder_only.base",
     "encoder": "FlagEmbedding.finetune.reranker.encoder_only.base",
 }
+# What workers/train_flagembedding.py does with less waste, and why it stands in the command.
+_SPEEDUPS = {"decoder": ("last_logits", "trim_padding"), "encoder": ("trim_padding",)}
+_WHY_SPEEDUPS = {
+    "last_logits": "the logits of the last position alone, for no other is read",
+    "trim_padding": "rows of like length pass together, padded to their own longest",
+}
 _WORDS = load_words("flagembedding")
 _WHOSE = "FlagEmbedding's reranker trainers"
 LENGTHS = ("query_max_len", "passage_max_len")
@@ -138,10 +144,10 @@ def build_training(
         job,
         found,
         template="flagembedding/train.j2",
-        template_values={"module": module, "arguments": found.items()},
+        template_values={"module": module, "arguments": found.items(), "speedups": list(job.speedups)},
         env=env | job.environment() | translation.env,
         files=(File(_deepspeed_file(job), job.deepspeed_text),) if job.deepspeed_text else (),
-        notes_after=(*notes, *_explain_resume(job)),
+        notes_after=(*notes, *_explain_speedups(job), *_explain_resume(job)),
         weights=output,
         resume=Resume("--resume_from_checkpoint", output) if job.deepspeed_text and resumes else None,
         full_batch_rows=count_step_rows(job, values),
@@ -199,6 +205,15 @@ def _explain_scores(values: Mapping[str, Any]) -> tuple[Note, ...]:
         return ()
     why = "the loss is the positive's, plus the distance to the softmax of these: give logits, not probabilities"
     return (Note("train", "pos_scores, neg_scores", "softmax over each group", "default", why),)
+
+
+def _explain_speedups(job: Job) -> tuple[Note, ...]:
+    """Return what Orch's worker asks of the trainer."""
+    if not job.speedups:
+        return ()
+    origin = "orch" if job.recipe.speedups == "auto" else "recipe"
+    whys = [*(_WHY_SPEEDUPS[name] for name in job.speedups), "speedups: none renders the trainer's own command"]
+    return (Note("train", "speedups", " ".join(job.speedups), origin, "; ".join(whys)),)
 
 
 def _explain_resume(job: Job) -> tuple[Note, ...]:
@@ -332,6 +347,7 @@ BACKEND = Backend(
     lengths=LENGTHS,
     lora={"use_lora": True},
     scores_vocabulary=True,
+    speedups=lambda job: _SPEEDUPS[job.model.family],
     other_models="BAAI/bge-reranker-v2-gemma or BAAI/bge-reranker-v2-m3",
     remedies=Remedies(
         batch=8,

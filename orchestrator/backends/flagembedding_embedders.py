@@ -310,6 +310,7 @@ BACKEND = replace(
     own_modules={},
     tasks=("embedding",),
     scores_vocabulary=False,
+    speedups=lambda _: (),
     lengths_add_up=False,
     other_models="",
     snapshots=tuple(snapshot for _, snapshot in _TRAINERS.values()),

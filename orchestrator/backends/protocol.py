@@ -55,6 +55,12 @@ class Job:
         recipe = self.recipe
         return choose_loss(recipe.backend, recipe.task, recipe.loss, recipe.train)
 
+    @property
+    def speedups(self) -> tuple[str, ...]:
+        """What the trainer does with less waste: all that its backend knows, those of the recipe's list, or nothing."""
+        asked = self.recipe.speedups
+        return tuple(self.backend.speedups(self)) if asked == "auto" else () if asked == "none" else asked
+
     def processes(self) -> int:
         """Return how many processes train on this machine: one a GPU, one on a CPU, unless the recipe says it."""
         asked = self.recipe.launch.nproc_per_node
@@ -196,6 +202,7 @@ class Backend:
     layer_kinds: frozenset[str] = frozenset()  # what `target_modules` may hold besides names of layers
     loads: str = ""  # the weights' width: `float32`, the argument that says it, or the config's (empty)
     scores_vocabulary: bool = False  # whether it computes an LLM's logits over the vocabulary to score a pair
+    speedups: Callable[[Job], tuple[str, ...]] = lambda _: ()  # what it can do with less waste and equal results
     checkpointing: bool = False  # whether gradient checkpointing is on where nobody says it
     own_loader: bool = False  # whether rows reach its processes by a loader that asks accelerate for nothing
     data_workers: int = 0  # that load rows where nobody says it

@@ -130,6 +130,7 @@ def check_trainer(
         *_check_merge(job),
         *_check_quantized(job),
         *_check_unused(job),
+        *_check_speedups(job),
         *(check_saving(job, train) if backend.evaluates else ()),
         *_check_precision(job, train, half),
         *check_determinism(job, train),
@@ -216,6 +217,15 @@ def _check_unused(job: Job) -> Iterator[Found]:
         if "fsdp" not in backend.reserved:
             message, hint = f"{message}: it is an argument of their own", "remove it, and say train: {fsdp: fsdp2}"
         yield ("launch", "strategy"), Problem(message, hint)
+
+
+def _check_speedups(job: Job) -> Iterator[Found]:
+    """Yield the speedups that the trainer does not know."""
+    known = job.backend.speedups(job)
+    for name in job.speedups:
+        if name not in known:
+            hint = f"it knows {', '.join(known)}" if known else "remove speedups"
+            yield ("speedups",), Problem(f"{job.backend.trainers} know no speedup {name!r} here", hint)
 
 
 def _check_base_model(job: Job) -> Iterator[Found]:

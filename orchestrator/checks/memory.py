@@ -16,8 +16,9 @@ The formula, in bytes. P are the model's weights, T those that are trained (all,
   torch.autograd.graph.saved_tensors_hooks counts on small models under autocast to bfloat16. With gradient
   checkpointing a layer keeps its input, 2h, and one layer at a time is computed again.
 - logits: rows x positions x vocabulary x bytes. FlagEmbedding's LLM reranker computes them at every position, to read
-  one number of each row: 2, and 2 for their gradient. A causal language model's loss takes them to float32 and keeps
-  the softmax: 2 + 4 + 4. ms-swift's embedding models and rerankers, and models with a head, have none.
+  one number of each row: 2, and 2 for their gradient; with the speedup last_logits at one position, which is nothing. A
+  causal language model's loss takes them to float32 and keeps the softmax: 2 + 4 + 4. ms-swift's embedding models and
+  rerankers, and models with a head, have none.
 - sharing: sequence parallelism divides activations and logits by the processes that share a sequence. A model that is
   spread over several GPUs, by layers (ms-swift's device_map) or within them (tensor parallelism), divides all but the
   logits, which the last GPU has alone.
@@ -223,7 +224,7 @@ def find_tokens(job: Job, values: Mapping[str, str]) -> int:
 
 def _find_logits(job: Job, values: Mapping[str, str]) -> Any:
     if job.backend.scores_vocabulary:
-        return "scores" if job.model.family == "decoder" else "none"
+        return "scores" if job.model.family == "decoder" and "last_logits" not in job.speedups else "none"
     return "loss" if job.recipe.task == "sft" and not is_on(values, "use_liger_kernel") else "none"
 
 

@@ -148,6 +148,8 @@ def _remedies(job: Job, planned: PlannedMemory) -> list[str]:
         other = memory.estimate_memory(planned.model, replace(training, **changes))  # type: ignore[arg-type]
         found.append((planned.estimate.total - other.total, say))
 
+    if training.logits == "scores" and "last_logits" in job.backend.speedups(job):
+        consider("speedups: [last_logits]", logits="none")
     if not training.checkpointing:
         consider("gradient_checkpointing: true", checkpointing=True)
     batch = int(values.get("per_device_train_batch_size", "8"))

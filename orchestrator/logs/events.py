@@ -74,7 +74,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Message:
-    """One sentence for the user; `level` is info, warning or error."""
+    """One sentence for the user; `level` is info, warning, caution (the report repeats it) or error."""
 
     level: str
     text: str

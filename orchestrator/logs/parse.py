@@ -1,9 +1,9 @@
 """One line of a backend's log → the event that it reports, or None; and whether it shows that the stage lives.
 
 Understands what Hugging Face trainers, ms-swift and Orch's own workers print: the dicts of loss and of the end (whose
-values are strings since transformers 5 and were numbers before), tqdm bars without a description, and
-`orch-progress 3/10`. A bar and a dict may share a line. Bars with a description (loading, tokenising, saving) are not
-the stage's progress.
+values are strings since transformers 5 and were numbers before), tqdm bars without a description, `orch-progress 3/10`,
+and sentences behind `orch-note` and `orch-caution`. A bar and a dict may share a line. Bars with a description
+(loading, tokenising, saving) are not the stage's progress.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 COUNT = r"[0-9]{1,18}(?![0-9])"
 _BAR = re.compile(rf"\s*\d{{1,3}}%\|[^|]*\|\s*({COUNT})/({COUNT})\s*\[")
 _OWN = re.compile(rf"orch-progress ({COUNT})/({COUNT})\s*$")
+_SAID = re.compile(r"orch-(note|caution) (.+)$")
 _LONGEST_LINE = 1 << 13  # characters: no trainer reports more in one line, and a dataset's row may hold megabytes
 _DICT = re.compile(r"\{('[\w/ ().%@]+': .*)\}\s*$")
 _PAIR = re.compile(r"'([\w/ ().%@]+)':\s*(?:'([^']*)'|([^,{}'\s]+))")
@@ -34,6 +35,8 @@ _LONGEST_BAR = 1 << 12  # characters: no bar is longer, and expressions that sea
 def parse_line(line: str) -> Event | None:
     """Return what `line` (without line ends; one tqdm refresh counts as a line) says, or None."""
     text = _ANSI.sub("", line[:_LONGEST_LINE])
+    if said := _SAID.match(text):
+        return Message("info" if said[1] == "note" else "caution", said[2])
     bar = _BAR.match(text) or _OWN.match(text)
     pairs = _parse_pairs(text)
     if "loss" in pairs:

@@ -339,6 +339,7 @@ class Recipe(Part):
     loss: Loss | None = None
     train: dict[str, Any] = Field(default_factory=dict)
     deepspeed: str | None = None
+    speedups: Literal["auto", "none"] | Annotated[tuple[str, ...], Field(min_length=1)] = "auto"
     deterministic: bool = False
     checkpoint: Literal["best", "last"] | int | None = None
     merge: bool = True

@@ -185,6 +185,7 @@ def build_warnings(record: RunRecord, metrics: Mapping[str, Any]) -> list[str]:
         *_about_systems(metrics),
         *_about_evaluation(record, metrics),
         *_about_data(record),
+        *record.cautions,
     ]
 
 

@@ -79,6 +79,7 @@ class RunRecord:
     provenance: Mapping[str, Any] | None
     checks: tuple[Check, ...]
     recipe_text: str | None
+    cautions: tuple[str, ...] = ()  # what a stage said while it ran
 
     @property
     def is_deterministic(self) -> bool:
@@ -100,6 +101,7 @@ def load_record(run: RunDir, plan: Plan) -> RunRecord:
         provenance=find_object(run.provenance_json),
         checks=parse_checks(verification or {}),
         recipe_text=_load_text(run.recipe_yaml),
+        cautions=_load_cautions(run),
     )
 
 
@@ -119,6 +121,11 @@ def _load_ledger(run: RunDir) -> dict[str, Any] | None:
 def _seconds(path: Path) -> float | None:
     seconds = (find_object(path) or {}).get("seconds")
     return float(seconds) if isinstance(seconds, int | float) else None
+
+
+def _load_cautions(run: RunDir) -> tuple[str, ...]:
+    said = (entry for entry in _json_lines(run.events_jsonl, kind="message") if entry.get("level") == "caution")
+    return tuple(dict.fromkeys(f"{entry.get('stage', '')}: {entry.get('text', '')}" for entry in said))
 
 
 def _load_text(path: Path) -> str | None:

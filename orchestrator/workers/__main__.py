@@ -32,8 +32,11 @@ WORKERS = {
     "tiny_model": "tiny_model",
     "train_cross_encoder": "train_cross_encoder",
     "train_embedding": "train_embedding",
+    "train_flagembedding": "train_flagembedding",
     "verify_merge": "merge:verify",
 }
+
+NATIVE = {"launch", "train_flagembedding"}  # start native tools, which say all that they have to say
 
 HERE = Path(__file__).resolve().parent
 
@@ -65,7 +68,7 @@ def main(argv: list[str]) -> int:
         sys.stderr.write(f"usage: workers NAME …    NAME is one of {', '.join(WORKERS)}\n")
         return 2
     adopt_package()
-    if argv[0] != "launch":  # what it starts says all that it has to say
+    if argv[0] not in NATIVE:
         importlib.import_module("orchestrator.workers.environment").suppress_output()
     failure = importlib.import_module("orchestrator.workers.failure")
     try:

@@ -133,7 +133,7 @@ def test_what_is_offloaded_takes_no_gpu_memory():
 
 
 def test_flagembedding_computes_the_logits_of_every_position(plan_qwen):
-    job, plan = plan_qwen()
+    job, plan = plan_qwen("speedups=none")
     planned = plan_memory(job, plan)
     # batch 4 x group 8 rows of 512 + 512 tokens, in half precision with their gradient
     assert planned.estimate.logits == 4 * 8 * 1024 * 151669 * (2 + 2)
@@ -142,6 +142,12 @@ def test_flagembedding_computes_the_logits_of_every_position(plan_qwen):
     )
     assert planned.estimate.weights == pytest.approx(2 * 0.596e9, rel=0.02)
     assert str(planned).startswith("about 25 GiB of GPU memory with the longest texts: 18.5 logits, ")
+
+
+def test_the_speedup_of_the_last_position_keeps_no_logits_and_the_recipe_fits_a_card_of_12_gb(plan_qwen):
+    planned = plan_memory(*plan_qwen())
+    assert planned.estimate.logits == 0
+    assert str(planned).startswith("about 6.4 GiB of GPU memory with the longest texts: 4.2 activations, 1.1 weights")
 
 
 def test_an_encoder_has_no_logits_over_its_vocabulary(plan_qwen):
@@ -256,25 +262,26 @@ def test_a_training_that_fits_is_not_spoken_of(plan_qwen):
 
 
 def test_a_training_that_may_not_fit_is_told_what_to_lower_and_what_that_saves(plan_qwen):
-    job, plan = plan_qwen(hardware=smallest(24564))
+    job, plan = plan_qwen("speedups=none", hardware=smallest(24564))
     assert list(check_memory(job, plan)) == []
     (problem,) = advise_memory(job, plan)
     assert problem.message.startswith("the training needs about 25 GiB of GPU memory")
     assert "it will perhaps not fit" in problem.message
+    assert problem.hint.startswith("speedups: [last_logits] saves 19 GiB")
     assert "per_device_train_batch_size: 2 instead of 4 saves 11 GiB" in problem.hint
     assert "train_group_size: 4 instead of 8 saves 11 GiB" in problem.hint
     assert "passage_max_len: 256 instead of 512 saves" in problem.hint
 
 
 def test_what_a_remedy_saves_is_what_the_estimate_loses(plan_qwen):
-    job, plan = plan_qwen(hardware=smallest(24564))
-    less_job, less_plan = plan_qwen("train.per_device_train_batch_size=2", hardware=smallest(24564))
+    job, plan = plan_qwen("speedups=none", hardware=smallest(24564))
+    less_job, less_plan = plan_qwen("speedups=none", "train.per_device_train_batch_size=2", hardware=smallest(24564))
     saved = plan_memory(job, plan).estimate.total - plan_memory(less_job, less_plan).estimate.total
     assert f"saves {saved / GIB:.0f} GiB" in next(iter(advise_memory(job, plan))).hint
 
 
 def test_far_too_little_memory_is_said_so_and_still_forbids_nothing(plan_qwen):
-    job, plan = plan_qwen(hardware=smallest(8192))
+    job, plan = plan_qwen("speedups=none", hardware=smallest(8192))
     assert list(check_memory(job, plan)) == []
     assert "it will hardly fit" in next(iter(advise_memory(job, plan))).message
 

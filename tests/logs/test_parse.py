@@ -34,6 +34,22 @@ def test_every_logged_loss_of_a_real_training_is_read(name):
     assert "mean loss 1.387" in events[-1].text
 
 
+def test_what_a_worker_says_of_its_speedups_is_read_beside_the_losses():
+    events = events_of("trained.speedups.stdout.log")
+    [said] = [event for event in events if isinstance(event, Message) and event.text.startswith("speedups")]
+    assert said.level == "info"
+    assert said.text.endswith("last_logits (2.2e-07, bound 1e-04), trim_padding (2.2e-07, bound 1e-04)")
+    assert len([event for event in events if isinstance(event, Step)]) == 16
+
+
+def test_what_a_training_goes_on_without_is_a_caution():
+    events = events_of("trained.without-speedups.stdout.log")
+    [said] = [event for event in events if isinstance(event, Message) and "goes on" in event.text]
+    assert said.level == "caution"
+    assert said.text.startswith("the training goes on without trim_padding: it needs gradient_checkpointing_kwargs")
+    assert len([event for event in events if isinstance(event, Step)]) == 16
+
+
 def test_a_real_training_of_flagembedding_s_embedders_is_read_with_its_steps():
     events = events_of("trained.flagembedding-embedder.stdout.log")
     steps = [event for event in events if isinstance(event, Step)]

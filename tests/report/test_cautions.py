@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 
 from orchestrator.evaluation.metrics import build_metrics
+from orchestrator.logs.events import EventLog
+from orchestrator.logs.parse import parse_line
+from orchestrator.machine.rundir import RunDir
 from orchestrator.report.publish import build_missing, build_warnings
 from orchestrator.report.record import Check, LossPoint, TrainingLog, load_record
 from orchestrator.run.folder import load_plan
@@ -13,8 +17,6 @@ from orchestrator.run.folder import load_plan
 
 @pytest.fixture(scope="module")
 def whole(pristine_run):
-    from orchestrator.machine.rundir import RunDir
-
     run = RunDir(pristine_run)
     plan = load_plan(run)
     return load_record(run, plan), build_metrics(run, plan)
@@ -122,3 +124,13 @@ def test_a_whole_run_has_no_gaps(whole):
 )
 def test_a_missing_piece_is_a_stated_gap(whole, changed, words):
     assert words in "\n".join(build_missing(dataclasses.replace(whole[0], **changed), whole[1]))
+
+
+def test_what_a_stage_went_on_without_is_told_once(tmp_path, pristine_run):
+    run = RunDir(shutil.copytree(pristine_run, tmp_path / "run"))
+    said = "the training goes on without last_logits: Model of this transformers has no logits_to_keep"
+    events = EventLog(run.events_jsonl, lambda: 1.0)
+    for event in (parse_line(f"orch-{kind} {said}") for kind in ("caution", "note", "caution")):
+        events.emit(dataclasses.replace(event, stage="05-train"))
+    plan = load_plan(run)
+    assert build_warnings(load_record(run, plan), build_metrics(run, plan)).count(f"05-train: {said}") == 1

@@ -54,6 +54,30 @@ def test_a_sound_training_learns_and_passes(native, recipe, orch, rows):
     assert orch(recipe).code == 0
 
 
+@pytest.mark.parametrize(("module", "names"), [(DECODER, ["last_logits", "trim_padding"]), (ENCODER, ["trim_padding"])])
+def test_every_loss_with_speedups_is_the_native_one(native, rows, texts, module, names):
+    kind = "decoder" if module == DECODER else "encoder"
+    groups = [make_group(n, pos=[f"a passage {n}" + f" that goes on {n}" * (n % 9)]) for n in range(24)]
+    changes = {
+        "model_name_or_path": build_tiny(native, kind, texts), "model_type": kind, "train_data": rows(*groups),
+        "per_device_train_batch_size": 8, "train_group_size": 4, "query_max_len": 128, "passage_max_len": 256,
+        "num_train_epochs": 2, "dataloader_drop_last": True, "target_modules": None, "save_strategy": "epoch",
+    } | ({"lora_dropout": 0.0} if kind == "decoder" else {})  # fmt: skip
+    if kind == "encoder":  # whose dropout draws numbers of its own for each part
+        config = changes["model_name_or_path"] / "config.json"
+        without = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "classifier_dropout": None}
+        config.write_text(json.dumps(json.loads(config.read_text()) | without))
+    plain = native.train(module, **changes).require_success()
+    words = ["train_flagembedding", "--speedups", *names, "-m", module, *spell({**native.argv, **changes})]
+    changed = native.call("orchestrator.workers", words).require_success()
+    assert re.search(r"^orch-note speedups .*" + r".* ".join(names), changed.stdout, re.MULTILINE)
+    assert "orch-caution" not in changed.stdout
+    states = [json.loads((one.output / "checkpoint-6" / "trainer_state.json").read_text()) for one in (plain, changed)]
+    losses = [[entry["loss"] for entry in state["log_history"] if "loss" in entry] for state in states]
+    assert len(losses[0]) == 6
+    assert losses[1] == pytest.approx(losses[0], abs=1e-6)
+
+
 # Arguments
 
 

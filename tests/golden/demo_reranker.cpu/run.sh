@@ -47,7 +47,8 @@ printf '\n[%s/%s] %s\n' 4 7 '04-train: Fine-tune with flagembedding' >&2
 mkdir -p -- stages/04-train
 env CUDA_VISIBLE_DEVICES='' HF_HUB_OFFLINE=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers launch \
-  --nproc_per_node 1 \
+  --nproc_per_node 1 /orch/orchestrator/workers train_flagembedding \
+  --speedups trim_padding \
   -m FlagEmbedding.finetune.reranker.encoder_only.base \
   --model_name_or_path /models/minilm \
   --model_type encoder \

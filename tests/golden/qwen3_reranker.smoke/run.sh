@@ -58,7 +58,8 @@ printf '\n[%s/%s] %s\n' 5 9 '05-train: Fine-tune with flagembedding and LoRA' >&
 mkdir -p -- stages/05-train
 env CUDA_VISIBLE_DEVICES='' DS_ACCELERATOR=cpu HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false TORCH_EXTENSIONS_DIR=/cache/orch/torch_extensions/fe97caadc1d6 \
   /env/bin/python /orch/orchestrator/workers launch \
-  --nproc_per_node 1 \
+  --nproc_per_node 1 /orch/orchestrator/workers train_flagembedding \
+  --speedups last_logits trim_padding \
   -m FlagEmbedding.finetune.reranker.decoder_only.base \
   --model_name_or_path /runs/golden/stages/02-tiny-model/output \
   --model_type decoder \

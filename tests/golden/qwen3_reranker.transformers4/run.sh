@@ -47,7 +47,8 @@ printf '\n[%s/%s] %s\n' 4 8 '04-train: Fine-tune with flagembedding and LoRA' >&
 mkdir -p -- stages/04-train
 env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers launch \
-  --nproc_per_node 2 \
+  --nproc_per_node 2 /orch/orchestrator/workers train_flagembedding \
+  --speedups last_logits trim_padding \
   -m FlagEmbedding.finetune.reranker.decoder_only.base \
   --model_name_or_path Qwen/Qwen3-Reranker-0.6B \
   --model_type decoder \
