@@ -304,7 +304,8 @@ def explain_loss(job: Job) -> tuple[Note, ...]:
         if value is None and not setting.shown:
             continue
         origin, why = ("recipe", f"loss.{name}") if value is not None else ("default", setting.meaning)
-        notes.append(Note("train", f"loss.{name}", str(setting.default if value is None else value), origin, why))
+        told = " + ".join(one.type for one in loss.parts[1:]) if name == "plus" else value
+        notes.append(Note("train", f"loss.{name}", str(setting.default if value is None else told), origin, why))
     if loss.guide:
         whose, why = "its own", "the guide's vectors are learnt as its authors make them"
         if loss.facts.in_batch:  # it reads the tokens of the trained model's batch

@@ -26,10 +26,10 @@ from orchestrator.backends.sentence_transformers import (
     find_loss,
     put_lora,
 )
-from orchestrator.backends.trainer import ArgumentList, shrink_sizes
+from orchestrator.backends.trainer import TINY_HIDDEN_SIZE, ArgumentList, shrink_sizes
 from orchestrator.backends.trainer_checks import check_settings, check_trainer
 from orchestrator.errors import OrchError, Problem
-from orchestrator.recipe.losses import COMPARED, SCORES, find_target, list_losses
+from orchestrator.recipe.losses import COMPARED, GROUPS, SCORES, find_losses, find_target, list_losses
 from orchestrator.recipe.schema import Loss, ModelRef
 
 _OF_RERANKERS = {
@@ -38,6 +38,7 @@ _OF_RERANKERS = {
 }
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 SEVERAL = "multi_dataset_batch_sampler"
+_OF_WHOLE = ("plus", "hard_negatives", "matryoshka_dims", "n_layers_per_step")  # what no added loss has for itself
 _CHOOSE = "mnrl for queries with answers, cosent for pairs with scores, margin_mse for a teacher's scores"
 
 
@@ -45,7 +46,7 @@ def _put(job: Job, found: ArgumentList) -> None:
     """Add what decides how a text is read, and how rows become batches."""
     why = "shown because it cuts your data: each text with its prompt, in tokens"
     found.put("max_length", SHARED_ARGUMENTS["max_length"].default, "default", why)
-    if find_loss(job).facts.in_batch:
+    if any(one.facts.in_batch for one in find_loss(job).parts):
         why = "a text that stands in a batch twice would be its own negative"
         found.put("batch_sampler", "no_duplicates", "orch", why)
     put_lora(job, found, "every linear layer")
@@ -53,6 +54,8 @@ def _put(job: Job, found: ArgumentList) -> None:
 
 def _name_measures(job: Job) -> dict[str, str]:
     """Return what may find the best checkpoint: the order of pairs, or queries that search the validation documents."""
+    if find_loss(job).facts.measured_by_loss:
+        return dict(TABLE["measures"]["classes"])
     return dict(TABLE["measures"]["compares" if find_form(job) == COMPARED else "ranks"])
 
 
@@ -114,6 +117,8 @@ def _build_prepare(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:  # no
         flags["hard-negatives"] = loss.hard_negatives
     if loss.translations:
         flags["translations"] = True
+    if loss.num_labels:
+        flags["num-labels"] = loss.num_labels
     if sources := name_sources(job):
         flags["by-source"] = sources
     prompts = {"query-instruction": embedding.query, "passage-instruction": embedding.document}
@@ -149,6 +154,9 @@ def _check(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
     else:
         yield from check_settings(loss, TABLE["hints"]["embedding"])
         yield from _check_loss(job, loss, train)
+        if loss.facts.measured_by_loss and job.recipe.data.eval_ratio is not None:
+            message = f"eval_ratio would set pairs of {loss.type} aside, whose classes are no similarity to measure by"
+            yield ("data", "eval_ratio"), Problem(message, "say data.eval: a file of pairs with scores")
         for name, one in list_set_jobs(job).items():
             yield from _check_set(job, name, one, train)
     if (job.recipe.data.more or name_sources(job)) and job.recipe.watch.on_oom == "retry":
@@ -157,27 +165,32 @@ def _check(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
 
 
 def _check_loss(job: Job, loss: Loss, train: Mapping[str, Any]) -> Iterator[Found]:
-    if job.kind not in loss.facts.kinds:
+    if not loss.facts.kinds:
+        message = f"{loss.type} spreads vectors out, and alone teaches nothing"
+        yield ("loss",), Problem(message, f"say loss: {{type: mnrl, plus: [{loss.type}]}}")
+    elif job.kind not in loss.facts.kinds:
         what = "pairs of texts" if job.kind == "pair" else "queries with documents"
         asks = "labels of pairs" if loss.facts.form == COMPARED else "queries with positives and negatives"
         yield ("loss",), Problem(f"{loss.type} learns {asks}, and the rows are {what}", _CHOOSE)
     if "guide" in loss.facts.settings and loss.guide is None:
         why = "asks a stronger embedding model which negatives are none"
-        why = "learns the vectors of a stronger embedding model" if loss.type == "mse" else why
+        why = why if loss.facts.in_batch else "learns the vectors of a stronger embedding model"
         message = f"{loss.type} {why}, and none is named"
         yield ("loss",), Problem(message, f"say loss: {{type: {loss.type}, guide: BAAI/bge-m3}}")
     elif loss.guide and not _HUB_ID.fullmatch(loss.guide) and not (job.recipe_folder / loss.guide).is_dir():
         message = f"the guide {loss.guide} is neither a folder nor a hub id"
         yield ("loss", "guide"), Problem(message, f"paths start from {job.recipe_folder}; hub ids read owner/name")
-    elif loss.guide and (problem := _check_guide(job, loss.guide, same_width=loss.type == "mse")):
+    elif loss.guide and (problem := _check_guide(job, loss)):
         yield ("loss", "guide"), problem
     taught = loss.facts.form == SCORES
     if job.recipe.teacher is not None and not taught:
         message = "the teacher's scores would be computed and not learnt: the loss learns no scores"
         hint = "say loss: margin_mse or distill_kl, or remove it"
-        if loss.type == "mse":
+        if loss.guide and not loss.facts.in_batch:
             hint = "remove it: the embedding model whose vectors are learnt is loss.guide"
         yield ("teacher",), Problem(message, hint)
+    yield from _check_own_weights(job, loss)
+    yield from _check_sum(loss)
     yield from _check_batch(job, loss, train)
     alone = len(job.recipe.data.train) == 1 and not job.recipe.data.more
     if SEVERAL in train and (job.recipe.teacher is not None or alone):
@@ -189,18 +202,52 @@ def _check_loss(job: Job, loss: Loss, train: Mapping[str, Any]) -> Iterator[Foun
         yield ("loss", "gather_across_devices"), Problem(message, "remove it")
 
 
-def _check_guide(job: Job, guide: str, *, same_width: bool) -> Problem | None:
-    """Return why the guide cannot be asked or, with `same_width`, learnt, for what its folder or its name tells."""
+def _check_guide(job: Job, loss: Loss) -> Problem | None:
+    """Return why the guide cannot be asked or its vectors not be learnt, for what its folder or its name tells."""
     try:
-        model = find_model(ModelRef(path=guide), job.recipe_folder, otherwise="encoder")
+        model = find_model(ModelRef(path=loss.guide), job.recipe_folder, otherwise="encoder")
     except OrchError as error:
         return error.problems[0]
-    problem, widths = find_guide_problem(model), (job.model.hidden_size, model.hidden_size)
-    plain = not any(isinstance(own := read_own(one), Embedding) and own.layered for one in (job.model, model))
-    if problem is None and same_width and plain and None not in widths and widths[0] != widths[1] and not job.smoke:
-        message = f"the vectors of {job.model.name} have {widths[0]} dimensions, and those of the guide {widths[1]}"
-        return Problem(message, f"name a guide of {widths[0]} dimensions, or another model")
+    problem, widths = find_guide_problem(model), (loss.projection_dim or job.model.hidden_size, model.hidden_size)
+    asked = (model,) if loss.projection_dim else (job.model, model)
+    plain = not any(isinstance(own := read_own(one), Embedding) and own.layered for one in asked)
+    learnt = plain and not loss.facts.in_batch and None not in widths
+    if problem is None and learnt and widths[0] != widths[1] and not job.smoke:
+        whose = "projections" if loss.projection_dim else f"the vectors of {job.model.name}"
+        message = f"{whose} have {widths[0]} dimensions, and those of the guide {widths[1]}"
+        return Problem(message, f"say embed_distill with projection_dim: {widths[1]}, or name another guide")
     return problem
+
+
+def _check_own_weights(job: Job, loss: Loss) -> Iterator[Found]:
+    """Yield what a loss cannot be trained with that has weights beside the model's, or without what it asks for."""
+    if loss.facts.has_weights and (job.processes() > 1 or job.recipe.deepspeed is not None):
+        message = f"{loss.type} has weights of its own, which no process shares with another"
+        yield ("loss",), Problem(message, "launch: {nproc_per_node: 1}, without deepspeed")
+    if loss.type == "embed_distill" and loss.distance_metric == "manhattan":
+        message = "embed_distill compares vectors by cosine or euclidean distance"
+        yield ("loss", "distance_metric"), Problem(message, "say cosine or euclidean")
+    if loss.type == "softmax" and loss.num_labels is None:
+        message = "softmax learns classes of pairs, and nothing says how many there are"
+        yield ("loss",), Problem(message, "say loss: {type: softmax, num_labels: 3} for classes 0, 1 and 2")
+
+
+def _check_sum(loss: Loss) -> Iterator[Found]:
+    """Yield what cannot be added to the loss: the others read the vectors and labels of its rows."""
+    key = ("loss", "plus")
+    if loss.weight is not None:
+        yield ("loss", "weight"), Problem("weight is of a loss that is added to another", "say it in loss.plus")
+    for place, one in enumerate(loss.plus or ()):
+        form = one.facts.form
+        reads = not one.facts.kinds or form == loss.facts.form or (form == GROUPS and loss.facts.form == SCORES)
+        if not one.facts.adds or not reads or one.type in [other.type for other in loss.parts[: place + 1]]:
+            others = [facts.name for facts in find_losses("sentence-transformers", "embedding") if facts.adds]
+            message = f"{one.type} cannot be added to {loss.type}: it reads other rows, or is there already"
+            yield key, Problem(message if one.facts.adds else f"{one.type} cannot be added", f"of {', '.join(others)}")
+        for name in _OF_WHOLE:
+            if getattr(one, name) is not None:
+                yield key, Problem(f"{name} is of the whole loss, and {one.type} is a part of it", "say it beside plus")
+        yield from ((key, problem) for _, problem in check_settings(one, TABLE["hints"]["embedding"]))
 
 
 def _check_set(job: Job, name: str, one: Job, train: Mapping[str, Any]) -> Iterator[Found]:
@@ -222,11 +269,11 @@ def _check_set(job: Job, name: str, one: Job, train: Mapping[str, Any]) -> Itera
 def _check_batch(job: Job, loss: Loss, train: Mapping[str, Any]) -> Iterator[Found]:
     batch = int(train.get("per_device_train_batch_size", 8))
     alone = batch == 1 and not (loss.gather_across_devices and job.processes() > 1)
-    if loss.facts.in_batch and alone and not loss.hard_negatives:
+    if any(one.facts.in_batch or one.type == "gor" for one in loss.parts) and alone and not loss.hard_negatives:
         message = f"a batch of one row has no other rows, which are the negatives of {loss.type}: its loss is always 0"
         hint = "say 16 or more; loss: cached_mnrl trains large batches in the memory of small ones"
         yield ("train", "per_device_train_batch_size"), Problem(message, hint)
-    if loss.facts.in_batch and train.get("batch_sampler") == "group_by_label":
+    if any(one.facts.in_batch for one in loss.parts) and train.get("batch_sampler") == "group_by_label":
         message = f"group_by_label gathers rows of one label, and {loss.type} takes a batch's other rows for negatives"
         yield ("train", "batch_sampler"), Problem(message, "remove it: no text stands in a batch twice then")
     if loss.mini_batch_size and loss.mini_batch_size > batch:
@@ -248,7 +295,10 @@ def _build_loss(job: Job, model: str) -> dict[str, Any]:
 
     A guide is a hub id or the path of a folder, and with `--smoke` the tiny model itself.
     """
-    loss = find_loss(job)
+    return _write_loss(job, find_loss(job), model)
+
+
+def _write_loss(job: Job, loss: Loss, model: str) -> dict[str, Any]:
     settings = loss.facts.settings.items()
     given = {name: getattr(loss, name) for name, _ in settings}
     built = {
@@ -261,6 +311,9 @@ def _build_loss(job: Job, model: str) -> dict[str, Any]:
         built["guide"] = model if job.smoke else str(folder.resolve()) if folder.is_dir() else guide
     if dims := built.get("matryoshka_dims"):
         built["matryoshka_dims"] = {str(size): weight for size, weight in dims.items()}
+    if loss.plus:
+        parts = (_write_loss(job, one, model) for one in loss.plus)
+        built["plus"] = [{name: value for name, value in one.items() if name not in _OF_WHOLE} for one in parts]
     return {"type": loss.type, **built}
 
 
@@ -278,6 +331,8 @@ def _shrink_loss(loss: Loss | None) -> dict[str, Any]:
     changed: dict[str, Any] = shrink_sizes(loss, "matryoshka_dims")
     if loss.mini_batch_size:
         changed["mini_batch_size"] = 1
+    if loss.projection_dim:
+        changed["projection_dim"] = TINY_HIDDEN_SIZE  # the guide is the tiny model itself
     return {"loss": loss.model_copy(update=changed)}
 
 

@@ -23,7 +23,7 @@ from orchestrator.recipe.schema import Loss
 
 SETS_ASIDE = "set some aside: data: {validation_ratio: 0.05}"
 _STEPS = 500  # transformers' own default of save_steps
-_TINY_HIDDEN_SIZE = 32  # of workers/tiny_model.py
+TINY_HIDDEN_SIZE = 32  # of workers/tiny_model.py
 _OR_LAST = "or say checkpoint: last"
 _WORKSPACES = (":4096:8", ":16:8")  # the two with which cuBLAS adds in a fixed order
 # Arguments that undo it: name, the values that do, and what they do.
@@ -145,7 +145,7 @@ def put_hardware(found: ArgumentList, job: Job) -> None:
 def shrink_sizes(loss: Loss, name: str) -> dict[str, dict[int, float]]:
     """Return the loss's Matryoshka sizes for the tiny model, as many as fit it: its own, half of it, and so on."""
     weights = [weight for _, weight in sorted((getattr(loss, name) or {}).items(), reverse=True)]
-    sizes = {_TINY_HIDDEN_SIZE >> place: weight for place, weight in enumerate(weights)}
+    sizes = {TINY_HIDDEN_SIZE >> place: weight for place, weight in enumerate(weights)}
     return {name: {size: weight for size, weight in sizes.items() if size}} if weights else {}
 
 

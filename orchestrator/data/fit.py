@@ -41,6 +41,7 @@ class LossRequirements:
     group_size: int | None = None
     seed: int = 42
     translations: bool = False
+    num_labels: int | None = None
 
 
 class LossFit:
@@ -196,6 +197,9 @@ class LossFit:
             if not -1 <= score <= 1:  # a class of NLI, or a score from 0 to 5
                 advice = f"write 1 for texts that belong together and 0 for others; of scores, {advice}: {_DIVIDE}"
             yield "loss-misfit", reason, advice
+        elif self._required.num_labels and score not in range(self._required.num_labels):
+            reason = f"the row has the label {score:g}, and the classes are 0 to {self._required.num_labels - 1}"
+            yield "loss-misfit", reason, "number the classes from 0, or say how many there are: loss.num_labels"
         elif loss.name == "cosine_similarity" and not -1 <= score <= 1:
             reason = "the row's score lies outside -1 to 1, where no cosine can be"
             yield "score-out-of-range", f"{reason} ({score:g})", _DIVIDE

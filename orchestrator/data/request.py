@@ -203,6 +203,7 @@ def _add_loss(parser: argparse.ArgumentParser) -> None:
     add("--no-in-batch-negatives", action="store_true", help="infonce takes negatives from the row only")
     add("--hard-negatives", type=positive, metavar="N", help="negatives of a row that the loss uses")
     add("--translations", action="store_true", help="the texts of a row mean the same: it has no negatives")
+    add("--num-labels", type=positive, metavar="N", help="softmax: the classes of pairs, numbered from 0")
     add("--max-positives", type=positive, metavar="N", help="positives of a row that a step takes")
     add("--max-negatives", type=positive, metavar="N", help="negatives for each of them")
 
@@ -259,6 +260,7 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[Request, Outputs]:
             given.train_group_size,
             given.seed,
             given.translations,
+            given.num_labels,
         ),
         min_validation=given.min_validation or 1,
         takes_scores=form.takes_scores or learns_scores,

@@ -70,6 +70,9 @@ class LossType:
     in_batch: bool = False  # the other rows of a batch are negatives
     exact_negatives: bool = False  # a row with fewer negatives than hard_negatives is refused, and not filled up
     answers: bool = False  # a row is one relevant document and others; documents of other rows are negatives too
+    adds: bool = False  # may be added to another loss; without kinds it may do nothing else
+    has_weights: bool = False  # trains weights of its own beside the model's
+    measured_by_loss: bool = False  # its rows' labels rank nothing
     native: str = ""
     scripts: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
@@ -90,19 +93,20 @@ def _count_texts(loss: Given) -> int | None:
 
 
 def _count_candidates(loss: Given, _: Mapping[str, Any], rows: int) -> int | None:
-    known = loss.hard_negatives is not None and not loss.matryoshka_dims and not loss.n_layers_per_step
+    around = loss.matryoshka_dims or loss.n_layers_per_step or loss.plus
+    known = loss.hard_negatives is not None and not around
     return int(1 + loss.hard_negatives) * rows if known else None
 
 
 def _ranked(name: str, settings: Mapping[str, Setting], aliases: tuple[str, ...]) -> LossType:
     """Return a loss of sentence-transformers to which the other rows of a batch are negatives."""
     cached = "mini_batch_size" in settings
-    settings = settings if cached else {**settings, **_LAYERS}
+    settings = settings if cached else {**settings, **_LAYERS, **(_SUM | _COMPARED_BY if name == "mnrl" else {})}
     return LossType(
         name, *_RANKED, settings, obstacle=f"the other rows of a batch are the negatives of {name}",
         candidates=_count_candidates if name in {"mnrl", "cached_mnrl"} else lambda *_: None,
         at_once=lambda loss: (loss.mini_batch_size or settings["mini_batch_size"].default) if cached else None,
-        texts=_count_texts, labels=(1,), in_batch=True, exact_negatives=True, aliases=aliases,
+        texts=_count_texts, labels=(1,), in_batch=True, exact_negatives=True, aliases=aliases, adds=name == "mnrl",
     )  # fmt: skip
 
 
@@ -167,6 +171,11 @@ _DIMS = {"matryoshka_dims": Setting(None, "vectors are trained at their full len
 # a loss that computes its gradients in parts has this not: it is called once for each layer
 _LAYERS = {"n_layers_per_step": Setting(None, "the last layer's vectors are trained only", shown=False)}
 _AROUND = _DIMS | _LAYERS
+_SUM = {
+    "plus": Setting(None, "the loss is minimised alone", shown=False),
+    "weight": Setting(1.0, "it counts as much as the loss that it is added to", shown=False),
+}
+_COMPARED_BY = {"similarity": Setting("cosine", "vectors are compared by their direction", shown=False)}
 _RANKING = _SCALE | _SOME | _GATHERED | _DIMS
 _CACHED = {"mini_batch_size": Setting(32, "rows that pass the model at once: memory, and not what is learnt")}
 _GUIDED = (
@@ -284,18 +293,31 @@ _ALL = (
     _ranked("cached_mnrl_symmetric", _CACHED | _RANKING, ("cachedmultiplenegativessymmetricranking",)),
     _ranked("gist", _GUIDED, ("gistembed",)),
     _ranked("cached_gist", _CACHED | _GUIDED, ("cachedgistembed",)),
-    LossType("cosent", *_COMPARES, _SCALE | _AROUND, obstacle=_ALL_PAIRS.format("cosent"), contrasts=True),
-    LossType("angle", *_COMPARES, _SCALE | _AROUND, obstacle=_ALL_PAIRS.format("angle"), contrasts=True),
-    LossType("cosine_similarity", *_COMPARES, _AROUND, aliases=("cosinesimilarity",)),
-    LossType(
-        "contrastive", *_COMPARES, _DISTANCE | _AROUND, contrasts=True, labels=(0, 1), aliases=("contrastiveloss",),
+    *(
+        LossType(
+            name, *_COMPARES, _SCALE | _AROUND | _SUM, obstacle=_ALL_PAIRS.format(name), contrasts=True, adds=True,
+        )
+        for name in ("cosent", "angle")
     ),
     LossType(
-        "online_contrastive", *_COMPARES, _DISTANCE | _AROUND, contrasts=True, labels=(0, 1),
+        "angle_triplet", *_SENTENCES, ("group",), GROUPS, _SCALE | _SOME | _AROUND, texts=_count_texts,
+        obstacle=_ALL_PAIRS.format("angle_triplet"), needs_negatives=True, exact_negatives=True,
+    ),
+    LossType("cosine_similarity", *_COMPARES, _AROUND | _SUM, aliases=("cosinesimilarity",), adds=True),
+    LossType(
+        "softmax", *_COMPARES, {"num_labels": Setting(None)}, contrasts=True, has_weights=True, measured_by_loss=True,
+        candidates=lambda loss, *_: loss.num_labels,
+    ),
+    LossType(
+        "contrastive", *_COMPARES, _DISTANCE | _AROUND | _SUM, contrasts=True, labels=(0, 1), adds=True,
+        aliases=("contrastiveloss",),
+    ),
+    LossType(
+        "online_contrastive", *_COMPARES, _DISTANCE | _AROUND | _SUM, contrasts=True, labels=(0, 1), adds=True,
         obstacle="online_contrastive picks the hard pairs of a batch, and sums them", aliases=("onlinecontrastive",),
     ),
     LossType(
-        "triplet", *_SENTENCES, ("group",), GROUPS, _TRIPLET | _AROUND, texts=lambda _: 3,
+        "triplet", *_SENTENCES, ("group",), GROUPS, _TRIPLET | _AROUND | {"plus": _SUM["plus"]}, texts=lambda _: 3,
         needs_negatives=True, exact_negatives=True,
     ),
     LossType(
@@ -305,12 +327,34 @@ _ALL = (
         texts=_count_texts, exact_negatives=True,
     ),
     LossType(
-        "margin_mse", *_TAUGHT, _SIMILARITY | _SOME | _AROUND, texts=_count_texts, learns="teacher",
-        needs_negatives=True, exact_negatives=True, aliases=("marginmse",),
+        "embed_distill", *_SENTENCES, ("group",), GROUPS,
+        {
+            "guide": Setting(None),
+            "translations": Setting(False, "each text has its own vector of the guide"),
+            "distance_metric": Setting("cosine", "the directions of the two vectors are compared"),
+            "projection_dim": Setting(None, "vectors are compared as they are, of one length"),
+        }
+        | _SOME,
+        texts=_count_texts, exact_negatives=True, has_weights=True,
     ),
     LossType(
-        "distill_kl", *_TAUGHT, _KL | _SIMILARITY | _SOME | _AROUND, texts=_count_texts, learns="teacher",
-        needs_negatives=True, exact_negatives=True, aliases=("distillkldiv", "kl_div", "kldiv"),
+        "margin_mse", *_TAUGHT, _SIMILARITY | _SOME | _AROUND | _SUM, texts=_count_texts, learns="teacher",
+        needs_negatives=True, exact_negatives=True, aliases=("marginmse",), adds=True,
+    ),
+    LossType(
+        "distill_kl", *_TAUGHT, _KL | _SIMILARITY | _SOME | _AROUND | _SUM, texts=_count_texts, learns="teacher",
+        needs_negatives=True, exact_negatives=True, aliases=("distillkldiv", "kl_div", "kldiv"), adds=True,
+    ),
+    LossType(
+        "gor", *_SENTENCES, (), GROUPS,
+        {
+            "mean_weight": Setting(1.0, "the mean similarity of unrelated texts, squared, counts"),
+            "second_moment_weight": Setting(1.0, "and so does how far its second moment lies above 1 / dimensions"),
+            "aggregation": Setting("mean", "of queries, positives and negatives"),
+            "weight": _SUM["weight"],
+        },
+        obstacle="gor compares every text of a batch with every other", adds=True,
+        aliases=("globalorthogonalregularization",),
     ),
 )  # fmt: skip
 LOSSES = {(one.backend, one.task, one.name): one for one in _ALL}
@@ -407,8 +451,9 @@ def find_batch_obstacle(loss: Given | None, train: Mapping[str, Any]) -> str | N
         return "router_aux_loss_coef balances the experts over the rows of a batch"
     if loss is None:
         return None
-    obstacle: str | Callable[[Given], str | None] | None = loss.facts.obstacle
-    return obstacle(loss) if callable(obstacle) else obstacle
+    obstacles = [one.facts.obstacle for one in loss.parts]
+    found = (obstacle(loss) if callable(obstacle) else obstacle for obstacle in obstacles)
+    return next((obstacle for obstacle in found if obstacle), None)
 
 
 def find_constant_loss(loss: Given | None, train: Mapping[str, Any], rows: int) -> float | None:

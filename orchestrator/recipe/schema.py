@@ -202,6 +202,11 @@ class Loss(Part):
     num_negatives: int | None = Field(None, ge=1)
     alpha: float | None = Field(None, gt=0)
     mini_batch_size: int | None = Field(None, ge=1)
+    num_labels: int | None = Field(None, ge=2)
+    projection_dim: int | None = Field(None, ge=1)
+    mean_weight: float | None = Field(None, ge=0)
+    second_moment_weight: float | None = Field(None, ge=0)
+    aggregation: Literal["mean", "sum"] | None = None
     temperature: float | None = Field(None, gt=0)
     scale: float | None = Field(None, gt=0)
     margin: float | None = Field(None, ge=0)
@@ -215,6 +220,8 @@ class Loss(Part):
     similarity: Literal["dot", "cosine"] | None = None
     matryoshka_dims: dict[int, float] | None = Field(None, min_length=1)
     n_layers_per_step: int | None = Field(None, ge=1)
+    plus: tuple[Loss, ...] | None = Field(None, min_length=1)
+    weight: float | None = Field(None, gt=0)
     use_batch: bool | None = None
     hard_negatives: int | None = Field(None, ge=1)
     mask_fake_negative: bool | None = None
@@ -238,7 +245,14 @@ class Loss(Part):
         for name in ("mrl_dims", "matryoshka_dims"):
             if isinstance(value, dict) and isinstance(value.get(name), list):
                 value = {**value, name: dict.fromkeys(value[name], 1.0)}
+        if isinstance(value, dict) and isinstance(value.get("plus"), list):
+            value = {**value, "plus": [{"type": one} if isinstance(one, str) else one for one in value["plus"]]}
         return value
+
+    @property
+    def parts(self) -> tuple[Loss, ...]:
+        """The loss itself, and those that are added to it."""
+        return (self, *(self.plus or ()))
 
     @property
     def facts(self) -> LossType:
@@ -251,6 +265,8 @@ class Loss(Part):
     def of(self, backend: str, task: str) -> Loss:
         """Return the loss, told whose it is."""
         self._owner = (backend, task)
+        for one in self.plus or ():
+            one.of(backend, task)
         return self
 
 

@@ -133,7 +133,7 @@ def build_trainer(settings: Settings, arguments: Any, model: Any, train: Rows, v
         )
     loss = LOSSES[settings.loss.type].build(model, settings.loss)
     guard_loss(loss)
-    return adapt_trainer(CrossEncoderTrainer, settings, save)(
+    return adapt_trainer(CrossEncoderTrainer, settings, loss, save)(
         model=model,
         args=arguments,
         train_dataset=build_dataset(train, settings.loss.type),

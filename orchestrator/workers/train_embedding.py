@@ -52,6 +52,7 @@ def build_trainer(
     settings: Settings, arguments: Any, model: Any, train: Mapping[str, Rows], validation: Rows | None
 ) -> Any:
     """Return the trainer; its loss and its checkpoints are guarded against NaN."""
+    import torch
     from sentence_transformers import SentenceTransformerTrainer
 
     # a vector is pooled from the tokens: BERT's own pooler takes no part, and several processes would wait for it
@@ -60,16 +61,21 @@ def build_trainer(
             weight.requires_grad_(False)  # an adapter's as well
     arguments.prompts = name_prompts(settings, train.values()) or None
     if LOSSES[settings.loss.type].vectors:
-        train, validation = teach_all(settings, arguments, model, train, validation)
+        main = {name: rows for name, rows in train.items() if name not in settings.more}
+        main, validation = teach_all(settings, arguments, model, main, validation)
+        train = {**train, **main}
+    torch.manual_seed(settings.seed)  # a loss may have weights of its own; the trainer seeds anew
     loss, *more = [LOSSES[one.type].build(model, one) for one in (settings.loss, *settings.more_losses.values())]
     for one in (loss, *more):
         guard_loss(one)
+    if more:
+        loss.others = torch.nn.ModuleList(more)  # the optimizer looks for weights in the trainer's one loss
     base = choose_loss(SentenceTransformerTrainer, loss, dict(zip(settings.more, more, strict=True)))
     evaluator = None
     if validation:
         told = settings.embedding
         evaluator = build_evaluator(validation, told.query_prompt, told.document_prompt, arguments.eval_batch_size)
-    return adapt_trainer(base, settings)(
+    return adapt_trainer(base, settings, loss)(
         model=model,
         args=arguments,
         train_dataset=build_datasets(train),

@@ -116,14 +116,16 @@ def test_the_model_is_scored_as_it_is_trained(build):
 @pytest.mark.parametrize("facts", find_losses("sentence-transformers", "embedding"), ids=lambda facts: facts.name)
 def test_the_rows_of_every_loss_are_prepared_for_the_worker(build, facts):
     taught = facts.form == "embedding-scores"
-    rows = GROUPS if "group" in facts.kinds else [row | {"score": round(row["score"])} for row in PAIRS]
+    rows = GROUPS if facts.kinds != ("pair",) else [row | {"score": round(row["score"])} for row in PAIRS]
     rows = [row | {"pos_scores": [3.5, 2], "neg_scores": [1, -1.5]} for row in rows] if taught else rows
-    guide = ", guide: other/model" if "guide" in facts.settings else ""
-    job, plan = build(f"loss={{type: {facts.name}{guide}}}", rows=rows)
+    more = {"guide": ", guide: other/model", "num_labels": ", num_labels: 2"}
+    more = "".join(text for name, text in more.items() if name in facts.settings)
+    said = f"{{type: {facts.name}{more}}}"
+    job, plan = build(f"loss={said if facts.kinds else f'{{type: mnrl, plus: [{said}]}}'}", rows=rows)
     settings = load_settings(write_files(job, plan))
     assert run_prepare(plan) == 0
     lines = [json.loads(line) for line in settings.train.read_text().splitlines()]
-    assert len(lines) == {"triplet": 16}.get(facts.name, 8 if "group" in facts.kinds else 4)
+    assert len(lines) == {"triplet": 16}.get(facts.name, 4 if facts.kinds == ("pair",) else 8)
     if taught:
         assert lines[1] == {
             "query": "q0", "positive": "also 0", "negatives": ["n0", "m0"], "scores": [2.0, 1.0, -1.5],
@@ -136,6 +138,18 @@ def test_the_rows_of_every_loss_are_prepared_for_the_worker(build, facts):
         (("loss=null",), "loss", "no loss is named"),
         (("loss=infonce",), "loss", "is not one of sentence-transformers' embedding models"),
         (("loss=listwise_ce",), "loss", "is not one of sentence-transformers' embedding models"),
+        (("loss=gor",), "loss", "gor spreads vectors out, and alone teaches nothing"),
+        (("loss={type: mnrl, plus: [cached_mnrl]}",), "loss.plus", "cached_mnrl cannot be added"),
+        (("loss={type: mnrl, plus: [cosent]}",), "loss.plus", "cosent cannot be added to mnrl: it reads other rows"),
+        (("loss={type: mnrl, plus: [gor, gor]}",), "loss.plus", "gor cannot be added to mnrl: it reads other rows, or is"),
+        (("loss={type: mnrl, plus: [{type: gor, scale: 2}]}",), "loss.plus", "gor has no scale"),
+        (("loss={type: triplet, plus: [{type: mnrl, hard_negatives: 1}]}",), "loss.plus", "hard_negatives is of the whole"),
+        (("loss={type: mnrl, weight: 2}",), "loss.weight", "weight is of a loss that is added to another"),
+        (("loss={type: cached_mnrl, plus: [gor]}",), "loss.plus", "cached_mnrl has no plus"),
+        (("loss={type: embed_distill, guide: a/b, distance_metric: manhattan}",), "loss.distance_metric", "by cosine or"),
+        (("loss=softmax",), "loss", "nothing says how many there are"),
+        (("loss={type: softmax, num_labels: 3}", "data.eval=null", "data.eval_ratio=0.5", "data.overlap=drop"), "data.eval_ratio", "no similarity"),
+        (("loss={type: embed_distill, guide: a/b}", "deepspeed=zero0"), "loss", "embed_distill has weights of its own"),
         (("loss=cosent",), "loss", "cosent learns labels of pairs, and the rows are queries with documents"),
         (("loss=gist",), "loss", "asks a stronger embedding model"),
         (("data.more={s: {files: t.jsonl, loss: infonce}}",), "data.more.s.loss", "is not one of"),
@@ -207,6 +221,12 @@ def test_what_only_rerankers_have_is_refused(build, name):
         ("{type: cosent}", [row | {"score": 1} for row in PAIRS], "has nothing to contrast"),
         ("{type: contrastive}", PAIRS, "contrastive knows 0 and 1 only"),
         ("{type: cosine_similarity}", [row | {"score": 3} for row in PAIRS], "outside -1 to 1"),
+        (
+            "{type: softmax, num_labels: 3}",
+            [row | {"score": number} for number, row in enumerate(PAIRS)],
+            "the row has the label 3, and the classes are 0 to 2",
+        ),
+        ("{type: angle_triplet}", [{"query": "x", "pos": ["y"], "neg": []}] * 2, "and angle_triplet needs"),
         (
             "{type: mnrl}",
             [{"query": f"q{number}", "pos": [f"class {number % 3}"], "neg": []} for number in range(30)],

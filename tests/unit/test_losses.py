@@ -26,7 +26,7 @@ def test_every_setting_of_the_schema_is_some_loss_s():
 
 
 def test_the_schema_offers_every_loss():
-    assert Loss.model_json_schema()["properties"]["type"]["enum"] == list_names()
+    assert Loss.model_json_schema()["$defs"]["Loss"]["properties"]["type"]["enum"] == list_names()
 
 
 def test_the_worker_trains_every_loss_of_cross_encoders_from_the_same_rows():

@@ -28,9 +28,19 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "cached_gist": {"mini_batch_size": 2},
     "mnrl_symmetric": {"matryoshka_dims": {"32": 1.0, "8": 1.0}, "n_layers_per_step": 1},
     "triplet": {"distance_metric": "cosine", "margin": 0.3, "n_layers_per_step": 1},
-    "contrastive": {"margin": 0.4, "distance_metric": "euclidean"},
-    "margin_mse": {"similarity": "cosine", "hard_negatives": 1},
-}
+    "margin_mse": {
+        "similarity": "cosine", "hard_negatives": 1,
+        "plus": [
+            {"type": "mnrl", "weight": 0.5, "scale": 1.0, "similarity": "dot"},
+            {"type": "gor", "weight": 2.0, "mean_weight": 0.0},
+        ],
+    },
+    "contrastive": {
+        "margin": 0.4, "distance_metric": "euclidean", "plus": [{"type": "gor"}], "matryoshka_dims": {"32": 1, "8": 0.5},
+    },
+    "softmax": {"num_labels": 2},
+    "embed_distill": {"distance_metric": "euclidean", "projection_dim": 32},
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +100,7 @@ def losses_of(output: Path) -> list[float]:
     return [entry["loss"] for entry in load_state(output / "last")["log_history"] if "loss" in entry]
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", [name for name in LOSSES if name != "gor"])  # it is only added to others
 def test_every_loss_moves_the_weights_and_leaves_a_whole_model(encoder, files, tmp_path, loss):
     from sentence_transformers import SentenceTransformer
 
@@ -107,6 +117,7 @@ def test_every_loss_moves_the_weights_and_leaves_a_whole_model(encoder, files, t
 def train_by_hand(output: Path, base: Path, loss: str, rows: list[dict[str, Any]]) -> list[float]:
     """Train as the library's documentation does it, and return the loss of every step."""
     import numpy as np
+    import torch
     from datasets import Dataset
     from sentence_transformers import (
         SentenceTransformer,
@@ -115,9 +126,31 @@ def train_by_hand(output: Path, base: Path, loss: str, rows: list[dict[str, Any]
     )
     from sentence_transformers.sentence_transformer import losses
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+    from sentence_transformers.util import dot_score, pairwise_cos_sim
 
     transformer = Transformer(str(base), max_seq_length=64)
     model = SentenceTransformer(modules=[transformer, Pooling(32, "mean"), Normalize()], device="cpu")
+
+    class Sum(torch.nn.Module):
+        """What the library's train_bi_encoder_margin_mse_mnrl.py and training_gooaq_infonce_gor.py add up."""
+
+        def __init__(self):
+            super().__init__()
+            self.model = model
+            self.margins = losses.MarginMSELoss(model, similarity_fct=pairwise_cos_sim)
+            self.choice = losses.MultipleNegativesRankingLoss(model, scale=1.0, similarity_fct=dot_score)
+            self.spread = losses.GlobalOrthogonalRegularizationLoss(model, mean_weight=0.0)
+
+        def forward(self, features, labels):
+            vectors = [self.model(one)["sentence_embedding"] for one in features]
+            spread = self.spread.compute_loss_from_embeddings(vectors, labels)
+            return {
+                "margins": self.margins.compute_loss_from_embeddings(vectors, labels),
+                "choice": 0.5 * self.choice.compute_loss_from_embeddings(vectors, labels),
+                "spread": 2.0 * spread["gor_second_moment"],
+            }
+
+    torch.manual_seed(42)  # of the loss's own weights
     made: Any = {
         "mnrl": lambda: losses.MultipleNegativesRankingLoss(model),
         "cosent": lambda: losses.CoSENTLoss(model),
@@ -126,6 +159,10 @@ def train_by_hand(output: Path, base: Path, loss: str, rows: list[dict[str, Any]
         ),
         "distill_kl": lambda: losses.DistillKLDivLoss(model),
         "mse": lambda: losses.MSELoss(model),
+        "margin_mse": Sum,
+        "angle_triplet": lambda: losses.AnglELoss(model),
+        "softmax": lambda: losses.SoftmaxLoss(model, embedding_dimension=32, num_labels=2),
+        "embed_distill": lambda: losses.EmbedDistillLoss(model, distance_metric="l2", projection_dim=32),
         "mnrl_symmetric": lambda: losses.Matryoshka2dLoss(
             model, losses.MultipleNegativesSymmetricRankingLoss(model), [32, 8], [1.0, 1.0]
         ),
@@ -138,14 +175,15 @@ def train_by_hand(output: Path, base: Path, loss: str, rows: list[dict[str, Any]
     form = LOSSES[loss].form
     if form == COMPARED:
         columns = {key: [row[key] for row in rows] for key in ("text1", "text2", "label")}
+        columns |= {"label": [int(label) for label in columns["label"]]} if loss == "softmax" else {}
         prompts = {"text1": "query: ", "text2": "passage: "}
     else:
-        count = min(len(row["negatives"]) for row in rows)
+        count = 1 if loss == "margin_mse" else min(len(row["negatives"]) for row in rows)
         columns = {key: [row[key] for row in rows] for key in ("query", "positive")}
         columns |= {f"negative_{place}": [row["negatives"][place] for row in rows] for place in range(count)}
         prompts = {name: "query: " if name == "query" else "passage: " for name in columns}
-        columns |= {"scores": [row["scores"] for row in rows]} if form == SCORES else {}
-        if loss == "mse":
+        columns |= {"scores": [row["scores"][: count + 1] for row in rows]} if form == SCORES else {}
+        if loss in {"mse", "embed_distill"}:
             guide = SentenceTransformer(str(base), device="cpu")
             columns["label"] = np.stack([guide.encode(texts) for texts in columns.values()], axis=1).tolist()
     arguments = SentenceTransformerTrainingArguments(
@@ -163,7 +201,13 @@ def train_by_hand(output: Path, base: Path, loss: str, rows: list[dict[str, Any]
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
-@pytest.mark.parametrize("loss", ["mnrl", "cached_mnrl", "cosent", "distill_kl", "mse", "mnrl_symmetric", "triplet"])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "mnrl", "cached_mnrl", "cosent", "distill_kl", "mse", "mnrl_symmetric", "triplet", "margin_mse", "softmax",
+        "embed_distill", "angle_triplet",
+    ],
+)  # fmt: skip
 def test_every_step_has_the_loss_of_the_same_training_written_by_hand(encoder, files, tmp_path, loss):
     base = without_dropout(encoder, tmp_path / "base")
     rows = [json.loads(line) for line in files[loss if loss in files else LOSSES[loss].form].read_text().splitlines()]
@@ -217,6 +261,60 @@ def test_a_guide_whose_vectors_have_another_length_is_refused(encoder, files, tm
     SentenceTransformer(modules=[transformer, Pooling(32, "mean"), Dense(32, 16)]).save(str(tmp_path / "guide"))
     with pytest.raises(WorkerError, match="have 16 numbers and the model's 32"):
         train(tmp_path / "run", encoder, files, "mse", loss_settings={"guide": str(tmp_path / "guide")})
+
+
+def test_a_worker_that_is_killed_is_continued_with_the_weights_of_its_loss_to_the_same_bytes(encoder, files, tmp_path):
+    """The set of the main loss and a further one have weights beside the model's; neither stands among the model's."""
+    import os
+    import signal
+    import subprocess
+    import sys
+    import time
+
+    from safetensors.torch import load_file
+
+    def prepare(name: str) -> Path:
+        (tmp_path / name / "train" / "classes").mkdir(parents=True)
+        shutil.copy(files[COMPARED], tmp_path / name / "train" / "classes" / "train.jsonl")
+        shutil.copy(files[GROUPS], tmp_path / name / "train.jsonl")
+        config = write_settings(
+            tmp_path / name, encoder, files, "embed_distill", more={"classes": {"type": "softmax", "num_labels": 2}},
+            arguments={"save_strategy": "steps", "save_steps": 2, "num_train_epochs": 2},
+        )  # fmt: skip
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"train": str(tmp_path / name / "train.jsonl")}))
+        return config
+
+    whole, cut = prepare("whole"), prepare("cut")
+    assert train_embedding.main(["--config", str(whole)]) == 0
+    words = [sys.executable, FOLDER, "train_embedding", "--config", cut]
+    output = tmp_path / "cut" / "output"
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen([str(word) for word in words], stdout=log, stderr=log, start_new_session=True)
+        while not (output / "checkpoint-4" / "trainer_state.json").is_file():
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    for later in output.glob("checkpoint-*"):  # it may have come farther before it died
+        if later.name not in {"checkpoint-2", "checkpoint-4"}:
+            shutil.rmtree(later)
+    assert train_embedding.main(["--config", str(cut), "--resume_from_checkpoint", str(output / "checkpoint-4")]) == 0
+    one, other = (tmp_path / name / "output" / "last" for name in ("whole", "cut"))
+    for name in ("model.safetensors", "loss/model.safetensors", "optimizer.pt"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    assert losses_of(one.parent) == losses_of(other.parent)
+    early, late = (load_file(one.parent / name / "loss" / "model.safetensors") for name in ("checkpoint-2", "last"))
+    assert early.keys() == {
+        "projection.weight",
+        "projection.bias",
+        "others.0.classifier.weight",
+        "others.0.classifier.bias",
+    }
+    assert all((weight != late[name]).any() for name, weight in early.items())
+    assert not [name for name in load_weights(one) if "projection" in name or "classifier" in name]
+    shutil.rmtree(output / "checkpoint-4" / "loss")
+    with pytest.raises(WorkerError, match="does not hold the weights of the recipe's loss"):
+        train_embedding.main(["--config", str(cut), "--resume_from_checkpoint", str(output / "checkpoint-4")])
 
 
 @pytest.mark.parametrize("loss", ["mnrl", "mnrl_symmetric"])  # the second draws layers and sizes
@@ -383,6 +481,8 @@ def test_validation_pairs_of_one_label_are_judged_by_their_loss(encoder, files, 
         ("mnrl", {"loss_settings": {"margin": 0.1}}, "loss.margin is no setting of mnrl"),
         ("gist", {"loss_settings": {"guide": None}}, "gist needs a guide"),
         ("cached_gist", {"loss_settings": {"n_layers_per_step": 1}}, "n_layers_per_step is no setting of cached_gist"),
+        ("mnrl", {"loss_settings": {"plus": [{"type": "gor", "scale": 1}]}}, "loss.plus.scale is no setting of gor"),
+        ("mnrl", {"loss_settings": {"plus": [{"type": "nothing"}]}}, "loss.plus.type is no setting of nothing"),
         ("mnrl", {"form": COMPARED}, "mnrl learns from embedding-groups"),
         ("mnrl", {"more": {"same": {"type": "cosent", "margin": 1}}}, "more.same: loss.margin is no setting of cosent"),
         ("cosent", {"early_stopping": {"patience": 1}}, "early_stopping needs validation rows"),
@@ -412,6 +512,8 @@ def test_sizes_above_the_model_s_and_a_guide_that_is_none_are_refused(encoder, f
         ("distill_kl", {"query": "a", "positive": "b", "negatives": ["c"], "scores": [1]}, "scores must be 2 numbers"),
         ("margin_mse", {"query": "a", "positive": "b", "negatives": [], "scores": [1]}, "the row has no negatives"),
         ("cosent", {"text1": "a", "text2": "b", "label": True}, "True is no finite number"),
+        ("softmax", {"text1": "a", "text2": "b", "label": 2}, "2 is none of the 2 classes"),
+        ("angle_triplet", {"query": "a", "positive": "b", "negatives": []}, "the row has no negatives"),
         ("mse", {"query": "a", "positive": "b", "negatives": ["c"]}, "a row's texts mean the same, and it has 1"),
     ],
 )
@@ -419,7 +521,7 @@ def test_a_row_that_a_loss_cannot_learn_from_is_named_with_its_line(tmp_path, lo
     path = tmp_path / "rows.jsonl"
     path.write_text("\n" + (row if isinstance(row, str) else json.dumps(row)) + "\n")
     with pytest.raises(WorkerError, match=rf"rows.jsonl:2: .*{message}"):
-        load_rows(path, LossSettings(loss, translations=loss == "mse"))
+        load_rows(path, LossSettings(loss, translations=loss == "mse", num_labels=2 if loss == "softmax" else None))
 
 
 def test_every_row_has_as_many_negatives_as_the_one_with_the_fewest_or_as_the_loss_says(files):

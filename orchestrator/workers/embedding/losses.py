@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from orchestrator.workers.environment import weight_options
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.settings import AMOUNT, COUNT, FACTOR, TEXT, Rule, one_of, or_null
+from orchestrator.workers.settings import AMOUNT, COUNT, FACTOR, TEXT, Rule, one_of, or_null, parse_settings
 from orchestrator.workers.whole_weights import VECTORS, require_whole
 
 GROUPS, SCORES, COMPARED = "embedding-groups", "embedding-scores", "embedding-pairs"
@@ -18,6 +18,8 @@ _SIZES = Rule(
 )
 _LAYERS = "n_layers_per_step"
 _AROUND = ("matryoshka_dims", _LAYERS)  # what the library's losses around others take
+_SUM = ("plus", "weight")
+_PARTS = Rule("must be a list of losses", lambda value: isinstance(value, list) and bool(value))
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class LossSettings:
 
     `hard_negatives` None is as many as every row has, `matryoshka_dims` None the full vector only, `n_layers_per_step`
     None the last layer only. `guide` is a hub id or a folder. With `translations` the texts of a row mean the same.
+    `plus` are losses that are added, each times its `weight`.
     """
 
     type: str
@@ -34,7 +37,7 @@ class LossSettings:
     margin: Annotated[float, AMOUNT] = 0.0
     margin_strategy: Annotated[str, one_of("absolute", "relative")] = "absolute"
     distance_metric: Annotated[str, one_of("cosine", "euclidean", "manhattan")] = "cosine"
-    similarity: Annotated[str, one_of("dot", "cosine")] = "dot"
+    similarity: Annotated[str | None, or_null(one_of("dot", "cosine"))] = None
     hard_negatives: Annotated[int | None, or_null(COUNT)] = None
     mini_batch_size: Annotated[int, COUNT] = 32
     guide: Annotated[str | None, or_null(TEXT)] = None
@@ -44,6 +47,18 @@ class LossSettings:
     matryoshka_dims: Annotated[dict[str, float] | None, or_null(_SIZES)] = None
     n_layers_per_step: Annotated[int | None, or_null(COUNT)] = None
     translations: bool = False
+    num_labels: Annotated[int | None, or_null(COUNT)] = None
+    projection_dim: Annotated[int | None, or_null(COUNT)] = None
+    mean_weight: Annotated[float, AMOUNT] = 1.0
+    second_moment_weight: Annotated[float, AMOUNT] = 1.0
+    aggregation: Annotated[str, one_of("mean", "sum")] = "mean"
+    plus: Annotated[list[dict[str, Any]] | None, or_null(_PARTS)] = None
+    weight: Annotated[float, FACTOR] = 1.0
+
+    @property
+    def added(self) -> list[LossSettings]:
+        """The losses that are added. Raises WorkerError for settings that no loss has."""
+        return [parse_settings(LossSettings, one, "loss.plus") for one in self.plus or ()]
 
 
 Take = Callable[[LossSettings], Any]
@@ -61,19 +76,23 @@ class Loss:
     options: Mapping[str, Take] = field(default_factory=dict)
     settings: tuple[str, ...] = ()
     in_batch: bool = False
-    elsewhere: tuple[str, ...] = ("hard_negatives", "guide", *_AROUND, "distance_metric", "similarity", "translations")
+    elsewhere: tuple[str, ...] = (
+        "hard_negatives", "guide", *_AROUND, *_SUM, "distance_metric", "similarity", "translations",
+    )  # fmt: skip
     vectors: bool = False
 
     def build(self, model: Any, settings: LossSettings) -> Any:
-        """Return the torch module, within what trains sizes and layers. Raises WorkerError where it cannot."""
+        """Return the torch module with what is added, within what trains sizes and layers.
+
+        Raises WorkerError where it cannot.
+        """
         from sentence_transformers.sentence_transformer import losses
 
-        options = {name: getattr(settings, name) for name in self.settings if name not in self.elsewhere}
-        options |= {key: take(settings) for key, take in self.options.items()}
-        if settings.guide is not None and not self.vectors:
-            options["guide"] = load_guide(settings.guide, model)
         try:
-            loss = getattr(losses, self.name)(model, **options)
+            loss = self._make(model, settings)
+            if settings.plus:
+                parts = {one.type: (LOSSES[one.type]._make(model, one), one.weight) for one in settings.added}
+                loss = add_losses(model, {settings.type: (loss, 1.0), **parts})
             sizes = {int(size): weight for size, weight in (settings.matryoshka_dims or {}).items()}
             if settings.n_layers_per_step is None:
                 return losses.MatryoshkaLoss(model, loss, list(sizes), list(sizes.values())) if sizes else loss
@@ -83,6 +102,40 @@ class Loss:
             return losses.Matryoshka2dLoss(model, loss, list(sizes), list(sizes.values()), **layers)
         except ValueError as error:
             raise WorkerError(f"the loss {settings.type} is refused: {' '.join(str(error).split())}") from error
+
+    def _make(self, model: Any, settings: LossSettings) -> Any:
+        from sentence_transformers.sentence_transformer import losses
+
+        options = {name: getattr(settings, name) for name in self.settings if name not in self.elsewhere}
+        options |= {key: take(settings) for key, take in self.options.items()}
+        if settings.guide is not None and not self.vectors:
+            options["guide"] = load_guide(settings.guide, model)
+        if settings.num_labels is not None:
+            options["embedding_dimension"] = model.get_embedding_dimension()
+        return getattr(losses, self.name)(model, **options)
+
+
+def add_losses(model: Any, parts: Mapping[str, tuple[Any, float]]) -> Any:
+    """Return the sum of losses, each with its weight, of the same vectors: a batch passes the model once."""
+    from torch import nn
+
+    class Sum(nn.Module):  # type: ignore[misc]
+        """Takes the losses' own computation from vectors, as the library's examples do."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+            self.parts = nn.ModuleDict({name: loss for name, (loss, _) in parts.items()})
+
+        def forward(self, features: Any, labels: Any = None) -> Any:
+            vectors = [self.model(one)["sentence_embedding"] for one in features]
+            total: Any = 0
+            for name, loss in self.parts.items():
+                value = loss.compute_loss_from_embeddings(vectors, labels)
+                total = total + parts[name][1] * (sum(value.values()) if isinstance(value, dict) else value)
+            return total
+
+    return Sum()
 
 
 def load_guide(guide: str, model: Any) -> Any:
@@ -116,7 +169,13 @@ def _choose_triplet_distance(settings: LossSettings) -> Any:
 def _choose_similarity(settings: LossSettings) -> Any:
     from sentence_transformers.util import pairwise_cos_sim, pairwise_dot_score
 
-    return pairwise_dot_score if settings.similarity == "dot" else pairwise_cos_sim
+    return pairwise_cos_sim if settings.similarity == "cosine" else pairwise_dot_score
+
+
+def _choose_all_similarities(settings: LossSettings) -> Any:
+    from sentence_transformers.util import cos_sim, dot_score
+
+    return dot_score if settings.similarity == "dot" else cos_sim
 
 
 # a loss that computes its gradients in parts has no layers: it is called once for each layer
@@ -127,10 +186,13 @@ _GUIDED = (
 )  # fmt: skip
 _DISTANCE = {"distance_metric": _choose_pair_distance}
 _TAUGHT = {"similarity_fct": _choose_similarity}
-_TEACHER = ("similarity", "hard_negatives", *_AROUND)
-_PAIR = ("distance_metric", "margin", *_AROUND)
+_TEACHER = ("similarity", "hard_negatives", *_AROUND, *_SUM)
+_PAIR = ("distance_metric", "margin", *_AROUND, *_SUM)
 LOSSES = {
-    "mnrl": Loss("MultipleNegativesRankingLoss", GROUPS, {}, (*_RANKING, _LAYERS), in_batch=True),
+    "mnrl": Loss(
+        "MultipleNegativesRankingLoss", GROUPS, {"similarity_fct": _choose_all_similarities},
+        (*_RANKING, "similarity", _LAYERS, *_SUM), in_batch=True,
+    ),
     "cached_mnrl": Loss(
         "CachedMultipleNegativesRankingLoss", GROUPS, {}, ("mini_batch_size", *_RANKING), in_batch=True
     ),
@@ -140,19 +202,30 @@ LOSSES = {
     ),
     "gist": Loss("GISTEmbedLoss", GROUPS, {}, (*_GUIDED, _LAYERS), in_batch=True),
     "cached_gist": Loss("CachedGISTEmbedLoss", GROUPS, {}, ("mini_batch_size", *_GUIDED), in_batch=True),
-    "cosent": Loss("CoSENTLoss", COMPARED, {}, ("scale", *_AROUND)),
-    "angle": Loss("AnglELoss", COMPARED, {}, ("scale", *_AROUND)),
-    "cosine_similarity": Loss("CosineSimilarityLoss", COMPARED, {}, (*_AROUND,)),
+    "cosent": Loss("CoSENTLoss", COMPARED, {}, ("scale", *_AROUND, *_SUM)),
+    "angle": Loss("AnglELoss", COMPARED, {}, ("scale", *_AROUND, *_SUM)),
+    "angle_triplet": Loss("AnglELoss", GROUPS, {}, ("scale", "hard_negatives", *_AROUND)),
+    "cosine_similarity": Loss("CosineSimilarityLoss", COMPARED, {}, (*_AROUND, *_SUM)),
+    "softmax": Loss("SoftmaxLoss", COMPARED, {}, ("num_labels",)),
     "contrastive": Loss("ContrastiveLoss", COMPARED, _DISTANCE, _PAIR),
     "online_contrastive": Loss("OnlineContrastiveLoss", COMPARED, _DISTANCE, _PAIR),
     "triplet": Loss(
         "TripletLoss",
         GROUPS,
         {"distance_metric": _choose_triplet_distance, "triplet_margin": lambda settings: settings.margin},
-        _PAIR,
+        (*_AROUND, "distance_metric", "margin", "plus"),
         elsewhere=_PAIR,
     ),
     "mse": Loss("MSELoss", GROUPS, {}, ("guide", "translations", "hard_negatives", *_AROUND), vectors=True),
+    "embed_distill": Loss(
+        "EmbedDistillLoss", GROUPS,
+        {"distance_metric": lambda settings: {"euclidean": "l2"}.get(settings.distance_metric, "cosine")},
+        ("guide", "translations", "hard_negatives", "distance_metric", "projection_dim"), vectors=True,
+    ),
     "margin_mse": Loss("MarginMSELoss", SCORES, _TAUGHT, _TEACHER),
     "distill_kl": Loss("DistillKLDivLoss", SCORES, _TAUGHT, ("temperature", *_TEACHER)),
-}
+    "gor": Loss(
+        "GlobalOrthogonalRegularizationLoss", GROUPS, {},
+        ("mean_weight", "second_moment_weight", "aggregation", "weight"),
+    ),
+}  # fmt: skip

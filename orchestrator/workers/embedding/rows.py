@@ -29,6 +29,7 @@ class Rows:
     raw: list[dict[str, Any]]
     form: str
     negatives: int = 0
+    classes: int | None = None
 
     @property
     def count(self) -> int:
@@ -51,7 +52,7 @@ def load_rows(path: Path, loss: LossSettings, most: int | None = None) -> Rows:
     form = LOSSES[loss.type].form
     rows = parse_all_rows(path, lambda row: parse_row(row, form, loss))
     if form == COMPARED:
-        return Rows({key: [row[key] for row in rows] for key in KEYS[form]}, rows, form)
+        return Rows({key: [row[key] for row in rows] for key in KEYS[form]}, rows, form, classes=loss.num_labels)
     fewest = min(len(row["negatives"]) for row in rows)
     count = loss.hard_negatives or fewest
     count = count if most is None else min(count, most)
@@ -84,17 +85,19 @@ def parse_row(row: Any, form: str, loss: LossSettings) -> dict[str, Any]:
         raise ValueError(f"scores must be {wanted} numbers, the positive's first")
     if bad := [number for number in numbers if not is_number(number) or not math.isfinite(number)]:
         raise ValueError(f"{bad[0]!r} is no finite number, and the row is learnt from it")
-    if form == SCORES and not negatives:
-        raise ValueError(f"{loss.type} compares scores, and the row has no negatives")
+    if loss.num_labels and row[LABEL] not in range(loss.num_labels):
+        raise ValueError(f"{row[LABEL]!r} is none of the {loss.num_labels} classes, which are numbered from 0")
+    if (form == SCORES or loss.type == "angle_triplet") and not negatives:
+        raise ValueError(f"{loss.type} compares documents, and the row has no negatives")
     return {**row}
 
 
 def build_dataset(rows: Rows) -> Any:
-    """Return the rows as a datasets.Dataset, labels as floats whatever the first ones look like."""
+    """Return the rows as a datasets.Dataset, labels as floats (classes: integers) whatever the first look like."""
     from datasets import Dataset, Features, Value
     from datasets import List as ListOf
 
-    number: Any = Value("float32")
+    number: Any = Value("int64" if rows.classes else "float32")
     for _ in range(getattr(rows.columns.get(LABEL), "ndim", 2 if rows.form == SCORES else 1) - 1):
         number = ListOf(number)
     features = Features({key: number if key == LABEL else Value("string") for key in rows.columns})
@@ -104,7 +107,7 @@ def build_dataset(rows: Rows) -> Any:
 def build_evaluator(rows: Rows, query_prompt: str, document_prompt: str, batch_size: int) -> Any:
     """Return what finds the best checkpoint: nDCG of the queries over all documents, or Spearman of the pairs.
 
-    None where pairs have one label, of which no order can be measured.
+    None where pairs have one label or classes, of which no order can be measured.
     """
     return (_compare if rows.form == COMPARED else _rank)(rows, query_prompt, document_prompt, batch_size)
 
@@ -113,7 +116,7 @@ def _compare(rows: Rows, query_prompt: str, document_prompt: str, batch_size: in
     from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 
     labels = rows.columns[LABEL]
-    if len(set(labels)) == 1:
+    if rows.classes or len(set(labels)) == 1:
         return None
     return EmbeddingSimilarityEvaluator(
         [query_prompt + text for text in rows.columns["text1"]],

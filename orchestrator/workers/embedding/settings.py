@@ -90,6 +90,9 @@ def _check_loss(settings: Settings, given: dict[str, Any]) -> list[str]:
         return [f"loss.type is {name!r}; known are {', '.join(LOSSES)}"]
     loss = LOSSES[name]
     problems = [f"loss.{key} is no setting of {name}" for key in given if key not in {"type", *loss.settings}]
+    for one in settings.loss.plus or ():
+        own = {"type", *LOSSES[one["type"]].settings} if one.get("type") in LOSSES else set()
+        problems += [f"loss.plus.{key} is no setting of {one.get('type')}" for key in one if key not in own]
     if settings.form != loss.form:
         problems.append(f"form is {settings.form!r}, and {name} learns from {loss.form}")
     if "guide" in loss.settings and settings.loss.guide is None:

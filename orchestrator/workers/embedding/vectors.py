@@ -64,11 +64,16 @@ class Teacher:
     @cached_property
     def _guide(self) -> Any:
         guide = load_guide(str(self._loss.guide), self._model)
-        theirs, own = (one.get_embedding_dimension() for one in (guide, self._model))
+        theirs, own = (
+            guide.get_embedding_dimension(),
+            self._loss.projection_dim or self._model.get_embedding_dimension(),
+        )
         if theirs != own:
+            whose = "projection_dim" if self._loss.projection_dim else "the model's"
             raise WorkerError(
-                f"the vectors of the guide {self._loss.guide} have {theirs} numbers and the model's {own}: "
-                f"{self._loss.type} compares them number by number; take a guide of {own}"
+                f"the vectors of the guide {self._loss.guide} have {theirs} numbers and {whose} {own}: "
+                f"{self._loss.type} compares them number by number; take a guide of {own}, or embed_distill with "
+                f"projection_dim {theirs}"
             )
         return guide
 

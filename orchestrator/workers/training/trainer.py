@@ -22,6 +22,7 @@ DEFAULTS = {"report_to": "none", "ddp_find_unused_parameters": False}
 # what train.json may not turn: a loss of NaN must be seen, and bars would flood the log
 FIXED = {"logging_nan_inf_filter": False, "disable_tqdm": True}
 STABLE_SCHEDULE = "warmup_stable_decay"
+OF_LOSS = Path("loss", "model.safetensors")  # in a checkpoint: what stands beside the model's files would be packaged
 
 
 def build_arguments(settings: SharedSettings, cls: Any, given: Mapping[str, Any]) -> Any:
@@ -170,9 +171,12 @@ def guard_loss(module: Any) -> None:
     module.register_forward_hook(check)
 
 
-def adapt_trainer(base: Any, settings: SharedSettings, save: Callable[[Any, Any, str], bool] = lambda *_: False) -> Any:
+def adapt_trainer(
+    base: Any, settings: SharedSettings, loss: Any, save: Callable[[Any, Any, str], bool] = lambda *_: False
+) -> Any:
     """Return the library's trainer that decays the rate as asked, continues adapters, and keeps rows out of cards.
 
+    Weights of the `loss` itself are saved in a folder of each checkpoint, which no package has, and continued from it.
     `save` takes the trainer, the gathered weights and a folder, and tells whether it saved them in its own way.
     """
 
@@ -194,12 +198,44 @@ def adapt_trainer(base: Any, settings: SharedSettings, save: Callable[[Any, Any,
                 super()._load_from_checkpoint(checkpoint_path)
             else:
                 load_lora(getattr(self.model, "_orig_mod", self.model), Path(checkpoint_path))
+            load_loss(loss, Path(checkpoint_path) / OF_LOSS)
 
         def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
             if not save(self, state_dict, output_dir or self.args.output_dir):
                 super()._save(output_dir, state_dict)
+            save_loss(loss, Path(output_dir or self.args.output_dir) / OF_LOSS)
 
     return Trainer
+
+
+def find_weights(loss: Any) -> dict[str, Any]:
+    """Return the weights that a loss trains beside the model's."""
+    found = loss.named_parameters()
+    return {name: one for name, one in found if one.requires_grad and not name.startswith("model.")}
+
+
+def save_loss(loss: Any, path: Path) -> None:
+    """Write the weights of a loss that has some. Raises WorkerError for NaN and infinity."""
+    import torch
+    from safetensors.torch import save_file
+
+    if weights := {name: weight.detach() for name, weight in find_weights(loss).items()}:
+        if not all(torch.isfinite(weight).all() for weight in weights.values()):
+            raise WorkerError("weights of the loss hold NaN or infinity: the training has diverged")
+        path.parent.mkdir()
+        save_file(weights, path)
+
+
+def load_loss(loss: Any, path: Path) -> None:
+    """Give a loss its weights of a checkpoint. Raises WorkerError where they are missing or another loss's."""
+    from safetensors.torch import load_file
+
+    weights = find_weights(loss)
+    found = load_file(path) if path.is_file() else {}
+    if {name: weight.shape for name, weight in found.items()} != {name: one.shape for name, one in weights.items()}:
+        raise WorkerError(f"{path} does not hold the weights of the recipe's loss: the checkpoint cannot be continued")
+    for name, weight in weights.items():
+        weight.data.copy_(found[name])
 
 
 @dataclass(frozen=True)
@@ -247,7 +283,7 @@ def train_model(
         say(add_lora(model, settings.lora, settings.seed))
     trainer = prepared.build(model)
     if prepared.validation and trainer.evaluator is None:
-        say("validation: no query has both a relevant and another document, so only the loss is measured")
+        say("validation: no order of these rows can be measured, so only the loss is")
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.accelerator.wait_for_everyone()
     if not trainer.is_world_process_zero():
