@@ -92,8 +92,7 @@ def main(argv: list[str] | None = None) -> None:
 def _explain(error: BaseException, *, as_json: bool) -> tuple[int, Callable[[], None]]:
     """Return the exit code of a failure, and what prints it."""
     from orchestrator.cli.output import INTERRUPTED, print_error
-    from orchestrator.machine.language import current_language
-    from orchestrator.machine.terminal import say
+    from orchestrator.machine.terminal import current_language, say
 
     if isinstance(error, OSError) and (error.filename or error.errno in _FULL):
         # A write that fails does not say to which file: it may be standard output, which then takes no JSON either.

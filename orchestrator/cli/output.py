@@ -12,8 +12,7 @@ from typing import Any
 import click
 
 from orchestrator.errors import OrchError, Problem
-from orchestrator.machine.language import Language, Text, current_language
-from orchestrator.machine.terminal import clean, print_data, say, say_lines
+from orchestrator.machine.terminal import Language, Text, clean, current_language, print_data, say, say_lines
 
 ENVELOPE_VERSION = 1
 # The words that `orch` puts around messages; JSON has the English ones whatever the language.

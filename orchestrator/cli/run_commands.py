@@ -172,7 +172,7 @@ def _finish_rerun(plan: Plan, second: RunDir, *, quiet: bool) -> Result:
 
 def _verdict_lines(run: RunDir, report: dict[str, Any]) -> Iterator[str]:
     """Yield a finished run's verdict and where things are."""
-    from orchestrator.machine.language import current_language
+    from orchestrator.machine.terminal import current_language
     from orchestrator.report.publish import build_lines
     from orchestrator.run.folder import understood
 

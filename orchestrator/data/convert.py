@@ -17,9 +17,16 @@ from orchestrator.data.reading.tabular import parse_cell
 from orchestrator.data.reasons import Fault, refuse
 from orchestrator.data.reshape import Regrouped, Regrouping, Reshaping
 from orchestrator.data.rows.foreign_rows import FOREIGN_FORMS, FOREIGN_OPTIONAL, convert_row
-from orchestrator.data.rows.near_names import NAMES, plain_name
 from orchestrator.data.rows.shapes import Row, find_shape, name_values, read_fields
-from orchestrator.data.rows.texts import BadRowError, bad_row, build_fault, is_finite_number, read_number
+from orchestrator.data.rows.texts import (
+    NAMES,
+    BadRowError,
+    bad_row,
+    build_fault,
+    is_finite_number,
+    plain_name,
+    read_number,
+)
 from orchestrator.data.rows.unread import ANSWERS, UnreadTexts, find_strings, find_unread, find_unread_judgements
 from orchestrator.data.writing.writers import FileSet, format_line, require_new_rows
 from orchestrator.errors import DataError

@@ -21,7 +21,6 @@ from orchestrator.data.ledger import PassResult, SplitThresholds, Warned, requir
 from orchestrator.data.reasons import REASONS
 from orchestrator.data.request import Outputs, Request, parse_arguments
 from orchestrator.data.rows.records import Record
-from orchestrator.data.writing.eval_rows import EvalWriter, RetrievalWriter, open_eval
 from orchestrator.data.writing.forms import TrainWriter
 from orchestrator.data.writing.writers import (
     CORPUS,
@@ -32,8 +31,11 @@ from orchestrator.data.writing.writers import (
     STATS,
     TRAIN,
     VALIDATION,
+    EvalWriter,
     FileSet,
+    RetrievalWriter,
     format_json,
+    open_eval,
     refuse_input_as_output,
     remove_files,
 )

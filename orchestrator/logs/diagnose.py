@@ -18,8 +18,8 @@ from typing import Any
 import msgspec
 
 from orchestrator.logs.tail import Line, count_ranks, find_first_failed, read_lines
-from orchestrator.machine.language import Language, Text
 from orchestrator.machine.tables import load_table
+from orchestrator.machine.terminal import Language, Text
 
 RULES = Path(__file__).with_name("rules.yaml")
 

@@ -1,7 +1,8 @@
 """The one door to the standard streams: nothing of data, paths or logs that is printed commands a terminal.
 
-`say` is for people, and always clean. `hand_on` is for data, which is clean on a terminal and as it is in a file or a
-pipe. JSON is both at once: what a terminal would obey is written as an escape.
+`say` is for people, in the language of their environment (`Text`), and always clean. `hand_on` is for data, which is
+clean on a terminal and as it is in a file or a pipe. JSON is both at once: what a terminal would obey is written as an
+escape.
 """
 
 from __future__ import annotations
@@ -10,10 +11,42 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable
-from typing import IO, Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import IO, Any, Literal
 
 from orchestrator.machine.secrets import find_secret_values, redact_text
+
+Language = Literal["en", "zh"]
+
+# POSIX's order: the first of these that is set decides, the others are not asked.
+_LOCALE_VARIABLES = ("LC_ALL", "LC_MESSAGES", "LANG")
+
+
+@dataclass(frozen=True)
+class Text:
+    """One sentence in every language that Orch speaks."""
+
+    en: str
+    zh: str
+
+    def say(self, language: Language) -> str:
+        """Return the sentence in that language."""
+        return self.zh if language == "zh" else self.en
+
+
+def choose_language(environment: Mapping[str, str]) -> Language:
+    """Return the language that an environment asks for: ORCH_LANG, else the locale; English unless it is Chinese."""
+    asked = environment.get("ORCH_LANG") or next(
+        (environment[name] for name in _LOCALE_VARIABLES if environment.get(name)), ""
+    )
+    return "zh" if asked.lower().startswith("zh") else "en"
+
+
+def current_language() -> Language:
+    """Return the language of this process's environment."""
+    return choose_language(os.environ)
+
 
 # C0 and C1 controls (a terminal obeys them), controls of writing direction (they reorder a line), lone surrogates.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")

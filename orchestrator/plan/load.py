@@ -1,10 +1,12 @@
-"""One recipe file and its overrides → a frozen Recipe, or every problem at once."""
+"""One recipe file and its overrides → a frozen Recipe, or every problem at once, in the words of a recipe."""
 
 from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,10 @@ from orchestrator.errors import Problem, RecipeError, Where
 from orchestrator.evaluation.gate import parse_rule
 from orchestrator.evaluation.measures import CHAT, GROUP, PAIR, RETRIEVAL, parse_metric
 from orchestrator.machine.secrets import is_secret
+from orchestrator.machine.tables import load_record
 from orchestrator.recipe.losses import find_loss, find_own_loss, list_settings
 from orchestrator.recipe.schema import Guard, Part, Recipe, list_parts
 from orchestrator.recipe.source import Key, Source, apply_overrides, load_source
-from orchestrator.recipe.wording import Finding, group_findings
 
 _PARTS = list_parts(Recipe)
 _KINDS = {"reranker": (GROUP,), "embedding": (RETRIEVAL, PAIR), "sft": (CHAT,)}  # what a task is measured on
@@ -291,3 +293,76 @@ def _with_files(recipe: Recipe, files: dict[Key, tuple[str, ...]]) -> Recipe:
     }
     evaluate = recipe.evaluate.model_copy(update={"guard": guards})
     return recipe.model_copy(update={"data": data, "evaluate": evaluate})
+
+
+# What pydantic finds wrong with values, one finding for each
+
+
+@cache
+def _load_words() -> dict[str, dict[str, str]]:
+    return load_record(Path(__file__).with_name("wording.yaml"), dict[str, dict[str, str]])
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong with one value: its path in the recipe, what may stand there, and pydantic's own kind."""
+
+    path: Key
+    kind: str
+    expected: str
+    choices: str | None
+    context: dict[str, Any]
+    message: str
+
+
+def group_findings(data: Any, items: Iterable[Any]) -> list[Finding]:
+    """Return pydantic's errors, one for each value: alternatives of one value (a number, or a word) are joined."""
+    grouped: dict[Key, list[Any]] = {}
+    for item in items:
+        found = _find_path(data, item["loc"])
+        if item["type"] == "missing":
+            found = tuple(part for part in item["loc"] if part != "_")
+        grouped.setdefault((*found, item["type"]) if item["type"] == "missing" else found, []).append(item)
+    findings = [_join(path, items) for path, items in grouped.items()]
+    inner = {finding.path[:-1] for finding in findings}  # a bad entry of a list leaves it one entry short
+    return [finding for finding in findings if finding.kind != "too_short" or finding.path not in inner]
+
+
+def _join(path: Key, items: list[Any]) -> Finding:
+    first = items[0]
+    if first["type"] == "missing":
+        path = path[:-1]
+    literal = next((item for item in items if item["type"] == "literal_error"), None)
+    words = dict.fromkeys(_expect(path, item) for item in items)
+    return Finding(
+        path,
+        first["type"] if len(items) == 1 else "several",
+        " or ".join(words),
+        literal["ctx"]["expected"] if literal else None,
+        first.get("ctx", {}),
+        first["msg"],
+    )
+
+
+def _expect(path: Key, item: Any) -> str:
+    """Return what may stand at a path, by one of pydantic's errors."""
+    kind, context, known = item["type"], item.get("ctx", {}), _load_words()
+    if kind == "literal_error":
+        return str(context["expected"])
+    if kind in known["bounds"]:
+        return known["bounds"][kind].format(**context)
+    short = known["short_forms"].get(".".join(map(str, path)))
+    if kind in known["words"] and short and kind != "string_type":
+        return short
+    return known["words"].get(kind) or str(item["msg"]).replace("Input should be ", "")
+
+
+def _find_path(data: Any, place: Iterable[Any]) -> Key:
+    """Return the path of the value that an error is about: pydantic names alternatives and validators in it too."""
+    path: Key = ()
+    for part in place:
+        inside = isinstance(data, list) and isinstance(part, int) and part < len(data)
+        if inside or (isinstance(data, dict) and part in data):
+            data = data[part]
+            path = (*path, part)
+    return path

@@ -9,8 +9,8 @@ from typing import Any
 from orchestrator.evaluation.measures import CHAT, PAIR, RETRIEVAL, display_name
 from orchestrator.evaluation.metrics import build_metrics, describe_cut, load_scored
 from orchestrator.machine.files import write_bytes, write_json, write_text
-from orchestrator.machine.language import Language
 from orchestrator.machine.rundir import RunDir
+from orchestrator.machine.terminal import Language
 from orchestrator.report import wording
 from orchestrator.report.examples import Suspects, build_audit, fewest_generations
 from orchestrator.report.figures import draw_loss_curve

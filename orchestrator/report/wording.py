@@ -9,7 +9,7 @@ from typing import Any
 from orchestrator.evaluation.measures import GROUP, PAIR, RETRIEVAL, Metric, display_name, parse_metric, require_metric
 from orchestrator.evaluation.metrics import BASELINE, TEACHER, TUNED
 from orchestrator.evaluation.paired import BETTER, NO_DIFFERENCE, NOT_COMPARED, WORSE
-from orchestrator.machine.language import Language, Text
+from orchestrator.machine.terminal import Language, Text
 
 _P_FLOOR = 0.001
 _MINUTE_S, _HOUR_S = 60, 3600

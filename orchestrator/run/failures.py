@@ -28,8 +28,8 @@ from orchestrator.logs.health import LossProblem
 from orchestrator.logs.patches import suggest_patch
 from orchestrator.logs.row_texts import hide_rows
 from orchestrator.logs.tail import find_line_number, read_tail
-from orchestrator.machine.language import Text, current_language
 from orchestrator.machine.rundir import StageDir
+from orchestrator.machine.terminal import Text, current_language
 from orchestrator.recipe.plan import Fallback, Stage
 from orchestrator.run.state import LaunchRecord
 from orchestrator.run.watch import Ending, Limits, Stall

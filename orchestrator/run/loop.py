@@ -27,9 +27,9 @@ from orchestrator.logs.health import LossRules
 from orchestrator.logs.live import LiveLog
 from orchestrator.machine import process
 from orchestrator.machine.json_files import find_object
-from orchestrator.machine.language import current_language
 from orchestrator.machine.process import Child, Processes
 from orchestrator.machine.rundir import RunDir
+from orchestrator.machine.terminal import current_language
 from orchestrator.recipe.plan import Plan, Stage
 from orchestrator.recipe.schema import Watch
 from orchestrator.run.failures import GO_ON, STOPPED_AT, Failure, build_failure, explain_end, find_next

@@ -22,9 +22,9 @@ from orchestrator.logs.diagnose import FALLBACKS, diagnose
 from orchestrator.logs.follow import scrub_log
 from orchestrator.logs.tail import find_line_number, read_tail
 from orchestrator.machine import process
-from orchestrator.machine.language import current_language
 from orchestrator.machine.process import Child, Launch
 from orchestrator.machine.secrets import find_secret_values, rename_hub_token
+from orchestrator.machine.terminal import current_language
 from orchestrator.recipe.plan import Command
 from orchestrator.run.interrupts import Interrupts, counted_interrupts
 from orchestrator.run.stopping import StopTimeouts, SupervisorDeps, stop_stage

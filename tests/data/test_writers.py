@@ -3,9 +3,8 @@ from __future__ import annotations
 import json
 
 from orchestrator.data.rows.records import RankingGroup
-from orchestrator.data.writing.eval_rows import build_eval_row
 from orchestrator.data.writing.forms import build_flagembedding_row
-from orchestrator.data.writing.writers import FileSet, format_line, remove_files
+from orchestrator.data.writing.writers import FileSet, build_eval_row, format_line, remove_files
 
 GROUP = RankingGroup("q", ("p",), ("a", "b", "c", "d", "e"), "eval.jsonl", 12)
 

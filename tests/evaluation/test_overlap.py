@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.evaluation.overlap import exact_match, rouge_l, tokenise
+from orchestrator.evaluation.measures import exact_match, rouge_l, tokenise
 
 
 @pytest.mark.parametrize(

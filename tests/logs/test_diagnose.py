@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.logs.diagnose import diagnose, is_said, load_rules
 from orchestrator.logs.tail import count_ranks, find_line_number, read_lines, read_tail
-from orchestrator.machine.language import Text
+from orchestrator.machine.terminal import Text
 from orchestrator.workers.__main__ import WORKERS
 
 HERE = Path(__file__).parent

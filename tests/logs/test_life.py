@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.logs.follow import LogFollower
-from orchestrator.logs.live import LiveLog
-from orchestrator.logs.parse import Activity
+from orchestrator.logs.live import Activity, LiveLog
 from orchestrator.machine.rundir import StageDir
 
 CAPTURED = Path(__file__).parent / "captured"

@@ -9,8 +9,7 @@ import pytest
 
 from orchestrator.logs.events import Message, Progress, RowsLoaded, Step
 from orchestrator.logs.follow import LogFollower
-from orchestrator.logs.live import LiveLog
-from orchestrator.logs.parse import parse_line
+from orchestrator.logs.live import LiveLog, parse_line
 from orchestrator.machine.rundir import StageDir
 
 CAPTURED = Path(__file__).parent / "captured"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.logs.follow import LogFollower
-from orchestrator.logs.parse import parse_line
+from orchestrator.logs.live import parse_line
 from orchestrator.machine import process
 from orchestrator.machine.process import Child, Launch, parse_stat, read_entry
 from orchestrator.run.interrupts import Interrupts

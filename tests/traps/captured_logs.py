@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from orchestrator.logs.events import Step
-from orchestrator.logs.parse import parse_line
+from orchestrator.logs.live import parse_line
 
 CAPTURED = Path(__file__).with_name("captured")
 

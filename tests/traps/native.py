@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.logs.events import Step
-from orchestrator.logs.parse import parse_line
+from orchestrator.logs.live import parse_line
 
 SERVER = Path(__file__).with_name("warm_server.py")
 LIMIT_S = 60

@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.cli import output
 from orchestrator.errors import OrchError, Problem, StageFailedError, Where
-from orchestrator.machine.language import Text, choose_language, current_language
+from orchestrator.machine.terminal import Text, choose_language, current_language
 from orchestrator.report import wording as report_wording
 from orchestrator.run import failures as supervision
 

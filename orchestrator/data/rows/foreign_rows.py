@@ -10,8 +10,18 @@ from typing import Any
 
 from orchestrator.data.reasons import REASONS, Fault
 from orchestrator.data.rows.messages import read_history, read_messages
-from orchestrator.data.rows.near_names import NAMES, is_metadata, is_number_like, plain_name
-from orchestrator.data.rows.texts import BadRowError, bad_row, is_blank, is_finite_number, quote, read_number
+from orchestrator.data.rows.texts import (
+    NAMES,
+    BadRowError,
+    bad_row,
+    is_blank,
+    is_finite_number,
+    is_metadata,
+    is_number_like,
+    plain_name,
+    quote,
+    read_number,
+)
 
 Row = dict[str, Any]
 _PASSAGES = {

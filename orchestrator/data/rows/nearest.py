@@ -9,16 +9,17 @@ from typing import Any
 
 from orchestrator.data.reasons import Fault
 from orchestrator.data.rows.foreign_rows import find_lists, find_passage
-from orchestrator.data.rows.near_names import (
+from orchestrator.data.rows.records import Kind
+from orchestrator.data.rows.shapes import EXAMPLES, SHAPES, Shape
+from orchestrator.data.rows.texts import (
+    build_fault,
     find_near_name,
     find_optional,
     names_negatives,
     plain_name,
+    quote,
     suits,
 )
-from orchestrator.data.rows.records import Kind
-from orchestrator.data.rows.shapes import EXAMPLES, SHAPES, Shape
-from orchestrator.data.rows.texts import build_fault, quote
 from orchestrator.data.rows.unread import fits
 
 _READ_LISTS = ("messages", "conversations", "hits", "positive_messages", "negative_messages")

@@ -32,9 +32,17 @@ from orchestrator.data.rows.messages import (
     read_messages,
     require_no_row_mark,
 )
-from orchestrator.data.rows.near_names import explain_missing_in, plain_name
 from orchestrator.data.rows.records import KINDS, Kind
-from orchestrator.data.rows.texts import BadRowError, bad_row, build_fault, is_finite_number, name_type, quote
+from orchestrator.data.rows.texts import (
+    BadRowError,
+    bad_row,
+    build_fault,
+    explain_missing_in,
+    is_finite_number,
+    name_type,
+    plain_name,
+    quote,
+)
 
 Row = dict[str, Any]
 SAMPLE_KEY = "sample"  # true in the rows that `orch data sample` writes

@@ -9,16 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.data.reasons import RepeatedProblems, problem_of
-from orchestrator.data.rows.near_names import (
+from orchestrator.data.rows.shapes import Shape
+from orchestrator.data.rows.texts import (
     NAMES,
     find_optional,
+    is_blank,
     is_metadata,
     is_number_like,
     names_negatives,
     plain_name,
+    quote,
+    read_number,
+    write_word,
 )
-from orchestrator.data.rows.shapes import Shape
-from orchestrator.data.rows.texts import is_blank, quote, read_number, write_word
 from orchestrator.errors import Problem, Where
 
 ANSWERS = ("output", "response")  # of rows without messages
