@@ -3,7 +3,8 @@
 Understands what Hugging Face trainers, ms-swift and Orch's own workers print: the dicts of loss and of the end (whose
 values are strings since transformers 5 and were numbers before), tqdm bars without a description, `orch-progress 3/10`,
 and sentences behind `orch-note` and `orch-caution`. A bar and a dict may share a line. Bars with a description
-(loading, tokenising, saving) are not the stage's progress. Steps know their number, and progress comes at most once a second.
+(loading, tokenising, saving) are not the stage's progress. Steps know their number, and progress comes at most once a
+second.
 """
 
 from __future__ import annotations

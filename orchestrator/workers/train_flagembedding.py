@@ -184,7 +184,7 @@ def choose_encode(model: Any, features: Features, native: Encode, names: list[st
 
 
 def say(level: str, text: str) -> None:
-    """Print a line that Orch's reader of logs knows (logs/parse.py)."""
+    """Print a line that Orch's reader of logs knows (logs/live.py)."""
     print(f"\norch-{level} {text}", flush=True)  # noqa: T201  (a bar may stand in the line)
 
 

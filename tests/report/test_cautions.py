@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.evaluation.metrics import build_metrics
 from orchestrator.logs.events import EventLog
-from orchestrator.logs.parse import parse_line
+from orchestrator.logs.live import parse_line
 from orchestrator.machine.rundir import RunDir
 from orchestrator.report.publish import build_missing, build_warnings
 from orchestrator.report.record import Check, LossPoint, TrainingLog, load_record
