@@ -338,6 +338,8 @@ def _prepare_flags(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:
         flags["validation-ratio"] = ratio
         if job.processes() > 1:  # incomplete batches are dropped there too; the worker makes them small enough
             flags["min-validation"] = job.processes()
+        if job.recipe.train.get(_BEST, LOSS) != LOSS and not job.smoke:
+            flags["ranks-validation"] = True
     return flags
 
 

@@ -31,6 +31,7 @@ from orchestrator.data.sides import (
     HashRange,
     LabelSources,
     Measurements,
+    Order,
     Overlap,
     Side,
     Sink,
@@ -94,6 +95,7 @@ class _Pass:
         self.fit = fit = LossFit(request.requirements, takes_scores=request.takes_scores)
         self.train = Side("train", kind, request.limit_train, sinks[0], fit)
         self.eval = Side("eval", kind, request.limit_eval, sinks[1], None)
+        self.order = Order()
         self.validation = Side("validation", kind, request.limit_validation, sinks[2], fit)
         self.in_batch = InBatchNegatives(fit.loss) if fit.loss and fit.takes_batch else None
         self.eval_rules = replace(request.rules, needs_scores=False)  # the teacher scores training files only
@@ -325,6 +327,8 @@ class _Pass:
             elif side.keep(path, record, lengths, self.findings):
                 if side is self.eval:
                     self.overlap.note_kept_eval(record)
+                elif side is self.validation:
+                    self.order.note(record)
                 elif side is self.train and self.has_eval:
                     self.overlap.note_kept_train(record, is_split=self.thresholds.eval is not None)
                 if side.fit:
@@ -354,6 +358,8 @@ class _Pass:
         refusals += self.fit.problems()
         refusals += self.in_batch.finish(self.findings) if self.in_batch else []
         refusals += self._find_samples()
+        if self.request.ranks_validation and self.validation.tally.kept and self.request.first_rows is None:
+            refusals += self.order.problem()
         self.overlap.warn_shared()
         stats: dict[str, Any] = {"version": STATS_VERSION, "kind": self.request.rules.kind}
         for side in self.sides:

@@ -76,6 +76,7 @@ class Request:
     seen: tuple[Path, ...] = ()
     first_rows: int | None = None
     estimates: bool = False
+    ranks_validation: bool = False
 
     @property
     def limit_validation(self) -> int | None:
@@ -144,6 +145,7 @@ def _build_parser() -> argparse.ArgumentParser:
     add("--limit-train", type=positive, metavar="N", help="keep the first N training rows")
     add("--validation-ratio", type=_ratio, metavar="R", help="share of the training queries for the trainer's own eval")
     add("--min-validation", type=positive, metavar="N", help="rows that the trainer takes an evaluation batch")
+    add("--ranks-validation", action="store_true", help="the best checkpoint has the best order of the validation rows")
     add_shared(parser)
     _add_lengths(parser)
     _add_loss(parser)
@@ -218,6 +220,7 @@ def _add_labels(parser: argparse.ArgumentParser) -> None:
 
 _AS_GIVEN = (
     "eval_ratio", "seed", "allow_overlap", "limit_train", "tokenizer", "validation_ratio", "corpus", "encoding",
+    "ranks_validation",
 )  # fmt: skip
 
 

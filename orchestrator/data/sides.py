@@ -18,7 +18,7 @@ from orchestrator.data.earlier_rows import EarlierRows, KnownLabels, KnownSides,
 from orchestrator.data.fit import LossFit
 from orchestrator.data.ledger import Findings, SideTally
 from orchestrator.data.reasons import problem_of
-from orchestrator.data.rows.records import Chat, Kind, LabelledGroup, RankingGroup, Record
+from orchestrator.data.rows.records import Chat, Kind, LabelledGroup, RankingGroup, Record, ScoredPair, is_relevant
 from orchestrator.data.stats import SideStatistics, TokenStatistics
 from orchestrator.data.tokens import LengthRule, Measured, MeasuringQueue, TextCounter
 from orchestrator.errors import DataError, Problem, Where
@@ -187,6 +187,39 @@ class Side:
         if self._sink:
             self._sink(record)
         return True
+
+
+class Order:
+    """Whether an order of the rows that it has seen can be measured, by which the best checkpoint is found.
+
+    A query of a labelled group needs a relevant document and another one, in any of its rows, and pairs need two
+    scores; a query with positives searches the documents of all rows.
+    """
+
+    def __init__(self) -> None:
+        self.known = False
+        self._seen: dict[bytes, bool] = {}  # of each query, whether its documents so far are relevant
+        self._scores: set[float] = set()
+
+    def note(self, record: Record) -> None:
+        """Look at one row that is kept."""
+        if isinstance(record, ScoredPair):
+            self._scores.add(record.score)
+            self.known = self.known or len(self._scores) > 1
+        elif isinstance(record, LabelledGroup):
+            key = digest((query_key(record.query),))
+            kinds = {is_relevant(label) for label in record.labels}
+            self.known = self.known or len(kinds | {self._seen.setdefault(key, next(iter(kinds)))}) > 1
+        else:
+            self.known = True
+
+    def problem(self) -> list[Problem]:
+        """Return that there is none to measure."""
+        what = "no query has both a relevant and another document, and pairs have one score at most"
+        hint = "say train.metric_for_best_model: loss, or set more rows aside: data.validation_ratio"
+        return (
+            [] if self.known else [problem_of("validation-without-order", f"of the validation rows {what}", hint=hint)]
+        )
 
 
 # What the sides have in common

@@ -240,6 +240,17 @@ def test_rows_that_a_loss_cannot_learn_from_are_refused_before_any_training(buil
     assert message in capsys.readouterr().err
 
 
+def test_validation_rows_that_cannot_find_the_best_checkpoint_are_refused_where_the_recipe_asks_them_to(build, capsys):
+    rows = [{"sentence1": f"a{number}", "sentence2": f"b{number}", "score": number % 2} for number in range(2)]
+    rows = [row | {"sentence1": f"{row['sentence1']} {copy}"} for copy in range(1, 9) for row in rows[:1]] + rows[1:]
+    alike = ("loss=cosent", "data.validation_ratio=0.2")
+    _, plan = build(*alike, "train.metric_for_best_model=spearman", rows=rows)
+    assert run_prepare(plan) == DataError.exit_code
+    assert "validation-without-order: of the validation rows" in capsys.readouterr().err
+    _, plan = build(*alike, rows=rows)
+    assert run_prepare(plan) == 0
+
+
 def test_rows_without_negatives_are_pairs_of_a_batch(build):
     job, plan = build(rows=[{"query": f"q{number}", "pos": [f"p{number}"], "neg": []} for number in range(4)])
     write_files(job, plan)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from orchestrator.data.data_pass import run_data_pass
@@ -158,3 +160,31 @@ def test_what_only_weakens_the_training_is_warned_about(files, rows, requirement
     [warned] = found.ledger.warnings
     assert (warned.code, found.refusals) == (code, ())
     assert sentence in warned.message
+
+
+def document(number, text, label):
+    return {"query": f"q{number}", "document": text, "label": label}
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows", "ordered"),
+    [
+        ("labelled", [document(number, "d", number % 2) for number in range(40)], False),
+        ("labelled", [document(number, f"d{label}", label) for number in range(40) for label in (0, 1)], True),
+        ("labelled", [document(number, f"d{label}", label) for number in range(40) for label in (0, 0.4)], False),
+        ("pair", [pair(number, 1) for number in range(40)], False),
+        ("pair", [pair(number, number) for number in range(40)], True),
+        ("group", [group(number, 0) for number in range(40)], True),  # a query searches the documents of all rows
+    ],
+)
+def test_validation_rows_whose_order_is_to_find_the_best_checkpoint_must_have_one(files, kind, rows, ordered):
+    request = Request(
+        (files.lines("t.jsonl", *rows),),
+        rules=RowRules(kind, needs_negatives=False),
+        validation_ratio=0.5,
+        ranks_validation=True,
+    )
+    found = [problem for problem in run_data_pass(request).refusals if "validation-without-order" in problem.message]
+    assert bool(found) != ordered
+    assert all("metric_for_best_model: loss" in problem.hint for problem in found)
+    assert run_data_pass(replace(request, ranks_validation=False)).refusals == ()

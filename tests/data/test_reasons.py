@@ -95,6 +95,7 @@ ELSEWHERE = {
     "test_in_batch.py": {"false-negatives", "some-false-negatives"},
     "test_chat_overlap.py": {"answer-also-in-eval"},
     "test_loss_fit.py": {
+        "validation-without-order",
         *("several-positives", "loss-misfit", "score-out-of-range", "few-negatives", "documents-sampled"),
         *("one-label-only", "scores-not-used"),
     },

@@ -21,6 +21,7 @@ env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 \
   --truncation cut \
   --validation-ratio 0.05 \
   --min-validation 2 \
+  --ranks-validation \
   --loss pointwise_bce \
   --min-label 0.0 \
   --max-label 2.0 \
