@@ -163,7 +163,7 @@ def test_what_only_weakens_the_training_is_warned_about(files, rows, requirement
 
 
 def document(number, text, label):
-    return {"query": f"q{number}", "document": text, "label": label}
+    return {"query": f"q{number}", "content": text, "label": label}
 
 
 @pytest.mark.parametrize(
