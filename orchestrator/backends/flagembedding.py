@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from orchestrator.backends.arguments import load_arguments, load_words
-from orchestrator.backends.protocol import Backend, Found, Job, SmokeScale, Training
+from orchestrator.backends.protocol import WORKER_IMPORTS, Backend, Found, Job, SmokeScale, Training
 from orchestrator.backends.sharing import SHARING_ARGUMENTS, count_step_rows, deepspeed_environment, load_deepspeed
 from orchestrator.backends.trainer import (
     ArgumentList,
@@ -345,6 +345,7 @@ BACKEND = Backend(
     kind="group",
     needs_negatives=True,
     lengths=LENGTHS,
+    imports={"": ("FlagEmbedding", *WORKER_IMPORTS)} | {name: (name, *WORKER_IMPORTS) for name in _MODULES.values()},
     lora={"use_lora": True},
     scores_vocabulary=True,
     speedups=lambda job: _SPEEDUPS[job.model.family],

@@ -175,6 +175,20 @@ def _merge_by_orch(job: Job, base: str, adapter: str, output: str) -> Command:
     )
 
 
+# Also what is imported late, or each fork would import it again. Nothing here may compute: no thread survives a fork.
+WORKER_IMPORTS = (
+    "sentence_transformers",
+    "peft.tuners.lora",
+    "peft.utils.transformers_weight_conversion",
+    "datasets.packaged_modules.json.json",
+    "scipy.io",  # datasets patches it before it reads a file
+    "torch.profiler._cupti_monitor",
+    "transformers.hf_argparser",
+    "transformers.models.bert.modeling_bert",
+    "transformers.models.qwen3.modeling_qwen3",
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Backend:
     """A tool that trains: everything that Orch knows of it. Whoever wants to know asks here, and never for its name.
@@ -212,6 +226,8 @@ class Backend:
     starts_fsdp: bool = False  # whether `launch: {strategy: fsdp}` is for it
     other_models: str = ""  # what to name for a model that a trainer of text rerankers cannot take
     reads_patterns: bool = True  # whether it hands paths to a library that reads some characters as patterns
+    # what its stages' starts spend their time on, by a word of the command line; "" for every other worker
+    imports: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"": WORKER_IMPORTS})
     own_variables: tuple[str, ...] = ()  # environment variables besides its losses' that it reads unasked
     remedies: Remedies = field(default_factory=Remedies)
     snapshots: tuple[str, ...]  # of the arguments that its trainers accept, by model family where there are several

@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestrator.backends.aliases import is_full, name_loss, name_tuner
 from orchestrator.backends.arguments import load_arguments, load_words
-from orchestrator.backends.protocol import Backend, Job, SmokeScale, Training, name_checkpoint
+from orchestrator.backends.protocol import WORKER_IMPORTS, Backend, Job, SmokeScale, Training, name_checkpoint
 from orchestrator.backends.render import render_command
 from orchestrator.backends.sharing import SHARING_ARGUMENTS, count_data_ranks, count_step_rows
 from orchestrator.backends.swift_checks import check_job
@@ -314,6 +314,12 @@ def _prepare_flags(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:
     return flags
 
 
+_IMPORTS = (  # it patches libraries: what does not import it is never a fork of what has
+    "swift.pipelines.train.sft", "swift.pipelines.export.export", "swift.callbacks", "swift.trainers",
+    "swift.trainers.embedding_trainer", "swift.trainers.reranker_trainer", "swift.trainers.seq2seq_trainer",
+    "swift.loss_scale", "swift.optimizers", "modelscope.hub.check_model", *WORKER_IMPORTS[1:],
+)  # fmt: skip
+
 BACKEND = Backend(
     name="swift",
     title="ms-swift",
@@ -325,6 +331,7 @@ BACKEND = Backend(
     embeds_by="ms-swift reads an LLM's last token, an encoder's first, and makes vectors of length 1; a query's task "
     "is data.instruction",
     length_counts_prompt=True,
+    imports={"": WORKER_IMPORTS, "swift.cli.sft": _IMPORTS, "swift.cli.export": _IMPORTS},
     lora={"tuner_type": "lora"},
     # replaced by the names of a kind of layers (get_target_modules in swift/pipelines/train/tuner.py); PEFT knows
     # all-linear in the place of a list, and not in the list that FlagEmbedding hands it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,10 @@ _OUTCOMES = {"identical": "the same, bit for bit", "different": "another result"
 
 open_option = click.option("--open", "open_report", is_flag=True, help="Open the report in a browser at the end.")
 
+warm_option = click.option(
+    "--warm/--no-warm", default=True, help="Fork stages from a process with their libraries imported (default), or not."
+)
+
 
 @click.command("run")
 @click.argument("recipe", type=click.Path(path_type=Path))
@@ -41,6 +46,7 @@ open_option = click.option("--open", "open_report", is_flag=True, help="Open the
 @trust_run_option
 @runs_option
 @open_option
+@warm_option
 @prints("run")
 def run_command(
     recipe: Path,
@@ -51,6 +57,7 @@ def run_command(
     trust_run: bool,
     runs: Path,
     open_report: bool,
+    warm: bool,
     as_json: bool,
 ) -> Result:
     """Take RECIPE from data to verdict. Exit code 8 says that the gate was missed; Ctrl-C leaves a run to resume."""
@@ -71,7 +78,7 @@ def run_command(
     for problem in advice:
         say(format_advice(problem), err=True)
     run = create_run(plan, Asked(recipe, overrides, hardware), found, trust_run=trust_run)
-    return _finish(plan, run, open_report=open_report, quiet=as_json)
+    return _finish(plan, run, open_report=open_report, warm=warm, quiet=as_json)
 
 
 @click.command("resume")
@@ -79,8 +86,9 @@ def run_command(
 @trust_run_option
 @runs_option
 @open_option
+@warm_option
 @prints("resume")
-def resume_command(run: str, trust_run: bool, runs: Path, open_report: bool, as_json: bool) -> Result:
+def resume_command(run: str, trust_run: bool, runs: Path, open_report: bool, warm: bool, as_json: bool) -> Result:
     """Continue RUN (a folder, a name, or `last`): finished stages are skipped, training goes on from its checkpoint."""
     from orchestrator.report.compare_runs import is_rerun
     from orchestrator.run.folder import adopt_run, find_run, load_own_plan
@@ -90,8 +98,8 @@ def resume_command(run: str, trust_run: bool, runs: Path, open_report: bool, as_
     if trust_run:
         adopt_run(found)
     if is_rerun(found):
-        return _finish_rerun(plan, found, quiet=as_json)
-    return _finish(plan, found, open_report=open_report, quiet=as_json)
+        return _finish_rerun(plan, found, warm=warm, quiet=as_json)
+    return _finish(plan, found, open_report=open_report, warm=warm, quiet=as_json)
 
 
 @click.command("reproduce")
@@ -101,9 +109,10 @@ def resume_command(run: str, trust_run: bool, runs: Path, open_report: bool, as_
 @click.option("--dry-run", is_flag=True, help="Only say what has changed since.")
 @trust_run_option
 @runs_option
+@warm_option
 @prints("reproduce")
 def reproduce_command(
-    run: str, output: Path | None, anyway: bool, dry_run: bool, trust_run: bool, runs: Path, as_json: bool
+    run: str, output: Path | None, anyway: bool, dry_run: bool, trust_run: bool, runs: Path, warm: bool, as_json: bool
 ) -> Result:
     """Run RUN once more, with the same commands, and say whether the same came out.
 
@@ -128,26 +137,28 @@ def reproduce_command(
     if changed and not anyway:
         hint = "bring back what the run was made with, or say --anyway"
         raise PreflightError.from_problems([Problem(f"it has changed since: {item}", hint) for item in changed])
-    return _finish_rerun(rerun.plan, rerun.write(), quiet=as_json)
+    return _finish_rerun(rerun.plan, rerun.write(), warm=warm, quiet=as_json)
 
 
-def _supervise(plan: Plan, run: RunDir, *, quiet: bool) -> int:
+def _supervise(plan: Plan, run: RunDir, *, warm: bool, quiet: bool) -> int:
     """Run every stage of a plan that is not done, telling its progress unless `quiet`; return the exit code."""
     from orchestrator.cli.progress import choose_listener
     from orchestrator.run.loop import run_plan
+    from orchestrator.run.residents import Residents, find_imports
     from orchestrator.run.stopping import StopTimeouts
 
     say(f"run folder: {run.root}", err=True)
     seconds = plan.recipe.get("launch", {}).get("stop_patience_s")
     timeouts = StopTimeouts(interrupt_s=seconds) if seconds is not None else StopTimeouts()
-    with choose_listener(plan, quiet=quiet) as listener:
-        return run_plan(plan, run, listener=listener, timeouts=timeouts).exit_code
+    warmed = Residents(find_imports(plan)) if warm else nullcontext()
+    with choose_listener(plan, quiet=quiet) as listener, warmed as residents:
+        return run_plan(plan, run, listener=listener, timeouts=timeouts, residents=residents).exit_code
 
 
-def _finish(plan: Plan, run: RunDir, *, open_report: bool, quiet: bool) -> Result:
+def _finish(plan: Plan, run: RunDir, *, open_report: bool, warm: bool, quiet: bool) -> Result:
     from orchestrator.run.folder import load_run_object
 
-    exit_code = _supervise(plan, run, quiet=quiet)
+    exit_code = _supervise(plan, run, warm=warm, quiet=quiet)
     report = load_run_object(run.report_json)
     if open_report:
         click.launch(str(run.report_html))
@@ -155,11 +166,11 @@ def _finish(plan: Plan, run: RunDir, *, open_report: bool, quiet: bool) -> Resul
     return Result(data, _verdict_lines(run, report), exit_code)
 
 
-def _finish_rerun(plan: Plan, second: RunDir, *, quiet: bool) -> Result:
+def _finish_rerun(plan: Plan, second: RunDir, *, warm: bool, quiet: bool) -> Result:
     """Run what is not done of a run that repeats another, and compare the two."""
     from orchestrator.report.compare_runs import finish_rerun
 
-    _supervise(plan, second, quiet=quiet)
+    _supervise(plan, second, warm=warm, quiet=quiet)
     result = finish_rerun(second)
     width = max(len(finding.what) for finding in result.findings)
     lines = [

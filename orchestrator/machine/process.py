@@ -12,6 +12,8 @@ of it. py-spy reads them from outside, where it is installed and the kernel lets
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import platform
 import shutil
@@ -42,9 +44,11 @@ printf '%s\\n' "$1" >"$__orch_part" && /bin/mv -f -- "$__orch_part" "$__orch_exi
 exit "$1"
 """
 _STDERR = 2
+_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 _DEFAULT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE)
 SPY_S = 10.0
 _PROC = Path("/proc")
+_PR_SET_CHILD_SUBREAPER = 36
 _START_FIELD = 19  # of /proc/PID/stat: the 22nd, the 20th after the name
 _ON_LINUX = sys.platform.startswith("linux")
 
@@ -145,17 +149,16 @@ def spawn(launch: Launch) -> Child:
     posix_spawn rather than Popen: signals that Orch inherited as ignored (SIGHUP under nohup, SIGINT in a shell
     script's background) are reset for the child without running Python between fork and exec.
     """
-    append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     part = os.urandom(8).hex()
     argv = ["/bin/sh", "-c", _LAUNCHER, "orch-stage", str(launch.exit_code), str(launch.cwd), part, *launch.argv]
     pid = os.posix_spawn(
         argv[0],
         argv,
-        {**_make_safe(launch.env), TOKEN_VARIABLE: launch.token},
+        stage_environment(launch),
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, str(launch.stdout), append | _no_link(launch.stdout), 0o644),
-            (os.POSIX_SPAWN_OPEN, 2, str(launch.stderr), append | _no_link(launch.stderr), 0o644),
+            (os.POSIX_SPAWN_OPEN, 1, str(launch.stdout), _APPEND | _no_link(launch.stdout), 0o644),
+            (os.POSIX_SPAWN_OPEN, 2, str(launch.stderr), _APPEND | _no_link(launch.stderr), 0o644),
             *((os.POSIX_SPAWN_CLOSE, descriptor) for descriptor in _find_inherited()),
         ],
         setsid=True,
@@ -164,6 +167,49 @@ def spawn(launch: Launch) -> Child:
     )
     entry = read_entry(pid)  # cannot be reused yet: it is our child and not reaped
     return Child(pid=pid, pgid=pid, start=entry.start if entry else "", token=launch.token)
+
+
+def spawn_beside(argv: tuple[str, ...], env: Mapping[str, str], stdin: int) -> int:
+    """Start a process that Orch talks to by `stdin`, a socket, in a session of its own; return its pid.
+
+    What its own forks leave behind becomes a child of this process. Raises OSError, also where the system has no such
+    thing (PR_SET_CHILD_SUBREAPER, Linux).
+    """
+    if not _ON_LINUX or ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    return os.posix_spawn(
+        argv[0],
+        argv,
+        _make_safe(env),
+        file_actions=[
+            (os.POSIX_SPAWN_DUP2, stdin, 0),
+            (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
+            *((os.POSIX_SPAWN_CLOSE, descriptor) for descriptor in _find_inherited()),
+        ],
+        setsid=True,
+        setsigmask=[],
+        setsigdef=_DEFAULT_SIGNALS,
+    )
+
+
+def end_child(pid: int) -> None:
+    """Kill a child of this process, and its group where it leads one, and wait for it; one that is gone is no error."""
+    for kill in (os.killpg, os.kill):
+        with suppress(ProcessLookupError, PermissionError):
+            kill(pid, signal.SIGKILL)
+    with suppress(ChildProcessError):
+        os.waitpid(pid, 0)
+
+
+def open_log(path: Path) -> int:
+    """Return a descriptor that appends to a stage's log, which must be no link."""
+    return os.open(path, _APPEND | _no_link(path), 0o644)
+
+
+def stage_environment(launch: Launch) -> dict[str, str]:
+    """Return the environment of a stage's process."""
+    return {**_make_safe(launch.env), TOKEN_VARIABLE: launch.token}
 
 
 def _make_safe(env: Mapping[str, str]) -> dict[str, str]:

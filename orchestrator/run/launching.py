@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -87,13 +87,27 @@ def write_script(plan: Plan, stage: Stage, run_dir: RunDir, record: LaunchRecord
     write_text(run_dir.stage(stage.name).command_sh, "\n".join(lines) + "\n")
 
 
-def spawn_stage(stage: Stage, record: LaunchRecord, folder: StageDir, processes: Processes) -> Child:
-    """Start the stage's process. Raises OSError when its logs cannot be opened, StageFailedError when it cannot run."""
-    env = rename_hub_token({**os.environ, **dict(stage.command.env)})
+def build_environment(stage: Stage) -> dict[str, str]:
+    """Return what a stage's process finds: the environment of Orch, and the stage's own."""
+    return rename_hub_token({**os.environ, **dict(stage.command.env)})
+
+
+def spawn_stage(
+    stage: Stage,
+    record: LaunchRecord,
+    folder: StageDir,
+    processes: Processes,
+    fork: Callable[[Launch], Child | None] | None = None,
+) -> Child:
+    """Start the stage's process, by `fork` where that can.
+
+    Raises OSError when its logs cannot be opened, StageFailedError when it cannot run.
+    """
     paths = (Path(record.cwd), folder.stdout_log, folder.stderr_log, folder.exit_code)
     cwd, stdout, stderr, exit_code = (path.absolute() for path in paths)
+    launch = Launch(record.argv, build_environment(stage), cwd, stdout, stderr, exit_code, record.token)
     try:
-        return processes.spawn(Launch(record.argv, env, cwd, stdout, stderr, exit_code, record.token))
+        return (fork and fork(launch)) or processes.spawn(launch)
     except OSError as error:
         if is_of_folder(error):
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -36,6 +37,7 @@ from orchestrator.run.failures import GO_ON, STOPPED_AT, Failure, build_failure,
 from orchestrator.run.folder import refuse_links
 from orchestrator.run.interrupts import Interrupts, counted_interrupts
 from orchestrator.run.launching import clear_stale_build_locks, spawn_stage, write_plan, write_script
+from orchestrator.run.residents import Residents
 from orchestrator.run.resume import find_missing_outputs, prepare_attempt, stage_digest
 from orchestrator.run.state import (
     LaunchRecord,
@@ -101,6 +103,7 @@ class _Run:
     state: RunState
     watch: Watch
     poll_s: float
+    residents: Residents | None
 
     def limits(self, stage: Stage) -> Limits:
         return Limits(stage.timeout_s, self.watch.stall_timeout_s, self.poll_s, self._count_rows(stage))
@@ -132,10 +135,12 @@ def run_plan(
     timeouts: StopTimeouts | None = None,
     stall_s: float | None = None,
     poll_s: float = 0.2,
+    residents: Residents | None = None,
 ) -> RunOutcome:
     """Run every stage of `plan` that is not done; the same call starts a run and resumes one.
 
     Signals are caught when `interrupts` is not given; `stall_s` goes before the recipe's `watch.stall_timeout_s`.
+    Stages are forks of `residents` where these can.
     Raises RunFolderError (busy, moved, not writable), StageFailedError (or DataError, PreflightError from Orch's own
     stages), StalledError, InterruptedRunError.
     """
@@ -156,7 +161,7 @@ def run_plan(
         watch = load_watch(plan)
         if stall_s is not None:
             watch = watch.model_copy(update={"stall_timeout_s": stall_s})
-        run = _Run(plan, run_dir, deps, state, watch, poll_s)
+        run = _Run(plan, run_dir, deps, state, watch, poll_s, residents)
         try:
             outcome = _run_stages(run)
         except OrchError as error:
@@ -290,7 +295,9 @@ def _launch_once(
         deps.emit(Message("info", note, stage.name))
     # The token is on disk before the process is there, so that a restart after a kill at this moment finds it.
     write_state(run.folder, _with_child(run, stage, Child(0, 0, "", record.token)))
-    child = spawn_stage(stage, record, folder, deps.processes)
+    coming = run.plan.stages[run.plan.stages.index(stage) :]
+    fork = partial(run.residents.spawn, coming, deps) if run.residents else None
+    child = spawn_stage(stage, record, folder, deps.processes, fork)
     try:
         write_state(run.folder, _with_child(run, stage, child))
         deps.emit(StageStarted(stage.name, child.pid, record.attempt, record.resumed_from))

@@ -39,6 +39,7 @@ WORKERS = {
 NATIVE = {"launch", "train_flagembedding"}  # start native tools, which say all that they have to say
 
 HERE = Path(__file__).resolve().parent
+QUIET = WORKERS.keys() - {"launch"}  # what that starts says all that it has to say
 
 
 def adopt_package() -> None:
@@ -63,13 +64,26 @@ def load_worker(name: str) -> Callable[[list[str]], int]:
 
 
 def main(argv: list[str]) -> int:
-    """Run the worker that `argv[0]` names with the rest of `argv`; return its exit code."""
-    if not argv or argv[0] not in WORKERS:
+    """Run the worker that `argv[0]` names with the rest of `argv`; return its exit code.
+
+    `resident NAME MODULE…` imports the modules as that worker would find them, and is then a worker in each fork.
+    """
+    if not argv or argv[0] not in {*WORKERS, "resident"}:
         sys.stderr.write(f"usage: workers NAME …    NAME is one of {', '.join(WORKERS)}\n")
         return 2
     adopt_package()
+<<<<<<< HEAD
     if argv[0] not in NATIVE:
+=======
+    is_resident = argv[0] == "resident"
+    if argv[is_resident] in QUIET:
+>>>>>>> bb0be1c (Fork a run's stages from a process that has imported their libraries)
         importlib.import_module("orchestrator.workers.environment").suppress_output()
+    if is_resident:
+        program, *argv = importlib.import_module("orchestrator.workers.resident").main(argv[2:])
+        if program != str(HERE):
+            importlib.import_module("orchestrator.workers.launch").run_words([program, *argv])
+            return 0
     failure = importlib.import_module("orchestrator.workers.failure")
     try:
         return load_worker(argv[0])(argv[1:])

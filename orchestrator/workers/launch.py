@@ -55,10 +55,8 @@ def meet_in_memory() -> None:
     importlib.import_module("torch.distributed.rendezvous")._rendezvous_handlers["env"] = handle  # noqa: SLF001
 
 
-def run_here(words: list[str]) -> None:
+def run_words(words: list[str]) -> None:
     """Run `-m MODULE ARGUMENT…` or `SCRIPT ARGUMENT…` as Python would, in this process."""
-    meet_in_memory()
-    os.environ.update(_ALONE)
     if words[0] == "-m":
         sys.argv = words[1:]
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
@@ -128,7 +126,9 @@ def main(argv: list[str]) -> int:
     if options.nproc_per_node > 1:
         run_several(options.nproc_per_node, words)
     else:
-        run_here(words)
+        meet_in_memory()
+        os.environ.update(_ALONE)
+        run_words(words)
     return 0
 
 

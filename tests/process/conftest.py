@@ -52,8 +52,9 @@ WRITE = "import sys, pathlib; p = pathlib.Path(sys.argv[1]); p.parent.mkdir(exis
 
 @pytest.fixture
 def make_plan(run_dir):
-    def make(*stages, files=()):
-        return Plan("t", str(run_dir.root), "reranker", "fake", False, {}, tuple(stages), tuple(files))
+    def make(*stages, files=(), forked=False):
+        recipe = {"forked": forked}
+        return Plan("t", str(run_dir.root), "reranker", "fake", False, recipe, tuple(stages), tuple(files))
 
     return make
 

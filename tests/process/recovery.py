@@ -161,9 +161,19 @@ class FaultyRun:
 
 
 def make_run(
-    root: Path, *, name: str = "run", step_s: float = 0.05, save_s: float = 0.3, work_s: float = 0.5, args=()
+    root: Path,
+    *,
+    name: str = "run",
+    step_s: float = 0.05,
+    save_s: float = 0.3,
+    work_s: float = 0.5,
+    args=(),
+    forked=False,
 ) -> FaultyRun:
-    """Return a run whose first and last stage take `work_s`, and whose training `STEPS` steps and three saves."""
+    """Return a run whose first and last stage take `work_s`, and whose training `STEPS` steps and three saves.
+
+    With `forked`, its stages are forks of a resident process where another process drives it.
+    """
     folder = RunDir(root / name)
     output = folder.stage(TRAIN).output
     words = ["--output_dir", output, "--steps", STEPS, "--step_s", step_s, "--save_s", save_s, "--workers", 1, *args]
@@ -172,7 +182,8 @@ def make_run(
     weights = f"stages/{TRAIN}/output/adapter_model.safetensors"
     train = Stage(TRAIN, "train", "", Command(argv), outputs=(weights,), resume=checkpoints)
     stages = (_make_work(folder, FIRST, work_s), train, _make_work(folder, LAST, work_s))
-    return FaultyRun(folder, Plan("t", str(folder.root), "reranker", "fake", False, {}, stages, ()))
+    recipe = {"forked": forked}
+    return FaultyRun(folder, Plan("t", str(folder.root), "reranker", "fake", False, recipe, stages, ()))
 
 
 def _make_work(folder: RunDir, name: str, work_s: float) -> Stage:

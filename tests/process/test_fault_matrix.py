@@ -6,6 +6,7 @@ import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import product
 
 import pytest
 
@@ -23,13 +24,18 @@ class Fault:
     number: signal.Signals
     target: str
     moment: str
+    forked: bool
 
     def __str__(self) -> str:
-        return f"{self.number.name}-{self.target}-{self.moment.replace(' ', '-')}"
+        return f"{self.number.name}-{self.target}-{self.moment.replace(' ', '-')}{'-forked' * self.forked}"
 
 
-FAULTS = [Fault(number, target, moment) for moment in MOMENTS for target in TARGETS for number in SIGNALS]
-FAULTS += [Fault(signal.SIGKILL, "shell", moment) for moment in MOMENTS]
+FAULTS = [
+    Fault(number, target, moment, forked)
+    for forked in (False, True)
+    for moment in MOMENTS
+    for number, target in [*product(SIGNALS, TARGETS), (signal.SIGKILL, "shell")]
+]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +58,7 @@ def outcomes(request, tmp_path_factory, undisturbed):
 
 
 def do(fault, root, undisturbed):
-    run = make_run(root)
+    run = make_run(root, forked=fault.forked)
     try:
         run.start(pause=fault.moment)
         stage = run.reaches(fault.moment)

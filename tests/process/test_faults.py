@@ -28,9 +28,11 @@ QUICK = StopTimeouts(2.0, 1.0, 3.0)
 WAIT_S = 40.0
 
 
-@pytest.fixture
-def plan(make_stage, make_plan, make_training):
-    return make_plan(make_stage("01-prepare"), make_training(workers=1), make_stage("03-report"))
+@pytest.fixture(params=[False, True], ids=["alone", "forked"])
+def plan(request, make_stage, make_plan, make_training):
+    """Where another process drives it, the training is a process like any other, or the fork of a resident one."""
+    stages = make_stage("01-prepare"), make_training(workers=1), make_stage("03-report")
+    return make_plan(*stages, forked=request.param)
 
 
 @pytest.fixture

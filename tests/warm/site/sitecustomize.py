@@ -1,4 +1,4 @@
-"""Hand a worker over to a warm process, where the test's environment names one; any other program starts as ever."""
+"""Hand a worker, or the resident process of a run, over to a warm process, where the test's environment names one; any other program starts as ever."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _choose(words: list[str]) -> str | None:
         return "swift" if words[1:2] == ["swift.cli.sft"] else None
     if len(words) < 2 or not words[0].endswith("/orchestrator/workers"):
         return None
-    is_of_swift = words[1] in _WITH_SWIFT or any(word.startswith("swift.cli") for word in words)
+    is_of_swift = words[1] in _WITH_SWIFT or any(word.startswith("swift.") for word in words)
     return "swift" if is_of_swift and _is_there("swift") else "plain"
 
 
