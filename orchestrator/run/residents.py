@@ -34,6 +34,9 @@ _POLL_S = 0.05
 _ROOM = 16 << 10  # for a stage's command line, where `ps` reads it
 
 
+NATIVE = {"launch", "train_flagembedding"}  # workers that do not quieten what they import, as all the others do
+
+
 @dataclass(frozen=True)
 class _Kind:
     """What a stage's process is before it knows which stage: the resident of all stages that have it in common."""
@@ -117,8 +120,7 @@ class Residents:
         if words[1:3] == ["launch", "--nproc_per_node"] and words[3] != "1":
             return None
         modules = modules or self._imports.get("")
-        # all but one set their environment in the same way before they import
-        worker = words[1] if words[1] == "launch" else "score"
+        worker = words[1] if words[1] in NATIVE else "score"
         return _Kind(python, worker, modules, stage.command.env) if modules else None
 
 

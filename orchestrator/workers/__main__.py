@@ -39,7 +39,6 @@ WORKERS = {
 NATIVE = {"launch", "train_flagembedding"}  # start native tools, which say all that they have to say
 
 HERE = Path(__file__).resolve().parent
-QUIET = WORKERS.keys() - {"launch"}  # what that starts says all that it has to say
 
 
 def adopt_package() -> None:
@@ -72,12 +71,8 @@ def main(argv: list[str]) -> int:
         sys.stderr.write(f"usage: workers NAME …    NAME is one of {', '.join(WORKERS)}\n")
         return 2
     adopt_package()
-<<<<<<< HEAD
-    if argv[0] not in NATIVE:
-=======
     is_resident = argv[0] == "resident"
-    if argv[is_resident] in QUIET:
->>>>>>> bb0be1c (Fork a run's stages from a process that has imported their libraries)
+    if argv[is_resident] not in {*NATIVE, "-m"}:
         importlib.import_module("orchestrator.workers.environment").suppress_output()
     if is_resident:
         program, *argv = importlib.import_module("orchestrator.workers.resident").main(argv[2:])

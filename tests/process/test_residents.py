@@ -22,7 +22,7 @@ from orchestrator.run.interrupts import Interrupts
 from orchestrator.run.loop import run_plan
 from orchestrator.run.residents import Residents
 from orchestrator.run.stopping import StopTimeouts
-from tests.process.drive import FORKED
+from orchestrator.workers import __main__ as workers_main
 
 HERE = Path(__file__).parent
 SCRIPT = HERE / "show_itself.py"
@@ -278,7 +278,7 @@ def test_only_a_worker_in_one_process_is_a_fork():
     assert kind("-m", "orchestrator.data.prepare") is None
     assert kind("-c", "pass") is None
     assert kind(workers, "score", imports={}) is None
-    assert FORKED.keys().isdisjoint({""})
+    assert residents_module.NATIVE == workers_main.NATIVE
 
 
 def test_where_the_system_has_no_such_thing_stages_start_alone(run, show, run_dir, monkeypatch):
