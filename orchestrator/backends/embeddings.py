@@ -103,7 +103,7 @@ def find_guide_problem(model: BaseModel) -> Problem | None:
 
 def refuse_told(told: ModelRef, why: str, key: str = "model") -> Iterator[Found]:
     """Yield each thing that a recipe says of an embedding at `key`, where it is not the recipe's to say."""
-    for name in ("pooling", "normalize", "prompts"):
+    for name in ("pooling", "normalize", "prompts", *told.changes):
         if getattr(told, name) is not None:
             yield (key, name), Problem(f"{key}.{name}: {why}", "remove it")
 

@@ -59,6 +59,12 @@ def _name_measures(job: Job) -> dict[str, str]:
     return dict(TABLE["measures"]["compares" if find_form(job) == COMPARED else "ranks"])
 
 
+def find_width(job: Job) -> int | None:
+    """Return how long the trained vectors are, where the recipe or the model's config says it."""
+    dense = job.recipe.model.dense
+    return job.model.hidden_size if dense is None else dense.out_features
+
+
 def find_embedding(job: Job) -> Embedding:
     """Return how the model embeds, and asks the recipe's task; of one that is refused, any way."""
     found = settle_embedding(job.model, job.recipe.model)
@@ -70,7 +76,8 @@ def find_embedding(job: Job) -> Embedding:
 
 def _build_config(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of train.json only embedding models have."""
-    told = {"max_length": values["max_length"], **find_embedding(job).scoring()}
+    changes = job.recipe.model.model_dump(mode="json", include=set(job.recipe.model.changes))
+    told = {"max_length": values["max_length"], **find_embedding(job).scoring(), **changes}
     sources = name_sources(job)
     more = {name: _build_loss(one, "") for name, one in list_set_jobs(job).items()}
     return {"embedding": told, **({"sources": sources} if sources else {}), **({"more": more} if more else {})}
@@ -208,7 +215,7 @@ def _check_guide(job: Job, loss: Loss) -> Problem | None:
         model = find_model(ModelRef(path=loss.guide), job.recipe_folder, otherwise="encoder")
     except OrchError as error:
         return error.problems[0]
-    problem, widths = find_guide_problem(model), (loss.projection_dim or job.model.hidden_size, model.hidden_size)
+    problem, widths = find_guide_problem(model), (loss.projection_dim or find_width(job), model.hidden_size)
     asked = (model,) if loss.projection_dim else (job.model, model)
     plain = not any(isinstance(own := read_own(one), Embedding) and own.layered for one in asked)
     learnt = plain and not loss.facts.in_batch and None not in widths
@@ -282,7 +289,7 @@ def _check_batch(job: Job, loss: Loss, train: Mapping[str, Any]) -> Iterator[Fou
 
 
 def _check_dims(job: Job, loss: Loss) -> Iterator[Found]:
-    width = job.model.hidden_size
+    width = find_width(job)
     for size in sorted(loss.matryoshka_dims or (), reverse=True):
         if size < 1 or (width and size > width and not job.smoke):
             bounds = f"1 to {width}" if width else "1 on"
@@ -321,7 +328,11 @@ def _smoke_scale(job: Job) -> SmokeScale:
     """Return the scale of cross-encoders, with a loss that a tiny model can learn: fewer sizes of vectors."""
     alone = build_smoke_scale(job)
     # so few rows may all be of one file
-    return replace(alone, recipe=_shrink_loss(job.recipe.loss), leave_out=alone.leave_out | {SEVERAL})
+    told = job.recipe.model
+    tiny = {"dense": told.dense.model_copy(update={"out_features": TINY_HIDDEN_SIZE})} if told.dense else {}
+    tiny |= {"layers": (0,)} if told.layers else {}
+    recipe = _shrink_loss(job.recipe.loss) | ({"model": told.model_copy(update=tiny)} if tiny else {})
+    return replace(alone, recipe=recipe, leave_out=alone.leave_out | {SEVERAL})
 
 
 def _shrink_loss(loss: Loss | None) -> dict[str, Any]:
@@ -351,6 +362,7 @@ BACKEND = replace(
     trainers="sentence-transformers' trainer of embedding models and its worker",
     own_modules={},
     kind=None,
+    changes_models=True,
     takes_sets=True,
     starts_fsdp=False,
     other_models="",

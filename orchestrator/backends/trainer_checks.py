@@ -266,6 +266,13 @@ def _check_embedding(job: Job) -> Iterator[Found]:
         yield from refuse_told(told, why)
     elif isinstance(found := settle_embedding(job.model, told), list):
         yield from found
+    elif not job.backend.changes_models or job.backend.trains_lora(job):
+        for name in told.changes:
+            message = f"model.{name} is of sentence-transformers, where all weights are trained"
+            yield (
+                ("model", name),
+                Problem(message, "remove it, or say backend: sentence-transformers without lora_rank"),
+            )
 
 
 def _check_quantized(job: Job) -> Iterator[Found]:

@@ -71,6 +71,13 @@ class Prompts(Part):
     document: str | None = None
 
 
+class Dense(Part):
+    """A new layer behind the pooling of an embedding model, which makes its vectors shorter or longer."""
+
+    out_features: int = Field(ge=1)
+    activation: Literal["tanh", "identity"] = "tanh"
+
+
 class ModelRef(Part):
     """The base model: a hub id or folder (`path`), or a model that a Python package carries (`package`)."""
 
@@ -86,6 +93,8 @@ class ModelRef(Part):
     pooling: Literal["cls", "mean", "lasttoken", "max", "mean_sqrt_len_tokens", "weightedmean"] | None = None
     normalize: bool | None = None
     prompts: Prompts | None = None
+    dense: Dense | None = None
+    layers: tuple[int, ...] | None = Field(None, min_length=1)
     trust_remote_code: bool = False
     allow_pickle: bool = False
 
@@ -94,6 +103,11 @@ class ModelRef(Part):
         if (self.path is None) == (self.package is None):
             raise ValueError("give the model by path or by package, one of the two")
         return self
+
+    @property
+    def changes(self) -> list[str]:
+        """The keys that say how the model is changed before it is trained."""
+        return [name for name in ("dense", "layers") if getattr(self, name) is not None]
 
     @property
     def name(self) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.workers.embedding.losses import LOSSES
-from orchestrator.workers.embedding.model import load_encoder
+from orchestrator.workers.embedding.model import add_dense, keep_layers, load_encoder
 from orchestrator.workers.embedding.rows import LABEL, QUERIES, Rows, build_dataset, build_evaluator, load_rows
 from orchestrator.workers.embedding.settings import Settings, load_settings
 from orchestrator.workers.embedding.vectors import teach_all
@@ -27,12 +27,16 @@ MAIN = "main set"  # no name of a further one, which has no blank
 def load_model(settings: Settings) -> Any:
     """Return the SentenceTransformer that `score` measures, on the CPU (the trainer moves it), with its prompts.
 
-    Raises WorkerError for what `load_encoder` refuses.
+    It is changed as the settings say. Raises WorkerError for what `load_encoder` or a change refuses.
     """
     spec = settings.embedding.to_spec(trust_remote_code=settings.trust_remote_code)
     model = load_encoder(settings.model, spec, "cpu").model
     model.prompts = {"query": spec.query_prompt, "document": spec.document_prompt}
     model.default_prompt_name = None
+    if settings.embedding.layers is not None:
+        keep_layers(model, settings.embedding.layers)
+    if settings.embedding.dense is not None:
+        add_dense(model, settings.embedding.dense, settings.seed)
     return model
 
 

@@ -251,6 +251,29 @@ def test_validation_rows_that_cannot_find_the_best_checkpoint_are_refused_where_
     assert run_prepare(plan) == 0
 
 
+CHANGED = ("model.dense={out_features: 16}", "model.layers=[0, 2]")
+
+
+def test_a_change_of_the_model_stands_in_the_training_and_the_baseline_is_the_model_without_it(build):
+    job, plan = build(*CHANGED, "loss={type: mnrl, matryoshka_dims: [16, 8]}")
+    settings = load_settings(write_files(job, plan))
+    assert (settings.embedding.dense.out_features, settings.embedding.dense.activation) == (16, "tanh")
+    assert settings.embedding.layers == [0, 2]
+    specs = [file.text for file in plan.files if file.path.startswith("files/scoring.")]
+    assert specs
+    assert not [text for text in specs if "dense" in text or "layers" in text]
+    with pytest.raises(RecipeError, match="have sizes from 1 to 16"):
+        build(*CHANGED, "loss={type: mnrl, matryoshka_dims: [32]}")
+
+
+@pytest.mark.parametrize("overrides", [("train.lora_rank=8",), ("backend=flagembedding", "loss=null")])
+def test_a_change_of_the_model_is_refused_where_nothing_makes_it(build, overrides):
+    with pytest.raises(RecipeError) as caught:
+        build(*CHANGED, *overrides)
+    found = [problem.message for problem in caught.value.problems if "all weights are trained" in problem.message]
+    assert len(found) == 2
+
+
 def test_rows_without_negatives_are_pairs_of_a_batch(build):
     job, plan = build(rows=[{"query": f"q{number}", "pos": [f"p{number}"], "neg": []} for number in range(4)])
     write_files(job, plan)

@@ -217,6 +217,85 @@ def test_every_step_has_the_loss_of_the_same_training_written_by_hand(encoder, f
     assert own == pytest.approx(by_hand, abs=1e-6)
 
 
+CHANGED = {
+    "max_length": 64, "pooling": "mean", "normalize": True, **PROMPTS,
+    "dense": {"out_features": 16, "activation": "tanh"}, "layers": [1],
+}  # fmt: skip
+
+
+def test_a_model_without_some_layers_and_with_a_new_one_is_trained_as_by_hand(encoder, files, tmp_path):
+    """As matryoshka_nli_reduced_dim.py and model_distillation_layer_reduction.py of the library change theirs."""
+    import torch
+    from datasets import Dataset
+    from sentence_transformers import (
+        SentenceTransformer,
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+    )
+    from sentence_transformers.sentence_transformer import losses
+    from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
+
+    base = without_dropout(encoder, tmp_path / "base")
+    output = train(tmp_path / "own", base, files, "mnrl", embedding=CHANGED)
+    saved = SentenceTransformer(str(output / "last"), device="cpu")
+    assert [type(module).__name__ for module in saved] == ["Transformer", "Pooling", "Dense", "Normalize"]
+    assert saved.encode("tea").shape == (16,)
+    assert len(saved.transformers_model.encoder.layer) == saved.transformers_model.config.num_hidden_layers == 1
+
+    rows = [json.loads(line) for line in files[GROUPS].read_text().splitlines()]
+    columns = {key: [row[key] for row in rows] for key in ("query", "positive")}
+    columns["negative_1"] = [row["negatives"][0] for row in rows]
+    transformer = Transformer(str(base), max_seq_length=64)
+    inner = transformer.auto_model if hasattr(transformer, "auto_model") else transformer.model
+    inner.encoder.layer = torch.nn.ModuleList([inner.encoder.layer[1]])
+    torch.manual_seed(42)
+    model = SentenceTransformer(modules=[transformer, Pooling(32, "mean"), Dense(32, 16), Normalize()], device="cpu")
+    arguments = SentenceTransformerTrainingArguments(
+        output_dir=str(tmp_path / "hand"), learning_rate=1e-3, per_device_train_batch_size=4, num_train_epochs=1,
+        logging_steps=1, save_strategy="no", use_cpu=True, report_to="none", batch_sampler="no_duplicates",
+        prompts={"query": "query: ", "positive": "passage: ", "negative_1": "passage: "},
+    )  # fmt: skip
+    trainer = SentenceTransformerTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_dict(columns),
+        loss=losses.MultipleNegativesRankingLoss(model),
+    )
+    trainer.train()
+    by_hand = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses_of(output) == pytest.approx(by_hand, abs=1e-6)
+
+
+def test_a_changed_model_is_continued_to_the_same_bytes_and_packaged(encoder, files, tmp_path):
+    from orchestrator.workers import package
+    from tests.workers.embedding_runs import SPEC, Trained, write_eval_files
+
+    steps = {"save_strategy": "steps", "save_steps": 2}
+    whole = train(tmp_path / "whole", encoder, files, "mnrl", embedding=CHANGED, arguments=steps)
+    resume = tmp_path / "again" / "output" / "checkpoint-4"
+    shutil.copytree(whole / "checkpoint-4", resume)
+    again = train(tmp_path / "again", encoder, files, "mnrl", embedding=CHANGED, arguments=steps, resume=resume)
+    for name in ("model.safetensors", "2_Dense/model.safetensors"):
+        assert (whole / "last" / name).read_bytes() == (again / "last" / name).read_bytes()
+    write_eval_files(tmp_path / "eval")
+    spec = SPEC | {"tool": "sentence-transformers", "pooling": "mean"}
+    trained = Trained(encoder, whole / "last", None, spec)
+    words = trained.arguments(tmp_path / "eval", tmp_path / "model", **{"test-prompt": "tea"})
+    assert package.main(words) == 0
+    report = json.loads((tmp_path / "model.report.json").read_text())
+    assert report["dims"] == 16
+    assert next(check for check in report["checks"] if check["name"] == "trained")["max_distance"] < 1e-10
+
+
+def test_layers_that_cannot_be_kept_are_refused(encoder, decoder, files, tmp_path):
+    embedding = CHANGED | {"layers": [0, 2]}
+    with pytest.raises(WorkerError, match="has 2 layers, counted from 0: there is no layer 2"):
+        train(tmp_path / "many", encoder, files, "mnrl", embedding=embedding)
+    embedding = CHANGED | {"layers": [0], "pooling": "lasttoken"}
+    with pytest.raises(WorkerError, match="is no encoder like BERT"):
+        train(tmp_path / "llm", decoder, files, "mnrl", embedding=embedding, family="decoder")
+
+
 def test_translations_learn_the_vector_of_the_first_text_which_is_computed_once(
     encoder, files, tmp_path, capsys, monkeypatch
 ):
@@ -483,6 +562,7 @@ def test_validation_pairs_of_one_label_are_judged_by_their_loss(encoder, files, 
         ("cached_gist", {"loss_settings": {"n_layers_per_step": 1}}, "n_layers_per_step is no setting of cached_gist"),
         ("mnrl", {"loss_settings": {"plus": [{"type": "gor", "scale": 1}]}}, "loss.plus.scale is no setting of gor"),
         ("mnrl", {"loss_settings": {"plus": [{"type": "nothing"}]}}, "loss.plus.type is no setting of nothing"),
+        ("mnrl", {"embedding": CHANGED | {"layers": [1, 0]}}, "embedding.layers must be a list of layers"),
         ("mnrl", {"form": COMPARED}, "mnrl learns from embedding-groups"),
         ("mnrl", {"more": {"same": {"type": "cosent", "margin": 1}}}, "more.same: loss.margin is no setting of cosent"),
         ("cosent", {"early_stopping": {"patience": 1}}, "early_stopping needs validation rows"),

@@ -97,6 +97,38 @@ def build_modules(model: str, spec: EmbeddingSpec, options: dict[str, Any]) -> l
     return [*modules, Normalize()] if spec.normalize else modules
 
 
+def add_dense(encoder: Any, dense: Any, seed: int) -> None:
+    """Put a new layer behind the encoder's last one, and in front of a normalisation; it is drawn by the seed."""
+    import torch
+    from sentence_transformers.sentence_transformer.modules import Dense
+
+    torch.manual_seed(seed)
+    activation = {"tanh": torch.nn.Tanh, "identity": torch.nn.Identity}[dense.activation]()
+    layer = Dense(encoder.get_embedding_dimension(), dense.out_features, activation_function=activation)
+    encoder.insert(len(encoder) - (type(encoder[-1]).__name__ == "Normalize"), layer)
+
+
+def keep_layers(encoder: Any, kept: Sequence[int]) -> None:
+    """Leave out every layer of an encoder that is not `kept`, counted from 0.
+
+    Raises WorkerError for a layer that there is not, and for models other than BERT's kin: elsewhere the place of a
+    layer decides what it does (ModernBERT: which tokens it sees), and the model would be another once it is loaded.
+    """
+    from torch.nn import ModuleList
+
+    inner = encoder.transformers_model
+    found = {name: getattr(getattr(inner, name, None), "layer", None) for name in ("encoder", "transformer")}
+    layers, parent = next(((one, name) for name, one in found.items() if isinstance(one, ModuleList)), (None, ""))
+    if layers is None or getattr(inner.config, "layer_types", None):
+        raise WorkerError(f"{inner.name_or_path} is no encoder like BERT, of which some layers could be kept")
+    if max(kept) >= len(layers):
+        raise WorkerError(
+            f"{inner.name_or_path} has {len(layers)} layers, counted from 0: there is no layer {max(kept)}"
+        )
+    getattr(inner, parent).layer = ModuleList(layers[place] for place in kept)
+    inner.config.num_hidden_layers = len(kept)
+
+
 def name_pooling(encoder: Any) -> str:
     """Return the pooling of the loaded model, several joined by a plus, or `other` for one without that module."""
     modes = [module.pooling_mode for module in encoder if hasattr(module, "pooling_mode")]

@@ -14,6 +14,10 @@ from orchestrator.workers.settings import parse_settings as parse_fields
 from orchestrator.workers.specs import POOLINGS, EmbeddingSpec
 from orchestrator.workers.training.settings import SharedSettings, check_shared
 
+LAYERS = Rule(
+    "must be a list of layers, counted from 0, each once and in order",
+    lambda value: isinstance(value, list) and bool(value) and value == sorted({*value}) and value[0] >= 0,
+)
 MORE = Rule(
     "must be an object of sets and their losses",
     lambda value: isinstance(value, dict) and all(isinstance(loss, dict) for loss in value.values()),
@@ -21,14 +25,27 @@ MORE = Rule(
 
 
 @dataclass(frozen=True)
+class Dense:
+    """A new layer behind the pooling."""
+
+    out_features: Annotated[int, COUNT]
+    activation: Annotated[str, one_of("tanh", "identity")]
+
+
+@dataclass(frozen=True)
 class EmbeddingSettings:
-    """How texts become vectors; `pooling` and `normalize` count for a base that does not say them itself."""
+    """How texts become vectors; `pooling` and `normalize` count for a base that does not say them itself.
+
+    `dense` and `layers` say how the model is changed before it is trained.
+    """
 
     max_length: Annotated[int, COUNT]
     query_prompt: Annotated[str, STRING] = ""
     document_prompt: Annotated[str, STRING] = ""
     pooling: Annotated[str | None, or_null(one_of(*POOLINGS))] = None
     normalize: bool = True
+    dense: Dense | None = None
+    layers: Annotated[list[int] | None, or_null(LAYERS)] = None
 
     def to_spec(self, *, trust_remote_code: bool) -> EmbeddingSpec:
         """Return how `score` loads the same model: full precision, whole vectors."""

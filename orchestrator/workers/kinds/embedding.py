@@ -469,13 +469,14 @@ def check_test_prompt(vector: Any, base: Any) -> Check:
     """Check that the user's own text gets a finite vector that is not the base model's."""
     import numpy as np
 
-    difference = float(np.abs(vector - base).max()) if vector.shape == base.shape else float("nan")
+    difference = float(np.abs(vector - base).max()) if vector.shape == base.shape else math.inf  # another width
     failure = "the test prompt's vector is NaN or infinite: the model is broken"
-    if math.isfinite(difference):
+    finite = bool(np.isfinite(vector).all())
+    if finite:
         failure = (
             f"the test prompt gets the base model's vector (difference {difference:.3g}): training had no effect on it"
         )
-    passed = math.isfinite(difference) and difference > COMPUTE_DISTANCE
+    passed = finite and difference > COMPUTE_DISTANCE
     return Check("test-prompt", passed, failure, {"difference": as_number(difference)})
 
 
