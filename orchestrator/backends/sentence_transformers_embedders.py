@@ -329,7 +329,9 @@ def _smoke_scale(job: Job) -> SmokeScale:
     alone = build_smoke_scale(job)
     # so few rows may all be of one file
     told = job.recipe.model
-    tiny = {"dense": told.dense.model_copy(update={"out_features": TINY_HIDDEN_SIZE})} if told.dense else {}
+    tiny: dict[str, Any] = (
+        {"dense": told.dense.model_copy(update={"out_features": TINY_HIDDEN_SIZE})} if told.dense else {}
+    )
     tiny |= {"layers": (0,)} if told.layers else {}
     recipe = _shrink_loss(job.recipe.loss) | ({"model": told.model_copy(update=tiny)} if tiny else {})
     return replace(alone, recipe=recipe, leave_out=alone.leave_out | {SEVERAL})
