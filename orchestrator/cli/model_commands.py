@@ -107,7 +107,7 @@ def evaluate_command(
 def format_evaluation(result: Mapping[str, Any]) -> Iterator[str]:
     """Yield the means of every model, each model's comparison with the first, and what to beware of."""
     from orchestrator.evaluation.measures import display_name
-    from orchestrator.evaluation.metrics import describe_cut
+    from orchestrator.evaluation.metrics import list_cautions
     from orchestrator.report.wording import figure, interval, measured_on, p_value, signed
 
     yield measured_on(result)
@@ -125,8 +125,8 @@ def format_evaluation(result: Mapping[str, Any]) -> Iterator[str]:
         if system["constant"]:
             yield f"caution: {system['id']} gives everything the same score"
     for system in result["systems"]:
-        if cut := describe_cut(system.get("scoring") or {}):
-            yield f"caution: {system['id']}: {cut}"
+        for caution in list_cautions(system.get("scoring") or {}):
+            yield f"caution: {system['id']}: {caution}"
     if without := result["eval"].get("queries_without_relevant"):
         yield f"caution: {without} of {result['eval']['units']} queries have no relevant document: they count 0"
 

@@ -31,7 +31,9 @@ _LINE_EVERY_S = 10.0
 
 _force_option = click.option("--force", is_flag=True, help="Replace the output where it exists.")
 _device_option = click.option(
-    "--device", metavar="cpu|cuda", help="Where the model runs (default: a GPU if there is one)."
+    "--device",
+    metavar="cpu|cuda|cuda:N,…",
+    help="Where the model runs; several, parted by commas, share the work (default: every GPU, or the CPU).",
 )
 
 
@@ -74,7 +76,7 @@ def data_score_command(
     Example: orch data score train.jsonl --model BAAI/bge-reranker-v2-m3 -o train.scored.jsonl
     """
     from orchestrator.data.request import RowFiles
-    from orchestrator.evaluation.metrics import describe_cut
+    from orchestrator.evaluation.metrics import list_cautions
     from orchestrator.serving.chosen_models import Reading
     from orchestrator.serving.teach import score_files
 
@@ -101,7 +103,7 @@ def data_score_command(
             f"to {facts['max']:.4g}{done.counts.describe_bad()}"
         )
         say(f"{facts['scored_now']} pairs scored now, {facts['scored_before']} before")
-        for caution in filter(None, (*done.cautions, describe_cut(facts))):
+        for caution in (*done.cautions, *list_cautions(facts)):
             say(f"caution: {caution}", err=True)
         if facts["constant"]:
             say("every pair has the same score: nothing can be learnt from this teacher", err=True)

@@ -241,15 +241,19 @@ def load_scoring(path: Path) -> dict[str, Any]:
     return {**(spec if isinstance(spec, dict) else {}), **scoring}
 
 
-def describe_cut(scoring: Mapping[str, Any]) -> str | None:
-    """Return the sentence about a scoring.json's texts that were cut; None where none was, or nobody counted."""
+def list_cautions(scoring: Mapping[str, Any]) -> list[str]:
+    """Return what a scoring.json says that a reader should know: texts that were cut, and what the worker warns of."""
+    said = scoring.get("cautions")
+    found = [str(one) for one in said] if isinstance(said, list) else []
     for unit, of, cut in (("pairs", "pairs_counted", "pairs_cut"), ("texts", "texts", "texts_cut")):
         count, whole = scoring.get(cut), scoring.get(of)
         if isinstance(count, int) and isinstance(whole, int) and 0 < count <= whole:
             limit = scoring.get("reads_tokens") or scoring.get("max_length")
             share = f"{100 * count / whole:.0f} %" if count * 200 >= whole else "less than 1 %"
-            return f"{count} of {whole} {unit} ({share}) are longer than the {limit} tokens that it reads, and were cut"
-    return None
+            found.append(
+                f"{count} of {whole} {unit} ({share}) are longer than the {limit} tokens that it reads, and were cut"
+            )
+    return found
 
 
 def compare_measured(before: Measured, after: Measured, metrics: Sequence[str], seed: int) -> list[dict[str, Any]]:

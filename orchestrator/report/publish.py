@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.evaluation.measures import CHAT, PAIR, RETRIEVAL, display_name
-from orchestrator.evaluation.metrics import build_metrics, describe_cut, load_scored
+from orchestrator.evaluation.metrics import build_metrics, list_cautions, load_scored
 from orchestrator.machine.files import write_bytes, write_json, write_text
 from orchestrator.machine.rundir import RunDir
 from orchestrator.machine.terminal import Language
@@ -233,8 +233,8 @@ def _about_loss(record: RunRecord) -> Iterator[str]:
 
 def _about_systems(metrics: Mapping[str, Any]) -> Iterator[str]:
     for system in metrics["systems"]:
-        if cut := describe_cut(system.get("scoring") or {}):
-            yield f"{system['label']}: {cut}."
+        for caution in list_cautions(system.get("scoring") or {}):
+            yield f"{system['label']}: {caution}."
         if metrics["kind"] == CHAT:
             yield from _about_chat(system, metrics)
         elif metrics["kind"] == PAIR:

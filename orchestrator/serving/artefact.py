@@ -13,7 +13,7 @@ from typing import Any
 from orchestrator.backends.scorers import SCORERS, find_use
 from orchestrator.checks.model_loading import NamedModel, Permissions, find_loadable, require_loadable
 from orchestrator.errors import DataError, PreflightError, RunFolderError, StageFailedError, Where
-from orchestrator.evaluation.metrics import describe_cut
+from orchestrator.evaluation.metrics import list_cautions
 from orchestrator.machine.files import read_regular
 from orchestrator.machine.json_files import MOST_BYTES, DamagedJsonError, load_json, parse_json
 from orchestrator.machine.places import WORKERS
@@ -246,8 +246,9 @@ def ask_model(
         command = Command(tuple(argv), env=tuple(artefact.env.items()), cwd=str(Path.cwd()))
         said = run_worker(command, Words("the model cannot be asked", "the model was not asked to the end"))
     for line in said.splitlines():
-        if line.startswith(_FACTS) and (cut := describe_cut(parse_json(line.removeprefix(_FACTS)))):
-            tell(cut)
+        if line.startswith(_FACTS):
+            for caution in list_cautions(parse_json(line.removeprefix(_FACTS))):
+                tell(caution)
     answers = parse_answers(said, rows, "vectors" if vectors else artefact.kind)
     if artefact.kind == "reranker":
         return [{**row, **answer} for row, answer in zip(rows, answers, strict=True)]

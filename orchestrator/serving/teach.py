@@ -16,7 +16,7 @@ from orchestrator.data.request import RowFiles
 from orchestrator.data.teacher import PAIRS_NAME, Counts, join_scores, write_pairs
 from orchestrator.data.writing.writers import FileSet, format_json, require_new_rows
 from orchestrator.errors import DataError, PreflightError, Problem
-from orchestrator.evaluation.metrics import describe_cut
+from orchestrator.evaluation.metrics import list_cautions
 from orchestrator.machine.files import write_json
 from orchestrator.machine.hardware import find_hardware
 from orchestrator.machine.json_files import load_object
@@ -160,9 +160,8 @@ def mine_files(plan: MiningPlan, out: Path, *, force: bool = False) -> Mined:
                 )
             streams[ledger].write(format_json(_build_ledger(plan, given, made, facts)))
             files.commit()
-    cut = describe_cut(facts)
     odd = [odd.message for item in chosen for odd in find_oddities(item.model)]
-    warnings = (*_warn(plan, given, made), *odd, *([cut] if cut else []))
+    warnings = (*_warn(plan, given, made), *odd, *list_cautions(facts))
     return Mined(given, made, facts["excluded"], ledger, lineage, warnings)
 
 

@@ -29,6 +29,7 @@ WORKERS = {
     "predict": "score:predict",
     "score": "score",
     "score_pairs": "score_pairs",
+    "share": "pool",
     "tiny_model": "tiny_model",
     "train_cross_encoder": "train_cross_encoder",
     "train_embedding": "train_embedding",

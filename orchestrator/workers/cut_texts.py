@@ -54,17 +54,18 @@ class CutPairs:
         self._overhead = _find_overhead(transformer)
         self.facts = {"pairs_counted": 0, "pairs_cut": 0, "reads_tokens": self._limit}
 
-    def add(self, pairs: Sequence[tuple[str, str]]) -> None:
-        """Count these pairs."""
+    def add(self, pairs: Sequence[tuple[str, str]]) -> list[int]:
+        """Count these pairs, and return the tokens of each whole one."""
+        found: list[int] = []
         for start in range(0, len(pairs), _AT_ONCE):
             some = pairs[start : start + _AT_ONCE]
             texts = list(dict.fromkeys(text for pair in some for text in pair))
             lengths = dict(zip(texts, count_tokens(self._tokenizer, texts, special=False), strict=True))
-            self.facts["pairs_counted"] += len(some)
-            if self._limit:
-                self.facts["pairs_cut"] += sum(
-                    lengths[query] + lengths[document] + self._overhead > self._limit for query, document in some
-                )
+            found += [lengths[query] + lengths[document] + self._overhead for query, document in some]
+        self.facts["pairs_counted"] += len(found)
+        if self._limit:
+            self.facts["pairs_cut"] += sum(length > self._limit for length in found)
+        return found
 
 
 def _find_overhead(transformer: Any) -> int:

@@ -19,12 +19,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.workers.cut_texts import count_tokens
-from orchestrator.workers.embedding.model import Encoder, load_encoder
+from orchestrator.workers.embedding.model import Encoder, build_text_reader, encode_texts, load_encoder
 from orchestrator.workers.environment import read_versions
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import read_object, read_rows, write_json, write_text
-from orchestrator.workers.reranker.scoring import Scorer, choose_device, open_scorer
+from orchestrator.workers.pool import DEVICE, choose_devices, open_reader
+from orchestrator.workers.reranker.scoring import Scorer, build_scorer, parse_scorer
 from orchestrator.workers.specs import load_raw_spec, parse_embedding_spec
 from orchestrator.workers.weights import identify_model
 
@@ -48,7 +48,7 @@ class Rescorer:
         """Return one score a pair, as a tensor."""
         import torch
 
-        return torch.tensor(self.scorer.score(list(pairs), None), dtype=torch.float32)
+        return torch.tensor(self.scorer.score(list(pairs)), dtype=torch.float32)
 
 
 @dataclass(frozen=True)
@@ -173,25 +173,31 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--settings", type=Path, required=True, help=f"JSON: seed, {', '.join(SETTINGS)}")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--device", help="cpu or cuda; the GPU when there is one")
+    parser.add_argument("--device", help=DEVICE)
     options = parser.parse_args(argv)
     if (options.cross_encoder is None) != (options.cross_encoder_scoring is None):
         parser.error("--cross-encoder and --cross-encoder-scoring go together")
 
-    settings, device = read_object(options.settings, "the settings of mining"), choose_device(options.device)
+    settings = read_object(options.settings, "the settings of mining")
+    devices = choose_devices(options.device, options.queries, options.corpus)
     if missing := [name for name in ("seed", *SETTINGS) if name not in settings]:
         raise WorkerError(f"{options.settings}: {', '.join(missing)} must be there, null for no limit")
     corpus = read_corpus(options.corpus)
     questions = read_questions(options.queries, len(corpus))
     raw = load_raw_spec(options.scoring)
     spec = replace(parse_embedding_spec(raw, str(options.scoring)), batch_size=settings["batch_size"])
-    encoder = load_encoder(options.model, spec, device)
+    # where several devices read, this process only searches
+    shared = len(devices) > 1
+    encoder = load_encoder(options.model, spec, "cpu" if shared else devices[0])
     encoder.model.truncate_dim = spec.truncate_dim
+    reader = open_reader(options.model, spec, devices) if shared else build_text_reader(encoder, devices[0])
+    encoder.model.encode = lambda inputs, prompt, **_: encode_texts(reader, [prompt + text for text in inputs])
     models = {"embedder": describe_model(options.model, raw)}
     rescorer = None
     if options.cross_encoder:
         other = load_raw_spec(options.cross_encoder_scoring)
-        rescorer = Rescorer(open_scorer(options.cross_encoder, other, str(options.cross_encoder_scoring), device))
+        judge = parse_scorer(other, str(options.cross_encoder_scoring))
+        rescorer = Rescorer(build_scorer(open_reader(options.cross_encoder, judge, devices), judge))
         models["cross-encoder"] = describe_model(options.cross_encoder, other)
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.out) as folder:
@@ -199,16 +205,18 @@ def main(argv: list[str]) -> int:
         found, skipped = mine(encoder, questions, corpus, settings, rescorer=rescorer, cache=cache)
         ranks = rank(encoder, cache, found)
     write_text(options.out / "mined.jsonl", "".join(map(_format, found, ranks)))
-    texts = list(dict.fromkeys([*(one.text for one in questions), *corpus]))
-    lengths = count_tokens(encoder.model.tokenizer, texts)
-    facts = {
-        "device": device,
+    facts: dict[str, Any] = {
+        "device": devices[0],
         "excluded": skipped,
-        "max_length": encoder.max_length,
         "dims": int(spec.truncate_dim or encoder.model.get_embedding_dimension()),
-        "texts": len(texts),
-        "texts_cut": sum(length > encoder.max_length for length in lengths),
         "reads_tokens": encoder.max_length,
+        **{
+            name: reader.facts[name] for name in ("max_length", "texts", "texts_cut", "devices") if name in reader.facts
+        },
+        "cautions": [
+            *reader.facts.get("cautions", ()),
+            *(rescorer.scorer.facts.get("cautions", ()) if rescorer else ()),
+        ],
     }
     write_json(options.out / "mining.json", {"version": 1, "models": models, **facts, "versions": read_versions()})
     return 0

@@ -9,7 +9,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import parse_rows
 from orchestrator.workers.kinds import KINDS
+from orchestrator.workers.pool import DEVICE, choose_devices
 from orchestrator.workers.score_store import open_scoring
 from orchestrator.workers.specs import load_raw_spec
 
@@ -43,11 +44,11 @@ class Job(Protocol):
     def fits(self, rows: list[dict[str, Any]]) -> bool:
         """Tell whether kept rows are those of this eval file."""
 
-    def load(self, model: str, device: str) -> Any:
-        """Return the model, and what else is made before the clock of scoring starts."""
+    def load(self, model: str, devices: Sequence[str]) -> Any:
+        """Return the model, shared by the devices or on the first one, and all that is made before the clock starts."""
 
-    def score(self, loaded: Any) -> Scored:
-        """Return the scores by what `load` gave."""
+    def score(self, loaded: Any, kept: Path | None = None) -> Scored:
+        """Return the scores by what `load` gave; in `kept` are those that a stopped scoring has left."""
 
 
 def require_finite(scores: Collection[float], unit: str) -> None:
@@ -73,13 +74,14 @@ def run(options: argparse.Namespace, raw: dict[str, Any]) -> None:
     if options.batch_size:
         raw = {**raw, "batch_size": options.batch_size}
     job: Job = import_scorer(raw).open_job(raw, options)
-    scoring = open_scoring(options, {**raw, "batch_size": job.spec.batch_size})
+    devices = choose_devices(options.device, options.data, options.corpus)
+    scoring = open_scoring(options, {**raw, "batch_size": job.spec.batch_size}, devices[0])
     if scoring.restore(job.fits):
         return
     started = time.monotonic()
-    model = job.load(options.model, scoring.device)
+    model = job.load(options.model, devices)
     loaded = time.monotonic()
-    scored = job.score(model)
+    scored = job.score(model, scoring.kept)
     speed = describe_speed(started, loaded, scored.unit, scored.count)
     scoring.write(scored.rows, {**speed, **scored.facts})
 
@@ -100,7 +102,7 @@ def build_parser(name: str, description: str | None, what_is_kept: str) -> argpa
     parser.add_argument("--scoring", type=Path, required=True, help="the scoring spec, JSON")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--batch-size", type=int, help="the spec's by default")
-    parser.add_argument("--device", help="cpu or cuda; the GPU when there is one")
+    parser.add_argument("--device", help=DEVICE)
     parser.add_argument("--cache", type=Path, help=f"folder of scores that are kept {what_is_kept}")
     return parser
 

@@ -11,8 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
-from hashlib import blake2b
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,14 +19,21 @@ from orchestrator.workers.environment import Progress
 from orchestrator.workers.eval_files import pick_texts
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import open_fresh, write_json
-from orchestrator.workers.reranker.score import Key, take_calls
-from orchestrator.workers.reranker.scoring import Scorer, choose_device, open_scorer
+from orchestrator.workers.pool import choose_devices, open_reader
+from orchestrator.workers.reranker.scoring import Key, Scorer, build_scorer, parse_scorer
 from orchestrator.workers.score import build_parser, describe_speed
-from orchestrator.workers.score_store import FACTS, SCORES, Journal, describe_scoring, find_entry, open_journal
-from orchestrator.workers.specs import ScoringSpec, load_raw_spec
+from orchestrator.workers.score_store import (
+    FACTS,
+    SCORES,
+    Journal,
+    describe_scoring,
+    digest_key,
+    find_entry,
+    open_journal,
+)
+from orchestrator.workers.specs import load_raw_spec
 
 BLOCK = 8192
-DEFAULT_BATCH = ScoringSpec.batch_size  # pairs of one batch; for an embedding model: texts
 _SHOWN = 60
 
 
@@ -60,7 +66,7 @@ class PairFile:
         for raw in self.stream:
             if raw.strip():
                 row = json.loads(raw)
-                yield row["pid"], digest_pair(row["query"], row["document"])
+                yield row["pid"], digest_key(row["query"], row["document"])
 
 
 def read_pair_file(path: Path) -> PairFile:
@@ -74,7 +80,7 @@ def read_pair_file(path: Path) -> PairFile:
     for number, raw in enumerate(stream, start=1):
         if raw.strip():
             query, document = parse_pair(raw, f"{path}:{number}")
-            firsts.setdefault(digest_pair(query, document), (len(query) + len(document), offset))
+            firsts.setdefault(digest_key(query, document), (len(query) + len(document), offset))
         offset += len(raw)
     if not firsts:
         raise WorkerError(f"{path}: nothing to score")
@@ -93,51 +99,42 @@ def parse_pair(raw: bytes, where: str) -> tuple[str, str]:
     return texts[1], texts[2]
 
 
-def digest_pair(query: str, document: str) -> bytes:
-    """Return what a pair's score is kept under."""
-    state = blake2b(digest_size=16)
-    for text in (query, document):
-        data = text.encode(errors="surrogatepass")
-        state.update(len(data).to_bytes(8, "little") + data)
-    return state.digest()
-
-
 def find_journal(kept: Path, model: str, raw: dict[str, Any], device: str) -> Path | None:
     """Return the folder of a teacher's scores. The batch size does not count: batches differ from run to run."""
     return find_entry(kept, model, {key: raw[key] for key in raw if key != "batch_size"}, None, device)
 
 
-def score_missing(
-    pairs: PairFile, journal: Journal, load: Callable[[], Scorer], batch_size: int = DEFAULT_BATCH
-) -> dict[str, Any]:
+def score_missing(pairs: PairFile, journal: Journal, load: Callable[[], Scorer]) -> dict[str, Any]:
     """Score every pair that the journal has no score for, and return what the scorer says of itself and the times.
 
     The longest come first: memory runs out early or never. The teacher is loaded when there is something to score.
-    `BLOCK` pairs are in memory. Raises WorkerError, which names the pair, for NaN or infinity.
+    `BLOCK` pairs are in memory, kept ones among them: batches are the same after a stop. Raises WorkerError, which
+    names the pair, for NaN or infinity.
     """
-    missing = [digest for digest in pairs.firsts if digest not in journal.scores]
-    missing.sort(key=lambda digest: (-pairs.firsts[digest][0], pairs.firsts[digest][1]))
-    scored_before = len(pairs.firsts) - len(missing)
-    progress = Progress(total=len(pairs.firsts))
+    order = sorted(pairs.firsts, key=lambda digest: (-pairs.firsts[digest][0], pairs.firsts[digest][1]))
+    scored_before = sum(digest in journal.scores for digest in order)
+    progress = Progress(total=len(order))
     if scored_before:
         progress.advance(scored_before)
-    facts: dict[str, Any] = {"scored_before": scored_before, "scored_now": len(missing)}
-    if not missing:
+    facts: dict[str, Any] = {"scored_before": scored_before, "scored_now": len(order) - scored_before}
+    if scored_before == len(order):
         return facts
     started = time.monotonic()
     scorer = load()
     loaded = time.monotonic()
-    for first in range(0, len(missing), BLOCK):
-        digests = iter(missing[first : first + BLOCK])
-        rows = map(pairs.read, missing[first : first + BLOCK])
-        keys: list[Key] = [(row["query"], row["document"], None) for row in rows]
-        for call in take_calls(keys, batch_size):
-            scores = scorer.score([(query, document) for query, document, _ in call], None)
-            found = [(next(digests), score) for score in scores]
+    for first in range(0, len(order), BLOCK):
+        block = order[first : first + BLOCK]
+        known = {place for place, digest in enumerate(block) if digest in journal.scores}
+        if len(known) == len(block):
+            continue
+        rows = map(pairs.read, block)
+        keys = [Key(row["query"], row["document"]) for row in rows]
+        for places, scores in scorer.score_keys(keys, known):
+            found = [(block[place], score) for place, score in zip(places, scores, strict=True)]
             require_finite(pairs, found)
             journal.append(found)
-            progress.advance(len(call))
-    return {**facts, **describe_speed(started, loaded, "pairs", len(missing)), **scorer.facts}
+            progress.advance(len(found))
+    return {**facts, **describe_speed(started, loaded, "pairs", facts["scored_now"]), **scorer.facts}
 
 
 def require_finite(pairs: PairFile, found: Sequence[tuple[bytes, float]]) -> None:
@@ -173,14 +170,15 @@ def main(argv: list[str]) -> int:
         raw = {**raw, "batch_size": options.batch_size}
     if raw.get("scorer") == "chat":
         raise WorkerError(f"{options.scoring}: a chat model gives no scores for pairs; name a reranker")
-    pairs, device = read_pair_file(options.pairs), choose_device(options.device)
-    load = cache(partial(open_scorer, options.model, raw, str(options.scoring), device))
+    pairs, devices = read_pair_file(options.pairs), choose_devices(options.device, options.pairs)
+    spec, device = parse_scorer(raw, str(options.scoring)), devices[0]
+    load = cache(lambda: build_scorer(open_reader(options.model, spec, devices), spec))
     entry = None
     if options.cache and (entry := find_journal(options.cache, options.model, raw, device)) is None:
         load()  # which fetches a hub's model: now its content is known
         entry = find_journal(options.cache, options.model, raw, device)
     with open_journal(entry, pairs.firsts) as journal:
-        facts = score_missing(pairs, journal, load, int(raw.get("batch_size") or DEFAULT_BATCH))
+        facts = score_missing(pairs, journal, load)
         spread = write_scores(pairs, journal.scores, options.out)
     if facts.get("head") == "new":
         sys.stderr.write(f"{options.model} has no trained head: its scores are random\n")

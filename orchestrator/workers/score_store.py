@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import stat
 import sys
 import zlib
@@ -24,12 +25,12 @@ from typing import Any
 
 from orchestrator.workers.environment import read_versions, weight_options
 from orchestrator.workers.folders import write_json, write_text
-from orchestrator.workers.reranker.scoring import choose_device
 from orchestrator.workers.weights import hash_file, identify_model
 
 Fits = Callable[[list[dict[str, Any]]], bool]
 
 SCORES, FACTS = "scores.jsonl", "scoring.json"
+WAY = 2  # raised when another way of computing may change a score's last digits
 _LARGEST_BYTES = 1 << 31
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _APPEND = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -45,6 +46,11 @@ class Scoring:
     out: Path
     entry: Path | None
 
+    @property
+    def kept(self) -> Path | None:
+        """The folder of the single scores of a scoring that was stopped."""
+        return self.entry and self.entry.with_suffix("")
+
     def restore(self, fits: Fits) -> bool:
         """Copy what the cache keeps into `out`, if `fits` says that its rows are right; tell whether it was done."""
         if self.entry is None or not copy_entry(self.entry, self.out, self.spec, fits):
@@ -58,14 +64,12 @@ class Scoring:
         write_json(self.out / FACTS, {**describe_scoring(self.model, self.spec, self.device), **facts})
         if self.entry is not None:
             keep_entry(self.entry, self.out)
+            shutil.rmtree(self.entry.with_suffix(""), ignore_errors=True)
 
 
-def open_scoring(options: argparse.Namespace, spec: dict[str, Any]) -> Scoring:
-    """Return what `options` ask for: model, data, out, device, and cache and corpus where they are given.
-
-    Raises WorkerError for a device that is not there.
-    """
-    device, cache = choose_device(options.device), options.cache
+def open_scoring(options: argparse.Namespace, spec: dict[str, Any], device: str) -> Scoring:
+    """Return what `options` ask for: model, data, out, and cache and corpus where they are given."""
+    cache = options.cache
     place = find_entry(cache, options.model, spec, options.data, device, options.corpus) if cache else None
     return Scoring(str(options.model), spec, device, Path(options.out), place and place.with_suffix(".jsonl"))
 
@@ -103,6 +107,7 @@ def find_entry(  # noqa: PLR0917  the parts of a key
         "loading": weight_options(),
         "versions": read_versions(),
         "device": device,
+        "way": WAY,
     }
     parts |= {name: hash_file(path) for name, path in (("data", data), ("corpus", corpus)) if path is not None}
     return cache / hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -137,6 +142,15 @@ def keep_entry(entry: Path, out: Path) -> None:
         facts = json.dumps(json.loads((out / FACTS).read_text(encoding="utf-8")))
         content = f"{facts}\n{(out / SCORES).read_text(encoding='utf-8')}"
         write_text(entry, f"{hashlib.sha256(content.encode()).hexdigest()}\n{content}", mode=0o600)
+
+
+def digest_key(query: str, document: str, prompt: str | None = None) -> bytes:
+    """Return what a pair's score is kept under; texts decide what it is, not the ids that a file gives it."""
+    state = hashlib.blake2b(digest_size=16)
+    for text in (query, document) if prompt is None else (query, document, prompt):
+        data = text.encode(errors="surrogatepass")
+        state.update(len(data).to_bytes(8, "little") + data)
+    return state.digest()
 
 
 @dataclass

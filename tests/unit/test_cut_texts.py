@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.checks.settings import find_positions
 from orchestrator.cli.model_commands import format_evaluation
-from orchestrator.evaluation.metrics import describe_cut
+from orchestrator.evaluation.metrics import list_cautions
 from orchestrator.report.publish import _about_systems
 from orchestrator.workers.cut_texts import find_longest
 
@@ -27,8 +27,13 @@ SAID = "1 of 6 pairs (17 %) are longer than the 130 tokens that it reads, and we
     ],
 )
 def test_the_share_is_said_where_something_was_cut(scoring, said):
-    found = describe_cut(scoring)
-    assert found is None if said is None else said in (found or "")
+    found = list_cautions(scoring)
+    assert not found if said is None else said in found[0]
+
+
+def test_what_a_worker_warns_of_is_said_as_well():
+    assert list_cautions({**PAIRS, "cautions": ["memory ran out"]}) == ["memory ran out", SAID]
+    assert list_cautions({"cautions": "no list"}) == []
 
 
 def test_a_command_and_a_report_say_the_same():

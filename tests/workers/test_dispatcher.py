@@ -4,6 +4,8 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 from orchestrator.errors import PreflightError
 from orchestrator.workers.__main__ import WORKERS, main
 from orchestrator.workers.failure import UnfitModelError
@@ -76,4 +78,4 @@ def test_predict_scores_pairs_from_standard_input_in_its_own_process(tmp_path, p
     done = run_worker("predict", "--model", packaged_encoder, "--device", "cpu", cwd=tmp_path, stdin=lines)
     assert done.returncode == 0, done.stderr
     scores = [json.loads(line)["score"] for line in done.stdout.splitlines()]
-    assert [round(score, 4) for score in scores] == [round(row["score"], 4) for row in examples]
+    assert scores == pytest.approx([row["score"] for row in examples], abs=1e-4)

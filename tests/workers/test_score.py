@@ -6,6 +6,7 @@ import math
 import pytest
 
 from orchestrator.workers import score
+from orchestrator.workers.batches import Reader
 from orchestrator.workers.eval_files import Candidate, read_candidates
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.reranker.formats import NATIVE_PREFIX, NATIVE_SUFFIX, REFERENCES, native_chat_template
@@ -28,12 +29,12 @@ def score_with(folder, model, data, **spec):
 
 
 def fake(value=len, calls=None):
-    def run(pairs, prompt):
+    def run(keys):
         if calls is not None:
-            calls.append((len(pairs), prompt))
-        return [float(value(query + document)) for query, document in pairs]
+            calls.extend({(len(keys), key.prompt) for key in keys})
+        return [float(value(key.query + key.document)) for key in keys]
 
-    return Scorer(run)
+    return Scorer(Reader(lambda keys: [len(key.query + key.document) for key in keys], run, 8, 2))
 
 
 def test_flagembedding_scores_equal_the_oracle_in_file_order(tmp_path, decoder, eval_file):
@@ -111,7 +112,7 @@ def test_equal_pairs_are_scored_once_and_calls_never_mix_prompts():
     candidates = [
         Candidate("q", str(number), "query", "d" * (number % 3), "p" if number > 7 else None) for number in range(12)
     ]
-    scores = score_candidates(fake(calls=calls), candidates, batch_size=2)
+    scores = score_candidates(fake(calls=calls), candidates)
     assert scores == [5.0 + number % 3 for number in range(12)]
     assert sum(count for count, _ in calls) == 6
     assert {prompt for _, prompt in calls} == {None, "p"}
@@ -121,7 +122,7 @@ def test_nan_scores_are_refused_with_their_number():
     candidates = [Candidate("q", str(number), "query", "d" * number) for number in range(5)]
     broken = fake(value=lambda text: math.nan if len(text) > 7 else 1.0)
     with pytest.raises(WorkerError, match="NaN or infinity for 2 of 5 pairs"):
-        score_candidates(broken, candidates, batch_size=4)
+        score_candidates(broken, candidates)
 
 
 def test_a_rows_own_prompt_changes_its_score(tmp_path, decoder, eval_file):

@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from orchestrator.workers import score_pairs
+from orchestrator.workers.batches import Reader
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.reranker.scoring import Scorer, load_scorer
-from orchestrator.workers.score_pairs import digest_pair, read_pair_file
-from orchestrator.workers.score_store import open_journal
+from orchestrator.workers.score_pairs import read_pair_file
+from orchestrator.workers.score_store import digest_key, open_journal
 from tests.workers.conftest import TOPICS, WORKERS, load_spec, write_spec
 
 PLAIN = {"query_instruction": None, "passage_instruction": None, "max_length": 192}
@@ -50,17 +51,17 @@ def run(folder, model, scoring, pairs, **more):
 def score_with(scorer, path, cache=None):
     pairs = read_pair_file(path)
     with open_journal(cache, pairs.firsts) as journal:
-        facts = score_pairs.score_missing(pairs, journal, lambda: scorer, 2)
+        facts = score_pairs.score_missing(pairs, journal, lambda: scorer)
         return facts, dict(journal.scores)
 
 
 def fake(value=lambda text: float(len(text)), calls=None):
-    def score(pairs, prompt):
+    def score(keys):
         if calls is not None:
-            calls.append(pairs)
-        return [value(query + document) for query, document in pairs]
+            calls.append(keys)
+        return [value(key.query + key.document) for key in keys]
 
-    return Scorer(score)
+    return Scorer(Reader(lambda keys: [len(key.query + key.document) for key in keys], score, 10, 2))
 
 
 def test_scores_are_the_scorers_in_the_order_of_the_pairs(tmp_path, tuned_encoder, capsys):
@@ -78,8 +79,7 @@ def test_the_longest_pairs_come_first_and_each_once(tmp_path):
     calls = []
     path = write_pairs(tmp_path / "pairs.jsonl", [("q", "a" * size) for size in (3, 9, 1, 9, 5)])
     score_with(fake(calls=calls), path)
-    assert [len(document) for call in calls for _, document in call] == [9, 5, 3, 1]
-    assert [len(call) for call in calls] == [2, 2]
+    assert [[len(key.document) for key in call] for call in calls] == [[9, 5], [3, 1]]
 
 
 def test_a_killed_worker_continues_and_gives_the_same_scores(tmp_path, tuned_encoder):
@@ -143,13 +143,13 @@ def test_the_format_decides_where_scores_are_kept_and_the_batch_does_not(tmp_pat
 def test_a_line_that_a_kill_left_unfinished_is_skipped(tmp_path):
     path = write_pairs(tmp_path / "pairs.jsonl", [("q", "a"), ("q", "bb"), ("q", "ccc")])
     with open_journal(tmp_path / "cache", {}) as kept:
-        kept.append([(digest_pair("q", "a"), 0.5), (digest_pair("q", "bb"), 0.5)])
+        kept.append([(digest_key("q", "a"), 0.5), (digest_key("q", "bb"), 0.5)])
     journal = tmp_path / "cache" / "scores.jsonl"
     first, second = journal.read_text().splitlines()
     journal.write_text(first + "\nnot json\n[]\n" + second[:-4])
     facts, scores = score_with(fake(), path, tmp_path / "cache")
     assert (facts["scored_before"], facts["scored_now"]) == (1, 2)
-    assert scores == {digest_pair("q", "a"): 0.5, digest_pair("q", "bb"): 3.0, digest_pair("q", "ccc"): 4.0}
+    assert scores == {digest_key("q", "a"): 0.5, digest_key("q", "bb"): 3.0, digest_key("q", "ccc"): 4.0}
     assert score_with(fake(), path, tmp_path / "cache")[0]["scored_before"] == 3
 
 
@@ -157,7 +157,7 @@ def test_a_line_that_a_kill_left_unfinished_is_skipped(tmp_path):
 def test_a_kept_score_that_was_changed_or_that_others_may_have_written_is_none(tmp_path, damage):
     path = write_pairs(tmp_path / "pairs.jsonl", [("q", "a")])
     with open_journal(tmp_path / "cache", {}) as kept:
-        kept.append([(digest_pair("q", "a"), 0.5)])
+        kept.append([(digest_key("q", "a"), 0.5)])
     journal = tmp_path / "cache" / "scores.jsonl"
     if damage == "changed":
         journal.write_text(journal.read_text().replace("0.5", "0.6"))
@@ -168,7 +168,7 @@ def test_a_kept_score_that_was_changed_or_that_others_may_have_written_is_none(t
         journal.chmod(0o666)
     facts, scores = score_with(fake(), path, tmp_path / "cache")
     assert facts["scored_now"] == 1
-    assert scores == {digest_pair("q", "a"): 2.0}
+    assert scores == {digest_key("q", "a"): 2.0}
 
 
 def append_many(folder, first):

@@ -90,17 +90,19 @@ class ChatJob:
         """Tell whether the lines are those of the conversations."""
         return [line["id"] for line in rows] == [row.id for row in self.rows]
 
-    def load(self, model: str, device: str) -> Loaded:
-        """Return the model, and the conversations in the ids that it reads."""
+    def load(self, model: str, devices: Sequence[str]) -> Loaded:
+        """Return the model, on the first device, and the conversations in the ids that it reads."""
         spec = self.spec
         tokenizer = load_tokenizer(model, trust_remote_code=spec.trust_remote_code)
         chat = load_format(tokenizer, spec)
         cuts = [cut_encoded(chat.encode(row.messages, row.reference), spec.max_length) for row in self.rows]
         prompts = [chat.encode_prompt(row.messages)[-spec.max_length :] for row in self.rows[: spec.generate]]
-        language_model = load_whole(model, "CAUSAL_LM", spec.dtype, device, trust_remote_code=spec.trust_remote_code)
+        language_model = load_whole(
+            model, "CAUSAL_LM", spec.dtype, devices[0], trust_remote_code=spec.trust_remote_code
+        )
         return Loaded(language_model, tokenizer, chat, cuts, prompts)
 
-    def score(self, loaded: Loaded) -> Scored:
+    def score(self, loaded: Loaded, kept: Path | None = None) -> Scored:  # noqa: ARG002  all are read anew
         """Return -log p of each reference, and the model's own answers to the first prompts."""
         model, tokenizer, chat, cuts = loaded.model, loaded.tokenizer, loaded.chat, loaded.cuts
         stop_ids, pad = lm.find_stop_ids(model, tokenizer, chat.stop_id), lm.choose_pad(tokenizer)

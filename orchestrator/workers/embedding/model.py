@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.workers.batches import Reader, read_items
 from orchestrator.workers.cut_texts import count_tokens, find_longest
 from orchestrator.workers.embedding.folder import ensure_end_token
 from orchestrator.workers.environment import Progress, weight_options
@@ -13,8 +14,6 @@ from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.specs import EmbeddingSpec
 from orchestrator.workers.whole_weights import VECTORS, require_whole
 
-# texts of a call: long enough for full batches, short enough for a line of progress a second
-CALL_BATCHES = 8
 # Left to itself, sentence-transformers 6 wraps every text as a chat when the tokenizer has a chat template
 # (`Transformer.infer_modalities`), unless a modules.json stands in the folder
 TEXT_ONLY: dict[str, Any] = {
@@ -142,24 +141,41 @@ def adds_nothing(tokenizer: Any) -> bool:
     return list(tokenizer("a")["input_ids"]) == list(tokenizer("a", add_special_tokens=False)["input_ids"])
 
 
-def encode_texts(encoder: Encoder, texts: Sequence[str], batch_size: int) -> tuple[Any, int]:
-    """Return float32 unit vectors [texts, dimensions], in order, and how many texts were cut; equal texts cost once.
+def build_text_reader(encoder: Encoder, device: str) -> Reader:
+    """Return the reader of texts that have their prompts already, which gives float32 vectors as the model does."""
+    import numpy as np
 
-    The longest come first: memory runs out early or never. Raises WorkerError for NaN, infinity or a zero vector.
+    encode = encoder.model.encode
+
+    def run(texts: Sequence[str]) -> Any:
+        vectors = encode(list(texts), batch_size=len(texts), prompt="", show_progress_bar=False)
+        return np.asarray(vectors, dtype=np.float32)[:, : encoder.spec.truncate_dim]
+
+    def count(texts: Sequence[str]) -> list[int]:
+        lengths = count_tokens(encoder.model.tokenizer, texts)
+        facts["texts"] += len(lengths)
+        facts["texts_cut"] += sum(length > encoder.max_length for length in lengths)
+        return lengths
+
+    facts = {"texts": 0, "texts_cut": 0, **encoder.facts}
+    return Reader(count, run, encoder.max_length, encoder.spec.batch_size, device, facts)
+
+
+def encode_texts(reader: Reader, texts: Sequence[str]) -> Any:
+    """Return float32 unit vectors [texts, dimensions], in order; equal texts cost once.
+
+    Raises WorkerError for NaN, infinity or a zero vector.
     """
     import numpy as np
 
     unique = list(dict.fromkeys(texts))
-    lengths = count_tokens(encoder.model.tokenizer, unique)
-    order = sorted(range(len(unique)), key=lambda index: (-lengths[index], index))
     progress = Progress(total=len(unique))
-    rows: dict[str, int] = {unique[index]: row for row, index in enumerate(order)}
+    rows: dict[str, int] = {}
     found: list[Any] = []
-    for start in range(0, len(order), batch_size * CALL_BATCHES):
-        call = [unique[index] for index in order[start : start + batch_size * CALL_BATCHES]]
-        vectors = encoder.model.encode(call, batch_size=batch_size, prompt="", show_progress_bar=False)
-        found.append(normalize(np.asarray(vectors, dtype=np.float32)[:, : encoder.spec.truncate_dim]))
-        progress.advance(len(call))
+    for places, vectors in read_items(reader, unique):
+        rows |= {unique[place]: row for row, place in enumerate(places, start=len(rows))}
+        found.append(normalize(vectors))
+        progress.advance(len(places))
     matrix = np.concatenate(found)
     bad = int((~np.isfinite(matrix).all(axis=1)).sum())
     if bad:
@@ -167,12 +183,13 @@ def encode_texts(encoder: Encoder, texts: Sequence[str], batch_size: int) -> tup
             f"the model gives NaN, infinity or zero for {bad} of {len(unique)} texts: its weights or its precision are "
             "broken"
         )
-    return matrix[[rows[text] for text in texts]], sum(length > encoder.max_length for length in lengths)
+    return matrix[[rows[text] for text in texts]]
 
 
 def normalize(vectors: Any) -> Any:
     """Return the rows in unit length: a cosine is then a dot product. A zero row becomes NaN."""
     import numpy as np
 
+    matrix = np.asarray(vectors)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return matrix / np.linalg.norm(matrix, axis=1, keepdims=True)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from orchestrator.workers.embedding.model import Encoder, encode_texts, load_encoder, normalize
+from orchestrator.workers.batches import Reader
+from orchestrator.workers.embedding.model import encode_texts, normalize
 from orchestrator.workers.engines import flagembedding
 from orchestrator.workers.eval_files import Text
+from orchestrator.workers.pool import open_reader
 from orchestrator.workers.score import Scored
 from orchestrator.workers.score_store import all_scored, describe_range
 from orchestrator.workers.specs import EmbeddingSpec
@@ -32,22 +35,20 @@ class EmbeddingJob:
 
     spec: EmbeddingSpec
 
-    def load(self, model: str, device: str) -> Encoder:
-        """Return the embedding model."""
-        return load_encoder(model, self.spec, device)
+    def load(self, model: str, devices: Sequence[str]) -> Any:
+        """Return the reader of the embedding model's texts."""
+        return open_reader(model, self.spec, devices)
 
-    def embed(self, encoder: Encoder, queries: Sequence[str], documents: Sequence[str]) -> tuple[Any, Any, Any]:
-        """Return the vectors of both sides, and what scoring.json says of the texts."""
-        texts = [*map(self.spec.wrap_query, queries), *map(self.spec.wrap_document, documents)]
-        vectors, cut = encode_texts(encoder, texts, self.spec.batch_size)
-        facts = {"texts": len(set(texts)), "texts_cut": cut, "dims": int(vectors.shape[1])}
-        return vectors[: len(queries)], vectors[len(queries) :], facts
+    def embed(self, reader: Reader, queries: Sequence[str], documents: Sequence[str]) -> tuple[Any, Any, Any]:
+        """Return the vectors of both sides, and what scoring.json says of them."""
+        vectors = encode_texts(reader, [*map(self.spec.wrap_query, queries), *map(self.spec.wrap_document, documents)])
+        return vectors[: len(queries)], vectors[len(queries) :], {"dims": int(vectors.shape[1])}
 
 
-def finish(rows: list[dict[str, Any]], encoder: Encoder, facts: dict[str, Any]) -> Scored:
+def finish(rows: list[dict[str, Any]], reader: Reader, facts: dict[str, Any]) -> Scored:
     """Return the rows with all facts."""
     spread = describe_range([row["score"] for row in rows], SAME_COSINE)
-    return Scored(rows, {**facts, **spread, **encoder.facts}, "texts", facts["texts"])
+    return Scored(rows, {**facts, **spread, **reader.facts}, "texts", reader.facts["texts"])
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class RetrievalJob(EmbeddingJob):
         wanted = [query.id for query in self.queries]
         return found == wanted and all(row["docid"] in documents for row in rows) and all_scored(rows)
 
-    def score(self, loaded: Encoder) -> Scored:
+    def score(self, loaded: Reader, kept: Path | None = None) -> Scored:  # noqa: ARG002  texts are read anew
         """Return the best `DEPTH` documents of the corpus for each query."""
         texts = ([query.text for query in self.queries], [document.text for document in self.documents])
         queries, documents, facts = self.embed(loaded, *texts)
@@ -124,11 +125,11 @@ def _order_best(positions: Any, scores: Any, count: int) -> tuple[Any, Any]:
 class HeadsJob(RetrievalJob):
     """A retrieval by the head that the spec's `part` names."""
 
-    def load(self, model: str, device: str) -> Any:
-        """Return BGEM3FlagModel. Raises WorkerError for a folder without the heads."""
-        return flagembedding.open_m3(model, self.spec, device)
+    def load(self, model: str, devices: Sequence[str]) -> Any:
+        """Return BGEM3FlagModel, on the first device. Raises WorkerError for a folder without the heads."""
+        return flagembedding.open_m3(model, self.spec, devices[0])
 
-    def score(self, loaded: Any) -> Scored:
+    def score(self, loaded: Any, kept: Path | None = None) -> Scored:  # noqa: ARG002  texts are read anew
         """Return the best documents of each query: of the whole corpus by sparse weights, else of its candidates."""
         queries = [self.spec.wrap_query(query.text) for query in self.queries]
         documents = [self.spec.wrap_document(document.text) for document in self.documents]

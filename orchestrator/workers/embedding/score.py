@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.workers.embedding.model import Encoder, encode_texts, load_encoder
+from orchestrator.workers.batches import Reader
+from orchestrator.workers.embedding.model import build_text_reader, encode_texts, load_encoder
 from orchestrator.workers.embedding.retrieval import EmbeddingJob, HeadsJob, RetrievalJob, finish
 from orchestrator.workers.eval_files import TextPair, is_pair_file, read_corpus, read_queries, read_text_pairs
 from orchestrator.workers.failure import WorkerError
@@ -28,7 +29,7 @@ class TextPairJob(EmbeddingJob):
         """Tell whether the rows are those of the pairs."""
         return [row["pid"] for row in rows] == [pair.id for pair in self.pairs] and all_scored(rows)
 
-    def score(self, loaded: Encoder) -> Scored:
+    def score(self, loaded: Reader, kept: Path | None = None) -> Scored:  # noqa: ARG002  texts are read anew
         """Return the cosine of each pair."""
         texts = ([pair.text1 for pair in self.pairs], [pair.text2 for pair in self.pairs])
         firsts, seconds, facts = self.embed(loaded, *texts)
@@ -61,7 +62,7 @@ def predict(
         texts.append({"kind": kinds[0], "text": row[kinds[0]]})
     if not texts:
         return [], {}
-    encoder = load_encoder(str(model), spec, choose_device(device), local_files_only=True)
-    wrapped = [spec.wrap(one["kind"], one["text"]) for one in texts]
-    vectors, _ = encode_texts(encoder, wrapped, spec.batch_size)
+    device = choose_device(device)
+    reader = build_text_reader(load_encoder(str(model), spec, device, local_files_only=True), device)
+    vectors = encode_texts(reader, [spec.wrap(one["kind"], one["text"]) for one in texts])
     return [one | {"vector": vector} for one, vector in zip(texts, vectors, strict=True)], {}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from orchestrator.workers.engines.transformers import release
-from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.failure import WorkerError, first_line
 from orchestrator.workers.specs import EmbeddingSpec, ScoringSpec
 from orchestrator.workers.whole_weights import WORDS, require_whole
 
@@ -38,10 +39,86 @@ def open_reranker(model: str, spec: ScoringSpec, device: str) -> Any:
     return FlagEmbedding.FlagLLMReranker(model, prompt=spec.prompt, use_bf16=spec.dtype == "bfloat16", **options)
 
 
-def score_pairs(reranker: Any, pairs: Sequence[tuple[str, str]], prompt: str | None = None) -> list[float]:
-    """Return one number a pair; `prompt` None is the reranker's own."""
-    more = {} if prompt is None else {"prompt": prompt}
-    return [float(value) for value in reranker.compute_score([list(pair) for pair in pairs], **more)]
+def score_pairs(reranker: Any, pairs: Sequence[tuple[str, str]], prompt: str | None = None, **more: Any) -> list[float]:
+    """Return one number a pair; `prompt` None is the reranker's own, `more` are arguments of its compute_score."""
+    more |= {} if prompt is None else {"prompt": prompt}
+    try:
+        return [float(value) for value in reranker.compute_score([list(pair) for pair in pairs], **more)]
+    except Halt as halted:
+        raise halted.error from halted
+
+
+# Last words only
+
+PROBES = [("tea", "Tea."), ("how long does tea draw?", "Green tea draws for two minutes, and black tea for four.")]
+SAME = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}  # of a score's size, where that is above 1
+
+
+class Halt(Exception):  # noqa: N818  no error of its own
+    """Carries an error through compute_score, which takes every RuntimeError for a batch that is too large."""
+
+    def __init__(self, error: RuntimeError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class LastWords:
+    """A causal language model that FlagLLMReranker asks, which computes the logits of each row's last token alone.
+
+    FlagLLMReranker (inference/reranker/decoder_only/base.py) reads one logit of one position, and has the model compute
+    those of all words at all positions, keep every layer's hidden states and a cache, and run the first batch of a call
+    twice to see whether it fits.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model, self._head = model, model.get_output_embeddings()
+        self._asked: Any = None
+        self._logits: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def __call__(self, input_ids: Any, attention_mask: Any, **_: Any) -> Any:
+        """Return an object whose `logits` [rows, positions, words] are the last token's at every position."""
+        import torch
+
+        if self._asked is None or not torch.equal(input_ids, self._asked):
+            try:
+                self._logits, self._asked = self._compute(input_ids, attention_mask), input_ids
+            except RuntimeError as error:
+                self._asked = None
+                raise Halt(error) from error
+        return SimpleNamespace(logits=self._logits.expand(-1, input_ids.shape[1], -1))
+
+    def _compute(self, input_ids: Any, attention_mask: Any) -> Any:
+        import torch
+
+        rows, columns = (torch.arange(size, device=input_ids.device) for size in input_ids.shape)
+        last = (attention_mask * columns).argmax(dim=1)
+        hook = self._head.register_forward_pre_hook(lambda _, given: (given[0][rows, last].unsqueeze(1), *given[1:]))
+        try:
+            return self._model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
+        finally:
+            hook.remove()
+
+
+def read_last_words(reranker: Any, dtype: str) -> str | None:
+    """Have a FlagLLMReranker compute last words only, where that gives its own scores; else return why it does not.
+
+    Its own code tokenizes, writes the prompt and cuts, as before.
+    """
+    native, model = score_pairs(reranker, PROBES), reranker.model
+    try:
+        reranker.model = LastWords(model)
+        found = score_pairs(reranker, PROBES)
+        worst = max(abs(one - two) / max(1.0, abs(two)) for one, two in zip(found, native, strict=True))
+        why = None if worst <= SAME[dtype] else f"scores differ by {worst:.2g}, allowed {SAME[dtype]:g}"
+    except Exception as error:  # noqa: BLE001  a model of another making: its own way is the way
+        why = first_line(error)
+    if why is not None:
+        reranker.model = model
+        why = f"the logits of all positions are computed, which takes more time and memory: with the last alone {why}"
+    return why
 
 
 HEADS = ("colbert_linear.pt", "sparse_linear.pt")  # bge-m3's, beside its weights; pickles

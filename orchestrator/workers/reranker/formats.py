@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from orchestrator.workers.cut_texts import count_tokens
 from orchestrator.workers.eval_files import Pair
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.specs import ScoringSpec
@@ -85,16 +86,26 @@ def encode_pair(tokenizer: Any, spec: ScoringSpec, query: str, document: str) ->
     return head + body + tail
 
 
+def measure_pairs(
+    tokenizer: Any, spec: ScoringSpec, pairs: Sequence[Pair], prompt: str | None = None
+) -> list[tuple[int, bool]]:
+    """Return how many ids `encode_pair` gives for each pair, and whether the spec's lengths take tokens from it."""
+    tail = len(encode_prompt(tokenizer, spec if prompt is None else replace(spec, prompt=prompt)))
+    bos, separator = int(has_bos(tokenizer)), len(encode_plain(tokenizer, SEPARATOR))
+    texts = [[spec.wrap_query(query) for query, _ in pairs], [spec.wrap_document(document) for _, document in pairs]]
+    found = []
+    for query, document in zip(*(count_tokens(tokenizer, side, special=False) for side in texts), strict=True):
+        head = bos + min(query, spec.effective_query_max_length)
+        body = separator + min(document, spec.max_length)
+        excess = head + body - spec.max_length - tail
+        body -= excess if 0 < excess < body else 0
+        found.append((head + body + tail, head + body != bos + query + separator + document))
+    return found
+
+
 def is_cut(tokenizer: Any, spec: ScoringSpec, query: str, document: str) -> bool:
     """Tell whether the spec's lengths take tokens from this pair."""
-    uncut = (
-        int(has_bos(tokenizer))
-        + len(encode_plain(tokenizer, spec.wrap_query(query)))
-        + len(encode_plain(tokenizer, SEPARATOR))
-        + len(encode_plain(tokenizer, spec.wrap_document(document)))
-        + len(encode_prompt(tokenizer, spec))
-    )
-    return uncut != len(encode_pair(tokenizer, spec, query, document))
+    return measure_pairs(tokenizer, spec, [(query, document)])[0][1]
 
 
 def sequence_length(tokenizer: Any, spec: ScoringSpec) -> int:

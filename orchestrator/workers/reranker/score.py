@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,11 @@ from typing import Any
 from orchestrator.workers.environment import Progress
 from orchestrator.workers.eval_files import Candidate, read_candidates
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.reranker.scoring import Scorer, choose_device, load_scorer
+from orchestrator.workers.pool import open_reader
+from orchestrator.workers.reranker.scoring import Key, Scorer, build_scorer, choose_device, load_scorer
 from orchestrator.workers.score import Scored, require_finite
-from orchestrator.workers.score_store import all_scored, describe_range
+from orchestrator.workers.score_store import all_scored, describe_range, digest_key, open_journal
 from orchestrator.workers.specs import ScoringSpec, parse_spec
-
-# FlagEmbedding runs the first batch of every call twice to find a batch size that fits: calls grow until they take this
-CALL_S = 3.0
-MAX_CALL_BATCHES = 32
-
-Key = tuple[str, str, str | None]  # query, document and prompt, which decide a score
 
 
 @dataclass(frozen=True)
@@ -36,13 +30,13 @@ class PairJob:
         wanted = [(candidate.qid, candidate.docid) for candidate in self.candidates]
         return [(row["qid"], row["docid"]) for row in rows] == wanted and all_scored(rows)
 
-    def load(self, model: str, device: str) -> Scorer:
+    def load(self, model: str, devices: Sequence[str]) -> Scorer:
         """Return the scorer that the spec names."""
-        return load_scorer(model, self.spec, device)
+        return build_scorer(open_reader(model, self.spec, devices), self.spec)
 
-    def score(self, loaded: Scorer) -> Scored:
+    def score(self, loaded: Scorer, kept: Path | None = None) -> Scored:
         """Return one score a candidate."""
-        scores = score_candidates(loaded, self.candidates, self.spec.batch_size)
+        scores = score_candidates(loaded, self.candidates, kept)
         rows = [
             {"qid": candidate.qid, "docid": candidate.docid, "score": score}
             for candidate, score in zip(self.candidates, scores, strict=True)
@@ -60,41 +54,25 @@ def open_job(raw: dict[str, Any], options: argparse.Namespace) -> PairJob:
 
 def key_of(candidate: Candidate) -> Key:
     """Return what decides a candidate's score."""
-    return candidate.query, candidate.document, candidate.prompt
+    return Key(candidate.query, candidate.document, candidate.prompt)
 
 
-def score_candidates(scorer: Scorer, candidates: Sequence[Candidate], batch_size: int) -> list[float]:
-    """Return one score a candidate, in order; equal pairs are scored once, one prompt after the other.
+def score_candidates(scorer: Scorer, candidates: Sequence[Candidate], kept: Path | None = None) -> list[float]:
+    """Return one score a candidate, in order; equal pairs are scored once, and those in the folder `kept` not again.
 
-    The longest come first: memory runs out early or never. Raises WorkerError for NaN or infinity.
+    Raises WorkerError for NaN or infinity.
     """
-    keys = sorted(
-        dict.fromkeys(map(key_of, candidates)),
-        key=lambda key: (key[2] or "", -len(key[0]) - len(key[1]), key[0], key[1]),
-    )
-    progress = Progress(total=len(keys))
-    scores: dict[Key, float] = {}
-    for call in take_calls(keys, batch_size):
-        values = scorer.score([(query, document) for query, document, _ in call], call[0][2])
-        scores.update(zip(call, values, strict=True))
-        progress.advance(len(call))
-    require_finite(scores.values(), "pairs")
-    return [scores[key_of(candidate)] for candidate in candidates]
-
-
-def take_calls(
-    keys: Sequence[Key], batch_size: int, clock: Callable[[], float] = time.monotonic
-) -> Iterator[list[Key]]:
-    """Yield runs of pairs that share a prompt, each call twice as long as the one before while calls are quick."""
-    batches, start = 1, 0
-    while start < len(keys):
-        prompt = keys[start][2]
-        run = [key for key in keys[start : start + batches * batch_size] if key[2] == prompt]
-        started = clock()
-        yield run
-        start += len(run)
-        if clock() - started < CALL_S and batches < MAX_CALL_BATCHES:
-            batches *= 2
+    # in an order of their own: the same pairs give the same batches in whatever order they come
+    digests = {key: digest_key(*key) for key in sorted(set(map(key_of, candidates)), key=str)}
+    keys, progress = list(digests), Progress(total=len(digests))
+    with open_journal(kept, set(digests.values())) as journal:
+        known = {place for place, digest in enumerate(digests.values()) if digest in journal.scores}
+        progress.advance(len(known))
+        for places, scores in scorer.score_keys(keys, known):
+            journal.append([(digests[keys[place]], score) for place, score in zip(places, scores, strict=True)])
+            progress.advance(len(places))
+        require_finite(journal.scores.values(), "pairs")
+        return [journal.scores[digests[key_of(candidate)]] for candidate in candidates]
 
 
 def predict(
@@ -110,6 +88,6 @@ def predict(
     if not rows:
         return [], {}
     scorer = load_scorer(str(model), spec, choose_device(device))
-    scores = scorer.score([(row["query"], row["document"]) for _, row in rows], None)
+    scores = scorer.score([(row["query"], row["document"]) for _, row in rows])
     require_finite(scores, "pairs")
     return [{"score": score} for score in scores], scorer.facts

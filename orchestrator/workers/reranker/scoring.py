@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Container, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from orchestrator.workers.batches import Reader, read_items
 from orchestrator.workers.cut_texts import CutPairs, count_tokens, find_longest
-from orchestrator.workers.embedding.model import load_encoder, normalize
+from orchestrator.workers.embedding.model import build_text_reader, load_encoder, normalize
 from orchestrator.workers.engines import flagembedding
 from orchestrator.workers.engines.sentence_transformers import CHAT
 from orchestrator.workers.engines.transformers import HEAD_SEED, load_tokenizer, name_head
@@ -15,24 +16,68 @@ from orchestrator.workers.environment import weight_options
 from orchestrator.workers.eval_files import Pair
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.reranker import formats
-from orchestrator.workers.specs import SCORERS, ScoringSpec, parse_embedding_spec, parse_spec
+from orchestrator.workers.specs import SCORERS, EmbeddingSpec, ScoringSpec, parse_embedding_spec, parse_spec
 from orchestrator.workers.whole_weights import NEW_HEAD, SCORES, VECTORS, WORDS, require_whole
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
 Facts = dict[str, Any]
+Spec = ScoringSpec | EmbeddingSpec
+
+
+class Key(NamedTuple):
+    """What decides a pair's score; `prompt` None is the spec's."""
+
+    query: str
+    document: str
+    prompt: str | None = None
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """`score(pairs, prompt)` gives one number a pair, in order; `facts` says what was loaded and how.
+    """Scores pairs: `reader` reads keys, or, with `item_of(kind, text)`, both texts, whose cosine is the score."""
 
-    `prompt` None is the spec's; only `flag-llm-reranker` has prompts.
-    """
+    reader: Reader
+    item_of: Callable[[str, str], Any] | None = None
 
-    score: Callable[[Sequence[Pair], str | None], list[float]]
-    facts: dict[str, Any] = field(default_factory=dict)
+    @property
+    def facts(self) -> Facts:
+        """What was loaded, how, and what happened so far."""
+        return self.reader.facts
+
+    def score(self, pairs: Sequence[Pair], prompt: str | None = None) -> list[float]:
+        """Return one number a pair, in order; `prompt` None is the spec's, and only `flag-llm-reranker` has prompts."""
+        found: dict[int, float] = {}
+        for places, scores in self.score_keys([Key(*pair, prompt) for pair in pairs]):
+            found.update(zip(places, scores, strict=True))
+        return [found[place] for place in range(len(pairs))]
+
+    def score_keys(
+        self, keys: Sequence[Key], known: Container[int] = ()
+    ) -> Iterator[tuple[Sequence[int], Sequence[float]]]:
+        """Yield places in `keys`, without those in `known`, and their scores, as they are done.
+
+        A batch has one prompt. Where texts are read and no pair is done yet, nothing is yielded for it.
+        """
+        if self.item_of is None:
+            prompts: dict[str, list[int]] = {}
+            for place, key in enumerate(keys):
+                prompts.setdefault(key.prompt or "", []).append(place)
+            for _, places in sorted(prompts.items()):
+                done = {number for number, place in enumerate(places) if place in known}
+                for batch, values in read_items(self.reader, [keys[place] for place in places], done):
+                    yield [places[number] for number in batch], list(map(float, values))
+            return
+        wanted = [place for place in range(len(keys)) if place not in known]
+        pairs = [(self.item_of("query", keys[at].query), self.item_of("document", keys[at].document)) for at in wanted]
+        items = list(dict.fromkeys(item for pair in pairs for item in pair))
+        vectors: dict[Any, Any] = {}
+        for batch, values in read_items(self.reader, items):
+            vectors.update(zip([items[place] for place in batch], values, strict=True))
+            yield [], []
+        unit = dict(zip(vectors, normalize(list(vectors.values())), strict=True)) if vectors else {}
+        yield wanted, [float(unit[query] @ unit[document]) for query, document in pairs]
 
 
 def choose_device(wanted: str | None) -> str:
@@ -41,16 +86,43 @@ def choose_device(wanted: str | None) -> str:
 
     if wanted is None:
         return "cuda:0" if torch.cuda.is_available() else "cpu"
-    if wanted.startswith("cuda") and not torch.cuda.is_available():
-        raise WorkerError(f"--device {wanted}: PyTorch sees no GPU here")
+    kind, _, number = wanted.partition(":")
+    if not kind or (number and not number.isdecimal()):
+        raise WorkerError(f"--device {wanted}: not cpu, cuda, cuda:0, or several of them parted by commas")
+    if kind == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if int(number or 0) >= count:
+            raise WorkerError(f"--device {wanted}: PyTorch sees {count or 'no'} GPU{'s' * (count > 1)} here")
     return "cuda:0" if wanted == "cuda" else wanted
 
 
-def load_scorer(model: str, spec: ScoringSpec, device: str) -> Scorer:
+def load_scorer(model: str, spec: Spec, device: str) -> Scorer:
     """Return the scorer that the spec names, with `model` (a folder or a hub id) loaded on `device`.
 
-    Raises WorkerError for a model whose trained head the scorer would leave out.
+    Raises what `load_reader` does.
     """
+    return build_scorer(load_reader(model, spec, device), spec)
+
+
+def build_scorer(reader: Reader, spec: Spec) -> Scorer:
+    """Return the scorer over a spec's reader: of pairs, or of vectors that are compared."""
+    if isinstance(spec, EmbeddingSpec):
+        return Scorer(reader, spec.wrap)
+    return Scorer(reader, (lambda kind, text: (kind, text)) if spec.scorer == "bi-encoder" else None)
+
+
+def parse_scorer(raw: dict[str, Any], origin: str) -> Spec:
+    """Return the spec of what gives pairs a score: a reranker, or an embedding model's cosines. Raises WorkerError."""
+    return parse_embedding_spec(raw, origin) if raw.get("scorer") == "embedding" else parse_spec(raw, origin)
+
+
+def load_reader(model: str, spec: Spec, device: str) -> Reader:
+    """Return what reads as the spec says: pairs, or the texts of an embedding model.
+
+    Raises WorkerError for a model whose trained head would be left out, or that does not load.
+    """
+    if isinstance(spec, EmbeddingSpec):
+        return build_text_reader(load_encoder(model, spec, device), device)
     facts: Facts = {"dtype_used": spec.dtype}
     if SCORERS[spec.scorer]["use"] == WORDS:
         if name_head(model, trust_remote_code=spec.trust_remote_code, labels=None) != "new":
@@ -62,37 +134,26 @@ def load_scorer(model: str, spec: ScoringSpec, device: str) -> Scorer:
     return LOADERS[spec.scorer](model, spec, device, facts)
 
 
-def open_scorer(model: str, raw: dict[str, Any], origin: str, device: str) -> Scorer:
-    """Return the scorer of a raw spec: what `load_scorer` gives, or the cosines of an embedding model.
-
-    Raises WorkerError for a spec that scores no pairs, and what `load_scorer` does.
-    """
-    if raw.get("scorer") != "embedding":
-        return load_scorer(model, parse_spec(raw, origin), device)
-    spec = parse_embedding_spec(raw, origin)
-    encoder = load_encoder(model, spec, device)
-
-    def embed(kind: str, texts: list[str]) -> Any:
-        wrapped = [spec.wrap(kind, text) for text in texts]
-        vectors = encoder.model.encode(wrapped, batch_size=spec.batch_size, prompt="", show_progress_bar=False)
-        return normalize(vectors[:, : spec.truncate_dim])
-
-    return build_cosines(embed, encoder.facts)
-
-
-def load_flag_llm_reranker(model: str, spec: ScoringSpec, device: str, facts: Facts) -> Scorer:
+def load_flag_llm_reranker(model: str, spec: ScoringSpec, device: str, facts: Facts) -> Reader:
     """Return FlagEmbedding's FlagLLMReranker: the logit of "Yes" after query, document and prompt."""
     reranker = flagembedding.open_reranker(model, spec, device)
     # FlagEmbedding keeps float32 on a CPU when half precision is asked for
     used = "float32" if device == "cpu" and spec.dtype == "float16" else spec.dtype
     facts |= {"dtype_used": used, "true_token_id": reranker.yes_loc, "pairs_counted": 0, "pairs_cut": 0}
+    why_not = flagembedding.read_last_words(reranker, used)
+    facts |= {"logits": "last"} if why_not is None else {"logits": "all", "cautions": [why_not]}
 
-    def score(pairs: Sequence[Pair], prompt: str | None = None) -> list[float]:
-        facts["pairs_counted"] += len(pairs)
-        facts["pairs_cut"] += sum(formats.is_cut(reranker.tokenizer, spec, *pair) for pair in pairs)
-        return flagembedding.score_pairs(reranker, pairs, prompt)
+    def count(keys: Sequence[Key]) -> list[int]:
+        found = formats.measure_pairs(reranker.tokenizer, spec, [key[:2] for key in keys], keys[0].prompt)
+        facts["pairs_counted"] += len(found)
+        facts["pairs_cut"] += sum(cut for _, cut in found)
+        return [-(-length // 8) * 8 for length, _ in found]  # it pads to a multiple of 8
 
-    return Scorer(score, facts)
+    def run(keys: Sequence[Key]) -> list[float]:
+        return flagembedding.score_pairs(reranker, [key[:2] for key in keys], keys[0].prompt, batch_size=len(keys))
+
+    longest = formats.sequence_length(reranker.tokenizer, spec)
+    return Reader(count, run, longest, spec.batch_size, device, facts)
 
 
 def open_decoder(
@@ -128,26 +189,26 @@ def build_encoder(modules: list[Any], device: str | None) -> CrossEncoder:
     return CrossEncoder(modules=modules, activation_fn=nn.Identity(), device=device)
 
 
-def load_qwen3_native(model: str, spec: ScoringSpec, device: str, facts: Facts) -> Scorer:
+def load_qwen3_native(model: str, spec: ScoringSpec, device: str, facts: Facts) -> Reader:
     """Return Qwen3-Reranker as its authors use it: logit of "yes" minus logit of "no" after the official prompt."""
     from sentence_transformers.cross_encoder.modules import LogitScore
 
     transformer = open_decoder(model, spec, formats.native_chat_template(spec.effective_instruction), use=WORDS)
     ids = formats.answer_ids(transformer.tokenizer, model)
     encoder = build_encoder([transformer, LogitScore(ids["yes"], ids["no"])], device)
-    return build_scorer(encoder, spec, {**facts, "true_token_id": ids["yes"], "false_token_id": ids["no"]})
+    return build_pair_reader(encoder, spec, {**facts, "true_token_id": ids["yes"], "false_token_id": ids["no"]})
 
 
-def load_score_head(model: str, spec: ScoringSpec, device: str, facts: Facts) -> Scorer:
+def load_score_head(model: str, spec: ScoringSpec, device: str, facts: Facts) -> Reader:
     """Return a decoder with a head of one label after Qwen3-Reranker's prompt; without a head it gets a seeded one."""
     transformer = open_decoder(model, spec, formats.native_chat_template(spec.effective_instruction))
     # the logit is read at the last token that is no padding, which the model must tell apart
     if transformer.model.config.pad_token_id is None:
         transformer.model.config.pad_token_id = transformer.tokenizer.pad_token_id
-    return build_scorer(build_encoder([transformer], device), spec, facts)
+    return build_pair_reader(build_encoder([transformer], device), spec, facts)
 
 
-def load_reward_model(model: str, spec: ScoringSpec, device: str, facts: Facts) -> Scorer:
+def load_reward_model(model: str, spec: ScoringSpec, device: str, facts: Facts) -> Reader:
     """Return an LLM's head over its own chat template: the query is asked, the document answers, nothing follows.
 
     Raises WorkerError for a model without a chat template, or without a trained head.
@@ -162,14 +223,14 @@ def load_reward_model(model: str, spec: ScoringSpec, device: str, facts: Facts) 
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token or tokenizer.unk_token
     if config.pad_token_id is None:
         config.pad_token_id = tokenizer.pad_token_id
-    return build_scorer(build_encoder([transformer], device), spec, facts, wrap=True)
+    return build_pair_reader(build_encoder([transformer], device), spec, facts, wrap=True)
 
 
-def load_formatted(model: str, spec: ScoringSpec, device: str, facts: Facts) -> Scorer:
+def load_formatted(model: str, spec: ScoringSpec, device: str, facts: Facts) -> Reader:
     """Return a decoder with a head of one label over the spec's written formats."""
     length, trust = spec.max_length, spec.trust_remote_code
     options: dict[str, Any] = {"max_length": length, "trust_remote_code": trust, "dtype": spec.dtype, "device": device}
-    return build_scorer(load_formatted_head(model, formats.format_of(spec), **options), spec, facts)
+    return build_pair_reader(load_formatted_head(model, formats.format_of(spec), **options), spec, facts)
 
 
 def load_formatted_head(
@@ -217,16 +278,16 @@ def open_cross_encoder(model: str, spec: ScoringSpec, device: str | None) -> Cro
     )
 
 
-def load_cross_encoder(model: str, spec: ScoringSpec, device: str, facts: Facts) -> Scorer:
+def load_cross_encoder(model: str, spec: ScoringSpec, device: str, facts: Facts) -> Reader:
     """Return a sentence-transformers CrossEncoder's raw logits."""
     encoder = open_cross_encoder(model, spec, device)
     longest = find_longest(encoder[0].model.config)
     if longest is not None and longest < spec.max_length:  # a longer input would end in an index error
         encoder[0].max_seq_length = longest
-    return build_scorer(encoder, spec, facts, wrap=True)
+    return build_pair_reader(encoder, spec, facts, wrap=True)
 
 
-def load_bi_encoder(model: str, spec: ScoringSpec, device: str, facts: Facts) -> Scorer:
+def load_bi_encoder(model: str, spec: ScoringSpec, device: str, facts: Facts) -> Reader:
     """Return the cosine of a SentenceTransformer's query and document vectors, with the model's own prompts."""
     from sentence_transformers import SentenceTransformer
 
@@ -235,37 +296,27 @@ def load_bi_encoder(model: str, spec: ScoringSpec, device: str, facts: Facts) ->
         model, device=device, trust_remote_code=spec.trust_remote_code, model_kwargs=loading_arguments(spec)
     )
     encoder.max_seq_length = min(spec.max_length, encoder.max_seq_length or spec.max_length)
-    options = {"batch_size": spec.batch_size, "normalize_embeddings": True, "show_progress_bar": False}
     facts |= {"texts": 0, "texts_cut": 0, "reads_tokens": encoder.max_seq_length}
-
     ways = {"query": (spec.wrap_query, encoder.encode_query), "document": (spec.wrap_document, encoder.encode_document)}
 
-    def embed(kind: str, texts: list[str]) -> Any:
-        wrap_text, encode = ways[kind]
-        wrapped = list(map(wrap_text, texts))
-        lengths = count_tokens(encoder.tokenizer, wrapped)
+    def count(items: Sequence[tuple[str, str]]) -> list[int]:
+        lengths = count_tokens(encoder.tokenizer, [ways[kind][0](text) for kind, text in items])
         facts["texts"] += len(lengths)
         facts["texts_cut"] += sum(length > encoder.max_seq_length for length in lengths)
-        return encode(wrapped, **options)
+        return lengths
 
-    return build_cosines(embed, facts)
+    def run(items: Sequence[tuple[str, str]]) -> list[Any]:
+        found: dict[tuple[str, str], Any] = {}
+        for side, (wrap_text, encode) in ways.items():
+            if texts := [text for kind, text in items if kind == side]:
+                vectors = encode(list(map(wrap_text, texts)), batch_size=len(texts), show_progress_bar=False)
+                found.update(zip([(side, text) for text in texts], vectors, strict=True))
+        return [found[item] for item in items]
 
-
-def build_cosines(embed: Callable[[str, list[str]], Any], facts: Facts) -> Scorer:
-    """Return the scorer that compares vectors; `embed(kind, texts)` gives unit ones of queries or documents."""
-
-    def score(pairs: Sequence[Pair], _prompt: str | None = None) -> list[float]:
-        sides = [list(dict.fromkeys(texts)) for texts in zip(*pairs, strict=True)]
-        queries, documents = (
-            dict(zip(texts, embed(kind, texts), strict=True))
-            for kind, texts in zip(("query", "document"), sides, strict=True)
-        )
-        return [float(queries[query] @ documents[document]) for query, document in pairs]
-
-    return Scorer(score, facts)
+    return Reader(count, run, encoder.max_seq_length, spec.batch_size, device, facts)
 
 
-LOADERS: dict[str, Callable[[str, ScoringSpec, str, Facts], Scorer]] = {
+LOADERS: dict[str, Callable[[str, ScoringSpec, str, Facts], Reader]] = {
     "flag-llm-reranker": load_flag_llm_reranker,
     "qwen3-native": load_qwen3_native,
     "qwen3-score-head": load_score_head,
@@ -286,17 +337,21 @@ def wrap_pairs(spec: ScoringSpec, pairs: Sequence[Pair]) -> list[Pair]:
     return [(spec.wrap_query(query), spec.wrap_document(document)) for query, document in pairs]
 
 
-def build_scorer(encoder: Any, spec: ScoringSpec, facts: Facts, *, wrap: bool = False) -> Scorer:
-    """Return the scorer of a CrossEncoder, whose facts tell how many of the pairs it has cut so far.
+def build_pair_reader(encoder: Any, spec: ScoringSpec, facts: Facts, *, wrap: bool = False) -> Reader:
+    """Return the reader of a CrossEncoder, whose facts tell how many of the pairs it has cut so far.
 
     With `wrap`, instructions are put in front of the texts.
     """
     cuts = CutPairs(encoder)
     cuts.facts.update(facts)
 
-    def score(pairs: Sequence[Pair], _prompt: str | None = None) -> list[float]:
-        texts = wrap_pairs(spec, pairs) if wrap else list(pairs)
-        cuts.add(texts)
-        return [float(value) for value in encoder.predict(texts, batch_size=spec.batch_size, show_progress_bar=False)]
+    def write(keys: Sequence[Key]) -> list[Pair]:
+        pairs = [key[:2] for key in keys]
+        return wrap_pairs(spec, pairs) if wrap else pairs
 
-    return Scorer(score, cuts.facts)
+    def run(keys: Sequence[Key]) -> list[float]:
+        scores = encoder.predict(write(keys), batch_size=len(keys), show_progress_bar=False)
+        return [float(score) for score in scores]
+
+    longest = encoder[0].max_seq_length or spec.max_length
+    return Reader(lambda keys: cuts.add(write(keys)), run, longest, spec.batch_size, encoder.device.type, cuts.facts)
