@@ -233,3 +233,41 @@ def _with_train(job, train):
     from dataclasses import replace
 
     return replace(job, recipe=job.recipe.model_copy(update={"train": train}))
+
+
+# Speedups
+
+
+def test_speedups_stand_in_the_command_and_none_leaves_the_trainers_own(make_job):
+    auto, none = train_argv(make_job()), train_argv(make_job("speedups=none"))
+    start = auto.index("train_flagembedding") - 1
+    assert auto[start + 1 : start + 5] == ["train_flagembedding", "--speedups", "last_logits", "trim_padding"]
+    assert auto[:start] + auto[start + 5 :] == none
+    assert none[none.index("--nproc_per_node") + 2 :][:2] == ["-m", "FlagEmbedding.finetune.reranker.decoder_only.base"]
+
+
+def test_a_list_of_speedups_is_taken_as_it_is(make_job):
+    job = make_job("speedups=[last_logits]")
+    assert refusals(job) == {}
+    assert value_of(train_argv(job), "speedups") == "last_logits"
+    note = next(note for note in build_plan(job).notes if note.argument == "speedups")
+    assert (note.value, note.origin) == ("last_logits", "recipe")
+
+
+def test_a_speedup_that_the_trainer_does_not_know_is_refused(make_job):
+    job = make_job("speedups=[last_logits, warp]")
+    ((key, problem),) = BACKEND.check_job(job)
+    assert key == ("speedups",)
+    assert "know no speedup 'warp' here" in problem.message
+    assert problem.hint == "it knows last_logits, trim_padding"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_speedup_of_another_trainer_is_refused_and_auto_is_not(make_job, backend):
+    recipe = {"flagembedding": "bge_embedding", "swift": "qwen3_sft_lora", "sentence-transformers": "bge_pointwise"}
+    job, asked = (make_job(*given, name=recipe[backend]) for given in ((), ("speedups=[last_logits]",)))
+    assert job.speedups == ()
+    assert ("speedups",) not in {key for key, _ in job.backend.check_job(job)}
+    assert "speedups" not in " ".join(train_argv(job))
+    problem = dict(asked.backend.check_job(asked))["speedups",]
+    assert problem.hint == "remove speedups"
