@@ -97,8 +97,10 @@ def run_plain_bash(recipe: Path, folder: Path) -> Path:
     return folder
 
 
-def run_to_the_end(recipe: Path, folder: Path, *argv: str, env: dict[str, str] | None = None) -> Path:
-    done = orch("run", str(recipe), "-o", str(folder), *argv, env=env)
+def run_to_the_end(
+    recipe: Path, folder: Path, *argv: str, env: dict[str, str] | None = None, warm: bool = True
+) -> Path:
+    done = orch("run", str(recipe), "-o", str(folder), *argv, *([] if warm else ["--no-warm"]), env=env)
     assert done.code == 0, f"{folder.name}\n{done.out}\n{done.err}"
     return folder
 
@@ -118,8 +120,8 @@ SWIFT_RUNS: dict[str, tuple[str, tuple[str, ...]]] = {
     "online_contrastive": ("qwen3_embedding_lora", (*LABELLED, "loss=online_contrastive")),
     "score_head": ("qwen3_reranker_native", ("train.task_type=reranker", "loss=pointwise")),
 }
-# Runs whose workers start as users' do; the others' are forks of a warm process. FlagEmbedding has the runs that are
-# killed, and by bash.
+# Runs whose stages start alone; the others' are forks, also of a process that all tests share. FlagEmbedding has the run
+# by bash; the runs that are killed, and the demos, have residents of their own, as users' have.
 COLD = frozenset({"bge_pointwise", "qwen3_embedding_lora"})
 # every recipe whose model is a cross-encoder, but for that of the demo
 CROSS_ENCODER_RUNS = (
@@ -140,6 +142,10 @@ def started(request, recipes, tmp_path_factory) -> Iterator[dict[str, Future[Pat
     warm = None
     if {"swift_runs", "cross_encoder_runs", "embedding_runs"} & wanted:
         warm = ENV | request.getfixturevalue("warm_swift" if "swift_runs" in wanted else "warm")
+
+    def start_of(name: str) -> dict[str, object]:
+        return {"warm": False} if name in COLD else {"env": warm}
+
     reranker, embedding = recipes / "qwen3_reranker.yaml", recipes / "qwen3_embedding_lora.yaml"
     started: dict[str, Future[Path]] = {}
     jobs: dict[str, tuple[str, Callable[[], Path]]] = {}  # in the order in which the files of this folder ask for them
@@ -147,7 +153,7 @@ def started(request, recipes, tmp_path_factory) -> Iterator[dict[str, Future[Pat
         path, folder = recipes / f"{name}.yaml", root / "cross-encoder" / name
         jobs[name] = (
             "cross_encoder_runs",
-            partial(run_to_the_end, path, folder, "--smoke", env=None if name in COLD else warm),
+            partial(run_to_the_end, path, folder, "--smoke", **start_of(name)),
         )
     for name in EMBEDDING_RUNS:
         path, folder = recipes / f"{name}.yaml", root / "embedding" / name
@@ -165,7 +171,7 @@ def started(request, recipes, tmp_path_factory) -> Iterator[dict[str, Future[Pat
     for name, (recipe, values) in SWIFT_RUNS.items():
         sets = ["--smoke", *(word for value in values for word in ("--set", value))]
         path, folder = recipes / f"{recipe}.yaml", root / "swift" / name
-        jobs[name] = ("swift_runs", partial(run_to_the_end, path, folder, *sets, env=None if name in COLD else warm))
+        jobs[name] = ("swift_runs", partial(run_to_the_end, path, folder, *sets, **start_of(name)))
     argv = ("run", str(embedding), "--smoke")
     killed = partial(run_killed_and_resumed, argv, root / "swift-killed", "04-train", "swift.cli.sft")
     jobs["swift-killed"] = ("swift_killed_and_resumed", killed)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.e2e.conftest import run_killed_and_resumed, run_to_the_end
+from tests.e2e.conftest import ENV, run_killed_and_resumed, run_to_the_end
 
 pytestmark = pytest.mark.smoke
 
@@ -16,9 +16,9 @@ def load(path):
 
 
 @pytest.fixture(scope="module")
-def m3(recipes, tmp_path_factory):
+def m3(recipes, tmp_path_factory, warm):
     folder = tmp_path_factory.mktemp("runs") / "m3"
-    return run_to_the_end(recipes / "bge_m3.yaml", folder, "--smoke", "--set", "deepspeed=null")
+    return run_to_the_end(recipes / "bge_m3.yaml", folder, "--smoke", "--set", "deepspeed=null", env=ENV | warm)
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +28,9 @@ def resumed(recipes, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(recipes, tmp_path_factory):
-    return run_to_the_end(recipes / "bge_embedding.yaml", tmp_path_factory.mktemp("runs") / "whole", "--smoke")
+def undisturbed(recipes, tmp_path_factory, warm):
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    return run_to_the_end(recipes / "bge_embedding.yaml", folder, "--smoke", env=ENV | warm)
 
 
 def test_bge_m3_keeps_its_heads_and_every_way_gives_the_trained_weights(m3):
