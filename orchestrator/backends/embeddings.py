@@ -33,14 +33,15 @@ Found = tuple[tuple[str, ...], Problem]  # a key of the recipe, and what is wron
 class Embedding:
     """How texts become vectors; `pooling` joins several by a plus, and `prompts` are all that the model's files name.
 
-    `instruct` is the query's prompt with {} in the place of a task, of a model that takes any; `layered`: it has layers
-    of its own behind the pooling.
+    `instruct` is the query's prompt with {} in the place of a task, of a model that takes any; `suffix` stands behind
+    queries; `layered`: it has layers of its own behind the pooling.
     """
 
     pooling: str
     normalize: bool
     query: str = ""
     document: str = ""
+    suffix: str = ""
     instruct: str = ""
     prompts: Mapping[str, str] = field(default_factory=dict)
     layered: bool = False
@@ -49,6 +50,7 @@ class Embedding:
         """Return what a scoring spec says of it; a pooling of several is the model's own affair."""
         pooling = self.pooling if self.pooling in POOLINGS else None
         prompts = {"query_prompt": self.query, "document_prompt": self.document}
+        prompts |= {"query_suffix": self.suffix} if self.suffix else {}
         return {**prompts, "pooling": pooling, "normalize": self.normalize}
 
     def instructions(self) -> dict[str, str]:
@@ -138,7 +140,7 @@ def _read_own(model: BaseModel, listed: Embeds | None) -> Embedding | None:
     query = prompts.get("query") or default
     document = next((prompts[name] for name in _DOCUMENT_PROMPTS if prompts.get(name)), default)
     if listed is not None:
-        own = replace(own, instruct=listed.instruct)
+        own = replace(own, instruct=listed.instruct, suffix=listed.suffix)
         query, document = (query, document) if query or document else (listed.query, listed.document)
     return replace(own, query=query, document=document)
 

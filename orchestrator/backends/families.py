@@ -22,6 +22,7 @@ class Embeds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     normalize: bool
     query: str = ""
     document: str = ""
+    suffix: str = ""
     optional: bool = False
     instruct: str = ""
     code: bool = False

@@ -147,7 +147,7 @@ def build_training(
         template_values={"module": module, "arguments": found.items(), "speedups": list(job.speedups)},
         env=env | job.environment() | translation.env,
         files=(File(_deepspeed_file(job), job.deepspeed_text),) if job.deepspeed_text else (),
-        notes_after=(*notes, *_explain_speedups(job), *_explain_resume(job)),
+        notes_after=(*notes, *_explain_speedups(job), *(_explain_resume(job) if resumes else ())),
         weights=output,
         resume=Resume("--resume_from_checkpoint", output) if job.deepspeed_text and resumes else None,
         full_batch_rows=count_step_rows(job, values),

@@ -1,4 +1,4 @@
-"""FlagEmbedding's trainers of embedding models: BERT-like ones, bge-m3 with its heads, and LLMs by their last token.
+"""FlagEmbedding's trainers of embedding models: BERT-like ones, bge-m3 with its heads, LLMs (with examples in queries).
 
 Sources: FlagEmbedding/finetune/embedder and abc/finetune/embedder of 1.4.2. Each query's positive is told from its own
 negatives and from the documents of the other rows in its batch.
@@ -14,6 +14,7 @@ from typing import Any
 
 from orchestrator.backends.arguments import load_arguments, load_words
 from orchestrator.backends.embeddings import Embedding, settle_embedding
+from orchestrator.backends.families import find_embeds
 from orchestrator.backends.flagembedding import BACKEND as RERANKERS
 from orchestrator.backends.flagembedding import (
     CONDITIONS,
@@ -41,7 +42,10 @@ _TRAINERS = {
     "encoder": ("encoder_only.base", "flagembedding.embedder_encoder_only"),
     "m3": ("encoder_only.m3", "flagembedding.embedder_m3"),
     "decoder": ("decoder_only.base", "flagembedding.embedder_decoder_only"),
+    "icl": ("decoder_only.icl", "flagembedding.embedder_icl"),
 }
+# bge-en-icl's, whose queries have examples of the batch in front and a mark behind
+_OF_ICL = ("icl_suffix_str", "retrieval_use_examples", "example_query_max_len", "example_passage_max_len")
 # nothing without the first of _OF_M3
 _OF_HEADS = ("use_self_distill", "self_distill_start_step", "fix_encoder", "colbert_dim")
 _OF_M3 = ("unified_finetuning", *_OF_HEADS)
@@ -62,7 +66,20 @@ def _find_trainer(job: Job) -> str:
     train = job.backend.type_all(job.recipe.train)
     if job.model.family == "encoder" and any(train.get(name) not in {None, False, -1} for name in _OF_M3):
         return "m3"
+    if job.model.family == "decoder" and any((*(name in train for name in _OF_ICL), _has_mark(job))):
+        return "icl"
     return job.model.family
+
+
+def _has_mark(job: Job) -> bool:
+    """Tell whether something stands behind the model's queries, as its authors use it."""
+    listed = find_embeds(job.model.name)
+    return listed is not None and bool(listed.suffix)
+
+
+def _batches_by_file(job: Job) -> bool:
+    """Tell whether each file makes batches of its own; with examples there is no other way."""
+    return _find_trainer(job) == "icl" or bool(job.backend.type_all(job.recipe.train).get("same_dataset_within_batch"))
 
 
 def _has_heads(job: Job) -> bool:
@@ -114,10 +131,18 @@ def _list_own(job: Job) -> list[Own]:
     shown = "FlagEmbedding's default, shown because it decides what is learnt"
     why = "the model's own prompt" if own.query else "left out, rows' own prompts would be too"
     document = [("passage_instruction_for_retrieval", own.document, "orch", "the model's own prompt")]
+    icl: list[Own] = []
+    if "icl_suffix_str" in known:
+        alone = "its data set has batches of one file only, and ends at once without"
+        icl = [("same_dataset_within_batch", True, "orch", alone)]
+        icl += [(name, known[name].default, "default", shown) for name in _OF_ICL[1:]]
+        mark = own.suffix or known["icl_suffix_str"].default
+        icl += [("icl_suffix_str", mark, "orch" if own.suffix else "default", "stands behind every query")]
     pooling, says = _POOLINGS.get(own.pooling, "cls"), "as the model's own files, its authors or the recipe say"
     return [
         ("query_instruction_for_retrieval", own.query, "orch", why),
         *(document if own.document else []),
+        *icl,
         ("sentence_pooling_method", pooling, "orch", says),
         ("normalize_embeddings", True, "orch", "cosines are learnt, and measured"),
         ("temperature", known["temperature"].default, "default", shown),
@@ -158,7 +183,7 @@ def _name_sources(job: Job) -> list[str]:
     What FlagEmbedding knows by the end of a folder's name, no_in_batch_neg, goes along: there a query is told from its
     own negatives alone.
     """
-    if not job.backend.type_all(job.recipe.train).get("same_dataset_within_batch"):
+    if not _batches_by_file(job):
         return []
     paths = [Path("rows.jsonl")] if job.teacher else [Path(name) for name in job.recipe.data.train]
     alone = [any(part.endswith(_NO_BATCH) for part in (path.stem, path.parent.name)) for path in paths]
@@ -181,6 +206,9 @@ def _explain(values: Mapping[str, Any]) -> tuple[Note, ...]:
     if values.get("same_dataset_within_batch"):
         why = "its batches are drawn from the start again, so that a stopped training starts anew"
         notes.append(Note("train", "resume_from_checkpoint", "never", "default", why))
+    if "\\n" in values.get("icl_suffix_str", ""):
+        why = r"FlagEmbedding makes no line break of \n here, as it does in query_instruction_format"
+        notes.append(Note("train", "icl_suffix_str", "as it stands", "default", why))
     return tuple(notes)
 
 
@@ -205,6 +233,7 @@ def _build_scoring(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:
         "tool": "flagembedding",
         "max_length": max(find_lengths(job)),
         **_find_prompts(values),
+        **({"query_suffix": values["icl_suffix_str"]} if "icl_suffix_str" in values else {}),
         "pooling": pooling,
         "normalize": True,
         "truncate_dim": None,
@@ -216,7 +245,7 @@ def _build_scoring(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _find_flat_loss(job: Job, trainer: str, values: Mapping[str, Any]) -> float | None:
     """Return the loss of a model to which all documents are alike: it chooses among those of a batch."""
-    if trainer == "m3" or values.get("knowledge_distillation") or values.get("same_dataset_within_batch"):
+    if trainer in {"m3", "icl"} or values.get("knowledge_distillation") or values.get("same_dataset_within_batch"):
         return None
     rows = int(values["per_device_train_batch_size"]) * (job.processes() if values.get("negatives_cross_device") else 1)
     return log_of(rows * int(values["train_group_size"]))
@@ -224,7 +253,10 @@ def _find_flat_loss(job: Job, trainer: str, values: Mapping[str, Any]) -> float 
 
 def _smoke_scale(job: Job) -> SmokeScale:
     """Return a job of two epochs of 8 short steps; in full training a random model moves far enough at 0.001."""
-    train = scale_train(job, **({} if trains_lora(job) else {"learning_rate": 0.001}))
+    more = {} if trains_lora(job) else {"learning_rate": 0.001}
+    # 512 tokens are kept for the query, and examples stand in what is left (icl/dataset.py: _create_batch_data)
+    more |= {"query_max_len": 640} if _find_trainer(job) == "icl" else {}
+    train = scale_train(job, **more)
     like = ("m3", "bert") if _has_heads(job) else None
     return SmokeScale(train=train, like=like, leave_out=SMOKE_LEAVES_OUT | _NOT_IN_SMOKE)
 
@@ -245,12 +277,15 @@ def _check(job: Job, _: Mapping[str, Any]) -> Iterator[Found]:
     if train.get("normalize_embeddings") is False:
         message = "normalize_embeddings: false learns products of vectors of any length, and cosines are measured"
         yield ("train", "normalize_embeddings"), Problem(message, "remove it")
+    if trainer == "icl" and train.get("same_dataset_within_batch") is False:
+        message = "examples are drawn from a batch of one file: this trainer ends at once without"
+        yield ("train", "same_dataset_within_batch"), Problem(message, "remove it")
     for name in ("small_threshold", "drop_threshold"):
         if train.get(name):
             message = f"{name} leaves out small data sets, or joins them, where nobody sees it"
             yield ("train", name), Problem(message, "remove it, and put rows that belong together into one file")
     names = [Path(name).name for name in job.recipe.data.train]
-    if train.get("same_dataset_within_batch") and (twice := {name for name in names if names.count(name) > 1}):
+    if _batches_by_file(job) and (twice := {name for name in names if names.count(name) > 1}):
         message = f"same_dataset_within_batch tells data sets by their files' names, and several are {min(twice)}"
         yield ("data", "train"), Problem(message, "give them names of their own")
     yield from _check_embedding(job, train)

@@ -152,6 +152,9 @@ def _check(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
     if job.recipe.data.instruction is not None and isinstance(found, Embedding) and not found.instruct:
         message = f"{job.model.name} takes no task in front of its queries"
         yield ("data", "instruction"), Problem(message, "remove it; a prompt of the model's own is model.prompts")
+    if isinstance(found, Embedding) and found.suffix:
+        message = f"{job.model.name} has {found.suffix!r} behind its queries, which no prompt of the library says"
+        yield ("model",), Problem(message, "say backend: flagembedding, or name another model")
     loss, known = job.loss, list_losses(job.recipe.backend, job.recipe.task)
     if loss is None:
         yield ("loss",), Problem("no loss is named, and none fits every kind of rows", f"say loss: {_CHOOSE}")

@@ -69,6 +69,7 @@ CHECKS: tuple[Check, ...] = (
     Check(known_bugs.advise_known_bugs, "advise"),
     Check(model_files.advise_model_files, "advise"),
     Check(settings.advise_precision, "advise"),
+    Check(settings.advise_examples, "advise"),
     Check(machine.advise_devices, "advise", here=True),
     Check(memory_fit.advise_on_cpu, "advise", here=True),
     Check(memory_fit.advise_memory, "advise"),

@@ -24,6 +24,7 @@ from orchestrator.machine.weights import Shapes, read_weights
 from orchestrator.recipe.plan import Plan
 
 _TRUE = frozenset({"true", "1", "yes", "on"})
+_QUERY_ROOM = 512  # tokens
 # What asks for flash attention, and whether the package flash-attn brings it; 3 and 4 are built by hand.
 _FLASH = {"flash_attn": True, "flash_attention_2": True, "flash_attention_3": False, "flash_attention_4": False}
 
@@ -76,6 +77,14 @@ def advise_precision(job: Job, plan: Plan) -> Iterator[Problem]:
     """Yield that bf16 is asked for on a GPU that has no units for it: PyTorch emulates it."""
     if job.hardware.kind == "cuda" and not job.hardware.bf16 and is_on(read_train_values(plan), "bf16"):
         yield Problem(f"bf16 on {job.hardware} is emulated, and slow", "remove bf16: Orch then takes fp16 here")
+
+
+def advise_examples(_: Job, plan: Plan) -> Iterator[Problem]:
+    """Yield that no example has room in front of a query (FlagEmbedding's decoder_only/icl/dataset.py, 1.4.2)."""
+    values = read_train_values(plan)
+    if is_on(values, "retrieval_use_examples") and int(values["query_max_len"]) <= _QUERY_ROOM:
+        message = f"query_max_len {values['query_max_len']} leaves examples no room: {_QUERY_ROOM} are the query's"
+        yield Problem(message, "say query_max_len: 1024 or more, or retrieval_use_examples: false")
 
 
 def _check_attention(job: Job, values: dict[str, str]) -> Iterator[Problem]:

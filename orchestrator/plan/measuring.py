@@ -193,9 +193,10 @@ def _native_embedding(job: Job, training: Training) -> dict[str, Any]:
         return training.scoring
     if job.backend.embeds_by and job.model.family == "decoder":
         return training.scoring | ({} if prompt else {"query_prompt": f"Instruct: {QWEN3_INSTRUCTION}\nQuery:"})
-    if not isinstance(own, Embedding) or own.takes_task(prompt):
+    if not isinstance(own, Embedding):
         return training.scoring
-    return {**training.scoring, "query_prompt": own.query, "document_prompt": own.document}
+    told = {} if own.takes_task(prompt) else {"query_prompt": own.query, "document_prompt": own.document}
+    return training.scoring | told | ({"query_suffix": own.suffix} if "query_suffix" in training.scoring else {})
 
 
 def _complete(job: Job, name: str, scoring: dict[str, Any], label: str) -> dict[str, Any]:

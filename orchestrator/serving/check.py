@@ -287,6 +287,7 @@ def _tolerance(artefact: Artefact) -> tuple[float, float]:
 def _check_vector(artefact: Artefact, client: Client, probe: dict[str, Any]) -> Row:
     spec, text = artefact.spec, str(probe["text"])
     prompt = spec.get(f"{probe.get('kind')}_prompt") if probe.get("kind") in ("query", "document") else None
+    text += str(spec.get("query_suffix") or "") if probe.get("kind") == "query" else ""
     expected = unit([float(number) for number in probe["vector"]])
     # a Matryoshka model is cut by its client: the server gives every dimension
     got = unit(client.embed((prompt or "") + text)[: len(expected)])

@@ -136,6 +136,8 @@ def describe_prompts(artefact: Artefact) -> str | None:
     """Return what a client must put in front of its texts, for no server does; None where that is nothing."""
     prompts = {side: artefact.spec.get(f"{side}_prompt") for side in ("query", "document")}
     said = [f"a {side} begins with {json.dumps(text, ensure_ascii=False)}" for side, text in prompts.items() if text]
+    if suffix := artefact.spec.get("query_suffix"):
+        said.append(f"a query ends with {json.dumps(suffix, ensure_ascii=False)}")
     return f"the client writes the prompts, no server does: {', '.join(said)}" if said else None
 
 

@@ -184,7 +184,11 @@ def _choose_miners(plan: MiningPlan) -> list[chosen_models.ChosenModel]:
     if not is_packaged and find_format(model) not in {None, "bi-encoder"}:
         hint = "name an embedding model; a reranker goes with --cross-encoder"
         raise PreflightError(f"{model.name} scores pairs and makes no vectors to search with", hint=hint)
-    return [_choose(model, "embedder", replace(plan.reading, format="embedding")), *others]
+    chosen = _choose(model, "embedder", replace(plan.reading, format="embedding"))
+    if suffix := chosen.spec.get("query_suffix"):
+        message = f"{model.name} has {suffix!r} behind its queries, which sentence-transformers cannot put there"
+        raise PreflightError(message, hint="mine with another embedding model, such as BAAI/bge-m3")
+    return [chosen, *others]
 
 
 def _build_options(plan: MiningPlan, chosen: list[chosen_models.ChosenModel], work: Path) -> dict[str, object]:

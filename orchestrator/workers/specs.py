@@ -130,12 +130,13 @@ def wrap(instruction: str | None, template: str, text: str) -> str:
 class EmbeddingSpec:
     """How texts become vectors; `max_length` is in tokens, end token included, and prompts stand in front of texts.
 
-    `pooling` and `normalize` count for a base that does not say them itself (in modules.json); None asks for the base's
-    own pooling, and a trained model is packaged with the spec's. `truncate_dim` None is every dimension; `mrl_dims` are
-    the shorter ones that were trained (Matryoshka). `tool` is what trained the model: one that swift trained is
-    verified in its engine, by `model_type` and `template`, and one of FlagEmbedding's in that; sentence-transformers
-    saves a whole SentenceTransformer. `end_token` false leaves the last token, where it is pooled, to the tokenizer.
-    `colbert_dim` is the width of bge-m3's ColBERT vectors (-1: the model's own); None: it has no heads but its vector.
+    `query_suffix` stands behind queries (bge-en-icl's). `pooling` and `normalize` count for a base that does not say
+    them itself (in modules.json); None asks for the base's own pooling, and a trained model is packaged with that of
+    the spec. `truncate_dim` None is every dimension; `mrl_dims` are the shorter ones that were trained (Matryoshka).
+    `tool` is what trained the model: one that swift trained is verified in its engine, by `model_type` and `template`,
+    and one of FlagEmbedding's in that; sentence-transformers saves a whole SentenceTransformer. `end_token` false
+    leaves the last token, where it is pooled, to the tokenizer. `colbert_dim` is the width of bge-m3's ColBERT vectors
+    (-1: the model's own); None: it has no heads but its vector.
     """
 
     name: str = ""
@@ -146,6 +147,7 @@ class EmbeddingSpec:
     max_length: Count = 512
     query_prompt: str = ""
     document_prompt: str = ""
+    query_suffix: str = ""
     pooling: Annotated[str | None, or_none(POOLINGS)] = "lasttoken"
     normalize: bool = True
     truncate_dim: CountOrNull = None
@@ -169,7 +171,7 @@ class EmbeddingSpec:
 
     def wrap_query(self, text: str) -> str:
         """Return the query as the model reads it."""
-        return self.query_prompt + text
+        return self.query_prompt + text + self.query_suffix
 
     def wrap_document(self, text: str) -> str:
         """Return the document as the model reads it."""

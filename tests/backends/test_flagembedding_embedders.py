@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -17,6 +18,7 @@ from tests.jobs import build_imagined_job
 BGE = BaseModel("BAAI/bge-base-en-v1.5", "BAAI/bge-base-en-v1.5", None, "encoder", None)
 M3 = BaseModel("BAAI/bge-m3", "BAAI/bge-m3", None, "encoder", None)
 QWEN = BaseModel("Qwen/Qwen3-Embedding-0.6B", "Qwen/Qwen3-Embedding-0.6B", None, "decoder", None)
+ICL = BaseModel("BAAI/bge-en-icl", "BAAI/bge-en-icl", None, "decoder", None)
 PICKLE = "model={path: BAAI/bge-m3, allow_pickle: true}"
 
 
@@ -62,13 +64,47 @@ def test_the_backend_is_another_for_embedding_models_and_the_same_for_rerankers(
         (M3, (), "encoder_only.base", "cls"),
         (M3, ("train.unified_finetuning=true", PICKLE), "encoder_only.m3", "cls"),
         (QWEN, (), "decoder_only.base", "last_token"),
+        (QWEN, ("train.retrieval_use_examples=false",), "decoder_only.icl", "last_token"),
+        (ICL, (), "decoder_only.icl", "last_token"),
     ],
 )
 def test_the_model_and_its_heads_decide_the_trainer_and_the_pooling(model, overrides, module, pooling):
     argv = train_argv(model, *overrides)
     assert value_of(argv, "-m") == f"FlagEmbedding.finetune.embedder.{module}"
     assert value_of(argv, "--sentence_pooling_method") == pooling
-    assert ("--lora_rank" in argv) == (model is QWEN)
+    assert ("--lora_rank" in argv) == (model in {QWEN, ICL})
+
+
+def spec_of(plan, name):
+    return json.loads(next(file.text for file in plan.files if file.path == f"files/scoring.{name}.json"))
+
+
+def test_what_stands_behind_queries_in_training_does_so_in_measuring():
+    plan = plan_of(ICL)
+    argv = list(plan.stage("train").command.argv)
+    assert value_of(argv, "--icl_suffix_str") == "\n<response>"
+    assert value_of(argv, "--same_dataset_within_batch") == "True"
+    assert value_of(argv, "--train_data").endswith("/data/train/000-reranker-train.jsonl")
+    assert "--by-source" in plan.stage("prepare").command.argv
+    assert plan.stage("train").resume is None
+    for name in ("native", "packaged"):
+        assert spec_of(plan, name)["query_suffix"] == "\n<response>"
+    other = plan_of(QWEN, r'train.icl_suffix_str="\n<answer>"')
+    assert spec_of(other, "packaged")["query_suffix"] == "\n<answer>"
+    assert spec_of(other, "native")["query_suffix"] == ""  # its authors put nothing there
+    assert "query_suffix" not in spec_of(plan_of(QWEN), "packaged")
+
+
+@pytest.mark.parametrize(("said", "explained"), [(r"'\n<answer>'", True), (r'"\n<answer>"', False)])
+def test_a_line_break_that_flagembedding_would_not_make_is_explained(said, explained):
+    notes = [note for note in plan_of(ICL, f"train.icl_suffix_str={said}").notes if note.value == "as it stands"]
+    assert [note.argument for note in notes] == (["icl_suffix_str"] if explained else [])
+
+
+def test_batches_of_one_file_are_no_choice_where_queries_have_examples():
+    problem = refuse(ICL, "train.same_dataset_within_batch=false")["train.same_dataset_within_batch"]
+    assert "ends at once" in problem.message
+    assert refuse(ICL, "train.same_dataset_within_batch=true") == {}
 
 
 def test_the_heads_of_bge_m3_are_measured_apart_before_and_after():

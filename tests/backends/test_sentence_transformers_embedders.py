@@ -183,6 +183,7 @@ def test_the_rows_of_every_loss_are_prepared_for_the_worker(build, facts):
             "loss.mini_batch_size", "the batch has 32 rows",
         ),
         (("data.instruction=Find it",), "data.instruction", "takes no task"),
+        (("model={path: BAAI/bge-en-icl}",), "model", "behind its queries, which no prompt of the library says"),
         (("launch.strategy=fsdp",), "launch.strategy", "are not started with FSDP"),
         (("watch.on_oom=retry",), "watch.on_oom", "the other rows of a batch are the negatives of mnrl"),
         (("train.early_stopping_patience=2",), "train.early_stopping_patience", "validation"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.checks.settings import advise_precision, check_conflicts
+from orchestrator.checks.settings import advise_examples, advise_precision, check_conflicts
 from orchestrator.machine.hardware import CPU, Hardware
 from tests.checks.conftest import INSTALLED
 
@@ -94,6 +94,19 @@ def test_a_recipe_that_hides_every_gpu_from_a_gpu_job_is_refused(problems):
     ((message, hint),) = problems("launch.env.CUDA_VISIBLE_DEVICES=''")
     assert "hides every GPU" in message
     assert "--hardware cpu" in hint
+
+
+def test_examples_that_have_no_room_in_front_of_a_query_are_told(folder, ask):
+    def told(*overrides):
+        options = ("train.negatives_cross_device=null", "train.icl_suffix_str=' =>'", *overrides)
+        return ask(advise_examples, folder.model(), *options, recipe="bge_embedding")
+
+    ((message, hint),) = told("train.query_max_len=512")
+    assert "leaves examples no room" in message
+    assert "query_max_len: 1024" in hint
+    assert told("train.query_max_len=513") == []
+    assert told("train.query_max_len=512", "train.retrieval_use_examples=false") == []
+    assert ask(advise_examples, folder.model()) == []
 
 
 def test_bf16_without_its_units_is_told(folder, ask):

@@ -58,6 +58,11 @@ def test_a_query_vector_is_asked_with_its_prompt_and_a_documents_without(package
     assert [row.passed for row in checked.rows] == [True, False]
 
 
+def test_a_query_vector_is_asked_with_what_stands_behind_the_query(package):
+    _, asked = check(package("embedding", query_suffix=" =>"), [3.0, 0.0, 25.0])
+    assert asked == ["Instruct: Find it\nQuery:a =>", "four"]
+
+
 def test_length_does_not_matter_and_a_longer_vector_is_cut(package):
     folder = package("embedding", probes=[{"text": "x", "vector": [0.6, 0.8]}])
     checked, _ = check(folder, [3.0, 4.0, 12.0])

@@ -128,12 +128,13 @@ def test_where_no_server_fits_a_written_format_the_hint_is_the_way_in_python(pac
 
 
 def test_an_embedding_model_of_sentence_transformers_is_vllms_unless_it_pools_in_another_way(package):
-    own = {"tool": "sentence-transformers", "pooling": "mean", "document_prompt": "passage: "}
+    own = {"tool": "sentence-transformers", "pooling": "mean", "document_prompt": "passage: ", "query_suffix": " =>"}
     artefact = load(package("embedding", **own))
     assert choose_backend("auto", artefact, BOTH) == "vllm"
     said = describe_prompts(artefact) or ""
     assert 'a query begins with "Instruct: Find it\\nQuery:"' in said
     assert 'a document begins with "passage: "' in said
+    assert 'a query ends with " =>"' in said
     other = replace(artefact, spec={**artefact.spec, "pooling": "max"})
     with pytest.raises(PreflightError, match="it pools by max") as caught:
         choose_backend("auto", other, BOTH)

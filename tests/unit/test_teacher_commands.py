@@ -94,6 +94,15 @@ def test_a_bare_embedding_model_is_asked_how_it_pools(capsys, tmp_path):
     assert "pool" not in err
 
 
+def test_a_model_with_a_mark_behind_its_queries_cannot_search_for_negatives(capsys, tmp_path):
+    (tmp_path / "bge-en-icl").mkdir()
+    (tmp_path / "bge-en-icl" / "config.json").write_text('{"architectures": ["MistralModel"]}')
+    code, _, err = call(capsys, "mine", "rows.jsonl", "--model", "bge-en-icl", "-o", "out.jsonl")
+    assert code == 4
+    assert "behind its queries" in err
+    assert "BAAI/bge-m3" in err
+
+
 def test_a_model_that_is_neither_here_nor_to_be_had_is_refused(capsys):
     code, _, err = call(capsys, "mine", "rows.jsonl", "--model", "owner/bert-model", "-o", "out.jsonl")
     assert code == 4

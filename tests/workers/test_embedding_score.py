@@ -63,6 +63,23 @@ def test_a_bare_decoder_is_measured_at_its_end_token(tmp_path, decoder, data):
     assert not facts["constant"]
 
 
+def test_a_mark_stands_behind_queries_and_a_long_query_is_cut_before_it(tmp_path, decoder, data):
+    rows, facts = search_with(tmp_path / "short", decoder, data, query_suffix=" Answer:")
+    corpus = [json.loads(line) for line in (data / "corpus.jsonl").read_text(encoding="utf-8").splitlines()]
+    query = embed_alone(decoder, f"{INSTRUCTION}tell me of {next(iter(TOPICS))} Answer:")
+    assert abs(by_pair(rows)["q000000", corpus[0]["docid"]] - query @ embed_alone(decoder, corpus[0]["text"])) < 1e-5
+    assert facts["texts_cut"] == 0
+
+    write_lines(tmp_path / "queries.jsonl", [{"qid": "q", "query": LONG}])
+    read = []
+    for suffix in (" Answer:", " Refuse:"):
+        files = (tmp_path / "queries.jsonl", data / "corpus.jsonl")
+        rows, facts = score_with(tmp_path / suffix.strip(), decoder, *files, query_suffix=suffix, max_length=32)
+        assert facts["texts_cut"] == 1
+        read.append(by_pair(rows)["q", corpus[0]["docid"]])
+    assert abs(read[0] - read[1]) > 1e-4  # both marks were read
+
+
 def test_the_documents_of_a_query_come_best_first(tmp_path, decoder, data):
     rows, _ = search_with(tmp_path, decoder, data)
     for start in range(0, 50, 10):

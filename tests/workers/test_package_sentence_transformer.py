@@ -129,12 +129,38 @@ def test_every_snippet_of_the_card_gives_the_cosines_of_the_package(made, reques
     snippets = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     assert len(snippets) == (2 if made == "cls" else 1)
     assert "with sentence-transformers" in card
+    run_snippets(snippets, folder)
+    capsys.readouterr()
+
+
+def run_snippets(snippets, folder):
     cosines = read(folder / "scoring.json")["examples"]["cosines"][0][1:]
     for snippet in snippets:
         names: dict[str, object] = {}
         exec(snippet.replace("path/to/this/folder", str(folder)), names)  # noqa: S102
         assert np.abs(np.asarray(names["scores"])[0] - cosines).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("base", "pooling", "suffix", "name"),
+    [
+        ("encoder", "mean", "", "FlagModel"),
+        ("decoder", "lasttoken", "", "FlagLLMModel"),
+        ("decoder", "lasttoken", " =>", "FlagICLModel"),
+    ],
+)
+def test_the_card_of_what_flagembedding_trained_loads_it_there(
+    base, pooling, suffix, name, data, tmp_path, request, capsys
+):
+    own = {"tool": "flagembedding", "pooling": pooling, "query_suffix": suffix, "end_token": False}
+    trained = build(request.getfixturevalue(base), tmp_path, pooling, "Normalize", spec={**SAVED, **own})
+    folder, checks = pack(trained, data, tmp_path)
+    assert checks["flagembedding"]["max_distance"] < 1e-10
+    snippets = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert [f"import {name}\n" in snippet for snippet in snippets] == [False, True, False]
+    run_snippets(snippets, folder)
     capsys.readouterr()
+    assert read(folder / "scoring.json").get("query_suffix", "") == suffix
 
 
 @pytest.mark.parametrize(

@@ -145,14 +145,15 @@ def build_text_reader(encoder: Encoder, device: str) -> Reader:
     """Return the reader of texts that have their prompts already, which gives float32 vectors as the model does."""
     import numpy as np
 
-    encode = encoder.model.encode
+    encode, tokenizer, suffix = encoder.model.encode, encoder.model.tokenizer, encoder.spec.query_suffix
 
     def run(texts: Sequence[str]) -> Any:
-        vectors = encode(list(texts), batch_size=len(texts), prompt="", show_progress_bar=False)
+        fitting = [keep_suffix(tokenizer, text, suffix, encoder.max_length) for text in texts]
+        vectors = encode(fitting, batch_size=len(texts), prompt="", show_progress_bar=False)
         return np.asarray(vectors, dtype=np.float32)[:, : encoder.spec.truncate_dim]
 
     def count(texts: Sequence[str]) -> list[int]:
-        lengths = count_tokens(encoder.model.tokenizer, texts)
+        lengths = count_tokens(tokenizer, texts)
         facts["texts"] += len(lengths)
         facts["texts_cut"] += sum(length > encoder.max_length for length in lengths)
         return lengths
@@ -184,6 +185,18 @@ def encode_texts(reader: Reader, texts: Sequence[str]) -> Any:
             "broken"
         )
     return matrix[[rows[text] for text in texts]]
+
+
+def keep_suffix(tokenizer: Any, text: str, suffix: str, longest: int) -> str:
+    """Return a text of at most `longest` tokens, cut before what stands behind it, where that is `suffix`.
+
+    FlagICLModel cuts so: FlagEmbedding/inference/embedder/decoder_only/icl.py (1.4.2).
+    """
+    if not suffix or not text.endswith(suffix) or len(tokenizer(text)["input_ids"]) <= longest:
+        return text
+    ids = tokenizer(text.removesuffix(suffix), add_special_tokens=False)["input_ids"]
+    shorter = (tokenizer.decode(ids[:kept]) + suffix for kept in range(min(longest, len(ids)), 0, -1))
+    return next((one for one in shorter if len(tokenizer(one)["input_ids"]) <= longest), suffix)
 
 
 def normalize(vectors: Any) -> Any:

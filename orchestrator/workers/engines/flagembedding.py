@@ -128,7 +128,8 @@ POOLINGS = {"cls": "cls", "mean": "mean", "lasttoken": "last_token"}
 def embed(model: str, spec: EmbeddingSpec, texts: Sequence[str], device: str) -> Any:
     """Return float32 unit vectors [texts, dimensions] of texts that have their prompts already.
 
-    Of FlagModel, or of FlagLLMModel where the last token is read: the one pads on the right, the other on the left.
+    Of FlagModel, or of FlagLLMModel where the last token is read: the one pads on the right, the other on the left; or
+    of FlagICLModel, which puts the mark behind queries itself.
     """
     import FlagEmbedding
     import numpy as np
@@ -136,8 +137,16 @@ def embed(model: str, spec: EmbeddingSpec, texts: Sequence[str], device: str) ->
     options = {"use_fp16": False, "trust_remote_code": spec.trust_remote_code, "devices": [device]}
     pooling = POOLINGS[spec.pooling or "cls"]
     kind = FlagEmbedding.FlagLLMModel if pooling == "last_token" else FlagEmbedding.FlagModel
+    suffix = spec.query_suffix
+    if suffix:
+        kind, options = FlagEmbedding.FlagICLModel, options | {"suffix": suffix}
     embedder = kind(model, pooling_method=pooling, **options)
     vectors = embedder.encode(list(texts), batch_size=spec.batch_size, max_length=spec.max_length)
+    if queries := [place for place, text in enumerate(texts) if suffix and text.endswith(suffix)]:
+        alone = [texts[place].removesuffix(suffix) for place in queries]
+        # of its length it keeps some for the mark, and none of these texts is cut
+        longest = spec.max_length + len(suffix)
+        vectors[queries] = embedder.encode_queries(alone, batch_size=spec.batch_size, max_length=longest)
     del embedder
     release()
     return np.asarray(vectors, dtype=np.float32)

@@ -22,7 +22,7 @@ from orchestrator.workers.embedding.folder import (
     settle,
     write_modules,
 )
-from orchestrator.workers.embedding.model import load_encoder
+from orchestrator.workers.embedding.model import keep_suffix, load_encoder
 from orchestrator.workers.embedding.modules import Head, build_head, read_modules
 from orchestrator.workers.engines import flagembedding, swift
 from orchestrator.workers.engines.transformers import load_float32, load_tokenizer, release
@@ -85,7 +85,14 @@ class Subject:
     @property
     def texts(self) -> list[str]:
         """The probes as the model reads them."""
-        return [self.spec.wrap(probe.kind, probe.text) for probe in self.probes]
+        spec = self.spec
+        wrapped = [spec.wrap(probe.kind, probe.text) for probe in self.probes]
+        return [keep_suffix(self.trained, text, spec.query_suffix, spec.max_length) for text in wrapped]
+
+    def body(self, place: int) -> str:
+        """Return what a user hands over of a probe, its prompt left out: sentence-transformers says prompts itself."""
+        prompt = self.spec.query_prompt if self.probes[place].kind == "query" else self.spec.document_prompt
+        return self.texts[place].removeprefix(prompt)
 
 
 def parse(request: Request) -> EmbeddingSpec:
@@ -323,8 +330,8 @@ def embed_in_library(subject: Subject, model: str) -> Any:
     encoder = load_encoder(model, replace(subject.spec, dtype="float32"), subject.request.device, local_files_only=True)
     prompts = {"query": subject.spec.query_prompt, "document": subject.spec.document_prompt}
     found = [
-        encoder.model.encode([probe.text], prompt=prompts[probe.kind], show_progress_bar=False)[0]
-        for probe in subject.probes
+        encoder.model.encode([subject.body(place)], prompt=prompts[probe.kind], show_progress_bar=False)[0]
+        for place, probe in enumerate(subject.probes)
     ]
     del encoder
     release()
@@ -347,7 +354,7 @@ def embed_packaged(subject: Subject, batch_size: int) -> Any:
     vectors: Any = np.empty((len(probes), int(encoder.get_embedding_dimension() or 0)), dtype=np.float32)
     for kind, encode in (("query", encoder.encode_query), ("document", encoder.encode_document)):
         rows = [index for index, probe in enumerate(probes) if probe.kind == kind]
-        vectors[rows] = encode([probes[row].text for row in rows], batch_size=batch_size, show_progress_bar=False)
+        vectors[rows] = encode([subject.body(row) for row in rows], batch_size=batch_size, show_progress_bar=False)
     del encoder
     release()
     return vectors
@@ -563,6 +570,7 @@ def describe(subject: Subject, seen: Seen, report: Mapping[str, Any]) -> Describ
         "dims": report["dims"],
         "mrl_dims": list(spec.mrl_dims),
         "prompts": prompts,
+        **({"query_suffix": spec.query_suffix} if spec.query_suffix else {}),
         "examples_dtype": report["compute_dtype"],
         "examples": examples,
         "probes": known,
