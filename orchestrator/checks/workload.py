@@ -19,7 +19,7 @@ from orchestrator.backends.models import BaseModel
 from orchestrator.backends.protocol import Job, eval_kind
 from orchestrator.checks import cost, memory
 from orchestrator.checks.data_files import PREPARE, PREPARE_EVAL, are_small
-from orchestrator.checks.model_size import ModelSize, guess_model_size, load_model_size
+from orchestrator.checks.model_size import ModelSize, find_model_size, guess_model_size
 from orchestrator.checks.settings import is_on, read_train_values
 from orchestrator.errors import OrchError
 from orchestrator.machine.json_files import find_object
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 FIRST_ROWS = 2000
 _NEWEST = 50  # runs that are looked at for what this hardware reached
 _TEACHER = "teacher"
-_GUESSED = "attention and logits, before it is on this machine; its weights are those that its name says"
+_GUESSED = "attention and logits; its weights are those that its name says"
 
 
 @dataclass(frozen=True)
@@ -137,10 +137,10 @@ class _Reader:
         self.models = {"": self._load(job.model), **({_TEACHER: self._load(job.teacher)} if job.teacher else {})}
 
     def _load(self, model: BaseModel) -> ModelSize | None:
-        if model.folder and (size := load_model_size(model.folder)):
+        if size := find_model_size(model):
             return size
         size = guess_model_size(model.name)
-        self.gaps.append(f"{model.name}: {_GUESSED if size else 'FLOPs, before it is on this machine'}")
+        self.gaps.append(f"{model.name}: {_GUESSED if size else 'FLOPs'}, before it is on this machine")
         return size
 
     def describe(self) -> str:
@@ -183,7 +183,7 @@ class _Reader:
                     request = replace(request, train_files=(joined,), first_rows=first)
                 outputs = replace(outputs, folder=folder, full_batch_rows=1, max_dropped=sys.maxsize)
                 stats = prepare(request, outputs).stats
-                lines, corpus = (_count_lines(folder / file) for file in (TRAIN, CORPUS))
+                lines, corpus = (count_lines(folder / file) for file in (TRAIN, CORPUS))
         except OrchError as error:
             self.gaps.append(f"{stage.title.lower()}: {error}")
             return {}
@@ -277,11 +277,12 @@ def count_rows(path: Path, encoding: str | None = None) -> int:
     from orchestrator.data.reading.readers import Source
 
     if path.suffix == ".jsonl":
-        return _count_lines(path)
+        return count_lines(path)
     return sum(1 for _ in Source(path, encoding=encoding).rows())
 
 
-def _count_lines(path: Path) -> int:
+def count_lines(path: Path) -> int:
+    """Return the lines of a file; 0 where there is none."""
     if not path.is_file():
         return 0
     with path.open("rb") as stream:

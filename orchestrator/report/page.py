@@ -66,6 +66,7 @@ def render_page(
         plural=wording.plural,
         row_lower=lambda name: not require_metric(name).row_higher_is_better,
         signed=wording.signed,
+        speed=wording.describe_speed,
     )
     statement, evidence = wording.headline_parts(metrics)
     stats = record.stats or {}

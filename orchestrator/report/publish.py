@@ -57,11 +57,12 @@ def build_summary(record: RunRecord, metrics: Mapping[str, Any], audit: Iterable
      "kind": "group"|"retrieval"|"pair"|"chat", "unit": "query"|"pair"|"row",
      "metrics": {"names": […], "directions": {name: "higher"|"lower"}, "headline",
                  "systems": [{"id", "role", "label", "head", "means": {name: float | null}}]},
-     "deterministic": bool, "teacher": sentence | null,
+     "deterministic": bool, "cost": {"device", "tokens_per_s", "flops_per_s" of one GPU, "share_of_peak",
+     "peak_memory_gib"}, those that are known, "teacher": sentence | null,
      "guards": as in metrics.json, "false_negatives": [{"judge", "side": "train"|"eval", "sentence"}],
      "comparisons": as in metrics.json, "gate": as in metrics.json, "eval": as in metrics.json,
-     "timings": [{"stage", "kind", "seconds"|null}], "paths": {name: path relative to the run folder},
-     "versions": {…}, "cautions": ["…"], "gaps": ["…"]}
+     "timings": [{"stage", "kind", "seconds"|null, "start_s" where known}],
+     "paths": {name: path relative to the run folder}, "versions": {…}, "cautions": ["…"], "gaps": ["…"]}
     """
     plan = record.plan
     return {
@@ -91,8 +92,10 @@ def build_summary(record: RunRecord, metrics: Mapping[str, Any], audit: Iterable
         "eval": metrics["eval"],
         "timings": [
             {"stage": timing.stage.name, "kind": timing.stage.kind, "seconds": timing.seconds}
+            | ({} if timing.start_s is None else {"start_s": round(timing.start_s, 1)})
             for timing in record.timings
         ],
+        **({"cost": cost} if (cost := record.describe_cost()) else {}),
         "paths": {},
         "versions": dict(plan.versions) or (record.provenance or {}).get("versions") or {},
         "cautions": build_warnings(record, metrics),
@@ -121,6 +124,7 @@ def build_lines(summary: Mapping[str, Any], language: Language = "en") -> list[s
         means = "  ".join(f"{display_name(name)} {wording.figure(system['means'][name])}" for name in metrics["names"])
         lines.append(f"  {means}  {system['label']}")
     lines += [summary["teacher"]] if summary["teacher"] else []
+    lines += [wording.describe_speed(summary["cost"], language)] if summary.get("cost") else []
     for guard in summary["guards"]:
         for row in guard["comparisons"][:1]:  # its headline
             before, after = wording.figure(row["before"]), wording.figure(row["after"])

@@ -14,6 +14,7 @@ from orchestrator.machine.files import read_regular
 from orchestrator.machine.json_files import find_object, parse_json
 from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import Plan, Stage
+from orchestrator.report.spent import Pace, load_paces, measure_training
 from orchestrator.run.resume import list_checkpoint_folders
 
 _CHECKPOINT = re.compile(r"checkpoint-([0-9]{1,18})")
@@ -35,11 +36,15 @@ class LossPoint:
 
 @dataclass(frozen=True)
 class TrainingLog:
-    """Everything that a trainer logged, in the order of its steps. `best_step` is None where none is known."""
+    """Everything that a trainer logged, in the order of its steps. `best_step` is None where none is known.
+
+    `peak_gib` is the memory of a GPU at its most, where the trainer logs it (ms-swift does).
+    """
 
     points: tuple[LossPoint, ...] = ()
     evaluations: tuple[LossPoint, ...] = ()
     best_step: int | None = None
+    peak_gib: float | None = None
 
     @property
     def is_dead(self) -> bool:
@@ -50,10 +55,11 @@ class TrainingLog:
 
 @dataclass(frozen=True)
 class Timing:
-    """How long a stage took; None while it has no result."""
+    """How long a stage took; None while it has no result. `start_s`: until it had done its first unit of work."""
 
     stage: Stage
     seconds: float | None
+    start_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,12 @@ class RunRecord:
     checks: tuple[Check, ...]
     recipe_text: str | None
     cautions: tuple[str, ...] = ()  # what a stage said while it ran
+    cost: Mapping[str, Any] | None = None
+
+    def describe_cost(self) -> dict[str, Any]:
+        """Return what is known of the training's speed and memory."""
+        peak = self.training.peak_gib
+        return {**(self.cost or {}), **({} if peak is None else {"peak_memory_gib": peak})}
 
     @property
     def is_deterministic(self) -> bool:
@@ -91,14 +103,19 @@ def load_record(run: RunDir, plan: Plan) -> RunRecord:
     """Return what the run left behind, apart from its scores."""
     package = plan.stage("package")
     verification = find_object(run.stage(package.name).output / "verification.json") if package else None
+    stats, provenance, paces = find_object(run.stats_json), find_object(run.provenance_json), load_paces(run)
     return RunRecord(
         run=run,
         plan=plan,
-        timings=tuple(Timing(stage, _seconds(run.stage(stage.name).result_json)) for stage in plan.stages),
+        timings=tuple(
+            Timing(stage, _seconds(run.stage(stage.name).result_json), paces.get(stage.name, Pace(0)).start_s)
+            for stage in plan.stages
+        ),
         training=load_training_log(run, plan),
         ledger=_load_ledger(run),
-        stats=find_object(run.stats_json),
-        provenance=find_object(run.provenance_json),
+        stats=stats,
+        provenance=provenance,
+        cost=measure_training(run, plan, stats or {}, provenance or {}, paces),
         checks=parse_checks(verification or {}),
         recipe_text=_load_text(run.recipe_yaml),
         cautions=_load_cautions(run),
@@ -183,10 +200,11 @@ def load_training_log(run: RunDir, plan: Plan) -> TrainingLog:
 
 
 def _parse_log(entries: object, best_step: int | None) -> TrainingLog:
+    found = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
     points: dict[int, LossPoint] = {}
     evaluations: dict[int, LossPoint] = {}
-    for entry in entries if isinstance(entries, list) else ():
-        step = _step(entry) if isinstance(entry, dict) else None
+    for entry in found:
+        step = _step(entry)
         if step is None:
             continue
         if entry.get("loss") is not None:
@@ -194,7 +212,9 @@ def _parse_log(entries: object, best_step: int | None) -> TrainingLog:
         if entry.get("eval_loss") is not None:
             evaluations[step] = LossPoint(step, _number(entry["eval_loss"]))
     logged, validated = (tuple(found[step] for step in sorted(found)) for found in (points, evaluations))
-    return TrainingLog(logged, validated, best_step)
+    sizes = [entry.get("memory(GiB)") for entry in found]
+    peak = max((size for size in sizes if isinstance(size, int | float)), default=None)
+    return TrainingLog(logged, validated, best_step, peak)
 
 
 def _step(entry: Mapping[str, Any]) -> int | None:

@@ -26,7 +26,20 @@ GATE = {True: Text("gate passed: {0}", "门槛通过：{0}"), False: Text("gate 
 GUARD = Text("guard {0}: {1} {2} to {3}: {4}", "防退化检查 {0}：{1} 由 {2} 到 {3}：{4}")
 WARNING = Text("caution: {0}", "注意：{0}")
 MISSING = Text("missing: {0}", "缺失：{0}")
+_SPEED = {
+    "tokens_per_s": Text("{0:,.0f} tokens a second, without padding", "每秒 {0:,.0f} 个 token（不计 padding）"),
+    "flops_per_s": Text("{0:.3g} FLOPS a device", "每设备 {0:.3g} FLOPS"),
+    "share_of_peak": Text("{0:.0%} of the peak", "峰值算力的 {0:.0%}"),
+    "peak_memory_gib": Text("{0:.1f} GiB of GPU memory at most", "显存最多 {0:.1f} GiB"),
+}
+_TRAINING = Text("training: {0}", "训练：{0}")
 _UNITS = {"query": "个查询", "pair": "个句对", "row": "行"}
+
+
+def describe_speed(cost: Mapping[str, Any], language: Language = "en") -> str:
+    """Return in one line how fast the training was, and what memory it took."""
+    parts = [text.say(language).format(cost[name]) for name, text in _SPEED.items() if name in cost]
+    return _TRAINING.say(language).format((", " if language == "en" else "，").join(parts))
 
 
 def counted(number: int, noun: str) -> str:

@@ -66,12 +66,13 @@ def test_steps_sequences_and_tokens_follow_the_batch_and_the_group_size(ask):
 
 
 def test_flops_of_a_model_that_is_not_here_are_by_the_size_in_its_name(ask):
-    cost = ask("--gpu", "a100")
+    unknown = {"path": "someone/reranker-0.6b", "family": "decoder", "native": "qwen3-native"}
+    cost = ask("--gpu", "a100", model=unknown)
     train = stages_of(cost)["train"]
     assert train["flops"] == train["tokens"] * 0.6e9 * 4  # frozen weights
-    again = stages_of(ask("--gpu", "a100", "--set", "train.gradient_checkpointing=true"))["train"]
+    again = stages_of(ask("--gpu", "a100", "--set", "train.gradient_checkpointing=true", model=unknown))["train"]
     assert again["flops"] == train["tokens"] * 0.6e9 * 6
-    assert any("Qwen3-Reranker-0.6B: attention and logits" in gap for gap in cost["gaps"])
+    assert any("reranker-0.6b: attention and logits" in gap for gap in cost["gaps"])
     low, high = train["hours"]
     assert 0 < low < high
     assert "published" in cost["efficiency"]["source"]
@@ -119,7 +120,7 @@ def test_a_teacher_s_pairs_count_though_its_scores_are_not_there_yet(ask):
     }  # fmt: skip
     stages = stages_of(ask("--gpu", "a100", **taught))
     assert stages["teacher-scores"]["sequences"] == ROWS * (1 + NEGATIVES)
-    assert stages["teacher-scores"]["flops"] == stages["teacher-scores"]["tokens"] * 2 * 4e9
+    assert stages["teacher-scores"]["flops"] == pytest.approx(stages["teacher-scores"]["tokens"] * 2 * 3.6e9, rel=0.05)
     assert stages["train"]["steps"] > 0
 
 
