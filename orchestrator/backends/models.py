@@ -308,7 +308,9 @@ def _refer(name: str) -> dict[str, str]:
     if not name:
         raise PreflightError("the model's name is empty", hint="name a folder, a run, a hub id or a package")
     try:
-        return {"path": _find_packaged(name)} if Path(name).expanduser().exists() else _find_elsewhere(name)
+        if Path(name).expanduser().exists():
+            return {"path": _find_packaged(name)}
+        return {"package" if name.isidentifier() and _is_installed(name) else "path": name}
     except (OSError, RuntimeError):  # a name that is too long, the home of nobody: `find_model` says so
         return {"path": name}
 
@@ -326,11 +328,6 @@ def _find_packaged(name: str) -> str:
     if not packaged.is_dir():
         raise PreflightError(f"the run {folder} has no packaged model", hint=f"finish it: orch resume {folder}")
     return str(packaged)
-
-
-def _find_elsewhere(name: str) -> dict[str, str]:
-    """Return what is meant by a name that is no folder: a package where one is installed, else a hub id."""
-    return {"package": name} if name.isidentifier() and _is_installed(name) else {"path": name}
 
 
 def _is_installed(package: str) -> bool:

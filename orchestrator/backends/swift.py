@@ -33,25 +33,10 @@ from orchestrator.recipe.plan import Command, File, Note, Resume
 from orchestrator.recipe.schema import Loss
 
 _SHOWN = "shown, because ms-swift records it nowhere"
-# What decides how ms-swift turns a conversation into tokens and which of them have a loss.
-_TEMPLATE_ARGUMENTS = (
-    "add_non_thinking_prefix",
-    "agent_template",
-    "disable_ignore_empty_think",
-    "enable_thinking",
-    "loss_scale",
-    "preserve_thinking",
-    "use_chat_template",
-)
+_WORDS = load_words("swift")
 _MAX_LENGTHS = {"embedding": 512, "reranker": 1024, "sft": 2048}
 _FORMS = {"embedding": "swift-embedding", "reranker": "swift-reranker", "sft": "swift-chat"}
 _ENCODER_FORMS = {**_FORMS, "reranker": "swift-encoder-reranker"}
-_SMOKE_LEAVES_OUT = frozenset({
-    "max_steps", "save_steps", "eval_steps", "warmup_steps", "attn_impl", "torch_compile", "use_liger_kernel", "tf32",
-    "torch_dtype", "packing", "padding_free", "per_gpu_train_batch_size", "max_length",
-    "evaluation_strategy", "quant_method", "quant_bits", "hqq_axis", "bnb_4bit_compute_dtype", "bnb_4bit_quant_type",
-    "bnb_4bit_use_double_quant", "bnb_4bit_quant_storage",
-}) | SHARING_ARGUMENTS  # fmt: skip
 # What the template qwen3 puts in front of every answer that has no thought: it counts against max_length.
 _EMPTY_THOUGHT = "<think>\n\n</think>\n\n"
 _SMOKE_LENGTHS = {"embedding": 256, "reranker": 512, "sft": 512}
@@ -136,7 +121,7 @@ def _build_scoring(
         "scorer": "chat",
         **tool,
         "system": values.get("system"),
-        "template_args": {name: values[name] for name in _TEMPLATE_ARGUMENTS if name in values},
+        "template_args": {name: values[name] for name in _WORDS["template_arguments"] if name in values},
         "max_new_tokens": 16 if job.smoke else evaluate.max_new_tokens,
         "generate": evaluate.generate,
     }
@@ -156,7 +141,7 @@ def _smoke_scale(job: Job) -> SmokeScale:
             "eval_strategy": "epoch" if job.recipe.data.validation_ratio else "no",
             "dataloader_num_workers": 0, "bf16": False, "fp16": False, **({} if full else head),
         },
-        leave_out=_SMOKE_LEAVES_OUT,
+        leave_out=SHARING_ARGUMENTS.union(_WORDS["smoke_leaves_out"]),
         recipe={"loss": loss.model_copy(update=shrink_sizes(loss, "mrl_dims"))} if loss else {},
         like=("encoder", "modernbert") if encodes else None,
     )  # fmt: skip
@@ -350,7 +335,7 @@ BACKEND = Backend(
     snapshots=("swift",),
     command_snapshots=("swift_export",),
     aliases="swift",
-    reserved=load_words("swift")["reserved"],
+    reserved=_WORDS["reserved"],
     at_least=dict.fromkeys(
         (
             "per_device_train_batch_size",

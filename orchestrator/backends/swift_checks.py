@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from orchestrator.backends.aliases import is_full, is_swift_4
-from orchestrator.backends.arguments import load_arguments
+from orchestrator.backends.arguments import load_arguments, load_words
 from orchestrator.backends.embeddings import Embedding, read_own
 from orchestrator.backends.known_models import CLASSIFIER
 from orchestrator.backends.protocol import Found, Job
@@ -37,23 +37,13 @@ from orchestrator.recipe.losses import list_losses, list_script_names, list_vari
 from orchestrator.recipe.schema import Loss
 
 _FLASH = ("flash_attn", "flash_attention_2", "flash_attention_3", "flash_attention_4")
-_LORA = (
-    "lora_rank", "lora_alpha", "lora_dropout", "target_modules", "lora_bias", "lora_dtype", "use_rslora", "use_dora",
-)  # fmt: skip
+_WORDS = load_words("swift")
 _CLASSIFIES = ("seq_cls", "decision", "prm")
-_NEEDS_VALIDATION = ("early_stop_interval", "load_best_model_at_end", "metric_for_best_model", "eval_steps")
-# What other tools call a tuner is a setting of LoRA here.
-_TUNERS = {
-    "qlora": "say tuner_type: lora, with quant_method: bnb and quant_bits: 4",
-    "dora": "say tuner_type: lora, with use_dora: true",
-}
 _LOSSES_OF_LLMS = ("cross_entropy", "loss_scale", "channel_loss")  # 4.6 has the first, 3.6 the others
 _FITS = "positives only: infonce; labels 0 and 1: contrastive or online_contrastive; scores: cosine_similarity"
 # ms-swift 3.6 takes one positive from the last message and the negatives from `rejected_response`; 3.12 and 4 read what
 # Orch writes, `positive_messages` and `negative_messages` (RowPreprocessor.standard_keys).
 _READS_GROUPS = (3, 12)
-# What each method of QuantizeArguments takes (fp8 has no choice); the last is the usual one.
-_BITS = {"bnb": ("8", "4"), "hqq": ("1", "2", "3", "8", "4"), "eetq": ("8",), "quanto": ("2", "4", "float8", "8")}
 
 
 def _generates_for_the_best(job: Job, train: Train, _: Condition) -> bool:
@@ -126,7 +116,7 @@ def _check(job: Job, train: Train) -> Iterator[Found]:
     yield from _check_encoder(job, train)
     yield from _check_quantising(job, train)
     yield from _check_truncation(job, train)
-    yield from check_validation(job, train, _NEEDS_VALIDATION)
+    yield from check_validation(job, train, tuple(_WORDS["needs_validation"]))
     if job.deepspeed_text:
         message = "ms-swift refuses a DeepSpeed file with {}: it brings its own"
         yield from check_deepspeed(job, clash=(message, "leave them out, or name zero0 to zero3"))
@@ -251,8 +241,11 @@ def _check_tuner(train: Train) -> Iterator[Found]:
     tuner = train.get("tuner_type", train.get("train_type", "lora"))
     if tuner not in {"lora", "full"}:
         message = f"tuner_type {tuner!r}: only lora and full are merged and verified"
-        yield ("train", "tuner_type"), Problem(message, _TUNERS.get(str(tuner), "say tuner_type: lora, or full"))
-    for name in _LORA if tuner == "full" else ():
+        yield (
+            ("train", "tuner_type"),
+            Problem(message, _WORDS["tuners"].get(str(tuner), "say tuner_type: lora, or full")),
+        )
+    for name in _WORDS["lora"] if tuner == "full" else ():
         if name in train:
             yield ("train", name), Problem(f"full training has no {name}", "remove it, or say tuner_type: lora")
 
@@ -284,7 +277,7 @@ def _check_quantising(job: Job, train: Train) -> Iterator[Found]:
     if is_full(train):
         message = "quantised weights cannot be trained, only LoRA beside them"
         yield ("train", "quant_method"), Problem(message, "say tuner_type: lora, or remove quant_method")
-    known = _BITS.get(str(method))
+    known = _WORDS["bits"].get(str(method))
     if known is not None and str(bits) not in known:
         message = (
             f"quant_method {method} without quant_bits"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from orchestrator.backends.arguments import load_words
 from orchestrator.backends.arguments.snapshots import find_set
 from orchestrator.backends.families import plain_name
 from orchestrator.backends.known_models import Kind, KnownModel, find_kind_of, find_kinds_with, find_known, list_known
@@ -24,27 +25,9 @@ PACKAGED = {
     "embedding": ("qwen3_emb", "modern_bert_gte"),
     "reranker": ("qwen3_reranker", "modern_bert_gte_reranker", "bge_reranker"),
 }
-# What Orch trains with ms-swift, in words, and models that it is.
-_SUPPORTED = {
-    "embedding": "Orch's embedding models with ms-swift are Qwen3-Embedding, LLMs of Qwen3's architecture, and "
-    "gte-modernbert",
-    "reranker": "Orch's rerankers with ms-swift are Qwen3-Reranker, LLMs of Qwen3's architecture, and encoders whose "
-    "head scores a pair: gte-reranker-modernbert and bge-reranker",
-    "sft": "task sft trains text LLMs",
-}
-_MODELS = {
-    "embedding": "Qwen/Qwen3-Embedding-0.6B, Qwen/Qwen3-Embedding-4B or Qwen/Qwen3-Embedding-8B",
-    "reranker": "Qwen/Qwen3-Reranker-0.6B, Qwen/Qwen3-Reranker-4B or Qwen/Qwen3-Reranker-8B",
-    "sft": "an LLM, such as Qwen/Qwen3-4B",
-}
-_KINDS: dict[Kind, str] = {
-    "multimodal": "a model that sees or hears",
-    "reward": "a reward model",
-    "decision": "a model that decides",
-    "embedding": "an embedding model with a prompt and a pooling of its own",
-    "reranker": "a reranker with a prompt of its own",
-    "encoder": "a BERT-like encoder",
-}
+_WORDS = load_words("swift")
+_TASKS: dict[str, dict[str, str]] = _WORDS["tasks"]
+_KINDS: dict[Kind, str] = _WORDS["kinds"]
 # Whose first prompt fits most models that were made from them: the others are of a few models with names of their own.
 _FIRST_FITS = frozenset({"qwen3"})
 # Prompts of ms-swift's that no model of its list has.
@@ -94,9 +77,8 @@ def find_swift_model(model: BaseModel, task: str, versions: Mapping[str, str] | 
         return _with_template(model, found[0], why)
     if found:
         names = _nearest(model.name, [known.model_type for known in found])
-        message = (
-            f"ms-swift has several names for {model.name} as {_article(task)}: it would guess, and take a wrong prompt"
-        )
+        what = f"{model.name} as {_TASKS[task]['article']}"
+        message = f"ms-swift has several names for {what}: it would guess, and take a wrong prompt"
         return Problem(message, f"say model: {{path: {model.name}, model_type: …}}, one of {', '.join(names)}")
     return _explain(model, task, registry)
 
@@ -127,7 +109,7 @@ def _given(model: BaseModel, task: str, registry: dict[str, KnownModel]) -> Swif
     name = model.model_type or ""
     if name not in registry:
         kind = find_kind_of(name)
-        other = f"model_type {name!r} names {_KINDS[kind]}: {_SUPPORTED[task]}" if kind in _KINDS else None
+        other = f"model_type {name!r} names {_KINDS[kind]}: {_TASKS[task]['supported']}" if kind in _KINDS else None
         return Problem(other or f"ms-swift knows no model_type {name!r}", _advise_type(model, task, registry))
     if not _fits(name, task):
         message = f"model_type {name!r} is no {task} model: its prompt and pooling would be the wrong ones"
@@ -171,7 +153,7 @@ def _advise_type(model: BaseModel, task: str, registry: Mapping[str, KnownModel]
     """Return what to do about a model_type that cannot be: none, another one, or another model."""
     found, _ = _find_fitting(model, task, registry)
     types = [known.model_type for known in found]
-    fitting = types or [one for one in _of_task(registry, task) if not _contradicts(model, registry[one])]
+    fitting = types or [one for one in registry if _fits(one, task) and not _contradicts(model, registry[one])]
     if find_kind_of(model.model_type or "") is None and (near := _find_near(model.model_type or "", fitting)):
         return f"did you mean {near!r}?"
     if len(found) == 1:
@@ -185,7 +167,7 @@ def _explain(model: BaseModel, task: str, registry: Mapping[str, KnownModel]) ->
     """Return why ms-swift has no name for a model that Orch can train for this task, and what can be done."""
     kind = _find_kind(model, registry)
     what = f"{model.name} is {_KINDS[kind]}" if kind in _KINDS else model.name
-    instead = f"name {_MODELS[task]}"
+    instead = f"name {_TASKS[task]['models']}"
     if task in PACKAGED:
         if kind is None and not model.architectures and not _contradicts(model, registry[PACKAGED[task][0]]):
             instead += f"; one that was made from them is told by model: {{path: …, model_type: {PACKAGED[task][0]}}}"
@@ -195,9 +177,9 @@ def _explain(model: BaseModel, task: str, registry: Mapping[str, KnownModel]) ->
             )
         if task == "reranker" and kind in {None, "llm", "reranker", "encoder", "embedding"}:
             instead = f"say backend: sentence-transformers or flagembedding; or {instead}"
-        return Problem(f"{what}: {_SUPPORTED[task]}", instead)
+        return Problem(f"{what}: {_TASKS[task]['supported']}", instead)
     if kind in _KINDS:
-        return Problem(f"{what}: {_SUPPORTED[task]}", instead)
+        return Problem(f"{what}: {_TASKS[task]['supported']}", instead)
     if model.architectures:
         message = f"{model.name} is {', '.join(model.architectures)}, which ms-swift does not list among its text LLMs"
         return Problem(message, f"{instead}; or say whose prompt it has: model: {{path: …, model_type: …}}")
@@ -229,10 +211,6 @@ def _fits(model_type: str, task: str) -> bool:
     return not any(part in model_type for part in _NOT_CHAT)
 
 
-def _of_task(registry: Iterable[str], task: str) -> Iterable[str]:
-    return (name for name in registry if _fits(name, task))
-
-
 def _find_near_template(name: str) -> str | None:
     """Return the prompt of a listed model that a name is nearly, None where it is one, or like none of them."""
     templates = {template for one in list_known() if 0 in one.sets for template in one.templates}
@@ -247,7 +225,3 @@ def _nearest(name: str, types: list[str]) -> list[str]:
     """Return the types that a model's name is most like, at most 12 of them."""
     plain = plain_name(name).replace("-", "_").replace(".", "_")
     return sorted(types, key=lambda one: -difflib.SequenceMatcher(None, plain, one).ratio())[:_SHOWN]
-
-
-def _article(task: str) -> str:
-    return {"embedding": "an embedding model", "reranker": "a reranker", "sft": "an LLM"}[task]

@@ -65,14 +65,6 @@ def _saves_between_evaluations(_: Job, train: Train, __: Condition) -> bool:
     return bool(train["load_best_model_at_end"] and evaluate and save % evaluate)
 
 
-def _follows_validation(job: Job, train: Train, row: Condition) -> bool:
-    return train[row.argument] in row.among and job.recipe.data.validation_ratio is None
-
-
-def _has_no_workers(job: Job, train: Train, row: Condition) -> bool:
-    return train[row.argument] is not None and not train.get("dataloader_num_workers", job.backend.data_workers)
-
-
 # What a row's `when` names.
 WHEN: dict[str, Applies] = {
     "is_on": lambda _, train, row: bool(train[row.argument]),
@@ -84,8 +76,12 @@ WHEN: dict[str, Applies] = {
         train["logging_steps"] <= 0 and train.get("logging_strategy", "steps") == "steps"
     ),
     "saves_between_evaluations": _saves_between_evaluations,
-    "follows_validation": _follows_validation,
-    "has_no_workers": _has_no_workers,
+    "follows_validation": lambda job, train, row: (
+        train[row.argument] in row.among and job.recipe.data.validation_ratio is None
+    ),
+    "has_no_workers": lambda job, train, row: (
+        train[row.argument] is not None and not train.get("dataloader_num_workers", job.backend.data_workers)
+    ),
     # without DeepSpeed no checkpoint of FlagEmbedding's can be continued, with or without the optimizer
     "is_on_with_deepspeed": lambda job, train, row: bool(train[row.argument]) and job.deepspeed_text is not None,
 }

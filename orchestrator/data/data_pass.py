@@ -85,7 +85,7 @@ class _Pass:
     ) -> None:
         self.request = request
         self.thresholds = thresholds or SplitThresholds(
-            *map(_find_threshold, (request.eval_ratio, request.validation_ratio))
+            *(None if one is None else find_threshold(one) for one in (request.eval_ratio, request.validation_ratio))
         )
         self.has_eval = bool(request.eval_files) or self.thresholds.eval is not None
         self.draws, self.validation_draws = HashRange(), HashRange()
@@ -446,10 +446,6 @@ _DUPLICATE = {
     "chat": "an earlier row has the same messages",
     "labelled": "earlier rows of the query have the same documents and labels",
 }
-
-
-def _find_threshold(ratio: float | None) -> int | None:
-    return None if ratio is None else find_threshold(ratio)
 
 
 def _refuse_same_file(request: Request) -> None:

@@ -329,16 +329,18 @@ def _load_retrieval(path: Path, corpus_path: Path) -> RankingEval:
     texts = read_rows(corpus_path, "docid", "document", lambda row: str(row["text"]))
     corpus = {docid: text for _, docid, text in texts}
     groups = []
-    for where, qid, (query, docids) in read_rows(path, "qid", "query with its relevant documents", _parse_query):
+    asked = read_rows(
+        path,
+        "qid",
+        "query with its relevant documents",
+        lambda row: (str(row["query"]), list(map(str, row["relevant"]))),
+    )
+    for where, qid, (query, docids) in asked:
         if absent := [docid for docid in docids if docid not in corpus]:
             raise RunFolderError(f"the relevant document {absent[0]} of {qid} is not in the corpus", where=where)
         documents = (Document(docid, corpus[docid], 1.0) for docid in dict.fromkeys(docids))
         groups.append(Group(qid, query, tuple(documents)))
     return RankingEval(tuple(groups), corpus)
-
-
-def _parse_query(row: Any) -> tuple[str, list[str]]:
-    return str(row["query"]), [str(docid) for docid in row["relevant"]]
 
 
 def describe_eval(path: Path, evaluation: EvalSet, root: Path) -> dict[str, Any]:

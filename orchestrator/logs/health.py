@@ -86,7 +86,8 @@ class LossHealth:
             return None
         self._look = self._look + 1 if look is None else look
         self._last = step
-        self._wild.take(step, self._look, shown=_is_wild(step))
+        is_wild = step.grad_norm is not None and not math.isfinite(step.grad_norm)
+        self._wild.take(step, self._look, shown=is_wild)
         self._bad.take(step, self._look, shown=self._is_bad(step.loss, step.grad_norm))
         self._flat.take(step, self._look, shown=self._is_flat(step))
         self.remember([step.loss])
@@ -181,10 +182,6 @@ def _is_behind(step: Step, last: Step) -> bool:
     pairs = ((last.step, step.step), (last.epoch, step.epoch))
     known = [after > before for before, after in pairs if before is not None and after is not None]
     return any(known) or not known
-
-
-def _is_wild(step: Step) -> bool:
-    return step.grad_norm is not None and not math.isfinite(step.grad_norm)
 
 
 def _at(step: Step) -> str:

@@ -113,10 +113,6 @@ def _calm_down(recipe: Recipe, train: Recipe, of_tool: Remedies) -> Patch:  # no
     return (f"train.learning_rate={rate / 2:g}", "train.max_grad_norm=1.0")
 
 
-def _wait_longer(recipe: Recipe, train: Recipe, of_tool: Remedies) -> Patch:  # noqa: ARG001
-    return (f"train.ddp_timeout={2 * _number(train, 'ddp_timeout', 1800)}",)
-
-
 def _shorten(recipe: Recipe, train: Recipe, of_tool: Remedies) -> Patch:  # noqa: ARG001
     lengths = {name: _number(train, name, default) for name, default in of_tool.lengths.items()}
     return tuple(f"train.{name}={max(_SHORTEST, length // 2)}" for name, length in lengths.items())
@@ -139,6 +135,6 @@ COMPUTED: Mapping[str, Callable[[Recipe, Recipe, Remedies], Patch]] = {
     "save_memory": _save_memory,
     "align_strategies": _align_strategies,
     "calm_down": _calm_down,
-    "wait_longer": _wait_longer,
+    "wait_longer": lambda _, train, __: (f"train.ddp_timeout={2 * _number(train, 'ddp_timeout', 1800)}",),
     "shorten": _shorten,
 }

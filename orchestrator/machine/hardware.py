@@ -117,7 +117,7 @@ def parse_gpus(text: str) -> tuple[Gpu, ...]:
             index=row[0],
             uuid=row[1],
             name=row[2],
-            capability=float(row[3]) if _is_number(row[3]) else None,
+            capability=float(row[3]) if re.fullmatch(r"\d+(\.\d+)?", row[3]) else None,
             memory_mib=int(row[4]) if row[4].isdigit() else None,
             used_mib=int(row[5]) if len(row) > _LEAST_COLUMNS and row[5].isdigit() else None,
             driver=row[6] if len(row) > _LEAST_COLUMNS + 1 else "",
@@ -157,7 +157,3 @@ def _describe(gpus: tuple[Gpu, ...]) -> Hardware:
         tuple(gpu.name for gpu in gpus),
         tuple(gpu.memory_mib for gpu in gpus if gpu.memory_mib is not None),
     )
-
-
-def _is_number(text: str) -> bool:
-    return bool(re.fullmatch(r"\d+(\.\d+)?", text))

@@ -98,7 +98,8 @@ def _describe_run(path: Path) -> Problem | None:
 def _describe_adapter(path: Path) -> Problem | None:
     if not (path / "adapter_config.json").is_file():
         return None
-    return Problem(f"{path} is a LoRA adapter, not a whole model", f"merge it first: {_merge(path)}")
+    command = shlex.join(["orch", "merge", str(path), "-o", str(_beside(path, "merged"))])
+    return Problem(f"{path} is a LoRA adapter, not a whole model", f"merge it first: {command}")
 
 
 def _describe_cache(path: Path) -> Problem | None:
@@ -231,10 +232,6 @@ def _find_best(path: Path, newest: Path) -> Path | None:
     name = str(state.get("best_model_checkpoint")).rstrip("/").rpartition("/")[2]
     best = newest.parent / name
     return best if _CHECKPOINT.fullmatch(name) and best.is_dir() and path in best.parents else None
-
-
-def _merge(path: Path) -> str:
-    return shlex.join(["orch", "merge", str(path), "-o", str(_beside(path, "merged"))])
 
 
 def _beside(path: Path, what: str) -> Path:

@@ -40,8 +40,9 @@ def read_shapes(path: Path) -> Shapes | Damage:
             if len(start) < _LENGTH_BYTES or not 0 < length <= min(_MAX_HEADER_BYTES, size):
                 return Damage("it has no safetensors header")
             header = parse_json(stream.read(length))
-        end = max(_list_ends(header), default=0)
-        shapes = {name: tuple(map(int, entry["shape"])) for name, entry in header.items() if name != "__metadata__"}
+        tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        end = max((int(entry["data_offsets"][1]) for entry in tensors.values()), default=0)
+        shapes = {name: tuple(map(int, entry["shape"])) for name, entry in tensors.items()}
         if any(not 0 <= length < _LONGEST_SIDE for shape in shapes.values() for length in shape):
             return Damage("its safetensors header gives a tensor a size that none has")
     except OSError as error:
@@ -64,10 +65,6 @@ def is_lfs_pointer(path: Path) -> bool:
             return stream.read(len(_LFS_START)) == _LFS_START
     except OSError:
         return False
-
-
-def _list_ends(header: dict[str, Any]) -> list[int]:
-    return [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
 
 
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"

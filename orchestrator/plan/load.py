@@ -65,7 +65,11 @@ def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> LoadedRecipe:
         recipe = Recipe.model_validate(source.data)
     except ValidationError as error:
         found = group_findings(source.data, error.errors(include_url=False))
-        problems += [_problem(source, item) for item in found if not _is_rule(item)]
+        problems += [
+            _problem(source, item)
+            for item in found
+            if not (item.kind == "string_type" and "gate" in item.path[:-1])  # a rule is read in words of its own
+        ]
     problems += _named_measures(source)
     problems += _backend_problems(source)
     problems += _environment_problems(source)
@@ -79,11 +83,6 @@ def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> LoadedRecipe:
 def _place_in_file(problem: Problem) -> tuple[int, int]:
     where = problem.where or Where("")
     return where.line or 0, where.column or 0
-
-
-def _is_rule(finding: Finding) -> bool:
-    """Tell whether a value is a gate's rule, which is read in words of its own."""
-    return finding.kind == "string_type" and "gate" in finding.path[:-1]
 
 
 def _problem(source: Source, finding: Finding) -> Problem:
@@ -122,10 +121,7 @@ def _dotted(key: Key) -> str:
 
 
 def _show(value: Any) -> str:
-    return _show_text(repr(value))
-
-
-def _show_text(text: str) -> str:
+    text = repr(value)
     return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 1] + "…"
 
 

@@ -58,14 +58,10 @@ def holds_passages(row: Row) -> bool:
     """Whether a row has positives or negatives that are objects with a text each."""
     if _SIDE_OF.keys().isdisjoint(row):  # as most rows
         return False
-    return any(
-        type(value := row[key]) in {list, dict} and value and find_passage(_first(_as_objects(value))) is not None
-        for key in _SIDE_OF.keys() & row.keys()
+    found = (
+        _as_objects(row[key]) for key in _SIDE_OF.keys() & row.keys() if type(row[key]) in {list, dict} and row[key]
     )
-
-
-def _first(value: Any) -> Any:
-    return value[0] if isinstance(value, list) and value else value
+    return any(find_passage(value[0] if isinstance(value, list) and value else value) is not None for value in found)
 
 
 def rewrite_passages(row: Row) -> Row:
@@ -163,8 +159,14 @@ def find_lists(row: Any) -> tuple[str, str] | None:
     if not isinstance(row.get("query", ""), str):
         return None
     plain = {plain_name(key): key for key in row}
-    documents = next((plain[name] for name in NAMES.documents_list if _is_list(row, plain.get(name), _is_text)), None)
-    labels = next((plain[name] for name in NAMES.labels_list if _is_list(row, plain.get(name), is_number_like)), None)
+
+    def find(names: tuple[str, ...], suits: Callable[[Any], bool]) -> str | None:
+        return next((plain[name] for name in names if _is_list(row, plain.get(name), suits)), None)
+
+    documents, labels = (
+        find(NAMES.documents_list, lambda one: isinstance(one, str)),
+        find(NAMES.labels_list, is_number_like),
+    )
     if documents is None or labels is None or len(row[documents]) != len(row[labels]):
         return None
     return documents, labels
@@ -173,10 +175,6 @@ def find_lists(row: Any) -> tuple[str, str] | None:
 def _is_list(row: Row, key: str | None, suits_one: Callable[[Any], bool]) -> bool:
     value = row.get(key) if key is not None else None
     return isinstance(value, list) and bool(value) and all(map(suits_one, value))
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
 
 
 def _from_lists(row: Row) -> Row:
@@ -205,7 +203,8 @@ def _from_sharegpt(row: Row) -> Row:
     turns = _require(row, "conversations", list)
     if row.get("tools"):
         raise _unfit('the row has "tools", and tool calls cannot be converted')
-    named = [turn | {"from": "gpt"} if _is_bot(turn) else turn for turn in turns]
+    bots = ({"bing", "bard"} & {str(one.get("from")).lower().strip()} if isinstance(one, dict) else () for one in turns)
+    named = [turn | {"from": "gpt"} if is_bot else turn for turn, is_bot in zip(turns, bots, strict=True)]
     said = zip(read_messages(named, "conversations").turns, turns, strict=True)
     messages = [
         {"role": role, "content": content} | _others(turn, "from", "role", "value", "content")
@@ -214,10 +213,6 @@ def _from_sharegpt(row: Row) -> Row:
     if not (messages := [*_system_message(row), *messages]):
         raise _unfit('"conversations" is empty')
     return {"messages": messages} | _others(row, "conversations", "system", "tools")
-
-
-def _is_bot(turn: Any) -> bool:
-    return isinstance(turn, dict) and str(turn.get("from")).lower().strip() in {"bing", "bard"}
 
 
 def _from_alpaca(row: Row) -> Row:

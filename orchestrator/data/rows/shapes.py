@@ -20,6 +20,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from operator import contains
 from typing import Any
 
 from orchestrator.data.reasons import Fault
@@ -124,10 +125,6 @@ def _has_value(row: Mapping[str, Any], key: str) -> bool:
     return key in row and row[key] not in _ABSENT
 
 
-def _has_key(row: Mapping[str, Any], key: str) -> bool:
-    return key in row
-
-
 def register(shape: Shape) -> None:
     """Add a shape to those that are read; it comes after the others of its kind."""
     SHAPES.append(shape)
@@ -172,7 +169,7 @@ def list_columns() -> frozenset[str]:
 def find_shape(row: Mapping[str, Any], wanted: Kind | None) -> Shape | None:
     """Return a row's shape: one of the wanted kind (None: the likeliest) where its keys allow it, else any, or None."""
     for shapes in _in_order(wanted):
-        for is_there in (_has_value, _has_key):
+        for is_there in (_has_value, contains):
             for shape in shapes:
                 if shape.matches(row, is_there):
                     return shape
@@ -376,15 +373,15 @@ def _read_swift4_pair(row: Row) -> Fields:
     return Fields(values, names, unknown_keys=unknown)
 
 
-def _read_swift3_pair(row: Row) -> Fields:
-    names = {"text1": "query", "text2": "response", "score": "label", "prompt": "system"}
-    values = {"text1": row["query"], "text2": row["response"], "score": row["label"]}
-    return Fields(values | {"prompt": row.get("system") or None}, names)
+def read_pair(text1: str, text2: str, score: str, prompt: str = "") -> Callable[[Row], Fields]:
+    """Return a reader of rows with two texts and how alike they are, each under its own key."""
+    names = {"text1": text1, "text2": text2, "score": score} | ({"prompt": prompt} if prompt else {})
 
+    def read(row: Row) -> Fields:
+        values = {key: row.get(own) for key, own in names.items()}
+        return Fields(values | {"prompt": values.get("prompt") or None}, names)
 
-def _read_sentences(row: Row) -> Fields:
-    names = {"text1": "sentence1", "text2": "sentence2"}
-    return Fields({"text1": row["sentence1"], "text2": row["sentence2"], "score": row["score"]}, names)
+    return read
 
 
 def _read_pointwise(row: Row) -> Fields:
@@ -504,10 +501,12 @@ SHAPES = [
           given=("rejected_response",)),
     Shape("swift3", "group", ("query", "response"), _read_swift3, lacks=("label",),
           optional=("rejected_response", "label", "system")),
-    Shape("sentences", "pair", ("sentence1", "sentence2", "score"), _read_sentences),
+    Shape("sentences", "pair", ("sentence1", "sentence2", "score"),
+          read_pair("sentence1", "sentence2", "score")),
     Shape("swift4", "pair", (*_SWIFT4, "label"), _read_swift4_pair, lacks=("negative_messages",),
           optional=("negative_messages",), lists=("messages", *_SWIFT_LISTS)),
-    Shape("swift3", "pair", ("query", "response", "label"), _read_swift3_pair, lacks=("rejected_response",),
+    Shape("swift3", "pair", ("query", "response", "label"), read_pair("query", "response", "label", "system"),
+          lacks=("rejected_response",),
           optional=("rejected_response", "system"), lists=("rejected_response",)),
     *(Shape("preference", "chat", ("chosen", "rejected"), read_completion(asked, "chosen", "rejected"), variant=True,
             given=given, optional=(asked, "system", "input"), lists=("prompt",))
