@@ -12,7 +12,7 @@ from typing import Any
 
 from orchestrator.workers.failure import WorkerError
 
-# what a batch takes on a CPU, whose caches overflow beyond it (benchmarks/scoring.py)
+# what a batch takes on a CPU, whose caches overflow beyond it (docs/decisions/0051)
 CPU_TOKENS = 2048
 # torch's words on a GPU and on a CPU (torch.OutOfMemoryError, c10's DefaultCPUAllocator)
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
