@@ -38,6 +38,7 @@ check: setup     ## format, lint, types, layers
 bench: setup     ## what the performance claims are measured with
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/losses.py
+	$(BIN)/python benchmarks/embedding.py
 	$(BIN)/python benchmarks/bad_input.py
 	$(BIN)/python benchmarks/faults.py
 	$(BIN)/python benchmarks/step.py

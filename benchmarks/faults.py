@@ -41,6 +41,8 @@ RESULTS = ROOT / "benchmarks" / "faults.json"
 CHINESE = {
     "fault": "故障",
     "fake trainer": "模拟训练器",
+    "sentence-transformers, embedding": "sentence-transformers，嵌入模型",
+    "flagembedding, embedding": "flagembedding，嵌入模型",
     "SIGINT to orch": "给 orch 发 SIGINT",
     "SIGTERM to orch": "给 orch 发 SIGTERM",
     "SIGHUP to orch": "给 orch 发 SIGHUP",
@@ -80,6 +82,8 @@ RECIPES = {
     "flagembedding": "qwen3_reranker",
     "swift": "qwen3_embedding_lora",
     "sentence-transformers": "bge_pointwise",
+    "sentence-transformers, embedding": "minilm_embedding",
+    "flagembedding, embedding": "bge_embedding",
 }
 FAKE = "fake trainer"
 BACKENDS = (FAKE, *RECIPES)
@@ -565,8 +569,9 @@ def build_table(outcomes: list[Outcome], words: Mapping[str, str] = {}) -> str:
         again = say("{} step again" if row.repeated_steps == 1 else "{} steps again").format(row.repeated_steps)
         return f"{row.seconds:.0f} s" + (f", {again}" if row.repeated_steps else "")
 
-    lines = [f"| {say('fault')} | {' | '.join(map(say, BACKENDS))} |", f"|---|{'---|' * len(BACKENDS)}"]
-    lines += [f"| {say(fault)} | {' | '.join(cell(fault, backend) for backend in BACKENDS)} |" for fault in FAULTS]
+    shown = [backend for backend in BACKENDS if any(row.backend == backend for row in outcomes)]
+    lines = [f"| {say('fault')} | {' | '.join(map(say, shown))} |", f"|---|{'---|' * len(shown)}"]
+    lines += [f"| {say(fault)} | {' | '.join(cell(fault, backend) for backend in shown)} |" for fault in FAULTS]
     lost = sum(not row.recovered for row in outcomes)
     return "\n".join(
         [*lines, "", say("{} of {} recovered from, {} not.").format(len(outcomes) - lost, len(outcomes), lost)]
@@ -597,6 +602,9 @@ def main() -> None:
         write_tables(outcomes)
         return
     args.work.mkdir(parents=True, exist_ok=True)
+    # a script's job in the background, or under nohup, ignores these, and so would everything that it starts
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     for backend in args.backend or BACKENDS:
         case = build_case(backend, args.work.resolve())
         for fault in args.fault or FAULTS:
