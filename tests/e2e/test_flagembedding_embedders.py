@@ -20,7 +20,6 @@ backend: flagembedding
 model: BAAI/bge-en-icl
 data: {{train: {data}/reranker.train.jsonl, eval: {data}/reranker.eval.jsonl}}
 train: {{lora_rank: 8, query_instruction_for_retrieval: Find the answer., query_instruction_format: '<instruct>{{}}\\n<query>{{}}'}}
-evaluate: {{baselines: [trained-format]}}
 """
 
 
@@ -76,10 +75,10 @@ def test_a_model_with_examples_in_its_queries_is_measured_and_packaged_with_the_
     scoring = load(icl / "model" / "scoring.json")
     told = ("<instruct>Find the answer.\n<query>", "\n<response>")
     assert (scoring["query_prompt"], scoring["query_suffix"]) == told
-    baseline = load(icl / "files" / "scoring.trained-format.json")
+    baseline = load(icl / "files" / "scoring.native.json")
     assert (baseline["query_prompt"], baseline["query_suffix"]) == told
     metrics = load(icl / "metrics.json")
-    assert [system["id"] for system in metrics["systems"]] == ["trained-format", "tuned"]
+    assert [system["id"] for system in metrics["systems"]] == ["native", "tuned"]
 
 
 @pytest.mark.parametrize(("run", "name"), [("m3", "BGEM3FlagModel"), ("icl", "FlagICLModel"), ("resumed", "FlagModel")])
