@@ -22,6 +22,7 @@ from orchestrator.checks.data_files import PREPARE, PREPARE_EVAL, are_small
 from orchestrator.checks.model_size import ModelSize, find_model_size, guess_model_size
 from orchestrator.checks.settings import is_on, read_train_values
 from orchestrator.errors import OrchError
+from orchestrator.machine.files import write_text
 from orchestrator.machine.json_files import find_object
 from orchestrator.recipe.plan import Plan, Stage
 
@@ -220,7 +221,7 @@ class _Reader:
             text = (
                 json.dumps({"pid": json.loads(line)["pid"], "score": -n}) for n, line in zip(pairs, lines, strict=True)
             )
-            scores.write_text("\n".join(text), encoding="utf-8")
+            write_text(scores, "\n".join(text))
         teacher.join_scores(rows, scores, joined)
         return joined
 
