@@ -122,7 +122,7 @@ def describe_device(kind: str, name: str) -> str:
 
 def load_reached(runs: Path, device: str, what: str) -> list[float]:
     """Return what the trainings of earlier runs on a device reached, by their reports, the newest 50 at most."""
-    reports = sorted(runs.glob("*/report.json"), key=lambda path: path.stat().st_mtime)[-_NEWEST:]
+    reports = sorted(filter(Path.is_file, runs.glob("*/report.json")), key=lambda path: path.stat().st_mtime)[-_NEWEST:]
     found = ((find_object(path) or {}).get("cost") or {} for path in reports)
     return [float(one[what]) for one in found if one.get("device") == device and isinstance(one.get(what), float)]
 

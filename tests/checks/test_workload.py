@@ -164,6 +164,8 @@ def test_earlier_runs_on_the_same_hardware_say_how_fast_it_is(ask, tmp_path):
         (tmp_path / "runs" / name / "report.json").write_text(json.dumps(report))
     (tmp_path / "runs" / "damaged").mkdir()
     (tmp_path / "runs" / "damaged" / "report.json").write_text("{")
+    (tmp_path / "runs" / "gone").mkdir()
+    (tmp_path / "runs" / "gone" / "report.json").symlink_to(tmp_path / "nowhere")
     cost = ask("--cost", "--hardware", "cpu")
     train = stages_of(cost)["train"]
     assert train["hours"] == pytest.approx([train["flops"] / 5e10 / 3600, train["flops"] / 0.8e10 / 3600])
