@@ -265,7 +265,8 @@ def build_lora(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the adapter as the workers read it, under its key; nothing where all weights are trained."""
     if "lora_rank" not in values:
         return {}
-    return {"lora": {name: values.get(name, WORKER_ARGUMENTS[name].default) for name in LORA}}
+    names = [name for name in LORA if name in values or not name.startswith("quant_")]
+    return {"lora": {name: values.get(name, WORKER_ARGUMENTS[name].default) for name in names}}
 
 
 def _build_own_config(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -416,6 +417,29 @@ def check_lora(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
     elif job.model.quantization is not None:
         message = f"{job.model.name} is quantised ({job.model.quantization}), and this trainer loads whole weights"
         yield ("model",), Problem(message, "name the model that it was made from")
+    else:
+        yield from _check_quantising(job, train)
+
+
+def _check_quantising(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
+    """Yield why the weights beside an adapter cannot be loaded in 4 or 8 bits."""
+    asked = (train.get("quant_method"), train.get("quant_bits"))
+    if asked == (None, None):
+        return
+    if asked[0] != "bnb" or asked[1] not in {4, 8}:
+        message = f"quant_method {asked[0]} with quant_bits {asked[1]}: the weights are loaded in 4 or 8 bits by bnb"
+        yield ("train", "quant_method"), Problem(message, "say quant_method: bnb and quant_bits: 4")
+    if job.recipe.task == "reranker":
+        message = "a reranker's head is trained whole, and this trainer quantises embedding models only"
+        yield ("train", "quant_method"), Problem(message, "remove quant_method and quant_bits; or say backend: swift")
+    if job.hardware.kind == "cpu" and not job.smoke:
+        yield (
+            ("train", "quant_method"),
+            Problem("quantised weights are trained on a GPU, and there is none", "remove it"),
+        )
+    if job.recipe.deepspeed is not None:
+        message = "DeepSpeed and quantised weights are not tried together"
+        yield ("deepspeed",), Problem(message, "remove one of the two: an adapter's optimizer is small")
 
 
 def _check_loss(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:

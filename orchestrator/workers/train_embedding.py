@@ -11,6 +11,7 @@ from orchestrator.workers.embedding.model import add_dense, keep_layers, load_en
 from orchestrator.workers.embedding.rows import LABEL, QUERIES, Rows, build_dataset, build_evaluator, load_rows
 from orchestrator.workers.embedding.settings import Settings, load_settings
 from orchestrator.workers.embedding.vectors import teach_all
+from orchestrator.workers.engines.lora import build_quantization
 from orchestrator.workers.training.trainer import (
     Prepared,
     adapt_trainer,
@@ -24,13 +25,16 @@ from orchestrator.workers.training.trainer import (
 MAIN = "main set"  # no name of a further one, which has no blank
 
 
-def load_model(settings: Settings) -> Any:
+def load_model(settings: Settings, arguments: Any) -> Any:
     """Return the SentenceTransformer that `score` measures, on the CPU (the trainer moves it), with its prompts.
 
-    It is changed as the settings say. Raises WorkerError for what `load_encoder` or a change refuses.
+    Quantised weights are loaded on the training's device. It is changed as the settings say. Raises WorkerError for
+    what `load_encoder`, quantising or a change refuses.
     """
     spec = settings.embedding.to_spec(trust_remote_code=settings.trust_remote_code)
-    model = load_encoder(settings.model, spec, "cpu").model
+    quantization = build_quantization(settings.lora, arguments)
+    device = str(arguments.device) if quantization else "cpu"
+    model = load_encoder(settings.model, spec, device, quantization=quantization).model
     model.prompts = {"query": spec.query_prompt, "document": spec.document_prompt}
     model.default_prompt_name = None
     if settings.embedding.layers is not None:
@@ -142,7 +146,7 @@ def prepare_training(settings: Settings, arguments: Any) -> Prepared:
         return build_trainer(settings, arguments, model, train, validation)
 
     rows = (sum(part.count for part in train.values()), validation.count if validation else None)
-    return Prepared(lambda: load_model(settings), build, *rows, tuple(notes))
+    return Prepared(lambda: load_model(settings, arguments), build, *rows, tuple(notes))
 
 
 def train_embedding(config: Path, checkpoint: Path | None) -> dict[str, str]:

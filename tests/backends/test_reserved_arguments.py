@@ -319,7 +319,7 @@ def test_what_the_plain_trainers_cannot_train_is_no_base_model(name, architectur
                 ("lora_r", *["say lora_rank"] * 3),
                 ("val_set_size", *["say it as `data.validation_ratio:`"] * 3),
                 ("base_model", *["say it as `model:`"] * 3),
-                ("load_in_4bit", "say quant_bits: 4", "remove it", "remove it"),
+                ("load_in_4bit", "say quant_bits: 4", "remove it", "say quant_bits: 4"),
                 ("flash_attention", "say attn_impl: flash_attn", "say use_flash_attn", "remove it"),
             )
             for backend, says in (

@@ -275,6 +275,25 @@ def test_a_change_of_the_model_is_refused_where_nothing_makes_it(build, override
     assert len(found) == 2
 
 
+QLORA = ("train.lora_rank=8", "train.quant_method=bnb", "train.quant_bits=4")
+
+
+def test_qlora_stands_beside_the_adapter_and_needs_one_and_a_gpu(build):
+    job, plan = build(*QLORA, hardware=GPU)
+    settings = load_settings(write_files(job, plan))
+    assert (settings.lora.quant_method, settings.lora.quant_bits) == ("bnb", 4)
+    assert not [name for name in settings.arguments if name.startswith("quant")]
+    for overrides, hardware, message in (
+        (QLORA, CPU, "quantised weights are trained on a GPU, and there is none"),
+        (QLORA[1:], GPU, "quant_method without lora_rank"),
+        ((*QLORA[:2], "train.quant_bits=3"), GPU, "quant_bits 3: the weights are loaded in 4 or 8 bits by bnb"),
+        ((*QLORA, "deepspeed=zero0"), GPU, "DeepSpeed and quantised weights are not tried together"),
+    ):
+        with pytest.raises(RecipeError) as caught:
+            build(*overrides, hardware=hardware)
+        assert [problem for problem in caught.value.problems if message in problem.message], overrides
+
+
 def test_rows_without_negatives_are_pairs_of_a_batch(build):
     job, plan = build(rows=[{"query": f"q{number}", "pos": [f"p{number}"], "neg": []} for number in range(4)])
     write_files(job, plan)

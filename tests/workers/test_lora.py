@@ -234,3 +234,23 @@ def test_settings_name_what_is_wrong_with_an_adapter(encoder, files, tmp_path):
     shared = {"lora": LORA, "arguments": {"fsdp": "full_shard"}}
     with pytest.raises(WorkerError, match="no adapter"):
         load_settings(write_settings(tmp_path, encoder, files, "pointwise_bce", **shared))
+
+
+def test_the_weights_beside_an_adapter_are_loaded_in_fewer_bits_where_bitsandbytes_is_there(monkeypatch):
+    import torch
+
+    from orchestrator.workers.engines import lora
+
+    settings = lora.Lora(4, 8, 0.0, ["all-linear"], quant_method="bnb", quant_bits=4)
+    arguments = SimpleNamespace(bf16=True, fp16=False, device=torch.device("cuda", 1))
+    assert lora.build_quantization(lora.Lora(4, 8, 0.0, ["all-linear"]), arguments) == {}
+    monkeypatch.setattr(lora, "find_spec", lambda _: None)
+    with pytest.raises(WorkerError, match="bitsandbytes is not installed"):
+        lora.build_quantization(settings, arguments)
+    monkeypatch.setattr(lora, "find_spec", lambda name: name)
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "0.50.0")
+    found = lora.build_quantization(settings, arguments)
+    config = found["quantization_config"]
+    assert found["device_map"] == {"": "cuda:1"}
+    assert (config.load_in_4bit, config.bnb_4bit_quant_type, config.bnb_4bit_use_double_quant) == (True, "nf4", True)
+    assert config.bnb_4bit_compute_dtype == torch.bfloat16

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from orchestrator.workers.batches import Reader, read_items
@@ -36,9 +37,17 @@ class Encoder:
         return int(self.facts["max_length"])
 
 
-def load_encoder(model: str, spec: EmbeddingSpec, device: str, *, local_files_only: bool = False) -> Encoder:
+def load_encoder(
+    model: str,
+    spec: EmbeddingSpec,
+    device: str,
+    *,
+    local_files_only: bool = False,
+    quantization: Mapping[str, Any] = MappingProxyType({}),
+) -> Encoder:
     """Return the model of a folder or hub id, with its own modules where it names them, else with the spec's.
 
+    `quantization` is what its weights are loaded with besides.
     Raises WorkerError for a model whose tokenizer cannot end texts as last-token pooling needs.
     """
     from sentence_transformers import SentenceTransformer
@@ -48,12 +57,12 @@ def load_encoder(model: str, spec: EmbeddingSpec, device: str, *, local_files_on
     own = is_sentence_transformer_model(model, local_files_only=local_files_only)
     options = {"trust_remote_code": spec.trust_remote_code, "local_files_only": local_files_only}
     if own:
-        weights = {"torch_dtype": spec.dtype, **weight_options()}
+        weights = {"torch_dtype": spec.dtype, **weight_options(), **quantization}
         encoder = SentenceTransformer(model, device=device, model_kwargs=weights, **options)
         # a vector is cut by the spec, never by a setting of the folder
         encoder.truncate_dim = None
     else:
-        encoder = SentenceTransformer(modules=build_modules(model, spec, options), device=device)
+        encoder = SentenceTransformer(modules=build_modules(model, spec, options, quantization), device=device)
     pooling, tokenizer = name_pooling(encoder), encoder.tokenizer
     if pooling == "lasttoken":
         tokenizer.padding_side = "left"
@@ -78,7 +87,9 @@ def load_encoder(model: str, spec: EmbeddingSpec, device: str, *, local_files_on
     return Encoder(encoder, spec, facts)
 
 
-def build_modules(model: str, spec: EmbeddingSpec, options: dict[str, Any]) -> list[Any]:
+def build_modules(
+    model: str, spec: EmbeddingSpec, options: dict[str, Any], quantization: Mapping[str, Any]
+) -> list[Any]:
     """Return Transformer, Pooling and (when the spec says so) Normalize over a bare language model."""
     from sentence_transformers.base.modules import Transformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling  # 5 has Normalize only here
@@ -87,7 +98,7 @@ def build_modules(model: str, spec: EmbeddingSpec, options: dict[str, Any]) -> l
         raise WorkerError(f"{model} has no modules.json that says how it pools, and neither does the scoring spec")
     transformer = Transformer(
         model,
-        model_kwargs={"torch_dtype": spec.dtype, **options, **weight_options()},
+        model_kwargs={"torch_dtype": spec.dtype, **options, **weight_options(), **quantization},
         processor_kwargs=dict(options),
         config_kwargs=dict(options),
         **TEXT_ONLY,

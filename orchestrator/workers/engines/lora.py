@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.settings import COUNT, FACTOR, SHARE, names_of, or_null
+from orchestrator.workers.settings import COUNT, FACTOR, SHARE, names_of, one_of, or_null
 
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."  # of every name in the file, as PEFT writes it
@@ -33,6 +34,27 @@ class Lora:
     modules_to_save: Annotated[list[str] | None, or_null(_NAMES)] = None
     use_dora: bool = False
     use_rslora: bool = False
+    quant_method: Annotated[str | None, or_null(one_of("bnb"))] = None
+    quant_bits: Annotated[int | None, or_null(COUNT)] = None
+
+
+def build_quantization(lora: Lora | None, arguments: Any) -> dict[str, Any]:
+    """Return what `from_pretrained` needs to load an adapter's base in fewer bits, on the training's device.
+
+    4 bits are QLoRA's NF4 with quantised scales; what is computed has the training's precision. Raises WorkerError
+    without bitsandbytes.
+    """
+    if lora is None or lora.quant_bits is None:
+        return {}
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if find_spec("bitsandbytes") is None:
+        raise WorkerError("quant_method is bnb, and bitsandbytes is not installed: pip install bitsandbytes")
+    dtype = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else torch.float32
+    four = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": dtype}
+    bits = {"load_in_4bit": True, **four} if lora.quant_bits == 4 else {"load_in_8bit": True}  # noqa: PLR2004
+    return {"quantization_config": BitsAndBytesConfig(**bits), "device_map": {"": str(arguments.device)}}
 
 
 def find_head(model: Any) -> list[str]:
