@@ -92,11 +92,11 @@ def build_scoring(
         )
     if vectors and chosen == "bi-encoder":
         chosen = "embedding"
+    if problem := _find_any_misfit(model, chosen):
+        return problem if problem.hint else replace(problem, hint=_list_ways(model))
     embedding = _find_embedding(model, chosen, pooling)
     if isinstance(embedding, Problem):
         return embedding
-    if problem := _find_any_misfit(model, chosen):
-        return problem if problem.hint else replace(problem, hint=_list_ways(model))
     return {
         "version": SPEC_VERSION,
         "name": name,

@@ -229,7 +229,7 @@ def test_mining_refuses_any_output_that_exists(tmp_path, files, row, name):
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [({"architecture": "BertForSequenceClassification"}, None), ({"modules": False}, "modules.json")],
+    [({"architecture": "BertForSequenceClassification"}, None), ({"modules": False}, "makes one vector of a text")],
 )
 def test_mining_refuses_a_model_that_makes_no_vectors(tmp_path, files, row, change, said):
     model = embedder(tmp_path / "m", **change)

@@ -144,7 +144,7 @@ def find_faults(path, folder):
     with pytest.raises(DataError) as mined:
         gather_for_mining(RowFiles((path,)), folder)
     _, counts = score_all(RowFiles((path,)), folder)
-    return [found[0].message for found in (converted.value.problems, mined.value.problems, counts.bad.problems)]
+    return [found[0].message for found in (converted.value.problems, mined.value.problems, counts.bad.sum_up())]
 
 
 def test_its_faults_are_told_in_the_words_of_the_row_by_every_verb(exam, path, tmp_path):
