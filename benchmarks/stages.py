@@ -1,6 +1,6 @@
 """What the starts of stages cost: one smoke run with its stages as forks, beside the same run with each started alone.
 
-    python benchmarks/stages.py [RECIPE] [--times 3] [--by-hand]
+    python benchmarks/stages.py [RECIPE] [--times 3] [--by-hand] [--compiled]
 
 Native is `orch run --no-warm`; with `--by-hand` it is `bash run.sh` in a folder that `orch render` has written, with no
 Orch around it. Weights and scores of both sides are compared byte for byte. Kept in benchmarks/stages.json.
@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("recipe", nargs="?", default="qwen3_reranker")
     parser.add_argument("--times", type=int, default=3)
     parser.add_argument("--by-hand", action="store_true")
+    parser.add_argument("--compiled", action="store_true", help="DeepSpeed has compiled what it compiles once")
     asked = parser.parse_args()
     recipe = str(ROOT / "recipes" / f"{asked.recipe}.yaml")
     numbers, results = count(), []
@@ -49,13 +50,14 @@ def main() -> None:
             print(f"{' '.join(options) or 'forks'}: {cost.wall_s:.1f} s, {cost.cpu_s:.1f} CPU s", file=sys.stderr)
             return cost
 
-        run("--no-warm")  # what is compiled once, is compiled
+        if not asked.compiled:
+            run("--no-warm")
         native = "by hand" if asked.by_hand else "--no-warm"
         sides = record.alternate(lambda: run(native), run, asked.times)
     assert len(results[0]) > len(COMPARED)
     equal = "weights and scores, byte for byte" if all(one == results[0] for one in results) else False
     what = f"{asked.recipe} --smoke, {'by hand' if asked.by_hand else 'each stage alone'} and forked"
-    words = " ".join([asked.recipe, *(["--by-hand"] if asked.by_hand else [])])
+    words = " ".join([asked.recipe, f"--times {asked.times}", *(["--by-hand"] if asked.by_hand else [])])
     rows = record.compare_costs(what, sides, equal=equal, wall=True)
     record.write("stages", rows, f"python benchmarks/stages.py {words}")
     for row in rows:
