@@ -246,7 +246,7 @@ def _check_score_head(job: Job) -> Iterator[Found]:
         yield ("model",), Problem(f"{what}: task {recipe.task} would drop it", "name the LLM that it was made from")
     elif model.native is None and load_own_spec(model) is None and "native" in recipe.evaluate.baselines:
         fitting = " or ".join(list_score_head_formats(model.folder))
-        message = f"{what}, and nothing says in which format the head was trained: the yardstick would be random"
+        message = f"{what}, and nothing says in which format the head was trained: the reference would be random"
         hint = (
             f"say model: {{path: {model.name}, native: …}}, {fitting}; or measure it in the format of this training "
             "only: evaluate: {baselines: [trained-format]}"

@@ -214,7 +214,7 @@ def test_an_answering_head_that_the_files_lack_is_refused_unless_only_vectors_ar
         ("qwen3_reranker", (), True),
         ("qwen3_reranker_native", (), True),
         ("qwen3_reranker_native", ("train.task_type=reranker", "evaluate.baselines=[trained-format]"), False),
-        ("qwen3_reranker_native", ("train.task_type=reranker",), True),  # its yardstick is yes and no
+        ("qwen3_reranker_native", ("train.task_type=reranker",), True),  # its reference is yes and no
         ("qwen3_sft_lora", (), True),
         ("llm_pointwise", ("evaluate.baselines=[trained-format]",), False),
         ("qwen3_embedding_full", (), False),

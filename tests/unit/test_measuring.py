@@ -70,14 +70,14 @@ def test_another_instruction_makes_flagembedding_s_own_format_a_baseline_of_its_
     assert (native.spec["query_instruction"], trained.spec["query_instruction"]) == ("A: ", "Q: ")
 
 
-def test_the_teacher_is_the_last_baseline_and_never_the_yardstick(measure):
+def test_the_teacher_is_the_last_baseline_and_never_the_reference(measure):
     measured = measure("BAAI/bge-reranker-base", "teacher: BAAI/bge-reranker-large\nloss: margin_mse\n")
     assert scorers(measured) == [("trained-format", "cross-encoder"), ("teacher", "cross-encoder")]
     assert measured.baselines[-1].spec["label"] == "teacher: BAAI/bge-reranker-large"
     assert measured.reference_baseline is measured.baselines[0]
 
 
-def test_without_baselines_there_is_a_yardstick_for_guards(measure):
+def test_without_baselines_there_is_a_reference_for_guards(measure):
     measured = measure("BAAI/bge-reranker-base", "evaluate: {baselines: []}\n")
     assert measured.baselines == ()
     assert measured.reference_baseline.name == "trained-format"

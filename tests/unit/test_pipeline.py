@@ -172,7 +172,7 @@ def test_a_guard_is_checked_before_the_training_and_measured_before_and_after_it
     ]  # fmt: skip
 
 
-def test_a_guard_is_scored_by_the_yardstick_s_format_and_by_the_packaged_model_s_own(plan_of, tmp_path):
+def test_a_guard_is_scored_by_the_reference_s_format_and_by_the_packaged_model_s_own(plan_of, tmp_path):
     plan = plan_of(GUARDED, guard=LABELLED)
     run = RunDir(tmp_path / "run")
     before, after = plan.stage("guard-general-before"), plan.stage("guard-general-after")

@@ -173,7 +173,7 @@ def test_a_training_that_would_drop_the_head_is_refused(recipe, message):
     assert message in " ".join(find_problems(job_with(recipe, native="reward-model")))
 
 
-def test_a_yardstick_of_unknown_format_is_refused_and_each_way_out_is_one():
+def test_a_reference_of_unknown_format_is_refused_and_each_way_out_is_one():
     swift = ("qwen3_reranker_native", "train.task_type=reranker", "loss.type=pointwise")
     (problem,) = find_problems(job_with(*swift))
     assert "native: …}, qwen3-score-head or reward-model" in problem
@@ -181,7 +181,7 @@ def test_a_yardstick_of_unknown_format_is_refused_and_each_way_out_is_one():
     assert find_problems(job_with(*swift, native="reward-model")) == []
 
 
-def test_the_yardstick_asks_the_head_in_its_own_format():
+def test_the_reference_asks_the_head_in_its_own_format():
     job = job_with("llm_pointwise", native="qwen3-score-head")
     measured = build_measured(job, BACKENDS[job.recipe.backend].build_training(job, model="m", data="/d", output="/o"))
     assert [system.spec["scorer"] for system in measured.baselines] == ["qwen3-score-head", "formatted-head"]
