@@ -25,6 +25,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 import record  # noqa: E402
 
 VOCABULARY = 151_669  # Qwen3's
+# threads that wait for a core that other work has take CPU time
+QUIET = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
 PROMPTS = {"query_instruction": "A: ", "passage_instruction": "B: "}
 ENGLISH = "the tea is steamed after harvest and dried in iron pans while water boils near every house of that village"
 CHINESE = "绿茶采摘之后先用铁锅炒干然后装进竹篮再由村民运到城里出售"
@@ -161,9 +163,7 @@ def measure_case(case: Case) -> list[record.Row]:
 
         def run(side: str) -> record.Cost:
             out = folder / f"{side}.json"
-            record.measure(
-                [sys.executable, __file__, "side", case.name, side, model, str(out)], env={"TQDM_DISABLE": "1"}
-            )
+            record.measure([sys.executable, __file__, "side", case.name, side, model, str(out)], env=QUIET)
             found = json.loads(out.read_text(encoding="utf-8"))
             scores[side] = found["scores"]
             cost = record.Cost(*found["cost"])
