@@ -19,7 +19,7 @@ from orchestrator.backends.trainer import (
     put_fixed,
     put_hardware,
 )
-from orchestrator.backends.trainer_checks import COMMON, check_deepspeed, check_trainer
+from orchestrator.backends.trainer_checks import COMMON, Condition, check_deepspeed, check_trainer
 from orchestrator.errors import Problem
 from orchestrator.logs.patches import Remedies
 from orchestrator.recipe.losses import log_of
@@ -54,9 +54,14 @@ SMOKE_LEAVES_OUT = frozenset({
     "max_steps", "save_steps", "warmup_steps", "use_flash_attn", "torch_compile", "use_liger_kernel", "tf32",
     "per_gpu_train_batch_size",
 }) | SHARING_ARGUMENTS  # fmt: skip
-CONDITIONS = tuple(
-    msgspec.structs.replace(row, when="is_on_with_deepspeed") if row.argument == "save_only_model" else row
-    for row in COMMON
+_NO_LENGTHS = ("the rows of FlagEmbedding have no length that the sampler finds, and it ends the training", "remove it")
+CONDITIONS = (
+    *(
+        msgspec.structs.replace(row, when="is_on_with_deepspeed") if row.argument == "save_only_model" else row
+        for row in COMMON
+    ),
+    Condition("group_by_length", "is_on", *_NO_LENGTHS),
+    Condition("train_sampling_strategy", "is_not_among", *_NO_LENGTHS, among=("random", "sequential")),
 )
 
 

@@ -59,8 +59,6 @@ def test_instructions_of_the_recipe_reach_training_and_scoring_alike(make_job):
         ("4.57.1", "warmup_steps=100", "warmup_steps", "100"),
         ("5.19.0", "warmup_steps=100", "warmup_steps", "100"),
         ("5.19.0", "no_cuda=true", "use_cpu", "True"),
-        ("5.19.0", "group_by_length=true", "train_sampling_strategy", "group_by_length"),
-        ("4.57.1", "group_by_length=true", "group_by_length", "True"),
         ("5.19.0", "per_gpu_train_batch_size=3", "per_device_train_batch_size", "3"),
     ],
 )
@@ -77,6 +75,12 @@ def test_old_and_new_spellings_are_rendered_as_the_installed_version_wants_them(
     argv = train_argv(job)
     assert value_of(argv, flag) == value
     assert name == flag or f"--{name}" not in argv
+
+
+@pytest.mark.parametrize("transformers", ["5.19.0", "4.57.1"])
+def test_rows_without_a_length_are_not_ordered_by_it(make_job, transformers):
+    job = make_job("train.group_by_length=true", versions={"transformers": transformers})
+    assert ["ends the training" in message for message in refusals(job).values()] == [True]
 
 
 @pytest.mark.parametrize("name", ["overwrite_output_dir", "save_safetensors"])

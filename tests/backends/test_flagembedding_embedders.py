@@ -167,6 +167,7 @@ def test_the_loss_of_a_model_that_knows_nothing_counts_the_documents_of_the_batc
         (BGE, ("train.use_mrl=true",), "train.use_mrl", "without mrl_dims"),
         (BGE, ("train.temperature=0",), "train.temperature", "above 0"),
         (BGE, ("train.query_instruction_format='{}{} now'",), "train.query_instruction_format", "as it is"),
+        (BGE, ("train.train_sampling_strategy=group_by_length",), "train.train_sampling_strategy", "ends the training"),
         (BGE, ("train.train_group_size=1",), "train.train_group_size", "at least 2"),
         (BGE, ("train.query_instruction_for_rerank=x",), "train.query_instruction_for_rerank", "unknown argument"),
         (BGE, ("loss=infonce",), "loss", "have no loss"),
