@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from orchestrator.backends import BACKENDS
-from orchestrator.backends.arguments.snapshots import version_sets
+from orchestrator.backends.arguments import version_sets
 from orchestrator.checks.environments import Environment, EnvironmentPlan, create_environment
 from orchestrator.machine.packages import find_versions, parse_release
 from orchestrator.machine.rundir import RunDir

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.backends.families import POOLINGS, Embeds, find_embeds
-from orchestrator.backends.known_models import CLASSIFIER, describes_itself, find_known
+from orchestrator.backends.known_models import CLASSIFIER, POOLINGS, Embeds, describes_itself, find_embeds, find_known
 from orchestrator.backends.models import BaseModel
 from orchestrator.errors import Problem, Where
 from orchestrator.machine.json_files import load_json

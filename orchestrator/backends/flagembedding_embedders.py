@@ -14,7 +14,6 @@ from typing import Any
 
 from orchestrator.backends.arguments import load_arguments, load_words
 from orchestrator.backends.embeddings import Embedding, settle_embedding
-from orchestrator.backends.families import find_embeds
 from orchestrator.backends.flagembedding import BACKEND as RERANKERS
 from orchestrator.backends.flagembedding import (
     CONDITIONS,
@@ -28,6 +27,7 @@ from orchestrator.backends.flagembedding import (
     scale_train,
     trains_lora,
 )
+from orchestrator.backends.known_models import find_embeds
 from orchestrator.backends.protocol import Found, Job, SmokeScale, Training
 from orchestrator.backends.trainer import ArgumentList
 from orchestrator.backends.trainer_checks import check_trainer

@@ -9,21 +9,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.backends.families import find_family, find_native, refuse_layerwise
 from orchestrator.backends.known_models import (
     SCORE_HEAD_FORMATS,
     describes_itself,
+    find_family,
     find_known,
+    find_native,
     find_trained_format,
     has_score_head,
     is_llm_architecture,
     list_architectures,
+    refuse_layerwise,
 )
 from orchestrator.errors import PreflightError, Problem, RecipeError
 from orchestrator.machine.files import read_regular
-from orchestrator.machine.hub import find_hub_cache
 from orchestrator.machine.json_files import load_json
 from orchestrator.machine.model_folders import find_what_it_is
+from orchestrator.machine.places import find_hub_cache
 from orchestrator.machine.rundir import RunDir
 from orchestrator.machine.weights import is_lfs_pointer
 from orchestrator.recipe.schema import ModelRef

@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.backends.embeddings import Embedding, read_own
-from orchestrator.backends.families import refuse_layerwise
-from orchestrator.backends.known_models import SCORE_HEAD_FORMATS, has_other_head, list_score_head_formats
+from orchestrator.backends.known_models import (
+    SCORE_HEAD_FORMATS,
+    has_other_head,
+    list_score_head_formats,
+    refuse_layerwise,
+)
 from orchestrator.backends.models import BaseModel
 from orchestrator.errors import Problem, Where
 from orchestrator.machine.json_files import load_json

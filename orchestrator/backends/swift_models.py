@@ -9,10 +9,16 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from orchestrator.backends.arguments import load_words
-from orchestrator.backends.arguments.snapshots import find_set
-from orchestrator.backends.families import plain_name
-from orchestrator.backends.known_models import Kind, KnownModel, find_kind_of, find_kinds_with, find_known, list_known
+from orchestrator.backends.arguments import find_set, load_words
+from orchestrator.backends.known_models import (
+    Kind,
+    KnownModel,
+    find_kind_of,
+    find_kinds_with,
+    find_known,
+    list_known,
+    plain_name,
+)
 from orchestrator.backends.models import BaseModel
 from orchestrator.errors import Problem
 

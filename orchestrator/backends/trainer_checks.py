@@ -11,11 +11,9 @@ from typing import Any
 import msgspec
 
 from orchestrator.backends.aliases import find_missing_files
-from orchestrator.backends.arguments import FOLDER, load_arguments
-from orchestrator.backends.arguments.snapshots import describe_versions, find_set, is_near, version_sets
+from orchestrator.backends.arguments import FOLDER, describe_versions, find_set, is_near, load_arguments, version_sets
 from orchestrator.backends.embeddings import refuse_told, settle_embedding
-from orchestrator.backends.families import refuse_layerwise
-from orchestrator.backends.known_models import find_known, list_score_head_formats
+from orchestrator.backends.known_models import find_known, list_score_head_formats, refuse_layerwise
 from orchestrator.backends.protocol import Found, Job
 from orchestrator.backends.scorers import load_own_spec
 from orchestrator.backends.sharing import check_parallelism, load_deepspeed, zero_stage

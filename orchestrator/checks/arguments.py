@@ -13,7 +13,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.backends.arguments import Argument, coerce, load_arguments, parse_argument, snapshots
+from orchestrator.backends.arguments import (
+    Argument,
+    coerce,
+    describe_versions,
+    find_modules,
+    find_set,
+    is_exact,
+    load_arguments,
+    parse_argument,
+    read_snapshot,
+    version_sets,
+)
 from orchestrator.backends.protocol import Job
 from orchestrator.errors import Problem
 from orchestrator.machine.files import write_json
@@ -37,7 +48,7 @@ class Accepted:
 
 def check_arguments(job: Job, plan: Plan) -> Iterator[Problem]:
     """Yield every argument of a native command that the installed backend refuses, misreads or lacks."""
-    modules = snapshots.find_modules((*job.backend.snapshots, *job.backend.command_snapshots))
+    modules = find_modules((*job.backend.snapshots, *job.backend.command_snapshots))
     for stage in plan.stages:
         if (found := find_command(stage, modules)) is not None:
             module, words = found
@@ -87,16 +98,16 @@ def _ask_backend(job: Job, module: str, name: str) -> Accepted | None:
 
     None where it is not installed, which is for another check to say.
     """
-    if any(package not in job.versions for package in snapshots.read_snapshot(name)["deciding"]):
+    if any(package not in job.versions for package in read_snapshot(name)["deciding"]):
         return None
-    nearest = snapshots.find_set(name, job.versions)
-    if snapshots.is_exact(name, nearest, job.versions):
-        return Accepted(load_arguments(name, job.versions), snapshots.describe_versions(name, job.versions))
+    nearest = find_set(name, job.versions)
+    if is_exact(name, nearest, job.versions):
+        return Accepted(load_arguments(name, job.versions), describe_versions(name, job.versions))
     if (read := _read_cached(job, module)) is not None:
-        return Accepted(read, snapshots.describe_versions(name, job.versions))
-    known = snapshots.describe_versions(name, nearest.versions)
+        return Accepted(read, describe_versions(name, job.versions))
+    known = describe_versions(name, nearest.versions)
     by = f"by {known}, the nearest one known: the installed one gave no answer"
-    return Accepted(load_arguments(name, job.versions), f"{snapshots.describe_versions(name, job.versions)}, {by}")
+    return Accepted(load_arguments(name, job.versions), f"{describe_versions(name, job.versions)}, {by}")
 
 
 def _read_cached(job: Job, module: str) -> dict[str, Argument] | None:
@@ -151,8 +162,8 @@ def _find_origin(argument: str, stage: Stage, plan: Plan) -> str | None:
 def _find_version(argument: str, name: str) -> str | None:
     """Return which known versions have an argument that the installed one lacks; the newest is named first."""
     having = [
-        snapshots.describe_versions(name, one.versions)
-        for one in snapshots.version_sets(name)
+        describe_versions(name, one.versions)
+        for one in version_sets(name)
         if argument in load_arguments(name, one.versions)
     ]
     return f"{having[0]} has it" if having else None

@@ -16,7 +16,7 @@ from orchestrator.checks.memory import find_training_size, show_gib
 from orchestrator.checks.model_size import find_model_size
 from orchestrator.checks.settings import is_on, read_train_values
 from orchestrator.errors import Problem
-from orchestrator.machine.hub import find_hub_cache
+from orchestrator.machine.places import find_hub_cache
 from orchestrator.recipe.plan import Plan
 
 MIN_FREE_BYTES = 512 * 1024**2

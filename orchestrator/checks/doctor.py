@@ -28,8 +28,8 @@ from orchestrator.checks.environments import (
 from orchestrator.checks.hub import ask
 from orchestrator.checks.memory import show_gib
 from orchestrator.machine.hardware import BF16_CAPABILITY, Gpu, find_gpus, find_memory
-from orchestrator.machine.hub import find_endpoint, find_hub_cache, is_offline, is_web_address
 from orchestrator.machine.packages import DISTRIBUTIONS, find_versions, normalise
+from orchestrator.machine.places import find_endpoint, find_hub_cache, is_offline, is_web_address
 from orchestrator.machine.secrets import redact_text
 
 HUB_TIMEOUT_S = 3.0

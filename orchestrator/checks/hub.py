@@ -6,15 +6,20 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from http import HTTPStatus
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.backends.models import learn_from_config
 from orchestrator.backends.protocol import Job
 from orchestrator.errors import Problem
-from orchestrator.machine.hub import find_endpoint, find_token, is_offline, is_web_address, open_address
 from orchestrator.machine.json_files import DamagedJsonError, parse_json
+from orchestrator.machine.places import find_endpoint, find_token, is_offline, is_web_address
 from orchestrator.plan.measuring import find_teacher_spec
 from orchestrator.recipe.plan import Plan
+
+if TYPE_CHECKING:  # they take longer to import than all of this room
+    from http.client import HTTPResponse
+    from urllib.request import Request
 
 FindMisfits = Callable[[dict[str, Any]], list[Problem]]
 
@@ -111,3 +116,22 @@ def ask(
         return error.code
     except (OSError, ValueError, HTTPException) as error:  # HTTPException: an address such as http://host:none
         return error
+
+
+def open_address(request: Request, timeout_s: float) -> HTTPResponse:
+    """Send a request to a hub as a download would: through the environment's proxy, trusting its certificates.
+
+    REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE name those of a company's proxy, which urllib alone would not read. Raises
+    URLError (an OSError), HTTPError, HTTPException, ValueError.
+    """
+    import ssl
+    import urllib.request
+
+    bundle = Path(os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or os.devnull)
+    context = ssl.create_default_context()
+    if bundle.is_file():
+        context.load_verify_locations(cafile=bundle)
+    elif bundle.is_dir():
+        context.load_verify_locations(capath=bundle)
+    answer: HTTPResponse = urllib.request.urlopen(request, timeout=timeout_s, context=context)  # noqa: S310
+    return answer

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from orchestrator.backends.families import plain_name
+from orchestrator.backends.known_models import plain_name
 from orchestrator.backends.models import BaseModel
 from orchestrator.checks.tensor_names import NAMES, read_text_config, read_whole
 from orchestrator.machine.json_files import find_object

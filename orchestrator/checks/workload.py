@@ -165,7 +165,7 @@ class _Reader:
     def _read(self, stage: Stage) -> dict[str, Side]:
         """Return the sides that a prepare stage will write: train, eval, set-NAME or guard-NAME."""
         from orchestrator.data.prepare import prepare  # the data pass takes as long to import as small files to read
-        from orchestrator.data.writing.writers import CORPUS, TRAIN
+        from orchestrator.data.writers import CORPUS, TRAIN
 
         request, outputs, taught = self._find_request(stage)
         train = taught.files if taught else request.train_files

@@ -15,7 +15,6 @@ import click
 from orchestrator import __version__
 from orchestrator.cli import streams
 from orchestrator.errors import InterruptedRunError, OrchError, PreflightError, Where
-from orchestrator.run.interrupts import raise_on_stop_signals
 
 _OBJECTS = 100_000  # new ones before Python looks for circles among them: its 700 cost a tenth of the start
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -79,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
     os.umask(os.umask(0o077) | 0o022)
     if argv is None:
         streams.open_missing()
-        raise_on_stop_signals()
+        streams.raise_on_stop_signals()
     try:
         code = orch.main(arguments, prog_name="orch", standalone_mode=False)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  (the boundary: what is left is a bug)

@@ -143,8 +143,8 @@ def reproduce_command(
 def _supervise(plan: Plan, run: RunDir, *, warm: bool, quiet: bool) -> int:
     """Run every stage of a plan that is not done, telling its progress unless `quiet`; return the exit code."""
     from orchestrator.cli.progress import choose_listener
+    from orchestrator.run.launching import Residents, find_imports
     from orchestrator.run.loop import run_plan
-    from orchestrator.run.residents import Residents, find_imports
     from orchestrator.run.stopping import StopTimeouts
 
     say(f"run folder: {run.root}", err=True)

@@ -1,4 +1,4 @@
-"""The standard streams: open even where the caller closed them, and let go of when their reader is gone.
+"""A command among others: streams that the caller closed or nobody reads any more, and signals that end it.
 
 A terminal that was closed answers every write with EIO, and a pipe without a reader with EPIPE. Neither may hide how a
 command ended, nor put a traceback in the place of a message.
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from types import FrameType
 
 GONE_CODE = 141  # what a shell says of a program that SIGPIPE ended
 _GONE = frozenset({errno.EPIPE, errno.EIO})
@@ -55,6 +57,17 @@ def let_go() -> None:
             _redirect(number)
             with suppress(OSError):
                 stream.flush()
+
+
+def raise_on_stop_signals() -> None:
+    """Let TERM and HUP end a command as Ctrl-C does, with the probe that it waits for. Ignored ones stay ignored."""
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, handle)
 
 
 def _redirect(number: int) -> None:

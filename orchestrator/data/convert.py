@@ -28,7 +28,7 @@ from orchestrator.data.rows.texts import (
     read_number,
 )
 from orchestrator.data.rows.unread import ANSWERS, UnreadTexts, find_strings, find_unread, find_unread_judgements
-from orchestrator.data.writing.writers import FileSet, format_line, require_new_rows
+from orchestrator.data.writers import FileSet, format_line, require_new_rows
 from orchestrator.errors import DataError
 
 FILE_FORMS = ("csv", "tsv", "parquet", "json", "jsonl")

@@ -9,11 +9,11 @@ from struct import Struct
 from typing import Literal
 
 from orchestrator.data.digests import DigestMap, DigestSet, digest, document_key, query_key
+from orchestrator.data.forms import find_sides, find_targets
 from orchestrator.data.ledger import Findings
 from orchestrator.data.reasons import Fault, RepeatedProblems, problem_of
 from orchestrator.data.rows.records import RELEVANT, LabelledGroup, RankingGroup, Record, ScoredPair, draw_documents
 from orchestrator.data.rows.texts import build_fault
-from orchestrator.data.writing.forms import find_sides, find_targets
 from orchestrator.errors import Problem, Where
 from orchestrator.recipe.losses import COMPARED, LISTS, MARGINS, LossType, find_loss_of_form
 

@@ -25,7 +25,7 @@ from orchestrator.data.rows.shapes import Row, read_scores_as_labels
 from orchestrator.data.rows.texts import BadRowError, bad_row, find_surrogate, is_blank, is_finite_number, name_type
 from orchestrator.data.rows.unread import UnreadTexts
 from orchestrator.data.sides import LabelSources
-from orchestrator.data.writing.writers import FileSet, format_line
+from orchestrator.data.writers import FileSet, format_line
 from orchestrator.errors import DataError
 
 _TEXT_ROW = 'a row is {"text": "…"}'

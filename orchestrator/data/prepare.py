@@ -17,12 +17,12 @@ from typing import BinaryIO
 
 from orchestrator.data.data_pass import run_data_pass
 from orchestrator.data.describe import describe_problem, describe_sums, describe_supervision, describe_warnings
+from orchestrator.data.forms import TrainWriter
 from orchestrator.data.ledger import PassResult, SplitThresholds, Warned, require_usable
 from orchestrator.data.reasons import REASONS
 from orchestrator.data.request import Outputs, Request, parse_arguments
 from orchestrator.data.rows.records import Record
-from orchestrator.data.writing.forms import TrainWriter
-from orchestrator.data.writing.writers import (
+from orchestrator.data.writers import (
     CORPUS,
     EVAL,
     FAILED_LEDGER,

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.data.fit import LossRequirements, Target
+from orchestrator.data.forms import TRAIN_FORMS, RowOptions
 from orchestrator.data.rows.checks import RowRules
 from orchestrator.data.rows.records import KINDS, Kind
 from orchestrator.data.rows.shapes import parse_columns, require_kind
 from orchestrator.data.tokens import DEFAULT_PROMPT, LengthBudget, TokenLimit
-from orchestrator.data.writing.forms import TRAIN_FORMS, RowOptions
 from orchestrator.recipe.losses import MARGINS, find_losses, list_names
 
 

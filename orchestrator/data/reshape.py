@@ -35,7 +35,7 @@ from orchestrator.data.reasons import Fault
 from orchestrator.data.rows.shapes import Row, read_scores_as_labels
 from orchestrator.data.rows.texts import BadRowError, bad_row, build_fault, quote
 from orchestrator.data.sides import LabelSources
-from orchestrator.data.writing.writers import format_line
+from orchestrator.data.writers import format_line
 from orchestrator.errors import DataError
 
 Place = tuple[int, int]  # the number of a file among those given, and a line

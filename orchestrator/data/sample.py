@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.data.rows.shapes import SAMPLE_KEY
-from orchestrator.data.writing.writers import FileSet, format_line, require_new_rows
+from orchestrator.data.writers import FileSet, format_line, require_new_rows
 from orchestrator.machine.tables import load_record
 
 _WORDS = load_record(Path(__file__).with_name("sample_words.yaml"), dict[str, Any])

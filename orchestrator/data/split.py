@@ -15,7 +15,7 @@ from orchestrator.data.reading.readers import Source
 from orchestrator.data.reasons import REASONS, refuse
 from orchestrator.data.rows.checks import find_split_text
 from orchestrator.data.sides import HashRange, find_threshold, hash_query
-from orchestrator.data.writing.writers import FileSet
+from orchestrator.data.writers import FileSet
 from orchestrator.errors import DataError, Where
 
 

@@ -28,7 +28,7 @@ from orchestrator.data.reasons import refuse
 from orchestrator.data.request import RowFiles, add_reading, positive, read_row_files
 from orchestrator.data.rows.texts import BadRowError, bad_row, is_finite_number
 from orchestrator.data.rows.unread import UnreadTexts
-from orchestrator.data.writing.writers import FileSet, format_line
+from orchestrator.data.writers import FileSet, format_line
 from orchestrator.errors import DataError, OrchError, PreflightError, Where
 from orchestrator.machine.terminal import say, say_lines
 

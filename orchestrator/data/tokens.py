@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from orchestrator.data.forms import build_anchor
 from orchestrator.data.rows.records import Chat, Kind, Message, RankingGroup, Record
-from orchestrator.data.writing.forms import build_anchor
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -1,14 +1,17 @@
-"""Where things lie: Orch's own files, the user's caches and settings, and what a recipe or a command line names."""
+"""Where things lie: Orch's own files, the user's caches and settings, what a recipe names, and the model hub."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
 WORKERS = PACKAGE / "workers"
+_ENDPOINT = "https://huggingface.co"
+_TRUE = frozenset({"1", "true", "yes", "on"})  # ENV_VARS_TRUE_VALUES of huggingface_hub/constants.py
 
 
 def find_beside(name: str) -> Path:
@@ -61,3 +64,47 @@ def find_python(folder: Path, name: str) -> str | None:
     path = name if "/" not in name else find_file(folder, name)
     found = shutil.which(path) if path else None
     return str(Path(found).absolute()) if found else None
+
+
+def find_endpoint(*environments: Mapping[str, str]) -> str:
+    """Return the hub's address: HF_ENDPOINT of the first environment that has one, Hugging Face's own otherwise."""
+    return next((found for env in environments if (found := env.get("HF_ENDPOINT"))), _ENDPOINT)
+
+
+def is_offline(env: Mapping[str, str]) -> bool:
+    """Tell whether HF_HUB_OFFLINE forbids to ask the hub."""
+    return env.get("HF_HUB_OFFLINE", "").lower() in _TRUE
+
+
+def is_web_address(endpoint: str) -> bool:
+    """Tell whether an address is one that a hub can be asked at."""
+    return endpoint.startswith(("https://", "http://"))
+
+
+def find_hub_cache() -> Path:
+    """Return the folder where Hugging Face keeps downloads, as huggingface_hub/constants.py finds it."""
+    return Path(_expand(os.environ.get("HF_HUB_CACHE") or str(_find_hub_home() / "hub")))
+
+
+def find_token() -> str | None:
+    """Return the token that a download would send: the environment's, or what `hf auth login` has stored.
+
+    Source: huggingface_hub/utils/_auth.py and constants.py.
+    """
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        if found := os.environ.get(name, "").strip():
+            return found
+    stored = Path(_expand(os.environ.get("HF_TOKEN_PATH") or str(_find_hub_home() / "token")))
+    try:
+        return stored.read_text(encoding="utf-8").strip() or None
+    except (OSError, ValueError):
+        return None
+
+
+def _find_hub_home() -> Path:
+    return Path(_expand(os.environ.get("HF_HOME") or str(find_cache_home() / "huggingface")))
+
+
+def _expand(path: str) -> str:
+    """Return a path with ~ and $NAME filled in; what cannot be, such as the home of nobody, is left as it is."""
+    return os.path.expandvars(os.path.expanduser(path))  # noqa: PTH111  (Path.expanduser raises for nobody's home)

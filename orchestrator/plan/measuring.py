@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.backends.embeddings import Embedding, read_own
-from orchestrator.backends.families import refuse_layerwise
+from orchestrator.backends.known_models import refuse_layerwise
 from orchestrator.backends.protocol import Job, Training, eval_kind
 from orchestrator.backends.scorers import (
     AS_VECTORS,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.backends.protocol import Job, Training
+from orchestrator.backends.protocol import Job, SmokeScale, Training
 from orchestrator.machine.rundir import RunDir
 from orchestrator.plan.draft import Draft
 from orchestrator.plan.measuring import TEACHER, Measured, build_measured
-from orchestrator.plan.smoke import add_tiny_model, shrink_job
 from orchestrator.plan.stages import (
     add_base_score,
     add_guard_data,
@@ -19,6 +18,7 @@ from orchestrator.plan.stages import (
     add_scoring_file,
     add_set_data,
     add_teacher,
+    add_tiny_model,
     add_train,
     build_training,
     find_data_files,
@@ -26,6 +26,7 @@ from orchestrator.plan.stages import (
     run_eval_files,
 )
 from orchestrator.recipe.plan import Plan, Stage
+from orchestrator.recipe.schema import Evaluate
 
 
 def build_plan(job: Job) -> Plan:
@@ -71,6 +72,21 @@ def build_plan(job: Job) -> Plan:
         notes=(*draft.notes, *training.notes),
         versions=job.versions,
     )
+
+
+def shrink_job(job: Job) -> tuple[Job, SmokeScale]:
+    """Return the smoke version of a job: same recipe, stages and templates, on a tiny model with few rows and steps."""
+    scale = job.backend.smoke_scale(job)
+    train = {name: value for name, value in job.recipe.train.items() if name not in scale.leave_out}
+    recipe = job.recipe.model_copy(update={**scale.recipe, "train": train | scale.train, "gate": {}})
+    if recipe.evaluate.guard:
+        recipe = recipe.model_copy(update={"evaluate": _drop_gates(recipe.evaluate)})
+    return replace(job, recipe=recipe, smoke=True), scale
+
+
+def _drop_gates(evaluate: Evaluate) -> Evaluate:
+    guards = {name: guard.model_copy(update={"gate": {}}) for name, guard in evaluate.guard.items()}
+    return evaluate.model_copy(update={"guard": guards})
 
 
 def _add_baselines(draft: Draft, measured: Measured, model: str, teacher_model: str | None) -> list[Stage]:

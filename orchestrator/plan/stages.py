@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from orchestrator.backends.models import BaseModel
-from orchestrator.backends.protocol import Training, guard_eval_kind
+from orchestrator.backends.protocol import Job, SmokeScale, Training, guard_eval_kind
 from orchestrator.backends.render import format_command, render_text
 from orchestrator.data.reading.file_sets import list_inputs, parse_hub_id
 from orchestrator.plan.draft import Draft
 from orchestrator.plan.measuring import System, build_teacher
-from orchestrator.plan.smoke import add_tiny_teacher, count_teacher_rows
 from orchestrator.recipe.plan import Command, Fallback, Stage
+
+_LIKE_TASKS = {"embedding": ("embedding", "qwen3"), "sft": ("chat", "qwen3")}
+_LIKE_FAMILIES = {"encoder": ("encoder", "bert"), "decoder": ("decoder", "qwen3")}
+TEACHER_SEED = 7  # another one than the student's, or both would be the same random model
 
 
 @dataclass(frozen=True)
@@ -135,14 +139,14 @@ def add_teacher(draft: Draft, teacher: BaseModel, rows: tuple[str, ...]) -> tupl
     Returns the training file with scores, and the model that gave them (a folder or an id).
     """
     system = build_teacher(draft.job)
-    read = {"rows": list(rows), "limit": count_teacher_rows(draft.job, draft.scale) if draft.scale else None}
+    read = {"rows": list(rows), "limit": _count_teacher_rows(draft.job, draft.scale) if draft.scale else None}
     out = draft.output("teacher-pairs")
     pairs, title = f"{out}/pairs.jsonl", "List the pairs for the teacher"
     values = {**read, "out": out}
     draft.add_own("teacher-pairs", title, "orch/teacher_pairs.j2", values, inputs=list_inputs(rows), outputs=(pairs,))
     model = teacher.location
     if draft.job.smoke:
-        model = add_tiny_teacher(draft, teacher, system.spec["scorer"], pairs)
+        model = _add_tiny_teacher(draft, teacher, system.spec["scorer"], pairs)
     scoring, out = add_scoring_file(draft, system), draft.output("teacher-scores")
     scores = f"{out}/scores.jsonl"
     draft.add_worker(
@@ -352,3 +356,55 @@ def _in_run(draft: Draft, path: str) -> str:
 def _local(*models: str) -> tuple[str, ...]:
     """Return the folders by whose content models are known; nothing for those of a hub."""
     return tuple(model for model in models if model.startswith("/"))
+
+
+def _count_teacher_rows(job: Job, scale: SmokeScale) -> int:
+    """Return how many raw rows the teacher scores, so that `prepare` finds its few rows on every side among them.
+
+    Sides are drawn by query, so that a share of few rows varies: twice as many are scored where sides are split off.
+    """
+    data = job.recipe.data
+    held_out, validation = data.eval_ratio or 0.0, data.validation_ratio or 0.0
+    if not held_out and not validation:
+        return scale.limit_train
+    wanted = [scale.limit_train / ((1 - held_out) * (1 - validation))]
+    if held_out:
+        wanted.append(scale.limit_eval / held_out)
+    if validation:
+        wanted.append(1 / (validation * (1 - held_out)))
+    return 2 * math.ceil(max(wanted))
+
+
+def add_tiny_model(draft: Draft) -> str:
+    """Add the stage that builds the tiny base model from the prepared texts; return its folder."""
+    run, like = draft.run, draft.scale.like if draft.scale else None
+    like = like or _find_like(draft.job.recipe.task, draft.job.model)
+    texts = [run.train_jsonl, run.eval_jsonl, *([run.corpus_jsonl] if draft.searches_corpus else [])]
+    title, inputs = "Build a tiny model of the same architecture", [f"data/{path.name}" for path in texts]
+    return _add_tiny(draft, "tiny-model", title, like, texts=[str(path) for path in texts], inputs=inputs)
+
+
+def _add_tiny_teacher(draft: Draft, teacher: BaseModel, scorer: str, pairs: str) -> str:
+    """Add the stage that builds a tiny model in the teacher's place from the texts it will score; return its folder."""
+    embeds = teacher.family == "decoder" and scorer == "embedding"
+    like = _LIKE_TASKS["embedding"] if embeds else _find_like("reranker", teacher)
+    title = "Build a tiny model of the teacher's architecture"
+    return _add_tiny(draft, "tiny-teacher", title, like, texts=[pairs], inputs=[pairs], seed=TEACHER_SEED)
+
+
+def _add_tiny(
+    draft: Draft, kind: str, title: str, like: tuple[str, str], *, texts: list[str], inputs: list[str], seed: int = 0
+) -> str:
+    out = draft.output(kind)
+    values = {"like": like[0], "model_type": like[1], "texts": texts, "out": out, "seed": seed}
+    outputs = (f"{out}/config.json",)
+    draft.add_worker(kind, title, "orch/tiny_model.j2", values, inputs=tuple(inputs), outputs=outputs)
+    return out
+
+
+def _find_like(task: str, model: BaseModel) -> tuple[str, str]:
+    """Return kind and model type of the tiny model in a model's place: a reward model is asked in a chat template."""
+    if task == "embedding" and model.family == "encoder":
+        return _LIKE_FAMILIES["encoder"]
+    chats = task == "reranker" and model.native == "reward-model"
+    return _LIKE_TASKS["sft"] if chats else _LIKE_TASKS.get(task) or _LIKE_FAMILIES[model.family]

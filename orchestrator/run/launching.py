@@ -1,26 +1,48 @@
-"""A launch record → files that people read, and the stage's process; locks of killed compilations go first."""
+"""A launch record → files that people read, and the stage's process: started alone, or forked from a resident one.
+
+Residents have imported a backend's libraries. Only what a stage would import anyway is done ahead: a resident has
+exactly the stage's Python and environment, but for secrets, which only the fork is told. The command line, logs,
+process group and exit code are those of a plain start, and a plain start is what comes of everything that goes wrong
+here. Locks of killed compilations go before a stage starts.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import select
 import shlex
-from collections.abc import Callable, Iterator
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
+from orchestrator.backends import find_backend
 from orchestrator.errors import StageFailedError
+from orchestrator.logs.events import Message
+from orchestrator.machine import process
 from orchestrator.machine.files import try_lock, write_text
-from orchestrator.machine.process import Child, Launch, Processes
+from orchestrator.machine.places import WORKERS
+from orchestrator.machine.process import TOKEN_VARIABLE, Child, Launch, Processes
 from orchestrator.machine.rundir import RunDir, StageDir
-from orchestrator.machine.secrets import rename_hub_token
+from orchestrator.machine.secrets import is_secret, rename_hub_token
 from orchestrator.recipe.plan import Plan, Stage
 from orchestrator.run.folder import seal
 from orchestrator.run.state import LaunchRecord, is_of_folder, redact
+from orchestrator.run.stopping import SupervisorDeps
 
 VARIABLE = "TORCH_EXTENSIONS_DIR"
 # Where torch and DeepSpeed build (torch/utils/cpp_extension.py): EXTENSION, or PYTHON_AND_CUDA/EXTENSION.
 _PLACES = ("*/lock", "*/*/lock")
 _BUILD = "build.ninja"
+START_S = 300.0  # a cold disk of a cluster reads libraries for minutes
+_ANSWER_S = 30.0
+_POLL_S = 0.05
+_ROOM = 16 << 10  # for a stage's command line, where `ps` reads it
+NATIVE = {"launch", "train_flagembedding"}  # workers that do not quieten what they import, as all the others do
 
 
 def clear_stale_build_locks(env: dict[str, str], processes: Processes) -> list[str]:
@@ -112,3 +134,155 @@ def spawn_stage(
         if is_of_folder(error):
             raise
         raise StageFailedError(f"{stage.name} cannot be started: {error}", hint="see its command.sh") from error
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What a stage's process is before it knows which stage: the resident of all stages that have it in common."""
+
+    python: str
+    worker: str
+    modules: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class _Resident:
+    """A running one."""
+
+    pid: int
+    control: socket.socket
+
+    def end(self) -> None:
+        self.control.close()
+        process.end_child(self.pid)
+
+
+def find_imports(plan: Plan) -> Mapping[str, tuple[str, ...]]:
+    """Return what the stages of a plan spend their start on, by a word of their command lines."""
+    backend = find_backend(str(plan.recipe.get("backend")))
+    return backend.for_task(plan.recipe.get("task")).imports if backend else {}
+
+
+class Residents:
+    """The residents of one run, by what they stand in for; None where there was one that could not serve."""
+
+    def __init__(self, imports: Mapping[str, tuple[str, ...]]) -> None:
+        """Start none yet; `imports` are those of a backend."""
+        self._imports = imports
+        self._held: dict[_Kind, _Resident | None] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for held in self._held.values():
+            if held:
+                held.end()
+
+    def spawn(self, coming: Sequence[Stage], deps: SupervisorDeps, launch: Launch) -> Child | None:
+        """Start the first of the coming stages as a fork of its resident.
+
+        None where it must be started alone, and a warning says why if it should not; or where the user interrupts.
+        """
+        self._prepare(coming)
+        kind = self._find_kind(coming[0])
+        held = self._held.get(kind) if kind else None
+        if kind is None or held is None:
+            return None
+        try:
+            return _ask(held, launch, deps)
+        except OSError as error:
+            text = f"process {held.pid} cannot be forked ({error}): it is started alone"
+            deps.emit(Message("warning", text, coming[0].name))
+            held.end()
+            self._held[kind] = None
+            return None
+
+    def _prepare(self, coming: Sequence[Stage]) -> None:
+        """Start what the next two stages need: one imports while the other runs. End what no coming stage needs."""
+        kinds = [self._find_kind(stage) for stage in coming]
+        for gone in self._held.keys() - set(kinds):
+            if held := self._held.pop(gone):
+                held.end()
+        for kind, stage in zip(kinds[:2], coming, strict=False):
+            if kind and kind not in self._held:
+                with suppress(OSError):
+                    self._held[kind] = _start(kind, build_environment(stage))
+
+    def _find_kind(self, stage: Stage) -> _Kind | None:
+        """Return what may stand in for a stage; None for what is no worker in one process of the backend's Python."""
+        python, *words = stage.command.argv
+        modules = next((self._imports[word] for word in words if word in self._imports), None)
+        if words[0] != str(WORKERS):
+            return _Kind(python, "-m", modules, stage.command.env) if modules else None
+        if words[1:3] == ["launch", "--nproc_per_node"] and words[3] != "1":
+            return None
+        modules = modules or self._imports.get("")
+        worker = words[1] if words[1] in NATIVE else "score"
+        return _Kind(python, worker, modules, stage.command.env) if modules else None
+
+
+def _start(kind: _Kind, env: dict[str, str]) -> _Resident:
+    public = {name: value for name, value in env.items() if not is_secret(name) and name != TOKEN_VARIABLE}
+    room = _ROOM + sum(len(os.fsencode(name + value)) for name, value in env.items())
+    argv = (kind.python, str(WORKERS), "resident", kind.worker, *kind.modules, " " * _ROOM)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        return _Resident(process.spawn_beside(argv, public | {"ORCH_ROOM": " " * room}, theirs.fileno()), ours)
+
+
+def _ask(held: _Resident, launch: Launch, deps: SupervisorDeps) -> Child | None:
+    """Have a stage forked. Raises OSError where that fails, and then nothing of the stage runs."""
+    ours, theirs = socket.socketpair()
+    pid = 0
+    with ours:
+        given = [theirs.detach()]
+        try:
+            given += [process.open_log(path) for path in (launch.stdout, launch.stderr)]
+            socket.send_fds(held.control, [b"?"], given)
+        finally:
+            for descriptor in given:
+                os.close(descriptor)
+        try:
+            if not _wait(ours, deps):
+                return None
+            pid = int(_hear(ours)["pid"])
+            moved = {"PWD": str(launch.cwd), "OLDPWD": str(Path.cwd())}  # as the shell's `cd` leaves them
+            request = {
+                "argv": launch.argv, "env": process.stage_environment(launch) | moved, "shown": [TOKEN_VARIABLE],
+                "cwd": str(launch.cwd), "exit_code": str(launch.exit_code),
+            }  # fmt: skip
+            ours.settimeout(_ANSWER_S)
+            ours.sendall(json.dumps(request).encode())
+            ours.shutdown(socket.SHUT_WR)
+            _hear(ours)
+        except OSError:
+            if pid:
+                process.end_child(pid)
+            raise
+    entry = process.read_entry(pid)  # cannot be reused yet: it has become our child, and is not reaped
+    return Child(pid, pid, entry.start if entry else "", launch.token)
+
+
+def _wait(ours: socket.socket, deps: SupervisorDeps) -> bool:
+    """Wait for an answer, while the resident imports; False when the user interrupts. Raises TimeoutError."""
+    end = deps.clock.monotonic() + START_S
+    while not select.select([ours], [], [], _POLL_S)[0]:
+        if deps.interrupts.count:
+            return False
+        if deps.clock.monotonic() > end:
+            raise TimeoutError(f"it has not answered for {START_S:.0f} s")
+        deps.touch_heartbeat()
+    return True
+
+
+def _hear(ours: socket.socket) -> dict[str, Any]:
+    """Return what the fork or the resident says. Raises ConnectionError where it has ended, or must not be forked."""
+    text = ours.recv(1 << 12)
+    if not text:
+        raise ConnectionError("it has ended")
+    said: dict[str, Any] = json.loads(text)
+    if "refused" in said:
+        raise ConnectionError(said["refused"])
+    return said

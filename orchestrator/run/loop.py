@@ -35,9 +35,7 @@ from orchestrator.recipe.plan import Plan, Stage
 from orchestrator.recipe.schema import Watch
 from orchestrator.run.failures import GO_ON, STOPPED_AT, Failure, build_failure, explain_end, find_next
 from orchestrator.run.folder import refuse_links
-from orchestrator.run.interrupts import Interrupts, counted_interrupts
-from orchestrator.run.launching import clear_stale_build_locks, spawn_stage, write_plan, write_script
-from orchestrator.run.residents import Residents
+from orchestrator.run.launching import Residents, clear_stale_build_locks, spawn_stage, write_plan, write_script
 from orchestrator.run.resume import find_missing_outputs, prepare_attempt, stage_digest
 from orchestrator.run.state import (
     LaunchRecord,
@@ -55,7 +53,15 @@ from orchestrator.run.state import (
     write_result,
     write_state,
 )
-from orchestrator.run.stopping import Clock, StopTimeouts, SupervisorDeps, end_orphan, stop_stage
+from orchestrator.run.stopping import (
+    Clock,
+    Interrupts,
+    StopTimeouts,
+    SupervisorDeps,
+    counted_interrupts,
+    end_orphan,
+    stop_stage,
+)
 from orchestrator.run.watch import Limits, watch_stage
 
 

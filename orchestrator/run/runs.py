@@ -17,7 +17,6 @@ from orchestrator.machine.process import Processes
 from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import plan_from_json
 from orchestrator.run.folder import is_own
-from orchestrator.run.interrupts import Interrupts
 from orchestrator.run.state import (
     RunState,
     find_orphan,
@@ -28,7 +27,7 @@ from orchestrator.run.state import (
     read_state,
     write_state,
 )
-from orchestrator.run.stopping import Clock, StopTimeouts, SupervisorDeps, end_orphan
+from orchestrator.run.stopping import Clock, Interrupts, StopTimeouts, SupervisorDeps, end_orphan
 
 POLL_S = 0.3
 _MARGIN_S = 10.0  # what a supervisor may take besides its ladder

@@ -1,12 +1,15 @@
-"""Stopping a stage: the ladder INT, TERM, KILL, and where its processes stood before, where it had stalled."""
+"""Stopping a stage: the signals that ask for it, the ladder INT, TERM, KILL, and where its processes had stalled."""
 
 from __future__ import annotations
 
 import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Protocol
 
 from orchestrator.logs.events import Event
@@ -15,12 +18,52 @@ from orchestrator.machine import process
 from orchestrator.machine.files import open_to_append
 from orchestrator.machine.process import Child, Processes
 from orchestrator.machine.rundir import StageDir
-from orchestrator.run.interrupts import Interrupts
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+DEBOUNCE_S = 0.3  # a closing terminal or a service manager sends two signals at once
 POLL_S = 0.1
 WRITING_S = 2.0  # what one process may take to write its stacks and die
 ALL_S = 20.0
 _STACKS_POLL_S = 0.05
+
+
+@dataclass
+class Interrupts:
+    """How often the user has asked to stop: 0 go on, 1 stop, 2 or more kill at once."""
+
+    count: int = 0
+    last: float = 0.0
+
+    def add(self, number: int, at: float) -> None:
+        """Count one signal at that time (seconds, any origin); a hangup never counts as the second."""
+        if self.count == 0 or (number != signal.SIGHUP and at - self.last > DEBOUNCE_S):
+            self.count += 1
+            self.last = at
+
+
+@contextmanager
+def counted_interrupts() -> Iterator[Interrupts]:
+    """Count the stop signals inside the block. Signals that were ignored outside (nohup) stay so.
+
+    Only the main thread can catch signals; elsewhere nothing is counted.
+    """
+    interrupts = Interrupts()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupts
+        return
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        interrupts.add(number, time.monotonic())
+
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, handle)
+    try:
+        yield interrupts
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Clock(Protocol):

@@ -13,7 +13,7 @@ from typing import Any
 from orchestrator.errors import InterruptedRunError, RunFolderError, StageFailedError, Where
 from orchestrator.machine.json_files import load_json
 from orchestrator.recipe.plan import Command
-from orchestrator.run.interrupts import Interrupts, counted_interrupts
+from orchestrator.run.stopping import Interrupts, counted_interrupts
 from orchestrator.serving import server
 from orchestrator.serving.artefact import Artefact
 from orchestrator.serving.worker import Started, started, wait_until_over

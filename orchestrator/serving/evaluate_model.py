@@ -21,7 +21,7 @@ from orchestrator.data.reading.readers import sniff_kind
 from orchestrator.data.request import RowFiles
 from orchestrator.data.rows.records import Kind
 from orchestrator.data.rows.shapes import require_kind
-from orchestrator.data.writing.writers import CORPUS, EVAL
+from orchestrator.data.writers import CORPUS, EVAL
 from orchestrator.errors import DataError, PreflightError, Problem
 from orchestrator.evaluation import metrics as run_metrics
 from orchestrator.evaluation.eval_sets import describe_eval, load_eval

@@ -19,7 +19,7 @@ from orchestrator.machine.files import read_regular
 from orchestrator.machine.packages import find_versions
 from orchestrator.machine.secrets import rename_hub_token
 from orchestrator.recipe.plan import Command
-from orchestrator.run.interrupts import Interrupts
+from orchestrator.run.stopping import Interrupts
 from orchestrator.serving.artefact import Artefact
 from orchestrator.serving.worker import OWN_FOLDER, POLL_S, Started, build_stalled, explain_failure, find_exit_code
 

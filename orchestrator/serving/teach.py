@@ -14,7 +14,7 @@ from orchestrator.checks.model_files import find_oddities
 from orchestrator.data import mining
 from orchestrator.data.request import RowFiles
 from orchestrator.data.teacher import PAIRS_NAME, Counts, join_scores, write_pairs
-from orchestrator.data.writing.writers import FileSet, format_json, require_new_rows
+from orchestrator.data.writers import FileSet, format_json, require_new_rows
 from orchestrator.errors import DataError, PreflightError, Problem
 from orchestrator.evaluation.metrics import list_cautions
 from orchestrator.machine.files import write_json

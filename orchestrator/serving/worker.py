@@ -26,8 +26,7 @@ from orchestrator.machine.process import Child, Launch
 from orchestrator.machine.secrets import find_secret_values, rename_hub_token
 from orchestrator.machine.terminal import current_language
 from orchestrator.recipe.plan import Command
-from orchestrator.run.interrupts import Interrupts, counted_interrupts
-from orchestrator.run.stopping import StopTimeouts, SupervisorDeps, stop_stage
+from orchestrator.run.stopping import Interrupts, StopTimeouts, SupervisorDeps, counted_interrupts, stop_stage
 from orchestrator.run.watch import StallDetector
 
 STOP_TIMEOUTS = StopTimeouts(interrupt_s=15.0, terminate_s=5.0, kill_s=5.0)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.backends import arguments
-from orchestrator.backends.arguments.snapshots import find_modules, read_snapshot
+from orchestrator.backends.arguments import find_modules, read_snapshot
 from orchestrator.machine.process import run
 
 FOLDER = Path(arguments.__file__).parent

@@ -8,8 +8,7 @@ import pytest
 
 from orchestrator.backends import BACKENDS
 from orchestrator.backends.aliases import name_loss, translate
-from orchestrator.backends.arguments import Argument, load_arguments
-from orchestrator.backends.arguments.snapshots import find_set, items_of, read_snapshot, version_sets
+from orchestrator.backends.arguments import Argument, find_set, items_of, load_arguments, read_snapshot, version_sets
 from orchestrator.backends.swift_models import find_swift_model
 from orchestrator.checks.arguments import check_arguments, find_command
 from orchestrator.errors import Problem

@@ -8,7 +8,7 @@ import re
 import pytest
 import yaml
 
-from orchestrator.backends.arguments.snapshots import items_of
+from orchestrator.backends.arguments import items_of
 from orchestrator.backends.known_models import find_kind_of
 from orchestrator.backends.models import find_model
 from orchestrator.errors import OrchError

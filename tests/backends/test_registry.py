@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orchestrator.backends import BACKENDS
 from orchestrator.backends.models import BaseModel
-from orchestrator.data.writing.forms import TRAIN_FORMS
+from orchestrator.data.forms import TRAIN_FORMS
 from orchestrator.machine.hardware import CPU
 from orchestrator.recipe.schema import Recipe
 from tests.jobs import build_imagined_job

@@ -13,8 +13,7 @@ from orchestrator.backends.models import BaseModel
 from orchestrator.backends.sentence_transformers import LORA, WORKER_ARGUMENTS
 from orchestrator.errors import RecipeError
 from orchestrator.machine.hardware import CPU, Hardware
-from orchestrator.plan.pipeline import build_plan
-from orchestrator.plan.smoke import shrink_job
+from orchestrator.plan.pipeline import build_plan, shrink_job
 from tests.jobs import RECIPES, TESTED, build_imagined_job
 
 BACKEND = BACKENDS["sentence-transformers"]

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.backends.arguments.snapshots import items_of
+from orchestrator.backends.arguments import items_of
 from orchestrator.checks import CHECKS
 from orchestrator.checks.arguments import check_arguments, find_command
 from orchestrator.plan.pipeline import build_plan

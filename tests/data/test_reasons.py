@@ -10,12 +10,12 @@ import pytest
 
 from orchestrator.data.check import check_files
 from orchestrator.data.data_pass import run_data_pass
+from orchestrator.data.forms import TRAIN_FORMS
 from orchestrator.data.ledger import build_problems
 from orchestrator.data.reasons import REASONS, Fault
 from orchestrator.data.request import Request
 from orchestrator.data.rows.checks import RowRules, check_row
 from orchestrator.data.split import split_file
-from orchestrator.data.writing.forms import TRAIN_FORMS
 from orchestrator.errors import DataError
 from orchestrator.recipe.losses import list_names
 

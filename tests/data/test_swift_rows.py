@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from orchestrator.data.forms import TRAIN_FORMS, RowOptions
 from orchestrator.data.rows.records import Chat, Message, RankingGroup, ScoredPair
-from orchestrator.data.writing.forms import TRAIN_FORMS, RowOptions
 
 GROUP = RankingGroup("q", ("p",), ("n", "m"), "a", 1)
 PAIR = ScoredPair("q", "p", 0.5, "a", 1)

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import json
 
+from orchestrator.data.forms import build_flagembedding_row
 from orchestrator.data.rows.records import RankingGroup
-from orchestrator.data.writing.forms import build_flagembedding_row
-from orchestrator.data.writing.writers import FileSet, build_eval_row, format_line, remove_files
+from orchestrator.data.writers import FileSet, build_eval_row, format_line, remove_files
 
 GROUP = RankingGroup("q", ("p",), ("a", "b", "c", "d", "e"), "eval.jsonl", 12)
 

@@ -18,9 +18,8 @@ from orchestrator.machine.process import Child, Launch
 from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import Command, Plan, Resume, Stage
 from orchestrator.run.folder import adopt_run
-from orchestrator.run.interrupts import Interrupts
 from orchestrator.run.state import read_state
-from orchestrator.run.stopping import StopTimeouts
+from orchestrator.run.stopping import Interrupts, StopTimeouts
 
 HERE = Path(__file__).parent
 BAD = HERE / "bad_children"

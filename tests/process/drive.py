@@ -8,8 +8,8 @@ from pathlib import Path
 from orchestrator.errors import OrchError
 from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import plan_from_json
+from orchestrator.run.launching import Residents
 from orchestrator.run.loop import run_plan
-from orchestrator.run.residents import Residents
 from orchestrator.run.stopping import StopTimeouts
 
 HERE = Path(__file__).parent

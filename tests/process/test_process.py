@@ -16,8 +16,7 @@ from orchestrator.logs.follow import LogFollower
 from orchestrator.logs.live import parse_line
 from orchestrator.machine import process
 from orchestrator.machine.process import Child, Launch, parse_stat, read_entry
-from orchestrator.run.interrupts import Interrupts
-from orchestrator.run.stopping import StopTimeouts, SupervisorDeps, stop_stage
+from orchestrator.run.stopping import Interrupts, StopTimeouts, SupervisorDeps, stop_stage
 
 QUICK = StopTimeouts(0.5, 0.5, 3.0)
 

@@ -17,11 +17,10 @@ from orchestrator.logs.events import Message, StageStarted, load_events
 from orchestrator.machine import process
 from orchestrator.machine.places import WORKERS
 from orchestrator.recipe.plan import Command, Stage
-from orchestrator.run import residents as residents_module
-from orchestrator.run.interrupts import Interrupts
+from orchestrator.run import launching
+from orchestrator.run.launching import Residents
 from orchestrator.run.loop import run_plan
-from orchestrator.run.residents import Residents
-from orchestrator.run.stopping import StopTimeouts
+from orchestrator.run.stopping import Interrupts, StopTimeouts
 from orchestrator.workers import __main__ as workers_main
 
 HERE = Path(__file__).parent
@@ -174,7 +173,7 @@ def test_a_resident_that_is_killed_takes_no_stage_along(run, show, run_dir):
 
 
 def test_a_resident_that_hangs_is_given_up(run, show, run_dir, modules, monkeypatch):
-    monkeypatch.setattr(residents_module, "START_S", 0.5)
+    monkeypatch.setattr(launching, "START_S", 0.5)
     (modules / "hangs.py").write_text("import time\ntime.sleep(600)")
     outcome = run(show(), show("02-show"), imports=("hangs",))
     assert [stage.exit_code for stage in outcome.stages] == [0, 0]
@@ -278,7 +277,7 @@ def test_only_a_worker_in_one_process_is_a_fork():
     assert kind("-m", "orchestrator.data.prepare") is None
     assert kind("-c", "pass") is None
     assert kind(workers, "score", imports={}) is None
-    assert residents_module.NATIVE == workers_main.NATIVE
+    assert launching.NATIVE == workers_main.NATIVE
 
 
 def test_where_the_system_has_no_such_thing_stages_start_alone(run, show, run_dir, monkeypatch):

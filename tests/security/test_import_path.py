@@ -12,7 +12,7 @@ import pytest
 from orchestrator.machine import process
 from orchestrator.machine.packages import _probe
 from orchestrator.plan.pipeline import build_plan
-from orchestrator.run.interrupts import Interrupts
+from orchestrator.run.stopping import Interrupts
 from orchestrator.serving.artefact import Artefact
 from orchestrator.serving.server import Address, build_command, build_environment
 from orchestrator.serving.worker import started, wait_until_over

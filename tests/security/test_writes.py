@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import orchestrator
-from orchestrator.data.writing.writers import FileSet, remove_files
+from orchestrator.data.writers import FileSet, remove_files
 from orchestrator.errors import RunFolderError
 from orchestrator.logs.events import Message, append_event
 from orchestrator.logs.follow import LogFollower, scrub_log
@@ -154,7 +154,7 @@ def test_the_exit_code_of_a_stage_is_written_past_planted_links(tmp_path):
 # folders that are renamed when they are whole.
 DOORS = {
     "machine/files.py": "the core's door",
-    "data/writing/writers.py": "several files at once, by the door's names",
+    "data/writers.py": "several files at once, by the door's names",
     "cli/__init__.py": "a report of a bug, by mkstemp",
     "cli/streams.py": "the standard streams",
     "logs/follow.py": "overwrites a log in its place, not through a link",

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.training.checkpoints import require_resumable
+from orchestrator.workers.training import require_resumable
 from orchestrator.workers.weights import hash_file, scan_weights
 from tests.traps.conftest import build_tiny, make_groups
 from tests.traps.native import Native, write_rows

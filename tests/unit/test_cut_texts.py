@@ -10,7 +10,7 @@ from orchestrator.checks.settings import find_positions
 from orchestrator.cli.model_commands import format_evaluation
 from orchestrator.evaluation.metrics import list_cautions
 from orchestrator.report.publish import _about_systems
-from orchestrator.workers.cut_texts import find_longest
+from orchestrator.workers.batches import find_longest
 
 PAIRS = {"pairs_counted": 6, "pairs_cut": 1, "reads_tokens": 130}
 SAID = "1 of 6 pairs (17 %) are longer than the 130 tokens that it reads, and were cut"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.backends.embeddings import Embedding, read_own, settle_embedding
-from orchestrator.backends.families import POOLINGS, _load, find_embeds
+from orchestrator.backends.known_models import POOLINGS, _load, find_embeds
 from orchestrator.backends.models import find_model
 from orchestrator.errors import Problem
 from orchestrator.recipe.schema import ModelRef

@@ -14,7 +14,14 @@ from pathlib import Path
 import pytest
 
 from orchestrator.backends.models import find_model
-from orchestrator.machine.hub import find_endpoint, find_hub_cache, find_token, is_offline, is_web_address, open_address
+from orchestrator.checks.hub import open_address
+from orchestrator.machine.places import (
+    find_endpoint,
+    find_hub_cache,
+    find_token,
+    is_offline,
+    is_web_address,
+)
 from orchestrator.recipe.schema import ModelRef
 
 _VARIABLES = (

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 
-from orchestrator.run.interrupts import Interrupts, counted_interrupts
+from orchestrator.run.stopping import Interrupts, counted_interrupts
 
 
 def test_the_second_signal_counts_after_a_moment():

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from orchestrator.backends import BACKENDS
+from orchestrator.data.forms import TRAIN_FORMS
 from orchestrator.data.rows.records import KINDS
-from orchestrator.data.writing.forms import TRAIN_FORMS
 from orchestrator.recipe.losses import LOSSES, find_losses, list_names
 from orchestrator.recipe.schema import Loss
 from orchestrator.workers.cross_encoder import losses as of_worker

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from orchestrator.backends.families import refuse_layerwise
+from orchestrator.backends.known_models import refuse_layerwise
 from orchestrator.backends.models import find_model
 from orchestrator.errors import RecipeError
 from orchestrator.recipe.schema import ModelRef

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from orchestrator.backends.arguments.snapshots import items_of, version_sets
+from orchestrator.backends.arguments import items_of, version_sets
 from orchestrator.workers.arguments import main, read_module
 from orchestrator.workers.failure import WorkerError
 from tests.backends.take_snapshots import SNAPSHOT_OF

@@ -7,9 +7,9 @@ import pytest
 
 from orchestrator.workers.cross_encoder.losses import LISTS, LOSSES, Loss, LossSettings, of_formula
 from orchestrator.workers.cross_encoder.rows import load_rows
-from orchestrator.workers.cross_encoder.settings import parse_settings
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.training.trainer import guard_loss
+from orchestrator.workers.train_cross_encoder import parse_settings
+from orchestrator.workers.training import guard_loss
 
 LN2 = math.log(2)
 SETTINGS = {

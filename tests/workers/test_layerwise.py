@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.backends.families import refuse_layerwise
+from orchestrator.backends.known_models import refuse_layerwise
 
 pytest.importorskip("FlagEmbedding")
 pytestmark = pytest.mark.slow

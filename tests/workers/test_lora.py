@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import pytest
 
 from orchestrator.workers import merge, package
-from orchestrator.workers.cross_encoder.settings import load_settings
 from orchestrator.workers.engines.lora import PREFIX, WEIGHTS, Lora, add_lora, find_head, load_lora
 from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.train_cross_encoder import load_settings
 from tests.workers.conftest import Trained, package_arguments
 from tests.workers.test_package_cross_encoder import DECODER, ENCODER, MAX_LENGTH, load_untrained, write_spec
 from tests.workers.test_train_cross_encoder import files, load_state, train, write_settings

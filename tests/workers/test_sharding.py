@@ -7,9 +7,8 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.workers.cross_encoder.losses import PAIRS
-from orchestrator.workers.cross_encoder.settings import parse_settings
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.train_cross_encoder import LAYERS, load_model, name_layers, save_whole
+from orchestrator.workers.train_cross_encoder import LAYERS, load_model, name_layers, parse_settings, save_whole
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,9 @@ import pytest
 from orchestrator.workers import train_cross_encoder
 from orchestrator.workers.cross_encoder.losses import LISTS, LOSSES, MARGINS, PAIRS
 from orchestrator.workers.cross_encoder.rows import Rows, build_ranking_samples, shuffle_parts
-from orchestrator.workers.cross_encoder.settings import load_settings, parse_settings
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.training.checkpoints import link_checkpoints
-from orchestrator.workers.training.trainer import build_arguments, build_decay_arguments
+from orchestrator.workers.train_cross_encoder import load_settings, parse_settings
+from orchestrator.workers.training import build_arguments, build_decay_arguments, link_checkpoints
 from orchestrator.workers.weights import hash_file
 from tests.workers.conftest import TOPICS, run_worker
 from tests.workers.conftest import WORKERS as FOLDER

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from orchestrator.workers.batches import Reader, read_items
-from orchestrator.workers.cut_texts import count_tokens, find_longest
+from orchestrator.workers.batches import Reader, count_tokens, find_longest, read_items
 from orchestrator.workers.embedding.folder import ensure_end_token
 from orchestrator.workers.environment import Progress, weight_options
 from orchestrator.workers.failure import WorkerError

@@ -12,7 +12,7 @@ from orchestrator.workers.folders import read_object
 from orchestrator.workers.settings import COUNT, STRING, Rule, names_of, one_of, or_null
 from orchestrator.workers.settings import parse_settings as parse_fields
 from orchestrator.workers.specs import POOLINGS, EmbeddingSpec
-from orchestrator.workers.training.settings import SharedSettings, check_shared
+from orchestrator.workers.training import SharedSettings, check_shared
 
 LAYERS = Rule(
     "must be a list of layers, counted from 0, each once and in order",

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from orchestrator.workers.cut_texts import count_tokens
+from orchestrator.workers.batches import count_tokens
 from orchestrator.workers.eval_files import Pair
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.specs import ScoringSpec

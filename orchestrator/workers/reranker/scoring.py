@@ -6,8 +6,7 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from orchestrator.workers.batches import Reader, read_items
-from orchestrator.workers.cut_texts import CutPairs, count_tokens, find_longest
+from orchestrator.workers.batches import CutPairs, Reader, count_tokens, find_longest, read_items
 from orchestrator.workers.embedding.model import build_text_reader, load_encoder, normalize
 from orchestrator.workers.engines import flagembedding
 from orchestrator.workers.engines.sentence_transformers import CHAT

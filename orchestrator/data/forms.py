@@ -22,7 +22,7 @@ from orchestrator.data.rows.records import (
     ScoredPair,
     is_relevant,
 )
-from orchestrator.data.writing.writers import format_line
+from orchestrator.data.writers import format_line
 
 
 @dataclass(frozen=True)

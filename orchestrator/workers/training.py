@@ -1,21 +1,28 @@
-"""What the trainings with sentence-transformers share: arguments, batches, schedule, callbacks, and the way through."""
+"""What trainings with sentence-transformers share: settings, arguments, batches, callbacks and checkpoints."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from orchestrator.workers.engines.lora import add_lora, load_lora
+from orchestrator.workers.engines.lora import Lora, add_lora, load_lora
 from orchestrator.workers.environment import Progress
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.training.checkpoints import link_checkpoints, require_resumable
-from orchestrator.workers.training.settings import SharedSettings
+from orchestrator.workers.folders import replace_link
+from orchestrator.workers.settings import AMOUNT, COUNT, SHARE, TEXT, Rule, one_of, or_null
 
+VERSION = Rule("{value} of the settings is not known to this worker", lambda value: value == 1)
+ARGUMENTS = Rule(
+    "must be an object, with output_dir",
+    lambda value: isinstance(value, dict) and TEXT.allows(value.get("output_dir")),
+)
 # transformers looks for unused parameters unless told not to, and finds all of them unused: what a CrossEncoder returns
 # hides its tensors from DistributedDataParallel, which then ends with "mark a variable ready only once"
 DEFAULTS = {"report_to": "none", "ddp_find_unused_parameters": False}
@@ -23,6 +30,56 @@ DEFAULTS = {"report_to": "none", "ddp_find_unused_parameters": False}
 FIXED = {"logging_nan_inf_filter": False, "disable_tqdm": True}
 STABLE_SCHEDULE = "warmup_stable_decay"
 OF_LOSS = Path("loss", "model.safetensors")  # in a checkpoint: what stands beside the model's files would be packaged
+_CHECKPOINT = re.compile(r"checkpoint-([0-9]{1,18})")
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """The training ends after `patience` evaluations in a row that are not better by more than `threshold`."""
+
+    patience: Annotated[int, COUNT]
+    threshold: Annotated[float, AMOUNT] = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedSettings:
+    """What any train.json says; `arguments` are the library's own training arguments, as they are written.
+
+    Without `lora` all weights are trained. `stable_ratio` is the part of the steps at the full learning rate.
+    """
+
+    version: Annotated[int, VERSION]
+    model: Annotated[str, TEXT]
+    family: Annotated[str, one_of("encoder", "decoder")]
+    form: str
+    train: Annotated[Path, TEXT]
+    validation: Annotated[Path | None, or_null(TEXT)] = None
+    stable_ratio: Annotated[float | None, or_null(SHARE)]
+    early_stopping: EarlyStopping | None
+    deterministic: bool
+    trust_remote_code: bool
+    lora: Lora | None = None
+    arguments: Annotated[dict[str, Any], ARGUMENTS]
+
+    @property
+    def output(self) -> Path:
+        """The folder of the checkpoints."""
+        return Path(self.arguments["output_dir"])
+
+    @property
+    def seed(self) -> int:
+        """The seed of everything random but a new head: transformers' default is 42."""
+        return int(self.arguments.get("seed", 42))
+
+
+def check_shared(settings: SharedSettings) -> list[str]:
+    """Return what of the shared settings does not belong together."""
+    problems = []
+    if settings.arguments.get("save_strategy") == "no":
+        problems.append("arguments.save_strategy is no: the training would leave no model")
+    if settings.early_stopping is not None and settings.validation is None:
+        problems.append("early_stopping needs validation rows; set data.validation_ratio")
+    return problems
 
 
 def build_arguments(settings: SharedSettings, cls: Any, given: Mapping[str, Any]) -> Any:
@@ -305,3 +362,51 @@ def run_worker(
     for link, target in train(options.config, options.resume_from_checkpoint).items():
         print(f"{link}: {target}", flush=True)  # noqa: T201
     return 0
+
+
+def require_resumable(checkpoint: Path, arguments: Any) -> None:
+    """Raise WorkerError unless the checkpoint holds all that makes the rest of the training the same.
+
+    transformers starts without a word from what is missing. DeepSpeed and FSDP keep optimizer and weights in files of
+    their own, and complain themselves.
+    """
+    if not checkpoint.is_dir():
+        raise WorkerError(f"{checkpoint}: there is no such checkpoint")
+    needed = ["trainer_state.json", "scheduler.pt"]
+    if not arguments.deepspeed and not arguments.fsdp:
+        needed.append("optimizer.pt")
+    # one process a file: with another number of processes the same steps would see other rows
+    ranks = range(arguments.world_size)
+    needed += [f"rng_state_{rank}.pth" for rank in ranks] if arguments.world_size > 1 else ["rng_state.pth"]
+    missing = [name for name in needed if not (checkpoint / name).is_file()]
+    if missing:
+        raise WorkerError(
+            f"{checkpoint} cannot be continued: {', '.join(missing)} is missing; it was saved by another number of "
+            "processes, with save_only_model, or not to its end"
+        )
+
+
+def link_checkpoints(output: Path, best: str | None, *, has_validation: bool) -> dict[str, str]:
+    """Make the links in `output` and return what they point to. `best`: the trainer state's best_model_checkpoint.
+
+    Raises WorkerError when no checkpoint was written to its end, or, with validation, when none is the best.
+    """
+    whole = {
+        int(match[1]): path.name
+        for path in output.iterdir()
+        if (match := _CHECKPOINT.fullmatch(path.name)) and (path / "trainer_state.json").is_file()
+    }
+    if not whole:
+        raise WorkerError(f"{output} holds no checkpoint: the training ended before the first one; lower save_steps")
+    links = {"last": whole[max(whole)]}
+    if has_validation:
+        name = os.path.basename(best.rstrip("/")) if best else ""  # noqa: PTH119  the text of another process's path
+        if name not in whole.values():
+            raise WorkerError(
+                f"{output}: no checkpoint is known as the best ({name or 'none was both evaluated and saved'}); "
+                "let eval_steps and save_steps be equal"
+            )
+        links["best"] = name
+    for name, target in links.items():
+        replace_link(output / name, target)
+    return links

@@ -1,1 +1,0 @@
-"""Records become the files that trainers and evaluation read, all together or not at all."""

@@ -1,1 +1,0 @@
-"""Training with sentence-transformers: what its trainers share, and what the library does not check by itself."""
