@@ -17,7 +17,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -178,15 +178,11 @@ class Cost:
         known = [one for one in found if one]
         if known and self.efficiency:
             low, high = (sum(side) for side in zip(*known, strict=True))
-            reached = (
-                f"{self.efficiency.low:.0%} to {self.efficiency.high:.0%} of the peak"
-                if self.gpu
-                else "as fast as here"
-            )
-            where = f"on {self.gpu.name.upper()}, " if self.gpu else ""
-            lines.append(
-                f"  {'all together':<{width}}  {show_hours((low, high))} {where}{reached} ({self.efficiency.source})"
-            )
+            reached, end = "as fast as here", f"({self.efficiency.source})"
+            if self.gpu:
+                share = f"{self.efficiency.low:.0%} to {self.efficiency.high:.0%}"
+                reached = f"on {self.gpu.name.upper()}, {share} of the peak"
+            lines.append(f"  {'all together':<{width}}  {show_hours((low, high))} {reached} {end}")
         return [*lines, *(f"  not counted: {gap}" for gap in self.gaps)]
 
 
@@ -201,8 +197,6 @@ def show_hours(hours: tuple[float, float]) -> str:
 
 def measure_share(flops: float, seconds: float, gpu: Gpu | None, *, half: bool, gpus: int = 1) -> dict[str, float]:
     """Return what a finished computation reached: FLOPS of one GPU, and their share of its peak where that is known."""
-    reached: Mapping[str, float] = {"flops_per_s": flops / seconds / gpus}
-    return {
-        **reached,
-        **({"share_of_peak": reached["flops_per_s"] / (_TERA * (gpu.half if half else gpu.single))} if gpu else {}),
-    }
+    reached = {"flops_per_s": flops / seconds / gpus}
+    peak = gpu and _TERA * (gpu.half if half else gpu.single)
+    return {**reached, "share_of_peak": reached["flops_per_s"] / peak} if peak else reached

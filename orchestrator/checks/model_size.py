@@ -91,13 +91,6 @@ def load_model_size(folder: Path) -> ModelSize | None:
     return read_model_size(config, counted or None)
 
 
-def guess_model_size(name: str) -> ModelSize | None:
-    """Return the weights that a model's name says, as in Qwen3-0.6B, and nothing else; None for a name without."""
-    found = re.search(r"(?<![\w.])(\d+(?:\.\d+)?)b(?![a-z])", name.lower())
-    parameters = int(float(found[1]) * 1e9) if found else 0
-    return ModelSize(0, 0, 0, 0, 0, 0, gated=True, parameters=parameters, dtype_bytes=2) if parameters else None
-
-
 def read_model_size(config: Mapping[str, Any], counted: int | None = None) -> ModelSize | None:
     """Return the sizes in a config; `counted` weights where the files were read, else as many as the config makes."""
     bits = find_stored_bits(config)

@@ -6,7 +6,6 @@ is on this machine, else estimated from the size of the texts. Which it was is s
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,24 +14,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.backends import sharing
-from orchestrator.backends.models import BaseModel
 from orchestrator.backends.protocol import Job, eval_kind
 from orchestrator.checks import cost, memory
 from orchestrator.checks.data_files import PREPARE, PREPARE_EVAL, are_small
-from orchestrator.checks.model_size import ModelSize, find_model_size, guess_model_size
+from orchestrator.checks.model_size import ModelSize, find_model_size
 from orchestrator.checks.settings import is_on, read_train_values
 from orchestrator.errors import OrchError
-from orchestrator.machine.files import write_text
 from orchestrator.machine.json_files import find_object
 from orchestrator.recipe.plan import Plan, Stage
 
 if TYPE_CHECKING:
-    from orchestrator.data.request import Outputs, Request, RowFiles
+    from orchestrator.data.request import Outputs, Request
 
 FIRST_ROWS = 2000
 _NEWEST = 50  # runs that are looked at for what this hardware reached
-_TEACHER = "teacher"
-_GUESSED = "attention and logits; its weights are those that its name says"
 
 
 @dataclass(frozen=True)
@@ -104,7 +99,7 @@ def plan_cost(job: Job, plan: Plan, gpu: cost.Gpu | None, runs: Path) -> cost.Co
     """Return what the plan's stages compute. Raises DataError where the data would be refused."""
     name = job.hardware.names[0] if job.hardware.names else ""
     gpu = gpu or (cost.find_gpu(name) if name else None)
-    reached = load_reached(runs, describe_device(job.hardware.kind, name), "share_of_peak" if gpu else "flops_per_s")
+    reached = load_reached(runs, name or job.hardware.kind, "share_of_peak" if gpu else "flops_per_s")
     efficiency = cost.expect_efficiency(reached)
     if efficiency is None and gpu:
         efficiency = cost.Efficiency(*cost.PUBLISHED, "published for large trainings; no earlier run here")
@@ -113,11 +108,6 @@ def plan_cost(job: Job, plan: Plan, gpu: cost.Gpu | None, runs: Path) -> cost.Co
     if not efficiency:
         gaps = [*gaps, "hours: no peak rate is known of this hardware, and no earlier run here; name a GPU with --gpu"]
     return cost.Cost(tuple(works), reader.describe(), gpu, efficiency, tuple(gaps))
-
-
-def describe_device(kind: str, name: str) -> str:
-    """Return by what earlier runs are known to be on the same hardware."""
-    return name if kind == "cuda" else "cpu"
 
 
 def load_reached(runs: Path, device: str, what: str) -> list[float]:
@@ -135,14 +125,11 @@ class _Reader:
         self.values = read_train_values(plan)
         self.sampled = self.estimated = False
         self.gaps: list[str] = []
-        self.models = {"": self._load(job.model), **({_TEACHER: self._load(job.teacher)} if job.teacher else {})}
-
-    def _load(self, model: BaseModel) -> ModelSize | None:
-        if size := find_model_size(model):
-            return size
-        size = guess_model_size(model.name)
-        self.gaps.append(f"{model.name}: {_GUESSED if size else 'FLOPs'}, before it is on this machine")
-        return size
+        self.model = find_model_size(job.model)
+        self.teacher = find_model_size(job.teacher) if job.teacher else None
+        for model, size in ((job.model, self.model), (job.teacher, self.teacher)):
+            if model and not size:
+                self.gaps.append(f"{model.name}: FLOPs, before it is on this machine")
 
     def describe(self) -> str:
         """Return how rows and tokens were counted."""
@@ -160,28 +147,25 @@ class _Reader:
         works = [work for work in found if work]
         if eval_kind(self.job) == "chat":
             self.gaps.append("answers that are generated for the evaluation")
-        return works, [*self.gaps, "start-up, loading and saving of models, merge and package"]
+        left = "validation during the training, start-up, loading and saving of models, merge and package"
+        return works, [*self.gaps, left]
 
     def _read(self, stage: Stage) -> dict[str, Side]:
         """Return the sides that a prepare stage will write: train, eval, set-NAME or guard-NAME."""
         from orchestrator.data.prepare import prepare  # the data pass takes as long to import as small files to read
         from orchestrator.data.writers import CORPUS, TRAIN
 
-        request, outputs, taught = self._find_request(stage)
-        train = taught.files if taught else request.train_files
-        files = (*train, *request.eval_files)
+        request, outputs = self._find_request(stage)
+        files = (*request.train_files, *request.eval_files)
         if absent := [path for path in files if not path.is_file()]:
             self.gaps.append(f"{stage.title.lower()}: {absent[0].name} is not here before the run")
             return {}
         first = None if are_small(files) else FIRST_ROWS
         tokenizer = self.job.model.folder if self.job.model.has_tokenizer_json else None
-        request = replace(request, tokenizer=tokenizer, estimates=True, first_rows=first)
+        request = replace(request, tokenizer=tokenizer, estimates=True, first_rows=first, seen=())
         try:
             with tempfile.TemporaryDirectory(prefix="orch-cost-") as name:
                 folder = Path(name)
-                if taught:
-                    joined = self._teach(replace(taught, limit=first), folder)
-                    request = replace(request, train_files=(joined,), first_rows=first)
                 outputs = replace(outputs, folder=folder, full_batch_rows=1, max_dropped=sys.maxsize)
                 stats = prepare(request, outputs).stats
                 lines, corpus = (count_lines(folder / file) for file in (TRAIN, CORPUS))
@@ -191,39 +175,28 @@ class _Reader:
         self.sampled |= first is not None
         found = {}
         for key in ("train", "eval"):
-            given = request.eval_files if key == "eval" and request.eval_files else train
-            scale = _find_scale(given, first, request.encoding, together=bool(taught)) if key in stats else 1.0
+            given = request.eval_files if key == "eval" and request.eval_files else request.train_files
+            scale = _find_scale(given, first, request.encoding) if key in stats else 1.0
             count = lines if key == "train" else None
             if side := read_side(stats.get(key, {}), lines=count, scale=scale, corpus=corpus):
                 self.estimated |= side.tokens["tokenizer"] is None
                 found[key if stage.kind == "prepare" else stage.kind.removesuffix("-data")] = side
         return found
 
-    def _find_request(self, stage: Stage) -> tuple[Request, Outputs, RowFiles | None]:
-        """Return what a prepare stage asks for, and the rows that the teacher scores before it."""
-        from orchestrator.data import prepare_eval, request, teacher
+    def _find_request(self, stage: Stage) -> tuple[Request, Outputs]:
+        """Return what a prepare stage asks for; of rows that a teacher will score, without the scores."""
+        from orchestrator.data import prepare_eval, request
 
         if words := _words_behind(PREPARE_EVAL, stage):
             rows, given = prepare_eval.parse_arguments(words)
-            return prepare_eval.build_request(rows, corpus=given.corpus), request.Outputs(given.out), None
+            return prepare_eval.build_request(rows, corpus=given.corpus), request.Outputs(given.out)
         asked, outputs = request.parse_arguments(_words_behind(PREPARE, stage))
-        pairs = self.plan.stage("teacher-pairs") if stage.kind == "prepare" else None
-        taught = teacher.parse_arguments(_words_behind("orchestrator.data.teacher", pairs))[1] if pairs else None
-        return replace(asked, seen=()), outputs, taught
-
-    def _teach(self, rows: RowFiles, folder: Path) -> Path:
-        """Write the rows with scores in the place of the teacher's: falling, so that no row contradicts its labels."""
-        from orchestrator.data import teacher
-
-        scores, joined = folder / "scores.jsonl", folder / "taught.jsonl"
-        pairs = range(teacher.write_pairs(rows, folder).pairs)
-        with (folder / teacher.PAIRS_NAME).open(encoding="utf-8") as lines:
-            text = (
-                json.dumps({"pid": json.loads(line)["pid"], "score": -n}) for n, line in zip(pairs, lines, strict=True)
-            )
-            write_text(scores, "\n".join(text))
-        teacher.join_scores(rows, scores, joined)
-        return joined
+        if (pairs := self.plan.stage("teacher-pairs")) and stage.kind == "prepare":
+            asked = replace(asked, train_files=tuple(map(Path, pairs.inputs)), takes_scores=False)
+            asked = replace(asked, rules=replace(asked.rules, needs_scores=False))
+            form = outputs.form.replace("-scores", "-groups")
+            outputs = replace(outputs, form=form, options=replace(outputs.options, target="label"))
+        return asked, outputs
 
     def _count(self, stage: Stage, sides: Mapping[str, Side]) -> cost.Work | None:
         """Return the work of a stage that runs a model, and whose data could be read."""
@@ -235,11 +208,10 @@ class _Reader:
         side = sides.get(names.get(kind, "eval" if kind.startswith("baseline-") else guard if guard != kind else ""))
         if side is None:
             return None
-        model, searched = self.models[""], side.corpus > 0
-        sequences, tokens = side.count_scoring(searched=searched)
+        model, (sequences, tokens) = self.model, side.count_scoring(searched=side.corpus > 0)
         if kind.endswith("teacher") or kind == "teacher-scores":  # it reads pairs, whatever is trained
             each = side.paired or side.mean("query") + side.mean("document")
-            model, sequences, tokens = self.models[_TEACHER], side.documents, side.documents * each
+            model, sequences, tokens = self.teacher, side.documents, side.documents * each
         logits = self.job.recipe.task == "sft"
         flops = cost.count_forward(model, tokens, tokens / sequences, logits=logits) if model else None
         return cost.Work(stage.name, sequences, tokens, flops, half=self.job.hardware.precision != "fp32")
@@ -255,10 +227,8 @@ class _Reader:
         read = [sum(one[place] * side.rows for one, side in zip(each, found, strict=True)) for place in (0, 1)]
         if is_on(values, "packing"):  # conversations fill sequences of the longest length
             rows = read[0] = max(1.0, read[1] / memory.find_tokens(job, values))
-        epochs, accumulation = (
-            float(values.get("num_train_epochs", 3)),
-            int(values.get("gradient_accumulation_steps", 1)),
-        )
+        epochs = float(values.get("num_train_epochs", 3))
+        accumulation = int(values.get("gradient_accumulation_steps", 1))
         step_rows, most = sharing.count_step_rows(job, values), int(values.get("max_steps", -1))
         steps = cost.count_steps(
             round(rows), step_rows=step_rows, accumulation=accumulation, epochs=epochs, max_steps=most,
@@ -266,20 +236,12 @@ class _Reader:
         )  # fmt: skip
         share = steps * step_rows * accumulation / rows if most > 0 else epochs
         sequences, tokens = (one * share for one in read)
-        model = self.models[""]
-        passes = model and find_passes(job, values, model)
-        flops = cost.count_training(model, passes, tokens, tokens / sequences) if model and passes else None
+        flops = None
+        if self.model:
+            passes = find_passes(job, values, self.model)
+            flops = cost.count_training(self.model, passes, tokens, tokens / sequences)
         half = is_on(values, "bf16") or is_on(values, "fp16")
         return cost.Work(stage.name, sequences, tokens, flops, job.processes(), half, steps)
-
-
-def count_rows(path: Path, encoding: str | None = None) -> int:
-    """Return how many rows a file holds: the lines of JSON Lines, else as it is read."""
-    from orchestrator.data.reading.readers import Source
-
-    if path.suffix == ".jsonl":
-        return count_lines(path)
-    return sum(1 for _ in Source(path, encoding=encoding).rows())
 
 
 def count_lines(path: Path) -> int:
@@ -295,10 +257,14 @@ def _words_behind(module: str, stage: Stage) -> tuple[str, ...]:
     return argv[argv.index(module) + 1 :] if module in argv else ()
 
 
-def _find_scale(paths: Sequence[Path], first: int | None, encoding: str | None, *, together: bool) -> float:
-    """Return how many times more rows the files have than were read: the first of each, or of all `together`."""
+def _find_scale(paths: Sequence[Path], first: int | None, encoding: str | None) -> float:
+    """Return how many times more rows the files have than were read, the first of each."""
+    from orchestrator.data.reading.readers import Source
+
     if first is None:
         return 1.0
-    counts = [count_rows(path, encoding) for path in paths]
-    counts = [sum(counts)] if together else counts
+    counts = [
+        count_lines(path) if path.suffix == ".jsonl" else sum(1 for _ in Source(path, encoding=encoding).rows())
+        for path in paths
+    ]
     return sum(counts) / sum(min(count, first) for count in counts)

@@ -10,11 +10,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from orchestrator.logs.events import load_events
 from orchestrator.machine.files import read_regular
 from orchestrator.machine.json_files import find_object, parse_json
 from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import Plan, Stage
-from orchestrator.report.spent import Pace, load_paces, measure_training
+from orchestrator.report.spent import Pace, find_paces, measure_training
 from orchestrator.run.resume import list_checkpoint_folders
 
 _CHECKPOINT = re.compile(r"checkpoint-([0-9]{1,18})")
@@ -103,7 +104,8 @@ def load_record(run: RunDir, plan: Plan) -> RunRecord:
     """Return what the run left behind, apart from its scores."""
     package = plan.stage("package")
     verification = find_object(run.stage(package.name).output / "verification.json") if package else None
-    stats, provenance, paces = find_object(run.stats_json), find_object(run.provenance_json), load_paces(run)
+    stats, provenance = find_object(run.stats_json), find_object(run.provenance_json)
+    paces = find_paces(load_events(run.events_jsonl))
     return RunRecord(
         run=run,
         plan=plan,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from orchestrator.checks import memory
 from orchestrator.checks.cost import count_training, find_gpu, measure_share
 from orchestrator.checks.model_size import load_model_size
 from orchestrator.checks.settings import is_on, read_train_values
-from orchestrator.checks.workload import count_lines, describe_device, find_passes, read_side
+from orchestrator.checks.workload import count_lines, find_passes, read_side
 from orchestrator.errors import OrchError
-from orchestrator.logs.events import Event, Progress, StageStarted, Step, load_events
+from orchestrator.logs.events import Event, Progress, StageStarted, Step
 from orchestrator.machine.hardware import Hardware
 from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import Plan
@@ -59,11 +60,6 @@ def find_paces(events: Iterable[Event]) -> dict[str, Pace]:
     return paces
 
 
-def load_paces(run: RunDir) -> dict[str, Pace]:
-    """Return the pace of each stage of a run; empty where it left no events."""
-    return find_paces(load_events(run.events_jsonl))
-
-
 def measure_training(
     run: RunDir, plan: Plan, stats: Mapping[str, Any], provenance: Mapping[str, Any], paces: Mapping[str, Pace]
 ) -> dict[str, Any] | None:
@@ -71,17 +67,16 @@ def measure_training(
 
     None where tokens were not counted, or the training was too short for two reports.
     """
-    train = plan.stage("train")
-    pace = paces.get(train.name) if train else None
-    try:
-        return _measure(run, plan, stats, provenance, pace)
-    except (OrchError, ValueError, KeyError, TypeError, OSError):  # a damaged piece is left out
-        return None
+    with suppress(OrchError, ValueError, KeyError, TypeError, OSError):  # a damaged piece is left out
+        return _measure(run, plan, stats, provenance, paces)
+    return None
 
 
 def _measure(
-    run: RunDir, plan: Plan, stats: Mapping[str, Any], provenance: Mapping[str, Any], pace: Pace | None
+    run: RunDir, plan: Plan, stats: Mapping[str, Any], provenance: Mapping[str, Any], paces: Mapping[str, Pace]
 ) -> dict[str, Any] | None:
+    train = plan.stage("train")
+    pace = paces.get(train.name) if train else None
     lines = count_lines(run.train_jsonl)
     side = read_side(stats.get("train") or {}, lines=lines)
     if not (side and lines and pace and pace.last and pace.epoch and pace.units_per_s):
@@ -96,7 +91,7 @@ def _measure(
     sequences, tokens = side.count_training(texts)
     rows_per_s = lines * pace.epoch / pace.last.done * pace.units_per_s
     name = next(iter(hardware.names), "")
-    found = {"device": describe_device(hardware.kind, name), "tokens_per_s": tokens * rows_per_s}
+    found = {"device": name or hardware.kind, "tokens_per_s": tokens * rows_per_s}
     if size := load_model_size(run.model):
         flops = count_training(size, find_passes(job, values, size), tokens, tokens / sequences) * rows_per_s
         half = is_on(values, "bf16") or is_on(values, "fp16")
