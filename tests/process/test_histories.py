@@ -433,7 +433,7 @@ def test_a_training_that_goes_on_from_a_checkpoint_is_judged_by_what_it_logged_b
     folder.root.mkdir(parents=True)
     append_event(run_dir.events_jsonl, Step(loss=0.4, stage=stage.name))
     folder.stdout_log.write_text("{'loss': '0.0', 'grad_norm': '0.0'}\n" * 9)
-    run = loop._Run(make_plan(stage), run_dir, None, None, Watch(), 0.2)
+    run = loop._Run(make_plan(stage), run_dir, None, None, Watch(), 0.2, None)
     record = LaunchRecord((), (), ".", "", 2, "", 0.0)
     fresh, resumed = run.log(stage, record), run.log(stage, replace(record, resumed_from="checkpoint-4"))
     for log in (fresh, resumed):

@@ -86,4 +86,4 @@ def test_vectors_of_two_widths_are_a_failure_and_no_crash():
     assert not check_same_vectors("reloaded", "differs", short, long).passed
     assert check_same_vectors("reloaded", "differs", short, long).to_json()["max_distance"] is None
     assert check_changed_vectors(short, long).passed
-    assert not check_test_prompt(short[0], long[0]).passed
+    assert check_test_prompt(short[0], long[0]).passed  # a new layer makes other vectors, of another width
