@@ -2,6 +2,9 @@
 
 `python benchmarks/scoring.py [CASE …]` measures all cases, or those named, both sides in turn, and keeps them in
 benchmarks/scoring.json. Loading is not counted: each side measures itself from the loaded model on.
+
+`python benchmarks/scoring.py --openvino DIR [CASE …]`, where DIR holds an installed openvino, holds Orch's scorers of
+encoders against the same ones with the model computed by OpenVINO, and prints how they compare.
 """
 
 from __future__ import annotations
@@ -117,11 +120,42 @@ def build_decoder(shape: dict[str, int], folder: Path) -> str:
     return str(folder / "model")
 
 
+def compute_by_openvino(model: Any, output: str) -> None:
+    """Have OpenVINO compute the one `output` of a loaded BERT that is read, in float32 and on one thread.
+
+    Left to itself, it computes in bfloat16 where the processor has instructions for it.
+    """
+    import numpy as np
+    import openvino
+    import torch
+    from transformers.utils import ModelOutput
+
+    names = ("input_ids", "attention_mask", "token_type_ids")
+
+    class OneOutput(torch.nn.Module):
+        def forward(self, *inputs: Any) -> Any:
+            return native(**dict(zip(names, inputs, strict=True)))[output]
+
+    native, example = model.forward, torch.ones((2, 8), dtype=torch.long)
+    wrapped = OneOutput().eval()
+    wrapped.model = model  # whose weights are traced as parameters
+    with torch.no_grad():
+        graph = openvino.convert_model(wrapped, example_input=(example,) * len(names))
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
+    request = openvino.Core().compile_model(graph, "CPU", settings).create_infer_request()
+
+    def forward(**inputs: Any) -> Any:
+        found = request.infer([inputs[name].numpy() for name in names])
+        return ModelOutput({output: torch.from_numpy(np.array(found[0]))})
+
+    model.forward = forward
+
+
 def prepare(case: Case, side: str, model: str) -> Callable[[list[Any]], Sequence[float]]:
     """Return what scores all items, the model loaded."""
     from orchestrator.workers.embedding.model import build_text_reader, encode_texts, load_encoder
     from orchestrator.workers.engines import flagembedding
-    from orchestrator.workers.reranker.scoring import load_scorer, open_cross_encoder
+    from orchestrator.workers.reranker.scoring import build_pair_reader, build_scorer, load_scorer, open_cross_encoder
     from orchestrator.workers.specs import EmbeddingSpec, ScoringSpec
 
     if case.kind == "decoder":
@@ -135,9 +169,14 @@ def prepare(case: Case, side: str, model: str) -> Callable[[list[Any]], Sequence
         if side == "orch":
             return load_scorer(model, spec, "cpu").score
         encoder = open_cross_encoder(model, spec, "cpu")
+        if side == "openvino":
+            compute_by_openvino(encoder[0].model, "logits")
+            return build_scorer(build_pair_reader(encoder, spec, {}, wrap=True), spec).score
         return lambda items: encoder.predict(items, batch_size=case.batch_size, show_progress_bar=False).tolist()
     loaded = load_encoder(model, EmbeddingSpec(pooling=None, batch_size=case.batch_size), "cpu")
-    if side == "orch":
+    if side == "openvino":
+        compute_by_openvino(loaded.model.transformers_model, "last_hidden_state")
+    if side != "native":
         reader = build_text_reader(loaded, "cpu")
         return lambda items: encode_texts(reader, items).ravel().tolist()
     return lambda items: loaded.model.encode(
@@ -155,7 +194,7 @@ def run_side(case: Case, side: str, model: str, out: Path) -> None:
     out.write_text(json.dumps({"cost": [wall, cpu, after.ru_maxrss / 1024], "scores": scores}), encoding="utf-8")
 
 
-def measure_case(case: Case) -> list[record.Row]:
+def measure_case(case: Case, one: str, other: str, times: int, env: dict[str, str]) -> list[record.Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = build_decoder(case.shape, folder) if case.shape else find_minilm()
@@ -163,15 +202,15 @@ def measure_case(case: Case) -> list[record.Row]:
 
         def run(side: str) -> record.Cost:
             out = folder / f"{side}.json"
-            record.measure([sys.executable, __file__, "side", case.name, side, model, str(out)], env=QUIET)
+            record.measure([sys.executable, __file__, "side", case.name, side, model, str(out)], env=env)
             found = json.loads(out.read_text(encoding="utf-8"))
             scores[side] = found["scores"]
             cost = record.Cost(*found["cost"])
             print(f"{case.name} {side}: {cost}", flush=True)
             return cost
 
-        sides = record.alternate(lambda: run("native"), lambda: run("orch"), case.times)
-        worst = max(abs(one - two) for one, two in zip(scores["native"], scores["orch"], strict=True))
+        sides = record.alternate(lambda: run(one), lambda: run(other), times)
+        worst = max(abs(left - right) for left, right in zip(scores[one], scores[other], strict=True))
         assert math.isfinite(worst)
         equal = f"largest difference {worst:.1g}" if worst < 1e-4 else False
         return record.compare_costs(case.what, sides, equal=equal)
@@ -183,8 +222,14 @@ def main(words: list[str]) -> None:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         run_side(cases[words[1]], words[2], words[3], Path(words[4]))
         return
+    if words[:1] == ["--openvino"]:
+        for name in words[2:] or ("pairs", "texts", "mixed"):
+            for row in measure_case(cases[name], "orch", "openvino", 3, {**QUIET, "PYTHONPATH": words[1]}):
+                print(f"{row.what}: orch {row.native:.4g}, by OpenVINO {row.orch:.4g} {row.unit}; {row.equal}")
+        return
     for name in words or cases:
-        record.write("scoring", measure_case(cases[name]), "python benchmarks/scoring.py")
+        found = measure_case(cases[name], "native", "orch", cases[name].times, QUIET)
+        record.write("scoring", found, "python benchmarks/scoring.py")
 
 
 if __name__ == "__main__":
