@@ -42,7 +42,7 @@ def read_snapshot(name: str) -> dict[str, Any]:
     `deciding` are the packages whose versions decide it: the one that reads the command line comes first. Each item has
     the numbers of the sets that have it; an argument whose type, default or choices differ stands there once a form.
     """
-    raw: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    raw: dict[str, Any] = json.loads((Path(__file__).parent / f"{name}.json").read_text(encoding="utf-8"))
     return raw
 
 
