@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -240,3 +242,17 @@ def packaged_encoder(place: Path, tuned_encoder: Trained, eval_file: Path) -> Pa
     out = place / "packaged-encoder"
     assert package.main(package_arguments(tuned_encoder, eval_file, out)) == 0
     return out
+
+
+def kill_once_kept(cache, *command):
+    """Start a worker, and kill it (SIGKILL) as soon as its cache keeps a score."""
+    child = subprocess.Popen(
+        [sys.executable, str(WORKERS), *command], stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        while not any(kept.stat().st_size for kept in cache.glob("*/scores.jsonl")):
+            assert child.poll() is None, "it ended before it could be killed"
+            time.sleep(0.005)
+    finally:
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()

@@ -17,7 +17,7 @@ from orchestrator.workers import pool, score, score_pairs
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.pool import choose_devices, open_reader
 from orchestrator.workers.reranker.scoring import Key, build_scorer
-from tests.workers.conftest import TOPICS, WORKERS, load_spec, write_spec
+from tests.workers.conftest import TOPICS, WORKERS, kill_once_kept, load_spec, write_spec
 
 PLAIN = {"scorer": "cross-encoder", "query_instruction": None, "passage_instruction": None, "max_length": 192}
 ROWS = [
@@ -168,16 +168,7 @@ def test_processes_end_with_a_parent_that_is_killed(tmp_path, tuned_encoder, dat
 
 def test_a_stopped_scoring_continues_from_what_is_kept_with_the_same_bytes(tmp_path, tuned_encoder, data):
     command = arguments(tmp_path, tuned_encoder.model, data, "cpu", cache=tmp_path / "cache", **{"batch-size": 1})
-    child = subprocess.Popen(
-        [sys.executable, str(WORKERS), "score", *command], stdout=subprocess.DEVNULL, start_new_session=True
-    )
-    try:
-        while not any(kept.stat().st_size for kept in tmp_path.glob("cache/*/scores.jsonl")):
-            assert child.poll() is None, "it ended before it could be killed"
-            time.sleep(0.005)
-    finally:
-        os.kill(child.pid, signal.SIGKILL)
-        child.wait()
+    kill_once_kept(tmp_path / "cache", "score", *command)
     [kept] = tmp_path.glob("cache/*/scores.jsonl")
     before = len(kept.read_text().splitlines())
     assert score.main(command) == 0

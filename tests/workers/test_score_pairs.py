@@ -20,7 +20,7 @@ from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.reranker.scoring import Scorer, load_scorer
 from orchestrator.workers.score_pairs import read_pair_file
 from orchestrator.workers.score_store import digest_key, open_journal
-from tests.workers.conftest import TOPICS, WORKERS, load_spec, write_spec
+from tests.workers.conftest import TOPICS, kill_once_kept, load_spec, write_spec
 
 PLAIN = {"query_instruction": None, "passage_instruction": None, "max_length": 192}
 
@@ -86,16 +86,7 @@ def test_a_killed_worker_continues_and_gives_the_same_scores(tmp_path, tuned_enc
     path = write_pairs(tmp_path / "pairs.jsonl", all_pairs(24))
     spec = write_spec(tmp_path / "one.json", scorer="cross-encoder", batch_size=1, **PLAIN)
     command = arguments(tmp_path / "out", tuned_encoder.model, spec, path, cache=tmp_path / "cache")
-    child = subprocess.Popen(
-        [sys.executable, str(WORKERS), "score_pairs", *command], stdout=subprocess.DEVNULL, start_new_session=True
-    )
-    try:
-        while not any(kept.stat().st_size for kept in tmp_path.glob("cache/*/scores.jsonl")):
-            assert child.poll() is None, "it ended before it could be killed"
-            time.sleep(0.01)
-    finally:
-        os.kill(child.pid, signal.SIGKILL)
-        child.wait()
+    kill_once_kept(tmp_path / "cache", "score_pairs", *command)
     assert not (tmp_path / "out" / "scores.jsonl").exists()
     again, facts = run(tmp_path / "out", tuned_encoder.model, spec, path, cache=tmp_path / "cache")
     whole, _ = run(tmp_path / "whole", tuned_encoder.model, spec, path)
