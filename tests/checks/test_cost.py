@@ -68,6 +68,8 @@ def test_steps_are_counted_as_the_trainer_does(rows, more, steps):
         ("NVIDIA H100 PCIe", "h100-pcie"), ("NVIDIA GeForce RTX 4090", "4090"), ("Tesla T4", "t4"),
         ("Tesla V100-SXM2-32GB", "v100"), ("NVIDIA L40S", "l40s"), ("NVIDIA L4", "l4"), ("NVIDIA RTX A6000", "a6000"),
         ("NVIDIA A10G", "a10g"), ("NVIDIA H200", "h200"), ("H100", "h100"), ("NVIDIA L20", "l20"),
+        ("NVIDIA H100 NVL", "h100-nvl"), ("NVIDIA GeForce RTX 4090 D", "4090-d"), ("Tesla V100-PCIE-32GB", "v100-pcie"),
+        ("NVIDIA GeForce RTX 3090 Ti", "3090-ti"), ("NVIDIA GeForce RTX 3090", "3090"),
     ],
 )  # fmt: skip
 def test_a_gpu_is_known_by_the_driver_s_name(said, name):

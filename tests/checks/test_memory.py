@@ -237,7 +237,7 @@ PUBLISHED = {
     "BAAI/bge-reranker-large": 560, "intfloat/multilingual-e5-small": 118, "intfloat/e5-base-v2": 109,
     "hfl/chinese-roberta-wwm-ext": 102, "google/embeddinggemma-300m": 303, "BAAI/bge-reranker-v2-gemma": 2510,
     "Qwen/Qwen3-0.6B": 596, "Qwen/Qwen3-1.7B-Base": 1720, "Qwen/Qwen3-Embedding-4B": 4020, "Qwen/Qwen3-8B": 8190,
-    "Qwen/Qwen3-Reranker-8B": 7570, "Qwen/Qwen2.5-0.5B": 494, "Qwen/Qwen2.5-1.5B-Instruct": 1540,
+    "Qwen/Qwen3-Reranker-8B": 8190, "Qwen/Qwen3-Embedding-8B": 7570, "Qwen/Qwen2.5-0.5B": 494, "Qwen/Qwen2.5-1.5B-Instruct": 1540,
     "Qwen/Qwen2.5-7B": 7620, "intfloat/e5-mistral-7b-instruct": 7110,
 }  # fmt: skip
 
