@@ -37,7 +37,7 @@ SMALL_S = 1.0  # below this the start of Python decides
 SEARCH = f"""
 import sys, time
 import numpy as np
-from orchestrator.workers.embedding.retrieval import DEPTH, find_nearest
+from orchestrator.workers.embedding.score import DEPTH, find_nearest
 draw = np.random.default_rng(7)
 def unit(count):
     found = np.empty((count, {DIMENSIONS}), dtype=np.float32)

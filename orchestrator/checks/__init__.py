@@ -13,7 +13,6 @@ from orchestrator.backends.protocol import Job
 from orchestrator.checks import (
     arguments,
     data_files,
-    disk,
     hub,
     known_bugs,
     machine,
@@ -50,8 +49,8 @@ CHECKS: tuple[Check, ...] = (
     Check(settings.check_argument_packages, here=True),
     Check(arguments.check_arguments),
     Check(hub.check_hub, hub=True),
-    Check(disk.check_disk, here=True),
-    Check(disk.check_run_path, here=True),
+    Check(machine.check_disk, here=True),
+    Check(machine.check_run_path, here=True),
     Check(machine.check_shell_variables, here=True),
     Check(settings.check_conflicts),
     Check(known_bugs.check_known_bugs),

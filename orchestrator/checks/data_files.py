@@ -126,7 +126,7 @@ def _try(prepare_in: Callable[[Path], PassResult], kept: Path | None) -> tuple[P
 
     `kept` is written where nothing is wrong: each warning with what to do.
     """
-    from orchestrator.data.describe import describe_warnings
+    from orchestrator.data.check import describe_warnings
     from orchestrator.data.reasons import REASONS
 
     try:

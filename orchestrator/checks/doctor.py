@@ -17,7 +17,6 @@ from typing import Literal
 
 from orchestrator.backends import BACKENDS
 from orchestrator.checks import machine
-from orchestrator.checks.disk import find_disk_problem, find_existing
 from orchestrator.checks.environments import (
     environments_home,
     find_minimum,
@@ -26,6 +25,7 @@ from orchestrator.checks.environments import (
     load_tested,
 )
 from orchestrator.checks.hub import ask
+from orchestrator.checks.machine import find_disk_problem, find_existing
 from orchestrator.checks.memory import show_gib
 from orchestrator.machine.hardware import BF16_CAPABILITY, Gpu, find_gpus, find_memory
 from orchestrator.machine.packages import DISTRIBUTIONS, find_versions, normalise

@@ -1,4 +1,9 @@
-"""argv → one call → text or JSON → exit code; the only catcher of OrchError."""
+"""argv → one call → text or JSON → exit code; the only catcher of OrchError.
+
+It is a command among others, with streams that the caller closed or nobody reads any more, and signals that end it.
+A terminal that was closed answers every write with EIO, and a pipe without a reader with EPIPE. Neither may hide how a
+command ended, nor put a traceback in the place of a message.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +11,22 @@ import errno
 import gc
 import importlib
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
+from types import FrameType
 
 import click
 
 from orchestrator import __version__
-from orchestrator.cli import streams
 from orchestrator.errors import InterruptedRunError, OrchError, PreflightError, Where
 
 _OBJECTS = 100_000  # new ones before Python looks for circles among them: its 700 cost a tenth of the start
+GONE_CODE = 141  # what a shell says of a program that SIGPIPE ended
+_STDOUT, _STDERR = 1, 2
+_GONE = frozenset({errno.EPIPE, errno.EIO})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 # command: (module under orchestrator.cli, one line of help). Modules load when their command runs: help stays fast.
 _COMMANDS = {
@@ -64,6 +74,64 @@ class _LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
 
 
+def open_missing() -> None:
+    """Open the null device where a standard stream is closed: a run's own file would get its number."""
+    for number in (0, _STDOUT, _STDERR):
+        try:
+            os.fstat(number)
+        except OSError:
+            _redirect(number)
+    for name, number in (("stdout", _STDOUT), ("stderr", _STDERR)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w", encoding="utf-8", closefd=False))
+
+
+def is_gone(error: OSError) -> bool:
+    """Tell whether the error says that nobody reads a stream any more."""
+    return error.errno in _GONE
+
+
+@contextmanager
+def may_be_gone() -> Iterator[None]:
+    """Write in this block to streams that may have lost their reader: then what is written is lost, and no more."""
+    try:
+        yield
+    except OSError as error:
+        if not is_gone(error):
+            raise
+    finally:
+        let_go()
+
+
+def let_go() -> None:
+    """Point the streams that cannot be written at the null device, or Python complains once more at its exit."""
+    for stream, number in ((sys.stdout, _STDOUT), (sys.stderr, _STDERR)):
+        try:
+            stream.flush()
+        except OSError:
+            _redirect(number)
+            with suppress(OSError):
+                stream.flush()
+
+
+def raise_on_stop_signals() -> None:
+    """Let TERM and HUP end a command as Ctrl-C does, with the probe that it waits for. Ignored ones stay ignored."""
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, handle)
+
+
+def _redirect(number: int) -> None:
+    descriptor = os.open(os.devnull, os.O_RDWR)
+    if descriptor != number:
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+
+
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="orch")
 def orch() -> None:
@@ -77,13 +145,13 @@ def main(argv: list[str] | None = None) -> None:
     # Runs hold data and logs. Whatever the shell allows, only their owner may write them; stages inherit this.
     os.umask(os.umask(0o077) | 0o022)
     if argv is None:
-        streams.open_missing()
-        streams.raise_on_stop_signals()
+        open_missing()
+        raise_on_stop_signals()
     try:
         code = orch.main(arguments, prog_name="orch", standalone_mode=False)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  (the boundary: what is left is a bug)
         code, show = _explain(error, as_json="--json" in arguments)
-        with streams.may_be_gone():
+        with may_be_gone():
             show()
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -105,8 +173,8 @@ def _explain(error: BaseException, *, as_json: bool) -> tuple[int, Callable[[], 
         return error.exit_code, partial(_show, error)
     if isinstance(error, click.Abort | KeyboardInterrupt):
         return InterruptedRunError.exit_code, lambda: say(INTERRUPTED.say(current_language()), err=True)
-    if isinstance(error, OSError) and streams.is_gone(error):
-        return streams.GONE_CODE, lambda: None
+    if isinstance(error, OSError) and is_gone(error):
+        return GONE_CODE, lambda: None
     return OrchError.exit_code, partial(_report_bug, error)
 
 

@@ -86,8 +86,7 @@ def data_check_command(
     **options: Any,
 ) -> Result:
     """Check FILES as training data: bad rows, duplicates, leaks, lengths. Exit code 3 when they must not be used."""
-    from orchestrator.data.check import check_files
-    from orchestrator.data.describe import describe_report
+    from orchestrator.data.check import check_files, describe_report
     from orchestrator.data.tokens import LengthBudget
     from orchestrator.errors import DataError
 

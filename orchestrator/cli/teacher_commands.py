@@ -94,7 +94,7 @@ def data_score_command(
     }
 
     def show() -> None:
-        from orchestrator.data.describe import describe_problem
+        from orchestrator.data.check import describe_problem
 
         for problem in done.counts.bad.sum_up():
             say(f"left as it is: {describe_problem(problem)}", err=True)

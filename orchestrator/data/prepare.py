@@ -15,8 +15,8 @@ from dataclasses import replace
 from functools import partial
 from typing import BinaryIO
 
+from orchestrator.data.check import describe_problem, describe_sums, describe_supervision, describe_warnings
 from orchestrator.data.data_pass import run_data_pass
-from orchestrator.data.describe import describe_problem, describe_sums, describe_supervision, describe_warnings
 from orchestrator.data.forms import TrainWriter
 from orchestrator.data.ledger import PassResult, SplitThresholds, Warned, require_usable
 from orchestrator.data.reasons import REASONS

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator.data.describe import describe_problem
+from orchestrator.data.check import describe_problem
 from orchestrator.data.digests import DIGEST_BYTES, DigestMap, DigestSet, digest
 from orchestrator.data.judged import Judged, Opened, add_scores, find_unread_keys, open_row, require_judged
 from orchestrator.data.ledger import BadRows, describe_counts

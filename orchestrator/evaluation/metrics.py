@@ -9,8 +9,14 @@ from typing import Any
 
 from orchestrator.errors import RecipeError, RunFolderError, Where
 from orchestrator.evaluation.eval_sets import GOLD, EvalSet, Measured, describe_eval, load_eval
-from orchestrator.evaluation.gate import decide_gate
-from orchestrator.evaluation.measures import UNITS, check_metrics, default_metrics, guess_kind, require_metric
+from orchestrator.evaluation.measures import (
+    UNITS,
+    check_metrics,
+    decide_gate,
+    default_metrics,
+    guess_kind,
+    require_metric,
+)
 from orchestrator.evaluation.paired import NOT_COMPARED, compare, pair_columns
 from orchestrator.machine.json_files import load_json
 from orchestrator.machine.rundir import RunDir

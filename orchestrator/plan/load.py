@@ -16,8 +16,7 @@ from orchestrator.backends import BACKENDS, find_backend
 from orchestrator.backends.arguments import find_own_name, is_foreign
 from orchestrator.data.reading.file_sets import expand_name
 from orchestrator.errors import Problem, RecipeError, Where
-from orchestrator.evaluation.gate import parse_rule
-from orchestrator.evaluation.measures import CHAT, GROUP, PAIR, RETRIEVAL, parse_metric
+from orchestrator.evaluation.measures import CHAT, GROUP, PAIR, RETRIEVAL, parse_metric, parse_rule
 from orchestrator.machine.secrets import is_secret
 from orchestrator.machine.tables import load_record
 from orchestrator.recipe.losses import find_loss, find_own_loss, list_settings

@@ -1,13 +1,13 @@
 """Every loss in one registry: whose it is, which rows it reads, its settings, and what is true of its value.
 
 A new loss is one entry of `LOSSES`, under its backend, its task and its name, so that several trainers may have a loss
-of one name; where the library has none, its code stands in workers/cross_encoder/losses.py. What each loss computes
+of one name; where the library has none, its code stands in workers/cross_encoder_losses.py. What each loss computes
 stands in docs/losses.md.
 
 A batch may be split into smaller ones whose gradients are accumulated only where the objective stays. It stays where
 the loss of a batch is the mean over its rows, each row's loss without the others: then the mean over 4 rows is the mean
 of the means over 2 and 2. Sources: AbsRerankerModel.forward of FlagEmbedding 1.4.2, swift/loss of ms-swift 4.6.0,
-sentence_transformers/cross_encoder/losses 6.2.0, workers/cross_encoder/losses.py.
+sentence_transformers/cross_encoder/losses 6.2.0, workers/cross_encoder_losses.py.
 """
 
 from __future__ import annotations

@@ -22,12 +22,11 @@ from orchestrator.errors import (
     StalledError,
     Where,
 )
-from orchestrator.logs.diagnose import KILLED_CODES, Diagnosis, diagnose
+from orchestrator.logs.diagnose import KILLED_CODES, Diagnosis, diagnose, find_line_number, read_tail
 from orchestrator.logs.events import RowsLoaded
 from orchestrator.logs.health import LossProblem
 from orchestrator.logs.patches import suggest_patch
 from orchestrator.logs.row_texts import hide_rows
-from orchestrator.logs.tail import find_line_number, read_tail
 from orchestrator.machine.rundir import StageDir
 from orchestrator.machine.terminal import Text, current_language
 from orchestrator.recipe.plan import Fallback, Stage

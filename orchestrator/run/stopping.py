@@ -12,8 +12,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
+from orchestrator.logs.diagnose import count_line_ends
 from orchestrator.logs.events import Event
-from orchestrator.logs.tail import count_line_ends
 from orchestrator.machine import process
 from orchestrator.machine.files import open_to_append
 from orchestrator.machine.process import Child, Processes

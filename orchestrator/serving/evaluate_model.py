@@ -15,7 +15,7 @@ from typing import Any
 from orchestrator.backends.models import BaseModel
 from orchestrator.backends.scorers import load_own_spec
 from orchestrator.checks.model_files import find_oddities
-from orchestrator.data.describe import describe_problem, describe_warnings
+from orchestrator.data.check import describe_problem, describe_warnings
 from orchestrator.data.prepare_eval import EVAL_KINDS, prepare_eval
 from orchestrator.data.reading.readers import sniff_kind
 from orchestrator.data.request import RowFiles

@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import InterruptedRunError, PreflightError, StageFailedError, StalledError, Where
-from orchestrator.logs.diagnose import FALLBACKS, diagnose
+from orchestrator.logs.diagnose import FALLBACKS, diagnose, find_line_number, read_tail
 from orchestrator.logs.follow import scrub_log
-from orchestrator.logs.tail import find_line_number, read_tail
 from orchestrator.machine import process
 from orchestrator.machine.process import Child, Launch
 from orchestrator.machine.secrets import find_secret_values, rename_hub_token

@@ -16,9 +16,8 @@ import traceback
 from pathlib import Path
 
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.folders import fresh_folder, refuse_existing
+from orchestrator.workers.folders import copy_tokenizer, fresh_folder, has_tokenizer, refuse_existing
 from orchestrator.workers.merge import check_adapter
-from orchestrator.workers.tokenizer_files import copy_tokenizer, has_tokenizer
 from orchestrator.workers.weights import require_safetensors, require_sound
 
 SLOT = "{fresh}"

@@ -14,7 +14,14 @@ from typing import Any
 from orchestrator.workers.engines.lora import PREFIX, WEIGHTS
 from orchestrator.workers.engines.transformers import load_whole, name_head
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.folders import fresh_folder, read_object, refuse_existing
+from orchestrator.workers.folders import (
+    copy_tokenizer,
+    fresh_folder,
+    has_tokenizer,
+    read_json,
+    read_object,
+    refuse_existing,
+)
 from orchestrator.workers.merge_trial import (
     LOGITS,
     SCORES,
@@ -28,7 +35,6 @@ from orchestrator.workers.merge_trial import (
     observe,
 )
 from orchestrator.workers.specs import DTYPES
-from orchestrator.workers.tokenizer_files import copy_tokenizer, has_tokenizer, read_json
 from orchestrator.workers.weights import read_tensors, require_safetensors, require_sound
 from orchestrator.workers.whole_weights import NEW_HEAD, require_whole
 

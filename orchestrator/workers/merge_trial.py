@@ -16,9 +16,8 @@ from orchestrator.workers.chat.model import Answer, answer_greedily, choose_pad,
 from orchestrator.workers.engines.lora import load_lora
 from orchestrator.workers.environment import weight_options
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.folders import read_objects
+from orchestrator.workers.folders import copy_tokenizer, read_json, read_objects
 from orchestrator.workers.kinds.probes import AWKWARD, EXAMPLES
-from orchestrator.workers.tokenizer_files import copy_tokenizer, read_json
 from orchestrator.workers.verification_checks import MERGE_TOLERANCE, compare
 from orchestrator.workers.whole_weights import VECTORS as FOR_VECTORS
 from orchestrator.workers.whole_weights import require_whole

@@ -13,11 +13,10 @@ from typing import Any
 
 from orchestrator.workers.environment import read_versions
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.folders import fresh_folder, write_json, write_text
+from orchestrator.workers.folders import copy_tokenizer, fresh_folder, write_json, write_text
 from orchestrator.workers.kinds import Kind, Request, load_kind
 from orchestrator.workers.reranker.scoring import choose_device
 from orchestrator.workers.specs import load_raw_spec
-from orchestrator.workers.tokenizer_files import copy_tokenizer
 from orchestrator.workers.verification_checks import check_complete, check_weights
 from orchestrator.workers.weights import INDEX, hash_file, require_safetensors, scan_weights
 

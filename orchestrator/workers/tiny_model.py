@@ -16,10 +16,9 @@ from typing import Any
 
 from orchestrator.workers.embedding.folder import append_end_token
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.folders import fresh_folder, read_object, write_json
+from orchestrator.workers.folders import fresh_folder, read_object, update_settings, write_json
 from orchestrator.workers.reranker.formats import NATIVE_PREFIX, NATIVE_SUFFIX
 from orchestrator.workers.specs import DEFAULT_INSTRUCTION, DEFAULT_PROMPT
-from orchestrator.workers.tokenizer_files import update_settings
 
 MAX_CHARS = 4000
 MAX_VOCABULARY = 2000

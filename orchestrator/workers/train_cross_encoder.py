@@ -7,8 +7,15 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
-from orchestrator.workers.cross_encoder.losses import LISTS, LOSSES, LossSettings
-from orchestrator.workers.cross_encoder.rows import Rows, build_ranking_samples, load_rows, shuffle_parts
+from orchestrator.workers.cross_encoder_losses import (
+    LISTS,
+    LOSSES,
+    LossSettings,
+    Rows,
+    build_ranking_samples,
+    load_rows,
+    shuffle_parts,
+)
 from orchestrator.workers.engines.transformers import name_head
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import read_object

@@ -15,7 +15,7 @@ from orchestrator.plan.jobs import build_job
 from orchestrator.plan.load import load_recipe
 from orchestrator.plan.pipeline import build_plan
 from orchestrator.recipe.losses import find_losses
-from orchestrator.workers.embedding.settings import load_settings
+from orchestrator.workers.train_embedding import load_settings
 
 GPU, TWO = Hardware("cuda", 1, bf16=True), Hardware("cuda", 2, bf16=True)
 RECIPE = """\

@@ -19,8 +19,7 @@ from orchestrator.backends.sharing import find_deepspeed_problems
 from orchestrator.cli.output import clean, format_error
 from orchestrator.data.check import check_files
 from orchestrator.errors import OrchError, Problem
-from orchestrator.evaluation.gate import parse_rule
-from orchestrator.evaluation.measures import parse_metric
+from orchestrator.evaluation.measures import parse_metric, parse_rule
 from orchestrator.logs.events import load_events
 from orchestrator.machine.hardware import CPU
 from orchestrator.machine.rundir import RunDir

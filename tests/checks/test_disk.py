@@ -12,8 +12,8 @@ from typing import NamedTuple
 import pytest
 
 from orchestrator.backends.models import BaseModel
-from orchestrator.checks import disk
-from orchestrator.checks.disk import check_disk, estimate_need, find_disk_problem
+from orchestrator.checks import machine
+from orchestrator.checks.machine import check_disk, estimate_need, find_disk_problem
 from tests.checks.test_memory import QWEN3
 
 GIB = 1024**3
@@ -110,9 +110,9 @@ def test_the_cache_on_another_disk_is_looked_at_by_itself(plan_here, monkeypatch
         def __str__(self):
             return "/cache"
 
-    found = disk.find_existing
+    found = machine.find_existing
     cache = Other(tmp_path)
-    monkeypatch.setattr(disk, "find_existing", lambda path: cache if "hub" in str(path) else found(path))
+    monkeypatch.setattr(machine, "find_existing", lambda path: cache if "hub" in str(path) else found(path))
     monkeypatch.setattr(
         shutil, "disk_usage", lambda path: Usage(10**13, 0, sizes["cache" if path is cache else "runs"])
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.checks.disk import check_disk
+from orchestrator.checks.machine import check_disk
 from orchestrator.checks.memory_fit import advise_memory, check_memory
 from orchestrator.checks.model_files import advise_model_files, check_model_files
 from orchestrator.checks.settings import check_target_modules

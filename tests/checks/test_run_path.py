@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.checks.disk import check_run_path
+from orchestrator.checks.machine import check_run_path
 from tests.shipped import build_shipped_job
 
 MARKS = ("*", "?", "[", "$", "::")

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from orchestrator.data.check import check_files
-from orchestrator.data.describe import describe_report
+from orchestrator.data.check import check_files, describe_report
 
 
 def test_a_report_shows_problems_then_warnings_then_sums_then_statistics(files, row):

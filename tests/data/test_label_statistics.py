@@ -6,8 +6,7 @@ from collections import Counter
 
 import pytest
 
-from orchestrator.data.check import check_files
-from orchestrator.data.describe import describe_report, describe_supervision
+from orchestrator.data.check import check_files, describe_report, describe_supervision
 from orchestrator.data.rows.records import LabelledGroup, RankingGroup
 from orchestrator.data.stats import LabelCounts, QueryGroups, TeacherAudit
 

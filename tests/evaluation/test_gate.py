@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.errors import Problem
-from orchestrator.evaluation.gate import Rule, decide, parse_gate, parse_rule
+from orchestrator.evaluation.measures import Rule, decide, parse_gate, parse_rule
 
 
 def rule(text: str, metric: str = "ndcg@10") -> Rule:

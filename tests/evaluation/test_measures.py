@@ -45,7 +45,7 @@ def test_a_wrong_metric_name_is_a_problem_with_the_right_one(name, hint):
 
 def test_validating_a_recipe_imports_nothing_heavy():
     code = (
-        "import sys; from orchestrator.evaluation.gate import parse_gate; "
+        "import sys; from orchestrator.evaluation.measures import parse_gate; "
         "from orchestrator.evaluation.measures import parse_metric; parse_metric('ndcg@10'); "
         "parse_gate({'map': '> 0.5'}); sys.exit(bool({'numpy', 'scipy', 'ir_measures'} & set(sys.modules)))"
     )

@@ -7,8 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from orchestrator.logs.diagnose import diagnose, load_rules
-from orchestrator.logs.tail import find_line_number, read_tail
+from orchestrator.logs.diagnose import diagnose, find_line_number, load_rules, read_tail
 
 HERE = Path(__file__).parent
 RULES = (*load_rules(HERE / "log_rules.yaml"), *load_rules())

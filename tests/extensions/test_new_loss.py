@@ -29,10 +29,10 @@ from orchestrator.recipe.losses import (
     list_names,
 )
 from orchestrator.recipe.schema import Loss, build_json_schema
-from orchestrator.workers.cross_encoder import losses as of_worker
+from orchestrator.workers import cross_encoder_losses as of_worker
 from orchestrator.workers.embedding import losses as of_embeddings
-from orchestrator.workers.embedding.settings import load_settings as load_embedding_settings
 from orchestrator.workers.train_cross_encoder import load_settings
+from orchestrator.workers.train_embedding import load_settings as load_embedding_settings
 from tests.jobs import build_imagined_job
 
 GPU = Hardware("cuda", 1, bf16=True)

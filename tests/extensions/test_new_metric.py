@@ -7,8 +7,7 @@ import json
 import pytest
 
 from orchestrator.evaluation.eval_sets import load_eval
-from orchestrator.evaluation.gate import Rule, parse_rule
-from orchestrator.evaluation.measures import CHATTED, METRICS, Metric, check_metrics
+from orchestrator.evaluation.measures import CHATTED, METRICS, Metric, Rule, check_metrics, parse_rule
 from orchestrator.report.publish import build_lines, write_report
 from tests.report.conftest import build_kind_run
 

@@ -7,8 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.logs.diagnose import diagnose, is_said, load_rules
-from orchestrator.logs.tail import count_ranks, find_line_number, read_lines, read_tail
+from orchestrator.logs.diagnose import (
+    count_ranks,
+    diagnose,
+    find_line_number,
+    is_said,
+    load_rules,
+    read_lines,
+    read_tail,
+)
 from orchestrator.machine.terminal import Text
 from orchestrator.workers.__main__ import WORKERS
 

@@ -7,11 +7,10 @@ import tracemalloc
 
 import pytest
 
-from orchestrator.logs.diagnose import diagnose
+from orchestrator.logs.diagnose import TAIL_BYTES, count_line_ends, diagnose, find_line_number, read_tail
 from orchestrator.logs.events import Step
 from orchestrator.logs.follow import CHUNK_BYTES, LogFollower, scrub_log
 from orchestrator.logs.live import LiveLog
-from orchestrator.logs.tail import TAIL_BYTES, count_line_ends, find_line_number, read_tail
 from orchestrator.machine.rundir import StageDir
 
 

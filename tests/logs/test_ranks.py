@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.logs.diagnose import diagnose
-from orchestrator.logs.tail import count_ranks, find_first_failed, find_line_number, read_lines, read_tail
+from orchestrator.logs.diagnose import count_ranks, diagnose, find_first_failed, find_line_number, read_lines, read_tail
 
 CAPTURED = Path(__file__).parent / "captured"
 

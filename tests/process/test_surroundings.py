@@ -269,7 +269,7 @@ def test_a_suspended_orch_can_be_stopped(run, undisturbed):
 def test_a_command_that_is_told_to_end_takes_its_probe_along(tmp_path):
     """TERM and HUP outside a stage: nothing that was started to look around may stay."""
     script = (
-        "import sys; from orchestrator.machine import process; from orchestrator.cli.streams import "
+        "import sys; from orchestrator.machine import process; from orchestrator.cli import "
         "raise_on_stop_signals as r; r(); print('ready', flush=True); process.run(('sleep', '987.125'), 60)"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as orch:

@@ -10,7 +10,7 @@ from orchestrator.checks.cost import Passes, count_training
 from orchestrator.checks.model_size import load_model_size
 from orchestrator.logs.events import Progress, StageStarted, Step, append_event
 from orchestrator.report.publish import write_report
-from orchestrator.report.spent import find_paces
+from orchestrator.report.record import find_paces
 
 CONFIG = {
     "architectures": ["BertModel"], "model_type": "bert", "hidden_size": 8, "intermediate_size": 16,

@@ -155,8 +155,7 @@ def test_the_exit_code_of_a_stage_is_written_past_planted_links(tmp_path):
 DOORS = {
     "machine/files.py": "the core's door",
     "data/writers.py": "several files at once, by the door's names",
-    "cli/__init__.py": "a report of a bug, by mkstemp",
-    "cli/streams.py": "the standard streams",
+    "cli/__init__.py": "a report of a bug, by mkstemp; the standard streams",
     "logs/follow.py": "overwrites a log in its place, not through a link",
     "run/state.py": "the lock, not through a link",
     "run/folder.py": "the lock, not through a link; the user's key",

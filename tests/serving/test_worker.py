@@ -12,8 +12,7 @@ import pytest
 
 import orchestrator
 from orchestrator.errors import PreflightError, StageFailedError, StalledError
-from orchestrator.logs.diagnose import diagnose, load_rules
-from orchestrator.logs.tail import read_tail
+from orchestrator.logs.diagnose import diagnose, load_rules, read_tail
 from orchestrator.recipe.plan import Command
 from orchestrator.serving.worker import STALL_TIMEOUT_S, Words, find_stall_timeout, run_worker
 

@@ -7,7 +7,7 @@ from orchestrator.data.forms import TRAIN_FORMS
 from orchestrator.data.rows.records import KINDS
 from orchestrator.recipe.losses import LOSSES, find_losses, list_names
 from orchestrator.recipe.schema import Loss
-from orchestrator.workers.cross_encoder import losses as of_worker
+from orchestrator.workers import cross_encoder_losses as of_worker
 from orchestrator.workers.embedding import losses as of_embeddings
 
 

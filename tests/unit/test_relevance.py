@@ -7,7 +7,7 @@ from pathlib import Path
 
 import orchestrator
 from orchestrator.data.rows.records import RELEVANT, is_relevant
-from orchestrator.workers.cross_encoder import rows
+from orchestrator.workers import cross_encoder_losses
 
 ROOT = Path(orchestrator.__file__).parent
 
@@ -18,7 +18,7 @@ def test_half_a_label_is_relevant_and_less_is_not():
 
 
 def test_workers_draw_the_line_where_everybody_does():
-    assert rows.RELEVANT == RELEVANT
+    assert cross_encoder_losses.RELEVANT == RELEVANT
 
 
 def test_nobody_else_compares_a_label_with_a_number_to_find_the_relevant():

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli import streams
+from orchestrator import cli
 from orchestrator.errors import PreflightError
 
 PROBE = """
 import os, sys
-from orchestrator.cli import streams
-streams.open_missing()
+from orchestrator import cli
+cli.open_missing()
 number = os.open(os.devnull, os.O_RDONLY)
 print("to nobody", file=sys.stderr)
 print("to nobody")
@@ -32,13 +32,13 @@ def test_a_closed_stream_is_opened_so_that_no_file_gets_its_number(closed):
 
 @pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), OSError(5, "Input/output error")])
 def test_what_nobody_reads_is_lost_and_no_more(error):
-    with streams.may_be_gone():
+    with cli.may_be_gone():
         raise error
-    assert streams.is_gone(error)
+    assert cli.is_gone(error)
 
 
 def test_other_errors_are_not_hidden():
-    with pytest.raises(OSError, match="No space"), streams.may_be_gone():
+    with pytest.raises(OSError, match="No space"), cli.may_be_gone():
         raise OSError(28, "No space left on device")
 
 

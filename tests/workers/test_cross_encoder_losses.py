@@ -5,8 +5,7 @@ import math
 
 import pytest
 
-from orchestrator.workers.cross_encoder.losses import LISTS, LOSSES, Loss, LossSettings, of_formula
-from orchestrator.workers.cross_encoder.rows import load_rows
+from orchestrator.workers.cross_encoder_losses import LISTS, LOSSES, Loss, LossSettings, load_rows, of_formula
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.train_cross_encoder import parse_settings
 from orchestrator.workers.training import guard_loss

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from orchestrator.workers import score
-from orchestrator.workers.embedding import retrieval
-from orchestrator.workers.embedding.retrieval import find_nearest
+from orchestrator.workers.embedding import score as embedding_score
+from orchestrator.workers.embedding.score import find_nearest
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.score_store import find_entry
 from orchestrator.workers.specs import parse_embedding_spec
@@ -168,8 +168,8 @@ def test_a_search_in_parts_finds_what_a_search_at_once_finds(monkeypatch):
     # few different values: equal cosines everywhere
     queries, documents = (generator.integers(-1, 2, (count, 4)).astype(np.float32) for count in (5, 200))
     whole = queries @ documents.T
-    monkeypatch.setattr(retrieval, "QUERIES_AT_ONCE", 2)
-    monkeypatch.setattr(retrieval, "DOCUMENTS_AT_ONCE", 17)
+    monkeypatch.setattr(embedding_score, "QUERIES_AT_ONCE", 2)
+    monkeypatch.setattr(embedding_score, "DOCUMENTS_AT_ONCE", 17)
     for count in (1, 10, 50, 500):
         for row, (positions, scores) in enumerate(find_nearest(queries, documents, count)):
             expected = np.argsort(-whole[row], kind="stable")[:count]

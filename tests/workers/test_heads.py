@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.workers.embedding.retrieval import rank_sparse
+from orchestrator.workers.embedding.score import rank_sparse
 
 
 def test_a_document_s_score_is_the_sum_over_the_tokens_that_both_have():

@@ -9,10 +9,16 @@ from types import SimpleNamespace
 import pytest
 
 from orchestrator.workers import merge, package
-from orchestrator.workers.chat.encoding import find_non_thinking_prefix, join_turns, load_format, render_own
+from orchestrator.workers.chat.encoding import (
+    choose_template,
+    find_non_thinking_prefix,
+    join_turns,
+    keeps_thinking,
+    load_format,
+    render_own,
+)
 from orchestrator.workers.chat.model import Answer, compare_answers
 from orchestrator.workers.chat.score import predict
-from orchestrator.workers.chat.template import choose_template, keeps_thinking
 from orchestrator.workers.engines.transformers import load_tokenizer
 from orchestrator.workers.eval_files import read_chat_rows
 from orchestrator.workers.failure import WorkerError

@@ -161,7 +161,7 @@ def score_head(place, decoder):
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    from orchestrator.workers.tokenizer_files import set_chat_template
+    from orchestrator.workers.folders import set_chat_template
 
     folder = place / "score-head"
     shutil.copytree(decoder, folder)

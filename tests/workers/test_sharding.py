@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.workers.cross_encoder.losses import PAIRS
+from orchestrator.workers.cross_encoder_losses import PAIRS
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.train_cross_encoder import LAYERS, load_model, name_layers, parse_settings, save_whole
 

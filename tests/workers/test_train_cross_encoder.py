@@ -11,8 +11,15 @@ from typing import Any
 import pytest
 
 from orchestrator.workers import train_cross_encoder
-from orchestrator.workers.cross_encoder.losses import LISTS, LOSSES, MARGINS, PAIRS
-from orchestrator.workers.cross_encoder.rows import Rows, build_ranking_samples, shuffle_parts
+from orchestrator.workers.cross_encoder_losses import (
+    LISTS,
+    LOSSES,
+    MARGINS,
+    PAIRS,
+    Rows,
+    build_ranking_samples,
+    shuffle_parts,
+)
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.train_cross_encoder import load_settings, parse_settings
 from orchestrator.workers.training import build_arguments, build_decay_arguments, link_checkpoints

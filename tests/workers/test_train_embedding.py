@@ -12,8 +12,8 @@ import pytest
 from orchestrator.workers import train_embedding
 from orchestrator.workers.embedding.losses import COMPARED, GROUPS, LOSSES, SCORES, LossSettings
 from orchestrator.workers.embedding.rows import load_rows
-from orchestrator.workers.embedding.settings import load_settings
 from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.train_embedding import load_settings
 from tests.workers.conftest import TOPICS, run_worker
 from tests.workers.conftest import WORKERS as FOLDER
 from tests.workers.test_train_cross_encoder import load_state, load_weights, ordinary_algorithms, without_dropout

@@ -12,7 +12,7 @@ from orchestrator.data.digests import query_key
 
 Kind = Literal["group", "pair", "chat", "labelled"]
 KINDS: tuple[Kind, ...] = ("group", "pair", "chat", "labelled")
-RELEVANT = 0.5  # of labels from 0 to 1 (decisions/0017); workers/cross_encoder/losses.py has it too, being an island
+RELEVANT = 0.5  # of labels from 0 to 1 (decisions/0017); workers/cross_encoder_losses.py has it too, being an island
 
 
 def is_relevant(label: float) -> bool:

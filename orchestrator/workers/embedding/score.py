@@ -1,22 +1,208 @@
-"""Score an embedding model: rank a corpus for each query, or compare pairs of texts, by cosine; answer with either."""
+"""Score an embedding model: rank a corpus for each query in bounded memory, or compare pairs of texts.
+
+By cosine and exactly; or by the heads of bge-m3 in FlagEmbedding.
+"""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestrator.workers.batches import Reader
-from orchestrator.workers.embedding.model import build_text_reader, encode_texts, load_encoder
-from orchestrator.workers.embedding.retrieval import EmbeddingJob, HeadsJob, RetrievalJob, finish
-from orchestrator.workers.eval_files import TextPair, is_pair_file, read_corpus, read_queries, read_text_pairs
+from orchestrator.workers.embedding.model import build_text_reader, encode_texts, load_encoder, normalize
+from orchestrator.workers.engines import flagembedding
+from orchestrator.workers.eval_files import Text, TextPair, is_pair_file, read_corpus, read_queries, read_text_pairs
 from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.pool import open_reader
 from orchestrator.workers.reranker.scoring import choose_device
 from orchestrator.workers.score import Job, Scored
-from orchestrator.workers.score_store import all_scored
-from orchestrator.workers.specs import parse_embedding_spec
+from orchestrator.workers.score_store import all_scored, describe_range
+from orchestrator.workers.specs import EmbeddingSpec, parse_embedding_spec
+
+# documents of a query that are written; the measures look at fewer
+DEPTH = 1000
+# cosines that differ by less than float32 rounds away are equal
+SAME_COSINE = 1e-6
+QUERIES_AT_ONCE = 64
+DOCUMENTS_AT_ONCE = 65_536  # so many cosines are in memory
+CANDIDATES = 100  # of a query, by the dense vector: ColBERT's vectors of a whole corpus fill the memory
+# as the training adds them up (EncoderOnlyEmbedderM3Model.ensemble_score): dense, sparse, ColBERT
+WEIGHTS = [1.0, 0.3, 1.0]
+NAMES = {"colbert": "colbert", "sum": "colbert+sparse+dense"}  # the part → FlagEmbedding's name of its scores
+
+
+@dataclass(frozen=True)
+class EmbeddingJob:
+    """What a retrieval and a comparison of pairs have in common."""
+
+    spec: EmbeddingSpec
+
+    def load(self, model: str, devices: Sequence[str]) -> Any:
+        """Return the reader of the embedding model's texts."""
+        return open_reader(model, self.spec, devices)
+
+    def embed(self, reader: Reader, queries: Sequence[str], documents: Sequence[str]) -> tuple[Any, Any, Any]:
+        """Return the vectors of both sides, and what scoring.json says of them."""
+        vectors = encode_texts(reader, [*map(self.spec.wrap_query, queries), *map(self.spec.wrap_document, documents)])
+        return vectors[: len(queries)], vectors[len(queries) :], {"dims": int(vectors.shape[1])}
+
+
+def finish(rows: list[dict[str, Any]], reader: Reader, facts: dict[str, Any]) -> Scored:
+    """Return the rows with all facts."""
+    spread = describe_range([row["score"] for row in rows], SAME_COSINE)
+    return Scored(rows, {**facts, **spread, **reader.facts}, "texts", reader.facts["texts"])
+
+
+@dataclass(frozen=True)
+class RetrievalJob(EmbeddingJob):
+    """Queries, and the corpus that they search."""
+
+    queries: list[Text]
+    documents: list[Text]
+
+    def fits(self, rows: list[dict[str, Any]]) -> bool:
+        """Tell whether the rows are those of the queries, with documents of the corpus."""
+        documents = {document.id for document in self.documents}
+        found = list(dict.fromkeys(row["qid"] for row in rows))
+        wanted = [query.id for query in self.queries]
+        return found == wanted and all(row["docid"] in documents for row in rows) and all_scored(rows)
+
+    def score(self, loaded: Reader, kept: Path | None = None) -> Scored:  # noqa: ARG002  texts are read anew
+        """Return the best `DEPTH` documents of the corpus for each query."""
+        texts = ([query.text for query in self.queries], [document.text for document in self.documents])
+        queries, documents, facts = self.embed(loaded, *texts)
+        rows = [
+            {"qid": query.id, "docid": self.documents[position].id, "score": score}
+            for query, (positions, scores) in zip(self.queries, find_nearest(queries, documents, DEPTH), strict=True)
+            for position, score in zip(positions.tolist(), scores.tolist(), strict=True)
+        ]
+        sizes = {"kind": "retrieval", "queries": len(queries), "documents": len(documents), "depth": DEPTH}
+        return finish(rows, loaded, {**sizes, **facts})
+
+
+def find_nearest(queries: Any, documents: Any, count: int) -> Iterator[tuple[Any, Any]]:
+    """Yield, a query, positions and cosines of its `count` best documents; equal cosines in the order of positions.
+
+    `queries` [queries, dimensions] and `documents` [documents, dimensions] are unit vectors. At most
+    `QUERIES_AT_ONCE` × `DOCUMENTS_AT_ONCE` cosines are in memory.
+    """
+    import numpy as np
+
+    for start in range(0, len(queries), QUERIES_AT_ONCE):
+        block = queries[start : start + QUERIES_AT_ONCE]
+        best: list[tuple[Any, Any]] = [(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)) for _ in block]
+        for offset in range(0, len(documents), DOCUMENTS_AT_ONCE):
+            cosines = block @ documents[offset : offset + DOCUMENTS_AT_ONCE].T
+            for row, (positions, scores) in enumerate(best):
+                kept = _keep_best(cosines[row], count)
+                best[row] = _order_best(
+                    np.concatenate([positions, kept + offset]), np.concatenate([scores, cosines[row][kept]]), count
+                )
+        yield from best
+
+
+def _keep_best(scores: Any, count: int) -> Any:
+    """Return the positions of the `count` best scores and of every score that equals the last of them."""
+    import numpy as np
+
+    if len(scores) <= count:
+        return np.arange(len(scores))
+    least = np.partition(scores, len(scores) - count)[len(scores) - count]
+    return np.flatnonzero(scores >= least)
+
+
+def _order_best(positions: Any, scores: Any, count: int) -> tuple[Any, Any]:
+    """Return the `count` best of `positions` and their scores, the best first, ties as they were."""
+    import numpy as np
+
+    # what earlier blocks left comes first and in rank order, so a stable sort keeps ties in the order of positions
+    order = np.argsort(-scores, kind="stable")[:count]
+    return positions[order], scores[order]
+
+
+# By bge-m3's heads: sparse weights, ColBERT vectors, or the sum of all
+
+
+@dataclass(frozen=True)
+class HeadsJob(RetrievalJob):
+    """A retrieval by the head that the spec's `part` names."""
+
+    def load(self, model: str, devices: Sequence[str]) -> Any:
+        """Return BGEM3FlagModel, on the first device. Raises WorkerError for a folder without the heads."""
+        return flagembedding.open_m3(model, self.spec, devices[0])
+
+    def score(self, loaded: Any, kept: Path | None = None) -> Scored:  # noqa: ARG002  texts are read anew
+        """Return the best documents of each query: of the whole corpus by sparse weights, else of its candidates."""
+        queries = [self.spec.wrap_query(query.text) for query in self.queries]
+        documents = [self.spec.wrap_document(document.text) for document in self.documents]
+        sparse = self.spec.part == "sparse"
+        ours = flagembedding.ask_m3(loaded, self.spec, queries, sparse=sparse, colbert=False)
+        theirs = flagembedding.ask_m3(loaded, self.spec, documents, sparse=sparse, colbert=False)
+        ranked: Iterable[list[tuple[int, float]]]
+        if sparse:
+            ranked = rank_sparse(ours["lexical_weights"], theirs["lexical_weights"])
+        else:
+            nearest = [places.tolist() for places, _ in find_nearest(to_unit(ours), to_unit(theirs), CANDIDATES)]
+            ranked = self.rank_candidates(loaded, queries, documents, nearest)
+        rows: list[dict[str, Any]] = [
+            {"qid": query.id, "docid": self.documents[place].id, "score": score}
+            for query, found in zip(self.queries, ranked, strict=True)
+            for place, score in sorted(found, key=lambda one: (-one[1], one[0]))[:DEPTH]
+        ]
+        sizes = {"kind": "retrieval", "queries": len(queries), "documents": len(documents), "depth": DEPTH}
+        facts = {"dtype_used": self.spec.dtype, "part": self.spec.part, "max_length": self.spec.max_length}
+        spread = describe_range([row["score"] for row in rows], SAME_COSINE)
+        return Scored(rows, {**sizes, **facts, **spread}, "texts", len(queries) + len(documents))
+
+    def rank_candidates(
+        self, loaded: Any, queries: Sequence[str], documents: Sequence[str], nearest: Sequence[Sequence[int]]
+    ) -> list[list[tuple[int, float]]]:
+        """Return each query's candidates with their scores."""
+        length = self.spec.max_length
+        lengths = {"max_query_length": length, "max_passage_length": length, "batch_size": self.spec.batch_size}
+        found = []
+        for query, places in zip(queries, nearest, strict=True):
+            pairs = [(query, documents[place]) for place in places]
+            scores = loaded.compute_score(pairs, weights_for_different_modes=WEIGHTS, **lengths)
+            found.append(list(zip(places, map(float, scores[NAMES[str(self.spec.part)]]), strict=True)))
+        return found
+
+
+def to_unit(found: dict[str, Any]) -> Any:
+    """Return the dense vectors in unit length, float32."""
+    import numpy as np
+
+    return normalize(np.asarray(found["dense_vecs"], dtype=np.float32))
+
+
+def rank_sparse(
+    queries: Sequence[dict[str, float]], documents: Sequence[dict[str, float]], count: int = DEPTH
+) -> Iterator[list[tuple[int, float]]]:
+    """Yield, a query, its `count` best documents by lexical score (compute_lexical_matching_score), the best first.
+
+    Documents that share no token with a query come last, with 0; equal scores in the order of positions. The scores of
+    one query at a time are in memory.
+    """
+    import numpy as np
+
+    postings: dict[str, tuple[array[int], array[float]]] = {}
+    for place, weights in enumerate(documents):
+        for token, weight in weights.items():
+            places, found = postings.setdefault(token, (array("q"), array("d")))
+            places.append(place)
+            found.append(float(weight))
+    for query in queries:
+        scores = np.zeros(len(documents))
+        for token, weight in query.items():
+            places, found = postings.get(token, (array("q"), array("d")))
+            scores[np.asarray(places)] += float(weight) * np.asarray(found)  # a document has a token once
+        kept = _keep_best(scores, count)
+        positions, best = _order_best(kept, scores[kept], count)
+        yield list(zip(positions.tolist(), best.tolist(), strict=True))
 
 
 @dataclass(frozen=True)

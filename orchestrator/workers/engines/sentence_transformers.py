@@ -12,8 +12,7 @@ from typing import Any
 
 from orchestrator.workers.engines.transformers import release
 from orchestrator.workers.environment import read_versions, weight_options
-from orchestrator.workers.folders import write_json
-from orchestrator.workers.tokenizer_files import read_json
+from orchestrator.workers.folders import read_json, write_json
 
 BATCH_SIZE = 4
 TRANSFORMER = "sentence_transformers.base.modules.transformer.Transformer"

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.folders import has_tokenizer
 from orchestrator.workers.specs import SCORERS
-from orchestrator.workers.tokenizer_files import has_tokenizer
 from orchestrator.workers.verification_checks import Check
 from orchestrator.workers.weights import WeightScan
 

@@ -16,23 +16,25 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.workers.embedding.folder import (
+    Head,
     append_end_token,
+    build_head,
     find_whole,
+    read_modules,
     require_end_token,
     settle,
     write_modules,
 )
 from orchestrator.workers.embedding.model import keep_suffix, load_encoder
-from orchestrator.workers.embedding.modules import Head, build_head, read_modules
 from orchestrator.workers.engines import flagembedding, swift
 from orchestrator.workers.engines.transformers import load_float32, load_tokenizer, release
 from orchestrator.workers.environment import weight_options
 from orchestrator.workers.failure import WorkerError
+from orchestrator.workers.folders import read_json, update_settings
 from orchestrator.workers.kinds import Described, Request
 from orchestrator.workers.kinds.probes import EXAMPLES, TextProbe, build_text_probes
 from orchestrator.workers.merge import attach_adapter
 from orchestrator.workers.specs import EmbeddingSpec, parse_embedding_spec
-from orchestrator.workers.tokenizer_files import read_json, update_settings
 from orchestrator.workers.verification_checks import (
     Check,
     as_number,

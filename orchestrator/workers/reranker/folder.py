@@ -9,10 +9,9 @@ from typing import Any
 from orchestrator.workers.engines.sentence_transformers import write_encoder_files, write_head_files, write_words_files
 from orchestrator.workers.engines.transformers import load_tokenizer
 from orchestrator.workers.eval_files import Pair
-from orchestrator.workers.folders import write_json
+from orchestrator.workers.folders import add_sentinel, read_json, set_chat_template, update_settings, write_json
 from orchestrator.workers.reranker import formats
 from orchestrator.workers.specs import ScoringSpec
-from orchestrator.workers.tokenizer_files import add_sentinel, read_json, set_chat_template, update_settings
 
 
 def write_format(folder: Path, spec: ScoringSpec) -> dict[str, Any]:
