@@ -148,7 +148,7 @@ _LAUNCHER_NOISE = re.compile(
     r"ChildFailedError|SignalException|={4,}|-{4,}|^\s*(?:time|host|rank|exitcode|error_file|traceback)\s*:"
 )
 _RAISE = re.compile(r"^[\W\d]*raise\b(?! your\b)")  # a frame's source line, also in a box: `│ 20 │   raise …`
-_PROGRESS = re.compile(r"\d+%\||^\{'\w+': ")  # most of a tail: bars and metrics, which no rule reads
+_PROGRESS = re.compile(r"\d%\||^\{'\w+': ")  # most of a tail: bars and metrics, which no rule reads
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
