@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-import yaml
 
 _Row = TypeVar("_Row")
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times as fast
 
 
 def load_table(path: Path, kind: type[_Row]) -> tuple[_Row, ...]:
@@ -23,7 +21,10 @@ def load_table(path: Path, kind: type[_Row]) -> tuple[_Row, ...]:
 
 def load_record(path: Path, kind: type[_Row]) -> _Row:
     """Return the one record of `kind` that a file holds; else as `load_table`."""
-    content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)  # noqa: S506  (either loader is a safe one)
+    import yaml  # takes long to import, and most commands do without
+
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times as fast
+    content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506  (either loader is a safe one)
     return msgspec.convert(content, kind, dec_hook=_compile)
 
 

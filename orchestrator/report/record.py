@@ -23,6 +23,7 @@ from orchestrator.checks.settings import is_on, read_train_values
 from orchestrator.checks.workload import count_lines, find_passes, read_side
 from orchestrator.errors import OrchError
 from orchestrator.logs.events import Event, Progress, StageStarted, Step, load_events
+from orchestrator.machine import tables
 from orchestrator.machine.files import read_regular
 from orchestrator.machine.hardware import Hardware
 from orchestrator.machine.json_files import find_object, parse_json
@@ -180,8 +181,6 @@ def parse_checks(verification: Mapping[str, Any]) -> tuple[Check, ...]:
 
 @cache
 def _load_check_names() -> dict[str, str]:
-    from orchestrator.machine import tables  # YAML takes long to import, and most commands do without
-
     return tables.load_record(Path(__file__).with_name("check_names.yaml"), dict[str, str])
 
 
