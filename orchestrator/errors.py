@@ -109,6 +109,13 @@ class RunFolderError(OrchError):
     title = "run folder"
 
 
+class TakenAwayError(OrchError):
+    """The machine or its scheduler took the run away: a time limit, a preemption, a lost node; it can be resumed."""
+
+    exit_code = 75
+    title = "taken away"
+
+
 class InterruptedRunError(OrchError):
     """The user stopped the run; it can be resumed."""
 

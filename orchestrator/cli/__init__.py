@@ -21,7 +21,7 @@ from types import FrameType
 import click
 
 from orchestrator import __version__
-from orchestrator.errors import InterruptedRunError, OrchError, PreflightError, Where
+from orchestrator.errors import InterruptedRunError, OrchError, PreflightError, TakenAwayError, Where
 
 _OBJECTS = 100_000  # new ones before Python looks for circles among them: its 700 cost a tenth of the start
 GONE_CODE = 141  # what a shell says of a program that SIGPIPE ended
@@ -115,12 +115,15 @@ def let_go() -> None:
 
 
 def raise_on_stop_signals() -> None:
-    """Let TERM and HUP end a command as Ctrl-C does, with the probe that it waits for. Ignored ones stay ignored."""
+    """Let TERM, HUP and USR1 end a command as Ctrl-C does, with the probe that it waits for. Ignored ones stay so.
 
-    def handle(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+    The exception carries the signal's number.
+    """
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    def handle(number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, handle)
 
@@ -172,7 +175,12 @@ def _explain(error: BaseException, *, as_json: bool) -> tuple[int, Callable[[], 
     if isinstance(error, click.ClickException):
         return error.exit_code, partial(_show, error)
     if isinstance(error, click.Abort | KeyboardInterrupt):
-        return InterruptedRunError.exit_code, lambda: say(INTERRUPTED.say(current_language()), err=True)
+        code = InterruptedRunError.exit_code
+        if numbers := (error.__cause__ or error).args:  # a stop signal's, not that of a key
+            from orchestrator.run.again import is_taken_away
+
+            code = TakenAwayError.exit_code if is_taken_away(numbers[0]) else code
+        return code, lambda: say(INTERRUPTED.say(current_language()), err=True)
     if isinstance(error, OSError) and is_gone(error):
         return GONE_CODE, lambda: None
     return OrchError.exit_code, partial(_report_bug, error)

@@ -26,6 +26,7 @@ _TITLES = {
     "stalled": "停滞",
     "gate missed": "未达门槛",
     "run folder": "运行目录",
+    "taken away": "被收回",
     "interrupted": "已中断",
 }
 TITLES = {title: Text(title, chinese) for title, chinese in _TITLES.items()}

@@ -22,7 +22,7 @@ from orchestrator.cli.options import (
     trust_run_option,
 )
 from orchestrator.cli.output import Result, format_advice, prints
-from orchestrator.errors import GateMissedError, PreflightError, Problem
+from orchestrator.errors import GateMissedError, OrchError, PreflightError, Problem
 from orchestrator.machine.rundir import RunDir
 from orchestrator.machine.terminal import hand_on, say
 from orchestrator.recipe.plan import Plan
@@ -61,6 +61,22 @@ def run_command(
     as_json: bool,
 ) -> Result:
     """Take RECIPE from data to verdict. Exit code 8 says that the gate was missed; Ctrl-C leaves a run to resume."""
+    return _start(
+        recipe, output, overrides, smoke, hardware, trust_run, runs, open_report=open_report, warm=warm, quiet=as_json
+    )
+
+
+def _start(
+    recipe: Path,
+    output: Path | None,
+    overrides: tuple[str, ...],
+    smoke: bool,
+    hardware: str,
+    trust_run: bool,
+    runs: Path,
+    **how: bool,
+) -> Result:
+    """Plan a recipe and run it."""
     from orchestrator.checks import require_runnable
     from orchestrator.plan.jobs import build_job, new_run_dir
     from orchestrator.plan.load import load_recipe
@@ -78,18 +94,69 @@ def run_command(
     for problem in advice:
         say(format_advice(problem), err=True)
     run = create_run(plan, Asked(recipe, overrides, hardware), found, trust_run=trust_run)
-    return _finish(plan, run, open_report=open_report, warm=warm, quiet=as_json)
+    return _finish(plan, run, **how)
 
 
 @click.command("resume")
 @run_argument
+@click.option(
+    "--or-run",
+    "recipe",
+    type=click.Path(path_type=Path),
+    metavar="RECIPE",
+    help="For engines that repeat "
+    "one command: run RECIPE in the folder -o, or go on with what is there, and end with 75 or 7 to be called again.",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="With --or-run: the run folder.")
+@click.option("--tries", type=click.IntRange(1), help="With --or-run: attempts that may get no further (default: 5).")
+@set_option
+@smoke_option
+@hardware_option
 @trust_run_option
 @runs_option
 @open_option
 @warm_option
 @prints("resume")
-def resume_command(run: str, trust_run: bool, runs: Path, open_report: bool, warm: bool, as_json: bool) -> Result:
+def resume_command(
+    run: str, recipe: Path | None, output: Path | None, tries: int | None, as_json: bool, **options: Any
+) -> Result:
     """Continue RUN (a folder, a name, or `last`): finished stages are skipped, training goes on from its checkpoint."""
+    from orchestrator.run.again import TRIES, judge
+
+    planned = {name: options.pop(name) for name in ("overrides", "smoke", "hardware")}
+    how = {"open_report": options["open_report"], "warm": options["warm"], "quiet": as_json}
+    if recipe is None:
+        if output or tries or planned != {"overrides": (), "smoke": False, "hardware": "auto"}:
+            raise click.UsageError("-o, --tries, --set, --smoke and --hardware go with --or-run RECIPE")
+        return _resume(run, options["trust_run"], options["runs"], **how)
+    if output is None or run != "last":
+        raise click.UsageError("--or-run takes the run folder by -o, and no RUN")
+    folder = RunDir(output.absolute())
+    try:
+        return _resume_or_run(folder, recipe, planned, options["trust_run"], options["runs"], **how)
+    except OrchError as error:
+        raise judge(error, folder, tries=tries or TRIES) from error
+
+
+def _resume_or_run(
+    folder: RunDir, recipe: Path, planned: dict[str, Any], trust_run: bool, runs: Path, **how: bool
+) -> Result:
+    from orchestrator.run.folder import load_run_object, require_same_recipe
+    from orchestrator.run.state import find_state, wait_for_lost_holder
+
+    if not folder.plan_json.exists():
+        return _start(recipe, folder.root, **planned, trust_run=trust_run, runs=runs, **how)
+    require_same_recipe(folder, recipe, planned["overrides"], smoke=planned["smoke"])
+    wait_for_lost_holder(folder)
+    state = find_state(folder)
+    if state is None or state.status != "done" or not folder.report_json.exists():
+        return _resume(str(folder.root), trust_run, runs, **how)
+    report = load_run_object(folder.report_json)
+    data = {"run": str(folder.root), "exit_code": state.exit_code, "report": report}
+    return Result(data, _verdict_lines(folder, report), state.exit_code or 0)
+
+
+def _resume(run: str, trust_run: bool, runs: Path, **how: bool) -> Result:
     from orchestrator.report.compare_runs import is_rerun
     from orchestrator.run.folder import adopt_run, find_run, load_own_plan
 
@@ -98,8 +165,8 @@ def resume_command(run: str, trust_run: bool, runs: Path, open_report: bool, war
     if trust_run:
         adopt_run(found)
     if is_rerun(found):
-        return _finish_rerun(plan, found, warm=warm, quiet=as_json)
-    return _finish(plan, found, open_report=open_report, warm=warm, quiet=as_json)
+        return _finish_rerun(plan, found, warm=how["warm"], quiet=how["quiet"])
+    return _finish(plan, found, **how)
 
 
 @click.command("reproduce")

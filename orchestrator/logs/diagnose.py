@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -163,6 +163,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     outside_run: Text | None = None
     patch: tuple[str, ...] | str = ()
     capture: str | None = None
+    fault: Literal["node", "passing"] | None = None
 
 
 @functools.cache

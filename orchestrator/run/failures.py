@@ -256,5 +256,6 @@ ROWS_REMEDY = Text(
 )
 OUTPUT_MISSING = Text("{0} ended with exit code {1} but did not write {2}", "{0} 以退出码 {1} 结束，但没有写出 {2}")
 OUTPUT_REMEDY = Text("read its log: it may have skipped its work in silence", "查看其日志：可能悄悄跳过了工作")
+TAKEN_AT = Text("taken away by the machine or its scheduler at {0}", "在 {0} 处被机器或其调度器收回")
 STOPPED_AT = Text("stopped at {0}", "已停在 {0}")
 GO_ON = Text("go on with `orch resume {0}`", "用 `orch resume {0}` 继续")

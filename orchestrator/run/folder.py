@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import RunFolderError, Where
-from orchestrator.machine.files import open_fresh, try_lock, write_json, write_text
+from orchestrator.machine.files import hash_path, open_fresh, try_lock, write_json, write_text
 from orchestrator.machine.hardware import Hardware
 from orchestrator.machine.json_files import load_object, read_text
 from orchestrator.machine.places import find_orch_config
@@ -119,6 +119,18 @@ def load_own_plan(run: RunDir, *, trust_run: bool) -> Plan:
         hint=f"read its plan.json, then say --trust-run; what it has made can be used by itself: {run.model}",
         where=Where(str(run.plan_json)),
     )
+
+
+def require_same_recipe(run: RunDir, recipe: Path, overrides: tuple[str, ...], *, smoke: bool) -> None:
+    """Raise RunFolderError where a run was not made of this recipe, as it is asked for; one that is gone may be any."""
+    asked = {"smoke": smoke, "set": list(overrides)}
+    with understood(run.provenance_json):
+        made = load_run_object(run.provenance_json)
+        same = not recipe.exists() or made["recipe_sha256"] == hash_path(recipe)
+        if same and asked == {key: made["asked"][key] for key in asked}:
+            return
+    hint = "give the recipe, --set and --smoke that the run was made with, or name a fresh folder with -o"
+    raise RunFolderError(f"{run.root} holds a run of another recipe, or of one that has changed since", hint=hint)
 
 
 def is_own_run(run: RunDir) -> bool:

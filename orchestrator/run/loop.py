@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from orchestrator.errors import InterruptedRunError, OrchError, RunFolderError
+from orchestrator.errors import InterruptedRunError, OrchError, RunFolderError, TakenAwayError
 from orchestrator.logs.events import (
     EventLog,
     Listener,
@@ -33,7 +33,7 @@ from orchestrator.machine.rundir import RunDir
 from orchestrator.machine.terminal import current_language
 from orchestrator.recipe.plan import Plan, Stage
 from orchestrator.recipe.schema import Watch
-from orchestrator.run.failures import GO_ON, STOPPED_AT, Failure, build_failure, explain_end, find_next
+from orchestrator.run.failures import GO_ON, STOPPED_AT, TAKEN_AT, Failure, build_failure, explain_end, find_next
 from orchestrator.run.folder import refuse_links
 from orchestrator.run.launching import Residents, clear_stale_build_locks, spawn_stage, write_plan, write_script
 from orchestrator.run.resume import find_missing_outputs, prepare_attempt, stage_digest
@@ -158,6 +158,7 @@ def run_plan(
     with ExitStack() as stack:
         stack.enter_context(held_lock(run_dir))
         refuse_links(plan, run_dir)
+        run_dir.stop_asked.unlink(missing_ok=True)
         counted = interrupts or stack.enter_context(counted_interrupts())
         events = EventLog(run_dir.events_jsonl, clock.time, listener)
         deps = SupervisorDeps(
@@ -171,7 +172,8 @@ def run_plan(
         try:
             outcome = _run_stages(run)
         except OrchError as error:
-            _close(run, "interrupted" if isinstance(error, InterruptedRunError) else "failed", error)
+            stopped = isinstance(error, InterruptedRunError | TakenAwayError)
+            _close(run, "interrupted" if stopped else "failed", error)
             raise
         except OSError as error:
             failure = explain_os_error(run_dir, error)
@@ -321,11 +323,13 @@ def _follow(run: _Run, stage: Stage, child: Child, record: LaunchRecord, log: Li
     ending = watch_stage(stage.name, child, record, folder, log=log, limits=run.limits(stage), deps=run.deps)
     scrub_logs(folder)
     seconds = round(before + clock.monotonic() - begun, 3)
-    if ending.reason == "stopped":
+    missing = find_missing_outputs(stage, run.folder)
+    done = ending.reason == "exited" and ending.exit_code in stage.done_codes and not missing
+    # a scheduler signals all processes at once: the stage may have died of it before anybody could stop it
+    if ending.reason == "stopped" or (run.deps.interrupts.taken and not done):
         run.deps.emit(StageFinished(stage.name, "stopped", ending.exit_code, seconds))
         raise _interrupted(run, stage)
-    missing = find_missing_outputs(stage, run.folder)
-    if ending.reason == "exited" and ending.exit_code in stage.done_codes and not missing:
+    if done and ending.exit_code is not None:
         return _conclude(run, stage, record, ending.exit_code, seconds)
     limits, recipe = run.limits(stage), run.plan.recipe
     failure = build_failure(stage, folder, record, ending, missing=missing, limits=limits, recipe=recipe)
@@ -347,9 +351,11 @@ def _conclude(run: _Run, stage: Stage, record: LaunchRecord, exit_code: int, sec
     return result
 
 
-def _interrupted(run: _Run, stage: Stage) -> InterruptedRunError:
+def _interrupted(run: _Run, stage: Stage) -> InterruptedRunError | TakenAwayError:
     language = current_language()
     hint = GO_ON.say(language).format(run.folder.root)
+    if run.deps.interrupts.taken and not run.folder.stop_asked.exists():
+        return TakenAwayError(TAKEN_AT.say(language).format(stage.name), hint=hint)
     return InterruptedRunError(STOPPED_AT.say(language).format(stage.name), hint=hint)
 
 

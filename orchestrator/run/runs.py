@@ -6,12 +6,14 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.errors import RunFolderError
 from orchestrator.logs.follow import LogFollower
 from orchestrator.machine import process
+from orchestrator.machine.files import write_text
 from orchestrator.machine.json_files import load_object, read_text
 from orchestrator.machine.process import Processes
 from orchestrator.machine.rundir import RunDir
@@ -152,6 +154,7 @@ def _stop_supervisor(run_dir: RunDir, deps: SupervisorDeps) -> str:
         place = holder.host if holder else "an unknown machine"
         raise RunFolderError(f"the run is supervised on {place}", hint=f"run `orch stop {run_dir.root}` there")
     end = deps.clock.monotonic() + deps.timeouts.total_s + _MARGIN_S
+    ask_to_stop(run_dir)
     deps.processes.signal_pids((holder.pid,), signal.SIGTERM)
     deps.processes.signal_pids((holder.pid,), signal.SIGCONT)  # one that was suspended takes it when it continues
     if deps.is_forced():
@@ -165,6 +168,12 @@ def _stop_supervisor(run_dir: RunDir, deps: SupervisorDeps) -> str:
             )
         deps.clock.sleep(POLL_S)
     return f"stopped (process {holder.pid})"
+
+
+def ask_to_stop(run_dir: RunDir) -> None:
+    """Leave word that it is the user who stops the run. A folder that cannot be written keeps nobody from it."""
+    with suppress(OSError):
+        write_text(run_dir.stop_asked, "")
 
 
 def _stop_orphan(run_dir: RunDir, state: RunState | None, deps: SupervisorDeps) -> str:

@@ -18,6 +18,7 @@ from orchestrator.machine.json_files import DamagedJsonError, Record, build_reco
 from orchestrator.machine.process import Child, Processes
 from orchestrator.machine.rundir import RunDir, StageDir
 from orchestrator.machine.secrets import is_secret
+from orchestrator.run.stopping import Clock
 
 STATE_VERSION = 1
 _MOST_DIGITS = 8
@@ -257,6 +258,16 @@ def _is_locked(run_dir: RunDir) -> bool:
         return True
     finally:
         os.close(descriptor)
+
+
+def wait_for_lost_holder(run_dir: RunDir, clock: Clock = time) -> None:
+    """Wait until the sign of life of a holder on another machine is old, or is renewed: that one may be lost."""
+    holder = load_holder(run_dir)
+    while holder and holder.host != process.host() and holder.is_alive():
+        clock.sleep(HEARTBEAT_S)
+        seen, holder = holder.seen, load_holder(run_dir)
+        if holder and holder.seen != seen:
+            return
 
 
 def load_holder(run_dir: RunDir) -> Holder | None:

@@ -18,8 +18,9 @@ from orchestrator.machine import process
 from orchestrator.machine.files import open_to_append
 from orchestrator.machine.process import Child, Processes
 from orchestrator.machine.rundir import StageDir
+from orchestrator.run.again import is_taken_away
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 DEBOUNCE_S = 0.3  # a closing terminal or a service manager sends two signals at once
 POLL_S = 0.1
 WRITING_S = 2.0  # what one process may take to write its stacks and die
@@ -29,13 +30,19 @@ _STACKS_POLL_S = 0.05
 
 @dataclass
 class Interrupts:
-    """How often the user has asked to stop: 0 go on, 1 stop, 2 or more kill at once."""
+    """How often somebody has asked to stop: 0 go on, 1 stop, 2 or more kill at once.
+
+    `taken`: the first who asked was no user, but a scheduler.
+    """
 
     count: int = 0
     last: float = 0.0
+    taken: bool = False
 
     def add(self, number: int, at: float) -> None:
         """Count one signal at that time (seconds, any origin); a hangup never counts as the second."""
+        if self.count == 0:
+            self.taken = is_taken_away(number)
         if self.count == 0 or (number != signal.SIGHUP and at - self.last > DEBOUNCE_S):
             self.count += 1
             self.last = at

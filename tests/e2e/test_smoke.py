@@ -138,6 +138,19 @@ def test_resuming_a_finished_run_does_nothing_again(killed_and_resumed):
     assert {path: path.stat().st_mtime_ns for path in killed_and_resumed.glob("stages/*/result.json")} == before
 
 
+def test_a_finished_run_tells_an_engine_so_at_once(killed_and_resumed, recipes):
+    recipe = recipes / "qwen3_reranker.yaml"
+    before = (killed_and_resumed / "events.jsonl").read_bytes()
+    done = orch("resume", "--or-run", str(recipe), "-o", str(killed_and_resumed), "--smoke", "--json")
+    assert done.code == done.data["exit_code"] == 0, done.err
+    assert (killed_and_resumed / "events.jsonl").read_bytes() == before
+    other = orch("resume", "--or-run", str(recipe), "-o", str(killed_and_resumed))
+    assert other.code == 9
+    assert "another recipe" in other.err
+    for words in (["--or-run", str(recipe)], ["--smoke"], [str(killed_and_resumed), "--tries", "2"]):
+        assert orch("resume", *words).code == 2
+
+
 def test_the_folder_commands_read_the_run(killed_and_resumed, plain_bash):
     runs = str(killed_and_resumed.parent)
     listed = orch("ls", "--runs", runs, "--json").data

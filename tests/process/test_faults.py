@@ -230,6 +230,20 @@ def test_worker_killed_under_a_living_orch(plan, run_dir, drive_paused, child_of
     assert started(run_dir)[1].resumed_from
 
 
+def test_a_schedulers_term_to_every_process_leaves_the_checkpoint(
+    plan, run_dir, drive_paused, child_of, wait_until, resume, monkeypatch
+):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    driver = drive_paused(plan)
+    child = child_of()
+    wait_until(lambda: saw_checkpoint(run_dir))
+    process.signal_pids((*process.find_members(child), driver.pid), signal.SIGTERM)
+    assert driver.wait(WAIT_S) == 75
+    assert orphans(run_dir) == []
+    assert resume(plan).stages[1].attempts == 2
+    assert started(run_dir)[1].resumed_from
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_stop_signal_ends_the_run_resumably(plan, run_dir, drive_paused, child_of, wait_until, resume, number):
     driver = drive_paused(plan)

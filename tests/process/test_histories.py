@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.errors import DataError, InterruptedRunError, StageFailedError, StalledError
+from orchestrator.errors import DataError, InterruptedRunError, StageFailedError, StalledError, TakenAwayError
 from orchestrator.logs.events import (
     Message,
     Progress,
@@ -22,6 +22,7 @@ from orchestrator.machine.files import write_json
 from orchestrator.recipe.schema import Watch
 from orchestrator.run import loop
 from orchestrator.run.loop import run_plan
+from orchestrator.run.runs import ask_to_stop
 from orchestrator.run.state import LaunchRecord, load_result, read_state
 from orchestrator.run.stopping import StopTimeouts
 from orchestrator.run.watch import WRITTEN_BYTES
@@ -332,6 +333,60 @@ def test_one_ctrl_c_stops_in_order(replay, run_dir, fake, press):
     assert finished(run_dir) == ["stopped"]
     assert read_state(run_dir).status == "interrupted"
     assert len(fake.launches) == 1
+
+
+def test_a_schedulers_term_takes_the_run_away(replay, run_dir, interrupts, clock, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    with pytest.raises(TakenAwayError) as caught:
+        replay([], [(5, lambda: interrupts.add(TERM, clock.now))])
+    assert "orch resume" in caught.value.problems[0].hint
+    assert finished(run_dir) == ["stopped"]
+    state = read_state(run_dir)
+    assert (state.status, state.exit_code) == ("interrupted", 75)
+
+
+def test_usr1_says_that_the_time_is_nearly_over(replay, interrupts, clock):
+    with pytest.raises(TakenAwayError):
+        replay([], [(5, lambda: interrupts.add(signal.SIGUSR1, clock.now))])
+
+
+def test_a_stage_that_dies_of_the_schedulers_signal_has_not_failed(replay, run_dir, interrupts, clock, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+
+    def take(child):
+        interrupts.add(TERM, clock.now)
+        child.end(143)
+
+    with pytest.raises(TakenAwayError):
+        replay([(5, take)])
+    assert finished(run_dir) == ["stopped"]
+
+
+def test_a_stage_that_ends_well_at_that_moment_is_done(replay, run_dir, interrupts, clock):
+    def take(child):
+        interrupts.add(signal.SIGUSR1, clock.now)
+        ends(0)(child)
+
+    with pytest.raises(TakenAwayError, match="at 02-work"):
+        replay([(4, writes()), (5, take)], stages=2)
+    assert finished(run_dir) == ["done"]
+
+
+def test_a_user_who_stops_the_job_of_a_scheduler_has_stopped_it(replay, run_dir, interrupts, clock, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+
+    def stop():
+        ask_to_stop(run_dir)
+        interrupts.add(TERM, clock.now)
+
+    with pytest.raises(InterruptedRunError):
+        replay([], [(5, stop)])
+
+
+def test_word_to_stop_of_an_earlier_attempt_is_forgotten(replay, run_dir, interrupts, clock):
+    ask_to_stop(run_dir)
+    with pytest.raises(TakenAwayError):
+        replay([], [(5, lambda: interrupts.add(signal.SIGUSR1, clock.now))])
 
 
 def test_a_child_that_ignores_signals_climbs_the_ladder(replay, fake, press):
