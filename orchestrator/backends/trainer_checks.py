@@ -206,11 +206,11 @@ def _check_unused(job: Job) -> Iterator[Found]:
     if data.scores_as_labels and backend.kind != "labelled":
         yield ("data", "scores_as_labels"), Problem(f"{backend.trainers} read no labels", f"remove it: {_GRADED}")
     if job.recipe.launch.strategy == "fsdp" and not backend.starts_fsdp:
-        message = f"{backend.trainers} are not started with FSDP"
+        why = "they save the model that one process holds, and FSDP leaves it a part of the weights"
         hint = "remove it, and say deepspeed where one GPU is too small"
         if "fsdp" not in backend.reserved:
-            message, hint = f"{message}: it is an argument of their own", "remove it, and say train: {fsdp: fsdp2}"
-        yield ("launch", "strategy"), Problem(message, hint)
+            why, hint = "it is an argument of their own", "remove it, and say train: {fsdp: fsdp2}"
+        yield ("launch", "strategy"), Problem(f"{backend.trainers} are not started with FSDP: {why}", hint)
 
 
 def _check_speedups(job: Job) -> Iterator[Found]:
