@@ -247,7 +247,8 @@ def _find_flat_loss(job: Job, trainer: str, values: Mapping[str, Any]) -> float 
     """Return the loss of a model to which all documents are alike: it chooses among those of a batch."""
     if trainer in {"m3", "icl"} or values.get("knowledge_distillation") or values.get("same_dataset_within_batch"):
         return None
-    rows = int(values["per_device_train_batch_size"]) * (job.processes() if values.get("negatives_cross_device") else 1)
+    gathered = job.world_size() if values.get("negatives_cross_device") else 1
+    rows = int(values["per_device_train_batch_size"]) * gathered
     return log_of(rows * int(values["train_group_size"]))
 
 
@@ -293,7 +294,7 @@ def _check(job: Job, _: Mapping[str, Any]) -> Iterator[Found]:
     if wide := [dim for dim in train.get("mrl_dims") or () if width is not None and int(dim) > width]:
         message = f"mrl_dims: {', '.join(wide)}: the vectors of {job.model.name} have {width} dimensions"
         yield ("train", "mrl_dims"), Problem(message, f"give at most {width}")
-    if train.get("negatives_cross_device") and job.processes() == 1 and not job.smoke:
+    if train.get("negatives_cross_device") and job.world_size() == 1 and not job.smoke:
         message = "negatives_cross_device: one process has no other's negatives, and FlagEmbedding ends at once"
         yield ("train", "negatives_cross_device"), Problem(message, "remove it: on one GPU it would add nothing")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -71,6 +71,10 @@ class Job:
         chosen = self.chosen_gpus()
         return self.hardware.count if chosen is None else max(1, min(len(chosen), self.hardware.count))
 
+    def world_size(self) -> int:
+        """Return how many processes train together, on all hosts."""
+        return self.processes()
+
     def chosen_gpus(self) -> tuple[str, ...] | None:
         """Return the GPUs that the recipe's CUDA_VISIBLE_DEVICES leaves to every stage; None where it says nothing."""
         visible = self.recipe.launch.env.get("CUDA_VISIBLE_DEVICES")
@@ -132,6 +136,8 @@ class Training:
     resume: Resume | None = None
     full_batch_rows: int = 1  # rows that one optimizer step needs on all processes
     counts_rows: bool = False  # whether the trainer's log says how many rows it has loaded
+    world_size: int = 1  # processes that share it
+    step_rows: int = 1  # rows of one optimizer step, of all processes together
     batch: int = 1  # rows of one process's forward pass
     accumulation: int = 1  # forward passes of one optimizer step
     parts: tuple[str, ...] = ()  # ways of comparing texts besides the model's vector, each measured apart
@@ -226,7 +232,7 @@ class Backend:
     )
     takes_sets: bool = False  # whether it trains on several sets with a loss each (data.more)
     evaluates: bool = False  # whether it evaluates while it trains
-    starts_fsdp: bool = False  # whether `launch: {strategy: fsdp}` is for it
+    starts_fsdp: bool = False  # whether `launch: {distributed: fsdp}` is for it
     other_models: str = ""  # what to name for a model that a trainer of text rerankers cannot take
     reads_patterns: bool = True  # whether it hands paths to a library that reads some characters as patterns
     # what its stages' starts spend their time on, by a word of the command line; "" for every other worker
@@ -273,7 +279,8 @@ class Backend:
         """Return the recipe's arguments as the installed version spells them, paths absolute."""
         typed = self.type_all(job.recipe.train)
         translation = translate(self.aliases, typed, job.versions, job.recipe.task)
-        return resolve_paths(job.recipe_folder, translation, self.arguments)
+        translation = resolve_paths(job.recipe_folder, translation, self.arguments)
+        return _keep_batch(job, translation) if job.recipe.launch.keep_global_batch and not job.smoke else translation
 
     def find_snapshot(self, job: Job) -> str:
         """Return which of its snapshots holds the arguments of the job's trainer."""
@@ -306,6 +313,21 @@ class Backend:
     def variables(self) -> tuple[str, ...]:
         """The environment variables that it reads wherever they come from, and records nowhere."""
         return (*list_variables(self.name), *self.own_variables)
+
+
+def _keep_batch(job: Job, translation: Translation) -> Translation:
+    """Return the arguments with the accumulation of one process shared out among all; or why it cannot be."""
+    name, world = "gradient_accumulation_steps", job.world_size()
+    given = int(translation.arguments.get(name, 1))
+    if given % world:
+        rows = given * int(translation.arguments.get("per_device_train_batch_size", 8))
+        message = f"launch.keep_global_batch: {name} {given} cannot be shared among {world} processes"
+        fits = f"say {name}: {world}, and per_device_train_batch_size: {rows // world}, which are {rows} rows as before"
+        hint = f"say a multiple of {world}" if rows % world else fits
+        return replace(translation, problems=[*translation.problems, (name, Problem(message, hint))])
+    why = f"launch.keep_global_batch: {given} for one process, shared among {world}"
+    arguments = translation.arguments | {name: given // world}
+    return replace(translation, arguments=arguments, why={**translation.why, name: why})
 
 
 class _Registry(Mapping[str, Backend]):

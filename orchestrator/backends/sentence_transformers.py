@@ -140,7 +140,7 @@ def build_training(job: Job, trainer: Trainer, *, model: str, data: str, output:
     translation, loss = job.backend.translate(job), find_loss(job)
     arguments = _list_arguments(job, trainer, ArgumentList(translation), output=output)
     values = arguments.values()
-    rows = int(values["per_device_train_batch_size"]) * (job.processes() if loss.gather_across_devices else 1)
+    rows = int(values["per_device_train_batch_size"]) * (job.world_size() if loss.gather_across_devices else 1)
     env = (
         {"HF_DATASETS_CACHE": output.removesuffix("/output") + "/cache"}
         | ({} if job.smoke else deepspeed_environment(job))
@@ -180,7 +180,7 @@ def _list_arguments(job: Job, trainer: Trainer, found: ArgumentList, *, output: 
     if "stable_ratio" in given:
         found.put("lr_scheduler_type", _STABLE, "orch", "stable_ratio: up in a line, level, down in half a cosine")
     found.put_rest()
-    several = job.processes() > 1
+    several = job.world_size() > 1
     why = "sentence-transformers' own rule for several processes" if several else "the last, smaller batch counts too"
     found.put("dataloader_drop_last", several, "default", why)
     found.put("logging_steps", 10, "orch", "transformers' default of 500 leaves most runs without a loss curve")
@@ -195,14 +195,14 @@ def _list_arguments(job: Job, trainer: Trainer, found: ArgumentList, *, output: 
     put_limit(found, job)
     put_fixed(found)
     put_hardware(found, job)
-    if job.hardware.kind == "cpu" and job.processes() > 1:
+    if job.hardware.kind == "cpu" and job.world_size() > 1:
         found.put("ddp_backend", "gloo", "hardware", "several processes on a CPU")
     if not job.smoke:  # a tiny model on a CPU is not shared out
         if job.deepspeed_text:
             found.put("deepspeed", str(job.run_dir / _DEEPSPEED), "recipe", "deepspeed")
-        if job.recipe.launch.strategy == "fsdp":
+        if job.recipe.launch.shared_by == "fsdp":
             for name, value in build_fsdp_arguments(job).items():
-                found.put(name, value, "recipe", "launch.strategy")
+                found.put(name, value, "recipe", "launch.distributed")
     put_determinism(found, job)
     return found
 
@@ -337,8 +337,8 @@ def _prepare_flags(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:
     flags: dict[str, Any] = {"max-tokens": values["max_length"], "truncation": "cut"}
     if ratio := job.recipe.data.validation_ratio:
         flags["validation-ratio"] = ratio
-        if job.processes() > 1:  # incomplete batches are dropped there too; the worker makes them small enough
-            flags["min-validation"] = job.processes()
+        if job.world_size() > 1:  # incomplete batches are dropped there too; the worker makes them small enough
+            flags["min-validation"] = job.world_size()
         if job.recipe.train.get(_BEST, LOSS) != LOSS and not job.smoke:
             flags["ranks-validation"] = True
     return flags
@@ -380,7 +380,7 @@ def check_shared(job: Job, train: Mapping[str, Any], measures: Mapping[str, str]
     if stops and job.recipe.data.validation_ratio is not None:
         message = "early_stopping_threshold without early_stopping_patience stops nothing"
         yield ("train", "early_stopping_threshold"), Problem(message, "say early_stopping_patience: 3")
-    if job.processes() > 1 and train.get("dataloader_drop_last") is False:
+    if job.world_size() > 1 and train.get("dataloader_drop_last") is False:
         message = "with several processes sentence-transformers always drops the last, incomplete batch"
         yield ("train", "dataloader_drop_last"), Problem(message, "remove it; the log says how many rows")
     yield from check_deepspeed(
@@ -394,7 +394,9 @@ def check_shared(job: Job, train: Mapping[str, Any], measures: Mapping[str, str]
             "leave them out, or name zero0, zero1 or zero2",
         ),
     )
-    yield from _check_strategy(job)
+    if job.recipe.launch.shared_by == "fsdp" and job.model.family == "decoder":
+        message = "FSDP is tried with encoders only: an LLM's new head and its embeddings are not split as it expects"
+        yield ("launch", "distributed"), Problem(message, "say deepspeed: zero2")
     asked = train.get(_BEST, LOSS)
     if asked not in {LOSS, *measures}:
         yield (
@@ -411,9 +413,10 @@ def check_lora(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
             if name in train:
                 message = f"{name} without lora_rank: nothing says that an adapter is trained"
                 yield ("train", name), Problem(message, "say lora_rank: 16, or remove it: all weights are trained")
-    elif job.recipe.launch.strategy == "fsdp":
+    elif job.recipe.launch.shared_by == "fsdp":
         message = "FSDP gathers a whole model when it saves, and no adapter"
-        yield ("launch", "strategy"), Problem(message, "remove it, or remove lora_rank: an adapter needs little memory")
+        hint = "remove it, or remove lora_rank: an adapter needs little memory"
+        yield ("launch", "distributed"), Problem(message, hint)
     elif job.model.quantization is not None:
         message = f"{job.model.name} is quantised ({job.model.quantization}), and this trainer loads whole weights"
         yield ("model",), Problem(message, "name the model that it was made from")
@@ -497,24 +500,6 @@ def _check_schedule(train: Mapping[str, Any]) -> Iterator[Found]:
     if warmup < 1 and warmup + stable > 1:
         message = f"warm-up {warmup} and stable_ratio {stable} are more than all steps"
         yield ("train", "stable_ratio"), Problem(message, "together at most 1; what is left is the decay")
-
-
-def _check_strategy(job: Job) -> Iterator[Found]:
-    strategy, key = job.recipe.launch.strategy, ("launch", "strategy")
-    if strategy is None:
-        return
-    if job.recipe.deepspeed is not None:
-        yield key, Problem(f"deepspeed shares the training already; {strategy} is another way", "keep one of the two")
-    if strategy != "fsdp":
-        return
-    if job.model.family == "decoder":
-        message = "FSDP is tried with encoders only: an LLM's new head and its embeddings are not split as it expects"
-        yield key, Problem(message, "say deepspeed: zero2")
-    elif not job.smoke and job.hardware.kind == "cpu":
-        message = "FSDP needs GPUs: accelerate leaves it out on a CPU, and each process would train alone"
-        yield key, Problem(message, "remove it: several processes on a CPU are ddp")
-    elif not job.smoke and job.processes() == 1:
-        yield key, Problem("FSDP spreads a model over processes, and there is one", "remove it, or use more GPUs")
 
 
 _CROSS_ENCODER = Trainer(

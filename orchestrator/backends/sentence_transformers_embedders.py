@@ -207,7 +207,7 @@ def _check_loss(job: Job, loss: Loss, train: Mapping[str, Any]) -> Iterator[Foun
         why = "the teacher's scores are written into one file" if job.recipe.teacher else "data.train is one file"
         yield ("train", SEVERAL), Problem(f"{SEVERAL} says how several sets take turns, and {why}", "remove it")
     yield from _check_dims(job, loss)
-    if loss.gather_across_devices and job.processes() == 1:
+    if loss.gather_across_devices and job.world_size() == 1:
         message = "gather_across_devices takes the rows of other processes, and there is one"
         yield ("loss", "gather_across_devices"), Problem(message, "remove it")
 
@@ -231,7 +231,7 @@ def _check_guide(job: Job, loss: Loss) -> Problem | None:
 
 def _check_own_weights(job: Job, loss: Loss) -> Iterator[Found]:
     """Yield what a loss cannot be trained with that has weights beside the model's, or without what it asks for."""
-    if loss.facts.has_weights and (job.processes() > 1 or job.recipe.deepspeed is not None):
+    if loss.facts.has_weights and (job.world_size() > 1 or job.recipe.deepspeed is not None):
         message = f"{loss.type} has weights of its own, which no process shares with another"
         yield ("loss",), Problem(message, "launch: {nproc_per_node: 1}, without deepspeed")
     if loss.type == "embed_distill" and loss.distance_metric == "manhattan":
@@ -278,7 +278,7 @@ def _check_set(job: Job, name: str, one: Job, train: Mapping[str, Any]) -> Itera
 
 def _check_batch(job: Job, loss: Loss, train: Mapping[str, Any]) -> Iterator[Found]:
     batch = int(train.get("per_device_train_batch_size", 8))
-    alone = batch == 1 and not (loss.gather_across_devices and job.processes() > 1)
+    alone = batch == 1 and not (loss.gather_across_devices and job.world_size() > 1)
     if any(one.facts.in_batch or one.type == "gor" for one in loss.parts) and alone and not loss.hard_negatives:
         message = f"a batch of one row has no other rows, which are the negatives of {loss.type}: its loss is always 0"
         hint = "say 16 or more; loss: cached_mnrl trains large batches in the memory of small ones"

@@ -55,7 +55,7 @@ _NEAR = 0.8  # of difflib's ratio: fp16 is not a misspelt bf16
 
 def count_data_ranks(job: Job, values: Mapping[str, Any]) -> int:
     """Return how many groups of processes read rows of their own; `values` are the train command's arguments."""
-    return max(1, job.processes() // math.prod(size for _, size in _find_sharing(job, values)))
+    return max(1, job.world_size() // math.prod(size for _, size in _find_sharing(job, values)))
 
 
 def count_step_rows(job: Job, values: Mapping[str, Any]) -> int:
@@ -69,13 +69,13 @@ def count_step_rows(job: Job, values: Mapping[str, Any]) -> int:
 def count_sequence_parts(job: Job, values: Mapping[str, Any]) -> int:
     """Return into how many parts a sequence is cut, each on a process of its own."""
     parts = [size for (_, what), size in _find_sharing(job, values) if what == "sequences"]
-    return min(job.processes(), math.prod(parts))
+    return min(job.world_size(), math.prod(parts))
 
 
 def count_layer_parts(job: Job, values: Mapping[str, Any]) -> int:
     """Return into how many parts a layer is cut, each on a process of its own."""
     parts = [size for (_, what), size in _find_sharing(job, values) if what == "layers"]
-    return min(job.processes(), math.prod(parts))
+    return min(job.world_size(), math.prod(parts))
 
 
 def count_gpus_of_a_process(job: Job, values: Mapping[str, Any]) -> int:
@@ -103,7 +103,7 @@ def check_parallelism(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
     if job.smoke:
         return
     for (name, what), size in _find_sharing(job, train):
-        there = job.processes()
+        there = job.world_size()
         if size > 1 and there % size:
             key = ("deepspeed",) if name == "autotp_size" else ("train", _CONFIG if name in _SHARING else name)
             fitting = ", ".join(str(one) for one in range(1, there + 1) if there % one == 0)
@@ -211,6 +211,21 @@ def find_fsdp(values: Mapping[str, Any]) -> Fsdp | None:
         offload="offload" in words or config.get("cpu_offload") is True or config.get("offload_params") is True,
         checkpointing=given == _PRESET or config.get("activation_checkpointing") is True,
     )
+
+
+def gathers_weights(fsdp: object) -> bool:
+    """Tell whether ms-swift's `fsdp` has the whole weights saved: not by its preset, nor where nothing is said."""
+    config = _read_object(fsdp).get("fsdp_config")
+    return isinstance(config, dict) and config.get("state_dict_type") == "FULL_STATE_DICT"
+
+
+def build_swift_fsdp() -> str:
+    """Return ms-swift's preset fsdp2 (swift/config/fsdp2.json, 4.6.0) as JSON, but for whole weights in checkpoints."""
+    config = {
+        "fsdp_version": 2, "reshard_after_forward": True, "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+        "cpu_ram_efficient_loading": True, "state_dict_type": "FULL_STATE_DICT", "activation_checkpointing": True,
+    }  # fmt: skip
+    return json.dumps({"fsdp": "full_shard auto_wrap", "fsdp_config": config})
 
 
 def build_fsdp_arguments(job: Job) -> dict[str, Any]:

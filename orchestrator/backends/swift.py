@@ -13,7 +13,7 @@ from orchestrator.backends.aliases import is_full, name_loss, name_tuner
 from orchestrator.backends.arguments import load_arguments, load_words
 from orchestrator.backends.protocol import WORKER_IMPORTS, Backend, Job, SmokeScale, Training, name_checkpoint
 from orchestrator.backends.render import render_command
-from orchestrator.backends.sharing import SHARING_ARGUMENTS, count_data_ranks, count_step_rows
+from orchestrator.backends.sharing import SHARING_ARGUMENTS, build_swift_fsdp, count_data_ranks, count_step_rows
 from orchestrator.backends.swift_checks import check_job
 from orchestrator.backends.swift_models import ANSWERS, GENERATIVE, SwiftModel, find_swift_model, find_task_type
 from orchestrator.backends.trainer import (
@@ -156,7 +156,7 @@ def _build_training(job: Job, *, model: str, data: str, output: str) -> Training
     arguments = _list_arguments(job, ArgumentList(translation), named, model=model, data=data, output=output)
     values = arguments.values()
     env = {"HF_DATASETS_CACHE": output.removesuffix("/output") + "/cache"}
-    if job.hardware.kind == "cpu" and job.processes() > 1:
+    if job.hardware.kind == "cpu" and job.world_size() > 1:
         env["ACCELERATE_USE_CPU"] = "true"  # or each process trains alone and writes the same files
     loss_env = _loss_environment(loss, generative=task_type == GENERATIVE)
     repeatable = deterministic_environment(job, values["seed"])
@@ -248,10 +248,17 @@ def _list_arguments(
         found.put("create_checkpoint_symlink", True, "orch", "`best` names the best checkpoint")
     _put_fixed(found)
     _put_precision(found, job, full=full)
-    if deepspeed := _deepspeed(job):
-        found.put("deepspeed", deepspeed, "recipe", "deepspeed")
+    _put_sharing(found, job)
     put_determinism(found, job)
     return found
+
+
+def _put_sharing(found: ArgumentList, job: Job) -> None:
+    if deepspeed := _deepspeed(job):
+        found.put("deepspeed", deepspeed, "recipe", "deepspeed")
+    if job.recipe.launch.shared_by == "fsdp" and not job.smoke:
+        found.put("fsdp", build_swift_fsdp(), "recipe", "launch.distributed; whole weights in every checkpoint")
+        found.put("gradient_checkpointing", False, "orch", "FSDP2 has activation_checkpointing for it")
 
 
 def _put_fixed(found: ArgumentList) -> None:
@@ -273,7 +280,7 @@ def _put_precision(found: ArgumentList, job: Job, *, full: bool) -> None:
     found.put("torch_dtype", "float32" if full or half is None else _DTYPES[half], "hardware", why)
     found.put("bf16", half == "bf16", "hardware", f"{job.hardware}")
     found.put("fp16", half == "fp16", "hardware", f"{job.hardware}")
-    if job.hardware.kind == "cpu" and job.processes() > 1:
+    if job.hardware.kind == "cpu" and job.world_size() > 1:
         found.put("ddp_backend", "gloo", "hardware", "several processes on a CPU")
 
 
@@ -325,6 +332,7 @@ BACKEND = Backend(
     checkpointing=True,
     spreads_layers=True,
     own_loader=True,
+    starts_fsdp=True,
     own_variables=tuple(ANSWERS),
     remedies=Remedies(
         cures={

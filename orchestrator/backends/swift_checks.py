@@ -9,6 +9,7 @@ from orchestrator.backends.arguments import load_arguments, load_words
 from orchestrator.backends.embeddings import Embedding, read_own
 from orchestrator.backends.known_models import CLASSIFIER
 from orchestrator.backends.protocol import Found, Job
+from orchestrator.backends.sharing import gathers_weights
 from orchestrator.backends.swift_models import (
     ANSWERS,
     GENERATIVE,
@@ -62,6 +63,10 @@ def _is_no_fsdp(_: Job, train: Train, __: Condition) -> bool:
     return bool(said) and said != "fsdp2" and not said.endswith(".json") and not said.strip().startswith("{")
 
 
+def _saves_shards(job: Job, train: Train, row: Condition) -> bool:
+    return not _is_no_fsdp(job, train, row) and not gathers_weights(train["fsdp"])
+
+
 def _lacks_length(_: Job, train: Train, row: Condition) -> bool:
     value = train["rope_scaling"].strip()
     return not value.startswith("{") and (value not in row.among or not train.get("max_model_len"))
@@ -84,8 +89,9 @@ _WHEN: dict[str, Applies] = {
     "never_ends": lambda _, train, __: bool(train["streaming"]) and train.get("max_steps", -1) <= 0,
     "has_deepspeed": lambda job, train, _: bool(train["fsdp"]) and job.recipe.deepspeed is not None,
     "is_no_fsdp": _is_no_fsdp,
+    "saves_shards": _saves_shards,
     "has_one_process": lambda job, train, _: (
-        bool(train["fsdp"]) and job.hardware.kind == "cuda" and job.processes() == 1
+        bool(train["fsdp"]) and job.hardware.kind == "cuda" and job.world_size() == 1
     ),
     # with a slash it is a kernel of the hub
     "is_no_attention": lambda _, train, row: (

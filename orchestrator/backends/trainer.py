@@ -17,6 +17,7 @@ from orchestrator.backends.aliases import Translation, list_paths
 from orchestrator.backends.arguments import Argument
 from orchestrator.backends.protocol import Found, Job, Training
 from orchestrator.backends.render import render_command
+from orchestrator.backends.sharing import count_step_rows
 from orchestrator.errors import Problem
 from orchestrator.recipe.plan import Note
 from orchestrator.recipe.schema import Loss
@@ -104,6 +105,7 @@ def finish_training(
 
     `rest` are the fields of Training that only the tool knows.
     """
+    values = arguments.values()
     command = render_command(
         template,
         env=env,
@@ -111,17 +113,20 @@ def finish_training(
         python=job.backend_python,
         workers=job.workers,
         nproc_per_node=job.processes(),
+        checkpoints=values["output_dir"] if job.world_size() > 1 else None,
         **template_values,
     )
-    values, lora = arguments.values(), job.backend.trains_lora(job)
+    lora, accumulation = job.backend.trains_lora(job), int(values["gradient_accumulation_steps"])
     return Training(
         command=command,
         notes=notes_before + arguments.notes() + notes_after + _explain_determinism(job, env),
         outputs=(f"{weights}/{'adapter_model.safetensors' if lora else 'config.json'}",),
         lora=lora,
         weights=weights,
+        world_size=job.world_size(),
+        step_rows=count_step_rows(job, values) * accumulation,
         batch=int(values["per_device_train_batch_size"]),
-        accumulation=int(values["gradient_accumulation_steps"]),
+        accumulation=accumulation,
         reads=(*reads, *(path for _, path in list_paths(arguments.given, job.backend.arguments))),
         **rest,
     )

@@ -116,6 +116,7 @@ def check_trainer(
     named = chain(translation.problems, find_missing_files(job.recipe_folder, train, backend.arguments))
     return [
         *((("train", name), problem) for name, problem in named),
+        *_check_sharing(job, train),
         *own(job, train),
         *_check_conditions(conditions, when, job, train),
         *_check_base_model(job),
@@ -205,12 +206,32 @@ def _check_unused(job: Job) -> Iterator[Found]:
             yield ("data", name), Problem(f"{backend.trainers} read no labels to scale", f"remove it: {_GRADED}")
     if data.scores_as_labels and backend.kind != "labelled":
         yield ("data", "scores_as_labels"), Problem(f"{backend.trainers} read no labels", f"remove it: {_GRADED}")
-    if job.recipe.launch.strategy == "fsdp" and not backend.starts_fsdp:
-        why = "they save the model that one process holds, and FSDP leaves it a part of the weights"
-        hint = "remove it, and say deepspeed where one GPU is too small"
-        if "fsdp" not in backend.reserved:
-            why, hint = "it is an argument of their own", "remove it, and say train: {fsdp: fsdp2}"
-        yield ("launch", "strategy"), Problem(f"{backend.trainers} are not started with FSDP: {why}", hint)
+
+
+def _check_sharing(job: Job, train: Train) -> Iterator[Found]:
+    """Yield why the processes cannot share the training as `launch.distributed` says, or nobody could prove it."""
+    for name, value in (("save_strategy", "no"), ("save_only_model", True)) if job.world_size() > 1 else ():
+        if train.get(name) == value:
+            message = f"{name}: no checkpoint would prove that the processes are one group, by a state of each of them"
+            yield ("train", name), Problem(message, "remove it: save_total_limit keeps the disk small")
+    launch, backend, named = job.recipe.launch, job.backend, job.recipe.deepspeed
+    asked, key = launch.shared_by, ("launch", "distributed" if launch.distributed else "strategy")
+    if asked == "deepspeed" and named is None:
+        yield key, Problem("nothing says how DeepSpeed shares the training", "say deepspeed: zero2, beside launch")
+    elif asked in {"ddp", "fsdp"} and named is not None:
+        yield key, Problem(f"deepspeed shares the training already; {asked} is another way", "keep one of the two")
+    if asked != "fsdp":
+        return
+    if not backend.starts_fsdp:
+        message = (
+            f"{backend.trainers} are not started with FSDP: they save what one process holds, a part of the weights"
+        )
+        yield key, Problem(message, "remove it, and say deepspeed: zero2 where one GPU is too small")
+    elif not job.smoke and job.hardware.kind == "cpu":
+        message = "FSDP needs GPUs: accelerate leaves it out on a CPU, where processes share by ddp"
+        yield key, Problem(message, "remove it: several processes on a CPU are ddp")
+    elif not job.smoke and job.world_size() == 1:
+        yield key, Problem("FSDP spreads a model over processes, and there is one", "remove it, or use more GPUs")
 
 
 def _check_speedups(job: Job) -> Iterator[Found]:

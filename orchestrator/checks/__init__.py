@@ -73,6 +73,7 @@ CHECKS: tuple[Check, ...] = (
     Check(memory_fit.advise_on_cpu, "advise", here=True),
     Check(memory_fit.advise_memory, "advise"),
     Check(memory_fit.advise_measuring, "advise"),
+    Check(settings.advise_names, "advise"),
     Check(settings.advise_trust, "advise"),
 )
 

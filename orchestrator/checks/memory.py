@@ -173,7 +173,7 @@ def find_training_size(job: Job, values: Mapping[str, str], model: ModelSize) ->
         moment_bytes=_moment_bytes(values.get("optim", "adamw_torch")),
         checkpointing=_is_checkpointing(job, values),
         logits=_find_logits(job, values),
-        processes=job.processes(),
+        processes=job.world_size(),
         bits=model.stored_bits or find_trained_bits(values),
         spread=sharing.count_gpus_of_a_process(job, values) * sharing.count_layer_parts(job, values),
         sequence_parts=sharing.count_sequence_parts(job, values),

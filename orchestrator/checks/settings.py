@@ -139,6 +139,12 @@ def check_argument_packages(job: Job, plan: Plan) -> Iterator[Problem]:
             yield Problem(f"train.{argument}: {given} asks for {names[0]}, which is not installed", hint)
 
 
+def advise_names(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001  (every advice takes both)
+    """Yield a key by its old name."""
+    if job.recipe.launch.strategy:
+        yield Problem("launch.strategy is called launch.distributed now", "rename it; the old name still works")
+
+
 def advise_trust(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001  (every advice takes both)
     """Yield what code of others the run executes with the user's rights."""
     for key, ref in (("model", job.recipe.model), ("teacher", job.recipe.teacher)):

@@ -95,6 +95,13 @@ def find_passes(job: Job, values: Mapping[str, str], model: ModelSize) -> cost.P
     return cost.Passes(int(size.checkpointing) + bool(parts), adapter, size.logits in {"scores", "loss"})
 
 
+def describe_group(job: Job, plan: Plan) -> dict[str, int]:
+    """Return how many processes train together, and the rows of one optimizer step of them all."""
+    values = read_train_values(plan)
+    rows = sharing.count_step_rows(job, values) * int(values.get("gradient_accumulation_steps", 1))
+    return {"world_size": job.world_size(), "step_rows": rows}
+
+
 def plan_cost(job: Job, plan: Plan, gpu: cost.Gpu | None, runs: Path) -> cost.Cost:
     """Return what the plan's stages compute. Raises DataError where the data would be refused."""
     name = job.hardware.names[0] if job.hardware.names else ""
@@ -241,7 +248,7 @@ class _Reader:
             passes = find_passes(job, values, self.model)
             flops = cost.count_training(self.model, passes, tokens, tokens / sequences)
         half = is_on(values, "bf16") or is_on(values, "fp16")
-        return cost.Work(stage.name, sequences, tokens, flops, job.processes(), half, steps)
+        return cost.Work(stage.name, sequences, tokens, flops, job.world_size(), half, steps)
 
 
 def count_lines(path: Path) -> int:

@@ -38,6 +38,7 @@ def check_command(
     """
     from orchestrator.checks import require_runnable
     from orchestrator.checks.memory_fit import plan_memory
+    from orchestrator.checks.workload import describe_group
     from orchestrator.plan.pipeline import build_plan
 
     found, named = resolve_hardware(hardware, smoke=False), None
@@ -50,6 +51,7 @@ def check_command(
     plan = build_plan(job)
     advice = require_runnable(job, plan, this_machine=hardware == "auto" and not named, asks_hub=False)
     memory = plan_memory(job, plan)
+    group = describe_group(job, plan)
     planned = None
     if cost or named:
         from orchestrator.checks.workload import plan_cost
@@ -65,6 +67,7 @@ def check_command(
         for name, kind in job.guard_kinds.items():
             say(f"  guard     {name} ({kind} rows)")
         say(f"  hardware  {job.hardware}")
+        say(f"  training  {group['world_size']} process(es), {group['step_rows']} rows a step")
         if memory:
             say(f"  memory    {memory}")
         for line in planned.lines() if planned else ():
@@ -77,7 +80,7 @@ def check_command(
         "model": job.model.location, "model_is_local": job.model.is_local,
         "family": job.model.family, "native": job.model.native, "hardware": str(job.hardware),
         "teacher": job.teacher.location if job.teacher else None, "guards": dict(job.guard_kinds),
-        "memory": memory.to_data() if memory else None,
+        "training": group, "memory": memory.to_data() if memory else None,
         **({"cost": planned.to_data()} if planned else {}),
         "advice": [{"message": problem.message, "hint": problem.hint} for problem in advice],
     }  # fmt: skip

@@ -213,9 +213,9 @@ def load_deepspeed(loaded: LoadedRecipe) -> str | None:
     Raises RecipeError where there is none of that name, or it cannot be used.
     """
     name = loaded.recipe.deepspeed
-    if name is None or name in find_trainer(loaded.recipe).deepspeed_names:
-        return None
     shipped = {path.stem: path for path in (find_templates() / "deepspeed").glob("*.json")}
+    if name is None or (name not in shipped and name in find_trainer(loaded.recipe).deepspeed_names):
+        return None
     path = shipped.get(name) or find_file(loaded.folder, name)
     where = loaded.source.where(("deepspeed",))
     if path is None:

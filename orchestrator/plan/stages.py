@@ -258,7 +258,7 @@ def add_train(draft: Draft, training: Training, model: str) -> None:
     fallbacks = _add_fallbacks(draft, training, model)
     draft.add(
         "train",
-        f"Fine-tune with {recipe.backend}" + (" and LoRA" if training.lora else ""),
+        f"Fine-tune with {recipe.backend}" + (" and LoRA" if training.lora else "") + _describe_group(training),
         training.command,
         inputs=(*data, *_local(model, *training.reads)),
         outputs=training.outputs,
@@ -268,6 +268,13 @@ def add_train(draft: Draft, training: Training, model: str) -> None:
         flat_loss=training.flat_loss,
         fallbacks=fallbacks,
     )
+
+
+def _describe_group(training: Training) -> str:
+    """Return how many processes share a training, and the rows of one step; nothing for one process."""
+    if training.world_size == 1:
+        return ""
+    return f": {training.world_size} processes, {training.step_rows} rows a step"
 
 
 def list_batches(batch: int, accumulation: int) -> list[tuple[int, int]]:
@@ -290,7 +297,8 @@ def _add_fallbacks(draft: Draft, training: Training, model: str) -> tuple[Fallba
 
 def _add_fallback(draft: Draft, training: Training, model: str, batch: int, accumulation: int) -> Fallback:
     sizes = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
-    recipe = draft.job.recipe.model_copy(update={"train": draft.job.recipe.train | sizes})
+    launch = draft.job.recipe.launch.model_copy(update={"keep_global_batch": False})  # it is in the sizes already
+    recipe = draft.job.recipe.model_copy(update={"train": draft.job.recipe.train | sizes, "launch": launch})
     output = draft.output("train")
     smaller = build_training(replace(draft, job=replace(draft.job, recipe=recipe)), model, output)
     argv = _rename_files(draft, training, smaller, f"batch-{batch}")

@@ -333,7 +333,9 @@ class Launch(Part):
     """Where and how the backend's processes run."""
 
     nproc_per_node: int | Literal["auto"] = "auto"
+    distributed: Literal["ddp", "deepspeed", "fsdp"] | None = None
     strategy: Literal["ddp", "fsdp"] | None = None
+    keep_global_batch: bool = False
     env: dict[str, str] = Field(default_factory=dict)
     python: str | None = None
     timeout_s: float | None = Field(None, gt=0)
@@ -343,7 +345,14 @@ class Launch(Part):
     def _positive(self) -> Launch:
         if isinstance(self.nproc_per_node, int) and self.nproc_per_node < 1:
             raise ValueError("nproc_per_node is at least 1")
+        if self.strategy and self.distributed:
+            raise ValueError("strategy is the old name of distributed: keep distributed")
         return self
+
+    @property
+    def shared_by(self) -> str | None:
+        """How the recipe says that processes share a training: by `distributed`, or by its old name."""
+        return self.distributed or self.strategy
 
 
 class Watch(Part):

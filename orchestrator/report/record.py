@@ -380,5 +380,5 @@ def _measure(
     if size := load_model_size(run.model):
         flops = count_training(size, find_passes(job, values, size), tokens, tokens / sequences) * rows_per_s
         half = is_on(values, "bf16") or is_on(values, "fp16")
-        found |= measure_share(flops, 1.0, find_gpu(name), half=half, gpus=job.processes())
+        found |= measure_share(flops, 1.0, find_gpu(name), half=half, gpus=job.world_size())
     return found

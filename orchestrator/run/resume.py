@@ -20,7 +20,7 @@ from pathlib import Path
 from orchestrator.machine.files import hash_path, read_regular
 from orchestrator.machine.json_files import find_object
 from orchestrator.machine.rundir import RunDir, StageDir
-from orchestrator.machine.weights import is_whole_safetensors
+from orchestrator.machine.weights import is_whole_safetensors, read_shapes
 from orchestrator.recipe.plan import Plan, Stage
 from orchestrator.run.state import LaunchRecord, load_launch
 
@@ -322,8 +322,22 @@ def _why_anew(stage: Stage, *, same: bool) -> str:
 
 
 def find_missing_outputs(stage: Stage, run_dir: RunDir) -> tuple[str, ...]:
-    """Return the outputs that the stage should have written and that are not there, or are empty folders."""
-    return tuple(output for output in stage.outputs if not any(map(_is_there, find_output(run_dir.root, output))))
+    """Return the outputs that the stage should have written and that are not there, or are empty folders or weights."""
+    there = {output: find_output(run_dir.root, output) for output in stage.outputs}
+    missing = [output for output, found in there.items() if not any(map(_is_there, found))]
+    if stage.kind == TRAIN and not missing:
+        folders = {path.parent for found in there.values() for path in found}
+        missing = [why for folder in sorted(folders) if (why := _find_empty_weights(folder, run_dir.root))]
+    return tuple(missing)
+
+
+def _find_empty_weights(folder: Path, root: Path) -> str | None:
+    """Return which file of weights has tensors without numbers: what a sharded training saves that nobody gathers."""
+    for path in sorted(folder.glob("*.safetensors")):
+        shapes = read_shapes(path)
+        if isinstance(shapes, dict) and (empty := [name for name, shape in shapes.items() if 0 in shape]):
+            return f"whole weights: {len(empty)} of {len(shapes)} tensors in {path.relative_to(root)} are empty"
+    return None
 
 
 def _clear(stage: Stage, run_dir: RunDir, folder: StageDir, number: int) -> list[str]:

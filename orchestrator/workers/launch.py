@@ -15,6 +15,7 @@ import runpy
 import socket
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from orchestrator.workers.failure import WorkerError
@@ -113,18 +114,43 @@ def run_several(processes: int, words: list[str]) -> None:
     run.main(["--nnodes", "1", *meeting, "--nproc-per-node", str(processes), *words])
 
 
+def require_one_group(folder: Path, processes: int) -> None:
+    """Raise WorkerError where the newest checkpoint in a folder is not that of one group of so many processes.
+
+    Each process of a group saves the state of its random numbers under its rank. One that trains alone saves
+    rng_state.pth (transformers' Trainer._save_rng_state), and two of these write the same files and end well.
+    """
+    found = {int(path.name[11:]): path for path in folder.glob("checkpoint-*") if path.name[11:].isdigit()}
+    if not found:
+        raise WorkerError(f"{folder} holds no checkpoint, which would prove that {processes} processes were one group")
+    newest = found[max(found)]
+    lacking = [f"rng_state_{rank}.pth" for rank in range(processes)]
+    lacking = [name for name in lacking if not (newest / name).is_file()]
+    if lacking and (newest / "rng_state.pth").is_file():
+        raise WorkerError(
+            f"{processes} processes have trained apart, each on all rows, and wrote over one another's files: "
+            f"{newest.name} holds the state of one process (rng_state.pth). Without a GPU the trainer needs use_cpu; "
+            "with one, let no variable of another launcher (WORLD_SIZE, RANK) reach it"
+        )
+    if lacking:
+        message = f"{newest.name} lacks {', '.join(lacking)}: these processes were not of the group that trained"
+        raise WorkerError(message)
+
+
 def main(argv: list[str]) -> int:
     """Run the training to its end."""
     parser = argparse.ArgumentParser(prog="workers launch", description=__doc__, allow_abbrev=False)
     parser.add_argument("--nproc_per_node", type=int, required=True, help="how many processes")
-    parser.add_argument("words", nargs=argparse.REMAINDER, help="-m MODULE ARGUMENT…, or SCRIPT ARGUMENT…")
-    options = parser.parse_args(argv[:2])
-    words = argv[2:]
+    parser.add_argument("--checkpoints", type=Path, help="the folder whose newest checkpoint proves one group")
+    own = next((at for at in range(0, len(argv), 2) if not argv[at].startswith("--")), len(argv))
+    options, words = parser.parse_args(argv[:own]), argv[own:]
     if not words or (words[0] == "-m" and not words[1:]):
-        parser.error("what is to run stands after --nproc_per_node N: -m MODULE ARGUMENT…, or SCRIPT ARGUMENT…")
+        parser.error("what is to run stands after the options: -m MODULE ARGUMENT…, or SCRIPT ARGUMENT…")
     stay_on_loopback()
     if options.nproc_per_node > 1:
         run_several(options.nproc_per_node, words)
+        if options.checkpoints:
+            require_one_group(options.checkpoints, options.nproc_per_node)
     else:
         meet_in_memory()
         os.environ.update(_ALONE)

@@ -136,7 +136,7 @@ def name_layers(settings: Settings) -> dict[str, Any]:
         )
     layers = sorted(model._no_split_modules or ())  # noqa: SLF001  what accelerate reads too
     if not layers:
-        raise WorkerError(f"{settings.model} does not name its layers, which FSDP needs: say launch.strategy: ddp")
+        raise WorkerError(f"{settings.model} does not name its layers, which FSDP needs: say launch.distributed: ddp")
     return {**settings.arguments, "fsdp_config": {**config, LAYERS: layers}}
 
 

@@ -204,7 +204,7 @@ def test_a_teacher_whose_scores_nobody_learns_is_refused():
     ("overrides", "key", "message"),
     [
         (["data.max_label=2"], ("data", "max_label"), "no labels to scale"),
-        (["launch.strategy=fsdp"], ("launch", "strategy"), "FSDP leaves it a part of the weights"),
+        (["launch.distributed=fsdp"], ("launch", "distributed"), "not started with FSDP"),
         (["loss=pairwise_ranknet"], ("loss",), "have no loss"),
         (["train.lr_scheduler_type=cosine"], ("train", "lr_scheduler_type"), "a linear decay, would replace"),
     ],

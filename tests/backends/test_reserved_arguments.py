@@ -137,7 +137,7 @@ REFUSED = [
         ("qwen3_sft_lora", {"packing": True, "attn_impl": "flash_attn", "lazy_tokenize": True}, "lazy_tokenize", "length"),
         ("qwen3_sft_lora", {"streaming": True}, "streaming", "no length"),
         ("qwen3_sft_lora", {"streaming": True, "max_steps": 9, "lazy_tokenize": True}, "lazy_tokenize", "stream"),
-        ("qwen3_sft_lora", {"fsdp": "fsdp2"}, "fsdp", "one"),
+        ("qwen3_sft_lora", {"fsdp": "fsdp2"}, "fsdp", "a piece of the weights"),
         ("qwen3_sft_lora", {"fsdp": "full_shard"}, "fsdp", "its own name"),
     ("qwen3_sft_lora", {"quant_bits": 4}, "quant_bits", "quantises nothing"),
         ("qwen3_sft_lora", {"quant_method": "bnb"}, "quant_method", "how many bits"),

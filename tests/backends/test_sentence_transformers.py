@@ -132,6 +132,8 @@ def test_the_command_is_the_worker_under_torchrun_and_continues_from_a_checkpoin
     argv = list(stage.command.argv)
     assert argv[:5] == ["/env/bin/python", "/orch/orchestrator/workers", "launch", "--nproc_per_node", "2"]
     assert argv[5:] == [
+        "--checkpoints",
+        "/runs/golden/stages/03-train/output",
         "/orch/orchestrator/workers",
         "train_cross_encoder",
         "--config",
@@ -323,7 +325,7 @@ def test_deepspeed_on_an_encoder_is_no_problem():
 )
 def test_fsdp_shards_an_encoder_layer_by_layer_and_saves_it_whole(transformers, fsdp):
     job = make_job(
-        "bge_pointwise", "launch.strategy=fsdp", hardware=TWO,
+        "bge_pointwise", "launch.distributed=fsdp", hardware=TWO,
         versions={"transformers": transformers}, architectures=("XLMRobertaForSequenceClassification",),
     )  # fmt: skip
     assert problems(job) == {}
@@ -334,12 +336,12 @@ def test_fsdp_shards_an_encoder_layer_by_layer_and_saves_it_whole(transformers, 
 
 
 def test_fsdp_leaves_the_layers_of_an_unknown_model_to_the_worker():
-    job = make_job("bge_pointwise", "launch.strategy=fsdp", hardware=TWO)
+    job = make_job("bge_pointwise", "launch.distributed=fsdp", hardware=TWO)
     assert "transformer_layer_cls_to_wrap" not in config_of(job)["arguments"]["fsdp_config"]
 
 
 def test_ddp_is_what_several_processes_do_anyway():
-    job = make_job("bge_pointwise", "launch.strategy=ddp", hardware=TWO)
+    job = make_job("bge_pointwise", "launch.distributed=ddp", hardware=TWO)
     assert problems(job) == {}
     assert "fsdp" not in config_of(job)["arguments"]
 
@@ -369,7 +371,7 @@ def test_ddp_is_what_several_processes_do_anyway():
         ("bge_pointwise", ["merge=true"], "merge", "no LoRA to merge"),
         ("bge_pointwise", ["train.lora_alpha=32"], "train.lora_alpha", "without lora_rank"),
         ("bge_pointwise", ["train.use_dora=true"], "train.use_dora", "without lora_rank"),
-        ("reranker_lora", ["launch.strategy=fsdp"], "launch.strategy", "no adapter"),
+        ("reranker_lora", ["launch.distributed=fsdp"], "launch.distributed", "no adapter"),
         ("bge_pointwise", ["train.early_stopping_patience=2"], "train.early_stopping_patience", "needs validation rows"),
         ("bge_pointwise", ["train.eval_steps=10"], "train.eval_steps", "needs validation rows"),
         ("bge_pointwise", ["train.eval_strategy=epoch"], "train.eval_strategy", "no validation rows"),
@@ -396,9 +398,9 @@ def test_ddp_is_what_several_processes_do_anyway():
         ("bert_ranknet", ["train.warmup_steps=10"], "train.warmup_ratio", "both are given"),
         ("bge_pointwise", ["train.bf16=true", "train.fp16=true"], "train.fp16", "exclude each other"),
         ("llm_pointwise", ["deepspeed=stage0"], "deepspeed", "optimizer and scheduler would replace"),
-        ("llm_pointwise", ["launch.strategy=fsdp", "deepspeed=null"], "launch.strategy", "encoders only"),
-        ("llm_pointwise", ["launch.strategy=ddp"], "launch.strategy", "deepspeed shares"),
-        ("bge_pointwise", ["launch.strategy=fsdp"], "launch.strategy", "there is one"),
+        ("llm_pointwise", ["launch.distributed=fsdp", "deepspeed=null"], "launch.distributed", "encoders only"),
+        ("llm_pointwise", ["launch.distributed=ddp"], "launch.distributed", "deepspeed shares"),
+        ("bge_pointwise", ["launch.distributed=fsdp"], "launch.distributed", "there is one"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_together_is_said_before_anything_runs(recipe, overrides, key, message):
@@ -421,8 +423,8 @@ def test_a_deepspeed_file_that_is_none_is_refused(text):
 
 def test_half_precision_and_fsdp_need_a_gpu():
     assert "needs a GPU" in problems(make_job("bge_pointwise", "train.bf16=true", hardware=CPU))["train.bf16"].message
-    job = make_job("bge_pointwise", "launch.strategy=fsdp", hardware=CPU)
-    assert "train alone" in problems(job)["launch.strategy"].message
+    job = make_job("bge_pointwise", "launch.distributed=fsdp", hardware=CPU)
+    assert "FSDP needs GPUs" in problems(job)["launch.distributed"].message
 
 
 def test_several_processes_cannot_keep_the_last_incomplete_batch():

@@ -184,7 +184,7 @@ def test_the_rows_of_every_loss_are_prepared_for_the_worker(build, facts):
         ),
         (("data.instruction=Find it",), "data.instruction", "takes no task"),
         (("model={path: BAAI/bge-en-icl}",), "model", "behind its queries, which no prompt of the library says"),
-        (("launch.strategy=fsdp",), "launch.strategy", "FSDP leaves it a part of the weights"),
+        (("launch.distributed=fsdp",), "launch.distributed", "are not started with FSDP"),
         (("watch.on_oom=retry",), "watch.on_oom", "the other rows of a batch are the negatives of mnrl"),
         (("train.early_stopping_patience=2",), "train.early_stopping_patience", "validation"),
     ],

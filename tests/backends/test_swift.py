@@ -318,14 +318,17 @@ def test_full_training_keeps_its_weights_in_float32_and_computes_in_the_hardware
 
 def test_several_gpus_train_together_on_a_port_of_their_own():
     argv = train_stage(make_job("qwen3_sft_lora", hardware=Hardware("cuda", 4, bf16=True))).command.argv
-    assert argv[1:6] == ("/orch/orchestrator/workers", "launch", "--nproc_per_node", "4", "-m")
+    assert argv[1:6] == ("/orch/orchestrator/workers", "launch", "--nproc_per_node", "4", "--checkpoints")
     stage = train_stage(make_job("qwen3_sft_lora", "launch.nproc_per_node=2", hardware=CPU))
     assert argument(stage, "ddp_backend") == "gloo"
     assert dict(stage.command.env)["ACCELERATE_USE_CPU"] == "true"
 
 
-def test_deepspeed_is_named_as_ms_swift_names_it_or_given_as_a_file_without_an_optimizer(tmp_path):
-    assert argument(train_stage(make_job("qwen3_embedding_lora", "deepspeed=zero3")), "deepspeed") == "zero3"
+def test_deepspeed_is_a_file_of_orch_or_of_the_user_without_an_optimizer(tmp_path):
+    plan = build_plan(make_job("qwen3_embedding_lora", "deepspeed=zero3_offload"))
+    shipped = json.loads(next(file.text for file in plan.files if file.path == "files/ds_config.json"))
+    assert shipped["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"] is True
+    assert not {"optimizer", "scheduler", "train_batch_size"} & shipped.keys()
     mine = tmp_path / "ds.json"
     mine.write_text('{"zero_optimization": {"stage": 2}}')
     job = make_job("qwen3_embedding_lora", f"deepspeed={mine}")
@@ -458,7 +461,7 @@ def test_rows_are_not_compared_where_ms_swift_makes_others_of_them(setting):
     [
         (["teacher=Qwen/Qwen3-Reranker-4B"], "teacher", "not from a teacher's scores"),
         (["data.max_label=2"], "data.max_label", "no labels to scale"),
-        (["launch.strategy=fsdp"], "launch.strategy", "not started with FSDP"),
+        (["launch.distributed=fsdp"], "launch.distributed", "there is one"),
         (["loss=pointwise_bce"], "loss", "is not for task: reranker"),
     ],
 )

@@ -64,7 +64,7 @@ def test_what_the_tool_does_not_take_is_refused_with_a_way_out(build):
         ("train.output=here", "train.output is not set here", "the run folder decides it"),
         ("train.per_device_train_batch_size=0", "it must be at least 1", None),
         ("model={path: Qwen/Qwen3-0.6B, family: decoder}", "acme trains encoders", "name one, such as"),
-        ("launch.strategy=fsdp", "Acme's trainers are not started with FSDP", None),
+        ("launch.distributed=fsdp", "Acme's trainers are not started with FSDP", None),
     ):
         with pytest.raises(RecipeError, match=message) as caught:
             build(override)

@@ -74,7 +74,7 @@ CASES = {
     "bge_pointwise.smoke": Case("bge_pointwise", BGE_LARGE, CPU, smoke=True),
     "llm_pointwise.gpu": Case("llm_pointwise", hub("Qwen/Qwen2.5-1.5B")),
     "reranker_lora.gpu": Case("reranker_lora", BGE_M3),
-    "bert_ranknet.fsdp": Case("bert_ranknet", ROBERTA, overrides=("launch.strategy=fsdp",)),
+    "bert_ranknet.fsdp": Case("bert_ranknet", ROBERTA, overrides=("launch.distributed=fsdp",)),
     "distill_llm_to_bert.gpu": Case("distill_llm_to_bert", ROBERTA, teacher=QWEN),
     "distill_llm_to_bert.smoke": Case("distill_llm_to_bert", ROBERTA, CPU, smoke=True, teacher=QWEN),
     "bge_reranker.gpu": Case("bge_reranker", BGE_M3),

@@ -13,6 +13,7 @@ from typing import Any
 
 from orchestrator.logs.events import Step
 from orchestrator.logs.live import parse_line
+from orchestrator.machine.places import WORKERS
 
 SERVER = Path(__file__).with_name("warm_server.py")
 LIMIT_S = 60
@@ -127,3 +128,13 @@ def write_rows(path: Path, rows: list[Any]) -> Path:
     lines = [row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows]
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return path
+
+
+def launch_two(folder: Path, *words: str) -> Ended:
+    """Run the words in two processes under Orch's launcher, which then looks for the proof that they were one group."""
+    folder.mkdir()
+    argv = [sys.executable, str(WORKERS), "launch", "--nproc_per_node", "2", "--checkpoints", str(folder / "output")]
+    argv += [word.replace("OUTPUT", str(folder / "output")) for word in words]
+    env = {**os.environ, **_ENVIRONMENT, "HF_DATASETS_CACHE": str(folder / "cache")}
+    done = subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=300)
+    return Ended(done.returncode, done.stdout, done.stderr, folder / "output")

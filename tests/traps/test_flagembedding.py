@@ -14,7 +14,7 @@ from orchestrator.run.resume import stage_digest
 from orchestrator.workers.weights import scan_weights
 from tests.traps.captured_logs import read_losses
 from tests.traps.conftest import build_tiny, deepen, make_group, make_groups, refill
-from tests.traps.native import Native, spell
+from tests.traps.native import Native, launch_two, spell
 from tests.traps.orch_side import find_loss_problem, run_worker_stage
 
 DECODER = "FlagEmbedding.finetune.reranker.decoder_only.base"
@@ -388,3 +388,21 @@ def test_the_deepspeed_keys_that_orch_knows_are_those_that_deepspeed_looks_for(n
     near = {name for name in asked - set(known) if difflib.get_close_matches(name, known, n=1, cutoff=0.8)}
     assert len(asked) > 40
     assert near == set()  # none of DeepSpeed's own is taken for a misspelt one
+
+
+def test_two_processes_that_are_one_group_have_the_losses_of_one_with_the_whole_batch(native, rows):
+    same = {"train_data": rows(*make_groups(16)), "lora_dropout": 0.0, "dataloader_drop_last": True}
+    one = native.train(DECODER, **same).require_success()
+    words = spell({**native.argv, **same, "per_device_train_batch_size": 2, "save_strategy": "epoch"})
+    two = launch_two(native.folder / "two", "-m", DECODER, *words)
+    assert two.code == 0, two.stderr
+    assert two.losses == pytest.approx(one.losses, abs=2e-4)
+    assert sorted(path.name for path in two.output.glob("checkpoint-4/rng*")) == ["rng_state_0.pth", "rng_state_1.pth"]
+
+
+def test_two_processes_without_a_gpu_that_are_not_told_so_train_apart(native, rows):
+    apart = {"train_data": rows(*make_groups(4)), "use_cpu": None, "save_strategy": "epoch"}
+    ended = launch_two(native.folder / "apart", "-m", DECODER, *spell({**native.argv, **apart}))
+    assert len(ended.losses) == 2  # one step, told by two trainings
+    assert ended.code == 1
+    assert "2 processes have trained apart" in ended.stderr

@@ -17,7 +17,7 @@ from orchestrator.workers.folders import refuse_existing
 from orchestrator.workers.verification_checks import check_not_constant
 from orchestrator.workers.weights import scan_weights
 from tests.traps.conftest import build_tiny, deepen, make_group, make_groups, refill
-from tests.traps.native import Native, find_number, spell, write_rows
+from tests.traps.native import Native, find_number, launch_two, spell, write_rows
 from tests.traps.orch_side import find_loss_problem, run_worker_stage
 
 SFT, EXPORT = "swift.cli.sft", "swift.cli.export"
@@ -560,3 +560,15 @@ def test_orch_merges_into_a_folder_that_does_not_exist_yet(embed, orch, rows):
     argv = orch(embed).plan.stage("merge").command.argv
     assert argv[argv.index("fresh") + 1] == "--out"
     assert "{fresh}" in argv
+
+
+def test_two_processes_that_are_one_group_have_the_losses_of_one_with_the_whole_batch(chat, rows, monkeypatch):
+    talk = [{"messages": [*said_by_user(f"say {n}"), {"role": "assistant", "content": f"it is {n}"}]} for n in range(8)]
+    same = {"dataset": rows(*talk), "lora_dropout": 0.0, "dataloader_drop_last": "true", "save_strategy": "epoch"}
+    one = train(chat, same.pop("dataset"), **same)
+    changes = {"dataset": rows(*talk), "per_device_train_batch_size": 2, "ddp_backend": "gloo"}
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    two = launch_two(chat[0].folder / "two", "-m", SFT, *spell({**chat[1], **same, **changes}))
+    assert two.code == 0, two.stderr
+    assert two.losses == pytest.approx(one.losses, abs=2e-4)
+    assert (two.output / "checkpoint-2" / "rng_state_1.pth").is_file()

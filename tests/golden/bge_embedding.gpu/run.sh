@@ -35,11 +35,12 @@ env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLEL
   --out /runs/golden/stages/02-baseline-native/output \
   --cache /cache/orch/scores
 
-printf '\n[%s/%s] %s\n' 3 6 '03-train: Fine-tune with flagembedding' >&2
+printf '\n[%s/%s] %s\n' 3 6 '03-train: Fine-tune with flagembedding: 2 processes, 16 rows a step' >&2
 mkdir -p -- stages/03-train
 env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers launch \
   --nproc_per_node 2 \
+  --checkpoints /runs/golden/stages/03-train/output \
   -m FlagEmbedding.finetune.embedder.encoder_only.base \
   --model_name_or_path BAAI/bge-base-en-v1.5 \
   --train_data /runs/golden/data/train.jsonl \

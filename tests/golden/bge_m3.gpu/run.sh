@@ -67,11 +67,12 @@ env ORCH_ALLOW_PICKLE=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1
   --out /runs/golden/stages/05-baseline-sum/output \
   --cache /cache/orch/scores
 
-printf '\n[%s/%s] %s\n' 6 12 '06-train: Fine-tune with flagembedding' >&2
+printf '\n[%s/%s] %s\n' 6 12 '06-train: Fine-tune with flagembedding: 2 processes, 8 rows a step' >&2
 mkdir -p -- stages/06-train
 env ORCH_ALLOW_PICKLE=1 PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers launch \
   --nproc_per_node 2 \
+  --checkpoints /runs/golden/stages/06-train/output \
   -m FlagEmbedding.finetune.embedder.encoder_only.m3 \
   --model_name_or_path BAAI/bge-m3 \
   --train_data /runs/golden/data/train.jsonl \

@@ -31,11 +31,12 @@ env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLEL
   --out /runs/golden/stages/02-baseline-trained-format/output \
   --cache /cache/orch/scores
 
-printf '\n[%s/%s] %s\n' 3 6 '03-train: Fine-tune with flagembedding' >&2
+printf '\n[%s/%s] %s\n' 3 6 '03-train: Fine-tune with flagembedding: 2 processes, 16 rows a step' >&2
 mkdir -p -- stages/03-train
 env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers launch \
-  --nproc_per_node 2 /orch/orchestrator/workers train_flagembedding \
+  --nproc_per_node 2 \
+  --checkpoints /runs/golden/stages/03-train/output /orch/orchestrator/workers train_flagembedding \
   --speedups trim_padding \
   -m FlagEmbedding.finetune.reranker.encoder_only.base \
   --model_name_or_path BAAI/bge-reranker-v2-m3 \

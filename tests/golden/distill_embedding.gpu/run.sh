@@ -64,11 +64,12 @@ env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLEL
   --out /runs/golden/stages/05-baseline-native/output \
   --cache /cache/orch/scores
 
-printf '\n[%s/%s] %s\n' 6 9 '06-train: Fine-tune with sentence-transformers' >&2
+printf '\n[%s/%s] %s\n' 6 9 '06-train: Fine-tune with sentence-transformers: 2 processes, 32 rows a step' >&2
 mkdir -p -- stages/06-train
 env HF_DATASETS_CACHE=/runs/golden/stages/06-train/cache PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers launch \
-  --nproc_per_node 2 /orch/orchestrator/workers train_embedding \
+  --nproc_per_node 2 \
+  --checkpoints /runs/golden/stages/06-train/output /orch/orchestrator/workers train_embedding \
   --config /runs/golden/files/train.json
 
 printf '\n[%s/%s] %s\n' 7 9 '07-package: Make the model describe itself, and verify it' >&2

@@ -39,11 +39,12 @@ env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLEL
   --out /runs/golden/stages/02-baseline-native/output \
   --cache /cache/orch/scores
 
-printf '\n[%s/%s] %s\n' 3 7 '03-train: Fine-tune with sentence-transformers and LoRA' >&2
+printf '\n[%s/%s] %s\n' 3 7 '03-train: Fine-tune with sentence-transformers and LoRA: 2 processes, 64 rows a step' >&2
 mkdir -p -- stages/03-train
 env HF_DATASETS_CACHE=/runs/golden/stages/03-train/cache PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers launch \
-  --nproc_per_node 2 /orch/orchestrator/workers train_embedding \
+  --nproc_per_node 2 \
+  --checkpoints /runs/golden/stages/03-train/output /orch/orchestrator/workers train_embedding \
   --config /runs/golden/files/train.json
 
 printf '\n[%s/%s] %s\n' 4 7 '04-merge: Merge the LoRA weights into the base model' >&2

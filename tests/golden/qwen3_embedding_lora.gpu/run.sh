@@ -37,11 +37,12 @@ env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLEL
   --out /runs/golden/stages/02-baseline-native/output \
   --cache /cache/orch/scores
 
-printf '\n[%s/%s] %s\n' 3 7 '03-train: Fine-tune with swift and LoRA' >&2
+printf '\n[%s/%s] %s\n' 3 7 '03-train: Fine-tune with swift and LoRA: 2 processes, 32 rows a step' >&2
 mkdir -p -- stages/03-train
 env HF_DATASETS_CACHE=/runs/golden/stages/03-train/cache INFONCE_FAKE_NEG_MARGIN=0.1 INFONCE_INCLUDE_DD=false INFONCE_INCLUDE_QQ=false INFONCE_MASK_FAKE_NEGATIVE=false INFONCE_TEMPERATURE=0.05 INFONCE_USE_BATCH=true PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers launch \
   --nproc_per_node 2 \
+  --checkpoints /runs/golden/stages/03-train/output \
   -m swift.cli.sft \
   --model Qwen/Qwen3-Embedding-0.6B \
   --model_type qwen3_emb \

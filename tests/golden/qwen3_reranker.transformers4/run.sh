@@ -43,11 +43,12 @@ env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLEL
   --out /runs/golden/stages/03-baseline-trained-format/output \
   --cache /cache/orch/scores
 
-printf '\n[%s/%s] %s\n' 4 8 '04-train: Fine-tune with flagembedding and LoRA' >&2
+printf '\n[%s/%s] %s\n' 4 8 '04-train: Fine-tune with flagembedding and LoRA: 2 processes, 8 rows a step' >&2
 mkdir -p -- stages/04-train
 env PYTHONFAULTHANDLER=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false \
   /env/bin/python /orch/orchestrator/workers launch \
-  --nproc_per_node 2 /orch/orchestrator/workers train_flagembedding \
+  --nproc_per_node 2 \
+  --checkpoints /runs/golden/stages/04-train/output /orch/orchestrator/workers train_flagembedding \
   --speedups last_logits trim_padding \
   -m FlagEmbedding.finetune.reranker.decoder_only.base \
   --model_name_or_path Qwen/Qwen3-Reranker-0.6B \
