@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.workers.engines.lora import PREFIX, WEIGHTS
+from orchestrator.workers.engines.sentence_transformers import PREFIX, WEIGHTS
 from orchestrator.workers.engines.transformers import load_whole, name_head
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import (

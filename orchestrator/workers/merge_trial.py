@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from orchestrator.workers.chat.model import Answer, answer_greedily, choose_pad, compare_answers, find_stop_ids
-from orchestrator.workers.engines.lora import load_lora
+from orchestrator.workers.chat.score import Answer, answer_greedily, choose_pad, compare_answers, find_stop_ids
+from orchestrator.workers.engines.sentence_transformers import load_lora
 from orchestrator.workers.environment import weight_options
+from orchestrator.workers.eval_files import AWKWARD, EXAMPLES
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import copy_tokenizer, read_json, read_objects
-from orchestrator.workers.kinds.probes import AWKWARD, EXAMPLES
 from orchestrator.workers.verification_checks import MERGE_TOLERANCE, compare
 from orchestrator.workers.whole_weights import VECTORS as FOR_VECTORS
 from orchestrator.workers.whole_weights import require_whole

@@ -10,10 +10,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-from orchestrator.workers.embedding.losses import LOSSES, LossSettings, load_guide
+from orchestrator.workers.embedding.losses import (
+    LABEL,
+    LOSSES,
+    QUERIES,
+    LossSettings,
+    Rows,
+    build_dataset,
+    build_evaluator,
+    load_guide,
+    load_rows,
+)
 from orchestrator.workers.embedding.model import add_dense, keep_layers, load_encoder
-from orchestrator.workers.embedding.rows import LABEL, QUERIES, Rows, build_dataset, build_evaluator, load_rows
-from orchestrator.workers.engines.lora import build_quantization
+from orchestrator.workers.engines.sentence_transformers import build_quantization
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import fresh_folder, read_object
 from orchestrator.workers.settings import COUNT, STRING, Rule, names_of, one_of, or_null

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from orchestrator.workers.engines.lora import Lora, add_lora, load_lora
+from orchestrator.workers.engines.sentence_transformers import Lora, add_lora, load_lora
 from orchestrator.workers.environment import Progress
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import replace_link

@@ -10,12 +10,10 @@ import pytest
 from orchestrator.workers import score
 from orchestrator.workers.chat import score as chat_score
 from orchestrator.workers.chat.encoding import Encoded, load_format, load_own_format
-from orchestrator.workers.chat.model import answer_all, sum_nll, take_batches
-from orchestrator.workers.chat.score import cut_encoded
+from orchestrator.workers.chat.score import answer_all, cut_encoded, sum_nll, take_batches
 from orchestrator.workers.engines.transformers import load_tokenizer, load_whole
-from orchestrator.workers.eval_files import read_chat_rows
+from orchestrator.workers.eval_files import BUILT, read_chat_rows
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.kinds.probes import BUILT
 from orchestrator.workers.specs import parse_chat_spec
 
 SPEC = {

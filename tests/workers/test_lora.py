@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from orchestrator.workers import merge, package
-from orchestrator.workers.engines.lora import PREFIX, WEIGHTS, Lora, add_lora, find_head, load_lora
+from orchestrator.workers.engines.sentence_transformers import PREFIX, WEIGHTS, Lora, add_lora, find_head, load_lora
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.train_cross_encoder import load_settings
 from tests.workers.conftest import Trained, package_arguments
@@ -239,7 +239,7 @@ def test_settings_name_what_is_wrong_with_an_adapter(encoder, files, tmp_path):
 def test_the_weights_beside_an_adapter_are_loaded_in_fewer_bits_where_bitsandbytes_is_there(monkeypatch):
     import torch
 
-    from orchestrator.workers.engines import lora
+    from orchestrator.workers.engines import sentence_transformers as lora
 
     settings = lora.Lora(4, 8, 0.0, ["all-linear"], quant_method="bnb", quant_bits=4)
     arguments = SimpleNamespace(bf16=True, fp16=False, device=torch.device("cuda", 1))

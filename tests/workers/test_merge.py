@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.workers import merge
-from orchestrator.workers.chat.model import Answer
+from orchestrator.workers.chat.score import Answer
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.merge_trial import Observed, explain, judge
 from tests.workers.conftest import save_adapter

@@ -17,13 +17,11 @@ from orchestrator.workers.chat.encoding import (
     load_format,
     render_own,
 )
-from orchestrator.workers.chat.model import Answer, compare_answers
-from orchestrator.workers.chat.score import predict
+from orchestrator.workers.chat.score import Answer, compare_answers, predict
 from orchestrator.workers.engines.transformers import load_tokenizer
-from orchestrator.workers.eval_files import read_chat_rows
+from orchestrator.workers.eval_files import BUILT, build_chat_probes, read_chat_rows
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.kinds.chat import check_tied
-from orchestrator.workers.kinds.probes import BUILT, build_chat_probes
 from orchestrator.workers.reranker.formats import encode_plain
 from orchestrator.workers.specs import parse_chat_spec
 from orchestrator.workers.weights import hash_file

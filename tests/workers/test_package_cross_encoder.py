@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.workers import package, score
+from orchestrator.workers.eval_files import AWKWARD, EXAMPLES
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.kinds import reranker as reranker_kind
-from orchestrator.workers.kinds.probes import AWKWARD, EXAMPLES
 from orchestrator.workers.reranker.formats import PairFormat
 from orchestrator.workers.reranker.scoring import load_formatted_head, load_scorer
 from orchestrator.workers.weights import hash_file

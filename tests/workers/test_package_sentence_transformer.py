@@ -193,7 +193,7 @@ def adapted(place, encoder):
     from sentence_transformers import SentenceTransformer
 
     from orchestrator.workers import merge
-    from orchestrator.workers.engines.lora import Lora, add_lora
+    from orchestrator.workers.engines.sentence_transformers import Lora, add_lora
 
     folder = place / "lora"
     folder.mkdir()
@@ -215,7 +215,7 @@ def test_no_adapter_stands_on_a_pooler_that_takes_no_part_in_a_vector(encoder):
     from sentence_transformers.base.modules import Transformer
     from sentence_transformers.sentence_transformer.modules import Pooling
 
-    from orchestrator.workers.engines.lora import ALL_LINEAR, Lora, add_lora
+    from orchestrator.workers.engines.sentence_transformers import ALL_LINEAR, Lora, add_lora
 
     model = SentenceTransformer(modules=[Transformer(str(encoder)), Pooling(32, "cls")], device="cpu")
     add_lora(model, Lora(4, 8, 0.0, [ALL_LINEAR]), 3)

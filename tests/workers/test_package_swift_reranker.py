@@ -10,8 +10,8 @@ import pytest
 
 from orchestrator.workers import merge, package
 from orchestrator.workers.engines.swift import EngineSettings, open_engine, score_in_engine
+from orchestrator.workers.eval_files import AWKWARD, EXAMPLES
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.kinds.probes import AWKWARD, EXAMPLES
 from orchestrator.workers.reranker.scoring import load_scorer
 from orchestrator.workers.specs import ScoringSpec
 from orchestrator.workers.weights import hash_file

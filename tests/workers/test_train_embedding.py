@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from orchestrator.workers import train_embedding
-from orchestrator.workers.embedding.losses import COMPARED, GROUPS, LOSSES, SCORES, LossSettings
-from orchestrator.workers.embedding.rows import load_rows
+from orchestrator.workers.embedding.losses import COMPARED, GROUPS, LOSSES, SCORES, LossSettings, load_rows
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.train_embedding import load_settings
 from tests.workers.conftest import TOPICS, run_worker

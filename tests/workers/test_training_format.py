@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.workers.kinds.probes import AWKWARD
+from orchestrator.workers.eval_files import AWKWARD
 from orchestrator.workers.reranker.formats import (
     NATIVE_SUFFIX,
     build_chat_template,

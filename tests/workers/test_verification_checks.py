@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
+from orchestrator.workers.eval_files import ChatProbe
 from orchestrator.workers.kinds.chat import describe_probes, share_vocabulary
 from orchestrator.workers.kinds.embedding import check_changed_vectors, check_same_vectors, check_test_prompt
-from orchestrator.workers.kinds.probes import ChatProbe
 from orchestrator.workers.verification_checks import (
     check_changed_scores,
     check_changed_weights,

@@ -30,9 +30,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from orchestrator.workers.eval_files import Message
+from orchestrator.workers.eval_files import ChatProbe, Message
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.kinds.probes import ChatProbe
 from orchestrator.workers.reranker.formats import encode_plain, quote_jinja
 from orchestrator.workers.specs import ChatSpec
 

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.workers import verification_checks as verify
-from orchestrator.workers.chat import model as lm
+from orchestrator.workers.chat import score as lm
 from orchestrator.workers.chat.encoding import ChatFormat, Chosen, choose_template, load_format
 from orchestrator.workers.engines.transformers import load_float32, load_tokenizer, load_whole, release
-from orchestrator.workers.eval_files import Message, read_chat_rows
+from orchestrator.workers.eval_files import BUILT, EXAMPLES, ChatProbe, Message, build_chat_probes, read_chat_rows
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import read_json, set_chat_template, update_settings, write_json
 from orchestrator.workers.kinds import Described, Request
-from orchestrator.workers.kinds.probes import BUILT, EXAMPLES, ChatProbe, build_chat_probes
 from orchestrator.workers.merge import attach_adapter
 from orchestrator.workers.specs import TEMPLATE_ARGUMENTS, ChatSpec, parse_chat_spec
 from orchestrator.workers.weights import WeightScan, hash_file, hash_parameters, read_tensors, require_safetensors

@@ -29,10 +29,10 @@ from orchestrator.workers.embedding.model import keep_suffix, load_encoder
 from orchestrator.workers.engines import flagembedding, swift
 from orchestrator.workers.engines.transformers import load_float32, load_tokenizer, release
 from orchestrator.workers.environment import weight_options
+from orchestrator.workers.eval_files import EXAMPLES, TextProbe, build_text_probes
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import read_json, update_settings
 from orchestrator.workers.kinds import Described, Request
-from orchestrator.workers.kinds.probes import EXAMPLES, TextProbe, build_text_probes
 from orchestrator.workers.merge import attach_adapter
 from orchestrator.workers.specs import EmbeddingSpec, parse_embedding_spec
 from orchestrator.workers.verification_checks import (

@@ -26,10 +26,9 @@ from orchestrator.workers.engines.transformers import (
     name_head,
     release,
 )
-from orchestrator.workers.eval_files import Pair
+from orchestrator.workers.eval_files import AWKWARD, EXAMPLES, Pair, PairProbe, build_pair_probes
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.kinds import Described, Request
-from orchestrator.workers.kinds.probes import AWKWARD, EXAMPLES, PairProbe, build_pair_probes
 from orchestrator.workers.merge import attach_adapter, check_adapter, read_whole_weights
 from orchestrator.workers.reranker import folder as packaging
 from orchestrator.workers.reranker import formats
