@@ -24,6 +24,8 @@ hardware_option = click.option(
     metavar="auto|cpu|gpu[:N][:40g][:fp16]",
     help="Plan for this hardware.",
 )
+engine_option = click.option("--to", "engine", metavar="ENGINE", help="The engine that shall run it, such as slurm.")
+profile_option = click.option("--cluster", "profile", metavar="NAME", help="A profile in ~/.config/orch/clusters.yaml.")
 run_argument = click.argument("run", default="last")
 runs_option = click.option(
     "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, envvar="ORCH_RUNS",
