@@ -342,7 +342,7 @@ def _serve(artefact: Artefact, options: ServeOptions) -> Result:
     name = f"{artefact.name}-{os.getpid()}" if is_checked else artefact.name
     asked = serving.Serving(artefact, chosen, address, name, key, options.timeout_s, tell, options.more)
     command = asked.command
-    data = {
+    data: dict[str, Any] = {
         "model": str(artefact.folder), "name": artefact.name, "kind": artefact.kind, "backend": chosen,
         "version": versions.get(chosen), "host": address.host, "port": address.port, "argv": command.argv,
     }  # fmt: skip
