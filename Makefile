@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUNS ?= runs
 
-.PHONY: help setup demo test test-fast test-serving check bench golden clean
+.PHONY: help setup demo test test-fast check bench golden clean
 
 help:            ## list these verbs
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -28,9 +28,6 @@ test-fast: export PYTHONDONTWRITEBYTECODE =
 test-fast: setup ## the tests that need neither a training nor a machine-learning library
 	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder -m "not slow and not alone"
 
-test-serving: setup  ## real servers (vLLM on the CPU, Infinity) against a packaged model of each kind; needs the network
-	sh tests/serving/real_servers.sh .venv-serving
-
 check: setup     ## format, lint, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -49,9 +46,10 @@ bench: setup     ## what the performance claims are measured with
 	$(BIN)/python benchmarks/curves.py --most 100000
 	$(BIN)/python benchmarks/table.py
 
-golden: setup    ## write golden files and the schema anew; read the diff
+golden: setup    ## write golden files, the schema and the man page anew; read the diff
 	$(BIN)/python -m tests.golden.regenerate
 	$(BIN)/orch schema > recipes/recipe.schema.json
+	$(BIN)/python -m tests.docs.man_page > docs/orch.1
 
 clean:           ## remove the environment and all runs
 	rm -rf .venv runs

@@ -28,7 +28,7 @@ from orchestrator.checks.hub import ask
 from orchestrator.checks.machine import find_disk_problem, find_existing
 from orchestrator.checks.memory import show_gib
 from orchestrator.machine.hardware import BF16_CAPABILITY, Gpu, find_gpus, find_memory
-from orchestrator.machine.packages import DISTRIBUTIONS, find_versions, normalise
+from orchestrator.machine.packages import DISTRIBUTIONS, find_versions, name_pip, normalise
 from orchestrator.machine.places import find_endpoint, find_hub_cache, is_offline, is_web_address
 from orchestrator.machine.secrets import redact_text
 
@@ -151,7 +151,7 @@ def _examine_packages(interpreter: Interpreter) -> Iterator[Finding]:
             minimum = next((found for backend in BACKENDS.values() if (found := find_minimum(backend, name))), None)
             standing, tested = judge_version(name, version, minimum), load_tested().get(normalise(name))
             said = _STANDINGS[standing].format(version=version, tested=tested or "none")
-            install = f"{interpreter.python} -m pip install {name}=={tested}" if tested else None
+            install = f"{name_pip(interpreter.python)} {name}=={tested}" if tested else None
             yield _judge(area, name, said, fine=standing != "unknown", remedy=install)
 
 

@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from orchestrator.backends.protocol import Job
 from orchestrator.checks.memory import find_training_size, show_gib
@@ -24,7 +25,8 @@ from orchestrator.checks.model_size import find_model_size
 from orchestrator.checks.settings import is_on, read_train_values
 from orchestrator.errors import Problem
 from orchestrator.machine.hardware import Gpu, find_gpus, select_visible
-from orchestrator.machine.places import find_hub_cache
+from orchestrator.machine.packages import name_pip
+from orchestrator.machine.places import find_beside, find_hub_cache
 from orchestrator.machine.process import run
 from orchestrator.recipe.plan import Plan
 
@@ -65,14 +67,15 @@ def check_packages(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001
         yield Problem(f"{python} cannot be run", "launch.python names the backend's interpreter")
     elif missing:
         hint = (
-            f"{python} -m pip install {' '.join(missing)}\n"
-            f"or, in Orch's checkout, with the tested versions: pip install -c constraints.txt -e '.[{backend.name}]'\n"
+            f"{name_pip(python)} {' '.join(missing)}\n"
+            f"or, with the tested versions: {name_pip(python)} -c {quote(str(find_beside('constraints.txt')))} "
+            f"'orch-finetune[{backend.name}]'\n"
             f"or, in an environment of its own: orch env create {backend.name}"
         )
         yield Problem(f"the backend {backend.name} is not installed: {', '.join(missing)} missing", hint)
     elif "FlagEmbedding" not in versions and (scored := _list_flag_scored(job)):
         message = f"the {' and the '.join(scored)} is scored with FlagEmbedding, which is not installed"
-        yield Problem(message, f"{python} -m pip install FlagEmbedding")
+        yield Problem(message, f"{name_pip(python)} FlagEmbedding")
     if lacking := find_missing_report_modules():
         yield Problem(f"the report needs {', '.join(lacking)}", name_installation(lacking))
 
@@ -98,7 +101,7 @@ def find_missing_report_modules() -> tuple[str, ...]:
 
 def name_installation(modules: tuple[str, ...]) -> str:
     """Return the command that installs modules of the report for Orch's own Python."""
-    return f"{sys.executable} -m pip install {' '.join(name.replace('_', '-') for name in modules)}"
+    return f"{name_pip(sys.executable)} {' '.join(name.replace('_', '-') for name in modules)}"
 
 
 @dataclass(frozen=True)

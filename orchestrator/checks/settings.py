@@ -19,6 +19,7 @@ from orchestrator.backends.protocol import Job
 from orchestrator.checks.model_size import EXPERTS
 from orchestrator.checks.tensor_names import read_text_config
 from orchestrator.errors import Problem
+from orchestrator.machine.packages import name_pip
 from orchestrator.machine.tables import load_table
 from orchestrator.machine.weights import Shapes, read_weights
 from orchestrator.recipe.plan import Plan
@@ -68,7 +69,7 @@ def check_conflicts(job: Job, plan: Plan) -> Iterator[Problem]:
         message = f"train.tf32 needs a GPU of the Ampere generation or newer, and the job is for {job.hardware}"
         yield Problem(message, "remove it: transformers would end with an error")
     if is_on(values, "use_liger_kernel") and "liger-kernel" not in job.versions:
-        hint = f"{job.backend_python} -m pip install liger-kernel, or remove it"
+        hint = f"{name_pip(job.backend_python)} liger-kernel, or remove it"
         yield Problem("train.use_liger_kernel asks for liger-kernel, which is not installed", hint)
     yield from _check_processes(job)
 
@@ -99,7 +100,7 @@ def _check_attention(job: Job, values: dict[str, str]) -> Iterator[Problem]:
     # transformers takes the kernels package instead, where it is installed (_check_and_adjust_attn_implementation)
     if (asked not in _FLASH or _FLASH[asked]) and not {"flash-attn", "kernels"} & job.versions.keys():
         hint = (
-            f"{job.backend_python} -m pip install flash-attn --no-build-isolation   (it needs nvcc), "
+            f"{name_pip(job.backend_python)} flash-attn --no-build-isolation   (it needs nvcc), "
             "or remove it: PyTorch's own attention (sdpa) is used without it"
         )
         yield Problem(f"train.{argument} asks for flash-attn, which is not installed", hint)
@@ -135,7 +136,7 @@ def check_argument_packages(job: Job, plan: Plan) -> Iterator[Problem]:
     for argument, pattern, names in load_needs():
         given = values.get(argument, "")
         if pattern.search(given) and not set(names) & job.versions.keys():
-            hint = f"{job.backend_python} -m pip install {names[0]}, or remove it"
+            hint = f"{name_pip(job.backend_python)} {names[0]}, or remove it"
             yield Problem(f"train.{argument}: {given} asks for {names[0]}, which is not installed", hint)
 
 

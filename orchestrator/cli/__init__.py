@@ -32,10 +32,9 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _COMMANDS = {
     "run": ("run_commands", "Data → baseline → train → merge → package → evaluate → report."),
     "resume": ("run_commands", "Continue a run from its last checkpoint; finished stages are skipped."),
-    "submit": ("run_commands", "Hand a recipe to a cluster's engine: the same run, on its machines."),
     "render": ("recipe_commands", "Show every command and file of a recipe; run nothing."),
     "check": ("recipe_commands", "Check a recipe: every problem at once."),
-    "init": ("recipe_commands", "Write a commented starter recipe."),
+    "init": ("recipe_commands", "Write a commented starter recipe, or the example recipes and their data."),
     "schema": ("recipe_commands", "Print the recipe's JSON Schema, for editors."),
     "data": ("data_commands", "Check, split, convert and sample data files."),
     "ls": ("run_commands", "List runs."),
@@ -62,6 +61,8 @@ class _LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
+            if ctx.resilient_parsing:  # a shell that completes a line
+                return None
             import difflib
 
             near = difflib.get_close_matches(cmd_name, _COMMANDS, n=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -24,9 +25,18 @@ hardware_option = click.option(
     metavar="auto|cpu|gpu[:N][:40g][:fp16]",
     help="Plan for this hardware.",
 )
-engine_option = click.option("--to", "engine", metavar="ENGINE", help="The engine that shall run it, such as slurm.")
-profile_option = click.option("--cluster", "profile", metavar="NAME", help="A profile in ~/.config/orch/clusters.yaml.")
-run_argument = click.argument("run", default="last")
+
+
+def complete_runs(context: click.Context, _: click.Parameter, start: str) -> list[Any]:
+    """Return the runs whose names begin so, for the shell; folders where there are none."""
+    from click.shell_completion import CompletionItem
+
+    runs = Path(context.params.get("runs") or "runs")
+    names = sorted(path.parent.name for path in runs.glob(f"{glob.escape(start)}*/plan.json"))
+    return [CompletionItem(name) for name in names] or [CompletionItem(start, type="dir")]
+
+
+run_argument = click.argument("run", default="last", shell_complete=complete_runs)
 runs_option = click.option(
     "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, envvar="ORCH_RUNS",
     help="The folder of all runs.",

@@ -10,15 +10,7 @@ from pathlib import Path
 import click
 
 from orchestrator.backends.protocol import Job
-from orchestrator.cli.options import (
-    engine_option,
-    hardware_option,
-    profile_option,
-    resolve_hardware,
-    runs_option,
-    set_option,
-    smoke_option,
-)
+from orchestrator.cli.options import hardware_option, resolve_hardware, runs_option, set_option, smoke_option
 from orchestrator.cli.output import Result, format_advice, prints, tell
 from orchestrator.errors import RunFolderError
 from orchestrator.machine.hardware import Hardware
@@ -26,6 +18,7 @@ from orchestrator.machine.terminal import hand_on, print_data, say
 from orchestrator.recipe.plan import Plan
 
 _WIDEST_VALUE = 40
+_EXAMPLES = frozenset({".yaml", ".json", ".jsonl", ".csv", ".md"})  # not the programs that made the data
 
 
 @click.command("check")
@@ -98,30 +91,18 @@ def check_command(
 @click.command("render")
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the files here: the run folder.")
-@engine_option
-@profile_option
 @click.option("--explain", is_flag=True, help="Say of each argument where it comes from and why.")
 @set_option
 @smoke_option
 @hardware_option
 @prints("render")
 def render_command(
-    recipe: Path,
-    output: Path | None,
-    engine: str | None,
-    profile: str | None,
-    explain: bool,
-    overrides: tuple[str, ...],
-    smoke: bool,
-    hardware: str,
+    recipe: Path, output: Path | None, explain: bool, overrides: tuple[str, ...], smoke: bool, hardware: str
 ) -> Result:
     """Show every command and file that RECIPE becomes; run nothing.
 
-    With -o the files are written, and `bash run.sh` in that folder does the whole job. With --to it is the job that
-    `orch submit` hands to that engine.
+    With -o the files are written, and `bash run.sh` in that folder does the whole job.
     """
-    if engine or profile:
-        return _render_job(recipe, output, engine or "slurm", profile, overrides, smoke=smoke, hardware=hardware)
     from orchestrator.backends.render import render_files, render_run_script
     from orchestrator.plan.pipeline import build_plan
     from orchestrator.run.folder import write_run
@@ -152,40 +133,31 @@ def render_command(
     return Result(data, show if output is None else (f"{output}: written. Run it with: bash {output}/run.sh",))
 
 
-def _render_job(
-    recipe: Path, output: Path | None, engine: str, profile: str | None, overrides: tuple[str, ...], *, smoke: bool,
-    hardware: str,
-) -> Result:  # fmt: skip
-    from orchestrator.machine.rundir import RunDir
-    from orchestrator.plan.cluster import Repeated, find_cluster, render_job, require_engine
-    from orchestrator.plan.load import load_recipe
-    from orchestrator.run.again import AGAIN
-    from orchestrator.run.slurm import write_job
-
-    to, loaded = require_engine(engine), load_recipe(recipe, overrides)
-    folder = (output or Path("runs") / loaded.recipe.name).absolute()
-    line = Repeated(recipe, folder, overrides, smoke, hardware)
-    job = render_job(to, folder.name, find_cluster(loaded.recipe.cluster, profile), line, again=AGAIN)
-    if output is None:
-        return Result({"files": {job.path: job.text}}, lambda: hand_on(job.text, nl=False))
-    return Result({"files": {job.path: job.text}}, (f"{write_job(RunDir(folder), job)}: written",))
-
-
 @click.command("init")
-@click.argument("path", type=click.Path(path_type=Path), default=Path("recipe.yaml"))
+@click.argument("path", type=click.Path(path_type=Path), required=False)
 @click.option("--task", type=click.Choice(("reranker", "embedding", "sft")), default="reranker", show_default=True)
-@click.option("--force", is_flag=True, help="Replace a file that exists.")
+@click.option("--example", is_flag=True, help="Write the shipped recipes and their data to the folder PATH.")
+@click.option("--force", is_flag=True, help="Replace files that exist.")
 @prints("init")
-def init_command(path: Path, task: str, force: bool) -> Result:
-    """Write a commented starter recipe to PATH."""
+def init_command(path: Path | None, task: str, *, example: bool, force: bool) -> Result:
+    """Write a commented starter recipe to PATH (recipe.yaml), or with --example a folder of recipes that run."""
     from orchestrator.backends.render import find_templates
-    from orchestrator.machine.files import write_text
+    from orchestrator.machine.files import write_bytes
+    from orchestrator.machine.places import find_beside
 
-    if path.exists() and not force:
-        raise RunFolderError(f"{path} exists", hint="choose another name, or say --force")
-    write_text(path, (find_templates() / "recipe" / f"starter.{task}.yaml").read_text(encoding="utf-8"))
-    text = f"{path}: written. Fill in the model and the data, then: orch check {path}"
-    return Result({"path": str(path), "task": task}, (text,))
+    path = path or Path("orch-example" if example else "recipe.yaml")
+    if example:  # recipes name their data as ../datasets_example: both folders keep their names
+        shipped = [file for name in ("recipes", "datasets_example") for file in sorted(find_beside(name).iterdir())]
+        files = {path / file.parent.name / file.name: file for file in shipped if file.suffix in _EXAMPLES}
+        text = f"{path}: recipes and their data. There: orch run recipes/qwen3_reranker.yaml --smoke"
+    else:
+        files = {path: find_templates() / "recipe" / f"starter.{task}.yaml"}
+        text = f"{path}: written. Fill in the model and the data, then: orch check {path}"
+    if not force and (there := next(filter(Path.exists, files), None)):
+        raise RunFolderError(f"{there} exists", hint="choose another name, or say --force")
+    for target, source in files.items():
+        write_bytes(target, source.read_bytes())
+    return Result({"path": str(path), **({"files": len(files)} if example else {"task": task})}, (text,))
 
 
 @click.command("schema")

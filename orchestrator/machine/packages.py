@@ -7,6 +7,7 @@ whose fixes it has.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -238,3 +239,9 @@ def _list_names(folder: str | Path) -> list[str]:
         return os.listdir(folder)  # noqa: PTH208  (names are all that is needed)
     except (OSError, ValueError):
         return []
+
+
+def name_pip(python: str) -> str:
+    """Return the command that installs into a Python's environment; one that `uv tool` made for Orch has no pip."""
+    has_pip = python != sys.executable or importlib.util.find_spec("pip") is not None
+    return f"{python} -m pip install" if has_pip else f"uv pip install --python {python}"

@@ -255,6 +255,14 @@ def test_every_command_stands_in_both_readmes():
         assert not [name for name in _COMMANDS if f"`orch {name}" not in text]
 
 
+def test_the_man_page_is_that_of_the_command_line():
+    from tests.docs.man_page import build_man_page
+
+    page = (ROOT / "docs" / "orch.1").read_text(encoding="utf-8")
+    assert page.count(".SS ") > 25
+    assert page == build_man_page(), "write it anew: make golden"
+
+
 def test_both_readmes_have_the_same_commands_in_the_same_order():
     english, chinese = (bash_blocks(page) for page in READMES)
     assert len(english) >= 6

@@ -148,7 +148,7 @@ def test_a_package_that_the_trainer_lacks_is_named_with_its_command(build_toy_jo
     (problem,) = check_packages(replace(job, versions={key: "1" for key in there if key != name}), None)
     assert f"{name} missing" in problem.message
     assert f"-m pip install {name}\n" in problem.hint
-    assert "'.[sentence-transformers]'" in problem.hint
+    assert "'orch-finetune[sentence-transformers]'" in problem.hint
 
 
 def test_a_teacher_that_flagembedding_scores_needs_flagembedding(build_toy_job):
