@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUNS ?= runs
 
-.PHONY: help setup demo test test-fast check bench golden clean
+.PHONY: help setup demo test test-fast test-serving check bench golden clean
 
 help:            ## list these verbs
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -27,6 +27,9 @@ test: setup      ## every test, the real backends on tiny models included
 test-fast: export PYTHONDONTWRITEBYTECODE =
 test-fast: setup ## the tests that need neither a training nor a machine-learning library
 	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder -m "not slow and not alone"
+
+test-serving: setup  ## real servers (vLLM on the CPU, Infinity) against a packaged model of each kind; needs the network
+	sh tests/serving/real_servers.sh .venv-serving
 
 check: setup     ## format, lint, types, layers
 	$(BIN)/ruff format --check .

@@ -32,6 +32,7 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _COMMANDS = {
     "run": ("run_commands", "Data → baseline → train → merge → package → evaluate → report."),
     "resume": ("run_commands", "Continue a run from its last checkpoint; finished stages are skipped."),
+    "submit": ("run_commands", "Hand a recipe to a cluster's engine: the same run, on its machines."),
     "render": ("recipe_commands", "Show every command and file of a recipe; run nothing."),
     "check": ("recipe_commands", "Check a recipe: every problem at once."),
     "init": ("recipe_commands", "Write a commented starter recipe, or the example recipes and their data."),

@@ -6,9 +6,10 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -35,6 +36,9 @@ from orchestrator.cli.output import Result, prints, tell
 from orchestrator.errors import StageFailedError
 from orchestrator.machine.places import find_orch_cache
 from orchestrator.machine.terminal import hand_on, print_data, say, say_lines
+
+if TYPE_CHECKING:
+    from orchestrator.serving.artefact import Artefact
 
 _DTYPES = ("auto", "bfloat16", "float16", "float32")
 
@@ -228,7 +232,22 @@ def show_answers(kind: str, rows: list[dict[str, Any]], answers: list[dict[str, 
 @click.option("--dry-run", is_flag=True, help="Print the server's command; start nothing.")
 @click.option("--check", is_flag=True, help="Start it on a free port, compare it with scoring.json, stop it.")
 @click.option("--timeout", "timeout_s", type=float, default=600.0, show_default=True, help="Seconds to wait for it.")
-@trust_code_option
+@click.option(
+    "--serve-args", "more", default="", metavar="FLAGS",
+    help='Flags of the server\'s own, such as "--max-model-len 4096": added to its command.',
+)  # fmt: skip
+@click.option(
+    "--show", metavar="ENGINE",
+    help="Print how another server serves it, and start nothing: infinity, tei, llama.cpp, sglang, xinference, "
+    "docker-compose.",
+)  # fmt: skip
+@click.option(
+    "--format", metavar="FORMAT",
+    help="RUN is any model, one that Orch did not package: how it is asked (auto: as its authors do; "
+    f"{', '.join(FORMATS)}, chat).",
+)  # fmt: skip
+@pooling_option
+@loading_options
 @trust_run_option
 @runs_option
 @prints("serve")
@@ -241,47 +260,99 @@ def serve_command(
     dry_run: bool,
     check: bool,
     timeout_s: float,
-    trust_remote_code: bool,
+    more: str,
+    show: str | None,
     trust_run: bool,
     runs: Path,
     as_json: bool,
+    **reading: Any,
 ) -> Result:
     """Serve RUN's packaged model (or a packaged folder) over HTTP until Ctrl-C, with vLLM or else ms-swift.
 
-    An API key is taken from the environment variable ORCH_API_KEY. Exit code 6: --check found other numbers.
+    With --format any model is served, and checked against what orch predict would say. An API key is taken from the
+    environment variable ORCH_API_KEY. Exit code 6: --check found other numbers.
     """
+    from orchestrator.serving import any_model
+    from orchestrator.serving.artefact import find_artefact, require_trusted_code
+    from orchestrator.serving.chosen_models import Reading
+
+    if as_json and not (dry_run or check or show):
+        raise click.UsageError("--json goes with --dry-run, --check or --show: a server's log is no JSON")
+    asked = ServeOptions(host, port, backend, dry_run, check, timeout_s, more)
+    trusts = bool(reading["trust_remote_code"])
+    if reading["format"] is None:
+        trust = {"trust_remote_code": trusts, "trust_run": trust_run}
+        artefact = find_artefact(run, runs, python, **trust, is_only_read=dry_run or bool(show))
+        if show:
+            return _show(show, artefact, host, port)
+        require_trusted_code(artefact, is_run_anyway=True)
+        return _serve(artefact, asked)
+    if reading["format"] not in any_model.SERVED_FORMATS:
+        known = ", ".join(any_model.SERVED_FORMATS)
+        raise click.BadParameter(f"{reading['format']!r} is not one of {known}", param_hint="--format")
+    if dry_run or show:
+        raise click.UsageError("--dry-run and --show take packaged models: what another lacks is written at its start")
+    precision = resolve_hardware("auto", smoke=False).precision
+    with any_model.opened(
+        run, Reading(**reading), python or sys.executable, precision=precision, with_probes=check, tell=tell
+    ) as artefact:
+        require_trusted_code(artefact, is_run_anyway=True)
+        return _serve(artefact, asked)
+
+
+def _show(engine: str, artefact: Artefact, host: str, port: int) -> Result:
+    """Show how another server serves it: what is to be kept or run as data, what else to know beside it."""
+    from orchestrator.serving import server
+
+    text, note = server.show_engine(engine, artefact, server.Address(host, port))
+    tell(note)
+    return Result({"engine": engine, "text": text, "note": note}, lambda: hand_on(text.rstrip("\n")))
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """Where and how orch serve serves what it was told to."""
+
+    host: str
+    port: int
+    backend: str
+    dry_run: bool
+    check: bool
+    timeout_s: float
+    more: str
+
+
+def _serve(artefact: Artefact, options: ServeOptions) -> Result:
+    """Show the command of a server, check it, or serve."""
     from orchestrator.backends.render import format_command
     from orchestrator.serving import check as serving
     from orchestrator.serving import server
-    from orchestrator.serving.artefact import find_artefact, require_artefact_loads, require_trusted_code
+    from orchestrator.serving.artefact import require_artefact_loads
 
-    if as_json and not (dry_run or check):
-        raise click.UsageError("--json goes with --dry-run or --check: a server's log is no JSON")
-    trust = {"trust_remote_code": trust_remote_code, "trust_run": trust_run}
-    artefact = find_artefact(run, runs, python, **trust, is_only_read=dry_run)
-    require_trusted_code(artefact, is_run_anyway=True)
+    dry_run, host = options.dry_run, options.host
     key = os.environ.get(server.KEY_VARIABLE) or None
     versions = server.find_server_versions(artefact.python, may_run=not dry_run)
-    chosen = server.choose_backend(backend, artefact, versions, dry_run=dry_run)
-    is_checked = check and not dry_run
-    address = server.Address("127.0.0.1", server.find_free_port()) if is_checked else server.Address(host, port)
+    chosen = server.choose_backend(options.backend, artefact, versions, dry_run=dry_run)
+    is_checked = options.check and not dry_run
+    address = server.Address("127.0.0.1", server.find_free_port()) if is_checked else server.Address(host, options.port)
     if not is_checked and host not in server.LOOPBACK and not key:
         tell(f"{host} is reached from other machines and there is no API key: set ORCH_API_KEY, or put a gateway in "
              "front")  # fmt: skip
     # a name that no other server has: what answers on the port must be ours
     name = f"{artefact.name}-{os.getpid()}" if is_checked else artefact.name
-    asked = serving.Serving(artefact, chosen, address, name, key, timeout_s, tell)
+    asked = serving.Serving(artefact, chosen, address, name, key, options.timeout_s, tell, options.more)
     command = asked.command
-    data = {
+    data: dict[str, Any] = {
         "model": str(artefact.folder), "name": artefact.name, "kind": artefact.kind, "backend": chosen,
-        "host": address.host, "port": address.port, "argv": command.argv,
+        "version": versions.get(chosen), "host": address.host, "port": address.port, "argv": command.argv,
     }  # fmt: skip
     if dry_run:
         return Result({**data, "env": dict(command.env)}, lambda: hand_on(str(format_command(command))))
+    tell(f"{chosen} {versions[chosen]} in {artefact.python}")
     require_artefact_loads(artefact)
-    if not check and (prompts := server.describe_prompts(artefact)):
-        tell(prompts)
-    if not check:
+    if not is_checked:
+        if prompts := server.describe_prompts(artefact):
+            tell(prompts)
         serving.serve(asked)
         return Result(None)
     checked, seconds = serving.check_serving(asked)
@@ -291,6 +362,8 @@ def serve_command(
         summary = f"{right} of {len(checked.rows)} probes as measured (compared: {checked.scale})"
         say_lines([*serving.format_table(checked), summary])
         if not checked.passed:
+            if checked.reason:
+                say(f"    {checked.reason}", err=True)
             say("    → serve it as docs/serving.md says, or package the run again", err=True)
 
     data |= {"seconds_to_start": round(seconds, 1), "check": checked.to_json()}

@@ -25,6 +25,8 @@ hardware_option = click.option(
     metavar="auto|cpu|gpu[:N][:40g][:fp16]",
     help="Plan for this hardware.",
 )
+engine_option = click.option("--to", "engine", metavar="ENGINE", help="The engine that shall run it, such as slurm.")
+profile_option = click.option("--cluster", "profile", metavar="NAME", help="A profile in ~/.config/orch/clusters.yaml.")
 
 
 def complete_runs(context: click.Context, _: click.Parameter, start: str) -> list[Any]:

@@ -10,7 +10,15 @@ from pathlib import Path
 import click
 
 from orchestrator.backends.protocol import Job
-from orchestrator.cli.options import hardware_option, resolve_hardware, runs_option, set_option, smoke_option
+from orchestrator.cli.options import (
+    engine_option,
+    hardware_option,
+    profile_option,
+    resolve_hardware,
+    runs_option,
+    set_option,
+    smoke_option,
+)
 from orchestrator.cli.output import Result, format_advice, prints, tell
 from orchestrator.errors import RunFolderError
 from orchestrator.machine.hardware import Hardware
@@ -91,18 +99,30 @@ def check_command(
 @click.command("render")
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the files here: the run folder.")
+@engine_option
+@profile_option
 @click.option("--explain", is_flag=True, help="Say of each argument where it comes from and why.")
 @set_option
 @smoke_option
 @hardware_option
 @prints("render")
 def render_command(
-    recipe: Path, output: Path | None, explain: bool, overrides: tuple[str, ...], smoke: bool, hardware: str
+    recipe: Path,
+    output: Path | None,
+    engine: str | None,
+    profile: str | None,
+    explain: bool,
+    overrides: tuple[str, ...],
+    smoke: bool,
+    hardware: str,
 ) -> Result:
     """Show every command and file that RECIPE becomes; run nothing.
 
-    With -o the files are written, and `bash run.sh` in that folder does the whole job.
+    With -o the files are written, and `bash run.sh` in that folder does the whole job. With --to it is the job that
+    `orch submit` hands to that engine.
     """
+    if engine or profile:
+        return _render_job(recipe, output, engine or "slurm", profile, overrides, smoke=smoke, hardware=hardware)
     from orchestrator.backends.render import render_files, render_run_script
     from orchestrator.plan.pipeline import build_plan
     from orchestrator.run.folder import write_run
@@ -131,6 +151,25 @@ def render_command(
     if explain:
         return Result(data, _explain_arguments(plan))
     return Result(data, show if output is None else (f"{output}: written. Run it with: bash {output}/run.sh",))
+
+
+def _render_job(
+    recipe: Path, output: Path | None, engine: str, profile: str | None, overrides: tuple[str, ...], *, smoke: bool,
+    hardware: str,
+) -> Result:  # fmt: skip
+    from orchestrator.machine.rundir import RunDir
+    from orchestrator.plan.cluster import Repeated, find_cluster, render_job, require_engine
+    from orchestrator.plan.load import load_recipe
+    from orchestrator.run.again import AGAIN
+    from orchestrator.run.slurm import write_job
+
+    to, loaded = require_engine(engine), load_recipe(recipe, overrides)
+    folder = (output or Path("runs") / loaded.recipe.name).absolute()
+    line = Repeated(recipe, folder, overrides, smoke, hardware)
+    job = render_job(to, folder.name, find_cluster(loaded.recipe.cluster, profile), line, again=AGAIN)
+    if output is None:
+        return Result({"files": {job.path: job.text}}, lambda: hand_on(job.text, nl=False))
+    return Result({"files": {job.path: job.text}}, (f"{write_job(RunDir(folder), job)}: written",))
 
 
 @click.command("init")

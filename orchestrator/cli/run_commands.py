@@ -14,7 +14,9 @@ import click
 
 from orchestrator.cli.options import (
     complete_runs,
+    engine_option,
     hardware_option,
+    profile_option,
     resolve_hardware,
     run_argument,
     runs_option,
@@ -159,15 +161,70 @@ def _resume_or_run(
 
 def _resume(run: str, trust_run: bool, runs: Path, **how: bool) -> Result:
     from orchestrator.report.compare_runs import is_rerun
+    from orchestrator.run.again import find_scheduler
     from orchestrator.run.folder import adopt_run, find_run, load_own_plan
+    from orchestrator.run.runs import summarise
+    from orchestrator.run.slurm import SLURM, find_job_id, resubmit
 
     found = find_run(run, runs)
+    if find_job_id(found) and find_scheduler() is None and summarise(found).status != "done":
+        name = resubmit(found)
+        return Result({"run": str(found.root), "engine": SLURM, "id": name}, (f"{found.root}: {SLURM} {name}",))
     plan = load_own_plan(found, trust_run=trust_run)
     if trust_run:
         adopt_run(found)
     if is_rerun(found):
         return _finish_rerun(plan, found, warm=how["warm"], quiet=how["quiet"])
     return _finish(plan, found, **how)
+
+
+@click.command("submit")
+@click.argument("recipe", type=click.Path(path_type=Path))
+@engine_option
+@profile_option
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The run folder (default: runs/NAME-TIME-ID).")
+@set_option
+@smoke_option
+@hardware_option
+@runs_option
+@prints("submit")
+def submit_command(
+    recipe: Path,
+    engine: str | None,
+    profile: str | None,
+    output: Path | None,
+    overrides: tuple[str, ...],
+    smoke: bool,
+    hardware: str,
+    runs: Path,
+) -> Result:
+    """Hand RECIPE to an engine: checked here, tried by the engine, queued. ls, show, logs, stop and resume work on it.
+
+    A run that was taken away begins again by itself and goes on from its checkpoint; one that is wrong does not.
+    """
+    from orchestrator.checks import require_runnable
+    from orchestrator.plan.cluster import Repeated, find_cluster, render_job, require_engine, require_shared
+    from orchestrator.plan.jobs import build_job, new_run_dir
+    from orchestrator.plan.load import load_recipe
+    from orchestrator.plan.pipeline import build_plan
+    from orchestrator.run.again import AGAIN
+    from orchestrator.run.slurm import SLURM, submit
+
+    to = require_engine(engine or SLURM)
+    loaded = load_recipe(recipe, overrides)
+    cluster = find_cluster(loaded.recipe.cluster, profile)
+    folder = output.absolute() if output else new_run_dir(runs, loaded.recipe.name, smoke=smoke)
+    require_shared(cluster, folder)
+    planned = hardware
+    if hardware == "auto":  # the machines' own is found out there
+        planned = f"gpu:{cluster.gpus}" if cluster.gpus else "gpu" if "gpu" in (cluster.gres or "") else "cpu"
+    job = build_job(loaded, folder, resolve_hardware(planned, smoke=smoke), smoke=smoke)
+    for problem in require_runnable(job, build_plan(job), this_machine=False, asks_hub=False):
+        say(format_advice(problem), err=True)
+    line = Repeated(recipe, folder, overrides, smoke, hardware)
+    name = submit(RunDir(folder), render_job(to, folder.name, cluster, line, again=AGAIN))
+    lines = (f"{folder}: {SLURM} {name}", f"follow it with: orch logs -f {folder}")
+    return Result({"run": str(folder), "engine": SLURM, "id": name}, lines)
 
 
 @click.command("reproduce")
@@ -269,8 +326,9 @@ def _verdict_lines(run: RunDir, report: dict[str, Any]) -> Iterator[str]:
 def ls_command(runs: Path) -> Result:
     """List runs, newest first."""
     from orchestrator.run.runs import list_runs
+    from orchestrator.run.slurm import add_jobs
 
-    found = list_runs(runs)
+    found = add_jobs(list_runs(runs))
 
     def lines() -> Iterator[str]:
         width = max((len(run.name) for run in found), default=0)
@@ -293,16 +351,19 @@ def show_command(run: str, runs: Path) -> Result:
     from orchestrator.cli.progress import show_seconds
     from orchestrator.run.folder import find_run, load_plan, load_run_object
     from orchestrator.run.runs import summarise
+    from orchestrator.run.slurm import add_jobs, find_job_id
     from orchestrator.run.state import load_result
 
     folder = find_run(run, runs)
-    plan, summary = load_plan(folder), summarise(folder)
-    results = {stage.name: load_result(folder.stage(stage.name)) for stage in plan.stages}
+    [summary] = add_jobs([summarise(folder)])
+    begun = folder.plan_json.exists() or find_job_id(folder) is None
+    planned = load_plan(folder).stages if begun else ()
+    results = {stage.name: load_result(folder.stage(stage.name)) for stage in planned}
     report = load_run_object(folder.report_json) if folder.report_json.exists() else None
 
     def lines() -> Iterator[str]:
         yield f"{summary.name}: {summary.status}" + (f" ({summary.message})" if summary.message else "")
-        width = max((len(stage.name) for stage in plan.stages), default=0)
+        width = max(map(len, results), default=0)
         for name, result in results.items():
             mark, words = ("✓", show_seconds(result.seconds)) if result else ("·", "")
             if not result and name == summary.stage:
@@ -317,7 +378,7 @@ def show_command(run: str, runs: Path) -> Result:
             "title": stage.title,
             "seconds": result.seconds if (result := results[stage.name]) else None,
         }
-        for stage in plan.stages
+        for stage in planned
     ]
     return Result({**_summary_data(summary), "stages": stages, "report": report}, lines())
 
@@ -332,6 +393,7 @@ def logs_command(run: str, stage: str | None, follow: bool, runs: Path, as_json:
     """Print the logs of RUN, of one STAGE (such as 04-train) or of all."""
     from orchestrator.run.folder import find_run
     from orchestrator.run.runs import follow_logs
+    from orchestrator.run.slurm import is_coming
 
     if as_json and follow:
         raise click.UsageError("--json goes without --follow: its envelope is printed when every line is known")
@@ -342,7 +404,7 @@ def logs_command(run: str, stage: str | None, follow: bool, runs: Path, as_json:
     def show() -> None:
         current = None
         exact = not sys.stdout.isatty()
-        for line in follow_logs(folder, stage, follow=follow, exact=exact):
+        for line in follow_logs(folder, stage, follow=follow, exact=exact, is_coming=is_coming):
             if line.stage != current:
                 current = line.stage
                 say(f"── {current}", err=True)
@@ -360,9 +422,12 @@ def stop_command(run: str, now: bool, runs: Path) -> Result:
     """Stop RUN; `orch resume` continues it."""
     from orchestrator.run.folder import find_run
     from orchestrator.run.runs import stop_run
+    from orchestrator.run.slurm import find_job_id
+    from orchestrator.run.slurm import stop as stop_job
 
     folder = find_run(run, runs)
-    done = stop_run(folder, now=now)
+    job = find_job_id(folder)
+    done = stop_job(folder, job) if job else stop_run(folder, now=now)
     return Result({"run": str(folder.root), "done": done}, (f"{folder.root.name}: {done}",))
 
 

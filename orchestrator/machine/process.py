@@ -30,6 +30,7 @@ from typing import Protocol
 TOKEN_VARIABLE = "ORCH_STAGE_TOKEN"  # noqa: S105  (a marker, not a secret)
 # Python puts the working directory first on its path for -m and -c: what lies there would pass for any module.
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}
+NOT_FOUND_CODE = 127
 KILLED_CODE = 128 + signal.SIGKILL
 
 # Values arrive as "$@" only, so nothing in them is ever read as shell. The trap makes the shell wait for its child
@@ -409,7 +410,7 @@ def run(argv: tuple[str, ...], timeout_s: float, *, env: dict[str, str] | None =
             errors="replace",
         )
     except OSError as error:
-        return Completed(argv, 127, "", str(error))
+        return Completed(argv, NOT_FOUND_CODE, "", str(error))
     with process:
         try:
             stdout, stderr = process.communicate(stdin, timeout=timeout_s)

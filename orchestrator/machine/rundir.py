@@ -48,6 +48,8 @@ class RunDir:
     state_json = _Below("state.json")  # the run's state and the running stage's process identity
     lock = _Below("lock")  # held (flock) by the one supervisor of this folder
     stop_asked = _Below("stop")  # the user has asked to stop: signals that follow are not a scheduler's
+    job = _Below("job")  # of a run that an engine repeats: its script, ids of its jobs, what the engine wrote
+    job_ids = _Below("job/ids")  # ENGINE ID, a line each, the last one counts
     excluded_nodes = _Below("excluded_nodes")  # machines at fault, a line each: the next attempt goes elsewhere
     metrics_json = _Below("metrics.json")  # measures of every system, query by query, and the comparisons
     report_html = _Below("report.html")  # the verdict for people

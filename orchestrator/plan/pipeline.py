@@ -66,7 +66,7 @@ def build_plan(job: Job) -> Plan:
         task=recipe.task,
         backend=recipe.backend,
         smoke=job.smoke,
-        recipe=recipe.model_dump(mode="json"),
+        recipe=recipe.model_dump(mode="json", exclude={"cluster"}),  # where it runs changes nothing that it does
         stages=tuple(draft.stages),
         files=(*draft.files, *training.files),
         notes=(*draft.notes, *training.notes),

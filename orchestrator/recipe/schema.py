@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from orchestrator.machine.tables import load_record
 from orchestrator.recipe.losses import (
@@ -365,10 +365,36 @@ class Watch(Part):
     on_oom: Literal["fail", "retry"] = "fail"
 
 
+class Cluster(Part):
+    """What a job asks its engine for: in a recipe, and as a profile of clusters.yaml."""
+
+    lists = frozenset({"setup", "extra"})
+    profile: str | None = None
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    time: Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)] | None = Field(
+        None, pattern=r"^(\d+|\d+:\d\d(:\d\d)?|\d+-\d+(:\d\d(:\d\d)?)?)$"
+    )
+    nodes: int = Field(1, ge=1)
+    gpus: int | None = Field(None, ge=0)
+    gres: str | None = None
+    cpus: int | None = Field(None, ge=1)
+    mem: str | None = None
+    constraint: str | None = None
+    setup: tuple[str, ...] = ()
+    container: str | None = None
+    venv: str | None = None
+    shared: str | None = None
+    extra: tuple[str, ...] = ()
+    warn_s: int = Field(120, ge=1)
+    requeues: int = Field(50, ge=0)
+
+
 class Recipe(Part):
     """One fine-tuning job, from data to verdict."""
 
-    words = MappingProxyType({"model": "path", "teacher": "path", "loss": "type"})
+    words = MappingProxyType({"model": "path", "teacher": "path", "loss": "type", "cluster": "profile"})
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     task: Literal["reranker", "embedding", "sft"]
     backend: Annotated[str, OneOf(lambda: TOOLS)]
@@ -386,6 +412,7 @@ class Recipe(Part):
     gate: dict[str, str] = Field(default_factory=dict)
     launch: Launch = Launch()
     watch: Watch = Watch()
+    cluster: Cluster = Cluster()
 
     @model_validator(mode="after")
     def _labels_or_teacher(self) -> Recipe:
@@ -425,6 +452,7 @@ def build_json_schema(train_arguments: dict[str, dict[str, dict[str, Any]]]) -> 
     allow(top, "model", {"type": "string", "minLength": 1}, {"$ref": "#/$defs/ModelRef"})
     allow(top, "teacher", {"type": "string", "minLength": 1}, {"$ref": "#/$defs/Teacher"}, optional=True)
     allow(top, "loss", {"$ref": "#/$defs/Loss/properties/type"}, {"$ref": "#/$defs/Loss"}, optional=True)
+    allow(top, "cluster", {"type": "string", "minLength": 1}, {"$ref": "#/$defs/Cluster"})
     sizes = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1}
     for name in ("mrl_dims", "matryoshka_dims"):
         allow(loss, name, sizes, {"type": "object", "additionalProperties": {"type": "number"}}, optional=True)

@@ -84,7 +84,8 @@ def _claimed(run: RunDir) -> Iterator[None]:
     """
     fresh = RunFolderError(f"{run.root} is not empty", hint="name a fresh folder: two runs never share one")
     run.root.mkdir(parents=True, exist_ok=True)
-    if any(path != run.lock for path in run.root.iterdir()):
+    own = {run.lock, run.job}  # an engine's job is there before its run
+    if not own.issuperset(run.root.iterdir()):
         raise fresh
     descriptor = os.open(run.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
@@ -93,7 +94,7 @@ def _claimed(run: RunDir) -> Iterator[None]:
                 message = f"{run.root} is being written by another orch"
                 raise RunFolderError(message, hint="name a fresh folder: two runs never share one")
         # whoever had it before has filled it, and taken the file away that we have locked
-        if any(path != run.lock for path in run.root.iterdir()):
+        if not own.issuperset(run.root.iterdir()):
             raise fresh
         yield
         run.lock.unlink(missing_ok=True)
@@ -190,6 +191,14 @@ def _damaged(path: Path, error: Exception) -> RunFolderError:
     return RunFolderError(message[:_LONGEST], hint=hint, where=Where(str(path)))
 
 
+def is_run(run: RunDir) -> bool:
+    """Tell whether a folder holds a run, or the job of one that has not begun."""
+    try:
+        return run.plan_json.exists() or run.job_ids.exists()
+    except OSError:  # a folder that this user may not look into
+        return False
+
+
 def _made_at(folder: Path) -> float:
     try:
         return folder.stat().st_mtime
@@ -202,9 +211,9 @@ def find_run(name: str, root: Path) -> RunDir:
 
     Raises RunFolderError when it means none, or several.
     """
-    if (folder := Path(name)).is_dir() and (folder / "plan.json").exists():
+    if (folder := Path(name)).is_dir() and is_run(RunDir(folder)):
         return RunDir(folder.resolve())
-    runs = sorted((path.parent for path in root.glob("*/plan.json") if path.exists()), key=_made_at)
+    runs = sorted((path for path in root.glob("*") if is_run(RunDir(path))), key=_made_at)
     if name == "last" and runs:
         return RunDir(runs[-1].resolve())
     found = [path for path in runs if path.name == name] or [path for path in runs if path.name.startswith(name)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,7 +73,7 @@ def list_runs(root: Path) -> list[RunSummary]:
 
 def _is_run(folder: RunDir) -> bool:
     try:
-        return folder.root.is_dir() and any(map(os.path.lexists, (folder.plan_json, folder.state_json)))
+        return folder.root.is_dir() and any(map(os.path.lexists, (folder.plan_json, folder.state_json, folder.job_ids)))
     except OSError:  # a folder that this user may not look into
         return False
 
@@ -122,10 +122,17 @@ def stop_run(
 
 
 def follow_logs(
-    run_dir: RunDir, stage: str | None = None, *, follow: bool = True, exact: bool = False, clock: Clock = time
+    run_dir: RunDir,
+    stage: str | None = None,
+    *,
+    follow: bool = True,
+    exact: bool = False,
+    clock: Clock = time,
+    is_coming: Callable[[RunDir], bool] = lambda _: False,
 ) -> Iterator[LogLine]:
     """Yield the log lines of one stage, or of all in their order; with `follow`, until the run is over.
 
+    `is_coming` tells of a run that nobody supervises whether somebody will.
     `exact` lines hold every byte of the log but its secrets, as `LogFollower` says.
 
     Raises RunFolderError when there is no such stage.
@@ -137,7 +144,9 @@ def follow_logs(
         raise RunFolderError(f"{run_dir.root.name} has no stage {stage}", hint=hint)
     followers: dict[tuple[str, str], LogFollower] = {}
     while True:
-        over = not follow or not is_supervised(run_dir)  # asked before reading, so that nothing is lost in between
+        over = not follow or not (
+            is_supervised(run_dir) or is_coming(run_dir)
+        )  # asked before reading, so that nothing is lost in between
         for name in [stage] if stage else sorted(path.name for path in stages.glob("*")):
             folder = run_dir.stage(name)
             for stream, path in (("stdout", folder.stdout_log), ("stderr", folder.stderr_log)):

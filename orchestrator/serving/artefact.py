@@ -104,7 +104,7 @@ def find_artefact(
         found = load_artefact(folder, label or "model", python or sys.executable)
         return replace(found, trusts_remote_code=trust_remote_code)
     if folder.is_dir() and not (folder / "plan.json").exists():
-        hint = "name a run, or the folder that its package stage wrote (RUN/model)"
+        hint = "name a run, or the folder that its package stage wrote (RUN/model); orch serve takes any with --format"
         raise RunFolderError(f"{folder} is neither a run nor a packaged model: it has no scoring.json", hint=hint)
     run = find_run(name, runs)
     is_trusted = trust_run or is_own_run(run)

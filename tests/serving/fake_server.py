@@ -1,4 +1,4 @@
-"""A server that answers like ms-swift's deploy; FAKE_SERVER says how it misbehaves."""
+"""A server that answers like ms-swift's deploy and like vLLM; FAKE_SERVER says how it misbehaves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 MODE = os.environ.get("FAKE_SERVER", "")
 ARGUMENTS = dict(zip(sys.argv[1:], sys.argv[2:], strict=False))
-NAME = ARGUMENTS["--served_model_name"]
+NAME = ARGUMENTS.get("--served_model_name") or ARGUMENTS["--served-model-name"]
+PROMPTS = {"query": "Instruct: Find it\nQuery:", "document": ""}
+# What it scores a pair with, raw, by what FAKE_SERVER says.
+SCORES = {
+    "sigmoid": lambda raw: 1 / (1 + 2.718281828459045**-raw),
+    "constant": lambda _: 0.25,
+    "reversed": lambda raw: 9 - raw,
+}
+
+
+def embed(text):
+    return [3.0, 4.0 if MODE == "wrong" else 0.0, float(len(text))]
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -28,10 +39,17 @@ class Answers(BaseHTTPRequestHandler):
         if key and self.headers.get("Authorization") != f"Bearer {key}":
             self.answer(400, {"message": "API key error", "object": "error"})
         elif self.path == "/v1/embeddings":
-            self.answer(
-                200, {"data": [{"embedding": [3.0, 4.0 if MODE == "wrong" else 0.0, float(len(body["input"]))]}]}
-            )
-        elif ARGUMENTS["--task_type"] == "causal_lm":
+            prompt = PROMPTS["query"] if MODE == "prompts" else ""
+            self.answer(200, {"data": [{"embedding": embed(prompt + body["input"])}]})
+        elif self.path == "/v2/embed" and MODE != "old":
+            texts = [PROMPTS[body["input_type"]] + text for text in body["texts"]]
+            self.answer(200, {"embeddings": {"float": [embed(text) for text in texts]}})
+        elif self.path == "/v1/rerank":
+            raw = float(len(body["query"]) - len(body["documents"][0]))
+            self.answer(200, {"results": [{"relevance_score": SCORES.get(MODE, float)(raw)}]})
+        elif self.path == "/v2/embed":
+            self.answer(404, {"detail": "Not Found"})
+        elif ARGUMENTS.get("--task_type") == "causal_lm":
             said = body["messages"][-1]["content"].upper()
             self.answer(200, {"choices": [{"message": {"content": "<think>\n\n</think>\n\n" + said}}]})
         else:

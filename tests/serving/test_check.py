@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from orchestrator.serving.artefact import load_artefact
@@ -32,6 +30,9 @@ class Says:
     def rerank(self, query, document):
         self.asked.append((query, document))
         return self.answer
+
+    def embed_side(self, *_):
+        return None
 
 
 def check(folder, answer, backend="swift"):
@@ -86,7 +87,7 @@ def test_an_empty_thought_in_front_of_an_answer_is_no_difference(package):
 
 def test_vllm_is_sent_the_instructions_of_a_cross_encoder_in_front_of_the_texts(package):
     folder = package("cross-encoder", query_instruction="A: ", passage_instruction="B: ")
-    checked, asked = check(folder, 0.5, backend="vllm")
+    checked, asked = check(folder, 0.0, backend="vllm")
     assert asked == [("A: q", "B: d")]
     assert checked.passed
 
@@ -107,10 +108,11 @@ def test_an_answer_that_was_hardly_preferred_may_turn_out_otherwise(package):
     assert checked.rows[0].difference == pytest.approx(2 / 5)
 
 
-def test_vllm_gives_raw_scores_where_the_folder_asks_for_no_activation(package):
+def test_vllm_is_asked_for_raw_scores(package):
     folder = package("cross-encoder", examples=[{"query": "q", "document": "d", "score": 3.0}])
-    assert check(folder, sigmoid(3.0), backend="vllm")[0].passed
-    activation = {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}}
-    (folder / "config.json").write_text(json.dumps(activation), encoding="utf-8")
-    assert check(folder, 3.0, backend="vllm")[0].passed
-    assert not check(folder, sigmoid(3.0), backend="vllm")[0].passed
+    checked, _ = check(folder, 3.0, backend="vllm")
+    assert checked.passed
+    assert checked.scale == "score"
+    checked, _ = check(folder, sigmoid(3.0), backend="vllm")
+    assert not checked.passed
+    assert "puts a sigmoid over the score" in checked.reason

