@@ -76,7 +76,7 @@ def _find_spec(name: str, reading: Reading, python: str, precision: str) -> tupl
 
 def _answer_probes(artefact: Artefact, tell: Callable[[str], None]) -> list[dict[str, Any]]:
     """Return the texts that packaged models keep, with this model's answers."""
-    texts = load_json(WORKERS / "kinds" / "probes.json")
+    texts = load_json(WORKERS / "probes.json")
     if artefact.kind == CHAT:
         asked = [{"prompt": chat["texts"][0]} for chat in texts["chats"] if len(chat["texts"]) == 2][:2]  # noqa: PLR2004
         answers = ask_model(artefact, asked, vectors=False, tell=tell)

@@ -13,9 +13,9 @@ from typing import Any
 
 from orchestrator.workers.embedding.folder import settle, write_modules
 from orchestrator.workers.engines.transformers import load_tokenizer
+from orchestrator.workers.eval_files import EXAMPLES
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import fresh_folder, read_json, write_json
-from orchestrator.workers.kinds.probes import EXAMPLES
 from orchestrator.workers.reranker import folder as packaging
 from orchestrator.workers.specs import SCORERS, load_raw_spec, parse_embedding_spec, parse_spec
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,7 +33,6 @@ def test_a_models_own_answers_are_what_its_server_is_checked_with(tiny_decoder, 
     [
         ("nobody/has-this", QWEN3, "not on this machine"),
         ("{tiny}", Reading(format="cross-encoder"), "no trained head"),
-        ("{tiny}", replace(QWEN3, format="embedding"), "nothing says how"),
     ],
 )
 def test_a_model_that_cannot_be_asked_so_is_refused_before_anything_starts(tiny_decoder, name, reading, said):
