@@ -433,17 +433,19 @@ def stop_command(run: str, now: bool, runs: Path) -> Result:
 
 @click.command("compare")
 @click.argument("first", shell_complete=complete_runs)
-@click.argument("second", shell_complete=complete_runs)
+@click.argument("others", nargs=-1, required=True, metavar="OTHER...", shell_complete=complete_runs)
 @runs_option
 @prints("compare")
-def compare_command(first: str, second: str, runs: Path) -> Result:
-    """Compare the tuned models of two runs that were measured on the same data, query by query."""
-    from orchestrator.report.compare_runs import compare_runs, format_comparison
-    from orchestrator.run.folder import find_run, understood
+def compare_command(first: str, others: tuple[str, ...], runs: Path) -> Result:
+    """Compare tuned models of runs that were measured on the same data with the first run's, query by query.
 
-    one, two = find_run(first, runs), find_run(second, runs)
-    with understood(one.metrics_json), understood(two.metrics_json):
-        result = compare_runs(one, two)
+    With three runs or more the intervals hold for all of them at once, and the best one is named together with those
+    that are not measurably worse.
+    """
+    from orchestrator.report.compare_runs import compare_runs, format_comparison
+    from orchestrator.run.folder import find_run
+
+    result = compare_runs(*(find_run(run, runs) for run in (first, *others)))
     return Result(result, (format_comparison(result),))
 
 

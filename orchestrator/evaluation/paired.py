@@ -36,7 +36,8 @@ class Paired:
     `gains` (n,) has one number a row, above 0 where the row got better. `resample` takes (…, n) row numbers and gives
     (…,) differences of the statistic over them. `first` and `second` (k, n) are the amounts of each row that an
     exchange of both systems swaps; `of_sums` makes the statistic (m,) of their sums (k, m). Exchanging the systems in
-    a row where `unlike` (n,) is False changes nothing.
+    a row where `unlike` (n,) is False changes nothing. `adds_up` says that the sums over resampled rows make their
+    statistic too: ranks and standardised scores do not, which depend on the other rows.
     """
 
     before: float
@@ -48,6 +49,7 @@ class Paired:
     second: Array
     of_sums: Callable[[Array], Array]
     unlike: Array
+    adds_up: bool = True
 
     @cached_property
     def differing(self) -> int:
@@ -142,6 +144,7 @@ def pair_correlations(first: Array, second: Array, gold: Array, *, ranked: bool)
         second=np.stack((two, two**2, two * (goal - goal.mean()))),
         of_sums=of_sums,
         unlike=row_differences(one, two) != 0,
+        adds_up=False,
     )
 
 

@@ -6,14 +6,15 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import RunFolderError, Where
+from orchestrator.evaluation.choice import compare_many, find_not_worse, pair_systems
 from orchestrator.evaluation.eval_sets import GOLD, Measured
-from orchestrator.evaluation.measures import GROUP, UNITS, display_name
+from orchestrator.evaluation.measures import GROUP, UNITS, Metric, display_name, require_metric
 from orchestrator.evaluation.metrics import METRICS_VERSION, SEED, TUNED, compare_measured, scoring_stages
 from orchestrator.evaluation.paired import BETTER, NO_DIFFERENCE, WORSE
 from orchestrator.machine.files import ABSENT, hash_path, read_regular, write_json
@@ -36,38 +37,75 @@ _HASH_SHOWN, _TEXT_SHOWN = 12, 40  # characters
 _WORDS = {BETTER: "is better than", WORSE: "is worse than", NO_DIFFERENCE: "shows no measurable difference from"}
 
 
-def compare_runs(first: RunDir, second: RunDir) -> dict[str, Any]:
-    """Compare two runs' tuned models row by row, on the metrics that both measured, in the first run's order.
+def compare_runs(first: RunDir, *others: RunDir) -> dict[str, Any]:
+    """Compare runs' tuned models with the first run's, row by row, on the metrics that all measured, in its order.
 
-    {"version", "first", "second": folders, "unit", "eval": {"sha256", "units"}, "verdict": of the first comparison,
-     "comparisons": as in metrics.json, the second run minus the first}
+    Of two runs {"version", "first", "second": folders, "unit", "eval": {"sha256", "units"},
+     "verdict": of the first comparison, "comparisons": as in metrics.json, the second run minus the first};
+    of more, `others` for `second`, a `run` in every comparison, whose interval and p hold for all of them at once, and
+    "best": {"metric", "run", "not_worse": folders of the runs that the rows cannot tell from it}.
 
-    Raises RunFolderError where a run was not measured, or the two were measured on different evaluation sets.
+    Raises RunFolderError where a run was not measured, or one was measured on another evaluation set.
     """
-    one, two = _load_metrics(first), _load_metrics(second)
-    _require_same_data(one["eval"], two["eval"], one["unit"], second)
-    shared = [metric for metric in one["metrics"] if metric in two["metrics"]]
-    order = [row["id"] for row in one["rows"]]
-    comparisons = compare_measured(_measured(one, order), _measured(two, order), shared, SEED)
-    if not comparisons:
+    runs = (first, *others)
+    loaded = []
+    for run in runs:
+        with understood(run.metrics_json):
+            loaded.append(_load_metrics(run))
+            _require_same_data(loaded[0]["eval"], loaded[-1]["eval"], loaded[0]["unit"], run)
+    one = loaded[0]
+    shared = [metric for metric in one["metrics"] if all(metric in other["metrics"] for other in loaded)]
+    if not shared:
         raise RunFolderError(
-            f"the two runs share no metric: {', '.join(one['metrics'])} and {', '.join(two['metrics'])}",
-            hint="give both recipes the same evaluate.metrics",
+            f"the runs share no metric: {' and '.join(', '.join(each['metrics']) for each in loaded)}",
+            hint="give all recipes the same evaluate.metrics",
         )
-    return {
+    sides = []
+    for run, each in zip(runs, loaded, strict=True):
+        with understood(run.metrics_json):
+            sides.append(_measured(each, [row["id"] for row in one["rows"]]))
+    before, *after = sides
+    result = {
         "version": METRICS_VERSION,
         "first": str(first.root),
-        "second": str(second.root),
         "unit": one["unit"],
         "eval": {"sha256": one["eval"]["sha256"], "units": one["eval"]["units"]},
-        "verdict": comparisons[0]["verdict"],
-        "comparisons": comparisons,
     }
+    if len(others) == 1:
+        comparisons = compare_measured(before, after[0], shared, SEED)
+        if not comparisons:
+            raise RunFolderError("the two runs share no row with a value", where=Where(str(first.metrics_json)))
+        verdict = comparisons[0]["verdict"]
+        return {**result, "second": str(others[0].root), "verdict": verdict, "comparisons": comparisons}
+    comparisons = []
+    for metric in map(require_metric, shared):
+        pairs = pair_systems(metric, before.columns, [[side.columns] for side in after])
+        found = compare_many(pairs, higher_is_better=metric.higher_is_better, seed=SEED)
+        for run, comparison in zip(others, found, strict=True):
+            row = {"metric": metric.name, **asdict(comparison), "verdict": comparison.verdict}
+            comparisons.append({"run": str(run.root), **row})
+    return {
+        **result,
+        "others": [str(run.root) for run in others],
+        "comparisons": comparisons,
+        "best": _find_best(require_metric(shared[0]), sides, runs),
+    }
+
+
+def _find_best(metric: Metric, sides: Sequence[Measured], runs: Sequence[RunDir]) -> dict[str, Any]:
+    """Return which run is best by a metric, and which of the others the rows cannot tell from it."""
+    pairs = pair_systems(metric, sides[0].columns, [[side.columns] for side in sides])
+    way = 1 if metric.higher_is_better else -1
+    best = max(range(len(pairs)), key=lambda place: way * pairs[place][0].after)
+    not_worse = [str(runs[place].root) for place in find_not_worse(pairs, best, SEED)]
+    return {"metric": metric.name, "run": str(runs[best].root), "not_worse": not_worse}
 
 
 def format_comparison(compared: Mapping[str, Any]) -> str:
     """Return the verdict of `compare_runs` and a table of plain text."""
-    table = [("metric", "first", "second", "difference", "95 % interval", "p", "won / lost / tied")]
+    several = "others" in compared
+    other = "other" if several else "second"
+    table: list[tuple[str, ...]] = [("metric", "first", other, "difference", "95 % interval", "p", "won / lost / tied")]
     table += [
         (
             display_name(row["metric"]),
@@ -80,11 +118,21 @@ def format_comparison(compared: Mapping[str, Any]) -> str:
         )
         for row in compared["comparisons"]
     ]
+    if several:
+        names = ["run", *(Path(row["run"]).name for row in compared["comparisons"])]
+        words = ["", *(row["verdict"] for row in compared["comparisons"])]
+        table = [(name, *row, word) for name, row, word in zip(names, table, words, strict=True)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table)
     units = counted(compared["eval"]["units"], compared["unit"])
-    head = f"The second run {_WORDS[compared['verdict']]} the first, on {units}."
-    return "\n".join([head, f"  first   {compared['first']}", f"  second  {compared['second']}", "", *lines])
+    if not several:
+        head = f"The second run {_WORDS[compared['verdict']]} the first, on {units}."
+        return "\n".join([head, f"  first   {compared['first']}", f"  second  {compared['second']}", "", *lines])
+    best, count = compared["best"], len(compared["others"])
+    alike = ", ".join(Path(run).name for run in best["not_worse"]) or "none"
+    head = f"{counted(count, 'run')} beside {Path(compared['first']).name}, on {units}; intervals and p hold for all."
+    found = f"Best by {display_name(best['metric'])}: {Path(best['run']).name}. Not measurably worse: {alike}."
+    return "\n".join([head, found, "", *lines])
 
 
 def _require_same_data(one: Mapping[str, Any], two: Mapping[str, Any], unit: str, second: RunDir) -> None:

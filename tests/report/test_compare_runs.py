@@ -94,3 +94,24 @@ def test_the_json_holds_the_same_numbers(two_runs):
     comparison = compare_runs(*two_runs)
     row = json.loads(json.dumps(comparison))["comparisons"][0]
     assert (row["metric"], row["difference"]) == ("ndcg@10", by_metric(comparison)["ndcg@10"]["difference"])
+
+
+def test_several_runs_are_compared_with_the_first_and_the_best_is_named(two_runs):
+    third = RunDir(two_runs[0].root.parent / "third")
+    shutil.copytree(two_runs[0].root, third.root)
+    compared = compare_runs(two_runs[1], two_runs[0], third)
+    verdicts = {(row["run"], row["metric"]): row["verdict"] for row in compared["comparisons"]}
+    assert verdicts[str(two_runs[0].root), "ndcg@10"] == verdicts[str(third.root), "ndcg@10"] == "better"
+    assert compared["best"] == {
+        "metric": "ndcg@10", "run": str(two_runs[0].root), "not_worse": [str(third.root)]
+    }  # fmt: skip
+    text = format_comparison(compared)
+    assert "Best by nDCG@10: first. Not measurably worse: third." in text
+    assert len([line for line in text.splitlines() if line.startswith(("first ", "third "))]) == 6
+
+
+def test_among_several_runs_the_damaged_one_is_named(two_runs):
+    write_json(two_runs[1].metrics_json, {"version": 2})
+    with pytest.raises(RunFolderError) as raised:
+        compare_runs(two_runs[0], two_runs[1], two_runs[0])
+    assert "second/metrics.json" in str(raised.value.problems[0].where)
