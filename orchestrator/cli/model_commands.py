@@ -67,6 +67,7 @@ _DTYPES = ("auto", "bfloat16", "float16", "float32")
 @loading_options
 @python_option("The Python that runs the models (default: this one).", is_usage=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="A fresh folder that keeps data and scores.")
+@click.option("--power", is_flag=True, help="Say which difference this data can show at all.")
 @hardware_option
 @prints("evaluate")
 def evaluate_command(
@@ -76,6 +77,7 @@ def evaluate_command(
     columns: dict[str, str],
     python: str | None,
     output: Path | None,
+    power: bool,
     hardware: str,
     **options: Any,
 ) -> Result:
@@ -105,7 +107,16 @@ def evaluate_command(
     if problems := find_problems(request):
         raise click.UsageError("; ".join(f"{item.message} ({item.hint})" for item in problems))
     result = evaluate(request, output.absolute() if output else None, tell)
-    return Result(result, [*format_evaluation(result), *([f"kept:  {output}"] if output else [])])
+    can_show = [_describe_power(result)] if power else []
+    return Result(result, [*format_evaluation(result), *can_show, *([f"kept:  {output}"] if output else [])])
+
+
+def _describe_power(result: Mapping[str, Any]) -> str:
+    from orchestrator.report.wording import describe_power
+
+    if result["power"] is None:
+        return "power: the headline metric is no mean of at least two rows"
+    return describe_power(result["power"], result["unit"])
 
 
 def format_evaluation(result: Mapping[str, Any]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.errors import DataError
@@ -209,10 +209,6 @@ class Power:
     assumed: bool
     smallest: float
     rows_for_small_gain: int
-
-    def describe(self) -> dict[str, Any]:
-        """Return the entry of metrics.json."""
-        return asdict(self)
 
 
 def find_power(metric: Metric, before: Columns, after: Columns | None = None) -> Power | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import RecipeError, RunFolderError, Where
+from orchestrator.evaluation.choice import find_power
 from orchestrator.evaluation.eval_sets import GOLD, EvalSet, Measured, describe_eval, load_eval
 from orchestrator.evaluation.measures import (
     UNITS,
@@ -95,6 +96,8 @@ def build_metrics(run: RunDir, plan: Plan, scored: Scored | None = None) -> dict
                                                tuned against each baseline, then against the teacher; a baseline
                                                of one way of the model (sparse) against the tuned one's (tuned-sparse),
      "verdict": "better" | "worse" | "no measurable difference" | "not compared"   of the headline comparison,
+     "power": {"metric", "rows", "spread", "assumed", "smallest", "rows_for_small_gain"} | null
+                                               which difference the rows can show: `choice.Power`,
      "gate": {"passed": bool | null, "rules": [{"metric", "rule", "passed", "sentence", ["guard"]}]}
                                                null: the recipe has none; the guards' rules are the last,
      "guards": [{"name", "kind", "unit", "eval", "metrics", "directions", "verdict", "gate"   as above,
@@ -143,6 +146,7 @@ def build_metrics(run: RunDir, plan: Plan, scored: Scored | None = None) -> dict
         "rows": build_rows(systems),
         "comparisons": comparisons,
         "verdict": judge(comparisons, names[0], first),
+        "power": describe_power(names[0], [side.measured for side in (reference, tuned) if side]),
         "gate": {"passed": all(rule["passed"] for rule in rules) if rules else None, "rules": rules},
         "guards": [entry for entry, _ in guards],
         "gaps": [*scored.missing, *(sentence for _, missing in guards for sentence in missing)],
@@ -273,6 +277,14 @@ def compare_measured(before: Measured, after: Measured, metrics: Sequence[str], 
             comparison = compare(paired, higher_is_better=metric.higher_is_better, seed=seed)
             rows.append({"metric": metric.name, **asdict(comparison), "verdict": comparison.verdict})
     return rows
+
+
+def describe_power(metric: str, sides: Sequence[Measured]) -> dict[str, Any] | None:
+    """Return which difference the rows can show: from those of the first two sides, or from the values of the one."""
+    if not sides:
+        return None
+    power = find_power(require_metric(metric), *(side.columns for side in sides[:2]))
+    return asdict(power) if power else None
 
 
 def judge(comparisons: Iterable[Mapping[str, Any]], metric: str, baseline: str | None) -> str:

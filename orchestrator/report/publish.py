@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.evaluation.measures import CHAT, PAIR, RETRIEVAL, display_name
 from orchestrator.evaluation.metrics import build_metrics, list_cautions, load_scored
+from orchestrator.evaluation.paired import NO_DIFFERENCE
 from orchestrator.machine.files import write_bytes, write_json, write_text
 from orchestrator.machine.rundir import RunDir
 from orchestrator.machine.terminal import Language
@@ -60,7 +61,7 @@ def build_summary(record: RunRecord, metrics: Mapping[str, Any], audit: Iterable
      "deterministic": bool, "cost": {"device", "tokens_per_s", "flops_per_s" of one GPU, "share_of_peak",
      "peak_memory_gib"}, those that are known, "teacher": sentence | null,
      "guards": as in metrics.json, "false_negatives": [{"judge", "side": "train"|"eval", "sentence"}],
-     "comparisons": as in metrics.json, "gate": as in metrics.json, "eval": as in metrics.json,
+     "comparisons", "power", "gate", "eval": as in metrics.json,
      "timings": [{"stage", "kind", "seconds"|null, "start_s" where known}],
      "paths": {name: path relative to the run folder}, "versions": {…}, "cautions": ["…"], "gaps": ["…"]}
     """
@@ -88,6 +89,7 @@ def build_summary(record: RunRecord, metrics: Mapping[str, Any], audit: Iterable
         "guards": metrics["guards"],
         "false_negatives": [{"judge": found.judge, "side": found.side, "sentence": found.sentence} for found in audit],
         "comparisons": metrics["comparisons"],
+        "power": metrics.get("power"),
         "gate": metrics["gate"],
         "eval": metrics["eval"],
         "timings": [
@@ -123,6 +125,8 @@ def build_lines(summary: Mapping[str, Any], language: Language = "en") -> list[s
     for system in metrics["systems"]:
         means = "  ".join(f"{display_name(name)} {wording.figure(system['means'][name])}" for name in metrics["names"])
         lines.append(f"  {means}  {system['label']}")
+    if (power := summary.get("power")) and summary["verdict"] == NO_DIFFERENCE:
+        lines.append(wording.describe_power(power, summary["unit"], language))
     lines += [summary["teacher"]] if summary["teacher"] else []
     lines += [wording.describe_speed(summary["cost"], language)] if summary.get("cost") else []
     for guard in summary["guards"]:

@@ -32,6 +32,11 @@ _SPEED = {
     "share_of_peak": Text("{0:.0%} of the peak", "峰值算力的 {0:.0%}"),
     "peak_memory_gib": Text("{0:.1f} GiB of GPU memory at most", "显存最多 {0:.1f} GiB"),
 }
+_POWER = Text(
+    "{0} differences from {1} on are found in 80 % of such trainings; {2} would show 0.01",
+    "{0} 相差 {1} 及以上时，80% 的此类训练可测出；要测出 0.01 需 {2} {3}",
+)
+_POWER_ASSUMED = Text(", by the spread of one model's values", "（按单个模型的分布估计）")
 _TRAINING = Text("training: {0}", "训练：{0}")
 _UNITS = {"query": "个查询", "pair": "个句对", "row": "行"}
 
@@ -40,6 +45,16 @@ def describe_speed(cost: Mapping[str, Any], language: Language = "en") -> str:
     """Return in one line how fast the training was, and what memory it took."""
     parts = [text.say(language).format(cost[name]) for name, text in _SPEED.items() if name in cost]
     return _TRAINING.say(language).format((", " if language == "en" else "，").join(parts))
+
+
+def describe_power(power: Mapping[str, Any], unit: str, language: Language = "en") -> str:
+    """Return in one line which difference of the headline metric the evaluation set can show."""
+    needed = power["rows_for_small_gain"]
+    said = counted(needed, unit) if language == "en" else f"{needed:,}"
+    line = _POWER.say(language).format(
+        display_name(power["metric"]), figure(power["smallest"]), said, _UNITS.get(unit, unit)
+    )
+    return line + (_POWER_ASSUMED.say(language) if power["assumed"] else "")
 
 
 def counted(number: int, noun: str) -> str:

@@ -245,6 +245,7 @@ def _measure(request: Request, candidates: list[chosen_models.ChosenModel], fold
         "rows": run_metrics.build_rows(systems),
         "comparisons": comparisons,
         "verdict": run_metrics.judge(comparisons, names[0], first.system_id),
+        "power": run_metrics.describe_power(names[0], [system.measured for system in systems]),
         "gate": {"passed": None, "rules": []},
         "guards": [],
         "gaps": [odd.message for candidate in candidates for odd in find_oddities(candidate.model)],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -232,6 +233,12 @@ def test_the_table_names_every_model_and_its_comparison_with_the_first():
         "caution: b gives everything the same score",
         "caution: 2 of 10 queries have no relevant document: they count 0",
     ]
+
+
+def test_with_power_the_last_line_says_what_the_data_can_show(capsys, groups):
+    code, out, _ = call(capsys, "--model", MINILM, "--data", groups, "--power")
+    assert code == 0
+    assert re.search(r"differences from [\d.]+ on are found in 80 % .* by the spread of one", out.splitlines()[-1])
 
 
 @pytest.fixture
