@@ -98,9 +98,14 @@ def _find_swift_obstacle(artefact: Artefact) -> str | None:
 def _find_vllm_obstacle(artefact: Artefact) -> str | None:
     if artefact.scorer == "flag-llm-reranker" and _build_one_word_overrides(artefact) is None:
         return "its config.json names no causal language model, or its tokenizer has no word with true_token_id"
+    if (artefact.spec.get("sentence_transformers") or {}).get("chat_template") == "approximate":
+        return "its tokenizer joins tokens across the parts of its prompt, so that a chat template only comes near"
     if artefact.kind == "embedding" and artefact.spec.get("pooling", "lasttoken") not in _VLLM_POOLINGS:
         return f"it pools by {artefact.spec['pooling'] or 'a way of its own'}, and vLLM by {', '.join(_VLLM_POOLINGS)}"
-    if artefact.scorer == "formatted-head" and artefact.spec.get("adds_special_tokens") is not False:
+    adds = artefact.spec.get("adds_special_tokens") is not False
+    if (artefact.scorer == "formatted-head" and adds) or (
+        artefact.scorer == "flag-llm-reranker" and _adds_tokens(artefact.folder)
+    ):
         return "its tokenizer puts tokens of its own around a text, which the training's format does without"
     if SCORERS[artefact.scorer].get("templated") and find_score_template(artefact) is None:
         return "the folder holds no chat_template.jinja over query and document, so vLLM would score bare text"
@@ -124,6 +129,18 @@ def _build_one_word_overrides(artefact: Artefact) -> dict[str, Any] | None:
         return None
     architecture = f"{family}ForSequenceClassification"
     return {"architectures": [architecture], "classifier_from_token": [word], "method": "no_post_processing"}
+
+
+def _adds_tokens(folder: Path) -> bool:
+    """Tell whether the tokenizer, left alone, puts tokens around a text, as it is where nobody can tell.
+
+    vLLM tokenizes a filled-in template so, and a template begins with what its training put there (Gemma's <bos>).
+    """
+    try:
+        after = json.dumps(load_json(folder / "tokenizer.json", constants=True).get("post_processor"))
+    except (OSError, ValueError, AttributeError):
+        return True
+    return any(form in after for form in ('"SpecialToken"', "BertProcessing", "RobertaProcessing"))
 
 
 def _find_word(folder: Path, token_id: Any) -> str | None:
@@ -326,7 +343,9 @@ def show_engine(name: str, artefact: Artefact, address: Address) -> tuple[str, s
     engine, spec, scorer = engines[name], artefact.spec, artefact.scorer
     composed = not engine.takes
     if why := find_obstacle("vllm", artefact) if composed else engine.cannot.get(scorer):
-        raise PreflightError(f"{engine.label} cannot serve {artefact.name}: {why}", hint="orch serve, or orch export")
+        raise PreflightError(
+            f"{engine.label} cannot serve {artefact.name}: {why}", hint="orch serve says which server can"
+        )
     pooling = {"lasttoken": "last"}.get(str(spec.get("pooling")), str(spec.get("pooling")))
     embeds = artefact.kind == "embedding"
     inside = build_command("vllm", artefact, Address("0.0.0.0", 8000), name=artefact.name, with_key=False)  # noqa: S104

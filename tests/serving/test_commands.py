@@ -159,12 +159,12 @@ def test_auto_takes_vllm_first_and_swift_where_it_is_missing_or_old(package):
     assert choose_backend("auto", artefact, {"vllm": "0.9.2", "swift": "4.6.0"}) == "swift"
 
 
-def write_words(folder, words: dict[str, int], *, as_list: bool = False) -> None:
+def write_words(folder, words: dict[str, int], *, as_list: bool = False, post_processor=None) -> None:
     """Write config.json and tokenizer.json of a decoder with these words."""
     (folder / "config.json").write_text(json.dumps({"architectures": ["GemmaForCausalLM"]}), encoding="utf-8")
     vocabulary = [[word, -1.0] for word, _ in sorted(words.items(), key=lambda item: item[1])] if as_list else words
     added = [{"content": "<pad>", "id": 90}]
-    text = json.dumps({"model": {"vocab": vocabulary}, "added_tokens": added})
+    text = json.dumps({"model": {"vocab": vocabulary}, "added_tokens": added, "post_processor": post_processor})
     (folder / "tokenizer.json").write_text(text, encoding="utf-8")
     (folder / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
 
@@ -191,6 +191,20 @@ def test_a_decoder_without_that_word_or_without_words_is_refused(package, token_
     with pytest.raises(PreflightError, match="no causal language model, or.*no template with the prompt") as caught:
         choose_backend("auto", load(folder), BOTH)
     assert "FlagEmbedding or sentence-transformers" in (caught.value.problems[0].hint or "")
+
+
+BOS = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<bos>"}}, {"Sequence": {"id": "A"}}]}
+
+
+@pytest.mark.parametrize(
+    ("processor", "template", "said"),
+    [(BOS, "exact", "tokens of its own"), ({"type": "ByteLevel"}, "approximate", "only comes near")],
+)
+def test_a_decoder_that_vllm_would_feed_other_tokens_is_refused(package, processor, template, said):
+    own = {"true_token_id": 1, "sentence_transformers": {"chat_template": template}}
+    folder = package("flag-llm-reranker", **own)
+    write_words(folder, {"Yes": 0, "▁Yes": 1}, post_processor=processor)
+    assert said in (find_obstacle("vllm", load(folder)) or "")
 
 
 def test_flags_of_the_servers_own_come_last(package):
