@@ -89,7 +89,6 @@ FAKE = "fake trainer"
 BACKENDS = (FAKE, *RECIPES)
 STALL_S = {FAKE: 5}  # seconds of silence; the real trainers import for longer on a busy machine
 DEFAULT_STALL_S = 60
-WAIT_S = 300.0
 STOPPED, FAILED, STALLED, BUSY, KILLED = 130, 6, 7, 9, -signal.SIGKILL
 PAGE_BYTES = 4096
 SAVE_TRIES = 6
@@ -121,6 +120,7 @@ class Case:
     losses: dict[int, float]
     weights: dict[str, str]
     orch: subprocess.Popen[str] | None = None
+    wait_s: float = 300.0
 
     @property
     def folder(self) -> Path:
@@ -156,14 +156,14 @@ class Case:
     def end(self, expected: int, words: str = "") -> None:
         """Wait for `orch`; it must end with this code and one message that holds these words."""
         assert self.orch
-        out, err = self.orch.communicate(timeout=WAIT_S)
+        out, err = self.orch.communicate(timeout=self.wait_s)
         text = (err or "") + (out or "")
         check(self.orch.returncode == expected, f"exit code {self.orch.returncode}, not {expected}: {said(out, err)}")
         check("Traceback" not in text and "a bug in Orch" not in text, f"a traceback: {said(out, err)}")
         check(words in text, f"it does not say {words!r}: {said(out, err)}")
 
     def wait(self, condition: Callable[[], Any], what: str, every_s: float = 0.005) -> Any:
-        end = time.monotonic() + WAIT_S
+        end = time.monotonic() + self.wait_s
         while time.monotonic() < end:
             with contextlib.suppress(OSError, ValueError, AttributeError, StopIteration):
                 if value := condition():
@@ -595,6 +595,7 @@ def main() -> None:
     parser.add_argument("--backend", action="append", choices=BACKENDS, help="only this one (repeatable)")
     parser.add_argument("--fault", action="append", choices=FAULTS, help="only this one (repeatable)")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "faults", help="where the runs are made, and kept")
+    parser.add_argument("--wait", type=float, default=300.0, help="seconds for each thing that is waited for")
     parser.add_argument("--table", action="store_true", help="run nothing: write the tables of what was run")
     args = parser.parse_args()
     outcomes = load_results()
@@ -607,6 +608,7 @@ def main() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     for backend in args.backend or BACKENDS:
         case = build_case(backend, args.work.resolve())
+        case.wait_s = args.wait
         for fault in args.fault or FAULTS:
             if fault in NEED_ROOT and os.geteuid() != 0:
                 print(f"{fault}: needs root, left out", file=sys.stderr)
