@@ -15,7 +15,7 @@ from orchestrator.recipe.plan import Command
 from orchestrator.run.stopping import Interrupts, counted_interrupts
 from orchestrator.serving import server
 from orchestrator.serving.artefact import Artefact
-from orchestrator.serving.worker import Started, started, wait_until_over
+from orchestrator.serving.worker import Started, describe_log, started, wait_until_over
 
 MIN_COSINE = 1 - 1e-4
 # score ± absolute + relative, in raw logits; half precision keeps two to three digits
@@ -224,8 +224,11 @@ def check_serving(asked: Serving) -> tuple[Checked, float]:
     """
     load_probes(asked.artefact)  # before a model is loaded for nothing
     asked.tell(f"checking {asked.artefact.name} with {asked.backend} on port {asked.address.port}")
-    with asked.run(quiet=True) as (*_, seconds):
-        return check_server(asked.artefact, asked.backend, asked.client), seconds
+    with asked.run(quiet=True) as (process, _, seconds):
+        try:
+            return check_server(asked.artefact, asked.backend, asked.client), seconds
+        except StageFailedError as error:  # what the server itself says of it would go with the block
+            raise StageFailedError(error.problems[0].message, hint=describe_log(process)) from None
 
 
 def load_probes(artefact: Artefact) -> list[dict[str, Any]]:

@@ -259,6 +259,12 @@ def build_stalled(child: Started, message: str, hint: str) -> StalledError:
     return StalledError(message, hint=hint, where=Where(str(log)) if log else None)
 
 
+def describe_log(child: Started) -> str | None:
+    """Return where all that a command has said is kept, in words; None where it cannot be."""
+    log = _keep_log(_read_logs(child))
+    return f"its whole log: {log}" if log else None
+
+
 def _read_logs(child: Started) -> str:
     return "\n".join(read_tail(path) for path in (child.stdout, child.log) if path is not None and path.exists())
 

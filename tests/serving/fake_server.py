@@ -44,6 +44,9 @@ class Answers(BaseHTTPRequestHandler):
         elif self.path == "/v2/embed" and MODE != "old":
             texts = [PROMPTS[body["input_type"]] + text for text in body["texts"]]
             self.answer(200, {"embeddings": {"float": [embed(text) for text in texts]}})
+        elif self.path == "/v1/rerank" and MODE == "breaks":
+            sys.stderr.write("ValueError: the engine is dead\n")
+            self.answer(500, {"error": {"message": "EngineCore encountered an issue."}})
         elif self.path == "/v1/rerank":
             raw = float(len(body["query"]) - len(body["documents"][0]))
             self.answer(200, {"results": [{"relevance_score": SCORES.get(MODE, float)(raw)}]})

