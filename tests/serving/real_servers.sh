@@ -22,8 +22,8 @@ package() { # NAME RECIPE [OPTION…]: a run's package, unless it is there
         .venv/bin/orch run "recipes/$recipe.yaml" --runs "$folder/runs/$name" "$@"
 }
 package flag-llm-reranker qwen3_reranker --smoke
-package cross-encoder bge_reranker --smoke
-package cross-encoder-st demo_reranker
+package cross-encoder demo_reranker
+package cross-encoder-st bge_pointwise --smoke
 package formatted-head llm_pointwise --smoke
 package qwen3-native qwen3_reranker_native --smoke
 package qwen3-score-head qwen3_reranker_native --smoke --set train.task_type=reranker
