@@ -49,8 +49,8 @@ class Job:
         language = current_language()
         if ending := ENDINGS.get(self.state):
             return f"{SLURM} {self.id}: {ending.say(language)}"
-        if self.state == UNREACHABLE:
-            return NO_ANSWER.say(language).format(self.id)
+        if self.state in {UNREACHABLE, FORGOTTEN}:
+            return (NO_ANSWER if self.state == UNREACHABLE else NO_MEMORY).say(language).format(self.id)
         more = [self.reason if self.reason != "None" else "", self.nodes]
         more += [STARTS.say(language).format(self.start)] if self.start[:1].isdigit() and not self.nodes else []
         return f"{SLURM} {self.id}: {self.state} {', '.join(filter(None, more))}".rstrip()
@@ -76,7 +76,7 @@ def find_jobs(ids: Iterable[str]) -> dict[str, Job]:
     if said.exit_code != 0 and not unknown:
         return {name: Job(name, UNREACHABLE) for name in wanted}
     found = {job.id: job for line in said.stdout.splitlines() if (job := parse_job(line))}
-    return {name: found.get(name) or _remember(name) for name in wanted}
+    return {name: found.get(name) or remember(name) for name in wanted}
 
 
 def parse_job(line: str) -> Job | None:
@@ -85,7 +85,7 @@ def parse_job(line: str) -> Job | None:
     return Job(*parts) if len(parts) == _FIELDS.count("|") + 1 and parts[0].isdigit() else None
 
 
-def _remember(name: str) -> Job:
+def remember(name: str) -> Job:
     """Return what the accounting knows of a job that the controller has forgotten, where there is one."""
     said = process.run(("sacct", "-n", "-X", "-P", "-j", name, "-o", "State"), ANSWER_S)
     state = said.stdout.split()
@@ -176,7 +176,7 @@ def add_jobs(runs: list[RunSummary]) -> list[RunSummary]:
 
 def _add(run: RunSummary, job: Job) -> RunSummary:
     if job.state == FORGOTTEN:  # the run folder knows the rest
-        return replace(run, status="lost") if run.status == "planned" else run
+        return replace(run, status="lost", message=job.describe()) if run.status == "planned" else run
     said = " · ".join(filter(None, (job.describe(), run.message)))
     if job.state in ENDINGS:
         ended = {"planned": "failed", "running": "dead"}.get(run.status, run.status)
@@ -208,4 +208,8 @@ ENDINGS = {
     "REVOKED": Text("another cluster has it", "已由其他集群接管"),
 }
 NO_ANSWER = Text("slurm {0}: the controller is unreachable", "slurm {0}：无法连接控制器")
+NO_MEMORY = Text(
+    "Slurm knows no job {0} any more: job/slurm.log says how it ended",
+    "Slurm 已不记得作业 {0}：结束原因见 job/slurm.log",
+)
 STARTS = Text("starts about {0}", "预计 {0} 开始")

@@ -1,0 +1,217 @@
+"""A real Slurm of two nodes on this machine, everything of it below one temporary folder; skipped where none can be.
+
+Debian's slurmd is built with MULTIPLE_SLURMD, so that both nodes are this host. `tests/cluster/install.sh` installs it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from orchestrator.machine.rundir import RunDir
+from orchestrator.plan.cluster import ENGINES, render_job
+from orchestrator.recipe.schema import Cluster
+from orchestrator.run.again import AGAIN
+from orchestrator.run.slurm import find_job_id, find_jobs, submit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel", "sinfo")
+NODES = ("n1", "n2")
+CONF = """
+ClusterName=tests
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={control}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+CredType=cred/munge
+AuthInfo=socket={root}/munge/sock,cred_expire=5
+StateSaveLocation={root}/ctld
+SlurmdSpoolDir={root}/d-%n
+SlurmctldPidFile={root}/ctld.pid
+SlurmdPidFile={root}/slurmd-%n.pid
+SlurmctldLogFile={root}/ctld.log
+SlurmdLogFile={root}/slurmd-%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SchedulerType=sched/backfill
+SchedulerParameters=sched_interval=1,bf_interval=1,sched_min_interval=0
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+SwitchType=switch/none
+MpiDefault=none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+JobCompType=jobcomp/none
+PlugStackConfig={root}/plugstack.conf
+ReturnToService=2
+KillWait=5
+MinJobAge=600
+JobRequeue=1
+InactiveLimit=0
+SlurmctldTimeout=10
+SlurmdTimeout=5
+SlurmdParameters=config_overrides
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={n1} CPUs=2 RealMemory=2000
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={n2} CPUs=2 RealMemory=2000
+PartitionName=main Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP PriorityTier=1
+PartitionName=urgent Nodes=n1,n2 Default=NO MaxTime=INFINITE State=UP PriorityTier=9
+"""
+
+
+def free_ports(count: int) -> list[int]:
+    with_sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in with_sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in with_sockets]
+    finally:
+        for one in with_sockets:
+            one.close()
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 90.0) -> object:
+    end = time.monotonic() + timeout_s
+    while not (found := condition()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.2)
+    return found
+
+
+class Slurm:
+    """The cluster, and what tests do to it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.conf = root / "slurm.conf"
+
+    def start(self) -> None:
+        root, (control, *ports) = self.root, free_ports(3)
+        for name in ("munge", "ctld", "d-n1", "d-n2"):
+            (root / name).mkdir(mode=0o755)
+        (root / "munge" / "key").write_bytes(os.urandom(128))
+        (root / "munge" / "key").chmod(0o600)
+        (root / "plugstack.conf").touch()
+        nodes = dict(zip(NODES, ports, strict=True))
+        self.conf.write_text(CONF.format(root=root, host=socket.gethostname().split(".")[0], control=control, **nodes))
+        munge = [f"--{name}-file={root}/munge/{name}" for name in ("key", "pid", "log", "seed")]
+        subprocess.run(["munged", f"--socket={root}/munge/sock", *munge], check=True)
+        subprocess.run(["slurmctld", "-f", self.conf], check=True, env=self.env)
+        for node in NODES:
+            self.start_node(node)
+        wait_until(lambda: self.ask("sinfo", "-h", "-N", "-p", "main", "-o", "%T").split() == ["idle", "idle"])
+
+    def start_node(self, node: str) -> None:
+        subprocess.run(["slurmd", "-N", node, "-f", self.conf], check=True, env=self.env)
+
+    def kill_node(self, node: str) -> None:
+        """Let a machine vanish: its slurmd, its steps, and all that they have started."""
+        pid = int((self.root / f"slurmd-{node}.pid").read_text())
+        mine = [one for one in psutil.process_iter(["name", "environ", "cmdline"]) if self._is_on(one, node)]
+        for victim in (psutil.Process(pid), *mine):
+            with suppress(psutil.NoSuchProcess):
+                victim.kill()
+
+    def _is_on(self, one: psutil.Process, node: str) -> bool:
+        env, words = one.info["environ"] or {}, one.info["cmdline"] or []
+        if env.get("SLURMD_NODENAME") == node and env.get("SLURM_CONF", "").startswith(str(self.root)):
+            return True
+        parent = f"slurmd-{node}.pid"
+        return one.info["name"] == "slurmstepd" and any(str(self.root / parent) in word for word in words)
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {**os.environ, "SLURM_CONF": str(self.conf)}
+
+    def ask(self, *argv: str) -> str:
+        return subprocess.run(argv, env=self.env, capture_output=True, text=True, check=False).stdout
+
+    def field(self, job: str, name: str) -> str:
+        words = self.ask("scontrol", "show", "job", job).split()
+        return next((word.partition("=")[2] for word in words if word.startswith(f"{name}=")), "")
+
+    def field_of_conf(self, name: str) -> str:
+        return next(line for line in self.conf.read_text().splitlines() if line.startswith(f"{name}="))
+
+    def stop(self) -> None:
+        self.ask("scancel", "--full", "-u", "root")
+        for file in (*self.root.glob("slurmd-n*.pid"), self.root / "ctld.pid", self.root / "munge" / "pid"):
+            with suppress(OSError, ValueError):
+                os.kill(int(file.read_text()), signal.SIGTERM)
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[Slurm]:
+    missing = [name for name in PROGRAMS if shutil.which(name) is None]
+    if missing or os.geteuid() != 0:
+        pytest.skip(f"Slurm runs as root here, and needs {', '.join(missing) or 'root'}: tests/cluster/install.sh")
+    root = Path(tempfile.mkdtemp(prefix="orch-slurm-"))  # munge wants folders that everybody may pass
+    root.chmod(0o755)
+    cluster = Slurm(root)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def here(slurm: Slurm, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
+    yield
+    slurm.ask("scancel", "-u", "root")
+    wait_until(lambda: not slurm.ask("squeue", "-h", "-o", "%i").split())
+
+
+class Line:
+    """The line that is repeated: a script in the place of Orch, which notes each attempt."""
+
+    def __init__(self, run: Path, script: str) -> None:
+        self.run = run
+        self.script = f'cd {run}; echo "$SLURMD_NODENAME" >>attempts; n=$(wc -l <attempts); {script}'
+
+    def words(self) -> list[str]:
+        return ["bash", "-c", self.script]
+
+
+WAITS = "trap 'echo USR1 >>signals; exit 75' USR1; trap 'echo TERM >>signals; exit 75' TERM; while :; do sleep .1; done"
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Callable[..., RunDir]:
+    """Submit a script in the place of a run, and return the run folder."""
+
+    def make(script: str, name: str = "run", **asked: object) -> RunDir:
+        run = RunDir(tmp_path / name)
+        run.root.mkdir()
+        line = Line(run.root, script)
+        submit(run, render_job(ENGINES["slurm"], name, Cluster(**asked), line, again=AGAIN))
+        return run
+
+    return make
+
+
+def look(run: RunDir):
+    name = find_job_id(run)
+    return find_jobs([name])[name]
+
+
+def attempts(run: RunDir) -> list[str]:
+    path = run.root / "attempts"
+    return path.read_text().split() if path.exists() else []

@@ -1,0 +1,154 @@
+"""Jobs on a real Slurm: how each ends, what begins again, and what is said of it."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from orchestrator.errors import PreflightError, RunFolderError
+from orchestrator.run.runs import list_runs
+from orchestrator.run.slurm import FORGOTTEN, UNREACHABLE, add_jobs, find_job_id, find_jobs, resubmit, stop
+from tests.cluster.conftest import WAITS, attempts, look, wait_until
+
+
+def is_over(run):
+    return look(run).is_over
+
+
+def summary(run):
+    [found] = [one for one in add_jobs(list_runs(run.root.parent)) if one.name == run.root.name]
+    return found
+
+
+@pytest.mark.parametrize("code", [0, 2, 3, 6, 8])
+def test_what_ends_for_good_runs_once(slurm, job, code):
+    run = job(f"echo it said so; exit {code}")
+    wait_until(lambda: is_over(run))
+    assert look(run).state == ("FAILED" if code else "COMPLETED")
+    assert len(attempts(run)) == 1
+    assert slurm.field(find_job_id(run), "Restarts") == "0"
+    assert "it said so" in (run.job / "slurm.log").read_text()
+
+
+def test_before_the_time_limit_a_run_is_asked_to_save_and_begins_again(slurm, job):
+    run = job(f'[ "$n" = 1 ] || exit 0; {WAITS}', time=1, warn_s=30)
+    wait_until(lambda: is_over(run), 150)
+    assert (run.root / "signals").read_text().split() == ["USR1"]
+    assert look(run).state == "COMPLETED"
+    assert len(attempts(run)) == 2
+    assert slurm.field(find_job_id(run), "Restarts") == "1"
+
+
+def test_it_begins_again_so_often_and_no_oftener(job):
+    run = job("exit 75", requeues=1)
+    wait_until(lambda: is_over(run))
+    assert look(run).state == "FAILED"
+    assert len(attempts(run)) == 2
+    assert "does not any more" in (run.job / "slurm.log").read_text()
+
+
+def test_a_preempted_job_begins_again(job):
+    run = job(f'[ "$n" = 1 ] || exit 0; {WAITS}', nodes=2, extra="--exclusive")
+    wait_until(lambda: attempts(run))
+    urgent = job("exit 0", "urgent", partition="urgent", nodes=2, extra="--exclusive")
+    wait_until(lambda: is_over(urgent) and is_over(run))
+    assert "TERM" in (run.root / "signals").read_text()
+    assert look(run).state == "COMPLETED"
+    assert len(attempts(run)) == 2
+
+
+def test_a_job_whose_node_is_lost_begins_again_on_another(slurm, job):
+    run = job(f'[ "$n" = 1 ] || exit 0; {WAITS}')
+    wait_until(lambda: attempts(run))
+    [node] = attempts(run)
+    slurm.kill_node(node)
+    try:
+        wait_until(lambda: is_over(run))
+        assert look(run).state == "COMPLETED"
+        assert len(attempts(run)) == 2
+        assert attempts(run)[1] != node
+        assert not (run.root / "signals").exists()
+    finally:
+        slurm.start_node(node)
+        wait_until(lambda: slurm.ask("sinfo", "-h", "-N", "-p", "main", "-o", "%T").split() == ["idle", "idle"])
+
+
+def test_a_machine_at_fault_is_left_out(job):
+    run = job('[ "$n" = 1 ] || exit 0; echo "$SLURMD_NODENAME" >excluded_nodes; exit 75')
+    first = find_job_id(run)
+    wait_until(lambda: find_job_id(run) != first and is_over(run))
+    one, other = attempts(run)
+    assert one != other
+    assert look(run).state == "COMPLETED"
+
+
+def test_a_stopped_job_is_cancelled_and_told_who_did_it(job):
+    run = job(WAITS)
+    wait_until(lambda: attempts(run))
+    with pytest.raises(RunFolderError, match="has a job"):
+        resubmit(run)
+    assert "is cancelled" in stop(run, find_job_id(run))
+    assert look(run).state == "CANCELLED"
+    assert run.stop_asked.exists()
+    assert "TERM" in (run.root / "signals").read_text()
+    assert len(attempts(run)) == 1
+    assert "was cancelled" in summary(run).message
+    assert stop(run, find_job_id(run)) == "nothing runs"
+
+
+def test_a_job_that_waits_says_why(slurm, job):
+    for name in ("one", "two"):
+        job(WAITS, name, extra="--exclusive", time=5)
+    run = job("exit 0", nodes=1, extra="--exclusive", time=5)
+    wait_until(lambda: look(run).reason == "Resources" and look(run).start[:2] == "20")
+    found = summary(run)
+    assert found.status == "pending"
+    assert "PENDING Resources, starts about 20" in found.message
+    slurm.ask("scontrol", "hold", find_job_id(run))
+    assert look(run).reason == "JobHeldUser"
+    stop(run, find_job_id(run))
+    assert attempts(run) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "said", "hint"),
+    [
+        ({"partition": "mian"}, "invalid partition", "did you mean main"),
+        ({"cpus": 64}, "configuration is not available", "no machine has that"),
+        ({"nodes": 3}, "configuration is not available", "no machine has that"),
+        ({"constraint": "h100"}, "Invalid feature", "cluster:"),
+        ({"extra": "--nonsense=1"}, "unrecognized option", "cluster:"),
+    ],
+)
+def test_an_impossible_request_is_refused_and_leaves_nothing(slurm, job, tmp_path, asked, said, hint):
+    with pytest.raises(PreflightError, match=said) as caught:
+        job("exit 0", **asked)
+    assert hint in caught.value.problems[0].hint
+    assert not (tmp_path / "run").exists()
+    assert slurm.ask("squeue", "-h", "-o", "%i") == ""
+
+
+def test_an_unreachable_controller_is_no_failure(slurm, job, tmp_path, monkeypatch):
+    run = job("exit 0")
+    wait_until(lambda: is_over(run))
+    port = slurm.field_of_conf("SlurmctldPort")
+    (tmp_path / "gone.conf").write_text(slurm.conf.read_text().replace(port, "SlurmctldPort=1"))
+    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "gone.conf"))
+    found = look(run)
+    assert (found.state, found.is_over) == (UNREACHABLE, False)
+    assert "unreachable" in found.describe()
+    with pytest.raises(PreflightError, match="unreachable"):
+        job("exit 0", "other")
+
+
+def test_a_job_that_slurm_forgot_is_over():
+    found = find_jobs(["4000000"])["4000000"]
+    assert (found.state, found.is_over) == (FORGOTTEN, True)
+
+
+def test_a_folder_that_a_machine_does_not_see_ends_there(job):
+    run = job("exit 0", shared=f"{os.sep}nowhere")
+    wait_until(lambda: is_over(run))
+    assert "/nowhere is not mounted on" in (run.job / "slurm.log").read_text()
+    assert attempts(run) == []
