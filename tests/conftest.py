@@ -44,7 +44,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 
 
 # Folders whose tests train, import a machine-learning library, or wait for real processes.
-SLOW = {"e2e", "workers", "traps", "process", "serving"}
+SLOW = {"e2e", "workers", "traps", "process", "serving", "cluster"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

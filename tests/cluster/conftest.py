@@ -121,18 +121,15 @@ class Slurm:
 
     def kill_node(self, node: str) -> None:
         """Let a machine vanish: its slurmd, its steps, and all that they have started."""
-        pid = int((self.root / f"slurmd-{node}.pid").read_text())
-        mine = [one for one in psutil.process_iter(["name", "environ", "cmdline"]) if self._is_on(one, node)]
-        for victim in (psutil.Process(pid), *mine):
+        slurmd = psutil.Process(int((self.root / f"slurmd-{node}.pid").read_text()))
+        mine = [one for one in psutil.process_iter(["environ"]) if self._is_on(one.info["environ"] or {}, node)]
+        steps = {parent for one in mine if (parent := one.parent()) and parent.name() == "slurmstepd"}
+        for victim in (slurmd, *steps, *mine):  # a step that outlived its script would report how that ended
             with suppress(psutil.NoSuchProcess):
                 victim.kill()
 
-    def _is_on(self, one: psutil.Process, node: str) -> bool:
-        env, words = one.info["environ"] or {}, one.info["cmdline"] or []
-        if env.get("SLURMD_NODENAME") == node and env.get("SLURM_CONF", "").startswith(str(self.root)):
-            return True
-        parent = f"slurmd-{node}.pid"
-        return one.info["name"] == "slurmstepd" and any(str(self.root / parent) in word for word in words)
+    def _is_on(self, env: dict[str, str], node: str) -> bool:
+        return env.get("SLURMD_NODENAME") == node and env.get("SLURM_CONF") == str(self.conf)
 
     @property
     def env(self) -> dict[str, str]:
