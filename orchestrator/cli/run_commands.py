@@ -142,7 +142,7 @@ def resume_command(
 
 
 def _resume_or_run(
-    folder: RunDir, recipe: Path, planned: dict[str, Any], trust_run: bool, runs: Path, **how: bool
+    folder: RunDir, recipe: Path, planned: dict[str, Any], trust_run: bool, runs: Path, **how: Any
 ) -> Result:
     from orchestrator.run.folder import load_run_object, require_same_recipe
     from orchestrator.run.state import find_state, wait_for_lost_holder
