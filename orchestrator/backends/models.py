@@ -25,12 +25,13 @@ from orchestrator.errors import PreflightError, Problem, RecipeError
 from orchestrator.machine.files import read_regular
 from orchestrator.machine.json_files import load_json
 from orchestrator.machine.model_folders import find_what_it_is
-from orchestrator.machine.places import find_hub_cache
+from orchestrator.machine.places import WORKERS, find_hub_cache, find_modelscope_cache
 from orchestrator.machine.rundir import RunDir
 from orchestrator.machine.weights import is_lfs_pointer
 from orchestrator.recipe.schema import ModelRef
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUBS: dict[str, dict[str, Any]] = load_json(WORKERS / "hubs.json")  # hf and ms, as their clients read them
+_HUB_NAME = re.compile(r"(?:(hf|ms)://)?([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 _ENCODER_CLASSES = re.compile(
     r"((XLM)?Roberta|(Modern|Distil|Camem)?Bert|Electra|Deberta(V2)?)(Model|ForMaskedLM|ForSequenceClassification)$"
 )
@@ -44,10 +45,30 @@ _LLM_FORMATS = ("qwen3-native", "flag-llm-reranker", *SCORE_HEAD_FORMATS)
 
 
 @dataclass(frozen=True)
+class HubName:
+    """A model on a hub (hf or ms), at a revision where one is pinned: a branch, a tag or a commit."""
+
+    hub: str
+    id: str
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        """Return the name as recipes write it."""
+        return ("ms://" if self.hub == "ms" else "") + self.id + (f"@{self.revision}" if self.revision else "")
+
+
+def parse_hub_name(text: str) -> HubName | None:
+    """Return what owner/name, hf://owner/name or ms://owner/name names, each with @revision where it is pinned."""
+    found = _HUB_NAME.fullmatch(text)
+    return HubName(found[1] or "hf", found[2], found[3]) if found else None
+
+
+@dataclass(frozen=True)
 class BaseModel:
     """A base model as a plan needs it.
 
-    `location` is an absolute folder or a hub id; `folder` is the folder when its files are on this machine;
+    `location` is an absolute folder or a name on a hub; `folder` is the folder when its files are on this machine;
+    `fetched` is its name where a stage has to fetch it, since no trainer asks ModelScope, or for a revision;
     `native` is its authors' way of scoring: one of scorers.FORMATS, or None where it has none, or nothing tells it.
     `architectures`, `hidden_size`, `brings_code` (the folder names Python files to be run) and `score_head` (it is an
     LLM with a head that scores) are its config's, empty while it is not on this machine; `model_type` and `template`
@@ -68,6 +89,7 @@ class BaseModel:
     model_type: str | None = None
     template: str | None = None
     quantization: str | None = None
+    fetched: HubName | None = None
 
     def describe_head(self) -> str:
         """Return that this is an LLM with a head that scores, in words."""
@@ -77,6 +99,11 @@ class BaseModel:
     def is_local(self) -> bool:
         """Whether nothing has to be downloaded."""
         return self.folder is not None
+
+    @property
+    def comes_by_its_id(self) -> bool:
+        """Whether whatever loads it downloads it from Hugging Face by its id."""
+        return self.folder is None and self.fetched is None
 
     @property
     def has_tokenizer_json(self) -> bool:
@@ -89,31 +116,33 @@ def find_model(ref: ModelRef, recipe_folder: Path, *, otherwise: str | None = No
 
     `otherwise` is the family where neither the recipe, nor the config, nor the name tells one.
     """
-    location, folder = _locate(ref, recipe_folder)
+    location, folder, hub = _locate(ref, recipe_folder)
+    name = hub.id if hub else ref.name
     config = load_config(folder) if folder else {}
     score_head = has_score_head(config)
-    family = ref.family or ("decoder" if score_head else _family(ref.name, config)) or otherwise
+    family = ref.family or ("decoder" if score_head else _family(name, config)) or otherwise
     if family is None:
         raise RecipeError(
-            f"cannot tell whether {ref.name} is an LLM or a BERT-like encoder",
-            hint="say it: {path: " + ref.name + ", family: decoder}  (or encoder)",
+            f"cannot tell whether {name} is an LLM or a BERT-like encoder",
+            hint="say it: {path: " + name + ", family: decoder}  (or encoder)",
         )
     if score_head and family == "encoder":
-        message = f"{ref.name} is an LLM with a head that scores ({', '.join(list_architectures(config))}), no encoder"
+        message = f"{name} is an LLM with a head that scores ({', '.join(list_architectures(config))}), no encoder"
         raise RecipeError(message, hint="remove family: its config tells it")
-    if ref.family and not score_head and (told := _is_plainly(ref.name, config)) not in {None, ref.family}:
-        raise RecipeError(f"{ref.name} is {_FAMILIES[told]}, no {ref.family}", hint="remove family: it is known")
-    if ref.native == "flag-llm-reranker" and (why := refuse_layerwise(ref.name, list_architectures(config))):
+    if ref.family and not score_head and (told := _is_plainly(name, config)) not in {None, ref.family}:
+        raise RecipeError(f"{name} is {_FAMILIES[told]}, no {ref.family}", hint="remove family: it is known")
+    if ref.native == "flag-llm-reranker" and (why := refuse_layerwise(name, list_architectures(config))):
         raise RecipeError(why, hint=_NOT_SCORED)
     model = BaseModel(
-        ref.name,
+        name,
         location,
         folder,
         family,
-        ref.native or (_trained_format(folder) if score_head else _native(ref.name, family, config, folder)),
+        ref.native or (_trained_format(folder) if score_head else _native(name, family, config, folder)),
         ref.trust_remote_code,
         model_type=ref.model_type,
         template=ref.template,
+        fetched=None if folder or location == name else hub,
     )
     return learn_from_config(model, config)
 
@@ -131,10 +160,11 @@ def learn_from_config(model: BaseModel, config: dict[str, Any]) -> BaseModel:
     )
 
 
-def _locate(ref: ModelRef, recipe_folder: Path) -> tuple[str, Path | None]:
+def _locate(ref: ModelRef, recipe_folder: Path) -> tuple[str, Path | None, HubName | None]:
+    """Return a model's location, its folder where it is on this machine, and its name where that is a hub's."""
     if ref.package:
         packaged = _find_in_package(ref.package)
-        return str(packaged), packaged
+        return str(packaged), packaged, None
     path = ref.path or ""
     folder = _find_folder(recipe_folder, path)
     if folder:
@@ -143,10 +173,16 @@ def _locate(ref: ModelRef, recipe_folder: Path) -> tuple[str, Path | None]:
                 f"{folder} is no model: it has no config.json", "name the folder that holds config.json"
             )
             raise PreflightError.from_problems([problem])
-        return str(folder), folder
-    if path.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(path):
+        return str(folder), folder, None
+    hub = parse_hub_name(path)
+    if path.startswith((".", "/", "~")) or hub is None:
         raise PreflightError.from_problems([_describe_absent(recipe_folder, path)])
-    return path, _find_in_hub_cache(path)
+    if ref.revision:
+        hub = replace(hub, revision=ref.revision)
+    cached = _find_in_cache(hub)
+    if hub.hub == "hf" and hub.revision is None:
+        return hub.id, cached, hub
+    return str(cached or hub), cached, hub
 
 
 def _find_folder(recipe_folder: Path, path: str) -> Path | None:
@@ -190,15 +226,23 @@ def _carries_model(package: str) -> bool:
         return False
 
 
-def _find_in_hub_cache(hub_id: str) -> Path | None:
-    """Return the snapshot of `hub_id` in the Hugging Face cache, where `from_pretrained` would find it."""
-    repository = find_hub_cache() / f"models--{hub_id.replace('/', '--')}"
-    try:
-        revision = read_regular(repository / "refs" / "main").decode("utf-8").strip()
-    except (OSError, ValueError):
-        return None
-    snapshot = repository / "snapshots" / revision
-    return snapshot if (snapshot / "config.json").is_file() else None
+def _find_in_cache(model: HubName) -> Path | None:
+    """Return the folder of a model in its hub's cache, where the hub's own client would find it without asking."""
+    if model.hub == "ms":  # modelscope_hub/_download.py: since 1.38 with revisions, before it without
+        root, (owner, name) = find_modelscope_cache(), model.id.split("/")
+        old = (
+            []
+            if model.revision
+            else [root / part / owner / name.replace(".", "___") for part in ("models", "hub/models")]
+        )
+        snapshots = root / "models" / f"{owner}--{name}" / "snapshots"
+        places = [*old, snapshots / (model.revision or HUBS["ms"]["branch"])]
+    else:
+        repository, revision = find_hub_cache() / f"models--{model.id.replace('/', '--')}", model.revision or "main"
+        with contextlib.suppress(OSError, ValueError):
+            revision = read_regular(repository / "refs" / revision).decode("utf-8").strip()
+        places = [repository / "snapshots" / revision]
+    return next((place for place in places if (place / "config.json").is_file()), None)
 
 
 def load_config(folder: Path) -> dict[str, Any]:

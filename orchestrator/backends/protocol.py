@@ -83,7 +83,7 @@ class Job:
     def environment(self, model: BaseModel | None = None) -> dict[str, str]:
         """Return the environment of every stage that loads the model (the base); the recipe's own variables win."""
         env = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", "TOKENIZERS_PARALLELISM": "false"}
-        if (model or self.model).is_local or self.smoke:
+        if self.smoke or not (model or self.model).comes_by_its_id:
             env["HF_HUB_OFFLINE"] = "1"
         if self.hardware.kind == "cpu":
             env["CUDA_VISIBLE_DEVICES"] = ""

@@ -213,7 +213,7 @@ def _list_arguments(
     found.put("model", model, "recipe", "model")
     found.put("model_type", named.model_type, "orch", f"by {named.why}: left out, a folder's name would decide")
     found.put("template", named.template, "orch", f"the prompt of {named.model_type}")
-    if not job.model.is_local and not job.smoke:
+    if job.model.comes_by_its_id and not job.smoke:
         found.put("use_hf", True, "orch", "from Hugging Face, where the base model is measured from; not ModelScope")
     task_type = find_task_type(job.model, recipe.task, found.given)
     if task_type != "causal_lm":

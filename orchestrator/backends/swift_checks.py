@@ -84,7 +84,7 @@ def _classifies(job: Job, train: Train, _: Condition) -> bool:
 
 # What a row's `when` names, beside those of every trainer.
 _WHEN: dict[str, Applies] = {
-    "takes_another_copy": lambda job, train, _: not train["use_hf"] and not job.model.is_local,
+    "takes_another_copy": lambda job, train, _: not train["use_hf"] and job.model.comes_by_its_id,
     "lacks_flash_attention": lambda _, train, row: bool(train[row.argument]) and train.get("attn_impl") not in _FLASH,
     "never_ends": lambda _, train, __: bool(train["streaming"]) and train.get("max_steps", -1) <= 0,
     "has_deepspeed": lambda job, train, _: bool(train["fsdp"]) and job.recipe.deepspeed is not None,

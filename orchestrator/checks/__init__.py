@@ -63,6 +63,7 @@ CHECKS: tuple[Check, ...] = (
     Check(data_files.check_data_files, "data"),
     Check(model_loading.check_model_loading, "ask"),
     Check(model_loading.check_model_tensors, "ask"),
+    Check(hub.advise_offline, "advise", here=True),
     Check(data_files.advise_data_files, "advise"),
     Check(settings.advise_on_resuming, "advise"),
     Check(known_bugs.advise_known_bugs, "advise"),

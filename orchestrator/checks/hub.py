@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
-from orchestrator.backends.models import learn_from_config
+from orchestrator.backends.models import HUBS, BaseModel, HubName, learn_from_config
 from orchestrator.backends.protocol import Job
+from orchestrator.checks.machine import find_existing
+from orchestrator.checks.memory import show_gib
 from orchestrator.errors import Problem
 from orchestrator.machine.json_files import DamagedJsonError, parse_json
-from orchestrator.machine.places import find_endpoint, find_token, is_offline, is_web_address
+from orchestrator.machine.places import (
+    find_endpoint,
+    find_hub_cache,
+    find_modelscope_cache,
+    find_token,
+    is_offline,
+    is_web_address,
+)
 from orchestrator.plan.measuring import find_teacher_spec
 from orchestrator.recipe.plan import Plan
+from orchestrator.recipe.schema import ModelRef
 
 if TYPE_CHECKING:  # they take longer to import than all of this room
     from http.client import HTTPResponse
@@ -24,7 +36,7 @@ if TYPE_CHECKING:  # they take longer to import than all of this room
 FindMisfits = Callable[[dict[str, Any]], list[Problem]]
 
 _HUB_TIMEOUT_S = 6.0
-_MAX_CONFIG_BYTES = 1_000_000
+_MAX_BYTES = 4_000_000  # of a config, or of a listing of thousands of files
 
 
 def check_hub(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001
@@ -41,61 +53,104 @@ def check_hub(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001
         spec = find_teacher_spec(seen)
         return [spec] if isinstance(spec, Problem) else []
 
-    for key, model, said, check in (
-        ("model", job.model, job.recipe.model, check_model),
-        ("teacher", job.teacher, job.recipe.teacher, check_teacher),
-    ):
+    for key, model, said in _list_downloads(job):
+        check = check_model if key == "model" else check_teacher
+        row = HUBS[model.fetched.hub if model.fetched else "hf"]
+        way = f"give a folder as {key}, set {row['endpoints'][0]} to a mirror{row['mirror']}, or try --smoke"
+        allow = None if said.allow_pickle else f"say {key}: {{path: {model.location}, allow_pickle: true}}"
+        yield from find_hub_problems(model, check, env=job.recipe.launch.env, otherwise=way, allow=allow)
+
+
+def advise_offline(job: Job, plan: Plan) -> Iterator[Problem]:
+    """Yield what a run would have to fetch, where the environment forbids to ask a hub; no hub is asked here."""
+    if not is_offline(job.recipe.launch.env) and not is_offline(os.environ):
+        return
+    names = [model.location for _, model, _ in _list_downloads(job)]
+    names += [stage.title.removeprefix("Fetch ") for stage in plan.stages if stage.kind == "fetch"]
+    for name in dict.fromkeys(names):
+        message = f"HF_HUB_OFFLINE is set, and the run has to fetch {name}"
+        yield Problem(message, "it works where an earlier fetch left it in the cache; else unset the variable, or name "
+                      "a folder or a file")  # fmt: skip
+
+
+def _list_downloads(job: Job) -> Iterator[tuple[str, BaseModel, ModelRef]]:
+    """Yield the key, the model and what the recipe says of each model that is not on this machine."""
+    for key, model, said in (("model", job.model, job.recipe.model), ("teacher", job.teacher, job.recipe.teacher)):
         if model is not None and said is not None and not model.is_local and not job.smoke:
-            name = model.location
-            way = f"give a folder as {key}, set HF_ENDPOINT to a mirror such as https://hf-mirror.com, or try --smoke"
-            allow = None if said.allow_pickle else f"say {key}: {{path: {name}, allow_pickle: true}}"
-            yield from find_hub_problems(name, check, env=job.recipe.launch.env, otherwise=way, allow=allow)
+            yield key, model, said
 
 
 def find_hub_problems(
-    hub_id: str, check: FindMisfits, *, env: Mapping[str, str], otherwise: str, allow: str | None
+    model: BaseModel, check: FindMisfits, *, env: Mapping[str, str], otherwise: str, allow: str | None
 ) -> list[Problem]:
     """Return why a hub does not give the model, or what `check` says of its config.json.
 
     `env` are the variables that its downloader gets, `otherwise` what helps where the hub gives nothing, `allow` how
     its user would let pickled weights be loaded; None where they are allowed.
     """
+    name = model.fetched or HubName("hf", model.location)
+    row = HUBS[name.hub]
     if is_offline(os.environ):
-        return [Problem(f"{hub_id} is not on this machine, and HF_HUB_OFFLINE forbids a download", otherwise)]
-    endpoint = find_endpoint(env, os.environ)
-    url = f"{endpoint.rstrip('/')}/{hub_id}/resolve/main/config.json"
-    if not is_web_address(url):
-        return [Problem(f"HF_ENDPOINT is no web address: {endpoint}", "it begins with https://")]
-    token = find_token()
-    answer = ask(url, token=token)
+        return [Problem(f"{name} is not on this machine, and HF_HUB_OFFLINE forbids a download", otherwise)]
+    endpoint = find_endpoint(env, os.environ, hub=row).rstrip("/")
+    if not is_web_address(endpoint):
+        return [Problem(f"{row['endpoints'][0]} is no web address: {endpoint}", "it begins with https://")]
+    token = find_token() if name.hub == "hf" else os.environ.get(row["tokens"][0])
+    asked = {"endpoint": endpoint, "id": name.id, "revision": quote(name.revision or row["branch"], safe="")}
+    answer = ask(row["file"].format(file="config.json", **asked), token=token)
     if isinstance(answer, int):
-        return [_explain_refusal(hub_id, endpoint, answer, otherwise)]
+        return [_explain_refusal(name, endpoint, answer, otherwise)]
     if isinstance(answer, Exception):
         reason = getattr(answer, "reason", answer)
-        return [Problem(f"{hub_id} is not on this machine, and {endpoint} cannot be reached: {reason}", otherwise)]
+        return [Problem(f"{name} is not on this machine, and {endpoint} cannot be reached: {reason}", otherwise)]
     try:
         config = parse_json(answer, constants=True)
     except DamagedJsonError:
         return []  # such as a page in front of the hub
     if not isinstance(config, dict):
         return []
-    problems, whole = check(config), f"{url.removesuffix('config.json')}model.safetensors"
-    gone = HTTPStatus.NOT_FOUND  # any other answer is no verdict
-    if allow is not None and all(ask(f"{whole}{end}", "HEAD", token=token) == gone for end in ("", ".index.json")):
-        message = f"{hub_id} has no safetensors on the hub: loading a pickle runs code that it brings along"
-        problems = [*problems, Problem(message, f"take a model with safetensors, or {allow}")]
-    return problems
+    files = _list_files(ask(row["listing"].format(**asked), token=token))
+    return [*check(config), *_find_file_problems(name, files, allow)]
 
 
-def _explain_refusal(location: str, endpoint: str, code: int, otherwise: str) -> Problem:
+def _list_files(answer: bytes | int | Exception) -> dict[str, int]:
+    """Return the size in bytes of every file, as either hub lists them; {} where it does not say."""
+    try:
+        said = parse_json(answer) if isinstance(answer, bytes) else None
+    except DamagedJsonError:  # longer than what is read of an answer
+        return {}
+    if not isinstance(said, dict):
+        return {}
+    data = said.get("Data")
+    rows = said.get("siblings") or (data.get("Files") if isinstance(data, dict) else None) or []
+    named = ((row.get("rfilename") or row.get("Path"), row.get("size") or row.get("Size") or 0) for row in rows)
+    return {str(path): int(size) for path, size in named if path}
+
+
+def _find_file_problems(name: HubName, files: Mapping[str, int], allow: str | None) -> Iterator[Problem]:
+    """Yield that a model's weights are pickles, or that the cache has no room for them. An empty list says nothing."""
+    weights = {path: size for path, size in files.items() if ".safetensors" in path}
+    if files and not weights and allow is not None:
+        message = f"{name} has no safetensors on the hub: loading a pickle runs code that it brings along"
+        yield Problem(message, f"take a model with safetensors, or {allow}")
+    cache = find_existing(find_hub_cache() if name.hub == "hf" else find_modelscope_cache())
+    size, free = sum(weights.values()), shutil.disk_usage(cache).free
+    if size > free:
+        hint = f"free some, or set {'HF_HOME' if name.hub == 'hf' else 'MODELSCOPE_CACHE'} to a folder on another disk"
+        yield Problem(f"{name} is {show_gib(size)} to download, and {show_gib(free)} are free under {cache}", hint)
+
+
+def _explain_refusal(name: HubName, endpoint: str, code: int, otherwise: str) -> Problem:
     """Return what a hub's HTTP status means for a model. A hub that is busy or broken says nothing about the model."""
+    token = HUBS[name.hub]["tokens"][0]
     if code in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-        way = "ask for access on its page, then set HF_TOKEN in your environment or run: hf auth login"
-        return Problem(f"{location} is gated or private, or there is none of that name ({code} from {endpoint})", way)
+        way = f"ask for access on its page, then set {token} in your environment or run: {HUBS[name.hub]['login']}"
+        return Problem(f"{name} is gated or private, or there is none of that name ({code} from {endpoint})", way)
     if code in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_TIMEOUT} or code >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        message = f"{endpoint} does not give {location} at the moment ({code})"
+        message = f"{endpoint} does not give {name} at the moment ({code})"
         return Problem(message, f"try again later; or {otherwise}")
-    return Problem(f"{location} is not on the hub ({code} from {endpoint})", "check the model's name")
+    what = "check the model's name" + (" and its revision" if name.revision else "")
+    return Problem(f"{name} is not on the hub ({code} from {endpoint})", what)
 
 
 def ask(
@@ -111,7 +166,7 @@ def ask(
         if token:
             request.add_unredirected_header("Authorization", f"Bearer {token}")  # a redirect may lead to another host
         with open_address(request, timeout_s) as answer:
-            return answer.read(_MAX_CONFIG_BYTES)
+            return answer.read(_MAX_BYTES)
     except urllib.error.HTTPError as error:
         return error.code
     except (OSError, ValueError, HTTPException) as error:  # HTTPException: an address such as http://host:none

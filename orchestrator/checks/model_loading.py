@@ -166,7 +166,7 @@ def _find_problems(named: NamedModel) -> Iterator[Problem]:
 
     allow = None if permissions.pickles else permissions.allow
     env = named.variables
-    yield from find_hub_problems(model.location, find_misfits, env=env, otherwise=_ELSEWHERE, allow=allow)
+    yield from find_hub_problems(model, find_misfits, env=env, otherwise=_ELSEWHERE, allow=allow)
 
 
 def _find_untrusted(model: BaseModel, permissions: Permissions) -> Problem | None:

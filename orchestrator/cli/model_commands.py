@@ -381,6 +381,46 @@ def _serve(artefact: Artefact, options: ServeOptions) -> Result:
     return Result(data, show, 0 if checked.passed else StageFailedError.exit_code)
 
 
+@click.command("push")
+@run_argument
+@click.option("--to", required=True, metavar="HUB:OWNER/NAME", help="hf:… (Hugging Face) or ms:… (ModelScope).")
+@click.option("--revision", metavar="BRANCH", help="The branch to write to (default: the hub's own).")
+@click.option("--private", is_flag=True, help="Make a new repository private; refuse a public one.")
+@click.option("--even-if-worse", is_flag=True, help="Push a model that is worse, or misses its gate.")
+@click.option("--dry-run", is_flag=True, help="Print what would be sent, with sizes; ask no hub.")
+@trust_run_option
+@runs_option
+@prints("push")
+def push_command(
+    run: str,
+    to: str,
+    revision: str | None,
+    private: bool,
+    even_if_worse: bool,
+    dry_run: bool,
+    trust_run: bool,
+    runs: Path,
+) -> Result:
+    """Send RUN's packaged model to a hub: in one commit, with card, scoring.json and the verdict in the card's head.
+
+    The token comes from the environment: HF_TOKEN or MODELSCOPE_API_TOKEN. Exit codes: 8 a model that is worse or
+    misses its gate, 9 a run that is not judged or has changed since, 4 what a hub refuses.
+    """
+    from orchestrator.serving.push import build_parcel, parse_target, push
+
+    target = parse_target(to, revision, private=private)
+    parcel = build_parcel(run, runs, target, even_if_worse=even_if_worse, trust_run=trust_run)
+    files = parcel.describe()
+    data = {"run": str(parcel.run.root), "to": to, "files": files, "headline": parcel.headline}
+    if dry_run:
+        lines = [f"{row['bytes']:>15,}  {row['name']}" for row in files]
+        total = sum(row["bytes"] for row in files)
+        return Result(data, [*lines, f"{total:>15,}  bytes in {len(files)} files, to {to}"])
+    tell(f"pushing {len(files)} files to {to}")
+    answer = push(parcel, target)
+    return Result({**data, **answer}, [f"pushed: {answer['url']}  (commit {answer['commit']})", parcel.headline])
+
+
 @click.command("merge")
 @run_argument
 @click.option("--checkpoint", metavar="N|best|last", help="Which checkpoint (default: what the run itself merges).")

@@ -7,10 +7,11 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 PACKAGE = Path(__file__).resolve().parents[1]
 WORKERS = PACKAGE / "workers"
-_ENDPOINT = "https://huggingface.co"
+_HUGGING_FACE = {"endpoints": ("HF_ENDPOINT",), "endpoint": "https://huggingface.co"}
 _TRUE = frozenset({"1", "true", "yes", "on"})  # ENV_VARS_TRUE_VALUES of huggingface_hub/constants.py
 
 
@@ -66,9 +67,14 @@ def find_python(folder: Path, name: str) -> str | None:
     return str(Path(found).absolute()) if found else None
 
 
-def find_endpoint(*environments: Mapping[str, str]) -> str:
-    """Return the hub's address: HF_ENDPOINT of the first environment that has one, Hugging Face's own otherwise."""
-    return next((found for env in environments if (found := env.get("HF_ENDPOINT"))), _ENDPOINT)
+def find_endpoint(*environments: Mapping[str, str], hub: Mapping[str, Any] = _HUGGING_FACE) -> str:
+    """Return a hub's address: its variable in the first environment that has one, else its own.
+
+    `hub` is its row in workers/hubs.json. ModelScope's client takes an address without https:// in front.
+    """
+    names = hub["endpoints"]
+    found = next((said for env in environments for name in names if (said := env.get(name))), str(hub["endpoint"]))
+    return found if len(names) == 1 or is_web_address(found) else f"https://{found}"
 
 
 def is_offline(env: Mapping[str, str]) -> bool:
@@ -84,6 +90,11 @@ def is_web_address(endpoint: str) -> bool:
 def find_hub_cache() -> Path:
     """Return the folder where Hugging Face keeps downloads, as huggingface_hub/constants.py finds it."""
     return Path(_expand(os.environ.get("HF_HUB_CACHE") or str(_find_hub_home() / "hub")))
+
+
+def find_modelscope_cache() -> Path:
+    """Return the folder where ModelScope keeps downloads, as modelscope_hub/config.py finds it."""
+    return Path(_expand(os.environ.get("MODELSCOPE_CACHE") or str(find_home() / ".cache" / "modelscope")))
 
 
 def find_token() -> str | None:

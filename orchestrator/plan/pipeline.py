@@ -10,6 +10,7 @@ from orchestrator.plan.draft import Draft
 from orchestrator.plan.measuring import TEACHER, Measured, build_measured
 from orchestrator.plan.stages import (
     add_base_score,
+    add_fetch_model,
     add_guard_data,
     add_merge,
     add_package,
@@ -41,7 +42,7 @@ def build_plan(job: Job) -> Plan:
         files = replace(files, train=(taught,))
 
     reads = 1 + len(files.guards) + len(files.more)
-    model = draft.output("tiny-model", after=reads) if job.smoke else job.model.location
+    model = draft.output("tiny-model", after=reads) if job.smoke else add_fetch_model(draft, job.model)
     # The train stage's arguments name its folder, before the stages in front of it are added.
     baselines = len(build_measured(job, build_training(draft, model, output="")).baselines)
     output = draft.output("train", after=reads + int(job.smoke) + baselines)

@@ -50,10 +50,30 @@ def _find_file(draft: Draft, name: str) -> str:
     if hub_id is None:
         return str(path.resolve())
     out = f"{draft.output('fetch')}/rows.jsonl"
-    values = {"id": hub_id.id, "config": hub_id.config, "split": hub_id.split or "train", "out": out}
+    values = {"kind": "dataset", "hub": hub_id.hub, "id": hub_id.id, "revision": hub_id.revision, "out": out}
+    values |= {"config": hub_id.config, "split": hub_id.split or "train"}
     env = {"PYTHONUNBUFFERED": "1"} | draft.job.recipe.launch.env  # not offline, as a model on this machine is
     draft.add_worker("fetch", f"Fetch {hub_id}", "orch/fetch.j2", values, env=env, outputs=(out,))
     return out
+
+
+def add_fetch_model(draft: Draft, model: BaseModel, kind: str = "fetch-model") -> str:
+    """Return what a model is loaded from: its location, or the link to the hub's cache that a stage of its own makes.
+
+    No trainer takes a revision or asks ModelScope by itself: what is trained is what is measured.
+    """
+    named = model.fetched
+    if named is None:
+        return model.location
+    folder = draft.output(kind)
+    values = {"kind": "model", "hub": named.hub, "id": named.id, "revision": named.revision, "out": f"{folder}/model"}
+    env = draft.job.environment(model)
+    env = {name: value for name, value in env.items() if name in {"PYTHONUNBUFFERED", "ORCH_ALLOW_PICKLE"}}
+    outputs = (f"{folder}/model/config.json", f"{folder}/origin.json")
+    values |= {"config": None, "split": None}
+    env |= draft.job.recipe.launch.env  # not offline, as a model on this machine is
+    draft.add_worker(kind, f"Fetch {named}", "orch/fetch.j2", values, env=env, outputs=outputs)
+    return f"{folder}/model"
 
 
 def _label_range_flags(draft: Draft, kind: str) -> dict[str, Any]:
@@ -144,7 +164,7 @@ def add_teacher(draft: Draft, teacher: BaseModel, rows: tuple[str, ...]) -> tupl
     pairs, title = f"{out}/pairs.jsonl", "List the pairs for the teacher"
     values = {**read, "out": out}
     draft.add_own("teacher-pairs", title, "orch/teacher_pairs.j2", values, inputs=list_inputs(rows), outputs=(pairs,))
-    model = teacher.location
+    model = teacher.location if draft.job.smoke else add_fetch_model(draft, teacher, "fetch-teacher")
     if draft.job.smoke:
         model = _add_tiny_teacher(draft, teacher, system.spec["scorer"], pairs)
     scoring, out = add_scoring_file(draft, system), draft.output("teacher-scores")

@@ -83,6 +83,7 @@ class ModelRef(Part):
 
     path: str | None = Field(None, min_length=1)
     package: str | None = Field(None, min_length=1)
+    revision: str | None = Field(None, pattern=r"^[\w./-]+$")
     family: Literal["decoder", "encoder"] | None = None
     native: (
         Literal["qwen3-native", "cross-encoder", "bi-encoder", "flag-llm-reranker", "qwen3-score-head", "reward-model"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from orchestrator.evaluation.paired import NO_DIFFERENCE
 from orchestrator.machine.files import write_bytes, write_json, write_text
 from orchestrator.machine.rundir import RunDir
 from orchestrator.machine.terminal import Language
+from orchestrator.recipe.plan import Plan
 from orchestrator.report import wording
 from orchestrator.report.examples import Suspects, build_audit, fewest_generations
 from orchestrator.report.figures import draw_loss_curve
@@ -174,6 +176,40 @@ def _build_results(metrics: Mapping[str, Any]) -> str:
         note = " (newly initialised head: ranks at random)" if system["head"] == "new" else ""
         table.append(f"| {escape_markdown(system['label'])}{note} | " + " | ".join(cells) + " |")
     return "\n".join(["", f"{escape_markdown(wording.headline(metrics))}.", "", *table, ""])
+
+
+def build_model_index(card: str, name: str, plan: Plan, metrics: Mapping[str, Any]) -> str:
+    """Return a card whose head holds what was measured as `model-index`, the evaluation block that hubs read.
+
+    A metric's `args` of the tuned model is its comparison: baseline, difference, low, high, p, verdict. Source:
+    huggingface_hub/repocard_data.py.
+    """
+    import yaml
+
+    found = re.match(r"\s*---\n(.*?\n)---\n", card, re.DOTALL)
+    head = (yaml.safe_load(found[1]) if found else None) or {}
+    labels = {system["id"]: system["label"] for system in metrics["systems"]}
+    compared = {row["metric"]: row for row in reversed(metrics["comparisons"])}  # with the first baseline
+    rows = []
+    for system in reversed(metrics["systems"]):  # the tuned model is the last, and is read first
+        for metric, value in system["means"].items():
+            if value is None:
+                continue
+            row = {"type": metric, "value": round(value, 6), "name": f"{display_name(metric)} ({system['label']})"}
+            if system["role"] == "tuned" and (against := compared.get(metric)):
+                kept = {key: against[key] for key in ("difference", "low", "high", "p", "verdict")}
+                row["args"] = {"baseline": labels.get(against["baseline"], against["baseline"]), **kept}
+            rows.append(row)
+    if not rows:
+        return card
+    data = plan.recipe.get("data") or {}
+    source = next(iter(data.get("eval") or data.get("train") or ()), "evaluation set")
+    slug = re.sub(r"[^\w.-]+", "-", Path(source).name)
+    dataset = {"name": f"{slug}: {wording.measured_on(metrics)}", "type": slug}
+    task = {"type": head.get("pipeline_tag") or plan.task}
+    head["model-index"] = [{"name": name, "results": [{"task": task, "dataset": dataset, "metrics": rows}]}]
+    text = yaml.safe_dump(head, sort_keys=False, allow_unicode=True, width=120)
+    return f"---\n{text}---\n{card[found.end() :] if found else card}"
 
 
 def escape_markdown(text: str) -> str:

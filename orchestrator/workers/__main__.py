@@ -17,7 +17,7 @@ from pathlib import Path
 WORKERS = {
     "arguments": "arguments",
     "deploy_with_key": "launch:deploy_with_key",
-    "fetch": "fetch",
+    "fetch": "hubs:fetch",
     "fresh": "export_model",
     "inspect_model": "inspect_model",
     "inspect_tensors": "inspect_model:inspect_tensors",
@@ -27,6 +27,7 @@ WORKERS = {
     "mine": "mine",
     "package": "package",
     "predict": "score:predict",
+    "push": "hubs:push",
     "score": "score",
     "score_pairs": "score_pairs",
     "serve_folder": "serve_folder",

@@ -14,6 +14,7 @@ from typing import Any
 from orchestrator.workers.environment import read_versions
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import copy_tokenizer, fresh_folder, write_json, write_text
+from orchestrator.workers.hubs import find_origin
 from orchestrator.workers.kinds import Kind, Request, load_kind
 from orchestrator.workers.reranker.scoring import choose_device
 from orchestrator.workers.specs import load_raw_spec
@@ -61,8 +62,10 @@ def fill(kind: Kind, request: Request, folder: Path) -> None:
         raise WorkerError(*(f"{check.name}: {check.failure}" for check in checks if not check.passed))
     described = kind.describe(subject, seen, report)
     base, hub_base = name_base(request.base, request.raw_spec)
+    origin = find_origin(request.base)
+    from_hub = {} if origin is None or request.raw_spec.get("base_name") else {"base_origin": origin}
     write_text(folder / "README.md", build_card(described.card, base, described.facts, hub_base=hub_base))
-    hash_and_describe(folder, {**request.raw_spec, "base_model": base, **described.scoring})
+    hash_and_describe(folder, {**request.raw_spec, "base_model": base, **from_hub, **described.scoring})
 
 
 def copy_model(request: Request, folder: Path, *, trust_remote_code: bool = False) -> None:
@@ -127,6 +130,8 @@ def name_base(base: str, spec: Mapping[str, Any]) -> tuple[str, bool]:
     if spec.get("base_name"):
         return str(spec["base_name"]), False
     path = Path(base)
+    if path.exists() and (origin := find_origin(base)):
+        return (origin["id"], True) if origin["hub"] == "hf" else (f"ms://{origin['id']}", False)
     return (path.resolve().name, False) if path.exists() else (base, True)
 
 

@@ -25,6 +25,7 @@ from typing import Any
 
 from orchestrator.workers.environment import read_versions, weight_options
 from orchestrator.workers.folders import write_json, write_text
+from orchestrator.workers.hubs import find_origin
 from orchestrator.workers.weights import hash_file, identify_model
 
 Fits = Callable[[list[dict[str, Any]]], bool]
@@ -76,7 +77,9 @@ def open_scoring(options: argparse.Namespace, spec: dict[str, Any], device: str)
 
 def describe_scoring(model: str, spec: dict[str, Any], device: str) -> dict[str, Any]:
     """Return how every scoring.json begins."""
-    return {"version": 1, "model": model, "spec": spec, "device": device, "versions": read_versions()}
+    origin = find_origin(model)
+    found = {"version": 1, "model": model, "spec": spec, "device": device, "versions": read_versions()}
+    return found if origin is None else {**found, "origin": origin}
 
 
 def all_scored(rows: Iterable[dict[str, Any]]) -> bool:

@@ -135,7 +135,7 @@ WRONG_VALUES = (
         "train:\n  push_to_hub: true\n",
         line=9,
         says="nothing is published before it is measured",
-        remedy="hf upload",
+        remedy="orch push",
     ),
     _edit(
         "axolotl-names",

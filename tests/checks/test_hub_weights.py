@@ -18,10 +18,12 @@ def problems(ask, start_hub, monkeypatch):
     """Ask a hub that has these files; it answers with this code for every other one."""
 
     def problems(*files: str, otherwise: int = 404, overrides: tuple[str, ...] = (f"model.path={NAME}",)):
-        paths = {f"/{NAME}/resolve/main/{file}" for file in files}
+        listing = {"siblings": [{"rfilename": file, "size": 5} for file in files]}
 
-        def answer(method: str, path: str) -> tuple[int, bytes]:
-            return (200, json.dumps(CONFIG).encode()) if method == "GET" or path in paths else (otherwise, b"")
+        def answer(_method: str, path: str) -> tuple[int, bytes]:
+            if path == f"/api/models/{NAME}/revision/main?blobs=true" and files:
+                return 200, json.dumps(listing).encode()
+            return (200, json.dumps(CONFIG).encode()) if path.startswith(f"/{NAME}/") else (otherwise, b"")
 
         monkeypatch.setenv("HF_ENDPOINT", start_hub(answer))
         monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)

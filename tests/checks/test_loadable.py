@@ -50,9 +50,10 @@ def hub(start_hub, monkeypatch):
     """Start a hub that gives this config.json, and these files beside it."""
 
     def start(config: dict[str, object], *files: str) -> BaseModel:
-        def answer(method: str, path: str) -> tuple[int, bytes]:
-            there = method == "GET" or path.rpartition("/")[2] in files
-            return (200, json.dumps(config).encode()) if there else (404, b"")
+        listing = {"siblings": [{"rfilename": name, "size": 1} for name in files]}
+
+        def answer(_method: str, path: str) -> tuple[int, bytes]:
+            return 200, json.dumps(listing if path.startswith("/api/") else config).encode()
 
         monkeypatch.setenv("HF_ENDPOINT", start_hub(answer))
         return BaseModel(HUB_ID, HUB_ID, None, "encoder", "cross-encoder")

@@ -109,7 +109,7 @@ def test_ms_swift_s_notation_of_a_data_set_is_translated(files, name, here):
     assert isinstance(problem, Problem)
     assert re.search(r"say (\S+?)(;|$)", problem.hint)[1] == here
     assert parse_hub_id(here) is not None
-    assert ("ModelScope is not asked" in problem.hint) == (not name.startswith("HF"))
+    assert (f"for ModelScope, ms://{here}" in problem.hint) == (not name.startswith("HF"))
 
 
 @pytest.mark.parametrize(

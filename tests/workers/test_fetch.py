@@ -10,7 +10,7 @@ import time
 import pytest
 
 from orchestrator.workers.failure import WorkerError
-from orchestrator.workers.fetch import format_row
+from orchestrator.workers.hubs import format_row
 from tests.workers.conftest import WORKERS
 
 

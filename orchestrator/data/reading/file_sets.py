@@ -139,7 +139,7 @@ def _explain_missing(folder: Path, name: str, what: str) -> Problem:
         split = f"train[:{swift[4]}]" if swift[4] else "train"
         hint = f"that is ms-swift's notation; for the Hugging Face hub say {swift[2]}{subset}:{split}"
         if (swift[1] or "MS").upper() == "MS":
-            hint += "; ModelScope is not asked: download from there, and name the file"
+            hint += f"; for ModelScope, ms://{swift[2]}{subset}:{split}"
         return Problem(f"{what}: {_shorten(name)}", hint)
     return Problem(f"{what}: {_shorten(name)}", f"paths start from {folder}")
 
@@ -165,21 +165,27 @@ def expand_paths(paths: tuple[Path, ...]) -> tuple[Path, ...] | Problem:
 
 _NAME = r"[A-Za-z0-9][\w.-]*"
 # A split may be a part of one, as the datasets library slices them: train[:1000], train[10%:20%]
-_ID = re.compile(rf"({_NAME}/{_NAME})(?:/({_NAME}))?(?::(\w[\w.]*(?:\[[\d%:+-]*\])?))?", re.ASCII)
+_ID = re.compile(
+    rf"(?:(hf|ms)://)?({_NAME}/{_NAME})(?:@([\w.-]+))?(?:/({_NAME}))?(?::(\w[\w.]*(?:\[[\d%:+-]*\])?))?", re.ASCII
+)
 
 
 @dataclass(frozen=True)
 class HubId:
-    """A data set, and where they are named its config and its split."""
+    """A data set on a hub (hf or ms), and where they are named its config, its split and its revision."""
 
     id: str
     config: str | None = None
     split: str | None = None
+    hub: str = "hf"
+    revision: str | None = None
 
     def __str__(self) -> str:
         """Return the name as recipes write it."""
         config = f"/{self.config}" if self.config else ""
-        return f"{self.id}{config}" + (f":{self.split}" if self.split else "")
+        revision = f"@{self.revision}" if self.revision else ""
+        head = "ms://" if self.hub == "ms" else ""
+        return f"{head}{self.id}{revision}{config}" + (f":{self.split}" if self.split else "")
 
 
 def parse_hub_id(text: str) -> HubId | None:
@@ -191,7 +197,7 @@ def parse_hub_id(text: str) -> HubId | None:
     found = _ID.fullmatch(text)
     if found is None or text.lower().endswith(FILE_ENDINGS):
         return None
-    name, config, split = found.groups()
+    hub, name, revision, config, split = found.groups()
     if config and not split:
         return None
-    return HubId(name, config, split)
+    return HubId(name, config, split, hub or "hf", revision)
