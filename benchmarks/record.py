@@ -1,7 +1,7 @@
 """What the benchmarks share: a child's CPU time and peak memory, two sides in turn, and the JSON that they are kept in.
 
-The shape of benchmarks/{step,scoring,stages,embedding}.json stands in benchmarks/README.md; table.py prints them, and
-writes them into docs/performance.md.
+The shape of benchmarks/{step,verdict,scoring,stages,embedding}.json stands in benchmarks/README.md; table.py prints
+them, and writes them into docs/performance.md.
 """
 
 from __future__ import annotations

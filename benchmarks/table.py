@@ -3,7 +3,7 @@
     python benchmarks/table.py            # print it
     python benchmarks/table.py --write    # put each part of it into docs/performance.md too, between its marks
 
-Reads benchmarks/{step,scoring,stages,embedding,growth}.json; measures nothing.
+Reads benchmarks/{step,verdict,scoring,stages,embedding,growth}.json; measures nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 FOLDER = Path(__file__).resolve().parent
 PAGE = FOLDER.parent / "docs" / "performance.md"
-PARTS = ("step", "scoring", "stages", "embedding", "growth")  # in the page's order
+PARTS = ("step", "verdict", "scoring", "stages", "embedding", "growth")  # in the page's order
 HEAD = ("what", "native", "Orch", "unit", "ratio", "equal?")
 GROWTH_HEAD = ("what", "size", "CPU s", "MB at most")
 
