@@ -344,9 +344,14 @@ def find_named_model(
     family = family or ("decoder" if format in _LLM_FORMATS else None)
     ref = ModelRef.model_validate({**_refer(name), "family": family, "trust_remote_code": trust_remote_code})
     try:
-        return find_model(ref, Path.cwd())
+        model = find_model(ref, Path.cwd())
     except RecipeError as error:  # nothing but the family is left open, and no recipe is there to say it in
         raise PreflightError(error.problems[0].message, hint="say it: --family decoder  (or encoder)") from None
+    if model.fetched is not None:  # in a run a stage fetches it
+        download = HUBS[model.fetched.hub]["download"].format(id=model.fetched.id)
+        revision = f" --revision {model.fetched.revision}" if model.fetched.revision else ""
+        raise PreflightError(f"{model.fetched} is not on this machine", hint=f"fetch it first: {download}{revision}")
+    return model
 
 
 def _refer(name: str) -> dict[str, str]:

@@ -79,3 +79,17 @@ def test_a_run_without_a_packaged_model_says_how_to_finish_it(tmp_path):
     with pytest.raises(PreflightError, match="no packaged model") as raised:
         find_named_model(str(tmp_path))
     assert f"orch resume {tmp_path}" in str(raised.value.problems[0].hint)
+
+
+@pytest.mark.parametrize("name", ["ms://owner/bert-reranker", "owner/bert-reranker@v1", "hf://owner/bert-reranker@v1"])
+def test_a_model_that_only_a_run_fetches_is_refused_elsewhere_with_its_download(monkeypatch, tmp_path, name):
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path))
+    with pytest.raises(PreflightError, match="is not on this machine") as error:
+        find_named_model(name, family="encoder")
+    assert "owner/bert-reranker" in error.value.problems[0].hint
+    there = tmp_path / "models" / "owner--bert-reranker" / "snapshots" / "master"
+    there.mkdir(parents=True)
+    (there / "config.json").write_text('{"model_type": "bert"}')
+    if name.startswith("ms"):
+        assert find_named_model(name, family="encoder").folder == there
