@@ -208,13 +208,14 @@ def submit_command(
     from orchestrator.plan.load import load_recipe
     from orchestrator.plan.pipeline import build_plan
     from orchestrator.run.again import AGAIN
-    from orchestrator.run.slurm import SLURM, submit
+    from orchestrator.run.slurm import SLURM, hand_over, submit
 
     to = require_engine(engine or SLURM)
     loaded = load_recipe(recipe, overrides)
     cluster = find_cluster(loaded.recipe.cluster, profile)
     folder = output.absolute() if output else new_run_dir(runs, loaded.recipe.name, smoke=smoke)
-    require_shared(cluster, folder)
+    if not to.takes:
+        require_shared(cluster, folder)
     planned = hardware
     if hardware == "auto":  # the machines' own is found out there
         planned = f"gpu:{cluster.gpus}" if cluster.gpus else "gpu" if "gpu" in (cluster.gres or "") else "cpu"
@@ -222,7 +223,11 @@ def submit_command(
     for problem in require_runnable(job, build_plan(job), this_machine=False, asks_hub=False):
         say(format_advice(problem), err=True)
     line = Repeated(recipe, folder, overrides, smoke, hardware)
-    name = submit(RunDir(folder), render_job(to, folder.name, cluster, line, again=AGAIN))
+    file = render_job(to, folder.name, cluster, line, again=AGAIN)
+    if to.takes:
+        said = hand_over(RunDir(folder), to, file)
+        return Result({"run": str(folder), "engine": engine, "id": said}, (f"{folder / file.path}: {said}",))
+    name = submit(RunDir(folder), file)
     lines = (f"{folder}: {SLURM} {name}", f"follow it with: orch logs -f {folder}")
     return Result({"run": str(folder), "engine": SLURM, "id": name}, lines)
 

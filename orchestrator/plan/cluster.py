@@ -7,8 +7,10 @@ An engine is a row of `ENGINES` and a template in templates/cluster/: what it re
 from __future__ import annotations
 
 import difflib
+import json
+import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +28,17 @@ from orchestrator.recipe.source import Source, load_source
 class Engine:
     """What starts jobs on machines: the template of its job, and the name of that file in a run folder's `job/`.
 
-    `options`: (the engine's name of an option, the key of `cluster:` that gives it).
+    `options`: (the engine's name of an option, the key of `cluster:` that gives it). An engine whose machines share no
+    folder with this one also has `takes`, the keys of `cluster:` that it understands, `submit`, the command that is
+    given the job's file, and `install`, what brings that command.
     """
 
     template: str
     file: str
     options: tuple[tuple[str, str], ...] = ()
+    takes: frozenset[str] = frozenset()
+    submit: tuple[str, ...] = ()
+    install: str = ""
 
 
 ENGINES: dict[str, Engine] = {
@@ -44,7 +51,25 @@ ENGINES: dict[str, Engine] = {
             ("cpus-per-task", "cpus"),
         ),
     ),
+    "skypilot": Engine(
+        "cluster/skypilot.yaml.j2",
+        "job/skypilot.yaml",
+        takes=frozenset({"gpus", "gres", "cpus", "mem", "setup", "container", "venv", "shared", "extra"}),
+        submit=("sky", "jobs", "launch", "--yes", "--detach-run"),
+        install="pip install skypilot, with the extra of your cloud, in an environment of its own",
+    ),
+    "kubernetes": Engine(
+        "cluster/kubernetes.yaml.j2",
+        "job/kubernetes.yaml",
+        takes=frozenset({"gpus", "gres", "cpus", "mem", "setup", "container", "venv", "shared", "warn_s", "requeues"}),
+        submit=("kubectl", "create", "-f"),
+        install="install kubectl, or hand the file to whoever has it",
+    ),
 }
+AWAY = "/orch"  # where the shared storage of machines elsewhere is mounted: runs lie in runs/ of it
+_LABEL_CHARS = 47  # of the 63 of a label, less what Kubernetes appends to a job's name
+_CLAIM = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+_BUCKETS = ("s3://", "gs://", "r2://", "oci://", "nebius://", "cos://", "https://")
 
 
 @dataclass(frozen=True)
@@ -56,14 +81,26 @@ class Repeated:
     overrides: tuple[str, ...] = ()
     smoke: bool = False
     hardware: str = "auto"
+    away: bool = False
 
     def words(self) -> list[str]:
-        """Return it as an argument list, with absolute paths: it may be read on another machine."""
-        orch = str(Path(sys.executable).with_name("orch"))
-        words = [orch, "resume", "--or-run", str(self.recipe.resolve()), "-o", str(self.run)]
+        """Return it as an argument list, with absolute paths, or `away` those of the machines' own storage."""
+        orch = "orch" if self.away else str(Path(sys.executable).with_name("orch"))
+        recipe, run = (
+            (self._from_here(), f"{AWAY}/runs/{self.run.name}") if self.away else (self.recipe.resolve(), self.run)
+        )
+        words = [orch, "resume", "--or-run", str(recipe), "-o", str(run)]
         words += [word for item in self.overrides for word in ("--set", item)]
         words += ["--smoke"] if self.smoke else []
         return words + (["--hardware", self.hardware] if self.hardware != "auto" else [])
+
+    def _from_here(self) -> Path:
+        """Return the recipe's path from the working directory, which travels. Raises RecipeError outside of it."""
+        try:
+            return self.recipe.resolve().relative_to(Path.cwd())
+        except ValueError:
+            hint = "submit from a folder that holds the recipe and its data: the job gets that folder"
+            raise RecipeError(f"{self.recipe} does not lie below {Path.cwd()}", hint=hint) from None
 
 
 def require_engine(name: str) -> Engine:
@@ -78,6 +115,9 @@ def require_engine(name: str) -> Engine:
 def render_job(engine: Engine, name: str, cluster: Cluster, line: Repeated, *, again: tuple[int, ...]) -> File:
     """Return the engine's job. `again`: the exit codes after which it begins anew."""
     values = cluster.model_dump()
+    if engine.takes:
+        values |= _require_taken(engine, cluster)
+        line = replace(line, away=True)
     options = [(option, values[key]) for option, key in engine.options if values[key] not in (None, 0)]
     words = quote(line.words())
     text = render_text(
@@ -87,11 +127,41 @@ def render_job(engine: Engine, name: str, cluster: Cluster, line: Repeated, *, a
         cluster=values,
         options=options,
         command=ShellText(f"{cluster.container} {words}") if cluster.container else words,
+        bare=words,
         again=" ".join(map(str, again)),
         raw=ShellText,
         quote=quote,
+        yaml=lambda value: ShellText(json.dumps(value, ensure_ascii=False)),  # JSON's values are YAML's
+        codes=sorted(again),
+        label="orch-" + re.sub(r"[^a-z0-9]+", "-", name.lower())[:_LABEL_CHARS].strip("-"),
+        away=AWAY,
+        home=str(Path.cwd()),
     )
     return File(engine.file, text)
+
+
+def _require_taken(engine: Engine, cluster: Cluster) -> dict[str, Any]:
+    """Return the GPUs' name and number. Raises RecipeError for what the engine has no word for, or what it lacks."""
+    name = next(key for key, row in ENGINES.items() if row is engine)
+    asked = {key for key in cluster.model_fields_set if getattr(cluster, key) != Cluster.model_fields[key].default}
+    problems = [
+        Problem(f"cluster.{key} means nothing to {name}", f"remove it; it takes {', '.join(sorted(engine.takes))}")
+        for key in sorted(asked - engine.takes - {"profile"})
+    ]
+    kind, _, count = (cluster.gres or "").removeprefix("gpu:").rpartition(":")
+    if cluster.gres and not (cluster.gres.startswith("gpu:") and kind and count.isdigit()):
+        problems.append(Problem(f"cluster.gres: {cluster.gres!r} names no GPU", "such as gpu:A100:4"))
+    if name == "skypilot" and cluster.gpus and not cluster.gres:
+        problems.append(Problem("SkyPilot asks for GPUs by name", "cluster.gres, such as gpu:A100:4, in place of gpus"))
+    if name == "skypilot" and not (cluster.shared or "").startswith(_BUCKETS):
+        problems.append(Problem("cluster.shared names no bucket", "where runs lie, such as s3://my-bucket"))
+    if name == "kubernetes" and not _CLAIM.fullmatch(cluster.shared or ""):
+        problems.append(Problem("cluster.shared names no claim", "the PersistentVolumeClaim with recipes and runs"))
+    if name == "kubernetes" and not cluster.container:
+        problems.append(Problem("cluster.container names no image", "an image with Orch: the Dockerfile makes one"))
+    if problems:
+        raise RecipeError.from_problems(problems)
+    return {"gpu_kind": kind or None, "gpus": int(count) if kind else cluster.gpus}
 
 
 def find_cluster(asked: Cluster, profile: str | None = None) -> Cluster:

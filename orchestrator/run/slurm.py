@@ -14,13 +14,14 @@ from orchestrator.machine import process
 from orchestrator.machine.files import open_to_append, read_regular
 from orchestrator.machine.rundir import RunDir
 from orchestrator.machine.terminal import Text, current_language
-from orchestrator.plan.cluster import ENGINES
+from orchestrator.plan.cluster import ENGINES, Engine
 from orchestrator.recipe.plan import File
 from orchestrator.run.runs import RunSummary, ask_to_stop
 from orchestrator.run.stopping import Clock
 
 SLURM = "slurm"
 ANSWER_S = 60.0  # Slurm's programs try a controller that does not answer for about 20 s
+HANDED_S = 600.0  # SkyPilot starts a controller for its first job
 STOPPED_S = 90.0  # KillWait, after which Slurm kills, is 30 s where nobody has changed it
 _POLL_S = 1.0
 _ASKED_EVERY_S = 3.0
@@ -127,6 +128,22 @@ def is_coming(run: RunDir) -> bool:
         return False
     time.sleep(_ASKED_EVERY_S)
     return True
+
+
+def hand_over(run: RunDir, engine: Engine, job: File) -> str:
+    """Write the job and give it to the program of an engine that keeps its own account of jobs; return its last line.
+
+    Raises PreflightError where the program is not there, or refuses.
+    """
+    said = process.run((*engine.submit, str(write_job(run, job))), HANDED_S)
+    if said.exit_code == process.NOT_FOUND_CODE:
+        raise PreflightError(
+            f"{engine.submit[0]} is not there", hint=f"{engine.install}; the job: {run.root / job.path}"
+        )
+    lines = [line for line in (said.stdout if said.exit_code == 0 else said.stderr).splitlines() if line.strip()]
+    if said.exit_code != 0:
+        raise PreflightError(f"{engine.submit[0]} refuses the job: {lines[-1] if lines else 'no answer'}")
+    return lines[-1] if lines else ""
 
 
 def _ask(*argv: str) -> str:
