@@ -197,7 +197,7 @@ def put_arguments(
     if not {"save_strategy", "save_steps"} & found.given.keys():
         found.put("save_strategy", "epoch", "orch", "a run that is interrupted continues from the last epoch")
     found.put("save_total_limit", 2, "orch", "checkpoints fill disks")
-    put_fixed(found)
+    put_fixed(found, job)
     put_hardware(found, job)
     if job.deepspeed_text:
         found.put("deepspeed", str(job.run_dir / _deepspeed_file(job)), "recipe", "deepspeed")

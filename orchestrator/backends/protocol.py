@@ -73,7 +73,12 @@ class Job:
 
     def world_size(self) -> int:
         """Return how many processes train together, on all hosts."""
-        return self.processes()
+        return self.processes() * self.hosts()
+
+    def hosts(self) -> int:
+        """Return how many hosts train together; `auto` has become a number by now, or is one."""
+        asked = self.recipe.launch.nnodes
+        return 1 if asked == "auto" else asked
 
     def chosen_gpus(self) -> tuple[str, ...] | None:
         """Return the GPUs that the recipe's CUDA_VISIBLE_DEVICES leaves to every stage; None where it says nothing."""

@@ -193,7 +193,7 @@ def _list_arguments(job: Job, trainer: Trainer, found: ArgumentList, *, output: 
         found.put(_BEST, measures[next(iter(measures))], "orch", f"the best checkpoint has the {which}")
         found.put("greater_is_better", asked != LOSS, "orch", f"the best checkpoint has the {which}")
     put_limit(found, job)
-    put_fixed(found)
+    put_fixed(found, job)
     put_hardware(found, job)
     if job.hardware.kind == "cpu" and job.world_size() > 1:
         found.put("ddp_backend", "gloo", "hardware", "several processes on a CPU")

@@ -23,6 +23,7 @@ from orchestrator.backends.trainer import (
     put_determinism,
     put_limit,
     put_saving,
+    put_timeout,
     shrink_sizes,
     wants_best,
 )
@@ -246,7 +247,7 @@ def _list_arguments(
     put_limit(found, job)
     if wants_best(job):  # without a best one, ms-swift fails on linking to nothing, once it has trained
         found.put("create_checkpoint_symlink", True, "orch", "`best` names the best checkpoint")
-    _put_fixed(found)
+    _put_fixed(found, job)
     _put_precision(found, job, full=full)
     _put_sharing(found, job)
     put_determinism(found, job)
@@ -261,11 +262,11 @@ def _put_sharing(found: ArgumentList, job: Job) -> None:
         found.put("gradient_checkpointing", False, "orch", "FSDP2 has activation_checkpointing for it")
 
 
-def _put_fixed(found: ArgumentList) -> None:
+def _put_fixed(found: ArgumentList, job: Job) -> None:
     found.put("add_version", False, "orch", "the output folder is the run's own, also when it is resumed")
     found.put("check_model", False, "orch", "no question to a hub about files on this disk")
     found.put("report_to", ["none"], "orch", "no experiment tracker unless the recipe names one")
-    found.put("ddp_timeout", 1800, "orch", "a lost process is noticed after half an hour, not after 208 days")
+    put_timeout(found, job, "a lost process is noticed after half an hour, not after 208 days")
 
 
 def _put_precision(found: ArgumentList, job: Job, *, full: bool) -> None:

@@ -113,7 +113,7 @@ def finish_training(
         python=job.backend_python,
         workers=job.workers,
         nproc_per_node=job.processes(),
-        checkpoints=values["output_dir"] if job.world_size() > 1 else None,
+        group=_describe_group(job, values) if job.world_size() > 1 else {},
         **template_values,
     )
     lora, accumulation = job.backend.trains_lora(job), int(values["gradient_accumulation_steps"])
@@ -132,10 +132,26 @@ def finish_training(
     )
 
 
-def put_fixed(found: ArgumentList) -> None:
+def _describe_group(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the launcher of several processes is told: where they prove that they are one, and of other hosts."""
+    launch, found = job.recipe.launch, {"checkpoints": values["output_dir"]}
+    if job.hosts() == 1:
+        return found
+    told = {"endpoint": launch.rdzv.endpoint, "local_addr": launch.local_addr, "interface": launch.interface}
+    told = {name: value for name, value in told.items() if value is not None}
+    return {**found, "nnodes": job.hosts(), **told, "timeout": values["ddp_timeout"]}
+
+
+def put_fixed(found: ArgumentList, job: Job) -> None:
     """Add what no trainer's own default suits."""
     found.put("report_to", "none", "orch", "no experiment tracker unless the recipe names one")
-    found.put("ddp_timeout", 1800, "orch", "a lost process is noticed after half an hour")
+    put_timeout(found, job)
+
+
+def put_timeout(found: ArgumentList, job: Job, why: str = "a lost process is noticed after half an hour") -> None:
+    """Add how long processes wait for one another."""
+    asked = job.recipe.launch.ddp_timeout_s
+    found.put("ddp_timeout", asked or 1800, "recipe" if asked else "orch", "launch.ddp_timeout_s" if asked else why)
 
 
 def put_hardware(found: ArgumentList, job: Job) -> None:

@@ -215,6 +215,9 @@ def _check_sharing(job: Job, train: Train) -> Iterator[Found]:
             message = f"{name}: no checkpoint would prove that the processes are one group, by a state of each of them"
             yield ("train", name), Problem(message, "remove it: save_total_limit keeps the disk small")
     launch, backend, named = job.recipe.launch, job.backend, job.recipe.deepspeed
+    if launch.ddp_timeout_s and "ddp_timeout" in train:
+        hint = "keep launch.ddp_timeout_s: hosts wait for one another so long, too"
+        yield ("train", "ddp_timeout"), Problem("launch.ddp_timeout_s says it already", hint)
     asked, key = launch.shared_by, ("launch", "distributed" if launch.distributed else "strategy")
     if asked == "deepspeed" and named is None:
         yield key, Problem("nothing says how DeepSpeed shares the training", "say deepspeed: zero2, beside launch")

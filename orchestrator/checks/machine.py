@@ -238,6 +238,8 @@ def check_shell_variables(job: Job, plan: Plan) -> Iterator[Problem]:
     recipe = job.recipe.launch.env
     planned = {name for name, _ in train.command.env if name not in recipe} if train else set()
     env = {name: value for name, value in {**os.environ, **recipe}.items() if name not in planned}
+    if job.hosts() > 1:  # what the hosts have found out of their scheduler; the launcher takes it from there
+        env = {name: value for name, value in env.items() if name not in {"NNODES", "PET_NNODES", "NODE_RANK"}}
     for name in _find_group(env):
         message = f"{name}={env[name]} is set: every stage would wait for processes that nobody starts"
         where = "remove it from launch.env" if name in recipe else f"unset {name}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -29,6 +30,9 @@ from orchestrator.errors import GateMissedError, OrchError, PreflightError, Prob
 from orchestrator.machine.rundir import RunDir
 from orchestrator.machine.terminal import hand_on, say
 from orchestrator.recipe.plan import Plan
+
+if TYPE_CHECKING:
+    from orchestrator.recipe.schema import Launch
 
 _MOST_SHOWN = 12  # differences
 _OUTCOMES = {"identical": "the same, bit for bit", "different": "another result"}
@@ -88,6 +92,8 @@ def _start(
     from orchestrator.run.provenance import Asked
 
     loaded = load_recipe(recipe, overrides)
+    if rank := _find_rank(loaded.recipe.launch):
+        return _join(output, rank, loaded.recipe.launch, trust_run=trust_run)
     folder = output.absolute() if output else new_run_dir(runs, loaded.recipe.name, smoke=smoke)
     found = resolve_hardware(hardware, smoke=smoke)
     job = build_job(loaded, folder, found, smoke=smoke)
@@ -98,6 +104,27 @@ def _start(
         say(format_advice(problem), err=True)
     run = create_run(plan, Asked(recipe, overrides, hardware), found, trust_run=trust_run)
     return _finish(plan, run, **how)
+
+
+def _find_rank(launch: Launch) -> int:
+    """Return which host of several this is, 0 where there is one; where they meet is told to the stages."""
+    from orchestrator.plan.jobs import find_place
+
+    place = find_place(launch)
+    os.environ.update(place)
+    return int(place.get("NODE_RANK", "0"))
+
+
+def _join(folder: Path | None, rank: int, launch: Launch, *, trust_run: bool) -> Result:
+    """Take part in the run of host 0."""
+    from orchestrator.run.joining import WAIT_S, join_run
+
+    if folder is None:
+        raise PreflightError(f"host {rank} joins the run of host 0", hint="name its folder: -o RUN, on a shared disk")
+    say(f"host {rank}: joins the run in {folder}", err=True)
+    join_run(RunDir(folder.absolute()), rank, wait_s=launch.ddp_timeout_s or WAIT_S, trust_run=trust_run)
+    data = {"run": str(folder.absolute()), "host": rank, "exit_code": 0}
+    return Result(data, (f"host {rank}: its part of {folder} is over",))
 
 
 @click.command("resume")
@@ -144,9 +171,13 @@ def resume_command(
 def _resume_or_run(
     folder: RunDir, recipe: Path, planned: dict[str, Any], trust_run: bool, runs: Path, **how: Any
 ) -> Result:
+    from orchestrator.plan.load import load_recipe
     from orchestrator.run.folder import load_run_object, require_same_recipe
     from orchestrator.run.state import find_state, wait_for_lost_holder
 
+    launch = load_recipe(recipe, planned["overrides"]).recipe.launch
+    if rank := _find_rank(launch):
+        return _join(folder.root, rank, launch, trust_run=trust_run)
     if not folder.plan_json.exists():
         return _start(recipe, folder.root, **planned, trust_run=trust_run, runs=runs, **how)
     require_same_recipe(folder, recipe, planned["overrides"], smoke=planned["smoke"])
@@ -160,6 +191,7 @@ def _resume_or_run(
 
 
 def _resume(run: str, trust_run: bool, runs: Path, **how: bool) -> Result:
+    from orchestrator.recipe.schema import Launch
     from orchestrator.report.compare_runs import is_rerun
     from orchestrator.run.again import find_scheduler
     from orchestrator.run.folder import adopt_run, find_run, load_own_plan
@@ -171,6 +203,10 @@ def _resume(run: str, trust_run: bool, runs: Path, **how: bool) -> Result:
         name = resubmit(found)
         return Result({"run": str(found.root), "engine": SLURM, "id": name}, (f"{found.root}: {SLURM} {name}",))
     plan = load_own_plan(found, trust_run=trust_run)
+    if (plan.recipe.get("launch") or {}).get("nnodes", 1) != 1:
+        launch = Launch.model_validate(plan.recipe["launch"])
+        if rank := _find_rank(launch):
+            return _join(found.root, rank, launch, trust_run=trust_run)
     if trust_run:
         adopt_run(found)
     if is_rerun(found):

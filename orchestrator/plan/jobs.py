@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from orchestrator.machine.places import WORKERS, find_file, find_orch_cache, fin
 from orchestrator.machine.rundir import RunDir
 from orchestrator.plan.load import LoadedRecipe
 from orchestrator.plan.measuring import find_teacher_spec
-from orchestrator.recipe.schema import ModelRef, Recipe
+from orchestrator.recipe.schema import Launch, ModelRef, Recipe
 
 # What a guard's rows may be; the first where its file lies on a hub, and nobody can look at it yet.
 _GUARD_KINDS = {"reranker": ("group", "labelled"), "embedding": ("group", "pair")}
@@ -42,6 +43,9 @@ def build_job(
     Without `may_run` the backend's interpreter is not started, whose versions are read from its folders.
     """
     recipe = loaded.recipe
+    if recipe.launch.nnodes == "auto":
+        launch = recipe.launch.model_copy(update={"nnodes": count_hosts(recipe.launch)})
+        recipe = recipe.model_copy(update={"launch": launch})
     backend = find_trainer(recipe)
     backend_python = find_backend_python(loaded)
     _require_writable_name(run_dir)
@@ -76,6 +80,49 @@ def build_job(
     if problems:
         raise RecipeError.from_problems(problems)
     return job
+
+
+# What a scheduler, or torchrun's own environment, says of several hosts; the first that is set counts.
+_COUNTS = ("NNODES", "PET_NNODES", "SLURM_NNODES")
+_RANKS = ("NODE_RANK", "PET_NODE_RANK", "SLURM_NODEID")
+_PORT = "29400"
+
+
+def count_hosts(launch: Launch, env: Mapping[str, str] = os.environ) -> int:
+    """Return how many hosts train together. Raises RecipeError where nothing says it."""
+    if launch.nnodes != "auto":
+        return launch.nnodes
+    said = _find_number(_COUNTS, env)
+    if not said:
+        raise RecipeError("launch.nnodes: auto, and no scheduler says how many hosts", hint=f"set {_COUNTS[0]}")
+    return said
+
+
+def find_place(launch: Launch, env: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return NODE_RANK, MASTER_ADDR and MASTER_PORT of this host, by which the launcher finds the others.
+
+    Empty for a run on one host. Raises RecipeError or PreflightError where something is not said.
+    """
+    hosts = count_hosts(launch, env)
+    if hosts == 1:
+        return {}
+    rank = _find_number(_RANKS, env) if launch.node_rank == "auto" else launch.node_rank
+    address, _, port = (launch.rdzv.endpoint or env.get("PET_RDZV_ENDPOINT") or "").partition(":")
+    address = address or env.get("MASTER_ADDR") or env.get("PET_MASTER_ADDR") or ""
+    if rank is None or rank >= hosts:
+        which = "nothing says which host this is" if rank is None else f"this is host {rank}, counted from 0"
+        raise PreflightError(f"{hosts} hosts train together, and {which}", hint="set NODE_RANK=0 on one, 1 on the next")
+    if not address:
+        hint = "say launch: {rdzv: {endpoint: 'HOST:29400'}}, or set MASTER_ADDR; HOST is host 0"
+        raise PreflightError(f"{hosts} hosts train together, and nothing says where they meet", hint=hint)
+    port = port or env.get("MASTER_PORT") or env.get("PET_MASTER_PORT") or _PORT
+    return {"NODE_RANK": str(rank), "MASTER_ADDR": address, "MASTER_PORT": port}
+
+
+def _find_number(names: Iterable[str], env: Mapping[str, str]) -> int | None:
+    """Return the number that the first of these variables holds; of PET_NNODES=MIN:MAX the most."""
+    found = (env[name].rpartition(":")[2] for name in names if env.get(name))
+    return next((int(value) for value in found if value.isdigit()), None)
 
 
 def _find_model(ref: ModelRef, loaded: LoadedRecipe, key: str) -> BaseModel:

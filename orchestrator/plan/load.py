@@ -226,8 +226,8 @@ def _find_launcher_variable(name: str, value: str) -> Problem | None:
         message = f"launch.env.{name}: it is for another launcher, and Orch's own number of processes would win"
         return Problem(message, f"say launch: {{nproc_per_node: {number}}}, and remove it")
     if name in _NODES and value not in _NODES[name]:
-        message = f"launch.env.{name}: {value}: a run is for one machine, and would wait for others, or train alone"
-        return Problem(message, "remove it; the processes of this machine are launch.nproc_per_node")
+        message = f"launch.env.{name}: {value}: each host has its own, or the launcher sets it"
+        return Problem(message, "remove it; say launch.nproc_per_node for processes, launch.nnodes for hosts")
     return None
 
 

@@ -330,6 +330,13 @@ class Evaluate(Part):
         return value
 
 
+class Rendezvous(Part):
+    """Where the processes of several hosts meet."""
+
+    backend: Literal["static"] = "static"
+    endpoint: str | None = Field(None, pattern=r"^[A-Za-z0-9_.-]+:[0-9]{1,5}$")
+
+
 class Launch(Part):
     """Where and how the backend's processes run."""
 
@@ -337,6 +344,12 @@ class Launch(Part):
     distributed: Literal["ddp", "deepspeed", "fsdp"] | None = None
     strategy: Literal["ddp", "fsdp"] | None = None
     keep_global_batch: bool = False
+    nnodes: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
+    node_rank: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    rdzv: Rendezvous = Field(default_factory=Rendezvous)
+    local_addr: str | None = None
+    interface: str | None = None
+    ddp_timeout_s: int | None = Field(None, ge=1)
     env: dict[str, str] = Field(default_factory=dict)
     python: str | None = None
     timeout_s: float | None = Field(None, gt=0)

@@ -9,19 +9,28 @@ environment that torchrun gives it.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
+import hashlib
 import importlib
+import json
 import os
 import runpy
 import socket
+import struct
 import sys
+import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from orchestrator.workers.failure import WorkerError
 
 KEY_VARIABLE = "ORCH_API_KEY"
-_BACKEND = "loopback"
+_BACKEND, _HOSTS = "loopback", "hosts"
+_TOOLS = ("FlagEmbedding", "ms-swift", "sentence-transformers")
+_ANSWER_S = 10.0
 _ADDRESS = "127.0.0.1"
 # What a single process of torchrun finds; nobody connects to the address.
 _ALONE = {
@@ -76,31 +85,30 @@ def open_store() -> Any:
     return TCPStore(_ADDRESS, port, None, True, wait_for_workers=False, master_listen_fd=listening.detach())
 
 
-def meet_on_loopback() -> None:
-    """Teach torchrun the meeting place `loopback`."""
+def register_meeting(name: str, store: Any, address: tuple[str, int], rank: int, hosts: int) -> None:
+    """Teach torchrun a meeting place: a store that is there already, and hosts whose number and ranks are known."""
     from torch.distributed import PrefixStore
     from torch.distributed.elastic import rendezvous
     from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
-    class Loopback(StaticTCPRendezvous):  # type: ignore[misc]
-        """The one agent of a training, with a store of its own: there is no other to wait for."""
-
-        def __init__(self, run_id: str) -> None:
-            self.store = open_store()
-            super().__init__(_ADDRESS, self.store.port, rank=0, world_size=1, run_id=run_id, timeout=0)
+    class Meeting(StaticTCPRendezvous):  # type: ignore[misc]
+        """The agents of a training, which negotiate nothing."""
 
         def get_backend(self) -> str:
-            return _BACKEND
+            return name
 
         @property
         def use_agent_store(self) -> bool:
             return True  # else rank 0 would open one of its own, on every interface
 
         def next_rendezvous(self) -> Any:
-            address = rendezvous.RendezvousStoreInfo(self.master_addr, self.master_port)
-            return rendezvous.RendezvousInfo(PrefixStore(self.run_id, self.store), 0, 1, address)
+            place = rendezvous.RendezvousStoreInfo(*address)
+            return rendezvous.RendezvousInfo(PrefixStore(self.run_id, store), rank, hosts, place)
 
-    rendezvous.rendezvous_handler_registry.register(_BACKEND, lambda given: Loopback(given.run_id))
+    def build(given: Any) -> Any:
+        return Meeting(*address, rank=rank, world_size=hosts, run_id=given.run_id, timeout=0)
+
+    rendezvous.rendezvous_handler_registry.register(name, build)
 
 
 def run_several(processes: int, words: list[str]) -> None:
@@ -109,9 +117,133 @@ def run_several(processes: int, words: list[str]) -> None:
 
     for name in [name for name in os.environ if name.startswith("PET_")]:  # what torchrun takes for its own options
         del os.environ[name]
-    meet_on_loopback()
+    store = open_store()
+    register_meeting(_BACKEND, store, (_ADDRESS, store.port), 0, 1)
     meeting = ["--rdzv-backend", _BACKEND, "--rdzv-endpoint", f"{_ADDRESS}:0"]
     run.main(["--nnodes", "1", *meeting, "--nproc-per-node", str(processes), *words])
+
+
+def run_on_hosts(options: argparse.Namespace, words: list[str]) -> None:
+    """Run the words on this host as a part of several; every host runs the same command, with its own NODE_RANK.
+
+    Host 0 opens a store of bytes at the endpoint, which torchrun's agents and the trainers share: nothing there is
+    unpickled. Whoever reaches that port, or those that gloo and NCCL open, can disturb the training (docs/security.md).
+    """
+    from torch.distributed import run
+
+    host, rank = read_place(options.endpoint), int(os.environ["NODE_RANK"])
+    for name in [name for name in os.environ if name.startswith("PET_")]:
+        del os.environ[name]
+    mine = options.local_addr or find_local_address(host)
+    if interface := options.interface or find_interface(mine):
+        for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+            os.environ.setdefault(variable, interface)
+    store = meet_at(host, rank, options.timeout, listen=options.local_addr)
+    require_alike(store, rank, options.nnodes, options.timeout, describe_host(options.nproc_per_node, words))
+    address = (options.local_addr or host[0]) if rank == 0 else host[0]
+    register_meeting(_HOSTS, store, (address, host[1]), rank, options.nnodes)
+    meeting = ["--rdzv-backend", _HOSTS, "--rdzv-endpoint", f"{host[0]}:{host[1]}", "--local-addr", mine]
+    run.main(["--nnodes", str(options.nnodes), *meeting, "--nproc-per-node", str(options.nproc_per_node), *words])
+
+
+def read_place(endpoint: str | None) -> tuple[str, int]:
+    """Return where the hosts meet. Raises WorkerError where the environment does not say it."""
+    lacking = [name for name in ("NODE_RANK", *(() if endpoint else ("MASTER_ADDR",))) if name not in os.environ]
+    if lacking:
+        raise WorkerError(
+            f"{' and '.join(lacking)} must be set on every host: NODE_RANK is 0 on host 0, at MASTER_ADDR"
+        )
+    address, _, port = (endpoint or os.environ["MASTER_ADDR"]).partition(":")
+    return address, int(port or os.environ.get("MASTER_PORT", "29400"))
+
+
+def find_local_address(host: tuple[str, int]) -> str:
+    """Return the address of this host by which it reaches the other; nothing is sent. Raises WorkerError."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(host)
+        except OSError as error:
+            raise WorkerError(f"no network leads to host 0 at {host[0]}:{host[1]}: {error.strerror}") from error
+        return str(probe.getsockname()[0])
+
+
+def find_interface(address: str) -> str | None:
+    """Return the network interface that has an address; None where the system does not tell (SIOCGIFADDR, Linux)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            try:
+                found = fcntl.ioctl(probe.fileno(), 0x8915, struct.pack("256s", name.encode()))
+            except OSError:
+                continue
+            if socket.inet_ntoa(found[20:24]) == address:
+                return name
+    return None
+
+
+def meet_at(host: tuple[str, int], rank: int, timeout_s: int, *, listen: str | None) -> Any:
+    """Return the hosts' store: opened on host 0, at that address only; reached by the others. Raises WorkerError."""
+    from torch.distributed import DistError, TCPStore
+
+    patience = timedelta(seconds=timeout_s)
+    try:
+        if rank:
+            return TCPStore(*host, None, False, patience)
+        listening = socket.create_server((listen or host[0], host[1]))
+        return TCPStore(
+            listen or host[0],
+            host[1],
+            None,
+            True,
+            patience,
+            wait_for_workers=False,
+            master_listen_fd=listening.detach(),
+        )
+    except DistError as error:
+        message = f"client socket has timed out: host 0 does not answer at {host[0]}:{host[1]} within {timeout_s} s"
+        raise WorkerError(
+            f"{message}; is it started, is the address one that this host reaches, is the port open?"
+        ) from error
+    except OSError as error:
+        raise WorkerError(f"host 0 cannot listen at {listen or host[0]}:{host[1]}: {error.strerror}") from error
+
+
+def describe_host(processes: int, words: list[str]) -> dict[str, str]:
+    """Return what must be alike on every host: the command, the number of processes, and the packages that train."""
+    from importlib import metadata
+
+    found = {"command": hashlib.sha256("\0".join(words).encode()).hexdigest()[:12], "processes": str(processes)}
+    found["Python"] = ".".join(map(str, sys.version_info[:2]))
+    for name in ("torch", "transformers", "accelerate", "peft", "deepspeed", *_TOOLS):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def require_alike(store: Any, rank: int, hosts: int, timeout_s: int, mine: dict[str, str]) -> None:
+    """Raise WorkerError on every host where one has not come, or is not like host 0."""
+    from torch.distributed import DistError
+
+    store.set(f"orch/{rank}", json.dumps(mine))
+    names = [f"orch/{number}" for number in range(hosts)]
+    try:
+        store.wait(names, timedelta(seconds=timeout_s))
+    except (DistError, RuntimeError) as error:
+        come = sum(store.check([name]) for name in names) if rank == 0 else 0
+        message = f"Timed out after {timeout_s} seconds waiting for clients: {come} of {hosts} hosts have come"
+        raise WorkerError(f"{message}; the same command must run on each, with NODE_RANK 0 to {hosts - 1}") from error
+    every = [json.loads(store.get(name)) for name in names]
+    store.add("orch/read", 1)
+    end = time.monotonic() + _ANSWER_S
+    while rank == 0 and store.add("orch/read", 0) < hosts and time.monotonic() < end:
+        time.sleep(0.05)  # the store ends with this process, and the others still read from it
+    differing = [
+        f"{name} is {every[0].get(name)} on host 0 and {other.get(name)} on host {number}"
+        for number, other in enumerate(every)
+        for name in sorted(every[0].keys() | other.keys())
+        if other.get(name) != every[0].get(name)
+    ]
+    if differing:
+        raise WorkerError(*(f"the hosts are not alike: {one}" for one in differing))
 
 
 def require_one_group(folder: Path, processes: int) -> None:
@@ -142,19 +274,27 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="workers launch", description=__doc__, allow_abbrev=False)
     parser.add_argument("--nproc_per_node", type=int, required=True, help="how many processes")
     parser.add_argument("--checkpoints", type=Path, help="the folder whose newest checkpoint proves one group")
+    parser.add_argument("--nnodes", type=int, default=1, help="how many hosts; NODE_RANK says which this is")
+    parser.add_argument("--endpoint", help="HOST:PORT of host 0 (else MASTER_ADDR and MASTER_PORT)")
+    parser.add_argument("--local_addr", help="the address that host 0 listens on, where it is not the endpoint's")
+    parser.add_argument("--interface", help="for gloo and NCCL (else the one that leads to the endpoint)")
+    parser.add_argument("--timeout", type=int, default=1800, help="seconds that hosts wait for one another")
     own = next((at for at in range(0, len(argv), 2) if not argv[at].startswith("--")), len(argv))
     options, words = parser.parse_args(argv[:own]), argv[own:]
     if not words or (words[0] == "-m" and not words[1:]):
         parser.error("what is to run stands after the options: -m MODULE ARGUMENT…, or SCRIPT ARGUMENT…")
-    stay_on_loopback()
-    if options.nproc_per_node > 1:
+    if options.nnodes == 1:
+        stay_on_loopback()
+    if options.nnodes > 1:
+        run_on_hosts(options, words)
+    elif options.nproc_per_node > 1:
         run_several(options.nproc_per_node, words)
-        if options.checkpoints:
-            require_one_group(options.checkpoints, options.nproc_per_node)
     else:
         meet_in_memory()
         os.environ.update(_ALONE)
         run_words(words)
+    if options.checkpoints and (options.nnodes == 1 or os.environ["NODE_RANK"] == "0"):
+        require_one_group(options.checkpoints, options.nnodes * options.nproc_per_node)
     return 0
 
 

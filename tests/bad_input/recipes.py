@@ -152,7 +152,7 @@ WRONG_VALUES = (
         "name: toy\n",
         "name: toy\nlaunch: {env: {NNODES: '2'}}\n",
         line=2,
-        says="a run is for one machine",
+        says="each host has its own",
         remedy="launch.nproc_per_node",
     ),
     _edit(

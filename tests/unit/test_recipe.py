@@ -258,8 +258,8 @@ def test_an_empty_override_takes_a_key_of_the_backend_away(write, empty):
         ("micro_batch_size=2", "unknown key 'micro_batch_size'", "under train: say per_device_train_batch_size"),
         ("train.bf16=auto", "bf16: expected true or false, got 'auto'", "remove it"),
         ("launch.env.NPROC_PER_NODE='2'", "another launcher", "launch: {nproc_per_node: 2}"),
-        ("launch.env.NNODES='2'", "for one machine", "launch.nproc_per_node"),
-        ("launch.env.NODE_RANK='1'", "for one machine", "launch.nproc_per_node"),
+        ("launch.env.NNODES='2'", "each host has its own", "launch.nproc_per_node"),
+        ("launch.env.NODE_RANK='1'", "each host has its own", "launch.nproc_per_node"),
     ],
 )  # fmt: skip
 def test_a_value_that_cannot_be_is_said_once_in_the_words_of_a_recipe(write, changed, says, hint):
