@@ -32,6 +32,8 @@ BATCH_SIZES_BY_SCORER = {"embedding": 32, "chat": 4}
 # which task; whether the folder's chat template is its prompt; what it says of a model, where a user may name it; and
 # how a base (as it is, or as one trains it) is called in reports.
 SCORERS: dict[str, dict[str, Any]] = load_json(WORKERS / "scorers.json")
+# Each form that a model is exported to, and the ways that forms are of: what takes it, what it needs, how it is loaded.
+EXPORTS, EXPORT_WAYS = (load_json(WORKERS / "exports.json")[key] for key in ("forms", "ways"))
 FORMATS = {name: row["as"] for name, row in SCORERS.items() if "as" in row}
 # What a packaged folder may say: it is scored by these, whether a user can name them or not.
 _PACKAGED = (*FORMATS, "formatted-head")
@@ -262,3 +264,14 @@ def _query_prompt(model: BaseModel, own: Embedding, instruction: str) -> str:
     """Return a task sentence in the model's own form; else in Qwen3-Embedding's for an LLM, as it is for an encoder."""
     form = own.instruct or ("Instruct: {}\nQuery:" if model.family == "decoder" else "{}")
     return form.replace("{}", instruction)
+
+
+def find_export_problem(form: str, scorer: str, family: str) -> Problem | None:
+    """Return why a model that is scored so has no such form, or nobody can write it here; None where it has it."""
+    way = EXPORT_WAYS[EXPORTS[form]["way"]]
+    if scorer not in way["takes"] or way["takes"][scorer] not in {None, family}:
+        able = {name: row["takes"] for name, row in EXPORT_WAYS.items() if "refused" not in row}
+        fitting = [name for name, row in EXPORTS.items() if able.get(row["way"], {}).get(scorer) == family]
+        hint = f"it has {', '.join(fitting)}" if fitting else "serve it as it is: orch serve"
+        return Problem(f"a {scorer} model ({family}) has no form {form}: {way['else']}", hint=hint)
+    return Problem(f"{form}: {way['refused']}", hint=way["hint"]) if "refused" in way else None

@@ -49,6 +49,7 @@ _COMMANDS = {
     "predict": ("model_commands", "Ask a run's packaged model: scores, similarities or answers."),
     "serve": ("model_commands", "Serve a packaged model over HTTP, or check that a server gives its numbers."),
     "push": ("model_commands", "Send a run's packaged model and its verdict to a hub."),
+    "export": ("model_commands", "Write a model in another form, and measure what that cost."),
     "merge": ("model_commands", "Merge a checkpoint of a run, or an adapter, into a whole model."),
     "doctor": ("environment_commands", "Say what this machine has for a run, and what to install."),
     "env": ("environment_commands", "Build an environment of its own for a backend."),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.backends.scorers import FORMATS
+from orchestrator.backends.scorers import EXPORTS, FORMATS
 from orchestrator.cli.options import (
     expand_files,
     family_option,
@@ -33,7 +33,7 @@ from orchestrator.cli.options import (
     trust_run_option,
 )
 from orchestrator.cli.output import Result, prints, tell
-from orchestrator.errors import StageFailedError
+from orchestrator.errors import GateMissedError, StageFailedError
 from orchestrator.machine.places import find_orch_cache
 from orchestrator.machine.terminal import hand_on, print_data, say, say_lines
 
@@ -419,6 +419,69 @@ def push_command(
     tell(f"pushing {len(files)} files to {to}")
     answer = push(parcel, target)
     return Result({**data, **answer}, [f"pushed: {answer['url']}  (commit {answer['commit']})", parcel.headline])
+
+
+def _parse_gates(context: click.Context, option: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:
+    """Return {metric: rule} of texts such as "ndcg@10: >= source - 0.005"."""
+    from orchestrator.evaluation.measures import SOURCE, parse_gate
+
+    gate = {name.strip(): rule.strip() for name, _, rule in (text.partition(":") for text in texts)}
+    if problems := parse_gate(gate, SOURCE)[1]:
+        raise click.BadParameter("; ".join(f"{item.message} ({item.hint})" for item in problems), context, option)
+    return gate
+
+
+@click.command("export")
+@click.argument("model", metavar="RUN|MODEL")
+@click.option("--to", "form", required=True, type=click.Choice(list(EXPORTS)), help="The form.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="A fresh folder.")
+@click.option(
+    "--data", multiple=True, type=click.Path(path_type=Path), callback=expand_files,
+    help="Evaluation rows (default: the run's own).",
+)  # fmt: skip
+@click.option("--metrics", help="Names with commas between (default: the run's own).")
+@click.option(
+    "--gate", multiple=True, metavar="METRIC: RULE", callback=_parse_gates,
+    help='What the export must hold, such as "ndcg@10: >= source - 0.005"; may be repeated.',
+)  # fmt: skip
+@click.option("--format", type=click.Choice(list(FORMATS)), help="How a model scores that does not say it.")
+@python_option("The Python with the exporter's packages (default: the run's own, else this one).")
+@loading_options
+@hardware_option
+@runs_option
+@prints("export")
+def export_command(
+    model: str,
+    output: Path,
+    metrics: str | None,
+    hardware: str,
+    **options: Any,
+) -> Result:
+    """Write RUN's packaged model (or any other, with --data) in another form, and measure what that cost.
+
+    It is loaded as its user would load it and scored on the same rows as its source. Exit code 8: --gate is missed; the
+    export is kept and says so.
+    """
+    from orchestrator.report.publish import describe_exports
+    from orchestrator.serving.chosen_models import Reading
+    from orchestrator.serving.export import Request, export_model
+
+    asked = Request(
+        model=model,
+        reading=Reading(**pick(options, Reading)),
+        metrics=tuple(name.strip() for name in metrics.split(",")) if metrics else (),
+        hardware=resolve_hardware(hardware, smoke=False),
+        **{name: options[name] for name in ("form", "runs", "data", "gate", "python")},
+    )
+    found = export_model(asked, output.absolute(), tell)
+    heads, row = describe_exports([found])
+    lines = [
+        f"{found['form']}: {found['verdict']}",
+        *(f"  {head}: {cell}" for head, cell in zip(heads, row, strict=True)),
+    ]
+    lines += [f"gate {'passed' if rule['passed'] else 'MISSED'}: {rule['sentence']}" for rule in found["gate"]["rules"]]
+    lines.append(f"kept: {output}")
+    return Result(found, lines, GateMissedError.exit_code if found["gate"]["passed"] is False else 0)
 
 
 @click.command("merge")

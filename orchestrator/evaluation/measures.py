@@ -238,15 +238,16 @@ def display_name(name: str) -> str:
 
 _NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _RULE = re.compile(
-    rf"\s*(?P<operator>[<>]=?)\s*(?:(?P<baseline>baseline)(?:\s*(?P<sign>[+-])\s*(?P<offset>{_NUMBER}))?|(?P<number>{_NUMBER}))\s*"
+    rf"\s*(?P<operator>[<>]=?)\s*(?:(?P<baseline>baseline|source)(?:\s*(?P<sign>[+-])\s*(?P<offset>{_NUMBER}))?|(?P<number>{_NUMBER}))\s*"
 )
 _OPERATORS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
+BASELINE, SOURCE = "baseline", "source"  # what a rule may count from: a run's baseline, an export's source
 _TURNED = {">": "<", "<": ">", "+": "-", "-": "+"}
 
 
 @dataclass(frozen=True)
 class Rule:
-    """The tuned model's value of `metric` must be `operator` `offset`, counted from the baseline's if `baseline`."""
+    """The model's value of `metric` must be `operator` `offset`, counted from the baseline's if `baseline`."""
 
     metric: Metric
     operator: str
@@ -255,11 +256,11 @@ class Rule:
     text: str
 
 
-def parse_rule(metric_name: str, text: object) -> Rule | Problem:
+def parse_rule(metric_name: str, text: object, baseline: str = BASELINE) -> Rule | Problem:
     """Return one gate of the recipe, or what is wrong with it. Imports nothing heavy.
 
     A rule is an operator (`>` or `>=`; `<` or `<=` for metrics that are better when lower), then `baseline`,
-    `baseline` ± a number, or a number.
+    `baseline` ± a number, or a number; an export's names its source so: `baseline` is then `source`.
     """
     metric = parse_metric(metric_name)
     if isinstance(metric, Problem):
@@ -267,8 +268,8 @@ def parse_rule(metric_name: str, text: object) -> Rule | Problem:
     if isinstance(text, int | float) and not isinstance(text, bool):
         return Problem(f"the gate {text} has no operator", hint=f"write '{_better(metric)} {text}'")
     found = _RULE.fullmatch(text) if isinstance(text, str) else None
-    if found is None or not isinstance(text, str):
-        return Problem(f"{text!r} is not a gate", hint=f"write {_grammar(metric)}")
+    if found is None or not isinstance(text, str) or found["baseline"] not in {None, baseline}:
+        return Problem(f"{text!r} is not a gate", hint=f"write {_grammar(metric, baseline)}")
     if found["operator"][0] != _better(metric):
         way = "higher" if metric.higher_is_better else "lower"
         message = f"{text!r} is passed by a worse model: {metric.display} is better when {way}"
@@ -283,10 +284,10 @@ def _better(metric: Metric) -> str:
     return ">" if metric.higher_is_better else "<"
 
 
-def _grammar(metric: Metric) -> str:
-    better = _better(metric)
-    example = ">= baseline + 0.02" if metric.higher_is_better else "<= baseline - 0.02"
-    return f"an operator ({better}, {better}=), then a number, or baseline, or baseline ± a number, as in '{example}'"
+def _grammar(metric: Metric, baseline: str) -> str:
+    better, sign = _better(metric), "+" if metric.higher_is_better == (baseline == BASELINE) else "-"
+    start = f"an operator ({better}, {better}=), then a number, or {baseline}, or {baseline} ± a number"
+    return f"{start}, as in '{better}= {baseline} {sign} 0.02'"
 
 
 def _turn(found: re.Match[str]) -> str:
@@ -313,9 +314,9 @@ def _out_of_range(rule: Rule) -> Problem | None:
     return None
 
 
-def parse_gate(gate: Mapping[str, object]) -> tuple[tuple[Rule, ...], tuple[Problem, ...]]:
-    """Return the rules of a recipe's `gate`, and every problem in it."""
-    parsed = [parse_rule(metric, text) for metric, text in gate.items()]
+def parse_gate(gate: Mapping[str, object], baseline: str = BASELINE) -> tuple[tuple[Rule, ...], tuple[Problem, ...]]:
+    """Return the rules of a gate against the `baseline`, and every problem in it."""
+    parsed = [parse_rule(metric, text, baseline) for metric, text in gate.items()]
     rules = tuple(item for item in parsed if isinstance(item, Rule))
     return rules, tuple(item for item in parsed if isinstance(item, Problem))
 
@@ -344,6 +345,7 @@ def decide_gate(
     baseline: Mapping[str, float | None] | None,
     *,
     of: str = "",
+    against: str = BASELINE,
 ) -> dict[str, Any]:
     """Hold a whole gate against the means of both systems, None for one that was not measured.
 
@@ -351,7 +353,7 @@ def decide_gate(
     with `of`, where it is given. Raises RecipeError for rules that cannot be read.
     """
     start = f"{of}: " if of else ""
-    rules, problems = parse_gate(gate)
+    rules, problems = parse_gate(gate, against)
     if problems:
         raise RecipeError.from_problems([Problem(f"{start}gate: {item.message}", item.hint) for item in problems])
     rows: list[dict[str, Any]] = []

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right, insort
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,8 @@ from orchestrator.errors import RecipeError, RunFolderError, Where
 from orchestrator.evaluation.choice import find_power
 from orchestrator.evaluation.eval_sets import GOLD, EvalSet, Measured, describe_eval, load_eval
 from orchestrator.evaluation.measures import (
+    CHAT,
+    SOURCE,
     UNITS,
     check_metrics,
     decide_gate,
@@ -28,6 +34,7 @@ SEED = 42
 BASELINE, TEACHER, TUNED = "baseline", "teacher", "tuned"
 PART, _TUNED_PART = "tuned-part", "tuned-"  # another way of the tuned model: `tuned-sparse` is compared with `sparse`
 BEFORE, AFTER = "before", "after"  # the sides of a guard
+EXPORT = "export"  # a model in another form, against its `source`
 LABELS = {
     "native": "Base model in its native prompt",
     "trained-format": "Base model in the training format",
@@ -235,6 +242,85 @@ def _measure_guard(
         "gate": {**decided, "rules": [{**rule, "guard": name} for rule in decided["rules"]]},
     }
     return entry, missing
+
+
+def judge_export(
+    evaluation: EvalSet,
+    source: Any,
+    export: Any,
+    metrics: Sequence[str],
+    gate: Mapping[str, object],
+    *,
+    seed: int = SEED,
+) -> dict[str, Any]:
+    """Return what a model lost in another form: `source` and `export` are the scores of both on one evaluation set.
+
+    {"kind", "unit", "metrics", "directions", "means": {"source": {metric: float | null}, "export": …},
+     "comparisons": [{"baseline": "source", "metric", …}]   as in metrics.json, "verdict", "gate",
+     "changes": {"largest", "mean" (of a score, over rows that both have), "lowest", "highest" (of the source's scores),
+                 "reordered", "rankings", "discordant": the share of pairs in another order} | {"largest", "mean",
+                 "answers", "other_answers"} (chats: of the loss a token)}.
+
+    Raises StageFailedError for scores that are not finite, RecipeError for a gate that cannot be read.
+    """
+    names = list(dict.fromkeys((*metrics, *gate)))
+    if problems := check_metrics(names, evaluation.kind):
+        raise RecipeError.from_problems(problems)
+    measured = evaluation.measure({SOURCE: source, EXPORT: export}, names, seed=seed)
+    before, after = measured[SOURCE], measured[EXPORT]
+    comparisons = [{"baseline": SOURCE, **row} for row in compare_measured(before, after, names, seed)]
+    return {
+        **describe_kind(evaluation.kind, names),
+        "means": {name: dict(one.means) for name, one in measured.items()},
+        "comparisons": comparisons,
+        "verdict": judge(comparisons, names[0], SOURCE),
+        "gate": decide_gate(gate, after.means, before.means, against=SOURCE),
+        "changes": _count_changes(evaluation.kind, source, export),
+    }
+
+
+def _count_changes(kind: str, source: Mapping[str, Any], export: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how far scores moved, and how many pairs and rankings are in another order; ties have no order."""
+    if kind == CHAT:
+        losses = [
+            abs(export[row].nll / export[row].tokens - one.nll / one.tokens)
+            for row, one in source.items()
+            if one.tokens and export[row].tokens
+        ]
+        texts = [(one.generation, export[row].generation) for row, one in source.items()]
+        written = [pair for pair in texts if None not in pair]
+        other = sum(first != second for first, second in written)
+        return {**_spread(losses), "answers": len(written), "other_answers": other}
+    nested = all(isinstance(one, Mapping) for one in source.values())
+    rankings = [(one, export.get(row, {})) for row, one in source.items()] if nested else [(source, export)]
+    pairs = [sorted((first[name], second[name]) for name in first.keys() & second.keys()) for first, second in rankings]
+    scores = [score for first, _ in rankings for score in first.values()]
+    turned = [_count_turned(one) for one in pairs]
+    possible = sum(len(one) * (len(one) - 1) // 2 for one in pairs)
+    return {
+        **_spread([abs(after - before) for one in pairs for before, after in one]),
+        "lowest": min(scores, default=None),
+        "highest": max(scores, default=None),
+        "rankings": len(pairs),
+        "reordered": sum(count > 0 for count in turned),
+        "discordant": sum(turned) / possible if possible else 0.0,
+    }
+
+
+def _spread(changes: Sequence[float]) -> dict[str, float | None]:
+    return {"largest": max(changes, default=None), "mean": math.fsum(changes) / len(changes) if changes else None}
+
+
+def _count_turned(pairs: Sequence[tuple[float, float]]) -> int:
+    """Return how many of the sorted (before, after) have their order turned round; what ties on a side does not."""
+    seen: list[float] = []
+    turned = 0
+    for _, tied in groupby(pairs, key=itemgetter(0)):
+        values = [after for _, after in tied]
+        turned += sum(len(seen) - bisect_right(seen, value) for value in values)
+        for value in values:
+            insort(seen, value)
+    return turned
 
 
 def load_scoring(path: Path) -> dict[str, Any]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrator.evaluation.eval_sets import EvalSet
 from orchestrator.evaluation.measures import CHAT, PAIR, RETRIEVAL, display_name
-from orchestrator.evaluation.metrics import build_metrics, list_cautions, load_scored
+from orchestrator.evaluation.metrics import build_metrics, judge_export, list_cautions, load_scored
 from orchestrator.evaluation.paired import NO_DIFFERENCE
 from orchestrator.machine.files import write_bytes, write_json, write_text
+from orchestrator.machine.json_files import load_object
 from orchestrator.machine.rundir import RunDir
 from orchestrator.machine.terminal import Language
 from orchestrator.recipe.plan import Plan
@@ -19,7 +21,7 @@ from orchestrator.report.examples import Suspects, build_audit, fewest_generatio
 from orchestrator.report.figures import draw_loss_curve
 from orchestrator.report.page import render_page
 from orchestrator.report.record import RunRecord, load_record
-from orchestrator.report.wording import counted
+from orchestrator.report.wording import counted, signed
 from orchestrator.run.folder import load_plan
 
 REPORT_VERSION = 2
@@ -216,6 +218,74 @@ def escape_markdown(text: str) -> str:
     """Return text that Markdown shows as it is, inside a table too."""
     escaped = text.replace("&", "&amp;").replace("<", "&lt;")
     return "".join(f"\\{char}" if char in "|*_`\\#[]" else char for char in " ".join(escaped.split()))
+
+
+# A model in another form, and what that cost.
+
+
+def finish_export(
+    folder: Path,
+    scores: Path,
+    evaluation: EvalSet,
+    source: Mapping[str, Any] | None,
+    *,
+    metrics: Sequence[str],
+    gate: Mapping[str, object],
+) -> dict[str, Any]:
+    """Judge an export that its worker wrote and scored; write export.json and the card into it, and return the former.
+
+    It holds what the worker found (`workers/export.py`: form, source, versions, speed, bytes) and the verdict
+    (`metrics.judge_export`). `source` are the scores that a run kept of its package; without them, and for chats, whose
+    run may have kept few answers, the source counts as the worker scored it. Raises what `judge_export` does.
+    """
+    facts = {key: value for key, value in load_object(scores / "scoring.json").items() if key != "spec"}
+    again, export = (evaluation.load_scores(scores / name) for name in ("source.jsonl", "scores.jsonl"))
+    kept = None if evaluation.kind == CHAT else source
+    verdict = judge_export(evaluation, kept or again, export, metrics, gate)
+    if kept:  # how far the source itself is from its kept scores, in the exporter's environment
+        facts["source"] |= {"rescored": judge_export(evaluation, kept, again, metrics, {})["changes"]["largest"]}
+    found = {**facts, **verdict}
+    write_json(folder / "export.json", found)
+    write_text(folder / "README.md", _build_export_card(found))
+    return found
+
+
+def describe_exports(exports: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Return a table of exports as texts: a row of heads, then a row each."""
+    rows = [["form", "size, MB", "speed", "metric", "source", "export", "difference", "largest score change", "order"]]
+    for one in exports:
+        name, sizes, speed, changes = one["metrics"][0], one["bytes"], one["speed"], one["changes"]
+        row = next((found for found in one["comparisons"] if found["metric"] == name), None)
+        difference = f"{signed(row['difference'])} {wording.interval(row['low'], row['high'])}" if row else "–"
+        rows.append([
+            one["form"],
+            f"{sizes['source'] / 1e6:.0f} → {sizes['export'] / 1e6:.0f}",
+            f"{speed['source']:.1f} → {speed['export']:.1f} {speed['unit']}/s",
+            display_name(name),
+            *(wording.figure(one["means"][side][name]) for side in ("source", "export")),
+            difference,
+            "–" if changes["largest"] is None else f"{changes['largest']:.2g}",
+            f"{changes['other_answers']} of {changes['answers']} answers differ" if "answers" in changes
+            else f"{changes['discordant']:.2%} of the pairs turned round",
+        ])  # fmt: skip
+    return rows
+
+
+def _build_export_card(found: Mapping[str, Any]) -> str:
+    """Return README.md of an export: what it is of what, how it is loaded, and what the form cost."""
+    source, (heads, row) = found["source"], describe_exports([found])
+    base = Path(str(source.get("base_model") or source["model"])).name
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    table = "\n".join(
+        f"| {escape_markdown(head)} | {escape_markdown(cell)} |" for head, cell in zip(heads, row, strict=True)
+    )
+    gate = "".join(f"\n- {escape_markdown(rule['sentence'])}" for rule in found["gate"]["rules"])
+    return (
+        f"# {escape_markdown(base)} as {found['form']}\n\nExported from {escape_markdown(source['model'])} "
+        f"({source['scorer']}), whose files export.json names by their sha256, with {escape_markdown(versions)}.\n\n"
+        f"    {found['load']}\n\n## What the form cost\n\nBoth were scored on the same "
+        f"{found['kind']} evaluation set: {found['verdict']}.\n\n| | |\n|---|---|\n{table}\n{gate}\n"
+    )
 
 
 # What a reader must know before trusting the numbers, and what the report could not show.

@@ -100,7 +100,7 @@ def evaluate(request: Request, out: Path | None, tell: Callable[[str], None]) ->
     if out is not None:
         chosen_models.require_absent(out)
     chosen_models.require_chosen_load(candidates, request.python)
-    with _folder(out) as folder:
+    with fresh_output(out) as folder:
         gathered = prepare_eval(request.data, folder, corpus=searches, seed=SEED)
         for problem in gathered.bad_rows:
             tell(f"dropped: {describe_problem(problem)}")
@@ -257,15 +257,18 @@ def _scores_of(folder: Path, candidate: chosen_models.ChosenModel) -> Path:
 
 
 @contextmanager
-def _folder(out: Path | None) -> Iterator[Path]:
-    """Give a folder to work in that becomes `out` at the end of the block, by one rename; on errors it is removed."""
+def fresh_output(out: Path | None, written: str = "") -> Iterator[Path]:
+    """Give a folder to work in; at the end of the block it, or what is `written` in it, becomes `out` by one rename.
+
+    On errors nothing is left.
+    """
     parent = Path(tempfile.gettempdir()) if out is None else out.parent
     folder = parent / f".orch-evaluate-{secrets.token_hex(8)}"
     folder.mkdir(parents=True, mode=0o700 if out is None else 0o777)
     try:
         yield folder
         if out is not None:
-            folder.rename(out)
+            (folder / written).rename(out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 WORKERS = {
     "arguments": "arguments",
     "deploy_with_key": "launch:deploy_with_key",
+    "export": "export",
     "fetch": "hubs:fetch",
     "fresh": "export_model",
     "inspect_model": "inspect_model",

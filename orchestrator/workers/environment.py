@@ -59,10 +59,10 @@ def weight_options() -> dict[str, bool]:
     return {} if may_load_pickles() else {"use_safetensors": True}
 
 
-def read_versions() -> dict[str, str]:
-    """Return name and version of each package that decides what a worker computes, and is installed."""
+def read_versions(*also: str) -> dict[str, str]:
+    """Return name and version of each package that decides what a worker computes, or is named, and is installed."""
     versions = {}
-    for name in _PACKAGES:
+    for name in dict.fromkeys((*_PACKAGES, *also)):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     return versions
