@@ -106,6 +106,7 @@ def write_seq_cls(asked: Export, folder: Path) -> dict[str, Any]:
     if not (source / "scoring.json").is_file():  # a packaged model has its format in its chat template already
         packaging.write_flagembedding_format(folder, spec, tokenizer)
         packaging.write_exact_template(folder, spec, tokenizer, [("a query", "a document")])
+        shutil.rmtree(folder / "1_LogitScore")
     write_head_files(folder, tokenizer.pad_token_id)
     length = formats.sequence_length(tokenizer, spec)
     return {"scorer": "cross-encoder", "max_length": length, "query_instruction": None, "passage_instruction": None}
@@ -176,7 +177,7 @@ def open_export(asked: Export, folder: Path, backend: str) -> Any:
     if asked.ranks:
         spec = parse_spec(asked.raw, "the scoring spec")
         encoder[0].max_seq_length = spec.max_length
-        return build_scorer(build_pair_reader(encoder, spec, {}, wrap=True), spec)
+        return build_scorer(build_pair_reader(encoder, spec, {}, wrap=spec.scorer == "cross-encoder"), spec)
     text_spec = parse_embedding_spec(asked.raw, "the scoring spec")
     encoder.max_seq_length = min(text_spec.max_length, encoder.max_seq_length or text_spec.max_length)
     encoder.truncate_dim = None  # a vector is cut by the spec
