@@ -42,7 +42,7 @@ _COMMANDS = {
     "show": ("run_commands", "Show one run: stages, times, verdict."),
     "logs": ("run_commands", "Print a run's logs; -f follows them."),
     "stop": ("run_commands", "Stop a run; it can be resumed."),
-    "compare": ("run_commands", "Compare two runs, query by query."),
+    "compare": ("run_commands", "Compare runs, query by query."),
     "reproduce": ("run_commands", "Run a finished run once more, and say whether the same came out."),
     "bundle": ("run_commands", "Pack what an issue needs of a run into one archive, without weights."),
     "evaluate": ("model_commands", "Measure any models on any data, without a recipe."),
