@@ -158,15 +158,15 @@ def _render_job(
     hardware: str,
 ) -> Result:  # fmt: skip
     from orchestrator.machine.rundir import RunDir
-    from orchestrator.plan.cluster import Repeated, find_cluster, render_job, require_engine
-    from orchestrator.plan.load import load_recipe
+    from orchestrator.plan.cluster import Repeated, load_for_job, render_job, require_engine
     from orchestrator.run.again import AGAIN
     from orchestrator.run.slurm import write_job
 
-    to, loaded = require_engine(engine), load_recipe(recipe, overrides)
+    to = require_engine(engine)
+    loaded, cluster, overrides = load_for_job(recipe, overrides, profile)
     folder = (output or Path("runs") / loaded.recipe.name).absolute()
     line = Repeated(recipe, folder, overrides, smoke, hardware)
-    job = render_job(to, folder.name, find_cluster(loaded.recipe.cluster, profile), line, again=AGAIN)
+    job = render_job(to, folder.name, cluster, line, again=AGAIN)
     if output is None:
         return Result({"files": {job.path: job.text}}, lambda: hand_on(job.text, nl=False))
     return Result({"files": {job.path: job.text}}, (f"{write_job(RunDir(folder), job)}: written",))

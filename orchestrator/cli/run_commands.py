@@ -239,16 +239,14 @@ def submit_command(
     A run that was taken away begins again by itself and goes on from its checkpoint; one that is wrong does not.
     """
     from orchestrator.checks import require_runnable
-    from orchestrator.plan.cluster import Repeated, find_cluster, render_job, require_engine, require_shared
+    from orchestrator.plan.cluster import Repeated, load_for_job, render_job, require_engine, require_shared
     from orchestrator.plan.jobs import build_job, new_run_dir
-    from orchestrator.plan.load import load_recipe
     from orchestrator.plan.pipeline import build_plan
     from orchestrator.run.again import AGAIN
     from orchestrator.run.slurm import SLURM, hand_over, submit
 
     to = require_engine(engine or SLURM)
-    loaded = load_recipe(recipe, overrides)
-    cluster = find_cluster(loaded.recipe.cluster, profile)
+    loaded, cluster, overrides = load_for_job(recipe, overrides, profile)
     folder = output.absolute() if output else new_run_dir(runs, loaded.recipe.name, smoke=smoke)
     if not to.takes:
         require_shared(cluster, folder)

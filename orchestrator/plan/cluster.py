@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from orchestrator.backends.render import ShellText, quote, render_text
 from orchestrator.errors import PreflightError, Problem, RecipeError
 from orchestrator.machine.places import find_orch_config
+from orchestrator.plan.load import LoadedRecipe, load_recipe
 from orchestrator.recipe.plan import File
 from orchestrator.recipe.schema import Cluster
 from orchestrator.recipe.source import Source, load_source
@@ -162,6 +163,30 @@ def _require_taken(engine: Engine, cluster: Cluster) -> dict[str, Any]:
     if problems:
         raise RecipeError.from_problems(problems)
     return {"gpu_kind": kind or None, "gpus": int(count) if kind else cluster.gpus}
+
+
+def load_for_job(
+    recipe: Path, overrides: tuple[str, ...], profile: str | None
+) -> tuple[LoadedRecipe, Cluster, tuple[str, ...]]:
+    """Return a recipe, what its job asks for, and the overrides by which as many hosts train as the job has machines.
+
+    Raises RecipeError where the recipe says another number of hosts, or that each of them is the same one.
+    """
+    loaded = load_recipe(recipe, overrides)
+    cluster, launch = find_cluster(loaded.recipe.cluster, profile), loaded.recipe.launch
+    asked = launch.nnodes if "nnodes" in launch.model_fields_set else "auto"
+    if asked not in ("auto", cluster.nodes):
+        message = f"launch.nnodes is {asked}, and cluster.nodes {cluster.nodes}"
+        where = loaded.source.where(("launch", "nnodes"))
+        raise RecipeError(message, hint="leave launch.nnodes out: it follows cluster.nodes", where=where)
+    if cluster.nodes > 1 and launch.node_rank != "auto":
+        message = f"launch.node_rank: {launch.node_rank} would be said to all {cluster.nodes} machines of the job"
+        where = loaded.source.where(("launch", "node_rank"))
+        raise RecipeError(message, hint="leave it out: the engine says which machine is which", where=where)
+    if launch.nnodes != cluster.nodes:
+        overrides = (*overrides, f"launch.nnodes={cluster.nodes}")
+        loaded = load_recipe(recipe, overrides)
+    return loaded, cluster, overrides
 
 
 def find_cluster(asked: Cluster, profile: str | None = None) -> Cluster:

@@ -145,6 +145,13 @@ class Slurm:
     def field_of_conf(self, name: str) -> str:
         return next(line for line in self.conf.read_text().splitlines() if line.startswith(f"{name}="))
 
+    def is_empty(self) -> bool:
+        """Tell whether no job is left; those that are left are cancelled, again where a busy machine lost the word."""
+        if self.ask("squeue", "-h", "-o", "%i").split():
+            self.ask("scancel", "-u", "root")
+            return False
+        return True
+
     def stop(self) -> None:
         self.ask("scancel", "--full", "-u", "root")
         for file in (*self.root.glob("slurmd-n*.pid"), self.root / "ctld.pid", self.root / "munge" / "pid"):
@@ -172,8 +179,7 @@ def slurm() -> Iterator[Slurm]:
 def here(slurm: Slurm, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
     yield
-    slurm.ask("scancel", "-u", "root")
-    wait_until(lambda: not slurm.ask("squeue", "-h", "-o", "%i").split())
+    wait_until(slurm.is_empty, 300)
 
 
 class Line:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import subprocess
+from pathlib import Path
 
 import pytest
 
+from orchestrator.cli import main
 from orchestrator.errors import PreflightError, RunFolderError
+from orchestrator.machine.rundir import RunDir
 from orchestrator.run.runs import list_runs
 from orchestrator.run.slurm import FORGOTTEN, UNREACHABLE, add_jobs, find_job_id, find_jobs, resubmit, stop
 from tests.cluster.conftest import WAITS, attempts, look, wait_until
@@ -49,13 +55,78 @@ def test_it_begins_again_so_often_and_no_oftener(job):
 
 
 def test_a_preempted_job_begins_again(job):
-    run = job(f'[ "$n" = 1 ] || exit 0; {WAITS}', nodes=2, extra="--exclusive")
-    wait_until(lambda: attempts(run))
+    run = job(f"[ ! -e signals ] || exit 0; {WAITS}", nodes=2, extra="--exclusive")
+    wait_until(lambda: len(attempts(run)) == 2)
     urgent = job("exit 0", "urgent", partition="urgent", nodes=2, extra="--exclusive")
     wait_until(lambda: is_over(urgent) and is_over(run))
     assert "TERM" in (run.root / "signals").read_text()
     assert look(run).state == "COMPLETED"
-    assert len(attempts(run)) == 2
+    assert sorted(attempts(run)) == ["n1", "n1", "n2", "n2"]
+
+
+def test_the_line_runs_on_every_machine_and_each_knows_which_it_is_and_where_they_meet(job):
+    run = job('echo "$SLURM_NODEID of $SLURM_NNODES at $MASTER_ADDR:$MASTER_PORT" >>places', nodes=2)
+    wait_until(lambda: is_over(run))
+    assert look(run).state == "COMPLETED"
+    port = 20000 + int(find_job_id(run)) % 20000
+    places = sorted((run.root / "places").read_text().splitlines())
+    assert places == [f"{rank} of 2 at 127.0.0.1:{port}" for rank in (0, 1)]
+
+
+def test_a_warning_reaches_every_machine_and_the_job_begins_again(slurm, job):
+    run = job(f"[ ! -e signals ] || exit 0; {WAITS}", nodes=2)
+    wait_until(lambda: len(attempts(run)) == 2)
+    slurm.ask("scancel", "--batch", "--signal=USR1", find_job_id(run))  # what --signal=B:USR1 does near the time limit
+    wait_until(lambda: is_over(run))
+    assert look(run).state == "COMPLETED"
+    assert (run.root / "signals").read_text().split().count("USR1") == 2
+    assert sorted(attempts(run)) == ["n1", "n1", "n2", "n2"]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_what_one_machine_ends_with_stands_above_how_the_others_are_ended(slurm, job, rank):
+    fails = f'if [ "$SLURM_NODEID" = {rank} ]; then until [ "$(wc -l <attempts)" = 2 ]; do sleep .1; done; exit 3; fi'
+    run = job(f"{fails}; {WAITS}", nodes=2)
+    wait_until(lambda: is_over(run))
+    assert look(run).state == "FAILED"
+    assert slurm.field(find_job_id(run), "ExitCode") == "3:0"
+    assert slurm.field(find_job_id(run), "Restarts") == "0"
+    assert sorted(attempts(run)) == ["n1", "n2"]
+
+
+def read_losses(log: Path) -> list[float]:
+    return [float(value) for value in re.findall(r"'loss': '?([\d.]+)", log.read_text())]
+
+
+@pytest.mark.slow
+def test_two_machines_reach_a_verdict_with_the_losses_of_two_processes_of_one(slurm, recipes, tmp_path, monkeypatch):
+    del slurm
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))  # without the profiles of whoever runs this
+    run = RunDir(tmp_path / "run")
+    words = ["submit", str(recipes / "bert_pointwise.yaml"), "--smoke", "--set", "cluster.nodes=2"]
+    with pytest.raises(SystemExit) as submitted:
+        main([*words, "-o", str(run.root)])
+    assert submitted.value.code == 0
+    wait_until(lambda: is_over(run), 1500)
+    assert look(run).state == "COMPLETED", (run.job / "slurm.log").read_text()
+    assert json.loads(run.report_json.read_text())["verdict"]
+    [train] = (run.root / "stages").glob("*-train")
+    assert (train / "host-1" / "stdout.log").is_file()
+
+    config = json.loads((run.root / "files" / "train.json").read_text())
+    config["output_dir"] = str(tmp_path / "output")
+    (tmp_path / "train.json").write_text(json.dumps(config))
+    launched = json.loads((train / "command.json").read_text())
+    python, workers, launch, *_ = launched["argv"]
+    argv = [python, workers, launch, "--nproc_per_node", "2", workers, "train_cross_encoder"]
+    with (tmp_path / "one.log").open("w") as log:
+        subprocess.run(
+            [*argv, "--config", str(tmp_path / "train.json")], check=True, cwd=launched["cwd"], stdout=log, stderr=log,
+            env={**os.environ, **dict(launched["env"])},
+        )  # fmt: skip
+    losses = read_losses(train / "stdout.log")
+    assert len(losses) > 1
+    assert losses == read_losses(tmp_path / "one.log")
 
 
 def test_a_job_whose_node_is_lost_begins_again_on_another(slurm, job):

@@ -9,7 +9,15 @@ import pytest
 
 from orchestrator.cli import main
 from orchestrator.errors import PreflightError, RecipeError
-from orchestrator.plan.cluster import ENGINES, Repeated, find_cluster, render_job, require_engine, require_shared
+from orchestrator.plan.cluster import (
+    ENGINES,
+    Repeated,
+    find_cluster,
+    load_for_job,
+    render_job,
+    require_engine,
+    require_shared,
+)
 from orchestrator.recipe.schema import Cluster
 from orchestrator.run.again import AGAIN
 from orchestrator.run.slurm import Job, parse_job, remember
@@ -127,6 +135,43 @@ def test_a_run_folder_that_machines_do_not_share_is_refused(tmp_path):
     require_shared(Cluster(shared=str(tmp_path)), tmp_path / "runs" / "a")
     with pytest.raises(PreflightError, match="does not lie in"):
         require_shared(Cluster(shared=str(tmp_path / "shared")), tmp_path / "runs" / "a")
+
+
+@pytest.mark.parametrize("said", [(), ("launch.nnodes=auto",), ("launch.nnodes=2",)])
+def test_as_many_hosts_train_as_the_job_has_machines(profiles, recipes, said):
+    profiles("two: {nodes: 2}\n")
+    loaded, cluster, overrides = load_for_job(recipes / "bert_pointwise.yaml", said, "two")
+    assert (loaded.recipe.launch.nnodes, cluster.nodes) == (2, 2)
+    assert overrides[-1] == "launch.nnodes=2"
+    loaded, _, overrides = load_for_job(recipes / "bert_pointwise.yaml", (), None)
+    assert (loaded.recipe.launch.nnodes, overrides) == (1, ())
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (("cluster.nodes=2", "launch.nnodes=3"), "launch.nnodes is 3, and cluster.nodes 2"),
+        (("cluster.nodes=2", "launch.nnodes=1"), "launch.nnodes is 1, and cluster.nodes 2"),
+        (("launch.nnodes=2",), "launch.nnodes is 2, and cluster.nodes 1"),
+        (("cluster.nodes=2", "launch.node_rank=1"), "node_rank: 1 would be said to all 2 machines"),
+    ],
+)
+def test_a_job_of_other_machines_than_the_recipe_says_is_refused(recipes, tmp_path, capsys, said, message):
+    words = [word for item in said for word in ("--set", item)]
+    for verb in ("render", "submit"):
+        with pytest.raises(SystemExit) as caught:
+            main([verb, str(recipes / "bert_pointwise.yaml"), "--to", "slurm", "-o", str(tmp_path / "run"), *words])
+        assert caught.value.code == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_only_a_job_of_several_machines_has_a_step_on_each(tmp_path):
+    assert "srun" not in render(tmp_path, cpus=4).text
+    text = render(tmp_path, nodes=2, cpus=4, container="apptainer exec x.sif").text
+    assert "--kill-on-bad-exit=1 --ntasks-per-node=1 --cpus-per-task=4 bash -c" in text
+    assert "\n  apptainer exec x.sif /" in text
+    assert subprocess.run(["bash", "-n"], input=text, text=True, check=False).returncode == 0
 
 
 def test_a_recipe_s_cluster_is_checked_as_the_rest_of_it(recipes, capsys):
