@@ -114,7 +114,7 @@ def test_two_machines_reach_a_verdict_with_the_losses_of_two_processes_of_one(sl
     assert (train / "host-1" / "stdout.log").is_file()
 
     config = json.loads((run.root / "files" / "train.json").read_text())
-    config["output_dir"] = str(tmp_path / "output")
+    config["arguments"]["output_dir"] = str(tmp_path / "output")
     (tmp_path / "train.json").write_text(json.dumps(config))
     launched = json.loads((train / "command.json").read_text())
     python, workers, launch, *_ = launched["argv"]
