@@ -43,6 +43,7 @@ class Job:
     cache_dir: str = ""  # this user's cache of things that are built once a machine
     teacher: BaseModel | None = None
     guard_kinds: Mapping[str, str] = field(default_factory=dict)  # guard → the kind of its rows
+    export_python: str | None = None  # where it is not the backend's
 
     @property
     def backend(self) -> Backend:

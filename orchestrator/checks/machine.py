@@ -20,12 +20,13 @@ from pathlib import Path
 from shlex import quote
 
 from orchestrator.backends.protocol import Job
+from orchestrator.backends.scorers import EXPORT_WAYS, EXPORTS
 from orchestrator.checks.memory import find_training_size, show_gib
 from orchestrator.checks.model_size import find_model_size
 from orchestrator.checks.settings import is_on, read_train_values
 from orchestrator.errors import Problem
 from orchestrator.machine.hardware import Gpu, find_gpus, select_visible
-from orchestrator.machine.packages import name_pip
+from orchestrator.machine.packages import find_versions, name_pip
 from orchestrator.machine.places import find_beside, find_hub_cache
 from orchestrator.machine.process import run
 from orchestrator.recipe.plan import Plan
@@ -76,8 +77,24 @@ def check_packages(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001
     elif "FlagEmbedding" not in versions and (scored := _list_flag_scored(job)):
         message = f"the {' and the '.join(scored)} is scored with FlagEmbedding, which is not installed"
         yield Problem(message, f"{name_pip(python)} FlagEmbedding")
+    for form in job.recipe.export.forms if job.recipe.export else ():
+        if problem := find_lacking_exporter(form, job.export_python or python):
+            yield problem
     if lacking := find_missing_report_modules():
         yield Problem(f"the report needs {', '.join(lacking)}", name_installation(lacking))
+
+
+def find_lacking_exporter(form: str, python: str) -> Problem | None:
+    """Return which packages that write a form a Python lacks."""
+    packages = EXPORT_WAYS[EXPORTS[form]["way"]]["packages"]
+    have = find_versions(python, also=tuple(packages))
+    if not (lacking := [name for name in packages if name not in have]):
+        return None
+    hint = (
+        f"install them there: {name_pip(python)} {' '.join(lacking)}\n"
+        "or name a Python that has them (--python, export.python): optimum has its own wishes of transformers"
+    )
+    return Problem(f"{python} has no {', '.join(lacking)}, which {form} is written with", hint)
 
 
 def _can_be_run(python: str) -> bool:

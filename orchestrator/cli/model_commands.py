@@ -462,7 +462,7 @@ def export_command(
     It is loaded as its user would load it and scored on the same rows as its source. Exit code 8: --gate is missed; the
     export is kept and says so.
     """
-    from orchestrator.report.publish import describe_exports
+    from orchestrator.report.wording import describe_exports
     from orchestrator.serving.chosen_models import Reading
     from orchestrator.serving.export import Request, export_model
 

@@ -112,6 +112,8 @@ def build_metrics(run: RunDir, plan: Plan, scored: Scored | None = None) -> dict
                  "comparisons": [{"baseline": "before", "metric", …}]}]   the packaged model against the base,
      "gaps": ["…"]}
 
+    With `export` in the recipe the report adds "exports": [export.json of each form], and their gates' rules.
+
     The headline's baseline is the first one; the teacher, another model, never is.
 
     Version 1 had rankings only: `per_query` with `qid` for `rows`, and `queries` for `units`.

@@ -66,6 +66,10 @@ class RunDir:
     stats_json = _Below("data/stats.json")  # statistics of the kept rows
     model = _Below("model")  # the packaged artefact
 
+    def export(self, form: str) -> Path:
+        """Return the folder of the packaged model in another form."""
+        return self.root / "export" / form
+
     def guard(self, name: str) -> Path:
         """Return the folder of a guard's prepared data, whose files are named as those of `data`."""
         return self.data / "guard" / name

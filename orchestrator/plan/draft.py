@@ -47,11 +47,12 @@ class Draft:
         *,
         loads: BaseModel | None = None,
         env: dict[str, str] | None = None,
+        python: str | None = None,
         **fields: Any,
     ) -> Stage:
         """Add a stage that runs in the backend's Python, in an environment for the model that it loads (the base)."""
-        env = self.job.environment(loads) if env is None else env
-        return self.add(kind, title, self._render(template, env, self.job.backend_python, values), **fields)
+        env, python = self.job.environment(loads) if env is None else env, python or self.job.backend_python
+        return self.add(kind, title, self._render(template, env, python, values), **fields)
 
     def output(self, kind: str, after: int = 0) -> str:
         """Return the output folder of the stage of that kind that is added once `after` others have been."""

@@ -14,6 +14,7 @@ from orchestrator.backends.embeddings import refuse_told
 from orchestrator.backends.models import BaseModel, find_model
 from orchestrator.backends.protocol import Found, Job, eval_kind, find_trainer, guard_eval_kind
 from orchestrator.backends.render import find_templates
+from orchestrator.backends.scorers import find_export_problem
 from orchestrator.backends.sharing import find_deepspeed_problems
 from orchestrator.errors import OrchError, PreflightError, Problem, RecipeError, RunFolderError
 from orchestrator.evaluation.measures import check_metrics
@@ -66,6 +67,9 @@ def build_job(
         cache_dir=str(find_orch_cache()),
         teacher=_find_model(recipe.teacher, loaded, "teacher") if recipe.teacher else None,
         guard_kinds=find_guard_kinds(recipe, sniffed),
+        export_python=_find_python(
+            loaded, "export", recipe.export.python if recipe.export else None, "the exporter's packages"
+        ),
     )
     refused = [*backend.check_job(job)]
     found = [
@@ -75,7 +79,7 @@ def build_job(
         *_check_sets(job),
         *_check_guards(job, sniffed),
     ]
-    found = found or _check_adapter(job)
+    found = found or _check_package(job)
     problems = [Problem(problem.message, problem.hint, loaded.source.where(key)) for key, problem in found]
     if problems:
         raise RecipeError.from_problems(problems)
@@ -138,17 +142,18 @@ def _find_model(ref: ModelRef, loaded: LoadedRecipe, key: str) -> BaseModel:
 
 def find_backend_python(loaded: LoadedRecipe) -> str:
     """Return the absolute path of the backend's interpreter. Raises PreflightError where there is none."""
-    name = loaded.recipe.launch.python
-    if name is None:
-        return sys.executable
-    found = find_python(loaded.folder, name)
-    if found is None:
-        raise PreflightError(
-            f"launch.python: no such interpreter: {name}",
-            hint="name the python of the backend's environment",
-            where=loaded.source.where(("launch", "python")),
-        )
-    return found
+    return _find_python(loaded, "launch", loaded.recipe.launch.python, "the backend's environment") or sys.executable
+
+
+def _find_python(loaded: LoadedRecipe, part: str, name: str | None, whose: str) -> str | None:
+    """Return the absolute path of an interpreter that the recipe names. Raises PreflightError where there is none."""
+    if name is None or (found := find_python(loaded.folder, name)):
+        return found if name else None
+    raise PreflightError(
+        f"{part}.python: no such interpreter: {name}",
+        hint=f"name the python of {whose}",
+        where=loaded.source.where((part, "python")),
+    )
 
 
 def find_downloads(loaded: LoadedRecipe) -> tuple[str, ...]:
@@ -205,8 +210,10 @@ def find_guard_kinds(recipe: Recipe, sniffed: dict[str, str | None]) -> dict[str
 def _check_metrics(job: Job) -> list[Found]:
     """Return the metrics of the recipe, its gate and its guards' gates that mean nothing for this kind of data."""
     recipe = job.recipe
-    named = dict.fromkeys([*(recipe.evaluate.metrics or ()), *recipe.gate])
+    named, exported = dict.fromkeys([*(recipe.evaluate.metrics or ()), *recipe.gate]), recipe.export
     found: list[Found] = [(("evaluate", "metrics"), problem) for problem in check_metrics(named, eval_kind(job))]
+    wrong = check_metrics(exported.gate if exported else (), eval_kind(job))
+    found += [(("export", "gate"), problem) for problem in wrong]
     for name, guard in recipe.evaluate.guard.items():
         wrong = check_metrics(guard.gate, guard_eval_kind(job, name))
         found += [(("evaluate", "guard", name, "gate"), problem) for problem in wrong]
@@ -243,15 +250,20 @@ def _check_guards(job: Job, sniffed: dict[str, str | None]) -> Iterator[Found]:
             yield (*key, "data"), Problem(message, "name other files, or convert them: orch data convert")
 
 
-def _check_adapter(job: Job) -> list[Found]:
-    """Return that guards have no model to be measured with: an adapter that is not merged is not packaged."""
-    if not job.recipe.evaluate.guard or job.recipe.merge:
+def _check_package(job: Job) -> list[Found]:
+    """Return that guards and exports have no model, as a bare adapter is not packaged; and the forms that it lacks."""
+    exported, guard = job.recipe.export, job.recipe.evaluate.guard
+    if not guard and exported is None:
         return []
     model, data = job.model.location, str(RunDir(job.run_dir).data)
-    if not job.backend.build_training(job, model=model, data=data, output=data).lora:
-        return []
-    hint = "say merge: true, or remove the guards"
-    return [(("merge",), Problem("guards need a measured model, and LoRA weights are measured merged", hint))]
+    training = job.backend.build_training(job, model=model, data=data, output=data)
+    if training.lora and not job.recipe.merge:
+        who = "guards" if guard else "exports"
+        hint = f"say merge: true, or remove the {who}"
+        return [(("merge",), Problem(f"{who} need a measured model, and LoRA weights are measured merged", hint))]
+    forms, scorer = exported.forms if exported else (), training.scoring["scorer"]
+    wrong = (find_export_problem(form, scorer, job.model.family) for form in forms)
+    return [(("export",), problem) for problem in wrong if problem]
 
 
 def load_deepspeed(loaded: LoadedRecipe) -> str | None:

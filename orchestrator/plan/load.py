@@ -16,7 +16,7 @@ from orchestrator.backends import BACKENDS, find_backend
 from orchestrator.backends.arguments import find_own_name, is_foreign
 from orchestrator.data.reading.file_sets import expand_name
 from orchestrator.errors import Problem, RecipeError, Where
-from orchestrator.evaluation.measures import CHAT, GROUP, PAIR, RETRIEVAL, parse_metric, parse_rule
+from orchestrator.evaluation.measures import BASELINE, CHAT, GROUP, PAIR, RETRIEVAL, SOURCE, parse_metric, parse_rule
 from orchestrator.machine.secrets import is_secret
 from orchestrator.machine.tables import load_record
 from orchestrator.recipe.losses import find_loss, find_own_loss, list_settings
@@ -190,10 +190,10 @@ def _named_measures(source: Source) -> list[Problem]:
     metrics = _value_at(source.data, ("evaluate", "metrics"))
     for index, name in enumerate(metrics if isinstance(metrics, list) else []):
         found.append((("evaluate", "metrics", index), parse_metric(str(name), kinds)))
-    for gates in (("gate",), *((*_GUARDS, name, "gate") for name in _guard_names(source))):
-        gate = _value_at(source.data, gates)
+    for gates in (("gate",), ("export", "gate"), *((*_GUARDS, name, "gate") for name in _guard_names(source))):
+        gate, against = _value_at(source.data, gates), SOURCE if gates[0] == "export" else BASELINE
         for name, rule in (gate if isinstance(gate, dict) else {}).items():
-            found.append(((*gates, name), parse_rule(name, rule)))
+            found.append(((*gates, name), parse_rule(name, rule, against)))
     return [Problem(item.message, item.hint, source.where(key)) for key, item in found if isinstance(item, Problem)]
 
 

@@ -10,6 +10,7 @@ from orchestrator.plan.draft import Draft
 from orchestrator.plan.measuring import TEACHER, Measured, build_measured
 from orchestrator.plan.stages import (
     add_base_score,
+    add_export,
     add_fetch_model,
     add_guard_data,
     add_merge,
@@ -60,6 +61,8 @@ def build_plan(job: Job) -> Plan:
     scored = _add_baselines(draft, measured, model, teacher_model)
     add_train(draft, training, model)
     scored += _add_tuned(draft, training, measured, model)
+    for form in dict.fromkeys(recipe.export.forms if recipe.export else ()):
+        scored.append(add_export(draft, form, run_eval_files(draft)))
     _add_report(draft, scored)
     return Plan(
         name=recipe.name,
@@ -67,7 +70,8 @@ def build_plan(job: Job) -> Plan:
         task=recipe.task,
         backend=recipe.backend,
         smoke=job.smoke,
-        recipe=recipe.model_dump(mode="json", exclude={"cluster"}),  # where it runs changes nothing that it does
+        # where it runs changes nothing that it does
+        recipe=recipe.model_dump(mode="json", exclude={"cluster", *([] if recipe.export else ["export"])}),
         stages=tuple(draft.stages),
         files=(*draft.files, *training.files),
         notes=(*draft.notes, *training.notes),
@@ -80,6 +84,8 @@ def shrink_job(job: Job) -> tuple[Job, SmokeScale]:
     scale = job.backend.smoke_scale(job)
     train = {name: value for name, value in job.recipe.train.items() if name not in scale.leave_out}
     recipe = job.recipe.model_copy(update={**scale.recipe, "train": train | scale.train, "gate": {}})
+    if recipe.export:
+        recipe = recipe.model_copy(update={"export": recipe.export.model_copy(update={"gate": {}})})
     if recipe.evaluate.guard:
         recipe = recipe.model_copy(update={"evaluate": _drop_gates(recipe.evaluate)})
     return replace(job, recipe=recipe, smoke=True), scale

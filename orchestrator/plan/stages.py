@@ -242,6 +242,22 @@ def add_packaged_score(draft: Draft, kind: str, title: str, data: EvalFiles, by:
     return _add_score(draft, kind, title, data, model=model, scoring=scoring, known_by=known_by, files=files)
 
 
+def add_export(draft: Draft, form: str, data: EvalFiles) -> Stage:
+    """Add the packaged model in another form, and the scores of both; the report holds them against one another."""
+    out, scores = draft.run.export(form), draft.output(f"export-{form}")
+    values = {
+        "model": str(draft.run.model), "scoring": str(draft.run.model / "scoring.json"), "form": form,
+        "data": str(data.rows), "corpus": str(data.corpus) if data.corpus else None, "out": str(out), "scores": scores,
+        "trust_remote_code": draft.job.model.trust_remote_code,
+    }  # fmt: skip
+    read = (str(path.relative_to(draft.run.root)) for path in (data.rows, data.corpus) if path)
+    return draft.add_worker(
+        f"export-{form}", f"Export to {form}, and score it beside its source", "orch/export.j2", values,
+        python=draft.job.export_python, inputs=(*read, "model/scoring.json"),
+        outputs=(f"{out.relative_to(draft.run.root)}/scoring.json", f"{scores}/scores.jsonl", f"{scores}/scoring.json"),
+    )  # fmt: skip
+
+
 def _add_score(
     draft: Draft,
     kind: str,

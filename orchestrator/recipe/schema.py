@@ -11,6 +11,8 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
+from orchestrator.machine.json_files import load_json
+from orchestrator.machine.places import WORKERS
 from orchestrator.machine.tables import load_record
 from orchestrator.recipe.losses import (
     DEFAULT_LOSSES,
@@ -38,10 +40,12 @@ class Part(BaseModel):
     words: ClassVar[Mapping[str, str]] = MappingProxyType(
         {}
     )  # keys where a text stands for a mapping, and its key in that
+    short: ClassVar[str | None] = None  # the key whose text or list may stand in the place of the whole mapping
 
     @model_validator(mode="before")
     @classmethod
     def _write_out(cls, value: Any) -> Any:
+        value = {cls.short: value} if cls.short and isinstance(value, str | list) else value
         if not isinstance(value, dict):
             return value
         texts = {key: item for key, item in value.items() if isinstance(item, str)}
@@ -300,14 +304,9 @@ def choose_loss(backend: str, task: str, given: Loss | None, train: Mapping[str,
 class Guard(Part):
     """Other data that a fine-tuned model must not get worse on."""
 
-    lists = frozenset({"data"})
+    lists, short = frozenset({"data"}), "data"
     data: tuple[str, ...] = Field(min_length=1)
     gate: dict[str, str] = Field(default_factory=dict)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _files_alone(cls, value: Any) -> Any:
-        return {"data": [value] if isinstance(value, str) else value} if isinstance(value, str | list) else value
 
 
 class Evaluate(Part):
@@ -328,6 +327,15 @@ class Evaluate(Part):
     def _folder_names(cls, value: dict[str, Guard]) -> dict[str, Guard]:
         require_folder_names("guard", value)
         return value
+
+
+class Export(Part):
+    """Other forms that the packaged model is written in, each measured against it."""
+
+    lists, short = frozenset({"forms"}), "forms"
+    forms: tuple[Annotated[str, OneOf(lambda: load_json(WORKERS / "exports.json")["forms"])], ...]
+    gate: dict[str, str] = Field(default_factory=dict)
+    python: str | None = None
 
 
 class Rendezvous(Part):
@@ -424,6 +432,7 @@ class Recipe(Part):
     merge: bool = True
     evaluate: Evaluate = Evaluate()
     gate: dict[str, str] = Field(default_factory=dict)
+    export: Export | None = None
     launch: Launch = Launch()
     watch: Watch = Watch()
     cluster: Cluster = Cluster()
@@ -466,6 +475,9 @@ def build_json_schema(train_arguments: dict[str, dict[str, dict[str, Any]]]) -> 
     allow(top, "model", {"type": "string", "minLength": 1}, {"$ref": "#/$defs/ModelRef"})
     allow(top, "teacher", {"type": "string", "minLength": 1}, {"$ref": "#/$defs/Teacher"}, optional=True)
     allow(top, "loss", {"$ref": "#/$defs/Loss/properties/type"}, {"$ref": "#/$defs/Loss"}, optional=True)
+    form = {"$ref": "#/$defs/Export/properties/forms/items"}
+    forms = (form, {"type": "array", "items": form})
+    allow(top, "export", *forms, {"$ref": "#/$defs/Export"}, optional=True)
     allow(top, "cluster", {"type": "string", "minLength": 1}, {"$ref": "#/$defs/Cluster"})
     sizes = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1}
     for name in ("mrl_dims", "matryoshka_dims"):

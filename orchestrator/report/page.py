@@ -90,6 +90,7 @@ def render_page(
         statistics=_statistics(stats),
         labels=build_label_figure(stats),
         audit=audit,
+        exports=wording.describe_exports(metrics.get("exports", ())),
         total_s=sum(timing.seconds or 0 for timing in record.timings),
         longest_s=max((timing.seconds or 0 for timing in record.timings), default=0) or 1,
         commands=[(timing, format_command(timing.stage.command)) for timing in record.timings],

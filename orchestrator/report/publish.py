@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.evaluation.eval_sets import EvalSet
-from orchestrator.evaluation.measures import CHAT, PAIR, RETRIEVAL, display_name
-from orchestrator.evaluation.metrics import build_metrics, judge_export, list_cautions, load_scored
+from orchestrator.evaluation.measures import CHAT, PAIR, RETRIEVAL, SOURCE, decide_gate, display_name
+from orchestrator.evaluation.metrics import TUNED, Scored, build_metrics, judge_export, list_cautions, load_scored
 from orchestrator.evaluation.paired import NO_DIFFERENCE
 from orchestrator.machine.files import write_bytes, write_json, write_text
 from orchestrator.machine.json_files import load_object
@@ -21,7 +21,7 @@ from orchestrator.report.examples import Suspects, build_audit, fewest_generatio
 from orchestrator.report.figures import draw_loss_curve
 from orchestrator.report.page import render_page
 from orchestrator.report.record import RunRecord, load_record
-from orchestrator.report.wording import counted, signed
+from orchestrator.report.wording import counted
 from orchestrator.run.folder import load_plan
 
 REPORT_VERSION = 2
@@ -38,6 +38,8 @@ def write_report(run: RunDir) -> dict[str, Any]:
     plan = load_plan(run)
     scored = load_scored(run, plan)
     metrics = build_metrics(run, plan, scored)
+    if plan.recipe.get("export"):
+        _add_exports(run, plan, scored, metrics)
     write_json(run.metrics_json, metrics)
     record = load_record(run, plan)
     audit = build_audit(metrics, scored, record.stats or {})
@@ -65,7 +67,7 @@ def build_summary(record: RunRecord, metrics: Mapping[str, Any], audit: Iterable
      "deterministic": bool, "cost": {"device", "tokens_per_s", "flops_per_s" of one GPU, "share_of_peak",
      "peak_memory_gib"}, those that are known, "teacher": sentence | null,
      "guards": as in metrics.json, "false_negatives": [{"judge", "side": "train"|"eval", "sentence"}],
-     "comparisons", "power", "gate", "eval": as in metrics.json,
+     "comparisons", "power", "gate", "eval", "exports" (of a recipe that has them): as in metrics.json,
      "timings": [{"stage", "kind", "seconds"|null, "start_s" where known}],
      "paths": {name: path relative to the run folder}, "versions": {…}, "cautions": ["…"], "gaps": ["…"]}
     """
@@ -94,6 +96,7 @@ def build_summary(record: RunRecord, metrics: Mapping[str, Any], audit: Iterable
         "false_negatives": [{"judge": found.judge, "side": found.side, "sentence": found.sentence} for found in audit],
         "comparisons": metrics["comparisons"],
         "power": metrics.get("power"),
+        **({"exports": metrics["exports"]} if "exports" in metrics else {}),
         "gate": metrics["gate"],
         "eval": metrics["eval"],
         "timings": [
@@ -115,6 +118,7 @@ def _find_paths(run: RunDir) -> dict[str, str]:
         "metrics": run.metrics_json,
         "loss_curve": run.loss_curve_png,
         "model": run.model,
+        "exports": run.root / "export",
         "recipe": run.recipe_yaml,
         "commands": run.run_sh,
     }
@@ -139,6 +143,10 @@ def build_lines(summary: Mapping[str, Any], language: Language = "en") -> list[s
             verdict = wording.translate_verdict(row["verdict"], language)
             text = wording.GUARD.say(language)
             lines.append(text.format(guard["name"], display_name(row["metric"]), before, after, verdict))
+    exports = summary.get("exports", ())
+    for found, row in zip(exports, wording.describe_exports(exports)[1:], strict=True):
+        verdict = wording.translate_verdict(found["verdict"], language)
+        lines.append(wording.EXPORT.say(language).format(*row, verdict))
     lines += [wording.GATE[rule["passed"]].say(language).format(rule["sentence"]) for rule in summary["gate"]["rules"]]
     lines += [wording.WARNING.say(language).format(warning) for warning in summary["cautions"]]
     lines += [wording.MISSING.say(language).format(missing) for missing in summary["gaps"]]
@@ -223,6 +231,26 @@ def escape_markdown(text: str) -> str:
 # A model in another form, and what that cost.
 
 
+def _add_exports(run: RunDir, plan: Plan, scored: Scored, metrics: dict[str, Any]) -> None:
+    """Put `exports` into metrics.json: export.json of each form that was scored, whose gate is the run's as well."""
+    asked, rules = plan.recipe["export"], list(metrics["gate"]["rules"])
+    metrics["exports"] = []
+    for form in dict.fromkeys(asked["forms"]):
+        stage = plan.stage(f"export-{form}")
+        scores = run.stage(stage.name).output if stage else run.root
+        if scored.evaluation is None or not (scores / "scoring.json").is_file():
+            metrics["gaps"].append(f"Export {form}: it was not written and scored.")
+            rules += decide_gate(asked["gate"], None, None, of=f"export {form}", against=SOURCE)["rules"]
+            continue
+        found = finish_export(
+            run.export(form), scores, scored.evaluation, scored.scores.get(TUNED),
+            metrics=metrics["metrics"], gate=asked["gate"],
+        )  # fmt: skip
+        metrics["exports"].append(found)
+        rules += [{**rule, "sentence": f"export {form}: {rule['sentence']}"} for rule in found["gate"]["rules"]]
+    metrics["gate"] = {"passed": all(rule["passed"] for rule in rules) if rules else None, "rules": rules}
+
+
 def finish_export(
     folder: Path,
     scores: Path,
@@ -250,30 +278,9 @@ def finish_export(
     return found
 
 
-def describe_exports(exports: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Return a table of exports as texts: a row of heads, then a row each."""
-    rows = [["form", "size, MB", "speed", "metric", "source", "export", "difference", "largest score change", "order"]]
-    for one in exports:
-        name, sizes, speed, changes = one["metrics"][0], one["bytes"], one["speed"], one["changes"]
-        row = next((found for found in one["comparisons"] if found["metric"] == name), None)
-        difference = f"{signed(row['difference'])} {wording.interval(row['low'], row['high'])}" if row else "–"
-        rows.append([
-            one["form"],
-            f"{sizes['source'] / 1e6:.0f} → {sizes['export'] / 1e6:.0f}",
-            f"{speed['source']:.1f} → {speed['export']:.1f} {speed['unit']}/s",
-            display_name(name),
-            *(wording.figure(one["means"][side][name]) for side in ("source", "export")),
-            difference,
-            "–" if changes["largest"] is None else f"{changes['largest']:.2g}",
-            f"{changes['other_answers']} of {changes['answers']} answers differ" if "answers" in changes
-            else f"{changes['discordant']:.2%} of the pairs turned round",
-        ])  # fmt: skip
-    return rows
-
-
 def _build_export_card(found: Mapping[str, Any]) -> str:
     """Return README.md of an export: what it is of what, how it is loaded, and what the form cost."""
-    source, (heads, row) = found["source"], describe_exports([found])
+    source, (heads, row) = found["source"], wording.describe_exports([found])
     base = Path(str(source.get("base_model") or source["model"])).name
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     table = "\n".join(

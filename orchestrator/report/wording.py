@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.evaluation.measures import GROUP, PAIR, RETRIEVAL, Metric, display_name, parse_metric, require_metric
@@ -24,6 +24,9 @@ VERDICTS = {
 }
 GATE = {True: Text("gate passed: {0}", "门槛通过：{0}"), False: Text("gate MISSED: {0}", "未达门槛：{0}")}
 GUARD = Text("guard {0}: {1} {2} to {3}: {4}", "防退化检查 {0}：{1} 由 {2} 到 {3}：{4}")
+EXPORT = Text(  # {0} to {8}: a row of `describe_exports`
+    "export {0}: {1} MB, {3} {4} to {5} ({6}): {9}", "导出 {0}：{1} MB，{3} 由 {4} 到 {5}（{6}）：{9}"
+)
 WARNING = Text("caution: {0}", "注意：{0}")
 MISSING = Text("missing: {0}", "缺失：{0}")
 _SPEED = {
@@ -224,3 +227,24 @@ def describe_teacher(metrics: Mapping[str, Any]) -> str | None:
     if gap < _LEAST_GAP:
         return f"{values}. The teacher is no better than the untouched model: there was nothing to learn from it."
     return f"{values}. {100 * made / gap:.0f} % of the way to the teacher."
+
+
+def describe_exports(exports: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Return a table of exports as texts: a row of heads, then a row each."""
+    rows = [["form", "size, MB", "speed", "metric", "source", "export", "difference", "largest score change", "order"]]
+    for one in exports:
+        name, sizes, speed, changes = one["metrics"][0], one["bytes"], one["speed"], one["changes"]
+        row = next((found for found in one["comparisons"] if found["metric"] == name), None)
+        difference = f"{signed(row['difference'])} {interval(row['low'], row['high'])}" if row else "–"
+        rows.append([
+            one["form"],
+            " → ".join(plain(round(sizes[side] / 1e6, 1)) for side in ("source", "export")),
+            f"{speed['source']:.1f} → {speed['export']:.1f} {speed['unit']}/s",
+            display_name(name),
+            *(figure(one["means"][side][name]) for side in ("source", "export")),
+            difference,
+            "–" if changes["largest"] is None else f"{changes['largest']:.2g}",
+            f"{changes['other_answers']} of {changes['answers']} answers differ" if "answers" in changes
+            else f"{changes['discordant']:.2%} of the pairs turned round",
+        ])  # fmt: skip
+    return rows

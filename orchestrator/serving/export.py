@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator.backends.scorers import EXPORT_WAYS, EXPORTS, find_export_problem
+from orchestrator.backends.scorers import find_export_problem
+from orchestrator.checks.machine import find_lacking_exporter
 from orchestrator.data.prepare_eval import prepare_eval
 from orchestrator.data.request import RowFiles
 from orchestrator.data.writers import CORPUS, EVAL
@@ -18,7 +19,6 @@ from orchestrator.evaluation.measures import RETRIEVAL, check_metrics, default_m
 from orchestrator.evaluation.metrics import TUNED, load_scored
 from orchestrator.machine.files import write_json
 from orchestrator.machine.hardware import CPU, Hardware
-from orchestrator.machine.packages import find_versions
 from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import Plan
 from orchestrator.report.publish import finish_export
@@ -87,23 +87,10 @@ def find_problems(asked: Request, source: Source, python: str) -> list[Problem]:
     scorer = source.chosen.spec["scorer"]
     if problem := find_export_problem(asked.form, scorer, source.chosen.model.family):
         return [problem]
-    problems = [problem] if (problem := find_lacking(asked.form, python)) else []
+    problems = [problem] if (problem := find_lacking_exporter(asked.form, python)) else []
     if source.run is None and not asked.data:
         problems.append(Problem("nothing to measure the export on", hint="give evaluation rows: --data FILE"))
     return problems
-
-
-def find_lacking(form: str, python: str) -> Problem | None:
-    """Return which packages of its exporter a Python lacks."""
-    packages = EXPORT_WAYS[EXPORTS[form]["way"]]["packages"]
-    have = find_versions(python, also=tuple(packages))
-    if not (lacking := [name for name in packages if name not in have]):
-        return None
-    hint = (
-        f"install them there: {python} -m pip install {' '.join(lacking)}\n"
-        "or name a Python that has them with --python: optimum has its own wishes of transformers"
-    )
-    return Problem(f"{python} has no {', '.join(lacking)}, which {form} is written with", hint=hint)
 
 
 def export_model(asked: Request, out: Path, tell: Callable[[str], None]) -> dict[str, Any]:

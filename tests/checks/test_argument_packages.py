@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from orchestrator.checks import CHECKS
+from orchestrator.checks.machine import check_packages
 from orchestrator.checks.settings import check_argument_packages, load_needs
 from orchestrator.machine.packages import DISTRIBUTIONS, OPTIONAL
 from orchestrator.plan.pipeline import build_plan
@@ -40,3 +43,15 @@ def test_it_is_checked_before_every_run_and_every_package_is_looked_for():
     assert check_argument_packages in [check.find for check in CHECKS]
     assert {name for *_, names in load_needs() for name in names} <= {*DISTRIBUTIONS, *OPTIONAL}
     assert check("qwen3_sft_lora", "train.optim=adamw_torch") == []
+
+
+def test_an_exporter_s_packages_are_looked_for_in_its_own_python(tmp_path):
+    python = tmp_path / "python-without"
+    python.write_text('#!/bin/sh\necho \'{"python": "3.11.7", "sentence_transformers": "6.2.0"}\'\n', encoding="utf-8")
+    python.chmod(0o755)
+    job = build_shipped_job("bge_pointwise", "export=[onnx]")
+    job = replace(job, export_python=str(python))
+    (problem,) = [found for found in check_packages(job, build_plan(job)) if "is written with" in found.message]
+    assert problem.message == f"{python} has no optimum-onnx, onnxruntime, which onnx is written with"
+    assert f"{python} -m pip install optimum-onnx onnxruntime" in problem.hint
+    assert "export.python" in problem.hint

@@ -114,7 +114,7 @@ LABELLED = (
 SWIFT_RUNS: dict[str, tuple[str, tuple[str, ...]]] = {
     "qwen3_embedding_lora": ("qwen3_embedding_lora", ()),
     "qwen3_embedding_full": ("qwen3_embedding_full", ()),
-    "qwen3_reranker_native": ("qwen3_reranker_native", ()),
+    "qwen3_reranker_native": ("qwen3_reranker_native", ("export=seq-cls",)),
     "qwen3_sft_lora": ("qwen3_sft_lora", ()),
     "qwen3_sft_finance": ("qwen3_sft_finance", ()),
     "online_contrastive": ("qwen3_embedding_lora", (*LABELLED, "loss=online_contrastive")),

@@ -234,6 +234,17 @@ def test_a_served_score_is_a_sigmoid_of_the_stored_one(served, swift_runs):
     assert any(abs(float(row["got"]) - probe["score"]) > 0.01 for row, probe in zip(rows, probes, strict=True))
 
 
+def test_a_reranker_is_exported_as_a_head_that_gives_its_scores(swift_runs):
+    folder = swift_runs["qwen3_reranker_native"]
+    (found,) = load(folder / "report.json")["exports"]
+    assert found == load(folder / "export" / "seq-cls" / "export.json")
+    assert found["changes"]["largest"] < 1e-4
+    assert found["means"]["export"] == found["means"]["source"]
+    assert load(folder / "export" / "seq-cls" / "scoring.json")["scorer"] == "qwen3-score-head"
+    assert "Exports" in (folder / "report.html").read_text(encoding="utf-8")
+    assert "export seq-cls" in orch("show", str(folder)).out
+
+
 def test_an_earlier_checkpoint_is_merged_on_its_own_and_never_over_a_folder(swift_runs, warm):
     folder = swift_runs["qwen3_sft_lora"]
     argv = ("merge", str(folder), "--checkpoint", "8", "--test-prompt", "What is Lantern?", "--json")

@@ -244,6 +244,59 @@ def test_the_command_exits_8_after_writing_everything_when_the_gate_is_missed(ru
     assert "Gate missed" in run.report_html.read_text(encoding="utf-8")
 
 
+@pytest.fixture
+def exporting(run):
+    """A run whose packaged model was exported twice: as it is, and with its order turned round."""
+
+    def plan_exports(plan):
+        forms = ("onnx", "onnx-int8")
+        plan["recipe"]["export"] = {"forms": forms, "gate": {"ndcg@10": ">= source - 0.005"}, "python": None}
+        like = next(stage for stage in plan["stages"] if stage["kind"] == "evaluate")
+        plan["stages"] += [like | {"name": f"09-export-{form}", "kind": f"export-{form}"} for form in forms]
+
+    change_json(run.plan_json, plan_exports)
+    rows = [json.loads(line) for line in (run.stage("07-evaluate").output / "scores.jsonl").read_text().splitlines()]
+    for form, sign in (("onnx", 1), ("onnx-int8", -1)):
+        output = run.stage(f"09-export-{form}").output
+        output.mkdir(parents=True)
+        run.export(form).mkdir(parents=True)
+        for name, of in (("source", 1), ("scores", sign)):
+            text = "".join(json.dumps({**row, "score": of * row["score"]}) + "\n" for row in rows)
+            (output / f"{name}.jsonl").write_text(text)
+        facts = {
+            "form": form, "source": {"model": str(run.model), "scorer": "cross-encoder"}, "versions": {"onnx": "1"},
+            "bytes": {"source": 92_000_000, "export": 24_000_000}, "load": "…",
+            "speed": {"unit": "pairs", "source": 10.0, "export": 20.0},
+        }  # fmt: skip
+        (output / "scoring.json").write_text(json.dumps(facts))
+    return run
+
+
+def test_an_export_that_loses_too_much_ends_the_run_with_exit_code_8(exporting):
+    done = report(exporting.root)
+    assert done.returncode == 8, done.stderr
+    assert "export onnx: 92 → 24 MB, nDCG@10 0.910 to 0.910" in done.stdout
+    assert "gate passed: export onnx: nDCG@10" in done.stdout
+    assert "gate MISSED: export onnx-int8: nDCG@10" in done.stdout
+    found = json.loads(exporting.report_json.read_text())
+    assert [(one["form"], one["verdict"]) for one in found["exports"]] == [
+        ("onnx", "no measurable difference"), ("onnx-int8", "worse"),
+    ]  # fmt: skip
+    assert found["paths"]["exports"] == "export"
+    assert json.loads((exporting.export("onnx-int8") / "export.json").read_text())["gate"]["passed"] is False
+    page = text_of(exporting.report_html.read_text(encoding="utf-8"))
+    assert "Exports The packaged model in other forms" in page
+    assert "100.00% of the pairs turned round worse" in page
+
+
+def test_a_form_that_was_not_written_is_a_gap_and_misses_its_gate(exporting):
+    shutil.rmtree(exporting.stage("09-export-onnx-int8").output)
+    done = report(exporting.root)
+    assert done.returncode == 8, done.stderr
+    assert "missing: Export onnx-int8: it was not written and scored." in done.stdout
+    assert "gate passed: export onnx: nDCG@10" in done.stdout
+
+
 def test_the_command_explains_a_folder_that_is_no_run_and_exits_9(tmp_path):
     done = report(tmp_path)
     assert (done.returncode, "not a run folder" in done.stderr, done.stdout) == (9, True, "")

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from orchestrator.backends.protocol import eval_kind
-from orchestrator.errors import RecipeError
+from orchestrator.errors import PreflightError, RecipeError
 from orchestrator.machine.hardware import CPU
 
 RANKED = {"query": "q", "pos": ["a"], "neg": ["b"]}
@@ -171,6 +171,35 @@ def test_guards_need_a_model_that_is_packaged(refuse):
     assert line == 6
     assert "LoRA weights are measured merged" in said
     assert "merge: true" in way
+
+
+@pytest.mark.parametrize(
+    ("text", "export", "message", "hint"),
+    [
+        (LLM, "[seq-cls, onnx]", "ONNX is written for encoders", "it has seq-cls"),
+        (CROSS_ENCODER, "seq-cls", "has no form seq-cls", "it has onnx"),
+        (CROSS_ENCODER, "[gguf]", "llama.cpp turned the order round", "convert_hf_to_gguf.py"),
+        (LLM + "merge: false\n", "seq-cls", "exports need a measured model", "merge: true"),
+        (CROSS_ENCODER, '{forms: [onnx], gate: {spearman: ">= source"}}', "spearman does not measure", "ndcg@k"),
+    ],
+)
+def test_an_export_that_cannot_be_is_refused_before_anything_runs(refuse, text, export, message, hint):
+    _, said, way = refuse(text + f"export: {export}\n")
+    assert message in said
+    assert hint in way
+
+
+@pytest.mark.parametrize("export", ["onnx", "[onnx, onnx-int8]", "{forms: onnx, python: python3}"])
+def test_forms_are_written_alone_as_a_list_or_in_full(build, export):
+    job = build(CROSS_ENCODER + f"export: {export}\n")
+    assert job.recipe.export.forms[0] == "onnx"
+    assert (job.export_python is None) == ("python3" not in export)
+
+
+def test_a_python_of_the_exporter_that_is_not_there_is_named_with_its_line(build):
+    with pytest.raises(PreflightError, match="export.python: no such interpreter: nowhere/python") as caught:
+        build(CROSS_ENCODER + "export:\n  forms: [onnx]\n  python: nowhere/python\n")
+    assert caught.value.problems[0].where.line == 8
 
 
 def test_without_lora_nothing_needs_merging_for_guards(build):

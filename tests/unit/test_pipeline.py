@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -255,3 +256,28 @@ def test_every_stage_has_a_folder_of_its_own_and_survives_json(plan_of):
     plan = plan_of(DISTILLED + "evaluate: {guard: {a: guard.jsonl, a-data: guard.jsonl}}\n", guard=LABELLED)
     assert len({stage.kind for stage in plan.stages}) == len(plan.stages)
     assert plan_from_json(plan.to_json()) == plan
+
+
+EXPORTED = PLAIN + 'export: {forms: [onnx, onnx-int8, onnx], gate: {ndcg@10: ">= source - 0.005"}, python: python3}\n'
+
+
+def test_each_form_is_a_command_between_evaluation_and_report_in_the_exporter_s_python(plan_of):
+    plan = plan_of(EXPORTED)
+    assert kinds(plan)[-4:] == ["evaluate", "export-onnx", "export-onnx-int8", "report"]
+    stage, report = plan.stages[-2:]
+    assert Path(stage.command.argv[0]).name == "python3"
+    assert option(stage, "--out") == f"{plan.run_dir}/export/onnx-int8"
+    assert {"data/eval.jsonl", "model/scoring.json"} <= set(stage.inputs)
+    assert "export/onnx-int8/scoring.json" in stage.outputs
+    assert f"{stage.folder}/output/scores.jsonl" in report.inputs
+    assert plan.recipe["export"]["gate"] == {"ndcg@10": ">= source - 0.005"}
+
+
+def test_a_smoke_run_exports_without_a_gate(plan_of):
+    plan = plan_of(EXPORTED, smoke=True)
+    assert kinds(plan)[-3:] == ["export-onnx", "export-onnx-int8", "report"]
+    assert plan.recipe["export"]["gate"] == {}
+
+
+def test_a_recipe_without_exports_says_nothing_of_them(plan_of):
+    assert "export" not in plan_of(PLAIN).recipe
