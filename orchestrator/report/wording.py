@@ -37,7 +37,7 @@ _SPEED = {
 }
 _POWER = Text(
     "{0} differences from {1} on are found in 80 % of such trainings; {2} would show 0.01",
-    "{0} 相差 {1} 及以上时，80% 的此类训练可测出；要测出 0.01 需 {2} {3}",
+    "{0} 相差 {1} 及以上时，80% 的此类训练可测出；要测出 0.01 需 {2}",
 )
 _POWER_ASSUMED = Text(", by the spread of one model's values", "（按单个模型的分布估计）")
 _TRAINING = Text("training: {0}", "训练：{0}")
@@ -53,10 +53,8 @@ def describe_speed(cost: Mapping[str, Any], language: Language = "en") -> str:
 def describe_power(power: Mapping[str, Any], unit: str, language: Language = "en") -> str:
     """Return in one line which difference of the headline metric the evaluation set can show."""
     needed = power["rows_for_small_gain"]
-    said = counted(needed, unit) if language == "en" else f"{needed:,}"
-    line = _POWER.say(language).format(
-        display_name(power["metric"]), figure(power["smallest"]), said, _UNITS.get(unit, unit)
-    )
+    said = counted(needed, unit) if language == "en" else f"{needed:,} {_UNITS[unit]}"
+    line = _POWER.say(language).format(display_name(power["metric"]), figure(power["smallest"]), said)
     return line + (_POWER_ASSUMED.say(language) if power["assumed"] else "")
 
 

@@ -216,7 +216,7 @@ class Residents:
         modules = next((self._imports[word] for word in words if word in self._imports), None)
         if words[0] != str(WORKERS):
             return _Kind(python, "-m", modules, stage.command.env) if modules else None
-        if words[1:3] == ["launch", "--nproc_per_node"] and "--checkpoints" in words:
+        if words[1:3] == ["launch", "--nproc_per_node"] and (words[3] != "1" or "--checkpoints" in words):
             return None
         modules = modules or self._imports.get("")
         worker = words[1] if words[1] in NATIVE else "score"

@@ -8,16 +8,19 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.errors import PreflightError, RunFolderError
 from orchestrator.machine import process
-from orchestrator.machine.files import open_to_append, read_regular
+from orchestrator.machine.files import open_to_append, read_regular, write_text
 from orchestrator.machine.rundir import RunDir
 from orchestrator.machine.terminal import Text, current_language
-from orchestrator.plan.cluster import ENGINES, Engine
 from orchestrator.recipe.plan import File
 from orchestrator.run.runs import RunSummary, ask_to_stop
 from orchestrator.run.stopping import Clock
+
+if TYPE_CHECKING:
+    from orchestrator.plan.cluster import Engine  # pydantic: `orch ls` does without
 
 SLURM = "slurm"
 ANSWER_S = 60.0  # Slurm's programs try a controller that does not answer for about 20 s
@@ -118,6 +121,8 @@ def submit(run: RunDir, job: File) -> str:
 
 def resubmit(run: RunDir) -> str:
     """Hand the run's job in once more, as it stands in its folder; return its id."""
+    from orchestrator.plan.cluster import ENGINES
+
     path = run.root / ENGINES[SLURM].file
     return submit(run, File(ENGINES[SLURM].file, read_regular(path, most_bytes=_MOST_BYTES).decode()))
 
@@ -207,7 +212,7 @@ def write_job(run: RunDir, job: File) -> Path:
     """Write a job's file for a hand that submits it."""
     run.job.mkdir(parents=True, exist_ok=True)
     path: Path = run.root / job.path
-    path.write_text(job.text, encoding="utf-8")
+    write_text(path, job.text)
     return path
 
 

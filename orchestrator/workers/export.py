@@ -16,7 +16,7 @@ from typing import Any
 from orchestrator.workers.embedding.model import Encoder, build_text_reader
 from orchestrator.workers.engines.sentence_transformers import IDENTITY, write_head_files
 from orchestrator.workers.engines.transformers import load_tokenizer, release
-from orchestrator.workers.environment import read_versions, weight_options
+from orchestrator.workers.environment import may_load_pickles, read_versions, weight_options
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.folders import fresh_folder, read_object, refuse_existing, write_json, write_text
 from orchestrator.workers.package import hash_and_describe
@@ -27,9 +27,9 @@ from orchestrator.workers.reranker.scoring import build_pair_reader, build_score
 from orchestrator.workers.score import Scored, import_scorer
 from orchestrator.workers.score_store import SCORES
 from orchestrator.workers.specs import load_raw_spec, parse_embedding_spec, parse_spec
-from orchestrator.workers.weights import identify_model
+from orchestrator.workers.weights import identify_model, require_safetensors
 from orchestrator.workers.whole_weights import SCORES as HEAD
-from orchestrator.workers.whole_weights import require_whole
+from orchestrator.workers.whole_weights import VECTORS, WORDS, require_whole
 
 # each form of a model, as the core reads it too (backends/exports.py)
 TABLE: dict[str, dict[str, dict[str, Any]]] = read_object(Path(__file__).with_name("exports.json"), "the forms")
@@ -75,12 +75,13 @@ def write_seq_cls(asked: Export, folder: Path) -> dict[str, Any]:
     from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
     spec, source = parse_spec(asked.raw, "the scoring spec"), asked.source
-    options = {"torch_dtype": "auto", "trust_remote_code": spec.trust_remote_code, **weight_options()}
+    options = {"torch_dtype": "auto", "trust_remote_code": spec.trust_remote_code}
     config = AutoConfig.from_pretrained(source, trust_remote_code=spec.trust_remote_code)
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise WorkerError(f"{config.model_type}: transformers has no class of it with a head that scores")
     changed = [key for key, neutral in _LOGIT_CHANGES.items() if getattr(config, key, None) not in {None, neutral}]
-    causal = AutoModelForCausalLM.from_pretrained(source, **options)
+    require_whole(source, WORDS, trust_remote_code=spec.trust_remote_code)
+    causal = AutoModelForCausalLM.from_pretrained(source, **options, **weight_options())
     words = causal.get_output_embeddings()
     if changed or getattr(words, "bias", None) is not None:
         raise WorkerError(
@@ -93,7 +94,7 @@ def write_seq_cls(asked: Export, folder: Path) -> dict[str, Any]:
     head = rows[:1] - rows[1:] if native else rows
     del causal, words
     release()
-    model = AutoModelForSequenceClassification.from_pretrained(source, num_labels=1, **options)
+    model = AutoModelForSequenceClassification.from_pretrained(source, num_labels=1, **options, **weight_options())
     model.score.weight = torch.nn.Parameter(head.to(model.score.weight.dtype))
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.tie_word_embeddings = False  # there is no lm_head any more
@@ -164,10 +165,13 @@ def open_encoder(asked: Export, folder: Path, **settings: Any) -> Any:
     from torch import nn
 
     backend, trust = settings.pop("backend", "torch"), bool(asked.raw.get("trust_remote_code"))
-    options = {"backend": backend, "device": asked.device, "local_files_only": True, "model_kwargs": settings}
+    options = {"backend": backend, "device": asked.device, "local_files_only": True, "trust_remote_code": trust}
+    arguments = {**settings, **(weight_options() if backend == "torch" else {})}
+    if settings.get("export") and not may_load_pickles():  # optimum opens it, and knows no such option
+        require_safetensors(folder)
     if not asked.ranks:
-        return SentenceTransformer(str(folder), trust_remote_code=trust, **options)
-    return CrossEncoder(str(folder), activation_fn=nn.Identity(), trust_remote_code=trust, **options)
+        return SentenceTransformer(str(folder), model_kwargs=arguments, **options)
+    return CrossEncoder(str(folder), activation_fn=nn.Identity(), model_kwargs=arguments, **options)
 
 
 def open_export(asked: Export, folder: Path, backend: str) -> Any:
@@ -240,6 +244,8 @@ def export(asked: Export, options: argparse.Namespace) -> None:
     """
     way, packages = WAYS[asked.row["way"]], tuple(asked.row["packages"])
     job = import_scorer(asked.raw).open_job(asked.raw, options)
+    if asked.row["way"] != "seq-cls":  # which asks for itself
+        require_whole(str(asked.source), HEAD if asked.ranks else VECTORS)
     with fresh_folder(options.out) as folder:
         copy_frame(asked.source, folder)
         raw = {**asked.raw, **way.write(asked, folder)}

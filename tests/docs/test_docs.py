@@ -37,6 +37,7 @@ COVERED_ELSEWHERE = {
     "orch run recipes/qwen3_sft_lora.yaml --smoke",
     "orch run recipes/qwen3_reranker.yaml --smoke",
     "orch resume",
+    "orch submit recipes/qwen3_reranker.yaml --to slurm",  # tests/cluster: a real Slurm takes such a job
     "orch reproduce",
     "orch predict",
 }

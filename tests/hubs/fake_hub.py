@@ -105,7 +105,9 @@ class Handler(BaseHTTPRequestHandler):
             self.say(*(said or (404, {"error": "no such route"})))
         except RefusedError as error:
             text = {"error": str(error), "Message": str(error), "Code": error.status, "Success": False}
-            if error.status == 409:  # the client reads the address of what is there
+            if error.status == 409 and self.route.endswith(
+                "/repos/create"
+            ):  # the client reads the address of what is there
                 text["url"] = f"{self.hub.address}/{self.json.get('organization')}/{self.json.get('name')}"
             self.say(error.status, text, {"X-Error-Code": error.code} if error.code else {})
         except BrokenPipeError:  # the client was killed

@@ -59,6 +59,10 @@ def render(recipe: Mapping[str, Any], folder: Path, gpus: int = 1) -> Rendered:
     files = {file.path: file.text for file in plan.files}
     config = CONFIGS.get(loaded.backend)
     settings = read_options(train.command.argv) if config is None else read_config(files[config])
+    if loaded.backend == "swift" and str(settings.get("deepspeed")).endswith(
+        "files/ds_config.json"
+    ):  # Orch's file of a stage that ms-swift names
+        settings["deepspeed"] = f"zero{json.loads(files['files/ds_config.json'])['zero_optimization']['stage']}"
     return Rendered(settings, dict(train.command.env), files, read_options(prepare.command.argv))
 
 
@@ -73,6 +77,9 @@ def read_options(argv: tuple[str, ...]) -> dict[str, Any]:
     """Return the options of a command line by name; one with several words has a list."""
     found: dict[str, Any] = {}
     name = None
+    if "--checkpoints" in argv:  # the launcher's own, where its words end
+        place = argv.index("--checkpoints")
+        argv = argv[:place] + argv[place + 2 :]
     for word in argv:
         if word.startswith("--"):
             name = word[2:]

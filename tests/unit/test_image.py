@@ -80,7 +80,8 @@ def test_the_steps_make_the_wheel_and_install_it_with_what_the_build_asks_for(co
         folder.mkdir(parents=True)
     (programs / "pip").write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/pip.txt\n')
     (programs / "pip").chmod(0o755)
-    (programs / "python").symlink_to(sys.executable)
+    (programs / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')  # a link would lose its packages
+    (programs / "python").chmod(0o755)
     build, install, users = WORDS["RUN"]
 
     def run(line: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -44,7 +44,7 @@ def test_plain_lines_say_the_start_the_end_and_what_went_wrong(plan, capsys):
     listener(Message("warning", "the loss is NaN", "04-train"))
     listener(StageFinished("04-train", "done", 0, 185.0))
     assert capsys.readouterr().err.splitlines() == [
-        "04-train: Fine-tune with flagembedding and LoRA",
+        "04-train: Fine-tune with flagembedding and LoRA: 2 processes, 8 rows a step",
         "04-train: the loss is NaN",
         "04-train: done in 3m 05s",
     ]

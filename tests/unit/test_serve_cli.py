@@ -55,7 +55,7 @@ def test_a_dry_run_names_vllm_though_it_is_not_installed(capsys, run):
     code, out, _ = call(capsys, "serve", str(run), "--dry-run", "--backend", "vllm", "--port", "9000", "--json")
     data = json.loads(out)["data"]
     assert code == 0
-    assert data["argv"][1:3] == ["serve", str(run / "model")]
+    assert data["argv"][1:5] == ["-m", "vllm.entrypoints.openai.api_server", "--model", str(run / "model")]
     assert data["port"] == 9000
 
 
