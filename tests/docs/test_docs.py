@@ -60,7 +60,8 @@ def commands_of(info: str) -> list[str]:
 
 
 def is_covered_elsewhere(command: str) -> bool:
-    return any(command == known or command.startswith(f"{known} -") for known in COVERED_ELSEWHERE)
+    words = command.partition(" #")[0].rstrip()
+    return any(words == known or words.startswith(f"{known} -") for known in COVERED_ELSEWHERE)
 
 
 def build_tree() -> str:
