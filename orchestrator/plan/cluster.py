@@ -10,6 +10,7 @@ import difflib
 import json
 import re
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -108,9 +109,14 @@ def require_engine(name: str) -> Engine:
     """Return an engine's row. Raises RecipeError, with the nearest name, where there is none."""
     if name in ENGINES:
         return ENGINES[name]
-    near = difflib.get_close_matches(name, ENGINES, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"one of: {', '.join(ENGINES)}"
+    hint = suggest(name, ENGINES, f"one of: {', '.join(ENGINES)}")
     raise RecipeError(f"no engine is called {name!r}", hint=hint)
+
+
+def suggest(word: str, known: Iterable[str], otherwise: str) -> str:
+    """Return the hint that names the known word most like this one, or `otherwise` where none is."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean {near[0]}?" if near else otherwise
 
 
 def render_job(engine: Engine, name: str, cluster: Cluster, line: Repeated, *, again: tuple[int, ...]) -> File:
@@ -201,8 +207,7 @@ def find_cluster(asked: Cluster, profile: str | None = None) -> Cluster:
         return asked
     name = name or "default"
     if name not in source.data:
-        near = difflib.get_close_matches(name, source.data, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"it has: {', '.join(source.data) or 'none yet'}"
+        hint = suggest(name, source.data, f"it has: {', '.join(source.data) or 'none yet'}")
         raise RecipeError(f"{path} has no profile {name!r}", hint=hint)
     given = asked.model_dump(include=asked.model_fields_set, exclude={"profile"})
     return _validate(source, name, given)
@@ -222,9 +227,8 @@ def _explain(source: Source, name: str, item: Any) -> Problem:
     where = source.where((name, key))
     if item["type"] != "extra_forbidden":
         return Problem(f"{name}.{key}: {item['msg']}", Cluster.describe_key(key), where)
-    near = difflib.get_close_matches(key, Cluster.model_fields, n=1)
-    known = ", ".join(Cluster.model_fields)
-    return Problem(f"unknown key {key!r}", f"did you mean {near[0]}?" if near else f"one of: {known}", where)
+    hint = suggest(key, Cluster.model_fields, f"one of: {', '.join(Cluster.model_fields)}")
+    return Problem(f"unknown key {key!r}", hint, where)
 
 
 def require_shared(cluster: Cluster, run: Path) -> None:

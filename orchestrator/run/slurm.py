@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import shutil
 import time
 from collections.abc import Iterable
@@ -166,10 +165,11 @@ def _ask(*argv: str) -> str:
 
 
 def _advise(lines: list[str]) -> str:
+    from orchestrator.plan.cluster import suggest
+
     if wrong := next((line.rpartition(": ")[2] for line in lines if "invalid partition specified" in line), None):
         known = sorted(set(process.run(("sinfo", "-h", "-o", "%R"), ANSWER_S).stdout.split()))
-        near = difflib.get_close_matches(wrong, known, n=1)
-        return f"did you mean {near[0]}?" if near else f"partitions: {', '.join(known)}"
+        return suggest(wrong, known, f"partitions: {', '.join(known)}")
     if any("configuration is not available" in line for line in lines):
         return "no machine has that: `sinfo -N -o '%N %c %m %G %f'` lists cores, memory, GPUs and features"
     return "change `cluster:` in the recipe, or the profile in clusters.yaml"
