@@ -1,9 +1,9 @@
 """What Orch says to bad input: every case of tests/bad_input as a process of its own, in a Markdown table.
 
-`python benchmarks/bad_input.py [id …]` prints input → exit code, CPU seconds, the message's line, and a summary
-by kind, which a run of all cases also puts into the READMEs; it
-ends with 1 when a case was not refused as the table asks. CPU time is that of the command and all that it starts,
-from the start of Python on: on a shared machine wall time says how busy the others are.
+`python benchmarks/bad_input.py [id …]` prints input → exit code, CPU seconds, the message's line, and a summary by
+kind. A run of all cases also puts the summary into benchmarks/README.md and its total into the READMEs; it ends with 1
+when a case was not refused as the table asks. CPU time is that of the command and all that it starts, from the start of
+Python on: on a shared machine wall time says how busy the others are.
 """
 
 from __future__ import annotations
@@ -23,33 +23,15 @@ sys.path.insert(0, str(ROOT))
 from tests.bad_input.cases import CASES, KINDS  # noqa: E402  (the repository's root is no package of the environment)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from tests.bad_input.case import BadInput
 
 ORCH = str(Path(sys.executable).with_name("orch"))
-CHINESE = {
-    "bad input": "坏输入",
-    "inputs": "个数",
-    "refused": "被拒绝",
-    "exit codes": "退出码",
-    "slowest, CPU seconds": "最慢（CPU 秒）",
-    "recipes": "配方",
-    "data files, lines and tables": "数据文件、行和表格",
-    "model folders and weights": "模型目录和权重",
-    "models that commands name": "命令所指的模型",
-    "DeepSpeed files": "DeepSpeed 配置",
-    "paths": "路径",
-    "command lines": "命令行",
-    "rows met by a whole run": "整次运行中遇到的数据行",
-    "{} inputs, {} refused before training with file and remedy, {} tracebacks.": (
-        "共 {} 个，{} 个在训练之前被拒绝并指出文件和办法，traceback {} 个。"
-    ),
-}
-PAGES: dict[Path, dict[str, str]] = {
-    ROOT / "benchmarks" / "README.md": {},
-    ROOT / "README.md": {},
-    ROOT / "README.zh-CN.md": CHINESE,
+TOTAL = "{} inputs, {} refused before training with file and remedy, {} tracebacks."
+# The pages that the answers stand in: the table, or the total alone, in the page's language.
+TABLE_PAGE = ROOT / "benchmarks" / "README.md"
+TOTALS = {
+    ROOT / "README.md": TOTAL,
+    ROOT / "README.zh-CN.md": "共 {} 个，{} 个在训练之前被拒绝并指出文件和办法，traceback {} 个。",
 }
 BEGIN, END = "<!-- bad input -->", "<!-- /bad input -->"
 LONGEST_LINE = 110
@@ -94,17 +76,9 @@ def _cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def summarise(answers: list[Answer], words: Mapping[str, str] = {}) -> str:
-    """Return a table by kind: how many, how many were refused as they should be, with which codes, the slowest.
-
-    `words` has the other language's for those of this one.
-    """
-
-    def say(text: str) -> str:
-        return words.get(text, text)
-
-    heads = ("bad input", "inputs", "refused", "exit codes", "slowest, CPU seconds")
-    lines = [f"| {' | '.join(map(say, heads))} |", "|---|---|---|---|---|"]
+def summarise(answers: list[Answer]) -> str:
+    """Return a table by kind: how many, how many were refused as they should be, with which codes, the slowest."""
+    lines = ["| bad input | inputs | refused | exit codes | slowest, CPU seconds |", "|---|---|---|---|---|"]
     for kind, cases in KINDS.items():
         ids = {case.id for case in cases}
         found = [answer for answer in answers if answer.case.id in ids]
@@ -113,18 +87,22 @@ def summarise(answers: list[Answer], words: Mapping[str, str] = {}) -> str:
         codes = ", ".join(map(str, sorted({answer.exit_code for answer in found})))
         refused = sum(not answer.faults for answer in found)
         slowest = max(answer.seconds for answer in found)
-        lines.append(f"| {say(kind)} | {len(found)} | {refused} | {codes} | {slowest:.2f} |")
+        lines.append(f"| {kind} | {len(found)} | {refused} | {codes} | {slowest:.2f} |")
+    return "\n".join([*lines, "", count_answers(answers, TOTAL)])
+
+
+def count_answers(answers: list[Answer], total: str) -> str:
     right = sum(not found.faults for found in answers)
     tracebacks = sum("Traceback" in found.said or "a bug in Orch" in found.said for found in answers)
-    total = say("{} inputs, {} refused before training with file and remedy, {} tracebacks.")
-    return "\n".join([*lines, "", total.format(len(answers), right, tracebacks)])
+    return total.format(len(answers), right, tracebacks)
 
 
 def keep(answers: list[Answer]) -> None:
-    """Put the summary of the whole table into the pages that have a place for it."""
-    for page, words in PAGES.items():
+    """Put the summary of the whole table, or its total, into the pages that have a place for it."""
+    totals = {page: count_answers(answers, total) for page, total in TOTALS.items()}
+    for page, text in {TABLE_PAGE: summarise(answers), **totals}.items():
         head, rest = page.read_text(encoding="utf-8").split(BEGIN)
-        page.write_text(f"{head}{BEGIN}\n\n{summarise(answers, words)}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
+        page.write_text(f"{head}{BEGIN}\n\n{text}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
 
 
 def main() -> int:

@@ -1,7 +1,8 @@
 """Faults that are really done to trainings, on the real backends with tiny models and on a fake trainer.
 
 `python benchmarks/faults.py [--backend NAME …] [--fault NAME …] [--work FOLDER]` prints a table, fault × backend →
-recovered, what was lost, seconds, and keeps it in benchmarks/faults.json and the READMEs; a part replaces its part.
+recovered, what was lost, seconds, and keeps it in benchmarks/faults.json, benchmarks/README.md and, its total, in the
+READMEs; a part replaces its part.
 Each backend runs its recipe's smoke once, undisturbed: the reference. Then, for each fault, the training alone starts
 again in that run folder, meets the fault, and `orch resume` must end it with the reference's loss at every step and the
 same sha256 of the weights, repeat no finished stage and leave no process. Full disks, memory limits and read-only
@@ -34,48 +35,14 @@ from orchestrator.run.folder import adopt_run
 from orchestrator.run.state import is_supervised, read_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "faults.json"
-CHINESE = {
-    "fault": "故障",
-    "fake trainer": "模拟训练器",
-    "sentence-transformers, embedding": "sentence-transformers，嵌入模型",
-    "flagembedding, embedding": "flagembedding，嵌入模型",
-    "SIGINT to orch": "给 orch 发 SIGINT",
-    "SIGTERM to orch": "给 orch 发 SIGTERM",
-    "SIGHUP to orch": "给 orch 发 SIGHUP",
-    "SIGKILL to orch": "给 orch 发 SIGKILL",
-    "SIGKILL to orch and worker": "给 orch 和训练进程发 SIGKILL",
-    "SIGTERM to the launcher": "给启动器发 SIGTERM",
-    "SIGKILL to the launcher": "给启动器发 SIGKILL",
-    "SIGTERM to the worker": "给训练进程发 SIGTERM",
-    "SIGKILL to the worker": "给训练进程发 SIGKILL",
-    "SIGKILL in a checkpoint's save": "正在存 checkpoint 时发 SIGKILL",
-    "SIGSTOP of the worker": "挂起训练进程（SIGSTOP）",
-    "terminal closed": "关闭终端",
-    "newest checkpoint cut off": "最新的 checkpoint 被截断",
-    "its optimizer cut off": "其优化器文件被截断",
-    "a bit of its optimizer flipped": "其优化器文件翻转一位",
-    "its random state lost": "丢失其随机数状态",
-    "training over, result lost": "训练已完成，结果文件丢失",
-    "state.json damaged": "state.json 损坏",
-    "disk full": "磁盘写满",
-    "memory limit": "内存超限被内核杀掉",
-    "two runs at once": "两个 orch 同时跑一个目录",
-    "run folder read-only": "运行目录变为只读",
-    "lost": "丢失",
-    "not run": "未运行",
-    "{} step again": "重跑 {} 步",
-    "{} steps again": "重跑 {} 步",
-    "{} of {} recovered from, {} not.": "{1} 项中恢复 {0} 项，未恢复 {2} 项。",
-}
-PAGES: dict[Path, dict[str, str]] = {
-    ROOT / "benchmarks" / "README.md": {},
-    ROOT / "README.md": {},
-    ROOT / "README.zh-CN.md": CHINESE,
-}
+TOTAL = "{} of {} recovered from, {} not."
+# The pages that the outcomes stand in: the table, or the total alone, in the page's language.
+TABLE_PAGE = ROOT / "benchmarks" / "README.md"
+TOTALS = {ROOT / "README.md": TOTAL, ROOT / "README.zh-CN.md": "{1} 项中恢复 {0} 项，未恢复 {2} 项。"}
 BEGIN, END = "<!-- faults -->", "<!-- /faults -->"
 ORCH = str(Path(sys.executable).parent / "orch")
 RECIPES = {
@@ -554,36 +521,40 @@ def write_results(outcome: Outcome) -> list[Outcome]:
     return rows
 
 
-def build_table(outcomes: list[Outcome], words: Mapping[str, str] = {}) -> str:
-    """Return the Markdown table; `words` has the other language's for those of this one."""
-
-    def say(text: str) -> str:
-        return words.get(text, text)
+def build_table(outcomes: list[Outcome]) -> str:
+    """Return the Markdown table, with the total under it."""
 
     def cell(fault: str, backend: str) -> str:
         row = next((row for row in outcomes if (row.fault, row.backend) == (fault, backend)), None)
         if row is None:
-            return say("not run")
+            return "not run"
         if not row.recovered:
-            return f"**{say('lost')}**: {row.lost.splitlines()[0]}"
-        again = say("{} step again" if row.repeated_steps == 1 else "{} steps again").format(row.repeated_steps)
-        return f"{row.seconds:.0f} s" + (f", {again}" if row.repeated_steps else "")
+            return f"**lost**: {row.lost.splitlines()[0]}"
+        steps = "step" if row.repeated_steps == 1 else "steps"
+        return f"{row.seconds:.0f} s" + (f", {row.repeated_steps} {steps} again" if row.repeated_steps else "")
 
     shown = [backend for backend in BACKENDS if any(row.backend == backend for row in outcomes)]
-    lines = [f"| {say('fault')} | {' | '.join(map(say, shown))} |", f"|---|{'---|' * len(shown)}"]
-    lines += [f"| {say(fault)} | {' | '.join(cell(fault, backend) for backend in shown)} |" for fault in FAULTS]
+    lines = [f"| fault | {' | '.join(shown)} |", f"|---|{'---|' * len(shown)}"]
+    lines += [f"| {fault} | {' | '.join(cell(fault, backend) for backend in shown)} |" for fault in FAULTS]
+    return "\n".join([*lines, "", count_outcomes(outcomes, TOTAL)])
+
+
+def count_outcomes(outcomes: list[Outcome], total: str) -> str:
     lost = sum(not row.recovered for row in outcomes)
-    return "\n".join(
-        [*lines, "", say("{} of {} recovered from, {} not.").format(len(outcomes) - lost, len(outcomes), lost)]
-    )
+    return total.format(len(outcomes) - lost, len(outcomes), lost)
 
 
-def write_tables(outcomes: list[Outcome]) -> None:
-    """Put the table in its place in the pages that have one."""
-    for page, words in PAGES.items():
+def list_pages(outcomes: list[Outcome]) -> dict[Path, str]:
+    """Return what belongs between the marks of each page."""
+    totals = {page: count_outcomes(outcomes, total) for page, total in TOTALS.items()}
+    return {TABLE_PAGE: build_table(outcomes), **totals}
+
+
+def write_pages(outcomes: list[Outcome]) -> None:
+    """Put what was kept in its place in the pages that have one."""
+    for page, text in list_pages(outcomes).items():
         head, rest = page.read_text(encoding="utf-8").split(BEGIN)
-        table = build_table(outcomes, words)
-        page.write_text(f"{head}{BEGIN}\n\n{table}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
+        page.write_text(f"{head}{BEGIN}\n\n{text}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
 
 
 def load_results() -> list[Outcome]:
@@ -600,7 +571,7 @@ def main() -> None:
     args = parser.parse_args()
     outcomes = load_results()
     if args.table:
-        write_tables(outcomes)
+        write_pages(outcomes)
         return
     args.work.mkdir(parents=True, exist_ok=True)
     # a script's job in the background, or under nohup, ignores these, and so would everything that it starts
@@ -619,7 +590,7 @@ def main() -> None:
             seconds = time.monotonic() - begin
             result = f"{outcome.seconds:.0f} s" if outcome.recovered else f"lost: {outcome.lost}"
             print(f"{backend}: {fault}: {result} (all in all {seconds:.0f} s)", file=sys.stderr, flush=True)
-    write_tables(outcomes)
+    write_pages(outcomes)
     print(build_table(outcomes))
 
 

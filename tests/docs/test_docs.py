@@ -166,9 +166,10 @@ def test_the_tables_of_faults_are_those_that_the_benchmark_kept():
     outcomes = faults.load_results()
     done = [[outcome for outcome in outcomes if outcome.backend == backend] for backend in faults.BACKENDS]
     assert sum(len(one) == len(faults.FAULTS) for one in done) >= 4  # with every fault; the table says what was not run
-    assert set(READMES) < set(faults.PAGES)
-    for page, words in faults.PAGES.items():
-        assert faults.build_table(outcomes, words) in page.read_text(encoding="utf-8")
+    pages = faults.list_pages(outcomes)
+    assert set(READMES) < set(pages)
+    for page, text in pages.items():
+        assert f"{faults.BEGIN}\n\n{text}\n\n{faults.END}" in page.read_text(encoding="utf-8")
 
 
 def test_links_and_paths_were_found_at_all():
