@@ -1,0 +1,99 @@
+"""A sweep's folder: sweep.json, its only state, and `trials/NNN/`, which are run folders like any other.
+
+sweep.json, written by rename after each change:
+
+{"format": 1, "recipe": path, "asked": {"recipe_sha256", "set": [KEY=VALUES, …], "smoke", "hardware", …},
+ "parameters": [key, …]   those with several values, as `--set` names them,
+ "seeds": trainings of each setting,
+ "metric": name of the headline metric | null, "baseline": its value of the untouched model | null,
+ "trials": [{"number", "run": "trials/000" (below the sweep's folder), "setting": place among the settings,
+             "set": {key: value}, "seed", "state": "waiting"|"running"|"done"|"failed"|"pruned"|"stopped",
+             "metric": the tuned model's value | null, "difference": from the untouched model | null,
+             "interval": [low, high] of the difference, 95 % | null, "note": why it failed or was pruned | null}],
+ "choice": null (not all trials are over, or nothing can be chosen) |
+   {"rule": "confirmed" (chosen on half of the rows, compared on the other) | "corrected" (for how many there were),
+    "chosen_from": settings, "units": rows that the winner was compared on,
+    "winner": {"set", "trials": [number, …], "before", "after", "difference", "interval": [low, high] | null, "p",
+               "verdict": "better"|"not shown"|"worse"},
+    "not_worse": [[number, …] of each other setting that the rows cannot tell from the winner],
+    "gate": {"passed": bool | null, "rules": […]}   as in metrics.json, on the rows that the winner was compared on}}
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import RunFolderError, Where
+from orchestrator.machine.files import write_json
+from orchestrator.machine.json_files import build_record, load_object
+from orchestrator.machine.rundir import RunDir
+
+FORMAT = 1
+NAME = "sweep.json"
+WAITING, RUNNING, DONE, FAILED, PRUNED, STOPPED = "waiting", "running", "done", "failed", "pruned", "stopped"
+
+
+@dataclass
+class Trial:
+    """One training of one setting, and how it ended."""
+
+    number: int
+    run: str
+    set: dict[str, Any]
+    seed: int
+    setting: int = 0
+    state: str = WAITING
+    metric: float | None = None
+    difference: float | None = None
+    interval: tuple[float, float] | None = None
+    note: str | None = None
+
+
+@dataclass
+class Sweep:
+    """What sweep.json holds."""
+
+    recipe: str
+    parameters: list[str]
+    seeds: int
+    trials: list[Trial]
+    asked: dict[str, Any] = field(default_factory=dict)
+    metric: str | None = None
+    baseline: float | None = None
+    choice: dict[str, Any] | None = None
+    format: int = FORMAT
+
+
+def is_sweep(folder: Path) -> bool:
+    """Tell whether a folder holds a sweep."""
+    return (folder / NAME).is_file()
+
+
+def load_sweep(folder: Path) -> Sweep:
+    """Return the sweep of a folder. Raises RunFolderError where there is none, or none that can be read."""
+    path = folder / NAME
+    try:
+        sweep = build_record(Sweep, load_object(path))
+    except FileNotFoundError:
+        raise RunFolderError(
+            f"{folder} is not a sweep: it has no {NAME}", hint="begin one: orch sweep RECIPE"
+        ) from None
+    except (OSError, ValueError) as error:
+        hint = f"bring it back from a copy; or remove it, and the same `orch sweep -o {folder}` takes up every trial"
+        raise RunFolderError(f"{NAME} cannot be read: {error}", hint=hint, where=Where(str(path))) from None
+    if sweep.format != FORMAT:
+        message = f"{NAME} has format {sweep.format}; this Orch reads {FORMAT}"
+        raise RunFolderError(message, hint="use the Orch that wrote it", where=Where(str(path)))
+    return sweep
+
+
+def write_sweep(folder: Path, sweep: Sweep) -> None:
+    """Write sweep.json by rename."""
+    write_json(folder / NAME, asdict(sweep))
+
+
+def trial_dir(folder: Path, trial: Trial) -> RunDir:
+    """Return the run folder of a trial."""
+    return RunDir(folder / trial.run)
