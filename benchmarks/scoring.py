@@ -3,6 +3,9 @@
 `python benchmarks/scoring.py [CASE …]` measures all cases, or those named, both sides in turn, and keeps them in
 benchmarks/scoring.json. Loading is not counted: each side measures itself from the loaded model on.
 
+`python benchmarks/scoring.py two` holds the whole command `workers score` in two processes (`--device cpu,cpu`) against
+one, start-up and loading included; it asks for two cores that nothing else uses.
+
 `python benchmarks/scoring.py --openvino DIR [CASE …]`, where DIR holds an installed openvino, holds Orch's scorers of
 encoders against the same ones with the model computed by OpenVINO, and prints how they compare.
 """
@@ -59,13 +62,14 @@ SIZES = (
     "num_key_value_heads",
     "head_dim",
 )
-SMALL, WIDE = (
+SMALL, WIDE, WHOLE = (
     {"vocab_size": VOCABULARY, **dict(zip(SIZES, sizes, strict=True))}
-    for sizes in ((128, 384, 3, 2, 2, 64), (1024, 3072, 14, 16, 8, 128))
+    for sizes in ((128, 384, 3, 2, 2, 64), (1024, 3072, 14, 16, 8, 128), (1024, 3072, 28, 16, 8, 128))
 )
 CASES = (
     Case("small", "LLM reranker, 3 layers of 128, 151,669 words, 48 pairs", "decoder", 48, shape=SMALL),
     Case("wide", "LLM reranker, Qwen3-0.6B's shape in 14 of 28 layers, 16 pairs", "decoder", 16, shape=WIDE),
+    Case("whole", "LLM reranker, Qwen3-0.6B's shape, 128 pairs", "decoder", 128, shape=WHOLE),
     Case("pairs", "cross-encoder (MiniLM), 120 pairs of mixed length", "pairs", 120, batch_size=32),
     Case(
         "texts",
@@ -216,6 +220,34 @@ def measure_case(case: Case, one: str, other: str, times: int, env: dict[str, st
         return record.compare_costs(case.what, sides, equal=equal)
 
 
+def measure_two(times: int) -> list[record.Row]:
+    """Return what scoring takes in one process, as native, and in two, each on one thread."""
+    drawn = draw_items(Case("two", "", "pairs", 800))
+    rows = [
+        {"qid": f"q{number}", "query": query, "documents": [{"docid": f"d{number}", "text": text, "label": 1}]}
+        for number, (query, text) in enumerate(drawn)
+    ]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        data, spec = folder / "eval.jsonl", folder / "spec.json"
+        data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        spec.write_text(json.dumps({"scorer": "cross-encoder", "max_length": 512, "batch_size": 32}), encoding="utf-8")
+        fixed = ["--model", find_minilm(), "--scoring", str(spec), "--data", str(data)]
+
+        def run(device: str) -> record.Cost:
+            command = [sys.executable, str(ROOT / "orchestrator" / "workers"), "score", *fixed, "--device", device]
+            cost = record.measure([*command, "--out", str(folder / device)], env=QUIET)
+            print(f"two {device}: {cost}", flush=True)
+            return cost
+
+        sides = record.alternate(lambda: run("cpu"), lambda: run("cpu,cpu"), times)
+        one, two = ((folder / device / "scores.jsonl").read_bytes() for device in ("cpu", "cpu,cpu"))
+    equal = "scores, byte for byte" if one == two else False
+    what = "workers score, cross-encoder (MiniLM), 800 pairs, one process and two"
+    # time on the wall alone: the CPU time of the two is not the command's own
+    return [record.compare(what, *([cost.wall_s for cost in side] for side in sides), "wall s", equal=equal)]
+
+
 def main(words: list[str]) -> None:
     cases = {case.name: case for case in CASES}
     if words[:1] == ["side"]:
@@ -228,7 +260,9 @@ def main(words: list[str]) -> None:
                 print(f"{row.what}: orch {row.native:.4g}, by OpenVINO {row.orch:.4g} {row.unit}; {row.equal}")
         return
     for name in words or cases:
-        found = measure_case(cases[name], "native", "orch", cases[name].times, QUIET)
+        found = (
+            measure_two(2) if name == "two" else measure_case(cases[name], "native", "orch", cases[name].times, QUIET)
+        )
         record.write("scoring", found, "python benchmarks/scoring.py")
 
 
