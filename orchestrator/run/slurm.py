@@ -29,12 +29,27 @@ _POLL_S = 1.0
 _ASKED_EVERY_S = 3.0
 _MOST_BYTES = 1 << 16
 _FIELDS = "%i|%T|%r|%N|%S"
-UNREACHABLE, FORGOTTEN = "UNREACHABLE", "FORGOTTEN"
+UNREACHABLE, OUTSIDE, FORGOTTEN = "UNREACHABLE", "OUTSIDE", "FORGOTTEN"
+# What Slurm's programs say where no slurm.conf is found: they ask the DNS for one.
+_NO_CONFIG = ("establish a configuration source", "process configuration file")
+_REFUSALS = {  # a part of what sbatch says: what to do
+    "configuration is not available": (
+        "no machine has that: `sinfo -N -o '%N %c %m %G %f'` lists cores, memory, GPUs and features"
+    ),
+    "job submit limit": "wait until one of your jobs ends (`squeue --me`), or ask for less: `sacctmgr show qos`",
+    **dict.fromkeys(
+        ("temporarily unavailable", "sleeping and retrying"),
+        "its queue is full, and nothing was submitted: try again when jobs have ended (`squeue`)",
+    ),
+}
 
 
 @dataclass(frozen=True)
 class Job:
-    """What Slurm says of a job; `state` is its own word, or UNREACHABLE, or FORGOTTEN after MinJobAge."""
+    """What Slurm says of a job.
+
+    `state` is its own word, or UNREACHABLE, or OUTSIDE on a machine of no cluster, or FORGOTTEN after MinJobAge.
+    """
 
     id: str
     state: str
@@ -52,8 +67,8 @@ class Job:
         language = current_language()
         if ending := ENDINGS.get(self.state):
             return f"{SLURM} {self.id}: {ending.say(language)}"
-        if self.state in {UNREACHABLE, FORGOTTEN}:
-            return (NO_ANSWER if self.state == UNREACHABLE else NO_MEMORY).say(language).format(self.id)
+        if unknown := UNKNOWN.get(self.state):
+            return unknown.say(language).format(self.id)
         more = [self.reason if self.reason != "None" else "", self.nodes]
         more += [STARTS.say(language).format(self.start)] if self.start[:1].isdigit() and not self.nodes else []
         return f"{SLURM} {self.id}: {self.state} {', '.join(filter(None, more))}".rstrip()
@@ -77,7 +92,7 @@ def find_jobs(ids: Iterable[str]) -> dict[str, Job]:
     said = process.run(("squeue", "-h", "-t", "all", "-j", ",".join(wanted), "-o", _FIELDS), ANSWER_S)
     unknown = said.exit_code == 1 and "Invalid job id" in said.stderr
     if said.exit_code != 0 and not unknown:
-        return {name: Job(name, UNREACHABLE) for name in wanted}
+        return {name: Job(name, OUTSIDE if _is_outside(said) else UNREACHABLE) for name in wanted}
     found = {job.id: job for line in said.stdout.splitlines() if (job := parse_job(line))}
     return {name: found.get(name) or remember(name) for name in wanted}
 
@@ -155,13 +170,18 @@ def _ask(*argv: str) -> str:
     said = process.run(argv, ANSWER_S)
     if said.exit_code == 0:
         return said.stdout
-    if said.exit_code == process.NOT_FOUND_CODE:
-        raise PreflightError(f"{argv[0]} is not there", hint="submit on a machine that belongs to the cluster")
+    if _is_outside(said):
+        hint = "submit on one that does, such as a login node; SLURM_CONF names a slurm.conf that is not in /etc/slurm"
+        raise PreflightError("this machine belongs to no cluster of Slurm", hint=hint)
     lines = [line.partition("error: ")[2] or line for line in said.stderr.splitlines() if line.strip()]
     if any("Unable to contact" in line for line in lines):
         hint = "nothing was submitted; `sinfo` shows when the controller is back"
         raise PreflightError("the controller of Slurm is unreachable", hint=hint)
     raise PreflightError(f"Slurm refuses the job: {'; '.join(lines) or 'no answer'}", hint=_advise(lines))
+
+
+def _is_outside(said: process.Completed) -> bool:
+    return said.exit_code == process.NOT_FOUND_CODE or any(words in said.stderr for words in _NO_CONFIG)
 
 
 def _advise(lines: list[str]) -> str:
@@ -170,9 +190,8 @@ def _advise(lines: list[str]) -> str:
     if wrong := next((line.rpartition(": ")[2] for line in lines if "invalid partition specified" in line), None):
         known = sorted(set(process.run(("sinfo", "-h", "-o", "%R"), ANSWER_S).stdout.split()))
         return suggest(wrong, known, f"partitions: {', '.join(known)}")
-    if any("configuration is not available" in line for line in lines):
-        return "no machine has that: `sinfo -N -o '%N %c %m %G %f'` lists cores, memory, GPUs and features"
-    return "change `cluster:` in the recipe, or the profile in clusters.yaml"
+    known_hints = (hint for words, hint in _REFUSALS.items() if any(words in line for line in lines))
+    return next(known_hints, "change `cluster:` in the recipe, or the profile in clusters.yaml")
 
 
 def stop(run: RunDir, name: str, clock: Clock = time) -> str:
@@ -203,7 +222,7 @@ def _add(run: RunSummary, job: Job) -> RunSummary:
     if job.state in ENDINGS:
         ended = {"planned": "failed", "running": "dead"}.get(run.status, run.status)
         return replace(run, status=ended, message=run.message if run.status == "failed" else said)
-    if job.state == UNREACHABLE or run.status == "running":
+    if job.state in {UNREACHABLE, OUTSIDE} or run.status == "running":
         return replace(run, message=said)
     return replace(run, status="pending" if job.state == "PENDING" else "starting", message=job.describe())
 
@@ -229,9 +248,12 @@ ENDINGS = {
     "DEADLINE": Text("its deadline has passed", "已过截止时间"),
     "REVOKED": Text("another cluster has it", "已由其他集群接管"),
 }
-NO_ANSWER = Text("slurm {0}: the controller is unreachable", "slurm {0}：无法连接控制器")
-NO_MEMORY = Text(
-    "Slurm knows no job {0} any more: job/slurm.log says how it ended",
-    "Slurm 已不记得作业 {0}：结束原因见 job/slurm.log",
-)
+UNKNOWN = {
+    UNREACHABLE: Text("slurm {0}: the controller is unreachable", "slurm {0}：无法连接控制器"),
+    OUTSIDE: Text("slurm {0}: this machine belongs to no cluster", "slurm {0}：本机不属于任何集群"),
+    FORGOTTEN: Text(
+        "Slurm knows no job {0} any more: job/slurm.log says how it ended",
+        "Slurm 已不记得作业 {0}：结束原因见 job/slurm.log",
+    ),
+}
 STARTS = Text("starts about {0}", "预计 {0} 开始")

@@ -12,9 +12,9 @@ import socket
 import subprocess
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -26,10 +26,11 @@ from orchestrator.run.again import AGAIN
 from orchestrator.run.slurm import find_job_id, find_jobs, submit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel", "sinfo")
 NODES = ("n1", "n2")
+CPUS = 5  # of each, whatever this machine has
 CONF = """
 ClusterName=tests
 SlurmctldHost={host}(127.0.0.1)
@@ -67,8 +68,8 @@ InactiveLimit=0
 SlurmctldTimeout=10
 SlurmdTimeout=5
 SlurmdParameters=config_overrides
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={n1} CPUs=2 RealMemory=2000
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={n2} CPUs=2 RealMemory=2000
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={n1} CPUs={cpus} RealMemory=2000
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={n2} CPUs={cpus} RealMemory=2000
 PartitionName=main Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP PriorityTier=1
 PartitionName=urgent Nodes=n1,n2 Default=NO MaxTime=INFINITE State=UP PriorityTier=9
 """
@@ -85,11 +86,11 @@ def free_ports(count: int) -> list[int]:
             one.close()
 
 
-def wait_until(condition: Callable[[], object], timeout_s: float = 90.0) -> object:
+def wait_until(condition: Callable[[], object], timeout_s: float = 90.0, *, every_s: float = 0.2) -> object:
     end = time.monotonic() + timeout_s
     while not (found := condition()):
         assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.2)
+        time.sleep(every_s)
     return found
 
 
@@ -100,21 +101,25 @@ class Slurm:
         self.root = root
         self.conf = root / "slurm.conf"
 
-    def start(self) -> None:
+    def start(self, *, more: str = "", nodes: Iterable[str] = NODES) -> None:
         root, (control, *ports) = self.root, free_ports(3)
         for name in ("munge", "ctld", "d-n1", "d-n2"):
             (root / name).mkdir(mode=0o755)
         (root / "munge" / "key").write_bytes(os.urandom(128))
         (root / "munge" / "key").chmod(0o600)
         (root / "plugstack.conf").touch()
-        nodes = dict(zip(NODES, ports, strict=True))
-        self.conf.write_text(CONF.format(root=root, host=socket.gethostname().split(".")[0], control=control, **nodes))
+        host, at = socket.gethostname().split(".")[0], dict(zip(NODES, ports, strict=True))
+        self.conf.write_text(CONF.format(root=root, host=host, control=control, cpus=CPUS, **at) + more)
         munge = [f"--{name}-file={root}/munge/{name}" for name in ("key", "pid", "log", "seed")]
         subprocess.run(["munged", f"--socket={root}/munge/sock", *munge], check=True)
         subprocess.run(["slurmctld", "-f", self.conf], check=True, env=self.env)
-        for node in NODES:
+        for node in nodes:
             self.start_node(node)
-        wait_until(lambda: self.ask("sinfo", "-h", "-N", "-p", "main", "-o", "%T").split() == ["idle", "idle"])
+        wait_until(lambda: self.list_states().count("idle") == len(list(nodes)))
+
+    def list_states(self) -> list[str]:
+        """Return the state of each node."""
+        return self.ask("sinfo", "-h", "-N", "-p", "main", "-o", "%T").split()
 
     def start_node(self, node: str) -> None:
         subprocess.run(["slurmd", "-N", node, "-f", self.conf], check=True, env=self.env)
@@ -159,20 +164,26 @@ class Slurm:
                 os.kill(int(file.read_text()), signal.SIGTERM)
 
 
+@contextmanager
+def started(**how: Any) -> Iterator[Slurm]:
+    root = Path(tempfile.mkdtemp(prefix="orch-slurm-"))  # munge wants folders that everybody may pass
+    root.chmod(0o755)
+    cluster = Slurm(root)
+    try:
+        cluster.start(**how)
+        yield cluster
+    finally:
+        cluster.stop()
+        shutil.rmtree(root, ignore_errors=True)
+
+
 @pytest.fixture(scope="session")
 def slurm() -> Iterator[Slurm]:
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if missing or os.geteuid() != 0:
         pytest.skip(f"Slurm runs as root here, and needs {', '.join(missing) or 'root'}: tests/cluster/install.sh")
-    root = Path(tempfile.mkdtemp(prefix="orch-slurm-"))  # munge wants folders that everybody may pass
-    root.chmod(0o755)
-    cluster = Slurm(root)
-    try:
-        cluster.start()
+    with started() as cluster:
         yield cluster
-    finally:
-        cluster.stop()
-        shutil.rmtree(root, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)

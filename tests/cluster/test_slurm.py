@@ -14,8 +14,8 @@ from orchestrator.cli import main
 from orchestrator.errors import PreflightError, RunFolderError
 from orchestrator.machine.rundir import RunDir
 from orchestrator.run.runs import list_runs
-from orchestrator.run.slurm import FORGOTTEN, UNREACHABLE, add_jobs, find_job_id, find_jobs, resubmit, stop
-from tests.cluster.conftest import WAITS, attempts, look, wait_until
+from orchestrator.run.slurm import FORGOTTEN, OUTSIDE, UNREACHABLE, add_jobs, find_job_id, find_jobs, resubmit, stop
+from tests.cluster.conftest import WAITS, attempts, look, started, wait_until
 
 
 def is_over(run):
@@ -142,7 +142,7 @@ def test_a_job_whose_node_is_lost_begins_again_on_another(slurm, job):
         assert not (run.root / "signals").exists()
     finally:
         slurm.start_node(node)
-        wait_until(lambda: slurm.ask("sinfo", "-h", "-N", "-p", "main", "-o", "%T").split() == ["idle", "idle"])
+        wait_until(lambda: slurm.list_states() == ["idle", "idle"])
 
 
 def test_a_machine_at_fault_is_left_out(job):
@@ -204,13 +204,60 @@ def test_an_unreachable_controller_is_no_failure(slurm, job, tmp_path, monkeypat
     run = job("exit 0")
     wait_until(lambda: is_over(run))
     port = slurm.field_of_conf("SlurmctldPort")
-    (tmp_path / "gone.conf").write_text(slurm.conf.read_text().replace(port, "SlurmctldPort=1"))
+    gone = slurm.conf.read_text().replace(port, "SlurmctldPort=1") + "MessageTimeout=2\n"  # and not 20 s a question
+    (tmp_path / "gone.conf").write_text(gone)
     monkeypatch.setenv("SLURM_CONF", str(tmp_path / "gone.conf"))
     found = look(run)
     assert (found.state, found.is_over) == (UNREACHABLE, False)
     assert "unreachable" in found.describe()
     with pytest.raises(PreflightError, match="unreachable"):
         job("exit 0", "other")
+
+
+def test_a_full_queue_takes_no_job_and_leaves_nothing(job, tmp_path, monkeypatch):
+    with started(more="MaxJobCount=2\n", nodes=("n1",)) as full:
+        monkeypatch.setenv("SLURM_CONF", str(full.conf))
+        first = job("exit 0", "first")
+        wait_until(lambda: is_over(first))  # it counts until MinJobAge
+        with pytest.raises(PreflightError, match="Resource temporarily unavailable") as caught:
+            job("exit 0")
+        assert "queue is full" in caught.value.problems[0].hint
+        assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("wrong", ["no configuration", "no file of it", "no program"])
+def test_a_machine_of_no_cluster_is_called_that(job, tmp_path, monkeypatch, wrong):
+    run = job("exit 0")
+    wait_until(lambda: is_over(run))
+    with monkeypatch.context() as patch:
+        if wrong == "no configuration":
+            patch.delenv("SLURM_CONF")
+        elif wrong == "no file of it":
+            (tmp_path / "slurm.conf").touch()
+            patch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
+        else:
+            patch.setenv("PATH", str(tmp_path))
+        found = look(run)
+        assert (found.state, found.is_over) == (OUTSIDE, False)
+        assert "belongs to no cluster" in summary(run).message
+        with pytest.raises(PreflightError, match="belongs to no cluster") as caught:
+            job("exit 0", "other")
+    assert "SLURM_CONF" in caught.value.problems[0].hint
+
+
+def test_a_job_waits_for_another_to_its_very_end_and_never_follows_one_that_failed(slurm, job):
+    first = job('until [ -e go ]; do sleep .1; done; [ "$n" = 2 ] || exit 75', "first")
+    second = job(f"cp {first.root}/attempts before", "second", extra=f"--dependency=afterok:{find_job_id(first)}")
+    wait_until(lambda: look(second).reason == "Dependency")
+    (first.root / "go").touch()
+    wait_until(lambda: is_over(first) and is_over(second))
+    assert len((second.root / "before").read_text().split()) == 2  # not after the attempt that ended with 75
+    failed = job("exit 3", "failed")
+    wait_until(lambda: is_over(failed))
+    never = job("exit 0", "never", extra=f"--dependency=afterok:{find_job_id(failed)}")
+    wait_until(lambda: look(never).reason == "DependencyNeverSatisfied")
+    assert "DependencyNeverSatisfied" in summary(never).message
+    assert attempts(never) == []
 
 
 def test_a_job_that_slurm_forgot_is_over():

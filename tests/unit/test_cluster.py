@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from orchestrator.cli import main
 from orchestrator.errors import PreflightError, RecipeError
+from orchestrator.machine.rundir import RunDir
 from orchestrator.plan.cluster import (
     ENGINES,
     Repeated,
@@ -18,9 +20,10 @@ from orchestrator.plan.cluster import (
     require_engine,
     require_shared,
 )
+from orchestrator.recipe.plan import File
 from orchestrator.recipe.schema import Cluster
 from orchestrator.run.again import AGAIN
-from orchestrator.run.slurm import Job, parse_job, remember
+from orchestrator.run.slurm import Job, parse_job, remember, submit
 
 
 @pytest.fixture
@@ -225,3 +228,26 @@ def test_without_accounting_a_job_is_forgotten(monkeypatch, tmp_path):
     assert remember("7").state == "NODE_FAIL"
     (tmp_path / "sacct").write_text("#!/bin/sh\necho 'CANCELLED by 1000'\n")
     assert remember("7").state == "CANCELLED"
+
+
+_POLICY = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
+
+
+# as sbatch wrote them: a limit of a user's QOS, of an account, and a queue that is full
+@pytest.mark.parametrize(
+    ("said", "hint"),
+    [
+        (["QOSMaxSubmitJobPerUserLimit", f"Batch job submission failed: {_POLICY}"], "squeue --me"),
+        (["AssocMaxSubmitJobLimit", f"Batch job submission failed: {_POLICY}"], "squeue --me"),
+        (["allocation failure: Resource temporarily unavailable"], "queue is full"),
+        (["Slurm temporarily unable to accept job, sleeping and retrying"], "queue is full"),
+    ],
+)
+def test_a_queue_that_takes_no_more_is_told_with_what_to_do(said, hint, monkeypatch, tmp_path):
+    lines = "\n".join(f"sbatch: error: {line}" for line in said)
+    (tmp_path / "sbatch").write_text(f"#!/bin/sh\ncat >&2 <<'END'\n{lines}\nEND\nexit 1\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(PreflightError, match=f"Slurm refuses the job: {said[0]}") as caught:
+        submit(RunDir(tmp_path / "run"), File("job/slurm.sh", "#!/bin/sh\n"))
+    assert hint in caught.value.problems[0].hint
