@@ -30,11 +30,12 @@ profile_option = click.option("--cluster", "profile", metavar="NAME", help="A pr
 
 
 def complete_runs(context: click.Context, _: click.Parameter, start: str) -> list[Any]:
-    """Return the runs whose names begin so, for the shell; folders where there are none."""
+    """Return the runs and tags whose names begin so, for the shell; folders where there are none."""
     from click.shell_completion import CompletionItem
 
     runs = Path(context.params.get("runs") or "runs")
     names = sorted(path.parent.name for path in runs.glob(f"{glob.escape(start)}*/plan.json"))
+    names += sorted(path.stem for path in runs.glob(f"tags/{glob.escape(start)}*.json"))
     return [CompletionItem(name) for name in names] or [CompletionItem(start, type="dir")]
 
 

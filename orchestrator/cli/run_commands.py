@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -360,13 +360,25 @@ def _verdict_lines(run: RunDir, report: dict[str, Any]) -> Iterator[str]:
 
 
 @click.command("ls")
+@click.option("--models", is_flag=True, help="Packaged models only, with their tags and what each was made of.")
+@click.option("--html", type=click.Path(path_type=Path), help="Write the page of `orch board` to this file instead.")
 @runs_option
 @prints("ls")
-def ls_command(runs: Path) -> Result:
+def ls_command(models: bool, html: Path | None, runs: Path) -> Result:
     """List runs, newest first."""
     from orchestrator.run.runs import list_runs
     from orchestrator.run.slurm import add_jobs
 
+    if models and html:
+        raise click.UsageError("--models and --html go one at a time")
+    if html:
+        return _write_board((runs,), html)
+    if models:
+        from orchestrator.serving.registry import format_models, list_models
+
+        packaged = list_models(runs)
+        none = (f"no packaged models in {runs}",)
+        return Result(packaged, format_models(packaged) if packaged else none)
     found = add_jobs(list_runs(runs))
 
     def lines() -> Iterator[str]:
@@ -379,6 +391,76 @@ def ls_command(runs: Path) -> Result:
     if not found:
         return Result([], lambda: say(f"no runs in {runs}", err=True))
     return Result([_summary_data(run) for run in found], lines())
+
+
+@click.command("board")
+@click.argument("folders", nargs=-1, type=click.Path(path_type=Path), metavar="[FOLDER]...")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The page (default: board.html).")
+@click.option("--serve", is_flag=True, help="Serve it on 127.0.0.1 until Ctrl-C, renewed while runs go on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="With --serve (default: the system's choice).")
+@runs_option
+@prints("board")
+def board_command(
+    folders: tuple[Path, ...], output: Path | None, serve: bool, port: int, runs: Path, as_json: bool
+) -> Result:
+    """Show the runs and sweeps of each FOLDER (default: all runs) on one page that needs no network.
+
+    It shows measures with their intervals, settings against measures, and losses over each other; and it leads to each
+    run's report. Served, it answers this machine alone, and changes nothing.
+    """
+    if not serve:
+        if port:
+            raise click.UsageError("--port goes with --serve")
+        return _write_board(folders or (runs,), output or Path("board.html"))
+    if output or as_json:
+        raise click.UsageError("--serve goes without -o and --json")
+    from orchestrator.report.board import LOOPBACK, BoardServer
+
+    def show() -> None:
+        with BoardServer(folders or (runs,), port) as server, suppress(KeyboardInterrupt):
+            say(f"http://{LOOPBACK}:{server.server_port}/ (Ctrl-C ends it)")
+            server.serve_forever()
+
+    return Result(None, show)
+
+
+def _write_board(folders: tuple[Path, ...], output: Path) -> Result:
+    from orchestrator.report.board import write_board
+
+    count = write_board(folders, output)
+    return Result({"path": str(output.absolute()), "runs": count}, (f"{output}: {count} runs",))
+
+
+@click.command("tag")
+@click.argument("run", required=False, shell_complete=complete_runs)
+@click.argument("name", required=False)
+@click.option("--list", "lists", is_flag=True, help="List tags.")
+@click.option("-d", "--delete", metavar="NAME", help="Remove a tag; its run stays.")
+@click.option("--even-if-worse", is_flag=True, help="Tag a model that its own run found worse, or that missed a gate.")
+@runs_option
+@prints("tag")
+def tag_command(
+    run: str | None, name: str | None, lists: bool, delete: str | None, even_if_worse: bool, runs: Path
+) -> Result:
+    """Let NAME, such as production, mean the packaged model of RUN. A tag that exists moves.
+
+    Tags are files in RUNS/tags. Every command that takes a run takes a tag.
+    """
+    from orchestrator.run.folder import find_run, list_tags
+    from orchestrator.serving.registry import remove_tag, set_tag
+
+    if (run is not None) + lists + (delete is not None) != 1 or (run is None) != (name is None):
+        raise click.UsageError("say RUN NAME, or --list, or -d NAME")
+    if lists:
+        tags = {tag: str(folder.root) for tag, folder in list_tags(runs).items()}
+        lines = [f"{tag}  {folder}" for tag, folder in tags.items()]
+        return Result(tags, lines or (f"no tags in {runs}",))
+    if delete is not None:
+        remove_tag(delete, runs)
+        return Result({"removed": delete}, (f"{delete}: removed",))
+    tag, before = set_tag(str(name), find_run(str(run), runs), runs, even_if_worse=even_if_worse)
+    words = f" (before: {before})" if before not in {None, tag.run} else ""
+    return Result({"name": name, **asdict(tag), "before": before}, (f"{name}: {tag.run}{words}",))
 
 
 @click.command("show")

@@ -119,7 +119,7 @@ def format_comparison(compared: Mapping[str, Any]) -> str:
         for row in compared["comparisons"]
     ]
     if several:
-        names = ["run", *(Path(row["run"]).name for row in compared["comparisons"])]
+        names = ["run", *(_name(row["run"]) for row in compared["comparisons"])]
         words = ["", *(row["verdict"] for row in compared["comparisons"])]
         table = [(name, *row, word) for name, row, word in zip(names, table, words, strict=True)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
@@ -129,10 +129,18 @@ def format_comparison(compared: Mapping[str, Any]) -> str:
         head = f"The second run {_WORDS[compared['verdict']]} the first, on {units}."
         return "\n".join([head, f"  first   {compared['first']}", f"  second  {compared['second']}", "", *lines])
     best, count = compared["best"], len(compared["others"])
-    alike = ", ".join(Path(run).name for run in best["not_worse"]) or "none"
-    head = f"{counted(count, 'run')} beside {Path(compared['first']).name}, on {units}; intervals and p hold for all."
-    found = f"Best by {display_name(best['metric'])}: {Path(best['run']).name}. Not measurably worse: {alike}."
-    return "\n".join([head, found, "", *lines])
+    alike = ", ".join(map(_name, best["not_worse"])) or "none"
+    head = f"{counted(count, 'run')} beside {_name(compared['first'])}, on {units}; intervals and p hold for all."
+    found = f"Best by {display_name(best['metric'])}: {_name(best['run'])}. Not measurably worse: {alike}."
+    starts = {0, *range(1 + count, len(table), count)}  # of the table, and of each metric but the first
+    blocks = (f"\n{line}" if place in starts else line for place, line in enumerate(lines))
+    return "\n".join([head, found, *blocks])
+
+
+def _name(run: str) -> str:
+    """Return a run's name, of a sweep's trial with the sweep's."""
+    path = Path(run)
+    return f"{path.parent.parent.name}/{path.name}" if path.parent.name == "trials" else path.name
 
 
 def _require_same_data(one: Mapping[str, Any], two: Mapping[str, Any], unit: str, second: RunDir) -> None:

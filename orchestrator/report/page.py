@@ -6,7 +6,7 @@ import base64
 import re
 import shlex
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.backends.render import find_templates
 from orchestrator.evaluation.measures import display_name, require_metric
@@ -18,6 +18,9 @@ from orchestrator.report.figures import build_interval_figure, build_label_figur
 from orchestrator.report.record import RunRecord, describe_log
 from orchestrator.run.state import redact
 
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _KANA, _HANGUL, _HAN = re.compile(r"[぀-ヿ]"), re.compile(r"[가-힯]"), re.compile(r"[㐀-鿿豈-﫿]")
 _DETERMINISM = {
@@ -26,6 +29,20 @@ _DETERMINISM = {
 }
 _QUANTILES = "median · 95 % · longest"
 _OWN_PLACE = ("tokens", "labels", "groups", "teacher")  # of stats.json: shown in rows of their own
+
+
+def build_environment() -> Environment:
+    """Return the engine of the pages' templates, which escapes all that comes from data."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(find_templates() / "report"),
+        undefined=StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_legible,
+    )
 
 
 def render_page(
@@ -41,16 +58,7 @@ def render_page(
 
     All that comes from data is escaped by the template engine.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(find_templates() / "report"),
-        undefined=StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_legible,
-    )
+    environment = build_environment()
     environment.filters.update(
         counted=wording.counted,
         display=display_name,

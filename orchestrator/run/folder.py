@@ -13,13 +13,14 @@ import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import RunFolderError, Where
 from orchestrator.machine.files import hash_path, open_fresh, try_lock, write_json, write_text
 from orchestrator.machine.hardware import Hardware
-from orchestrator.machine.json_files import load_object, read_text
+from orchestrator.machine.json_files import build_record, load_object, read_text
 from orchestrator.machine.places import find_orch_config
 from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import Plan, plan_from_json
@@ -206,8 +207,43 @@ def _made_at(folder: Path) -> float:
         return 0.0
 
 
+@dataclass(frozen=True)
+class Tag:
+    """A name for a run whose model is packaged: `run` is its path from the folder of runs, `package` its hash.
+
+    It is a file of its own in RUNS/tags: to move it is one rename.
+    """
+
+    run: str
+    package: str
+    since: float
+
+
+TAG_NAME = re.compile(r"(?!last$)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def find_tag_file(name: str, root: Path) -> Path:
+    """Return where the tag of that name lies, whether there is one or not."""
+    return root / "tags" / f"{name}.json"
+
+
+def load_tag(path: Path) -> Tag:
+    """Return the tag of a file. Raises RunFolderError where it is damaged."""
+    with understood(path):
+        return build_record(Tag, load_run_object(path))
+
+
+def list_tags(root: Path) -> dict[str, RunDir]:
+    """Return the run of each tag by its name; a damaged one is left out."""
+    found = {}
+    for path in sorted((root / "tags").glob("*.json")):
+        with suppress(RunFolderError):
+            found[path.stem] = RunDir((root / load_tag(path).run).resolve())
+    return found
+
+
 def find_run(name: str, root: Path) -> RunDir:
-    """Return the run that `name` means: a folder, a name (or its beginning) under `root`, or `last`.
+    """Return the run that `name` means: a folder, a name (or its beginning) under `root`, a tag, or `last`.
 
     Raises RunFolderError when it means none, or several.
     """
@@ -216,7 +252,13 @@ def find_run(name: str, root: Path) -> RunDir:
     runs = sorted((path for path in root.glob("*") if is_run(RunDir(path))), key=_made_at)
     if name == "last" and runs:
         return RunDir(runs[-1].resolve())
-    found = [path for path in runs if path.name == name] or [path for path in runs if path.name.startswith(name)]
+    found = [path for path in runs if path.name == name]
+    if not found and TAG_NAME.fullmatch(name) and (path := find_tag_file(name, root)).is_file():
+        tagged = RunDir((root / load_tag(path).run).resolve())
+        if is_run(tagged):
+            return tagged
+        raise RunFolderError(f"the run of the tag {name} is gone: {tagged.root}", hint=f"move it: orch tag RUN {name}")
+    found = found or [path for path in runs if path.name.startswith(name)]
     if len(found) == 1:
         return RunDir(found[0].resolve())
     if found:

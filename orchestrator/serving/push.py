@@ -84,9 +84,9 @@ def build_parcel(name: str, runs: Path, target: Target, *, even_if_worse: bool, 
     run = find_run(name, runs)
     plan = load_own_plan(run, trust_run=trust_run)
     artefact = find_artefact(str(run.root), runs, trust_run=trust_run)
-    report = _require_judged(run, plan)
-    files = _require_as_measured(run, artefact.spec)
-    if not even_if_worse and (faults := list(_find_faults(plan, report))):
+    report = require_judged(run, plan)
+    files = require_as_measured(run, artefact.spec)
+    if not even_if_worse and (faults := list(find_faults(plan, report))):
         hint = "push a better one; or say --even-if-worse, and the card says it too"
         raise GateMissedError(f"{run.root.name} is not pushed: {'; '.join(faults)}", hint=hint)
     card = (run.model / _CARD).read_text(encoding="utf-8")
@@ -98,7 +98,7 @@ def build_parcel(name: str, runs: Path, target: Target, *, even_if_worse: bool, 
     return Parcel(run, artefact.python, files, card, str(report["headline"]))
 
 
-def _require_judged(run: RunDir, plan: Plan) -> dict[str, Any]:
+def require_judged(run: RunDir, plan: Plan) -> dict[str, Any]:
     """Return report.json of a run whose evaluation and report are done, and are those of its files as they are now."""
     hint = f"finish it: orch resume {run.root}"
     for stage in (stage for stage in plan.stages if stage.kind in {"evaluate", "report"}):
@@ -114,8 +114,8 @@ def _require_judged(run: RunDir, plan: Plan) -> dict[str, Any]:
     return report
 
 
-def _require_as_measured(run: RunDir, spec: Mapping[str, Any]) -> dict[str, Path]:
-    """Return the package's files by name. Raises RunFolderError for one that is new, gone, or has another hash."""
+def require_as_measured(run: RunDir, spec: Mapping[str, Any]) -> dict[str, Path]:
+    """Return the package's files by name, but the card. Raises RunFolderError for one that is new, gone or changed."""
     hashes = spec.get("files")
     if not isinstance(hashes, dict):
         raise RunFolderError(f"{run.model / _SPEC} has no hashes of its files", hint="package the run again")
@@ -137,7 +137,8 @@ def _hash(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
-def _find_faults(plan: Plan, report: Mapping[str, Any]) -> Iterator[str]:
+def find_faults(plan: Plan, report: Mapping[str, Any]) -> Iterator[str]:
+    """Yield why a model should not be given to others."""
     if plan.smoke:
         yield "it is a smoke run, whose model is tiny and random"
     if report["verdict"] == "worse":

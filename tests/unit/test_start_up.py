@@ -27,6 +27,7 @@ MAY = {  # what each command may import of them
     ("ls", "--runs", "{runs}"): {"msgspec"},
     ("ls", "--json", "--runs", "{runs}"): {"msgspec"},
     ("stop", "a", "--runs", "{runs}"): {"msgspec"},
+    ("board", "--runs", "{runs}", "-o", "board.html"): RECIPE | ON_RECIPES | {"checks", "report", "ssl"},
     ("render", "{recipe}", "--hardware", "cpu"): RECIPE | ON_RECIPES,
     ("check", "{recipe}", "--hardware", "cpu"): RECIPE | ON_RECIPES | {"checks", "sqlite3"},
 }
