@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from orchestrator.backends.scorers import SCORERS
 from orchestrator.errors import InterruptedRunError, RunFolderError, StageFailedError, Where
 from orchestrator.recipe.plan import Command
 from orchestrator.run.stopping import Interrupts, counted_interrupts
@@ -291,6 +292,9 @@ def _explain_scores(scores: Sequence[tuple[float, float]], *, is_raw: bool) -> s
 
 
 def _wrap(spec: dict[str, Any], side: str, text: str) -> str:
+    """Return a text as the client writes it: with its instruction, unless the folder's chat template writes that."""
+    if SCORERS[str(spec["scorer"])].get("templated"):
+        return text
     instruction = spec.get(f"{side}_instruction")
     template = str(spec.get(f"{side}_instruction_format") or "{}{}").replace("\\n", "\n")
     return text if instruction is None else template.format(instruction, text)

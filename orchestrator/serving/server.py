@@ -103,9 +103,8 @@ def _find_vllm_obstacle(artefact: Artefact) -> str | None:
     if artefact.kind == "embedding" and artefact.spec.get("pooling", "lasttoken") not in _VLLM_POOLINGS:
         return f"it pools by {artefact.spec['pooling'] or 'a way of its own'}, and vLLM by {', '.join(_VLLM_POOLINGS)}"
     adds = artefact.spec.get("adds_special_tokens") is not False
-    if (artefact.scorer == "formatted-head" and adds) or (
-        artefact.scorer == "flag-llm-reranker" and _adds_tokens(artefact.folder)
-    ):
+    one_word = artefact.scorer == "flag-llm-reranker" or is_llm_export(artefact)
+    if (artefact.scorer == "formatted-head" and adds) or (one_word and _adds_tokens(artefact.folder)):
         return "its tokenizer puts tokens of its own around a text, which the training's format does without"
     if SCORERS[artefact.scorer].get("templated") and find_score_template(artefact) is None:
         return "the folder holds no chat_template.jinja over query and document, so vLLM would score bare text"
@@ -165,6 +164,11 @@ def find_score_template(artefact: Artefact) -> Path | None:
     except OSError:
         return None
     return path if re.search(r"""["']document["']""", text) else None
+
+
+def is_llm_export(artefact: Artefact) -> bool:
+    """Tell whether it is an LLM reranker with a head in the place of its word: its prompt is still its template's."""
+    return artefact.scorer == "cross-encoder" and find_score_template(artefact) is not None
 
 
 def choose_backend(wanted: str, artefact: Artefact, versions: dict[str, str], *, dry_run: bool = False) -> str:
@@ -287,12 +291,14 @@ def _build_overrides(artefact: Artefact) -> dict[str, Any] | None:
 
 
 def _vllm_values(artefact: Artefact, _with_key: bool) -> dict[str, Any]:  # noqa: FBT001
+    written = SCORERS[artefact.scorer].get("templated") or is_llm_export(artefact)
+    template = find_score_template(artefact) if written else None
     return {
         "python": artefact.python,
         "is_pooling": artefact.kind != "chat",
         "convert": "embed" if artefact.kind == "embedding" else None,
         "hf_overrides": _build_overrides(artefact),
-        "score_template": str(find_score_template(artefact)) if SCORERS[artefact.scorer].get("templated") else None,
+        "score_template": template and str(template),
         "trust_remote_code": artefact.trusts_remote_code,
     }
 
@@ -322,7 +328,10 @@ SERVERS = {
 
 @dataclass(frozen=True)
 class Engine:
-    """A server that Orch does not start: by scorer how it is asked, or why it cannot; `text` is what its user needs."""
+    """A server that Orch does not start: by scorer how it is asked, or why it cannot; `text` is what its user needs.
+
+    `dense` is why it cannot serve an embedding model with layers behind its pooling.
+    """
 
     label: str
     install: str
@@ -330,6 +339,7 @@ class Engine:
     cannot: dict[str, str]
     note: str
     text: str
+    dense: str | None = None
 
 
 def show_engine(name: str, artefact: Artefact, address: Address) -> tuple[str, str]:
@@ -341,19 +351,23 @@ def show_engine(name: str, artefact: Artefact, address: Address) -> tuple[str, s
     if name not in engines:
         raise PreflightError(f"--show: nothing is known of {name!r}", hint=f"known are {', '.join(engines)}")
     engine, spec, scorer = engines[name], artefact.spec, artefact.scorer
-    composed = not engine.takes
-    if why := find_obstacle("vllm", artefact) if composed else engine.cannot.get(scorer):
+    scorer = "formatted-head" if is_llm_export(artefact) else scorer
+    modules, composed = artefact.folder / "modules.json", not engine.takes
+    why = find_obstacle("vllm", artefact) if composed else engine.cannot.get(scorer)
+    if why or (why := engine.dense if modules.is_file() and "Dense" in modules.read_text(encoding="utf-8") else None):
         raise PreflightError(
             f"{engine.label} cannot serve {artefact.name}: {why}", hint="orch serve says which server can"
         )
     pooling = {"lasttoken": "last"}.get(str(spec.get("pooling")), str(spec.get("pooling")))
     embeds = artefact.kind == "embedding"
+    # llama.cpp says it to every template, whatever that does where nothing is said
+    thinking = json.dumps({"enable_thinking": bool((spec.get("template_args") or {}).get("enable_thinking"))})
     inside = build_command("vllm", artefact, Address("0.0.0.0", 8000), name=artefact.name, with_key=False)  # noqa: S104
     folder = str(artefact.folder)
     values = {
         "folder": shlex.quote(folder), "name": shlex.quote(artefact.name), "host": shlex.quote(address.host),
         "port": address.port, "dtype": artefact.dtype, "max_length": spec.get("max_length") or 512,
-        "llama": f"--embeddings --pooling {pooling}" if embeds else "--jinja",
+        "llama": f"--embeddings --pooling {pooling}" if embeds else f"--jinja --chat-template-kwargs '{thinking}'",
         "sglang": {"embedding": "--is-embedding", "chat": ""}.get(
             artefact.kind, "--is-embedding --disable-radix-cache --chunked-prefill-size -1 --attention-backend triton"),
         "xinference_type": "embedding" if embeds else "rerank",

@@ -103,7 +103,7 @@ def write_seq_cls(asked: Export, folder: Path) -> dict[str, Any]:
     model.save_pretrained(folder)
     if native:
         packaging.write_native_prompt(folder, replace(spec, scorer="qwen3-score-head"))
-        return {"scorer": "qwen3-score-head"}
+        return {"scorer": "qwen3-score-head", "task_type": "reranker"}
     if not (source / "scoring.json").is_file():  # a packaged model has its format in its chat template already
         packaging.write_flagembedding_format(folder, spec, tokenizer)
         packaging.write_exact_template(folder, spec, tokenizer, [("a query", "a document")])

@@ -92,6 +92,11 @@ def test_vllm_is_sent_the_instructions_of_a_cross_encoder_in_front_of_the_texts(
     assert checked.passed
 
 
+def test_vllm_is_sent_bare_texts_where_the_folders_chat_template_writes_the_instructions(package):
+    folder = package("flag-llm-reranker", query_instruction="A: ", passage_instruction="B: ")
+    assert check(folder, 0.0, backend="vllm")[1] == [("q", "d")]
+
+
 def test_swift_is_sent_the_instruction_as_the_system_message(package):
     _, asked = check(package("generative", instruction="Find it"), 0.5)
     assert asked == [("q", "d", "Find it")]

@@ -106,6 +106,18 @@ def test_vllm_takes_a_head_as_it_is_and_writes_the_training_format(package, kind
     assert words[-2:] == ["--chat-template", str(folder / "chat_template.jinja")]
 
 
+def test_the_export_of_an_llm_reranker_keeps_its_template_and_its_tokenizer_must_add_nothing(package):
+    folder = package("cross-encoder")
+    (folder / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
+    (folder / "tokenizer.json").write_text('{"post_processor": null}', encoding="utf-8")
+    assert find_obstacle("vllm", load(folder)) is None
+    words = lines("vllm", load(folder))
+    assert "--hf-overrides" not in words
+    assert words[-2:] == ["--chat-template", str(folder / "chat_template.jinja")]
+    (folder / "tokenizer.json").write_text('{"post_processor": {"single": [{"SpecialToken": {"id": "<bos>"}}]}}')
+    assert "tokens of its own" in (find_obstacle("vllm", load(folder)) or "")
+
+
 def test_vllm_serves_a_cross_encoder_and_a_chat_model_plainly(package):
     assert lines("vllm", load(package("cross-encoder")))[-2:] == ["--runner", "pooling"]
     assert lines("vllm", load(package("chat")))[-2:] == ["--dtype", "float32"]

@@ -38,6 +38,30 @@ def test_what_is_shown_holds_the_folder_and_nothing_unfilled(package, name):
     assert "$" not in text.replace("${ORCH_API_KEY", "")
 
 
+def test_layers_behind_the_pooling_are_refused_where_a_server_drops_them(package):
+    folder = package("embedding", pooling="mean", dims=3)
+    assert "--pooling mean" in show("llama.cpp", folder)
+    (folder / "modules.json").write_text('[{"path": "2_Dense", "type": "sentence_transformers.models.Dense"}]')
+    with pytest.raises(PreflightError, match="drops the layers behind the pooling"):
+        show("llama.cpp", folder)
+    assert show("infinity", folder)
+
+
+def test_the_export_of_an_llm_reranker_is_refused_by_a_server_that_writes_no_template(package):
+    folder = package("cross-encoder")
+    assert show("infinity", folder)
+    (folder / "chat_template.jinja").write_text("{{ (messages | selectattr('role', 'equalto', 'document') | first) }}")
+    with pytest.raises(PreflightError, match="joins the two texts itself"):
+        show("infinity", folder)
+
+
+@pytest.mark.parametrize(("said", "thinks"), [({}, "false"), ({"enable_thinking": True}, "true")])
+def test_llama_cpp_is_told_whether_a_chat_model_thinks(package, said, thinks):
+    """It says `enable_thinking` to every template; the packaged template's own default was trained."""
+    text = show("llama.cpp", package("chat", template_args=said))
+    assert f"--jinja --chat-template-kwargs '{{\"enable_thinking\": {thinks}}}'" in text
+
+
 def test_a_name_with_a_quote_stays_one_word(package):
     text = show("tei", package("cross-encoder"))
     words = shlex.split(text.replace("\\\n", " "))

@@ -76,7 +76,7 @@ def test_a_bare_reranker_of_yes_and_no_becomes_their_difference(decoder, eval_fi
     scores = tmp_path / "native.scores"
     assert read_scores(scores / "scores.jsonl") == pytest.approx(read_scores(scores / "source.jsonl"), abs=1e-5)
     said = json.loads((tmp_path / "native" / "scoring.json").read_text(encoding="utf-8"))
-    assert said["scorer"] == "qwen3-score-head"
+    assert (said["scorer"], said["task_type"]) == ("qwen3-score-head", "reranker")  # as which ms-swift loads it
 
 
 def test_a_bare_reranker_of_flagembedding_gets_its_prompt(decoder, eval_file, tmp_path):

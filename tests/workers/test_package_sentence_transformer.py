@@ -111,6 +111,13 @@ def test_dense_layers_come_along_and_vectors_keep_their_length(dense):
     assert (scoring["pooling"], scoring["normalize"], scoring["dims"]) == ("mean", False, 16)
     assert abs(scoring["examples"]["cosines"][0][0] - 1) < 1e-6
     assert "2_Dense/model.safetensors" in scoring["files"]
+    # the names that sentence-transformers 3 knows, with which Infinity serves it
+    assert set(read(folder / "2_Dense" / "config.json")) == {
+        "in_features",
+        "out_features",
+        "bias",
+        "activation_function",
+    }
     assert "through the dense layers" in (folder / "README.md").read_text(encoding="utf-8")
 
 

@@ -32,6 +32,7 @@ OWN = "sentence_transformers."
 # (`get_pooling_config` in vllm/transformers_utils/config.py) read no others
 OLD = "sentence_transformers.models."
 SETTINGS = "sentence_bert_config.json"
+_DENSE_ON_VECTORS = [(f"module_{side}_name", "sentence_embedding") for side in ("input", "output")]
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,10 @@ def copy_modules(source: Path, target: Path, spec: EmbeddingSpec) -> list[tuple[
             shutil.copyfile(path, target / module.path / path.name)
         if module.kind == "Pooling":
             write_pooling(target / module.path, source / module.path)
+        if module.kind == "Dense" and (said := read_json(place / "config.json")):
+            # of a text's vector, as ever: before sentence-transformers 5 its class ends at the names themselves
+            plain = {key: value for key, value in said.items() if (key, value) not in _DENSE_ON_VECTORS}
+            write_json(target / module.path / "config.json", plain)
     lowers = bool(read_json(source / SETTINGS).get("do_lower_case"))
     write_json(target / SETTINGS, {"max_seq_length": spec.max_length, "do_lower_case": lowers})
     return [(one.path, OLD + one.kind if one.type.startswith(OWN) else one.type) for one in modules]
