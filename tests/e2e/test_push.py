@@ -36,25 +36,34 @@ def push(run, to, env):
     return done.data
 
 
-def test_a_pushed_model_loads_again_with_the_scores_that_were_measured(hub, hub_env, run):  # noqa: F811
-    done = push(run, "hf:me/tuned", hub_env)
-    assert done["commit"] == hub.repos["models/me/tuned"].refs["main"]
+def load_and_score(model, run, env):
+    """Return the scores that the run measured of its first pairs, and those of the model as a stranger loads it."""
     output = next(run.glob("stages/*-evaluate")) / "output"
     measured = [json.loads(line) for line in (output / "scores.jsonl").read_text().splitlines()][:ROWS]
     rows = [json.loads(line) for line in (run / "data" / "eval.jsonl").read_text(encoding="utf-8").split("\n") if line]
     texts = {(row["qid"], one["docid"]): (row["query"], one["text"]) for row in rows for one in row["documents"]}
     pairs = json.dumps([texts[row["qid"], row["docid"]] for row in measured])
-    argv = [sys.executable, "-c", LOAD, "me/tuned"]
-    loaded = subprocess.run(argv, input=pairs, env=hub_env, capture_output=True, text=True, check=False)
+    argv = [sys.executable, "-c", LOAD, str(model)]
+    loaded = subprocess.run(argv, input=pairs, env=env, capture_output=True, text=True, check=False)
     assert loaded.returncode == 0, loaded.stderr[-2000:]
-    assert json.loads(loaded.stdout.splitlines()[-1]) == pytest.approx([row["score"] for row in measured], abs=2e-5)
+    return [row["score"] for row in measured], json.loads(loaded.stdout.splitlines()[-1])
 
 
-def test_modelscope_gives_back_the_bytes_that_were_measured(hub, hub_env, run, tmp_path):  # noqa: F811
-    push(run, "ms:me/tuned", hub_env)
+def test_a_model_pushed_to_hugging_face_loads_again_with_the_scores_that_were_measured(hub, hub_env, run):  # noqa: F811
+    done = push(run, "hf:me/tuned", hub_env)
+    assert done["commit"] == hub.repos["models/me/tuned"].refs["main"]
+    measured, again = load_and_score("me/tuned", run, hub_env)
+    assert again == pytest.approx(measured, abs=2e-5)
+
+
+def test_a_model_pushed_to_modelscope_loads_again_with_the_scores_that_were_measured(hub, hub_env, run, tmp_path):  # noqa: F811
+    done = push(run, "ms:me/tuned", hub_env)
+    assert done["commit"] == hub.repos["models/me/tuned"].refs["master"]
     out = tmp_path / "out" / "model"
     words = ["fetch", "--kind", "model", "--hub", "ms", "--id", "me/tuned", "--out", str(out)]
     subprocess.run([sys.executable, str(WORKERS), *words], env=hub_env, check=True, capture_output=True)
     files = json.loads((out / "scoring.json").read_text())["files"]
     assert "model.safetensors" in files
     assert all((out / name).read_bytes() == (run / "model" / name).read_bytes() for name in ["scoring.json", *files])
+    measured, again = load_and_score(out, run, hub_env)
+    assert again == pytest.approx(measured, abs=2e-5)
