@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
+import runpy
 import shutil
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+from orchestrator.workers.embedding.folder import read_modules
 from orchestrator.workers.embedding.model import Encoder, build_text_reader
 from orchestrator.workers.engines.sentence_transformers import IDENTITY, write_head_files
 from orchestrator.workers.engines.transformers import load_tokenizer, release
@@ -159,6 +164,51 @@ def write_openvino(asked: Export, folder: Path) -> dict[str, Any]:
     return {}
 
 
+def write_gguf(asked: Export, folder: Path) -> dict[str, Any]:
+    """Write model.gguf by llama.cpp's own converter, out of the sources of it that LLAMA_CPP names.
+
+    Raises WorkerError where there is none, for what it does not convert, and for layers that it would leave out.
+    """
+    script = Path(os.environ.get("LLAMA_CPP", "llama.cpp"), "convert_hf_to_gguf.py").resolve()
+    if not script.is_file():
+        raise WorkerError(
+            "set LLAMA_CPP to the sources of llama.cpp, with convert_hf_to_gguf.py (a clone of it has them)"
+        )
+    if any(module.kind == "Dense" for module in read_modules(asked.source)):
+        raise WorkerError(f"{asked.source}: llama.cpp's converter drops the dense layers behind the pooling")
+    words = [str(asked.source), "--outtype", asked.row["outtype"], "--outfile", str(folder / "model.gguf")]
+    sys.argv, sys.path[:0] = [str(script), *words], [str(script.parent)]
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    except (Exception, SystemExit) as error:
+        raise WorkerError(f"llama.cpp's converter: {error or type(error).__name__}") from error
+    return {}
+
+
+def open_gguf(asked: Export, folder: Path) -> Any:
+    """Return what a job of scoring reads texts by, over llama.cpp's server, which is given them as texts."""
+    import xllamacpp as llama
+
+    spec = parse_embedding_spec(asked.raw, "the scoring spec")
+    tokenizer, settings = load_tokenizer(folder, trust_remote_code=spec.trust_remote_code), llama.CommonParams()
+    settings.model.path, settings.embedding, settings.port = str(folder / "model.gguf"), True, 0  # any free one
+    settings.n_ctx = settings.n_batch = settings.n_ubatch = spec.max_length
+    settings.n_parallel = 1
+    server = llama.Server(settings)
+
+    def encode(texts: Sequence[str], **_: Any) -> list[list[float]]:
+        ids = tokenizer(list(texts), truncation=True, max_length=spec.max_length)["input_ids"]
+        cut = [tokenizer.decode(one, skip_special_tokens=True) if len(one) == spec.max_length else text
+               for one, text in zip(ids, texts, strict=True)]  # fmt: skip
+        answer = server.handle_embeddings({"input": cut})
+        if "data" not in answer:
+            raise WorkerError(f"llama.cpp: {answer}")
+        return [row["embedding"] for row in answer["data"]]
+
+    model = SimpleNamespace(encode=encode, tokenizer=tokenizer)
+    return build_text_reader(Encoder(model, spec, {"max_length": spec.max_length}), asked.device)
+
+
 def open_encoder(asked: Export, folder: Path, **settings: Any) -> Any:
     """Return the folder as its user opens it: a CrossEncoder of raw scores, or a SentenceTransformer."""
     from sentence_transformers import CrossEncoder, SentenceTransformer
@@ -200,6 +250,7 @@ WAYS = {
     "seq-cls": Way(write_seq_cls, lambda asked, folder: open_export(asked, folder, "torch")),
     "onnx": Way(write_onnx, lambda asked, folder: open_export(asked, folder, "onnx")),
     "openvino": Way(write_openvino, lambda asked, folder: open_export(asked, folder, "openvino")),
+    "gguf": Way(write_gguf, open_gguf),
 }
 
 

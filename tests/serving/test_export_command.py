@@ -96,11 +96,11 @@ def test_an_exporter_that_fails_leaves_nothing(capsys, package, exporter, rows, 
 @pytest.mark.parametrize(
     ("kind", "form", "message", "hint"),
     [
-        ("cross-encoder", "gguf", "llama.cpp turned the order round and said nothing", "convert_hf_to_gguf.py"),
+        ("cross-encoder", "gguf", "llama.cpp turned the order round and said nothing", "orch serve"),
         ("cross-encoder", "seq-cls", "has no form seq-cls", "orch serve"),
         ("flag-llm-reranker", "onnx", "ONNX is written for encoders", "seq-cls"),
         ("embedding", "openvino-int8", "OpenVINO is written for encoders", "orch serve"),
-        ("embedding", "gguf", "Orch does not write GGUF", "probes of scoring.json"),
+        ("embedding", "gguf", "xllamacpp, which gguf is written with", "pip install"),
         ("flag-llm-reranker", "bnb-4bit", "has never been run on one", "orch evaluate"),
         ("flag-llm-reranker", "awq", "has never been run on one", "llm-compressor"),
     ],

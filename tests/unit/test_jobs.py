@@ -178,7 +178,7 @@ def test_guards_need_a_model_that_is_packaged(refuse):
     [
         (LLM, "[seq-cls, onnx]", "ONNX is written for encoders", "it has seq-cls"),
         (CROSS_ENCODER, "seq-cls", "has no form seq-cls", "it has onnx"),
-        (CROSS_ENCODER, "[gguf]", "llama.cpp turned the order round", "convert_hf_to_gguf.py"),
+        (CROSS_ENCODER, "[gguf]", "llama.cpp turned the order round", "it has onnx"),
         (LLM + "merge: false\n", "seq-cls", "exports need a measured model", "merge: true"),
         (CROSS_ENCODER, '{forms: [onnx], gate: {spearman: ">= source"}}', "spearman does not measure", "ndcg@k"),
     ],

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -99,3 +101,68 @@ def test_an_export_takes_no_folder_that_is_there(decoder, eval_file, tmp_path):
     (tmp_path / "out").mkdir()
     with pytest.raises(WorkerError, match="exists already"):
         run_export(decoder, write_spec(tmp_path / "spec.json"), eval_file, tmp_path / "out")
+
+
+CONVERTER = """
+import pathlib, sys
+from conversion import NAME
+source, _, outtype, _, outfile = sys.argv[1:]
+assert pathlib.Path(source, "config.json").is_file(), "no config.json"
+pathlib.Path(outfile).write_text(f"{NAME} {outtype}")
+"""
+
+
+@pytest.fixture
+def gguf(encoder, tmp_path, monkeypatch):
+    """Return what is asked for, and a folder for it; LLAMA_CPP names sources whose converter is a script of ours."""
+    sources = tmp_path / "llama.cpp"
+    (sources / "conversion").mkdir(parents=True)
+    (sources / "conversion" / "__init__.py").write_text('NAME = "converted"')
+    (sources / "convert_hf_to_gguf.py").write_text(CONVERTER)
+    monkeypatch.setenv("LLAMA_CPP", str(sources))
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    raw = {"version": 1, "name": "x", "dtype": "float32", "scorer": "embedding", "batch_size": 4, "max_length": 8,
+           "pooling": "mean", "normalize": True, "query_prompt": "", "document_prompt": ""}  # fmt: skip
+    folder = tmp_path / "out"
+    shutil.copytree(encoder, folder)
+    return export.Export(encoder, raw, "gguf-q8", "cpu"), folder
+
+
+def test_llama_cpp_s_own_converter_writes_the_gguf(gguf):
+    assert export.write_gguf(*gguf) == {}
+    assert (gguf[1] / "model.gguf").read_text() == "converted q8_0"
+
+
+def test_a_converter_that_is_missing_or_fails_and_layers_that_it_drops_are_said(gguf, tmp_path, monkeypatch):
+    asked, folder = gguf
+    dense = tmp_path / "dense"
+    shutil.copytree(asked.source, dense)
+    (dense / "modules.json").write_text('[{"path": "", "type": "x.Transformer"}, {"path": "2", "type": "x.Dense"}]')
+    with pytest.raises(WorkerError, match="drops the dense layers"):
+        export.write_gguf(export.Export(dense, asked.raw, "gguf", "cpu"), folder)
+    with pytest.raises(WorkerError, match=r"llama\.cpp's converter: no config\.json"):
+        export.write_gguf(export.Export(tmp_path, asked.raw, "gguf", "cpu"), folder)
+    monkeypatch.setenv("LLAMA_CPP", str(tmp_path))
+    with pytest.raises(WorkerError, match="set LLAMA_CPP to the sources"):
+        export.write_gguf(asked, folder)
+
+
+def test_llama_cpp_is_given_texts_that_fit_and_its_refusal_is_said(gguf, monkeypatch):
+    heard: list[list[str]] = []
+
+    def answer(asked):
+        heard.append(asked["input"])
+        refused = {"error": {"code": 500, "message": "too large"}}
+        return refused if "refuse" in asked["input"][0] else {"data": [{"embedding": [3.0, 4.0]} for _ in heard[-1]]}
+
+    llama = ModuleType("xllamacpp")
+    llama.CommonParams = lambda: SimpleNamespace(model=SimpleNamespace())
+    llama.Server = lambda _: SimpleNamespace(handle_embeddings=answer)
+    monkeypatch.setitem(sys.modules, "xllamacpp", llama)
+    reader = export.open_gguf(*gguf)
+    assert reader.run(["green tea", "tea " * 40]).tolist() == [[3.0, 4.0], [3.0, 4.0]]
+    assert heard[0][0] == "green tea"
+    assert 0 < len(heard[0][1].split()) < 8
+    with pytest.raises(WorkerError, match="too large"):
+        reader.run(["refuse"])
