@@ -59,6 +59,7 @@ DEFAULT_STALL_S = 60
 STOPPED, FAILED, STALLED, BUSY, KILLED = 130, 6, 7, 9, -signal.SIGKILL
 PAGE_BYTES = 4096
 SAVE_TRIES = 6
+MARK = "ORCH_FAULTS_RUN"  # in the environment of all that a case starts
 MEMORY_GROUP = Path("/sys/fs/cgroup/memory")
 
 
@@ -118,7 +119,8 @@ class Case:
         """Start `orch resume`; its messages are read when it has ended."""
         words = [*argv, ORCH, "resume", str(self.run.root), "--json"]
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL} | options
-        self.orch = subprocess.Popen(words, text=True, start_new_session=True, **streams)
+        env = os.environ | {MARK: str(self.run.root)}
+        self.orch = subprocess.Popen(words, text=True, env=env, start_new_session=True, **streams)
 
     def end(self, expected: int, words: str = "") -> None:
         """Wait for `orch`; it must end with this code and one message that holds these words."""
@@ -168,9 +170,11 @@ class Case:
         return max(members, key=_cpu_ticks)
 
     def left(self) -> list[int]:
-        """Return every process of this run's stages, by the run folder in its command line."""
-        words = f"{self.run.root}/".encode()
-        return [pid for pid in read_table() if words in _command_line(pid) and b"orch" not in _command_line(pid)[:300]]
+        """Return every process of this run's stages: what `orch` started has its environment, and no other has."""
+        words = f"{MARK}={self.run.root}\0".encode()
+        return [
+            pid for pid in read_table() if words in _read(pid, "environ") and b"orch" not in _read(pid, "cmdline")[:300]
+        ]
 
     def resume(self) -> float:
         """Resume, and compare with the reference; return the seconds that it took."""
@@ -217,9 +221,10 @@ def hash_weights(output: Path, last_step: int) -> dict[str, str]:
     return {str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def _command_line(pid: int) -> bytes:
+def _read(pid: int, name: str) -> bytes:
+    """Return a file of the process in /proc, with a NUL behind each word; nothing where there is none, or no right."""
     with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
+        return Path(f"/proc/{pid}/{name}").read_bytes()
     return b""
 
 

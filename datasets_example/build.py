@@ -11,7 +11,7 @@ import json
 import random
 
 from chat_rows import FIRST, SECOND, build_chats, build_instructions, build_sharegpt
-from embedding_rows import build_answers, build_labelled, build_pairs
+from embedding_rows import build_answers, build_classes, build_labelled, build_pairs
 from finance_rows import build_finance
 from graded_rows import build_graded, build_pointwise, split_families
 from handbook import HERE, LANGUAGES, Passage, alike, load_handbook, split
@@ -112,6 +112,8 @@ def build_embeddings() -> None:
             ("labelled_pairs.train.jsonl", build_labelled(train, 80, rng)),
             ("pairs.train.csv", build_pairs(train, 100, rng)),
             ("pairs.eval.csv", build_pairs(held_out, 30, rng)),
+            ("classes.train.jsonl", build_classes(train, 120, rng)),
+            ("classes.eval.jsonl", build_classes(held_out, 60, rng)),
         ):
             files.setdefault(name, []).extend(rows)
     for name, rows in files.items():

@@ -52,6 +52,12 @@ def build_pairs(passages: list[Passage], count: int, rng: random.Random) -> list
     return rows
 
 
+def build_classes(passages: list[Passage], count: int, rng: random.Random) -> list[dict]:
+    """Return {text, label}: questions, each with the topic that it is about."""
+    questions = [(question, passage["aspect"]) for passage in passages for question in passage["queries"]]
+    return [{"text": question, "label": aspect} for question, aspect in rng.sample(questions, count)]
+
+
 def build_labelled(passages: list[Passage], count: int, rng: random.Random) -> list[dict]:
     """Return {query, response, label}: each query once with its answer (1) and once with one that looks alike (0)."""
     rows = []

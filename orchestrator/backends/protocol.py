@@ -38,7 +38,7 @@ class Job:
     orch_python: str
     workers: str
     smoke: bool = False
-    kind: str = "group"  # of the data: group, labelled, pair or chat
+    kind: str = "group"  # of the data: group, labelled, pair, class or chat
     deepspeed_text: str | None = None
     cache_dir: str = ""  # this user's cache of things that are built once a machine
     teacher: BaseModel | None = None
@@ -114,7 +114,7 @@ def guard_eval_kind(job: Job, guard: str) -> str:
 def _measured_as(job: Job, kind: str) -> str:
     if kind == "labelled":
         return "group"
-    return "retrieval" if job.recipe.task == "embedding" and kind == "group" else kind
+    return "retrieval" if job.recipe.task == "embedding" and kind in {"group", "class"} else kind
 
 
 def name_checkpoint(job: Job, *, last: str) -> str:

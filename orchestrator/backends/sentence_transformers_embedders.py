@@ -29,7 +29,7 @@ from orchestrator.backends.sentence_transformers import (
 from orchestrator.backends.trainer import TINY_HIDDEN_SIZE, ArgumentList, shrink_sizes
 from orchestrator.backends.trainer_checks import check_settings, check_trainer
 from orchestrator.errors import OrchError, Problem
-from orchestrator.recipe.losses import COMPARED, GROUPS, SCORES, find_losses, find_target, list_losses
+from orchestrator.recipe.losses import CLASSES, COMPARED, GROUPS, SCORES, find_losses, find_target, list_losses
 from orchestrator.recipe.schema import Loss, ModelRef
 
 _OF_RERANKERS = {
@@ -49,6 +49,8 @@ def _put(job: Job, found: ArgumentList) -> None:
     if any(one.facts.in_batch for one in find_loss(job).parts):
         why = "a text that stands in a batch twice would be its own negative"
         found.put("batch_sampler", "no_duplicates", "orch", why)
+    elif find_form(job) == CLASSES:
+        found.put("batch_sampler", "group_by_label", "orch", "each batch has two texts and more of several classes")
     put_lora(job, found, "every linear layer")
 
 
@@ -180,7 +182,8 @@ def _check_loss(job: Job, loss: Loss, train: Mapping[str, Any]) -> Iterator[Foun
         yield ("loss",), Problem(message, f"say loss: {{type: mnrl, plus: [{loss.type}]}}")
     elif job.kind not in loss.facts.kinds:
         what = "pairs of texts" if job.kind == "pair" else "queries with documents"
-        asks = "labels of pairs" if loss.facts.form == COMPARED else "queries with positives and negatives"
+        asks = {COMPARED: "labels of pairs", CLASSES: "texts with classes (text, label)"}.get(loss.facts.form)
+        asks = asks or "queries with positives and negatives"
         yield ("loss",), Problem(f"{loss.type} learns {asks}, and the rows are {what}", _CHOOSE)
     if "guide" in loss.facts.settings and loss.guide is None:
         why = "asks a stronger embedding model which negatives are none"
@@ -234,8 +237,8 @@ def _check_own_weights(job: Job, loss: Loss) -> Iterator[Found]:
     if loss.facts.has_weights and (job.world_size() > 1 or job.recipe.deepspeed is not None):
         message = f"{loss.type} has weights of its own, which no process shares with another"
         yield ("loss",), Problem(message, "launch: {nproc_per_node: 1}, without deepspeed")
-    if loss.type == "embed_distill" and loss.distance_metric == "manhattan":
-        message = "embed_distill compares vectors by cosine or euclidean distance"
+    if (loss.type == "embed_distill" or loss.facts.form == CLASSES) and loss.distance_metric == "manhattan":
+        message = f"{loss.type} compares vectors by cosine or euclidean distance"
         yield ("loss", "distance_metric"), Problem(message, "say cosine or euclidean")
     if loss.type == "softmax" and loss.num_labels is None:
         message = "softmax learns classes of pairs, and nothing says how many there are"
@@ -267,8 +270,8 @@ def _check_set(job: Job, name: str, one: Job, train: Mapping[str, Any]) -> Itera
     if loss is None or loss.type not in known:
         message = f"the loss of {name} is not one of sentence-transformers' embedding models"
         yield (*key, "loss"), Problem(message, f"one of {', '.join(known)}")
-    elif loss.guide or loss.facts.form == SCORES or job.recipe.teacher is not None:
-        message = "further sets learn neither from a teacher nor from a guide"
+    elif loss.guide or job.recipe.teacher or loss.facts.form == SCORES or CLASSES in {loss.facts.form, find_form(job)}:
+        message = "further sets learn neither from a teacher nor from a guide or classes, and not beside classes"
         yield (*key, "loss"), Problem(message, "make it the set of data.train, with loss beside data, or remove it")
     else:
         rest = {argument: value for argument, value in train.items() if argument != SEVERAL}
@@ -283,6 +286,9 @@ def _check_batch(job: Job, loss: Loss, train: Mapping[str, Any]) -> Iterator[Fou
         message = f"a batch of one row has no other rows, which are the negatives of {loss.type}: its loss is always 0"
         hint = "say 16 or more; loss: cached_mnrl trains large batches in the memory of small ones"
         yield ("train", "per_device_train_batch_size"), Problem(message, hint)
+    if loss.facts.form == CLASSES and (batch < 4 or batch % 2):  # noqa: PLR2004 - two texts of two classes
+        message = f"a batch of {batch} rows: {loss.type} needs two texts of two classes at least, and an even number"
+        yield ("train", "per_device_train_batch_size"), Problem(message, "say 32 or more")
     if any(one.facts.in_batch for one in loss.parts) and train.get("batch_sampler") == "group_by_label":
         message = f"group_by_label gathers rows of one label, and {loss.type} takes a batch's other rows for negatives"
         yield ("train", "batch_sampler"), Problem(message, "remove it: no text stands in a batch twice then")
@@ -336,6 +342,8 @@ def _smoke_scale(job: Job) -> SmokeScale:
         {"dense": told.dense.model_copy(update={"out_features": TINY_HIDDEN_SIZE})} if told.dense else {}
     )
     tiny |= {"layers": (0,)} if told.layers else {}
+    if find_form(job) == CLASSES:  # two texts of a class must be among the rows, and in a batch
+        alone = replace(alone, train=alone.train | {"per_device_train_batch_size": 4}, limit_train=64, limit_eval=64)
     recipe = _shrink_loss(job.recipe.loss) | ({"model": told.model_copy(update=tiny)} if tiny else {})
     return replace(alone, recipe=recipe, leave_out=alone.leave_out | {SEVERAL})
 

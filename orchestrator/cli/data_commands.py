@@ -26,7 +26,7 @@ from orchestrator.cli.output import Result, prints
 from orchestrator.machine.terminal import say
 from orchestrator.recipe.registry import TOOLS
 
-KINDS = ("group", "labelled", "pair", "chat")
+KINDS = ("group", "labelled", "pair", "class", "chat")
 FORMS = ("csv", "tsv", "parquet", "json", "jsonl", "sharegpt", "alpaca", "swift3", "lists", "passages")
 RANKING_OPTIONS = ("relevant_from", "labels_as_scores", "drop_queries_without_both")
 RESHAPING_OPTIONS = (*RANKING_OPTIONS, "scores_as_labels", "drop_keys", "drop_scores", "min_label", "max_label")

@@ -180,6 +180,8 @@ def _describe_statistics(stats: dict[str, Any]) -> list[str]:
         ]
     elif "scores" in stats:
         lines = [f"{stats['queries']} different first texts", _describe_scores(stats["scores"])]
+    elif "classes" in stats:
+        lines = [f"{stats['queries']} different texts of {stats['classes']} classes"]
     elif "turns" in stats:
         lines = [
             f"{stats['queries']} different questions, {stats['with_system']} rows with a system message",

@@ -444,6 +444,7 @@ _DUPLICATE = {
     "group": "an earlier row has the same query, positives and negatives",
     "pair": "an earlier row has the same texts and score",
     "chat": "an earlier row has the same messages",
+    "class": "an earlier row has the same text and class",
     "labelled": "earlier rows of the query have the same documents and labels",
 }
 

@@ -21,6 +21,7 @@ from orchestrator.data.digests import (
     query_key,
 )
 from orchestrator.data.reasons import Fault
+from orchestrator.data.rows import records
 from orchestrator.data.rows.records import LabelledGroup, RankingGroup, Record, ScoredPair, is_relevant, merge_groups
 from orchestrator.data.rows.texts import build_fault, quote
 
@@ -203,6 +204,11 @@ class EarlierRows:
 
         `spot` is from where `reread` reads the record again; None: it cannot be, or must be compared with itself.
         """
+        if isinstance(record, records.ClassText):
+            own = hash(record.label) & _BITS
+            if self._spots.put(digest((loose_key(record.text),)), own) != own:
+                message = f"the text {quote(record.text)} has the class {record.label}, and another in an earlier row"
+                return build_fault("conflicting-labels", message)
         if not isinstance(record, RankingGroup | ScoredPair):
             return record if self._rows.add(digest(record.identity)) else None
         key = digest((loose_key(record.split_text),))

@@ -12,6 +12,7 @@ from orchestrator.data.digests import DigestMap, DigestSet, digest, document_key
 from orchestrator.data.forms import find_sides, find_targets
 from orchestrator.data.ledger import Findings
 from orchestrator.data.reasons import Fault, RepeatedProblems, problem_of
+from orchestrator.data.rows import records
 from orchestrator.data.rows.records import RELEVANT, LabelledGroup, RankingGroup, Record, ScoredPair, draw_documents
 from orchestrator.data.rows.texts import build_fault
 from orchestrator.errors import Problem, Where
@@ -54,6 +55,7 @@ class LossFit:
         self._takes_scores = takes_scores
         self._misfits = RepeatedProblems()
         self._labels: set[float] = set()
+        self._classes: dict[str, int] = {}  # of each class how many texts it has
         self._scored = False
         self._bare = RepeatedProblems()  # rows without negatives
         self._has_negatives = False
@@ -101,6 +103,8 @@ class LossFit:
         if isinstance(record, ScoredPair):
             if len(self._labels) <= 1 and contrasts:
                 self._labels.add(record.score)
+        elif isinstance(record, records.ClassText):
+            self._classes[record.label] = self._classes.get(record.label, 0) + 1
         elif isinstance(record, LabelledGroup):
             self._scored |= record.scores is not None
             if len(self._labels) <= 1 and contrasts:
@@ -123,7 +127,15 @@ class LossFit:
         misfits = self._misfits.problems()
         # the columns of a batch are those that every row has
         bare = self._bare.problems() if self._has_negatives and not misfits else []
-        return [*misfits, *self._find_one_label(), *bare]
+        return [*misfits, *self._find_one_label(), *self._find_lone_texts(), *bare]
+
+    def _find_lone_texts(self) -> list[Problem]:
+        """Return that texts have no other one of their class to be drawn to, or no other class to be parted from."""
+        lone = [label for label, count in self._classes.items() if count == 1]
+        if len(self._classes) != 1 and not lone:
+            return []
+        message = f"of {len(self._classes)} classes {len(lone)} have one training text: {', '.join(lone[:5]) or 'none'}"
+        return [problem_of("loss-misfit", message, hint="name two classes or more, each of two texts or more")]
 
     def _find_one_label(self) -> list[Problem]:
         """Return that all training rows have one label, where the loss could only learn to say it always."""
@@ -181,7 +193,7 @@ class LossFit:
             yield from self._find_group_misfits(loss, record)
         elif isinstance(record, LabelledGroup):
             yield from find_score_misfits(record, loss, self._required.target)
-        else:
+        elif not isinstance(record, records.ClassText):
             yield "loss-misfit", f"{loss.name} takes groups or pairs, and this is a conversation", "leave the loss out"
 
     def _find_pair_misfits(self, loss: LossType, score: float) -> Iterator[tuple[str, str, str]]:

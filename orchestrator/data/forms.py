@@ -139,11 +139,6 @@ def build_scored_groups(record: RankingGroup, options: RowOptions) -> Iterator[d
         yield row | {"scores": [float(score), *others]}
 
 
-def build_compared(record: ScoredPair, options: RowOptions) -> dict[str, Any]:  # noqa: ARG001 - the writers' signature
-    """Return the row of two texts and how alike they are."""
-    return {"text1": record.text1, "text2": record.text2, "label": float(record.score)}
-
-
 def build_reranker_row(record: RankingGroup, options: RowOptions) -> dict[str, Any]:
     """Return a row for `task_type reranker` or `generative_reranker`; its own prompt stands in for the instruction."""
     instruction = options.instruction if record.prompt is None else record.prompt
@@ -224,7 +219,12 @@ TRAIN_FORMS: dict[str, TrainForm] = {
     "cross-encoder-lists": TrainForm(("labelled",), build_lists, takes_prompt=False, merges=True),
     "embedding-groups": TrainForm(("group", "pair"), build_groups, takes_prompt=False),
     "embedding-scores": TrainForm(("group",), build_scored_groups, takes_prompt=False, takes_scores=True),
-    "embedding-pairs": TrainForm(("pair",), _each(build_compared), takes_prompt=False),
+    "embedding-pairs": TrainForm(
+        ("pair",), lambda one, _: [{"text1": one.text1, "text2": one.text2, "label": one.score}], takes_prompt=False
+    ),
+    "embedding-classes": TrainForm(
+        ("class",), lambda one, _: [{"text": one.text, "label": one.label}], takes_prompt=False
+    ),
     "cross-encoder-margins": TrainForm(("labelled",), build_margins, takes_prompt=False, merges=True),
 }
 

@@ -231,8 +231,8 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[Request, Outputs]:
     kind, form = require_kind(given.kind), TRAIN_FORMS[given.form]
     if kind not in form.kinds:
         parser.error(f"--form {given.form} has no place for --kind {kind}")
-    if given.corpus and kind not in {"group", "labelled"}:
-        parser.error("--corpus goes with --kind group or labelled")
+    if given.corpus and kind not in {"group", "labelled", "class"}:
+        parser.error("--corpus goes with --kind group, labelled or class")
     if given.by_source and len(given.by_source) != len(given.train):
         parser.error("--by-source takes a name for each file of --train")
     if given.min_validation and given.validation_ratio is None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from orchestrator.data.digests import DigestMap, DigestSet, digest, query_key
 from orchestrator.data.reading.readers import show_path
+from orchestrator.data.rows import records
 from orchestrator.data.rows.records import Chat, Kind, LabelledGroup, RankingGroup, Record, ScoredPair, is_relevant
 from orchestrator.data.tokens import LengthRule, Measured
 
@@ -28,6 +29,7 @@ _PER_ROW: dict[Kind, dict[str, Callable[[Any], int]]] = {
     "group": {"positives": lambda row: len(row.positives), "negatives": lambda row: len(row.negatives)},
     "labelled": {},
     "pair": {},
+    "class": {},
     "chat": {"turns": lambda row: sum(message.role == "assistant" for message in row.messages)},
 }
 # Whose characters are counted: written as percentiles.
@@ -38,6 +40,7 @@ _CHARS: dict[Kind, dict[str, Callable[[Any], Iterable[int]]]] = {
     },
     "labelled": {"query": lambda row: (len(row.query),), "document": lambda row: map(len, row.documents)},
     "pair": {"text": lambda row: (len(row.text1), len(row.text2))},
+    "class": {"text": lambda row: (len(row.text),)},
     "chat": {
         "prompt": lambda row: (sum(len(message.content) for message in row.messages[:-1]),),
         "answer": lambda row: (len(row.messages[-1].content),),
@@ -63,6 +66,7 @@ class SideStatistics:
         self._scores = _Numbers()
         self._teacher = TeacherAudit()
         self._systems = 0
+        self._classes = set[str]()
 
     def add(self, record: Record, measured: Measured | None = None) -> None:
         """Count one kept record, and its tokens where they were counted."""
@@ -82,6 +86,8 @@ class SideStatistics:
             self._teacher.add(record)
         elif isinstance(record, ScoredPair):
             self._scores.add((record.score,))
+        elif isinstance(record, records.ClassText):
+            self._classes.add(record.label)
         elif isinstance(record, Chat):
             self._systems += record.messages[0].role == "system"
         self._count_scripts(record.texts)
@@ -107,6 +113,8 @@ class SideStatistics:
             found["with_system"] = self._systems
         elif self._kind == "pair":
             found["scores"] = self._describe_scores()
+        elif self._kind == "class":
+            found["classes"] = len(self._classes)
         elif self._kind == "labelled":
             found["documents"] = self._chars["document"].total()
             found |= {"labels": self._labels.to_json(), "groups": self._groups.to_json(self._left_out)}

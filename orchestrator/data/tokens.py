@@ -239,8 +239,8 @@ def build_rule(kind: Kind, budget: LengthBudget | TokenLimit | None, counter: Te
     if limit and limit.form == "swift-reranker":
         frame = partial(_count_swift_frame, limit, counter)
         return LengthRule(_PAIR, _own_texts, partial(_cut_swift_reranker, limit, counter), frame=frame)
-    if kind == "pair" or limit:
-        parts = ("text",) if kind == "pair" else _PAIR
+    if kind in {"pair", "class"} or limit:
+        parts = ("text",) if kind in {"pair", "class"} else _PAIR
         # every text for itself: swift's with the end token that its template appends
         read, ends = partial(_anchor_texts, limit.instruction if limit else None), 1
         if limit and limit.form.startswith("embedding-"):

@@ -18,7 +18,7 @@ import msgspec
 
 from orchestrator.data.digests import digest, document_key, query_key
 from orchestrator.data.reasons import refuse
-from orchestrator.data.rows.records import Chat, LabelledGroup, RankingGroup, Record, ScoredPair
+from orchestrator.data.rows.records import Chat, ClassText, LabelledGroup, RankingGroup, Record, ScoredPair
 from orchestrator.machine.files import create_part, remove_parts
 from orchestrator.machine.rundir import RunDir
 
@@ -111,6 +111,7 @@ def remove_files(paths: Sequence[Path]) -> None:
 _NAMES = RunDir(Path())
 STATS, LEDGER = _NAMES.stats_json.name, _NAMES.ledger_json.name
 EVAL, CORPUS = _NAMES.eval_jsonl.name, _NAMES.corpus_jsonl.name
+QUERIES_A_CLASS = 100  # each of them lists all documents of its class
 VALIDATION, TRAIN = _NAMES.validation_jsonl.name, _NAMES.train_jsonl.name
 SOURCES = _NAMES.train_sources.name
 FAILED_LEDGER = "ledger.failed.json"
@@ -220,7 +221,7 @@ class _Query:
 
 
 class RetrievalWriter:
-    """Gathers groups, and writes eval.jsonl and corpus.jsonl when it is closed."""
+    """Gathers groups, and writes eval.jsonl and corpus.jsonl when it is closed; texts of a class are both by turns."""
 
     def __init__(self, queries: BinaryIO, documents: BinaryIO, spool: BinaryIO, seed: int) -> None:
         """Write the queries and the corpus to two streams; `spool` is a temporary file, `seed` orders the corpus."""
@@ -231,9 +232,18 @@ class RetrievalWriter:
         self._numbers: dict[bytes, int] = {}
         self._places = array("Q", [0])
         self._ranks = array("Q")
+        self._classes: dict[str, tuple[list[_Query], set[int]]] = {}
 
     def add(self, record: Record) -> None:
         """Take in one group; groups of one query become one."""
+        if isinstance(record, ClassText):
+            queries, documents = self._classes.setdefault(record.label, ([], set()))
+            if len(queries) == min(len(documents), QUERIES_A_CLASS):
+                documents.add(self._take(record.text))
+            else:
+                queries.append(_Query(record.text, record.source, record.line, documents))
+                self._queries[digest((record.text,))] = queries[-1]
+            return
         if not isinstance(record, RankingGroup | LabelledGroup):
             raise TypeError(record)
         key = digest((query_key(record.query),))
@@ -258,6 +268,8 @@ class RetrievalWriter:
     def close(self) -> None:
         """Write both files. A document's place depends on the seed and its text only, so that it tells no label."""
         queries, documents = self._streams
+        if not self._queries:
+            raise refuse("no-rows-kept", "no two eval texts are of one class: none finds another", EVAL)
         order = sorted(range(len(self._ranks)), key=self._ranks.__getitem__)
         docids = array("Q", bytes(8 * len(order)))
         self._spool.flush()

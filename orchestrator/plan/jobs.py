@@ -197,7 +197,8 @@ def find_kind(recipe: Recipe, sniffed: dict[str, str | None]) -> str:
         return "chat"
     if (own := find_trainer(recipe).kind) or recipe.task == "reranker":
         return own or "group"
-    by_loss = "pair" if recipe.loss is not None and "group" not in recipe.loss.facts.kinds else "group"
+    kinds = ("group",) if recipe.loss is None else recipe.loss.facts.kinds
+    by_loss = next((kind for kind in ("group", "class") if kind in kinds), "pair")
     return found if (found := sniffed[""]) in {"group", "pair"} else by_loss
 
 

@@ -22,6 +22,7 @@ from orchestrator.machine.tables import load_record
 
 PAIRS, LISTS, MARGINS = "cross-encoder-pairs", "cross-encoder-lists", "cross-encoder-margins"
 GROUPS, SCORES, COMPARED = "embedding-groups", "embedding-scores", "embedding-pairs"
+CLASSES = "embedding-classes"
 Given = Any  # what a recipe says under `loss:`, a Loss of recipe/schema.py: here nothing needs pydantic
 _NEAR = 0.7  # how alike two words are, of which one is meant to be the other
 

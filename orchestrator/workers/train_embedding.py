@@ -336,7 +336,7 @@ def prepare_training(settings: Settings, arguments: Any) -> Prepared:
     notes = [rows.describe(f"train {name}".rstrip()) for name, rows in train.items()]
     if validation:
         notes.append(validation.describe("validation"))
-        if LABEL in validation.columns and len({str(label) for label in validation.columns[LABEL]}) == 1:
+        if build_evaluator(validation, "", "", 1) is None:
             arguments.metric_for_best_model, arguments.greater_is_better = "eval_loss", False
 
     def build(model: Any) -> Any:

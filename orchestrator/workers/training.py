@@ -250,6 +250,14 @@ def adapt_trainer(
                 )
             return super().create_scheduler(num_training_steps, optimizer)
 
+        def get_eval_dataloader(self, *rest: Any) -> Any:
+            """Return the validation rows in plain batches where others are drawn by class: few have two of one."""
+            asked, plain = self.args.batch_sampler, "batch_sampler"
+            self.args.batch_sampler = plain if asked == "group_by_label" else asked
+            loader = super().get_eval_dataloader(*rest)
+            self.args.batch_sampler = asked
+            return loader
+
         def _load_from_checkpoint(self, checkpoint_path: str) -> None:
             if settings.lora is None:
                 super()._load_from_checkpoint(checkpoint_path)

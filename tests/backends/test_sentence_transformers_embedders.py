@@ -31,6 +31,7 @@ GROUPS = [
     for number in range(4)
 ]
 PAIRS = [{"sentence1": f"a{number}", "sentence2": f"b{number}", "score": number / 4} for number in range(4)]
+CLASSES = [{"text": f"t{number}", "label": "ab"[number // 4]} for number in range(8)]
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def build(tmp_path):
     (tmp_path / "recipe.yaml").write_text(RECIPE)
 
     def build(*overrides, rows=GROUPS, hardware=CPU):
-        for side, some in (("train", rows), ("eval", rows[:1])):
+        for side, some in (("train", rows), ("eval", rows[: 2 if "text" in rows[0] else 1])):
             (tmp_path / f"{side}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
         job = build_job(
             load_recipe(tmp_path / "recipe.yaml", ("data.overlap=keep", *overrides)), tmp_path / "run", hardware
@@ -116,7 +117,13 @@ def test_the_model_is_scored_as_it_is_trained(build):
 @pytest.mark.parametrize("facts", find_losses("sentence-transformers", "embedding"), ids=lambda facts: facts.name)
 def test_the_rows_of_every_loss_are_prepared_for_the_worker(build, facts):
     taught = facts.form == "embedding-scores"
-    rows = GROUPS if facts.kinds != ("pair",) else [row | {"score": round(row["score"])} for row in PAIRS]
+    rows = (
+        CLASSES
+        if facts.kinds == ("class",)
+        else GROUPS
+        if facts.kinds != ("pair",)
+        else [row | {"score": round(row["score"])} for row in PAIRS]
+    )
     rows = [row | {"pos_scores": [3.5, 2], "neg_scores": [1, -1.5]} for row in rows] if taught else rows
     more = {"guide": ", guide: other/model", "num_labels": ", num_labels: 2"}
     more = "".join(text for name, text in more.items() if name in facts.settings)
@@ -126,6 +133,9 @@ def test_the_rows_of_every_loss_are_prepared_for_the_worker(build, facts):
     assert run_prepare(plan) == 0
     lines = [json.loads(line) for line in settings.train.read_text().splitlines()]
     assert len(lines) == {"triplet": 16}.get(facts.name, 4 if facts.kinds == ("pair",) else 8)
+    if facts.kinds == ("class",):
+        assert lines[4] == {"text": "t4", "label": "b"}
+        assert settings.arguments["batch_sampler"] == "group_by_label"
     if taught:
         assert lines[1] == {
             "query": "q0", "positive": "also 0", "negatives": ["n0", "m0"], "scores": [2.0, 1.0, -1.5],
@@ -148,6 +158,10 @@ def test_the_rows_of_every_loss_are_prepared_for_the_worker(build, facts):
         (("loss={type: cached_mnrl, plus: [gor]}",), "loss.plus", "cached_mnrl has no plus"),
         (("loss={type: embed_distill, guide: a/b, distance_metric: manhattan}",), "loss.distance_metric", "by cosine or"),
         (("loss=softmax",), "loss", "nothing says how many there are"),
+        (("loss={type: batch_hard_triplet, distance_metric: manhattan}",), "loss.distance_metric", "by cosine or"),
+        (("loss=batch_hard_triplet",), "loss", "learns texts with classes (text, label), and the rows are queries"),
+        (("loss=batch_all_triplet", "train.per_device_train_batch_size=5"), "train.per_device_train_batch_size", "even"),
+        (("loss=mnrl", "data.more={s: {files: t.jsonl, loss: batch_all_triplet}}"), "data.more.s.loss", "or classes, and not beside"),
         (("loss={type: softmax, num_labels: 3}", "data.eval=null", "data.eval_ratio=0.5", "data.overlap=drop"), "data.eval_ratio", "no similarity"),
         (("loss={type: embed_distill, guide: a/b}", "deepspeed=zero0"), "loss", "embed_distill has weights of its own"),
         (("loss=cosent",), "loss", "cosent learns labels of pairs, and the rows are queries with documents"),
@@ -227,6 +241,20 @@ def test_what_only_rerankers_have_is_refused(build, name):
             [row | {"score": number} for number, row in enumerate(PAIRS)],
             "the row has the label 3, and the classes are 0 to 2",
         ),
+        (
+            "{type: batch_all_triplet}",
+            [*CLASSES, {"text": "alone", "label": "c"}],
+            "of 3 classes 1 have one training text: c",
+        ),
+        (
+            "{type: batch_all_triplet}",
+            [row | {"label": "a"} for row in CLASSES],
+            "of 1 classes 0 have one training text",
+        ),
+        ("{type: batch_all_triplet}", [*CLASSES, {"text": "T0", "label": "b"}], "has the class b, and another in an"),
+        ("{type: batch_all_triplet}", [*CLASSES, {"text": "x"}], 'the key "label" is missing'),
+        ("{type: batch_all_triplet}", [*CLASSES, {"text": "x", "label": 0.5}], "is a number, not a string"),
+        ("{type: batch_all_triplet}", [*CLASSES, {"text": "x", "label": " "}], '"label" is empty or white space'),
         ("{type: angle_triplet}", [{"query": "x", "pos": ["y"], "neg": []}] * 2, "and angle_triplet needs"),
         (
             "{type: mnrl}",

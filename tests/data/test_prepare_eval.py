@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from orchestrator.data import writers
 from orchestrator.data.prepare_eval import main, parse_arguments, prepare_eval
 from orchestrator.data.request import RowFiles
 from orchestrator.errors import DataError, PreflightError
@@ -63,6 +64,24 @@ def test_over_a_corpus_every_document_is_searched(files, kind):
     texts = {row["docid"]: row["text"] for row in read(out / "corpus.jsonl")}
     assert sorted(texts.values()) == ["a", "b", "c"]
     assert [texts[docid] for docid in read(out / "eval.jsonl")[0]["relevant"]] == ["a"]
+
+
+def test_texts_of_a_class_are_by_turns_what_is_searched_and_what_searches(files, monkeypatch):
+    monkeypatch.setattr(writers, "QUERIES_A_CLASS", 2)
+    rows = [{"text": f"{label}{number}", "label": label} for number in range(7) for label in ("x", 3)]
+    path, out = files.lines("e.jsonl", *rows, {"text": "alone", "label": "z"}), files.folder / "out"
+    prepare_eval(RowFiles((path,), "class"), out, corpus=True)
+    texts = {row["docid"]: row["text"] for row in read(out / "corpus.jsonl")}
+    relevant = {row["query"]: {texts[docid] for docid in row["relevant"]} for row in read(out / "eval.jsonl")}
+    found = {label: {f"{label}{number}" for number in (0, 2, 4, 5, 6)} for label in "x3"}
+    assert relevant == {f"{label}{number}": found[label] for label in "x3" for number in (1, 3)}
+    assert set(texts.values()) == found["x"] | found["3"] | {"alone"}
+
+
+def test_texts_of_which_no_two_are_of_a_class_are_refused(files):
+    path = files.lines("e.jsonl", {"text": "a", "label": "x"}, {"text": "b", "label": "y"})
+    with pytest.raises(DataError, match="no two eval texts are of one class"):
+        prepare_eval(RowFiles((path,), "class"), files.folder / "out", corpus=True)
 
 
 def test_the_eval_set_is_the_one_that_the_prepare_stage_makes(files, stage):

@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 
 from orchestrator.workers import train_embedding
-from orchestrator.workers.embedding.losses import COMPARED, GROUPS, LOSSES, SCORES, LossSettings, load_rows
+from orchestrator.workers.embedding.losses import (
+    CLASSES,
+    COMPARED,
+    GROUPS,
+    LOSSES,
+    SCORES,
+    LossSettings,
+    load_rows,
+)
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.train_embedding import load_settings
 from tests.workers.conftest import TOPICS, run_worker
@@ -39,6 +47,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "softmax": {"num_labels": 2},
     "embed_distill": {"distance_metric": "euclidean", "projection_dim": 32},
+    "batch_all_triplet": {"distance_metric": "euclidean", "margin": 0.3, "matryoshka_dims": {"32": 1.0, "8": 1.0}},
+    "batch_hard_triplet": {"distance_metric": "cosine", "margin": 0.3},
+    "batch_semi_hard_triplet": {"distance_metric": "euclidean", "margin": 0.3},
+    "batch_hard_soft_margin_triplet": {"distance_metric": "euclidean"},
 }  # fmt: skip
 
 
@@ -46,7 +58,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 def files(tmp_path_factory) -> dict[str, Path]:
     """One file of 24 rows a form; `triplet`: with one negative each."""
     names = list(TOPICS)[:4]
-    rows: dict[str, list[Any]] = {GROUPS: [], SCORES: [], COMPARED: [], "triplet": []}
+    rows: dict[str, list[Any]] = {GROUPS: [], SCORES: [], COMPARED: [], CLASSES: [], "triplet": []}
     for index in range(6):
         for number, name in enumerate(names):
             query, right = f"what about {name} {index}?", f"{TOPICS[name]} {index}"
@@ -55,6 +67,7 @@ def files(tmp_path_factory) -> dict[str, Path]:
             rows[GROUPS].append(group)
             rows["triplet"].append(group | {"negatives": wrong[:1]})
             rows[SCORES].append(group | {"negatives": wrong, "scores": [0.9, 0.25, 0.1 * index]})
+            rows[CLASSES].append({"text": right, "label": name})
             rows[COMPARED].append(
                 {"text1": query, "text2": right if index % 2 else wrong[0], "label": float(index % 2)}
             )
@@ -72,6 +85,7 @@ def write_settings(out: Path, base: Path, files: dict[str, Path], loss: str, **c
         "output_dir": str(out / "output"), "learning_rate": 1e-3, "per_device_train_batch_size": 4,
         "num_train_epochs": 1, "logging_steps": 1, "save_strategy": "epoch", "use_cpu": True,
         **({"batch_sampler": "no_duplicates"} if LOSSES[loss].in_batch else {}),
+        **({"batch_sampler": "group_by_label"} if LOSSES[loss].form == CLASSES else {}),
         **({"eval_strategy": "epoch"} if validation else {}),
     }  # fmt: skip
     settings = {
@@ -165,6 +179,14 @@ def train_by_hand(output: Path, base: Path, loss: str, rows: list[dict[str, Any]
         "mnrl_symmetric": lambda: losses.Matryoshka2dLoss(
             model, losses.MultipleNegativesSymmetricRankingLoss(model), [32, 8], [1.0, 1.0]
         ),
+        "batch_all_triplet": lambda: losses.MatryoshkaLoss(
+            model, losses.BatchAllTripletLoss(model, margin=0.3), [32, 8], [1.0, 1.0]
+        ),
+        "batch_hard_triplet": lambda: losses.BatchHardTripletLoss(
+            model, losses.BatchHardTripletLossDistanceFunction.cosine_distance, 0.3
+        ),
+        "batch_semi_hard_triplet": lambda: losses.BatchSemiHardTripletLoss(model, margin=0.3),
+        "batch_hard_soft_margin_triplet": lambda: losses.BatchHardSoftMarginTripletLoss(model),
         "triplet": lambda: losses.AdaptiveLayerLoss(
             model,
             losses.TripletLoss(model, losses.TripletDistanceMetric.COSINE, triplet_margin=0.3),
@@ -176,6 +198,10 @@ def train_by_hand(output: Path, base: Path, loss: str, rows: list[dict[str, Any]
         columns = {key: [row[key] for row in rows] for key in ("text1", "text2", "label")}
         columns |= {"label": [int(label) for label in columns["label"]]} if loss == "softmax" else {}
         prompts = {"text1": "query: ", "text2": "passage: "}
+    elif form == CLASSES:
+        names = sorted({row["label"] for row in rows})
+        columns = {"text": [row["text"] for row in rows], "label": [names.index(row["label"]) for row in rows]}
+        prompts = {"text": "query: "}
     else:
         count = 1 if loss == "margin_mse" else min(len(row["negatives"]) for row in rows)
         columns = {key: [row[key] for row in rows] for key in ("query", "positive")}
@@ -188,7 +214,8 @@ def train_by_hand(output: Path, base: Path, loss: str, rows: list[dict[str, Any]
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(output), learning_rate=1e-3, per_device_train_batch_size=4, num_train_epochs=1, logging_steps=1,
         save_strategy="no", use_cpu=True, report_to="none", prompts=prompts,
-        batch_sampler="no_duplicates" if LOSSES[loss].in_batch else "batch_sampler",
+        batch_sampler="no_duplicates" if LOSSES[loss].in_batch else
+        "group_by_label" if form == CLASSES else "batch_sampler",
     )  # fmt: skip
 
     class Cardless(SentenceTransformerTrainer):
@@ -204,7 +231,8 @@ def train_by_hand(output: Path, base: Path, loss: str, rows: list[dict[str, Any]
     "loss",
     [
         "mnrl", "cached_mnrl", "cosent", "distill_kl", "mse", "mnrl_symmetric", "triplet", "margin_mse", "softmax",
-        "embed_distill", "angle_triplet",
+        "embed_distill", "angle_triplet", "batch_all_triplet", "batch_hard_triplet", "batch_semi_hard_triplet",
+        "batch_hard_soft_margin_triplet",
     ],
 )  # fmt: skip
 def test_every_step_has_the_loss_of_the_same_training_written_by_hand(encoder, files, tmp_path, loss):
@@ -214,6 +242,23 @@ def test_every_step_has_the_loss_of_the_same_training_written_by_hand(encoder, f
     by_hand = train_by_hand(tmp_path / "hand", base, loss, rows)
     assert len(own) == 6
     assert own == pytest.approx(by_hand, abs=1e-6)
+
+
+@pytest.mark.parametrize(("labels", "best"), [("aabb", "eval_validation_cosine_ndcg@10"), ("abcd", "eval_loss")])
+def test_texts_with_classes_search_one_another_where_a_class_has_two(encoder, files, tmp_path, labels, best):
+    """Held-out texts need not have two of a class: then, and for the loss, they come in plain batches."""
+    rows = [{"text": f"{TOPICS[name]} held out", "label": label} for label, name in zip(labels, TOPICS, strict=False)]
+    held_out = tmp_path / "held_out.jsonl"
+    held_out.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = write_settings(
+        tmp_path, encoder, files, "batch_hard_triplet", validation=True,
+        arguments={"metric_for_best_model": best, "max_steps": 2, "per_device_eval_batch_size": 3},
+    )  # fmt: skip
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"validation": str(held_out)}))
+    assert train_embedding.main(["--config", str(config)]) == 0
+    [measured] = [entry for entry in load_state(tmp_path / "output" / "last")["log_history"] if "eval_loss" in entry]
+    assert ("eval_validation_cosine_ndcg@10" in measured) == (labels == "aabb")
+    assert load_state(tmp_path / "output" / "best")["best_metric"] == measured[best]
 
 
 CHANGED = {

@@ -12,6 +12,7 @@ from orchestrator.data.rows.messages import leave_out_marks, names_mark
 from orchestrator.data.rows.nearest import explain_no_negatives, explain_unknown
 from orchestrator.data.rows.records import (
     Chat,
+    ClassText,
     Kind,
     LabelledGroup,
     Message,
@@ -444,7 +445,7 @@ def _advise_number(value: Any) -> str | None:
     return _AS_NUMBER if isinstance(value, bool | str) and is_finite_number(read_number(value)) else None
 
 
-# Pairs
+# Pairs, and texts with classes
 
 
 def _check_pair(place: _Place, fields: Fields) -> Accepted:
@@ -462,6 +463,14 @@ def _check_pair(place: _Place, fields: Fields) -> Accepted:
     if not is_finite_number(score):
         raise bad_row("scores-not-numbers", f"{name} is not a finite number", _FINITE)
     return Accepted(ScoredPair(row["text1"], row["text2"], float(score), place.source, place.line))
+
+
+def _check_class(place: _Place, fields: Fields) -> Accepted:
+    """Return the text with its class, which may be a whole number in the row."""
+    text, label = fields.values["text"], fields.values["label"]
+    label = str(label) if type(label) is int else label
+    _require_texts([(fields.name("text"), text, "empty-text"), (fields.name("label"), label, "empty-text")])
+    return Accepted(ClassText(text, label.strip(), place.source, place.line))
 
 
 # Conversations
@@ -528,4 +537,5 @@ _CHECKS: dict[Kind, Callable[[_Place, Fields], Accepted]] = {
     "labelled": _check_labelled,
     "pair": _check_pair,
     "chat": _check_chat,
+    "class": _check_class,
 }

@@ -6,12 +6,12 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Literal
+from typing import ClassVar, Literal
 
 from orchestrator.data.digests import query_key
 
-Kind = Literal["group", "pair", "chat", "labelled"]
-KINDS: tuple[Kind, ...] = ("group", "pair", "chat", "labelled")
+Kind = Literal["group", "pair", "chat", "labelled", "class"]
+KINDS: tuple[Kind, ...] = ("group", "pair", "chat", "labelled", "class")
 RELEVANT = 0.5  # of labels from 0 to 1 (decisions/0017); workers/cross_encoder_losses.py has it too, being an island
 
 
@@ -38,19 +38,41 @@ class ScoredPair:
     @property
     def identity(self) -> Iterator[str]:
         """Both texts and the score."""
-        yield self.text1
-        yield self.text2
-        yield repr(self.score)
+        yield from (self.text1, self.text2, repr(self.score))
 
     @property
     def texts(self) -> tuple[str, ...]:
         """Both texts."""
         return (self.text1, self.text2)
 
+    answers: ClassVar[tuple[str, ...]] = ()  # sentences of one pair occur in others by design
+
+
+@dataclass(frozen=True)
+class ClassText:
+    """One text and the name of its class; texts of one class belong together, and to no other."""
+
+    text: str
+    label: str
+    source: str
+    line: int
+
     @property
-    def answers(self) -> tuple[str, ...]:
-        """Nothing: sentences of one pair occur in others by design."""
-        return ()
+    def split_text(self) -> str:
+        """The text."""
+        return self.text
+
+    @property
+    def identity(self) -> Iterator[str]:
+        """The text and its class."""
+        yield from (self.text, self.label)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The text."""
+        return (self.text,)
+
+    answers: ClassVar[tuple[str, ...]] = ()  # the text is what a split goes by
 
 
 @dataclass(frozen=True)
@@ -107,10 +129,7 @@ class Chat:
         """Whether the data says of some message that it is learnt, or is not."""
         return any(message.learnt is not None for message in self.messages)
 
-    @property
-    def answers(self) -> tuple[str, ...]:
-        """Nothing: many questions may have one short answer."""
-        return ()
+    answers: ClassVar[tuple[str, ...]] = ()  # many questions may have one short answer
 
 
 def join_question(turns: Iterable[tuple[str, str]]) -> str:
@@ -246,5 +265,5 @@ def draw_documents(group: LabelledGroup, size: int, seed: int) -> LabelledGroup:
 # its folder, `line` counts from 1), `split_text` (records with the same one, as queries are the same, never part),
 # `identity` (the texts that two records must share to be duplicates), `texts`, and `answers`: the documents that must
 # not be answers on the other side too, () where that is no leak.
-Record = RankingGroup | ScoredPair | Chat | LabelledGroup
-KIND_OF: dict[type, Kind] = {RankingGroup: "group", ScoredPair: "pair", Chat: "chat", LabelledGroup: "labelled"}
+Record = RankingGroup | ScoredPair | Chat | LabelledGroup | ClassText
+KIND_OF: dict[type, Kind] = dict(zip((RankingGroup, ScoredPair, Chat, LabelledGroup, ClassText), KINDS, strict=True))

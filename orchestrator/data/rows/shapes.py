@@ -56,6 +56,7 @@ EXAMPLES: dict[Kind, str] = {
     "group": 'a row is {"query": "…", "pos": ["…"], "neg": ["…", "…"]}',
     "pair": 'a row is {"sentence1": "…", "sentence2": "…", "score": 0.8}',
     "labelled": 'a row is {"query": "…", "content": "…", "label": 1}',
+    "class": 'a row is {"text": "…", "label": "sports"}',
     "chat": 'a row is {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}',
 }
 # Keys without which a row is still one, in every form that has them.
@@ -68,9 +69,9 @@ class Fields:
 
     A group has query, pos, neg, pos_scores, neg_scores and prompt as in FlagEmbedding's rows; a pair text1, text2 and
     score; a labelled row query and the lists documents, labels and scores (which may be missing), or else the fields of
-    a group; a chat messages as (role, content) and, of each, in names what to call it and in learnt what its marks say.
-    `names` of this object holds what the row calls a field, where that differs, `hits[].label` for a key of the objects
-    of a list; a field in `single` is one value there, not a list.
+    a group; a text of a class text and label; a chat messages as (role, content) and, of each, in names what to call it
+    and in learnt what its marks say. `names` of this object holds what the row calls a field, where that differs,
+    `hits[].label` for a key of the objects of a list; a field in `single` is one value there, not a list.
     """
 
     values: Row
@@ -540,6 +541,8 @@ SHAPES = [
                             ("question", "response"))),
     Shape("inputs", "chat", ("input", "output"), read_turns(("input",), "output"), variant=True,
           lacks=("instruction",), optional=("system", "history")),
+    # What it needs stands in many other rows too.
+    Shape("class", "class", ("text", "label"), Fields, only_asked=True),
     # Rewritten as rows of the shapes above before anything else looks at them.
     Shape("passages", "group", (), rewrite=rewrite_passages, fits=holds_passages),
     Shape("judged", "labelled", ("query",), rewrite=rewrite_judged, fits=holds_judged,

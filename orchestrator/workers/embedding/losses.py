@@ -1,6 +1,6 @@
 """The losses of an embedding model in one table: which class of the library each is, its rows and its settings.
 
-Rows of their three forms become columns for the trainer here, each fault with file and line; and what evaluates them.
+Rows of their forms become columns for the trainer here, each fault with file and line; and what evaluates them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from orchestrator.workers.settings import AMOUNT, COUNT, FACTOR, TEXT, Rule, is_
 from orchestrator.workers.whole_weights import VECTORS, require_whole
 
 GROUPS, SCORES, COMPARED = "embedding-groups", "embedding-scores", "embedding-pairs"
+CLASSES = "embedding-classes"
 _SIZES = Rule(
     "must be an object of sizes of vectors and their weights",
     lambda value: isinstance(value, dict) and bool(value) and all(str(size).isdigit() for size in value),
@@ -96,7 +97,9 @@ class Loss:
 
         try:
             loss = self._make(model, settings)
-            if settings.plus:
+            if self.form == CLASSES:  # keeps the model where the trainer does not look for one to share out
+                del loss.sentence_embedder
+            if settings.plus or self.form == CLASSES:
                 parts = {one.type: (LOSSES[one.type]._make(model, one), one.weight) for one in settings.added}
                 loss = add_losses(model, {settings.type: (loss, 1.0), **parts})
             sizes = {int(size): weight for size, weight in (settings.matryoshka_dims or {}).items()}
@@ -159,17 +162,15 @@ def load_guide(guide: str, model: Any) -> Any:
     return loaded.eval().requires_grad_(False)
 
 
-def _choose_pair_distance(settings: LossSettings) -> Any:
-    from sentence_transformers.sentence_transformer.losses import SiameseDistanceMetric
+def _take_distance(owner: str, name: Callable[[str], str]) -> Take:
+    """Return what takes a distance of a class of the library, where it is called `name` of the setting."""
 
-    names = {"cosine": "COSINE_DISTANCE", "euclidean": "EUCLIDEAN", "manhattan": "MANHATTAN"}
-    return getattr(SiameseDistanceMetric, names[settings.distance_metric])
+    def take(settings: LossSettings) -> Any:
+        from sentence_transformers.sentence_transformer import losses
 
+        return getattr(getattr(losses, owner), name(settings.distance_metric))
 
-def _choose_triplet_distance(settings: LossSettings) -> Any:
-    from sentence_transformers.sentence_transformer.losses import TripletDistanceMetric
-
-    return getattr(TripletDistanceMetric, settings.distance_metric.upper())
+    return take
 
 
 def _choose_similarity(settings: LossSettings) -> Any:
@@ -190,10 +191,13 @@ _GUIDED = (
     "guide", "temperature", "margin_strategy", "margin", "contrast_anchors", "contrast_positives", "hard_negatives",
     "gather_across_devices", "matryoshka_dims",
 )  # fmt: skip
-_DISTANCE = {"distance_metric": _choose_pair_distance}
+_PAIRS = _take_distance("SiameseDistanceMetric", lambda name: {"cosine": "COSINE_DISTANCE"}.get(name, name.upper()))
+_TRIPLETS = _take_distance("TripletDistanceMetric", str.upper)
+_DISTANCE = {"distance_metric": _PAIRS}
 _TAUGHT = {"similarity_fct": _choose_similarity}
 _TEACHER = ("similarity", "hard_negatives", *_AROUND, *_SUM)
 _PAIR = ("distance_metric", "margin", *_AROUND, *_SUM)
+_BY_BATCH = {"distance_metric": _take_distance("BatchHardTripletLossDistanceFunction", "{}_distance".format)}
 LOSSES = {
     "mnrl": Loss(
         "MultipleNegativesRankingLoss", GROUPS, {"similarity_fct": _choose_all_similarities},
@@ -218,10 +222,14 @@ LOSSES = {
     "triplet": Loss(
         "TripletLoss",
         GROUPS,
-        {"distance_metric": _choose_triplet_distance, "triplet_margin": lambda settings: settings.margin},
+        {"distance_metric": _TRIPLETS, "triplet_margin": lambda settings: settings.margin},
         (*_AROUND, "distance_metric", "margin", "plus"),
         elsewhere=_PAIR,
     ),
+    "batch_all_triplet": Loss("BatchAllTripletLoss", CLASSES, _BY_BATCH, _PAIR[:-2]),
+    "batch_hard_triplet": Loss("BatchHardTripletLoss", CLASSES, _BY_BATCH, _PAIR[:-2]),
+    "batch_semi_hard_triplet": Loss("BatchSemiHardTripletLoss", CLASSES, _BY_BATCH, _PAIR[:-2]),
+    "batch_hard_soft_margin_triplet": Loss("BatchHardSoftMarginTripletLoss", CLASSES, _BY_BATCH, _PAIR[:1] + _AROUND),
     "mse": Loss("MSELoss", GROUPS, {}, ("guide", "translations", "hard_negatives", *_AROUND), vectors=True),
     "embed_distill": Loss(
         "EmbedDistillLoss", GROUPS,
@@ -241,8 +249,9 @@ KEYS = {
     GROUPS: ("query", "positive", "negatives"),
     SCORES: ("query", "positive", "negatives", "scores"),
     COMPARED: ("text1", "text2", "label"),
+    CLASSES: ("text", "label"),
 }
-QUERIES = ("query", "text1")  # the columns that are read as queries; all others are documents
+QUERIES = ("query", "text1", "text")  # the columns that are read as queries; all others are documents
 LABEL = "label"
 
 
@@ -263,7 +272,8 @@ class Rows:
 
     def describe(self, side: str) -> str:
         """Return the log's line about what was loaded."""
-        first, what = ("text1", "first texts") if self.form == COMPARED else ("query", "queries")
+        first = {COMPARED: "text1", CLASSES: LABEL}.get(self.form, "query")
+        what = {"text1": "first texts", LABEL: "classes"}.get(first, "queries")
         each = f" with {self.negatives} negatives each" if self.negatives else ""
         return f"{side}: {self.count} rows{each}, {len(set(self.columns[first]))} {what}"
 
@@ -278,6 +288,10 @@ def load_rows(path: Path, loss: LossSettings, most: int | None = None) -> Rows:
     rows = parse_all_rows(path, lambda row: parse_row(row, form, loss))
     if form == COMPARED:
         return Rows({key: [row[key] for row in rows] for key in KEYS[form]}, rows, form, classes=loss.num_labels)
+    if form == CLASSES:
+        numbers = {label: number for number, label in enumerate(sorted({row[LABEL] for row in rows}))}
+        texts, labels = [row["text"] for row in rows], [numbers[row[LABEL]] for row in rows]
+        return Rows({"text": texts, LABEL: labels}, rows, form, classes=len(numbers))
     fewest = min(len(row["negatives"]) for row in rows)
     count = loss.hard_negatives or fewest
     count = count if most is None else min(count, most)
@@ -295,7 +309,7 @@ def parse_row(row: Any, form: str, loss: LossSettings) -> dict[str, Any]:
     negatives = row.get("negatives", []) if isinstance(row, dict) else None
     if not isinstance(negatives, list) or set(row) != set(KEYS[form]):
         raise ValueError(f"a row of {form} is an object of {', '.join(KEYS[form])}, negatives a list")
-    texts = {name: row[name] for name in KEYS[form] if name not in {"negatives", "scores", LABEL}}
+    texts = {name: row[name] for name in KEYS[form] if form == CLASSES or name not in {"negatives", "scores", LABEL}}
     texts |= {f"negatives[{place}]": text for place, text in enumerate(negatives)}
     for name, text in texts.items():
         if not isinstance(text, str) or not text.strip():
@@ -332,7 +346,8 @@ def build_dataset(rows: Rows) -> Any:
 def build_evaluator(rows: Rows, query_prompt: str, document_prompt: str, batch_size: int) -> Any:
     """Return what finds the best checkpoint: nDCG of the queries over all documents, or Spearman of the pairs.
 
-    None where pairs have one label or classes, of which no order can be measured.
+    Of texts with classes every second one of a class searches the others for those of its class. None where no order
+    can be measured: pairs have one label or classes, or no class has two texts.
     """
     return (_compare if rows.form == COMPARED else _rank)(rows, query_prompt, document_prompt, batch_size)
 
@@ -359,12 +374,21 @@ def _rank(rows: Rows, query_prompt: str, document_prompt: str, batch_size: int) 
     from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
     from sentence_transformers.util import cos_sim
 
-    texts = dict.fromkeys(text for row in rows.raw for text in (row["positive"], *row["negatives"]))
-    corpus = {text: f"d{place}" for place, text in enumerate(texts)}
-    queries = {text: f"q{place}" for place, text in enumerate(dict.fromkeys(row["query"] for row in rows.raw))}
+    asked = [(row["query"], [row["positive"]]) for row in rows.raw if rows.form != CLASSES]
+    texts = [text for row in rows.raw if asked for text in (row["positive"], *row["negatives"])]
+    members: dict[str, list[str]] = {}
+    for row in rows.raw if rows.form == CLASSES else ():
+        members.setdefault(row[LABEL], []).append(row["text"])
+    for found in members.values():
+        texts += found[::2]
+        asked += [(query, found[::2]) for query in found[1::2]]
+    if not asked:
+        return None
+    corpus = {text: f"d{place}" for place, text in enumerate(dict.fromkeys(texts))}
+    queries = {text: f"q{place}" for place, text in enumerate(dict.fromkeys(query for query, _ in asked))}
     relevant: dict[str, set[str]] = {}
-    for row in rows.raw:
-        relevant.setdefault(queries[row["query"]], set()).add(corpus[row["positive"]])
+    for query, found in asked:
+        relevant.setdefault(queries[query], set()).update(corpus[text] for text in found)
     return InformationRetrievalEvaluator(
         {name: text for text, name in queries.items()},
         {name: text for text, name in corpus.items()},
