@@ -31,6 +31,7 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 # command: (module under orchestrator.cli, one line of help). Modules load when their command runs: help stays fast.
 _COMMANDS = {
     "run": ("run_commands", "Data → baseline → train → merge → package → evaluate → report."),
+    "sweep": ("run_commands", "Run a recipe in many settings, and choose one by what can be confirmed."),
     "resume": ("run_commands", "Continue a run from its last checkpoint; finished stages are skipped."),
     "submit": ("run_commands", "Hand a recipe to a cluster's engine: the same run, on its machines."),
     "render": ("recipe_commands", "Show every command and file of a recipe; run nothing."),

@@ -8,8 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from orchestrator.logs.events import Event, Message, Progress, StageFinished, StageSkipped, StageStarted, Step
-from orchestrator.machine.terminal import clean, say
+from orchestrator.logs.events import Event, Listener, Message, Progress, StageFinished, StageSkipped, StageStarted, Step
+from orchestrator.machine.rundir import RunDir
+from orchestrator.machine.terminal import clean, current_language, say
 from orchestrator.recipe.plan import Plan
 
 if TYPE_CHECKING:
@@ -165,3 +166,20 @@ class LivePanel:
 def choose_listener(plan: Plan, *, quiet: bool) -> PlainLines | LivePanel:
     """Return the live panel on a terminal, plain lines otherwise."""
     return LivePanel(plan) if sys.stderr.isatty() and not quiet else PlainLines(plan)
+
+
+def with_power(listener: Listener, plan: Plan, run: RunDir) -> Listener:
+    """Return a listener that also says, once the first baseline is scored, which difference the data can show."""
+    baseline = next((stage.name for stage in plan.stages if stage.kind.startswith("baseline-")), None)
+
+    def hear(event: Event) -> None:
+        listener(event)
+        if isinstance(event, StageFinished) and (event.stage, event.status) == (baseline, "done"):
+            from orchestrator.evaluation.metrics import find_power_of_baseline
+            from orchestrator.report.wording import describe_power
+
+            found = find_power_of_baseline(run, plan)
+            if found:
+                listener(Message("info", describe_power(*found, current_language()), event.stage))
+
+    return hear

@@ -1,13 +1,15 @@
-"""Commands on runs: run, resume, reproduce, stop; and what only reads a run folder: ls, show, logs, compare, bundle."""
+"""Commands on runs: run, sweep, resume, reproduce, stop; and what only reads them: ls, show, logs, compare, bundle."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +27,14 @@ from orchestrator.cli.options import (
     smoke_option,
     trust_run_option,
 )
-from orchestrator.cli.output import Result, format_advice, prints
+from orchestrator.cli.output import Result, format_advice, prints, tell
 from orchestrator.errors import GateMissedError, OrchError, PreflightError, Problem
 from orchestrator.machine.rundir import RunDir
 from orchestrator.machine.terminal import hand_on, say
 from orchestrator.recipe.plan import Plan
 
 if TYPE_CHECKING:
+    from orchestrator.logs.events import Listener
     from orchestrator.recipe.schema import Launch
 
 _MOST_SHOWN = 12  # differences
@@ -100,6 +103,8 @@ def _start(
     plan = build_plan(job)
     advice = require_runnable(job, plan)
     say(f"planned for: {found}", err=True)
+    if loaded.recipe.sweep.model_fields_set:
+        say("sweep: is for `orch sweep`; this trains the recipe as it stands, once", err=True)
     for problem in advice:
         say(format_advice(problem), err=True)
     run = create_run(plan, Asked(recipe, overrides, hardware), found, trust_run=trust_run)
@@ -197,7 +202,12 @@ def _resume(run: str, trust_run: bool, runs: Path, **how: bool) -> Result:
     from orchestrator.run.folder import adopt_run, find_run, load_own_plan
     from orchestrator.run.runs import summarise
     from orchestrator.run.slurm import SLURM, find_job_id, resubmit
+    from orchestrator.run.sweep import is_sweep, load_sweep
 
+    if is_sweep(folder := Path(run)):
+        sweep = load_sweep(folder)
+        how = {"warm": how["warm"], "quiet": how["quiet"]}
+        return _sweep(Path(sweep.recipe), folder, sweep.asked, dry_run=False, trust_run=trust_run, runs=runs, **how)
     found = find_run(run, runs)
     if find_job_id(found) and find_scheduler() is None and summarise(found).status != "done":
         name = resubmit(found)
@@ -212,6 +222,84 @@ def _resume(run: str, trust_run: bool, runs: Path, **how: bool) -> Result:
     if is_rerun(found):
         return _finish_rerun(plan, found, warm=how["warm"], quiet=how["quiet"])
     return _finish(plan, found, **how)
+
+
+@click.command("sweep")
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The sweep's folder (default: in the runs).")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="A.B=V,W", help="Try each of these values; one value holds for all."
+)
+@click.option("--seeds", type=click.IntRange(1), help="Trainings of each setting, with seeds of their own.")
+@click.option("--random", type=click.IntRange(1), metavar="N", help="Draw N settings in place of all combinations.")
+@click.option("--optuna", type=click.IntRange(1), metavar="N", help="Let Optuna choose N settings, one by one.")
+@click.option("--max-trials", type=click.IntRange(1), metavar="N", help="Run no more than N trainings.")
+@click.option("--max-hours", type=click.FloatRange(0, min_open=True), metavar="H", help="Begin none after H hours.")
+@click.option("--dry-run", is_flag=True, help="Only print the command of every trial.")
+@smoke_option
+@hardware_option
+@trust_run_option
+@runs_option
+@warm_option
+@prints("sweep")
+def sweep_command(
+    recipe: Path,
+    output: Path | None,
+    dry_run: bool,
+    trust_run: bool,
+    runs: Path,
+    warm: bool,
+    as_json: bool,
+    **asked: Any,
+) -> Result:
+    """Train RECIPE in many settings, and say which is best and what holds of it although it was chosen.
+
+    Every trial is a run in SWEEP/trials. The same command on the same folder goes on where it was stopped. Exit code 8
+    says that the confirmed winner missed the gate.
+    """
+    asked["set"] = list(asked.pop("overrides"))
+    return _sweep(recipe, output, asked, dry_run=dry_run, trust_run=trust_run, runs=runs, warm=warm, quiet=as_json)
+
+
+def _sweep(
+    recipe: Path, output: Path | None, asked: dict[str, Any], *, dry_run: bool, trust_run: bool, runs: Path, **how: bool
+) -> Result:
+    """Plan a sweep, or take it up, run what is not over, and choose."""
+    from orchestrator.machine.terminal import current_language
+    from orchestrator.plan.jobs import new_run_dir
+    from orchestrator.report.compare_runs import choose_trial, format_sweep
+    from orchestrator.run.sweep import load_sweep, write_sweep
+    from orchestrator.run.sweeping import Runner, plan_sweep, take_up
+
+    planned = plan_sweep(recipe.resolve(), asked, resolve_hardware(asked["hardware"], smoke=asked["smoke"]))
+    folder = output.absolute() if output else new_run_dir(runs, f"{planned.name}-sweep", smoke=asked["smoke"])
+    sweep = take_up(planned, folder)
+    if dry_run:
+        if planned.optuna:
+            say(f"Optuna chooses {planned.optuna} settings as it goes", err=True)
+        commands = [planned.request.command(folder, sweep, trial) for trial in sweep.trials]
+        return Result({"sweep": str(folder), "commands": commands}, map(shlex.join, commands))
+    say(f"sweep folder: {folder}", err=True)
+    listen = partial(_listen_to_trial, folder, quiet=how["quiet"])
+    Runner(planned, folder, sweep, listen, tell, warm=how["warm"], trust_run=trust_run).run()
+    sweep.choice = choose_trial(folder, sweep)
+    write_sweep(folder, sweep)
+    gate = sweep.choice["gate"]["passed"] if sweep.choice else None
+    code = GateMissedError.exit_code if gate is False else 0
+    data = {"sweep": str(folder), "exit_code": code, **asdict(load_sweep(folder))}
+    return Result(data, format_sweep(sweep, current_language()), code)
+
+
+@contextmanager
+def _listen_to_trial(folder: Path, plan: Plan, trial: Any, *, quiet: bool) -> Iterator[Listener]:
+    """Tell a trial's progress, as that of a run is told."""
+    from orchestrator.cli.progress import choose_listener, with_power
+    from orchestrator.plan.sweep import write_override
+
+    words = " ".join(write_override(key, value) for key, value in trial.set.items())
+    tell(f"trial {trial.number}: {words} seed {trial.seed}".replace(":  ", ": "))
+    with choose_listener(plan, quiet=quiet) as listener:
+        yield with_power(listener, plan, RunDir(folder / trial.run))
 
 
 @click.command("submit")
@@ -306,7 +394,7 @@ def reproduce_command(
 
 def _supervise(plan: Plan, run: RunDir, *, warm: bool, quiet: bool) -> int:
     """Run every stage of a plan that is not done, telling its progress unless `quiet`; return the exit code."""
-    from orchestrator.cli.progress import choose_listener
+    from orchestrator.cli.progress import choose_listener, with_power
     from orchestrator.run.launching import Residents, find_imports
     from orchestrator.run.loop import run_plan
     from orchestrator.run.stopping import StopTimeouts
@@ -316,7 +404,8 @@ def _supervise(plan: Plan, run: RunDir, *, warm: bool, quiet: bool) -> int:
     timeouts = StopTimeouts(interrupt_s=seconds) if seconds is not None else StopTimeouts()
     warmed = Residents(find_imports(plan)) if warm else nullcontext()
     with choose_listener(plan, quiet=quiet) as listener, warmed as residents:
-        return run_plan(plan, run, listener=listener, timeouts=timeouts, residents=residents).exit_code
+        hear = with_power(listener, plan, run)
+        return run_plan(plan, run, listener=hear, timeouts=timeouts, residents=residents).exit_code
 
 
 def _finish(plan: Plan, run: RunDir, *, open_report: bool, warm: bool, quiet: bool) -> Result:

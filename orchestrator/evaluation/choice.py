@@ -7,6 +7,7 @@ of the next: both kinds of chance are counted here.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -221,7 +222,6 @@ def find_power(metric: Metric, before: Columns, after: Columns | None = None) ->
     same queries hard.
     """
     import numpy as np
-    from scipy import stats
 
     if metric.statistic != "mean":
         return None
@@ -234,7 +234,8 @@ def find_power(metric: Metric, before: Columns, after: Columns | None = None) ->
     else:
         spread = float(pair.gains.std(ddof=1))
     rows = len(pair.gains)
-    reach = float(stats.norm.ppf(1 - (1 - CONFIDENCE) / 2) + stats.norm.ppf(POWER)) * spread
+    normal = statistics.NormalDist()
+    reach = (normal.inv_cdf(1 - (1 - CONFIDENCE) / 2) + normal.inv_cdf(POWER)) * spread
     return Power(
         metric.name, rows, spread, after is None, reach / math.sqrt(rows), math.ceil((reach / SMALL_GAIN) ** 2)
     )

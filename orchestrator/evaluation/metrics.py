@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from bisect import bisect_right, insort
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import RecipeError, RunFolderError, Where
+from orchestrator.errors import OrchError, RecipeError, RunFolderError, Where
 from orchestrator.evaluation.choice import find_power
 from orchestrator.evaluation.eval_sets import GOLD, EvalSet, Measured, describe_eval, load_eval
 from orchestrator.evaluation.measures import (
@@ -365,6 +366,19 @@ def compare_measured(before: Measured, after: Measured, metrics: Sequence[str], 
             comparison = compare(paired, higher_is_better=metric.higher_is_better, seed=seed)
             rows.append({"metric": metric.name, **asdict(comparison), "verdict": comparison.verdict})
     return rows
+
+
+def find_power_of_baseline(run: RunDir, plan: Plan) -> tuple[dict[str, Any], str] | None:
+    """Return `power` of metrics.json and the unit, by the first baseline alone; None where it tells nothing."""
+    with suppress(OrchError):  # what is wrong with the scores the report will say
+        asked, scored = plan.recipe.get("evaluate") or {}, load_scored(run, plan)
+        if scored.evaluation is not None:
+            kind = scored.evaluation.kind
+            name = next(iter(asked.get("metrics") or default_metrics(kind)))
+            sides = _measure_systems(run, plan, scored, [name], SEED)
+            power = describe_power(name, [sides[0].measured]) if sides else None
+            return (power, UNITS[kind]) if power else None
+    return None
 
 
 def describe_power(metric: str, sides: Sequence[Measured]) -> dict[str, Any] | None:

@@ -71,7 +71,7 @@ def build_plan(job: Job) -> Plan:
         backend=recipe.backend,
         smoke=job.smoke,
         # where it runs changes nothing that it does
-        recipe=recipe.model_dump(mode="json", exclude={"cluster", *([] if recipe.export else ["export"])}),
+        recipe=recipe.model_dump(mode="json", exclude={"cluster", "sweep", *([] if recipe.export else ["export"])}),
         stages=tuple(draft.stages),
         files=(*draft.files, *training.files),
         notes=(*draft.notes, *training.notes),

@@ -413,6 +413,23 @@ class Cluster(Part):
     requeues: int = Field(50, ge=0)
 
 
+class Search(Part):
+    """What `orch sweep` tries; each key is an option of the same name, which goes before it."""
+
+    set: dict[str, Any] = Field(default_factory=dict)
+    seeds: int = Field(1, ge=1)
+    random: int | None = Field(None, ge=1)
+    optuna: int | None = Field(None, ge=1)
+    max_trials: int | None = Field(None, ge=1)
+    max_hours: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _one_search(self) -> Search:
+        if self.random and self.optuna:
+            raise ValueError("random and optuna are two ways to search: keep one")
+        return self
+
+
 class Recipe(Part):
     """One fine-tuning job, from data to verdict."""
 
@@ -436,6 +453,7 @@ class Recipe(Part):
     launch: Launch = Launch()
     watch: Watch = Watch()
     cluster: Cluster = Cluster()
+    sweep: Search = Search()
 
     @model_validator(mode="after")
     def _labels_or_teacher(self) -> Recipe:

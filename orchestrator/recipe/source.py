@@ -25,6 +25,7 @@ _MAX_INTEGER = 2**63
 # Mappings whose keys are names of the recipe's own, or a backend's: an empty value takes such a key away.
 _NAMED_FREELY: frozenset[Key] = frozenset({
     ("train",), ("gate",), ("launch", "env"), ("data", "columns"), ("evaluate", "guard"),
+    ("sweep", "set"),
 })  # fmt: skip
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -111,7 +112,7 @@ def apply_overrides(source: Source, overrides: tuple[str, ...]) -> Source:
         if secret := describe_secret(text, secrets):
             problems.append(_build_secret_problem("the value", secret, Where(f"--set {dotted}")))
             continue
-        value, found = _parse_value(raw, where)
+        value, found = parse_value(raw, where)
         problems += found or _find_written_secrets(value, (), {}, Where(f"--set {dotted}"), secrets)
         _set_value(data, places, keys, value, where)
     if problems:
@@ -143,7 +144,7 @@ def _shown(text: str) -> str:
     return legible if len(legible) <= 200 else legible[:199] + "…"  # noqa: PLR2004
 
 
-def _parse_value(raw: str, where: Where) -> tuple[Any, list[Problem]]:
+def parse_value(raw: str, where: Where) -> tuple[Any, list[Problem]]:
     """Return what the text behind an override's `=` holds, and what is wrong with it."""
     if _UNPRINTABLE.search(raw):  # bytes that are not UTF-8 arrive as halves of surrogate pairs
         return None, [Problem("the value holds a control character, or is not UTF-8", "remove it", where)]

@@ -11,21 +11,31 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import RunFolderError, Where
-from orchestrator.evaluation.choice import compare_many, find_not_worse, pair_systems
+from orchestrator.errors import RunFolderError, StageFailedError, Where
+from orchestrator.evaluation.choice import (
+    FEWEST_TO_SPLIT,
+    choose_best,
+    compare_many,
+    compare_trainings,
+    find_not_worse,
+    pair_systems,
+    split_rows,
+)
 from orchestrator.evaluation.eval_sets import GOLD, Measured
-from orchestrator.evaluation.measures import GROUP, UNITS, Metric, display_name, require_metric
+from orchestrator.evaluation.measures import GROUP, UNITS, Metric, decide_gate, display_name, require_metric
 from orchestrator.evaluation.metrics import METRICS_VERSION, SEED, TUNED, compare_measured, scoring_stages
-from orchestrator.evaluation.paired import BETTER, NO_DIFFERENCE, WORSE
+from orchestrator.evaluation.paired import BETTER, NO_DIFFERENCE, WORSE, Columns
 from orchestrator.machine.files import ABSENT, hash_path, read_regular, write_json
 from orchestrator.machine.hardware import CPU, find_hardware
 from orchestrator.machine.json_files import find_object
 from orchestrator.machine.rundir import RunDir
+from orchestrator.machine.terminal import Language
 from orchestrator.recipe.plan import Plan, plan_from_json
 from orchestrator.report.record import load_training_log
-from orchestrator.report.wording import counted, figure, interval, p_value, signed
-from orchestrator.run.folder import load_plan, understood, write_run
+from orchestrator.report.wording import GATE, SWEEP, counted, figure, interval, p_value, signed
+from orchestrator.run.folder import load_plan, load_run_object, understood, write_run
 from orchestrator.run.provenance import Asked, build_provenance
+from orchestrator.run.sweep import DONE, Sweep, is_over, trial_dir
 
 REPRODUCES = "reproduces"  # the key of provenance.json that says which run this one repeats
 REPRODUCTION_VERSION = 1
@@ -122,8 +132,7 @@ def format_comparison(compared: Mapping[str, Any]) -> str:
         names = ["run", *(_name(row["run"]) for row in compared["comparisons"])]
         words = ["", *(row["verdict"] for row in compared["comparisons"])]
         table = [(name, *row, word) for name, row, word in zip(names, table, words, strict=True)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table)
+    lines = _align(table)
     units = counted(compared["eval"]["units"], compared["unit"])
     if not several:
         head = f"The second run {_WORDS[compared['verdict']]} the first, on {units}."
@@ -179,15 +188,159 @@ def _load_metrics(run: RunDir) -> dict[str, Any]:
     }
 
 
-def _measured(metrics: Mapping[str, Any], order: list[str]) -> Measured:
-    """Return the tuned model's columns, and the gold scores where the rows have them, row by row of `order`."""
+def _measured(metrics: Mapping[str, Any], order: list[str], system: str = TUNED) -> Measured:
+    """Return a system's columns, and the gold scores where the rows have them, row by row of `order`."""
     by_id = {row["id"]: row for row in metrics["rows"]}
     rows = [by_id[row] for row in order]
-    names = rows[0]["values"][TUNED] if rows else ()
-    columns = {name: [row["values"][TUNED][name] for row in rows] for name in names}
+    names = rows[0]["values"][system] if rows else ()
+    columns = {name: [row["values"][system][name] for row in rows] for name in names}
     if rows and "gold" in rows[0]:
         columns[GOLD] = [row["gold"] for row in rows]
     return Measured(tuple(order), columns, {})
+
+
+def choose_trial(folder: Path, sweep: Sweep) -> dict[str, Any] | None:
+    """Return `choice` of sweep.json, of the trials that are done; None where no untouched model was measured.
+
+    Raises StageFailedError where no trial has come to its end.
+    """
+    settings = [[trial for trial in trials if trial.state == DONE] for trials in sweep.settings()]
+    settings = [trials for trials in settings if trials]
+    if not settings:
+        notes = [trial.note for trial in sweep.trials if trial.note]
+        raise StageFailedError(f"none of {len(sweep.trials)} trials came to its end", hint=next(iter(notes), None))
+    chosen = choose_setting([[trial_dir(folder, trial) for trial in trials] for trials in settings])
+    if chosen is None:
+        return None
+    numbers = [[trial.number for trial in trials] for trials in settings]
+    best = chosen.pop("best")
+    about = {key: chosen.pop(key) for key in ("before", "after", "difference", "interval", "p", "verdict")}
+    return {
+        **chosen,
+        "winner": {"set": settings[best][0].set, "trials": numbers[best], **about},
+        "not_worse": [numbers[place] for place in chosen["not_worse"]],
+    }
+
+
+_CHOSEN = {BETTER: "better", WORSE: "worse", NO_DIFFERENCE: "not shown"}
+
+
+def choose_setting(settings: Sequence[Sequence[RunDir]]) -> dict[str, Any] | None:
+    """Return which setting of a sweep is best, and what holds of it although it is the best of several.
+
+    `settings` are the finished runs of each; all are compared with the untouched model of the first run. The best is
+    chosen on one half of the rows and compared on the other; on all of them, with an interval corrected for the number
+    of settings, where the rows are too few to be parted, or there is one setting. Gates are held against the mean of
+    its trainings, on the rows that they are compared on; those of guards and exports against each training.
+    {"rule", "chosen_from", "units", "best": place, "before", "after", "difference", "interval", "p", "verdict",
+     "not_worse": [place, …], "gate"}, as in sweep.json; None where no untouched model was measured.
+
+    Raises RunFolderError where the runs were not measured on the same rows.
+    """
+    loaded: dict[Path, dict[str, Any]] = {}
+    for run in (run for runs in settings for run in runs):
+        with understood(run.metrics_json):
+            loaded[run.root] = _load_metrics(run)
+            one = next(iter(loaded.values()))
+            _require_same_data(one["eval"], loaded[run.root]["eval"], one["unit"], run)
+    first = settings[0][0]
+    with understood(first.metrics_json):
+        one, baseline = loaded[first.root], loaded[first.root]["headline"]["baseline"]
+        if baseline is None:
+            return None
+        order = [row["id"] for row in one["rows"]]
+        reference = _measured(one, order, baseline).columns
+        systems = [[_measured(loaded[run.root], order).columns for run in runs] for runs in settings]
+        metric = require_metric(one["headline"]["metric"])
+        split = len(settings) > 1 and len(order) >= FEWEST_TO_SPLIT
+        choice = choose_best(metric, reference, systems, split=split, seed=SEED)
+        rows = split_rows(len(order), SEED)[1] if split else None
+        result = choice.result
+        return {
+            "rule": "confirmed" if split else "corrected",
+            "chosen_from": len(settings),
+            "units": result.units,
+            "best": choice.best,
+            **{key: getattr(result, key) for key in ("before", "after", "difference", "p")},
+            "interval": None if result.low is None else [result.low, result.high],
+            "verdict": _CHOSEN[result.verdict],
+            "not_worse": list(choice.not_worse),
+            "gate": _hold_gate(reference, systems[choice.best], rows, settings[choice.best]),
+        }
+
+
+def format_sweep(sweep: Sweep, language: Language = "en") -> Iterator[str]:
+    """Yield a table of a sweep's trials, and what may be said of the best setting."""
+    headline = display_name(sweep.metric) if sweep.metric else "metric"
+    table: list[tuple[str, ...]] = [
+        (
+            "trial",
+            "state",
+            *sweep.parameters,
+            "seed",
+            headline,
+            "difference",
+            "95 % interval",
+            "",
+        )
+    ]
+    table += [
+        (
+            f"{trial.number:03d}", trial.state, *(str(trial.set[key]) for key in sweep.parameters), str(trial.seed),
+            figure(trial.metric), signed(trial.difference) if trial.difference is not None else "–",
+            interval(*(trial.interval or (None, None))), (trial.note or "")[:_TEXT_SHOWN],
+        )
+        for trial in sweep.trials
+    ]  # fmt: skip
+    yield from _align(table)
+    if (chosen := sweep.choice) is None:
+        return
+    best = chosen["winner"]
+    setting = " ".join(f"{key}={value}" for key, value in best["set"].items()) or "seeds"
+    words = SWEEP["alone" if chosen["chosen_from"] == 1 else chosen["rule"]].say(language)
+    yield ""
+    yield SWEEP["winner"].say(language).format(setting, ", ".join(f"{number:03d}" for number in best["trials"]))
+    yield words.format(
+        headline, figure(best["before"]), figure(best["after"]), signed(best["difference"]),
+        interval(*(best["interval"] or (None, None))), p_value(best["p"]), chosen["units"], chosen["chosen_from"],
+        SWEEP[best["verdict"]].say(language),
+    )  # fmt: skip
+    if alike := [" ".join(f"{number:03d}" for number in numbers) for numbers in chosen["not_worse"]]:
+        yield SWEEP["alike"].say(language).format(len(alike), "; ".join(alike))
+    if sweep.seeds == 1:
+        yield SWEEP["one_seed"].say(language)
+    if not_begun := sum(not is_over(trial) for trial in sweep.trials):
+        yield SWEEP["not_begun"].say(language).format(not_begun)
+    if (gate := chosen["gate"])["passed"] is not None:
+        yield GATE[gate["passed"]].say(language).format("; ".join(rule["sentence"] for rule in gate["rules"]))
+
+
+def _align(table: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    """Yield the rows of a table of plain text, each column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _hold_gate(
+    reference: Columns, trainings: Sequence[Columns], rows: Sequence[int] | None, runs: Sequence[RunDir]
+) -> dict[str, Any]:
+    """Return the gate's decision on the mean over trainings, on these rows; with what each one's guards say."""
+    gate = load_plan(runs[0]).recipe.get("gate") or {}
+    after: dict[str, float | None] = {}
+    before: dict[str, float | None] = {}
+    for metric in map(require_metric, gate):
+        found = compare_trainings(
+            pair_systems(metric, reference, [trainings], rows)[0], higher_is_better=metric.higher_is_better, seed=SEED
+        )
+        before[metric.name], after[metric.name] = found.before, found.after
+    decided = decide_gate(gate, after, before)
+    reports = [load_run_object(run.report_json) for run in runs]
+    others = [
+        rule for report in reports for rule in report["gate"]["rules"] if rule["metric"] not in gate or "guard" in rule
+    ]
+    rules = [*decided["rules"], *others]
+    return {"passed": all(rule["passed"] for rule in rules) if rules else None, "rules": rules}
 
 
 # A run once more: its plan in a fresh folder, what has changed since, and in the end the comparison of both.

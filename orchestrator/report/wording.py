@@ -40,6 +40,33 @@ _POWER = Text(
     "{0} 相差 {1} 及以上时，80% 的此类训练可测出；要测出 0.01 需 {2}",
 )
 _POWER_ASSUMED = Text(", by the spread of one model's values", "（按单个模型的分布估计）")
+SWEEP = {  # {0} to {8} of a rule: metric, before, after, difference, interval, p, rows, settings, verdict
+    "winner": Text("winner: {0} (trials {1})", "优胜：{0}（试验 {1}）"),
+    "confirmed": Text(
+        "chosen from {7} settings on one half of the evaluation set, confirmed on the other, {6} rows: {8}\n"
+        "{0} {1} before and {2} after: {3} {4}, {5}",
+        "在评估集的一半上从 {7} 组设置中选出，在另一半（{6} 行）上验证：{8}\n{0} 由 {1} 到 {2}：{3} {4}，{5}",
+    ),
+    "corrected": Text(
+        "chosen from {7} settings on {6} rows, too few to choose on one half and confirm on the other: {8}\n"
+        "{0} {1} before and {2} after: {3} {4}, {5}; interval and p are corrected for the choice, not the difference",
+        "在 {6} 行上从 {7} 组设置中选出，行数太少，无法分成选择与验证两半：{8}\n"
+        "{0} 由 {1} 到 {2}：{3} {4}，{5}；区间与 p 已按选择次数校正，差值未校正",
+    ),
+    "alone": Text(
+        "one setting on {6} rows, the mean of its trainings: {8}\n{0} {1} before and {2} after: {3} {4}, {5}",
+        "仅一组设置，{6} 行，取各次训练的均值：{8}\n{0} 由 {1} 到 {2}：{3} {4}，{5}",
+    ),
+    "better": Text("better than the untouched model", "优于未训练的模型"),
+    "worse": Text("worse than the untouched model", "劣于未训练的模型"),
+    "not shown": Text("no measurable difference from the untouched model", "与未训练的模型无可测差异"),
+    "alike": Text("not measurably worse: {0} settings (trials {1})", "无法区分优劣：{0} 组设置（试验 {1}）"),
+    "one_seed": Text(
+        "one training of each setting: what the next one would come to is not known; --seeds 3 counts that too",
+        "每组设置只训练一次：再训练一次会如何并不知道；--seeds 3 也计入这一偶然性",
+    ),
+    "not_begun": Text("{0} trials were not run", "{0} 次试验未运行"),
+}
 _TRAINING = Text("training: {0}", "训练：{0}")
 _UNITS = {"query": "个查询", "pair": "个句对", "row": "行"}
 

@@ -167,9 +167,13 @@ def find_imports(plan: Plan) -> Mapping[str, tuple[str, ...]]:
 class Residents:
     """The residents of one run, by what they stand in for; None where there was one that could not serve."""
 
-    def __init__(self, imports: Mapping[str, tuple[str, ...]]) -> None:
-        """Start none yet; `imports` are those of a backend."""
-        self._imports = imports
+    def __init__(self, imports: Mapping[str, tuple[str, ...]], *, stay_in: Path | None = None) -> None:
+        """Start none yet; `imports` are those of a backend.
+
+        Those that no coming stage needs end; with `stay_in`, which holds several runs, only those of one of its runs.
+        """
+        self.imports = imports
+        self._stay_in = stay_in
         self._held: dict[_Kind, _Resident | None] = {}
 
     def __enter__(self) -> Self:
@@ -203,6 +207,8 @@ class Residents:
         """Start what the next two stages need: one imports while the other runs. End what no coming stage needs."""
         kinds = [self._find_kind(stage) for stage in coming]
         for gone in self._held.keys() - set(kinds):
+            if self._stay_in and not any(str(self._stay_in) in value for _, value in gone.env):
+                continue
             if held := self._held.pop(gone):
                 held.end()
         for kind, stage in zip(kinds[:2], coming, strict=False):
@@ -213,12 +219,12 @@ class Residents:
     def _find_kind(self, stage: Stage) -> _Kind | None:
         """Return what may stand in for a stage; None for what is no worker in one process of the backend's Python."""
         python, *words = stage.command.argv
-        modules = next((self._imports[word] for word in words if word in self._imports), None)
+        modules = next((self.imports[word] for word in words if word in self.imports), None)
         if words[0] != str(WORKERS):
             return _Kind(python, "-m", modules, stage.command.env) if modules else None
         if words[1:3] == ["launch", "--nproc_per_node"] and (words[3] != "1" or "--checkpoints" in words):
             return None
-        modules = modules or self._imports.get("")
+        modules = modules or self.imports.get("")
         worker = words[1] if words[1] in NATIVE else "score"
         return _Kind(python, worker, modules, stage.command.env) if modules else None
 

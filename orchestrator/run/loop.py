@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -36,7 +37,7 @@ from orchestrator.recipe.schema import Watch
 from orchestrator.run.failures import GO_ON, STOPPED_AT, TAKEN_AT, Failure, build_failure, explain_end, find_next
 from orchestrator.run.folder import refuse_links
 from orchestrator.run.launching import Residents, clear_stale_build_locks, spawn_stage, write_plan, write_script
-from orchestrator.run.resume import find_missing_outputs, prepare_attempt, stage_digest
+from orchestrator.run.resume import TRAIN, find_missing_outputs, prepare_attempt, share_stage, stage_digest
 from orchestrator.run.state import (
     LaunchRecord,
     RunState,
@@ -110,6 +111,7 @@ class _Run:
     watch: Watch
     poll_s: float
     residents: Residents | None
+    others: Sequence[RunDir]
 
     def limits(self, stage: Stage) -> Limits:
         return Limits(stage.timeout_s, self.watch.stall_timeout_s, self.poll_s, self._count_rows(stage))
@@ -142,11 +144,13 @@ def run_plan(
     stall_s: float | None = None,
     poll_s: float = 0.2,
     residents: Residents | None = None,
+    others: Sequence[RunDir] = (),
 ) -> RunOutcome:
     """Run every stage of `plan` that is not done; the same call starts a run and resumes one.
 
     Signals are caught when `interrupts` is not given; `stall_s` goes before the recipe's `watch.stall_timeout_s`.
-    Stages are forks of `residents` where these can.
+    Stages are forks of `residents` where these can. What comes before the training and is the same in one of the
+    `others`, run folders of this user's own, is taken from there.
     Raises RunFolderError (busy, moved, not writable), StageFailedError (or DataError, PreflightError from Orch's own
     stages), StalledError, InterruptedRunError.
     """
@@ -168,7 +172,7 @@ def run_plan(
         watch = load_watch(plan)
         if stall_s is not None:
             watch = watch.model_copy(update={"stall_timeout_s": stall_s})
-        run = _Run(plan, run_dir, deps, state, watch, poll_s, residents)
+        run = _Run(plan, run_dir, deps, state, watch, poll_s, residents, others)
         try:
             outcome = _run_stages(run)
         except OrchError as error:
@@ -207,8 +211,25 @@ def _run_stages(run: _Run) -> RunOutcome:
             running = None
         if run.deps.interrupts.count:
             raise _interrupted(run, stage)
+        if shared := _share(run, stage):
+            outcomes.append(shared)
+            continue
         outcomes.append(_launch(run, stage, digest))
     return RunOutcome(run.folder, tuple(outcomes))
+
+
+def _share(run: _Run, stage: Stage) -> StageResult | None:
+    """Return the result of a stage before the training that another run has made, with what it made in its place."""
+    train = run.plan.stage(TRAIN)
+    if not run.others or train is None or run.plan.stages.index(stage) >= run.plan.stages.index(train):
+        return None
+    source = share_stage(run.plan, stage, run.folder, run.others)
+    if source is None:
+        return None
+    run.deps.emit(StageSkipped(stage.name))
+    run.deps.emit(Message("info", f"taken from {source}: the same command, files and inputs", stage.name))
+    result = load_result(run.folder.stage(stage.name))
+    return replace(result, status="skipped") if result else None
 
 
 def _find_running(run: _Run) -> _Running | None:

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import uuid
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from orchestrator.machine.files import hash_path, read_regular
@@ -22,12 +25,13 @@ from orchestrator.machine.json_files import find_object
 from orchestrator.machine.rundir import RunDir, StageDir
 from orchestrator.machine.weights import is_whole_safetensors, read_shapes
 from orchestrator.recipe.plan import Plan, Stage
-from orchestrator.run.state import LaunchRecord, load_launch
+from orchestrator.run.state import LaunchRecord, load_launch, load_result, write_result
 
 _NAME = re.compile(r"checkpoint-([0-9]{1,18})")
 _TORCH_SUFFIXES = frozenset({".pt", ".pth", ".bin"})
 _LONGEST_NAME = 4096  # bytes
 _ZIP_MAGIC, _PICKLE_MAGIC = b"PK\x03\x04", b"\x80"  # torch.save: an archive; before torch 1.6, a pickle
+_COPIED_BYTES = 1 << 20
 _CHECKED_BYTES = 256 << 20  # of larger archives only the table of contents is read, not every checksum
 # what transformers' Trainer saves to go on with (Trainer._save_optimizer_and_scheduler, _save_rng_state); `latest` is
 # DeepSpeed's
@@ -208,16 +212,87 @@ def stage_digest(plan: Plan, stage: Stage) -> str:
     Inputs are the paths that the stage declares, and every earlier stage's output that its command names (an argument
     that is, holds, or lies in that output), so a stage runs again when what it reads has changed.
     """
+    return _digest_in(plan, stage, _hash_inputs(plan, stage), plan.run_dir)
+
+
+def _hash_inputs(plan: Plan, stage: Stage) -> dict[str, list[str]]:
     root = Path(plan.run_dir)
+    return {path: [hash_path(found) for found in find_output(root, path)] for path in list_inputs(plan, stage)}
+
+
+def _digest_in(plan: Plan, stage: Stage, inputs: Mapping[str, list[str]], folder: str) -> str:
+    """Return the digest that the stage would have in another run folder, where its inputs hold the same."""
+
+    def text_of(path: str) -> str:
+        file = plan.file(path)
+        if file is None:
+            return hash_path(Path(plan.run_dir) / path)
+        return hashlib.sha256(_moved(file.text, plan.run_dir, folder).encode()).hexdigest()
+
     content = {
         "version": DIGEST_VERSION,
         "argv": stage.command.argv,
         "env": sorted(stage.command.env),
         "cwd": stage.command.cwd,
-        "files": {path: _text_of(plan, path) for path in sorted(stage.files)},
-        "inputs": {path: [hash_path(found) for found in find_output(root, path)] for path in list_inputs(plan, stage)},
+        "files": {path: text_of(path) for path in sorted(stage.files)},
+        "inputs": inputs,
     }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(_moved(json.dumps(content, sort_keys=True), plan.run_dir, folder).encode()).hexdigest()
+
+
+def _moved(text: str, old: str, new: str) -> str:
+    """Return a text, plain or of JSON, with every path into one run folder leading into another."""
+    if old == new:
+        return text
+    for first, second in ((old, new), (json.dumps(old)[1:-1], json.dumps(new)[1:-1])):
+        text = second.join(re.split(re.escape(first) + r"(?![\w.-])", text))  # /a-1 does not begin /a-10
+    return text
+
+
+def share_stage(plan: Plan, stage: Stage, run_dir: RunDir, others: Iterable[RunDir]) -> Path | None:
+    """Give a stage what the same stage of another run has made; return that run's folder, None where there is none.
+
+    The same: by command, rendered files and content of the inputs, told from the digest that the other's result has.
+    Data and models are shared by hard links, since nothing writes into what a finished stage has left.
+    """
+    inputs = _hash_inputs(plan, stage)
+    for other in others:
+        result = load_result(other.stage(stage.name))
+        if result is None or result.digest != _digest_in(plan, stage, inputs, str(other.root)):
+            continue
+        outputs = [_moved(output, plan.run_dir, str(other.root)) for output in stage.outputs]
+        found = [find_output(other.root, output) for output in outputs]
+        if not all(found):
+            continue
+        theirs, ours = other.stage(stage.name), run_dir.stage(stage.name)
+        for path in (theirs.output, theirs.stdout_log, theirs.stderr_log, *chain(*found)):
+            _link(path, run_dir.root / path.relative_to(other.root), other.root, run_dir.root)
+        write_result(ours, replace(result, digest=stage_digest(plan, stage)))
+        return other.root
+    return None
+
+
+def _link(path: Path, to: Path, old: Path, new: Path) -> None:
+    """Share a file or a folder. What is written to again (logs) or names its run folder (small JSON) is a copy."""
+    if path.is_dir() and not path.is_symlink():
+        for inner in path.iterdir():
+            _link(inner, to / inner.name, old, new)
+        return
+    if not os.path.lexists(path):
+        return
+    to.parent.mkdir(parents=True, exist_ok=True)
+    if os.path.lexists(to):  # of an attempt that was killed
+        _remove(to)
+    if path.is_symlink():
+        to.symlink_to(path.readlink())
+    elif path.suffix in {".log", ".json"} and path.stat().st_size < _COPIED_BYTES:
+        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        to.write_text(_moved(text, str(old), str(new)), encoding="utf-8", errors="surrogateescape")
+    else:
+        try:
+            to.hardlink_to(path)
+        except OSError:  # a file system without hard links
+            shutil.copy2(path, to)
 
 
 def list_inputs(plan: Plan, stage: Stage) -> tuple[str, ...]:
@@ -247,11 +322,6 @@ def _path_part(word: str) -> str:
 
 def _are_nested(one: Path, other: Path) -> bool:
     return one == other or one in other.parents or other in one.parents
-
-
-def _text_of(plan: Plan, path: str) -> str:
-    file = plan.file(path)
-    return hashlib.sha256(file.text.encode()).hexdigest() if file else hash_path(Path(plan.run_dir) / path)
 
 
 TRAIN = "train"  # the kind of stage whose leftovers cost hours

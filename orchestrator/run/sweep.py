@@ -63,7 +63,22 @@ class Sweep:
     metric: str | None = None
     baseline: float | None = None
     choice: dict[str, Any] | None = None
+    seconds: float = 0.0  # that its trainings have taken so far
     format: int = FORMAT
+
+    def settings(self) -> list[list[Trial]]:
+        """Return the trials of each setting."""
+        found: dict[int, list[Trial]] = {}
+        for trial in self.trials:
+            found.setdefault(trial.setting, []).append(trial)
+        return list(found.values())
+
+    def add(self, setting: dict[str, Any], first_seed: int) -> None:
+        """Add the trials of one more setting."""
+        place = len({trial.setting for trial in self.trials})
+        for seed in range(first_seed, first_seed + self.seeds):
+            number = len(self.trials)
+            self.trials.append(Trial(number, f"trials/{number:03d}", dict(setting), seed, place))
 
 
 def is_sweep(folder: Path) -> bool:
@@ -97,3 +112,8 @@ def write_sweep(folder: Path, sweep: Sweep) -> None:
 def trial_dir(folder: Path, trial: Trial) -> RunDir:
     """Return the run folder of a trial."""
     return RunDir(folder / trial.run)
+
+
+def is_over(trial: Trial) -> bool:
+    """Tell whether a trial has come to its end, good or bad."""
+    return trial.state in {DONE, FAILED, PRUNED}

@@ -1,0 +1,230 @@
+"""A sweep of small Python children: what is shared, what a failure and a stop leave, and what goes on afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import InterruptedRunError, RunFolderError
+from orchestrator.machine.hardware import CPU
+from orchestrator.machine.rundir import RunDir
+from orchestrator.recipe.plan import Command, Plan, Stage
+from orchestrator.run.state import held_lock
+from orchestrator.run.stopping import Interrupts
+from orchestrator.run.sweep import DONE, FAILED, PRUNED, STOPPED, load_sweep
+from orchestrator.run.sweeping import Budget, Planned, Pruner, Request, Runner, take_up
+
+PREPARE = """
+import pathlib, sys
+rows, out, count = map(pathlib.Path, sys.argv[1:])
+with count.open("a") as stream: stream.write("x")
+out.parent.mkdir(exist_ok=True)
+out.write_text(rows.read_text())
+"""
+TRAIN = """
+import os, pathlib, signal, sys
+what, out, count = sys.argv[1], pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3])
+with count.open("a") as stream: stream.write(what)
+if what == "b": raise SystemExit("it cannot learn")
+if what == "s" and count.read_text().count("s") == 1:
+    os.kill(int(sys.argv[4]), signal.SIGINT)
+    import time; time.sleep(60)
+out.parent.mkdir(parents=True, exist_ok=True)
+out.write_text(what)
+"""
+
+
+@dataclass(frozen=True)
+class FakeRequest(Request):
+    """Trials of two small commands: `what` says what the training does, `rows` which file is prepared."""
+
+    folder: Path = field(default_factory=Path)
+
+    def plan(self, folder, _sweep, trial):
+        run = RunDir(folder / trial.run)
+        rows = str(self.folder / trial.set.get("rows", "a.jsonl"))
+        prepare = [sys.executable, "-c", PREPARE, rows, str(run.train_jsonl), str(self.folder / "prepared")]
+        out = run.stage("02-train").output / "weights"
+        train = [
+            sys.executable,
+            "-c",
+            TRAIN,
+            trial.set["what"],
+            str(out),
+            str(self.folder / "trained"),
+            str(os.getpid()),
+        ]
+        stages = (
+            Stage(
+                "01-prepare",
+                "prepare",
+                "Prepare",
+                Command(tuple(prepare), (), "."),
+                inputs=(rows,),
+                outputs=("data/train.jsonl",),
+            ),
+            Stage(
+                "02-train",
+                "train",
+                "Train",
+                Command(tuple(train), (), "."),
+                inputs=("data/train.jsonl",),
+                outputs=(str(out),),
+            ),
+        )
+        return Plan("t", str(run.root), "reranker", "fake", False, {}, stages, ())
+
+
+@pytest.fixture
+def sweep_of(tmp_path):
+    """Return what runs a sweep over settings in one folder, again and again."""
+    for name in ("a", "b", "same"):
+        (tmp_path / f"{name}.jsonl").write_text("b" if name == "b" else "a")
+    (tmp_path / "r.yaml").write_text("name: t\n")
+
+    def run(*settings, budget=None, study=None):
+        request = FakeRequest(tmp_path / "r.yaml", (), CPU, "cpu", folder=tmp_path)
+        asked = dict.fromkeys(("random", "optuna"), None) | {"set": [], "seeds": 1, "smoke": False, "hardware": "cpu"}
+        asked["recipe_sha256"] = "1"
+        planned = Planned(
+            "t", request, dict.fromkeys(settings[0], ()), settings, 1, 42, budget or Budget(), None, True, asked
+        )
+        folder = tmp_path / "sweep"
+        sweep = take_up(planned, folder)
+        said = []
+        quiet = contextlib.nullcontext(lambda _: None)
+        Runner(planned, folder, sweep, lambda *_: quiet, said.append, warm=False, study=study).run()
+        sweep.said = said
+        return sweep
+
+    return run
+
+
+def count(tmp_path, name):
+    return (tmp_path / name).read_text()
+
+
+def test_what_is_prepared_is_shared_by_content(sweep_of, tmp_path):
+    sweep = sweep_of(
+        {"what": "1", "rows": "a.jsonl"}, {"what": "2", "rows": "a.jsonl"}, {"what": "3", "rows": "b.jsonl"}
+    )
+    assert [trial.state for trial in sweep.trials] == [DONE] * 3
+    assert count(tmp_path, "prepared") == "xx"  # the rows of the third are others
+    first, second, third = (RunDir(tmp_path / "sweep" / trial.run) for trial in sweep.trials)
+    assert second.train_jsonl.stat().st_ino == first.train_jsonl.stat().st_ino
+    assert third.train_jsonl.read_text() == "b"
+    assert "taken from" in second.events_jsonl.read_text()
+
+
+def test_other_content_in_a_file_of_one_name_is_not_shared(sweep_of, tmp_path):
+    sweep_of({"what": "1"}, {"what": "2"}, budget=Budget(trials=1))
+    (tmp_path / "a.jsonl").write_text("changed")
+    sweep = sweep_of({"what": "1"}, {"what": "2"})
+    assert count(tmp_path, "prepared") == "xx"
+    assert RunDir(tmp_path / "sweep" / sweep.trials[1].run).train_jsonl.read_text() == "changed"
+
+
+def test_a_failed_trial_is_counted_and_does_not_end_the_sweep(sweep_of, tmp_path):
+    sweep = sweep_of({"what": "1"}, {"what": "b"}, {"what": "3"})
+    assert [trial.state for trial in sweep.trials] == [DONE, FAILED, DONE]
+    assert "02-train" in sweep.trials[1].note
+    assert any("trial 1 failed" in text for text in sweep.said)
+    sweep_of({"what": "1"}, {"what": "b"}, {"what": "3"})
+    assert count(tmp_path, "trained") == "1b3"  # nothing is repeated, what was wrong neither
+
+
+def test_a_stop_leaves_what_goes_on_without_repeating_a_finished_trial(sweep_of, tmp_path):
+    settings = ({"what": "1"}, {"what": "s"}, {"what": "3"})
+    with pytest.raises(InterruptedRunError):
+        sweep_of(*settings)
+    assert [trial.state for trial in load_sweep(tmp_path / "sweep").trials] == [DONE, STOPPED, "waiting"]
+    sweep = sweep_of(*settings)
+    assert [trial.state for trial in sweep.trials] == [DONE] * 3
+    assert count(tmp_path, "trained") == "1ss3"
+
+
+def test_a_trial_whose_folder_was_half_written_begins_anew(sweep_of, tmp_path):
+    half = tmp_path / "sweep" / "trials" / "000"
+    half.mkdir(parents=True)
+    (half / "run.sh").write_text("#!/bin/sh\n")
+    assert sweep_of({"what": "1"}).trials[0].state == DONE
+
+
+def test_a_sweep_without_its_state_takes_up_its_trials(sweep_of, tmp_path):
+    sweep_of({"what": "1"}, {"what": "2"})
+    (tmp_path / "sweep" / "sweep.json").unlink()
+    assert [trial.state for trial in sweep_of({"what": "1"}, {"what": "2"}).trials] == [DONE, DONE]
+    assert count(tmp_path, "trained") == "12"
+
+
+def test_two_sweeps_on_one_folder_are_refused(sweep_of, tmp_path):
+    (tmp_path / "sweep").mkdir()
+    with held_lock(RunDir(tmp_path / "sweep")), pytest.raises(RunFolderError, match="busy"):
+        sweep_of({"what": "1"})
+
+
+def test_a_budget_leaves_the_rest_waiting(sweep_of):
+    sweep = sweep_of({"what": "1"}, {"what": "2"}, budget=Budget(trials=1))
+    assert [trial.state for trial in sweep.trials] == [DONE, "waiting"]
+    assert any("budget of 1 trials" in text for text in sweep.said)
+    sweep = sweep_of({"what": "1"}, {"what": "2"}, {"what": "3"}, budget=Budget(hours=1e-9))
+    assert [trial.state for trial in sweep.trials] == [DONE, "waiting"]  # the folder's own settings, and no time left
+
+
+def test_a_folder_of_something_else_is_refused(sweep_of, tmp_path):
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "thesis.tex").touch()
+    with pytest.raises(RunFolderError, match="not empty"):
+        sweep_of({"what": "1"})
+
+
+class FakeTrial:
+    def __init__(self, bad_at):
+        self.bad_at, self.reported = bad_at, []
+
+    def report(self, value, step):
+        self.reported.append((value, step))
+
+    def should_prune(self):
+        return len(self.reported) >= self.bad_at
+
+
+def test_a_pruner_stops_a_training_through_the_supervisor(sweep_of, tmp_path, monkeypatch):
+    """The second training logs a validation loss that promises nothing: it is stopped, and the third still runs."""
+    talk = (
+        TRAIN + "\nprint({'eval_loss': 2.5, 'epoch': 1.0}, flush=True)\nif what == 'p': import time; time.sleep(60)\n"
+    )
+    monkeypatch.setattr(sys.modules[__name__], "TRAIN", talk)
+
+    class FakeStudy:
+        def ask(self, _sweep):
+            return None
+
+        def tell(self, *_words):
+            pass
+
+        def follow(self, _sweep, trial, interrupts):
+            return Pruner(FakeTrial(1 if trial.set["what"] == "p" else 9), interrupts)
+
+    sweep = sweep_of({"what": "1"}, {"what": "p"}, {"what": "3"}, study=FakeStudy())
+    assert [trial.state for trial in sweep.trials] == [DONE, PRUNED, DONE]
+    assert "validation loss 2.5 after evaluation 1" in sweep.trials[1].note
+
+
+def test_a_pruner_reports_each_evaluation_as_better_the_larger():
+    from orchestrator.logs.events import Message
+
+    trial, interrupts = FakeTrial(3), Interrupts()
+    pruner = Pruner(trial, interrupts)
+    for text in ("eval_loss 2.0, eval_runtime 1", "trained in 3 s", "eval_loss 1e-1", "eval_loss nan"):
+        pruner(Message("info", text, "04-train"))
+        pruner(Message("info", text, "03-baseline"))
+    assert [round(value, 6) for value, _ in trial.reported[:2]] == [-2.0, -0.1]
+    assert [step for _, step in trial.reported] == [1, 2, 3]
+    assert interrupts.count == 1
+    assert pruner.why
