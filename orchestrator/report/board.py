@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import chain
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -24,7 +25,7 @@ from orchestrator.machine.tables import load_record
 from orchestrator.machine.terminal import Language, current_language, format_json
 from orchestrator.report.figures import smoothed
 from orchestrator.report.page import build_environment
-from orchestrator.report.record import LossPoint, load_training_log
+from orchestrator.report.record import LossPoint, load_training_log, parse_number
 from orchestrator.report.wording import plain
 from orchestrator.run.folder import is_run, list_tags, load_plan, load_run_object, understood
 from orchestrator.run.runs import RunSummary, list_runs, summarise
@@ -64,34 +65,38 @@ class Board:
          "sweeps": [{"name", and what its sweep.json says}], "keys": settings that differ between the runs,
          "metrics": {name: {"title", "higher": whether higher is better}}}
         """
-        rows: list[dict[str, Any]] = []
-        sweeps: list[dict[str, Any]] = []
-        for folder in self._folders:
-            for place in (folder, *(path.parent for path in sorted(folder.glob(f"*/{SWEEP_FILE}")))):
-                trials: dict[Path, Trial] = {}
-                if is_sweep(place):
-                    try:
-                        sweep = load_sweep(place)
-                        trials = {trial_dir(place, trial).root: trial for trial in sweep.trials}
-                        sweeps.append({"name": place.name, **asdict(sweep)})
-                    except RunFolderError as error:
-                        fault = RunSummary(place.name, place, "damaged", message=error.problems[0].message)
-                        rows.append(_describe(fault))
-                for run in add_jobs(_list_runs(place)):
-                    report, trial = RunDir(run.path).report_html, trials.get(run.path)
-                    row = _describe(run) | self._read(run) | {"report": link(report) if report.is_file() else None}
-                    rows.append(row | ({"sweep": place.name, "trial": trial.number} if trial else {}))
-            for name, tagged in list_tags(folder).items():
-                for row in (row for row in rows if row["path"] == str(tagged.root)):
-                    row["tags"] = [*row["tags"], name]
+        rows: dict[Path, dict[str, Any]] = {}
+        sweeps: dict[str, dict[str, Any]] = {}
+        below = (
+            (folder, *(path.parent for path in sorted(folder.glob(f"*/{SWEEP_FILE}")))) for folder in self._folders
+        )
+        for place in dict.fromkeys(chain.from_iterable(below)):
+            trials: dict[Path, Trial] = {}
+            name = place.name if place.name not in sweeps else str(place)
+            if is_sweep(place):
+                try:
+                    sweep = load_sweep(place)
+                    trials = {trial_dir(place, trial).root: trial for trial in sweep.trials}
+                    sweeps[name] = {"name": name, **asdict(sweep)}
+                except RunFolderError as error:
+                    fault = RunSummary(name, place, "damaged", message=error.problems[0].message)
+                    rows[place] = _describe(fault)
+            for run in add_jobs(_list_runs(place)):
+                report, trial = RunDir(run.path).report_html, trials.get(run.path)
+                row = _describe(run) | self._read(run) | {"report": link(report) if report.is_file() else None}
+                rows[run.path] = row | ({"sweep": name, "trial": trial.number} if trial else {})
+        for tag, tagged in chain.from_iterable(list_tags(folder).items() for folder in self._folders):
+            if tagged.root in rows:
+                rows[tagged.root]["tags"].append(tag)
         directions: dict[str, bool] = {}
-        for row in rows:
+        for row in rows.values():
             directions |= row.pop("directions", {})
-        keys = _choose_keys(rows, [key for sweep in sweeps for key in sweep["parameters"]])
-        for row in rows:
+        keys = _choose_keys(rows.values(), chain.from_iterable(sweep["parameters"] for sweep in sweeps.values()))
+        for row in rows.values():
             row["set"] = {key: row["set"][key] for key in keys if key in row["set"]}
         titles = {name: {"title": display_name(name), "higher": higher} for name, higher in directions.items()}
-        return {"version": BOARD_VERSION, "runs": rows, "sweeps": sweeps, "keys": keys, "metrics": titles}
+        found = {"runs": list(rows.values()), "sweeps": list(sweeps.values()), "keys": keys, "metrics": titles}
+        return {"version": BOARD_VERSION, **found}
 
     def _read(self, run: RunSummary) -> dict[str, Any]:
         folder = RunDir(run.path)
@@ -137,12 +142,14 @@ def _read_run(run: RunDir) -> dict[str, Any]:
     recipe = plan.recipe
     with understood(run.plan_json):
         settings = dict(_find_settings({key: value for key, value in recipe.items() if key not in _NOT_SETTINGS}))
-        train, model = recipe.get("train") or {}, recipe.get("model")
+        model, loss = recipe.get("model") or "", recipe.get("loss") or {}
+        losses = [loss, *(loss.get("plus") or ())] if isinstance(loss, dict) else [{"type": loss}]
         log = load_training_log(run, plan)
     row = {
         "recipe": plan.name, "task": plan.task, "backend": plan.backend, "set": settings,
-        "model": str((model.get("path") or model.get("package") or "") if isinstance(model, dict) else model or ""),
-        "loss": plain(recipe.get("loss")), "rate": train.get("learning_rate"), "seed": train.get("seed"),
+        "model": str((model.get("path") or model.get("package") or "") if isinstance(model, dict) else model),
+        "loss": " + ".join(str(one.get("type") or "") for one in losses), "seed": settings.get("train.seed"),
+        "rate": settings.get("train.learning_rate"),
         "curve": _thin(log.points), "validation": _thin(log.evaluations),
     }  # fmt: skip
     if not run.report_json.exists():
@@ -177,13 +184,12 @@ def _find_settings(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple
     for key, item in value.items():
         if isinstance(item, dict):
             yield from _find_settings(item, f"{prefix}{key}.")
-        elif isinstance(item, int | float) and not isinstance(item, bool):
-            yield f"{prefix}{key}", item
-        elif item is not None:
-            yield f"{prefix}{key}", plain(item)[:_MOST_CHARS]
+        elif item is not None and f"{prefix}{key}" != "data.eval":
+            number = None if isinstance(item, bool | list) else parse_number(item)  # YAML reads 2e-4 as a text
+            yield f"{prefix}{key}", plain(item)[:_MOST_CHARS] if number is None else number
 
 
-def _choose_keys(rows: Sequence[Mapping[str, Any]], first: Sequence[str]) -> list[str]:
+def _choose_keys(rows: Iterable[Mapping[str, Any]], first: Iterable[str]) -> list[str]:
     """Return the settings that differ between runs, those that a sweep tries first, then those that most runs have."""
     values: dict[str, list[Any]] = {}
     for row in rows:

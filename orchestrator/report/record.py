@@ -222,9 +222,9 @@ def _parse_log(entries: object, best_step: int | None) -> TrainingLog:
         if step is None:
             continue
         if entry.get("loss") is not None:
-            points[step] = LossPoint(step, _number(entry["loss"]), _number(entry.get("learning_rate")))
+            points[step] = LossPoint(step, parse_number(entry["loss"]), parse_number(entry.get("learning_rate")))
         if entry.get("eval_loss") is not None:
-            evaluations[step] = LossPoint(step, _number(entry["eval_loss"]))
+            evaluations[step] = LossPoint(step, parse_number(entry["eval_loss"]))
     logged, validated = (tuple(found[step] for step in sorted(found)) for found in (points, evaluations))
     sizes = [entry.get("memory(GiB)") for entry in found]
     peak = max((size for size in sizes if isinstance(size, int | float)), default=None)
@@ -265,9 +265,9 @@ def _swift_best(output: Path, entries: Sequence[Mapping[str, Any]]) -> int | Non
     name = str(last["best_model_checkpoint"]).rstrip("/").rpartition("/")[2]
     if found := _CHECKPOINT.fullmatch(name) or _CHECKPOINT.fullmatch((output / name).resolve().name):
         return int(found[1])
-    best = _number(last.get("best_metric"))
+    best = parse_number(last.get("best_metric"))
     for entry in entries:
-        loss = _number(entry.get("eval_loss"))
+        loss = parse_number(entry.get("eval_loss"))
         if best is not None and loss is not None and math.isclose(loss, best, rel_tol=_SAME_LOSS):
             return _step(entry)
     return None
@@ -279,7 +279,7 @@ def _newest_state(output: Path) -> dict[str, Any]:
     return next((state for state in states if state and isinstance(state.get("log_history"), list)), {})
 
 
-def _number(value: object) -> float | None:
+def parse_number(value: object) -> float | None:
     """Return a logged value as a float: transformers 5 logs strings. None for what is not a finite number."""
     try:
         number = float(value)  # type: ignore[arg-type]

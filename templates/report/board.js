@@ -3,7 +3,11 @@
 const byId = (id) => document.getElementById(id);
 const texts = JSON.parse(byId("texts").textContent);
 const UNKNOWN = { sweep: "", recipe: "", model: "", loss: "", task: "", backend: "", note: "", measures: {}, curve: [], validation: [] };
-const complete = (data) => ({ ...data, runs: data.runs.map((run) => ({ ...UNKNOWN, ...run })) });
+const listOf = (value) => (Array.isArray(value) ? value : []);
+function complete(data) {  // each run with its sweep and its trial
+  const sweeps = new Map(data.sweeps.map((sweep) => [sweep.name, { sweep, trials: new Map(sweep.trials.map((trial) => [trial.number, trial])) }]));
+  return { ...data, runs: data.runs.map((run) => ({ ...UNKNOWN, ...run, of: sweeps.get(run.sweep)?.sweep, as: sweeps.get(run.sweep)?.trials.get(run.trial) })) };
+}
 let board = complete(JSON.parse(byId("data").textContent));
 const view = {
   language: document.documentElement.lang.startsWith("zh") ? "zh" : "en",
@@ -15,6 +19,7 @@ const WIDTH = 1240, HEIGHT = 380;
 
 const say = (key, ...values) =>
   values.reduce((text, value, place) => text.replace(`{${place}}`, value), texts[view.language][key] ?? String(key));
+const order = new Intl.Collator(undefined, { numeric: true }).compare;
 const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 const short = (text) => String(text).replace(/\/+$/, "").split("/").pop();
 const label = (key) => key.replace(/^train\./, "");
@@ -60,12 +65,7 @@ function measure(run) {
   const name = run.measures[view.metric] ? view.metric : run.headline;
   return { name, own: name !== view.metric, ...(run.measures[name] ?? {}) };
 }
-const stateOf = (run) => {
-  const trial = trialOf(run);
-  return trial && ["pruned", "stopped"].includes(trial.state) ? trial.state : run.state;
-};
-const sweepOf = (run) => board.sweeps.find((sweep) => sweep.name === run.sweep);
-const trialOf = (run) => sweepOf(run)?.trials.find((trial) => trial.number === run.trial);
+const stateOf = (run) => (["pruned", "stopped"].includes(run.as?.state) ? run.as.state : run.state);
 const verdictOf = (run) => measure(run).verdict ?? run.verdict;
 const evaluatedOn = (run) => (run.eval ? `${run.eval.units} × ${run.eval.unit} · ${run.eval.hash}` : "");
 const FIELDS = {  // column → value to sort and to filter by
@@ -75,7 +75,7 @@ const FIELDS = {  // column → value to sort and to filter by
   seed: (run) => run.seed, settings: settings, seconds: (run) => run.seconds, started: (run) => run.started,
 };
 const NUMBERS = new Set(["after", "difference", "rate", "seed", "seconds"]);
-const IN_COLUMNS = new Set(["loss", "train.learning_rate", "train.seed", "model", "model.path", "task", "backend"]);
+const IN_COLUMNS = new Set(["loss", "train.learning_rate", "train.seed", "loss.type", "model", "model.path", "model.package", "task", "backend"]);
 
 function settings(run) {
   const given = Object.entries(run.set).filter(([key]) => !IN_COLUMNS.has(key));
@@ -111,18 +111,19 @@ function shownRuns() {
   return board.runs.filter((run) => isIn(run) && !view.hidden.has(stateOf(run)) && matches(run)).sort((one, two) => {
     const [a, b] = [field(one), field(two)];
     if (!known(a) || !known(b)) return known(b) - known(a);  // what is not known comes last, whatever the direction
-    return way * (isNumber(a) && isNumber(b) ? a - b : String(a).localeCompare(String(b), undefined, { numeric: true }));
+    return way * (isNumber(a) && isNumber(b) ? a - b : order(String(a), String(b)));
   });
 }
 
 const count = (values) => [...values.reduce((found, value) => found.set(value, (found.get(value) ?? 0) + 1), new Map())];
 const tone = (verdict) => ({ better: "win", worse: "loss" })[verdict] ?? "";
+const mark = (verdict) => ({ better: "better", worse: "worse" })[verdict] ?? "even";
 const badge = (verdict) => verdict && make("span", { class: `badge ${tone(verdict)}` }, say(verdict));
 const colourOf = (run) => { const place = [...view.chosen].indexOf(run.path); return place < 0 ? "" : ` c${place % COLOURS}`; };
 
-function spanBar(low, high, middle, reach) {
+function spanBar({ low, high, difference: middle, verdict }, reach) {
   const x = (value) => 48 + 46 * Math.max(-1, Math.min(1, value / reach));
-  const name = { class: "span " + (low > 0 || high < 0 ? ((low > 0) === (board.metrics[view.metric]?.higher !== false) ? "better" : "worse") : "even") };
+  const name = { class: `span ${mark(verdict)}` };
   return make("svg", { viewBox: "0 0 96 14", "aria-hidden": "true" }, make("line", { class: "zero", x1: 48, x2: 48, y1: 0, y2: 14 }),
     make("line", { ...name, x1: x(low), x2: x(high), y1: 7, y2: 7 }), make("circle", { ...name, cx: x(middle), cy: 7, r: 2.5 }));
 }
@@ -137,10 +138,10 @@ function drawHeads() {
 }
 
 function drawRow(run, reach) {
-  const found = measure(run), state = stateOf(run), trial = trialOf(run), colour = colourOf(run);
-  const choice = sweepOf(run)?.choice, has = (numbers) => (numbers ?? []).includes(run.trial);
-  const marks = choice ? [has(choice.winner?.trials) && "winner", (choice.not_worse ?? []).some(has) && "not_worse"] : [];
-  const note = trial?.note || run.note, text = (value) => make("td", { class: "text", title: value }, value || "–");
+  const found = measure(run), state = stateOf(run), colour = colourOf(run);
+  const choice = run.of?.choice, has = (numbers) => listOf(numbers).includes(run.trial);
+  const marks = choice ? [has(choice.winner?.trials) && "winner", listOf(choice.not_worse).some(has) && "not_worse"] : [];
+  const note = run.as?.note || run.note, text = (value) => make("td", { class: "text", title: value }, value || "–");
   const number = (value) => make("td", { class: "number" }, value);
   const chooser = make("input", { type: "checkbox", "aria-label": `${say("choose")}: ${run.name}`, onchange: (event) => choose(run, event.target.checked) });
   chooser.checked = view.chosen.has(run.path);
@@ -151,7 +152,7 @@ function drawRow(run, reach) {
       note && make("span", { class: `role${["damaged", "failed", "dead"].includes(state) ? " fault" : ""}` }, note)),
     make("td", { class: "number" }, make("b", {}, figure(found.after)), found.own && found.name && make("span", { class: "role" }, board.metrics[found.name]?.title ?? found.name)),
     number(signed(found.difference)),
-    make("td", {}, ...(isNumber(found.low) && isNumber(found.high) ? [!found.own && spanBar(found.low, found.high, found.difference, reach), `${signed(found.low)} … ${signed(found.high)}`] : ["–"])),
+    make("td", {}, ...(isNumber(found.low) && isNumber(found.high) ? [!found.own && spanBar(found, reach), `${signed(found.low)} … ${signed(found.high)}`] : ["–"])),
     make("td", {}, badge(verdictOf(run)), run.gate === false && make("span", { class: "role fault" }, say("gate_missed"))),
     make("td", {}, say(state)), text(run.recipe), make("td", { class: "text", title: run.model }, short(run.model) || "–"), text(run.loss),
     number(plain(run.rate)), number(plain(run.seed)), text(settings(run)), number(duration(run.seconds)), make("td", {}, moment(run.started)));
@@ -173,10 +174,10 @@ function drawSweeps() {
   byId("sweep-cards").replaceChildren(...board.sweeps.map((sweep) => {
     const counts = count(sweep.trials.map((trial) => trial.state)).map(([state, number]) => `${number} ${say(state)}`);
     const { choice } = sweep, winner = choice?.winner, list = (set) => Object.entries(set ?? {}).map(([key, value]) => `${label(key)} ${plain(value)}`).join(" · ");
-    const others = (choice?.not_worse ?? []).map((numbers) => list(sweep.trials.find((trial) => trial.number === numbers[0])?.set));
+    const others = listOf(choice?.not_worse).map((numbers) => list(sweep.trials.find((trial) => trial.number === listOf(numbers)[0])?.set));
     const span = Array.isArray(winner?.interval) ? ` [${signed(winner.interval[0])}, ${signed(winner.interval[1])}]` : "";
     return make("div", { class: "card" }, make("h3", {}, sweep.name), make("p", { class: "note" }, `${say("trials")}: ${counts.join(", ")}`),
-      ...(winner ? [make("p", {}, badge(winner.verdict), " ", make("b", {}, list(winner.set))),
+      ...(winner ? [make("p", {}, badge(winner.verdict), choice.gate?.passed === false && make("span", { class: "badge miss" }, say("gate_missed")), " ", make("b", {}, list(winner.set))),
         make("p", {}, `${sweep.metric ? board.metrics[sweep.metric]?.title ?? sweep.metric : ""} ${signed(winner.difference)}${span}${isNumber(winner.p) ? `, p ${winner.p < 0.001 ? "< 0.001" : `= ${winner.p.toFixed(3)}`}` : ""}`),
         make("p", { class: "note" }, `${say("chosen_from", choice.chosen_from, sweep.trials.length)}; ${say(choice.rule)}`),
         make("p", { class: "note" }, say("also", others.join("; ") || say("nobody")))] : [make("p", {}, say("no_choice"))]));
@@ -189,14 +190,14 @@ function ticks(low, high, most = 6) {
   for (let count = Math.ceil(low / step - 1e-9); count * step <= high + step * 1e-9; count++) found.push(+(count * step).toPrecision(12));
   return found;
 }
-function makeScale(values, from, to) {  // → {at(value), ticks}: numbers, by powers of ten where they span many; else texts, evenly
+function makeScale(values, from, to, mayLog = true) {  // → {at(value), ticks, room}: numbers, by powers of ten where they span many; else texts, evenly
   const all = values.filter((value) => value != null), numeric = all.length > 0 && all.every(isNumber);
   if (!numeric) {
-    const names = [...new Set(all.map(String))].sort((a, b) => a.localeCompare(b, undefined, { numeric: true })), step = (to - from) / Math.max(1, names.length);
+    const names = [...new Set(all.map(String))].sort(order), step = (to - from) / Math.max(1, names.length);
     return { at: (value) => from + (names.indexOf(String(value)) + 0.5) * step, ticks: names.length > 14 ? [] : names, room: all.length > names.length ? Math.min(Math.abs(step) * 0.6, 40) : 0 };
   }
   let [low, high] = [Math.min(...all), Math.max(...all)];
-  const log = low > 0 && high / low >= 20, place = log ? Math.log10 : (value) => value, distinct = [...new Set(all)];
+  const log = mayLog && low > 0 && high / low >= 20, place = log ? Math.log10 : (value) => value, distinct = [...new Set(all)];
   const pad = (place(high) - place(low)) * 0.05 || Math.abs(place(low)) * 0.1 || 0.5, [first, last] = [place(low) - pad, place(high) + pad];
   const at = (value) => from + ((place(value) - first) / (last - first)) * (to - from), sorted = distinct.map(at).sort((a, b) => a - b);
   const least = Math.min(...sorted.slice(1).map((spot, before) => spot - sorted[before]), 60);
@@ -218,7 +219,7 @@ function drawParallel(measured, keys) {
   const shown = keys.slice(0, MOST_AXES);
   if (!shown.length) return gap("parallel", "one_setting");
   const value = (run, key) => (key === null ? measure(run).after : run.set[key]), top = 44, bottom = HEIGHT - 20;
-  const axes = [...shown, null].map((key, place) => ({ key, x: 70 + (place * (WIDTH - 190)) / shown.length, scale: makeScale(measured.map((run) => value(run, key)), bottom, top) }));
+  const axes = [...shown, null].map((key, place) => ({ key, x: 70 + (place * (WIDTH - 190)) / shown.length, scale: makeScale(measured.map((run) => value(run, key)), bottom, top, key !== null) })), most = Math.floor(((WIDTH - 190) / shown.length - 12) / 7);
   const way = board.metrics[view.metric].higher ? 1 : -1, ranked = [...measured].sort((one, two) => way * (measure(one).after - measure(two).after));
   const rank = new Map(ranked.map((run, place) => [run, (place + 1) / ranked.length]));  // the best is drawn last, and strongest
   const lines = ranked.sort((one, two) => view.chosen.has(one.path) - view.chosen.has(two.path)).map((run) => {
@@ -228,7 +229,7 @@ function drawParallel(measured, keys) {
   });
   const marks = axes.flatMap(({ key, x, scale }, place) => [make("line", { class: "zero", x1: x, x2: x, y1: top, y2: bottom }),
     make("text", { class: "strong middle", x, y: 18 + (place % 2 && shown.length > 5 ? 16 : 0) }, shorten(key === null ? board.metrics[view.metric].title : label(key), 26)),
-    ...scale.ticks.map((tick) => make("text", { class: "axis", x: x + 7, y: scale.at(tick) + 4 }, shorten(key === null ? figure(tick) : plain(isNumber(tick) ? tick : short(tick)), 20)))]);
+    ...scale.ticks.map((tick) => make("text", { class: "axis", x: x + 7, y: scale.at(tick) + 4 }, shorten(key === null ? figure(tick) : plain(isNumber(tick) ? tick : short(tick)), Math.min(most, 24))))]);
   frame("parallel", say("parallel"), HEIGHT, ...lines, ...marks);
 }
 
@@ -238,11 +239,11 @@ function drawScatter(measured, keys) {
   const points = measured.filter((run) => run.set[view.axis] != null);
   if (!points.length) return gap("scatter", "one_setting");
   const left = 70, right = WIDTH - 30, top = 16, bottom = HEIGHT - 46, ends = ({ after, difference, low, high }) => (isNumber(low) && isNumber(high) ? [after - difference + low, after - difference + high] : []);
-  const x = makeScale(points.map((run) => run.set[view.axis]), left, right), y = makeScale(points.flatMap((run) => [measure(run).after, ...ends(measure(run))]), bottom, top);
+  const x = makeScale(points.map((run) => run.set[view.axis]), left, right), y = makeScale(points.flatMap((run) => [measure(run).after, ...ends(measure(run))]), bottom, top, false);
   const marks = points.map((run, number) => {
     const at = [x.at(run.set[view.axis]) + (((number * 0.618) % 1) - 0.5) * x.room, y.at(measure(run).after)], [low, high] = ends(measure(run)), chosen = view.chosen.has(run.path) ? ` chosen${colourOf(run)}` : "";
     const whisker = (points.length <= MANY || chosen) && low !== undefined && make("line", { class: "whisker", x1: at[0], x2: at[0], y1: y.at(low), y2: y.at(high) });
-    return make("g", {}, whisker, make("circle", { class: `${{ better: "better", worse: "worse" }[verdictOf(run)] ?? "even"}${chosen}`, cx: at[0], cy: at[1], r: chosen ? 6 : 4.5 }, titled(run)));
+    return make("g", {}, whisker, make("circle", { class: `${mark(verdictOf(run))}${chosen}`, cx: at[0], cy: at[1], r: chosen ? 6 : 4.5 }, titled(run)));
   });
   frame("scatter", say("scatter"), HEIGHT, ...grid(x, y, left, right, top, bottom, plain, `${label(view.axis)}`, board.metrics[view.metric].title), ...marks);
 }
@@ -258,7 +259,7 @@ function drawLosses(runs) {
   byId("drawn").textContent = !view.chosen.size && drawn.length ? say("first_few", drawn.length) : asked.length > drawn.length ? say("most", drawn.length) : "";
   if (!drawn.length) return gap("losses", "no_losses");
   const left = 70, right = WIDTH - 30, top = 16, bottom = HEIGHT - 46, all = drawn.flatMap((run) => [...run.curve, ...run.validation]);
-  const x = makeScale([0, ...all.map(([step]) => step)], left, right), y = makeScale(all.map(([, loss]) => loss), bottom, top);
+  const x = makeScale([0, ...all.map(([step]) => step)], left, right, false), y = makeScale(all.map(([, loss]) => loss), bottom, top, false);
   const colours = new Map(drawn.map((run, place) => [run, colourOf(run) || ` c${place % COLOURS}`])), path = (points) => `M${points.map(([step, loss]) => `${x.at(step).toFixed(1)} ${y.at(loss).toFixed(1)}`).join("L")}`;
   const lines = drawn.flatMap((run) => [[run.curve, ""], [run.validation, " dashed"]].filter(([points]) => points.length).map(([points, style]) =>
     points.length > 1 ? make("path", { class: `curve-line${style}${colours.get(run)}`, d: path(points) }, titled(run)) : make("circle", { class: `point${colours.get(run)}`, cx: x.at(points[0][0]), cy: y.at(points[0][1]), r: 3 }, titled(run))));
@@ -301,7 +302,12 @@ function draw() {
   drawControls(); drawSweeps(); drawRuns();
 }
 
-byId("words").oninput = (event) => { view.words = event.target.value; drawRuns(); };
+let soon = 0;
+byId("words").oninput = (event) => {  // many rows take a moment: they wait for the end of the word
+  view.words = event.target.value;
+  clearTimeout(soon);
+  if (board.runs.length < 200) drawRuns(); else soon = setTimeout(drawRuns, 250);
+};
 byId("controls").onsubmit = (event) => event.preventDefault();
 byId("clear").onclick = () => { view.chosen.clear(); drawRuns(); };
 byId("language").onclick = () => {
@@ -315,6 +321,7 @@ draw();
 if ("live" in document.body.dataset) {
   let known = "", since = Date.now();
   setInterval(async () => {
+    if (document.hidden) return;
     try {
       const text = await (await fetch("board.json", { cache: "no-store" })).text();
       byId("gone").hidden = true;

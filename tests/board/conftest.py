@@ -33,9 +33,14 @@ def copy_run(first: RunDir, root: Path, place: int, **settings: object) -> RunDi
     run = RunDir(root)
     plan = json.loads(first.plan_json.read_text().replace(str(first.root), str(root)))
     plan["recipe"] |= {
-        "loss": loss,
-        "model": MODELS[place % len(MODELS)],
-        "train": {"learning_rate": rate, "seed": seed, "lora_rank": rank, "num_train_epochs": draw.choice((1, 2, 3))},
+        "loss": {"type": loss, "scale": None},
+        "model": {"path": MODELS[place % len(MODELS)], "family": None},
+        "train": {
+            "learning_rate": f"{rate:.0e}",
+            "seed": seed,
+            "lora_rank": rank,
+            "num_train_epochs": draw.choice((1, 2, 3)),
+        },
     }
     write_json(run.plan_json, plan)
     report = json.loads(first.report_json.read_text())
@@ -66,10 +71,10 @@ def build_runs(first: RunDir, root: Path, count: int) -> Path:
     for place in range(count):
         if place % 3 == 0 and count > 3:
             number = len(trials)
-            chosen = {"train.learning_rate": RATES[number // 3 % 5], "loss": LOSSES[number % 3]}
+            chosen = {"train.learning_rate": RATES[number // 3 % 5], "loss.type": LOSSES[number % 3]}
             folder = root / "grid" / "trials" / f"{number:03d}"
             run = copy_run(
-                first, folder, place, learning_rate=chosen["train.learning_rate"], loss=chosen["loss"], seed=1
+                first, folder, place, learning_rate=chosen["train.learning_rate"], loss=chosen["loss.type"], seed=1
             )
             row = json.loads(run.report_json.read_text())["comparisons"][0]
             ends = (row["low"], row["high"])
@@ -95,7 +100,12 @@ def build_runs(first: RunDir, root: Path, count: int) -> Path:
             "not_worse": [[trial.number] for trial in trials if trial is not best][:3],
         }  # fmt: skip
         sweep = Sweep(
-            "recipes/qwen3_reranker.yaml", ["train.learning_rate", "loss"], 1, trials, metric="ndcg@10", choice=choice
+            "recipes/qwen3_reranker.yaml",
+            ["train.learning_rate", "loss.type"],
+            1,
+            trials,
+            metric="ndcg@10",
+            choice=choice,
         )
         write_sweep(root / "grid", sweep)
     return root

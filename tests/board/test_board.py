@@ -21,7 +21,7 @@ from click.testing import CliRunner
 
 from orchestrator.cli import orch
 from orchestrator.errors import RunFolderError
-from orchestrator.machine.files import write_json, write_text
+from orchestrator.machine.files import write_json
 from orchestrator.machine.rundir import RunDir
 from orchestrator.report.board import Board, BoardServer, render_board, write_board
 from tests.board.conftest import build_runs, copy_run
@@ -74,8 +74,10 @@ def test_a_row_says_what_the_run_s_own_files_say(five):
         key: first[key] for key in ("after", "before", "difference", "low", "high", "p", "verdict")
     }
     assert (row["state"], row["verdict"], row["gate"]) == ("done", report["verdict"], report["gate"]["passed"])
-    assert (row["rate"], row["seed"]) == tuple(plan["recipe"]["train"][key] for key in ("learning_rate", "seed"))
-    assert (row["recipe"], row["model"], row["loss"]) == (plan["name"], plan["recipe"]["model"], plan["recipe"]["loss"])
+    recipe = plan["recipe"]
+    assert (row["rate"], row["seed"]) == (float(recipe["train"]["learning_rate"]), recipe["train"]["seed"])
+    said = (plan["name"], recipe["model"]["path"], recipe["loss"]["type"])
+    assert (row["recipe"], row["model"], row["loss"]) == said
     assert row["eval"] == {"units": 60, "unit": "query", "hash": report["eval"]["sha256"][:8]}
     assert (row["curve"][0][0], row["curve"][-1][0], len(row["validation"])) == (10, 600, 4)
     assert board["metrics"]["ndcg@10"] == {"title": "nDCG@10", "higher": True}
@@ -83,10 +85,18 @@ def test_a_row_says_what_the_run_s_own_files_say(five):
 
 def test_only_settings_that_differ_are_told_and_a_sweep_s_own_come_first(five):
     board = load(five)
-    assert board["keys"][:2] == ["train.learning_rate", "loss"]
+    assert board["keys"][:2] == ["train.learning_rate", "loss.type"]
     assert {"train.lora_rank", "train.seed"} <= set(board["keys"])
     assert all(len({row["set"][key] for row in board["runs"] if key in row["set"]}) > 1 for key in board["keys"])
     assert not {"name", "task", "evaluate.metrics"} & set(board["keys"])
+
+
+def test_a_sum_of_losses_is_named_by_its_parts(runs):
+    run = RunDir(runs / "qwen3-reranker-20261129-000001")
+    plan = json.loads(run.plan_json.read_text())
+    plan["recipe"]["loss"] = {"type": "mnrl", "plus": [{"type": "cosent", "weight": 0.5}]}
+    write_json(run.plan_json, plan)
+    assert row_of(load(runs), run.root.name)["loss"] == "mnrl + cosent"
 
 
 def test_trials_are_rows_of_their_sweep_which_says_its_winner(five):
@@ -96,6 +106,15 @@ def test_trials_are_rows_of_their_sweep_which_says_its_winner(five):
     assert (sweep["name"], sweep["choice"]["rule"], sweep["choice"]["chosen_from"]) == ("grid", "confirmed", 2)
     assert load(five / "grid")["sweeps"] == board["sweeps"]
     assert [row["name"] for row in load(five / "grid" / "trials" / "000")["runs"]] == ["000"]
+
+
+def test_a_run_that_is_named_twice_is_one_row_and_sweeps_of_one_name_are_told_apart(runs, tmp_path):
+    shutil.copytree(runs / "grid", tmp_path / "more" / "grid")
+    board = load(runs, runs / "grid", runs / "qwen3-reranker-20261129-000001", tmp_path / "more")
+    assert len(board["runs"]) == 7
+    names = ["grid", f"{tmp_path}/more/grid"]
+    assert [sweep["name"] for sweep in board["sweeps"]] == names
+    assert sorted(row["sweep"] for row in board["runs"] if "sweep" in row) == sorted(names * 2)
 
 
 def test_a_long_training_is_thinned_and_keeps_its_ends(reported, tmp_path):
@@ -152,7 +171,7 @@ def test_a_run_is_read_again_only_when_its_files_have_changed(runs):
 def test_what_runs_say_is_text_of_the_page_and_nothing_else(runs, tmp_path):
     run = RunDir(runs / "qwen3-reranker-20261129-000001")
     plan = json.loads(run.plan_json.read_text())
-    plan["recipe"]["loss"], plan["name"] = HOSTILE, f"\ud83d{HOSTILE}".encode("utf-8", "replace").decode()
+    plan["recipe"]["loss"]["type"], plan["name"] = HOSTILE, f"\ud83d{HOSTILE}".encode("utf-8", "replace").decode()
     write_json(run.plan_json, plan)
     page = Page((tmp_path / "b.html").read_text() if write_board((runs,), tmp_path / "b.html") else "")
     assert [tag for tag, _ in page.tags].count("script") == 3
@@ -184,9 +203,8 @@ def test_links_lead_from_the_page_to_the_reports(runs, tmp_path):
 def test_a_secret_of_the_environment_is_not_in_the_page(runs, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_abcdefghijklmnopqrstuvwxyz")
     run = RunDir(runs / "qwen3-reranker-20261129-000001")
-    write_text(run.plan_json, run.plan_json.read_text().replace("margin-mse", "hf_abcdefghijklmnopqrstuvwxyz"))
     plan = json.loads(run.plan_json.read_text())
-    plan["recipe"]["loss"] = "hf_abcdefghijklmnopqrstuvwxyz"
+    plan["recipe"]["loss"]["type"] = "hf_abcdefghijklmnopqrstuvwxyz"
     write_json(run.plan_json, plan)
     write_board((runs,), tmp_path / "b.html")
     assert "hf_abc" not in (tmp_path / "b.html").read_text()

@@ -64,8 +64,8 @@ def test_the_page_is_drawn_and_asks_for_nothing_else(page, tmp_path):
         count(page, "#scatter circle"),
     ) == (10, 4, 4)
     card = page.ask("document.querySelector('.card').textContent")
-    assert card.startswith("gridTrials: 2 donebetter learning_rate 1e-5 · loss listwise")
-    winner = page.ask(f"{NAMES}.find((name) => name.includes('winner') && !name.includes('not worse'))")
+    assert card.startswith("gridTrials: 2 donebetter learning_rate 1e-5 · loss.type listwise")
+    winner = page.ask(f"{NAMES}.find((name) => name.includes('choice'))")
     assert winner.startswith("grid / 001")
 
 
@@ -169,7 +169,7 @@ def test_paper_has_no_controls_and_the_dark_has_light_text(page):
 def test_what_runs_say_is_shown_as_text(browser, runs, tmp_path):
     run = RunDir(runs / "qwen3-reranker-20261129-000001")
     plan = json.loads(run.plan_json.read_text())
-    plan["name"] = plan["recipe"]["loss"] = HOSTILE
+    plan["name"] = plan["recipe"]["loss"]["type"] = HOSTILE
     write_json(run.plan_json, plan)
     (runs / "qwen3-reranker-20261129-000002" / "report.json").write_text("{")
     write_board((runs,), tmp_path / "b.html")
@@ -179,6 +179,27 @@ def test_what_runs_say_is_shown_as_text(browser, runs, tmp_path):
     assert HOSTILE in browser.ask("document.getElementById('body').textContent")
     faults = browser.ask("[...document.querySelectorAll('#body .fault')].map((fault) => fault.textContent).join()")
     assert "report.json is damaged" in faults
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {},
+        {"winner": 7, "not_worse": "abc"},
+        {"winner": {"set": [], "interval": "x", "p": "y", "trials": {}}, "not_worse": [7, ["x"]]},
+    ],
+)
+def test_a_choice_of_another_form_does_not_break_the_page(browser, runs, tmp_path, choice):
+    sweep = json.loads((runs / "grid" / "sweep.json").read_text())
+    write_json(runs / "grid" / "sweep.json", sweep | {"choice": choice})
+    run = RunDir(runs / "qwen3-reranker-20261129-000001")
+    report = json.loads(run.report_json.read_text())
+    report["comparisons"][0] |= {"difference": "x", "low": [], "high": {}, "verdict": 7, "after": "1"}
+    write_json(run.report_json, report | {"verdict": ["x"], "gate": {"passed": "x"}})
+    if write_board((runs,), tmp_path / "b.html"):
+        show(browser, tmp_path / "b.html")
+    assert browser.complaints == []
+    assert (count(browser, "#body tr"), count(browser, "#scatter circle") > 0) == (5, True)
 
 
 def test_values_of_several_evaluation_sets_are_not_shown_as_comparable(browser, runs, tmp_path):
@@ -217,6 +238,7 @@ def test_five_hundred_runs_are_drawn(browser, reported, tmp_path):
     assert (count(browser, "#parallel path.run"), count(browser, "#scatter circle")) == (measured, measured)
     focus(browser, "words")
     browser.write("grid")
+    browser.ask("new Promise((done) => setTimeout(done, 300))")  # longer than the page waits for the end of a word
     assert count(browser, "#body tr") == 175
 
 
