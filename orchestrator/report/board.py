@@ -30,16 +30,13 @@ from orchestrator.report.wording import plain
 from orchestrator.run.folder import is_run, list_tags, load_plan, load_run_object, understood
 from orchestrator.run.runs import RunSummary, list_runs, summarise
 from orchestrator.run.slurm import add_jobs
-from orchestrator.run.sweep import NAME as SWEEP_FILE
 from orchestrator.run.sweep import Trial, is_sweep, load_sweep, trial_dir
 
-BOARD_VERSION = 1
 LOOPBACK = "127.0.0.1"
 _MOST_POINTS = 60  # of a loss curve: so a page of 1,000 runs stays below a few MB
 _MOST_KEYS = 40  # settings that differ between the runs
 _MOST_CHARS = 200  # of a setting
 _HASH_SHOWN = 8
-_PAGE, _DATA = "/", "/board.json"
 # Of a comparison: the tuned model's mean, the headline baseline's, their difference, its 95 % interval.
 _MEASURE = ("after", "before", "difference", "low", "high", "p", "verdict")
 # Sections of a recipe that say where a run is made and how it is judged: no settings of the training.
@@ -60,17 +57,15 @@ class Board:
     def load(self, link: Callable[[Path], str]) -> dict[str, Any]:
         """Return what the page shows; `link` gives the address of a report.
 
-        {"version", "runs": [{"name", "path", "state", "note", "started", "seconds", "report": address or null, "tags",
+        {"runs": [{"name", "path", "state", "note", "started", "seconds", "report": address or null, "tags",
           of a trial "sweep": name and "trial": number, and what `_read_run` could read}],
          "sweeps": [{"name", and what its sweep.json says}], "keys": settings that differ between the runs,
          "metrics": {name: {"title", "higher": whether higher is better}}}
         """
         rows: dict[Path, dict[str, Any]] = {}
         sweeps: dict[str, dict[str, Any]] = {}
-        below = (
-            (folder, *(path.parent for path in sorted(folder.glob(f"*/{SWEEP_FILE}")))) for folder in self._folders
-        )
-        for place in dict.fromkeys(chain.from_iterable(below)):
+        places = ((folder, *sorted(filter(is_sweep, folder.glob("*")))) for folder in self._folders)
+        for place in dict.fromkeys(chain.from_iterable(places)):
             trials: dict[Path, Trial] = {}
             name = place.name if place.name not in sweeps else str(place)
             if is_sweep(place):
@@ -95,13 +90,12 @@ class Board:
         for row in rows.values():
             row["set"] = {key: row["set"][key] for key in keys if key in row["set"]}
         titles = {name: {"title": display_name(name), "higher": higher} for name, higher in directions.items()}
-        found = {"runs": list(rows.values()), "sweeps": list(sweeps.values()), "keys": keys, "metrics": titles}
-        return {"version": BOARD_VERSION, **found}
+        return {"runs": list(rows.values()), "sweeps": list(sweeps.values()), "keys": keys, "metrics": titles}
 
     def _read(self, run: RunSummary) -> dict[str, Any]:
         folder = RunDir(run.path)
         files = (folder.plan_json, folder.report_json, folder.state_json, folder.events_jsonl)
-        stamp = [(stat.st_mtime_ns, stat.st_size) for path in files if (stat := _find_stat(path))]
+        stamp = [(stat.st_mtime_ns, stat.st_size) for path in files if path.exists() and (stat := path.stat())]
         if (known := self._known.get(run.path)) and known[0] == stamp:
             return dict(known[1])
         try:
@@ -110,13 +104,6 @@ class Board:
             return {"state": "damaged", "note": error.problems[0].message}
         self._known[run.path] = (stamp, found)
         return dict(found)
-
-
-def _find_stat(path: Path) -> os.stat_result | None:
-    try:
-        return path.stat()
-    except OSError:
-        return None
 
 
 def _list_runs(place: Path) -> list[RunSummary]:
@@ -282,11 +269,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(HTTPStatus.FORBIDDEN)
             return
         path = urlsplit(self.path).path
-        data, reports = self.server.load()
         try:
-            if path == _PAGE:
+            data, reports = self.server.load()
+            if path == "/":
                 self._answer("text/html", render_board(data, current_language(), live=True).encode())
-            elif path == _DATA:
+            elif path == "/board.json":
                 self._answer("application/json", format_json(data, indent=None).encode())
             else:  # a report that somebody else wrote may do nothing here
                 with open_regular(reports[path], follow=False) as page:

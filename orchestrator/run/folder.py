@@ -219,11 +219,14 @@ class Tag:
     since: float
 
 
-TAG_NAME = re.compile(r"(?!last$)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_TAG_NAME = re.compile(r"(?!last$)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def find_tag_file(name: str, root: Path) -> Path:
-    """Return where the tag of that name lies, whether there is one or not."""
+    """Return where the tag of that name lies, whether there is one or not. Raises RunFolderError for no such name."""
+    if not _TAG_NAME.fullmatch(name):
+        hint = "letters, digits, . _ and -, at most 64, a letter or digit first; `last` is the newest run"
+        raise RunFolderError(f"{name!r} cannot be a tag", hint=hint)
     return root / "tags" / f"{name}.json"
 
 
@@ -243,17 +246,18 @@ def list_tags(root: Path) -> dict[str, RunDir]:
 
 
 def find_run(name: str, root: Path) -> RunDir:
-    """Return the run that `name` means: a folder, a name (or its beginning) under `root`, a tag, or `last`.
+    """Return the run that `name` means: a folder, a name (or its beginning) or path under `root`, a tag, or `last`.
 
     Raises RunFolderError when it means none, or several.
     """
-    if (folder := Path(name)).is_dir() and is_run(RunDir(folder)):
-        return RunDir(folder.resolve())
+    for folder in (Path(name), root / name) if "/" in name else (Path(name),):  # GRID/trials/003 is below the runs
+        if folder.is_dir() and is_run(RunDir(folder)):
+            return RunDir(folder.resolve())
     runs = sorted((path for path in root.glob("*") if is_run(RunDir(path))), key=_made_at)
     if name == "last" and runs:
         return RunDir(runs[-1].resolve())
     found = [path for path in runs if path.name == name]
-    if not found and TAG_NAME.fullmatch(name) and (path := find_tag_file(name, root)).is_file():
+    if not found and _TAG_NAME.fullmatch(name) and (path := find_tag_file(name, root)).is_file():
         tagged = RunDir((root / load_tag(path).run).resolve())
         if is_run(tagged):
             return tagged

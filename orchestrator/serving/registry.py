@@ -14,22 +14,14 @@ from orchestrator.errors import GateMissedError, RunFolderError
 from orchestrator.machine.files import write_json
 from orchestrator.machine.json_files import find_object
 from orchestrator.machine.rundir import RunDir
-from orchestrator.run.folder import (
-    TAG_NAME,
-    Tag,
-    find_tag_file,
-    is_run,
-    list_tags,
-    load_plan,
-    load_run_object,
-    understood,
-)
+from orchestrator.run.folder import Tag, find_tag_file, is_run, list_tags, load_plan, load_run_object, understood
 from orchestrator.run.runs import list_runs
-from orchestrator.run.sweep import NAME as SWEEP_FILE
+from orchestrator.run.sweep import is_sweep
 from orchestrator.serving.artefact import find_artefact
 from orchestrator.serving.push import find_faults, require_as_measured, require_judged
 
 _HASH_SHOWN = 12
+_COUNTS = "/tokenizer.json"  # what the rows' tokens are counted with
 _HEADS = ("tags", "run", "verdict", "package", "base model", "recipe", "data")
 
 
@@ -48,7 +40,7 @@ def list_models(root: Path) -> list[dict[str, Any]]:
     tags: dict[Path, list[str]] = {}
     for name, run in list_tags(root).items():
         tags.setdefault(run.root, []).append(name)
-    places = [root, *(path.with_name("trials") for path in root.glob(f"*/{SWEEP_FILE}"))]
+    places = [root, *(path / "trials" for path in root.glob("*") if is_sweep(path))]
     runs = sorted((run for place in places for run in list_runs(place)), key=lambda run: -(run.started or 0))
     found = []
     for run in (RunDir(run.path) for run in runs if (run.path / "model" / "scoring.json").is_file()):
@@ -72,7 +64,8 @@ def _read_model(run: RunDir) -> dict[str, Any]:
             "verdict": report.get("verdict"), "headline": report.get("headline"), "package": package,
             "base": model.get("path") or model.get("package") if isinstance(model, dict) else model,
             "recipe": plan.name, "recipe_sha256": made.get("recipe_sha256"), "inputs": inputs,
-            "data": {path: digest for path, digest in inputs.items() if rows and path in rows.inputs},
+            "data": {path: inputs[path] for path in rows.inputs if path in inputs and not path.endswith(_COUNTS)}
+            if rows else {},
             "orch": made.get("orch"), "commit": (made.get("git") or {}).get("commit"),
         }  # fmt: skip
 
@@ -99,9 +92,7 @@ def set_tag(name: str, run: RunDir, root: Path, *, even_if_worse: bool = False) 
     Raises RunFolderError for a name that no tag may have, a run that is not judged or whose package is no longer what
     was measured, GateMissedError for a model that its own run found worse.
     """
-    if not TAG_NAME.fullmatch(name):
-        hint = "letters, digits, . _ and -, at most 64, a letter or digit first; `last` is the newest run"
-        raise RunFolderError(f"{name!r} cannot be a tag", hint=hint)
+    path = find_tag_file(name, root)
     if is_run(RunDir(root / name)):
         raise RunFolderError(f"{name} is the name of a run in {root}", hint="choose another tag")
     plan, artefact = load_plan(run), find_artefact(str(run.root), root, is_only_read=True)
@@ -112,14 +103,14 @@ def set_tag(name: str, run: RunDir, root: Path, *, even_if_worse: bool = False) 
         raise GateMissedError(f"{name} stays: {'; '.join(faults)}", hint="tag a better one, or say --even-if-worse")
     before = list_tags(root).get(name)
     tag = Tag(_name(run, root), hash_package(artefact.spec), time.time())
-    write_json(find_tag_file(name, root), asdict(tag))
+    write_json(path, asdict(tag))
     return tag, _name(before, root) if before else None
 
 
 def remove_tag(name: str, root: Path) -> None:
     """Remove a tag; its run stays. Raises RunFolderError where there is none."""
     path = find_tag_file(name, root)
-    if not TAG_NAME.fullmatch(name) or not path.is_file():
+    if not path.is_file():
         raise RunFolderError(f"no tag {name!r} in {root}", hint="list tags with: orch tag --list")
     path.unlink()
 

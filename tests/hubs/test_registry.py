@@ -15,6 +15,7 @@ from orchestrator.machine.files import write_json
 from orchestrator.machine.rundir import RunDir
 from orchestrator.report.board import Board
 from orchestrator.run.folder import find_run, list_tags
+from orchestrator.serving.artefact import find_artefact
 from orchestrator.serving.registry import hash_package, list_models, remove_tag, set_tag
 from tests.security.test_damaged_json import DAMAGED
 
@@ -37,6 +38,7 @@ def call(capsys, *argv):
 def test_a_tag_means_its_run_wherever_a_run_is_asked_for(runs, capsys):
     assert call(capsys, "tag", "toy", "production", "--runs", runs)[:2] == (0, "production: toy\n")
     assert find_run("production", runs) == RunDir(runs / "toy")
+    assert find_artefact("production", runs).folder == runs / "toy" / "model"
     code, out, _ = call(capsys, "show", "production", "--runs", runs, "--json")
     assert (code, json.loads(out)["data"]["name"]) == (0, "toy")
 
@@ -46,6 +48,15 @@ def test_a_tag_moves_and_says_from_where(runs, capsys):
     assert call(capsys, "tag", "other", "production", "--runs", runs)[1] == "production: other (before: toy)\n"
     assert find_run("production", runs) == RunDir(runs / "other")
     assert [path.name for path in (runs / "tags").iterdir()] == ["production.json"]
+
+
+def test_a_trial_of_a_sweep_is_named_below_the_runs_and_tagged(runs, judged):
+    (runs / "grid" / "trials").mkdir(parents=True)
+    judged(name="grid/trials/003")
+    trial = find_run("grid/trials/003", runs)
+    assert trial == RunDir(runs / "grid" / "trials" / "003")
+    assert set_tag("production", trial, runs)[0].run == "grid/trials/003"
+    assert find_run("production", runs) == trial
 
 
 def test_tags_are_listed_and_removed_and_their_runs_stay(runs, capsys):
@@ -64,7 +75,7 @@ def test_a_name_that_means_something_else_or_leads_elsewhere_is_refused(runs, na
     with pytest.raises(RunFolderError):
         set_tag(name, RunDir(runs / "other"), runs)
     assert not (runs / "tags").exists()
-    with pytest.raises(RunFolderError, match="no tag"):
+    with pytest.raises(RunFolderError, match="cannot be a tag"):
         remove_tag("../toy/plan", runs)
 
 
