@@ -37,6 +37,7 @@ from orchestrator.plan.jobs import build_job
 from orchestrator.plan.load import LoadedRecipe, load_recipe
 from orchestrator.plan.pipeline import build_plan
 from orchestrator.plan.sweep import (
+    MOST_TRAININGS,
     SEED,
     Choices,
     Range,
@@ -181,7 +182,7 @@ def plan_sweep(recipe: Path, asked: Mapping[str, Any], hardware: Hardware) -> Pl
         settings = tuple(draw_settings(parameters, option["random"]))
     elif not option["optuna"]:
         require_bounded(parameters, seeds, most)
-        settings = tuple(islice(build_grid(parameters), most and -(-most // seeds)))
+        settings = tuple(islice(build_grid(parameters), max(MOST_TRAININGS, most or 0)))
     metrics = loaded.recipe.evaluate.metrics or default_metrics(_KINDS[loaded.recipe.task])
     return Planned(
         name=loaded.recipe.name,
@@ -226,13 +227,15 @@ def take_up(planned: Planned, folder: Path) -> Sweep:
         if {key: sweep.asked.get(key) for key in _IDENTITY} != {key: planned.asked[key] for key in _IDENTITY}:
             hint = "say the recipe, --set, --seeds, --random and --optuna that it was begun with, or another folder: -o"
             raise RunFolderError(f"{folder} holds another sweep, or its recipe has changed since", hint=hint)
+        sweep.asked = dict(planned.asked)
     else:
         if folder.exists() and not {path.name for path in folder.iterdir()} <= {"trials", "lock", "cache", STORAGE}:
             raise RunFolderError(f"{folder} is not empty, and holds no sweep", hint="name a fresh folder with -o")
         sweep = Sweep(str(planned.request.recipe), list(planned.parameters), planned.seeds, [], dict(planned.asked))
-        for setting in planned.settings:
-            sweep.add(setting, planned.first_seed)
-        _refuse_useless(planned.request, folder, sweep)
+    new = planned.settings[len(sweep.settings()) :]  # all of them, or those that a larger --max-trials allows
+    for setting in new:
+        sweep.add(setting, planned.first_seed)
+    _refuse_useless(planned.request, folder, sweep, len(sweep.settings()) - len(new))
     for trial in sweep.trials:  # finished by itself, or just when the sweep was killed
         state = find_state(trial_dir(folder, trial))
         if trial.state != DONE and state and state.status == "done":
@@ -245,13 +248,13 @@ def take_up(planned: Planned, folder: Path) -> Sweep:
 _IDENTITY = ("recipe_sha256", "set", "seeds", "random", "optuna", "smoke", "hardware")
 
 
-def _refuse_useless(request: Request, folder: Path, sweep: Sweep) -> None:
-    """Plan the first trial of each setting. One that cannot be run has failed, before anything starts.
+def _refuse_useless(request: Request, folder: Path, sweep: Sweep, known: int) -> None:
+    """Plan the first trial of each setting behind the known ones. One that cannot be run has failed.
 
     Raises OrchError where no trial can use a value.
     """
     errors: dict[int, OrchError] = {}
-    for place, trials in enumerate(sweep.settings()):
+    for place, trials in enumerate(sweep.settings()[known:], known):
         try:
             request.plan(folder, sweep, trials[0])
         except OrchError as error:

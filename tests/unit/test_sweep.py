@@ -142,7 +142,8 @@ def test_the_command_line_goes_before_the_recipe(recipe):
     assert planned.parameters == {"train.learning_rate": (1e-5, 2e-5), "loss": ("mnrl", "gist")}
     assert (len(planned.settings), planned.seeds) == (4, 3)
     planned = ask(recipe, "loss=mnrl", "train.learning_rate=3e-5,4e-5,5e-5", seeds=1, max_trials=2)
-    assert planned.settings == ({"train.learning_rate": 3e-5}, {"train.learning_rate": 4e-5})
+    assert [setting["train.learning_rate"] for setting in planned.settings] == [3e-5, 4e-5, 5e-5]
+    assert planned.budget.trials == 2
     assert planned.request.fixed == ("loss=mnrl",)
     assert ask(recipe, random=3).settings == ask(recipe, random=3).settings
 
@@ -191,6 +192,16 @@ def test_a_setting_that_cannot_be_run_has_failed_and_the_others_go_on(recipe, tm
     sweep = take_up(planned, tmp_path / "s")
     assert [trial.state for trial in sweep.trials] == ["waiting", FAILED, "waiting", "waiting"]
     assert "mini_batch_size" in sweep.trials[1].note
+
+
+def test_a_larger_budget_adds_settings_of_a_large_grid(recipe, tmp_path):
+    rates = "train.learning_rate=" + ",".join(str(number) for number in range(1, 121))
+    sweep = take_up(ask(recipe, rates, max_trials=2), tmp_path / "s")
+    assert len(sweep.trials) == 100
+    write_sweep(tmp_path / "s", sweep)
+    assert [
+        trial.set["train.learning_rate"] for trial in take_up(ask(recipe, rates, max_trials=110), tmp_path / "s").trials
+    ] == list(range(1, 111))
 
 
 def test_another_sweep_on_the_folder_is_refused(recipe, tmp_path):
