@@ -29,7 +29,16 @@ from orchestrator.backends.sentence_transformers import (
 from orchestrator.backends.trainer import TINY_HIDDEN_SIZE, ArgumentList, shrink_sizes
 from orchestrator.backends.trainer_checks import check_settings, check_trainer
 from orchestrator.errors import OrchError, Problem
-from orchestrator.recipe.losses import CLASSES, COMPARED, GROUPS, SCORES, find_losses, find_target, list_losses
+from orchestrator.recipe.losses import (
+    CLASSES,
+    COMPARED,
+    GROUPS,
+    SCORES,
+    find_losses,
+    find_own_loss,
+    find_target,
+    list_losses,
+)
 from orchestrator.recipe.schema import Loss, ModelRef
 
 _OF_RERANKERS = {
@@ -162,7 +171,8 @@ def _check(job: Job, train: Mapping[str, Any]) -> Iterator[Found]:
         yield ("loss",), Problem("no loss is named, and none fits every kind of rows", f"say loss: {_CHOOSE}")
     elif loss.type not in known:
         message = f"the loss {loss.type} is not one of sentence-transformers' embedding models"
-        yield ("loss",), Problem(message, f"one of {', '.join(known)}")
+        own = find_own_loss(loss.type, job.recipe.backend, job.recipe.task)
+        yield ("loss",), Problem(message, own or f"one of {', '.join(known)}")
     else:
         yield from check_settings(loss, TABLE["hints"]["embedding"])
         yield from _check_loss(job, loss, train)

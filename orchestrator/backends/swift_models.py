@@ -177,11 +177,7 @@ def _explain(model: BaseModel, task: str, registry: Mapping[str, KnownModel]) ->
     if task in PACKAGED:
         if kind is None and not model.architectures and not _contradicts(model, registry[PACKAGED[task][0]]):
             instead += f"; one that was made from them is told by model: {{path: …, model_type: {PACKAGED[task][0]}}}"
-        if task == "embedding" and kind in {None, "llm", "encoder", "embedding"}:
-            instead += (
-                "; the backends sentence-transformers (loss: mnrl) and flagembedding train other embedding models"
-            )
-        if task == "reranker" and kind in {None, "llm", "reranker", "encoder", "embedding"}:
+        if kind in {None, "llm", "encoder", "embedding"} or kind == task:
             instead = f"say backend: sentence-transformers or flagembedding; or {instead}"
         return Problem(f"{what}: {_TASKS[task]['supported']}", instead)
     if kind in _KINDS:

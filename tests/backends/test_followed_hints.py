@@ -86,6 +86,8 @@ EDITS = (
     (r"model_type: (?:…}, one of |…, one of )?([a-z][\w, ]*)", lambda found, recipe: [
         with_model(recipe, model_type=name) for name in found[1].split(", ")
     ]),
+    (r"^say (\w+)$", lambda found, recipe: [{**recipe, "loss": found[1]}]),
+    (r"^remove it: these trainers tell", lambda _, recipe: [{key: one for key, one in recipe.items() if key != "loss"}]),
     (r"say `loss: infonce`", lambda _, recipe: [{**recipe, "loss": "infonce"}]),
     (r"family: decoder}", lambda _, recipe: [with_model(recipe, family=name) for name in ("decoder", "encoder")]),
     (r"pooling: mean, prompts", lambda _, recipe: [with_model(recipe, pooling="mean")]),
