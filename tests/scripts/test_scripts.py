@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from orchestrator.machine.hardware import CPU
+from orchestrator.plan.sweep import Range
+from orchestrator.run.sweeping import plan_sweep
 from tests.jobs import RECIPES
 from tests.scripts.rendered import TABLES, render
 
@@ -19,7 +22,7 @@ DATA = RECIPES.parent / "datasets_example"
 COUNTS = {
     "ms_swift": (4, 4),
     "flagembedding": (7, 7),
-    "sentence_transformers": (56, 34),
+    "sentence_transformers": (56, 35),
     "sentence_transformers_rerankers": (23, 18),
     "rag_retrieval": (1, 1),
 }
@@ -76,6 +79,16 @@ SAID = [pytest.param(one, id=one["script"]) for name in COUNTS for one in read_t
 def test_what_a_recipe_becomes_holds_every_setting_of_the_script(script, tmp_path):
     rendered = render(script["recipe"], tmp_path, script.get("gpus", 1))
     assert {path: rendered.find(path) for path in script["settings"]} == script["settings"]
+
+
+@pytest.mark.parametrize("script", [one for one in SAID if "search" in one.values[0]])
+def test_what_a_script_searches_is_what_a_sweep_of_its_recipe_tries(script, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(script["recipe"]), encoding="utf-8")
+    asked = dict.fromkeys(("seeds", "random", "optuna", "max_trials", "max_hours"))
+    planned = plan_sweep(path, asked | {"set": [], "smoke": False, "hardware": "auto"}, CPU)
+    ranges = {key: [one.low, one.high, one.log] for key, one in planned.parameters.items() if isinstance(one, Range)}
+    assert {"optuna": planned.optuna, **ranges} == script["search"]
 
 
 @pytest.mark.parametrize("name", COUNTS)
