@@ -52,7 +52,7 @@ KINDS = {
     "no transformer": ({"modules.json": '[{"type": "x.StaticEmbedding", "path": ""}]', "model.safetensors": ""},
                        "begins with StaticEmbedding", "built on a transformer"),
     "other-name": ({**CONFIG, "model.pt": ""}, "under a name of their own", "save_pretrained()"),
-    "onnx": ({**CONFIG, "onnx/model.onnx": ""}, "an export for ONNX Runtime", "*.safetensors"),
+    "onnx": ({**CONFIG, "onnx/model.onnx": ""}, "an export for ONNX Runtime", 'backend="onnx"'),
     "openvino": ({**CONFIG, "openvino_model.xml": ""}, "OpenVINO", "*.safetensors"),
     "tensorflow": ({**CONFIG, "tf_model.h5": ""}, "TensorFlow", "*.safetensors"),
     "flax": ({**CONFIG, "flax_model.msgpack": ""}, "Flax", "*.safetensors"),
