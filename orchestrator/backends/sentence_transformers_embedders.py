@@ -29,16 +29,7 @@ from orchestrator.backends.sentence_transformers import (
 from orchestrator.backends.trainer import TINY_HIDDEN_SIZE, ArgumentList, shrink_sizes
 from orchestrator.backends.trainer_checks import check_settings, check_trainer
 from orchestrator.errors import OrchError, Problem
-from orchestrator.recipe.losses import (
-    CLASSES,
-    COMPARED,
-    GROUPS,
-    SCORES,
-    find_losses,
-    find_own_loss,
-    find_target,
-    list_losses,
-)
+from orchestrator.recipe.losses import CLASSES, COMPARED, GROUPS, SCORES, find_losses, find_own_loss, list_losses
 from orchestrator.recipe.schema import Loss, ModelRef
 
 _OF_RERANKERS = {
@@ -129,7 +120,7 @@ def _build_prepare(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:  # no
     """Return what the prepare stage needs to write the rows that the loss reads, and to refuse others."""
     loss, embedding = find_loss(job), find_embedding(job)
     flags: dict[str, Any] = {"loss": loss.type}
-    if find_target(loss) == "teacher":
+    if loss.facts.learns == "teacher":
         flags["needs-scores"] = True
     if loss.hard_negatives:
         flags["hard-negatives"] = loss.hard_negatives

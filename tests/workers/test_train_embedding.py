@@ -21,6 +21,7 @@ from orchestrator.workers.embedding.losses import (
 )
 from orchestrator.workers.failure import WorkerError
 from orchestrator.workers.train_embedding import load_settings
+from orchestrator.workers.training import find_weights
 from tests.workers.conftest import TOPICS, run_worker
 from tests.workers.conftest import WORKERS as FOLDER
 from tests.workers.test_train_cross_encoder import load_state, load_weights, ordinary_algorithms, without_dropout
@@ -457,6 +458,28 @@ def test_a_training_that_is_continued_in_the_middle_of_an_epoch_ends_with_the_sa
     assert one.read_bytes() == other.read_bytes()
     assert losses_of(whole) == losses_of(again)
     assert len(losses_of(whole)) == 12
+
+
+def test_batches_that_are_drawn_by_class_are_drawn_again_where_a_training_is_continued(encoder, files, tmp_path):
+    steps = {"arguments": {"save_strategy": "steps", "save_steps": 2}}
+    whole = train(tmp_path / "whole", encoder, files, "batch_all_triplet", **json.loads(json.dumps(steps)))
+    resume = tmp_path / "again" / "output" / "checkpoint-4"
+    shutil.copytree(whole / "checkpoint-4", resume)
+    again = train(tmp_path / "again", encoder, files, "batch_all_triplet", resume=resume, **steps)
+    one, other = (folder / "last" / "model.safetensors" for folder in (whole, again))
+    assert one.read_bytes() == other.read_bytes()
+    assert losses_of(whole) == losses_of(again)
+
+
+@pytest.mark.parametrize("loss", [name for name, one in LOSSES.items() if one.form == CLASSES])
+def test_a_loss_of_classes_keeps_its_model_where_several_processes_share_it(loss):
+    """The library's own keeps it as sentence_embedder, in whose place the trainer puts no wrapped model."""
+    import torch
+
+    model = torch.nn.Linear(2, 2)
+    built = LOSSES[loss].build(model, LossSettings(loss, distance_metric="cosine"))
+    assert [name for name, module in built.named_modules(remove_duplicate=False) if module is model] == ["model"]
+    assert find_weights(built) == {}
 
 
 def test_several_sets_make_batches_of_their_own(encoder, files, tmp_path, capsys):
