@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUNS ?= runs
 
-.PHONY: help setup demo test test-fast test-serving check bench golden clean
+.PHONY: help setup demo test test-fast test-serving test-track check bench golden clean
 
 help:            ## list these verbs
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -30,6 +30,9 @@ test-fast: setup ## the tests that need neither a training nor a machine-learnin
 
 test-serving: setup  ## real servers (vLLM on the CPU, Infinity) against a packaged model of each kind; needs the network
 	sh tests/serving/real_servers.sh .venv-serving
+
+test-track: setup ## the five experiment trackers' own clients, read back by their own readers; needs a package index
+	sh tests/track/real_trackers.sh .venv-track
 
 check: setup     ## format, lint, types, layers
 	$(BIN)/ruff format --check .

@@ -19,7 +19,7 @@ from orchestrator.machine.hardware import Hardware
 from orchestrator.recipe.losses import list_variables
 from orchestrator.recipe.plan import Command, File, Note, Resume
 from orchestrator.recipe.registry import TOOLS
-from orchestrator.recipe.schema import Loss, Recipe, choose_loss
+from orchestrator.recipe.schema import Loss, Recipe, Track, choose_loss
 
 Found = tuple[tuple[str, ...], Problem]  # the path of the key to change, and what is wrong with it
 
@@ -86,6 +86,11 @@ class Job:
         visible = self.recipe.launch.env.get("CUDA_VISIBLE_DEVICES")
         return None if visible is None else tuple(name for name in visible.split(",") if name.strip())
 
+    @property
+    def tracking(self) -> dict[str, str]:
+        """What the workers that tell trackers of the run are told; empty without trackers."""
+        return list_tracking(self.recipe.track, self.run_dir, self.recipe.name) if self.recipe.track else {}
+
     def environment(self, model: BaseModel | None = None) -> dict[str, str]:
         """Return the environment of every stage that loads the model (the base); the recipe's own variables win."""
         env = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -99,6 +104,12 @@ class Job:
         if (teacher or self.recipe.model).allow_pickle:
             env["ORCH_ALLOW_PICKLE"] = "1"  # workers/environment.py reads it
         return env | self.recipe.launch.env
+
+
+def list_tracking(track: Track, run_dir: Path, name: str) -> dict[str, str]:
+    """Return the options of workers/track.py for a run of the recipe `name`; a sweep's trials belong to the sweep."""
+    group = run_dir.parents[1].name if run_dir.parent.name == "trials" else name
+    return {"run": str(run_dir), "to": ",".join(dict.fromkeys(track.to)), "project": track.project, "group": group}
 
 
 def eval_kind(job: Job) -> str:

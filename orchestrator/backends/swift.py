@@ -24,6 +24,7 @@ from orchestrator.backends.trainer import (
     put_limit,
     put_saving,
     put_timeout,
+    put_trackers,
     shrink_sizes,
     wants_best,
 )
@@ -265,7 +266,7 @@ def _put_sharing(found: ArgumentList, job: Job) -> None:
 def _put_fixed(found: ArgumentList, job: Job) -> None:
     found.put("add_version", False, "orch", "the output folder is the run's own, also when it is resumed")
     found.put("check_model", False, "orch", "no question to a hub about files on this disk")
-    found.put("report_to", ["none"], "orch", "no experiment tracker unless the recipe names one")
+    put_trackers(found, job)
     put_timeout(found, job, "a lost process is noticed after half an hour, not after 208 days")
 
 

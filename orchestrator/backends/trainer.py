@@ -19,6 +19,8 @@ from orchestrator.backends.protocol import Found, Job, Training
 from orchestrator.backends.render import render_command
 from orchestrator.backends.sharing import count_step_rows
 from orchestrator.errors import Problem
+from orchestrator.machine.json_files import load_json
+from orchestrator.machine.places import WORKERS
 from orchestrator.recipe.plan import Note
 from orchestrator.recipe.schema import Loss
 
@@ -34,6 +36,8 @@ _UNDOING: tuple[tuple[str, Any, str], ...] = (
     ("auto_find_batch_size", True, "lets the free memory decide the batch"),
     ("dataloader_in_order", False, "takes the batches as they come"),
 )
+
+TRACKERS: dict[str, dict[str, Any]] = load_json(WORKERS / "trackers.json")
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,7 @@ def finish_training(
         workers=job.workers,
         nproc_per_node=job.processes(),
         group=_describe_group(job, values) if job.world_size() > 1 else {},
+        track=job.tracking,
         **template_values,
     )
     lora, accumulation = job.backend.trains_lora(job), int(values["gradient_accumulation_steps"])
@@ -144,8 +149,16 @@ def _describe_group(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def put_fixed(found: ArgumentList, job: Job) -> None:
     """Add what no trainer's own default suits."""
-    found.put("report_to", "none", "orch", "no experiment tracker unless the recipe names one")
+    put_trackers(found, job, most=1)
     put_timeout(found, job)
+
+
+def put_trackers(found: ArgumentList, job: Job, most: int | None = None) -> None:
+    """Add the trackers that are installed, `most` of them where the argument takes no list: the others follow by us."""
+    asked = dict.fromkeys(job.recipe.track.to if job.recipe.track else ())
+    names = [name for name in asked if not job.versions or job.versions.keys() & set(TRACKERS[name]["packages"])]
+    why = ("recipe", "track") if names else ("orch", "no experiment tracker unless the recipe names one")
+    found.put("report_to", (names or ["none"])[0] if most == 1 else names or ["none"], *why)
 
 
 def put_timeout(found: ArgumentList, job: Job, why: str = "a lost process is noticed after half an hour") -> None:

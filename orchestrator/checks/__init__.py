@@ -76,6 +76,7 @@ CHECKS: tuple[Check, ...] = (
     Check(memory_fit.advise_measuring, "advise"),
     Check(settings.advise_names, "advise"),
     Check(settings.advise_trust, "advise"),
+    Check(settings.advise_trackers, "advise", here=True),
 )
 
 

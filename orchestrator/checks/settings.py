@@ -8,6 +8,7 @@ the weight files. PEFT adapts those of `target_modules` that match and says noth
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -16,6 +17,7 @@ from typing import Any
 
 from orchestrator.backends.models import load_config
 from orchestrator.backends.protocol import Job
+from orchestrator.backends.trainer import TRACKERS
 from orchestrator.checks.model_size import EXPERTS
 from orchestrator.checks.tensor_names import read_text_config
 from orchestrator.errors import Problem
@@ -138,6 +140,28 @@ def check_argument_packages(job: Job, plan: Plan) -> Iterator[Problem]:
         if pattern.search(given) and not set(names) & job.versions.keys():
             hint = f"{name_pip(job.backend_python)} {names[0]}, or remove it"
             yield Problem(f"train.{argument}: {given} asks for {names[0]}, which is not installed", hint)
+
+
+def advise_trackers(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001  (every advice takes both)
+    """Yield the trackers that are not installed, or have no key: the run goes on without them."""
+    env = {**os.environ, **job.recipe.launch.env}
+    for name in dict.fromkeys(job.recipe.track.to if job.recipe.track else ()):
+        row = TRACKERS[name]
+        if job.versions and not job.versions.keys() & set(row["packages"]):
+            hint = f"{name_pip(job.backend_python)} {row['packages'][0]}"
+            yield Problem(f"track: {name} is not installed, and will hear nothing of this run", hint)
+        elif row["key"] and not env.get(row["key"]) and env.get(row["mode"] or "", "online") == "online":
+            path, word = row["login"] or ("", "")
+            if not path or word not in _read_login(Path(path)):
+                kept = f"the run is written to {job.run_dir.name}/track/{name}, and `orch track` sends it later"
+                yield Problem(f"track: {name} has no {row['key']}: {kept}", f"export {row['key']}=… in your shell")
+
+
+def _read_login(path: Path) -> str:
+    try:
+        return path.expanduser().read_text(encoding="utf-8", errors="replace")
+    except (OSError, RuntimeError):
+        return ""
 
 
 def advise_names(job: Job, plan: Plan) -> Iterator[Problem]:  # noqa: ARG001  (every advice takes both)

@@ -46,6 +46,7 @@ _COMMANDS = {
     "compare": ("run_commands", "Compare runs, query by query."),
     "board": ("run_commands", "Show runs and sweeps on one page, as a file or served on this machine."),
     "tag": ("run_commands", "Name a run's packaged model, such as production; every command takes the name."),
+    "track": ("run_commands", "Send finished runs to experiment trackers: settings, curves, verdict, report."),
     "reproduce": ("run_commands", "Run a finished run once more, and say whether the same came out."),
     "bundle": ("run_commands", "Pack what an issue needs of a run into one archive, without weights."),
     "evaluate": ("model_commands", "Measure any models on any data, without a recipe."),

@@ -28,7 +28,7 @@ from orchestrator.cli.options import (
     trust_run_option,
 )
 from orchestrator.cli.output import Result, format_advice, prints, tell
-from orchestrator.errors import GateMissedError, OrchError, PreflightError, Problem
+from orchestrator.errors import GateMissedError, OrchError, PreflightError, Problem, StageFailedError
 from orchestrator.machine.rundir import RunDir
 from orchestrator.machine.terminal import hand_on, say
 from orchestrator.recipe.plan import Plan
@@ -657,6 +657,29 @@ def compare_command(first: str, others: tuple[str, ...], runs: Path) -> Result:
 
     result = compare_runs(*(find_run(run, runs) for run in (first, *others)))
     return Result(result, (format_comparison(result),))
+
+
+@click.command("track")
+@click.argument("names", nargs=-1, required=True, metavar="RUN...", shell_complete=complete_runs)
+@click.option("--to", metavar="NAME,...", help="Trackers, with commas (default: the recipe's).")
+@click.option("--project", help="The project in each of them (default: the recipe's, or orch).")
+@click.option("--python", type=click.Path(path_type=Path), help="The Python that has them (default: the run's).")
+@runs_option
+@prints("track")
+def track_command(
+    names: tuple[str, ...], to: str | None, project: str | None, python: Path | None, runs: Path
+) -> Result:
+    """Send finished runs to experiment trackers: settings, curves, verdict, report.
+
+    A tracker does not get the curves that it has once more. Exit code 6: one of them did not take all.
+    """
+    from orchestrator.run.folder import find_run
+    from orchestrator.serving.track import send_run
+
+    folders = [find_run(name, runs) for name in names]
+    said = {str(run.root): send_run(run, to=to, project=project, python=python) for run in folders}
+    lines = [line for told in said.values() for line in told]
+    return Result(said, lines, StageFailedError.exit_code if any(line.startswith("caution") for line in lines) else 0)
 
 
 @click.command("bundle")

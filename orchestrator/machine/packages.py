@@ -25,7 +25,7 @@ DISTRIBUTIONS = (
 )  # fmt: skip
 # What single arguments of a trainer ask for (checks/settings.py).
 OPTIONAL = (
-    "tensorboard", "tensorboardX", "wandb", "swanlab", "mlflow", "comet-ml", "trackio",
+    "tensorboard", "tensorboardX", "wandb", "swanlab", "mlflow", "mlflow-skinny", "comet-ml", "trackio",
     "galore-torch", "schedulefree", "lomo-optim", "apollo-torch", "evalscope", "jieba", "unsloth",
 )  # fmt: skip
 # What says that a distribution is installed; conda's packages of PyTorch have the older form, with Python's version.

@@ -54,6 +54,7 @@ class RunDir:
     metrics_json = _Below("metrics.json")  # measures of every system, query by query, and the comparisons
     report_html = _Below("report.html")  # the verdict for people
     report_json = _Below("report.json")  # the verdict for programs
+    track_json = _Below("track.json")  # what experiment trackers are told
     loss_curve_png = _Below("loss_curve.png")  # the training loss, drawn
     reproduction_json = _Below("reproduction.json")  # how a run that repeats another one compares with it
     data = _Below("data")  # prepared data, ledger and statistics

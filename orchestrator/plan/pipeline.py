@@ -64,6 +64,11 @@ def build_plan(job: Job) -> Plan:
     for form in dict.fromkeys(recipe.export.forms if recipe.export else ()):
         scored.append(add_export(draft, form, run_eval_files(draft)))
     _add_report(draft, scored)
+    if recipe.track:
+        env = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"} | recipe.launch.env
+        title = f"Send the verdict to {', '.join(recipe.track.to)}"
+        values = {"track": job.tracking}
+        draft.add_worker("track", title, "orch/track.j2", values, env=env, inputs=(draft.run.track_json.name,))
     return Plan(
         name=recipe.name,
         run_dir=str(job.run_dir),
@@ -71,7 +76,10 @@ def build_plan(job: Job) -> Plan:
         backend=recipe.backend,
         smoke=job.smoke,
         # where it runs changes nothing that it does
-        recipe=recipe.model_dump(mode="json", exclude={"cluster", "sweep", *([] if recipe.export else ["export"])}),
+        recipe=recipe.model_dump(
+            mode="json",
+            exclude={"cluster", "sweep", *(key for key in ("export", "track") if getattr(recipe, key) is None)},
+        ),
         stages=tuple(draft.stages),
         files=(*draft.files, *training.files),
         notes=(*draft.notes, *training.notes),
@@ -136,6 +144,6 @@ def _add_report(draft: Draft, scored: list[Stage]) -> None:
         "orch/report.j2",
         {"run_dir": str(draft.run.root)},
         inputs=tuple(f"{stage.folder}/output/scores.jsonl" for stage in scored),
-        outputs=("metrics.json", "report.json", "report.html"),
+        outputs=("metrics.json", "report.json", "report.html", *(["track.json"] if draft.job.recipe.track else [])),
         done_codes=(0, 8),  # 8: the report is written and the gate is missed
     )

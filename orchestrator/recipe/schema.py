@@ -430,6 +430,15 @@ class Search(Part):
         return self
 
 
+class Track(Part):
+    """Experiment trackers that are told of the run."""
+
+    lists, short = frozenset({"to"}), "to"
+    to: tuple[Annotated[str, OneOf(lambda: load_json(WORKERS / "trackers.json"))], ...] = Field(min_length=1)
+    project: str = Field("orch", pattern=r"^[A-Za-z0-9][\w.-]{0,99}$")
+    report: bool = True
+
+
 class Recipe(Part):
     """One fine-tuning job, from data to verdict."""
 
@@ -450,6 +459,7 @@ class Recipe(Part):
     evaluate: Evaluate = Evaluate()
     gate: dict[str, str] = Field(default_factory=dict)
     export: Export | None = None
+    track: Track | None = None
     launch: Launch = Launch()
     watch: Watch = Watch()
     cluster: Cluster = Cluster()
@@ -496,6 +506,9 @@ def build_json_schema(train_arguments: dict[str, dict[str, dict[str, Any]]]) -> 
     form = {"$ref": "#/$defs/Export/properties/forms/items"}
     forms = (form, {"type": "array", "items": form})
     allow(top, "export", *forms, {"$ref": "#/$defs/Export"}, optional=True)
+    tracker = {"$ref": "#/$defs/Track/properties/to/items"}
+    trackers = (tracker, {"type": "array", "items": tracker})
+    allow(top, "track", *trackers, {"$ref": "#/$defs/Track"}, optional=True)
     allow(top, "cluster", {"type": "string", "minLength": 1}, {"$ref": "#/$defs/Cluster"})
     sizes = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1}
     for name in ("mrl_dims", "matryoshka_dims"):

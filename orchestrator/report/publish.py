@@ -7,11 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrator.checks.settings import read_train_values
 from orchestrator.evaluation.eval_sets import EvalSet
 from orchestrator.evaluation.measures import CHAT, PAIR, RETRIEVAL, SOURCE, decide_gate, display_name
 from orchestrator.evaluation.metrics import TUNED, Scored, build_metrics, judge_export, list_cautions, load_scored
 from orchestrator.evaluation.paired import NO_DIFFERENCE
-from orchestrator.machine.files import write_bytes, write_json, write_text
+from orchestrator.machine.files import hash_path, write_bytes, write_json, write_text
 from orchestrator.machine.json_files import load_object
 from orchestrator.machine.rundir import RunDir
 from orchestrator.machine.terminal import Language
@@ -26,6 +27,8 @@ from orchestrator.run.folder import load_plan
 
 REPORT_VERSION = 2
 FEW_UNITS = 30
+# of a comparison, and their names in trackers
+_TOLD = {"before": "baseline", "after": "tuned"} | {name: name for name in ("difference", "low", "high", "p")}
 _CARD_OPENING, _CARD_CLOSING = "<!-- orch:results -->", "<!-- /orch:results -->"
 
 
@@ -53,6 +56,8 @@ def write_report(run: RunDir) -> dict[str, Any]:
     write_text(run.report_html, page)
     write_results(run.model / "README.md", metrics)
     summary["paths"] = _find_paths(run)
+    if track := plan.recipe.get("track"):
+        write_json(run.track_json, build_told(record, summary, report=track["report"]))
     write_json(run.report_json, summary)
     return summary
 
@@ -226,6 +231,54 @@ def escape_markdown(text: str) -> str:
     """Return text that Markdown shows as it is, inside a table too."""
     escaped = text.replace("&", "&amp;").replace("<", "&lt;")
     return "".join(f"\\{char}" if char in "|*_`\\#[]" else char for char in " ".join(escaped.split()))
+
+
+# What experiment trackers are told; workers/track.py sends it.
+
+
+def build_told(record: RunRecord, summary: Mapping[str, Any], *, report: bool) -> dict[str, Any]:
+    """Return track.json of a run, whose report.json is `summary`; with `report` report.html goes along.
+
+    {"config": {setting: text}, "curves": [[step, {name: number}]] as transformers names them, "files": [path],
+     "numbers": {"baseline/METRIC", "tuned/", "difference/", "low/", "high/", "p/": number}, of the first baseline,
+     "texts": {"headline", "verdict", "gate": "passed"|"missed"|"none", "package": sha256 of its scoring.json, which
+     has those of all its files}}
+    """
+    plan, loss = record.plan, record.plan.recipe.get("loss") or {}
+    curves: dict[int, dict[str, float | None]] = {}
+    for point in record.training.points:
+        curves[point.step] = {"train/loss": point.loss, "train/learning_rate": point.learning_rate}
+    for point in record.training.evaluations:
+        curves.setdefault(point.step, {})["eval/loss"] = point.loss
+    tuned: Mapping[str, float | None] = next(
+        (one["means"] for one in summary["metrics"]["systems"] if one["role"] == "tuned"), {}
+    )
+    numbers = {f"tuned/{name}": value for name, value in tuned.items()}
+    for row in reversed(summary["comparisons"]):
+        numbers |= {f"{name}/{row['metric']}": row[key] for key, name in _TOLD.items()}
+    spec = record.run.model / "scoring.json"
+    config = {"recipe": plan.name, "task": plan.task, "backend": plan.backend, "smoke": plan.smoke}
+    config |= {
+        "model": plan.recipe["model"].get("path") or plan.recipe["model"].get("package"),
+        "loss": loss.get("type"),
+    }
+    config |= {f"train.{name}": value for name, value in read_train_values(plan).items()}
+    config |= {f"versions.{name}": version for name, version in summary["versions"].items()}
+    return {
+        "config": {name: str(value) for name, value in config.items() if value is not None},
+        "curves": [
+            [step, {name: value for name, value in values.items() if value is not None}]
+            for step, values in sorted(curves.items())
+        ],
+        "numbers": {name: value for name, value in numbers.items() if value is not None},
+        "texts": {
+            "headline": summary["headline"],
+            "verdict": summary["verdict"],
+            "gate": {True: "passed", False: "missed", None: "none"}[summary["gate"]["passed"]],
+            "package": hash_path(spec) if spec.is_file() else "none",
+        },
+        "files": [*(["report.html"] if report else []), "report.json", "loss_curve.png"],
+    }
 
 
 # A model in another form, and what that cost.

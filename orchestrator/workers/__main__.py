@@ -34,13 +34,15 @@ WORKERS = {
     "serve_folder": "serve_folder",
     "share": "pool",
     "tiny_model": "tiny_model",
+    "track": "track",
+    "track_training": "track:train",
     "train_cross_encoder": "train_cross_encoder",
     "train_embedding": "train_embedding",
     "train_flagembedding": "train_flagembedding",
     "verify_merge": "merge:verify",
 }
 
-NATIVE = {"launch", "train_flagembedding"}  # start native tools, which say all that they have to say
+NATIVE = {"launch", "track_training", "train_flagembedding"}  # start native tools, which say all that they have to say
 
 HERE = Path(__file__).resolve().parent
 
