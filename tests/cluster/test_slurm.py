@@ -99,9 +99,9 @@ def read_losses(log: Path) -> list[float]:
 
 
 @pytest.mark.slow
-def test_two_machines_reach_a_verdict_with_the_losses_of_two_processes_of_one(slurm, recipes, tmp_path, monkeypatch):
-    del slurm
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))  # without the profiles of whoever runs this
+def test_two_machines_reach_a_verdict_with_the_losses_of_two_processes_of_one(recipes, warm, tmp_path, monkeypatch):
+    for name, value in warm.items():
+        monkeypatch.setenv(name, value)
     run = RunDir(tmp_path / "run")
     words = ["submit", str(recipes / "bert_pointwise.yaml"), "--smoke", "--set", "cluster.nodes=2"]
     with pytest.raises(SystemExit) as submitted:

@@ -1,4 +1,4 @@
-"""A training over two hosts, which are network namespaces here: it has the losses of one process, and ends when cut."""
+"""A training over two hosts, which are network namespaces here: it has the losses of one host, and ends when cut."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ import pytest
 
 from orchestrator.logs.diagnose import diagnose, find_rule
 from orchestrator.machine.places import WORKERS
-from tests.traps.conftest import build_tiny, flagembedding, make_groups, texts  # noqa: F401  (fixtures)
-from tests.traps.native import Ended, spell, write_rows
-from tests.traps.test_flagembedding import COMMON, DECODER
+from tests.e2e.conftest import orch
+from tests.traps.native import Ended
 
 NETNS = Path(__file__).with_name("netns.sh")
 NAMES = Path("/etc/netns")  # files that `ip netns exec` lays over /etc: without names, each connection waits for DNS
@@ -50,14 +49,11 @@ class Hosts:
             names = [f"10.77.{self.number}.{host + 1} host{host}" for host in (0, 1)]
             (NAMES / f"{self.name}{rank}" / "hosts").write_text("\n".join(["127.0.0.1 localhost", *names, ""]))
 
-    def start(self, rank: int, words: list[str], timeout_s: int) -> subprocess.Popen[bytes]:
-        argv = ["ip", "netns", "exec", f"{self.name}{rank}", sys.executable, WORKERS, "launch", "--nproc_per_node", "1"]
-        argv += ["--checkpoints", self.folder / "output", "--nnodes", "2", "--timeout", str(timeout_s)]
-        argv += ["--endpoint", f"10.77.{self.number}.1:29400"]
-        argv += [word.replace("OUTPUT", str(self.folder / "output")) for word in words]
-        env = {**os.environ, **ENV, "NODE_RANK": str(rank)}
+    def start(self, rank: int, words: list[str], **more: str) -> subprocess.Popen[bytes]:
+        argv = ["ip", "netns", "exec", f"{self.name}{rank}", *words]
+        env = {**os.environ, **ENV, **more, "NODE_RANK": str(rank), "MASTER_ADDR": f"10.77.{self.number}.1"}
         with (self.folder / f"out{rank}").open("wb") as out, (self.folder / f"err{rank}").open("wb") as err:
-            return subprocess.Popen([*map(str, argv)], cwd=self.folder, env=env, stdout=out, stderr=err)
+            return subprocess.Popen(argv, cwd=self.folder, env=env, stdout=out, stderr=err)
 
     def ended(self, rank: int, process: subprocess.Popen[bytes], limit_s: int) -> Ended:
         code = process.wait(timeout=limit_s)
@@ -92,20 +88,29 @@ def hosts(tmp_path):
     made.close()
 
 
-def test_two_hosts_have_the_losses_of_one_process_and_their_processes_are_one_group(hosts, flagembedding, texts):  # noqa: F811
-    data = write_rows(hosts.folder / "rows.jsonl", make_groups(16))
-    same = {
-        **COMMON, "model_name_or_path": build_tiny(flagembedding, "decoder", texts), "model_type": "decoder",
-        "target_modules": ["q_proj", "v_proj"], "lora_dropout": 0.0, "dataloader_drop_last": True, "train_data": data,
-    }  # fmt: skip
-    one = flagembedding.call(DECODER, spell(same)).require_success()
-    words = ["-m", DECODER, *spell({**same, "per_device_train_batch_size": 2, "save_strategy": "epoch"})]
-    running = [hosts.start(rank, words, 600) for rank in (0, 1)]
-    first, second = (hosts.ended(rank, process, 900) for rank, process in enumerate(running))
-    assert (first.code, second.code) == (0, 0), (first.stderr, second.stderr)
-    assert first.losses == pytest.approx(one.losses, abs=2e-4)
-    assert second.losses == []
-    assert (first.output / "checkpoint-4" / "rng_state_1.pth").is_file()
+@pytest.mark.parametrize("recipe", ["qwen3_reranker", "bert_pointwise", "qwen3_embedding_lora"])
+def test_two_hosts_have_the_losses_of_two_processes_of_one_and_are_one_group(hosts, recipes, warm_swift, recipe):
+    run = hosts.folder / "run"
+    sets = ("--set", "launch.nnodes=2", "--set", "deepspeed=null")
+    assert orch("render", str(recipes / f"{recipe}.yaml"), "--smoke", *sets, "-o", str(run)).code == 0
+    for stage in ("01-prepare", "02-tiny-model"):
+        subprocess.run(["bash", run / "stages" / stage / "command.sh"], check=True, env={**os.environ, **warm_swift})
+    [train] = run.glob("stages/*-train")
+    command = (train / "command.sh").read_text()
+    assert "--nproc_per_node 1" in command
+    one = command.replace("--nproc_per_node 1", "--nproc_per_node 2").replace("--nnodes 2", "--nnodes 1")
+    words = ["bash", "-c", one]
+    said = subprocess.run(words, env={**os.environ, **ENV, **warm_swift}, check=False, capture_output=True, text=True)
+    alone = Ended(said.returncode, said.stdout, said.stderr, train / "output").require_success()
+    assert len(alone.losses) > 4
+    shutil.rmtree(train / "output")
+
+    running = [hosts.start(rank, ["bash", str(train / "command.sh")], **warm_swift) for rank in (0, 1)]
+    first, second = (hosts.ended(rank, process, 300) for rank, process in enumerate(running))
+    assert (first.code, second.code) == (0, 0), (first.stderr[-3000:], second.stderr[-3000:])
+    assert first.losses == alone.losses
+    assert second.losses in ([], first.losses)  # some trainers write them on every host
+    assert any(train.glob("output/checkpoint-*/rng_state_1.pth"))
     assert hosts.list_processes() == []
 
 
@@ -123,7 +128,8 @@ while True:
 
 def test_a_host_that_is_cut_off_ends_both_and_the_reason_is_one_to_try_again(hosts):
     (hosts.folder / "train.py").write_text(SCRIPT)
-    running = [hosts.start(rank, ["train.py"], 600) for rank in (0, 1)]
+    argv = [sys.executable, str(WORKERS), "launch", "--nproc_per_node", "1", "--nnodes", "2", "--timeout", "600"]
+    running = [hosts.start(rank, [*argv, "train.py"]) for rank in (0, 1)]
     while not all((hosts.folder / f"begun-{rank}").exists() for rank in (0, 1)):
         assert [process.poll() for process in running] == [None, None]
     hosts.cut()

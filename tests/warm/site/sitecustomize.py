@@ -47,6 +47,6 @@ def _hand_over(name: str, words: list[str]) -> None:
 
 
 if _FOLDER and os.path.realpath(sys.executable) == os.path.realpath(os.environ["ORCH_TEST_WARM_PYTHON"]):
-    _words = sys.orig_argv[1:]
+    _words = [word for word in sys.orig_argv[1:] if word != "-u"]  # torchrun's; what a fork prints is not kept back
     if (_name := _choose(_words)) and _is_there(_name):
         _hand_over(_name, _words)
