@@ -1,8 +1,8 @@
 """How CPU time and memory grow: rows of the data pass, evaluated pairs, documents that are searched, runs in `runs/`.
 
-    python benchmarks/curves.py [rows] [pairs] [documents] [runs] [--most 1000000] [--faiss DIR]
+    python benchmarks/curves.py [rows] [pairs] [documents] [runs] [board] [--most 1000000] [--faiss DIR]
 
-All four, or those named, in powers of ten up to `--most`; what was measured is kept in benchmarks/growth.json. Every
+All, or those named, in powers of ten up to `--most`; what was measured is kept in benchmarks/growth.json. Every
 point is a process of its own over generated data in a folder that is removed. `--faiss DIR`, where DIR holds an
 unpacked faiss-cpu, searches the same vectors by its exact and its approximate index too, and prints how they compare.
 """
@@ -24,7 +24,9 @@ import record
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.report import conftest as folders  # noqa: E402  (the repository's root is no package of the environment)
+from orchestrator.report.publish import write_report  # noqa: E402  (the repository's root is no package of the environment)
+from tests.board import conftest as boards  # noqa: E402
+from tests.report import conftest as folders  # noqa: E402
 
 ORCH = str(Path(sys.executable).with_name("orch"))
 DOCUMENTS = 10  # of a query
@@ -123,6 +125,13 @@ def runs(folder: Path, count: int) -> list[str]:
     return [ORCH, "ls", "--runs", str(folder)]
 
 
+def board(folder: Path, count: int) -> list[str]:
+    first = folders.build_run(folder / "first")
+    write_report(first)
+    boards.build_runs(first, folder / "runs", count)
+    return [ORCH, "board", str(folder / "runs"), "-o", str(folder / "board.html")]
+
+
 CURVES: dict[str, tuple[str, Callable[[Path, int], list[str]], int, int]] = {
     "rows": ("rows of 4 documents, checked and converted", rows, 10**3, 10**7),
     "pairs": ("pairs of 3 systems, measured, compared and reported", pairs, 10**2, 10**6),
@@ -133,6 +142,7 @@ CURVES: dict[str, tuple[str, Callable[[Path, int], list[str]], int, int]] = {
         10**6,
     ),
     "runs": ("runs, listed by orch ls", runs, 10, 10**4),
+    "board": ("runs on one page, by orch board", board, 10, 10**3),
 }
 
 

@@ -515,9 +515,10 @@ def board_command(
 
 def _write_board(folders: tuple[Path, ...], output: Path) -> Result:
     from orchestrator.report.board import write_board
+    from orchestrator.report.wording import counted
 
     count = write_board(folders, output)
-    return Result({"path": str(output.absolute()), "runs": count}, (f"{output}: {count} runs",))
+    return Result({"path": str(output.absolute()), "runs": count}, (f"{output}: {counted(count, 'run')}",))
 
 
 @click.command("tag")

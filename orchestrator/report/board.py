@@ -41,6 +41,7 @@ _HASH_SHOWN = 8
 _MEASURE = ("after", "before", "difference", "low", "high", "p", "verdict")
 # Sections of a recipe that say where a run is made and how it is judged: no settings of the training.
 _NOT_SETTINGS = frozenset({"name", "launch", "evaluate", "gate", "cluster", "export", "seeds", "sweep", "track"})
+_SHORT = {"loss.type": "loss", "model.path": "model", "model.package": "model"}  # as `--set` may say them
 
 
 class Board:
@@ -108,8 +109,8 @@ class Board:
 
 def _list_runs(place: Path) -> list[RunSummary]:
     if is_sweep(place):
-        return list_runs(place / "trials")
-    return [summarise(RunDir(place))] if is_run(RunDir(place)) else list_runs(place)
+        return list_runs(place / "trials", judged=False)
+    return [summarise(RunDir(place))] if is_run(RunDir(place)) else list_runs(place, judged=False)
 
 
 def _describe(run: RunSummary) -> dict[str, Any]:
@@ -128,7 +129,8 @@ def _read_run(run: RunDir) -> dict[str, Any]:
     plan = load_plan(run)
     recipe = plan.recipe
     with understood(run.plan_json):
-        settings = dict(_find_settings({key: value for key, value in recipe.items() if key not in _NOT_SETTINGS}))
+        given = {key: value for key, value in recipe.items() if key not in _NOT_SETTINGS}
+        settings = {_SHORT.get(key, key): value for key, value in _find_settings(given)}
         model, loss = recipe.get("model") or "", recipe.get("loss") or {}
         losses = [loss, *(loss.get("plus") or ())] if isinstance(loss, dict) else [{"type": loss}]
         log = load_training_log(run, plan)
@@ -183,7 +185,7 @@ def _choose_keys(rows: Iterable[Mapping[str, Any]], first: Iterable[str]) -> lis
         for key, value in row["set"].items():
             values.setdefault(key, []).append(value)
     differ = [key for key, found in values.items() if len(set(found)) > 1]
-    asked = [key for key in dict.fromkeys(first) if key in differ]
+    asked = [key for key in dict.fromkeys(_SHORT.get(key, key) for key in first) if key in differ]
     rest = sorted((key for key in differ if key not in asked), key=lambda key: -len(values[key]))
     return [*asked, *rest][:_MOST_KEYS]
 

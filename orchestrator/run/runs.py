@@ -62,12 +62,12 @@ class LogLine:
     text: str
 
 
-def list_runs(root: Path) -> list[RunSummary]:
-    """Return the runs in the folder `root`, newest first."""
+def list_runs(root: Path, *, judged: bool = True) -> list[RunSummary]:
+    """Return the runs in the folder `root`, newest first; with their verdicts where they shall be `judged`."""
     if not root.is_dir():
         return []
     folders = [RunDir(path) for path in root.iterdir() if _is_run(RunDir(path))]
-    found = [summarise(folder) for folder in folders]
+    found = [summarise(folder, judged=judged) for folder in folders]
     return sorted(found, key=lambda run: (run.started or 0.0, run.name), reverse=True)
 
 
@@ -78,7 +78,7 @@ def _is_run(folder: RunDir) -> bool:
         return False
 
 
-def summarise(run_dir: RunDir) -> RunSummary:
+def summarise(run_dir: RunDir, *, judged: bool = True) -> RunSummary:
     """Return one run's summary; a folder that cannot be read is one with status "damaged"."""
     name = run_dir.root.name
     try:
@@ -91,9 +91,8 @@ def summarise(run_dir: RunDir) -> RunSummary:
     if state is None:
         return RunSummary(name, run_dir.root, "planned")
     status = "dead" if state.status == "running" and not supervised else state.status
-    return RunSummary(
-        name, run_dir.root, status, state.stage, state.started, state.finished, state.message, _load_verdict(run_dir)
-    )
+    verdict = _load_verdict(run_dir) if judged else None
+    return RunSummary(name, run_dir.root, status, state.stage, state.started, state.finished, state.message, verdict)
 
 
 def stop_run(

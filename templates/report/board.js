@@ -75,7 +75,7 @@ const FIELDS = {  // column → value to sort and to filter by
   seed: (run) => run.seed, settings: settings, seconds: (run) => run.seconds, started: (run) => run.started,
 };
 const NUMBERS = new Set(["after", "difference", "rate", "seed", "seconds"]);
-const IN_COLUMNS = new Set(["loss", "train.learning_rate", "train.seed", "loss.type", "model", "model.path", "model.package", "task", "backend"]);
+const IN_COLUMNS = new Set(["loss", "train.learning_rate", "train.seed", "model", "task", "backend"]);
 
 function settings(run) {
   const given = Object.entries(run.set).filter(([key]) => !IN_COLUMNS.has(key));

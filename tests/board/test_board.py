@@ -85,7 +85,7 @@ def test_a_row_says_what_the_run_s_own_files_say(five):
 
 def test_only_settings_that_differ_are_told_and_a_sweep_s_own_come_first(five):
     board = load(five)
-    assert board["keys"][:2] == ["train.learning_rate", "loss.type"]
+    assert board["keys"][:2] == ["train.learning_rate", "loss"]
     assert {"train.lora_rank", "train.seed"} <= set(board["keys"])
     assert all(len({row["set"][key] for row in board["runs"] if key in row["set"]}) > 1 for key in board["keys"])
     assert not {"name", "task", "evaluate.metrics"} & set(board["keys"])
