@@ -13,6 +13,7 @@ from orchestrator.backends.scorers import SCORERS
 from orchestrator.errors import PreflightError
 from orchestrator.serving.artefact import load_artefact
 from orchestrator.serving.server import Address, show_engine
+from tests.serving.real_servers import PAGE, RECORD, build_table
 
 ENGINES = yaml.safe_load((find_templates() / "serve" / "engines.yaml").read_text(encoding="utf-8"))
 PACKAGED = {name for name, row in SCORERS.items() if row.get("packaged")}
@@ -97,3 +98,10 @@ def test_a_kind_that_a_server_cannot_take_is_refused_with_the_reason(package, na
         show(name, package(kind))
     problem = caught.value.problems[0]
     assert said in f"{problem.message} {problem.hint}"
+
+
+def test_the_table_of_the_docs_is_the_record_of_the_real_servers():
+    cells = json.loads(RECORD.read_text(encoding="utf-8"))["cells"]
+    assert build_table(cells) in PAGE.read_text(encoding="utf-8")
+    tried = {cell["kind"].partition(" ")[0] for cell in cells if cell["engine"] == "vllm" and cell["result"] == "equal"}
+    assert tried == PACKAGED  # every packaged kind is served with equal numbers by a real server
