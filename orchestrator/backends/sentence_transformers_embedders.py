@@ -339,10 +339,9 @@ def _smoke_scale(job: Job) -> SmokeScale:
     alone = build_smoke_scale(job)
     # so few rows may all be of one file
     told = job.recipe.model
-    tiny: dict[str, Any] = (
-        {"dense": told.dense.model_copy(update={"out_features": TINY_HIDDEN_SIZE})} if told.dense else {}
-    )
-    tiny |= {"layers": (0,)} if told.layers else {}
+    tiny: dict[str, Any] = {"layers": (0,)} if told.layers else {}
+    if told.dense:
+        tiny["dense"] = told.dense.model_copy(update={"out_features": TINY_HIDDEN_SIZE})
     if find_form(job) == CLASSES:  # two texts of a class must be among the rows, and in a batch
         alone = replace(alone, train=alone.train | {"per_device_train_batch_size": 4}, limit_train=64, limit_eval=64)
     recipe = _shrink_loss(job.recipe.loss) | ({"model": told.model_copy(update=tiny)} if tiny else {})

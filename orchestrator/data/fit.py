@@ -228,11 +228,7 @@ class LossFit:
             asked, has = self._required.hard_negatives or 0, len(group.negatives)
             if has < asked:
                 reason = f"the row has {has} negatives, and hard_negatives asks for {asked}"
-                yield (
-                    "loss-misfit",
-                    reason,
-                    "lower hard_negatives, or add negatives: orch data mine",
-                )
+                yield "loss-misfit", reason, "lower hard_negatives, or add negatives: orch data mine"
         elif loss.in_batch and not group.negatives:
             yield from self._find_no_negatives(loss)
 

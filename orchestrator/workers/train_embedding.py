@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from orchestrator.workers.embedding.losses import (
+    CLASSES,
     LABEL,
     LOSSES,
     QUERIES,
@@ -328,6 +330,9 @@ def prepare_training(settings: Settings, arguments: Any) -> Prepared:
     Where no order of the validation rows can be measured, the best checkpoint is the one with the lowest loss.
     """
     train = {name: load_rows(path, settings.loss) for name, path in settings.parts.items()}
+    for part in train.values() if settings.form == CLASSES else ():
+        if sum(count > 1 for count in Counter(part.columns[LABEL]).values()) < 2:  # noqa: PLR2004 - what a batch needs
+            raise WorkerError(f"fewer than two classes have two of the {part.count} training texts: mix their order")
     most = max(rows.negatives for rows in train.values())
     if settings.more:
         train = {name or MAIN: rows for name, rows in train.items()}

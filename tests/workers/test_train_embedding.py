@@ -471,6 +471,13 @@ def test_batches_that_are_drawn_by_class_are_drawn_again_where_a_training_is_con
     assert losses_of(whole) == losses_of(again)
 
 
+def test_the_first_rows_of_a_file_that_is_sorted_by_class_are_refused(encoder, tmp_path):
+    rows = tmp_path / "sorted.jsonl"
+    rows.write_text("".join(json.dumps({"text": f"t{n}", "label": "ab"[n == 7]}) + "\n" for n in range(8)))
+    with pytest.raises(WorkerError, match="fewer than two classes have two of the 8 training texts"):
+        train(tmp_path, encoder, {CLASSES: rows}, "batch_all_triplet")
+
+
 @pytest.mark.parametrize("loss", [name for name, one in LOSSES.items() if one.form == CLASSES])
 def test_a_loss_of_classes_keeps_its_model_where_several_processes_share_it(loss):
     """The library's own keeps it as sentence_embedder, in whose place the trainer puts no wrapped model."""
