@@ -267,7 +267,7 @@ def share_stage(plan: Plan, stage: Stage, run_dir: RunDir, others: Iterable[RunD
         theirs, ours = other.stage(stage.name), run_dir.stage(stage.name)
         for path in (theirs.output, theirs.stdout_log, theirs.stderr_log, *chain(*found)):
             _link(path, run_dir.root / path.relative_to(other.root), other.root, run_dir.root)
-        write_result(ours, replace(result, digest=stage_digest(plan, stage)))
+        write_result(ours, replace(result, digest=_digest_in(plan, stage, inputs, plan.run_dir)))
         return other.root
     return None
 

@@ -300,10 +300,10 @@ def _busy(run_dir: RunDir, holder: Holder | None) -> RunFolderError:
     if holder:
         place = "" if holder.host == process.host() else f" on {holder.host}"
         who = f"process {holder.pid}{place} (since {holder.since})"
-    return RunFolderError(
-        f"the run folder is busy: {who} supervises {folder}",
-        hint=f"follow it with `orch logs -f {folder}`, or end it with `orch stop {folder}`",
-    )
+    hint = f"follow it with `orch logs -f {folder}`, or end it with `orch stop {folder}`"
+    if not run_dir.plan_json.exists():  # a sweep's folder
+        hint = "wait until it has ended, or press Ctrl-C there: the same command then goes on"
+    return RunFolderError(f"the run folder is busy: {who} supervises {folder}", hint=hint)
 
 
 @dataclass(frozen=True)

@@ -302,7 +302,9 @@ class Runner:
             residents: Residents | None = None
             for trial in self._find_coming():
                 if interrupts.count:
-                    raise self._interrupted(trial)
+                    raise InterruptedRunError(
+                        STOPPED_AT.say(current_language()).format(trial.run), hint=self._say_go_on()
+                    )
                 if why := self.planned.budget.find_end(self.sweep, trial):
                     self.tell(f"the budget of {why} is used up")
                     break
@@ -368,6 +370,8 @@ class Runner:
                 if isinstance(found, InterruptedRunError | TakenAwayError | RunFolderError):
                     trial.state = STOPPED
                     write_sweep(self.folder, self.sweep)
+                    if not isinstance(found, RunFolderError):
+                        found = type(found)(f"{trial.run}: {found.problems[0].message}", hint=self._say_go_on())
                     raise found from error
                 self._end(trial, FAILED, found)
 
@@ -396,10 +400,8 @@ class Runner:
             self.study.tell(self.sweep, trial.setting)
         write_sweep(self.folder, self.sweep)
 
-    def _interrupted(self, trial: Trial) -> InterruptedRunError:
-        language = current_language()
-        hint = GO_ON.say(language).format(self.folder)
-        return InterruptedRunError(STOPPED_AT.say(language).format(trial.run), hint=hint)
+    def _say_go_on(self) -> str:
+        return GO_ON.say(current_language()).format(self.folder)
 
 
 def record_result(folder: Path, sweep: Sweep, trial: Trial) -> None:

@@ -140,8 +140,9 @@ def test_a_failed_trial_is_counted_and_does_not_end_the_sweep(sweep_of, tmp_path
 
 def test_a_stop_leaves_what_goes_on_without_repeating_a_finished_trial(sweep_of, tmp_path):
     settings = ({"what": "1"}, {"what": "s"}, {"what": "3"})
-    with pytest.raises(InterruptedRunError):
+    with pytest.raises(InterruptedRunError, match="trials/001") as caught:
         sweep_of(*settings)
+    assert caught.value.problems[0].hint.endswith(f"`orch resume {tmp_path / 'sweep'}`")
     assert [trial.state for trial in load_sweep(tmp_path / "sweep").trials] == [DONE, STOPPED, "waiting"]
     sweep = sweep_of(*settings)
     assert [trial.state for trial in sweep.trials] == [DONE] * 3
@@ -164,8 +165,9 @@ def test_a_sweep_without_its_state_takes_up_its_trials(sweep_of, tmp_path):
 
 def test_two_sweeps_on_one_folder_are_refused(sweep_of, tmp_path):
     (tmp_path / "sweep").mkdir()
-    with held_lock(RunDir(tmp_path / "sweep")), pytest.raises(RunFolderError, match="busy"):
+    with held_lock(RunDir(tmp_path / "sweep")), pytest.raises(RunFolderError, match="busy") as caught:
         sweep_of({"what": "1"})
+    assert "the same command then goes on" in caught.value.problems[0].hint
 
 
 def test_a_budget_leaves_the_rest_waiting(sweep_of):
