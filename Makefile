@@ -28,7 +28,7 @@ test-fast: export PYTHONDONTWRITEBYTECODE =
 test-fast: setup ## the tests that need neither a training nor a machine-learning library
 	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder -m "not slow and not alone"
 
-test-serving: setup  ## real servers (vLLM on the CPU, Infinity) against a packaged model of each kind; needs the network
+test-serving: setup  ## vLLM on the CPU, Infinity, llama.cpp and Xinference against a packaged model of each kind; needs the network
 	sh tests/serving/real_servers.sh .venv-serving
 
 test-track: setup ## the five experiment trackers' own clients, read back by their own readers; needs a package index
