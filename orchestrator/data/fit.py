@@ -166,14 +166,8 @@ class LossFit:
             findings.warn("few-negatives", message, example=place)
         limits = ((group.positives, required.max_positives), (group.negatives, required.max_negatives))
         if any(limit is not None and len(texts) > limit for texts, limit in limits):
-            shown = " and ".join(
-                f"{limit} {what}"
-                for limit, what in (
-                    (required.max_positives, "positives"),
-                    (required.max_negatives, "negatives"),
-                )
-                if limit is not None
-            )
+            named = ((required.max_positives, "positives"), (required.max_negatives, "negatives"))
+            shown = " and ".join(f"{limit} {what}" for limit, what in named if limit is not None)
             message = f"rows with more documents than a step takes ({shown}): {{n}}; swift draws anew in each epoch"
             findings.warn("documents-sampled", message, example=place)
 

@@ -252,6 +252,7 @@ def test_what_only_rerankers_have_is_refused(build, name):
             "of 1 classes 0 have one training text",
         ),
         ("{type: batch_all_triplet}", [*CLASSES, {"text": "T0", "label": "b"}], "has the class b, and another in an"),
+        ("{type: mnrl}", CLASSES, "its form has text, label; texts with classes are for loss: batch_all_triplet"),
         ("{type: batch_all_triplet}", [*CLASSES, {"text": "x"}], 'the key "label" is missing'),
         ("{type: batch_all_triplet}", [*CLASSES, {"text": "x", "label": 0.5}], "is a number, not a string"),
         ("{type: batch_all_triplet}", [*CLASSES, {"text": "x", "label": " "}], '"label" is empty or white space'),

@@ -26,6 +26,7 @@ _READ_LISTS = ("messages", "conversations", "hits", "positive_messages", "negati
 _OTHER_KIND = {
     ("labelled", "group"): "; labelled rows are taken by backend: sentence-transformers, or made groups by "
     "orch data convert --to ranking --relevant-from LABEL",
+    ("class", "group"): "; texts with classes are for loss: batch_all_triplet",
     ("chat", "group"): "; conversations are for task: sft",
     ("chat", "labelled"): "; conversations are for task: sft",
 }
@@ -118,7 +119,8 @@ def explain_unknown(row: Mapping[str, Any], asked: Kind | None, shapes: Iterable
     nearest = find_nearest(row, wanted, shapes)
     gaps = [key for key in (*nearest.shape.needs, *nearest.shape.given) if key not in row]
     if not gaps:
-        return build_fault("missing-key", f"the row has the keys of no {wanted} row", _show(nearest.shape))
+        hint = _show(nearest.shape) + _OTHER_KIND.get((nearest.shape.kind, wanted), "")
+        return build_fault("missing-key", f"the row has the keys of no {wanted} row", hint)
     if nearest.missing or not nearest.renamed:
         return explain_missing(next((key for key in gaps if key in nearest.missing), gaps[0]), row, wanted)
     message = f'the key "{gaps[0]}" is missing, and the row has {quote(nearest.renamed[gaps[0]])}'
