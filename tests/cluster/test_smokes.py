@@ -138,3 +138,18 @@ def test_a_smoke_that_was_taken_away_thrice_reaches_its_verdict_with_the_weights
     assert one.keys() == other.keys()
     assert len(one) > 10
     assert [key for key, tensor in one.items() if (tensor != other[key]).any()] == []
+
+
+def test_a_recipe_that_was_broken_while_it_waited_ends_once_and_for_good(slurm, recipes, tmp_path):
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "datasets_example").symlink_to(recipes.parent / "datasets_example")
+    recipe = tmp_path / "recipes" / "bert_pointwise.yaml"
+    recipe.write_text((recipes / recipe.name).read_text())
+    run = submit(recipe.parent, tmp_path / "run", "bert_pointwise", extra="[--hold]")
+    recipe.write_text(recipe.read_text().replace("task: reranker", "task: rerankr"))
+    slurm.ask("scontrol", "release", find_job_id(run))
+    wait_until(lambda: look(run).is_over)
+    assert look(run).state == "FAILED"
+    assert slurm.field(find_job_id(run), "ExitCode") == "2:0"
+    assert slurm.field(find_job_id(run), "Restarts") == "0"
+    assert "rerankr" in (run.job / "slurm.log").read_text()
