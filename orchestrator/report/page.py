@@ -137,7 +137,7 @@ def _facts(record: RunRecord, metrics: Mapping[str, Any]) -> Iterator[tuple[str,
     if metrics["eval"]:
         yield "Measured on", wording.measured_on(metrics)
     if power := metrics.get("power"):
-        yield "Can show", wording.describe_power(power, metrics["unit"])
+        yield "Power", wording.describe_power(power, metrics["unit"])
     sides = ((record.ledger or {}).get("sides") or {}).items()
     if trained := sum(side.get("kept", 0) for name, side in sides if name.startswith("train")):
         yield "Trained on", wording.counted(trained, "row")

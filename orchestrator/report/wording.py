@@ -36,8 +36,8 @@ _SPEED = {
     "peak_memory_gib": Text("{0:.1f} GiB of GPU memory at most", "显存最多 {0:.1f} GiB"),
 }
 _POWER = Text(
-    "{0} differences from {1} on are found in 80 % of such trainings; {2} would show 0.01",
-    "{0} 相差 {1} 及以上时，80% 的此类训练可测出；要测出 0.01 需 {2}",
+    "this data can show {0} differences of {1} and more (80 % power); {2} would show 0.01",
+    "此评估集能测出 {0} 相差 {1} 及以上（检验效能 80%）；要测出 0.01 需 {2}",
 )
 _POWER_ASSUMED = Text(", by the spread of one model's values", "（按单个模型的分布估计）")
 SWEEP = {  # {0} to {8} of a rule: metric, before, after, difference, interval, p, rows, settings, verdict

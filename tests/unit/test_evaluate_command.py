@@ -238,7 +238,7 @@ def test_the_table_names_every_model_and_its_comparison_with_the_first():
 def test_with_power_the_last_line_says_what_the_data_can_show(capsys, groups):
     code, out, _ = call(capsys, "--model", MINILM, "--data", groups, "--power")
     assert code == 0
-    assert re.search(r"differences from [\d.]+ on are found in 80 % .* by the spread of one", out.splitlines()[-1])
+    assert re.search(r"differences of [\d.]+ and more \(80 % power\).* by the spread of one", out.splitlines()[-1])
 
 
 @pytest.fixture
