@@ -42,11 +42,8 @@ START_S = 300.0  # a cold disk of a cluster reads libraries for minutes
 _ANSWER_S = 30.0
 _POLL_S = 0.05
 _ROOM = 16 << 10  # for a stage's command line, where `ps` reads it
-NATIVE = {
-    "launch",
-    "track_training",
-    "train_flagembedding",
-}  # workers that do not quieten what they import, as all the others do
+# workers that do not quieten what they import, as all the others do
+NATIVE = {"launch", "track_training", "train_flagembedding"}
 
 
 def clear_stale_build_locks(env: dict[str, str], processes: Processes) -> list[str]:

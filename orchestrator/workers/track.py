@@ -178,12 +178,9 @@ def open_trackio(at: Target, folder: Path, online: bool) -> Tracker:  # noqa: AR
 
 
 OPENERS: dict[str, Callable[[Target, Path, bool], Tracker]] = {
-    "tensorboard": open_tensorboard,
-    "swanlab": open_swanlab,
-    "wandb": open_wandb,
-    "mlflow": open_mlflow,
+    "tensorboard": open_tensorboard, "swanlab": open_swanlab, "wandb": open_wandb, "mlflow": open_mlflow,
     "trackio": open_trackio,
-}
+}  # fmt: skip
 
 
 def say(level: str, text: str) -> None:
