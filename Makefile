@@ -50,6 +50,7 @@ bench: setup     ## what the performance claims are measured with
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/verdict.py
 	$(BIN)/python benchmarks/stages.py
+	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/curves.py --most 100000
 	$(BIN)/python benchmarks/table.py
 

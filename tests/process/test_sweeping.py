@@ -17,7 +17,7 @@ from orchestrator.recipe.plan import Command, Plan, Stage
 from orchestrator.run.state import held_lock
 from orchestrator.run.stopping import Interrupts
 from orchestrator.run.sweep import DONE, FAILED, PRUNED, STOPPED, load_sweep
-from orchestrator.run.sweeping import Budget, Planned, Pruner, Request, Runner, take_up
+from orchestrator.run.sweeping import STORAGE, Budget, Planned, Pruner, Request, Runner, take_up
 
 PREPARE = """
 import pathlib, sys
@@ -87,13 +87,13 @@ def sweep_of(tmp_path):
         (tmp_path / f"{name}.jsonl").write_text("b" if name == "b" else "a")
     (tmp_path / "r.yaml").write_text("name: t\n")
 
-    def run(*settings, budget=None, study=None):
+    def run(*settings, budget=None, study=None, optuna=None):
         request = FakeRequest(tmp_path / "r.yaml", (), CPU, "cpu", folder=tmp_path)
         asked = dict.fromkeys(("random", "optuna"), None) | {"set": [], "seeds": 1, "smoke": False, "hardware": "cpu"}
         asked["recipe_sha256"] = "1"
-        planned = Planned(
-            "t", request, dict.fromkeys(settings[0], ()), settings, 1, 42, budget or Budget(), None, True, asked
-        )
+        parameters = dict.fromkeys(settings[0], ()) if optuna is None else {"what": ("1", "s", "3")}
+        asked["optuna"], settings = optuna, settings if optuna is None else ()
+        planned = Planned("t", request, parameters, settings, 1, 42, budget or Budget(), optuna, True, asked)
         folder = tmp_path / "sweep"
         sweep = take_up(planned, folder)
         said = []
@@ -183,6 +183,17 @@ def test_a_folder_of_something_else_is_refused(sweep_of, tmp_path):
     (tmp_path / "sweep" / "thesis.tex").touch()
     with pytest.raises(RunFolderError, match="not empty"):
         sweep_of({"what": "1"})
+
+
+def test_optuna_asks_for_trials_until_it_has_had_all_and_goes_on_after_a_stop(sweep_of, tmp_path):
+    for _ in range(2):  # a training that stops the sweep does so once
+        with contextlib.suppress(InterruptedRunError):
+            sweep = sweep_of(optuna=5)
+    assert [trial.state for trial in sweep.trials] == [DONE] * 5
+    trained = count(tmp_path, "trained")
+    assert len(trained.replace("ss", "s", 1)) == 5
+    assert {trial.set["what"] for trial in sweep.trials} <= {"1", "s", "3"}
+    assert (tmp_path / "sweep" / STORAGE).exists()
 
 
 class FakeTrial:
