@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -159,9 +158,12 @@ class Slurm:
 
     def stop(self) -> None:
         self.ask("scancel", "--full", "-u", "root")
+        daemons = []
         for file in (*self.root.glob("slurmd-n*.pid"), self.root / "ctld.pid", self.root / "munge" / "pid"):
-            with suppress(OSError, ValueError):
-                os.kill(int(file.read_text()), signal.SIGTERM)
+            with suppress(OSError, ValueError, psutil.NoSuchProcess):
+                daemons.append(psutil.Process(int(file.read_text())))
+                daemons[-1].terminate()
+        psutil.wait_procs(daemons, timeout=10)  # they write into their folder until they have ended
 
 
 @contextmanager
