@@ -90,9 +90,10 @@ def find_lacking_exporter(form: str, python: str) -> Problem | None:
     have = find_versions(python, also=tuple(packages))
     if not (lacking := [name for name in packages if name not in have]):
         return None
+    wishes = ": optimum has its own wishes of transformers" if any("optimum" in name for name in lacking) else ""
     hint = (
         f"install them there: {name_pip(python)} {' '.join(lacking)}\n"
-        "or name a Python that has them (--python, export.python): optimum has its own wishes of transformers"
+        f"or name a Python that has them (--python, export.python){wishes}"
     )
     return Problem(f"{python} has no {', '.join(lacking)}, which {form} is written with", hint)
 

@@ -53,6 +53,13 @@ def count(page, selector):
     return page.ask(f"document.querySelectorAll({json.dumps(selector)}).length")
 
 
+def test_what_there_is_nothing_of_takes_no_place(browser, reported, tmp_path):
+    write_board((reported.root.parent,), tmp_path / "b.html")
+    show(browser, tmp_path / "b.html")
+    assert count(browser, "#sweeps[hidden]") == 1
+    assert browser.ask("[...document.querySelectorAll('[hidden]')].filter((one) => one.offsetHeight).length") == 0
+
+
 def test_the_page_is_drawn_and_asks_for_nothing_else(page, tmp_path):
     assert page.complaints == []
     assert page.requests == [f"file://{tmp_path}/b.html"]
