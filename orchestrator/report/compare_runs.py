@@ -272,18 +272,7 @@ def choose_setting(settings: Sequence[Sequence[RunDir]]) -> dict[str, Any] | Non
 def format_sweep(sweep: Sweep, language: Language = "en") -> Iterator[str]:
     """Yield a table of a sweep's trials, and what may be said of the best setting."""
     headline = display_name(sweep.metric) if sweep.metric else "metric"
-    table: list[tuple[str, ...]] = [
-        (
-            "trial",
-            "state",
-            *sweep.parameters,
-            "seed",
-            headline,
-            "difference",
-            "95 % interval",
-            "",
-        )
-    ]
+    table = [("trial", "state", *sweep.parameters, "seed", headline, "difference", "95 % interval", "")]
     table += [
         (
             f"{trial.number:03d}", trial.state, *(str(trial.set[key]) for key in sweep.parameters), str(trial.seed),

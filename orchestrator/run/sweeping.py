@@ -101,11 +101,8 @@ class Request:
     def command(self, folder: Path, sweep: Sweep, trial: Trial) -> tuple[str, ...]:
         """Return the command line that does what the sweep does for a trial."""
         sets = [word for text in self.overrides(folder, sweep, trial) for word in ("--set", text)]
-        how = [*(["--smoke"] if self.smoke else []), *self._hardware()]
+        how = ["--smoke"] * self.smoke + ["--hardware", self.asked_hardware] * (self.asked_hardware != "auto")
         return ("orch", "run", str(self.recipe), *sets, *how, "-o", str(folder / trial.run))
-
-    def _hardware(self) -> list[str]:
-        return [] if self.asked_hardware == "auto" else ["--hardware", self.asked_hardware]
 
     def plan(self, folder: Path, sweep: Sweep, trial: Trial) -> Plan:
         """Return the plan of a trial. Raises OrchError where it cannot be run."""
@@ -310,7 +307,9 @@ class Runner:
                     break
                 try:
                     plan = self._prepare(trial)
-                except OrchError as error:
+                except OrchError as error:  # what the machine lacks now is not the trial's, if it was planned before
+                    if isinstance(error, RunFolderError) or (isinstance(error, PreflightError) and not self.study):
+                        raise
                     self._end(trial, FAILED, error)
                     continue
                 if self.warm and (residents is None or residents.imports != find_imports(plan)):
@@ -363,8 +362,8 @@ class Runner:
             except OrchError as error:
                 self.sweep.seconds += time.monotonic() - began
                 if pruner and pruner.why:
-                    interrupts.count = 0
-                    self._prune(trial, pruner.why)
+                    interrupts.count -= 1  # its own: the user's counts on
+                    self._end(trial, PRUNED, why=pruner.why)
                     return
                 found = judge(error, run)
                 if isinstance(found, InterruptedRunError | TakenAwayError | RunFolderError):
@@ -380,22 +379,17 @@ class Runner:
         runs = [trial_dir(self.folder, other) for other in self.sweep.trials if other is not trial]
         return [run for run in runs if run.plan_json.exists() and (self.trust_run or is_own_run(run))]
 
-    def _end(self, trial: Trial, state: str, error: OrchError | None = None) -> None:
+    def _end(self, trial: Trial, state: str, error: OrchError | None = None, *, why: str = "") -> None:
+        """Record a trial's end, and `why`; the further trainings of a pruned setting end with it."""
         trial.state = state
-        if error:
-            trial.note = error.problems[0].message.splitlines()[0]
-            self.tell(f"trial {trial.number} failed, and the sweep goes on: {trial.note}")
-        else:
+        if state == DONE:
             record_result(self.folder, self.sweep, trial)
-        if self.study:
-            self.study.tell(self.sweep, trial.setting)
-        write_sweep(self.folder, self.sweep)
-
-    def _prune(self, trial: Trial, why: str) -> None:
-        for one in self.sweep.settings()[trial.setting]:
-            if not is_over(one):
-                one.state, one.note = PRUNED, why
-        self.tell(f"trial {trial.number} is pruned: {why}")
+        else:
+            why = error.problems[0].message.splitlines()[0] if error else why
+            ended = [one for one in self.sweep.settings()[trial.setting] if state == PRUNED and not is_over(one)]
+            for one in (trial, *ended):
+                one.state, one.note = state, why
+            self.tell(f"trial {trial.number} {state}, and the sweep goes on: {why}")
         if self.study:
             self.study.tell(self.sweep, trial.setting)
         write_sweep(self.folder, self.sweep)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import InterruptedRunError, RunFolderError
+from orchestrator.errors import InterruptedRunError, PreflightError, RunFolderError
 from orchestrator.machine.hardware import CPU
 from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import Command, Plan, Stage
@@ -176,6 +176,23 @@ def test_a_budget_leaves_the_rest_waiting(sweep_of):
     assert any("budget of 1 trials" in text for text in sweep.said)
     sweep = sweep_of({"what": "1"}, {"what": "2"}, {"what": "3"}, budget=Budget(hours=1e-9))
     assert [trial.state for trial in sweep.trials] == [DONE, "waiting", "waiting"]  # no time is left
+
+
+def test_what_the_machine_lacks_for_the_moment_fails_no_trial(sweep_of, tmp_path, monkeypatch):
+    plan = FakeRequest.plan
+
+    def refuse(self, folder, sweep, trial):
+        if (folder / "trials").exists():
+            raise PreflightError("the disk is full")
+        return plan(self, folder, sweep, trial)
+
+    settings = ({"what": "1"}, {"what": "2"})
+    with monkeypatch.context() as patched:
+        patched.setattr(FakeRequest, "plan", refuse)
+        with pytest.raises(PreflightError):
+            sweep_of(*settings)
+    assert [trial.state for trial in load_sweep(tmp_path / "sweep").trials] == [DONE, "waiting"]
+    assert [trial.state for trial in sweep_of(*settings).trials] == [DONE, DONE]
 
 
 def test_a_folder_of_something_else_is_refused(sweep_of, tmp_path):
