@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -28,14 +29,16 @@ from orchestrator.cli.options import (
     trust_run_option,
 )
 from orchestrator.cli.output import Result, format_advice, prints, tell
-from orchestrator.errors import GateMissedError, OrchError, PreflightError, Problem, StageFailedError
+from orchestrator.errors import GateMissedError, OrchError, PreflightError, Problem, RecipeError, StageFailedError
 from orchestrator.machine.rundir import RunDir
 from orchestrator.machine.terminal import hand_on, say
 from orchestrator.recipe.plan import Plan
 
 if TYPE_CHECKING:
     from orchestrator.logs.events import Listener
-    from orchestrator.recipe.schema import Launch
+    from orchestrator.recipe.schema import Cluster, Launch
+    from orchestrator.run.sweep import Sweep
+    from orchestrator.run.sweeping import Planned
 
 _MOST_SHOWN = 12  # differences
 _OUTCOMES = {"identical": "the same, bit for bit", "different": "another result"}
@@ -235,7 +238,12 @@ def _resume(run: str, trust_run: bool, runs: Path, **how: bool) -> Result:
 @click.option("--optuna", type=click.IntRange(1), metavar="N", help="Let Optuna choose N settings, one by one.")
 @click.option("--max-trials", type=click.IntRange(1), metavar="N", help="Run no more than N trainings.")
 @click.option("--max-hours", type=click.FloatRange(0, min_open=True), metavar="H", help="Begin none after H hours.")
+@click.option(
+    "--parallel", type=click.IntRange(1), metavar="N", help="Run N trials at once, each on its share of GPUs."
+)
 @click.option("--dry-run", is_flag=True, help="Only print the command of every trial.")
+@engine_option
+@profile_option
 @smoke_option
 @hardware_option
 @trust_run_option
@@ -246,6 +254,8 @@ def sweep_command(
     recipe: Path,
     output: Path | None,
     dry_run: bool,
+    engine: str | None,
+    profile: str | None,
     trust_run: bool,
     runs: Path,
     warm: bool,
@@ -254,10 +264,13 @@ def sweep_command(
 ) -> Result:
     """Train RECIPE in many settings, and say which is best and what holds of it although it was chosen.
 
-    Every trial is a run in SWEEP/trials. The same command on the same folder goes on where it was stopped. Exit code 8
-    says that the confirmed winner missed the gate.
+    Every trial is a run in SWEEP/trials. The same command on the same folder goes on where it was stopped; with --to
+    slurm it hands in a job for each trial, and chooses once all are over. Exit code 8 says that the confirmed winner
+    missed the gate.
     """
     asked["set"] = list(asked.pop("overrides"))
+    if engine or profile:
+        return _sweep_on(engine, profile, recipe, output, asked, runs=runs, dry_run=dry_run)
     return _sweep(recipe, output, asked, dry_run=dry_run, trust_run=trust_run, runs=runs, warm=warm, quiet=as_json)
 
 
@@ -265,23 +278,37 @@ def _sweep(
     recipe: Path, output: Path | None, asked: dict[str, Any], *, dry_run: bool, trust_run: bool, runs: Path, **how: bool
 ) -> Result:
     """Plan a sweep, or take it up, run what is not over, and choose."""
-    from orchestrator.machine.terminal import current_language
     from orchestrator.plan.jobs import new_run_dir
-    from orchestrator.report.compare_runs import choose_trial, format_sweep
-    from orchestrator.run.sweep import load_sweep, write_sweep
-    from orchestrator.run.sweeping import Runner, plan_sweep, take_up
+    from orchestrator.run.sweeping import Runner, plan_sweep, share_gpus, take_up
 
     planned = plan_sweep(recipe.resolve(), asked, resolve_hardware(asked["hardware"], smoke=asked["smoke"]))
     folder = output.absolute() if output else new_run_dir(runs, f"{planned.name}-sweep", smoke=asked["smoke"])
     sweep = take_up(planned, folder)
     if dry_run:
-        if planned.optuna:
-            say(f"Optuna chooses {planned.optuna} settings as it goes", err=True)
-        commands = [planned.request.command(folder, sweep, trial) for trial in sweep.trials]
-        return Result({"sweep": str(folder), "commands": commands}, map(shlex.join, commands))
+        return _show_trials(planned, folder, sweep)
     say(f"sweep folder: {folder}", err=True)
     listen = partial(_listen_to_trial, folder, quiet=how["quiet"])
-    Runner(planned, folder, sweep, listen, tell, warm=how["warm"], trust_run=trust_run).run()
+    runner = Runner(planned, folder, sweep, listen, tell, warm=how["warm"], trust_run=trust_run)
+    if (at_once := asked.get("parallel") or 1) > 1:
+        runner.run_beside(share_gpus(planned.request.hardware, at_once))
+    else:
+        runner.run()
+    return _choose(folder, sweep)
+
+
+def _show_trials(planned: Planned, folder: Path, sweep: Sweep) -> Result:
+    if planned.optuna:
+        say(f"Optuna chooses {planned.optuna} settings as it goes", err=True)
+    commands = [planned.request.command(folder, sweep, trial) for trial in sweep.trials]
+    return Result({"sweep": str(folder), "commands": commands}, map(shlex.join, commands))
+
+
+def _choose(folder: Path, sweep: Sweep) -> Result:
+    """Write down what wins, and say it."""
+    from orchestrator.machine.terminal import current_language
+    from orchestrator.report.compare_runs import choose_trial, format_sweep
+    from orchestrator.run.sweep import load_sweep, write_sweep
+
     sweep.choice = choose_trial(folder, sweep)
     write_sweep(folder, sweep)
     gate = sweep.choice["gate"]["passed"] if sweep.choice else None
@@ -290,14 +317,68 @@ def _sweep(
     return Result(data, format_sweep(sweep, current_language()), code)
 
 
+def _sweep_on(
+    engine: str | None, profile: str | None, recipe: Path, output: Path | None, asked: dict[str, Any], *, runs: Path,
+    dry_run: bool,
+) -> Result:  # fmt: skip
+    """Hand in the trials of a sweep that are neither over nor in the queue; choose once all of them are over."""
+    from orchestrator.plan.cluster import find_cluster, render_job, require_engine, require_shared
+    from orchestrator.plan.jobs import new_run_dir
+    from orchestrator.plan.load import load_recipe
+    from orchestrator.run.again import AGAIN
+    from orchestrator.run.slurm import SLURM, submit
+    from orchestrator.run.state import held_lock
+    from orchestrator.run.sweep import FAILED, RUNNING, is_over, trial_dir, write_sweep
+    from orchestrator.run.sweeping import find_job_end, plan_sweep, take_up
+
+    to, cluster = require_engine(engine or SLURM), find_cluster(load_recipe(recipe).recipe.cluster, profile)
+    if to.takes or cluster.nodes > 1 or (asked["parallel"] or 1) > 1:
+        hint = "leave --parallel out, and cluster.nodes at 1; elsewhere: --dry-run prints the command of every trial"
+        raise RecipeError("a sweep is handed to slurm, one machine and one job for each trial", hint=hint)
+    hardware = resolve_hardware(_find_hardware(cluster, asked["hardware"]), smoke=asked["smoke"])
+    planned = plan_sweep(recipe.resolve(), asked, hardware, here=False)
+    folder = output.absolute() if output else new_run_dir(runs, f"{planned.name}-sweep", smoke=asked["smoke"])
+    sweep = take_up(planned, folder)
+    if dry_run:
+        return _show_trials(planned, folder, sweep)
+    require_shared(cluster, folder)
+    is_new = not folder.exists()
+    with held_lock(RunDir(folder)):
+        write_sweep(folder, sweep)
+        for trial in [trial for trial in sweep.trials if not is_over(trial)]:
+            run = trial_dir(folder, trial)
+            found = find_job_end(run)
+            if found is None and planned.budget.find_end(sweep, trial):
+                break
+            if found is None:
+                line = planned.request.line(folder, sweep, trial)
+                job = render_job(to, f"{folder.name}-{trial.number:03d}", cluster, line, again=AGAIN)
+                try:
+                    name = submit(run, job)
+                except PreflightError:
+                    if is_new and trial is sweep.trials[0]:  # nothing of a sweep that never was
+                        shutil.rmtree(folder)
+                    raise
+                tell(f"trial {trial.number}: {SLURM} {name}")
+            trial.state, trial.note = (FAILED, found) if found else (RUNNING, None)
+            write_sweep(folder, sweep)
+    if not all(map(is_over, sweep.trials)):
+        waiting = sum(not is_over(trial) for trial in sweep.trials)
+        lines = (
+            f"{folder}: {waiting} trials wait or run",
+            f"once they are over, the same command with -o {folder} chooses",
+        )
+        return Result({"sweep": str(folder), "engine": SLURM, "waiting": waiting}, lines)
+    return _choose(folder, sweep)
+
+
 @contextmanager
 def _listen_to_trial(folder: Path, plan: Plan, trial: Any, *, quiet: bool) -> Iterator[Listener]:
     """Tell a trial's progress, as that of a run is told."""
     from orchestrator.cli.progress import choose_listener, with_power
-    from orchestrator.plan.sweep import write_override
+    from orchestrator.run.sweeping import describe_trial
 
-    words = " ".join(write_override(key, value) for key, value in trial.set.items())
-    tell(f"trial {trial.number}: {words} seed {trial.seed}".replace(":  ", ": "))
+    tell(f"trial {trial.number}: {describe_trial(trial)}")
     with choose_listener(plan, quiet=quiet) as listener:
         yield with_power(listener, plan, RunDir(folder / trial.run))
 
@@ -338,10 +419,8 @@ def submit_command(
     folder = output.absolute() if output else new_run_dir(runs, loaded.recipe.name, smoke=smoke)
     if not to.takes:
         require_shared(cluster, folder)
-    planned = hardware
-    if hardware == "auto":  # the machines' own is found out there
-        planned = f"gpu:{cluster.gpus}" if cluster.gpus else "gpu" if "gpu" in (cluster.gres or "") else "cpu"
-    job = build_job(loaded, folder, resolve_hardware(planned, smoke=smoke), smoke=smoke)
+    planned = resolve_hardware(_find_hardware(cluster, hardware), smoke=smoke)
+    job = build_job(loaded, folder, planned, smoke=smoke)
     for problem in require_runnable(job, build_plan(job), this_machine=False, asks_hub=False):
         say(format_advice(problem), err=True)
     line = Repeated(recipe, folder, overrides, smoke, hardware)
@@ -352,6 +431,13 @@ def submit_command(
     name = submit(RunDir(folder), file)
     lines = (f"{folder}: {SLURM} {name}", f"follow it with: orch logs -f {folder}")
     return Result({"run": str(folder), "engine": SLURM, "id": name}, lines)
+
+
+def _find_hardware(cluster: Cluster, asked: str) -> str:
+    """Return the hardware that a job is planned for: the machines' own is found out there."""
+    if asked != "auto":
+        return asked
+    return f"gpu:{cluster.gpus}" if cluster.gpus else "gpu" if "gpu" in (cluster.gres or "") else "cpu"
 
 
 @click.command("reproduce")
@@ -398,6 +484,7 @@ def _supervise(plan: Plan, run: RunDir, *, warm: bool, quiet: bool) -> int:
     from orchestrator.run.launching import Residents, find_imports
     from orchestrator.run.loop import run_plan
     from orchestrator.run.stopping import StopTimeouts
+    from orchestrator.run.sweep import find_others
 
     say(f"run folder: {run.root}", err=True)
     seconds = plan.recipe.get("launch", {}).get("stop_patience_s")
@@ -405,7 +492,8 @@ def _supervise(plan: Plan, run: RunDir, *, warm: bool, quiet: bool) -> int:
     warmed = Residents(find_imports(plan)) if warm else nullcontext()
     with choose_listener(plan, quiet=quiet) as listener, warmed as residents:
         hear = with_power(listener, plan, run)
-        return run_plan(plan, run, listener=hear, timeouts=timeouts, residents=residents).exit_code
+        others = find_others(run)
+        return run_plan(plan, run, listener=hear, timeouts=timeouts, residents=residents, others=others).exit_code
 
 
 def _finish(plan: Plan, run: RunDir, *, open_report: bool, warm: bool, quiet: bool) -> Result:

@@ -29,6 +29,7 @@ from orchestrator.errors import RunFolderError, Where
 from orchestrator.machine.files import write_json
 from orchestrator.machine.json_files import build_record, load_object
 from orchestrator.machine.rundir import RunDir
+from orchestrator.run.folder import is_own_run
 
 FORMAT = 1
 NAME = "sweep.json"
@@ -117,3 +118,12 @@ def trial_dir(folder: Path, trial: Trial) -> RunDir:
 def is_over(trial: Trial) -> bool:
     """Tell whether a trial has come to its end, good or bad."""
     return trial.state in {DONE, FAILED, PRUNED}
+
+
+def find_others(run: RunDir, *, trust_run: bool = False) -> list[RunDir]:
+    """Return the run folders that a trial may take finished stages from: its sweep's others, if ours. None of a run."""
+    trials = run.root.parent
+    if trials.name != "trials" or not is_sweep(trials.parent):
+        return []
+    others = [RunDir(path) for path in sorted(trials.iterdir()) if path != run.root]
+    return [one for one in others if one.plan_json.exists() and (trust_run or is_own_run(one))]

@@ -1,4 +1,4 @@
-"""Runs a sweep: trial after trial, each a run like any other, with what is equal before the training shared by content.
+"""Runs a sweep: each trial a run like any other, with what is equal before the training shared by content.
 
 The settings come from a list, or one by one from Optuna, which may have a training stopped.
 """
@@ -6,8 +6,11 @@ The settings come from a list, or one by one from Optuna, which may have a train
 from __future__ import annotations
 
 import json
+import os
 import re
+import secrets
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -28,11 +31,14 @@ from orchestrator.errors import (
 )
 from orchestrator.evaluation.measures import CHAT, GROUP, RETRIEVAL, default_metrics, require_metric
 from orchestrator.logs.events import Event, Listener, Message
+from orchestrator.machine import process
 from orchestrator.machine.files import hash_path
 from orchestrator.machine.hardware import Hardware
 from orchestrator.machine.json_files import find_object
+from orchestrator.machine.process import Child
 from orchestrator.machine.rundir import RunDir
 from orchestrator.machine.terminal import current_language
+from orchestrator.plan.cluster import Repeated
 from orchestrator.plan.jobs import build_job
 from orchestrator.plan.load import LoadedRecipe, load_recipe
 from orchestrator.plan.pipeline import build_plan
@@ -52,11 +58,12 @@ from orchestrator.plan.sweep import (
 from orchestrator.recipe.plan import Plan
 from orchestrator.run.again import judge
 from orchestrator.run.failures import GO_ON, STOPPED_AT
-from orchestrator.run.folder import create_run, is_own_run, load_own_plan, require_same_recipe
+from orchestrator.run.folder import create_run, load_own_plan, require_same_recipe
 from orchestrator.run.launching import Residents, find_imports
 from orchestrator.run.loop import run_plan
 from orchestrator.run.provenance import Asked
 from orchestrator.run.resume import TRAIN
+from orchestrator.run.slurm import find_job_id, find_jobs
 from orchestrator.run.state import find_state, held_lock, touch_heartbeat
 from orchestrator.run.stopping import Interrupts, StopTimeouts, counted_interrupts
 from orchestrator.run.sweep import (
@@ -67,6 +74,7 @@ from orchestrator.run.sweep import (
     STOPPED,
     Sweep,
     Trial,
+    find_others,
     is_over,
     is_sweep,
     load_sweep,
@@ -75,6 +83,10 @@ from orchestrator.run.sweep import (
 )
 
 _CACHE = "HF_DATASETS_CACHE"
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+_SHARED = ("auto", "cpu")
+_POLL_S = 0.2
+_ENDING = (InterruptedRunError, TakenAwayError, RunFolderError, PreflightError)  # what no other trial would do better
 
 
 @dataclass(frozen=True)
@@ -87,6 +99,7 @@ class Request:
     asked_hardware: str
     smoke: bool = False
     own_cache: bool = False  # the recipe names a cache of data sets
+    here: bool = True  # on this machine
 
     def overrides(self, folder: Path, sweep: Sweep, trial: Trial) -> tuple[str, ...]:
         """Return the `--set` of a trial.
@@ -109,8 +122,13 @@ class Request:
         loaded = load_recipe(self.recipe, self.overrides(folder, sweep, trial))
         job = build_job(loaded, folder / trial.run, self.hardware, smoke=self.smoke)
         plan = build_plan(job)
-        require_runnable(job, plan)
+        require_runnable(job, plan, this_machine=self.here, asks_hub=self.here)
         return plan
+
+    def line(self, folder: Path, sweep: Sweep, trial: Trial) -> Repeated:
+        """Return the line that another process repeats for a trial."""
+        own = self.overrides(folder, sweep, trial)
+        return Repeated(self.recipe, folder / trial.run, own, self.smoke, self.asked_hardware)
 
     def require_same(self, folder: Path, sweep: Sweep, trial: Trial) -> None:
         """Raise RunFolderError where a trial's run folder holds another run."""
@@ -149,8 +167,8 @@ class Planned:
     asked: Mapping[str, Any]
 
 
-def plan_sweep(recipe: Path, asked: Mapping[str, Any], hardware: Hardware) -> Planned:
-    """Return what `orch sweep RECIPE` means.
+def plan_sweep(recipe: Path, asked: Mapping[str, Any], hardware: Hardware, *, here: bool = True) -> Planned:
+    """Return what `orch sweep RECIPE` means, `here` or on the machines of an engine.
 
     `asked` has its options: `set` (texts KEY=A,B), `smoke`, `hardware`, and those that stand in `sweep:` of the recipe
     too, None where they were not given. Raises RecipeError for what cannot be swept.
@@ -168,12 +186,18 @@ def plan_sweep(recipe: Path, asked: Mapping[str, Any], hardware: Hardware) -> Pl
     seeds, most = int(option["seeds"]), option["max_trials"]
     if option["random"] and option["optuna"]:
         raise RecipeError("--random and --optuna are two ways to search", hint="keep one of them")
+    if option["optuna"] and (not here or (asked.get("parallel") or 1) > 1):
+        hint = "say --random N, whose settings are known before the first one ends"
+        raise RecipeError("Optuna chooses each setting by how the ones before it came out", hint=hint)
     if not parameters and seeds == 1:
         hint = "give a key several values: --set train.learning_rate=1e-5,2e-5; or several trainings: --seeds 3"
         raise RecipeError("there is nothing to sweep over", hint=hint, where=Where(str(recipe)))
     if seeds > 1 and "train.seed" in parameters:
         raise RecipeError("train.seed is what --seeds sets", hint="say only one of them")
     _refuse_other_rows(loaded, parameters)
+    if (asked.get("parallel") or 1) > 1 and (_VISIBLE in loaded.recipe.launch.env or asked["hardware"] not in _SHARED):
+        hint = f"leave --hardware and launch.env.{_VISIBLE} out; {_VISIBLE} in the shell says which GPUs they share"
+        raise RecipeError("trials at once share the GPUs of this machine, and these are named for each", hint=hint)
     settings: tuple[Setting, ...] = ()
     if option["random"]:
         settings = tuple(draw_settings(parameters, option["random"]))
@@ -183,7 +207,9 @@ def plan_sweep(recipe: Path, asked: Mapping[str, Any], hardware: Hardware) -> Pl
     metrics = loaded.recipe.evaluate.metrics or default_metrics(_KINDS[loaded.recipe.task])
     return Planned(
         name=loaded.recipe.name,
-        request=Request(recipe, fixed, hardware, asked["hardware"], asked["smoke"], _CACHE in loaded.recipe.launch.env),
+        request=Request(
+            recipe, fixed, hardware, asked["hardware"], asked["smoke"], _CACHE in loaded.recipe.launch.env, here
+        ),
         parameters=parameters,
         settings=settings,
         seeds=seeds,
@@ -226,7 +252,13 @@ def take_up(planned: Planned, folder: Path) -> Sweep:
             raise RunFolderError(f"{folder} holds another sweep, or its recipe has changed since", hint=hint)
         sweep.asked = dict(planned.asked)
     else:
-        if folder.exists() and not {path.name for path in folder.iterdir()} <= {"trials", "lock", "cache", STORAGE}:
+        if folder.exists() and not {path.name for path in folder.iterdir()} <= {
+            "trials",
+            "lock",
+            "cache",
+            LOGS,
+            STORAGE,
+        }:
             raise RunFolderError(f"{folder} is not empty, and holds no sweep", hint="name a fresh folder with -o")
         sweep = Sweep(str(planned.request.recipe), list(planned.parameters), planned.seeds, [], dict(planned.asked))
     new = planned.settings[len(sweep.settings()) :]  # all of them, or those that a larger --max-trials allows
@@ -316,6 +348,75 @@ class Runner:
                     residents = stack.enter_context(Residents(find_imports(plan), stay_in=self.folder / "trials"))
                 self._run(trial, plan, interrupts, residents)
 
+    def run_beside(self, shares: list[dict[str, str]]) -> None:
+        """Run as many trials at once as there are `shares` (`share_gpus`), each as a process with its own one."""
+        running: dict[Child, tuple[Trial, dict[str, str], float]] = {}
+        coming, told, ending = self._find_coming(), 0, None
+        with held_lock(RunDir(self.folder)), counted_interrupts() as interrupts:
+            write_sweep(self.folder, self.sweep)
+            while True:
+                while shares and not interrupts.count and not ending and (trial := self._find_next(coming)):
+                    share = shares.pop()
+                    running[self._start(trial, share)] = trial, share, time.monotonic()
+                if not running:
+                    break
+                time.sleep(_POLL_S)
+                touch_heartbeat(RunDir(self.folder))
+                for child, (trial, share, began) in list(running.items()):
+                    if (code := process.reap(child)) is not None:
+                        del running[child]
+                        shares.append(share)
+                        self.sweep.seconds += time.monotonic() - began
+                        ending = self._take_in(trial, code) or ending
+                    elif told < interrupts.count:
+                        process.signal_group(child, signal.SIGTERM if interrupts.taken else signal.SIGINT)
+                told = interrupts.count
+            if ending:
+                raise ending
+
+    def _find_next(self, coming: Iterator[Trial]) -> Trial | None:
+        trial = next(coming, None)
+        if trial and (why := self.planned.budget.find_end(self.sweep, trial)):
+            self.tell(f"the budget of {why} is used up")
+            return None
+        return trial
+
+    def _start(self, trial: Trial, share: Mapping[str, str]) -> Child:
+        run, logs = trial_dir(self.folder, trial), self.folder / LOGS
+        if not run.plan_json.exists():  # it was being written when an earlier sweep was killed
+            shutil.rmtree(run.root, ignore_errors=True)
+        trial.state, trial.note = RUNNING, None
+        write_sweep(self.folder, self.sweep)
+        line = self.planned.request.line(self.folder, self.sweep, trial)
+        words = (*line.words(), "--json", "--warm" if self.warm else "--no-warm")
+        on = f" on {' '.join(f'{key}={value}' for key, value in share.items())}" if share else ""
+        self.tell(f"trial {trial.number} begins{on}: {describe_trial(trial)}")
+        logs.mkdir(exist_ok=True)
+        out, err, code = (logs / f"{trial.number:03d}.{end}" for end in ("out", "log", "code"))
+        err.unlink(missing_ok=True)
+        env = {**os.environ, **share}
+        return process.spawn(process.Launch(words, env, Path.cwd(), out, err, code, secrets.token_hex(8)))
+
+    def _take_in(self, trial: Trial, code: int) -> OrchError | None:
+        """Record how a trial's process has ended; return what ends the sweep."""
+        run = trial_dir(self.folder, trial)
+        state = find_state(run)
+        if state and state.status == "done":
+            self._end(trial, DONE)
+            self.tell(f"trial {trial.number} is done: {self.sweep.metric} {trial.metric}")
+            return None
+        said = (
+            (self.folder / LOGS / f"{trial.number:03d}.log").read_text(encoding="utf-8", errors="replace").split("\n")
+        )
+        why = (state and state.message) or next((text for text in said if text.strip()), f"exit code {code}")
+        kind = next((one for one in _ENDING if one.exit_code == code), None)
+        if kind and (kind is not PreflightError or not run.plan_json.exists()):
+            trial.state = STOPPED
+            write_sweep(self.folder, self.sweep)
+            return kind(f"{trial.run}: {why}", hint=self._say_go_on())
+        self._end(trial, FAILED, why=why)
+        return None
+
     def _find_coming(self) -> Iterator[Trial]:
         """Yield the trials that are not over; with a study, more of them as long as it has more to ask."""
         yield from [trial for trial in self.sweep.trials if not is_over(trial)]
@@ -354,7 +455,7 @@ class Runner:
             try:
                 run_plan(
                     plan, run, listener=hear, interrupts=interrupts, residents=residents,
-                    others=self._find_others(trial),
+                    others=find_others(run, trust_run=self.trust_run),
                     timeouts=StopTimeouts() if patience is None else StopTimeouts(interrupt_s=patience),
                 )  # fmt: skip
                 self.sweep.seconds += time.monotonic() - began
@@ -373,11 +474,6 @@ class Runner:
                         found = type(found)(f"{trial.run}: {found.problems[0].message}", hint=self._say_go_on())
                     raise found from error
                 self._end(trial, FAILED, found)
-
-    def _find_others(self, trial: Trial) -> list[RunDir]:
-        """Return the run folders that a trial may take finished stages from: the others of this sweep, if ours."""
-        runs = [trial_dir(self.folder, other) for other in self.sweep.trials if other is not trial]
-        return [run for run in runs if run.plan_json.exists() and (self.trust_run or is_own_run(run))]
 
     def _end(self, trial: Trial, state: str, error: OrchError | None = None, *, why: str = "") -> None:
         """Record a trial's end, and `why`; the further trainings of a pruned setting end with it."""
@@ -398,6 +494,31 @@ class Runner:
         return GO_ON.say(current_language()).format(self.folder)
 
 
+def share_gpus(hardware: Hardware, count: int) -> list[dict[str, str]]:
+    """Return the environment of each of `count` trials at once. Raises PreflightError where GPUs are too few for it."""
+    if hardware.kind == "cpu":
+        return [{} for _ in range(count)]
+    visible = os.environ.get(_VISIBLE)
+    gpus = visible.split(",") if visible else [str(number) for number in range(hardware.count)]
+    if not (each := len(gpus) // count):
+        hint = f"say --parallel {len(gpus)}"
+        raise PreflightError(f"{count} trials at once have {len(gpus)} GPUs to share", hint=hint)
+    return [{_VISIBLE: ",".join(gpus[place * each : (place + 1) * each])} for place in range(count)]
+
+
+def find_job_end(run: RunDir) -> str | None:
+    """Return why a trial's job has failed for good; "" while it waits or runs, None where one is to be handed in."""
+    state, name = find_state(run), find_job_id(run)
+    if name and not find_jobs([name])[name].is_over:
+        return ""
+    return state.message or state.status if name and state and state.status == "failed" else None
+
+
+def describe_trial(trial: Trial) -> str:
+    """Return the setting of a trial and its seed, as `--set` writes them."""
+    return " ".join([*(write_override(key, value) for key, value in trial.set.items()), f"seed {trial.seed}"])
+
+
 def record_result(folder: Path, sweep: Sweep, trial: Trial) -> None:
     """Take the headline measure of a finished trial into the sweep."""
     metrics = find_object(trial_dir(folder, trial).metrics_json) or {}
@@ -414,6 +535,7 @@ def record_result(folder: Path, sweep: Sweep, trial: Trial) -> None:
 
 _EVAL_LOSS = re.compile(r"\beval_loss ([-+]?[0-9]+(?:\.[0-9]*)?(?:e[-+]?[0-9]+)?|nan|inf)")
 STORAGE = "optuna.journal"
+LOGS = "logs"  # of trials that ran as processes of their own
 
 
 class Study:

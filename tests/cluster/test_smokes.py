@@ -153,3 +153,32 @@ def test_a_recipe_that_was_broken_while_it_waited_ends_once_and_for_good(slurm, 
     assert slurm.field(find_job_id(run), "ExitCode") == "2:0"
     assert slurm.field(find_job_id(run), "Restarts") == "0"
     assert "rerankr" in (run.job / "slurm.log").read_text()
+
+
+def test_a_sweep_hands_in_a_job_for_each_trial_and_chooses_once_all_are_over(
+    slurm, recipes, warm, tmp_path, monkeypatch, capsys
+):
+    for name, value in warm.items():
+        monkeypatch.setenv(name, value)
+    words = ["sweep", str(recipes / "bert_pointwise.yaml"), "--smoke", "-o", str(tmp_path / "sweep"), "--to", "slurm"]
+    words += ["--set", "loss.type=pointwise_bce,pointwise_mse", "--set", "cluster.cpus=1"]
+
+    def sweep() -> tuple[int, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        said = capsys.readouterr()
+        return ended.value.code, said.out + said.err
+
+    code, said = sweep()
+    assert code == 0, said
+    trials = [RunDir(tmp_path / "sweep" / "trials" / name) for name in ("000", "001")]
+    first = [find_job_id(run) for run in trials]
+    assert all(first)
+    assert "2 trials wait or run" in said
+    assert sweep()[0] == 0  # hands in nothing twice
+    assert [find_job_id(run) for run in trials] == first
+    wait_until(lambda: all(look(run).is_over for run in trials), 300)
+    code, said = sweep()
+    assert code == 0, said
+    assert "chosen from 2 settings" in said
+    assert slurm.is_empty()

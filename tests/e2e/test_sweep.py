@@ -1,4 +1,7 @@
-"""A sweep of the demo over learning rate and loss, three seeds each, killed (-9) in its middle and begun again."""
+"""A sweep of the demo over learning rate and loss, three seeds each, killed (-9) in its middle and begun again.
+
+Trial after trial at first, and two at once after the kill.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +73,7 @@ def sweep(root, warm, tmp_path_factory) -> Swept:
     first.wait()
     states = {number: folder / "trials" / f"{number:03d}" / "state.json" for number in range(KILLED)}
     before = {number: json.loads(path.read_text())["finished"] for number, path in states.items()}
-    return Swept(folder, recipe, orch("sweep", str(recipe), "-o", str(folder), env=env), before)
+    return Swept(folder, recipe, orch("sweep", str(recipe), "-o", str(folder), "--parallel", "2", env=env), before)
 
 
 def test_the_sweep_ends_with_a_confirmed_winner(sweep):
@@ -103,7 +106,7 @@ def count_starts(sweep) -> Counter[str]:
 
 def test_data_and_baseline_are_made_once_and_shared_by_content(sweep):
     starts = count_starts(sweep)
-    assert starts["01-prepare"] == 2  # cached_mnrl asks for batches of another kind
+    assert 2 <= starts["01-prepare"] <= 3  # cached_mnrl asks for batches of another kind; its first two ran at once
     assert starts["02-baseline-native"] == 1
     first, second, last = (sweep.folder / "trials" / name for name in ("000", "001", "011"))
     assert (first / "data/train.jsonl").stat().st_ino == (second / "data/train.jsonl").stat().st_ino

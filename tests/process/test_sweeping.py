@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import InterruptedRunError, PreflightError, RunFolderError
-from orchestrator.machine.hardware import CPU
+from orchestrator.errors import InterruptedRunError, PreflightError, RunFolderError, TakenAwayError
+from orchestrator.machine.hardware import CPU, Hardware
 from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import Command, Plan, Stage
 from orchestrator.run.state import held_lock
 from orchestrator.run.stopping import Interrupts
 from orchestrator.run.sweep import DONE, FAILED, PRUNED, STOPPED, load_sweep
-from orchestrator.run.sweeping import STORAGE, Budget, Planned, Pruner, Request, Runner, take_up
+from orchestrator.run.sweeping import STORAGE, Budget, Planned, Pruner, Request, Runner, share_gpus, take_up
 
 PREPARE = """
 import pathlib, sys
@@ -37,6 +37,41 @@ if what == "s" and count.read_text().count("s") == 1:
 out.parent.mkdir(parents=True, exist_ok=True)
 out.write_text(what)
 """
+
+
+BESIDE = """
+import os, signal, sys, time
+from pathlib import Path
+from orchestrator.machine.rundir import RunDir
+from orchestrator.run.state import RunState, write_state
+run, what, trained = RunDir(Path(sys.argv[1])), sys.argv[2], Path(sys.argv[3])
+run.root.mkdir(parents=True)
+run.plan_json.write_text("{}")
+with trained.open("a") as stream: stream.write(what)
+def end(status, code, message=None):
+    write_state(run, RunState(status, 1.0, message=message, exit_code=code))
+    raise SystemExit(code)
+for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 75)):
+    signal.signal(number, lambda *_, code=code: end("interrupted", code, "stopped"))
+if what == "g": trained.with_name("gpus").write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+if what == "s":
+    os.kill(int(sys.argv[4]), signal.SIGINT)
+    time.sleep(60)
+while what in "12" and not {"1", "2"} <= set(trained.read_text()): time.sleep(0.05)  # both run at once, or never end
+if what == "b": end("failed", 6, "02-train: it cannot learn")
+if what == "t": end("interrupted", 75, "the node is gone")
+end("done", 8 if what == "m" else 0)
+"""
+
+
+@dataclass(frozen=True)
+class Line:
+    """What another process is started with."""
+
+    argv: tuple[str, ...]
+
+    def words(self):
+        return self.argv
 
 
 @dataclass(frozen=True)
@@ -79,6 +114,10 @@ class FakeRequest(Request):
         )
         return Plan("t", str(run.root), "reranker", "fake", False, {}, stages, ())
 
+    def line(self, folder, _sweep, trial):
+        words = (str(folder / trial.run), trial.set["what"], str(self.folder / "trained"), str(os.getpid()))
+        return Line((sys.executable, "-c", BESIDE, *words))
+
 
 @pytest.fixture
 def sweep_of(tmp_path):
@@ -87,7 +126,7 @@ def sweep_of(tmp_path):
         (tmp_path / f"{name}.jsonl").write_text("b" if name == "b" else "a")
     (tmp_path / "r.yaml").write_text("name: t\n")
 
-    def run(*settings, budget=None, study=None, optuna=None):
+    def run(*settings, budget=None, study=None, optuna=None, shares=()):
         request = FakeRequest(tmp_path / "r.yaml", (), CPU, "cpu", folder=tmp_path)
         asked = dict.fromkeys(("random", "optuna"), None) | {"set": [], "seeds": 1, "smoke": False, "hardware": "cpu"}
         asked["recipe_sha256"] = "1"
@@ -98,7 +137,8 @@ def sweep_of(tmp_path):
         sweep = take_up(planned, folder)
         said = []
         quiet = contextlib.nullcontext(lambda _: None)
-        Runner(planned, folder, sweep, lambda *_: quiet, said.append, warm=False, study=study).run()
+        runner = Runner(planned, folder, sweep, lambda *_: quiet, said.append, warm=False, study=study)
+        runner.run_beside(list(shares)) if shares else runner.run()
         sweep.said = said
         return sweep
 
@@ -193,6 +233,56 @@ def test_what_the_machine_lacks_for_the_moment_fails_no_trial(sweep_of, tmp_path
             sweep_of(*settings)
     assert [trial.state for trial in load_sweep(tmp_path / "sweep").trials] == [DONE, "waiting"]
     assert [trial.state for trial in sweep_of(*settings).trials] == [DONE, DONE]
+
+
+TWO = ({}, {})
+
+
+def test_trials_run_at_once_and_one_that_fails_does_not_end_the_sweep(sweep_of, tmp_path):
+    sweep = sweep_of({"what": "1"}, {"what": "2"}, {"what": "b"}, {"what": "m"}, shares=TWO)
+    assert [trial.state for trial in sweep.trials] == [DONE, DONE, FAILED, DONE]  # a missed gate is an end, too
+    assert sweep.trials[2].note == "02-train: it cannot learn"
+    assert sorted(count(tmp_path, "trained")) == ["1", "2", "b", "m"]
+    assert load_sweep(tmp_path / "sweep").seconds > 0
+
+
+def test_a_trial_beside_others_sees_its_own_gpus(sweep_of, tmp_path):
+    sweep = sweep_of({"what": "g"}, shares=[{"CUDA_VISIBLE_DEVICES": "2,3"}])
+    assert (tmp_path / "gpus").read_text() == "2,3"
+    assert any("on CUDA_VISIBLE_DEVICES=2,3" in text for text in sweep.said)
+
+
+def test_what_is_taken_from_one_trial_ends_the_sweep_behind_those_that_run(sweep_of, tmp_path):
+    with pytest.raises(TakenAwayError, match="trials/000: the node is gone"):
+        sweep_of({"what": "t"}, {"what": "m"}, {"what": "3"}, shares=[{}])
+    assert [trial.state for trial in load_sweep(tmp_path / "sweep").trials] == [STOPPED, "waiting", "waiting"]
+
+
+def test_a_stop_reaches_every_trial_that_runs(sweep_of, tmp_path):
+    with pytest.raises(InterruptedRunError, match="trials/00"):
+        sweep_of({"what": "1"}, {"what": "s"}, {"what": "3"}, shares=TWO)
+    assert [trial.state for trial in load_sweep(tmp_path / "sweep").trials] == [STOPPED, STOPPED, "waiting"]
+    assert "3" not in count(tmp_path, "trained")
+
+
+@pytest.mark.parametrize(
+    ("visible", "at_once", "shares"),
+    [(None, 2, ["0,1", "2,3"]), ("4,5,6", 2, ["4", "5"]), (None, 4, ["0", "1", "2", "3"])],
+)
+def test_gpus_are_shared_evenly(monkeypatch, visible, at_once, shares):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    found = share_gpus(Hardware("cuda", 4), at_once)
+    assert [share["CUDA_VISIBLE_DEVICES"] for share in found] == shares
+
+
+def test_more_trials_at_once_than_gpus_are_refused_and_on_a_cpu_they_share_it(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with pytest.raises(PreflightError, match="3 trials at once have 2 GPUs") as caught:
+        share_gpus(Hardware("cuda", 2), 3)
+    assert caught.value.problems[0].hint == "say --parallel 2"
+    assert share_gpus(CPU, 3) == [{}, {}, {}]
 
 
 def test_a_folder_of_something_else_is_refused(sweep_of, tmp_path):
