@@ -146,6 +146,11 @@ class Slurm:
         words = self.ask("scontrol", "show", "job", job).split()
         return next((word.partition("=")[2] for word in words if word.startswith(f"{name}=")), "")
 
+    def limit(self, job: str, minutes: int) -> bool:
+        """Set a job's time limit, and tell whether it holds: one that is just being requeued takes none."""
+        self.ask("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}")
+        return self.field(job, "TimeLimit") == f"00:{minutes:02d}:00"
+
     def field_of_conf(self, name: str) -> str:
         return next(line for line in self.conf.read_text().splitlines() if line.startswith(f"{name}="))
 

@@ -99,14 +99,14 @@ def runs(slurm, recipes, warm, warm_swift, tmp_path_factory) -> Iterator[dict[st
         patch.setenv("SLURM_CONF", str(slurm.conf))
         disturbed = {name: submit(recipes, root / name, name, time=10, warn_s=50) for name in SMOKES}
         mine = list(disturbed.values())
-        jobs = ",".join(find_job_id(run) for run in mine)
+        jobs = [find_job_id(run) for run in mine]
 
         paused = pause(mine, 1)
-        slurm.ask("scontrol", "update", f"JobId={jobs}", "TimeLimit=1")
+        assert all(slurm.limit(job, 1) for job in jobs)
         wait_until(lambda: are_asked_to_end(paused))
         send(paused, signal.SIGCONT)
         wait_until(lambda: slurm.ask("squeue", "-h", "-t", "R", "-o", "%i") == "")
-        slurm.ask("scontrol", "update", f"JobId={jobs}", "TimeLimit=10")
+        wait_until(lambda: all(slurm.limit(job, 10) for job in jobs))
 
         paused = pause(mine, 2)
         [node] = {look(run).nodes for run in mine}
