@@ -718,16 +718,29 @@ def logs_command(run: str, stage: str | None, follow: bool, runs: Path, as_json:
 @runs_option
 @prints("stop")
 def stop_command(run: str, now: bool, runs: Path) -> Result:
-    """Stop RUN; `orch resume` continues it."""
+    """Stop RUN, or every trial of a sweep; `orch resume` continues it."""
     from orchestrator.run.folder import find_run
+    from orchestrator.run.sweep import is_over, is_sweep, load_sweep, trial_dir
+
+    if not is_sweep(root := Path(run)):
+        folder = find_run(run, runs)
+        done = _stop(folder, now=now)
+        return Result({"run": str(folder.root), "done": done}, (f"{folder.root.name}: {done}",))
+    trials = [trial for trial in load_sweep(root).trials if not is_over(trial) and trial_dir(root, trial).root.exists()]
+    told = {trial.run: _stop(trial_dir(root, trial), now=now) for trial in trials}
+    return Result(
+        {"sweep": str(root), "done": told}, [f"{name}: {done}" for name, done in told.items()] or ["nothing runs"]
+    )
+
+
+def _stop(run: RunDir, *, now: bool) -> str:
+    """End a run here or its job, and say in a sentence what was done."""
     from orchestrator.run.runs import stop_run
     from orchestrator.run.slurm import find_job_id
     from orchestrator.run.slurm import stop as stop_job
 
-    folder = find_run(run, runs)
-    job = find_job_id(folder)
-    done = stop_job(folder, job) if job else stop_run(folder, now=now)
-    return Result({"run": str(folder.root), "done": done}, (f"{folder.root.name}: {done}",))
+    job = find_job_id(run)
+    return stop_job(run, job) if job else stop_run(run, now=now)
 
 
 @click.command("compare")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cli import main
 from orchestrator.errors import OrchError, RecipeError, RunFolderError, Where
 from orchestrator.machine.hardware import CPU
 from orchestrator.plan.sweep import (
@@ -274,3 +275,25 @@ def test_a_pruned_setting_is_told_as_pruned(study_of):
     study.tell(sweep, 0)
     assert study._study.trials[0].state.name == "PRUNED"
     assert math.isfinite(sweep.trials[0].set["train.learning_rate"])
+
+
+def test_a_sweep_is_stopped_by_its_trials_that_are_not_over(tmp_path, monkeypatch, capsys):
+    trials = [Trial(number, f"trials/{number:03d}", {}, 42, number) for number in range(3)]
+    trials[0].state = "done"
+    write_sweep(tmp_path, Sweep("r.yaml", [], 1, trials))
+    for name in ("000", "001"):  # the last one has not begun
+        (tmp_path / "trials" / name).mkdir(parents=True)
+    stopped = []
+    monkeypatch.setattr("orchestrator.run.runs.stop_run", lambda run, **_: stopped.append(run.root.name) or "asked")
+    with pytest.raises(SystemExit) as ended:
+        main(["stop", str(tmp_path)])
+    assert (ended.value.code, stopped) == (0, ["001"])
+    assert capsys.readouterr().out == "trials/001: asked\n"
+
+
+def test_trials_at_once_are_refused_where_they_would_share_one_gpu(recipe):
+    for options, sets in (({"hardware": "gpu:2"}, ()), ({}, ('launch.env.CUDA_VISIBLE_DEVICES="0"',))):
+        with pytest.raises(RecipeError, match="trials at once share the GPUs"):
+            ask(recipe, "train.learning_rate=1e-5,2e-5", *sets, parallel=2, **options)
+    with pytest.raises(RecipeError, match="Optuna chooses each setting"):
+        ask(recipe, "train.learning_rate=1e-5,2e-5", parallel=2, optuna=3)
