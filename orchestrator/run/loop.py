@@ -111,7 +111,7 @@ class _Run:
     watch: Watch
     poll_s: float
     residents: Residents | None
-    others: Sequence[RunDir]
+    others: Sequence[RunDir] = ()
 
     def limits(self, stage: Stage) -> Limits:
         return Limits(stage.timeout_s, self.watch.stall_timeout_s, self.poll_s, self._count_rows(stage))

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
-from orchestrator.machine.files import hash_path, read_regular
+from orchestrator.machine.files import hash_path, read_regular, write_bytes
 from orchestrator.machine.json_files import find_object
 from orchestrator.machine.rundir import RunDir, StageDir
 from orchestrator.machine.weights import is_whole_safetensors, read_shapes
@@ -287,7 +287,7 @@ def _link(path: Path, to: Path, old: Path, new: Path) -> None:
         to.symlink_to(path.readlink())
     elif path.suffix in {".log", ".json"} and path.stat().st_size < _COPIED_BYTES:
         text = path.read_text(encoding="utf-8", errors="surrogateescape")
-        to.write_text(_moved(text, str(old), str(new)), encoding="utf-8", errors="surrogateescape")
+        write_bytes(to, _moved(text, str(old), str(new)).encode("utf-8", "surrogateescape"))
     else:
         try:
             to.hardlink_to(path)
