@@ -151,6 +151,11 @@ class Slurm:
         self.ask("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}")
         return self.field(job, "TimeLimit") == f"00:{minutes:02d}:00"
 
+    def run_time(self, job: str) -> int:
+        """Return how many seconds a job has run since it began (again)."""
+        hours, minutes, seconds = map(int, self.field(job, "RunTime").split(":"))
+        return hours * 3600 + minutes * 60 + seconds
+
     def field_of_conf(self, name: str) -> str:
         return next(line for line in self.conf.read_text().splitlines() if line.startswith(f"{name}="))
 

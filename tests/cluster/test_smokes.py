@@ -102,10 +102,11 @@ def runs(slurm, recipes, warm, warm_swift, tmp_path_factory) -> Iterator[dict[st
         jobs = [find_job_id(run) for run in mine]
 
         paused = pause(mine, 1)
-        assert all(slurm.limit(job, 1) for job in jobs)
+        for job in jobs:  # the warning comes at once, and leaves time to hear it
+            assert slurm.limit(job, (slurm.run_time(job) + 20) // 60 + 1)
         wait_until(lambda: are_asked_to_end(paused))
         send(paused, signal.SIGCONT)
-        wait_until(lambda: slurm.ask("squeue", "-h", "-t", "R", "-o", "%i") == "")
+        wait_until(lambda: all(slurm.field(job, "Restarts") == "1" for job in jobs), 180)
         wait_until(lambda: all(slurm.limit(job, 10) for job in jobs))
 
         paused = pause(mine, 2)
