@@ -307,13 +307,13 @@ def _choose(folder: Path, sweep: Sweep) -> Result:
     """Write down what wins, and say it."""
     from orchestrator.machine.terminal import current_language
     from orchestrator.report.compare_runs import choose_trial, format_sweep
-    from orchestrator.run.sweep import load_sweep, write_sweep
+    from orchestrator.run.sweep import write_sweep
 
     sweep.choice = choose_trial(folder, sweep)
     write_sweep(folder, sweep)
     gate = sweep.choice["gate"]["passed"] if sweep.choice else None
     code = GateMissedError.exit_code if gate is False else 0
-    data = {"sweep": str(folder), "exit_code": code, **asdict(load_sweep(folder))}
+    data = {"sweep": str(folder), "exit_code": code, **asdict(sweep)}
     return Result(data, format_sweep(sweep, current_language()), code)
 
 
