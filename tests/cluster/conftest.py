@@ -160,7 +160,7 @@ class Slurm:
         return next(line for line in self.conf.read_text().splitlines() if line.startswith(f"{name}="))
 
     def is_empty(self) -> bool:
-        """Tell whether no job is left; those that are left are cancelled, again where a busy machine lost the word."""
+        """Tell whether no job is left; those that are left are cancelled."""
         if self.ask("squeue", "-h", "-o", "%i").split():
             self.ask("scancel", "-u", "root")
             return False

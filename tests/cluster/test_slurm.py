@@ -168,6 +168,14 @@ def test_a_stopped_job_is_cancelled_and_told_who_did_it(job):
     assert stop(run, find_job_id(run)) == "nothing runs"
 
 
+def test_a_job_whose_orch_is_ended_before_its_script_does_not_begin_again(job):
+    runs = [job('[ "$n" = 1 ] || exit 0; scancel "$SLURM_JOB_ID"; exit 75', f"run-{place}") for place in range(4)]
+    for run in runs:
+        wait_until(lambda run=run: attempts(run) and is_over(run))
+        assert look(run).state == "CANCELLED"
+        assert len(attempts(run)) == 1
+
+
 def test_a_job_that_waits_says_why(slurm, job):
     for name in ("one", "two"):
         job(WAITS, name, extra="--exclusive", time=5)
