@@ -45,7 +45,8 @@ def build_table(name: str, kept: dict[str, Any]) -> str:
     """Return a part's table in Markdown, with the machine, the versions and the command under it."""
     rows = kept["rows"]
     if name == "growth":
-        table = build_lines(GROWTH_HEAD, [tuple(row[k] for k in ("what", "size", "cpu_s", "peak_mb")) for row in rows])
+        points = sorted(tuple(row[k] for k in ("what", "size", "cpu_s", "peak_mb")) for row in rows)
+        table = build_lines(GROWTH_HEAD, points)
     else:
         table = build_lines(HEAD, [tuple(row[k.rstrip("?").lower()] for k in HEAD) for row in rows])
     machine, versions = kept["machine"], kept["versions"]
