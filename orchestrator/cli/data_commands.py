@@ -8,6 +8,8 @@ from typing import Any, Literal
 import click
 
 from orchestrator.cli.options import (
+    COUNT,
+    PATH,
     data_files_argument,
     encoding_option,
     expand_files,
@@ -57,20 +59,13 @@ def data_command() -> None:
 @data_command.command("check")
 @data_files_argument
 @click.option(
-    "--eval",
-    "eval_files",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    callback=expand_files,
-    help="Look for its queries in FILES.",
+    "--eval", "eval_files", multiple=True, type=PATH, callback=expand_files, help="Look for its queries in FILES."
 )
 @click.option("--allow-overlap", is_flag=True, help="Keep rows whose query is in --eval, as data.overlap: keep does.")
 @max_dropped_option
-@click.option(
-    "--tokenizer", type=click.Path(path_type=Path), help="A model folder or tokenizer.json: count what is cut."
-)
-@click.option("--query-max-len", type=click.IntRange(1), default=512, show_default=True)
-@click.option("--passage-max-len", type=click.IntRange(1), default=512, show_default=True)
+@click.option("--tokenizer", type=PATH, help="A model folder or tokenizer.json: count what is cut.")
+@click.option("--query-max-len", type=COUNT, default=512, show_default=True)
+@click.option("--passage-max-len", type=COUNT, default=512, show_default=True)
 @click.option("--kind", type=click.Choice(KINDS), help="What the rows must be; default: what the first one is.")
 @click.option("--backend", type=click.Choice(list(TOOLS)), help="Who trains on them, instead of their kind.")
 @label_options
@@ -107,9 +102,9 @@ def data_check_command(
 
 
 @data_command.command("split")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
 @click.option("--eval-ratio", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.1, show_default=True)
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path(), help="Folder for the two files.")
+@click.option("-o", "--output", type=PATH, default=Path(), help="Folder for the two files.")
 @click.option("--seed", type=int, default=42, show_default=True)
 @map_option
 @encoding_option
@@ -250,7 +245,7 @@ def _flag_of(name: str) -> str:
 
 @data_command.command("sample")
 @click.option("--task", type=click.Choice(TASKS), required=True)
-@click.option("--n", "count", type=click.IntRange(1), default=50, show_default=True, help="How many rows.")
+@click.option("--n", "count", type=COUNT, default=50, show_default=True, help="How many rows.")
 @click.option("--lang", "language", type=click.Choice(["en", "zh"]), default="en", show_default=True)
 @click.option("--seed", type=int, default=42, show_default=True)
 @new_rows_option

@@ -13,7 +13,7 @@ import click
 from orchestrator.backends import BACKENDS
 from orchestrator.checks.doctor import Finding
 from orchestrator.checks.environments import Environment
-from orchestrator.cli.options import python_option, runs_option, set_option
+from orchestrator.cli.options import PATH, python_option, runs_option, set_option
 from orchestrator.cli.output import Result, format_advice, print_error, prints
 from orchestrator.errors import OrchError, PreflightError, Problem
 from orchestrator.machine.terminal import clean, say, say_lines
@@ -24,7 +24,7 @@ _PIPED_WIDTH = 160
 
 
 @click.command("doctor")
-@click.argument("recipe", type=click.Path(path_type=Path), required=False)
+@click.argument("recipe", type=PATH, required=False)
 @python_option("The backends' own Python (default: launch.python of RECIPE, or all that are known).")
 @set_option
 @runs_option
@@ -114,7 +114,7 @@ def env_command() -> None:
 
 @env_command.command("create")
 @click.argument("backend", type=click.Choice(sorted(BACKENDS)))
-@click.option("--path", type=click.Path(path_type=Path), help="The folder (default: BACKEND in the folder of all).")
+@click.option("--path", type=PATH, help="The folder (default: BACKEND in the folder of all).")
 @click.option("--python", help="The Python that it is built with (default: Orch's own).")
 @click.option("--dry-run", is_flag=True, help="Print the commands; run nothing.")
 @prints("env create")

@@ -15,6 +15,8 @@ import click
 
 from orchestrator.backends.scorers import EXPORTS, FORMATS
 from orchestrator.cli.options import (
+    COUNT,
+    PATH,
     expand_files,
     family_option,
     hardware_option,
@@ -28,9 +30,9 @@ from orchestrator.cli.options import (
     resolve_hardware,
     row_options,
     run_argument,
+    run_options,
     runs_option,
     trust_code_option,
-    trust_run_option,
 )
 from orchestrator.cli.output import Result, prints, tell
 from orchestrator.errors import GateMissedError, StageFailedError
@@ -49,7 +51,7 @@ _DTYPES = ("auto", "bfloat16", "float16", "float32")
     help="A folder, a run, a hub id or a Python package; may be repeated: the first is the one compared with.",
 )  # fmt: skip
 @click.option(
-    "--data", "files", multiple=True, required=True, type=click.Path(path_type=Path), callback=expand_files,
+    "--data", "files", multiple=True, required=True, type=PATH, callback=expand_files,
     help="Evaluation rows.",
 )  # fmt: skip
 @click.option("--format", type=click.Choice(list(FORMATS)), help="How models score that do not say it.")
@@ -57,16 +59,16 @@ _DTYPES = ("auto", "bfloat16", "float16", "float32")
 @family_option
 @click.option("--max-length", type=click.IntRange(8), help="Longest input in tokens (512).")
 @click.option("--instruction", help="The task sentence of models that take one.")
-@click.option("--batch-size", type=click.IntRange(1), help="Pairs (texts) scored at once: 8 for an LLM, else 32.")
+@click.option("--batch-size", type=COUNT, help="Pairs (texts) scored at once: 8 for an LLM, else 32.")
 @label_options
 @click.option("--corpus", is_flag=True, help="Every query searches all documents of the data (embedding models).")
 @click.option("--metrics", help="Names with commas between, such as ndcg@10,mrr@10; the first is the headline.")
 @row_options
 @max_dropped_option
-@click.option("--limit", type=click.IntRange(1), help="Measure on the first rows only.")
+@click.option("--limit", type=COUNT, help="Measure on the first rows only.")
 @loading_options
 @python_option("The Python that runs the models (default: this one).", is_usage=True)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="A fresh folder that keeps data and scores.")
+@click.option("-o", "--output", type=PATH, help="A fresh folder that keeps data and scores.")
 @click.option("--power", is_flag=True, help="Say which difference this data can show at all.")
 @hardware_option
 @prints("evaluate")
@@ -153,19 +155,12 @@ def format_evaluation(result: Mapping[str, Any]) -> Iterator[str]:
 @click.option("-p", "--prompt", "prompts", multiple=True, help="What an LLM is asked; may be repeated.")
 @click.option("--vectors", is_flag=True, help="An embedding model's vectors instead of similarities.")
 @trust_code_option
-@trust_run_option
-@runs_option
+@run_options
 @prints("predict")
 def predict_command(
-    run: str,
-    queries: tuple[str, ...],
-    documents: tuple[str, ...],
-    prompts: tuple[str, ...],
-    vectors: bool,
-    trust_remote_code: bool,
-    trust_run: bool,
-    runs: Path,
-) -> Result:
+    run: str, runs: Path, vectors: bool, queries: tuple[str, ...], documents: tuple[str, ...],
+    prompts: tuple[str, ...], **trust: Any
+) -> Result:  # fmt: skip
     """Ask RUN's packaged model: scores of a reranker, similarities of an embedding model, answers of an LLM.
 
     Without options, rows are read from stdin as JSON Lines: {"query": …, "document": …} for a reranker, {"query": …}
@@ -179,7 +174,7 @@ def predict_command(
         require_trusted_code,
     )
 
-    artefact = find_artefact(run, runs, trust_remote_code=trust_remote_code, trust_run=trust_run)
+    artefact = find_artefact(run, runs, **trust)
     kind = artefact.kind
     if vectors and kind != "embedding":
         raise click.UsageError("--vectors is for embedding models")
@@ -259,65 +254,45 @@ def show_answers(kind: str, rows: list[dict[str, Any]], answers: list[dict[str, 
 )  # fmt: skip
 @pooling_option
 @loading_options
-@trust_run_option
-@runs_option
+@run_options
 @prints("serve")
 def serve_command(
-    run: str,
-    host: str,
-    port: int,
-    backend: str,
-    python: str | None,
-    dry_run: bool,
-    check: bool,
-    timeout_s: float,
-    more: str,
-    show: str | None,
-    trust_run: bool,
-    runs: Path,
-    as_json: bool,
-    **reading: Any,
+    run: str, runs: Path, python: str | None, show: str | None, as_json: bool, trust_run: bool, **options: Any
 ) -> Result:
     """Serve RUN's packaged model (or a packaged folder) over HTTP until Ctrl-C, with vLLM or else ms-swift.
 
     With --format any model is served, and checked against what orch predict would say. An API key is taken from the
     environment variable ORCH_API_KEY. Exit code 6: --check found other numbers.
     """
-    from orchestrator.serving import any_model
+    from orchestrator.serving import any_model, server
     from orchestrator.serving.artefact import find_artefact, require_trusted_code
     from orchestrator.serving.chosen_models import Reading
 
-    if as_json and not (dry_run or check or show):
+    asked, reading = ServeOptions(**pick(options, ServeOptions)), Reading(**pick(options, Reading))
+    if as_json and not (asked.dry_run or asked.check or show):
         raise click.UsageError("--json goes with --dry-run, --check or --show: a server's log is no JSON")
-    asked = ServeOptions(host, port, backend, dry_run, check, timeout_s, more)
-    trusts = bool(reading["trust_remote_code"])
-    if reading["format"] is None:
-        trust = {"trust_remote_code": trusts, "trust_run": trust_run}
-        artefact = find_artefact(run, runs, python, **trust, is_only_read=dry_run or bool(show))
+    if reading.format is None:
+        is_only_read = asked.dry_run or bool(show)
+        trust = {"trust_remote_code": reading.trust_remote_code, "trust_run": trust_run}
+        artefact = find_artefact(run, runs, python, **trust, is_only_read=is_only_read)
         if show:
-            return _show(show, artefact, host, port)
+            text, note = server.show_engine(show, artefact, server.Address(asked.host, asked.port))
+            tell(note)
+            data = {"engine": show, "text": text, "note": note}
+            return Result(data, lambda: hand_on(text.rstrip("\n")))
         require_trusted_code(artefact, is_run_anyway=True)
         return _serve(artefact, asked)
-    if reading["format"] not in any_model.SERVED_FORMATS:
+    if reading.format not in any_model.SERVED_FORMATS:
         known = ", ".join(any_model.SERVED_FORMATS)
-        raise click.BadParameter(f"{reading['format']!r} is not one of {known}", param_hint="--format")
-    if dry_run or show:
+        raise click.BadParameter(f"{reading.format!r} is not one of {known}", param_hint="--format")
+    if asked.dry_run or show:
         raise click.UsageError("--dry-run and --show take packaged models: what another lacks is written at its start")
     precision = resolve_hardware("auto", smoke=False).precision
     with any_model.opened(
-        run, Reading(**reading), python or sys.executable, precision=precision, with_probes=check, tell=tell
+        run, reading, python or sys.executable, precision=precision, with_probes=asked.check, tell=tell
     ) as artefact:
         require_trusted_code(artefact, is_run_anyway=True)
         return _serve(artefact, asked)
-
-
-def _show(engine: str, artefact: Artefact, host: str, port: int) -> Result:
-    """Show how another server serves it: what is to be kept or run as data, what else to know beside it."""
-    from orchestrator.serving import server
-
-    text, note = server.show_engine(engine, artefact, server.Address(host, port))
-    tell(note)
-    return Result({"engine": engine, "text": text, "note": note}, lambda: hand_on(text.rstrip("\n")))
 
 
 @dataclass(frozen=True)
@@ -388,18 +363,10 @@ def _serve(artefact: Artefact, options: ServeOptions) -> Result:
 @click.option("--private", is_flag=True, help="Make a new repository private; refuse a public one.")
 @click.option("--even-if-worse", is_flag=True, help="Push a model that is worse, or misses its gate.")
 @click.option("--dry-run", is_flag=True, help="Print what would be sent, with sizes; ask no hub.")
-@trust_run_option
-@runs_option
+@run_options
 @prints("push")
 def push_command(
-    run: str,
-    to: str,
-    revision: str | None,
-    private: bool,
-    even_if_worse: bool,
-    dry_run: bool,
-    trust_run: bool,
-    runs: Path,
+    run: str, runs: Path, to: str, revision: str | None, private: bool, dry_run: bool, **allowed: bool
 ) -> Result:
     """Send RUN's packaged model to a hub: in one commit, with card, scoring.json and the verdict in the card's head.
 
@@ -409,7 +376,7 @@ def push_command(
     from orchestrator.serving.push import build_parcel, parse_target, push
 
     target = parse_target(to, revision, private=private)
-    parcel = build_parcel(run, runs, target, even_if_worse=even_if_worse, trust_run=trust_run)
+    parcel = build_parcel(run, runs, target, **allowed)
     files = parcel.describe()
     data = {"run": str(parcel.run.root), "to": to, "files": files, "headline": parcel.headline}
     if dry_run:
@@ -434,9 +401,9 @@ def _parse_gates(context: click.Context, option: click.Parameter, texts: tuple[s
 @click.command("export")
 @click.argument("model", metavar="RUN|MODEL")
 @click.option("--to", "form", required=True, type=click.Choice(list(EXPORTS)), help="The form.")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="A fresh folder.")
+@click.option("-o", "--output", required=True, type=PATH, help="A fresh folder.")
 @click.option(
-    "--data", multiple=True, type=click.Path(path_type=Path), callback=expand_files,
+    "--data", multiple=True, type=PATH, callback=expand_files,
     help="Evaluation rows (default: the run's own).",
 )  # fmt: skip
 @click.option("--metrics", help="Names with commas between (default: the run's own).")
@@ -450,13 +417,7 @@ def _parse_gates(context: click.Context, option: click.Parameter, texts: tuple[s
 @hardware_option
 @runs_option
 @prints("export")
-def export_command(
-    model: str,
-    output: Path,
-    metrics: str | None,
-    hardware: str,
-    **options: Any,
-) -> Result:
+def export_command(model: str, output: Path, metrics: str | None, hardware: str, **options: Any) -> Result:
     """Write RUN's packaged model (or any other, with --data) in another form, and measure what that cost.
 
     It is loaded as its user would load it and scored on the same rows as its source. Exit code 8: --gate is missed; the
@@ -487,7 +448,7 @@ def export_command(
 @click.command("merge")
 @run_argument
 @click.option("--checkpoint", metavar="N|best|last", help="Which checkpoint (default: what the run itself merges).")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="A fresh folder (default: RUN/merged/NAME).")
+@click.option("-o", "--output", type=PATH, help="A fresh folder (default: RUN/merged/NAME).")
 @click.option(
     "--dtype", type=click.Choice(_DTYPES), default="auto", show_default=True, help="auto is the base model's own."
 )
@@ -495,16 +456,10 @@ def export_command(
 @click.option("--trust-remote-code", is_flag=True, help="Run Python code that an adapter's base model brings along.")
 @click.option("--allow-pickle", is_flag=True, help="Load pickled weights of an adapter's base, which may run code too.")
 @click.option("--test-prompt", metavar="TEXT", help="Try base with adapter and the merged model on it.")
-@trust_run_option
-@runs_option
+@run_options
 @prints("merge")
 def merge_command(
-    run: str,
-    checkpoint: str | None,
-    output: Path | None,
-    trust_run: bool,
-    runs: Path,
-    **options: Any,
+    run: str, checkpoint: str | None, output: Path | None, trust_run: bool, runs: Path, **options: Any
 ) -> Result:
     """Merge a checkpoint of RUN (or an adapter folder) into a whole model, and compare it with base and adapter."""
     from orchestrator.serving.merge import MergeOptions, merge_adapter, merge_checkpoint

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 from collections.abc import Callable
 from dataclasses import fields
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,16 @@ import click
 
 from orchestrator.machine.hardware import Hardware
 
+PATH = click.Path(path_type=Path)
+COUNT = click.IntRange(1)
+
+
+def join(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return what gives a command several options, in this order."""
+    return lambda command: reduce(lambda given, option: option(given), reversed(options), command)
+
+
+recipe_argument = click.argument("recipe", type=PATH)
 set_option = click.option(
     "--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Override one value of the recipe; may be repeated."
 )
@@ -19,14 +30,14 @@ smoke_option = click.option(
     "--smoke", is_flag=True, help="The same pipeline on a tiny model: no GPU, no download, minutes."
 )
 hardware_option = click.option(
-    "--hardware",
-    default="auto",
-    show_default=True,
-    metavar="auto|cpu|gpu[:N][:40g][:fp16]",
+    "--hardware", default="auto", show_default=True, metavar="auto|cpu|gpu[:N][:40g][:fp16]",
     help="Plan for this hardware.",
+)  # fmt: skip
+plan_options = join(set_option, smoke_option, hardware_option)
+job_options = join(
+    click.option("--to", "engine", metavar="ENGINE", help="The engine that shall run it, such as slurm."),
+    click.option("--cluster", "profile", metavar="NAME", help="A profile in ~/.config/orch/clusters.yaml."),
 )
-engine_option = click.option("--to", "engine", metavar="ENGINE", help="The engine that shall run it, such as slurm.")
-profile_option = click.option("--cluster", "profile", metavar="NAME", help="A profile in ~/.config/orch/clusters.yaml.")
 
 
 def complete_runs(context: click.Context, _: click.Parameter, start: str) -> list[Any]:
@@ -41,46 +52,37 @@ def complete_runs(context: click.Context, _: click.Parameter, start: str) -> lis
 
 run_argument = click.argument("run", default="last", shell_complete=complete_runs)
 runs_option = click.option(
-    "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, envvar="ORCH_RUNS",
-    help="The folder of all runs.",
-)  # fmt: skip
-trust_code_option = click.option(
-    "--trust-remote-code", is_flag=True, help="Run Python code that the model's folder brings along."
+    "--runs", type=PATH, default=Path("runs"), show_default=True, envvar="ORCH_RUNS", help="The folder of all runs."
 )
 trust_run_option = click.option(
     "--trust-run", is_flag=True, help="Run what a run folder says that you have not made: its programs get your rights."
 )
+run_options = join(trust_run_option, runs_option)
+trust_code_option = click.option(
+    "--trust-remote-code", is_flag=True, help="Run Python code that the model's folder brings along."
+)
 allow_pickle_option = click.option("--allow-pickle", is_flag=True, help="Load pickled weights, which may run code too.")
+loading_options = join(trust_code_option, allow_pickle_option)  # what a model may do
 family_option = click.option(
-    "--family",
-    type=click.Choice(["encoder", "decoder"]),
+    "--family", type=click.Choice(["encoder", "decoder"]),
     help="What a model is, where neither its config nor its name tells.",
-)
+)  # fmt: skip
 pooling_option = click.option(
-    "--pooling",
-    type=click.Choice(["cls", "mean", "lasttoken"]),
+    "--pooling", type=click.Choice(["cls", "mean", "lasttoken"]),
     help="How an embedding model makes one vector of a text, where neither its files nor its name tell.",
-)
+)  # fmt: skip
 min_label_option = click.option("--min-label", type=float, help="The label that becomes 0, if it is not 0.")
 max_label_option = click.option("--max-label", type=float, help="The label that becomes 1, such as 2 for 0, 1, 2.")
 scores_as_labels_option = click.option(
-    "--scores-as-labels/--no-scores-as-labels",
-    default=None,
-    help="What the rows' scores are: labels, or a teacher's.",
+    "--scores-as-labels/--no-scores-as-labels", default=None, help="What the rows' scores are: labels, or a teacher's."
 )
-ignore_option = click.option(
-    "--ignore", multiple=True, metavar="KEY", help="A key whose text is not needed; may be repeated."
-)
-encoding_option = click.option(
-    "--encoding", callback=lambda _, __, name: _require_encoding(name), metavar="NAME",
-    help="Of text that is not UTF-8, such as gb18030; auto goes by how each file begins.",
-)  # fmt: skip
+label_options = join(min_label_option, max_label_option, scores_as_labels_option)  # what labels mean
 max_dropped_option = click.option(
     "--max-dropped", type=click.IntRange(0), default=0, show_default=True, help="Bad rows that are allowed."
 )
 
 
-def _require_encoding(name: str | None) -> str | None:
+def _require_encoding(_context: click.Context, _option: click.Parameter, name: str | None) -> str | None:
     from orchestrator.recipe.schema import require_encoding
 
     try:
@@ -90,21 +92,19 @@ def _require_encoding(name: str | None) -> str | None:
     return name
 
 
-def expand_files(context: click.Context, option: click.Parameter, paths: tuple[Path, ...]) -> tuple[Path, ...]:
+def expand_files(_context: click.Context, _option: click.Parameter, paths: tuple[Path, ...]) -> tuple[Path, ...]:
     """Return data files, with those of each folder and of each quoted pattern in its place. Raises DataError."""
     from orchestrator.data.reading.file_sets import expand_paths
     from orchestrator.errors import DataError, Problem
 
-    del context, option
     found = expand_paths(paths)
     if isinstance(found, Problem):
         raise DataError.from_problems([found])
     return found
 
 
-def parse_pairs(context: click.Context, option: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:
+def parse_pairs(_context: click.Context, option: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:
     """Return {left: right} of texts such as NEW=OLD. Raises BadParameter for other texts, or a left one twice."""
-    del context
     found: dict[str, str] = {}
     for text in texts:
         key, equals, value = text.partition("=")
@@ -116,36 +116,20 @@ def parse_pairs(context: click.Context, option: click.Parameter, texts: tuple[st
     return found
 
 
-data_files_argument = click.argument(
-    "files", nargs=-1, required=True, type=click.Path(path_type=Path), callback=expand_files
-)
+data_files_argument = click.argument("files", nargs=-1, required=True, type=PATH, callback=expand_files)
 map_option = click.option(
-    "--map",
-    "columns",
-    multiple=True,
-    metavar="NEW=OLD",
-    callback=parse_pairs,
+    "--map", "columns", multiple=True, metavar="NEW=OLD", callback=parse_pairs,
     help="Read the column OLD as NEW; may be repeated.",
+)  # fmt: skip
+ignore_option = click.option(
+    "--ignore", multiple=True, metavar="KEY", help="A key whose text is not needed; may be repeated."
 )
-new_rows_option = click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, help="The new .jsonl file."
-)
-
-
-def _join(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Return what gives a command several options, in this order."""
-
-    def apply(command: Any) -> Any:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return apply
-
-
-row_options = _join(map_option, ignore_option, encoding_option)  # how rows are read
-label_options = _join(min_label_option, max_label_option, scores_as_labels_option)  # what labels mean
-loading_options = _join(trust_code_option, allow_pickle_option)  # what a model may do
+encoding_option = click.option(
+    "--encoding", callback=_require_encoding, metavar="NAME",
+    help="Of text that is not UTF-8, such as gb18030; auto goes by how each file begins.",
+)  # fmt: skip
+row_options = join(map_option, ignore_option, encoding_option)  # how rows are read
+new_rows_option = click.option("-o", "--output", type=PATH, required=True, help="The new .jsonl file.")
 
 
 def resolve_hardware(text: str, *, smoke: bool) -> Hardware:
@@ -168,11 +152,10 @@ def python_option(text: str, *, is_usage: bool = False) -> Callable[[Any], Any]:
     One that is not there is a PreflightError, or with `is_usage` a UsageError.
     """
 
-    def find(context: click.Context, option: click.Parameter, python: str | None) -> str | None:
+    def find(_context: click.Context, _option: click.Parameter, python: str | None) -> str | None:
         from orchestrator.errors import PreflightError
         from orchestrator.machine.places import find_python
 
-        del context, option
         found = find_python(Path(), python) if python is not None else None
         if python is not None and found is None:
             message = f"--python: no such interpreter: {python}"

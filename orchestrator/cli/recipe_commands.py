@@ -6,22 +6,22 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
-from orchestrator.backends.protocol import Job
 from orchestrator.cli.options import (
-    engine_option,
+    PATH,
     hardware_option,
-    profile_option,
+    job_options,
+    plan_options,
+    recipe_argument,
     resolve_hardware,
     runs_option,
     set_option,
-    smoke_option,
 )
 from orchestrator.cli.output import Result, format_advice, prints, tell
 from orchestrator.errors import RunFolderError
-from orchestrator.machine.hardware import Hardware
 from orchestrator.machine.terminal import hand_on, print_data, say
 from orchestrator.recipe.plan import Plan
 
@@ -30,7 +30,7 @@ _EXAMPLES = frozenset({".yaml", ".json", ".jsonl", ".csv", ".md"})  # not the pr
 
 
 @click.command("check")
-@click.argument("recipe", type=click.Path(path_type=Path))
+@recipe_argument
 @click.option("--cost", is_flag=True, help="Say what the run costs: steps, tokens, FLOPs, hours.")
 @click.option("--gpu", metavar="NAME", help="Plan for this GPU, such as a100, h100, 4090; with --cost.")
 @runs_option
@@ -48,6 +48,8 @@ def check_command(
     from orchestrator.checks import require_runnable
     from orchestrator.checks.memory_fit import plan_memory
     from orchestrator.checks.workload import describe_group
+    from orchestrator.plan.jobs import build_job
+    from orchestrator.plan.load import load_recipe
     from orchestrator.plan.pipeline import build_plan
 
     found, named = resolve_hardware(hardware, smoke=False), None
@@ -56,7 +58,8 @@ def check_command(
 
         named = require_gpu(gpu)
         found = named.describe(found.count if found.kind == "cuda" else 1)
-    job = _build_job(recipe, overrides, found, smoke=False, run_dir=None, may_run=True)
+    loaded = load_recipe(recipe, overrides)
+    job = build_job(loaded, (Path("runs") / loaded.recipe.name).absolute(), found)
     plan = build_plan(job)
     advice = require_runnable(job, plan, this_machine=hardware == "auto" and not named, asks_hub=False)
     memory = plan_memory(job, plan)
@@ -97,24 +100,14 @@ def check_command(
 
 
 @click.command("render")
-@click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the files here: the run folder.")
-@engine_option
-@profile_option
+@recipe_argument
+@click.option("-o", "--output", type=PATH, help="Write the files here: the run folder.")
+@job_options
 @click.option("--explain", is_flag=True, help="Say of each argument where it comes from and why.")
-@set_option
-@smoke_option
-@hardware_option
+@plan_options
 @prints("render")
 def render_command(
-    recipe: Path,
-    output: Path | None,
-    engine: str | None,
-    profile: str | None,
-    explain: bool,
-    overrides: tuple[str, ...],
-    smoke: bool,
-    hardware: str,
+    recipe: Path, output: Path | None, engine: str | None, profile: str | None, explain: bool, **how: Any
 ) -> Result:
     """Show every command and file that RECIPE becomes; run nothing.
 
@@ -122,15 +115,18 @@ def render_command(
     `orch submit` hands to that engine.
     """
     if engine or profile:
-        return _render_job(recipe, output, engine or "slurm", profile, overrides, smoke=smoke, hardware=hardware)
+        return _render_job(recipe, output, engine or "slurm", profile, **how)
     from orchestrator.backends.render import render_files, render_run_script
+    from orchestrator.plan.jobs import build_job
+    from orchestrator.plan.load import load_recipe
     from orchestrator.plan.pipeline import build_plan
     from orchestrator.run.folder import write_run
     from orchestrator.run.provenance import Asked, build_provenance
 
-    job = _build_job(
-        recipe, overrides, resolve_hardware(hardware, smoke=smoke), smoke=smoke, run_dir=output, may_run=False
-    )
+    overrides, hardware, smoke = how["overrides"], how["hardware"], how["smoke"]
+    loaded = load_recipe(recipe, overrides)
+    folder = (output or Path("runs") / loaded.recipe.name).absolute()
+    job = build_job(loaded, folder, resolve_hardware(hardware, smoke=smoke), smoke=smoke, may_run=False)
     if not job.versions:
         tell(
             f"what {job.backend_python} has installed is not known without starting it, which render does not; "
@@ -154,9 +150,8 @@ def render_command(
 
 
 def _render_job(
-    recipe: Path, output: Path | None, engine: str, profile: str | None, overrides: tuple[str, ...], *, smoke: bool,
-    hardware: str,
-) -> Result:  # fmt: skip
+    recipe: Path, output: Path | None, engine: str, profile: str | None, overrides: tuple[str, ...], **how: Any
+) -> Result:
     from orchestrator.machine.rundir import RunDir
     from orchestrator.plan.cluster import Repeated, load_for_job, render_job, require_engine
     from orchestrator.run.again import AGAIN
@@ -165,7 +160,7 @@ def _render_job(
     to = require_engine(engine)
     loaded, cluster, overrides = load_for_job(recipe, overrides, profile)
     folder = (output or Path("runs") / loaded.recipe.name).absolute()
-    line = Repeated(recipe, folder, overrides, smoke, hardware)
+    line = Repeated(recipe, folder, overrides, **how)
     job = render_job(to, folder.name, cluster, line, again=AGAIN)
     if output is None:
         return Result({"files": {job.path: job.text}}, lambda: hand_on(job.text, nl=False))
@@ -173,7 +168,7 @@ def _render_job(
 
 
 @click.command("init")
-@click.argument("path", type=click.Path(path_type=Path), required=False)
+@click.argument("path", type=PATH, required=False)
 @click.option("--task", type=click.Choice(("reranker", "embedding", "sft")), default="reranker", show_default=True)
 @click.option("--example", is_flag=True, help="Write the shipped recipes and their data to the folder PATH.")
 @click.option("--force", is_flag=True, help="Replace files that exist.")
@@ -207,17 +202,6 @@ def schema_command() -> None:
 
     arguments = {name: backend.json_schema() for name, backend in BACKENDS.items()}
     print_data(build_json_schema(arguments))
-
-
-def _build_job(
-    recipe: Path, overrides: tuple[str, ...], hardware: Hardware, *, smoke: bool, run_dir: Path | None, may_run: bool
-) -> Job:
-    from orchestrator.plan.jobs import build_job
-    from orchestrator.plan.load import load_recipe
-
-    loaded = load_recipe(recipe, overrides)
-    folder = (run_dir or Path("runs") / loaded.recipe.name).absolute()
-    return build_job(loaded, folder, hardware, smoke=smoke, may_run=may_run)
 
 
 def _explain_arguments(plan: Plan) -> Iterator[str]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,16 +16,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.options import (
+    COUNT,
+    PATH,
     complete_runs,
-    engine_option,
     hardware_option,
-    profile_option,
+    job_options,
+    join,
+    plan_options,
+    recipe_argument,
     resolve_hardware,
     run_argument,
+    run_options,
     runs_option,
-    set_option,
     smoke_option,
-    trust_run_option,
 )
 from orchestrator.cli.output import Result, format_advice, prints, tell
 from orchestrator.errors import GateMissedError, OrchError, PreflightError, Problem, RecipeError, StageFailedError
@@ -37,72 +39,70 @@ from orchestrator.recipe.plan import Plan
 if TYPE_CHECKING:
     from orchestrator.logs.events import Listener
     from orchestrator.recipe.schema import Cluster, Launch
+    from orchestrator.run.runs import RunSummary
     from orchestrator.run.sweep import Sweep
-    from orchestrator.run.sweeping import Planned
 
 _MOST_SHOWN = 12  # differences
 _OUTCOMES = {"identical": "the same, bit for bit", "different": "another result"}
 
-open_option = click.option("--open", "open_report", is_flag=True, help="Open the report in a browser at the end.")
-
-warm_option = click.option(
+_folder_option = click.option("-o", "--output", type=PATH, help="The run folder (default: runs/NAME-TIME-ID).")
+_warm_option = click.option(
     "--warm/--no-warm", default=True, help="Fork stages from a process with their libraries imported (default), or not."
 )
+_start_options = join(
+    plan_options, run_options,
+    click.option("--open", "open_report", is_flag=True, help="Open the report in a browser at the end."), _warm_option,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the commands that start a run are asked for; `output` is the run's folder, absolute, or where to name one.
+
+    `overrides` are texts of `--set`. Programs are told nothing while it runs (`as_json`).
+    """
+
+    output: Path | None
+    trust_run: bool
+    runs: Path
+    warm: bool
+    as_json: bool
+    open_report: bool = False
+    overrides: tuple[str, ...] = ()
+    smoke: bool = False
+    hardware: str = "auto"
+
+    def folder(self, name: str) -> Path:
+        """Return the folder of a fresh run or sweep of that name."""
+        from orchestrator.plan.jobs import new_run_dir
+
+        return self.output.absolute() if self.output else new_run_dir(self.runs, name, smoke=self.smoke)
 
 
 @click.command("run")
-@click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The run folder (default: runs/NAME-TIME-ID).")
-@set_option
-@smoke_option
-@hardware_option
-@trust_run_option
-@runs_option
-@open_option
-@warm_option
+@recipe_argument
+@_folder_option
+@_start_options
 @prints("run")
-def run_command(
-    recipe: Path,
-    output: Path | None,
-    overrides: tuple[str, ...],
-    smoke: bool,
-    hardware: str,
-    trust_run: bool,
-    runs: Path,
-    open_report: bool,
-    warm: bool,
-    as_json: bool,
-) -> Result:
+def run_command(recipe: Path, as_json: bool, **options: Any) -> Result:
     """Take RECIPE from data to verdict. Exit code 8 says that the gate was missed; Ctrl-C leaves a run to resume."""
-    return _start(
-        recipe, output, overrides, smoke, hardware, trust_run, runs, open_report=open_report, warm=warm, quiet=as_json
-    )
+    return _start(recipe, Asked(as_json=as_json, **options))
 
 
-def _start(
-    recipe: Path,
-    output: Path | None,
-    overrides: tuple[str, ...],
-    smoke: bool,
-    hardware: str,
-    trust_run: bool,
-    runs: Path,
-    **how: bool,
-) -> Result:
+def _start(recipe: Path, asked: Asked) -> Result:
     """Plan a recipe and run it."""
     from orchestrator.checks import require_runnable
-    from orchestrator.plan.jobs import build_job, new_run_dir
+    from orchestrator.plan.jobs import build_job
     from orchestrator.plan.load import load_recipe
     from orchestrator.plan.pipeline import build_plan
+    from orchestrator.run import provenance
     from orchestrator.run.folder import create_run
-    from orchestrator.run.provenance import Asked
 
-    loaded = load_recipe(recipe, overrides)
+    loaded = load_recipe(recipe, asked.overrides)
     if rank := _find_rank(loaded.recipe.launch):
-        return _join(output, rank, loaded.recipe.launch, trust_run=trust_run)
-    folder = output.absolute() if output else new_run_dir(runs, loaded.recipe.name, smoke=smoke)
-    found = resolve_hardware(hardware, smoke=smoke)
-    job = build_job(loaded, folder, found, smoke=smoke)
+        return _join(asked.output, rank, loaded.recipe.launch, trust_run=asked.trust_run)
+    found = resolve_hardware(asked.hardware, smoke=asked.smoke)
+    job = build_job(loaded, asked.folder(loaded.recipe.name), found, smoke=asked.smoke)
     plan = build_plan(job)
     advice = require_runnable(job, plan)
     say(f"planned for: {found}", err=True)
@@ -110,8 +110,8 @@ def _start(
         say("sweep: is for `orch sweep`; this trains the recipe as it stands, once", err=True)
     for problem in advice:
         say(format_advice(problem), err=True)
-    run = create_run(plan, Asked(recipe, overrides, hardware), found, trust_run=trust_run)
-    return _finish(plan, run, **how)
+    origin = provenance.Asked(recipe, asked.overrides, asked.hardware)
+    return _finish(plan, create_run(plan, origin, found, trust_run=asked.trust_run), asked)
 
 
 def _find_rank(launch: Launch) -> int:
@@ -138,67 +138,52 @@ def _join(folder: Path | None, rank: int, launch: Launch, *, trust_run: bool) ->
 @click.command("resume")
 @run_argument
 @click.option(
-    "--or-run",
-    "recipe",
-    type=click.Path(path_type=Path),
-    metavar="RECIPE",
-    help="For engines that repeat "
+    "--or-run", "recipe", type=PATH, metavar="RECIPE", help="For engines that repeat "
     "one command: run RECIPE in the folder -o, or go on with what is there, and end with 75 or 7 to be called again.",
-)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="With --or-run: the run folder.")
-@click.option("--tries", type=click.IntRange(1), help="With --or-run: attempts that may get no further (default: 5).")
-@set_option
-@smoke_option
-@hardware_option
-@trust_run_option
-@runs_option
-@open_option
-@warm_option
+)  # fmt: skip
+@click.option("-o", "--output", type=PATH, help="With --or-run: the run folder.")
+@click.option("--tries", type=COUNT, help="With --or-run: attempts that may get no further (default: 5).")
+@_start_options
 @prints("resume")
-def resume_command(
-    run: str, recipe: Path | None, output: Path | None, tries: int | None, as_json: bool, **options: Any
-) -> Result:
+def resume_command(run: str, recipe: Path | None, tries: int | None, as_json: bool, **options: Any) -> Result:
     """Continue RUN (a folder, a name, or `last`): finished stages are skipped, training goes on from its checkpoint."""
     from orchestrator.run.again import TRIES, judge
 
-    planned = {name: options.pop(name) for name in ("overrides", "smoke", "hardware")}
-    how = {"open_report": options["open_report"], "warm": options["warm"], "quiet": as_json}
+    asked = Asked(as_json=as_json, **options)
     if recipe is None:
-        if output or tries or planned != {"overrides": (), "smoke": False, "hardware": "auto"}:
+        if asked.output or tries or (asked.overrides, asked.smoke, asked.hardware) != ((), False, "auto"):
             raise click.UsageError("-o, --tries, --set, --smoke and --hardware go with --or-run RECIPE")
-        return _resume(run, options["trust_run"], options["runs"], **how)
-    if output is None or run != "last":
+        return _resume(run, asked)
+    if asked.output is None or run != "last":
         raise click.UsageError("--or-run takes the run folder by -o, and no RUN")
-    folder = RunDir(output.absolute())
+    folder = RunDir(asked.output.absolute())
     try:
-        return _resume_or_run(folder, recipe, planned, options["trust_run"], options["runs"], **how)
+        return _resume_or_run(folder, recipe, asked)
     except OrchError as error:
         raise judge(error, folder, tries=tries or TRIES) from error
 
 
-def _resume_or_run(
-    folder: RunDir, recipe: Path, planned: dict[str, Any], trust_run: bool, runs: Path, **how: Any
-) -> Result:
+def _resume_or_run(folder: RunDir, recipe: Path, asked: Asked) -> Result:
     from orchestrator.plan.load import load_recipe
     from orchestrator.run.folder import load_run_object, require_same_recipe
     from orchestrator.run.state import find_state, wait_for_lost_holder
 
-    launch = load_recipe(recipe, planned["overrides"]).recipe.launch
+    launch = load_recipe(recipe, asked.overrides).recipe.launch
     if rank := _find_rank(launch):
-        return _join(folder.root, rank, launch, trust_run=trust_run)
+        return _join(folder.root, rank, launch, trust_run=asked.trust_run)
     if not folder.plan_json.exists():
-        return _start(recipe, folder.root, **planned, trust_run=trust_run, runs=runs, **how)
-    require_same_recipe(folder, recipe, planned["overrides"], smoke=planned["smoke"])
+        return _start(recipe, asked)
+    require_same_recipe(folder, recipe, asked.overrides, smoke=asked.smoke)
     wait_for_lost_holder(folder)
     state = find_state(folder)
     if state is None or state.status != "done" or not folder.report_json.exists():
-        return _resume(str(folder.root), trust_run, runs, **how)
+        return _resume(str(folder.root), asked)
     report = load_run_object(folder.report_json)
     data = {"run": str(folder.root), "exit_code": state.exit_code, "report": report}
     return Result(data, _verdict_lines(folder, report), state.exit_code or 0)
 
 
-def _resume(run: str, trust_run: bool, runs: Path, **how: bool) -> Result:
+def _resume(run: str, asked: Asked) -> Result:
     from orchestrator.recipe.schema import Launch
     from orchestrator.report.compare_runs import is_rerun
     from orchestrator.run.again import find_scheduler
@@ -209,58 +194,40 @@ def _resume(run: str, trust_run: bool, runs: Path, **how: bool) -> Result:
 
     if is_sweep(folder := Path(run)):
         sweep = load_sweep(folder)
-        how = {"warm": how["warm"], "quiet": how["quiet"]}
-        return _sweep(Path(sweep.recipe), folder, sweep.asked, dry_run=False, trust_run=trust_run, runs=runs, **how)
-    found = find_run(run, runs)
+        return _sweep(Path(sweep.recipe), sweep.asked, replace(asked, output=folder))
+    found = find_run(run, asked.runs)
     if find_job_id(found) and find_scheduler() is None and summarise(found).status != "done":
         name = resubmit(found)
         return Result({"run": str(found.root), "engine": SLURM, "id": name}, (f"{found.root}: {SLURM} {name}",))
-    plan = load_own_plan(found, trust_run=trust_run)
+    plan = load_own_plan(found, trust_run=asked.trust_run)
     if (plan.recipe.get("launch") or {}).get("nnodes", 1) != 1:
         launch = Launch.model_validate(plan.recipe["launch"])
         if rank := _find_rank(launch):
-            return _join(found.root, rank, launch, trust_run=trust_run)
-    if trust_run:
+            return _join(found.root, rank, launch, trust_run=asked.trust_run)
+    if asked.trust_run:
         adopt_run(found)
-    if is_rerun(found):
-        return _finish_rerun(plan, found, warm=how["warm"], quiet=how["quiet"])
-    return _finish(plan, found, **how)
+    return _finish_rerun(plan, found, asked) if is_rerun(found) else _finish(plan, found, asked)
 
 
 @click.command("sweep")
-@click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The sweep's folder (default: in the runs).")
-@click.option(
-    "--set", "overrides", multiple=True, metavar="A.B=V,W", help="Try each of these values; one value holds for all."
-)
-@click.option("--seeds", type=click.IntRange(1), help="Trainings of each setting, with seeds of their own.")
-@click.option("--random", type=click.IntRange(1), metavar="N", help="Draw N settings in place of all combinations.")
-@click.option("--optuna", type=click.IntRange(1), metavar="N", help="Let Optuna choose N settings, one by one.")
-@click.option("--max-trials", type=click.IntRange(1), metavar="N", help="Run no more than N trainings.")
+@recipe_argument
+@click.option("-o", "--output", type=PATH, help="The sweep's folder (default: in the runs).")
+@click.option("--set", multiple=True, metavar="A.B=V,W", help="Try each of these values; one value holds for all.")
+@click.option("--seeds", type=COUNT, help="Trainings of each setting, with seeds of their own.")
+@click.option("--random", type=COUNT, metavar="N", help="Draw N settings in place of all combinations.")
+@click.option("--optuna", type=COUNT, metavar="N", help="Let Optuna choose N settings, one by one.")
+@click.option("--max-trials", type=COUNT, metavar="N", help="Run no more than N trainings.")
 @click.option("--max-hours", type=click.FloatRange(0, min_open=True), metavar="H", help="Begin none after H hours.")
-@click.option(
-    "--parallel", type=click.IntRange(1), metavar="N", help="Run N trials at once, each on its share of GPUs."
-)
+@click.option("--parallel", type=COUNT, metavar="N", help="Run N trials at once, each on its share of GPUs.")
 @click.option("--dry-run", is_flag=True, help="Only print the command of every trial.")
-@engine_option
-@profile_option
+@job_options
 @smoke_option
 @hardware_option
-@trust_run_option
-@runs_option
-@warm_option
+@run_options
+@_warm_option
 @prints("sweep")
 def sweep_command(
-    recipe: Path,
-    output: Path | None,
-    dry_run: bool,
-    engine: str | None,
-    profile: str | None,
-    trust_run: bool,
-    runs: Path,
-    warm: bool,
-    as_json: bool,
-    **asked: Any,
+    recipe: Path, engine: str | None, profile: str | None, dry_run: bool, as_json: bool, **settings: Any
 ) -> Result:
     """Train RECIPE in many settings, and say which is best and what holds of it although it was chosen.
 
@@ -268,39 +235,58 @@ def sweep_command(
     slurm it hands in a job for each trial, and chooses once all are over. Exit code 8 says that the confirmed winner
     missed the gate.
     """
-    asked["set"] = list(asked.pop("overrides"))
-    if engine or profile:
-        return _sweep_on(engine, profile, recipe, output, asked, runs=runs, dry_run=dry_run)
-    return _sweep(recipe, output, asked, dry_run=dry_run, trust_run=trust_run, runs=runs, warm=warm, quiet=as_json)
+    how = {name: settings.pop(name) for name in ("output", "trust_run", "runs", "warm")}
+    asked = Asked(as_json=as_json, smoke=settings["smoke"], hardware=settings["hardware"], **how)
+    settings["set"] = list(settings["set"])
+    return _sweep(recipe, settings, asked, dry_run=dry_run, at=(engine, profile) if engine or profile else None)
 
 
 def _sweep(
-    recipe: Path, output: Path | None, asked: dict[str, Any], *, dry_run: bool, trust_run: bool, runs: Path, **how: bool
-) -> Result:
-    """Plan a sweep, or take it up, run what is not over, and choose."""
-    from orchestrator.plan.jobs import new_run_dir
+    recipe: Path, settings: dict[str, Any], asked: Asked, *, dry_run: bool = False,
+    at: tuple[str | None, str | None] | None = None
+) -> Result:  # fmt: skip
+    """Plan a sweep, or take it up, run what is not over, here or `at` an engine by a profile's name, and choose."""
+    from orchestrator.run.slurm import SLURM
+    from orchestrator.run.sweep import is_over
     from orchestrator.run.sweeping import Runner, plan_sweep, share_gpus, take_up
 
-    planned = plan_sweep(recipe.resolve(), asked, resolve_hardware(asked["hardware"], smoke=asked["smoke"]))
-    folder = output.absolute() if output else new_run_dir(runs, f"{planned.name}-sweep", smoke=asked["smoke"])
+    hardware, cluster, at_once = settings["hardware"], None, settings.get("parallel") or 1
+    if at:
+        from orchestrator.plan.cluster import find_cluster, require_engine, require_shared
+        from orchestrator.plan.load import load_recipe
+
+        engine, cluster = require_engine(at[0] or SLURM), find_cluster(load_recipe(recipe).recipe.cluster, at[1])
+        if engine.takes or cluster.nodes > 1 or at_once > 1:
+            hint = (
+                "leave --parallel out, and cluster.nodes at 1; elsewhere: --dry-run prints the command of every trial"
+            )
+            raise RecipeError("a sweep is handed to slurm, one machine and one job for each trial", hint=hint)
+        hardware = _find_hardware(cluster, hardware)
+    found = resolve_hardware(hardware, smoke=settings["smoke"])
+    planned = plan_sweep(recipe.resolve(), settings, found, here=cluster is None)
+    folder = asked.folder(f"{planned.name}-sweep")
     sweep = take_up(planned, folder)
     if dry_run:
-        return _show_trials(planned, folder, sweep)
+        if planned.optuna:
+            say(f"Optuna chooses {planned.optuna} settings as it goes", err=True)
+        commands = [planned.request.line(folder, sweep, trial).command() for trial in sweep.trials]
+        return Result({"sweep": str(folder), "commands": commands}, map(shlex.join, commands))
+    listen = partial(_listen_to_trial, folder, quiet=asked.as_json)
+    runner = Runner(planned, folder, sweep, listen, tell, warm=asked.warm, trust_run=asked.trust_run)
+    if cluster:
+        require_shared(cluster, folder)
+        runner.hand_in(engine, cluster)
+        if waiting := sum(not is_over(trial) for trial in sweep.trials):
+            lines = [f"{folder}: {waiting} trials wait or run"]
+            lines.append(f"once they are over, the same command with -o {folder} chooses")
+            return Result({"sweep": str(folder), "engine": SLURM, "waiting": waiting}, lines)
+        return _choose(folder, sweep)
     say(f"sweep folder: {folder}", err=True)
-    listen = partial(_listen_to_trial, folder, quiet=how["quiet"])
-    runner = Runner(planned, folder, sweep, listen, tell, warm=how["warm"], trust_run=trust_run)
-    if (at_once := asked.get("parallel") or 1) > 1:
+    if at_once > 1:
         runner.run_beside(share_gpus(planned.request.hardware, at_once))
     else:
         runner.run()
     return _choose(folder, sweep)
-
-
-def _show_trials(planned: Planned, folder: Path, sweep: Sweep) -> Result:
-    if planned.optuna:
-        say(f"Optuna chooses {planned.optuna} settings as it goes", err=True)
-    commands = [planned.request.command(folder, sweep, trial) for trial in sweep.trials]
-    return Result({"sweep": str(folder), "commands": commands}, map(shlex.join, commands))
 
 
 def _choose(folder: Path, sweep: Sweep) -> Result:
@@ -317,61 +303,6 @@ def _choose(folder: Path, sweep: Sweep) -> Result:
     return Result(data, format_sweep(sweep, current_language()), code)
 
 
-def _sweep_on(
-    engine: str | None, profile: str | None, recipe: Path, output: Path | None, asked: dict[str, Any], *, runs: Path,
-    dry_run: bool,
-) -> Result:  # fmt: skip
-    """Hand in the trials of a sweep that are neither over nor in the queue; choose once all of them are over."""
-    from orchestrator.plan.cluster import find_cluster, render_job, require_engine, require_shared
-    from orchestrator.plan.jobs import new_run_dir
-    from orchestrator.plan.load import load_recipe
-    from orchestrator.run.again import AGAIN
-    from orchestrator.run.slurm import SLURM, submit
-    from orchestrator.run.state import held_lock
-    from orchestrator.run.sweep import FAILED, RUNNING, is_over, trial_dir, write_sweep
-    from orchestrator.run.sweeping import find_job_end, plan_sweep, take_up
-
-    to, cluster = require_engine(engine or SLURM), find_cluster(load_recipe(recipe).recipe.cluster, profile)
-    if to.takes or cluster.nodes > 1 or (asked["parallel"] or 1) > 1:
-        hint = "leave --parallel out, and cluster.nodes at 1; elsewhere: --dry-run prints the command of every trial"
-        raise RecipeError("a sweep is handed to slurm, one machine and one job for each trial", hint=hint)
-    hardware = resolve_hardware(_find_hardware(cluster, asked["hardware"]), smoke=asked["smoke"])
-    planned = plan_sweep(recipe.resolve(), asked, hardware, here=False)
-    folder = output.absolute() if output else new_run_dir(runs, f"{planned.name}-sweep", smoke=asked["smoke"])
-    sweep = take_up(planned, folder)
-    if dry_run:
-        return _show_trials(planned, folder, sweep)
-    require_shared(cluster, folder)
-    is_new = not folder.exists()
-    with held_lock(RunDir(folder)):
-        write_sweep(folder, sweep)
-        for trial in [trial for trial in sweep.trials if not is_over(trial)]:
-            run = trial_dir(folder, trial)
-            found = find_job_end(run)
-            if found is None and planned.budget.find_end(sweep, trial):
-                break
-            if found is None:
-                line = planned.request.line(folder, sweep, trial)
-                job = render_job(to, f"{folder.name}-{trial.number:03d}", cluster, line, again=AGAIN)
-                try:
-                    name = submit(run, job)
-                except PreflightError:
-                    if is_new and trial is sweep.trials[0]:  # nothing of a sweep that never was
-                        shutil.rmtree(folder)
-                    raise
-                tell(f"trial {trial.number}: {SLURM} {name}")
-            trial.state, trial.note = (FAILED, found) if found else (RUNNING, None)
-            write_sweep(folder, sweep)
-    if not all(map(is_over, sweep.trials)):
-        waiting = sum(not is_over(trial) for trial in sweep.trials)
-        lines = (
-            f"{folder}: {waiting} trials wait or run",
-            f"once they are over, the same command with -o {folder} chooses",
-        )
-        return Result({"sweep": str(folder), "engine": SLURM, "waiting": waiting}, lines)
-    return _choose(folder, sweep)
-
-
 @contextmanager
 def _listen_to_trial(folder: Path, plan: Plan, trial: Any, *, quiet: bool) -> Iterator[Listener]:
     """Tell a trial's progress, as that of a run is told."""
@@ -384,25 +315,16 @@ def _listen_to_trial(folder: Path, plan: Plan, trial: Any, *, quiet: bool) -> It
 
 
 @click.command("submit")
-@click.argument("recipe", type=click.Path(path_type=Path))
-@engine_option
-@profile_option
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The run folder (default: runs/NAME-TIME-ID).")
-@set_option
-@smoke_option
-@hardware_option
+@recipe_argument
+@job_options
+@_folder_option
+@plan_options
 @runs_option
 @prints("submit")
 def submit_command(
-    recipe: Path,
-    engine: str | None,
-    profile: str | None,
-    output: Path | None,
-    overrides: tuple[str, ...],
-    smoke: bool,
-    hardware: str,
-    runs: Path,
-) -> Result:
+    recipe: Path, engine: str | None, profile: str | None, overrides: tuple[str, ...], smoke: bool, hardware: str,
+    output: Path | None, runs: Path
+) -> Result:  # fmt: skip
     """Hand RECIPE to an engine: checked here, tried by the engine, queued. ls, show, logs, stop and resume work on it.
 
     A run that was taken away begins again by itself and goes on from its checkpoint; one that is wrong does not.
@@ -442,16 +364,13 @@ def _find_hardware(cluster: Cluster, asked: str) -> str:
 
 @click.command("reproduce")
 @run_argument
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The new run's folder (default: in the runs).")
+@click.option("-o", "--output", type=PATH, help="The new run's folder (default: in the runs).")
 @click.option("--anyway", is_flag=True, help="Go on although data or model have changed since.")
 @click.option("--dry-run", is_flag=True, help="Only say what has changed since.")
-@trust_run_option
-@runs_option
-@warm_option
+@run_options
+@_warm_option
 @prints("reproduce")
-def reproduce_command(
-    run: str, output: Path | None, anyway: bool, dry_run: bool, trust_run: bool, runs: Path, warm: bool, as_json: bool
-) -> Result:
+def reproduce_command(run: str, anyway: bool, dry_run: bool, as_json: bool, **options: Any) -> Result:
     """Run RUN once more, with the same commands, and say whether the same came out.
 
     Exit code 0: the same bytes, or no measurable difference. Exit code 8: another result. Interrupted, it goes on with
@@ -460,9 +379,11 @@ def reproduce_command(
     from orchestrator.report.compare_runs import begin_rerun
     from orchestrator.run.folder import find_run, load_own_plan
 
-    first = find_run(run, runs)
-    plan = load_own_plan(first, trust_run=trust_run or dry_run)
-    rerun = begin_rerun(first, plan, output.absolute() if output else None, runs, may_run=not dry_run)
+    asked = Asked(as_json=as_json, **options)
+    first = find_run(run, asked.runs)
+    plan = load_own_plan(first, trust_run=asked.trust_run or dry_run)
+    folder = asked.output.absolute() if asked.output else None
+    rerun = begin_rerun(first, plan, folder, asked.runs, may_run=not dry_run)
     differences = rerun.differences
     for item in differences[:_MOST_SHOWN]:
         say(f"changed since: {item}", err=True)
@@ -475,11 +396,11 @@ def reproduce_command(
     if changed and not anyway:
         hint = "bring back what the run was made with, or say --anyway"
         raise PreflightError.from_problems([Problem(f"it has changed since: {item}", hint) for item in changed])
-    return _finish_rerun(rerun.plan, rerun.write(), warm=warm, quiet=as_json)
+    return _finish_rerun(rerun.plan, rerun.write(), asked)
 
 
-def _supervise(plan: Plan, run: RunDir, *, warm: bool, quiet: bool) -> int:
-    """Run every stage of a plan that is not done, telling its progress unless `quiet`; return the exit code."""
+def _supervise(plan: Plan, run: RunDir, asked: Asked) -> int:
+    """Run every stage of a plan that is not done, telling its progress; return the exit code."""
     from orchestrator.cli.progress import choose_listener, with_power
     from orchestrator.run.launching import Residents, find_imports
     from orchestrator.run.loop import run_plan
@@ -489,29 +410,31 @@ def _supervise(plan: Plan, run: RunDir, *, warm: bool, quiet: bool) -> int:
     say(f"run folder: {run.root}", err=True)
     seconds = plan.recipe.get("launch", {}).get("stop_patience_s")
     timeouts = StopTimeouts(interrupt_s=seconds) if seconds is not None else StopTimeouts()
-    warmed = Residents(find_imports(plan)) if warm else nullcontext()
-    with choose_listener(plan, quiet=quiet) as listener, warmed as residents:
-        hear = with_power(listener, plan, run)
-        others = find_others(run)
-        return run_plan(plan, run, listener=hear, timeouts=timeouts, residents=residents, others=others).exit_code
+    warmed = Residents(find_imports(plan)) if asked.warm else nullcontext()
+    with choose_listener(plan, quiet=asked.as_json) as listener, warmed as residents:
+        done = run_plan(
+            plan, run, listener=with_power(listener, plan, run), timeouts=timeouts, residents=residents,
+            others=find_others(run),
+        )  # fmt: skip
+    return done.exit_code
 
 
-def _finish(plan: Plan, run: RunDir, *, open_report: bool, warm: bool, quiet: bool) -> Result:
+def _finish(plan: Plan, run: RunDir, asked: Asked) -> Result:
     from orchestrator.run.folder import load_run_object
 
-    exit_code = _supervise(plan, run, warm=warm, quiet=quiet)
+    exit_code = _supervise(plan, run, asked)
     report = load_run_object(run.report_json)
-    if open_report:
+    if asked.open_report:
         click.launch(str(run.report_html))
     data = {"run": str(run.root), "exit_code": exit_code, "report": report}
     return Result(data, _verdict_lines(run, report), exit_code)
 
 
-def _finish_rerun(plan: Plan, second: RunDir, *, warm: bool, quiet: bool) -> Result:
+def _finish_rerun(plan: Plan, second: RunDir, asked: Asked) -> Result:
     """Run what is not done of a run that repeats another, and compare the two."""
     from orchestrator.report.compare_runs import finish_rerun
 
-    _supervise(plan, second, warm=warm, quiet=quiet)
+    _supervise(plan, second, asked)
     result = finish_rerun(second)
     width = max(len(finding.what) for finding in result.findings)
     lines = [
@@ -538,7 +461,7 @@ def _verdict_lines(run: RunDir, report: dict[str, Any]) -> Iterator[str]:
 
 @click.command("ls")
 @click.option("--models", is_flag=True, help="Packaged models only, with their tags and what each was made of.")
-@click.option("--html", type=click.Path(path_type=Path), help="Write the page of `orch board` to this file instead.")
+@click.option("--html", type=PATH, help="Write the page of `orch board` to this file instead.")
 @runs_option
 @prints("ls")
 def ls_command(models: bool, html: Path | None, runs: Path) -> Result:
@@ -571,8 +494,8 @@ def ls_command(models: bool, html: Path | None, runs: Path) -> Result:
 
 
 @click.command("board")
-@click.argument("folders", nargs=-1, type=click.Path(path_type=Path), metavar="[FOLDER]...")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The page (default: board.html).")
+@click.argument("folders", nargs=-1, type=PATH, metavar="[FOLDER]...")
+@click.option("-o", "--output", type=PATH, help="The page (default: board.html).")
 @click.option("--serve", is_flag=True, help="Serve it on 127.0.0.1 until Ctrl-C, renewed while runs go on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="With --serve (default: the system's choice).")
 @runs_option
@@ -671,14 +594,8 @@ def show_command(run: str, runs: Path) -> Result:
         if report is not None:
             yield from _verdict_lines(folder, report)
 
-    stages = [
-        {
-            "name": stage.name,
-            "title": stage.title,
-            "seconds": result.seconds if (result := results[stage.name]) else None,
-        }
-        for stage in planned
-    ]
+    times = {name: result.seconds if result else None for name, result in results.items()}
+    stages = [{"name": stage.name, "title": stage.title, "seconds": times[stage.name]} for stage in planned]
     return Result({**_summary_data(summary), "stages": stages, "report": report}, lines())
 
 
@@ -765,12 +682,10 @@ def compare_command(first: str, others: tuple[str, ...], runs: Path) -> Result:
 @click.argument("names", nargs=-1, required=True, metavar="RUN...", shell_complete=complete_runs)
 @click.option("--to", metavar="NAME,...", help="Trackers, with commas (default: the recipe's).")
 @click.option("--project", help="The project in each of them (default: the recipe's, or orch).")
-@click.option("--python", type=click.Path(path_type=Path), help="The Python that has them (default: the run's).")
+@click.option("--python", type=PATH, help="The Python that has them (default: the run's).")
 @runs_option
 @prints("track")
-def track_command(
-    names: tuple[str, ...], to: str | None, project: str | None, python: Path | None, runs: Path
-) -> Result:
+def track_command(names: tuple[str, ...], runs: Path, **where: Any) -> Result:
     """Send finished runs to experiment trackers: settings, curves, verdict, report.
 
     A tracker does not get the curves that it has once more. Exit code 6: one of them did not take all.
@@ -779,14 +694,14 @@ def track_command(
     from orchestrator.serving.track import send_run
 
     folders = [find_run(name, runs) for name in names]
-    said = {str(run.root): send_run(run, to=to, project=project, python=python) for run in folders}
+    said = {str(run.root): send_run(run, **where) for run in folders}
     lines = [line for told in said.values() for line in told]
     return Result(said, lines, StageFailedError.exit_code if any(line.startswith("caution") for line in lines) else 0)
 
 
 @click.command("bundle")
 @run_argument
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The archive (default: RUN.zip, here).")
+@click.option("-o", "--output", type=PATH, help="The archive (default: RUN.zip, here).")
 @click.option("--with-data", is_flag=True, help="Also what quotes your rows: data, scores, report.html.")
 @runs_option
 @prints("bundle")
@@ -812,7 +727,5 @@ def _megabytes(count: int) -> str:
     return f"{count / 1e6:.1f} MB"
 
 
-def _summary_data(run: Any) -> dict[str, Any]:
-    """Return a `runs.RunSummary` for programs."""
-    keys = ("name", "path", "status", "stage", "started", "finished", "message", "verdict")
-    return {key: str(run.path) if key == "path" else getattr(run, key) for key in keys}
+def _summary_data(run: RunSummary) -> dict[str, Any]:
+    return {**asdict(run), "path": str(run.path)}

@@ -13,6 +13,8 @@ import click
 
 from orchestrator.backends.scorers import FORMATS
 from orchestrator.cli.options import (
+    COUNT,
+    PATH,
     data_files_argument,
     family_option,
     label_options,
@@ -45,7 +47,7 @@ _device_option = click.option(
 @click.option("--format", type=click.Choice(list(FORMATS)), help="How it scores (default: as its authors use it).")
 @click.option("--max-length", type=click.IntRange(8), default=512, show_default=True, help="Longest pair in tokens.")
 @click.option("--instruction", help="Task sentence, for teachers that take one.")
-@click.option("--batch-size", type=click.IntRange(1), help="Pairs at once (default: 8 for an LLM, 32 for an encoder).")
+@click.option("--batch-size", type=COUNT, help="Pairs at once (default: 8 for an LLM, 32 for an encoder).")
 @row_options
 @click.option("--replace", is_flag=True, help="Rows may have teacher scores already; they get new ones.")
 @_device_option
@@ -117,15 +119,15 @@ def data_score_command(
     "--model", required=True, help="The embedding model that searches: a folder, a run, a hub id or a package."
 )
 @click.option(
-    "--corpus", "corpus_files", multiple=True, type=click.Path(path_type=Path),
+    "--corpus", "corpus_files", multiple=True, type=PATH,
     help='More documents: rows of {"text"}, or a .txt of lines; may be repeated.',
 )  # fmt: skip
 @click.option(
     "--cross-encoder", metavar="MODEL", help="A reranker that scores what is found; margins then use its scores."
 )
-@click.option("--num-negatives", type=click.IntRange(1), default=5, show_default=True, help="Negatives of a query.")
+@click.option("--num-negatives", type=COUNT, default=5, show_default=True, help="Negatives of a query.")
 @click.option("--range-min", type=click.IntRange(0), default=10, show_default=True, help="Nearest to skip.")
-@click.option("--range-max", type=click.IntRange(1), default=100, show_default=True, help="Last rank to look at.")
+@click.option("--range-max", type=COUNT, default=100, show_default=True, help="Last rank to look at.")
 @click.option("--max-score", type=float, help="Only documents that score no more.")
 @click.option("--min-score", type=float, help="Only documents that score no less.")
 @click.option("--absolute-margin", type=float, help="Only documents that score this much below every positive.")
@@ -142,7 +144,7 @@ def data_score_command(
 @click.option("--query-prompt", help="What stands in front of every query (default: the model's own).")
 @click.option("--document-prompt", help="What stands in front of every document (default: the model's own).")
 @click.option("--max-length", type=click.IntRange(8), default=512, show_default=True, help="Longest text in tokens.")
-@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Texts, or pairs, at once.")
+@click.option("--batch-size", type=COUNT, default=32, show_default=True, help="Texts, or pairs, at once.")
 @click.option("--seed", type=int, default=42, show_default=True, help="Of the random sampling.")
 @label_options
 @max_dropped_option

@@ -76,7 +76,7 @@ _BUCKETS = ("s3://", "gs://", "r2://", "oci://", "nebius://", "cos://", "https:/
 
 @dataclass(frozen=True)
 class Repeated:
-    """The one line that an engine repeats."""
+    """How a run is asked for, on one line: as a user types it, and as an engine repeats it."""
 
     recipe: Path
     run: Path
@@ -86,15 +86,20 @@ class Repeated:
     away: bool = False
 
     def words(self) -> list[str]:
-        """Return it as an argument list, with absolute paths, or `away` those of the machines' own storage."""
+        """Return what an engine repeats, with absolute paths, or `away` those of the machines' own storage."""
         orch = "orch" if self.away else str(Path(sys.executable).with_name("orch"))
         recipe, run = (
             (self._from_here(), f"{AWAY}/runs/{self.run.name}") if self.away else (self.recipe.resolve(), self.run)
         )
-        words = [orch, "resume", "--or-run", str(recipe), "-o", str(run)]
-        words += [word for item in self.overrides for word in ("--set", item)]
-        words += ["--smoke"] if self.smoke else []
-        return words + (["--hardware", self.hardware] if self.hardware != "auto" else [])
+        return [orch, "resume", "--or-run", str(recipe), "-o", str(run), *self._options()]
+
+    def command(self) -> list[str]:
+        """Return what a user types for the same run."""
+        return ["orch", "run", str(self.recipe), *self._options(), "-o", str(self.run)]
+
+    def _options(self) -> list[str]:
+        sets = [word for item in self.overrides for word in ("--set", item)]
+        return sets + ["--smoke"] * self.smoke + ["--hardware", self.hardware] * (self.hardware != "auto")
 
     def _from_here(self) -> Path:
         """Return the recipe's path from the working directory, which travels. Raises RecipeError outside of it."""

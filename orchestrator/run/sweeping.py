@@ -38,7 +38,7 @@ from orchestrator.machine.json_files import find_object
 from orchestrator.machine.process import Child
 from orchestrator.machine.rundir import RunDir
 from orchestrator.machine.terminal import current_language
-from orchestrator.plan.cluster import Repeated
+from orchestrator.plan.cluster import Engine, Repeated, render_job
 from orchestrator.plan.jobs import build_job
 from orchestrator.plan.load import LoadedRecipe, load_recipe
 from orchestrator.plan.pipeline import build_plan
@@ -56,14 +56,15 @@ from orchestrator.plan.sweep import (
     write_override,
 )
 from orchestrator.recipe.plan import Plan
-from orchestrator.run.again import judge
+from orchestrator.recipe.schema import Cluster
+from orchestrator.run.again import AGAIN, judge
 from orchestrator.run.failures import GO_ON, STOPPED_AT
 from orchestrator.run.folder import create_run, load_own_plan, require_same_recipe
 from orchestrator.run.launching import Residents, find_imports
 from orchestrator.run.loop import run_plan
 from orchestrator.run.provenance import Asked
 from orchestrator.run.resume import TRAIN
-from orchestrator.run.slurm import find_job_id, find_jobs
+from orchestrator.run.slurm import SLURM, find_job_id, find_jobs, submit
 from orchestrator.run.state import find_state, held_lock, touch_heartbeat
 from orchestrator.run.stopping import Interrupts, StopTimeouts, counted_interrupts
 from orchestrator.run.sweep import (
@@ -111,12 +112,6 @@ class Request:
         own += [] if self.own_cache else [write_override(f"launch.env.{_CACHE}", str(folder / "cache"))]
         return (*self.fixed, *own)
 
-    def command(self, folder: Path, sweep: Sweep, trial: Trial) -> tuple[str, ...]:
-        """Return the command line that does what the sweep does for a trial."""
-        sets = [word for text in self.overrides(folder, sweep, trial) for word in ("--set", text)]
-        how = ["--smoke"] * self.smoke + ["--hardware", self.asked_hardware] * (self.asked_hardware != "auto")
-        return ("orch", "run", str(self.recipe), *sets, *how, "-o", str(folder / trial.run))
-
     def plan(self, folder: Path, sweep: Sweep, trial: Trial) -> Plan:
         """Return the plan of a trial. Raises OrchError where it cannot be run."""
         loaded = load_recipe(self.recipe, self.overrides(folder, sweep, trial))
@@ -126,7 +121,7 @@ class Request:
         return plan
 
     def line(self, folder: Path, sweep: Sweep, trial: Trial) -> Repeated:
-        """Return the line that another process repeats for a trial."""
+        """Return the line that a user types for a trial, and that another process repeats."""
         own = self.overrides(folder, sweep, trial)
         return Repeated(self.recipe, folder / trial.run, own, self.smoke, self.asked_hardware)
 
@@ -373,6 +368,29 @@ class Runner:
                 told = interrupts.count
             if ending:
                 raise ending
+
+    def hand_in(self, engine: Engine, cluster: Cluster) -> None:
+        """Hand in a job for each trial that is neither over nor in the queue; note those whose job has failed."""
+        is_new = not self.folder.exists()
+        with held_lock(RunDir(self.folder)):
+            write_sweep(self.folder, self.sweep)
+            for trial in [trial for trial in self.sweep.trials if not is_over(trial)]:
+                run = trial_dir(self.folder, trial)
+                failed = find_job_end(run)
+                if failed is None:
+                    if self.planned.budget.find_end(self.sweep, trial):
+                        break
+                    line = self.planned.request.line(self.folder, self.sweep, trial)
+                    job = render_job(engine, f"{self.folder.name}-{trial.number:03d}", cluster, line, again=AGAIN)
+                    try:
+                        name = submit(run, job)
+                    except PreflightError:
+                        if is_new and trial is self.sweep.trials[0]:  # nothing of a sweep that never was
+                            shutil.rmtree(self.folder)
+                        raise
+                    self.tell(f"trial {trial.number}: {SLURM} {name}")
+                trial.state, trial.note = (FAILED, failed) if failed else (RUNNING, None)
+                write_sweep(self.folder, self.sweep)
 
     def _find_next(self, coming: Iterator[Trial]) -> Trial | None:
         trial = next(coming, None)
