@@ -9,6 +9,7 @@ signal to the launcher's group arrives.
 A process that was started with PYTHONFAULTHANDLER=1 writes the stacks of its threads to its stderr on SIGABRT, and dies
 of it. py-spy reads them from outside, where it is installed and the kernel lets it (ptrace).
 """
+# ruff: noqa: D102  (the methods of `Processes` are the functions below it)
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 TOKEN_VARIABLE = "ORCH_STAGE_TOKEN"  # noqa: S105  (a marker, not a secret)
 # Python puts the working directory first on its path for -m and -c: what lies there would pass for any module.
@@ -99,49 +100,22 @@ class Entry:
 
 
 class Processes(Protocol):
-    """What the supervisor needs of the operating system: this module satisfies it, tests pass a fake."""
+    """What the supervisor needs of the operating system: this module satisfies it, where each is described."""
 
-    def spawn(self, launch: Launch, /) -> Child:
-        """Start a stage."""
-
-    def reap(self, child: Child, /) -> int | None:
-        """Return the exit code of our own child if it has just ended."""
-
-    def is_alive(self, pid: int, start: str, /) -> bool:
-        """Tell whether that very process still runs."""
-
-    def find_with_env(self, variable: str, /) -> tuple[int, ...]:
-        """Return the pids that were started with `NAME=value` in their environment."""
-
-    def find_members(self, child: Child, /) -> tuple[int, ...]:
-        """Return the pids of everything that the stage started and that still runs."""
-
-    def signal_group(self, child: Child, number: int, /) -> None:
-        """Signal the stage's process group."""
-
-    def signal_pids(self, pids: tuple[int, ...], number: int, /) -> None:
-        """Signal processes one by one."""
-
-    def count_oom_kills(self) -> int | None:
-        """Return how often the kernel has killed for memory here."""
-
-    def count_written_bytes(self, child: Child, /) -> dict[int, int]:
-        """Return what each process of a stage has written to disks."""
-
-    def find_suspended(self, pids: tuple[int, ...], /) -> tuple[int, ...]:
-        """Return those that are stopped by a signal or a debugger."""
-
-    def find_spy(self, python: str, /) -> str | None:
-        """Return the program py-spy."""
-
-    def read_stacks(self, spy: str, pid: int, /, *, suspended: bool) -> str | None:
-        """Return what py-spy says of a process."""
-
-    def has_faulthandler(self, pid: int, /) -> bool:
-        """Tell whether SIGABRT makes the process write its stacks."""
-
-    def forbid_core(self, pid: int, /) -> None:
-        """Keep an aborting process from writing its memory to the disk."""
+    def spawn(self, launch: Launch, /) -> Child: ...
+    def reap(self, child: Child, /) -> int | None: ...
+    def is_alive(self, pid: int, start: str, /) -> bool: ...
+    def find_with_env(self, variable: str, /) -> tuple[int, ...]: ...
+    def find_members(self, child: Child, /) -> tuple[int, ...]: ...
+    def signal_group(self, child: Child, number: int, /) -> None: ...
+    def signal_pids(self, pids: tuple[int, ...], number: int, /) -> None: ...
+    def count_oom_kills(self) -> int | None: ...
+    def count_written_bytes(self, child: Child, /) -> dict[int, int]: ...
+    def find_suspended(self, pids: tuple[int, ...], /) -> tuple[int, ...]: ...
+    def find_spy(self, python: str, /) -> str | None: ...
+    def read_stacks(self, spy: str, pid: int, /, *, suspended: bool) -> str | None: ...
+    def has_faulthandler(self, pid: int, /) -> bool: ...
+    def forbid_core(self, pid: int, /) -> None: ...
 
 
 def spawn(launch: Launch) -> Child:
@@ -152,20 +126,12 @@ def spawn(launch: Launch) -> Child:
     """
     part = os.urandom(8).hex()
     argv = ["/bin/sh", "-c", _LAUNCHER, "orch-stage", str(launch.exit_code), str(launch.cwd), part, *launch.argv]
-    pid = os.posix_spawn(
-        argv[0],
-        argv,
-        stage_environment(launch),
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, str(launch.stdout), _APPEND | _no_link(launch.stdout), 0o644),
-            (os.POSIX_SPAWN_OPEN, 2, str(launch.stderr), _APPEND | _no_link(launch.stderr), 0o644),
-            *((os.POSIX_SPAWN_CLOSE, descriptor) for descriptor in _find_inherited()),
-        ],
-        setsid=True,
-        setsigmask=[],
-        setsigdef=_DEFAULT_SIGNALS,
-    )
+    streams = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, str(launch.stdout), _APPEND | _no_link(launch.stdout), 0o644),
+        (os.POSIX_SPAWN_OPEN, 2, str(launch.stderr), _APPEND | _no_link(launch.stderr), 0o644),
+    ]
+    pid = _spawn(argv, stage_environment(launch), streams)
     entry = read_entry(pid)  # cannot be reused yet: it is our child and not reaped
     return Child(pid=pid, pgid=pid, start=entry.start if entry else "", token=launch.token)
 
@@ -178,20 +144,23 @@ def spawn_beside(argv: tuple[str, ...], env: Mapping[str, str], stdin: int) -> i
     """
     if not _ON_LINUX or ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1):
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    return os.posix_spawn(
-        argv[0],
-        argv,
-        _make_safe(env),
-        file_actions=[
-            (os.POSIX_SPAWN_DUP2, stdin, 0),
-            (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
-            *((os.POSIX_SPAWN_CLOSE, descriptor) for descriptor in _find_inherited()),
-        ],
-        setsid=True,
-        setsigmask=[],
-        setsigdef=_DEFAULT_SIGNALS,
-    )
+    silent = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_WRONLY, 0) for number in (1, 2)]
+    return _spawn(argv, _make_safe(env), [(os.POSIX_SPAWN_DUP2, stdin, 0), *silent])
+
+
+def _spawn(argv: list[str] | tuple[str, ...], env: Mapping[str, str], streams: list[tuple[Any, ...]]) -> int:
+    """Start a process in a session of its own with these standard streams and default signals; return its pid.
+
+    It gets no other descriptor: one that Orch's parent left open would hold that parent's pipes.
+    """
+    inherited = []
+    for name in os.listdir("/dev/fd"):  # noqa: PTH208  (numbers, not paths)
+        with suppress(OSError):  # the listing's own descriptor is closed by now
+            if int(name) > _STDERR and os.get_inheritable(int(name)):
+                inherited.append((os.POSIX_SPAWN_CLOSE, int(name)))
+    actions = [*streams, *inherited]
+    how: Any = {"setsid": True, "setsigmask": [], "setsigdef": _DEFAULT_SIGNALS}
+    return os.posix_spawn(argv[0], argv, env, file_actions=actions, **how)
 
 
 def end_child(pid: int) -> None:
@@ -246,8 +215,13 @@ def is_alive(pid: int, start: str) -> bool:
     """Tell whether the process with that pid and that start runs (a zombie does not)."""
     if pid <= 0:
         return False
-    entry = read_entry(pid)
-    return _answers(pid) if entry is None else entry.start == start and not entry.is_zombie
+    if entry := read_entry(pid):
+        return entry.start == start and not entry.is_zombie
+    try:
+        os.kill(pid, 0)  # it may be there, and its entry not be readable: no file handle is left
+    except OSError:
+        return False
+    return True
 
 
 def read_entry(pid: int) -> Entry | None:
@@ -381,8 +355,24 @@ def count_oom_kills() -> int | None:
 
     Sources: memory.events (cgroup v2), memory.oom_control (v1), /proc/vmstat.
     """
-    counts = (_read_oom_kills(path) for path in (*_memory_cgroup_files(), _PROC / "vmstat"))
-    return next((count for count in counts if count is not None), None)
+    try:
+        groups = (_PROC / "self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        groups = []
+    files: list[Path] = []
+    for _, controllers, path in (row.split(":", 2) for row in groups):
+        if "memory" in controllers.split(","):
+            root, name = Path("/sys/fs/cgroup/memory"), "memory.oom_control"
+        elif not controllers:
+            root, name = Path("/sys/fs/cgroup"), "memory.events"
+        else:
+            continue
+        files += [root / path.lstrip("/") / name, root / name]
+    for file in (*files, _PROC / "vmstat"):
+        with suppress(OSError, KeyError, ValueError):
+            rows = dict(line.split(None, 1) for line in file.read_text(encoding="ascii").splitlines())
+            return int(rows["oom_kill"])
+    return None
 
 
 def count_written_bytes(child: Child) -> dict[int, int]:
@@ -414,16 +404,13 @@ def run(argv: tuple[str, ...], timeout_s: float, *, env: dict[str, str] | None =
     with process:
         try:
             stdout, stderr = process.communicate(stdin, timeout=timeout_s)
-        except subprocess.TimeoutExpired:
+            return Completed(argv, process.returncode, stdout, stderr)
+        except BaseException as error:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
-            stdout, stderr = process.communicate()
-            return Completed(argv, None, stdout, stderr)
-        except BaseException:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            raise
-    return Completed(argv, process.returncode, stdout, stderr)
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            return Completed(argv, None, *process.communicate())
 
 
 def run_visibly(argv: tuple[str, ...]) -> int:
@@ -445,12 +432,12 @@ def find_suspended(pids: tuple[int, ...]) -> tuple[int, ...]:
     """Return those that are stopped by a signal (SIGSTOP, SIGTSTP) or a debugger."""
     import psutil
 
-    def is_suspended(pid: int) -> bool:
+    found = []
+    for pid in pids:
         with suppress(psutil.Error, OSError):
-            return psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
-        return False
-
-    return tuple(filter(is_suspended, pids))
+            if psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP):
+                found.append(pid)
+    return tuple(found)
 
 
 def find_spy(python: str) -> str | None:
@@ -482,47 +469,3 @@ def forbid_core(pid: int) -> None:
 
     with suppress(psutil.Error, OSError, ValueError, AttributeError):  # macOS limits only its own process
         psutil.Process(pid).rlimit(psutil.RLIMIT_CORE, (0, 0))
-
-
-def _answers(pid: int) -> bool:
-    """Tell whether there is such a process of ours, also where its entry cannot be read (no file handle is left)."""
-    try:
-        os.kill(pid, 0)
-    except OSError:
-        return False
-    return True
-
-
-def _find_inherited() -> list[int]:
-    """Return the descriptors that Orch's parent left open; a stage that kept them would hold that parent's pipes."""
-    found = []
-    for name in os.listdir("/dev/fd"):  # noqa: PTH208  (numbers, not paths)
-        with suppress(OSError):  # the listing's own descriptor is closed by now
-            if int(name) > _STDERR and os.get_inheritable(int(name)):
-                found.append(int(name))
-    return found
-
-
-def _read_oom_kills(path: Path) -> int | None:
-    try:
-        rows = dict(line.split(None, 1) for line in path.read_text(encoding="ascii").splitlines())
-        return int(rows["oom_kill"])
-    except (OSError, KeyError, ValueError):
-        return None
-
-
-def _memory_cgroup_files() -> tuple[Path, ...]:
-    try:
-        rows = (_PROC / "self/cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return ()
-    files: list[Path] = []
-    for row in rows:
-        _, controllers, path = row.split(":", 2)
-        if "memory" in controllers.split(","):
-            root = Path("/sys/fs/cgroup/memory")
-            files += [root / path.lstrip("/") / "memory.oom_control", root / "memory.oom_control"]
-        elif not controllers:
-            root = Path("/sys/fs/cgroup")
-            files += [root / path.lstrip("/") / "memory.events", root / "memory.events"]
-    return tuple(files)

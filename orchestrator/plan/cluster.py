@@ -93,9 +93,9 @@ class Repeated:
         )
         return [orch, "resume", "--or-run", str(recipe), "-o", str(run), *self._options()]
 
-    def command(self) -> list[str]:
+    def command(self) -> tuple[str, ...]:
         """Return what a user types for the same run."""
-        return ["orch", "run", str(self.recipe), *self._options(), "-o", str(self.run)]
+        return ("orch", "run", str(self.recipe), *self._options(), "-o", str(self.run))
 
     def _options(self) -> list[str]:
         sets = [word for item in self.overrides for word in ("--set", item)]

@@ -153,7 +153,7 @@ def test_every_trial_is_a_command(recipe, tmp_path):
     planned = ask(recipe, "train.learning_rate=1e-5,2e-5", "train.max_length=64", seeds=2)
     sweep = take_up(planned, tmp_path / "s")
     assert [trial.seed for trial in sweep.trials] == [42, 43, 42, 43]
-    words = planned.request.command(tmp_path / "s", sweep, sweep.trials[3])
+    words = planned.request.line(tmp_path / "s", sweep, sweep.trials[3]).command()
     assert words == (
         "orch", "run", str(recipe), "--set", "train.max_length=64", "--set", "train.learning_rate=2e-05",
         "--set", "train.seed=43", "--set", f"launch.env.HF_DATASETS_CACHE={tmp_path}/s/cache", "--smoke", "-o", str(tmp_path / "s" / "trials" / "003"),
