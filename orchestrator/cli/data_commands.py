@@ -7,23 +7,7 @@ from typing import Any, Literal
 
 import click
 
-from orchestrator.cli.options import (
-    COUNT,
-    PATH,
-    data_files_argument,
-    encoding_option,
-    expand_files,
-    label_options,
-    map_option,
-    max_dropped_option,
-    max_label_option,
-    min_label_option,
-    new_rows_option,
-    parse_pairs,
-    require_label_range,
-    row_options,
-    scores_as_labels_option,
-)
+from orchestrator.cli import options as option
 from orchestrator.cli.output import Result, prints
 from orchestrator.machine.terminal import say
 from orchestrator.recipe.registry import TOOLS
@@ -57,19 +41,24 @@ def data_command() -> None:
 
 
 @data_command.command("check")
-@data_files_argument
+@option.data_files
 @click.option(
-    "--eval", "eval_files", multiple=True, type=PATH, callback=expand_files, help="Look for its queries in FILES."
+    "--eval",
+    "eval_files",
+    multiple=True,
+    type=option.PATH,
+    callback=option.expand_files,
+    help="Look for its queries in FILES.",
 )
 @click.option("--allow-overlap", is_flag=True, help="Keep rows whose query is in --eval, as data.overlap: keep does.")
-@max_dropped_option
-@click.option("--tokenizer", type=PATH, help="A model folder or tokenizer.json: count what is cut.")
-@click.option("--query-max-len", type=COUNT, default=512, show_default=True)
-@click.option("--passage-max-len", type=COUNT, default=512, show_default=True)
+@option.max_dropped
+@click.option("--tokenizer", type=option.PATH, help="A model folder or tokenizer.json: count what is cut.")
+@click.option("--query-max-len", type=option.COUNT, default=512, show_default=True)
+@click.option("--passage-max-len", type=option.COUNT, default=512, show_default=True)
 @click.option("--kind", type=click.Choice(KINDS), help="What the rows must be; default: what the first one is.")
 @click.option("--backend", type=click.Choice(list(TOOLS)), help="Who trains on them, instead of their kind.")
-@label_options
-@row_options
+@option.labels
+@option.rows
 @prints("data check")
 def data_check_command(
     files: tuple[Path, ...],
@@ -85,7 +74,7 @@ def data_check_command(
     from orchestrator.data.tokens import LengthBudget
     from orchestrator.errors import DataError
 
-    require_label_range(options["min_label"], options["max_label"])
+    option.require_label_range(options["min_label"], options["max_label"])
     backend = options.pop("backend")
     if options["kind"] and backend:
         raise click.BadParameter("it says the kind of the rows already", param_hint="--backend")
@@ -102,12 +91,12 @@ def data_check_command(
 
 
 @data_command.command("split")
-@click.argument("file", type=PATH)
+@click.argument("file", type=option.PATH)
 @click.option("--eval-ratio", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.1, show_default=True)
-@click.option("-o", "--output", type=PATH, default=Path(), help="Folder for the two files.")
+@click.option("-o", "--output", type=option.PATH, default=Path(), help="Folder for the two files.")
 @click.option("--seed", type=int, default=42, show_default=True)
-@map_option
-@encoding_option
+@option.columns
+@option.encoding
 @prints("data split")
 def data_split_command(
     file: Path, eval_ratio: float, output: Path, seed: int, columns: dict[str, str], encoding: str | None
@@ -131,7 +120,7 @@ def data_split_command(
 
 
 @data_command.command("convert")
-@data_files_argument
+@option.data_files
 @click.option("--from", "form", type=click.Choice(FORMS), help="What the files hold; default: by their ending.")
 @click.option(
     "--to",
@@ -142,27 +131,27 @@ def data_split_command(
 )
 @click.option("--names", metavar="A,B,C", help="Names of the values of rows that are lists.")
 @click.option("--rows", "rows_key", metavar="KEY", help="Of a file that is one object: the list that holds its rows.")
-@row_options
+@option.rows
 @click.option("--only-mapped", is_flag=True, help="Leave out every column that --map does not name.")
 @click.option(
-    "--constant", "constants", multiple=True, metavar="KEY=TEXT", callback=parse_pairs,
+    "--constant", "constants", multiple=True, metavar="KEY=TEXT", callback=option.parse_pairs,
     help="Give every row one more column.",
 )  # fmt: skip
 @click.option("--keep-reasoning", is_flag=True, help="Write a message's reasoning in front of it, in <think>.")
 @click.option("--one-positive", is_flag=True, help="One row for each positive of a row.")
 @click.option("--divide-score", type=click.FloatRange(0, min_open=True), help="Divide score or label by this number.")
-@min_label_option
-@max_label_option
+@option.min_label
+@option.max_label
 @click.option("--relevant-from", type=float, metavar="L", help="To ranking: labels of L and more make a positive.")
 @click.option("--labels-as-scores", is_flag=True, help="To ranking: keep the labels as pos_scores and neg_scores.")
-@scores_as_labels_option
+@option.scores_as_labels
 @click.option(
     "--drop-queries-without-both", is_flag=True, help="To ranking: leave out what has no positive or no negative."
 )
 @click.option("--drop-keys", is_flag=True, help="Leave out keys that no form knows.")
 @click.option("--drop-scores", is_flag=True, help="Leave out the scores of a teacher.")
-@max_dropped_option
-@new_rows_option
+@option.max_dropped
+@option.new_rows
 @prints("data convert")
 def data_convert_command(
     files: tuple[Path, ...],
@@ -235,7 +224,7 @@ def build_reshaping(to: Literal["jsonl", "pointwise", "hits", "ranking"], **opti
     if to != "ranking" and (for_ranking := [name for name in given if name in RANKING_OPTIONS]):
         hint = _flag_of(for_ranking[0])
         raise click.BadParameter(f"it needs --to ranking, and this is --to {to}", param_hint=hint)
-    require_label_range(options["min_label"], options["max_label"])
+    option.require_label_range(options["min_label"], options["max_label"])
     return Reshaping(to, **options)
 
 
@@ -245,10 +234,10 @@ def _flag_of(name: str) -> str:
 
 @data_command.command("sample")
 @click.option("--task", type=click.Choice(TASKS), required=True)
-@click.option("--n", "count", type=COUNT, default=50, show_default=True, help="How many rows.")
+@click.option("--n", "count", type=option.COUNT, default=50, show_default=True, help="How many rows.")
 @click.option("--lang", "language", type=click.Choice(["en", "zh"]), default="en", show_default=True)
 @click.option("--seed", type=int, default=42, show_default=True)
-@new_rows_option
+@option.new_rows
 @prints("data sample")
 def data_sample_command(task: str, count: int, language: str, seed: int, output: Path) -> Result:
     """Write sample rows for a first try, each marked "sample": true; a run refuses them among real rows."""

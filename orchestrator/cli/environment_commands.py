@@ -13,7 +13,7 @@ import click
 from orchestrator.backends import BACKENDS
 from orchestrator.checks.doctor import Finding
 from orchestrator.checks.environments import Environment
-from orchestrator.cli.options import PATH, python_option, runs_option, set_option
+from orchestrator.cli import options as option
 from orchestrator.cli.output import Result, format_advice, print_error, prints
 from orchestrator.errors import OrchError, PreflightError, Problem
 from orchestrator.machine.terminal import clean, say, say_lines
@@ -24,10 +24,10 @@ _PIPED_WIDTH = 160
 
 
 @click.command("doctor")
-@click.argument("recipe", type=PATH, required=False)
-@python_option("The backends' own Python (default: launch.python of RECIPE, or all that are known).")
-@set_option
-@runs_option
+@click.argument("recipe", type=option.PATH, required=False)
+@option.python("The backends' own Python (default: launch.python of RECIPE, or all that are known).")
+@option.overrides
+@option.runs
 @prints("doctor")
 def doctor_command(recipe: Path | None, python: str | None, overrides: tuple[str, ...], runs: Path) -> Result:
     """Say what this machine has for a run (of RECIPE, or any) and what to install. Exit code 4: none could start.
@@ -114,7 +114,7 @@ def env_command() -> None:
 
 @env_command.command("create")
 @click.argument("backend", type=click.Choice(sorted(BACKENDS)))
-@click.option("--path", type=PATH, help="The folder (default: BACKEND in the folder of all).")
+@click.option("--path", type=option.PATH, help="The folder (default: BACKEND in the folder of all).")
 @click.option("--python", help="The Python that it is built with (default: Orch's own).")
 @click.option("--dry-run", is_flag=True, help="Print the commands; run nothing.")
 @prints("env create")

@@ -14,26 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.backends.scorers import EXPORTS, FORMATS
-from orchestrator.cli.options import (
-    COUNT,
-    PATH,
-    expand_files,
-    family_option,
-    hardware_option,
-    label_options,
-    loading_options,
-    max_dropped_option,
-    pick,
-    pooling_option,
-    python_option,
-    require_label_range,
-    resolve_hardware,
-    row_options,
-    run_argument,
-    run_options,
-    runs_option,
-    trust_code_option,
-)
+from orchestrator.cli import options as option
 from orchestrator.cli.output import Result, prints, tell
 from orchestrator.errors import GateMissedError, StageFailedError
 from orchestrator.machine.places import find_orch_cache
@@ -51,26 +32,26 @@ _DTYPES = ("auto", "bfloat16", "float16", "float32")
     help="A folder, a run, a hub id or a Python package; may be repeated: the first is the one compared with.",
 )  # fmt: skip
 @click.option(
-    "--data", "files", multiple=True, required=True, type=PATH, callback=expand_files,
+    "--data", "files", multiple=True, required=True, type=option.PATH, callback=option.expand_files,
     help="Evaluation rows.",
 )  # fmt: skip
 @click.option("--format", type=click.Choice(list(FORMATS)), help="How models score that do not say it.")
-@pooling_option
-@family_option
+@option.pooling
+@option.family
 @click.option("--max-length", type=click.IntRange(8), help="Longest input in tokens (512).")
 @click.option("--instruction", help="The task sentence of models that take one.")
-@click.option("--batch-size", type=COUNT, help="Pairs (texts) scored at once: 8 for an LLM, else 32.")
-@label_options
+@click.option("--batch-size", type=option.COUNT, help="Pairs (texts) scored at once: 8 for an LLM, else 32.")
+@option.labels
 @click.option("--corpus", is_flag=True, help="Every query searches all documents of the data (embedding models).")
 @click.option("--metrics", help="Names with commas between, such as ndcg@10,mrr@10; the first is the headline.")
-@row_options
-@max_dropped_option
-@click.option("--limit", type=COUNT, help="Measure on the first rows only.")
-@loading_options
-@python_option("The Python that runs the models (default: this one).", is_usage=True)
-@click.option("-o", "--output", type=PATH, help="A fresh folder that keeps data and scores.")
+@option.rows
+@option.max_dropped
+@click.option("--limit", type=option.COUNT, help="Measure on the first rows only.")
+@option.loading
+@option.python("The Python that runs the models (default: this one).", is_usage=True)
+@click.option("-o", "--output", type=option.PATH, help="A fresh folder that keeps data and scores.")
 @click.option("--power", is_flag=True, help="Say which difference this data can show at all.")
-@hardware_option
+@option.hardware
 @prints("evaluate")
 def evaluate_command(
     models: tuple[str, ...],
@@ -92,16 +73,16 @@ def evaluate_command(
     from orchestrator.serving.chosen_models import Reading
     from orchestrator.serving.evaluate_model import Request, evaluate, find_problems, sniff_data
 
-    require_label_range(options["min_label"], options["max_label"])
+    option.require_label_range(options["min_label"], options["max_label"])
     kind = sniff_data(files, columns, options["encoding"])
     if kind == "group" and (options["scores_as_labels"] or options["max_label"] is not None):
         kind = "labelled"  # only these have labels
     request = Request(
         models,
-        RowFiles(files, kind, columns, **pick(options, RowFiles)),
-        Reading(**pick(options, Reading)),
+        RowFiles(files, kind, columns, **option.pick(options, RowFiles)),
+        Reading(**option.pick(options, Reading)),
         python or sys.executable,
-        resolve_hardware(hardware, smoke=False),
+        option.resolve_hardware(hardware, smoke=False),
         tuple(name.strip() for name in metrics.split(",")) if metrics is not None else (),
         find_orch_cache() / "scores",
         options["corpus"],
@@ -149,13 +130,13 @@ def format_evaluation(result: Mapping[str, Any]) -> Iterator[str]:
 
 
 @click.command("predict")
-@run_argument
+@option.run
 @click.option("-q", "--query", "queries", multiple=True, help="A query; may be repeated.")
 @click.option("-d", "--document", "documents", multiple=True, help="A document; may be repeated.")
 @click.option("-p", "--prompt", "prompts", multiple=True, help="What an LLM is asked; may be repeated.")
 @click.option("--vectors", is_flag=True, help="An embedding model's vectors instead of similarities.")
-@trust_code_option
-@run_options
+@option.trust_code
+@option.trusted_run
 @prints("predict")
 def predict_command(
     run: str, runs: Path, vectors: bool, queries: tuple[str, ...], documents: tuple[str, ...],
@@ -230,11 +211,11 @@ def show_answers(kind: str, rows: list[dict[str, Any]], answers: list[dict[str, 
 
 
 @click.command("serve")
-@run_argument
+@option.run
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
 @click.option("--backend", type=click.Choice(["auto", "vllm", "swift"]), default="auto", show_default=True)
-@python_option("The Python that has the server (default: the run's own).")
+@option.python("The Python that has the server (default: the run's own).")
 @click.option("--dry-run", is_flag=True, help="Print the server's command; start nothing.")
 @click.option("--check", is_flag=True, help="Start it on a free port, compare it with scoring.json, stop it.")
 @click.option("--timeout", "timeout_s", type=float, default=600.0, show_default=True, help="Seconds to wait for it.")
@@ -252,9 +233,9 @@ def show_answers(kind: str, rows: list[dict[str, Any]], answers: list[dict[str, 
     help="RUN is any model, one that Orch did not package: how it is asked (auto: as its authors do; "
     f"{', '.join(FORMATS)}, chat).",
 )  # fmt: skip
-@pooling_option
-@loading_options
-@run_options
+@option.pooling
+@option.loading
+@option.trusted_run
 @prints("serve")
 def serve_command(
     run: str, runs: Path, python: str | None, show: str | None, as_json: bool, trust_run: bool, **options: Any
@@ -268,7 +249,7 @@ def serve_command(
     from orchestrator.serving.artefact import find_artefact, require_trusted_code
     from orchestrator.serving.chosen_models import Reading
 
-    asked, reading = ServeOptions(**pick(options, ServeOptions)), Reading(**pick(options, Reading))
+    asked, reading = ServeOptions(**option.pick(options, ServeOptions)), Reading(**option.pick(options, Reading))
     if as_json and not (asked.dry_run or asked.check or show):
         raise click.UsageError("--json goes with --dry-run, --check or --show: a server's log is no JSON")
     if reading.format is None:
@@ -287,7 +268,7 @@ def serve_command(
         raise click.BadParameter(f"{reading.format!r} is not one of {known}", param_hint="--format")
     if asked.dry_run or show:
         raise click.UsageError("--dry-run and --show take packaged models: what another lacks is written at its start")
-    precision = resolve_hardware("auto", smoke=False).precision
+    precision = option.resolve_hardware("auto", smoke=False).precision
     with any_model.opened(
         run, reading, python or sys.executable, precision=precision, with_probes=asked.check, tell=tell
     ) as artefact:
@@ -357,13 +338,13 @@ def _serve(artefact: Artefact, options: ServeOptions) -> Result:
 
 
 @click.command("push")
-@run_argument
+@option.run
 @click.option("--to", required=True, metavar="HUB:OWNER/NAME", help="hf:… (Hugging Face) or ms:… (ModelScope).")
 @click.option("--revision", metavar="BRANCH", help="The branch to write to (default: the hub's own).")
 @click.option("--private", is_flag=True, help="Make a new repository private; refuse a public one.")
 @click.option("--even-if-worse", is_flag=True, help="Push a model that is worse, or misses its gate.")
 @click.option("--dry-run", is_flag=True, help="Print what would be sent, with sizes; ask no hub.")
-@run_options
+@option.trusted_run
 @prints("push")
 def push_command(
     run: str, runs: Path, to: str, revision: str | None, private: bool, dry_run: bool, **allowed: bool
@@ -401,9 +382,9 @@ def _parse_gates(context: click.Context, option: click.Parameter, texts: tuple[s
 @click.command("export")
 @click.argument("model", metavar="RUN|MODEL")
 @click.option("--to", "form", required=True, type=click.Choice(list(EXPORTS)), help="The form.")
-@click.option("-o", "--output", required=True, type=PATH, help="A fresh folder.")
+@click.option("-o", "--output", required=True, type=option.PATH, help="A fresh folder.")
 @click.option(
-    "--data", multiple=True, type=PATH, callback=expand_files,
+    "--data", multiple=True, type=option.PATH, callback=option.expand_files,
     help="Evaluation rows (default: the run's own).",
 )  # fmt: skip
 @click.option("--metrics", help="Names with commas between (default: the run's own).")
@@ -412,10 +393,10 @@ def _parse_gates(context: click.Context, option: click.Parameter, texts: tuple[s
     help='What the export must hold, such as "ndcg@10: >= source - 0.005"; may be repeated.',
 )  # fmt: skip
 @click.option("--format", type=click.Choice(list(FORMATS)), help="How a model scores that does not say it.")
-@python_option("The Python with the exporter's packages (default: the run's own, else this one).")
-@loading_options
-@hardware_option
-@runs_option
+@option.python("The Python with the exporter's packages (default: the run's own, else this one).")
+@option.loading
+@option.hardware
+@option.runs
 @prints("export")
 def export_command(model: str, output: Path, metrics: str | None, hardware: str, **options: Any) -> Result:
     """Write RUN's packaged model (or any other, with --data) in another form, and measure what that cost.
@@ -429,9 +410,9 @@ def export_command(model: str, output: Path, metrics: str | None, hardware: str,
 
     asked = Request(
         model=model,
-        reading=Reading(**pick(options, Reading)),
+        reading=Reading(**option.pick(options, Reading)),
         metrics=tuple(name.strip() for name in metrics.split(",")) if metrics else (),
-        hardware=resolve_hardware(hardware, smoke=False),
+        hardware=option.resolve_hardware(hardware, smoke=False),
         **{name: options[name] for name in ("form", "runs", "data", "gate", "python")},
     )
     found = export_model(asked, output.absolute(), tell)
@@ -446,9 +427,9 @@ def export_command(model: str, output: Path, metrics: str | None, hardware: str,
 
 
 @click.command("merge")
-@run_argument
+@option.run
 @click.option("--checkpoint", metavar="N|best|last", help="Which checkpoint (default: what the run itself merges).")
-@click.option("-o", "--output", type=PATH, help="A fresh folder (default: RUN/merged/NAME).")
+@click.option("-o", "--output", type=option.PATH, help="A fresh folder (default: RUN/merged/NAME).")
 @click.option(
     "--dtype", type=click.Choice(_DTYPES), default="auto", show_default=True, help="auto is the base model's own."
 )
@@ -456,7 +437,7 @@ def export_command(model: str, output: Path, metrics: str | None, hardware: str,
 @click.option("--trust-remote-code", is_flag=True, help="Run Python code that an adapter's base model brings along.")
 @click.option("--allow-pickle", is_flag=True, help="Load pickled weights of an adapter's base, which may run code too.")
 @click.option("--test-prompt", metavar="TEXT", help="Try base with adapter and the merged model on it.")
-@run_options
+@option.trusted_run
 @prints("merge")
 def merge_command(
     run: str, checkpoint: str | None, output: Path | None, trust_run: bool, runs: Path, **options: Any

@@ -22,19 +22,17 @@ def join(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda command: reduce(lambda given, option: option(given), reversed(options), command)
 
 
-recipe_argument = click.argument("recipe", type=PATH)
-set_option = click.option(
+recipe = click.argument("recipe", type=PATH)
+overrides = click.option(
     "--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Override one value of the recipe; may be repeated."
 )
-smoke_option = click.option(
-    "--smoke", is_flag=True, help="The same pipeline on a tiny model: no GPU, no download, minutes."
-)
-hardware_option = click.option(
+smoke = click.option("--smoke", is_flag=True, help="The same pipeline on a tiny model: no GPU, no download, minutes.")
+hardware = click.option(
     "--hardware", default="auto", show_default=True, metavar="auto|cpu|gpu[:N][:40g][:fp16]",
     help="Plan for this hardware.",
 )  # fmt: skip
-plan_options = join(set_option, smoke_option, hardware_option)
-job_options = join(
+plan = join(overrides, smoke, hardware)
+job = join(
     click.option("--to", "engine", metavar="ENGINE", help="The engine that shall run it, such as slurm."),
     click.option("--cluster", "profile", metavar="NAME", help="A profile in ~/.config/orch/clusters.yaml."),
 )
@@ -50,34 +48,34 @@ def complete_runs(context: click.Context, _: click.Parameter, start: str) -> lis
     return [CompletionItem(name) for name in names] or [CompletionItem(start, type="dir")]
 
 
-run_argument = click.argument("run", default="last", shell_complete=complete_runs)
-runs_option = click.option(
+run = click.argument("run", default="last", shell_complete=complete_runs)
+runs = click.option(
     "--runs", type=PATH, default=Path("runs"), show_default=True, envvar="ORCH_RUNS", help="The folder of all runs."
 )
-trust_run_option = click.option(
+trust_run = click.option(
     "--trust-run", is_flag=True, help="Run what a run folder says that you have not made: its programs get your rights."
 )
-run_options = join(trust_run_option, runs_option)
-trust_code_option = click.option(
+trusted_run = join(trust_run, runs)
+trust_code = click.option(
     "--trust-remote-code", is_flag=True, help="Run Python code that the model's folder brings along."
 )
-allow_pickle_option = click.option("--allow-pickle", is_flag=True, help="Load pickled weights, which may run code too.")
-loading_options = join(trust_code_option, allow_pickle_option)  # what a model may do
-family_option = click.option(
+allow_pickle = click.option("--allow-pickle", is_flag=True, help="Load pickled weights, which may run code too.")
+loading = join(trust_code, allow_pickle)  # what a model may do
+family = click.option(
     "--family", type=click.Choice(["encoder", "decoder"]),
     help="What a model is, where neither its config nor its name tells.",
 )  # fmt: skip
-pooling_option = click.option(
+pooling = click.option(
     "--pooling", type=click.Choice(["cls", "mean", "lasttoken"]),
     help="How an embedding model makes one vector of a text, where neither its files nor its name tell.",
 )  # fmt: skip
-min_label_option = click.option("--min-label", type=float, help="The label that becomes 0, if it is not 0.")
-max_label_option = click.option("--max-label", type=float, help="The label that becomes 1, such as 2 for 0, 1, 2.")
-scores_as_labels_option = click.option(
+min_label = click.option("--min-label", type=float, help="The label that becomes 0, if it is not 0.")
+max_label = click.option("--max-label", type=float, help="The label that becomes 1, such as 2 for 0, 1, 2.")
+scores_as_labels = click.option(
     "--scores-as-labels/--no-scores-as-labels", default=None, help="What the rows' scores are: labels, or a teacher's."
 )
-label_options = join(min_label_option, max_label_option, scores_as_labels_option)  # what labels mean
-max_dropped_option = click.option(
+labels = join(min_label, max_label, scores_as_labels)  # what labels mean
+max_dropped = click.option(
     "--max-dropped", type=click.IntRange(0), default=0, show_default=True, help="Bad rows that are allowed."
 )
 
@@ -116,20 +114,18 @@ def parse_pairs(_context: click.Context, option: click.Parameter, texts: tuple[s
     return found
 
 
-data_files_argument = click.argument("files", nargs=-1, required=True, type=PATH, callback=expand_files)
-map_option = click.option(
+data_files = click.argument("files", nargs=-1, required=True, type=PATH, callback=expand_files)
+columns = click.option(
     "--map", "columns", multiple=True, metavar="NEW=OLD", callback=parse_pairs,
     help="Read the column OLD as NEW; may be repeated.",
 )  # fmt: skip
-ignore_option = click.option(
-    "--ignore", multiple=True, metavar="KEY", help="A key whose text is not needed; may be repeated."
-)
-encoding_option = click.option(
+ignore = click.option("--ignore", multiple=True, metavar="KEY", help="A key whose text is not needed; may be repeated.")
+encoding = click.option(
     "--encoding", callback=_require_encoding, metavar="NAME",
     help="Of text that is not UTF-8, such as gb18030; auto goes by how each file begins.",
 )  # fmt: skip
-row_options = join(map_option, ignore_option, encoding_option)  # how rows are read
-new_rows_option = click.option("-o", "--output", type=PATH, required=True, help="The new .jsonl file.")
+rows = join(columns, ignore, encoding)  # how rows are read
+new_rows = click.option("-o", "--output", type=PATH, required=True, help="The new .jsonl file.")
 
 
 def resolve_hardware(text: str, *, smoke: bool) -> Hardware:
@@ -146,7 +142,7 @@ def pick(options: dict[str, Any], record: type) -> dict[str, Any]:
     return {field.name: options[field.name] for field in fields(record) if field.name in options}
 
 
-def python_option(text: str, *, is_usage: bool = False) -> Callable[[Any], Any]:
+def python(text: str, *, is_usage: bool = False) -> Callable[[Any], Any]:
     """Return the option --python, which gives an interpreter's absolute path, as a job names it.
 
     One that is not there is a PreflightError, or with `is_usage` a UsageError.

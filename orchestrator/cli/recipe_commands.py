@@ -10,16 +10,7 @@ from typing import Any
 
 import click
 
-from orchestrator.cli.options import (
-    PATH,
-    hardware_option,
-    job_options,
-    plan_options,
-    recipe_argument,
-    resolve_hardware,
-    runs_option,
-    set_option,
-)
+from orchestrator.cli import options as option
 from orchestrator.cli.output import Result, format_advice, prints, tell
 from orchestrator.errors import RunFolderError
 from orchestrator.machine.terminal import hand_on, print_data, say
@@ -30,12 +21,12 @@ _EXAMPLES = frozenset({".yaml", ".json", ".jsonl", ".csv", ".md"})  # not the pr
 
 
 @click.command("check")
-@recipe_argument
+@option.recipe
 @click.option("--cost", is_flag=True, help="Say what the run costs: steps, tokens, FLOPs, hours.")
 @click.option("--gpu", metavar="NAME", help="Plan for this GPU, such as a100, h100, 4090; with --cost.")
-@runs_option
-@set_option
-@hardware_option
+@option.runs
+@option.overrides
+@option.hardware
 @prints("check")
 def check_command(
     recipe: Path, overrides: tuple[str, ...], hardware: str, *, cost: bool, gpu: str | None, runs: Path
@@ -52,7 +43,7 @@ def check_command(
     from orchestrator.plan.load import load_recipe
     from orchestrator.plan.pipeline import build_plan
 
-    found, named = resolve_hardware(hardware, smoke=False), None
+    found, named = option.resolve_hardware(hardware, smoke=False), None
     if gpu:
         from orchestrator.checks.cost import require_gpu
 
@@ -100,11 +91,11 @@ def check_command(
 
 
 @click.command("render")
-@recipe_argument
-@click.option("-o", "--output", type=PATH, help="Write the files here: the run folder.")
-@job_options
+@option.recipe
+@click.option("-o", "--output", type=option.PATH, help="Write the files here: the run folder.")
+@option.job
 @click.option("--explain", is_flag=True, help="Say of each argument where it comes from and why.")
-@plan_options
+@option.plan
 @prints("render")
 def render_command(
     recipe: Path, output: Path | None, engine: str | None, profile: str | None, explain: bool, **how: Any
@@ -126,7 +117,7 @@ def render_command(
     overrides, hardware, smoke = how["overrides"], how["hardware"], how["smoke"]
     loaded = load_recipe(recipe, overrides)
     folder = (output or Path("runs") / loaded.recipe.name).absolute()
-    job = build_job(loaded, folder, resolve_hardware(hardware, smoke=smoke), smoke=smoke, may_run=False)
+    job = build_job(loaded, folder, option.resolve_hardware(hardware, smoke=smoke), smoke=smoke, may_run=False)
     if not job.versions:
         tell(
             f"what {job.backend_python} has installed is not known without starting it, which render does not; "
@@ -168,13 +159,13 @@ def _render_job(
 
 
 @click.command("init")
-@click.argument("path", type=PATH, required=False)
+@click.argument("path", type=option.PATH, required=False)
 @click.option("--task", type=click.Choice(("reranker", "embedding", "sft")), default="reranker", show_default=True)
-@click.option("--example", is_flag=True, help="Write the shipped recipes and their data to the folder PATH.")
+@click.option("--example", is_flag=True, help="Write the shipped recipes and their data to the folder option.PATH.")
 @click.option("--force", is_flag=True, help="Replace files that exist.")
 @prints("init")
 def init_command(path: Path | None, task: str, *, example: bool, force: bool) -> Result:
-    """Write a commented starter recipe to PATH (recipe.yaml), or with --example a folder of recipes that run."""
+    """Write a commented starter recipe to option.PATH (recipe.yaml), or with --example a folder of recipes that run."""
     from orchestrator.backends.render import find_templates
     from orchestrator.machine.files import write_bytes
     from orchestrator.machine.places import find_beside

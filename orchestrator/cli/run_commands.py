@@ -15,21 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import (
-    COUNT,
-    PATH,
-    complete_runs,
-    hardware_option,
-    job_options,
-    join,
-    plan_options,
-    recipe_argument,
-    resolve_hardware,
-    run_argument,
-    run_options,
-    runs_option,
-    smoke_option,
-)
+from orchestrator.cli import options as option
 from orchestrator.cli.output import Result, format_advice, prints, tell
 from orchestrator.errors import GateMissedError, OrchError, PreflightError, Problem, RecipeError, StageFailedError
 from orchestrator.machine.rundir import RunDir
@@ -45,12 +31,12 @@ if TYPE_CHECKING:
 _MOST_SHOWN = 12  # differences
 _OUTCOMES = {"identical": "the same, bit for bit", "different": "another result"}
 
-_folder_option = click.option("-o", "--output", type=PATH, help="The run folder (default: runs/NAME-TIME-ID).")
+_folder_option = click.option("-o", "--output", type=option.PATH, help="The run folder (default: runs/NAME-TIME-ID).")
 _warm_option = click.option(
     "--warm/--no-warm", default=True, help="Fork stages from a process with their libraries imported (default), or not."
 )
-_start_options = join(
-    plan_options, run_options,
+_start_options = option.join(
+    option.plan, option.trusted_run,
     click.option("--open", "open_report", is_flag=True, help="Open the report in a browser at the end."), _warm_option,
 )  # fmt: skip
 
@@ -80,7 +66,7 @@ class Asked:
 
 
 @click.command("run")
-@recipe_argument
+@option.recipe
 @_folder_option
 @_start_options
 @prints("run")
@@ -101,7 +87,7 @@ def _start(recipe: Path, asked: Asked) -> Result:
     loaded = load_recipe(recipe, asked.overrides)
     if rank := _find_rank(loaded.recipe.launch):
         return _join(asked.output, rank, loaded.recipe.launch, trust_run=asked.trust_run)
-    found = resolve_hardware(asked.hardware, smoke=asked.smoke)
+    found = option.resolve_hardware(asked.hardware, smoke=asked.smoke)
     job = build_job(loaded, asked.folder(loaded.recipe.name), found, smoke=asked.smoke)
     plan = build_plan(job)
     advice = require_runnable(job, plan)
@@ -136,13 +122,13 @@ def _join(folder: Path | None, rank: int, launch: Launch, *, trust_run: bool) ->
 
 
 @click.command("resume")
-@run_argument
+@option.run
 @click.option(
-    "--or-run", "recipe", type=PATH, metavar="RECIPE", help="For engines that repeat "
+    "--or-run", "recipe", type=option.PATH, metavar="RECIPE", help="For engines that repeat "
     "one command: run RECIPE in the folder -o, or go on with what is there, and end with 75 or 7 to be called again.",
 )  # fmt: skip
-@click.option("-o", "--output", type=PATH, help="With --or-run: the run folder.")
-@click.option("--tries", type=COUNT, help="With --or-run: attempts that may get no further (default: 5).")
+@click.option("-o", "--output", type=option.PATH, help="With --or-run: the run folder.")
+@click.option("--tries", type=option.COUNT, help="With --or-run: attempts that may get no further (default: 5).")
 @_start_options
 @prints("resume")
 def resume_command(run: str, recipe: Path | None, tries: int | None, as_json: bool, **options: Any) -> Result:
@@ -210,20 +196,20 @@ def _resume(run: str, asked: Asked) -> Result:
 
 
 @click.command("sweep")
-@recipe_argument
-@click.option("-o", "--output", type=PATH, help="The sweep's folder (default: in the runs).")
+@option.recipe
+@click.option("-o", "--output", type=option.PATH, help="The sweep's folder (default: in the runs).")
 @click.option("--set", multiple=True, metavar="A.B=V,W", help="Try each of these values; one value holds for all.")
-@click.option("--seeds", type=COUNT, help="Trainings of each setting, with seeds of their own.")
-@click.option("--random", type=COUNT, metavar="N", help="Draw N settings in place of all combinations.")
-@click.option("--optuna", type=COUNT, metavar="N", help="Let Optuna choose N settings, one by one.")
-@click.option("--max-trials", type=COUNT, metavar="N", help="Run no more than N trainings.")
+@click.option("--seeds", type=option.COUNT, help="Trainings of each setting, with seeds of their own.")
+@click.option("--random", type=option.COUNT, metavar="N", help="Draw N settings in place of all combinations.")
+@click.option("--optuna", type=option.COUNT, metavar="N", help="Let Optuna choose N settings, one by one.")
+@click.option("--max-trials", type=option.COUNT, metavar="N", help="Run no more than N trainings.")
 @click.option("--max-hours", type=click.FloatRange(0, min_open=True), metavar="H", help="Begin none after H hours.")
-@click.option("--parallel", type=COUNT, metavar="N", help="Run N trials at once, each on its share of GPUs.")
+@click.option("--parallel", type=option.COUNT, metavar="N", help="Run N trials at once, each on its share of GPUs.")
 @click.option("--dry-run", is_flag=True, help="Only print the command of every trial.")
-@job_options
-@smoke_option
-@hardware_option
-@run_options
+@option.job
+@option.smoke
+@option.hardware
+@option.trusted_run
 @_warm_option
 @prints("sweep")
 def sweep_command(
@@ -262,7 +248,7 @@ def _sweep(
             )
             raise RecipeError("a sweep is handed to slurm, one machine and one job for each trial", hint=hint)
         hardware = _find_hardware(cluster, hardware)
-    found = resolve_hardware(hardware, smoke=settings["smoke"])
+    found = option.resolve_hardware(hardware, smoke=settings["smoke"])
     planned = plan_sweep(recipe.resolve(), settings, found, here=cluster is None)
     folder = asked.folder(f"{planned.name}-sweep")
     sweep = take_up(planned, folder)
@@ -315,11 +301,11 @@ def _listen_to_trial(folder: Path, plan: Plan, trial: Any, *, quiet: bool) -> It
 
 
 @click.command("submit")
-@recipe_argument
-@job_options
+@option.recipe
+@option.job
 @_folder_option
-@plan_options
-@runs_option
+@option.plan
+@option.runs
 @prints("submit")
 def submit_command(
     recipe: Path, engine: str | None, profile: str | None, overrides: tuple[str, ...], smoke: bool, hardware: str,
@@ -341,7 +327,7 @@ def submit_command(
     folder = output.absolute() if output else new_run_dir(runs, loaded.recipe.name, smoke=smoke)
     if not to.takes:
         require_shared(cluster, folder)
-    planned = resolve_hardware(_find_hardware(cluster, hardware), smoke=smoke)
+    planned = option.resolve_hardware(_find_hardware(cluster, hardware), smoke=smoke)
     job = build_job(loaded, folder, planned, smoke=smoke)
     for problem in require_runnable(job, build_plan(job), this_machine=False, asks_hub=False):
         say(format_advice(problem), err=True)
@@ -363,11 +349,11 @@ def _find_hardware(cluster: Cluster, asked: str) -> str:
 
 
 @click.command("reproduce")
-@run_argument
-@click.option("-o", "--output", type=PATH, help="The new run's folder (default: in the runs).")
+@option.run
+@click.option("-o", "--output", type=option.PATH, help="The new run's folder (default: in the runs).")
 @click.option("--anyway", is_flag=True, help="Go on although data or model have changed since.")
 @click.option("--dry-run", is_flag=True, help="Only say what has changed since.")
-@run_options
+@option.trusted_run
 @_warm_option
 @prints("reproduce")
 def reproduce_command(run: str, anyway: bool, dry_run: bool, as_json: bool, **options: Any) -> Result:
@@ -461,8 +447,8 @@ def _verdict_lines(run: RunDir, report: dict[str, Any]) -> Iterator[str]:
 
 @click.command("ls")
 @click.option("--models", is_flag=True, help="Packaged models only, with their tags and what each was made of.")
-@click.option("--html", type=PATH, help="Write the page of `orch board` to this file instead.")
-@runs_option
+@click.option("--html", type=option.PATH, help="Write the page of `orch board` to this file instead.")
+@option.runs
 @prints("ls")
 def ls_command(models: bool, html: Path | None, runs: Path) -> Result:
     """List runs, newest first."""
@@ -494,11 +480,11 @@ def ls_command(models: bool, html: Path | None, runs: Path) -> Result:
 
 
 @click.command("board")
-@click.argument("folders", nargs=-1, type=PATH, metavar="[FOLDER]...")
-@click.option("-o", "--output", type=PATH, help="The page (default: board.html).")
+@click.argument("folders", nargs=-1, type=option.PATH, metavar="[FOLDER]...")
+@click.option("-o", "--output", type=option.PATH, help="The page (default: board.html).")
 @click.option("--serve", is_flag=True, help="Serve it on 127.0.0.1 until Ctrl-C, renewed while runs go on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="With --serve (default: the system's choice).")
-@runs_option
+@option.runs
 @prints("board")
 def board_command(
     folders: tuple[Path, ...], output: Path | None, serve: bool, port: int, runs: Path, as_json: bool
@@ -533,12 +519,12 @@ def _write_board(folders: tuple[Path, ...], output: Path) -> Result:
 
 
 @click.command("tag")
-@click.argument("run", required=False, shell_complete=complete_runs)
+@click.argument("run", required=False, shell_complete=option.complete_runs)
 @click.argument("name", required=False)
 @click.option("--list", "lists", is_flag=True, help="List tags.")
 @click.option("-d", "--delete", metavar="NAME", help="Remove a tag; its run stays.")
 @click.option("--even-if-worse", is_flag=True, help="Tag a model that its own run found worse, or that missed a gate.")
-@runs_option
+@option.runs
 @prints("tag")
 def tag_command(
     run: str | None, name: str | None, lists: bool, delete: str | None, even_if_worse: bool, runs: Path
@@ -565,8 +551,8 @@ def tag_command(
 
 
 @click.command("show")
-@run_argument
-@runs_option
+@option.run
+@option.runs
 @prints("show")
 def show_command(run: str, runs: Path) -> Result:
     """Show RUN (a folder, a name, or `last`): its stages, times and verdict."""
@@ -600,10 +586,10 @@ def show_command(run: str, runs: Path) -> Result:
 
 
 @click.command("logs")
-@run_argument
+@option.run
 @click.argument("stage", required=False)
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run is over.")
-@runs_option
+@option.runs
 @prints("logs")
 def logs_command(run: str, stage: str | None, follow: bool, runs: Path, as_json: bool) -> Result:
     """Print the logs of RUN, of one STAGE (such as 04-train) or of all."""
@@ -630,9 +616,9 @@ def logs_command(run: str, stage: str | None, follow: bool, runs: Path, as_json:
 
 
 @click.command("stop")
-@run_argument
+@option.run
 @click.option("--now", is_flag=True, help="Kill the stage at once instead of asking it to end.")
-@runs_option
+@option.runs
 @prints("stop")
 def stop_command(run: str, now: bool, runs: Path) -> Result:
     """Stop RUN, or every trial of a sweep; `orch resume` continues it."""
@@ -661,9 +647,9 @@ def _stop(run: RunDir, *, now: bool) -> str:
 
 
 @click.command("compare")
-@click.argument("first", shell_complete=complete_runs)
-@click.argument("others", nargs=-1, required=True, metavar="OTHER...", shell_complete=complete_runs)
-@runs_option
+@click.argument("first", shell_complete=option.complete_runs)
+@click.argument("others", nargs=-1, required=True, metavar="OTHER...", shell_complete=option.complete_runs)
+@option.runs
 @prints("compare")
 def compare_command(first: str, others: tuple[str, ...], runs: Path) -> Result:
     """Compare tuned models of runs that were measured on the same data with the first run's, query by query.
@@ -679,11 +665,11 @@ def compare_command(first: str, others: tuple[str, ...], runs: Path) -> Result:
 
 
 @click.command("track")
-@click.argument("names", nargs=-1, required=True, metavar="RUN...", shell_complete=complete_runs)
+@click.argument("names", nargs=-1, required=True, metavar="RUN...", shell_complete=option.complete_runs)
 @click.option("--to", metavar="NAME,...", help="Trackers, with commas (default: the recipe's).")
 @click.option("--project", help="The project in each of them (default: the recipe's, or orch).")
-@click.option("--python", type=PATH, help="The Python that has them (default: the run's).")
-@runs_option
+@click.option("--python", type=option.PATH, help="The Python that has them (default: the run's).")
+@option.runs
 @prints("track")
 def track_command(names: tuple[str, ...], runs: Path, **where: Any) -> Result:
     """Send finished runs to experiment trackers: settings, curves, verdict, report.
@@ -700,10 +686,10 @@ def track_command(names: tuple[str, ...], runs: Path, **where: Any) -> Result:
 
 
 @click.command("bundle")
-@run_argument
-@click.option("-o", "--output", type=PATH, help="The archive (default: RUN.zip, here).")
+@option.run
+@click.option("-o", "--output", type=option.PATH, help="The archive (default: RUN.zip, here).")
 @click.option("--with-data", is_flag=True, help="Also what quotes your rows: data, scores, report.html.")
-@runs_option
+@option.runs
 @prints("bundle")
 def bundle_command(run: str, output: Path | None, with_data: bool, runs: Path) -> Result:
     """Pack RUN for an issue: recipe, commands, logs, versions, measures; no weights, and no rows of yours."""

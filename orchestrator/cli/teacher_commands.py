@@ -12,20 +12,7 @@ from typing import Any
 import click
 
 from orchestrator.backends.scorers import FORMATS
-from orchestrator.cli.options import (
-    COUNT,
-    PATH,
-    data_files_argument,
-    family_option,
-    label_options,
-    loading_options,
-    max_dropped_option,
-    new_rows_option,
-    pick,
-    pooling_option,
-    require_label_range,
-    row_options,
-)
+from orchestrator.cli import options as option
 from orchestrator.cli.output import Result, prints
 from orchestrator.machine.terminal import say, say_lines, say_over
 
@@ -40,21 +27,21 @@ _device_option = click.option(
 
 
 @click.command("score")
-@data_files_argument
+@option.data_files
 @click.option(
     "--model", required=True, help="The teacher: a folder, a run, a hub id, or an installed package that carries one."
 )
 @click.option("--format", type=click.Choice(list(FORMATS)), help="How it scores (default: as its authors use it).")
 @click.option("--max-length", type=click.IntRange(8), default=512, show_default=True, help="Longest pair in tokens.")
 @click.option("--instruction", help="Task sentence, for teachers that take one.")
-@click.option("--batch-size", type=COUNT, help="Pairs at once (default: 8 for an LLM, 32 for an encoder).")
-@row_options
+@click.option("--batch-size", type=option.COUNT, help="Pairs at once (default: 8 for an LLM, 32 for an encoder).")
+@option.rows
 @click.option("--replace", is_flag=True, help="Rows may have teacher scores already; they get new ones.")
 @_device_option
-@pooling_option
-@family_option
-@loading_options
-@new_rows_option
+@option.pooling
+@option.family
+@option.loading
+@option.new_rows
 @_force_option
 @prints("data score")
 def data_score_command(
@@ -114,20 +101,20 @@ def data_score_command(
 
 
 @click.command("mine")
-@data_files_argument
+@option.data_files
 @click.option(
     "--model", required=True, help="The embedding model that searches: a folder, a run, a hub id or a package."
 )
 @click.option(
-    "--corpus", "corpus_files", multiple=True, type=PATH,
+    "--corpus", "corpus_files", multiple=True, type=option.PATH,
     help='More documents: rows of {"text"}, or a .txt of lines; may be repeated.',
 )  # fmt: skip
 @click.option(
     "--cross-encoder", metavar="MODEL", help="A reranker that scores what is found; margins then use its scores."
 )
-@click.option("--num-negatives", type=COUNT, default=5, show_default=True, help="Negatives of a query.")
+@click.option("--num-negatives", type=option.COUNT, default=5, show_default=True, help="Negatives of a query.")
 @click.option("--range-min", type=click.IntRange(0), default=10, show_default=True, help="Nearest to skip.")
-@click.option("--range-max", type=COUNT, default=100, show_default=True, help="Last rank to look at.")
+@click.option("--range-max", type=option.COUNT, default=100, show_default=True, help="Last rank to look at.")
 @click.option("--max-score", type=float, help="Only documents that score no more.")
 @click.option("--min-score", type=float, help="Only documents that score no less.")
 @click.option("--absolute-margin", type=float, help="Only documents that score this much below every positive.")
@@ -144,16 +131,16 @@ def data_score_command(
 @click.option("--query-prompt", help="What stands in front of every query (default: the model's own).")
 @click.option("--document-prompt", help="What stands in front of every document (default: the model's own).")
 @click.option("--max-length", type=click.IntRange(8), default=512, show_default=True, help="Longest text in tokens.")
-@click.option("--batch-size", type=COUNT, default=32, show_default=True, help="Texts, or pairs, at once.")
+@click.option("--batch-size", type=option.COUNT, default=32, show_default=True, help="Texts, or pairs, at once.")
 @click.option("--seed", type=int, default=42, show_default=True, help="Of the random sampling.")
-@label_options
-@max_dropped_option
-@row_options
+@option.labels
+@option.max_dropped
+@option.rows
 @_device_option
-@pooling_option
-@family_option
-@loading_options
-@new_rows_option
+@option.pooling
+@option.family
+@option.loading
+@option.new_rows
 @_force_option
 @prints("data mine")
 def data_mine_command(
@@ -176,8 +163,8 @@ def data_mine_command(
     from orchestrator.serving.chosen_models import Reading
     from orchestrator.serving.teach import MiningPlan, MiningSettings, mine_files
 
-    require_label_range(options["min_label"], options["max_label"])
-    settings = MiningSettings(**pick(options, MiningSettings))
+    option.require_label_range(options["min_label"], options["max_label"])
+    settings = MiningSettings(**option.pick(options, MiningSettings))
     if settings.num_negatives > settings.range_max - settings.range_min:
         between = f"between rank {settings.range_min} and {settings.range_max}"
         message = f"{between} there are fewer than {settings.num_negatives} documents"
@@ -186,9 +173,9 @@ def data_mine_command(
     if cross_encoder and limits == (None,) * len(limits):
         message = "its scores count for --max-score, --min-score and the margins only: give at least one of these"
         raise click.BadParameter(message, param_hint="--cross-encoder")
-    rows = RowFiles(files, columns=_require_each_once(columns), **pick(options, RowFiles))
-    reading = Reading(**pick(options, Reading))
-    plan = MiningPlan(rows, model, reading, cross_encoder, settings, **pick(options, MiningPlan))
+    rows = RowFiles(files, columns=_require_each_once(columns), **option.pick(options, RowFiles))
+    reading = Reading(**option.pick(options, Reading))
+    plan = MiningPlan(rows, model, reading, cross_encoder, settings, **option.pick(options, MiningPlan))
     done = mine_files(plan, output, force=force)
     given, made = asdict(done.given), asdict(done.made)
     data = {
