@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import click
 
@@ -12,6 +12,7 @@ from orchestrator.cli.output import Result, prints
 from orchestrator.machine.terminal import say
 from orchestrator.recipe.registry import TOOLS
 
+Form = Literal["jsonl", "pointwise", "hits", "ranking"]
 KINDS = ("group", "labelled", "pair", "class", "chat")
 FORMS = ("csv", "tsv", "parquet", "json", "jsonl", "sharegpt", "alpaca", "swift3", "lists", "passages")
 RANKING_OPTIONS = ("relevant_from", "labels_as_scores", "drop_queries_without_both")
@@ -44,7 +45,7 @@ def data_command() -> None:
 @option.data_files
 @click.option(
     "--eval",
-    "eval_files",
+    "eval_paths",
     multiple=True,
     type=option.PATH,
     callback=option.expand_files,
@@ -61,13 +62,7 @@ def data_command() -> None:
 @option.rows
 @prints("data check")
 def data_check_command(
-    files: tuple[Path, ...],
-    eval_files: tuple[Path, ...],
-    tokenizer: Path | None,
-    query_max_len: int,
-    passage_max_len: int,
-    as_json: bool,
-    **options: Any,
+    files: tuple[Path, ...], query_max_len: int, passage_max_len: int, as_json: bool, **options: Any
 ) -> Result:
     """Check FILES as training data: bad rows, duplicates, leaks, lengths. Exit code 3 when they must not be used."""
     from orchestrator.data.check import check_files, describe_report
@@ -78,12 +73,12 @@ def data_check_command(
     backend = options.pop("backend")
     if options["kind"] and backend:
         raise click.BadParameter("it says the kind of the rows already", param_hint="--backend")
-    budget = LengthBudget(query_max_len, passage_max_len) if tokenizer else None
+    budget = LengthBudget(query_max_len, passage_max_len) if options["tokenizer"] else None
     if backend:
         from orchestrator.backends import BACKENDS
 
         options |= {"kind": BACKENDS[backend].kind, "needs_negatives": BACKENDS[backend].needs_negatives}
-    report = check_files(files, eval_paths=eval_files, tokenizer=tokenizer, budget=budget, **options)
+    report = check_files(files, budget=budget, **options)
     if report.problems and not as_json:
         raise DataError.from_problems(list(report.problems))
     code = DataError.exit_code if report.problems else 0
@@ -124,7 +119,7 @@ def data_split_command(
 @click.option("--from", "form", type=click.Choice(FORMS), help="What the files hold; default: by their ending.")
 @click.option(
     "--to",
-    type=click.Choice(["jsonl", "pointwise", "hits", "ranking"]),
+    type=click.Choice(get_args(Form)),
     default="jsonl",
     show_default=True,
     help="jsonl keeps each row's form; the others are forms of ranking data.",
@@ -154,14 +149,7 @@ def data_split_command(
 @option.new_rows
 @prints("data convert")
 def data_convert_command(
-    files: tuple[Path, ...],
-    to: Literal["jsonl", "pointwise", "hits", "ranking"],
-    names: str | None,
-    columns: dict[str, str],
-    constants: dict[str, str],
-    max_dropped: int,
-    output: Path,
-    **options: Any,
+    files: tuple[Path, ...], to: Form, names: str | None, max_dropped: int, output: Path, **options: Any
 ) -> Result:
     """Write the rows of FILES as JSON Lines: columns renamed, other tools' rows rewritten, ranking data reshaped.
 
@@ -186,18 +174,12 @@ def data_convert_command(
         once = options["one_positive"]
         option, hint = ("--one-positive", "convert twice") if once else ("--divide-score", "use --max-label")
         raise click.BadParameter(f"it does not go together with --to {to}: {hint}", param_hint=option)
-    conversion = Conversion(
-        columns=tuple(columns.items()),
-        constants=tuple(constants.items()),
-        names=tuple(name.strip() for name in names.split(",")) if names else (),
-        reshaping=reshaping,
-        **options,
-    )
+    options |= {name: tuple(options[name].items()) for name in ("columns", "constants")}
+    each = tuple(name.strip() for name in names.split(",")) if names else ()
+    conversion = Conversion(names=each, reshaping=reshaping, **options)
     report = convert_files(files, output, conversion, max_dropped=max_dropped)
-    data = {
-        "output": str(output),
-        "rows": {"in": report.rows_in, "out": report.rows_out, "dropped": report.dropped},
-    }
+    counts = {"in": report.rows_in, "out": report.rows_out, "dropped": report.dropped}
+    data: dict[str, Any] = {"output": str(output), "rows": counts}
     dropped = "".join(f", {count} {code}" for code, count in report.dropped.items())
     text = [f"{output}: {report.rows_in} rows in, {report.rows_out} rows out{dropped}"]
     if found := report.regrouped:
@@ -209,7 +191,7 @@ def data_convert_command(
     return Result(data, text)
 
 
-def build_reshaping(to: Literal["jsonl", "pointwise", "hits", "ranking"], **options: Any) -> Any:
+def build_reshaping(to: Form, **options: Any) -> Any:
     """Return the Reshaping that `--to` and its options ask for, None for rows that keep their form.
 
     Raises BadParameter where an option has no meaning for the form.

@@ -54,35 +54,29 @@ _DTYPES = ("auto", "bfloat16", "float16", "float32")
 @option.hardware
 @prints("evaluate")
 def evaluate_command(
-    models: tuple[str, ...],
-    files: tuple[Path, ...],
-    metrics: str | None,
-    columns: dict[str, str],
-    python: str | None,
-    output: Path | None,
-    power: bool,
-    hardware: str,
+    models: tuple[str, ...], files: tuple[Path, ...], metrics: str | None, output: Path | None, power: bool,
     **options: Any,
-) -> Result:
+) -> Result:  # fmt: skip
     """Measure models on data: ranking groups, labelled documents, pairs of texts. No recipe, no training.
 
     A packaged model is scored as its scoring.json says, any other in its authors' way or by --format. Exit codes:
     3 the data, 4 a model, 6 the scoring.
     """
     from orchestrator.data.request import RowFiles
+    from orchestrator.report.wording import describe_power
     from orchestrator.serving.chosen_models import Reading
     from orchestrator.serving.evaluate_model import Request, evaluate, find_problems, sniff_data
 
     option.require_label_range(options["min_label"], options["max_label"])
-    kind = sniff_data(files, columns, options["encoding"])
+    kind = sniff_data(files, options["columns"], options["encoding"])
     if kind == "group" and (options["scores_as_labels"] or options["max_label"] is not None):
         kind = "labelled"  # only these have labels
     request = Request(
         models,
-        RowFiles(files, kind, columns, **option.pick(options, RowFiles)),
+        RowFiles(files, kind, **option.pick(options, RowFiles)),
         Reading(**option.pick(options, Reading)),
-        python or sys.executable,
-        option.resolve_hardware(hardware, smoke=False),
+        options["python"] or sys.executable,
+        option.resolve_hardware(options["hardware"], smoke=False),
         tuple(name.strip() for name in metrics.split(",")) if metrics is not None else (),
         find_orch_cache() / "scores",
         options["corpus"],
@@ -90,16 +84,12 @@ def evaluate_command(
     if problems := find_problems(request):
         raise click.UsageError("; ".join(f"{item.message} ({item.hint})" for item in problems))
     result = evaluate(request, output.absolute() if output else None, tell)
-    can_show = [_describe_power(result)] if power else []
-    return Result(result, [*format_evaluation(result), *can_show, *([f"kept:  {output}"] if output else [])])
-
-
-def _describe_power(result: Mapping[str, Any]) -> str:
-    from orchestrator.report.wording import describe_power
-
-    if result["power"] is None:
-        return "power: the headline metric is no mean of at least two rows"
-    return describe_power(result["power"], result["unit"])
+    lines = list(format_evaluation(result))
+    if power and result["power"] is None:
+        lines.append("power: the headline metric is no mean of at least two rows")
+    elif power:
+        lines.append(describe_power(result["power"], result["unit"]))
+    return Result(result, lines + [f"kept:  {output}"] * bool(output))
 
 
 def format_evaluation(result: Mapping[str, Any]) -> Iterator[str]:
@@ -147,25 +137,19 @@ def predict_command(
     Without options, rows are read from stdin as JSON Lines: {"query": …, "document": …} for a reranker, {"query": …}
     and {"document": …} for an embedding model, {"prompt": …} for an LLM.
     """
-    from orchestrator.serving.artefact import (
-        ask_model,
-        find_artefact,
-        read_rows,
-        require_artefact_loads,
-        require_trusted_code,
-    )
+    from orchestrator.serving import artefact as packaged
 
-    artefact = find_artefact(run, runs, **trust)
+    artefact = packaged.find_artefact(run, runs, **trust)
     kind = artefact.kind
     if vectors and kind != "embedding":
         raise click.UsageError("--vectors is for embedding models")
     if queries or documents or prompts:
         rows = _build_rows(kind, queries, documents, prompts, vectors=vectors)
     else:
-        rows = read_rows(kind, sys.stdin)
-    require_trusted_code(artefact, is_run_anyway=False)
-    require_artefact_loads(artefact)
-    answers = ask_model(artefact, rows, vectors=vectors, tell=lambda text: say(f"caution: {text}", err=True))
+        rows = packaged.read_rows(kind, sys.stdin)
+    packaged.require_trusted_code(artefact, is_run_anyway=False)
+    packaged.require_artefact_loads(artefact)
+    answers = packaged.ask_model(artefact, rows, vectors=vectors, tell=lambda text: say(f"caution: {text}", err=True))
     if kind != "chat" and queries and not vectors:
         order = {query: place for place, query in enumerate(dict.fromkeys(queries))}
         answers.sort(key=lambda row: (order[row["query"]], -float(row["score"])))
@@ -417,10 +401,8 @@ def export_command(model: str, output: Path, metrics: str | None, hardware: str,
     )
     found = export_model(asked, output.absolute(), tell)
     heads, row = describe_exports([found])
-    lines = [
-        f"{found['form']}: {found['verdict']}",
-        *(f"  {head}: {cell}" for head, cell in zip(heads, row, strict=True)),
-    ]
+    lines = [f"{found['form']}: {found['verdict']}"]
+    lines += [f"  {head}: {cell}" for head, cell in zip(heads, row, strict=True)]
     lines += [f"gate {'passed' if rule['passed'] else 'MISSED'}: {rule['sentence']}" for rule in found["gate"]["rules"]]
     lines.append(f"kept: {output}")
     return Result(found, lines, GateMissedError.exit_code if found["gate"]["passed"] is False else 0)

@@ -45,17 +45,7 @@ _device_option = click.option(
 @_force_option
 @prints("data score")
 def data_score_command(
-    files: tuple[Path, ...],
-    model: str,
-    columns: dict[str, str],
-    ignore: tuple[str, ...],
-    encoding: str | None,
-    replace: bool,
-    device: str | None,
-    output: Path,
-    force: bool,
-    as_json: bool,
-    **reading: Any,
+    files: tuple[Path, ...], model: str, device: str | None, output: Path, force: bool, as_json: bool, **options: Any
 ) -> Result:
     """Write FILES' rows with a teacher's score for every document: pos_scores and neg_scores, or score.
 
@@ -69,9 +59,10 @@ def data_score_command(
     from orchestrator.serving.chosen_models import Reading
     from orchestrator.serving.teach import score_files
 
-    rows = RowFiles(files, columns=_require_each_once(columns), ignore=ignore, encoding=encoding, replace=replace)
+    _require_each_once(options["columns"])
+    rows, reading = RowFiles(files, **option.pick(options, RowFiles)), Reading(**option.pick(options, Reading))
     progress = None if as_json else _show_progress("pairs scored")
-    done = score_files(rows, model, Reading(**reading), output, device=device, force=force, on_progress=progress)
+    done = score_files(rows, model, reading, output, device=device, force=force, on_progress=progress)
     facts = done.scoring
     data = {
         "output": str(output),
@@ -144,13 +135,7 @@ def data_score_command(
 @_force_option
 @prints("data mine")
 def data_mine_command(
-    files: tuple[Path, ...],
-    model: str,
-    cross_encoder: str | None,
-    columns: dict[str, str],
-    output: Path,
-    force: bool,
-    **options: Any,
+    files: tuple[Path, ...], model: str, cross_encoder: str | None, output: Path, force: bool, **options: Any
 ) -> Result:
     """Find hard negatives for FILES' queries among all documents, with sentence-transformers' mine_hard_negatives.
 
@@ -173,7 +158,8 @@ def data_mine_command(
     if cross_encoder and limits == (None,) * len(limits):
         message = "its scores count for --max-score, --min-score and the margins only: give at least one of these"
         raise click.BadParameter(message, param_hint="--cross-encoder")
-    rows = RowFiles(files, columns=_require_each_once(columns), **option.pick(options, RowFiles))
+    _require_each_once(options["columns"])
+    rows = RowFiles(files, **option.pick(options, RowFiles))
     reading = Reading(**option.pick(options, Reading))
     plan = MiningPlan(rows, model, reading, cross_encoder, settings, **option.pick(options, MiningPlan))
     done = mine_files(plan, output, force=force)
@@ -200,12 +186,11 @@ def data_mine_command(
     return Result(data, show)
 
 
-def _require_each_once(columns: dict[str, str]) -> dict[str, str]:
-    """Return the columns. Raises BadParameter where one column would get two names."""
+def _require_each_once(columns: dict[str, str]) -> None:
+    """Raise BadParameter where one column would get two names."""
     for place, old in enumerate(columns.values()):
         if old in list(columns.values())[:place]:
             raise click.BadParameter(f"{old} would get two names", param_hint="--map")
-    return columns
 
 
 def _show_progress(what: str) -> Callable[[int, int], None]:
