@@ -144,6 +144,20 @@ def read_regular(path: Path, *, most_bytes: int = -1) -> bytes:
         return stream.read(most_bytes)
 
 
+_MOST_TEXT = 64 << 20  # bytes: names of half a million branches
+
+
+def find_text(path: Path, *, most_bytes: int = _MOST_TEXT, encoding: str = "utf-8") -> str | None:
+    """Return the text of a file, or of its first `most_bytes`; None where there is no file that can be read.
+
+    Bytes that are no text become replacement characters.
+    """
+    try:
+        return read_regular(path, most_bytes=most_bytes).decode(encoding, errors="replace")
+    except (OSError, ValueError):  # ValueError: a name with a NUL
+        return None
+
+
 Value = TypeVar("Value")
 
 _MOST_FILES = 256  # more than the shards of any model that fits on one machine

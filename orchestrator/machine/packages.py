@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
+from orchestrator.machine.files import find_text
 from orchestrator.machine.process import run
 
 DISTRIBUTIONS = (
@@ -34,7 +35,7 @@ _INTERPRETER = re.compile(r"python(?P<version>3(?:\.\d+)?)?")
 _LIBRARY = re.compile(r"python(?P<version>3\.\d+)")
 _PATCH_LEVEL = re.compile(r'#define PY_VERSION\s+"([\d.]+)"')
 _SCRIPT = b"#!"
-_MOST_CHARS = 1 << 20
+_FOLDER = re.compile(r"(?!#|import[ \t])[^\0]+$")
 _NUMBERS = re.compile(r"\d+(?:\.\d+)*")
 # What PYTHONPATH adds, and the user's own packages, are there for a stage too; the working directory is not.
 _PROBE = """
@@ -147,13 +148,18 @@ def find_path(python: str) -> tuple[str, list[str]] | None:
     if is_script or named is None:
         return None
     for prefix in (given.parent, given.parent.parent):
-        if settings := _read_settings(prefix / "pyvenv.cfg"):
+        lines = (find_text(prefix / "pyvenv.cfg") or "").splitlines()
+        pairs = (line.partition("=") for line in lines)
+        if settings := {key.strip().lower(): value.strip() for key, equals, value in pairs if equals}:
             return _find_in_environment(prefix, settings)
     prefix, version = real.parent.parent, named["version"] or ""
     library = _find_library(prefix, version if "." in version else "")
     if library is None:
         return None
-    return _read_full_version(prefix, library), _with_paths([*_list_user(library), *_list_sites(prefix, library)])
+    header = find_text(prefix / "include" / f"python{library}" / "patchlevel.h")
+    full = _PATCH_LEVEL.search(header or "")  # the version with its last number, where the headers are there
+    sites = _with_paths([*_list_user(library), *_list_sites(prefix, library)])
+    return full[1] if full else library, sites
 
 
 def _find_in_environment(prefix: Path, settings: dict[str, str]) -> tuple[str, list[str]] | None:
@@ -166,29 +172,6 @@ def _find_in_environment(prefix: Path, settings: dict[str, str]) -> tuple[str, l
     if settings.get("include-system-site-packages", "").lower() == "true":
         sites += [*_list_user(library), *_list_sites(Path(settings.get("home", "")).parent, library)]
     return full or library, _with_paths(sites)
-
-
-def _read_full_version(prefix: Path, library: str) -> str:
-    """Return the version with its last number where the headers are there that say it."""
-    lines = _read_text(prefix / "include" / f"python{library}" / "patchlevel.h")
-    found = _PATCH_LEVEL.search(lines)
-    return found[1] if found else library
-
-
-def _read_text(path: Path) -> str:
-    """Return the beginning of a regular file, which is all of those that are meant."""
-    try:
-        if not path.is_file():
-            return ""
-        with path.open(encoding="utf-8", errors="replace") as stream:
-            return stream.read(_MOST_CHARS)
-    except OSError:
-        return ""
-
-
-def _read_settings(path: Path) -> dict[str, str]:
-    pairs = (line.partition("=") for line in _read_text(path).splitlines())
-    return {key.strip().lower(): value.strip() for key, equals, value in pairs if equals}
 
 
 def _find_library(prefix: Path, version: str) -> str | None:
@@ -224,14 +207,11 @@ def _with_paths(sites: list[str]) -> list[str]:
     for site in sites:
         for name in sorted(_list_names(site)):
             if name.endswith(".pth"):
-                added += [os.path.join(site, line) for line in _read_lines(Path(site, name))]  # noqa: PTH118
+                text = find_text(Path(site, name)) or ""
+                lines = (line.strip() for line in text.splitlines())
+                # the folders that it names; its lines of code are left alone
+                added += [os.path.join(site, line) for line in lines if _FOLDER.match(line)]  # noqa: PTH118
     return [*first, *sites, *(entry for entry in added if os.path.isdir(entry))]  # noqa: PTH112
-
-
-def _read_lines(path: Path) -> list[str]:
-    """Return the folders that a .pth file names; its lines of code are left alone."""
-    lines = (line.strip() for line in _read_text(path).splitlines())
-    return [line for line in lines if line and "\0" not in line and not line.startswith(("#", "import ", "import\t"))]
 
 
 def _list_names(folder: str | Path) -> list[str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import RunFolderError, Where
-from orchestrator.machine.files import hash_path, open_fresh, try_lock, write_json, write_text
+from orchestrator.machine.files import find_text, hash_path, open_fresh, try_lock, write_json, write_text
 from orchestrator.machine.hardware import Hardware
 from orchestrator.machine.json_files import build_record, load_object, read_text
 from orchestrator.machine.places import find_orch_config
@@ -51,29 +51,25 @@ def create_run(plan: Plan, asked: Asked, hardware: Hardware, *, trust_run: bool 
 
 def write_run(plan: Plan, recipe_text: str, provenance: dict[str, Any]) -> RunDir:
     """Write a fresh run folder, the plan last. Raises RunFolderError when it is not empty or cannot be written."""
+    from orchestrator.backends.render import render_files
+
     run = RunDir(Path(plan.run_dir))
     if run.root.exists() and not run.root.is_dir():
         raise RunFolderError(f"{run.root} is a file", hint="name a fresh folder with -o")
     try:
         with _claimed(run):
-            _write_all(run, plan, recipe_text, provenance)
+            for file in render_files(plan):
+                if file.path != run.plan_json.name:
+                    write_text(run.root / file.path, file.text)
+            write_text(run.recipe_yaml, recipe_text)
+            write_json(run.provenance_json, provenance)
+            seal(run, plan.to_json())
+            write_text(run.plan_json, plan.to_json())  # last: with it the folder is a run
     except OSError as error:
         raise RunFolderError(
             f"{run.root} cannot be written: {error.strerror}", hint="choose a folder with -o"
         ) from error
     return run
-
-
-def _write_all(run: RunDir, plan: Plan, recipe_text: str, provenance: dict[str, Any]) -> None:
-    from orchestrator.backends.render import render_files
-
-    for file in render_files(plan):
-        if file.path != run.plan_json.name:
-            write_text(run.root / file.path, file.text)
-    write_text(run.recipe_yaml, recipe_text)
-    write_json(run.provenance_json, provenance)
-    seal(run, plan.to_json())
-    write_text(run.plan_json, plan.to_json())  # last: with it the folder is a run
 
 
 @contextmanager
@@ -290,7 +286,7 @@ def seal(run: RunDir, plan_text: str) -> None:
 def is_own(run: RunDir, plan_text: str) -> bool:
     """Tell whether this user has made the run whose plan.json has this text."""
     key = _load_key()
-    found = _read(run.seal)
+    found = find_text(run.seal, most_bytes=_SEAL_CHARS, encoding="ascii")
     return key is not None and found is not None and hmac.compare_digest(found, _sign(key, plan_text))
 
 
@@ -304,7 +300,7 @@ def _sign(key: str, text: str) -> str:
 
 
 def _load_key() -> str | None:
-    found = _read(find_key())
+    found = find_text(find_key(), most_bytes=_SEAL_CHARS, encoding="ascii")
     return found if found and _KEY.fullmatch(found) else None
 
 
@@ -323,17 +319,6 @@ def _make_key() -> str | None:
     except OSError:
         return None
     return _load_key()
-
-
-def _read(path: Path) -> str | None:
-    """Return the first letters of a regular file."""
-    try:
-        if not path.is_file():
-            return None
-        with path.open(encoding="ascii", errors="replace") as stream:
-            return stream.read(_SEAL_CHARS)
-    except OSError:
-        return None
 
 
 def refuse_links(plan: Plan, run_dir: RunDir) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from orchestrator import __version__
-from orchestrator.machine.files import hash_path
+from orchestrator.machine.files import find_text, hash_path
 from orchestrator.machine.hardware import Hardware, find_memory
 from orchestrator.machine.packages import find_packages
 from orchestrator.machine.places import PACKAGE
@@ -46,6 +46,7 @@ def build_provenance(plan: Plan, hardware: Hardware, asked: Asked, *, may_run: b
     from orchestrator.backends.render import find_templates
 
     recipe = asked.recipe.resolve()
+    memory = find_memory().get("MemTotal")
     return {
         "version": PROVENANCE_VERSION,
         "orch": __version__,
@@ -59,7 +60,7 @@ def build_provenance(plan: Plan, hardware: Hardware, asked: Asked, *, may_run: b
         "versions": plan.versions,
         "environments": {python: find_packages(python, may_run=may_run) for python in find_interpreters(plan)},
         "platform": platform.platform(),
-        "cpu": {"name": _cpu_name(), "count": os.cpu_count(), "memory_mib": _memory_mib()},
+        "cpu": {"name": _cpu_name(), "count": os.cpu_count(), "memory_mib": memory and memory // 1024**2},
         "hardware": {
             "kind": hardware.kind,
             "count": hardware.count,
@@ -91,21 +92,12 @@ def _hash_sources() -> str:
 
 def _cpu_name() -> str | None:
     """Return the processor's name as the kernel says it; None on other systems."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return None
+    lines = (find_text(Path("/proc/cpuinfo")) or "").splitlines()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
-
-
-def _memory_mib() -> int | None:
-    total = find_memory().get("MemTotal")
-    return None if total is None else total // 1024**2
 
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # SHA-1 or SHA-256
 _REF = re.compile(r"ref: (refs/\S+)")
-_MOST_CHARS = 64 << 20  # a packed-refs of half a million names
 _SHA256 = "[core]\nrepositoryformatversion = 1\n[extensions]\nobjectformat = sha256\n"
 _SHA1 = "[core]\nrepositoryformatversion = 0\n"
 _TIMEOUT_S = 10.0
@@ -137,37 +129,21 @@ def _find_repository(folder: Path) -> _Repository | None:
     for tree in (folder, *folder.parents):
         marker = tree / ".git"
         own = marker
-        if (text := _read(marker)) is not None:  # a linked work tree, or a submodule
+        if (text := find_text(marker)) is not None:  # a linked work tree, or a submodule
             own = tree / text.removeprefix("gitdir:").strip()
         if (own / "HEAD").is_file():
-            return _Repository(tree, own, own / (_read(own / "commondir") or ".").strip())
+            return _Repository(tree, own, own / (find_text(own / "commondir") or ".").strip())
     return None
 
 
 def _read_commit(repository: _Repository) -> str | None:
-    text = (_read(repository.folder / "HEAD") or "").strip()
+    text = (find_text(repository.folder / "HEAD") or "").strip()
     if named := _REF.fullmatch(text):
-        text = _read_ref(repository, named[1])
+        loose = (find_text(folder / named[1]) for folder in (repository.folder, repository.common))
+        lines = (find_text(repository.common / "packed-refs") or "").splitlines()
+        packed = (row[0] for line in lines if (row := line.split(" ", 1))[1:] == [named[1]])
+        text = next((found.strip() for found in loose if found is not None), None) or next(packed, "")
     return text if _COMMIT.fullmatch(text) else None
-
-
-def _read_ref(repository: _Repository, name: str) -> str:
-    for folder in (repository.folder, repository.common):
-        if (text := _read(folder / name)) is not None:
-            return text.strip()
-    packed = (line.split(" ", 1) for line in (_read(repository.common / "packed-refs") or "").splitlines())
-    return next((row[0] for row in packed if row[1:] == [name]), "")
-
-
-def _read(path: Path) -> str | None:
-    """Return the text of a regular file; None where there is none."""
-    try:
-        if not path.is_file():
-            return None
-        with path.open(encoding="utf-8", errors="replace") as stream:
-            return stream.read(_MOST_CHARS)
-    except (OSError, ValueError):
-        return None
 
 
 def _is_changed(repository: _Repository, commit: str) -> bool | None:

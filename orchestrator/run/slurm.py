@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.errors import PreflightError, RunFolderError
 from orchestrator.machine import process
-from orchestrator.machine.files import open_to_append, read_regular, write_text
+from orchestrator.machine.files import find_text, open_to_append, read_regular, write_text
 from orchestrator.machine.rundir import RunDir
 from orchestrator.machine.terminal import Text, current_language
 from orchestrator.recipe.plan import File
@@ -76,12 +76,15 @@ class Job:
 
 def find_job_id(run: RunDir) -> str | None:
     """Return the id of the run's last job, None where it has none."""
-    try:
-        rows = read_regular(run.job_ids, most_bytes=_MOST_BYTES).decode("ascii", errors="replace").split("\n")
-    except OSError:
-        return None
+    rows = (find_text(run.job_ids, most_bytes=_MOST_BYTES) or "").split("\n")
     ids = [row.partition(" ")[2] for row in rows if row.startswith(f"{SLURM} ")]
     return ids[-1] if ids and ids[-1].isdigit() else None
+
+
+def find_job(run: RunDir) -> Job | None:
+    """Return what Slurm says of the run's last job, None where it has none."""
+    name = find_job_id(run)
+    return find_jobs([name])[name] if name else None
 
 
 def find_jobs(ids: Iterable[str]) -> dict[str, Job]:
@@ -115,7 +118,7 @@ def submit(run: RunDir, job: File) -> str:
 
     Raises RunFolderError where a job of the run waits or works.
     """
-    if (name := find_job_id(run)) and not (there := find_jobs([name])[name]).is_over:
+    if (there := find_job(run)) and not there.is_over:
         hint = f"follow it with `orch logs -f {run.root}`, or end it with `orch stop {run.root}`"
         raise RunFolderError(f"{run.root} has a job: {there.describe()}", hint=hint)
     script = write_job(run, job)
@@ -143,7 +146,7 @@ def resubmit(run: RunDir) -> str:
 
 def is_coming(run: RunDir) -> bool:
     """Tell whether the run has a job that waits or works; asking takes a moment, so that Slurm is not asked often."""
-    if (name := find_job_id(run)) is None or find_jobs([name])[name].is_over:
+    if (job := find_job(run)) is None or job.is_over:
         return False
     time.sleep(_ASKED_EVERY_S)
     return True

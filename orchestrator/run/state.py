@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -87,10 +87,9 @@ def read_state(run_dir: RunDir) -> RunState | None:
 
 def find_state(run_dir: RunDir) -> RunState | None:
     """Return the run's state, None also where state.json is damaged."""
-    try:
+    with suppress(RunFolderError):
         return read_state(run_dir)
-    except RunFolderError:
-        return None
+    return None
 
 
 def write_state(run_dir: RunDir, state: RunState) -> None:
@@ -121,10 +120,9 @@ def write_result(stage_dir: StageDir, result: StageResult) -> None:
 
 def read_exit_code(stage_dir: StageDir) -> int | None:
     """Return the exit code that the launcher wrote, or None when it could not."""
-    try:
+    with suppress(OSError, ValueError):
         return int(read_regular(stage_dir.exit_code, most_bytes=_MOST_DIGITS))
-    except (OSError, ValueError):
-        return None
+    return None
 
 
 def redact(env: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
@@ -141,10 +139,9 @@ def _read(kind: type[Record], path: Path) -> Record:
 
 
 def _find(kind: type[Record], path: Path) -> Record | None:
-    try:
+    with suppress(OSError, ValueError):
         return _read(kind, path)
-    except (OSError, ValueError):
-        return None
+    return None
 
 
 @dataclass(frozen=True)
@@ -176,7 +173,11 @@ _FORBIDDEN = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 def held_lock(run_dir: RunDir) -> Iterator[None]:
     """Hold the run folder. Raises RunFolderError when another process holds it, or it cannot be written or locked."""
     holder = load_holder(run_dir)
-    descriptor = _open(run_dir)
+    try:
+        run_dir.root.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(run_dir.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        raise explain_os_error(run_dir, error) from error
     try:
         try:
             if not try_lock(descriptor):
@@ -192,7 +193,10 @@ def held_lock(run_dir: RunDir) -> Iterator[None]:
         try:
             os.ftruncate(descriptor, 0)
             os.write(descriptor, json.dumps(content).encode() + b"\n")
-            _remove_parts(run_dir)
+            # what a killed supervisor was just writing: nobody else writes such files while the lock is held
+            for folder in (run_dir.root, *run_dir.root.glob("stages/*")):
+                for path in folder.glob(PART_PATTERN):
+                    path.unlink(missing_ok=True)
         except OSError as error:
             raise explain_os_error(run_dir, error) from error
         yield
@@ -277,21 +281,6 @@ def load_holder(run_dir: RunDir) -> Holder | None:
     except (OSError, ValueError):
         return None
     return holder if 0 < holder.pid < _MOST_PID else None
-
-
-def _open(run_dir: RunDir) -> int:
-    try:
-        run_dir.root.mkdir(parents=True, exist_ok=True)
-        return os.open(run_dir.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-    except OSError as error:
-        raise explain_os_error(run_dir, error) from error
-
-
-def _remove_parts(run_dir: RunDir) -> None:
-    """Remove what a killed supervisor was just writing: nobody else writes such files while the lock is held."""
-    for folder in (run_dir.root, *run_dir.root.glob("stages/*")):
-        for path in folder.glob(PART_PATTERN):
-            path.unlink(missing_ok=True)
 
 
 def _busy(run_dir: RunDir, holder: Holder | None) -> RunFolderError:

@@ -12,7 +12,7 @@ import secrets
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -64,7 +64,7 @@ from orchestrator.run.launching import Residents, find_imports
 from orchestrator.run.loop import run_plan
 from orchestrator.run.provenance import Asked
 from orchestrator.run.resume import TRAIN
-from orchestrator.run.slurm import SLURM, find_job_id, find_jobs, submit
+from orchestrator.run.slurm import SLURM, find_job, submit
 from orchestrator.run.state import find_state, held_lock, touch_heartbeat
 from orchestrator.run.stopping import Interrupts, StopTimeouts, counted_interrupts
 from orchestrator.run.sweep import (
@@ -169,7 +169,11 @@ def plan_sweep(recipe: Path, asked: Mapping[str, Any], hardware: Hardware, *, he
     too, None where they were not given. Raises RecipeError for what cannot be swept.
     """
     split = [(text, *split_override(text)) for text in asked["set"]]
-    swept = {key: values for _, key, values in split if len(values) > 1 or _is_range(key, values)}
+    swept = {
+        key: values
+        for _, key, values in split
+        if len(values) > 1 or (values and isinstance(read_choices(key, values), Range))
+    }
     fixed = tuple(text for text, key, _ in split if key not in swept)
     loaded = load_recipe(recipe, fixed)
     search, named = loaded.recipe.sweep, {key for _, key, _ in split}
@@ -219,10 +223,6 @@ def plan_sweep(recipe: Path, asked: Mapping[str, Any], hardware: Hardware, *, he
 _KINDS = {"reranker": GROUP, "embedding": RETRIEVAL, "sft": CHAT}  # of these the default metrics go one way each
 
 
-def _is_range(key: str, values: Sequence[Any]) -> bool:
-    return bool(values) and isinstance(read_choices(key, values), Range)
-
-
 def _refuse_other_rows(loaded: LoadedRecipe, parameters: Iterable[str]) -> None:
     """Raise RecipeError where trials would be measured on different rows: nobody could compare them."""
     data = loaded.recipe.data
@@ -247,13 +247,8 @@ def take_up(planned: Planned, folder: Path) -> Sweep:
             raise RunFolderError(f"{folder} holds another sweep, or its recipe has changed since", hint=hint)
         sweep.asked = dict(planned.asked)
     else:
-        if folder.exists() and not {path.name for path in folder.iterdir()} <= {
-            "trials",
-            "lock",
-            "cache",
-            LOGS,
-            STORAGE,
-        }:
+        own = {"trials", "lock", "cache", LOGS, STORAGE}
+        if folder.exists() and not own.issuperset(path.name for path in folder.iterdir()):
             raise RunFolderError(f"{folder} is not empty, and holds no sweep", hint="name a fresh folder with -o")
         sweep = Sweep(str(planned.request.recipe), list(planned.parameters), planned.seeds, [], dict(planned.asked))
     new = planned.settings[len(sweep.settings()) :]  # all of them, or those that a larger --max-trials allows
@@ -326,12 +321,8 @@ class Runner:
             residents: Residents | None = None
             for trial in self._find_coming():
                 if interrupts.count:
-                    raise InterruptedRunError(
-                        STOPPED_AT.say(current_language()).format(trial.run), hint=self._say_go_on()
-                    )
-                if why := self.planned.budget.find_end(self.sweep, trial):
-                    self.tell(f"the budget of {why} is used up")
-                    break
+                    message = STOPPED_AT.say(current_language()).format(trial.run)
+                    raise InterruptedRunError(message, hint=self._say_go_on())
                 try:
                     plan = self._prepare(trial)
                 except OrchError as error:  # what the machine lacks now is not the trial's, if it was planned before
@@ -350,7 +341,7 @@ class Runner:
         with held_lock(RunDir(self.folder)), counted_interrupts() as interrupts:
             write_sweep(self.folder, self.sweep)
             while True:
-                while shares and not interrupts.count and not ending and (trial := self._find_next(coming)):
+                while shares and not interrupts.count and not ending and (trial := next(coming, None)):
                     share = shares.pop()
                     running[self._start(trial, share)] = trial, share, time.monotonic()
                 if not running:
@@ -392,13 +383,6 @@ class Runner:
                 trial.state, trial.note = (FAILED, failed) if failed else (RUNNING, None)
                 write_sweep(self.folder, self.sweep)
 
-    def _find_next(self, coming: Iterator[Trial]) -> Trial | None:
-        trial = next(coming, None)
-        if trial and (why := self.planned.budget.find_end(self.sweep, trial)):
-            self.tell(f"the budget of {why} is used up")
-            return None
-        return trial
-
     def _start(self, trial: Trial, share: Mapping[str, str]) -> Child:
         run, logs = trial_dir(self.folder, trial), self.folder / LOGS
         if not run.plan_json.exists():  # it was being written when an earlier sweep was killed
@@ -423,10 +407,9 @@ class Runner:
             self._end(trial, DONE)
             self.tell(f"trial {trial.number} is done: {self.sweep.metric} {trial.metric}")
             return None
-        said = (
-            (self.folder / LOGS / f"{trial.number:03d}.log").read_text(encoding="utf-8", errors="replace").split("\n")
-        )
-        why = (state and state.message) or next((text for text in said if text.strip()), f"exit code {code}")
+        log = (self.folder / LOGS / f"{trial.number:03d}.log").read_text(encoding="utf-8", errors="replace")
+        said = filter(str.strip, log.split("\n"))
+        why = (state and state.message) or next(said, f"exit code {code}")
         kind = next((one for one in _ENDING if one.exit_code == code), None)
         if kind and (kind is not PreflightError or not run.plan_json.exists()):
             trial.state = STOPPED
@@ -436,12 +419,19 @@ class Runner:
         return None
 
     def _find_coming(self) -> Iterator[Trial]:
-        """Yield the trials that are not over; with a study, more of them as long as it has more to ask."""
-        yield from [trial for trial in self.sweep.trials if not is_over(trial)]
-        while self.study and (setting := self.study.ask(self.sweep)) is not None:
+        """Yield the trials that are not over, as far as the budget goes; with a study, also those that it asks for."""
+        coming = [trial for trial in self.sweep.trials if not is_over(trial)]
+        while True:
+            for trial in coming:
+                if why := self.planned.budget.find_end(self.sweep, trial):
+                    self.tell(f"the budget of {why} is used up")
+                    return
+                yield trial
+            if self.study is None or (setting := self.study.ask(self.sweep)) is None:
+                return
             self.sweep.add(setting, self.planned.first_seed)
             write_sweep(self.folder, self.sweep)
-            yield from [trial for trial in self.sweep.settings()[-1] if not is_over(trial)]
+            coming = [trial for trial in self.sweep.settings()[-1] if not is_over(trial)]
 
     def _prepare(self, trial: Trial) -> Plan:
         """Return the plan of a trial whose run folder is there."""
@@ -526,10 +516,10 @@ def share_gpus(hardware: Hardware, count: int) -> list[dict[str, str]]:
 
 def find_job_end(run: RunDir) -> str | None:
     """Return why a trial's job has failed for good; "" while it waits or runs, None where one is to be handed in."""
-    state, name = find_state(run), find_job_id(run)
-    if name and not find_jobs([name])[name].is_over:
+    state, job = find_state(run), find_job(run)
+    if job and not job.is_over:
         return ""
-    return state.message or state.status if name and state and state.status == "failed" else None
+    return state.message or state.status if job and state and state.status == "failed" else None
 
 
 def describe_trial(trial: Trial) -> str:
