@@ -34,6 +34,10 @@ class Text:
         """Return the sentence in that language."""
         return self.zh if language == "zh" else self.en
 
+    def fill(self, *values: object, **named: object) -> str:
+        """Return the sentence in this process's language, with values in the place of its {}."""
+        return self.say(current_language()).format(*values, **named)
+
 
 def choose_language(environment: Mapping[str, str]) -> Language:
     """Return the language that an environment asks for: ORCH_LANG, else the locale; English unless it is Chinese."""

@@ -13,7 +13,7 @@ from orchestrator.logs.events import RunFinished, StageStarted, load_events
 from orchestrator.machine import process
 from orchestrator.machine.files import open_to_append
 from orchestrator.machine.rundir import RunDir
-from orchestrator.machine.terminal import Text, current_language
+from orchestrator.machine.terminal import Text
 
 # What an engine does with an exit code. All others are new to it, and what is new is looked at before it is repeated.
 AGAIN = (TakenAwayError.exit_code, StalledError.exit_code)
@@ -68,7 +68,7 @@ def judge(error: OrchError, run: RunDir, *, tries: int = TRIES) -> OrchError:
     if error.exit_code not in AGAIN and fault is None:
         return error
     if (count := count_tries(run)) >= tries:
-        message = GIVEN_UP.say(current_language()).format(problem.message, count)
+        message = GIVEN_UP.fill(problem.message, count)
         return StageFailedError(message, hint=problem.hint, where=problem.where, name=problem.name)
     if fault is None:
         return error

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fnmatch
 import json
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from orchestrator.errors import RunFolderError
@@ -55,14 +54,6 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class _File:
-    name: str
-    content: str | bytes
-    size: int
-    cut: bool = False
-
-
-@dataclass(frozen=True)
 class Bundle:
     """An archive that was written, what it holds, and how many files and bytes were left out."""
 
@@ -89,15 +80,19 @@ def write_bundle(run: RunDir, target: Path, *, with_data: bool = False) -> Bundl
     left_out = left_out_bytes = 0
     try:
         with open_fresh(target, replace=False) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-            found = []
-            for path, name in _list_files(run.root):
-                if any(_matches(name, pattern) for pattern in taken):
-                    found.append(_read(name, path, with_data=with_data))
-                else:
-                    left_out, left_out_bytes = left_out + 1, left_out_bytes + path.stat().st_size
-            for file in found if with_data else _hide_texts(found, run):
-                archive.writestr(f"{run.root.name}/{file.name}", file.content)
-                entries.append(Entry(f"{run.root.name}/{file.name}", file.size, file.cut))
+            wanted = {path for pattern in taken for path in run.root.glob(pattern)}
+            found: dict[str, str | bytes] = {}  # by its path below the run
+            for path in _list_files(run.root):
+                size = path.stat().st_size
+                if path not in wanted:
+                    left_out, left_out_bytes = left_out + 1, left_out_bytes + size
+                    continue
+                name = path.relative_to(run.root).as_posix()
+                cut = size > HEAD_BYTES + TAIL_BYTES and path.suffix in {".log", ".jsonl", ".txt"}
+                found[name] = _read(path, cut=cut, with_data=with_data)
+                entries.append(Entry(f"{run.root.name}/{name}", size, cut))
+            for name, content in (found if with_data else _hide_texts(found, run)).items():
+                archive.writestr(f"{run.root.name}/{name}", content)
             manifest = {
                 "version": BUNDLE_VERSION,
                 "run": run.root.name,
@@ -113,53 +108,38 @@ def write_bundle(run: RunDir, target: Path, *, with_data: bool = False) -> Bundl
     return Bundle(target, tuple(entries), left_out, left_out_bytes)
 
 
-def _matches(name: str, pattern: str) -> bool:
-    """Tell whether a relative path fits a pattern part by part: a star does not cross a slash."""
-    parts, wanted = name.split("/"), pattern.split("/")
-    return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
-
-
-def _list_files(root: Path) -> Iterator[tuple[Path, str]]:
-    """Yield (path, path relative to the run) of every file; links are not followed, they may lead anywhere."""
+def _list_files(root: Path) -> Iterator[Path]:
+    """Yield every file; links are not followed, they may lead anywhere."""
     for folder, folders, names in os.walk(root):
         folders.sort()
-        for name in sorted(names):
-            path = Path(folder) / name
-            if path.is_file() and not path.is_symlink():
-                yield path, path.relative_to(root).as_posix()
+        paths = (Path(folder) / name for name in sorted(names))
+        yield from (path for path in paths if path.is_file() and not path.is_symlink())
 
 
-def _read(name: str, path: Path, *, with_data: bool) -> _File:
-    size = path.stat().st_size
+def _read(path: Path, *, cut: bool, with_data: bool) -> str | bytes:
+    """Return what a file says, or of one that is `cut` its beginning and its end."""
     if path.suffix in _BINARY:
-        return _File(name, path.read_bytes(), size)
-    cut = size > HEAD_BYTES + TAIL_BYTES and path.suffix in {".log", ".jsonl", ".txt"}
+        return path.read_bytes()
     with path.open("rb") as stream:
+        content = stream.read(HEAD_BYTES if cut else -1)
         if cut:
-            head = stream.read(HEAD_BYTES)
             stream.seek(-TAIL_BYTES, os.SEEK_END)
-            content = head + b"\n[...]\n" + stream.read()
-        else:
-            content = stream.read()
+            content += b"\n[...]\n" + stream.read()
     text = content.decode("utf-8", errors="replace")
     if not with_data:
         hide = next((hide for start, hide in _HIDES.items() if path.name.startswith(start)), hide_rows)
         text = hide(text)
-    return _File(name, _disguise(text), size, cut)
+    return _disguise(text)
 
 
-def _hide_texts(files: Sequence[_File], run: RunDir) -> Sequence[_File]:
+def _hide_texts(files: dict[str, str | bytes], run: RunDir) -> dict[str, str | bytes]:
     """Return the files without any text of the prepared data; what the recipe itself says stays."""
-    contents = {file.name: file.content for file in files if isinstance(file.content, str)}
-    rendered = "\n".join(content for name, content in contents.items() if _is_rendered(name))
-    own = {name: content for name, content in contents.items() if not _is_rendered(name)}
-    texts = load_row_texts(run.data, list(own.values()), public=rendered)
-    return [replace(file, content=texts.hide(own[file.name])) if file.name in own else file for file in files]
-
-
-def _is_rendered(name: str) -> bool:
-    """Tell whether a file is the recipe or rendered from it: it was there before any row was read."""
-    return any(_matches(name, pattern) for pattern in _RENDERED)
+    # what is rendered from the recipe was there before any row was read
+    rendered = {path.relative_to(run.root).as_posix() for pattern in _RENDERED for path in run.root.glob(pattern)}
+    said = "\n".join(str(files[name]) for name in files if name in rendered)
+    own = {name: text for name, text in files.items() if isinstance(text, str) and name not in rendered}
+    texts = load_row_texts(run.data, list(own.values()), public=said)
+    return files | {name: texts.hide(text) for name, text in own.items()}
 
 
 def _exists(target: Path) -> RunFolderError:

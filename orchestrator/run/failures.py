@@ -23,8 +23,6 @@ from orchestrator.errors import (
     Where,
 )
 from orchestrator.logs.diagnose import KILLED_CODES, Diagnosis, diagnose, find_line_number, read_tail
-from orchestrator.logs.events import RowsLoaded
-from orchestrator.logs.health import LossProblem
 from orchestrator.logs.patches import suggest_patch
 from orchestrator.logs.row_texts import hide_rows
 from orchestrator.machine.rundir import StageDir
@@ -67,27 +65,28 @@ def build_failure(
 
     `missing`: outputs that a well-ended command did not write. `recipe`: the plan's, for a patch to try.
     """
-    resume = _say(RESUME, folder.root.parent.parent)
+    resume = RESUME.fill(folder.root.parent.parent)
     if ending.reason == "timed-out":
-        message = _say(TIMED_OUT, stage.name, limits.timeout_s)
+        message = TIMED_OUT.fill(stage.name, limits.timeout_s)
         return Failure("timed-out", StalledError(message, hint=resume, where=Where(str(folder.stdout_log))))
     if ending.stall:
         return Failure("stalled", _stall_error(stage, folder, ending, ending.stall, resume))
     if ending.loss:
-        return Failure(ending.loss.kind, _loss_error(stage, folder, ending.loss))
+        message = LOSS_STOPPED.fill(stage.name, ending.loss.message)
+        hint = LOSS_GOES_ON.fill(remedy=ending.loss.remedy, kind=ending.loss.kind)
+        return Failure(ending.loss.kind, StageFailedError(message, hint=hint, where=Where(str(folder.stdout_log))))
     if ending.reason == "rows-missing" and ending.rows:
-        return Failure("failed", _rows_error(stage, folder, ending.rows, limits.rows[ending.rows.side]))
+        rows, side = ending.rows.rows, ending.rows.side
+        message = ROWS_MISSING.fill(stage=stage.name, rows=rows, side=side, expected=limits.rows[side])
+        where = _where(folder, f"num_rows: {rows}")
+        return Failure("failed", DataError(message, hint=ROWS_REMEDY.fill(), where=where))
     if ending.exit_code in stage.done_codes and missing:
-        message = _say(OUTPUT_MISSING, stage.name, ending.exit_code, ", ".join(missing))
-        hint = _say(OUTPUT_REMEDY)
-        return Failure("failed", StageFailedError(message, hint=hint, where=_where(folder, None)))
-    own = _own_error(stage, folder, record, ending.exit_code)
-    if own:
+        message = OUTPUT_MISSING.fill(stage.name, ending.exit_code, ", ".join(missing))
+        error = StageFailedError(message, hint=OUTPUT_REMEDY.fill(), where=_where(folder, None))
+        return Failure("failed", error)
+    if own := _own_error(stage, folder, record, ending.exit_code):
         return Failure("failed", own)
-    text = (
-        read_tail(folder.stdout_log, record.stdout_offset) + "\n" + read_tail(folder.stderr_log, record.stderr_offset)
-    )
-    text += "\n" + describe_full_disk(folder.root)
+    text = f"{read_tails(folder, record)}\n{describe_full_disk(folder.root)}"
     diagnosis = diagnose(hide_rows(text), ending.exit_code, current_language())
     status = _status_of(ending, diagnosis)
     tool = find_backend(str(recipe.get("backend")))
@@ -96,33 +95,24 @@ def build_failure(
     return Failure(status, _error_of(stage, folder, ending, diagnosis, status=status, patch=patch))
 
 
-def _say(text: Text, *values: object, **named: object) -> str:
-    return text.say(current_language()).format(*values, **named)
+def read_tails(folder: StageDir, record: LaunchRecord) -> str:
+    """Return the ends of the two logs of one launch of a stage, as `diagnose` takes them."""
+    logs = ((folder.stdout_log, record.stdout_offset), (folder.stderr_log, record.stderr_offset))
+    return "\n".join(read_tail(path, offset) for path, offset in logs)
 
 
 def _stall_error(stage: Stage, folder: StageDir, ending: Ending, stall: Stall, resume: str) -> OrchError:
     since = datetime.fromtimestamp(stall.since).astimezone().isoformat(sep=" ", timespec="seconds")
-    what = _say(NOTHING_NEW if stall.kind == "output" else NO_STEP)
-    message = _say(STALLED, stage=stage.name, what=what, seconds=stall.seconds, since=since)
-    message += _say(STALLED_AT, ending.at) if ending.at else _say(STALLED_THERE)
+    what = (NOTHING_NEW if stall.kind == "output" else NO_STEP).fill()
+    message = STALLED.fill(stage=stage.name, what=what, seconds=stall.seconds, since=since)
+    message += STALLED_AT.fill(ending.at) if ending.at else STALLED_THERE.fill()
     for pid in ending.stacks.suspended:
-        message += f"\n  {_say(SUSPENDED, pid)}"
+        message += f"\n  {SUSPENDED.fill(pid)}"
     stacks = ending.stacks
     if not stacks.file:
         return StalledError(message, hint=resume, where=_where(folder, None))
-    hint = _say(STACKS, stacks.file.name, stacks.line, resume)
+    hint = STACKS.fill(stacks.file.name, stacks.line, resume)
     return StalledError(message, hint=hint, where=Where(str(stacks.file), stacks.line))
-
-
-def _loss_error(stage: Stage, folder: StageDir, loss: LossProblem) -> OrchError:
-    message = _say(LOSS_STOPPED, stage.name, loss.message)
-    hint = _say(LOSS_GOES_ON, remedy=loss.remedy, kind=loss.kind)
-    return StageFailedError(message, hint=hint, where=Where(str(folder.stdout_log)))
-
-
-def _rows_error(stage: Stage, folder: StageDir, loaded: RowsLoaded, expected: int) -> OrchError:
-    message = _say(ROWS_MISSING, stage=stage.name, rows=loaded.rows, side=loaded.side, expected=expected)
-    return DataError(message, hint=_say(ROWS_REMEDY), where=_where(folder, f"num_rows: {loaded.rows}"))
 
 
 def _status_of(ending: Ending, diagnosis: Diagnosis) -> str:
@@ -137,18 +127,18 @@ def _status_of(ending: Ending, diagnosis: Diagnosis) -> str:
 def _error_of(
     stage: Stage, folder: StageDir, ending: Ending, diagnosis: Diagnosis, *, status: str, patch: tuple[str, ...]
 ) -> OrchError:
-    how = _say(NO_EXIT_CODE) if ending.exit_code is None else _say(EXIT_CODE, ending.exit_code)
+    how = NO_EXIT_CODE.fill() if ending.exit_code is None else EXIT_CODE.fill(ending.exit_code)
     if diagnosis.rank is not None:
-        how = _say(FIRST_RANK, how=how, rank=diagnosis.rank)
+        how = FIRST_RANK.fill(how=how, rank=diagnosis.rank)
     cause = diagnosis.cause
     if status == "out-of-memory" and diagnosis.name == "killed":
-        cause = _say(KILLED_BY_KERNEL)
-    message = _say(ENDED, stage=stage.name, how=how, cause=cause)
+        cause = KILLED_BY_KERNEL.fill()
+    message = ENDED.fill(stage=stage.name, how=how, cause=cause)
     if diagnosis.evidence and diagnosis.evidence not in message:
         message += f"\n  {diagnosis.evidence}"
     hint = diagnosis.remedy
     if patch:
-        hint += "\n" + _say(TRY, " ".join(f"--set {item}" for item in patch))
+        hint += "\n" + TRY.fill(" ".join(f"--set {item}" for item in patch))
     return StageFailedError(message, hint=hint, where=_where(folder, diagnosis.evidence), name=diagnosis.name)
 
 
@@ -182,14 +172,9 @@ def _where(folder: StageDir, evidence: str | None) -> Where:
             line = find_line_number(log, evidence)
             if line:
                 return Where(str(log), line)
-    return Where(str(max((folder.stdout_log, folder.stderr_log), key=_written_at)))
-
-
-def _written_at(path: Path) -> tuple[bool, float]:
-    if not path.exists():
-        return (False, 0.0)
-    status = path.stat()
-    return (status.st_size > 0, status.st_mtime)
+    logs = {path: path.stat() for path in (folder.stdout_log, folder.stderr_log) if path.exists()}
+    last = max(logs, key=lambda path: (logs[path].st_size > 0, logs[path].st_mtime), default=folder.stdout_log)
+    return Where(str(last))
 
 
 _FULL_BELOW_BYTES = 1 << 20  # a trainer that failed to write a checkpoint has left no room for a log's page

@@ -10,29 +10,24 @@ import uuid
 from contextlib import ExitStack
 from pathlib import Path
 
-from orchestrator.errors import (
-    InterruptedRunError,
-    OrchError,
-    PreflightError,
-    StageFailedError,
-    TakenAwayError,
-)
-from orchestrator.logs.diagnose import diagnose, read_tail
+from orchestrator.errors import InterruptedRunError, OrchError, PreflightError, StageFailedError, TakenAwayError
+from orchestrator.logs.diagnose import diagnose
 from orchestrator.logs.follow import scrub_logs
 from orchestrator.logs.row_texts import hide_rows
-from orchestrator.machine.process import Child, Launch
+from orchestrator.machine.process import Child
 from orchestrator.machine.rundir import RunDir, StageDir
-from orchestrator.machine.terminal import Text, current_language
+from orchestrator.machine.terminal import Text
 from orchestrator.recipe.plan import Stage
+from orchestrator.run.failures import read_tails
 from orchestrator.run.folder import load_own_plan
-from orchestrator.run.launching import build_environment
-from orchestrator.run.state import LaunchRecord, RunState, find_state, load_launch
+from orchestrator.run.launching import build_launch
+from orchestrator.run.resume import TRAIN
+from orchestrator.run.state import RunState, find_state, load_launch
 from orchestrator.run.stopping import SupervisorDeps, counted_interrupts, stop_stage
 
 WAIT_S = 1800.0  # as long as the processes of a training wait for one another
 _POLL_S = 1.0
 _FINISHED = frozenset({"done", "failed", "interrupted"})
-_TRAIN = "train"
 
 
 class _Watch:
@@ -57,7 +52,7 @@ class _Watch:
     def require_sign_of_life(self) -> None:
         """Raise TakenAwayError where host 0 has given none for too long."""
         if self.deps.clock.monotonic() - self._heard > self._wait_s:
-            raise TakenAwayError(SILENT.say(current_language()).format(self._wait_s))
+            raise TakenAwayError(SILENT.fill(self._wait_s))
 
     def _read_beat(self) -> int:
         try:
@@ -78,7 +73,7 @@ def join_run(
         deps = deps or SupervisorDeps(interrupts=stack.enter_context(counted_interrupts()))
         _wait_for_plan(run, wait_s, deps)
         plan = load_own_plan(run, trust_run=trust_run)
-        if stage := plan.stage(_TRAIN):
+        if stage := plan.stage(TRAIN):
             later = {one.name for one in plan.stages[plan.stages.index(stage) + 1 :]}
             _follow(_Watch(run, wait_s, deps), stage, later, run.stage(stage.name).root / f"host-{rank}")
 
@@ -87,10 +82,10 @@ def _wait_for_plan(run: RunDir, wait_s: float, deps: SupervisorDeps) -> None:
     end = deps.clock.monotonic() + wait_s
     while not run.plan_json.is_file():
         if deps.interrupts.count:
-            raise InterruptedRunError(STOPPED.say(current_language()))
+            raise InterruptedRunError(STOPPED.fill())
         if deps.clock.monotonic() > end:
-            message = NO_FOLDER.say(current_language()).format(run.root, wait_s)
-            raise PreflightError(message, hint=SHARE.say(current_language()))
+            message = NO_FOLDER.fill(run.root, wait_s)
+            raise PreflightError(message, hint=SHARE.fill())
         deps.clock.sleep(_POLL_S)
 
 
@@ -108,7 +103,7 @@ def _follow(watch: _Watch, stage: Stage, later: set[str], place: Path) -> None:
                 child = None
             if deps.interrupts.count:
                 kind = TakenAwayError if deps.interrupts.taken else InterruptedRunError
-                raise kind(STOPPED.say(current_language()))
+                raise kind(STOPPED.fill())
             if state and state.status in _FINISHED:
                 _end(folder, state)
                 return
@@ -119,19 +114,14 @@ def _follow(watch: _Watch, stage: Stage, later: set[str], place: Path) -> None:
             if at != joined and (not at or (record and record.token == at)):  # it has ended its attempt, or begun one
                 if child:
                     stop_stage(child, deps)
-                joined, child = at, _start(stage, record, own, deps) if record else None
+                joined, child = at, None
+                if record:
+                    own.root.mkdir(exist_ok=True)
+                    child = deps.processes.spawn(build_launch(stage, record, own, str(uuid.uuid4())))
             deps.clock.sleep(_POLL_S)
     finally:
         if child:
             stop_stage(child, deps)
-
-
-def _start(stage: Stage, record: LaunchRecord, own: StageDir, deps: SupervisorDeps) -> Child:
-    own.root.mkdir(exist_ok=True)
-    paths = (Path(record.cwd), own.stdout_log, own.stderr_log, own.exit_code)
-    cwd, stdout, stderr, code = (path.absolute() for path in paths)
-    launch = Launch(record.argv, build_environment(stage), cwd, stdout, stderr, code, str(uuid.uuid4()))
-    return deps.processes.spawn(launch)
 
 
 def _end(folder: StageDir, state: RunState) -> None:
@@ -143,10 +133,8 @@ def _end(folder: StageDir, state: RunState) -> None:
     record = load_launch(folder)
     name: str | None = None
     if kind is StageFailedError and record and state.stage == folder.root.name:
-        logs = ((folder.stdout_log, record.stdout_offset), (folder.stderr_log, record.stderr_offset))
-        text = "\n".join(read_tail(path, offset) for path, offset in logs)
-        name = diagnose(hide_rows(text), 1, current_language()).name
-    raise kind(ENDED.say(current_language()).format(state.message or state.status), name=name)
+        name = diagnose(hide_rows(read_tails(folder, record)), 1).name
+    raise kind(ENDED.fill(state.message or state.status), name=name)
 
 
 NO_FOLDER = Text("host 0 has made no run in {0} for {1:g} s", "主机 0 在 {1:g} 秒内没有在 {0} 建立运行目录")

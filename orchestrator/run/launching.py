@@ -115,6 +115,13 @@ def build_environment(stage: Stage) -> dict[str, str]:
     return rename_hub_token({**os.environ, **dict(stage.command.env)})
 
 
+def build_launch(stage: Stage, record: LaunchRecord, folder: StageDir, token: str) -> Launch:
+    """Return the request to start what the record says, with its logs in `folder`."""
+    paths = (Path(record.cwd), folder.stdout_log, folder.stderr_log, folder.exit_code)
+    cwd, stdout, stderr, exit_code = (path.absolute() for path in paths)
+    return Launch(record.argv, build_environment(stage), cwd, stdout, stderr, exit_code, token)
+
+
 def spawn_stage(
     stage: Stage,
     record: LaunchRecord,
@@ -126,9 +133,7 @@ def spawn_stage(
 
     Raises OSError when its logs cannot be opened, StageFailedError when it cannot run.
     """
-    paths = (Path(record.cwd), folder.stdout_log, folder.stderr_log, folder.exit_code)
-    cwd, stdout, stderr, exit_code = (path.absolute() for path in paths)
-    launch = Launch(record.argv, build_environment(stage), cwd, stdout, stderr, exit_code, record.token)
+    launch = build_launch(stage, record, folder, record.token)
     try:
         return (fork and fork(launch)) or processes.spawn(launch)
     except OSError as error:

@@ -31,7 +31,6 @@ from orchestrator.machine import process
 from orchestrator.machine.json_files import find_object
 from orchestrator.machine.process import Child, Processes
 from orchestrator.machine.rundir import RunDir
-from orchestrator.machine.terminal import current_language
 from orchestrator.recipe.plan import Plan, Stage
 from orchestrator.recipe.schema import Watch
 from orchestrator.run.failures import GO_ON, STOPPED_AT, TAKEN_AT, Failure, build_failure, explain_end, find_next
@@ -373,11 +372,10 @@ def _conclude(run: _Run, stage: Stage, record: LaunchRecord, exit_code: int, sec
 
 
 def _interrupted(run: _Run, stage: Stage) -> InterruptedRunError | TakenAwayError:
-    language = current_language()
-    hint = GO_ON.say(language).format(run.folder.root)
+    hint = GO_ON.fill(run.folder.root)
     if run.deps.interrupts.taken and not run.folder.stop_asked.exists():
-        return TakenAwayError(TAKEN_AT.say(language).format(stage.name), hint=hint)
-    return InterruptedRunError(STOPPED_AT.say(language).format(stage.name), hint=hint)
+        return TakenAwayError(TAKEN_AT.fill(stage.name), hint=hint)
+    return InterruptedRunError(STOPPED_AT.fill(stage.name), hint=hint)
 
 
 def _with_child(run: _Run, stage: Stage, child: Child) -> RunState:
@@ -387,14 +385,7 @@ def _with_child(run: _Run, stage: Stage, child: Child) -> RunState:
 def _close(run: _Run, status: str, error: OrchError) -> None:
     """Record how the run ended, as far as the disk lets us."""
     last = find_state(run.folder) or run.state
-    message = error.problems[0].message
-    now = run.deps.clock.time()
-    try:
-        write_state(
-            run.folder,
-            replace(last, status=status, child=None, message=message, exit_code=error.exit_code, finished=now),
-        )
-    except OSError:
-        return
-    finally:
-        run.deps.emit(RunFinished(status, error.exit_code))
+    ended = replace(last, status=status, child=None, message=error.problems[0].message, exit_code=error.exit_code)
+    with suppress(OSError):
+        write_state(run.folder, replace(ended, finished=run.deps.clock.time()))
+    run.deps.emit(RunFinished(status, error.exit_code))

@@ -300,9 +300,13 @@ def list_inputs(plan: Plan, stage: Stage) -> tuple[str, ...]:
     root = Path(plan.run_dir)
     earlier = plan.stages[: plan.stages.index(stage)]
     outputs = [output for before in earlier for output in before.outputs]
-    paths = [Path(_path_part(word)) for word in stage.command.argv]
-    words = [path for path in paths if path.is_absolute()]
-    named = [output for output in outputs if any(_are_nested(word, root / output) for word in words)]
+    values = [re.sub(r"^-[^=]*=", "", word) for word in stage.command.argv]  # of --flag=VALUE too
+    words = [path for path in map(Path, values) if path.is_absolute()]
+    named = [
+        output
+        for output in outputs
+        if any(word.is_relative_to(root / output) or (root / output).is_relative_to(word) for word in words)
+    ]
     return tuple(sorted({*stage.inputs, *named}))
 
 
@@ -312,16 +316,6 @@ def find_output(root: Path, output: str) -> tuple[Path, ...]:
     if path.exists() or "*" not in path.name:
         return (path,) if path.exists() else ()
     return tuple(sorted(path.parent.glob(path.name)))
-
-
-def _path_part(word: str) -> str:
-    """Return VALUE of `--flag=VALUE`, else the word itself."""
-    flag, separator, value = word.partition("=")
-    return value if separator and flag.startswith("-") else word
-
-
-def _are_nested(one: Path, other: Path) -> bool:
-    return one == other or one in other.parents or other in one.parents
 
 
 TRAIN = "train"  # the kind of stage whose leftovers cost hours
@@ -367,7 +361,12 @@ def prepare_attempt(stage: Stage, run_dir: RunDir, digest: str, now: float, *, f
             notes.append(f"continues from {found.newest.name}")
     if resumed_from is None:
         if stage.kind == TRAIN and earlier:
-            notes.append(f"the training starts anew: {_why_anew(stage, same=same)}")
+            why = "its command or its inputs have changed"
+            if stage.resume is None:
+                why = "its trainer cannot continue what it has saved"
+            elif same:
+                why = "no checkpoint of it is complete"
+            notes.append(f"the training starts anew: {why}")
         notes += _clear(stage, run_dir, folder, number)
     record = LaunchRecord(
         argv=argv,
@@ -383,12 +382,6 @@ def prepare_attempt(stage: Stage, run_dir: RunDir, digest: str, now: float, *, f
         fallback=fallback,
     )
     return Attempt(record, tuple(notes))
-
-
-def _why_anew(stage: Stage, *, same: bool) -> str:
-    if stage.resume is None:
-        return "its trainer cannot continue what it has saved"
-    return "no checkpoint of it is complete" if same else "its command or its inputs have changed"
 
 
 def find_missing_outputs(stage: Stage, run_dir: RunDir) -> tuple[str, ...]:

@@ -15,7 +15,6 @@ from orchestrator.logs.follow import LogFollower
 from orchestrator.machine import process
 from orchestrator.machine.files import write_text
 from orchestrator.machine.json_files import load_object, read_text
-from orchestrator.machine.process import Processes
 from orchestrator.machine.rundir import RunDir
 from orchestrator.recipe.plan import plan_from_json
 from orchestrator.run.folder import is_own
@@ -29,7 +28,7 @@ from orchestrator.run.state import (
     read_state,
     write_state,
 )
-from orchestrator.run.stopping import Clock, Interrupts, StopTimeouts, SupervisorDeps, end_orphan
+from orchestrator.run.stopping import Interrupts, StopTimeouts, SupervisorDeps, end_orphan
 
 POLL_S = 0.3
 _MARGIN_S = 10.0  # what a supervisor may take besides its ladder
@@ -66,16 +65,13 @@ def list_runs(root: Path, *, judged: bool = True) -> list[RunSummary]:
     """Return the runs in the folder `root`, newest first; with their verdicts where they shall be `judged`."""
     if not root.is_dir():
         return []
-    folders = [RunDir(path) for path in root.iterdir() if _is_run(RunDir(path))]
-    found = [summarise(folder, judged=judged) for folder in folders]
+    found = []
+    for folder in map(RunDir, root.iterdir()):
+        signs = (folder.plan_json, folder.state_json, folder.job_ids)
+        with suppress(OSError):  # a folder that this user may not look into
+            if folder.root.is_dir() and any(map(os.path.lexists, signs)):
+                found.append(summarise(folder, judged=judged))
     return sorted(found, key=lambda run: (run.started or 0.0, run.name), reverse=True)
-
-
-def _is_run(folder: RunDir) -> bool:
-    try:
-        return folder.root.is_dir() and any(map(os.path.lexists, (folder.plan_json, folder.state_json, folder.job_ids)))
-    except OSError:  # a folder that this user may not look into
-        return False
 
 
 def summarise(run_dir: RunDir, *, judged: bool = True) -> RunSummary:
@@ -95,21 +91,14 @@ def summarise(run_dir: RunDir, *, judged: bool = True) -> RunSummary:
     return RunSummary(name, run_dir.root, status, state.stage, state.started, state.finished, state.message, verdict)
 
 
-def stop_run(
-    run_dir: RunDir,
-    *,
-    now: bool = False,
-    clock: Clock = time,
-    processes: Processes = process,
-    timeouts: StopTimeouts | None = None,
-) -> str:
+def stop_run(run_dir: RunDir, *, now: bool = False, timeouts: StopTimeouts | None = None) -> str:
     """End a run and say in one sentence what was done. The run can be resumed.
 
     Asks the supervisor (twice with `now`, which kills the stage at once); when there is none, ends what it left.
     Raises RunFolderError when the supervisor is on another machine or does not end, and where processes are left that
     are not this folder's to end: it is a copy, or somebody else made it.
     """
-    deps = SupervisorDeps(processes, clock, Interrupts(2 if now else 0), timeouts or StopTimeouts())
+    deps = SupervisorDeps(interrupts=Interrupts(2 if now else 0), timeouts=timeouts or StopTimeouts())
     state = find_state(run_dir)
     if state is None and load_holder(run_dir) is None:
         return "it never started"
@@ -126,7 +115,6 @@ def follow_logs(
     *,
     follow: bool = True,
     exact: bool = False,
-    clock: Clock = time,
     is_coming: Callable[[RunDir], bool] = lambda _: False,
 ) -> Iterator[LogLine]:
     """Yield the log lines of one stage, or of all in their order; with `follow`, until the run is over.
@@ -153,7 +141,7 @@ def follow_logs(
                 yield from (LogLine(name, stream, text) for text in follower.iter_lines(at_end=over))
         if over:
             return
-        clock.sleep(POLL_S)
+        time.sleep(POLL_S)
 
 
 def _stop_supervisor(run_dir: RunDir, deps: SupervisorDeps) -> str:

@@ -13,7 +13,7 @@ from orchestrator.errors import PreflightError, RunFolderError
 from orchestrator.machine import process
 from orchestrator.machine.files import find_text, open_to_append, read_regular, write_text
 from orchestrator.machine.rundir import RunDir
-from orchestrator.machine.terminal import Text, current_language
+from orchestrator.machine.terminal import Text
 from orchestrator.recipe.plan import File
 from orchestrator.run.runs import RunSummary, ask_to_stop
 from orchestrator.run.stopping import Clock
@@ -64,13 +64,12 @@ class Job:
 
     def describe(self) -> str:
         """Return the state in words: why it waits, where it runs, or why it ended."""
-        language = current_language()
         if ending := ENDINGS.get(self.state):
-            return f"{SLURM} {self.id}: {ending.say(language)}"
+            return f"{SLURM} {self.id}: {ending.fill()}"
         if unknown := UNKNOWN.get(self.state):
-            return unknown.say(language).format(self.id)
+            return unknown.fill(self.id)
         more = [self.reason if self.reason != "None" else "", self.nodes]
-        more += [STARTS.say(language).format(self.start)] if self.start[:1].isdigit() and not self.nodes else []
+        more += [STARTS.fill(self.start)] if self.start[:1].isdigit() and not self.nodes else []
         return f"{SLURM} {self.id}: {self.state} {', '.join(filter(None, more))}".rstrip()
 
 

@@ -74,16 +74,11 @@ def counted_interrupts() -> Iterator[Interrupts]:
 
 
 class Clock(Protocol):
-    """Time as the supervisor sees it; the standard module `time` satisfies it."""
+    """Time as the supervisor sees it, in seconds; the standard module `time` satisfies it."""
 
-    def time(self) -> float:
-        """Return unix seconds."""
-
-    def monotonic(self) -> float:
-        """Return seconds that never jump."""
-
-    def sleep(self, seconds: float, /) -> None:
-        """Wait."""
+    def time(self) -> float: ...  # noqa: D102
+    def monotonic(self) -> float: ...  # noqa: D102
+    def sleep(self, seconds: float, /) -> None: ...  # noqa: D102
 
 
 @dataclass(frozen=True)

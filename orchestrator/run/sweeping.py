@@ -37,7 +37,6 @@ from orchestrator.machine.hardware import Hardware
 from orchestrator.machine.json_files import find_object
 from orchestrator.machine.process import Child
 from orchestrator.machine.rundir import RunDir
-from orchestrator.machine.terminal import current_language
 from orchestrator.plan.cluster import Engine, Repeated, render_job
 from orchestrator.plan.jobs import build_job
 from orchestrator.plan.load import LoadedRecipe, load_recipe
@@ -321,7 +320,7 @@ class Runner:
             residents: Residents | None = None
             for trial in self._find_coming():
                 if interrupts.count:
-                    message = STOPPED_AT.say(current_language()).format(trial.run)
+                    message = STOPPED_AT.fill(trial.run)
                     raise InterruptedRunError(message, hint=self._say_go_on())
                 try:
                     plan = self._prepare(trial)
@@ -499,7 +498,7 @@ class Runner:
         write_sweep(self.folder, self.sweep)
 
     def _say_go_on(self) -> str:
-        return GO_ON.say(current_language()).format(self.folder)
+        return GO_ON.fill(self.folder)
 
 
 def share_gpus(hardware: Hardware, count: int) -> list[dict[str, str]]:

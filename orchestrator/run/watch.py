@@ -146,32 +146,27 @@ def watch_stage(
     """Follow a launched or adopted stage to its end, and leave none of its processes behind."""
     oom_before = deps.processes.count_oom_kills()
     ending = _follow(child, record, log, limits, deps)
-    if ending.reason == "exited":
+    by_itself = ending.reason == "exited"
+    if by_itself:
         _end_stragglers(stage, child, deps)
-        code = _first_known(read_exit_code(folder), ending.exit_code)
     else:
         if ending.stall:
             ending = replace(ending, stacks=dump_stacks(child, folder, record.argv[0], deps))
         if left := stop_stage(child, deps):
             deps.emit(Message("error", f"could not kill processes {_join(left)}", stage))
-        code = _first_known(read_exit_code(folder), ending.exit_code)
+    code = read_exit_code(folder)
+    if not by_itself:
         folder.exit_code.unlink(missing_ok=True)  # a stage that was told to stop is never done, whatever its code
     late = _emit_all(log.read_events(deps.clock.monotonic(), at_end=True), limits, deps)
+    code = ending.exit_code if code is None else code
     ending = replace(ending, exit_code=code, rows=ending.rows or late, at=log.describe_position())
-    if ending.reason == "exited":
-        ending = _judge_end(stage, ending, log, limits, deps)
-    return replace(ending, oom_kills=(deps.processes.count_oom_kills() or 0) - (oom_before or 0))
-
-
-def _judge_end(stage: str, ending: Ending, log: LiveLog, limits: Limits, deps: SupervisorDeps) -> Ending:
-    """Return what the last lines of a stage that ended by itself make of it."""
-    if ending.rows:
-        return replace(ending, reason="rows-missing")
-    if log.fatal and ending.exit_code == 0:  # it ended before anybody could stop it
-        return replace(ending, reason=log.fatal.kind, loss=log.fatal)
-    if limits.rows and not log.has_counted_rows:
+    if by_itself and ending.rows:
+        ending = replace(ending, reason="rows-missing")
+    elif by_itself and log.fatal and code == 0:  # it ended before anybody could stop it
+        ending = replace(ending, reason=log.fatal.kind, loss=log.fatal)
+    elif by_itself and limits.rows and not log.has_counted_rows:
         deps.emit(Message("warning", "its log does not say how many rows it has loaded: nobody compared them", stage))
-    return ending
+    return replace(ending, oom_kills=(deps.processes.count_oom_kills() or 0) - (oom_before or 0))
 
 
 def _follow(child: Child, record: LaunchRecord, log: LiveLog, limits: Limits, deps: SupervisorDeps) -> Ending:
@@ -219,10 +214,6 @@ def _end_stragglers(stage: str, child: Child, deps: SupervisorDeps) -> None:
     if members:
         deps.emit(Message("warning", f"processes {_join(members)} outlived the stage and were ended", stage))
         stop_stage(child, deps, graceful=False)
-
-
-def _first_known(*codes: int | None) -> int | None:
-    return next((code for code in codes if code is not None), None)
 
 
 def _join(pids: tuple[int, ...]) -> str:
