@@ -122,16 +122,10 @@ def _read_summary(lines: list[Line]) -> list[Line]:
     others = next((n for n in range(start, -1, -1) if lines[n].text == _OTHER_FAILURES), start)
     end = next((n for n in range(start, len(lines)) if _SUMMARY_END.match(lines[n].text)), len(lines))
     traceback = next((n for n in range(start, end) if _INLINE_TRACEBACK.match(lines[n].text)), end)
-    cause = [
-        Line(_outdent(line.text) if number >= traceback else line.text, line.raw, rank)
-        for number, line in enumerate(lines[start:end], start)
-    ]
+    inline = (_INLINE_TRACEBACK.sub(r"\1", line.text).removeprefix("  ") for line in lines[traceback:end])
+    texts = [*(line.text for line in lines[start:traceback]), *inline]
+    cause = [Line(text, line.raw, rank) for text, line in zip(texts, lines[start:end], strict=True)]
     return [*lines[:others], *(Line("", line.raw, None) for line in lines[others:start]), *cause, *lines[end:]]
-
-
-def _outdent(text: str) -> str:
-    inline = _INLINE_TRACEBACK.match(text)
-    return inline[1] if inline else text.removeprefix("  ")
 
 
 def _rank_of_summary(lines: Sequence[Line]) -> int | None:

@@ -123,17 +123,9 @@ class Unknown:
 
 
 Event = (
-    RunStarted
-    | StageStarted
-    | StageSkipped
-    | Progress
-    | Step
-    | Message
-    | RowsLoaded
-    | StageFinished
-    | RunFinished
+    RunStarted | StageStarted | StageSkipped | Progress | Step | Message | RowsLoaded | StageFinished | RunFinished
     | Unknown
-)
+)  # fmt: skip
 Listener = Callable[[Event], None]
 
 _TYPES: dict[str, type[Any]] = {
@@ -151,8 +143,9 @@ def event_to_json(event: Event) -> str:
     else:
         values = {item.name: getattr(event, item.name) for item in fields(event)}
         name = _NAMES[type(event)]
-    values = {key: _plain(value) for key, value in values.items() if key != "t" and value not in (None, "")}
-    return json.dumps({"t": round(event.t, 3), "type": name, **values}, ensure_ascii=False, allow_nan=False)
+    said = {key: value for key, value in values.items() if key != "t" and value not in (None, "")}
+    said |= {key: str(value) for key, value in said.items() if isinstance(value, float) and not math.isfinite(value)}
+    return json.dumps({"t": round(event.t, 3), "type": name, **said}, ensure_ascii=False, allow_nan=False)
 
 
 def parse_event(line: str) -> Event | None:
@@ -160,25 +153,20 @@ def parse_event(line: str) -> Event | None:
     try:
         values = parse_json(line)
         name = values.pop("type")
-        kind = _TYPES.get(name)
-        if kind is None:
+        if (kind := _TYPES.get(name)) is None:
             known = {key: values.pop(key) for key in ("stage", "t") if key in values}
             return build_record(Unknown, {"type": name, "values": values, **known})
         plain = {key: float(value) if key in _NUMBERS else value for key, value in values.items() if value is not None}
-        event: Event = build_record(kind, plain)
+        return build_record(kind, plain)  # type: ignore[no-any-return]
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
-    return event
 
 
 def load_events(path: Path) -> Iterator[Event]:
     """Yield the events of a file, oldest first; nothing when there is no such file."""
-    try:
-        with open_regular(path) as stream:
-            lines = (line.decode("utf-8", errors="replace") for line in stream)
-            yield from (event for line in lines if (event := parse_event(line)))
-    except (FileNotFoundError, IrregularFileError):
-        return
+    with suppress(FileNotFoundError, IrregularFileError), open_regular(path) as stream:
+        lines = (line.decode("utf-8", errors="replace") for line in stream)
+        yield from (event for line in lines if (event := parse_event(line)))
 
 
 def load_attempt_events(path: Path, stage: str) -> list[Event]:
@@ -232,9 +220,3 @@ def append_event(path: Path, event: Event) -> None:
             stream.seek(-1, 2)
             torn = stream.read(1) != b"\n"
         stream.write(b"\n" * torn + event_to_json(event).encode() + b"\n")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return list(value) if isinstance(value, tuple) else value

@@ -49,17 +49,11 @@ class LogFollower:
         """The line that the writer has begun."""
         return self._pending
 
-    def read_lines(self, *, at_end: bool = False) -> list[str]:
-        """Return the non-empty lines that were finished since the last call.
-
-        With `at_end` the writer is gone, so an unfinished last line is returned as well.
-        """
-        return list(self.iter_lines(at_end=at_end))
-
     def iter_lines(self, *, at_end: bool = False, most_bytes: int | None = None) -> Iterator[str]:
-        """Yield what `read_lines` returns while the file is read: a log of gigabytes is never in memory as a whole.
+        """Yield the non-empty lines that were finished since the last call, while the file is read.
 
-        After `most_bytes` it ends, and the next call goes on from there.
+        A log of gigabytes is never in memory as a whole: after `most_bytes` it ends, and the next call goes on from
+        there. With `at_end` the writer is gone, so an unfinished last line is a line as well.
         """
         read = 0
         while (most_bytes is None or read < most_bytes) and (chunk := self._read_chunk()):

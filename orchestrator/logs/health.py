@@ -20,6 +20,7 @@ GRADIENT_REPORTS = 20  # infinite gradients alone: fp16's loss scaling begins wi
 FLAT_TOLERANCE = 0.005
 FLAT_SHARE = 0.2  # of all steps: before this nothing is judged, and so long the loss must stay
 FLAT_FACTOR = 4  # times `reports`
+_GIVE_NEGATIVES = "give every row a negative, or let the other rows of a batch be negatives (loss: {use_batch: true})"
 _LOWER = "start a new run with a lower learning_rate or a longer warm-up, max_grad_norm: 1.0, or in float32"
 
 
@@ -91,14 +92,17 @@ class LossHealth:
         self._bad.take(step, self._look, shown=self._is_bad(step.loss, step.grad_norm))
         self._flat.take(step, self._look, shown=self._is_flat(step))
         self.remember([step.loss])
-        return self._find_divergence(step, step.loss) or self._find_flatness()
+        return self._find_problem()
+
+    def _find_problem(self) -> LossProblem | None:
+        if self._last is None or self._last.loss is None:
+            return None
+        return self._find_divergence(self._last, self._last.loss) or self._find_flatness()
 
     def end(self) -> LossProblem | None:
         """Return what the last reports show once no other can come."""
-        if self._last is None or self._last.loss is None:
-            return None
         self._look += 1
-        return self._find_divergence(self._last, self._last.loss) or self._find_flatness()
+        return self._find_problem()
 
     def _is_bad(self, loss: float, grad_norm: float | None) -> bool:
         if not math.isfinite(loss):
@@ -113,7 +117,10 @@ class LossHealth:
         reports, stops = self._rules.reports, self._rules.diverged == "stop"
         bad, wild = self._bad.reports, self._wild.reports
         if len(bad) >= reports and (reports == 1 or self._bad.since < self._look) and "bad" not in self._said:
-            return self._say("bad", LossProblem("diverged", self._describe_bad(loss), self._remedy(), stops))
+            remedy = _LOWER
+            if bad[-1].loss == 0 and bad[-1].grad_norm == 0:
+                remedy = _GIVE_NEGATIVES
+            return self._say("bad", LossProblem("diverged", self._describe_bad(loss), remedy, stops))
         if len(wild) >= GRADIENT_REPORTS and self._wild.since < self._look and "wild" not in self._said:
             return self._say("wild", LossProblem("diverged", self._describe_wild(step), _LOWER, stops))
         if len(bad) == 1 and not math.isfinite(loss):
@@ -138,12 +145,6 @@ class LossHealth:
     def _describe_wild(self, step: Step) -> str:
         wild = self._wild.reports
         return f"the gradient norm is {step.grad_norm}{_at(wild[0])} on, in {len(wild)} reports: the training diverges"
-
-    def _remedy(self) -> str:
-        last = self._bad.reports[-1]
-        if last.loss == 0 and last.grad_norm == 0:
-            return "give every row a negative, or let the other rows of a batch be negatives (loss: {use_batch: true})"
-        return _LOWER
 
     def _is_flat(self, step: Step) -> bool:
         level = self._rules.flat_loss

@@ -43,10 +43,12 @@ _LONGEST_BAR = 1 << 12  # characters: no bar is longer, and expressions that sea
 def parse_line(line: str) -> Event | None:
     """Return what `line` (without line ends; one tqdm refresh counts as a line) says, or None."""
     text = _ANSI.sub("", line[:_LONGEST_LINE])
-    if said := _SAID.match(text):
-        return Message("info" if said[1] == "note" else "caution", said[2])
+    if own := _SAID.match(text):
+        return Message("info" if own[1] == "note" else "caution", own[2])
     bar = _BAR.match(text) or _OWN.match(text)
-    pairs = _parse_pairs(text)
+    found = _DICT.search(text) if text.rstrip().endswith("}") else None
+    said = _PAIR.finditer(found[1]) if found else ()
+    pairs = {pair[1]: pair[3] if pair[2] is None else pair[2] for pair in said}
     if "loss" in pairs:
         return _step_of(pairs, bar)
     if "train_runtime" in pairs:
@@ -61,23 +63,12 @@ def parse_line(line: str) -> Event | None:
     return Message("warning", f"starts at random, for the base model has no such weight: {new[1]}") if new else None
 
 
-def _parse_pairs(text: str) -> dict[str, str]:
-    found = _DICT.search(text) if text.rstrip().endswith("}") else None
-    if not found:
-        return {}
-    return {pair[1]: pair[3] if pair[2] is None else pair[2] for pair in _PAIR.finditer(found[1])}
-
-
 def _step_of(pairs: dict[str, str], bar: re.Match[str] | None) -> Step:
     counted = _SLASHED.fullmatch(pairs.get("global_step/max_steps", "")) or bar
-    return Step(
-        step=int(counted[1]) if counted else None,
-        max_steps=int(counted[2]) if counted else None,
-        epoch=_parse_number(pairs.get("epoch")),
-        loss=_parse_number(pairs.get("loss")),
-        learning_rate=_parse_number(pairs.get("learning_rate")),
-        grad_norm=_parse_number(pairs.get("grad_norm")),
+    epoch, loss, rate, norm = (
+        _parse_number(pairs.get(name)) for name in ("epoch", "loss", "learning_rate", "grad_norm")
     )
+    return Step(int(counted[1]) if counted else None, int(counted[2]) if counted else None, epoch, loss, rate, norm)
 
 
 def _parse_number(text: str | None) -> float | None:
@@ -114,11 +105,8 @@ class Activity:
 
     def see_unfinished(self, log: str, text: str) -> None:
         """Take the line that is being written to that log: most bars are, for only the next one ends them."""
-        if (
-            text.strip()
-            and text != self._unfinished.get(log)
-            and not _TORN_BAR.search(_ANSI.sub("", text[-_LONGEST_BAR:]))
-        ):
+        is_new = text.strip() and text != self._unfinished.get(log)
+        if is_new and not _TORN_BAR.search(_ANSI.sub("", text[-_LONGEST_BAR:])):
             self.see_line(text)
         self._unfinished[log] = text
 
@@ -218,12 +206,8 @@ class LiveLog:
         try:
             return self._events_of(line)
         except Exception as error:  # noqa: BLE001  (anybody's text may stand in a log; the fuzz tests find such lines)
-            name = type(error).__name__
-            if name in self._said:
-                return []
-            self._said.add(name)
-            said = line[:_SHOWN_CHARS]
-            return [Message("warning", f"a line of its log is skipped: it raises {name}: {said}", self._stage)]
+            name, shown = type(error).__name__, line[:_SHOWN_CHARS]
+            return self._say_once(name, "warning", f"a line of its log is skipped: it raises {name}: {shown}")
 
     def _events_of(self, line: str) -> list[Event]:
         argument = _ARGUMENT.match(line)
@@ -238,10 +222,15 @@ class LiveLog:
                 self.progress_count += 1
         elif isinstance(event, Step):
             return self._events_of_step(event)
-        elif isinstance(event, Message) and event.text not in self._said:
-            self._said.add(event.text)
-            return [replace(event, stage=self._stage)]
+        elif isinstance(event, Message):
+            return self._say_once(event.text, event.level, event.text)
         return []
+
+    def _say_once(self, what: str, level: str, text: str) -> list[Event]:
+        if what in self._said:
+            return []
+        self._said.add(what)
+        return [Message(level, text, self._stage)]
 
     def _count_rows(self, line: str) -> RowsLoaded | None:
         """Return the rows of the dataset that is being printed, once its line comes."""
@@ -275,10 +264,7 @@ class LiveLog:
         if problem.stops:
             self.fatal = self.fatal or problem
             return []
-        if problem.message in self._said:
-            return []
-        self._said.add(problem.message)
-        return [Message("warning", f"{problem.message} ({problem.remedy})", self._stage)]
+        return self._say_once(problem.message, "warning", f"{problem.message} ({problem.remedy})")
 
     def _count_steps(self, step: Step, bar: Progress) -> int:
         epochs = self._arguments.get("num_train_epochs")

@@ -50,7 +50,8 @@ def suggest_patch(name: str, recipe: Recipe, stage: str = _TRAIN_STAGE, of_tool:
     of_tool, rule = of_tool or Remedies(), find_rule(name)
     patch = of_tool.cures.get(name, rule.patch if rule else ())
     if patch == "save_memory" and stage.startswith(_SCORING_STAGES):
-        return _halve_scoring(recipe)
+        batch = _number(recipe.get("evaluate", {}), "batch_size", 2 * _SCORING_BATCH)
+        return (f"evaluate.batch_size={batch // 2}",) if batch > 1 else ()
     if stage != _TRAIN_STAGE:
         return ()
     if isinstance(patch, str):
@@ -94,18 +95,13 @@ def _may_be_split(recipe: Recipe, train: Recipe) -> bool:
     return find_batch_obstacle(chosen, train) is None
 
 
-def _halve_scoring(recipe: Recipe) -> Patch:
-    asked = _number(recipe.get("evaluate", {}), "batch_size", 2 * _SCORING_BATCH)
-    return (f"evaluate.batch_size={asked // 2}",) if asked > 1 else ()
-
-
-def _align_strategies(recipe: Recipe, train: Recipe, of_tool: Remedies) -> Patch:  # noqa: ARG001
+def _align_strategies(_: Recipe, train: Recipe, __: Remedies) -> Patch:
     return tuple(
         f"train.save_{name}={train[f'eval_{name}']}" for name in ("strategy", "steps") if train.get(f"eval_{name}")
     )
 
 
-def _calm_down(recipe: Recipe, train: Recipe, of_tool: Remedies) -> Patch:  # noqa: ARG001
+def _calm_down(_: Recipe, train: Recipe, __: Remedies) -> Patch:
     try:
         rate = float(train["learning_rate"])
     except (KeyError, TypeError, ValueError):
@@ -113,7 +109,7 @@ def _calm_down(recipe: Recipe, train: Recipe, of_tool: Remedies) -> Patch:  # no
     return (f"train.learning_rate={rate / 2:g}", "train.max_grad_norm=1.0")
 
 
-def _shorten(recipe: Recipe, train: Recipe, of_tool: Remedies) -> Patch:  # noqa: ARG001
+def _shorten(_: Recipe, train: Recipe, of_tool: Remedies) -> Patch:
     lengths = {name: _number(train, name, default) for name, default in of_tool.lengths.items()}
     return tuple(f"train.{name}={max(_SHORTEST, length // 2)}" for name, length in lengths.items())
 

@@ -31,19 +31,19 @@ def test_a_log_that_somebody_emptied_is_followed_from_its_new_beginning(tmp_path
     path = tmp_path / "log"
     path.write_text("one\ntwo\nthr")
     follower = LogFollower(path)
-    assert follower.read_lines() == ["one", "two"]
+    assert list(follower.iter_lines()) == ["one", "two"]
     path.write_text("four\n")  # `: > stderr.log`: a writer that appends goes on at the new end
-    assert follower.read_lines() == ["four"]
+    assert list(follower.iter_lines()) == ["four"]
 
 
 def test_a_log_that_cannot_be_read_for_a_moment_is_read_later(tmp_path):
     path = tmp_path / "log"
     path.mkdir()  # every read fails, as on a network disk that is away
     follower = LogFollower(path)
-    assert follower.read_lines() == []
+    assert list(follower.iter_lines()) == []
     path.rmdir()
     path.write_text("one\n")
-    assert follower.read_lines() == ["one"]
+    assert list(follower.iter_lines()) == ["one"]
 
 
 def test_a_log_of_any_size_is_read_piece_by_piece(tmp_path):

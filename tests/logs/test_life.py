@@ -45,7 +45,7 @@ def test_every_other_line_is_news_even_when_it_repeats():
 
 
 def test_each_refresh_of_a_real_bar_is_news_once():
-    lines = LogFollower(CAPTURED / "trained.encoder.stderr.log").read_lines(at_end=True)
+    lines = list(LogFollower(CAPTURED / "trained.encoder.stderr.log").iter_lines(at_end=True))
     bars = [line for line in lines if "/12 [" in line]
     assert len(bars) == 12
     assert news_of(*bars) == 9  # at 6 and at 12 it drew itself again

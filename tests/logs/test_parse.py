@@ -16,7 +16,7 @@ CAPTURED = Path(__file__).parent / "captured"
 
 
 def events_of(name: str) -> list[object]:
-    lines = LogFollower(CAPTURED / name).read_lines(at_end=True)
+    lines = list(LogFollower(CAPTURED / name).iter_lines(at_end=True))
     return [event for line in lines if (event := parse_line(line))]
 
 
@@ -161,19 +161,19 @@ def test_progress_is_reported_once_a_second_and_at_the_end(tmp_path):
 def test_a_follower_waits_for_the_rest_of_a_character_and_of_a_line(tmp_path):
     path = tmp_path / "log"
     follower = LogFollower(path)
-    assert follower.read_lines() == []
+    assert list(follower.iter_lines()) == []
     path.write_bytes("one\ntw\u00e9".encode()[:-1])
-    assert follower.read_lines() == ["one"]
+    assert list(follower.iter_lines()) == ["one"]
     with path.open("ab") as stream:
         stream.write("\u00e9".encode()[1:] + b"\rthree\r\nfour")
-    assert follower.read_lines() == ["tw\u00e9", "three"]
-    assert follower.read_lines(at_end=True) == ["four"]
+    assert list(follower.iter_lines()) == ["tw\u00e9", "three"]
+    assert list(follower.iter_lines(at_end=True)) == ["four"]
 
 
 def test_a_follower_survives_bytes_that_are_no_text_and_lines_without_end(tmp_path):
     path = tmp_path / "log"
     path.write_bytes(b"\xff\xfe\n" + b"x" * 200_000)
-    lines = LogFollower(path).read_lines(at_end=True)
+    lines = list(LogFollower(path).iter_lines(at_end=True))
     assert lines[0] == "\ufffd\ufffd"
     assert sum(map(len, lines[1:])) == 200_000
 

@@ -205,16 +205,16 @@ def test_much_output_blocks_nobody(spawn):
     child, request = spawn("writes_much.py", ready=None)
     assert wait_for_end(child, 20) == 0
     assert request.stdout.stat().st_size == request.stderr.stat().st_size == 10_000_000
-    assert len(LogFollower(request.stdout).read_lines(at_end=True)) == 50_000
+    assert len(list(LogFollower(request.stdout).iter_lines(at_end=True))) == 50_000
 
 
 def test_bars_and_cut_characters_are_followed_from_a_real_child(spawn):
     child, request = spawn("redraws_bars.py", ready=None)
     follower, lines = LogFollower(request.stderr), []
     while process.reap(child) is None:
-        lines += follower.read_lines()
+        lines += list(follower.iter_lines())
         time.sleep(0.02)
-    lines += follower.read_lines(at_end=True)
+    lines += list(follower.iter_lines(at_end=True))
     assert [(event.done, event.total) for line in lines if (event := parse_line(line))] == [(1, 3), (2, 3), (3, 3)]
     assert lines[-1] == "café done"
 
