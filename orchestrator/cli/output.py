@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from typing import Any
 
@@ -16,7 +16,7 @@ from orchestrator.machine.terminal import Language, Text, clean, current_languag
 
 ENVELOPE_VERSION = 1
 # The words that `orch` puts around messages; JSON has the English ones whatever the language.
-_TITLES = {
+_CHINESE = {
     "error": "错误",
     "recipe": "配方",
     "data": "数据",
@@ -29,7 +29,7 @@ _TITLES = {
     "taken away": "被收回",
     "interrupted": "已中断",
 }
-TITLES = {title: Text(title, chinese) for title, chinese in _TITLES.items()}
+TITLES = {title: Text(title, chinese) for title, chinese in _CHINESE.items()}
 PROBLEMS = Text("{0} problems", "{0} 个问题")
 NOTE = Text("note", "提示")
 INTERRUPTED = Text("interrupted", "已中断")
@@ -57,7 +57,7 @@ def prints(name: str) -> Callable[[Callable[..., Result]], Callable[..., None]]:
         def run(*, as_json: bool, **options: Any) -> None:
             result = command(**options, as_json=as_json) if asks else command(**options)
             if as_json:
-                print_json(name, result.data)
+                print_data({"version": ENVELOPE_VERSION, "command": name, "ok": True, "data": result.data})
             elif callable(result.text):
                 result.text()
             else:
@@ -75,17 +75,15 @@ def tell(text: str) -> None:
     say(f"orch: {text}", err=True)
 
 
-def print_json(command: str, data: Any) -> None:
-    """Print a result's envelope on stdout."""
-    print_data({"version": ENVELOPE_VERSION, "command": command, "ok": True, "data": data})
-
-
 def print_error(error: OrchError, *, as_json: bool) -> None:
     """Print an error: on stderr for people, as an envelope on stdout for programs."""
     if not as_json:
         say(format_error(error), err=True)
         return
-    problems = [_problem_data(problem) for problem in error.problems]
+    problems = [
+        {"name": one.name, "message": one.message, "hint": one.hint, "where": one.where and asdict(one.where)}
+        for one in error.problems
+    ]
     body = {"exit_code": error.exit_code, "title": error.title, "problems": problems}
     print_data({"version": ENVELOPE_VERSION, "ok": False, "error": body})
 
@@ -120,13 +118,3 @@ def _problem_lines(head: str, problem: Problem, *, with_hint: bool) -> list[str]
     place = f"{problem.where}: " if problem.where else ""
     hints = (problem.hint or "").splitlines() if with_hint else ()
     return [f"{head}{place}{problem.message}", *(f"    → {line}" for line in hints)]
-
-
-def _problem_data(problem: Problem) -> dict[str, Any]:
-    where = problem.where
-    return {
-        "name": problem.name,
-        "message": problem.message,
-        "hint": problem.hint,
-        "where": {"path": where.path, "line": where.line, "column": where.column} if where else None,
-    }

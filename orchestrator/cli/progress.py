@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -90,12 +90,6 @@ class PlainLines:
                 self.last = time.monotonic()
                 say(f"{self.view.name}: {self.view.words()}", err=True)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        return None
-
 
 class LivePanel:
     """A list of stages with a bar, loss, learning rate and time left for the running one, redrawn in place."""
@@ -163,9 +157,9 @@ class LivePanel:
         return table
 
 
-def choose_listener(plan: Plan, *, quiet: bool) -> PlainLines | LivePanel:
+def choose_listener(plan: Plan, *, quiet: bool) -> AbstractContextManager[Listener]:
     """Return the live panel on a terminal, plain lines otherwise."""
-    return LivePanel(plan) if sys.stderr.isatty() and not quiet else PlainLines(plan)
+    return LivePanel(plan) if sys.stderr.isatty() and not quiet else nullcontext(PlainLines(plan))
 
 
 def with_power(listener: Listener, plan: Plan, run: RunDir) -> Listener:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from orchestrator.cli import options as option
 from orchestrator.cli.output import Result, format_advice, prints, tell
 from orchestrator.errors import RunFolderError
 from orchestrator.machine.terminal import hand_on, print_data, say
-from orchestrator.recipe.plan import Plan
 
 _WIDEST_VALUE = 40
 _EXAMPLES = frozenset({".yaml", ".json", ".jsonl", ".csv", ".md"})  # not the programs that made the data
@@ -136,7 +134,8 @@ def render_command(
     files = {file.path: file.text for file in render_files(plan) if file.path != "plan.json"}
     data = {"plan": json.loads(plan.to_json()), "files": files}
     if explain:
-        return Result(data, _explain_arguments(plan))
+        width = max((len(note.argument) for note in plan.notes), default=0)
+        return Result(data, (_explain(asdict(note), width) for note in plan.notes))
     return Result(data, show if output is None else (f"{output}: written. Run it with: bash {output}/run.sh",))
 
 
@@ -195,10 +194,7 @@ def schema_command() -> None:
     print_data(build_json_schema(arguments))
 
 
-def _explain_arguments(plan: Plan) -> Iterator[str]:
-    """Yield one line an argument: its stage, name, value, origin and why."""
-    rows = [asdict(note) for note in plan.notes]
-    width = max((len(row["argument"]) for row in rows), default=0)
-    for row in rows:
-        value = row["value"] if len(row["value"]) <= _WIDEST_VALUE else "…" + row["value"][1 - _WIDEST_VALUE :]
-        yield f"{row['stage']:<9} {row['argument']:<{width}}  {value:<40}  {row['origin']:<10}  {row['why']}"
+def _explain(note: dict[str, str], width: int) -> str:
+    """Return what is known of an argument: its stage, name, value, origin and why."""
+    value = note["value"] if len(note["value"]) <= _WIDEST_VALUE else "…" + note["value"][1 - _WIDEST_VALUE :]
+    return f"{note['stage']:<9} {note['argument']:<{width}}  {value:<40}  {note['origin']:<10}  {note['why']}"

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from orchestrator.errors import PreflightError
+from orchestrator.machine.files import find_text
 
 BF16_CAPABILITY = 8.0  # Ampere and later have bfloat16 units
 _QUERY = "index,uuid,name,compute_cap,memory.total,memory.used,driver_version"
@@ -79,7 +80,12 @@ def find_hardware() -> Hardware:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None and visible.strip() in {"", "-1"}:
         return CPU
-    return _describe(select_visible(find_gpus(), visible))
+    gpus = select_visible(find_gpus(), visible)
+    if not gpus:
+        return CPU
+    has_bf16 = all(gpu.capability >= BF16_CAPABILITY for gpu in gpus if gpu.capability is not None)
+    memory = tuple(gpu.memory_mib for gpu in gpus if gpu.memory_mib is not None)
+    return Hardware("cuda", len(gpus), has_bf16, tuple(gpu.name for gpu in gpus), memory)
 
 
 @cache
@@ -98,10 +104,7 @@ def find_gpus() -> tuple[Gpu, ...]:
 
 def find_memory() -> dict[str, int]:
     """Return the kernel's sizes of this machine's memory in bytes, such as MemTotal; empty on other systems."""
-    try:
-        return parse_memory(_MEMINFO.read_text(encoding="ascii", errors="replace"))
-    except OSError:
-        return {}
+    return parse_memory(find_text(_MEMINFO) or "")
 
 
 def parse_memory(text: str) -> dict[str, int]:
@@ -145,15 +148,3 @@ def select_visible(gpus: tuple[Gpu, ...], visible: str | None) -> tuple[Gpu, ...
             break
         found.append(gpu)
     return tuple(found)
-
-
-def _describe(gpus: tuple[Gpu, ...]) -> Hardware:
-    if not gpus:
-        return CPU
-    return Hardware(
-        "cuda",
-        len(gpus),
-        all(gpu.capability >= BF16_CAPABILITY for gpu in gpus if gpu.capability is not None),
-        tuple(gpu.name for gpu in gpus),
-        tuple(gpu.memory_mib for gpu in gpus if gpu.memory_mib is not None),
-    )

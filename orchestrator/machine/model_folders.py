@@ -28,7 +28,8 @@ def find_what_it_is(path: Path) -> Problem | None:
     """
     try:
         if not path.exists():
-            return _describe_nothing(path)
+            near = name_nearest(path)
+            return Problem(f"no such model folder: {path}", f"did you mean {near}?") if near else None
         if path.is_file():
             return _describe_file(path)
         if _is_whole(path):
@@ -66,9 +67,8 @@ def _is_whole(folder: Path) -> bool:
     return (folder / "config.json").is_file() and any(not path.name.startswith("adapter_") for path in weights)
 
 
-def _describe_nothing(path: Path) -> Problem | None:
-    near = name_nearest(path)
-    return Problem(f"no such model folder: {path}", f"did you mean {near}?") if near else None
+def _has(folder: Path, *patterns: str) -> bool:
+    return any(True for pattern in patterns for _ in folder.glob(pattern))
 
 
 def _describe_file(path: Path) -> Problem | None:
@@ -77,12 +77,10 @@ def _describe_file(path: Path) -> Problem | None:
     if path.suffix == ".gguf":
         return Problem(f"{path} is a GGUF of llama.cpp, which is not loaded here", _ORIGINAL)
     if path.name.endswith((".zip", ".tar", ".tar.gz", ".tgz")):
-        target = _quote(path.with_name(path.name.partition(".")[0]))
-        command = (
-            f"unzip {_quote(path)} -d {target}"
-            if path.suffix == ".zip"
-            else f"mkdir -p {target} && tar -xf {_quote(path)} -C {target}"
-        )
+        archive, target = _quote(path), _quote(path.with_name(path.name.partition(".")[0]))
+        command = f"mkdir -p {target} && tar -xf {archive} -C {target}"
+        if path.suffix == ".zip":
+            command = f"unzip {archive} -d {target}"
         return Problem(f"{path} is an archive, not a folder", f"unpack it: {command}")
     return None
 
@@ -122,10 +120,10 @@ def _describe_cache(path: Path) -> Problem | None:
 
 def _describe_deepspeed(path: Path) -> Problem | None:
     parts = ("zero_to_fp32.py", "global_step*/*_model_states.pt", "*_model_states.pt", "global_step*/*_optim_states.pt")
-    if not any(True for pattern in parts for _ in path.glob(pattern)):
+    if not _has(path, *parts):
         return None
     whole, start = _beside(path, "whole"), path
-    if any(path.glob("*_model_states.pt")):  # the folder of one step: zero_to_fp32 wants the one above it
+    if _has(path, "*_model_states.pt"):  # the folder of one step: zero_to_fp32 wants the one above it
         start = path.parent
     tag = ["-t", path.name] if start != path else []
     command = shlex.join(["python", "-m", "deepspeed.utils.zero_to_fp32", str(start), str(whole),
@@ -146,7 +144,7 @@ def _describe_fsdp(path: Path) -> Problem | None:
 
 def _describe_megatron(path: Path) -> Problem | None:
     names = ("latest_checkpointed_iteration.txt", "mp_rank_*/model_optim_rng.pt", "iter_*/common.pt")
-    if not any(True for pattern in names for _ in path.glob(pattern)):
+    if not _has(path, *names):
         return None
     command = shlex.join(["megatron", "export", "--mcore_model", str(path), "--to_hf", "true", "--output_dir",
                           str(_beside(path, "whole"))])  # fmt: skip
@@ -161,12 +159,10 @@ def _describe_trainer(path: Path) -> Problem | None:
         return None
     _, newest = max(found, key=lambda item: (item[0], str(item[1])))
     best = _find_best(path, newest)
-    chosen = best or newest
+    chosen, which = (best, "the best") if best else (newest, "the newest")
     names = ", ".join(str(folder.relative_to(path)) for _, folder in sorted(found)[-5:])
     message = f"{path} is a trainer's folder with checkpoints ({names}), not a model"
-    which = "the best" if best else "the newest"
-    inner = find_what_it_is(chosen)
-    if inner is not None:
+    if inner := find_what_it_is(chosen):
         return Problem(message, f"{which} is {chosen}: {inner.hint}")
     return Problem(message, f"name one; {which} is {chosen}")
 
@@ -213,17 +209,9 @@ def _describe_parent(path: Path) -> Problem | None:
 
 
 _DESCRIPTIONS: tuple[Callable[[Path], Problem | None], ...] = (
-    _describe_run,
-    _describe_adapter,
-    _describe_cache,
-    _describe_deepspeed,
-    _describe_fsdp,
-    _describe_megatron,
-    _describe_trainer,
-    _describe_other_format,
-    _describe_modules,
-    _describe_parent,
-)
+    _describe_run, _describe_adapter, _describe_cache, _describe_deepspeed, _describe_fsdp, _describe_megatron,
+    _describe_trainer, _describe_other_format, _describe_modules, _describe_parent,
+)  # fmt: skip
 
 
 def _find_best(path: Path, newest: Path) -> Path | None:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrator.machine.files import find_text
+
 PACKAGE = Path(__file__).resolve().parents[1]
 WORKERS = PACKAGE / "workers"
 _HUGGING_FACE = {"endpoints": ("HF_ENDPOINT",), "endpoint": "https://huggingface.co"}
@@ -106,10 +108,7 @@ def find_token() -> str | None:
         if found := os.environ.get(name, "").strip():
             return found
     stored = Path(_expand(os.environ.get("HF_TOKEN_PATH") or str(_find_hub_home() / "token")))
-    try:
-        return stored.read_text(encoding="utf-8").strip() or None
-    except (OSError, ValueError):
-        return None
+    return (find_text(stored) or "").strip() or None
 
 
 def _find_hub_home() -> Path:

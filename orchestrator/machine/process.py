@@ -159,8 +159,9 @@ def _spawn(argv: list[str] | tuple[str, ...], env: Mapping[str, str], streams: l
             if int(name) > _STDERR and os.get_inheritable(int(name)):
                 inherited.append((os.POSIX_SPAWN_CLOSE, int(name)))
     actions = [*streams, *inherited]
-    how: Any = {"setsid": True, "setsigmask": [], "setsigdef": _DEFAULT_SIGNALS}
-    return os.posix_spawn(argv[0], argv, env, file_actions=actions, **how)
+    return os.posix_spawn(
+        argv[0], argv, env, file_actions=actions, setsid=True, setsigmask=[], setsigdef=_DEFAULT_SIGNALS
+    )
 
 
 def end_child(pid: int) -> None:

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import Problem
-from orchestrator.machine.files import open_regular, read_once
+from orchestrator.machine.files import find_text, open_regular, read_once
 from orchestrator.machine.json_files import load_json, parse_json
 from orchestrator.machine.model_folders import find_what_it_is
 
 _LENGTH_BYTES = 8
 _MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 _LONGEST_SIDE = 2**48
-_LFS_START = b"version https://git-lfs"
+_LFS_START = "version https://git-lfs"
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -60,11 +60,7 @@ def is_whole_safetensors(path: Path) -> bool:
 
 def is_lfs_pointer(path: Path) -> bool:
     """Tell whether git stored a file's name here and not the file: what a clone without git-lfs leaves."""
-    try:
-        with open_regular(path) as stream:
-            return stream.read(len(_LFS_START)) == _LFS_START
-    except OSError:
-        return False
+    return find_text(path, most_bytes=len(_LFS_START)) == _LFS_START
 
 
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
