@@ -160,11 +160,11 @@ def _render_job(
 @click.command("init")
 @click.argument("path", type=option.PATH, required=False)
 @click.option("--task", type=click.Choice(("reranker", "embedding", "sft")), default="reranker", show_default=True)
-@click.option("--example", is_flag=True, help="Write the shipped recipes and their data to the folder option.PATH.")
+@click.option("--example", is_flag=True, help="Write the shipped recipes and their data to the folder PATH.")
 @click.option("--force", is_flag=True, help="Replace files that exist.")
 @prints("init")
 def init_command(path: Path | None, task: str, *, example: bool, force: bool) -> Result:
-    """Write a commented starter recipe to option.PATH (recipe.yaml), or with --example a folder of recipes that run."""
+    """Write a commented starter recipe to PATH (recipe.yaml), or with --example a folder of recipes that run."""
     from orchestrator.backends.render import find_templates
     from orchestrator.machine.files import write_bytes
     from orchestrator.machine.places import find_beside
