@@ -152,13 +152,10 @@ def rename_hub_token(env: Mapping[str, str]) -> dict[str, str]:
 def _name_values(env: Mapping[str, str]) -> dict[str, str]:
     """Return each secret value of an environment and the variable that holds it."""
     found = {value.strip(): name for name, value in find_secrets(env).items()}
-    return {value: name for value, name in found.items() if _is_telling(value)}
-
-
-def _is_telling(value: str) -> bool:
-    if len(value) < _SHORTEST or value.lower() in _COMMON or len(set(value)) == 1:
-        return False
-    return not (value.startswith(("/", "~/", "./", "../")) and os.path.exists(os.path.expanduser(value)))  # noqa: PTH110, PTH111
+    long = {value: name for value, name in found.items() if len(value) >= _SHORTEST and len(set(value)) > 1}
+    paths = {value for value in long if value.startswith(("/", "~/", "./", "../"))}
+    there = {path for path in paths if os.path.exists(os.path.expanduser(path))}  # noqa: PTH110, PTH111
+    return {value: name for value, name in long.items() if value.lower() not in _COMMON and value not in there}
 
 
 def _iter_forms(value: str) -> Iterator[str]:

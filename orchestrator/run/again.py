@@ -72,16 +72,12 @@ def judge(error: OrchError, run: RunDir, *, tries: int = TRIES) -> OrchError:
         return StageFailedError(message, hint=problem.hint, where=problem.where, name=problem.name)
     if fault is None:
         return error
-    if fault == "node":
-        _exclude_node(run)
-    return TakenAwayError(problem.message, hint=problem.hint, where=problem.where, name=problem.name)
-
-
-def _exclude_node(run: RunDir) -> None:
-    """Note this machine's name, as its engine knows it; of several that ran the stage nobody knows which it was."""
-    if os.environ.get("SLURM_NNODES", "1") == "1":
+    # of several machines that ran the stage nobody knows which it was
+    if fault == "node" and os.environ.get("SLURM_NNODES", "1") == "1":
+        name = os.environ.get("SLURMD_NODENAME") or process.host()  # as its engine knows it
         with suppress(OSError), open_to_append(run.excluded_nodes) as stream:
-            stream.write(f"{os.environ.get('SLURMD_NODENAME') or process.host()}\n".encode())
+            stream.write(f"{name}\n".encode())
+    return TakenAwayError(problem.message, hint=problem.hint, where=problem.where, name=problem.name)
 
 
 GIVEN_UP = Text(

@@ -117,7 +117,7 @@ def _list_files(root: Path) -> Iterator[Path]:
 
 
 def _read(path: Path, *, cut: bool, with_data: bool) -> str | bytes:
-    """Return what a file says, or of one that is `cut` its beginning and its end."""
+    """Return what a file says, or its ends where it is `cut`, without secrets and without the name of the home."""
     if path.suffix in _BINARY:
         return path.read_bytes()
     with path.open("rb") as stream:
@@ -129,7 +129,8 @@ def _read(path: Path, *, cut: bool, with_data: bool) -> str | bytes:
     if not with_data:
         hide = next((hide for start, hide in _HIDES.items() if path.name.startswith(start)), hide_rows)
         text = hide(text)
-    return _disguise(text)
+    public, home = redact_text(text, find_secret_values(os.environ)), str(find_home())
+    return public if home == "/" else public.replace(f"{home}/", "~/")
 
 
 def _hide_texts(files: dict[str, str | bytes], run: RunDir) -> dict[str, str | bytes]:
@@ -144,10 +145,3 @@ def _hide_texts(files: dict[str, str | bytes], run: RunDir) -> dict[str, str | b
 
 def _exists(target: Path) -> RunFolderError:
     return RunFolderError(f"{target} exists", hint="name another file with -o")
-
-
-def _disguise(text: str) -> str:
-    """Return the text without this environment's secrets and without the name of the home folder."""
-    public = redact_text(text, find_secret_values(os.environ))
-    home = str(find_home())
-    return public if home == "/" else public.replace(f"{home}/", "~/")

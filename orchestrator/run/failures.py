@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ _OWN_ERRORS: dict[int, type[OrchError]] = {
     error.exit_code: error for error in (DataError, PreflightError, RunFolderError)
 }
 _MOST_PROBLEMS = 20
+OUT_OF_MEMORY = "out-of-memory"
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,13 @@ def build_failure(
         return Failure("failed", own)
     text = f"{read_tails(folder, record)}\n{describe_full_disk(folder.root)}"
     diagnosis = diagnose(hide_rows(text), ending.exit_code, current_language())
-    status = _status_of(ending, diagnosis)
+    status = "failed"
+    if diagnosis.name in ("cuda-out-of-memory", "host-out-of-memory"):
+        status = OUT_OF_MEMORY
+    elif diagnosis.name == "killed":
+        status = OUT_OF_MEMORY if ending.oom_kills > 0 else "killed"
+    elif ending.exit_code in {None, *_SIGNALLED_CODES, *KILLED_CODES} or diagnosis.name == "ended-by-signal":
+        status = "killed"
     tool = find_backend(str(recipe.get("backend")))
     remedies = tool.for_task(recipe.get("task")).remedies if tool else None
     patch = suggest_patch(diagnosis.name, recipe, stage.kind, remedies)
@@ -115,15 +123,6 @@ def _stall_error(stage: Stage, folder: StageDir, ending: Ending, stall: Stall, r
     return StalledError(message, hint=hint, where=Where(str(stacks.file), stacks.line))
 
 
-def _status_of(ending: Ending, diagnosis: Diagnosis) -> str:
-    if diagnosis.name in ("cuda-out-of-memory", "host-out-of-memory"):
-        return "out-of-memory"
-    if diagnosis.name == "killed":
-        return "out-of-memory" if ending.oom_kills > 0 else "killed"
-    signalled = ending.exit_code is None or ending.exit_code in _SIGNALLED_CODES | KILLED_CODES
-    return "killed" if signalled or diagnosis.name == "ended-by-signal" else "failed"
-
-
 def _error_of(
     stage: Stage, folder: StageDir, ending: Ending, diagnosis: Diagnosis, *, status: str, patch: tuple[str, ...]
 ) -> OrchError:
@@ -131,7 +130,7 @@ def _error_of(
     if diagnosis.rank is not None:
         how = FIRST_RANK.fill(how=how, rank=diagnosis.rank)
     cause = diagnosis.cause
-    if status == "out-of-memory" and diagnosis.name == "killed":
+    if status == OUT_OF_MEMORY and diagnosis.name == "killed":
         cause = KILLED_BY_KERNEL.fill()
     message = ENDED.fill(stage=stage.name, how=how, cause=cause)
     if diagnosis.evidence and diagnosis.evidence not in message:
@@ -144,8 +143,10 @@ def _error_of(
 
 def _own_error(stage: Stage, folder: StageDir, record: LaunchRecord, code: int | None) -> OrchError | None:
     """Return the error that one of Orch's own stages ended with: its exit code says which, its stderr says what."""
-    kind = _OWN_ERRORS.get(code or 0)
-    if kind is None or not _is_own(stage):
+    kind, words = _OWN_ERRORS.get(code or 0), stage.command.argv
+    # a module of Orch's core, whose exit codes are those of the error tree
+    is_own = any(flag == "-m" and word.startswith("orchestrator.") for flag, word in pairwise(words))
+    if kind is None or not is_own:
         return None
     said = read_tail(folder.stderr_log, record.stderr_offset).splitlines()
     lines = [line.strip() for line in said if line.strip() and not line.startswith(("warning:", "dropped:"))]
@@ -155,14 +156,6 @@ def _own_error(stage: Stage, folder: StageDir, record: LaunchRecord, code: int |
     # a stage writes a problem as "message — remedy"
     parts = [line.rpartition(" — ") if " — " in line else (line, "", None) for line in lines[-_MOST_PROBLEMS:]]
     return kind.from_problems([Problem(message, remedy, where) for message, _, remedy in parts])
-
-
-def _is_own(stage: Stage) -> bool:
-    """Tell whether the stage is a module of Orch's core, whose exit codes are those of the error tree."""
-    return any(
-        flag == "-m" and module.startswith("orchestrator.")
-        for flag, module in zip(stage.command.argv, stage.command.argv[1:], strict=False)
-    )
 
 
 def _where(folder: StageDir, evidence: str | None) -> Where:
@@ -187,9 +180,6 @@ def describe_full_disk(folder: Path) -> str:
     except OSError:
         return ""
     return f"{os.strerror(errno.ENOSPC)}: {folder} ({free} bytes are free)\n" if free < _FULL_BELOW_BYTES else ""
-
-
-OUT_OF_MEMORY = "out-of-memory"
 
 
 def find_next(stage: Stage, record: LaunchRecord, failure: Failure) -> Fallback | None:

@@ -71,22 +71,17 @@ def join_run(
     """
     with ExitStack() as stack:
         deps = deps or SupervisorDeps(interrupts=stack.enter_context(counted_interrupts()))
-        _wait_for_plan(run, wait_s, deps)
+        end = deps.clock.monotonic() + wait_s
+        while not run.plan_json.is_file():
+            if deps.interrupts.count:
+                raise InterruptedRunError(STOPPED.fill())
+            if deps.clock.monotonic() > end:
+                raise PreflightError(NO_FOLDER.fill(run.root, wait_s), hint=SHARE.fill())
+            deps.clock.sleep(_POLL_S)
         plan = load_own_plan(run, trust_run=trust_run)
         if stage := plan.stage(TRAIN):
             later = {one.name for one in plan.stages[plan.stages.index(stage) + 1 :]}
             _follow(_Watch(run, wait_s, deps), stage, later, run.stage(stage.name).root / f"host-{rank}")
-
-
-def _wait_for_plan(run: RunDir, wait_s: float, deps: SupervisorDeps) -> None:
-    end = deps.clock.monotonic() + wait_s
-    while not run.plan_json.is_file():
-        if deps.interrupts.count:
-            raise InterruptedRunError(STOPPED.fill())
-        if deps.clock.monotonic() > end:
-            message = NO_FOLDER.fill(run.root, wait_s)
-            raise PreflightError(message, hint=SHARE.fill())
-        deps.clock.sleep(_POLL_S)
 
 
 def _follow(watch: _Watch, stage: Stage, later: set[str], place: Path) -> None:

@@ -13,7 +13,7 @@ import os
 import select
 import shlex
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,22 +55,21 @@ def clear_stale_build_locks(env: dict[str, str], processes: Processes) -> list[s
     `lock` too: only an empty one beside a build's own file goes, and none that somebody holds. Returns a sentence for
     each lock that was removed.
     """
-    folder = env.get(VARIABLE)
-    if not folder:
+    if not env.get(VARIABLE):
         return []
-    locks = list(_find_build_locks(Path(folder)))
-    if not locks or processes.find_with_env(f"{VARIABLE}={folder}"):
+    folder = Path(env[VARIABLE])
+    locks = [
+        path
+        for pattern in _PLACES
+        for path in sorted(folder.glob(pattern))
+        if folder.resolve() in path.parent.resolve().parents  # a link may lead anywhere
+        and path.is_file()
+        and not path.is_symlink()
+        and (path.parent / _BUILD).is_file()
+    ]
+    if not locks or processes.find_with_env(f"{VARIABLE}={env[VARIABLE]}"):
         return []
     return [f"removed the lock that a killed compilation left: {path}" for path in locks if _remove_unheld(path)]
-
-
-def _find_build_locks(folder: Path) -> Iterator[Path]:
-    root = folder.resolve()
-    for pattern in _PLACES:
-        for path in sorted(folder.glob(pattern)):
-            is_inside = root in path.parent.resolve().parents  # a link may lead anywhere
-            if is_inside and path.is_file() and not path.is_symlink() and (path.parent / _BUILD).is_file():
-                yield path
 
 
 def _remove_unheld(path: Path) -> bool:

@@ -47,10 +47,13 @@ def build_provenance(plan: Plan, hardware: Hardware, asked: Asked, *, may_run: b
 
     recipe = asked.recipe.resolve()
     memory = find_memory().get("MemTotal")
+    # in a checkout the version alone says little
+    sources = [(str(path.relative_to(PACKAGE)), hash_path(path)) for path in sorted(PACKAGE.rglob("*.py"))]
+    cpu = re.search(r"^model name\s*:(.*)", find_text(Path("/proc/cpuinfo")) or "", re.MULTILINE)  # on Linux
     return {
         "version": PROVENANCE_VERSION,
         "orch": __version__,
-        "orch_sha256": _hash_sources(),
+        "orch_sha256": hashlib.sha256(json.dumps(sources).encode()).hexdigest(),
         "templates_sha256": hash_path(find_templates()),
         "plan_sha256": plan.digest(),
         "recipe": str(recipe),
@@ -60,7 +63,7 @@ def build_provenance(plan: Plan, hardware: Hardware, asked: Asked, *, may_run: b
         "versions": plan.versions,
         "environments": {python: find_packages(python, may_run=may_run) for python in find_interpreters(plan)},
         "platform": platform.platform(),
-        "cpu": {"name": _cpu_name(), "count": os.cpu_count(), "memory_mib": memory and memory // 1024**2},
+        "cpu": {"name": cpu and cpu[1].strip(), "count": os.cpu_count(), "memory_mib": memory and memory // 1024**2},
         "hardware": {
             "kind": hardware.kind,
             "count": hardware.count,
@@ -82,18 +85,6 @@ def hash_inputs(plan: Plan) -> dict[str, str]:
 def find_interpreters(plan: Plan) -> list[str]:
     """Return the Python of each stage, every one once: Orch's, and the backend's where it has its own."""
     return sorted({stage.command.argv[0] for stage in plan.stages})
-
-
-def _hash_sources() -> str:
-    """Return the hash of Orch's own modules: in a checkout the version alone says little."""
-    rows = [(str(path.relative_to(PACKAGE)), hash_path(path)) for path in sorted(PACKAGE.rglob("*.py"))]
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
-
-
-def _cpu_name() -> str | None:
-    """Return the processor's name as the kernel says it; None on other systems."""
-    lines = (find_text(Path("/proc/cpuinfo")) or "").splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
 
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # SHA-1 or SHA-256

@@ -65,9 +65,11 @@ def find_newest_complete(folder: Path, *, tried: str | None = None) -> ResumePoi
     over: ResumePoint | None = None
     for path in list_checkpoint_folders(folder):
         why = find_resume_defect(path)
+        state = find_object(path / "trainer_state.json", constants=True) or {}
+        step, last = state.get("global_step"), state.get("max_steps")
         if why:
             passed.append(Incomplete(path, f"is not complete ({why})"))
-        elif not _is_over(path):
+        elif not (isinstance(step, int) and isinstance(last, int) and 0 < last <= step):
             return ResumePoint(path, tuple(passed))
         else:
             over = over or ResumePoint(path, tuple(passed))
@@ -100,13 +102,6 @@ def find_defect(checkpoint: Path) -> str | None:
     if state is None or "global_step" not in state:
         return "trainer_state.json is missing or cut off"
     return _find_weights_defect(checkpoint) or _find_index_defect(checkpoint) or _find_deepspeed_defect(checkpoint)
-
-
-def _is_over(checkpoint: Path) -> bool:
-    """Tell whether the checkpoint was saved at the last step of its training."""
-    state = find_object(checkpoint / "trainer_state.json", constants=True) or {}
-    step, last = state.get("global_step"), state.get("max_steps")
-    return isinstance(step, int) and isinstance(last, int) and 0 < last <= step
 
 
 def _find_weights_defect(checkpoint: Path) -> str | None:
@@ -368,6 +363,8 @@ def prepare_attempt(stage: Stage, run_dir: RunDir, digest: str, now: float, *, f
                 why = "no checkpoint of it is complete"
             notes.append(f"the training starts anew: {why}")
         notes += _clear(stage, run_dir, folder, number)
+    logs = (folder.stdout_log, folder.stderr_log)
+    stdout_offset, stderr_offset = (path.stat().st_size if path.exists() else 0 for path in logs)
     record = LaunchRecord(
         argv=argv,
         env=stage.command.env,
@@ -376,8 +373,8 @@ def prepare_attempt(stage: Stage, run_dir: RunDir, digest: str, now: float, *, f
         attempt=number,
         token=str(uuid.uuid4()),
         started=now,
-        stdout_offset=_size_of(folder.stdout_log),
-        stderr_offset=_size_of(folder.stderr_log),
+        stdout_offset=stdout_offset,
+        stderr_offset=stderr_offset,
         resumed_from=resumed_from,
         fallback=fallback,
     )
@@ -432,7 +429,3 @@ def _remove(path: Path) -> None:
 
 def _is_there(path: Path) -> bool:
     return any(path.iterdir()) if path.is_dir() else path.exists()
-
-
-def _size_of(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0

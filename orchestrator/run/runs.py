@@ -87,7 +87,10 @@ def summarise(run_dir: RunDir, *, judged: bool = True) -> RunSummary:
     if state is None:
         return RunSummary(name, run_dir.root, "planned")
     status = "dead" if state.status == "running" and not supervised else state.status
-    verdict = _load_verdict(run_dir) if judged else None
+    verdict = None
+    with suppress(OSError, ValueError, AttributeError):
+        report = load_object(run_dir.report_json) if judged else {}
+        verdict = ": ".join(str(report[key]) for key in ("verdict", "headline") if report.get(key)) or None
     return RunSummary(name, run_dir.root, status, state.stage, state.started, state.finished, state.message, verdict)
 
 
@@ -218,12 +221,3 @@ def _find_place(run_dir: RunDir) -> tuple[str, Path]:
         return text, Path(plan_from_json(text).run_dir).resolve()
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "", run_dir.root.resolve()
-
-
-def _load_verdict(run_dir: RunDir) -> str | None:
-    """Return the report's verdict and headline as one line."""
-    try:
-        report = load_object(run_dir.report_json)
-        return ": ".join(str(report[key]) for key in ("verdict", "headline") if report.get(key)) or None
-    except (OSError, ValueError, AttributeError):
-        return None

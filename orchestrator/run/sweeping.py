@@ -576,16 +576,12 @@ class Study:
             message = f"Optuna's storage cannot be read: {type(error).__name__}: {error}"
             raise RunFolderError(message, hint=hint, where=Where(str(path))) from error
 
-    def _distributions(self) -> dict[str, Any]:
+    def _distribution(self, choices: Choices) -> Any:
         kinds = self._optuna.distributions
-
-        def build(choices: Choices) -> Any:
-            if not isinstance(choices, Range):
-                return kinds.CategoricalDistribution([json.dumps(value) for value in choices])
-            kind = kinds.IntDistribution if choices.is_whole else kinds.FloatDistribution
-            return kind(choices.low, choices.high, log=choices.log)
-
-        return {key: build(choices) for key, choices in self._choices.items()}
+        if not isinstance(choices, Range):
+            return kinds.CategoricalDistribution([json.dumps(value) for value in choices])
+        kind = kinds.IntDistribution if choices.is_whole else kinds.FloatDistribution
+        return kind(choices.low, choices.high, log=choices.log)
 
     def _read(self, params: Mapping[str, Any]) -> Setting:
         return {
@@ -597,7 +593,7 @@ class Study:
         """Return the next setting, None after the last one. One that a killed sweep had asked for is taken first."""
         settings = sweep.settings()
         create, state = self._optuna.trial.create_trial, self._optuna.trial.TrialState
-        distributions = self._distributions()
+        distributions = {key: self._distribution(choices) for key, choices in self._choices.items()}
         for trials in settings[len(self._study.trials) :]:  # its storage was removed
             params = {
                 key: trials[0].set[key] if isinstance(one, Range) else json.dumps(trials[0].set[key])
@@ -633,24 +629,26 @@ class Study:
         return Pruner(self._optuna.trial.Trial(self._study, found._trial_id), interrupts)  # noqa: SLF001
 
 
+@dataclass
 class Pruner:
-    """Hears a training's validation losses, and has the supervisor stop it where they promise nothing."""
+    """Hears a training's validation losses, and has the supervisor stop it where they promise nothing.
 
-    def __init__(self, trial: Any, interrupts: Interrupts) -> None:
-        """Report to Optuna's `trial`; stop by counting one of the `interrupts`."""
-        self._trial = trial
-        self._interrupts = interrupts
-        self._count = 0
-        self.why: str | None = None
+    It reports to Optuna's `trial`, and stops by counting one of the `interrupts`.
+    """
+
+    trial: Any
+    interrupts: Interrupts
+    count: int = 0
+    why: str | None = None
 
     def __call__(self, event: Event) -> None:
         """Take in one event."""
         if not isinstance(event, Message) or TRAIN not in event.stage or self.why:
             return
         if found := _EVAL_LOSS.search(event.text):
-            self._count += 1
+            self.count += 1
             loss = float(found[1])
-            self._trial.report(-loss, self._count)
-            if self._trial.should_prune():
-                self.why = f"validation loss {loss:.4g} after evaluation {self._count}: the median was better"
-                self._interrupts.count += 1
+            self.trial.report(-loss, self.count)
+            if self.trial.should_prune():
+                self.why = f"validation loss {loss:.4g} after evaluation {self.count}: the median was better"
+                self.interrupts.count += 1
