@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -157,23 +158,23 @@ class LivePanel:
         return table
 
 
-def choose_listener(plan: Plan, *, quiet: bool) -> AbstractContextManager[Listener]:
-    """Return the live panel on a terminal, plain lines otherwise."""
-    return LivePanel(plan) if sys.stderr.isatty() and not quiet else nullcontext(PlainLines(plan))
+@contextmanager
+def listening(plan: Plan, run: RunDir, *, quiet: bool) -> Iterator[Listener]:
+    """Show a run's events in a live panel on a terminal, in plain lines otherwise.
 
-
-def with_power(listener: Listener, plan: Plan, run: RunDir) -> Listener:
-    """Return a listener that also says, once the first baseline is scored, which difference the data can show."""
+    Once the first baseline is scored, it also says which difference the data can show.
+    """
+    is_live = sys.stderr.isatty() and not quiet
     baseline = next((stage.name for stage in plan.stages if stage.kind.startswith("baseline-")), None)
+    with LivePanel(plan) if is_live else nullcontext(PlainLines(plan)) as show:
 
-    def hear(event: Event) -> None:
-        listener(event)
-        if isinstance(event, StageFinished) and (event.stage, event.status) == (baseline, "done"):
-            from orchestrator.evaluation.metrics import find_power_of_baseline
-            from orchestrator.report.wording import describe_power
+        def hear(event: Event) -> None:
+            show(event)
+            if isinstance(event, StageFinished) and (event.stage, event.status) == (baseline, "done"):
+                from orchestrator.evaluation.metrics import find_power_of_baseline
+                from orchestrator.report.wording import describe_power
 
-            found = find_power_of_baseline(run, plan)
-            if found:
-                listener(Message("info", describe_power(*found, current_language()), event.stage))
+                if found := find_power_of_baseline(run, plan):
+                    show(Message("info", describe_power(*found, current_language()), event.stage))
 
-    return hear
+        yield hear

@@ -12,7 +12,7 @@ import click
 from orchestrator.cli import options as option
 from orchestrator.cli.output import Result, format_advice, prints, tell
 from orchestrator.errors import RunFolderError
-from orchestrator.machine.terminal import hand_on, print_data, say
+from orchestrator.machine.terminal import hand_on, print_data, say, say_lines
 
 _WIDEST_VALUE = 40
 _EXAMPLES = frozenset({".yaml", ".json", ".jsonl", ".csv", ".md"})  # not the programs that made the data
@@ -71,10 +71,8 @@ def check_command(
         say(f"  training  {group['world_size']} process(es), {group['step_rows']} rows a step")
         if memory:
             say(f"  memory    {memory}")
-        for line in planned.lines() if planned else ():
-            say(f"  {line}")
-        for problem in advice:
-            say(format_advice(problem), err=True)
+        say_lines(f"  {line}" for line in (planned.lines() if planned else ()))
+        say_lines(map(format_advice, advice), err=True)
 
     data = {
         "recipe": str(recipe), "name": job.recipe.name,

@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,11 +19,10 @@ from orchestrator.cli import options as option
 from orchestrator.cli.output import Result, format_advice, prints, tell
 from orchestrator.errors import GateMissedError, OrchError, PreflightError, Problem, RecipeError, StageFailedError
 from orchestrator.machine.rundir import RunDir
-from orchestrator.machine.terminal import hand_on, say
+from orchestrator.machine.terminal import hand_on, say, say_lines
 from orchestrator.recipe.plan import Plan
 
 if TYPE_CHECKING:
-    from orchestrator.logs.events import Listener
     from orchestrator.recipe.schema import Cluster, Launch
     from orchestrator.run.runs import RunSummary
     from orchestrator.run.sweep import Sweep
@@ -94,8 +93,7 @@ def _start(recipe: Path, asked: Asked) -> Result:
     say(f"planned for: {found}", err=True)
     if loaded.recipe.sweep.model_fields_set:
         say("sweep: is for `orch sweep`; this trains the recipe as it stands, once", err=True)
-    for problem in advice:
-        say(format_advice(problem), err=True)
+    say_lines(map(format_advice, advice), err=True)
     origin = provenance.Asked(recipe, asked.overrides, asked.hardware)
     return _finish(plan, create_run(plan, origin, found, trust_run=asked.trust_run), asked)
 
@@ -232,6 +230,7 @@ def _sweep(
     at: tuple[str | None, str | None] | None = None
 ) -> Result:  # fmt: skip
     """Plan a sweep, or take it up, run what is not over, here or `at` an engine by a profile's name, and choose."""
+    from orchestrator.cli.progress import listening
     from orchestrator.run.slurm import SLURM
     from orchestrator.run.sweep import is_over
     from orchestrator.run.sweeping import Runner, plan_sweep, share_gpus, take_up
@@ -257,7 +256,7 @@ def _sweep(
             say(f"Optuna chooses {planned.optuna} settings as it goes", err=True)
         commands = [planned.request.line(folder, sweep, trial).command() for trial in sweep.trials]
         return Result({"sweep": str(folder), "commands": commands}, map(shlex.join, commands))
-    listen = partial(_listen_to_trial, folder, quiet=asked.as_json)
+    listen = partial(listening, quiet=asked.as_json)
     runner = Runner(planned, folder, sweep, listen, tell, warm=asked.warm, trust_run=asked.trust_run)
     if cluster:
         require_shared(cluster, folder)
@@ -289,17 +288,6 @@ def _choose(folder: Path, sweep: Sweep) -> Result:
     return Result(data, format_sweep(sweep, current_language()), code)
 
 
-@contextmanager
-def _listen_to_trial(folder: Path, plan: Plan, trial: Any, *, quiet: bool) -> Iterator[Listener]:
-    """Tell a trial's progress, as that of a run is told."""
-    from orchestrator.cli.progress import choose_listener, with_power
-    from orchestrator.run.sweeping import describe_trial
-
-    tell(f"trial {trial.number}: {describe_trial(trial)}")
-    with choose_listener(plan, quiet=quiet) as listener:
-        yield with_power(listener, plan, RunDir(folder / trial.run))
-
-
 @click.command("submit")
 @option.recipe
 @option.job
@@ -329,8 +317,8 @@ def submit_command(
         require_shared(cluster, folder)
     planned = option.resolve_hardware(_find_hardware(cluster, hardware), smoke=smoke)
     job = build_job(loaded, folder, planned, smoke=smoke)
-    for problem in require_runnable(job, build_plan(job), this_machine=False, asks_hub=False):
-        say(format_advice(problem), err=True)
+    advice = require_runnable(job, build_plan(job), this_machine=False, asks_hub=False)
+    say_lines(map(format_advice, advice), err=True)
     line = Repeated(recipe, folder, overrides, smoke, hardware)
     file = render_job(to, folder.name, cluster, line, again=AGAIN)
     if to.takes:
@@ -387,22 +375,15 @@ def reproduce_command(run: str, anyway: bool, dry_run: bool, as_json: bool, **op
 
 def _supervise(plan: Plan, run: RunDir, asked: Asked) -> int:
     """Run every stage of a plan that is not done, telling its progress; return the exit code."""
-    from orchestrator.cli.progress import choose_listener, with_power
+    from orchestrator.cli.progress import listening
     from orchestrator.run.launching import Residents, find_imports
     from orchestrator.run.loop import run_plan
-    from orchestrator.run.stopping import StopTimeouts
     from orchestrator.run.sweep import find_others
 
     say(f"run folder: {run.root}", err=True)
-    seconds = plan.recipe.get("launch", {}).get("stop_patience_s")
-    timeouts = StopTimeouts(interrupt_s=seconds) if seconds is not None else StopTimeouts()
     warmed = Residents(find_imports(plan)) if asked.warm else nullcontext()
-    with choose_listener(plan, quiet=asked.as_json) as listener, warmed as residents:
-        done = run_plan(
-            plan, run, listener=with_power(listener, plan, run), timeouts=timeouts, residents=residents,
-            others=find_others(run),
-        )  # fmt: skip
-    return done.exit_code
+    with listening(plan, run, quiet=asked.as_json) as hear, warmed as residents:
+        return run_plan(plan, run, listener=hear, residents=residents, others=find_others(run)).exit_code
 
 
 def _finish(plan: Plan, run: RunDir, asked: Asked) -> Result:

@@ -147,7 +147,8 @@ def run_plan(
 ) -> RunOutcome:
     """Run every stage of `plan` that is not done; the same call starts a run and resumes one.
 
-    Signals are caught when `interrupts` is not given; `stall_s` goes before the recipe's `watch.stall_timeout_s`.
+    Signals are caught when `interrupts` is not given; `timeouts` and `stall_s` go before the recipe's
+    `launch.stop_patience_s` and `watch.stall_timeout_s`.
     Stages are forks of `residents` where these can. What comes before the training and is the same in one of the
     `others`, run folders of this user's own, is taken from there.
     Raises RunFolderError (busy, moved, not writable), StageFailedError (or DataError, PreflightError from Orch's own
@@ -164,9 +165,9 @@ def run_plan(
         run_dir.stop_asked.unlink(missing_ok=True)
         counted = interrupts or stack.enter_context(counted_interrupts())
         events = EventLog(run_dir.events_jsonl, clock.time, listener)
-        deps = SupervisorDeps(
-            processes, clock, counted, timeouts or StopTimeouts(), events.emit, lambda: touch_heartbeat(run_dir)
-        )
+        patience = (plan.recipe.get("launch") or {}).get("stop_patience_s")
+        timeouts = timeouts or (StopTimeouts() if patience is None else StopTimeouts(interrupt_s=patience))
+        deps = SupervisorDeps(processes, clock, counted, timeouts, events.emit, lambda: touch_heartbeat(run_dir))
         state = RunState("running", started=clock.time())
         watch = load_watch(plan)
         if stall_s is not None:

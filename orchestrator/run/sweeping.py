@@ -65,7 +65,7 @@ from orchestrator.run.provenance import Asked
 from orchestrator.run.resume import TRAIN
 from orchestrator.run.slurm import SLURM, find_job, submit
 from orchestrator.run.state import find_state, held_lock, touch_heartbeat
-from orchestrator.run.stopping import Interrupts, StopTimeouts, counted_interrupts
+from orchestrator.run.stopping import Interrupts, counted_interrupts
 from orchestrator.run.sweep import (
     DONE,
     FAILED,
@@ -305,7 +305,7 @@ class Runner:
     planned: Planned
     folder: Path
     sweep: Sweep
-    listen: Callable[[Plan, Trial], AbstractContextManager[Listener]]
+    listen: Callable[[Plan, RunDir], AbstractContextManager[Listener]]
     tell: Callable[[str], None]
     warm: bool = True
     trust_run: bool = False
@@ -450,8 +450,8 @@ class Runner:
         trial.state, trial.note = RUNNING, None
         write_sweep(self.folder, self.sweep)
         pruner = self.study.follow(self.sweep, trial, interrupts) if self.study else None
-        patience = (plan.recipe.get("launch") or {}).get("stop_patience_s")
-        with self.listen(plan, trial) as listener:
+        self.tell(f"trial {trial.number}: {describe_trial(trial)}")
+        with self.listen(plan, run) as listener:
 
             def hear(event: Event) -> None:
                 listener(event)
@@ -463,7 +463,6 @@ class Runner:
                 run_plan(
                     plan, run, listener=hear, interrupts=interrupts, residents=residents,
                     others=find_others(run, trust_run=self.trust_run),
-                    timeouts=StopTimeouts() if patience is None else StopTimeouts(interrupt_s=patience),
                 )  # fmt: skip
                 self.sweep.seconds += time.monotonic() - began
                 self._end(trial, DONE)
