@@ -19,13 +19,27 @@ from orchestrator.cli import options as option
 from orchestrator.cli.output import Result, format_advice, prints, tell
 from orchestrator.errors import GateMissedError, OrchError, PreflightError, Problem, RecipeError, StageFailedError
 from orchestrator.machine.rundir import RunDir
-from orchestrator.machine.terminal import hand_on, say, say_lines
+from orchestrator.machine.terminal import current_language, hand_on, say, say_lines
 from orchestrator.recipe.plan import Plan
+from orchestrator.run.folder import (
+    adopt_run,
+    create_run,
+    find_run,
+    list_tags,
+    load_own_plan,
+    load_plan,
+    load_run_object,
+    require_same_recipe,
+    understood,
+)
+from orchestrator.run.runs import RunSummary, follow_logs, list_runs, stop_run, summarise
+from orchestrator.run.slurm import SLURM, add_jobs, find_job_id, hand_over, is_coming, resubmit, submit
+from orchestrator.run.slurm import stop as stop_job
+from orchestrator.run.state import find_state, load_result, wait_for_lost_holder
+from orchestrator.run.sweep import Sweep, find_others, is_over, is_sweep, load_sweep, trial_dir, write_sweep
 
 if TYPE_CHECKING:
     from orchestrator.recipe.schema import Cluster, Launch
-    from orchestrator.run.runs import RunSummary
-    from orchestrator.run.sweep import Sweep
 
 _MOST_SHOWN = 12  # differences
 _OUTCOMES = {"identical": "the same, bit for bit", "different": "another result"}
@@ -81,7 +95,6 @@ def _start(recipe: Path, asked: Asked) -> Result:
     from orchestrator.plan.load import load_recipe
     from orchestrator.plan.pipeline import build_plan
     from orchestrator.run import provenance
-    from orchestrator.run.folder import create_run
 
     loaded = load_recipe(recipe, asked.overrides)
     if rank := _find_rank(loaded.recipe.launch):
@@ -149,8 +162,6 @@ def resume_command(run: str, recipe: Path | None, tries: int | None, as_json: bo
 
 def _resume_or_run(folder: RunDir, recipe: Path, asked: Asked) -> Result:
     from orchestrator.plan.load import load_recipe
-    from orchestrator.run.folder import load_run_object, require_same_recipe
-    from orchestrator.run.state import find_state, wait_for_lost_holder
 
     launch = load_recipe(recipe, asked.overrides).recipe.launch
     if rank := _find_rank(launch):
@@ -171,10 +182,6 @@ def _resume(run: str, asked: Asked) -> Result:
     from orchestrator.recipe.schema import Launch
     from orchestrator.report.compare_runs import is_rerun
     from orchestrator.run.again import find_scheduler
-    from orchestrator.run.folder import adopt_run, find_run, load_own_plan
-    from orchestrator.run.runs import summarise
-    from orchestrator.run.slurm import SLURM, find_job_id, resubmit
-    from orchestrator.run.sweep import is_sweep, load_sweep
 
     if is_sweep(folder := Path(run)):
         sweep = load_sweep(folder)
@@ -231,8 +238,6 @@ def _sweep(
 ) -> Result:  # fmt: skip
     """Plan a sweep, or take it up, run what is not over, here or `at` an engine by a profile's name, and choose."""
     from orchestrator.cli.progress import listening
-    from orchestrator.run.slurm import SLURM
-    from orchestrator.run.sweep import is_over
     from orchestrator.run.sweeping import Runner, plan_sweep, share_gpus, take_up
 
     hardware, cluster, at_once = settings["hardware"], None, settings.get("parallel") or 1
@@ -276,9 +281,7 @@ def _sweep(
 
 def _choose(folder: Path, sweep: Sweep) -> Result:
     """Write down what wins, and say it."""
-    from orchestrator.machine.terminal import current_language
     from orchestrator.report.compare_runs import choose_trial, format_sweep
-    from orchestrator.run.sweep import write_sweep
 
     sweep.choice = choose_trial(folder, sweep)
     write_sweep(folder, sweep)
@@ -308,7 +311,6 @@ def submit_command(
     from orchestrator.plan.jobs import build_job, new_run_dir
     from orchestrator.plan.pipeline import build_plan
     from orchestrator.run.again import AGAIN
-    from orchestrator.run.slurm import SLURM, hand_over, submit
 
     to = require_engine(engine or SLURM)
     loaded, cluster, overrides = load_for_job(recipe, overrides, profile)
@@ -351,7 +353,6 @@ def reproduce_command(run: str, anyway: bool, dry_run: bool, as_json: bool, **op
     `orch resume`.
     """
     from orchestrator.report.compare_runs import begin_rerun
-    from orchestrator.run.folder import find_run, load_own_plan
 
     asked = Asked(as_json=as_json, **options)
     first = find_run(run, asked.runs)
@@ -378,7 +379,6 @@ def _supervise(plan: Plan, run: RunDir, asked: Asked) -> int:
     from orchestrator.cli.progress import listening
     from orchestrator.run.launching import Residents, find_imports
     from orchestrator.run.loop import run_plan
-    from orchestrator.run.sweep import find_others
 
     say(f"run folder: {run.root}", err=True)
     warmed = Residents(find_imports(plan)) if asked.warm else nullcontext()
@@ -387,7 +387,6 @@ def _supervise(plan: Plan, run: RunDir, asked: Asked) -> int:
 
 
 def _finish(plan: Plan, run: RunDir, asked: Asked) -> Result:
-    from orchestrator.run.folder import load_run_object
 
     exit_code = _supervise(plan, run, asked)
     report = load_run_object(run.report_json)
@@ -414,9 +413,7 @@ def _finish_rerun(plan: Plan, second: RunDir, asked: Asked) -> Result:
 
 def _verdict_lines(run: RunDir, report: dict[str, Any]) -> Iterator[str]:
     """Yield a finished run's verdict and where things are."""
-    from orchestrator.machine.terminal import current_language
     from orchestrator.report.publish import build_lines
-    from orchestrator.run.folder import understood
 
     with understood(run.report_json):
         lines = build_lines(report, current_language())
@@ -433,9 +430,6 @@ def _verdict_lines(run: RunDir, report: dict[str, Any]) -> Iterator[str]:
 @prints("ls")
 def ls_command(models: bool, html: Path | None, runs: Path) -> Result:
     """List runs, newest first."""
-    from orchestrator.run.runs import list_runs
-    from orchestrator.run.slurm import add_jobs
-
     if models and html:
         raise click.UsageError("--models and --html go one at a time")
     if html:
@@ -514,7 +508,6 @@ def tag_command(
 
     Tags are files in RUNS/tags. Every command that takes a run takes a tag.
     """
-    from orchestrator.run.folder import find_run, list_tags
     from orchestrator.serving.registry import remove_tag, set_tag
 
     if (run is not None) + lists + (delete is not None) != 1 or (run is None) != (name is None):
@@ -538,10 +531,6 @@ def tag_command(
 def show_command(run: str, runs: Path) -> Result:
     """Show RUN (a folder, a name, or `last`): its stages, times and verdict."""
     from orchestrator.cli.progress import show_seconds
-    from orchestrator.run.folder import find_run, load_plan, load_run_object
-    from orchestrator.run.runs import summarise
-    from orchestrator.run.slurm import add_jobs, find_job_id
-    from orchestrator.run.state import load_result
 
     folder = find_run(run, runs)
     [summary] = add_jobs([summarise(folder)])
@@ -574,10 +563,6 @@ def show_command(run: str, runs: Path) -> Result:
 @prints("logs")
 def logs_command(run: str, stage: str | None, follow: bool, runs: Path, as_json: bool) -> Result:
     """Print the logs of RUN, of one STAGE (such as 04-train) or of all."""
-    from orchestrator.run.folder import find_run
-    from orchestrator.run.runs import follow_logs
-    from orchestrator.run.slurm import is_coming
-
     if as_json and follow:
         raise click.UsageError("--json goes without --follow: its envelope is printed when every line is known")
     folder = find_run(run, runs)
@@ -603,9 +588,6 @@ def logs_command(run: str, stage: str | None, follow: bool, runs: Path, as_json:
 @prints("stop")
 def stop_command(run: str, now: bool, runs: Path) -> Result:
     """Stop RUN, or every trial of a sweep; `orch resume` continues it."""
-    from orchestrator.run.folder import find_run
-    from orchestrator.run.sweep import is_over, is_sweep, load_sweep, trial_dir
-
     if not is_sweep(root := Path(run)):
         folder = find_run(run, runs)
         done = _stop(folder, now=now)
@@ -619,10 +601,6 @@ def stop_command(run: str, now: bool, runs: Path) -> Result:
 
 def _stop(run: RunDir, *, now: bool) -> str:
     """End a run here or its job, and say in a sentence what was done."""
-    from orchestrator.run.runs import stop_run
-    from orchestrator.run.slurm import find_job_id
-    from orchestrator.run.slurm import stop as stop_job
-
     job = find_job_id(run)
     return stop_job(run, job) if job else stop_run(run, now=now)
 
@@ -639,7 +617,6 @@ def compare_command(first: str, others: tuple[str, ...], runs: Path) -> Result:
     that are not measurably worse.
     """
     from orchestrator.report.compare_runs import compare_runs, format_comparison
-    from orchestrator.run.folder import find_run
 
     result = compare_runs(*(find_run(run, runs) for run in (first, *others)))
     return Result(result, (format_comparison(result),))
@@ -657,7 +634,6 @@ def track_command(names: tuple[str, ...], runs: Path, **where: Any) -> Result:
 
     A tracker does not get the curves that it has once more. Exit code 6: one of them did not take all.
     """
-    from orchestrator.run.folder import find_run
     from orchestrator.serving.track import send_run
 
     folders = [find_run(name, runs) for name in names]
@@ -675,7 +651,6 @@ def track_command(names: tuple[str, ...], runs: Path, **where: Any) -> Result:
 def bundle_command(run: str, output: Path | None, with_data: bool, runs: Path) -> Result:
     """Pack RUN for an issue: recipe, commands, logs, versions, measures; no weights, and no rows of yours."""
     from orchestrator.run.bundle import write_bundle
-    from orchestrator.run.folder import find_run
 
     folder = find_run(run, runs)
     bundle = write_bundle(folder, output or Path(f"{folder.root.name}.zip"), with_data=with_data)

@@ -47,7 +47,10 @@ def parse_json(text: str | bytes, *, constants: bool = False, surrogates: bool =
         raise
     except ValueError as error:  # also bytes that are not UTF-8
         raise DamagedJsonError(f"it is not JSON: {error}") from None
-    _require_usable(value, surrogates=surrogates)
+    if not _is_shallow(value):
+        raise DamagedJsonError("it is nested beyond reason")
+    if not surrogates and _SURROGATE.search(json.dumps(value, ensure_ascii=False)):
+        raise DamagedJsonError("a text holds half of a UTF-16 pair")
     return value
 
 
@@ -67,7 +70,7 @@ def _decode_plain(text: str | bytes) -> Any:
 
 def _is_shallow(value: Any) -> bool:
     """Tell whether no list or object stands deeper in a value than MOST_DEPTH."""
-    level = [value]
+    level = [value] if isinstance(value, list | dict) else []
     for _ in range(MOST_DEPTH):
         inner = (item.values() if isinstance(item, dict) else item for item in level)
         level = [item for items in inner for item in items if isinstance(item, list | dict)]
@@ -147,18 +150,3 @@ def _parse_float(text: str) -> float:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise DamagedJsonError(f"{name} is no JSON")
-
-
-def _require_usable(value: Any, *, surrogates: bool) -> None:
-    """Raise DamagedJsonError for nesting and for texts that could be read and not be written."""
-    waiting = [(value, 1)]
-    while waiting:
-        item, depth = waiting.pop()
-        if isinstance(item, str):
-            if not surrogates and not item.isascii() and _SURROGATE.search(item):
-                raise DamagedJsonError("a text holds half of a UTF-16 pair")
-        elif isinstance(item, list | dict):
-            if depth > MOST_DEPTH:
-                raise DamagedJsonError("it is nested beyond reason")
-            waiting += [(inner, depth + 1) for inner in item]
-            waiting += [(inner, depth + 1) for inner in item.values()] if isinstance(item, dict) else []

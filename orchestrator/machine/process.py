@@ -21,12 +21,12 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 TOKEN_VARIABLE = "ORCH_STAGE_TOKEN"  # noqa: S105  (a marker, not a secret)
 # Python puts the working directory first on its path for -m and -c: what lies there would pass for any module.
@@ -53,6 +53,7 @@ _PROC = Path("/proc")
 _PR_SET_CHILD_SUBREAPER = 36
 _START_FIELD = 19  # of /proc/PID/stat: the 22nd, the 20th after the name
 _ON_LINUX = sys.platform.startswith("linux")
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True)
@@ -231,13 +232,11 @@ def read_entry(pid: int) -> Entry | None:
         with suppress(OSError, ValueError):
             return parse_stat((_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace"))
         return None
-    import psutil
 
-    with suppress(psutil.Error, OSError):
-        found = psutil.Process(pid)
-        is_zombie = found.status() == psutil.STATUS_ZOMBIE
-        return Entry(pid, found.ppid(), os.getpgid(pid), is_zombie, str(found.create_time()))
-    return None
+    def describe(found: Any) -> Entry:
+        return Entry(pid, found.ppid(), os.getpgid(pid), found.status() == "zombie", str(found.create_time()))
+
+    return _look(pid, describe)
 
 
 def parse_stat(text: str) -> Entry | None:
@@ -280,14 +279,19 @@ def with_descendants(table: dict[int, Entry], roots: set[int]) -> set[int]:
     return found
 
 
-def has_env(pid: int, variable: str) -> bool:
-    """Tell whether a process was started with `NAME=value` in its environment (False when that may not be read)."""
+def _look(pid: int, ask: Callable[[Any], _Answer]) -> _Answer | None:
+    """Return what `ask` says of a process (psutil's); None for one that is gone, or where nobody may or can look."""
     import psutil
 
+    with suppress(psutil.Error, OSError, AttributeError, ValueError):
+        return ask(psutil.Process(pid))
+    return None
+
+
+def has_env(pid: int, variable: str) -> bool:
+    """Tell whether a process was started with `NAME=value` in its environment (False when that may not be read)."""
     name, _, value = variable.partition("=")
-    with suppress(psutil.Error, OSError):
-        return bool(psutil.Process(pid).environ().get(name) == value)
-    return False
+    return _look(pid, lambda found: bool(found.environ().get(name) == value)) or False
 
 
 def has_open(pid: int, path: Path) -> bool | None:
@@ -378,13 +382,8 @@ def count_oom_kills() -> int | None:
 
 def count_written_bytes(child: Child) -> dict[int, int]:
     """Return how many bytes each process of a stage has caused to be written to disks; empty where nobody counts."""
-    import psutil
-
-    counts = {}
-    for pid in find_members(child):
-        with suppress(psutil.Error, OSError, AttributeError):  # macOS counts nothing
-            counts[pid] = psutil.Process(pid).io_counters().write_bytes
-    return counts
+    counts = {pid: _look(pid, lambda found: int(found.io_counters().write_bytes)) for pid in find_members(child)}
+    return {pid: count for pid, count in counts.items() if count is not None}
 
 
 def run(argv: tuple[str, ...], timeout_s: float, *, env: dict[str, str] | None = None, stdin: str = "") -> Completed:
@@ -433,12 +432,8 @@ def find_suspended(pids: tuple[int, ...]) -> tuple[int, ...]:
     """Return those that are stopped by a signal (SIGSTOP, SIGTSTP) or a debugger."""
     import psutil
 
-    found = []
-    for pid in pids:
-        with suppress(psutil.Error, OSError):
-            if psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP):
-                found.append(pid)
-    return tuple(found)
+    halted = (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+    return tuple(pid for pid in pids if _look(pid, lambda found: found.status()) in halted)
 
 
 def find_spy(python: str) -> str | None:
@@ -457,16 +452,12 @@ def read_stacks(spy: str, pid: int, *, suspended: bool) -> str | None:
 
 def has_faulthandler(pid: int) -> bool:
     """Tell whether SIGABRT makes the process write its stacks: Python, started with PYTHONFAULTHANDLER=1."""
-    import psutil
-
-    with suppress(psutil.Error, OSError):
-        return Path(psutil.Process(pid).exe()).name.startswith("python") and has_env(pid, "PYTHONFAULTHANDLER=1")
-    return False
+    program = _look(pid, lambda found: Path(found.exe()).name) or ""
+    return program.startswith("python") and has_env(pid, "PYTHONFAULTHANDLER=1")
 
 
 def forbid_core(pid: int) -> None:
     """Keep a process that is about to abort from writing its memory (all of a model) to the disk."""
     import psutil
 
-    with suppress(psutil.Error, OSError, ValueError, AttributeError):  # macOS limits only its own process
-        psutil.Process(pid).rlimit(psutil.RLIMIT_CORE, (0, 0))
+    _look(pid, lambda found: found.rlimit(psutil.RLIMIT_CORE, (0, 0)))

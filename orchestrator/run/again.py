@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 
 from orchestrator.errors import InterruptedRunError, OrchError, StageFailedError, StalledError, TakenAwayError
 from orchestrator.logs.diagnose import find_rule
@@ -68,8 +69,7 @@ def judge(error: OrchError, run: RunDir, *, tries: int = TRIES) -> OrchError:
     if error.exit_code not in AGAIN and fault is None:
         return error
     if (count := count_tries(run)) >= tries:
-        message = GIVEN_UP.fill(problem.message, count)
-        return StageFailedError(message, hint=problem.hint, where=problem.where, name=problem.name)
+        return StageFailedError.from_problems([replace(problem, message=GIVEN_UP.fill(problem.message, count))])
     if fault is None:
         return error
     # of several machines that ran the stage nobody knows which it was
@@ -77,7 +77,7 @@ def judge(error: OrchError, run: RunDir, *, tries: int = TRIES) -> OrchError:
         name = os.environ.get("SLURMD_NODENAME") or process.host()  # as its engine knows it
         with suppress(OSError), open_to_append(run.excluded_nodes) as stream:
             stream.write(f"{name}\n".encode())
-    return TakenAwayError(problem.message, hint=problem.hint, where=problem.where, name=problem.name)
+    return TakenAwayError.from_problems([problem])
 
 
 GIVEN_UP = Text(

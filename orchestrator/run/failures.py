@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -196,7 +196,7 @@ def explain_end(stage: Stage, failure: Failure) -> OrchError:
     problem = failure.error.problems[0]
     tried = "; ".join(fallback.title for fallback in stage.fallbacks)
     message = f"{problem.message}\n  smaller batches were tried, and failed too: {tried}"
-    return StageFailedError(message, hint=problem.hint, where=problem.where, name=problem.name)
+    return StageFailedError.from_problems([replace(problem, message=message)])
 
 
 ENDED = Text("{stage} ended with {how}: {cause}", "{stage} 异常结束（{how}）：{cause}")
