@@ -102,12 +102,12 @@ def test_the_disk_is_asked_by_all_three(tmp_path, monkeypatch, capsys):
 
 
 def test_what_the_prepare_stage_warns_of_is_said_by_all_three_before_it_runs(tmp_path, monkeypatch, capsys):
-    from orchestrator.run import folder
+    from orchestrator.cli import run_commands
 
     def refuse(*_args, **_more):
         raise RunFolderError("as far as this")
 
-    monkeypatch.setattr(folder, "create_run", refuse)
+    monkeypatch.setattr(run_commands, "create_run", refuse)
     monkeypatch.setattr(preflight, "CHECKS", [check for check in preflight.CHECKS if check.kind != "ask"])
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
