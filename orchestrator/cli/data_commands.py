@@ -107,11 +107,9 @@ def data_split_command(
     train, held_out = (output / f"{stem}.{side}{plain.suffix}" for side in ("train", "eval"))
     report = split_file(file, train, held_out, eval_ratio, seed, columns=columns, encoding=encoding)
     sides = {"train": report.train_rows, "eval": report.eval_rows}
-    text = (
-        f"{train}: {report.train_rows} rows, {report.train_queries} queries",
-        f"{held_out}: {report.eval_rows} rows, {report.eval_queries} queries",
-    )
-    return Result({"train": str(train), "eval": str(held_out), "rows": sides}, text)
+    lines = [f"{train}: {report.train_rows} rows, {report.train_queries} queries"]
+    lines.append(f"{held_out}: {report.eval_rows} rows, {report.eval_queries} queries")
+    return Result({"train": str(train), "eval": str(held_out), "rows": sides}, lines)
 
 
 @data_command.command("convert")

@@ -50,10 +50,14 @@ def parse_line(line: str) -> Event | None:
     said = _PAIR.finditer(found[1]) if found else ()
     pairs = {pair[1]: pair[3] if pair[2] is None else pair[2] for pair in said}
     if "loss" in pairs:
-        return _step_of(pairs, bar)
+        counted = _SLASHED.fullmatch(pairs.get("global_step/max_steps", "")) or bar
+        step, most = (int(counted[1]), int(counted[2])) if counted else (None, None)
+        names = ("epoch", "loss", "learning_rate", "grad_norm")
+        epoch, loss, rate, norm = (_parse_number(pairs.get(name)) for name in names)
+        return Step(step, most, epoch, loss, rate, norm)
     if "train_runtime" in pairs:
-        loss = f", mean loss {pairs['train_loss']}" if "train_loss" in pairs else ""
-        return Message("info", f"trained in {pairs['train_runtime']} s{loss}")
+        mean = f", mean loss {pairs['train_loss']}" if "train_loss" in pairs else ""
+        return Message("info", f"trained in {pairs['train_runtime']} s{mean}")
     measured = {key: value for key, value in pairs.items() if key.startswith("eval_")}
     if measured:
         return Message("info", ", ".join(f"{key} {value}" for key, value in measured.items()))
@@ -61,14 +65,6 @@ def parse_line(line: str) -> Event | None:
         return Progress(int(bar[1]), int(bar[2]))
     new = _NEW_WEIGHTS.match(text) or _NEW_WEIGHTS_4.search(text)
     return Message("warning", f"starts at random, for the base model has no such weight: {new[1]}") if new else None
-
-
-def _step_of(pairs: dict[str, str], bar: re.Match[str] | None) -> Step:
-    counted = _SLASHED.fullmatch(pairs.get("global_step/max_steps", "")) or bar
-    epoch, loss, rate, norm = (
-        _parse_number(pairs.get(name)) for name in ("epoch", "loss", "learning_rate", "grad_norm")
-    )
-    return Step(int(counted[1]) if counted else None, int(counted[2]) if counted else None, epoch, loss, rate, norm)
 
 
 def _parse_number(text: str | None) -> float | None:

@@ -190,17 +190,15 @@ def _damaged(path: Path, error: Exception) -> RunFolderError:
 
 def is_run(run: RunDir) -> bool:
     """Tell whether a folder holds a run, or the job of one that has not begun."""
-    try:
+    with suppress(OSError):  # a folder that this user may not look into
         return run.plan_json.exists() or run.job_ids.exists()
-    except OSError:  # a folder that this user may not look into
-        return False
+    return False
 
 
 def _made_at(folder: Path) -> float:
-    try:
+    with suppress(OSError):
         return folder.stat().st_mtime
-    except OSError:
-        return 0.0
+    return 0.0
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ that writes lies in a folder of its own beside the stage's logs.
 from __future__ import annotations
 
 import uuid
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from orchestrator.errors import InterruptedRunError, OrchError, PreflightError, StageFailedError, TakenAwayError
@@ -55,10 +55,9 @@ class _Watch:
             raise TakenAwayError(SILENT.fill(self._wait_s))
 
     def _read_beat(self) -> int:
-        try:
+        with suppress(OSError):
             return self._run.lock.stat().st_mtime_ns
-        except OSError:
-            return 0
+        return 0
 
 
 def join_run(

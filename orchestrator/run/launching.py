@@ -24,7 +24,7 @@ from orchestrator.backends import find_backend
 from orchestrator.errors import StageFailedError
 from orchestrator.logs.events import Message
 from orchestrator.machine import process
-from orchestrator.machine.files import try_lock, write_text
+from orchestrator.machine.files import open_regular, try_lock, write_text
 from orchestrator.machine.places import WORKERS
 from orchestrator.machine.process import TOKEN_VARIABLE, Child, Launch, Processes
 from orchestrator.machine.rundir import RunDir, StageDir
@@ -74,14 +74,10 @@ def clear_stale_build_locks(env: dict[str, str], processes: Processes) -> list[s
 
 def _remove_unheld(path: Path) -> bool:
     """Remove an empty file that no process has locked; tell whether that was done."""
-    with suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        try:
-            if try_lock(descriptor) and os.fstat(descriptor).st_size == 0:
-                path.unlink()
-                return True
-        finally:
-            os.close(descriptor)
+    with suppress(OSError), open_regular(path, follow=False) as stream:
+        if try_lock(stream.fileno()) and os.fstat(stream.fileno()).st_size == 0:
+            path.unlink()
+            return True
     return False
 
 

@@ -8,6 +8,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -90,8 +91,7 @@ def load_watch(plan: Plan) -> Watch:
         raise RunFolderError(message, hint="start a new run of the recipe") from error
 
 
-@dataclass(frozen=True)
-class _Running:
+class _Running(NamedTuple):
     """A stage's process that an earlier supervisor left alive."""
 
     stage: Stage
@@ -201,8 +201,7 @@ def _run_stages(run: _Run) -> RunOutcome:
                 outcomes.append(adopted)
                 continue
         digest = stage_digest(run.plan, stage)
-        done = _find_done(run, stage, digest)
-        if done:
+        if done := _find_done(run, stage, digest):
             run.deps.emit(StageSkipped(stage.name))
             outcomes.append(replace(done, status="skipped"))
             continue
@@ -265,8 +264,7 @@ def _find_done(run: _Run, stage: Stage, digest: str) -> StageResult | None:
     folder = run.folder.stage(stage.name)
     if find_missing_outputs(stage, run.folder):
         return None
-    result = load_result(folder)
-    if result:
+    if result := load_result(folder):
         return result if result.digest == digest else None
     record, code = load_launch(folder), read_exit_code(folder)
     if record is None or code not in stage.done_codes or record.digest != digest:

@@ -386,18 +386,14 @@ def find_missing_outputs(stage: Stage, run_dir: RunDir) -> tuple[str, ...]:
     there = {output: find_output(run_dir.root, output) for output in stage.outputs}
     missing = [output for output, found in there.items() if not any(map(_is_there, found))]
     if stage.kind == TRAIN and not missing:
+        # tensors without numbers: what a sharded training saves that nobody gathers
         folders = {path.parent for found in there.values() for path in found}
-        missing = [why for folder in sorted(folders) if (why := _find_empty_weights(folder, run_dir.root))]
+        for path in (path for folder in sorted(folders) for path in sorted(folder.glob("*.safetensors"))):
+            shapes = read_shapes(path)
+            if isinstance(shapes, dict) and (empty := sum(0 in shape for shape in shapes.values())):
+                name = path.relative_to(run_dir.root)
+                missing.append(f"whole weights: {empty} of {len(shapes)} tensors in {name} are empty")
     return tuple(missing)
-
-
-def _find_empty_weights(folder: Path, root: Path) -> str | None:
-    """Return which file of weights has tensors without numbers: what a sharded training saves that nobody gathers."""
-    for path in sorted(folder.glob("*.safetensors")):
-        shapes = read_shapes(path)
-        if isinstance(shapes, dict) and (empty := [name for name, shape in shapes.items() if 0 in shape]):
-            return f"whole weights: {len(empty)} of {len(shapes)} tensors in {path.relative_to(root)} are empty"
-    return None
 
 
 def _clear(stage: Stage, run_dir: RunDir, folder: StageDir, number: int) -> list[str]:

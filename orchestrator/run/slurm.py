@@ -32,15 +32,13 @@ _FIELDS = "%i|%T|%r|%N|%S"
 UNREACHABLE, OUTSIDE, FORGOTTEN = "UNREACHABLE", "OUTSIDE", "FORGOTTEN"
 # What Slurm's programs say where no slurm.conf is found: they ask the DNS for one.
 _NO_CONFIG = ("establish a configuration source", "process configuration file")
+_FULL = "its queue is full, and nothing was submitted: try again when jobs have ended (`squeue`)"
 _REFUSALS = {  # a part of what sbatch says: what to do
-    "configuration is not available": (
-        "no machine has that: `sinfo -N -o '%N %c %m %G %f'` lists cores, memory, GPUs and features"
-    ),
+    "configuration is not available": "no machine has that: `sinfo -N -o '%N %c %m %G %f'` lists cores, memory, GPUs "
+    "and features",
     "job submit limit": "wait until one of your jobs ends (`squeue --me`), or ask for less: `sacctmgr show qos`",
-    **dict.fromkeys(
-        ("temporarily unavailable", "sleeping and retrying"),
-        "its queue is full, and nothing was submitted: try again when jobs have ended (`squeue`)",
-    ),
+    "temporarily unavailable": _FULL,
+    "sleeping and retrying": _FULL,
 }
 
 

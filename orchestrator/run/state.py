@@ -13,7 +13,7 @@ from pathlib import Path
 
 from orchestrator.errors import RunFolderError
 from orchestrator.machine import process
-from orchestrator.machine.files import PART_PATTERN, read_regular, try_lock, write_json
+from orchestrator.machine.files import PART_PATTERN, open_regular, read_regular, try_lock, write_json
 from orchestrator.machine.json_files import DamagedJsonError, Record, build_record, load_object
 from orchestrator.machine.process import Child, Processes
 from orchestrator.machine.rundir import RunDir, StageDir
@@ -211,10 +211,9 @@ def touch_heartbeat(run_dir: RunDir) -> None:
     """
     try:
         os.utime(run_dir.lock)
-    except FileNotFoundError:
-        raise
-    except OSError:
-        return
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            raise
 
 
 def is_of_folder(error: OSError) -> bool:
@@ -253,15 +252,13 @@ def is_supervised(run_dir: RunDir) -> bool:
 def _is_locked(run_dir: RunDir) -> bool:
     """Tell whether anybody holds the lock, by trying to share it for a moment."""
     try:
-        descriptor = os.open(run_dir.lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open_regular(run_dir.lock, follow=False) as stream:
+            try:
+                return not try_lock(stream.fileno(), shared=True)
+            except OSError:  # a file system without locks
+                return True
     except OSError:
         return False
-    try:
-        return not try_lock(descriptor, shared=True)
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
 
 
 def wait_for_lost_holder(run_dir: RunDir, clock: Clock = time) -> None:
