@@ -1,22 +1,14 @@
 """A sweep's folder: sweep.json, its only state, and `trials/NNN/`, which are run folders like any other.
 
-sweep.json, written by rename after each change:
+sweep.json is a `Sweep`, written by rename after each change. Its `choice` is null while not all trials are over, and
+where nothing can be chosen; else
 
-{"format": 1, "recipe": path, "asked": {"recipe_sha256", "set": [KEY=VALUES, …], "smoke", "hardware", …},
- "parameters": [key, …]   those with several values, as `--set` names them,
- "seeds": trainings of each setting,
- "metric": name of the headline metric | null, "baseline": its value of the untouched model | null,
- "trials": [{"number", "run": "trials/000" (below the sweep's folder), "setting": place among the settings,
-             "set": {key: value}, "seed", "state": "waiting"|"running"|"done"|"failed"|"pruned"|"stopped",
-             "metric": the tuned model's value | null, "difference": from the untouched model | null,
-             "interval": [low, high] of the difference, 95 % | null, "note": why it failed or was pruned | null}],
- "choice": null (not all trials are over, or nothing can be chosen) |
-   {"rule": "confirmed" (chosen on half of the rows, compared on the other) | "corrected" (for how many there were),
-    "chosen_from": settings, "units": rows that the winner was compared on,
-    "winner": {"set", "trials": [number, …], "before", "after", "difference", "interval": [low, high] | null, "p",
-               "verdict": "better"|"not shown"|"worse"},
-    "not_worse": [[number, …] of each other setting that the rows cannot tell from the winner],
-    "gate": {"passed": bool | null, "rules": […]}   as in metrics.json, on the rows that the winner was compared on}}
+{"rule": "confirmed" (chosen on half of the rows, compared on the other) | "corrected" (for how many there were),
+ "chosen_from": settings, "units": rows that the winner was compared on,
+ "winner": {"set", "trials": [number, …], "before", "after", "difference", "interval": [low, high] | null, "p",
+            "verdict": "better"|"not shown"|"worse"},
+ "not_worse": [[number, …] of each other setting that the rows cannot tell from the winner],
+ "gate": {"passed": bool | null, "rules": […]}   as in metrics.json, on the rows that the winner was compared on}
 """
 
 from __future__ import annotations
@@ -41,15 +33,15 @@ class Trial:
     """One training of one setting, and how it ended."""
 
     number: int
-    run: str
+    run: str  # its folder, below the sweep's
     set: dict[str, Any]
     seed: int
-    setting: int = 0
+    setting: int = 0  # its place among the settings
     state: str = WAITING
-    metric: float | None = None
-    difference: float | None = None
-    interval: tuple[float, float] | None = None
-    note: str | None = None
+    metric: float | None = None  # the tuned model's value of the headline metric
+    difference: float | None = None  # from the untouched model
+    interval: tuple[float, float] | None = None  # of the difference, 95 %
+    note: str | None = None  # why it failed or was pruned
 
 
 @dataclass
@@ -57,12 +49,12 @@ class Sweep:
     """What sweep.json holds."""
 
     recipe: str
-    parameters: list[str]
-    seeds: int
+    parameters: list[str]  # keys with several values, as `--set` names them
+    seeds: int  # trainings of each setting
     trials: list[Trial]
-    asked: dict[str, Any] = field(default_factory=dict)
-    metric: str | None = None
-    baseline: float | None = None
+    asked: dict[str, Any] = field(default_factory=dict)  # the options, and recipe_sha256
+    metric: str | None = None  # the headline metric's name
+    baseline: float | None = None  # its value of the untouched model
     choice: dict[str, Any] | None = None
     seconds: float = 0.0  # that its trainings have taken so far
     format: int = FORMAT
