@@ -187,29 +187,28 @@ def load_losses(path: Path, stage: str) -> Iterator[float]:
             yield event.loss
 
 
+@dataclass
 class EventLog:
-    """Stamps events, adds them to events.jsonl and hands them to a listener.
+    """Stamps events, by what `now` returns (unix seconds), adds them to events.jsonl and hands them to a listener.
 
     Events are for looking at, so neither a full disk nor a listener whose terminal has gone may end a training: both
     are let go in silence.
     """
 
-    def __init__(self, path: Path, now: Callable[[], float], listener: Listener | None = None) -> None:
-        """Write to `path`; `now` returns unix seconds."""
-        self._path = path
-        self._now = now
-        self._listener = listener
+    path: Path
+    now: Callable[[], float]
+    listener: Listener | None = None
 
     def emit(self, event: Event) -> None:
         """Stamp `event`, write it, and pass it on."""
-        event = replace(event, t=self._now())
+        event = replace(event, t=self.now())
         with suppress(OSError):
-            append_event(self._path, event)
-        if self._listener:
+            append_event(self.path, event)
+        if self.listener:
             try:
-                self._listener(event)
+                self.listener(event)
             except OSError:
-                self._listener = None
+                self.listener = None
 
 
 def append_event(path: Path, event: Event) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from orchestrator.logs.events import Step
 
@@ -44,12 +44,12 @@ class LossProblem:
     stops: bool = False
 
 
+@dataclass
 class _Streak:
     """The newest reports in a row that show one thing, and the look at the log that brought the first of them."""
 
-    def __init__(self) -> None:
-        self.reports: list[Step] = []
-        self.since = 0
+    reports: list[Step] = field(default_factory=list)
+    since: int = 0
 
     def take(self, step: Step, look: int, *, shown: bool) -> None:
         """Lengthen the row by a report that shows it, or end it."""
@@ -63,7 +63,6 @@ class LossHealth:
     """Takes a training's logged steps one by one, and says each problem once, when it is certain."""
 
     def __init__(self, rules: LossRules) -> None:
-        """Judge by these rules."""
         self._rules = rules
         self._bad = _Streak()  # without a usable loss
         self._wild = _Streak()  # without a finite gradient norm

@@ -78,7 +78,6 @@ class Activity:
     """Counts what is new in a log: all but a bar drawn again at the count where it stood, as bars are by a timer."""
 
     def __init__(self) -> None:
-        """Begin with nothing seen."""
         self.new_output = 0
         self._counts: dict[str, str] = {}
         self._unfinished: dict[str, str] = {}
@@ -125,12 +124,13 @@ class LiveLog:
 
     Rows of the data that a trainer prints are not its words, whatever they say. Some are not known as such, so no burst
     of lines ends a training: losses must stay bad from one look to the next, and the first count of rows stands.
+
+    The logs are followed from the offsets (bytes) on, and the losses judged by `rules`.
     """
 
     def __init__(
         self, stage: str, folder: StageDir, stdout_offset: int, stderr_offset: int, rules: LossRules | None = None
     ) -> None:
-        """Follow the logs from these offsets (bytes) on, and judge the losses by `rules`."""
         self._stage = stage
         self._followers = (LogFollower(folder.stderr_log, stderr_offset), LogFollower(folder.stdout_log, stdout_offset))
         self._quoted = tuple(QuotedRows() for _ in self._followers)

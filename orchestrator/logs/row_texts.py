@@ -39,9 +39,7 @@ def hide_rows(log: str) -> str:
 class QuotedRows:
     """Follows one log line by line, and knows whether the line belongs to a row that the trainer quotes."""
 
-    def __init__(self) -> None:
-        """Begin outside of any row."""
-        self._inside = False
+    _inside = False
 
     def has(self, line: str) -> bool:
         """Tell whether `line`, the next one of the log, is part of a quoted row."""
@@ -85,11 +83,9 @@ def hide_probes(report: str) -> str:
     """Return a verification report with its checks and numbers, without any text that a model was asked or gave."""
     try:
         value = json.loads(report)
-    except (ValueError, RecursionError):
+        kept = {key: _without_words(item) if isinstance(item, list | dict) else item for key, item in value.items()}
+    except (ValueError, RecursionError, AttributeError):
         return LEFT_OUT
-    if not isinstance(value, dict):
-        return LEFT_OUT
-    kept = {key: _without_words(item) if isinstance(item, list | dict) else item for key, item in value.items()}
     kept |= {key: value[key] for key in ("checks", "weights") if key in value}
     return json.dumps(kept, ensure_ascii=False, indent=2) + "\n"
 

@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -117,11 +118,10 @@ def _find_all(python: str, may_run: bool) -> dict[str, str]:  # noqa: FBT001
 def _probe(python: str) -> dict[str, str]:
     """Return what another interpreter says of itself."""
     probe = run((python, "-c", _PROBE), 20.0)
-    try:
+    with suppress(ValueError):
         found = json.loads(probe.stdout) if probe.exit_code == 0 else {}
-    except ValueError:
-        found = {}
-    return {str(key): str(value) for key, value in found.items()}
+        return {str(key): str(value) for key, value in found.items()}
+    return {}
 
 
 def list_distributions(folders: Iterable[str | Path]) -> Iterator[tuple[str, str]]:
@@ -185,11 +185,7 @@ def _find_library(prefix: Path, version: str) -> str | None:
 def _list_sites(prefix: Path, version: str) -> list[str]:
     """Return where packages lie below a prefix; Debian has folders of its own."""
     names = [f"{lib}/python{version}/site-packages" for lib in ("lib", "lib64")]
-    names += [
-        f"local/lib/python{version}/dist-packages",
-        f"lib/python{version}/dist-packages",
-        "lib/python3/dist-packages",
-    ]
+    names += [f"{lib}/dist-packages" for lib in (f"local/lib/python{version}", f"lib/python{version}", "lib/python3")]
     return [str(prefix / name) for name in names]
 
 

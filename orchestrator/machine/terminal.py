@@ -69,7 +69,7 @@ def clean(text: str) -> str:
 
 def say(text: str, *, err: bool = False, nl: bool = True, bold: bool = False) -> None:
     """Print text for people: cleaned, in bold where `bold` and a terminal are. Raises OSError when it cannot be."""
-    stream, text = _choose(err=err), clean(text)
+    stream, text = sys.stderr if err else sys.stdout, clean(text)
     if bold and stream.isatty():
         text = f"{_BOLD}{text}{_PLAIN}"
     _write(stream, text + "\n" * nl)
@@ -84,15 +84,12 @@ def hand_on(text: str, *, nl: bool = True, bold: bool = False) -> None:
     """Print data on stdout: cleaned on a terminal, byte for byte elsewhere (bytes that are not UTF-8 as surrogates)."""
     if sys.stdout.isatty():
         say(text, nl=nl, bold=bold)
-        return
-    text += "\n" * nl
-    buffer = getattr(sys.stdout, "buffer", None)
-    if buffer is None:
-        _write(sys.stdout, text)
-        return
-    sys.stdout.flush()
-    buffer.write(text.encode("utf-8", "surrogateescape"))
-    buffer.flush()
+    elif (buffer := getattr(sys.stdout, "buffer", None)) is None:
+        _write(sys.stdout, text + "\n" * nl)
+    else:
+        sys.stdout.flush()
+        buffer.write((text + "\n" * nl).encode("utf-8", "surrogateescape"))
+        buffer.flush()
 
 
 def format_json(value: Any, *, indent: int | None = 2) -> str:
@@ -109,11 +106,8 @@ def print_data(value: Any, *, indent: int | None = 2) -> None:
 def say_lines(lines: Iterable[str], *, err: bool = False) -> None:
     """Print lines for people, cleaned, in one go."""
     secrets = find_secret_values(os.environ)
-    _write(_choose(err=err), "".join(f"{make_legible(redact_text(line, secrets))}\n" for line in lines))
-
-
-def _choose(*, err: bool) -> IO[str]:
-    return sys.stderr if err else sys.stdout
+    stream = sys.stderr if err else sys.stdout
+    _write(stream, "".join(f"{make_legible(redact_text(line, secrets))}\n" for line in lines))
 
 
 def _write(stream: IO[str], text: str) -> None:

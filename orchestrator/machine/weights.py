@@ -64,7 +64,7 @@ def is_lfs_pointer(path: Path) -> bool:
 
 
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
-_PICKLES = ("pytorch_model*.bin",)
+_PICKLES = "pytorch_model*.bin"
 # What programs that download leave behind when they are stopped; hf and modelscope keep theirs in hidden folders.
 _UNFINISHED = ("*.incomplete", "*.aria2", "*.part", "*.crdownload", ".cache/huggingface/download/*.incomplete",
                "._____temp/*")  # fmt: skip
@@ -88,17 +88,13 @@ def read_weights(folder: Path) -> Weights:
     Pickles are what it falls back to (_get_resolved_checkpoint_files of transformers/modeling_utils.py, 5.19).
     """
     if (folder / _WHOLE).is_file():
-        return _read_files(folder, {_WHOLE: None})
+        return _read_files(folder, {_WHOLE: set()})
     if (folder / _INDEX).is_file():
         return _read_shards(folder)
-    loose = sorted(path.name for path in folder.glob("model-*-of-*.safetensors"))
-    if loose:
-        problem = Problem(
-            f"{folder} has {len(loose)} shards and no {_INDEX}, which says what is in them", _how(folder, _INDEX)
-        )
-        return Weights(problems=(problem,))
-    pickles = sorted({path for pattern in _PICKLES for path in folder.glob(pattern)})
-    if pickles:
+    if loose := list(folder.glob("model-*-of-*.safetensors")):
+        message = f"{folder} has {len(loose)} shards and no {_INDEX}, which says what is in them"
+        return Weights(problems=(Problem(message, _how(folder, _INDEX)),))
+    if pickles := sorted(folder.glob(_PICKLES)):
         return Weights(pickles=tuple(pickles))
     lacking = Problem(f"{folder} holds no weights: no {_WHOLE}, no {_INDEX}", _how(folder, _WHOLE))
     return Weights(problems=(find_what_it_is(folder) or lacking,))
@@ -110,32 +106,28 @@ def _read_shards(folder: Path) -> Weights:
     if named is None:
         what = "a git-lfs pointer, not the file itself" if is_lfs_pointer(path) else "cut off, or no index"
         return Weights(problems=(Problem(f"{path} is {what}", _AGAIN),))
-    tensors: dict[str, set[str] | None] = {}
+    tensors: dict[str, set[str]] = {}
     for tensor, shard in named.items():
-        names = tensors.setdefault(shard, set())
-        if names is not None:
-            names.add(tensor)
+        tensors.setdefault(shard, set()).add(tensor)
     return _read_files(folder, tensors)
 
 
-def _read_files(folder: Path, files: dict[str, set[str] | None]) -> Weights:
+def _read_files(folder: Path, files: dict[str, set[str]]) -> Weights:
     """Read each file's header; a file's tensors are those that the index promises, where there is one."""
     shapes: Shapes = {}
     problems = []
-    missing = sorted(name for name in files if not (folder / name).is_file())
-    if missing:
+    if missing := sorted(name for name in files if not (folder / name).is_file()):
         more = f", nor are {len(missing) - 1} more" if len(missing) > 1 else ""
         message = f"{folder / missing[0]} is not there{more}: {_INDEX} names it"
         problems.append(Problem(message, _how(folder, missing[0])))
     for name in sorted(files.keys() - set(missing)):
-        path, promised = folder / name, files[name]
+        path = folder / name
         found = _read_header(path)
         if isinstance(found, Damage):
             problems.append(describe_damage(path, found.why))
             continue
         shapes |= found
-        absent = sorted((promised or set()) - found.keys())
-        if absent:
+        if absent := sorted(files[name] - found.keys()):
             problems.append(Problem(f"{path} does not hold {absent[0]}, which {_INDEX} says is in it", _AGAIN))
     there = () if missing else tuple(folder / name for name in files)
     return Weights(shapes, there, problems=tuple(problems))
@@ -150,8 +142,7 @@ def describe_damage(path: Path, why: str) -> Problem:
 
 
 def _how(folder: Path, name: str) -> str:
-    left = [path for pattern in _UNFINISHED for path in folder.glob(pattern)]
-    if left:
+    if left := [path for pattern in _UNFINISHED for path in folder.glob(pattern)]:
         return f"a download was not finished ({left[0].relative_to(folder)} is left of it): start it again"
     return f"download the model again: {name} is part of it"
 

@@ -166,13 +166,13 @@ def find_imports(plan: Plan) -> Mapping[str, tuple[str, ...]]:
 
 
 class Residents:
-    """The residents of one run, by what they stand in for; None where there was one that could not serve."""
+    """The residents of one run, by what they stand in for; None where there was one that could not serve.
+
+    `imports` are those of a backend. None is started at first, and those that no coming stage needs end; with
+    `stay_in`, which holds several runs, only those of one of its runs.
+    """
 
     def __init__(self, imports: Mapping[str, tuple[str, ...]], *, stay_in: Path | None = None) -> None:
-        """Start none yet; `imports` are those of a backend.
-
-        Those that no coming stage needs end; with `stay_in`, which holds several runs, only those of one of its runs.
-        """
         self.imports = imports
         self._stay_in = stay_in
         self._held: dict[_Kind, _Resident | None] = {}

@@ -128,15 +128,14 @@ def follow_logs(
     Raises RunFolderError when there is no such stage.
     """
     stages = run_dir.root / "stages"
-    known = sorted(path.name for path in stages.iterdir()) if stages.is_dir() else []
+    known = sorted(path.name for path in stages.glob("*"))
     if stage and stage not in known:  # a name, never a path: ../.. is no stage
         hint = f"its stages: {', '.join(known) or 'none yet'}"
         raise RunFolderError(f"{run_dir.root.name} has no stage {stage}", hint=hint)
     followers: dict[tuple[str, str], LogFollower] = {}
     while True:
-        over = not follow or not (
-            is_supervised(run_dir) or is_coming(run_dir)
-        )  # asked before reading, so that nothing is lost in between
+        # asked before reading, so that nothing is lost in between
+        over = not follow or not (is_supervised(run_dir) or is_coming(run_dir))
         for name in [stage] if stage else sorted(path.name for path in stages.glob("*")):
             folder = run_dir.stage(name)
             for stream, path in (("stdout", folder.stdout_log), ("stderr", folder.stderr_log)):

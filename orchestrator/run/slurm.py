@@ -156,9 +156,8 @@ def hand_over(run: RunDir, engine: Engine, job: File) -> str:
     """
     said = process.run((*engine.submit, str(write_job(run, job))), HANDED_S)
     if said.exit_code == process.NOT_FOUND_CODE:
-        raise PreflightError(
-            f"{engine.submit[0]} is not there", hint=f"{engine.install}; the job: {run.root / job.path}"
-        )
+        hint = f"{engine.install}; the job: {run.root / job.path}"
+        raise PreflightError(f"{engine.submit[0]} is not there", hint=hint)
     lines = [line for line in (said.stdout if said.exit_code == 0 else said.stderr).splitlines() if line.strip()]
     if said.exit_code != 0:
         raise PreflightError(f"{engine.submit[0]} refuses the job: {lines[-1] if lines else 'no answer'}")

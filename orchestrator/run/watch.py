@@ -45,12 +45,13 @@ class _Standstill:
 
 
 class StallDetector:
-    """Measures, look by look, how long a stage has said nothing new and how long it has made no step."""
+    """Measures, look by look, how long a stage has said nothing new and how long it has made no step.
+
+    It is a stall after `timeout_s`; never when None.
+    """
 
     def __init__(self, timeout_s: float | None, clock: Clock) -> None:
-        """Call it a stall after `timeout_s`; never when None."""
-        self._timeout_s = timeout_s
-        self._clock = clock
+        self._timeout_s, self._clock = timeout_s, clock
         self._looked_at = clock.monotonic()
         self._output = self._steps = _Standstill(clock.time())
 
@@ -78,14 +79,11 @@ class _DiskActivity:
     """
 
     def __init__(self, child: Child, deps: SupervisorDeps, timeout_s: float | None) -> None:
-        """Look some times within `timeout_s`; never when None."""
-        self._child = child
-        self._deps = deps
+        self._child, self._deps = child, deps
         self._every_s = float("inf") if timeout_s is None else max(timeout_s / _LOOKS, _LEAST_S)
         self._looked_at = deps.clock.monotonic()
         self._before: dict[int, int] = {}
-        self._uncounted = 0
-        self._count = 0
+        self._uncounted = self._count = 0
 
     def look(self) -> int:
         """Return how often it has been by now."""
