@@ -141,8 +141,7 @@ def list_command() -> Result:
     from orchestrator.checks.environments import environments_home, list_environments
 
     home = environments_home()
-    found = list_environments(home)
-    if not found:
+    if not (found := list_environments(home)):
         return Result([], lambda: say(f"no environments in {home}", err=True))
     states = {True: "complete", False: "not finished: the same `orch env create` goes on"}
     lines = [f"{one.folder.name:<24}  {one.backend:<22}  {states[one.complete]}  {one.python}" for one in found]

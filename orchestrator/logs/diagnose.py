@@ -100,8 +100,7 @@ def count_ranks(lines: Sequence[Line]) -> int:
 
 
 def _read(raw: str) -> Line:
-    prefix = _PREFIX.match(raw)
-    if not prefix:
+    if not (prefix := _PREFIX.match(raw)):
         own = _NCCL_RANK.match(raw)
         return Line(raw, raw, int(own[1]) if own else None)
     numbers = _NUMBER.findall(prefix[0])
@@ -114,8 +113,7 @@ def _read_summary(lines: list[Line]) -> list[Line]:
 
     The failures above it are emptied: torchrun ended these processes itself, and says so as if they had failed.
     """
-    starts = [number for number, line in enumerate(lines) if line.text == _ROOT_CAUSE]
-    if not starts:
+    if not (starts := [number for number, line in enumerate(lines) if line.text == _ROOT_CAUSE]):
         return lines
     start = starts[-1]
     rank = _rank_of_summary(lines[start:])
@@ -295,8 +293,7 @@ def _show(line: Line, *, several: bool) -> tuple[str, int | None]:
 
 def _fall_back(said: Sequence[str], exit_code: int | None, language: Language) -> Diagnosis:
     said = [line.strip() for line in said if line.strip() and not _LAUNCHER_NOISE.search(line)]
-    line = next((line for line in reversed(said) if _SAYS_ERROR.search(line)), None)
-    if line:
+    if line := next((line for line in reversed(said) if _SAYS_ERROR.search(line)), None):
         return Diagnosis("error-line", line, _READ_THERE.say(language), line)
     if said:
         cause = _ENDED_AFTER.say(language).format(said[-1])

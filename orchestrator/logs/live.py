@@ -58,8 +58,7 @@ def parse_line(line: str) -> Event | None:
     if "train_runtime" in pairs:
         mean = f", mean loss {pairs['train_loss']}" if "train_loss" in pairs else ""
         return Message("info", f"trained in {pairs['train_runtime']} s{mean}")
-    measured = {key: value for key, value in pairs.items() if key.startswith("eval_")}
-    if measured:
+    if measured := {key: value for key, value in pairs.items() if key.startswith("eval_")}:
         return Message("info", ", ".join(f"{key} {value}" for key, value in measured.items()))
     if bar:
         return Progress(int(bar[1]), int(bar[2]))
@@ -85,8 +84,7 @@ class Activity:
     def see_line(self, line: str) -> None:
         """Take a finished line; a refresh of a bar is one."""
         text = _ANSI.sub("", line[:_LONGEST_BAR])
-        bar = _DRAWN.match(text) or _COUNTER.match(text)
-        if bar is None:
+        if (bar := _DRAWN.match(text) or _COUNTER.match(text)) is None:
             self.new_output += 1
             return
         # the bars of a training and of its evaluation have no name: their totals tell them apart
@@ -206,8 +204,7 @@ class LiveLog:
             return self._say_once(name, "warning", f"a line of its log is skipped: it raises {name}: {shown}")
 
     def _events_of(self, line: str) -> list[Event]:
-        argument = _ARGUMENT.match(line)
-        if argument:
+        if argument := _ARGUMENT.match(line):
             self._arguments[argument[1]] = float(argument[2])
         if loaded := self._count_rows(line):
             return [loaded]
@@ -230,8 +227,7 @@ class LiveLog:
 
     def _count_rows(self, line: str) -> RowsLoaded | None:
         """Return the rows of the dataset that is being printed, once its line comes."""
-        opened = _DATASET.match(line)
-        if opened:
+        if opened := _DATASET.match(line):
             self._dataset = "train" if opened[1] == "train" else "validation"
         rows = _NUM_ROWS.match(line)
         if not rows or self._dataset is None:

@@ -80,8 +80,7 @@ def find_hardware() -> Hardware:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None and visible.strip() in {"", "-1"}:
         return CPU
-    gpus = select_visible(find_gpus(), visible)
-    if not gpus:
+    if not (gpus := select_visible(find_gpus(), visible)):
         return CPU
     has_bf16 = all(gpu.capability >= BF16_CAPABILITY for gpu in gpus if gpu.capability is not None)
     memory = tuple(gpu.memory_mib for gpu in gpus if gpu.memory_mib is not None)

@@ -73,8 +73,7 @@ def _is_shallow(value: Any) -> bool:
     level = [value] if isinstance(value, list | dict) else []
     for _ in range(MOST_DEPTH):
         inner = (item.values() if isinstance(item, dict) else item for item in level)
-        level = [item for items in inner for item in items if isinstance(item, list | dict)]
-        if not level:
+        if not (level := [item for items in inner for item in items if isinstance(item, list | dict)]):
             return True
     return False
 

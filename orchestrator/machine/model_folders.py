@@ -111,8 +111,7 @@ def _describe_cache(path: Path) -> Problem | None:
         if not newest:
             return Problem(f"{message}, and has no snapshot", f"hf download {owner}/{name}")
         return Problem(message, f"name the model, {owner}/{name}, or its snapshot: {newest[-1]}")
-    cached = sorted(found.name for found in path.glob(f"{_HUB}*"))
-    if not cached:
+    if not (cached := sorted(found.name for found in path.glob(f"{_HUB}*"))):
         return None
     names = ", ".join(name.removeprefix(_HUB).replace("--", "/", 1) for name in cached[:5])
     return Problem(f"{path} is a cache of several models", f"name one of them: {names}")
@@ -171,8 +170,7 @@ def _describe_other_format(path: Path) -> Problem | None:
     from orchestrator.machine.tables import load_table  # YAML takes long to import
 
     for patterns, what, who in load_table(_FORMATS, tuple[tuple[str, ...], str, str]):
-        files = [file for pattern in patterns for file in path.glob(pattern.rstrip("/"))]
-        if files:
+        if files := [file for pattern in patterns for file in path.glob(pattern.rstrip("/"))]:
             runs = who.format(file=_quote(files[0]))
             return Problem(
                 f"{path} holds {what} only ({files[0].name})", f"{_ORIGINAL}; what is there runs with {runs}"

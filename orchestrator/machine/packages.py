@@ -153,8 +153,7 @@ def find_path(python: str) -> tuple[str, list[str]] | None:
         if settings := {key.strip().lower(): value.strip() for key, equals, value in pairs if equals}:
             return _find_in_environment(prefix, settings)
     prefix, version = real.parent.parent, named["version"] or ""
-    library = _find_library(prefix, version if "." in version else "")
-    if library is None:
+    if (library := _find_library(prefix, version if "." in version else "")) is None:
         return None
     header = find_text(prefix / "include" / f"python{library}" / "patchlevel.h")
     full = _PATCH_LEVEL.search(header or "")  # the version with its last number, where the headers are there
@@ -165,8 +164,7 @@ def find_path(python: str) -> tuple[str, list[str]] | None:
 def _find_in_environment(prefix: Path, settings: dict[str, str]) -> tuple[str, list[str]] | None:
     """Return version and folders of a virtual environment, those of the interpreter behind it where it shows them."""
     full = settings.get("version") or settings.get("version_info") or ""
-    library = _find_library(prefix, ".".join(full.split(".")[:2]))
-    if library is None:
+    if (library := _find_library(prefix, ".".join(full.split(".")[:2]))) is None:
         return None
     sites = _list_sites(prefix, library)
     if settings.get("include-system-site-packages", "").lower() == "true":

@@ -185,8 +185,7 @@ def _find_split(text: str, values: tuple[str, ...]) -> list[tuple[int, int]]:
     """Return the secrets of a text as a terminal shows it, with what it does not show inside of them."""
     shown, starts, origins, at, length = [], [], [], 0, 0
     for match in [*_INVISIBLE.finditer(text), None]:
-        part = text[at : match.start() if match else len(text)]
-        if part:
+        if part := text[at : match.start() if match else len(text)]:
             shown.append(part)
             starts.append(length)
             origins.append(at)

@@ -102,8 +102,7 @@ def read_weights(folder: Path) -> Weights:
 
 def _read_shards(folder: Path) -> Weights:
     path = folder / _INDEX
-    named = _load_weight_map(path)
-    if named is None:
+    if (named := _load_weight_map(path)) is None:
         what = "a git-lfs pointer, not the file itself" if is_lfs_pointer(path) else "cut off, or no index"
         return Weights(problems=(Problem(f"{path} is {what}", _AGAIN),))
     tensors: dict[str, set[str]] = {}

@@ -162,8 +162,7 @@ def _where(folder: StageDir, evidence: str | None) -> Where:
     """Return the log to read: where the evidence stands, else the log that was written last."""
     if evidence:
         for log in (folder.stderr_log, folder.stdout_log):
-            line = find_line_number(log, evidence)
-            if line:
+            if line := find_line_number(log, evidence):
                 return Where(str(log), line)
     logs = {path: path.stat() for path in (folder.stdout_log, folder.stderr_log) if path.exists()}
     last = max(logs, key=lambda path: (logs[path].st_size > 0, logs[path].st_mtime), default=folder.stdout_log)

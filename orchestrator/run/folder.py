@@ -276,8 +276,7 @@ def seal(run: RunDir, plan_text: str) -> None:
 
     A user who can keep no key has runs without a seal. Raises OSError when the folder cannot be written.
     """
-    key = _load_key() or _make_key()
-    if key is not None:
+    if (key := _load_key() or _make_key()) is not None:
         write_text(run.seal, _sign(key, plan_text) + "\n")
 
 

@@ -286,8 +286,7 @@ def _wait(ours: socket.socket, deps: SupervisorDeps) -> bool:
 
 def _hear(ours: socket.socket) -> dict[str, Any]:
     """Return what the fork or the resident says. Raises ConnectionError where it has ended, or must not be forked."""
-    text = ours.recv(1 << 12)
-    if not text:
+    if not (text := ours.recv(1 << 12)):
         raise ConnectionError("it has ended")
     said: dict[str, Any] = json.loads(text)
     if "refused" in said:

@@ -222,8 +222,7 @@ def _share(run: _Run, stage: Stage) -> StageResult | None:
     train = run.plan.stage(TRAIN)
     if not run.others or train is None or run.plan.stages.index(stage) >= run.plan.stages.index(train):
         return None
-    source = share_stage(run.plan, stage, run.folder, run.others)
-    if source is None:
+    if (source := share_stage(run.plan, stage, run.folder, run.others)) is None:
         return None
     run.deps.emit(StageSkipped(stage.name))
     run.deps.emit(Message("info", f"taken from {source}: the same command, files and inputs", stage.name))
@@ -233,8 +232,7 @@ def _share(run: _Run, stage: Stage) -> StageResult | None:
 
 def _find_running(run: _Run) -> _Running | None:
     """Return the process that a killed supervisor left, if it does what the plan asks; end any other."""
-    left = find_orphan(run.folder, run.deps.processes)
-    if left is None:
+    if (left := find_orphan(run.folder, run.deps.processes)) is None:
         return None
     record = load_launch(run.folder.stage(left.stage))
     stage = next((stage for stage in run.plan.stages if stage.name == left.stage), None)
@@ -248,8 +246,7 @@ def _find_running(run: _Run) -> _Running | None:
 
 
 def _end_orphan(run: _Run, child: Child, stage: str) -> None:
-    members = run.deps.processes.find_members(child)
-    if not members:
+    if not (members := run.deps.processes.find_members(child)):
         return
     run.deps.emit(Message("warning", f"ends processes {', '.join(map(str, members))} of an earlier attempt", stage))
     if left := end_orphan(child, run.folder.stage(stage), run.deps):
@@ -300,8 +297,7 @@ def _launch(run: _Run, stage: Stage, digest: str) -> StageResult:
         record, ended = _launch_once(run, stage, digest, fallback)
         if isinstance(ended, StageResult):
             return ended
-        smaller = find_next(stage, record, ended)
-        if smaller is None:
+        if (smaller := find_next(stage, record, ended)) is None:
             raise explain_end(stage, ended)
         fallback = record.fallback + 1
         run.deps.emit(Message("warning", f"memory ran out: it goes on with {smaller.title}", stage.name))

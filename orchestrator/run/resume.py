@@ -147,8 +147,7 @@ def _find_deepspeed_defect(checkpoint: Path) -> str | None:
     folder = checkpoint / name
     if not name or not folder.is_dir():
         return "its DeepSpeed folder is missing"
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    if not files:
+    if not (files := [path for path in folder.rglob("*") if path.is_file()]):
         return f"{name} is empty"
     empty = sorted(path.name for path in files if path.stat().st_size == 0)
     return f"{name}/{empty[0]} is empty" if empty else None
@@ -219,8 +218,7 @@ def _digest_in(plan: Plan, stage: Stage, inputs: Mapping[str, list[str]], folder
     """Return the digest that the stage would have in another run folder, where its inputs hold the same."""
 
     def text_of(path: str) -> str:
-        file = plan.file(path)
-        if file is None:
+        if (file := plan.file(path)) is None:
             return hash_path(Path(plan.run_dir) / path)
         return hashlib.sha256(_moved(file.text, plan.run_dir, folder).encode()).hexdigest()
 

@@ -86,8 +86,7 @@ def find_job(run: RunDir) -> Job | None:
 
 def find_jobs(ids: Iterable[str]) -> dict[str, Job]:
     """Return what Slurm says of each job, in one question."""
-    wanted = tuple(ids)
-    if not wanted:
+    if not (wanted := tuple(ids)):
         return {}
     said = process.run(("squeue", "-h", "-t", "all", "-j", ",".join(wanted), "-o", _FIELDS), ANSWER_S)
     unknown = said.exit_code == 1 and "Invalid job id" in said.stderr

@@ -302,8 +302,7 @@ class Orphan:
 
 def find_orphan(run_dir: RunDir, processes: Processes) -> Orphan | None:
     """Return the process that state.json names, alive or not; without it, a stage whose token somebody carries."""
-    state = find_state(run_dir)
-    if state:
+    if state := find_state(run_dir):
         return Orphan(state.stage, state.child) if state.stage and state.child else None
     for folder in sorted(run_dir.root.glob("stages/*")):
         record = load_launch(run_dir.stage(folder.name))

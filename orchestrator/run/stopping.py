@@ -180,8 +180,7 @@ def dump_stacks(child: Child, folder: StageDir, python: str, deps: SupervisorDep
     suspended = processes.find_suspended(members)
     spy = processes.find_spy(python)
     found = {pid: processes.read_stacks(spy, pid, suspended=pid in suspended) for pid in members} if spy else {}
-    texts = [text for text in found.values() if text]
-    if texts:
+    if texts := [text for text in found.values() if text]:
         line = count_line_ends(folder.stacks_txt) + 1
         with open_to_append(folder.stacks_txt) as stream:
             stream.write(("\n".join(texts) + "\n").encode(errors="replace"))

@@ -366,8 +366,7 @@ class Runner:
             write_sweep(self.folder, self.sweep)
             for trial in [trial for trial in self.sweep.trials if not is_over(trial)]:
                 run = trial_dir(self.folder, trial)
-                failed = find_job_end(run)
-                if failed is None:
+                if (failed := find_job_end(run)) is None:
                     if self.planned.budget.find_end(self.sweep, trial):
                         break
                     line = self.planned.request.line(self.folder, self.sweep, trial)
