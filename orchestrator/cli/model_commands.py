@@ -243,8 +243,7 @@ def serve_command(
         if show:
             text, note = server.show_engine(show, artefact, server.Address(asked.host, asked.port))
             tell(note)
-            data = {"engine": show, "text": text, "note": note}
-            return Result(data, lambda: hand_on(text.rstrip("\n")))
+            return Result({"engine": show, "text": text, "note": note}, lambda: hand_on(text.rstrip("\n")))
         require_trusted_code(artefact, is_run_anyway=True)
         return _serve(artefact, asked)
     if reading.format not in any_model.SERVED_FORMATS:

@@ -320,8 +320,7 @@ class Runner:
             residents: Residents | None = None
             for trial in self._find_coming():
                 if interrupts.count:
-                    message = STOPPED_AT.fill(trial.run)
-                    raise InterruptedRunError(message, hint=self._say_go_on())
+                    raise InterruptedRunError(STOPPED_AT.fill(trial.run), hint=self._say_go_on())
                 try:
                     plan = self._prepare(trial)
                 except OrchError as error:  # what the machine lacks now is not the trial's, if it was planned before
