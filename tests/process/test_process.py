@@ -212,9 +212,9 @@ def test_bars_and_cut_characters_are_followed_from_a_real_child(spawn):
     child, request = spawn("redraws_bars.py", ready=None)
     follower, lines = LogFollower(request.stderr), []
     while process.reap(child) is None:
-        lines += list(follower.iter_lines())
+        lines += follower.iter_lines()
         time.sleep(0.02)
-    lines += list(follower.iter_lines(at_end=True))
+    lines += follower.iter_lines(at_end=True)
     assert [(event.done, event.total) for line in lines if (event := parse_line(line))] == [(1, 3), (2, 3), (3, 3)]
     assert lines[-1] == "café done"
 

@@ -74,7 +74,7 @@ def test_a_line_is_redacted_while_the_stage_still_runs(tmp_path, secrets):
     log = tmp_path / "stages" / "01-a" / "stdout.log"
     log.parent.mkdir(parents=True)
     log.write_text(f"token {TOKEN}\n", encoding="utf-8")
-    assert LogFollower(log).read_lines() == ["token ****"]
+    assert list(LogFollower(log).iter_lines()) == ["token ****"]
     assert [line.text for line in follow_logs(RunDir(tmp_path), follow=False)] == ["token ****"]
 
 
@@ -149,7 +149,7 @@ def test_a_secret_that_a_sequence_splits_is_found(tmp_path, secrets, text):
     log = tmp_path / "a.log"
     log.write_bytes(f"a {text} z\n".encode())
     assert "battery" not in redact_text(text, [PASSWORD])
-    (line,) = LogFollower(log).read_lines()
+    (line,) = LogFollower(log).iter_lines()
     assert (line[:2], line[-2:], "rse" in line) == ("a ", " z", False)
     assert scrub_log(log, [PASSWORD]) == 1
     assert (log.stat().st_size, b"rse" in log.read_bytes()) == (len(text.encode()) + 5, False)
@@ -164,7 +164,7 @@ def test_a_secret_at_the_joint_of_a_line_without_end_is_found(tmp_path, secrets,
     for place in range(0, len(text), 1000):
         with log.open("a") as stream:
             stream.write(text[place : place + 1000])
-        seen += follower.read_lines()
+        seen += follower.iter_lines()
     assert "".join(seen) == redact_text(text.rstrip(), [TOKEN, PASSWORD])
     assert max(map(len, seen)) < MAX_PENDING_CHARS + 2000
 
@@ -172,7 +172,7 @@ def test_a_secret_at_the_joint_of_a_line_without_end_is_found(tmp_path, secrets,
 def test_a_private_key_is_taken_out_of_a_log_line_by_line(tmp_path):
     log = tmp_path / "a.log"
     log.write_text("a\n-----BEGIN PRIVATE KEY-----\nMIIEvQIB\nADANBg\n-----END PRIVATE KEY-----\nb\n")
-    assert LogFollower(log).read_lines() == ["a", "****", "****", "****", "****", "b"]
+    assert list(LogFollower(log).iter_lines()) == ["a", "****", "****", "****", "****", "b"]
     scrub_log(log, [])
     assert (log.read_text()[:2], log.read_text()[-3:], log.read_text().count("\n")) == ("a\n", "\nb\n", 6)
     assert "MII" not in log.read_text()
