@@ -24,6 +24,7 @@ from orchestrator.evaluation.paired import (
     Paired,
     compare,
     pair_columns,
+    summarise,
 )
 
 POWER = 0.8
@@ -72,7 +73,7 @@ def compare_trainings(
 
     if len(trainings) == 1:
         return compare(trainings[0], higher_is_better=higher_is_better, seed=seed)
-    whole = _summarise(trainings, higher_is_better=higher_is_better)
+    whole = summarise(trainings, higher_is_better=higher_is_better)
     draws = _draw([trainings], seed, resamples)[:, 0]
     tail = (1 - CONFIDENCE) / 2
     low, high = (float(bound) for bound in np.quantile(draws, (tail, 1 - tail))) if whole.units > 1 else (None, None)
@@ -94,7 +95,7 @@ def compare_many(
     """
     import numpy as np
 
-    found = [_summarise(trainings, higher_is_better=higher_is_better) for trainings in systems]
+    found = [summarise(trainings, higher_is_better=higher_is_better) for trainings in systems]
     if len(systems) == 1:
         return [compare_trainings(systems[0], higher_is_better=higher_is_better, seed=seed, resamples=resamples)]
     draws = _draw(systems, seed, resamples)
@@ -168,7 +169,7 @@ def find_not_worse(
     if len(systems) == 1:
         return ()
     draws = _draw(systems, seed, resamples)
-    differences = np.array([_mean_difference(trainings) for trainings in systems])
+    differences = np.array([summarise(trainings, higher_is_better=True).difference for trainings in systems])
     largest = np.zeros(len(draws))
     errors = np.zeros((len(systems), len(systems)))
     for place in range(len(systems) - 1):
@@ -241,32 +242,6 @@ def find_power(metric: Metric, before: Columns, after: Columns | None = None) ->
     )
 
 
-def _mean_difference(trainings: Trainings) -> float:
-    return sum(pair.difference for pair in trainings) / len(trainings)
-
-
-def _summarise(trainings: Trainings, *, higher_is_better: bool) -> Comparison:
-    """Return the comparison of the mean over the trainings, without interval and p."""
-    import numpy as np
-
-    gains = np.mean([pair.gains for pair in trainings], axis=0)
-    wins, losses = int((gains > ROUNDING).sum()), int((gains < -ROUNDING).sum())
-    return Comparison(
-        before=trainings[0].before,
-        after=sum(pair.after for pair in trainings) / len(trainings),
-        difference=_mean_difference(trainings),
-        low=None,
-        high=None,
-        p=1.0,
-        exact=False,
-        units=len(gains),
-        wins=wins,
-        losses=losses,
-        ties=len(gains) - wins - losses,
-        higher_is_better=higher_is_better,
-    )
-
-
 def _draw(systems: Sequence[Trainings], seed: int, resamples: int) -> Array:
     """Return (resamples, k) differences of k systems, over rows that are drawn anew for all of them at once.
 
@@ -298,18 +273,10 @@ def _draw(systems: Sequence[Trainings], seed: int, resamples: int) -> Array:
     ends = np.cumsum([len(trainings) for trainings in systems])
     draws = np.stack([part.mean(axis=1) for part in np.split(found, ends[:-1], axis=1)], axis=1)
     for place, trainings in enumerate(systems):
-        if error := _training_error(trainings):
-            draws[:, place] += draw.standard_t(len(trainings) - 1, size=resamples) * error
+        if len(trainings) > 1:  # of one training nothing is known
+            error = float(np.std([pair.difference for pair in trainings], ddof=1)) / math.sqrt(len(trainings))
+            draws[:, place] += draw.standard_t(len(trainings) - 1, size=resamples) * error if error else 0.0
     return draws
-
-
-def _training_error(trainings: Trainings) -> float:
-    """Return the standard error of the mean over trainings; 0.0 for one, of which nothing is known."""
-    import numpy as np
-
-    if len(trainings) == 1:
-        return 0.0
-    return float(np.std([pair.difference for pair in trainings], ddof=1)) / math.sqrt(len(trainings))
 
 
 def _spread(draws: Array) -> Array:

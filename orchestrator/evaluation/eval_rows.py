@@ -78,20 +78,18 @@ class ChatScore:
 
 def parse_group(row: Any) -> Group:
     """Return the canonical ranking group of a row."""
-    documents = (Document(str(item["docid"]), str(item["text"]), _label(item["label"])) for item in row["documents"])
+    documents = [Document(str(item["docid"]), str(item["text"]), float(item["label"])) for item in row["documents"]]
+    if wrong := [document.label for document in documents if not 0 <= document.label <= 1]:
+        raise ValueError(f"the label {wrong[0]} does not lie between 0 and 1")
     return Group(str(row["qid"]), str(row["query"]), tuple(documents))
-
-
-def _label(value: object) -> float:
-    label = float(value)  # type: ignore[arg-type]  # a TypeError is what the caller turns into words
-    if not (math.isfinite(label) and 0 <= label <= 1):
-        raise ValueError(f"the label {value} does not lie between 0 and 1")
-    return label
 
 
 def parse_pair(row: Any) -> Pair:
     """Return the scored pair of a row."""
-    return Pair(str(row["pid"]), str(row["text1"]), str(row["text2"]), float(row["score"]))
+    pair = Pair(str(row["pid"]), str(row["text1"]), str(row["text2"]), float(row["score"]))
+    if not math.isfinite(pair.gold):
+        raise ValueError(f"its score is {pair.gold}, not a number")
+    return pair
 
 
 def parse_chat(row: Any) -> ChatRow:

@@ -33,6 +33,7 @@ from orchestrator.machine.rundir import RunDir
 CORPUS = RunDir(Path()).corpus_jsonl.name  # beside eval.jsonl
 GOLD = "gold"  # the one column that belongs to the evaluation set and not to a system
 Rankings = Mapping[str, Mapping[str, float]]  # {qid: {docid: score}}
+Scores = Mapping[str, Any]  # {system id: what `load_scores` returned of it}
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class RankingEval:
         known = {group.qid: self.corpus or {document.docid for document in group.documents} for group in self.groups}
         return load_scores(path, ("qid", "docid"), known, _parse_score, "score")
 
-    def pool(self, scores: Mapping[str, Rankings]) -> tuple[Group, ...]:
+    def pool(self, scores: Scores) -> tuple[Group, ...]:
         """Return the queries with the documents that are ranked: their candidates, or all that any system retrieved.
 
         Those are in the corpus's order, which was drawn by seed, so that it carries no label.
@@ -112,7 +113,7 @@ class RankingEval:
             groups.append(Group(group.qid, group.query, tuple(documents)))
         return tuple(groups)
 
-    def measure(self, scores: Mapping[str, Rankings], metrics: Sequence[str], *, seed: int) -> dict[str, Measured]:
+    def measure(self, scores: Scores, metrics: Sequence[str], *, seed: int) -> dict[str, Measured]:
         """Measure {system id: its scores} on every query.
 
         Documents that share a score favour nobody, and one that was not retrieved counts as not found.
@@ -141,35 +142,30 @@ class PairEval:
         """Return {pid: score}. Raises RunFolderError for an unknown, repeated or missing pair."""
         return load_row_scores(path, "pid", [pair.pid for pair in self.pairs], _parse_score, "pair")
 
-    def measure(
-        self,
-        scores: Mapping[str, Mapping[str, float]],
-        metrics: Sequence[str],
-        *,
-        seed: int,  # noqa: ARG002
-    ) -> dict[str, Measured]:
+    def measure(self, scores: Scores, metrics: Sequence[str], *, seed: int) -> dict[str, Measured]:  # noqa: ARG002
         """Correlate {system id: its scores} with the gold scores.
 
         A row's value is the pair's error: under spearman the difference of its two ranks as a share of the longest
         possible, under pearson the difference of its standardised scores. A correlation that constant scores leave
         undefined is 0.
         """
-        return {name: self._measure(one, metrics) for name, one in scores.items()}
-
-    def _measure(self, scores: Mapping[str, float], metrics: Sequence[str]) -> Measured:
         import numpy as np
 
-        require_finite(scores)
+        measured = {}
         gold = np.asarray([pair.gold for pair in self.pairs], dtype=float)
-        given = np.asarray([scores[pair.pid] for pair in self.pairs], dtype=float)
         ranked = {name: require_metric(name).statistic == "rank correlation" for name in metrics}
-        columns = {name: pair_errors(given, gold, ranked=is_ranked) for name, is_ranked in ranked.items()}
-        return Measured(
-            ids=tuple(pair.pid for pair in self.pairs),
-            columns={key: tuple(map(float, values)) for key, values in {**columns, "score": given, GOLD: gold}.items()},
-            means={name: correlation(given, gold, ranked=is_ranked) for name, is_ranked in ranked.items()},
-            facts={"constant": bool((given == given[0]).all())},
-        )
+        for system, one in scores.items():
+            require_finite(one)
+            given = np.asarray([one[pair.pid] for pair in self.pairs], dtype=float)
+            columns = {name: pair_errors(given, gold, ranked=is_ranked) for name, is_ranked in ranked.items()}
+            columns |= {"score": given, GOLD: gold}
+            measured[system] = Measured(
+                ids=tuple(pair.pid for pair in self.pairs),
+                columns={key: tuple(map(float, values)) for key, values in columns.items()},
+                means={name: correlation(given, gold, ranked=is_ranked) for name, is_ranked in ranked.items()},
+                facts={"constant": bool((given == given[0]).all())},
+            )
+        return measured
 
 
 @dataclass(frozen=True)
@@ -191,13 +187,7 @@ class ChatEval:
         """Return {row: score}. Raises RunFolderError for an unknown, repeated or missing row."""
         return load_row_scores(path, "id", [row.row for row in self.rows], parse_chat_score, "chat row")
 
-    def measure(
-        self,
-        scores: Mapping[str, Mapping[str, ChatScore]],
-        metrics: Sequence[str],
-        *,
-        seed: int,  # noqa: ARG002
-    ) -> dict[str, Measured]:
+    def measure(self, scores: Scores, metrics: Sequence[str], *, seed: int) -> dict[str, Measured]:  # noqa: ARG002
         """Measure {system id: its scores}.
 
         Loss is Σ nll / Σ tokens over all rows, perplexity its exponential. What compares texts, such as ROUGE-L, is a
@@ -299,7 +289,7 @@ def load_eval(path: Path) -> EvalSet | None:
     if "relevant" in keys:
         return _load_retrieval(path, path.with_name(CORPUS))
     if "text1" in keys:
-        return PairEval(_load_pairs(path))
+        return PairEval(tuple(pair for _, _, pair in read_rows(path, "pid", "scored pair", parse_pair)))
     if "messages" in keys:
         return ChatEval(tuple(chat for _, _, chat in read_rows(path, "id", "chat row", parse_chat)))
     if "documents" in keys:
@@ -311,31 +301,20 @@ def load_eval(path: Path) -> EvalSet | None:
     )
 
 
-def _load_pairs(path: Path) -> tuple[Pair, ...]:
-    pairs = []
-    for where, pid, pair in read_rows(path, "pid", "scored pair", parse_pair):
-        if not math.isfinite(pair.gold):
-            raise RunFolderError(f"the score of {pid} is {pair.gold}, not a number", where=where)
-        pairs.append(pair)
-    return tuple(pairs)
-
-
 def _load_retrieval(path: Path, corpus_path: Path) -> RankingEval:
     if not corpus_path.is_file():
         raise RunFolderError(
             f"{path.name} names documents of a corpus, and {corpus_path} is missing",
             hint="prepare the data again: remove the stage's result and run orch resume",
         )
+
+    def parse(row: Any) -> tuple[str, list[str]]:
+        return str(row["query"]), list(map(str, row["relevant"]))
+
     texts = read_rows(corpus_path, "docid", "document", lambda row: str(row["text"]))
     corpus = {docid: text for _, docid, text in texts}
     groups = []
-    asked = read_rows(
-        path,
-        "qid",
-        "query with its relevant documents",
-        lambda row: (str(row["query"]), list(map(str, row["relevant"]))),
-    )
-    for where, qid, (query, docids) in asked:
+    for where, qid, (query, docids) in read_rows(path, "qid", "query with its relevant documents", parse):
         if absent := [docid for docid in docids if docid not in corpus]:
             raise RunFolderError(f"the relevant document {absent[0]} of {qid} is not in the corpus", where=where)
         documents = (Document(docid, corpus[docid], 1.0) for docid in dict.fromkeys(docids))
@@ -345,15 +324,11 @@ def _load_retrieval(path: Path, corpus_path: Path) -> RankingEval:
 
 def describe_eval(path: Path, evaluation: EvalSet, root: Path) -> dict[str, Any]:
     """Return what metrics.json says of an evaluation set; its paths start from `root`."""
-    described: dict[str, Any] = {
-        **_identify(path, root), "units": len(evaluation.row_texts()), **evaluation.describe()
-    }  # fmt: skip
-    if evaluation.kind == RETRIEVAL:
-        described["corpus"] = _identify(path.with_name(CORPUS), root)
-    return described
 
+    def identify(file: Path) -> dict[str, str]:
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return {"path": file.relative_to(root).as_posix(), "sha256": digest}
 
-def _identify(path: Path, root: Path) -> dict[str, str]:
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return {"path": path.relative_to(root).as_posix(), "sha256": digest}
+    corpus = {"corpus": identify(path.with_name(CORPUS))} if evaluation.kind == RETRIEVAL else {}
+    return {**identify(path), "units": len(evaluation.row_texts()), **evaluation.describe(), **corpus}

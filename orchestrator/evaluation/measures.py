@@ -209,18 +209,16 @@ def check_metrics(names: Iterable[str], kind: str) -> list[Problem]:
     return problems
 
 
-def _known(kinds: frozenset[str] = frozenset()) -> str:
-    """Return the names of all metrics, or of those of some kinds."""
-    return ", ".join(f"{name}@k" if METRICS[name].takes_cutoff else name for name in _fitting(kinds))
-
-
-def _fitting(kinds: frozenset[str]) -> list[str]:
-    return [name for name, family in METRICS.items() if not kinds or kinds & family.kinds]
+def _known(kinds: frozenset[str]) -> str:
+    """Return the names of the metrics of some kinds; of no kind: all."""
+    fitting = (name for name, family in METRICS.items() if not kinds or kinds & family.kinds)
+    return ", ".join(f"{name}@k" if METRICS[name].takes_cutoff else name for name in fitting)
 
 
 def _nearest(family: str, cutoff: str, kinds: frozenset[str]) -> str:
     """Return the hint for a metric name that does not exist: what measures the same, else what there is."""
-    written, fitting, names = family.replace("-", "_").replace(" ", "_"), _fitting(kinds), _load_names()
+    written, names = family.replace("-", "_").replace(" ", "_"), _load_names()
+    fitting = [name for name, one in METRICS.items() if not kinds or kinds & one.kinds]
     if written in names["of_classifiers"]:
         return f"it is for classifiers, which Orch does not train; known: {_known(kinds)}"
     matches = difflib.get_close_matches(written, fitting, n=1)
@@ -269,7 +267,9 @@ def parse_rule(metric_name: str, text: object, baseline: str = BASELINE) -> Rule
         return Problem(f"the gate {text} has no operator", hint=f"write '{_better(metric)} {text}'")
     found = _RULE.fullmatch(text) if isinstance(text, str) else None
     if found is None or not isinstance(text, str) or found["baseline"] not in {None, baseline}:
-        return Problem(f"{text!r} is not a gate", hint=f"write {_grammar(metric, baseline)}")
+        better, sign = _better(metric), "+" if metric.higher_is_better == (baseline == BASELINE) else "-"
+        grammar = f"an operator ({better}, {better}=), then a number, or {baseline}, or {baseline} ± a number"
+        return Problem(f"{text!r} is not a gate", hint=f"write {grammar}, as in '{better}= {baseline} {sign} 0.02'")
     if found["operator"][0] != _better(metric):
         way = "higher" if metric.higher_is_better else "lower"
         message = f"{text!r} is passed by a worse model: {metric.display} is better when {way}"
@@ -282,12 +282,6 @@ def parse_rule(metric_name: str, text: object, baseline: str = BASELINE) -> Rule
 
 def _better(metric: Metric) -> str:
     return ">" if metric.higher_is_better else "<"
-
-
-def _grammar(metric: Metric, baseline: str) -> str:
-    better, sign = _better(metric), "+" if metric.higher_is_better == (baseline == BASELINE) else "-"
-    start = f"an operator ({better}, {better}=), then a number, or {baseline}, or {baseline} ± a number"
-    return f"{start}, as in '{better}= {baseline} {sign} 0.02'"
 
 
 def _turn(found: re.Match[str]) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.evaluation.measures import Metric
@@ -50,11 +49,6 @@ class Paired:
     of_sums: Callable[[Array], Array]
     unlike: Array
     adds_up: bool = True
-
-    @cached_property
-    def differing(self) -> int:
-        """How many rows differ."""
-        return int(self.unlike.sum())
 
     def exchange(self, kept: Array) -> Array:
         """Return (m,) differences after exchanging the systems in the differing rows where `kept` (m, d) is 0.
@@ -282,18 +276,25 @@ def compare(paired: Paired, *, higher_is_better: bool = True, seed: int = 42) ->
     Evaluation, CIKM 2007) recommend: exact while at most 14 rows differ, else from 20,000 seeded exchanges with the
     +1 correction of Phipson and Smyth (2010), so that it is never 0.
     """
-    gains = paired.gains
-    low, high = _bootstrap_interval(paired, len(gains), seed)
+    low, high = _bootstrap_interval(paired, seed)
     p, exact = _randomisation_p(paired, seed)
-    wins, losses = int((gains > 0).sum()), int((gains < 0).sum())
+    return replace(summarise([paired], higher_is_better=higher_is_better), low=low, high=high, p=p, exact=exact)
+
+
+def summarise(trainings: Sequence[Paired], *, higher_is_better: bool) -> Comparison:
+    """Return the comparison of the mean over trainings that share a reference and rows, without interval and p."""
+    import numpy as np
+
+    gains = np.mean([pair.gains for pair in trainings], axis=0)
+    wins, losses = int((gains > ROUNDING).sum()), int((gains < -ROUNDING).sum())
     return Comparison(
-        before=paired.before,
-        after=paired.after,
-        difference=paired.difference,
-        low=low,
-        high=high,
-        p=p,
-        exact=exact,
+        before=trainings[0].before,
+        after=sum(pair.after for pair in trainings) / len(trainings),
+        difference=sum(pair.difference for pair in trainings) / len(trainings),
+        low=None,
+        high=None,
+        p=1.0,
+        exact=False,
         units=len(gains),
         wins=wins,
         losses=losses,
@@ -302,11 +303,12 @@ def compare(paired: Paired, *, higher_is_better: bool = True, seed: int = 42) ->
     )
 
 
-def _bootstrap_interval(paired: Paired, count: int, seed: int) -> tuple[float | None, float | None]:
+def _bootstrap_interval(paired: Paired, seed: int) -> tuple[float | None, float | None]:
     """Return the percentile interval of the difference, (None, None) where one row has none."""
     import numpy as np
     from scipy import stats
 
+    count = len(paired.gains)
     if count < 2:  # noqa: PLR2004
         return None, None
 
@@ -334,7 +336,7 @@ def _randomisation_p(paired: Paired, seed: int) -> tuple[float, bool]:
     """
     import numpy as np
 
-    count = paired.differing
+    count = int(paired.unlike.sum())
     observed = abs(paired.exchange(np.ones((1, count)))[0])
     enough = observed * (1 - ROUNDING) - _SAME  # equal differences must count as equal whatever the order of addition
     if count <= EXACT_ROWS:
